@@ -1,0 +1,26 @@
+"""Modules that are imported when they are first used, so that the server starts without them."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+
+class LazyModule(ModuleType):
+    """Stands for the module *name* and imports it on the first attribute access.
+
+    After that each access costs one dictionary look-up. An ``ImportError`` surfaces at the first use, in the caller.
+    """
+
+    def __getattr__(self, attribute: str) -> Any:
+        value = getattr(importlib.import_module(self.__name__), attribute)
+        if not attribute.startswith("__"):
+            self.__dict__[attribute] = value
+        return value
+
+    def __repr__(self) -> str:
+        return f"<lazily imported module {self.__name__!r}>"
+
+
+def lazy_module(name: str) -> Any:
+    """Return a stand-in for the absolute module *name*. Nothing is imported yet; any thread may use it."""
+    return LazyModule(name)
