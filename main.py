@@ -1,0 +1,193 @@
+"""Composition root: flags become objects, objects are served, and closed in reverse.
+
+Scripts that embed the server import this module and call ``start_comfyui``; ``python main.py`` does the same and serves.
+"""
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+
+import asyncio  # noqa: E402
+import contextlib  # noqa: E402
+import json  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import sys  # noqa: E402
+import webbrowser  # noqa: E402
+from collections.abc import Callable, Coroutine  # noqa: E402
+from typing import Any  # noqa: E402
+
+import folder_paths  # noqa: E402
+from app.logger import setup_logger  # noqa: E402
+from app.pack_loader import PackPolicy, run_prestartup_scripts  # noqa: E402
+from comfy.cli_args import args, inert_flags_given  # noqa: E402
+from utils.extra_config import load_extra_path_config  # noqa: E402
+
+Serve = Callable[[], Coroutine[Any, Any, None]]
+
+
+def set_environment() -> None:
+    """Set what libraries read from the environment when they are imported; must run before torch is."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    visible = str(args.cuda_device) if args.cuda_device is not None else None
+    if args.default_device is not None:
+        others = [str(index) for index in range(32) if index != args.default_device]
+        visible = ",".join([str(args.default_device), *others])
+    if visible is not None:
+        os.environ.update(dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"), visible))
+    if args.oneapi_device_selector is not None:
+        os.environ["ONEAPI_DEVICE_SELECTOR"] = args.oneapi_device_selector
+    if args.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def set_directories() -> None:
+    """Apply the directory flags and extra model paths, and make the folders that must exist."""
+    for name, given in (("output", args.output_directory), ("input", args.input_directory), ("user", args.user_directory)):
+        if given:
+            getattr(folder_paths, f"set_{name}_directory")(os.path.abspath(given))
+    if args.temp_directory:
+        folder_paths.set_temp_directory(os.path.join(os.path.abspath(args.temp_directory), "temp"))
+    beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), "extra_model_paths.yaml")
+    configs = [beside] if os.path.isfile(beside) else []
+    for config in configs + [path for given in args.extra_model_paths_config or () for path in given]:
+        load_extra_path_config(config)
+    # Models that nodes save are found again by the loaders.
+    for key, name in (("checkpoints", "checkpoints"), ("text_encoders", "clip"), ("vae", "vae"),
+                      ("diffusion_models", "diffusion_models"), ("loras", "loras")):
+        folder_paths.add_model_folder_path(key, os.path.join(folder_paths.get_output_directory(), name))
+    for directory in (folder_paths.get_output_directory(), folder_paths.get_input_directory(), folder_paths.get_user_directory()):
+        os.makedirs(directory, exist_ok=True)
+
+
+def clear_temp_directory() -> None:
+    """Remove the folder of previews and other short-lived files."""
+    shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
+
+
+def log_settings() -> None:
+    """Say once which given flags do nothing here."""
+    inert = inert_flags_given(sys.argv[1:])
+    if inert:
+        logging.info("Accepted for compatibility, without effect in this server: %s", " ".join(inert))
+    if args.enable_manager:
+        logging.warning("--enable-manager: the comfyui-manager package is not started by this server; install packs into custom_nodes")
+
+
+def make_executor(prompt_server: Any) -> Any:
+    """The executor with the cache mode that the flags name."""
+    import execution
+
+    cache_type, sizes = execution.CacheType.CLASSIC, {}
+    if args.cache_lru > 0:
+        cache_type, sizes = execution.CacheType.LRU, {"lru": args.cache_lru}
+    elif args.cache_ram is not None:
+        cache_type, sizes = execution.CacheType.RAM_PRESSURE, ram_headroom_gb(args.cache_ram)
+    elif args.cache_none:
+        cache_type = execution.CacheType.NONE
+    logging.info("Results between prompts: %s", {
+        "CLASSIC": "those of the last prompt are kept (classic)",
+        "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
+        "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
+        "NONE": "none are kept",
+    }[cache_type.name])
+    return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes)
+
+
+def ram_headroom_gb(given: list[float]) -> dict[str, float]:
+    """The thresholds of ``--cache-ram [ACTIVE [INACTIVE]]`` in GB; without numbers, by the machine's RAM."""
+    import psutil
+
+    active = given[0] if given else min(32.0, max(4.0, psutil.virtual_memory().total * 0.25 / 1024**3))
+    return {"ram": active, "ram_inactive": given[1] if len(given) > 1 else active}
+
+
+def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tuple[asyncio.AbstractEventLoop, Any, Serve]:
+    """Build everything and start the prompt worker, without listening yet.
+
+    Returns the event loop, the ``PromptServer`` and a coroutine function that serves until it is cancelled.
+    """
+    set_environment()
+    set_directories()
+    clear_temp_directory()
+    os.makedirs(folder_paths.get_temp_directory(), exist_ok=True)
+    log_settings()
+    policy = PackPolicy(args.disable_all_custom_nodes, frozenset(args.whitelist_custom_nodes))
+    run_prestartup_scripts(folder_paths.get_folder_paths("custom_nodes"), policy)
+
+    import execution
+    import nodes
+    import server
+    from app.prompt_worker import PromptWorker
+
+    loop = asyncio_loop or asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    prompt_server = server.PromptServer(loop)
+    prompt_server.prompt_queue = prompt_server.prompt_queue or execution.PromptQueue(prompt_server)
+    loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
+    prompt_server.add_routes()
+    install_progress_hook(prompt_server)
+    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, make_executor(prompt_server), execution.PromptQueue.ExecutionStatus)
+    worker.start()
+
+    async def serve() -> None:
+        try:
+            await run(prompt_server, address=args.listen, port=args.port, verbose=not args.dont_print_server,
+                      call_on_start=open_page if args.auto_launch else None)
+        finally:
+            worker.stop()
+    return loop, prompt_server, serve
+
+
+def install_progress_hook(prompt_server: Any) -> None:
+    """Let ``comfy.utils.ProgressBar`` report to the running prompt's owner."""
+    from comfy_execution.progress import install_progress_hook as install
+
+    install(prompt_server)
+
+
+async def run(prompt_server: Any, address: str = "", port: int = 8188, verbose: bool = True,
+              call_on_start: Callable[..., None] | None = None) -> None:
+    """Listen on every comma-separated *address* and serve until cancelled."""
+    addresses = [(part.strip(), port) for part in address.split(",")]
+    await asyncio.gather(prompt_server.start_multi_address(addresses, call_on_start, verbose), prompt_server.publish_loop())
+
+
+def open_page(scheme: str, address: str, port: int) -> None:
+    """Open the page in the user's browser."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)
+    webbrowser.open(f"{scheme}://{shown}:{port}")
+
+
+def main() -> int:
+    """Serve, or do the one thing a flag asks for; returns the process's exit status."""
+    if args.list_feature_flags:
+        from comfy_api.feature_flags import CLI_FEATURE_FLAG_REGISTRY
+
+        print(json.dumps(CLI_FEATURE_FLAG_REGISTRY, indent=2))
+        return 0
+    setup_logger(log_level=args.verbose, use_stdout=args.log_stdout)
+    if args.run is not None:
+        from app.run_once import run_workflow
+
+        return run_workflow(args.run, args.repeat, start_comfyui)
+    loop, _, serve = start_comfyui()
+    if args.quick_test_for_ci:
+        return 0
+    try:
+        logging.info("Starting server")
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run_until_complete(serve())
+        logging.info("Stopped")
+    finally:
+        clear_temp_directory()
+    return 0
+
+
+if __name__ == "__main__":
+    if status := main():
+        sys.exit(status)
+    if args.quick_test_for_ci:
+        exit(0)  # noqa: PLR1722  (an embedding script plants its own ``exit`` here)
