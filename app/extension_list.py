@@ -1,0 +1,51 @@
+"""The scripts that the page loads: those of the web frontend and those of each node pack."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from aiohttp import web
+
+
+class ExtensionRoutes:
+    """``/extensions`` and the folder mounts below it.
+
+    *web_root* is the frontend's folder, *web_dirs* maps a pack's name to its web folder (``nodes.EXTENSION_WEB_DIRS``; read at
+    each request, so construct this before or after the packs are loaded; ``add_static`` mounts what is there at that time).
+    """
+
+    def __init__(self, web_root: str, web_dirs: Mapping[str, str]) -> None:
+        self.web_root = web_root
+        self.web_dirs = web_dirs
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Register ``/extensions``."""
+        routes.get("/extensions")(self._list)
+
+    def add_static(self, app: web.Application) -> None:
+        """Mount each pack's web folder at ``/extensions/<pack>``. Call after the packs are loaded, before the page's mount."""
+        for pack, folder in self.web_dirs.items():
+            if os.path.isdir(folder):
+                app.router.add_static(f"/extensions/{pack}", folder)
+
+    def list_scripts(self) -> list[str]:
+        """The URLs of all scripts, the frontend's first. Blocks on the disk."""
+        scripts = [f"/extensions/{quote(path)}" for path in _scripts_below(os.path.join(self.web_root, "extensions"))]
+        for pack, folder in list(self.web_dirs.items()):
+            scripts += [f"/extensions/{quote(pack)}/{quote(path)}" for path in _scripts_below(folder)]
+        return scripts
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response(await asyncio.to_thread(self.list_scripts))
+
+
+def _scripts_below(folder: str) -> list[str]:
+    """Paths with ``/`` of every ``*.js`` below *folder*, relative to it, without hidden files and folders."""
+    found: list[str] = []
+    for parent, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
+        prefix = "" if relative == "." else relative + "/"
+        found += [prefix + name for name in sorted(files) if name.endswith(".js") and not name.startswith(".")]
+    return found

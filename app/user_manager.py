@@ -1,0 +1,129 @@
+"""Who is asking: the users of this server, and the folder that belongs to each."""
+
+import json
+import logging
+import os
+import re
+import uuid
+from typing import Any
+
+from aiohttp import web
+
+import folder_paths
+from app.app_settings import AppSettings
+from app.atomic_file import write_atomic
+from app.json_body import read_json_object
+from app.path_guard import UnsafePath, contained_path
+from app.userdata import UserDataRoutes
+from comfy.cli_args import args
+
+DEFAULT_USER = "default"
+SYSTEM_PREFIX = "__"
+_MAX_NAME_IN_ID = 64
+
+
+class UserManager:
+    """The users of this server; ``add_routes`` registers users, settings and user data.
+
+    Without ``--multi-user`` everyone is ``default`` and the ``Comfy-User`` header means nothing. Reads ``users.json`` in the
+    user directory when constructed and writes it when a user is added. Used from the server's event loop.
+    """
+
+    def __init__(self) -> None:
+        self.settings = AppSettings(self)
+        self.userdata = UserDataRoutes(self)
+        self.users: dict[str, str] = _load_users(self.get_users_file())
+
+    def get_users_file(self) -> str:
+        """The path of ``users.json``."""
+        return os.path.join(folder_paths.get_user_directory(), "users.json")
+
+    def get_request_user_id(self, request: web.Request) -> str:
+        """The id of the user who sent *request*. Raises ``KeyError`` for a reserved name or an unknown user."""
+        if not args.multi_user:
+            return DEFAULT_USER
+        user = request.headers.get("comfy-user") or DEFAULT_USER
+        if user.startswith(SYSTEM_PREFIX) or user not in self.users:
+            raise KeyError(f"Unknown user: {user}")
+        return user
+
+    def get_request_user_filepath(self, request: web.Request, file: str | None, type: str = "userdata",  # noqa: A002
+                                  create_dir: bool = True) -> str | None:
+        """The path of *file* (None: the folder itself) in the folder of the user who sent *request*.
+
+        ``create_dir`` makes the folder that will hold the file. Returns None for a name that does not stay in the folder and
+        for reserved users. Raises ``KeyError`` for an unknown user or *type*.
+        """
+        if type != "userdata":
+            raise KeyError(f"Unknown kind of user file: {type}")
+        root = folder_paths.get_public_user_directory(self.get_request_user_id(request))
+        if root is None:
+            return None
+        path = os.path.abspath(root)
+        if file is not None:
+            try:
+                path = contained_path(root, file)
+            except UnsafePath:
+                return None
+        if create_dir:
+            os.makedirs(path if file is None else os.path.dirname(path), exist_ok=True)
+        return path
+
+    def add_user(self, name: str) -> str:
+        """Add a user called *name* and return the new id. Blocks on the disk.
+
+        Raises ``ValueError`` for an empty name and for one that begins with the reserved ``__``.
+        """
+        name = name.strip()
+        if not name:
+            raise ValueError("username not provided")
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:_MAX_NAME_IN_ID]
+        if name.startswith(SYSTEM_PREFIX) or readable.startswith(SYSTEM_PREFIX):
+            raise ValueError("System User prefix not allowed")
+        user_id = f"{readable}_{uuid.uuid4()}"
+        users = {**self.users, user_id: name}
+        os.makedirs(folder_paths.get_user_directory(), exist_ok=True)
+        write_atomic(self.get_users_file(), json.dumps(users, indent=2).encode())
+        self.users = users
+        return user_id
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Register ``/users``, ``/settings`` and ``/userdata``."""
+        routes.get("/users")(self._get_users)
+        routes.post("/users")(self._post_users)
+        self.settings.add_routes(routes)
+        self.userdata.add_routes(routes)
+
+    async def _get_users(self, request: web.Request) -> web.Response:
+        if args.multi_user:
+            return web.json_response({"storage": "server", "users": self.users})
+        folder = folder_paths.get_public_user_directory(DEFAULT_USER)
+        return web.json_response({"storage": "server", "migrated": folder is not None and os.path.exists(folder)})
+
+    async def _post_users(self, request: web.Request) -> web.Response:
+        body = await read_json_object(request)
+        username: Any = body.get("username")
+        if not isinstance(username, str):
+            return web.json_response({"error": "username not provided"}, status=400)
+        if username.strip() in self.users.values():
+            return web.json_response({"error": "Duplicate username."}, status=400)
+        try:
+            user_id = self.add_user(username)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(user_id)
+
+
+def _load_users(path: str) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            users = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logging.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", path, error)
+        return {}
+    if not isinstance(users, dict):
+        logging.warning("The list of users %s is not an object of id to name; starting without users.", path)
+        return {}
+    return {str(user): str(name) for user, name in users.items()}

@@ -1,0 +1,100 @@
+"""Re-encoding stored images for the page: previews, and single channels for the mask editor."""
+
+import contextlib
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.lazy_import import lazy_module
+
+Image = lazy_module("PIL.Image")
+
+MAX_PIXELS = 16384 * 16384
+_MAX_SIDE = {"webp": 16383, "jpeg": 65500}
+_DEFAULT_QUALITY = 90
+
+
+class ImageRefused(ValueError):
+    """A file that cannot be shown as an image; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewFormat:
+    """What ``preview=fmt[;quality]`` asks for: ``webp`` or ``jpeg``, and a quality from 1 to 100."""
+
+    name: str = "webp"
+    quality: int = _DEFAULT_QUALITY
+
+    @classmethod
+    def parse(cls, text: str) -> "PreviewFormat":
+        """Read the query parameter; an unknown format is webp and an odd quality is 90."""
+        name, _, quality = text.partition(";")
+        known = name if name in _MAX_SIDE else "webp"
+        if not (quality.isascii() and quality.isdigit() and len(quality) <= 3):
+            return cls(known)
+        return cls(known, min(100, max(1, int(quality))))
+
+
+def encode_preview(path: str, wanted: PreviewFormat, channel: str) -> bytes:
+    """The image at *path* as a preview; alpha survives only in webp and when *channel* names it.
+
+    Blocks and uses CPU. Raises ``ImageRefused`` for what is no image or is too large, ``OSError`` when the file is gone.
+    """
+    with open_checked(path) as image:
+        keep_alpha = wanted.name == "webp" and "a" in channel and _has_alpha(image)
+        picture = image.convert("RGBA" if keep_alpha else "RGB")
+    side = _MAX_SIDE[wanted.name]
+    if max(picture.size) > side:
+        picture.thumbnail((side, side))
+    return _encoded(picture, wanted.name, quality=wanted.quality)
+
+
+def encode_channel(path: str, channel: str) -> bytes:
+    """The image at *path* as PNG: for ``rgb`` without alpha, for ``a`` black with only its alpha. Blocks; raises as above."""
+    with open_checked(path) as image:
+        if channel == "rgb":
+            return _encoded(image.convert("RGB"), "png", compress_level=1)
+        alpha = image.convert("RGBA").getchannel("A")
+        picture = Image.new("RGBA", image.size)
+    picture.putalpha(alpha)
+    return _encoded(picture, "png", compress_level=1)
+
+
+def open_checked(source: Any) -> Any:
+    """Open and decode an image from a path or binary file. Raises ``ImageRefused``, or ``FileNotFoundError`` for a path."""
+    with _decoding_errors():
+        image = Image.open(source)
+    try:
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageRefused(f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are decoded")
+        with _decoding_errors():
+            image.load()
+    except ImageRefused:
+        image.close()
+        raise
+    return image
+
+
+@contextlib.contextmanager
+def _decoding_errors() -> Iterator[None]:
+    """Turn what Pillow raises on foreign data into ``ImageRefused``."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageRefused(f"the image is too large to decode: {error}") from None
+    except (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, struct.error) as error:
+        raise ImageRefused(f"the file is not an image that can be decoded ({error})") from None
+
+
+def _has_alpha(image: Any) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _encoded(picture: Any, format_name: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=format_name, **options)
+    return buffer.getvalue()
