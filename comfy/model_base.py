@@ -1,0 +1,300 @@
+"""A diffusion model with everything the sampler asks of it: input scaling, conditioning, latent format, memory estimate."""
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+import comfy.conds
+import comfy.model_management
+import comfy.model_sampling
+import comfy.patcher_extension
+import comfy.utils
+from comfy.families.sd_unet import UNetModel
+from comfy.families.timestep_embedding import Timestep
+from comfy.weight_names import WeightNames
+
+MIB = 1024 * 1024
+BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
+
+
+class ModelType(enum.Enum):
+    """What the network predicts and over which schedule."""
+
+    EPS = 1
+    V_PREDICTION = 2
+    V_PREDICTION_EDM = 3
+    STABLE_CASCADE = 4
+    EDM = 5
+    FLOW = 6
+    V_PREDICTION_CONTINUOUS = 7
+    FLUX = 8
+    IMG_TO_IMG = 9
+    FLOW_COSMOS = 10
+    IMG_TO_IMG_FLOW = 11
+    V_PREDICTION_DDPM = 12
+    FLOW_AV = 13
+
+
+def model_sampling(model_config: Any, model_type: ModelType) -> Any:
+    """A new sampling object (prediction and schedule mixed) for *model_type*.
+
+    Raises ``ValueError`` for a type that no family here uses.
+    """
+    kinds = comfy.model_sampling
+    mixes = {
+        ModelType.EPS: (kinds.ModelSamplingDiscrete, kinds.EPS),
+        ModelType.V_PREDICTION: (kinds.ModelSamplingDiscrete, kinds.V_PREDICTION),
+        ModelType.V_PREDICTION_EDM: (kinds.ModelSamplingContinuousEDM, kinds.V_PREDICTION),
+        ModelType.EDM: (kinds.ModelSamplingContinuousEDM, kinds.EDM),
+        ModelType.V_PREDICTION_CONTINUOUS: (kinds.ModelSamplingContinuousV, kinds.V_PREDICTION),
+        ModelType.FLOW: (kinds.ModelSamplingDiscreteFlow, kinds.CONST),
+        ModelType.FLUX: (kinds.ModelSamplingFlux, kinds.CONST),
+        ModelType.IMG_TO_IMG: (kinds.ModelSamplingDiscrete, kinds.IMG_TO_IMG),
+    }
+    if model_type not in mixes:
+        raise ValueError(f"no sampling is defined for {model_type}; defined: {', '.join(kind.name for kind in mixes)}")
+    return type("ModelSampling", mixes[model_type], {})(model_config)
+
+
+def convert_tensor(extra: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """*extra* on *device*; floating tensors also in *dtype*. Anything that is no tensor comes back unchanged."""
+    if not hasattr(extra, "dtype"):
+        return extra
+    integral = extra.dtype in (torch.int, torch.long)
+    return comfy.model_management.cast_to_device(extra, device, None if integral else dtype)
+
+
+class BaseModel(torch.nn.Module):
+    """A network (``diffusion_model``) with its sampling object, latent format and configuration.
+
+    ``weight_names`` maps ComfyUI's weight names ("diffusion_model.input_blocks…") to this module's parameters; it is
+    None until weights are loaded when the network's names need no translation. Weights are meta tensors until
+    :meth:`load_model_weights`.
+    """
+
+    def __init__(self, model_config: Any, model_type: ModelType = ModelType.EPS, device: torch.device | None = None,
+                 unet_model: Callable[..., torch.nn.Module] = UNetModel) -> None:
+        super().__init__()
+        self.model_config = model_config
+        self.latent_format = model_config.latent_format
+        self.manual_cast_dtype: torch.dtype | None = model_config.manual_cast_dtype
+        self.device = device
+        self.current_patcher: Any = None
+        unet_config = model_config.unet_config
+        if not unet_config.get("disable_unet_model_creation", False):
+            self.diffusion_model = unet_model(**unet_config, device=device)
+            self.diffusion_model.requires_grad_(False).eval()
+        self.model_type = model_type
+        self.model_sampling = model_sampling(model_config, model_type)
+        self.adm_channels = unet_config.get("adm_in_channels") or 0
+        self.concat_keys: tuple[str, ...] = ()
+        self.memory_usage_factor = model_config.memory_usage_factor
+        self.memory_usage_factor_conds: tuple[str, ...] = ()
+        self.memory_usage_shape_process: dict[str, Callable[[Any], Any]] = {}
+        self.weight_names: WeightNames | None = None
+
+    def apply_model(self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None,
+                    c_crossattn: torch.Tensor | None = None, control: Any = None,
+                    transformer_options: Mapping[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+        """The denoised latent for noisy latent *x* at sigmas *t* (one per batch item), through the APPLY_MODEL wrappers."""
+        options = {} if transformer_options is None else transformer_options
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.APPLY_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._apply_model, self, wrappers)
+        return executor.execute(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def _apply_model(self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None,
+                     c_crossattn: torch.Tensor | None = None, control: Any = None,
+                     transformer_options: Mapping[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+        dtype = self.get_dtype_inference()
+        network_input = self.model_sampling.calculate_input(t, x)
+        device = network_input.device
+        if c_concat is not None:
+            extra_channels = comfy.model_management.cast_to_device(c_concat, device, network_input.dtype)
+            network_input = torch.cat([network_input, extra_channels], dim=1)
+        context = c_crossattn
+        if context is not None:
+            context = comfy.model_management.cast_to_device(context, device, dtype)
+        extras = {name: [convert_tensor(item, dtype, device) for item in value] if isinstance(value, list)
+                  else convert_tensor(value, dtype, device) for name, value in kwargs.items()}
+        timestep = self.process_timestep(self.model_sampling.timestep(t).float(), x=x, **extras)
+        output = self.diffusion_model(network_input.to(dtype), timestep, context=context, control=control,
+                                      transformer_options=dict(transformer_options or {}), **extras)
+        return self.model_sampling.calculate_denoised(t, output.float(), x)
+
+    def process_timestep(self, timestep: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """A hook for families that change the network's time input."""
+        return timestep
+
+    def get_dtype(self) -> torch.dtype:
+        """The dtype of the weights as kept."""
+        return self.diffusion_model.dtype
+
+    def get_dtype_inference(self) -> torch.dtype:
+        """The dtype the network computes in."""
+        return self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor | None:
+        """The vector conditioning for the sampler's *kwargs*, or None for families without one."""
+        return None
+
+    def concat_cond(self, **kwargs: Any) -> torch.Tensor | None:
+        """The channels an inpainting network takes beside the latent, or None for other networks."""
+        if not self.concat_keys:
+            return None
+        noise, device = kwargs["noise"], kwargs["device"]
+        latent = kwargs.get("concat_latent_image")
+        latent = kwargs.get("latent_image") if latent is None else self.process_latent_in(latent)
+        mask = kwargs.get("concat_mask", kwargs.get("denoise_mask"))
+        if latent is not None:
+            if latent.shape[1:] != noise.shape[1:]:
+                latent = comfy.utils.common_upscale(latent, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+            latent = comfy.utils.resize_to_batch_size(latent, len(noise)).to(device)
+        if mask is not None:
+            mask = self._concat_mask(mask, noise).to(device)
+        return torch.cat([self._concat_part(key, latent, mask, noise) for key in self.concat_keys], dim=1)
+
+    @staticmethod
+    def _concat_mask(mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        if mask.ndim == noise.ndim:
+            mask = mask[:, :1]
+        mask = mask.reshape(-1, 1, *mask.shape[-(noise.ndim - 2):])
+        if mask.shape[-2:] != noise.shape[-2:]:
+            mask = comfy.utils.common_upscale(mask, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+        return comfy.utils.resize_to_batch_size(mask.round(), len(noise))
+
+    def _concat_part(self, key: str, latent: torch.Tensor | None, mask: torch.Tensor | None,
+                     noise: torch.Tensor) -> torch.Tensor:
+        if key == "concat_image":
+            return torch.zeros_like(noise) if latent is None else latent
+        if key == "masked_image":
+            return self.blank_inpaint_image_like(noise) if mask is None or latent is None else latent
+        if key == "mask":
+            return torch.ones_like(noise)[:, :1] if mask is None else mask
+        if key == "mask_inverted":
+            return torch.zeros_like(noise)[:, :1] if mask is None else 1.0 - mask
+        raise ValueError(f"unknown concat key {key!r}; known: concat_image, masked_image, mask, mask_inverted")
+
+    def blank_inpaint_image_like(self, latent_image: torch.Tensor) -> torch.Tensor:
+        """A latent of *latent_image*'s shape that decodes to mid-grey."""
+        return latent_image.new_tensor(BLANK_LATENT).view(1, -1, 1, 1).expand(latent_image.shape).clone()
+
+    def set_inpaint(self) -> None:
+        """Take a mask and the masked picture as extra input channels."""
+        self.concat_keys = ("mask", "masked_image")
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """What the network needs besides latent and time, as batchable conditioning."""
+        conds: dict[str, comfy.conds.CONDRegular] = {}
+        concat = self.concat_cond(**kwargs)
+        if kwargs.get("noise_concat") is not None:
+            concat = kwargs["noise_concat"]
+        if concat is not None:
+            conds["c_concat"] = comfy.conds.CONDNoiseShape(concat)
+        adm = self.encode_adm(**kwargs)
+        if adm is not None:
+            conds["y"] = comfy.conds.CONDRegular(adm)
+        for source, target in (("cross_attn", "c_crossattn"), ("cross_attn_controlnet", "crossattn_controlnet")):
+            if kwargs.get(source) is not None:
+                conds[target] = comfy.conds.CONDCrossAttn(kwargs[source])
+        return conds
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, Any]:
+        """Shapes of :meth:`extra_conds` that count in the memory estimate."""
+        return {}
+
+    def load_model_weights(self, sd: Any, unet_prefix: str = "", assign: bool = False) -> "BaseModel":
+        """Give the network the weights of *sd* below *unet_prefix*; used entries are removed from a dict.
+
+        *sd* is a state dict in ComfyUI's names or a weight source (:mod:`comfy.families.weight_source`). Weights whose
+        dtype is already the kept one become views of *sd*'s tensors. Raises ``ModelFileError`` when tensors are missing or
+        have another shape.
+        """
+        self.weight_names = self.diffusion_model.load_weights(sd, unet_prefix).prefixed("diffusion_model.")
+        return self
+
+    def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:
+        """The sampler's latent for an autoencoder latent."""
+        return self.latent_format.process_in(latent)
+
+    def process_latent_out(self, latent: torch.Tensor) -> torch.Tensor:
+        """The autoencoder's latent for a sampler latent."""
+        return self.latent_format.process_out(latent)
+
+    def state_dict_for_saving(self, unet_state_dict: dict[str, Any], clip_state_dict: dict[str, Any] | None = None,
+                              vae_state_dict: dict[str, Any] | None = None,
+                              clip_vision_state_dict: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One checkpoint in the published key layout from the parts' state dicts in ComfyUI's names."""
+        config = self.model_config
+        merged = config.process_unet_state_dict_for_saving(unet_state_dict)
+        if self.model_type == ModelType.V_PREDICTION:
+            merged["v_pred"] = torch.tensor([])
+        for part, process in ((clip_state_dict, config.process_clip_state_dict_for_saving),
+                              (vae_state_dict, config.process_vae_state_dict_for_saving),
+                              (clip_vision_state_dict, config.process_clip_vision_state_dict_for_saving)):
+            if part is not None:
+                merged.update(process(part))
+        return merged
+
+    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor,
+                             **kwargs: Any) -> torch.Tensor:
+        """The kept part of an inpainted latent at noise level *sigma*."""
+        level = sigma.reshape(sigma.shape[0], *(1,) * (noise.ndim - 1))
+        return self.model_sampling.noise_scaling(level, noise, latent_image)
+
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
+        """Bytes of working memory for one call on a latent batch of *input_shape*."""
+        shapes = [input_shape]
+        for name in self.memory_usage_factor_conds:
+            shape = (cond_shapes or {}).get(name)
+            process = self.memory_usage_shape_process.get(name)
+            if shape:
+                shapes += [process(item) for item in shape] if process else shape
+        area = sum(shape[0] * math.prod(shape[2:]) for shape in shapes)
+        management = comfy.model_management
+        if management.xformers_enabled() or management.pytorch_attention_flash_attention():
+            per_element = management.dtype_size(self.get_dtype_inference()) * 0.01
+        else:
+            per_element = 0.15
+        return area * per_element * self.memory_usage_factor * MIB
+
+
+class SizeConditionedModel(BaseModel):
+    """A model whose vector conditioning is the pooled text followed by embedded picture sizes."""
+
+    def __init__(self, model_config: Any, model_type: ModelType = ModelType.EPS, device: torch.device | None = None) -> None:
+        super().__init__(model_config, model_type, device=device)
+        self.embedder = Timestep(256)
+
+    def size_conditioning(self, kwargs: Mapping[str, Any]) -> list[float]:
+        """The scalars to embed, in the order the network was trained with."""
+        raise NotImplementedError
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor:
+        """Pooled text (batch x width) followed by the embedded sizes. Raises ``ValueError`` for unCLIP conditioning."""
+        if "unclip_conditioning" in kwargs:
+            raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
+        pooled = kwargs["pooled_output"]
+        embedded = self.embedder(torch.tensor(self.size_conditioning(kwargs), dtype=torch.float32)).flatten()
+        return torch.cat([pooled.to(embedded.device), embedded.expand(len(pooled), -1)], dim=1)
+
+
+class SDXL(SizeConditionedModel):
+    """Stable Diffusion XL: pooled text and six picture sizes as vector conditioning."""
+
+    def size_conditioning(self, kwargs: Mapping[str, Any]) -> list[float]:
+        """Original height and width, crop top and left, target height and width, in pixels."""
+        width, height = kwargs.get("width", 768), kwargs.get("height", 768)
+        return [height, width, kwargs.get("crop_h", 0), kwargs.get("crop_w", 0),
+                kwargs.get("target_height", height), kwargs.get("target_width", width)]
+
+
+class SDXLRefiner(SizeConditionedModel):
+    """SDXL's second stage: an aesthetic score takes the place of the target size."""
+
+    def size_conditioning(self, kwargs: Mapping[str, Any]) -> list[float]:
+        """Original height and width, crop top and left in pixels, aesthetic score."""
+        score = kwargs.get("aesthetic_score", 2.5 if kwargs.get("prompt_type", "") == "negative" else 6)
+        return [kwargs.get("height", 768), kwargs.get("width", 768), kwargs.get("crop_h", 0), kwargs.get("crop_w", 0), score]
