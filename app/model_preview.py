@@ -1,0 +1,73 @@
+"""The picture that belongs to a model file: an image beside it, or a cover inside its metadata."""
+
+import base64
+import binascii
+import io
+import os
+from typing import Any
+
+import folder_paths
+from app.json_body import parse_strict
+from app.path_guard import is_within
+from app.safetensors_header import read_metadata
+from app.view_image import ImageRefused, open_checked
+
+_COVER_KEY = "ssmd_cover_images"
+_COVER_HEADER_BYTES = 8 * 1024 * 1024
+_MAX_SIDE = 16383
+
+
+class PreviewEscapes(ValueError):
+    """The preview is a link that leads out of the model folder."""
+
+
+def find_previews(model_path: str) -> list[str | io.BytesIO]:
+    """Previews of *model_path*, best first: paths of images named like the model, then covers from its metadata.
+
+    Blocks on the disk; an unreadable folder or header counts as empty.
+    """
+    folder, name = os.path.split(model_path)
+    stem = os.path.splitext(name)[0]
+    try:
+        beside = sorted(entry for entry in os.listdir(folder) if entry.startswith(stem + "."))
+    except OSError:
+        return []
+    images = folder_paths.filter_files_content_types(beside, ["image"])
+    named = [image for image in images if os.path.splitext(image)[0] in (stem, f"{stem}.preview")]
+    previews: list[str | io.BytesIO] = [os.path.join(folder, image) for image in named]
+    if f"{stem}.safetensors" in beside:
+        previews += _covers(os.path.join(folder, f"{stem}.safetensors"))
+    return previews
+
+
+def encode_model_preview(root: str, model_path: str) -> bytes | None:
+    """The first preview of *model_path* as WEBP, or None when there is none that can be decoded.
+
+    *root* is the model folder that an image beside the model must lie in, links followed: else ``PreviewEscapes`` is raised.
+    Blocks and uses CPU.
+    """
+    previews = find_previews(model_path)
+    if not previews:
+        return None
+    source = previews[0]
+    if isinstance(source, str) and not is_within(root, source):
+        raise PreviewEscapes(source)
+    try:
+        with open_checked(source) as image:
+            picture = image.convert("RGBA" if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info else "RGB")
+    except (ImageRefused, FileNotFoundError):
+        return None
+    if max(picture.size) > _MAX_SIDE:
+        picture.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="webp")
+    return buffer.getvalue()
+
+
+def _covers(path: str) -> list[io.BytesIO]:
+    try:
+        metadata: dict[str, Any] = read_metadata(path, _COVER_HEADER_BYTES) or {}
+        encoded = parse_strict(metadata.get(_COVER_KEY) or "[]")
+        return [io.BytesIO(base64.b64decode(image)) for image in encoded if isinstance(image, str)] if isinstance(encoded, list) else []
+    except (OSError, ValueError, TypeError, binascii.Error):
+        return []
