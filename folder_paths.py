@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from comfy.cli_args import args
 from utils import file_listing, saved_names
-from utils.path_safety import is_dangerous_content_type, is_within_directory, renders_safely_as_image
+from utils.path_safety import ACTIVE_TYPES, is_dangerous_content_type, is_within_directory, renders_safely_as_image
 
 __all__ = [
+    "DANGEROUS_CONTENT_TYPES",
     "add_model_folder_path", "annotated_filepath", "base_path", "cache_helper", "configure", "exists_annotated_filepath",
     "extension_mimetypes_cache", "filename_list_cache", "filter_files_content_types", "filter_files_extensions",
     "folder_names_and_paths", "get_annotated_filepath", "get_directory_by_type", "get_filename_list", "get_folder_paths",
@@ -51,6 +52,7 @@ user_directory: str = ""
 folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
 filename_list_cache: dict[str, file_listing.FileList] = {}
 extension_mimetypes_cache: dict[str, str] = {"webp": "image", "fbx": "model"}
+DANGEROUS_CONTENT_TYPES: set[str] = set(ACTIVE_TYPES)
 
 recursive_search = file_listing.recursive_search
 filter_files_extensions = file_listing.with_extensions

@@ -8,9 +8,9 @@ from typing import Any
 
 import folder_paths
 from app.json_body import parse_strict
-from app.path_guard import is_within
 from app.safetensors_header import read_metadata
 from app.view_image import ImageRefused, open_checked
+from utils.path_safety import is_within_directory
 
 _COVER_KEY = "ssmd_cover_images"
 _COVER_HEADER_BYTES = 8 * 1024 * 1024
@@ -50,7 +50,7 @@ def encode_model_preview(root: str, model_path: str) -> bytes | None:
     if not previews:
         return None
     source = previews[0]
-    if isinstance(source, str) and not is_within(root, source):
+    if isinstance(source, str) and not is_within_directory(root, source):
         raise PreviewEscapes(source)
     try:
         with open_checked(source) as image:

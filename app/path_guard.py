@@ -3,6 +3,8 @@
 import os
 import re
 
+from utils.path_safety import is_within_directory
+
 MAX_COMPONENT_BYTES = 255
 MAX_PATH_BYTES = 4096
 _WINDOWS_DRIVE = re.compile(r"^[A-Za-z]:")
@@ -20,15 +22,6 @@ class UnsafePath(ValueError):
     def status(self) -> int:
         """The HTTP status that says so: 403 for leaving the folder, 400 for a malformed name."""
         return 403 if self.escapes else 400
-
-
-def is_within(root: str, path: str) -> bool:
-    """Whether *path*, with every symbolic link followed, is *root* or below it. Touches the disk; never raises."""
-    try:
-        real_root, real_path = os.path.realpath(root), os.path.realpath(path)
-        return os.path.commonpath((real_root, real_path)) == real_root
-    except (OSError, ValueError):
-        return False
 
 
 def check_relative_name(name: str) -> None:
@@ -56,7 +49,7 @@ def contained_path(root: str | os.PathLike[str], name: str) -> str:
     check_relative_name(name)
     absolute_root = os.path.abspath(root)
     path = os.path.normpath(os.path.join(absolute_root, name))
-    if not is_within(absolute_root, path):
+    if not is_within_directory(absolute_root, path):
         raise UnsafePath(f"the path leaves its folder: {name!r}", escapes=True)
     return path
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
-from app.active_content import OCTET_STREAM, disposition, guessed_type, is_active
+from app.active_content import OCTET_STREAM, disposition, guessed_type
 from app.atomic_file import reserve, write_atomic
 from app.identity import UserFiles
 from app.path_guard import UnsafePath, check_relative_name
 from app.userdata_listing import file_info, list_entries, list_files
+from utils.path_safety import is_dangerous_content_type
 
 
 class UserDataRoutes:
@@ -75,7 +76,7 @@ class UserDataRoutes:
         name = os.path.basename(path)
         content_type = guessed_type(name)
         return web.FileResponse(path, headers={
-            "Content-Type": OCTET_STREAM if is_active(content_type) else content_type,
+            "Content-Type": OCTET_STREAM if is_dangerous_content_type(content_type) else content_type,
             "Content-Disposition": disposition(name, "attachment"), "X-Content-Type-Options": "nosniff"})
 
     async def _post(self, request: web.Request) -> web.Response:

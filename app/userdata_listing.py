@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from app.path_guard import is_within
+from utils.path_safety import is_within_directory
 
 TEMPORARY_PREFIX = ".part-"
 _MAX_DEPTH = 64
@@ -78,6 +78,6 @@ def list_entries(folder: str, prefix: str) -> list[dict[str, Any]]:
 
 def _is_own_file(entry: os.DirEntry[str], root: str) -> bool:
     try:
-        return entry.is_file() and (not entry.is_symlink() or is_within(root, entry.path))
+        return entry.is_file() and (not entry.is_symlink() or is_within_directory(root, entry.path))
     except OSError:
         return False

@@ -5,7 +5,7 @@ import os
 ACTIVE_TYPES = frozenset({
     "text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "application/javascript", "application/x-javascript",
     "application/ecmascript", "text/ecmascript", "text/css", "image/svg+xml", "text/xml", "application/xml", "application/xslt+xml",
-    "text/xsl", "application/mathml+xml", "application/rdf+xml", "multipart/x-mixed-replace",
+    "text/xsl", "application/mathml+xml", "application/rdf+xml", "multipart/x-mixed-replace", "multipart/related", "message/rfc822",
 })
 
 
@@ -21,7 +21,7 @@ def is_within_directory(directory: str, target: str) -> bool:
 def is_dangerous_content_type(content_type: str | None) -> bool:
     """Whether a browser that shows this type could run code from it (parameters such as charset are ignored)."""
     bare = (content_type or "").split(";", 1)[0].strip().lower()
-    return bare in ACTIVE_TYPES or bare.endswith("+xml")
+    return bare in ACTIVE_TYPES or bare.endswith(("+xml", "/xml"))
 
 
 def renders_safely_as_image(content_type: str | None, sec_fetch_dest: str | None) -> bool:
