@@ -1,11 +1,14 @@
 """``/upload/image`` and ``/upload/mask``: files that the page or a script puts into the input, output or temp folder."""
 
 import asyncio
+import errno
+import logging
 import os
 from dataclasses import dataclass
 from typing import IO
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 import folder_paths
 from app.mask_upload import MaskRefused, apply_mask, parse_original
@@ -48,8 +51,8 @@ class UploadRoutes:
             stored = await asyncio.to_thread(self._store, upload)
         except (UnsafePath, MaskRefused) as error:
             return web.Response(status=400, text=f"The upload is refused: {error}.")
-        except (FileExistsError, NotADirectoryError):
-            return web.Response(status=400, text="The upload is refused: a file is where the subfolder should be.")
+        except OSError as error:
+            return _disk_refusal(error)
         return web.json_response({"name": stored.name, "subfolder": upload.target.subfolder, "type": upload.kind})
 
     def _store(self, upload: _Upload) -> StoredUpload:
@@ -60,11 +63,23 @@ class UploadRoutes:
         return store_upload(upload.target, content, overwrite=upload.overwrite, hashing_function=self.hashing_function)
 
 
+def _disk_refusal(error: OSError) -> web.Response:
+    """What to answer when the disk does not take the upload: the client's mistake where it is one."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return web.Response(status=400, text="The upload is refused: a file is where the subfolder should be.")
+    if error.errno == errno.ENAMETOOLONG:
+        return web.Response(status=400, text="The upload is refused: the file name is too long.")
+    logging.error("An upload cannot be stored: %s", error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return web.Response(status=507, text="The upload is not stored: the disk is full.")
+    return web.Response(status=500, text="The upload is not stored; the server's log says why.")
+
+
 async def _read_form(request: web.Request, with_original: bool) -> _Upload:
     """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is no form."""
     try:
         form = await request.post()
-    except (ValueError, LookupError, AssertionError) as error:
+    except (ValueError, LookupError, AssertionError, HttpProcessingError) as error:
         raise web.HTTPBadRequest(text=f"The body is not a valid form: {error}") from None
     image = form.get("image")
     if not isinstance(image, web.FileField) or not image.filename:

@@ -7,6 +7,7 @@ from aiohttp import web
 
 import folder_paths
 
+
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """input, output, temp, user and custom_nodes below tmp_path, and a file beside them that no route may touch."""
