@@ -69,7 +69,7 @@ def normalize_outputs(outputs: Mapping) -> dict:
 
 
 def _text_preview(item: Any) -> dict:
-    text = str((item[0] if item else "") if isinstance(item, tuple) else item)
+    text = str((item[0] if item else "") if isinstance(item, (tuple, list)) else item)
     if len(text) <= TEXT_PREVIEW_MAX_CHARS:
         return {"content": text}
     return {"content": text[:TEXT_PREVIEW_MAX_CHARS], "truncated": True}

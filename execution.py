@@ -1,0 +1,296 @@
+"""Executing prompts, under the names that node packs import and replace; the work is done in ``comfy_execution``.
+
+This module is also the engine that ``comfy_execution`` calls back: functions are looked up here when they are needed, so that a
+pack that replaces ``execute``, ``get_input_data``, ``get_output_data`` or ``_async_map_node_over_list`` is heard.
+"""
+
+import importlib
+import logging
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from comfy.interruption import InterruptProcessingException
+from comfy.progress_bar import set_progress_bar_global_hook
+from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
+from comfy_execution.cache_provider import _get_cache_providers, _has_cache_providers
+from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
+from comfy_execution.executor_engine import ExecutionResult
+from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
+from comfy_execution.executor_hop import travel
+from comfy_execution.executor_node import NodePass, PromptState
+from comfy_execution.executor_results import merge_ui, merge_values, read_return
+from comfy_execution.executor_run import PromptRun
+from comfy_execution.executor_threads import ExecutionThreads
+from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
+from comfy_execution.graph_utils import GraphBuilder, is_link
+from comfy_execution.inference_scope import inference_scope
+from comfy_execution.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
+from comfy_execution.progress import ProgressHook, get_progress_state
+from comfy_execution.prompt_queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
+
+__all__ = [
+    "MAXIMUM_HISTORY_SIZE", "SENSITIVE_EXTRA_DATA_KEYS", "CacheEntry", "CacheSet", "CacheType", "DuplicateNodeError", "DynamicPrompt",
+    "ExecutionBlocker", "ExecutionList", "ExecutionResult", "ExecutionStatus", "GraphBuilder", "IsChangedCache", "PromptExecutor",
+    "PromptQueue", "before_call", "error_hint", "execute", "format_value", "full_type_name", "get_input_data", "get_input_info",
+    "get_output_data", "get_output_from_returns", "get_progress_state", "inference_scope", "install_progress_hook", "is_interrupt",
+    "is_link", "map_node_over_list", "may_move_to_worker", "merge_result_data", "node_class", "resolve_map_node_over_list_results",
+    "validate_prompt",
+]
+
+logger = logging.getLogger(__name__)
+
+# Moved out of ``extra_data`` before a prompt is queued; nodes get them through hidden inputs only.
+SENSITIVE_EXTRA_DATA_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
+
+# Packs look for this name to find out that functions are mapped asynchronously.
+map_node_over_list = None
+
+_engine: Any = sys.modules[__name__]
+
+OUT_OF_MEMORY_HINT = (
+    "The device ran out of memory, so all loaded models were unloaded. If this workflow fitted before, a batch size or an image size "
+    "has probably become too large; else try --lowvram or a smaller model."
+)
+SHAPE_HINT = (
+    "Two parts of the model do not fit together. The usual reason is a text encoder of another model family: check the file and the "
+    "type in the CLIP loader that this sampler's conditioning comes from."
+)
+
+
+def _nodes() -> Any:
+    """The ``nodes`` module, which is a layer above this one and whose names packs replace."""
+    return sys.modules.get("nodes") or importlib.import_module("nodes")
+
+
+def node_class(class_type: str) -> type:
+    """The class of a node type. Raises ``KeyError`` for one that no pack provides."""
+    try:
+        return _nodes().NODE_CLASS_MAPPINGS[class_type]
+    except KeyError:
+        raise KeyError(f"there is no node type {class_type!r}; is the pack that provides it installed?") from None
+
+
+def before_call() -> None:
+    """A cancellation point: raises ``InterruptProcessingException`` when the user asked to stop."""
+    _nodes().before_node_execution()
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether *error* says that the user stopped the prompt."""
+    return isinstance(error, InterruptProcessingException)
+
+
+def error_hint(error: BaseException, class_type: str) -> str:
+    """Advice on an error of a node, or "". Unloads all models first when memory ran out."""
+    model_management = sys.modules.get("comfy.model_management")
+    if model_management is not None and model_management.is_oom(error):
+        logger.error("Out of memory in %s; unloading all models", class_type)
+        model_management.unload_all_models()
+        return OUT_OF_MEMORY_HINT
+    if "Sampler" in class_type and "mat1 and mat2 shapes" in str(error):
+        return SHAPE_HINT
+    return ""
+
+
+def install_progress_hook(server: Any) -> None:
+    """Let ``comfy.utils.ProgressBar`` report to the owner of the running prompt, and be a cancellation point."""
+    set_progress_bar_global_hook(ProgressHook(server, before_call))
+
+
+get_input_data = input_data.get_input_data
+merge_result_data = merge_values
+
+
+async def _async_map_node_over_list(
+    prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], func: str, allow_interrupt: bool = False,
+    execution_block_cb: Any = None, pre_execute_cb: Any = None, v3_data: Any = None,
+) -> list:
+    call = MappedCall(
+        _engine, prompt_id, unique_id, obj, func, allow_interrupt=allow_interrupt, execution_block_cb=execution_block_cb,
+        pre_execute_cb=pre_execute_cb, v3_data=v3_data)
+    return await call.run(input_data_all)
+
+
+async def get_output_data(
+    prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], execution_block_cb: Any = None,
+    pre_execute_cb: Any = None, v3_data: Any = None,
+) -> tuple[Any, Any, bool, bool]:
+    """Call a node's function over its inputs: ``(outputs, ui, was it expanded, are calls unfinished)``.
+
+    Unfinished calls stand among the outputs as tasks.
+    """
+    returned = await _engine._async_map_node_over_list(
+        prompt_id, unique_id, obj, input_data_all, obj.FUNCTION, allow_interrupt=True, execution_block_cb=execution_block_cb,
+        pre_execute_cb=pre_execute_cb, v3_data=v3_data)
+    if unfinished_calls(returned):
+        return returned, {}, False, True
+    return *_engine.get_output_from_returns([task_result(call) for call in returned], obj), False
+
+
+def get_output_from_returns(return_values: list, obj: Any) -> tuple[Any, dict[str, list], bool]:
+    """Merge what a node's calls returned: ``(outputs, ui, was it expanded)``.
+
+    Outputs are a list per socket, or, when a call asked for an expansion, ``(graph or None, values)`` per call.
+    """
+    class_def = obj if isinstance(obj, type) else type(obj)
+    calls = [read_return(value, class_def) for value in return_values]
+    ui = merge_ui((call.ui for call in calls), class_def.__name__)
+    if any(call.expand is not None for call in calls):
+        return [(call.expand, call.values) for call in calls if call.expand is not None or call.values is not None], ui, True
+    return merge_values((call.values for call in calls), class_def), ui, False
+
+
+async def execute(
+    server: Any, dynprompt: DynamicPrompt, caches: CacheSet, current_item: str, extra_data: Mapping[str, Any], executed: set[str],
+    prompt_id: str, execution_list: ExecutionList, pending_subgraph_results: dict, pending_async_nodes: dict, ui_outputs: dict,
+) -> tuple[ExecutionResult, dict | None, BaseException | None]:
+    """One pass over node *current_item*: ``(how it ended, fields of the error message, the error)``."""
+    state = PromptState(
+        server, dynprompt, caches, extra_data, executed, prompt_id, execution_list, pending_subgraph_results, pending_async_nodes,
+        ui_outputs)
+    return await NodePass(_engine, state, current_item).run()
+
+
+_AWAITED_BY_PASSES = (execute, get_output_data, _async_map_node_over_list)
+
+
+def may_move_to_worker() -> bool:
+    """Whether passes over nodes may run whole on the worker thread.
+
+    Not while cache providers are registered (they await), nor when a pack replaced a coroutine function that passes go through.
+    """
+    return not _has_cache_providers() and (execute, get_output_data, _async_map_node_over_list) == _AWAITED_BY_PASSES
+
+
+async def validate_prompt(prompt_id: str, prompt: dict, partial_execution_list: Iterable[str] | None) -> tuple[bool, Any, list, dict]:
+    """Check a prompt before it is queued: ``(is it good, error or None, output ids to run, errors by node id)``."""
+    return await prompt_validation.validate_prompt(prompt_id, prompt, partial_execution_list, _nodes().NODE_CLASS_MAPPINGS)
+
+
+class IsChangedCache(executor_changed.IsChangedCache):
+    """What nodes answer to ``IS_CHANGED`` in one prompt; ``await get(node_id)``."""
+
+    def __init__(self, prompt_id: str, dynprompt: DynamicPrompt, outputs_cache: Any) -> None:
+        super().__init__(_engine, prompt_id, dynprompt, outputs_cache)
+
+
+class PromptQueue(prompt_queue.PromptQueue):
+    """The queue of prompts and their history."""
+
+    def __init__(self, server: Any) -> None:
+        super().__init__(server, interrupt=lambda: _nodes().interrupt_processing())
+
+
+class PromptExecutor:
+    """Runs prompts one after the other and keeps their results.
+
+    ``execute`` blocks and may be called from any one thread; ``execute_async`` is awaited on an event loop. Results stay in
+    ``caches`` until ``reset()``. After a run, ``success``, ``status_messages`` and ``history_result`` describe it.
+    """
+
+    def __init__(
+        self, server: Any, cache_type: CacheType | bool | None = False, cache_args: Mapping[str, float] | None = None,
+        threads: ExecutionThreads | None = None,
+    ) -> None:
+        """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt."""
+        self.server = server
+        self.cache_type = cache_type
+        self.cache_args = dict(cache_args or {})
+        self.threads = threads or ExecutionThreads()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all results and node instances."""
+        self.caches = CacheSet(cache_type=self.cache_type or CacheType.CLASSIC, cache_args=self.cache_args)
+        self.status_messages: list[tuple[str, dict]] = []
+        self.history_result: dict[str, dict] = {"outputs": {}, "meta": {}}
+        self.success = True
+
+    def close(self) -> None:
+        """End the threads. They start again with the next prompt."""
+        self.threads.close()
+
+    def add_message(self, event: str, data: dict, broadcast: bool) -> None:
+        """Note a message for the history, with the time in ms, and send it to the prompt's owner (or to all)."""
+        data = {**data, "timestamp": int(time.time() * 1000)}
+        self.status_messages.append((event, data))
+        if self.server.client_id is not None or broadcast:
+            self.server.send_sync(event, data, self.server.client_id)
+
+    def handle_execution_error(
+        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException,
+    ) -> None:
+        """Report what ended a prompt: an interrupt to all, an error to the owner."""
+        node_id = error["node_id"]
+        about = {
+            "prompt_id": prompt_id,
+            "node_id": node_id,
+            "node_type": prompt.get(node_id, {}).get("class_type", ""),
+            "executed": list(executed),
+        }
+        if is_interrupt(ex):
+            self.add_message("execution_interrupted", about, broadcast=True)
+        else:
+            self.add_message("execution_error", {
+                **about,
+                "exception_message": error.get("exception_message", str(ex)),
+                "exception_type": error.get("exception_type", full_type_name(type(ex))),
+                "traceback": error.get("traceback", []),
+                "current_inputs": error.get("current_inputs", {}),
+                "current_outputs": list(current_outputs),
+            }, broadcast=False)
+
+    def execute(
+        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = (),
+    ) -> None:
+        """Run *prompt* for the outputs *execute_outputs* and block until it ended; errors are reported, not raised."""
+        self.threads.loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
+
+    async def execute_async(
+        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = (),
+    ) -> None:
+        """The same, awaited on an event loop."""
+        extra_data = extra_data or {}
+        self._begin(prompt_id, extra_data)
+        run = PromptRun(_engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self)
+        try:
+            self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
+        except Exception as error:
+            logger.exception("Prompt %s could not be run", prompt_id)
+            self.success = False
+            self.handle_execution_error(prompt_id, prompt, [], set(), {"node_id": next(iter(execute_outputs), "")}, error)
+        finally:
+            self.history_result = {
+                "outputs": {node_id: record["output"] for node_id, record in run.ui_outputs.items()},
+                "meta": {node_id: record["meta"] for node_id, record in run.ui_outputs.items()},
+            }
+            self.server.last_node_id = None
+            self._notify_prompt_lifecycle("end", prompt_id)
+
+    def _begin(self, prompt_id: str, extra_data: Mapping[str, Any]) -> None:
+        _choose_previews(extra_data.get("preview_method"))
+        _nodes().interrupt_processing(False)
+        self.server.client_id = extra_data.get("client_id")
+        self.server.last_prompt_id = prompt_id
+        self.status_messages = []
+        self.history_result = {"outputs": {}, "meta": {}}
+        self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
+        self._notify_prompt_lifecycle("start", prompt_id)
+
+    def _notify_prompt_lifecycle(self, event: str, prompt_id: str) -> None:
+        for provider in _get_cache_providers():
+            try:
+                (provider.on_prompt_start if event == "start" else provider.on_prompt_end)(prompt_id)
+            except Exception:
+                logger.warning("Cache provider %s failed at the %s of a prompt", type(provider).__name__, event, exc_info=True)
+
+
+def _choose_previews(method: str | None) -> None:
+    """Apply a prompt's own preview method, or go back to the start-up one; does not load the module just to reset it."""
+    if method is not None or "latent_preview" in sys.modules:
+        try:
+            importlib.import_module("latent_preview").set_preview_method(method)
+        except Exception:
+            logger.warning("The preview method %r could not be set", method, exc_info=True)
