@@ -4,4 +4,7 @@ Each defines ``NODE_CLASS_MAPPINGS``, usually ``NODE_DISPLAY_NAME_MAPPINGS``, an
 (``nodes.common_ksampler``) a tuple ``NODES_EXPORTS`` of their names. A core module does not import ``nodes`` at module level.
 """
 
-CORE_MODULES: tuple[str, ...] = ()
+CORE_MODULES: tuple[str, ...] = (
+    "comfy_extras.core_image_files",
+    "comfy_extras.core_images",
+)

@@ -1,0 +1,55 @@
+"""The names node authors import as ``comfy.utils``; each lives in the module it is imported from."""
+
+from typing import Any
+
+from comfy.attribute_paths import ATTR_UNSET, copy_to_param, get_attr, resolve_attr, set_attr, set_attr_buffer, set_attr_param
+from comfy.batches import (
+    pack_latents,
+    repeat_to_batch_size,
+    reshape_mask,
+    resize_list_to_batch_size,
+    resize_to_batch_size,
+    string_to_seed,
+    unpack_latents,
+)
+from comfy.image_scaling import bislerp, common_upscale, lanczos
+from comfy.lazy_import import lazy_module
+from comfy.progress_bar import ProgressBar, hook_state, set_progress_bar_enabled, set_progress_bar_global_hook
+from comfy.state_dict_files import (
+    calculate_parameters,
+    convert_old_quants,
+    convert_sd_to,
+    detect_layer_quantization,
+    load_torch_file,
+    safetensors_header,
+    save_torch_file,
+    state_dict_key_replace,
+    state_dict_prefix_replace,
+    weight_dtype,
+)
+from comfy.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
+
+__all__ = [
+    "ATTR_UNSET", "ProgressBar", "bislerp", "calculate_parameters", "common_upscale", "convert_old_quants", "convert_sd_to",
+    "copy_to_param", "detect_layer_quantization", "get_attr", "get_tiled_scale_steps", "lanczos", "load_torch_file", "model_trange",
+    "pack_latents", "repeat_to_batch_size", "reshape_mask", "resize_list_to_batch_size", "resize_to_batch_size", "resolve_attr",
+    "safetensors_header", "save_torch_file", "set_attr", "set_attr_buffer", "set_attr_param", "set_progress_bar_enabled",
+    "set_progress_bar_global_hook", "state_dict_key_replace", "state_dict_prefix_replace", "string_to_seed", "tiled_scale",
+    "tiled_scale_multidim", "unpack_latents", "weight_dtype",
+]
+
+tqdm_auto = lazy_module("tqdm.auto")
+
+
+def model_trange(*args: Any, **kwargs: Any) -> Any:
+    """A ``range`` that shows its progress on the terminal while a sampler walks through it."""
+    return tqdm_auto.trange(*args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    """The current progress settings under upstream's names: they change while the server runs."""
+    if name == "PROGRESS_BAR_ENABLED":
+        return hook_state.enabled
+    if name == "PROGRESS_BAR_HOOK":
+        return hook_state.hook
+    raise AttributeError(f"module 'comfy.utils' has no attribute {name!r}")

@@ -1,0 +1,152 @@
+"""Core nodes that read pictures from the server's folders and write them there."""
+
+import hashlib
+import os
+import random
+import string
+from typing import Any
+
+import folder_paths
+from comfy.intermediate import intermediate_device, intermediate_dtype
+from comfy.interruption import interrupt_flag
+from comfy.lazy_import import lazy_module
+from comfy_extras import image_reading, image_writing
+
+torch = lazy_module("torch")
+
+PREVIEW_SUFFIX_LENGTH = 5
+
+
+class SaveImage:
+    """Writes each image of a batch as PNG into the output folder and passes the batch on.
+
+    Packs derive from it and set ``output_dir``, ``type``, ``prefix_append`` and ``compress_level`` on the instance.
+    """
+
+    CATEGORY, ESSENTIALS_CATEGORY = "image", "Basics"
+    DESCRIPTION = "Writes the images into the output folder."
+    FUNCTION, OUTPUT_NODE = "save_images", True
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("images",)
+    SEARCH_ALIASES = ["save", "save image", "export image", "output image", "write image", "download"]
+
+    def __init__(self) -> None:
+        self.type, self.output_dir = "output", folder_paths.get_output_directory()
+        self.compress_level, self.prefix_append = 4, ""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        prefix_help = ("Start of the file name. Tokens such as %date:yyyy-MM-dd%, %width% or %KSampler.seed% are replaced by the date, "
+                       "the size and values of other nodes.")
+        return {"required": {"images": ("IMAGE", {"tooltip": "The pictures that will be written."}),
+                             "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": prefix_help})},
+                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+    def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+        """Write the batch; returns the file list for the page and the unchanged *images*."""
+        height, width = images[0].shape[:2]
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix + self.prefix_append, self.output_dir,
+                                                                               width, height)
+        texts = image_writing.metadata_texts(prompt, extra_pnginfo)
+        saved = []
+        for number, image in enumerate(images):
+            interrupt_flag.raise_if_set()
+            file_name = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
+            picture = image_writing.to_picture(image)
+            image_writing.save_png(os.path.join(folder, file_name), picture, texts, self.compress_level)
+            saved.append({"filename": file_name, "subfolder": subfolder, "type": self.type})
+        return {"ui": {"images": saved}, "result": (images,)}
+
+
+class PreviewImage(SaveImage):
+    """Shows images on the page: writes them into the folder for temporary files."""
+
+    DESCRIPTION = "Shows the images without keeping them in the output folder."
+    SEARCH_ALIASES = ["preview", "preview image", "show image", "view image", "display image", "image viewer"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.type, self.output_dir = "temp", folder_paths.get_temp_directory()
+        suffix = "".join(random.choices(string.ascii_lowercase, k=PREVIEW_SUFFIX_LENGTH))
+        self.compress_level, self.prefix_append = 1, f"_temp_{suffix}"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"images": ("IMAGE",)}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+
+class LoadImage:
+    """Reads a picture of the input folder: its frames as images, its transparency as masks."""
+
+    RETURN_TYPES = ("IMAGE", "MASK")
+    FUNCTION = "load_image"
+    CATEGORY = "image"
+    ESSENTIALS_CATEGORY = "Basics"
+    SEARCH_ALIASES = ["load image", "open image", "import image", "image input", "upload image", "read image", "image loader"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder = folder_paths.get_input_directory()
+        names = [entry.name for entry in os.scandir(folder) if entry.is_file()] if os.path.isdir(folder) else []
+        pictures = folder_paths.filter_files_content_types(names, ["image"])
+        return {"required": {"image": (sorted(pictures), {"image_upload": True})}}
+
+    def load_image(self, image):
+        """Images (B×H×W×3) and masks (B×H×W, 1 where transparent) of the file named *image*."""
+        pictures, masks = image_reading.read_image(folder_paths.get_annotated_filepath(image))
+        place = {"device": intermediate_device(), "dtype": intermediate_dtype()}
+        return pictures.to(**place), masks.to(**place)
+
+    @classmethod
+    def IS_CHANGED(cls, image):
+        """The SHA-256 of the file's contents."""
+        with open(folder_paths.get_annotated_filepath(image), "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, image):
+        """Whether the file is there, inside its folder."""
+        return True if folder_paths.exists_annotated_filepath(image) else f"Invalid image file: {image}"
+
+
+class LoadImageMask(LoadImage):
+    """Reads one channel of a picture of the input folder as a mask."""
+
+    RETURN_TYPES = ("MASK",)
+    FUNCTION = "load_image_mask"
+    ESSENTIALS_CATEGORY = "Image Tools"
+    SEARCH_ALIASES = ["import mask", "alpha mask", "channel mask"]
+    _color_channels = ["alpha", "red", "green", "blue"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {**super().INPUT_TYPES()["required"], "channel": (cls._color_channels,)}}
+
+    def load_image_mask(self, image, channel):
+        """The mask (B×H×W) that *channel* holds; ``alpha`` gives 1 where the picture is transparent."""
+        pictures, masks = self.load_image(image)
+        return (masks if channel == "alpha" else pictures[..., ("red", "green", "blue").index(channel)].clone(),)
+
+    @classmethod
+    def IS_CHANGED(cls, image, channel):
+        """The SHA-256 of the file's contents."""
+        return super().IS_CHANGED(image)
+
+
+class LoadImageOutput(LoadImage):
+    """Reads a picture of the output folder; the page fills the list from the server."""
+
+    EXPERIMENTAL = True
+    DESCRIPTION = "Loads a picture from the output folder. The refresh button reads the list again and picks its first entry."
+    SEARCH_ALIASES = ["output image", "previous generation"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        remote = {"route": "/internal/files/output", "refresh_button": True, "control_after_refresh": "first"}
+        return {"required": {"image": ("COMBO", {"image_upload": True, "image_folder": "output", "remote": remote})}}
+
+
+NODE_CLASS_MAPPINGS = {"SaveImage": SaveImage, "PreviewImage": PreviewImage, "LoadImage": LoadImage, "LoadImageMask": LoadImageMask,
+                       "LoadImageOutput": LoadImageOutput}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"SaveImage": "Save Image", "PreviewImage": "Preview Image", "LoadImage": "Load Image",
+                              "LoadImageMask": "Load Image (as Mask)", "LoadImageOutput": "Load Image (from Outputs)"}
