@@ -10,6 +10,7 @@ from aiohttp import web
 
 import folder_paths
 from app.json_body import parse_strict
+from app.static_folder import StaticFolder
 from utils.json_util import merge_json_recursive
 
 EXAMPLE_FOLDERS = ("example_workflows", "example", "examples", "workflow", "workflows")
@@ -21,6 +22,7 @@ class CustomNodeManager:
 
     def __init__(self) -> None:
         self._translations: dict[str, Any] | None = None
+        self._example_folders: dict[str, list[str]] = {}
 
     def build_translations(self) -> dict[str, Any]:
         """``{language: merged object}`` from every pack's ``locales/<language>/``; a later pack wins. Blocks on the disk."""
@@ -52,12 +54,9 @@ class CustomNodeManager:
         self.add_static(webapp, loadedModules)
 
     def add_static(self, app: web.Application, loaded_modules: Iterable[tuple[str, str]]) -> None:
-        """Mount every example folder of *loaded_modules* at ``/api/workflow_templates/<name>``."""
-        for name, module_folder in loaded_modules:
-            for folder_name in EXAMPLE_FOLDERS:
-                folder = os.path.join(module_folder, folder_name)
-                if os.path.isdir(folder):
-                    app.router.add_static(f"/api/workflow_templates/{name}", folder)
+        """Mount every example folder of *loaded_modules* at ``/api/workflow_templates/<name>``; call after the packs are loaded."""
+        self._example_folders = {name: [os.path.join(folder, examples) for examples in EXAMPLE_FOLDERS] for name, folder in loaded_modules}
+        app.router.add_get("/api/workflow_templates/{pack}/{file:.+}", self._get_example)
 
     async def _get_translations(self, request: web.Request) -> web.Response:
         if self._translations is None:
@@ -66,6 +65,14 @@ class CustomNodeManager:
 
     async def _get_templates(self, request: web.Request) -> web.Response:
         return web.json_response(await asyncio.to_thread(self.list_templates))
+
+    async def _get_example(self, request: web.Request) -> web.StreamResponse:
+        answer: web.StreamResponse = web.Response(status=404)
+        for folder in self._example_folders.get(request.match_info["pack"], ()):
+            answer = await StaticFolder(folder).answer(request.match_info["file"])
+            if answer.status != 404:
+                break
+        return answer
 
 
 def _pack_folders() -> Iterator[str]:

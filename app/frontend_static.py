@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from app.static_folder import StaticFolder, file_answer
+
 _NEVER_STORED = {"Cache-Control": "no-store, no-cache, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 
 
@@ -30,9 +32,9 @@ class FrontendRoutes:
         """Mount templates, help texts and the rest of the frontend. Call last: the frontend is mounted at the root."""
         app.router.add_get("/templates/{name:.+}", self._template)
         if self.docs_folder is not None:
-            app.router.add_static("/docs", self.docs_folder)
+            app.router.add_get("/docs/{name:.+}", self._doc)
         if self.web_root is not None:
-            app.router.add_static("/", self.web_root)
+            app.router.add_get("/{name:.+}", self._page_file)
 
     async def _index(self, request: web.Request) -> web.StreamResponse:
         if self.web_root is None:
@@ -43,4 +45,10 @@ class FrontendRoutes:
         path = self.template_assets.get(request.match_info["name"])
         if path is None:
             return web.Response(status=404)
-        return web.FileResponse(path)
+        return file_answer(path)
+
+    async def _doc(self, request: web.Request) -> web.StreamResponse:
+        return await StaticFolder(self.docs_folder or "").answer(request.match_info["name"])
+
+    async def _page_file(self, request: web.Request) -> web.StreamResponse:
+        return await StaticFolder(self.web_root or "").answer(request.match_info["name"])
