@@ -143,7 +143,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
 
 def install_progress_hook(prompt_server: Any) -> None:
     """Let ``comfy.utils.ProgressBar`` report to the running prompt's owner."""
-    from comfy_execution.progress import install_progress_hook as install
+    from execution import install_progress_hook as install
 
     install(prompt_server)
 
