@@ -1,0 +1,78 @@
+"""Blocking twins of classes whose methods are coroutines."""
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from comfy_api.internal.singleton import ProxiedSingleton
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=32, thread_name_prefix="comfy-api-sync")
+
+
+def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run *coroutine* to its end on another thread with a loop of its own, and return or raise what it does.
+
+    The caller's context variables are visible to it, so it knows which node it runs for. Because the caller's own loop is not
+    needed, this may be called from a node, from a coroutine, or from any other thread; it blocks that thread meanwhile.
+    """
+    return _pool().submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
+
+
+def _blocking_method(name: str, method: Any) -> Any:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return run_blocking(getattr(self._async_instance, name)(*args, **kwargs))
+
+    return call
+
+
+class _SyncTwin:
+    """Wraps one asynchronous object; what is no coroutine method is passed through."""
+
+    _async_class: type
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._wrap(self._async_class(*args, **kwargs))
+
+    @classmethod
+    def wrapping(cls, instance: Any) -> Any:
+        """The twin of an object that exists already."""
+        twin = cls.__new__(cls)
+        twin._wrap(instance)
+        return twin
+
+    def _wrap(self, instance: Any) -> None:
+        self._async_instance = instance
+        for name, member in getattr(instance, "__dict__", {}).items():
+            if isinstance(member, ProxiedSingleton) and not name.startswith("_"):
+                setattr(self, name, create_sync_class(type(member)).wrapping(member))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        value = getattr(self._async_instance, name)
+        if isinstance(value, type):
+            raise AttributeError(f"{type(self).__name__} has no {name}; classes are only on the asynchronous API")
+        return value
+
+
+@functools.cache
+def create_sync_class(async_class: type) -> type:
+    """The blocking twin of *async_class*: the same names, with each public coroutine method replaced by a blocking one.
+
+    Members of its instances that are API parts themselves get twins as well. The twin is no singleton but wraps the one instance.
+    """
+    methods = {}
+    for name, member in inspect.getmembers(async_class):
+        method = getattr(member, "async_method", member)
+        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            methods[name] = _blocking_method(name, method)
+    identity = {"__module__": async_class.__module__, "__doc__": async_class.__doc__, "_async_class": async_class}
+    return type(f"{async_class.__name__}Sync", (_SyncTwin,), {**methods, **identity})

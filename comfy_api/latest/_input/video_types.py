@@ -1,0 +1,72 @@
+"""What every video offers, wherever it comes from."""
+
+from abc import ABC, abstractmethod
+from fractions import Fraction
+from io import BytesIO
+from typing import IO
+
+from comfy_api.latest._pyav import av
+from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
+
+
+class VideoInput(ABC):
+    """A video that nodes hand on. Times are seconds; frames are decoded only where a method says so."""
+
+    @abstractmethod
+    def get_components(self) -> VideoComponents:
+        """The decoded frames and sound."""
+
+    @abstractmethod
+    def save_to(
+        self, path: str | IO[bytes], format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+    ) -> None:
+        """Write the video to a path or binary stream.
+
+        *metadata* becomes tags (values as JSON). *bit_depth* None keeps the video's own; *crf* is H.264's constant rate factor, None
+        the encoder's default.
+        """
+
+    @abstractmethod
+    def as_trimmed(
+        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
+    ) -> "VideoInput | None":
+        """The part from *start_time* for *duration* (0: to the end); None when *strict_duration* and it is shorter than asked for."""
+
+    def get_stream_source(self) -> str | BytesIO:
+        """A path or stream from which the video can be decoded piecewise. This one encodes it into memory."""
+        buffer = BytesIO()
+        self.save_to(buffer)
+        buffer.seek(0)
+        return buffer
+
+    def get_active_trim_window(self) -> tuple[float, float]:
+        """The part of the source that counts: its start, and its length or 0 for all that follows."""
+        return 0.0, 0.0
+
+    def get_dimensions(self) -> tuple[int, int]:
+        """Width and height in pixels. This one decodes the video."""
+        height, width = self.get_components().images.shape[1:3]
+        return width, height
+
+    def get_bit_depth(self) -> int:
+        """Bits per colour component of the encoded video."""
+        return 8
+
+    def get_frame_count(self) -> int:
+        """The number of frames. This one decodes the video."""
+        return int(self.get_components().images.shape[0])
+
+    def get_frame_rate(self) -> Fraction:
+        """Frames per second. This one decodes the video."""
+        return self.get_components().frame_rate
+
+    def get_duration(self) -> float:
+        """The length in seconds. This one decodes the video."""
+        components = self.get_components()
+        return float(components.images.shape[0] / components.frame_rate)
+
+    def get_container_format(self) -> str:
+        """The container's name as FFmpeg reports it, such as ``mov,mp4,m4a,3gp,3g2,mj2``."""
+        with av.open(self.get_stream_source(), mode="r") as container:
+            return container.format.name

@@ -1,0 +1,121 @@
+"""What a video file says about itself: streams, length, frames, bit depth. All functions take an open PyAV container."""
+
+import logging
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from comfy_api.latest._pyav import av
+
+logger = logging.getLogger(__name__)
+
+_PROBE_PACKETS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TrimWindow:
+    """The part of a source that counts, in seconds; *duration_s* 0 means to the end."""
+
+    start_s: float = 0.0
+    duration_s: float = 0.0
+
+    @property
+    def end_s(self) -> float | None:
+        """Where it ends, or None for the source's end."""
+        return self.start_s + self.duration_s if self.duration_s else None
+
+    def __bool__(self) -> bool:
+        return bool(self.start_s or self.duration_s)
+
+
+def first_video_stream(container: Any, source: Any) -> Any:
+    """The first video stream. Raises ``ValueError`` naming *source* when there is none."""
+    if not container.streams.video:
+        raise ValueError(f"No video stream found in file {source!r}")
+    return container.streams.video[0]
+
+
+def last_decodable_audio_stream(container: Any) -> Any:
+    """The last sound stream that FFmpeg can decode, or None. Streams without a decoder must not be touched: they crash it."""
+    decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not decodable and container.streams.audio:
+        logger.warning("The video's sound is in a format that can not be decoded; it is left out")
+    return decodable[-1] if decodable else None
+
+
+def bit_depth(stream: Any) -> int:
+    """Bits per component of a video stream, 8 when unknown or without a stream."""
+    if stream is None or stream.format is None or not stream.format.components:
+        return 8
+    return max(component.bits for component in stream.format.components)
+
+
+def raw_duration_s(container: Any, source: Any) -> float:
+    """The whole length, from the header where it says, else by counting packets. ``ValueError`` when it can not be told."""
+    if container.duration is not None:
+        return float(container.duration / av.time_base)
+    stream = next(iter(container.streams.video), None)
+    if stream is not None and stream.average_rate:
+        frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+        if frames:
+            return float(frames / stream.average_rate)
+    raise ValueError(f"The duration of {source!r} can not be determined: its header has none and it has no frames")
+
+
+def count_frames(container: Any, stream: Any, window: TrimWindow, source: Any) -> int:
+    """The frames within *window*: from the header, by its length and rate, or by reading packets. ``ValueError`` for none."""
+    if stream.frames > 0 and not window:
+        return int(stream.frames)
+    if stream.duration is not None and stream.time_base is not None and stream.average_rate:
+        rest_s = float(stream.duration * stream.time_base) - window.start_s
+        length_s = min(window.duration_s, rest_s) if window.duration_s else rest_s
+        estimate = round(length_s * float(stream.average_rate))
+        if estimate > 0:
+            return estimate
+    container.seek(int(window.start_s / stream.time_base), stream=stream)
+    times = (packet.pts * stream.time_base for packet in container.demux(stream) if packet.pts is not None)
+    frames = sum(1 for time in times if time >= window.start_s and (window.end_s is None or time < window.end_s))
+    if not frames:
+        raise ValueError(f"There are no frames in {source!r} from {window.start_s} s on")
+    return frames
+
+
+def frame_rate(container: Any, stream: Any) -> Fraction:
+    """Frames per second on average; 1 when the file does not say."""
+    if stream.average_rate:
+        return Fraction(stream.average_rate)
+    if stream.frames and container.duration:
+        return Fraction(stream.frames / float(container.duration / av.time_base)).limit_denominator()
+    return Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """Samples per second and channels of a sound stream."""
+
+    rate_hz: int
+    channels: int
+
+    @property
+    def layout(self) -> str:
+        """The speaker layout to encode with."""
+        return {1: "mono", 2: "stereo", 6: "5.1"}.get(self.channels, "stereo")
+
+
+def audio_format(container: Any, stream: Any) -> AudioFormat | None:
+    """The format of a sound stream; where the header lacks it (sound that starts late) by decoding ahead, after which the caller
+    must seek back. None when no frame can be decoded."""
+    context = stream.codec_context
+    if context.sample_rate:
+        return AudioFormat(context.sample_rate, context.channels)
+    for number, packet in enumerate(container.demux(stream)):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            frames = []
+        if frames:
+            return AudioFormat(frames[0].sample_rate, frames[0].layout.nb_channels)
+        if number >= _PROBE_PACKETS:
+            break
+    logger.warning("The format of the video's sound can not be determined; it is left out")
+    return None

@@ -1,0 +1,63 @@
+"""When each kept frame of a trimmed video is shown, starting from zero. All times are ticks of the source's time base."""
+
+
+class FrameTimeline:
+    """Shifts and repairs timestamps: they start at 0, only grow, and end where the window or the stream ends.
+
+    *step* is the usual distance of two frames, *window_end* where the asked-for part ends and *stream_end* where the source says it
+    ends (both in source time, None when open), *start* where the asked-for part begins.
+    """
+
+    def __init__(self, step: int, start: int, window_end: int | None, stream_end: int | None) -> None:
+        self.step = step
+        self.start = start
+        self.window_end = window_end
+        ends = [end for end in (window_end, stream_end) if end is not None]
+        self.source_end = min(ends) if ends else None
+        self.offset: int | None = None
+        self.last: int | None = None
+        self.end: int | None = None
+        self.durations: dict[int, int] = {}
+
+    def place(self, pts: int | None, duration: int | None) -> int | None:
+        """The new timestamp of a frame shown at *pts* for *duration* ticks, or None when nothing of it is left to show."""
+        length = duration or self.step
+        limit = None
+        if pts is not None:
+            if self.window_end is not None:
+                length = min(length, self.window_end - pts)
+            if self.offset is None:
+                self.offset = pts
+            limit = None if self.source_end is None else self.source_end - self.offset
+            pts -= self.offset
+            if limit is not None and pts + length > limit:
+                earlier = limit - length
+                if earlier >= (0 if self.last is None else self.last + 1):
+                    pts = min(pts, earlier)
+                elif pts >= limit:
+                    return None
+                else:
+                    length = limit - pts
+        if pts is None or (self.last is not None and pts <= self.last):
+            # Broken sources leave timestamps out or go backwards, which no container takes.
+            pts = 0 if self.last is None else self.last + self.step
+            if limit is not None and pts + length > limit:
+                if pts >= limit:
+                    return None
+                length = limit - pts
+        self.last, self.end = pts, pts + length
+        self.durations[pts] = length
+        return pts
+
+    def close_window(self) -> None:
+        """The source goes on behind the window: the last kept frame is shown until the window's end."""
+        if self.last is None or self.window_end is None:
+            return
+        offset = self.start if self.offset is None else self.offset
+        self.end = max(self.end, self.window_end - offset)
+        if self.last in self.durations:
+            self.durations[self.last] = max(self.durations[self.last], self.end - self.last)
+
+    def take_duration(self, pts: int) -> int:
+        """How long the frame placed at *pts* is shown; asked once per frame, 0 for one that was never placed."""
+        return self.durations.pop(pts, 0)

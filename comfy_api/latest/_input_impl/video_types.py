@@ -1,0 +1,177 @@
+"""Videos from files and from tensors."""
+
+import logging
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from io import BytesIO
+from typing import Any
+
+from comfy_api.latest._input.video_types import VideoInput
+from comfy_api.latest._pyav import av
+from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
+
+from . import video_probe as probe
+from .video_decode import decode_components
+from .video_encode import encode_components
+from .video_output import container_to_output_format, get_open_write_kwargs, mp4_write_kwargs, write_tags
+from .video_transcode import Transcoder
+
+__all__ = ["VideoFromComponents", "VideoFromFile", "container_to_output_format", "get_open_write_kwargs"]
+
+logger = logging.getLogger(__name__)
+
+
+class VideoFromFile(VideoInput):
+    """A video in a file: a path, or a ``BytesIO`` with its content. Nothing is decoded before it is asked for.
+
+    *start_time* and *duration* (seconds, 0: to the end) select a part; a negative start counts from the end. Methods raise
+    ``ValueError`` when the file has no video stream, and PyAV's errors when it is no video at all.
+    """
+
+    def __init__(self, file: str | BytesIO, *, start_time: float = 0, duration: float = 0) -> None:
+        self._file = file
+        self._start_time = start_time
+        self._duration = duration
+
+    def get_stream_source(self) -> str | BytesIO:
+        """The path, or the stream at its beginning."""
+        if isinstance(self._file, BytesIO):
+            self._file.seek(0)
+        return self._file
+
+    def _open(self) -> AbstractContextManager[Any]:
+        return av.open(self.get_stream_source(), mode="r")
+
+    def _window(self) -> probe.TrimWindow:
+        start_s = float(self._start_time)
+        if start_s < 0:
+            start_s = max(self._raw_duration() + start_s, 0.0)
+        return probe.TrimWindow(start_s, float(self._duration))
+
+    def _raw_duration(self) -> float:
+        with self._open() as container:
+            return probe.raw_duration_s(container, self._file)
+
+    def get_active_trim_window(self) -> tuple[float, float]:
+        """The selected part as start and length in seconds, the length 0 for the rest of the file."""
+        window = self._window()
+        return window.start_s, window.duration_s
+
+    def get_dimensions(self) -> tuple[int, int]:
+        """Width and height as stored."""
+        with self._open() as container:
+            stream = probe.first_video_stream(container, self._file)
+            return stream.width, stream.height
+
+    def get_bit_depth(self) -> int:
+        """Bits per component of the stored frames."""
+        with self._open() as container:
+            return probe.bit_depth(next(iter(container.streams.video), None))
+
+    def get_duration(self) -> float:
+        """The selected part's length in seconds."""
+        rest_s = self._raw_duration() - self._window().start_s
+        return min(float(self._duration), rest_s) if self._duration else rest_s
+
+    def get_frame_count(self) -> int:
+        """The frames of the selected part, from the header where it suffices."""
+        window = self._window()
+        with self._open() as container:
+            return probe.count_frames(container, probe.first_video_stream(container, self._file), window, self._file)
+
+    def get_frame_rate(self) -> Fraction:
+        """Frames per second on average."""
+        with self._open() as container:
+            return probe.frame_rate(container, probe.first_video_stream(container, self._file))
+
+    def get_components(self) -> VideoComponents:
+        """The decoded frames and sound of the selected part."""
+        window = self._window()
+        with self._open() as container:
+            return decode_components(container, window, self._file)
+
+    def as_trimmed(self, start_time: float | None = 0, duration: float | None = 0, strict_duration: bool = True) -> VideoInput | None:
+        """A part of this part; None when *strict_duration* and it is shorter than asked for. The file is shared."""
+        start_s, length_s = float(start_time or 0), float(duration or 0)
+        trimmed = VideoFromFile(self.get_stream_source(), start_time=start_s + self._start_time, duration=length_s)
+        return None if strict_duration and trimmed.get_duration() < length_s else trimmed
+
+    def save_to(
+        self, path: str | BytesIO, format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+    ) -> None:
+        """Write the selected part: the streams as they are when nothing asks for another encoding, else H.264 in MP4."""
+        with self._open() as container:
+            stream = next(iter(container.streams.video), None)
+            if self._can_copy(container, stream, format, codec, bit_depth, crf):
+                _copy_streams(container, path, format, metadata)
+            else:
+                bits = probe.bit_depth(stream) if bit_depth is None else bit_depth
+                self._save_transcoded(container, path, format, codec, metadata, bits, crf)
+
+    def _can_copy(self, container: Any, stream: Any, format: str, codec: str, bit_depth: int | None, crf: float | None) -> bool:
+        if crf is not None or self._start_time or self._duration:
+            return False
+        if format != VideoContainer.AUTO and VideoContainer(format).value not in container.format.name.split(","):
+            return False
+        if stream is None:
+            return True
+        same_codec = codec == VideoCodec.AUTO or VideoCodec(codec).value == stream.codec.name
+        return same_codec and bit_depth in (None, probe.bit_depth(stream))
+
+    def _save_transcoded(
+        self, container: Any, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bit_depth: int,
+        crf: float | None = None,
+    ) -> None:
+        arguments = mp4_write_kwargs(path, format, codec)
+        Transcoder(container, self._window(), path, arguments, metadata, bit_depth, crf, self._file).run()
+
+
+def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: dict | None) -> None:
+    """Write the packets of every stream as they are; streams that FFmpeg has no codec for are left out."""
+    with av.open(path, **get_open_write_kwargs(path, container.format.name, format)) as output:
+        write_tags(output, metadata, container.metadata)
+        copies = {}
+        for stream in container.streams:
+            if stream.type not in ("video", "audio", "subtitle"):
+                continue
+            if stream.codec_context is None:
+                logger.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
+            else:
+                copies[stream] = output.add_stream_from_template(template=stream, opaque=True)
+        for packet in container.demux():
+            if packet.stream in copies and packet.dts is not None:
+                packet.stream = copies[packet.stream]
+                output.mux(packet)
+
+
+class VideoFromComponents(VideoInput):
+    """A video of tensors; *bit_depth* is what it is encoded with unless saving asks for another one."""
+
+    def __init__(self, components: VideoComponents, bit_depth: int = 8) -> None:
+        self._components = components
+        self._bit_depth = bit_depth
+
+    def get_components(self) -> VideoComponents:
+        """The tensors themselves, not copies."""
+        held = self._components
+        return VideoComponents(images=held.images, audio=held.audio, frame_rate=held.frame_rate, alpha=held.alpha)
+
+    def get_bit_depth(self) -> int:
+        """Bits per component when encoded."""
+        return self._bit_depth
+
+    def save_to(
+        self, path: str | BytesIO, format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+    ) -> None:
+        """Encode as H.264 in MP4."""
+        bits = self._bit_depth if bit_depth is None else bit_depth
+        encode_components(self._components, path, format, codec, metadata, bits, crf)
+
+    def as_trimmed(self, start_time: float | None = 0, duration: float | None = 0, strict_duration: bool = True) -> VideoInput | None:
+        """A part of this video, encoded in memory; None when it is shorter than asked for."""
+        start_s, length_s = float(start_time or 0), float(duration or 0)
+        if self.get_duration() < start_s + length_s:
+            return None
+        return VideoFromFile(self.get_stream_source(), start_time=start_s, duration=length_s)

@@ -1,0 +1,226 @@
+"""The base class of V3 nodes, and the V1 attributes through which the executor and older code see them."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, Final, final
+
+from comfy_api.internal.class_tools import classproperty, first_real_override, lock_class
+from comfy_api.internal.node_markers import _ComfyNodeInternal
+
+from ._io_hidden import HiddenHolder
+from ._io_nesting import expand_inputs, has_dynamic_inputs, nest_arguments
+from ._io_output import NodeOutput, normalize_output
+from ._io_schema import NodeInfoV1, Schema
+
+# V1 attribute -> schema field.
+_TRAITS: Final = {
+    "DESCRIPTION": "description", "CATEGORY": "category", "EXPERIMENTAL": "is_experimental", "DEPRECATED": "is_deprecated",
+    "DEV_ONLY": "is_dev_only", "API_NODE": "is_api_node", "OUTPUT_NODE": "is_output_node",
+    "HAS_INTERMEDIATE_OUTPUT": "has_intermediate_output", "INPUT_IS_LIST": "is_input_list", "NOT_IDEMPOTENT": "not_idempotent",
+    "ACCEPT_ALL_INPUTS": "accept_all_inputs", "SEARCH_ALIASES": "search_aliases", "ESSENTIALS_CATEGORY": "essentials_category",
+}  # fmt: skip
+# V1 attribute -> one of Schema.output_lists.
+_OUTPUT_LISTS: Final = {
+    "RETURN_TYPES": "output", "RETURN_NAMES": "output_name", "OUTPUT_IS_LIST": "output_is_list", "OUTPUT_TOOLTIPS": "output_tooltips",
+}  # fmt: skip
+
+
+class _OnlyWhenOverridden:
+    """A class attribute that is there only on node classes that define *method* themselves."""
+
+    def __init__(self, method: str, default: Callable[..., Any] | None = None) -> None:
+        self.method = method
+        self.default = default
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        override = _override(owner, self.method)
+        if override is None:
+            raise AttributeError(f"{owner.__name__} does not define {self.method}")
+        return override if self.default is None else self.default.__get__(owner)
+
+
+def _override(cls: type, name: str) -> Any:
+    return first_real_override(cls, name, base=ComfyNode)
+
+
+def _real_class(cls: type) -> type:
+    """The author's class behind a locked clone."""
+    return vars(cls).get("_clone_of", cls)
+
+
+def _settled(cls: type) -> dict[str, Any]:
+    """The V1 attributes of *cls*, from the schema as it was when they were first asked for."""
+    real = _real_class(cls)
+    if "_v1_attributes" not in vars(real):
+        real.GET_SCHEMA()
+    return vars(real)["_v1_attributes"]
+
+
+def _all_missing(cls: type, **kwargs: Any) -> list[str]:
+    """Upstream's default ``check_lazy_status``: every input without a value is needed."""
+    return [name for name, value in kwargs.items() if value is None]
+
+
+def _v1_attribute(name: str) -> classproperty:
+    attribute = classproperty(lambda cls: _settled(cls)[name])
+    attribute.__doc__ = f"V1's ``{name}``, from the schema."
+    return attribute
+
+
+class ComfyNode(_ComfyNodeInternal):
+    """Base class of V3 nodes: define ``define_schema`` and ``execute`` as class methods.
+
+    There are no instances. While a node runs, ``cls`` is a read-only clone of its class that carries ``cls.hidden``.
+    """
+
+    RELATIVE_PYTHON_MODULE: str | None = None
+    SCHEMA: Schema | None = None
+    hidden: HiddenHolder | None = None
+
+    @classmethod
+    def define_schema(cls) -> Schema:
+        """Return the node's schema. Called anew whenever inputs are listed, so it may read folders."""
+        raise NotImplementedError(f"{cls.__name__}.define_schema() is missing: return an io.Schema")
+
+    @classmethod
+    def execute(cls, **kwargs: Any) -> NodeOutput:
+        """Do the node's work with its inputs by id; may be a coroutine."""
+        raise NotImplementedError(f"{cls.__name__}.execute() is missing: return an io.NodeOutput")
+
+    @classmethod
+    def validate_inputs(cls, **kwargs: Any) -> bool | str:
+        """Optional: True, or why the inputs are refused, before anything runs. Names in the signature choose the inputs."""
+        raise NotImplementedError
+
+    @classmethod
+    def fingerprint_inputs(cls, **kwargs: Any) -> Any:
+        """Optional: a value that changes when the node must run again though its inputs are the same."""
+        raise NotImplementedError
+
+    # Optional class method: the names of lazy inputs that are needed, given those that are there (the others are None).
+    check_lazy_status = _OnlyWhenOverridden("check_lazy_status", classmethod(_all_missing))
+
+    def __init__(self) -> None:
+        type(self).VALIDATE_CLASS()
+
+    @final
+    @classmethod
+    def GET_BASE_CLASS(cls) -> type:  # noqa: N802
+        """The class whose optional methods count as not defined."""
+        return ComfyNode
+
+    @final
+    @classmethod
+    def VALIDATE_CLASS(cls) -> None:  # noqa: N802
+        """Raise ``TypeError`` when the author's class lacks ``define_schema`` or ``execute``."""
+        for name in ("define_schema", "execute"):
+            if _override(cls, name) is None:
+                raise TypeError(f"node class {cls.__name__} must define the class method {name}")
+
+    @final
+    @classmethod
+    def FINALIZE_SCHEMA(cls) -> Schema:  # noqa: N802
+        """The node's schema of this moment, finalised. Raises ``TypeError`` when the author returned something else."""
+        schema = cls.define_schema()
+        if not isinstance(schema, Schema):
+            raise TypeError(f"{cls.__name__}.define_schema() must return an io.Schema, not {type(schema).__name__}")
+        schema.finalize()
+        return schema
+
+    @final
+    @classmethod
+    def GET_SCHEMA(cls) -> Schema:  # noqa: N802
+        """The node's schema of this moment, finalised and checked; the V1 attributes are set from the first one."""
+        real = _real_class(cls)
+        real.VALIDATE_CLASS()
+        schema = real.FINALIZE_SCHEMA()
+        schema.validate()
+        if "_v1_attributes" not in vars(real):
+            lists = schema.output_lists()
+            attributes = {name: getattr(schema, trait) for name, trait in _TRAITS.items()}
+            real._v1_attributes = attributes | {name: lists[key] for name, key in _OUTPUT_LISTS.items()}
+            real._is_dynamic = has_dynamic_inputs(schema.inputs)
+        real.SCHEMA = schema
+        return schema
+
+    @final
+    @classmethod
+    def PREPARE_CLASS_CLONE(cls, hidden: Mapping[Any, Any] | None) -> type["ComfyNode"]:  # noqa: N802
+        """A locked clone of this class for one run, with ``.hidden`` filled from *hidden* (field name to value).
+
+        Setting an attribute on it raises ``AttributeError``. Upstream's bundle ``{"hidden_inputs": …}`` is understood as well.
+        """
+        given = hidden.get("hidden_inputs", hidden) if hidden else {}
+        real = _real_class(cls)
+        return lock_class(real, {"hidden": HiddenHolder.from_dict(given), "_clone_of": real})
+
+    @final
+    @classmethod
+    def EXECUTE_NORMALIZED(cls, *args: Any, **kwargs: Any) -> NodeOutput:  # noqa: N802
+        """Call ``execute`` and return its result as a ``NodeOutput`` in one form (see ``normalize_output``)."""
+        return cls._normalized(cls.execute(*args, **kwargs))
+
+    @final
+    @classmethod
+    async def EXECUTE_NORMALIZED_ASYNC(cls, *args: Any, **kwargs: Any) -> NodeOutput:  # noqa: N802
+        """As ``EXECUTE_NORMALIZED``, for nodes whose ``execute`` is a coroutine function."""
+        return cls._normalized(await cls.execute(*args, **kwargs))
+
+    @classmethod
+    def _normalized(cls, returned: Any) -> NodeOutput:
+        schema = cls.SCHEMA or cls.GET_SCHEMA()
+        return normalize_output(returned, schema.node_id, len(schema.outputs), schema.enable_expand)
+
+    @final
+    @classmethod
+    def INPUT_TYPES(cls, live_inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:  # noqa: N802
+        """V1's description of the inputs; with *live_inputs* (what a prompt names) groups are expanded into flat ids."""
+        schema = cls.FINALIZE_SCHEMA()
+        sections = schema.input_dict()
+        if live_inputs is None or not has_dynamic_inputs(schema.inputs):
+            return sections
+        expanded: dict[str, Any] = expand_inputs(schema.inputs, live_inputs)
+        return expanded | ({"hidden": sections["hidden"]} if "hidden" in sections else {})
+
+    @final
+    @classmethod
+    def NEST_INPUTS(cls, flat: Mapping[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """The arguments of ``execute`` for flat ids such as ``group.name``."""
+        _settled(cls)
+        if not vars(_real_class(cls))["_is_dynamic"]:
+            return dict(flat)
+        return nest_arguments(cls.FINALIZE_SCHEMA().inputs, flat)
+
+    @final
+    @classmethod
+    def GET_NODE_INFO_V1(cls) -> dict[str, Any]:  # noqa: N802
+        """This node's entry of ``/object_info``."""
+        info = cls.GET_SCHEMA().get_v1_info(cls)
+        return {one.name: getattr(info, one.name) for one in fields(NodeInfoV1)}
+
+    @classproperty
+    def FUNCTION(cls) -> str:  # noqa: N802, N805
+        """The name of the method to call: a coroutine function when ``execute`` is one."""
+        return "EXECUTE_NORMALIZED_ASYNC" if inspect.iscoroutinefunction(cls.execute) else "EXECUTE_NORMALIZED"
+
+    IS_CHANGED = _OnlyWhenOverridden("fingerprint_inputs")
+    VALIDATE_INPUTS = _OnlyWhenOverridden("validate_inputs")
+
+    DESCRIPTION = _v1_attribute("DESCRIPTION")
+    CATEGORY = _v1_attribute("CATEGORY")
+    EXPERIMENTAL = _v1_attribute("EXPERIMENTAL")
+    DEPRECATED = _v1_attribute("DEPRECATED")
+    DEV_ONLY = _v1_attribute("DEV_ONLY")
+    API_NODE = _v1_attribute("API_NODE")
+    OUTPUT_NODE = _v1_attribute("OUTPUT_NODE")
+    HAS_INTERMEDIATE_OUTPUT = _v1_attribute("HAS_INTERMEDIATE_OUTPUT")
+    INPUT_IS_LIST = _v1_attribute("INPUT_IS_LIST")
+    NOT_IDEMPOTENT = _v1_attribute("NOT_IDEMPOTENT")
+    ACCEPT_ALL_INPUTS = _v1_attribute("ACCEPT_ALL_INPUTS")
+    SEARCH_ALIASES = _v1_attribute("SEARCH_ALIASES")
+    ESSENTIALS_CATEGORY = _v1_attribute("ESSENTIALS_CATEGORY")
+    RETURN_TYPES = _v1_attribute("RETURN_TYPES")
+    RETURN_NAMES = _v1_attribute("RETURN_NAMES")
+    OUTPUT_IS_LIST = _v1_attribute("OUTPUT_IS_LIST")
+    OUTPUT_TOOLTIPS = _v1_attribute("OUTPUT_TOOLTIPS")

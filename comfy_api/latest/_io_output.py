@@ -1,0 +1,87 @@
+"""What V3 nodes return."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.internal.node_markers import _NodeOutputInternal
+from comfy_execution.graph_utils import ExecutionBlocker
+
+
+class _UIOutput(ABC):
+    """Something to show in the page; ``as_dict`` gives what is sent."""
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """The message: lists by kind, such as ``{"images": [...]}``."""
+
+
+class NodeOutput(_NodeOutputInternal):
+    """The result of one call: output values in order, and what else the node asks for.
+
+    Args: *ui* is shown in the page (a dict or one of ``ui``'s classes); *expand* is a subgraph that computes the values (the schema
+    needs ``enable_expand``); *block_execution* is a message: instead of values every output blocks what depends on it.
+    """
+
+    def __init__(
+        self, *args: Any, ui: _UIOutput | dict | None = None, expand: dict | None = None, block_execution: str | None = None
+    ) -> None:
+        self.args = args
+        self.ui = ui
+        self.expand = expand
+        self.block_execution = block_execution
+
+    @property
+    def result(self) -> tuple[Any, ...] | None:
+        """The values, or None when there are none."""
+        return self.args or None
+
+    def __getitem__(self, index: int) -> Any:
+        return self.args[index]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "NodeOutput":
+        """The output that a V1-style dictionary with ``result``, ``ui`` and ``expand`` stands for."""
+        result = data.get("result", ())
+        if isinstance(result, ExecutionBlocker):
+            return cls(BlockAll(result), ui=data.get("ui"), expand=data.get("expand"), block_execution=result.message)
+        return cls(*(() if result is None else result), ui=data.get("ui"), expand=data.get("expand"))
+
+
+class BlockAll:
+    """Stands in an output's values until the number of outputs is known: all of them are *blocker*."""
+
+    def __init__(self, blocker: ExecutionBlocker) -> None:
+        self.blocker = blocker
+
+
+def normalize_output(returned: Any, node_name: str, output_count: int, may_expand: bool) -> NodeOutput:
+    """A fresh ``NodeOutput`` for whatever ``execute`` returned: one already, None, a tuple, a V1-style dict or a blocker.
+
+    A block without values becomes one blocker per output (*output_count* of them); ``ui`` becomes a plain dict. Raises ``TypeError``
+    for anything else, and ``ValueError`` when the node expands though its schema does not allow it.
+    """
+    if returned is None:
+        output = NodeOutput()
+    elif isinstance(returned, NodeOutput):
+        output = returned
+    elif isinstance(returned, tuple):
+        output = NodeOutput(*returned)
+    elif isinstance(returned, Mapping):
+        output = NodeOutput.from_dict(returned)
+    elif isinstance(returned, ExecutionBlocker):
+        output = NodeOutput(BlockAll(returned), block_execution=returned.message)
+    else:
+        raise TypeError(
+            f"node {node_name} returned {type(returned).__name__}; return io.NodeOutput(value, ...), a tuple, a dict, "
+            "an ExecutionBlocker or None"
+        )
+    if output.expand is not None and not may_expand:
+        raise ValueError(f"node {node_name} returned a subgraph to expand to; set enable_expand=True in its schema to allow this")
+    values = tuple(output.args)
+    if len(values) == 1 and isinstance(values[0], BlockAll):
+        values = (values[0].blocker,) * output_count
+    elif output.block_execution is not None and not values:
+        values = (ExecutionBlocker(output.block_execution),) * output_count
+    ui = output.ui.as_dict() if isinstance(output.ui, _UIOutput) or hasattr(output.ui, "as_dict") else output.ui
+    return NodeOutput(*values, ui=ui, expand=output.expand, block_execution=output.block_execution)

@@ -1,0 +1,92 @@
+"""Saved files as the page knows them, and what is written into them about their making."""
+
+import json
+from typing import Any
+
+import folder_paths
+from comfy.cli_args import args
+
+from ._io_output import _UIOutput
+from ._io_widgets import FolderType
+
+
+class SavedResult(dict):
+    """One saved file: its name, its folder below the root, and which root; a dictionary, as it is sent."""
+
+    def __init__(self, filename: str, subfolder: str, type: FolderType | str) -> None:
+        super().__init__(filename=filename, subfolder=subfolder, type=FolderType(type).value)
+
+    @property
+    def filename(self) -> str:
+        """The file's name."""
+        return self["filename"]
+
+    @property
+    def subfolder(self) -> str:
+        """The folder below the root, empty for the root itself."""
+        return self["subfolder"]
+
+    @property
+    def type(self) -> FolderType:
+        """The root folder."""
+        return FolderType(self["type"])
+
+
+class SavedImages(_UIOutput):
+    """Saved images to show; *is_animated* plays them."""
+
+    def __init__(self, results: list[SavedResult], is_animated: bool = False) -> None:
+        self.results = results
+        self.is_animated = is_animated
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message."""
+        return {"images": self.results} | ({"animated": [True]} if self.is_animated else {})
+
+
+class SavedAudios(_UIOutput):
+    """Saved sound files to play."""
+
+    def __init__(self, results: list[SavedResult]) -> None:
+        self.results = results
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message."""
+        return {"audio": self.results}
+
+
+def folder_of(folder_type: FolderType) -> str:
+    """The root folder that *folder_type* stands for."""
+    return folder_paths.get_directory_by_type(FolderType(folder_type).value)
+
+
+def metadata_of(cls: Any) -> dict[str, str]:
+    """What goes into a file saved by node *cls*: the prompt and the page's extra data, each as JSON, by key.
+
+    Empty with ``--disable-metadata``, without a node, and for a node that did not ask for these hidden values.
+    """
+    hidden = getattr(cls, "hidden", None)
+    if args.disable_metadata or hidden is None:
+        return {}
+    given = {} if hidden.prompt is None else {"prompt": hidden.prompt}
+    return {key: json.dumps(value) for key, value in (given | (hidden.extra_pnginfo or {})).items()}
+
+
+class SavePlan:
+    """Names for a batch of files: ``<prefix>_<counter>_.<extension>`` in the folder that the prefix names."""
+
+    def __init__(self, filename_prefix: str, folder_type: FolderType, width: int = 0, height: int = 0) -> None:
+        self.folder_type = FolderType(folder_type)
+        place = folder_paths.get_save_image_path(filename_prefix, folder_of(self.folder_type), width, height)
+        self.folder, self.filename, self.counter, self.subfolder, _ = place
+
+    def next(self, extension: str, batch_number: int = 0) -> SavedResult:
+        """The next file; ``%batch_num%`` in the prefix becomes *batch_number*."""
+        stem = self.filename.replace("%batch_num%", str(batch_number))
+        name = f"{stem}_{self.counter:05}_.{extension}"
+        self.counter += 1
+        return SavedResult(name, self.subfolder, self.folder_type)
+
+    def path_of(self, result: SavedResult) -> str:
+        """Where the file lies on disk."""
+        return f"{self.folder}/{result.filename}"

@@ -1,0 +1,47 @@
+"""The parts of a video and the formats videos are saved in."""
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+from comfy_api.latest._tensor_type import Tensor
+
+
+class VideoCodec(str, Enum):  # noqa: UP042 - printed as a plain string
+    """How frames are compressed; AUTO keeps what the source has."""
+
+    AUTO = "auto"
+    H264 = "h264"
+
+    @classmethod
+    def as_input(cls) -> list[str]:
+        """The names, for a combo."""
+        return [codec.value for codec in cls]
+
+
+class VideoContainer(str, Enum):  # noqa: UP042
+    """The file format; AUTO keeps what the source has, else MP4."""
+
+    AUTO = "auto"
+    MP4 = "mp4"
+
+    @classmethod
+    def as_input(cls) -> list[str]:
+        """The names, for a combo."""
+        return [container.value for container in cls]
+
+    @classmethod
+    def get_extension(cls, value: "VideoContainer | str") -> str:
+        """The file name extension for *value*, a member or its name. Raises ``ValueError`` for an unknown name."""
+        return {cls.AUTO: "mp4", cls.MP4: "mp4"}[cls(value)]
+
+
+@dataclass
+class VideoComponents:
+    """A decoded video: frames [frame, height, width, channel], frames per second, and optionally sound, tags and a mask per frame."""
+
+    images: Tensor
+    frame_rate: Fraction
+    audio: dict | None = None
+    metadata: dict | None = None
+    alpha: Tensor | None = None
