@@ -6,7 +6,7 @@ from typing import IO, Any
 from app.json_body import parse_strict
 from app.path_guard import UnsafePath
 from app.stored_file import FileReference
-from app.view_image import ImageRefused, open_checked
+from app.view_image import ImageRefused, eight_bit, open_checked
 from comfy.lazy_import import lazy_module
 
 ImageOps = lazy_module("PIL.ImageOps")
@@ -50,7 +50,7 @@ def apply_mask(original: FileReference, mask: IO[bytes]) -> IO[bytes]:
         alpha = _alpha_of(mask)
         with open_checked(path) as image:
             texts = _texts_of(image)
-            picture = ImageOps.exif_transpose(image).convert("RGBA")
+            picture = ImageOps.exif_transpose(eight_bit(image)).convert("RGBA")
     except (ImageRefused, FileNotFoundError) as error:
         raise MaskRefused(str(error)) from None
     if alpha.size != picture.size:

@@ -9,12 +9,11 @@ from typing import Any
 import folder_paths
 from app.json_body import parse_strict
 from app.safetensors_header import read_metadata
-from app.view_image import ImageRefused, open_checked
+from app.view_image import ImageRefused, PreviewFormat, eight_bit, encode_shrunk, has_alpha, open_checked
 from utils.path_safety import is_within_directory
 
 _COVER_KEY = "ssmd_cover_images"
 _COVER_HEADER_BYTES = 8 * 1024 * 1024
-_MAX_SIDE = 16383
 
 
 class PreviewEscapes(ValueError):
@@ -54,14 +53,10 @@ def encode_model_preview(root: str, model_path: str) -> bytes | None:
         raise PreviewEscapes(source)
     try:
         with open_checked(source) as image:
-            picture = image.convert("RGBA" if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info else "RGB")
+            picture = eight_bit(image).convert("RGBA" if has_alpha(image) else "RGB")
     except (ImageRefused, FileNotFoundError):
         return None
-    if max(picture.size) > _MAX_SIDE:
-        picture.thumbnail((_MAX_SIDE, _MAX_SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="webp")
-    return buffer.getvalue()
+    return encode_shrunk(picture, PreviewFormat())
 
 
 def _covers(path: str) -> list[io.BytesIO]:

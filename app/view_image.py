@@ -43,8 +43,13 @@ def encode_preview(path: str, wanted: PreviewFormat, channel: str) -> bytes:
     Blocks and uses CPU. Raises ``ImageRefused`` for what is no image or is too large, ``OSError`` when the file is gone.
     """
     with open_checked(path) as image:
-        keep_alpha = wanted.name == "webp" and "a" in channel and _has_alpha(image)
-        picture = image.convert("RGBA" if keep_alpha else "RGB")
+        keep_alpha = wanted.name == "webp" and "a" in channel and has_alpha(image)
+        picture = eight_bit(image).convert("RGBA" if keep_alpha else "RGB")
+    return encode_shrunk(picture, wanted)
+
+
+def encode_shrunk(picture: Any, wanted: PreviewFormat) -> bytes:
+    """Encode the RGB or RGBA *picture*, made smaller in place where the format has no room for its sides."""
     side = _MAX_SIDE[wanted.name]
     if max(picture.size) > side:
         picture.thumbnail((side, side))
@@ -55,7 +60,7 @@ def encode_channel(path: str, channel: str) -> bytes:
     """The image at *path* as PNG: for ``rgb`` without alpha, for ``a`` black with only its alpha. Blocks; raises as above."""
     with open_checked(path) as image:
         if channel == "rgb":
-            return _encoded(image.convert("RGB"), "png", compress_level=1)
+            return _encoded(eight_bit(image).convert("RGB"), "png", compress_level=1)
         alpha = image.convert("RGBA").getchannel("A")
         picture = Image.new("RGBA", image.size)
     picture.putalpha(alpha)
@@ -90,7 +95,12 @@ def _decoding_errors() -> Iterator[None]:
         raise ImageRefused(f"the file is not an image that can be decoded ({error})") from None
 
 
-def _has_alpha(image: Any) -> bool:
+def eight_bit(image: Any) -> Any:
+    """*image*, or a greyscale copy with 8 bits a pixel if it has 16, which Pillow would clip instead of scale."""
+    return image.point(lambda value: value * (1 / 256)).convert("L") if image.mode.startswith("I;16") else image
+
+
+def has_alpha(image: Any) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 

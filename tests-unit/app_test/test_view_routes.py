@@ -123,6 +123,13 @@ async def test_alpha_channel_is_shown_alone(client):
     assert opaque.getpixel((0, 0)) == (0, 0, 0, 255)
 
 
+async def test_sixteen_bit_images_are_scaled_not_clipped(client, files):
+    Image.new("I;16", (4, 4), 0x8000).save(files.output / "deep.png")
+    for query in ("preview=webp", "channel=rgb"):
+        shown = (await image_of(await client.get(f"/view?filename=deep.png&{query}"))).convert("L")
+        assert abs(shown.getpixel((0, 0)) - 128) <= 2
+
+
 @pytest.mark.parametrize("extra", ["preview=webp", "channel=rgb", "channel=a"])
 @pytest.mark.parametrize("name", ["broken.png", "a.bin"])
 async def test_file_that_is_no_image_has_no_preview(client, name, extra):
