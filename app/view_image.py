@@ -101,6 +101,7 @@ def eight_bit(image: Any) -> Any:
 
 
 def has_alpha(image: Any) -> bool:
+    """Whether the open *image* carries transparency, as a channel or as a transparent colour."""
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
