@@ -117,6 +117,8 @@ class ComfyNode(_ComfyNodeInternal):
         for name in ("define_schema", "execute"):
             if _override(cls, name) is None:
                 raise TypeError(f"node class {cls.__name__} must define the class method {name}")
+            if not isinstance(inspect.getattr_static(cls, name), classmethod | staticmethod):
+                raise TypeError(f"{cls.__name__}.{name} must be a @classmethod: V3 nodes have no instances")
 
     @final
     @classmethod
