@@ -10,10 +10,11 @@ import torch
 import comfy.conds
 import comfy.model_management
 import comfy.model_sampling
+import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
-from comfy.families.sd_unet import UNetModel
 from comfy.families.timestep_embedding import Timestep
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.weight_names import WeightNames
 
 MIB = 1024 * 1024
@@ -85,7 +86,10 @@ class BaseModel(torch.nn.Module):
         self.current_patcher: Any = None
         unet_config = model_config.unet_config
         if not unet_config.get("disable_unet_model_creation", False):
-            self.diffusion_model = unet_model(**unet_config, device=device)
+            operations = model_config.custom_operations
+            if operations is None:
+                operations = comfy.ops.pick_operations(unet_config.get("dtype"), self.manual_cast_dtype)
+            self.diffusion_model = unet_model(**unet_config, device=device, operations=operations)
             self.diffusion_model.requires_grad_(False).eval()
         self.model_type = model_type
         self.model_sampling = model_sampling(model_config, model_type)

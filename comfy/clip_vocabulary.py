@@ -1,0 +1,33 @@
+"""OpenAI CLIP's byte-pair vocabulary, built from its list of merges (see clip_data/NOTICE)."""
+
+import functools
+import gzip
+import pathlib
+
+from transformers import CLIPTokenizer
+
+MERGES_FILE = pathlib.Path(__file__).parent / "clip_data" / "bpe_merges.txt.gz"
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def byte_symbols() -> list[str]:
+    """The printable character that stands for each byte, in vocabulary order: printable Latin-1 first, then the others."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
+
+
+@functools.cache
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(token → id, merges in rank order). Read once per process; any thread may call it."""
+    with gzip.open(MERGES_FILE, "rt", encoding="utf-8") as file:
+        merges = [(left, right) for left, right in (line.split() for line in file)]
+    symbols = byte_symbols()
+    tokens = [*symbols, *(symbol + "</w>" for symbol in symbols), *(left + right for left, right in merges), START, END]
+    return {token: index for index, token in enumerate(tokens)}, merges
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """A new tokenizer over CLIP's vocabulary."""
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges))

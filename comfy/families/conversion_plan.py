@@ -1,0 +1,130 @@
+"""Which slice of which file tensor becomes which module parameter, worked out from shapes alone.
+
+A converter (diffusers' or ours) is run once over stand-ins that share one imaginary storage; where each result lies in that
+storage says which tensor it is a view of. No weight is read for it, so a reader can fetch exactly what a component needs, in its final
+dtype and place, and the parameters are views of what was read.
+"""
+
+import bisect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from comfy.families.conversion_mode import ViewConversionMode
+from comfy.families.model_errors import IncompleteModelError, ModelFileError
+from comfy.weight_names import WeightNames, WeightPart
+
+Shape = tuple[int, ...]
+Converter = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorView:
+    """A strided view of the contiguous tensor *key*: ``tensor.as_strided(shape, stride, offset)``, in elements."""
+
+    key: str
+    offset: int
+    shape: Shape
+    stride: Shape
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The view of *tensor*, which must be contiguous and keeps owning the memory."""
+        return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """Module parameter name → the view that becomes its value; ``shapes`` gives the file tensors' shapes."""
+
+    views: Mapping[str, TensorView]
+    shapes: Mapping[str, Shape]
+
+    def keys(self) -> list[str]:
+        """The file tensors that are needed, in first-use order, each once."""
+        return list(dict.fromkeys(view.key for view in self.views.values()))
+
+    def parameters(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The parameters' values as views of *tensors* (key → contiguous tensor of the planned shape)."""
+        return {name: view.of(tensors[view.key]) for name, view in self.views.items()}
+
+    def weight_names(self) -> WeightNames:
+        """The table from file names to parameters. Transposed parameters are left out: no slice of the named tensor is them."""
+        groups: dict[str, list[WeightPart]] = {}
+        for name, view in self.views.items():
+            part = _as_part(name, view, self.shapes[view.key])
+            if part is not None:
+                groups.setdefault(view.key, []).append(part)
+        return WeightNames({key: tuple(sorted(parts, key=lambda part: part.start)) for key, parts in groups.items()},
+                           {key: self.shapes[key] for key in groups})
+
+
+def plan_conversion(shapes: Mapping[str, Shape], convert: Converter) -> ConversionPlan:
+    """Run *convert* over stand-ins for tensors of *shapes* and record what every result is a view of.
+
+    Raises ``ModelFileError`` when a result is a copy: such a converter would double the memory of a load.
+    """
+    named = {key: tuple(shape) for key, shape in shapes.items() if math.prod(shape)}
+    starts, total = [], 0
+    for shape in named.values():
+        starts.append(total)
+        total += math.prod(shape)
+    pool = torch.empty(total, device="meta")
+    keys = list(named)
+    stand_ins = {key: pool[start:start + math.prod(named[key])].view(named[key]) for key, start in zip(keys, starts)}
+    with ViewConversionMode():
+        converted = convert(stand_ins)
+    views = {}
+    for name, tensor in converted.items():
+        if tensor is None:
+            raise IncompleteModelError(f"the file has no tensor for {name}")
+        if tensor.untyped_storage()._cdata != pool.untyped_storage()._cdata:
+            raise ModelFileError(f"converting {name} would copy it; its family's converter needs a view")
+        index = bisect.bisect_right(starts, tensor.storage_offset()) - 1
+        views[name] = TensorView(keys[index], tensor.storage_offset() - starts[index], tuple(tensor.shape), tuple(tensor.stride()))
+    return ConversionPlan(views, named)
+
+
+def check_against(plan: ConversionPlan, module: torch.nn.Module, what: str) -> None:
+    """Raise ``IncompleteModelError`` unless *plan* gives every parameter of *module* a value of its shape.
+
+    *what* names the component in the error text.
+    """
+    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    missing = sorted(expected.keys() - plan.views.keys())
+    wrong = sorted(name for name in expected.keys() & plan.views.keys() if plan.views[name].shape != expected[name])
+    if missing:
+        raise IncompleteModelError(f"{what}: {len(missing)} of {len(expected)} tensors are missing, first {missing[0]}")
+    if wrong:
+        view = plan.views[wrong[0]]
+        raise IncompleteModelError(f"{what}: {view.key} has shape {list(view.shape)} where {list(expected[wrong[0]])} is needed"
+                                   f" ({len(wrong)} tensors differ)")
+
+
+def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Make *values* the parameters of *module*, without copying; values that the module has no parameter for are ignored."""
+    owners: dict[str, Any] = dict(module.named_modules())
+    for name, _ in list(module.named_parameters()):
+        path, _, leaf = name.rpartition(".")
+        owners[path]._parameters[leaf] = torch.nn.Parameter(values[name], requires_grad=False)
+
+
+def _as_part(name: str, view: TensorView, shape: Shape) -> WeightPart | None:
+    if torch.empty(view.shape, device="meta").stride() != view.stride and math.prod(view.shape) > 1:
+        squeezed = [(size, step) for size, step in zip(view.shape, view.stride) if size != 1]
+        expected = math.prod(view.shape)
+        for size, step in squeezed:
+            expected //= size
+            if step != expected:
+                return None
+    elements = math.prod(view.shape)
+    if elements == math.prod(shape):
+        length = shape[0] if shape else 0
+        return WeightPart(name, 0, 0, length, None if view.shape == shape else view.shape)
+    row = math.prod(shape[1:])
+    if view.offset % row or elements % row:
+        return None
+    length = elements // row
+    return WeightPart(name, 0, view.offset // row, length, None if view.shape == (length, *shape[1:]) else view.shape)

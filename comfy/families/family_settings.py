@@ -1,0 +1,49 @@
+"""What tensor shapes cannot say about a model, read from its file's metadata.
+
+The header key ``keepwarm.config`` may hold a JSON object with these members, all optional::
+
+    {"unet": {"num_heads": 4} or {"num_head_channels": 32},
+     "clip_l": {"num_attention_heads": 2, "hidden_act": "quick_gelu"}, "clip_g": {…},
+     "latent": {"scale_factor": 1.0}, "prediction": "eps" or "v_prediction"}
+
+Without it a file means its family's standard: 8 heads (SD 1.x) or 64 channels per head (SDXL), 64 channels per text head.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from comfy.families.model_errors import ModelFileError
+
+METADATA_KEY = "keepwarm.config"
+_KNOWN: dict[str, frozenset[str]] = {
+    "unet": frozenset({"num_heads", "num_head_channels"}),
+    "clip_l": frozenset({"num_attention_heads", "hidden_act"}),
+    "clip_g": frozenset({"num_attention_heads", "hidden_act"}),
+    "latent": frozenset({"scale_factor"}),
+}
+PREDICTIONS = ("eps", "v_prediction")
+
+
+def family_settings(metadata: Mapping[str, str] | None, name: str) -> dict[str, Any]:
+    """The settings in *metadata* as nested dicts, empty where absent.
+
+    Raises ``ModelFileError``, naming the file *name*, for JSON or members that are not understood.
+    """
+    text = (metadata or {}).get(METADATA_KEY)
+    if text is None:
+        return {}
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"{name}: metadata {METADATA_KEY} is not JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{name}: metadata {METADATA_KEY} must be a JSON object")
+    for key, value in settings.items():
+        if key == "prediction":
+            if value not in PREDICTIONS:
+                raise ModelFileError(f"{name}: {METADATA_KEY}: prediction {value!r} is unknown; known: {', '.join(PREDICTIONS)}")
+        elif key not in _KNOWN or not isinstance(value, dict) or not value.keys() <= _KNOWN[key]:
+            raise ModelFileError(f"{name}: {METADATA_KEY}: {key} = {value!r} is not understood; known members: prediction, "
+                                 + "; ".join(f"{known} with {', '.join(sorted(members))}" for known, members in _KNOWN.items()))
+    return settings

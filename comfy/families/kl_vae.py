@@ -1,0 +1,99 @@
+"""Stable Diffusion's autoencoder: diffusers' encoder and decoder with ComfyUI's two calls."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as DiffusersAutoencoder
+
+import comfy.ops
+from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
+from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
+from comfy.families.published_layout import vae_layout
+from comfy.families.weight_source import WeightSource
+from comfy.weight_names import WeightNames
+
+Shape = tuple[int, ...]
+_LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
+
+
+class KlAutoencoder(torch.nn.Module):
+    """Pictures in [-1, 1], B x channels x height x width, to latents and back. Parameters on meta until :func:`load_vae_weights`.
+
+    ``weight_names`` maps the published names to the parameters.
+    """
+
+    def __init__(self, config: KlVaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            built = DiffusersAutoencoder(**config.diffusers_arguments()).eval().requires_grad_(False)
+        self.encoder, self.decoder = built.encoder, built.decoder
+        self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
+        self.weight_names: WeightNames | None = None
+        comfy.ops.adopt_layers(self)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean of the latent distribution."""
+        moments = self.encoder(x)
+        if self.quant_conv is not None:
+            moments = self.quant_conv(moments)
+        return moments.chunk(2, dim=1)[0]
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """The picture of a latent."""
+        return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
+
+
+def plan_vae(shapes: Mapping[str, Shape], config: KlVaeConfig) -> ConversionPlan:
+    """Which published tensor (no prefix) becomes which of diffusers' parameters."""
+    arguments = config.diffusers_arguments()
+    return plan_conversion(shapes, lambda tensors: convert_ldm_vae_checkpoint(tensors, arguments))
+
+
+def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:
+    """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*; sets ``weight_names``.
+
+    Raises ``IncompleteModelError``.
+    """
+    shapes = source.shapes()
+    named = {key: shape for key, shape in shapes.items() if key.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))}
+    if is_diffusers_vae(shapes):
+        model.weight_names = plan_vae(vae_layout(model.config), model.config).weight_names()
+        plan = plan_conversion(named, _modern_attention_names)
+    else:
+        plan = plan_vae(named, model.config)
+        model.weight_names = plan.weight_names()
+    check_against(plan, model, f"the VAE in {source.name}")
+    assign(model, plan.parameters(source.take(plan.keys(), dtype)))
+
+
+def _modern_attention_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Diffusers' present names and shapes for files written with its earlier ones."""
+    earlier = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+    renamed = {}
+    for key, tensor in tensors.items():
+        for old, new in earlier.items():
+            key = key.replace(old, new) if ".attentions." in key else key
+        if key.endswith(_LINEAR_IN_DIFFUSERS) and tensor.ndim == 4:
+            tensor = tensor[:, :, 0, 0]
+        renamed[key] = tensor
+    return renamed
+
+
+def published_state_dict(model: Any) -> dict[str, torch.Tensor]:
+    """*model*'s weights under their published names, as views where one parameter holds the tensor."""
+    parameters = dict(model.named_parameters())
+    return {key: model.weight_names.join(key, parameters.__getitem__, torch.cat) for key in model.weight_names}
+
+
+def decode_memory_bytes(shape: Shape, dtype_bytes: int, ratio: int) -> float:
+    """Working memory of decoding latents of *shape*: measured with SD's autoencoder, in proportion to the picture's area."""
+    return 2178 * math.prod(shape[2:4]) * ratio ** 2 * dtype_bytes
+
+
+def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
+    """Working memory of encoding pictures of *shape*, batch x channels x height x width."""
+    return 1767 * math.prod(shape[2:4]) * dtype_bytes

@@ -1,0 +1,197 @@
+"""The shape of a Stable Diffusion UNet, read from tensor shapes, and the same in diffusers' terms."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.families.model_errors import ModelFileError
+
+Shape = tuple[int, ...]
+NORM_GROUPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class UNetConfig:
+    """Sizes of one UNet. Tuples go from the highest resolution down; depths count transformer blocks per place.
+
+    ``depths`` has one entry per residual block of the input half, ``output_depths`` one per output block, both by level.
+    """
+
+    in_channels: int
+    out_channels: int
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: tuple[int, ...]
+    depths: tuple[int, ...]
+    output_depths: tuple[int, ...]
+    middle_depth: int
+    context_dim: int | None
+    use_linear: bool
+    adm_in_channels: int | None
+    num_heads: int
+    num_head_channels: int
+
+    def __post_init__(self) -> None:
+        if (self.num_heads > 0) == (self.num_head_channels > 0):
+            raise ValueError("give either num_heads or num_head_channels, the other as -1")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Feature channels per level."""
+        return tuple(self.model_channels * multiple for multiple in self.channel_mult)
+
+    def level_depths(self) -> tuple[int, ...]:
+        """Transformer depth per level. Raises ``ModelFileError`` for networks whose blocks differ inside a level."""
+        levels, position, output_position = [], 0, 0
+        for blocks in self.num_res_blocks:
+            inner = self.depths[position:position + blocks]
+            outer = self.output_depths[output_position:output_position + blocks + 1]
+            if len(set(inner + outer)) != 1 or blocks != self.num_res_blocks[0]:
+                raise ModelFileError("UNets with uneven blocks (SSD-1B, Vega, KOALA and other pruned SDXL files) are not supported")
+            levels.append(inner[0])
+            position, output_position = position + blocks, output_position + blocks + 1
+        if levels[-1] not in (0, self.middle_depth):
+            raise ModelFileError("UNets whose middle depth differs from the lowest level's are not supported")
+        return tuple(levels)
+
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads per level."""
+        if self.num_heads > 0:
+            return (self.num_heads,) * len(self.channels)
+        return tuple(max(1, channels // self.num_head_channels) for channels in self.channels)
+
+    def diffusers_arguments(self) -> dict[str, Any]:
+        """Constructor arguments of diffusers' ``UNet2DConditionModel`` for this network."""
+        depths = self.level_depths()
+        arguments: dict[str, Any] = {
+            "in_channels": self.in_channels, "out_channels": self.out_channels, "block_out_channels": self.channels,
+            "layers_per_block": self.num_res_blocks[0], "norm_num_groups": NORM_GROUPS,
+            "cross_attention_dim": self.context_dim or self.channels[-1],
+            "attention_head_dim": self.heads(), "use_linear_projection": self.use_linear,
+            "transformer_layers_per_block": tuple(max(1, depth) for depth in (*depths[:-1], self.middle_depth)),
+            "down_block_types": tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
+            "up_block_types": tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)),
+            "mid_block_type": "UNetMidBlock2DCrossAttn" if self.middle_depth else "UNetMidBlock2D",
+        }
+        if self.adm_in_channels is not None:
+            arguments |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+                          "projection_class_embeddings_input_dim": self.adm_in_channels}
+        return arguments
+
+    def as_dict(self) -> dict[str, Any]:
+        """ComfyUI's ``unet_config``: what model configurations are matched on and LoRA key maps are built from."""
+        config: dict[str, Any] = {
+            "use_checkpoint": False, "image_size": 32, "use_spatial_transformer": True, "legacy": False,
+            "in_channels": self.in_channels, "out_channels": self.out_channels, "model_channels": self.model_channels,
+            "num_res_blocks": list(self.num_res_blocks), "transformer_depth": list(self.depths),
+            "transformer_depth_output": list(self.output_depths), "channel_mult": list(self.channel_mult),
+            "transformer_depth_middle": self.middle_depth, "use_linear_in_transformer": self.use_linear,
+            "context_dim": self.context_dim, "adm_in_channels": self.adm_in_channels, "use_temporal_attention": False,
+            "num_heads": self.num_heads, "num_head_channels": self.num_head_channels,
+        }
+        if self.adm_in_channels is not None:
+            config["num_classes"] = "sequential"
+        return config
+
+
+def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:
+    """The inverse of :meth:`UNetConfig.as_dict`. Raises ``KeyError`` for a missing member."""
+    return UNetConfig(
+        in_channels=config["in_channels"], out_channels=config["out_channels"], model_channels=config["model_channels"],
+        channel_mult=tuple(config["channel_mult"]), num_res_blocks=tuple(config["num_res_blocks"]),
+        depths=tuple(config["transformer_depth"]), output_depths=tuple(config["transformer_depth_output"]),
+        middle_depth=config["transformer_depth_middle"], context_dim=config["context_dim"],
+        use_linear=config["use_linear_in_transformer"], adm_in_channels=config["adm_in_channels"],
+        num_heads=config["num_heads"], num_head_channels=config["num_head_channels"])
+
+
+def count_blocks(keys: Iterable[str], pattern: str) -> int:
+    """How many of ``pattern.format(0)``, ``pattern.format(1)`` … begin some key, counting up to the first gap."""
+    names = list(keys)
+    count = 0
+    while any(name.startswith(pattern.format(count)) for name in names):
+        count += 1
+    return count
+
+
+class _Shapes:
+    """Shape look-ups below a prefix, with the block structure of the published UNet layout."""
+
+    def __init__(self, shapes: Mapping[str, Shape], prefix: str) -> None:
+        cut = len(prefix)
+        self._shapes = {key[cut:]: tuple(shape) for key, shape in shapes.items() if key.startswith(prefix)}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._shapes
+
+    def get(self, key: str) -> Shape | None:
+        return self._shapes.get(key)
+
+    def blocks(self, part: str) -> int:
+        return len({key.split(".")[1] for key in self._shapes if key.startswith(part + ".")})
+
+    def depth(self, block: str) -> int:
+        below = block + ".transformer_blocks."
+        return len({key[len(below):].split(".")[0] for key in self._shapes if key.startswith(below)})
+
+    def context_dim(self) -> int | None:
+        return next((shape[1] for key, shape in self._shapes.items() if key.endswith("attn2.to_k.weight")), None)
+
+    def linear_projection(self) -> bool:
+        return any(key.endswith("1.proj_in.weight") and len(shape) == 2 for key, shape in self._shapes.items())
+
+    def has_temporal_layers(self) -> bool:
+        return any(".time_stack." in key or ".time_mix" in key or ".temporal" in key for key in self._shapes)
+
+
+def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping[str, Any] | None = None) -> UNetConfig | None:
+    """The UNet below *prefix*, or None when the tensors are not a two-dimensional Stable Diffusion UNet.
+
+    *settings* may give ``num_heads`` or ``num_head_channels``; else 8 heads without, 64 channels per head with linear
+    projections. Raises ``ModelFileError`` for a UNet whose head count cannot divide its channels.
+    """
+    tensors = _Shapes(shapes, prefix)
+    first, last = tensors.get("input_blocks.0.0.weight"), tensors.get("out.2.weight")
+    if first is None or last is None or len(first) != 4 or tensors.has_temporal_layers():
+        return None
+    multiples, res_blocks, depths = _read_levels(tensors, first[0])
+    outputs = tensors.blocks("output_blocks")
+    label = tensors.get("label_emb.0.0.weight")
+    config = UNetConfig(
+        in_channels=first[1], out_channels=last[0], model_channels=first[0], channel_mult=multiples, num_res_blocks=res_blocks,
+        depths=depths, output_depths=tuple(tensors.depth(f"output_blocks.{index}.1") for index in reversed(range(outputs))),
+        middle_depth=tensors.depth("middle_block.1"), context_dim=tensors.context_dim(), use_linear=tensors.linear_projection(),
+        adm_in_channels=None if label is None else label[1], **_heads(tensors.linear_projection(), settings or {}))
+    uneven = [(channels, heads) for channels, heads in zip(config.channels, config.heads()) if channels % heads]
+    if uneven:
+        raise ModelFileError(f"{uneven[0][0]} channels cannot be divided into {uneven[0][1]} heads; "
+                             "give the head count in the file's keepwarm.config metadata")
+    return config
+
+
+def _read_levels(tensors: _Shapes, model_channels: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    multiples: list[int] = []
+    res_blocks: list[int] = []
+    depths: list[int] = []
+    blocks, multiple = 0, 1
+    for index in range(1, tensors.blocks("input_blocks")):
+        if f"input_blocks.{index}.0.op.weight" in tensors:
+            multiples.append(multiple)
+            res_blocks.append(blocks)
+            blocks = 0
+            continue
+        shape = tensors.get(f"input_blocks.{index}.0.out_layers.3.weight")
+        if shape is None:
+            raise ModelFileError(f"the UNet's input block {index} is neither a residual block nor a downsampling")
+        blocks += 1
+        multiple = shape[0] // model_channels
+        depths.append(tensors.depth(f"input_blocks.{index}.1"))
+    return (*multiples, multiple), (*res_blocks, blocks), tuple(depths)
+
+
+def _heads(linear: bool, settings: Mapping[str, Any]) -> dict[str, int]:
+    if "num_heads" in settings:
+        return {"num_heads": settings["num_heads"], "num_head_channels": -1}
+    if "num_head_channels" in settings or linear:
+        return {"num_heads": -1, "num_head_channels": settings.get("num_head_channels", 64)}
+    return {"num_heads": 8, "num_head_channels": -1}

@@ -1,0 +1,105 @@
+"""One interface to a model's tensors, whether they are still in a file or already in a state dict."""
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Protocol
+
+import torch
+
+from comfy.weight_reader import Allocator, WeightReader, plain_memory
+
+Shape = tuple[int, ...]
+
+
+class WeightSource(Protocol):
+    """Tensors by name: shapes and dtypes are free, values cost a read or a cast."""
+
+    name: str
+    metadata: Mapping[str, str]
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """Every tensor's shape."""
+
+    def dtype(self, key: str) -> torch.dtype:
+        """The stored dtype of *key*."""
+
+    def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+        """Contiguous CPU (or source device) tensors, floating ones in *dtype* (None: as stored). Blocks."""
+
+
+class FileSource:
+    """A safetensors file; each :meth:`take` reads just the asked tensors into one block from *allocate*."""
+
+    def __init__(self, reader: WeightReader, allocate: Allocator = plain_memory) -> None:
+        self._reader = reader
+        self._allocate = allocate
+        self.name = reader.header.path
+        self.metadata = reader.header.metadata
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """See :class:`WeightSource`."""
+        return {key: entry.shape for key, entry in self._reader.header.entries.items()}
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See :class:`WeightSource`."""
+        return self._reader.header.entries[key].dtype
+
+    def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+        """See :class:`WeightSource`."""
+        return self._reader.read(keys, dtype, self._allocate)
+
+
+class StateDictSource:
+    """Tensors in memory. With *consume*, taken entries leave the dict, so that a cast frees the original tensor by tensor."""
+
+    def __init__(self, state_dict: MutableMapping[str, torch.Tensor], name: str = "state dict",
+                 metadata: Mapping[str, str] | None = None, consume: bool = False) -> None:
+        self._state_dict = state_dict
+        self._consume = consume
+        self.name = name
+        self.metadata = metadata or {}
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """See :class:`WeightSource`."""
+        return {key: tuple(tensor.shape) for key, tensor in self._state_dict.items() if hasattr(tensor, "shape")}
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See :class:`WeightSource`."""
+        return self._state_dict[key].dtype
+
+    def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+        """The dict's own tensors where the dtype is already right and the layout contiguous, else new ones."""
+        taken = {}
+        for key in keys:
+            tensor = self._state_dict.pop(key) if self._consume else self._state_dict[key]
+            wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            taken[key] = tensor.detach().to(wanted).contiguous()
+        return taken
+
+
+class PrefixedSource:
+    """The part of *source* below *prefix*, under names that begin with *added* instead."""
+
+    def __init__(self, source: WeightSource, prefix: str, added: str = "") -> None:
+        self._source = source
+        self._prefix = prefix
+        self._added = added
+        self.name = source.name
+        self.metadata = source.metadata
+
+    def shapes(self) -> Mapping[str, Shape]:
+        """See :class:`WeightSource`."""
+        return {self._inner(key): shape for key, shape in self._source.shapes().items() if key.startswith(self._prefix)}
+
+    def dtype(self, key: str) -> torch.dtype:
+        """See :class:`WeightSource`."""
+        return self._source.dtype(self._outer(key))
+
+    def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+        """See :class:`WeightSource`."""
+        return {self._inner(key): tensor for key, tensor in self._source.take(map(self._outer, keys), dtype).items()}
+
+    def _inner(self, key: str) -> str:
+        return self._added + key[len(self._prefix):]
+
+    def _outer(self, key: str) -> str:
+        return self._prefix + key[len(self._added):]

@@ -1,0 +1,68 @@
+"""Tells a model's family and sizes from the names and shapes of its tensors."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import comfy.supported_models
+import comfy.supported_models_base
+from comfy.families.family_settings import family_settings
+from comfy.families.sd_unet_config import count_blocks, read_unet_config
+
+__all__ = ["count_blocks", "describe_tensors", "detect_unet_config", "model_config_from_unet", "model_config_from_unet_config",
+           "unet_prefix_from_state_dict"]
+
+UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+FALLBACK_PREFIX = "model."
+
+
+def unet_prefix_from_state_dict(state_dict: Iterable[str]) -> str:
+    """The prefix below which the diffusion model's tensors lie in a checkpoint; "model." when none of the usual ones does."""
+    keys = list(state_dict)
+    counts = {prefix: sum(key.startswith(prefix) for key in keys) for prefix in UNET_PREFIXES}
+    best = max(counts, key=lambda prefix: counts[prefix])
+    return best if counts[best] > 5 else FALLBACK_PREFIX
+
+
+def detect_unet_config(state_dict: Mapping[str, Any], key_prefix: str, metadata: Mapping[str, str] | None = None) -> dict[str, Any] | None:
+    """ComfyUI's ``unet_config`` for the tensors (anything with ``shape``) below *key_prefix*, or None for an unknown network.
+
+    Raises ``ModelFileError`` for metadata or sizes that contradict themselves.
+    """
+    settings = family_settings(metadata, "the file").get("unet")
+    shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if hasattr(tensor, "shape")}
+    config = read_unet_config(shapes, key_prefix, settings)
+    return None if config is None else config.as_dict()
+
+
+def model_config_from_unet_config(unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None,
+                                  unet_key_prefix: str = "", settings: Mapping[str, Any] | None = None,
+                                  ) -> comfy.supported_models_base.BASE | None:
+    """The configuration of the first family that *unet_config* matches, or None."""
+    for family in comfy.supported_models.models:
+        if family.matches(unet_config, state_dict, unet_key_prefix):
+            return family(unet_config, settings)
+    return None
+
+
+def model_config_from_unet(state_dict: Mapping[str, Any], unet_key_prefix: str, use_base_if_no_match: bool = False,
+                           metadata: Mapping[str, str] | None = None) -> comfy.supported_models_base.BASE | None:
+    """The configuration for the tensors of a checkpoint, or None for an unknown family."""
+    unet_config = detect_unet_config(state_dict, unet_key_prefix, metadata)
+    if unet_config is None:
+        return None
+    settings = family_settings(metadata, "the file")
+    config = model_config_from_unet_config(unet_config, state_dict, unet_key_prefix, settings)
+    if config is None and use_base_if_no_match:
+        return comfy.supported_models_base.BASE(unet_config, settings)
+    return config
+
+
+def describe_tensors(keys: Iterable[str], limit: int = 6) -> str:
+    """What a file holds, for error messages: how many tensors, and how they are named."""
+    names = list(keys)
+    groups: dict[str, int] = {}
+    for name in names:
+        group = ".".join(name.split(".")[:2])
+        groups[group] = groups.get(group, 0) + 1
+    common = sorted(groups.items(), key=lambda item: -item[1])[:limit]
+    return f"{len(names)} tensors: " + ", ".join(f"{group}.* ({count})" for group, count in common) if names else "no tensors"

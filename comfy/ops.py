@@ -1,0 +1,218 @@
+"""The layers that hold weights: plain torch layers that can also fetch, cast and transform their weights at each call.
+
+A layer computes with its own parameters unless ``comfy_cast_weights`` is set or ``weight_function``/``bias_function`` hold
+callables: then each call brings the weights to the input's device and dtype and applies the functions to the copy. That is
+how a weight kept on the host, or in another dtype, is used without changing it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+
+WeightFunction = Callable[[torch.Tensor], torch.Tensor]
+scaled_dot_product_attention = F.scaled_dot_product_attention
+
+
+def cast_to(weight: torch.Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None, non_blocking: bool = False,
+            copy: bool = False) -> torch.Tensor:
+    """*weight* on *device* in *dtype*; the same tensor when nothing changes and *copy* is not asked for."""
+    return weight.to(device=device, dtype=dtype, non_blocking=non_blocking, copy=copy)
+
+
+def cast_to_input(weight: torch.Tensor, input: torch.Tensor, non_blocking: bool = False, copy: bool = True) -> torch.Tensor:
+    """*weight* on *input*'s device in its dtype."""
+    return cast_to(weight, input.dtype, input.device, non_blocking, copy)
+
+
+def cast_bias_weight(s: Any, input: torch.Tensor | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None,
+                     bias_dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Layer *s*'s weight and bias (None if it has none) where and as *input*, or *device* and *dtype*, need them.
+
+    Its weight and bias functions are applied to the copies.
+    """
+    if input is not None:
+        dtype = input.dtype if dtype is None else dtype
+        device = input.device if device is None else device
+    weight = _prepared(s.weight, dtype, device, s.weight_function)
+    bias = s.bias
+    if bias is not None:
+        bias = _prepared(bias, dtype if bias_dtype is None else bias_dtype, device, s.bias_function)
+    return weight, bias
+
+
+def _prepared(parameter: torch.Tensor, dtype: torch.dtype | None, device: torch.device | None,
+              functions: Sequence[WeightFunction]) -> torch.Tensor:
+    value = parameter.to(device=device, dtype=dtype, copy=bool(functions))
+    for function in functions:
+        value = function(value)
+    return value
+
+
+class CastWeightBiasOp:
+    """What every layer here adds to torch's: whether and how its weights are prepared per call."""
+
+    comfy_cast_weights = False
+    weight_function: Sequence[WeightFunction] = ()
+    bias_function: Sequence[WeightFunction] = ()
+
+    def prepares_weights(self) -> bool:
+        """Whether a call works on prepared copies instead of the parameters."""
+        return bool(self.comfy_cast_weights or self.weight_function or self.bias_function)
+
+
+class disable_weight_init:  # noqa: N801 - the name node packs import
+    """Layers that leave their parameters uninitialised."""
+
+    class Linear(CastWeightBiasOp, torch.nn.Linear):
+        """``torch.nn.Linear``."""
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            """(…, in) to (…, out)."""
+            if self.prepares_weights():
+                return F.linear(input, *cast_bias_weight(self, input))
+            return F.linear(input, self.weight, self.bias)
+
+    class Conv1d(CastWeightBiasOp, torch.nn.Conv1d):
+        """``torch.nn.Conv1d``."""
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            """Batch x in x length to batch x out x length."""
+            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+            return self._conv_forward(input, weight, bias)
+
+    class Conv2d(CastWeightBiasOp, torch.nn.Conv2d):
+        """``torch.nn.Conv2d``."""
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            """Batch x in x height x width to batch x out x height x width."""
+            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+            return self._conv_forward(input, weight, bias)
+
+    class Conv3d(CastWeightBiasOp, torch.nn.Conv3d):
+        """``torch.nn.Conv3d``."""
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            """Batch x in x depth x height x width to batch x out x depth x height x width."""
+            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+            return self._conv_forward(input, weight, bias)
+
+    class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
+        """``torch.nn.GroupNorm``."""
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            """The input, normalised per group."""
+            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+            return F.group_norm(input, self.num_groups, weight, bias, self.eps)
+
+    class LayerNorm(CastWeightBiasOp, torch.nn.LayerNorm):
+        """``torch.nn.LayerNorm``."""
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            """The input, normalised over its last dimensions."""
+            weight, bias = self.weight, self.bias
+            if weight is not None and self.prepares_weights():
+                weight, bias = cast_bias_weight(self, input)
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+
+    class Embedding(CastWeightBiasOp, torch.nn.Embedding):
+        """``torch.nn.Embedding``."""
+
+        bias = None
+
+        def reset_parameters(self) -> None:
+            """Nothing: weights are assigned after construction."""
+
+        def forward(self, input: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+            """Rows for indices, in *out_dtype* (None: the weight's); gathered before they are cast."""
+            if not self.prepares_weights():
+                rows = F.embedding(input, self.weight, self.padding_idx)
+                return rows if out_dtype is None else rows.to(out_dtype)
+            weight, _ = cast_bias_weight(self, device=input.device, dtype=self.weight.dtype)
+            return F.embedding(input, weight, self.padding_idx).to(out_dtype or weight.dtype)
+
+    @classmethod
+    def conv_nd(cls, dims: int, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        """A convolution over 1, 2 or 3 dimensions. Raises ``ValueError`` for another number."""
+        kinds = {1: cls.Conv1d, 2: cls.Conv2d, 3: cls.Conv3d}
+        if dims not in kinds:
+            raise ValueError(f"no convolution over {dims} dimensions")
+        return kinds[dims](*args, **kwargs)
+
+
+class manual_cast(disable_weight_init):  # noqa: N801 - the name node packs import
+    """The same layers, always casting their weights to the input's dtype and device."""
+
+    class Linear(disable_weight_init.Linear):
+        """Casting ``Linear``."""
+
+        comfy_cast_weights = True
+
+    class Conv1d(disable_weight_init.Conv1d):
+        """Casting ``Conv1d``."""
+
+        comfy_cast_weights = True
+
+    class Conv2d(disable_weight_init.Conv2d):
+        """Casting ``Conv2d``."""
+
+        comfy_cast_weights = True
+
+    class Conv3d(disable_weight_init.Conv3d):
+        """Casting ``Conv3d``."""
+
+        comfy_cast_weights = True
+
+    class GroupNorm(disable_weight_init.GroupNorm):
+        """Casting ``GroupNorm``."""
+
+        comfy_cast_weights = True
+
+    class LayerNorm(disable_weight_init.LayerNorm):
+        """Casting ``LayerNorm``."""
+
+        comfy_cast_weights = True
+
+    class Embedding(disable_weight_init.Embedding):
+        """Casting ``Embedding``."""
+
+        comfy_cast_weights = True
+
+
+def pick_operations(weight_dtype: torch.dtype | None, compute_dtype: torch.dtype | None, **_: Any) -> type[disable_weight_init]:
+    """The layers for weights kept in one dtype and computed in another (None: the same)."""
+    return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast
+
+
+_LAYERS = {getattr(torch.nn, name): name for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Embedding")}
+
+
+def adopt_layers(module: torch.nn.Module, operations: type[disable_weight_init] = disable_weight_init) -> None:
+    """Turn every plain torch layer below *module* into its class of *operations*, in place; parameters and names stay.
+
+    Modules that diffusers and transformers built get ComfyUI's layer behaviour this way. Layers that are already of this
+    module's kinds change between casting and not casting.
+    """
+    for layer in module.modules():
+        name = _LAYERS.get(type(layer)) or (type(layer).__name__ if isinstance(layer, CastWeightBiasOp) else None)
+        if name is not None and isinstance(layer, getattr(torch.nn, name)):
+            layer.__class__ = getattr(operations, name)

@@ -1,0 +1,72 @@
+"""Loading and saving models: the names that nodes and node packs import."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from comfy.checkpoint_loading import (
+    load_checkpoint_guess_config,
+    load_checkpoint_guess_config_clip_only,
+    load_checkpoint_guess_config_model_only,
+    load_checkpoint_vae_patcher,
+    load_diffusion_model,
+    load_diffusion_model_state_dict,
+    load_state_dict_guess_config,
+)
+from comfy.checkpoint_saving import save_checkpoint
+from comfy.model_files import open_model_file
+from comfy.text_encoder import CLIP
+from comfy.text_encoder_loading import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
+from comfy.vae import VAE
+
+__all__ = ["CLIP", "VAE", "CLIPType", "TEModel", "load_checkpoint", "load_checkpoint_guess_config",
+           "load_checkpoint_guess_config_clip_only", "load_checkpoint_guess_config_model_only", "load_checkpoint_vae_patcher",
+           "load_clip", "load_clip_model_patcher", "load_diffusion_model", "load_diffusion_model_state_dict",
+           "load_state_dict_guess_config", "load_text_encoder_state_dicts", "load_unet", "load_unet_state_dict", "load_vae",
+           "load_vae_patcher", "save_checkpoint"]
+
+
+def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
+    """The autoencoder of a file. Raises ``RuntimeError`` when it holds none and ``ModelFileError`` when it is damaged."""
+    with open_model_file(vae_path) as source:
+        vae = VAE(source, device=device)
+    vae.throw_exception_if_invalid()
+    vae.patcher.cached_patcher_init = (load_vae_patcher, (vae_path, None, device))
+    return vae
+
+
+def load_vae_patcher(vae_path: str, metadata: Mapping[str, str] | None = None, device: torch.device | None = None,
+                     disable_dynamic: bool = False) -> Any:
+    """A new autoencoder patcher with weights of its own."""
+    return load_vae(vae_path, device).patcher
+
+
+def load_unet(unet_path: str, dtype: torch.dtype | None = None) -> Any:
+    """The older name of :func:`load_diffusion_model`."""
+    logging.warning("load_unet is deprecated; use load_diffusion_model")
+    return load_diffusion_model(unet_path, model_options={"dtype": dtype})
+
+
+def load_unet_state_dict(sd: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> Any:
+    """The older name of :func:`load_diffusion_model_state_dict`."""
+    logging.warning("load_unet_state_dict is deprecated; use load_diffusion_model_state_dict")
+    return load_diffusion_model_state_dict(sd, model_options={"dtype": dtype})
+
+
+def load_checkpoint(config_path: str | None = None, ckpt_path: str | None = None, output_vae: bool = True, output_clip: bool = True,
+                    embedding_directory: Any = None, state_dict: dict[str, torch.Tensor] | None = None,
+                    config: Any = None) -> tuple[Any, CLIP | None, VAE | None]:
+    """(model, CLIP, VAE) of *ckpt_path* or *state_dict*. The YAML configuration of old workflows is not needed and not read."""
+    if config_path is not None or config is not None:
+        logging.warning("the configuration file is not read; the checkpoint's own tensors say what it is")
+    if state_dict is not None:
+        loaded = load_state_dict_guess_config(state_dict, output_vae, output_clip, embedding_directory=embedding_directory)
+        if loaded is None:
+            raise ValueError("the state dict holds no model of a supported family")
+    elif ckpt_path is not None:
+        loaded = load_checkpoint_guess_config(ckpt_path, output_vae, output_clip, embedding_directory=embedding_directory)
+    else:
+        raise ValueError("give ckpt_path or state_dict")
+    return loaded[0], loaded[1], loaded[2]

@@ -1,0 +1,131 @@
+"""The model families that checkpoints are matched against, most specific first (:data:`models`)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.utils
+from comfy import latent_formats, model_base, sd1_clip, sdxl_clip, supported_models_base
+from comfy.families.open_clip_names import to_open_clip
+
+SIZE_EMBEDDING = 256
+NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logit_scale"})
+
+
+class SD15(supported_models_base.BASE):
+    """Stable Diffusion 1.x of any width: convolutional projections, no vector conditioning, CLIP-L."""
+
+    latent_format = latent_formats.SD15
+    memory_usage_factor = 1.0
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        """See :meth:`BASE.matches`."""
+        return (not unet_config.get("use_linear_in_transformer") and unet_config.get("adm_in_channels") is None
+                and unet_config.get("context_dim") is not None and unet_config.get("in_channels") in (4, 9))
+
+    def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
+        """CLIP-L, unprojected pooled output."""
+        return supported_models_base.ClipTarget(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel)
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        """See :meth:`BASE.text_encoder_parts`."""
+        return {"clip_l": ("cond_stage_model.transformer.",)}
+
+    def process_clip_state_dict_for_saving(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """CLIP-L under ``cond_stage_model.``."""
+        kept = {key: tensor for key, tensor in state_dict.items() if key not in NOT_SAVED}
+        return comfy.utils.state_dict_prefix_replace(kept, {"clip_l.": "cond_stage_model."})
+
+
+class _XLFamily(supported_models_base.BASE):
+    """What SDXL's base and refiner share: linear projections, no attention at full resolution, pooled text and sizes as vector."""
+
+    latent_format = latent_formats.SDXL
+    sizes: int
+
+    @classmethod
+    def pooled_width(cls, unet_config: Mapping[str, Any]) -> int | None:
+        """Width of the pooled text in the vector conditioning, None when the network is none of this kind."""
+        vector, depths = unet_config.get("adm_in_channels"), unet_config.get("transformer_depth")
+        if vector is None or not unet_config.get("use_linear_in_transformer") or not depths or depths[0] or not unet_config["context_dim"]:
+            return None
+        return vector - cls.sizes * SIZE_EMBEDDING
+
+    def process_clip_state_dict_for_saving(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """CLIP-L under ``conditioner.embedders.0``, CLIP-G in open_clip's names under the last embedder."""
+        clip_l = {key: tensor for key, tensor in state_dict.items() if key.startswith("clip_l.") and key not in NOT_SAVED}
+        clip_g = comfy.utils.state_dict_prefix_replace(dict(state_dict), {"clip_g.transformer.": ""}, filter_keys=True)
+        saved = comfy.utils.state_dict_prefix_replace(clip_l, {"clip_l.": "conditioner.embedders.0."})
+        return saved | {self.text_encoder_parts()["clip_g"][0] + key: tensor for key, tensor in to_open_clip(clip_g).items()}
+
+
+class SDXLRefiner(_XLFamily):
+    """SDXL's second stage: CLIP-G alone and five sizes."""
+
+    memory_usage_factor = 1.0
+    sizes = 5
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        """See :meth:`BASE.matches`."""
+        pooled = cls.pooled_width(unet_config)
+        return pooled is not None and unet_config["context_dim"] == pooled
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        """See :meth:`BASE.model_class`."""
+        return model_base.SDXLRefiner
+
+    def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
+        """CLIP-G."""
+        return supported_models_base.ClipTarget(sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLRefinerClipModel)
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        """See :meth:`BASE.text_encoder_parts`."""
+        return {"clip_g": ("conditioner.embedders.0.model.",)}
+
+
+class SDXL(_XLFamily):
+    """SDXL: CLIP-L and CLIP-G, six sizes; also its v-prediction and EDM variants (Playground 2.5)."""
+
+    memory_usage_factor = 0.8
+    sizes = 6
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        """See :meth:`BASE.matches`."""
+        pooled = cls.pooled_width(unet_config)
+        return pooled is not None and 0 < pooled < unet_config["context_dim"] and unet_config.get("in_channels") in (4, 9)
+
+    def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
+        """Velocity or EDM for files that carry the marks of such a training, else noise."""
+        if "edm_mean" in state_dict and "edm_std" in state_dict:
+            self.latent_format = latent_formats.SDXL_Playground_2_5()
+            self.sampling_settings |= {"sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002}
+            return model_base.ModelType.EDM
+        if "edm_vpred.sigma_max" in state_dict:
+            self.sampling_settings |= {name: float(state_dict[f"edm_vpred.{name}"].item()) for name in ("sigma_max", "sigma_min")
+                                       if f"edm_vpred.{name}" in state_dict}
+            return model_base.ModelType.V_PREDICTION_EDM
+        if "v_pred" in state_dict:
+            self.sampling_settings["zsnr"] = "ztsnr" in state_dict
+            return model_base.ModelType.V_PREDICTION
+        return super().model_type(state_dict, prefix)
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        """See :meth:`BASE.model_class`."""
+        return model_base.SDXL
+
+    def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
+        """CLIP-L and CLIP-G."""
+        return supported_models_base.ClipTarget(sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLClipModel)
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        """See :meth:`BASE.text_encoder_parts`."""
+        return {"clip_l": ("conditioner.embedders.0.transformer.",), "clip_g": ("conditioner.embedders.1.model.",)}
+
+
+models: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL]
+SUPPORTED_FAMILIES = "Stable Diffusion 1.x, SDXL and SDXL Refiner"
+DETECTION_VALUES = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
+
+
