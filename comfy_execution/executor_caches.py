@@ -1,6 +1,7 @@
 """The caches of one executor: results of nodes, by the chosen mode, and node instances."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ from comfy_execution.caching import CacheKeySetID, CacheKeySetInputSignature, Hi
 
 BYTES_PER_GB = 1024**3
 DEFAULT_RAM_HEADROOM_GB = 16.0
+# Asking the system costs about 50 µs, as much as a pass-through node.
+RAM_CHECK_INTERVAL_S = 0.05
 
 
 class CacheType(Enum):
@@ -29,7 +32,10 @@ class CacheEntry(NamedTuple):
 class CacheSet:
     """``outputs`` and ``objects`` (node instances). Used by the coroutine that runs a prompt, and between prompts by its owner."""
 
-    def __init__(self, cache_type: CacheType | None = None, cache_args: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, cache_type: CacheType | None = None, cache_args: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """*cache_args*: ``lru`` (entries kept beyond the last prompt's), ``ram`` (GB to keep free)."""
         sizes = cache_args or {}
         self.cache_type = cache_type or CacheType.CLASSIC
@@ -37,6 +43,8 @@ class CacheSet:
         self.objects = NullCache() if cache_type is CacheType.NONE else HierarchicalCache(CacheKeySetID)
         self.all = [self.outputs, self.objects]
         self._headroom_bytes = int((sizes.get("ram") or DEFAULT_RAM_HEADROOM_GB) * BYTES_PER_GB)
+        self._clock = clock
+        self._next_check_s = clock()
 
     def _make_outputs(self, sizes: Mapping[str, Any]) -> Any:
         if self.cache_type is CacheType.NONE:
@@ -48,7 +56,10 @@ class CacheSet:
         return HierarchicalCache(CacheKeySetInputSignature, enable_providers=True)
 
     def relieve_ram(self) -> None:
-        """Between two nodes: let results go if RAM is short and the mode says so."""
+        """Between two nodes: let results go if RAM is short and the mode says so. Looks every ``RAM_CHECK_INTERVAL_S`` at most."""
+        if self.cache_type is CacheType.RAM_PRESSURE and self._clock() >= self._next_check_s:
+            self.outputs.relieve(self._headroom_bytes)
+            self._next_check_s = self._clock() + RAM_CHECK_INTERVAL_S
 
     def recursive_debug_dump(self) -> dict:
         """What the caches hold, for people."""

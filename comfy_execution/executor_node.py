@@ -10,7 +10,7 @@ from comfy_execution.executor_caches import CacheEntry
 from comfy_execution.executor_engine import Engine, ExecutionResult
 from comfy_execution.executor_errors import DuplicateNodeError, error_details
 from comfy_execution.executor_hop import to_loop
-from comfy_execution.executor_results import merge_resolved, valid_ui_output
+from comfy_execution.executor_results import merge_resolved, printable, valid_ui_output
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.input_data import is_schema_class
@@ -102,7 +102,7 @@ class NodePass:
         if self._engine.is_interrupt(error):
             logger.info("Processing interrupted at node %s (%s)", self._id, self._class_type)
             return {"node_id": real_id}
-        logger.error("Node %s (%s) failed: %s", self._id, self._class_type, error, exc_info=error)
+        logger.error("Node %s (%s) failed: %s", self._id, self._class_type, printable(error), exc_info=error)
         return error_details(real_id, error, self._engine.error_hint(error, self._class_type), self._inputs)
 
     async def _advance(self) -> bool:
