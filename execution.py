@@ -20,7 +20,7 @@ from comfy_execution.executor_engine import ExecutionResult
 from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
 from comfy_execution.executor_hop import travel
 from comfy_execution.executor_node import NodePass, PromptState
-from comfy_execution.executor_results import merge_ui, merge_values, read_return
+from comfy_execution.executor_results import merge_ui, merge_values, printable, read_return
 from comfy_execution.executor_run import PromptRun
 from comfy_execution.executor_threads import ExecutionThreads
 from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
@@ -235,7 +235,7 @@ class PromptExecutor:
         else:
             self.add_message("execution_error", {
                 **about,
-                "exception_message": error.get("exception_message", str(ex)),
+                "exception_message": error.get("exception_message", printable(ex)),
                 "exception_type": error.get("exception_type", full_type_name(type(ex))),
                 "traceback": error.get("traceback", []),
                 "current_inputs": error.get("current_inputs", {}),

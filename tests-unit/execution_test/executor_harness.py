@@ -1,5 +1,6 @@
 """A fake server and a bench to run prompts of small node classes on; shared by the executor's tests."""
 
+import asyncio
 import sys
 import types
 
@@ -103,3 +104,49 @@ class Log(list):
             self.append(value)
             return {"ui": {"value": [repr(value)]}}
         return make_node(go, ["value"], returns=(), is_output=True, **attributes)
+
+
+def benches(monkeypatch, log):
+    """Fixture body: a function that makes a bench from named classes, besides the usual ones; benches are closed afterwards."""
+    opened = []
+
+    def make(cache_type=execution.CacheType.CLASSIC, cache_args=None, **classes):
+        table = {
+            "Value": make_node(lambda self, x: (x,), ["x"]),
+            "Many": make_node(lambda self, x: (x,), ["x"], OUTPUT_IS_LIST=(True,)),
+            "Pass": make_node(lambda self, value: (value,), ["value"]),
+            "Add": make_node(lambda self, a, b: (a + b,), ["a", "b"]),
+            "Sink": log.sink(),
+            **classes,
+        }
+        install_nodes(monkeypatch, table)
+        opened.append(Bench(table, cache_type=cache_type, cache_args=cache_args))
+        return opened[-1]
+
+    interrupt_flag.set(False)
+    yield make
+    interrupt_flag.set(False)
+    for bench in opened:
+        bench.executor.close()
+
+
+def chain(length, value=1):
+    prompt = {"0": node("Value", x=value)}
+    for index in range(1, length):
+        prompt[str(index)] = node("Pass", value=(str(index - 1), 0))
+    return {**prompt, "end": node("Sink", value=(str(length - 1), 0))}
+
+
+def meeting(parties):
+    """A class of async nodes that all wait until *parties* of them run at once."""
+    state = {"here": 0, "all": None}
+
+    async def go(self, value):
+        state["all"] = state["all"] or asyncio.Event()
+        state["here"] += 1
+        if state["here"] == parties:
+            state["all"].set()
+        await asyncio.wait_for(state["all"].wait(), 10)
+        return (value,)
+
+    return make_node(go, ["value"])
