@@ -31,13 +31,14 @@ def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, retu
     """
     device = torch.device("cpu") if device is None else device
     if str(ckpt).lower().endswith(SAFETENSORS_EXTENSIONS):
-        tensors, metadata = _read_safetensors(ckpt, str(device))
+        tensors, metadata = read_safetensors(ckpt, str(device))
     else:
         tensors, metadata = _read_pickle(ckpt, device), None
     return (tensors, metadata) if return_metadata else tensors
 
 
-def _read_safetensors(path: str, device: str) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+def read_safetensors(path: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """The tensors and the metadata of a safetensors file, whatever its extension. Raises as ``load_torch_file`` does."""
     try:
         with safetensors.safe_open(path, framework="pt", device=device) as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118

@@ -7,4 +7,6 @@ Each defines ``NODE_CLASS_MAPPINGS``, usually ``NODE_DISPLAY_NAME_MAPPINGS``, an
 CORE_MODULES: tuple[str, ...] = (
     "comfy_extras.core_image_files",
     "comfy_extras.core_images",
+    "comfy_extras.core_latent_files",
+    "comfy_extras.core_latents",
 )

@@ -1,0 +1,83 @@
+"""Core nodes that keep latents in files."""
+
+import hashlib
+import os
+from typing import Any
+
+import comfy.utils
+import folder_paths
+from comfy.cli_args import args
+from comfy.lazy_import import lazy_module
+from comfy.state_dict_files import read_safetensors
+from comfy_extras.image_writing import metadata_texts
+
+torch = lazy_module("torch")
+
+SD1_SCALE = 0.18215  # files without a version entry hold latents as SD 1.x models scale them
+VERSION_ENTRY = "latent_format_version_0"
+
+
+class SaveLatent:
+    """Writes latents into the output folder as safetensors, with the prompt and workflow in the header."""
+
+    RETURN_TYPES, RETURN_NAMES = ("LATENT",), ("samples",)
+    FUNCTION, OUTPUT_NODE = "save", True
+    CATEGORY = "model/latent"
+    SEARCH_ALIASES = ["export latent"]
+
+    def __init__(self) -> None:
+        self.output_dir = folder_paths.get_output_directory()
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("LATENT",), "filename_prefix": ("STRING", {"default": "latents/ComfyUI"})},
+                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+    def save(self, samples, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+        """Write ``samples`` of the latent; returns the file for the page and the unchanged latent."""
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, self.output_dir)
+        file_name = f"{name}_{counter:05}_.latent"
+        metadata = None if args.disable_metadata else {"prompt": "", **metadata_texts(prompt, extra_pnginfo)}
+        tensors = {"latent_tensor": samples["samples"].contiguous(), VERSION_ENTRY: torch.tensor([])}
+        comfy.utils.save_torch_file(tensors, os.path.join(folder, file_name), metadata=metadata)
+        return {"ui": {"latents": [{"filename": file_name, "subfolder": subfolder, "type": "output"}]}, "result": (samples,)}
+
+
+class LoadLatent:
+    """Reads latents from a file of the input folder."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "load"
+    CATEGORY = "model/latent"
+    SEARCH_ALIASES = ["import latent", "open latent"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder = folder_paths.get_input_directory()
+        entries = os.scandir(folder) if os.path.isdir(folder) else ()
+        return {"required": {"latent": [sorted(entry.name for entry in entries if entry.name.endswith(".latent") and entry.is_file())]}}
+
+    def load(self, latent):
+        """The latent as float32 on the CPU. Raises ``ValueError`` naming the file when it is damaged or holds no latent."""
+        path = folder_paths.get_annotated_filepath(latent)
+        tensors, _ = read_safetensors(path)
+        if "latent_tensor" not in tensors:
+            raise ValueError(f"{path} holds no latent but {sorted(tensors)[:5]}; choose a file written by Save Latent")
+        scale = 1.0 if VERSION_ENTRY in tensors else 1.0 / SD1_SCALE
+        return ({"samples": tensors["latent_tensor"].float() * scale},)
+
+    @classmethod
+    def IS_CHANGED(cls, latent):
+        """The SHA-256 of the file's contents."""
+        with open(folder_paths.get_annotated_filepath(latent), "rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, latent):
+        """Whether the file is there, inside its folder."""
+        return True if folder_paths.exists_annotated_filepath(latent) else f"Invalid latent file: {latent}"
+
+
+NODE_CLASS_MAPPINGS = {"SaveLatent": SaveLatent, "LoadLatent": LoadLatent}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"SaveLatent": "Save Latent", "LoadLatent": "Load Latent"}
