@@ -16,6 +16,8 @@ from app.pack_loader import PackLoader, PackPolicy, find_packs, log_table, pack_
 from app.pack_registry import PackRegistry
 from comfy.cli_args import args
 from comfy.interruption import interrupt_flag
+from comfy_api.internal import ComfyAPIWithVersion, register_versions
+from comfy_api.version_list import supported_versions
 from comfy_extras.core_modules import CORE_MODULES
 
 logger = logging.getLogger(__name__)
@@ -80,9 +82,6 @@ async def init_builtin_extra_nodes() -> list[str]:
 
 async def init_public_apis() -> None:
     """Register the versions of the public API that packs may ask for."""
-    from comfy_api.internal import ComfyAPIWithVersion, register_versions
-    from comfy_api.version_list import supported_versions
-
     register_versions([ComfyAPIWithVersion(version=api.VERSION, api_class=api) for api in supported_versions])
 
 
