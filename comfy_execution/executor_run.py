@@ -105,7 +105,12 @@ class PromptRun:
         for cache in self._caches.all:
             await cache.set_prompt(dynprompt, prompt.keys(), is_changed)
             cache.clean_unused()
-        entries = await asyncio.gather(*(self._caches.outputs.get(node_id) for node_id in prompt))
+        lookups = [self._caches.outputs.get(node_id) for node_id in prompt]
+        if self._engine.may_move_to_worker():
+            # Nobody outside is asked, so none of these waits: 10,000 tasks would cost a tenth of a second for nothing.
+            entries = [await lookup for lookup in lookups]
+        else:
+            entries = await asyncio.gather(*lookups)
         cached = [node_id for node_id, entry in zip(prompt, entries) if entry is not None]
         self._reporter.add_message("execution_cached", {"nodes": cached, "prompt_id": prompt_id}, False)
 

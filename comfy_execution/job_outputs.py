@@ -3,7 +3,7 @@
 Outputs are ``{node_id: {media_key: [item, …]}}`` as nodes returned them; any shape may occur and none raises.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -82,7 +82,7 @@ def _rank(media_type: str, item: Mapping) -> _Rank:
     return _Rank.SAVED_MEDIA if item.get("type") == "output" else _Rank.OTHER_MEDIA
 
 
-def _items(outputs: Mapping):
+def _items(outputs: Mapping) -> Iterator[tuple[str, str, Any]]:
     """Each (node id, media key, raw item) of every list of outputs."""
     for node_id, node in outputs.items():
         if isinstance(node, Mapping):

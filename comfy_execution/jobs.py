@@ -5,7 +5,7 @@ locks or keeps state; callers pass snapshots. A row or entry with odd contents n
 """
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy_execution.job_outputs import (
@@ -108,7 +108,7 @@ def _finished_status(status: Any, closing: str | None) -> str:
 
 def _entry_head(history_item: Mapping) -> dict:
     """The fields by which finished jobs are filtered and sorted; cheap, looks at no output."""
-    row = history_item.get("prompt") or ()
+    row: Sequence = history_item.get("prompt") or ()
     created_ms, workflow_id = _origin(row[3] if len(row) > 3 else None)
     started_ms, ended_ms, closing, closing_data = _times_and_end(history_item.get("status"))
     return {
@@ -130,7 +130,7 @@ def normalize_history_item(prompt_id: str, history_item: dict, include_outputs: 
         "id": prompt_id, **_entry_head(history_item), "outputs_count": outputs_count, "preview_output": preview,
     })
     if include_outputs:
-        row = history_item.get("prompt") or ()
+        row: Sequence = history_item.get("prompt") or ()
         job["outputs"] = normalize_outputs(outputs)
         job["execution_status"] = history_item.get("status")
         job["workflow"] = {
@@ -203,12 +203,7 @@ def classify_job_for_cancel(prompt_id: str, running: list, queued: list, history
 
 
 def cancel_job(
-    prompt_id: str,
-    running: list,
-    queued: list,
-    history: dict,
-    interrupt: Callable[[str], bool],
-    dequeue: Callable[[str], bool],
+    prompt_id: str, running: list, queued: list, history: dict, interrupt: Callable[[str], bool], dequeue: Callable[[str], bool],
 ) -> str:
     """Stop the job wherever it is, and say what really happened (a ``CANCEL_*`` value).
 

@@ -167,14 +167,15 @@ class MappedCall:
         self._rules = rules
         self._prompt_id = prompt_id
         self._unique_id = unique_id
-        self._class_def = obj if inspect.isclass(obj) else type(obj)
+        class_def: Any = obj if inspect.isclass(obj) else type(obj)
+        self._class_def = class_def
         self._allow_interrupt = allow_interrupt
         self._block = execution_block_cb or (lambda blocker: blocker)
         self._pre_execute = pre_execute_cb
         self._nest: Callable[[dict], dict] | None = None
         self._input_is_list = bool(getattr(obj, "INPUT_IS_LIST", False))
-        if is_schema_class(self._class_def):
-            obj = self._class_def.PREPARE_CLASS_CLONE((v3_data or {}).get("hidden_inputs", {}))  # type: ignore[attr-defined]
+        if is_schema_class(class_def):
+            obj = class_def.PREPARE_CLASS_CLONE((v3_data or {}).get("hidden_inputs", {}))
             self._nest = getattr(obj, "NEST_INPUTS", None)
         self._function = getattr(obj, function_name)
 

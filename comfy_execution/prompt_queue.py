@@ -25,6 +25,9 @@ class ExecutionStatus(NamedTuple):
     messages: list
 
 
+Status = ExecutionStatus
+
+
 class QueueRow(tuple):
     """A row ``(number, prompt_id, prompt, extra_data, outputs, sensitive)`` that sorts by number, then by arrival.
 
@@ -107,7 +110,7 @@ class PromptQueue:
         self,
         item_id: int,
         history_result: dict,
-        status: ExecutionStatus | None,
+        status: Status | None,
         process_item: Callable[[tuple], tuple] | None = None,
     ) -> None:
         """Move a running row into the history, then report the new count.
@@ -116,7 +119,7 @@ class PromptQueue:
         default its sensitive part is cut off). Raises ``KeyError`` for an id that is not running.
         """
         if status is None:
-            status = ExecutionStatus("error", False, [])
+            status = Status("error", False, [])
         with self.mutex:
             running = self.currently_running.pop(item_id)
             row = process_item(running) if process_item is not None else running[:5]
