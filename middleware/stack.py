@@ -1,0 +1,22 @@
+"""Which middlewares the settings ask for, and in which order."""
+
+import argparse
+
+from middleware.cache_middleware import Handler, cache_control
+from middleware.compression import compress_body
+from middleware.content_security import same_origin_content
+from middleware.cross_origin import make_cors, origin_guard
+from middleware.deprecation import make_deprecation_warning
+from middleware.errors import json_errors
+
+
+def build_middlewares(args: argparse.Namespace) -> list[Handler]:
+    """From the outermost to the innermost. Errors become answers inside all others, so that every answer gets its headers."""
+    middlewares: list[Handler] = [cache_control, make_deprecation_warning()]
+    if args.enable_compress_response_body:
+        middlewares.append(compress_body)
+    if args.disable_api_nodes:
+        middlewares.append(same_origin_content)
+    middlewares.append(make_cors(args.enable_cors_header) if args.enable_cors_header else origin_guard)
+    middlewares.append(json_errors)
+    return middlewares
