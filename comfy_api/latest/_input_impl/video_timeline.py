@@ -25,6 +25,8 @@ class FrameTimeline:
         limit = None
         if pts is not None:
             if self.window_end is not None:
+                if pts >= self.window_end:
+                    return None
                 length = min(length, self.window_end - pts)
             if self.offset is None:
                 self.offset = pts
