@@ -82,9 +82,14 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, InterruptProcessingException)
 
 
+def _model_management() -> Any:
+    """The module that owns loaded models, or None while nothing has loaded any."""
+    return sys.modules.get("comfy.model_management")
+
+
 def error_hint(error: BaseException, class_type: str) -> str:
     """Advice on an error of a node, or "". Unloads all models first when memory ran out."""
-    model_management = sys.modules.get("comfy.model_management")
+    model_management = _model_management()
     if model_management is not None and model_management.is_oom(error):
         logger.error("Out of memory in %s; unloading all models", class_type)
         model_management.unload_all_models()
@@ -267,6 +272,8 @@ class PromptExecutor:
                 "meta": {node_id: record["meta"] for node_id, record in run.ui_outputs.items()},
             }
             self.server.last_node_id = None
+            if getattr(_model_management(), "DISABLE_SMART_MEMORY", False):
+                _model_management().unload_all_models()
             self._notify_prompt_lifecycle("end", prompt_id)
 
     def _begin(self, prompt_id: str, extra_data: Mapping[str, Any]) -> None:

@@ -91,7 +91,10 @@ class PromptRun:
                 await self._resend_intermediate_ui(state)
                 self._reporter.add_message("execution_success", {"prompt_id": prompt_id}, False)
             else:
-                self._reporter.handle_execution_error(prompt_id, prompt, current_outputs, state.executed, *failure)
+                details, error = failure
+                self._reporter.handle_execution_error(prompt_id, prompt, current_outputs, state.executed, details, error)
+                # Its frames hold what the node was working on, perhaps all of a device's memory.
+                error.__traceback__ = None
             return failure is None
         finally:
             await to_loop(self._site.worker)
@@ -158,7 +161,7 @@ class PromptRun:
         class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
         if not self._engine.may_move_to_worker():
             await to_loop(self._site.worker)
-        elif not inspect.iscoroutinefunction(getattr(class_def, class_def.FUNCTION, None)):
+        elif not inspect.iscoroutinefunction(getattr(class_def, getattr(class_def, "FUNCTION", ""), None)):
             await to_worker(self._site.worker)
 
     async def _resend_intermediate_ui(self, state: PromptState) -> None:

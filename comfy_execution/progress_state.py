@@ -131,10 +131,11 @@ class ProgressRegistry:
         return self._closed
 
     def close(self) -> None:
-        """End the prompt: handlers show the last state, later reports are dropped."""
+        """End the prompt: handlers show the last state, later reports are dropped. Lets go of the graph, which may hold tensors."""
         if not self._closed:
             self.reset_handlers()
             self._closed = True
+            self.dynprompt = DynamicPrompt({})
 
     def _enter(self, node_id: str, state: NodeState, value: float, maximum: float) -> NodeProgressState:
         entry: NodeProgressState = {"state": state, "value": value, "max": maximum}

@@ -1,8 +1,11 @@
 """What fails, how it is told, and that the next prompt does not notice."""
 
+import gc
 import json
+import logging
 import sys
 import types
+import weakref
 
 import pytest
 from executor_harness import Log, benches, chain, make_node, node
@@ -136,3 +139,37 @@ def test_a_failure_of_the_engine_itself_is_reported(bench, monkeypatch):
     made.run(chain(1))
     assert not made.executor.success and made.error()["exception_message"] == "cache on fire" and made.error()["node_id"] == "end"
     assert made.executor.history_result == {"outputs": {}, "meta": {}}
+
+
+@pytest.mark.parametrize("is_disabled", [True, False])
+def test_without_smart_memory_models_are_unloaded_after_each_prompt(bench, monkeypatch, is_disabled):
+    unloaded = []
+    fake = types.ModuleType("comfy.model_management")
+    fake.DISABLE_SMART_MEMORY = is_disabled
+    fake.unload_all_models = lambda: unloaded.append(1)
+    monkeypatch.setitem(sys.modules, "comfy.model_management", fake)
+    bench().run(chain(1))
+    assert unloaded == [1] * is_disabled
+
+
+def test_what_a_failed_node_worked_on_is_let_go(bench):
+    class Tensor:
+        pass
+
+    held = []
+
+    def go(self):
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        raise ValueError("failed")
+
+    made = bench(Fails=make_node(go))
+    gc.disable()
+    # pytest keeps log records, and with them the traceback.
+    logging.disable(logging.CRITICAL)
+    try:
+        made.run({"1": node("Fails"), "2": node("Sink", value=("1", 0))})
+        assert held[0]() is None
+    finally:
+        logging.disable(logging.NOTSET)
+        gc.enable()
