@@ -1,0 +1,156 @@
+"""DPM-Solver++ in its deterministic, ancestral and stochastic forms (Lu et al. 2022, arXiv:2211.01095).
+
+The solver works in half log SNR, written ``lambda``; a step of width ``h`` multiplies the latent by ``exp(-h)`` (in units of the
+noise) and moves it towards the model's picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from comfy.lazy_import import lazy_module
+from comfy.sampling.euler import AncestralStep
+from comfy.sampling.noise import NoiseSampler, brownian_noise, default_noise_sampler
+from comfy.sampling.solver_run import (
+    SolverRun,
+    get_ancestral_step,
+    half_log_snr_to_sigma,
+    noise_scale,
+    offset_first_sigma_for_snr,
+    sigma_to_half_log_snr,
+    to_d,
+    without_gradients,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+
+NEARLY_PURE_NOISE = 0.9999  # where the midpoint of a flow's first step lies: its true midpoint is not finite
+
+
+@without_gradients
+def sample_dpmpp_2m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+                    disable: bool | None = None) -> Tensor:
+    """Second order multistep: extrapolates along the pictures of the last two steps (algorithm 2 of the paper)."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    before, width_before = None, None
+    for step, sigma, sigma_next in run.steps():
+        denoised = run.denoise_and_report(step, x, sigma)
+        width = sigma.log() - sigma_next.log()
+        target = denoised
+        if before is not None and sigma_next > 0:
+            share = width / (2 * width_before)
+            target = (1 + share) * denoised - share * before
+        x = sigma_next / sigma * x - (-width).expm1() * target
+        before, width_before = denoised, width
+    return x
+
+
+@without_gradients
+def sample_dpmpp_2s_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
+                              callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
+                              noise_sampler: NoiseSampler | None = None) -> Tensor:
+    """Second order singlestep (midpoint in lambda, algorithm 1) with fresh noise after each step."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    for step, sigma, sigma_next in run.steps():
+        denoised = run.denoise_and_report(step, x, sigma)
+        split = AncestralStep(run, sigma, sigma_next, eta, s_noise)
+        if split.down == 0:
+            x = x + to_d(x, sigma, denoised) * (split.down - sigma)
+        else:
+            middle = _flow_midpoint(sigma, split.down) if run.is_flow() else (sigma * split.down) ** 0.5
+            halfway = _towards(x, denoised, middle / sigma)
+            x = _towards(x, run.denoise(halfway, middle), split.down / sigma)
+        x = split.renoise(x, noise_sampler)
+    return x
+
+
+def _towards(x: Tensor, denoised: Tensor, kept: Any) -> Tensor:
+    """The first order step that keeps the share *kept* of the distance between *x* and the picture."""
+    return kept * x + (1 - kept) * denoised
+
+
+def _flow_midpoint(sigma: Tensor, sigma_next: Tensor) -> Any:
+    if sigma == 1.0:
+        return NEARLY_PURE_NOISE
+    return ((sigma.logit() + sigma_next.logit()) / 2).sigmoid()
+
+
+class StochasticRun(SolverRun):
+    """A run over the reverse SDE: levels in half log SNR, and Brownian noise between them.
+
+    ``cpu_noise`` draws it on the CPU, so that the picture does not depend on the device.
+    """
+
+    def __init__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None, callback: Callable | None,
+                 disable: bool | None, eta: float, s_noise: float, noise_sampler: NoiseSampler | None, cpu_noise: bool = True) -> None:
+        super().__init__(model, x, sigmas, extra_args, callback, disable)
+        self.noise_sampler = noise_sampler or brownian_noise(x, sigmas, self.seed, cpu_noise)
+        self.sampling = self.patched_sampling()
+        self.sigmas = offset_first_sigma_for_snr(sigmas, self.sampling)
+        self.eta, self.s_noise = eta, s_noise * noise_scale(self.sampling)
+
+    def half_log_snr(self, sigma: Tensor) -> Tensor:
+        """log(signal / noise)."""
+        return sigma_to_half_log_snr(sigma, self.sampling)
+
+    def sigma(self, half_log_snr: Tensor) -> Tensor:
+        """The inverse of :meth:`half_log_snr`."""
+        return half_log_snr_to_sigma(half_log_snr, self.sampling)
+
+    def is_noisy(self) -> bool:
+        """Whether steps add noise at all."""
+        return self.eta > 0 and self.s_noise > 0
+
+
+@without_gradients
+def sample_dpmpp_sde(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+                     disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None,
+                     r: float = 1 / 2) -> Tensor:
+    """Singlestep with fresh noise inside the step, too: the second model call is at the share *r* of the step."""
+    return _singlestep_sde(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, r, cpu_noise=True)
+
+
+@without_gradients
+def sample_dpmpp_sde_gpu(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+                         disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None,
+                         r: float = 1 / 2) -> Tensor:
+    """:func:`sample_dpmpp_sde` with noise drawn on the latent's device."""
+    return _singlestep_sde(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, r, cpu_noise=False)
+
+
+def _singlestep_sde(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None, callback: Callable | None,
+                    disable: bool | None, eta: float, s_noise: float, noise_sampler: NoiseSampler | None, r: float,
+                    cpu_noise: bool) -> Tensor:
+    if len(sigmas) < 2:
+        return x
+    run = StochasticRun(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, cpu_noise)
+    for step, sigma, sigma_next in run.steps():
+        denoised = run.denoise_and_report(step, x, sigma)
+        if sigma_next == 0:
+            x = denoised
+            continue
+        here, there = run.half_log_snr(sigma), run.half_log_snr(sigma_next)
+        between = here + r * (there - here)
+        middle = run.sigma(between)
+        halfway = _sde_step(run, x, denoised, (sigma, here), (middle, between))
+        weight = 1 / (2 * r)
+        target = (1 - weight) * denoised + weight * run.denoise(halfway, middle)
+        x = _sde_step(run, x, target, (sigma, here), (sigma_next, there))
+    return x
+
+
+def _sde_step(run: StochasticRun, x: Tensor, target: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
+    """One first order step of the SDE; *start* and *end* are (sigma, half log SNR)."""
+    (sigma, here), (sigma_next, there) = start, end
+    signal, signal_next = sigma * here.exp(), sigma_next * there.exp()
+    down, fresh = get_ancestral_step((-here).exp(), (-there).exp(), run.eta)
+    width = -down.log() - here
+    x = signal_next / signal * (-width).exp() * x - signal_next * (-width).expm1() * target
+    if run.is_noisy():
+        x = x + signal_next * run.noise_sampler(sigma, sigma_next) * run.s_noise * fresh
+    return x

@@ -1,0 +1,144 @@
+"""Euler's and Heun's methods and DPM-Solver-2 over sigma, deterministic with optional churn, and ancestral.
+
+Karras et al. 2022 (arXiv:2206.00364) algorithm 2; Lu et al. 2022 (arXiv:2206.00927) for the log-midpoint of ``dpm_2``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from comfy.lazy_import import lazy_module
+from comfy.sampling.noise import NoiseSampler, default_noise_sampler
+from comfy.sampling.solver_run import SolverRun, flow_ancestral_step, get_ancestral_step, noise_scale, to_d, without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+
+MOST_CHURN = 2 ** 0.5 - 1
+
+
+def churn(x: Tensor, sigma: Tensor, steps: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) -> tuple[Tensor, Tensor]:
+    """Raise the noise level before a step: the latent and its new sigma (Karras et al., algorithm 2, lines 4 to 6)."""
+    if s_churn <= 0 or not s_tmin <= sigma <= s_tmax:
+        return x, sigma
+    raised = sigma * (1 + min(s_churn / steps, MOST_CHURN))
+    return x + torch.randn_like(x) * s_noise * (raised ** 2 - sigma ** 2) ** 0.5, raised
+
+
+def log_midpoint(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """The geometric mean of two sigmas."""
+    return sigma.log().lerp(sigma_next.log(), 0.5).exp()
+
+
+@without_gradients
+def sample_euler(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+                 disable: bool | None = None, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf,
+                 s_noise: float = 1.0) -> Tensor:
+    """First order."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    for step, sigma, sigma_next in run.steps():
+        x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
+        denoised = run.denoise_and_report(step, x, sigma, level)
+        x = x + to_d(x, level, denoised) * (sigma_next - level)
+    return x
+
+
+@without_gradients
+def sample_heun(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+                disable: bool | None = None, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf,
+                s_noise: float = 1.0) -> Tensor:
+    """Second order: the mean of the slopes at both ends, two model calls per step except the last."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    for step, sigma, sigma_next in run.steps():
+        x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
+        slope = to_d(x, level, run.denoise_and_report(step, x, sigma, level))
+        distance = sigma_next - level
+        if sigma_next > 0:
+            guess = x + slope * distance
+            slope = (slope + to_d(guess, sigma_next, run.denoise(guess, sigma_next))) / 2
+        x = x + slope * distance
+    return x
+
+
+@without_gradients
+def sample_dpm_2(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+                 disable: bool | None = None, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf,
+                 s_noise: float = 1.0) -> Tensor:
+    """Second order: the slope at the log-midpoint, two model calls per step except the last."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    for step, sigma, sigma_next in run.steps():
+        x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
+        denoised = run.denoise_and_report(step, x, sigma, level)
+        x = _midpoint_step(run, x, level, sigma_next, denoised)
+    return x
+
+
+def _midpoint_step(run: SolverRun, x: Tensor, sigma: Tensor, sigma_next: Tensor, denoised: Tensor) -> Tensor:
+    """From *sigma* to *sigma_next* along the slope at their log-midpoint; *denoised* is the model's picture at *sigma*."""
+    slope = to_d(x, sigma, denoised)
+    if sigma_next > 0:
+        middle = log_midpoint(sigma, sigma_next)
+        halfway = x + slope * (middle - sigma)
+        slope = to_d(halfway, middle, run.denoise(halfway, middle))
+    return x + slope * (sigma_next - sigma)
+
+
+class AncestralStep:
+    """How one ancestral step is split: ``down`` is the sigma of its deterministic part; :meth:`renoise` adds the rest.
+
+    Knows both pictures of noising: for a flow model the signal is scaled as well.
+    """
+
+    def __init__(self, run: SolverRun, sigma: Tensor, sigma_next: Tensor, eta: float, s_noise: float) -> None:
+        self._signal_factor: Any = 1.0
+        if run.is_flow():
+            self.down, fresh, self._signal_factor = flow_ancestral_step(sigma, sigma_next, eta)
+            s_noise = s_noise * noise_scale(run.patched_sampling())
+        else:
+            self.down, fresh = get_ancestral_step(sigma, sigma_next, eta=eta)
+        self._levels = sigma, sigma_next
+        self._is_noisy = bool(sigma_next > 0) and (eta > 0 or not run.is_flow())
+        self._fresh, self._s_noise = fresh, s_noise
+
+    def renoise(self, x: Tensor, noise_sampler: NoiseSampler) -> Tensor:
+        """*x* with the step's fresh noise; nothing at the last step."""
+        if not self._is_noisy:
+            return x
+        return self._signal_factor * x + noise_sampler(*self._levels) * self._s_noise * self._fresh
+
+
+@without_gradients
+def sample_euler_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
+                           callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
+                           noise_sampler: NoiseSampler | None = None) -> Tensor:
+    """Euler steps with fresh noise after each."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    for step, sigma, sigma_next in run.steps():
+        denoised = run.denoise_and_report(step, x, sigma)
+        split = AncestralStep(run, sigma, sigma_next, eta, s_noise)
+        if split.down == 0:
+            x = denoised
+        else:
+            x = split.renoise(x + to_d(x, sigma, denoised) * (split.down - sigma), noise_sampler)
+    return x
+
+
+@without_gradients
+def sample_dpm_2_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
+                           callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
+                           noise_sampler: NoiseSampler | None = None) -> Tensor:
+    """``dpm_2`` steps with fresh noise after each."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    for step, sigma, sigma_next in run.steps():
+        denoised = run.denoise_and_report(step, x, sigma)
+        split = AncestralStep(run, sigma, sigma_next, eta, s_noise)
+        x = _midpoint_step(run, x, sigma, split.down, denoised)
+        if split.down > 0:
+            x = split.renoise(x, noise_sampler)
+    return x

@@ -1,0 +1,47 @@
+"""Linear multistep integration over sigma (Adams-Bashforth with uneven steps, as proposed for diffusion by Katherine Crowson)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from comfy.lazy_import import lazy_module
+from comfy.sampling.solver_run import SolverRun, to_d, without_gradients
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+polynomial = lazy_module("numpy.polynomial.polynomial")
+
+
+def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> float:
+    """The weight of the slope *j* steps back in the step from ``t[i]`` to ``t[i + 1]``.
+
+    It is the integral over the step of the Lagrange polynomial through the last *order* times. Raises ``ValueError`` when fewer
+    than *order* slopes exist.
+    """
+    if order > i + 1:
+        raise ValueError(f"order {order} needs {order} slopes, but step {i} has {i + 1}")
+    others = [float(t[i - k]) for k in range(order) if k != j]
+    scale = 1.0
+    for other in others:
+        scale *= float(t[i - j]) - other
+    antiderivative = polynomial.polyint(polynomial.polyfromroots(others) / scale)
+    return float(polynomial.polyval(float(t[i + 1]), antiderivative) - polynomial.polyval(float(t[i]), antiderivative))
+
+
+@without_gradients
+def sample_lms(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
+               disable: bool | None = None, order: int = 4) -> Tensor:
+    """One model call per step, using up to *order* slopes."""
+    run = SolverRun(model, x, sigmas, extra_args, callback, disable)
+    times = sigmas.detach().double().cpu().tolist()
+    slopes: list[Tensor] = []
+    for step, sigma, sigma_next in run.steps():
+        denoised = run.denoise_and_report(step, x, sigma)
+        slopes = [to_d(x, sigma, denoised), *slopes][:order]
+        if sigma_next == 0:
+            x = denoised
+        else:
+            x = x + sum(linear_multistep_coeff(len(slopes), times, step, back) * slope for back, slope in enumerate(slopes))
+    return x

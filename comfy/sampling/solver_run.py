@@ -1,0 +1,134 @@
+"""What all samplers share: the loop over noise levels, calls of the model, reports, and small formulas of Karras et al.
+
+Samplers work in the "variance exploding" picture of Karras et al. 2022 (arXiv:2206.00364): ``x = picture + sigma * noise``, and the
+model returns the denoised picture. ``CONST`` models (rectified flow) use ``x = (1 - sigma) * picture + sigma * noise`` instead.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import comfy.utils
+from comfy.lazy_import import lazy_module
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+model_sampling_kinds = lazy_module("comfy.model_sampling")
+
+FIRST_STEP_PERCENT = 1e-4  # flow models start here instead of at pure noise, whose log SNR is not finite
+
+
+def without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
+    """*function* run under ``torch.no_grad()``; torch is imported at the first call only."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad():
+            return function(*args, **kwargs)
+
+    return run
+
+
+class SolverRun:
+    """One sampler's way through *sigmas*: calls the model on whole batches and reports every step."""
+
+    def __init__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None,
+                 callback: Callable[[dict[str, Any]], None] | None, disable: bool | None) -> None:
+        self.model = model
+        self.sigmas = sigmas
+        self.extra_args = {} if extra_args is None else extra_args
+        self.callback = callback
+        self._silent = disable
+        self._ones = x.new_ones([x.shape[0]])
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the whole sampling, or None."""
+        return self.extra_args.get("seed")
+
+    def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Step number, its sigma and the next one, with a bar on the terminal unless disabled."""
+        for step in comfy.utils.model_trange(len(self.sigmas) - 1, disable=self._silent):
+            yield step, self.sigmas[step], self.sigmas[step + 1]
+
+    def denoise(self, x: Tensor, sigma: Any) -> Tensor:
+        """The model's picture for *x* at *sigma* (a scalar for the whole batch)."""
+        return self.model(x, sigma * self._ones, **self.extra_args)
+
+    def report(self, step: int, x: Tensor, denoised: Tensor, sigma: Any, sigma_hat: Any = None) -> None:
+        """Tell the callback about a step; *sigma_hat* is the level after churning, if it differs."""
+        if self.callback is not None:
+            self.callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma if sigma_hat is None else sigma_hat, "denoised": denoised})
+
+    def denoise_and_report(self, step: int, x: Tensor, sigma: Any, sigma_hat: Any = None) -> Tensor:
+        """The first model call of a step (at *sigma_hat* if given), reported."""
+        denoised = self.denoise(x, sigma if sigma_hat is None else sigma_hat)
+        self.report(step, x, denoised, sigma, sigma_hat)
+        return denoised
+
+    def patched_sampling(self) -> Any:
+        """The model's sampling object with the patches of this run."""
+        return self.model.inner_model.model_patcher.get_model_object("model_sampling")
+
+    def is_flow(self) -> bool:
+        """Whether the model is a rectified flow."""
+        return isinstance(self.model.inner_model.inner_model.model_sampling, model_sampling_kinds.CONST)
+
+
+def append_zero(x: Tensor) -> Tensor:
+    """*x* followed by a zero."""
+    return torch.cat([x, x.new_zeros(1)])
+
+
+def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
+    """The derivative dx/dsigma of the probability flow (Karras et al., eq. 1)."""
+    if sigma.ndim:
+        sigma = sigma[(...,) + (None,) * (x.ndim - sigma.ndim)]
+    return (x - denoised) / sigma
+
+
+def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tuple[Any, Any]:
+    """Split a step into a deterministic part down to the first result and fresh noise of the second (both sigmas).
+
+    With *eta* 1 the noise is what the reverse Markov chain of DDPM adds; with 0 there is none.
+    """
+    if not eta:
+        return sigma_to, 0.0
+    chain_noise = (sigma_to ** 2 * (sigma_from ** 2 - sigma_to ** 2) / sigma_from ** 2) ** 0.5
+    fresh = min(sigma_to, eta * chain_noise)
+    return (sigma_to ** 2 - fresh ** 2) ** 0.5, fresh
+
+
+def flow_ancestral_step(sigma_from: Tensor, sigma_to: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The same split for rectified flow: level to step down to, sigma of the fresh noise, and the factor that restores the signal."""
+    down = sigma_to * (1 + (sigma_to / sigma_from - 1) * eta)
+    signal_factor = (1 - sigma_to) / (1 - down)
+    return down, (sigma_to ** 2 - (down * signal_factor) ** 2) ** 0.5, signal_factor
+
+
+def sigma_to_half_log_snr(sigma: Tensor, model_sampling: Any) -> Tensor:
+    """log(signal / noise) at *sigma*."""
+    return -(sigma.logit() if isinstance(model_sampling, model_sampling_kinds.CONST) else sigma.log())
+
+
+def half_log_snr_to_sigma(half_log_snr: Tensor, model_sampling: Any) -> Tensor:
+    """The sigma at which log(signal / noise) is *half_log_snr*."""
+    return (-half_log_snr).sigmoid() if isinstance(model_sampling, model_sampling_kinds.CONST) else (-half_log_snr).exp()
+
+
+def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: Any, percent_offset: float = FIRST_STEP_PERCENT) -> Tensor:
+    """*sigmas* with a flow model's first level moved away from pure noise, so that its log SNR is finite."""
+    if len(sigmas) < 2 or not isinstance(model_sampling, model_sampling_kinds.CONST) or sigmas[0] < 1:
+        return sigmas
+    moved = sigmas.clone()
+    moved[0] = model_sampling.percent_to_sigma(percent_offset)
+    return moved
+
+
+def noise_scale(model_sampling: Any) -> float:
+    """How strongly a model wants fresh noise scaled; 1 unless its sampling object says otherwise."""
+    return getattr(model_sampling, "noise_scale", 1.0)
