@@ -168,7 +168,7 @@ def main() -> int:
 
         print(json.dumps(CLI_FEATURE_FLAG_REGISTRY, indent=2))
         return 0
-    setup_logger(log_level=args.verbose, use_stdout=args.log_stdout)
+    setup_logger(log_level=args.verbose, use_stdout=args.log_stdout, file_outputs=[(args.verbose, args.log_file)] if args.log_file else None)
     if args.run is not None:
         from app.run_once import run_workflow
 

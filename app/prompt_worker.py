@@ -78,8 +78,7 @@ class PromptWorker:
         self._collect_due = True
         status = self._status_type(status_str="success" if self._executor.success else "error",
                                    completed=self._executor.success, messages=self._executor.status_messages)
-        self._queue.task_done(item_id, self._executor.history_result, status=status,
-                              process_item=lambda row: (*row[:5], {}) if len(row) > 5 else row)
+        self._queue.task_done(item_id, self._executor.history_result, status=status)
         if self._server.client_id is not None:
             self._server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self._server.client_id)
         logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)

@@ -122,9 +122,9 @@ class TopologicalSort:
         self.externalBlocks = 0
         self.unblockedEvent = asyncio.Event()
         self._classes = classes
-        self._declared: dict[type, Mapping[str, Any]] = {}
+        self._declared: dict[Any, Mapping[str, Any]] = {}
 
-    def node_class(self, node_id: str) -> type:
+    def node_class(self, node_id: str) -> Any:
         """The class of a node. Raises ``KeyError`` for a class that is not registered."""
         return self._classes()[self.dynprompt.get_node(node_id)["class_type"]]
 

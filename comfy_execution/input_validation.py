@@ -7,6 +7,13 @@ from typing import Any
 Problem = dict[str, Any]
 LONG_LIST = 20
 
+# What no JSON value can stand for: these inputs take links only.
+OBJECT_TYPES = frozenset({
+    "AUDIO", "AUDIO_ENCODER", "AUDIO_ENCODER_OUTPUT", "CLIP", "CLIP_VISION", "CLIP_VISION_OUTPUT", "CONDITIONING", "CONTROL_NET", "GLIGEN",
+    "GUIDER", "IMAGE", "LATENT", "LATENT_UPSCALE_MODEL", "LORA_MODEL", "MASK", "MESH", "MODEL", "MODEL_PATCH", "NOISE", "SAMPLER", "SIGMAS",
+    "STYLE_MODEL", "UPSCALE_MODEL", "VAE", "VIDEO", "VOXEL",
+})
+
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -14,6 +21,15 @@ def required_missing(name: str, is_schema: bool) -> Problem:
     """The error for a required input that the prompt does not give."""
     shown = name.rpartition(".")[2] if is_schema else name
     return problem("required_input_missing", "Required input is missing", shown, {"input_name": name})
+
+
+def needs_link(name: str, config: tuple[Any, Any], value: Any) -> Problem | None:
+    """The error for a constant where only another node's output can go."""
+    if not isinstance(config[0], str) or config[0] not in OBJECT_TYPES:
+        return None
+    message = f"A {config[0]} input takes a link [node_id, slot_index], not a constant"
+    return problem("bad_linked_input", message, f"{name}, {_shown(value)}", {
+        "input_name": name, "input_config": config, "received_value": value})
 
 
 def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any]) -> Problem | None:

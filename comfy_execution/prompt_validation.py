@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_execution.input_validation import Problem, check_literal, conversion_error, problem, required_missing
+from comfy_execution.input_validation import Problem, check_literal, conversion_error, needs_link, problem, required_missing
 from comfy_execution.validation import validate_node_input
 from comfy_execution.validator_call import call_validator, validator_arguments
 
@@ -120,8 +120,12 @@ class _Checker:
                 elif isinstance(inputs[name], list):
                     self._check_link(name, config, inputs[name], arguments.takes("input_types"), check)
                 else:
-                    error = conversion_error(name, config, inputs) or (
-                        None if arguments.takes(name) or arguments.takes_any else check_literal(name, config, inputs[name]))
+                    trusted = arguments.takes(name) or arguments.takes_any
+                    error = conversion_error(name, config, inputs)
+                    if error is None and not trusted:
+                        error = check_literal(name, config, inputs[name])
+                        if error is None and section == "required":
+                            error = needs_link(name, config, inputs[name])
                     if error is not None:
                         check.errors.append(error)
 

@@ -29,6 +29,14 @@ class Hostile:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     why: str = ""
+    must_refuse: bool = True  # False: a server may also take it as a name inside the folder
+
+
+# Names that only look as if they led out: after one round of decoding they are ordinary, if odd, names below the folder.
+ODD_NAMES = frozenset({
+    "..%2f..%2fsecret.txt", "%2e%2e/%2e%2e/secret.txt", "....//....//secret.txt", "\u202e../secret.txt", "%c0%ae%c0%ae/secret.txt",
+    "..;/secret.txt", "file:///etc/passwd", "~/../secret.txt", "/",
+})
 
 
 def hostile_requests(seed: int = 7) -> Iterator[Hostile]:
@@ -60,19 +68,20 @@ def _paths() -> Iterator[Hostile]:
             yield Hostile("GET", f"/templates/{name}", why="templates")
             yield Hostile("GET", f"/api/workflow_templates/{name}/{name}", why="workflow templates")
             yield Hostile("GET", f"/api/userdata/{name}", why="userdata read")
-            if "secret" in escape or "etc" in escape or escape in ("..", "../", "/") or "\0" in escape:
-                yield Hostile("POST", f"/api/userdata/{name}", b"owned", why="userdata write") if name == once else Hostile(
-                    "GET", f"/api/userdata?dir={once}", why="userdata list")
-                yield Hostile("POST", f"/api/userdata/a.txt/move/{once}", why="userdata move")
-                yield Hostile("DELETE", f"/api/userdata/{once}", why="userdata delete")
-                yield Hostile("GET", f"/api/v2/userdata?path={once}", why="userdata list v2")
+        if "secret" in escape or "etc" in escape or escape in ("..", "../", "/") or "\0" in escape:
+            strict = escape not in ODD_NAMES
+            yield Hostile("POST", f"/api/userdata/{once}", b"owned", why="userdata write", must_refuse=strict)
+            yield Hostile("GET", f"/api/userdata?dir={once}", why="userdata list", must_refuse=strict)
+            yield Hostile("POST", f"/api/userdata/a.txt/move/{once}", why="userdata move", must_refuse=strict)
+            yield Hostile("GET", f"/api/v2/userdata?path={once}", why="userdata list v2", must_refuse=strict)
+            yield Hostile("DELETE", f"/api/userdata/{once}", why="userdata delete", must_refuse=strict)
 
 
 def _uploads() -> Iterator[Hostile]:
     for route, escape in itertools.product(("/upload/image", "/upload/mask"), ESCAPES):
         if "secret" not in escape and "etc" not in escape and "\0" not in escape:
             continue
-        yield _multipart(route, {"subfolder": escape}, "a.png", "upload subfolder")
+        yield _multipart(route, {"subfolder": escape}, "a.png", "upload subfolder", escape not in ODD_NAMES)
         yield _multipart(route, {"type": escape}, "a.png", "upload type")
     yield Hostile("POST", "/upload/image", b"no multipart at all", {"Content-Type": "text/plain"}, "upload body")
     yield Hostile("POST", "/upload/image", b"--x\r\nbroken", {"Content-Type": "multipart/form-data; boundary=x"}, "upload cut off")
@@ -82,11 +91,11 @@ def _uploads() -> Iterator[Hostile]:
     yield _multipart("/upload/mask", {"original_ref": escaping}, "a.png", "mask escape")
 
 
-def _multipart(route: str, fields: dict[str, str], name: str, why: str) -> Hostile:
+def _multipart(route: str, fields: dict[str, str], name: str, why: str, strict: bool = True) -> Hostile:
     parts = [f'--b\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
     head = f'--b\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: image/png'
     parts.append(f"{head}\r\n\r\nnot a png\r\n--b--\r\n")
-    return Hostile("POST", route, "".join(parts).encode(), {"Content-Type": "multipart/form-data; boundary=b"}, why)
+    return Hostile("POST", route, "".join(parts).encode(), {"Content-Type": "multipart/form-data; boundary=b"}, why, strict)
 
 
 def _bodies(dice: random.Random) -> Iterator[Hostile]:
@@ -130,7 +139,7 @@ def _prompts(dice: random.Random) -> Iterator[Hostile]:
         yield prompt({"1": good, "2": {**save, "inputs": {"images": value, "filename_prefix": "x"}}})
     yield from (prompt({"1": good, "2": {**save, "inputs": {"images": ["1", index], "filename_prefix": "x"}}})
                 for index in (-1, 1, 7, 10**30, 0.5, "0", None, True, [0]))
-    for _ in range(330):
+    for _ in range(460):
         yield prompt(_random_prompt(dice, good, save))
 
 
