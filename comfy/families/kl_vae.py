@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as DiffusersAutoencoder
+from diffusers.models.resnet import ResnetBlock2D
 
 import comfy.ops
 from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
@@ -17,6 +19,16 @@ from comfy.weight_names import WeightNames
 
 Shape = tuple[int, ...]
 _LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
+
+
+class VaeResBlock(ResnetBlock2D):
+    """diffusers' residual block without the passes over memory that an autoencoder does not need."""
+
+    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
+        """B x C in x height x width to B x C out x height x width; *temb* is not used."""
+        h = self.conv1(F.silu(self.norm1(input_tensor), inplace=True))
+        h = self.conv2(F.silu(self.norm2(h), inplace=True))
+        return h.add_(input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor))
 
 
 class KlAutoencoder(torch.nn.Module):
@@ -33,6 +45,9 @@ class KlAutoencoder(torch.nn.Module):
         self.encoder, self.decoder = built.encoder, built.decoder
         self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
         self.weight_names: WeightNames | None = None
+        for layer in self.modules():
+            if type(layer) is ResnetBlock2D:
+                layer.__class__ = VaeResBlock
         comfy.ops.adopt_layers(self)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
