@@ -1,6 +1,7 @@
 """Saved files as the page knows them, and what is written into them about their making."""
 
 import json
+import os
 from typing import Any
 
 import folder_paths
@@ -89,4 +90,4 @@ class SavePlan:
 
     def path_of(self, result: SavedResult) -> str:
         """Where the file lies on disk."""
-        return f"{self.folder}/{result.filename}"
+        return os.path.join(self.folder, result.filename)
