@@ -1,0 +1,33 @@
+"""The node that takes a picture with the browser's camera; the page uploads it as a file before the prompt is queued."""
+
+from typing import Any
+
+from comfy_extras.core_image_files import LoadImage
+from comfy_extras.node_inputs import boolean, pixels, socket
+
+
+class WebcamCapture(LoadImage):
+    """Reads the picture that the page took."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "load_capture"
+    ESSENTIALS_CATEGORY = "Basics"
+    SEARCH_ALIASES = ["camera input", "live capture", "camera feed", "snapshot"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"image": socket("WEBCAM"), "width": pixels(0), "height": pixels(0), "capture_on_queue": boolean(True)}}
+
+    def load_capture(self, image, **_page_settings):
+        """The picture as an image of one."""
+        return self.load_image(image)[:1]
+
+    @classmethod
+    def IS_CHANGED(cls, image, width, height, capture_on_queue):
+        """The SHA-256 of the file's contents."""
+        return super().IS_CHANGED(image)
+
+
+NODE_CLASS_MAPPINGS = {"WebcamCapture": WebcamCapture}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"WebcamCapture": "Webcam Capture"}
