@@ -21,6 +21,7 @@ from typing import Any  # noqa: E402
 import folder_paths  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
 from app.pack_loader import PackPolicy, run_prestartup_scripts  # noqa: E402
+from app.user_folder import prepare_user_folder  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
@@ -58,8 +59,11 @@ def set_directories() -> None:
     for key, name in (("checkpoints", "checkpoints"), ("text_encoders", "clip"), ("vae", "vae"),
                       ("diffusion_models", "diffusion_models"), ("loras", "loras")):
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.get_output_directory(), name))
-    for directory in (folder_paths.get_output_directory(), folder_paths.get_input_directory(), folder_paths.get_user_directory()):
+    for directory in (folder_paths.get_output_directory(), folder_paths.get_input_directory(), folder_paths.get_user_directory(),
+                      *folder_paths.get_folder_paths("custom_nodes")[:1]):
         os.makedirs(directory, exist_ok=True)
+    if not args.multi_user:
+        prepare_user_folder(os.path.join(folder_paths.get_user_directory(), "default"))
 
 
 def clear_temp_directory() -> None:
@@ -168,7 +172,8 @@ def main() -> int:
 
         print(json.dumps(CLI_FEATURE_FLAG_REGISTRY, indent=2))
         return 0
-    setup_logger(log_level=args.verbose, use_stdout=args.log_stdout, file_outputs=[(args.verbose, args.log_file)] if args.log_file else None)
+    log_files = [(args.verbose, args.log_file)] if args.log_file else None
+    setup_logger(log_level=args.verbose, use_stdout=args.log_stdout, file_outputs=log_files)
     if args.run is not None:
         from app.run_once import run_workflow
 

@@ -25,8 +25,9 @@ class FrontendRoutes:
         self.missing_message = missing_message
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
-        """Register ``/``."""
+        """Register ``/`` and the site-wide ``/user.css``, which the page asks for and which is empty."""
         routes.get("/")(self._index)
+        routes.get("/user.css")(self._no_styles)
 
     def add_static(self, app: web.Application) -> None:
         """Mount templates, help texts and the rest of the frontend. Call last: the frontend is mounted at the root."""
@@ -40,6 +41,9 @@ class FrontendRoutes:
         if self.web_root is None:
             return web.Response(status=503, text=self.missing_message)
         return web.FileResponse(os.path.join(self.web_root, "index.html"), headers=_NEVER_STORED)
+
+    async def _no_styles(self, request: web.Request) -> web.Response:
+        return web.Response(content_type="text/css")
 
     async def _template(self, request: web.Request) -> web.StreamResponse:
         path = self.template_assets.get(request.match_info["name"])

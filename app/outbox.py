@@ -14,7 +14,7 @@ RELAXED_FRAMES = 256
 RELAXED_BYTES = 8 * 1024 * 1024
 # A client this far behind is not coming back; it is cut off and may connect again.
 MAX_FRAMES = 100_000
-MAX_BYTES = 512 * 1024 * 1024
+MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

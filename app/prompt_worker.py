@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import hook_breaker_ac10a0
+
 COLLECT_INTERVAL_S = 10.0
 
 
@@ -75,6 +77,7 @@ class PromptWorker:
         except Exception:
             logging.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
             self._executor.success = False
+        hook_breaker_ac10a0.restore_functions()
         self._collect_due = True
         status = self._status_type(status_str="success" if self._executor.success else "error",
                                    completed=self._executor.success, messages=self._executor.status_messages)

@@ -12,13 +12,13 @@ from aiohttp import web
 
 from app.frontend_management import FrontendManager
 from app.strict_json import json_answer
+from comfy.deploy_environment import get_deploy_environment
 from comfy_api import feature_flags
 from comfyui_version import __version__
 
 logger = logging.getLogger(__name__)
 
 _EMBEDDED_FOLDER = "python_embeded"
-_DEPLOY_ENVIRONMENT = "local-git"
 
 
 class SystemRoutes:
@@ -40,7 +40,7 @@ class SystemRoutes:
             "comfy_package_versions": FrontendManager.get_comfy_package_versions(),
             "python_version": sys.version,
             "embedded_python": os.path.basename(os.path.dirname(sys.executable)) == _EMBEDDED_FOLDER,
-            "deploy_environment": _DEPLOY_ENVIRONMENT,
+            "deploy_environment": get_deploy_environment(),
         }
 
     async def _stats(self, request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from app.app_settings import AppSettings
 from app.atomic_file import write_atomic
 from app.json_body import read_json_object
 from app.path_guard import UnsafePath, contained_path
+from app.user_folder import prepare_user_folder
 from app.userdata import UserDataRoutes
 from comfy.cli_args import args
 
@@ -84,6 +85,7 @@ class UserManager:
         users = {**self.users, user_id: name}
         os.makedirs(folder_paths.get_user_directory(), exist_ok=True)
         write_atomic(self.get_users_file(), json.dumps(users, indent=2).encode())
+        prepare_user_folder(os.path.join(folder_paths.get_user_directory(), user_id))
         self.users = users
         return user_id
 

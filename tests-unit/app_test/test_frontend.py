@@ -44,7 +44,7 @@ async def test_files_have_validators_and_ranges(serve, page):
 
 
 @pytest.mark.parametrize("path", [
-    "/user.css", "/unknown", "/docs/KSampler/en.md", "/docs/KSampler.md", "/templates/index.json", "/scripts/none.js", "/scripts",
+    "/unknown", "/docs/KSampler/en.md", "/docs/KSampler.md", "/templates/index.json", "/scripts/none.js", "/scripts",
     "/scripts/", "/" + "x" * 300, "/..%2Fsecret.txt", "/%2e%2e/secret.txt", "/scripts/..%2F..%2Fsecret.txt", "/a%00b"])
 async def test_unknown_paths_are_not_the_page(serve, page, path):
     client = await serve(FrontendRoutes(str(page)))

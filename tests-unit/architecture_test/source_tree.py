@@ -28,7 +28,8 @@ def sources() -> Iterator[Source]:
     listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.py"],
                             capture_output=True, text=True, check=True).stdout.split()
     for name in sorted(set(listed)):
-        if (name in TOP_LEVEL or name.startswith(tuple(package + "/" for package in PACKAGES))) and (ROOT / name).is_file() and not name.endswith("_test.py"):
+        ours = name in TOP_LEVEL or name.startswith(tuple(package + "/" for package in PACKAGES))
+        if ours and (ROOT / name).is_file() and not name.endswith("_test.py"):
             text = (ROOT / name).read_text(encoding="utf-8")
             module = name[:-3].replace("/", ".").removesuffix(".__init__")
             yield Source(name, module, ast.parse(text, name), text.count("\n") + 1)
