@@ -133,7 +133,8 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
     prompt_server.add_routes()
     install_progress_hook(prompt_server)
-    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, make_executor(prompt_server), execution.PromptQueue.ExecutionStatus)
+    executor = make_executor(prompt_server)
+    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus)
     worker.start()
 
     async def serve() -> None:
@@ -142,6 +143,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
                       call_on_start=open_page if args.auto_launch else None)
         finally:
             worker.stop()
+            executor.close()
     return loop, prompt_server, serve
 
 
