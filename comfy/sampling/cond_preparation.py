@@ -1,0 +1,94 @@
+"""What happens to conditioning once before sampling: time ranges, the model's own form, counterparts, control."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from comfy.sampling.cond_regions import Cond, create_cond_with_same_area_if_none, resolve_areas_and_cond_masks_multidim
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PIXELS_PER_CELL = 8
+
+
+def calculate_start_end_timesteps(model: Any, conds: list[Cond]) -> None:
+    """Replace entries that have a range of percents by copies with its sigmas."""
+    to_sigma = model.model_sampling.percent_to_sigma
+    for index, cond in enumerate(conds):
+        start, end = cond.get("start_percent"), cond.get("end_percent")
+        if "clip_start_percent" in cond:
+            start = max(cond["clip_start_percent"], 0.0 if start is None else start)
+            end = min(cond["clip_end_percent"], 1.0 if end is None else end)
+        sigmas = {name: to_sigma(percent) for name, percent in (("timestep_start", start), ("timestep_end", end)) if percent is not None}
+        if sigmas:
+            conds[index] = {**cond, **sigmas}
+
+
+def pre_run_control(model: Any, conds: list[Cond]) -> None:
+    """Let every control of *conds* prepare for the model."""
+    to_sigma = model.model_sampling.percent_to_sigma
+    for cond in conds:
+        if "control" in cond:
+            cond["control"].pre_run(model, to_sigma)
+
+
+def apply_empty_x_to_equal_area(conds: list[Cond], uncond: list[Cond], name: str,
+                                uncond_fill_func: Callable[[list[Any], int], Any]) -> None:
+    """Give entries of *uncond* the value *name* that entries of *conds* without an area have, unless one of them has its own.
+
+    With more values than entries the later values win.
+    """
+    given = [cond[name] for cond in conds if "area" not in cond and cond.get(name) is not None]
+    everywhere = [index for index, cond in enumerate(uncond) if "area" not in cond]
+    if not everywhere or any(uncond[index].get(name) is not None for index in everywhere):
+        return
+    for number in range(len(given)):
+        index = everywhere[number % len(everywhere)]
+        uncond[index] = {**uncond[index], name: uncond_fill_func(given, number)}
+
+
+def encode_model_conds(model_function: Callable[..., dict[str, Any]], conds: list[Cond], noise: Tensor, device: Any, prompt_type: str,
+                       **kwargs: Any) -> list[Cond]:
+    """Replace entries of *conds* by copies whose ``model_conds`` hold what the model's *model_function* makes of them."""
+    default_width = noise.shape[3] * PIXELS_PER_CELL if noise.ndim >= 4 else None
+    defaults = {"width": default_width, "height": noise.shape[2] * PIXELS_PER_CELL, "prompt_type": prompt_type}
+    for index, cond in enumerate(conds):
+        encoded = model_function(**{**kwargs, **defaults, **cond, "device": device, "noise": noise})
+        conds[index] = {**cond, "model_conds": {**cond["model_conds"], **encoded}}
+    return conds
+
+
+def prepare(model: Any, noise: Tensor, conds: dict[str, list[Cond]], device: Any, latent_image: Tensor | None = None,
+            denoise_mask: Tensor | None = None, seed: int | None = None, latent_shapes: Any = None) -> dict[str, list[Cond]]:
+    """Prepare *conds* ("positive", "negative", … to their entries) for sampling on *device*; lists are replaced, not changed."""
+    for name in conds:
+        conds[name] = list(conds[name])
+        resolve_areas_and_cond_masks_multidim(conds[name], noise.shape[2:], device)
+        calculate_start_end_timesteps(model, conds[name])
+    if hasattr(model, "extra_conds"):
+        for name in conds:
+            conds[name] = encode_model_conds(model.extra_conds, conds[name], noise, device, name, latent_image=latent_image,
+                                             denoise_mask=denoise_mask, seed=seed, latent_shapes=latent_shapes)
+    for name in conds:
+        for cond in list(conds[name]):
+            for other in conds:
+                if other != name:
+                    create_cond_with_same_area_if_none(conds[other], cond)
+    for name in conds:
+        for cond in conds[name]:
+            for hook in cond["hooks"].hooks if "hooks" in cond else ():
+                hook.initialize_timesteps(model)
+        pre_run_control(model, conds[name])
+    _share_control(conds)
+    return conds
+
+
+def _share_control(conds: dict[str, list[Cond]]) -> None:
+    """Apply the positive side's control to the other sides where it asks for that."""
+    positive = conds.get("positive", [])
+    sharing = [cond for cond in positive if cond.get("control_apply_to_uncond", False)]
+    for name in conds:
+        if name != "positive":
+            apply_empty_x_to_equal_area(sharing, conds[name], "control", lambda controls, number: controls[number])
