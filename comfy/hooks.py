@@ -1,0 +1,406 @@
+"""Changes to a model that hold only for the conditioning they are attached to: LoRA weights, options, further models."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import comfy.lora
+import comfy.patcher_extension
+from comfy.hook_conditioning import (
+    combine_conditioning,
+    combine_with_new_conds,
+    conditioning_set_values,
+    conditioning_set_values_with_hooks,
+    set_conds_props,
+    set_conds_props_and_combine,
+    set_default_conds_and_combine,
+    set_hooks_for_conditioning,
+    set_mask_for_conditioning,
+    set_timesteps_for_conditioning,
+)
+from comfy.hook_keyframes import HookKeyframe, HookKeyframeGroup, InterpolationMethod, get_sorted_list_via_attr
+
+if TYPE_CHECKING:
+    from comfy.patcher_extension import PatcherInjection
+
+__all__ = [
+    "AdditionalModelsHook", "EnumHookMode", "EnumHookScope", "EnumHookType", "EnumWeightTarget", "Hook", "HookGroup", "HookKeyframe",
+    "HookKeyframeGroup", "InjectionsHook", "InterpolationMethod", "ObjectPatchHook", "TransformerOptionsHook", "WeightHook", "WrapperHook",
+    "combine_conditioning", "combine_with_new_conds", "conditioning_set_values", "conditioning_set_values_with_hooks",
+    "create_hook_lora", "create_hook_model_as_lora", "create_target_dict", "create_transformer_options_from_hooks",
+    "default_should_register", "get_patch_weights_from_model", "get_sorted_list_via_attr", "load_hook_lora_for_models",
+    "set_conds_props", "set_conds_props_and_combine", "set_default_conds_and_combine", "set_hooks_for_conditioning",
+    "set_mask_for_conditioning", "set_timesteps_for_conditioning",
+]
+
+log = logging.getLogger(__name__)
+
+
+class EnumHookMode(enum.Enum):
+    """Whether weights changed by hooks are kept for the next switch (uses memory) or computed again."""
+
+    MinVram = "minvram"
+    MaxSpeed = "maxspeed"
+
+
+class EnumHookType(enum.Enum):
+    """What a hook changes."""
+
+    Weight = "weight"
+    TransformerOptions = "transformer_options"
+    AdditionalModels = "add_models"
+    ObjectPatch = "object_patch"
+    Injections = "add_injections"
+
+
+class EnumWeightTarget(enum.Enum):
+    """Whose weights."""
+
+    Model = "model"
+    Clip = "clip"
+
+
+class EnumHookScope(enum.Enum):
+    """Whether a hook acts on all conditioning of a run or only on what it is attached to."""
+
+    AllConditioning = "all_conditioning"
+    HookedOnly = "hooked_only"
+
+
+class _HookRef:
+    """The identity that clones of a hook share."""
+
+
+def default_should_register(hook: Hook, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    """Register every hook."""
+    return True
+
+
+def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) -> dict[str, Any]:
+    """What a hook is told about whom it is registered for."""
+    return {**({} if target is None else {"target": target}), **kwargs}
+
+
+class Hook:
+    """Base of all hooks. Two are equal when one is a clone of the other, whatever their strength now."""
+
+    def __init__(self, hook_type: EnumHookType | None = None, hook_ref: _HookRef | None = None, hook_id: str | None = None,
+                 hook_keyframe: HookKeyframeGroup | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+        self.hook_type = hook_type
+        self.hook_ref = hook_ref or _HookRef()
+        self.hook_id = hook_id
+        self.hook_keyframe = hook_keyframe or HookKeyframeGroup()
+        self.hook_scope = hook_scope
+        self.custom_should_register = default_should_register
+
+    @property
+    def strength(self) -> float:
+        """The strength at the current step."""
+        return self.hook_keyframe.strength
+
+    def initialize_timesteps(self, model: Any) -> None:
+        """Begin a run with *model*'s schedule."""
+        self.reset()
+        self.hook_keyframe.initialize_timesteps(model)
+
+    def reset(self) -> None:
+        """Go back to the first keyframe."""
+        self.hook_keyframe.reset()
+
+    def clone(self) -> Any:
+        """An equal hook that shares keyframes and contents."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def should_register(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Whether to act in this run."""
+        return self.custom_should_register(self, model, model_options, target_dict, registered)
+
+    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Prepare *model* for this hook. Returns whether it acts. Raises ``NotImplementedError`` in kinds that cannot."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be registered on a model")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.hook_ref == other.hook_ref  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self.hook_ref)
+
+
+class WeightHook(Hook):
+    """Weights to add: a LoRA's tensors as read from a file, or (``need_weight_init`` false) finished patches by weight name."""
+
+    def __init__(self, strength_model: float = 1.0, strength_clip: float = 1.0) -> None:
+        super().__init__(hook_type=EnumHookType.Weight, hook_scope=EnumHookScope.HookedOnly)
+        self.weights: dict[str, Any] | None = None
+        self.weights_clip: dict[str, Any] | None = None
+        self.need_weight_init = True
+        self._strength_model = strength_model
+        self._strength_clip = strength_clip
+
+    @property
+    def strength_model(self) -> float:
+        """The strength for the diffusion model at the current step."""
+        return self._strength_model * self.strength
+
+    @property
+    def strength_clip(self) -> float:
+        """The strength for the text encoder at the current step."""
+        return self._strength_clip * self.strength
+
+    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Give *model* the patches that fit it."""
+        if not self.should_register(model, model_options, target_dict, registered):
+            return False
+        for_clip = target_dict.get("target") == EnumWeightTarget.Clip
+        if self.need_weight_init:
+            key_map = (comfy.lora.model_lora_keys_clip if for_clip else comfy.lora.model_lora_keys_unet)(model.model, {})
+            patches = comfy.lora.load_lora(self.weights or {}, key_map, log_missing=False)
+        else:
+            patches = (self.weights_clip if for_clip else self.weights) or {}
+        model.add_hook_patches(hook=self, patches=patches, strength_patch=self._strength_clip if for_clip else self._strength_model)
+        registered.add(self)
+        return True
+
+
+class ObjectPatchHook(Hook):
+    """Replaces parts of the model; kept for packs that carry it, cannot be registered."""
+
+    def __init__(self, object_patches: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+        super().__init__(hook_type=EnumHookType.ObjectPatch, hook_scope=hook_scope)
+        self.object_patches = object_patches
+
+
+class AdditionalModelsHook(Hook):
+    """Further models to load for the run."""
+
+    def __init__(self, models: list[Any] | None = None, key: str | None = None) -> None:
+        super().__init__(hook_type=EnumHookType.AdditionalModels)
+        self.models = models
+        self.key = key
+
+    def clone(self) -> AdditionalModelsHook:
+        """An equal hook with a list of its own."""
+        twin = super().clone()
+        twin.models = list(self.models) if self.models else self.models
+        return twin
+
+    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Nothing to prepare: the sampler asks for the models."""
+        if not self.should_register(model, model_options, target_dict, registered):
+            return False
+        registered.add(self)
+        return True
+
+
+class TransformerOptionsHook(Hook):
+    """Adds to ``transformer_options``: patches, wrappers, callbacks."""
+
+    def __init__(self, transformers_dict: dict[str, Any] | None = None,
+                 hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+        super().__init__(hook_type=EnumHookType.TransformerOptions, hook_scope=hook_scope)
+        self.transformers_dict = transformers_dict
+        self._skip_adding = False
+
+    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Merge into *model_options* what acts on all conditioning; the rest is added when the hook's conditioning is computed."""
+        if not self.should_register(model, model_options, target_dict, registered):
+            return False
+        added: dict[str, Any] = {"to_load_options": self.transformers_dict}
+        self._skip_adding = self.hook_scope == EnumHookScope.AllConditioning
+        if self._skip_adding:
+            added["transformer_options"] = self.transformers_dict
+        registered.add(self)
+        comfy.patcher_extension.merge_nested_dicts(model_options, added, copy_dict1=False)
+        return True
+
+    def on_apply_hooks(self, model: Any, transformer_options: dict[str, Any]) -> None:
+        """Merge into the options of one call, unless they were merged for the whole run."""
+        if not self._skip_adding:
+            comfy.patcher_extension.merge_nested_dicts(transformer_options, self.transformers_dict or {}, copy_dict1=False)
+
+
+WrapperHook = TransformerOptionsHook
+
+
+class InjectionsHook(Hook):
+    """Injections; kept for packs that carry it, cannot be registered."""
+
+    def __init__(self, key: str | None = None, injections: list[PatcherInjection] | None = None,
+                 hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+        super().__init__(hook_type=EnumHookType.Injections, hook_scope=hook_scope)
+        self.key = key
+        self.injections = injections
+
+    def clone(self) -> InjectionsHook:
+        """An equal hook with a list of its own."""
+        twin = super().clone()
+        twin.injections = list(self.injections) if self.injections else self.injections
+        return twin
+
+
+class HookGroup:
+    """Hooks, each once, in order. Groups are compared by identity."""
+
+    def __init__(self) -> None:
+        self.hooks: list[Hook] = []
+        self._hook_dict: dict[EnumHookType | None, list[Hook]] = {}
+
+    def __len__(self) -> int:
+        return len(self.hooks)
+
+    def add(self, hook: Hook) -> None:
+        """Append *hook* unless an equal one is there."""
+        if hook not in self.hooks:
+            self.hooks.append(hook)
+            self._hook_dict.setdefault(hook.hook_type, []).append(hook)
+
+    def remove(self, hook: Hook) -> None:
+        """Remove *hook*, if it is there."""
+        if hook in self.hooks:
+            self.hooks.remove(hook)
+            self._hook_dict[hook.hook_type].remove(hook)
+
+    def get_type(self, hook_type: EnumHookType) -> list[Any]:
+        """The hooks of one kind."""
+        return self._hook_dict.get(hook_type, [])
+
+    def contains(self, hook: Hook) -> bool:
+        """Whether an equal hook is there."""
+        return hook in self.hooks
+
+    def is_subset_of(self, other: HookGroup) -> bool:
+        """Whether *other* has all these hooks."""
+        return set(self.hooks) <= set(other.hooks)
+
+    def new_with_common_hooks(self, other: HookGroup) -> HookGroup:
+        """Clones of the hooks that both have."""
+        return _group(hook.clone() for hook in self.hooks if other.contains(hook))
+
+    def clone(self) -> HookGroup:
+        """Clones of all hooks."""
+        return _group(hook.clone() for hook in self.hooks)
+
+    def clone_and_combine(self, other: HookGroup | None) -> HookGroup:
+        """Clones of these hooks, then of *other*'s."""
+        return _group(hook.clone() for hook in (*self.hooks, *(other.hooks if other is not None else ())))
+
+    def set_keyframes_on_hooks(self, hook_kf: HookKeyframeGroup | None) -> None:
+        """Let all hooks follow one copy of *hook_kf*."""
+        shared = HookKeyframeGroup() if hook_kf is None else hook_kf.clone()
+        for hook in self.hooks:
+            hook.hook_keyframe = shared
+
+    def get_hooks_for_clip_schedule(self) -> list[tuple[tuple[float, float], list[tuple[WeightHook, HookKeyframe | None]]]]:
+        """The ranges of sampling in which no weight hook changes strength, and each one's keyframe in the range."""
+        spans = {hook: _strength_spans(hook.hook_keyframe.keyframes) for hook in self.get_type(EnumHookType.Weight)}
+        ends = {0.0, *itertools.chain.from_iterable(span for hook_spans in spans.values() for span, _ in hook_spans)}
+        schedule = []
+        for start, end in itertools.pairwise(sorted(ends)):
+            holding = [(hook, next((keyframe for (low, high), keyframe in hook_spans if low < end and high > start), None))
+                       for hook, hook_spans in spans.items()]
+            schedule.append(((start, end), holding))
+        return schedule
+
+    def reset(self) -> None:
+        """Bring all hooks back to their first keyframe."""
+        for hook in self.hooks:
+            hook.reset()
+
+    @staticmethod
+    def combine_all_hooks(hooks_list: list[HookGroup | None], require_count: int = 0) -> HookGroup | None:
+        """All groups in one (the group itself if there is one, None if none). Raises ``ValueError`` for fewer than required."""
+        groups = [group for group in hooks_list if group is not None]
+        if len(groups) < require_count:
+            raise ValueError(f"need at least {require_count} groups of hooks to combine, got {len(groups)}")
+        if len(groups) < 2:
+            return groups[0] if groups else None
+        return _group(hook.clone() for group in groups for hook in group.hooks)
+
+
+def _group(hooks: Any) -> HookGroup:
+    group = HookGroup()
+    for hook in hooks:
+        group.add(hook)
+    return group
+
+
+def _strength_spans(keyframes: list[HookKeyframe]) -> list[tuple[tuple[float, float], HookKeyframe | None]]:
+    """Ranges of sampling and the keyframe that holds in each; one of equal strength continues its predecessor's."""
+    if not keyframes:
+        return [((0.0, 1.0), None)]
+    spans: list[tuple[tuple[float, float], HookKeyframe | None]] = []
+    current = keyframes[0]
+    for keyframe in keyframes:
+        if keyframe.start_percent == current.start_percent:
+            current = keyframe
+        elif keyframe.start_percent > current.start_percent and not math.isclose(keyframe.strength, current.strength):
+            spans.append(((current.start_percent, keyframe.start_percent), current))
+            current = keyframe
+    if not math.isclose(current.start_percent, 1.0):
+        spans.append(((current.start_percent, 1.0), current))
+    return spans
+
+
+def create_transformer_options_from_hooks(model: Any, hooks: HookGroup | None,
+                                          transformer_options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
+    if hooks is None or model.is_clip:
+        return {}
+    options = {} if transformer_options is None else transformer_options
+    for hook in hooks.get_type(EnumHookType.TransformerOptions):
+        hook.on_apply_hooks(model, options)
+    return options
+
+
+def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip: float) -> HookGroup:
+    """A group with one hook for the LoRA tensors *lora*."""
+    hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
+    hook.weights = lora
+    return _group([hook])
+
+
+def create_hook_model_as_lora(weights_model: dict[str, Any] | None, weights_clip: dict[str, Any] | None, strength_model: float,
+                              strength_clip: float) -> HookGroup:
+    """A group with one hook that moves weights towards those of another model."""
+    hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
+    hook.weights = None if weights_model is None else {key: ("model_as_lora", (value,)) for key, value in weights_model.items()}
+    hook.weights_clip = None if weights_clip is None else {key: ("model_as_lora", (value,)) for key, value in weights_clip.items()}
+    hook.need_weight_init = False
+    return _group([hook])
+
+
+def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True) -> dict[str, Any] | None:
+    """The weights of the patcher *model* by name, as :func:`create_hook_model_as_lora` takes them; None without a model."""
+    if model is None:
+        return None
+    return {key: value for key, value in model.model_state_dict().items()
+            if not (discard_model_sampling and key.startswith("model_sampling"))}
+
+
+def load_hook_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], strength_model: float,
+                              strength_clip: float) -> tuple[Any, Any, HookGroup]:
+    """Clones of *model* and *clip* (each may be None) that know a LoRA as a hook, and the hook's group."""
+    key_map: dict[Any, Any] = {}
+    if model is not None:
+        key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
+    if clip is not None:
+        key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
+    hook = WeightHook()
+    patches = comfy.lora.load_lora(lora, key_map)
+    taken: set[Any] = set()
+    new_model = None if model is None else model.clone()
+    if new_model is not None:
+        taken.update(new_model.add_hook_patches(hook=hook, patches=patches, strength_patch=strength_model))
+    new_clip = None if clip is None else clip.clone()
+    if new_clip is not None:
+        taken.update(new_clip.patcher.add_hook_patches(hook=hook, patches=patches, strength_patch=strength_clip))
+    unused = [key for key in patches if key not in taken]
+    if unused:
+        log.warning("%d patches of the LoRA fit neither the model nor the text encoder, such as %s", len(unused), unused[0])
+    return new_model, new_clip, _group([hook])

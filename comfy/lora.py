@@ -1,0 +1,137 @@
+"""LoRA files: which of their keys belong to which weight, and computing changed weights."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import comfy.model_management
+from comfy.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
+from comfy.weight_adapter import WeightAdapterBase, adapters
+from comfy.weight_adapter.base import pad_tensor_to_shape
+
+__all__ = [
+    "LORA_CLIP_MAP", "calculate_shape", "calculate_weight", "load_lora", "model_lora_keys_clip", "model_lora_keys_unet",
+    "pad_tensor_to_shape",
+]
+
+log = logging.getLogger(__name__)
+
+
+def load_lora(lora: Mapping[str, Tensor], to_load: Mapping[str, Any], log_missing: bool = True) -> dict[Any, Any]:
+    """Patches for ``add_patches`` from the tensors *lora*; *to_load* maps names in such files to weights.
+
+    Keys that nothing used are named in one log line, if *log_missing*. Raises ``KeyError`` when a change is incomplete.
+    """
+    patches: dict[Any, Any] = {}
+    used: set[str] = set()
+    for name, target in to_load.items():
+        alpha = _take(lora, f"{name}.alpha", used)
+        dora_scale = _take(lora, f"{name}.dora_scale", used)
+        for adapter_class in adapters:
+            adapter = adapter_class.load(name, lora, None if alpha is None else alpha.item(), dora_scale, used)
+            if adapter is not None:
+                patches[target] = adapter
+        patches.update(_plain_changes(lora, name, target, used))
+    unused = [key for key in lora if key not in used]
+    if unused and log_missing:
+        log.warning("%d of %d LoRA keys belong to no weight of the model, such as %s", len(unused), len(lora), ", ".join(unused[:3]))
+    return patches
+
+
+def _take(lora: Mapping[str, Tensor], key: str, used: set[str]) -> Tensor | None:
+    tensor = lora.get(key)
+    if tensor is not None:
+        used.add(key)
+    return tensor
+
+
+def _plain_changes(lora: Mapping[str, Tensor], name: str, target: Any, used: set[str]) -> dict[Any, Any]:
+    """Changes that are written in full: of norms, weights and biases."""
+    bias = f"{target.removesuffix('.weight')}.bias" if isinstance(target, str) else target
+    changes: dict[Any, Any] = {}
+    for suffix, kind, where in (("w_norm", "diff", target), ("b_norm", "diff", bias), ("diff", "diff", target), ("diff_b", "diff", bias),
+                                ("set_weight", "set", target)):
+        tensor = _take(lora, f"{name}.{suffix}", used)
+        if tensor is not None:
+            changes[where] = (kind, (tensor,))
+    return changes
+
+
+def calculate_shape(patches: Sequence[Any], weight: Tensor, key: str, original_weights: Any = None) -> tuple[int, ...]:
+    """The shape of *weight* with *patches*: some make it larger."""
+    shape = tuple(weight.shape)
+    for _, patch, _, part, _ in patches:
+        if part is not None or isinstance(patch, list):
+            continue
+        if isinstance(patch, WeightAdapterBase):
+            shape = patch.calculate_shape(key) or shape
+        elif len(patch) == 2 and patch[0] == "diff" and _pads(patch[1]):
+            shape = tuple(patch[1][0].shape)
+    return shape
+
+
+def calculate_weight(patches: Sequence[Any], weight: Tensor, key: str, intermediate_dtype: torch.dtype = torch.float32,
+                     original_weights: Mapping[str, Any] | None = None) -> Tensor:
+    """*weight* with *patches* applied in order. *weight* is changed in place; the result is it, or a larger tensor.
+
+    A patch is (strength, what, strength of the weight, slice (dim, start, length) or None, function on the change or None), where
+    *what* is an adapter, (kind, values), (tensor,), or the list that ``get_key_patches`` returns. *original_weights* is the
+    result of ``get_key_patches``, for patches that need the model's own weights.
+    """
+    for strength, patch, strength_model, part, function in patches:
+        target = weight if part is None else weight.narrow(*part)
+        if strength_model != 1.0:
+            target *= strength_model
+        change = function or _unchanged
+        if isinstance(patch, WeightAdapterBase):
+            changed = patch.calculate_weight(target, key, strength, strength_model, part, change, intermediate_dtype, original_weights)
+        else:
+            kind, values = _read_patch(patch, target, key, intermediate_dtype)
+            changed = _apply_plain(kind, values, target, key, strength, change, intermediate_dtype, original_weights)
+        if part is None:
+            weight = changed
+    return weight
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _read_patch(patch: Any, weight: Tensor, key: str, dtype: torch.dtype) -> tuple[str, Any]:
+    if isinstance(patch, list):
+        (own, convert), *inner = patch
+        start = convert(comfy.model_management.cast_to_device(own, weight.device, dtype, copy=True), inplace=True)
+        return "diff", (calculate_weight(inner, start, key, intermediate_dtype=dtype),)
+    return ("diff", patch) if len(patch) == 1 else (patch[0], patch[1])
+
+
+def _pads(values: Sequence[Any]) -> bool:
+    return len(values) > 1 and bool(values[1]["pad_weight"])
+
+
+def _apply_plain(kind: str, values: Sequence[Any], weight: Tensor, key: str, strength: float, function: Callable[[Tensor], Tensor],
+                 dtype: torch.dtype, original_weights: Mapping[str, Any] | None) -> Tensor:
+    cast = comfy.model_management.cast_to_device
+    if kind == "diff":
+        change = values[0]
+        if _pads(values) and change.shape != weight.shape:
+            weight = pad_tensor_to_shape(weight, change.shape)
+        if change.shape != weight.shape:
+            log.warning("%s: a change of shape %s does not fit the weight's %s; left out", key, tuple(change.shape), tuple(weight.shape))
+        elif strength != 0.0:
+            weight += function(strength * cast(change, weight.device, weight.dtype))
+    elif kind == "set":
+        weight.copy_(values[0])
+    elif kind == "model_as_lora":
+        if original_weights is None:
+            raise ValueError(f"{key}: a patch from another model's weights needs the model's own; pass get_key_patches()")
+        change = cast(values[0], weight.device, dtype) - cast(original_weights[key][0][0], weight.device, dtype)
+        weight += function(strength * cast(change, weight.device, weight.dtype))
+    else:
+        log.warning("%s: unknown kind of patch %r; left out", key, kind)
+    return weight

@@ -1,0 +1,103 @@
+"""Putting other tensors in place of a module's parameters, and the pristine ones back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from comfy.attribute_paths import get_attr, resolve_attr
+
+
+class Backup(NamedTuple):
+    """What a replaced parameter was: the pristine parameter itself, or None when its host memory was given up.
+
+    ``inplace_update`` is always False here and kept for node packs that read it; ``patched`` tells a changed value from a mere
+    copy on a device.
+    """
+
+    weight: Tensor | None
+    inplace_update: bool = False
+    patched: bool = False
+
+
+def as_parameter(tensor: Tensor) -> torch.nn.Parameter:
+    """*tensor* as a parameter without gradient; one made in inference mode is copied when the mode is off."""
+    if isinstance(tensor, torch.nn.Parameter):
+        return tensor
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        tensor = tensor.clone()
+    return torch.nn.Parameter(tensor, requires_grad=False)
+
+
+class Placement:
+    """Replaces parameters of *module* and remembers the pristine ones in *backups*, a dict that all clones share.
+
+    Keys of *backups* are parameter paths. No tensor is ever written in place.
+    """
+
+    def __init__(self, module: torch.nn.Module, backups: dict[str, Backup]) -> None:
+        self._module = module
+        self._backups = backups
+
+    def pristine(self, path: str) -> Tensor:
+        """The unpatched parameter, wherever it is."""
+        backup = self._backups.get(path)
+        return get_attr(self._module, path) if backup is None or backup.weight is None else backup.weight
+
+    def is_patched(self, path: str) -> bool:
+        """Whether a changed value is in place."""
+        backup = self._backups.get(path)
+        return backup is not None and backup.patched
+
+    def put(self, path: str, value: Tensor, patched: bool, keep_pristine: bool = True) -> None:
+        """Put *value* in place of the parameter. A pristine value is given up only if *value* is a copy of it."""
+        pristine = self.pristine(path)
+        keep = patched or keep_pristine
+        holder, name = resolve_attr(self._module, path)
+        setattr(holder, name, as_parameter(value))
+        self._backups[path] = Backup(pristine if keep else None, False, patched)
+
+    def put_back(self, path: str, home: torch.device) -> None:
+        """Put the pristine parameter back, the very object if it is at *home*; otherwise a copy there."""
+        backup = self._backups.pop(path, None)
+        holder, name = resolve_attr(self._module, path)
+        current = getattr(holder, name)
+        choices = [current] if backup is None or backup.weight is None else [backup.weight]
+        if backup is not None and backup.weight is not None and not backup.patched:
+            choices.append(current)
+        best = next((tensor for tensor in choices if tensor.device.type == home.type), choices[0])
+        if best.device.type != home.type:
+            best = best.to(home)
+        if best is not current:
+            setattr(holder, name, as_parameter(best))
+
+
+class BufferPlacement:
+    """The same for buffers: all of a module's are copied to a device and put back, unless something replaced them meanwhile."""
+
+    def __init__(self, module: torch.nn.Module, backups: dict[str, Any]) -> None:
+        self._module = module
+        self._backups = backups
+
+    def move(self, receive: Any) -> None:
+        """Replace each buffer by ``receive(buffer)``."""
+        for path, buffer in list(self._module.named_buffers()):
+            if path not in self._backups:
+                holder, name = resolve_attr(self._module, path)
+                moved = receive(buffer)
+                if moved is not buffer:
+                    holder._buffers[name] = moved
+                    self._backups[path] = (buffer, moved)
+
+    def put_back(self) -> None:
+        """Put the original buffers back where the copies still are."""
+        for path, (original, moved) in self._backups.items():
+            try:
+                holder, name = resolve_attr(self._module, path)
+            except AttributeError:  # an object patch took the buffer's module away; it comes back with its own buffer
+                continue
+            if holder._buffers.get(name) is moved:
+                holder._buffers[name] = original
+        self._backups.clear()

@@ -1,0 +1,210 @@
+"""What residency needs to know of a place that computes: how much memory it has, and how weights get there and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy.lazy_import import lazy_module
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+torch = lazy_module("torch")
+psutil = lazy_module("psutil")
+
+MIB = 1024 * 1024
+WORKING_BYTES = int(0.8 * 1024 * MIB)
+RESERVED_BYTES = 400 * MIB
+HOST_HEADROOM_BYTES = 2048 * MIB
+HOST_HEADROOM_SHARE = 0.05
+
+
+class Device:
+    """A compute device. Sizes are in bytes; methods may be called from the thread that loads models.
+
+    ``streams_through_functions``: layers whose weights stay on the host must pass them through :meth:`stream`.
+    ``margin`` multiplies a model's size when room is made for it, because allocators lose some; ``reserved_bytes`` are left to
+    other programs; ``minimum_weight_share`` of the free memory goes to weights even when activations ask for all of it.
+    """
+
+    kind = "cpu"
+    margin = 1.1
+    minimum_weight_share = 0.4
+    streams_through_functions = False
+
+    def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
+        self.torch_device = torch_device
+        self.reserved_bytes = reserved_bytes
+
+    @property
+    def is_host(self) -> bool:
+        """Whether weights are computed with where they were loaded, so that nothing moves."""
+        return False
+
+    def total_bytes(self) -> int:
+        """All memory of the device."""
+        return psutil.virtual_memory().total
+
+    def free_bytes(self) -> int:
+        """What can still be allocated, the allocator's own reserve included."""
+        return psutil.virtual_memory().available
+
+    def reusable_bytes(self) -> int:
+        """The part of :meth:`free_bytes` that the framework's allocator holds and could give back."""
+        return self.free_bytes()
+
+    def allocator_total_bytes(self) -> int:
+        """All memory that the framework's allocator holds."""
+        return self.total_bytes()
+
+    def activation_bytes(self) -> int:
+        """What is free for activations."""
+        return self.free_bytes()
+
+    def working_bytes(self, requested_bytes: float = 0) -> float:
+        """What must stay free beside the weights for a computation that asks for *requested_bytes*."""
+        return max(WORKING_BYTES + self.reserved_bytes, requested_bytes + self.reserved_bytes)
+
+    def receive(self, tensor: Tensor, non_blocking: bool = False) -> Tensor:
+        """*tensor* in this device's memory: itself if it is there, else a copy that the caller owns."""
+        return tensor.to(self.torch_device, non_blocking=non_blocking)
+
+    def stream_buffer_bytes(self, layer_bytes: int) -> int:
+        """What must stay free for a layer of *layer_bytes* that is fetched from the host at each call."""
+        return layer_bytes
+
+    def stream(self, tensor: Tensor) -> Tensor:
+        """Called with the copy of a weight that stays on the host, each time a layer uses it. Returns it."""
+        return tensor
+
+    def keeps_host_copy(self) -> bool:
+        """Whether the host copy of a weight stays while the device has one, so that eviction copies nothing back."""
+        memory = psutil.virtual_memory()
+        return memory.available > max(HOST_HEADROOM_BYTES, int(memory.total * HOST_HEADROOM_SHARE))
+
+    def empty_cache(self) -> None:
+        """Give memory the framework holds but does not use back to the system."""
+
+    def synchronize(self) -> None:
+        """Wait until work queued on the device is done."""
+
+    def display_name(self) -> str:
+        """One line for logs and ``/system_stats``."""
+        return self.torch_device.type
+
+
+class HostDevice(Device):
+    """The processor itself: weights are computed with where they lie."""
+
+    @property
+    def is_host(self) -> bool:
+        """Always true."""
+        return True
+
+    def receive(self, tensor: Tensor, non_blocking: bool = False) -> Tensor:
+        """*tensor* itself: nothing moves."""
+        return tensor
+
+
+class CudaDevice(Device):
+    """An NVIDIA card, or an AMD card through ROCm (``kind`` tells)."""
+
+    def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
+        super().__init__(torch_device, reserved_bytes)
+        self.kind = "rocm" if torch.version.hip else "cuda"
+        self.minimum_weight_share = 0.0 if self.kind == "cuda" else 0.4
+
+    def _statistics(self) -> tuple[int, int, int]:
+        statistics = torch.cuda.memory_stats(self.torch_device)
+        unallocated_bytes, _ = torch.cuda.mem_get_info(self.torch_device)
+        return statistics["reserved_bytes.all.current"], statistics["active_bytes.all.current"], unallocated_bytes
+
+    def total_bytes(self) -> int:
+        """The card's memory."""
+        return torch.cuda.mem_get_info(self.torch_device)[1]
+
+    def free_bytes(self) -> int:
+        """Unallocated memory plus what the allocator could reuse."""
+        reserved, active, unallocated = self._statistics()
+        return unallocated + reserved - active
+
+    def reusable_bytes(self) -> int:
+        """Cached by the allocator and not in use."""
+        reserved, active, _ = self._statistics()
+        return reserved - active
+
+    def allocator_total_bytes(self) -> int:
+        """Held by the allocator."""
+        return self._statistics()[0]
+
+    def empty_cache(self) -> None:
+        """Return cached blocks to the driver."""
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.ipc_collect()
+
+    def synchronize(self) -> None:
+        """Wait for the current stream's work."""
+        torch.cuda.synchronize(self.torch_device)
+
+    def display_name(self) -> str:
+        """Device, card and allocator."""
+        return f"{self.torch_device} {torch.cuda.get_device_name(self.torch_device)} : {torch.cuda.get_allocator_backend()}"
+
+
+class XpuDevice(Device):
+    """An Intel accelerator."""
+
+    kind = "xpu"
+
+    def _statistics(self) -> tuple[int, int]:
+        statistics: Any = torch.xpu.memory_stats(self.torch_device)
+        return statistics["reserved_bytes.all.current"], statistics["active_bytes.all.current"]
+
+    def total_bytes(self) -> int:
+        """The card's memory."""
+        return torch.xpu.get_device_properties(self.torch_device).total_memory
+
+    def free_bytes(self) -> int:
+        """All that is not in use by this process."""
+        return self.total_bytes() - self._statistics()[1]
+
+    def reusable_bytes(self) -> int:
+        """Cached by the allocator and not in use."""
+        reserved, active = self._statistics()
+        return reserved - active
+
+    def allocator_total_bytes(self) -> int:
+        """Held by the allocator."""
+        return self._statistics()[0]
+
+    def empty_cache(self) -> None:
+        """Return cached blocks to the driver."""
+        torch.xpu.synchronize()
+        torch.xpu.empty_cache()
+
+    def synchronize(self) -> None:
+        """Wait for queued work."""
+        torch.xpu.synchronize()
+
+    def display_name(self) -> str:
+        """Device and card."""
+        return f"{self.torch_device} {torch.xpu.get_device_name(self.torch_device)}"
+
+
+class MpsDevice(Device):
+    """Apple's graphics cores: they share the host's memory, so a second copy of a weight only costs."""
+
+    kind = "mps"
+
+    def keeps_host_copy(self) -> bool:
+        """Never: both copies would lie in the same memory."""
+        return False
+
+    def empty_cache(self) -> None:
+        """Return cached blocks to the system."""
+        torch.mps.empty_cache()
+
+    def synchronize(self) -> None:
+        """Wait for queued work."""
+        torch.mps.synchronize()

@@ -1,0 +1,196 @@
+"""Which models are on which device, and making room for the next one."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from comfy.residency.device_table import DeviceTable
+from comfy.residency.devices import Device
+from comfy.residency.loaded_model import EVERYTHING, LoadedModel
+from comfy.residency.memory_states import VRAMState
+
+if TYPE_CHECKING:
+    from torch import device
+
+log = logging.getLogger(__name__)
+NO_ROOM = 0.1  # a budget in bytes that nothing fits; 0 would mean "no limit" to LoadedModel.model_load
+
+
+class ModelManager:
+    """Owner of the list of loaded models. It holds no strong reference to a model.
+
+    The thread that runs nodes loads and frees; other threads may read the list. Finalizers only append to a queue, which the
+    next operation drains, so no loop here sees the list change under it. No lock exists, so none is held across allocation.
+    """
+
+    def __init__(self, args: Namespace, devices: DeviceTable | None = None) -> None:
+        self.args = args
+        self.devices = DeviceTable(args) if devices is None else devices
+        self.current_loaded_models: list[LoadedModel] = []
+        self._ended: deque[None] = deque()
+
+    def load_models_gpu(self, models: Sequence[Any], memory_required: float = 0, force_patch_weights: bool = False,
+                        minimum_memory_required: float | None = None, force_full_load: bool = False) -> None:
+        """Bring the patchers *models*, and models their patches need, to their devices; the last of the list loads first.
+
+        *memory_required* bytes are wanted for activations, of which *minimum_memory_required* (default: all) are never given
+        to weights. Other models are moved away first, as far as needed. What still does not fit stays on the host and is
+        fetched layer by layer, unless *force_full_load*. Raises what a copy raises, out-of-memory included.
+        """
+        self.cleanup_models_gc()
+        entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
+        for entry in entries:
+            self._take_out_clones(entry)
+        self._make_room(entries, memory_required, minimum_memory_required)
+        for entry in entries:
+            device = self.devices.find(entry.device)
+            least = self._least_working_bytes(device, memory_required, minimum_memory_required)
+            entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
+            self.current_loaded_models.insert(0, entry)
+
+    def free_memory(self, memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = ()) -> list[LoadedModel]:
+        """Move models off *device* until *memory_required* bytes are free there; returns those that left it entirely.
+
+        Order: the model with the most bytes on the host already, then the smallest, then the one loaded longest ago. The last
+        one touched is only shortened if part of it is enough. With smart memory off, every model goes. None as *device* only
+        marks all models as not in use.
+        """
+        self.cleanup_models_gc()
+        kept = list(keep_loaded)
+        candidates = []
+        for age, entry in enumerate(reversed(self.current_loaded_models)):
+            patcher = entry.model  # kept in the candidate, so that it cannot die under the loop below
+            if patcher is not None and (device is None or entry.device == device) and entry not in kept:
+                candidates.append((-entry.model_offloaded_memory(), entry.model_memory(), age, entry, patcher))
+                entry.currently_used = False
+        unloaded = []
+        for *_, entry, patcher in sorted(candidates, key=lambda candidate: candidate[:3]):
+            wanted = self._bytes_to_free(memory_required, device)
+            if wanted > 0 and entry.model_unload(wanted):
+                log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
+                self._remove(entry)
+                unloaded.append(entry)
+        self._trim_allocator(device, bool(unloaded))
+        return unloaded
+
+    def unload_all_models(self) -> None:
+        """Move every model off every device."""
+        for device in self.devices.all_devices():
+            self.free_memory(EVERYTHING, device)
+
+    def unload_model_and_clones(self, patcher: Any, unload_additional_models: bool = True, all_devices: bool = False) -> None:
+        """Move *patcher*'s module, and by default the models attached to it, off the compute device (or all)."""
+        own = [patcher, *(patcher.get_nested_additional_models() if unload_additional_models else [])]
+        going = {other.clone_base_uuid for other in own}
+        kept = [entry for entry in self.current_loaded_models
+                if entry.model is None or getattr(entry.model, "clone_base_uuid", None) not in going]
+        for device in self.devices.all_devices() if all_devices else [self.devices.compute_device()]:
+            self.free_memory(EVERYTHING, device, kept)
+
+    def loaded_models(self, only_currently_used: bool = False) -> list[Any]:
+        """The living patchers in the list, the latest first."""
+        patchers = [entry.model for entry in self.current_loaded_models if entry.currently_used or not only_currently_used]
+        return [patcher for patcher in patchers if patcher is not None]
+
+    def cleanup_models(self) -> None:
+        """Drop the entries of modules that are gone."""
+        self._ended.clear()
+        for entry in [entry for entry in self.current_loaded_models if entry.has_ended() or entry.real_model is None]:
+            entry.release()
+            self._remove(entry)
+
+    def cleanup_models_gc(self) -> None:
+        """Drop ended entries; collect garbage once if a module outlived all its patchers, and name it if it still does."""
+        if self._ended:
+            self.cleanup_models()
+        if not any(entry.is_dead() for entry in self.current_loaded_models):
+            return
+        log.info("a model outlived its last patcher; collecting garbage")
+        gc.collect()
+        self.soft_empty_cache()
+        self.cleanup_models()
+        for entry in self.current_loaded_models:
+            if entry.is_dead() and entry.real_model is not None:
+                log.warning("memory leak: something still refers to a %s that no patcher uses", type(entry.real_model()).__name__)
+
+    def soft_empty_cache(self) -> None:
+        """Give cached device memory back to the system."""
+        for accelerator in self.devices.accelerators:
+            accelerator.empty_cache()
+
+    def _entry_for(self, patcher: Any) -> LoadedModel:
+        for entry in self.current_loaded_models:
+            if entry.model is patcher:
+                entry.currently_used = True
+                return entry
+        log.info("Requested to load %s", type(patcher.model).__name__)
+        return LoadedModel(patcher, self._ended)
+
+    def _take_out_clones(self, entry: LoadedModel) -> None:
+        for other in list(self.current_loaded_models):
+            patcher = other.model
+            if patcher is not None and entry.model.is_clone(patcher):
+                self._remove(other)
+                patcher.detach(unpatch_all=False)
+                other.release()
+
+    def _make_room(self, entries: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
+        needed: dict[Any, float] = {}
+        for entry in entries:
+            needed[entry.device] = needed.get(entry.device, 0) + entry.model_memory_required(entry.device)
+        for torch_device, weight_bytes in needed.items():
+            device = self.devices.find(torch_device)
+            if device.is_host:
+                continue
+            self.free_memory(weight_bytes * device.margin + device.working_bytes(memory_required), torch_device)
+            least = self._least_working_bytes(device, memory_required, minimum_memory_required)
+            if device.free_bytes() < least:
+                log.info("%d models unloaded", len(self.free_memory(least, torch_device)))
+
+    @staticmethod
+    def _least_working_bytes(device: Device, memory_required: float, minimum_memory_required: float | None) -> float:
+        return device.working_bytes(memory_required if minimum_memory_required is None else minimum_memory_required)
+
+    def _weight_budget(self, entry: LoadedModel, device: Device, least_bytes: float, force_full_load: bool) -> float:
+        """Bytes that may be loaded beyond what is there (0: no limit)."""
+        state = VRAMState.DISABLED if device.is_host else self.devices.vram_state
+        if state == VRAMState.NO_VRAM:
+            return NO_ROOM
+        if force_full_load or state not in (VRAMState.LOW_VRAM, VRAMState.NORMAL_VRAM):
+            return 0
+        loaded_bytes = entry.model_loaded_memory() if entry.model.current_loaded_device() == entry.device else 0
+        free_bytes = device.free_bytes() + loaded_bytes
+        share = min(free_bytes * device.minimum_weight_share, free_bytes - device.working_bytes())
+        return max(0, free_bytes - least_bytes, share) - loaded_bytes or NO_ROOM
+
+    def _bytes_to_free(self, memory_required: float, device: device | None) -> float:
+        if device is None:
+            return 0
+        if self.args.disable_smart_memory:
+            return EVERYTHING
+        return memory_required - self.devices.find(device).free_bytes()
+
+    def _trim_allocator(self, device: device | None, unloaded: bool) -> None:
+        if unloaded:
+            self.soft_empty_cache()
+        elif device is not None and self.devices.vram_state != VRAMState.HIGH_VRAM:
+            entry = self.devices.find(device)
+            if not entry.is_host and entry.reusable_bytes() > entry.free_bytes() * 0.25:
+                self.soft_empty_cache()
+
+    def _remove(self, entry: LoadedModel) -> None:
+        self.current_loaded_models[:] = [other for other in self.current_loaded_models if other is not entry]
+
+
+def _with_dependencies(models: Sequence[Any]) -> list[Any]:
+    """*models* and the models their patches name, each once, in reverse: the main model loads last and sees what is left."""
+    wanted: dict[int, Any] = {}
+    for patcher in models:
+        for needed in (patcher, *patcher.model_patches_models()):
+            wanted.setdefault(id(needed), needed)
+    return list(reversed(wanted.values()))

@@ -1,0 +1,130 @@
+"""An accelerator with its own, limited memory, played by the processor: residency, eviction and accounting are real."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+from comfy.lazy_import import lazy_module
+from comfy.residency.devices import MIB, Device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+psutil = lazy_module("psutil")
+
+HUGE_PAGE_BYTES = 2 * MIB
+
+
+class SimulatedDevice(Device):
+    """``cpu:<index>`` with *capacity_bytes* for weights.
+
+    A weight that is received gets anonymous memory of its own, mapped for it alone; when its last tensor dies, the memory goes
+    back to the system and stops counting. Activations lie in ordinary host memory and do not count, so the capacity is what
+    weights may take. The lock covers the counters only; finalizers never take it.
+    """
+
+    kind = "simulated"
+    margin = 1.0
+    minimum_weight_share = 0.0
+    streams_through_functions = True
+
+    def __init__(self, index: int, capacity_bytes: int, reserved_bytes: int = 0) -> None:
+        if capacity_bytes <= 0:
+            raise ValueError(f"a simulated device needs memory, not {capacity_bytes} bytes")
+        super().__init__(torch.device("cpu", index), reserved_bytes)
+        self._capacity_bytes = capacity_bytes
+        self._lock = threading.Lock()
+        self._used_bytes = 0
+        self._peak_bytes = 0
+        self._streamed_bytes = 0
+        self._released: deque[int] = deque()
+
+    def total_bytes(self) -> int:
+        """The capacity."""
+        return self._capacity_bytes
+
+    def used_bytes(self) -> int:
+        """Bytes of the weights that live on the device now."""
+        with self._lock:
+            return self._used_bytes_locked()
+
+    def peak_bytes(self) -> int:
+        """The most that was in use at once."""
+        with self._lock:
+            return self._peak_bytes
+
+    def streamed_bytes(self) -> int:
+        """Bytes of host-resident weights that layers fetched for single calls, in all."""
+        with self._lock:
+            return self._streamed_bytes
+
+    def free_bytes(self) -> int:
+        """Capacity that no weight occupies."""
+        return self._capacity_bytes - self.used_bytes()
+
+    def reusable_bytes(self) -> int:
+        """None: freed memory goes back at once."""
+        return 0
+
+    def allocator_total_bytes(self) -> int:
+        """What is in use."""
+        return self.used_bytes()
+
+    def activation_bytes(self) -> int:
+        """The host's free memory: activations lie there."""
+        return psutil.virtual_memory().available
+
+    def working_bytes(self, requested_bytes: float = 0) -> float:
+        """Only what was reserved explicitly."""
+        return self.reserved_bytes
+
+    def receive(self, tensor: Tensor, non_blocking: bool = False) -> Tensor:
+        """A copy in the device's memory. Raises ``torch.OutOfMemoryError`` beyond the capacity."""
+        size = tensor.nbytes
+        if size == 0:
+            return tensor.clone()
+        with self._lock:
+            used = self._used_bytes_locked()
+            if used + size > self._capacity_bytes:
+                raise torch.OutOfMemoryError(f"simulated device {self.torch_device}: {size} bytes do not fit, {used} of "
+                                             f"{self._capacity_bytes} are in use; free a model or raise --simulated-vram-mb")
+            self._used_bytes += size
+            self._peak_bytes = max(self._peak_bytes, self._used_bytes)
+        try:
+            memory = mmap.mmap(-1, size)
+        except OSError:
+            self._released.append(size)
+            raise
+        weakref.finalize(memory, self._released.append, size).atexit = False
+        if size >= HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        own = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel()).view(tensor.shape)
+        return own.copy_(tensor)
+
+    def stream_buffer_bytes(self, layer_bytes: int) -> int:
+        """None: what a call fetches lies with the activations."""
+        return 0
+
+    def stream(self, tensor: Tensor) -> Tensor:
+        """Count *tensor*, a per-call copy of a weight that stays on the host, and return it."""
+        with self._lock:
+            self._streamed_bytes += tensor.nbytes
+        return tensor
+
+    def keeps_host_copy(self) -> bool:
+        """Always: the host memory is the machine's own."""
+        return True
+
+    def display_name(self) -> str:
+        """Device and capacity."""
+        return f"{self.torch_device} simulated {self._capacity_bytes // MIB} MB"
+
+    def _used_bytes_locked(self) -> int:
+        while self._released:
+            self._used_bytes -= self._released.popleft()
+        return self._used_bytes

@@ -1,0 +1,16 @@
+"""The ways LoRA files write weight changes down."""
+
+from comfy.weight_adapter.base import WeightAdapterBase
+from comfy.weight_adapter.glora import GLoRAAdapter
+from comfy.weight_adapter.loha import LoHaAdapter
+from comfy.weight_adapter.lokr import LoKrAdapter
+from comfy.weight_adapter.lora import LoRAAdapter
+from comfy.weight_adapter.oft import BOFTAdapter, OFTAdapter
+
+__all__ = [
+    "BOFTAdapter", "GLoRAAdapter", "LoHaAdapter", "LoKrAdapter", "LoRAAdapter", "OFTAdapter", "WeightAdapterBase", "adapter_maps",
+    "adapters",
+]
+
+adapters: list[type[WeightAdapterBase]] = [LoRAAdapter, LoHaAdapter, LoKrAdapter, GLoRAAdapter, OFTAdapter, BOFTAdapter]
+adapter_maps: dict[str, type[WeightAdapterBase]] = {"LoRA": LoRAAdapter, "LoHa": LoHaAdapter, "LoKr": LoKrAdapter, "OFT": OFTAdapter}
