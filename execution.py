@@ -7,6 +7,7 @@ pack that replaces ``execute``, ``get_input_data``, ``get_output_data`` or ``_as
 import importlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,7 +23,7 @@ from comfy_execution.executor_hop import travel
 from comfy_execution.executor_node import NodePass, PromptState
 from comfy_execution.executor_results import merge_ui, merge_values, printable, read_return
 from comfy_execution.executor_run import PromptRun
-from comfy_execution.executor_threads import ExecutionThreads
+from comfy_execution.executor_threads import CLOSE_TIMEOUT_S, ExecutionThreads
 from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
 from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.inference_scope import inference_scope
@@ -204,6 +205,8 @@ class PromptExecutor:
         self.cache_type = cache_type
         self.cache_args = dict(cache_args or {})
         self.threads = threads or ExecutionThreads()
+        self._idle = threading.Event()
+        self._idle.set()
         self.reset()
 
     def reset(self) -> None:
@@ -214,7 +217,13 @@ class PromptExecutor:
         self.success = True
 
     def close(self) -> None:
-        """End the threads. They start again with the next prompt."""
+        """Interrupt the prompt that runs, if any, and end the threads. They start again with the next prompt.
+
+        Not for the execution loop's own thread; waits up to ``CLOSE_TIMEOUT_S`` for a node that does not stop.
+        """
+        if not self._idle.is_set():
+            _nodes().interrupt_processing()
+            self._idle.wait(CLOSE_TIMEOUT_S)
         self.threads.close()
 
     def add_message(self, event: str, data: dict, broadcast: bool) -> None:
@@ -259,6 +268,7 @@ class PromptExecutor:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
         self._begin(prompt_id, extra_data)
+        self._idle.clear()
         run = PromptRun(_engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self)
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
@@ -267,6 +277,7 @@ class PromptExecutor:
             self.success = False
             self.handle_execution_error(prompt_id, prompt, [], set(), {"node_id": next(iter(execute_outputs), "")}, error)
         finally:
+            self._idle.set()
             self.history_result = {
                 "outputs": {node_id: record["output"] for node_id, record in run.ui_outputs.items()},
                 "meta": {node_id: record["meta"] for node_id, record in run.ui_outputs.items()},

@@ -8,6 +8,7 @@ makes it run on the loop again, and a stretch of sync nodes costs one trip. Only
 import asyncio
 import contextlib
 import contextvars
+import functools
 import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
@@ -45,10 +46,11 @@ async def call_on_worker(worker: NodeWorker, function: Callable[[], Any]) -> Any
     """The result of ``function()``, called on *worker*: at once if this is its thread, else by a trip there and back."""
     if worker.is_current():
         return function()
-    return await _submit(worker, function)
+    return await _start(worker, function)
 
 
-async def _submit(worker: NodeWorker, function: Callable[[], Any]) -> Any:
+def _start(worker: NodeWorker, function: Callable[[], Any]) -> "asyncio.Future[Any]":
+    """Have *worker* call ``function()``; a future of the running loop for its outcome."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
 
@@ -76,7 +78,7 @@ async def _submit(worker: NodeWorker, function: Callable[[], Any]) -> Any:
             deliver(outcome.set_result, result)
 
     worker.submit(job)
-    return await outcome
+    return outcome
 
 
 def _step(coroutine: Coroutine[Any, Any, Any], error: BaseException | None, value: Any) -> tuple[bool, Any]:
@@ -88,8 +90,26 @@ def _step(coroutine: Coroutine[Any, Any, Any], error: BaseException | None, valu
 
 
 @types.coroutine
+def _outlast(trip: "asyncio.Future[Any]") -> Generator[Any, Any, asyncio.CancelledError | None]:
+    """Wait until *trip* is done, even when cancelled meanwhile: what the worker does can't be taken back. The cancellation, if any."""
+    cancelled = None
+    while not trip.done():
+        try:
+            yield from asyncio.shield(trip).__await__()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:
+            # The trip's own error; whoever asks for its result gets it.
+            break
+    return cancelled
+
+
+@types.coroutine
 def travel(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Await *coroutine* from the event loop, letting it move between loop and worker; returns its result."""
+    """Await *coroutine* from the event loop, letting it move between loop and worker; returns its result.
+
+    A cancellation reaches it when it is back on the loop.
+    """
     error: BaseException | None = None
     value: Any = None
     while True:
@@ -97,10 +117,16 @@ def travel(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         error = value = None
         while not finished and isinstance(outcome, _ToWorker):
             context = contextvars.copy_context()
-            finished, outcome = yield from _submit(outcome.worker, lambda: context.run(_step, coroutine, None, None)).__await__()  # noqa: B023
+            trip = _start(outcome.worker, functools.partial(context.run, _step, coroutine, None, None))
+            error = yield from _outlast(trip)
+            finished, outcome = trip.result()
+            if error is not None:
+                break
+        if finished and error is not None:
+            raise error
         if finished:
             return outcome
-        if outcome is _TO_LOOP:
+        if outcome is _TO_LOOP or error is not None:
             continue
         try:
             value = yield outcome

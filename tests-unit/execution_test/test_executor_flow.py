@@ -10,6 +10,7 @@ from executor_harness import Log, benches, chain, make_node, meeting, node
 
 import execution
 from comfy.interruption import interrupt_flag
+from comfy_execution.cache_provider import register_cache_provider, unregister_cache_provider
 from comfy_execution.utils import get_executing_context
 
 
@@ -290,3 +291,83 @@ def test_progress_of_a_wide_graph_fits_the_budget(bench):
     assert total_bytes < 2_000_000 and len(made.executed()) == 1001
     assert len(made.data("progress_state")[-1]["nodes"]) == 1001
     assert all(entry["state"] == "finished" for entry in made.data("progress_state")[-1]["nodes"].values())
+
+
+# --- what surrounds a prompt ---
+
+
+class Provider:
+    """Notes prompts; finds nothing."""
+
+    def __init__(self, fails=False):
+        self.seen, self.fails = [], fails
+
+    def on_prompt_start(self, prompt_id):
+        self.seen.append(("start", prompt_id))
+        if self.fails:
+            raise RuntimeError("provider down")
+
+    def on_prompt_end(self, prompt_id):
+        self.seen.append(("end", prompt_id))
+
+    def should_cache(self, context, value=None):
+        return False
+
+
+@pytest.fixture
+def provider():
+    made = []
+
+    def make(**arguments):
+        made.append(Provider(**arguments))
+        register_cache_provider(made[-1])
+        return made[-1]
+
+    yield make
+    for one in made:
+        unregister_cache_provider(one)
+
+
+def test_cache_providers_hear_of_every_prompt_and_cannot_fail_it(bench, log, provider, caplog):
+    first, second = provider(fails=True), provider()
+    made = bench(Fails=make_node(lambda self: 1 / 0))
+    made.run(chain(2))
+    made.run({"1": node("Fails"), "2": node("Sink", value=("1", 0))})
+    assert first.seen == second.seen == [(event, f"prompt-{index}") for index in (1, 2) for event in ("start", "end")]
+    assert log == [1] and "Provider failed at the start" in caplog.text
+
+
+def test_with_a_cache_provider_sync_nodes_still_run_on_the_worker(bench, provider):
+    provider()
+    seen = []
+    made = bench(Where=make_node(lambda self: (seen.append(threading.current_thread().name),)))
+    made.run({"1": node("Where"), "2": node("Sink", value=("1", 0))})
+    assert made.executor.success and seen == ["node-worker"]
+
+
+def test_closing_interrupts_what_runs(bench):
+    entered = threading.Event()
+
+    def go(self):
+        entered.set()
+        while True:
+            execution.before_call()
+
+    made = bench(Endless=make_node(go))
+    prompt = {"1": node("Endless"), "2": node("Sink", value=("1", 0))}
+    runner = threading.Thread(target=made.executor.threads.loop.run, args=(made.executor.execute_async(prompt, "p", {}, ["2"]),))
+    runner.start()
+    assert entered.wait(5)
+    made.executor.close()
+    runner.join(5)
+    assert not runner.is_alive()
+
+
+async def test_prompts_are_validated_against_the_node_table_of_the_moment(bench):
+    made = bench()
+    good, error, outputs, problems = await execution.validate_prompt("p", chain(2), None)
+    assert (good, error, outputs, problems) == (True, None, ["end"], {})
+    made.classes.clear()
+    execution._nodes().NODE_CLASS_MAPPINGS.pop("Sink")
+    good, error, _, _ = await execution.validate_prompt("p", chain(2), None)
+    assert not good and error["type"] == "missing_node_type"

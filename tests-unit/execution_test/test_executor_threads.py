@@ -97,6 +97,38 @@ def test_the_loop_is_free_while_the_coroutine_is_on_the_worker(threads):
     assert threads.loop.run(main())
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_cancellation_waits_until_the_worker_is_done(threads, comes_back):
+    entered, leave, seen = threading.Event(), threading.Event(), []
+
+    async def journey():
+        try:
+            await to_worker(threads.worker)
+            entered.set()
+            leave.wait(10)
+            if comes_back:
+                await to_loop(threads.worker)
+        finally:
+            seen.append(name())
+
+    async def main():
+        task = asyncio.create_task(_travelling(journey()))
+        await asyncio.to_thread(entered.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    threads.loop.run(main())
+    assert seen == ["execution-loop" if comes_back else "node-worker"]
+
+
+async def _travelling(coroutine):
+    return await travel(coroutine)
+
+
 def test_calls_on_the_worker_from_the_loop(threads):
     class Stop(BaseException):
         pass
