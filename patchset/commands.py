@@ -1,0 +1,140 @@
+"""What the tool does to a checkout: check, apply, revert. Each returns lines to print or raises ``PatchsetError``."""
+
+from patchset import record
+from patchset.checkout import NEWEST_TESTED, Checkout
+from patchset.outcomes import PatchsetError
+from patchset.plan import FileChange, Plan, make_plan, require_sound, write_all
+from patchset.record import Applied
+from patchset.series.definition import Series
+
+
+def check(checkout: Checkout, chosen: list[Series]) -> tuple[list[str], bool]:
+    """One line per anchor, and whether every series could be applied."""
+    lines = [f"ComfyUI {checkout.version_text} in {checkout.root}"]
+    if checkout.version[:2] > NEWEST_TESTED:
+        lines.append(f"newer than what was tested (0.{NEWEST_TESTED[1]}); the anchors decide")
+    sound = True
+    for series in chosen:
+        plan = make_plan(series, checkout)
+        sound = sound and not plan.failures
+        lines += [f"{series.name}: {_summary(plan)}", *(f"  {outcome}" for outcome in plan.outcomes)]
+    return lines, sound
+
+
+def _summary(plan: Plan) -> str:
+    if plan.failures:
+        return "does not fit"
+    return "already applied" if plan.is_noop else "can be applied"
+
+
+def plans_in_order(checkout: Checkout, chosen: list[Series], with_tests: bool = True) -> list[Plan]:
+    """A plan per series, each on top of those before it; raises ``AnchorError`` if one does not fit."""
+    plans: list[Plan] = []
+    current: dict[str, bytes] = {}
+    for series in chosen:
+        plan = make_plan(series, checkout, with_tests, current)
+        require_sound(plan)
+        current |= {change.path: change.after for change in plan.changes if change.after is not None}
+        plans.append(plan)
+    return plans
+
+
+def apply(checkout: Checkout, chosen: list[Series], branch: str | None = None, commit: bool = False) -> list[str]:
+    """Write every series, all or nothing; with *commit*, one commit each (on a new *branch* if named)."""
+    plans = [plan for plan in plans_in_order(checkout, chosen) if not plan.is_noop]
+    names = ", ".join(series.name for series in chosen)
+    if not plans:
+        return [f"{names}: already applied; nothing to do"]
+    _require_clean(checkout, plans, commit or branch is not None)
+    before = checkout.git("symbolic-ref", "--short", "HEAD", check=False) if checkout.is_git else None
+    if branch is not None:
+        checkout.git("switch", "-q", "-c", branch)
+    start = checkout.git("rev-parse", "HEAD") if checkout.is_git else ""
+    done: list[Applied] = []
+    try:
+        for plan in plans:
+            done.append(_apply_one(checkout, plan, commit, branch, before))
+    except PatchsetError:
+        _roll_back(checkout, plans, done, start, branch, before)
+        raise
+    return [f"{one.series}: applied to {len(one.changes)} files" + (f", commit {one.commit[:12]}" if one.commit else "") for one in done]
+
+
+def _apply_one(checkout: Checkout, plan: Plan, commit: bool, branch: str | None, before: str | None) -> Applied:
+    real = tuple(change for change in plan.changes if not change.changes_nothing)
+    write_all(checkout.root, real)
+    applied = Applied(plan.series.name, real, _commit(checkout, plan, real) if commit else None, branch, before)
+    record.save(checkout, applied)
+    return applied
+
+
+def _roll_back(checkout: Checkout, plans: list[Plan], done: list[Applied], start: str, branch: str | None, before: str | None) -> None:
+    """Put back the files, the branch and the index as they were before ``apply``."""
+    original: dict[str, bytes | None] = {}
+    for plan in plans:
+        for change in plan.changes:
+            original.setdefault(change.path, change.before)
+    write_all(checkout.root, [FileChange(path, checkout.read(path), content) for path, content in original.items()])
+    for applied in done:
+        record.forget(checkout, applied.series)
+    if start:
+        checkout.git("reset", "-q", "--soft", start)
+        checkout.git("reset", "-q", "--", *original)
+    if branch is not None and before:
+        checkout.git("switch", "-q", before)
+        checkout.git("branch", "-q", "-D", branch)
+
+
+def _require_clean(checkout: Checkout, plans: list[Plan], needs_git: bool) -> None:
+    if not checkout.is_git:
+        if needs_git:
+            raise PatchsetError(f"{checkout.root} is no git checkout; leave out --branch and --commit, or clone ComfyUI with git")
+        return
+    changed = set(checkout.changed_files())
+    touched = changed if needs_git else changed & {change.path for plan in plans for change in plan.changes}
+    if touched:
+        raise PatchsetError(f"these files have uncommitted changes: {', '.join(sorted(touched))}. Commit or stash them first.")
+
+
+def _commit(checkout: Checkout, plan: Plan, changes: tuple[FileChange, ...]) -> str:
+    paths = [change.path for change in changes]
+    checkout.git("add", "--", *paths)
+    checkout.git("commit", "-q", "-m", plan.series.subject, "-m", plan.series.message.strip(), "--", *paths)
+    return checkout.git("rev-parse", "HEAD")
+
+
+def revert(checkout: Checkout, chosen: list[Series]) -> list[str]:
+    """Undo what ``apply`` did, newest first: the files become what they were, byte for byte.
+
+    A series that was committed on a branch of its own is left by switching back to the branch before (the new branch stays); one
+    committed elsewhere is undone by a commit.
+    """
+    lines = []
+    for series in reversed(chosen):
+        applied = record.load(checkout, series.name)
+        if applied is None:
+            lines.append(f"{series.name}: not applied by this tool; nothing to undo")
+            continue
+        lines.append(_undo(checkout, series, applied))
+    return lines
+
+
+def _undo(checkout: Checkout, series: Series, applied: Applied) -> str:
+    if all(checkout.read(change.path) == change.before for change in applied.changes):
+        record.forget(checkout, series.name)
+        return f"{series.name}: not in the checked-out files; nothing to undo"
+    altered = [change.path for change in applied.changes if checkout.read(change.path) != change.after]
+    if altered:
+        raise PatchsetError(f"{series.name}: changed since it was applied: {', '.join(altered)}. Undo those changes first, "
+                            "so that nothing of yours is lost.")
+    if applied.branch and applied.branch_before and checkout.git("rev-parse", "HEAD") == applied.commit:
+        checkout.git("switch", "-q", applied.branch_before)
+        record.forget(checkout, series.name)
+        return f"{series.name}: back on {applied.branch_before}; the branch {applied.branch} is kept"
+    write_all(checkout.root, [FileChange(change.path, change.after, change.before) for change in applied.changes])
+    if applied.commit:
+        paths = [change.path for change in applied.changes]
+        checkout.git("add", "-A", "--", *paths)
+        checkout.git("commit", "-q", "-m", f'Revert "{series.subject}"', "--", *paths)
+    record.forget(checkout, series.name)
+    return f"{series.name}: undone in {len(applied.changes)} files"

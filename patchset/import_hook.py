@@ -1,0 +1,67 @@
+"""Runs in the started process, with the standard library only: imports some modules from an overlay folder instead of the checkout.
+
+Usage: import_hook.py OVERLAY [flags of main.py …]
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+
+class OverlayFinder(importlib.abc.MetaPathFinder):
+    """Finds the named *modules* (dotted name → path below the checkout) in *overlay*, reporting the checkout's path as their file."""
+
+    def __init__(self, overlay: str, root: str, modules: dict[str, str]) -> None:
+        self._overlay = overlay
+        self._root = root
+        self._modules = modules
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        """The spec of an overlaid module; None leaves every other module to the ordinary finders."""
+        below = self._modules.get(name)
+        if below is None:
+            return None
+        shown = os.path.join(self._root, *below.split("/"))
+        loader = OverlayLoader(name, shown, os.path.join(self._overlay, *below.split("/")))
+        return importlib.util.spec_from_file_location(name, shown, loader=loader)
+
+
+class OverlayLoader(importlib.machinery.SourceFileLoader):
+    """Compiles an overlay file under the checkout's path, and leaves no byte code behind."""
+
+    def __init__(self, name: str, shown: str, real: str) -> None:
+        super().__init__(name, shown)
+        self._real = real
+
+    def get_data(self, path: str) -> bytes:
+        """The overlay's source where the module's own source is asked for."""
+        if path == self.path:
+            path = self._real
+        return super().get_data(path)
+
+    def get_code(self, fullname: str) -> object:
+        """Always compiled from the overlay: cached byte code belongs to the untouched file."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def main() -> None:
+    """Install the finder and run the checkout's ``main.py`` as the main program."""
+    overlay = sys.argv[1]
+    with open(os.path.join(overlay, "overlay.json"), encoding="utf-8") as file:
+        document = json.load(file)
+    root = document["root"]
+    sys.meta_path.insert(0, OverlayFinder(overlay, root, document["modules"]))
+    sys.path[0] = root
+    sys.argv = [os.path.join(root, "main.py"), *sys.argv[2:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""``run``: start an untouched checkout with a series applied in memory, by an import hook in the started process.
+
+The transformed sources are worked out here and handed over in a temporary folder, so the checkout's own Python needs nothing installed.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from patchset.checkout import Checkout
+from patchset.plan import Plan
+
+HOOK = pathlib.Path(__file__).with_name("import_hook.py")
+
+
+def run(checkout: Checkout, plans: list[Plan], flags: list[str], python: str | None = None) -> int:
+    """Start ``main.py`` of *checkout* under *python* with *plans* in effect; returns its exit status. Writes nothing to the checkout."""
+    with tempfile.TemporaryDirectory(prefix="keepwarm-patchset-") as folder:
+        overlay = pathlib.Path(folder)
+        modules: dict[str, str] = {}
+        for plan in plans:
+            for change in plan.changes:
+                if change.path.endswith(".py") and change.after is not None:
+                    copy = overlay / change.path
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    copy.write_bytes(change.after)
+                    modules[change.path[:-3].replace("/", ".").removesuffix(".__init__")] = change.path
+        (overlay / "overlay.json").write_text(json.dumps({"root": str(checkout.root), "modules": modules}), encoding="utf-8")
+        command = [python or sys.executable, str(HOOK), folder, *flags]
+        try:
+            return subprocess.run(command, cwd=checkout.root, check=False).returncode
+        except KeyboardInterrupt:
+            return 130

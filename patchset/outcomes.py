@@ -1,0 +1,48 @@
+"""What a transform found at its anchor."""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class Verdict(enum.Enum):
+    """How one transform ended."""
+
+    APPLIED = "applied"
+    ALREADY_THERE = "already there"
+    NOT_NEEDED = "not needed in this version"
+    MISSING = "anchor missing"
+    AMBIGUOUS = "anchor ambiguous"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the series can not be applied because of it."""
+        return self in (Verdict.MISSING, Verdict.AMBIGUOUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One transform's verdict: *file* and *anchor* (a function, class or statement), and what was *expected* there."""
+
+    verdict: Verdict
+    file: str
+    anchor: str
+    expected: str
+
+    def __str__(self) -> str:
+        text = f"{self.verdict.value}: {self.file}: {self.anchor}"
+        return f"{text} (expected {self.expected})" if self.verdict.is_failure else text
+
+
+class PatchsetError(Exception):
+    """Nothing was changed; the message says why and what to do."""
+
+
+class AnchorError(PatchsetError):
+    """Some anchors of a series are missing or ambiguous."""
+
+    def __init__(self, series: str, failures: Iterable[Outcome]) -> None:
+        self.failures = tuple(failures)
+        lines = "\n".join(f"  {failure}" for failure in self.failures)
+        super().__init__(f"{series} does not fit this checkout; nothing was changed:\n{lines}\n"
+                         "If these places were edited by hand, undo that first; otherwise this version is not supported yet.")

@@ -1,0 +1,180 @@
+"""The edits a series is made of. Each transform changes one place of one file and says what it found there.
+
+Every transform recognises its own result, so applying twice changes nothing, and never guesses: an anchor that is missing or occurs
+twice is reported, and the file stays as it was.
+"""
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import libcst as cst
+
+from patchset import anchors
+from patchset.outcomes import Outcome, Verdict
+
+Result = tuple[cst.Module, Outcome]
+
+
+class Transform(abc.ABC):
+    """One edit. *path* is relative to the checkout; *anchor* names the place for the reader."""
+
+    path: str
+    anchor: str
+    expected: str
+
+    @abc.abstractmethod
+    def apply(self, module: cst.Module) -> Result:
+        """The changed file and the outcome; the same module object when nothing is changed."""
+
+    def _outcome(self, verdict: Verdict) -> Outcome:
+        return Outcome(verdict, self.path, self.anchor, self.expected)
+
+    def _unchanged(self, module: cst.Module, verdict: Verdict) -> Result:
+        return module, self._outcome(verdict)
+
+
+def _verdict_for(count: int) -> Verdict:
+    return Verdict.MISSING if count == 0 else Verdict.AMBIGUOUS
+
+
+@dataclass(frozen=True)
+class AddImport(Transform):
+    """Add ``from module import name`` on a line of its own after the anchor import ``from after_module import after_name``."""
+
+    path: str
+    module: str
+    name: str
+    after_module: str
+    after_name: str
+
+    @property
+    def anchor(self) -> str:  # type: ignore[override]
+        """The import that the new line follows."""
+        return f"from {self.after_module} import {self.after_name}"
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """That import, once, at the top level."""
+        return "that import once, at the top level of the file"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Insert the line, unless the name is imported already."""
+        if any(anchors.is_import_of(line, self.module, self.name) for line in module.body):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        places = [i for i, line in enumerate(module.body) if anchors.is_import_of(line, self.after_module, self.after_name)]
+        if len(places) != 1:
+            return self._unchanged(module, _verdict_for(len(places)))
+        line = cst.parse_statement(f"from {self.module} import {self.name}\n", config=module.config_for_parsing)
+        body = [*module.body[: places[0] + 1], line, *module.body[places[0] + 1 :]]
+        return module.with_changes(body=body), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
+class Decorate(Transform):
+    """Put ``@decorator`` on the function *anchor*, nearest to its ``def``."""
+
+    path: str
+    anchor: str
+    decorator: str
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """The function, once."""
+        return "one function of that name"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Add the decorator, unless the function carries it already."""
+        found = anchors.find(module, self.anchor)
+        if len(found) != 1 or not isinstance(found[0], cst.FunctionDef):
+            return self._unchanged(module, _verdict_for(len(found)) if len(found) != 1 else Verdict.MISSING)
+        function = found[0]
+        if any(anchors.source_of(line.decorator) == self.decorator for line in function.decorators):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        line = cst.Decorator(decorator=cst.parse_expression(self.decorator))
+        changed = function.with_changes(decorators=[*function.decorators, line])
+        return cast(cst.Module, module.deep_replace(function, changed)), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
+class InsertAfter(Transform):
+    """Insert *lines* after the only statement of function *anchor*'s body that reads like *statement*."""
+
+    path: str
+    anchor: str
+    statement: str
+    lines: str
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """The function once, and the statement once in its body."""
+        return f"the statement {self.statement!r} once in its body"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Insert the lines, unless they stand in the body already."""
+        found = anchors.find(module, self.anchor)
+        if len(found) != 1:
+            return self._unchanged(module, _verdict_for(len(found)))
+        function = found[0]
+        body = list(function.body.body)
+        new = _parse(self.lines, module)
+        if all(any(anchors.shape(anchors.source_of(line))(have) for have in body) for line in new):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        places = [i for i, line in enumerate(body) if anchors.shape(self.statement)(line)]
+        if len(places) != 1:
+            return self._unchanged(module, _verdict_for(len(places)))
+        changed = function.with_deep_changes(function.body, body=[*body[: places[0] + 1], *new, *body[places[0] + 1 :]])
+        return cast(cst.Module, module.deep_replace(function, changed)), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
+class ReplaceBody(Transform):
+    """Give the function *anchor* the body *lines*, provided its present body is recognised by *recognise*."""
+
+    path: str
+    anchor: str
+    lines: str
+    recognise: Callable[[cst.FunctionDef], bool]
+    expected: str
+
+    def apply(self, module: cst.Module) -> Result:
+        """Replace the body, unless it reads like that already."""
+        found = anchors.find(module, self.anchor)
+        if len(found) != 1 or not isinstance(found[0], cst.FunctionDef):
+            return self._unchanged(module, _verdict_for(len(found)) if len(found) != 1 else Verdict.MISSING)
+        function = found[0]
+        new = _parse(self.lines, module)
+        have = list(function.body.body)
+        if len(have) == len(new) and all(anchors.shape(anchors.source_of(line))(old) for line, old in zip(new, have)):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        if not self.recognise(function):
+            return self._unchanged(module, Verdict.MISSING)
+        changed = function.with_deep_changes(function.body, body=new)
+        return cast(cst.Module, module.deep_replace(function, changed)), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
+class RemoveDefinition(Transform):
+    """Delete the function *anchor* with the comment above it, once nothing in the file refers to it by ``.name(``."""
+
+    path: str
+    anchor: str
+    recognise: Callable[[cst.FunctionDef], bool]
+    expected: str
+
+    def apply(self, module: cst.Module) -> Result:
+        """Remove the definition; a file without it is already as wanted."""
+        found = anchors.find(module, self.anchor)
+        if not found:
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        if len(found) > 1:
+            return self._unchanged(module, Verdict.AMBIGUOUS)
+        if not isinstance(found[0], cst.FunctionDef) or not self.recognise(found[0]):
+            return self._unchanged(module, Verdict.MISSING)
+        return cast(cst.Module, module.deep_remove(found[0])), self._outcome(Verdict.APPLIED)
+
+
+def _parse(lines: str, module: cst.Module) -> Sequence[cst.BaseStatement]:
+    """*lines* as statements; indentation and line ends become the file's when the file is written."""
+    return cast(Sequence[cst.BaseStatement], cst.parse_module(lines, config=module.config_for_parsing).body)
