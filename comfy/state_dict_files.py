@@ -48,9 +48,10 @@ def read_safetensors(path: str, device: str = "cpu") -> tuple[dict[str, Tensor],
 
 def _safetensors_problem(path: str, message: str) -> str:
     size = f"{os.path.getsize(path):,} bytes"
-    if "HeaderTooLarge" in message or "InvalidHeader" in message or "HeaderTooSmall" in message:
+    said = message.lower().replace(" ", "")  # releases write the same reason as "HeaderTooLarge" and as "header too large"
+    if "headertoo" in said or "invalidheader" in said:
         return f"{path} ({size}) is not a safetensors file, although its name says so ({message}). Check what it is or download it again."
-    if "IncompleteBuffer" in message:
+    if "incomplete" in said:
         return f"{path} ({size}) is incomplete: its header promises more data ({message}). Copy or download it again."
     return f"{path} ({size}) could not be read as safetensors: {message}"
 

@@ -1,0 +1,35 @@
+"""The node that gives a colour picked on the page."""
+
+import re
+from typing import Any
+
+from comfy_extras.node_inputs import socket
+
+_HEX_COLOUR = re.compile(r"#([0-9a-fA-F]{6})([0-9a-fA-F]{2})?")
+
+
+class ColorToRGBInt:
+    """A colour as a number, as text and with its opacity."""
+
+    RETURN_TYPES, RETURN_NAMES = ("INT", "COLOR", "FLOAT"), ("rgb_int", "hex", "alpha")
+    FUNCTION = "execute"
+    CATEGORY = "utilities"
+    DESCRIPTION = "Gives a colour as a number (0xRRGGBB), as #RRGGBB and its opacity."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"color": socket("COLOR", default="#ffffff", socketless=True)}}
+
+    @classmethod
+    def execute(cls, color):
+        """The parts of ``#RRGGBB`` or ``#RRGGBBAA``. Raises ``ValueError`` for anything else."""
+        parts = _HEX_COLOUR.fullmatch(color)
+        if parts is None:
+            raise ValueError(f"{color!r} is no colour; write #RRGGBB or #RRGGBBAA")
+        rgb, alpha = parts.groups()
+        return int(rgb, 16), f"#{rgb}", int(alpha, 16) / 255.0 if alpha else 1.0
+
+
+NODE_CLASS_MAPPINGS = {"ColorToRGBInt": ColorToRGBInt}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"ColorToRGBInt": "Color Picker"}

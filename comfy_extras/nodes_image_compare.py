@@ -1,0 +1,39 @@
+"""The node that shows two images over each other with a slider."""
+
+from typing import Any
+
+from comfy_extras.core_image_files import PreviewImage
+from comfy_extras.node_inputs import socket
+
+_PREFIX = "comfy.compare"
+
+
+class ImageCompare(PreviewImage):
+    """Shows two images for comparison; has no results."""
+
+    RETURN_TYPES, RETURN_NAMES = (), ()
+    FUNCTION = "compare"
+    CATEGORY, ESSENTIALS_CATEGORY = "image", "Image Tools"
+    EXPERIMENTAL = True
+    DESCRIPTION = "Shows two images over each other with a slider."
+    SEARCH_ALIASES: list[str] = []
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"compare_view": socket("IMAGECOMPARE", socketless=True)},
+                "optional": {"image_a": socket("IMAGE"), "image_b": socket("IMAGE")},
+                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+    def compare(self, compare_view=None, image_a=None, image_b=None, prompt=None, extra_pnginfo=None):
+        """Write both batches as temporary files for the page."""
+        return {"ui": {f"{side}_images": self._shown(images, side) for side, images in (("a", image_a), ("b", image_b))}}
+
+    def _shown(self, images: Any, side: str) -> list[dict[str, str]]:
+        if images is None or len(images) == 0:
+            return []
+        return self.save_images(images, f"{_PREFIX}.{side}")["ui"]["images"]
+
+
+NODE_CLASS_MAPPINGS = {"ImageCompare": ImageCompare}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"ImageCompare": "Compare Images"}

@@ -1,0 +1,28 @@
+"""The node that gives a seed to several others."""
+
+from typing import Any
+
+from comfy_extras.node_inputs import socket
+
+
+class SeedNode:
+    """A seed, which the page can change after each run."""
+
+    RETURN_TYPES, RETURN_NAMES = ("INT",), ("seed",)
+    FUNCTION = "execute"
+    CATEGORY = "utilities"
+    SEARCH_ALIASES = ["seed", "random"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"seed": socket("INT", min=0, max=2**63 - 1, control_after_generate="fixed")}}
+
+    @classmethod
+    def execute(cls, seed):
+        """*seed* as it is."""
+        return (seed,)
+
+
+NODE_CLASS_MAPPINGS = {"SeedNode": SeedNode}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"SeedNode": "Seed"}
