@@ -155,19 +155,52 @@ class ReplaceBody(Transform):
 
 
 @dataclass(frozen=True)
-class RemoveDefinition(Transform):
-    """Delete the function *anchor* with the comment above it, once nothing in the file refers to it by ``.name(``."""
+class AddMethod(Transform):
+    """Add the method in *text* to the class *anchor*, after its method *after*."""
 
     path: str
     anchor: str
+    after: str
+    text: str
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """The class once, and the method once in it."""
+        return f"the class, with one method {self.after}"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Insert the method, unless one of its name is there."""
+        found = anchors.find(module, self.anchor)
+        if len(found) != 1:
+            return self._unchanged(module, _verdict_for(len(found)))
+        method = cast(cst.FunctionDef, _parse(self.text.strip() + "\n", module)[0])
+        body = list(found[0].body.body)
+        if anchors.definitions(body, method.name.value):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        places = [i for i, node in enumerate(body) if isinstance(node, cst.FunctionDef) and node.name.value == self.after]
+        if len(places) != 1:
+            return self._unchanged(module, _verdict_for(len(places)))
+        method = method.with_changes(leading_lines=[cst.EmptyLine(indent=False)])
+        changed = found[0].with_deep_changes(found[0].body, body=[*body[: places[0] + 1], method, *body[places[0] + 1 :]])
+        return cast(cst.Module, module.deep_replace(found[0], changed)), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
+class RemoveDefinition(Transform):
+    """Delete the function *anchor* with the comment above it. A file that lacks it counts as done only if it has *successor*, the
+    definition that the same series adds; else the function was renamed or removed by someone else."""
+
+    path: str
+    anchor: str
+    successor: str
     recognise: Callable[[cst.FunctionDef], bool]
     expected: str
 
     def apply(self, module: cst.Module) -> Result:
-        """Remove the definition; a file without it is already as wanted."""
+        """Remove the definition, unless its successor stands there already."""
         found = anchors.find(module, self.anchor)
         if not found:
-            return self._unchanged(module, Verdict.ALREADY_THERE)
+            return self._unchanged(module, Verdict.ALREADY_THERE if anchors.find(module, self.successor) else Verdict.MISSING)
         if len(found) > 1:
             return self._unchanged(module, Verdict.AMBIGUOUS)
         if not isinstance(found[0], cst.FunctionDef) or not self.recognise(found[0]):

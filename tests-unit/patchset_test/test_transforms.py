@@ -4,7 +4,7 @@ import libcst as cst
 import pytest
 
 from patchset.outcomes import Verdict
-from patchset.transforms import AddImport, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, Transform
+from patchset.transforms import AddImport, AddMethod, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, Transform
 
 
 def changed(transform: Transform, text: str) -> tuple[str, Verdict]:
@@ -44,7 +44,10 @@ def walk(item):
     (InsertAfter("f.py", "Box.__init__", "self.a = a", "self.b = make(a)"), "", "        self.a = a\n        self.b = make(a)\n"),
     (ReplaceBody("f.py", "Box.get", "return await self.new(key)\n", always, "x"), "self.find( key )",
      "    # about get\n    async def get(self, key):\n        return await self.new(key)\n"),
-    (RemoveDefinition("f.py", "Box.find", always, "x"), "def find", "    async def get(self, key):\n        return  self.find( key )\n\n\ndef walk"),
+    (AddMethod("f.py", "Box", "get", "def size(self):\n    return 1"), "",
+     "        return  self.find( key )\n\n    def size(self):\n        return 1\n\n    def find(self, key):\n"),
+    (RemoveDefinition("f.py", "Box.find", "Box.get", always, "x"), "def find",
+     "    async def get(self, key):\n        return  self.find( key )\n\n\ndef walk"),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Transform) else "")
 def test_transform_changes_its_place_only_and_only_once(transform, removed, added):
     after, verdict = changed(transform, BEFORE)
@@ -67,8 +70,11 @@ def test_transform_changes_its_place_only_and_only_once(transform, removed, adde
     (InsertAfter("f.py", "f", "a = 1", "b = 2"), "def f():\n    if x:\n        a = 1\n", Verdict.MISSING),
     (ReplaceBody("f.py", "f", "return 2\n", lambda function: False, "x"), "def f():\n    return 1\n", Verdict.MISSING),
     (ReplaceBody("f.py", "f", "return 2\n", always, "x"), "def f(): pass\ndef f(): pass\n", Verdict.AMBIGUOUS),
-    (RemoveDefinition("f.py", "f", lambda function: False, "x"), "def f():\n    return 1\n", Verdict.MISSING),
-    (RemoveDefinition("f.py", "f", always, "x"), "def f(): pass\ndef f(): pass\n", Verdict.AMBIGUOUS),
+    (AddMethod("f.py", "C", "a", "def b(self): pass"), "class C:\n    def c(self): pass\n", Verdict.MISSING),
+    (AddMethod("f.py", "C", "a", "def b(self): pass"), "class C:\n    def a(self): pass\n    def a(self): pass\n", Verdict.AMBIGUOUS),
+    (RemoveDefinition("f.py", "f", "g", lambda function: False, "x"), "def f():\n    return 1\n", Verdict.MISSING),
+    (RemoveDefinition("f.py", "f", "g", always, "x"), "def renamed(): pass\n", Verdict.MISSING),
+    (RemoveDefinition("f.py", "f", "g", always, "x"), "def f(): pass\ndef f(): pass\n", Verdict.AMBIGUOUS),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Transform) else "")
 def test_missing_and_ambiguous_anchors_change_nothing(transform, text, verdict):
     after, found = changed(transform, text)
