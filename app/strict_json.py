@@ -12,7 +12,12 @@ _LARGEST_FLOAT = 1.7976931348623157e308
 
 
 def describe_unknown(value: Any) -> Any:
-    """Stands in for an object that JSON has no form for: a single number of an array library as itself, else the type's name."""
+    """Stands in for an object that JSON has no form for: a set as a list, a number of an array library as itself, else the type's
+    name."""
+    if isinstance(value, Set):
+        return sorted(value, key=str)
+    if isinstance(value, Mapping):
+        return dict(value)
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value.item()
     return f"<{type(value).__module__}.{type(value).__qualname__}>"
