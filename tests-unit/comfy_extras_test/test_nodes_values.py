@@ -44,9 +44,8 @@ def test_everything_but_arithmetic_is_refused(expression):
 
 
 @pytest.mark.parametrize("expression", [
-    "9**9**9", "pow(10, 5000)", "(10**4000)**4000", "1 << 10**9", "values * 10**9", "[0] * 10**9", "-" * 5000 + "1", "(" * 300 + "1" + ")" * 300,
-    "+".join("1" * 5000), "9" * 20000, "1/0", "sqrt(-1)", "values[9]", "a + values", "10**4000 * 10**4000 * 10**4000 * 10**4000 * 10**4000"
-    " * 10**4000 * 10**4000 * 10**4000 * 10**4000 * 10**4000 * 10**4000"])
+    "9**9**9", "pow(10, 5000)", "(10**4000)**4000", "1 << 10**9", "values * 10**9", "[0] * 10**9", "1/0", "sqrt(-1)", "values[9]",
+    "-" * 5000 + "1", "(" * 300 + "1" + ")" * 300, "+".join("1" * 5000), "9" * 20000, "a + values", "*".join(["10**4000"] * 12)])
 def test_what_is_too_large_deep_or_undefined_ends_in_an_error(expression):
     with pytest.raises(ValueError, match=r"."):
         evaluate(expression, {"a": 2, "values": [2, 3]})
