@@ -8,12 +8,13 @@ from typing import Any
 class LazyModule(ModuleType):
     """Stands for the module *name* and imports it on the first attribute access.
 
-    After that each access costs one dictionary look-up. An ``ImportError`` surfaces at the first use, in the caller.
+    After that each access costs one dictionary look-up; attributes of our own modules are looked up anew each time, because node
+    packs replace them. An ``ImportError`` surfaces at the first use, in the caller.
     """
 
     def __getattr__(self, attribute: str) -> Any:
         value = getattr(importlib.import_module(self.__name__), attribute)
-        if not attribute.startswith("__"):
+        if not attribute.startswith("__") and not self.__name__.startswith("comfy."):
             self.__dict__[attribute] = value
         return value
 

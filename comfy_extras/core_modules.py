@@ -5,8 +5,12 @@ Each defines ``NODE_CLASS_MAPPINGS``, usually ``NODE_DISPLAY_NAME_MAPPINGS``, an
 """
 
 CORE_MODULES: tuple[str, ...] = (
+    "comfy_extras.core_conditioning",
     "comfy_extras.core_image_files",
     "comfy_extras.core_images",
     "comfy_extras.core_latent_files",
     "comfy_extras.core_latents",
+    "comfy_extras.core_loaders",
+    "comfy_extras.core_sampling",
+    "comfy_extras.core_vae",
 )

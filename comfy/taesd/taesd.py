@@ -1,0 +1,60 @@
+"""TAESD, a tiny autoencoder for previews (Ollin Boer Bohan), built from diffusers' layers and loaded from the published files."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
+
+import comfy.utils
+
+BLOCKS_PER_STAGE = {"encoder": (1, 3, 3, 3), "decoder": (3, 3, 3, 1)}
+WIDTH = 64
+
+
+def _layers(state_dict: dict[str, torch.Tensor], shift: int) -> dict[str, torch.Tensor]:
+    """The tensors of a published file, numbered layers moved down by *shift*, under diffusers' names."""
+    renamed = {}
+    for name, tensor in state_dict.items():
+        number, _, rest = name.partition(".")
+        renamed[f"layers.{int(number) - shift}.{rest}"] = tensor
+    return renamed
+
+
+class TAESD(torch.nn.Module):
+    """Decoder and encoder between latents (in the sampler's scale) and pictures in -1…1, channels first.
+
+    A part whose path is None keeps random weights. Raises ``RuntimeError`` for a file of another architecture.
+    """
+
+    latent_magnitude = 3
+    latent_shift = 0.5
+
+    def __init__(self, encoder_path: str | None = None, decoder_path: str | None = None, latent_channels: int = 4) -> None:
+        super().__init__()
+        self.taesd_encoder = EncoderTiny(3, latent_channels, BLOCKS_PER_STAGE["encoder"], (WIDTH,) * 4, "relu")
+        self.taesd_decoder = DecoderTiny(latent_channels, 3, BLOCKS_PER_STAGE["decoder"], (WIDTH,) * 4, 2, "relu", "nearest")
+        self.vae_scale = torch.nn.Parameter(torch.tensor(1.0))
+        self.vae_shift = torch.nn.Parameter(torch.tensor(0.0))
+        if encoder_path is not None:
+            self.taesd_encoder.load_state_dict(_layers(comfy.utils.load_torch_file(encoder_path, safe_load=True), 0))
+        if decoder_path is not None:  # the published decoder counts its clamp as layer 0
+            self.taesd_decoder.load_state_dict(_layers(comfy.utils.load_torch_file(decoder_path, safe_load=True), 1))
+        self.requires_grad_(False).eval()
+
+    @staticmethod
+    def scale_latents(x: torch.Tensor) -> torch.Tensor:
+        """Latents as values in 0…1."""
+        return (x / (2 * TAESD.latent_magnitude) + TAESD.latent_shift).clamp(0, 1)
+
+    @staticmethod
+    def unscale_latents(x: torch.Tensor) -> torch.Tensor:
+        """The latents of values in 0…1."""
+        return (x - TAESD.latent_shift) * 2 * TAESD.latent_magnitude
+
+    def decode(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures B×3×8H×8W for latents B×C×H×W."""
+        return self.taesd_decoder((x - self.vae_shift) * self.vae_scale)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Latents for pictures whose sides are multiples of 8."""
+        return self.taesd_encoder(x) / self.vae_scale + self.vae_shift

@@ -1,0 +1,273 @@
+"""Core nodes that make conditioning from text and change where, when and how strongly it acts.
+
+A CONDITIONING is a list of pairs: cross-attention context (batch × tokens × width) and a dict of options. Nodes return new lists.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import node_helpers
+from comfy.lazy_import import lazy_module
+from comfy_extras.node_inputs import pixels, real, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+
+logger = logging.getLogger(__name__)
+
+PIXELS_PER_CELL = 8
+TRANSFORM = "model/conditioning/transform"
+
+
+def _strength() -> tuple[str, dict[str, Any]]:
+    return real(1.0, 0.0, 10.0)
+
+
+class CLIPTextEncode:
+    """Encodes a prompt for a diffusion model."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    OUTPUT_TOOLTIPS = ("The encoded prompt, for a sampler.",)
+    FUNCTION = "encode"
+    CATEGORY = "model/conditioning"
+    DESCRIPTION = "Encodes a text prompt into conditioning that guides the diffusion model."
+    SEARCH_ALIASES = ["text", "prompt", "text prompt", "positive prompt", "negative prompt", "encode text", "text encoder",
+                      "encode prompt"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt; (word:1.2) changes a weight."}),
+            "clip": ("CLIP", {"tooltip": "The text encoder."})}}
+
+    def encode(self, clip, text):
+        """The conditioning for *text*. Raises ``RuntimeError`` when there is no text encoder."""
+        if clip is None:
+            raise RuntimeError("there is no text encoder: the checkpoint it should come from has none. "
+                               "Load one with a CLIP loader node and connect it here")
+        return (clip.encode_from_tokens_scheduled(clip.tokenize(text)),)
+
+
+class CLIPSetLastLayer:
+    """Makes a text encoder stop some layers before its end ("clip skip")."""
+
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "set_last_layer"
+    CATEGORY = "model/conditioning"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"clip": ("CLIP",), "stop_at_clip_layer": whole(-1, -24, -1, 1, advanced=True)}}
+
+    def set_last_layer(self, clip, stop_at_clip_layer):
+        """A clone whose output is that of the layer *stop_at_clip_layer*, counted from the end."""
+        clip = clip.clone()
+        clip.clip_layer(stop_at_clip_layer)
+        return (clip,)
+
+
+class ConditioningCombine:
+    """Lets two prompts act at once; the sampler averages their results."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "combine"
+    CATEGORY = TRANSFORM
+    ESSENTIALS_CATEGORY = "Image Generation"
+    SEARCH_ALIASES = ["combine", "merge conditioning", "combine prompts", "merge prompts", "mix prompts", "add prompt"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning_1": ("CONDITIONING",), "conditioning_2": ("CONDITIONING",)}}
+
+    def combine(self, conditioning_1, conditioning_2):
+        """Both lists in one."""
+        return (conditioning_1 + conditioning_2,)
+
+
+def _only_entry(conditioning: list[Any], node: str) -> Any:
+    if len(conditioning) > 1:
+        logger.warning("%s: conditioning_from has %d entries; only the first one is used", node, len(conditioning))
+    return conditioning[0]
+
+
+class ConditioningAverage:
+    """Mixes two prompts token by token."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "addWeighted"
+    CATEGORY = TRANSFORM
+    SEARCH_ALIASES = ["blend prompts", "interpolate conditioning", "mix prompts", "style fusion", "weighted blend"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning_to": ("CONDITIONING",), "conditioning_from": ("CONDITIONING",),
+                             "conditioning_to_strength": real(1.0, 0.0, 1.0)}}
+
+    def addWeighted(self, conditioning_to, conditioning_from, conditioning_to_strength):  # noqa: N802 - the name packs call
+        """*conditioning_to* times its strength plus *conditioning_from* times the rest, cut or zero-padded to the same length."""
+        context_from, options_from = _only_entry(conditioning_from, "ConditioningAverage")[:2]
+        pooled_from = options_from.get("pooled_output")
+
+        def mix(to: Tensor, other: Tensor) -> Tensor:
+            return to * conditioning_to_strength + other * (1.0 - conditioning_to_strength)
+
+        mixed = []
+        for context, options in (entry[:2] for entry in conditioning_to):
+            other = context_from[:, :context.shape[1]]
+            missing = context.shape[1] - other.shape[1]
+            if missing > 0:
+                other = torch.cat([other, torch.zeros((1, missing, context.shape[2]))], dim=1)
+            options = options.copy()
+            if pooled_from is not None:
+                options["pooled_output"] = mix(options.get("pooled_output", pooled_from), pooled_from)
+            mixed.append([mix(context, other), options])
+        return (mixed,)
+
+
+class ConditioningConcat:
+    """Appends the tokens of one prompt to another's."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "concat"
+    CATEGORY = TRANSFORM
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning_to": ("CONDITIONING",), "conditioning_from": ("CONDITIONING",)}}
+
+    def concat(self, conditioning_to, conditioning_from):
+        """Every entry of *conditioning_to* with the first of *conditioning_from* behind it."""
+        context_from = _only_entry(conditioning_from, "ConditioningConcat")[0]
+        return ([[torch.cat((entry[0], context_from), 1), entry[1].copy()] for entry in conditioning_to],)
+
+
+class ConditioningSetArea:
+    """Limits a prompt to a rectangle given in pixels."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = TRANSFORM
+    SEARCH_ALIASES = ["regional prompt", "area prompt", "spatial conditioning", "localized prompt"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning": ("CONDITIONING",), "width": pixels(64, 64, 8), "height": pixels(64, 64, 8),
+                             "x": pixels(0, step=8), "y": pixels(0, step=8), "strength": _strength()}}
+
+    def append(self, conditioning, width, height, x, y, strength):
+        """The conditioning limited to the rectangle, with *strength*."""
+        area = tuple(length // PIXELS_PER_CELL for length in (height, width, y, x))
+        return (node_helpers.conditioning_set_values(conditioning, {"area": area, "strength": strength, "set_area_to_bounds": False}),)
+
+
+class ConditioningSetAreaPercentage:
+    """Limits a prompt to a rectangle given in shares of the picture."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = TRANSFORM
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        sizes = {"width": real(1.0, 0, 1.0), "height": real(1.0, 0, 1.0), "x": real(0, 0, 1.0), "y": real(0, 0, 1.0)}
+        return {"required": {"conditioning": ("CONDITIONING",), **sizes, "strength": _strength()}}
+
+    def append(self, conditioning, width, height, x, y, strength):
+        """The conditioning limited to the rectangle, with *strength*."""
+        area = ("percentage", height, width, y, x)
+        return (node_helpers.conditioning_set_values(conditioning, {"area": area, "strength": strength, "set_area_to_bounds": False}),)
+
+
+class ConditioningSetAreaStrength:
+    """Sets how strongly a prompt counts where others act, too."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = TRANSFORM
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning": ("CONDITIONING",), "strength": _strength()}}
+
+    def append(self, conditioning, strength):
+        """The conditioning with *strength*."""
+        return (node_helpers.conditioning_set_values(conditioning, {"strength": strength}),)
+
+
+class ConditioningSetMask:
+    """Limits a prompt to a mask."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "append"
+    CATEGORY = TRANSFORM
+    SEARCH_ALIASES = ["masked prompt", "regional inpaint conditioning", "mask conditioning"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning": ("CONDITIONING",), "mask": ("MASK",), "strength": _strength(),
+                             "set_cond_area": (["default", "mask bounds"],)}}
+
+    def append(self, conditioning, mask, set_cond_area, strength):
+        """The conditioning under *mask*; with "mask bounds" the model sees only the rectangle around it."""
+        mask = mask.unsqueeze(0) if mask.ndim < 3 else mask
+        return (node_helpers.conditioning_set_values(conditioning, {"mask": mask, "set_area_to_bounds": set_cond_area != "default",
+                                                                    "mask_strength": strength}),)
+
+
+class ConditioningZeroOut:
+    """Replaces a prompt by zeros, which is not the same as an empty prompt."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "zero_out"
+    CATEGORY = TRANSFORM
+    SEARCH_ALIASES = ["null conditioning", "clear conditioning"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning": ("CONDITIONING",)}}
+
+    def zero_out(self, conditioning):
+        """Contexts and pooled vectors of zeros with everything else kept."""
+        zeroed = []
+        for context, options in (entry[:2] for entry in conditioning):
+            zeros = {key: torch.zeros_like(options[key]) for key in ("pooled_output", "conditioning_lyrics")
+                     if options.get(key) is not None}
+            zeroed.append([torch.zeros_like(context), {**options, **zeros}])
+        return (zeroed,)
+
+
+class ConditioningSetTimestepRange:
+    """Limits a prompt to a part of the sampling."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "set_range"
+    CATEGORY = TRANSFORM
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning": ("CONDITIONING",), "start": real(0.0, 0.0, 1.0, 0.001), "end": real(1.0, 0.0, 1.0, 0.001)}}
+
+    def set_range(self, conditioning, start, end):
+        """The conditioning that acts from share *start* to *end* of the sampling."""
+        return (node_helpers.conditioning_set_values(conditioning, {"start_percent": start, "end_percent": end}),)
+
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
+    CLIPTextEncode, CLIPSetLastLayer, ConditioningCombine, ConditioningAverage, ConditioningConcat, ConditioningSetArea,
+    ConditioningSetAreaPercentage, ConditioningSetAreaStrength, ConditioningSetMask, ConditioningZeroOut, ConditioningSetTimestepRange)}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "CLIPTextEncode": "CLIP Text Encode (Prompt)",
+    "CLIPSetLastLayer": "CLIP Set Last Layer",
+    "ConditioningCombine": "Conditioning (Combine)",
+    "ConditioningAverage": "Conditioning (Average)",
+    "ConditioningConcat": "Conditioning (Concat)",
+    "ConditioningSetArea": "Conditioning (Set Area)",
+    "ConditioningSetAreaPercentage": "Conditioning (Set Area with Percentage)",
+    "ConditioningSetAreaStrength": "Conditioning (Set Area Strength)",
+    "ConditioningSetMask": "Conditioning (Set Mask)",
+    "ConditioningZeroOut": "Conditioning Zero Out",
+}

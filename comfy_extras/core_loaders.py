@@ -1,0 +1,219 @@
+"""Core nodes that load checkpoints, their parts, and LoRAs from the model folders.
+
+A missing file raises ``FileNotFoundError``; a file that is no supported model raises an error that names it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.utils
+import folder_paths
+from comfy.lazy_import import lazy_module
+from comfy_extras.node_inputs import real
+
+torch = lazy_module("torch")
+sd = lazy_module("comfy.sd")
+
+LOADERS = "model/loaders"
+_DEVICE = {"device": (["default", "cpu"], {"advanced": True})}
+_LORA_ALIASES = ["lora", "load lora", "apply lora", "lora loader", "lora model"]
+_FLOAT8 = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
+_CLIP_TYPES = ["stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2", "wan",
+               "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image", "flux2", "ovis", "longcat_image", "cogvideox",
+               "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"]
+_DUAL_CLIP_TYPES = ["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "hunyuan_video_15", "kandinsky5",
+                    "kandinsky5_image", "ltxv", "newbie", "ace"]
+
+
+def _files(folder: str, **options: Any) -> tuple[Any, ...]:
+    """The input that chooses a file of a model folder."""
+    return (folder_paths.get_filename_list(folder), options) if options else (folder_paths.get_filename_list(folder),)
+
+
+class CheckpointLoaderSimple:
+    """Loads everything a checkpoint file holds."""
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    OUTPUT_TOOLTIPS = ("The diffusion model, for a sampler.", "The text encoder, for prompts.",
+                       "The autoencoder between latents and pictures.")
+    FUNCTION = "load_checkpoint"
+    CATEGORY = LOADERS
+    DESCRIPTION = "Loads the diffusion model, text encoder and autoencoder of a checkpoint."
+    SEARCH_ALIASES = ["load model", "checkpoint", "model loader", "load checkpoint", "ckpt", "model"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"ckpt_name": _files("checkpoints", tooltip="A file of the checkpoints folders.")}}
+
+    def load_checkpoint(self, ckpt_name):
+        """Model patcher, CLIP and VAE; a part the file does not hold is None."""
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        return sd.load_checkpoint_guess_config(path, output_vae=True, output_clip=True,
+                                               embedding_directory=folder_paths.get_folder_paths("embeddings"))[:3]
+
+
+class CheckpointLoader:
+    """The older form with a configuration file, which is not needed."""
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+    FUNCTION = "load_checkpoint"
+    CATEGORY = LOADERS
+    DEPRECATED = True
+    SEARCH_ALIASES = ["load model", "model loader"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"config_name": _files("configs"), "ckpt_name": _files("checkpoints")}}
+
+    def load_checkpoint(self, config_name, ckpt_name):
+        """Model patcher, CLIP and VAE."""
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        return sd.load_checkpoint(folder_paths.get_full_path("configs", config_name), path, output_vae=True, output_clip=True,
+                                  embedding_directory=folder_paths.get_folder_paths("embeddings"))
+
+
+class UNETLoader:
+    """Loads a diffusion model alone."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load_unet"
+    CATEGORY = LOADERS
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"unet_name": _files("diffusion_models"), "weight_dtype": (["default", *_FLOAT8], {"advanced": True})}}
+
+    def load_unet(self, unet_name, weight_dtype):
+        """The model patcher, its weights kept in *weight_dtype* if that is not "default"."""
+        options: dict[str, Any] = {}
+        if weight_dtype in _FLOAT8:
+            options["dtype"] = getattr(torch, _FLOAT8[weight_dtype])
+        if weight_dtype == "fp8_e4m3fn_fast":
+            options["fp8_optimizations"] = True
+        return (sd.load_diffusion_model(folder_paths.get_full_path_or_raise("diffusion_models", unet_name), model_options=options),)
+
+
+def _load_clip(names: list[str], kind: str, device: str) -> tuple[Any]:
+    options = {}
+    if device == "cpu":
+        options = dict.fromkeys(("load_device", "offload_device"), torch.device("cpu"))
+    return (sd.load_clip(ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
+                         embedding_directory=folder_paths.get_folder_paths("embeddings"), model_options=options,
+                         clip_type=getattr(sd.CLIPType, kind.upper(), sd.CLIPType.STABLE_DIFFUSION)),)
+
+
+class CLIPLoader:
+    """Loads a text encoder from one file."""
+
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "load_clip"
+    CATEGORY = LOADERS
+    DESCRIPTION = "stable_diffusion: clip-l for SD 1.x, clip-g for the SDXL refiner. Other types are listed for old workflows."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"clip_name": _files("text_encoders"), "type": (_CLIP_TYPES,)}, "optional": _DEVICE}
+
+    def load_clip(self, clip_name, type="stable_diffusion", device="default"):
+        """The text encoder."""
+        return _load_clip([clip_name], type, device)
+
+
+class DualCLIPLoader:
+    """Loads a text encoder made of two files."""
+
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "load_clip"
+    CATEGORY = LOADERS
+    DESCRIPTION = "sdxl: clip-l and clip-g, in any order. Other types are listed for old workflows."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"clip_name1": _files("text_encoders"), "clip_name2": _files("text_encoders"), "type": (_DUAL_CLIP_TYPES,)},
+                "optional": _DEVICE}
+
+    def load_clip(self, clip_name1, clip_name2, type, device="default"):
+        """The text encoder."""
+        return _load_clip([clip_name1, clip_name2], type, device)
+
+
+class VAELoader:
+    """Loads an autoencoder alone."""
+
+    RETURN_TYPES = ("VAE",)
+    FUNCTION = "load_vae"
+    CATEGORY = LOADERS
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"vae_name": _files("vae")}}
+
+    def load_vae(self, vae_name):
+        """The autoencoder. Raises ``RuntimeError`` when the file holds none."""
+        return (sd.load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)),)
+
+
+class LoraLoader:
+    """Applies a LoRA to a diffusion model and a text encoder. Keeps the last file's tensors for the next run."""
+
+    RETURN_TYPES = ("MODEL", "CLIP")
+    OUTPUT_TOOLTIPS = ("The changed diffusion model.", "The changed text encoder.")
+    FUNCTION = "load_lora"
+    CATEGORY = LOADERS
+    ESSENTIALS_CATEGORY = "Image Generation"
+    DESCRIPTION = "Changes model and text encoder by a LoRA, a small file that adds a style or subject. Several can be chained."
+    SEARCH_ALIASES = _LORA_ALIASES
+
+    def __init__(self) -> None:
+        self.loaded_lora: tuple[str, Any, Any] | None = None
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {
+            "model": ("MODEL", {"tooltip": "The diffusion model to change."}),
+            "clip": ("CLIP", {"tooltip": "The text encoder to change."}),
+            "lora_name": _files("loras", tooltip="A file of the loras folders."),
+            "strength_model": real(1.0, -100.0, 100.0, tooltip="How strongly the model is changed; may be negative."),
+            "strength_clip": real(1.0, -100.0, 100.0, tooltip="How strongly the text encoder is changed; may be negative.")}}
+
+    def load_lora(self, model, clip, lora_name, strength_model, strength_clip):
+        """Changed clones of both; with no strength, both as they are."""
+        if strength_model == 0 and strength_clip == 0:
+            return (model, clip)
+        path = folder_paths.get_full_path_or_raise("loras", lora_name)
+        if self.loaded_lora is None or self.loaded_lora[0] != path:
+            self.loaded_lora = None
+            self.loaded_lora = (path, *comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True))
+        _, lora, metadata = self.loaded_lora
+        return sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, lora_metadata=metadata)
+
+
+class LoraLoaderModelOnly(LoraLoader):
+    """Applies a LoRA to a diffusion model alone."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load_lora_model_only"
+    DESCRIPTION = "Changes a diffusion model by a LoRA, a small file that adds a style or subject. Several can be chained."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "lora_name": _files("loras"), "strength_model": real(1.0, -100.0, 100.0)}}
+
+    def load_lora_model_only(self, model, lora_name, strength_model):
+        """The changed model."""
+        return (self.load_lora(model, None, lora_name, strength_model, 0)[0],)
+
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
+    CheckpointLoaderSimple, CheckpointLoader, UNETLoader, CLIPLoader, DualCLIPLoader, VAELoader, LoraLoader, LoraLoaderModelOnly)}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "CheckpointLoaderSimple": "Load Checkpoint",
+    "CheckpointLoader": "Load Checkpoint With Config (DEPRECATED)",
+    "UNETLoader": "Load Diffusion Model",
+    "CLIPLoader": "Load CLIP",
+    "DualCLIPLoader": "Load CLIP (Dual)",
+    "VAELoader": "Load VAE",
+    "LoraLoader": "Load LoRA (Model and CLIP)",
+    "LoraLoaderModelOnly": "Load LoRA",
+}

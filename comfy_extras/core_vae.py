@@ -1,0 +1,192 @@
+"""Core nodes between pictures (B×H×W×C in 0…1) and latents: decoding and encoding, whole, in tiles and for inpainting."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import node_helpers
+from comfy.lazy_import import lazy_module
+from comfy_extras.node_inputs import whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+
+LATENT = "model/latent"
+GREY = 0.5
+PIXELS_PER_CELL = 8
+FEWEST_TILES_PER_OVERLAP = 4
+
+
+def _as_images(pictures: Tensor) -> Tensor:
+    """Pictures of a video (B×T×H×W×C) as one batch."""
+    return pictures.flatten(0, 1) if pictures.ndim == 5 else pictures
+
+
+def _tile_inputs(step: int) -> dict[str, Any]:
+    return {"tile_size": whole(512, 64, 4096, step, advanced=True), "overlap": whole(64, 0, 4096, 32, advanced=True),
+            "temporal_size": whole(64, 8, 4096, 4, tooltip="For video autoencoders: how many frames at a time.", advanced=True),
+            "temporal_overlap": whole(8, 4, 4096, 4, tooltip="For video autoencoders: how many frames overlap.", advanced=True)}
+
+
+class VAEDecode:
+    """Decodes latents to pictures."""
+
+    RETURN_TYPES = ("IMAGE",)
+    OUTPUT_TOOLTIPS = ("The pictures.",)
+    FUNCTION = "decode"
+    CATEGORY = LATENT
+    DESCRIPTION = "Turns latents into pictures."
+    SEARCH_ALIASES = ["decode", "decode latent", "latent to image", "render latent"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("LATENT", {"tooltip": "The latents to decode."}),
+                             "vae": ("VAE", {"tooltip": "The autoencoder that decodes."})}}
+
+    def decode(self, vae, samples):
+        """The pictures."""
+        return (_as_images(vae.decode(samples["samples"])),)
+
+
+class VAEDecodeTiled:
+    """Decodes latents piece by piece, for little memory."""
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "decode"
+    CATEGORY = LATENT
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"samples": ("LATENT",), "vae": ("VAE",), **_tile_inputs(32)}}
+
+    def decode(self, vae, samples, tile_size, overlap=64, temporal_size=64, temporal_overlap=8):
+        """The pictures; tile sizes are in pixels (frames) and an overlap takes at most a quarter of a tile (half of a time tile)."""
+        overlap = min(overlap, tile_size // FEWEST_TILES_PER_OVERLAP)
+        if temporal_size < temporal_overlap * 2:
+            temporal_overlap //= 2
+        frames_per_cell = vae.temporal_compression_decode()
+        tile_t = overlap_t = None
+        if frames_per_cell is not None:
+            tile_t = max(2, temporal_size // frames_per_cell)
+            overlap_t = max(1, min(tile_t // 2, temporal_overlap // frames_per_cell))
+        pixels_per_cell = vae.spacial_compression_decode()
+        tile = tile_size // pixels_per_cell
+        return (_as_images(vae.decode_tiled(samples["samples"], tile_x=tile, tile_y=tile, overlap=overlap // pixels_per_cell,
+                                            tile_t=tile_t, overlap_t=overlap_t)),)
+
+
+class VAEEncode:
+    """Encodes pictures to latents."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "encode"
+    CATEGORY = LATENT
+    SEARCH_ALIASES = ["encode", "encode image", "image to latent"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",)}}
+
+    def encode(self, vae, pixels):
+        """The latents."""
+        return ({"samples": vae.encode(pixels)},)
+
+
+class VAEEncodeTiled:
+    """Encodes pictures piece by piece, for little memory."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "encode"
+    CATEGORY = LATENT
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), **_tile_inputs(64)}}
+
+    def encode(self, vae, pixels, tile_size, overlap, temporal_size=64, temporal_overlap=8):
+        """The latents; tile sizes are in pixels and frames."""
+        return ({"samples": vae.encode_tiled(pixels, tile_x=tile_size, tile_y=tile_size, overlap=overlap, tile_t=temporal_size,
+                                             overlap_t=temporal_overlap)},)
+
+
+def _mask_like(mask: Tensor, pixels: Tensor) -> Tensor:
+    """*mask* as B×1×H×W in the size of *pixels*."""
+    return torch.nn.functional.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=pixels.shape[1:3], mode="bilinear")
+
+
+def _crop_to_grid(pixels: Tensor, mask: Tensor, cell: int) -> tuple[Tensor, Tensor]:
+    """The middle of pictures and mask whose sides *cell* divides."""
+    for axis, length in enumerate(pixels.shape[1:3]):
+        start, kept = length % cell // 2, length // cell * cell
+        pixels, mask = pixels.narrow(axis + 1, start, kept), mask.narrow(axis + 2, start, kept)
+    return pixels, mask
+
+
+def _grey_under(mask: Tensor, pixels: Tensor) -> Tensor:
+    """A copy of *pixels* whose colours are grey where *mask* (B×1×H×W) is set."""
+    kept = (1.0 - mask.round()).movedim(1, -1)
+    colours = (pixels[..., :3] - GREY) * kept + GREY
+    return torch.cat([colours, pixels[..., 3:]], dim=-1)
+
+
+class VAEEncodeForInpaint:
+    """Encodes a picture with a hole, for a sampler that fills it from nothing."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "encode"
+    CATEGORY = LATENT
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), "mask": ("MASK",), "grow_mask_by": whole(6, 0, 64, 1)}}
+
+    def encode(self, vae, pixels, mask, grow_mask_by=6):
+        """The latent of the picture greyed under *mask*, with the mask grown by *grow_mask_by* pixels as noise mask."""
+        pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), vae.spacial_compression_encode())
+        grown = mask
+        if grow_mask_by > 0:
+            kernel = torch.ones((1, 1, grow_mask_by, grow_mask_by))
+            padding = math.ceil((grow_mask_by - 1) / 2)
+            grown = torch.nn.functional.conv2d(mask.round(), kernel, padding=padding).clamp(0, 1)
+        height, width = pixels.shape[1:3]
+        return ({"samples": vae.encode(_grey_under(mask, pixels)), "noise_mask": grown[:, :, :height, :width].round()},)
+
+
+class InpaintModelConditioning:
+    """Gives a model made for inpainting the masked picture and the mask."""
+
+    RETURN_TYPES = ("CONDITIONING", "CONDITIONING", "LATENT")
+    RETURN_NAMES = ("positive", "negative", "latent")
+    FUNCTION = "encode"
+    CATEGORY = "model/conditioning"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tooltip = "Also limit the sampler to the mask. Often better; some models do not need it."
+        return {"required": {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "vae": ("VAE",), "pixels": ("IMAGE",),
+                             "mask": ("MASK",), "noise_mask": ("BOOLEAN", {"default": True, "tooltip": tooltip})}}
+
+    def encode(self, positive, negative, pixels, vae, mask, noise_mask=True):
+        """Both sides of conditioning with picture and mask, and the latent of the whole picture."""
+        original = pixels
+        pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), PIXELS_PER_CELL)
+        values = {"concat_latent_image": vae.encode(_grey_under(mask, pixels)), "concat_mask": mask}
+        latent = {"samples": vae.encode(original)}
+        if noise_mask:
+            latent["noise_mask"] = mask
+        sides = (node_helpers.conditioning_set_values(conditioning, values) for conditioning in (positive, negative))
+        return (*sides, latent)
+
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
+    VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, VAEEncodeForInpaint, InpaintModelConditioning)}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "VAEDecode": "VAE Decode",
+    "VAEDecodeTiled": "VAE Decode (Tiled)",
+    "VAEEncode": "VAE Encode",
+    "VAEEncodeTiled": "VAE Encode (Tiled)",
+    "VAEEncodeForInpaint": "VAE Encode (for Inpainting)",
+}
