@@ -29,6 +29,12 @@ def note_device(model: Any, device: torch.device) -> None:
         model.device = device
 
 
+def unsaved_buffer_bytes(module: torch.nn.Module) -> int:
+    """Bytes of the buffers that are not part of the module's saved state and so of its size, but go to the device with it."""
+    return sum(buffer.nbytes for part in module.modules() for name, buffer in part.named_buffers(recurse=False)
+               if name in part._non_persistent_buffers_set)
+
+
 class PatchedParts:
     """Patched values by parameter during one load: a weight made of several parameters is computed once for all of them."""
 
@@ -104,8 +110,10 @@ class WeightLoading(WeightPatches):
         with self.use_ejected():
             self.unpatch_hooks()
             device = self._device(device_to)
+            layers = layers_of(self.model)
             unlimited = full_load or device.is_host
-            plan = plan_layers(layers_of(self.model), None if unlimited else lowvram_model_memory, device.stream_buffer_bytes)
+            budget_bytes = lowvram_model_memory - sum(buffer.nbytes for buffer in self.model.buffers())
+            plan = plan_layers(layers, None if unlimited else budget_bytes, device.stream_buffer_bytes)
             weights = self.weights
             parts = PatchedParts(lambda key: self._patched(key, device_to, weights), weights)
             self.model.lowvram_patch_counter = 0
@@ -179,7 +187,8 @@ class WeightLoading(WeightPatches):
                 if not is_stale and model.model_loaded_weight_memory > 0 and not model.model_lowvram:
                     self.apply_hooks(self.forced_hooks, force_apply=True)
                     return 0
-                self.load(device_to, budget_bytes, force_patch_weights, full_load=budget_bytes > self.model_size())
+                fits = budget_bytes >= self.model_size() + unsaved_buffer_bytes(model)
+                self.load(device_to, budget_bytes, force_patch_weights, full_load=fits)
             except BaseException:
                 self.detach()
                 raise
