@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import aiohttp
@@ -52,6 +53,8 @@ class PromptServer:
         self.sockets = self._hub.sockets
         self.sockets_metadata = self._hub.sockets_metadata
         self._runner: web.AppRunner | None = None
+        # A thread of its own: whatever else keeps worker threads busy must not hold up messages.
+        self._encoder = ThreadPoolExecutor(1, "preview-encoder")
         self.subsystems = compose.build_subsystems(self, args)
         self._name_subsystems()
         self.prompt_queue = execution.PromptQueue(self)
@@ -171,7 +174,7 @@ class PromptServer:
         """The same with *metadata* for the clients that take it; all others get the picture alone."""
         if not self._hub.recipients(sid):
             return
-        preview = await asyncio.to_thread(preview_frames.encode_preview_image, image_data)
+        preview = await self.loop.run_in_executor(self._encoder, preview_frames.encode_preview_image, image_data)
         for recipient in self._hub.recipients(sid):
             self._hub.deliver(self._preview_frame(preview, metadata, recipient), recipient)
 
@@ -221,3 +224,4 @@ class PromptServer:
         if self.client_session is not None:
             await self.client_session.close()
             self.client_session = None
+        self._encoder.shutdown(wait=False)

@@ -23,13 +23,19 @@ def _refusal(error: web.HTTPException) -> web.Response:
 
 @web.middleware
 async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn raised refusals (404, 405, 413, …) into JSON; log what was not expected and answer 500 without details."""
+    """Turn raised refusals (404, 405, 413, …) into JSON; log what was not expected and answer 500 without details.
+
+    What a handler raises because its client has gone is left to aiohttp.
+    """
     try:
-        return await handler(request)
+        response = await handler(request)
+        if not isinstance(response, web.StreamResponse):
+            raise TypeError(f"the handler returned {type(response).__name__} instead of a response")
+        return response
     except web.HTTPException as error:
         return _refusal(error)
-    except ConnectionError:
-        raise
     except Exception:
+        if request.transport is None or request.transport.is_closing():
+            raise
         logger.exception("%s %s could not be answered", request.method, request.path)
         return web.json_response({"error": "The server could not answer this request; its log says why."}, status=500)
