@@ -48,8 +48,9 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
 
 
 def _probe_network(model, outputs, times, size, repeats) -> None:
-    import comfy.model_management
     import torch
+
+    import comfy.model_management
     comfy.model_management.load_models_gpu([model])
     base = model.model
     generator = torch.Generator().manual_seed(7)

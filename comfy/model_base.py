@@ -21,22 +21,10 @@ MIB = 1024 * 1024
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 
-class ModelType(enum.Enum):
-    """What the network predicts and over which schedule."""
-
-    EPS = 1
-    V_PREDICTION = 2
-    V_PREDICTION_EDM = 3
-    STABLE_CASCADE = 4
-    EDM = 5
-    FLOW = 6
-    V_PREDICTION_CONTINUOUS = 7
-    FLUX = 8
-    IMG_TO_IMG = 9
-    FLOW_COSMOS = 10
-    IMG_TO_IMG_FLOW = 11
-    V_PREDICTION_DDPM = 12
-    FLOW_AV = 13
+ModelType = enum.Enum("ModelType", (
+    "EPS V_PREDICTION V_PREDICTION_EDM STABLE_CASCADE EDM FLOW V_PREDICTION_CONTINUOUS FLUX IMG_TO_IMG FLOW_COSMOS "
+    "IMG_TO_IMG_FLOW V_PREDICTION_DDPM FLOW_AV").split())
+ModelType.__doc__ = "What the network predicts and over which schedule; ComfyUI's names and numbers."
 
 
 def model_sampling(model_config: Any, model_type: ModelType) -> Any:

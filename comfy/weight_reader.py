@@ -151,9 +151,10 @@ class WeightReader:
         if arena.numel() < total or arena.dtype != torch.uint8:
             raise ValueError(f"the allocator gave {arena.numel()} elements of {arena.dtype}; {total} bytes are needed")
         tensors = {}
-        for entry, offset in zip(entries, offsets):
-            kept = _kept_dtype(entry, dtype)
-            tensors[entry.key] = arena[offset:offset + entry.elements * kept.itemsize].view(kept).view(entry.shape)
+        with torch.inference_mode(False):  # the views are ordinary tensors when the block is one
+            for entry, offset in zip(entries, offsets):
+                kept = _kept_dtype(entry, dtype)
+                tensors[entry.key] = arena[offset:offset + entry.elements * kept.itemsize].view(kept).view(entry.shape)
         self.read_into({entry.key: tensors[entry.key] for entry in sorted(entries, key=lambda entry: entry.start)}, threads)
         return tensors
 

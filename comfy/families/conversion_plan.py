@@ -48,7 +48,8 @@ class ConversionPlan:
 
     def parameters(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The parameters' values as views of *tensors* (key → contiguous tensor of the planned shape)."""
-        return {name: view.of(tensors[view.key]) for name, view in self.views.items()}
+        with torch.inference_mode(False):
+            return {name: view.of(tensors[view.key]) for name, view in self.views.items()}
 
     def weight_names(self) -> WeightNames:
         """The table from file names to parameters. Transposed parameters are left out: no slice of the named tensor is them."""
@@ -106,9 +107,10 @@ def check_against(plan: ConversionPlan, module: torch.nn.Module, what: str) -> N
 def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     """Make *values* the parameters of *module*, without copying; values that the module has no parameter for are ignored."""
     owners: dict[str, Any] = dict(module.named_modules())
-    for name, _ in list(module.named_parameters()):
-        path, _, leaf = name.rpartition(".")
-        owners[path]._parameters[leaf] = torch.nn.Parameter(values[name], requires_grad=False)
+    with torch.inference_mode(False):
+        for name, _ in list(module.named_parameters()):
+            path, _, leaf = name.rpartition(".")
+            owners[path]._parameters[leaf] = torch.nn.Parameter(values[name], requires_grad=False)
 
 
 def _as_part(name: str, view: TensorView, shape: Shape) -> WeightPart | None:

@@ -34,16 +34,15 @@ def default(val: Any, d: Any) -> Any:
 def wrap_attn(func: AttentionFunction) -> AttentionFunction:
     """Let ``transformer_options["optimized_attention_override"]`` take the place of *func*.
 
-    The override is called with *func* and the call's arguments; calls it makes itself are not overridden again.
+    The override is called with *func* and the call's arguments; attention functions that it calls with those keyword arguments are
+    not overridden again.
     """
     @functools.wraps(func)
     def overridable(*args: Any, **kwargs: Any) -> torch.Tensor:
-        if kwargs.pop("_inside_attn_wrapper", False):
-            return func(*args, **kwargs)
-        override = (kwargs.get("transformer_options") or {}).get("optimized_attention_override")
-        if override is None:
-            return func(*args, **kwargs)
-        return override(functools.partial(overridable, _inside_attn_wrapper=True), *args, **kwargs)
+        inside = "_inside_attn_wrapper" in kwargs
+        kwargs["_inside_attn_wrapper"] = True
+        override = None if inside else (kwargs.get("transformer_options") or {}).get("optimized_attention_override")
+        return func(*args, **kwargs) if override is None else override(func, *args, **kwargs)
 
     return overridable
 

@@ -1,0 +1,143 @@
+"""The autoencoder: pictures in [0, 1], cropping, tiles, names, memory."""
+
+import pytest
+import safetensors.torch
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from small_models import small_checkpoint
+
+import comfy.model_management
+import comfy.sd
+from benchmarks.make_checkpoint import family
+from comfy.families.published_layout import vae_layout
+
+SIZES = family("sd15", 10).vae
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return comfy.sd.load_checkpoint_guess_config(small_checkpoint(), output_model=False, output_clip=False)[2]
+
+
+@pytest.fixture(scope="module")
+def reference(vae):
+    model = AutoencoderKL(**SIZES.diffusers_arguments()).eval()
+    model.load_state_dict(vae.first_stage_model.state_dict())
+    return model
+
+
+def latents(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(5))
+
+
+def test_decoding_is_diffusers_decoding_in_zero_to_one(vae, reference):
+    latent = latents(2, 4, 8, 6)
+    with torch.inference_mode():
+        picture = vae.decode(latent)
+        expected = (reference.decode(latent).sample.movedim(1, -1) + 1) / 2
+    assert picture.shape == (2, 64, 48, 3) and picture.min() >= 0 and picture.max() <= 1
+    torch.testing.assert_close(picture, expected.clamp(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_encoding_is_the_mean_of_diffusers_distribution(vae, reference):
+    picture = torch.rand(1, 64, 48, 3)
+    with torch.inference_mode():
+        expected = reference.encode(picture.movedim(-1, 1) * 2 - 1).latent_dist.mean
+        torch.testing.assert_close(vae.encode(picture), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_are_cropped_to_the_grid_around_their_middle(vae):
+    picture = torch.rand(1, 70, 53, 4)
+    cropped = vae.vae_encode_crop_pixels(picture)
+    assert torch.equal(cropped, picture[:, 3:67, 2:50, :3])
+    with torch.inference_mode():
+        assert vae.encode(picture).shape == (1, 4, 8, 6)
+
+
+def test_a_batch_is_cut_to_what_memory_allows(vae, monkeypatch):
+    latent = latents(3, 4, 8, 8)
+    with torch.inference_mode():
+        whole = vae.decode(latent)
+        memory = vae.memory_used_decode(latent.shape, torch.float32)
+        monkeypatch.setattr(vae.patcher, "get_free_memory", lambda device: memory * 2.5)
+        calls = []
+        original = vae.first_stage_model.decode
+        monkeypatch.setattr(vae.first_stage_model, "decode", lambda z: calls.append(len(z)) or original(z))
+        torch.testing.assert_close(vae.decode(latent), whole)
+    assert calls == [2, 1]
+
+
+def test_running_out_of_memory_falls_back_to_tiles(vae, monkeypatch, caplog):
+    latent = latents(1, 4, 8, 8)
+    original = vae.first_stage_model.decode
+    failures = iter([True])
+
+    def short_of_memory(z):
+        if next(failures, False):
+            raise comfy.model_management.OOM_EXCEPTION("no memory")
+        return original(z)
+
+    with torch.inference_mode():
+        expected = vae.decode(latent)
+        monkeypatch.setattr(vae.first_stage_model, "decode", short_of_memory)
+        torch.testing.assert_close(vae.decode(latent), expected, rtol=1e-3, atol=1e-3)
+    assert "tiles" in caplog.text
+
+
+def test_one_tile_is_the_whole_picture(vae):
+    latent, picture = latents(1, 4, 8, 8), torch.rand(1, 64, 64, 3)
+    with torch.inference_mode():
+        tiled = vae.decode_tiled(latent, tile_x=64, tile_y=64, overlap=16)
+        torch.testing.assert_close(tiled, vae.decode(latent), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(vae.encode_tiled(picture, tile_x=512, tile_y=512, overlap=64), vae.encode(picture), rtol=1e-4, atol=1e-5)
+
+
+def test_many_tiles_cover_the_picture(vae):
+    latent = latents(1, 4, 24, 20)
+    with torch.inference_mode():
+        picture = vae.decode_tiled(latent, tile_x=16, tile_y=16, overlap=4)
+        encoded = vae.encode_tiled(picture, tile_x=128, tile_y=128, overlap=32)
+        assert picture.shape == (1, 192, 160, 3) and encoded.shape == latent.shape
+        assert (picture - vae.decode(latent)).abs().mean() < 0.1
+
+
+def test_weights_go_by_their_published_names(vae):
+    saved = vae.get_sd()
+    assert {key: tuple(tensor.shape) for key, tensor in saved.items()} == vae_layout(SIZES)
+    original = safetensors.torch.load_file(small_checkpoint())
+    assert all(torch.equal(tensor, original["first_stage_model." + key]) for key, tensor in saved.items())
+
+
+def test_a_file_in_diffusers_names_is_the_same_model(vae, tmp_path):
+    earlier = {}
+    for key, tensor in vae.first_stage_model.state_dict().items():
+        for new, old in ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")):
+            key = key.replace(new, old)
+        earlier[key] = tensor.contiguous()
+    path = str(tmp_path / "vae.safetensors")
+    safetensors.torch.save_file(earlier, path)
+    other = comfy.sd.load_vae(path)
+    latent = latents(1, 4, 6, 6)
+    with torch.inference_mode():
+        assert torch.equal(other.decode(latent), vae.decode(latent))
+    assert other.get_sd().keys() == vae.get_sd().keys()
+
+
+def test_a_state_dict_is_used_without_copying(vae):
+    tensors = {key: tensor.detach().clone() for key, tensor in vae.get_sd().items()}
+    other = comfy.sd.VAE(tensors)
+    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    assert {parameter.untyped_storage().data_ptr() for parameter in other.first_stage_model.parameters()} <= storages
+
+
+def test_without_weights_there_is_no_vae_and_using_it_says_so():
+    empty = comfy.sd.VAE({})
+    assert empty.first_stage_model is None and not hasattr(empty, "patcher") and not empty.is_dynamic()
+    with pytest.raises(RuntimeError, match="no VAE"):
+        empty.decode(latents(1, 4, 8, 8))
+
+
+def test_memory_estimates_grow_with_the_area(vae):
+    assert vae.memory_used_decode((1, 4, 64, 64), torch.float32) == 4 * vae.memory_used_decode((1, 4, 32, 32), torch.float32)
+    assert vae.memory_used_encode((1, 3, 512, 512), torch.float32) == 2 * vae.memory_used_encode((1, 3, 512, 512), torch.bfloat16)
+    assert vae.model_size() == sum(parameter.nbytes for parameter in vae.first_stage_model.parameters())
