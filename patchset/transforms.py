@@ -72,6 +72,39 @@ class AddImport(Transform):
 
 
 @dataclass(frozen=True)
+class ReplaceImport(Transform):
+    """Turn the line ``from old_module import old_name``, no longer used in the file, into ``from module import name``."""
+
+    path: str
+    module: str
+    name: str
+    old_module: str
+    old_name: str
+
+    @property
+    def anchor(self) -> str:  # type: ignore[override]
+        """The import that goes."""
+        return f"from {self.old_module} import {self.old_name}"
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """That import, once, importing nothing else."""
+        return "that import once, with no other name on the line"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Replace the line, unless the new one is there and the old one gone."""
+        old = [line for line in module.body if anchors.is_import_of(line, self.old_module, self.old_name)]
+        if not old and any(anchors.is_import_of(line, self.module, self.name) for line in module.body):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        if len(old) != 1 or anchors.source_of(cast(cst.SimpleStatementLine, old[0]).body[0]) != self.anchor:
+            return self._unchanged(module, _verdict_for(len(old)) if len(old) != 1 else Verdict.MISSING)
+        line = cast(cst.SimpleStatementLine, old[0])
+        new = cst.parse_statement(f"from {self.module} import {self.name}")
+        changed = line.with_changes(body=cast(cst.SimpleStatementLine, new).body)
+        return cast(cst.Module, module.deep_replace(line, changed)), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
 class Decorate(Transform):
     """Put ``@decorator`` on the function *anchor*, nearest to its ``def``."""
 

@@ -6,7 +6,7 @@ import libcst as cst
 
 from patchset import anchors
 from patchset.series.definition import Series, Version
-from patchset.transforms import AddImport, AddMethod, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, Transform
+from patchset.transforms import AddImport, AddMethod, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, ReplaceImport, Transform
 
 CACHING, EXECUTION = "comfy_execution/caching.py", "execution.py"
 KEYS = "CacheKeySetInputSignature"
@@ -37,7 +37,7 @@ stay as they were, except that 1, 1.0 and True no longer count as the same input
 def edits(version: Version) -> list[Transform]:
     """The same places in every supported version."""
     return [
-        AddImport(CACHING, "comfy_execution.signatures", "InputSignatures", "comfy_execution.graph_utils", "is_link"),
+        ReplaceImport(CACHING, "comfy_execution.signatures", "InputSignatures", "comfy_execution.graph_utils", "is_link"),
         InsertAfter(CACHING, f"{KEYS}.__init__", "self.is_changed_cache = is_changed_cache",
                     "self.signatures = InputSignatures(self.node_at, is_changed_cache.get, self.names_its_node)\n"),
         ReplaceBody(CACHING, f"{KEYS}.get_node_signature", "return await self.signatures.get(node_id)\n",

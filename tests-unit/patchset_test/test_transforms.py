@@ -4,7 +4,7 @@ import libcst as cst
 import pytest
 
 from patchset.outcomes import Verdict
-from patchset.transforms import AddImport, AddMethod, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, Transform
+from patchset.transforms import AddImport, AddMethod, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, ReplaceImport, Transform
 
 
 def changed(transform: Transform, text: str) -> tuple[str, Verdict]:
@@ -40,6 +40,7 @@ def walk(item):
 
 @pytest.mark.parametrize(("transform", "removed", "added"), [
     (AddImport("f.py", "pkg.new", "fresh", "pkg.base", "thing"), "", "from pkg.base import thing   # kept\nfrom pkg.new import fresh\n"),
+    (ReplaceImport("f.py", "pkg.new", "fresh", "pkg.base", "thing"), "pkg.base", "import os\nfrom pkg.new import fresh   # kept\n"),
     (Decorate("f.py", "walk", "bounded"), "", "@bounded\ndef walk(item):\n"),
     (InsertAfter("f.py", "Box.__init__", "self.a = a", "self.b = make(a)"), "", "        self.a = a\n        self.b = make(a)\n"),
     (ReplaceBody("f.py", "Box.get", "return await self.new(key)\n", always, "x"), "self.find( key )",
@@ -62,6 +63,7 @@ def test_transform_changes_its_place_only_and_only_once(transform, removed, adde
 @pytest.mark.parametrize(("transform", "text", "verdict"), [
     (AddImport("f.py", "n", "x", "pkg.base", "thing"), "import os\n", Verdict.MISSING),
     (AddImport("f.py", "n", "x", "pkg.base", "thing"), "from pkg.base import thing\nfrom pkg.base import thing\n", Verdict.AMBIGUOUS),
+    (ReplaceImport("f.py", "n", "x", "pkg.base", "thing"), "from pkg.base import thing, other\n", Verdict.MISSING),
     (Decorate("f.py", "walk", "bounded"), "def stroll(): pass\n", Verdict.MISSING),
     (Decorate("f.py", "walk", "bounded"), "def walk(): pass\ndef walk(): pass\n", Verdict.AMBIGUOUS),
     (Decorate("f.py", "walk", "bounded"), "class walk: pass\n", Verdict.MISSING),
