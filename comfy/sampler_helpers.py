@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 import comfy.patcher_extension
 import comfy.utils
 from comfy.lazy_import import lazy_module
+from comfy.sampling import cond_hooks
+from comfy.sampling.cond_hooks import get_hooks_from_cond
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 model_management = lazy_module("comfy.model_management")
+
+__all__ = [
+    "cleanup_additional_models", "cleanup_models", "cond_has_hooks", "convert_cond", "estimate_memory", "get_additional_models",
+    "get_additional_models_from_model_options", "get_hooks_from_cond", "get_models_from_cond", "prepare_mask", "prepare_model_patcher",
+    "prepare_sampling",
+]
 
 Conds = Mapping[str, Sequence[dict[str, Any]]]
 
@@ -63,6 +71,11 @@ def get_additional_models(conds: Conds, dtype: Any) -> tuple[list[Any], float]:
     return models + others, sum(control.inference_memory_requirements(dtype) for control in controls)
 
 
+def get_additional_models_from_model_options(model_options: dict[str, Any] | None = None) -> list[Any]:
+    """The models that hooks registered in *model_options* need."""
+    return cond_hooks.additional_models(model_options)
+
+
 def cleanup_additional_models(models: Iterable[Any]) -> None:
     """Let every model that can clean up do so."""
     for model in models:
@@ -101,6 +114,7 @@ def prepare_sampling(model: Any, noise_shape: Sequence[int], conds: Conds, model
 def _prepare_sampling(model: Any, noise_shape: Sequence[int], conds: Conds, model_options: dict[str, Any] | None = None,
                       force_full_load: bool = False, force_offload: bool = False) -> tuple[Any, Conds, list[Any]]:
     others, extra_bytes = get_additional_models(conds, model.model_dtype())
+    others += get_additional_models_from_model_options(model_options)
     others += model.get_nested_additional_models()
     if force_offload:
         needed_bytes, least_bytes = math.inf, None
@@ -117,11 +131,16 @@ def cleanup_models(conds: Conds, models: Iterable[Any]) -> None:
     cleanup_additional_models({control: None for entries in conds.values() for control in get_models_from_cond(entries, "control")})
 
 
-def prepare_model_patcher(model: Any, conds: Conds, model_options: dict[str, Any]) -> dict[str, Any]:
-    """Add the patcher's own wrappers and callbacks to *model_options*; returns the parts that must follow the model's device."""
+def prepare_model_patcher(model: Any, conds: dict[str, Any], model_options: dict[str, Any]) -> dict[str, Any]:
+    """Add the patcher's own wrappers and callbacks to *model_options* and register the hooks of *conds*.
+
+    Returns the parts of the options that must follow the model's device.
+    """
     options = model_options.setdefault("transformer_options", {})
-    to_load = model_options.setdefault("to_load_options", {})
     for name, registered in (("wrappers", model.wrappers), ("callbacks", model.callbacks)):
         options[name] = comfy.patcher_extension.merge_nested_dicts(options.get(name, {}), registered)
-        to_load[name] = comfy.patcher_extension.merge_nested_dicts(to_load.get(name, {}), options[name])
+    cond_hooks.register_hooks(model, conds, model_options)
+    to_load = model_options.setdefault("to_load_options", {})
+    for name in ("wrappers", "callbacks"):
+        to_load[name] = comfy.patcher_extension.merge_nested_dicts(to_load.get(name, {}), options.get(name, {}))
     return to_load

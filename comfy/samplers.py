@@ -24,6 +24,7 @@ from comfy.lazy_import import lazy_module
 from comfy.patching.model_options import create_model_options_clone
 from comfy.sampling import cond_batches
 from comfy.sampling.cond_batches import can_concat_cond, cond_cat, cond_equal_size
+from comfy.sampling.cond_hooks import filter_registered_hooks_on_conds, get_total_hook_groups_in_conds, preprocess_conds_hooks
 from comfy.sampling.cond_preparation import (
     apply_empty_x_to_equal_area,
     calculate_start_end_timesteps,
@@ -51,14 +52,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 torch = lazy_module("torch")
+hooks_of_models = lazy_module("comfy.hooks")
 
 __all__ = [
     "KSAMPLER", "KSAMPLER_NAMES", "SAMPLER_NAMES", "SCHEDULER_HANDLERS", "SCHEDULER_NAMES", "CFGGuider", "KSampler", "KSamplerX0Inpaint",
     "Sampler", "SchedulerHandler", "add_area_dims", "apply_empty_x_to_equal_area", "beta_scheduler", "calc_cond_batch",
     "calc_cond_uncond_batch", "calculate_sigmas", "calculate_start_end_timesteps", "can_concat_cond", "cast_to_load_options",
     "cast_transformer_options", "cfg_function", "cond_cat", "cond_equal_size", "create_cond_with_same_area_if_none", "ddim_scheduler",
-    "encode_model_conds", "get_area_and_mult", "get_mask_aabb", "k_diffusion_sampling", "kl_optimal_scheduler", "ksampler",
-    "linear_quadratic_schedule", "normal_scheduler", "pre_run_control", "process_conds", "resolve_areas_and_cond_masks",
+    "encode_model_conds", "filter_registered_hooks_on_conds", "get_area_and_mult", "get_mask_aabb", "get_total_hook_groups_in_conds",
+    "k_diffusion_sampling", "kl_optimal_scheduler", "ksampler", "linear_quadratic_schedule", "normal_scheduler", "pre_run_control",
+    "preprocess_conds_hooks", "process_conds", "resolve_areas_and_cond_masks",
     "resolve_areas_and_cond_masks_multidim", "sample", "sampler_object", "sampling_function", "simple_scheduler", "uni_pc",
 ]
 
@@ -367,16 +370,21 @@ class CFGGuider:
             device = self.model_patcher.load_device
             denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, latent_image.shape, device).float()
         self.conds = {name: [cond.copy() for cond in conds] for name, conds in self.original_conds.items()}
-        original_options = self.model_options
+        preprocess_conds_hooks(self.conds)
+        original_options, original_hook_mode = self.model_options, self.model_patcher.hook_mode
         try:
             self.model_options = create_model_options_clone(original_options)
+            if get_total_hook_groups_in_conds(self.conds) <= 1:  # hooked weights are then made once; keeping copies has no use
+                self.model_patcher.hook_mode = hooks_of_models.EnumHookMode.MinVram
             comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
+            filter_registered_hooks_on_conds(self.conds, self.model_options)
             executor = self._wrapped(self.outer_sample, "OUTER_SAMPLE", self.model_options)
             return executor.execute(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed,
                                     latent_shapes=[latent_image.shape])
         finally:
             cast_to_load_options(self.model_options, device=self.model_patcher.offload_device)
-            self.model_options = original_options
+            self.model_options, self.model_patcher.hook_mode = original_options, original_hook_mode
+            self.model_patcher.restore_hook_patches()
             del self.conds
 
 

@@ -135,8 +135,7 @@ def _run_batch(model: Any, batch: Sequence[Placed], timestep: Tensor, model_opti
 def _transformer_options(model: Any, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor,
                          model_options: dict[str, Any]) -> dict[str, Any]:
     """A new dict of what attention patches and wrappers may want to know about this call."""
-    hooks = cuts[0].hooks
-    options = {} if hooks is None else model.current_patcher.apply_hooks(hooks=hooks)
+    options = model.current_patcher.apply_hooks(hooks=cuts[0].hooks)
     options = comfy.patcher_extension.merge_nested_dicts(options, model_options.get("transformer_options", {}), copy_dict1=False)
     if cuts[0].patches is not None:
         options["patches"] = comfy.patcher_extension.merge_nested_dicts(options.get("patches", {}), cuts[0].patches)
