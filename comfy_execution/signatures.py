@@ -2,26 +2,29 @@
 
 A signature is a Merkle hash: it covers the node's class, its own inputs and, for each link, the signature of the node it comes from
 with the output's number. Every node is hashed once from its parents' finished hashes, so all signatures of a graph cost time linear
-in its nodes and links, and no depth of graph needs recursion. (R. C. Merkle, "A Digital Signature Based on a Conventional Encryption
-Function", CRYPTO '87.)
+in its nodes and links, and no depth of graph or value needs recursion. (R. C. Merkle, "A Digital Signature Based on a Conventional
+Encryption Function", CRYPTO '87.)
 
-Two inputs fed by one node and two inputs fed by two equal nodes give the same signature: their values are equal.
+Keys that list every ancestor also say whether two inputs are fed by one node or by two equal ones; here both give the same signature,
+as the values are equal either way. All that such keys tell apart besides is told apart here, and all they hold equal is held equal.
 
 A node is *uncacheable* when something it depends on can not be compared: a value unequal to itself (NaN), an object of a type that has
-no canonical form, a link to a node that does not exist, a cycle. Its signature, and that of every node below it, is an ``Uncacheable``,
-equal to nothing else. Standard library only.
+no canonical form (a tensor that an expansion passes on), a link to a node that does not exist, a circle of links. Its signature, and
+that of every node below it, is an ``Uncacheable``, equal to nothing else. Standard library only.
 """
 
 import hashlib
 import struct
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
-
-MAX_DEPTH = 200
 
 
 class Uncacheable:
-    """A signature that is equal to none, not even to itself, with the reason for the curious."""
+    """A signature that is equal to none, not even to itself, with the reason for the curious.
+
+    As a dictionary's key it is found by identity, so within one prompt its node's result is found again.
+    """
 
     __hash__ = object.__hash__
 
@@ -46,32 +49,108 @@ Signature = str | Uncacheable
 def canonical_bytes(value: Any) -> bytes:
     """*value* as bytes that are equal exactly when type and content are, in every process and on every machine.
 
-    ``1``, ``1.0``, ``True`` and ``"1"`` differ, so do ``0.0`` and ``-0.0``, a list and a tuple. Mappings and sets do not depend on
-    their order. Raises ``NotCanonical`` for values unequal to themselves, for other types, and for nesting deeper than ``MAX_DEPTH``.
+    ``1``, ``1.0``, ``True`` and ``"1"`` differ, so do ``0.0`` and ``-0.0``, a list and a tuple, a type and its subclass. Mappings and
+    sets do not depend on their order. Containers become digests of 32 bytes; one that occurs often is walked once. Raises
+    ``NotCanonical`` for values unequal to themselves, for objects without content that could be compared, and for containers that
+    contain themselves. No encoding is the beginning of another.
     """
-    return _encode(value, 0)
+    encode = _SCALARS.get(type(value))
+    if encode is not None:
+        return encode(value)
+    finished: dict[int, tuple[Any, bytes]] = {}
+    open_containers: list[_Container] = []
+    open_ids: set[int] = set()
+    current = value
+    while True:
+        encoded = _encode_known(current, finished)
+        if encoded is None:
+            if id(current) in open_ids:
+                raise NotCanonical("the value contains itself")
+            open_containers.append(_open(current))
+            open_ids.add(id(current))
+        elif not open_containers:
+            return encoded
+        else:
+            open_containers[-1].parts.append(encoded)
+        while (following := next(open_containers[-1].remaining, _END)) is _END:
+            container = open_containers.pop()
+            open_ids.discard(id(container.value))
+            encoded = container.close()
+            finished[id(container.value)] = (container.value, encoded)
+            if not open_containers:
+                return encoded
+            open_containers[-1].parts.append(encoded)
+        current = following
 
 
-def _encode(value: Any, depth: int) -> bytes:
+_END = object()
+
+
+class _Container:
+    """A container whose parts are being encoded: one part per item, a key and an item for mappings."""
+
+    __slots__ = ("arity", "is_ordered", "parts", "remaining", "tag", "value")
+
+    def __init__(self, value: Any, tag: bytes, items: list[Any], arity: int, is_ordered: bool) -> None:
+        self.value = value
+        self.tag = tag
+        self.remaining = iter(items)
+        self.arity = arity
+        self.is_ordered = is_ordered
+        self.parts: list[bytes] = []
+
+    def close(self) -> bytes:
+        groups = [b"".join(self.parts[start : start + self.arity]) for start in range(0, len(self.parts), self.arity)]
+        digest = hashlib.sha256(self.tag)
+        for group in groups if self.is_ordered else sorted(groups):
+            digest.update(group)
+        return b"H" + digest.digest()
+
+
+def _encode_known(value: Any, finished: Mapping[int, tuple[Any, bytes]]) -> bytes | None:
+    """*value*'s bytes if it is no container, or one that is finished; else None."""
     if value is None:
         return b"N"
-    scalar = _SCALARS.get(type(value))
-    if scalar is not None:
-        return scalar(value)
-    if depth > MAX_DEPTH:
-        raise NotCanonical(f"nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        pairs = sorted(_encode(key, depth + 1) + _encode(item, depth + 1) for key, item in value.items())
-        return _tagged(b"D", b"".join(pairs))
-    if isinstance(value, set | frozenset):
-        return _tagged(b"S" if isinstance(value, set) else b"Z", b"".join(sorted(_encode(item, depth + 1) for item in value)))
-    for base, scalar in _SCALARS.items():
+    encode = _SCALARS.get(type(value))
+    if encode is not None:
+        return encode(value)
+    known = finished.get(id(value))
+    if known is not None:
+        return known[1]
+    if isinstance(value, Enum):
+        return _tagged(b"E" + _type_name(value), _text(str(value.name)))
+    for base, content in _SUBCLASSED:
         if isinstance(value, base):
-            return _tagged(b"C" + _text(f"{type(value).__module__}.{type(value).__qualname__}"), scalar(base(value)))
-    if isinstance(value, Sequence):
-        kind = b"L" if type(value) is list else b"T" if type(value) is tuple else b"Q" + _text(type(value).__qualname__)
-        return _tagged(kind, b"".join(_encode(item, depth + 1) for item in value))
-    raise NotCanonical(f"values of type {type(value).__module__}.{type(value).__qualname__} can not be compared by content")
+            if not _equals_itself(value):
+                raise NotCanonical(f"a value of type {type(value).__qualname__} is unequal to itself")
+            return _tagged(b"C" + _type_name(value), _SCALARS[base](content(value)))
+    if isinstance(value, range | bytearray):
+        return _tagged(b"R" + _type_name(value), repr(value).encode() if isinstance(value, range) else bytes(value))
+    return None
+
+
+def _open(value: Any) -> _Container:
+    """Begin *value*, which is not known yet. Its class may be foreign code, so whatever that raises means that it can not be compared."""
+    kind = type(value)
+    try:
+        if isinstance(value, Mapping):
+            items = [part for pair in value.items() for part in pair]
+            return _Container(value, b"D" if kind is dict else b"M" + _type_name(value), items, 2, False)
+        if isinstance(value, set | frozenset):
+            return _Container(value, b"S" + _type_name(value), list(value), 1, False)
+        if isinstance(value, Sequence):
+            tag = b"L" if kind is list else b"T" if kind is tuple else b"Q" + _type_name(value)
+            return _Container(value, tag, list(value), 1, True)
+    except Exception as error:
+        raise NotCanonical(f"a value of type {kind.__qualname__} can not be read: {type(error).__name__}: {error}") from error
+    raise NotCanonical(f"values of type {kind.__module__}.{kind.__qualname__} can not be compared by content")
+
+
+def _equals_itself(value: Any) -> bool:
+    try:
+        return bool(value == value)
+    except Exception:
+        return False
 
 
 def _tagged(tag: bytes, body: bytes) -> bytes:
@@ -82,8 +161,8 @@ def _text(value: str) -> bytes:
     return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
 
 
-def _integer(value: int) -> bytes:
-    return _tagged(b"i", str(value).encode() if abs(value) < 1 << 1000 else hex(value).encode())
+def _type_name(value: Any) -> bytes:
+    return _text(f"{type(value).__module__}.{type(value).__qualname__}")
 
 
 def _real(value: float) -> bytes:
@@ -94,11 +173,16 @@ def _real(value: float) -> bytes:
 
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
     bool: lambda value: b"1" if value else b"0",
-    int: _integer,
+    int: lambda value: _tagged(b"i", b"%x" % value),
     float: _real,
     str: _text,
     bytes: lambda value: _tagged(b"b", value),
+    complex: lambda value: b"c" + _real(value.real) + _real(value.imag),
 }
+# How to read the plain value of a subclass's instance without the subclass's own conversions.
+_SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__), (int, int.__int__), (float, float.__float__), (bytes, lambda value: memoryview(value).tobytes()),
+)
 
 
 def is_link(value: Any) -> bool:
@@ -127,49 +211,57 @@ class InputSignatures:
 
     async def get(self, node_id: str) -> Signature:
         """The signature of *node_id*: 64 hexadecimal digits, or an ``Uncacheable``."""
-        open_nodes: list[str] = [node_id]
+        path: list[tuple[str, Iterator[str]]] = []
         on_path: set[str] = set()
-        while open_nodes:
-            current = open_nodes[-1]
-            if current in self._known:
-                open_nodes.pop()
-                continue
-            node = self._node_at(current)
-            if node is None:
-                self._known[current] = Uncacheable(f"node {current} does not exist")
-                continue
-            waiting = [] if current in on_path else [parent for parent in _parents(node) if parent not in self._known]
-            if not waiting:
-                self._known[current] = await self._sign(current, node)
-                on_path.discard(current)
-                continue
-            on_path.add(current)
-            for parent in waiting:
-                if parent in on_path:
-                    self._known[parent] = Uncacheable(f"node {parent} depends on itself")
-            open_nodes += [parent for parent in waiting if parent not in self._known]
+        following: str | None = node_id
+        while following is not None:
+            if following in on_path:
+                self._known[following] = Uncacheable(f"node {following} depends on itself")
+            elif following not in self._known:
+                path.append((following, iter(_parents(self._node_at(following)))))
+                on_path.add(following)
+            following = await self._next_parent(path, on_path)
         return self._known[node_id]
 
-    async def _sign(self, node_id: str, node: Mapping[str, Any]) -> Signature:
-        digest = hashlib.sha256()
+    async def _next_parent(self, path: list[tuple[str, Iterator[str]]], on_path: set[str]) -> str | None:
+        """Sign the nodes at the end of *path* whose parents are all known; the first parent that is not, or None at the end."""
+        while path:
+            node_id, parents = path[-1]
+            for parent in parents:
+                if parent not in self._known:
+                    return parent
+            path.pop()
+            on_path.discard(node_id)
+            if node_id not in self._known:
+                self._known[node_id] = await self._sign(node_id)
+        return None
+
+    async def _sign(self, node_id: str) -> Signature:
+        node = self._node_at(node_id)
+        if node is None:
+            return Uncacheable(f"node {node_id} does not exist")
+        inputs = node["inputs"]
         try:
-            digest.update(canonical_bytes([node["class_type"], await self._changed(node_id)]))
-            if self._names_itself(node_id):
-                digest.update(canonical_bytes(("id", node_id)))
-            inputs = node["inputs"]
+            parts = [canonical_bytes(node["class_type"]), canonical_bytes(await self._changed(node_id)),
+                     canonical_bytes(node_id if self._names_itself(node_id) else None)]
             for name in sorted(inputs):
                 value = inputs[name]
                 if not is_link(value):
-                    digest.update(canonical_bytes((name, value)))
+                    parts += canonical_bytes(name), b"=", canonical_bytes(value)
                     continue
                 parent = self._known[value[0]]
                 if isinstance(parent, Uncacheable):
                     return Uncacheable(parent.reason)
-                digest.update(b"\0link" + canonical_bytes((name, parent, value[1])))
+                parts += canonical_bytes(name), b">", parent.encode(), canonical_bytes(_socket(value[1]))
         except NotCanonical as problem:
             return Uncacheable(f"node {node_id}: {problem}")
-        return digest.hexdigest()
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def _parents(node: Mapping[str, Any]) -> list[str]:
-    return [value[0] for value in node["inputs"].values() if is_link(value)]
+def _parents(node: Mapping[str, Any] | None) -> list[str]:
+    return [] if node is None else [value[0] for value in node["inputs"].values() if is_link(value)]
+
+
+def _socket(number: Any) -> Any:
+    """An output's number: ``1``, ``1.0`` and ``True`` mean the same output."""
+    return int(number) if isinstance(number, bool) or (isinstance(number, float) and number.is_integer()) else number
