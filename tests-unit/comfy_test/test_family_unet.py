@@ -39,7 +39,7 @@ def test_the_output_is_diffusers_output(loaded):
     arguments = SIZES[name].unet.diffusers_arguments()
     arguments |= {"addition_embed_type": None} if name == "sd15" else {}
     reference = UNet2DConditionModel(**arguments).eval()
-    reference.load_state_dict({key: tensor for key, tensor in model.diffusion_model.state_dict().items()}, strict=True)
+    reference.load_state_dict(model.diffusion_model.state_dict(), strict=True)
     latent, times, context, vector = inputs(name)
     if vector is not None:  # diffusers embeds sizes itself; hand its vector embedding over directly
         embedded = model.diffusion_model.label_emb(vector)
