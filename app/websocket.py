@@ -1,5 +1,6 @@
 """The sockets of connected clients: connecting, negotiating features, and delivering frames to one client or to all."""
 
+import asyncio
 import json
 import logging
 import uuid
@@ -16,6 +17,7 @@ from comfy_api import feature_flags
 logger = logging.getLogger(__name__)
 
 MAX_INBOUND_BYTES = 4 * 1024 * 1024
+CLOSING_TIMEOUT_S = 2.0
 
 
 def text_frame(event: str, data: Any) -> Frame:
@@ -52,7 +54,7 @@ class WebSocketHub:
 
     async def connect(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one client until it leaves. A client id that is connected already is taken over."""
-        socket = web.WebSocketResponse(max_msg_size=MAX_INBOUND_BYTES, compress=False)
+        socket = web.WebSocketResponse(timeout=CLOSING_TIMEOUT_S, max_msg_size=MAX_INBOUND_BYTES, compress=False)
         await socket.prepare(request)
         client_id = request.query.get("clientId") or uuid.uuid4().hex
         outbox = self._register(client_id, socket, request)
@@ -130,6 +132,6 @@ class WebSocketHub:
             yield outbox if outbox is not None and outbox.socket is socket else self._new_outbox(recipient, socket, lambda: None)
 
     async def close(self) -> None:
-        """Tell every client that the server goes away."""
-        for socket in list(self.sockets.values()):
-            await socket.close(code=aiohttp.WSCloseCode.GOING_AWAY, message=b"The server stops")
+        """Tell every client that the server goes away; those that do not answer are left after ``CLOSING_TIMEOUT_S``."""
+        farewells = [socket.close(code=aiohttp.WSCloseCode.GOING_AWAY, message=b"The server stops") for socket in self.sockets.values()]
+        await asyncio.gather(*farewells, return_exceptions=True)

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from app import outbox
+from app import outbox, websocket
 from app.websocket import MAX_INBOUND_BYTES
 from comfy_api import feature_flags
 from protocol import BinaryEventTypes
@@ -246,6 +246,14 @@ async def test_stopping_tells_the_clients(server, connect):
     await server.app.shutdown()
     answer = await asyncio.wait_for(socket.socket.receive(), 5)
     assert (answer.type, answer.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
+
+
+async def test_stopping_does_not_wait_for_clients_that_never_answer(server, connect, monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSING_TIMEOUT_S", 0.05)
+    for name in ("one", "two", "three"):
+        await connect(name)
+    await asyncio.wait_for(server.app.shutdown(), 5)
+    assert all(socket.closed for socket in list(server.sockets.values()))
 
 
 async def test_sending_after_the_loop_has_ended_does_nothing(server):
