@@ -123,7 +123,7 @@ def test_dry_run_prints_the_diff_and_changes_nothing(checkout, capsys):
     ("execution.py", "GraphBuilder, is_link", "GraphBuilder", "from comfy_execution.graph_utils import is_link"),
     ("execution.py", "\n\nasync def", "\n\nasync def validate_inputs(): pass\n\nasync def", "ambiguous"),
     ("comfy_execution/caching.py", "get_ordered_ancestry_internal", "walk_ancestors", "get_ordered_ancestry_internal"),
-    ("comfy_execution/caching.py", "        self.is_changed_cache = is", "        if True:\n            self.is_changed_cache = is", "__init__"),
+    ("comfy_execution/caching.py", "        self.is_changed_cache =", "        if True:\n            self.is_changed_cache =", "__init__"),
     ("comfy_execution/caching.py", "list(self.get_ordered_ancestry(dynprompt, node_id))", "hash(node_id)", "get_node_signature"),
     ("comfy_execution/caching.py", "class CacheKeySetInputSignature", "class Other", "CacheKeySetInputSignature"),
 ], ids=["renamed", "import gone", "duplicated", "renamed helper", "moved statement", "rewritten", "class gone"])

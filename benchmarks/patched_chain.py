@@ -1,0 +1,158 @@
+"""Re-running a cached chain on ComfyUI without and with the series, over HTTP, in one run.
+
+    python benchmarks/patched_chain.py --unpatched CHECKOUT --python PYTHON [--series linear-signatures]
+
+Starts servers one after the other: the checkout as it is, the checkout under ``python -m patchset run`` (untouched, changes in
+memory) and, with ``--patched``, a checkout that the series was applied to. Each runs a chain of pass-through nodes three times; the
+second and third run are all cached, the faster counts.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+
+import websocket
+
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+PACK = '''
+class PassThrough:
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    CATEGORY = "benchmark"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("INT", {"default": 0, "min": 0, "max": 2**31})}}
+
+    def run(self, value):
+        return (value,)
+
+
+class Show(PassThrough):
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    def run(self, value):
+        return {"ui": {"text": [str(value)]}}
+
+
+NODE_CLASS_MAPPINGS = {"BenchPassThrough": PassThrough, "BenchShow": Show}
+'''
+
+
+def chain(length: int) -> dict:
+    """*length* pass-through nodes in a row and an output."""
+    prompt = {"0": {"class_type": "BenchPassThrough", "inputs": {"value": length}}}
+    for index in range(1, length):
+        prompt[str(index)] = {"class_type": "BenchPassThrough", "inputs": {"value": [str(index - 1), 0]}}
+    prompt["show"] = {"class_type": "BenchShow", "inputs": {"value": [str(length - 1), 0]}}
+    return prompt
+
+
+class Server:
+    """One server process on a free loopback port, with a base directory of its own."""
+
+    def __init__(self, command: list[str], cwd: pathlib.Path, base: pathlib.Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        (base / "custom_nodes").mkdir(parents=True)
+        (base / "custom_nodes" / "bench.py").write_text(PACK)
+        for name in ("models", "input", "output", "user"):
+            (base / name).mkdir()
+        flags = ["--cpu", "--port", str(self.port), "--base-directory", str(base), "--cache-lru", "10000", "--disable-api-nodes"]
+        self.log = (base / "log").open("wb")
+        self.process = subprocess.Popen([*command, *flags], cwd=cwd, stdout=self.log, stderr=subprocess.STDOUT)
+        deadline_s = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/system_stats", timeout=5).read()
+                return
+            except OSError:
+                if time.monotonic() > deadline_s or self.process.poll() is not None:
+                    raise SystemExit(f"the server did not start:\n{(base / 'log').read_text()[-3000:]}") from None
+                time.sleep(0.1)
+
+    def run(self, prompt: dict) -> tuple[float, set[str]] | str:
+        """(seconds from sending to the last message, nodes answered from the cache), or why the prompt was refused."""
+        client = uuid.uuid4().hex
+        connection = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=300)
+        body = json.dumps({"prompt": prompt, "client_id": client}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body, {"Content-Type": "application/json"})
+        started_s = time.perf_counter()
+        try:
+            answer = json.load(urllib.request.urlopen(request, timeout=300))
+        except urllib.error.HTTPError as error:
+            return f"HTTP {error.code}"
+        cached: set[str] = set()
+        while True:
+            frame = connection.recv()
+            message = json.loads(frame) if isinstance(frame, str) else {}
+            if message.get("type") == "execution_cached":
+                cached = set(message["data"]["nodes"])
+            data = message.get("data", {})
+            if message.get("type") == "executing" and data["node"] is None and data["prompt_id"] == answer["prompt_id"]:
+                connection.close()
+                return time.perf_counter() - started_s, cached
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+
+
+def measure(name: str, command: list[str], cwd: pathlib.Path, folder: pathlib.Path, length: int,
+            long_length: int) -> tuple[float, set[str]]:
+    """Run the chain twice on one server, print the figures, return the second run's."""
+    server = Server(command, cwd, folder / name.replace(" ", "-"))
+    try:
+        first = server.run(chain(length))
+        second = server.run(chain(length))
+        third = server.run(chain(length))
+        long = server.run(chain(long_length))
+    finally:
+        server.stop()
+    if isinstance(first, str) or isinstance(second, str) or isinstance(third, str):
+        raise SystemExit(f"{name}: the chain of {length} was refused: {first}")
+    best_s = min(second[0], third[0])
+    said = long if isinstance(long, str) else f"{long[0]:.2f} s"
+    print(f"{name:28s} chain {length}: first {first[0]:7.2f} s, cached {best_s:7.3f} s; chain {long_length}: {said}", flush=True)
+    return best_s, second[1]
+
+
+def main() -> int:
+    """Measure and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unpatched", type=pathlib.Path, required=True)
+    parser.add_argument("--patched", type=pathlib.Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--series", default="linear-signatures")
+    parser.add_argument("--length", type=int, default=900)
+    parser.add_argument("--long", type=int, default=2000)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    in_memory = [sys.executable, "-m", "patchset", "run", str(given.unpatched), "--series", given.series, "--python", given.python, "--"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        plain_s, plain_hits = measure("as it is", [given.python, "main.py"], given.unpatched, folder, given.length, given.long)
+        runs = [("changes in memory", in_memory, PROJECT)]
+        if given.patched:
+            runs.append(("changes applied", [given.python, "main.py"], given.patched))
+        for label, command, cwd in runs:
+            seconds, hits = measure(label, command, cwd, folder, given.length, given.long)
+            print(f"  {plain_s / seconds:.0f} times as fast; the same nodes cached: {hits == plain_hits}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
