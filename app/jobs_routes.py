@@ -1,5 +1,6 @@
 """``/api/jobs``: one list of what waits, runs and has ended, and cancelling."""
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -31,8 +32,9 @@ class JobsRoutes:
         if limit is not None and limit <= 0:
             raise web.HTTPBadRequest(text="limit must be a positive integer")
         running, waiting = self._rows()
-        jobs, total = get_all_jobs(
-            running, waiting, self._server.prompt_queue.get_history(), status_filter=_statuses(request),
+        # On a worker thread: a full history takes too long for the event loop.
+        jobs, total = await asyncio.to_thread(
+            get_all_jobs, running, waiting, self._server.prompt_queue.get_history(), status_filter=_statuses(request),
             workflow_id=request.query.get("workflow_id"), sort_by=_choice(request, "sort_by", _SORT_FIELDS, "created_at"),
             sort_order=_choice(request, "sort_order", _SORT_ORDERS, "desc"), limit=limit, offset=offset)
         # The page refuses a list whose limit is not a number.

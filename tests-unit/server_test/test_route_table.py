@@ -30,10 +30,15 @@ async def test_routes_of_packs_are_doubled(server, aiohttp_client):
     class View(web.View):
         async def get(self):
             return web.Response(text="view")
-    server.add_routes()
+
+    @server.routes.get("/pack/plain", name="named")
+    def plain(request):
+        return web.Response(text=str(request.app.router["named"].url_for()))
+    with pytest.deprecated_call(match="Bare functions"):
+        server.add_routes()
     client = await aiohttp_client(server.app)
-    for path, text in (("/pack/hello/you", "you"), ("/api/pack/hello/you", "you"), ("/pack/view", "view"), ("/api/pack/view", "view")):
-        assert await answer_text(client, path) == (200, text)
+    for path, text in (("/pack/hello/you", "you"), ("/pack/view", "view"), ("/pack/plain", "/pack/plain")):
+        assert await answer_text(client, path) == await answer_text(client, "/api" + path) == (200, text)
 
 
 async def test_folders_of_packs_are_served_once(server, aiohttp_client, tmp_path):
