@@ -24,7 +24,8 @@ def stochastic_rounding(value: Tensor, dtype: torch.dtype, seed: int = 0) -> Ten
 def _round_to_float8(value: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """Half-precision values that *dtype* represents exactly, each next to the one in *value*."""
     exponent_bits, mantissa_bits, bias = _FORMATS[dtype]
-    value = value.half()
+    limits = torch.finfo(dtype)
+    value = value.clamp(min=limits.min, max=limits.max).half()
     magnitude = value.abs()
     exponent = torch.clamp(torch.floor(torch.log2(magnitude)) + bias, 0, 2 ** exponent_bits - 1)
     is_normal = exponent > 0
@@ -35,6 +36,5 @@ def _round_to_float8(value: Tensor, dtype: torch.dtype, generator: torch.Generat
     units = units + torch.rand(units.size(), dtype=units.dtype, device=units.device, generator=generator)
     fraction = units.floor() / 2 ** mantissa_bits
     rounded = torch.where(is_normal, 2.0 ** (exponent - bias) * (1.0 + fraction), 2.0 ** (1 - bias) * fraction)
-    limits = torch.finfo(dtype)
     signed = torch.where(magnitude == 0, torch.zeros_like(value), torch.sign(value)) * rounded
     return signed.clamp(min=limits.min, max=limits.max)

@@ -45,4 +45,4 @@ class LoKrAdapter(WeightAdapterBase):
         small, large = cast(w1), cast(w2)
         if large.ndim > 2:
             small = small.reshape(*small.shape, *[1] * (large.ndim - 2))
-        return torch.kron(small, large), scale_by(alpha, rank)
+        return torch.kron(small, large.contiguous()), scale_by(alpha, rank)
