@@ -143,7 +143,7 @@ class PromptRun:
     async def _wait_until_ready(self, state: PromptState) -> Failure | None:
         """While async calls are all there is, wait for one to end; an interrupt ends the waiting."""
         self._site.release_finished()
-        while state.pending_async_nodes and not state.execution_list.get_ready_nodes():
+        while state.pending_async_nodes and not state.execution_list.has_ready_nodes():
             await to_loop(self._site.worker)
             await self._site.wait_finished(INTERRUPT_POLL_S)
             self._site.release_finished()

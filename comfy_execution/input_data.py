@@ -80,15 +80,18 @@ def get_input_data(
     execution_list: ResultSource | None = None,
     dynprompt: DynamicPrompt | None = None,
     extra_data: Mapping | None = None,
+    *,
+    declared: Mapping[str, Any] | None = None,
 ) -> tuple[InputData, dict[str, bool], dict[str, Any]]:
     """Collect a node's inputs: ``(lists by input name, names whose link has no result, hidden data for V3 classes)``.
 
     Each input is a list (a constant is a list of one). A link without a result counts as ``(None,)``; without *execution_list*
     that is every link. Undeclared constants are dropped unless the class accepts all inputs; undeclared links are delivered.
+    *declared* is what the class declares for these inputs, where the caller knows it already.
     """
     is_schema = is_schema_class(class_def)
     accepts_all = is_schema and bool(getattr(class_def, "ACCEPT_ALL_INPUTS", False))
-    declared = declared_inputs(class_def, inputs)
+    declared = declared_inputs(class_def, inputs) if declared is None else declared
     collected: InputData = {}
     missing: dict[str, bool] = {}
     for name, value in inputs.items():

@@ -28,8 +28,9 @@ class CurrentNodeContext:
         self.context = ExecutionContext(prompt_id, node_id, list_index)
         self._token: contextvars.Token[ExecutionContext | None] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "CurrentNodeContext":
         self._token = _current.set(self.context)
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._token is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.input_data import get_input_data
-from comfy_execution.input_validation import Problem
+from comfy_execution.input_validation import Problem, problem
+from comfy_execution.utils import CurrentNodeContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,11 @@ class ValidatorArguments:
 
     names: frozenset[str] = frozenset()
     takes_any: bool = False
-    exists: bool = False
+
+    @property
+    def is_called(self) -> bool:
+        """Whether there is a validator that could judge anything."""
+        return self.takes_any or bool(self.names)
 
     def takes(self, name: str) -> bool:
         """Whether the validator names that argument."""
@@ -29,23 +34,25 @@ def validator_arguments(class_def: Any) -> ValidatorArguments:
     if function is None:
         return ValidatorArguments()
     spec = inspect.getfullargspec(function)
-    return ValidatorArguments(frozenset([*spec.args, *spec.kwonlyargs]), spec.varkw is not None, True)
+    return ValidatorArguments(frozenset([*spec.args, *spec.kwonlyargs]), spec.varkw is not None)
 
 
-async def call_validator(class_def: Any, node_id: str, inputs: dict[str, Any], linked_types: Mapping[str, Any]) -> list[Problem]:
-    """The errors that the class's validator reports, one per argument it was given; links arrive as None. Raises what it raises."""
-    arguments = validator_arguments(class_def)
-    if not arguments.exists or not (arguments.names or arguments.takes_any):
-        return []
-    collected, _, extra = get_input_data(inputs, class_def, node_id)
+async def call_validator(class_def: Any, arguments: ValidatorArguments, prompt_id: str, node_id: str, inputs: dict[str, Any],
+                         declared: Mapping[str, Any], linked_types: Mapping[str, Any]) -> list[Problem]:
+    """The errors that the class's validator reports, one per argument it was given; links arrive as None. Raises what it raises.
+
+    *declared*: what the class declares for these *inputs*. *linked_types*: received type by linked input, for ``input_types``.
+    """
+    collected, _, extra = get_input_data(inputs, class_def, node_id, declared=declared)
     given = {name: values for name, values in collected.items() if arguments.takes(name) or arguments.takes_any}
-    answer = await _call(class_def, given, dict(linked_types) if arguments.takes("input_types") else None, extra)
+    with CurrentNodeContext(prompt_id, node_id):
+        answer = await _call(class_def, given, dict(linked_types) if arguments.takes("input_types") else None, extra)
     if answer is True or isinstance(answer, ExecutionBlocker):
         return []
-    reason = "" if answer is False else f" - {answer}"
+    reason = "" if answer is False else str(answer)
     names = list(given) or (["input_types"] if arguments.takes("input_types") else [""])
-    return [{"type": "custom_validation_failed", "message": "Custom validation failed for node", "details": f"{name}{reason}".strip(" -"),
-             "extra_info": {"input_name": name}} for name in names]
+    return [problem("custom_validation_failed", "Custom validation failed for node", " - ".join(filter(None, (name, reason))),
+                    {"input_name": name}) for name in names]
 
 
 async def _call(class_def: Any, given: Mapping[str, Any], input_types: dict[str, Any] | None, extra: Mapping[str, Any]) -> Any:
