@@ -27,7 +27,7 @@ from app.prompt_routes import PromptRoutes
 from app.queue_routes import QueueRoutes
 from app.subgraph_manager import SubgraphManager
 from app.system_stats import SystemRoutes
-from app.template_assets import embedded_docs_folder, find_template_assets
+from app.template_assets import embedded_docs_folder, template_assets
 from app.upload import UploadRoutes
 from app.user_manager import UserManager
 from app.view import ViewRoutes
@@ -108,7 +108,7 @@ def add_late_routes(server: Any, app: web.Application, routes: web.RouteTableDef
     register(app, doubled(routes))
     register(app, routes)
     ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS).add_static(app)
-    FrontendRoutes(server.web_root, find_template_assets(), embedded_docs_folder()).add_static(app)
+    FrontendRoutes(server.web_root, template_assets(), embedded_docs_folder()).add_static(app)
 
 
 def doubled(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:

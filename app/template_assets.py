@@ -5,6 +5,13 @@ import importlib.util
 import logging
 import os
 
+OWN_TEMPLATES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "own_templates")
+
+
+def template_assets() -> dict[str, str]:
+    """``{file name: absolute path}`` of the installed workflow templates or, without the package, of this server's own few."""
+    return find_template_assets() or _files_below(OWN_TEMPLATES)
+
 
 def find_template_assets() -> dict[str, str] | None:
     """``{file name: absolute path}`` of the installed workflow templates; None when the package is not installed.

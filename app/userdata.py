@@ -15,6 +15,9 @@ from app.path_guard import UnsafePath, check_relative_name
 from app.userdata_listing import file_info, list_entries, list_files
 from utils.path_safety import is_dangerous_content_type
 
+# The one style sheet that the page loads from a user's folder.
+USER_STYLES = "user.css"
+
 
 class UserDataRoutes:
     """``/userdata`` and ``/v2/userdata``. Disk work runs on the loop's default executor."""
@@ -75,8 +78,9 @@ class UserDataRoutes:
             return web.Response(status=404)
         name = os.path.basename(path)
         content_type = guessed_type(name)
+        neutral = is_dangerous_content_type(content_type) and request.match_info["file"] != USER_STYLES
         return web.FileResponse(path, headers={
-            "Content-Type": OCTET_STREAM if is_dangerous_content_type(content_type) else content_type,
+            "Content-Type": OCTET_STREAM if neutral else content_type,
             "Content-Disposition": disposition(name, "attachment"), "X-Content-Type-Options": "nosniff"})
 
     async def _post(self, request: web.Request) -> web.Response:

@@ -26,13 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--commit", action="store_true", help="one commit per series, by your git identity")
         if name == "run":
             command.add_argument("--python", help="the Python that runs ComfyUI (default: this one)")
-            command.add_argument("flags", nargs="*", help="flags for ComfyUI, after --")
+            command.usage = "%(prog)s [-h] [--series NAME] [--python PYTHON] CHECKOUT [-- FLAGS OF COMFYUI ...]"
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what was asked, 1 when it refused, with the reason on standard error."""
-    given = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    given, flags = build_parser().parse_args(words[:end]), words[end + 1 :]
     chosen: list[Series] = [SERIES[name] for name in given.series or SERIES]
     try:
         checkout = open_checkout(given.checkout)
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(commands.revert(checkout, chosen)))
             return 0
         if given.command == "run":
-            return live.run(checkout, commands.plans_in_order(checkout, chosen, with_tests=False), given.flags, given.python)
+            return live.run(checkout, commands.plans_in_order(checkout, chosen, with_tests=False), flags, given.python)
         if given.dry_run:
             for plan in commands.plans_in_order(checkout, chosen):
                 print("".join(change.diff() for change in plan.changes), end="")

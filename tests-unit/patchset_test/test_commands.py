@@ -215,8 +215,9 @@ def test_a_commit_that_fails_leaves_nothing_behind(checkout, capsys):
 
 def test_run_starts_the_untouched_checkout_with_the_changes_in_memory(checkout):
     before = state(checkout)
-    done = subprocess.run([sys.executable, "-m", "patchset", "run", str(checkout), "--", "--port", "1"], capture_output=True, text=True,
-                          cwd=pathlib.Path(__file__).parents[2], check=False)
+    command = [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures", "--python", sys.executable]
+    project = pathlib.Path(__file__).parents[2]
+    done = subprocess.run([*command, "--", "--port", "1"], capture_output=True, text=True, cwd=project, check=False)
     assert done.stdout.strip() == "argv ['--port', '1'] True", done.stderr
     assert state(checkout) == before
 
