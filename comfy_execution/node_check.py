@@ -62,9 +62,11 @@ class NodeChecker:
 
     async def ask_validator(self, node_id: str, check: NodeCheck) -> None:
         """Add what the class's own validator finds to *check*."""
+        if check.is_faulty:
+            return
         class_def = self.class_of(node_id)
         arguments = self._arguments[class_def]
-        if check.is_faulty or not arguments.is_called:
+        if not arguments.is_called:
             return
         inputs = self._prompt[node_id]["inputs"]
         try:
