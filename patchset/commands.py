@@ -17,11 +17,12 @@ def check(checkout: Checkout, chosen: list[Series]) -> tuple[list[str], bool]:
     for series in chosen:
         plan = make_plan(series, checkout)
         sound = sound and not plan.failures
-        lines += [f"{series.name}: {_summary(plan)}", *(f"  {outcome}" for outcome in plan.outcomes)]
+        lines += [f"{series.name}: {summary(plan)}", *(f"  {outcome}" for outcome in plan.outcomes)]
     return lines, sound
 
 
-def _summary(plan: Plan) -> str:
+def summary(plan: Plan) -> str:
+    """Whether the series fits the checkout, in a few words."""
     if plan.failures:
         return "does not fit"
     return "already applied" if plan.is_noop else "can be applied"

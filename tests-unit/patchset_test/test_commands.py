@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from patchset import compatibility
 from patchset import plan as plan_module
 from patchset.__main__ import main
 from patchset.checkout import open_checkout
@@ -239,3 +240,11 @@ def test_opening_reads_the_version(checkout):
     assert open_checkout(checkout).version == (0, 30, 0)
     with pytest.raises(PatchsetError):
         open_checkout(checkout / "comfy_execution")
+
+
+def test_the_compatibility_table_has_a_row_per_checkout(checkout, capsys):
+    assert compatibility.main([str(checkout)]) == 0
+    assert "| 0.30.0 | can be applied |" in capsys.readouterr().out
+    main(["apply", str(checkout)])
+    assert "| 0.30.0 | already applied |" in compatibility.table([str(checkout)])
+    assert compatibility.main([str(checkout / "comfy_execution")]) == 1
