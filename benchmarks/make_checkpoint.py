@@ -34,6 +34,7 @@ _XL = UNetConfig(4, 4, 320, (1, 2, 4), (2, 2, 2), (0, 0, 2, 2, 10, 10), (0, 0, 0
 UNETS = {
     "sd15": UNetConfig(4, 4, 320, (1, 2, 4, 4), (2,) * 4, (1,) * 6 + (0, 0), (1,) * 9 + (0,) * 3, 1, 768, False, None, 8, -1),
     "sdxl": _XL,
+    "sdxl-light": dataclasses.replace(_XL, depths=(0, 0, 1, 1, 2, 2), output_depths=(0, 0, 0, 1, 1, 1, 2, 2, 2), middle_depth=2),
     "sdxl-refiner": UNetConfig(4, 4, 384, (1, 2, 4, 4), (2,) * 4, (0, 0, 4, 4, 4, 4, 0, 0), (0,) * 3 + (4,) * 6 + (0,) * 3, 4, 1280,
                                True, 2560, -1, 64),
 }

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,9 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
         started = time.perf_counter()
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
         times["load"] = [time.perf_counter() - started]
+        modules = (model.model, clip.cond_stage_model, vae.first_stage_model)
+        figures = {"peak GB after the load": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20,
+                   "weights kept, GB": sum(tensor.nbytes for module in modules for tensor in module.parameters()) / 2 ** 30}
         for name, text in PROMPTS.items():
             outputs[f"text {name}"], outputs[f"pooled {name}"] = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
         clip.clip_layer(-2)
@@ -44,7 +48,8 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
         _probe_network(model, outputs, times, size, repeats)
         _probe_autoencoder(vae, outputs, times, size, repeats)
     save_file({name: tensor.float().contiguous().clone() for name, tensor in outputs.items()}, out + ".safetensors")
-    pathlib.Path(out + ".json").write_text(json.dumps({name: statistics.median(seconds) for name, seconds in times.items()}))
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    pathlib.Path(out + ".json").write_text(json.dumps({"seconds": medians, "figures": figures}))
 
 
 def _probe_network(model, outputs, times, size, repeats) -> None:
@@ -187,9 +192,11 @@ def report(folder: str) -> None:
             continue
         largest = float(reference[name].abs().max()) or 1.0
         print(f"{name:32} {float((reference[name] - own[name]).abs().max()) / largest:.1e}   std {float(reference[name].std()):.3f}")
-    times = [json.loads(pathlib.Path(f"{folder}/{side}.json").read_text()) for side in ("reference", "own")]
-    for name in times[0]:
-        print(f"{name:32} upstream {times[0][name]:.3f} s, here {times[1][name]:.3f} s, ratio {times[0][name] / times[1][name]:.2f}")
+    theirs, ours = (json.loads(pathlib.Path(f"{folder}/{side}.json").read_text()) for side in ("reference", "own"))
+    for name, seconds in theirs["seconds"].items():
+        print(f"{name:32} upstream {seconds:.3f} s, here {ours['seconds'][name]:.3f} s, ratio {seconds / ours['seconds'][name]:.2f}")
+    for name, value in theirs["figures"].items():
+        print(f"{name:32} upstream {value:.2f}, here {ours['figures'][name]:.2f}")
 
 
 if __name__ == "__main__":

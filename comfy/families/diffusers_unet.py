@@ -50,7 +50,7 @@ def as_published_unet(source: WeightSource) -> WeightSource:
     if not all(mark in shapes for mark in _MARKS):
         return source
     settings = family_settings(source.metadata, source.name).get("unet", {})
-    config = _read_config(shapes, settings)
+    config = read_diffusers_config(shapes, settings)
     layout = unet_layout(config)
     names = _names(plan_unet(layout, config.num_res_blocks[0], config.adm_in_channels is not None))
     for key, name in names.items():
@@ -64,7 +64,8 @@ def _names(plan: ConversionPlan) -> dict[str, str]:
     return {view.key: name for name, view in plan.views.items()}
 
 
-def _read_config(shapes: Mapping[str, Shape], settings: Mapping[str, int]) -> UNetConfig:
+def read_diffusers_config(shapes: Mapping[str, Shape], settings: Mapping[str, int]) -> UNetConfig:
+    """The sizes of a UNet in diffusers' names; *settings* may give its heads. Raises ``KeyError`` for other tensors."""
     levels = count_blocks(shapes, "down_blocks.{}.")
     blocks = count_blocks(shapes, "down_blocks.0.resnets.{}.")
     depths = [count_blocks(shapes, f"down_blocks.{level}.attentions.0.transformer_blocks.{{}}.") for level in range(levels)]
