@@ -44,7 +44,9 @@ def model_lora_keys_unet(model: Any, key_map: dict[Any, Any] | None = None) -> d
 def _diffusers_names(model: Any, weights: ModelWeights, keys: Iterable[str]) -> dict[str, str]:
     """diffusers' name of each weight that has one of its own: from the modules that run, else from the family's layout."""
     config = getattr(getattr(model, "model_config", None), "unet_config", None)
-    names = {name: DIFFUSION_PREFIX + key for name, key in (unet_to_diffusers(config) if config else {}).items()}
+    known = set(keys)
+    names = {name: DIFFUSION_PREFIX + key for name, key in (unet_to_diffusers(config) if config else {}).items()
+             if DIFFUSION_PREFIX + key in known}
     for key in keys:
         if weights.is_whole(key):
             path = weights.paths(key)[0]

@@ -43,7 +43,7 @@ def layers_of(model: torch.nn.Module) -> list[Layer]:
     """Every module of *model* with parameters of its own. A parameter that several share weighs once."""
     layers, weighed = [], set()
     for name, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+        own = {attribute: parameter for attribute, parameter in module._parameters.items() if parameter is not None}
         if own:
             size_bytes = sum(parameter.nbytes for parameter in own.values() if id(parameter) not in weighed)
             weighed |= {id(parameter) for parameter in own.values()}

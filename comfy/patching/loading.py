@@ -56,18 +56,13 @@ class TiedCopies:
     def __init__(self, layers: Sequence[Layer], placement: Placement, device: Device) -> None:
         self._device = device
         self._copies: dict[int, tuple[Tensor, Tensor | None]] = {}  # id of a shared parameter -> (it, its copy)
-        seen: set[int] = set()
-        for layer in layers:
-            for path in layer.parameters.values():
-                pristine = placement.pristine(path)
-                if id(pristine) in seen:
-                    self._copies.setdefault(id(pristine), (pristine, None))
-                seen.add(id(pristine))
-        for layer in layers:
-            for attribute, path in layer.parameters.items():
-                pristine, current = placement.pristine(path), getattr(layer.module, attribute)
-                if id(pristine) in self._copies and current is not pristine and not placement.is_patched(path):
-                    self._copies[id(pristine)] = (pristine, current)
+        places: dict[int, list[str]] = {}
+        for path in [path for layer in layers for path in layer.parameters.values()]:
+            places.setdefault(id(placement.pristine(path)), []).append(path)
+        for paths in [paths for paths in places.values() if len(paths) > 1]:
+            pristine = placement.pristine(paths[0])
+            copies = [placement.current(path) for path in paths if not placement.is_patched(path)]
+            self._copies[id(pristine)] = (pristine, next((copy for copy in copies if copy is not pristine), None))
 
     def receive(self, pristine: Tensor) -> Tensor:
         """*pristine* on the device, as a parameter if it is shared."""
@@ -119,9 +114,9 @@ class WeightLoading(WeightPatches):
             self.model.lowvram_patch_counter = 0
             for layer in plan.streamed:
                 self._stream_layer(layer, device, parts, force_patch_weights)
-            self._make_resident(plan.resident, device, parts)
-            if not device.is_host:
-                BufferPlacement(self.model, self.backup_buffers).move(device.receive)
+            tied = None if device.is_host else TiedCopies(layers, self._placement, device)
+            self._make_resident(plan.resident, tied, device, parts)
+            self._move_buffers(device_to)
             self._note_loaded(plan, device_to)
             self._call_back(CallbacksMP.ON_LOAD, device_to, lowvram_model_memory, force_patch_weights, full_load)
             self.apply_hooks(self.forced_hooks, force_apply=True)
@@ -139,6 +134,8 @@ class WeightLoading(WeightPatches):
     def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None:
         """Undo :meth:`patch_model`: the pristine parameters return to *device_to*, the very objects that were there."""
         self.eject_model()
+        if unpatch_weights or self.object_patches or self.object_patches_backup:  # no object leaves with buffers of a device
+            BufferPlacement(self.model, self.backup_buffers).put_back()
         if unpatch_weights:
             self.unpatch_hooks()
             self.unpin_all_weights()
@@ -146,7 +143,6 @@ class WeightLoading(WeightPatches):
             placement = self._placement
             for path in list(self.backup):
                 placement.put_back(path, home)
-            BufferPlacement(self.model, self.backup_buffers).put_back()
             for module in self.model.modules():
                 move_weight_functions(module, device_to)
                 wipe_lowvram_weight(module)
@@ -185,6 +181,7 @@ class WeightLoading(WeightPatches):
                     if not is_stale:
                         return model.model_loaded_weight_memory - before_bytes
                 if not is_stale and model.model_loaded_weight_memory > 0 and not model.model_lowvram:
+                    self._move_buffers(device_to)
                     self.apply_hooks(self.forced_hooks, force_apply=True)
                     return 0
                 fits = budget_bytes >= self.model_size() + unsaved_buffer_bytes(model)
@@ -252,9 +249,13 @@ class WeightLoading(WeightPatches):
         devices = comfy.model_management.manager().devices
         return devices.host if torch_device is None else devices.find(torch_device)
 
-    def _make_resident(self, layers: tuple[Layer, ...], device: Device, parts: PatchedParts) -> None:
+    def _move_buffers(self, torch_device: torch.device | None) -> None:
+        device = self._device(torch_device)
+        if not device.is_host and (self.object_patches or not self.backup_buffers):
+            BufferPlacement(self.model, self.backup_buffers).move(device.receive)
+
+    def _make_resident(self, layers: tuple[Layer, ...], tied: TiedCopies | None, device: Device, parts: PatchedParts) -> None:
         weights, placement = self.weights, self._placement
-        tied = TiedCopies(layers_of(self.model), placement, device)
         keep_pristine = device.keeps_host_copy()
         for layer in layers:
             self._set_resident_functions(layer, weights)
@@ -266,7 +267,7 @@ class WeightLoading(WeightPatches):
                     placement.put_back(path, self.offload_device)
                 if key in self.patches:
                     placement.put(path, device.receive(parts.take(key, path)), patched=True)
-                elif not device.is_host:
+                elif tied is not None:
                     pristine = placement.pristine(path)
                     copy = tied.receive(pristine)
                     if copy is not pristine:

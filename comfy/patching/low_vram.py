@@ -44,4 +44,4 @@ def patched_value(patches: Sequence[Any], weight: Tensor, key: str, device: torc
     """
     working = comfy.model_management.cast_to_device(weight, device, comfy.model_management.lora_compute_dtype(device), copy=True)
     changed = comfy.lora.calculate_weight(patches, working, key, original_weights=originals)
-    return comfy.float.stochastic_rounding(changed, dtype, seed=comfy.utils.string_to_seed(key))
+    return comfy.float.stochastic_rounding(changed, dtype, seed=comfy.utils.string_to_seed(key) if dtype.itemsize == 1 else 0)

@@ -46,6 +46,10 @@ class Placement:
         backup = self._backups.get(path)
         return get_attr(self._module, path) if backup is None or backup.weight is None else backup.weight
 
+    def current(self, path: str) -> Tensor:
+        """The parameter as it is now."""
+        return get_attr(self._module, path)
+
     def is_patched(self, path: str) -> bool:
         """Whether a changed value is in place."""
         backup = self._backups.get(path)

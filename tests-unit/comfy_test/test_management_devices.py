@@ -10,7 +10,9 @@ import pytest
 import torch
 from residency_models import HOST, MIB, arguments, management
 
+import comfy.memory_management as memory_management
 import comfy.model_management as model_management
+import comfy.pinned_memory as pinned_memory
 from comfy.interruption import InterruptProcessingException
 from comfy.model_management import CPUState, VRAMState
 from comfy.residency.device_table import DeviceTable
@@ -180,3 +182,22 @@ def test_archived_dtypes_are_noted_beside_the_weights():
     module = torch.nn.Linear(2, 2).half()
     model_management.archive_model_dtypes(module)
     assert module.weight_comfy_model_dtype == torch.float16
+
+
+def test_host_memory_is_asked_from_the_registered_owner():
+    try:
+        assert memory_management.extra_ram_release(5) == 0
+        memory_management.set_ram_cache_release_state(lambda target, free_active=False: (target, free_active), 2.5)
+        assert memory_management.extra_ram_release(7, free_active=True) == (7, True) and memory_management.RAM_CACHE_HEADROOM == 2
+    finally:
+        memory_management.set_ram_cache_release_state(None, 0)
+    assert memory_management.extra_ram_release_callback is None
+
+
+def test_modules_are_pinned_whole(monkeypatch):
+    asked = []
+    monkeypatch.setattr(model_management, "pin_memory", lambda tensor: asked.append(tensor) or len(asked) == 2)
+    module = torch.nn.Linear(2, 2)
+    assert pinned_memory.pin_memory(module) and asked == [module.weight, module.bias]
+    with management():
+        assert not pinned_memory.unpin_memory(module)

@@ -243,3 +243,25 @@ def test_loading_inside_inference_mode_and_using_outside():
         manager.unload_all_models()
         manager.load_models_gpu([clone])
         assert torch.equal(clone.model(batch()), inside)
+
+
+def test_buffers_follow_object_patches_onto_the_device_and_back():
+    class Sampling(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.register_buffer("sigmas", torch.full((4,), value))
+
+    with management(ROOM) as manager:
+        module = Layers()
+        module.model_sampling, other = Sampling(1.0), Sampling(2.0)
+        own, theirs = module.model_sampling.sigmas, other.sigmas
+        base = patcher_of(module)
+        clone = base.clone()
+        clone.add_object_patch("model_sampling", other)
+        for patcher, value in ((base, 1.0), (clone, 2.0), (base, 1.0), (clone, 2.0)):
+            manager.load_models_gpu([patcher])
+            current = module.model_sampling.sigmas
+            assert float(current[0]) == value and current is not own and current is not theirs, "not on the device"
+        manager.unload_all_models()
+        assert module.model_sampling.sigmas is own and other.sigmas is theirs
+        assert manager.devices.accelerators[0].used_bytes() == current.nbytes, "only what the test itself holds"
