@@ -1,13 +1,13 @@
 """Under which keys a prompt's nodes are cached: by what they compute, or by who they are."""
 
-import importlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, ValuesView
 from typing import Any
 
-from comfy_execution.graph import DynamicPrompt
+from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.signatures import InputSignatures, NotCanonical, Uncacheable, canonical_bytes
+from comfy_execution.topological_sort import Classes, registered_classes
 
 NODE_CLASS_CONTAINS_UNIQUE_ID: dict[type, bool] = {}
 
@@ -29,13 +29,9 @@ def to_hashable(obj: Any) -> Any:
         return Unhashable(str(problem))
 
 
-def _class_of(class_type: str) -> type:
-    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS[class_type]
-
-
 def include_unique_id_in_input(class_type: str) -> bool:
     """Whether nodes of that class are told their id by a hidden input of the older form, so that the id is part of what they compute."""
-    return names_its_node(_class_of(class_type))
+    return names_its_node(registered_classes()[class_type])
 
 
 def names_its_node(class_def: Any) -> bool:
@@ -104,8 +100,11 @@ class CacheKeySetID(CacheKeySet):
 class CacheKeySetInputSignature(CacheKeySet):
     """Keys by what the node computes (see ``comfy_execution.signatures``)."""
 
-    def __init__(self, dynprompt: DynamicPrompt, node_ids: Iterable[str], is_changed_cache: Any) -> None:
+    def __init__(self, dynprompt: DynamicPrompt, node_ids: Iterable[str], is_changed_cache: Any, *,
+                 classes: Classes = registered_classes) -> None:
+        """*classes* gives the node classes by type."""
         super().__init__(dynprompt, node_ids, is_changed_cache)
+        self._classes = classes
         self.signatures = InputSignatures(self._node_at, self._changed, self._names_itself)
 
     def include_node_id_in_input(self) -> bool:
@@ -129,4 +128,4 @@ class CacheKeySetInputSignature(CacheKeySet):
         return math.nan if isinstance(value, Uncacheable) else value
 
     def _names_itself(self, node_id: str) -> bool:
-        return self.include_node_id_in_input() or names_its_node(_class_of(self.dynprompt.get_node(node_id)["class_type"]))
+        return self.include_node_id_in_input() or names_its_node(self._classes()[self.dynprompt.get_node(node_id)["class_type"]])
