@@ -68,14 +68,14 @@ class Placement:
         backup = self._backups.pop(path, None)
         holder, name = resolve_attr(self._module, path)
         current = getattr(holder, name)
-        choices = [current] if backup is None or backup.weight is None else [backup.weight]
-        if backup is not None and backup.weight is not None and not backup.patched:
-            choices.append(current)
-        best = next((tensor for tensor in choices if tensor.device.type == home.type), choices[0])
-        if best.device.type != home.type:
-            best = best.to(home)
-        if best is not current:
-            setattr(holder, name, as_parameter(best))
+        pristine = current if backup is None else backup.weight
+        if pristine is None:  # the host copy was given up
+            pristine = current.to(home, copy=home.type == "cpu")
+        elif pristine.device.type != home.type:
+            is_there = backup is not None and not backup.patched and current.device.type == home.type
+            pristine = current if is_there else pristine.to(home)
+        if pristine is not current:
+            setattr(holder, name, as_parameter(pristine))
 
 
 class BufferPlacement:

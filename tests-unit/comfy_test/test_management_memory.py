@@ -233,6 +233,7 @@ def test_a_host_copy_that_was_given_up_is_copied_back(monkeypatch):
         assert torch.equal(patcher.model(batch()), expected)
         manager.unload_all_models()
         assert torch.equal(patcher.model(batch()), expected)
+        assert used(manager) == 0
 
 
 def test_on_the_cpu_nothing_moves_and_nothing_is_evicted():
