@@ -180,7 +180,7 @@ def main() -> int:
         from app.run_once import run_workflow
 
         return run_workflow(args.run, args.repeat, start_comfyui)
-    loop, _, serve = start_comfyui()
+    loop, prompt_server, serve = start_comfyui()
     if args.quick_test_for_ci:
         return 0
     try:
@@ -188,6 +188,7 @@ def main() -> int:
         with contextlib.suppress(KeyboardInterrupt):
             loop.run_until_complete(serve())
         logging.info("Stopped")
+        loop.run_until_complete(prompt_server.close())
     finally:
         clear_temp_directory()
     return 0
