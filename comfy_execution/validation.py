@@ -9,8 +9,8 @@ _FITS_ALL = ("*", "COMFY_MATCHTYPE_V3")
 def validate_node_input(received_type: Any, input_type: Any, strict: bool = False) -> bool:
     """Whether an output declared as *received_type* fits an input declared as *input_type*.
 
-    Types are equal, or one of them is ``*``, or an older list of options goes into a ``COMBO``, or lists such as ``"IMAGE,MASK"`` share a member; with *strict* every member received must be
-    accepted. String subclasses may decide by their own ``__ne__``.
+    Types are equal, or one of them is ``*``, or an older list of options goes into a ``COMBO``, or lists such as ``"IMAGE,MASK"`` share a
+    member; with *strict* every member received must be accepted. String subclasses may decide by their own ``__ne__``.
     """
     if not received_type != input_type:
         return True
