@@ -53,8 +53,8 @@ def shape(text: str) -> Callable[[cst.CSTNode], bool]:
     return matches
 
 
-def _normal(statement: cst.BaseStatement | cst.BaseCompoundStatement) -> str:
-    return ast.dump(ast.parse(textwrap.dedent(cst.Module(body=[statement]).code).strip()))
+def _normal(statement: cst.CSTNode) -> str:
+    return ast.dump(ast.parse(textwrap.dedent(source_of(statement))))
 
 
 def calls(node: cst.CSTNode, name: str) -> bool:

@@ -11,7 +11,7 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import CodeType, ModuleType
 
 
 class OverlayFinder(importlib.abc.MetaPathFinder):
@@ -46,9 +46,9 @@ class OverlayLoader(importlib.machinery.SourceFileLoader):
             path = self._real
         return super().get_data(path)
 
-    def get_code(self, fullname: str) -> object:
+    def get_code(self, fullname: str) -> CodeType:
         """Always compiled from the overlay: cached byte code belongs to the untouched file."""
-        return self.source_to_code(self.get_data(self.path), self.path)
+        return compile(self.get_data(self.path), self.path, "exec", dont_inherit=True)
 
 
 def main() -> None:

@@ -36,13 +36,13 @@ class _Driver:
             try:
                 wanted = self._stack[-1].send(value) if error is None else self._stack[-1].throw(error)
             except StopIteration as stop:
-                self._stack.pop()
+                del self._stack[-1]
                 value, error = stop.value, None
                 if not self._stack:
                     return value
                 continue
             except BaseException as raised:
-                self._stack.pop()
+                del self._stack[-1]
                 value, error = None, raised
                 if not self._stack:
                     raise
