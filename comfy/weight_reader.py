@@ -6,7 +6,9 @@ file's, else through a small buffer that is cast on the way. Format: https://git
 
 import json
 import math
+import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ MAX_HEADER_BYTES = 100_000_000
 CHUNK_BYTES = 8 << 20
 ALIGNMENT_BYTES = 64
 READ_THREADS = 2
+SMALL_BYTES = 8 << 20
+HUGE_PAGE_BYTES = 2 << 20
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -109,9 +113,17 @@ def _check_extent(path: str, entries: Mapping[str, TensorEntry], data_start: int
 
 
 def plain_memory(size_bytes: int) -> torch.Tensor:
-    """Fresh uninitialised memory as a byte tensor: the default allocator. Never an inference tensor."""
+    """Fresh memory as a byte tensor, the default allocator: an anonymous mapping in huge pages where the system offers them.
+
+    It goes back to the system as soon as the last view of it is gone. Never an inference tensor.
+    """
     with torch.inference_mode(False):
-        return torch.empty(size_bytes, dtype=torch.uint8)
+        if size_bytes < SMALL_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+            return torch.empty(size_bytes, dtype=torch.uint8)
+        mapping = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+        start = -torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
+        return torch.frombuffer(mapping, dtype=torch.uint8, offset=start, count=size_bytes)
 
 
 class WeightReader:
@@ -121,6 +133,8 @@ class WeightReader:
         """Open *path* and check its header; raises what :func:`read_header` raises."""
         self.header = read_header(path)
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        self._seek_lock = threading.Lock()  # guards the file position where positional reads do not exist
+        self._bounce = threading.local()
 
     def __enter__(self) -> "WeightReader":
         return self
@@ -189,7 +203,7 @@ class WeightReader:
             self._fill(out, position, entry)
             return
         with torch.inference_mode():  # lets any destination be written, whatever mode it was made in
-            bounce = torch.empty(out.numel(), dtype=entry.dtype)
+            bounce = self._bounce_buffer()[:out.numel() * entry.dtype.itemsize].view(entry.dtype)
             self._fill(bounce, position, entry)
             out.copy_(bounce)
 
@@ -197,10 +211,25 @@ class WeightReader:
         view = memoryview(out.view(torch.uint8).numpy())
         done = 0
         while done < len(view):
-            count = os.preadv(self._file, [view[done:]], position + done)
+            count = self._read_at(view[done:], position + done)
             if count == 0:
                 raise ModelFileError(f"{self.header.path} ended inside {entry.key!r}; it was replaced or truncated while it was read")
             done += count
+
+    def _read_at(self, view: memoryview, position: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file, [view], position)
+        with self._seek_lock:
+            os.lseek(self._file, position, os.SEEK_SET)
+            data = os.read(self._file, len(view))
+        view[:len(data)] = data
+        return len(data)
+
+    def _bounce_buffer(self) -> torch.Tensor:
+        """This thread's buffer of one chunk."""
+        if not hasattr(self._bounce, "buffer"):
+            self._bounce.buffer = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+        return self._bounce.buffer
 
 
 def _kept_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
