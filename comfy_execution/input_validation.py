@@ -6,6 +6,7 @@ from typing import Any
 
 Problem = dict[str, Any]
 LONG_LIST = 20
+MAX_BITS = 4096
 
 # What no JSON value can stand for: these inputs take links only.
 OBJECT_TYPES = frozenset({
@@ -29,7 +30,7 @@ def needs_link(name: str, config: tuple[Any, Any], value: Any) -> Problem | None
         return None
     message = f"A {config[0]} input takes a link [node_id, slot_index], not a constant"
     return problem("bad_linked_input", message, f"{name}, {_shown(value)}", {
-        "input_name": name, "input_config": config, "received_value": value})
+        "input_name": name, "input_config": config, "received_value": echo(value)})
 
 
 def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any]) -> Problem | None:
@@ -42,15 +43,15 @@ def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any])
         return None
     try:
         converted = convert(value)
-        if isinstance(converted, float) and math.isnan(converted):
-            raise ValueError("it is not a number (NaN)")
-        if isinstance(converted, int) and converted.bit_length() > 4096:
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise ValueError(f"{converted} is not a finite number")
+        if isinstance(converted, int) and converted.bit_length() > MAX_BITS:
             raise ValueError("the number has too many digits")
     except (ValueError, TypeError, OverflowError) as error:
         reason = str(error)
         message = f"Failed to convert an input value to a {config[0]} value"
         return problem("invalid_input_type", message, f"{name}, {_shown(value)}, {reason}", {
-            "input_name": name, "input_config": config, "received_value": value, "exception_message": reason})
+            "input_name": name, "input_config": config, "received_value": echo(value), "exception_message": reason})
     inputs[name] = converted
     return None
 
@@ -60,7 +61,7 @@ def check_literal(name: str, config: tuple[Any, Any], value: Any) -> Problem | N
     kind, options = config
     if not isinstance(options, Mapping):
         options = {}
-    info = {"input_name": name, "input_config": config, "received_value": value}
+    info = {"input_name": name, "input_config": config, "received_value": echo(value)}
     if isinstance(value, int | float):
         smallest, biggest = options.get("min"), options.get("max")
         if smallest is not None and value < smallest:
@@ -82,15 +83,24 @@ def _check_options(name: str, config: tuple[Any, Any], allowed: list[Any], optio
     long = len(allowed) > LONG_LIST
     shown = f"(list of length {len(allowed)})" if long else str(allowed)
     return problem("value_not_in_list", "Value not in list", f"{name}: {', '.join(map(_shown, wrong))} not in {shown}", {
-        "input_name": name, "input_config": None if long else config, "received_value": value})
+        "input_name": name, "input_config": None if long else config, "received_value": echo(value)})
 
 
 def _shown(value: Any) -> str:
     """*value* for a message, cut when it is long."""
-    if isinstance(value, int) and value.bit_length() > 4096:
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
         return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def echo(value: Any) -> Any:
+    """*value* as it may be sent back: numbers that JSON can not carry, alone or in a link, become text."""
+    if isinstance(value, list):
+        return [echo(part) for part in value] if not any(isinstance(part, list) for part in value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    return _shown(value) if isinstance(value, int) and value.bit_length() > MAX_BITS else value
 
 
 def problem(kind: str, message: str, details: str, extra_info: dict[str, Any]) -> Problem:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_execution.declared_inputs import DeclaredInputs, get_input_info
-from comfy_execution.input_validation import Problem, check_literal, conversion_error, needs_link, problem, required_missing
+from comfy_execution.input_validation import Problem, check_literal, conversion_error, echo, needs_link, problem, required_missing
 from comfy_execution.validation import validate_node_input
 from comfy_execution.validator_call import ValidatorArguments, call_validator, validator_arguments
 
@@ -112,7 +112,7 @@ class NodeChecker:
     def _check_link(self, name: str, config: tuple[Any, Any], link: list[Any], types_are_taken: bool, check: NodeCheck) -> None:
         if len(link) != 2 or not isinstance(link[0], str) or not isinstance(link[1], int) or isinstance(link[1], bool):
             check.errors.append(problem("bad_linked_input", "Bad linked input, must be a length-2 list of [node_id, slot_index]", name, {
-                "input_name": name, "input_config": config, "received_value": link}))
+                "input_name": name, "input_config": config, "received_value": echo(link)}))
             return
         parent_id, index = link
         if parent_id not in self._prompt:
@@ -151,5 +151,6 @@ def _exception(error: Exception, consumer: LinkedInput | None, linked_node: Any)
     info: dict[str, Any] = {"exception_type": name, "traceback": []}
     if consumer is None:
         return problem("exception_during_validation", "Exception when validating node", str(error), info)
-    info |= {"input_name": consumer.name, "input_config": consumer.config, "exception_message": str(error), "linked_node": linked_node}
+    info |= {"input_name": consumer.name, "input_config": consumer.config, "exception_message": str(error),
+             "linked_node": echo(linked_node)}
     return problem("exception_during_inner_validation", "Exception when validating inner node", str(error), info)
