@@ -26,7 +26,7 @@ VAE_FLAGS = (("fp16_vae", "float16"), ("bf16_vae", "bfloat16"), ("fp32_vae", "fl
 FLOAT8_NAMES = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
 UNKNOWN_PARAMETERS = 10**21
 # Pascal cards run half precision slowly; Turing cards without tensor cores give wrong results in it.
-PASCAL = re.compile(r"10[6-8]0|1050|titan x|p[456]000|p[34]200|p3000|p40|p100|\bp[46]\b", re.IGNORECASE)
+PASCAL = re.compile(r"10[6-8]0|1050|titan x|p[456]000|p[345]200|p3000|p40|p100|\bp[46]\b", re.IGNORECASE)
 TURING_WITHOUT_TENSOR_CORES = re.compile(r"16[356]0|T5[05]0|T600|MX[45]50|CMP 30HX|T[12]000")
 RDNA2_OR_OLDER = re.compile(r"gfx(103[015]|101[0-2]|90[06]|803)")
 
