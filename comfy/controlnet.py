@@ -1,0 +1,121 @@
+"""ControlNets under the names node packs import: loading, and applying them while a model is sampled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
+
+import torch
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+from comfy.cldm.control_weights import build_control_network
+from comfy.control_base import ControlBase, Residuals, StrengthType, broadcast_image_to
+from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.model_files import open_model_file
+
+__all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
+
+POOLED_NAMES = ("_shuffle", "_shuffle_fp16")
+
+
+class ControlNet(ControlBase):
+    """A ControlNet and its patcher (``control_model_wrapped``)."""
+
+    def __init__(self, control_model: Any = None, global_average_pooling: bool = False, compression_ratio: int = 8,
+                 latent_format: Any = None, load_device: torch.device | None = None, manual_cast_dtype: torch.dtype | None = None,
+                 extra_conds: Sequence[str] = ("y",), strength_type: StrengthType = StrengthType.CONSTANT, concat_mask: bool = False,
+                 preprocess_image: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+        super().__init__()
+        self.control_model = control_model
+        self.load_device = load_device
+        if control_model is not None:
+            self.control_model_wrapped = comfy.model_patcher.CoreModelPatcher(
+                control_model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device())
+        self.compression_ratio = compression_ratio
+        self.global_average_pooling = global_average_pooling
+        self.model_sampling_current: Any = None
+        self.manual_cast_dtype = manual_cast_dtype
+        self.latent_format = latent_format
+        self.extra_conds += extra_conds
+        self.strength_type = strength_type
+        self.concat_mask = concat_mask
+        if preprocess_image is not None:
+            self.preprocess_image = preprocess_image
+
+    def get_control(self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int,
+                    transformer_options: dict[str, Any]) -> Residuals | None:
+        """See :meth:`ControlBase.get_control`."""
+        before = None
+        if self.previous_controlnet is not None:
+            before = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
+        if not self.is_active_at(t):
+            return before
+        dtype = self.control_model.dtype if self.manual_cast_dtype is None else self.manual_cast_dtype
+        hint = self._fitting_hint(x_noisy, dtype)
+        if hint.shape[0] != x_noisy.shape[0]:
+            self.cond_hint = hint = broadcast_image_to(hint, x_noisy.shape[0], batched_number)
+        extra = {name: comfy.model_base.convert_tensor(cond[name], dtype, x_noisy.device) for name in self.extra_conds
+                 if cond.get(name) is not None}
+        context = comfy.model_management.cast_to_device(cond.get("crossattn_controlnet", cond["c_crossattn"]), x_noisy.device, dtype)
+        sampling = self.model_sampling_current
+        control = self.control_model(x=sampling.calculate_input(t, x_noisy).to(dtype), hint=hint,
+                                     timesteps=sampling.timestep(t).to(dtype), context=context, **{**self.extra_args, **extra})
+        return self.control_merge(control, before, output_dtype=None)
+
+    def _fitting_hint(self, x_noisy: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The hint in the size that belongs to *x_noisy*, kept for the next steps."""
+        height, width = (length * self.compression_ratio for length in x_noisy.shape[-2:])
+        if self.cond_hint is None or tuple(self.cond_hint.shape[-2:]) != (height, width):
+            scaled = comfy.utils.common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
+            self.cond_hint = self.preprocess_image(scaled).to(device=x_noisy.device, dtype=dtype)
+        return self.cond_hint
+
+    def copy(self) -> ControlNet:
+        """See :meth:`ControlBase.copy`."""
+        twin = ControlNet(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
+        twin.control_model, twin.control_model_wrapped = self.control_model, self.control_model_wrapped
+        self.copy_to(twin)
+        return twin
+
+    def get_models(self) -> list[Any]:
+        """See :meth:`ControlBase.get_models`."""
+        return [*super().get_models(), self.control_model_wrapped]
+
+    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
+        """See :meth:`ControlBase.pre_run`."""
+        super().pre_run(model, percent_to_timestep_function)
+        self.model_sampling_current = model.model_sampling
+
+    def cleanup(self) -> None:
+        """See :meth:`ControlBase.cleanup`."""
+        self.model_sampling_current = None
+        super().cleanup()
+
+
+def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, Any] | None = None) -> ControlNet:
+    """The ControlNet of a file; *model* (a patcher) is needed for files that hold differences to one.
+
+    ``model_options``: ``dtype``, ``custom_operations``, ``global_average_pooling`` (default: by the file's name). Raises
+    ``ModelFileError``, naming the file, when it holds no supported ControlNet.
+    """
+    options = dict(model_options or {})
+    options.setdefault("global_average_pooling", os.path.splitext(ckpt_path)[0].endswith(POOLED_NAMES))
+    with open_model_file(ckpt_path) as source:
+        return _from_source(source, model, options)
+
+
+def load_controlnet_state_dict(state_dict: MutableMapping[str, torch.Tensor], model: Any = None,
+                               model_options: dict[str, Any] | None = None) -> ControlNet:
+    """The same from tensors in memory; used tensors leave *state_dict*."""
+    return _from_source(StateDictSource(state_dict, "the state dict", consume=True), model, dict(model_options or {}))
+
+
+def _from_source(source: WeightSource, model: Any, options: dict[str, Any]) -> ControlNet:
+    network = build_control_network(source, model, options)
+    device = comfy.model_management.get_torch_device()
+    return ControlNet(network, global_average_pooling=options.get("global_average_pooling", False), load_device=device,
+                      manual_cast_dtype=comfy.model_management.unet_manual_cast(network.dtype, device))
