@@ -1,0 +1,106 @@
+"""Adding a change to a layer's result instead of its weights: for weights that are never patched, such as quantised ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from comfy.patcher_extension import PatcherInjection
+from comfy.weight_adapter.base import WeightAdapterBase, scale_by
+from comfy.weight_adapter.lora import LoRAAdapter
+
+ADDITIVE = ("lora", "loha", "lokr")
+LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+
+
+def can_bypass(patch: Any) -> bool:
+    """Whether *patch* only adds to the weight, so that its effect can be added to the layer's result."""
+    return isinstance(patch, WeightAdapterBase) and patch.name in ADDITIVE and patch.dora_scale() is None \
+        and patch.calculate_shape("") is None
+
+
+class BypassedForward:
+    """Stands for the ``forward`` of a layer while changes are added to its result, in whatever order they come and go."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._own = module.__dict__.get("forward")
+        self._forward = module.forward
+        self.changes: list[BypassForwardHook] = []
+
+    def __call__(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        result = self._forward(x, *arguments, **options)
+        for change in self.changes:
+            result = result + change.contribution(x)
+        return result
+
+    def restore(self) -> None:
+        """Put the layer's ``forward`` back."""
+        if self._own is None:
+            self._module.__dict__.pop("forward", None)
+        else:
+            self._module.forward = self._own
+
+
+class BypassForwardHook:
+    """Adds *strength* times what *adapter* does to an input to the result of *module*, a linear layer or convolution."""
+
+    def __init__(self, module: Any, adapter: WeightAdapterBase, strength: float) -> None:
+        if not isinstance(module, LAYERS):
+            raise TypeError(f"a change can bypass linear layers and convolutions, not {type(module).__name__}")
+        self.module = module
+        self.adapter = adapter
+        self.strength = strength
+
+    def inject(self) -> None:
+        """Put the addition in place."""
+        if not isinstance(self.module.forward, BypassedForward):
+            self.module.forward = BypassedForward(self.module)
+        self.module.forward.changes.append(self)
+
+    def eject(self) -> None:
+        """Take it out again, if it is there."""
+        forward = self.module.forward
+        if isinstance(forward, BypassedForward) and self in forward.changes:
+            forward.changes.remove(self)
+            if not forward.changes:
+                forward.restore()
+
+    def contribution(self, x: Tensor) -> Tensor:
+        """What to add to the layer's result for the input *x*."""
+        return self.strength * self._change(x)
+
+    def _change(self, x: Tensor) -> Tensor:
+        shape = self.module.weight.shape
+        if isinstance(self.adapter, LoRAAdapter) and self.adapter.weights[3] is None:
+            up, down, alpha, *_ = self.adapter.weights
+            inner = self._apply(x, down.to(x).reshape(down.shape[0], *shape[1:]))
+            outer = up.to(x).flatten(1)
+            changed = F.linear(inner, outer) if len(shape) == 2 else torch.einsum("or,br...->bo...", outer, inner)
+            return changed * scale_by(alpha, down.shape[0])
+        change, scale = self.adapter.difference(x.new_empty(0), x.dtype)
+        return self._apply(x, change.reshape(shape)) * scale
+
+    def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight) if weight.ndim == 2 else self.module._conv_forward(x, weight, None)
+
+
+def create_bypass_injections_from_patches(patcher: Any, patches: Mapping[str, WeightAdapterBase],
+                                          strength: float) -> list[PatcherInjection]:
+    """One injection for all *patches*, by weight name. Names must be whole weights of linear layers or convolutions."""
+    hooks = [BypassForwardHook(patcher.get_model_object(patcher.weights.paths(key)[0].rpartition(".")[0]), adapter, strength)
+             for key, adapter in patches.items()]
+
+    def inject(_: Any) -> None:
+        for hook in hooks:
+            hook.inject()
+
+    def eject(_: Any) -> None:
+        for hook in reversed(hooks):
+            hook.eject()
+
+    return [PatcherInjection(inject, eject)]
