@@ -121,6 +121,23 @@ class CONST:
         return latent / (1.0 - reshape_sigma(sigma, latent.ndim))
 
 
+class IMG_TO_IMG_FLOW(CONST):  # noqa: N801 - the name node packs import
+    """A flow from one picture to another: no noise is added, and the model predicts the end."""
+
+    def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
+        """The output itself."""
+        return model_output
+
+    def noise_scaling(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor,
+                      max_denoise: bool = False) -> torch.Tensor:
+        """The picture itself."""
+        return latent_image
+
+    def inverse_noise_scaling(self, sigma: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        """The model's pictures count from white."""
+        return 1.0 - latent
+
+
 def _settings(model_config: Any) -> dict[str, Any]:
     return {} if model_config is None else model_config.sampling_settings
 

@@ -1,0 +1,218 @@
+"""Sampling from parts: noise, guider, sampler and sigmas are nodes of their own, and the two nodes here run them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sample
+import comfy.utils
+import latent_preview
+from comfy.intermediate import intermediate_device
+from comfy.lazy_import import lazy_module
+from comfy_api.latest import ComfyExtension, io
+from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
+from comfy_extras.guider_nodes import GUIDER_NODES, BasicGuider, CFGGuider, CFGOverride, DualCFGGuider, Guider_Basic, Guider_DualCFG
+from comfy_extras.sampler_nodes import (
+    SAMPLER_NODES,
+    KSamplerSelect,
+    SamplerDPMPP_2M_SDE,
+    SamplerDPMPP_2S_Ancestral,
+    SamplerDPMPP_3M_SDE,
+    SamplerDPMPP_SDE,
+    SamplerEulerAncestral,
+    SamplerLMS,
+)
+from comfy_extras.sigma_nodes import (
+    SIGMA_NODES,
+    BasicScheduler,
+    BetaSamplingScheduler,
+    ExponentialScheduler,
+    ExtendIntermediateSigmas,
+    FlipSigmas,
+    KarrasScheduler,
+    LaplaceScheduler,
+    ManualSigmas,
+    PolyexponentialScheduler,
+    SamplingPercentToSigma,
+    SDTurboScheduler,
+    SetFirstSigma,
+    SplitSigmas,
+    SplitSigmasDenoise,
+    VPScheduler,
+)
+
+torch = lazy_module("torch")
+
+__all__ = [
+    "AddNoise", "BasicGuider", "BasicScheduler", "BetaSamplingScheduler", "CFGGuider", "CFGOverride", "DisableNoise", "DualCFGGuider",
+    "ExponentialScheduler", "ExtendIntermediateSigmas", "FlipSigmas", "Guider_Basic", "Guider_DualCFG", "KSamplerSelect",
+    "KarrasScheduler", "LaplaceScheduler", "ManualSigmas", "Noise_EmptyNoise", "Noise_RandomNoise", "PolyexponentialScheduler",
+    "RandomNoise", "SDTurboScheduler", "SamplerCustom", "SamplerCustomAdvanced", "SamplerDPMPP_2M_SDE", "SamplerDPMPP_2S_Ancestral",
+    "SamplerDPMPP_3M_SDE", "SamplerDPMPP_SDE", "SamplerEulerAncestral", "SamplerLMS", "SamplingPercentToSigma", "SetFirstSigma",
+    "SplitSigmas", "SplitSigmasDenoise", "VPScheduler", "comfy_entrypoint",
+]
+
+CUSTOM, NOISE = "model/sampling/custom", "model/sampling/noise"
+
+
+class Noise_EmptyNoise:  # noqa: N801 - the name packs import
+    """A NOISE that is zero."""
+
+    def __init__(self) -> None:
+        self.seed = 0
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Any:
+        """Zeros in the latent's shape, on the CPU."""
+        return torch.zeros_like(input_latent["samples"], device="cpu")
+
+
+class Noise_RandomNoise:  # noqa: N801 - the name packs import
+    """A NOISE drawn on the CPU from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def generate_noise(self, input_latent: dict[str, Any]) -> Any:
+        """Noise in the latent's shape; its ``batch_index`` chooses entries of a larger batch."""
+        return comfy.sample.prepare_noise(input_latent["samples"], self.seed, input_latent.get("batch_index"))
+
+
+def _seed() -> io.Int.Input:
+    return io.Int.Input("noise_seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=True)
+
+
+def _latent_outputs() -> list[io.Latent.Output]:
+    return [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
+
+
+def _for_model(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
+    """*latent* in the channels and scale of *model*."""
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"),
+                                                     latent.get("downscale_ratio_temporal"))
+    return {**latent, "samples": samples}
+
+
+def _both_outputs(model: Any, latent: dict[str, Any], samples: Any, x0_output: dict[str, Any]) -> io.NodeOutput:
+    """The sampled latent and the model's last picture of it, or the same again if there was no step."""
+    out = sampled_latent(latent, samples)
+    if "x0" not in x0_output:
+        return io.NodeOutput(out, out)
+    return io.NodeOutput(out, {**latent, "samples": model.model.process_latent_out(x0_output["x0"].cpu())})
+
+
+class SamplerCustom(io.ComfyNode):
+    """Samples with a sampler and sigmas of one's own, guided by two prompts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SamplerCustom", category=CUSTOM, outputs=_latent_outputs(),
+            inputs=[io.Model.Input("model"), io.Boolean.Input("add_noise", default=True, advanced=True), _seed(),
+                    io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01), io.Conditioning.Input("positive"),
+                    io.Conditioning.Input("negative"), io.Sampler.Input("sampler"), io.Sigmas.Input("sigmas"),
+                    io.Latent.Input("latent_image")])
+
+    @classmethod
+    def execute(cls, model, add_noise, noise_seed, cfg, positive, negative, sampler, sigmas, latent_image) -> io.NodeOutput:
+        """The sampled latent, and the model's last picture of it."""
+        latent = _for_model(model, latent_image)
+        noise = (Noise_RandomNoise(noise_seed) if add_noise else Noise_EmptyNoise()).generate_noise(latent)
+        x0_output: dict[str, Any] = {}
+        samples = comfy.sample.sample_custom(
+            model, noise, cfg, sampler, sigmas, positive, negative, latent["samples"], noise_mask=latent.get("noise_mask"),
+            callback=latent_preview.prepare_callback(model, sigmas.shape[-1] - 1, x0_output),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise_seed)
+        return _both_outputs(model, latent, samples, x0_output)
+
+    sample = execute
+
+
+class SamplerCustomAdvanced(io.ComfyNode):
+    """Samples with noise, guider, sampler and sigmas of one's own."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="SamplerCustomAdvanced", category=CUSTOM, outputs=_latent_outputs(),
+                         inputs=[io.Noise.Input("noise"), io.Guider.Input("guider"), io.Sampler.Input("sampler"),
+                                 io.Sigmas.Input("sigmas"), io.Latent.Input("latent_image")])
+
+    @classmethod
+    def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
+        """The sampled latent, and the model's last picture of it."""
+        model = guider.model_patcher
+        latent = _for_model(model, latent_image)
+        x0_output: dict[str, Any] = {}
+        samples = guider.sample(noise.generate_noise(latent), latent["samples"], sampler, sigmas, denoise_mask=latent.get("noise_mask"),
+                                callback=latent_preview.prepare_callback(model, sigmas.shape[-1] - 1, x0_output),
+                                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise.seed)
+        return _both_outputs(model, latent, samples.to(intermediate_device()), x0_output)
+
+    sample = execute
+
+
+class DisableNoise(io.ComfyNode):
+    """No noise, for latents that hold some."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="DisableNoise", category=NOISE, search_aliases=["zero noise"], inputs=[], outputs=[io.Noise.Output()])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """The noise."""
+        return io.NodeOutput(Noise_EmptyNoise())
+
+    get_noise = execute
+
+
+class RandomNoise(io.ComfyNode):
+    """Noise from a seed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="RandomNoise", category=NOISE, inputs=[_seed()], outputs=[io.Noise.Output()])
+
+    @classmethod
+    def execute(cls, noise_seed) -> io.NodeOutput:
+        """The noise."""
+        return io.NodeOutput(Noise_RandomNoise(noise_seed))
+
+    get_noise = execute
+
+
+class AddNoise(io.ComfyNode):
+    """Adds the noise of a part of a schedule to a latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="AddNoise", category=NOISE, is_experimental=True, outputs=[io.Latent.Output()],
+                         inputs=[io.Model.Input("model"), io.Noise.Input("noise"), io.Sigmas.Input("sigmas"),
+                                 io.Latent.Input("latent_image")])
+
+    @classmethod
+    def execute(cls, model, noise, sigmas, latent_image) -> io.NodeOutput:
+        """The latent with noise of the first level minus the last; of the only level if there is one; without levels as it is."""
+        if len(sigmas) == 0:
+            return io.NodeOutput(latent_image)
+        samples = latent_image["samples"]
+        if torch.count_nonzero(samples) > 0:  # an empty latent stays zero in either scale
+            samples = model.get_model_object("process_latent_in")(samples)
+        scale = torch.abs(sigmas[0] - sigmas[-1]) if len(sigmas) > 1 else sigmas[0]
+        noisy = model.get_model_object("model_sampling").noise_scaling(scale, noise.generate_noise(latent_image), samples)
+        noisy = torch.nan_to_num(model.get_model_object("process_latent_out")(noisy), nan=0.0, posinf=0.0, neginf=0.0)
+        return io.NodeOutput({**latent_image, "samples": noisy})
+
+    add_noise = execute
+
+
+class CustomSamplersExtension(ComfyExtension):
+    """The nodes of sampling from parts."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """All of them."""
+        return [SamplerCustom, SamplerCustomAdvanced, RandomNoise, DisableNoise, AddNoise, *SIGMA_NODES, *SAMPLER_NODES, *GUIDER_NODES]
+
+
+async def comfy_entrypoint() -> CustomSamplersExtension:
+    """The extension."""
+    return CustomSamplersExtension()

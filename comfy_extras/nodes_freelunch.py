@@ -1,0 +1,127 @@
+"""FreeU (Si et al. 2023, arXiv:2309.11497): stronger backbone features and weaker low frequencies in the skip connections of a UNet."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from comfy.lazy_import import lazy_module
+from comfy_api.latest import ComfyExtension, io
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+
+logger = logging.getLogger(__name__)
+
+CATEGORY = "model/patch/unet"
+LOW_FREQUENCIES = 1
+
+
+def Fourier_filter(x: Tensor, threshold: int, scale: float) -> Tensor:  # noqa: N802 - the name packs import
+    """*x* (B×C×H×W) with its spatial frequencies up to *threshold* multiplied by *scale*."""
+    frequencies = torch.fft.fftshift(torch.fft.fftn(x.float(), dim=(-2, -1)), dim=(-2, -1))
+    mask = torch.ones(x.shape[-2:], device=x.device)
+    row, column = (length // 2 for length in x.shape[-2:])
+    mask[row - threshold:row + threshold, column - threshold:column + threshold] = scale
+    shifted_back = torch.fft.ifftshift(frequencies * mask, dim=(-2, -1))
+    return torch.fft.ifftn(shifted_back, dim=(-2, -1)).real.to(x.dtype)
+
+
+class SkipFilter:
+    """Filters skip connections, on the CPU for devices without these transforms."""
+
+    def __init__(self) -> None:
+        self._needs_cpu: set[Any] = set()
+
+    def __call__(self, skip: Tensor, scale: float) -> Tensor:
+        """The filtered *skip*."""
+        if skip.device not in self._needs_cpu:
+            try:
+                return Fourier_filter(skip, LOW_FREQUENCIES, scale)
+            except RuntimeError:
+                logger.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
+                self._needs_cpu.add(skip.device)
+        return Fourier_filter(skip.cpu(), LOW_FREQUENCIES, scale).to(skip.device)
+
+
+def _constant(h: Tensor, factor: float) -> Tensor | float:
+    """Version 1: the same factor everywhere."""
+    return factor
+
+
+def _by_structure(h: Tensor, factor: float) -> Tensor | float:
+    """Version 2: up to *factor* where the features' mean over the channels is highest."""
+    mean = h.mean(1, keepdim=True)
+    lowest, highest = mean.amin(dim=(1, 2, 3), keepdim=True), mean.amax(dim=(1, 2, 3), keepdim=True)
+    return (factor - 1) * ((mean - lowest) / (highest - lowest)) + 1
+
+
+def _patched(model: Any, factors: dict[int, tuple[float, float]], strengthen: Any) -> Any:
+    """A clone of *model*; *factors* maps multiples of its channels to the factors for backbone and skip connection."""
+    width = model.model.model_config.unet_config["model_channels"]
+    by_channels = {width * multiple: pair for multiple, pair in factors.items()}
+    skip_filter = SkipFilter()
+
+    def patch(h: Tensor, skip: Tensor, transformer_options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        pair = by_channels.get(h.shape[1])
+        if pair is None:
+            return h, skip
+        half = h.shape[1] // 2
+        h[:, :half] = h[:, :half] * strengthen(h, pair[0])
+        return h, skip_filter(skip, pair[1])
+
+    clone = model.clone()
+    clone.set_model_output_block_patch(patch)
+    return clone
+
+
+def _schema(node_id: str, b1: float, b2: float) -> io.Schema:
+    factors = {"b1": b1, "b2": b2, "s1": 0.9, "s2": 0.2}
+    return io.Schema(node_id=node_id, category=CATEGORY, outputs=[io.Model.Output()],
+                     inputs=[io.Model.Input("model"), *(io.Float.Input(name, default=value, min=0.0, max=10.0, step=0.01, advanced=True)
+                                                        for name, value in factors.items())])
+
+
+class FreeU(io.ComfyNode):
+    """FreeU with the same factor for all features."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("FreeU", 1.1, 1.2)
+
+    @classmethod
+    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+        """The patched model."""
+        return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _constant))
+
+    patch = execute
+
+
+class FreeU_V2(io.ComfyNode):  # noqa: N801 - the name packs import
+    """FreeU with factors that follow the structure of the features."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("FreeU_V2", 1.3, 1.4)
+
+    @classmethod
+    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+        """The patched model."""
+        return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _by_structure))
+
+    patch = execute
+
+
+class FreelunchExtension(ComfyExtension):
+    """The FreeU nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Both versions."""
+        return [FreeU, FreeU_V2]
+
+
+async def comfy_entrypoint() -> FreelunchExtension:
+    """The extension."""
+    return FreelunchExtension()

@@ -1,0 +1,194 @@
+"""Nodes that change how a model's output is read, its noise schedule, and how guidance is scaled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import node_helpers
+from comfy.lazy_import import lazy_module
+from comfy_extras.node_inputs import pixels, real
+
+torch = lazy_module("torch")
+kinds = lazy_module("comfy.model_sampling")
+distilled = lazy_module("comfy.sampling.distilled")
+latent_formats = lazy_module("comfy.latent_formats")
+
+CATEGORY = "model/patch"
+SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # tokens that Flux's two shifts belong to
+PIXELS_PER_TOKEN = 16 * 16
+
+
+def __getattr__(name: str) -> Any:
+    """Classes that packs import from here."""
+    if name in ("LCM", "ModelSamplingDiscreteDistilled"):
+        return getattr(distilled, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _with_sampling(model: Any, schedule: type, prediction: type, *arguments: Any, **parameters: Any) -> Any:
+    """A clone of *model* whose sampling object mixes both; *arguments* go to its constructor, *parameters* to ``set_parameters``."""
+    sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(model.model.model_config, *arguments)
+    if parameters:
+        sampling.set_parameters(**parameters)
+    clone = model.clone()
+    clone.add_object_patch("model_sampling", sampling)
+    return clone
+
+
+def _sigma(default: float) -> tuple[str, dict[str, Any]]:
+    return real(default, 0.0, 1000.0, 0.001, round=False, advanced=True)
+
+
+class _ModelPatch:
+    """What these nodes have in common."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "patch"
+    CATEGORY = CATEGORY
+
+
+class ModelSamplingDiscrete(_ModelPatch):
+    """Says what a model with the discrete schedule predicts."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "sampling": (["eps", "v_prediction", "lcm", "x0", "img_to_img", "img_to_img_flow"],),
+                             "zsnr": ("BOOLEAN", {"default": False, "advanced": True})}}
+
+    def patch(self, model, sampling, zsnr):
+        """The model read as *sampling*, with no signal at the last step if *zsnr*."""
+        if sampling == "lcm":
+            return (_with_sampling(model, distilled.ModelSamplingDiscreteDistilled, distilled.LCM, zsnr),)
+        names = {"eps": "EPS", "v_prediction": "V_PREDICTION", "x0": "X0", "img_to_img": "IMG_TO_IMG", "img_to_img_flow": "IMG_TO_IMG_FLOW"}
+        return (_with_sampling(model, kinds.ModelSamplingDiscrete, getattr(kinds, names[sampling]), zsnr),)
+
+
+class ModelSamplingContinuousEDM(_ModelPatch):
+    """Gives a model a continuous schedule."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps"],),
+                             "sigma_max": _sigma(120.0), "sigma_min": _sigma(0.002)}}
+
+    def patch(self, model, sampling, sigma_max, sigma_min):
+        """The model over the range of sigmas, read as *sampling*."""
+        is_edm = sampling.startswith("edm")
+        prediction = kinds.EDM if is_edm else {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION}[sampling]
+        patched = _with_sampling(model, kinds.ModelSamplingContinuousEDM, prediction, sigma_min=sigma_min, sigma_max=sigma_max,
+                                 sigma_data=0.5 if is_edm else 1.0)
+        if sampling == "edm_playground_v2.5":
+            patched.add_object_patch("latent_format", latent_formats.SDXL_Playground_2_5())
+        return (patched,)
+
+
+class ModelSamplingContinuousV(_ModelPatch):
+    """Gives a velocity model a continuous schedule."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "sampling": (["v_prediction"],), "sigma_max": _sigma(500.0), "sigma_min": _sigma(0.03)}}
+
+    def patch(self, model, sampling, sigma_max, sigma_min):
+        """The model over the range of sigmas."""
+        return (_with_sampling(model, kinds.ModelSamplingContinuousV, kinds.V_PREDICTION, sigma_min=sigma_min, sigma_max=sigma_max,
+                               sigma_data=1.0),)
+
+
+class ModelSamplingSD3(_ModelPatch):
+    """Shifts the schedule of a rectified flow model."""
+
+    CATEGORY = "model/patch/stable diffusion"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "shift": real(3.0, 0.0, 100.0)}}
+
+    def patch(self, model, shift, multiplier=1000):
+        """The model as a flow with *shift*; its time input is multiplied by *multiplier*."""
+        return (_with_sampling(model, kinds.ModelSamplingDiscreteFlow, kinds.CONST, shift=shift, multiplier=multiplier),)
+
+
+class ModelSamplingAuraFlow(ModelSamplingSD3):
+    """The same for models whose time input is the flow time itself."""
+
+    FUNCTION = "patch_aura"
+    CATEGORY = CATEGORY
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "shift": real(1.73, 0.0, 100.0)}}
+
+    def patch_aura(self, model, shift):
+        """The model as a flow with *shift*."""
+        return self.patch(model, shift, multiplier=1.0)
+
+
+class ModelSamplingFlux(_ModelPatch):
+    """Shifts the schedule by the size of the picture, as Flux was trained."""
+
+    CATEGORY = "model/patch/flux"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "max_shift": real(1.15, 0.0, 100.0, advanced=True),
+                             "base_shift": real(0.5, 0.0, 100.0, advanced=True), "width": pixels(1024, 16, 8),
+                             "height": pixels(1024, 16, 8)}}
+
+    def patch(self, model, max_shift, base_shift, width, height):
+        """The model with the shift on the line through both shifts at their numbers of tokens."""
+        slope = (max_shift - base_shift) / (LONG_SEQUENCE - SHORT_SEQUENCE)
+        shift = base_shift + (width * height / PIXELS_PER_TOKEN - SHORT_SEQUENCE) * slope
+        return (_with_sampling(model, kinds.ModelSamplingFlux, kinds.CONST, shift=shift),)
+
+
+class RescaleCFG(_ModelPatch):
+    """Brings the deviation of a guided prediction back to that of the unguided one (Lin et al. 2023, arXiv:2305.08891, section 3.4)."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "multiplier": real(0.7, 0.0, 1.0)}}
+
+    def patch(self, model, multiplier):
+        """The model with guidance rescaled by the share *multiplier*, on its prediction read as velocity."""
+        def rescaled(arguments: dict[str, Any]) -> Any:
+            x = arguments["input"]
+            sigma = arguments["sigma"].reshape(-1, *[1] * (x.ndim - 1))
+            variance = sigma ** 2 + 1.0
+            signal, deviation = x / variance, variance ** 0.5
+
+            def velocity(noise_part: Any) -> Any:
+                return (signal - (x - noise_part)) * deviation / sigma
+
+            cond, uncond = velocity(arguments["cond"]), velocity(arguments["uncond"])
+            guided = uncond + arguments["cond_scale"] * (cond - uncond)
+            dims = tuple(range(1, x.ndim))
+            rescale = cond.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
+            guided = guided * (multiplier * rescale + (1.0 - multiplier))
+            return x - (signal - guided * sigma / deviation)
+
+        clone = model.clone()
+        clone.set_model_sampler_cfg_function(rescaled)
+        return (clone,)
+
+
+class ModelComputeDtype(_ModelPatch):
+    """Sets the dtype a model computes in."""
+
+    CATEGORY = "advanced/debug"
+    SEARCH_ALIASES = ["model precision", "change dtype"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "dtype": (["default", "fp32", "fp16", "bf16"], {"advanced": True})}}
+
+    def patch(self, model, dtype):
+        """A clone that computes in *dtype*."""
+        clone = model.clone()
+        clone.set_model_compute_dtype(node_helpers.string_to_torch_dtype(dtype))
+        return (clone,)
+
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
+    ModelSamplingDiscrete, ModelSamplingContinuousEDM, ModelSamplingContinuousV, ModelSamplingSD3, ModelSamplingAuraFlow, ModelSamplingFlux,
+    RescaleCFG, ModelComputeDtype)}

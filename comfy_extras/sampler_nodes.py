@@ -1,0 +1,146 @@
+"""Nodes that choose a SAMPLER: by name, or one kind with its own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from comfy.lazy_import import lazy_module
+from comfy_api.latest import io
+
+torch = lazy_module("torch")
+
+SAMPLERS = "model/sampling/samplers"
+
+
+def _real(name: str, default: float, advanced: bool | None = True) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.01, round=False, advanced=advanced)
+
+
+def _noise_settings(advanced: bool | None = True) -> list[io.Float.Input]:
+    return [_real("eta", 1.0, advanced), _real("s_noise", 1.0, advanced)]
+
+
+def _noise_device() -> io.Combo.Input:
+    return io.Combo.Input("noise_device", options=["gpu", "cpu"], advanced=True)
+
+
+def _schema(node_id: str, inputs: list[Any]) -> io.Schema:
+    return io.Schema(node_id=node_id, category=SAMPLERS, inputs=inputs, outputs=[io.Sampler.Output()])
+
+
+def _on(noise_device: str, name: str) -> str:
+    """The sampler *name* with its noise drawn on *noise_device*."""
+    return name if noise_device == "cpu" else f"{name}_gpu"
+
+
+class KSamplerSelect(io.ComfyNode):
+    """A sampler by name."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("KSamplerSelect", [io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES)])
+
+    @classmethod
+    def execute(cls, sampler_name) -> io.NodeOutput:
+        """The sampler."""
+        return io.NodeOutput(comfy.samplers.sampler_object(sampler_name))
+
+    get_sampler = execute
+
+
+class SamplerEulerAncestral(io.ComfyNode):
+    """Euler steps with fresh noise."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("SamplerEulerAncestral", _noise_settings())
+
+    @classmethod
+    def execute(cls, eta, s_noise) -> io.NodeOutput:
+        """The sampler."""
+        return io.NodeOutput(comfy.samplers.ksampler("euler_ancestral", {"eta": eta, "s_noise": s_noise}))
+
+    get_sampler = execute
+
+
+class SamplerLMS(io.ComfyNode):
+    """Linear multistep."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("SamplerLMS", [io.Int.Input("order", default=4, min=1, max=100, advanced=True)])
+
+    @classmethod
+    def execute(cls, order) -> io.NodeOutput:
+        """The sampler."""
+        return io.NodeOutput(comfy.samplers.ksampler("lms", {"order": order}))
+
+    get_sampler = execute
+
+
+class SamplerDPMPP_2S_Ancestral(io.ComfyNode):  # noqa: N801 - the name packs import
+    """DPM-Solver++ (2S) with fresh noise."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("SamplerDPMPP_2S_Ancestral", _noise_settings(None))
+
+    @classmethod
+    def execute(cls, eta, s_noise) -> io.NodeOutput:
+        """The sampler."""
+        return io.NodeOutput(comfy.samplers.ksampler("dpmpp_2s_ancestral", {"eta": eta, "s_noise": s_noise}))
+
+    get_sampler = execute
+
+
+class SamplerDPMPP_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
+    """Stochastic DPM-Solver++ (2S)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("SamplerDPMPP_SDE", [*_noise_settings(), _real("r", 0.5), _noise_device()])
+
+    @classmethod
+    def execute(cls, eta, s_noise, r, noise_device) -> io.NodeOutput:
+        """The sampler."""
+        return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_sde"), {"eta": eta, "s_noise": s_noise, "r": r}))
+
+    get_sampler = execute
+
+
+class SamplerDPMPP_2M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
+    """Stochastic DPM-Solver++ (2M)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        solver = io.Combo.Input("solver_type", options=["midpoint", "heun"])
+        return _schema("SamplerDPMPP_2M_SDE", [solver, *_noise_settings(), _noise_device()])
+
+    @classmethod
+    def execute(cls, solver_type, eta, s_noise, noise_device) -> io.NodeOutput:
+        """The sampler."""
+        options = {"eta": eta, "s_noise": s_noise, "solver_type": solver_type}
+        return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_2m_sde"), options))
+
+    get_sampler = execute
+
+
+class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
+    """Stochastic DPM-Solver++ (3M)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("SamplerDPMPP_3M_SDE", [*_noise_settings(), _noise_device()])
+
+    @classmethod
+    def execute(cls, eta, s_noise, noise_device) -> io.NodeOutput:
+        """The sampler."""
+        return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_3m_sde"), {"eta": eta, "s_noise": s_noise}))
+
+    get_sampler = execute
+
+
+SAMPLER_NODES: list[type[io.ComfyNode]] = [
+    KSamplerSelect, SamplerEulerAncestral, SamplerLMS, SamplerDPMPP_3M_SDE, SamplerDPMPP_2M_SDE, SamplerDPMPP_SDE,
+    SamplerDPMPP_2S_Ancestral]
