@@ -1,0 +1,1 @@
+"""An old import place of upscaling models that packs still use."""
