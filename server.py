@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from comfy_api import feature_flags
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
-__all__ = ["BinaryEventTypes", "PromptServer", "web"]
+__all__ = ["BinaryEventTypes", "PromptServer", "uuid", "web"]  # packs use the modules uuid and web through this one
 
 logger = logging.getLogger(__name__)
 

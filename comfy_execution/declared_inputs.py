@@ -13,7 +13,7 @@ def get_input_info(class_def: Any, input_name: str, valid_inputs: Mapping[str, A
     declared = class_def.INPUT_TYPES() if valid_inputs is None else valid_inputs
     for section in ("required", "optional", "hidden"):
         inputs = declared.get(section)
-        if inputs and input_name in inputs:
+        if inputs is not None and input_name in inputs:  # an empty mapping may still claim every name
             spec = inputs[input_name]
             if isinstance(spec, str):
                 return spec, section, {}

@@ -23,6 +23,21 @@ def test_sections_may_be_missing_or_none():
     assert get_input_info(declare(optional=None), "a") == (None, None, None)
 
 
+class TakesAnything(dict):
+    """How packs declare inputs without naming them: an empty mapping that has every name."""
+
+    def __contains__(self, name):
+        return True
+
+    def __getitem__(self, name):
+        return ("*",)
+
+
+def test_an_empty_section_may_claim_every_name():
+    class_def = declare(required={}, optional=TakesAnything())
+    assert get_input_info(class_def, "anything") == ("*", "optional", {})
+
+
 def test_a_class_is_asked_once_and_a_failing_one_again():
     asked = []
 

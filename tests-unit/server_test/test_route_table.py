@@ -1,6 +1,7 @@
 """The composed application: doubling, packs' routes, the page, handlers of packs, names that packs use."""
 
 import asyncio
+import uuid
 
 import aiohttp
 import pytest
@@ -171,3 +172,8 @@ async def test_messages_of_a_pack_that_cannot_be_sent_do_not_stop_the_others(ser
     server.send_json = kept
     server.send_sync("second", {}, "me")
     assert (await socket.next())["type"] == "second"
+
+
+def test_modules_that_packs_use_through_the_server_module():
+    assert server_module.web is web
+    assert server_module.uuid is uuid
