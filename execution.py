@@ -4,6 +4,7 @@ This module is also the engine that ``comfy_execution`` calls back: functions ar
 pack that replaces ``execute``, ``get_input_data``, ``get_output_data`` or ``_async_map_node_over_list`` is heard.
 """
 
+import functools
 import importlib
 import logging
 import sys
@@ -12,10 +13,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
-from comfy_execution.cache_provider import _get_cache_providers, _has_cache_providers
+from comfy_execution.cache_provider import _has_cache_providers
 from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
 from comfy_execution.executor_engine import ExecutionResult
 from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
@@ -26,10 +28,14 @@ from comfy_execution.executor_run import PromptRun
 from comfy_execution.executor_threads import CLOSE_TIMEOUT_S, ExecutionThreads
 from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
 from comfy_execution.graph_utils import GraphBuilder, is_link
+from comfy_execution.hermetic_keys import HermeticKeys
+from comfy_execution.hermetic_world import HermeticWorld, make_world
 from comfy_execution.inference_scope import inference_scope
 from comfy_execution.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
 from comfy_execution.progress import ProgressHook, get_progress_state
 from comfy_execution.prompt_queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
+from comfy_execution.provider_cache import ProviderCache
+from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
 
 __all__ = [
     "MAXIMUM_HISTORY_SIZE", "SENSITIVE_EXTRA_DATA_KEYS", "CacheEntry", "CacheSet", "CacheType", "DuplicateNodeError", "DynamicPrompt",
@@ -98,6 +104,11 @@ def error_hint(error: BaseException, class_type: str) -> str:
     if "Sampler" in class_type and "mat1 and mat2 shapes" in str(error):
         return SHAPE_HINT
     return ""
+
+
+def deployment() -> str:
+    """What kind of device and precision computes here. Loads torch; blocks."""
+    return importlib.import_module("comfy.deployment_class").deployment_class()
 
 
 def install_progress_hook(server: Any) -> None:
@@ -198,13 +209,18 @@ class PromptExecutor:
 
     def __init__(
         self, server: Any, cache_type: CacheType | bool | None = False, cache_args: Mapping[str, float] | None = None,
-        threads: ExecutionThreads | None = None,
+        threads: ExecutionThreads | None = None, providers: ProviderRuntime | None = None, world: HermeticWorld | None = None,
     ) -> None:
-        """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt."""
+        """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt.
+
+        *providers* guards the external caches, *world* knows what results depend on besides the prompt.
+        """
         self.server = server
         self.cache_type = cache_type
         self.cache_args = dict(cache_args or {})
         self.threads = threads or ExecutionThreads()
+        self.providers = providers or ProviderRuntime()
+        self._world = world
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -224,6 +240,7 @@ class PromptExecutor:
         if not self._idle.is_set():
             _nodes().interrupt_processing()
             self._idle.wait(CLOSE_TIMEOUT_S)
+        self.providers.close()
         self.threads.close()
 
     def add_message(self, event: str, data: dict, broadcast: bool) -> None:
@@ -269,7 +286,10 @@ class PromptExecutor:
         extra_data = extra_data or {}
         self._begin(prompt_id, extra_data)
         self._idle.clear()
-        run = PromptRun(_engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self)
+        providers = await self.providers.begin_prompt(prompt_id)
+        run = PromptRun(
+            _engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self,
+            None if providers is None else functools.partial(self._open_external, providers))
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
         except Exception as error:
@@ -285,7 +305,8 @@ class PromptExecutor:
             self.server.last_node_id = None
             if getattr(_model_management(), "DISABLE_SMART_MEMORY", False):
                 _model_management().unload_all_models()
-            self._notify_prompt_lifecycle("end", prompt_id)
+            if providers is not None:
+                await providers.end()
 
     def _begin(self, prompt_id: str, extra_data: Mapping[str, Any]) -> None:
         _choose_previews(extra_data.get("preview_method"))
@@ -295,14 +316,11 @@ class PromptExecutor:
         self.status_messages = []
         self.history_result = {"outputs": {}, "meta": {}}
         self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
-        self._notify_prompt_lifecycle("start", prompt_id)
 
-    def _notify_prompt_lifecycle(self, event: str, prompt_id: str) -> None:
-        for provider in _get_cache_providers():
-            try:
-                (provider.on_prompt_start if event == "start" else provider.on_prompt_end)(prompt_id)
-            except Exception:
-                logger.warning("Cache provider %s failed at the %s of a prompt", type(provider).__name__, event, exc_info=True)
+    def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
+        self._world = self._world or make_world(_engine.deployment, args.cache_namespace)
+        keys = HermeticKeys(self._world, dynprompt, outputs, _engine.node_class)
+        return ProviderCache(providers, dynprompt, outputs, keys, _engine.node_class)
 
 
 def _choose_previews(method: str | None) -> None:

@@ -236,6 +236,10 @@ def _results(group: argparse._ArgumentGroup) -> None:
     add("--cache-none", action="store_true", help="keep nothing; every node runs in every prompt")
     add("--cache-ram", type=float, nargs="*", default=None, metavar="GB",
         help="keep results until less than this much RAM is free (bare: a quarter of the machine's, 4 to 32 GB)")
+    add("--cache-provider", action="append", default=[], metavar="URL",
+        help="share results through file:///DIR, redis://HOST, unix:///SOCKET, s3://BUCKET, gs://BUCKET or az://CONTAINER; give it again "
+             "for more, which are asked in that order")
+    add("--cache-namespace", default="", metavar="NAME", help="share results only with servers that were given the same name")
 
 
 def _nodes(group: argparse._ArgumentGroup) -> None:

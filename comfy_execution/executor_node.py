@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,6 +178,7 @@ class NodePass:
         answers = await resolve_map_node_over_list_results(answers)
         names = [name for answer in answers if isinstance(answer, (list, tuple, set)) for name in answer if isinstance(name, str)]
         needed = [name for name in dict.fromkeys(names) if name not in inputs or name in missing]
+        await self._prefetch(link[0] for name in needed if is_link(link := self._node["inputs"].get(name)))
         for name in needed:
             self._state.execution_list.make_input_strong_link(self._id, name)
         return bool(needed)
@@ -226,15 +227,22 @@ class NodePass:
         for cache in state.caches.all:
             subcache = await cache.ensure_subcache_for(self._id, set(added))
             subcache.clean_unused()
-        for node_id in added:
-            if getattr(self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"]), "OUTPUT_NODE", False):
-                state.execution_list.add_node(node_id)
-                state.execution_list.cache_link(node_id, self._id)
-        for graph, values in calls:
-            for value in (values or ()) if graph is not None else ():
-                if is_link(value):
-                    state.execution_list.add_strong_link(value[0], value[1], self._id)
+        acting = [node_id for node_id in added
+                  if getattr(self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"]), "OUTPUT_NODE", False)]
+        results = [value for graph, values in calls if graph is not None for value in values or () if is_link(value)]
+        await self._prefetch([*acting, *(link[0] for link in results)])
+        for node_id in acting:
+            state.execution_list.add_node(node_id)
+            state.execution_list.cache_link(node_id, self._id)
+        for link in results:
+            state.execution_list.add_strong_link(link[0], link[1], self._id)
         state.pending_subgraph_results[self._id] = [(graph is not None, values) for graph, values in calls]
+
+    async def _prefetch(self, node_ids: Iterable[str]) -> None:
+        """Let other machines' results stand for what these nodes need, before they join those that wait to run."""
+        external = self._state.caches.outputs.external
+        if external is not None:
+            await external.prefetch(node_ids)
 
     def _add_node(self, node_id: str, info: Mapping[str, Any]) -> None:
         dynprompt = self._state.dynprompt

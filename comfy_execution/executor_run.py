@@ -57,13 +57,16 @@ class PromptRun:
 
     def __init__(
         self, engine: Engine, server: Any, caches: Any, worker: NodeWorker, is_changed: Callable[[str, DynamicPrompt, Any], Any],
-        reporter: Reporter,
+        reporter: Reporter, open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
     ) -> None:
+        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process."""
         self._engine = engine
         self._server = server
         self._caches = caches
         self._make_is_changed = is_changed
         self._reporter = reporter
+        self._open_external = open_external
+        self._external: Any = None
         self._site = CallSite(worker)
         self.ui_outputs: dict[str, dict] = {}
 
@@ -76,7 +79,7 @@ class PromptRun:
         loop = asyncio.get_running_loop()
         add_progress_handler(WebUIProgressHandler(self._server, lambda delay_s, function: _LaterOnLoop(loop, delay_s, function)))
         try:
-            await self._prepare_caches(dynprompt, prompt, prompt_id)
+            await self._prepare_caches(dynprompt, prompt, prompt_id, execute_outputs)
             state = PromptState(
                 self._server, dynprompt, self._caches, extra_data, set(), prompt_id, ExecutionList(dynprompt, self._caches.outputs),
                 {}, {}, self.ui_outputs,
@@ -100,21 +103,23 @@ class PromptRun:
             await to_loop(self._site.worker)
             progress.close()
             await self._end_calls(prompt_id)
+            self._caches.outputs.external = None
             current_call_site.reset(token)
 
-    async def _prepare_caches(self, dynprompt: DynamicPrompt, prompt: dict, prompt_id: str) -> None:
-        """Compute the keys of all nodes, drop what is not used any more, and say what is cached."""
+    async def _prepare_caches(self, dynprompt: DynamicPrompt, prompt: dict, prompt_id: str, execute_outputs: Iterable[str]) -> None:
+        """Compute the keys of all nodes, drop what is not used any more, fetch what others have, and say what is cached."""
         is_changed = self._make_is_changed(prompt_id, dynprompt, self._caches.outputs)
         for cache in self._caches.all:
             await cache.set_prompt(dynprompt, prompt.keys(), is_changed)
             cache.clean_unused()
-        lookups = [self._caches.outputs.get(node_id) for node_id in prompt]
-        if self._engine.may_move_to_worker():
-            # Nobody outside is asked, so none of these waits: 10,000 tasks would cost a tenth of a second for nothing.
-            entries = [await lookup for lookup in lookups]
+        outputs = self._caches.outputs
+        if self._open_external is not None and outputs.enable_providers:
+            self._external = outputs.external = self._open_external(dynprompt, outputs)
+            await self._external.prefetch(execute_outputs)
+            cached = [node_id for node_id in prompt if outputs.get_local(node_id) is not None]
         else:
-            entries = await asyncio.gather(*lookups)
-        cached = [node_id for node_id, entry in zip(prompt, entries) if entry is not None]
+            # Nobody outside is asked, so none of these waits: 10,000 tasks would cost a tenth of a second for nothing.
+            cached = [node_id for node_id in prompt if await outputs.get(node_id) is not None]
         self._reporter.add_message("execution_cached", {"nodes": cached, "prompt_id": prompt_id}, False)
 
     async def _run_nodes(self, state: PromptState) -> Failure | None:
@@ -159,7 +164,7 @@ class PromptRun:
     async def _go_where_it_runs(self, state: PromptState, node_id: str) -> None:
         """Sync nodes run whole on the worker, which saves a trip for each, unless something in their way may have to await."""
         class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
-        if not self._engine.may_move_to_worker():
+        if self._external is not None or not self._engine.may_move_to_worker():
             await to_loop(self._site.worker)
         elif not inspect.iscoroutinefunction(getattr(class_def, getattr(class_def, "FUNCTION", ""), None)):
             await to_worker(self._site.worker)

@@ -37,7 +37,10 @@ class Counters:
 
 
 class ExternalCache(Protocol):
-    """Where results go that other processes may use as well. Neither method raises. Asked for nodes with a signature only."""
+    """Where results go that other processes may use as well. No method raises. Asked for nodes with a signature only."""
+
+    async def prefetch(self, targets: Iterable[str]) -> None:
+        """Get what the results of *targets* need and others have, into the cache."""
 
     async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
         """The entry stored under *key*, or None."""
@@ -93,7 +96,7 @@ class BasicCache:
     async def set(self, node_id: str, value: Any) -> None:
         """Keep the node's entry, here and in ``external``."""
         self.set_local(node_id, value)
-        key = self._external_key(node_id)
+        key = None if self.external is None else self.external_key(node_id)
         if key is not None and self.external is not None:
             await self.external.store(node_id, self.dynprompt.get_node(node_id)["class_type"], key, value)
 
@@ -138,15 +141,8 @@ class BasicCache:
     def _key_of(self, node_id: str) -> Any:
         return self.cache_key_set.get_data_key(node_id)
 
-    def _external_key(self, node_id: str) -> Any:
-        """The key to ask ``external`` for, None when it is not to be asked."""
-        if self.external is None or not self.enable_providers or not self.initialized:
-            return None
-        key = self._key_of(node_id)
-        return None if isinstance(key, Uncacheable) else key
-
     async def _get_external(self, node_id: str) -> Any:
-        key = self._external_key(node_id)
+        key = None if self.external is None else self.external_key(node_id)
         if key is None or self.external is None:
             return None
         entry = await self.external.lookup(node_id, self.dynprompt.get_node(node_id)["class_type"], key)
@@ -154,6 +150,19 @@ class BasicCache:
             self._counters.external_hits += 1
             self.set_local(node_id, entry)
         return entry
+
+    def external_key(self, node_id: str) -> Any:
+        """The signature under which the node's result can be known outside this process; None when it has none."""
+        if not self.enable_providers or not self.initialized:
+            return None
+        key = self._key_of(node_id)
+        return None if isinstance(key, Uncacheable) else key
+
+    def accept_external(self, node_id: str, entry: Any) -> None:
+        """Keep an entry that came from outside this process; counts as a hit."""
+        self._counters.hits += 1
+        self._counters.external_hits += 1
+        self.set_local(node_id, entry)
 
     def _count(self) -> int:
         return len(self.cache)

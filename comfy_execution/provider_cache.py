@@ -1,0 +1,111 @@
+"""The bridge between a prompt's cache of results and the cache providers: which nodes take part, under which keys, and when."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+from comfy_execution.cache_provider import CacheContext, CacheValue
+from comfy_execution.declared_inputs import DeclaredInputs
+from comfy_execution.dynamic_prompt import DynamicPrompt
+from comfy_execution.executor_caches import CacheEntry
+from comfy_execution.graph_utils import is_link
+from comfy_execution.provider_runtime import PromptProviders
+from comfy_execution.provider_traits import NodeTraits, names_files, read_traits
+from comfy_execution.provider_waves import walk_in_waves
+
+
+class ExternalKeys(Protocol):
+    """What gives nodes their keys outside this process."""
+
+    def prepare(self, node_ids: Iterable[str]) -> Awaitable[None]:
+        """Do what takes time (reading files) for *node_ids* and all above them."""
+
+    def key(self, node_id: str) -> str | None:
+        """The node's key, 64 hexadecimal digits; None while or because it has none."""
+
+
+class ProviderCache:
+    """The ``ExternalCache`` of one prompt. Awaited by the coroutine that runs the prompt, on its loop; nothing raises."""
+
+    def __init__(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any, keys: ExternalKeys,
+                 node_class: Callable[[str], Any]) -> None:
+        """*outputs*: the cache of results; *node_class*: node classes by type."""
+        self._providers = providers
+        self._dynprompt = dynprompt
+        self._outputs = outputs
+        self._keys = keys
+        self._node_class = node_class
+        self._declared = DeclaredInputs()
+        self._traits: dict[str, NodeTraits] = {}
+
+    async def prefetch(self, targets: Iterable[str]) -> None:
+        """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
+        targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
+        await self._prepare(targets)
+        values: dict[str, CacheValue] = {}
+
+        async def ask(wave: list[str]) -> set[str]:
+            answers = await self._providers.lookup_all([(self._context(node_id), self._traits_of(node_id).accepts) for node_id in wave])
+            found = {node_id: value for node_id, value in zip(wave, answers) if value is not None}
+            values.update(found)
+            return set(found)
+
+        hits = await walk_in_waves(targets, self._parents, self._is_local, self._may_ask, ask)
+        for node_id in hits:
+            self._outputs.accept_external(node_id, _entry(values[node_id]))
+
+    async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
+        """The entry of a node, which waves may or may not have asked for before; or None."""
+        if not self._may_ask(node_id):
+            return None
+        value = await self._providers.lookup(self._context(node_id), self._traits_of(node_id).accepts)
+        return None if value is None else _entry(value)
+
+    async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
+        """Hand the entry to the providers; does not wait for them."""
+        traits = self._traits_of(node_id)
+        if not traits.is_shareable or names_files(value.ui) or not traits.accepts(CacheValue(value.outputs, value.ui)):
+            return
+        if self._keys.key(node_id) is None:
+            await self._prepare([node_id])
+        if self._may_ask(node_id):
+            await self._providers.store(self._context(node_id), value.outputs, value.ui)
+
+    async def _prepare(self, targets: list[str]) -> None:
+        try:
+            await self._providers.wait_for(self._keys.prepare(targets))
+        except TimeoutError:
+            # Files that take longer to read: what depends on them has no key yet, and runs.
+            await asyncio.sleep(0)
+
+    def _context(self, node_id: str) -> CacheContext:
+        key = self._keys.key(node_id)
+        assert key is not None, "only nodes with a key are asked for"
+        return CacheContext(node_id, self._dynprompt.get_node(node_id)["class_type"], key)
+
+    def _may_ask(self, node_id: str) -> bool:
+        return self._traits_of(node_id).is_shareable and self._keys.key(node_id) is not None
+
+    def _is_local(self, node_id: str) -> bool:
+        return not self._dynprompt.has_node(node_id) or self._outputs.get_local(node_id) is not None
+
+    def _traits_of(self, node_id: str) -> NodeTraits:
+        class_type = self._dynprompt.get_node(node_id)["class_type"]
+        if class_type not in self._traits:
+            self._traits[class_type] = read_traits(self._node_class(class_type))
+        return self._traits[class_type]
+
+    def _parents(self, node_id: str) -> list[str]:
+        """The nodes that must run before this one can; those at lazy inputs are not known to be needed yet."""
+        node = self._dynprompt.get_node(node_id)
+        find = functools.partial(self._declared.find, self._node_class(node["class_type"]), inputs=node["inputs"])
+        return [value[0] for name, value in node["inputs"].items() if is_link(value) and not _waits(find(name)[2] or {})]
+
+
+def _waits(options: dict[str, Any]) -> bool:
+    return bool(options.get("lazy") or options.get("rawLink"))
+
+
+def _entry(value: CacheValue) -> CacheEntry:
+    return CacheEntry(ui=value.ui, outputs=[list(items) for items in value.outputs])

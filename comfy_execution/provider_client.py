@@ -1,0 +1,209 @@
+"""One cache provider behind a guard: whatever it does, the caller gets a value, or None, in bounded time.
+
+Everything of the provider runs on a thread of its own (``ProviderThread``): lookups while the prompt waits, stores whenever they are
+done. Stores wait in a queue bounded in bytes that outlives the prompt.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
+from comfy_execution.provider_breaker import CircuitBreaker
+from comfy_execution.provider_statistics import ProviderCounters, ProviderStats
+from comfy_execution.provider_store_queue import StoreJob, StoreQueue
+from comfy_execution.provider_thread import ProviderThread
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLimits:
+    """How long and how much. The prompt's budget covers all waiting for providers in one prompt, whatever for."""
+
+    lookup_timeout_s: float = 3.0
+    store_timeout_s: float = 60.0
+    prompt_budget_s: float = 5.0
+    drain_timeout_s: float = 2.0
+    shutdown_timeout_s: float = 10.0
+    queue_bytes: int = 1 << 30
+    concurrent_lookups: int = 256
+    concurrent_stores: int = 16
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.__slots__ if getattr(self, name) <= 0]
+        if wrong:
+            raise ValueError(f"limits of cache providers must be positive: {', '.join(wrong)}")
+
+
+class BadAnswer(TypeError):
+    """A provider answered with something that is no result."""
+
+
+@dataclass(slots=True)
+class ProviderClient:
+    """The guarded provider. ``lookup`` and ``notify`` are awaited on the caller's loop; the rest may be called from any thread."""
+
+    provider: CacheProvider
+    limits: ProviderLimits = field(default_factory=ProviderLimits)
+    clock: Callable[[], float] = time.monotonic
+    name: str = field(init=False)
+    breaker: CircuitBreaker = field(init=False)
+    _counters: ProviderCounters = field(init=False)
+    _thread: ProviderThread = field(init=False)
+    _queue: StoreQueue = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = type(self.provider).__name__
+        self.breaker = CircuitBreaker(self.clock)
+        self._counters = ProviderCounters()
+        self._thread = ProviderThread(f"cache-provider-{self.name}")
+        self._queue = StoreQueue(self._run_store, self._thread, self.limits.queue_bytes, self.limits.concurrent_stores)
+
+    def stats(self) -> ProviderStats:
+        """The numbers now."""
+        return self._counters.stats(self.name, self.breaker.state, self._queue.count, self._queue.bytes)
+
+    def is_writable(self) -> bool:
+        """Whether it is worth handing results over; a provider may say ``read_only = True``."""
+        return not getattr(self.provider, "read_only", False)
+
+    async def lookup(self, context: CacheContext, timeout_s: float) -> CacheValue | None:
+        """The provider's value for *context*, None when it has none, fails, or does not answer within *timeout_s*."""
+        if not self.breaker.allows():
+            return None
+        began_s = self.clock()
+        try:
+            value = await self._call(_contained(self._ask(context)), timeout_s)
+        except asyncio.CancelledError:
+            self.breaker.abandon()
+            raise
+        except Exception as error:
+            self._failed("looked up", context, error)
+            return None
+        self.breaker.succeed()
+        self._counters.looked_up(self.clock() - began_s)
+        if value is None:
+            self._counters.add(misses=1)
+        else:
+            self._counters.add(hits=1, bytes_fetched=_estimate_value_size(value))
+        return value
+
+    async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
+        """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order."""
+        try:
+            # Not cancelled when late: an end must follow each start.
+            future = self._thread.submit(_contained(self._tell(event, prompt_id)))
+            await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
+        except Exception:
+            logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
+
+    def offer(self, job: StoreJob) -> bool:
+        """Queue a store; False when the queue has no room for it."""
+        return self._queue.put(job)
+
+    async def wait_for_room(self, size_bytes: int, timeout_s: float) -> bool:
+        """Wait until the queue has room for *size_bytes*; whether it has."""
+        return await self._queue.wait_for_room(size_bytes, timeout_s)
+
+    def give_up(self, count: int = 1) -> None:
+        """Count results that were not queued."""
+        self._counters.add(not_stored=count)
+
+    def drained(self) -> "Future[None]":
+        """Done when nothing is queued or on its way any more."""
+        return self._queue.drained()
+
+    def close(self, timeout_s: float) -> None:
+        """Let go of the provider: call its ``aclose()`` if it has one, and end its thread. Blocks up to twice *timeout_s*."""
+        close = getattr(self.provider, "aclose", None)
+        if self._thread.is_started() and callable(close):
+            try:
+                self._thread.submit(_awaited(close)).result(timeout_s)
+            except Exception:
+                logger.warning("Cache provider %s could not be closed", self.name, exc_info=True)
+        self._thread.close(timeout_s)
+
+    async def _call(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        future = self._thread.submit(coroutine)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        except TimeoutError:
+            if future.done() and not future.cancelled():
+                raise
+            self._counters.add(timeouts=1)
+            raise TimeoutError(f"no answer within {timeout_s:.1f} s") from None
+
+    async def _ask(self, context: CacheContext) -> CacheValue | None:
+        if not self.provider.should_cache(context):
+            return None
+        value = await self.provider.on_lookup(context)
+        if value is not None and (not isinstance(value, CacheValue) or not isinstance(value.outputs, list | tuple)):
+            raise BadAnswer(f"on_lookup returned {type(value).__name__}, not a CacheValue whose outputs are a list")
+        return value
+
+    async def _tell(self, event: str, prompt_id: str) -> None:
+        try:
+            (self.provider.on_prompt_start if event == "start" else self.provider.on_prompt_end)(prompt_id)
+        except Exception:
+            logger.warning("Cache provider %s failed at the %s of a prompt", self.name, event, exc_info=True)
+
+    async def _store(self, job: StoreJob) -> bool:
+        if not self.provider.should_cache(job.context, job.value):
+            return False
+        await self.provider.on_store(job.context, job.value)
+        return True
+
+    async def _run_store(self, job: StoreJob) -> None:
+        """On the provider's loop."""
+        if not self.breaker.allows():
+            self._counters.add(not_stored=1)
+            return
+        try:
+            if not await asyncio.wait_for(_contained(self._store(job)), self.limits.store_timeout_s):
+                self.breaker.abandon()
+                return
+        except asyncio.CancelledError:
+            self.breaker.abandon()
+            raise
+        except Exception as error:
+            self._failed("stored", job.context, error)
+            self._counters.add(not_stored=1)
+            return
+        self.breaker.succeed()
+        self._counters.add(stores=1, bytes_stored=job.size_bytes)
+
+    def _failed(self, what: str, context: CacheContext, error: Exception) -> None:
+        self._counters.add(errors=1)
+        opened = self.breaker.fail()
+        logger.warning("Cache provider %s: node %s (%s) can not be %s: %s: %s", self.name, context.node_id, context.class_type, what,
+                       type(error).__name__, error, exc_info=not isinstance(error, TimeoutError | BadAnswer | OSError))
+        if opened:
+            logger.warning("Cache provider %s failed repeatedly and is left alone for a while", self.name)
+
+
+class CallAborted(RuntimeError):
+    """A provider ended its own call by something that is meant for threads and tasks."""
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await *coroutine*, letting nothing out that would end the loop's thread or look like a cancellation by somebody else."""
+    try:
+        return await coroutine
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise CallAborted("the call cancelled itself") from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise CallAborted(f"the call raised {type(error).__name__}") from error
+
+
+async def _awaited(function: Callable[[], Any]) -> None:
+    result = function()
+    if hasattr(result, "__await__"):
+        await result

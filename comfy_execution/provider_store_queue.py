@@ -1,0 +1,117 @@
+"""What waits to be stored with one provider: bounded in bytes, worked off on the provider's thread, independent of prompts."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from comfy_execution.cache_provider import CacheContext, CacheValue
+from comfy_execution.provider_thread import ProviderThread
+
+# What an entry without tensors counts.
+SMALLEST_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoreJob:
+    """A result to be stored. The value belongs to the queue: nobody changes it any more."""
+
+    context: CacheContext
+    value: CacheValue
+    size_bytes: int
+
+
+class StoreQueue:
+    """Runs ``run(job)`` for each job, up to *concurrency* at a time, on *thread*'s loop. Any thread may call; nothing blocks.
+
+    A job counts until it has ended, so ``bytes`` bounds what is held for the provider. A job larger than the bound is taken when
+    nothing else is queued, so that none is refused for ever.
+    """
+
+    def __init__(self, run: Callable[[StoreJob], Awaitable[None]], thread: ProviderThread, max_bytes: int, concurrency: int) -> None:
+        self._run = run
+        self._thread = thread
+        self._max_bytes = max_bytes
+        self._concurrency = concurrency
+        self._lock = threading.Lock()
+        self._waiting: deque[StoreJob] = deque()
+        self._running = 0
+        self._bytes = 0
+        self._waiters: list[tuple[int, Future[None]]] = []
+
+    @property
+    def count(self) -> int:
+        """Jobs that wait or run."""
+        with self._lock:
+            return len(self._waiting) + self._running
+
+    @property
+    def bytes(self) -> int:
+        """What they hold."""
+        return self._bytes
+
+    def put(self, job: StoreJob) -> bool:
+        """Queue *job*; False when there is no room."""
+        with self._lock:
+            if not self._has_room_locked(job.size_bytes):
+                return False
+            self._bytes += _counted(job.size_bytes)
+            self._waiting.append(job)
+            starts = self._running < self._concurrency
+            self._running += starts
+        if starts:
+            self._thread.submit(self._work())
+        return True
+
+    async def wait_for_room(self, size_bytes: int, timeout_s: float) -> bool:
+        """Wait until *size_bytes* fit; whether they do. On the caller's loop."""
+        with self._lock:
+            if self._has_room_locked(size_bytes):
+                return True
+            freed: Future[None] = Future()
+            self._waiters.append((size_bytes, freed))
+        await asyncio.wait({asyncio.wrap_future(freed)}, timeout=timeout_s)
+        with self._lock:
+            self._waiters = [waiter for waiter in self._waiters if waiter[1] is not freed]
+            return self._has_room_locked(size_bytes)
+
+    def drained(self) -> "Future[None]":
+        """Done when no job waits or runs."""
+        empty: Future[None] = Future()
+        with self._lock:
+            if self._bytes:
+                self._waiters.append((self._max_bytes, empty))
+                return empty
+        empty.set_result(None)
+        return empty
+
+    def _has_room_locked(self, size_bytes: int) -> bool:
+        return not self._bytes or self._bytes + _counted(size_bytes) <= self._max_bytes
+
+    async def _work(self) -> None:
+        """One of the workers: runs jobs until none waits."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running -= 1
+                    return
+                job = self._waiting.popleft()
+            try:
+                await self._run(job)
+            finally:
+                self._finish(job)
+
+    def _finish(self, job: StoreJob) -> None:
+        with self._lock:
+            self._bytes -= _counted(job.size_bytes)
+            ready = [waiter for waiter in self._waiters if self._has_room_locked(waiter[0])]
+            self._waiters = [waiter for waiter in self._waiters if waiter not in ready]
+        for _, future in ready:
+            if future.set_running_or_notify_cancel():
+                future.set_result(None)
+
+
+def _counted(size_bytes: int) -> int:
+    return max(size_bytes, SMALLEST_BYTES)

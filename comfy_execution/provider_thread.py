@@ -1,0 +1,67 @@
+"""One provider's own thread with an event loop that lives as long as the provider is in use.
+
+A provider that blocks its loop stops nobody but itself, and a connection pool opened in one prompt works in the next.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class ProviderThread:
+    """Started by the first use. ``submit`` may be called from any thread and never blocks."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
+        """Run *coroutine* on the loop. Cancelling the returned future cancels it there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+
+    def is_started(self) -> bool:
+        """Whether the thread exists."""
+        return self._thread is not None
+
+    def close(self, timeout_s: float) -> None:
+        """Stop the loop, cancel what is left on it and end the thread; one that is blocked is left behind."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is None or thread is None:
+            return
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join(timeout_s)
+        if thread.is_alive():
+            logger.warning("%s does not react and is left behind", self._name)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -1,0 +1,77 @@
+"""The order of lookups on small and random graphs, against the plain definition of what is wanted."""
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from comfy_execution.provider_waves import walk_in_waves
+
+
+def walk(parents, targets, outside=(), local=(), mute=()):
+    """(hits, the waves asked)."""
+    waves = []
+
+    async def ask(wave):
+        waves.append(wave)
+        return {node for node in wave if node in outside}
+
+    hits = asyncio.run(walk_in_waves(targets, lambda node: parents.get(node, ()), lambda node: node in local,
+                                     lambda node: node not in mute, ask))
+    return hits, waves
+
+
+def line(length):
+    return {index: [index - 1] for index in range(1, length)}
+
+
+@pytest.mark.parametrize("length, count", [(1, 1), (3, 2), (200, 8), (1000, 10)])
+def test_a_line_of_misses_takes_as_many_waves_as_its_length_has_bits(length, count):
+    hits, waves = walk(line(length), [length - 1])
+    assert not hits and len(waves) == count
+    assert sorted(node for wave in waves for node in wave) == list(range(length))
+
+
+def test_a_hit_at_the_output_asks_for_nothing_else():
+    assert walk(line(200), [199], outside=set(range(200))) == ({199}, [[199]])
+
+
+def test_nodes_that_can_not_be_outside_are_passed_through_at_no_cost():
+    assert walk(line(10), [9], outside={3}, mute=set(range(4, 10))) == ({3}, [[3]])
+
+
+def test_nothing_above_a_local_result_is_asked_for():
+    assert walk(line(10), [9], local={9}) == (set(), [])
+
+
+def test_a_hit_asked_for_too_early_is_not_wanted():
+    hits, waves = walk(line(4), [3], outside={2, 1})
+    assert hits == {2} and waves == [[3], [2, 1]]
+
+
+def test_circles_end():
+    hits, waves = walk({"a": ["b"], "b": ["a"]}, ["a"])
+    assert not hits and sorted(node for wave in waves for node in wave) == ["a", "b"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.integers(1, 25))
+def test_hits_are_exactly_what_is_reached_through_misses(data, count):
+    parents = {index: data.draw(st.lists(st.integers(0, index - 1), max_size=3)) if index else [] for index in range(count)}
+    outside, local, mute = (data.draw(st.sets(st.integers(0, count - 1))) for _ in range(3))
+    targets = data.draw(st.lists(st.integers(0, count - 1), max_size=3))
+    wanted, waiting, seen = set(), list(targets), set()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or node in local:
+            continue
+        seen.add(node)
+        if node in outside and node not in mute:
+            wanted.add(node)
+        else:
+            waiting.extend(parents[node])
+    hits, waves = walk(parents, targets, outside, local, mute)
+    asked = [node for wave in waves for node in wave]
+    assert hits == wanted
+    assert len(asked) == len(set(asked)) and not set(asked) & (local | mute)
