@@ -5,9 +5,11 @@ The transformed sources are worked out here and handed over in a temporary folde
 
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+from types import FrameType
 
 from patchset.checkout import Checkout
 from patchset.plan import Plan
@@ -28,8 +30,19 @@ def run(checkout: Checkout, plans: list[Plan], flags: list[str], python: str | N
                     copy.write_bytes(change.after)
                     modules[change.path[:-3].replace("/", ".").removesuffix(".__init__")] = change.path
         (overlay / "overlay.json").write_text(json.dumps({"root": str(checkout.root), "modules": modules}), encoding="utf-8")
-        command = [python or sys.executable, str(HOOK), folder, *flags]
-        try:
-            return subprocess.run(command, cwd=checkout.root, check=False).returncode
-        except KeyboardInterrupt:
-            return 130
+        return _run_to_its_end([python or sys.executable, str(HOOK), folder, *flags], checkout.root)
+
+
+def _run_to_its_end(command: list[str], folder: pathlib.Path) -> int:
+    """Run *command*, hand a request to end on to it, and wait for it; its exit status."""
+    process = subprocess.Popen(command, cwd=folder)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -223,6 +223,18 @@ def test_run_starts_the_untouched_checkout_with_the_changes_in_memory(checkout):
     assert state(checkout) == before
 
 
+def test_run_hands_a_request_to_end_on_to_the_server(checkout):
+    (checkout / "main.py").write_text("import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
+                                      "print('ready', flush=True)\nsignal.pause()\n")
+    git(checkout, "commit", "-q", "-am", "a server that waits")
+    process = subprocess.Popen([sys.executable, "-m", "patchset", "run", str(checkout)], stdout=subprocess.PIPE, text=True,
+                               cwd=pathlib.Path(__file__).parents[2])
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.wait(30) == 7
+    process.stdout.close()
+
+
 def test_a_folder_without_git_can_be_patched_and_restored(checkout, tmp_path):
     plain = tmp_path / "plain"
     for name, content in FILES.items():
