@@ -252,17 +252,13 @@ class SchedulerHandler(NamedTuple):
     use_ms: bool = True
 
 
-SCHEDULER_HANDLERS = {
-    "simple": SchedulerHandler(simple_scheduler),
-    "sgm_uniform": SchedulerHandler(partial(normal_scheduler, sgm=True)),
-    "karras": SchedulerHandler(k_diffusion_sampling.get_sigmas_karras, use_ms=False),
-    "exponential": SchedulerHandler(k_diffusion_sampling.get_sigmas_exponential, use_ms=False),
-    "ddim_uniform": SchedulerHandler(ddim_scheduler),
-    "beta": SchedulerHandler(beta_scheduler),
-    "normal": SchedulerHandler(normal_scheduler),
-    "linear_quadratic": SchedulerHandler(linear_quadratic_schedule),
-    "kl_optimal": SchedulerHandler(kl_optimal_scheduler, use_ms=False),
-}
+_FROM_TABLE = {"simple": simple_scheduler, "sgm_uniform": partial(normal_scheduler, sgm=True), "ddim_uniform": ddim_scheduler,
+               "beta": beta_scheduler, "normal": normal_scheduler, "linear_quadratic": linear_quadratic_schedule}
+_FROM_RANGE = {"karras": k_diffusion_sampling.get_sigmas_karras, "exponential": k_diffusion_sampling.get_sigmas_exponential,
+               "kl_optimal": kl_optimal_scheduler}
+_SCHEDULER_ORDER = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal".split()
+SCHEDULER_HANDLERS = {name: SchedulerHandler(_FROM_TABLE[name]) if name in _FROM_TABLE else SchedulerHandler(_FROM_RANGE[name], False)
+                      for name in _SCHEDULER_ORDER}
 SCHEDULER_NAMES = list(SCHEDULER_HANDLERS)
 
 

@@ -256,18 +256,11 @@ class ConditioningSetTimestepRange:
         return (node_helpers.conditioning_set_values(conditioning, {"start_percent": start, "end_percent": end}),)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    CLIPTextEncode, CLIPSetLastLayer, ConditioningCombine, ConditioningAverage, ConditioningConcat, ConditioningSetArea,
-    ConditioningSetAreaPercentage, ConditioningSetAreaStrength, ConditioningSetMask, ConditioningZeroOut, ConditioningSetTimestepRange)}
-NODE_DISPLAY_NAME_MAPPINGS = {
-    "CLIPTextEncode": "CLIP Text Encode (Prompt)",
-    "CLIPSetLastLayer": "CLIP Set Last Layer",
-    "ConditioningCombine": "Conditioning (Combine)",
-    "ConditioningAverage": "Conditioning (Average)",
-    "ConditioningConcat": "Conditioning (Concat)",
-    "ConditioningSetArea": "Conditioning (Set Area)",
-    "ConditioningSetAreaPercentage": "Conditioning (Set Area with Percentage)",
-    "ConditioningSetAreaStrength": "Conditioning (Set Area Strength)",
-    "ConditioningSetMask": "Conditioning (Set Mask)",
-    "ConditioningZeroOut": "Conditioning Zero Out",
-}
+_TITLES = {
+    CLIPTextEncode: "CLIP Text Encode (Prompt)", CLIPSetLastLayer: "CLIP Set Last Layer", ConditioningCombine: "Conditioning (Combine)",
+    ConditioningAverage: "Conditioning (Average)", ConditioningConcat: "Conditioning (Concat)",
+    ConditioningSetArea: "Conditioning (Set Area)", ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
+    ConditioningSetAreaStrength: "Conditioning (Set Area Strength)", ConditioningSetMask: "Conditioning (Set Mask)",
+    ConditioningZeroOut: "Conditioning Zero Out", ConditioningSetTimestepRange: None}
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in _TITLES}
+NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: title for node, title in _TITLES.items() if title is not None}
