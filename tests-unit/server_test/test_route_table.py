@@ -129,7 +129,7 @@ async def test_log_messages_reach_their_subscriber(server, connect, client):
 
 async def test_names_that_packs_use(server):
     assert server_module.PromptServer.instance is server
-    assert server_module.web is web and server_module.BinaryEventTypes is BinaryEventTypes
+    assert server_module.web is web and server_module.uuid is uuid and server_module.BinaryEventTypes is BinaryEventTypes
     assert server.supports == ["custom_nodes_from_web"]
     assert isinstance(server.routes, web.RouteTableDef) and isinstance(server.app, web.Application)
     assert (server.client_id, server.last_node_id, server.last_prompt_id, server.number) == (None, None, None, 0)
@@ -172,8 +172,3 @@ async def test_messages_of_a_pack_that_cannot_be_sent_do_not_stop_the_others(ser
     server.send_json = kept
     server.send_sync("second", {}, "me")
     assert (await socket.next())["type"] == "second"
-
-
-def test_modules_that_packs_use_through_the_server_module():
-    assert server_module.web is web
-    assert server_module.uuid is uuid
