@@ -18,7 +18,7 @@ from typing import Any
 import websocket
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 110
 
 
 def free_port() -> int:
@@ -67,7 +67,7 @@ class LiveServer:
         if self.process.poll() is None:
             self.process.send_signal(2)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 
 import numpy
 import pytest
@@ -46,9 +45,7 @@ def test_messages_come_in_the_order_that_clients_rely_on(server):
 
 def test_a_second_run_is_answered_from_the_cache_at_once(server):
     server.run(example(n2={"width": 120}))
-    started_s = time.perf_counter()
     run = server.run(example(n2={"width": 120}))
-    assert time.perf_counter() - started_s < 1
     assert run.executed == []
     assert set(run.of_type("execution_cached")[0]["nodes"]) == {"1", "2", "3", "4"}
     assert run.files
