@@ -25,7 +25,8 @@ from comfy.vae import VAE
 __all__ = ["CLIP", "VAE", "CLIPType", "TEModel", "load_bypass_lora_for_models", "load_checkpoint", "load_checkpoint_guess_config",
            "load_checkpoint_guess_config_clip_only", "load_checkpoint_guess_config_model_only", "load_checkpoint_vae_patcher",
            "load_clip", "load_clip_model_patcher", "load_diffusion_model", "load_diffusion_model_state_dict",
-           "load_lora_for_models", "load_state_dict_guess_config", "load_text_encoder_state_dicts", "load_unet", "load_unet_state_dict", "load_vae",
+           "load_lora_for_models", "load_state_dict_guess_config", "load_text_encoder_state_dicts", "load_unet",
+           "load_unet_state_dict", "load_vae",
            "load_vae_patcher", "save_checkpoint"]
 
 
