@@ -27,6 +27,7 @@ NEW_MEMORY = 0.9
 GAP_MEMORY = 0.9
 DEFAULT_SECONDS_PER_BYTE = 1e-9
 TYPICAL_GAP_AT_START = 4.0
+TOO_BIG = "too big for the cap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class RamCachePolicy:
         """
         fixed_bytes = sum(size for other, size in kept_bytes.items() if other in held)
         if size_bytes > cap_bytes - fixed_bytes:
-            return Decision(False, (), "too big for the cap")
+            return Decision(False, (), TOO_BIG)
         missing_bytes = sum(kept_bytes.values()) + size_bytes - cap_bytes
         if missing_bytes <= 0:
             return Decision(True)

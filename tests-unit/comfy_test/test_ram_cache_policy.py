@@ -3,8 +3,10 @@
 import random
 
 import pytest
+from ram_cache_fakes import patcher
 
 from comfy.ram_cache_policy import RamCachePolicy
+from comfy.ram_model_cache import CacheSettings, Loaded, RamModelCache
 
 
 def replay(policy, requests, sizes, seconds, cap):
@@ -107,3 +109,18 @@ def test_random_requests_never_exceed_the_cap_nor_grow_the_record():
     policy = RamCachePolicy()
     replay(policy, rng.choices(keys, k=900), sizes, seconds, 200)
     assert len(policy._known) <= 512
+
+
+@pytest.mark.parametrize("order", ["abc" * 8, "aabbbcacbbca" * 3, "ab" * 5 + "cd" * 5 + "abcd" * 4])
+def test_cache_does_what_the_replay_predicts(order):
+    sizes, seconds = dict(zip("abcd", (40, 30, 50, 20))), dict(zip("abcd", (1.0, 7.0, 2.0, 4.0)))
+    predicted, _ = replay(RamCachePolicy(), order, sizes, seconds, 90)
+    cache = RamModelCache(CacheSettings(90, headroom_bytes=0), start_thread=lambda run: None)
+    found = []
+    for key in order:
+        hits = cache.stats().counters.hits
+        cache.fetch({key: sizes[key]}, lambda missing: {name: Loaded(patcher(sizes[name]), seconds[name]) for name in missing})
+        found.append(cache.stats().counters.hits > hits)
+    assert found == predicted
+    assert any(found)
+    assert cache.check() == []

@@ -1,0 +1,99 @@
+"""Letting models go at the right moment: never while the host loops over its loaded models. Portable: standard library only."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import traceback
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from comfy.ram_cache_storage import patcher_of
+from comfy.ram_cache_types import Entry, HostHooks
+
+
+class DropQueue:
+    """Entries that nobody keeps any more, and the host's critical sections that hold up their end.
+
+    Lock order: the cache's lock, then this one; nothing is called under it. :meth:`flush` drops, outside both.
+    """
+
+    def __init__(self, hooks: HostHooks) -> None:
+        self._hooks = hooks
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: list[Entry] = []
+        self._open_sections = 0
+        self._droppers: dict[int, int] = {}
+
+    def add(self, entry: Entry) -> None:
+        """Leave *entry* to the next :meth:`flush`; drops nothing."""
+        with self._changed:
+            self._waiting.append(entry)
+
+    def waiting_bytes(self) -> int:
+        """Bytes that will be free once the queue is flushed."""
+        with self._changed:
+            return sum(entry.size_bytes for entry in self._waiting)
+
+    @contextmanager
+    def critical_section(self) -> Iterator[None]:
+        """Nothing is dropped while one of these is open; waits for a drop in progress in another thread. May be nested."""
+        me = threading.get_ident()
+        with self._changed:
+            while any(thread != me for thread in self._droppers):
+                self._changed.wait()
+            self._open_sections += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._open_sections -= 1
+            self.flush()
+
+    def flush(self) -> None:
+        """Drop what waits, unless a critical section is open: then its end does."""
+        me = threading.get_ident()
+        with self._changed:
+            if self._open_sections or not self._waiting:
+                return
+            doomed, self._waiting = self._waiting, []
+            self._droppers[me] = self._droppers.get(me, 0) + 1
+        try:
+            self._drop(doomed)
+        finally:
+            with self._changed:
+                self._droppers[me] -= 1
+                if not self._droppers[me]:
+                    del self._droppers[me]
+                self._changed.notify_all()
+
+    def _drop(self, doomed: list[Entry]) -> None:
+        """Have the host forget what it loaded of *doomed*, each once, let the weights go, and give their memory back."""
+        modules = []
+        for entry in doomed:
+            modules.append(_weakly(getattr(patcher_of(entry.value), "model", None)))
+            for reference in entry.loaded.values():
+                self._forget(reference)
+            entry.loaded.clear()
+            entry.value = None
+        if any(module is not None and module() is not None for module in modules):
+            gc.collect()
+        self._hooks.trim()
+
+    def _forget(self, reference: weakref.ref[object]) -> None:
+        loaded_model = reference()
+        if loaded_model is None:
+            return
+        try:
+            self._hooks.forget_loaded(loaded_model)
+        except Exception:
+            logging.error("RAM model cache: the host could not forget a loaded model that is evicted\n%s", traceback.format_exc())
+
+
+def _weakly(module: object) -> weakref.ref[object] | None:
+    try:
+        return weakref.ref(module)
+    except TypeError:
+        return None

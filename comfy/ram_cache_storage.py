@@ -1,0 +1,120 @@
+"""Bytes of host memory behind models, each storage counted once however many models, clones or tied weights use it.
+
+Portable: works on tensors by their methods and imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any
+
+HOST_DEVICE_TYPES = ("cpu", "mps")
+Storages = Mapping[Hashable, int]
+
+
+def patcher_of(value: Any) -> Any:
+    """The patcher behind a loader's result: *value* itself, or its ``patcher`` (CLIP, VAE, …); None when there is none."""
+    inner = getattr(value, "patcher", None)
+    return inner if inner is not None else value if hasattr(value, "model") and hasattr(value, "clone") else None
+
+
+def hand_out(value: Any) -> Any:
+    """A clone of a loader's result whose patcher descends from the original's; a wrapper without ``clone`` is copied shallowly."""
+    if hasattr(value, "clone"):
+        return value.clone()
+    twin = copy.copy(value)
+    twin.patcher = value.patcher.clone()
+    return twin
+
+
+def base_of(patcher: Any) -> Any:
+    """The patcher at the root of the ``parent`` chain."""
+    while getattr(patcher, "parent", None) is not None:
+        patcher = patcher.parent
+    return patcher
+
+
+def is_dynamic(patcher: Any) -> bool:
+    """Whether the host faults this model's weights in on demand and keeps its own account of pinned memory."""
+    return bool(getattr(patcher, "is_dynamic", bool)())
+
+
+def host_storages(patcher: Any) -> dict[Hashable, int]:
+    """{storage: bytes} of the host memory that *patcher*'s module and backups hold.
+
+    ``mps`` shares the host's RAM and counts; other accelerators, ``meta`` and memory-mapped files do not. A dynamic patcher counts as
+    what it has pinned. Valid until weights move; measure again then.
+    """
+    if is_dynamic(patcher):
+        return {("pinned", id(patcher)): max(0, patcher.pinned_memory_size())}
+    found: dict[Hashable, int] = {}
+    for tensor in _tensors(patcher):
+        place = getattr(tensor, "device", None)
+        if place is None or place.type not in HOST_DEVICE_TYPES:
+            continue
+        try:
+            storage = tensor.untyped_storage()
+            pointer, size, mapped = storage.data_ptr(), storage.nbytes(), getattr(storage, "filename", None) is not None
+        except (RuntimeError, NotImplementedError, AttributeError):  # a wrapper subclass has no storage of its own
+            pointer, size, mapped = id(tensor), tensor.numel() * tensor.element_size(), False
+        if size and not mapped:
+            found[(place.type, place.index, pointer, size)] = size
+    return found
+
+
+def _tensors(patcher: Any) -> Iterator[Any]:
+    module = patcher.model
+    for name in ("parameters", "buffers"):
+        if callable(getattr(module, name, None)):
+            yield from getattr(module, name)()
+    for kept in list(getattr(patcher, "backup", {}).values()):
+        yield getattr(kept, "weight", kept)
+
+
+class StorageLedger:
+    """Which owner uses which storages, and the bytes of all of them, kept up to date by each change. Its owner's lock guards it."""
+
+    def __init__(self) -> None:
+        self._owned: dict[Hashable, dict[Hashable, int]] = {}
+        self._users: dict[Hashable, int] = {}
+        self.total_bytes = 0
+
+    def put(self, owner: Hashable, storages: Storages) -> None:
+        """Set what *owner* uses, in place of what it used before."""
+        self.remove(owner)
+        self._owned[owner] = dict(storages)
+        for storage, size in storages.items():
+            self._users[storage] = self._users.get(storage, 0) + 1
+            self.total_bytes += size if self._users[storage] == 1 else 0
+
+    def remove(self, owner: Hashable) -> None:
+        """Forget *owner*; unknown owners are none of its business."""
+        for storage, size in self._owned.pop(owner, {}).items():
+            self._users[storage] -= 1
+            if not self._users[storage]:
+                del self._users[storage]
+                self.total_bytes -= size
+
+    def own_bytes(self, owner: Hashable) -> int:
+        """Bytes that removing *owner* would free."""
+        return sum(size for storage, size in self._owned.get(owner, {}).items() if self._users[storage] == 1)
+
+    def added_bytes(self, storages: Storages) -> int:
+        """Bytes that one more owner of *storages* would add."""
+        return sum(size for storage, size in storages.items() if storage not in self._users)
+
+    def check(self, measured: Mapping[Hashable, Storages], note: Callable[[str], None]) -> None:
+        """Compare with what *measured* says owner by owner, and the total with the sum; differences go to *note*."""
+        if self._owned.keys() != measured.keys():
+            note(f"the ledger has owners {sorted(map(str, self._owned))}, kept are {sorted(map(str, measured))}")
+        unique = _merged(self._owned.values())
+        if sum(unique.values()) != self.total_bytes or unique.keys() != self._users.keys():
+            note(f"the ledger's total is {self.total_bytes} bytes, its storages add up to {sum(unique.values())}")
+        for owner, storages in measured.items():
+            if self._owned.get(owner) != dict(storages):
+                note(f"the ledger is out of date for {owner}")
+
+
+def _merged(parts: Iterable[Storages]) -> dict[Hashable, int]:
+    return {storage: size for part in parts for storage, size in part.items()}

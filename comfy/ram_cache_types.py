@@ -1,0 +1,145 @@
+"""The values the RAM model cache takes and gives, and what it asks of its host. Portable: standard library only."""
+
+from __future__ import annotations
+
+import enum
+import weakref
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy.host_memory import default_headroom_bytes, return_freed_memory
+from comfy.ram_cache_receipts import Counters
+from comfy.ram_cache_storage import Storages, host_storages
+
+UNLIMITED_BYTES = 1 << 62
+
+
+class State(enum.Enum):
+    """Of an entry; a key without an entry is absent or reserved."""
+
+    KEPT = "kept"
+    LENT = "lent"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A cached model: the clone to use (None: the file has no such part), where it was, and the load it saved."""
+
+    value: Any
+    tier: str
+    saved_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A loader's result with what it cost, for loaders that know it better than the clock around them."""
+
+    value: Any
+    seconds: float | None = None
+    read_bytes: int | None = None
+
+
+def _nothing(*_: Any) -> None:
+    """The hook of a host that needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostHooks:
+    """What the cache asks of its host. All are called without a lock, from the thread that uses the cache or the monitor.
+
+    *available_bytes*: host RAM still to be had. *forget_loaded*: take a ``LoadedModel`` off the host's list and detach its finalizer.
+    *restore_base*: undo what patches left in a patcher's module; raises when it cannot. *deactivate_pins*: of a dynamic patcher.
+    *pending_paths*: real paths of the files that queued prompts name. *raise_if_interrupted*: asked while waiting for another load.
+    """
+
+    available_bytes: Callable[[], int] = lambda: UNLIMITED_BYTES
+    forget_loaded: Callable[[Any], None] = _nothing
+    restore_base: Callable[[Any], None] = _nothing
+    deactivate_pins: Callable[[Any], None] = _nothing
+    pending_paths: Callable[[], Collection[str]] = tuple
+    raise_if_interrupted: Callable[[], None] = _nothing
+    measure: Callable[[Any], Storages] = host_storages
+    trim: Callable[[], Any] = return_freed_memory
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """*cap_bytes* for kept models; *headroom_bytes* of RAM to leave free (None: by *total_bytes*); *ttl_s* of idleness (None: no end)."""
+
+    cap_bytes: int
+    headroom_bytes: int | None = None
+    ttl_s: float | None = None
+    total_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cap_bytes <= 0:
+            raise ValueError(f"the RAM model cache needs a cap above 0 bytes, not {self.cap_bytes}; use NullRamModelCache for none")
+
+    @property
+    def headroom(self) -> int:
+        """Bytes to leave free."""
+        return default_headroom_bytes(self.total_bytes) if self.headroom_bytes is None else self.headroom_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """A moment's picture; *doomed_bytes* wait for a critical section to end."""
+
+    cap_bytes: int
+    kept_bytes: int
+    reserved_bytes: int
+    lent_bytes: int
+    doomed_bytes: int
+    kept: int
+    lent: int
+    under_pressure: bool
+    counters: Counters
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One model, internal to the cache. *value* is the very object the loader built; *busy* counts operations on it in progress;
+    *watches* the clones alive; *loaded* the host's ``LoadedModel`` objects by id."""
+
+    key: Hashable
+    value: Any
+    state: State
+    storages: Storages
+    seconds: float
+    used_s: float
+    held: bool = False
+    busy: int = 0
+    restore_due: bool = False
+    watches: set[int] = field(default_factory=set)
+    loaded: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody besides the cache has it."""
+        return bool(self.watches or self.busy)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its storages, shared ones included."""
+        return sum(self.storages.values())
+
+    @property
+    def on_devices(self) -> int:
+        """How many devices the host has it on."""
+        return sum(reference() is not None for reference in list(self.loaded.values()))
+
+    @property
+    def label(self) -> str:
+        """Its key, for people."""
+        return label_of(self.key)
+
+
+def label_of(key: Hashable) -> str:
+    """A key's ``label``, or its text."""
+    return getattr(key, "label", None) or str(key)
+
+
+def as_loaded(value: Any) -> Loaded:
+    """*value* as :class:`Loaded`."""
+    return value if isinstance(value, Loaded) else Loaded(value)
