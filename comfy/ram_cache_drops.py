@@ -32,6 +32,12 @@ class DropQueue:
         with self._changed:
             self._waiting.append(entry)
 
+    def note_detached(self, loaded_model: object) -> None:
+        """The host took *loaded_model* off its list itself: do not have it forgotten again."""
+        with self._changed:
+            for entry in self._waiting:
+                entry.loaded.pop(id(loaded_model), None)
+
     def waiting_bytes(self) -> int:
         """Bytes that will be free once the queue is flushed."""
         with self._changed:

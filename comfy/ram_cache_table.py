@@ -112,7 +112,7 @@ class ModelTable:
         """Evict what was loaded from the files that *key* names while they were other files."""
         files, paths = getattr(key, "files", ()), getattr(key, "paths", ())
         for entry in list(self.entries.values()) if paths else ():
-            if getattr(entry.key, "paths", ()) == paths and entry.key.files != files and entry.state is State.KEPT:
+            if getattr(entry.key, "paths", ()) == paths and getattr(entry.key, "files", ()) != files and entry.state is State.KEPT:
                 self.evict(entry, "its file was replaced", "file changed")
 
     def _gone(self, entry: Entry, why: str, kind: str) -> None:
@@ -217,7 +217,9 @@ class ModelTable:
     def expire(self, now_s: float) -> None:
         """Evict what was idle for the time-out; held entries stay."""
         ttl_s = self.settings.ttl_s
-        for entry in list(self.entries.values()) if ttl_s is not None else ():
+        if ttl_s is None:
+            return
+        for entry in list(self.entries.values()):
             idle_s = now_s - entry.used_s
             if entry.state is State.KEPT and not entry.in_use and not entry.held and idle_s >= ttl_s:
                 self.evict(entry, f"{idle_s:.0f} s without use", "idle")

@@ -240,6 +240,8 @@ class RamModelCache:
             self._table.drain()
             entry = self._table.owner_of(loaded_model, base)
             if entry is None:
+                if not arrives:
+                    self._drops.note_detached(loaded_model)
                 return False
             entry.busy += 1
             base = patcher_of(entry.value)

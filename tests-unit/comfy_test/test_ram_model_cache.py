@@ -347,6 +347,18 @@ def test_model_whose_clone_died_before_it_left_its_device_is_not_detached_again(
     assert loaded.detached == 0
 
 
+def test_model_that_waits_to_be_dropped_is_not_detached_again_when_the_host_took_it_off_itself(make, host):
+    cache = make()
+    model, _ = get(cache, A)
+    loaded = FakeLoadedModel(model)
+    cache.reclaim(loaded)
+    del model
+    with cache.critical_section():
+        cache.clear()
+        assert not cache.retain(loaded)
+    assert loaded.detached == 0
+
+
 def test_host_that_fails_to_forget_does_not_stop_the_eviction(make, host, caplog):
     cache = make()
     model, _ = get(cache, A)
