@@ -13,6 +13,7 @@ import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import webbrowser  # noqa: E402
 from collections.abc import Callable, Coroutine  # noqa: E402
@@ -108,6 +109,28 @@ def ram_headroom_gb(given: list[float]) -> dict[str, float]:
     return {"ram": active, "ram_inactive": given[1] if len(given) > 1 else active}
 
 
+def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) -> None:
+    """See that every ``--cache-provider`` was taken by a pack. Raises ``SystemExit`` with what to do when one was not.
+
+    The pack that comes with this server is loaded for it even if the packs lie elsewhere (``--base-directory``).
+    """
+    import nodes
+    from comfy_execution.cache_provider import _get_cache_providers
+
+    def not_taken() -> list[str]:
+        taken = {getattr(provider, "url", None) for provider in _get_cache_providers()}
+        return [url for url in args.cache_provider if url not in taken]
+
+    bundled = os.path.join(os.path.dirname(os.path.realpath(__file__)), "custom_nodes", "keepwarm")
+    is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS")
+    if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
+        loop.run_until_complete(nodes.load_custom_node(bundled))
+    if left := not_taken():
+        raise SystemExit(f"--cache-provider {left[0]}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
+                         "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
+                         "missing")
+
+
 def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tuple[asyncio.AbstractEventLoop, Any, Serve]:
     """Build everything and start the prompt worker, without listening yet.
 
@@ -124,6 +147,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import execution
     import nodes
     import server
+    from app.caches_routes import describe_results
     from app.prompt_worker import PromptWorker
 
     loop = asyncio_loop or asyncio.new_event_loop()
@@ -131,9 +155,11 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     prompt_server = server.PromptServer(loop)
     prompt_server.prompt_queue = prompt_server.prompt_queue or execution.PromptQueue(prompt_server)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
+    take_cache_providers(loop, policy)
     prompt_server.add_routes()
     install_progress_hook(prompt_server)
     executor = make_executor(prompt_server)
+    prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus)
     worker.start()
 
@@ -184,6 +210,8 @@ def main() -> int:
     if args.quick_test_for_ci:
         return 0
     try:
+        # Containers are ended by SIGTERM: close as after Ctrl-C, so that results on their way are stored.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         logging.info("Starting server")
         with contextlib.suppress(KeyboardInterrupt):
             loop.run_until_complete(serve())

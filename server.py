@@ -12,6 +12,7 @@ from aiohttp import web
 
 import execution
 from app import compose, preview_frames
+from app.caches_routes import CacheSections
 from app.listeners import listen, tls_context
 from app.outbox import Frame
 from app.preview_frames import EncodedPreview, ProgressText
@@ -56,6 +57,7 @@ class PromptServer:
         self._runner: web.AppRunner | None = None
         # A thread of its own: whatever else keeps worker threads busy must not hold up messages.
         self._encoder = ThreadPoolExecutor(1, "preview-encoder")
+        self.cache_sections = CacheSections()
         self.subsystems = compose.build_subsystems(self, args)
         self._name_subsystems()
         self.prompt_queue = execution.PromptQueue(self)

@@ -83,6 +83,7 @@ def add_core_routes(server: Any, routes: web.RouteTableDef, args: argparse.Names
         QueueRoutes(server, lambda: nodes.interrupt_processing()),
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
         SystemRoutes(),
+        server.cache_sections,
         ModelRoutes(),
         ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS),
         UploadRoutes(args.default_hashing_function),

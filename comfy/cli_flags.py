@@ -5,6 +5,7 @@ import enum
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class LatentPreviewMethod(enum.Enum):
@@ -31,7 +32,7 @@ class PerformanceFeature(enum.Enum):
 
 
 INERT_FLAGS = frozenset(
-    "--cuda-malloc --disable-cuda-malloc --directml --oneapi-device-selector --enable-triton-backend --disable-triton-backend "
+    "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
     "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
     "--use-flash-attention --use-pytorch-cross-attention --mmap-torch-files --disable-mmap --fast-disk --high-ram "
     "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom --async-offload "
@@ -40,6 +41,7 @@ INERT_FLAGS = frozenset(
     "--disable-manager-ui".split()
 )
 
+CACHE_SCHEMES = ("file", "redis", "rediss", "unix", "s3", "gs", "az")
 HASHES = ("md5", "sha1", "sha256", "sha512")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_FRONT_END = "comfyanonymous/ComfyUI@latest"
@@ -123,6 +125,18 @@ def _not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{number} is negative; 0 turns it off")
     return number
+
+
+def _cache_url(text: str) -> str:
+    """A place to share results. The text of an error shows no credentials."""
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise argparse.ArgumentTypeError(
+            "a user name or password in the URL can be read by every client; give it through the environment (KEEPWARM_REDIS_PASSWORD, "
+            "AWS_SECRET_ACCESS_KEY, …) and leave it out here")
+    if parts.scheme not in CACHE_SCHEMES:
+        raise argparse.ArgumentTypeError(f"{text!r} begins with none of {', '.join(scheme + '://' for scheme in CACHE_SCHEMES)}")
+    return text
 
 
 def _port(text: str) -> int:
@@ -236,7 +250,7 @@ def _results(group: argparse._ArgumentGroup) -> None:
     add("--cache-none", action="store_true", help="keep nothing; every node runs in every prompt")
     add("--cache-ram", type=float, nargs="*", default=None, metavar="GB",
         help="keep results until less than this much RAM is free (bare: a quarter of the machine's, 4 to 32 GB)")
-    add("--cache-provider", action="append", default=[], metavar="URL",
+    add("--cache-provider", action="append", default=[], metavar="URL", type=_cache_url,
         help="share results through file:///DIR, redis://HOST, unix:///SOCKET, s3://BUCKET, gs://BUCKET or az://CONTAINER; give it again "
              "for more, which are asked in that order")
     add("--cache-namespace", default="", metavar="NAME", help="share results only with servers that were given the same name")

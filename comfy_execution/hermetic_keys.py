@@ -32,6 +32,11 @@ class HermeticKeys:
         self._own: dict[str, str | None] = {}
         self._keys: dict[str, str | None] = {}
 
+    async def settle(self) -> None:
+        """Work out, once per process, what all keys depend on; loads torch, so it is no provider's time."""
+        if not self._world.is_settled:
+            await asyncio.to_thread(self._world.settled)
+
     async def prepare(self, node_ids: Iterable[str]) -> None:
         """Read what the keys of *node_ids* and of all nodes above them depend on. Cancelled, it leaves off without harm."""
         nodes = [node_id for node_id in self._above(node_ids) if node_id not in self._own]

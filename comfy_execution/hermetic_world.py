@@ -29,6 +29,11 @@ class HermeticWorld:
     pins: dict[str, str] = field(default_factory=dict)
     _known: tuple[str, CodeDigests] | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether ``settled`` answers at once."""
+        return self._known is not None
+
     def settled(self) -> tuple[str, CodeDigests]:
         """The namespace and the code digests, worked out once. Blocks."""
         if self._known is None:

@@ -18,6 +18,9 @@ from comfy_execution.provider_waves import walk_in_waves
 class ExternalKeys(Protocol):
     """What gives nodes their keys outside this process."""
 
+    def settle(self) -> Awaitable[None]:
+        """Do what takes time once per process, whatever the prompt."""
+
     def prepare(self, node_ids: Iterable[str]) -> Awaitable[None]:
         """Do what takes time (reading files) for *node_ids* and all above them."""
 
@@ -42,6 +45,7 @@ class ProviderCache:
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
         targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
+        await self._keys.settle()
         await self._prepare(targets)
         values: dict[str, CacheValue] = {}
 

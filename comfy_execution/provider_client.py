@@ -58,10 +58,10 @@ class ProviderClient:
     _queue: StoreQueue = field(init=False)
 
     def __post_init__(self) -> None:
-        self.name = type(self.provider).__name__
+        self.name = str(getattr(self.provider, "url", type(self.provider).__name__))
         self.breaker = CircuitBreaker(self.clock)
         self._counters = ProviderCounters()
-        self._thread = ProviderThread(f"cache-provider-{self.name}")
+        self._thread = ProviderThread(f"cache-provider-{type(self.provider).__name__}")
         self._queue = StoreQueue(self._run_store, self._thread, self.limits.queue_bytes, self.limits.concurrent_stores)
 
     def stats(self) -> ProviderStats:

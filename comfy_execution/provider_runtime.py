@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -33,18 +34,20 @@ class ProviderRuntime:
         self.limits = limits or ProviderLimits()
         self._clock = clock
         self._registered = registered
+        self._lock = threading.Lock()
         self._clients: dict[int, ProviderClient] = {}
         self._retired: list[ProviderClient] = []
 
     def clients(self) -> tuple[ProviderClient, ...]:
         """The registered providers' clients, in order. Those of providers no longer registered finish their stores and go."""
-        providers = tuple(self._registered())
-        for key in self._clients.keys() - {id(provider) for provider in providers}:
-            self._retired.append(self._clients.pop(key))
-        for provider in providers:
-            if id(provider) not in self._clients:
-                self._clients[id(provider)] = ProviderClient(provider, self.limits, self._clock)
-        return tuple(self._clients[id(provider)] for provider in providers)
+        with self._lock:
+            providers = tuple(self._registered())
+            for key in self._clients.keys() - {id(provider) for provider in providers}:
+                self._retired.append(self._clients.pop(key))
+            for provider in providers:
+                if id(provider) not in self._clients:
+                    self._clients[id(provider)] = ProviderClient(provider, self.limits, self._clock)
+            return tuple(self._clients[id(provider)] for provider in providers)
 
     async def begin_prompt(self, prompt_id: str) -> "PromptProviders | None":
         """Tell the providers of a prompt; None when none is registered. ``end`` must be awaited on what is returned."""
@@ -62,8 +65,9 @@ class ProviderRuntime:
 
     def close(self) -> None:
         """Wait for queued stores, up to the shutdown's time limit, and let go of all providers. Blocks."""
-        clients = [*self._clients.values(), *self._retired]
-        self._clients, self._retired = {}, []
+        with self._lock:
+            clients = [*self._clients.values(), *self._retired]
+            self._clients, self._retired = {}, []
         _, late = concurrent.futures.wait([client.drained() for client in clients], timeout=self.limits.shutdown_timeout_s)
         if late:
             left = sum(client.stats().queued for client in clients)
@@ -72,8 +76,9 @@ class ProviderRuntime:
             client.close(1.0)
 
     async def _release_retired(self) -> None:
-        done = [client for client in self._retired if client.drained().done()]
-        self._retired = [client for client in self._retired if client not in done]
+        with self._lock:
+            done = [client for client in self._retired if client.drained().done()]
+            self._retired = [client for client in self._retired if client not in done]
         for client in done:
             await asyncio.to_thread(client.close, 1.0)
 

@@ -1,0 +1,32 @@
+"""What a place to keep results must be able to do. Entries are small and found by cache key, blobs are large and found by digest."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from .entry_format import Blob
+
+
+class StoreFull(OSError):
+    """There is no room for it, and none can be made."""
+
+
+class BlobStore(Protocol):
+    """A place shared by several processes. All methods run on one event loop, must not block it for long, and raise ``OSError`` (or a
+    library's error) when the place can not be reached. Nothing that was interrupted may be visible later."""
+
+    name: str
+
+    async def get_entry(self, key: str) -> bytes | memoryview | None:
+        """The entry under *key*, or None."""
+
+    async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
+        """The bytes of each blob (digest -> size), or None when one is not there. Never more bytes than the size says."""
+
+    async def put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
+        """Keep an entry, given in parts, after all its blobs."""
+
+    async def discard(self, digests: Iterable[str]) -> None:
+        """Take away damaged blobs, so that they can be stored again."""
+
+    async def aclose(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,123 @@
+"""For hosts that do not guard their cache providers: deadlines, stores that outlive the prompt, and no results that only look shareable.
+
+Such a host runs providers on an event loop that ends with the prompt, waits for lookups without a limit, and hands over values that
+later nodes may change.
+"""
+
+import asyncio
+import atexit
+import hashlib
+import importlib
+import logging
+import threading
+import time
+from concurrent.futures import Future, wait
+from typing import Any
+
+from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
+
+from .result_provider import ResultProvider
+
+logger = logging.getLogger(__name__)
+
+LOOKUP_TIMEOUT_S = 3.0
+EXIT_TIMEOUT_S = 10.0
+QUEUE_BYTES = 1 << 30
+FAILURES_TO_PAUSE = 3
+PAUSE_S = 30.0
+
+
+class DetachedProvider(CacheProvider):
+    """A ``ResultProvider`` on a thread of its own. Called on the host's loop; never blocks it."""
+
+    def __init__(self, inner: ResultProvider, namespace: str = "") -> None:
+        """*namespace* is mixed into every key."""
+        self.inner = inner
+        self.url = inner.url
+        self.measures = inner.measures
+        self._namespace = namespace
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        self._pending: dict[Future[None], int] = {}
+        self._failures = 0
+        self._paused_until_s = 0.0
+        atexit.register(self.drain, EXIT_TIMEOUT_S)
+
+    def should_cache(self, context: CacheContext, value: CacheValue | None = None) -> bool:
+        """No output nodes, nothing that shows files of this machine, nothing while the store does not answer."""
+        if time.monotonic() < self._paused_until_s or _acts(context.class_type):
+            return False
+        return value is None or (not _names_files(value.ui) and self.inner.should_cache(context, value))
+
+    async def on_lookup(self, context: CacheContext) -> CacheValue | None:
+        """The stored result, or None, within ``LOOKUP_TIMEOUT_S``."""
+        future = self._submit(self.inner.on_lookup(self._own(context)))
+        try:
+            value = await asyncio.wait_for(asyncio.wrap_future(future), LOOKUP_TIMEOUT_S)
+        except Exception as error:
+            self._failed(error)
+            return None
+        self._failures = 0
+        return value
+
+    async def on_store(self, context: CacheContext, value: CacheValue) -> None:
+        """Take a copy and return; it is stored on the pack's own thread. Too much waiting already: passed over."""
+        size = _estimate_value_size(value)
+        if sum(self._pending.values()) + size > QUEUE_BYTES:
+            self.measures.add(errors=1)
+            return
+        copy = CacheValue([_copy(items) for items in value.outputs], _copy(value.ui))
+        future = self._submit(self.inner.on_store(self._own(context), copy))
+        self._pending[future] = size
+        future.add_done_callback(self._stored)
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until everything is stored. Blocks up to *timeout_s*."""
+        wait(list(self._pending), timeout=timeout_s)
+
+    def _own(self, context: CacheContext) -> CacheContext:
+        key = hashlib.sha256(f"{self._namespace}\0{context.cache_key_hash}".encode()).hexdigest()
+        return CacheContext(context.node_id, context.class_type, key)
+
+    def _stored(self, future: "Future[None]") -> None:
+        self._pending.pop(future, None)
+        if not future.cancelled() and future.exception() is not None:
+            self._failed(future.exception())
+
+    def _failed(self, error: BaseException | None) -> None:
+        self._failures += 1
+        logger.warning("%s: %s: %s", self.url, type(error).__name__, error)
+        if self._failures >= FAILURES_TO_PAUSE:
+            self._failures, self._paused_until_s = 0, time.monotonic() + PAUSE_S
+            logger.warning("%s failed repeatedly and is left alone for %.0f s", self.url, PAUSE_S)
+
+    def _submit(self, coroutine: Any) -> "Future[Any]":
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name=f"keepwarm-{self.inner.store.name}", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+
+def _acts(class_type: str) -> bool:
+    """Whether the node does something besides: saves a file, shows a picture, asks a paid service."""
+    class_def = importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
+    if class_def is None or getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "NOT_IDEMPOTENT", False):
+        return True
+    return bool(set(map(str, (class_def.INPUT_TYPES().get("hidden") or {}).values())) - {"UNIQUE_ID"})
+
+
+def _names_files(ui: Any) -> bool:
+    if isinstance(ui, dict):
+        return "filename" in ui or any(_names_files(item) for item in ui.values())
+    return isinstance(ui, list | tuple) and any(_names_files(item) for item in ui)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict) and type(value) is dict:
+        return {key: _copy(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copy(item) for item in value)
+    if (type(value).__module__, type(value).__name__) == ("torch", "Tensor"):
+        return value.detach().clone()
+    return value.copy() if (type(value).__module__, type(value).__name__) == ("numpy", "ndarray") else value

@@ -1,0 +1,171 @@
+"""One stored result as bytes: what it is the result of, its structure, the digests of its tensors, and a seal over all of it.
+
+    "KWE1"  length of the header (4 bytes, big-endian)  header (JSON)  bytes of small tensors  kind of seal (1 byte)  seal (32 bytes)
+
+Large tensors are kept apart, each under the BLAKE3 digest of its bytes. The seal is a BLAKE3 digest, or an HMAC-SHA-256 when a key is
+set; as it covers the digests it covers the tensors. An entry names its key, so it can not stand in for another.
+"""
+
+import hashlib
+import hmac
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from .value_codec import Buffer, Malformed, decode, encode, expected_bytes
+
+MAGIC = b"KWE1"
+FORMAT = 1
+SEAL_BYTES = 33
+MAX_HEADER_BYTES = 64 << 20
+MAX_BUFFERS = 1 << 20
+# Tensors up to this size lie in the entry itself: another round trip would cost more.
+INLINE_BYTES = 64 << 10
+# Hashing is spread over threads from this size on.
+PARALLEL_BYTES = 1 << 20
+
+
+class Rejected(ValueError):
+    """An entry that is not used: damaged, foreign, of another format or with a wrong seal. The message says which."""
+
+
+class Damaged(Rejected):
+    """The bytes of a tensor are not those that were stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A large tensor's bytes and their digest."""
+
+    digest: str
+    data: Any
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return memoryview(self.data).nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An entry in parts to be written one after the other, and the blobs it refers to."""
+
+    entry: list[Any]
+    blobs: list[Blob]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An entry whose seal is right; ``wanted`` gives digest and size of each blob it needs."""
+
+    header: dict[str, Any]
+    inline: memoryview
+    wanted: dict[str, int]
+
+
+class Sealer:
+    """Makes and opens entries. Holds the key, if any; any thread."""
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = None if key is None else hashlib.sha256(b"keepwarm cache entry 1\0" + key).digest()
+
+    def seal(self, key: str, class_type: str, value: Any) -> Sealed:
+        """Entry and blobs for *value* under the cache key *key*. No tensor is copied. Raises ``NotRepresentable``."""
+        encoded = encode(value)
+        inline: list[Any] = []
+        blobs: dict[str, Blob] = {}
+        described = []
+        inline_bytes = 0
+        for buffer in encoded.buffers:
+            size = memoryview(buffer.data).nbytes
+            about = dict(buffer.about)
+            if size <= INLINE_BYTES:
+                about["at"] = inline_bytes
+                inline.append(buffer.data)
+                inline_bytes += size
+            else:
+                about["blake3"] = digest = digest_of(buffer.data)
+                blobs[digest] = Blob(digest, buffer.data)
+            described.append(about)
+        header = json.dumps({"format": FORMAT, "key": key, "class": class_type, "value": encoded.tree, "tensors": described},
+                            separators=(",", ":")).encode()
+        parts = [MAGIC + struct.pack(">I", len(header)) + header, *inline]
+        return Sealed([*parts, self._seal(parts)], list(blobs.values()))
+
+    def open(self, key: str, data: Any) -> Opened:
+        """Check an entry that was stored under *key*. Raises ``Rejected``."""
+        view = memoryview(data)
+        if view.nbytes < len(MAGIC) + 4 + SEAL_BYTES or bytes(view[:4]) != MAGIC:
+            raise Rejected("it is no entry, or one of another format")
+        body, seal = view[:-SEAL_BYTES], bytes(view[-SEAL_BYTES:])
+        if not hmac.compare_digest(seal, self._seal([body])):
+            raise Rejected("its seal is wrong: it is damaged, or was sealed with another KEEPWARM_CACHE_KEY")
+        (length,) = struct.unpack(">I", body[4:8])
+        if length > min(MAX_HEADER_BYTES, body.nbytes - 8):
+            raise Rejected("its header is longer than itself")
+        try:
+            header = json.loads(bytes(body[8 : 8 + length]))
+            if header["format"] != FORMAT or header["key"] != key:
+                raise Rejected("it belongs to another key or format")
+            return Opened(header, body[8 + length :], _wanted(header["tensors"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise error if isinstance(error, Rejected) else Rejected(f"its header can not be read: {error}") from None
+
+    def _seal(self, parts: list[Any]) -> bytes:
+        if self._key is None:
+            digest = blake3()
+            for part in parts:
+                digest.update(part)
+            return b"b" + digest.digest()
+        code = hmac.new(self._key, digestmod=hashlib.sha256)
+        for part in parts:
+            code.update(part)
+        return b"h" + code.digest()
+
+
+def read_value(opened: Opened, blobs: dict[str, Any]) -> Any:
+    """The value of an entry; *blobs* holds what it wanted, as it came from the store. Raises ``Rejected``.
+
+    Tensors use the blobs' memory where that is writable.
+    """
+    buffers = []
+    try:
+        for about in opened.header["tensors"]:
+            size = expected_bytes(about)
+            if "blake3" not in about:
+                buffers.append(Buffer(about, opened.inline[about["at"] : about["at"] + size]))
+                continue
+            data = memoryview(blobs[about["blake3"]])
+            if data.nbytes != size or digest_of(data) != about["blake3"]:
+                raise Damaged("the bytes of a tensor are damaged")
+            buffers.append(Buffer(about, data))
+        return decode(opened.header["value"], buffers)
+    except (Malformed, KeyError, TypeError, RecursionError) as error:
+        raise Rejected(f"its structure is wrong: {error}") from None
+
+
+def digest_of(data: Any) -> str:
+    """The BLAKE3 digest of bytes in memory, 64 hexadecimal digits."""
+    view = memoryview(data)
+    threads = blake3.AUTO if view.nbytes >= PARALLEL_BYTES else 1
+    return blake3(view, max_threads=threads).hexdigest()
+
+
+def _wanted(described: Any) -> dict[str, int]:
+    if not isinstance(described, list) or len(described) > MAX_BUFFERS:
+        raise Rejected("it has no list of tensors")
+    wanted: dict[str, int] = {}
+    for about in described:
+        size = expected_bytes(about)
+        if "blake3" in about:
+            digest = about["blake3"]
+            if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+                raise Rejected("a digest is none")
+            if wanted.setdefault(digest, size) != size:
+                raise Rejected("a tensor has two sizes")
+        elif type(about.get("at")) is not int or about["at"] < 0 or size > INLINE_BYTES:
+            raise Rejected("a small tensor is nowhere")
+    return wanted

@@ -1,0 +1,285 @@
+"""Servers that share results through a folder, a Redis server and an S3 server: everything is real, on this machine."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from live_server import ROOT, Client, free_port
+
+pytest.importorskip("torch")
+CHECKPOINT = "small.safetensors"
+WAIT_S = 30
+
+
+def wait_for_port(port, process):
+    began = time.monotonic()
+    while time.monotonic() - began < WAIT_S and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError(f"nothing listens on port {port}; exit status {process.poll()}")
+
+
+class RedisServer:
+    """A redis-server on a free port, without persistence."""
+
+    def __init__(self):
+        self.port = free_port()
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
+                                        stdout=subprocess.DEVNULL)
+        wait_for_port(self.port, self.process)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis():
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_port(port, process)
+    endpoint = f"http://127.0.0.1:{port}"
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/results", method="PUT"), timeout=20).close()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    yield endpoint
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(params=["file", "redis", "s3"])
+def url(request, tmp_path):
+    if request.param == "file":
+        return f"file://{tmp_path}/shared"
+    if request.param == "redis":
+        return f"redis://127.0.0.1:{request.getfixturevalue('redis').port}"
+    return f"s3://results/there?endpoint={request.getfixturevalue('s3')}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / CHECKPOINT
+    subprocess.run([sys.executable, str(ROOT / "benchmarks/make_checkpoint.py"), str(path), "--family", "sd15", "--shrink", "5",
+                    "--dtype", "fp32"], check=True, capture_output=True)
+    return path
+
+
+def place_checkpoint(base, checkpoint):
+    folder = base / "models" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(checkpoint, folder / CHECKPOINT)
+    return folder / CHECKPOINT
+
+
+def change_one_tensor(path):
+    """Alter one number of the diffusion model, keeping name, size and modification time."""
+    times = path.stat()
+    with path.open("r+b") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+        name = next(name for name in sorted(header) if name.startswith("model.diffusion_model.out.2.bias"))
+        stream.seek(8 + length + header[name]["data_offsets"][0])
+        stream.write(struct.pack("<f", 0.75))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def picture_workflow(seed=1):
+    return {
+        "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
+        "yes": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red square", "clip": ["model", 1]}},
+        "no": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["model", 1]}},
+        "empty": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "sample": {"class_type": "KSampler", "inputs": {
+            "model": ["model", 0], "positive": ["yes", 0], "negative": ["no", 0], "latent_image": ["empty", 0], "seed": seed, "steps": 2,
+            "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["model", 2]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "shared"}},
+    }
+
+
+def light_workflow(color=255):
+    """Without a model."""
+    return {
+        "image": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": color}},
+        "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["image", 0]}},
+        "scaled": {"class_type": "ImageScale", "inputs": {
+            "image": ["inverted", 0], "upscale_method": "bilinear", "width": 100, "height": 70, "crop": "disabled"}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["scaled", 0], "filename_prefix": "shared"}},
+    }
+
+
+def pixels(data):
+    """A PNG's picture data, without the metadata."""
+    chunks, position = b"", 8
+    while position < len(data):
+        (length,) = struct.unpack(">I", data[position : position + 4])
+        if data[position + 4 : position + 8] == b"IDAT":
+            chunks += data[position + 8 : position + 8 + length]
+        position += 12 + length
+    return chunks
+
+
+def test_a_workflow_run_on_one_server_is_served_to_another_until_a_tensor_differs(start_server, tmp_path, checkpoint, url):
+    for name in ("first", "second"):
+        place_checkpoint(tmp_path / name, checkpoint)
+    first = start_server("--cache-provider", url, name="first", environment={"PYTHONHASHSEED": "1"})
+    made = first.run(picture_workflow(), 120)
+    assert sorted(made.executed) == sorted(picture_workflow())
+    second = start_server("--cache-provider", url, name="second", environment={"PYTHONHASHSEED": "2"})
+    served = second.run(picture_workflow(), 120)
+    assert served.executed == ["save"] and served.of_type("execution_cached")[0]["nodes"] == ["decode"]
+    assert pixels(served.file_bytes()) == pixels(made.file_bytes())
+    (numbers,) = second.get("/caches")["results"]["providers"]
+    assert (numbers["hits"], numbers["misses"], numbers["state"]) == (1, 0, "closed")
+    assert numbers["bytes_fetched"] == 64 * 64 * 3 * 4
+    second.stop()
+    change_one_tensor(tmp_path / "second" / "models" / "checkpoints" / CHECKPOINT)
+    again = start_server("--cache-provider", url, name="second", environment={"PYTHONHASHSEED": "3"})
+    recomputed = again.run(picture_workflow(), 120)
+    assert {"model", "yes", "no", "sample", "decode", "save"} <= set(recomputed.executed)
+    assert pixels(recomputed.file_bytes()) != pixels(made.file_bytes())
+
+
+def test_another_picture_under_the_same_name_is_another_result(start_server, tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    prompt = {"image": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
+              "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["image", 0]}},
+              "save": {"class_type": "SaveImage", "inputs": {"images": ["inverted", 0], "filename_prefix": "shared"}}}
+    runs = {}
+    for name, color in (("first", "red"), ("same", "red"), ("other", "blue")):
+        server = start_server("--cache-provider", f"file://{tmp_path}/shared", name=name)
+        pil.new("RGB", (16, 16), color).save(server.base / "input" / "in.png")
+        runs[name] = server.run(prompt)
+    assert runs["same"].executed == ["save"] and runs["other"].executed == ["image", "inverted", "save"]
+
+
+def test_redis_killed_and_restarted_never_breaks_a_prompt(start_server, redis):
+    server = start_server("--cache-provider", f"redis://127.0.0.1:{redis.port}")
+    assert server.run(light_workflow(1)).executed
+    redis.stop()
+    began = time.monotonic()
+    for color in (2, 3, 4):
+        run = server.run(light_workflow(color))
+        assert run.of_type("execution_success") and run.executed == ["image", "inverted", "scaled", "save"]
+    assert time.monotonic() - began < 3 * 5.5
+    assert server.get("/caches")["results"]["providers"][0]["errors"] >= 3
+    redis.start()
+    assert server.run(light_workflow(5)).of_type("execution_success")
+
+
+def test_redis_killed_while_lookups_and_stores_are_on_their_way(start_server, redis):
+    """The server is stopped (SIGSTOP), so that calls hang, then killed."""
+    server = start_server("--cache-provider", f"redis://127.0.0.1:{redis.port}")
+    server.run(light_workflow(1))
+    redis.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    run = server.run(light_workflow(2))
+    assert run.executed == ["image", "inverted", "scaled", "save"] and run.of_type("execution_success")
+    assert time.monotonic() - began < 5.5 + 1
+    redis.process.send_signal(signal.SIGCONT)
+    redis.stop()
+    assert server.run(light_workflow(3)).of_type("execution_success")
+
+
+def test_nothing_wrong_is_served_after_the_server_was_killed_during_stores(start_server, tmp_path):
+    url = f"file://{tmp_path}/shared"
+    pictures = {}
+    for attempt in range(2):
+        server = start_server("--cache-provider", url, name=f"killed{attempt}")
+        for color in range(attempt * 6, attempt * 6 + 5):
+            run = server.run(light_workflow(color))
+            pictures[color] = pixels(run.file_bytes())
+        client = Client(server)
+        server.post("/prompt", {"prompt": light_workflow(attempt * 6 + 5), "client_id": client.client_id})
+        server.process.kill()
+        server.process.wait()
+        client.close()
+    after = start_server("--cache-provider", url, name="after")
+    for color, picture in pictures.items():
+        run = after.run(light_workflow(color))
+        assert run.executed == ["save"] and pixels(run.file_bytes()) == picture
+    for color in (5, 11):
+        assert after.run(light_workflow(color)).of_type("execution_success")
+    assert not [record for record in after.log().splitlines() if "is not used" in record]
+
+
+def test_a_full_disk_costs_nothing_but_the_sharing(start_server, tmp_path):
+    (tmp_path / "shared").mkdir()
+    server = start_server("--cache-provider", f"file://{tmp_path}/shared?max_gb=0.00001")
+    run = server.run(light_workflow())
+    assert run.of_type("execution_success")
+    assert server.get("/caches")["results"]["providers"][0]["errors"] > 0
+
+
+def test_two_servers_write_one_folder_at_once(start_server, tmp_path):
+    url = f"file://{tmp_path}/shared"
+    servers = [start_server("--cache-provider", url, name=name) for name in ("one", "two")]
+    clients = [Client(server) for server in servers]
+    runs = [client.run(light_workflow(color)) for color in range(5) for client in clients]
+    assert all(run.of_type("execution_success") for run in runs)
+    assert [run.executed for run in runs[1::2]] == [["save"]] * 5
+
+
+def test_stores_are_finished_at_shutdown(start_server, tmp_path):
+    server = start_server("--cache-provider", f"file://{tmp_path}/shared", name="one")
+    server.run(light_workflow())
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert start_server("--cache-provider", f"file://{tmp_path}/shared", name="two").run(light_workflow()).executed == ["save"]
+
+
+def test_namespaces_are_apart(start_server, tmp_path):
+    url = f"file://{tmp_path}/shared"
+    start_server("--cache-provider", url, "--cache-namespace", "a", name="one").run(light_workflow())
+    other = start_server("--cache-provider", url, "--cache-namespace", "b", name="two")
+    assert len(other.run(light_workflow()).executed) == 4
+
+
+def test_the_pack_tells_its_numbers(start_server, tmp_path):
+    pytest.importorskip("prometheus_client")
+    server = start_server("--cache-provider", f"file://{tmp_path}/shared", environment={"KEEPWARM_METRICS": "1"})
+    server.run(light_workflow())
+    (one,) = server.get("/keepwarm/caches")["providers"]
+    assert one["url"] == f"file://{tmp_path}/shared" and one["misses"] == 3
+    text = server.get_bytes("/keepwarm/metrics").decode()
+    assert f'keepwarm_cache_misses_total{{provider="file://{tmp_path}/shared"}} 3.0' in text
+
+
+@pytest.mark.parametrize("flags, advice", [
+    (["--cache-provider", "ftp://x"], "file://"),
+    (["--cache-provider", "redis://user:secret@host"], "KEEPWARM_REDIS_PASSWORD"),
+    (["--cache-provider", "file:///tmp/x?mode=wo"], "mode"),
+    (["--cache-provider", "file:///tmp/x", "--disable-all-custom-nodes"], "--whitelist-custom-nodes keepwarm"),
+])
+def test_a_provider_that_can_not_be_used_ends_the_start_with_advice(tmp_path, flags, advice):
+    command = [sys.executable, str(ROOT / "main.py"), "--base-directory", str(tmp_path), "--cpu", "--quick-test-for-ci", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert done.returncode not in (0, None)
+    assert advice in done.stderr + done.stdout and "secret" not in done.stderr + done.stdout
