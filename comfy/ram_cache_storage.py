@@ -77,28 +77,39 @@ class StorageLedger:
 
     def __init__(self) -> None:
         self._owned: dict[Hashable, dict[Hashable, int]] = {}
-        self._users: dict[Hashable, int] = {}
+        self._users: dict[Hashable, list[Hashable]] = {}
+        self._own_bytes: dict[Hashable, int] = {}
         self.total_bytes = 0
 
     def put(self, owner: Hashable, storages: Storages) -> None:
         """Set what *owner* uses, in place of what it used before."""
         self.remove(owner)
         self._owned[owner] = dict(storages)
+        self._own_bytes[owner] = 0
         for storage, size in storages.items():
-            self._users[storage] = self._users.get(storage, 0) + 1
-            self.total_bytes += size if self._users[storage] == 1 else 0
+            users = self._users.setdefault(storage, [])
+            users.append(owner)
+            if len(users) == 1:
+                self.total_bytes += size
+                self._own_bytes[owner] += size
+            elif len(users) == 2:
+                self._own_bytes[users[0]] -= size
 
     def remove(self, owner: Hashable) -> None:
         """Forget *owner*; unknown owners are none of its business."""
         for storage, size in self._owned.pop(owner, {}).items():
-            self._users[storage] -= 1
-            if not self._users[storage]:
+            users = self._users[storage]
+            users.remove(owner)
+            if not users:
                 del self._users[storage]
                 self.total_bytes -= size
+            elif len(users) == 1:
+                self._own_bytes[users[0]] += size
+        self._own_bytes.pop(owner, None)
 
     def own_bytes(self, owner: Hashable) -> int:
         """Bytes that removing *owner* would free."""
-        return sum(size for storage, size in self._owned.get(owner, {}).items() if self._users[storage] == 1)
+        return self._own_bytes.get(owner, 0)
 
     def added_bytes(self, storages: Storages) -> int:
         """Bytes that one more owner of *storages* would add."""
@@ -111,6 +122,10 @@ class StorageLedger:
         unique = _merged(self._owned.values())
         if sum(unique.values()) != self.total_bytes or unique.keys() != self._users.keys():
             note(f"the ledger's total is {self.total_bytes} bytes, its storages add up to {sum(unique.values())}")
+        for owner, storages in self._owned.items():
+            own_bytes = sum(size for storage, size in storages.items() if self._users.get(storage) == [owner])
+            if own_bytes != self.own_bytes(owner):
+                note(f"{owner} alone uses {own_bytes} bytes, the ledger says {self.own_bytes(owner)}")
         for owner, storages in measured.items():
             if self._owned.get(owner) != dict(storages):
                 note(f"the ledger is out of date for {owner}")
