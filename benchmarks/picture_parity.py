@@ -1,0 +1,315 @@
+"""Compare pictures with an upstream ComfyUI checkout, over HTTP: the same checkpoint, prompts and number of threads.
+
+    python benchmarks/picture_parity.py --upstream CHECKOUT --checkpoint FILE [--python PYTHON] [--pythonpath DIR]
+        [--lora FILE] [--controlnet FILE] [--size 64] [--steps 3] [--only TEXT] [--keep FOLDER] [--speed]
+
+Both servers run with ``--cpu`` on the loopback address, one after the other, in base directories that link the files. A table says per
+picture, in 1/255: mean and largest absolute difference; of upstream's picture the standard deviation, the mean difference to another
+seed (of cases that others build on; ``--every-seed`` for all) and, for a feature, to the picture without it. Ends with status 1 when a
+mean difference is over 2, or upstream's pictures are too flat or too alike (under 20) to show anything. ``--speed`` instead starts both
+at once and times sampling in alternating pairs.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import picture_cases
+from picture_cases import Case, Graph
+
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+BOUND, LEAST_SPREAD = 2.0, 20.0
+START_TIMEOUT_S, PROMPT_TIMEOUT_S, STOP_TIMEOUT_S = 180, 900, 30
+CHECKPOINT = "checkpoint.safetensors"
+SEED, OTHER_SEED = 20, 21
+
+
+class Server:
+    """One server in a process of its own; ``stop`` ends it."""
+
+    def __init__(self, command: Sequence[str], cwd: str, pythonpath: str, base: pathlib.Path, threads: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        environment = {**os.environ, "PYTHONPATH": pythonpath, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self.log_path = base / "server.log"
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", self.address.rpartition(":")[2], "--base-directory",
+                 str(base)], cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s and self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                self.get("/system_stats")
+                return
+            time.sleep(0.1)
+        self.stop()
+        raise SystemExit(f"the server in {cwd} did not come up:\n{self.log_path.read_text(errors='replace')[-2000:]}")
+
+    def stop(self) -> None:
+        """End the process and wait for it."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def get(self, path: str) -> bytes:
+        """The body of a GET."""
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=60) as answer:
+            return answer.read()
+
+    def queue(self, graph: Graph, client: str = "") -> str:
+        """Queue a prompt; its id. Raises ``RuntimeError`` when it is refused."""
+        body = json.dumps({"prompt": graph, "client_id": client}).encode()
+        request = urllib.request.Request(f"http://{self.address}/prompt", body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)["prompt_id"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"refused: {error.read().decode()[:500]}") from error
+
+    def picture(self, graph: Graph) -> bytes:
+        """Run a prompt; its picture file. Raises ``RuntimeError`` when it fails."""
+        prompt_id = self.queue(graph)
+        deadline_s = time.monotonic() + PROMPT_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            entry = json.loads(self.get(f"/history/{prompt_id}")).get(prompt_id)
+            if entry is not None:
+                return self._result(entry)
+            time.sleep(0.05)
+        raise RuntimeError(f"no result within {PROMPT_TIMEOUT_S} s")
+
+    def _result(self, entry: dict) -> bytes:
+        if entry["status"]["status_str"] != "success":
+            told = [data for name, data in entry["status"]["messages"] if name == "execution_error"]
+            raise RuntimeError(f"failed: {told[0]['node_type']}: {told[0]['exception_message']}" if told else "failed")
+        query = urllib.parse.urlencode(entry["outputs"]["save"]["images"][0])
+        return self.get(f"/view?{query}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Side:
+    """How to start one of the two servers."""
+
+    name: str
+    python: str
+    tree: str
+    pythonpath: str
+
+    def start(self, folder: pathlib.Path, given: argparse.Namespace) -> Server:
+        """Start it with a base directory of its own under *folder*."""
+        base = folder / self.name
+        lay_out(base, given)
+        return Server([self.python], self.tree, self.pythonpath, base, given.threads)
+
+
+def lay_out(base: pathlib.Path, given: argparse.Namespace) -> None:
+    """Make a base directory that links the models and holds a picture with a hole in its alpha channel."""
+    for name in ("input", "output", "temp", "user", "custom_nodes", "models/checkpoints", "models/loras", "models/controlnet"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    links = (("checkpoints", CHECKPOINT, given.checkpoint), ("loras", picture_cases.LORA, given.lora),
+             ("controlnet", picture_cases.CONTROLNET, given.controlnet))
+    for folder, name, target in links:
+        if target:
+            (base / "models" / folder / name).symlink_to(os.path.abspath(target))
+    size = given.size
+    waves = np.random.default_rng(3).uniform(1, 6, (4, 2))
+    y, x = np.mgrid[0:size, 0:size] / size * 2 * np.pi
+    levels = np.stack([127.5 + 120 * np.sin(a * x + b * y) for a, b in waves], axis=-1)
+    levels[..., 3] = 255
+    levels[size // 4:size * 3 // 4, size // 3:, 3] = 0
+    Image.fromarray(levels.astype(np.uint8), "RGBA").save(base / "input" / picture_cases.PICTURE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """What one comparison found, in 1/255; ``other_seed`` and ``effect`` (the difference to no feature) are None where not drawn."""
+
+    name: str
+    mean: float
+    largest: float
+    spread: float
+    other_seed: float | None
+    effect: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the pictures are equal within the bound and the reference is one that can show a difference."""
+        return self.mean <= BOUND and self.spread >= LEAST_SPREAD and (self.other_seed is None or self.other_seed >= LEAST_SPREAD)
+
+    def line(self) -> str:
+        """One line of the Markdown table."""
+        other, effect = ("" if value is None else f"{value:.1f}" for value in (self.other_seed, self.effect))
+        return (f"| {self.name} | {self.mean:.3f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |"
+                + ("" if self.holds else " **outside the bounds**"))
+
+
+HEADING = ("| case | mean difference | largest | upstream's standard deviation | to another seed | to the picture without |\n"
+           "| --- | ---: | ---: | ---: | ---: | ---: |")
+
+
+Drawn = dict[tuple[str, int], np.ndarray]
+
+
+def draw(server: Server, wanted: Sequence[tuple[Case, int]], label: str, kept: pathlib.Path | None, reuse: bool) -> Drawn:
+    """Draw (case, seed) after (case, seed), into *kept* too; *reuse* takes what lies there already. Failures are printed and left out."""
+    drawn: Drawn = {}
+    for case, seed in wanted:
+        path = kept / f"{re.sub(r'[^A-Za-z0-9.]+', '_', case.name)}-{seed}.png" if kept else None
+        if path and reuse and path.exists():
+            drawn[case.name, seed] = _pixels(path.read_bytes())
+            continue
+        started_s = time.monotonic()
+        try:
+            content = server.picture(picture_cases.with_seed(case.graph, seed))
+        except RuntimeError as error:
+            print(f"{label}: {case.name}: {error}", file=sys.stderr, flush=True)
+            continue
+        print(f"{label}: {case.name}, seed {seed}: {time.monotonic() - started_s:.1f} s", file=sys.stderr, flush=True)
+        drawn[case.name, seed] = _pixels(content)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return drawn
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    """A picture file as float32 [height, width, 3], 0 to 255."""
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float32)
+
+
+def compare(case: Case, reference: Drawn, own: Drawn) -> Row | None:
+    """The row of one case; None when either side has no picture of it."""
+    theirs, ours = reference.get((case.name, SEED)), own.get((case.name, SEED))
+    if theirs is None or ours is None or theirs.shape != ours.shape:
+        return None
+    other, without = reference.get((case.name, OTHER_SEED)), reference.get((case.baseline, SEED))
+    difference = np.abs(theirs - ours)
+    return Row(case.name, float(difference.mean()), float(difference.max()), float(theirs.std()),
+               None if other is None else float(np.abs(theirs - other).mean()),
+               None if without is None else float(np.abs(theirs - without).mean()))
+
+
+def compare_pictures(sides: Sequence[Side], given: argparse.Namespace, folder: pathlib.Path) -> int:
+    """Draw on both sides in turn and print the table; the number of cases outside the bounds or without pictures."""
+    addons = frozenset(name for name in ("lora", "controlnet") if getattr(given, name))
+    everything = list(picture_cases.cases(CHECKPOINT, given.size, given.steps, SEED, addons, given.two_text_models))
+    wanted = [case for case in everything if not given.only or any(text in case.name for text in given.only)]
+    needed = {case.baseline for case in wanted}
+    chosen = [case for case in everything if case in wanted or case.name in needed]
+    bases = {case.baseline for case in everything if case.baseline}
+    drawn: list[Drawn] = []
+    for number, side in enumerate(sides):
+        pairs = [(case, seed) for case in chosen for seed in (SEED, OTHER_SEED)
+                 if seed == SEED or number == 0 and (given.every_seed or case.name in bases or "denoise" in case.name)]
+        server = side.start(folder, given)
+        try:
+            drawn.append(draw(server, pairs, side.name, pathlib.Path(given.keep) / side.name if given.keep else None, number == 0))
+        finally:
+            server.stop()
+    print(HEADING)
+    bad = 0
+    for case in chosen:
+        row = compare(case, *drawn)
+        print(f"| {case.name} | no picture | | | | |" if row is None else row.line())
+        bad += row is None or not row.holds
+    return bad
+
+
+def sampling_seconds(server: Server, seed: int, given: argparse.Namespace) -> float:
+    """How long the sampler node of one prompt took, as the messages to its client say."""
+    import websocket
+    client = uuid.uuid4().hex
+    graph = picture_cases.text_to_image(CHECKPOINT, given.size, given.steps, seed)
+    connection = websocket.create_connection(f"ws://{server.address}/ws?clientId={client}", timeout=PROMPT_TIMEOUT_S)
+    try:
+        server.queue(graph, client)
+        started_s = 0.0
+        while True:
+            frame = connection.recv()
+            message = json.loads(frame) if isinstance(frame, str) else {"type": ""}
+            if message["type"] == "execution_error":
+                raise SystemExit(f"sampling failed: {message['data']['exception_message']}")
+            if message["type"] != "executing":
+                continue
+            if message["data"]["node"] == "sample":
+                started_s = time.perf_counter()
+            elif started_s:
+                return time.perf_counter() - started_s
+    finally:
+        connection.close()
+
+
+def compare_speed(sides: Sequence[Side], given: argparse.Namespace, folder: pathlib.Path) -> int:
+    """Time sampling on both, alternating, after one unmeasured prompt each; prints medians and the ratio."""
+    servers = [side.start(folder, given) for side in sides]
+    try:
+        for server in servers:
+            sampling_seconds(server, 0, given)
+        times: list[list[float]] = [[], []]
+        for number in range(given.rounds):
+            for index in ((0, 1), (1, 0))[number % 2]:
+                times[index].append(sampling_seconds(servers[index], number + 1, given))
+    finally:
+        for server in servers:
+            server.stop()
+    for side, seconds in zip(sides, times):
+        print(f"{side.name:9} median {statistics.median(seconds):.2f} s  ({', '.join(f'{value:.2f}' for value in seconds)})")
+    ratios = [theirs / ours for theirs, ours in zip(*times)]
+    print(f"upstream / keepwarm, pair by pair: median {statistics.median(ratios):.2f} ({', '.join(f'{value:.2f}' for value in ratios)})")
+    return 0
+
+
+def main() -> int:
+    """Read the command line and run the comparison; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", required=True, help="a ComfyUI checkout")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs it")
+    parser.add_argument("--pythonpath", default="", help="PYTHONPATH for it")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--two-text-models", action="store_true", help="the checkpoint is an SDXL: also compare its text node")
+    parser.add_argument("--lora", help="LoRA file; without it that case is left out")
+    parser.add_argument("--controlnet", help="ControlNet file; without it those cases are left out")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", action="append", help="cases whose name contains this (repeatable)")
+    parser.add_argument("--every-seed", action="store_true", help="draw another seed of every case")
+    parser.add_argument("--keep", help="folder for the pictures; upstream's that lie there already are not drawn again")
+    parser.add_argument("--speed", action="store_true", help="compare sampling speed, not pictures")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs timed with --speed")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sides = (Side("upstream", given.python, given.upstream, given.pythonpath), Side("keepwarm", sys.executable, str(PROJECT), ""))
+    with tempfile.TemporaryDirectory() as folder:
+        work = compare_speed if given.speed else compare_pictures
+        return 1 if work(sides, given, pathlib.Path(folder)) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
