@@ -66,6 +66,13 @@ class WeightsKey:
         """Real paths of the files."""
         return tuple(file.path for file in self.files)
 
+    def is_current(self) -> bool:
+        """Whether every file is still what it was when this key was made. Blocks for one ``stat`` per file."""
+        try:
+            return all(FileIdentity.of(file.path) == file for file in self.files)
+        except OSError:
+            return False
+
 
 def weights_key(component: str, paths: Iterable[str | os.PathLike[str]], options: Mapping[str, Any] | None = None) -> WeightsKey:
     """The key of *component* (``"model"``, ``"clip"``, ``"vae"`` …) loaded from *paths*, in order, with *options*.
