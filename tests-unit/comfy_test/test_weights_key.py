@@ -159,3 +159,12 @@ def test_file_that_changes_while_it_is_read_is_refused(file, monkeypatch):
     monkeypatch.setattr(FileIdentity, "of", classmethod(lambda cls, path: next(states)))
     with pytest.raises(RuntimeError, match="changed while"):
         content_fingerprint(file)
+
+
+def test_key_tells_whether_its_files_are_still_the_same(file):
+    key = weights_key("model", [file])
+    assert key.is_current()
+    os.utime(file, ns=(1, 1))
+    assert not key.is_current()
+    file.unlink()
+    assert not key.is_current()
