@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from comfy.progress_bar import set_progress_bar_enabled
 from starter.data import split_digits
 from starter.drawing import BarePainter, NodePainter
 from starter.export import read_checkpoint
@@ -26,6 +27,7 @@ IMAGES = pathlib.Path(__file__).resolve().parents[1] / "docs" / "images"
 PROMPTS = ("a handwritten {name}", "the digit {number}", "{name}")
 PER_DIGIT = 10
 REQUIRED = 0.90
+GRID_COLOURS = 24
 
 
 def prompts_for(digit: int) -> list[str]:
@@ -51,7 +53,7 @@ def save_grid(pictures_B3HW: torch.Tensor, path: pathlib.Path) -> None:
     rows = [torch.cat(list(row), dim=2) for row in pictures_B3HW.split(PER_DIGIT)]
     pixels = (torch.cat(rows, dim=1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).quantize(64).save(path, optimize=True)
+    Image.fromarray(pixels).quantize(GRID_COLOURS).save(path, optimize=True)
 
 
 def main() -> None:
@@ -68,6 +70,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     torch.set_num_threads(given.threads)
+    set_progress_bar_enabled(False)
     checkpoint = given.checkpoint or CHECKPOINTS / f"starter-{given.style}.safetensors"
     began = time.monotonic()
     painter = BarePainter(read_checkpoint(checkpoint)) if given.bare else NodePainter(checkpoint, given.sampler, given.scheduler)

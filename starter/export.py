@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import safetensors
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers import CLIPTextModel
 
 from comfy.families.clip_text import plan_clip_text
@@ -69,7 +69,7 @@ def write_checkpoint(path: pathlib.Path, networks: StarterNetworks) -> int:
     """Write *networks* to *path* in half precision; returns the size in bytes. The file appears only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(published_tensors(networks), str(partial), metadata={"format": "pt", **header_metadata()})
+    partial.write_bytes(save(published_tensors(networks), metadata={"format": "pt", **header_metadata()}))
     os.replace(partial, path)
     return path.stat().st_size
 

@@ -23,7 +23,7 @@ def optimize(parameters: Iterable[torch.nn.Parameter], loss_of_step: Callable[[i
     Raises ``FloatingPointError`` when the loss is no longer a number.
     """
     trained = list(parameters)
-    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     average = 0.0
     with tqdm(range(steps), desc=what, mininterval=5.0) as bar:
         for step in bar:

@@ -3,7 +3,8 @@
     python -m starter.train digits
     python -m starter.train outlines --start models/checkpoints/starter-digits.safetensors
 
-``--start`` takes the text encoder and the autoencoder from a finished checkpoint and continues from its diffusion model.
+``--start`` takes the text encoder and the autoencoder from a checkpoint and continues from its diffusion model. With ``--steps 0`` the
+first command writes a checkpoint whose diffusion model is untrained, from which both styles can be trained at the same time.
 """
 
 import argparse
@@ -60,7 +61,8 @@ def main() -> None:
     networks = train(given.style, given.start, given.seed, given.steps)
     out = given.out or CHECKPOINTS / f"starter-{given.style}.safetensors"
     size = write_checkpoint(out, networks)
-    logging.info("%s: %.1f MB after %.1f minutes", out, size / 1e6, (time.monotonic() - began) / 60)
+    logging.info("%s: %.1f MB after %.1f minutes, %.1f of processor time", out, size / 1e6, (time.monotonic() - began) / 60,
+                 time.process_time() / 60)
 
 
 if __name__ == "__main__":

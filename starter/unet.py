@@ -8,7 +8,7 @@ from starter.prompts import ANY_DIGIT
 from starter.sizes import UNET
 from starter.steps import AveragedWeights, optimize
 
-BATCH, STEPS, RATE = 64, 1500, 1.5e-3
+BATCH, STEPS, RATE = 64, 1200, 1.5e-3
 WITHOUT_PROMPT = 0.1  # share of the pictures learnt under the empty prompt
 WITHOUT_DIGIT = 0.05  # … and under another prompt that names no digit
 AVERAGE_DECAY = 0.997
