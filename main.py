@@ -193,6 +193,30 @@ def open_page(scheme: str, address: str, port: int) -> None:
     webbrowser.open(f"{scheme}://{shown}:{port}")
 
 
+def serve_until_stopped(loop: asyncio.AbstractEventLoop, serve: Serve) -> None:
+    """Serve until Ctrl-C or SIGTERM (which ends containers), then close what was opened. A second signal ends the process at once."""
+    task = loop.create_task(serve())
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        for one in signals:
+            loop.remove_signal_handler(one)
+        task.cancel()
+
+    for one in signals:
+        # Windows has no handlers on the loop; there Ctrl-C raises.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(one, stop)
+    try:
+        loop.run_until_complete(task)
+    except KeyboardInterrupt:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        logging.info("Asked to stop")
+
+
 def main() -> int:
     """Serve, or do the one thing a flag asks for; returns the process's exit status."""
     if args.list_feature_flags:
@@ -210,11 +234,8 @@ def main() -> int:
     if args.quick_test_for_ci:
         return 0
     try:
-        # Containers are ended by SIGTERM: close as after Ctrl-C, so that results on their way are stored.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         logging.info("Starting server")
-        with contextlib.suppress(KeyboardInterrupt):
-            loop.run_until_complete(serve())
+        serve_until_stopped(loop, serve)
         logging.info("Stopped")
         loop.run_until_complete(prompt_server.close())
     finally:
