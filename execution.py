@@ -17,7 +17,6 @@ from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
-from comfy_execution.cache_provider import _has_cache_providers
 from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
 from comfy_execution.executor_engine import ExecutionResult
 from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
@@ -176,9 +175,9 @@ _AWAITED_BY_PASSES = (execute, get_output_data, _async_map_node_over_list)
 def may_move_to_worker() -> bool:
     """Whether passes over nodes may run whole on the worker thread.
 
-    Not while cache providers are registered (they await), nor when a pack replaced a coroutine function that passes go through.
+    Not when a pack replaced a coroutine function that passes go through. Cache providers are no hindrance: see ``ProviderCache``.
     """
-    return not _has_cache_providers() and (execute, get_output_data, _async_map_node_over_list) == _AWAITED_BY_PASSES
+    return (execute, get_output_data, _async_map_node_over_list) == _AWAITED_BY_PASSES
 
 
 async def validate_prompt(prompt_id: str, prompt: dict, partial_execution_list: Iterable[str] | None) -> tuple[bool, Any, list, dict]:
@@ -320,7 +319,7 @@ class PromptExecutor:
     def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
         self._world = self._world or make_world(_engine.deployment, args.cache_namespace)
         keys = HermeticKeys(self._world, dynprompt, outputs, _engine.node_class)
-        return ProviderCache(providers, dynprompt, outputs, keys, _engine.node_class)
+        return ProviderCache(providers, dynprompt, outputs, keys, _engine.node_class, self.threads.worker)
 
 
 def _choose_previews(method: str | None) -> None:

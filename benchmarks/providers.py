@@ -19,7 +19,7 @@ import time
 import types
 
 HERE = pathlib.Path(__file__).resolve()
-DELAY_S, SIZE, REPEATS = 0.005, 200, 3
+DELAY_S, SIZE, REPEATS = 0.005, 200, 9
 LATENT_BYTES = 256 << 20
 MAX_ROUND_TRIPS = {"wide, all missing": 3, "wide, all found": 3, "deep, all missing": 10, "deep, all found": 2}
 MIN_CODEC_SHARE = 0.35
@@ -160,7 +160,8 @@ def run_inside_upstream():
 def run_upstream(checkout, python, pythonpath):
     """Measure an upstream checkout in a subprocess. Raises ``RuntimeError`` with its output when that fails."""
     environment = {**os.environ, **({"PYTHONPATH": pythonpath} if pythonpath else {})}
-    done = subprocess.run([python, str(HERE), "--inside-upstream"], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    command = [python, str(HERE), "--inside-upstream"]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))

@@ -66,4 +66,4 @@ class Engine(Protocol):
 
     def may_move_to_worker(self) -> bool:
         """Whether whole passes over nodes may run on the worker thread: nothing in their way may need to await
-        (no cache provider is registered, no pack replaced one of these functions)."""
+        (no pack replaced one of these functions)."""

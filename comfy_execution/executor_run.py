@@ -164,7 +164,7 @@ class PromptRun:
     async def _go_where_it_runs(self, state: PromptState, node_id: str) -> None:
         """Sync nodes run whole on the worker, which saves a trip for each, unless something in their way may have to await."""
         class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
-        if self._external is not None or not self._engine.may_move_to_worker():
+        if not self._engine.may_move_to_worker():
             await to_loop(self._site.worker)
         elif not inspect.iscoroutinefunction(getattr(class_def, getattr(class_def, "FUNCTION", ""), None)):
             await to_worker(self._site.worker)

@@ -29,6 +29,7 @@ class HermeticKeys:
         self._outputs = outputs
         self._node_class = node_class
         self._named: NamedFiles | None = None
+        self._hermetic: dict[str, bool] = {}
         self._own: dict[str, str | None] = {}
         self._keys: dict[str, str | None] = {}
 
@@ -83,14 +84,19 @@ class HermeticKeys:
             return None
         if self._outputs.get_local(node_id) is not None:
             return self._world.pins.get(signature)
-        class_def = self._node_class(self._dynprompt.get_node(node_id)["class_type"])
         fingerprints = sorted(f"{kind}:{contents[path]}" for kind, path in named)
-        if code is None or not read_traits(class_def).is_hermetic or any(contents[path] is None for _, path in named):
+        is_hermetic = self._is_hermetic(self._dynprompt.get_node(node_id)["class_type"])
+        if code is None or not is_hermetic or any(contents[path] is None for _, path in named):
             self._world.pins.pop(signature, None)
             return None
         own = _hash([code, *fingerprints])
         self._world.pin(signature, own)
         return own
+
+    def _is_hermetic(self, class_type: str) -> bool:
+        if class_type not in self._hermetic:
+            self._hermetic[class_type] = read_traits(self._node_class(class_type)).is_hermetic
+        return self._hermetic[class_type]
 
     def _combine_all(self, nodes: Iterable[str]) -> None:
         """Work out the keys of *nodes*, those above first. In a circle nobody gets one."""

@@ -9,6 +9,8 @@ from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.declared_inputs import DeclaredInputs
 from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.executor_caches import CacheEntry
+from comfy_execution.executor_hop import to_loop
+from comfy_execution.executor_threads import NodeWorker
 from comfy_execution.graph_utils import is_link
 from comfy_execution.provider_runtime import PromptProviders
 from comfy_execution.provider_traits import NodeTraits, names_files, read_traits
@@ -29,22 +31,27 @@ class ExternalKeys(Protocol):
 
 
 class ProviderCache:
-    """The ``ExternalCache`` of one prompt. Awaited by the coroutine that runs the prompt, on its loop; nothing raises."""
+    """The ``ExternalCache`` of one prompt. Awaited by the coroutine that runs the prompt, inside ``travel``; nothing raises.
+
+    On the node worker it stays there unless something must be waited for: a node that was asked for, or a small result, costs no trip.
+    """
 
     def __init__(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any, keys: ExternalKeys,
-                 node_class: Callable[[str], Any]) -> None:
-        """*outputs*: the cache of results; *node_class*: node classes by type."""
+                 node_class: Callable[[str], Any], worker: NodeWorker) -> None:
+        """*outputs*: the cache of results; *node_class*: node classes by type; *worker*: where the coroutine may be besides the loop."""
         self._providers = providers
         self._dynprompt = dynprompt
         self._outputs = outputs
         self._keys = keys
         self._node_class = node_class
+        self._worker = worker
         self._declared = DeclaredInputs()
         self._traits: dict[str, NodeTraits] = {}
 
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
         targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
+        await to_loop(self._worker)
         await self._keys.settle()
         await self._prepare(targets)
         values: dict[str, CacheValue] = {}
@@ -63,7 +70,11 @@ class ProviderCache:
         """The entry of a node, which waves may or may not have asked for before; or None."""
         if not self._may_ask(node_id):
             return None
-        value = await self._providers.lookup(self._context(node_id), self._traits_of(node_id).accepts)
+        context = self._context(node_id)
+        if not self._providers.has_asked(context.cache_key_hash):
+            await to_loop(self._worker)
+            await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
+        value = self._providers.answer(context.cache_key_hash)
         return None if value is None else _entry(value)
 
     async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
@@ -72,8 +83,11 @@ class ProviderCache:
         if not traits.is_shareable or names_files(value.ui) or not traits.accepts(CacheValue(value.outputs, value.ui)):
             return
         if self._keys.key(node_id) is None:
+            await to_loop(self._worker)
             await self._prepare([node_id])
         if self._may_ask(node_id):
+            if not self._providers.has_room_for(value.outputs):
+                await to_loop(self._worker)
             await self._providers.store(self._context(node_id), value.outputs, value.ui)
 
     async def _prepare(self, targets: list[str]) -> None:

@@ -40,13 +40,18 @@ class ProviderLimits:
             raise ValueError(f"limits of cache providers must be positive: {', '.join(wrong)}")
 
 
+# How much longer than a lookup may take the answer to it may be on its way.
+GRACE_S = 0.05
+_UNANSWERED = object()
+
+
 class BadAnswer(TypeError):
     """A provider answered with something that is no result."""
 
 
 @dataclass(slots=True)
 class ProviderClient:
-    """The guarded provider. ``lookup`` and ``notify`` are awaited on the caller's loop; the rest may be called from any thread."""
+    """The guarded provider. ``lookup_all`` and ``notify`` are awaited on the caller's loop; the rest may be called from any thread."""
 
     provider: CacheProvider
     limits: ProviderLimits = field(default_factory=ProviderLimits)
@@ -72,26 +77,28 @@ class ProviderClient:
         """Whether it is worth handing results over; a provider may say ``read_only = True``."""
         return not getattr(self.provider, "read_only", False)
 
-    async def lookup(self, context: CacheContext, timeout_s: float) -> CacheValue | None:
-        """The provider's value for *context*, None when it has none, fails, or does not answer within *timeout_s*."""
+    async def lookup_all(self, contexts: list[CacheContext], timeout_s: float) -> list[CacheValue | None]:
+        """For each context the provider's value; None when it has none, fails, or does not answer within *timeout_s*.
+
+        All are asked for side by side, by one trip to the provider's thread.
+        """
+        asked = contexts
         if not self.breaker.allows():
-            return None
-        began_s = self.clock()
+            return [None] * len(contexts)
+        if self.breaker.state != "closed":
+            # One call is enough to find out whether it works again.
+            asked = contexts[:1]
+        outcomes: list[Any] = [_UNANSWERED] * len(asked)
+        future = self._thread.submit(self._ask_all(asked, outcomes, timeout_s))
         try:
-            value = await self._call(_contained(self._ask(context)), timeout_s)
+            await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s + GRACE_S)
         except asyncio.CancelledError:
             self.breaker.abandon()
             raise
-        except Exception as error:
-            self._failed("looked up", context, error)
-            return None
-        self.breaker.succeed()
-        self._counters.looked_up(self.clock() - began_s)
-        if value is None:
-            self._counters.add(misses=1)
-        else:
-            self._counters.add(hits=1, bytes_fetched=_estimate_value_size(value))
-        return value
+        finally:
+            future.cancel()
+        values = [self._judge(context, outcome, timeout_s) for context, outcome in zip(asked, outcomes)]
+        return values + [None] * (len(contexts) - len(asked))
 
     async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
         """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order."""
@@ -106,8 +113,12 @@ class ProviderClient:
         """Queue a store; False when the queue has no room for it."""
         return self._queue.put(job)
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether the queue has room for *size_bytes* now."""
+        return self._queue.has_room(size_bytes)
+
     async def wait_for_room(self, size_bytes: int, timeout_s: float) -> bool:
-        """Wait until the queue has room for *size_bytes*; whether it has."""
+        """Wait until the queue has room for *size_bytes*; whether it has. ``has_room`` tells without waiting."""
         return await self._queue.wait_for_room(size_bytes, timeout_s)
 
     def give_up(self, count: int = 1) -> None:
@@ -128,15 +139,41 @@ class ProviderClient:
                 logger.warning("Cache provider %s could not be closed", self.name, exc_info=True)
         self._thread.close(timeout_s)
 
-    async def _call(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-        future = self._thread.submit(coroutine)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
-        except TimeoutError:
-            if future.done() and not future.cancelled():
-                raise
+    def _judge(self, context: CacheContext, outcome: Any, timeout_s: float) -> CacheValue | None:
+        """Count what came of one lookup, and warn of a failure."""
+        if outcome is _UNANSWERED:
             self._counters.add(timeouts=1)
-            raise TimeoutError(f"no answer within {timeout_s:.1f} s") from None
+            outcome = TimeoutError(f"no answer within {timeout_s:.1f} s")
+        if isinstance(outcome, BaseException):
+            self._failed("looked up", context, outcome)
+            return None
+        value, took_s = outcome
+        self.breaker.succeed()
+        self._counters.looked_up(took_s)
+        if value is None:
+            self._counters.add(misses=1)
+        else:
+            self._counters.add(hits=1, bytes_fetched=_estimate_value_size(value))
+        return value
+
+    async def _ask_all(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> None:
+        """On the provider's loop: write into *outcomes* (value, seconds) or an exception for each that is answered in time."""
+        free = asyncio.Semaphore(self.limits.concurrent_lookups)
+
+        async def ask(number: int, context: CacheContext) -> None:
+            async with free:
+                began_s = self.clock()
+                try:
+                    outcomes[number] = await _contained(self._ask(context)), self.clock() - began_s
+                except Exception as error:
+                    outcomes[number] = error
+
+        tasks = [asyncio.ensure_future(ask(number, context)) for number, context in enumerate(contexts)]
+        try:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _ask(self, context: CacheContext) -> CacheValue | None:
         if not self.provider.should_cache(context):
@@ -164,7 +201,9 @@ class ProviderClient:
             self._counters.add(not_stored=1)
             return
         try:
-            if not await asyncio.wait_for(_contained(self._store(job)), self.limits.store_timeout_s):
+            async with asyncio.timeout(self.limits.store_timeout_s):
+                is_wanted = await _contained(self._store(job))
+            if not is_wanted:
                 self.breaker.abandon()
                 return
         except asyncio.CancelledError:
@@ -177,7 +216,7 @@ class ProviderClient:
         self.breaker.succeed()
         self._counters.add(stores=1, bytes_stored=job.size_bytes)
 
-    def _failed(self, what: str, context: CacheContext, error: Exception) -> None:
+    def _failed(self, what: str, context: CacheContext, error: BaseException) -> None:
         self._counters.add(errors=1)
         opened = self.breaker.fail()
         logger.warning("Cache provider %s: node %s (%s) can not be %s: %s: %s", self.name, context.node_id, context.class_type, what,

@@ -14,9 +14,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _get_cache_providers
-from comfy_execution.provider_client import ProviderClient, ProviderLimits
-from comfy_execution.provider_snapshot import Handed, NotPlain, VersionBook, examine, take_copy
+from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size, _get_cache_providers
+from comfy_execution.provider_client import GRACE_S, ProviderClient, ProviderLimits
+from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, Handed, NotPlain, VersionBook, examine, take_copy
 from comfy_execution.provider_statistics import ProviderStats
 from comfy_execution.provider_store_queue import StoreJob
 
@@ -93,8 +93,7 @@ class PromptProviders:
         self._prompt_id = prompt_id
         self._waited_s = 0.0
         self._is_out_of_time = False
-        self._answers: dict[str, asyncio.Future[CacheValue | None]] = {}
-        self._lookups = asyncio.Semaphore(limits.concurrent_lookups)
+        self._answers: dict[str, CacheValue | None] = {}
         self._book = VersionBook()
 
     @property
@@ -122,23 +121,25 @@ class PromptProviders:
         """Await something that providers need, at the budget's cost. Raises ``TimeoutError`` when the time is up."""
         return await self._within_budget(awaitable, self.remaining_s if timeout_s is None else timeout_s)
 
-    async def lookup(self, context: CacheContext, is_sound: IsSound) -> CacheValue | None:
-        """The first sound value any provider has for *context*; see ``lookup_all``."""
-        return (await self.lookup_all([(context, is_sound)]))[0]
-
     async def lookup_all(self, wanted: Iterable[tuple[CacheContext, IsSound]]) -> list[CacheValue | None]:
         """For each context the first value that a provider has and that its check accepts, or None. All are asked for at once.
 
         A key asked for before in this prompt gets the answer it got then. Once the budget is used up nobody is asked.
         """
-        futures = [self._answer_to(context, is_sound) for context, is_sound in wanted]
-        waiting = {future for future in futures if not future.done()}
-        if waiting:
-            try:
-                await self._within_budget(asyncio.wait(waiting), self.remaining_s)
-            except TimeoutError:
-                self._note_out_of_time()
-        return [future.result() if future.done() and not future.cancelled() else None for future in futures]
+        wanted = list(wanted)
+        new = {context.cache_key_hash: (context, is_sound) for context, is_sound in wanted if context.cache_key_hash not in self._answers}
+        self._answers.update(dict.fromkeys(new))
+        await self._ask_in_order(new)
+        return [self._answers[context.cache_key_hash] for context, _ in wanted]
+
+    def has_room_for(self, outputs: list) -> bool:
+        """Whether ``store`` would not have to wait: every queue has room, and copying takes no time worth a thread."""
+        size = _estimate_value_size(CacheValue(outputs))
+        return size <= COPY_INLINE_BYTES and all(client.has_room(size) for client in self._clients)
+
+    def answer(self, key: str) -> CacheValue | None:
+        """What was found for a key that ``has_asked``."""
+        return self._answers[key]
 
     async def store(self, context: CacheContext, outputs: list, ui: dict | None) -> bool:
         """Hand a result to every provider that stores; does not wait for them, but for room in their queues if need be.
@@ -168,29 +169,29 @@ class PromptProviders:
         return any(taken)
 
     async def _make_room(self, client: ProviderClient, handed: Handed) -> None:
-        with contextlib.suppress(TimeoutError):
-            await self._within_budget(client.wait_for_room(handed.bytes, self.remaining_s), self.remaining_s)
+        if not client.has_room(handed.bytes):
+            with contextlib.suppress(TimeoutError):
+                await self._within_budget(client.wait_for_room(handed.bytes, self.remaining_s), self.remaining_s)
 
-    def _answer_to(self, context: CacheContext, is_sound: IsSound) -> "asyncio.Future[CacheValue | None]":
-        known = self._answers.get(context.cache_key_hash)
-        if known is None:
-            known = asyncio.ensure_future(self._ask_in_order(context, is_sound))
-            self._answers[context.cache_key_hash] = known
-        return known
-
-    async def _ask_in_order(self, context: CacheContext, is_sound: IsSound) -> CacheValue | None:
+    async def _ask_in_order(self, wanted: dict[str, tuple[CacheContext, IsSound]]) -> None:
+        """Ask one provider after the other for what those before it did not have; a hit fills those."""
         missed: list[ProviderClient] = []
-        async with self._lookups:
-            for client in self._clients:
-                timeout_s = min(self._limits.lookup_timeout_s, self.remaining_s)
-                if self._is_out_of_time or timeout_s <= 0:
-                    return None
-                value = await client.lookup(context, timeout_s)
+        for client in self._clients:
+            if not wanted:
+                return
+            timeout_s = min(self._limits.lookup_timeout_s, self.remaining_s - GRACE_S)
+            if timeout_s <= 0:
+                self._note_out_of_time()
+                return
+            began_s = self._clock()
+            values = await client.lookup_all([context for context, _ in wanted.values()], timeout_s)
+            self._waited_s += self._clock() - began_s
+            for (context, is_sound), value in zip(list(wanted.values()), values):
                 if value is not None and _accepts(is_sound, value, client, context):
+                    self._answers[context.cache_key_hash] = value
+                    del wanted[context.cache_key_hash]
                     await self._hand_over(context, value, [one for one in missed if one.is_writable()])
-                    return value
-                missed.append(client)
-        return None
+            missed.append(client)
 
     async def _tell_all(self, event: str) -> None:
         # Always told, but waited for only while there is time.
@@ -211,8 +212,6 @@ class PromptProviders:
         if not self._is_out_of_time:
             self._is_out_of_time = True
             logger.warning("Prompt %s waited %.1f s for cache providers; it goes on without them", self._prompt_id, self._waited_s)
-        for future in self._answers.values():
-            future.cancel()
 
 
 def _accepts(is_sound: IsSound, value: CacheValue, client: ProviderClient, context: CacheContext) -> bool:

@@ -12,6 +12,7 @@ from comfy_execution.provider_thread import ProviderThread
 
 # What an entry without tensors counts.
 SMALLEST_BYTES = 4096
+WAKE_DELAY_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class StoreQueue:
         self._lock = threading.Lock()
         self._waiting: deque[StoreJob] = deque()
         self._running = 0
+        self._is_waking = False
+        self._workers: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._waiters: list[tuple[int, Future[None]]] = []
 
@@ -59,11 +62,15 @@ class StoreQueue:
                 return False
             self._bytes += _counted(job.size_bytes)
             self._waiting.append(job)
-            starts = self._running < self._concurrency
-            self._running += starts
+            starts, self._is_waking = not self._is_waking, True
         if starts:
-            self._thread.submit(self._work())
+            self._thread.submit(self._wake())
         return True
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether *size_bytes* fit now."""
+        with self._lock:
+            return self._has_room_locked(size_bytes)
 
     async def wait_for_room(self, size_bytes: int, timeout_s: float) -> bool:
         """Wait until *size_bytes* fit; whether they do. On the caller's loop."""
@@ -89,6 +96,19 @@ class StoreQueue:
 
     def _has_room_locked(self, size_bytes: int) -> bool:
         return not self._bytes or self._bytes + _counted(size_bytes) <= self._max_bytes
+
+    async def _wake(self) -> None:
+        """Start as many workers as there is work for. What is queued within a moment is taken together: waking a thread costs more than
+        a small job."""
+        await asyncio.sleep(WAKE_DELAY_S)
+        with self._lock:
+            self._is_waking = False
+            starts = min(len(self._waiting), self._concurrency - self._running)
+            self._running += starts
+        for _ in range(starts):
+            task = asyncio.ensure_future(self._work())
+            self._workers.add(task)
+            task.add_done_callback(self._workers.discard)
 
     async def _work(self) -> None:
         """One of the workers: runs jobs until none waits."""
