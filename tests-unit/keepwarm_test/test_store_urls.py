@@ -1,0 +1,44 @@
+"""URLs and settings: what is accepted, what is refused with advice, and that no secret is shown."""
+
+import pytest
+
+from custom_nodes.keepwarm.activation import make_provider
+from custom_nodes.keepwarm.settings import Settings, read_settings
+from custom_nodes.keepwarm.store_urls import BadUrl, parse_url, redacted
+
+
+@pytest.mark.parametrize("text, advice", [
+    ("ftp://x", "file, redis"), ("nonsense", "file, redis"), ("file://relative/dir", "three slashes"), ("file://", "three slashes"),
+    ("unix://sock", "three slashes"), ("redis://", "host is missing"), ("s3://", "bucket is missing"), ("redis://h?ttl=0", "above 0"),
+    ("redis://h?ttl=nan", "above 0"), ("file:///x?max_gb=-1", "above 0"), ("file:///x?mode=wo", "ro"), ("file:///x?ttl=3", "no option"),
+    ("redis://u:secret@h", "KEEPWARM_REDIS_PASSWORD"), ("s3://secret@b", "AWS_SECRET_ACCESS_KEY"), ("az://secret@b", "AZURE")])
+def test_bad_urls_say_what_to_write(text, advice):
+    with pytest.raises(BadUrl) as caught:
+        parse_url(text)
+    assert advice in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_good_urls_are_taken_apart():
+    url = parse_url("redis://host:1/2?ttl=60&mode=ro&max_value_mb=1.5")
+    assert (url.place, url.host, url.is_read_only, url.number("ttl", 0), url.number("db", 7)) == ("redis://host:1/2", "host:1", True, 60, 7)
+    assert parse_url("file:///a%20b").path == "/a b"
+
+
+def test_redacted():
+    assert redacted("redis://u:secret@host/1") == "redis://***@host/1" and redacted("file:///x") == "file:///x"
+
+
+def test_settings_come_from_flags_first_then_the_environment(tmp_path):
+    (tmp_path / "key").write_bytes(b"k\n")
+    flags = type("Args", (), {"cache_provider": ["file:///a"], "cache_namespace": ""})
+    environment = {"KEEPWARM_CACHE_PROVIDERS": "file:///b  file:///a", "KEEPWARM_CACHE_KEY_FILE": str(tmp_path / "key"),
+                   "KEEPWARM_CACHE_NAMESPACE": "team", "KEEPWARM_METRICS": "on"}
+    assert read_settings(flags, environment) == Settings(("file:///a", "file:///b"), b"k", "team", True)
+    assert read_settings(object(), {}) == Settings((), None, "", False)
+    with pytest.raises(BadUrl, match="KEEPWARM_CACHE_KEY_FILE"):
+        read_settings(flags, {"KEEPWARM_CACHE_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_provider_from_url(tmp_path):
+    one = make_provider(parse_url(f"file://{tmp_path}?mode=ro&max_value_mb=2"), Settings((), None, "", False), True)
+    assert one.read_only and one.max_value_bytes == 2 << 20 and one.url == f"file://{tmp_path}?mode=ro&max_value_mb=2"
