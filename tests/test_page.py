@@ -88,3 +88,18 @@ def test_progress_of_every_node_of_a_wide_graph_reaches_the_page(browser, start_
     page.tab.wait_for_function("() => window.ended", timeout=60_000)
     assert len(page.tab.evaluate("() => [...window.seen]")) == len(prompt)
     assert page.complaints == []
+
+
+def test_a_new_user_opens_the_starter_template_and_sees_its_digits(browser, start_server, tmp_path):
+    server = start_server()
+    checkpoints = server.base / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "starter-digits.safetensors").symlink_to(ROOT / "models" / "checkpoints" / "starter-digits.safetensors")
+    page = Page(browser, server)
+    page.tab.get_by_text("Draw handwritten digits").first.click()
+    page.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.type === 'KSampler')", timeout=30_000)
+    page.tab.evaluate("() => window.app.queuePrompt(0)")
+    page.tab.wait_for_function(
+        "() => window.app.graph.nodes.find(node => node.type === 'SaveImage').imgs?.[0]?.naturalWidth", timeout=110_000)
+    page.tab.screenshot(path=os.environ.get("KEEPWARM_SCREENSHOT_STARTER", str(tmp_path / "starter.png")))
+    assert page.complaints == []
