@@ -105,7 +105,7 @@ def _picture_cases(plain: Plain) -> Iterator[Case]:
     yield Case("VAEDecodeTiled", tiled, "twice the size")
     graph = text_to_image(*plain) | picture
     graph["large"] = node("ImageScale", image=["picture", 0], upscale_method="bilinear", width=size * 2, height=size * 2, crop="disabled")
-    graph["latent"] = node("VAEEncodeTiled", pixels=["large", 0], vae=["model", 2], tile_size=64, overlap=32, temporal_size=64,
+    graph["latent"] = node("VAEEncodeTiled", pixels=["large", 0], vae=["model", 2], tile_size=64, overlap=16, temporal_size=64,
                            temporal_overlap=8)
     graph["sample"]["inputs"]["denoise"] = 0.5
     yield Case("VAEEncodeTiled, denoise 0.5", graph)
