@@ -50,9 +50,10 @@ def cases(checkpoint: str, size: int, steps: int, seed: int, addons: frozenset[s
     plain = (checkpoint, size, steps, seed)
     for sampler in GRID_SAMPLERS:
         for scheduler in GRID_SCHEDULERS:
-            yield Case(f"{sampler}, {scheduler}", text_to_image(*plain, sampler, scheduler))
+            baseline = "" if (sampler, scheduler) == (GRID_SAMPLERS[0], GRID_SCHEDULERS[0]) else "euler, normal"
+            yield Case(f"{sampler}, {scheduler}", text_to_image(*plain, sampler, scheduler), baseline)
     for sampler, scheduler in OTHER_SAMPLERS:
-        yield Case(f"{sampler}, {scheduler}", text_to_image(*plain, sampler, scheduler))
+        yield Case(f"{sampler}, {scheduler}", text_to_image(*plain, sampler, scheduler), "euler, normal")
     yield from _text_cases(plain, two_text_models)
     yield from _picture_cases(plain)
     yield from _sampling_cases(plain)

@@ -5,7 +5,7 @@
 
 Both servers run with ``--cpu`` on the loopback address, one after the other, in base directories that link the files. A table says per
 picture, in 1/255: mean and largest absolute difference; of upstream's picture the standard deviation, the mean difference to another
-seed (of cases that others build on; ``--every-seed`` for all) and, for a feature, to the picture without it. Ends with status 1 when a
+seed (of cases that others build on; ``--every-seed`` for all) and to the plain picture, without the feature. Ends with status 1 when a
 mean difference is over 2, or upstream's pictures are too flat or too alike (under 20) to show anything. ``--speed`` instead starts both
 at once and times sampling in alternating pairs.
 """
@@ -164,11 +164,11 @@ class Row:
     def line(self) -> str:
         """One line of the Markdown table."""
         other, effect = ("" if value is None else f"{value:.1f}" for value in (self.other_seed, self.effect))
-        return (f"| {self.name} | {self.mean:.3f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |"
+        return (f"| {self.name} | {self.mean:.4f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |"
                 + ("" if self.holds else " **outside the bounds**"))
 
 
-HEADING = ("| case | mean difference | largest | upstream's standard deviation | to another seed | to the picture without |\n"
+HEADING = ("| case | mean difference | largest | upstream's standard deviation | to another seed | to the plain picture |\n"
            "| --- | ---: | ---: | ---: | ---: | ---: |")
 
 
