@@ -302,7 +302,7 @@ def main() -> int:
     parser.add_argument("--every-seed", action="store_true", help="draw another seed of every case")
     parser.add_argument("--keep", help="folder for the pictures; upstream's that lie there already are not drawn again")
     parser.add_argument("--speed", action="store_true", help="compare sampling speed, not pictures")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs timed with --speed")
+    parser.add_argument("--rounds", type=int, default=6, help="pairs timed with --speed; even, so that each side is first as often")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sides = (Side("upstream", given.python, given.upstream, given.pythonpath), Side("keepwarm", sys.executable, str(PROJECT), ""))
