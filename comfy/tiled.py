@@ -6,7 +6,6 @@ Shapes: samples are B×C followed by as many spatial dimensions as the tile has.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,18 @@ Scale = float | Callable[[float], float]
 
 
 def get_tiled_scale_steps(width: int, height: int, tile_x: int, tile_y: int, overlap: int) -> int:
-    """How many tiles ``tiled_scale`` makes of a picture of this size, for a progress bar's total."""
-    def tiles(length: int, tile: int) -> int:
-        return 1 if length <= tile else math.ceil((length - overlap) / (tile - overlap))
+    """How many tiles ``tiled_scale`` makes of a picture of this size, for a progress bar's total. Raises ``ValueError`` as it does."""
+    return len(tile_starts(height, tile_y, overlap)) * len(tile_starts(width, tile_x, overlap))
 
-    return tiles(height, tile_y) * tiles(width, tile_x)
+
+def tile_starts(length: int, tile: int, overlap: int) -> range:
+    """Where tiles of size *tile* begin along a side of *length*. Raises ``ValueError`` when several are needed and none gets further."""
+    if length <= tile:
+        return range(1)
+    if overlap >= tile:
+        raise ValueError(f"tiles of {tile} that overlap by {overlap} never get across a side of {length}: the overlap must be smaller "
+                         "than the tile")
+    return range(0, length - overlap, tile - overlap)
 
 
 def tiled_scale(samples: Tensor, function: Callable[[Tensor], Tensor], tile_x: int = 64, tile_y: int = 64, overlap: int = 8,
@@ -44,7 +50,8 @@ def tiled_scale_multidim(samples: Tensor, function: Callable[[Tensor], Tensor], 
     Per spatial dimension: *tile* size and *overlap* in input cells; *upscale_amount* the factor (or a function) from input to
     output lengths, *index_formulas* the same for positions (default: equal), divided instead of multiplied with *downscale*.
     A sample that fits one tile is handed over whole. *pbar* (optional) gets ``update(1)`` per call of *function*. Returns
-    float32 B×*out_channels*×…; runs in inference mode, in the caller's thread; lets errors of *function* pass.
+    float32 B×*out_channels*×…; runs in inference mode, in the caller's thread; lets errors of *function* pass. Raises ``ValueError``
+    when the tiles overlap by their size or more, or leave gaps.
     """
     dimensions = len(tile)
     lengths = _per_dimension(upscale_amount, dimensions)
@@ -65,6 +72,9 @@ def tiled_scale_multidim(samples: Tensor, function: Callable[[Tensor], Tensor], 
                 result = function(plan.cut(sample, corner)).to(output_device)
                 _advance(pbar)
                 _blend(target, weights, result, plan.feathering(result), plan.place(corner))
+            if not weights.all():
+                raise ValueError(f"tiles of {list(tile)} that overlap by {list(plan.overlap)} leave gaps in the result; sizes and "
+                                 "overlaps must be multiples of what one cell of the result covers")
             target.div_(weights)
     return output
 
@@ -87,9 +97,8 @@ class _Plan:
     def scaled(self, size: Sequence[int]) -> list[int]:
         return [self._apply(scale, length) for scale, length in zip(self.lengths, size)]
 
-    def starts(self, size: Sequence[int]) -> list[Sequence[int]]:
-        return [range(0, length - overlap, tile - overlap) if length > tile else (0,)
-                for length, tile, overlap in zip(size, self.tile, self.overlap)]
+    def starts(self, size: Sequence[int]) -> list[range]:
+        return [tile_starts(length, tile, overlap) for length, tile, overlap in zip(size, self.tile, self.overlap)]
 
     def cut(self, sample: Tensor, corner: Sequence[int]) -> Tensor:
         for axis, (start, tile) in enumerate(zip(corner, self.tile), start=2):

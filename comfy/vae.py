@@ -153,6 +153,9 @@ class VAE:
         tiles = ((tile_x, tile_y), (tile_x * 2, tile_y // 2), (tile_x // 2, tile_y * 2))
 
         def run(pixels: torch.Tensor) -> torch.Tensor:
+            if min(pixels.shape[2:]) < self.downscale_ratio:
+                raise ValueError(f"a tile of {pixels.shape[3]}x{pixels.shape[2]} pixels is left over at the edge, less than one latent "
+                                 f"pixel: tile size and overlap must be multiples of {self.downscale_ratio}")
             return self._encode_batch(pixels).to(self.vae_output_dtype())
 
         return self._tiled(pixel_samples, run, tiles, overlap, 1 / self.downscale_ratio, self.latent_channels) / 3.0
@@ -160,8 +163,12 @@ class VAE:
     def _tiled(self, inputs: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor], tiles: tuple[tuple[int, int], ...],
                overlap: int, scale: float, channels: int) -> torch.Tensor:
         """The sum over *tiles* of the tilewise results."""
-        steps = sum(len(inputs) * comfy.utils.get_tiled_scale_steps(inputs.shape[3], inputs.shape[2], tile_x, tile_y, overlap)
-                    for tile_x, tile_y in tiles)
+        try:
+            steps = sum(len(inputs) * comfy.utils.get_tiled_scale_steps(inputs.shape[3], inputs.shape[2], tile_x, tile_y, overlap)
+                        for tile_x, tile_y in tiles)
+        except ValueError as error:
+            raise ValueError(f"{error}. Every tiling is also made with tiles of half the width and of half the height: "
+                             "choose an overlap below half of the tile size, or larger tiles") from error
         progress = comfy.utils.ProgressBar(steps)
         parts = [comfy.utils.tiled_scale(inputs, run, tile_x, tile_y, overlap, upscale_amount=scale, out_channels=channels,
                                          output_device=self.output_device, pbar=progress) for tile_x, tile_y in tiles]

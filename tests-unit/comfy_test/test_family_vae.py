@@ -101,6 +101,36 @@ def test_many_tiles_cover_the_picture(vae):
         assert (picture - vae.decode(latent)).abs().mean() < 0.1
 
 
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 32), (64, 64), (64, 256), (128, 96), (1, 0)])
+def test_tiles_that_do_not_advance_are_refused_in_both_directions(vae, tile, overlap):
+    with torch.inference_mode():
+        with pytest.raises(ValueError, match="overlap below half of the tile size"):
+            vae.encode_tiled(torch.rand(1, 192, 160, 3), tile_x=tile, tile_y=tile, overlap=overlap)
+        with pytest.raises(ValueError, match="overlap below half of the tile size"):
+            vae.decode_tiled(latents(1, 4, 192, 160), tile_x=tile, tile_y=tile, overlap=overlap)
+
+
+def test_any_overlap_will_do_when_the_picture_fits_each_tile(vae):
+    picture = torch.rand(1, 32, 32, 3)
+    with torch.inference_mode():
+        encoded = vae.encode_tiled(picture, tile_x=64, tile_y=64, overlap=4096, tile_t=8, overlap_t=4096)
+        torch.testing.assert_close(encoded, vae.encode(picture), rtol=1e-4, atol=1e-5)
+        decoded = vae.decode_tiled(encoded, tile_x=4096, tile_y=4096, overlap=4096, tile_t=8, overlap_t=4096)
+        torch.testing.assert_close(decoded, vae.decode(encoded), rtol=1e-4, atol=1e-5)
+
+
+def test_the_largest_overlap_that_advances_covers_the_picture(vae):
+    with torch.inference_mode():
+        encoded = vae.encode_tiled(torch.rand(1, 72, 64, 3), tile_x=64, tile_y=64, overlap=24)
+    assert encoded.shape == (1, 4, 9, 8) and encoded.isfinite().all()
+
+
+@pytest.mark.parametrize(("tile", "overlap", "message"), [(100, 0, "leave gaps"), (84, 0, "multiples of 8")])
+def test_tiles_off_the_latent_grid_are_refused_rather_than_leaving_gaps(vae, tile, overlap, message):
+    with torch.inference_mode(), pytest.raises(ValueError, match=message):
+        vae.encode_tiled(torch.rand(1, 216, 88, 3), tile_x=tile, tile_y=tile, overlap=overlap)
+
+
 def test_weights_go_by_their_published_names(vae):
     saved = vae.get_sd()
     assert {key: tuple(tensor.shape) for key, tensor in saved.items()} == vae_layout(SIZES)

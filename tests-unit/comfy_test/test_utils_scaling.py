@@ -94,3 +94,16 @@ def test_tile_errors_reach_the_caller():
 
     with pytest.raises(RuntimeError, match="no memory"):
         utils.tiled_scale(torch.rand(1, 3, 100, 100), fail)
+
+
+@pytest.mark.parametrize(("overlap", "message"), [(16, "overlap must be smaller"), (40, "overlap must be smaller")])
+def test_tiles_that_never_get_across_are_an_error_not_empty(overlap, message):
+    for call in (lambda: utils.tiled_scale(torch.rand(1, 3, 30, 100), lambda tile: tile, 16, 64, overlap, 1),
+                 lambda: utils.get_tiled_scale_steps(100, 30, 16, 64, overlap)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_gaps_between_tiles_are_an_error_not_nan():
+    with pytest.raises(ValueError, match="leave gaps"):
+        utils.tiled_scale(torch.rand(1, 3, 30, 30), lambda tile: tile[..., :-1, :-1], 16, 16, 0, 1)
