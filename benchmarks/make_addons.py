@@ -1,10 +1,11 @@
-"""Write a LoRA (kohya-style keys) or a ControlNet (published layout) with seeded random weights, fitting a family's UNet and text models.
+"""Write a LoRA (kohya-style keys), a ControlNet (published layout) or an embedding with seeded random weights, fitting a family.
 
     python benchmarks/make_addons.py lora OUT.safetensors --family sd15 [--seed 1] [--rank 4] [--gain 0.5]
     python benchmarks/make_addons.py controlnet OUT.safetensors --family sd15 [--seed 2]
+    python benchmarks/make_addons.py embedding OUT.safetensors --family sd15 [--seed 3]
 
 The product of a LoRA's factors has the scale of the weight that it changes times ``--gain``. A ControlNet's output convolutions, zero
-in a network that nobody trained, are random too, so that it does something.
+in a network that nobody trained, are random too, so that it does something. An embedding holds three tokens.
 """
 
 import argparse
@@ -88,10 +89,18 @@ def controlnet_layout(sizes: Family) -> dict[str, Shape]:
     return {"control_model." + key: shape for key, shape in tensors.items()}
 
 
+def embedding_tensors(sizes: Family, seed: int = 3, tokens: int = 3) -> dict[str, torch.Tensor]:
+    """*tokens* vectors for each text model, at the scale of make_checkpoint's token embeddings, named as trainers of each family do."""
+    generator = torch.Generator().manual_seed(seed)
+    models = {name: config for name, config in (("clip_l", sizes.clip_l), ("clip_g", sizes.clip_g)) if config is not None}
+    tensors = {name: torch.randn(tokens, config.hidden_size, generator=generator) * 0.02 for name, config in models.items()}
+    return tensors if sizes.clip_g is not None else {"emb_params": tensors["clip_l"]}
+
+
 def main() -> None:
     """Read the command line and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("lora", "controlnet"))
+    parser.add_argument("kind", choices=("lora", "controlnet", "embedding"))
     parser.add_argument("out")
     parser.add_argument("--family", choices=sorted(UNETS), default="sd15")
     parser.add_argument("--shrink", type=int, default=1)
@@ -101,8 +110,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="fp16")
     given = parser.parse_args()
     sizes = family(given.family, given.shrink)
-    if given.kind == "lora":
-        tensors = lora_tensors(sizes, given.seed, given.rank, given.gain)
+    if given.kind in ("lora", "embedding"):
+        lora = given.kind == "lora"
+        tensors = lora_tensors(sizes, given.seed, given.rank, given.gain) if lora else embedding_tensors(sizes, given.seed)
         save_file(tensors, given.out)
         print(f"{given.out}: {len(tensors)} tensors")
     else:

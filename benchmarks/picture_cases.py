@@ -13,7 +13,8 @@ OTHER_SAMPLERS = (("heun", "simple"), ("dpm_2", "exponential"), ("dpmpp_2s_ances
 POSITIVE = "a photo of a cat"
 WEIGHTED = "a (red:1.4) house, ((old)) [grey] \\(quiet\\)"
 LONG = "many words in a row about rivers, hills, roads and towers " * 10
-LORA, CONTROLNET, PICTURE = "lora.safetensors", "controlnet.safetensors", "picture.png"
+LORA, CONTROLNET, EMBEDDING, PICTURE = "lora.safetensors", "controlnet.safetensors", "three_tokens.safetensors", "picture.png"
+WITH_EMBEDDING = "a photo of embedding:three_tokens, (embedding:three_tokens.safetensors:1.3) and a cat"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,14 +47,17 @@ def text_to_image(checkpoint: str, size: int, steps: int, seed: int, sampler: st
 
 
 def cases(checkpoint: str, size: int, steps: int, seed: int, addons: frozenset[str], two_text_models: bool) -> Iterator[Case]:
-    """Every case; those that need a file of *addons* ("lora", "controlnet") only when it is there."""
+    """Every case; those that need a file of *addons* ("lora", "controlnet", "embedding") only when it is there."""
     plain = (checkpoint, size, steps, seed)
     for sampler in GRID_SAMPLERS:
         for scheduler in GRID_SCHEDULERS:
             baseline = "" if (sampler, scheduler) == (GRID_SAMPLERS[0], GRID_SCHEDULERS[0]) else "euler, normal"
             yield Case(f"{sampler}, {scheduler}", text_to_image(*plain, sampler, scheduler), baseline)
     for sampler, scheduler in OTHER_SAMPLERS:
-        yield Case(f"{sampler}, {scheduler}", text_to_image(*plain, sampler, scheduler), "euler, normal")
+        enough = (checkpoint, size, steps + 2 if sampler == "dpmpp_3m_sde" else steps, seed)  # its third order begins at the third step
+        yield Case(f"{sampler}, {scheduler}", text_to_image(*enough, sampler, scheduler), "euler, normal")
+    if "embedding" in addons:
+        yield Case("embedding, plain and weighted", text_to_image(*plain, positive=WITH_EMBEDDING), "euler, normal")
     yield from _text_cases(plain, two_text_models)
     yield from _picture_cases(plain)
     yield from _sampling_cases(plain)

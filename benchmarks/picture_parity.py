@@ -1,9 +1,10 @@
 """Compare pictures with an upstream ComfyUI checkout, over HTTP: the same checkpoint, prompts and number of threads.
 
     python benchmarks/picture_parity.py --upstream CHECKOUT --checkpoint FILE [--python PYTHON] [--pythonpath DIR]
-        [--lora FILE] [--controlnet FILE] [--size 64] [--steps 3] [--only TEXT] [--keep FOLDER] [--speed]
+        [--lora FILE] [--controlnet FILE] [--embedding FILE] [--size 64] [--steps 3] [--only TEXT] [--keep FOLDER] [--speed]
 
-Both servers run with ``--cpu`` on the loopback address, one after the other, in base directories that link the files. A table says per
+Both servers run with ``--cpu`` on the loopback address, one after the other or ``--together``, in base directories that link the files.
+With ``--keep`` and ``--minutes`` a run may stop early (status 3) and, started again with ``--resume``, go on. A table says per
 picture, in 1/255: mean and largest absolute difference; of upstream's picture the standard deviation, the mean difference to another
 seed (of cases that others build on; ``--every-seed`` for all) and to the plain picture, without the feature. Ends with status 1 when a
 mean difference is over 2, or upstream's pictures are too flat or too alike (under 20) to show anything. ``--speed`` instead starts both
@@ -15,6 +16,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -24,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -129,10 +132,11 @@ class Side:
 
 def lay_out(base: pathlib.Path, given: argparse.Namespace) -> None:
     """Make a base directory that links the models and holds a picture with a hole in its alpha channel."""
-    for name in ("input", "output", "temp", "user", "custom_nodes", "models/checkpoints", "models/loras", "models/controlnet"):
+    for name in ("input", "output", "temp", "user", "custom_nodes", "models/checkpoints", "models/loras", "models/controlnet",
+                 "models/embeddings"):
         (base / name).mkdir(parents=True, exist_ok=True)
     links = (("checkpoints", CHECKPOINT, given.checkpoint), ("loras", picture_cases.LORA, given.lora),
-             ("controlnet", picture_cases.CONTROLNET, given.controlnet))
+             ("controlnet", picture_cases.CONTROLNET, given.controlnet), ("embeddings", picture_cases.EMBEDDING, given.embedding))
     for folder, name, target in links:
         if target:
             (base / "models" / folder / name).symlink_to(os.path.abspath(target))
@@ -175,14 +179,37 @@ HEADING = ("| case | mean difference | largest | upstream's standard deviation |
 Drawn = dict[tuple[str, int], np.ndarray]
 
 
-def draw(server: Server, wanted: Sequence[tuple[Case, int]], label: str, kept: pathlib.Path | None, reuse: bool) -> Drawn:
-    """Draw (case, seed) after (case, seed), into *kept* too; *reuse* takes what lies there already. Failures are printed and left out."""
+class OutOfTimeError(Exception):
+    """The time is over, or the run was cancelled; what was drawn is kept."""
+
+
+class Allowance:
+    """How long a run may begin pictures; ``cancel`` ends it at once. Safe from any thread."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end_s = time.monotonic() + minutes * 60
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Let the next check fail."""
+        self._cancelled.set()
+
+    def check(self) -> None:
+        """Raise ``OutOfTimeError`` when nothing more may begin."""
+        if self._cancelled.is_set() or time.monotonic() > self._end_s:
+            raise OutOfTimeError
+
+
+def kept_path(kept: pathlib.Path, case: Case, seed: int) -> pathlib.Path:
+    """Where the picture of one case lies in *kept*."""
+    return kept / f"{re.sub(r'[^A-Za-z0-9.]+', '_', case.name)}-{seed}.png"
+
+
+def draw(server: Server, wanted: Sequence[tuple[Case, int]], label: str, kept: pathlib.Path | None, allowance: Allowance) -> Drawn:
+    """Draw (case, seed) after (case, seed), into *kept* too. Failures are printed and left out. Raises ``OutOfTimeError``."""
     drawn: Drawn = {}
     for case, seed in wanted:
-        path = kept / f"{re.sub(r'[^A-Za-z0-9.]+', '_', case.name)}-{seed}.png" if kept else None
-        if path and reuse and path.exists():
-            drawn[case.name, seed] = _pixels(path.read_bytes())
-            continue
+        allowance.check()
         started_s = time.monotonic()
         try:
             content = server.picture(picture_cases.with_seed(case.graph, seed))
@@ -191,7 +218,8 @@ def draw(server: Server, wanted: Sequence[tuple[Case, int]], label: str, kept: p
             continue
         print(f"{label}: {case.name}, seed {seed}: {time.monotonic() - started_s:.1f} s", file=sys.stderr, flush=True)
         drawn[case.name, seed] = _pixels(content)
-        if path:
+        if kept:
+            path = kept_path(kept, case, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return drawn
@@ -215,30 +243,70 @@ def compare(case: Case, reference: Drawn, own: Drawn) -> Row | None:
                None if without is None else float(np.abs(theirs - without).mean()))
 
 
-def compare_pictures(sides: Sequence[Side], given: argparse.Namespace, folder: pathlib.Path) -> int:
-    """Draw on both sides in turn and print the table; the number of cases outside the bounds or without pictures."""
-    addons = frozenset(name for name in ("lora", "controlnet") if getattr(given, name))
+def chosen_cases(given: argparse.Namespace) -> tuple[list[Case], set[str]]:
+    """The cases to draw, with those that they are compared with, and the names of all that are drawn with another seed."""
+    addons = frozenset(name for name in ("lora", "controlnet", "embedding") if getattr(given, name))
     everything = list(picture_cases.cases(CHECKPOINT, given.size, given.steps, SEED, addons, given.two_text_models))
     wanted = [case for case in everything if not given.only or any(text in case.name for text in given.only)]
     needed = {case.baseline for case in wanted}
-    chosen = [case for case in everything if case in wanted or case.name in needed]
     bases = {case.baseline for case in everything if case.baseline}
-    drawn: list[Drawn] = []
-    for number, side in enumerate(sides):
-        pairs = [(case, seed) for case in chosen for seed in (SEED, OTHER_SEED)
-                 if seed == SEED or number == 0 and (given.every_seed or case.name in bases or "denoise" in case.name)]
+    reseeded = {case.name for case in everything if given.every_seed or case.name in bases or "denoise" in case.name}
+    return [case for case in everything if case in wanted or case.name in needed], reseeded
+
+
+def draw_side(side: Side, pairs: Sequence[tuple[Case, int]], reuse: bool, given: argparse.Namespace, folder: pathlib.Path,
+              allowance: Allowance) -> Drawn:
+    """All pictures of one side, on a server of its own unless *reuse* finds all of them in the folder of kept ones."""
+    kept = pathlib.Path(given.keep) / side.name if given.keep else None
+    there = [pair for pair in pairs if kept and reuse and kept_path(kept, *pair).exists()]
+    drawn = {(case.name, seed): _pixels(kept_path(kept, case, seed).read_bytes()) for case, seed in there}
+    missing = [pair for pair in pairs if pair not in there]
+    if missing:
         server = side.start(folder, given)
         try:
-            drawn.append(draw(server, pairs, side.name, pathlib.Path(given.keep) / side.name if given.keep else None, number == 0))
+            drawn |= draw(server, missing, side.name, kept, allowance)
         finally:
             server.stop()
+    return drawn
+
+
+def compare_pictures(sides: Sequence[Side], given: argparse.Namespace, folder: pathlib.Path) -> int:
+    """Draw on both sides and print the table; 1 if a case is outside the bounds or has no pictures, 3 if time ran out."""
+    chosen, reseeded = chosen_cases(given)
+    plain = [(case, SEED) for case in chosen]
+    wanted = (plain + [(case, OTHER_SEED) for case in chosen if case.name in reseeded], plain)
+    allowance = Allowance(given.minutes)
+    results: list[Drawn | BaseException | None] = [None, None]
+
+    def work(number: int) -> None:
+        try:
+            results[number] = draw_side(sides[number], wanted[number], number == 0 or given.resume, given, folder, allowance)
+        except BaseException as error:  # looked at below, in the main thread
+            results[number] = error
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    try:
+        for thread in threads:
+            thread.start()
+            if not given.together:
+                thread.join()
+        for thread in threads:
+            thread.join()
+    finally:
+        allowance.cancel()
+    for result in results:
+        if isinstance(result, OutOfTimeError):
+            print("the time is over; start again with --resume to go on", file=sys.stderr)
+            return 3
+        if isinstance(result, BaseException):
+            raise result
     print(HEADING)
     bad = 0
     for case in chosen:
-        row = compare(case, *drawn)
+        row = compare(case, *results)
         print(f"| {case.name} | no picture | | | | |" if row is None else row.line())
         bad += row is None or not row.holds
-    return bad
+    return min(1, bad)
 
 
 def sampling_seconds(server: Server, seed: int, given: argparse.Namespace) -> float:
@@ -295,12 +363,16 @@ def main() -> int:
     parser.add_argument("--two-text-models", action="store_true", help="the checkpoint is an SDXL: also compare its text node")
     parser.add_argument("--lora", help="LoRA file; without it that case is left out")
     parser.add_argument("--controlnet", help="ControlNet file; without it those cases are left out")
+    parser.add_argument("--embedding", help="embedding file; without it that case is left out")
     parser.add_argument("--size", type=int, default=64, help="side of the pictures")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", action="append", help="cases whose name contains this (repeatable)")
     parser.add_argument("--every-seed", action="store_true", help="draw another seed of every case")
     parser.add_argument("--keep", help="folder for the pictures; upstream's that lie there already are not drawn again")
+    parser.add_argument("--resume", action="store_true", help="nor are this project's, if the same code drew them")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no picture after that long; needs --keep")
+    parser.add_argument("--together", action="store_true", help="draw on both sides at once; give each no more than half of the cores")
     parser.add_argument("--speed", action="store_true", help="compare sampling speed, not pictures")
     parser.add_argument("--rounds", type=int, default=6, help="pairs timed with --speed; even, so that each side is first as often")
     given = parser.parse_args()
@@ -308,7 +380,7 @@ def main() -> int:
     sides = (Side("upstream", given.python, given.upstream, given.pythonpath), Side("keepwarm", sys.executable, str(PROJECT), ""))
     with tempfile.TemporaryDirectory() as folder:
         work = compare_speed if given.speed else compare_pictures
-        return 1 if work(sides, given, pathlib.Path(folder)) else 0
+        return work(sides, given, pathlib.Path(folder))
 
 
 if __name__ == "__main__":
