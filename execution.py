@@ -17,10 +17,11 @@ from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
+from comfy_execution.declared_inputs import DeclaredInputs
 from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
 from comfy_execution.executor_engine import ExecutionResult
 from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
-from comfy_execution.executor_hop import travel
+from comfy_execution.executor_hop import to_loop, travel
 from comfy_execution.executor_node import NodePass, PromptState
 from comfy_execution.executor_results import merge_ui, merge_values, printable, read_return
 from comfy_execution.executor_run import PromptRun
@@ -33,7 +34,7 @@ from comfy_execution.inference_scope import inference_scope
 from comfy_execution.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
 from comfy_execution.progress import ProgressHook, get_progress_state
 from comfy_execution.prompt_queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
-from comfy_execution.provider_cache import ProviderCache
+from comfy_execution.provider_cache import Host, ProviderCache
 from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
 
 __all__ = [
@@ -319,7 +320,8 @@ class PromptExecutor:
     def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
         self._world = self._world or make_world(_engine.deployment, args.cache_namespace)
         keys = HermeticKeys(self._world, dynprompt, outputs, _engine.node_class)
-        return ProviderCache(providers, dynprompt, outputs, keys, _engine.node_class, self.threads.worker)
+        host = Host(_engine.node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
+        return ProviderCache(providers, dynprompt, outputs, keys, host)
 
 
 def _choose_previews(method: str | None) -> None:

@@ -1,16 +1,11 @@
 """The bridge between a prompt's cache of results and the cache providers: which nodes take part, under which keys, and when."""
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
-from comfy_execution.declared_inputs import DeclaredInputs
-from comfy_execution.dynamic_prompt import DynamicPrompt
-from comfy_execution.executor_caches import CacheEntry
-from comfy_execution.executor_hop import to_loop
-from comfy_execution.executor_threads import NodeWorker
 from comfy_execution.graph_utils import is_link
 from comfy_execution.provider_runtime import PromptProviders
 from comfy_execution.provider_traits import NodeTraits, names_files, read_traits
@@ -30,28 +25,40 @@ class ExternalKeys(Protocol):
         """The node's key, 64 hexadecimal digits; None while or because it has none."""
 
 
-class ProviderCache:
-    """The ``ExternalCache`` of one prompt. Awaited by the coroutine that runs the prompt, inside ``travel``; nothing raises.
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the bridge needs from the executor.
 
-    On the node worker it stays there unless something must be waited for: a node that was asked for, or a small result, costs no trip.
+    *node_class* gives node classes by type, *find_input(class, name, inputs)* an input's (type, section, options), *make_entry(ui=…,
+    outputs=…)* what the cache of results keeps, *to_loop* is awaited before anything that waits.
     """
 
-    def __init__(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any, keys: ExternalKeys,
-                 node_class: Callable[[str], Any], worker: NodeWorker) -> None:
-        """*outputs*: the cache of results; *node_class*: node classes by type; *worker*: where the coroutine may be besides the loop."""
+    node_class: Callable[[str], Any]
+    find_input: Callable[[Any, str, Mapping[str, Any]], tuple[Any, Any, Any]]
+    make_entry: Callable[..., Any]
+    to_loop: Callable[[], Awaitable[Any]]
+
+
+class ProviderCache:
+    """The external cache of one prompt. Awaited by the coroutine that runs the prompt; nothing raises.
+
+    That coroutine may be on a thread without a loop; it stays there unless something must be waited for: a node that was asked for, or
+    a small result, costs no trip.
+    """
+
+    def __init__(self, providers: PromptProviders, dynprompt: Any, outputs: Any, keys: ExternalKeys, host: Host) -> None:
+        """*outputs*: the cache of results."""
         self._providers = providers
         self._dynprompt = dynprompt
         self._outputs = outputs
         self._keys = keys
-        self._node_class = node_class
-        self._worker = worker
-        self._declared = DeclaredInputs()
+        self._host = host
         self._traits: dict[str, NodeTraits] = {}
 
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
         targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
-        await to_loop(self._worker)
+        await self._host.to_loop()
         await self._keys.settle()
         await self._prepare(targets)
         values: dict[str, CacheValue] = {}
@@ -64,7 +71,7 @@ class ProviderCache:
 
         hits = await walk_in_waves(targets, self._parents, self._is_local, self._may_ask, ask)
         for node_id in hits:
-            self._outputs.accept_external(node_id, _entry(values[node_id]))
+            self._outputs.accept_external(node_id, self._entry(values[node_id]))
 
     async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
         """The entry of a node, which waves may or may not have asked for before; or None."""
@@ -72,10 +79,10 @@ class ProviderCache:
             return None
         context = self._context(node_id)
         if not self._providers.has_asked(context.cache_key_hash):
-            await to_loop(self._worker)
+            await self._host.to_loop()
             await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
         value = self._providers.answer(context.cache_key_hash)
-        return None if value is None else _entry(value)
+        return None if value is None else self._entry(value)
 
     async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
         """Hand the entry to the providers; does not wait for them."""
@@ -83,11 +90,11 @@ class ProviderCache:
         if not traits.is_shareable or names_files(value.ui) or not traits.accepts(CacheValue(value.outputs, value.ui)):
             return
         if self._keys.key(node_id) is None:
-            await to_loop(self._worker)
+            await self._host.to_loop()
             await self._prepare([node_id])
         if self._may_ask(node_id):
             if not self._providers.has_room_for(value.outputs):
-                await to_loop(self._worker)
+                await self._host.to_loop()
             await self._providers.store(self._context(node_id), value.outputs, value.ui)
 
     async def _prepare(self, targets: list[str]) -> None:
@@ -111,19 +118,19 @@ class ProviderCache:
     def _traits_of(self, node_id: str) -> NodeTraits:
         class_type = self._dynprompt.get_node(node_id)["class_type"]
         if class_type not in self._traits:
-            self._traits[class_type] = read_traits(self._node_class(class_type))
+            self._traits[class_type] = read_traits(self._host.node_class(class_type))
         return self._traits[class_type]
 
     def _parents(self, node_id: str) -> list[str]:
         """The nodes that must run before this one can; those at lazy inputs are not known to be needed yet."""
         node = self._dynprompt.get_node(node_id)
-        find = functools.partial(self._declared.find, self._node_class(node["class_type"]), inputs=node["inputs"])
-        return [value[0] for name, value in node["inputs"].items() if is_link(value) and not _waits(find(name)[2] or {})]
+        class_def, inputs = self._host.node_class(node["class_type"]), node["inputs"]
+        find = self._host.find_input
+        return [value[0] for name, value in inputs.items() if is_link(value) and not _waits(find(class_def, name, inputs)[2] or {})]
+
+    def _entry(self, value: CacheValue) -> Any:
+        return self._host.make_entry(ui=value.ui, outputs=[list(items) for items in value.outputs])
 
 
 def _waits(options: dict[str, Any]) -> bool:
     return bool(options.get("lazy") or options.get("rawLink"))
-
-
-def _entry(value: CacheValue) -> CacheEntry:
-    return CacheEntry(ui=value.ui, outputs=[list(items) for items in value.outputs])
