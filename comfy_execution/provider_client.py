@@ -16,7 +16,7 @@ from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheVal
 from comfy_execution.provider_breaker import CircuitBreaker
 from comfy_execution.provider_statistics import ProviderCounters, ProviderStats
 from comfy_execution.provider_store_queue import StoreJob, StoreQueue
-from comfy_execution.provider_thread import ProviderThread
+from comfy_execution.provider_thread import ProviderThread, wait_briefly
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +103,11 @@ class ProviderClient:
     async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
         """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order."""
         try:
-            # Not cancelled when late: an end must follow each start.
-            future = self._thread.submit(_contained(self._tell(event, prompt_id)))
-            await asyncio.wait({asyncio.wrap_future(future)}, timeout=timeout_s)
+            # What is late is done nevertheless: an end must follow each start.
+            told: Future[None] = Future()
+            future = self._thread.submit(self._tell(event, prompt_id))
+            future.add_done_callback(lambda _: told.set_result(None) if told.set_running_or_notify_cancel() else None)
+            await wait_briefly(told, timeout_s)
         except Exception:
             logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
 
@@ -159,19 +161,25 @@ class ProviderClient:
     async def _ask_all(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> None:
         """On the provider's loop: write into *outcomes* (value, seconds) or an exception for each that is answered in time."""
         free = asyncio.Semaphore(self.limits.concurrent_lookups)
+        is_over = False
 
         async def ask(number: int, context: CacheContext) -> None:
             async with free:
                 began_s = self.clock()
                 try:
-                    outcomes[number] = await _contained(self._ask(context)), self.clock() - began_s
+                    outcomes[number] = await _without_exits(self._ask(context)), self.clock() - began_s
                 except Exception as error:
                     outcomes[number] = error
+                except asyncio.CancelledError:
+                    if is_over:
+                        raise
+                    outcomes[number] = CallAborted("the call cancelled itself")
 
         tasks = [asyncio.ensure_future(ask(number, context)) for number, context in enumerate(contexts)]
         try:
             await asyncio.wait(tasks, timeout=timeout_s)
         finally:
+            is_over = True
             for task in tasks:
                 task.cancel()
 
@@ -186,7 +194,7 @@ class ProviderClient:
     async def _tell(self, event: str, prompt_id: str) -> None:
         try:
             (self.provider.on_prompt_start if event == "start" else self.provider.on_prompt_end)(prompt_id)
-        except Exception:
+        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):
             logger.warning("Cache provider %s failed at the %s of a prompt", self.name, event, exc_info=True)
 
     async def _store(self, job: StoreJob) -> bool:
@@ -201,9 +209,7 @@ class ProviderClient:
             self._counters.add(not_stored=1)
             return
         try:
-            async with asyncio.timeout(self.limits.store_timeout_s):
-                is_wanted = await _contained(self._store(job))
-            if not is_wanted:
+            if not await _in_time(self._store(job), self.limits.store_timeout_s):
                 self.breaker.abandon()
                 return
         except asyncio.CancelledError:
@@ -229,17 +235,29 @@ class CallAborted(RuntimeError):
     """A provider ended its own call by something that is meant for threads and tasks."""
 
 
-async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await *coroutine*, letting nothing out that would end the loop's thread or look like a cancellation by somebody else."""
+async def _without_exits(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await *coroutine*, letting nothing out that would end the loop's thread."""
     try:
         return await coroutine
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise CallAborted("the call cancelled itself") from error
     except (SystemExit, KeyboardInterrupt) as error:
         raise CallAborted(f"the call raised {type(error).__name__}") from error
+
+
+async def _in_time(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+    """The result of *coroutine*, run as a task of its own, so that its cancelling itself is not mistaken for that of the caller.
+
+    Raises ``TimeoutError`` when it is late; whether it obeys its cancellation is not waited for.
+    """
+    task = asyncio.ensure_future(_without_exits(coroutine))
+    try:
+        await asyncio.wait({task}, timeout=timeout_s)
+        if not task.done():
+            raise TimeoutError(f"not done within {timeout_s:.1f} s")
+    finally:
+        task.cancel()
+    if task.cancelled():
+        raise CallAborted("the call cancelled itself")
+    return task.result()
 
 
 async def _awaited(function: Callable[[], Any]) -> None:

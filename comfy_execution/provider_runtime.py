@@ -19,6 +19,7 @@ from comfy_execution.provider_client import GRACE_S, ProviderClient, ProviderLim
 from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, Handed, NotPlain, VersionBook, examine, take_copy
 from comfy_execution.provider_statistics import ProviderStats
 from comfy_execution.provider_store_queue import StoreJob
+from comfy_execution.provider_thread import wait_briefly
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +109,9 @@ class PromptProviders:
     async def end(self) -> None:
         """Give queued stores some time, then tell all providers that the prompt has ended. What is not stored yet goes on being."""
         self._answers.clear()
-        drains = {asyncio.wrap_future(client.drained()) for client in self._clients}
+        limit_s = self._limits.drain_timeout_s
         with contextlib.suppress(TimeoutError):
-            await self._within_budget(asyncio.wait(drains), self._limits.drain_timeout_s)
+            await self._within_budget(asyncio.gather(*(wait_briefly(client.drained(), limit_s) for client in self._clients)), limit_s)
         await self._tell_all("end")
 
     def has_asked(self, key: str) -> bool:
@@ -203,9 +204,14 @@ class PromptProviders:
 
     async def _within_budget(self, awaitable: Awaitable[Any], timeout_s: float) -> Any:
         began_s = self._clock()
+        task = asyncio.ensure_future(awaitable)
         try:
-            return await asyncio.wait_for(awaitable, min(timeout_s, self.remaining_s))
+            await asyncio.wait({task}, timeout=min(timeout_s, self.remaining_s))
+            if not task.done():
+                raise TimeoutError
+            return task.result()
         finally:
+            task.cancel()
             self._waited_s += self._clock() - began_s
 
     def _note_out_of_time(self) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
-from comfy_execution.provider_thread import ProviderThread
+from comfy_execution.provider_thread import ProviderThread, wait_briefly
 
 # What an entry without tensors counts.
 SMALLEST_BYTES = 4096
@@ -79,7 +79,7 @@ class StoreQueue:
                 return True
             freed: Future[None] = Future()
             self._waiters.append((size_bytes, freed))
-        await asyncio.wait({asyncio.wrap_future(freed)}, timeout=timeout_s)
+        await wait_briefly(freed, timeout_s)
         with self._lock:
             self._waiters = [waiter for waiter in self._waiters if waiter[1] is not freed]
             return self._has_room_locked(size_bytes)

@@ -14,6 +14,16 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
+async def wait_briefly(future: "Future[Any]", timeout_s: float) -> None:
+    """Wait for *future*, which another thread fulfils, up to *timeout_s*; then it is cancelled, so that it does not report to the caller's
+    loop, which may have ended by then."""
+    waiter = asyncio.wrap_future(future)
+    try:
+        await asyncio.wait({waiter}, timeout=timeout_s)
+    finally:
+        waiter.cancel()
+
+
 class ProviderThread:
     """Started by the first use. ``submit`` may be called from any thread and never blocks."""
 
