@@ -209,6 +209,10 @@ class InputSignatures:
         for node_id in node_ids:
             await self.get(node_id)
 
+    def known(self, node_id: str) -> Signature | None:
+        """The signature of a node that was worked out, or None."""
+        return self._known.get(node_id)
+
     async def get(self, node_id: str) -> Signature:
         """The signature of *node_id*: 64 hexadecimal digits, or an ``Uncacheable``."""
         path: list[tuple[str, Iterator[str]]] = []

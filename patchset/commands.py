@@ -111,20 +111,31 @@ def revert(checkout: Checkout, chosen: list[Series]) -> list[str]:
     committed elsewhere is undone by a commit.
     """
     lines = []
+    waiting: list[tuple[Series, Applied]] = []
     for series in reversed(chosen):
         applied = record.load(checkout, series.name)
         if applied is None:
             lines.append(f"{series.name}: not applied by this tool; nothing to undo")
-            continue
-        lines.append(_undo(checkout, series, applied))
+        else:
+            waiting.append((series, applied))
+    while waiting:
+        # Whichever was applied last has left its files as they are now.
+        free = [pair for pair in waiting if not _altered(checkout, pair[1])]
+        following = (free or waiting)[0]
+        waiting.remove(following)
+        lines.append(_undo(checkout, *following))
     return lines
+
+
+def _altered(checkout: Checkout, applied: Applied) -> list[str]:
+    return [change.path for change in applied.changes if checkout.read(change.path) != change.after]
 
 
 def _undo(checkout: Checkout, series: Series, applied: Applied) -> str:
     if all(checkout.read(change.path) == change.before for change in applied.changes):
         record.forget(checkout, series.name)
         return f"{series.name}: not in the checked-out files; nothing to undo"
-    altered = [change.path for change in applied.changes if checkout.read(change.path) != change.after]
+    altered = _altered(checkout, applied)
     if altered:
         raise PatchsetError(f"{series.name}: changed since it was applied: {', '.join(altered)}. Undo those changes first, "
                             "so that nothing of yours is lost.")

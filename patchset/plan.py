@@ -64,7 +64,7 @@ def make_plan(series: Series, checkout: Checkout, with_tests: bool = True, earli
     outcomes: list[Outcome] = []
     changes: list[FileChange] = []
     for path in dict.fromkeys(edit.path for edit in edits):
-        before = (earlier or {}).get(path) or checkout.read(path)
+        before = _read(path, checkout, earlier)
         if before is None:
             outcomes += [Outcome(Verdict.MISSING, path, edit.anchor, "the file") for edit in edits if edit.path == path]
             continue
@@ -78,13 +78,16 @@ def make_plan(series: Series, checkout: Checkout, with_tests: bool = True, earli
                 outcomes.append(outcome)
         changes.append(FileChange(path, before, module.bytes))
     copied = series.modules + (series.tests if with_tests else ())
-    changes += [_copy(here, there, checkout, outcomes) for here, there in copied]
+    changes += [_copy(here, there, _read(there, checkout, earlier), outcomes) for here, there in copied]
     return Plan(series, tuple(outcomes), tuple(changes))
 
 
-def _copy(here: str, there: str, checkout: Checkout, outcomes: list[Outcome]) -> FileChange:
+def _read(path: str, checkout: Checkout, earlier: Mapping[str, bytes] | None) -> bytes | None:
+    return (earlier or {}).get(path) or checkout.read(path)
+
+
+def _copy(here: str, there: str, have: bytes | None, outcomes: list[Outcome]) -> FileChange:
     wanted = (PROJECT / here).read_bytes()
-    have = checkout.read(there)
     if have is None or have == wanted:
         outcomes.append(Outcome(Verdict.APPLIED if have is None else Verdict.ALREADY_THERE, there, "the file", "no file of that name"))
     else:
