@@ -82,9 +82,8 @@ def test_weights_kept_in_another_dtype_are_cast_per_call():
 
 def test_only_the_asked_components_are_read(monkeypatch):
     read = []
-    original = WeightReader.read_into
-    monkeypatch.setattr(WeightReader, "read_into", lambda self, destinations, threads=2:
-                        read.extend(destinations) or original(self, destinations, threads))
+    original = WeightReader.read
+    monkeypatch.setattr(WeightReader, "read", lambda self, keys, *rest: read.extend(keys) or original(self, keys, *rest))
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(small_checkpoint(), output_model=False, output_clip=False)
     assert model is None and clip is None and vae is not None
     assert read and all(key.startswith("first_stage_model.") for key in read)
