@@ -107,7 +107,7 @@ class ProviderClient:
             told: Future[None] = Future()
             future = self._thread.submit(self._tell(event, prompt_id))
             future.add_done_callback(lambda _: told.set_result(None) if told.set_running_or_notify_cancel() else None)
-            await wait_briefly(told, timeout_s)
+            await wait_briefly([told], timeout_s)
         except Exception:
             logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
 

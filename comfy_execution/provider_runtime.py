@@ -111,7 +111,7 @@ class PromptProviders:
         self._answers.clear()
         limit_s = self._limits.drain_timeout_s
         with contextlib.suppress(TimeoutError):
-            await self._within_budget(asyncio.gather(*(wait_briefly(client.drained(), limit_s) for client in self._clients)), limit_s)
+            await self._within_budget(wait_briefly([client.drained() for client in self._clients], limit_s), limit_s)
         await self._tell_all("end")
 
     def has_asked(self, key: str) -> bool:

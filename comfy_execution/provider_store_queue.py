@@ -79,7 +79,7 @@ class StoreQueue:
                 return True
             freed: Future[None] = Future()
             self._waiters.append((size_bytes, freed))
-        await wait_briefly(freed, timeout_s)
+        await wait_briefly([freed], timeout_s)
         with self._lock:
             self._waiters = [waiter for waiter in self._waiters if waiter[1] is not freed]
             return self._has_room_locked(size_bytes)

@@ -7,21 +7,22 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
-async def wait_briefly(future: "Future[Any]", timeout_s: float) -> None:
-    """Wait for *future*, which another thread fulfils, up to *timeout_s*; then it is cancelled, so that it does not report to the caller's
-    loop, which may have ended by then."""
-    waiter = asyncio.wrap_future(future)
+async def wait_briefly(futures: "Iterable[Future[Any]]", timeout_s: float) -> None:
+    """Wait for *futures*, which other threads fulfil, up to *timeout_s*; those that are late are cancelled, so that they do not report to
+    the caller's loop, which may have ended by then."""
+    waiters = {asyncio.wrap_future(future) for future in futures}
     try:
-        await asyncio.wait({waiter}, timeout=timeout_s)
+        await asyncio.wait(waiters, timeout=timeout_s)
     finally:
-        waiter.cancel()
+        for waiter in waiters:
+            waiter.cancel()
 
 
 class ProviderThread:
