@@ -1,10 +1,10 @@
 """Drops from the system's page cache what a read brought into it, and only that: other processes may rely on the rest.
 
 A file's bytes in memory of our own and again in the page cache count twice against RAM. Which pages were there before is asked once,
-when the file is opened: of ``cachestat`` (Linux 6.5; settles the two usual cases, all and nothing, 2 ms per GB), else of ``mincore`` (page by
-page, 15 ms per GB), and where the kernel does not tell this process the truth (a file of another user on which it may not write), of reads
-that are to fail instead of waiting (``preadv`` with ``RWF_NOWAIT``). The last comes last because since Linux 6.1 or so such a read starts
-fetching the page it did not find, so the question itself changes the answer. Linux; elsewhere nothing is dropped.
+when the file is opened: of ``cachestat`` (Linux 6.5; settles the two usual cases, all and nothing, in 2 ms per GB), else of ``mincore``
+(page by page, 15 ms per GB), and where the kernel does not tell this process the truth (a file of another user on which it may not write), of
+reads that are to fail instead of waiting (``preadv`` with ``RWF_NOWAIT``). Those come last because such a read may start fetching the page
+that it did not find (seen on Linux 6.18), so the question itself changes the answer. Linux; elsewhere nothing is dropped.
 """
 
 import bisect
@@ -114,7 +114,7 @@ def _spots_are_cached(file: int, size_bytes: int) -> bool:
 
 
 def _is_cached(file: int, position: int) -> bool:
-    """Whether the page at *position* can be read without waiting. Raises ``OSError`` where the file system does not support the question."""
+    """Whether the page at *position* can be read without waiting. Raises ``OSError`` where the file system cannot tell."""
     try:
         return os.preadv(file, [bytearray(1)], position, os.RWF_NOWAIT) == 1
     except BlockingIOError:

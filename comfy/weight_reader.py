@@ -23,7 +23,6 @@ from comfy.safetensors_header import TensorEntry, WeightFileHeader, read_header
 __all__ = ["Allocator", "TensorEntry", "WeightFileHeader", "WeightReader", "plain_memory", "read_header"]
 
 CHUNK_BYTES = 8 << 20
-CAST_ELEMENTS = 32768  # torch casts so many in the calling thread; more would wake its own threads, which the readers' compete with
 ALIGNMENT_BYTES = 64
 PAGE_BYTES = 4096
 PAGE_ALIGNED_FROM_BYTES = 1 << 20
@@ -172,9 +171,7 @@ class WeightReader:
             with torch.inference_mode():  # lets any destination be written, whatever mode it was made in
                 for part, place in places:
                     read = bounce[part.start_byte - chunk.start:part.stop_byte - chunk.start].view(part.entry.dtype)
-                    for first in range(0, len(read), CAST_ELEMENTS):
-                        some = read[first:first + CAST_ELEMENTS]
-                        place.flat[part.first + first:part.first + first + len(some)].copy_(some)
+                    place.flat[part.first:part.stop].copy_(read)
         else:
             self._read_bytes([place.raw[part.first * part.entry.dtype.itemsize:part.stop * part.entry.dtype.itemsize]
                               for part, place in places], chunk)

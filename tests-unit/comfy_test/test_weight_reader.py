@@ -1,14 +1,15 @@
 """Reading chosen tensors of safetensors files, and refusing files that are not what they claim."""
 
-import json
-import pathlib
+import os
+import sys
+import threading
 
 import pytest
 import safetensors.torch
 import torch
 
 from comfy.families.model_errors import ModelFileError
-from comfy.weight_reader import CHUNK_BYTES, WeightReader, plain_memory, read_header
+from comfy.weight_reader import CHUNK_BYTES, PAGE_BYTES, WeightReader, plain_memory
 
 TENSORS = {"half": torch.randn(300, 7).half(), "whole": torch.arange(12).view(3, 4), "single": torch.randn(5, 5),
            "scalar": torch.tensor(2.5), "none": torch.empty(0), "brain": torch.randn(9).bfloat16()}
@@ -78,15 +79,6 @@ def test_unfit_destinations_and_unknown_keys_are_refused(path):
             reader.read(["absent"])
 
 
-def test_a_file_cut_short_says_so(path):
-    content = pathlib.Path(path).read_bytes()
-    for length in (0, 5, 60, len(content) - 1):
-        with open(path, "wb") as file:
-            file.write(content[:length])
-        with pytest.raises(ModelFileError, match="weights.safetensors.*cut short"):
-            read_header(path)
-
-
 def test_a_file_that_shrinks_while_it_is_read_says_so(path):
     with WeightReader(path) as reader:
         with open(path, "r+b") as file:
@@ -95,28 +87,123 @@ def test_a_file_that_shrinks_while_it_is_read_says_so(path):
             reader.read(["half"])
 
 
-def write(path, header, data=b""):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text + data)
+@pytest.fixture
+def large(tmp_path):
+    """A file of 13 chunks: many small tensors, then large ones, of two dtypes in turn."""
+    tensors = {f"small.{number:03d}": torch.randn(number % 7 * 11 + 1) for number in range(300)}
+    tensors |= {f"middle.{number}": torch.randn(1 << 20).to(torch.float16 if number % 2 else torch.float32) for number in range(8)}
+    tensors |= {"tall": torch.randn(9, 1 << 21), "wide": torch.arange(1 << 20)}
+    name = str(tmp_path / "large.safetensors")
+    safetensors.torch.save_file(tensors, name)
+    return name, tensors
 
 
-@pytest.mark.parametrize(("header", "data", "message"), [
-    (b"not json", b"", "not JSON"),
-    ([1], b"", "not an object"),
-    ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
-    ({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4, "not understood"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8, "starts at byte"),
-    ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
-    ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
-     b"\0" * 4, "starts at byte"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 9, "after its last tensor"),
-    ({"a": 3}, b"", "not understood"),
-    ({"__metadata__": [1]}, b"", "no object"),
-])
-def test_headers_that_contradict_themselves_are_refused(tmp_path, header, data, message):
-    path = str(tmp_path / "odd.safetensors")
-    write(path, header, data)
-    with pytest.raises(ModelFileError, match=message):
-        read_header(path)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_large_and_small_tensors_side_by_side_come_back_equal(large, dtype, threads):
+    name, tensors = large
+    with WeightReader(name) as reader:
+        read = reader.read(reversed(tensors), dtype, threads=threads)
+    for key, tensor in tensors.items():
+        assert torch.equal(read[key], tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)), key
+        assert read[key].data_ptr() % (PAGE_BYTES if read[key].nbytes >= 1 << 20 else 64) == 0
+    assert len({tensor.untyped_storage().data_ptr() for tensor in read.values()}) == 1
+
+
+def test_reads_that_give_less_than_asked_go_on_where_they_stopped(large, monkeypatch):
+    name, tensors = large
+    whole = WeightReader._read_at
+
+    def short(self, views, position):
+        some, left = [], 100_001
+        for view in views:
+            some.append(view[:left])
+            left -= len(some[-1])
+            if not left:
+                break
+        return whole(self, some, position)
+
+    monkeypatch.setattr(WeightReader, "_read_at", short)
+    with WeightReader(name) as reader:
+        read = reader.read(tensors)
+    assert all(torch.equal(read[key], tensor) for key, tensor in tensors.items())
+
+
+def test_systems_without_positional_reads_seek(large, monkeypatch):
+    name, tensors = large
+    monkeypatch.delattr("os.preadv")
+    with WeightReader(name) as reader:
+        read = reader.read(tensors, threads=3)
+    assert all(torch.equal(read[key], tensor) for key, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_check_between_chunks_ends_the_read_and_leaves_nothing_running(large, threads):
+    name, tensors = large
+    calls, before = [], threading.active_count()
+
+    def check():
+        calls.append(threading.current_thread())
+        if len(calls) == 2:
+            raise KeyboardInterrupt("stop")
+
+    with pytest.raises(KeyboardInterrupt, match="stop"), WeightReader(name, between_chunks=check) as reader:
+        reader.read(tensors, threads=threads)
+    assert calls == [threading.current_thread()] * 2 and threading.active_count() == before
+    with WeightReader(name, between_chunks=lambda: None) as reader:
+        assert torch.equal(reader.read(["wide"])["wide"], tensors["wide"])
+
+
+def test_an_error_in_a_helping_thread_is_the_callers(large, monkeypatch):
+    name, tensors = large
+    main, whole = threading.current_thread(), WeightReader._read_chunk
+    helping = threading.Event()
+
+    def read(self, chunk, destinations):
+        if threading.current_thread() is main:
+            assert helping.wait(20)
+            return whole(self, chunk, destinations)
+        helping.set()
+        raise OSError("a worker broke")
+
+    monkeypatch.setattr(WeightReader, "_read_chunk", read)
+    with pytest.raises(OSError, match="a worker broke"), WeightReader(name) as reader:
+        reader.read(tensors, threads=2)
+
+
+def test_a_disk_error_names_the_file(large, monkeypatch):
+    name, tensors = large
+    reader = WeightReader(name)
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.preadv", broken, raising=False)
+    with pytest.raises(ModelFileError, match="large.safetensors cannot be read at byte .*Input/output error"), reader:
+        reader.read(tensors)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_large_file_that_shrinks_while_it_is_read_says_so(large, threads):
+    name, tensors = large
+
+    def shrink():
+        with open(name, "r+b") as file:
+            file.truncate(20 << 20)
+
+    with pytest.raises(ModelFileError, match="large.safetensors ended inside"), WeightReader(name, between_chunks=shrink) as reader:
+        reader.read(tensors, threads=threads)
+
+
+def test_a_refused_file_is_closed_again(tmp_path):
+    name = tmp_path / "no.safetensors"
+    name.write_bytes(b"nothing of the kind")
+    with pytest.raises(ModelFileError):
+        WeightReader(str(name))
+    if sys.platform.startswith("linux"):
+        assert str(name) not in [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+
+
+def test_too_little_memory_says_how_much_was_needed():
+    with pytest.raises(MemoryError, match=str(1 << 60)):
+        plain_memory(1 << 60)
