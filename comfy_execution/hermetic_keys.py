@@ -30,6 +30,7 @@ class HermeticKeys:
         self._node_class = node_class
         self._named: NamedFiles | None = None
         self._hermetic: dict[str, bool] = {}
+        self._links: dict[str, list[str]] = {}
         self._own: dict[str, str | None] = {}
         self._keys: dict[str, str | None] = {}
 
@@ -70,11 +71,17 @@ class HermeticKeys:
         """On a worker thread: the files that each node names, and a digest of its code."""
         _, code = self._world.settled()
         self._named = self._named or NamedFiles(self._world.roots())
-        named, digests = {}, {}
+        named: dict[str, list[tuple[str, str]]] = {}
+        digests: dict[str, str | None] = {}
+        of_class: dict[str, str | None] = {}
         for node_id in nodes:
             node = self._dynprompt.get_node(node_id)
-            named[node_id] = [file for value in node["inputs"].values() if not is_link(value) for file in self._named.behind(value)]
-            digests[node_id] = code.of_class(self._node_class(node["class_type"]))
+            class_type = node["class_type"]
+            if class_type not in of_class:
+                of_class[class_type] = code.of_class(self._node_class(class_type))
+            named[node_id] = [file for value in node["inputs"].values() if isinstance(value, str | list | dict) and not is_link(value)
+                              for file in self._named.behind(value)]
+            digests[node_id] = of_class[class_type]
         return named, digests
 
     def _settle(self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]) -> str | None:
@@ -129,8 +136,11 @@ class HermeticKeys:
 
     def _parents(self, node_id: str) -> list[str]:
         """The nodes it is linked to, by the names of its inputs."""
-        inputs = self._dynprompt.get_node(node_id)["inputs"]
-        return [value[0] for _, value in sorted(inputs.items()) if is_link(value)]
+        known = self._links.get(node_id)
+        if known is None:
+            inputs = self._dynprompt.get_node(node_id)["inputs"]
+            known = self._links[node_id] = [value[0] for _, value in sorted(inputs.items()) if is_link(value)]
+        return known
 
 
 def _hash(parts: Iterable[str]) -> str:

@@ -54,6 +54,7 @@ class ProviderCache:
         self._keys = keys
         self._host = host
         self._traits: dict[str, NodeTraits] = {}
+        self._contexts: dict[str, CacheContext] = {}
 
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
@@ -86,16 +87,15 @@ class ProviderCache:
 
     async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
         """Hand the entry to the providers; does not wait for them."""
+        result = CacheValue(value.outputs, value.ui)
         traits = self._traits_of(node_id)
-        if not traits.is_shareable or names_files(value.ui) or not traits.accepts(CacheValue(value.outputs, value.ui)):
+        if not traits.is_shareable or names_files(value.ui) or not traits.accepts(result):
             return
         if self._keys.key(node_id) is None:
             await self._host.to_loop()
             await self._prepare([node_id])
-        if self._may_ask(node_id):
-            if not self._providers.has_room_for(value.outputs):
-                await self._host.to_loop()
-            await self._providers.store(self._context(node_id), value.outputs, value.ui)
+        if self._keys.key(node_id) is not None:
+            await self._providers.store(self._context(node_id), result, self._host.to_loop)
 
     async def _prepare(self, targets: list[str]) -> None:
         try:
@@ -105,9 +105,13 @@ class ProviderCache:
             await asyncio.sleep(0)
 
     def _context(self, node_id: str) -> CacheContext:
-        key = self._keys.key(node_id)
-        assert key is not None, "only nodes with a key are asked for"
-        return CacheContext(node_id, self._dynprompt.get_node(node_id)["class_type"], key)
+        context = self._contexts.get(node_id)
+        if context is None:
+            key = self._keys.key(node_id)
+            assert key is not None, "only nodes with a key are asked for"
+            context = CacheContext(node_id, self._dynprompt.get_node(node_id)["class_type"], key)
+            self._contexts[node_id] = context
+        return context
 
     def _may_ask(self, node_id: str) -> bool:
         return self._traits_of(node_id).is_shareable and self._keys.key(node_id) is not None

@@ -7,7 +7,7 @@ done. Stores wait in a queue bounded in bytes that outlives the prompt.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +67,8 @@ class ProviderClient:
         self.breaker = CircuitBreaker(self.clock)
         self._counters = ProviderCounters()
         self._thread = ProviderThread(f"cache-provider-{type(self.provider).__name__}")
-        self._queue = StoreQueue(self._run_store, self._thread, self.limits.queue_bytes, self.limits.concurrent_stores)
+        self._queue = StoreQueue(self._store, self._stored, self._thread, self.limits.queue_bytes, self.limits.concurrent_stores,
+                                 self.limits.store_timeout_s)
 
     def stats(self) -> ProviderStats:
         """The numbers now."""
@@ -139,6 +140,7 @@ class ProviderClient:
                 self._thread.submit(_awaited(close)).result(timeout_s)
             except Exception:
                 logger.warning("Cache provider %s could not be closed", self.name, exc_info=True)
+        self._queue.stop()
         self._thread.close(timeout_s)
 
     def _judge(self, context: CacheContext, outcome: Any, timeout_s: float) -> CacheValue | None:
@@ -160,24 +162,36 @@ class ProviderClient:
 
     async def _ask_all(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> None:
         """On the provider's loop: write into *outcomes* (value, seconds) or an exception for each that is answered in time."""
-        free = asyncio.Semaphore(self.limits.concurrent_lookups)
+        loop = asyncio.get_running_loop()
+        all_answered = loop.create_future()
+        waiting = iter(enumerate(contexts))
+        open_count = len(contexts)
         is_over = False
 
-        async def ask(number: int, context: CacheContext) -> None:
-            async with free:
+        async def ask_next() -> None:
+            """Ask for one after the other."""
+            nonlocal open_count
+            for number, context in waiting:
                 began_s = self.clock()
                 try:
-                    outcomes[number] = await _without_exits(self._ask(context)), self.clock() - began_s
+                    outcomes[number] = await self._ask(context), self.clock() - began_s
                 except Exception as error:
                     outcomes[number] = error
+                except (SystemExit, KeyboardInterrupt) as error:
+                    outcomes[number] = CallAborted(f"the call raised {type(error).__name__}")
                 except asyncio.CancelledError:
                     if is_over:
                         raise
                     outcomes[number] = CallAborted("the call cancelled itself")
+                if is_over:
+                    return
+                open_count -= 1
+            if not open_count and not all_answered.done():
+                all_answered.set_result(None)
 
-        tasks = [asyncio.ensure_future(ask(number, context)) for number, context in enumerate(contexts)]
+        tasks = [loop.create_task(ask_next()) for _ in range(min(len(contexts), self.limits.concurrent_lookups))]
         try:
-            await asyncio.wait(tasks, timeout=timeout_s)
+            await asyncio.wait({all_answered}, timeout=timeout_s)
         finally:
             is_over = True
             for task in tasks:
@@ -197,30 +211,31 @@ class ProviderClient:
         except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):
             logger.warning("Cache provider %s failed at the %s of a prompt", self.name, event, exc_info=True)
 
-    async def _store(self, job: StoreJob) -> bool:
-        if not self.provider.should_cache(job.context, job.value):
-            return False
-        await self.provider.on_store(job.context, job.value)
+    async def _store(self, job: StoreJob) -> bool | None:
+        """On the provider's loop: whether the provider wanted it; None when it was not asked. Raises what the provider raises."""
+        if not self.breaker.allows():
+            return None
+        try:
+            if not self.provider.should_cache(job.context, job.value):
+                return False
+            await self.provider.on_store(job.context, job.value)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise CallAborted(f"the call raised {type(error).__name__}") from error
         return True
 
-    async def _run_store(self, job: StoreJob) -> None:
-        """On the provider's loop."""
-        if not self.breaker.allows():
-            self._counters.add(not_stored=1)
-            return
-        try:
-            if not await _in_time(self._store(job), self.limits.store_timeout_s):
-                self.breaker.abandon()
-                return
-        except asyncio.CancelledError:
+    def _stored(self, job: StoreJob, outcome: Any) -> None:
+        """Count what came of one store, and warn of a failure."""
+        if outcome is True:
+            self.breaker.succeed()
+            self._counters.add(stores=1, bytes_stored=job.size_bytes)
+        elif outcome is False:
             self.breaker.abandon()
-            raise
-        except Exception as error:
-            self._failed("stored", job.context, error)
+        elif outcome is None:
             self._counters.add(not_stored=1)
-            return
-        self.breaker.succeed()
-        self._counters.add(stores=1, bytes_stored=job.size_bytes)
+        else:
+            is_own = isinstance(outcome, asyncio.CancelledError)
+            self._failed("stored", job.context, CallAborted("the call cancelled itself") if is_own else outcome)
+            self._counters.add(not_stored=1)
 
     def _failed(self, what: str, context: CacheContext, error: BaseException) -> None:
         self._counters.add(errors=1)
@@ -233,31 +248,6 @@ class ProviderClient:
 
 class CallAborted(RuntimeError):
     """A provider ended its own call by something that is meant for threads and tasks."""
-
-
-async def _without_exits(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Await *coroutine*, letting nothing out that would end the loop's thread."""
-    try:
-        return await coroutine
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise CallAborted(f"the call raised {type(error).__name__}") from error
-
-
-async def _in_time(coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-    """The result of *coroutine*, run as a task of its own, so that its cancelling itself is not mistaken for that of the caller.
-
-    Raises ``TimeoutError`` when it is late; whether it obeys its cancellation is not waited for.
-    """
-    task = asyncio.ensure_future(_without_exits(coroutine))
-    try:
-        await asyncio.wait({task}, timeout=timeout_s)
-        if not task.done():
-            raise TimeoutError(f"not done within {timeout_s:.1f} s")
-    finally:
-        task.cancel()
-    if task.cancelled():
-        raise CallAborted("the call cancelled itself")
-    return task.result()
 
 
 async def _awaited(function: Callable[[], Any]) -> None:

@@ -89,6 +89,7 @@ class PromptProviders:
 
     def __init__(self, clients: tuple[ProviderClient, ...], limits: ProviderLimits, clock: Callable[[], float], prompt_id: str) -> None:
         self._clients = clients
+        self._writable = tuple(client for client in clients if client.is_writable())
         self._limits = limits
         self._clock = clock
         self._prompt_id = prompt_id
@@ -133,23 +134,20 @@ class PromptProviders:
         await self._ask_in_order(new)
         return [self._answers[context.cache_key_hash] for context, _ in wanted]
 
-    def has_room_for(self, outputs: list) -> bool:
-        """Whether ``store`` would not have to wait: every queue has room, and copying takes no time worth a thread."""
-        size = _estimate_value_size(CacheValue(outputs))
-        return size <= COPY_INLINE_BYTES and all(client.has_room(size) for client in self._clients)
-
     def answer(self, key: str) -> CacheValue | None:
         """What was found for a key that ``has_asked``."""
         return self._answers[key]
 
-    async def store(self, context: CacheContext, outputs: list, ui: dict | None) -> bool:
+    async def store(self, context: CacheContext, value: CacheValue, before_waiting: Callable[[], Awaitable[Any]]) -> bool:
         """Hand a result to every provider that stores; does not wait for them, but for room in their queues if need be.
 
-        False when the result stays in this process: it is no plain data, it was changed, or there was no room in time.
+        *before_waiting* is awaited first then, or when copying takes a while. False when the result stays in this process: it is no
+        plain data, it was changed, or there was no room in time.
         """
-        return await self._hand_over(context, CacheValue(outputs, ui), [client for client in self._clients if client.is_writable()])
+        return await self._hand_over(context, value, self._writable, before_waiting)
 
-    async def _hand_over(self, context: CacheContext, value: CacheValue, clients: list[ProviderClient]) -> bool:
+    async def _hand_over(self, context: CacheContext, value: CacheValue, clients: Iterable[ProviderClient],
+                         before_waiting: Callable[[], Awaitable[Any]] | None = None) -> bool:
         if not clients:
             return False
         try:
@@ -157,8 +155,11 @@ class PromptProviders:
         except NotPlain as reason:
             logger.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
             return False
-        for client in clients:
-            await self._make_room(client, handed)
+        if handed.bytes > COPY_INLINE_BYTES or not all([client.has_room(handed.bytes) for client in clients]):
+            if before_waiting is not None:
+                await before_waiting()
+            for client in clients:
+                await self._make_room(client, handed)
         outputs, ui = await take_copy(handed)
         job = StoreJob(context, CacheValue(outputs, ui), handed.bytes)
         taken = [client.offer(job) for client in clients]
@@ -191,7 +192,7 @@ class PromptProviders:
                 if value is not None and _accepts(is_sound, value, client, context):
                     self._answers[context.cache_key_hash] = value
                     del wanted[context.cache_key_hash]
-                    await self._hand_over(context, value, [one for one in missed if one.is_writable()])
+                    await self._hand_over(context, value, [one for one in missed if one in self._writable])
             missed.append(client)
 
     async def _tell_all(self, event: str) -> None:

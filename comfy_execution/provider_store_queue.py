@@ -3,9 +3,10 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.provider_thread import ProviderThread, wait_briefly
@@ -27,20 +28,24 @@ class StoreJob:
 class StoreQueue:
     """Runs ``run(job)`` for each job, up to *concurrency* at a time, on *thread*'s loop. Any thread may call; nothing blocks.
 
-    A job counts until it has ended, so ``bytes`` bounds what is held for the provider. A job larger than the bound is taken when
-    nothing else is queued, so that none is refused for ever.
+    Each job is a task of its own that gets *timeout_s*; ``ended(job, outcome)`` is told what came of it: the result, the exception that it
+    raised, ``TimeoutError`` when it was late (then it is cancelled, and whether it obeys is not waited for), ``CancelledError`` when it
+    cancelled itself. A job counts until it has ended, so ``bytes`` bounds what is held for the provider. A job larger than the bound is
+    taken when nothing else is queued, so that none is refused for ever.
     """
 
-    def __init__(self, run: Callable[[StoreJob], Awaitable[None]], thread: ProviderThread, max_bytes: int, concurrency: int) -> None:
+    def __init__(self, run: Callable[[StoreJob], Coroutine[Any, Any, Any]], ended: Callable[[StoreJob, Any], None], thread: ProviderThread,
+                 max_bytes: int, concurrency: int, timeout_s: float) -> None:
         self._run = run
+        self._ended = ended
         self._thread = thread
         self._max_bytes = max_bytes
         self._concurrency = concurrency
+        self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._waiting: deque[StoreJob] = deque()
-        self._running = 0
-        self._is_waking = False
-        self._workers: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[Any], tuple[StoreJob, asyncio.TimerHandle]] = {}
+        self._is_waking = self._is_stopped = False
         self._bytes = 0
         self._waiters: list[tuple[int, Future[None]]] = []
 
@@ -48,7 +53,7 @@ class StoreQueue:
     def count(self) -> int:
         """Jobs that wait or run."""
         with self._lock:
-            return len(self._waiting) + self._running
+            return len(self._waiting) + len(self._running)
 
     @property
     def bytes(self) -> int:
@@ -84,6 +89,10 @@ class StoreQueue:
             self._waiters = [waiter for waiter in self._waiters if waiter[1] is not freed]
             return self._has_room_locked(size_bytes)
 
+    def stop(self) -> None:
+        """Start no more jobs; what comes of those that run is told to nobody."""
+        self._is_stopped = True
+
     def drained(self) -> "Future[None]":
         """Done when no job waits or runs."""
         empty: Future[None] = Future()
@@ -98,30 +107,45 @@ class StoreQueue:
         return not self._bytes or self._bytes + _counted(size_bytes) <= self._max_bytes
 
     async def _wake(self) -> None:
-        """Start as many workers as there is work for. What is queued within a moment is taken together: waking a thread costs more than
-        a small job."""
+        """Start as many jobs as may run. What is queued within a moment is taken together: waking a thread costs more than a small job."""
         await asyncio.sleep(WAKE_DELAY_S)
         with self._lock:
             self._is_waking = False
-            starts = min(len(self._waiting), self._concurrency - self._running)
-            self._running += starts
-        for _ in range(starts):
-            task = asyncio.ensure_future(self._work())
-            self._workers.add(task)
-            task.add_done_callback(self._workers.discard)
+        self._start_jobs()
 
-    async def _work(self) -> None:
-        """One of the workers: runs jobs until none waits."""
-        while True:
+    def _start_jobs(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._running) < self._concurrency and not self._is_stopped:
             with self._lock:
                 if not self._waiting:
-                    self._running -= 1
                     return
                 job = self._waiting.popleft()
-            try:
-                await self._run(job)
-            finally:
-                self._finish(job)
+                task = loop.create_task(self._run(job))
+                self._running[task] = job, loop.call_later(self._timeout_s, self._give_up, task)
+            task.add_done_callback(self._settle)
+
+    def _settle(self, task: "asyncio.Task[Any]") -> None:
+        """*task* has ended by itself, or after it was given up."""
+        outcome = asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
+        self._leave(task, outcome)
+
+    def _give_up(self, task: "asyncio.Task[Any]") -> None:
+        self._leave(task, TimeoutError(f"not done within {self._timeout_s:.1f} s"))
+        task.cancel()
+
+    def _leave(self, task: "asyncio.Task[Any]", outcome: Any) -> None:
+        with self._lock:
+            known = self._running.pop(task, None)
+        if known is None:
+            return
+        job, timer = known
+        timer.cancel()
+        try:
+            if not self._is_stopped:
+                self._ended(job, outcome)
+        finally:
+            self._finish(job)
+            self._start_jobs()
 
     def _finish(self, job: StoreJob) -> None:
         with self._lock:

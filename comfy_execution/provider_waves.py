@@ -1,8 +1,9 @@
 """In which order a graph's nodes are looked up in external caches: from the outputs backwards, in waves.
 
 Nothing above a hit is wanted, so one would ask level by level; in a deep graph of misses that costs a round trip per level. So each wave
-takes twice as many levels as the one before, guessing that those on the way are misses: 200 levels take eight waves. A hit on the first
-level costs nothing else; a hit deeper down may have been asked for together with nodes above it.
+takes twice as many levels as the one before, guessing that those on the way are misses. After fifteen levels of misses most likely all
+that is left is missing too, so waves grow eightfold then: 200 levels take six waves. A hit on the first level costs nothing else; a hit
+deeper down may have been asked for together with nodes above it.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -10,6 +11,10 @@ from collections.abc import Awaitable, Callable, Iterable
 Parents = Callable[[str], Iterable[str]]
 Test = Callable[[str], bool]
 Ask = Callable[[list[str]], Awaitable[set[str]]]
+
+GROWTH, LATER_GROWTH = 2, 8
+# The first wave of this many levels is the last one that is small for fear of fetching what nobody wants.
+CAUTIOUS_LEVELS = 8
 
 
 async def walk_in_waves(targets: Iterable[str], parents: Parents, is_local: Test, may_ask: Test, ask: Ask) -> set[str]:
@@ -26,7 +31,7 @@ async def walk_in_waves(targets: Iterable[str], parents: Parents, is_local: Test
         wave = walk.take_levels(frontier, levels)
         walk.found |= await ask(wave)
         frontier = walk.advance(frontier)
-        levels *= 2
+        levels *= GROWTH if levels < CAUTIOUS_LEVELS else LATER_GROWTH
     return walk.hits
 
 
@@ -37,6 +42,7 @@ class _Walk:
         self._parents = parents
         self._is_local = is_local
         self._may_ask = may_ask
+        self._looked_at: dict[str, tuple[bool, Iterable[str]]] = {}
         self._asked: set[str] = set()
         self._seen: set[str] = set()
         self._settled: set[str] = set()
@@ -50,7 +56,7 @@ class _Walk:
             if not askable:
                 break
             wave += askable
-            level = [parent for node_id in askable for parent in self._parents(node_id)]
+            level = [parent for node_id in askable for parent in self._look_at(node_id)[1]]
         self._asked.update(wave)
         return wave
 
@@ -62,14 +68,15 @@ class _Walk:
             node_id = waiting.pop()
             if node_id in self._settled:
                 continue
-            if node_id not in self._asked and not self._is_local(node_id) and self._may_ask(node_id):
+            can_be_asked, above = self._look_at(node_id)
+            if can_be_asked and node_id not in self._asked:
                 frontier[node_id] = None
                 continue
             self._settled.add(node_id)
             if node_id in self.found:
                 self.hits.add(node_id)
-            elif not self._is_local(node_id):
-                waiting.extend(self._parents(node_id))
+            else:
+                waiting.extend(above)
         return list(frontier)
 
     def _askable(self, level: Iterable[str]) -> list[str]:
@@ -80,10 +87,18 @@ class _Walk:
             if node_id in self._seen:
                 continue
             self._seen.add(node_id)
-            if self._is_local(node_id) or node_id in self._asked:
-                continue
-            if self._may_ask(node_id):
+            can_be_asked, above = self._look_at(node_id)
+            if can_be_asked:
                 askable.append(node_id)
             else:
-                waiting.extend(self._parents(node_id))
+                waiting.extend(above)
         return askable
+
+    def _look_at(self, node_id: str) -> tuple[bool, Iterable[str]]:
+        """Whether the node can be asked for, and the nodes above it; none above one whose result is here."""
+        known = self._looked_at.get(node_id)
+        if known is None:
+            is_local = self._is_local(node_id)
+            known = not is_local and self._may_ask(node_id), () if is_local else tuple(self._parents(node_id))
+            self._looked_at[node_id] = known
+        return known

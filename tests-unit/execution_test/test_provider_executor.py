@@ -79,7 +79,7 @@ def test_only_what_the_outputs_need_is_fetched(server):
     assert len(provider.lookups) == 1
 
 
-@pytest.mark.parametrize("length, most_rounds", [(200, 9), (40, 6), (1, 1)])
+@pytest.mark.parametrize("length, most_rounds", [(200, 6), (40, 5), (1, 1)])
 def test_a_deep_graph_of_misses_costs_few_round_trips_and_no_key_is_asked_twice(server, length, most_rounds):
     provider = Memory(delay_s=0.02)
     register_cache_provider(provider)
