@@ -1,4 +1,7 @@
-"""The tool on small checkouts of its own: all or nothing, refusals, idempotence, undoing byte for byte, running in memory."""
+"""The tool on small checkouts of its own: all or nothing, refusals, idempotence, undoing byte for byte, running in memory.
+
+It is tried with one series; the others have test files of their own.
+"""
 
 import hashlib
 import pathlib
@@ -12,6 +15,7 @@ from patchset import plan as plan_module
 from patchset.__main__ import main
 from patchset.checkout import open_checkout
 from patchset.outcomes import PatchsetError
+from patchset.series import SERIES
 
 # The places that the series anchors on, in files that only have these places.
 CACHING = '''import itertools
@@ -54,6 +58,12 @@ print('argv', sys.argv[1:], 'signatures' in str(vars(comfy_execution.caching)))
 FILES = {"comfyui_version.py": '__version__ = "0.30.0"\n', "execution.py": EXECUTION, "comfy_execution/caching.py": CACHING,
          "comfy_execution/graph_utils.py": "GraphBuilder = is_link = None\n", "nodes.py": "",
          "main.py": MAIN}
+
+
+@pytest.fixture(autouse=True)
+def one_series(monkeypatch):
+    for name in SERIES.keys() - {"linear-signatures"}:
+        monkeypatch.delitem(SERIES, name)
 
 
 @pytest.fixture
@@ -227,8 +237,8 @@ def test_run_hands_a_request_to_end_on_to_the_server(checkout):
     (checkout / "main.py").write_text("import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
                                       "print('ready', flush=True)\nsignal.pause()\n")
     git(checkout, "commit", "-q", "-am", "a server that waits")
-    process = subprocess.Popen([sys.executable, "-m", "patchset", "run", str(checkout)], stdout=subprocess.PIPE, text=True,
-                               cwd=pathlib.Path(__file__).parents[2])
+    process = subprocess.Popen([sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"],
+                               stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parents[2])
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.wait(30) == 7
