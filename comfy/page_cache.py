@@ -1,10 +1,10 @@
 """Drops from the system's page cache what a read brought into it, and only that: other processes may rely on the rest.
 
-A file's bytes in memory of our own and again in the page cache count twice against RAM. Which pages were there before is asked once,
-when the file is opened: of ``cachestat`` (Linux 6.5; settles the two usual cases, all and nothing, in 2 ms per GB), else of ``mincore``
-(page by page, 15 ms per GB), and where the kernel does not tell this process the truth (a file of another user on which it may not write), of
-reads that are to fail instead of waiting (``preadv`` with ``RWF_NOWAIT``). Those come last because such a read may start fetching the page
-that it did not find (seen on Linux 6.18), so the question itself changes the answer. Linux; elsewhere nothing is dropped.
+A file's bytes in memory of our own and again in the page cache count twice against RAM. Which pages were there before is asked once, when
+the file is opened: of ``cachestat`` (Linux 6.5; settles the two usual cases, all and nothing, in 2 ms per GB), else of ``mincore`` (page
+by page, 15 ms per GB), and where the kernel does not tell this process the truth (a file of another user on which it may not write), of
+reads that are to fail instead of waiting (``preadv`` with ``RWF_NOWAIT``). Those come last because such a read may start fetching the
+page that it did not find (seen on Linux 6.18), so the question itself changes the answer. Linux; elsewhere nothing is dropped.
 """
 
 import bisect
