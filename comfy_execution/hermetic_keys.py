@@ -31,7 +31,9 @@ class HermeticKeys:
         self._named: NamedFiles | None = None
         self._hermetic: dict[str, bool] = {}
         self._links: dict[str, list[str]] = {}
-        self._own: dict[str, str | None] = {}
+        self._code_hashes: dict[str, str] = {}
+        # What each node itself contributes, with its signature; None when its result can not be shared.
+        self._own: dict[str, tuple[str, str] | None] = {}
         self._keys: dict[str, str | None] = {}
 
     async def settle(self) -> None:
@@ -84,21 +86,27 @@ class HermeticKeys:
             digests[node_id] = of_class[class_type]
         return named, digests
 
-    def _settle(self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]) -> str | None:
-        """What the node itself contributes: its code and files; None when its result can not be shared."""
+    def _settle(self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None],
+                ) -> tuple[str, str] | None:
+        """The node's signature and what it contributes besides, its code and files; None when its result can not be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
             return None
         if self._outputs.get_local(node_id) is not None:
-            return self._world.pins.get(signature)
-        fingerprints = sorted(f"{kind}:{contents[path]}" for kind, path in named)
+            pinned = self._world.pins.get(signature)
+            return None if pinned is None else (signature, pinned)
         is_hermetic = self._is_hermetic(self._dynprompt.get_node(node_id)["class_type"])
         if code is None or not is_hermetic or any(contents[path] is None for _, path in named):
             self._world.pins.pop(signature, None)
             return None
-        own = _hash([code, *fingerprints])
+        own = self._hash_code(code) if not named else _hash([code, *sorted(f"{kind}:{contents[path]}" for kind, path in named)])
         self._world.pin(signature, own)
-        return own
+        return signature, own
+
+    def _hash_code(self, code: str) -> str:
+        if code not in self._code_hashes:
+            self._code_hashes[code] = _hash([code])
+        return self._code_hashes[code]
 
     def _is_hermetic(self, class_type: str) -> bool:
         if class_type not in self._hermetic:
@@ -124,15 +132,14 @@ class HermeticKeys:
 
     def _combine(self, node_id: str) -> str | None:
         own = self._own.get(node_id)
-        signature = self._outputs.external_key(node_id)
-        if own is None or signature is None:
+        if own is None:
             return None
         parents = [self._keys.get(parent) for parent in self._parents(node_id)]
         known = [key for key in parents if key is not None]
         if len(known) < len(parents):
             return None
         namespace, _ = self._world.settled()
-        return _hash([FORMAT, namespace, signature, own, *known])
+        return _hash([FORMAT, namespace, *own, *known])
 
     def _parents(self, node_id: str) -> list[str]:
         """The nodes it is linked to, by the names of its inputs."""
@@ -144,9 +151,5 @@ class HermeticKeys:
 
 
 def _hash(parts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(8, "big"))
-        digest.update(encoded)
-    return digest.hexdigest()
+    encoded = [part.encode() for part in parts]
+    return hashlib.sha256(b"".join([piece for part in encoded for piece in (len(part).to_bytes(8, "big"), part)])).hexdigest()

@@ -54,6 +54,7 @@ class ProviderCache:
         self._keys = keys
         self._host = host
         self._traits: dict[str, NodeTraits] = {}
+        self._traits_by_node: dict[str, NodeTraits] = {}
         self._contexts: dict[str, CacheContext] = {}
 
     async def prefetch(self, targets: Iterable[str]) -> None:
@@ -120,10 +121,13 @@ class ProviderCache:
         return not self._dynprompt.has_node(node_id) or self._outputs.get_local(node_id) is not None
 
     def _traits_of(self, node_id: str) -> NodeTraits:
-        class_type = self._dynprompt.get_node(node_id)["class_type"]
-        if class_type not in self._traits:
-            self._traits[class_type] = read_traits(self._host.node_class(class_type))
-        return self._traits[class_type]
+        traits = self._traits_by_node.get(node_id)
+        if traits is None:
+            class_type = self._dynprompt.get_node(node_id)["class_type"]
+            if class_type not in self._traits:
+                self._traits[class_type] = read_traits(self._host.node_class(class_type))
+            traits = self._traits_by_node[node_id] = self._traits[class_type]
+        return traits
 
     def _parents(self, node_id: str) -> list[str]:
         """The nodes that must run before this one can; those at lazy inputs are not known to be needed yet."""

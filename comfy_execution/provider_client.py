@@ -98,8 +98,7 @@ class ProviderClient:
             raise
         finally:
             future.cancel()
-        values = [self._judge(context, outcome, timeout_s) for context, outcome in zip(asked, outcomes)]
-        return values + [None] * (len(contexts) - len(asked))
+        return [*self._judge(asked, outcomes, timeout_s), *[None] * (len(contexts) - len(asked))]
 
     async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
         """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order."""
@@ -143,22 +142,29 @@ class ProviderClient:
         self._queue.stop()
         self._thread.close(timeout_s)
 
-    def _judge(self, context: CacheContext, outcome: Any, timeout_s: float) -> CacheValue | None:
-        """Count what came of one lookup, and warn of a failure."""
-        if outcome is _UNANSWERED:
-            self._counters.add(timeouts=1)
-            outcome = TimeoutError(f"no answer within {timeout_s:.1f} s")
-        if isinstance(outcome, BaseException):
-            self._failed("looked up", context, outcome)
-            return None
-        value, took_s = outcome
-        self.breaker.succeed()
-        self._counters.looked_up(took_s)
-        if value is None:
-            self._counters.add(misses=1)
-        else:
-            self._counters.add(hits=1, bytes_fetched=_estimate_value_size(value))
-        return value
+    def _judge(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> list[CacheValue | None]:
+        """The values, None for what failed; counts what came of the lookups, and warns of failures."""
+        values: list[CacheValue | None] = []
+        took_s: list[float] = []
+        was_answered = False
+        for context, outcome in zip(contexts, outcomes):
+            if outcome is _UNANSWERED:
+                self._counters.add(timeouts=1)
+                outcome = TimeoutError(f"no answer within {timeout_s:.1f} s")
+            if isinstance(outcome, BaseException):
+                self._failed("looked up", context, outcome)
+                values.append(None)
+                was_answered = False
+            else:
+                if not was_answered:
+                    self.breaker.succeed()
+                was_answered = True
+                values.append(outcome[0])
+                took_s.append(outcome[1])
+        hits = [value for value in values if value is not None]
+        self._counters.looked_up(took_s, hits=len(hits), misses=len(took_s) - len(hits),
+                                 bytes_fetched=sum(map(_estimate_value_size, hits)))
+        return values
 
     async def _ask_all(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> None:
         """On the provider's loop: write into *outcomes* (value, seconds) or an exception for each that is answered in time."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size, _get_cache_providers
+from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _get_cache_providers
 from comfy_execution.provider_client import GRACE_S, ProviderClient, ProviderLimits
 from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, Handed, NotPlain, VersionBook, examine, take_copy
 from comfy_execution.provider_statistics import ProviderStats
@@ -155,7 +155,7 @@ class PromptProviders:
         except NotPlain as reason:
             logger.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
             return False
-        if handed.bytes > COPY_INLINE_BYTES or not all([client.has_room(handed.bytes) for client in clients]):
+        if handed.bytes > COPY_INLINE_BYTES or not all(client.has_room(handed.bytes) for client in clients):
             if before_waiting is not None:
                 await before_waiting()
             for client in clients:

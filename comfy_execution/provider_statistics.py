@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LATENCY_SAMPLES = 512
@@ -46,10 +47,11 @@ class ProviderCounters:
             for name, amount in amounts.items():
                 self._totals[name] += amount
 
-    def looked_up(self, took_s: float) -> None:
-        """Note how long an answered lookup took."""
+    def looked_up(self, took_s: Iterable[float], **amounts: int) -> None:
+        """Note how long answered lookups took, and add to the totals."""
         with self._lock:
-            self._lookups_s.append(took_s)
+            self._lookups_s.extend(took_s)
+        self.add(**amounts)
 
     def stats(self, name: str, state: str, queued: int, queued_bytes: int) -> ProviderStats:
         """The numbers now."""

@@ -13,7 +13,7 @@ from comfy_execution.provider_thread import ProviderThread, wait_briefly
 
 # What an entry without tensors counts.
 SMALLEST_BYTES = 4096
-WAKE_DELAY_S = 0.002
+WAKE_DELAY_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +97,21 @@ class StoreQueue:
         """Done when no job waits or runs."""
         empty: Future[None] = Future()
         with self._lock:
+            is_waiting = bool(self._waiting)
             if self._bytes:
                 self._waiters.append((self._max_bytes, empty))
-                return empty
-        empty.set_result(None)
+            else:
+                empty.set_result(None)
+        if is_waiting:
+            self._thread.submit(self._wake(0.0))
         return empty
 
     def _has_room_locked(self, size_bytes: int) -> bool:
         return not self._bytes or self._bytes + _counted(size_bytes) <= self._max_bytes
 
-    async def _wake(self) -> None:
+    async def _wake(self, delay_s: float = WAKE_DELAY_S) -> None:
         """Start as many jobs as may run. What is queued within a moment is taken together: waking a thread costs more than a small job."""
-        await asyncio.sleep(WAKE_DELAY_S)
+        await asyncio.sleep(delay_s)
         with self._lock:
             self._is_waking = False
         self._start_jobs()
