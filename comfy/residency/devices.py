@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.residency.pinning import CudaPins
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -82,6 +83,14 @@ class Device:
         memory = psutil.virtual_memory()
         return memory.available > max(HOST_HEADROOM_BYTES, int(memory.total * HOST_HEADROOM_SHARE))
 
+    def pin(self, address: int, size_bytes: int) -> bool:
+        """Page-lock host memory so that copies from it to this device run at full speed; False where there is nothing to gain."""
+        return False
+
+    def unpin(self, address: int) -> bool:
+        """Undo the :meth:`pin` that began at *address*; False when it cannot be done."""
+        return False
+
     def empty_cache(self) -> None:
         """Give memory the framework holds but does not use back to the system."""
 
@@ -136,6 +145,14 @@ class CudaDevice(Device):
     def allocator_total_bytes(self) -> int:
         """Held by the allocator."""
         return self._statistics()[0]
+
+    def pin(self, address: int, size_bytes: int) -> bool:
+        """Page-lock host memory for all cards."""
+        return CudaPins().pin(address, size_bytes)
+
+    def unpin(self, address: int) -> bool:
+        """Undo :meth:`pin`."""
+        return CudaPins().unpin(address)
 
     def empty_cache(self) -> None:
         """Return cached blocks to the driver."""
