@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-import itertools
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 import comfy.lora
@@ -22,6 +19,8 @@ from comfy.hook_conditioning import (
     set_mask_for_conditioning,
     set_timesteps_for_conditioning,
 )
+from comfy.hook_enums import EnumHookMode, EnumHookScope, EnumHookType, EnumWeightTarget
+from comfy.hook_group import HookGroup, group_of
 from comfy.hook_keyframes import HookKeyframe, HookKeyframeGroup, InterpolationMethod, get_sorted_list_via_attr
 
 if TYPE_CHECKING:
@@ -38,37 +37,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-
-class EnumHookMode(enum.Enum):
-    """Whether weights changed by hooks are kept for the next switch (uses memory) or computed again."""
-
-    MinVram = "minvram"
-    MaxSpeed = "maxspeed"
-
-
-class EnumHookType(enum.Enum):
-    """What a hook changes."""
-
-    Weight = "weight"
-    TransformerOptions = "transformer_options"
-    AdditionalModels = "add_models"
-    ObjectPatch = "object_patch"
-    Injections = "add_injections"
-
-
-class EnumWeightTarget(enum.Enum):
-    """Whose weights."""
-
-    Model = "model"
-    Clip = "clip"
-
-
-class EnumHookScope(enum.Enum):
-    """Whether a hook acts on all conditioning of a run or only on what it is attached to."""
-
-    AllConditioning = "all_conditioning"
-    HookedOnly = "hooked_only"
 
 
 class _HookRef:
@@ -244,109 +212,6 @@ class InjectionsHook(Hook):
         return twin
 
 
-class HookGroup:
-    """Hooks, each once, in order. Groups are compared by identity."""
-
-    def __init__(self) -> None:
-        self.hooks: list[Hook] = []
-        self._hook_dict: dict[EnumHookType | None, list[Hook]] = {}
-
-    def __len__(self) -> int:
-        return len(self.hooks)
-
-    def add(self, hook: Hook) -> None:
-        """Append *hook* unless an equal one is there."""
-        if hook not in self.hooks:
-            self.hooks.append(hook)
-            self._hook_dict.setdefault(hook.hook_type, []).append(hook)
-
-    def remove(self, hook: Hook) -> None:
-        """Remove *hook*, if it is there."""
-        if hook in self.hooks:
-            self.hooks.remove(hook)
-            self._hook_dict[hook.hook_type].remove(hook)
-
-    def get_type(self, hook_type: EnumHookType) -> list[Any]:
-        """The hooks of one kind."""
-        return self._hook_dict.get(hook_type, [])
-
-    def contains(self, hook: Hook) -> bool:
-        """Whether an equal hook is there."""
-        return hook in self.hooks
-
-    def is_subset_of(self, other: HookGroup) -> bool:
-        """Whether *other* has all these hooks."""
-        return set(self.hooks) <= set(other.hooks)
-
-    def new_with_common_hooks(self, other: HookGroup) -> HookGroup:
-        """Clones of the hooks that both have."""
-        return _group(hook.clone() for hook in self.hooks if other.contains(hook))
-
-    def clone(self) -> HookGroup:
-        """Clones of all hooks."""
-        return _group(hook.clone() for hook in self.hooks)
-
-    def clone_and_combine(self, other: HookGroup | None) -> HookGroup:
-        """Clones of these hooks, then of *other*'s."""
-        return _group(hook.clone() for hook in (*self.hooks, *(other.hooks if other is not None else ())))
-
-    def set_keyframes_on_hooks(self, hook_kf: HookKeyframeGroup | None) -> None:
-        """Let all hooks follow one copy of *hook_kf*."""
-        shared = HookKeyframeGroup() if hook_kf is None else hook_kf.clone()
-        for hook in self.hooks:
-            hook.hook_keyframe = shared
-
-    def get_hooks_for_clip_schedule(self) -> list[tuple[tuple[float, float], list[tuple[WeightHook, HookKeyframe | None]]]]:
-        """The ranges of sampling in which no weight hook changes strength, and each one's keyframe in the range."""
-        spans = {hook: _strength_spans(hook.hook_keyframe.keyframes) for hook in self.get_type(EnumHookType.Weight)}
-        ends = {0.0, *itertools.chain.from_iterable(span for hook_spans in spans.values() for span, _ in hook_spans)}
-        schedule = []
-        for start, end in itertools.pairwise(sorted(ends)):
-            holding = [(hook, next((keyframe for (low, high), keyframe in hook_spans if low < end and high > start), None))
-                       for hook, hook_spans in spans.items()]
-            schedule.append(((start, end), holding))
-        return schedule
-
-    def reset(self) -> None:
-        """Bring all hooks back to their first keyframe."""
-        for hook in self.hooks:
-            hook.reset()
-
-    @staticmethod
-    def combine_all_hooks(hooks_list: list[HookGroup | None], require_count: int = 0) -> HookGroup | None:
-        """All groups in one (the group itself if there is one, None if none). Raises ``ValueError`` for fewer than required."""
-        groups = [group for group in hooks_list if group is not None]
-        if len(groups) < require_count:
-            raise ValueError(f"need at least {require_count} groups of hooks to combine, got {len(groups)}")
-        if len(groups) < 2:
-            return groups[0] if groups else None
-        return _group(hook.clone() for group in groups for hook in group.hooks)
-
-
-def _group(hooks: Any) -> HookGroup:
-    group = HookGroup()
-    for hook in hooks:
-        group.add(hook)
-    return group
-
-
-def _strength_spans(keyframes: list[HookKeyframe]) -> list[tuple[tuple[float, float], HookKeyframe | None]]:
-    """Ranges of sampling and the keyframe that holds in each; one of equal strength continues its predecessor's."""
-    if not keyframes:
-        return [((0.0, 1.0), None)]
-    spans: list[tuple[tuple[float, float], HookKeyframe | None]] = []
-    current = keyframes[0]
-    for keyframe in keyframes:
-        if keyframe.start_percent == current.start_percent:
-            current = keyframe
-        elif keyframe.start_percent > current.start_percent and not math.isclose(keyframe.strength, current.strength):
-            spans.append(((current.start_percent, keyframe.start_percent), current))
-            current = keyframe
-    if not math.isclose(current.start_percent, 1.0):
-        spans.append(((current.start_percent, 1.0), current))
-    return spans
-
-
 def create_transformer_options_from_hooks(model: Any, hooks: HookGroup | None,
                                           transformer_options: dict[str, Any] | None = None) -> dict[str, Any]:
     """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
@@ -362,7 +227,7 @@ def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip:
     """A group with one hook for the LoRA tensors *lora*."""
     hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
     hook.weights = lora
-    return _group([hook])
+    return group_of([hook])
 
 
 def create_hook_model_as_lora(weights_model: dict[str, Any] | None, weights_clip: dict[str, Any] | None, strength_model: float,
@@ -372,7 +237,7 @@ def create_hook_model_as_lora(weights_model: dict[str, Any] | None, weights_clip
     hook.weights = None if weights_model is None else {key: ("model_as_lora", (value,)) for key, value in weights_model.items()}
     hook.weights_clip = None if weights_clip is None else {key: ("model_as_lora", (value,)) for key, value in weights_clip.items()}
     hook.need_weight_init = False
-    return _group([hook])
+    return group_of([hook])
 
 
 def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True) -> dict[str, Any] | None:
@@ -403,4 +268,4 @@ def load_hook_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], stren
     unused = [key for key in patches if key not in taken]
     if unused:
         log.warning("%d patches of the LoRA fit neither the model nor the text encoder, such as %s", len(unused), unused[0])
-    return new_model, new_clip, _group([hook])
+    return new_model, new_clip, group_of([hook])

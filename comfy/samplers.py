@@ -1,8 +1,8 @@
 """Samplers under the names node packs use and replace.
 
 Packs append to ``SAMPLER_NAMES``, ``SCHEDULER_NAMES`` and ``SCHEDULER_HANDLERS`` and replace functions of this module; so everything
-here calls ``sampling_function``, ``calc_cond_batch``, ``get_area_and_mult`` and ``calculate_sigmas`` by their current binding. The
-work is done in :mod:`comfy.sampling`. Importing this module does not import torch.
+here calls ``sampling_function``, ``calc_cond_batch``, ``get_area_and_mult`` and ``calculate_sigmas`` by their current binding, and so
+whatever else it imports by name. The work is done in :mod:`comfy.sampling`. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.sampling.cond_preparation
 import comfy.sampling.cond_regions
 from comfy.extra_samplers import uni_pc
-from comfy.interruption import interrupt_flag
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy.lazy_import import lazy_module
 from comfy.patching.model_options import create_model_options_clone
@@ -38,7 +36,10 @@ from comfy.sampling.cond_regions import (
     resolve_areas_and_cond_masks,
     resolve_areas_and_cond_masks_multidim,
 )
+from comfy.sampling.guidance import cfg_function
+from comfy.sampling.inpainting import KSamplerX0Inpaint
 from comfy.sampling.load_options import cast_to_load_options, cast_transformer_options
+from comfy.sampling.scheduler_table import SCHEDULER_HANDLERS, SCHEDULER_NAMES, SchedulerHandler
 from comfy.sampling.schedules import (
     beta_scheduler,
     ddim_scheduler,
@@ -101,26 +102,6 @@ def calc_cond_uncond_batch(model: Any, cond: Any, uncond: Any, x_in: Tensor, tim
     return tuple(calc_cond_batch(model, [cond, uncond], x_in, timestep, model_options))
 
 
-def cfg_function(model: Any, cond_pred: Tensor, uncond_pred: Tensor, cond_scale: float, x: Tensor, timestep: Tensor,
-                 model_options: Options | None = None, cond: Any = None, uncond: Any = None) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), or what ``sampler_cfg_function`` does instead.
-
-    The post-cfg functions then change the result one after the other.
-    """
-    options = {} if model_options is None else model_options
-    common = {"cond_scale": cond_scale, "input": x, "sigma": timestep, "cond_denoised": cond_pred, "uncond_denoised": uncond_pred,
-              "model": model, "model_options": options}
-    if "sampler_cfg_function" in options:
-        replaced = options["sampler_cfg_function"]({**common, "cond": x - cond_pred, "uncond": x - uncond_pred, "timestep": timestep,
-                                                    "input_cond": cond, "input_uncond": uncond})
-        result = x - replaced
-    else:
-        result = uncond_pred + (cond_pred - uncond_pred) * cond_scale
-    for function in options.get("sampler_post_cfg_function", ()):
-        result = function({**common, "denoised": result, "cond": cond, "uncond": uncond})
-    return result
-
-
 def sampling_function(model: Any, x: Tensor, timestep: Tensor, uncond: Any, cond: Any, cond_scale: float,
                       model_options: Options | None = None, seed: int | None = None) -> Tensor:
     """The guided picture for latent *x* at sigmas *timestep*. Packs replace this.
@@ -140,35 +121,6 @@ def sampling_function(model: Any, x: Tensor, timestep: Tensor, uncond: Any, cond
         pictures = function({"conds": conds, "conds_out": pictures, "cond_scale": cond_scale, "timestep": timestep, "input": x,
                              "sigma": timestep, "model": model, "model_options": options})
     return cfg_function(model, pictures[0], pictures[1], cond_scale, x, timestep, model_options=options, cond=cond, uncond=uncond)
-
-
-class KSamplerX0Inpaint:
-    """The model as samplers call it: keeps what the mask protects, and stops at an interrupt.
-
-    ``noise`` and ``latent_image`` must be set before the first call.
-    """
-
-    noise: Tensor
-    latent_image: Tensor | None
-
-    def __init__(self, model: Any, sigmas: Tensor) -> None:
-        self.inner_model = model
-        self.sigmas = sigmas
-
-    def __call__(self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None, model_options: Options | None = None,
-                 seed: int | None = None) -> Tensor:
-        """The picture for *x*; where *denoise_mask* is 0 it is the original. Raises ``InterruptProcessingException``."""
-        interrupt_flag.raise_if_set()
-        options = {} if model_options is None else model_options
-        if denoise_mask is None:
-            return self.inner_model(x, sigma, model_options=options, seed=seed)
-        if "denoise_mask_function" in options:
-            denoise_mask = options["denoise_mask_function"](sigma, denoise_mask,
-                                                            extra_options={"model": self.inner_model, "sigmas": self.sigmas})
-        kept_mask = 1.0 - denoise_mask
-        kept = self.inner_model.inner_model.scale_latent_inpaint(x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image)
-        out = self.inner_model(x * denoise_mask + kept * kept_mask, sigma, model_options=options, seed=seed)
-        return out * denoise_mask + self.latent_image * kept_mask
 
 
 class Sampler:
@@ -243,23 +195,6 @@ def sampler_object(name: str) -> KSAMPLER:
     if name == "ddim":
         return ksampler("euler", inpaint_options={"random": True})
     return ksampler(name)
-
-
-class SchedulerHandler(NamedTuple):
-    """A scheduler: called as ``handler(model_sampling, steps)``, or without *use_ms* as ``handler(n, sigma_min, sigma_max)``."""
-
-    handler: Callable[..., Any]
-    use_ms: bool = True
-
-
-_FROM_TABLE = {"simple": simple_scheduler, "sgm_uniform": partial(normal_scheduler, sgm=True), "ddim_uniform": ddim_scheduler,
-               "beta": beta_scheduler, "normal": normal_scheduler, "linear_quadratic": linear_quadratic_schedule}
-_FROM_RANGE = {"karras": k_diffusion_sampling.get_sigmas_karras, "exponential": k_diffusion_sampling.get_sigmas_exponential,
-               "kl_optimal": kl_optimal_scheduler}
-_SCHEDULER_ORDER = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal".split()
-SCHEDULER_HANDLERS = {name: SchedulerHandler(_FROM_TABLE[name]) if name in _FROM_TABLE else SchedulerHandler(_FROM_RANGE[name], False)
-                      for name in _SCHEDULER_ORDER}
-SCHEDULER_NAMES = list(SCHEDULER_HANDLERS)
 
 
 def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Tensor:

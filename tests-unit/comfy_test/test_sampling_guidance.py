@@ -154,3 +154,24 @@ def test_the_callback_gets_step_picture_latent_and_total():
     out = sampler.sample(wrap, torch.tensor([2.0, 1.0, 0.0]), {}, lambda *args: seen.append(args), ones(1), ones(3))
     assert seen == [(0, "picture", "latent", 2)]
     assert torch.equal(out, ones((3 + 2.0 * 1) * 2))
+
+
+def test_what_a_pack_puts_in_place_of_names_of_the_module_is_used(two_sides, monkeypatch):
+    monkeypatch.setattr(comfy.samplers, "cfg_function", lambda *args, **kwargs: "guided")
+    assert guided(4.0) == "guided"
+
+    class Kept(Exception):
+        pass
+
+    def refuse(*args):
+        raise Kept
+
+    monkeypatch.setattr(comfy.samplers, "KSamplerX0Inpaint", refuse)
+    with pytest.raises(Kept):
+        comfy.samplers.ksampler("euler").sample(None, SIGMA, {}, None, X)
+
+
+def test_the_table_of_schedulers_is_the_one_packs_add_to(monkeypatch):
+    monkeypatch.setitem(comfy.samplers.SCHEDULER_HANDLERS, "flat", comfy.samplers.SchedulerHandler(lambda sampling, steps: (sampling, steps)))
+    assert comfy.samplers.calculate_sigmas("table", "flat", 3) == ("table", 3)
+    assert comfy.samplers.KSampler.SCHEDULERS is comfy.samplers.SCHEDULER_NAMES

@@ -1,0 +1,41 @@
+"""Sampling under a mask: what is kept is noised along with the rest, and put back into every picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy.interruption import interrupt_flag
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Options = dict[str, Any]
+
+
+class KSamplerX0Inpaint:
+    """The model as samplers call it: keeps what the mask protects, and stops at an interrupt.
+
+    ``noise`` and ``latent_image`` must be set before the first call.
+    """
+
+    noise: Tensor
+    latent_image: Tensor | None
+
+    def __init__(self, model: Any, sigmas: Tensor) -> None:
+        self.inner_model = model
+        self.sigmas = sigmas
+
+    def __call__(self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None, model_options: Options | None = None,
+                 seed: int | None = None) -> Tensor:
+        """The picture for *x*; where *denoise_mask* is 0 it is the original. Raises ``InterruptProcessingException``."""
+        interrupt_flag.raise_if_set()
+        options = {} if model_options is None else model_options
+        if denoise_mask is None:
+            return self.inner_model(x, sigma, model_options=options, seed=seed)
+        if "denoise_mask_function" in options:
+            denoise_mask = options["denoise_mask_function"](sigma, denoise_mask,
+                                                            extra_options={"model": self.inner_model, "sigmas": self.sigmas})
+        kept_mask = 1.0 - denoise_mask
+        kept = self.inner_model.inner_model.scale_latent_inpaint(x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image)
+        out = self.inner_model(x * denoise_mask + kept * kept_mask, sigma, model_options=options, seed=seed)
+        return out * denoise_mask + self.latent_image * kept_mask
