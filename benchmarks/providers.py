@@ -4,8 +4,9 @@
 
 A provider that answers after 5 ms is registered with an executor whose nodes do nothing, on 200 nodes side by side and 200 in a row, all
 missing and all found. Printed are the seconds added over the same prompt without providers, that time in round trips, the waves of
-questions that the provider counted, and how many were asked and values given (each would be a download). With ``--upstream`` the same runs in a ComfyUI checkout, in a subprocess of the same invocation. The codec is
-measured on a latent of 256 MB, as a share of the speed of copying the same bytes. ``--check`` exits with 1 when a bound is missed.
+questions that the provider counted, and how many were asked and values given (each would be a download). With ``--upstream`` the same
+runs in a ComfyUI checkout, in a subprocess of the same invocation. The codec is measured on a latent of 256 MB, as a share of the speed
+of copying the same bytes by one thread. ``--check`` exits with 1 when a bound is missed.
 """
 
 import argparse
