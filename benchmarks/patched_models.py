@@ -1,0 +1,188 @@
+"""Two checkpoints used in turn, on ComfyUI without and with the series ``ram-model-cache``, over HTTP.
+
+    python benchmarks/patched_models.py --unpatched CHECKOUT --patched CHECKOUT --python PYTHON --checkpoints A.safetensors B.safetensors
+
+Runs three servers one after the other, each alone: the checkout as it is, the patched one with ``--ram-model-cache-mb 0``, and with
+``--cap-mb``. Each gets the prompts A, B, A, B (new seeds, default cache mode), then ``--repeats`` more of B with new seeds. Before each
+prompt the files are dropped from the page cache, so what a prompt reads shows in the process's ``read_bytes``. Loads are counted by the
+line that ComfyUI logs for each diffusion model it builds. Fails unless the pictures of all servers are equal to the last bit, unless the
+cache read each file once, and unless the server with size 0 read as often as the unpatched one.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+from PIL import Image
+
+BUILT = "model weight dtype"
+ROUNDS = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shot:
+    """One prompt's outcome: seconds, models built, megabytes read from disk, pixels, and the receipts where there are some."""
+
+    checkpoint: str
+    seconds: float
+    built: int
+    read_mb: float
+    pixels: bytes
+    receipts: tuple[dict, ...]
+
+
+def workflow(checkpoint: str, seed: int, size: int, steps: int) -> dict:
+    """Text to image with *checkpoint*."""
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": f"a lighthouse at dusk, take {seed}"}},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "fog"}},
+        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}},
+        "5": {"class_type": "KSampler", "inputs": {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0],
+                                                   "seed": seed, "steps": steps, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal",
+                                                   "denoise": 1.0}},
+        "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
+        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "bench"}},
+    }
+
+
+class Server:
+    """A ComfyUI process with the checkpoints in a models folder of its own."""
+
+    def __init__(self, checkout: pathlib.Path, python: str, files: list[pathlib.Path], base: pathlib.Path, flags: list[str]) -> None:
+        for name in ("custom_nodes", "models/checkpoints", "input", "output", "user"):
+            (base / name).mkdir(parents=True)
+        for file in files:
+            (base / "models" / "checkpoints" / file.name).symlink_to(file.resolve())
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(base), "--disable-api-nodes",
+                   "--disable-metadata", *flags]
+        self.files, self.log_file = files, base / "log"
+        self.log = self.log_file.open("wb")
+        started_s = time.perf_counter()
+        self.process = subprocess.Popen(command, cwd=checkout, stdout=self.log, stderr=subprocess.STDOUT)
+        while True:
+            try:
+                self.stats = self.get("/system_stats")
+                break
+            except OSError:
+                if time.perf_counter() - started_s > 120 or self.process.poll() is not None:
+                    raise SystemExit(f"the server did not start:\n{self.text()[-3000:]}") from None
+                time.sleep(0.1)
+        self.start_s = time.perf_counter() - started_s
+
+    def get(self, path: str) -> dict:
+        """The JSON answer to a GET."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+            return json.load(answer)
+
+    def text(self) -> str:
+        """The log so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def process_figure(self, file: str, name: str) -> int:
+        """A number out of ``/proc/PID/*file*``."""
+        lines = pathlib.Path(f"/proc/{self.process.pid}/{file}").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
+
+    def shoot(self, checkpoint: str, seed: int, size: int, steps: int) -> Shot:
+        """Run one prompt with the files out of the page cache."""
+        for file in self.files:
+            with open(file, "rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        built, read = self.text().count(BUILT), self.process_figure("io", "read_bytes")
+        body = json.dumps({"prompt": workflow(checkpoint, seed, size, steps)}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body, {"Content-Type": "application/json"})
+        started_s = time.perf_counter()
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            prompt_id = json.load(answer)["prompt_id"]
+        while not (history := self.get(f"/history/{prompt_id}")):
+            time.sleep(0.02)
+        seconds = time.perf_counter() - started_s
+        entry = history[prompt_id]
+        if entry["status"]["status_str"] != "success":
+            raise SystemExit(f"the prompt failed: {entry['status']['messages']}\n{self.text()[-3000:]}")
+        name = entry["outputs"]["7"]["images"][0]["filename"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/view?filename={name}&type=output", timeout=60) as answer:
+            pixels = Image.open(io.BytesIO(answer.read())).tobytes()
+        read_mb = (self.process_figure("io", "read_bytes") - read) / 1e6
+        return Shot(checkpoint, seconds, self.text().count(BUILT) - built, read_mb, pixels, tuple(entry.get("models", ())))
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Namespace) -> list[Shot]:
+    """All prompts on one server; prints a line for each."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(checkout, given.python, given.checkpoints, pathlib.Path(folder) / "base", flags)
+        try:
+            version = server.stats["system"]["comfyui_version"]
+            print(f"{version} {name}: up after {server.start_s:.1f} s", flush=True)
+            shots = []
+            for index in range(ROUNDS + given.repeats):
+                checkpoint = given.checkpoints[index % 2 if index < ROUNDS else 1].name
+                shot = server.shoot(checkpoint, 100 + index, given.size, given.steps)
+                shots.append(shot)
+                tiers = ", ".join(f"{one['model'].split()[0]}: {one['tier']}" for one in shot.receipts)
+                print(f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.built} built, {shot.read_mb:6.0f} MB read  {tiers}", flush=True)
+            leak = "LEAK WARNINGS" if "potential memory leak" in server.text().lower() else "no leak warnings"
+            now_gb, most_gb = (server.process_figure("status", name) / 1e6 for name in ("VmRSS", "VmHWM"))
+            print(f"  RSS {now_gb:.1f} GB, at most {most_gb:.1f} GB; {leak}", flush=True)
+            counters = server.get("/system_stats").get("ram_model_cache")
+            print(f"  /system_stats: {json.dumps(counters)}", flush=True)
+            return shots
+        finally:
+            server.stop()
+
+
+def main() -> int:
+    """Run the servers, print the comparison, and say whether all that is claimed holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unpatched", type=pathlib.Path, required=True)
+    parser.add_argument("--patched", type=pathlib.Path, required=True)
+    parser.add_argument("--checkpoints", type=pathlib.Path, nargs=2, required=True)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--cap-mb", type=int, default=9500)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    servers = {"unpatched": (given.unpatched, []), "patched, size 0": (given.patched, ["--ram-model-cache-mb", "0"]),
+               f"patched, {given.cap_mb} MB": (given.patched, ["--ram-model-cache-mb", str(given.cap_mb)])}
+    shots = [run(name, checkout, flags, given) for name, (checkout, flags) in servers.items()]
+    plain, off, on = shots
+    same = [one.pixels == two.pixels == three.pixels for one, two, three in zip(plain, off, on)]
+    built = [[shot.built for shot in some[:ROUNDS]] for some in shots]
+    medians = [statistics.median(shot.seconds for shot in some[ROUNDS:]) for some in shots]
+    switches = [sum(shot.seconds for shot in some[2:ROUNDS]) / 2 for some in shots]
+    print(f"models built in A, B, A, B: {dict(zip(servers, built))}")
+    print(f"second visit: {dict(zip(servers, (f'{seconds:.2f} s' for seconds in switches)))}")
+    print(f"same model, new seed, median of {given.repeats}: {dict(zip(servers, (f'{seconds:.3f} s' for seconds in medians)))}")
+    print(f"pictures equal to the last bit: {sum(same)} of {len(same)}")
+    return 0 if all(same) and built[2] == [1, 1, 0, 0] and built[0] == built[1] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
