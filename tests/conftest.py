@@ -1,13 +1,16 @@
 """Fixtures that start real servers."""
 
 import pathlib
+import shutil
+import subprocess
 import sys
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from live_server import LiveServer  # noqa: E402
+from live_server import ROOT, LiveServer  # noqa: E402
+from result_places import CHECKPOINT, RedisServer, S3Server  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,45 @@ def start_server(tmp_path):
     yield start
     for live in started:
         live.stop()
+
+
+@pytest.fixture
+def redis():
+    """A Redis server of this test's own."""
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """The endpoint of an S3 server with a bucket ``results``."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto")
+    server = S3Server()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    yield server.endpoint
+    server.stop()
+
+
+@pytest.fixture(params=["file", "redis", "s3"])
+def url(request, tmp_path):
+    """Each kind of place in turn."""
+    if request.param == "file":
+        return f"file://{tmp_path}/shared"
+    if request.param == "redis":
+        return f"redis://127.0.0.1:{request.getfixturevalue('redis').port}"
+    return f"s3://results/there?endpoint={request.getfixturevalue('s3')}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A small SD 1.5 of random weights."""
+    path = tmp_path_factory.mktemp("checkpoint") / CHECKPOINT
+    subprocess.run([sys.executable, str(ROOT / "benchmarks/make_checkpoint.py"), str(path), "--family", "sd15", "--shrink", "5",
+                    "--dtype", "fp32"], check=True, capture_output=True)
+    return path

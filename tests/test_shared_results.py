@@ -1,149 +1,15 @@
 """Servers that share results through a folder, a Redis server and an S3 server: everything is real, on this machine."""
 
-import json
-import os
-import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
-import urllib.request
 
 import pytest
-from live_server import ROOT, Client, free_port
+from live_server import ROOT, Client
+from result_places import CHECKPOINT, change_one_tensor, light_workflow, picture_workflow, pixels, place_checkpoint
 
 pytest.importorskip("torch")
-CHECKPOINT = "small.safetensors"
-WAIT_S = 30
-
-
-def wait_for_port(port, process):
-    began = time.monotonic()
-    while time.monotonic() - began < WAIT_S and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError(f"nothing listens on port {port}; exit status {process.poll()}")
-
-
-class RedisServer:
-    """A redis-server on a free port, without persistence."""
-
-    def __init__(self):
-        self.port = free_port()
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
-                                        stdout=subprocess.DEVNULL)
-        wait_for_port(self.port, self.process)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def redis():
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = RedisServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def s3(monkeypatch):
-    pytest.importorskip("obstore")
-    pytest.importorskip("moto")
-    port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for_port(port, process)
-    endpoint = f"http://127.0.0.1:{port}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/results", method="PUT"), timeout=20).close()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    yield endpoint
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture(params=["file", "redis", "s3"])
-def url(request, tmp_path):
-    if request.param == "file":
-        return f"file://{tmp_path}/shared"
-    if request.param == "redis":
-        return f"redis://127.0.0.1:{request.getfixturevalue('redis').port}"
-    return f"s3://results/there?endpoint={request.getfixturevalue('s3')}&region=us-east-1"
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("checkpoint") / CHECKPOINT
-    subprocess.run([sys.executable, str(ROOT / "benchmarks/make_checkpoint.py"), str(path), "--family", "sd15", "--shrink", "5",
-                    "--dtype", "fp32"], check=True, capture_output=True)
-    return path
-
-
-def place_checkpoint(base, checkpoint):
-    folder = base / "models" / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(checkpoint, folder / CHECKPOINT)
-    return folder / CHECKPOINT
-
-
-def change_one_tensor(path):
-    """Alter one number of the diffusion model, keeping name, size and modification time."""
-    times = path.stat()
-    with path.open("r+b") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-        name = next(name for name in sorted(header) if name.startswith("model.diffusion_model.out.2.bias"))
-        stream.seek(8 + length + header[name]["data_offsets"][0])
-        stream.write(struct.pack("<f", 0.75))
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-def picture_workflow(seed=1):
-    return {
-        "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
-        "yes": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red square", "clip": ["model", 1]}},
-        "no": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["model", 1]}},
-        "empty": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "sample": {"class_type": "KSampler", "inputs": {
-            "model": ["model", 0], "positive": ["yes", 0], "negative": ["no", 0], "latent_image": ["empty", 0], "seed": seed, "steps": 2,
-            "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
-        "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["model", 2]}},
-        "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "shared"}},
-    }
-
-
-def light_workflow(color=255):
-    """Without a model."""
-    return {
-        "image": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": color}},
-        "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["image", 0]}},
-        "scaled": {"class_type": "ImageScale", "inputs": {
-            "image": ["inverted", 0], "upscale_method": "bilinear", "width": 100, "height": 70, "crop": "disabled"}},
-        "save": {"class_type": "SaveImage", "inputs": {"images": ["scaled", 0], "filename_prefix": "shared"}},
-    }
-
-
-def pixels(data):
-    """A PNG's picture data, without the metadata."""
-    chunks, position = b"", 8
-    while position < len(data):
-        (length,) = struct.unpack(">I", data[position : position + 4])
-        if data[position + 4 : position + 8] == b"IDAT":
-            chunks += data[position + 8 : position + 8 + length]
-        position += 12 + length
-    return chunks
 
 
 def test_a_workflow_run_on_one_server_is_served_to_another_until_a_tensor_differs(start_server, tmp_path, checkpoint, url):
