@@ -126,13 +126,20 @@ class Entry:
 
     @property
     def on_devices(self) -> int:
-        """How many devices the host has it on."""
-        return sum(reference() is not None for reference in list(self.loaded.values()))
+        """How many devices with memory of their own the host has it on."""
+        loaded_models = [reference() for reference in list(self.loaded.values())]
+        return sum(loaded_model is not None and not _is_host(loaded_model) for loaded_model in loaded_models)
 
     @property
     def label(self) -> str:
         """Its key, for people."""
         return label_of(self.key)
+
+
+def _is_host(loaded_model: Any) -> bool:
+    """Whether the processor itself is its device; one with an index plays an accelerator."""
+    device = getattr(loaded_model, "device", None)
+    return getattr(device, "type", None) == "cpu" and getattr(device, "index", None) is None
 
 
 def label_of(key: Hashable) -> str:

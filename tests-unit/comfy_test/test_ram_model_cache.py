@@ -5,7 +5,7 @@ import logging
 import weakref
 
 import pytest
-from ram_cache_fakes import FakeCLIP, FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, FakeVAE, Host, Key, patcher
+from ram_cache_fakes import FakeCLIP, FakeDevice, FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, FakeVAE, Host, Key, patcher
 
 from comfy.ram_model_cache import CacheSettings, HostHooks, Loaded, NullRamModelCache, RamModelCache
 
@@ -230,6 +230,21 @@ def test_weights_on_an_accelerator_do_not_count_until_they_come_back(make):
     model.model.tensors = [FakeTensor(80)]
     assert cache.retain(loaded)
     assert (cache.stats().kept_bytes, cache.entries()[0]["on_devices"]) == (80, 0)
+
+
+def test_models_the_processor_runs_are_in_ram_and_are_forgotten_when_evicted(make, host):
+    cache = make(100)
+    model, _ = get(cache, A)
+    loaded, played = FakeLoadedModel(model), FakeLoadedModel(model)
+    loaded.device, played.device = FakeDevice("cpu"), FakeDevice("cpu")
+    played.device.index = 1
+    cache.reclaim(loaded)
+    assert get(cache, A)[0] and cache.receipts(None)[-1]["tier"] == "ram"
+    cache.reclaim(played)
+    assert get(cache, A)[0] and cache.receipts(None)[-1]["tier"] == "vram"
+    del model
+    cache.clear()
+    assert host.forgotten == [loaded, played]
 
 
 def test_what_comes_back_from_the_accelerator_without_room_is_let_go(make):
