@@ -61,6 +61,7 @@ class ProviderClient:
     _counters: ProviderCounters = field(init=False)
     _thread: ProviderThread = field(init=False)
     _queue: StoreQueue = field(init=False)
+    _last_told: "Future[None] | None" = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.name = str(getattr(self.provider, "url", type(self.provider).__name__))
@@ -101,15 +102,25 @@ class ProviderClient:
         return [*self._judge(asked, outcomes, timeout_s), *[None] * (len(contexts) - len(asked))]
 
     async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
-        """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order."""
+        """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order.
+
+        Not waited for while the provider is still busy with what it was told before.
+        """
         try:
+            was_reacting = self.is_reacting()
             # What is late is done nevertheless: an end must follow each start.
             told: Future[None] = Future()
             future = self._thread.submit(self._tell(event, prompt_id))
             future.add_done_callback(lambda _: told.set_result(None) if told.set_running_or_notify_cancel() else None)
-            await wait_briefly([told], timeout_s)
+            self._last_told = future
+            if was_reacting:
+                await wait_briefly([told], timeout_s)
         except Exception:
             logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
+
+    def is_reacting(self) -> bool:
+        """Whether the provider has noticed the last thing it was told; one that blocks its thread has not."""
+        return self._last_told is None or self._last_told.done()
 
     def offer(self, job: StoreJob) -> bool:
         """Queue a store; False when the queue has no room for it."""

@@ -111,8 +111,10 @@ class PromptProviders:
         """Give queued stores some time, then tell all providers that the prompt has ended. What is not stored yet goes on being."""
         self._answers.clear()
         limit_s = self._limits.drain_timeout_s
-        with contextlib.suppress(TimeoutError):
-            await self._within_budget(wait_briefly([client.drained() for client in self._clients], limit_s), limit_s)
+        drains = [client.drained() for client in self._clients if client.is_reacting()]
+        if drains:
+            with contextlib.suppress(TimeoutError):
+                await self._within_budget(wait_briefly(drains, limit_s), limit_s)
         await self._tell_all("end")
 
     def has_asked(self, key: str) -> bool:

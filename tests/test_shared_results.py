@@ -3,10 +3,9 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from live_server import ROOT, Client
+from live_server import ROOT
 from result_places import CHECKPOINT, change_one_tensor, light_workflow, picture_workflow, pixels, place_checkpoint
 
 pytest.importorskip("torch")
@@ -44,73 +43,6 @@ def test_another_picture_under_the_same_name_is_another_result(start_server, tmp
         pil.new("RGB", (16, 16), color).save(server.base / "input" / "in.png")
         runs[name] = server.run(prompt)
     assert runs["same"].executed == ["save"] and runs["other"].executed == ["image", "inverted", "save"]
-
-
-def test_redis_killed_and_restarted_never_breaks_a_prompt(start_server, redis):
-    server = start_server("--cache-provider", f"redis://127.0.0.1:{redis.port}")
-    assert server.run(light_workflow(1)).executed
-    redis.stop()
-    began = time.monotonic()
-    for color in (2, 3, 4):
-        run = server.run(light_workflow(color))
-        assert run.of_type("execution_success") and run.executed == ["image", "inverted", "scaled", "save"]
-    assert time.monotonic() - began < 3 * 5.5
-    assert server.get("/caches")["results"]["providers"][0]["errors"] >= 3
-    redis.start()
-    assert server.run(light_workflow(5)).of_type("execution_success")
-
-
-def test_redis_killed_while_lookups_and_stores_are_on_their_way(start_server, redis):
-    """The server is stopped (SIGSTOP), so that calls hang, then killed."""
-    server = start_server("--cache-provider", f"redis://127.0.0.1:{redis.port}")
-    server.run(light_workflow(1))
-    redis.process.send_signal(signal.SIGSTOP)
-    began = time.monotonic()
-    run = server.run(light_workflow(2))
-    assert run.executed == ["image", "inverted", "scaled", "save"] and run.of_type("execution_success")
-    assert time.monotonic() - began < 5.5 + 1
-    redis.process.send_signal(signal.SIGCONT)
-    redis.stop()
-    assert server.run(light_workflow(3)).of_type("execution_success")
-
-
-def test_nothing_wrong_is_served_after_the_server_was_killed_during_stores(start_server, tmp_path):
-    url = f"file://{tmp_path}/shared"
-    pictures = {}
-    for attempt in range(2):
-        server = start_server("--cache-provider", url, name=f"killed{attempt}")
-        for color in range(attempt * 6, attempt * 6 + 5):
-            run = server.run(light_workflow(color))
-            pictures[color] = pixels(run.file_bytes())
-        client = Client(server)
-        server.post("/prompt", {"prompt": light_workflow(attempt * 6 + 5), "client_id": client.client_id})
-        server.process.kill()
-        server.process.wait()
-        client.close()
-    after = start_server("--cache-provider", url, name="after")
-    for color, picture in pictures.items():
-        run = after.run(light_workflow(color))
-        assert run.executed == ["save"] and pixels(run.file_bytes()) == picture
-    for color in (5, 11):
-        assert after.run(light_workflow(color)).of_type("execution_success")
-    assert not [record for record in after.log().splitlines() if "is not used" in record]
-
-
-def test_a_full_disk_costs_nothing_but_the_sharing(start_server, tmp_path):
-    (tmp_path / "shared").mkdir()
-    server = start_server("--cache-provider", f"file://{tmp_path}/shared?max_gb=0.00001")
-    run = server.run(light_workflow())
-    assert run.of_type("execution_success")
-    assert server.get("/caches")["results"]["providers"][0]["errors"] > 0
-
-
-def test_two_servers_write_one_folder_at_once(start_server, tmp_path):
-    url = f"file://{tmp_path}/shared"
-    servers = [start_server("--cache-provider", url, name=name) for name in ("one", "two")]
-    clients = [Client(server) for server in servers]
-    runs = [client.run(light_workflow(color)) for color in range(5) for client in clients]
-    assert all(run.of_type("execution_success") for run in runs)
-    assert [run.executed for run in runs[1::2]] == [["save"]] * 5
 
 
 def test_stores_are_finished_at_shutdown(start_server, tmp_path):

@@ -149,6 +149,20 @@ def test_a_provider_that_hangs_costs_the_budget_at_most(server, log, kind):
         provider.released.set()
 
 
+def test_a_provider_that_blocks_its_thread_costs_nothing_once_it_is_left_alone(server, log):
+    provider = Blocking()
+    register_cache_provider(provider)
+    bench = server(ProviderLimits(lookup_timeout_s=0.2, prompt_budget_s=0.6, drain_timeout_s=0.5, shutdown_timeout_s=0.5))
+    took_s = []
+    for value in range(4):
+        began = time.monotonic()
+        bench.run(chain(3, value=value))
+        took_s.append(time.monotonic() - began)
+    assert log == [0, 1, 2, 3] and bench.executor.providers.stats()[0].state == "open"
+    assert took_s[0] > 0.5 and took_s[-1] < 0.15
+    provider.released.set()
+
+
 def test_a_blocked_provider_does_not_keep_others_from_answering(server, log):
     good, blocked = Memory(), Blocking()
     register_cache_provider(good)
