@@ -6,6 +6,7 @@ The registry may be read and changed from any thread; readers get an immutable s
 import hashlib
 import json
 import logging
+import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -118,21 +119,28 @@ def _clear_cache_providers() -> None:
 
 
 def _canonicalize(obj: Any) -> Any:
-    """*obj* as JSON data in which every type is tagged. Raises ``ValueError`` for a type without a canonical form."""
-    if obj is None or type(obj) in (bool, int, float, str):
-        return type(obj).__name__, obj
-    if isinstance(obj, bytes):
+    """*obj* as JSON data in which every type is tagged; equal for equal values of equal types only.
+
+    Raises ``ValueError`` for a type without a canonical form (subclasses included, which may mean more) and for NaN.
+    """
+    kind = type(obj)
+    if kind is float and not math.isfinite(obj):
+        if obj != obj:
+            raise ValueError("NaN is unequal to itself")
+        return "float", repr(obj)
+    if obj is None or kind in (bool, int, float, str):
+        return kind.__name__, obj
+    if kind is bytes:
         return "__bytes__", obj.hex()
-    if isinstance(obj, tuple):
+    if kind is tuple:
         return "__tuple__", [_canonicalize(item) for item in obj]
-    if isinstance(obj, list):
+    if kind is list:
         return [_canonicalize(item) for item in obj]
-    if isinstance(obj, set | frozenset):
-        tag = "__frozenset__" if isinstance(obj, frozenset) else "__set__"
-        return tag, sorted((_canonicalize(item) for item in obj), key=_compact)
-    if isinstance(obj, dict):
+    if kind in (set, frozenset):
+        return f"__{kind.__name__}__", sorted((_canonicalize(item) for item in obj), key=_compact)
+    if kind is dict:
         return {"__dict__": sorted(([_canonicalize(key), _canonicalize(value)] for key, value in obj.items()), key=_compact)}
-    raise ValueError(f"values of type {type(obj).__name__} have no canonical form")
+    raise ValueError(f"values of type {kind.__name__} have no canonical form")
 
 
 def _compact(data: Any) -> str:
