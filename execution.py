@@ -200,6 +200,20 @@ class PromptQueue(prompt_queue.PromptQueue):
         super().__init__(server, interrupt=lambda: _nodes().interrupt_processing())
 
 
+class _NoModelCache:
+    """What an executor without a cache of models tells about prompts: nothing."""
+
+    def begin_prompt(self, prompt_id: str) -> None:
+        """Nothing to note."""
+
+    def safe_point(self) -> None:
+        """Nothing to do."""
+
+    def end_prompt(self, prompt_id: str) -> list:
+        """No receipts."""
+        return []
+
+
 class PromptExecutor:
     """Runs prompts one after the other and keeps their results.
 
@@ -210,10 +224,12 @@ class PromptExecutor:
     def __init__(
         self, server: Any, cache_type: CacheType | bool | None = False, cache_args: Mapping[str, float] | None = None,
         threads: ExecutionThreads | None = None, providers: ProviderRuntime | None = None, world: HermeticWorld | None = None,
+        model_cache: Any = None,
     ) -> None:
         """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt.
 
-        *providers* guards the external caches, *world* knows what results depend on besides the prompt.
+        *providers* guards the external caches, *world* knows what results depend on besides the prompt. *model_cache*
+        (``RamModelCache``, if any) is told of prompts and safe points between nodes.
         """
         self.server = server
         self.cache_type = cache_type
@@ -221,6 +237,7 @@ class PromptExecutor:
         self.threads = threads or ExecutionThreads()
         self.providers = providers or ProviderRuntime()
         self._world = world
+        self._model_cache = model_cache
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -231,6 +248,11 @@ class PromptExecutor:
         self.status_messages: list[tuple[str, dict]] = []
         self.history_result: dict[str, dict] = {"outputs": {}, "meta": {}}
         self.success = True
+
+    def clear_models(self, why: str) -> None:
+        """Let the models go that are kept in RAM."""
+        if self._model_cache is not None:
+            self._model_cache.clear(why)
 
     def close(self) -> None:
         """Interrupt the prompt that runs, if any, and end the threads. They start again with the next prompt.
@@ -285,11 +307,13 @@ class PromptExecutor:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
         self._begin(prompt_id, extra_data)
+        models = self._model_cache or _NoModelCache()
+        models.begin_prompt(prompt_id)
         self._idle.clear()
         providers = await self.providers.begin_prompt(prompt_id)
         run = PromptRun(
             _engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self,
-            None if providers is None else functools.partial(self._open_external, providers))
+            None if providers is None else functools.partial(self._open_external, providers), models.safe_point)
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
         except Exception as error:
@@ -302,6 +326,8 @@ class PromptExecutor:
                 "outputs": {node_id: record["output"] for node_id, record in run.ui_outputs.items()},
                 "meta": {node_id: record["meta"] for node_id, record in run.ui_outputs.items()},
             }
+            if receipts := models.end_prompt(prompt_id):
+                self.history_result["models"] = receipts
             self.server.last_node_id = None
             if getattr(_model_management(), "DISABLE_SMART_MEMORY", False):
                 _model_management().unload_all_models()

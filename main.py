@@ -23,6 +23,7 @@ import folder_paths  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
 from app.pack_loader import PackPolicy, run_prestartup_scripts  # noqa: E402
 from app.user_folder import prepare_user_folder  # noqa: E402
+from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
@@ -98,7 +99,12 @@ def make_executor(prompt_server: Any) -> Any:
         "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
         "NONE": "none are kept",
     }[cache_type.name])
-    return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes)
+    return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes, model_cache=model_management.ram_cache())
+
+
+def model_folders() -> dict[str, tuple[str, ...]]:
+    """The folders of every kind of model."""
+    return {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes"}
 
 
 def ram_headroom_gb(given: list[float]) -> dict[str, float]:
@@ -147,7 +153,8 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import execution
     import nodes
     import server
-    from app.caches_routes import describe_results
+    from app.caches_routes import describe_models, describe_results
+    from app.pending_models import PendingModels
     from app.prompt_worker import PromptWorker
 
     loop = asyncio_loop or asyncio.new_event_loop()
@@ -160,6 +167,8 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     install_progress_hook(prompt_server)
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
+    prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
+    model_management.cache_host().pending_paths = PendingModels(prompt_server.prompt_queue, model_folders).paths
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus)
     worker.start()
 
@@ -170,6 +179,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
         finally:
             worker.stop()
             executor.close()
+            model_management.ram_cache().close()
     return loop, prompt_server, serve
 
 

@@ -45,6 +45,12 @@ def describe_results(executor: Any) -> dict[str, Any]:
     }
 
 
+def describe_models(cache: Any) -> dict[str, Any]:
+    """The section of models kept in RAM: figures, and every model."""
+    stats = cache.stats()
+    return {"enabled": cache.enabled, "stats": None if stats is None else dataclasses.asdict(stats), "entries": cache.entries()}
+
+
 def _read(name: str, describe: Describe) -> Any:
     try:
         return describe()

@@ -26,6 +26,9 @@ class Executor(Protocol):
     def reset(self) -> None:
         """Forget all cached results."""
 
+    def clear_models(self, why: str) -> None:
+        """Let the models go that are kept in RAM."""
+
 
 class PromptWorker:
     """Owns the ``prompt-worker`` thread. ``start`` once, ``stop`` once; both from any thread.
@@ -95,6 +98,7 @@ class PromptWorker:
             self._collect_due = True
         if free_memory:
             self._executor.reset()
+            self._executor.clear_models("POST /free")
             self._collect_due = True
             self._last_collection_s = 0.0
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from app.frontend_management import FrontendManager
 from app.strict_json import json_answer
+from comfy import model_management
 from comfy.deploy_environment import get_deploy_environment
 from comfy_api import feature_flags
 from comfyui_version import __version__
@@ -47,11 +48,21 @@ class SystemRoutes:
         memory = psutil.virtual_memory()
         system = {
             **self._lasting, "ram_total": memory.total, "ram_free": memory.available, "pytorch_version": torch_version(), "argv": sys.argv,
+            "ram_model_cache": model_cache_facts(),
         }
         return json_answer({"system": system, "devices": device_facts()})
 
     async def _features(self, request: web.Request) -> web.Response:
         return json_answer(feature_flags.get_server_features())
+
+
+def model_cache_facts() -> dict[str, Any]:
+    """Sizes in bytes and counters of the cache of models in RAM; all 0 when it is off."""
+    stats = model_management.ram_cache().stats()
+    if stats is None:
+        return {"cap": 0, "kept": 0, "models": 0, "hits": 0, "misses": 0}
+    return {"cap": stats.cap_bytes, "kept": stats.kept_bytes, "models": stats.kept, "hits": stats.counters.hits,
+            "misses": stats.counters.misses}
 
 
 def torch_version() -> str:

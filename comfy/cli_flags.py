@@ -63,6 +63,7 @@ def settle(parsed: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Apply what one flag says about another, in place; a contradiction ends with a usage error."""
     exclusive = (
         ("cache_classic", "cache_lru", "cache_none", "cache_ram"),
+        ("ram_model_cache_mb", "no_ram_model_cache"),
         ("gpu_only", "highvram", "normalvram", "lowvram", "novram", "cpu"),
         ("cuda_malloc", "disable_cuda_malloc"),
         ("force_fp32", "force_fp16"),
@@ -137,6 +138,13 @@ def _cache_url(text: str) -> str:
     if parts.scheme not in CACHE_SCHEMES:
         raise argparse.ArgumentTypeError(f"{text!r} begins with none of {', '.join(scheme + '://' for scheme in CACHE_SCHEMES)}")
     return text
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time span; give seconds above 0, or leave the flag out for no limit")
+    return seconds
 
 
 def _port(text: str) -> int:
@@ -240,6 +248,12 @@ def _memory(group: argparse._ArgumentGroup) -> None:
     add("--reserve-vram", type=float, metavar="GB", help="device memory to leave to others")
     add("--vram-headroom", type=float, default=0, metavar="GB", help="not used here")
     add("--async-offload", type=int, nargs="?", const=2, metavar="N", help="not used here")
+    add("--ram-model-cache-mb", type=_not_negative, default=None, metavar="MB",
+        help="keep up to this much of models in host RAM when they leave the accelerator or no result needs them, so that they are not "
+             "read again; 0: none (default: with more than 64 GB of RAM free at the start a quarter of it, at most 32 GB; else 0)")
+    add("--no-ram-model-cache", action="store_true", help="the same as --ram-model-cache-mb 0")
+    add("--ram-model-cache-ttl", type=_seconds, default=None, metavar="SECONDS",
+        help="let models in host RAM go that nothing used for this long (default: no limit)")
 
 
 def _results(group: argparse._ArgumentGroup) -> None:

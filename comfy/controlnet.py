@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,10 +14,11 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+from comfy.cached_loading import Part, load_parts, open_cached_file
+from comfy.checkpoint_loading import kept_bytes
 from comfy.cldm.control_weights import build_control_network
 from comfy.control_base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.families.weight_source import StateDictSource, WeightSource
-from comfy.model_files import open_model_file
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
 
@@ -104,8 +107,13 @@ def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, 
     """
     options = dict(model_options or {})
     options.setdefault("global_average_pooling", os.path.splitext(ckpt_path)[0].endswith(POOLED_NAMES))
-    with open_model_file(ckpt_path) as source:
-        return _from_source(source, model, options)
+    with ExitStack() as stack:
+        source = cache(lambda: stack.enter_context(open_cached_file(ckpt_path)))
+        kept = {name: value for name, value in options.items() if name != "global_average_pooling"}
+        part = Part(lambda: _patcher_of(build_control_network(source(), model, options)), lambda: kept_bytes(source(), "", None),
+                    {"model_options": kept}, "its weights depend on another model" if model is not None else "")
+        patcher = load_parts([ckpt_path], {"controlnet": part}, lambda: source().read_bytes)["controlnet"]
+    return _of_patcher(patcher, options)
 
 
 def load_controlnet_state_dict(state_dict: MutableMapping[str, torch.Tensor], model: Any = None,
@@ -115,7 +123,18 @@ def load_controlnet_state_dict(state_dict: MutableMapping[str, torch.Tensor], mo
 
 
 def _from_source(source: WeightSource, model: Any, options: dict[str, Any]) -> ControlNet:
-    network = build_control_network(source, model, options)
-    device = comfy.model_management.get_torch_device()
-    return ControlNet(network, global_average_pooling=options.get("global_average_pooling", False), load_device=device,
-                      manual_cast_dtype=comfy.model_management.unet_manual_cast(network.dtype, device))
+    return _of_patcher(_patcher_of(build_control_network(source, model, options)), options)
+
+
+def _patcher_of(network: Any) -> Any:
+    management = comfy.model_management
+    return comfy.model_patcher.CoreModelPatcher(network, load_device=management.get_torch_device(),
+                                                offload_device=management.unet_offload_device())
+
+
+def _of_patcher(patcher: Any, options: dict[str, Any]) -> ControlNet:
+    cast_dtype = comfy.model_management.unet_manual_cast(patcher.model.dtype, patcher.load_device)
+    control = ControlNet(None, global_average_pooling=options.get("global_average_pooling", False), load_device=patcher.load_device,
+                         manual_cast_dtype=cast_dtype)
+    control.control_model, control.control_model_wrapped = patcher.model, patcher
+    return control

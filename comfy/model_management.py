@@ -18,6 +18,7 @@ from comfy.residency.dtype_policy import DtypePolicy, float8_types
 from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.manager import ModelManager
 from comfy.residency.memory_states import CPUState, VRAMState
+from comfy.residency.model_cache import AnyCache, CacheHost, make_ram_cache
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
 
 if TYPE_CHECKING:
@@ -41,17 +42,28 @@ in_training = False
 
 
 class _Owner:
-    """Makes the process's manager, its dtype policy and pin ledger when they are first needed."""
+    """Makes the process's manager, its dtype policy and pin ledger when they are first needed, and before them its RAM model cache."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._parts: tuple[ModelManager, DtypePolicy, PinLedger] | None = None
+        self._ram_cache: AnyCache | None = None
+        self.cache_host = CacheHost()
+
+    def ram_cache(self) -> AnyCache:
+        if self._parts is not None:
+            return self._parts[0].ram_cache
+        if self._ram_cache is None:
+            with self._lock:
+                if self._ram_cache is None:
+                    self._ram_cache = make_ram_cache(args, self.cache_host)
+        return self._ram_cache
 
     def parts(self) -> tuple[ModelManager, DtypePolicy, PinLedger]:
         if self._parts is None:
             with self._lock:
                 if self._parts is None:
-                    self.use(ModelManager(args))
+                    self.use(ModelManager(args, ram_cache=self.ram_cache()))
         assert self._parts is not None
         return self._parts
 
@@ -62,6 +74,7 @@ class _Owner:
         else:
             budget_bytes = default_pin_budget_bytes(manager.devices.kind, manager.args.disable_pinned_memory)
             self._parts = (manager, DtypePolicy(manager.devices), PinLedger(budget_bytes))
+        self.cache_host.manager = manager
         return before
 
 
@@ -76,6 +89,16 @@ def manager() -> ModelManager:
 def use_manager(new: ModelManager | None) -> ModelManager | None:
     """Put *new* in place of the manager (None: make one from the flags at next use); returns the one before, or None."""
     return _owner.use(new)
+
+
+def ram_cache() -> AnyCache:
+    """The RAM model cache of the process's manager; asking for it makes no manager and imports no torch."""
+    return _owner.ram_cache()
+
+
+def cache_host() -> CacheHost:
+    """What the RAM model cache asks; ``pending_paths`` is set by whoever owns a queue."""
+    return _owner.cache_host
 
 
 def _devices() -> Any:

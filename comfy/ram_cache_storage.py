@@ -40,8 +40,8 @@ def is_dynamic(patcher: Any) -> bool:
     return bool(getattr(patcher, "is_dynamic", bool)())
 
 
-def host_storages(patcher: Any) -> dict[Hashable, int]:
-    """{storage: bytes} of the host memory that *patcher*'s module and backups hold.
+def host_storages(patcher: Any, is_elsewhere: Callable[[Any], bool] | None = None) -> dict[Hashable, int]:
+    """{storage: bytes} of the host memory that *patcher*'s module and backups hold; not of tensors that *is_elsewhere* tells apart.
 
     ``mps`` shares the host's RAM and counts; other accelerators, ``meta`` and memory-mapped files do not. A dynamic patcher counts as
     what it has pinned. Valid until weights move; measure again then.
@@ -51,7 +51,7 @@ def host_storages(patcher: Any) -> dict[Hashable, int]:
     found: dict[Hashable, int] = {}
     for tensor in _tensors(patcher):
         place = getattr(tensor, "device", None)
-        if place is None or place.type not in HOST_DEVICE_TYPES:
+        if place is None or place.type not in HOST_DEVICE_TYPES or (is_elsewhere is not None and is_elsewhere(tensor)):
             continue
         try:
             storage = tensor.untyped_storage()

@@ -44,7 +44,9 @@ from comfy.ram_cache_types import CacheSettings, CacheStats, Entry, Hit, HostHoo
 __all__ = ["CacheSettings", "CacheStats", "Hit", "HostHooks", "Loaded", "NullRamModelCache", "RamModelCache"]
 
 MONITOR_INTERVAL_S = 5.0
+TICK_INTERVAL_S = 0.05  # asking for free memory costs as much as a pass-through node
 Load = Callable[[list[Hashable]], Mapping[Hashable, Any]]
+Estimate = int | Callable[[], int]
 
 
 def _start_daemon(run: Callable[[], None]) -> None:
@@ -72,22 +74,25 @@ class RamModelCache:
         self._book = ReceiptBook()
         self._asked: set[Hashable] = set()
         self._monitor_runs = False
+        self._ticked_s = float("-inf")
         self._closed = threading.Event()
 
     # Loading
 
-    def fetch(self, wanted: Mapping[Hashable, int], load: Load, hold: bool = False) -> dict[Hashable, Any]:
-        """The models of *wanted* ({key: estimated bytes}), from here or, those missing, from one call of *load*.
+    def fetch(self, wanted: Mapping[Hashable, Estimate], load: Load, hold: bool = False) -> dict[Hashable, Any]:
+        """The models of *wanted* ({key: estimated bytes, or what tells them}), from here or, those missing, from one call of *load*.
 
-        *load* takes the missing keys and returns {key: model, :class:`Loaded`, or None where the file has no such part}. What it raises
-        is raised, nothing stays reserved, and whoever waits for the same keys tries for itself. *hold* keeps new entries to the last.
+        *load* takes the missing keys and returns {key: model, :class:`Loaded`, or None where the file has no such part}; estimates
+        given as functions are asked on a miss only. What either raises is raised, nothing stays reserved, and whoever waits for the same
+        keys tries for itself. *hold* keeps new entries to the last.
         """
         with self.single_flight(*wanted):
             hits = {key: self.lookup(key) for key in wanted}
             found = {key: hit.value for key, hit in hits.items() if hit is not None}
-            missing = {key: size for key, size in wanted.items() if key not in found}
+            missing = [key for key in wanted if key not in found]
             if missing:
-                found.update(self._load(missing, load, hold))
+                sizes = {key: size() if callable(size := wanted[key]) else size for key in missing}
+                found.update(self._load(sizes, load, hold))
             return found
 
     def _load(self, missing: Mapping[Hashable, int], load: Load, hold: bool) -> dict[Hashable, Any]:
@@ -276,7 +281,8 @@ class RamModelCache:
             with self._flights.if_free(key) as alone:
                 if alone:
                     self._restore(key)
-        self.tick()
+        if due or self._clock() - self._ticked_s >= TICK_INTERVAL_S:
+            self.tick()
 
     def _restore(self, key: Hashable) -> None:
         """Have the host restore the base under *key*, which this thread has to itself; an entry that cannot be is evicted."""
@@ -307,6 +313,7 @@ class RamModelCache:
     def tick(self) -> None:
         """Let idle entries go, give way to memory pressure, drop what may go. The monitor calls it too."""
         self._note_pending()
+        self._ticked_s = self._clock()
         available_bytes = self._hooks.available_bytes()
         with self._lock:
             self._table.drain()

@@ -2,11 +2,16 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import torch
 
+import comfy.model_management
+from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.checkpoint_loading import (
+    kept_bytes,
     load_checkpoint_guess_config,
     load_checkpoint_guess_config_clip_only,
     load_checkpoint_guess_config_model_only,
@@ -17,10 +22,9 @@ from comfy.checkpoint_loading import (
 )
 from comfy.checkpoint_saving import save_checkpoint
 from comfy.lora_loading import load_bypass_lora_for_models, load_lora_for_models
-from comfy.model_files import open_model_file
 from comfy.text_encoder import CLIP
 from comfy.text_encoder_loading import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
-from comfy.vae import VAE
+from comfy.vae import VAE, WORKING_DTYPES
 
 __all__ = ["CLIP", "VAE", "CLIPType", "TEModel", "load_bypass_lora_for_models", "load_checkpoint", "load_checkpoint_guess_config",
            "load_checkpoint_guess_config_clip_only", "load_checkpoint_guess_config_model_only", "load_checkpoint_vae_patcher",
@@ -32,17 +36,31 @@ __all__ = ["CLIP", "VAE", "CLIPType", "TEModel", "load_bypass_lora_for_models", 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
     """The autoencoder of a file. Raises ``RuntimeError`` when it holds none and ``ModelFileError`` when it is damaged."""
-    with open_model_file(vae_path) as source:
-        vae = VAE(source, device=device)
-    vae.throw_exception_if_invalid()
-    vae.patcher.cached_patcher_init = (load_vae_patcher, (vae_path, None, device))
-    return vae
+    return _load_vae(vae_path, device, "")
 
 
 def load_vae_patcher(vae_path: str, metadata: Mapping[str, str] | None = None, device: torch.device | None = None,
                      disable_dynamic: bool = False) -> Any:
     """A new autoencoder patcher with weights of its own."""
-    return load_vae(vae_path, device).patcher
+    return _load_vae(vae_path, device, INDEPENDENT).patcher
+
+
+def _load_vae(vae_path: str, device: torch.device | None, bypass: str) -> VAE:
+    with ExitStack() as stack:
+        source = cache(lambda: stack.enter_context(open_cached_file(vae_path)))
+
+        def load() -> VAE:
+            vae = VAE(source(), device=device)
+            vae.throw_exception_if_invalid()
+            vae.patcher.cached_patcher_init = (load_vae_patcher, (vae_path, None, device))
+            return vae
+
+        def estimate() -> int:
+            management = comfy.model_management
+            return kept_bytes(source(), "", management.vae_dtype(device or management.vae_device(), list(WORKING_DTYPES)))
+
+        part = Part(load, estimate, {"load_device": device}, bypass)
+        return load_parts([vae_path], {"vae": part}, lambda: source().read_bytes)["vae"]
 
 
 def load_unet(unet_path: str, dtype: torch.dtype | None = None) -> Any:

@@ -3,19 +3,21 @@
 import enum
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import torch
 
+import comfy.model_management
 from comfy import model_detection, sd1_clip, sdxl_clip
-from comfy.checkpoint_loading import build_clip, with_text_model_prefix
+from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
+from comfy.checkpoint_loading import build_clip, kept_bytes, with_text_model_prefix
 from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.family_settings import family_settings
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.model_files import open_model_file
 from comfy.supported_models_base import ClipTarget
-from comfy.text_encoder import CLIP
+from comfy.text_encoder import CLIP, kept_text_dtype
 
 CLIPType = enum.Enum("CLIPType", (
     "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
@@ -42,17 +44,32 @@ def load_clip(ckpt_paths: Sequence[str], embedding_directory: Any = None, clip_t
 
     Raises ``ModelFileError`` naming the file that is no supported text model.
     """
-    with ExitStack() as stack:
-        sources = [stack.enter_context(open_model_file(path)) for path in ckpt_paths]
-        clip = load_text_encoder_sources(sources, embedding_directory, clip_type, model_options)
-    clip.patcher.cached_patcher_init = (load_clip_model_patcher, (list(ckpt_paths), embedding_directory, clip_type, model_options))
-    return clip
+    return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, "")
 
 
 def load_clip_model_patcher(ckpt_paths: Sequence[str], embedding_directory: Any = None, clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
                             model_options: Mapping[str, Any] | None = None, disable_dynamic: bool = False) -> Any:
     """A new patcher with weights of its own, see :func:`load_clip`."""
-    return load_clip(ckpt_paths, embedding_directory, clip_type, model_options).patcher
+    return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, INDEPENDENT).patcher
+
+
+def _load_clip(paths: Sequence[str], embedding_directory: Any, clip_type: CLIPType, model_options: Mapping[str, Any] | None,
+               bypass: str) -> CLIP:
+    options = model_options or {}
+    with ExitStack() as stack:
+        sources = cache(lambda: [stack.enter_context(open_cached_file(path)) for path in paths])
+
+        def load() -> CLIP:
+            clip = load_text_encoder_sources(sources(), embedding_directory, clip_type, model_options)
+            clip.patcher.cached_patcher_init = (load_clip_model_patcher, (list(paths), embedding_directory, clip_type, model_options))
+            return clip
+
+        def estimate() -> int:
+            device = options.get("load_device", comfy.model_management.text_encoder_device())
+            return sum(kept_bytes(source, "", kept_text_dtype(device, options.get("dtype"))) for source in sources())
+
+        part = Part(load, estimate, {"model_options": options, "embedding_directory": embedding_directory, "type": clip_type}, bypass)
+        return load_parts(paths, {"clip": part}, lambda: sum(source.read_bytes or 0 for source in sources()))["clip"]
 
 
 def load_text_encoder_state_dicts(state_dicts: Sequence[MutableMapping[str, torch.Tensor]] = (), embedding_directory: Any = None,

@@ -58,14 +58,19 @@ class PromptRun:
     def __init__(
         self, engine: Engine, server: Any, caches: Any, worker: NodeWorker, is_changed: Callable[[str, DynamicPrompt, Any], Any],
         reporter: Reporter, open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
+        between_nodes: Callable[[], None] | None = None,
     ) -> None:
-        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process."""
+        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process.
+
+        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick.
+        """
         self._engine = engine
         self._server = server
         self._caches = caches
         self._make_is_changed = is_changed
         self._reporter = reporter
         self._open_external = open_external
+        self._between_nodes = between_nodes or (lambda: None)
         self._external: Any = None
         self._site = CallSite(worker)
         self.ui_outputs: dict[str, dict] = {}
@@ -143,6 +148,7 @@ class PromptRun:
             else:
                 nodes.complete_node_execution()
             self._caches.relieve_ram()
+            self._between_nodes()
         return None
 
     async def _wait_until_ready(self, state: PromptState) -> Failure | None:

@@ -26,6 +26,11 @@ class RenamedSource:
         self.name = source.name
         self.metadata = source.metadata
 
+    @property
+    def read_bytes(self) -> int | None:
+        """See :class:`WeightSource`."""
+        return self._source.read_bytes
+
     def shapes(self) -> Mapping[str, Shape]:
         """See :class:`WeightSource`."""
         return self._shapes

@@ -11,10 +11,13 @@ Shape = tuple[int, ...]
 
 
 class WeightSource(Protocol):
-    """Tensors by name: shapes and dtypes are free, values cost a read or a cast."""
+    """Tensors by name: shapes and dtypes are free, values cost a read or a cast. ``read_bytes`` counts what was read from a file so
+    far (None: not known).
+    """
 
     name: str
     metadata: Mapping[str, str]
+    read_bytes: int | None
 
     def shapes(self) -> Mapping[str, Shape]:
         """Every tensor's shape."""
@@ -34,6 +37,7 @@ class FileSource:
         self._allocate = allocate
         self.name = reader.header.path
         self.metadata = reader.header.metadata
+        self.read_bytes: int | None = 0
 
     def shapes(self) -> Mapping[str, Shape]:
         """See :class:`WeightSource`."""
@@ -45,7 +49,11 @@ class FileSource:
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         """See :class:`WeightSource`."""
-        return self._reader.read(keys, dtype, self._allocate)
+        wanted = list(keys)
+        tensors = self._reader.read(wanted, dtype, self._allocate)
+        entries = self._reader.header.entries
+        self.read_bytes = (self.read_bytes or 0) + sum(entries[key].stop - entries[key].start for key in wanted)
+        return tensors
 
 
 class StateDictSource:
@@ -57,6 +65,7 @@ class StateDictSource:
         self._consume = consume
         self.name = name
         self.metadata = metadata or {}
+        self.read_bytes: int | None = None
 
     def shapes(self) -> Mapping[str, Shape]:
         """See :class:`WeightSource`."""
@@ -85,6 +94,11 @@ class PrefixedSource:
         self._added = added
         self.name = source.name
         self.metadata = source.metadata
+
+    @property
+    def read_bytes(self) -> int | None:
+        """Of the whole source."""
+        return self._source.read_bytes
 
     def shapes(self) -> Mapping[str, Shape]:
         """See :class:`WeightSource`."""

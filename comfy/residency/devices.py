@@ -83,6 +83,10 @@ class Device:
         memory = psutil.virtual_memory()
         return memory.available > max(HOST_HEADROOM_BYTES, int(memory.total * HOST_HEADROOM_SHARE))
 
+    def plays_memory_of(self, tensor: Tensor) -> bool:
+        """Whether *tensor* lies in memory that counts as this device's although torch calls it the host's."""
+        return False
+
     def pin(self, address: int, size_bytes: int) -> bool:
         """Page-lock host memory so that copies from it to this device run at full speed; False where there is nothing to gain."""
         return False

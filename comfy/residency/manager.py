@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from comfy.ram_cache_null import NullRamModelCache
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.devices import Device
 from comfy.residency.loaded_model import EVERYTHING, LoadedModel
@@ -16,6 +17,8 @@ from comfy.residency.memory_states import VRAMState
 
 if TYPE_CHECKING:
     from torch import device
+
+    from comfy.residency.model_cache import AnyCache
 
 log = logging.getLogger(__name__)
 NO_ROOM = 0.1  # a budget in bytes that nothing fits; 0 would mean "no limit" to LoadedModel.model_load
@@ -25,12 +28,14 @@ class ModelManager:
     """Owner of the list of loaded models. It holds no strong reference to a model.
 
     The thread that runs nodes loads and frees; other threads may read the list. Finalizers only append to a queue, which the
-    next operation drains, so no loop here sees the list change under it. No lock exists, so none is held across allocation.
+    next operation drains, so no loop here sees the list change under it. ``ram_cache`` holds the models that may leave the device or
+    the executor without being read again; inside its critical sections it lets no model go, so the loops over the list lie in them.
     """
 
-    def __init__(self, args: Namespace, devices: DeviceTable | None = None) -> None:
+    def __init__(self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None) -> None:
         self.args = args
         self.devices = DeviceTable(args) if devices is None else devices
+        self.ram_cache: AnyCache = NullRamModelCache() if ram_cache is None else ram_cache
         self.current_loaded_models: list[LoadedModel] = []
         self._ended: deque[None] = deque()
 
@@ -42,6 +47,11 @@ class ModelManager:
         to weights. Other models are moved away first, as far as needed. What still does not fit stays on the host and is
         fetched layer by layer, unless *force_full_load*. Raises what a copy raises, out-of-memory included.
         """
+        with self.ram_cache.critical_section():
+            self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
+
+    def _load(self, models: Sequence[Any], memory_required: float, force_patch_weights: bool, minimum_memory_required: float | None,
+              force_full_load: bool) -> None:
         self.cleanup_models_gc()
         entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
         for entry in entries:
@@ -52,16 +62,20 @@ class ModelManager:
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
             entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
             self.current_loaded_models.insert(0, entry)
+            self.ram_cache.reclaim(entry)
 
     def free_memory(self, memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = ()) -> list[LoadedModel]:
         """Move models off *device* until *memory_required* bytes are free there; returns those that left it entirely.
 
         Order: the model with the most bytes on the host already, then the smallest, then the one loaded longest ago. The last
         one touched is only shortened if part of it is enough. With smart memory off, every model goes. None as *device* only
-        marks all models as not in use.
+        marks all models as not in use. What left goes to the RAM model cache if its loader put it there.
         """
+        with self.ram_cache.critical_section():
+            return self._free(memory_required, device, list(keep_loaded))
+
+    def _free(self, memory_required: float, device: device | None, kept: list[LoadedModel]) -> list[LoadedModel]:
         self.cleanup_models_gc()
-        kept = list(keep_loaded)
         candidates = []
         for age, entry in enumerate(reversed(self.current_loaded_models)):
             patcher = entry.model  # kept in the candidate, so that it cannot die under the loop below
@@ -74,6 +88,7 @@ class ModelManager:
             if wanted > 0 and entry.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
                 self._remove(entry)
+                self.ram_cache.retain(entry)
                 unloaded.append(entry)
         self._trim_allocator(device, bool(unloaded))
         return unloaded
@@ -97,12 +112,16 @@ class ModelManager:
         patchers = [entry.model for entry in self.current_loaded_models if entry.currently_used or not only_currently_used]
         return [patcher for patcher in patchers if patcher is not None]
 
+    def forget(self, entry: LoadedModel) -> None:
+        """Take *entry* off the list and detach its finalizer, for whoever lets its model go. Any thread, outside critical sections."""
+        self._remove(entry)
+        entry.release()
+
     def cleanup_models(self) -> None:
         """Drop the entries of modules that are gone."""
         self._ended.clear()
         for entry in [entry for entry in self.current_loaded_models if entry.has_ended() or entry.real_model is None]:
-            entry.release()
-            self._remove(entry)
+            self.forget(entry)
 
     def cleanup_models_gc(self) -> None:
         """Drop ended entries; collect garbage once if a module outlived all its patchers, and name it if it still does."""
@@ -135,9 +154,8 @@ class ModelManager:
         for other in list(self.current_loaded_models):
             patcher = other.model
             if patcher is not None and entry.model.is_clone(patcher):
-                self._remove(other)
                 patcher.detach(unpatch_all=False)
-                other.release()
+                self.forget(other)
 
     def _make_room(self, entries: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
         needed: dict[Any, float] = {}

@@ -42,7 +42,8 @@ class SimulatedDevice(Device):
         self._used_bytes = 0
         self._peak_bytes = 0
         self._streamed_bytes = 0
-        self._released: deque[int] = deque()
+        self._blocks: dict[int, int] = {}  # address -> size of what lives on the device
+        self._released: deque[tuple[int, int]] = deque()
 
     def total_bytes(self) -> int:
         """The capacity."""
@@ -98,13 +99,22 @@ class SimulatedDevice(Device):
         try:
             memory = mmap.mmap(-1, size)
         except OSError:
-            self._released.append(size)
+            self._released.append((0, size))
             raise
-        weakref.finalize(memory, self._released.append, size).atexit = False
+        flat = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel())
+        with self._lock:
+            self._used_bytes_locked()  # an address that was released before is entered anew, not dropped later
+            self._blocks[flat.data_ptr()] = size
+        weakref.finalize(memory, self._released.append, (flat.data_ptr(), size)).atexit = False
         if size >= HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
-        own = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel()).view(tensor.shape)
-        return own.copy_(tensor)
+        return flat.view(tensor.shape).copy_(tensor)
+
+    def plays_memory_of(self, tensor: Tensor) -> bool:
+        """Whether *tensor* was received here."""
+        with self._lock:
+            self._used_bytes_locked()
+            return tensor.untyped_storage().data_ptr() in self._blocks
 
     def stream_buffer_bytes(self, layer_bytes: int) -> int:
         """None: what a call fetches lies with the activations."""
@@ -126,5 +136,7 @@ class SimulatedDevice(Device):
 
     def _used_bytes_locked(self) -> int:
         while self._released:
-            self._used_bytes -= self._released.popleft()
+            address, size = self._released.popleft()
+            self._blocks.pop(address, None)
+            self._used_bytes -= size
         return self._used_bytes

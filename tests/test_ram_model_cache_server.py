@@ -1,0 +1,99 @@
+"""A running server with the RAM model cache: models are read once however often prompts switch, and what the cache says is true."""
+
+import io
+import shutil
+
+import pytest
+from live_server import ROOT
+from PIL import Image
+
+STARTERS = ("starter-digits.safetensors", "starter-outlines.safetensors")
+
+
+def node(class_type, **inputs):
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def workflow(checkpoint, seed):
+    """Text to picture in two steps."""
+    return {
+        "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "positive": node("CLIPTextEncode", text=f"a handwritten seven, number {seed}", clip=["model", 1]),
+        "negative": node("CLIPTextEncode", text="", clip=["model", 1]),
+        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
+                       seed=seed, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
+    }
+
+
+def run(server, checkpoint, seed):
+    """The pixels and the receipts of a prompt."""
+    done = server.run(workflow(checkpoint, seed), timeout_s=120)
+    assert done.history["status"]["status_str"] == "success", done.history["status"]
+    with Image.open(io.BytesIO(done.file_bytes())) as image:
+        return image.convert("RGB").tobytes(), done.history.get("models", [])
+
+
+def with_starters(server):
+    folder = server.base / "models" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in STARTERS:
+        shutil.copy(ROOT / "models" / "checkpoints" / name, folder / name)
+    return server
+
+
+@pytest.mark.parametrize("mode", [(), ("--cache-none",), ("--cache-lru", "5"), ("--cache-ram",)], ids=["classic", "none", "lru", "ram"])
+def test_each_checkpoint_is_read_once_when_prompts_alternate(start_server, mode):
+    server = with_starters(start_server("--cpu", "--ram-model-cache-mb", "1000", *mode))
+    tiers = []
+    for seed, name in enumerate(STARTERS * 2):
+        tiers.append({receipt["tier"] for receipt in run(server, name, seed)[1]})
+    assert tiers[:2] == [{"disk"}, {"disk"}]
+    assert all("disk" not in later for later in tiers[2:])
+    section = server.get("/caches")["models"]
+    counters = section["stats"]["counters"]
+    assert section["enabled"] and counters["misses"] == 6 and len(section["entries"]) == 6 and not counters["evictions"]
+    files = sum((server.base / "models" / "checkpoints" / name).stat().st_size for name in STARTERS)
+    assert 0.9 * files < counters["read_bytes"] <= files
+    assert server.get("/system_stats")["system"]["ram_model_cache"]["models"] == 6
+    if not mode or mode == ("--cache-none",):
+        assert counters["hits"] == 6
+
+
+def test_on_an_accelerator_that_fits_one_model_pictures_are_the_same_and_no_file_is_read_twice(start_server):
+    plain = with_starters(start_server("--cpu", "--no-ram-model-cache"))
+    small = with_starters(start_server("--cpu", "--simulated-vram-mb", "24", "--ram-model-cache-mb", "1000", "--cache-none"))
+    for seed, name in enumerate(STARTERS * 2):
+        picture, receipts = run(plain, name, seed)
+        assert receipts == [] and run(small, name, seed)[0] == picture
+    counters = small.get("/caches")["models"]["stats"]["counters"]
+    assert counters["misses"] == 6 and counters["hits"] == 6 and counters["vram_evictions"] > 0
+    assert plain.get("/caches")["models"] == {"enabled": False, "stats": None, "entries": []}
+
+
+def test_free_empties_the_cache_and_the_next_prompt_reads_again(start_server):
+    server = with_starters(start_server("--cpu", "--ram-model-cache-mb", "1000"))
+    first = run(server, STARTERS[0], 1)[0]
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    picture, receipts = run(server, STARTERS[0], 1)
+    assert picture == first and {receipt["tier"] for receipt in receipts} == {"disk"}
+    assert all("POST /free" in receipt["reason"] for receipt in receipts)
+
+
+def test_a_replaced_file_gives_its_own_picture_and_a_truncated_one_an_error_that_names_it(start_server):
+    server = with_starters(start_server("--cpu", "--ram-model-cache-mb", "1000", "--cache-none"))
+    digits, outlines = (server.base / "models" / "checkpoints" / name for name in STARTERS)
+    original = run(server, digits.name, 3)[0]
+    expected = run(server, outlines.name, 3)[0]
+    assert original != expected
+    shutil.copy(outlines, digits)
+    picture, receipts = run(server, digits.name, 3)
+    assert picture == expected and all("file changed" in receipt["reason"] for receipt in receipts) and receipts
+    with open(digits, "r+b") as file:
+        file.truncate(digits.stat().st_size // 2)
+    broken = server.run(workflow(digits.name, 3))
+    assert broken.history["status"]["status_str"] == "error" and digits.name in str(broken.history["status"]["messages"])
+    shutil.copy(outlines, digits)
+    assert run(server, digits.name, 3)[0] == expected
