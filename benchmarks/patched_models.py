@@ -3,13 +3,15 @@
     python benchmarks/patched_models.py --unpatched CHECKOUT --patched CHECKOUT --python PYTHON --checkpoints A.safetensors B.safetensors
 
 Runs three servers one after the other, each alone: the checkout as it is, the patched one with ``--ram-model-cache-mb 0``, and with
-``--cap-mb``. Each gets the prompts A, B, A, B (new seeds, default cache mode), then ``--repeats`` more of B with new seeds. Before each
-prompt the files are dropped from the page cache, so what a prompt reads shows in the process's ``read_bytes``. Loads are counted by the
-line that ComfyUI logs for each diffusion model it builds. Fails unless the pictures of all servers are equal to the last bit, unless the
-cache read each file once, and unless the server with size 0 read as often as the unpatched one.
+``--cap-mb``. Each gets the prompts A, B, A, B (new seeds, default cache mode). Before each prompt the files are dropped from the page
+cache, so what a prompt reads shows in the process's ``read_bytes``. Loads are counted by the line that ComfyUI logs for each diffusion
+model it builds. Then the unpatched server and the one with size 0 run together and get ``--pairs`` prompts in turn with the model loaded,
+which shows what the hooks cost while the cache is off. Fails unless the pictures of all servers are equal to the last bit, unless the
+cache read each file once, and unless the server with size 0 read as often as the unpatched one. Needs 12 GB of free RAM.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -26,15 +28,16 @@ import urllib.request
 from PIL import Image
 
 BUILT = "model weight dtype"
-ROUNDS = 4
+ORDER = (0, 1, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shot:
-    """One prompt's outcome: seconds, models built, megabytes read from disk, pixels, and the receipts where there are some."""
+    """One prompt's outcome: seconds, processor seconds of the server, models built, MB read from disk, pixels, receipts if there are some."""
 
     checkpoint: str
     seconds: float
+    cpu_s: float
     built: int
     read_mb: float
     pixels: bytes
@@ -97,6 +100,11 @@ class Server:
         lines = pathlib.Path(f"/proc/{self.process.pid}/{file}").read_text().splitlines()
         return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
 
+    def cpu_s(self) -> float:
+        """Processor time of the process so far, in seconds."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def shoot(self, checkpoint: str, seed: int, size: int, steps: int) -> Shot:
         """Run one prompt with the files out of the page cache."""
         for file in self.files:
@@ -105,12 +113,12 @@ class Server:
         built, read = self.text().count(BUILT), self.process_figure("io", "read_bytes")
         body = json.dumps({"prompt": workflow(checkpoint, seed, size, steps)}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body, {"Content-Type": "application/json"})
-        started_s = time.perf_counter()
+        cpu_s, started_s = self.cpu_s(), time.perf_counter()
         with urllib.request.urlopen(request, timeout=60) as answer:
             prompt_id = json.load(answer)["prompt_id"]
         while not (history := self.get(f"/history/{prompt_id}")):
             time.sleep(0.02)
-        seconds = time.perf_counter() - started_s
+        seconds, cpu_s = time.perf_counter() - started_s, self.cpu_s() - cpu_s
         entry = history[prompt_id]
         if entry["status"]["status_str"] != "success":
             raise SystemExit(f"the prompt failed: {entry['status']['messages']}\n{self.text()[-3000:]}")
@@ -118,7 +126,7 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/view?filename={name}&type=output", timeout=60) as answer:
             pixels = Image.open(io.BytesIO(answer.read())).tobytes()
         read_mb = (self.process_figure("io", "read_bytes") - read) / 1e6
-        return Shot(checkpoint, seconds, self.text().count(BUILT) - built, read_mb, pixels, tuple(entry.get("models", ())))
+        return Shot(checkpoint, seconds, cpu_s, self.text().count(BUILT) - built, read_mb, pixels, tuple(entry.get("models", ())))
 
     def stop(self) -> None:
         """End the process."""
@@ -139,8 +147,8 @@ def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Nam
             version = server.stats["system"]["comfyui_version"]
             print(f"{version} {name}: up after {server.start_s:.1f} s", flush=True)
             shots = []
-            for index in range(ROUNDS + given.repeats):
-                checkpoint = given.checkpoints[index % 2 if index < ROUNDS else 1].name
+            for index, which in enumerate(ORDER):
+                checkpoint = given.checkpoints[which].name
                 shot = server.shoot(checkpoint, 100 + index, given.size, given.steps)
                 shots.append(shot)
                 tiers = ", ".join(f"{one['model'].split()[0]}: {one['tier']}" for one in shot.receipts)
@@ -155,6 +163,31 @@ def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Nam
             server.stop()
 
 
+def alternate(plain: pathlib.Path, patched: pathlib.Path, given: argparse.Namespace) -> bool:
+    """Prompts in turn on an unpatched server and one with size 0, both with one model loaded; whether their pictures are equal."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
+        servers = []
+        for name, checkout, flags in (("plain", plain, []), ("off", patched, ["--ram-model-cache-mb", "0"])):
+            servers.append(Server(checkout, given.python, given.checkpoints[:1], pathlib.Path(folder) / name, flags))
+            ends.callback(servers[-1].stop)
+            servers[-1].shoot(given.checkpoints[0].name, 1, given.size, given.steps)
+        pairs: list[list[Shot]] = []
+        for index in range(given.pairs):
+            shots: dict[int, Shot] = {}
+            for which in (0, 1) if index % 2 else (1, 0):
+                shots[which] = servers[which].shoot(given.checkpoints[0].name, 1000 + index, given.size, given.steps)
+            pairs.append([shots[0], shots[1]])
+        print(f"model loaded, new seeds, {given.pairs} pairs in turn, unpatched and size 0:")
+        for what in ("seconds", "cpu_s"):
+            plain_s, off_s = (statistics.median(getattr(pair[which], what) for pair in pairs) for which in (0, 1))
+            differences = [1000 * (getattr(pair[1], what) - getattr(pair[0], what)) for pair in pairs]
+            error_ms = statistics.stdev(differences) / len(differences) ** 0.5
+            print(f"  {what}: medians {plain_s:.3f} and {off_s:.3f}; difference {statistics.mean(differences):+.0f} ms, standard error"
+                  f" {error_ms:.0f} ms")
+        same = all(plain.pixels == off.pixels for plain, off in pairs)
+        return same
+
+
 def main() -> int:
     """Run the servers, print the comparison, and say whether all that is claimed holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,22 +199,25 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs-only", action="store_true", help="only the pairs of the unpatched server and the one with size 0")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    if given.pairs_only:
+        return 0 if alternate(given.unpatched, given.patched, given) else 1
     servers = {"unpatched": (given.unpatched, []), "patched, size 0": (given.patched, ["--ram-model-cache-mb", "0"]),
                f"patched, {given.cap_mb} MB": (given.patched, ["--ram-model-cache-mb", str(given.cap_mb)])}
     shots = [run(name, checkout, flags, given) for name, (checkout, flags) in servers.items()]
     plain, off, on = shots
     same = [one.pixels == two.pixels == three.pixels for one, two, three in zip(plain, off, on)]
-    built = [[shot.built for shot in some[:ROUNDS]] for some in shots]
-    medians = [statistics.median(shot.seconds for shot in some[ROUNDS:]) for some in shots]
-    switches = [sum(shot.seconds for shot in some[2:ROUNDS]) / 2 for some in shots]
+    built = [[shot.built for shot in some] for some in shots]
     print(f"models built in A, B, A, B: {dict(zip(servers, built))}")
-    print(f"second visit: {dict(zip(servers, (f'{seconds:.2f} s' for seconds in switches)))}")
-    print(f"same model, new seed, median of {given.repeats}: {dict(zip(servers, (f'{seconds:.3f} s' for seconds in medians)))}")
-    print(f"pictures equal to the last bit: {sum(same)} of {len(same)}")
-    return 0 if all(same) and built[2] == [1, 1, 0, 0] and built[0] == built[1] else 1
+    for what, part in (("first visits", slice(0, 2)), ("second visits", slice(2, 4))):
+        means = (f"{statistics.mean(shot.seconds for shot in some[part]):.2f} s" for some in shots)
+        print(f"{what}, mean: {dict(zip(servers, means))}")
+    print(f"pictures equal to the last bit: {sum(same)} of {len(same)}", flush=True)
+    same.append(alternate(given.unpatched, given.patched, given))
+    return 0 if all(same) and built[2] == [1, 1, 0, 0] and built[0] == built[1] == [1, 1, 1, 1] else 1
 
 
 if __name__ == "__main__":
