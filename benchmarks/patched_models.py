@@ -33,7 +33,7 @@ ORDER = (0, 1, 0, 1)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shot:
-    """One prompt's outcome: seconds, processor seconds of the server, models built, MB read from disk, pixels, receipts if there are some."""
+    """One prompt's outcome: seconds, processor seconds of the server, models built, MB read, pixels, receipts if there are some."""
 
     checkpoint: str
     seconds: float
