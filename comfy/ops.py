@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
+from comfy import few_positions
+
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention
 
@@ -97,6 +99,8 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             """Batch x in x height x width to batch x out x height x width."""
             weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+            if few_positions.suits_product(self, input, weight):
+                return few_positions.convolve(self, input, weight, bias)
             return self._conv_forward(input, weight, bias)
 
     class Conv3d(CastWeightBiasOp, torch.nn.Conv3d):
