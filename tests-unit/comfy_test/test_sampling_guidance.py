@@ -172,6 +172,7 @@ def test_what_a_pack_puts_in_place_of_names_of_the_module_is_used(two_sides, mon
 
 
 def test_the_table_of_schedulers_is_the_one_packs_add_to(monkeypatch):
-    monkeypatch.setitem(comfy.samplers.SCHEDULER_HANDLERS, "flat", comfy.samplers.SchedulerHandler(lambda sampling, steps: (sampling, steps)))
+    handler = comfy.samplers.SchedulerHandler(lambda sampling, steps: (sampling, steps))
+    monkeypatch.setitem(comfy.samplers.SCHEDULER_HANDLERS, "flat", handler)
     assert comfy.samplers.calculate_sigmas("table", "flat", 3) == ("table", 3)
     assert comfy.samplers.KSampler.SCHEDULERS is comfy.samplers.SCHEDULER_NAMES
