@@ -26,7 +26,8 @@ CHUNK_BYTES = 8 << 20
 ALIGNMENT_BYTES = 64
 PAGE_BYTES = 4096
 PAGE_ALIGNED_FROM_BYTES = 1 << 20
-READ_THREADS = 2
+READ_THREADS = max(2, min(8, os.cpu_count() or 1))
+CASTS_AT_ONCE = 2  # torch spreads each over all cores
 SMALL_BYTES = 8 << 20
 HUGE_PAGE_BYTES = 2 << 20
 
@@ -71,6 +72,7 @@ class WeightReader:
         self._guard: PageCacheGuard | None = None
         self._seek_lock = threading.Lock()  # guards the file position where positional reads do not exist
         self._bounce = threading.local()
+        self._casting = threading.Semaphore(CASTS_AT_ONCE)
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         try:
             if drop_pages and can_drop_pages():  # before the header: reading it makes the system read ahead
@@ -168,7 +170,7 @@ class WeightReader:
         if chunk.cast:
             bounce = self._bounce_buffer()[:chunk.stop - chunk.start]
             self._read_bytes([memoryview(bounce.numpy())], chunk)
-            with torch.inference_mode():  # lets any destination be written, whatever mode it was made in
+            with self._casting, torch.inference_mode():  # lets any destination be written, whatever mode it was made in
                 for part, place in places:
                     read = bounce[part.start_byte - chunk.start:part.stop_byte - chunk.start].view(part.entry.dtype)
                     place.flat[part.first:part.stop].copy_(read)
