@@ -187,11 +187,15 @@ def _parts(obj: Any) -> Iterator[Any]:
 
 
 def _estimate_value_size(value: Any) -> int:
-    """The bytes of all tensors in a result's outputs; 0 when there are none. Other objects are not counted."""
+    """The bytes of all tensors in a result's outputs, each once; 0 when there are none. Other objects are not counted."""
     total_bytes = 0
     waiting = [value.outputs]
+    seen: set[int] = set()
     while waiting:
         current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
         if isinstance(current, dict | list | tuple | set | frozenset):
             waiting.extend(current.values() if isinstance(current, dict) else current)
         elif callable(getattr(current, "numel", None)) and callable(getattr(current, "element_size", None)):

@@ -64,7 +64,7 @@ class ProviderClient:
     _last_told: "Future[None] | None" = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.name = str(getattr(self.provider, "url", type(self.provider).__name__))
+        self.name = str(_attribute(self.provider, "url", type(self.provider).__name__))
         self.breaker = CircuitBreaker(self.clock)
         self._counters = ProviderCounters()
         self._thread = ProviderThread(f"cache-provider-{type(self.provider).__name__}")
@@ -77,7 +77,7 @@ class ProviderClient:
 
     def is_writable(self) -> bool:
         """Whether it is worth handing results over; a provider may say ``read_only = True``."""
-        return not getattr(self.provider, "read_only", False)
+        return not _attribute(self.provider, "read_only", False)
 
     async def lookup_all(self, contexts: list[CacheContext], timeout_s: float) -> list[CacheValue | None]:
         """For each context the provider's value; None when it has none, fails, or does not answer within *timeout_s*.
@@ -157,6 +157,7 @@ class ProviderClient:
         """The values, None for what failed; counts what came of the lookups, and warns of failures."""
         values: list[CacheValue | None] = []
         took_s: list[float] = []
+        fetched = 0
         was_answered = False
         for context, outcome in zip(contexts, outcomes):
             if outcome is _UNANSWERED:
@@ -172,13 +173,13 @@ class ProviderClient:
                 was_answered = True
                 values.append(outcome[0])
                 took_s.append(outcome[1])
-        hits = [value for value in values if value is not None]
-        self._counters.looked_up(took_s, hits=len(hits), misses=len(took_s) - len(hits),
-                                 bytes_fetched=sum(map(_estimate_value_size, hits)))
+                fetched += outcome[2]
+        hits = sum(value is not None for value in values)
+        self._counters.looked_up(took_s, hits=hits, misses=len(took_s) - hits, bytes_fetched=fetched)
         return values
 
     async def _ask_all(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> None:
-        """On the provider's loop: write into *outcomes* (value, seconds) or an exception for each that is answered in time."""
+        """On the provider's loop: write into *outcomes* (value, seconds, bytes) or an exception for each that is answered in time."""
         loop = asyncio.get_running_loop()
         all_answered = loop.create_future()
         waiting = iter(enumerate(contexts))
@@ -191,7 +192,8 @@ class ProviderClient:
             for number, context in waiting:
                 began_s = self.clock()
                 try:
-                    outcomes[number] = await self._ask(context), self.clock() - began_s
+                    value = await self._ask(context)
+                    outcomes[number] = value, self.clock() - began_s, 0 if value is None else _estimate_value_size(value)
                 except Exception as error:
                     outcomes[number] = error
                 except (SystemExit, KeyboardInterrupt) as error:
@@ -265,6 +267,15 @@ class ProviderClient:
 
 class CallAborted(RuntimeError):
     """A provider ended its own call by something that is meant for threads and tasks."""
+
+
+def _attribute(provider: Any, name: str, default: Any) -> Any:
+    """An attribute that a provider may have; it may also be a property that fails."""
+    try:
+        return getattr(provider, name, default)
+    except Exception:
+        logger.warning("The attribute %r of cache provider %s can not be read", name, type(provider).__name__, exc_info=True)
+        return default
 
 
 async def _awaited(function: Callable[[], Any]) -> None:

@@ -224,8 +224,11 @@ class PromptProviders:
 
 
 def _accepts(is_sound: IsSound, value: CacheValue, client: ProviderClient, context: CacheContext) -> bool:
-    if is_sound(value):
-        return True
+    try:
+        if is_sound(value):
+            return True
+    except Exception as error:
+        logger.debug("The value can not even be looked at: %r", error)
     logger.warning("Cache provider %s returned a value for node %s (%s) that such a node can not have; it is ignored", client.name,
                    context.node_id, context.class_type)
     return False

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_execution.cache_provider import CacheValue
-from comfy_execution.provider_snapshot import is_tensor
+from comfy_execution.provider_snapshot import MAX_DEPTH, is_tensor
 
 # Types whose values live in this process: asking for them would be in vain. What is really in a result decides when it is stored.
 PROCESS_BOUND_TYPES = frozenset(
@@ -76,7 +76,18 @@ def names_files(ui: Any) -> bool:
 
 
 def _is_ui(ui: Any) -> bool:
-    return ui is None or (isinstance(ui, dict) and isinstance(ui.get("output"), dict) and isinstance(ui.get("meta", {}), dict))
+    if ui is None:
+        return True
+    return isinstance(ui, dict) and isinstance(ui.get("output"), dict) and isinstance(ui.get("meta", {}), dict) and _is_json(ui, MAX_DEPTH)
+
+
+def _is_json(value: Any, depth: int) -> bool:
+    """Whether *value* can be sent to the page; nothing that contains itself can."""
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(key, str) and _is_json(item, depth - 1) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_is_json(item, depth - 1) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _fits(items: Any, kind: str, is_list: bool) -> bool:

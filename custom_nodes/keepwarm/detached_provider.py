@@ -11,6 +11,7 @@ import importlib
 import logging
 import threading
 import time
+import weakref
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -25,6 +26,8 @@ EXIT_TIMEOUT_S = 10.0
 QUEUE_BYTES = 1 << 30
 FAILURES_TO_PAUSE = 3
 PAUSE_S = 30.0
+# Node class -> whether it is told more than its inputs.
+_TOLD: "weakref.WeakKeyDictionary[type, bool]" = weakref.WeakKeyDictionary()
 
 
 class DetachedProvider(CacheProvider):
@@ -63,24 +66,30 @@ class DetachedProvider(CacheProvider):
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
         """Take a copy and return; it is stored on the pack's own thread. Too much waiting already: passed over."""
         size = _estimate_value_size(value)
-        if sum(self._pending.values()) + size > QUEUE_BYTES:
+        with self._lock:
+            is_full = sum(self._pending.values()) + size > QUEUE_BYTES
+        if is_full:
             self.measures.add(errors=1)
             return
         copy = CacheValue([_copy(items) for items in value.outputs], _copy(value.ui))
         future = self._submit(self.inner.on_store(self._own(context), copy))
-        self._pending[future] = size
+        with self._lock:
+            self._pending[future] = size
         future.add_done_callback(self._stored)
 
     def drain(self, timeout_s: float) -> None:
         """Wait until everything is stored. Blocks up to *timeout_s*."""
-        wait(list(self._pending), timeout=timeout_s)
+        with self._lock:
+            pending = list(self._pending)
+        wait(pending, timeout=timeout_s)
 
     def _own(self, context: CacheContext) -> CacheContext:
         key = hashlib.sha256(f"{self._namespace}\0{context.cache_key_hash}".encode()).hexdigest()
         return CacheContext(context.node_id, context.class_type, key)
 
     def _stored(self, future: "Future[None]") -> None:
-        self._pending.pop(future, None)
+        with self._lock:
+            self._pending.pop(future, None)
         if not future.cancelled() and future.exception() is not None:
             self._failed(future.exception())
 
@@ -88,7 +97,8 @@ class DetachedProvider(CacheProvider):
         self._failures += 1
         logger.warning("%s: %s: %s", self.url, type(error).__name__, error)
         if self._failures >= FAILURES_TO_PAUSE:
-            self._failures, self._paused_until_s = 0, time.monotonic() + PAUSE_S
+            # After the pause one more failure is enough for the next.
+            self._failures, self._paused_until_s = FAILURES_TO_PAUSE - 1, time.monotonic() + PAUSE_S
             logger.warning("%s failed repeatedly and is left alone for %.0f s", self.url, PAUSE_S)
 
     def _submit(self, coroutine: Any) -> "Future[Any]":
@@ -100,11 +110,14 @@ class DetachedProvider(CacheProvider):
 
 
 def _acts(class_type: str) -> bool:
-    """Whether the node does something besides: saves a file, shows a picture, asks a paid service."""
+    """Whether nodes of the class do something besides: save a file, show a picture, ask a paid service."""
     class_def = importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
     if class_def is None or getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "NOT_IDEMPOTENT", False):
         return True
-    return bool(set(map(str, (class_def.INPUT_TYPES().get("hidden") or {}).values())) - {"UNIQUE_ID"})
+    if class_def not in _TOLD:
+        # Asking a class for its inputs may list folders.
+        _TOLD[class_def] = bool(set(map(str, (class_def.INPUT_TYPES().get("hidden") or {}).values())) - {"UNIQUE_ID"})
+    return _TOLD[class_def]
 
 
 def _names_files(ui: Any) -> bool:

@@ -22,6 +22,8 @@ FORMAT = 1
 SEAL_BYTES = 33
 MAX_HEADER_BYTES = 64 << 20
 MAX_BUFFERS = 1 << 20
+# Header and small tensors; what is longer is not read.
+MAX_ENTRY_BYTES = 128 << 20
 # Tensors up to this size lie in the entry itself: another round trip would cost more.
 INLINE_BYTES = 64 << 10
 # Hashing is spread over threads from this size on.
@@ -164,6 +166,8 @@ def _wanted(described: Any) -> dict[str, int]:
             digest = about["blake3"]
             if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
                 raise Rejected("a digest is none")
+            if size <= INLINE_BYTES:
+                raise Rejected("a small tensor is kept apart")
             if wanted.setdefault(digest, size) != size:
                 raise Rejected("a tensor has two sizes")
         elif type(about.get("at")) is not int or about["at"] < 0 or size > INLINE_BYTES:

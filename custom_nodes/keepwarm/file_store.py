@@ -7,8 +7,10 @@ time is the last use; when the folder grows over its cap, what was used longest 
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import stat
 import threading
 import time
 import uuid
@@ -16,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .blob_store import StoreFull
-from .entry_format import Blob
+from .entry_format import MAX_ENTRY_BYTES, Blob
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,6 @@ KEEP_SHARE = 0.9
 RECOUNT_SHARE = 0.05
 ABANDONED_S = 3600.0
 TOUCH_AFTER_S = 60.0
-MAX_ENTRY_BYTES = 128 << 20
 
 
 class FileStore:
@@ -72,9 +73,10 @@ class FileStore:
 
     def _read(self, path: str, max_bytes: int, exact_bytes: int | None) -> bytearray | None:
         try:
-            with open(path, "rb", buffering=0) as stream:
+            with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
                 state = os.fstat(stream.fileno())
-                if state.st_size > max_bytes or (exact_bytes is not None and state.st_size != exact_bytes):
+                is_wrong = state.st_size > max_bytes or (exact_bytes is not None and state.st_size != exact_bytes)
+                if is_wrong or not stat.S_ISREG(state.st_mode):
                     # Damaged. Taken away, or nobody could store it again.
                     logger.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
                     self._remove(path)
@@ -88,6 +90,12 @@ class FileStore:
             if time.time() - state.st_mtime > TOUCH_AFTER_S:
                 os.utime(path)
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+            logger.warning("%s is no plain file and is removed", path)
+            self._remove(path)
             return None
         return data
 
@@ -171,3 +179,8 @@ class FileStore:
                     self._remove(path)
                 else:
                     yield (time.time() if is_temporary else state.st_mtime), state.st_size, path
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what should be a plain file: a pipe that somebody put there must not keep a thread, nor a link lead elsewhere."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))

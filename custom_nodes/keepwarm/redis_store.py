@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .entry_format import Blob
+from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
 
 CHUNK_BYTES = 4 << 20
@@ -31,7 +31,8 @@ class RedisStore:
 
     async def get_entry(self, key: str) -> bytes | None:
         """The entry under *key*."""
-        return await self._connected().get(self._entry_name(key))
+        # Empty for a name that is not there. One that is too long is cut, and its seal does not fit.
+        return await self._connected().getrange(self._entry_name(key), 0, MAX_ENTRY_BYTES) or None
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, put together from its chunks."""
@@ -39,8 +40,8 @@ class RedisStore:
         for digest, size in wanted.items():
             data = bytearray(size)
             for number, start in enumerate(range(0, size, CHUNK_BYTES)):
-                chunk = await self._connected().get(self._chunk_name(digest, number))
-                if chunk is None:
+                chunk = await self._connected().getrange(self._chunk_name(digest, number), 0, CHUNK_BYTES)
+                if not chunk:
                     return None
                 # One of a wrong length leaves bytes that the digest does not fit.
                 data[start : start + CHUNK_BYTES] = chunk[: len(data) - start].ljust(min(CHUNK_BYTES, len(data) - start))

@@ -185,16 +185,13 @@ def describe_tensor(tensor: Any) -> Buffer:
 
 
 def _bytes_of(tensor: Any) -> memoryview:
+    """The memory of a tensor that is dense."""
     torch = sys.modules["torch"]
     if tensor.numel() == 0:
         return memoryview(b"")
-    if tensor.dtype == torch.bool or tensor.element_size() == 1:
-        flat = tensor.reshape(-1).view(torch.uint8)
-    elif tensor.is_complex():
-        flat = torch.view_as_real(tensor.reshape(-1)).reshape(-1).view(torch.uint8)
-    else:
-        flat = tensor.reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    # Not reshape(-1): that leaves a single element the stride it had in its view, whatever that was.
+    flat = tensor.as_strided((tensor.numel(),), (1,))
+    return memoryview((torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat).view(torch.uint8).numpy())
 
 
 def describe_array(array: Any) -> Buffer:

@@ -104,6 +104,22 @@ class Garbage(Memory):
         return self.make()
 
 
+class Unmeasurable:
+    """Looks like a tensor."""
+
+    element_size = len
+
+    def numel(self):
+        raise RuntimeError("no numbers in it")
+
+
+def endless():
+    """A dictionary in itself."""
+    one = {}
+    one["again"] = one
+    return one
+
+
 GARBAGE = {
     "text": lambda: "value",
     "outputs of the wrong type": lambda: CacheValue(7),
@@ -113,4 +129,8 @@ GARBAGE = {
     "output that is no list": lambda: CacheValue([1]),
     "ui of another shape": lambda: CacheValue([[1]], ui={"images": []}),
     "ui that is text": lambda: CacheValue([[1]], ui="ui"),
+    "ui that no page can read": lambda: CacheValue([[1]], ui={"output": {"text": [object()]}, "meta": {}}),
+    "ui that contains itself": lambda: CacheValue([[1]], ui={"output": endless(), "meta": {}}),
+    "a value that can not be measured": lambda: CacheValue([[Unmeasurable()]]),
+    "the class itself": lambda: CacheValue,
 }

@@ -20,14 +20,16 @@ from comfy_execution.cache_provider import _canonicalize, _contains_self_unequal
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(exclude_categories=())) | st.binary()
+SCALARS = (st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.binary()
+           | st.text(st.characters(exclude_categories=())))
 # Few different leaves, so that equal values, and unequal ones that Python's == holds equal, come up often.
 NEAR = st.sampled_from([0, 0.0, -0.0, False, 1, 1.0, True, "", "0", b"", b"0", None, math.inf, "inf", "__tuple__", "int"])
 
 
 def nested(leaves):
     """Leaves in containers of every kind, to any depth."""
-    hashable = st.recursive(leaves, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4)
+    hashable = st.recursive(leaves, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
+                            max_leaves=4)
     return st.recursive(hashable, lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.sets(hashable, max_size=3)
                         | st.dictionaries(hashable, inner, max_size=3), max_leaves=10)
 

@@ -6,7 +6,7 @@ import time
 import executor_harness as harness
 import pytest
 from executor_harness import chain, make_node, node
-from provider_kinds import GARBAGE, Blocking, Garbage, Hanging, Memory, Raising
+from provider_kinds import GARBAGE, Blocking, Garbage, Hanging, Memory, Raising, endless
 
 import execution
 from comfy_execution.cache_provider import CacheValue, _clear_cache_providers, register_cache_provider, unregister_cache_provider
@@ -183,6 +183,44 @@ def test_garbage_is_a_miss_with_a_warning(server, log, caplog, make):
     bench.run(chain(2, value=9))
     assert log == [9] and bench.executor.success
     assert any("Garbage" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_outputs_that_contain_themselves_are_measured_in_finite_time(server):
+    register_cache_provider(Garbage(lambda: CacheValue([[[endless()]]])))
+    bench = server()
+    bench.run(chain(2))
+    assert bench.executor.success
+
+
+class Unreadable(Memory):
+    """Its attributes fail."""
+
+    @property
+    def url(self):
+        raise RuntimeError("no url")
+
+    @property
+    def read_only(self):
+        raise RuntimeError("can not say")
+
+
+def test_a_provider_whose_attributes_fail_is_used_nevertheless(server, log):
+    provider = Unreadable()
+    register_cache_provider(provider)
+    bench = server()
+    bench.run(chain(2))
+    bench.executor.close()
+    assert log == [1] and len(provider.stores) == 2
+
+
+def test_a_provider_whose_functions_are_not_async_changes_nothing(server, log):
+    provider = Memory()
+    provider.on_lookup = lambda context: None
+    provider.on_store = lambda context, value: None
+    register_cache_provider(provider)
+    bench = server(QUICK)
+    bench.run(chain(3))
+    assert log == [1] and bench.executor.success and bench.executor.providers.stats()[0].errors >= 1
 
 
 def test_the_circuit_opens_and_a_later_try_closes_it(server, log):

@@ -11,7 +11,13 @@ from custom_nodes.keepwarm.store_urls import BadUrl, parse_url, redacted
     ("ftp://x", "file, redis"), ("nonsense", "file, redis"), ("file://relative/dir", "three slashes"), ("file://", "three slashes"),
     ("unix://sock", "three slashes"), ("redis://", "host is missing"), ("s3://", "bucket is missing"), ("redis://h?ttl=0", "above 0"),
     ("redis://h?ttl=nan", "above 0"), ("file:///x?max_gb=-1", "above 0"), ("file:///x?mode=wo", "ro"), ("file:///x?ttl=3", "no option"),
-    ("redis://u:secret@h", "KEEPWARM_REDIS_PASSWORD"), ("s3://secret@b", "AWS_SECRET_ACCESS_KEY"), ("az://secret@b", "AZURE")])
+    ("redis://u:secret@h", "KEEPWARM_REDIS_PASSWORD"), ("s3://secret@b", "AWS_SECRET_ACCESS_KEY"), ("az://secret@b", "AZURE"),
+    ("redis://u:se/secret@h", "KEEPWARM_REDIS_PASSWORD"), ("redis://u:se?secret@h", "KEEPWARM_REDIS_PASSWORD"),
+    ("redis://u:se#secret@h", "KEEPWARM_REDIS_PASSWORD"), ("redis://h?password=secret", "no option"),
+    ("s3://b?access_key=secret&region=x", "no option"), ("s3://b?endpoint=http://u:secret@h:1", "AWS_SECRET_ACCESS_KEY"),
+    ("s3://b?endpoint=h:1", "http://"), ("ftp://u:secret@h", "KEEPWARM"), ("ftp://h?key=secret", "file, redis"), ("redis://[::1", "IPv6"),
+    ("redis://h:port", "ort"), ("s3://b:80", "endpoint"), ("file:///srv/a#b", "%23"), ("redis://h/name", "number of a database"),
+    ("redis://h?db=x", "number of a database"), ("redis://h?ttl=0.5", "1 or more"), ("", "file, redis"), ("file://secret@h/x", "KEEPWARM")])
 def test_bad_urls_say_what_to_write(text, advice):
     with pytest.raises(BadUrl) as caught:
         parse_url(text)
@@ -25,7 +31,8 @@ def test_good_urls_are_taken_apart():
 
 
 def test_redacted():
-    assert redacted("redis://u:secret@host/1") == "redis://***@host/1" and redacted("file:///x") == "file:///x"
+    assert redacted("redis://u:secret@host/1") == "redis://***@host/1" and redacted("file:///x@y") == "file:///x@y"
+    assert redacted("redis://h?ttl=3&password=secret") == "redis://h?ttl=3&password=***" and redacted("://[") == "://["
 
 
 def test_settings_come_from_flags_first_then_the_environment(tmp_path):

@@ -1,19 +1,24 @@
 """One contract for every place results can be kept: a folder, a real Redis server, and S3 as moto's server speaks it."""
 
 import asyncio
+import gzip
+import json
+import os
 import pathlib
+import pickle
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.request
 
 import pytest
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from custom_nodes.keepwarm.activation import make_provider
-from custom_nodes.keepwarm.entry_format import INLINE_BYTES
+from custom_nodes.keepwarm.entry_format import INLINE_BYTES, MAGIC, Sealer
 from custom_nodes.keepwarm.settings import Settings
 from custom_nodes.keepwarm.store_urls import parse_url
 
@@ -261,7 +266,6 @@ def test_folder_a_value_larger_than_the_cap_is_an_error_and_leaves_nothing(tmp_p
 
 
 def test_folder_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
-    import os
     one = provider(f"file://{tmp_path}")
     run(one.on_store(context(1), value()))
     before = sorted(tmp_path.rglob("*"))
@@ -274,6 +278,111 @@ def test_folder_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch
         run(one.on_store(context(2), value(fill=2)))
     monkeypatch.undo()
     assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [path for path in before if path.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "socket"])
+@pytest.mark.parametrize("where", ["entries", "blobs"])
+def test_folder_what_is_no_plain_file_is_a_miss_at_once(tmp_path, kind, where, caplog):
+    async def scenario():
+        one = provider(f"file://{tmp_path}/store")
+        await one.on_store(context(), value())
+        (path,) = files(tmp_path / "store", where)
+        data = path.read_bytes()
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "link":
+            (tmp_path / "elsewhere").write_bytes(data)
+            path.symlink_to(tmp_path / "elsewhere")
+        else:
+            before = os.getcwd()
+            os.chdir(path.parent)  # a socket's path may not be long
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(path.name)
+            os.chdir(before)
+        assert await asyncio.wait_for(one.on_lookup(context()), 5) is None
+        assert any("removed" in record.getMessage() for record in caplog.records)
+        await one.on_store(context(), value())
+        assert same(await one.on_lookup(context()), value())
+    asyncio.run(scenario())
+
+
+def forged(described, tree=None, sealer=None, **header):
+    """An entry for ``context()`` with a right seal and any content."""
+    document = {"format": 1, "key": context().cache_key_hash, "class": "Node", "value": tree, "tensors": described, **header}
+    raw = json.dumps(document).encode()
+    parts = [MAGIC + len(raw).to_bytes(4, "big") + raw]
+    return b"".join([*parts, (sealer or Sealer())._seal(parts)])
+
+
+HOSTILE = {
+    "a pickle": lambda: pickle.dumps({"outputs": [print]}),
+    "a zip": lambda: b"PK\x03\x04" + bytes(5000),
+    "a gzip bomb": lambda: gzip.compress(bytes(10_000_000)),
+    "a safetensors file": lambda: (2).to_bytes(8, "little") + b"{}" + bytes(100),
+    "a header longer than the entry": lambda: MAGIC + b"\xff\xff\xff\xff" + bytes(60),
+    "a path for a digest": lambda: forged([{"dtype": "F32", "shape": [100_000], "blake3": "../../../../etc/passwd"}], ["x", 0]),
+    "a path of the right length": lambda: forged([{"dtype": "F32", "shape": [100_000], "blake3": "../" * 21 + "a"}], ["x", 0]),
+    "a huge shape": lambda: forged([{"dtype": "F64", "shape": [1 << 40, 1 << 20], "blake3": "a" * 64}], ["x", 0]),
+    "a huge shape in the entry": lambda: forged([{"dtype": "F64", "shape": [1 << 60], "at": 0}], ["x", 0]),
+    "many tensors of one byte": lambda: forged([{"dtype": "U8", "shape": [1], "blake3": f"{number:064x}"} for number in range(5000)]),
+    "a place outside the entry": lambda: forged([{"dtype": "F32", "shape": [4], "at": 1 << 50}], ["l", [["l", [["x", 0]]], None]]),
+    "deep nesting": lambda: forged([], None, value="@").replace(b'"@"', b"[" * 100_000 + b"]" * 100_000),
+    "structure without end": lambda: forged([], ["l", [["l", [["q", "os.system"]]], None]]),
+    "no pair of outputs and ui": lambda: forged([], ["l", [1]]),
+    "no list": lambda: forged([], 7),
+    "another format": lambda: forged([], ["l", [["l", []], None]], format=2),
+    "an entry of another key": lambda: forged([], ["l", [["l", []], None]], key="b" * 64),
+    "a number of many digits": lambda: forged([], ["l", [["l", [["l", [["i", "f" * 3_000_000]]]]], ["x", 9]]]),
+    "nothing": lambda: b"",
+    "one byte": lambda: b"K",
+}
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
+def test_entries_that_nobody_wrote_are_a_miss_with_one_warning_and_little_memory(url, make, caplog, tmp_path):
+    """The same through every kind of place, as bytes that another client could have put there."""
+    data = make()
+    if data.startswith(MAGIC) and b"[[[[[" in data:
+        body = data[:-33]
+        header = body[8:]
+        parts = [MAGIC + len(header).to_bytes(4, "big") + header]
+        data = b"".join([*parts, Sealer()._seal(parts)])
+
+    async def scenario():
+        one = provider(url)
+        await one.store.put(context().cache_key_hash, [data], [])
+        tracemalloc.start()
+        try:
+            assert await one.on_lookup(context()) is None
+            assert tracemalloc.get_traced_memory()[1] < 40 << 20
+        finally:
+            tracemalloc.stop()
+        if data:
+            assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+            assert one.measures.snapshot()["rejected"] == 1
+        await one.on_store(context(), value())
+        assert same(await one.on_lookup(context()), value())
+        await one.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_redis_a_reader_needs_no_more_rights_than_documented(redis_server, monkeypatch, tmp_path):
+    async def scenario():
+        writer = provider(f"redis://127.0.0.1:{redis_server.port}?prefix=keepwarm")
+        await writer.on_store(context(), value())
+        await writer.store._connected().execute_command("ACL", "SETUSER", "worker", "on", ">pass", "~keepwarm:*", "resetchannels",
+                                                        "-@all", "+getrange")
+        monkeypatch.setenv("KEEPWARM_REDIS_USERNAME", "worker")
+        monkeypatch.setenv("KEEPWARM_REDIS_PASSWORD", "pass")
+        reader = provider(f"redis://127.0.0.1:{redis_server.port}?prefix=keepwarm&mode=ro")
+        assert same(await reader.on_lookup(context()), value()) and await reader.on_lookup(context(1)) is None
+        with pytest.raises(Exception, match="(?i)permission"):
+            await reader.store.put(context(1).cache_key_hash, [b"x"], [])
+        await writer.aclose()
+        await reader.aclose()
+    asyncio.run(scenario())
 
 
 WRITER = """

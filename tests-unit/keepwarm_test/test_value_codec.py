@@ -70,6 +70,24 @@ def test_tensors_of_every_dtype_come_back_bit_for_bit(code, shape):
     assert bytes(encode(back).buffers[0].data) == bytes(encode(tensor).buffers[0].data)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(set(TORCH_DTYPES) - {"BOOL"})), st.lists(st.integers(0, 5), max_size=4), st.data())
+def test_tensors_of_any_dtype_shape_and_layout_come_back_bit_for_bit(code, shape, data):
+    """NaNs of every kind, -0.0 and subnormal numbers among them, for the bits are random; views are cut, turned and expanded."""
+    raw = data.draw(st.binary(min_size=math.prod(shape) * TORCH_DTYPES[code][1], max_size=math.prod(shape) * TORCH_DTYPES[code][1]))
+    tensor = build(Buffer({"dtype": code, "shape": shape}, raw))
+    if shape:
+        tensor = tensor.permute(data.draw(st.permutations(range(len(shape)))))
+        dim = data.draw(st.integers(0, len(shape) - 1))
+        tensor = tensor[(slice(None),) * dim + (slice(data.draw(st.integers(0, 2)), None, data.draw(st.integers(1, 2))),)]
+    if data.draw(st.booleans()):
+        tensor = tensor.unsqueeze(0).expand(2, *tensor.shape)
+    back = through({"samples": [tensor], "again": (tensor,)})
+    assert back["again"][0] is back["samples"][0]
+    assert back["samples"][0].dtype == tensor.dtype and back["samples"][0].shape == tensor.shape
+    assert bytes(encode(back["samples"][0].contiguous()).buffers[0].data) == bytes(encode(tensor.contiguous()).buffers[0].data)
+
+
 def test_every_dtype_of_torch_with_bytes_of_its_own_is_known():
     found = {str(value).removeprefix("torch.") for value in vars(torch).values() if isinstance(value, torch.dtype)}
     packed = {name for name in found if re.fullmatch(r"q.*|bits.*|u?int[1-7]", name)}
@@ -114,6 +132,16 @@ def test_arrays_come_back(dtype):
     back = through(array)
     assert back.dtype.str == array.dtype.str and back.shape == array.shape and back.tobytes() == array.tobytes()
     assert back.flags.writeable
+
+
+@given(st.sampled_from(["<f4", ">f8", "|u1", "<c16", "<U2"]), st.lists(st.integers(0, 4), max_size=3), st.integers(1, 3), st.randoms())
+def test_arrays_of_any_shape_and_layout_come_back(dtype, shape, step, dice):
+    array = numpy.arange(math.prod(shape)).astype(dtype).reshape(shape)
+    axes = list(range(len(shape)))
+    dice.shuffle(axes)
+    array = array.transpose(axes)[(..., *(slice(None, None, -step) for _ in shape))]
+    back = through(array)
+    assert back.dtype.str == array.dtype.str and back.shape == array.shape and back.tobytes() == array.tobytes()
 
 
 class Text(str):
