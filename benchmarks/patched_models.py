@@ -152,7 +152,7 @@ def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Nam
                 shot = server.shoot(checkpoint, 100 + index, given.size, given.steps)
                 shots.append(shot)
                 tiers = ", ".join(f"{one['model'].split()[0]}: {one['tier']}" for one in shot.receipts)
-                print(f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.built} built, {shot.read_mb:6.0f} MB read  {tiers}", flush=True)
+                print(f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.cpu_s:6.2f} s of processor, {shot.built} built, {shot.read_mb:6.0f} MB read  {tiers}", flush=True)
             leak = "LEAK WARNINGS" if "potential memory leak" in server.text().lower() else "no leak warnings"
             now_gb, most_gb = (server.process_figure("status", name) / 1e6 for name in ("VmRSS", "VmHWM"))
             print(f"  RSS {now_gb:.1f} GB, at most {most_gb:.1f} GB; {leak}", flush=True)
@@ -213,8 +213,9 @@ def main() -> int:
     built = [[shot.built for shot in some] for some in shots]
     print(f"models built in A, B, A, B: {dict(zip(servers, built))}")
     for what, part in (("first visits", slice(0, 2)), ("second visits", slice(2, 4))):
-        means = (f"{statistics.mean(shot.seconds for shot in some[part]):.2f} s" for some in shots)
-        print(f"{what}, mean: {dict(zip(servers, means))}")
+        for figure in ("seconds", "cpu_s"):
+            means = (round(statistics.mean(getattr(shot, figure) for shot in some[part]), 2) for some in shots)
+            print(f"{what}, mean {figure}: {dict(zip(servers, means))}")
     print(f"pictures equal to the last bit: {sum(same)} of {len(same)}", flush=True)
     same.append(alternate(given.unpatched, given.patched, given))
     return 0 if all(same) and built[2] == [1, 1, 0, 0] and built[0] == built[1] == [1, 1, 1, 1] else 1
