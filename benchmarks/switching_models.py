@@ -1,0 +1,123 @@
+"""Twelve prompts over three checkpoints on an accelerator that fits one model at a time: what is read, with and without the RAM cache.
+
+    python benchmarks/switching_models.py --folder DIR [--shrink N] [--check] [--remove]
+
+Three SD 1.5 checkpoints (fp16, 2.1 GB each; ``--shrink`` makes them smaller) are made in DIR when they are not there. A server with
+``--simulated-vram-mb`` is asked over HTTP, seeds and texts changing, with room for three models in RAM, for two, and with the cache off.
+At full size it needs 24 GB of RAM less what ``--shrink`` saves, and Linux, for what the server's process read from the disk.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "tests"))
+
+from live_server import LiveServer  # noqa: E402
+
+ORDER = ("a", "b", "c") * 4
+VRAM_SHARE = 0.85  # of a checkpoint as kept: fits its largest part, but no second one
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """A node of an API-format prompt."""
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def prompt(name: str, seed: int) -> dict[str, Any]:
+    """Text to picture in one step; text and seed are new each time."""
+    return {
+        "model": node("CheckpointLoaderSimple", ckpt_name=f"{name}.safetensors"),
+        "positive": node("CLIPTextEncode", text=f"house number {seed}", clip=["model", 1]),
+        "negative": node("CLIPTextEncode", text="grey", clip=["model", 1]),
+        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
+                       seed=seed, steps=1, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
+    }
+
+
+def make_checkpoints(folder: pathlib.Path, shrink: int) -> list[pathlib.Path]:
+    """The three files, made when they are not there."""
+    paths = [folder / f"{name}.safetensors" for name in sorted(set(ORDER))]
+    for seed, path in enumerate(paths):
+        if not path.exists():
+            command = [sys.executable, str(PROJECT / "benchmarks" / "make_checkpoint.py"), str(path), "--seed", str(seed), "--shrink",
+                       str(shrink)]
+            subprocess.run(command, check=True)
+    return paths
+
+
+def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) -> dict[str, Any]:
+    """Run all prompts on a new server with *cap_mb*; what it says it read, took from RAM and moved."""
+    with tempfile.TemporaryDirectory() as base:
+        checkpoints = pathlib.Path(base) / "models" / "checkpoints"
+        checkpoints.mkdir(parents=True)
+        for path in paths:
+            (checkpoints / path.name).symlink_to(path.resolve())
+        server = LiveServer(pathlib.Path(base), "--simulated-vram-mb", str(vram_mb), "--ram-model-cache-mb", str(cap_mb))
+        try:
+            tiers, seconds = [], []
+            for count, name in enumerate(ORDER):
+                started_s = time.perf_counter()
+                run = server.run(prompt(name, seeds + count), timeout_s=300)
+                seconds.append(time.perf_counter() - started_s)
+                if run.history["status"]["status_str"] != "success":
+                    raise SystemExit(f"prompt {count} failed: {run.history['status']['messages'][-1]}")
+                tiers.append("".join(receipt["tier"][0] for receipt in run.history.get("models", [])))
+            stats = server.get("/caches")["models"]["stats"]
+        finally:
+            server.stop()
+    return {"tiers": tiers, "seconds": seconds, "counters": None if stats is None else stats["counters"]}
+
+
+def report(title: str, found: dict[str, Any]) -> None:
+    """Print one configuration."""
+    later = found["seconds"][len(set(ORDER)):]
+    print(f"{title}: first three prompts {sum(found['seconds'][:3]) / 3:.2f} s each, later ones {sum(later) / len(later):.2f} s each")
+    if found["counters"] is not None:
+        counters = found["counters"]
+        print(f"  hits {counters['hits']}, misses {counters['misses']}, {counters['read_bytes'] / 1e9:.2f} GB read, "
+              f"{counters['vram_evictions']} evictions from the accelerator, evictions from RAM {counters['evictions']}")
+        print(f"  tiers per prompt (disk, ram, vram, in use, none): {' '.join(found['tiers'])}")
+
+
+def main() -> None:
+    """Measure the three configurations."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=pathlib.Path, required=True)
+    parser.add_argument("--shrink", type=int, default=1)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--remove", action="store_true")
+    given = parser.parse_args()
+    paths = make_checkpoints(given.folder, given.shrink)
+    kept_mb = 2 * paths[0].stat().st_size / 2 ** 20  # fp16 files are kept in fp32 on the CPU
+    vram_mb = max(1, round(kept_mb * VRAM_SHARE))
+    three = measure(paths, vram_mb, round(3.2 * kept_mb), 0)
+    report("RAM for three", three)
+    two = measure(paths, vram_mb, round(2.2 * kept_mb), 100)
+    report("RAM for two", two)
+    off = measure(paths, vram_mb, 0, 200)
+    report("off", off)
+    if given.remove:
+        for path in paths:
+            path.unlink()
+    reads = {tier for tiers in three["tiers"][3:] for tier in tiers}
+    broken = [text for text, holds in (
+        ("with room for three, each part is read once", three["counters"]["misses"] == 9 and "d" not in reads),
+        ("models leave the accelerator", three["counters"]["vram_evictions"] > 0),
+        ("with room for two, fewer parts are read than without a cache", two["counters"]["misses"] < 3 * len(ORDER)),
+        ("off keeps no records", off["counters"] is None and not any(off["tiers"])),
+    ) if not holds]
+    if given.check and broken:
+        raise SystemExit("does not hold: " + "; ".join(broken))
+
+
+if __name__ == "__main__":
+    main()
