@@ -152,11 +152,12 @@ def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Nam
                 shot = server.shoot(checkpoint, 100 + index, given.size, given.steps)
                 shots.append(shot)
                 tiers = ", ".join(f"{one['model'].split()[0]}: {one['tier']}" for one in shot.receipts)
-                print(f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.cpu_s:6.2f} s of processor, {shot.built} built, {shot.read_mb:6.0f} MB read  {tiers}", flush=True)
+                print(f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.cpu_s:6.2f} s of processor, {shot.built} built, "
+                      f"{shot.read_mb:6.0f} MB read  {tiers}", flush=True)
             leak = "LEAK WARNINGS" if "potential memory leak" in server.text().lower() else "no leak warnings"
             now_gb, most_gb = (server.process_figure("status", name) / 1e6 for name in ("VmRSS", "VmHWM"))
             print(f"  RSS {now_gb:.1f} GB, at most {most_gb:.1f} GB; {leak}", flush=True)
-            counters = server.get("/system_stats").get("ram_model_cache")
+            counters = server.get("/system_stats")["system"].get("ram_model_cache")
             print(f"  /system_stats: {json.dumps(counters)}", flush=True)
             return shots
         finally:
