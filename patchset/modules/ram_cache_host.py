@@ -205,9 +205,11 @@ class ModelCacheHost:
         self.cache.clear()
 
     def system_stats(self) -> dict[str, Any]:
-        """The section for ``/system_stats``; empty while the cache is off."""
+        """The entry for the ``system`` section of ``/system_stats``, sizes in bytes; none while the cache is off."""
         stats = self.cache.stats()
-        return {} if stats is None else {STATS_NAME: asdict(stats)}
+        if stats is None:
+            return {}
+        return {STATS_NAME: {"cap": stats.cap_bytes, "kept": stats.kept_bytes, "models": stats.kept, **asdict(stats.counters)}}
 
     # The loaders
 

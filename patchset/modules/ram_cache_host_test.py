@@ -98,7 +98,7 @@ def test_the_size_follows_flags_and_free_ram(monkeypatch, models, given, free_gb
     made = ModelCacheHost.from_args(given, models, never_interrupted)
     assert made.cache.enabled == bool(cap_mb)
     if cap_mb:
-        assert made.system_stats()[STATS_NAME]["cap_bytes"] == cap_mb * 1024**2
+        assert made.system_stats()[STATS_NAME]["cap"] == cap_mb * 1024**2
 
 
 def test_the_headroom_is_never_below_what_makes_the_executor_drop_results(monkeypatch, models):

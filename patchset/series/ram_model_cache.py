@@ -57,7 +57,7 @@ def edits(version: Version) -> list[Transform]:
         InsertAfter(EXECUTION, "PromptExecutor.reset", "self.success = True", f"{OWNER}.clear()\n"),
         InsertAfter(EXECUTION, "PromptQueue.__init__", "self.flags = {}", f"{OWNER}.watch_queue(self)\n"),
         ReplaceStatement(SERVER, "PromptServer.__init__.system_stats", STATS_REPLY,
-                         f"system_stats.update({OWNER}.system_stats())\n{STATS_REPLY}"),
+                         f'system_stats["system"].update({OWNER}.system_stats())\n{STATS_REPLY}'),
     ]
 
 
