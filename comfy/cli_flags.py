@@ -5,7 +5,6 @@ import enum
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 
 class LatentPreviewMethod(enum.Enum):
@@ -130,13 +129,14 @@ def _not_negative(text: str) -> int:
 
 def _cache_url(text: str) -> str:
     """A place to share results. The text of an error shows no credentials."""
-    parts = urlsplit(text)
-    if "@" in parts.netloc:
+    scheme, _, rest = text.partition("://")
+    # Behind the host too: a slash in a password moves it there. Names of files may have it.
+    if "@" in (rest.partition("/")[0] if scheme in ("file", "unix") else rest):
         raise argparse.ArgumentTypeError(
             "a user name or password in the URL can be read by every client; give it through the environment (KEEPWARM_REDIS_PASSWORD, "
-            "AWS_SECRET_ACCESS_KEY, …) and leave it out here")
-    if parts.scheme not in CACHE_SCHEMES:
-        raise argparse.ArgumentTypeError(f"{text!r} begins with none of {', '.join(scheme + '://' for scheme in CACHE_SCHEMES)}")
+            "AWS_SECRET_ACCESS_KEY, …) and leave it out here (an @ that means itself is written %40)")
+    if scheme not in CACHE_SCHEMES:
+        raise argparse.ArgumentTypeError(f"{text.partition('?')[0]!r} begins with none of {', '.join(scheme + '://' for scheme in CACHE_SCHEMES)}")
     return text
 
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import urllib.error
 
 import pytest
 from live_server import ROOT
@@ -60,6 +61,22 @@ def test_namespaces_are_apart(start_server, tmp_path):
     assert len(other.run(light_workflow()).executed) == 4
 
 
+def test_caches_shows_the_providers_numbers(start_server, redis):
+    url = f"redis://127.0.0.1:{redis.port}"
+    server = start_server("--cache-provider", url)
+    server.run(light_workflow(1))
+    (first,) = server.get("/caches")["results"]["providers"]
+    size = 64 * 48 * 3 * 4
+    assert (first["name"], first["hits"], first["misses"], first["errors"], first["timeouts"], first["stores"]) == (url, 0, 3, 0, 0, 3)
+    assert (first["state"], first["queued"], first["queued_bytes"], first["not_stored"]) == ("closed", 0, 0, 0)
+    assert first["bytes_stored"] == 2 * size + 100 * 70 * 3 * 4 and first["bytes_fetched"] == 0
+    assert 0 < first["lookup_p50_s"] <= first["lookup_p95_s"] < 3
+    redis.stop()
+    server.run(light_workflow(2))
+    (second,) = server.get("/caches")["results"]["providers"]
+    assert second["errors"] >= 3 and second["state"] == "open" and second["misses"] == 3
+
+
 def test_the_pack_tells_its_numbers(start_server, tmp_path):
     pytest.importorskip("prometheus_client")
     server = start_server("--cache-provider", f"file://{tmp_path}/shared", environment={"KEEPWARM_METRICS": "1"})
@@ -68,11 +85,23 @@ def test_the_pack_tells_its_numbers(start_server, tmp_path):
     assert one["url"] == f"file://{tmp_path}/shared" and one["misses"] == 3
     text = server.get_bytes("/keepwarm/metrics").decode()
     assert f'keepwarm_cache_misses_total{{provider="file://{tmp_path}/shared"}} 3.0' in text
+    assert f'keepwarm_cache_lookup_seconds{{provider="file://{tmp_path}/shared",quantile="0.95"}}' in text
+
+
+@pytest.mark.parametrize("setting", [{}, {"KEEPWARM_METRICS": "0"}])
+def test_metrics_are_off_unless_switched_on(start_server, tmp_path, setting):
+    server = start_server("--cache-provider", f"file://{tmp_path}/shared", environment=setting)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server.get_bytes("/keepwarm/metrics")
+    assert refused.value.code == 404 and server.get("/keepwarm/caches")["providers"]
 
 
 @pytest.mark.parametrize("flags, advice", [
     (["--cache-provider", "ftp://x"], "file://"),
     (["--cache-provider", "redis://user:secret@host"], "KEEPWARM_REDIS_PASSWORD"),
+    (["--cache-provider", "redis://user:se/secret@host"], "KEEPWARM_REDIS_PASSWORD"),
+    (["--cache-provider", "redis://host?password=secret"], "no option"),
+    (["--cache-provider", "s3://b?endpoint=http://user:secret@host"], "AWS_SECRET_ACCESS_KEY"),
     (["--cache-provider", "file:///tmp/x?mode=wo"], "mode"),
     (["--cache-provider", "file:///tmp/x", "--disable-all-custom-nodes"], "--whitelist-custom-nodes keepwarm"),
 ])
