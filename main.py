@@ -132,8 +132,9 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
     if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
         loop.run_until_complete(nodes.load_custom_node(bundled))
     if left := not_taken():
-        # Without options: who mistook one for a place for a password should not read it in a log.
-        raise SystemExit(f"--cache-provider {left[0].partition('?')[0]}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
+        # Without options, for somebody may have put a password there.
+        place = left[0].partition("?")[0]
+        raise SystemExit(f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
                          "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
                          "missing")
 

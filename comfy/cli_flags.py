@@ -136,7 +136,8 @@ def _cache_url(text: str) -> str:
             "a user name or password in the URL can be read by every client; give it through the environment (KEEPWARM_REDIS_PASSWORD, "
             "AWS_SECRET_ACCESS_KEY, …) and leave it out here (an @ that means itself is written %40)")
     if scheme not in CACHE_SCHEMES:
-        raise argparse.ArgumentTypeError(f"{text.partition('?')[0]!r} begins with none of {', '.join(scheme + '://' for scheme in CACHE_SCHEMES)}")
+        known = ", ".join(f"{name}://" for name in CACHE_SCHEMES)
+        raise argparse.ArgumentTypeError(f"{text.partition('?')[0]!r} begins with none of {known}")
     return text
 
 
