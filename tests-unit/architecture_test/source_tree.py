@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOP_LEVEL = ("main.py", "server.py", "nodes.py", "execution.py", "folder_paths.py", "node_helpers.py", "latent_preview.py", "protocol.py",
              "comfyui_version.py", "cuda_malloc.py", "hook_breaker_ac10a0.py")
 PACKAGES = ("comfy", "comfy_execution", "comfy_api", "comfy_extras", "app", "api_server", "middleware", "utils", "patchset", "serverless",
-            "custom_nodes/keepwarm")
+            "custom_nodes/keepwarm", "starter")
 
 
 @dataclass(frozen=True, slots=True)

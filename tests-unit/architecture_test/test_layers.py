@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("comfy_api",),
     ("latent_preview", "node_helpers", "execution", "hook_breaker_ac10a0", "app", "middleware", "api_server", "comfy_extras", "nodes",
      "server"),
-    ("main",),
+    ("main", "starter"),
 )
 NEEDS_TORCH_LATER = ("torch", "diffusers", "transformers", "torchsde", "scipy", "safetensors.torch")
 
