@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from comfy.cli_args import args
+from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.interruption import InterruptProcessingException, interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy.residency.casting import archive_model_dtypes, cast_to, dtype_size, module_size
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor, device, dtype
 
 __all__ = [
-    "CPUState", "InterruptProcessingException", "LoadedModel", "VRAMState", "archive_model_dtypes", "cast_to", "dtype_size", "module_size",
+    "CPUState", "InterruptProcessingException", "LoadedModel", "VRAMState", "archive_model_dtypes", "cast_to", "dtype_size",
+    "intermediate_device", "intermediate_dtype", "module_size",
 ]
 
 torch = lazy_module("torch")
@@ -307,16 +309,6 @@ def vae_device() -> device:
 def vae_offload_device() -> device:
     """Where autoencoders rest."""
     return get_torch_device() if args.gpu_only else torch.device("cpu")
-
-
-def intermediate_device() -> device:
-    """Where values that nodes hand to each other live."""
-    return get_torch_device() if args.gpu_only else torch.device("cpu")
-
-
-def intermediate_dtype() -> dtype:
-    """The dtype of values that nodes hand to each other."""
-    return torch.float16 if args.fp16_intermediates else torch.float32
 
 
 # dtypes
