@@ -1,9 +1,12 @@
 """Compare models with an upstream ComfyUI checkout: same checkpoint, same inputs, same threads; outputs and speed side by side.
 
     python benchmarks/model_parity.py CHECKPOINT --upstream CHECKOUT [--python PYTHON] [--pythonpath DIR] [--threads 2] [--size 32]
+        [--loads 6 [--unet-only]]
 
 Both sides run this file's probe in a process of their own, with the model API that both have. Prints, per output, the largest difference
-relative to the reference's largest value, and per operation the ratio of median times (above 1: this project is faster).
+relative to the reference's largest value, and per operation the ratio of median times (above 1: this project is faster). ``--loads N``
+instead only loads the file, alternating, each time in a fresh process, N times each after one that does not count: memory that nobody
+touched before costs whoever comes first.
 """
 
 import argparse
@@ -23,7 +26,10 @@ PROMPTS = {"plain": "a photo of a cat", "weighted": "a (red:1.4) house, ((old)) 
 
 
 def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> None:
-    """Run in the tree that is the current directory: write outputs to *out*.safetensors and timings to *out*.json."""
+    """Run in the tree that is the current directory: write outputs to *out*.safetensors and timings to *out*.json.
+
+    With 0 *repeats* the file is only loaded; with -1 too, as one that holds a UNet alone.
+    """
     sys.path.insert(0, os.getcwd())
     sys.argv = [sys.argv[0], "--cpu"]
     import comfy.options
@@ -35,12 +41,20 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
     times: dict[str, list[float]] = {}
     outputs: dict[str, object] = {}
     with torch.inference_mode():
-        started = time.perf_counter()
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
+        started, busy = time.perf_counter(), time.process_time()
+        if repeats < 0:
+            model, clip, vae = comfy.sd.load_diffusion_model(checkpoint), None, None
+        else:
+            model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
         times["load"] = [time.perf_counter() - started]
-        modules = (model.model, clip.cond_stage_model, vae.first_stage_model)
+        times["load, processor time"] = [time.process_time() - busy]
+        modules = (model.model, *(() if clip is None else (clip.cond_stage_model, vae.first_stage_model)))
         figures = {"peak GB after the load": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20,
                    "weights kept, GB": sum(tensor.nbytes for module in modules for tensor in module.parameters()) / 2 ** 30}
+        if repeats < 1:
+            pathlib.Path(out + ".json").write_text(json.dumps({"seconds": {name: value[0] for name, value in times.items()},
+                                                               "figures": figures}))
+            return
         for name, text in PROMPTS.items():
             outputs[f"text {name}"], outputs[f"pooled {name}"] = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
         clip.clip_layer(-2)
@@ -173,13 +187,35 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=32, help="side of the latents")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--loads", type=int, help="only load, so many times on each side")
+    parser.add_argument("--unet-only", action="store_true", help="with --loads: the file holds a UNet alone")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        common = [str(given.threads), str(given.size), str(given.repeats)]
+        common = [str(given.threads), str(given.size), str((-1 if given.unet_only else 0) if given.loads else given.repeats)]
         checkpoint = os.path.abspath(given.checkpoint)
+        if given.loads:
+            compare_loads(given, checkpoint, folder, common)
+            return
         run_side(given.upstream, given.python, given.pythonpath, [checkpoint, f"{folder}/reference", *common])
         run_side(str(PROJECT), sys.executable, "", [checkpoint, f"{folder}/own", *common])
         report(folder)
+
+
+def compare_loads(given: argparse.Namespace, checkpoint: str, folder: str, common: list[str]) -> None:
+    """Load on both sides in turn and print times, their ratios and memory."""
+    trees = ((given.upstream, given.python, given.pythonpath), (str(PROJECT), sys.executable, ""))
+    results: list[list[dict]] = [[], []]
+    for number in range(given.loads + 1):
+        for side in ((0, 1), (1, 0))[number % 2]:
+            run_side(*trees[side], [checkpoint, f"{folder}/load", *common])
+            if number:
+                results[side].append(json.loads(pathlib.Path(f"{folder}/load.json").read_text()))
+    for group in ("seconds", "figures"):
+        for name in results[0][0][group]:
+            theirs, ours = ([result[group][name] for result in side] for side in results)
+            print(f"{name:24} upstream {statistics.median(theirs):.2f}, here {statistics.median(ours):.2f}, median of the ratios "
+                  f"{statistics.median(a / b for a, b in zip(theirs, ours)):.2f}   "
+                  f"({', '.join(f'{a:.2f}/{b:.2f}' for a, b in zip(theirs, ours))})", flush=True)
 
 
 def report(folder: str) -> None:
