@@ -8,7 +8,6 @@ import importlib.machinery
 import importlib.util
 import json
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from types import CodeType, ModuleType
@@ -52,7 +51,7 @@ class OverlayLoader(importlib.machinery.SourceFileLoader):
 
 
 def main() -> None:
-    """Install the finder and run the checkout's ``main.py`` as the main program."""
+    """Install the finder and run ``main.py``, the overlay's if it has one, as the main program."""
     overlay = sys.argv[1]
     with open(os.path.join(overlay, "overlay.json"), encoding="utf-8") as file:
         document = json.load(file)
@@ -60,7 +59,11 @@ def main() -> None:
     sys.meta_path.insert(0, OverlayFinder(overlay, root, document["modules"]))
     sys.path[0] = root
     sys.argv = [os.path.join(root, "main.py"), *sys.argv[2:]]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    loader = OverlayLoader("__main__", sys.argv[0], os.path.join(overlay if "main" in document["modules"] else root, "main.py"))
+    program = ModuleType("__main__")
+    program.__file__ = sys.argv[0]
+    sys.modules["__main__"] = program
+    loader.exec_module(program)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""Running a checkout with an overlay of changed files, in a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from patchset.live import HOOK
+
+MAIN = '''
+import sys
+import part
+print("{who}", __name__, __file__.endswith("ComfyUI/main.py"), sys.argv[1:], part.NAME, sys.modules["__main__"].__dict__ is globals())
+raise SystemExit(3)
+'''
+
+
+@pytest.mark.parametrize("overlaid", [set(), {"main.py"}, {"part.py"}, {"main.py", "part.py"}], ids=lambda names: "+".join(sorted(names)))
+def test_what_the_overlay_has_is_run_instead_under_the_checkouts_path(tmp_path, overlaid):
+    root, overlay = tmp_path / "ComfyUI", tmp_path / "overlay"
+    for folder, who in ((root, "checkout"), (overlay, "overlay")):
+        folder.mkdir()
+        for name, text in (("main.py", MAIN.format(who=who)), ("part.py", f"NAME = '{who}'\n")):
+            if folder == root or name in overlaid:
+                (folder / name).write_text(text)
+    modules = {name.removesuffix(".py"): name for name in overlaid}
+    (overlay / "overlay.json").write_text(json.dumps({"root": str(root), "modules": modules}))
+    done = subprocess.run([sys.executable, str(HOOK), str(overlay), "--port", "1"], capture_output=True, text=True, cwd=root, check=False)
+    main, part = ("overlay" if name in overlaid else "checkout" for name in ("main.py", "part.py"))
+    assert done.stdout == f"{main} __main__ True ['--port', '1'] {part} True\n", done.stderr
+    assert done.returncode == 3
