@@ -1,8 +1,10 @@
 """URLs and settings: what is accepted, what is refused with advice, and that no secret is shown."""
 
+import importlib.util
+
 import pytest
 
-from custom_nodes.keepwarm.activation import make_provider
+from custom_nodes.keepwarm.activation import is_host_guarding, make_provider
 from custom_nodes.keepwarm.settings import Settings, read_settings
 from custom_nodes.keepwarm.store_urls import BadUrl, parse_url, redacted
 
@@ -49,3 +51,10 @@ def test_settings_come_from_flags_first_then_the_environment(tmp_path):
 def test_provider_from_url(tmp_path):
     one = make_provider(parse_url(f"file://{tmp_path}?mode=ro&max_value_mb=2"), Settings((), None, "", False), True)
     assert one.read_only and one.max_value_bytes == 2 << 20 and one.url == f"file://{tmp_path}?mode=ro&max_value_mb=2"
+
+
+@pytest.mark.parametrize("missing, guards", [("comfy_execution.provider_runtime", True), ("comfy_execution.hermetic_keys", False)])
+def test_a_host_without_hermetic_keys_is_not_relied_on_though_it_bounds_its_providers(monkeypatch, missing, guards):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    assert is_host_guarding() is guards
