@@ -1,4 +1,5 @@
-"""The pack in an unpatched ComfyUI: given a checkout of it, two of its servers share results through each kind of place.
+"""The pack in an unpatched ComfyUI, or one with the series provider-fixes: given a checkout of it, two of its servers share results through
+each kind of place.
 
     KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/test_pack_on_upstream.py
 
@@ -62,9 +63,12 @@ def test_two_upstream_servers_share_results(start_upstream, tmp_path, url):
     second = start_upstream("second", "2", tmp_path)
     served = second.run(noise_workflow(), 120)
     assert sorted(served.executed) == ["kept", "save"]
-    assert {"image", "inverted", "scaled", "latent", "repeated"} == set(served.of_type("execution_cached")[0]["nodes"])
+    # With the series provider-fixes, what lies above a result that is found is not fetched.
+    fetches_least = (pathlib.Path(CHECKOUT) / "comfy_execution" / "provider_prompts.py").exists()
+    fetched = {"scaled", "repeated"} if fetches_least else {"image", "inverted", "scaled", "latent", "repeated"}
+    assert fetched == set(served.of_type("execution_cached")[0]["nodes"])
     assert picture(served) == drawn
     (numbers,) = second.get("/keepwarm/caches")["providers"]
-    assert (numbers["hits"], numbers["misses"], numbers["errors"], numbers["rejected"]) == (5, 0, 0, 0)
+    assert (numbers["hits"], numbers["misses"], numbers["errors"], numbers["rejected"]) == (len(fetched), 0, 0, 0)
     other = second.run(light_workflow(8), 120)
     assert {"image", "inverted", "scaled", "save"} == set(other.executed)
