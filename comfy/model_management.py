@@ -20,7 +20,6 @@ from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.manager import ModelManager
 from comfy.residency.memory_states import CPUState, VRAMState
 from comfy.residency.model_cache import AnyCache, CacheHost, make_ram_cache
-from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,11 +43,11 @@ in_training = False
 
 
 class _Owner:
-    """Makes the process's manager, its dtype policy and pin ledger when they are first needed, and before them its RAM model cache."""
+    """Makes the process's manager, and its dtype policy when they are first needed, and before them its RAM model cache."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._parts: tuple[ModelManager, DtypePolicy, PinLedger] | None = None
+        self._parts: tuple[ModelManager, DtypePolicy] | None = None
         self._ram_cache: AnyCache | None = None
         self.cache_host = CacheHost()
 
@@ -61,7 +60,7 @@ class _Owner:
                     self._ram_cache = make_ram_cache(args, self.cache_host)
         return self._ram_cache
 
-    def parts(self) -> tuple[ModelManager, DtypePolicy, PinLedger]:
+    def parts(self) -> tuple[ModelManager, DtypePolicy]:
         if self._parts is None:
             with self._lock:
                 if self._parts is None:
@@ -74,8 +73,7 @@ class _Owner:
         if manager is None:
             self._parts = None
         else:
-            budget_bytes = default_pin_budget_bytes(manager.devices.kind, manager.args.disable_pinned_memory)
-            self._parts = (manager, DtypePolicy(manager.devices), PinLedger(budget_bytes))
+            self._parts = (manager, DtypePolicy(manager.devices))
         self.cache_host.manager = manager
         return before
 
@@ -126,8 +124,8 @@ def __getattr__(name: str) -> Any:
         "FLOAT8_TYPES": lambda: list(float8_types()),
         "OOM_EXCEPTION": lambda: torch.OutOfMemoryError,
         "EXTRA_RESERVED_VRAM": extra_reserved_memory,
-        "TOTAL_PINNED_MEMORY": lambda: _owner.parts()[2].total_bytes(),
-        "MAX_PINNED_MEMORY": lambda: _owner.parts()[2].budget_bytes or -1,
+        "TOTAL_PINNED_MEMORY": lambda: manager().pin_ledger.total_bytes(),
+        "MAX_PINNED_MEMORY": lambda: manager().pin_ledger.budget_bytes or -1,
     }
     if name not in readers:
         raise AttributeError(f"module 'comfy.model_management' has no attribute {name!r}")
@@ -522,12 +520,12 @@ def maximum_vram_for_weights(device: device | None = None) -> float:
 
 def pin_memory(tensor: Tensor) -> bool:
     """Page-lock a host tensor, within the budget. Returns whether it was done."""
-    return _owner.parts()[2].pin(tensor)
+    return manager().pin_ledger.pin(tensor)
 
 
 def unpin_memory(tensor: Tensor) -> bool:
     """Undo :func:`pin_memory`."""
-    return _owner.parts()[2].unpin(tensor)
+    return manager().pin_ledger.unpin(tensor)
 
 
 def is_oom(e: BaseException) -> bool:

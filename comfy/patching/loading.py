@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -94,6 +94,11 @@ class WeightLoading(WeightPatches):
     def current_loaded_device(self) -> torch.device:
         """Where the module is."""
         return self.model.loaded_device
+
+    def pristine_weights(self) -> Iterator[Tensor]:
+        """The unpatched parameters, wherever they are; tied ones once for each name."""
+        for path, _ in self.model.named_parameters(remove_duplicate=False):
+            yield self._placement.pristine(path)
 
     def load(self, device_to: torch.device | None = None, lowvram_model_memory: float = 0, force_patch_weights: bool = False,
              full_load: bool = False) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from comfy.ram_cache_null import NullRamModelCache
+from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.devices import Device
 from comfy.residency.loaded_model import EVERYTHING, LoadedModel
 from comfy.residency.memory_states import VRAMState
+from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
 
 if TYPE_CHECKING:
     from torch import device
@@ -30,13 +33,18 @@ class ModelManager:
     The thread that runs nodes loads and frees; other threads may read the list. Finalizers only append to a queue, which the
     next operation drains, so no loop here sees the list change under it. ``ram_cache`` holds the models that may leave the device or
     the executor without being read again; inside its critical sections it lets no model go, so the loops over the list lie in them.
+    ``pinner`` page-locks, within the budget of ``pin_ledger``, the host memory of models that come back from there.
     """
 
-    def __init__(self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None) -> None:
+    def __init__(self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None,
+                 pin_ledger: PinLedger | None = None) -> None:
         self.args = args
         self.devices = DeviceTable(args) if devices is None else devices
         self.ram_cache: AnyCache = NullRamModelCache() if ram_cache is None else ram_cache
+        self.pin_ledger = pin_ledger or PinLedger(default_pin_budget_bytes(self.devices.kind, args.disable_pinned_memory))
+        self.pinner = ArenaPinner(self.pin_ledger)
         self.current_loaded_models: list[LoadedModel] = []
+        self._kept_in_ram: weakref.WeakSet[Any] = weakref.WeakSet()  # modules that left a device for the RAM model cache
         self._ended: deque[None] = deque()
 
     def load_models_gpu(self, models: Sequence[Any], memory_required: float = 0, force_patch_weights: bool = False,
@@ -62,7 +70,8 @@ class ModelManager:
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
             entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
             self.current_loaded_models.insert(0, entry)
-            self.ram_cache.reclaim(entry)
+            if self.ram_cache.reclaim(entry) and entry.model.model in self._kept_in_ram:
+                self.pinner.request(entry.model.model, entry.model.pristine_weights())
 
     def free_memory(self, memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = ()) -> list[LoadedModel]:
         """Move models off *device* until *memory_required* bytes are free there; returns those that left it entirely.
@@ -88,7 +97,8 @@ class ModelManager:
             if wanted > 0 and entry.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
                 self._remove(entry)
-                self.ram_cache.retain(entry)
+                if self.ram_cache.retain(entry):
+                    self._kept_in_ram.add(patcher.model)
                 unloaded.append(entry)
         self._trim_allocator(device, bool(unloaded))
         return unloaded

@@ -77,7 +77,8 @@ class PinLedger:
         """
         with self._lock:
             used_bytes = sum(self._ranges.values())
-            if address in self._ranges or used_bytes + size_bytes > self.budget_bytes or not self.ensure_pin_registerable(size_bytes):
+            allowed = used_bytes + size_bytes <= self.budget_bytes and self.ensure_pin_registerable(size_bytes)
+            if not allowed or self._touches_pinned(address, size_bytes):
                 return False
             self._ranges[address] = size_bytes
         done = False
@@ -92,6 +93,10 @@ class PinLedger:
         if not done:
             log.warning("could not page-lock %d bytes; copies to the accelerator will be slower", size_bytes)
         return done
+
+    def _touches_pinned(self, address: int, size_bytes: int) -> bool:
+        """Whether part of the range is pinned already; no memory can be twice. Caller holds the lock."""
+        return any(start < address + size_bytes and address < start + size for start, size in self._ranges.items())
 
     def unpin_range(self, address: int) -> bool:
         """Undo :meth:`pin_range`. False for memory that is not pinned here or that the runtime does not give back."""

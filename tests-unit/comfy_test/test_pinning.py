@@ -69,6 +69,15 @@ def test_an_exception_of_the_runtime_leaves_nothing_in_the_books(error, raised):
     assert ledger.total_bytes() == 0
 
 
+def test_memory_that_is_pinned_in_part_is_refused_before_the_runtime_is_asked(caplog):
+    backend = FakePins()
+    ledger = PinLedger(1 << 30, backend)
+    assert ledger.pin_range(8192, 8192)
+    backend.refuse = True
+    assert not ledger.pin_range(4096, 8192) and not ledger.pin_range(12288, 100) and not ledger.pin_range(4096, 1 << 20)
+    assert ledger.total_bytes() == 8192 and not caplog.text
+
+
 def test_one_call_registers_less_than_512_gib():
     ledger = PinLedger(1 << 50, FakePins())
     assert ledger.ensure_pin_registerable(LONGEST_BYTES) and not ledger.ensure_pin_registerable(512 << 30)
