@@ -14,7 +14,7 @@ import pathlib
 import random
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -56,23 +56,38 @@ class Trace:
 Run = list[float]  # seconds saved by each request
 
 
+class SimulatedCache:
+    """The policy of this project with a cap, asked as the cache asks it: decide before the load, learn after it. No models."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.kept: dict[str, int] = {}
+        self._policy = RamCachePolicy()
+
+    def ask(self, parts: Mapping[str, tuple[int, float]]) -> set[str]:
+        """Ask for *parts*, {key: (size, reload seconds)}, of one file at once; returns those that had to be read."""
+        for key in parts:
+            self._policy.request(key)
+        missing = [key for key in parts if key not in self.kept]
+        admitted: dict[str, int] = {}
+        for key in missing:
+            size = parts[key][0]
+            decision = self._policy.decide(key, size, self.cap - sum(admitted.values()), self.kept)
+            for victim in decision.victims:
+                del self.kept[victim]
+            if decision.admit:
+                admitted[key] = size
+        for key in missing:
+            self._policy.learn(key, *parts[key])
+        self.kept.update(admitted)
+        assert sum(self.kept.values()) <= self.cap
+        return set(missing)
+
+
 def keepwarm(trace: Trace) -> Run:
-    """The policy of this project, asked as the cache asks it: decide before the load, learn after it."""
-    policy, kept, saved = RamCachePolicy(), {}, []
-    for key in trace.requests:
-        policy.request(key)
-        if key in kept:
-            saved.append(trace.seconds[key])
-            continue
-        decision = policy.decide(key, trace.sizes[key], trace.cap, kept)
-        policy.learn(key, trace.sizes[key], trace.seconds[key])
-        for victim in decision.victims:
-            del kept[victim]
-        if decision.admit:
-            kept[key] = trace.sizes[key]
-        assert sum(kept.values()) <= trace.cap
-        saved.append(0.0)
-    return saved
+    """The policy of this project, one key at a time."""
+    cache = SimulatedCache(trace.cap)
+    return [0.0 if cache.ask({key: (trace.sizes[key], trace.seconds[key])}) else trace.seconds[key] for key in trace.requests]
 
 
 def _by_victim(choose: Callable[[Trace, dict[str, int], int], str]) -> Callable[[Trace], Run]:

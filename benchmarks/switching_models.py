@@ -4,6 +4,7 @@
 
 Three SD 1.5 checkpoints (fp16, 2.1 GB each; ``--shrink`` makes them smaller) are made in DIR when they are not there. A server with
 ``--simulated-vram-mb`` is asked over HTTP, seeds and texts changing, with room for three models in RAM, for two, and with the cache off.
+The reads with room for two are compared with what the policy simulator of ``policy.py`` foretells from the measured sizes and reload times.
 At full size it needs 24 GB of RAM less what ``--shrink`` saves, and Linux, for what the server's process read from the disk.
 """
 
@@ -16,11 +17,13 @@ import time
 from typing import Any
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT / "tests"))
+sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
 
 from live_server import LiveServer  # noqa: E402
+from policy import SimulatedCache  # noqa: E402
 
 ORDER = ("a", "b", "c") * 4
+PARTS = ("model", "clip", "vae")
 VRAM_SHARE = 0.85  # of a checkpoint as kept: fits its largest part, but no second one
 
 
@@ -45,6 +48,7 @@ def prompt(name: str, seed: int) -> dict[str, Any]:
 
 def make_checkpoints(folder: pathlib.Path, shrink: int) -> list[pathlib.Path]:
     """The three files, made when they are not there."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.safetensors" for name in sorted(set(ORDER))]
     for seed, path in enumerate(paths):
         if not path.exists():
@@ -63,18 +67,29 @@ def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) ->
             (checkpoints / path.name).symlink_to(path.resolve())
         server = LiveServer(pathlib.Path(base), "--simulated-vram-mb", str(vram_mb), "--ram-model-cache-mb", str(cap_mb))
         try:
-            tiers, seconds = [], []
+            receipts, seconds = [], []
             for count, name in enumerate(ORDER):
                 started_s = time.perf_counter()
                 run = server.run(prompt(name, seeds + count), timeout_s=300)
                 seconds.append(time.perf_counter() - started_s)
                 if run.history["status"]["status_str"] != "success":
                     raise SystemExit(f"prompt {count} failed: {run.history['status']['messages'][-1]}")
-                tiers.append("".join(receipt["tier"][0] for receipt in run.history.get("models", [])))
+                receipts.append(run.history.get("models", []))
             stats = server.get("/caches")["models"]["stats"]
         finally:
             server.stop()
-    return {"tiers": tiers, "seconds": seconds, "counters": None if stats is None else stats["counters"]}
+    tiers = ["".join(receipt["tier"][0] for receipt in each) for each in receipts]
+    return {"receipts": receipts, "tiers": tiers, "seconds": seconds, "counters": None if stats is None else stats["counters"]}
+
+
+def foretold(found: dict[str, Any], cap_bytes: int) -> list[tuple[set[str], set[str]]]:
+    """For each prompt, which parts were read, and which the simulated policy reads from the sizes and reload times on the receipts."""
+    cache, pairs = SimulatedCache(cap_bytes), []
+    for receipts in found["receipts"]:
+        ordered = sorted(receipts, key=lambda receipt: PARTS.index(receipt["model"].split()[0]))
+        read = {receipt["model"] for receipt in receipts if receipt["tier"] == "disk"}
+        pairs.append((read, cache.ask({receipt["model"]: (receipt["bytes"], receipt["seconds"]) for receipt in ordered})))
+    return pairs
 
 
 def report(title: str, found: dict[str, Any]) -> None:
@@ -101,8 +116,12 @@ def main() -> None:
     vram_mb = max(1, round(kept_mb * VRAM_SHARE))
     three = measure(paths, vram_mb, round(3.2 * kept_mb), 0)
     report("RAM for three", three)
-    two = measure(paths, vram_mb, round(2.2 * kept_mb), 100)
+    two_mb = round(2.2 * kept_mb)
+    two = measure(paths, vram_mb, two_mb, 100)
     report("RAM for two", two)
+    pairs = foretold(two, two_mb << 20)
+    print("  parts read per prompt: " + " ".join(str(len(read)) for read, _ in pairs)
+          + ", foretold by the policy's simulator: " + " ".join(str(len(expected)) for _, expected in pairs))
     off = measure(paths, vram_mb, 0, 200)
     report("off", off)
     if given.remove:
@@ -113,6 +132,7 @@ def main() -> None:
         ("with room for three, each part is read once", three["counters"]["misses"] == 9 and "d" not in reads),
         ("models leave the accelerator", three["counters"]["vram_evictions"] > 0),
         ("with room for two, fewer parts are read than without a cache", two["counters"]["misses"] < 3 * len(ORDER)),
+        ("with room for two, the reads are those that the policy's simulator foretells", all(read == expected for read, expected in pairs)),
         ("off keeps no records", off["counters"] is None and not any(off["tiers"])),
     ) if not holds]
     if given.check and broken:

@@ -4,12 +4,15 @@ import threading
 
 import pytest
 from residency_models import HOST, Layers, arguments, management, patcher_of
+from small_models import small_checkpoint
 
 import comfy.model_management
+import comfy.sd
 from comfy.cached_loading import INDEPENDENT, Part, load_parts
 from comfy.host_memory import HostMemory, MemoryView
 from comfy.ram_model_cache import NullRamModelCache, RamModelCache
 from comfy.residency.model_cache import CacheHost, make_ram_cache
+from comfy.weight_reader import WeightReader
 
 GIB = 1024 ** 3
 
@@ -103,6 +106,28 @@ def test_at_size_0_the_loader_runs_as_without_a_cache(file):
         assert loader.loads == 2 and loader.estimates == 0 and made[0].model is not made[1].model
         assert made[0].parent is None
     assert threading.active_count() == threads
+
+
+def test_when_only_the_autoencoder_was_evicted_only_its_tensors_are_read(cached, monkeypatch):
+    path = small_checkpoint()
+    first = comfy.sd.load_checkpoint_guess_config(path)
+    modules = [first[0].model, first[1].patcher.model]
+    vae_bytes = sum(parameter.nbytes for parameter in first[2].first_stage_model.parameters())
+    before = cached.stats().counters
+    first = None
+    with cached._lock:
+        vae = next(entry for entry in cached._table.entries.values() if entry.key.component == "vae")
+        cached._table.evict(vae, "the test wants it", "test")
+    vae = None
+    cached.safe_point()
+    read, original = [], WeightReader.read
+    monkeypatch.setattr(WeightReader, "read", lambda self, keys, *rest: read.extend(keys) or original(self, keys, *rest))
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(path)
+    assert [model.model, clip.patcher.model] == modules and vae is not None
+    assert read and all(key.startswith("first_stage_model.") for key in read)
+    after = cached.stats().counters
+    assert (after.hits - before.hits, after.misses - before.misses) == (2, 1)
+    assert vae_bytes <= after.read_bytes - before.read_bytes < 1.01 * vae_bytes
 
 
 @pytest.mark.parametrize(("flags", "free_gib", "cap_gib"), [
