@@ -206,9 +206,9 @@ class ModelTable:
         headroom, release = self.settings.headroom, int(self.settings.headroom * PRESSURE_RELEASE)
         if available_bytes < headroom:
             if not self.under_pressure:
-                text = f"{megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free"
-                text += f"; the cache shrinks and does not grow until {megabytes(release)} are free"
-                self.log.append((logging.WARNING, f"RAM model cache: {text}"))
+                self.log.append((logging.WARNING, (
+                    f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
+                    f"the cache shrinks and does not grow until {megabytes(release)} are free")))
             self.under_pressure = True
             self.relieve(release - available_bytes, "memory pressure")
         elif available_bytes >= release:

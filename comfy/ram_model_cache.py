@@ -89,22 +89,22 @@ class RamModelCache:
         with self.single_flight(*wanted):
             hits = {key: self.lookup(key) for key in wanted}
             found = {key: hit.value for key, hit in hits.items() if hit is not None}
-            missing = [key for key in wanted if key not in found]
+            missing = {key: estimate for key, estimate in wanted.items() if key not in found}
             if missing:
-                sizes = {key: size() if callable(size := wanted[key]) else size for key in missing}
-                found.update(self._load(sizes, load, hold))
+                found.update(self._load(missing, load, hold))
             return found
 
-    def _load(self, missing: Mapping[Hashable, int], load: Load, hold: bool) -> dict[Hashable, Any]:
+    def _load(self, missing: Mapping[Hashable, Estimate], load: Load, hold: bool) -> dict[Hashable, Any]:
         """Read *missing* with everything reserved first; where the loader does not say what a part took, its share by bytes counts."""
         found: dict[Hashable, Any] = {}
         try:
-            for key, size_bytes in missing.items():
+            sizes = {key: estimate() if callable(estimate) else estimate for key, estimate in missing.items()}
+            for key, size_bytes in sizes.items():
                 self.reserve(key, size_bytes, hold)
             started_s = self._clock()
-            loaded = load(list(missing))
-            seconds_per_byte = (self._clock() - started_s) / max(1, sum(missing.values()))
-            for key, size_bytes in missing.items():
+            loaded = load(list(sizes))
+            seconds_per_byte = (self._clock() - started_s) / max(1, sum(sizes.values()))
+            for key, size_bytes in sizes.items():
                 part = as_loaded(loaded.get(key))
                 seconds = size_bytes * seconds_per_byte if part.seconds is None else part.seconds
                 found[key] = self.admit(key, part.value, seconds, part.read_bytes, hold)
@@ -192,8 +192,8 @@ class RamModelCache:
             self._table.counters.read_bytes += entry.size_bytes if read_bytes is None else read_bytes
             story = f"{why}; not kept: {refusal}" if refusal else why
             self._book.add(Receipt(entry.label, "disk", entry.size_bytes, reload_seconds, not refusal, story))
-            text = f"loaded {entry.label} ({megabytes(entry.size_bytes)} in {reload_seconds:.2f} s): {story}"
-            self._table.log.append((logging.INFO, f"RAM model cache: {text}"))
+            size = megabytes(entry.size_bytes)
+            self._table.log.append((logging.INFO, f"RAM model cache: loaded {entry.label} ({size} in {reload_seconds:.2f} s): {story}"))
         self._finish()
         return clone
 

@@ -210,6 +210,21 @@ def test_failed_load_leaves_nothing_behind(make):
     assert get(cache, A)[1]
 
 
+def test_failed_estimate_is_a_failed_load(make):
+    """A file whose header cannot be read fails there."""
+    cache = make()
+
+    def fail():
+        raise ValueError("truncated")
+
+    cache.begin_prompt("p")
+    with pytest.raises(ValueError, match="truncated"):
+        cache.fetch({A: fail, B: 10}, lambda missing: pytest.fail("nothing is to be loaded"))
+    assert [receipt["reason"] for receipt in cache.end_prompt("p")] == ["the load failed"] * 2
+    stats = cache.stats()
+    assert (stats.reserved_bytes, stats.counters.failures) == (0, 2) and cache._flights.busy() == 0
+
+
 def test_shared_storages_are_counted_once(make):
     cache, shared = make(100), FakeTensor(50)
     keep = [get(cache, key, size=60, build=lambda _: FakePatcher(FakeModule(shared, FakeTensor(10))))[0] for key in (A, B)]
