@@ -179,8 +179,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
             await run(prompt_server, address=args.listen, port=args.port, verbose=not args.dont_print_server,
                       call_on_start=open_page if args.auto_launch else None)
         finally:
-            worker.stop()
-            executor.close()
+            worker.stop(interrupt=executor.close)
             model_management.ram_cache().close()
     return loop, prompt_server, serve
 

@@ -51,11 +51,12 @@ class PromptWorker:
         """Begin taking prompts."""
         self._thread.start()
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Take no further prompt; wait up to *timeout_s* for the one that runs."""
+    def stop(self, interrupt: Callable[[], None] = lambda: None, timeout_s: float = 5.0) -> None:
+        """Take no further prompt, have *interrupt* end the one that runs, and wait up to *timeout_s* for that."""
         self._stopping.set()
         with self._queue.not_empty:
             self._queue.not_empty.notify_all()
+        interrupt()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
