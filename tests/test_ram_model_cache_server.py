@@ -1,47 +1,9 @@
 """A running server with the RAM model cache: models are read once however often prompts switch, and what the cache says is true."""
 
-import io
 import shutil
 
 import pytest
-from live_server import ROOT
-from PIL import Image
-
-STARTERS = ("starter-digits.safetensors", "starter-outlines.safetensors")
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def workflow(checkpoint, seed):
-    """Text to picture in two steps."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
-        "positive": node("CLIPTextEncode", text=f"a handwritten seven, number {seed}", clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
-                       seed=seed, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
-
-
-def run(server, checkpoint, seed):
-    """The pixels and the receipts of a prompt."""
-    done = server.run(workflow(checkpoint, seed), timeout_s=120)
-    assert done.history["status"]["status_str"] == "success", done.history["status"]
-    with Image.open(io.BytesIO(done.file_bytes())) as image:
-        return image.convert("RGB").tobytes(), done.history.get("models", [])
-
-
-def with_starters(server):
-    folder = server.base / "models" / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in STARTERS:
-        shutil.copy(ROOT / "models" / "checkpoints" / name, folder / name)
-    return server
+from model_workflows import STARTERS, run, with_starters, workflow
 
 
 @pytest.mark.parametrize("mode", [(), ("--cache-none",), ("--cache-lru", "5"), ("--cache-ram",)], ids=["classic", "none", "lru", "ram"])
