@@ -1,0 +1,39 @@
+"""The log lines of the caches, read from the code, with ``…`` for what is filled in."""
+
+import ast
+import re
+
+from reason_texts import ROOT, texts
+
+SOURCES = ("comfy/ram_*.py", "comfy/residency/model_cache.py", "comfy_execution/provider_*.py", "comfy_execution/cache_provider.py",
+           "custom_nodes/keepwarm/*.py")
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error",
+          "INFO": "info", "WARNING": "warning", "ERROR": "error"}
+
+
+def template(text):
+    """*text* with ``…`` for conversions, first line only."""
+    return re.sub(r"%(?:\.\d+)?[sdrfg]", "…", text).splitlines()[0]
+
+
+def of_call(node):
+    """(level, template) pairs of a call that logs, or that queues a line for the log."""
+    attribute = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    owner = ast.unparse(node.func.value) if attribute else ""
+    if owner in ("logging", "logger", "log") and attribute in LEVELS:
+        return [(LEVELS[attribute], template(text)) for text in texts(node.args[0])]
+    if owner.endswith(".log") and attribute == "append":
+        level, line = node.args[0].elts
+        return [(LEVELS[level.attr], template(text)) for text in texts(line)]
+    return []
+
+
+def lines():
+    """All of them that have words of their own."""
+    found = set()
+    for pattern in SOURCES:
+        for source in ROOT.glob(pattern):
+            for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    found.update(of_call(node))
+    return {(level, text) for level, text in found if re.search(r"[a-z]{3}", text)}
