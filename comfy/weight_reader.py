@@ -9,7 +9,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -144,11 +143,28 @@ class WeightReader:
         if helpers < 1:
             self._work(waiting, destinations, self._between_chunks)
             return
-        with ThreadPoolExecutor(helpers, thread_name_prefix="weight-reader") as pool:
-            working = [pool.submit(self._work, waiting, destinations, None) for _ in range(helpers)]
-            self._work(waiting, destinations, self._between_chunks)
+        errors: list[BaseException] = []
+        # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
+        working = [threading.Thread(target=self._help, args=(waiting, destinations, errors), name="weight-reader", daemon=True)
+                   for _ in range(helpers)]
         for helper in working:
-            helper.result()
+            helper.start()
+        try:
+            self._work(waiting, destinations, self._between_chunks)
+        finally:
+            for helper in working:
+                helper.join()
+        if errors:
+            raise errors.pop()
+
+    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], errors: list[BaseException]) -> None:
+        """Read along on a thread of its own; what goes wrong is added to *errors*."""
+        try:
+            self._work(waiting, destinations, None)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            del errors  # else this frame, which the error holds, would hold the error, and the memory stay until garbage is collected
 
     def _work(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], check: Callable[[], None] | None) -> None:
         """Read chunks off *waiting* until there are none; an error empties it."""

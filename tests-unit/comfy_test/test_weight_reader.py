@@ -1,9 +1,12 @@
 """Reading chosen tensors of safetensors files, and refusing files that are not what they claim."""
 
+import gc
 import os
 import sys
 import threading
+import weakref
 
+import numpy
 import pytest
 import safetensors.torch
 import torch
@@ -169,6 +172,51 @@ def test_an_error_in_a_helping_thread_is_the_callers(large, monkeypatch):
     monkeypatch.setattr(WeightReader, "_read_chunk", read)
     with pytest.raises(OSError, match="a worker broke"), WeightReader(name) as reader:
         reader.read(tensors, threads=2)
+
+
+def test_memory_goes_at_once_when_every_thread_fails(large, monkeypatch):
+    name, tensors = large
+    both = threading.Barrier(2)
+
+    def read(self, chunk, destinations):
+        both.wait(20)
+        raise OSError("every thread broke")
+
+    def allocate(size):
+        memory = numpy.empty(size, numpy.uint8)
+        blocks.append(weakref.ref(memory))
+        return torch.from_numpy(memory)
+
+    blocks = []
+    monkeypatch.setattr(WeightReader, "_read_chunk", read)
+    gc.collect()
+    gc.disable()
+    try:
+        with WeightReader(name) as reader:
+            reader.read(tensors, allocate=allocate, threads=2)
+    except OSError as error:
+        assert str(error) == "every thread broke"
+    finally:
+        gc.enable()
+    assert blocks[0]() is None
+
+
+def test_helping_threads_do_not_keep_the_process_from_ending(large, monkeypatch):
+    name, tensors = large
+    whole, daemons, is_helped = WeightReader._read_chunk, [], threading.Event()
+
+    def read_chunk(self, *chunk):
+        if threading.current_thread() is threading.main_thread():
+            assert is_helped.wait(20)
+        else:
+            daemons.append(threading.current_thread().daemon)
+            is_helped.set()
+        return whole(self, *chunk)
+
+    monkeypatch.setattr(WeightReader, "_read_chunk", read_chunk)
+    with WeightReader(name) as reader:
+        reader.read(tensors, threads=2)
+    assert daemons and all(daemons)
 
 
 def test_a_disk_error_names_the_file(large, monkeypatch):
