@@ -16,7 +16,7 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.cached_loading import Part, load_parts, open_cached_file
 from comfy.checkpoint_loading import kept_bytes
-from comfy.cldm.control_weights import build_control_network
+from comfy.cldm.control_weights import build_control_network, kept_dtype
 from comfy.control_base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.families.weight_source import StateDictSource, WeightSource
 
@@ -110,8 +110,9 @@ def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, 
     with ExitStack() as stack:
         source = cache(lambda: stack.enter_context(open_cached_file(ckpt_path)))
         kept = {name: value for name, value in options.items() if name != "global_average_pooling"}
-        part = Part(lambda: _patcher_of(build_control_network(source(), model, options)), lambda: kept_bytes(source(), "", None),
-                    {"model_options": kept}, "its weights depend on another model" if model is not None else "")
+        part = Part(lambda: _patcher_of(build_control_network(source(), model, options)),
+                    lambda: kept_bytes(source(), "", kept_dtype(source(), options)), {"model_options": kept},
+                    "its weights depend on another model" if model is not None else "")
         patcher = load_parts([ckpt_path], {"controlnet": part}, lambda: source().read_bytes)["controlnet"]
     return _of_patcher(patcher, options)
 

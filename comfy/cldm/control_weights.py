@@ -26,6 +26,7 @@ PREFIX = "control_model."
 DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
 PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
+STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight")  # in diffusers' and in the published names
 UNSUPPORTED_MARKS = {"task_embedding": "a union ControlNet", "lora_controlnet": "a control LoRA",
                      "controlnet_blocks.0.weight": "a ControlNet for a transformer model"}
 _VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
@@ -55,13 +56,18 @@ def build_control_network(source: WeightSource, model: Any = None, options: Mapp
     return network
 
 
+def kept_dtype(source: WeightSource, options: Mapping[str, Any]) -> torch.dtype:
+    """What the weights in *source* are kept in: the option ``dtype``, else what suits the device and the file."""
+    if options.get("dtype") is not None:
+        return options["dtype"]
+    stored = next((source.dtype(key) for key in source.shapes() if key.endswith(STEMS)), None)
+    return comfy.model_management.unet_dtype(model_params=-1, weight_dtype=stored)
+
+
 def _make_network(source: WeightSource, shapes: Mapping[str, Shape], options: Mapping[str, Any]) -> ControlNet:
     config = _read_config(source, shapes)
-    stem = "controlnet_cond_embedding.conv_in.weight" if DIFFUSERS_MARK in shapes else "input_hint_block.0.weight"
+    stem, dtype = next(key for key in shapes if key.endswith(STEMS)), kept_dtype(source, options)
     management = comfy.model_management
-    dtype = options.get("dtype")
-    if dtype is None:
-        dtype = management.unet_dtype(model_params=-1, weight_dtype=source.dtype(stem))
     cast = management.unet_manual_cast(dtype, management.get_torch_device())
     operations = options.get("custom_operations") or comfy.ops.pick_operations(dtype, cast)
     return ControlNet(config, shapes[stem][1], _hint_widths(shapes), dtype, operations)

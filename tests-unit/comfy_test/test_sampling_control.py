@@ -8,6 +8,8 @@ from sampling_runs import loaded, run
 from sampling_toys import DiscreteEps
 
 import comfy.controlnet
+from comfy.checkpoint_loading import kept_bytes
+from comfy.cldm.control_weights import build_control_network, kept_dtype
 from comfy.cli_args import args
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
@@ -162,6 +164,14 @@ def test_shuffle_files_are_pooled(tmp_path):
         save_file(published_names(), tmp_path / f"{name}.safetensors", metadata=HEADS)
     assert comfy.controlnet.load_controlnet(str(tmp_path / "net_shuffle.safetensors")).global_average_pooling
     assert not comfy.controlnet.load_controlnet(str(tmp_path / "canny.safetensors")).global_average_pooling
+
+
+@pytest.mark.parametrize("named", [published_names, diffusers_names])
+def test_the_room_asked_for_is_what_a_file_takes_in_the_dtype_it_is_kept_in(named):
+    source = StateDictSource({name: tensor.half() for name, tensor in named().items()}, "a ControlNet", HEADS)
+    estimated_bytes = kept_bytes(source, "", kept_dtype(source, {}))
+    network = build_control_network(source)
+    assert estimated_bytes == sum(parameter.nbytes for parameter in network.parameters())
 
 
 class RandomControl(comfy.controlnet.ControlBase):
