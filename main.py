@@ -137,6 +137,8 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
         raise SystemExit(f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
                          "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
                          "missing")
+    if args.cache_none and _get_cache_providers():
+        logging.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
 
 
 def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tuple[asyncio.AbstractEventLoop, Any, Serve]:

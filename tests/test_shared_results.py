@@ -110,3 +110,10 @@ def test_a_provider_that_can_not_be_used_ends_the_start_with_advice(tmp_path, fl
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert done.returncode not in (0, None)
     assert advice in done.stderr + done.stdout and "secret" not in done.stderr + done.stdout
+
+
+def test_a_mode_that_keeps_nothing_says_that_results_are_not_shared(tmp_path):
+    command = [sys.executable, str(ROOT / "main.py"), "--base-directory", str(tmp_path), "--cpu", "--quick-test-for-ci", "--cache-none",
+               "--cache-provider", f"file://{tmp_path}/shared"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    assert "neither fetched from cache providers nor stored" in done.stderr + done.stdout
