@@ -58,7 +58,7 @@ runs, one node after the other, also what lies above results that are found. Nod
 
 Each provider now has a thread with an event loop that lives as long as the server (comfy_execution/provider_runtime.py). Lookups have a
 deadline and every prompt a budget of 5 s; stores wait in a queue that outlives the prompt. Lookups start at the outputs and go up in
-waves, nothing above a result that is found is asked for, and no key twice.
+waves that end at what is found, and no key is asked for twice.
 """
 
 
