@@ -1,8 +1,8 @@
 """In which order a graph's nodes are looked up in external caches: from the outputs backwards, in waves.
 
 Nothing above a hit is wanted, so one would ask level by level; in a deep graph of misses that costs a round trip per level. So each wave
-takes twice as many levels as the one before, guessing that those on the way are misses. After fifteen levels of misses most likely all
-that is left is missing too, so waves grow eightfold then: 200 levels take six waves. A hit on the first level costs nothing else; a hit
+takes twice as many levels as the one before, guessing that those on the way are misses. After seven levels of misses most likely all
+that is left is missing too, so waves are large then: 200 levels take four waves. A hit on the first level costs nothing else; a hit
 deeper down may have been asked for together with nodes above it.
 """
 
@@ -12,9 +12,9 @@ Parents = Callable[[str], Iterable[str]]
 Test = Callable[[str], bool]
 Ask = Callable[[list[str]], Awaitable[set[str]]]
 
-GROWTH, LATER_GROWTH = 2, 8
+GROWTH, LATER_GROWTH = 2, 64
 # The first wave of this many levels is the last one that is small for fear of fetching what nobody wants.
-CAUTIOUS_LEVELS = 8
+CAUTIOUS_LEVELS = 4
 
 
 async def walk_in_waves(targets: Iterable[str], parents: Parents, is_local: Test, may_ask: Test, ask: Ask) -> set[str]:
