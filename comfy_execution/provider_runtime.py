@@ -157,20 +157,24 @@ class PromptProviders:
         except NotPlain as reason:
             logger.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
             return False
-        if handed.bytes > COPY_INLINE_BYTES or not all(client.has_room(handed.bytes) for client in clients):
+        if handed.bytes > COPY_INLINE_BYTES or any(not client.has_room(handed.bytes) for client in clients):
             if before_waiting is not None:
                 await before_waiting()
             for client in clients:
                 await self._make_room(client, handed)
-        outputs, ui = await take_copy(handed)
+            outputs, ui = await take_copy(handed)
+        else:
+            outputs, ui = handed.rebuild()
         job = StoreJob(context, CacheValue(outputs, ui), handed.bytes)
-        taken = [client.offer(job) for client in clients]
-        for client, is_taken in zip(clients, taken):
-            if not is_taken:
-                client.give_up()
-                logger.warning("Cache provider %s is too slow: the result of node %s (%s) is not stored", client.name, context.node_id,
-                               context.class_type)
-        return any(taken)
+        is_taken = False
+        for client in clients:
+            if client.offer(job):
+                is_taken = True
+                continue
+            client.give_up()
+            logger.warning("Cache provider %s is too slow: the result of node %s (%s) is not stored", client.name, context.node_id,
+                           context.class_type)
+        return is_taken
 
     async def _make_room(self, client: ProviderClient, handed: Handed) -> None:
         if not client.has_room(handed.bytes):

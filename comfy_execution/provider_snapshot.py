@@ -115,7 +115,7 @@ def _copy(value: Any, done: dict[int, Any]) -> Any:
     if kind is dict:
         made: Any = {key: _copy(item, done) for key, item in value.items()}
     elif kind in (list, tuple):
-        made = kind(_copy(item, done) for item in value)
+        made = kind([_copy(item, done) for item in value])
     elif kind in (set, frozenset):
         made = value if kind is frozenset else set(value)
     elif is_tensor(value):

@@ -44,8 +44,8 @@ class StoreQueue:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._waiting: deque[StoreJob] = deque()
-        self._running: dict[asyncio.Task[Any], tuple[StoreJob, asyncio.TimerHandle]] = {}
-        self._is_waking = self._is_stopped = False
+        self._running: dict[asyncio.Task[Any], tuple[StoreJob, float]] = {}  # with the loop's time at which each is late, oldest first
+        self._is_waking = self._is_stopped = self._is_watching = False
         self._bytes = 0
         self._waiters: list[tuple[int, Future[None]]] = []
 
@@ -124,35 +124,48 @@ class StoreQueue:
                     return
                 job = self._waiting.popleft()
                 task = loop.create_task(self._run(job))
-                self._running[task] = job, loop.call_later(self._timeout_s, self._give_up, task)
+                self._running[task] = job, loop.time() + self._timeout_s
             task.add_done_callback(self._settle)
+            if not self._is_watching:
+                self._is_watching = True
+                loop.call_later(self._timeout_s, self._watch)
 
     def _settle(self, task: "asyncio.Task[Any]") -> None:
         """*task* has ended by itself, or after it was given up."""
         outcome = asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
         self._leave(task, outcome)
 
-    def _give_up(self, task: "asyncio.Task[Any]") -> None:
-        self._leave(task, TimeoutError(f"not done within {self._timeout_s:.1f} s"))
-        task.cancel()
+    def _watch(self) -> None:
+        """Give up the jobs that are late. One timer serves all: most end long before theirs would."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            late = [task for task, (_, late_at) in self._running.items() if late_at <= loop.time()]
+        for task in late:
+            self._leave(task, TimeoutError(f"not done within {self._timeout_s:.1f} s"))
+            task.cancel()
+        with self._lock:
+            next_s = min((late_at for _, late_at in self._running.values()), default=None)
+            self._is_watching = next_s is not None
+        if next_s is not None:
+            loop.call_at(next_s, self._watch)
 
     def _leave(self, task: "asyncio.Task[Any]", outcome: Any) -> None:
         with self._lock:
             known = self._running.pop(task, None)
         if known is None:
             return
-        job, timer = known
-        timer.cancel()
         try:
             if not self._is_stopped:
-                self._ended(job, outcome)
+                self._ended(known[0], outcome)
         finally:
-            self._finish(job)
+            self._finish(known[0])
             self._start_jobs()
 
     def _finish(self, job: StoreJob) -> None:
         with self._lock:
             self._bytes -= _counted(job.size_bytes)
+            if not self._waiters:
+                return
             ready = [waiter for waiter in self._waiters if self._has_room_locked(waiter[0])]
             self._waiters = [waiter for waiter in self._waiters if waiter not in ready]
         for _, future in ready:

@@ -63,7 +63,7 @@ def read_traits(class_def: Any) -> NodeTraits:
 
 def names_files(ui: Any) -> bool:
     """Whether what a node shows lies in files of this machine."""
-    waiting = [ui]
+    waiting = [] if ui is None else [ui]
     while waiting:
         current = waiting.pop()
         if isinstance(current, dict):
