@@ -15,6 +15,7 @@ from types import TracebackType
 import torch
 
 from comfy.families.model_errors import ModelFileError
+from comfy.huge_pages import HUGE_PAGE_BYTES, advise_huge_pages
 from comfy.page_cache import PageCacheGuard, can_drop_pages
 from comfy.read_chunks import Chunk, plan_chunks
 from comfy.safetensors_header import TensorEntry, WeightFileHeader, read_header
@@ -28,13 +29,12 @@ PAGE_ALIGNED_FROM_BYTES = 1 << 20
 READ_THREADS = max(2, min(8, os.cpu_count() or 1))
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
 SMALL_BYTES = 8 << 20
-HUGE_PAGE_BYTES = 2 << 20
 
 Allocator = Callable[[int], torch.Tensor]
 
 
 def plain_memory(size_bytes: int) -> torch.Tensor:
-    """Fresh memory as a byte tensor, the default allocator: an anonymous mapping in huge pages where the system offers them.
+    """Fresh memory as a byte tensor, the default allocator: an anonymous mapping, in huge pages as far as the system has some ready.
 
     It goes back to the system as soon as the last view of it is gone. Never an inference tensor. Raises ``MemoryError``.
     """
@@ -45,8 +45,8 @@ def plain_memory(size_bytes: int) -> torch.Tensor:
             mapping = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError as error:
             raise MemoryError(f"the system has no {size_bytes} bytes of memory for weights ({error}); free a model") from error
-        mapping.madvise(mmap.MADV_HUGEPAGE)
         start = -torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
+        advise_huge_pages(mapping, start, size_bytes)
         return torch.frombuffer(mapping, dtype=torch.uint8, offset=start, count=size_bytes)
 
 
