@@ -32,6 +32,7 @@ PROJECT = pathlib.Path(__file__).resolve().parents[1]
 UNET_PREFIX = "model.diffusion_model."
 PAIRS, HITS, CAST_ROUNDS = 5, 50, 5
 CHUNK_BYTES, HUGE_PAGE_BYTES = 8 << 20, 2 << 20
+FRESH_BYTES, FRESH_PAUSE_S = 4_300_000_000, 6.0
 BOUNDS = {"hit, ms": (float.__lt__, 5.0), "share of the plain reads' rate": (float.__ge__, 0.9),
           "upstream's time / ours": (float.__ge__, 1.0), "peak / kept": (float.__le__, 1.1), "given back / kept": (float.__ge__, 0.95)}
 
@@ -126,17 +127,40 @@ def load_parts(path: str) -> dict[str, object]:
     return dict(zip(("model", "clip", "vae"), comfy.sd.load_checkpoint_guess_config(path)))
 
 
-def probe_load(path: str, warm: bool) -> dict[str, object]:
-    """The second whole load in a process of whichever project the current directory is; the first one imports."""
+def probe_load(path: str, warm: bool, small: str) -> dict[str, object]:
+    """A whole load in a process of whichever project the current directory is, and another one after the first was dropped.
+
+    *small*, loaded before, brings the imports in.
+    """
     load_project()
-    load_parts(path)
-    gc.collect()
-    set_page_cache(path, warm)
-    started = time.perf_counter()
-    parts = load_parts(path)
-    seconds = time.perf_counter() - started
-    modules = [getattr(part, "patcher", part).model for part in parts.values()]
-    return {"seconds": seconds, "kept": sum(tensor.nbytes for module in modules for tensor in module.parameters())}
+    load_parts(small)
+    seconds, kept = [], 0
+    for _ in range(2):
+        gc.collect()
+        set_page_cache(path, warm)
+        started = time.perf_counter()
+        parts = load_parts(path)
+        seconds.append(time.perf_counter() - started)
+        modules = [getattr(part, "patcher", part).model for part in parts.values()]
+        kept = sum(tensor.nbytes for module in modules for tensor in module.parameters())
+        parts = modules = None
+    return {"seconds": seconds[0], "again": seconds[1], "kept": kept}
+
+
+def probe_fresh() -> dict[str, float]:
+    """What fresh memory costs by itself: at the start, just after as much was given back, and a while after that.
+
+    A virtual machine may hand free memory to its host within seconds, and must ask for it again.
+    """
+    load_project()
+    from comfy.weight_reader import plain_memory
+    found = {}
+    for when, pause_s in (("at first", 0.0), ("just after it was given back", 0.0), (f"{FRESH_PAUSE_S:.0f} s later", FRESH_PAUSE_S)):
+        time.sleep(pause_s)
+        started = time.perf_counter()
+        plain_memory(FRESH_BYTES).zero_()
+        found[when] = time.perf_counter() - started
+    return found
 
 
 def resident_bytes(peak: bool = False) -> int:
@@ -261,7 +285,7 @@ def report_reads(paths: dict[str, str], report: Report) -> None:
                        f"{rates['own']:.2f} GB/s, plain reads {rates['plain']:.2f} GB/s, {figures['threads']} threads; pair by pair "
                        + ", ".join(f"{ratio:.2f}" for ratio in ratios), "share of the plain reads' rate", statistics.median(ratios))
     for warm in (False, True):
-        figures = measure("load", paths["unet"], int(warm))
+        figures = measure("load", paths["unet"], int(warm), paths["small"])
         report.row(f"whole loader, unet, {'warm' if warm else 'cold'}", f"{figures['seconds']:.2f} s, {figures['kept'] / 1e9:.2f} GB kept")
 
 
@@ -272,22 +296,27 @@ def report_cast(paths: dict[str, str], report: Report, upstream: dict[str, str] 
         for number in range(CAST_ROUNDS):
             for side in sorted(sides, reverse=number % 2 == 1):
                 if side == "ours" or upstream:
-                    sides[side].append(measure("load", paths["checkpoint"], int(warm), **(upstream if side != "ours" else {})))
-        what = f"whole loader with a cast, checkpoint, {'warm' if warm else 'cold'}"
-        medians = {side: statistics.median(run["seconds"] for run in runs) for side, runs in sides.items() if runs}
-        text = "; ".join(f"{side} {medians[side]:.2f} s (" + ", ".join(f"{run['seconds']:.2f}" for run in runs)
-                         + f"), {runs[0]['kept'] / 1e9:.2f} GB kept" for side, runs in sides.items() if runs)
-        if upstream:
-            report.row(what, text, "upstream's time / ours", medians["upstream's"] / medians["ours"])
-        else:
-            report.row(what, text)
+                    more = upstream if side != "ours" else {}
+                    sides[side].append(measure("load", paths["checkpoint"], int(warm), paths["small"], **more))
+        for key, when in (("seconds", ""), ("again", ", again after the first was dropped")):
+            what = f"whole loader with a cast, checkpoint, {'warm' if warm else 'cold'}{when}"
+            medians = {side: statistics.median(run[key] for run in runs) for side, runs in sides.items() if runs}
+            text = "; ".join(f"{side} {medians[side]:.2f} s (" + ", ".join(f"{run[key]:.2f}" for run in runs)
+                             + f"), {runs[0]['kept'] / 1e9:.2f} GB kept" for side, runs in sides.items() if runs)
+            if upstream:
+                report.row(what, text, "upstream's time / ours", medians["upstream's"] / medians["ours"])
+            else:
+                report.row(what, text)
+    report.row(f"touching {FRESH_BYTES / 1e9:.1f} GB of memory for the first time", ", ".join(
+        f"{seconds:.2f} s {when}" for when, seconds in measure("fresh", "").items()))
 
 
 def main() -> None:
     """Read the command line, measure and print the table."""
     if sys.argv[1:2] == ["--probe"]:
         name, path, *rest = sys.argv[2:]
-        probes = {"reads": lambda: probe_reads(path, rest[0] == "1"), "load": lambda: probe_load(path, rest[0] == "1"),
+        probes = {"reads": lambda: probe_reads(path, rest[0] == "1"), "load": lambda: probe_load(path, rest[0] == "1", rest[1]),
+                  "fresh": probe_fresh,
                   "cache": lambda: probe_cache(path, rest[0])}
         print(json.dumps(probes[name]()))
         return

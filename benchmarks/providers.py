@@ -20,7 +20,7 @@ import time
 import types
 
 HERE = pathlib.Path(__file__).resolve()
-DELAY_S, SIZE, REPEATS, UPSTREAM_REPEATS = 0.005, 200, 15, 4
+DELAY_S, SIZE, REPEATS, UPSTREAM_REPEATS = 0.005, 200, 40, 4
 LATENT_BYTES = 256 << 20
 MAX_ROUND_TRIPS = {"wide, all missing": 3, "wide, all found": 3, "deep, all missing": 10, "deep, all found": 2}
 MIN_CODEC_SHARE = 0.35
@@ -159,7 +159,7 @@ def run_here():
     return measure(cache_provider, lambda: execution.PromptExecutor(QuietServer(), world=world))
 
 
-def run_inside_upstream():
+def run_inside_upstream(repeats):
     """In the subprocess: measure the checkout in the working directory and print the result as JSON."""
     sys.path[0] = os.getcwd()
     import comfy.cli_args
@@ -170,13 +170,13 @@ def run_inside_upstream():
     nodes.NODE_CLASS_MAPPINGS.update({"BenchPass": BenchPass, "BenchEnd": BenchEnd})
     sizes = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
     print("RESULT " + json.dumps(measure(cache_provider, lambda: execution.PromptExecutor(
-        QuietServer(), cache_type=execution.CacheType.CLASSIC, cache_args=sizes), UPSTREAM_REPEATS)))
+        QuietServer(), cache_type=execution.CacheType.CLASSIC, cache_args=sizes), repeats)))
 
 
-def run_upstream(checkout, python, pythonpath):
-    """Measure an upstream checkout in a subprocess. Raises ``RuntimeError`` with its output when that fails."""
+def run_upstream(checkout, python, pythonpath, repeats=UPSTREAM_REPEATS):
+    """Measure an upstream checkout, as it is or patched, in a subprocess. Raises ``RuntimeError`` with its output when that fails."""
     environment = {**os.environ, **({"PYTHONPATH": pythonpath} if pythonpath else {})}
-    command = [python, str(HERE), "--inside-upstream"]
+    command = [python, str(HERE), "--inside-upstream", str(repeats)]
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
@@ -225,10 +225,10 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="the interpreter that can run the checkout")
     parser.add_argument("--pythonpath", default=os.environ.get("PYTHONPATH"), help="PYTHONPATH for that interpreter")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a bound is missed")
-    parser.add_argument("--inside-upstream", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--inside-upstream", type=int, metavar="REPEATS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside_upstream:
-        run_inside_upstream()
+        run_inside_upstream(options.inside_upstream)
         return 0
     ours = run_here()
     theirs = run_upstream(options.upstream, options.python, options.pythonpath) if options.upstream else {}

@@ -104,8 +104,11 @@ class ProviderClient:
     async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
         """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order.
 
-        Not waited for while the provider is still busy with what it was told before.
+        Not waited for while the provider is still busy with what it was told before. A provider that left the method as it is is not
+        called: waking its thread costs more than the rest of a small prompt.
         """
+        if _left_as_it_is(self.provider, f"on_prompt_{event}"):
+            return
         try:
             was_reacting = self.is_reacting()
             # What is late is done nevertheless: an end must follow each start.
@@ -276,6 +279,11 @@ def _attribute(provider: Any, name: str, default: Any) -> Any:
     except Exception:
         logger.warning("The attribute %r of cache provider %s can not be read", name, type(provider).__name__, exc_info=True)
         return default
+
+
+def _left_as_it_is(provider: Any, name: str) -> bool:
+    """Whether calling *name* on *provider* would do nothing."""
+    return getattr(_attribute(provider, name, None), "__func__", None) is getattr(CacheProvider, name)
 
 
 async def _awaited(function: Callable[[], Any]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PLAIN_TYPES = frozenset((type(None), bool, int, float, complex, str, bytes))
+_WEIGHTLESS = PLAIN_TYPES - {str, bytes}
 MAX_DEPTH = 200
 # Below this copying takes less than a trip to another thread.
 COPY_INLINE_BYTES = 1 << 20
@@ -89,7 +90,8 @@ def _measure(value: Any, book: VersionBook, sizes: dict[int, int], depth: int) -
             sizes[id(value)] = len(value)
     elif kind in (list, tuple, set, frozenset):
         for item in value:
-            _measure(item, book, sizes, depth - 1)
+            if type(item) not in _WEIGHTLESS:
+                _measure(item, book, sizes, depth - 1)
     elif kind is dict:
         for key, item in value.items():
             _measure(key, book, sizes, depth - 1)
@@ -115,7 +117,7 @@ def _copy(value: Any, done: dict[int, Any]) -> Any:
     if kind is dict:
         made: Any = {key: _copy(item, done) for key, item in value.items()}
     elif kind in (list, tuple):
-        made = kind([_copy(item, done) for item in value])
+        made = kind([item if type(item) in PLAIN_TYPES else _copy(item, done) for item in value])
     elif kind in (set, frozenset):
         made = value if kind is frozenset else set(value)
     elif is_tensor(value):
