@@ -98,7 +98,7 @@ class RepeatLatentBatch:
         repeated = {**samples, "samples": latent.repeat(amount, *[1] * (latent.ndim - 1))}
         mask, index = samples.get("noise_mask"), samples.get("batch_index")
         if mask is not None and mask.shape[0] > 1:
-            mask = repeat_for_batch(mask, latent.shape[0])
+            # As many masks as were given, like ComfyUI: fewer than latents are spread over the repeated batch by the sampler.
             repeated["noise_mask"] = mask.repeat(amount, *[1] * (mask.ndim - 1))
         if index is not None:
             distance = max(index) - min(index) + 1
@@ -216,13 +216,17 @@ class LatentComposite:
 
 
 def _edge_weights(length: int, feather: int, at_start: bool, at_end: bool) -> Tensor:
-    """Weights of *length* cells that rise to 1 within *feather* cells of the start and of the end."""
-    ramp = [(1.0 / feather) * (step + 1) for step in range(min(feather, length))]
+    """Weights of *length* cells that rise to 1 within *feather* cells of the start and of the end.
+
+    A ramp longer than that is cut at the far end; the one from the end then goes on from the last cell but one, as in ComfyUI.
+    """
     weights = torch.ones(length)
-    if at_start:
-        weights[:len(ramp)] *= torch.tensor(ramp)
-    if at_end:
-        weights[length - len(ramp):] *= torch.tensor(ramp[::-1])
+    for step in range(feather):
+        factor = (1.0 / feather) * (step + 1)
+        if at_start:
+            weights[step:step + 1] *= factor
+        if at_end:
+            weights[length - 1 - step:length - step] *= factor  # below zero, bounds count from the end
     return weights
 
 

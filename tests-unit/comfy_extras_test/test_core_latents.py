@@ -57,6 +57,13 @@ def test_repeating_continues_the_indices_and_leaves_the_input_alone():
     assert latent["samples"].shape[0] == 2 and latent["batch_index"] == [3, 4]
 
 
+def test_repeating_keeps_masks_that_are_fewer_than_the_latents_in_their_order():
+    masks = torch.arange(2.0).reshape(2, 1, 1, 1)
+    repeated, = RepeatLatentBatch().repeat(numbered(3, noise_mask=masks), 2)
+    assert repeated["samples"].shape[0] == 6
+    assert repeated["noise_mask"].flatten().tolist() == [0, 1, 0, 1]
+
+
 @pytest.mark.parametrize("width, height, cells", [(128, 256, (32, 16)), (0, 128, (16, 32)), (256, 0, (16, 32)), (8, 8, (8, 8))])
 def test_upscale_sizes(width, height, cells):
     upscaled, = LatentUpscale().upscale(numbered(1, 8, 16), "nearest-exact", width, height, "disabled")
@@ -89,6 +96,13 @@ def test_pasted_edges_are_soft_only_towards_the_target():
     target, source = {"samples": torch.zeros(1, 1, 1, 8)}, {"samples": torch.ones(1, 1, 1, 4)}
     pasted, = LatentComposite().composite(target, source, x=0, y=0, feather=16)
     assert pasted["samples"].flatten().tolist() == [1, 1, 1, 0.5, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("x, expected", [(0, [0.5, 0.375 * 0.875, 0.25 * 0.75, 0.125]), (32, [0.125, 0.25, 0.375, 0.5])])
+def test_feather_wider_than_what_is_pasted_fades_as_in_comfyui(x, expected):
+    target, source = {"samples": torch.zeros(1, 1, 1, 8)}, {"samples": torch.ones(1, 1, 1, 4)}
+    pasted, = LatentComposite().composite(target, source, x=x, y=0, feather=64)
+    assert pasted["samples"].flatten()[x // 8:x // 8 + 4].tolist() == pytest.approx(expected)
 
 
 def test_blend_and_crop():
