@@ -168,7 +168,10 @@ class Attachments:
         self._call_back(CallbacksMP.ON_EJECT_MODEL)
 
     def add_object_patch(self, name: str, obj: Any) -> None:
-        """Replace the attribute at the dotted path *name* of the module while this patcher is loaded."""
+        """Replace the attribute at the dotted path *name* of the module while this patcher is loaded.
+
+        A layer or a weight may also go by ComfyUI's path, like ``diffusion_model.time_embed.0``.
+        """
         self.object_patches[name] = obj
 
     def get_model_object(self, name: str) -> Any:
@@ -177,14 +180,29 @@ class Attachments:
             return self.object_patches[name]
         if name in self.object_patches_backup:
             return self.object_patches_backup[name]
-        return get_attr(self.model, name)
+        return get_attr(self.model, _own_path(self.model, name))
 
     def _apply_object_patches(self) -> None:
         for name, replacement in self.object_patches.items():
-            before = set_attr(self.model, name, replacement)
+            before = set_attr(self.model, _own_path(self.model, name), replacement)
             self.object_patches_backup.setdefault(name, before)
 
     def _restore_object_patches(self) -> None:
         for name, original in reversed(list(self.object_patches_backup.items())):
-            set_attr(self.model, name, original)
+            set_attr(self.model, _own_path(self.model, name), original)
         self.object_patches_backup.clear()
+
+
+def _own_path(module: Any, name: str) -> str:
+    """The path in *module* of the layer or weight that ComfyUI calls *name*; *name* itself for everything else.
+
+    Only layers with a weight of their own, kept in one piece and in the shape ComfyUI knows, have a path of ComfyUI's.
+    """
+    names = getattr(module, "weight_names", None)
+    if names is None:
+        return name
+    for suffix in ("", ".weight"):
+        parts = names.get(name + suffix, ())
+        if len(parts) == 1 and parts[0].shape is None:
+            return parts[0].parameter.removesuffix(suffix)
+    return name

@@ -54,3 +54,29 @@ def test_a_lora_and_little_room_change_nothing_but_what_they_should(family, adm_
     (patched_in_little_room, plain_in_little_room), streamed = run(3 * MIB, family, adm_channels)
     assert streamed > 50
     assert torch.equal(patched_in_little_room, patched) and torch.equal(plain_in_little_room, plain)
+
+
+@pytest.mark.parametrize("name", ["time_embed.0", "input_blocks.0.0", "middle_block.1.transformer_blocks.0.attn1.to_out.0", "out.2"])
+def test_a_layer_is_found_and_replaced_by_its_name_in_comfyui(name):
+    path = "diffusion_model." + name
+    with management(None) as manager:
+        model, _, _, _ = comfy.sd.load_checkpoint_guess_config(small_checkpoint("sd15"), output_vae=False, output_clip=False)
+        layer = model.get_model_object(path)
+        assert torch.equal(layer.weight, model.model_state_dict()[path + ".weight"])
+        assert model.get_model_object(path + ".bias") is layer.bias
+        patched = model.clone()
+        answers, context = [], torch.randn(1, 77, model.model.model_config.unet_config["context_dim"])
+
+        class Doubled(torch.nn.Module):
+            def forward(self, *arguments):
+                return 2 * layer(*arguments)
+
+        patched.add_object_patch(path, Doubled())
+        for patcher in (model, patched, model):
+            manager.load_models_gpu([patcher])
+            with torch.inference_mode():
+                answers.append(patcher.model.apply_model(torch.ones(1, 4, 8, 8), torch.tensor([5.0]), c_crossattn=context))
+        assert patched.get_model_object(path) is not layer
+        assert torch.equal(answers[0], answers[2]) and not torch.allclose(answers[0], answers[1], rtol=1e-3)
+        manager.unload_all_models()
+        assert model.get_model_object(path) is layer
