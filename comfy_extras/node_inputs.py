@@ -21,7 +21,7 @@ def _number(kind: str, default: float, lowest: float, highest: float, step: floa
     return kind, {"default": default, "min": lowest, "max": highest, **steps, **options}
 
 
-def pixels(default: int, lowest: int = 0, step: int = 1, **options: Any) -> tuple[str, dict[str, Any]]:
+def pixels(default: int, lowest: int = 0, step: int | None = 1, **options: Any) -> tuple[str, dict[str, Any]]:
     """A length in pixels, up to the largest supported resolution."""
     return whole(default, lowest, MAX_RESOLUTION, step, **options)
 

@@ -10,6 +10,10 @@ CATEGORY = "model/conditioning/stable diffusion"
 PICTURE_SIDE = 1024
 
 
+def _length(default: int = PICTURE_SIDE, **options: Any) -> tuple[str, dict[str, Any]]:
+    return pixels(default, step=None, **options)
+
+
 def _prompt() -> tuple[str, dict[str, Any]]:
     return text(multiline=True, dynamicPrompts=True)
 
@@ -23,7 +27,7 @@ class CLIPTextEncodeSDXLRefiner:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ascore": real(6.0, 0.0, 1000.0), "width": pixels(PICTURE_SIDE), "height": pixels(PICTURE_SIDE),
+        return {"required": {"ascore": real(6.0, 0.0, 1000.0), "width": _length(), "height": _length(),
                              "text": _prompt(), "clip": socket("CLIP")}}
 
     @classmethod
@@ -45,9 +49,9 @@ class CLIPTextEncodeSDXL:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {
-            "clip": socket("CLIP"), "width": pixels(PICTURE_SIDE), "height": pixels(PICTURE_SIDE),
-            "crop_w": pixels(0, advanced=True), "crop_h": pixels(0, advanced=True),
-            "target_width": pixels(PICTURE_SIDE), "target_height": pixels(PICTURE_SIDE), "text_g": _prompt(), "text_l": _prompt()}}
+            "clip": socket("CLIP"), "width": _length(), "height": _length(),
+            "crop_w": _length(0, advanced=True), "crop_h": _length(0, advanced=True),
+            "target_width": _length(), "target_height": _length(), "text_g": _prompt(), "text_l": _prompt()}}
 
     @classmethod
     def execute(cls, clip, width, height, crop_w, crop_h, target_width, target_height, text_g, text_l):

@@ -35,3 +35,10 @@ def test_sizes_reach_the_conditioning_through_the_method_that_packs_call():
 def test_refiner_adds_its_score():
     [[tokens, options]], = CLIPTextEncodeSDXLRefiner().encode(RecordingClip(), 6.0, 1024, 768, "a")
     assert tokens["l"] == [("l", "a")] and options == {"aesthetic_score": 6.0, "width": 1024, "height": 768}
+
+
+@pytest.mark.parametrize("node", [CLIPTextEncodeSDXL, CLIPTextEncodeSDXLRefiner])
+def test_lengths_say_no_step_as_in_comfyui(node):
+    lengths = {name: entry[1] for name, entry in node.INPUT_TYPES()["required"].items() if entry[0] == "INT"}
+    assert lengths["width"] == lengths["height"] == {"default": 1024, "min": 0, "max": 16384}
+    assert not any("step" in options for options in lengths.values())
