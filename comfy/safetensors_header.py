@@ -63,7 +63,7 @@ def read_header(path: str) -> WeightFileHeader:
         raw = file.read(length)
     try:
         described = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ModelFileError(f"{path} is no safetensors file: its header is not JSON ({error})") from error
     if not isinstance(described, dict):
         raise ModelFileError(f"{path} is no safetensors file: its header is a JSON {type(described).__name__}, not an object")

@@ -18,6 +18,7 @@ from comfy.families.kl_vae import (
 )
 from comfy.families.kl_vae_config import read_vae_config
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.model_detection import describe_tensors
 
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 
@@ -42,7 +43,9 @@ class VAE:
         self.crop_input = True
         self.size: int | None = None
         self.first_stage_model: KlAutoencoder | None = None
+        self._found = ""
         if found is None:
+            self._found = f" {source.name} holds {describe_tensors(source.shapes())}."
             logging.warning("no VAE weights were found in %s; there is no VAE", source.name)
             return
         self.downscale_ratio = self.upscale_ratio = found.ratio
@@ -74,8 +77,8 @@ class VAE:
     def throw_exception_if_invalid(self) -> None:
         """Raise ``RuntimeError`` if there are no weights."""
         if self.first_stage_model is None:
-            raise RuntimeError("there is no VAE: the file it was to come from holds no autoencoder that is supported. "
-                               "Use a checkpoint with a VAE or a VAE loader node")
+            raise RuntimeError(f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
+                               "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node")
 
     def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """The middle of the pictures whose sides the latent grid divides, without channels beyond the model's."""

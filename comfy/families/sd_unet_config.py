@@ -152,7 +152,7 @@ def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping
     """
     tensors = _Shapes(shapes, prefix)
     first, last = tensors.get("input_blocks.0.0.weight"), tensors.get("out.2.weight")
-    if first is None or last is None or len(first) != 4 or tensors.has_temporal_layers():
+    if first is None or last is None or len(first) != 4 or 0 in first or tensors.has_temporal_layers():
         return None
     multiples, res_blocks, depths = _read_levels(tensors, first[0])
     outputs = tensors.blocks("output_blocks")

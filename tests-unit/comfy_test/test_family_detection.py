@@ -112,3 +112,8 @@ def test_the_autoencoders_sizes_are_read():
 def test_what_a_file_holds_is_described():
     assert model_detection.describe_tensors(["a.b.c", "a.b.d", "e.f"]) == "3 tensors: a.b.* (2), e.f.* (1)"
     assert model_detection.describe_tensors([]) == "no tensors"
+
+
+def test_a_network_of_no_width_is_no_network():
+    shapes = {**unet_layout(UNETS["sd15"]), "input_blocks.0.0.weight": (0, 4, 3, 3)}
+    assert read_unet_config(shapes, "") is None

@@ -171,3 +171,10 @@ def test_memory_estimates_grow_with_the_area(vae):
     assert vae.memory_used_decode((1, 4, 64, 64), torch.float32) == 4 * vae.memory_used_decode((1, 4, 32, 32), torch.float32)
     assert vae.memory_used_encode((1, 3, 512, 512), torch.float32) == 2 * vae.memory_used_encode((1, 3, 512, 512), torch.bfloat16)
     assert vae.model_size() == sum(parameter.nbytes for parameter in vae.first_stage_model.parameters())
+
+
+def test_a_file_without_an_autoencoder_is_named_with_what_it_holds(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({"lora.up.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(RuntimeError, match=r"no VAE.*weights.safetensors holds 1 tensors: lora.up.*Supported:.*SDXL"):
+        comfy.sd.load_vae(str(path))

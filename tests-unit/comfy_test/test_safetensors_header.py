@@ -44,6 +44,7 @@ def write(path, header, data=b""):
 
 @pytest.mark.parametrize(("header", "data", "message"), [
     (b"not json", b"", "not JSON"),
+    (b"[" * 200_000, b"", "odd.safetensors.*not JSON"),
     ([1], b"", "not an object"),
     ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
     ({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4, "not understood"),
