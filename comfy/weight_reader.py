@@ -4,7 +4,6 @@ Nothing is mapped: a reader issues large positional reads, several at a time, st
 file's, else through a small buffer that is cast on the way.
 """
 
-import mmap
 import os
 import threading
 from collections import deque
@@ -15,7 +14,7 @@ from types import TracebackType
 import torch
 
 from comfy.families.model_errors import ModelFileError
-from comfy.huge_pages import HUGE_PAGE_BYTES, advise_huge_pages
+from comfy.fresh_memory import FreshMemory, plain_memory
 from comfy.page_cache import PageCacheGuard, can_drop_pages
 from comfy.read_chunks import Chunk, plan_chunks
 from comfy.safetensors_header import TensorEntry, WeightFileHeader, read_header
@@ -28,34 +27,22 @@ PAGE_BYTES = 4096
 PAGE_ALIGNED_FROM_BYTES = 1 << 20
 READ_THREADS = max(2, min(8, os.cpu_count() or 1))
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
-SMALL_BYTES = 8 << 20
 
 Allocator = Callable[[int], torch.Tensor]
-
-
-def plain_memory(size_bytes: int) -> torch.Tensor:
-    """Fresh memory as a byte tensor, the default allocator: an anonymous mapping, in huge pages as far as the system has some ready.
-
-    It goes back to the system as soon as the last view of it is gone. Never an inference tensor. Raises ``MemoryError``.
-    """
-    with torch.inference_mode(False):
-        if size_bytes < SMALL_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
-            return torch.empty(size_bytes, dtype=torch.uint8)
-        try:
-            mapping = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        except OSError as error:
-            raise MemoryError(f"the system has no {size_bytes} bytes of memory for weights ({error}); free a model") from error
-        start = -torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
-        advise_huge_pages(mapping, start, size_bytes)
-        return torch.frombuffer(mapping, dtype=torch.uint8, offset=start, count=size_bytes)
+Prepare = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """Where a tensor goes: *flat*, its elements in a row, and the same memory as bytes."""
+    """Where a tensor goes: *flat*, its elements in a row, the same memory as bytes, and where that begins in the block read into."""
 
     flat: torch.Tensor
     raw: memoryview
+    offset: int = 0
+
+    def extent(self, first: int, stop: int) -> tuple[int, int]:
+        """Where elements *first* to *stop* begin and end in the block."""
+        return self.offset + first * self.flat.itemsize, self.offset + stop * self.flat.itemsize
 
 
 class WeightReader:
@@ -108,7 +95,8 @@ class WeightReader:
         """
         entries = self._entries(keys)
         offsets, total = _layout(entries, dtype)
-        arena = allocate(total)
+        fresh = FreshMemory(total) if allocate is plain_memory else None
+        arena = allocate(total) if fresh is None else fresh.tensor
         if arena.numel() < total or arena.dtype != torch.uint8:
             raise ValueError(f"the allocator gave {arena.numel()} elements of {arena.dtype}; {total} bytes are needed")
         memory = memoryview(arena.numpy())
@@ -117,8 +105,8 @@ class WeightReader:
             for entry, offset in zip(entries, offsets):
                 kept = _kept_dtype(entry, dtype)
                 stop = offset + entry.elements * kept.itemsize
-                destinations[entry.key] = _Destination(arena[offset:stop].view(kept), memory[offset:stop])
-            self._fill(destinations, threads)
+                destinations[entry.key] = _Destination(arena[offset:stop].view(kept), memory[offset:stop], offset)
+            self._fill(destinations, threads, None if fresh is None else fresh.populate)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
     def read_into(self, destinations: Mapping[str, torch.Tensor], threads: int = READ_THREADS) -> None:
@@ -135,38 +123,43 @@ class WeightReader:
     def _entries(self, keys: Iterable[str]) -> list[TensorEntry]:
         return [self.header.entries[key] for key in keys]
 
-    def _fill(self, destinations: Mapping[str, _Destination], threads: int) -> None:
-        """Read everything, this thread being one of *threads*; on any error all of them stop after their present chunk."""
+    def _fill(self, destinations: Mapping[str, _Destination], threads: int, prepare: Prepare | None = None) -> None:
+        """Read everything, this thread being one of *threads*; on any error all of them stop after their present chunk.
+
+        *prepare(first, stop)* is told of bytes of the block before they are written.
+        """
         wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
         waiting = deque(plan_chunks(wanted, CHUNK_BYTES))
         helpers = min(threads, len(waiting)) - 1
         if helpers < 1:
-            self._work(waiting, destinations, self._between_chunks)
+            self._work(waiting, destinations, prepare, self._between_chunks)
             return
         errors: list[BaseException] = []
         # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
-        working = [threading.Thread(target=self._help, args=(waiting, destinations, errors), name="weight-reader", daemon=True)
+        working = [threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors), name="weight-reader", daemon=True)
                    for _ in range(helpers)]
         for helper in working:
             helper.start()
         try:
-            self._work(waiting, destinations, self._between_chunks)
+            self._work(waiting, destinations, prepare, self._between_chunks)
         finally:
             for helper in working:
                 helper.join()
         if errors:
             raise errors.pop()
 
-    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], errors: list[BaseException]) -> None:
+    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare | None,
+              errors: list[BaseException]) -> None:
         """Read along on a thread of its own; what goes wrong is added to *errors*."""
         try:
-            self._work(waiting, destinations, None)
+            self._work(waiting, destinations, prepare, None)
         except BaseException as error:
             errors.append(error)
         finally:
             del errors  # else this frame, which the error holds, would hold the error, and the memory stay until garbage is collected
 
-    def _work(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], check: Callable[[], None] | None) -> None:
+    def _work(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare | None,
+              check: Callable[[], None] | None) -> None:
         """Read chunks off *waiting* until there are none; an error empties it."""
         try:
             while waiting:
@@ -176,6 +169,9 @@ class WeightReader:
                     chunk = waiting.popleft()
                 except IndexError:  # another thread took the last
                     return
+                if prepare is not None:
+                    for part in chunk.parts:
+                        prepare(*destinations[part.entry.key].extent(part.first, part.stop))
                 self._read_chunk(chunk, destinations)
         except BaseException:
             waiting.clear()

@@ -8,7 +8,6 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from comfy.huge_pages import HUGE_PAGE_BYTES, advise_huge_pages
 from comfy.lazy_import import lazy_module
 from comfy.residency.devices import MIB, Device
 
@@ -105,8 +104,6 @@ class SimulatedDevice(Device):
             self._used_bytes_locked()  # an address that was released before is entered anew, not dropped later
             self._blocks[flat.data_ptr()] = size
         weakref.finalize(memory, self._released.append, (flat.data_ptr(), size)).atexit = False
-        if size >= HUGE_PAGE_BYTES:
-            advise_huge_pages(memory, 0, size)
         return flat.view(tensor.shape).copy_(tensor)
 
     def plays_memory_of(self, tensor: Tensor) -> bool:
