@@ -6,7 +6,7 @@
 Both sides run this file's probe in a process of their own, with the model API that both have. Prints, per output, the largest difference
 relative to the reference's largest value, and per operation the ratio of median times (above 1: this project is faster). ``--loads N``
 instead only loads the file, alternating, each time in a fresh process, N times each after one that does not count: memory that nobody
-touched before costs whoever comes first.
+touched before costs whoever comes first. What this project imports when the first model is loaded counts as "load".
 """
 
 import argparse
@@ -32,6 +32,7 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
     """
     sys.path.insert(0, os.getcwd())
     sys.argv = [sys.argv[0], "--cpu"]
+    began = time.perf_counter()
     import comfy.options
     comfy.options.enable_args_parsing()
     import torch
@@ -48,6 +49,7 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
             model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint)
         times["load"] = [time.perf_counter() - started]
         times["load, processor time"] = [time.process_time() - busy]
+        times["imports and load"] = [time.perf_counter() - began]
         modules = (model.model, *(() if clip is None else (clip.cond_stage_model, vae.first_stage_model)))
         figures = {"peak GB after the load": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20,
                    "weights kept, GB": sum(tensor.nbytes for module in modules for tensor in module.parameters()) / 2 ** 30}
