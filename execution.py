@@ -25,7 +25,7 @@ from comfy_execution.executor_hop import to_loop, travel
 from comfy_execution.executor_node import NodePass, PromptState
 from comfy_execution.executor_results import merge_ui, merge_values, printable, read_return
 from comfy_execution.executor_run import PromptRun
-from comfy_execution.executor_threads import CLOSE_TIMEOUT_S, ExecutionThreads
+from comfy_execution.executor_threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads
 from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
 from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.hermetic_keys import HermeticKeys
@@ -259,11 +259,12 @@ class PromptExecutor:
 
         Not for the execution loop's own thread; waits up to ``CLOSE_TIMEOUT_S`` for a node that does not stop.
         """
-        if not self._idle.is_set():
+        is_idle = self._idle.is_set()
+        if not is_idle:
             _nodes().interrupt_processing()
-            self._idle.wait(CLOSE_TIMEOUT_S)
+            is_idle = self._idle.wait(CLOSE_TIMEOUT_S)
         self.providers.close()
-        self.threads.close()
+        self.threads.close(CLOSE_TIMEOUT_S if is_idle else STUCK_TIMEOUT_S)
 
     def add_message(self, event: str, data: dict, broadcast: bool) -> None:
         """Note a message for the history, with the time in ms, and send it to the prompt's owner (or to all)."""

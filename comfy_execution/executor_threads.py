@@ -11,6 +11,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 10.0
+STUCK_TIMEOUT_S = 0.5  # for threads of a node that did not stop in that time
 
 
 class NodeWorker:
@@ -125,7 +126,7 @@ class ExecutionThreads:
         self.loop = ExecutionLoop()
         self.worker = NodeWorker()
 
-    def close(self) -> None:
-        """End both threads. They start again if they are used again."""
-        self.loop.close()
-        self.worker.close()
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """End both threads, waiting up to *timeout_s* for each. They start again if they are used again."""
+        self.loop.close(timeout_s)
+        self.worker.close(timeout_s)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
+import time
 
 import pytest
 
@@ -236,3 +237,19 @@ def test_closing_leaves_a_hanging_node_behind(threads, caplog):
     threads.worker.close(timeout_s=0.01)
     hang.set()
     assert "still running" in caplog.text
+
+
+def test_closing_both_waits_for_each_no_longer_than_it_is_told(threads):
+    hang, entered = threading.Event(), threading.Event()
+
+    async def block():
+        entered.set()
+        hang.wait(30)
+
+    asyncio.run_coroutine_threadsafe(block(), threads.loop.loop)
+    threads.worker.submit(lambda: hang.wait(30))
+    assert entered.wait(5)
+    began_s = time.monotonic()
+    threads.close(timeout_s=0.05)
+    assert time.monotonic() - began_s < 5
+    hang.set()
