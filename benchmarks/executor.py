@@ -18,6 +18,8 @@ import sys
 import time
 import types
 
+from idle_nodes import NODES
+
 HERE = pathlib.Path(__file__).resolve()
 CASES = ("first", "cached", "last changed", "first changed")
 MAX_SLOPE, MAX_WIDE_BYTES, MIN_RATIO = 2.0, 2_000_000, 10.0
@@ -39,28 +41,6 @@ class CountingServer:
         """Bytes sent since the last call."""
         sent, self.sent = self.sent, []
         return sum(len(json.dumps({"type": event, "data": data})) for event, data in sent)
-
-
-class BenchPass:
-    """Returns its input."""
-
-    RETURN_TYPES, FUNCTION, CATEGORY = ("*",), "go", "benchmark"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"value": ("*", {}), "salt": ("INT", {})}}
-
-    def go(self, value, salt):
-        return (value,)
-
-
-class BenchEnd(BenchPass):
-    """The output node; takes any number of linked inputs."""
-
-    OUTPUT_NODE = True
-
-    def go(self, salt, **values):
-        return (len(values),)
 
 
 def chain(length, first=0, last=0):
@@ -98,7 +78,7 @@ def run_here():
     """Measure this project's executor: ``{(kind, size): measurement}``."""
     sys.path.insert(0, str(HERE.parent.parent))
     table = types.ModuleType("nodes")
-    table.NODE_CLASS_MAPPINGS = {"BenchPass": BenchPass, "BenchEnd": BenchEnd}
+    table.NODE_CLASS_MAPPINGS = NODES
     table.before_node_execution = lambda: None
     table.interrupt_processing = lambda value=True: None
     sys.modules["nodes"] = table
@@ -125,7 +105,7 @@ def run_inside_upstream():
     comfy.cli_args.args.cpu = True
     import execution
     import nodes
-    nodes.NODE_CLASS_MAPPINGS.update({"BenchPass": BenchPass, "BenchEnd": BenchEnd})
+    nodes.NODE_CLASS_MAPPINGS.update(NODES)
     server = CountingServer()
     arguments = {"cache_type": execution.CacheType.CLASSIC, "cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}}
     measure(execution.PromptExecutor(server, **arguments), server, chain, 20)

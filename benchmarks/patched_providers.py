@@ -76,7 +76,7 @@ class Inside:
         import nodes
         from comfy_execution import cache_provider
 
-        nodes.NODE_CLASS_MAPPINGS.update({"BenchPass": providers.BenchPass, "BenchEnd": providers.BenchEnd, **node_classes(torch)})
+        nodes.NODE_CLASS_MAPPINGS.update({**providers.NODES, **node_classes(torch)})
         self.execution, self.module, self.providers = execution, cache_provider, providers
 
     def executor(self):

@@ -20,6 +20,8 @@ import sys
 import time
 import types
 
+from idle_nodes import NODES
+
 HERE = pathlib.Path(__file__).resolve()
 DELAY_S, SIZE, REPEATS, UPSTREAM_REPEATS = 0.005, 200, 40, 4
 LATENT_BYTES = 256 << 20
@@ -36,28 +38,6 @@ class QuietServer:
 
     def send_sync(self, event, data, sid=None):
         pass
-
-
-class BenchPass:
-    """Returns its input."""
-
-    RETURN_TYPES, FUNCTION, CATEGORY = ("*",), "go", "benchmark"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"value": ("*", {}), "salt": ("INT", {})}}
-
-    def go(self, value, salt):
-        return (value,)
-
-
-class BenchEnd(BenchPass):
-    """The output node; takes any number of linked inputs."""
-
-    OUTPUT_NODE = True
-
-    def go(self, salt, **values):
-        return (len(values),)
 
 
 def graph(shape, salt, size=SIZE):
@@ -169,7 +149,7 @@ def run_here():
     """Measure this project's executor."""
     sys.path.insert(0, str(HERE.parent.parent))
     table = types.ModuleType("nodes")
-    table.NODE_CLASS_MAPPINGS = {"BenchPass": BenchPass, "BenchEnd": BenchEnd}
+    table.NODE_CLASS_MAPPINGS = NODES
     table.before_node_execution = lambda: None
     table.interrupt_processing = lambda value=True: None
     sys.modules["nodes"] = table
@@ -189,7 +169,7 @@ def run_inside_upstream(repeats):
     import execution
     import nodes
     from comfy_execution import cache_provider
-    nodes.NODE_CLASS_MAPPINGS.update({"BenchPass": BenchPass, "BenchEnd": BenchEnd})
+    nodes.NODE_CLASS_MAPPINGS.update(NODES)
     sizes = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
     print("RESULT " + json.dumps(measure(cache_provider, lambda: execution.PromptExecutor(
         QuietServer(), cache_type=execution.CacheType.CLASSIC, cache_args=sizes), repeats)))
