@@ -39,6 +39,28 @@ def _verdict_for(count: int) -> Verdict:
     return Verdict.MISSING if count == 0 else Verdict.AMBIGUOUS
 
 
+class DefinitionTransform(Transform):
+    """An edit of the one function or class that *anchor* names."""
+
+    of_function = True
+
+    def apply(self, module: cst.Module) -> Result:
+        """Put what :meth:`change` makes of the definition in its place."""
+        found = anchors.find(module, self.anchor)
+        if len(found) != 1:
+            return self._unchanged(module, _verdict_for(len(found)))
+        if self.of_function and not isinstance(found[0], cst.FunctionDef):
+            return self._unchanged(module, Verdict.MISSING)
+        changed = self.change(found[0], module)
+        if isinstance(changed, Verdict):
+            return self._unchanged(module, changed)
+        return cast(cst.Module, module.deep_replace(found[0], changed)), self._outcome(Verdict.APPLIED)
+
+    @abc.abstractmethod
+    def change(self, definition: anchors.Definition, module: cst.Module) -> cst.CSTNode | Verdict:
+        """The definition as it shall be, or why it stays as it is."""
+
+
 @dataclass(frozen=True)
 class AddImport(Transform):
     """Add ``from module import name`` on a line of its own after the anchor import ``from after_module import after_name``."""
@@ -105,7 +127,7 @@ class ReplaceImport(Transform):
 
 
 @dataclass(frozen=True)
-class Decorate(Transform):
+class Decorate(DefinitionTransform):
     """Put ``@decorator`` on the function *anchor*, nearest to its ``def``."""
 
     path: str
@@ -117,52 +139,42 @@ class Decorate(Transform):
         """The function, once."""
         return "one function of that name"
 
-    def apply(self, module: cst.Module) -> Result:
-        """Add the decorator, unless the function carries it already."""
-        found = anchors.find(module, self.anchor)
-        if len(found) != 1 or not isinstance(found[0], cst.FunctionDef):
-            return self._unchanged(module, _verdict_for(len(found)) if len(found) != 1 else Verdict.MISSING)
-        function = found[0]
-        if any(anchors.source_of(line.decorator) == self.decorator for line in function.decorators):
-            return self._unchanged(module, Verdict.ALREADY_THERE)
+    def change(self, definition: anchors.Definition, module: cst.Module) -> cst.CSTNode | Verdict:
+        """With the decorator, unless the function carries it already."""
+        if any(anchors.source_of(line.decorator) == self.decorator for line in definition.decorators):
+            return Verdict.ALREADY_THERE
         line = cst.Decorator(decorator=cst.parse_expression(self.decorator))
-        changed = function.with_changes(decorators=[*function.decorators, line])
-        return cast(cst.Module, module.deep_replace(function, changed)), self._outcome(Verdict.APPLIED)
+        return definition.with_changes(decorators=[*definition.decorators, line])
 
 
 @dataclass(frozen=True)
-class InsertAfter(Transform):
+class InsertAfter(DefinitionTransform):
     """Insert *lines* after the only statement of function *anchor*'s body that reads like *statement*."""
 
     path: str
     anchor: str
     statement: str
     lines: str
+    of_function = False
 
     @property
     def expected(self) -> str:  # type: ignore[override]
         """The function once, and the statement once in its body."""
         return f"the statement {self.statement!r} once in its body"
 
-    def apply(self, module: cst.Module) -> Result:
-        """Insert the lines, unless they stand in the body already."""
-        found = anchors.find(module, self.anchor)
-        if len(found) != 1:
-            return self._unchanged(module, _verdict_for(len(found)))
-        function = found[0]
-        body = list(function.body.body)
-        new = _parse(self.lines, module)
+    def change(self, definition: anchors.Definition, module: cst.Module) -> cst.CSTNode | Verdict:
+        """With the lines, unless they stand in the body already."""
+        body, new = list(definition.body.body), _parse(self.lines, module)
         if all(any(anchors.shape(anchors.source_of(line))(have) for have in body) for line in new):
-            return self._unchanged(module, Verdict.ALREADY_THERE)
+            return Verdict.ALREADY_THERE
         places = [i for i, line in enumerate(body) if anchors.shape(self.statement)(line)]
         if len(places) != 1:
-            return self._unchanged(module, _verdict_for(len(places)))
-        changed = function.with_deep_changes(function.body, body=[*body[: places[0] + 1], *new, *body[places[0] + 1 :]])
-        return cast(cst.Module, module.deep_replace(function, changed)), self._outcome(Verdict.APPLIED)
+            return _verdict_for(len(places))
+        return definition.with_deep_changes(definition.body, body=[*body[: places[0] + 1], *new, *body[places[0] + 1 :]])
 
 
 @dataclass(frozen=True)
-class ReplaceBody(Transform):
+class ReplaceBody(DefinitionTransform):
     """Give the function *anchor* the body *lines*, provided its present body is recognised by *recognise*."""
 
     path: str
@@ -171,51 +183,42 @@ class ReplaceBody(Transform):
     recognise: Callable[[cst.FunctionDef], bool]
     expected: str
 
-    def apply(self, module: cst.Module) -> Result:
-        """Replace the body, unless it reads like that already."""
-        found = anchors.find(module, self.anchor)
-        if len(found) != 1 or not isinstance(found[0], cst.FunctionDef):
-            return self._unchanged(module, _verdict_for(len(found)) if len(found) != 1 else Verdict.MISSING)
-        function = found[0]
-        new = _parse(self.lines, module)
-        have = list(function.body.body)
+    def change(self, definition: anchors.Definition, module: cst.Module) -> cst.CSTNode | Verdict:
+        """With the new body, unless it reads like that already."""
+        new, have = _parse(self.lines, module), list(definition.body.body)
         if len(have) == len(new) and all(anchors.shape(anchors.source_of(line))(old) for line, old in zip(new, have)):
-            return self._unchanged(module, Verdict.ALREADY_THERE)
-        if not self.recognise(function):
-            return self._unchanged(module, Verdict.MISSING)
-        changed = function.with_deep_changes(function.body, body=new)
-        return cast(cst.Module, module.deep_replace(function, changed)), self._outcome(Verdict.APPLIED)
+            return Verdict.ALREADY_THERE
+        if not self.recognise(cast(cst.FunctionDef, definition)):
+            return Verdict.MISSING
+        return definition.with_deep_changes(definition.body, body=new)
 
 
 @dataclass(frozen=True)
-class AddMethod(Transform):
+class AddMethod(DefinitionTransform):
     """Add the method in *text* to the class *anchor*, after its method *after*."""
 
     path: str
     anchor: str
     after: str
     text: str
+    of_function = False
 
     @property
     def expected(self) -> str:  # type: ignore[override]
         """The class once, and the method once in it."""
         return f"the class, with one method {self.after}"
 
-    def apply(self, module: cst.Module) -> Result:
-        """Insert the method, unless one of its name is there."""
-        found = anchors.find(module, self.anchor)
-        if len(found) != 1:
-            return self._unchanged(module, _verdict_for(len(found)))
+    def change(self, definition: anchors.Definition, module: cst.Module) -> cst.CSTNode | Verdict:
+        """With the method, unless one of its name is there."""
         method = cast(cst.FunctionDef, _parse(self.text.strip() + "\n", module)[0])
-        body = list(found[0].body.body)
+        body = list(definition.body.body)
         if anchors.definitions(body, method.name.value):
-            return self._unchanged(module, Verdict.ALREADY_THERE)
+            return Verdict.ALREADY_THERE
         places = [i for i, node in enumerate(body) if isinstance(node, cst.FunctionDef) and node.name.value == self.after]
         if len(places) != 1:
-            return self._unchanged(module, _verdict_for(len(places)))
+            return _verdict_for(len(places))
         method = method.with_changes(leading_lines=[cst.EmptyLine(indent=False)])
-        changed = found[0].with_deep_changes(found[0].body, body=[*body[: places[0] + 1], method, *body[places[0] + 1 :]])
-        return cast(cst.Module, module.deep_replace(found[0], changed)), self._outcome(Verdict.APPLIED)
+        return definition.with_deep_changes(definition.body, body=[*body[: places[0] + 1], method, *body[places[0] + 1 :]])
 
 
 @dataclass(frozen=True)
