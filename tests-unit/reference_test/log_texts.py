@@ -5,7 +5,8 @@ import re
 
 from reason_texts import ROOT, texts
 
-SOURCES = ("comfy/ram_*.py", "comfy/residency/model_cache.py", "comfy_execution/provider_*.py", "comfy_execution/cache_provider.py",
+SOURCES = ("comfy/ram_*.py", "comfy/residency/model_cache.py", "comfy/residency/arena_pinner.py",
+           "comfy/residency/pinning.py", "comfy_execution/provider_*.py", "comfy_execution/cache_provider.py",
            "custom_nodes/keepwarm/*.py")
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error",
           "INFO": "info", "WARNING": "warning", "ERROR": "error"}
@@ -13,7 +14,7 @@ LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "erro
 
 def template(text):
     """*text* with ``…`` for conversions, first line only."""
-    return re.sub(r"%(?:\.\d+)?[sdrfg]", "…", text).splitlines()[0]
+    return re.sub(r"%#?(?:\.\d+)?[sdrfgx]", "…", text).splitlines()[0]
 
 
 def of_call(node):
