@@ -104,11 +104,9 @@ class ProviderClient:
     async def notify(self, event: str, prompt_id: str, timeout_s: float) -> None:
         """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order.
 
-        Not waited for while the provider is still busy with what it was told before. A provider that left the method as it is is not
-        called: waking its thread costs more than the rest of a small prompt.
+        Not waited for while the provider is still busy with what it was told before, or where it left the method as it is; its thread is
+        told nevertheless, which shows whether it reacts.
         """
-        if _left_as_it_is(self.provider, f"on_prompt_{event}"):
-            return
         try:
             was_reacting = self.is_reacting()
             # What is late is done nevertheless: an end must follow each start.
@@ -116,7 +114,7 @@ class ProviderClient:
             future = self._thread.submit(self._tell(event, prompt_id))
             future.add_done_callback(lambda _: told.set_result(None) if told.set_running_or_notify_cancel() else None)
             self._last_told = future
-            if was_reacting:
+            if was_reacting and not _left_as_it_is(self.provider, f"on_prompt_{event}"):
                 await wait_briefly([told], timeout_s)
         except Exception:
             logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)

@@ -131,6 +131,25 @@ def test_a_lookup_that_does_not_answer_costs_its_deadline(client, lookup):
     assert one.stats().timeouts == 2
 
 
+def test_a_provider_that_ignores_prompts_and_blocks_its_thread_is_known_not_to_react(client):
+    released = threading.Event()
+
+    class Plain(CacheProvider):
+        async def on_lookup(self, context):
+            released.wait(20)
+
+        async def on_store(self, context, value):
+            pass
+
+    one = client(Plain())
+    asyncio.run(one.notify("start", "first", 1.0))
+    asyncio.run(one.lookup_all([context(0)], 0.1))
+    began = time.monotonic()
+    asyncio.run(one.notify("end", "first", 5.0))
+    assert time.monotonic() - began < 2 and not one.is_reacting()
+    released.set()
+
+
 @pytest.mark.parametrize("answer", ["text", 7, CacheValue(3), object()], ids=repr)
 def test_what_is_no_result_counts_as_an_error(client, answer):
     async def lookup(context):
