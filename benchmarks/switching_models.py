@@ -24,6 +24,7 @@ from policy import SimulatedCache  # noqa: E402
 
 ORDER = ("a", "b", "c") * 4
 PARTS = ("model", "clip", "vae")
+IMPORTS_BYTES = 500_000_000  # what a server reads besides, its libraries above all
 VRAM_SHARE = 0.85  # of a checkpoint as kept: fits its largest part, but no second one
 
 
@@ -58,6 +59,12 @@ def make_checkpoints(folder: pathlib.Path, shrink: int) -> list[pathlib.Path]:
     return paths
 
 
+def bytes_read_by(pid: int) -> int:
+    """What a process has asked the system to read so far (``rchar``: files in the page cache count as well); whoever keeps the books."""
+    lines = pathlib.Path(f"/proc/{pid}/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("rchar:")))
+
+
 def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) -> dict[str, Any]:
     """Run all prompts on a new server with *cap_mb*; what it says it read, took from RAM and moved."""
     with tempfile.TemporaryDirectory() as base:
@@ -67,7 +74,7 @@ def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) ->
             (checkpoints / path.name).symlink_to(path.resolve())
         server = LiveServer(pathlib.Path(base), "--simulated-vram-mb", str(vram_mb), "--ram-model-cache-mb", str(cap_mb))
         try:
-            receipts, seconds = [], []
+            receipts, seconds, at_start = [], [], bytes_read_by(server.process.pid)
             for count, name in enumerate(ORDER):
                 started_s = time.perf_counter()
                 run = server.run(prompt(name, seeds + count), timeout_s=300)
@@ -76,10 +83,12 @@ def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) ->
                     raise SystemExit(f"prompt {count} failed: {run.history['status']['messages'][-1]}")
                 receipts.append(run.history.get("models", []))
             stats = server.get("/caches")["models"]["stats"]
+            read_bytes = bytes_read_by(server.process.pid) - at_start
         finally:
             server.stop()
     tiers = ["".join(receipt["tier"][0] for receipt in each) for each in receipts]
-    return {"receipts": receipts, "tiers": tiers, "seconds": seconds, "counters": None if stats is None else stats["counters"]}
+    return {"read_bytes": read_bytes, "receipts": receipts, "tiers": tiers, "seconds": seconds,
+            "counters": None if stats is None else stats["counters"]}
 
 
 def foretold(found: dict[str, Any], cap_bytes: int) -> list[tuple[set[str], set[str]]]:
@@ -95,7 +104,8 @@ def foretold(found: dict[str, Any], cap_bytes: int) -> list[tuple[set[str], set[
 def report(title: str, found: dict[str, Any]) -> None:
     """Print one configuration."""
     later = found["seconds"][len(set(ORDER)):]
-    print(f"{title}: first three prompts {sum(found['seconds'][:3]) / 3:.2f} s each, later ones {sum(later) / len(later):.2f} s each")
+    print(f"{title}: first three prompts {sum(found['seconds'][:3]) / 3:.2f} s each, later ones {sum(later) / len(later):.2f} s each; "
+          f"the process read {found['read_bytes'] / 1e9:.2f} GB")
     if found["counters"] is not None:
         counters = found["counters"]
         print(f"  hits {counters['hits']}, misses {counters['misses']}, {counters['read_bytes'] / 1e9:.2f} GB read, "
@@ -133,6 +143,9 @@ def main() -> None:
         ("models leave the accelerator", three["counters"]["vram_evictions"] > 0),
         ("with room for two, fewer parts are read than without a cache", two["counters"]["misses"] < 3 * len(ORDER)),
         ("with room for two, the reads are those that the policy's simulator foretells", all(read == expected for read, expected in pairs)),
+        ("off reads a file for every prompt", off["read_bytes"] > 0.98 * len(ORDER) * paths[0].stat().st_size),
+        ("with room for three, the process reads no more than each file once",
+         three["read_bytes"] < IMPORTS_BYTES + sum(path.stat().st_size for path in paths)),
         ("off keeps no records", off["counters"] is None and not any(off["tiers"])),
     ) if not holds]
     if given.check and broken:
