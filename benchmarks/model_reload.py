@@ -11,9 +11,8 @@ dropped from the page cache just before (``posix_fadvise``).
 
 Bounds (``--check`` fails when one is broken): a hit costs less than 5 ms; reading at no less than 90 % of the rate that plain parallel
 reads into huge-page memory reach in the same run, cold and warm, median of 5 interleaved pairs; a load that casts is at least as fast as
-upstream's, both in memory that is new to the process (the rows "again" have no bound: upstream's allocator keeps the memory of a model
-that was dropped, this project gives it back); a load's peak of resident memory is at most 1.1 times what is kept; after an eviction at
-least 95 % of the bytes are back.
+upstream's, the first one in a process and another after the first was dropped; a load's peak of resident memory is at most 1.1 times
+what is kept; after an eviction at least 95 % of the bytes are back.
 """
 
 import argparse
@@ -307,7 +306,7 @@ def report_cast(paths: dict[str, str], report: Report, upstream: dict[str, str] 
             medians = {side: statistics.median(run[key] for run in runs) for side, runs in sides.items() if runs}
             text = "; ".join(f"{side} {medians[side]:.2f} s (" + ", ".join(f"{run[key]:.2f}" for run in runs)
                              + f"), {runs[0]['kept'] / 1e9:.2f} GB kept" for side, runs in sides.items() if runs)
-            if upstream and key == "seconds":
+            if upstream:
                 report.row(what, text, "upstream's time / ours", medians["upstream's"] / medians["ours"])
             else:
                 report.row(what, text)

@@ -203,8 +203,8 @@ def report(which, figures):
     """Print one checkout's figures."""
     print(f"{which}:")
     for case, row in figures.get("lookups", {}).items():
-        print(f"  {case:>18}: {row['added_s'] * 1e3:8.1f} ms added, {row['round_trips']:7.1f} round trips of "
-              f"{row['round_trip_s'] * 1e3:.1f} ms, asked {row['asked']} times for {row['keys']} keys")
+        print(f"  {case:>18}: {row['added_s'] * 1e3:8.1f} ms added, {row['round_trips']:7.1f} round trips (one takes "
+              f"{row['round_trip_s'] * 1e3:.1f} ms), asked {row['asked']} times for {row['keys']} keys")
     stores, fetched = figures["stores"], figures["fetched"]
     print(f"  stores made: {stores['stored']} of {stores['wanted']}")
     print(f"  {PICTURES} pictures in a row, the last one known: {fetched['bytes']} bytes fetched, one has {fetched['one']}")

@@ -3,11 +3,11 @@
     python benchmarks/providers.py [--check] [--upstream CHECKOUT --python PYTHON [--pythonpath DIR]]
 
 A provider that answers after 5 ms is registered with an executor whose nodes do nothing, on 200 nodes side by side and 200 in a row, all
-missing and all found. Printed are the time added over the same prompt without providers, that time in round trips (what the same lookups
-take when the provider is asked directly, in the same run), the waves of questions that the provider counted, and how many were asked
-and values given (each would be a download). With ``--upstream`` the same runs in a ComfyUI checkout, in a subprocess of the same
-invocation. The codec is measured on a latent of 256 MB, as a share of the speed of copying the same bytes by one thread. ``--check``
-exits with 1 when a bound is missed.
+missing and all found. Printed are the time added over the same prompt without providers, what the same lookups take when the provider is
+asked directly, the time added in round trips of 5 ms, the waves of questions that the provider counted, and how many were asked and
+values given (each would be a download). With ``--upstream`` the same runs in a ComfyUI checkout, in a subprocess of the same invocation.
+The codec is measured on a latent of 256 MB, as a share of the speed of copying the same bytes by one thread. ``--check`` exits with 1
+when a bound is missed.
 """
 
 import argparse
@@ -119,8 +119,9 @@ def round_trip_s(module, count):
 def measure(module, new_executor, repeats=REPEATS):
     """``{case: {"added_s", "round_trip_s", "round_trips", "asked", "keys", "given", "waves"}}`` in the executor at hand.
 
-    Runs with and without the provider alternate; compared are the fastest of both, as anything slower is the machine's other work. A
-    round trip is what the same lookups cost directly: all of a wide graph at once, one of a deep one.
+    Runs with and without the provider alternate; compared are the fastest of both, as anything slower is the machine's other work.
+    Round trips are nominal ones of ``DELAY_S``; beside them stands what one really takes: all of a wide graph's lookups at once, one of a
+    deep one's.
     """
     timed(new_executor, "wide")
     measured = {}
@@ -139,7 +140,7 @@ def measure(module, new_executor, repeats=REPEATS):
                 with_s.append(timed(new_executor, shape, provider))
             added_s = min(with_s) - min(plain_s)
             measured[f"{shape}, all {kind}"] = {
-                "added_s": added_s, "round_trip_s": direct_s, "round_trips": added_s / direct_s,
+                "added_s": added_s, "round_trip_s": direct_s, "round_trips": added_s / DELAY_S,
                 "asked": len(provider.asked), "keys": len(set(provider.asked)), "given": provider.given, "waves": provider.waves}
     module._clear_cache_providers()
     return measured
