@@ -16,6 +16,7 @@ from typing import Any
 from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
+from comfy.ram_cache_null import NullRamModelCache
 from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
 from comfy_execution.declared_inputs import DeclaredInputs
 from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
@@ -200,20 +201,6 @@ class PromptQueue(prompt_queue.PromptQueue):
         super().__init__(server, interrupt=lambda: _nodes().interrupt_processing())
 
 
-class _NoModelCache:
-    """What an executor without a cache of models tells about prompts: nothing."""
-
-    def begin_prompt(self, prompt_id: str) -> None:
-        """Nothing to note."""
-
-    def safe_point(self) -> None:
-        """Nothing to do."""
-
-    def end_prompt(self, prompt_id: str) -> list:
-        """No receipts."""
-        return []
-
-
 class PromptExecutor:
     """Runs prompts one after the other and keeps their results.
 
@@ -237,7 +224,7 @@ class PromptExecutor:
         self.threads = threads or ExecutionThreads()
         self.providers = providers or ProviderRuntime()
         self._world = world
-        self._model_cache = model_cache
+        self._model_cache = NullRamModelCache() if model_cache is None else model_cache
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -251,8 +238,7 @@ class PromptExecutor:
 
     def clear_models(self, why: str) -> None:
         """Let the models go that are kept in RAM."""
-        if self._model_cache is not None:
-            self._model_cache.clear(why)
+        self._model_cache.clear(why)
 
     def close(self) -> None:
         """Interrupt the prompt that runs, if any, and end the threads. They start again with the next prompt.
@@ -308,13 +294,12 @@ class PromptExecutor:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
         self._begin(prompt_id, extra_data)
-        models = self._model_cache or _NoModelCache()
-        models.begin_prompt(prompt_id)
+        self._model_cache.begin_prompt(prompt_id)
         self._idle.clear()
         providers = await self.providers.begin_prompt(prompt_id)
         run = PromptRun(
             _engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self,
-            None if providers is None else functools.partial(self._open_external, providers), models.safe_point)
+            None if providers is None else functools.partial(self._open_external, providers), self._model_cache.safe_point)
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
         except Exception as error:
@@ -327,7 +312,7 @@ class PromptExecutor:
                 "outputs": {node_id: record["output"] for node_id, record in run.ui_outputs.items()},
                 "meta": {node_id: record["meta"] for node_id, record in run.ui_outputs.items()},
             }
-            if receipts := models.end_prompt(prompt_id):
+            if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts
             self.server.last_node_id = None
             if getattr(_model_management(), "DISABLE_SMART_MEMORY", False):
