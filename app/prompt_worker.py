@@ -67,6 +67,7 @@ class PromptWorker:
                 self._execute(*taken)
             self._apply_flags(self._queue.get_flags())
             self._collect_garbage()
+            _release_spare_memory()
 
     def _wait_s(self) -> float:
         return COLLECT_INTERVAL_S if self._collect_due else 1000.0
@@ -112,3 +113,10 @@ class PromptWorker:
             models.soft_empty_cache()
         self._last_collection_s = time.monotonic()
         self._collect_due = False
+
+
+def _release_spare_memory() -> None:
+    """Give the memory of dropped weights back that no load has taken over."""
+    spare = sys.modules.get("comfy.spare_memory")
+    if spare is not None:
+        spare.spare_memory().release()

@@ -102,6 +102,7 @@ def seconds_of(run: Callable[[], object]) -> float:
 def probe_reads(path: str, warm: bool) -> dict[str, object]:
     """Interleaved pairs: the plain reads, and all that a miss does to get its bytes (header, residency, arena, reads, dropping pages)."""
     load_project()
+    from comfy.spare_memory import spare_memory
     from comfy.weight_reader import READ_THREADS, WeightReader, read_header
     entries = {key: entry for key, entry in read_header(path).entries.items() if key.startswith(UNET_PREFIX)}
     start, stop = min(entry.start for entry in entries.values()), max(entry.stop for entry in entries.values())
@@ -116,6 +117,7 @@ def probe_reads(path: str, warm: bool) -> dict[str, object]:
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for number in range(PAIRS):
         for name in sorted(kinds, reverse=number % 2 == 1):
+            spare_memory().release()  # both get fresh memory: what the read before it left would serve ours only
             set_page_cache(path, warm)
             seconds[name].append(seconds_of(kinds[name]))
     return {"bytes": stop - start, "threads": READ_THREADS, **seconds}
@@ -156,9 +158,11 @@ def probe_fresh() -> dict[str, float]:
     A virtual machine may hand free memory to its host within seconds, and must ask for it again.
     """
     load_project()
+    from comfy.spare_memory import spare_memory
     from comfy.weight_reader import plain_memory
     found = {}
     for when, pause_s in (("at first", 0.0), ("just after it was given back", 0.0), (f"{FRESH_PAUSE_S:.0f} s later", FRESH_PAUSE_S)):
+        spare_memory().release()
         time.sleep(pause_s)
         started = time.perf_counter()
         plain_memory(FRESH_BYTES).zero_()

@@ -4,6 +4,7 @@ Huge pages make first touches several times as fast, or several times as slow: w
 compacts memory first when no block is free, and a virtual machine that has handed its free blocks to the host must ask for them again,
 while smaller blocks are there. Both were measured on one machine within minutes, so nothing is assumed: pieces are populated before they
 are read into, timed, and the next one takes what was faster. Where the system cannot populate, pages come as they are touched.
+Memory of weights dropped moments before comes first: its pages are there already.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import mmap
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import torch
+
+from comfy.spare_memory import SpareMemory, spare_memory
 
 BUDDY_INFO = "/proc/buddyinfo"
 HUGE_PAGE_BYTES = 2 << 20
@@ -25,7 +29,7 @@ PIECE_BYTES = 8 << 20
 SMALLEST_BYTES = 8 << 20  # less comes from the allocator's heap
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; madvise(2)
 USED_SHARE = 0.9  # of the free blocks: others allocate meanwhile
-FIRST_PAUSE = 16
+FIRST_PAUSE, LONGEST_PAUSE = 16, 1024
 FORGETTING = 0.5
 
 Populate = Callable[[int, int], bool]
@@ -48,70 +52,80 @@ def free_huge_bytes(path: str = BUDDY_INFO) -> int | None:
 
 
 class PageSizes:
-    """Chooses between huge and small pages for one piece after the other. Not thread-safe: its owner's lock guards it.
+    """Tells in which pages to bring in one piece after the other, by what that took before. Any thread.
 
-    At most *huge_pieces* are huge. Both kinds are tried; then the faster one is taken, and the other tried again after 16 pieces, after
-    32 more, and so on, as long as it stays the slower one.
+    Both kinds are tried with the first piece; from then on the faster one is used, and one huge page's worth of the other tried again
+    after 16 pieces, after 32 more, and so on, as long as it stays the slower one.
     """
 
-    def __init__(self, huge_pieces: int) -> None:
-        self._huge_left = huge_pieces
-        self._seconds: dict[bool, float | None] = {True: None, False: None}
-        self._untried = [False, True]
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds_per_byte: dict[bool, float | None] = {True: None, False: None}
         self._faster = False
-        self._pause = self._until_retry = FIRST_PAUSE
+        self._pause, self._until_trial = FIRST_PAUSE, 0
 
-    def next_is_huge(self) -> bool:
-        """The kind of the next piece."""
-        if self._huge_left <= 0:
-            return False
-        if self._untried:
-            huge = self._untried.pop()
-        elif self._until_retry > 0:
-            self._until_retry -= 1
-            huge = self._faster
-        else:
-            self._pause *= 2
-            self._until_retry = self._pause
-            huge = not self._faster
-        self._huge_left -= huge
-        return huge
+    def next_piece(self, huge_bytes_left: int) -> list[tuple[int, bool]]:
+        """The next piece as [(bytes, whether in huge pages), …]; small pages only where less than a piece may still be huge."""
+        if huge_bytes_left < PIECE_BYTES:
+            return [(PIECE_BYTES, False)]
+        with self._lock:
+            if self._until_trial > 0:
+                self._until_trial -= 1
+                return [(PIECE_BYTES, self._faster)]
+            self._until_trial, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            return [(HUGE_PAGE_BYTES, not self._faster), (PIECE_BYTES - HUGE_PAGE_BYTES, self._faster)]
 
-    def note(self, huge: bool, seconds: float) -> None:
-        """What a piece of that kind took."""
-        before = self._seconds[huge]
-        self._seconds[huge] = seconds if before is None else FORGETTING * before + (1 - FORGETTING) * seconds
-        of_huge, of_small = self._seconds[True], self._seconds[False]
-        faster = of_huge is not None and (of_small is None or of_huge <= of_small)
-        if faster is not self._faster:
-            self._faster, self._pause, self._until_retry = faster, FIRST_PAUSE, FIRST_PAUSE
+    def note(self, huge: bool, seconds_per_byte: float) -> None:
+        """What bringing in a part of a piece took."""
+        with self._lock:
+            before = self._seconds_per_byte[huge]
+            self._seconds_per_byte[huge] = (seconds_per_byte if before is None else
+                                            FORGETTING * before + (1 - FORGETTING) * seconds_per_byte)
+            of_huge, of_small = self._seconds_per_byte[True], self._seconds_per_byte[False]
+            faster = of_huge is not None and of_small is not None and of_huge <= of_small
+            if faster is not self._faster:
+                self._faster, self._pause, self._until_trial = faster, FIRST_PAUSE, FIRST_PAUSE
+
+
+@functools.cache
+def page_sizes() -> PageSizes:
+    """The process's own: what one load has found out serves the next."""
+    return PageSizes()
 
 
 class FreshMemory:
-    """*size_bytes* of zeroed private memory; ``tensor`` is all of it as bytes and keeps it alive. Never an inference tensor.
+    """*size_bytes* of private memory with any contents; ``tensor`` is all of it as bytes and keeps it alive. Never an inference tensor.
 
-    It goes back to the system as soon as the last view of ``tensor`` is gone. Any thread may call :meth:`populate`. Raises ``MemoryError``.
+    As soon as the last view of ``tensor`` is gone, it is spare memory. Any thread may call :meth:`populate`. Raises ``MemoryError``.
     """
 
-    def __init__(self, size_bytes: int, populate: Populate | None = None) -> None:
-        """*populate(address, bytes)* brings pages in and tells whether it could; by default what the system offers."""
+    def __init__(self, size_bytes: int, populate: Populate | None = None, spare: SpareMemory | None = None,
+                 sizes: PageSizes | None = None) -> None:
+        """*populate(address, bytes)* brings pages in and tells whether it could; it and the rest are by default the process's own."""
         self._mapping: mmap.mmap | None = None
         self._lock = threading.Lock()
         self._done = bytearray()
         self._populate = populate or _system_populate()
-        with torch.inference_mode(False):
-            if size_bytes < SMALLEST_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        self._sizes = sizes or page_sizes()
+        if size_bytes < SMALLEST_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+            with torch.inference_mode(False):
                 self.tensor = torch.empty(size_bytes, dtype=torch.uint8)
-                return
-            try:
-                self._mapping = mmap.mmap(-1, size_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            except OSError as error:
-                raise MemoryError(f"the system has no {size_bytes} bytes of memory for weights ({error}); free a model") from error
-            self._start = -torch.frombuffer(self._mapping, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
-            self.tensor = torch.frombuffer(self._mapping, dtype=torch.uint8, offset=self._start, count=size_bytes)
+            return
+        spare = spare or spare_memory()
+        try:
+            self._mapping, used_bytes = spare.take(size_bytes + HUGE_PAGE_BYTES)
+        except OSError as error:
+            raise MemoryError(f"the system has no {size_bytes} bytes of memory for weights ({error}); free a model") from error
+        view = memoryview(self._mapping)
+        with torch.inference_mode(False):
+            self._start = -torch.frombuffer(view, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
+            self.tensor = torch.frombuffer(view, dtype=torch.uint8, offset=self._start, count=size_bytes)
+        weakref.finalize(view, spare.give, self._mapping).atexit = False
         self._done = bytearray(size_bytes // PIECE_BYTES)
+        there = min(len(self._done), max(0, used_bytes - self._start) // PIECE_BYTES)
+        self._done[:there] = b"\1" * there
         free_bytes = free_huge_bytes()
-        self._sizes = PageSizes(len(self._done) if free_bytes is None else int(free_bytes * USED_SHARE) // PIECE_BYTES)
+        self._huge_bytes_left = size_bytes if free_bytes is None else int(free_bytes * USED_SHARE)
 
     def populate(self, first: int, stop: int) -> None:
         """Bring in the pieces that bytes *first* to *stop* lie in, unless that was done; what lies in them stays as it is."""
@@ -120,16 +134,23 @@ class FreshMemory:
                 if self._done[piece]:
                     continue
                 self._done[piece] = True
-                huge = self._sizes.next_is_huge()
-            began_s = time.perf_counter()
+                parts = self._sizes.next_piece(self._huge_bytes_left)
+                self._huge_bytes_left -= sum(size_bytes for size_bytes, huge in parts if huge)
             offset = piece * PIECE_BYTES
-            if huge and self._mapping is not None:
-                self._mapping.madvise(mmap.MADV_HUGEPAGE, self._start + offset, PIECE_BYTES)
-            if not self._populate(self.tensor.data_ptr() + offset, PIECE_BYTES):
-                self._done = bytearray()
-                return
-            with self._lock:
-                self._sizes.note(huge, time.perf_counter() - began_s)
+            for size_bytes, huge in parts:
+                if not self._bring_in(offset, size_bytes, huge):
+                    self._done = bytearray()
+                    return
+                offset += size_bytes
+
+    def _bring_in(self, offset: int, size_bytes: int, huge: bool) -> bool:
+        began_s = time.perf_counter()
+        if huge and self._mapping is not None:
+            self._mapping.madvise(mmap.MADV_HUGEPAGE, self._start + offset, size_bytes)
+        if not self._populate(self.tensor.data_ptr() + offset, size_bytes):
+            return False
+        self._sizes.note(huge, (time.perf_counter() - began_s) / size_bytes)
+        return True
 
 
 def plain_memory(size_bytes: int) -> torch.Tensor:

@@ -25,6 +25,8 @@ class DropQueue:
         self._changed = threading.Condition(threading.Lock())
         self._waiting: list[Entry] = []
         self._open_sections = 0
+        self._loads = 0
+        self._spare_due = False
         self._droppers: dict[int, int] = {}
 
     def add(self, entry: Entry) -> None:
@@ -58,6 +60,18 @@ class DropQueue:
                 self._open_sections -= 1
             self.flush()
 
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """A load that may use the memory of what is dropped meanwhile; what it leaves goes back to the system at its end."""
+        with self._changed:
+            self._loads += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._loads -= 1
+            self._release_spare()
+
     def flush(self) -> None:
         """Drop what waits, unless a critical section is open: then its end does."""
         me = threading.get_ident()
@@ -87,6 +101,16 @@ class DropQueue:
         if any(module is not None and module() is not None for module in modules):
             gc.collect()
         self._hooks.trim()
+        with self._changed:
+            self._spare_due = True
+        self._release_spare()
+
+    def _release_spare(self) -> None:
+        with self._changed:
+            if self._loads or not self._spare_due:
+                return
+            self._spare_due = False
+        self._hooks.release_spare()
 
     def _forget(self, reference: weakref.ref[object]) -> None:
         loaded_model = reference()

@@ -51,6 +51,7 @@ class HostHooks:
     *available_bytes*: host RAM still to be had. *forget_loaded*: take a ``LoadedModel`` off the host's list and detach its finalizer.
     *restore_base*: undo what patches left in a patcher's module; raises when it cannot. *deactivate_pins*: of a dynamic patcher.
     *pending_paths*: real paths of the files that queued prompts name. *raise_if_interrupted*: asked while waiting for another load.
+    *trim*: give freed memory back to the system. *release_spare*: the same for what may serve a load in progress; called after its end.
     """
 
     available_bytes: Callable[[], int] = lambda: UNLIMITED_BYTES
@@ -61,6 +62,7 @@ class HostHooks:
     raise_if_interrupted: Callable[[], None] = _nothing
     measure: Callable[[Any], Storages] = host_storages
     trim: Callable[[], Any] = return_freed_memory
+    release_spare: Callable[[], Any] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ class RamModelCache:
             found = {key: hit.value for key, hit in hits.items() if hit is not None}
             missing = {key: estimate for key, estimate in wanted.items() if key not in found}
             if missing:
-                found.update(self._load(missing, load, hold))
+                with self._drops.loading():
+                    found.update(self._load(missing, load, hold))
             return found
 
     def _load(self, missing: Mapping[Hashable, Estimate], load: Load, hold: bool) -> dict[Hashable, Any]:

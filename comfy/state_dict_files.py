@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, retu
     that names the file when it is damaged, incomplete or not what its extension says. Blocks on disk.
     """
     device = torch.device("cpu") if device is None else device
+    spare_memory().release()  # what follows allocates its own
     if str(ckpt).lower().endswith(SAFETENSORS_EXTENSIONS):
         tensors, metadata = read_safetensors(ckpt, str(device))
     else:

@@ -17,6 +17,7 @@ from comfy.residency.devices import Device
 from comfy.residency.loaded_model import EVERYTHING, LoadedModel
 from comfy.residency.memory_states import VRAMState
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
+from comfy.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from torch import device
@@ -61,6 +62,7 @@ class ModelManager:
     def _load(self, models: Sequence[Any], memory_required: float, force_patch_weights: bool, minimum_memory_required: float | None,
               force_full_load: bool) -> None:
         self.cleanup_models_gc()
+        spare_memory().release()  # what no load has taken over by now, computing may need
         entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
         for entry in entries:
             self._take_out_clones(entry)
@@ -148,7 +150,8 @@ class ModelManager:
                 log.warning("memory leak: something still refers to a %s that no patcher uses", type(entry.real_model()).__name__)
 
     def soft_empty_cache(self) -> None:
-        """Give cached device memory back to the system."""
+        """Give cached device memory, and what dropped weights left in the host's, back to the system."""
+        spare_memory().release()
         for accelerator in self.devices.accelerators:
             accelerator.empty_cache()
 

@@ -13,6 +13,7 @@ from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy.ram_cache_storage import Storages, host_storages
 from comfy.ram_model_cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from comfy.patching.base_weights import BaseWeights
@@ -41,8 +42,12 @@ class CacheHost:
 
     def hooks(self) -> HostHooks:
         """These methods, as the cache takes them."""
-        return HostHooks(self.memory.available_bytes, self.forget_loaded, self.restore_base, pending_paths=lambda: self.pending_paths(),
-                         raise_if_interrupted=interrupt_flag.raise_if_set, measure=self.measure)
+        return HostHooks(self.available_bytes, self.forget_loaded, self.restore_base, pending_paths=lambda: self.pending_paths(),
+                         raise_if_interrupted=interrupt_flag.raise_if_set, measure=self.measure, release_spare=spare_memory().release)
+
+    def available_bytes(self) -> int:
+        """Host RAM still to be had; what lies ready for the next load is."""
+        return self.memory.available_bytes() + spare_memory().total_bytes()
 
     def forget_loaded(self, loaded_model: Any) -> None:
         """Take an entry off the manager's list and detach its finalizer."""

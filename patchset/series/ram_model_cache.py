@@ -29,9 +29,9 @@ decorator returns the function it was given.
 CACHE_MODULES = ("host_memory", "weights_key", "ram_model_cache", "ram_cache_drops", "ram_cache_flights", "ram_cache_null",
                  "ram_cache_policy", "ram_cache_receipts", "ram_cache_storage", "ram_cache_table", "ram_cache_types")
 HOST_MODULES = ("ram_cache_host", "ram_cache_loaders", "ram_cache_tripwire")
-CACHE_TESTS = ("ram_cache_fakes", "test_host_memory", "test_host_memory_group", "test_ram_cache_policy", "test_ram_cache_receipts",
-               "test_ram_cache_storage", "test_ram_model_cache", "test_ram_model_cache_patcher", "test_ram_model_cache_races",
-               "test_weights_key")
+CACHE_TESTS = ("ram_cache_fakes", "test_host_memory", "test_host_memory_group", "test_ram_cache_drops", "test_ram_cache_policy",
+               "test_ram_cache_receipts", "test_ram_cache_storage", "test_ram_cache_upkeep", "test_ram_model_cache",
+               "test_ram_model_cache_patcher", "test_ram_model_cache_races", "test_weights_key")
 HOST_TESTS = ("ram_cache_host_test", "ram_cache_loaders_test", "ram_cache_tripwire_test", "ram_model_cache_upstream_test")
 
 

@@ -2,6 +2,8 @@
 
 import weakref
 
+from comfy.ram_model_cache import CacheSettings, HostHooks, Loaded, RamModelCache
+
 
 class FakeStorage:
     """Memory by number."""
@@ -112,7 +114,7 @@ class Host:
 
     def __init__(self):
         self.available, self.now, self.pending = 1 << 40, 100.0, ()
-        self.forgotten, self.restored, self.started, self.trims = [], [], [], 0
+        self.forgotten, self.restored, self.started, self.trims, self.released = [], [], [], 0, 0
         self.unpinned, self.fail_restore, self.interrupt = [], False, None
 
     def forget(self, loaded_model):
@@ -128,6 +130,9 @@ class Host:
     def trim(self):
         self.trims += 1
 
+    def release_spare(self):
+        self.released += 1
+
     def raise_if_interrupted(self):
         if self.interrupt is not None:
             raise self.interrupt
@@ -135,9 +140,36 @@ class Host:
     def hooks(self, host_hooks):
         return host_hooks(available_bytes=lambda: self.available, forget_loaded=self.forget, restore_base=self.restore,
                           deactivate_pins=self.unpinned.append, pending_paths=lambda: self.pending, trim=self.trim,
-                          raise_if_interrupted=self.raise_if_interrupted)
+                          release_spare=self.release_spare, raise_if_interrupted=self.raise_if_interrupted)
 
 
 def patcher(size, **kwargs):
     """A base patcher over one tensor of *size* bytes."""
     return FakePatcher(FakeModule(FakeTensor(size)), **kwargs)
+
+
+def caches(host):
+    """For a fixture: a function that makes caches of a cap on *host*; their books must be right at the end."""
+    made = []
+
+    def build(cap=100, **settings):
+        settings = {"headroom_bytes": 0, **settings}
+        cache = RamModelCache(CacheSettings(cap, **settings), host.hooks(HostHooks), clock=lambda: host.now, wall_clock=lambda: 0.0,
+                              start_thread=host.started.append)
+        made.append(cache)
+        return cache
+
+    yield build
+    for cache in made:
+        assert cache.check() == []
+
+
+def get(cache, key, size=40, build=patcher, seconds=1.0, **kwargs):
+    """Fetch *key*; returns (the model, whether it was loaded)."""
+    loads = []
+
+    def load(missing):
+        loads.extend(missing)
+        return {key: Loaded(build(size), seconds) for key in missing}
+
+    return cache.fetch({key: size}, load, **kwargs)[key], bool(loads)

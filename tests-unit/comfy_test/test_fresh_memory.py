@@ -11,7 +11,18 @@ import pytest
 import torch
 
 from comfy import fresh_memory
-from comfy.fresh_memory import FIRST_PAUSE, HUGE_PAGE_BYTES, PIECE_BYTES, FreshMemory, PageSizes, free_huge_bytes, plain_memory
+from comfy.fresh_memory import (
+    FIRST_PAUSE,
+    HUGE_PAGE_BYTES,
+    LONGEST_PAUSE,
+    PIECE_BYTES,
+    FreshMemory,
+    PageSizes,
+    free_huge_bytes,
+    page_sizes,
+    plain_memory,
+)
+from comfy.spare_memory import SpareMemory
 
 LINE = "Node {}, zone {:>8} 5000 100 0 0 0 0 0 0 30 {} {}\n"
 
@@ -31,34 +42,45 @@ def test_a_system_that_does_not_tell_its_free_blocks_is_no_error(tmp_path):
     assert free_huge_bytes(str(tmp_path / "odd")) is None
 
 
-def choices(sizes, seconds, count):
-    """What is chosen when pieces take ``seconds[is huge]``."""
+def choices(sizes, seconds, count, huge_bytes_left=1 << 60):
+    """What is chosen when a byte takes ``seconds[is huge]``."""
     chosen = []
     for _ in range(count):
-        chosen.append(sizes.next_is_huge())
-        sizes.note(chosen[-1], seconds[chosen[-1]])
+        chosen.append(sizes.next_piece(huge_bytes_left))
+        for _, huge in chosen[-1]:
+            sizes.note(huge, seconds[huge])
+    assert all(sum(size_bytes for size_bytes, _ in parts) == PIECE_BYTES for parts in chosen)
     return chosen
+
+
+HUGE, SMALL = [(PIECE_BYTES, True)], [(PIECE_BYTES, False)]
 
 
 @pytest.mark.parametrize(("huge_s", "small_s"), [(1.0, 3.0), (3.0, 1.0)])
 def test_both_sizes_are_tried_and_the_faster_one_is_taken(huge_s, small_s):
-    chosen = choices(PageSizes(10_000), {True: huge_s, False: small_s}, 1000)
-    slower = huge_s > small_s
-    assert chosen[0] is True and chosen[1] is False
-    assert 4 <= chosen.count(slower) <= 8, "the slower one is tried again at growing distances"
-    assert slower not in chosen[3:2 + FIRST_PAUSE]
+    chosen = choices(PageSizes(), {True: huge_s, False: small_s}, 1000)
+    faster, trials = (HUGE, SMALL)[huge_s > small_s], [parts for parts in chosen if len(parts) == 2]
+    assert chosen[0] == [(HUGE_PAGE_BYTES, True), (PIECE_BYTES - HUGE_PAGE_BYTES, False)]
+    assert chosen[1:FIRST_PAUSE] == [faster] * (FIRST_PAUSE - 1)
+    assert 5 <= len(trials) <= 8, "the slower one is tried again at growing distances"
+    assert chosen.count(faster) + len(trials) == len(chosen)
+
+
+def test_trials_go_on_however_much_was_read():
+    chosen = choices(PageSizes(), {True: 3.0, False: 1.0}, 20_000)
+    assert any(len(parts) == 2 for parts in chosen[-LONGEST_PAUSE - 1:])
 
 
 def test_what_becomes_faster_is_taken_after_the_next_try():
-    sizes = PageSizes(10_000)
+    sizes = PageSizes()
     choices(sizes, {True: 9.0, False: 1.0}, 100)
-    later = choices(sizes, {True: 0.1, False: 5.0}, 200)
-    assert later.count(True) > 150
+    assert choices(sizes, {True: 0.1, False: 5.0}, 300).count(HUGE) > 150
 
 
 def test_no_more_huge_pages_are_asked_for_than_there_are():
-    assert choices(PageSizes(5), {True: 1.0, False: 9.0}, 100).count(True) == 5
-    assert not any(choices(PageSizes(0), {True: 1.0, False: 9.0}, 100))
+    sizes = PageSizes()
+    assert HUGE in choices(sizes, {True: 1.0, False: 9.0}, 10, PIECE_BYTES)
+    assert choices(sizes, {True: 1.0, False: 9.0}, 100, PIECE_BYTES - 1) == [SMALL] * 100
 
 
 @pytest.fixture
@@ -73,9 +95,16 @@ def recorded():
     return populate, calls
 
 
+class SmallPages(PageSizes):
+    """Never tries huge ones, so that a piece is one call."""
+
+    def next_piece(self, huge_bytes_left):
+        return [(PIECE_BYTES, False)]
+
+
 def test_each_piece_is_populated_once_whoever_asks(recorded):
     populate, calls = recorded
-    memory = FreshMemory(10 * PIECE_BYTES + 5, populate)
+    memory = FreshMemory(10 * PIECE_BYTES + 5, populate, SpareMemory(), SmallPages())
     start = memory.tensor.data_ptr()
     assert memory.tensor.numel() == 10 * PIECE_BYTES + 5 and start % HUGE_PAGE_BYTES == 0
     memory.populate(PIECE_BYTES + 1, PIECE_BYTES + 2)
@@ -91,7 +120,7 @@ def test_each_piece_is_populated_once_whoever_asks(recorded):
 
 def test_where_nothing_can_be_populated_memory_is_touched_as_it_is_used():
     calls = []
-    memory = FreshMemory(4 * PIECE_BYTES, lambda address, size_bytes: bool(calls.append(address)))
+    memory = FreshMemory(4 * PIECE_BYTES, lambda address, size_bytes: bool(calls.append(address)), SpareMemory())
     memory.populate(0, 4 * PIECE_BYTES)
     memory.populate(0, 4 * PIECE_BYTES)
     assert len(calls) == 1
@@ -102,8 +131,9 @@ def test_where_nothing_can_be_populated_memory_is_touched_as_it_is_used():
 @pytest.mark.parametrize("free", [None, 0, 3 * PIECE_BYTES])
 def test_what_is_written_stays_when_pieces_are_populated(monkeypatch, free):
     assert free_huge_bytes() is not None
+    assert page_sizes() is page_sizes()
     monkeypatch.setattr(fresh_memory, "free_huge_bytes", lambda: free)
-    memory = FreshMemory(8 * PIECE_BYTES + 12345)
+    memory = FreshMemory(8 * PIECE_BYTES + 12345, spare=SpareMemory(), sizes=PageSizes())
     assert not memory.tensor.any()
     memory.tensor[::1000] = 7
     memory.populate(0, memory.tensor.numel())
@@ -111,10 +141,10 @@ def test_what_is_written_stays_when_pieces_are_populated(monkeypatch, free):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
-def test_populated_memory_is_resident_and_goes_back_with_its_last_view():
-    process = psutil.Process()
+def test_populated_memory_is_resident_and_spare_with_its_last_view():
+    process, spare = psutil.Process(), SpareMemory()
     before = process.memory_info().rss
-    memory = FreshMemory(16 * PIECE_BYTES)
+    memory = FreshMemory(16 * PIECE_BYTES, spare=spare)
     memory.populate(0, 16 * PIECE_BYTES)
     assert process.memory_info().rss - before > 15 * PIECE_BYTES
     view, storage = memory.tensor[100:200], weakref.ref(memory.tensor.untyped_storage())
@@ -123,7 +153,35 @@ def test_populated_memory_is_resident_and_goes_back_with_its_last_view():
     assert process.memory_info().rss - before > 15 * PIECE_BYTES
     del view
     gc.collect()
-    assert storage() is None and process.memory_info().rss - before < 2 * PIECE_BYTES
+    assert storage() is None and spare.release() >= 16 * PIECE_BYTES
+    assert process.memory_info().rss - before < 2 * PIECE_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+@pytest.mark.parametrize("pieces", [4, 8, 12])
+def test_what_was_dropped_serves_the_next_and_is_not_populated_again(recorded, pieces):
+    populate, calls = recorded
+    spare = SpareMemory()
+    del FreshMemory(8 * PIECE_BYTES, populate, spare).tensor
+    gc.collect()
+    assert spare.total_bytes() == 8 * PIECE_BYTES + HUGE_PAGE_BYTES
+    memory = FreshMemory(pieces * PIECE_BYTES, populate, spare, SmallPages())
+    memory.populate(0, pieces * PIECE_BYTES)
+    assert spare.total_bytes() == 0 and memory.tensor.numel() == pieces * PIECE_BYTES and memory.tensor.data_ptr() % HUGE_PAGE_BYTES == 0
+    assert len(calls) == max(0, pieces - 8)
+    assert bool((memory.tensor.fill_(5) == 5).all()) and memory.tensor.untyped_storage().nbytes() == pieces * PIECE_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_memory_in_use_is_never_taken_over():
+    spare = SpareMemory()
+    first = FreshMemory(2 * PIECE_BYTES, spare=spare)
+    view = first.tensor.fill_(7)[-10:]
+    del first
+    gc.collect()
+    second = FreshMemory(2 * PIECE_BYTES, spare=spare)
+    second.tensor.fill_(9)
+    assert view.tolist() == [7] * 10
 
 
 def test_small_memory_comes_from_the_heap_and_is_never_an_inference_tensor(recorded):

@@ -22,7 +22,8 @@ folder, path, headroom, model_bytes, models = sys.argv[1], sys.argv[2], *map(int
 pathlib.Path(folder, "cgroup.procs").write_text(str(os.getpid()))
 import torch
 from comfy.host_memory import HostMemory
-from comfy.ram_model_cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache import CacheSettings, RamModelCache
+from comfy.residency.model_cache import CacheHost
 from comfy.weight_reader import WeightReader
 
 lines = []
@@ -48,7 +49,7 @@ def load(missing):
     return {missing[0]: Patcher(model)}
 
 memory = HostMemory()
-cache = RamModelCache(CacheSettings(1 << 40, headroom_bytes=headroom), HostHooks(memory.available_bytes), start_thread=lambda run: None)
+cache = RamModelCache(CacheSettings(1 << 40, headroom_bytes=headroom), CacheHost(memory).hooks(), start_thread=lambda run: None)
 use = lambda name: cache.fetch({name: model_bytes}, load)[name].model.weight0.sum().item()
 stages, available = {}, []
 

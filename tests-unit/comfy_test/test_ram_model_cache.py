@@ -1,13 +1,24 @@
-"""The contract of the RAM model cache: hits, misses, caps, pressure, drops, finalizers, receipts."""
+"""The contract of the RAM model cache: hits, misses, caps, storages, devices."""
 
-import gc
-import logging
 import weakref
 
 import pytest
-from ram_cache_fakes import FakeCLIP, FakeDevice, FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, FakeVAE, Host, Key, patcher
+from ram_cache_fakes import (
+    FakeCLIP,
+    FakeDevice,
+    FakeLoadedModel,
+    FakeModule,
+    FakePatcher,
+    FakeTensor,
+    FakeVAE,
+    Host,
+    Key,
+    caches,
+    get,
+    patcher,
+)
 
-from comfy.ram_model_cache import CacheSettings, HostHooks, Loaded, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache import CacheSettings, Loaded, NullRamModelCache, RamModelCache
 
 A, B, C = Key("A"), Key("B"), Key("C")
 
@@ -19,29 +30,7 @@ def host():
 
 @pytest.fixture
 def make(host):
-    made = []
-
-    def build(cap=100, **settings):
-        settings = {"headroom_bytes": 0, **settings}
-        cache = RamModelCache(CacheSettings(cap, **settings), host.hooks(HostHooks), clock=lambda: host.now, wall_clock=lambda: 0.0,
-                              start_thread=host.started.append)
-        made.append(cache)
-        return cache
-
-    yield build
-    for cache in made:
-        assert cache.check() == []
-
-
-def get(cache, key, size=40, build=patcher, seconds=1.0, **kwargs):
-    """Fetch *key*; returns (the model, whether it was loaded)."""
-    loads = []
-
-    def load(missing):
-        loads.extend(missing)
-        return {key: Loaded(build(size), seconds) for key in missing}
-
-    return cache.fetch({key: size}, load, **kwargs)[key], bool(loads)
+    yield from caches(host)
 
 
 def test_second_fetch_is_a_hit_and_shares_the_module(make):
@@ -301,336 +290,6 @@ def test_models_of_others_are_not_the_caches_business(make):
     assert not cache.retain(FakeLoadedModel(foreign))
     gone = FakeLoadedModel(patcher(10))
     assert not cache.retain(gone)
-
-
-def test_backups_are_counted_while_they_exist_and_the_base_is_restored_once_unused(make, host):
-    cache = make(100)
-    model, _ = get(cache, A)
-    model.backup["w"] = FakeTensor(20)
-    loaded = FakeLoadedModel(model)
-    cache.reclaim(loaded)
-    assert cache.stats().kept_bytes == 60
-    cache.safe_point()
-    assert host.restored == []
-    del model
-    cache.safe_point()
-    assert len(host.restored) == 1
-    assert cache.stats().kept_bytes == 40
-    cache.safe_point()
-    assert len(host.restored) == 1
-
-
-def test_base_that_cannot_be_restored_is_dropped(make, host, caplog):
-    cache = make()
-    module = weakref.ref(get(cache, A)[0].model)
-    host.fail_restore = True
-    cache.safe_point()
-    assert "could not be restored" in caplog.text
-    assert module() is None
-    assert get(cache, A)[1]
-    assert "could not be restored" in cache.receipts(None)[-1]["reason"]
-
-
-def test_descendants_keep_an_entry_in_use(make, host):
-    cache = make()
-    grandchild = get(cache, A)[0].clone().clone()
-    cache.safe_point()
-    assert host.restored == []
-    assert cache.entries()[0]["in_use"]
-    del grandchild
-    cache.safe_point()
-    assert len(host.restored) == 1
-
-
-def test_eviction_forgets_each_loaded_model_exactly_once(make, host):
-    cache = make()
-    model, _ = get(cache, A)
-    loaded = [FakeLoadedModel(model.parent), FakeLoadedModel(model.parent)]
-    for one in loaded:
-        cache.reclaim(one)
-    del model
-    cache.clear()
-    cache.clear()
-    cache.tick()
-    assert [one.detached for one in loaded] == [1, 1]
-
-
-def test_model_that_left_its_device_is_not_detached_again(make, host):
-    cache = make()
-    model, _ = get(cache, A)
-    loaded = FakeLoadedModel(model)
-    cache.reclaim(loaded)
-    cache.retain(loaded)
-    del model
-    cache.clear()
-    assert loaded.detached == 0
-
-
-def test_model_whose_clone_died_before_it_left_its_device_is_not_detached_again(make, host):
-    cache = make()
-    model, _ = get(cache, A)
-    loaded = FakeLoadedModel(model)
-    cache.reclaim(loaded)
-    del model
-    assert cache.retain(loaded)
-    cache.clear()
-    assert loaded.detached == 0
-
-
-def test_model_that_waits_to_be_dropped_is_not_detached_again_when_the_host_took_it_off_itself(make, host):
-    cache = make()
-    model, _ = get(cache, A)
-    loaded = FakeLoadedModel(model)
-    cache.reclaim(loaded)
-    del model
-    with cache.critical_section():
-        cache.clear()
-        assert not cache.retain(loaded)
-    assert loaded.detached == 0
-
-
-def test_host_that_fails_to_forget_does_not_stop_the_eviction(make, host, caplog):
-    cache = make()
-    model, _ = get(cache, A)
-    loaded = FakeLoadedModel(model.parent)
-    cache.reclaim(loaded)
-    module = weakref.ref(model.model)
-    del model
-    object.__setattr__(cache._drops._hooks, "forget_loaded", lambda one: 1 / 0)
-    cache.clear()
-    assert module() is None
-    assert "could not forget" in caplog.text
-
-
-def test_nothing_is_dropped_inside_a_critical_section(make, host):
-    cache = make()
-    module = weakref.ref(get(cache, A)[0].model)
-    with cache.critical_section():
-        with cache.critical_section():
-            cache.clear()
-            cache.tick()
-        gc.collect()
-        assert module() is not None
-        assert cache.stats().doomed_bytes == 40
-        assert host.trims == 0
-    assert module() is None
-    assert (cache.stats().doomed_bytes, host.trims) == (0, 1)
-
-
-def test_garbage_collection_with_the_lock_held_takes_no_lock(make):
-    cache = make()
-    model, _ = get(cache, A)
-    circle = [model]
-    circle.append(circle)
-    del model, circle
-    with cache.critical_section(), cache._lock:
-        gc.collect()
-    cache.tick()
-    assert not cache.entries()[0]["in_use"]
-
-
-def test_module_kept_alive_by_a_cycle_is_collected_on_eviction(make):
-    cache = make()
-
-    def build(size):
-        made = patcher(size)
-        made.model.itself = made.model
-        return made
-
-    module = weakref.ref(get(cache, A, build=build)[0].model)
-    gc.disable()
-    try:
-        cache.clear()
-        assert module() is None
-    finally:
-        gc.enable()
-
-
-def test_pressure_shrinks_with_hysteresis_and_says_why(make, host, caplog):
-    cache = make(1000, headroom_bytes=100)
-    for index in range(5):
-        get(cache, Key(f"m{index}"), size=40)
-    with caplog.at_level(logging.INFO):
-        host.available = 90
-        cache.tick()
-    assert cache.stats().kept == 3  # 90 left, 150 wanted: two go
-    assert "shrinks" in caplog.text
-    assert "evicted m0 (0.0 MB): memory pressure" in caplog.text
-    host.available = 120
-    cache.tick()
-    assert cache.stats().under_pressure
-    refused, _ = get(cache, Key("new"), size=10)
-    assert "memory pressure" in cache.receipts(None)[-1]["reason"]
-    assert cache.stats().kept == 3
-    host.available = 150
-    cache.tick()
-    assert not cache.stats().under_pressure
-    assert get(cache, Key("new"), size=10)[0] is not None
-    assert cache.stats().kept == 4
-    del refused
-
-
-def test_models_in_use_survive_pressure(make, host):
-    cache = make(1000, headroom_bytes=100)
-    used, _ = get(cache, A)
-    get(cache, B)
-    host.available = 0
-    cache.tick()
-    assert [entry["model"] for entry in cache.entries()] == ["A"]
-    del used
-
-
-def test_pressure_does_not_evict_a_model_that_only_moves(make, host):
-    cache = make(1000, headroom_bytes=100)
-    model, _ = get(cache, A)
-    host.available = 0
-    cache.tick()
-    loaded = FakeLoadedModel(model)
-    assert cache.reclaim(loaded)
-    assert cache.retain(loaded)
-    assert cache.stats().kept == 1
-
-
-def test_memory_that_waits_to_be_dropped_is_not_evicted_for_twice(make, host):
-    cache = make(1000, headroom_bytes=100)
-    for index in range(5):
-        get(cache, Key(f"m{index}"), size=60)
-    host.available = 90
-    with cache.critical_section():
-        cache.tick()
-        cache.tick()
-        assert cache.stats().kept == 4
-
-
-def test_reading_makes_room_in_memory_first(make, host):
-    cache = make(1000, headroom_bytes=100)
-    get(cache, A)
-    get(cache, B)
-    host.available = 150
-    kept = []
-    cache.fetch({C: 80}, lambda missing: kept.append(cache.stats().kept) or {C: patcher(80)})
-    assert kept == [1]
-
-
-def test_idle_entries_expire_and_held_ones_do_not(make, host):
-    cache = make(ttl_s=60)
-    get(cache, A)
-    get(cache, B, hold=True)
-    host.now += 59
-    cache.tick()
-    assert cache.stats().kept == 2
-    host.now += 2
-    cache.tick()
-    assert [entry["model"] for entry in cache.entries()] == ["B"]
-    get(cache, A)
-    assert "without use" in cache.receipts(None)[-1]["reason"]
-
-
-def test_held_entries_go_last_and_only_under_pressure(make, host):
-    cache = make(80, headroom_bytes=100)
-    get(cache, A, hold=True, seconds=0.001)
-    get(cache, B, seconds=99.0)
-    for _ in range(5):
-        get(cache, C, seconds=99.0)
-    assert "A" in {entry["model"] for entry in cache.entries()}
-    host.available = 90
-    cache.tick()
-    assert [entry["model"] for entry in cache.entries()] == ["A"] or cache.stats().kept == 0
-    host.available = 0
-    cache.tick()
-    assert cache.stats().kept == 0
-
-
-def test_hold_can_be_given_up(make):
-    cache = make()
-    get(cache, A, hold=True)
-    assert cache.set_held(A, False)
-    assert not cache.entries()[0]["held"]
-    assert not cache.set_held(B, True)
-
-
-def test_dynamic_patchers_are_unpinned_counted_by_pins_and_left_alone(make, host):
-    cache = make()
-    model, _ = get(cache, A, build=lambda size: patcher(size, dynamic=True, pinned=15))
-    assert host.unpinned == [model.parent]
-    assert cache.stats().kept_bytes == 15
-    loaded = FakeLoadedModel(model)
-    assert not cache.retain(loaded)
-    assert cache.stats().kept == 1
-    model.pinned = model.parent.pinned = -5
-    cache.reclaim(loaded)
-    assert cache.stats().kept_bytes == 0
-
-
-def test_receipts_and_log_line_of_a_prompt(make, caplog):
-    cache = make(50)
-    cache.begin_prompt("p1")
-    get(cache, A)
-    get(cache, A)
-    cache.note_bypass("model of x", "option o holds a callable")
-    with caplog.at_level(logging.INFO):
-        receipts = cache.end_prompt("p1")
-    assert [(entry["tier"], entry["kept"]) for entry in receipts] == [("disk", True), ("ram", True), ("bypass", False)]
-    assert receipts[0]["reason"] == "first use"
-    assert "models of prompt p1: A from disk" in caplog.text
-    get(cache, A)
-    assert cache.receipts("p1") == receipts
-    assert cache.receipts("unknown") == []
-    assert cache.end_prompt("p2") == []
-
-
-def test_two_loaders_of_one_prompt_count_as_one_request(make):
-    cache = make()
-    cache.begin_prompt("p")
-    for _ in range(3):
-        get(cache, A)
-    assert cache._table.policy._now == 1
-    cache.end_prompt("p")
-    get(cache, A)
-    get(cache, A)
-    assert cache._table.policy._now == 3
-
-
-def test_miss_names_who_evicted_it_and_when(make):
-    cache = make(50)
-    get(cache, A, seconds=0.1)
-    for _ in range(3):
-        get(cache, B, seconds=50.0)
-    get(cache, A, seconds=0.1)
-    reason = cache.receipts(None)[-1]["reason"]
-    assert reason.startswith("evicted (room needed for B) at ")
-
-
-def test_monitor_exists_only_while_there_is_something_to_watch(make, host):
-    cache = make()
-    cache.tick()
-    assert host.started == []
-    get(cache, A)
-    get(cache, B)
-    assert len(host.started) == 1
-    ticks = []
-
-    def wait(timeout):
-        ticks.append(timeout)
-        if len(ticks) == 2:
-            cache.clear()
-        return False
-
-    cache._closed.wait = wait
-    host.started[0]()
-    assert len(ticks) == 2
-    get(cache, A)
-    assert len(host.started) == 2
-
-
-def test_closed_cache_drops_everything_and_starts_no_thread(make, host):
-    cache = make()
-    get(cache, A)
-    cache.close()
-    assert (cache.stats().kept, cache._closed.is_set()) == (0, True)
-    host.started[0]()
-    get(cache, A)
-    assert len(host.started) == 1
 
 
 def test_cap_must_be_positive():
