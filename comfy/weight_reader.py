@@ -25,7 +25,7 @@ CHUNK_BYTES = 8 << 20
 ALIGNMENT_BYTES = 64
 PAGE_BYTES = 4096
 PAGE_ALIGNED_FROM_BYTES = 1 << 20
-READ_THREADS = max(2, min(8, os.cpu_count() or 1))
+READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
 
 Allocator = Callable[[int], torch.Tensor]
