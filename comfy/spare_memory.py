@@ -16,7 +16,7 @@ from collections import deque
 
 
 class SpareMemory:
-    """Private anonymous mappings that nobody uses. Any thread may call any method; :meth:`give` takes no lock and may run in a finalizer."""
+    """Private anonymous mappings that nobody uses. Any thread may call any method; :meth:`give` takes no lock: finalizers call it."""
 
     def __init__(self) -> None:
         self._kept: deque[mmap.mmap] = deque()

@@ -38,6 +38,8 @@ class CircuitBreaker:
 
     def allows(self) -> bool:
         """Whether a call may be made now. In the half-open state only the first who asks may."""
+        if self._open_until_s is None:
+            return True
         with self._lock:
             if self._open_until_s is None:
                 return True
@@ -48,6 +50,8 @@ class CircuitBreaker:
 
     def succeed(self) -> None:
         """A call did what it should: closed."""
+        if not self._failures and self._open_until_s is None and not self._is_probing:
+            return
         with self._lock:
             self._failures = 0
             self._pause_s = self._first_pause_s

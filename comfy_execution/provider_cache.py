@@ -77,9 +77,11 @@ class ProviderCache:
 
     async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
         """The entry of a node, which waves may or may not have asked for before; or None."""
-        if not self._may_ask(node_id):
-            return None
-        context = self._context(node_id)
+        context = self._contexts.get(node_id)
+        if context is None:
+            if not self._may_ask(node_id):
+                return None
+            context = self._context(node_id)
         if not self._providers.has_asked(context.cache_key_hash):
             await self._host.to_loop()
             await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
@@ -88,15 +90,18 @@ class ProviderCache:
 
     async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
         """Hand the entry to the providers; does not wait for them."""
-        result = CacheValue(value.outputs, value.ui)
         traits = self._traits_of(node_id)
-        if not traits.is_shareable or names_files(value.ui) or not traits.accepts(result):
+        if not traits.is_shareable or names_files(value.ui):
             return
-        if self._keys.key(node_id) is None:
+        result = CacheValue(value.outputs, value.ui)
+        if not traits.accepts(result):
+            return
+        if node_id not in self._contexts and self._keys.key(node_id) is None:
             await self._host.to_loop()
             await self._prepare([node_id])
-        if self._keys.key(node_id) is not None:
-            await self._providers.store(self._context(node_id), result, self._host.to_loop)
+            if self._keys.key(node_id) is None:
+                return
+        await self._providers.store(self._context(node_id), result, self._host.to_loop)
 
     async def _prepare(self, targets: list[str]) -> None:
         try:
@@ -132,9 +137,12 @@ class ProviderCache:
     def _parents(self, node_id: str) -> list[str]:
         """The nodes that must run before this one can; those at lazy inputs are not known to be needed yet."""
         node = self._dynprompt.get_node(node_id)
-        class_def, inputs = self._host.node_class(node["class_type"]), node["inputs"]
-        find = self._host.find_input
-        return [value[0] for name, value in inputs.items() if is_link(value) and not _waits(find(class_def, name, inputs)[2] or {})]
+        inputs = node["inputs"]
+        links = [(name, value[0]) for name, value in inputs.items() if is_link(value)]
+        if not links:
+            return []
+        class_def, find = self._host.node_class(node["class_type"]), self._host.find_input
+        return [parent for name, parent in links if not _waits(find(class_def, name, inputs)[2] or {})]
 
     def _entry(self, value: CacheValue) -> Any:
         return self._host.make_entry(ui=value.ui, outputs=[list(items) for items in value.outputs])

@@ -105,8 +105,11 @@ class ProviderClient:
         """Call the provider's ``on_prompt_start`` or ``on_prompt_end``. If it is late it is still called, in order.
 
         Not waited for while the provider is still busy with what it was told before, or where it left the method as it is; its thread is
-        told nevertheless, which shows whether it reacts.
+        told of the start nevertheless, which shows whether it reacts.
         """
+        is_heeded = not _left_as_it_is(self.provider, f"on_prompt_{event}")
+        if event == "end" and not is_heeded:
+            return
         try:
             was_reacting = self.is_reacting()
             # What is late is done nevertheless: an end must follow each start.
@@ -114,7 +117,7 @@ class ProviderClient:
             future = self._thread.submit(self._tell(event, prompt_id))
             future.add_done_callback(lambda _: told.set_result(None) if told.set_running_or_notify_cancel() else None)
             self._last_told = future
-            if was_reacting and not _left_as_it_is(self.provider, f"on_prompt_{event}"):
+            if was_reacting and is_heeded:
                 await wait_briefly([told], timeout_s)
         except Exception:
             logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
@@ -247,7 +250,7 @@ class ProviderClient:
         """Count what came of one store, and warn of a failure."""
         if outcome is True:
             self.breaker.succeed()
-            self._counters.add(stores=1, bytes_stored=job.size_bytes)
+            self._counters.stored(job.size_bytes)
         elif outcome is False:
             self.breaker.abandon()
         elif outcome is None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _get_cache_providers
 from comfy_execution.provider_client import GRACE_S, ProviderClient, ProviderLimits
-from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, Handed, NotPlain, VersionBook, examine, take_copy
+from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, NotPlain, VersionBook, examine, take_copy
 from comfy_execution.provider_statistics import ProviderStats
 from comfy_execution.provider_store_queue import StoreJob
 from comfy_execution.provider_thread import wait_briefly
@@ -157,18 +157,18 @@ class PromptProviders:
         except NotPlain as reason:
             logger.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
             return False
-        if handed.bytes > COPY_INLINE_BYTES or any(not client.has_room(handed.bytes) for client in clients):
+        if handed.bytes > COPY_INLINE_BYTES:
             if before_waiting is not None:
                 await before_waiting()
             for client in clients:
-                await self._make_room(client, handed)
+                await self._make_room(client, handed.bytes)
             outputs, ui = await take_copy(handed)
         else:
             outputs, ui = handed.rebuild()
         job = StoreJob(context, CacheValue(outputs, ui), handed.bytes)
         is_taken = False
         for client in clients:
-            if client.offer(job):
+            if client.offer(job) or await self._offer_later(client, job, before_waiting):
                 is_taken = True
                 continue
             client.give_up()
@@ -176,10 +176,17 @@ class PromptProviders:
                            context.class_type)
         return is_taken
 
-    async def _make_room(self, client: ProviderClient, handed: Handed) -> None:
-        if not client.has_room(handed.bytes):
+    async def _offer_later(self, client: ProviderClient, job: StoreJob, before_waiting: Callable[[], Awaitable[Any]] | None) -> bool:
+        """Offer *job* once more, when *client* has room for it or no time is left."""
+        if before_waiting is not None:
+            await before_waiting()
+        await self._make_room(client, job.size_bytes)
+        return client.offer(job)
+
+    async def _make_room(self, client: ProviderClient, size_bytes: int) -> None:
+        if not client.has_room(size_bytes):
             with contextlib.suppress(TimeoutError):
-                await self._within_budget(client.wait_for_room(handed.bytes, self.remaining_s), self.remaining_s)
+                await self._within_budget(client.wait_for_room(size_bytes, self.remaining_s), self.remaining_s)
 
     async def _ask_in_order(self, wanted: dict[str, tuple[CacheContext, IsSound]]) -> None:
         """Ask one provider after the other for what those before it did not have; a hit fills those."""

@@ -47,6 +47,12 @@ class ProviderCounters:
             for name, amount in amounts.items():
                 self._totals[name] += amount
 
+    def stored(self, size_bytes: int) -> None:
+        """Note that one result was stored."""
+        with self._lock:
+            self._totals["stores"] += 1
+            self._totals["bytes_stored"] += size_bytes
+
     def looked_up(self, took_s: Iterable[float], **amounts: int) -> None:
         """Note how long answered lookups took, and add to the totals."""
         with self._lock:

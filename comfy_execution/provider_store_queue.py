@@ -1,6 +1,7 @@
 """What waits to be stored with one provider: bounded in bytes, worked off on the provider's thread, independent of prompts."""
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -11,9 +12,13 @@ from typing import Any
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.provider_thread import ProviderThread, wait_briefly
 
+logger = logging.getLogger(__name__)
+
 # What an entry without tensors counts.
 SMALLEST_BYTES = 4096
-WAKE_DELAY_S = 0.005
+WAKE_DELAY_S = 0.02
+# For so long jobs that never wait may follow each other before the loop turns to anything else.
+TURN_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +33,11 @@ class StoreJob:
 class StoreQueue:
     """Runs ``run(job)`` for each job, up to *concurrency* at a time, on *thread*'s loop. Any thread may call; nothing blocks.
 
-    Each job is a task of its own that gets *timeout_s*; ``ended(job, outcome)`` is told what came of it: the result, the exception that it
-    raised, ``TimeoutError`` when it was late (then it is cancelled, and whether it obeys is not waited for), ``CancelledError`` when it
-    cancelled itself. A job counts until it has ended, so ``bytes`` bounds what is held for the provider. A job larger than the bound is
-    taken when nothing else is queued, so that none is refused for ever.
+    Each task runs one job after the other and ends with the queue, or with a job that was late or cancelled it. A job gets *timeout_s*;
+    ``ended(job, outcome)`` is told what came of it: the result, the exception that it raised, ``TimeoutError`` when it was late (then it
+    is cancelled, and whether it obeys is not waited for), ``CancelledError`` when it cancelled itself. A job counts until it has ended,
+    so ``bytes`` bounds what is held for the provider. A job larger than the bound is taken when nothing else is queued, so that none is
+    refused for ever.
     """
 
     def __init__(self, run: Callable[[StoreJob], Coroutine[Any, Any, Any]], ended: Callable[[StoreJob, Any], None], thread: ProviderThread,
@@ -69,7 +75,7 @@ class StoreQueue:
             self._waiting.append(job)
             starts, self._is_waking = not self._is_waking, True
         if starts:
-            self._thread.submit(self._wake())
+            self._thread.call_later(WAKE_DELAY_S, self._wake)
         return True
 
     def has_room(self, size_bytes: int) -> bool:
@@ -103,15 +109,14 @@ class StoreQueue:
             else:
                 empty.set_result(None)
         if is_waiting:
-            self._thread.submit(self._wake(0.0))
+            self._thread.call_later(0.0, self._wake)
         return empty
 
     def _has_room_locked(self, size_bytes: int) -> bool:
         return not self._bytes or self._bytes + _counted(size_bytes) <= self._max_bytes
 
-    async def _wake(self, delay_s: float = WAKE_DELAY_S) -> None:
+    def _wake(self) -> None:
         """Start as many jobs as may run. What is queued within a moment is taken together: waking a thread costs more than a small job."""
-        await asyncio.sleep(delay_s)
         with self._lock:
             self._is_waking = False
         self._start_jobs()
@@ -123,17 +128,29 @@ class StoreQueue:
                 if not self._waiting:
                     return
                 job = self._waiting.popleft()
-                task = loop.create_task(self._run(job))
+                task = loop.create_task(self._work(job))
                 self._running[task] = job, loop.time() + self._timeout_s
-            task.add_done_callback(self._settle)
             if not self._is_watching:
                 self._is_watching = True
                 loop.call_later(self._timeout_s, self._watch)
 
-    def _settle(self, task: "asyncio.Task[Any]") -> None:
-        """*task* has ended by itself, or after it was given up."""
-        outcome = asyncio.CancelledError() if task.cancelled() else task.exception() or task.result()
-        self._leave(task, outcome)
+    async def _work(self, first: StoreJob) -> None:
+        """Run *first* and then what waits, as long as nobody cancels this task."""
+        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        assert me is not None
+        turned_s, job = loop.time(), first
+        while True:
+            try:
+                outcome = await self._run(job)
+            except (Exception, asyncio.CancelledError) as error:
+                outcome = error
+            following = self._leave(me, outcome, not me.cancelling())
+            if following is None:
+                return
+            job = following
+            if loop.time() - turned_s > TURN_S:
+                await asyncio.sleep(0)
+                turned_s = loop.time()
 
     def _watch(self) -> None:
         """Give up the jobs that are late. One timer serves all: most end long before theirs would."""
@@ -141,7 +158,7 @@ class StoreQueue:
         with self._lock:
             late = [task for task, (_, late_at) in self._running.items() if late_at <= loop.time()]
         for task in late:
-            self._leave(task, TimeoutError(f"not done within {self._timeout_s:.1f} s"))
+            self._leave(task, TimeoutError(f"not done within {self._timeout_s:.1f} s"), False)
             task.cancel()
         with self._lock:
             next_s = min((late_at for _, late_at in self._running.values()), default=None)
@@ -149,28 +166,36 @@ class StoreQueue:
         if next_s is not None:
             loop.call_at(next_s, self._watch)
 
-    def _leave(self, task: "asyncio.Task[Any]", outcome: Any) -> None:
-        with self._lock:
-            known = self._running.pop(task, None)
-        if known is None:
-            return
-        try:
-            if not self._is_stopped:
-                self._ended(known[0], outcome)
-        finally:
-            self._finish(known[0])
+    def _leave(self, task: "asyncio.Task[Any]", outcome: Any, goes_on: bool) -> StoreJob | None:
+        """Account for what came of *task*'s job, unless that was given up before; what it is to run next if it *goes_on*."""
+        if task not in self._running:
+            return None
+        job, _ = self._running[task]
+        if not self._is_stopped:
+            try:
+                self._ended(job, outcome)
+            except Exception:
+                logger.exception("what came of a store can not be told")
+        following = self._finish(task, job, goes_on)
+        if not goes_on:
             self._start_jobs()
+        return following
 
-    def _finish(self, job: StoreJob) -> None:
+    def _finish(self, task: "asyncio.Task[Any]", job: StoreJob, goes_on: bool) -> StoreJob | None:
+        following, ready = None, []
         with self._lock:
+            del self._running[task]
             self._bytes -= _counted(job.size_bytes)
-            if not self._waiters:
-                return
-            ready = [waiter for waiter in self._waiters if self._has_room_locked(waiter[0])]
-            self._waiters = [waiter for waiter in self._waiters if waiter not in ready]
+            if goes_on and self._waiting and not self._is_stopped:
+                following = self._waiting.popleft()
+                self._running[task] = following, task.get_loop().time() + self._timeout_s
+            if self._waiters:
+                ready = [waiter for waiter in self._waiters if self._has_room_locked(waiter[0])]
+                self._waiters = [waiter for waiter in self._waiters if waiter not in ready]
         for _, future in ready:
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
+        return following
 
 
 def _counted(size_bytes: int) -> int:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -37,6 +37,11 @@ class ProviderThread:
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
         """Run *coroutine* on the loop. Cancelling the returned future cancels it there."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Have the loop call *callback* after *delay_s*."""
+        loop = self._running_loop()
+        loop.call_soon_threadsafe(loop.call_later, delay_s, callback)
 
     def is_started(self) -> bool:
         """Whether the thread exists."""

@@ -63,7 +63,9 @@ def read_traits(class_def: Any) -> NodeTraits:
 
 def names_files(ui: Any) -> bool:
     """Whether what a node shows lies in files of this machine."""
-    waiting = [] if ui is None else [ui]
+    if ui is None:
+        return False
+    waiting = [ui]
     while waiting:
         current = waiting.pop()
         if isinstance(current, dict):
@@ -94,4 +96,8 @@ def _fits(items: Any, kind: str, is_list: bool) -> bool:
     if not isinstance(items, list | tuple) or (not items and not is_list):
         return False
     is_plausible = _PLAUSIBLE.get(kind)
-    return is_plausible is None or all(value is None or is_plausible(value) for value in items)
+    if is_plausible is not None:
+        for value in items:
+            if value is not None and not is_plausible(value):
+                return False
+    return True

@@ -203,6 +203,7 @@ class InputSignatures:
         self._changed = changed
         self._names_itself = names_itself
         self._known: dict[str, Signature] = {}
+        self._encoded_names: dict[str, bytes] = {}
 
     async def add(self, node_ids: Iterable[str]) -> None:
         """Work out the signatures of *node_ids* and of everything above them."""
@@ -222,8 +223,12 @@ class InputSignatures:
             if following in on_path:
                 self._known[following] = Uncacheable(f"node {following} depends on itself")
             elif following not in self._known:
-                path.append((following, iter(_parents(self._node_at(following)))))
-                on_path.add(following)
+                parents = _parents(self._node_at(following))
+                if parents:
+                    path.append((following, iter(parents)))
+                    on_path.add(following)
+                else:
+                    self._known[following] = await self._sign(following)
             following = await self._next_parent(path, on_path)
         return self._known[node_id]
 
@@ -246,20 +251,27 @@ class InputSignatures:
             return Uncacheable(f"node {node_id} does not exist")
         inputs = node["inputs"]
         try:
-            parts = [canonical_bytes(node["class_type"]), canonical_bytes(await self._changed(node_id)),
+            parts = [self._encoded(node["class_type"]), canonical_bytes(await self._changed(node_id)),
                      canonical_bytes(node_id if self._names_itself(node_id) else None)]
             for name in sorted(inputs):
                 value = inputs[name]
                 if not is_link(value):
-                    parts += canonical_bytes(name), b"=", canonical_bytes(value)
+                    parts += self._encoded(name), b"=", canonical_bytes(value)
                     continue
                 parent = self._known[value[0]]
                 if isinstance(parent, Uncacheable):
                     return Uncacheable(parent.reason)
-                parts += canonical_bytes(name), b">", parent.encode(), canonical_bytes(_socket(value[1]))
+                parts += self._encoded(name), b">", parent.encode(), canonical_bytes(_socket(value[1]))
         except NotCanonical as problem:
             return Uncacheable(f"node {node_id}: {problem}")
         return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def _encoded(self, name: Any) -> bytes:
+        """Of an input or a class: the same few in all nodes."""
+        encoded = self._encoded_names.get(name)
+        if encoded is None:
+            encoded = self._encoded_names[name] = canonical_bytes(name)
+        return encoded
 
 
 def _parents(node: Mapping[str, Any] | None) -> list[str]:

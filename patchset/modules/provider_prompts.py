@@ -69,10 +69,7 @@ class PromptResults:
 
     async def lookup(self, node_id: str) -> Any:
         """The node's entry as a provider has it, or None; a node that was asked for before is not asked for again."""
-        bridge = self._bridge()
-        if self._keys.key(node_id) is None:
-            return None
-        return await bridge.lookup(node_id, "", None)
+        return await self._bridge().lookup(node_id, "", None)
 
     async def store(self, node_id: str, entry: Any) -> None:
         """Hand an entry to the providers; does not wait for them."""
@@ -102,7 +99,8 @@ class SignatureKeys:
 
     def __init__(self, dynprompt: Any, is_changed_cache: Any) -> None:
         self._dynprompt = dynprompt
-        self._signatures = InputSignatures(self._node_at, is_changed_cache.get, self._names_itself)
+        self._names_itself: dict[str, bool] = {}
+        self._signatures = InputSignatures(self._node_at, is_changed_cache.get, self._covers_its_id)
 
     async def settle(self) -> None:
         """Nothing takes time once per process."""
@@ -119,9 +117,13 @@ class SignatureKeys:
     def _node_at(self, node_id: str) -> Any:
         return self._dynprompt.get_node(node_id) if self._dynprompt.has_node(node_id) else None
 
-    def _names_itself(self, node_id: str) -> bool:
+    def _covers_its_id(self, node_id: str) -> bool:
         class_type = self._dynprompt.get_node(node_id)["class_type"]
-        return bool(getattr(nodes.NODE_CLASS_MAPPINGS[class_type], "NOT_IDEMPOTENT", False)) or include_unique_id_in_input(class_type)
+        covers = self._names_itself.get(class_type)
+        if covers is None:
+            not_idempotent = getattr(nodes.NODE_CLASS_MAPPINGS[class_type], "NOT_IDEMPOTENT", False)
+            covers = self._names_itself[class_type] = bool(not_idempotent) or include_unique_id_in_input(class_type)
+        return covers
 
 
 async def prefetch(outputs: Any, node_ids: Iterable[str]) -> None:

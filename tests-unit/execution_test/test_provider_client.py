@@ -146,6 +146,7 @@ def test_a_provider_that_ignores_prompts_and_blocks_its_thread_is_known_not_to_r
     asyncio.run(one.lookup_all([context(0)], 0.1))
     began = time.monotonic()
     asyncio.run(one.notify("end", "first", 5.0))
+    asyncio.run(one.notify("start", "second", 5.0))
     assert time.monotonic() - began < 2 and not one.is_reacting()
     released.set()
 
@@ -295,3 +296,39 @@ def test_closing_ends_the_thread_and_tells_the_provider(client):
 def test_limits_must_be_positive():
     with pytest.raises(ValueError, match="lookup_timeout_s"):
         ProviderLimits(lookup_timeout_s=0)
+
+
+def test_a_store_that_cancels_itself_late_harms_no_other(client):
+    stored = []
+
+    class Odd(CacheProvider):
+        async def on_lookup(self, context):
+            return None
+
+        async def on_store(self, context, value):
+            stored.append(context.node_id)
+            if context.node_id == "0":
+                asyncio.current_task().cancel()  # noticed at the task's next wait, which is not in this call any more
+
+    one = client(Odd(), concurrent_stores=1)
+    for number in range(3):
+        assert one.offer(job(number))
+    one.drained().result(5)
+    assert stored == ["0", "1", "2"] and one.stats().stores == 3 and one.stats().queued == 0
+
+
+def test_stores_that_never_wait_leave_the_loop_its_turns(client):
+    class Busy(CacheProvider):
+        async def on_lookup(self, context):
+            return CacheValue([[1]])
+
+        async def on_store(self, context, value):
+            time.sleep(0.02)
+
+    one = client(Busy(), concurrent_stores=1)
+    for number in range(100):
+        assert one.offer(job(number))
+    asyncio.run(one.lookup_all([context(200)], 1.0))
+    assert one.stats().hits == 1 and one.stats().queued > 50
+    one.drained().result(10)
+    assert one.stats().stores == 100
