@@ -140,13 +140,13 @@ class PromptProviders:
         """What was found for a key that ``has_asked``."""
         return self._answers[key]
 
-    async def store(self, context: CacheContext, value: CacheValue, before_waiting: Callable[[], Awaitable[Any]]) -> bool:
+    def store(self, context: CacheContext, value: CacheValue, before_waiting: Callable[[], Awaitable[Any]]) -> Awaitable[bool]:
         """Hand a result to every provider that stores; does not wait for them, but for room in their queues if need be.
 
         *before_waiting* is awaited first then, or when copying takes a while. False when the result stays in this process: it is no
         plain data, it was changed, or there was no room in time.
         """
-        return await self._hand_over(context, value, self._writable, before_waiting)
+        return self._hand_over(context, value, self._writable, before_waiting)
 
     async def _hand_over(self, context: CacheContext, value: CacheValue, clients: Iterable[ProviderClient],
                          before_waiting: Callable[[], Awaitable[Any]] | None = None) -> bool:

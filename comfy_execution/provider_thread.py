@@ -41,7 +41,10 @@ class ProviderThread:
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
         """Have the loop call *callback* after *delay_s*."""
         loop = self._running_loop()
-        loop.call_soon_threadsafe(loop.call_later, delay_s, callback)
+        if delay_s > 0:
+            loop.call_soon_threadsafe(loop.call_later, delay_s, callback)
+        else:
+            loop.call_soon_threadsafe(callback)
 
     def is_started(self) -> bool:
         """Whether the thread exists."""

@@ -4,7 +4,7 @@
 attribute ``external``; without providers that is None.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
@@ -67,13 +67,13 @@ class PromptResults:
         """Get into the cache what the results of *node_ids* need and providers have: nothing above a result that is found."""
         await self._bridge().prefetch(node_ids)
 
-    async def lookup(self, node_id: str) -> Any:
+    def lookup(self, node_id: str) -> Awaitable[Any]:
         """The node's entry as a provider has it, or None; a node that was asked for before is not asked for again."""
-        return await self._bridge().lookup(node_id, "", None)
+        return self._bridge().lookup(node_id, "", None)
 
-    async def store(self, node_id: str, entry: Any) -> None:
+    def store(self, node_id: str, entry: Any) -> Awaitable[None]:
         """Hand an entry to the providers; does not wait for them."""
-        await self._bridge().store(node_id, "", None, entry)
+        return self._bridge().store(node_id, "", None, entry)
 
     def _bridge(self) -> ProviderCache:
         """Made when it is needed first: only then the cache serves the prompt."""
