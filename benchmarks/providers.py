@@ -88,13 +88,12 @@ def timed(new_executor, shape, provider=None):
     executor.execute(graph(shape, 1, 2), "warm", {}, ["end"])
     if provider is not None:
         provider.forget()
-    # Each run has its own garbage collections only: one that looks at all that was imported takes longer than what is measured.
+    # Collections look at the run's own objects only: one that looks at all that was imported takes longer than what is measured.
     gc.collect()
     gc.freeze()
     begin_s = time.perf_counter()
     executor.execute(graph(shape, 0), "benchmark", {}, ["end"])
     took_s = time.perf_counter() - begin_s
-    gc.unfreeze()
     if not executor.success:
         raise RuntimeError(f"a run failed: {executor.status_messages[-1]}")
     if hasattr(executor, "close"):

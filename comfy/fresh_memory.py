@@ -31,6 +31,8 @@ POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; madvise(2)
 USED_SHARE = 0.9  # of the free blocks: others allocate meanwhile
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024
 FORGETTING = 0.5
+# Of small pages' time. A little faster is no reason: large blocks are what a virtual machine hands to its host, and dear then.
+HUGE_MUST_TAKE = 0.6
 
 Populate = Callable[[int, int], bool]
 
@@ -54,8 +56,8 @@ def free_huge_bytes(path: str = BUDDY_INFO) -> int | None:
 class PageSizes:
     """Tells in which pages to bring in one piece after the other, by what that took before. Any thread.
 
-    Both kinds are tried with the first piece; from then on the faster one is used, and one huge page's worth of the other tried again
-    after 16 pieces, after 32 more, and so on, as long as it stays the slower one.
+    Both kinds are tried with the first piece; from then on huge pages are used if they are clearly faster, else small ones, and one huge
+    page's worth of the other kind is tried again after 16 pieces, after 32 more, and so on, as long as that changes nothing.
     """
 
     def __init__(self) -> None:
@@ -82,7 +84,7 @@ class PageSizes:
             self._seconds_per_byte[huge] = (seconds_per_byte if before is None else
                                             FORGETTING * before + (1 - FORGETTING) * seconds_per_byte)
             of_huge, of_small = self._seconds_per_byte[True], self._seconds_per_byte[False]
-            faster = of_huge is not None and of_small is not None and of_huge <= of_small
+            faster = of_huge is not None and of_small is not None and of_huge <= HUGE_MUST_TAKE * of_small
             if faster is not self._faster:
                 self._faster, self._pause, self._until_trial = faster, FIRST_PAUSE, FIRST_PAUSE
 

@@ -4,6 +4,7 @@ Nothing is mapped: a reader issues large positional reads, several at a time, st
 file's, else through a small buffer that is cast on the way.
 """
 
+import mmap
 import os
 import threading
 from collections import deque
@@ -15,7 +16,7 @@ import torch
 
 from comfy.families.model_errors import ModelFileError
 from comfy.fresh_memory import FreshMemory, plain_memory
-from comfy.page_cache import PageCacheGuard, can_drop_pages
+from comfy.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 from comfy.read_chunks import Chunk, plan_chunks
 from comfy.safetensors_header import TensorEntry, WeightFileHeader, read_header
 
@@ -26,6 +27,7 @@ ALIGNMENT_BYTES = 64
 PAGE_BYTES = 4096
 PAGE_ALIGNED_FROM_BYTES = 1 << 20
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
+CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
 
 Allocator = Callable[[int], torch.Tensor]
@@ -87,7 +89,7 @@ class WeightReader:
         return _layout(self._entries(keys), dtype)[1]
 
     def read(self, keys: Iterable[str], dtype: torch.dtype | None = None, allocate: Allocator = plain_memory,
-             threads: int = READ_THREADS) -> dict[str, torch.Tensor]:
+             threads: int | None = None) -> dict[str, torch.Tensor]:
         """The tensors *keys* on the CPU, all views of one block obtained from ``allocate(size in bytes)``.
 
         Floating tensors come in *dtype* (None: the file's). The caller owns the block. Blocks until everything is read.
@@ -109,7 +111,7 @@ class WeightReader:
             self._fill(destinations, threads, None if fresh is None else fresh.populate)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
-    def read_into(self, destinations: Mapping[str, torch.Tensor], threads: int = READ_THREADS) -> None:
+    def read_into(self, destinations: Mapping[str, torch.Tensor], threads: int | None = None) -> None:
         """Fill each contiguous CPU tensor of *destinations* (key → tensor of the key's shape), casting where dtypes differ.
 
         Blocks. Raises ``ValueError`` for an unfit destination and what :meth:`read` raises.
@@ -123,14 +125,14 @@ class WeightReader:
     def _entries(self, keys: Iterable[str]) -> list[TensorEntry]:
         return [self.header.entries[key] for key in keys]
 
-    def _fill(self, destinations: Mapping[str, _Destination], threads: int, prepare: Prepare | None = None) -> None:
-        """Read everything, this thread being one of *threads*; on any error all of them stop after their present chunk.
+    def _fill(self, destinations: Mapping[str, _Destination], threads: int | None, prepare: Prepare | None = None) -> None:
+        """Read everything, this thread being one of *threads* (None: as many as suit where the file is); after an error all of them stop.
 
         *prepare(first, stop)* is told of bytes of the block before they are written.
         """
         wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
         waiting = deque(plan_chunks(wanted, CHUNK_BYTES))
-        helpers = min(threads, len(waiting)) - 1
+        helpers = min(threads or self._suitable_threads(), len(waiting)) - 1
         if helpers < 1:
             self._work(waiting, destinations, prepare, self._between_chunks)
             return
@@ -147,6 +149,12 @@ class WeightReader:
                 helper.join()
         if errors:
             raise errors.pop()
+
+    def _suitable_threads(self) -> int:
+        """Fewer where the system has the whole file in memory and says so."""
+        size_bytes = os.fstat(self._file).st_size
+        is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
+        return CACHED_THREADS if is_cached else READ_THREADS
 
     def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare | None,
               errors: list[BaseException]) -> None:
