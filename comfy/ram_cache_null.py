@@ -34,6 +34,9 @@ class NullRamModelCache:
         """Nothing is cached."""
         return False
 
+    def remeasure(self, loaded_model: Any) -> None:
+        """Nothing is measured."""
+
     def safe_point(self) -> None:
         """Nothing to do."""
 

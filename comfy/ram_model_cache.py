@@ -240,24 +240,29 @@ class RamModelCache:
         """
         return self._move(loaded_model, arrives=False)
 
-    def _move(self, loaded_model: Any, arrives: bool) -> bool:
+    def remeasure(self, loaded_model: Any) -> None:
+        """Note that a move of *loaded_model* failed half-way: its weights may lie elsewhere now."""
+        self._move(loaded_model, arrives=None)
+
+    def _move(self, loaded_model: Any, arrives: bool | None) -> bool:
         base = base_of(getattr(loaded_model, "model", None))
         with self._lock:
             self._table.drain()
             entry = self._table.owner_of(loaded_model, base)
             if entry is None:
-                if not arrives:
+                if arrives is False:
                     self._drops.note_detached(loaded_model)
                 return False
             entry.busy += 1
             base = patcher_of(entry.value)
         storages = None
         try:
-            left_alone = is_dynamic(base) and not arrives
+            left_alone = arrives is False and is_dynamic(base)
             storages = None if left_alone else self._hooks.measure(base)
         finally:
             with self._lock:
-                self._table.note_move(entry, loaded_model, arrives)
+                if arrives is not None:
+                    self._table.note_move(entry, loaded_model, arrives)
                 entry.used_s = self._clock()
                 if storages is not None:
                     self._table.remeasured(entry, storages)

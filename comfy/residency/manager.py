@@ -70,7 +70,11 @@ class ModelManager:
         for entry in entries:
             device = self.devices.find(entry.device)
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
-            entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
+            try:
+                entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
+            except BaseException:
+                self.ram_cache.remeasure(entry)
+                raise
             self.current_loaded_models.insert(0, entry)
             if self.ram_cache.reclaim(entry) and entry.model.model in self._kept_in_ram:
                 self.pinner.request(entry.model.model, entry.model.pristine_weights())
