@@ -107,6 +107,7 @@ class FreshMemory:
         self._mapping: mmap.mmap | None = None
         self._lock = threading.Lock()
         self._done = bytearray()
+        self._can_populate = True
         self._populate = populate or _system_populate()
         self._sizes = sizes or page_sizes()
         if size_bytes < SMALLEST_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
@@ -133,7 +134,7 @@ class FreshMemory:
         """Bring in the pieces that bytes *first* to *stop* lie in, unless that was done; what lies in them stays as it is."""
         for piece in range(first // PIECE_BYTES, min(len(self._done), -(-stop // PIECE_BYTES))):
             with self._lock:
-                if self._done[piece]:
+                if self._done[piece] or not self._can_populate:
                     continue
                 self._done[piece] = True
                 parts = self._sizes.next_piece(self._huge_bytes_left)
@@ -141,7 +142,7 @@ class FreshMemory:
             offset = piece * PIECE_BYTES
             for size_bytes, huge in parts:
                 if not self._bring_in(offset, size_bytes, huge):
-                    self._done = bytearray()
+                    self._can_populate = False
                     return
                 offset += size_bytes
 

@@ -127,6 +127,23 @@ def test_where_nothing_can_be_populated_memory_is_touched_as_it_is_used():
     assert int(memory.tensor.fill_(3)[-1]) == 3
 
 
+def test_a_thread_that_finds_out_that_nothing_can_be_populated_stops_no_other():
+    calls = []
+
+    def populate(address, size_bytes):
+        calls.append(address)
+        if len(calls) > 1:
+            return False
+        other = threading.Thread(target=memory.populate, args=(PIECE_BYTES, 2 * PIECE_BYTES))
+        other.start()
+        other.join()
+        return True
+
+    memory = FreshMemory(4 * PIECE_BYTES, populate, SpareMemory(), SmallPages())
+    memory.populate(0, 4 * PIECE_BYTES)
+    assert len(calls) == 2
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 @pytest.mark.parametrize("free", [None, 0, 3 * PIECE_BYTES])
 def test_what_is_written_stays_when_pieces_are_populated(monkeypatch, free):

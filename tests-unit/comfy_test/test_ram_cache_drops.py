@@ -4,15 +4,7 @@ import gc
 import weakref
 
 import pytest
-from ram_cache_fakes import (
-    FakeLoadedModel,
-    FakeTensor,
-    Host,
-    Key,
-    caches,
-    get,
-    patcher,
-)
+from ram_cache_fakes import FakeLoadedModel, FakeTensor, Host, Key, caches, get, patcher
 
 A, B, C = Key("A"), Key("B"), Key("C")
 

@@ -11,8 +11,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from comfy import weight_reader
 from comfy.families.model_errors import ModelFileError
-from comfy.weight_reader import CHUNK_BYTES, PAGE_BYTES, WeightReader, plain_memory
+from comfy.weight_reader import CACHED_THREADS, CHUNK_BYTES, PAGE_BYTES, READ_THREADS, WeightReader, plain_memory
 
 TENSORS = {"half": torch.randn(300, 7).half(), "whole": torch.arange(12).view(3, 4), "single": torch.randn(5, 5),
            "scalar": torch.tensor(2.5), "none": torch.empty(0), "brain": torch.randn(9).bfloat16()}
@@ -255,3 +256,30 @@ def test_a_refused_file_is_closed_again(tmp_path):
 def test_too_little_memory_says_how_much_was_needed():
     with pytest.raises(MemoryError, match=str(1 << 60)):
         plain_memory(1 << 60)
+
+
+@pytest.mark.parametrize(("cached", "threads"), [(True, CACHED_THREADS), (False, READ_THREADS)])
+def test_fewer_threads_read_a_file_that_is_in_memory(tmp_path, monkeypatch, cached, threads):
+    path = tmp_path / "large.safetensors"
+    safetensors.torch.save_file({str(number): torch.zeros(CHUNK_BYTES // 2, dtype=torch.uint8) for number in range(2 * READ_THREADS + 2)},
+                                path)
+    asked, helpers, start = [], [], threading.Thread.start
+
+    def count(file, size_bytes):
+        asked.append(size_bytes)
+        return -(-size_bytes // PAGE_BYTES) - (not cached)
+
+    def noted_start(thread):
+        helpers.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(weight_reader, "can_drop_pages", lambda: True)
+    monkeypatch.setattr(weight_reader, "cached_pages", count)
+    monkeypatch.setattr(weight_reader.mmap, "PAGESIZE", PAGE_BYTES)
+    with WeightReader(str(path)) as reader:
+        reader.read(["0"])
+        assert not asked, "one chunk needs no helper"
+        monkeypatch.setattr(threading.Thread, "start", noted_start)
+        for _ in range(2):
+            reader.read(reader.header.entries)
+    assert helpers == ["weight-reader"] * 2 * (min(threads, READ_THREADS + 2) - 1) and asked == [path.stat().st_size]
