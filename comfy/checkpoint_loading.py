@@ -17,7 +17,7 @@ from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.families.clip_text import clip_text_config
 from comfy.families.diffusers_unet import as_published_unet
 from comfy.families.model_errors import UnknownModelError
-from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
+from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
 from comfy.ram_cache_storage import patcher_of
 from comfy.supported_models_base import BASE
 from comfy.text_encoder import CLIP, kept_text_dtype
@@ -139,9 +139,9 @@ class CheckpointParts:
         """What it will take."""
         if self.config is None:
             return 0
-        device = self._te_options.get("load_device", comfy.model_management.text_encoder_device())
-        dtype = kept_text_dtype(device, self._te_options.get("dtype"))
-        return sum(kept_bytes(first_prefix(self._source, prefixes), "", dtype) for prefixes in self.config.text_encoder_parts().values())
+        sources = [first_prefix(self._source, prefixes) for prefixes in self.config.text_encoder_parts().values()]
+        dtype = kept_text_dtype(sources, self._te_options)
+        return sum(kept_bytes(source, "", dtype) for source in sources)
 
     def vae_source(self) -> WeightSource:
         """The tensors below the autoencoder's prefix."""
@@ -252,14 +252,7 @@ def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, 
     own = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     return comfy.model_management.unet_dtype(model_params=sum(math.prod(tensor.shape) for tensor in own.values()),
                                              supported_dtypes=list(config.supported_inference_dtypes),
-                                             weight_dtype=_most_common_dtype(own))
-
-
-def _most_common_dtype(tensors: Mapping[str, torch.Tensor]) -> torch.dtype | None:
-    elements: dict[torch.dtype, int] = {}
-    for tensor in tensors.values():
-        elements[tensor.dtype] = elements.get(tensor.dtype, 0) + math.prod(tensor.shape)
-    return max(elements, key=lambda dtype: elements[dtype], default=None)
+                                             weight_dtype=most_common_dtype([StateDictSource(own)]))
 
 
 def _checkpoint_clip(config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any,

@@ -1,5 +1,6 @@
 """From prompt text to weighted tokens in chunks that a text model takes."""
 
+import functools
 import logging
 import re
 from collections.abc import Mapping
@@ -35,13 +36,17 @@ class SDTokenizer:
         self.min_length = data.get(f"{embedding_key}_min_length", min_length)
         self.min_padding = min_padding
         self.pad_to_max_length = pad_to_max_length
-        self.inv_vocab = {index: token for token, index in self.tokenizer.get_vocab().items()}
         self.embedding_identifier = EMBEDDING_PREFIX
         self.embedding_directory = embedding_directory
         self.embedding_size = embedding_size
         self.embedding_key = embedding_key
         self.max_word_length = LONG_WORD_TOKENS
         self.disable_weights = disable_weights
+
+    @functools.cached_property
+    def inv_vocab(self) -> dict[int, str]:
+        """Token by vocabulary id."""
+        return {index: token for token, index in self.tokenizer.get_vocab().items()}
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, tokenizer_options: Mapping[str, Any] | None = None,
                               **kwargs: Any) -> list[list[tuple[Any, ...]]]:

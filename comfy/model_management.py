@@ -327,9 +327,9 @@ def unet_manual_cast(weight_dtype: dtype, inference_device: device, supported_dt
     return _policy().unet_manual_cast(weight_dtype, inference_device, supported_dtypes or _usual_dtypes())
 
 
-def text_encoder_dtype(device: device | None = None) -> dtype:
-    """The dtype to keep text encoders in."""
-    return _policy().text_encoder_dtype(device)
+def text_encoder_dtype(device: device | None = None, weight_dtype: dtype | None = None) -> dtype:
+    """See :meth:`DtypePolicy.text_encoder_dtype`."""
+    return _policy().text_encoder_dtype(device, weight_dtype)
 
 
 def vae_dtype(device: device | None = None, allowed_dtypes: Sequence[dtype] = ()) -> dtype:

@@ -9,17 +9,16 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.families.weight_source import WeightSource
+from comfy.families.weight_source import StateDictSource, WeightSource, most_common_dtype
 
 
-def kept_text_dtype(load_device: torch.device, asked: torch.dtype | None = None) -> torch.dtype:
-    """The dtype a text encoder's weights are kept in: what was *asked*, else float32 on the CPU (it computes in that) and the
-    device's usual one elsewhere.
-    """
+def kept_text_dtype(sources: Iterable[WeightSource], options: Mapping[str, Any]) -> torch.dtype:
+    """The dtype that the weights in *sources* are kept in: what *options* or flags ask for, else what suits the device."""
+    asked = options.get("dtype")
     if asked is not None:
         return asked
     management = comfy.model_management
-    return torch.float32 if management.is_device_cpu(load_device) else management.text_encoder_dtype(load_device)
+    return management.text_encoder_dtype(options.get("load_device", management.text_encoder_device()), most_common_dtype(sources))
 
 
 class CLIP:
@@ -38,10 +37,11 @@ class CLIP:
         management = comfy.model_management
         load_device = options.get("load_device", management.text_encoder_device())
         offload_device = options.get("offload_device", management.text_encoder_offload_device())
-        dtype = kept_text_dtype(load_device, options.get("dtype"))
+        state_dicts = [state_dict] if isinstance(state_dict, Mapping) else state_dict
+        dtype = kept_text_dtype([StateDictSource(part) for part in state_dicts] if sources is None else sources.values(), options)
         self.cond_stage_model = target.clip(**target.params, device=offload_device, dtype=dtype, model_options=options)
         self.cond_stage_model.eval().requires_grad_(False)
-        self._load_weights(sources, state_dict)
+        self._load_weights(sources, state_dicts)
         self.tokenizer = target.tokenizer(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {})
         self.patcher = comfy.model_patcher.CoreModelPatcher(self.cond_stage_model, load_device=load_device, offload_device=offload_device)
         self.patcher.is_clip = True
@@ -51,11 +51,11 @@ class CLIP:
         self.tokenizer_options: dict[str, Any] = {}
         logging.info("text encoder: load device %s, offload device %s, kept as %s", load_device, offload_device, dtype)
 
-    def _load_weights(self, sources: Mapping[str, WeightSource] | None, state_dict: Any) -> None:
+    def _load_weights(self, sources: Mapping[str, WeightSource] | None, state_dicts: Iterable[dict[str, torch.Tensor]]) -> None:
         if sources is not None:
             self.cond_stage_model.load_weights(sources)
             return
-        for part in [state_dict] if isinstance(state_dict, Mapping) else state_dict:
+        for part in state_dicts:
             _, unexpected = self.load_sd(part)
             if unexpected:
                 logging.debug("unused text encoder tensors: %s", unexpected)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-import comfy.model_management
 from comfy import model_detection, sd1_clip, sdxl_clip
 from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.checkpoint_loading import build_clip, kept_bytes, with_text_model_prefix
@@ -65,8 +64,7 @@ def _load_clip(paths: Sequence[str], embedding_directory: Any, clip_type: CLIPTy
             return clip
 
         def estimate() -> int:
-            device = options.get("load_device", comfy.model_management.text_encoder_device())
-            return sum(kept_bytes(source, "", kept_text_dtype(device, options.get("dtype"))) for source in sources())
+            return sum(kept_bytes(source, "", kept_text_dtype(sources(), options)) for source in sources())
 
         part = Part(load, estimate, {"model_options": options, "embedding_directory": embedding_directory, "type": clip_type}, bypass)
         return load_parts(paths, {"clip": part}, lambda: sum(source.read_bytes or 0 for source in sources()))["clip"]

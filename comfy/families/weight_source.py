@@ -1,5 +1,7 @@
 """One interface to a model's tensors, whether they are still in a file or already in a state dict."""
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Protocol
 
@@ -117,3 +119,12 @@ class PrefixedSource:
 
     def _outer(self, key: str) -> str:
         return self._prefix + key[len(self._added):]
+
+
+def most_common_dtype(sources: Iterable[WeightSource]) -> torch.dtype | None:
+    """The dtype of most elements in *sources*; None without tensors."""
+    elements: Counter[torch.dtype] = Counter()
+    for source in sources:
+        for key, shape in source.shapes().items():
+            elements[source.dtype(key)] += math.prod(shape)
+    return max(elements, key=elements.__getitem__, default=None)

@@ -74,9 +74,13 @@ class DtypePolicy:
         usable = {torch.float16: has_fp16, torch.bfloat16: has_bf16}
         return next((candidate for candidate in supported_dtypes if usable.get(candidate)), torch.float32)
 
-    def text_encoder_dtype(self, device: device | None) -> dtype:
-        """The dtype to keep a text encoder in."""
-        return self._from_flags(TEXT_ENCODER_FLAGS) or torch.float16
+    def text_encoder_dtype(self, device: device | None, weight_dtype: dtype | None = None) -> dtype:
+        """The dtype to keep a text encoder in whose file has *weight_dtype*. A CPU computes in float32 whatever it is."""
+        forced = self._from_flags(TEXT_ENCODER_FLAGS)
+        if forced is not None:
+            return forced
+        keeps_file = weight_dtype in (torch.float32, torch.bfloat16) and device is not None and device.type == "cpu"
+        return weight_dtype if keeps_file else torch.float16
 
     def vae_dtype(self, device: device | None, allowed_dtypes: Sequence[dtype]) -> dtype:
         """The first of *allowed_dtypes* the device is good at, else float32."""

@@ -59,14 +59,28 @@ def test_a_state_dict_in_the_kept_dtype_is_not_copied(name):
     assert set(tensors) <= {"conditioner.embedders.0.model.logit_scale", "conditioner.embedders.1.model.logit_scale"}
 
 
-def test_half_precision_files_are_cast_to_what_the_cpu_computes_in():
+def test_half_precision_files_are_cast_to_what_the_cpu_computes_in_but_for_text_encoders():
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(small_checkpoint("sd15", dtype="fp16"))
     original = safetensors.torch.load_file(small_checkpoint("sd15", dtype="fp16"))
     network = model.model.diffusion_model
     assert model.model.get_dtype() is torch.float32 and model.model.manual_cast_dtype is None
     assert torch.equal(network.conv_in.weight, original["model.diffusion_model.input_blocks.0.0.weight"].float())
-    assert {parameter.dtype for module in (network, clip.cond_stage_model, vae.first_stage_model) for parameter in module.parameters()} \
-        == {torch.float32}
+    assert {parameter.dtype for module in (network, vae.first_stage_model) for parameter in module.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in clip.cond_stage_model.parameters()} == {torch.float16}
+    exact = comfy.sd.load_checkpoint_guess_config(small_checkpoint("sd15", dtype="fp16"), te_model_options={"dtype": torch.float32})[1]
+    prompt = clip.tokenize("a (small:1.2) test")
+    for kept, whole in zip(clip.encode_from_tokens(prompt, return_pooled=True), exact.encode_from_tokens(prompt, return_pooled=True)):
+        assert kept.dtype is torch.float32 and torch.equal(kept, whole)
+
+
+@pytest.mark.parametrize(("stored", "kept"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_on_the_cpu_a_text_encoder_loses_nothing_of_its_file(stored, kept):
+    path = small_checkpoint("sd15", dtype=stored)
+    clip = comfy.sd.load_checkpoint_guess_config(path, output_model=False, output_vae=False)[1]
+    assert {parameter.dtype for parameter in clip.cond_stage_model.parameters()} == {kept}
+    weight = clip.cond_stage_model.clip_l.transformer.text_model.embeddings.token_embedding.weight
+    file = safetensors.torch.load_file(path)
+    assert torch.equal(weight, file["cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"])
 
 
 def test_weights_kept_in_another_dtype_are_cast_per_call():

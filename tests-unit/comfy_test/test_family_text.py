@@ -1,6 +1,7 @@
 """Prompts: weights, tokens, chunks, embeddings, and what they do to the text encoder's output."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -10,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import comfy.sd
 from comfy.clip_tokenizer import SD1Tokenizer, SDTokenizer
-from comfy.clip_vocabulary import clip_vocabulary
+from comfy.clip_vocabulary import clip_tokenizer, clip_vocabulary
 from comfy.embedding_files import find_embedding, load_embed
 from comfy.prompt_weights import escape_important, token_weights, unescape_important
 from comfy.sd1_clip import gen_empty_tokens
@@ -52,6 +53,23 @@ def test_the_vocabulary_is_the_published_one():
     vocabulary, merges = clip_vocabulary()
     assert len(vocabulary) == 49408 and len(merges) == 48894
     assert (vocabulary["!"], vocabulary["in"], vocabulary["cat</w>"], vocabulary["<|endoftext|>"]) == (0, 512, 2368, END)
+
+
+def test_text_models_share_a_tokenizer_until_somebody_changes_it():
+    first, second = SDTokenizer(), SDTokenizer()
+    assert first.tokenizer is second.tokenizer is clip_tokenizer()
+    first.tokenizer.add_tokens(["<a-token-of-a-pack>"])
+    third = SDTokenizer()
+    assert third.tokenizer is not first.tokenizer and third.tokenizer is SDTokenizer().tokenizer
+    prompt = "one <a-token-of-a-pack>"
+    assert len(third.tokenizer(prompt)["input_ids"]) > len(first.tokenizer(prompt)["input_ids"])
+
+
+def test_threads_may_share_a_tokenizer():
+    words = [f"word {number} (and {number * 7919}:1.2)" for number in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda text: SDTokenizer().tokenize_with_weights(text), words))
+    assert made == [SDTokenizer().tokenize_with_weights(text) for text in words]
 
 
 def test_a_short_prompt_is_one_padded_chunk(tokenizer):

@@ -37,7 +37,10 @@ def test_the_cpu_computes_in_float32_and_keeps_no_vram_policy():
         assert names.unet_manual_cast(torch.float32, HOST) is None
         assert names.unet_manual_cast(torch.float16, HOST) == torch.float32
         assert names.vae_dtype(HOST, [torch.float16, torch.bfloat16, torch.float32]) == torch.float32
-        assert names.text_encoder_dtype(HOST) == torch.float16 and names.text_encoder_device() == HOST
+        for weights in (torch.float32, torch.bfloat16, torch.float16):
+            assert names.text_encoder_dtype(HOST, weights) == weights
+        assert names.text_encoder_dtype(HOST) == names.text_encoder_dtype(HOST, torch.float8_e5m2) == torch.float16
+        assert names.text_encoder_device() == HOST
         assert names.lora_compute_dtype(HOST) == torch.float32 and names.intermediate_dtype() == torch.float32
         assert names.get_total_memory() == psutil.virtual_memory().total
         assert names.minimum_inference_memory() == int(0.8 * 1024 * MIB) + 400 * MIB
@@ -65,7 +68,7 @@ def test_flags_force_the_unet_dtype(flag, dtype):
 def test_flags_force_vae_and_text_encoder_dtypes():
     with management(bf16_vae=True, fp8_e4m3fn_text_enc=True):
         assert model_management.vae_dtype(HOST, []) == torch.bfloat16
-        assert model_management.text_encoder_dtype() == torch.float8_e4m3fn
+        assert model_management.text_encoder_dtype() == model_management.text_encoder_dtype(HOST, torch.float32) == torch.float8_e4m3fn
 
 
 def test_simulated_devices_are_accelerators_that_compute_as_the_cpu():

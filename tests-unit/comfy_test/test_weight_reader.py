@@ -142,15 +142,22 @@ def test_systems_without_positional_reads_seek(large, monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_check_between_chunks_ends_the_read_and_leaves_nothing_running(large, threads):
+def test_a_check_between_chunks_ends_the_read_and_leaves_nothing_running(large, threads, monkeypatch):
     name, tensors = large
     calls, before = [], threading.active_count()
+    main, whole, checked = threading.current_thread(), WeightReader._read_chunk, threading.Event()
 
     def check():
         calls.append(threading.current_thread())
         if len(calls) == 2:
+            checked.set()
             raise KeyboardInterrupt("stop")
 
+    def read(self, chunk, destinations):
+        assert threading.current_thread() is main or checked.wait(20)  # else the helpers may have read everything by then
+        whole(self, chunk, destinations)
+
+    monkeypatch.setattr(WeightReader, "_read_chunk", read)
     with pytest.raises(KeyboardInterrupt, match="stop"), WeightReader(name, between_chunks=check) as reader:
         reader.read(tensors, threads=threads)
     assert calls == [threading.current_thread()] * 2 and threading.active_count() == before
