@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.memory_management
@@ -116,16 +117,20 @@ class ModelCacheHost:
     # What the manager's functions tell
 
     def loads(self, load_models_gpu: Function) -> Function:
-        """Of ``load_models_gpu``: nothing is dropped meanwhile, and the cache learns what is on a device now."""
+        """Of ``load_models_gpu``: nothing is dropped meanwhile, and the cache learns what is on a device now, even half of it."""
         if self.loaders is None:
             return load_models_gpu
 
         @functools.wraps(load_models_gpu)
-        def load_noting(*args: Any, **kwargs: Any) -> Any:
+        def load_noting(models: Any, *args: Any, **kwargs: Any) -> Any:
             with self.cache.critical_section():
                 before = {id(loaded_model): loaded_model for loaded_model in self._loaded_models}
                 try:
-                    return load_models_gpu(*args, **kwargs)
+                    return load_models_gpu(models, *args, **kwargs)
+                except BaseException:
+                    for patcher in models:
+                        self.cache.remeasure(SimpleNamespace(model=patcher))
+                    raise
                 finally:
                     for loaded_model in list(self._loaded_models):
                         if id(loaded_model) not in before:

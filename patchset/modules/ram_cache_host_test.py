@@ -7,7 +7,7 @@ import threading
 import weakref
 
 import pytest
-from ram_cache_fakes import FakeLoadedModel, patcher
+from ram_cache_fakes import FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, patcher
 
 import comfy.options
 from comfy import ram_cache_host
@@ -166,6 +166,23 @@ def test_a_load_that_fails_half_way_leaves_the_models_it_put_on_the_list_known(h
     del clone
     host.clear()
     assert models == []
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_model_left_half_moved_by_a_failed_load_is_measured_anew(host, key, by_name):
+    clone = host.cache.fetch({key: 100}, lambda missing: {key: FakePatcher(FakeModule(FakeTensor(60), FakeTensor(40)))})[key]
+    assert host.cache.stats().lent_bytes == 100
+
+    def load_models_gpu(models, memory_required=0):
+        models[0].model.tensors[0] = FakeTensor(60, "cuda")
+        raise MemoryError("on the device")
+
+    with pytest.raises(MemoryError, match="on the device"):
+        if by_name:
+            host.loads(load_models_gpu)(models=[clone])
+        else:
+            host.loads(load_models_gpu)([clone], 5)
+    assert host.cache.stats().lent_bytes == 40
 
 
 def test_walks_over_the_list_are_not_disturbed(host, key):
