@@ -171,7 +171,7 @@ def test_a_load_that_fails_half_way_leaves_the_models_it_put_on_the_list_known(h
 @pytest.mark.parametrize("by_name", [False, True])
 def test_a_model_left_half_moved_by_a_failed_load_is_measured_anew(host, key, by_name):
     clone = host.cache.fetch({key: 100}, lambda missing: {key: FakePatcher(FakeModule(FakeTensor(60), FakeTensor(40)))})[key]
-    assert host.cache.stats().lent_bytes == 100
+    assert host.cache.stats().kept_bytes == 100
 
     def load_models_gpu(models, memory_required=0):
         models[0].model.tensors[0] = FakeTensor(60, "cuda")
@@ -182,7 +182,7 @@ def test_a_model_left_half_moved_by_a_failed_load_is_measured_anew(host, key, by
             host.loads(load_models_gpu)(models=[clone])
         else:
             host.loads(load_models_gpu)([clone], 5)
-    assert host.cache.stats().lent_bytes == 40
+    assert host.cache.stats().kept_bytes == 40
 
 
 def test_walks_over_the_list_are_not_disturbed(host, key):
