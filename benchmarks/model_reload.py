@@ -158,14 +158,14 @@ def probe_fresh() -> dict[str, float]:
     A virtual machine may hand free memory to its host within seconds, and must ask for it again.
     """
     load_project()
+    from comfy.fresh_memory import FreshMemory
     from comfy.spare_memory import spare_memory
-    from comfy.weight_reader import plain_memory
     found = {}
     for when, pause_s in (("at first", 0.0), ("just after it was given back", 0.0), (f"{FRESH_PAUSE_S:.0f} s later", FRESH_PAUSE_S)):
         spare_memory().release()
         time.sleep(pause_s)
         started = time.perf_counter()
-        plain_memory(FRESH_BYTES).zero_()
+        FreshMemory(FRESH_BYTES).tensor.zero_()
         found[when] = time.perf_counter() - started
     return found
 

@@ -156,11 +156,6 @@ class FreshMemory:
         return True
 
 
-def plain_memory(size_bytes: int) -> torch.Tensor:
-    """Fresh memory as a byte tensor, whose pages come as they are touched. See :class:`FreshMemory`."""
-    return FreshMemory(size_bytes).tensor
-
-
 @functools.cache
 def _system_populate() -> Populate:
     """The C library's ``madvise``: unlike the one of ``mmap`` it lets other threads run meanwhile."""

@@ -5,24 +5,23 @@ from contextlib import contextmanager
 
 import comfy.utils
 from comfy.families.weight_source import FileSource, StateDictSource, WeightSource
-from comfy.weight_reader import Allocator, WeightReader, plain_memory
+from comfy.weight_reader import WeightReader
 
 SAFETENSORS_EXTENSIONS = (".safetensors", ".sft")
 
 
 @contextmanager
-def open_model_file(path: str, allocate: Allocator = plain_memory, drop_pages: bool = False,
-                    between_chunks: Callable[[], None] | None = None) -> Iterator[WeightSource]:
+def open_model_file(path: str, drop_pages: bool = False, between_chunks: Callable[[], None] | None = None) -> Iterator[WeightSource]:
     """The tensors of *path*, open as long as the context lasts.
 
-    Safetensors files are read tensor by tensor as they are taken, into memory from *allocate*; anything else is unpickled whole,
-    restricted to plain tensors. *drop_pages* and *between_chunks* are :class:`WeightReader`'s: leave nothing behind in the system's page
-    cache, and a check that may end a read by raising; without effect on files that are unpickled, but for one check before and after.
+    Safetensors files are read tensor by tensor as they are taken; anything else is unpickled whole, restricted to plain tensors.
+    *drop_pages* and *between_chunks* are :class:`WeightReader`'s: leave nothing behind in the system's page cache, and a check that may
+    end a read by raising; without effect on files that are unpickled, but for one check before and after.
     Raises ``FileNotFoundError``, ``ModelFileError`` or ``ValueError``, naming the file.
     """
     if str(path).lower().endswith(SAFETENSORS_EXTENSIONS):
         with WeightReader(path, drop_pages, between_chunks) as reader:
-            yield FileSource(reader, allocate)
+            yield FileSource(reader)
         return
     check = between_chunks or (lambda: None)
     check()

@@ -1,4 +1,4 @@
-"""Reads chosen tensors of a safetensors file by position, into memory of its own or of the caller.
+"""Reads chosen tensors of a safetensors file by position, into fresh memory of their own.
 
 Nothing is mapped: a reader issues large positional reads, several at a time, straight into the destination when the dtype is the
 file's, else through a small buffer that is cast on the way.
@@ -16,12 +16,12 @@ from types import TracebackType
 import torch
 
 from comfy.families.model_errors import ModelFileError
-from comfy.fresh_memory import FreshMemory, plain_memory
+from comfy.fresh_memory import FreshMemory
 from comfy.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 from comfy.read_chunks import Chunk, plan_chunks
 from comfy.safetensors_header import TensorEntry, WeightFileHeader, read_header
 
-__all__ = ["Allocator", "TensorEntry", "WeightFileHeader", "WeightReader", "plain_memory", "read_header"]
+__all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
 CHUNK_BYTES = 8 << 20
 ALIGNMENT_BYTES = 64
@@ -31,7 +31,6 @@ READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one
 CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
 
-Allocator = Callable[[int], torch.Tensor]
 Prepare = Callable[[int, int], None]
 
 
@@ -41,7 +40,7 @@ class _Destination:
 
     flat: torch.Tensor
     raw: memoryview
-    offset: int = 0
+    offset: int
 
     def extent(self, first: int, stop: int) -> tuple[int, int]:
         """Where elements *first* to *stop* begin and end in the block."""
@@ -85,48 +84,26 @@ class WeightReader:
             os.close(self._file)
             self._file = -1
 
-    def arena_bytes(self, keys: Iterable[str], dtype: torch.dtype | None = None) -> int:
-        """Bytes that :meth:`read` asks its allocator for."""
-        return _layout(self._entries(keys), dtype)[1]
+    def read(self, keys: Iterable[str], dtype: torch.dtype | None = None, threads: int | None = None) -> dict[str, torch.Tensor]:
+        """The tensors *keys* on the CPU, all views of one block of fresh memory.
 
-    def read(self, keys: Iterable[str], dtype: torch.dtype | None = None, allocate: Allocator = plain_memory,
-             threads: int | None = None) -> dict[str, torch.Tensor]:
-        """The tensors *keys* on the CPU, all views of one block obtained from ``allocate(size in bytes)``.
-
-        Floating tensors come in *dtype* (None: the file's). The caller owns the block. Blocks until everything is read.
-        Raises ``KeyError`` for an unknown key, ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
+        Floating tensors come in *dtype* (None: the file's). Blocks until everything is read. Raises ``KeyError`` for an unknown key,
+        ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
         """
-        entries = self._entries(keys)
+        entries = [self.header.entries[key] for key in keys]
         offsets, total = _layout(entries, dtype)
-        fresh = FreshMemory(total) if allocate is plain_memory else None
-        arena = allocate(total) if fresh is None else fresh.tensor
-        if arena.numel() < total or arena.dtype != torch.uint8:
-            raise ValueError(f"the allocator gave {arena.numel()} elements of {arena.dtype}; {total} bytes are needed")
-        memory = memoryview(arena.numpy())
+        memory = FreshMemory(total)
+        view = memoryview(memory.tensor.numpy())
         destinations = {}
-        with torch.inference_mode(False):  # the views are ordinary tensors when the block is one
+        with torch.inference_mode(False):  # the views are ordinary tensors as the block is
             for entry, offset in zip(entries, offsets):
                 kept = _kept_dtype(entry, dtype)
                 stop = offset + entry.elements * kept.itemsize
-                destinations[entry.key] = _Destination(arena[offset:stop].view(kept), memory[offset:stop], offset)
-            self._fill(destinations, threads, None if fresh is None else fresh.populate)
+                destinations[entry.key] = _Destination(memory.tensor[offset:stop].view(kept), view[offset:stop], offset)
+            self._fill(destinations, threads, memory.populate)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
-    def read_into(self, destinations: Mapping[str, torch.Tensor], threads: int | None = None) -> None:
-        """Fill each contiguous CPU tensor of *destinations* (key → tensor of the key's shape), casting where dtypes differ.
-
-        Blocks. Raises ``ValueError`` for an unfit destination and what :meth:`read` raises.
-        """
-        for key, tensor in destinations.items():
-            if tuple(tensor.shape) != self.header.entries[key].shape or not tensor.is_contiguous() or tensor.device.type != "cpu":
-                raise ValueError(f"{key!r} needs a contiguous CPU tensor of shape {self.header.entries[key].shape}")
-        flats = {key: tensor.detach().view(-1) for key, tensor in destinations.items()}
-        self._fill({key: _Destination(flat, memoryview(flat.view(torch.uint8).numpy())) for key, flat in flats.items()}, threads)
-
-    def _entries(self, keys: Iterable[str]) -> list[TensorEntry]:
-        return [self.header.entries[key] for key in keys]
-
-    def _fill(self, destinations: Mapping[str, _Destination], threads: int | None, prepare: Prepare | None = None) -> None:
+    def _fill(self, destinations: Mapping[str, _Destination], threads: int | None, prepare: Prepare) -> None:
         """Read everything, this thread being one of *threads* (None: as many as suit where the file is); after an error all of them stop.
 
         *prepare(first, stop)* is told of bytes of the block before they are written.
@@ -158,7 +135,7 @@ class WeightReader:
         is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
         return CACHED_THREADS if is_cached else READ_THREADS
 
-    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare | None,
+    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare,
               errors: list[BaseException]) -> None:
         """Read along on a thread of its own; what goes wrong is added to *errors*."""
         try:
@@ -168,7 +145,7 @@ class WeightReader:
         finally:
             del errors  # else this frame, which the error holds, would hold the error, and the memory stay until garbage is collected
 
-    def _work(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare | None,
+    def _work(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare,
               check: Callable[[], None] | None) -> None:
         """Read chunks off *waiting* until there are none; an error empties it."""
         try:
@@ -179,9 +156,8 @@ class WeightReader:
                     chunk = waiting.popleft()
                 except IndexError:  # another thread took the last
                     return
-                if prepare is not None:
-                    for part in chunk.parts:
-                        prepare(*destinations[part.entry.key].extent(part.first, part.stop))
+                for part in chunk.parts:
+                    prepare(*destinations[part.entry.key].extent(part.first, part.stop))
                 self._read_chunk(chunk, destinations)
         except BaseException:
             waiting.clear()
@@ -192,7 +168,7 @@ class WeightReader:
         if chunk.cast:
             bounce = self._bounce_buffer()[:chunk.stop - chunk.start]
             self._read_bytes([memoryview(bounce.numpy())], chunk)
-            with self._casting, torch.inference_mode():  # lets any destination be written, whatever mode it was made in
+            with self._casting, torch.inference_mode():
                 for part, place in places:
                     read = bounce[part.start_byte - chunk.start:part.stop_byte - chunk.start].view(part.entry.dtype)
                     place.flat[part.first:part.stop].copy_(read)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from comfy.weight_reader import Allocator, WeightReader, plain_memory
+from comfy.weight_reader import WeightReader
 
 Shape = tuple[int, ...]
 
@@ -32,11 +32,10 @@ class WeightSource(Protocol):
 
 
 class FileSource:
-    """A safetensors file; each :meth:`take` reads just the asked tensors into one block from *allocate*."""
+    """A safetensors file; each :meth:`take` reads just the asked tensors into one block of fresh memory."""
 
-    def __init__(self, reader: WeightReader, allocate: Allocator = plain_memory) -> None:
+    def __init__(self, reader: WeightReader) -> None:
         self._reader = reader
-        self._allocate = allocate
         self.name = reader.header.path
         self.metadata = reader.header.metadata
         self.read_bytes: int | None = 0
@@ -52,7 +51,7 @@ class FileSource:
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         """See :class:`WeightSource`."""
         wanted = list(keys)
-        tensors = self._reader.read(wanted, dtype, self._allocate)
+        tensors = self._reader.read(wanted, dtype)
         entries = self._reader.header.entries
         self.read_bytes = (self.read_bytes or 0) + sum(entries[key].stop - entries[key].start for key in wanted)
         return tensors

@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_pinning import FakePins
 
+from comfy.fresh_memory import FreshMemory
 from comfy.residency.arena_pinner import SMALLEST_BYTES, ArenaPinner, cut_pieces
 from comfy.residency.pinning import CudaPins, PinLedger
-from comfy.weight_reader import plain_memory
 
 MIB = 1 << 20
 PAGE = 4096
@@ -23,7 +23,7 @@ class Model(torch.nn.Module):
 
     def __init__(self, *sizes):
         super().__init__()
-        self.block = weakref.ref(block := plain_memory(sum(sizes) * MIB).untyped_storage())
+        self.block = weakref.ref(block := FreshMemory(sum(sizes) * MIB).tensor.untyped_storage())
         whole, at = torch.empty(0, dtype=torch.uint8).set_(block), 0
         for number, size in enumerate(sizes):
             self.register_buffer(f"weight{number}", whole[at:at + size * MIB].view(torch.float32).view(-1, 1024))

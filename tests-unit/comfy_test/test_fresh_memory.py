@@ -20,7 +20,6 @@ from comfy.fresh_memory import (
     PageSizes,
     free_huge_bytes,
     page_sizes,
-    plain_memory,
 )
 from comfy.spare_memory import SpareMemory
 
@@ -204,7 +203,7 @@ def test_memory_in_use_is_never_taken_over():
 def test_small_memory_comes_from_the_heap_and_is_never_an_inference_tensor(recorded):
     populate, calls = recorded
     with torch.inference_mode():
-        small, large = FreshMemory(1000, populate), plain_memory(2 * PIECE_BYTES)
+        small, large = FreshMemory(1000, populate), FreshMemory(2 * PIECE_BYTES, populate)
     small.populate(0, 1000)
     assert small.tensor.numel() == 1000 and not calls
-    assert not small.tensor.is_inference() and not large.is_inference()
+    assert not small.tensor.is_inference() and not large.tensor.is_inference()

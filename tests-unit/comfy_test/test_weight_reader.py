@@ -6,14 +6,14 @@ import sys
 import threading
 import weakref
 
-import numpy
 import pytest
 import safetensors.torch
 import torch
 
 from comfy import weight_reader
 from comfy.families.model_errors import ModelFileError
-from comfy.weight_reader import CACHED_THREADS, CHUNK_BYTES, PAGE_BYTES, READ_THREADS, WeightReader, plain_memory
+from comfy.fresh_memory import FreshMemory
+from comfy.weight_reader import ALIGNMENT_BYTES, CACHED_THREADS, CHUNK_BYTES, PAGE_BYTES, READ_THREADS, WeightReader
 
 TENSORS = {"half": torch.randn(300, 7).half(), "whole": torch.arange(12).view(3, 4), "single": torch.randn(5, 5),
            "scalar": torch.tensor(2.5), "none": torch.empty(0), "brain": torch.randn(9).bfloat16()}
@@ -56,31 +56,17 @@ def test_a_tensor_larger_than_a_chunk_is_read_whole(tmp_path):
         assert torch.equal(reader.read(["big"], torch.float32)["big"], big.half().float())
 
 
-def test_the_callers_memory_is_used(path):
-    blocks = []
-
-    def allocate(size_bytes):
-        blocks.append(plain_memory(size_bytes))
-        return blocks[-1]
-
+def test_tensors_of_one_read_share_a_block_that_holds_them_and_no_more(path):
     with WeightReader(path) as reader:
-        needed = reader.arena_bytes(["half", "single"], torch.float32)
-        read = reader.read(["half", "single"], torch.float32, allocate)
-        own = torch.empty(5, 5)
-        reader.read_into({"single": own})
-    assert blocks[0].numel() == needed
-    assert read["half"].untyped_storage().data_ptr() == blocks[0].untyped_storage().data_ptr()
-    assert torch.equal(own, TENSORS["single"])
+        read = reader.read(["half", "single"], torch.float32)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in read.values()}
+    needed = sum(-(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES for tensor in read.values())
+    assert list(storages.values()) == [needed]
 
 
-def test_unfit_destinations_and_unknown_keys_are_refused(path):
-    with WeightReader(path) as reader:
-        with pytest.raises(ValueError, match="contiguous"):
-            reader.read_into({"single": torch.empty(5, 10)[:, ::2]})
-        with pytest.raises(ValueError, match="allocator"):
-            reader.read(["half"], None, lambda size: torch.empty(1, dtype=torch.uint8))
-        with pytest.raises(KeyError):
-            reader.read(["absent"])
+def test_unknown_keys_are_refused(path):
+    with WeightReader(path) as reader, pytest.raises(KeyError):
+        reader.read(["absent"])
 
 
 def test_a_file_that_shrinks_while_it_is_read_says_so(path):
@@ -190,18 +176,19 @@ def test_memory_goes_at_once_when_every_thread_fails(large, monkeypatch):
         both.wait(20)
         raise OSError("every thread broke")
 
-    def allocate(size):
-        memory = numpy.empty(size, numpy.uint8)
+    def allocate(size_bytes):
+        memory = FreshMemory(size_bytes)
         blocks.append(weakref.ref(memory))
-        return torch.from_numpy(memory)
+        return memory
 
     blocks = []
     monkeypatch.setattr(WeightReader, "_read_chunk", read)
+    monkeypatch.setattr(weight_reader, "FreshMemory", allocate)
     gc.collect()
     gc.disable()
     try:
         with WeightReader(name) as reader:
-            reader.read(tensors, allocate=allocate, threads=2)
+            reader.read(tensors, threads=2)
     except OSError as error:
         assert str(error) == "every thread broke"
     finally:
@@ -262,7 +249,7 @@ def test_a_refused_file_is_closed_again(tmp_path):
 
 def test_too_little_memory_says_how_much_was_needed():
     with pytest.raises(MemoryError, match=str(1 << 60)):
-        plain_memory(1 << 60)
+        FreshMemory(1 << 60)
 
 
 @pytest.mark.parametrize(("cached", "threads"), [(True, CACHED_THREADS), (False, READ_THREADS)])
