@@ -13,12 +13,14 @@ import ctypes
 import mmap
 import os
 import sys
+import time
 from collections.abc import Callable
 
 import numpy
 
 BLOCK_BYTES = 256 << 10
 SPOT_CHECKS = 64
+SETTLE_CHECKS, SETTLE_PAUSE_S = 50, 0.002  # for pages that are still being fetched
 CACHESTAT = 451  # the system call's number on every architecture but alpha
 Runs = list[tuple[int, int]]
 
@@ -49,9 +51,16 @@ class PageCacheGuard:
             position += 1
 
     def drop_all(self) -> None:
-        """Drop every page that was absent, those that the system read ahead of us included."""
-        if self._stops:
-            self.drop(0, self._stops[-1])
+        """Drop every page that was absent, those that the system reads ahead of us included: for these it waits, a tenth of a second at most.
+
+        Meant for the end, when nobody reads any more.
+        """
+        for _ in range(SETTLE_CHECKS):
+            if self._stops:
+                self.drop(0, self._stops[-1])
+            if not any(cached_pages(self._file, stop, start) for start, stop in zip(self._starts, self._stops)):
+                return
+            time.sleep(SETTLE_PAUSE_S)
 
 
 def can_drop_pages() -> bool:
@@ -72,9 +81,9 @@ def _absent_runs(file: int, size_bytes: int, count: Callable[[int, int], int | N
     return runs
 
 
-def cached_pages(file: int, size_bytes: int) -> int | None:
-    """How many pages of the file are in the page cache; None where the kernel does not say."""
-    interval, answer = (ctypes.c_uint64 * 2)(0, size_bytes), (ctypes.c_uint64 * 5)()
+def cached_pages(file: int, stop: int, start: int = 0) -> int | None:
+    """How many of the pages with bytes *start* to *stop* of the file are in the page cache; None where the kernel does not say."""
+    interval, answer = (ctypes.c_uint64 * 2)(start, stop - start), (ctypes.c_uint64 * 5)()
     failed = ctypes.CDLL(None, use_errno=True).syscall(CACHESTAT, file, interval, answer, 0)
     return None if failed else answer[0]
 

@@ -12,7 +12,7 @@ from live_server import ROOT
 from PIL import Image
 
 MIB = 2 ** 20
-SIMULATED_MB = 16  # the checkpoint below has 12.5 MB of text model, 32.8 MB of UNet and 6.6 MB of autoencoder
+SIMULATED_MB = 16  # the checkpoint below has 12.5 MB of text model in fp32, 32.8 MB of UNet and 6.6 MB of autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,14 @@ def pictures(server, checkpoint, seeds):
 
 def test_pictures_are_bit_identical_and_models_make_room_when_the_unet_does_not_fit(start_server, checkpoint):
     one_thread = {"OMP_NUM_THREADS": "1"}
-    unlimited = start_server(name="unlimited", environment=one_thread)
+    unlimited = start_server("--fp32-text-enc", name="unlimited", environment=one_thread)
     reference = pictures(unlimited, checkpoint, (1, 2))
     unlimited.stop()
     assert reference[0] != reference[1]
     assert len(set(reference[0])) > 20  # not a flat picture
 
-    limited = start_server("--simulated-vram-mb", str(SIMULATED_MB), "--verbose", "DEBUG", name="limited", environment=one_thread)
+    limited = start_server("--simulated-vram-mb", str(SIMULATED_MB), "--fp32-text-enc", "--verbose", "DEBUG", name="limited",
+                           environment=one_thread)
     assert pictures(limited, checkpoint, (1, 2)) == reference
 
     log = limited.log()

@@ -8,7 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from comfy.page_cache import PageCacheGuard, absent_by_mincore, absent_by_reading, cached_pages, can_drop_pages
+from comfy import page_cache
+from comfy.page_cache import SETTLE_CHECKS, PageCacheGuard, absent_by_mincore, absent_by_reading, cached_pages, can_drop_pages
 from comfy.weight_reader import WeightReader
 
 PAGE = mmap.PAGESIZE
@@ -68,6 +69,25 @@ def test_only_pages_that_were_absent_are_dropped(file):
     assert present(file) == [before[0], (8 * MIB, 24 * MIB + PAGE)]
     guard.drop_all()
     assert present(file) == before
+
+
+@pytest.mark.parametrize(("refusals", "pauses"), [(0, 0), (2, 2), (1000, SETTLE_CHECKS)])
+def test_pages_that_cannot_be_dropped_yet_are_waited_for_but_not_for_long(file, monkeypatch, refusals, pauses):
+    if cached_pages(file, FILE_BYTES) is None:
+        pytest.skip("this kernel has no cachestat")
+    guard, drop, refused, waited = PageCacheGuard(file, FILE_BYTES), PageCacheGuard.drop, [], []
+
+    def drop_late(self, start, stop):
+        if len(refused) == refusals:
+            return drop(self, start, stop)
+        refused.append((start, stop))
+
+    monkeypatch.setattr(PageCacheGuard, "drop", drop_late)
+    monkeypatch.setattr(page_cache.time, "sleep", waited.append)
+    bring_in(file, 0, MIB)
+    guard.drop_all()
+    assert len(waited) == pauses and sum(waited) <= 0.11
+    assert bool(present(file)) is (refusals > 2)
 
 
 def test_parts_of_pages_at_the_ends_are_left(file):
