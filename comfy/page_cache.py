@@ -51,7 +51,7 @@ class PageCacheGuard:
             position += 1
 
     def drop_all(self) -> None:
-        """Drop every page that was absent, those that the system reads ahead of us included: for these it waits, a tenth of a second at most.
+        """Drop every page that was absent, those that the system reads ahead of us included: it waits for them, 0.1 s at most.
 
         Meant for the end, when nobody reads any more.
         """
