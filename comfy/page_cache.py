@@ -51,13 +51,14 @@ class PageCacheGuard:
             position += 1
 
     def drop_all(self) -> None:
-        """Drop every page that was absent, those that the system reads ahead of us included: it waits for them, 0.1 s at most.
+        """Drop every page that was absent, those that the system read ahead of us included. Call it when nobody reads any more.
 
-        Meant for the end, when nobody reads any more.
+        Pages that are still being fetched are waited for, 0.1 s at most.
         """
+        if not self._stops:
+            return
         for _ in range(SETTLE_CHECKS):
-            if self._stops:
-                self.drop(0, self._stops[-1])
+            self.drop(0, self._stops[-1])
             if not any(cached_pages(self._file, stop, start) for start, stop in zip(self._starts, self._stops)):
                 return
             time.sleep(SETTLE_PAUSE_S)

@@ -168,7 +168,7 @@ class WeightReader:
         if chunk.cast:
             bounce = self._bounce_buffer()[:chunk.stop - chunk.start]
             self._read_bytes([memoryview(bounce.numpy())], chunk)
-            with self._casting, torch.inference_mode():
+            with self._casting, torch.inference_mode():  # nothing for autograd to note
                 for part, place in places:
                     read = bounce[part.start_byte - chunk.start:part.stop_byte - chunk.start].view(part.entry.dtype)
                     place.flat[part.first:part.stop].copy_(read)

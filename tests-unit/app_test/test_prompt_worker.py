@@ -39,7 +39,7 @@ class Executor:
 
 @pytest.fixture
 def running():
-    """(queue, executor) of a worker that runs; ``done(n)`` waits until *n* prompts are in the history."""
+    """(queue, executor) of a worker that runs."""
     spare_memory().release()
     server = SimpleNamespace(client_id=None, last_prompt_id=None, queue_updated=lambda: None)
     queue, executor = PromptQueue(server), Executor()
