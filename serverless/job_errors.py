@@ -1,8 +1,9 @@
 """Errors as the callers of a worker get them: one text that holds everything, because RunPod's SDK passes on nothing else."""
 
 import json
-from collections.abc import Callable
 from typing import Any
+
+from serverless.workflow_normalization import NormalizedWorkflow
 
 VALIDATION_FAILED = "Workflow validation failed"
 UPLOAD_FAILED = "Failed to upload one or more input images"
@@ -30,20 +31,22 @@ def not_reachable(host: str) -> JobFailed:
     return JobFailed(f"ComfyUI server ({host}) not reachable after multiple retries.")
 
 
-def execution_error(data: dict[str, Any], original_id: Callable[[str], str]) -> str:
+def execution_error(data: dict[str, Any], names: NormalizedWorkflow) -> str:
     """The line for an ``execution_error`` message."""
-    message = str(data.get("exception_message", "")).strip()
-    return (f"Workflow execution error: Node Type: {data.get('node_type')}, Node ID: {original_id(str(data.get('node_id')))}, "
-            f"Message: {message}")
+    message = names.original_text(str(data.get("exception_message", "")).strip())
+    return f"Workflow execution error: {_place(data, names)}, Message: {message}"
 
 
-def interruption(data: dict[str, Any], original_id: Callable[[str], str]) -> str:
+def interruption(data: dict[str, Any], names: NormalizedWorkflow) -> str:
     """The line for an ``execution_interrupted`` message."""
-    return (f"Workflow execution was interrupted: Node Type: {data.get('node_type')}, "
-            f"Node ID: {original_id(str(data.get('node_id')))}")
+    return f"Workflow execution was interrupted: {_place(data, names)}"
 
 
-def refusal(text: str, original_id: Callable[[str], str], checkpoints: list[str] | None) -> JobFailed:
+def _place(data: dict[str, Any], names: NormalizedWorkflow) -> str:
+    return f"Node Type: {data.get('node_type')}, Node ID: {names.original_id(str(data.get('node_id')))}"
+
+
+def refusal(text: str, names: NormalizedWorkflow, checkpoints: list[str] | None) -> JobFailed:
     """What the server's 400 to ``POST /prompt`` means. *checkpoints*: those there are, None when that is not known."""
     try:
         answer = json.loads(text)
@@ -51,10 +54,10 @@ def refusal(text: str, original_id: Callable[[str], str], checkpoints: list[str]
         answer = None
     if not isinstance(answer, dict):
         return JobFailed(f"ComfyUI validation failed (could not parse error response): {text}")
-    details = _node_lines(answer.get("node_errors"), original_id)
-    head = _headline(answer.get("error"))
+    details = [names.original_text(line) for line in _node_lines(answer.get("node_errors"), names)]
+    head = names.original_text(_headline(answer.get("error")))
     if not details:
-        return JobFailed(f"{head}. Raw response: {text}")
+        return JobFailed(f"{head}. Raw response: {names.original_text(text)}")
     lines = "\n".join(f"• {line}" for line in details)
     return JobFailed(f"{head}:\n{lines}{_checkpoint_hint(details, checkpoints)}")
 
@@ -70,19 +73,19 @@ def _headline(error: Any) -> str:
     if error.get("type") == "prompt_outputs_failed_validation":
         return VALIDATION_FAILED
     extra = str(error.get("details") or "")
-    message = str(error.get("message") or VALIDATION_FAILED)
+    message = str(error.get("message") or VALIDATION_FAILED).rstrip(".")
     return message if not extra or extra in message else f"{message}: {extra}"
 
 
-def _node_lines(node_errors: Any, original_id: Callable[[str], str]) -> list[str]:
+def _node_lines(node_errors: Any, names: NormalizedWorkflow) -> list[str]:
     lines = []
     for node_id, found in (node_errors.items() if isinstance(node_errors, dict) else ()):
         errors = found.get("errors") if isinstance(found, dict) else None
         if not isinstance(errors, list):
-            lines.append(f"Node {original_id(node_id)}: {found}")
+            lines.append(f"Node {names.original_id(node_id)}: {found}")
             continue
         kind = f", {found['class_type']}" if found.get("class_type") else ""
-        lines += [f"Node {original_id(node_id)} (errors{kind}): {_one_error(error)}" for error in errors]
+        lines += [f"Node {names.original_id(node_id)} (errors{kind}): {_one_error(error)}" for error in errors]
     return lines
 
 

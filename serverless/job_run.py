@@ -105,12 +105,12 @@ class JobRun:
     async def _execute(self, job: JobInput) -> PromptEnd:
         """Run the prompt within the job's time."""
         progress = ProgressReporter(self._report_progress, self._names.original_id)
-        prompt = self._prompt = PromptRun(self._link, job_key(self._job_id, self._given), progress.take, self._names.original_id,
+        prompt = self._prompt = PromptRun(self._link, job_key(self._job_id, self._given), progress.take, self._names,
                                           self._connect, self._clock)
         timeout_s = job.timeout_s or self._link.settings.job_timeout_s or None
         try:
             async with asyncio.timeout(timeout_s):
-                return await prompt.run(self._names.workflow, self._extra_data(job))
+                return await prompt.run(self._extra_data(job))
         except TimeoutError:
             await prompt.stop()
             at = f" at node {progress.node}" if progress.node else ""
@@ -132,8 +132,8 @@ class JobRun:
         return outputs
 
     def _execution_errors(self, end: PromptEnd) -> list[str]:
-        errors = [execution_error(data, self._names.original_id) for data in end.messages("execution_error")]
-        errors += [interruption(data, self._names.original_id) for data in end.messages("execution_interrupted")]
+        errors = [execution_error(data, self._names) for data in end.messages("execution_error")]
+        errors += [interruption(data, self._names) for data in end.messages("execution_interrupted")]
         if not errors and (end.entry.get("status") or {}).get("status_str") == "error":
             errors.append("Workflow execution error: the server does not say more; its log does")
         return errors

@@ -66,7 +66,9 @@ class JobSummary:
     def line(self) -> str:
         """The line for the log."""
         use, times = self.use, self.times
-        if use.read_bytes is None:
+        if self.outcome == "failed" and not self.cached and use.read_bytes is None:
+            models = "no prompt ended"
+        elif use.read_bytes is None:
             models = "models unknown (the server has no receipts)"
         else:
             models = f"{use.read_bytes} bytes of models from disk, {use.hits} hits saved {use.saved_s:.2f} s"

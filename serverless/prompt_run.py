@@ -13,6 +13,7 @@ from serverless.prompt_end import PromptEnd, PromptWait
 from serverless.server_api import ServerAnswer, ServerUnreachable
 from serverless.server_events import Event
 from serverless.server_link import ServerLink
+from serverless.workflow_normalization import NormalizedWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -23,21 +24,21 @@ STOP_PATIENCE_S = 10.0
 class PromptRun:
     """Used once. ``stop`` may be called at any moment after ``run`` began, also while it is being cancelled."""
 
-    def __init__(self, link: ServerLink, key: str, on_event: Callable[[Event], None], original_id: Callable[[str], str],
+    def __init__(self, link: ServerLink, key: str, on_event: Callable[[Event], None], names: NormalizedWorkflow,
                  connect: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
         """*key* stands for the job (see ``job_key``); *connect* makes sure that the server can be reached."""
         self._link = link
         self._key = key
         self._on_event = on_event
-        self._original_id = original_id
+        self._names = names
         self._connect = connect
         self._clock = clock
         self._submission: asyncio.Task[str] | None = None
         self.prompt_id = ""
         self.queued_s = 0.0
 
-    async def run(self, workflow: dict[str, Any], extra_data: dict[str, Any]) -> PromptEnd:
-        """Queue *workflow*, unless an earlier delivery of the job did, and wait for its end.
+    async def run(self, extra_data: dict[str, Any]) -> PromptEnd:
+        """Queue the workflow, unless an earlier delivery of the job did, and wait for its end.
 
         Raises ``JobFailed`` (it was refused), ``PromptLost``, ``ServerUnreachable`` and ``ServerAnswer``.
         """
@@ -47,7 +48,7 @@ class PromptRun:
             if is_known:
                 logger.info("prompt %s is on the server already, from an earlier delivery of its job", self.prompt_id)
             else:
-                self._submission = asyncio.create_task(self._submit(workflow, extra_data), name=f"submit {self.prompt_id}")
+                self._submission = asyncio.create_task(self._submit(extra_data), name=f"submit {self.prompt_id}")
                 answered_id = await asyncio.shield(self._submission)
             self.queued_s = self._clock()
             if answered_id == self.prompt_id:
@@ -88,9 +89,9 @@ class PromptRun:
                 return prompt_id, True
         raise JobFailed(f"{PROCESSING_FAILED}: it was tried {MAX_ATTEMPTS} times and failed each time")
 
-    async def _submit(self, workflow: dict[str, Any], extra_data: dict[str, Any]) -> str:
+    async def _submit(self, extra_data: dict[str, Any]) -> str:
         """Queue the prompt and return its id. If the answer got lost, the server is asked whether it took the prompt."""
-        body: dict[str, Any] = {"prompt": workflow, "client_id": self._link.settings.client_id, "prompt_id": self.prompt_id}
+        body: dict[str, Any] = {"prompt": self._names.workflow, "client_id": self._link.settings.client_id, "prompt_id": self.prompt_id}
         if extra_data:
             body["extra_data"] = extra_data
         try:
@@ -119,4 +120,4 @@ class PromptRun:
                 checkpoints = choices[0] if isinstance(choices[0], list) else list(choices[1].get("options", ()))
             except (ServerUnreachable, ServerAnswer, LookupError, TypeError, AttributeError) as error:
                 logger.debug("the checkpoints cannot be listed: %s", error)
-        return refusal(text, self._original_id, checkpoints)
+        return refusal(text, self._names, checkpoints)

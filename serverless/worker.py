@@ -64,6 +64,11 @@ class Worker:
         assert self._link is not None
         return self._link.caching
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the socket to the server is open."""
+        return self._link is not None and self._link.events.is_connected
+
     async def close(self) -> None:
         """End the connections."""
         link, self._link = self._link, None

@@ -8,7 +8,7 @@ on values of widgets, so another seed or text changes no id, and a node added fu
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from serverless.graph_colours import Graph, TieBreaker, digest, from_ancestors, 
 ID_SPACE = 10**12
 
 _RUNTIME_SEPARATORS = re.compile(r"[.:]")
+_LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z_])[0-9]{6,}(?![0-9A-Za-z_])")
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr)
 
 
@@ -40,6 +41,10 @@ class NormalizedWorkflow:
             if head in self.original_ids:
                 return self.original_ids[head] + node_id[separator.start() :]
         return node_id
+
+    def original_text(self, text: str) -> str:
+        """*text*, a message of the server, with the canonical ids in it replaced by the client's."""
+        return _LONG_NUMBER.sub(lambda found: self.original_ids.get(found[0], found[0]), text)
 
     def restore(self) -> dict[str, Any]:
         """The workflow under the client's ids again."""
@@ -104,23 +109,6 @@ def normalize_workflow_for_caching(
     sequence = _sources_first(graph, ranked)
     return NormalizedWorkflow(_renamed(workflow, [ids[node] for node in sequence], canonical),
                               {new: old for old, new in canonical.items()})
-
-
-def map_ids(value: Any, original_id: Callable[[str], str], keys: Collection[str]) -> Any:
-    """*value* (JSON) with the ids found under *keys*, as text or in lists, translated by *original_id*."""
-    if isinstance(value, dict):
-        return {key: _mapped(item, original_id) if key in keys else map_ids(item, original_id, keys) for key, item in value.items()}
-    if isinstance(value, list):
-        return [map_ids(item, original_id, keys) for item in value]
-    return value
-
-
-def _mapped(item: Any, original_id: Callable[[str], str]) -> Any:
-    if isinstance(item, str):
-        return original_id(item)
-    if isinstance(item, list):
-        return [_mapped(one, original_id) for one in item]
-    return item
 
 
 def _hidden_kinds(info: Any) -> set[Any]:
