@@ -88,12 +88,13 @@ class _JsonClient:
         self.base_url = base_url.rstrip("/")
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    def call(self, method: str, path: str, body: Any = None, timeout_s: float = REQUEST_TIMEOUT_S, **headers: str) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: Any = None, timeout_s: float = REQUEST_TIMEOUT_S,
+             headers: dict[str, str] | None = None) -> dict[str, Any]:
         """The JSON answer; *path* may be a whole URL. Raises ``SendError``."""
         url = path if "://" in path else self.base_url + path
         data = None if body is None else json.dumps(body).encode()
         more = {"Content-Type": "application/json"} if body is not None else {}
-        text = fetch(urllib.request.Request(url, data, {**self.headers, **more, **headers}, method=method), timeout_s)
+        text = fetch(urllib.request.Request(url, data, {**self.headers, **more, **(headers or {})}, method=method), timeout_s)
         try:
             answer: dict[str, Any] = json.loads(text or b"{}")
         except ValueError:
@@ -157,7 +158,7 @@ class ComfyV2Endpoint:
         """Upload the input files as assets, send the workflow, ask until it has ended, fetch its outputs."""
         ends_s = self._clock() + timeout_s
         workflow = self._with_assets(request)
-        job = self._client.call("POST", "/jobs", {"workflow": workflow}, **{"Idempotency-Key": str(uuid.uuid4())})
+        job = self._client.call("POST", "/jobs", {"workflow": workflow}, headers={"Idempotency-Key": str(uuid.uuid4())})
         path = f"/jobs/{job['id']}"
         pause_s = FIRST_POLL_S
         try:

@@ -42,8 +42,8 @@ def load_workflow(path: pathlib.Path, object_info: ObjectInfo | None) -> dict[st
 
 def _converted(path: pathlib.Path, document: dict[str, Any], object_info: ObjectInfo | None) -> dict[str, Any]:
     if object_info is None:
-        raise BadWorkflow(f"{path} is in the format that the page saves: give --object-info a file or a server's address, so that the names "
-                          "of its inputs are known, or save it with Export (API)")
+        raise BadWorkflow(f"{path} is in the format that the page saves: give --object-info a file or a server's address, so that the "
+                          "names of its inputs are known, or save it with Export (API)")
     try:
         from app.workflow_conversion import WorkflowFormatError, to_prompt
     except ImportError:

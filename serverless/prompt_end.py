@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 POLL_WITHOUT_SOCKET_S = 0.5
 POLL_AFTER_END_S = 0.05
-END_PATIENCE_S = 5.0
+END_PATIENCE_S = 2.0
 REFUSED_PATIENCE_S = 1.0
 
 ENDS = frozenset({"execution_error", "execution_interrupted"})
