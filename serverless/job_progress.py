@@ -34,8 +34,10 @@ class ProgressReporter:
             node = event.data.get("node")
             self._tell(event.data.get("value"), event.data.get("max"), self.node if node is None else self._original_id(str(node)))
         elif event.kind == "progress_state" and not self._tells_steps:
-            states = [state for state in (event.data.get("nodes") or {}).values() if isinstance(state, dict)]
-            self._tell(sum(_number(state.get("value")) for state in states), sum(_number(state.get("max")) for state in states), self.node)
+            states = {node: state for node, state in (event.data.get("nodes") or {}).items() if isinstance(state, dict)}
+            running = [self._original_id(str(node)) for node, state in states.items() if state.get("state") == "running"]
+            self._tell(sum(_number(state.get("value")) for state in states.values()),
+                       sum(_number(state.get("max")) for state in states.values()), running[-1] if running else self.node)
 
     def _tell(self, value: Any, maximum: Any, node: str | None) -> None:
         value, maximum = _number(value), _number(maximum)

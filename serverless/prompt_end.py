@@ -13,6 +13,7 @@ from serverless.server_events import BACK, LOST, Event
 logger = logging.getLogger(__name__)
 
 POLL_WITHOUT_SOCKET_S = 0.5
+FIRST_QUIET_POLL_S = 0.25
 POLL_AFTER_END_S = 0.05
 END_PATIENCE_S = 2.0
 REFUSED_PATIENCE_S = 1.0
@@ -49,7 +50,7 @@ class Patience:
 
 
 class PromptWait:
-    """One prompt that was queued. The socket tells the end at once; the history is asked on a timer and whenever the socket is lost."""
+    """One prompt that was queued. The socket tells the end at once; the history is asked on a timer, more often while the socket is silent or lost."""
 
     def __init__(self, api: ServerApi, prompt_id: str, events: "asyncio.Queue[Event]", patience: Patience,
                  on_event: Callable[[Event], None] = lambda event: None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,6 +61,8 @@ class PromptWait:
         self._on_event = on_event
         self._clock = clock
         self._has_socket = True
+        self._is_heard_of = False
+        self._quiet_pause_s = FIRST_QUIET_POLL_S
         self._end_told_s: float | None = None
         self._end_event: Event | None = None
         self._unreachable_since_s: float | None = None
@@ -89,8 +92,9 @@ class PromptWait:
         """Note what *event* says; whether the server should be asked now."""
         self._on_event(event)
         if event is LOST or event is BACK:
-            self._has_socket = event is BACK
+            self._has_socket, self._is_heard_of = event is BACK, False
             return True
+        self._is_heard_of = True
         if event.kind == "executing" and event.data.get("node") is not None:
             self._ran.append(str(event.data["node"]))
             return False
@@ -105,7 +109,14 @@ class PromptWait:
     def _pause_s(self) -> float:
         if self._end_told_s is not None:
             return POLL_AFTER_END_S
-        return self._patience.poll_interval_s if self._has_socket else min(POLL_WITHOUT_SOCKET_S, self._patience.poll_interval_s)
+        if not self._has_socket:
+            return min(POLL_WITHOUT_SOCKET_S, self._patience.poll_interval_s)
+        if self._is_heard_of:
+            return self._patience.poll_interval_s
+        # Nothing is said of the prompt: it waits, or somebody else has connected under the same client id.
+        pause_s = min(self._quiet_pause_s, self._patience.poll_interval_s)
+        self._quiet_pause_s *= 1.5
+        return pause_s
 
     async def _poll(self) -> PromptEnd | None:
         try:

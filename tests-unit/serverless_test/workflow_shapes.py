@@ -62,8 +62,7 @@ def large_shapes(count: int, rng: random.Random) -> dict[str, Workflow]:
     """Workflows of about *count* nodes, among them those that are hardest to tell apart."""
     half = count // 2
     return {
-        "random": {str(i): node(f"C{rng.randrange(20)}", value=rng.randrange(10), **{
-            f"in{k}": [str(rng.randrange(max(0, i - 50), i)), rng.randrange(3)] for k in range(rng.randrange(4)) if i}) for i in range(count)},
+        "random": {str(i): node(f"C{rng.randrange(20)}", value=rng.randrange(10), **_random_links(i, rng)) for i in range(count)},
         "one chain": {str(i): node("Lora", **({"model": [str(i - 1), 0]} if i else {})) for i in range(count)},
         "equal pairs": {**{f"a{i}": node("A") for i in range(half)}, **{f"b{i}": node("B", x=[f"a{i}", 0]) for i in range(half)}},
         "equal leaves": {"hub": node("Hub"), **{f"b{i}": node("B", x=["hub", 0]) for i in range(count - 1)}},
@@ -72,6 +71,10 @@ def large_shapes(count: int, rng: random.Random) -> dict[str, Workflow]:
         "a ring of links": {str(i): node("Lora", model=[str((i + 1) % count), 0]) for i in range(count)},
         "a closed zigzag": ring_edges(half),
     }
+
+
+def _random_links(position: int, rng: random.Random) -> dict[str, list[Any]]:
+    return {f"in{k}": [str(rng.randrange(max(0, position - 50), position)), rng.randrange(3)] for k in range(rng.randrange(4)) if position}
 
 
 def _is_link(value: Any, names: dict[str, str]) -> bool:
