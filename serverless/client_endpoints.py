@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import json
 import mimetypes
 import time
@@ -194,7 +195,10 @@ class ComfyV2Endpoint:
     def _upload(self, name: str, data: bytes) -> str:
         boundary = uuid.uuid4().hex
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        head = (f"--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{urllib.parse.quote(name)}\"\r\n"
+        # The server keeps assets under their path and replaces none, so the path says what is in the file.
+        path = f"input/{hashlib.sha256(data).hexdigest()[:12]}-{urllib.parse.quote(name)}"
+        head = (f"--{boundary}\r\nContent-Disposition: form-data; name=\"file_path\"\r\n\r\n{path}\r\n"
+                f"--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{urllib.parse.quote(name)}\"\r\n"
                 f"Content-Type: {kind}\r\n\r\n")
         body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
         headers = {**self._client.headers, "Content-Type": f"multipart/form-data; boundary={boundary}"}

@@ -28,7 +28,7 @@ def load_workflow(path: pathlib.Path, object_info: ObjectInfo | None) -> dict[st
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadWorkflow(f"{path}: {error}") from None
-    for wrapper in ("prompt", "workflow", "input"):
+    for wrapper in ("input", "workflow", "prompt"):
         inner = document.get(wrapper) if isinstance(document, dict) and not is_api_workflow(document) else None
         if isinstance(inner, dict):
             document = inner
