@@ -43,6 +43,7 @@ class HttpService:
         self._token = token
         self._on_refresh = on_refresh
         self._is_refresh_due = False
+        self._looking: asyncio.Task[Any] | None = None
 
     def make_app(self) -> web.Application:
         """The application; the worker is connected when it starts and closed when it ends."""
@@ -56,12 +57,18 @@ class HttpService:
 
     async def _lifetime(self, app: web.Application) -> AsyncIterator[None]:
         book = app[BOOK] = JobBook(self._handle, self._concurrency, self._max_waiting)
-        looking = asyncio.create_task(self._worker.configure())
+        self._look()
         yield
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await book.close()
         await self._worker.close()
+
+    def _look(self) -> None:
+        """Connect to the server in the background, unless that goes on already."""
+        if not self._worker.is_connected and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.create_task(self._worker.configure())
 
     async def _handle(self, job: dict[str, Any], report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         result = await self._worker.handle(job, report)
@@ -117,6 +124,7 @@ class HttpService:
 
     async def _health(self, request: web.Request) -> web.Response:
         book = request.app[BOOK]
+        self._look()
         return web.json_response({"service": "keepwarm-worker", "server_connected": self._worker.is_connected,
                                   "jobs": {"inQueue": book.waiting, "inProgress": book.running}})
 
