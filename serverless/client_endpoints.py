@@ -89,8 +89,9 @@ class _JsonClient:
         self.base_url = base_url.rstrip("/")
         self.headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
-    def call(self, method: str, path: str, body: Any = None, timeout_s: float = REQUEST_TIMEOUT_S,
-             headers: dict[str, str] | None = None) -> dict[str, Any]:
+    def call(
+        self, method: str, path: str, body: Any = None, timeout_s: float = REQUEST_TIMEOUT_S, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         """The JSON answer; *path* may be a whole URL. Raises ``SendError``."""
         url = path if "://" in path else self.base_url + path
         data = None if body is None else json.dumps(body).encode()
@@ -117,8 +118,13 @@ class LocalEndpoint:
 class RunPodEndpoint:
     """An endpoint on RunPod, or the worker's own HTTP service: ``/run``, then ``/status`` until it has ended."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, clock: Callable[[], float] = time.monotonic,
-                 sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._client = _JsonClient(base_url, api_key)
         self._clock = clock
         self._sleep = sleep
@@ -149,8 +155,13 @@ class RunPodEndpoint:
 class ComfyV2Endpoint:
     """Comfy API v2 at ``…/api/v2``."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, clock: Callable[[], float] = time.monotonic,
-                 sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._client = _JsonClient(base_url, api_key)
         self._clock = clock
         self._sleep = sleep
@@ -189,17 +200,21 @@ class ComfyV2Endpoint:
             known = isinstance(value, str) and value in assets
             return {"__type": "core/ASSET", "info": {"id": assets[value]}} if known else value
 
-        return {node_id: {**node, "inputs": {name: replaced(value) for name, value in (node.get("inputs") or {}).items()}}
-                for node_id, node in request.workflow.items()}
+        return {
+            node_id: {**node, "inputs": {name: replaced(value) for name, value in (node.get("inputs") or {}).items()}}
+            for node_id, node in request.workflow.items()
+        }
 
     def _upload(self, name: str, data: bytes) -> str:
         boundary = uuid.uuid4().hex
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         # The server keeps assets under their path and replaces none, so the path says what is in the file.
         path = f"input/{hashlib.sha256(data).hexdigest()[:12]}-{urllib.parse.quote(name)}"
-        head = (f"--{boundary}\r\nContent-Disposition: form-data; name=\"file_path\"\r\n\r\n{path}\r\n"
-                f"--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{urllib.parse.quote(name)}\"\r\n"
-                f"Content-Type: {kind}\r\n\r\n")
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file_path"\r\n\r\n{path}\r\n'
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{urllib.parse.quote(name)}"\r\n'
+            f"Content-Type: {kind}\r\n\r\n"
+        )
         body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
         headers = {**self._client.headers, "Content-Type": f"multipart/form-data; boundary={boundary}"}
         answer = json.loads(fetch(urllib.request.Request(f"{self._client.base_url}/assets", body, headers, method="POST")))

@@ -42,13 +42,17 @@ def load_workflow(path: pathlib.Path, object_info: ObjectInfo | None) -> dict[st
 
 def _converted(path: pathlib.Path, document: dict[str, Any], object_info: ObjectInfo | None) -> dict[str, Any]:
     if object_info is None:
-        raise BadWorkflow(f"{path} is in the format that the page saves: give --object-info a file or a server's address, so that the "
-                          "names of its inputs are known, or save it with Export (API)")
+        raise BadWorkflow(
+            f"{path} is in the format that the page saves: give --object-info a file or a server's address, so that the "
+            "names of its inputs are known, or save it with Export (API)"
+        )
     try:
         from app.workflow_conversion import WorkflowFormatError, to_prompt
     except ImportError:
-        raise BadWorkflow(f"{path} is in the format that the page saves, which this client converts only from within the project's "
-                          "folder; save it with Export (API)") from None
+        raise BadWorkflow(
+            f"{path} is in the format that the page saves, which this client converts only from within the project's "
+            "folder; save it with Export (API)"
+        ) from None
     info = object_info()
     try:
         return to_prompt(document, info.get)
@@ -74,9 +78,12 @@ def with_values(workflow: dict[str, Any], changes: Iterable[str]) -> dict[str, A
 
 def with_new_seeds(workflow: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     """A copy of *workflow* in which every seed that is a number is another one."""
+
     def changed(node: dict[str, Any]) -> dict[str, Any]:
-        inputs = {name: rng.randrange(MAX_SEED) if name in SEED_INPUTS and isinstance(value, int) else value
-                  for name, value in (node.get("inputs") or {}).items()}
+        inputs = {
+            name: rng.randrange(MAX_SEED) if name in SEED_INPUTS and isinstance(value, int) else value
+            for name, value in (node.get("inputs") or {}).items()
+        }
         return {**node, "inputs": inputs}
 
     return {node_id: changed(node) for node_id, node in workflow.items()}

@@ -65,8 +65,9 @@ def from_ancestors(graph: Graph, colours: Sequence[bytes], order: Order) -> list
     ordered, cyclic = order
     for node in ordered:
         mixed[node] = digest(colours[node], *[part for label, source in graph.sources[node] for part in (label, mixed[source])])
-    seen = {node: digest(colours[node], *[part for label, source in graph.sources[node] for part in (label, mixed[source])])
-            for node in cyclic}
+    seen = {
+        node: digest(colours[node], *[part for label, source in graph.sources[node] for part in (label, mixed[source])]) for node in cyclic
+    }
     for node, colour in seen.items():
         mixed[node] = colour
     return mixed

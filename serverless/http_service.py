@@ -31,8 +31,14 @@ Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HttpService:
     """``POST /run`` and ``/runsync``, ``GET`` or ``POST /status/{id}``, ``POST /cancel/{id}``, ``GET /health``."""
 
-    def __init__(self, worker: Worker, concurrency: int = 1, max_waiting: int = 100, token: str | None = None,
-                 on_refresh: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        concurrency: int = 1,
+        max_waiting: int = 100,
+        token: str | None = None,
+        on_refresh: Callable[[], None] = lambda: None,
+    ) -> None:
         """*token*: what clients must send as ``Authorization: Bearer …``.
 
         *on_refresh* is called once the answer to a job is fetched, if the worker is to be refreshed after a job.
@@ -49,9 +55,16 @@ class HttpService:
         """The application; the worker is connected when it starts and closed when it ends."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._authorize])
         app[WORKER] = self._worker
-        app.add_routes([
-            web.post("/run", self._run), web.post("/runsync", self._runsync), web.get("/status/{id}", self._status),
-            web.post("/status/{id}", self._status), web.post("/cancel/{id}", self._cancel), web.get("/health", self._health)])
+        app.add_routes(
+            [
+                web.post("/run", self._run),
+                web.post("/runsync", self._runsync),
+                web.get("/status/{id}", self._status),
+                web.post("/status/{id}", self._status),
+                web.post("/cancel/{id}", self._cancel),
+                web.get("/health", self._health),
+            ]
+        )
         app.cleanup_ctx.append(self._lifetime)
         return app
 
@@ -125,8 +138,13 @@ class HttpService:
     async def _health(self, request: web.Request) -> web.Response:
         book = request.app[BOOK]
         self._look()
-        return web.json_response({"service": "keepwarm-worker", "server_connected": self._worker.is_connected,
-                                  "jobs": {"inQueue": book.waiting, "inProgress": book.running}})
+        return web.json_response(
+            {
+                "service": "keepwarm-worker",
+                "server_connected": self._worker.is_connected,
+                "jobs": {"inQueue": book.waiting, "inProgress": book.running},
+            }
+        )
 
     def _job(self, request: web.Request) -> BookedJob:
         job = request.app[BOOK].get(request.match_info["id"])

@@ -61,8 +61,9 @@ class BookedJob:
 class JobBook:
     """Runs at most *concurrency* jobs at a time, in the order they came; keeps the newest *keep* that have ended. Lives on one loop."""
 
-    def __init__(self, handle: Handle, concurrency: int = 1, max_waiting: int = 100, keep: int = 100,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, handle: Handle, concurrency: int = 1, max_waiting: int = 100, keep: int = 100, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._handle = handle
         self._slots = asyncio.Semaphore(concurrency)
         self._max_waiting = max_waiting

@@ -79,7 +79,7 @@ def _headline(error: Any) -> str:
 
 def _node_lines(node_errors: Any, names: NormalizedWorkflow) -> list[str]:
     lines = []
-    for node_id, found in (node_errors.items() if isinstance(node_errors, dict) else ()):
+    for node_id, found in node_errors.items() if isinstance(node_errors, dict) else ():
         errors = found.get("errors") if isinstance(found, dict) else None
         if not isinstance(errors, list):
             lines.append(f"Node {names.original_id(node_id)}: {found}")

@@ -48,8 +48,14 @@ class JobInput:
         workflow = document.get("workflow")
         if workflow is None:
             raise InvalidInput("Missing 'workflow' parameter")
-        return cls(_workflow(workflow), _images(document.get("images")), _api_key(document), _timeout(document.get("timeout_s")),
-                   document.get("report") is True, _extra_pnginfo(document.get("extra_pnginfo")))
+        return cls(
+            _workflow(workflow),
+            _images(document.get("images")),
+            _api_key(document),
+            _timeout(document.get("timeout_s")),
+            document.get("report") is True,
+            _extra_pnginfo(document.get("extra_pnginfo")),
+        )
 
 
 def _document(given: Any) -> dict[str, Any]:
@@ -67,8 +73,10 @@ def _document(given: Any) -> dict[str, Any]:
 
 def _workflow(workflow: Any) -> dict[str, Any]:
     if is_page_workflow(workflow):
-        raise InvalidInput("'workflow' is in the format that the page saves, which can't be run: in the page's menu choose "
-                           "Export (API), or send it with send_request.py, which converts it")
+        raise InvalidInput(
+            "'workflow' is in the format that the page saves, which can't be run: in the page's menu choose "
+            "Export (API), or send it with send_request.py, which converts it"
+        )
     if not isinstance(workflow, dict):
         raise InvalidInput(f"'workflow' must be an object of nodes by id, not {type(workflow).__name__}")
     wrapped = workflow.get("prompt")

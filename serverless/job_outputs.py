@@ -69,7 +69,7 @@ class OutputCollector:
         """Everything in *outputs*, a history entry's. A file that fails is told in ``errors``; the others still come."""
         found = JobOutputs()
         for node_id, output in outputs.items():
-            for key, values in (output.items() if isinstance(output, dict) else ()):
+            for key, values in output.items() if isinstance(output, dict) else ():
                 if isinstance(values, list) and key != "animated":
                     await self._collect_list(found, self._original_id(node_id), key, values)
         return found

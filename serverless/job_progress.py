@@ -36,8 +36,11 @@ class ProgressReporter:
         elif event.kind == "progress_state" and not self._tells_steps:
             states = {node: state for node, state in (event.data.get("nodes") or {}).items() if isinstance(state, dict)}
             running = [self._original_id(str(node)) for node, state in states.items() if state.get("state") == "running"]
-            self._tell(sum(_number(state.get("value")) for state in states.values()),
-                       sum(_number(state.get("max")) for state in states.values()), running[-1] if running else self.node)
+            self._tell(
+                sum(_number(state.get("value")) for state in states.values()),
+                sum(_number(state.get("max")) for state in states.values()),
+                running[-1] if running else self.node,
+            )
 
     def _tell(self, value: Any, maximum: Any, node: str | None) -> None:
         value, maximum = _number(value), _number(maximum)

@@ -24,8 +24,15 @@ logger = logging.getLogger(__name__)
 class JobRun:
     """Runs one job once. ``run`` returns the result; a cancelled ``run`` stops its prompt on the server, and no other."""
 
-    def __init__(self, link: ServerLink, job_id: str, job_input: Any, report_progress: ProgressReport,
-                 connect: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        link: ServerLink,
+        job_id: str,
+        job_input: Any,
+        report_progress: ProgressReport,
+        connect: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """*connect()* returns when the link's socket is open and raises ``JobFailed`` when the server is not there."""
         self._link = link
         self._job_id = job_id
@@ -105,8 +112,9 @@ class JobRun:
     async def _execute(self, job: JobInput) -> PromptEnd:
         """Run the prompt within the job's time."""
         progress = ProgressReporter(self._report_progress, self._names.original_id)
-        prompt = self._prompt = PromptRun(self._link, job_key(self._job_id, self._given), progress.take, self._names,
-                                          self._connect, self._clock)
+        prompt = self._prompt = PromptRun(
+            self._link, job_key(self._job_id, self._given), progress.take, self._names, self._connect, self._clock
+        )
         timeout_s = job.timeout_s or self._link.settings.job_timeout_s or None
         try:
             async with asyncio.timeout(timeout_s):

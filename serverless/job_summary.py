@@ -73,11 +73,19 @@ class JobSummary:
         else:
             models = f"{use.read_bytes} bytes of models from disk, {use.hits} hits saved {use.saved_s:.2f} s"
         phases = ", ".join(f"{name} {getattr(times, name + '_s'):.3f}" for name in ("prepare", "upload", "submit", "prompt", "results"))
-        return (f"job {self.job_id}: {self.outcome}, {use.temperature}: {models}; {self.nodes - self.cached} of {self.nodes} nodes not "
-                f"cached; {times.total_s:.3f} s ({phases}; worker {times.worker_s:.3f}); prompt {self.prompt_id or 'not queued'}")
+        return (
+            f"job {self.job_id}: {self.outcome}, {use.temperature}: {models}; {self.nodes - self.cached} of {self.nodes} nodes not "
+            f"cached; {times.total_s:.3f} s ({phases}; worker {times.worker_s:.3f}); prompt {self.prompt_id or 'not queued'}"
+        )
 
     def as_report(self) -> dict[str, Any]:
         """The same for a caller that asked for it."""
-        return {"prompt_id": self.prompt_id, "temperature": self.use.temperature, "models": asdict(self.use), "nodes": self.nodes,
-                "cached": self.cached, "ran": list(self.ran),
-                "seconds": {**asdict(self.times), "worker_s": self.times.worker_s}}
+        return {
+            "prompt_id": self.prompt_id,
+            "temperature": self.use.temperature,
+            "models": asdict(self.use),
+            "nodes": self.nodes,
+            "cached": self.cached,
+            "ran": list(self.ran),
+            "seconds": {**asdict(self.times), "worker_s": self.times.worker_s},
+        }

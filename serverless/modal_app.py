@@ -52,8 +52,16 @@ def wait_until_up(process: "subprocess.Popen[bytes]") -> None:
     raise RuntimeError(f"the server did not come up; exit status {process.poll()}")
 
 
-@app.cls(image=image, gpu="L40S", volumes={"/runpod-volume": models}, timeout=1800, scaledown_window=300, max_containers=4,
-         enable_memory_snapshot=True, experimental_options={"enable_gpu_snapshot": True})
+@app.cls(
+    image=image,
+    gpu="L40S",
+    volumes={"/runpod-volume": models},
+    timeout=1800,
+    scaledown_window=300,
+    max_containers=4,
+    enable_memory_snapshot=True,
+    experimental_options={"enable_gpu_snapshot": True},
+)
 @modal.concurrent(max_inputs=20)
 class Worker:
     """One container: a server, a worker, and the routes of the worker to the outside."""

@@ -28,23 +28,33 @@ class ModelCaching:
         models = _section(caches, "models")
         stats, entries = _section(models, "stats"), models.get("entries") or []
         results = _section(caches, "results")
-        return cls(True, bool(models.get("enabled")), int(stats.get("cap_bytes") or 0), int(stats.get("kept") or 0),
-                   sum(bool(entry.get("held")) for entry in entries if isinstance(entry, dict)), str(results.get("mode", "unknown")),
-                   tuple(str(provider.get("name")) for provider in results.get("providers") or () if isinstance(provider, dict)),
-                   _preload_text(caches.get("preload")))
+        return cls(
+            True,
+            bool(models.get("enabled")),
+            int(stats.get("cap_bytes") or 0),
+            int(stats.get("kept") or 0),
+            sum(bool(entry.get("held")) for entry in entries if isinstance(entry, dict)),
+            str(results.get("mode", "unknown")),
+            tuple(str(provider.get("name")) for provider in results.get("providers") or () if isinstance(provider, dict)),
+            _preload_text(caches.get("preload")),
+        )
 
     def lines(self) -> list[str]:
         """What an operator should read."""
         if not self.is_known:
-            return ["model caching: unknown: the server has no GET /caches (ComfyUI without the patch set); whether jobs are warm "
-                    "can't be told"]
+            return [
+                "model caching: unknown: the server has no GET /caches (ComfyUI without the patch set); whether jobs are warm can't be told"
+            ]
         lines = []
         if self.keeps_models:
-            lines.append(f"model caching: models stay in up to {self.cap_bytes / 1e9:.2f} GB of RAM; "
-                         f"{self.kept} kept now, {self.held} held")
+            lines.append(
+                f"model caching: models stay in up to {self.cap_bytes / 1e9:.2f} GB of RAM; {self.kept} kept now, {self.held} held"
+            )
         else:
-            lines.append("model caching: OFF: models are read from disk again once they have left the accelerator; start the server with "
-                         "--ram-model-cache-mb N")
+            lines.append(
+                "model caching: OFF: models are read from disk again once they have left the accelerator; start the server with "
+                "--ram-model-cache-mb N"
+            )
         lines.append(f"preload: {self.preload}")
         shared = ", ".join(self.providers) or "nowhere else (--cache-provider URL shares them)"
         lines.append(f"node results: cache mode {self.result_cache}; shared through {shared}")

@@ -4,8 +4,20 @@ import pathlib
 from collections.abc import Iterator
 
 VOLUME = pathlib.Path("/runpod-volume")
-MODEL_FOLDERS = ("checkpoints", "clip", "clip_vision", "configs", "controlnet", "diffusion_models", "embeddings", "loras", "text_encoders",
-                 "unet", "upscale_models", "vae")
+MODEL_FOLDERS = (
+    "checkpoints",
+    "clip",
+    "clip_vision",
+    "configs",
+    "controlnet",
+    "diffusion_models",
+    "embeddings",
+    "loras",
+    "text_encoders",
+    "unet",
+    "upscale_models",
+    "vae",
+)
 MODEL_SUFFIXES = frozenset({".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf"})
 
 

@@ -36,8 +36,11 @@ class PromptEnd:
     def messages(self, kind: str) -> list[dict[str, Any]]:
         """The data of the messages of one kind that the server noted."""
         noted = (self.entry.get("status") or {}).get("messages") or ()
-        return [message[1] for message in noted if isinstance(message, list | tuple) and len(message) == 2 and message[0] == kind
-                and isinstance(message[1], dict)]
+        return [
+            message[1]
+            for message in noted
+            if isinstance(message, list | tuple) and len(message) == 2 and message[0] == kind and isinstance(message[1], dict)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,20 @@ class Patience:
 
 
 class PromptWait:
-    """One prompt that was queued. The socket tells the end at once; the history is asked on a timer, more often while the socket is silent or lost."""
+    """One prompt that was queued.
 
-    def __init__(self, api: ServerApi, prompt_id: str, events: "asyncio.Queue[Event]", patience: Patience,
-                 on_event: Callable[[Event], None] = lambda event: None, clock: Callable[[], float] = time.monotonic) -> None:
+    The socket tells the end at once; the history is asked on a timer, more often while the socket is silent or lost.
+    """
+
+    def __init__(
+        self,
+        api: ServerApi,
+        prompt_id: str,
+        events: "asyncio.Queue[Event]",
+        patience: Patience,
+        on_event: Callable[[Event], None] = lambda event: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._api = api
         self._prompt_id = prompt_id
         self._events = events
@@ -138,8 +151,10 @@ class PromptWait:
         if entry is not None:
             return entry
         if self._end_told_s is None:
-            raise PromptLost(f"The ComfyUI server does not know prompt {self._prompt_id} any more: it was restarted while the prompt "
-                             "waited or ran, or its queue was cleared. Send the job again")
+            raise PromptLost(
+                f"The ComfyUI server does not know prompt {self._prompt_id} any more: it was restarted while the prompt "
+                "waited or ran, or its queue was cleared. Send the job again"
+            )
         if self._clock() - self._end_told_s < END_PATIENCE_S:
             return None
         if self._end_event is not None:
@@ -154,8 +169,10 @@ class PromptWait:
         is_refused = isinstance(error, ServerUnreachable) and error.is_refused
         waited_s = now_s - self._unreachable_since_s
         if is_refused and waited_s >= self._patience.refused_s:
-            raise PromptLost("WebSocket communication error: the ComfyUI server died while the prompt ran: nobody listens at its address "
-                             f"any more ({error})")
+            raise PromptLost(
+                "WebSocket communication error: the ComfyUI server died while the prompt ran: nobody listens at its address "
+                f"any more ({error})"
+            )
         is_busy = isinstance(error, ServerUnreachable) and error.is_busy
         if waited_s >= self._patience.unreachable_s and not is_busy:
             raise PromptLost(f"HTTP communication error with ComfyUI: no answer for {waited_s:.0f} s ({error})")

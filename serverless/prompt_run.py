@@ -24,8 +24,15 @@ STOP_PATIENCE_S = 10.0
 class PromptRun:
     """Used once. ``stop`` may be called at any moment after ``run`` began, also while it is being cancelled."""
 
-    def __init__(self, link: ServerLink, key: str, on_event: Callable[[Event], None], names: NormalizedWorkflow,
-                 connect: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        link: ServerLink,
+        key: str,
+        on_event: Callable[[Event], None],
+        names: NormalizedWorkflow,
+        connect: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """*key* stands for the job (see ``job_key``); *connect* makes sure that the server can be reached."""
         self._link = link
         self._key = key

@@ -30,11 +30,16 @@ class BucketSettings:
 
     def problem(self) -> str | None:
         """What is missing, None when it is complete."""
-        missing = [variable for variable, value in (("BUCKET_ACCESS_KEY_ID", self.access_key_id),
-                                                    ("BUCKET_SECRET_ACCESS_KEY", self.secret_access_key)) if not value]
+        missing = [
+            variable
+            for variable, value in (("BUCKET_ACCESS_KEY_ID", self.access_key_id), ("BUCKET_SECRET_ACCESS_KEY", self.secret_access_key))
+            if not value
+        ]
         if missing:
-            return (f"BUCKET_ENDPOINT_URL is set, but {' and '.join(missing)} not: set it, or unset BUCKET_ENDPOINT_URL to get results "
-                    "as base64")
+            return (
+                f"BUCKET_ENDPOINT_URL is set, but {' and '.join(missing)} not: set it, or unset BUCKET_ENDPOINT_URL to get results "
+                "as base64"
+            )
         if not urlsplit(self.endpoint_url).netloc:
             return f"BUCKET_ENDPOINT_URL is not a URL: {self.endpoint_url!r}"
         return None
@@ -67,11 +72,19 @@ class ResultStorage:
             raise StorageError("BUCKET_ENDPOINT_URL needs the package obstore: pip install 'obstore>=0.6'") from None
         try:
             self._store: Any = stores.S3Store(
-                settings.name, endpoint=settings.endpoint_url.rstrip("/"), region=settings.region or region_of(settings.endpoint_url),
-                access_key_id=settings.access_key_id, secret_access_key=settings.secret_access_key, virtual_hosted_style_request=False,
-                client_options={"timeout": timedelta(seconds=REQUEST_TIMEOUT_S), "connect_timeout": timedelta(seconds=5),
-                                "allow_http": settings.endpoint_url.startswith("http://")},
-                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=15)})
+                settings.name,
+                endpoint=settings.endpoint_url.rstrip("/"),
+                region=settings.region or region_of(settings.endpoint_url),
+                access_key_id=settings.access_key_id,
+                secret_access_key=settings.secret_access_key,
+                virtual_hosted_style_request=False,
+                client_options={
+                    "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
+                    "connect_timeout": timedelta(seconds=5),
+                    "allow_http": settings.endpoint_url.startswith("http://"),
+                },
+                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=15)},
+            )
         except Exception as error:
             raise StorageError(f"the bucket {settings.name!r} at {settings.endpoint_url} cannot be used: {error}") from error
 

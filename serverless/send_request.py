@@ -40,9 +40,16 @@ class RunRow:
         read_bytes, hits, saved_s = models.get("read_bytes"), models.get("hits"), models.get("saved_s")
         worker_s = (report.get("seconds") or {}).get("worker_s")
         ran = f"{report['nodes'] - report['cached']} of {report['nodes']}" if "nodes" in report else "-"
-        return [str(number), f"{self.seconds:.2f}", str(report.get("temperature", "unknown")),
-                "-" if read_bytes is None else f"{read_bytes / 1e6:.1f}", "-" if hits is None else str(hits),
-                "-" if saved_s is None else f"{saved_s:.2f}", ran, "-" if worker_s is None else f"{worker_s * 1000:.0f}"]
+        return [
+            str(number),
+            f"{self.seconds:.2f}",
+            str(report.get("temperature", "unknown")),
+            "-" if read_bytes is None else f"{read_bytes / 1e6:.1f}",
+            "-" if hits is None else str(hits),
+            "-" if saved_s is None else f"{saved_s:.2f}",
+            ran,
+            "-" if worker_s is None else f"{worker_s * 1000:.0f}",
+        ]
 
 
 def table(rows: Sequence[RunRow]) -> str:
@@ -84,8 +91,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="send_request.py", description="Send a workflow to a worker and save what comes back.")
     parser.add_argument("workflow", type=pathlib.Path, help="the workflow's file, in API format or as the page saves it")
-    parser.add_argument("--url", default="http://127.0.0.1:8000",
-                        help="the worker (default: %(default)s); https://api.runpod.ai/v2/ENDPOINT for RunPod, …/api/v2 for Comfy API v2")
+    parser.add_argument(
+        "--url",
+        default="http://127.0.0.1:8000",
+        help="the worker (default: %(default)s); https://api.runpod.ai/v2/ENDPOINT for RunPod, …/api/v2 for Comfy API v2",
+    )
     parser.add_argument("--kind", choices=("auto", "local", "runpod", "v2"), default="auto", help="what listens there (default: find out)")
     parser.add_argument("--api-key", default=os.environ.get("RUNPOD_API_KEY"), help="default: RUNPOD_API_KEY from the environment")
     parser.add_argument("--image", action="append", default=[], metavar="[NAME=]FILE", help="an input file of the workflow; repeatable")
@@ -117,8 +127,15 @@ def main(arguments: Sequence[str] | None = None, out: TextIO = sys.stdout, clock
     return 0
 
 
-def _run_once(given: argparse.Namespace, endpoint: Endpoint, workflow: dict[str, Any], images: dict[str, bytes], number: int, out: TextIO,
-              clock: Callable[[], float]) -> RunRow:
+def _run_once(
+    given: argparse.Namespace,
+    endpoint: Endpoint,
+    workflow: dict[str, Any],
+    images: dict[str, bytes],
+    number: int,
+    out: TextIO,
+    clock: Callable[[], float],
+) -> RunRow:
     if number and not given.same_seeds:
         workflow = with_new_seeds(workflow, random.Random())
     names = None if given.no_normalize else normalize_workflow_for_caching(workflow)
@@ -126,8 +143,11 @@ def _run_once(given: argparse.Namespace, endpoint: Endpoint, workflow: dict[str,
     original = (lambda node: node) if names is None else names.original_id
     began_s = clock()
     try:
-        answer = endpoint.run(Request(workflow if names is None else names.workflow, images), given.timeout,
-                              lambda progress: bar.show({**progress, "node": original(str(progress.get("node")))}))
+        answer = endpoint.run(
+            Request(workflow if names is None else names.workflow, images),
+            given.timeout,
+            lambda progress: bar.show({**progress, "node": original(str(progress.get("node")))}),
+        )
     except SendError as error:
         raise SendError(str(error) if names is None else names.original_text(str(error))) from None
     finally:

@@ -51,8 +51,9 @@ class ServerApi:
     def session(self) -> aiohttp.ClientSession:
         """The pool; call it on the loop that uses it."""
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SHORT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
-                                                  trust_env=False)
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=SHORT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S), trust_env=False
+            )
         return self._session
 
     async def close(self) -> None:
@@ -99,8 +100,12 @@ class ServerApi:
 
     async def view(self, filename: str, subfolder: str, kind: str) -> bytes:
         """The bytes of a result."""
-        return await self._request("GET", "/view", params={"filename": filename, "subfolder": subfolder, "type": kind},
-                                   timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=VIEW_TIMEOUT_S))
+        return await self._request(
+            "GET",
+            "/view",
+            params={"filename": filename, "subfolder": subfolder, "type": kind},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=VIEW_TIMEOUT_S),
+        )
 
     async def object_info(self, class_type: str | None = None) -> dict[str, Any]:
         """What the server tells of all node classes, or of one."""

@@ -86,7 +86,8 @@ class ServerEvents:
         url = f"{'wss' if scheme == 'https' else 'ws'}://{rest}/ws?{urlencode({'clientId': self._client_id})}"
         try:
             return await asyncio.wait_for(
-                self._api.session.ws_connect(url, heartbeat=HEARTBEAT_S, max_msg_size=0, autoclose=True), CONNECT_TIMEOUT_S)
+                self._api.session.ws_connect(url, heartbeat=HEARTBEAT_S, max_msg_size=0, autoclose=True), CONNECT_TIMEOUT_S
+            )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerUnreachable(url, error) from error
 

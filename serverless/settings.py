@@ -79,10 +79,14 @@ def _bucket(read: "_Reader") -> BucketSettings | None:
     if not endpoint:
         return None
     return BucketSettings(
-        endpoint_url=endpoint, access_key_id=read.text("BUCKET_ACCESS_KEY_ID", ""),
+        endpoint_url=endpoint,
+        access_key_id=read.text("BUCKET_ACCESS_KEY_ID", ""),
         secret_access_key=read.text("BUCKET_SECRET_ACCESS_KEY", ""),
-        name=read.text("BUCKET_NAME", "") or time.strftime("%m-%y"), prefix=read.text("BUCKET_PREFIX", "").strip("/"),
-        region=read.text("BUCKET_REGION", ""), expires_s=int(read.number("BUCKET_URL_EXPIRES_S", 604_800)))
+        name=read.text("BUCKET_NAME", "") or time.strftime("%m-%y"),
+        prefix=read.text("BUCKET_PREFIX", "").strip("/"),
+        region=read.text("BUCKET_REGION", ""),
+        expires_s=int(read.number("BUCKET_URL_EXPIRES_S", 604_800)),
+    )
 
 
 class _Reader:

@@ -51,7 +51,8 @@ class Worker:
             for line in await asyncio.to_thread(lambda: list(diagnosis())):
                 logger.info("%s", line)
         result = await self._registry.run(
-            job_key(job_id, job_input), lambda: JobRun(link, job_id, job_input, report_progress, self._connect).run())
+            job_key(job_id, job_input), lambda: JobRun(link, job_id, job_input, report_progress, self._connect).run()
+        )
         return self._finished(result)
 
     async def configure(self) -> ModelCaching | None:

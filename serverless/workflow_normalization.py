@@ -53,8 +53,9 @@ class NormalizedWorkflow:
 
 def is_api_workflow(document: Any) -> bool:
     """Whether *document* is a workflow in API format: ids mapped to nodes with a ``class_type``."""
-    return isinstance(document, dict) and bool(document) and all(
-        isinstance(node, dict) and "class_type" in node for node in document.values())
+    return (
+        isinstance(document, dict) and bool(document) and all(isinstance(node, dict) and "class_type" in node for node in document.values())
+    )
 
 
 def is_page_workflow(document: Any) -> bool:
@@ -64,8 +65,13 @@ def is_page_workflow(document: Any) -> bool:
 
 def is_link(value: Any, node_ids: Collection[str]) -> bool:
     """Whether an input's value refers to an output of one of *node_ids*. Other lists of two are values."""
-    return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
-            and value[0] in node_ids)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int | float)
+        and value[0] in node_ids
+    )
 
 
 def classes_told_their_id(object_info: Mapping[str, Any]) -> frozenset[str]:
@@ -79,7 +85,7 @@ def classes_that_search_the_page_workflow(object_info: Mapping[str, Any]) -> fro
 
 
 def normalize_workflow_for_caching(
-    workflow: Mapping[str, Any], told_classes: Collection[str] = (), keep_ids: Collection[str] = (),
+    workflow: Mapping[str, Any], told_classes: Collection[str] = (), keep_ids: Collection[str] = ()
 ) -> NormalizedWorkflow:
     """Give *workflow* (API format) ids that depend on its graph alone; the input is not changed.
 
@@ -107,8 +113,7 @@ def normalize_workflow_for_caching(
         if ids[node] not in canonical:
             canonical[ids[node]] = _free_id(full_lineage[node] if node in told else lineage[node], following, taken)
     sequence = _sources_first(graph, ranked)
-    return NormalizedWorkflow(_renamed(workflow, [ids[node] for node in sequence], canonical),
-                              {new: old for old, new in canonical.items()})
+    return NormalizedWorkflow(_renamed(workflow, [ids[node] for node in sequence], canonical), {new: old for old, new in canonical.items()})
 
 
 def _hidden_kinds(info: Any) -> set[Any]:
@@ -151,14 +156,21 @@ def _digest_of(value: Any) -> bytes:
 
 def _told_and_ambiguous(nodes: list[Any], lineage: list[bytes], told_classes: Collection[str]) -> set[int]:
     counts = Counter(lineage)
-    return {position for position, node in enumerate(nodes)
-            if isinstance(node, dict) and node.get("class_type") in told_classes and counts[lineage[position]] > 1}
+    return {
+        position
+        for position, node in enumerate(nodes)
+        if isinstance(node, dict) and node.get("class_type") in told_classes and counts[lineage[position]] > 1
+    }
 
 
 def _dangling_names(nodes: list[Any], numbers: Mapping[str, int]) -> set[str]:
     """Names that look like references to nodes that are not there; no id may make them valid."""
-    return {value[0] for node in nodes for value in _inputs(node).values()
-            if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] not in numbers}
+    return {
+        value[0]
+        for node in nodes
+        for value in _inputs(node).values()
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and value[0] not in numbers
+    }
 
 
 def _free_id(colour: bytes, following: dict[bytes, int], taken: set[str]) -> str:

@@ -53,11 +53,20 @@ class ScriptedServer:
 
     async def __aenter__(self) -> "ScriptedServer":
         app = web.Application()
-        app.add_routes([
-            web.get("/ws", self._ws), web.post("/prompt", self._prompt), web.get("/history/{id}", self._history),
-            web.get("/queue", self._queue), web.post("/queue", self._unqueue), web.post("/interrupt", self._interrupt),
-            web.post("/upload/image", self._upload), web.get("/view", self._view), web.get("/object_info/{name}", self._object_info),
-            web.get("/system_stats", self._system_stats)])
+        app.add_routes(
+            [
+                web.get("/ws", self._ws),
+                web.post("/prompt", self._prompt),
+                web.get("/history/{id}", self._history),
+                web.get("/queue", self._queue),
+                web.post("/queue", self._unqueue),
+                web.post("/interrupt", self._interrupt),
+                web.post("/upload/image", self._upload),
+                web.get("/view", self._view),
+                web.get("/object_info/{name}", self._object_info),
+                web.get("/system_stats", self._system_stats),
+            ]
+        )
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await self.listen(0)
@@ -104,8 +113,11 @@ class ScriptedServer:
     def remember(self, prompt_id: str, outputs: dict[str, Any], status: str = "success", messages: Any = ()) -> None:
         """Move a prompt into the history without telling anybody."""
         self.running.remove(prompt_id)
-        self.history[prompt_id] = {"prompt": [], "outputs": outputs, "status": {
-            "status_str": status, "completed": status == "success", "messages": list(messages)}}
+        self.history[prompt_id] = {
+            "prompt": [],
+            "outputs": outputs,
+            "status": {"status_str": status, "completed": status == "success", "messages": list(messages)},
+        }
 
     async def end(self, prompt_id: str, outputs: dict[str, Any], status: str = "success", messages: Any = ()) -> None:
         """In ComfyUI's order: success is told before the history has it, the end after."""

@@ -8,12 +8,17 @@ from workflow_shapes import node, text_to_image
 
 from serverless.client_workflow import BadWorkflow, load_workflow, with_new_seeds, with_values
 
-PAGE = {"nodes": [
-    {"id": 1, "type": "EmptyImage", "widgets_values": [16, 12, 1, 255], "inputs": [], "outputs": [{"links": [5]}], "mode": 0},
-    {"id": 2, "type": "SaveImage", "widgets_values": ["x"], "inputs": [{"name": "images", "type": "IMAGE", "link": 5}], "mode": 0}],
-    "links": [[5, 1, 0, 2, 0, "IMAGE"]]}
-INFO = {"EmptyImage": {"input": {"required": {"width": ["INT", {}], "height": ["INT", {}], "batch_size": ["INT", {}], "color": ["INT", {}]}}},
-        "SaveImage": {"input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {}]}}}}
+PAGE = {
+    "nodes": [
+        {"id": 1, "type": "EmptyImage", "widgets_values": [16, 12, 1, 255], "inputs": [], "outputs": [{"links": [5]}], "mode": 0},
+        {"id": 2, "type": "SaveImage", "widgets_values": ["x"], "inputs": [{"name": "images", "type": "IMAGE", "link": 5}], "mode": 0},
+    ],
+    "links": [[5, 1, 0, 2, 0, "IMAGE"]],
+}
+INFO = {
+    "EmptyImage": {"input": {"required": {"width": ["INT", {}], "height": ["INT", {}], "batch_size": ["INT", {}], "color": ["INT", {}]}}},
+    "SaveImage": {"input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING", {}]}}},
+}
 
 
 def written(folder, document):
@@ -22,8 +27,14 @@ def written(folder, document):
     return path
 
 
-@pytest.mark.parametrize("wrap", [lambda workflow: workflow, lambda workflow: {"prompt": workflow, "client_id": "x"},
-                                  lambda workflow: {"input": {"workflow": workflow}}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda workflow: workflow,
+        lambda workflow: {"prompt": workflow, "client_id": "x"},
+        lambda workflow: {"input": {"workflow": workflow}},
+    ],
+)
 def test_api_format_alone_or_within_a_request(tmp_path, wrap):
     assert load_workflow(written(tmp_path, wrap(text_to_image())), None) == text_to_image()
 
@@ -43,7 +54,7 @@ def test_what_cannot_be_sent(tmp_path, document, part):
 
 
 def test_values_are_set_by_id_and_by_class():
-    changed = with_values(text_to_image(), ["3.steps=9", "CLIPTextEncode.text=a dog", "9.filename_prefix=\"7\""])
+    changed = with_values(text_to_image(), ["3.steps=9", "CLIPTextEncode.text=a dog", '9.filename_prefix="7"'])
     assert changed["3"]["inputs"]["steps"] == 9 and changed["9"]["inputs"]["filename_prefix"] == "7"
     assert changed["6"]["inputs"]["text"] == changed["7"]["inputs"]["text"] == "a dog"
     assert text_to_image()["3"]["inputs"]["steps"] == 2

@@ -14,7 +14,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "serverless" / "docker"
 DOCKERFILES = sorted(path for path in DOCKER.glob("Dockerfile.*") if path.suffix != ".dockerignore")
 KUBERNETES = ROOT / "serverless" / "kubernetes"
-PAGES = [ROOT / "docs" / place for place in ("reference/worker.md", "howto/runpod-worker.md", "howto/modal-snapshot.md", "howto/kubernetes.md")]
+PAGES = [
+    ROOT / "docs" / place for place in ("reference/worker.md", "howto/runpod-worker.md", "howto/modal-snapshot.md", "howto/kubernetes.md")
+]
 
 
 def instructions(path):
@@ -33,7 +35,9 @@ class TestDockerfile:
     def test_packages_leave_nothing_behind(self, path):
         for name, arguments in instructions(path):
             if name == "RUN" and "apt-get install" in arguments:
-                assert "--no-install-recommends" in arguments and "rm -rf /var/lib/apt/lists/*" in arguments and "apt-get update" in arguments
+                assert (
+                    "--no-install-recommends" in arguments and "rm -rf /var/lib/apt/lists/*" in arguments and "apt-get update" in arguments
+                )
             if name == "RUN" and "pip install" in arguments:
                 assert "--no-cache-dir" in arguments and "-c constraints.txt" in arguments
 
@@ -82,11 +86,16 @@ def test_manifests_fit_the_schemas_of_kubernetes():
 
 
 def test_every_object_has_a_kind_a_version_and_a_name_of_its_own():
-    named = [(document["apiVersion"], document["kind"], document["metadata"]["name"]) for document in manifests()
-             if document["kind"] != "Kustomization"]
+    named = [
+        (document["apiVersion"], document["kind"], document["metadata"]["name"])
+        for document in manifests()
+        if document["kind"] != "Kustomization"
+    ]
     assert len(named) == len(set(named)) >= 7
     (kustomization,) = [document for document in manifests() if document["kind"] == "Kustomization"]
-    assert {KUBERNETES / name for name in kustomization["resources"]} == set(KUBERNETES.glob("*.yaml")) - {KUBERNETES / "kustomization.yaml"}
+    assert {KUBERNETES / name for name in kustomization["resources"]} == set(KUBERNETES.glob("*.yaml")) - {
+        KUBERNETES / "kustomization.yaml"
+    }
 
 
 @pytest.mark.parametrize("name", ["worker", "results"])
@@ -112,8 +121,12 @@ def test_a_deployment_fits_together(name):
 
 def test_every_key_of_the_secret_is_made_by_the_page():
     page = (ROOT / "docs/howto/kubernetes.md").read_text(encoding="utf-8")
-    keys = {entry["valueFrom"]["secretKeyRef"]["key"] for deployment in of_kind("Deployment").values()
-            for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"] if "secretKeyRef" in entry.get("valueFrom", {})}
+    keys = {
+        entry["valueFrom"]["secretKeyRef"]["key"]
+        for deployment in of_kind("Deployment").values()
+        for entry in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        if "secretKeyRef" in entry.get("valueFrom", {})
+    }
     assert keys == set(re.findall(r"--from-literal=([a-z-]+)=", page))
 
 
@@ -123,8 +136,11 @@ def test_the_servers_flags_in_images_and_manifests_exist():
     (container,) = of_kind("Deployment")["worker"]["spec"]["template"]["spec"]["containers"]
     flags = next(entry["value"] for entry in container["env"] if entry["name"] == "SERVER_FLAGS")
     script = (DOCKER / "start.sh").read_text(encoding="utf-8")
-    used = set(re.findall(r"--[a-z][a-z-]+", flags)) | set(re.findall(r"main.py ((?:.|\\\n)*?)\$\{device", script)[0].split()) | {
-        flag for path in DOCKERFILES for flag in re.findall(r"SERVER_FLAGS=\"(--[a-z-]+)", path.read_text(encoding="utf-8"))}
+    used = (
+        set(re.findall(r"--[a-z][a-z-]+", flags))
+        | set(re.findall(r"main.py ((?:.|\\\n)*?)\$\{device", script)[0].split())
+        | {flag for path in DOCKERFILES for flag in re.findall(r"SERVER_FLAGS=\"(--[a-z-]+)", path.read_text(encoding="utf-8"))}
+    )
     known = {option for action in build_parser()._actions for option in action.option_strings}
     assert {flag for flag in used if flag.startswith("--")} <= known
 
@@ -133,8 +149,11 @@ def test_the_page_lists_every_variable_that_is_read():
     read = set()
     for name in ("settings.py", "handler.py", "http_service.py"):
         tree = ast.parse((ROOT / "serverless" / name).read_text(encoding="utf-8"))
-        read |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-                 and re.fullmatch(r"[A-Z][A-Z]+(_[A-Z]+)+", node.value)}
+        read |= {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[A-Z][A-Z]+(_[A-Z]+)+", node.value)
+        }
     read -= {"RUNPOD_WEBHOOK_POST_OUTPUT"}
     page = (ROOT / "docs/reference/worker.md").read_text(encoding="utf-8")
     section = page.split("## Environment")[1].split("`serverless/docker/start.sh` reads")[0]

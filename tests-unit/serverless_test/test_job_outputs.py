@@ -26,16 +26,23 @@ def file(name, kind="output", subfolder=""):
 
 
 async def test_images_are_exactly_as_before_and_in_order():
-    found = await collect({"9": {"images": [file("b.png"), file("a.png", subfolder="day/one")]}, "3": {"images": [file("c.mp4")],
-                                                                                                        "animated": [True]}})
+    found = await collect(
+        {"9": {"images": [file("b.png"), file("a.png", subfolder="day/one")]}, "3": {"images": [file("c.mp4")], "animated": [True]}}
+    )
     assert found.lists == {"images": [entry("output//b.png"), entry("output/day/one/a.png"), entry("output//c.mp4")]}
     assert not found.errors
 
 
 async def test_what_else_there_is_has_lists_of_its_own():
-    found = await collect({
-        "1": {"gifs": [file("x.mp4")]}, "2": {"audio": [file("x.flac")]}, "3": {"video": [file("x.webm")]}, "4": {"text": ["one", "two"]},
-        "5": {"3d": [file("x.glb")]}})
+    found = await collect(
+        {
+            "1": {"gifs": [file("x.mp4")]},
+            "2": {"audio": [file("x.flac")]},
+            "3": {"video": [file("x.webm")]},
+            "4": {"text": ["one", "two"]},
+            "5": {"3d": [file("x.glb")]},
+        }
+    )
     assert found.lists["gifs"] == [{**entry("output//x.mp4"), "node": "client-1"}]
     assert found.lists["audio"] == [{**entry("output//x.flac"), "node": "client-2"}]
     assert found.lists["videos"] == [{**entry("output//x.webm"), "node": "client-3"}]

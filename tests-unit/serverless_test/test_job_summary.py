@@ -6,8 +6,13 @@ from serverless.job_progress import ProgressReporter
 from serverless.job_summary import JobSummary, JobTimes, ModelUse
 from serverless.server_events import Event
 
-RECEIPTS = [{"tier": "disk", "bytes": 10, "seconds": 9.0}, {"tier": "ram", "bytes": 5, "seconds": 0.5},
-            {"tier": "in use", "bytes": 5, "seconds": 0.25}, {"tier": "none", "bytes": 0, "seconds": 0.0}, "odd"]
+RECEIPTS = [
+    {"tier": "disk", "bytes": 10, "seconds": 9.0},
+    {"tier": "ram", "bytes": 5, "seconds": 0.5},
+    {"tier": "in use", "bytes": 5, "seconds": 0.25},
+    {"tier": "none", "bytes": 0, "seconds": 0.0},
+    "odd",
+]
 
 
 def test_receipts():
@@ -26,7 +31,8 @@ def test_the_line_and_the_report():
     summary = JobSummary("j", "p", "done", ModelUse(0, 2, 0.75), times, nodes=7, cached=4, ran=("3",))
     assert summary.line() == (
         "job j: done, warm: 0 bytes of models from disk, 2 hits saved 0.75 s; 3 of 7 nodes not cached; 1.040 s (prepare 0.010, "
-        "upload 0.000, submit 0.010, prompt 1.000, results 0.020; worker 0.040); prompt p")
+        "upload 0.000, submit 0.010, prompt 1.000, results 0.020; worker 0.040); prompt p"
+    )
     report = summary.as_report()
     assert report["temperature"] == "warm" and report["ran"] == ["3"] and round(report["seconds"]["worker_s"], 3) == 0.04
     assert "no prompt ended" in JobSummary("j", "", "failed", ModelUse(), JobTimes()).line()

@@ -118,8 +118,16 @@ def test_a_job_that_takes_too_long_is_cancelled(service, workflow_file):
 
 def test_the_table_compares_cold_and_warm():
     def row(seconds, temperature, read):
-        return RunRow(seconds, {"temperature": temperature, "models": {"read_bytes": read, "hits": 3, "saved_s": 1.5}, "nodes": 7,
-                                "cached": 3, "seconds": {"worker_s": 0.012}})
+        return RunRow(
+            seconds,
+            {
+                "temperature": temperature,
+                "models": {"read_bytes": read, "hits": 3, "saved_s": 1.5},
+                "nodes": 7,
+                "cached": 3,
+                "seconds": {"worker_s": 0.012},
+            },
+        )
 
     text = table([row(9.0, "cold", 2_000_000), row(1.0, "warm", 0), RunRow(2.0, None)])
     assert text.splitlines()[1].split() == ["1", "9.00", "cold", "2.0", "3", "1.50", "4", "of", "7", "12"]

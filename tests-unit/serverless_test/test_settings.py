@@ -19,15 +19,48 @@ def test_defaults_are_the_predecessors():
 
 
 def test_every_variable_is_read():
-    settings = WorkerSettings.from_environment({
-        "COMFY_HOST": "https://host:1/", "COMFY_CLIENT_ID": "me", "COMFY_ORG_API_KEY": "key", "REFRESH_WORKER": "True",
-        "KEEPWARM_JOB_TIMEOUT_S": "9", "KEEPWARM_POLL_INTERVAL_S": "0.5", "WEBSOCKET_RECONNECT_ATTEMPTS": "2",
-        "WEBSOCKET_RECONNECT_DELAY_S": "1", "WEBSOCKET_TRACE": "1", "COMFY_API_AVAILABLE_INTERVAL_MS": "10",
-        "COMFY_API_AVAILABLE_MAX_RETRIES": "7", "COMFY_PID_FILE": "/x", "NETWORK_VOLUME_DEBUG": "yes", "KEEPWARM_NORMALIZE": "false",
-        "BUCKET_ENDPOINT_URL": "https://e", "BUCKET_ACCESS_KEY_ID": "id", "BUCKET_SECRET_ACCESS_KEY": "secret", "BUCKET_NAME": "b",
-        "BUCKET_PREFIX": "/p/", "BUCKET_REGION": "r", "BUCKET_URL_EXPIRES_S": "60"})
-    assert settings == WorkerSettings("https://host:1/", "me", "key", True, 9.0, 0.5, 2, 1.0, True, 0.01, 7, "/x", True, False,
-                                      BucketSettings("https://e", "id", "secret", "b", "p", "r", 60))
+    settings = WorkerSettings.from_environment(
+        {
+            "COMFY_HOST": "https://host:1/",
+            "COMFY_CLIENT_ID": "me",
+            "COMFY_ORG_API_KEY": "key",
+            "REFRESH_WORKER": "True",
+            "KEEPWARM_JOB_TIMEOUT_S": "9",
+            "KEEPWARM_POLL_INTERVAL_S": "0.5",
+            "WEBSOCKET_RECONNECT_ATTEMPTS": "2",
+            "WEBSOCKET_RECONNECT_DELAY_S": "1",
+            "WEBSOCKET_TRACE": "1",
+            "COMFY_API_AVAILABLE_INTERVAL_MS": "10",
+            "COMFY_API_AVAILABLE_MAX_RETRIES": "7",
+            "COMFY_PID_FILE": "/x",
+            "NETWORK_VOLUME_DEBUG": "yes",
+            "KEEPWARM_NORMALIZE": "false",
+            "BUCKET_ENDPOINT_URL": "https://e",
+            "BUCKET_ACCESS_KEY_ID": "id",
+            "BUCKET_SECRET_ACCESS_KEY": "secret",
+            "BUCKET_NAME": "b",
+            "BUCKET_PREFIX": "/p/",
+            "BUCKET_REGION": "r",
+            "BUCKET_URL_EXPIRES_S": "60",
+        }
+    )
+    assert settings == WorkerSettings(
+        "https://host:1/",
+        "me",
+        "key",
+        True,
+        9.0,
+        0.5,
+        2,
+        1.0,
+        True,
+        0.01,
+        7,
+        "/x",
+        True,
+        False,
+        BucketSettings("https://e", "id", "secret", "b", "p", "r", 60),
+    )
     assert settings.base_url == "https://host:1"
 
 
@@ -36,8 +69,9 @@ def test_empty_variables_count_as_not_set():
     assert WorkerSettings.from_environment(empty) == WorkerSettings()
 
 
-@pytest.mark.parametrize("environment", [{"WEBSOCKET_RECONNECT_DELAY_S": "soon"}, {"KEEPWARM_JOB_TIMEOUT_S": "-1"},
-                                         {"KEEPWARM_POLL_INTERVAL_S": "0"}])
+@pytest.mark.parametrize(
+    "environment", [{"WEBSOCKET_RECONNECT_DELAY_S": "soon"}, {"KEEPWARM_JOB_TIMEOUT_S": "-1"}, {"KEEPWARM_POLL_INTERVAL_S": "0"}]
+)
 def test_nonsense_is_refused(environment):
     with pytest.raises(BadSetting):
         WorkerSettings.from_environment(environment)
@@ -48,17 +82,26 @@ def test_the_bucket_of_old_is_named_after_month_and_year():
     assert settings.bucket is not None and settings.bucket.name == time.strftime("%m-%y")
 
 
-@pytest.mark.parametrize("url, region", [
-    ("https://my-bucket.s3.eu-west-1.amazonaws.com", "eu-west-1"), ("https://s3.us-west-004.backblazeb2.com", "us-west-004"),
-    ("https://nyc3.digitaloceanspaces.com", "nyc3"), ("https://space.nyc3.digitaloceanspaces.com", "nyc3"),
-    ("https://account.r2.cloudflarestorage.com", "us-east-1"), ("http://127.0.0.1:9000", "us-east-1"),
-    ("https://s3.amazonaws.com", "us-east-1")])
+@pytest.mark.parametrize(
+    "url, region",
+    [
+        ("https://my-bucket.s3.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("https://s3.us-west-004.backblazeb2.com", "us-west-004"),
+        ("https://nyc3.digitaloceanspaces.com", "nyc3"),
+        ("https://space.nyc3.digitaloceanspaces.com", "nyc3"),
+        ("https://account.r2.cloudflarestorage.com", "us-east-1"),
+        ("http://127.0.0.1:9000", "us-east-1"),
+        ("https://s3.amazonaws.com", "us-east-1"),
+    ],
+)
 def test_the_region_comes_from_the_host(url, region):
     assert region_of(url) == region
 
 
-@pytest.mark.parametrize("key_id, secret, url, part", [
-    ("", "s", "https://e", "BUCKET_ACCESS_KEY_ID"), ("k", "", "https://e", "BUCKET_SECRET_ACCESS_KEY"), ("k", "s", "here", "not a URL")])
+@pytest.mark.parametrize(
+    "key_id, secret, url, part",
+    [("", "s", "https://e", "BUCKET_ACCESS_KEY_ID"), ("k", "", "https://e", "BUCKET_SECRET_ACCESS_KEY"), ("k", "s", "here", "not a URL")],
+)
 def test_an_incomplete_bucket_is_an_error_and_never_a_made_up_path(key_id, secret, url, part):
     with pytest.raises(StorageError, match=part):
         ResultStorage(BucketSettings(url, key_id, secret, "name"))

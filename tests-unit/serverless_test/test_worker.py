@@ -21,8 +21,14 @@ WORKFLOW = {"9": node("EmptyImage", width=8), "12": node("SaveImage", images=["9
 async def running(script=succeed, takes_ids=True, **settings):
     """(server, worker) with short patience."""
     async with ScriptedServer(script, takes_ids) as server:
-        values = {"host": server.host, "poll_interval_s": 0.2, "reconnect_delay_s": 0.1, "reconnect_attempts": 3,
-                  "available_retries": 3, "available_interval_s": 0.01}
+        values = {
+            "host": server.host,
+            "poll_interval_s": 0.2,
+            "reconnect_delay_s": 0.1,
+            "reconnect_attempts": 3,
+            "available_retries": 3,
+            "available_interval_s": 0.01,
+        }
         worker = Worker(WorkerSettings(**{**values, **settings}))
         try:
             yield server, worker
@@ -252,19 +258,32 @@ async def test_refusals_name_the_callers_nodes_and_the_checkpoints_there_are():
     async with running() as (server, worker):
         await worker.handle(job())
         canonical = next(iter(server.bodies[0]["prompt"]))
-        server.refusal = (400, {"error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
-                                "node_errors": {canonical: {"class_type": "EmptyImage", "errors": [
-                                    {"message": "Value not in list", "details": "ckpt_name: 'x' not in list"}]}}})
+        server.refusal = (
+            400,
+            {
+                "error": {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"},
+                "node_errors": {
+                    canonical: {
+                        "class_type": "EmptyImage",
+                        "errors": [{"message": "Value not in list", "details": "ckpt_name: 'x' not in list"}],
+                    }
+                },
+            },
+        )
         server.object_info["CheckpointLoaderSimple"] = {"input": {"required": {"ckpt_name": [["a.ckpt", "b.ckpt"]]}}}
         result = await worker.handle(job("job-2"))
-    assert result["error"] == ("Workflow validation failed:\n• Node 9 (errors, EmptyImage): Value not in list: ckpt_name: 'x' not in list"
-                               "\n\nAvailable checkpoint models: a.ckpt, b.ckpt")
+    assert result["error"] == (
+        "Workflow validation failed:\n• Node 9 (errors, EmptyImage): Value not in list: ckpt_name: 'x' not in list"
+        "\n\nAvailable checkpoint models: a.ckpt, b.ckpt"
+    )
 
 
 async def test_input_files_are_uploaded_before_the_prompt_is_queued():
     async with running() as (server, worker):
-        images = [{"name": "in.png", "image": base64.b64encode(b"one").decode(), "extra": 1},
-                  {"name": "uri.png", "image": "data:image/png;base64," + base64.b64encode(b"two").decode()}]
+        images = [
+            {"name": "in.png", "image": base64.b64encode(b"one").decode(), "extra": 1},
+            {"name": "uri.png", "image": "data:image/png;base64," + base64.b64encode(b"two").decode()},
+        ]
         assert (await worker.handle(job(images=images)))["images"]
     assert server.uploads == {"in.png": b"one", "uri.png": b"two"}
 
@@ -301,8 +320,10 @@ async def test_progress_is_passed_on_with_the_callers_ids():
     reports = []
     async with running(step) as (server, worker):
         await worker.handle(job(), reports.append)
-    assert reports == [{"type": "progress", "value": 1, "max": 2, "percent": 50.0, "node": "9"},
-                       {"type": "progress", "value": 2, "max": 2, "percent": 100.0, "node": "9"}]
+    assert reports == [
+        {"type": "progress", "value": 1, "max": 2, "percent": 50.0, "node": "9"},
+        {"type": "progress", "value": 2, "max": 2, "percent": 100.0, "node": "9"},
+    ]
 
 
 async def test_the_summary_says_unknown_where_the_server_has_no_receipts(caplog):

@@ -30,10 +30,20 @@ def test_ids_orders_and_notes_do_not_matter(seed):
 
 
 def test_ids_are_the_same_in_every_process_and_under_every_hash_seed():
-    code = ("import json, sys; from serverless.workflow_normalization import normalize_workflow_for_caching as n;"
-            "print(json.dumps(n(json.loads(sys.argv[1])).workflow))")
-    texts = {subprocess.run([sys.executable, "-c", code, json.dumps(text_to_image())], env={"PYTHONHASHSEED": seed}, check=True,
-                            capture_output=True, text=True).stdout for seed in ("1", "2")}
+    code = (
+        "import json, sys; from serverless.workflow_normalization import normalize_workflow_for_caching as n;"
+        "print(json.dumps(n(json.loads(sys.argv[1])).workflow))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code, json.dumps(text_to_image())],
+            env={"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert texts == {json.dumps(normalize_workflow_for_caching(text_to_image()).workflow) + "\n"}
 
 
@@ -65,12 +75,15 @@ def test_a_node_added_at_the_end_changes_no_id():
     assert {node_id: after[node_id] for node_id in sampling} == {node_id: before[node_id] for node_id in sampling}
 
 
-@pytest.mark.parametrize("change", [
-    lambda workflow: workflow["3"]["inputs"].update(positive=["7", 0], negative=["6", 0], model=["4", 1]),
-    lambda workflow: workflow["8"]["inputs"].update(vae=["4", 1]),
-    lambda workflow: workflow["9"].update(class_type="PreviewImage"),
-    lambda workflow: workflow["3"]["inputs"].update(denoise=1.0),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda workflow: workflow["3"]["inputs"].update(positive=["7", 0], negative=["6", 0], model=["4", 1]),
+        lambda workflow: workflow["8"]["inputs"].update(vae=["4", 1]),
+        lambda workflow: workflow["9"].update(class_type="PreviewImage"),
+        lambda workflow: workflow["3"]["inputs"].update(denoise=1.0),
+    ],
+)
 def test_another_graph_is_another_workflow(change):
     other = text_to_image()
     change(other)
@@ -78,8 +91,13 @@ def test_another_graph_is_another_workflow(change):
 
 
 def test_twins_stay_two_and_keep_to_their_own():
-    twins = {"a1": node("A"), "a2": node("A"), "b1": node("B", x=["a1", 0]), "b2": node("B", x=["a2", 0]),
-             "join": node("Join", left=["b2", 0], right=["b1", 0])}
+    twins = {
+        "a1": node("A"),
+        "a2": node("A"),
+        "b1": node("B", x=["a1", 0]),
+        "b2": node("B", x=["a2", 0]),
+        "join": node("Join", left=["b2", 0], right=["b1", 0]),
+    }
     result = normalize_workflow_for_caching(twins)
     assert len(result.workflow) == 5
     assert result.restore() == twins
@@ -102,8 +120,16 @@ def test_nodes_that_refinement_alone_cannot_tell_apart():
 
 
 def test_lists_that_are_values_stay_as_they_are():
-    values = {"size": [1, 2], "pair": ["other", 1], "named": ["4", "x"], "long": ["4", 0, 1], "nested": [["4", 0]],
-              "deep": {"in": ["4", 0]}, "wrapped": {"__value__": ["4", 0]}, "text": "4"}
+    values = {
+        "size": [1, 2],
+        "pair": ["other", 1],
+        "named": ["4", "x"],
+        "long": ["4", 0, 1],
+        "nested": [["4", 0]],
+        "deep": {"in": ["4", 0]},
+        "wrapped": {"__value__": ["4", 0]},
+        "text": "4",
+    }
     workflow = {"4": node("Loader"), "9": node("Strange", model=["4", 0], **values)}
     result = normalize_workflow_for_caching(workflow)
     strange = result.workflow[result.canonical_ids()["9"]]["inputs"]
@@ -118,8 +144,15 @@ def test_the_order_of_a_nodes_inputs_stays():
 
 
 def test_unknown_and_malformed_nodes_survive():
-    odd = {"1": node("NobodyKnowsThis", x=float("nan")), "2": {"inputs": {}}, "3": "text", "4": None, "5": {"class_type": "A"},
-           "6": {"class_type": ["B"], "inputs": [1]}, "": node("Empty", y=["", 0])}
+    odd = {
+        "1": node("NobodyKnowsThis", x=float("nan")),
+        "2": {"inputs": {}},
+        "3": "text",
+        "4": None,
+        "5": {"class_type": "A"},
+        "6": {"class_type": ["B"], "inputs": [1]},
+        "": node("Empty", y=["", 0]),
+    }
     result = normalize_workflow_for_caching(odd)
     assert len(result.workflow) == len(odd)
     restored = result.restore()
@@ -143,6 +176,7 @@ def test_links_in_a_circle_survive():
 
 def test_twins_that_are_told_their_id_do_not_swap_ids_when_a_value_changes():
     """Each has its id in its cache key: the one whose value stays must keep its id."""
+
     def ids(first, second):
         workflow = {"a": node("Told", value=first), "b": node("Told", value=second)}
         return normalize_workflow_for_caching(workflow, told_classes={"Told"}).canonical_ids()
@@ -168,10 +202,14 @@ def test_kept_ids_are_kept_and_nobody_else_gets_them():
 
 
 def test_who_is_told_its_id():
-    info = {"Told": {"input": {"required": {}, "hidden": {"unique_id": "UNIQUE_ID"}}},
-            "V3": {"input": {"hidden": {"unique_id": ["UNIQUE_ID"]}}},
-            "Page": {"input": {"hidden": {"me": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}}, "Plain": {"input": {"required": {}}},
-            "Odd": {"input": {"hidden": [1]}}, "Odder": None}
+    info = {
+        "Told": {"input": {"required": {}, "hidden": {"unique_id": "UNIQUE_ID"}}},
+        "V3": {"input": {"hidden": {"unique_id": ["UNIQUE_ID"]}}},
+        "Page": {"input": {"hidden": {"me": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}},
+        "Plain": {"input": {"required": {}}},
+        "Odd": {"input": {"hidden": [1]}},
+        "Odder": None,
+    }
     assert classes_told_their_id(info) == {"Told", "V3", "Page"}
     assert classes_that_search_the_page_workflow(info) == {"Page"}
 

@@ -66,8 +66,9 @@ def large_shapes(count: int, rng: random.Random) -> dict[str, Workflow]:
         "one chain": {str(i): node("Lora", **({"model": [str(i - 1), 0]} if i else {})) for i in range(count)},
         "equal pairs": {**{f"a{i}": node("A") for i in range(half)}, **{f"b{i}": node("B", x=[f"a{i}", 0]) for i in range(half)}},
         "equal leaves": {"hub": node("Hub"), **{f"b{i}": node("B", x=["hub", 0]) for i in range(count - 1)}},
-        "equal chains": {f"{c}_{i}": node("Lora", **({"model": [f"{c}_{i - 1}", 0]} if i else {})) for c in range(10)
-                         for i in range(count // 10)},
+        "equal chains": {
+            f"{c}_{i}": node("Lora", **({"model": [f"{c}_{i - 1}", 0]} if i else {})) for c in range(10) for i in range(count // 10)
+        },
         "a ring of links": {str(i): node("Lora", model=[str((i + 1) % count), 0]) for i in range(count)},
         "a closed zigzag": ring_edges(half),
     }

@@ -1,5 +1,6 @@
 """A proxy between worker and server that cuts every connection right before it would pass on a given text."""
 
+import contextlib
 import socket
 import threading
 
@@ -67,8 +68,6 @@ class CuttingProxy:
 
 
 def _end(connection: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     connection.close()

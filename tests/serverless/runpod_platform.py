@@ -29,9 +29,14 @@ class RunPodPlatform:
     def environment(self) -> dict[str, str]:
         """The variables that RunPod sets."""
         base = f"http://127.0.0.1:{self.port}"
-        return {"RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/pod?gpu=none", "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$ID?gpu=none",
-                "RUNPOD_POD_ID": "pod", "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true", "RUNPOD_SKIP_GPU_CHECK": "true",
-                "RUNPOD_DEBUG_LEVEL": "INFO"}
+        return {
+            "RUNPOD_WEBHOOK_GET_JOB": f"{base}/job-take/pod?gpu=none",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{base}/job-done/$ID?gpu=none",
+            "RUNPOD_POD_ID": "pod",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+            "RUNPOD_SKIP_GPU_CHECK": "true",
+            "RUNPOD_DEBUG_LEVEL": "INFO",
+        }
 
     def send(self, job_id: str, job_input: dict[str, Any]) -> None:
         """Queue a job."""
@@ -54,8 +59,9 @@ class RunPodPlatform:
         self._stops: asyncio.Queue[str] = asyncio.Queue()
         self._ended = asyncio.Event()
         app = web.Application(client_max_size=1 << 28)
-        app.add_routes([web.get("/job-take/{pod}", self._take), web.get("/job-stop/{pod}", self._stopped),
-                        web.post("/job-done/{id}", self._done)])
+        app.add_routes(
+            [web.get("/job-take/{pod}", self._take), web.get("/job-stop/{pod}", self._stopped), web.post("/job-done/{id}", self._done)]
+        )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -87,6 +93,10 @@ class RunPodPlatform:
 def start_on_platform(platform: RunPodPlatform, folder: pathlib.Path, host: str, **environment: str) -> "subprocess.Popen[bytes]":
     """``python handler.py`` as on RunPod; its output goes to ``worker.log`` in *folder*."""
     with (folder / "worker.log").open("wb") as log:
-        return subprocess.Popen([sys.executable, str(ROOT / "serverless" / "handler.py")], cwd=folder, stdout=log, stderr=subprocess.STDOUT,
-                                env={**os.environ, **platform.environment(), "COMFY_HOST": host, "COMFY_PID_FILE": str(folder / "no.pid"),
-                                     **environment})
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "serverless" / "handler.py")],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **platform.environment(), "COMFY_HOST": host, "COMFY_PID_FILE": str(folder / "no.pid"), **environment},
+        )

@@ -22,8 +22,9 @@ def v2(server, tmp_path_factory):
     log = tmp_path_factory.mktemp("proxy") / "proxy.log"
     with log.open("wb") as stream:
         code = "import sys; from comfy_api_proxy.cli import main; sys.exit(main())"
-        process = subprocess.Popen([sys.executable, "-c", code, "run", "--comfyui", server.url, "--port", str(port)], stdout=stream,
-                                   stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "run", "--comfyui", server.url, "--port", str(port)], stdout=stream, stderr=subprocess.STDOUT
+        )
     url = f"http://127.0.0.1:{port}/api/v2"
     for _ in range(600):
         try:
@@ -38,8 +39,10 @@ def v2(server, tmp_path_factory):
 
 
 def drawing():
-    return {"7": node("EmptyImage", width=16, height=12, batch_size=1, color=random.randrange(2**24)),
-            "8": node("SaveImage", images=["7", 0], filename_prefix="v2")}
+    return {
+        "7": node("EmptyImage", width=16, height=12, batch_size=1, color=random.randrange(2**24)),
+        "8": node("SaveImage", images=["7", 0], filename_prefix="v2"),
+    }
 
 
 def test_our_client(v2):
@@ -50,8 +53,11 @@ def test_our_client(v2):
 
 def test_our_client_with_an_input_file(v2):
     picture = ComfyV2Endpoint(v2).run(Request(drawing()), 60, lambda progress: None).files[0].read()
-    workflow = {"1": node("LoadImage", image="mine.png"), "2": node("ImageInvert", image=["1", 0]),
-                "3": node("SaveImage", images=["2", 0], filename_prefix="v2")}
+    workflow = {
+        "1": node("LoadImage", image="mine.png"),
+        "2": node("ImageInvert", image=["1", 0]),
+        "3": node("SaveImage", images=["2", 0], filename_prefix="v2"),
+    }
     assert ComfyV2Endpoint(v2).run(Request(workflow, {"mine.png": picture}), 60, lambda progress: None).files[0].read()[:4] == b"\x89PNG"
 
 

@@ -30,16 +30,23 @@ def pixels(entry):
 
 def drawing(color=255, **more):
     """A picture without a model."""
-    return {"7": node("EmptyImage", width=16, height=12, batch_size=1, color=color),
-            "8": node("SaveImage", images=["7", 0], filename_prefix="drawn/picture"), **more}
+    return {
+        "7": node("EmptyImage", width=16, height=12, batch_size=1, color=color),
+        "8": node("SaveImage", images=["7", 0], filename_prefix="drawn/picture"),
+        **more,
+    }
 
 
 def inverted(name="in.png"):
-    return {"1": node("LoadImage", image=name), "2": node("ImageInvert", image=["1", 0]),
-            "3": node("SaveImage", images=["2", 0], filename_prefix="inverted")}
+    return {
+        "1": node("LoadImage", image=name),
+        "2": node("ImageInvert", image=["1", 0]),
+        "3": node("SaveImage", images=["2", 0], filename_prefix="inverted"),
+    }
 
 
 # Requests
+
 
 def test_a_workflow_gives_its_pictures_without_their_folder(worker):
     output = worker.output(workflow=drawing())
@@ -78,9 +85,14 @@ def test_run_then_status(worker):
 
 # Results
 
+
 def test_several_pictures_keep_their_order(worker):
-    many = drawing(**{"5": node("EmptyImage", width=8, height=8, batch_size=3, color=0),
-                      "6": node("SaveImage", images=["5", 0], filename_prefix="many")})
+    many = drawing(
+        **{
+            "5": node("EmptyImage", width=8, height=8, batch_size=3, color=0),
+            "6": node("SaveImage", images=["5", 0], filename_prefix="many"),
+        }
+    )
     images = worker.output(workflow=many)["images"]
     names = [image["filename"] for image in images if image["filename"].startswith("many")]
     assert len(images) == 4 and len(names) == 3 and names == sorted(names)
@@ -92,19 +104,30 @@ def test_previews_alone_are_a_success_without_pictures(worker):
 
 
 def test_what_was_made_before_a_node_failed_is_handed_over(worker):
-    output = worker.output(workflow=drawing(random.randrange(2**24), **{
-        "20": node("ImageInvert", image=["7", 0]), "21": node("ImageInvert", image=["20", 0]),
-        "22": node("SaveImage", images=["21", 0], filename_prefix="../../outside")}))
+    output = worker.output(
+        workflow=drawing(
+            random.randrange(2**24),
+            **{
+                "20": node("ImageInvert", image=["7", 0]),
+                "21": node("ImageInvert", image=["20", 0]),
+                "22": node("SaveImage", images=["21", 0], filename_prefix="../../outside"),
+            },
+        )
+    )
     assert len(output["images"]) == 1 and "Node Type: SaveImage, Node ID: 22, Message:" in output["errors"][0]
 
 
 # Errors
 
-@pytest.mark.parametrize("job_input, message", [
-    ({"images": []}, "Missing 'workflow' parameter"),
-    ({"workflow": {}, "images": "x"}, "'images' must be a list of objects with 'name' and 'image' keys"),
-    ({"workflow": {}, "images": [{"name": "x"}]}, "'images' must be a list of objects with 'name' and 'image' keys"),
-])
+
+@pytest.mark.parametrize(
+    "job_input, message",
+    [
+        ({"images": []}, "Missing 'workflow' parameter"),
+        ({"workflow": {}, "images": "x"}, "'images' must be a list of objects with 'name' and 'image' keys"),
+        ({"workflow": {}, "images": [{"name": "x"}]}, "'images' must be a list of objects with 'name' and 'image' keys"),
+    ],
+)
 def test_inputs_that_are_wrong(worker, job_input, message):
     assert worker.error(**job_input) == message
 
@@ -115,12 +138,14 @@ def test_the_pages_format_is_recognised(worker):
 
 def test_a_file_that_is_not_base64(worker):
     assert worker.error(workflow=inverted(), images=[{"name": "x.png", "image": "A"}]).startswith(
-        "Failed to upload one or more input images:\n• Error decoding base64 for x.png")
+        "Failed to upload one or more input images:\n• Error decoding base64 for x.png"
+    )
 
 
 def test_a_file_that_the_server_refuses(worker):
     assert worker.error(workflow=inverted(), images=[{"name": "..", "image": encoded(png())}]).startswith(
-        "Failed to upload one or more input images:\n• Error uploading ..: ")
+        "Failed to upload one or more input images:\n• Error uploading ..: "
+    )
 
 
 def test_an_empty_workflow(worker):
@@ -164,6 +189,7 @@ def test_a_job_that_takes_too_long(worker):
 
 # Settings
 
+
 def test_refresh_is_taken_out_of_the_result_by_the_sdk(model_server, start_worker):
     refreshing = start_worker(f"127.0.0.1:{model_server.port}", {"REFRESH_WORKER": "true", "RUNPOD_DEBUG_LEVEL": "DEBUG"})
     assert list(refreshing.output(workflow=drawing(11))) == ["images"]
@@ -176,9 +202,16 @@ def test_a_bucket_without_keys_ends_the_start_with_a_reason(model_server, start_
 
 
 def test_results_go_to_a_bucket_and_links_to_them_come_back(model_server, start_worker, s3):
-    worker = start_worker(f"127.0.0.1:{model_server.port}", {
-        "BUCKET_ENDPOINT_URL": s3, "BUCKET_ACCESS_KEY_ID": "test", "BUCKET_SECRET_ACCESS_KEY": "test", "BUCKET_NAME": "results",
-        "BUCKET_PREFIX": "made"})
+    worker = start_worker(
+        f"127.0.0.1:{model_server.port}",
+        {
+            "BUCKET_ENDPOINT_URL": s3,
+            "BUCKET_ACCESS_KEY_ID": "test",
+            "BUCKET_SECRET_ACCESS_KEY": "test",
+            "BUCKET_NAME": "results",
+            "BUCKET_PREFIX": "made",
+        },
+    )
     (image,) = worker.output(workflow=drawing(12))["images"]
     assert image["type"] == "s3_url" and "/results/made/test-" in image["data"] and image["filename"] in image["data"]
     assert "X-Amz-Expires=604800" in image["data"] and "X-Amz-Signature=" in image["data"]
@@ -187,8 +220,9 @@ def test_results_go_to_a_bucket_and_links_to_them_come_back(model_server, start_
 
 
 def test_a_bucket_that_is_not_there_is_told_for_each_file(model_server, start_worker, s3):
-    worker = start_worker(f"127.0.0.1:{model_server.port}", {
-        "BUCKET_ENDPOINT_URL": s3, "BUCKET_ACCESS_KEY_ID": "test", "BUCKET_SECRET_ACCESS_KEY": "test"})
+    worker = start_worker(
+        f"127.0.0.1:{model_server.port}", {"BUCKET_ENDPOINT_URL": s3, "BUCKET_ACCESS_KEY_ID": "test", "BUCKET_SECRET_ACCESS_KEY": "test"}
+    )
     error = worker.error(workflow=drawing(13))
     assert re.match(r"Job processing failed:\n• Error uploading picture_\d+_\.png to S3: ", error)
 

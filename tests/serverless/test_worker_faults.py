@@ -12,15 +12,17 @@ from model_workflows import node
 
 
 def drawing():
-    return {"7": node("EmptyImage", width=16, height=12, batch_size=1, color=random.randrange(2**24)),
-            "8": node("SaveImage", images=["7", 0], filename_prefix="picture")}
+    return {
+        "7": node("EmptyImage", width=16, height=12, batch_size=1, color=random.randrange(2**24)),
+        "8": node("SaveImage", images=["7", 0], filename_prefix="picture"),
+    }
 
 
 def sleeping(seconds):
     return {"7": node("TestSleep", seconds=seconds, salt=random.random()), "8": node("SaveImage", images=["7", 0], filename_prefix="late")}
 
 
-SLEEPER = '''
+SLEEPER = """
 import time
 import comfy.model_management
 import comfy.utils
@@ -47,7 +49,7 @@ class TestSleep:
 
 
 NODE_CLASS_MAPPINGS = {"TestSleep": TestSleep}
-'''
+"""
 
 
 @pytest.fixture

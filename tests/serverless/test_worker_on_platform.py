@@ -38,9 +38,15 @@ def test_jobs_progress_cancelling_and_refreshing(platform, slow_server, tmp_path
         assert platform.progress.get(timeout=WAIT_S)[1]["output"]["node"] == "7"
         foreign = slow_server.post("/prompt", {"prompt": sleeping(0.2)})[1]["prompt_id"]
         platform.stop("to-cancel")
-        platform.send("to-finish", {"workflow": {
-            "7": node("EmptyImage", width=8, height=8, batch_size=1, color=random.randrange(2**24)),
-            "8": node("SaveImage", images=["7", 0], filename_prefix="done")}})
+        platform.send(
+            "to-finish",
+            {
+                "workflow": {
+                    "7": node("EmptyImage", width=8, height=8, batch_size=1, color=random.randrange(2**24)),
+                    "8": node("SaveImage", images=["7", 0], filename_prefix="done"),
+                }
+            },
+        )
         job_id, result = platform.results.get(timeout=WAIT_S)
         assert job_id == "to-finish" and result["stopPod"] is True and result["output"]["images"]
         assert platform.results.empty(), "a cancelled job reports nothing"

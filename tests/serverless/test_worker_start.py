@@ -29,17 +29,36 @@ def test_server_and_worker_start_and_end_together(tmp_path, kill):
         pytest.skip("needs bash and /proc")
     server_port, worker_port, pid_file = free_port(), free_port(), tmp_path / "server.pid"
     workflow = tmp_path / "workflow.json"
-    workflow.write_text(json.dumps({"1": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
-                                    "2": node("SaveImage", images=["1", 0], filename_prefix="started")}), encoding="utf-8")
+    workflow.write_text(
+        json.dumps(
+            {
+                "1": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
+                "2": node("SaveImage", images=["1", 0], filename_prefix="started"),
+            }
+        ),
+        encoding="utf-8",
+    )
     with (tmp_path / "start.log").open("wb") as log:
-        process = subprocess.Popen(["bash", str(ROOT / "serverless/docker/start.sh"), "http"], stdout=log, stderr=subprocess.STDOUT, env={
-            **os.environ, "CPU_ONLY": "true", "SERVER_PORT": str(server_port), "WORKER_PORT": str(worker_port), "PYTHON": sys.executable,
-            "COMFY_PID_FILE": str(pid_file), "SERVER_FLAGS": f"--base-directory {tmp_path / 'base'}"})
+        process = subprocess.Popen(
+            ["bash", str(ROOT / "serverless/docker/start.sh"), "http"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                "CPU_ONLY": "true",
+                "SERVER_PORT": str(server_port),
+                "WORKER_PORT": str(worker_port),
+                "PYTHON": sys.executable,
+                "COMFY_PID_FILE": str(pid_file),
+                "SERVER_FLAGS": f"--base-directory {tmp_path / 'base'}",
+            },
+        )
     try:
         url, client = f"http://127.0.0.1:{worker_port}", [sys.executable, str(ROOT / "serverless/send_request.py"), str(workflow)]
         for _ in range(600):
-            done = subprocess.run([*client, "--url", url, "--output", str(tmp_path / "out"), "--kind", "runpod"], capture_output=True,
-                                  text=True, check=False)
+            done = subprocess.run(
+                [*client, "--url", url, "--output", str(tmp_path / "out"), "--kind", "runpod"], capture_output=True, text=True, check=False
+            )
             if done.returncode == 0:
                 break
             assert process.poll() is None and "Connection refused" in done.stderr, done.stderr + (tmp_path / "start.log").read_text()
@@ -62,9 +81,26 @@ def test_server_and_worker_start_and_end_together(tmp_path, kill):
 
 def test_the_client_repeats_a_workflow_over_runpods_local_server(worker, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "serverless/send_request.py"), str(ROOT / "examples/starter.json"), "--url", worker.url, "--repeat", "3",
-         "--set", "KSampler.steps=2", "--set", "EmptyLatentImage.batch_size=1", "--output", str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=110)
+        [
+            sys.executable,
+            str(ROOT / "serverless/send_request.py"),
+            str(ROOT / "examples/starter.json"),
+            "--url",
+            worker.url,
+            "--repeat",
+            "3",
+            "--set",
+            "KSampler.steps=2",
+            "--set",
+            "EmptyLatentImage.batch_size=1",
+            "--output",
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()[3:]
     assert head.split()[:3] == ["run", "seconds", "models"] and len([row for row in rows if row.split()[0].isdigit()]) == 3

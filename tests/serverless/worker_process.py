@@ -26,11 +26,28 @@ class WorkerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = folder / f"worker-{self.port}.log"
         self._log = self.log_path.open("wb")
-        command = [sys.executable, str(ROOT / "serverless" / "handler.py"), "--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port",
-                   str(self.port)]
-        self.process = subprocess.Popen(command, cwd=folder, stdout=self._log, stderr=subprocess.STDOUT, env={
-            **os.environ, "COMFY_HOST": host, "COMFY_PID_FILE": str(folder / "no.pid"), "COMFY_API_AVAILABLE_MAX_RETRIES": "20",
-            **(environment or {})})
+        command = [
+            sys.executable,
+            str(ROOT / "serverless" / "handler.py"),
+            "--rp_serve_api",
+            "--rp_api_host",
+            "127.0.0.1",
+            "--rp_api_port",
+            str(self.port),
+        ]
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={
+                **os.environ,
+                "COMFY_HOST": host,
+                "COMFY_PID_FILE": str(folder / "no.pid"),
+                "COMFY_API_AVAILABLE_MAX_RETRIES": "20",
+                **(environment or {}),
+            },
+        )
         self._wait_until_up()
 
     def _wait_until_up(self) -> None:
