@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 DIGEST_BYTES = 12
 MAX_ROUNDS = 64
-SEARCH_BUDGET = 30_000
+SEARCH_BUDGET = 12_000
 
 Edge = tuple[bytes, int]
 Order = tuple[list[int], list[int]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ class Worker:
 
     async def handle(self, job: Mapping[str, Any], report_progress: ProgressReport = lambda progress: None) -> dict[str, Any]:
         """The result of ``job["input"]``: see docs/reference/worker.md. Two calls with the same id and input run once."""
-        job_id = str(job.get("id") or "job-without-id")
+        job_id = str(job.get("id") or uuid.uuid4())
         job_input = job.get("input")
         try:
             link = self._open_link()

@@ -34,7 +34,7 @@ if [ "${SERVE_API_LOCALLY:-false}" = true ]; then
 fi
 read -r -a extra_flags <<< "${SERVER_FLAGS:-}"
 pid_file=${COMFY_PID_FILE:-/tmp/comfyui.pid}
-"$python" main.py --listen "$listen" --port "${SERVER_PORT:-8188}" --disable-auto-launch --verbose "${COMFY_LOG_LEVEL:-INFO}" --log-stdout \
+"$python" main.py --listen "$listen" --port "${SERVER_PORT:-8188}" --disable-auto-launch --verbose "${COMFY_LOG_LEVEL:-DEBUG}" --log-stdout \
   "${device_flags[@]}" "${extra_flags[@]}" &
 server=$!
 echo "$server" > "$pid_file"

@@ -190,6 +190,7 @@ def test_a_job_that_takes_too_long(worker):
 # Settings
 
 
+@pytest.mark.slow
 def test_refresh_is_taken_out_of_the_result_by_the_sdk(model_server, start_worker):
     refreshing = start_worker(f"127.0.0.1:{model_server.port}", {"REFRESH_WORKER": "true", "RUNPOD_DEBUG_LEVEL": "DEBUG"})
     assert list(refreshing.output(workflow=drawing(11))) == ["images"]
@@ -219,6 +220,7 @@ def test_results_go_to_a_bucket_and_links_to_them_come_back(model_server, start_
         assert answer.headers["Content-Type"] == "image/png" and Image.open(io.BytesIO(answer.read())).size == (16, 12)
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_told_for_each_file(model_server, start_worker, s3):
     worker = start_worker(
         f"127.0.0.1:{model_server.port}", {"BUCKET_ENDPOINT_URL": s3, "BUCKET_ACCESS_KEY_ID": "test", "BUCKET_SECRET_ACCESS_KEY": "test"}

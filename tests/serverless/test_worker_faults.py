@@ -90,7 +90,13 @@ def until_running(server):
     return running[0][1]
 
 
-@pytest.mark.parametrize("text", [b'"type":"executing","data":{"node":null', b'"type":"execution_success"'], ids=["end", "success"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b'"type":"executing","data":{"node":null', id="end"),
+        pytest.param(b'"type":"execution_success"', id="success", marks=pytest.mark.slow),
+    ],
+)
 def test_a_socket_cut_just_before_the_end_is_told(server, start_worker, text):
     proxy = CuttingProxy(server.port)
     try:
