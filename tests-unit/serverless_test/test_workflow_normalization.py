@@ -19,7 +19,6 @@ from serverless.workflow_normalization import (
     normalize_workflow_for_caching,
 )
 
-
 QUICK = ("random", "equal pairs", "a ring of links")
 
 
