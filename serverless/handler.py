@@ -18,7 +18,7 @@ from serverless.result_storage import StorageError
 from serverless.settings import BadSetting, WorkerSettings
 from serverless.worker import Worker, storage_from
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -35,8 +35,8 @@ def make_handler(worker: Worker, tell: Callable[[dict[str, Any], Any], None] | N
 
 
 def start_log(level: str = "INFO") -> None:
-    """Log to the standard error stream; the SDK has set up the root logger in a way of its own before."""
-    package = logging.getLogger("serverless")
+    """Log to the standard error stream; the SDK has set up the root log in a way of its own before."""
+    package = logging.getLogger().getChild("serverless")
     package.setLevel(level)
     stream = logging.StreamHandler()
     stream.setFormatter(logging.Formatter("%(asctime)s worker %(levelname)s %(message)s"))

@@ -18,7 +18,7 @@ from serverless.result_storage import StorageError
 from serverless.settings import BadSetting, WorkerSettings
 from serverless.worker import Worker, storage_from
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 << 20
 RETRY_AFTER_S = 5
@@ -189,7 +189,7 @@ async def _serve(service: HttpService, host: str, port: int, stopping: asyncio.E
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
-        logger.info("taking jobs at http://%s:%d", host, port)
+        log.info("taking jobs at http://%s:%d", host, port)
         await stopping.wait()
     finally:
         await runner.cleanup()

@@ -11,7 +11,7 @@ from typing import Any
 from serverless.job_progress import ProgressReport
 from serverless.job_registry import job_key
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Handle = Callable[[dict[str, Any], ProgressReport], Awaitable[dict[str, Any]]]
 
@@ -128,7 +128,7 @@ class JobBook:
             job.status = "CANCELLED"
             raise
         except Exception as error:
-            logger.exception("job %s failed in a way that is not foreseen", job.job_id)
+            log.exception("job %s failed in a way that is not foreseen", job.job_id)
             job.status, job.result = "FAILED", {"error": f"An unexpected error occurred: {type(error).__name__}: {error}"}
         finally:
             job.ended_s = self._clock()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from serverless.result_storage import ResultStorage, StorageError
 from serverless.server_api import ServerAnswer, ServerUnreachable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # A node's output key → the list of the result it goes to. Files under any other key go to ``files``.
 LISTS = {"images": "images", "gifs": "gifs", "audio": "audio", "video": "videos", "videos": "videos"}
@@ -84,7 +84,7 @@ class OutputCollector:
             else:
                 ignored += 1
         if ignored:
-            logger.warning("Node %s produced output that has no place in a result: %s (%d values)", node, key, ignored)
+            log.warning("Node %s produced output that has no place in a result: %s (%d values)", node, key, ignored)
 
     async def _collect_file(self, found: JobOutputs, node: str, key: str, file: dict[str, Any]) -> None:
         if file.get("type") == "temp":

@@ -18,7 +18,7 @@ from serverless.server_api import ServerAnswer, ServerUnreachable
 from serverless.server_link import ServerLink
 from serverless.workflow_normalization import NormalizedWorkflow, normalize_workflow_for_caching
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class JobRun:
@@ -58,13 +58,13 @@ class JobRun:
         except (ServerUnreachable, ServerAnswer) as error:
             result = {"error": f"HTTP communication error with ComfyUI: {error}"}
         except asyncio.CancelledError:
-            logger.info("%s", self._summary("cancelled").line())
+            log.info("%s", self._summary("cancelled").line())
             raise
         except Exception as error:
-            logger.exception("job %s failed in a way that is not foreseen", self._job_id)
+            log.exception("job %s failed in a way that is not foreseen", self._job_id)
             result = {"error": f"An unexpected error occurred: {type(error).__name__}: {error}"}
         summary = self._summary("failed" if "error" in result else "done")
-        logger.info("%s", summary.line())
+        log.info("%s", summary.line())
         if self._wants_report and "error" not in result:
             result["report"] = summary.as_report()
         return result

@@ -6,7 +6,7 @@ from typing import Any
 
 from serverless.server_api import ServerAnswer, ServerApi, ServerUnreachable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ async def configure_model_caching(api: ServerApi) -> ModelCaching:
         caches = await api.get_json("/caches")
         caching = ModelCaching.from_caches(caches) if isinstance(caches, dict) else ModelCaching()
     except (ServerAnswer, ServerUnreachable, ValueError) as error:
-        logger.debug("GET /caches: %s", error)
+        log.debug("GET /caches: %s", error)
         caching = ModelCaching()
     for line in caching.lines():
-        logger.info("%s", line)
+        log.info("%s", line)
     return caching
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from serverless.server_api import ServerAnswer, ServerApi, ServerUnreachable
 from serverless.workflow_normalization import classes_that_search_the_page_workflow, classes_told_their_id
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 AT_ONCE = 8
 
@@ -47,7 +47,7 @@ class NodeFacts:
             try:
                 info = await self._api.object_info(class_type)
             except (ServerUnreachable, ServerAnswer, ValueError) as error:
-                logger.warning("The server does not tell about node class %s: %s", class_type, error)
+                log.warning("The server does not tell about node class %s: %s", class_type, error)
                 return
         self._known.add(class_type)
         self._told |= classes_told_their_id(info)

@@ -10,7 +10,7 @@ from typing import Any
 from serverless.server_api import ServerAnswer, ServerApi, ServerUnreachable
 from serverless.server_events import BACK, LOST, Event
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 POLL_WITHOUT_SOCKET_S = 0.5
 FIRST_QUIET_POLL_S = 0.25
@@ -165,7 +165,7 @@ class PromptWait:
         now_s = self._clock()
         if self._unreachable_since_s is None:
             self._unreachable_since_s = now_s
-            logger.warning("The server cannot be asked about prompt %s: %s", self._prompt_id, error)
+            log.warning("The server cannot be asked about prompt %s: %s", self._prompt_id, error)
         is_refused = isinstance(error, ServerUnreachable) and error.is_refused
         waited_s = now_s - self._unreachable_since_s
         if is_refused and waited_s >= self._patience.refused_s:

@@ -15,7 +15,7 @@ from serverless.server_events import Event
 from serverless.server_link import ServerLink
 from serverless.workflow_normalization import NormalizedWorkflow
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 20
 STOP_PATIENCE_S = 10.0
@@ -53,7 +53,7 @@ class PromptRun:
         with self._link.events.listen(self.prompt_id) as events:
             answered_id = self.prompt_id
             if is_known:
-                logger.info("prompt %s is on the server already, from an earlier delivery of its job", self.prompt_id)
+                log.info("prompt %s is on the server already, from an earlier delivery of its job", self.prompt_id)
             else:
                 self._submission = asyncio.create_task(self._submit(extra_data), name=f"submit {self.prompt_id}")
                 answered_id = await asyncio.shield(self._submission)
@@ -80,7 +80,7 @@ class PromptRun:
             if await self._link.api.is_running(self.prompt_id):
                 await self._link.api.interrupt(self.prompt_id)
         except (ServerUnreachable, ServerAnswer) as error:
-            logger.warning("prompt %s could not be stopped: %s", self.prompt_id, error)
+            log.warning("prompt %s could not be stopped: %s", self.prompt_id, error)
 
     def _wait(self, events: "asyncio.Queue[Event]") -> PromptWait:
         return PromptWait(self._link.api, self.prompt_id, events, self._link.patience(), self._on_event, self._clock)
@@ -105,7 +105,7 @@ class PromptRun:
             try:
                 answer = await self._link.api.submit(body)
             except ServerUnreachable as error:
-                logger.warning("queueing prompt %s: %s", self.prompt_id, error)
+                log.warning("queueing prompt %s: %s", self.prompt_id, error)
                 await self._connect()
                 if await self._link.api.history_entry(self.prompt_id) is not None or await self._link.api.is_queued(self.prompt_id):
                     return self.prompt_id
@@ -126,5 +126,5 @@ class PromptRun:
                 choices = info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
                 checkpoints = choices[0] if isinstance(choices[0], list) else list(choices[1].get("options", ()))
             except (ServerUnreachable, ServerAnswer, LookupError, TypeError, AttributeError) as error:
-                logger.debug("the checkpoints cannot be listed: %s", error)
+                log.debug("the checkpoints cannot be listed: %s", error)
         return refusal(text, self._names, checkpoints)

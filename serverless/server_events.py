@@ -13,7 +13,7 @@ import aiohttp
 
 from serverless.server_api import ServerApi, ServerUnreachable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 HEARTBEAT_S = 30.0
@@ -95,9 +95,9 @@ class ServerEvents:
         while self._socket is not None:
             await self._read(self._socket)
             if not self._listeners:
-                logger.debug("The socket to the server closed between jobs; the next job opens it")
+                log.debug("The socket to the server closed between jobs; the next job opens it")
                 return
-            logger.warning("The socket to the server was lost during a job; connecting again")
+            log.warning("The socket to the server was lost during a job; connecting again")
             self._tell_all(LOST)
             if not await self._open_again():
                 return
@@ -107,11 +107,11 @@ class ServerEvents:
         try:
             async for frame in socket:
                 if self._trace:
-                    logger.info("WebSocket frame: %s %.500r", frame.type.name, frame.data)
+                    log.info("WebSocket frame: %s %.500r", frame.type.name, frame.data)
                 if frame.type is aiohttp.WSMsgType.TEXT:
                     self._take(frame.data)
         except (aiohttp.ClientError, OSError) as error:
-            logger.debug("reading the socket ended: %s", error)
+            log.debug("reading the socket ended: %s", error)
         await socket.close()
 
     async def _open_again(self) -> bool:
@@ -122,7 +122,7 @@ class ServerEvents:
                 self._socket = await self._open()
                 return True
             except ServerUnreachable as error:
-                logger.debug("connecting again: %s", error)
+                log.debug("connecting again: %s", error)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, self._retry_delay_s) or FIRST_RETRY_S
         return False
@@ -132,7 +132,7 @@ class ServerEvents:
             message = json.loads(text)
             kind, data = message["type"], message.get("data")
         except (ValueError, KeyError, TypeError, AttributeError):
-            logger.warning("The server sent what is no message: %.200r", text)
+            log.warning("The server sent what is no message: %.200r", text)
             return
         if isinstance(data, dict):
             for queue in self._listeners.get(str(data.get("prompt_id")), ()):

@@ -19,7 +19,7 @@ from serverless.server_events import ServerEvents
 from serverless.server_link import ServerLink
 from serverless.settings import WorkerSettings
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 StorageFactory = Callable[[WorkerSettings], ResultStorage | None]
 
@@ -50,7 +50,7 @@ class Worker:
             return self._finished({"error": str(error)})
         if self._settings.network_volume_debug:
             for line in await asyncio.to_thread(lambda: list(diagnosis())):
-                logger.info("%s", line)
+                log.info("%s", line)
         result = await self._registry.run(
             job_key(job_id, job_input), lambda: JobRun(link, job_id, job_input, report_progress, self._connect).run()
         )
@@ -61,7 +61,7 @@ class Worker:
         try:
             await self._connect()
         except (JobFailed, StorageError) as error:
-            logger.warning("%s", error)
+            log.warning("%s", error)
             return None
         assert self._link is not None
         return self._link.caching
@@ -100,7 +100,7 @@ class Worker:
             try:
                 await link.events.connect()
             except ServerUnreachable as error:
-                logger.info("waiting for the server: %s", error)
+                log.info("waiting for the server: %s", error)
                 if not await link.availability().wait(link.api):
                     raise not_reachable(self._settings.host) from None
                 await self._connect_now(link)

@@ -1,7 +1,6 @@
 """Dockerfiles, manifests and pages: what a linter would say, and whether names in them exist."""
 
 import ast
-import importlib.util
 import pathlib
 import re
 import shutil
@@ -171,9 +170,8 @@ def test_links_and_files_that_pages_name_are_there(page):
 
 def test_the_modal_app_is_built_by_the_package():
     pytest.importorskip("modal", reason="needs the package modal")
-    spec = importlib.util.spec_from_file_location("modal_app", ROOT / "serverless" / "modal_app.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    import serverless.modal_app as module
+
     assert module.app.name == "keepwarm-worker" and (ROOT / module.WARM_UP).is_file()
 
 
