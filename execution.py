@@ -39,11 +39,40 @@ from comfy_execution.provider_cache import Host, ProviderCache
 from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
 
 __all__ = [
-    "MAXIMUM_HISTORY_SIZE", "SENSITIVE_EXTRA_DATA_KEYS", "CacheEntry", "CacheSet", "CacheType", "DuplicateNodeError", "DynamicPrompt",
-    "ExecutionBlocker", "ExecutionList", "ExecutionResult", "ExecutionStatus", "GraphBuilder", "IsChangedCache", "PromptExecutor",
-    "PromptQueue", "before_call", "error_hint", "execute", "format_value", "full_type_name", "get_input_data", "get_input_info",
-    "get_output_data", "get_output_from_returns", "get_progress_state", "inference_scope", "install_progress_hook", "is_interrupt",
-    "is_link", "map_node_over_list", "may_move_to_worker", "merge_result_data", "node_class", "resolve_map_node_over_list_results",
+    "MAXIMUM_HISTORY_SIZE",
+    "SENSITIVE_EXTRA_DATA_KEYS",
+    "CacheEntry",
+    "CacheSet",
+    "CacheType",
+    "DuplicateNodeError",
+    "DynamicPrompt",
+    "ExecutionBlocker",
+    "ExecutionList",
+    "ExecutionResult",
+    "ExecutionStatus",
+    "GraphBuilder",
+    "IsChangedCache",
+    "PromptExecutor",
+    "PromptQueue",
+    "before_call",
+    "error_hint",
+    "execute",
+    "format_value",
+    "full_type_name",
+    "get_input_data",
+    "get_input_info",
+    "get_output_data",
+    "get_output_from_returns",
+    "get_progress_state",
+    "inference_scope",
+    "install_progress_hook",
+    "is_interrupt",
+    "is_link",
+    "map_node_over_list",
+    "may_move_to_worker",
+    "merge_result_data",
+    "node_class",
+    "resolve_map_node_over_list_results",
     "validate_prompt",
 ]
 
@@ -122,26 +151,54 @@ merge_result_data = merge_values
 
 
 async def _async_map_node_over_list(
-    prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], func: str, allow_interrupt: bool = False,
-    execution_block_cb: Any = None, pre_execute_cb: Any = None, v3_data: Any = None,
+    prompt_id: str,
+    unique_id: str,
+    obj: Any,
+    input_data_all: Mapping[str, Any],
+    func: str,
+    allow_interrupt: bool = False,
+    execution_block_cb: Any = None,
+    pre_execute_cb: Any = None,
+    v3_data: Any = None,
 ) -> list:
     call = MappedCall(
-        _engine, prompt_id, unique_id, obj, func, allow_interrupt=allow_interrupt, execution_block_cb=execution_block_cb,
-        pre_execute_cb=pre_execute_cb, v3_data=v3_data)
+        _engine,
+        prompt_id,
+        unique_id,
+        obj,
+        func,
+        allow_interrupt=allow_interrupt,
+        execution_block_cb=execution_block_cb,
+        pre_execute_cb=pre_execute_cb,
+        v3_data=v3_data,
+    )
     return await call.run(input_data_all)
 
 
 async def get_output_data(
-    prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], execution_block_cb: Any = None,
-    pre_execute_cb: Any = None, v3_data: Any = None,
+    prompt_id: str,
+    unique_id: str,
+    obj: Any,
+    input_data_all: Mapping[str, Any],
+    execution_block_cb: Any = None,
+    pre_execute_cb: Any = None,
+    v3_data: Any = None,
 ) -> tuple[Any, Any, bool, bool]:
     """Call a node's function over its inputs: ``(outputs, ui, was it expanded, are calls unfinished)``.
 
     Unfinished calls stand among the outputs as tasks.
     """
     returned = await _engine._async_map_node_over_list(
-        prompt_id, unique_id, obj, input_data_all, obj.FUNCTION, allow_interrupt=True, execution_block_cb=execution_block_cb,
-        pre_execute_cb=pre_execute_cb, v3_data=v3_data)
+        prompt_id,
+        unique_id,
+        obj,
+        input_data_all,
+        obj.FUNCTION,
+        allow_interrupt=True,
+        execution_block_cb=execution_block_cb,
+        pre_execute_cb=pre_execute_cb,
+        v3_data=v3_data,
+    )
     if unfinished_calls(returned):
         return returned, {}, False, True
     return *_engine.get_output_from_returns([task_result(call) for call in returned], obj), False
@@ -161,13 +218,31 @@ def get_output_from_returns(return_values: list, obj: Any) -> tuple[Any, dict[st
 
 
 async def execute(
-    server: Any, dynprompt: DynamicPrompt, caches: CacheSet, current_item: str, extra_data: Mapping[str, Any], executed: set[str],
-    prompt_id: str, execution_list: ExecutionList, pending_subgraph_results: dict, pending_async_nodes: dict, ui_outputs: dict,
+    server: Any,
+    dynprompt: DynamicPrompt,
+    caches: CacheSet,
+    current_item: str,
+    extra_data: Mapping[str, Any],
+    executed: set[str],
+    prompt_id: str,
+    execution_list: ExecutionList,
+    pending_subgraph_results: dict,
+    pending_async_nodes: dict,
+    ui_outputs: dict,
 ) -> tuple[ExecutionResult, dict | None, BaseException | None]:
     """One pass over node *current_item*: ``(how it ended, fields of the error message, the error)``."""
     state = PromptState(
-        server, dynprompt, caches, extra_data, executed, prompt_id, execution_list, pending_subgraph_results, pending_async_nodes,
-        ui_outputs)
+        server,
+        dynprompt,
+        caches,
+        extra_data,
+        executed,
+        prompt_id,
+        execution_list,
+        pending_subgraph_results,
+        pending_async_nodes,
+        ui_outputs,
+    )
     return await NodePass(_engine, state, current_item).run()
 
 
@@ -209,8 +284,13 @@ class PromptExecutor:
     """
 
     def __init__(
-        self, server: Any, cache_type: CacheType | bool | None = False, cache_args: Mapping[str, float] | None = None,
-        threads: ExecutionThreads | None = None, providers: ProviderRuntime | None = None, world: HermeticWorld | None = None,
+        self,
+        server: Any,
+        cache_type: CacheType | bool | None = False,
+        cache_args: Mapping[str, float] | None = None,
+        threads: ExecutionThreads | None = None,
+        providers: ProviderRuntime | None = None,
+        world: HermeticWorld | None = None,
         model_cache: Any = None,
     ) -> None:
         """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt.
@@ -260,7 +340,7 @@ class PromptExecutor:
             self.server.send_sync(event, data, self.server.client_id)
 
     def handle_execution_error(
-        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException,
+        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException
     ) -> None:
         """Report what ended a prompt: an interrupt to all, an error to the owner."""
         node_id = error["node_id"]
@@ -273,23 +353,27 @@ class PromptExecutor:
         if is_interrupt(ex):
             self.add_message("execution_interrupted", about, broadcast=True)
         else:
-            self.add_message("execution_error", {
-                **about,
-                "exception_message": error.get("exception_message", printable(ex)),
-                "exception_type": error.get("exception_type", full_type_name(type(ex))),
-                "traceback": error.get("traceback", []),
-                "current_inputs": error.get("current_inputs", {}),
-                "current_outputs": list(current_outputs),
-            }, broadcast=False)
+            self.add_message(
+                "execution_error",
+                {
+                    **about,
+                    "exception_message": error.get("exception_message", printable(ex)),
+                    "exception_type": error.get("exception_type", full_type_name(type(ex))),
+                    "traceback": error.get("traceback", []),
+                    "current_inputs": error.get("current_inputs", {}),
+                    "current_outputs": list(current_outputs),
+                },
+                broadcast=False,
+            )
 
     def execute(
-        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = (),
+        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
     ) -> None:
         """Run *prompt* for the outputs *execute_outputs* and block until it ended; errors are reported, not raised."""
         self.threads.loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
 
     async def execute_async(
-        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = (),
+        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
     ) -> None:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
@@ -298,8 +382,15 @@ class PromptExecutor:
         self._idle.clear()
         providers = await self.providers.begin_prompt(prompt_id)
         run = PromptRun(
-            _engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self,
-            None if providers is None else functools.partial(self._open_external, providers), self._model_cache.safe_point)
+            _engine,
+            self.server,
+            self.caches,
+            self.threads.worker,
+            _engine.IsChangedCache,
+            self,
+            None if providers is None else functools.partial(self._open_external, providers),
+            self._model_cache.safe_point,
+        )
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
         except Exception as error:

@@ -58,11 +58,20 @@ def set_directories() -> None:
     for config in configs + [path for given in args.extra_model_paths_config or () for path in given]:
         load_extra_path_config(config)
     # Models that nodes save are found again by the loaders.
-    for key, name in (("checkpoints", "checkpoints"), ("text_encoders", "clip"), ("vae", "vae"),
-                      ("diffusion_models", "diffusion_models"), ("loras", "loras")):
+    for key, name in (
+        ("checkpoints", "checkpoints"),
+        ("text_encoders", "clip"),
+        ("vae", "vae"),
+        ("diffusion_models", "diffusion_models"),
+        ("loras", "loras"),
+    ):
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.get_output_directory(), name))
-    for directory in (folder_paths.get_output_directory(), folder_paths.get_input_directory(), folder_paths.get_user_directory(),
-                      *folder_paths.get_folder_paths("custom_nodes")[:1]):
+    for directory in (
+        folder_paths.get_output_directory(),
+        folder_paths.get_input_directory(),
+        folder_paths.get_user_directory(),
+        *folder_paths.get_folder_paths("custom_nodes")[:1],
+    ):
         os.makedirs(directory, exist_ok=True)
     if not args.multi_user:
         prepare_user_folder(os.path.join(folder_paths.get_user_directory(), "default"))
@@ -93,12 +102,15 @@ def make_executor(prompt_server: Any) -> Any:
         cache_type, sizes = execution.CacheType.RAM_PRESSURE, ram_headroom_gb(args.cache_ram)
     elif args.cache_none:
         cache_type = execution.CacheType.NONE
-    logging.info("Results between prompts: %s", {
-        "CLASSIC": "those of the last prompt are kept (classic)",
-        "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
-        "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
-        "NONE": "none are kept",
-    }[cache_type.name])
+    logging.info(
+        "Results between prompts: %s",
+        {
+            "CLASSIC": "those of the last prompt are kept (classic)",
+            "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
+            "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
+            "NONE": "none are kept",
+        }[cache_type.name],
+    )
     return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes, model_cache=model_management.ram_cache())
 
 
@@ -134,9 +146,11 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
     if left := not_taken():
         # Without options, for somebody may have put a password there.
         place = left[0].partition("?")[0]
-        raise SystemExit(f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
-                         "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
-                         "missing")
+        raise SystemExit(
+            f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
+            "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
+            "missing"
+        )
     if args.cache_none and _get_cache_providers():
         logging.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
 
@@ -178,11 +192,17 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
 
     async def serve() -> None:
         try:
-            await run(prompt_server, address=args.listen, port=args.port, verbose=not args.dont_print_server,
-                      call_on_start=open_page if args.auto_launch else None)
+            await run(
+                prompt_server,
+                address=args.listen,
+                port=args.port,
+                verbose=not args.dont_print_server,
+                call_on_start=open_page if args.auto_launch else None,
+            )
         finally:
             worker.stop(interrupt=executor.close)
             model_management.ram_cache().close()
+
     return loop, prompt_server, serve
 
 
@@ -193,8 +213,9 @@ def install_progress_hook(prompt_server: Any) -> None:
     install(prompt_server)
 
 
-async def run(prompt_server: Any, address: str = "", port: int = 8188, verbose: bool = True,
-              call_on_start: Callable[..., None] | None = None) -> None:
+async def run(
+    prompt_server: Any, address: str = "", port: int = 8188, verbose: bool = True, call_on_start: Callable[..., None] | None = None
+) -> None:
     """Listen on every comma-separated *address* and serve until cancelled."""
     addresses = [(part.strip(), port) for part in address.split(",")]
     await asyncio.gather(prompt_server.start_multi_address(addresses, call_on_start, verbose), prompt_server.publish_loop())

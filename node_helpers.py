@@ -33,8 +33,12 @@ def conditioning_set_values(conditioning: list[Any], values: Mapping[str, Any] =
     return changed
 
 
-def conditioning_set_values_with_timestep_range(conditioning: list[Any], values: Mapping[str, Any] = {},  # noqa: B006
-                                                start_percent: float = 0.0, end_percent: float = 1.0) -> list[Any]:
+def conditioning_set_values_with_timestep_range(
+    conditioning: list[Any],
+    values: Mapping[str, Any] = {},  # noqa: B006
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+) -> list[Any]:
     """Set *values* from *start_percent* to *end_percent* of the sampling (0…1) only.
 
     Entries are split where needed, so that outside the range they work as before; an entry's own range is kept. A start after

@@ -172,8 +172,9 @@ class PromptServer:
         """Send a picture ``(format, PIL image, longest side or None)``; it is encoded on a worker thread."""
         await self.send_image_with_metadata(image_data, None, sid)
 
-    async def send_image_with_metadata(self, image_data: tuple[str, Any, int | None], metadata: dict[str, Any] | None = None,
-                                       sid: str | None = None) -> None:
+    async def send_image_with_metadata(
+        self, image_data: tuple[str, Any, int | None], metadata: dict[str, Any] | None = None, sid: str | None = None
+    ) -> None:
         """The same with *metadata* for the clients that take it; all others get the picture alone."""
         if not self._hub.recipients(sid):
             return
@@ -203,8 +204,9 @@ class PromptServer:
         """Listen on one address; see ``start_multi_address``."""
         await self.start_multi_address([(address, port)], call_on_start, verbose)
 
-    async def start_multi_address(self, addresses: Iterable[tuple[str, int]], call_on_start: Callable[..., None] | None = None,
-                                  verbose: bool = True) -> None:
+    async def start_multi_address(
+        self, addresses: Iterable[tuple[str, int]], call_on_start: Callable[..., None] | None = None, verbose: bool = True
+    ) -> None:
         """Listen on every (address, port) and return; ``call_on_start(scheme, address, port)`` is then called for the first.
 
         Uses TLS when the settings name a key and certificate. Raises ``SystemExit(1)`` when a port is taken.

@@ -7,15 +7,15 @@ from urllib.parse import quote
 from utils.path_safety import is_dangerous_content_type, renders_safely_as_image
 
 OCTET_STREAM = "application/octet-stream"
-_ACTIVE_SUFFIXES = frozenset({
-    ".htm", ".html", ".shtml", ".xhtml", ".xht", ".js", ".mjs", ".cjs", ".css", ".svg", ".svgz", ".xml", ".xsl", ".xslt", ".mht", ".mhtml",
-})
+_ACTIVE_SUFFIXES = frozenset(
+    {".htm", ".html", ".shtml", ".xhtml", ".xht", ".js", ".mjs", ".cjs", ".css", ".svg", ".svgz", ".xml", ".xsl", ".xslt", ".mht", ".mhtml"}
+)
 _UNSAFE_IN_HEADER = re.compile(r'[\x00-\x1f\x7f"\\]')
 
 
 def guessed_type(filename: str) -> str:
     """The content type that *filename* suggests, ``application/octet-stream`` when it says nothing."""
-    suffix = filename[filename.rfind("."):].lower() if "." in filename else ""
+    suffix = filename[filename.rfind(".") :].lower() if "." in filename else ""
     guessed, encoding = mimetypes.guess_type(filename)
     if guessed is None and suffix in _ACTIVE_SUFFIXES:
         return "text/html"

@@ -116,7 +116,9 @@ def doubled(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:
     """The routes once more under ``/api``, without the names that only one route can have; folders are not doubled."""
     return [
         web.RouteDef(route.method, "/api" + route.path, route.handler, {key: value for key, value in route.kwargs.items() if key != "name"})
-        for route in routes if isinstance(route, web.RouteDef)]
+        for route in routes
+        if isinstance(route, web.RouteDef)
+    ]
 
 
 def register(app: web.Application, routes: Iterable[web.AbstractRouteDef]) -> None:

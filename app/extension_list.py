@@ -45,7 +45,7 @@ class ExtensionRoutes:
         packs = [pack for pack in list(self.web_dirs) if path.startswith(pack + "/")]
         if packs:
             pack = max(packs, key=len)
-            return await StaticFolder(self.web_dirs[pack]).answer(path[len(pack) + 1:])
+            return await StaticFolder(self.web_dirs[pack]).answer(path[len(pack) + 1 :])
         if self.web_root is None:
             return web.Response(status=404)
         return await StaticFolder(os.path.join(self.web_root, "extensions")).answer(path)

@@ -46,8 +46,10 @@ class FrontendManager:
                 return static
         wanted = cls.get_required_frontend_version()
         exact = f"=={wanted}" if wanted else ""
-        raise FrontendMissing(f"The web page is not installed. Install it with:\n{pip_command()} install {FRONTEND_PACKAGE}{exact}\n"
-                              "or serve a built copy with --front-end-root FOLDER.")
+        raise FrontendMissing(
+            f"The web page is not installed. Install it with:\n{pip_command()} install {FRONTEND_PACKAGE}{exact}\n"
+            "or serve a built copy with --front-end-root FOLDER."
+        )
 
     @classmethod
     def init_frontend(cls, version_string: str) -> str:
@@ -65,8 +67,14 @@ class FrontendManager:
         installed = cls.get_installed_frontend_version()
         if wanted != "latest" and wanted.removeprefix("v") != installed:
             which = "--pre --upgrade " + FRONTEND_PACKAGE if wanted == "prerelease" else f"{FRONTEND_PACKAGE}=={wanted.removeprefix('v')}"
-            logging.warning("--front-end-version %s is not installed and frontends are not downloaded; version %s is served. To get it:\n"
-                            "%s install %s\nor use --front-end-root FOLDER.", version_string, installed, pip_command(), which)
+            logging.warning(
+                "--front-end-version %s is not installed and frontends are not downloaded; version %s is served. To get it:\n"
+                "%s install %s\nor use --front-end-root FOLDER.",
+                version_string,
+                installed,
+                pip_command(),
+                which,
+            )
         return path
 
     @classmethod
@@ -93,8 +101,11 @@ class FrontendManager:
     def get_comfy_package_versions(cls) -> list[dict[str, Any]]:
         """``[{name, installed, required}]`` of every required package whose name begins with ``comfy``."""
         required = get_required_packages_versions() or {}
-        return [{"name": name, "installed": _installed(name), "required": wanted}
-                for name, wanted in required.items() if name.startswith("comfy")]
+        return [
+            {"name": name, "installed": _installed(name), "required": wanted}
+            for name, wanted in required.items()
+            if name.startswith("comfy")
+        ]
 
     @classmethod
     def template_asset_map(cls) -> dict[str, str] | None:
@@ -112,8 +123,10 @@ def check_comfy_packages_versions() -> None:
     for package in FrontendManager.get_comfy_package_versions():
         installed, required = package["installed"], package["required"]
         if installed is not None and _comparable(installed) < _comparable(required):
-            log_startup_warning(f"{package['name']} {installed} is older than the required {required}. Update it with:\n"
-                                f"{pip_command()} install {package['name']}=={required}")
+            log_startup_warning(
+                f"{package['name']} {installed} is older than the required {required}. Update it with:\n"
+                f"{pip_command()} install {package['name']}=={required}"
+            )
 
 
 def _installed(package: str) -> str | None:

@@ -17,8 +17,13 @@ class FrontendRoutes:
     with *missing_message*. *template_assets* maps template file names to paths, *docs_folder* holds node help; both are optional.
     """
 
-    def __init__(self, web_root: str | None, template_assets: Mapping[str, str] | None = None, docs_folder: str | None = None,
-                 missing_message: str = "The web page is not installed.") -> None:
+    def __init__(
+        self,
+        web_root: str | None,
+        template_assets: Mapping[str, str] | None = None,
+        docs_folder: str | None = None,
+        missing_message: str = "The web page is not installed.",
+    ) -> None:
         self.web_root = web_root
         self.template_assets = dict(template_assets or {})
         self.docs_folder = docs_folder

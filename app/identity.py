@@ -8,7 +8,12 @@ from aiohttp import web
 class UserFiles(Protocol):
     """Finds the files of the user who sent a request; ``UserManager`` is the one implementation."""
 
-    def get_request_user_filepath(self, request: web.Request, file: str | None, type: str = "userdata",  # noqa: A002
-                                  create_dir: bool = True) -> str | None:
+    def get_request_user_filepath(
+        self,
+        request: web.Request,
+        file: str | None,
+        type: str = "userdata",  # noqa: A002
+        create_dir: bool = True,
+    ) -> str | None:
         """See ``UserManager.get_request_user_filepath``."""
         ...

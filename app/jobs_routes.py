@@ -34,9 +34,17 @@ class JobsRoutes:
         running, waiting = self._rows()
         # On a worker thread: a full history takes too long for the event loop.
         jobs, total = await asyncio.to_thread(
-            get_all_jobs, running, waiting, self._server.prompt_queue.get_history(), status_filter=_statuses(request),
-            workflow_id=request.query.get("workflow_id"), sort_by=_choice(request, "sort_by", _SORT_FIELDS, "created_at"),
-            sort_order=_choice(request, "sort_order", _SORT_ORDERS, "desc"), limit=limit, offset=offset)
+            get_all_jobs,
+            running,
+            waiting,
+            self._server.prompt_queue.get_history(),
+            status_filter=_statuses(request),
+            workflow_id=request.query.get("workflow_id"),
+            sort_by=_choice(request, "sort_by", _SORT_FIELDS, "created_at"),
+            sort_order=_choice(request, "sort_order", _SORT_ORDERS, "desc"),
+            limit=limit,
+            offset=offset,
+        )
         # The page refuses a list whose limit is not a number.
         pagination = {"offset": offset, "limit": total if limit is None else limit, "total": total, "has_more": offset + len(jobs) < total}
         return await large_json_answer({"jobs": jobs, "pagination": pagination})
@@ -71,8 +79,14 @@ class JobsRoutes:
         queue = self._server.prompt_queue
         running, waiting = self._rows()
         history = queue.get_history(prompt_id=job_id, map_function=lambda entry: entry)
-        outcome = cancel_job(job_id, running, waiting, history, queue.interrupt_if_running,
-                             lambda wanted: queue.delete_queue_item(lambda row: row[1] == wanted))
+        outcome = cancel_job(
+            job_id,
+            running,
+            waiting,
+            history,
+            queue.interrupt_if_running,
+            lambda wanted: queue.delete_queue_item(lambda row: row[1] == wanted),
+        )
         return outcome in (CANCEL_PENDING, CANCEL_RUNNING)
 
 

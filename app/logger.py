@@ -158,8 +158,12 @@ def on_flush(callback: FlushCallback) -> None:
     _capture.buffer.subscribe(callback)
 
 
-def setup_logger(log_level: str = "INFO", file_outputs: Sequence[tuple[str, str]] | None = None, capacity: int = DEFAULT_CAPACITY,
-                 use_stdout: bool = False) -> None:
+def setup_logger(
+    log_level: str = "INFO",
+    file_outputs: Sequence[tuple[str, str]] | None = None,
+    capacity: int = DEFAULT_CAPACITY,
+    use_stdout: bool = False,
+) -> None:
     """Capture stdout and stderr and let the root logger write to stderr at *log_level*; a second call does nothing.
 
     *use_stdout* sends what is below an error to stdout. *file_outputs* holds (level, path) of files to append to as well.

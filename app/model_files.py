@@ -17,8 +17,9 @@ def list_model_files(folder_name: str) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = []
     for index, directory in enumerate(directories):
         for name, status in _walk(os.fspath(directory), "", set()):
-            listed.append({"name": name, "pathIndex": index, "modified": status.st_mtime, "created": status.st_ctime,
-                           "size": status.st_size})
+            listed.append(
+                {"name": name, "pathIndex": index, "modified": status.st_mtime, "created": status.st_ctime, "size": status.st_size}
+            )
     return listed
 
 

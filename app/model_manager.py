@@ -33,9 +33,13 @@ class ModelFileManager:
         return find_previews(filepath)
 
     async def _folders(self, request: web.Request) -> web.Response:
-        return web.json_response([
-            {"name": name, "folders": [str(path) for path in paths], "extensions": sorted(extensions or ())}
-            for name, (paths, extensions) in folder_paths.folder_names_and_paths.items() if name not in _NOT_MODELS])
+        return web.json_response(
+            [
+                {"name": name, "folders": [str(path) for path in paths], "extensions": sorted(extensions or ())}
+                for name, (paths, extensions) in folder_paths.folder_names_and_paths.items()
+                if name not in _NOT_MODELS
+            ]
+        )
 
     async def _files(self, request: web.Request) -> web.Response:
         folder = folder_paths.map_legacy(request.match_info["folder"])

@@ -103,6 +103,9 @@ def _relinked(node: Any, outputs: Mapping[str, Mapping[int, int]]) -> Any:
     """*node* with its links to replaced nodes pointing at the new outputs."""
     if not _has_inputs(node):
         return node
-    moved = {name: [link[0], outputs[link[0]].get(link[1], link[1])]
-             for name, link in node["inputs"].items() if is_link(link) and link[0] in outputs}
+    moved = {
+        name: [link[0], outputs[link[0]].get(link[1], link[1])]
+        for name, link in node["inputs"].items()
+        if is_link(link) and link[0] in outputs
+    }
     return {**node, "inputs": {**node["inputs"], **moved}} if moved else node

@@ -96,8 +96,12 @@ class Outbox:
         self.waiting_bytes = 0
 
     def _overflowed(self) -> None:
-        logger.warning("Client %s does not take its messages (%d wait, %d bytes) and is disconnected", self._name, len(self._waiting),
-                       self.waiting_bytes)
+        logger.warning(
+            "Client %s does not take its messages (%d wait, %d bytes) and is disconnected",
+            self._name,
+            len(self._waiting),
+            self.waiting_bytes,
+        )
         self._clear()
         self._open = False
         self._cut_off()

@@ -26,11 +26,7 @@ class PackRegistry:
     """
 
     def __init__(
-        self,
-        node_classes: dict[str, type],
-        display_names: dict[str, str],
-        web_dirs: dict[str, str],
-        module_dirs: dict[str, str],
+        self, node_classes: dict[str, type], display_names: dict[str, str], web_dirs: dict[str, str], module_dirs: dict[str, str]
     ) -> None:
         self.node_classes = node_classes
         self.display_names = display_names
@@ -50,9 +46,7 @@ class PackRegistry:
     def _tables(self) -> tuple[dict[str, Any], ...]:
         return self.node_classes, self.display_names, self.web_dirs, self.module_dirs
 
-    def register_mapping(
-        self, mapping: object, display_names: object, python_module: str, protected: Collection[str] = ()
-    ) -> list[str]:
+    def register_mapping(self, mapping: object, display_names: object, python_module: str, protected: Collection[str] = ()) -> list[str]:
         """Add a V1 pack's classes and titles; names in *protected* (the built-in ones) are left alone.
 
         Args: *mapping* and *display_names* are the pack's ``NODE_CLASS_MAPPINGS`` and ``NODE_DISPLAY_NAME_MAPPINGS`` (or None).

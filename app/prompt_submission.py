@@ -73,8 +73,12 @@ def is_shallow(value: Any, depth: int) -> bool:
     """Whether JSON-like containers are nested at most *depth* levels below *value*. Does not recurse."""
     level = [value]
     for _ in range(depth):
-        level = [item for container in level for item in (container.values() if isinstance(container, dict) else container)
-                 if isinstance(item, dict | list)]
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
         if not level:
             return True
     return False
@@ -87,8 +91,9 @@ def _prompt_id(body: Mapping[str, Any]) -> str:
     try:
         return validate_job_id(given)
     except ValueError as error:
-        raise SubmissionRefused("invalid_prompt_id", "The prompt_id is not a UUID in lower case with hyphens",
-                                f"{error}; leave it out to have one made") from None
+        raise SubmissionRefused(
+            "invalid_prompt_id", "The prompt_id is not a UUID in lower case with hyphens", f"{error}; leave it out to have one made"
+        ) from None
 
 
 def _targets(body: Mapping[str, Any]) -> list[str] | None:

@@ -84,8 +84,11 @@ class PromptWorker:
             self._executor.success = False
         hook_breaker_ac10a0.restore_functions()
         self._collect_due = True
-        status = self._status_type(status_str="success" if self._executor.success else "error",
-                                   completed=self._executor.success, messages=self._executor.status_messages)
+        status = self._status_type(
+            status_str="success" if self._executor.success else "error",
+            completed=self._executor.success,
+            messages=self._executor.status_messages,
+        )
         self._queue.task_done(item_id, self._executor.history_result, status=status)
         if self._server.client_id is not None:
             self._server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self._server.client_id)

@@ -112,8 +112,9 @@ def _run(console: Console, loop: asyncio.AbstractEventLoop, server: Any, prompt:
         raise RunError(_refusal(error, node_errors))
     titles = {node_id: f"{node['class_type']} #{node_id}" for node_id, node in prompt.items()}
     started_s = time.perf_counter()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
-                  transient=True) as progress:
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as progress:
         owner = ConsoleOwner(progress, titles)
         server.send_sync = owner.send_sync
         server.prompt_queue.put((0, prompt_id, prompt, {"client_id": "run", "create_time": int(time.time() * 1000)}, outputs, {}))

@@ -47,7 +47,11 @@ class SystemRoutes:
     async def _stats(self, request: web.Request) -> web.Response:
         memory = psutil.virtual_memory()
         system = {
-            **self._lasting, "ram_total": memory.total, "ram_free": memory.available, "pytorch_version": torch_version(), "argv": sys.argv,
+            **self._lasting,
+            "ram_total": memory.total,
+            "ram_free": memory.available,
+            "pytorch_version": torch_version(),
+            "argv": sys.argv,
             "ram_model_cache": model_cache_facts(),
         }
         return json_answer({"system": system, "devices": device_facts()})
@@ -61,8 +65,13 @@ def model_cache_facts() -> dict[str, Any]:
     stats = model_management.ram_cache().stats()
     if stats is None:
         return {"cap": 0, "kept": 0, "models": 0, "hits": 0, "misses": 0}
-    return {"cap": stats.cap_bytes, "kept": stats.kept_bytes, "models": stats.kept, "hits": stats.counters.hits,
-            "misses": stats.counters.misses}
+    return {
+        "cap": stats.cap_bytes,
+        "kept": stats.kept_bytes,
+        "models": stats.kept,
+        "hits": stats.counters.hits,
+        "misses": stats.counters.misses,
+    }
 
 
 def torch_version() -> str:
@@ -85,8 +94,17 @@ def device_facts() -> list[dict[str, Any]]:
         except Exception:
             logger.exception("The devices cannot be described; telling about the CPU only")
     memory = psutil.virtual_memory()
-    return [{"name": "cpu", "type": "cpu", "index": None, "vram_total": memory.total, "vram_free": memory.available,
-             "torch_vram_total": memory.total, "torch_vram_free": memory.available}]
+    return [
+        {
+            "name": "cpu",
+            "type": "cpu",
+            "index": None,
+            "vram_total": memory.total,
+            "vram_free": memory.available,
+            "torch_vram_total": memory.total,
+            "torch_vram_free": memory.available,
+        }
+    ]
 
 
 def _torch_devices(model_management: Any) -> list[dict[str, Any]]:
@@ -96,8 +114,15 @@ def _torch_devices(model_management: Any) -> list[dict[str, Any]]:
     for device in [used, *(device for device in list_all() if device != used)]:
         total, torch_total = model_management.get_total_memory(device, torch_total_too=True)
         free, torch_free = model_management.get_free_memory(device, torch_free_too=True)
-        facts.append({
-            "name": model_management.get_torch_device_name(device), "type": device.type, "index": device.index, "vram_total": total,
-            "vram_free": free, "torch_vram_total": torch_total, "torch_vram_free": torch_free,
-        })
+        facts.append(
+            {
+                "name": model_management.get_torch_device_name(device),
+                "type": device.type,
+                "index": device.index,
+                "vram_total": total,
+                "vram_free": free,
+                "torch_vram_total": torch_total,
+                "torch_vram_free": torch_free,
+            }
+        )
     return facts

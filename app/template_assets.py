@@ -21,8 +21,11 @@ def find_template_assets() -> dict[str, str] | None:
     try:
         package = importlib.import_module("comfyui_workflow_templates")
         if hasattr(package, "iter_templates"):
-            return {asset.filename: os.fspath(package.get_asset_path(template.template_id, asset.filename))
-                    for template in package.iter_templates() for asset in template.assets}
+            return {
+                asset.filename: os.fspath(package.get_asset_path(template.template_id, asset.filename))
+                for template in package.iter_templates()
+                for asset in template.assets
+            }
     except ModuleNotFoundError:
         return None
     except Exception:
@@ -47,5 +50,9 @@ def _folder_in(package: str, name: str) -> str | None:
 
 
 def _files_below(root: str) -> dict[str, str]:
-    return {os.path.relpath(path, root).replace(os.sep, "/"): path
-            for folder, _, names in os.walk(root) for name in names if (path := os.path.join(folder, name))}
+    return {
+        os.path.relpath(path, root).replace(os.sep, "/"): path
+        for folder, _, names in os.walk(root)
+        for name in names
+        if (path := os.path.join(folder, name))
+    }

@@ -92,6 +92,9 @@ async def _read_form(request: web.Request, with_original: bool) -> _Upload:
     if with_original and "original_ref" not in texts:
         raise MaskRefused("the form field original_ref is missing")
     return _Upload(
-        target=UploadTarget(os.fspath(root), texts.get("subfolder", ""), image.filename), kind=kind,
-        overwrite=texts.get("overwrite", "").lower() in ("true", "1"), content=image.file,
-        original=parse_original(texts["original_ref"]) if with_original else None)
+        target=UploadTarget(os.fspath(root), texts.get("subfolder", ""), image.filename),
+        kind=kind,
+        overwrite=texts.get("overwrite", "").lower() in ("true", "1"),
+        content=image.file,
+        original=parse_original(texts["original_ref"]) if with_original else None,
+    )

@@ -48,8 +48,13 @@ class UserManager:
             raise KeyError(f"Unknown user: {user}")
         return user
 
-    def get_request_user_filepath(self, request: web.Request, file: str | None, type: str = "userdata",  # noqa: A002
-                                  create_dir: bool = True) -> str | None:
+    def get_request_user_filepath(
+        self,
+        request: web.Request,
+        file: str | None,
+        type: str = "userdata",  # noqa: A002
+        create_dir: bool = True,
+    ) -> str | None:
         """The path of *file* (None: the folder itself) in the folder of the user who sent *request*.
 
         ``create_dir`` makes the folder that will hold the file. Returns None for a name that does not stay in the folder and

@@ -79,9 +79,14 @@ class UserDataRoutes:
         name = os.path.basename(path)
         content_type = guessed_type(name)
         neutral = is_dangerous_content_type(content_type) and request.match_info["file"] != USER_STYLES
-        return web.FileResponse(path, headers={
-            "Content-Type": OCTET_STREAM if neutral else content_type,
-            "Content-Disposition": disposition(name, "attachment"), "X-Content-Type-Options": "nosniff"})
+        return web.FileResponse(
+            path,
+            headers={
+                "Content-Type": OCTET_STREAM if neutral else content_type,
+                "Content-Disposition": disposition(name, "attachment"),
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
 
     async def _post(self, request: web.Request) -> web.Response:
         name = request.match_info["file"]

@@ -43,8 +43,9 @@ class _Scope:
 
 def is_prompt(document: Any) -> bool:
     """Whether *document* already is in the executor's format: ids mapped to nodes with a ``class_type``."""
-    return isinstance(document, dict) and bool(document) and all(
-        isinstance(node, dict) and "class_type" in node for node in document.values())
+    return (
+        isinstance(document, dict) and bool(document) and all(isinstance(node, dict) and "class_type" in node for node in document.values())
+    )
 
 
 def to_prompt(document: Any, node_info: NodeInfo) -> dict[str, Any]:
@@ -58,8 +59,10 @@ def to_prompt(document: Any, node_info: NodeInfo) -> dict[str, Any]:
     if is_prompt(document):
         return dict(document)
     if not isinstance(document, dict) or not isinstance(document.get("nodes"), list):
-        raise WorkflowFormatError("neither a saved workflow (an object with 'nodes') nor a prompt (ids mapped to objects with "
-                                  "'class_type'); save it from the page with Export or Export (API)")
+        raise WorkflowFormatError(
+            "neither a saved workflow (an object with 'nodes') nor a prompt (ids mapped to objects with "
+            "'class_type'); save it from the page with Export or Export (API)"
+        )
     try:
         return _Converter(document, node_info).prompt()
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -178,8 +181,12 @@ def _widgets(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str,
         for name, spec in (inputs.get(section) or {}).items():
             kind = spec[0]
             options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-            is_widget = isinstance(kind, list | tuple) or options.get("widgetType") in WIDGET_TYPES or kind == "COMFY_DYNAMICCOMBO_V3" or (
-                isinstance(kind, str) and kind.split(",", 1)[0] in WIDGET_TYPES)
+            is_widget = (
+                isinstance(kind, list | tuple)
+                or options.get("widgetType") in WIDGET_TYPES
+                or kind == "COMFY_DYNAMICCOMBO_V3"
+                or (isinstance(kind, str) and kind.split(",", 1)[0] in WIDGET_TYPES)
+            )
             if is_widget and not options.get("forceInput"):
                 yield name, kind, options
 

@@ -60,8 +60,22 @@ class Server:
         self.log_path = base / "server.log"
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", self.address.rpartition(":")[2], "--base-directory",
-                 str(base)], cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT)
+                [
+                    *command,
+                    "main.py",
+                    "--cpu",
+                    "--listen",
+                    "127.0.0.1",
+                    "--port",
+                    self.address.rpartition(":")[2],
+                    "--base-directory",
+                    str(base),
+                ],
+                cwd=cwd,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s and self._process.poll() is None:
             with contextlib.suppress(OSError):
@@ -132,11 +146,24 @@ class Side:
 
 def lay_out(base: pathlib.Path, given: argparse.Namespace) -> None:
     """Make a base directory that links the models and holds a picture with a hole in its alpha channel."""
-    for name in ("input", "output", "temp", "user", "custom_nodes", "models/checkpoints", "models/loras", "models/controlnet",
-                 "models/embeddings"):
+    for name in (
+        "input",
+        "output",
+        "temp",
+        "user",
+        "custom_nodes",
+        "models/checkpoints",
+        "models/loras",
+        "models/controlnet",
+        "models/embeddings",
+    ):
         (base / name).mkdir(parents=True, exist_ok=True)
-    links = (("checkpoints", CHECKPOINT, given.checkpoint), ("loras", picture_cases.LORA, given.lora),
-             ("controlnet", picture_cases.CONTROLNET, given.controlnet), ("embeddings", picture_cases.EMBEDDING, given.embedding))
+    links = (
+        ("checkpoints", CHECKPOINT, given.checkpoint),
+        ("loras", picture_cases.LORA, given.lora),
+        ("controlnet", picture_cases.CONTROLNET, given.controlnet),
+        ("embeddings", picture_cases.EMBEDDING, given.embedding),
+    )
     for folder, name, target in links:
         if target:
             (base / "models" / folder / name).symlink_to(os.path.abspath(target))
@@ -145,7 +172,7 @@ def lay_out(base: pathlib.Path, given: argparse.Namespace) -> None:
     y, x = np.mgrid[0:size, 0:size] / size * 2 * np.pi
     levels = np.stack([127.5 + 120 * np.sin(a * x + b * y) for a, b in waves], axis=-1)
     levels[..., 3] = 255
-    levels[size // 4:size * 3 // 4, size // 3:, 3] = 0
+    levels[size // 4 : size * 3 // 4, size // 3 :, 3] = 0
     Image.fromarray(levels.astype(np.uint8), "RGBA").save(base / "input" / picture_cases.PICTURE)
 
 
@@ -168,12 +195,15 @@ class Row:
     def line(self) -> str:
         """One line of the Markdown table."""
         other, effect = ("" if value is None else f"{value:.1f}" for value in (self.other_seed, self.effect))
-        return (f"| {self.name} | {self.mean:.4f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |"
-                + ("" if self.holds else " **outside the bounds**"))
+        return f"| {self.name} | {self.mean:.4f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |" + (
+            "" if self.holds else " **outside the bounds**"
+        )
 
 
-HEADING = ("| case | mean difference | largest | upstream's standard deviation | to another seed | to the plain picture |\n"
-           "| --- | ---: | ---: | ---: | ---: | ---: |")
+HEADING = (
+    "| case | mean difference | largest | upstream's standard deviation | to another seed | to the plain picture |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: |"
+)
 
 
 Drawn = dict[tuple[str, int], np.ndarray]
@@ -238,9 +268,14 @@ def compare(case: Case, reference: Drawn, own: Drawn) -> Row | None:
         return None
     other, without = reference.get((case.name, OTHER_SEED)), reference.get((case.baseline, SEED))
     difference = np.abs(theirs - ours)
-    return Row(case.name, float(difference.mean()), float(difference.max()), float(theirs.std()),
-               None if other is None else float(np.abs(theirs - other).mean()),
-               None if without is None else float(np.abs(theirs - without).mean()))
+    return Row(
+        case.name,
+        float(difference.mean()),
+        float(difference.max()),
+        float(theirs.std()),
+        None if other is None else float(np.abs(theirs - other).mean()),
+        None if without is None else float(np.abs(theirs - without).mean()),
+    )
 
 
 def chosen_cases(given: argparse.Namespace) -> tuple[list[Case], set[str]]:
@@ -254,8 +289,9 @@ def chosen_cases(given: argparse.Namespace) -> tuple[list[Case], set[str]]:
     return [case for case in everything if case in wanted or case.name in needed], reseeded
 
 
-def draw_side(side: Side, pairs: Sequence[tuple[Case, int]], reuse: bool, given: argparse.Namespace, folder: pathlib.Path,
-              allowance: Allowance) -> Drawn:
+def draw_side(
+    side: Side, pairs: Sequence[tuple[Case, int]], reuse: bool, given: argparse.Namespace, folder: pathlib.Path, allowance: Allowance
+) -> Drawn:
     """All pictures of one side, on a server of its own unless *reuse* finds all of them in the folder of kept ones."""
     kept = pathlib.Path(given.keep) / side.name if given.keep else None
     there = [pair for pair in pairs if kept and reuse and kept_path(kept, *pair).exists()]
@@ -312,6 +348,7 @@ def compare_pictures(sides: Sequence[Side], given: argparse.Namespace, folder: p
 def sampling_seconds(server: Server, seed: int, given: argparse.Namespace) -> float:
     """How long the sampler node of one prompt took, as the messages to its client say."""
     import websocket
+
     client = uuid.uuid4().hex
     graph = picture_cases.text_to_image(CHECKPOINT, given.size, given.steps, seed)
     connection = websocket.create_connection(f"ws://{server.address}/ws?clientId={client}", timeout=PROMPT_TIMEOUT_S)

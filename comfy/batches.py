@@ -61,7 +61,7 @@ def reshape_mask(input_mask: Tensor, output_shape: Sequence[int]) -> Tensor:
         mask = mask.reshape(1, 1, -1, *mask.shape[-2:])
     mask = torch.nn.functional.interpolate(mask, size=tuple(output_shape[2:]), mode=_INTERPOLATION[dimensions])
     if mask.shape[1] < output_shape[1]:
-        mask = mask.repeat(1, output_shape[1], *[1] * dimensions)[:, :output_shape[1]]
+        mask = mask.repeat(1, output_shape[1], *[1] * dimensions)[:, : output_shape[1]]
     return repeat_to_batch_size(mask, output_shape[0])
 
 

@@ -54,8 +54,10 @@ def load_parts(paths: Sequence[str], parts: Mapping[str, Part], read_bytes: Call
             cache.note_bypass(f"{name} of {' + '.join(map(str, paths))}", str(reason))
             loaded[name] = part.load()
     if keys:
-        found = cache.fetch({key: parts[name].estimate for key, name in keys.items()},
-                            lambda missing: {key: _timed(parts[keys[key]], read_bytes) for key in missing})
+        found = cache.fetch(
+            {key: parts[name].estimate for key, name in keys.items()},
+            lambda missing: {key: _timed(parts[keys[key]], read_bytes) for key in missing},
+        )
         loaded.update((name, found[key]) for key, name in keys.items())
     return loaded
 

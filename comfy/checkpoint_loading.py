@@ -27,9 +27,17 @@ Options = Mapping[str, Any]
 Loaded = tuple[Any, CLIP | None, VAE | None, None]
 
 
-def load_checkpoint_guess_config(ckpt_path: str, output_vae: bool = True, output_clip: bool = True, output_clipvision: bool = False,
-                                 embedding_directory: Any = None, output_model: bool = True, model_options: Options | None = None,
-                                 te_model_options: Options | None = None, disable_dynamic: bool = False) -> Loaded:
+def load_checkpoint_guess_config(
+    ckpt_path: str,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    output_clipvision: bool = False,
+    embedding_directory: Any = None,
+    output_model: bool = True,
+    model_options: Options | None = None,
+    te_model_options: Options | None = None,
+    disable_dynamic: bool = False,
+) -> Loaded:
     """(model patcher, CLIP, VAE, None) of a checkpoint file, None for what was not asked for or is not in it.
 
     Raises ``ModelFileError`` naming the file when it is no model of a supported family, truncated or damaged.
@@ -43,54 +51,95 @@ def load_checkpoint_guess_config(ckpt_path: str, output_vae: bool = True, output
         return parts.get("model"), parts.get("clip"), vae, None
 
 
-def load_independent_part(name: str, ckpt_path: str, embedding_directory: Any, model_options: Options | None,
-                          te_model_options: Options | None) -> Any:
+def load_independent_part(
+    name: str, ckpt_path: str, embedding_directory: Any, model_options: Options | None, te_model_options: Options | None
+) -> Any:
     """The part *name* of a checkpoint with weights of its own, which the RAM model cache neither gives nor keeps."""
     with CheckpointFile(ckpt_path, embedding_directory, model_options, te_model_options) as file:
         part = replace(file.parts()[name], bypass=INDEPENDENT)
         return load_parts([ckpt_path], {name: part}, file.read_bytes)[name]
 
 
-def load_checkpoint_guess_config_model_only(ckpt_path: str, embedding_directory: Any = None, model_options: Options | None = None,
-                                            te_model_options: Options | None = None, disable_dynamic: bool = False) -> Any:
+def load_checkpoint_guess_config_model_only(
+    ckpt_path: str,
+    embedding_directory: Any = None,
+    model_options: Options | None = None,
+    te_model_options: Options | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
     """A new model patcher with weights of its own."""
     return load_independent_part("model", ckpt_path, embedding_directory, model_options, te_model_options)
 
 
-def load_checkpoint_guess_config_clip_only(ckpt_path: str, embedding_directory: Any = None, model_options: Options | None = None,
-                                           te_model_options: Options | None = None, disable_dynamic: bool = False) -> Any:
+def load_checkpoint_guess_config_clip_only(
+    ckpt_path: str,
+    embedding_directory: Any = None,
+    model_options: Options | None = None,
+    te_model_options: Options | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
     """A new text encoder patcher with weights of its own."""
     return load_independent_part("clip", ckpt_path, embedding_directory, model_options, te_model_options).patcher
 
 
-def load_checkpoint_vae_patcher(ckpt_path: str, embedding_directory: Any = None, model_options: Options | None = None,
-                                te_model_options: Options | None = None, disable_dynamic: bool = False) -> Any:
+def load_checkpoint_vae_patcher(
+    ckpt_path: str,
+    embedding_directory: Any = None,
+    model_options: Options | None = None,
+    te_model_options: Options | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
     """A new autoencoder patcher with weights of its own."""
     return load_independent_part("vae", ckpt_path, embedding_directory, model_options, te_model_options).patcher
 
 
-def load_state_dict_guess_config(sd: MutableMapping[str, torch.Tensor], output_vae: bool = True, output_clip: bool = True,
-                                 output_clipvision: bool = False, embedding_directory: Any = None, output_model: bool = True,
-                                 model_options: Options | None = None, te_model_options: Options | None = None,
-                                 metadata: Mapping[str, str] | None = None, disable_dynamic: bool = False) -> Loaded | None:
+def load_state_dict_guess_config(
+    sd: MutableMapping[str, torch.Tensor],
+    output_vae: bool = True,
+    output_clip: bool = True,
+    output_clipvision: bool = False,
+    embedding_directory: Any = None,
+    output_model: bool = True,
+    model_options: Options | None = None,
+    te_model_options: Options | None = None,
+    metadata: Mapping[str, str] | None = None,
+    disable_dynamic: bool = False,
+) -> Loaded | None:
     """The same from tensors in memory, or None for an unknown family; used tensors leave *sd*."""
     try:
-        return load_checkpoint_source(StateDictSource(sd, "the state dict", metadata, consume=True), output_vae, output_clip,
-                                      embedding_directory, output_model, model_options, te_model_options)
+        return load_checkpoint_source(
+            StateDictSource(sd, "the state dict", metadata, consume=True),
+            output_vae,
+            output_clip,
+            embedding_directory,
+            output_model,
+            model_options,
+            te_model_options,
+        )
     except UnknownModelError as error:
         logging.warning("%s", error)
         return None
 
 
-def load_checkpoint_source(source: WeightSource, output_vae: bool = True, output_clip: bool = True, embedding_directory: Any = None,
-                           output_model: bool = True, model_options: Options | None = None,
-                           te_model_options: Options | None = None) -> Loaded:
+def load_checkpoint_source(
+    source: WeightSource,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    embedding_directory: Any = None,
+    output_model: bool = True,
+    model_options: Options | None = None,
+    te_model_options: Options | None = None,
+) -> Loaded:
     """The same from a weight source. A lone diffusion model comes back without text encoder and with an empty VAE."""
     parts = CheckpointParts(source, embedding_directory, model_options, te_model_options)
     if parts.config is None:
         return parts.load_model(), None, VAE({}), None
-    return (parts.load_model() if output_model else None, parts.load_clip() if output_clip else None,
-            VAE(parts.vae_source(), device=parts.load_device) if output_vae else None, None)
+    return (
+        parts.load_model() if output_model else None,
+        parts.load_clip() if output_clip else None,
+        VAE(parts.vae_source(), device=parts.load_device) if output_vae else None,
+        None,
+    )
 
 
 class CheckpointParts:
@@ -99,8 +148,9 @@ class CheckpointParts:
     Raises ``UnknownModelError`` when the source is no model of a supported family.
     """
 
-    def __init__(self, source: WeightSource, embedding_directory: Any, model_options: Options | None,
-                 te_model_options: Options | None) -> None:
+    def __init__(
+        self, source: WeightSource, embedding_directory: Any, model_options: Options | None, te_model_options: Options | None
+    ) -> None:
         self._source = source
         self._embedding_directory = embedding_directory
         self._options, self._te_options = model_options or {}, te_model_options or {}
@@ -182,14 +232,21 @@ class CheckpointFile:
         """Every part by name."""
         embedding_directory, model_options, te_model_options = self._arguments
         return {
-            "model": Part(lambda: self._reloadable(self._content().load_model(), load_checkpoint_guess_config_model_only),
-                          lambda: self._content().model_bytes(), {"model_options": model_options or {}}),
-            "clip": Part(lambda: self._reloadable(self._content().load_clip(), load_checkpoint_guess_config_clip_only),
-                         lambda: self._content().clip_bytes(),
-                         {"model_options": te_model_options or {}, "embedding_directory": embedding_directory, "in": "checkpoint"}),
-            "vae": Part(lambda: self._reloadable(self._content().load_vae(), load_checkpoint_vae_patcher),
-                        lambda: self._content().vae_bytes(),
-                        {"load_device": (model_options or {}).get("load_device"), "in": "checkpoint"}),
+            "model": Part(
+                lambda: self._reloadable(self._content().load_model(), load_checkpoint_guess_config_model_only),
+                lambda: self._content().model_bytes(),
+                {"model_options": model_options or {}},
+            ),
+            "clip": Part(
+                lambda: self._reloadable(self._content().load_clip(), load_checkpoint_guess_config_clip_only),
+                lambda: self._content().clip_bytes(),
+                {"model_options": te_model_options or {}, "embedding_directory": embedding_directory, "in": "checkpoint"},
+            ),
+            "vae": Part(
+                lambda: self._reloadable(self._content().load_vae(), load_checkpoint_vae_patcher),
+                lambda: self._content().vae_bytes(),
+                {"load_device": (model_options or {}).get("load_device"), "in": "checkpoint"},
+            ),
         }
 
     def _content(self) -> CheckpointParts:
@@ -238,8 +295,9 @@ def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mappin
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, list(config.supported_inference_dtypes)))
     model = config.get_model(tensors, prefix, device=torch.device("cpu"))
     model.load_model_weights(source, prefix)
-    logging.info("diffusion model from %s: %s, kept as %s, computed as %s", source.name, type(config).__name__, dtype,
-                 model.get_dtype_inference())
+    logging.info(
+        "diffusion model from %s: %s, kept as %s, computed as %s", source.name, type(config).__name__, dtype, model.get_dtype_inference()
+    )
     offload_device = options.get("offload_device", management.unet_offload_device())
     return comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
@@ -250,13 +308,16 @@ def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, 
     if asked is not None:
         return asked
     own = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    return comfy.model_management.unet_dtype(model_params=sum(math.prod(tensor.shape) for tensor in own.values()),
-                                             supported_dtypes=list(config.supported_inference_dtypes),
-                                             weight_dtype=most_common_dtype([StateDictSource(own)]))
+    return comfy.model_management.unet_dtype(
+        model_params=sum(math.prod(tensor.shape) for tensor in own.values()),
+        supported_dtypes=list(config.supported_inference_dtypes),
+        weight_dtype=most_common_dtype([StateDictSource(own)]),
+    )
 
 
-def _checkpoint_clip(config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any,
-                     options: Options) -> CLIP | None:
+def _checkpoint_clip(
+    config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any, options: Options
+) -> CLIP | None:
     parts = {}
     for name, prefixes in config.text_encoder_parts().items():
         part = first_prefix(source, prefixes)
@@ -305,8 +366,12 @@ def _diffusion_model_file(unet_path: str, model_options: Options | None, bypass:
         return load_parts([unet_path], {"model": part}, lambda: file().source.read_bytes)["model"]
 
 
-def load_diffusion_model_state_dict(sd: MutableMapping[str, torch.Tensor], model_options: Options | None = None,
-                                    metadata: Mapping[str, str] | None = None, disable_dynamic: bool = False) -> Any:
+def load_diffusion_model_state_dict(
+    sd: MutableMapping[str, torch.Tensor],
+    model_options: Options | None = None,
+    metadata: Mapping[str, str] | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
     """The same from tensors in memory, or None for an unknown family; used tensors leave *sd*."""
     try:
         return load_diffusion_model_source(StateDictSource(sd, "the state dict", metadata, consume=True), model_options)
@@ -332,8 +397,9 @@ class DiffusionModel:
         config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=self.source.metadata)
         if config is None:
             found = model_detection.describe_tensors(self._tensors)
-            raise UnknownModelError(f"{self.source.name} holds no model of a supported family. Found {found}. "
-                                    f"Supported: {supported_models.SUPPORTED_FAMILIES}")
+            raise UnknownModelError(
+                f"{self.source.name} holds no model of a supported family. Found {found}. Supported: {supported_models.SUPPORTED_FAMILIES}"
+            )
         self._config = config
 
     def kept_bytes(self) -> int:

@@ -20,11 +20,23 @@ LONG_WORD_TOKENS = 8  # a word of so many tokens may be split between chunks; sh
 class SDTokenizer:
     """Tokenizes for one text model: start token, up to *max_length* - 2 tokens, end token, padding, per chunk."""
 
-    def __init__(self, tokenizer_path: str | None = None, max_length: int = 77, pad_with_end: bool = True,
-                 embedding_directory: Any = None, embedding_size: int = 768, embedding_key: str = "clip_l",
-                 tokenizer_class: Any = None, min_length: int | None = None, pad_to_max_length: bool = True,
-                 pad_token: int | None = None, min_padding: int | None = None, disable_weights: bool = False,
-                 tokenizer_data: Mapping[str, Any] | None = None, tokenizer_args: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer_path: str | None = None,
+        max_length: int = 77,
+        pad_with_end: bool = True,
+        embedding_directory: Any = None,
+        embedding_size: int = 768,
+        embedding_key: str = "clip_l",
+        tokenizer_class: Any = None,
+        min_length: int | None = None,
+        pad_to_max_length: bool = True,
+        pad_token: int | None = None,
+        min_padding: int | None = None,
+        disable_weights: bool = False,
+        tokenizer_data: Mapping[str, Any] | None = None,
+        tokenizer_args: Mapping[str, Any] | None = None,
+    ) -> None:
         data = tokenizer_data or {}
         if tokenizer_class is None:
             self.tokenizer = clip_tokenizer()
@@ -48,8 +60,9 @@ class SDTokenizer:
         """Token by vocabulary id."""
         return {index: token for token, index in self.tokenizer.get_vocab().items()}
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, tokenizer_options: Mapping[str, Any] | None = None,
-                              **kwargs: Any) -> list[list[tuple[Any, ...]]]:
+    def tokenize_with_weights(
+        self, text: str, return_word_ids: bool = False, tokenizer_options: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> list[list[tuple[Any, ...]]]:
         """Chunks of (token, weight), or (token, weight, word number from 1; 0 for start, end and padding) with *return_word_ids*.
 
         A token is a vocabulary id or an embedding's vector. ``disable_weights=True`` takes parentheses literally.
@@ -80,7 +93,7 @@ class SDTokenizer:
         for word in filter(None, [first, *(self.embedding_identifier + other for other in others)]):
             rest = word
             if word.startswith(self.embedding_identifier) and self.embedding_directory is not None:
-                vectors, rest = self._embedding(word[len(self.embedding_identifier):].strip("\n"))
+                vectors, rest = self._embedding(word[len(self.embedding_identifier) :].strip("\n"))
                 if vectors is not None:
                     words.append([(vector, weight) for vector in vectors])
                 if not rest:
@@ -94,12 +107,12 @@ class SDTokenizer:
         rest = " ".join(following)
         bracket = re.search(r"[<\[]", name)
         if bracket is not None:
-            rest = name[bracket.start():] + (" " + rest if rest else "")
-            name = name[:bracket.start()]
+            rest = name[bracket.start() :] + (" " + rest if rest else "")
+            name = name[: bracket.start()]
         vectors = self._load(name)
         if vectors is None and name.strip(",") != name:
             stripped = name.strip(",")
-            vectors, rest = self._load(stripped), f"{name[len(stripped):]} {rest}"
+            vectors, rest = self._load(stripped), f"{name[len(stripped) :]} {rest}"
         if vectors is None:
             logging.warning("there is no embedding %r; it is left out of the prompt", name)
             return None, rest
@@ -149,8 +162,14 @@ class SDTokenizer:
 class SD1Tokenizer:
     """The tokenizer of a family with one text model; results are keyed by the model's short name ("l")."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None, clip_name: str = "l",
-                 tokenizer: Any = SDTokenizer, name: str | None = None) -> None:
+    def __init__(
+        self,
+        embedding_directory: Any = None,
+        tokenizer_data: Mapping[str, Any] | None = None,
+        clip_name: str = "l",
+        tokenizer: Any = SDTokenizer,
+        name: str | None = None,
+    ) -> None:
         data = tokenizer_data or {}
         self.clip_name = name or clip_name
         self.clip = name or f"clip_{clip_name}"

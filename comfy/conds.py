@@ -26,8 +26,9 @@ def is_equal(left: Any, right: Any) -> bool:
     try:
         return bool(left == right)
     except (RuntimeError, TypeError, ValueError):
-        logging.warning("conditioning of type %s cannot be compared with %s; they run in separate batches",
-                        type(left).__name__, type(right).__name__)
+        logging.warning(
+            "conditioning of type %s cannot be compared with %s; they run in separate batches", type(left).__name__, type(right).__name__
+        )
         return False
 
 
@@ -96,8 +97,9 @@ class CONDCrossAttn(CONDRegular):
         """All contexts along the batch, each repeated to the common number of tokens."""
         contexts = [self.cond, *(other.cond for other in others)]
         tokens = math.lcm(*(context.shape[1] for context in contexts))
-        return torch.cat([context.repeat(1, tokens // context.shape[1], 1) if context.shape[1] < tokens else context
-                          for context in contexts])
+        return torch.cat(
+            [context.repeat(1, tokens // context.shape[1], 1) if context.shape[1] < tokens else context for context in contexts]
+        )
 
 
 class CONDConstant(CONDRegular):

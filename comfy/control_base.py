@@ -67,8 +67,14 @@ class ControlBase:
         self.extra_hooks: HookGroup | None = None
         self.preprocess_image: Callable[[torch.Tensor], torch.Tensor] = _unchanged
 
-    def set_cond_hint(self, cond_hint: torch.Tensor, strength: float = 1.0, timestep_percent_range: tuple[float, float] = (0.0, 1.0),
-                      vae: Any = None, extra_concat: Sequence[torch.Tensor] = ()) -> Self:
+    def set_cond_hint(
+        self,
+        cond_hint: torch.Tensor,
+        strength: float = 1.0,
+        timestep_percent_range: tuple[float, float] = (0.0, 1.0),
+        vae: Any = None,
+        extra_concat: Sequence[torch.Tensor] = (),
+    ) -> Self:
         """Set the hint pictures (B×C×H×W in 0…1), strength and the part of the sampling it acts in. Returns self."""
         self.cond_hint_original = cond_hint
         self.strength = strength
@@ -119,8 +125,19 @@ class ControlBase:
 
     def copy_to(self, c: ControlBase) -> None:
         """Give *c* this control's settings; the chain is not copied."""
-        for name in ("cond_hint_original", "strength", "timestep_percent_range", "global_average_pooling", "compression_ratio",
-                     "upscale_algorithm", "latent_format", "vae", "strength_type", "concat_mask", "preprocess_image"):
+        for name in (
+            "cond_hint_original",
+            "strength",
+            "timestep_percent_range",
+            "global_average_pooling",
+            "compression_ratio",
+            "upscale_algorithm",
+            "latent_format",
+            "vae",
+            "strength_type",
+            "concat_mask",
+            "preprocess_image",
+        ):
             setattr(c, name, getattr(self, name))
         c.extra_args = self.extra_args.copy()
         c.extra_conds = self.extra_conds.copy()
@@ -131,8 +148,9 @@ class ControlBase:
         """A control of the same network and settings, without the chain."""
         raise NotImplementedError(f"{type(self).__name__} must define copy()")
 
-    def get_control(self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int,
-                    transformer_options: dict[str, Any]) -> Residuals | None:
+    def get_control(
+        self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
+    ) -> Residuals | None:
         """The chain's residuals for a call of the model on *x_noisy* at sigmas *t*; None when nothing is active."""
         raise NotImplementedError(f"{type(self).__name__} must define get_control()")
 

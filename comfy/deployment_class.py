@@ -11,7 +11,6 @@ _ENDINGS = ("_unet", "_vae", "_text_enc")
 
 def deployment_class() -> str:
     """A line of text, the same on machines whose results may stand for one another. Loads torch and probes devices; blocks."""
-    given = sorted(name for name, value in vars(args).items()
-                   if value is True and (name in _EXACT or name.endswith(_ENDINGS)))
+    given = sorted(name for name, value in vars(args).items() if value is True and (name in _EXACT or name.endswith(_ENDINGS)))
     fast = sorted(feature.value for feature in args.fast or ())
     return f"{__version__} {model_management.get_torch_device().type} {' '.join([*given, *fast])}"

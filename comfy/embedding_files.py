@@ -14,8 +14,11 @@ EXTENSIONS = (".safetensors", ".pt", ".bin")
 
 def expand_directory_list(directories: Iterable[str]) -> list[str]:
     """*directories* and every folder below them, links followed, each once."""
-    return list(dict.fromkeys(folder for directory in directories
-                              for folder in [directory, *(root for root, _, _ in os.walk(directory, followlinks=True))]))
+    return list(
+        dict.fromkeys(
+            folder for directory in directories for folder in [directory, *(root for root, _, _ in os.walk(directory, followlinks=True))]
+        )
+    )
 
 
 def find_embedding(name: str, directories: Iterable[str]) -> str | None:
@@ -31,8 +34,9 @@ def find_embedding(name: str, directories: Iterable[str]) -> str | None:
     return None
 
 
-def load_embed(embedding_name: str, embedding_directory: str | Iterable[str], embedding_size: int,
-               embed_key: str | None = None) -> torch.Tensor | None:
+def load_embed(
+    embedding_name: str, embedding_directory: str | Iterable[str], embedding_size: int, embed_key: str | None = None
+) -> torch.Tensor | None:
     """The vectors (rows, or one vector) of an embedding for a text model of width *embedding_size*, or None.
 
     *embed_key* ("clip_l", "clip_g") picks the part of a file for several text models. A file that cannot be read is reported in

@@ -24,8 +24,11 @@ def suits_product(layer: Any, input: torch.Tensor, weight: torch.Tensor) -> bool
 
 def _sides(layer: Any, input: torch.Tensor) -> list[int]:
     """Height and width of the result."""
-    return [(input.shape[axis + 2] + 2 * layer.padding[axis] - layer.dilation[axis] * (layer.kernel_size[axis] - 1) - 1)
-            // layer.stride[axis] + 1 for axis in (0, 1)]
+    return [
+        (input.shape[axis + 2] + 2 * layer.padding[axis] - layer.dilation[axis] * (layer.kernel_size[axis] - 1) - 1) // layer.stride[axis]
+        + 1
+        for axis in (0, 1)
+    ]
 
 
 def _area(layer: Any, input: torch.Tensor) -> int:

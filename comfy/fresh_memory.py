@@ -81,8 +81,7 @@ class PageSizes:
         """What bringing in a part of a piece took."""
         with self._lock:
             before = self._seconds_per_byte[huge]
-            self._seconds_per_byte[huge] = (seconds_per_byte if before is None else
-                                            FORGETTING * before + (1 - FORGETTING) * seconds_per_byte)
+            self._seconds_per_byte[huge] = seconds_per_byte if before is None else FORGETTING * before + (1 - FORGETTING) * seconds_per_byte
             of_huge, of_small = self._seconds_per_byte[True], self._seconds_per_byte[False]
             faster = of_huge is not None and of_small is not None and of_huge <= HUGE_MUST_TAKE * of_small
             if faster is not self._faster:
@@ -101,8 +100,9 @@ class FreshMemory:
     As soon as the last view of ``tensor`` is gone, it is spare memory. Any thread may call :meth:`populate`. Raises ``MemoryError``.
     """
 
-    def __init__(self, size_bytes: int, populate: Populate | None = None, spare: SpareMemory | None = None,
-                 sizes: PageSizes | None = None) -> None:
+    def __init__(
+        self, size_bytes: int, populate: Populate | None = None, spare: SpareMemory | None = None, sizes: PageSizes | None = None
+    ) -> None:
         """*populate(address, bytes)* brings pages in and tells whether it could; it and the rest are by default the process's own."""
         self._mapping: mmap.mmap | None = None
         self._lock = threading.Lock()

@@ -12,8 +12,9 @@ def conditioning_set_values(conditioning: Conditioning, values: dict[str, Any] |
     return [[tensor, {**settings, **(values or {})}] for tensor, settings, *_ in conditioning]
 
 
-def conditioning_set_values_with_hooks(conditioning: Conditioning, values: dict[str, Any] | None = None, append_hooks: bool = True,
-                                       cache: dict[Any, Any] | None = None) -> Conditioning:
+def conditioning_set_values_with_hooks(
+    conditioning: Conditioning, values: dict[str, Any] | None = None, append_hooks: bool = True, cache: dict[Any, Any] | None = None
+) -> Conditioning:
     """The same, except that a group of hooks is combined with the one that is there, once per pair of groups in *cache*."""
     combined: dict[Any, Any] = {} if cache is None else cache
     result = []
@@ -30,8 +31,9 @@ def conditioning_set_values_with_hooks(conditioning: Conditioning, values: dict[
     return result
 
 
-def set_hooks_for_conditioning(cond: Conditioning, hooks: Any, append_hooks: bool = True,
-                               cache: dict[Any, Any] | None = None) -> Conditioning:
+def set_hooks_for_conditioning(
+    cond: Conditioning, hooks: Any, append_hooks: bool = True, cache: dict[Any, Any] | None = None
+) -> Conditioning:
     """*cond* with *hooks* (None: unchanged)."""
     return cond if hooks is None else conditioning_set_values_with_hooks(cond, {"hooks": hooks}, append_hooks, cache)
 
@@ -61,8 +63,15 @@ def combine_with_new_conds(conds: list[Conditioning], new_conds: list[Conditioni
     return [combine_conditioning([cond, new]) for cond, new in zip(conds, new_conds)]
 
 
-def set_conds_props(conds: list[Conditioning], strength: float, set_cond_area: str, mask: Any = None, hooks: Any = None,
-                    timesteps_range: tuple[float, float] | None = None, append_hooks: bool = True) -> list[Conditioning]:
+def set_conds_props(
+    conds: list[Conditioning],
+    strength: float,
+    set_cond_area: str,
+    mask: Any = None,
+    hooks: Any = None,
+    timesteps_range: tuple[float, float] | None = None,
+    append_hooks: bool = True,
+) -> list[Conditioning]:
     """Each conditioning with hooks, mask and time range."""
     cache: dict[Any, Any] = {}
     result = []
@@ -73,15 +82,27 @@ def set_conds_props(conds: list[Conditioning], strength: float, set_cond_area: s
     return result
 
 
-def set_conds_props_and_combine(conds: list[Conditioning], new_conds: list[Conditioning], strength: float = 1.0,
-                                set_cond_area: str = "default", mask: Any = None, hooks: Any = None,
-                                timesteps_range: tuple[float, float] | None = None, append_hooks: bool = True) -> list[Conditioning]:
+def set_conds_props_and_combine(
+    conds: list[Conditioning],
+    new_conds: list[Conditioning],
+    strength: float = 1.0,
+    set_cond_area: str = "default",
+    mask: Any = None,
+    hooks: Any = None,
+    timesteps_range: tuple[float, float] | None = None,
+    append_hooks: bool = True,
+) -> list[Conditioning]:
     """*conds* with *new_conds*, which get the properties, appended."""
     return combine_with_new_conds(conds, set_conds_props(new_conds, strength, set_cond_area, mask, hooks, timesteps_range, append_hooks))
 
 
-def set_default_conds_and_combine(conds: list[Conditioning], new_conds: list[Conditioning], hooks: Any = None,
-                                  timesteps_range: tuple[float, float] | None = None, append_hooks: bool = True) -> list[Conditioning]:
+def set_default_conds_and_combine(
+    conds: list[Conditioning],
+    new_conds: list[Conditioning],
+    hooks: Any = None,
+    timesteps_range: tuple[float, float] | None = None,
+    append_hooks: bool = True,
+) -> list[Conditioning]:
     """*conds* with *new_conds* appended as what holds where no other conditioning does."""
     cache: dict[Any, Any] = {}
     marked = []

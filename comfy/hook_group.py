@@ -72,8 +72,10 @@ class HookGroup:
         ends = {0.0, *itertools.chain.from_iterable(span for hook_spans in spans.values() for span, _ in hook_spans)}
         schedule = []
         for start, end in itertools.pairwise(sorted(ends)):
-            holding = [(hook, next((keyframe for (low, high), keyframe in hook_spans if low < end and high > start), None))
-                       for hook, hook_spans in spans.items()]
+            holding = [
+                (hook, next((keyframe for (low, high), keyframe in hook_spans if low < end and high > start), None))
+                for hook, hook_spans in spans.items()
+            ]
             schedule.append(((start, end), holding))
         return schedule
 

@@ -130,7 +130,9 @@ class InterpolationMethod:
         """*length* values between the two numbers. Raises ``ValueError`` for an unknown method."""
         position = torch.linspace(0, 1, length, dtype=torch.float64)
         curves = {
-            cls.LINEAR: lambda: position, cls.EASE_IN: lambda: position ** 2, cls.EASE_OUT: lambda: 1 - (1 - position) ** 2,
+            cls.LINEAR: lambda: position,
+            cls.EASE_IN: lambda: position**2,
+            cls.EASE_OUT: lambda: 1 - (1 - position) ** 2,
             cls.EASE_IN_OUT: lambda: (1 - torch.cos(position * torch.pi)) / 2,
         }
         if method not in curves:

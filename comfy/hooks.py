@@ -27,13 +27,39 @@ if TYPE_CHECKING:
     from comfy.patcher_extension import PatcherInjection
 
 __all__ = [
-    "AdditionalModelsHook", "EnumHookMode", "EnumHookScope", "EnumHookType", "EnumWeightTarget", "Hook", "HookGroup", "HookKeyframe",
-    "HookKeyframeGroup", "InjectionsHook", "InterpolationMethod", "ObjectPatchHook", "TransformerOptionsHook", "WeightHook", "WrapperHook",
-    "combine_conditioning", "combine_with_new_conds", "conditioning_set_values", "conditioning_set_values_with_hooks",
-    "create_hook_lora", "create_hook_model_as_lora", "create_target_dict", "create_transformer_options_from_hooks",
-    "default_should_register", "get_patch_weights_from_model", "get_sorted_list_via_attr", "load_hook_lora_for_models",
-    "set_conds_props", "set_conds_props_and_combine", "set_default_conds_and_combine", "set_hooks_for_conditioning",
-    "set_mask_for_conditioning", "set_timesteps_for_conditioning",
+    "AdditionalModelsHook",
+    "EnumHookMode",
+    "EnumHookScope",
+    "EnumHookType",
+    "EnumWeightTarget",
+    "Hook",
+    "HookGroup",
+    "HookKeyframe",
+    "HookKeyframeGroup",
+    "InjectionsHook",
+    "InterpolationMethod",
+    "ObjectPatchHook",
+    "TransformerOptionsHook",
+    "WeightHook",
+    "WrapperHook",
+    "combine_conditioning",
+    "combine_with_new_conds",
+    "conditioning_set_values",
+    "conditioning_set_values_with_hooks",
+    "create_hook_lora",
+    "create_hook_model_as_lora",
+    "create_target_dict",
+    "create_transformer_options_from_hooks",
+    "default_should_register",
+    "get_patch_weights_from_model",
+    "get_sorted_list_via_attr",
+    "load_hook_lora_for_models",
+    "set_conds_props",
+    "set_conds_props_and_combine",
+    "set_default_conds_and_combine",
+    "set_hooks_for_conditioning",
+    "set_mask_for_conditioning",
+    "set_timesteps_for_conditioning",
 ]
 
 log = logging.getLogger(__name__)
@@ -56,8 +82,14 @@ def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) ->
 class Hook:
     """Base of all hooks. Two are equal when one is a clone of the other, whatever their strength now."""
 
-    def __init__(self, hook_type: EnumHookType | None = None, hook_ref: _HookRef | None = None, hook_id: str | None = None,
-                 hook_keyframe: HookKeyframeGroup | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+    def __init__(
+        self,
+        hook_type: EnumHookType | None = None,
+        hook_ref: _HookRef | None = None,
+        hook_id: str | None = None,
+        hook_keyframe: HookKeyframeGroup | None = None,
+        hook_scope: EnumHookScope = EnumHookScope.AllConditioning,
+    ) -> None:
         self.hook_type = hook_type
         self.hook_ref = hook_ref or _HookRef()
         self.hook_id = hook_id
@@ -169,8 +201,7 @@ class AdditionalModelsHook(Hook):
 class TransformerOptionsHook(Hook):
     """Adds to ``transformer_options``: patches, wrappers, callbacks."""
 
-    def __init__(self, transformers_dict: dict[str, Any] | None = None,
-                 hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+    def __init__(self, transformers_dict: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
         super().__init__(hook_type=EnumHookType.TransformerOptions, hook_scope=hook_scope)
         self.transformers_dict = transformers_dict
         self._skip_adding = False
@@ -199,8 +230,12 @@ WrapperHook = TransformerOptionsHook
 class InjectionsHook(Hook):
     """Injections; kept for packs that carry it, cannot be registered."""
 
-    def __init__(self, key: str | None = None, injections: list[PatcherInjection] | None = None,
-                 hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+    def __init__(
+        self,
+        key: str | None = None,
+        injections: list[PatcherInjection] | None = None,
+        hook_scope: EnumHookScope = EnumHookScope.AllConditioning,
+    ) -> None:
         super().__init__(hook_type=EnumHookType.Injections, hook_scope=hook_scope)
         self.key = key
         self.injections = injections
@@ -212,8 +247,9 @@ class InjectionsHook(Hook):
         return twin
 
 
-def create_transformer_options_from_hooks(model: Any, hooks: HookGroup | None,
-                                          transformer_options: dict[str, Any] | None = None) -> dict[str, Any]:
+def create_transformer_options_from_hooks(
+    model: Any, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
     if hooks is None or model.is_clip:
         return {}
@@ -230,8 +266,9 @@ def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip:
     return group_of([hook])
 
 
-def create_hook_model_as_lora(weights_model: dict[str, Any] | None, weights_clip: dict[str, Any] | None, strength_model: float,
-                              strength_clip: float) -> HookGroup:
+def create_hook_model_as_lora(
+    weights_model: dict[str, Any] | None, weights_clip: dict[str, Any] | None, strength_model: float, strength_clip: float
+) -> HookGroup:
     """A group with one hook that moves weights towards those of another model."""
     hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
     hook.weights = None if weights_model is None else {key: ("model_as_lora", (value,)) for key, value in weights_model.items()}
@@ -244,12 +281,14 @@ def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True
     """The weights of the patcher *model* by name, as :func:`create_hook_model_as_lora` takes them; None without a model."""
     if model is None:
         return None
-    return {key: value for key, value in model.model_state_dict().items()
-            if not (discard_model_sampling and key.startswith("model_sampling"))}
+    return {
+        key: value for key, value in model.model_state_dict().items() if not (discard_model_sampling and key.startswith("model_sampling"))
+    }
 
 
-def load_hook_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], strength_model: float,
-                              strength_clip: float) -> tuple[Any, Any, HookGroup]:
+def load_hook_lora_for_models(
+    model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float
+) -> tuple[Any, Any, HookGroup]:
     """Clones of *model* and *clip* (each may be None) that know a LoRA as a hook, and the hook's group."""
     key_map: dict[Any, Any] = {}
     if model is not None:

@@ -53,7 +53,7 @@ def _crop_to_aspect(samples: Tensor, wanted: float) -> Tensor:
     present = width / height
     left = round((width - width * (wanted / present)) / 2) if present > wanted else 0
     top = round((height - height * (present / wanted)) / 2) if present < wanted else 0
-    return samples[..., top:height - top, left:width - left]
+    return samples[..., top : height - top, left : width - left]
 
 
 def lanczos(samples: Tensor, width: int, height: int) -> Tensor:

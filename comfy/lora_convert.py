@@ -8,6 +8,7 @@ from typing import Any
 def convert_lora(sd: dict[str, Any]) -> dict[str, Any]:
     """*sd* with keys in a known style; the same object if they are already."""
     if any(key.startswith("lora_unet__") for key in sd):  # Wan "Fun": one underscore too many
-        return {"lora_unet_" + key.removeprefix("lora_unet__") if key.startswith("lora_unet__") else key: value
-                for key, value in sd.items()}
+        return {
+            "lora_unet_" + key.removeprefix("lora_unet__") if key.startswith("lora_unet__") else key: value for key, value in sd.items()
+        }
     return sd

@@ -9,8 +9,10 @@ from comfy.patching.model_weights import ModelWeights
 from comfy.unet_key_names import unet_to_diffusers
 
 DIFFUSION_PREFIX = "diffusion_model."
-LORA_CLIP_MAP = {part: part.replace(".", "_") for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                                          "self_attn.out_proj", "mlp.fc1", "mlp.fc2")}
+LORA_CLIP_MAP = {
+    part: part.replace(".", "_")
+    for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+}
 ENCODER_LAYERS = 32
 
 
@@ -32,8 +34,11 @@ def model_lora_keys_unet(model: Any, key_map: dict[Any, Any] | None = None) -> d
         flat = name.replace(".", "_")
         names[f"lora_unet_{flat}"] = key
         names[f"lycoris_{flat}"] = key
-        processor = name.replace(".to_", ".processor.to_").removesuffix(".0") if name.endswith(".to_out.0") \
+        processor = (
+            name.replace(".to_", ".processor.to_").removesuffix(".0")
+            if name.endswith(".to_out.0")
             else name.replace(".to_", ".processor.to_")
+        )
         for prefix in ("", "unet."):
             names[f"{prefix}{processor}"] = key
             names[f"{prefix}{name}"] = key
@@ -45,8 +50,11 @@ def _diffusers_names(model: Any, weights: ModelWeights, keys: Iterable[str]) -> 
     """diffusers' name of each weight that has one of its own: from the modules that run, else from the family's layout."""
     config = getattr(getattr(model, "model_config", None), "unet_config", None)
     known = set(keys)
-    names = {name: DIFFUSION_PREFIX + key for name, key in (unet_to_diffusers(config) if config else {}).items()
-             if DIFFUSION_PREFIX + key in known}
+    names = {
+        name: DIFFUSION_PREFIX + key
+        for name, key in (unet_to_diffusers(config) if config else {}).items()
+        if DIFFUSION_PREFIX + key in known
+    }
     for key in keys:
         if weights.is_whole(key):
             path = weights.paths(key)[0]
@@ -78,8 +86,10 @@ def model_lora_keys_clip(model: Any, key_map: dict[Any, Any] | None = None) -> d
     second = (("lora_te2",), ("text_encoder_2",)) if has_l else (("lora_te", "lora_prior_te"), ("text_encoder",))
     for encoder, (kohya, diffusers) in (("clip_h", first), ("clip_l", first), ("clip_g", second)):
         _add_encoder_names(names, known, encoder, kohya, diffusers)
-    for key, aliases in (("clip_g.transformer.text_projection.weight", ("lora_prior_te_text_projection", "lora_te2_text_projection")),
-                         ("clip_l.transformer.text_projection.weight", ("lora_te1_text_projection",))):
+    for key, aliases in (
+        ("clip_g.transformer.text_projection.weight", ("lora_prior_te_text_projection", "lora_te2_text_projection")),
+        ("clip_l.transformer.text_projection.weight", ("lora_te1_text_projection",)),
+    ):
         if key in known:
             names.update(dict.fromkeys(aliases, key))
     return names

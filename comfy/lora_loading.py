@@ -12,8 +12,9 @@ from comfy.weight_adapter.bypass import LAYERS, can_bypass, create_bypass_inject
 log = logging.getLogger(__name__)
 
 
-def load_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float,
-                         lora_metadata: Any = None) -> tuple[Any, Any]:
+def load_lora_for_models(
+    model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float, lora_metadata: Any = None
+) -> tuple[Any, Any]:
     """Clones of *model* and *clip* (each may be None) with the tensors *lora* as patches.
 
     *lora_metadata*, if given, is attached to both as ``lora_metadata``. What fits neither is named in one log line.
@@ -33,8 +34,9 @@ def load_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], strength_m
     return new_model, new_clip
 
 
-def load_bypass_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], strength_model: float,
-                                strength_clip: float) -> tuple[Any, Any]:
+def load_bypass_lora_for_models(
+    model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float
+) -> tuple[Any, Any]:
     """The same without touching weights where possible: the changes are added to the layers' results.
 
     Changes that do more than add to the weight of one linear layer or convolution are applied as ordinary patches.
@@ -54,8 +56,11 @@ def load_bypass_lora_for_models(model: Any, clip: Any, lora: dict[str, Any], str
 def _bypass(patcher: Any, patches: dict[Any, Any], strength: float) -> list[Any]:
     weights = patcher.weights
     known = set(weights.keys())
-    beside = {key: patch for key, patch in patches.items()
-              if key in known and can_bypass(patch) and weights.is_whole(key) and isinstance(_layer_of(patcher, key), LAYERS)}
+    beside = {
+        key: patch
+        for key, patch in patches.items()
+        if key in known and can_bypass(patch) and weights.is_whole(key) and isinstance(_layer_of(patcher, key), LAYERS)
+    }
     if beside:
         injections = patcher.get_injections("bypass_lora") or []
         patcher.set_injections("bypass_lora", [*injections, *create_bypass_injections_from_patches(patcher, beside, strength)])

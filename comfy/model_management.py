@@ -27,8 +27,16 @@ if TYPE_CHECKING:
     from torch import Tensor, device, dtype
 
 __all__ = [
-    "CPUState", "InterruptProcessingException", "LoadedModel", "VRAMState", "archive_model_dtypes", "cast_to", "dtype_size",
-    "intermediate_device", "intermediate_dtype", "module_size",
+    "CPUState",
+    "InterruptProcessingException",
+    "LoadedModel",
+    "VRAMState",
+    "archive_model_dtypes",
+    "cast_to",
+    "dtype_size",
+    "intermediate_device",
+    "intermediate_dtype",
+    "module_size",
 ]
 
 torch = lazy_module("torch")
@@ -285,7 +293,8 @@ def text_encoder_device() -> device:
     """Where text encoders run: the accelerator if it is good at half precision or simulated, else the CPU."""
     devices = _devices()
     on_accelerator = devices.vram_state in (VRAMState.HIGH_VRAM, VRAMState.NORMAL_VRAM) and (
-        devices.kind == "simulated" or _policy().should_use_fp16(prioritize_performance=False))
+        devices.kind == "simulated" or _policy().should_use_fp16(prioritize_performance=False)
+    )
     return get_torch_device() if args.gpu_only or on_accelerator else torch.device("cpu")
 
 
@@ -316,8 +325,9 @@ def _usual_dtypes() -> tuple[dtype, ...]:
     return (torch.float16, torch.bfloat16, torch.float32)
 
 
-def unet_dtype(device: device | None = None, model_params: int = 0, supported_dtypes: Sequence[dtype] | None = None,
-               weight_dtype: dtype | None = None) -> dtype:
+def unet_dtype(
+    device: device | None = None, model_params: int = 0, supported_dtypes: Sequence[dtype] | None = None, weight_dtype: dtype | None = None
+) -> dtype:
     """See :meth:`DtypePolicy.unet_dtype`."""
     return _policy().unet_dtype(device, model_params, supported_dtypes or _usual_dtypes(), weight_dtype)
 
@@ -352,14 +362,16 @@ def supports_dtype(device: device | None, dtype: dtype) -> bool:
     return dtype == torch.float32 or (not is_device_cpu(device) and dtype in (torch.float16, torch.bfloat16))
 
 
-def should_use_fp16(device: device | None = None, model_params: int = 0, prioritize_performance: bool = True,
-                    manual_cast: bool = False) -> bool:
+def should_use_fp16(
+    device: device | None = None, model_params: int = 0, prioritize_performance: bool = True, manual_cast: bool = False
+) -> bool:
     """See :meth:`DtypePolicy.should_use_fp16`."""
     return _policy().should_use_fp16(device, model_params, prioritize_performance, manual_cast)
 
 
-def should_use_bf16(device: device | None = None, model_params: int = 0, prioritize_performance: bool = True,
-                    manual_cast: bool = False) -> bool:
+def should_use_bf16(
+    device: device | None = None, model_params: int = 0, prioritize_performance: bool = True, manual_cast: bool = False
+) -> bool:
     """See :meth:`DtypePolicy.should_use_bf16`."""
     return _policy().should_use_bf16(device, model_params, prioritize_performance, manual_cast)
 
@@ -451,8 +463,13 @@ def force_upcast_attention_dtype() -> dict[dtype, dtype] | None:
 # loaded models
 
 
-def load_models_gpu(models: Sequence[Any], memory_required: float = 0, force_patch_weights: bool = False,
-                    minimum_memory_required: float | None = None, force_full_load: bool = False) -> None:
+def load_models_gpu(
+    models: Sequence[Any],
+    memory_required: float = 0,
+    force_patch_weights: bool = False,
+    minimum_memory_required: float | None = None,
+    force_full_load: bool = False,
+) -> None:
     """See :meth:`ModelManager.load_models_gpu`."""
     manager().load_models_gpu(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
 
@@ -462,8 +479,14 @@ def load_model_gpu(model: Any) -> None:
     load_models_gpu([model])
 
 
-def free_memory(memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = (), for_dynamic: bool = False,
-                pins_required: int = 0, ram_required: int = 0) -> list[LoadedModel]:
+def free_memory(
+    memory_required: float,
+    device: device | None,
+    keep_loaded: Iterable[LoadedModel] = (),
+    for_dynamic: bool = False,
+    pins_required: int = 0,
+    ram_required: int = 0,
+) -> list[LoadedModel]:
     """See :meth:`ModelManager.free_memory`; the last three arguments have no effect here."""
     return manager().free_memory(memory_required, device, keep_loaded)
 

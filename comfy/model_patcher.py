@@ -15,8 +15,19 @@ from comfy.patching.weight_patches import get_key_weight
 from comfy.utils import string_to_seed
 
 __all__ = [
-    "AutoPatcherEjector", "CoreModelPatcher", "LowVramPatch", "MemoryCounter", "ModelPatcher", "ModelPatcherDynamic",
-    "create_hook_patches_clone", "create_model_options_clone", "get_key_weight", "move_weight_functions",
-    "set_model_options_patch_replace", "set_model_options_post_cfg_function", "set_model_options_pre_cfg_function", "string_to_seed",
+    "AutoPatcherEjector",
+    "CoreModelPatcher",
+    "LowVramPatch",
+    "MemoryCounter",
+    "ModelPatcher",
+    "ModelPatcherDynamic",
+    "create_hook_patches_clone",
+    "create_model_options_clone",
+    "get_key_weight",
+    "move_weight_functions",
+    "set_model_options_patch_replace",
+    "set_model_options_post_cfg_function",
+    "set_model_options_pre_cfg_function",
+    "string_to_seed",
     "wipe_lowvram_weight",
 ]

@@ -17,8 +17,13 @@ WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention
 
 
-def cast_to(weight: torch.Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None, non_blocking: bool = False,
-            copy: bool = False) -> torch.Tensor:
+def cast_to(
+    weight: torch.Tensor,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> torch.Tensor:
     """*weight* on *device* in *dtype*; the same tensor when nothing changes and *copy* is not asked for."""
     return weight.to(device=device, dtype=dtype, non_blocking=non_blocking, copy=copy)
 
@@ -28,8 +33,13 @@ def cast_to_input(weight: torch.Tensor, input: torch.Tensor, non_blocking: bool 
     return cast_to(weight, input.dtype, input.device, non_blocking, copy)
 
 
-def cast_bias_weight(s: Any, input: torch.Tensor | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None,
-                     bias_dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+def cast_bias_weight(
+    s: Any,
+    input: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    bias_dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Layer *s*'s weight and bias (None if it has none) where and as *input*, or *device* and *dtype*, need them.
 
     Its weight and bias functions are applied to the copies.
@@ -44,8 +54,9 @@ def cast_bias_weight(s: Any, input: torch.Tensor | None = None, dtype: torch.dty
     return weight, bias
 
 
-def _prepared(parameter: torch.Tensor, dtype: torch.dtype | None, device: torch.device | None,
-              functions: Sequence[WeightFunction]) -> torch.Tensor:
+def _prepared(
+    parameter: torch.Tensor, dtype: torch.dtype | None, device: torch.device | None, functions: Sequence[WeightFunction]
+) -> torch.Tensor:
     value = parameter.to(device=device, dtype=dtype, copy=bool(functions))
     for function in functions:
         value = function(value)

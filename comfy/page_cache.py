@@ -31,8 +31,13 @@ class PageCacheGuard:
     *count* and *locate* are :func:`cached_pages` and :func:`absent_by_mincore` but for tests.
     """
 
-    def __init__(self, file: int, size_bytes: int, count: "Callable[[int, int], int | None] | None" = None,
-                 locate: "Callable[[int, int], Runs | None] | None" = None) -> None:
+    def __init__(
+        self,
+        file: int,
+        size_bytes: int,
+        count: "Callable[[int, int], int | None] | None" = None,
+        locate: "Callable[[int, int], Runs | None] | None" = None,
+    ) -> None:
         self._file = file
         runs = _absent_runs(file, size_bytes, count or cached_pages, locate or absent_by_mincore)
         self._starts = [start for start, _ in runs]
@@ -98,8 +103,9 @@ def absent_by_mincore(file: int, size_bytes: int) -> Runs | None:
     try:
         with mmap.mmap(file, size_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) as mapping:
             mapped = numpy.frombuffer(mapping, dtype=numpy.uint8)
-            failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(size_bytes),
-                                                               ctypes.c_void_p(states.ctypes.data))
+            failed = ctypes.CDLL(None, use_errno=True).mincore(
+                ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(size_bytes), ctypes.c_void_p(states.ctypes.data)
+            )
             del mapped  # the mapping cannot be closed while it is looked at
     except (OSError, ValueError, AttributeError):
         return None

@@ -14,8 +14,9 @@ class NullRamModelCache:
 
     enabled = False
 
-    def fetch(self, wanted: Mapping[Hashable, Any], load: Callable[[list[Hashable]], Mapping[Hashable, Any]],
-              hold: bool = False) -> dict[Hashable, Any]:
+    def fetch(
+        self, wanted: Mapping[Hashable, Any], load: Callable[[list[Hashable]], Mapping[Hashable, Any]], hold: bool = False
+    ) -> dict[Hashable, Any]:
         """What *load* returns for all of *wanted*, untouched."""
         return {key: as_loaded(value).value for key, value in load(list(wanted)).items()}
 

@@ -103,8 +103,15 @@ class RamCachePolicy:
         """Seconds that keeping *key* is expected to save per request of any key."""
         return self._rate(self._known.get(key)) * self.seconds_for(key, size_bytes)
 
-    def decide(self, key: Hashable, size_bytes: int, cap_bytes: int, kept_bytes: Mapping[Hashable, int],
-               first: Collection[Hashable] = (), held: Collection[Hashable] = ()) -> Decision:
+    def decide(
+        self,
+        key: Hashable,
+        size_bytes: int,
+        cap_bytes: int,
+        kept_bytes: Mapping[Hashable, int],
+        first: Collection[Hashable] = (),
+        held: Collection[Hashable] = (),
+    ) -> Decision:
         """Whether *key* deserves a place among *kept_bytes* (bytes by key) under *cap_bytes*, and who makes room.
 
         Keys in *first* (named by pending prompts) give way only to each other; keys in *held* never do.
@@ -127,8 +134,9 @@ class RamCachePolicy:
                 missing_bytes -= kept_bytes[other]
         return Decision(True, tuple(victims))
 
-    def eviction_order(self, kept_bytes: Mapping[Hashable, int], first: Collection[Hashable] = (),
-                       held: Collection[Hashable] = ()) -> list[Hashable]:
+    def eviction_order(
+        self, kept_bytes: Mapping[Hashable, int], first: Collection[Hashable] = (), held: Collection[Hashable] = ()
+    ) -> list[Hashable]:
         """The kept keys, the one to evict first leading: least worth per byte, then those in *first*, those in *held* last."""
         return sorted(kept_bytes, key=lambda key: (key in held, key in first, self.worth(key, kept_bytes[key]) / max(1, kept_bytes[key])))
 
@@ -151,8 +159,15 @@ class RamCachePolicy:
             best = max(best, count / (passed + (total - count) * gap))
         return best
 
-    def _best_set(self, key: Hashable, size_bytes: int, room_bytes: int, kept_bytes: Mapping[Hashable, int],
-                  first: Collection[Hashable], held: Collection[Hashable]) -> set[Hashable]:
+    def _best_set(
+        self,
+        key: Hashable,
+        size_bytes: int,
+        room_bytes: int,
+        kept_bytes: Mapping[Hashable, int],
+        first: Collection[Hashable],
+        held: Collection[Hashable],
+    ) -> set[Hashable]:
         """The keys worth most that fit into *room_bytes*, out of the kept ones, *key*, and those known from before."""
         rivals = {other: record.bytes for other, record in self._known.items() if record.gaps and record.bytes}
         rivals.update(kept_bytes)

@@ -147,8 +147,14 @@ class ModelTable:
         """The entry whose patcher is *base*, or, where that is gone from *loaded_model* already, the one it was noted for."""
         entry = self.by_patcher.get(id(base)) if base is not None else None
         if entry is None:
-            entry = next((entry for entry in self.entries.values() if id(loaded_model) in entry.loaded
-                          and entry.loaded[id(loaded_model)]() is loaded_model), None)
+            entry = next(
+                (
+                    entry
+                    for entry in self.entries.values()
+                    if id(loaded_model) in entry.loaded and entry.loaded[id(loaded_model)]() is loaded_model
+                ),
+                None,
+            )
         return entry
 
     def note_move(self, entry: Entry, loaded_model: Any, arrives: bool) -> None:
@@ -206,9 +212,15 @@ class ModelTable:
         headroom, release = self.settings.headroom, int(self.settings.headroom * PRESSURE_RELEASE)
         if available_bytes < headroom:
             if not self.under_pressure:
-                self.log.append((logging.WARNING, (
-                    f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
-                    f"the cache shrinks and does not grow until {megabytes(release)} are free")))
+                self.log.append(
+                    (
+                        logging.WARNING,
+                        (
+                            f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
+                            f"the cache shrinks and does not grow until {megabytes(release)} are free"
+                        ),
+                    )
+                )
             self.under_pressure = True
             self.relieve(release - available_bytes, "memory pressure")
         elif available_bytes >= release:
@@ -246,13 +258,18 @@ class ModelTable:
             self.evict(self.entries[victim], f"room needed for {label_of(key)}", "room")
 
     def _own_bytes(self, idle_only: bool = False) -> dict[Hashable, int]:
-        return {key: self.ledger.own_bytes(key) for key, entry in self.entries.items()
-                if entry.state is State.KEPT and not (idle_only and entry.in_use)}
+        return {
+            key: self.ledger.own_bytes(key)
+            for key, entry in self.entries.items()
+            if entry.state is State.KEPT and not (idle_only and entry.in_use)
+        }
 
     def _classes(self) -> tuple[frozenset[Hashable], frozenset[Hashable]]:
         """Keys that pending prompts name, and keys that are held."""
-        return (frozenset(key for key in self.entries if self._is_pending(key)),
-                frozenset(key for key, entry in self.entries.items() if entry.held))
+        return (
+            frozenset(key for key in self.entries if self._is_pending(key)),
+            frozenset(key for key, entry in self.entries.items() if entry.held),
+        )
 
     def _is_pending(self, key: Hashable) -> bool:
         return not self.pending_paths.isdisjoint(getattr(key, "paths", ()))

@@ -62,9 +62,15 @@ class RamModelCache:
 
     enabled = True
 
-    def __init__(self, settings: CacheSettings, hooks: HostHooks | None = None, policy: RamCachePolicy | None = None,
-                 clock: Callable[[], float] = time.monotonic, wall_clock: Callable[[], float] = time.time,
-                 start_thread: Callable[[Callable[[], None]], None] = _start_daemon) -> None:
+    def __init__(
+        self,
+        settings: CacheSettings,
+        hooks: HostHooks | None = None,
+        policy: RamCachePolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        start_thread: Callable[[Callable[[], None]], None] = _start_daemon,
+    ) -> None:
         self.settings = settings
         self._hooks = hooks or HostHooks()
         self._clock, self._start_thread = clock, start_thread
@@ -304,8 +310,9 @@ class RamModelCache:
             storages = self._hooks.measure(patcher)
         except Exception:
             # As text: a record that kept the exception would keep its frames, and with them the model.
-            logging.error("RAM model cache: %s could not be restored to its original weights and is dropped\n%s", entry.label,
-                          traceback.format_exc())
+            logging.error(
+                "RAM model cache: %s could not be restored to its original weights and is dropped\n%s", entry.label, traceback.format_exc()
+            )
         finally:
             patcher = None
             with self._lock:
@@ -380,16 +387,35 @@ class RamModelCache:
             table = self._table
             kept = sum(entry.state is State.KEPT for entry in table.entries.values())
             counters = replace(table.counters, evictions=dict(table.counters.evictions))
-            return CacheStats(self.settings.cap_bytes, table.ledger.total_bytes, table.reserved_bytes(), table.lent_bytes(),
-                              self._drops.waiting_bytes(), kept, len(table.entries) - kept, table.under_pressure, counters)
+            return CacheStats(
+                self.settings.cap_bytes,
+                table.ledger.total_bytes,
+                table.reserved_bytes(),
+                table.lent_bytes(),
+                self._drops.waiting_bytes(),
+                kept,
+                len(table.entries) - kept,
+                table.under_pressure,
+                counters,
+            )
 
     def entries(self) -> list[dict[str, Any]]:
         """Every entry as a plain dict, for status pages."""
         with self._lock:
             now_s = self._clock()
-            return [{"model": entry.label, "state": entry.state.value, "bytes": entry.size_bytes, "reload_s": entry.seconds,
-                     "in_use": entry.in_use, "on_devices": entry.on_devices, "held": entry.held, "idle_s": now_s - entry.used_s}
-                    for entry in self._table.entries.values()]
+            return [
+                {
+                    "model": entry.label,
+                    "state": entry.state.value,
+                    "bytes": entry.size_bytes,
+                    "reload_s": entry.seconds,
+                    "in_use": entry.in_use,
+                    "on_devices": entry.on_devices,
+                    "held": entry.held,
+                    "idle_s": now_s - entry.used_s,
+                }
+                for entry in self._table.entries.values()
+            ]
 
     def check(self) -> list[str]:
         """Measure every kept model and recompute the books; returns what does not hold, in words. For tests and status pages."""

@@ -70,8 +70,12 @@ def _cut(entry: TensorEntry, chunk_bytes: int) -> Iterator[Part]:
 def _continues(parts: list[Part], part: Part, chunk_bytes: int) -> bool:
     """Whether *part* follows *parts* in the file, in the same chunk, at an offset its dtype can be viewed at."""
     start = parts[0].start_byte
-    return (part.start_byte == parts[-1].stop_byte and start // chunk_bytes == (part.stop_byte - 1) // chunk_bytes
-            and len(parts) < MAX_PARTS and (part.start_byte - start) % part.entry.dtype.itemsize == 0)
+    return (
+        part.start_byte == parts[-1].stop_byte
+        and start // chunk_bytes == (part.stop_byte - 1) // chunk_bytes
+        and len(parts) < MAX_PARTS
+        and (part.start_byte - start) % part.entry.dtype.itemsize == 0
+    )
 
 
 def _chunk(parts: list[Part], cast: bool) -> Chunk:

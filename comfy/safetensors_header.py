@@ -16,10 +16,23 @@ from comfy.families.model_errors import ModelFileError
 MAX_HEADER_BYTES = 100_000_000
 
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu, "U16": torch.uint16,
-    "U32": torch.uint32, "U64": torch.uint64, "C64": torch.complex64,
+    "BF16": torch.bfloat16,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "U8": torch.uint8,
 }
 
 
@@ -58,8 +71,10 @@ def read_header(path: str) -> WeightFileHeader:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
-            raise ModelFileError(f"{path} is no safetensors file or is cut short: {file_bytes} bytes, "
-                                 f"of which the header would take {length}; download it again")
+            raise ModelFileError(
+                f"{path} is no safetensors file or is cut short: {file_bytes} bytes, "
+                f"of which the header would take {length}; download it again"
+            )
         raw = file.read(length)
     try:
         described = json.loads(raw)

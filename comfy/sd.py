@@ -26,12 +26,30 @@ from comfy.text_encoder import CLIP
 from comfy.text_encoder_loading import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.vae import VAE, WORKING_DTYPES
 
-__all__ = ["CLIP", "VAE", "CLIPType", "TEModel", "load_bypass_lora_for_models", "load_checkpoint", "load_checkpoint_guess_config",
-           "load_checkpoint_guess_config_clip_only", "load_checkpoint_guess_config_model_only", "load_checkpoint_vae_patcher",
-           "load_clip", "load_clip_model_patcher", "load_diffusion_model", "load_diffusion_model_state_dict",
-           "load_lora_for_models", "load_state_dict_guess_config", "load_text_encoder_state_dicts", "load_unet",
-           "load_unet_state_dict", "load_vae",
-           "load_vae_patcher", "save_checkpoint"]
+__all__ = [
+    "CLIP",
+    "VAE",
+    "CLIPType",
+    "TEModel",
+    "load_bypass_lora_for_models",
+    "load_checkpoint",
+    "load_checkpoint_guess_config",
+    "load_checkpoint_guess_config_clip_only",
+    "load_checkpoint_guess_config_model_only",
+    "load_checkpoint_vae_patcher",
+    "load_clip",
+    "load_clip_model_patcher",
+    "load_diffusion_model",
+    "load_diffusion_model_state_dict",
+    "load_lora_for_models",
+    "load_state_dict_guess_config",
+    "load_text_encoder_state_dicts",
+    "load_unet",
+    "load_unet_state_dict",
+    "load_vae",
+    "load_vae_patcher",
+    "save_checkpoint",
+]
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
@@ -39,8 +57,9 @@ def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
     return _load_vae(vae_path, device, "")
 
 
-def load_vae_patcher(vae_path: str, metadata: Mapping[str, str] | None = None, device: torch.device | None = None,
-                     disable_dynamic: bool = False) -> Any:
+def load_vae_patcher(
+    vae_path: str, metadata: Mapping[str, str] | None = None, device: torch.device | None = None, disable_dynamic: bool = False
+) -> Any:
     """A new autoencoder patcher with weights of its own."""
     return _load_vae(vae_path, device, INDEPENDENT).patcher
 
@@ -75,9 +94,15 @@ def load_unet_state_dict(sd: dict[str, torch.Tensor], dtype: torch.dtype | None 
     return load_diffusion_model_state_dict(sd, model_options={"dtype": dtype})
 
 
-def load_checkpoint(config_path: str | None = None, ckpt_path: str | None = None, output_vae: bool = True, output_clip: bool = True,
-                    embedding_directory: Any = None, state_dict: dict[str, torch.Tensor] | None = None,
-                    config: Any = None) -> tuple[Any, CLIP | None, VAE | None]:
+def load_checkpoint(
+    config_path: str | None = None,
+    ckpt_path: str | None = None,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    embedding_directory: Any = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
+    config: Any = None,
+) -> tuple[Any, CLIP | None, VAE | None]:
     """(model, CLIP, VAE) of *ckpt_path* or *state_dict*. The YAML configuration of old workflows is not needed and not read."""
     if config_path is not None or config is not None:
         logging.warning("the configuration file is not read; the checkpoint's own tensors say what it is")

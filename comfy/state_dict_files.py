@@ -66,8 +66,10 @@ def _read_pickle(path: str, device: Any) -> dict[str, Any]:
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             raise
-        raise ValueError(f"{path} holds more than tensors, or is no PyTorch file, and was not opened, as that could run code from it. "
-                         f"Convert it to safetensors. ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"{path} holds more than tensors, or is no PyTorch file, and was not opened, as that could run code from it. "
+            f"Convert it to safetensors. ({str(error).splitlines()[0]})"
+        ) from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name")
     if "state_dict" in content:
@@ -133,7 +135,7 @@ def state_dict_prefix_replace(state_dict: dict[str, Any], replace_prefix: Mappin
     target: dict[str, Any] = {} if filter_keys else state_dict
     for old, new in replace_prefix.items():
         for name in [name for name in state_dict if name.startswith(old)]:
-            target[new + name[len(old):]] = state_dict.pop(name)
+            target[new + name[len(old) :]] = state_dict.pop(name)
     return target
 
 
@@ -150,8 +152,9 @@ def detect_layer_quantization(state_dict: Mapping[str, Any], prefix: str) -> dic
     return {"mixed_ops": True} if marked else None
 
 
-def convert_old_quants(state_dict: dict[str, Any], model_prefix: str = "",
-                       metadata: Mapping[str, str] | None = None) -> tuple[dict[str, Any], Mapping[str, str]]:
+def convert_old_quants(
+    state_dict: dict[str, Any], model_prefix: str = "", metadata: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Bring the two older ways of marking scaled fp8 layers to one: a ``<layer>.comfy_quant`` tensor with the JSON settings.
 
     The older ways are a ``scaled_fp8`` entry with ``scale_weight``/``scale_input`` beside each weight, and a JSON table in the

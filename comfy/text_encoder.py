@@ -27,10 +27,18 @@ class CLIP:
     ``state_dict`` is a state dict or a list of them, in text-model names; ``sources`` gives weight sources by text model instead.
     """
 
-    def __init__(self, target: Any = None, embedding_directory: Any = None, no_init: bool = False,
-                 tokenizer_data: Mapping[str, Any] | None = None, parameters: int = 0, state_dict: Any = (),
-                 model_options: Mapping[str, Any] | None = None, disable_dynamic: bool = False,
-                 sources: Mapping[str, WeightSource] | None = None) -> None:
+    def __init__(
+        self,
+        target: Any = None,
+        embedding_directory: Any = None,
+        no_init: bool = False,
+        tokenizer_data: Mapping[str, Any] | None = None,
+        parameters: int = 0,
+        state_dict: Any = (),
+        model_options: Mapping[str, Any] | None = None,
+        disable_dynamic: bool = False,
+        sources: Mapping[str, WeightSource] | None = None,
+    ) -> None:
         if no_init:
             return
         options = model_options or {}
@@ -105,8 +113,9 @@ class CLIP:
             return self.add_hooks_to_dict(result)
         return (states, pooled) if return_pooled else states
 
-    def encode_from_tokens_scheduled(self, tokens: Mapping[str, Any], unprojected: bool = False,
-                                     add_dict: Mapping[str, Any] | None = None, show_pbar: bool = True) -> list[list[Any]]:
+    def encode_from_tokens_scheduled(
+        self, tokens: Mapping[str, Any], unprojected: bool = False, add_dict: Mapping[str, Any] | None = None, show_pbar: bool = True
+    ) -> list[list[Any]]:
         """Conditioning: [hidden states, {"pooled_output", …, **add_dict}] once, or per keyframe of scheduled hooks."""
         hooks = getattr(self.patcher, "forced_hooks", None)
         if hooks is None or not self.use_clip_schedule:
@@ -115,8 +124,9 @@ class CLIP:
             return [[states, {**result, **(add_dict or {})}]]
         return self._encode_schedule(tokens, unprojected, add_dict or {}, hooks, show_pbar)
 
-    def _encode_schedule(self, tokens: Mapping[str, Any], unprojected: bool, add_dict: Mapping[str, Any], hooks: Any,
-                         show_pbar: bool) -> list[list[Any]]:
+    def _encode_schedule(
+        self, tokens: Mapping[str, Any], unprojected: bool, add_dict: Mapping[str, Any], hooks: Any, show_pbar: bool
+    ) -> list[list[Any]]:
         keyframes = hooks.get_hooks_for_clip_schedule()
         progress = comfy.utils.ProgressBar(len(keyframes)) if show_pbar else None
         self._prepare(tokens, unprojected)

@@ -18,9 +18,13 @@ from comfy.families.weight_source import PrefixedSource, StateDictSource, Weight
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoder import CLIP, kept_text_dtype
 
-CLIPType = enum.Enum("CLIPType", (
-    "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
-    "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2").split())
+CLIPType = enum.Enum(
+    "CLIPType",
+    (
+        "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
+        "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2"
+    ).split(),
+)
 CLIPType.__doc__ = "Which family's text encoder several families' files are meant for; files say what they are, this says what for."
 
 
@@ -33,12 +37,25 @@ class TEModel(enum.Enum):
 
 
 SUPPORTED = "CLIP-L and CLIP-G, alone or together"
-_PREFIXES = ("", "text_encoder.", "text_encoders.clip_l.transformer.", "text_encoders.clip_g.transformer.", "clip_l.transformer.",
-             "clip_g.transformer.", "cond_stage_model.transformer.", "transformer.")
+_PREFIXES = (
+    "",
+    "text_encoder.",
+    "text_encoders.clip_l.transformer.",
+    "text_encoders.clip_g.transformer.",
+    "clip_l.transformer.",
+    "clip_g.transformer.",
+    "cond_stage_model.transformer.",
+    "transformer.",
+)
 
 
-def load_clip(ckpt_paths: Sequence[str], embedding_directory: Any = None, clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
-              model_options: Mapping[str, Any] | None = None, disable_dynamic: bool = False) -> CLIP:
+def load_clip(
+    ckpt_paths: Sequence[str],
+    embedding_directory: Any = None,
+    clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
+    model_options: Mapping[str, Any] | None = None,
+    disable_dynamic: bool = False,
+) -> CLIP:
     """A text encoder from one file (CLIP-L: SD 1.x; CLIP-G: SDXL Refiner) or two (both: SDXL), in any order.
 
     Raises ``ModelFileError`` naming the file that is no supported text model.
@@ -46,14 +63,20 @@ def load_clip(ckpt_paths: Sequence[str], embedding_directory: Any = None, clip_t
     return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, "")
 
 
-def load_clip_model_patcher(ckpt_paths: Sequence[str], embedding_directory: Any = None, clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
-                            model_options: Mapping[str, Any] | None = None, disable_dynamic: bool = False) -> Any:
+def load_clip_model_patcher(
+    ckpt_paths: Sequence[str],
+    embedding_directory: Any = None,
+    clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
+    model_options: Mapping[str, Any] | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
     """A new patcher with weights of its own, see :func:`load_clip`."""
     return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, INDEPENDENT).patcher
 
 
-def _load_clip(paths: Sequence[str], embedding_directory: Any, clip_type: CLIPType, model_options: Mapping[str, Any] | None,
-               bypass: str) -> CLIP:
+def _load_clip(
+    paths: Sequence[str], embedding_directory: Any, clip_type: CLIPType, model_options: Mapping[str, Any] | None, bypass: str
+) -> CLIP:
     options = model_options or {}
     with ExitStack() as stack:
         sources = cache(lambda: [stack.enter_context(open_cached_file(path)) for path in paths])
@@ -70,16 +93,24 @@ def _load_clip(paths: Sequence[str], embedding_directory: Any, clip_type: CLIPTy
         return load_parts(paths, {"clip": part}, lambda: sum(source.read_bytes or 0 for source in sources()))["clip"]
 
 
-def load_text_encoder_state_dicts(state_dicts: Sequence[MutableMapping[str, torch.Tensor]] = (), embedding_directory: Any = None,
-                                  clip_type: CLIPType = CLIPType.STABLE_DIFFUSION, model_options: Mapping[str, Any] | None = None,
-                                  disable_dynamic: bool = False) -> CLIP:
+def load_text_encoder_state_dicts(
+    state_dicts: Sequence[MutableMapping[str, torch.Tensor]] = (),
+    embedding_directory: Any = None,
+    clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
+    model_options: Mapping[str, Any] | None = None,
+    disable_dynamic: bool = False,
+) -> CLIP:
     """The same from tensors in memory; used tensors leave the dicts."""
     sources = [StateDictSource(state_dict, f"state dict {number}", consume=True) for number, state_dict in enumerate(state_dicts, 1)]
     return load_text_encoder_sources(sources, embedding_directory, clip_type, model_options)
 
 
-def load_text_encoder_sources(sources: Sequence[WeightSource], embedding_directory: Any = None,
-                              clip_type: CLIPType = CLIPType.STABLE_DIFFUSION, model_options: Mapping[str, Any] | None = None) -> CLIP:
+def load_text_encoder_sources(
+    sources: Sequence[WeightSource],
+    embedding_directory: Any = None,
+    clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
+    model_options: Mapping[str, Any] | None = None,
+) -> CLIP:
     """The same from weight sources. Raises ``UnknownModelError`` for another number or kind of text models."""
     parts: dict[str, WeightSource] = {}
     settings: dict[str, Any] = {}
@@ -107,8 +138,9 @@ def _text_model(source: WeightSource) -> tuple[WeightSource, ClipTextConfig]:
         config = read_clip_config(part.shapes())
         if config is not None:
             return part, config
-    raise UnknownModelError(f"{source.name} is no supported text model. Found {model_detection.describe_tensors(source.shapes())}. "
-                            f"Supported: {SUPPORTED}")
+    raise UnknownModelError(
+        f"{source.name} is no supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"
+    )
 
 
 def detect_te_model(config: ClipTextConfig) -> TEModel:

@@ -30,21 +30,48 @@ def tile_starts(length: int, tile: int, overlap: int) -> range:
     if length <= tile:
         return range(1)
     if overlap >= tile:
-        raise ValueError(f"tiles of {tile} that overlap by {overlap} never get across a side of {length}: the overlap must be smaller "
-                         "than the tile")
+        raise ValueError(
+            f"tiles of {tile} that overlap by {overlap} never get across a side of {length}: the overlap must be smaller than the tile"
+        )
     return range(0, length - overlap, tile - overlap)
 
 
-def tiled_scale(samples: Tensor, function: Callable[[Tensor], Tensor], tile_x: int = 64, tile_y: int = 64, overlap: int = 8,
-                upscale_amount: float = 4, out_channels: int = 3, output_device: Any = "cpu", pbar: Any = None) -> Tensor:
+def tiled_scale(
+    samples: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile_x: int = 64,
+    tile_y: int = 64,
+    overlap: int = 8,
+    upscale_amount: float = 4,
+    out_channels: int = 3,
+    output_device: Any = "cpu",
+    pbar: Any = None,
+) -> Tensor:
     """Two-dimensional ``tiled_scale_multidim`` with the tile's width and height given apart."""
-    return tiled_scale_multidim(samples, function, (tile_y, tile_x), overlap=overlap, upscale_amount=upscale_amount,
-                                out_channels=out_channels, output_device=output_device, pbar=pbar)
+    return tiled_scale_multidim(
+        samples,
+        function,
+        (tile_y, tile_x),
+        overlap=overlap,
+        upscale_amount=upscale_amount,
+        out_channels=out_channels,
+        output_device=output_device,
+        pbar=pbar,
+    )
 
 
-def tiled_scale_multidim(samples: Tensor, function: Callable[[Tensor], Tensor], tile: Sequence[int] = (64, 64),
-                         overlap: int | Sequence[int] = 8, upscale_amount: Scale | Sequence[Scale] = 4, out_channels: int = 3,
-                         output_device: Any = "cpu", downscale: bool = False, index_formulas: Any = None, pbar: Any = None) -> Tensor:
+def tiled_scale_multidim(
+    samples: Tensor,
+    function: Callable[[Tensor], Tensor],
+    tile: Sequence[int] = (64, 64),
+    overlap: int | Sequence[int] = 8,
+    upscale_amount: Scale | Sequence[Scale] = 4,
+    out_channels: int = 3,
+    output_device: Any = "cpu",
+    downscale: bool = False,
+    index_formulas: Any = None,
+    pbar: Any = None,
+) -> Tensor:
     """Run *function* on overlapping tiles of every sample and blend the results into one tensor on *output_device*.
 
     Per spatial dimension: *tile* size and *overlap* in input cells; *upscale_amount* the factor (or a function) from input to
@@ -55,13 +82,18 @@ def tiled_scale_multidim(samples: Tensor, function: Callable[[Tensor], Tensor], 
     """
     dimensions = len(tile)
     lengths = _per_dimension(upscale_amount, dimensions)
-    plan = _Plan(tuple(tile), _per_dimension(overlap, dimensions), lengths,
-                 lengths if index_formulas is None else _per_dimension(index_formulas, dimensions), downscale)
+    plan = _Plan(
+        tuple(tile),
+        _per_dimension(overlap, dimensions),
+        lengths,
+        lengths if index_formulas is None else _per_dimension(index_formulas, dimensions),
+        downscale,
+    )
     with torch.inference_mode():
         out_size = plan.scaled(samples.shape[2:])
         output = torch.empty([samples.shape[0], out_channels, *out_size], device=output_device)
         for index in range(samples.shape[0]):
-            sample, target = samples[index:index + 1], output[index:index + 1]
+            sample, target = samples[index : index + 1], output[index : index + 1]
             if all(size <= limit for size, limit in zip(sample.shape[2:], tile)):
                 target[:] = function(sample).to(output_device)
                 _advance(pbar)
@@ -73,8 +105,10 @@ def tiled_scale_multidim(samples: Tensor, function: Callable[[Tensor], Tensor], 
                 _advance(pbar)
                 _blend(target, weights, result, plan.feathering(result), plan.place(corner))
             if not weights.all():
-                raise ValueError(f"tiles of {list(tile)} that overlap by {list(plan.overlap)} leave gaps in the result; sizes and "
-                                 "overlaps must be multiples of what one cell of the result covers")
+                raise ValueError(
+                    f"tiles of {list(tile)} that overlap by {list(plan.overlap)} leave gaps in the result; sizes and "
+                    "overlaps must be multiples of what one cell of the result covers"
+                )
             target.div_(weights)
     return output
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-RESNET = {"in_layers.2": "conv1", "emb_layers.1": "time_emb_proj", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
-          "in_layers.0": "norm1", "out_layers.0": "norm2"}
+RESNET = {
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+    "in_layers.0": "norm1",
+    "out_layers.0": "norm2",
+}
 ATTENTION = ("proj_in", "proj_out", "norm")
 TRANSFORMER_WITH_BIAS = ("norm1", "norm2", "norm3", "attn1.to_out.0", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2")
 TRANSFORMER_WITHOUT_BIAS = tuple(f"attn{number}.to_{part}" for number in (1, 2) for part in "qkv")
-OUTSIDE_BLOCKS = {"label_emb.0.0": "class_embedding.linear_1", "label_emb.0.2": "class_embedding.linear_2",
-                  "input_blocks.0.0": "conv_in", "out.0": "conv_norm_out", "out.2": "conv_out",
-                  "time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2"}
+OUTSIDE_BLOCKS = {
+    "label_emb.0.0": "class_embedding.linear_1",
+    "label_emb.0.2": "class_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+}
 
 
 def unet_to_diffusers(unet_config: Mapping[str, Any]) -> dict[str, str]:

@@ -9,13 +9,7 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.families.kl_vae import (
-    KlAutoencoder,
-    decode_memory_bytes,
-    encode_memory_bytes,
-    load_vae_weights,
-    published_state_dict,
-)
+from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights, published_state_dict
 from comfy.families.kl_vae_config import read_vae_config
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
@@ -30,8 +24,14 @@ class VAE:
     width, pictures B x height x width x channels in [0, 1]; results are on ``output_device``.
     """
 
-    def __init__(self, sd: WeightSource | MutableMapping[str, torch.Tensor] | None = None, device: torch.device | None = None,
-                 config: Any = None, dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        sd: WeightSource | MutableMapping[str, torch.Tensor] | None = None,
+        device: torch.device | None = None,
+        config: Any = None,
+        dtype: torch.dtype | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         source = StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd
         found = read_vae_config(source.shapes())
         self.latent_dim = 2
@@ -57,8 +57,9 @@ class VAE:
         self.output_device = management.intermediate_device()
         self.first_stage_model = KlAutoencoder(found).eval()
         load_vae_weights(self.first_stage_model, source, self.vae_dtype)
-        self.patcher = comfy.model_patcher.CoreModelPatcher(self.first_stage_model, load_device=self.device,
-                                                            offload_device=management.vae_offload_device())
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            self.first_stage_model, load_device=self.device, offload_device=management.vae_offload_device()
+        )
 
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
         """Bytes for encoding pictures of *shape* (B x channels x height x width)."""
@@ -77,8 +78,10 @@ class VAE:
     def throw_exception_if_invalid(self) -> None:
         """Raise ``RuntimeError`` if there are no weights."""
         if self.first_stage_model is None:
-            raise RuntimeError(f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
-                               "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node")
+            raise RuntimeError(
+                f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
+                "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node"
+            )
 
     def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """The middle of the pictures whose sides the latent grid divides, without channels beyond the model's."""
@@ -87,7 +90,7 @@ class VAE:
             for axis in (1, 2):
                 side = pixels.shape[axis]
                 pixels = pixels.narrow(axis, side % ratio // 2, side // ratio * ratio)
-        return pixels[..., :self.output_channels]
+        return pixels[..., : self.output_channels]
 
     def vae_output_dtype(self) -> torch.dtype:
         """The dtype of results."""
@@ -125,10 +128,10 @@ class VAE:
         batch = max(1, int(self.patcher.get_free_memory(self.device) / max(1, memory_used)))
         outputs = None
         for start in range(0, len(inputs), batch):
-            out = run(inputs[start:start + batch])
+            out = run(inputs[start : start + batch])
             if outputs is None:
                 outputs = torch.empty((len(inputs), *out.shape[1:]), device=self.output_device, dtype=self.vae_output_dtype())
-            outputs[start:start + batch].copy_(out)
+            outputs[start : start + batch].copy_(out)
             del out
         return outputs
 
@@ -157,35 +160,74 @@ class VAE:
 
         def run(pixels: torch.Tensor) -> torch.Tensor:
             if min(pixels.shape[2:]) < self.downscale_ratio:
-                raise ValueError(f"a tile of {pixels.shape[3]}x{pixels.shape[2]} pixels is left over at the edge, less than one latent "
-                                 f"pixel: tile size and overlap must be multiples of {self.downscale_ratio}")
+                raise ValueError(
+                    f"a tile of {pixels.shape[3]}x{pixels.shape[2]} pixels is left over at the edge, less than one latent "
+                    f"pixel: tile size and overlap must be multiples of {self.downscale_ratio}"
+                )
             return self._encode_batch(pixels).to(self.vae_output_dtype())
 
         return self._tiled(pixel_samples, run, tiles, overlap, 1 / self.downscale_ratio, self.latent_channels) / 3.0
 
-    def _tiled(self, inputs: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor], tiles: tuple[tuple[int, int], ...],
-               overlap: int, scale: float, channels: int) -> torch.Tensor:
+    def _tiled(
+        self,
+        inputs: torch.Tensor,
+        run: Callable[[torch.Tensor], torch.Tensor],
+        tiles: tuple[tuple[int, int], ...],
+        overlap: int,
+        scale: float,
+        channels: int,
+    ) -> torch.Tensor:
         """The sum over *tiles* of the tilewise results."""
         try:
-            steps = sum(len(inputs) * comfy.utils.get_tiled_scale_steps(inputs.shape[3], inputs.shape[2], tile_x, tile_y, overlap)
-                        for tile_x, tile_y in tiles)
+            steps = sum(
+                len(inputs) * comfy.utils.get_tiled_scale_steps(inputs.shape[3], inputs.shape[2], tile_x, tile_y, overlap)
+                for tile_x, tile_y in tiles
+            )
         except ValueError as error:
-            raise ValueError(f"{error}. Every tiling is also made with tiles of half the width and of half the height: "
-                             "choose an overlap below half of the tile size, or larger tiles") from error
+            raise ValueError(
+                f"{error}. Every tiling is also made with tiles of half the width and of half the height: "
+                "choose an overlap below half of the tile size, or larger tiles"
+            ) from error
         progress = comfy.utils.ProgressBar(steps)
-        parts = [comfy.utils.tiled_scale(inputs, run, tile_x, tile_y, overlap, upscale_amount=scale, out_channels=channels,
-                                         output_device=self.output_device, pbar=progress) for tile_x, tile_y in tiles]
+        parts = [
+            comfy.utils.tiled_scale(
+                inputs,
+                run,
+                tile_x,
+                tile_y,
+                overlap,
+                upscale_amount=scale,
+                out_channels=channels,
+                output_device=self.output_device,
+                pbar=progress,
+            )
+            for tile_x, tile_y in tiles
+        ]
         return parts[0] + parts[1] + parts[2]
 
-    def decode_tiled(self, samples: torch.Tensor, tile_x: int | None = None, tile_y: int | None = None, overlap: int | None = None,
-                     tile_t: int | None = None, overlap_t: int | None = None) -> torch.Tensor:
+    def decode_tiled(
+        self,
+        samples: torch.Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        tile_t: int | None = None,
+        overlap_t: int | None = None,
+    ) -> torch.Tensor:
         """Pictures for latents in tiles (sizes in latent pixels)."""
         self.throw_exception_if_invalid()
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         return self.decode_tiled_(samples, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap)).movedim(1, -1)
 
-    def encode_tiled(self, pixel_samples: torch.Tensor, tile_x: int | None = None, tile_y: int | None = None,
-                     overlap: int | None = None, tile_t: int | None = None, overlap_t: int | None = None) -> torch.Tensor:
+    def encode_tiled(
+        self,
+        pixel_samples: torch.Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        tile_t: int | None = None,
+        overlap_t: int | None = None,
+    ) -> torch.Tensor:
         """Latents for pictures in tiles (sizes in picture pixels)."""
         self.throw_exception_if_invalid()
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
@@ -217,4 +259,3 @@ class VAE:
 
 def _given(**options: int | None) -> dict[str, int]:
     return {name: value for name, value in options.items() if value is not None}
-

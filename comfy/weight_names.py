@@ -95,9 +95,10 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
     def prefixed(self, key_prefix: str, parameter_prefix: str | None = None) -> "WeightNames":
         """The same table for a module that holds this one: names and parameters get their prefix (the same by default)."""
         inner = key_prefix if parameter_prefix is None else parameter_prefix
-        parts = {key_prefix + key: tuple(WeightPart(inner + part.parameter, part.dim, part.start, part.length, part.shape)
-                                         for part in group)
-                 for key, group in self._parts.items()}
+        parts = {
+            key_prefix + key: tuple(WeightPart(inner + part.parameter, part.dim, part.start, part.length, part.shape) for part in group)
+            for key, group in self._parts.items()
+        }
         return WeightNames(parts, {key_prefix + key: shape for key, shape in self._shapes.items()})
 
     def merged(self, other: "WeightNames") -> "WeightNames":

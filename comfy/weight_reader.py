@@ -116,8 +116,10 @@ class WeightReader:
             return
         errors: list[BaseException] = []
         # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
-        working = [threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors), name="weight-reader", daemon=True)
-                   for _ in range(helpers)]
+        working = [
+            threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors), name="weight-reader", daemon=True)
+            for _ in range(helpers)
+        ]
         for helper in working:
             helper.start()
         try:
@@ -135,8 +137,7 @@ class WeightReader:
         is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
         return CACHED_THREADS if is_cached else READ_THREADS
 
-    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare,
-              errors: list[BaseException]) -> None:
+    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare, errors: list[BaseException]) -> None:
         """Read along on a thread of its own; what goes wrong is added to *errors*."""
         try:
             self._work(waiting, destinations, prepare, None)
@@ -145,8 +146,9 @@ class WeightReader:
         finally:
             del errors  # else this frame, which the error holds, would hold the error, and the memory stay until garbage is collected
 
-    def _work(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare,
-              check: Callable[[], None] | None) -> None:
+    def _work(
+        self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare, check: Callable[[], None] | None
+    ) -> None:
         """Read chunks off *waiting* until there are none; an error empties it."""
         try:
             while waiting:
@@ -166,15 +168,16 @@ class WeightReader:
     def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:
         places = [(part, destinations[part.entry.key]) for part in chunk.parts]
         if chunk.cast:
-            bounce = self._bounce_buffer()[:chunk.stop - chunk.start]
+            bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
             self._read_bytes([memoryview(bounce.numpy())], chunk)
             with self._casting, torch.inference_mode():  # nothing for autograd to note
                 for part, place in places:
-                    read = bounce[part.start_byte - chunk.start:part.stop_byte - chunk.start].view(part.entry.dtype)
-                    place.flat[part.first:part.stop].copy_(read)
+                    read = bounce[part.start_byte - chunk.start : part.stop_byte - chunk.start].view(part.entry.dtype)
+                    place.flat[part.first : part.stop].copy_(read)
         else:
-            self._read_bytes([place.raw[part.first * part.entry.dtype.itemsize:part.stop * part.entry.dtype.itemsize]
-                              for part, place in places], chunk)
+            self._read_bytes(
+                [place.raw[part.first * part.entry.dtype.itemsize : part.stop * part.entry.dtype.itemsize] for part, place in places], chunk
+            )
         if self._guard is not None:
             self._guard.drop(chunk.start, chunk.stop)
 
@@ -198,7 +201,7 @@ class WeightReader:
         with self._seek_lock:
             os.lseek(self._file, position, os.SEEK_SET)
             data = os.read(self._file, len(views[0]))
-        views[0][:len(data)] = data
+        views[0][: len(data)] = data
         return len(data)
 
     def _bounce_buffer(self) -> torch.Tensor:
@@ -212,7 +215,7 @@ def _after(views: list[memoryview], count: int) -> list[memoryview]:
     """What is left of *views* behind their first *count* bytes."""
     for number, view in enumerate(views):
         if count < len(view):
-            return [view[count:], *views[number + 1:]]
+            return [view[count:], *views[number + 1 :]]
         count -= len(view)
     return []
 

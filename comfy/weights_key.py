@@ -102,8 +102,11 @@ def difference(old: WeightsKey, new: WeightsKey) -> str | None:
 
 
 def _file_change(was: FileIdentity, now: FileIdentity) -> str:
-    what = [name for name, old, new in (("size", was.size, now.size), ("time", was.mtime_ns, now.mtime_ns), ("inode", was.inode, now.inode))
-            if old != new]
+    what = [
+        name
+        for name, old, new in (("size", was.size, now.size), ("time", was.mtime_ns, now.mtime_ns), ("inode", was.inode, now.inode))
+        if old != new
+    ]
     return f"{os.path.basename(now.path)} ({', '.join(what)})"
 
 

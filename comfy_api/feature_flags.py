@@ -20,9 +20,7 @@ class FeatureFlagInfo(TypedDict):
 
 # What launchers read with --list-feature-flags to offer switches of their own.
 CLI_FEATURE_FLAG_REGISTRY: dict[str, FeatureFlagInfo] = {
-    "show_signin_button": {
-        "type": "bool", "default": False, "description": "Offer to sign in on the page to people who are not signed in",
-    },
+    "show_signin_button": {"type": "bool", "default": False, "description": "Offer to sign in on the page to people who are not signed in"},
     "enable_telemetry": {"type": "bool", "default": False, "description": "Tell the page that it may collect usage data"},
 }
 

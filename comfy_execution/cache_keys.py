@@ -100,8 +100,9 @@ class CacheKeySetID(CacheKeySet):
 class CacheKeySetInputSignature(CacheKeySet):
     """Keys by what the node computes (see ``comfy_execution.signatures``)."""
 
-    def __init__(self, dynprompt: DynamicPrompt, node_ids: Iterable[str], is_changed_cache: Any, *,
-                 classes: Classes = registered_classes) -> None:
+    def __init__(
+        self, dynprompt: DynamicPrompt, node_ids: Iterable[str], is_changed_cache: Any, *, classes: Classes = registered_classes
+    ) -> None:
         """*classes* gives the node classes by type."""
         super().__init__(dynprompt, node_ids, is_changed_cache)
         self._classes = classes

@@ -13,6 +13,17 @@ from comfy_execution.hierarchical_cache import HierarchicalCache
 from comfy_execution.local_cache import BasicCache, CacheStats, ExternalCache, NullCache
 
 __all__ = [
-    "BasicCache", "CacheKeySet", "CacheKeySetID", "CacheKeySetInputSignature", "CacheStats", "ExternalCache", "HierarchicalCache",
-    "LRUCache", "NullCache", "RAMPressureCache", "Unhashable", "include_unique_id_in_input", "to_hashable",
+    "BasicCache",
+    "CacheKeySet",
+    "CacheKeySetID",
+    "CacheKeySetInputSignature",
+    "CacheStats",
+    "ExternalCache",
+    "HierarchicalCache",
+    "LRUCache",
+    "NullCache",
+    "RAMPressureCache",
+    "Unhashable",
+    "include_unique_id_in_input",
+    "to_hashable",
 ]

@@ -68,8 +68,9 @@ class CodeDigests:
         if path not in self._by_pack:
             try:
                 is_folder = os.path.isdir(path)
-                self._by_pack[path] = digest_files(path if is_folder else os.path.dirname(path),
-                                                   python_files(path) if is_folder else [path])
+                self._by_pack[path] = digest_files(
+                    path if is_folder else os.path.dirname(path), python_files(path) if is_folder else [path]
+                )
             except OSError:
                 self._by_pack[path] = None
         return self._by_pack[path]

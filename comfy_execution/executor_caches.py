@@ -33,8 +33,7 @@ class CacheSet:
     """``outputs`` and ``objects`` (node instances). Used by the coroutine that runs a prompt, and between prompts by its owner."""
 
     def __init__(
-        self, cache_type: CacheType | None = None, cache_args: Mapping[str, Any] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, cache_type: CacheType | None = None, cache_args: Mapping[str, Any] | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """*cache_args*: ``lru`` (entries kept beyond the last prompt's), ``ram`` (GB to keep free)."""
         sizes = cache_args or {}

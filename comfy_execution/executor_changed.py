@@ -38,7 +38,8 @@ class IsChangedCache:
         try:
             inputs, _, v3_data = self._engine.get_input_data(node["inputs"], class_def, node_id, None)
             answers = await self._engine._async_map_node_over_list(
-                self.prompt_id, node_id, class_def, inputs, "IS_CHANGED", v3_data=v3_data)
+                self.prompt_id, node_id, class_def, inputs, "IS_CHANGED", v3_data=v3_data
+            )
             answers = await resolve_map_node_over_list_results(answers)
         except Exception:
             logger.warning("IS_CHANGED of node %s (%s) failed, so the node runs again", node_id, node["class_type"], exc_info=True)

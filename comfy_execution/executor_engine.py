@@ -26,20 +26,39 @@ class Engine(Protocol):
         """The class of a node type; raises ``KeyError`` with the name for an unknown one."""
 
     def get_input_data(
-        self, inputs: Mapping[str, Any], class_def: Any, unique_id: str, execution_list: Any = None,
-        dynprompt: DynamicPrompt | None = None, extra_data: Mapping | None = None,
+        self,
+        inputs: Mapping[str, Any],
+        class_def: Any,
+        unique_id: str,
+        execution_list: Any = None,
+        dynprompt: DynamicPrompt | None = None,
+        extra_data: Mapping | None = None,
     ) -> tuple[dict[str, Any], dict[str, bool], dict[str, Any]]:
         """See ``input_data.get_input_data``."""
 
     async def get_output_data(
-        self, prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], execution_block_cb: Any = None,
-        pre_execute_cb: Any = None, v3_data: Any = None,
+        self,
+        prompt_id: str,
+        unique_id: str,
+        obj: Any,
+        input_data_all: Mapping[str, Any],
+        execution_block_cb: Any = None,
+        pre_execute_cb: Any = None,
+        v3_data: Any = None,
     ) -> tuple[Any, Any, bool, bool]:
         """Call a node: ``(outputs, ui, was it expanded, are calls unfinished)``; unfinished ones stand in outputs as tasks."""
 
     async def _async_map_node_over_list(
-        self, prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], func: str, allow_interrupt: bool = False,
-        execution_block_cb: Any = None, pre_execute_cb: Any = None, v3_data: Any = None,
+        self,
+        prompt_id: str,
+        unique_id: str,
+        obj: Any,
+        input_data_all: Mapping[str, Any],
+        func: str,
+        allow_interrupt: bool = False,
+        execution_block_cb: Any = None,
+        pre_execute_cb: Any = None,
+        v3_data: Any = None,
     ) -> list:
         """Call a function of a node for each item of its inputs."""
 
@@ -47,8 +66,18 @@ class Engine(Protocol):
         """Merge what the calls returned: ``(outputs, ui, was it expanded)``."""
 
     async def execute(
-        self, server: Any, dynprompt: DynamicPrompt, caches: Any, current_item: str, extra_data: Mapping, executed: set[str],
-        prompt_id: str, execution_list: Any, pending_subgraph_results: dict, pending_async_nodes: dict, ui_outputs: dict,
+        self,
+        server: Any,
+        dynprompt: DynamicPrompt,
+        caches: Any,
+        current_item: str,
+        extra_data: Mapping,
+        executed: set[str],
+        prompt_id: str,
+        execution_list: Any,
+        pending_subgraph_results: dict,
+        pending_async_nodes: dict,
+        ui_outputs: dict,
     ) -> tuple[ExecutionResult, dict | None, BaseException | None]:
         """One pass over a node."""
 

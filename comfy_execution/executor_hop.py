@@ -135,9 +135,7 @@ def travel(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
 
 
 @types.coroutine
-def step_within(
-    scope: Callable[[], contextlib.AbstractContextManager], coroutine: Coroutine[Any, Any, Any],
-) -> Generator[Any, Any, Any]:
+def step_within(scope: Callable[[], contextlib.AbstractContextManager], coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Await *coroutine*, running every step of it inside a fresh ``scope()``.
 
     For scopes that belong to the thread (inference mode): entered around a whole coroutine they would hold for whatever else

@@ -143,7 +143,8 @@ class NodePass:
         state, engine = self._state, self._engine
         get_progress_state().start_progress(self._id)
         self._inputs, missing, v3_data = engine.get_input_data(
-            self._node["inputs"], self._class_def, self._id, state.execution_list, state.dynprompt, state.extra_data)
+            self._node["inputs"], self._class_def, self._id, state.execution_list, state.dynprompt, state.extra_data
+        )
         display_id = state.dynprompt.get_display_node_id(self._id)
         if state.server.client_id is not None:
             state.server.last_node_id = display_id
@@ -152,8 +153,14 @@ class NodePass:
         if hasattr(obj, "check_lazy_status") and await self._request_lazy(obj, missing, v3_data):
             return None
         outputs, ui, expanded, unfinished = await engine.get_output_data(
-            state.prompt_id, self._id, obj, self._inputs, execution_block_cb=self._block, pre_execute_cb=self._name_expansion,
-            v3_data=v3_data)
+            state.prompt_id,
+            self._id,
+            obj,
+            self._inputs,
+            execution_block_cb=self._block,
+            pre_execute_cb=self._name_expansion,
+            v3_data=v3_data,
+        )
         if unfinished:
             self._wait_for(outputs)
             return None
@@ -174,7 +181,8 @@ class NodePass:
         """Ask which inputs are still needed and make the node wait for them; whether there are any."""
         inputs = self._inputs or {}
         answers = await self._engine._async_map_node_over_list(
-            self._state.prompt_id, self._id, obj, inputs, "check_lazy_status", allow_interrupt=True, v3_data=v3_data)
+            self._state.prompt_id, self._id, obj, inputs, "check_lazy_status", allow_interrupt=True, v3_data=v3_data
+        )
         answers = await resolve_map_node_over_list_results(answers)
         names = [name for answer in answers if isinstance(answer, (list, tuple, set)) for name in answer if isinstance(name, str)]
         needed = [name for name in dict.fromkeys(names) if name not in inputs or name in missing]
@@ -188,16 +196,19 @@ class NodePass:
         if blocker.message is None:
             return blocker
         state = self._state
-        state.send_to_owner("execution_error", {
-            "node_id": self._id,
-            "node_type": self._class_type,
-            "executed": list(state.executed),
-            "exception_message": f"Execution Blocked: {blocker.message}",
-            "exception_type": "ExecutionBlocked",
-            "traceback": [],
-            "current_inputs": [],
-            "current_outputs": [],
-        })
+        state.send_to_owner(
+            "execution_error",
+            {
+                "node_id": self._id,
+                "node_type": self._class_type,
+                "executed": list(state.executed),
+                "exception_message": f"Execution Blocked: {blocker.message}",
+                "exception_type": "ExecutionBlocked",
+                "traceback": [],
+                "current_inputs": [],
+                "current_outputs": [],
+            },
+        )
         return ExecutionBlocker(None)
 
     def _name_expansion(self, call_index: int) -> None:
@@ -227,8 +238,11 @@ class NodePass:
         for cache in state.caches.all:
             subcache = await cache.ensure_subcache_for(self._id, set(added))
             subcache.clean_unused()
-        acting = [node_id for node_id in added
-                  if getattr(self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"]), "OUTPUT_NODE", False)]
+        acting = [
+            node_id
+            for node_id in added
+            if getattr(self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"]), "OUTPUT_NODE", False)
+        ]
         results = [value for graph, values in calls if graph is not None for value in values or () if is_link(value)]
         await self._prefetch([*acting, *(link[0] for link in results)])
         for node_id in acting:
@@ -249,6 +263,7 @@ class NodePass:
         if dynprompt.has_node(node_id):
             raise DuplicateNodeError(
                 f"node {self._id} ({self._class_type}) expands to a node with id {node_id!r}, which the prompt already has; "
-                "make ids with GraphBuilder")
+                "make ids with GraphBuilder"
+            )
         self._engine.node_class(info["class_type"])
         dynprompt.add_ephemeral_node(node_id, info, self._id, info.get("override_display_id", self._id))

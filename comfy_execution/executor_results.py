@@ -61,7 +61,8 @@ def _value_at(values: Any, socket: int, class_def: Any) -> Any:
         return values[socket]
     except IndexError:
         raise IndexError(
-            f"{class_def.__name__} returned {len(values)} outputs for one item of its input lists and more for another") from None
+            f"{class_def.__name__} returned {len(values)} outputs for one item of its input lists and more for another"
+        ) from None
 
 
 def _socket_items(value: Any, is_list: bool) -> Iterable:

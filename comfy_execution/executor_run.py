@@ -30,7 +30,7 @@ class Reporter(Protocol):
         """Note a message and send it to the prompt's owner, or to all."""
 
     def handle_execution_error(
-        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException,
+        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException
     ) -> None:
         """Report the error that ended a prompt."""
 
@@ -56,8 +56,14 @@ class PromptRun:
     """One prompt, from its first look at the caches to its last message. Used once, inside ``travel`` on the execution loop."""
 
     def __init__(
-        self, engine: Engine, server: Any, caches: Any, worker: NodeWorker, is_changed: Callable[[str, DynamicPrompt, Any], Any],
-        reporter: Reporter, open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
+        self,
+        engine: Engine,
+        server: Any,
+        caches: Any,
+        worker: NodeWorker,
+        is_changed: Callable[[str, DynamicPrompt, Any], Any],
+        reporter: Reporter,
+        open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
         between_nodes: Callable[[], None] | None = None,
     ) -> None:
         """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process.
@@ -86,8 +92,16 @@ class PromptRun:
         try:
             await self._prepare_caches(dynprompt, prompt, prompt_id, execute_outputs)
             state = PromptState(
-                self._server, dynprompt, self._caches, extra_data, set(), prompt_id, ExecutionList(dynprompt, self._caches.outputs),
-                {}, {}, self.ui_outputs,
+                self._server,
+                dynprompt,
+                self._caches,
+                extra_data,
+                set(),
+                prompt_id,
+                ExecutionList(dynprompt, self._caches.outputs),
+                {},
+                {},
+                self.ui_outputs,
             )
             current_outputs = self._caches.outputs.all_node_ids()
             for node_id in execute_outputs:
@@ -139,8 +153,18 @@ class PromptRun:
                 return details, error
             await self._go_where_it_runs(state, node_id)
             result, details, error = await self._engine.execute(
-                state.server, state.dynprompt, state.caches, node_id, state.extra_data, state.executed, state.prompt_id, nodes,
-                state.pending_subgraph_results, state.pending_async_nodes, state.ui_outputs)
+                state.server,
+                state.dynprompt,
+                state.caches,
+                node_id,
+                state.extra_data,
+                state.executed,
+                state.prompt_id,
+                nodes,
+                state.pending_subgraph_results,
+                state.pending_async_nodes,
+                state.ui_outputs,
+            )
             if result is ExecutionResult.FAILURE:
                 return details or {"node_id": node_id}, error or RuntimeError(f"node {node_id} failed without saying why")
             if result is ExecutionResult.PENDING:

@@ -123,8 +123,15 @@ def available_ram_bytes() -> int:
 class RAMPressureCache(LRUCache):
     """Keeps every entry while RAM lasts; ``relieve`` then lets large and long unused ones go first, never the running prompt's."""
 
-    def __init__(self, key_class: KeyClass, enable_providers: bool = False, *, available_bytes: Callable[[], int] = available_ram_bytes,
-                 size_bytes: Callable[[Any], int] = host_bytes, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        key_class: KeyClass,
+        enable_providers: bool = False,
+        *,
+        available_bytes: Callable[[], int] = available_ram_bytes,
+        size_bytes: Callable[[Any], int] = host_bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """*available_bytes* tells how much RAM is free, *size_bytes* how much an entry keeps in use."""
         super().__init__(key_class, 0, enable_providers)
         self._available_bytes = available_bytes

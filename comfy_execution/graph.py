@@ -10,8 +10,16 @@ from comfy_execution.ready_nodes import ReadyNodes
 from comfy_execution.topological_sort import Classes, NodeInputError, TopologicalSort, registered_classes
 
 __all__ = [
-    "DependencyCycleError", "DynamicPrompt", "ExecutionBlocker", "ExecutionList", "NodeInputError", "NodeNotFoundError", "TopologicalSort",
-    "get_input_info", "is_link", "registered_classes",
+    "DependencyCycleError",
+    "DynamicPrompt",
+    "ExecutionBlocker",
+    "ExecutionList",
+    "NodeInputError",
+    "NodeNotFoundError",
+    "TopologicalSort",
+    "get_input_info",
+    "is_link",
+    "registered_classes",
 ]
 
 # How soon a ready node is picked: smaller is sooner.

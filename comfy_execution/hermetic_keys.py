@@ -81,13 +81,18 @@ class HermeticKeys:
             class_type = node["class_type"]
             if class_type not in of_class:
                 of_class[class_type] = code.of_class(self._node_class(class_type))
-            named[node_id] = [file for value in node["inputs"].values() if isinstance(value, str | list | dict) and not is_link(value)
-                              for file in self._named.behind(value)]
+            named[node_id] = [
+                file
+                for value in node["inputs"].values()
+                if isinstance(value, str | list | dict) and not is_link(value)
+                for file in self._named.behind(value)
+            ]
             digests[node_id] = of_class[class_type]
         return named, digests
 
-    def _settle(self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None],
-                ) -> tuple[str, str] | None:
+    def _settle(
+        self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]
+    ) -> tuple[str, str] | None:
         """The node's signature and what it contributes besides, its code and files; None when its result can not be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):

@@ -59,8 +59,12 @@ def make_world(deployment: Callable[[], str], own_name: str = "") -> HermeticWor
     def namespace() -> str:
         return "|".join((deployment(), f"core {core_digest(core_root)}", *map(_version, LIBRARIES), f"name {own_name}"))
 
-    return HermeticWorld(namespace, _roots, lambda: CodeDigests(core_root, folder_paths.get_folder_paths("custom_nodes")),
-                         FileFingerprints(os.path.join(folder_paths.get_system_user_directory(), "file_fingerprints.json")))
+    return HermeticWorld(
+        namespace,
+        _roots,
+        lambda: CodeDigests(core_root, folder_paths.get_folder_paths("custom_nodes")),
+        FileFingerprints(os.path.join(folder_paths.get_system_user_directory(), "file_fingerprints.json")),
+    )
 
 
 def _version(library: str) -> str:
@@ -72,6 +76,11 @@ def _version(library: str) -> str:
 
 def _roots() -> FileRoots:
     kinds = sorted(kind for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes")
-    return FileRoots({kind: tuple(folder_paths.get_folder_paths(kind)) for kind in kinds},
-                     {"input": folder_paths.get_input_directory(), "output": folder_paths.get_output_directory(),
-                      "temp": folder_paths.get_temp_directory()})
+    return FileRoots(
+        {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in kinds},
+        {
+            "input": folder_paths.get_input_directory(),
+            "output": folder_paths.get_output_directory(),
+            "temp": folder_paths.get_temp_directory(),
+        },
+    )

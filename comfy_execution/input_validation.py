@@ -9,11 +9,36 @@ LONG_LIST = 20
 MAX_BITS = 4096
 
 # What no JSON value can stand for: these inputs take links only.
-OBJECT_TYPES = frozenset({
-    "AUDIO", "AUDIO_ENCODER", "AUDIO_ENCODER_OUTPUT", "CLIP", "CLIP_VISION", "CLIP_VISION_OUTPUT", "CONDITIONING", "CONTROL_NET", "GLIGEN",
-    "GUIDER", "IMAGE", "LATENT", "LATENT_UPSCALE_MODEL", "LORA_MODEL", "MASK", "MESH", "MODEL", "MODEL_PATCH", "NOISE", "SAMPLER", "SIGMAS",
-    "STYLE_MODEL", "UPSCALE_MODEL", "VAE", "VIDEO", "VOXEL",
-})
+OBJECT_TYPES = frozenset(
+    {
+        "AUDIO",
+        "AUDIO_ENCODER",
+        "AUDIO_ENCODER_OUTPUT",
+        "CLIP",
+        "CLIP_VISION",
+        "CLIP_VISION_OUTPUT",
+        "CONDITIONING",
+        "CONTROL_NET",
+        "GLIGEN",
+        "GUIDER",
+        "IMAGE",
+        "LATENT",
+        "LATENT_UPSCALE_MODEL",
+        "LORA_MODEL",
+        "MASK",
+        "MESH",
+        "MODEL",
+        "MODEL_PATCH",
+        "NOISE",
+        "SAMPLER",
+        "SIGMAS",
+        "STYLE_MODEL",
+        "UPSCALE_MODEL",
+        "VAE",
+        "VIDEO",
+        "VOXEL",
+    }
+)
 
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
@@ -29,8 +54,9 @@ def needs_link(name: str, config: tuple[Any, Any], value: Any) -> Problem | None
     if not isinstance(config[0], str) or config[0] not in OBJECT_TYPES:
         return None
     message = f"A {config[0]} input takes a link [node_id, slot_index], not a constant"
-    return problem("bad_linked_input", message, f"{name}, {_shown(value)}", {
-        "input_name": name, "input_config": config, "received_value": echo(value)})
+    return problem(
+        "bad_linked_input", message, f"{name}, {_shown(value)}", {"input_name": name, "input_config": config, "received_value": echo(value)}
+    )
 
 
 def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any]) -> Problem | None:
@@ -50,8 +76,12 @@ def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any])
     except (ValueError, TypeError, OverflowError) as error:
         reason = str(error)
         message = f"Failed to convert an input value to a {config[0]} value"
-        return problem("invalid_input_type", message, f"{name}, {_shown(value)}, {reason}", {
-            "input_name": name, "input_config": config, "received_value": echo(value), "exception_message": reason})
+        return problem(
+            "invalid_input_type",
+            message,
+            f"{name}, {_shown(value)}, {reason}",
+            {"input_name": name, "input_config": config, "received_value": echo(value), "exception_message": reason},
+        )
     inputs[name] = converted
     return None
 
@@ -82,8 +112,12 @@ def _check_options(name: str, config: tuple[Any, Any], allowed: list[Any], optio
         return None
     long = len(allowed) > LONG_LIST
     shown = f"(list of length {len(allowed)})" if long else str(allowed)
-    return problem("value_not_in_list", "Value not in list", f"{name}: {', '.join(map(_shown, wrong))} not in {shown}", {
-        "input_name": name, "input_config": None if long else config, "received_value": echo(value)})
+    return problem(
+        "value_not_in_list",
+        "Value not in list",
+        f"{name}: {', '.join(map(_shown, wrong))} not in {shown}",
+        {"input_name": name, "input_config": None if long else config, "received_value": echo(value)},
+    )
 
 
 def _shown(value: Any) -> str:

@@ -76,8 +76,11 @@ def _text_preview(item: Any) -> dict:
 
 
 def _rank(media_type: str, item: Mapping) -> _Rank:
-    if media_type == "text" or (_is_text_file(item) and media_type not in PREVIEWABLE_MEDIA_TYPES
-                                and not _text_field(item, "format").startswith(("video/", "audio/"))):
+    if media_type == "text" or (
+        _is_text_file(item)
+        and media_type not in PREVIEWABLE_MEDIA_TYPES
+        and not _text_field(item, "format").startswith(("video/", "audio/"))
+    ):
         return _Rank.SAVED_TEXT
     return _Rank.SAVED_MEDIA if item.get("type") == "output" else _Rank.OTHER_MEDIA
 

@@ -111,8 +111,14 @@ class NodeChecker:
 
     def _check_link(self, name: str, config: tuple[Any, Any], link: list[Any], types_are_taken: bool, check: NodeCheck) -> None:
         if len(link) != 2 or not isinstance(link[0], str) or not isinstance(link[1], int) or isinstance(link[1], bool):
-            check.errors.append(problem("bad_linked_input", "Bad linked input, must be a length-2 list of [node_id, slot_index]", name, {
-                "input_name": name, "input_config": config, "received_value": echo(link)}))
+            check.errors.append(
+                problem(
+                    "bad_linked_input",
+                    "Bad linked input, must be a length-2 list of [node_id, slot_index]",
+                    name,
+                    {"input_name": name, "input_config": config, "received_value": echo(link)},
+                )
+            )
             return
         parent_id, index = link
         if parent_id not in self._prompt:
@@ -123,15 +129,21 @@ class NodeChecker:
         received = types[index]
         check.linked_types[name] = received
         if not types_are_taken and not validate_node_input(received, config[0]):
-            check.errors.append(problem("return_type_mismatch", "Return type mismatch between linked nodes",
-                                         f"{name}, received_type({received}) mismatch input_type({config[0]})", {
-                                             "input_name": name, "input_config": config, "received_type": received, "linked_node": link}))
+            check.errors.append(
+                problem(
+                    "return_type_mismatch",
+                    "Return type mismatch between linked nodes",
+                    f"{name}, received_type({received}) mismatch input_type({config[0]})",
+                    {"input_name": name, "input_config": config, "received_type": received, "linked_node": link},
+                )
+            )
             return
         check.links.append(LinkedInput(name, config, parent_id))
 
 
-def _check_constant(name: str, config: tuple[Any, Any], inputs: dict[str, Any], is_required: bool,
-                    arguments: ValidatorArguments) -> Problem | None:
+def _check_constant(
+    name: str, config: tuple[Any, Any], inputs: dict[str, Any], is_required: bool, arguments: ValidatorArguments
+) -> Problem | None:
     """Convert a literal in place; what is wrong with it. Inputs that the class's validator takes are converted only."""
     error = conversion_error(name, config, inputs)
     if error is not None or arguments.takes(name) or arguments.takes_any:
@@ -151,6 +163,10 @@ def _exception(error: Exception, consumer: LinkedInput | None, linked_node: Any)
     info: dict[str, Any] = {"exception_type": name, "traceback": []}
     if consumer is None:
         return problem("exception_during_validation", "Exception when validating node", str(error), info)
-    info |= {"input_name": consumer.name, "input_config": consumer.config, "exception_message": str(error),
-             "linked_node": echo(linked_node)}
+    info |= {
+        "input_name": consumer.name,
+        "input_config": consumer.config,
+        "exception_message": str(error),
+        "linked_node": echo(linked_node),
+    }
     return problem("exception_during_inner_validation", "Exception when validating inner node", str(error), info)

@@ -12,6 +12,13 @@ from comfy_execution.progress_state import (
 from comfy_execution.progress_web import ProgressHook, WebUIProgressHandler
 
 __all__ = [
-    "NodeProgressState", "NodeState", "ProgressHandler", "ProgressHook", "ProgressRegistry", "WebUIProgressHandler",
-    "add_progress_handler", "get_progress_state", "reset_progress_state",
+    "NodeProgressState",
+    "NodeState",
+    "ProgressHandler",
+    "ProgressHook",
+    "ProgressRegistry",
+    "WebUIProgressHandler",
+    "add_progress_handler",
+    "get_progress_state",
+    "reset_progress_state",
 ]

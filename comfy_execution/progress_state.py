@@ -42,7 +42,7 @@ class ProgressHandler:
         """A node started."""
 
     def update_handler(
-        self, node_id: str, value: float, max_value: float, state: NodeProgressState, prompt_id: str, image: Any = None,
+        self, node_id: str, value: float, max_value: float, state: NodeProgressState, prompt_id: str, image: Any = None
     ) -> None:
         """A node advanced; *image* is ``(format, PIL image, longest side or None)``."""
 
@@ -179,4 +179,3 @@ def add_progress_handler(handler: ProgressHandler) -> None:
     registry = get_progress_state()
     handler.set_registry(registry)
     registry.register_handler(handler)
-

@@ -38,7 +38,7 @@ class WebUIProgressHandler(ProgressHandler):
     """
 
     def __init__(
-        self, server_instance: Any, call_later: CallLater = _call_later_on_a_thread, clock: Callable[[], float] = time.monotonic,
+        self, server_instance: Any, call_later: CallLater = _call_later_on_a_thread, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__("webui")
         self.server_instance = server_instance
@@ -63,7 +63,7 @@ class WebUIProgressHandler(ProgressHandler):
         self._changed()
 
     def update_handler(
-        self, node_id: str, value: float, max_value: float, state: NodeProgressState, prompt_id: str, image: Any = None,
+        self, node_id: str, value: float, max_value: float, state: NodeProgressState, prompt_id: str, image: Any = None
     ) -> None:
         """Show how far the node is, and its preview at once."""
         self._changed()
@@ -124,7 +124,10 @@ class WebUIProgressHandler(ProgressHandler):
         for node_id, entry in list(self.registry.nodes.items()):
             if entry["state"] is not NodeState.Pending:
                 nodes[node_id] = {
-                    "value": entry["value"], "max": entry["max"], "state": entry["state"].value, **self._origin(node_id, prompt_id),
+                    "value": entry["value"],
+                    "max": entry["max"],
+                    "state": entry["state"].value,
+                    **self._origin(node_id, prompt_id),
                 }
                 size_bytes += _RECORD_BYTES + len(prompt_id) + 4 * len(node_id)
         return {"prompt_id": prompt_id, "nodes": nodes}, size_bytes

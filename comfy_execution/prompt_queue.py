@@ -107,11 +107,7 @@ class PromptQueue:
             return row, item_id
 
     def task_done(
-        self,
-        item_id: int,
-        history_result: dict,
-        status: Status | None,
-        process_item: Callable[[tuple], tuple] | None = None,
+        self, item_id: int, history_result: dict, status: Status | None, process_item: Callable[[tuple], tuple] | None = None
     ) -> None:
         """Move a running row into the history, then report the new count.
 

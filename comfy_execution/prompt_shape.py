@@ -46,8 +46,9 @@ def _too_deep(prompt: dict[str, Any]) -> Problem | None:
     """Refuse values nested deeper than anything a node takes; they could not be sent back as JSON."""
     level: list[Any] = list(prompt.values())
     for _ in range(MAX_NESTING):
-        level = [part for value in level if isinstance(value, dict | list)
-                 for part in (value.values() if isinstance(value, dict) else value)]
+        level = [
+            part for value in level if isinstance(value, dict | list) for part in (value.values() if isinstance(value, dict) else value)
+        ]
         if not level:
             return None
     return problem("invalid_prompt", "The prompt is nested too deeply", f"values may be nested up to {MAX_NESTING} levels", {})
@@ -62,13 +63,21 @@ def lost_links(prompt: Mapping[str, Any]) -> dict[str, Problem]:
     for node_id, node in prompt.items():
         inputs = node.get("inputs")
         if not isinstance(inputs, dict):
-            found[node_id] = problem("exception_during_validation", "Exception when validating node",
-                                     f"node {node_id} has no object 'inputs'", {"exception_type": "comfy.ValidationError", "traceback": []})
+            found[node_id] = problem(
+                "exception_during_validation",
+                "Exception when validating node",
+                f"node {node_id} has no object 'inputs'",
+                {"exception_type": "comfy.ValidationError", "traceback": []},
+            )
             continue
         for name, value in inputs.items():
             if is_link(value) and value[0] not in prompt:
-                found[node_id] = problem("bad_linked_input", "Bad linked input, the node it refers to is not in the prompt", name, {
-                    "input_name": name, "input_config": None, "received_value": value})
+                found[node_id] = problem(
+                    "bad_linked_input",
+                    "Bad linked input, the node it refers to is not in the prompt",
+                    name,
+                    {"input_name": name, "input_config": None, "received_value": value},
+                )
                 break
     return found
 

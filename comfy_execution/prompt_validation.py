@@ -21,8 +21,7 @@ MAX_LOGGED = 20
 Verdict = tuple[bool, Problem | None, list[str], dict[str, Any]]
 
 
-async def validate_prompt(prompt_id: str, prompt: Any, partial_execution_list: Iterable[str] | None,
-                          classes: Mapping[str, Any]) -> Verdict:
+async def validate_prompt(prompt_id: str, prompt: Any, partial_execution_list: Iterable[str] | None, classes: Mapping[str, Any]) -> Verdict:
     """Check *prompt* and convert its literals in place: ``(is it good, error or None, output ids to run, errors by node id)``.
 
     *partial_execution_list*: the only output nodes to run, None for all. *classes*: node classes by type. A prompt is good when at least
@@ -33,8 +32,11 @@ async def validate_prompt(prompt_id: str, prompt: Any, partial_execution_list: I
     if refusal is not None:
         return False, refusal, [], {}
     targets = None if partial_execution_list is None else {target for target in partial_execution_list if isinstance(target, str)}
-    outputs = [node_id for node_id, node in prompt.items()
-               if getattr(classes[node["class_type"]], "OUTPUT_NODE", False) is True and (targets is None or node_id in targets)]
+    outputs = [
+        node_id
+        for node_id, node in prompt.items()
+        if getattr(classes[node["class_type"]], "OUTPUT_NODE", False) is True and (targets is None or node_id in targets)
+    ]
     if not outputs:
         return False, problem("prompt_no_outputs", "Prompt has no outputs", "", {}), [], {}
     walk = _Walk(prompt_id, prompt, classes)
@@ -118,8 +120,14 @@ class _Walk:
             check = self._checks[node_id]
             if not check.is_on_cycle:
                 check.is_on_cycle = True
-                check.errors.append(problem("dependency_cycle", "Dependency cycle detected", details, {
-                    "node_id": node_id, "cycle_nodes": members[:MAX_CYCLE_NODES]}))
+                check.errors.append(
+                    problem(
+                        "dependency_cycle",
+                        "Dependency cycle detected",
+                        details,
+                        {"node_id": node_id, "cycle_nodes": members[:MAX_CYCLE_NODES]},
+                    )
+                )
 
     def _node_errors(self, failed: list[str]) -> dict[str, Any]:
         """Errors by node id. Sets of outputs are bit masks, handed from each node to the nodes above it."""
@@ -151,7 +159,11 @@ def _members(mask: int, ids: list[str], limit: int) -> list[str]:
 
 def _log(node_errors: Mapping[str, Any]) -> None:
     for node_id, entry in list(node_errors.items())[:MAX_LOGGED]:
-        logger.error("Node %s (%s) can not run: %s", node_id, entry["class_type"],
-                     "; ".join(f"{one['message']}: {one['details']}" for one in entry["errors"]))
+        logger.error(
+            "Node %s (%s) can not run: %s",
+            node_id,
+            entry["class_type"],
+            "; ".join(f"{one['message']}: {one['details']}" for one in entry["errors"]),
+        )
     if len(node_errors) > MAX_LOGGED:
         logger.error("%d more nodes can not run", len(node_errors) - MAX_LOGGED)

@@ -15,8 +15,13 @@ class CircuitBreaker:
     Any thread; never blocks.
     """
 
-    def __init__(self, clock: Callable[[], float], failures_to_open: int = FAILURES_TO_OPEN, first_pause_s: float = FIRST_PAUSE_S,
-                 longest_pause_s: float = LONGEST_PAUSE_S) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        failures_to_open: int = FAILURES_TO_OPEN,
+        first_pause_s: float = FIRST_PAUSE_S,
+        longest_pause_s: float = LONGEST_PAUSE_S,
+    ) -> None:
         """*clock* gives seconds that only grow."""
         self._clock = clock
         self._failures_to_open = failures_to_open

@@ -68,8 +68,9 @@ class ProviderClient:
         self.breaker = CircuitBreaker(self.clock)
         self._counters = ProviderCounters()
         self._thread = ProviderThread(f"cache-provider-{type(self.provider).__name__}")
-        self._queue = StoreQueue(self._store, self._stored, self._thread, self.limits.queue_bytes, self.limits.concurrent_stores,
-                                 self.limits.store_timeout_s)
+        self._queue = StoreQueue(
+            self._store, self._stored, self._thread, self.limits.queue_bytes, self.limits.concurrent_stores, self.limits.store_timeout_s
+        )
 
     def stats(self) -> ProviderStats:
         """The numbers now."""
@@ -263,8 +264,16 @@ class ProviderClient:
     def _failed(self, what: str, context: CacheContext, error: BaseException) -> None:
         self._counters.add(errors=1)
         opened = self.breaker.fail()
-        logger.warning("Cache provider %s: node %s (%s) can not be %s: %s: %s", self.name, context.node_id, context.class_type, what,
-                       type(error).__name__, error, exc_info=not isinstance(error, TimeoutError | BadAnswer | OSError))
+        logger.warning(
+            "Cache provider %s: node %s (%s) can not be %s: %s: %s",
+            self.name,
+            context.node_id,
+            context.class_type,
+            what,
+            type(error).__name__,
+            error,
+            exc_info=not isinstance(error, TimeoutError | BadAnswer | OSError),
+        )
         if opened:
             logger.warning("Cache provider %s failed repeatedly and is left alone for a while", self.name)
 

@@ -29,8 +29,12 @@ IsSound = Callable[[CacheValue], bool]
 class ProviderRuntime:
     """The providers of one executor. ``begin_prompt`` is awaited on the loop that runs prompts; ``close`` and ``stats`` by any thread."""
 
-    def __init__(self, limits: ProviderLimits | None = None, clock: Callable[[], float] = time.monotonic,
-                 registered: Callable[[], Iterable[CacheProvider]] = _get_cache_providers) -> None:
+    def __init__(
+        self,
+        limits: ProviderLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        registered: Callable[[], Iterable[CacheProvider]] = _get_cache_providers,
+    ) -> None:
         """*registered* gives the providers in the order in which they are asked."""
         self.limits = limits or ProviderLimits()
         self._clock = clock
@@ -148,8 +152,13 @@ class PromptProviders:
         """
         return self._hand_over(context, value, self._writable, before_waiting)
 
-    async def _hand_over(self, context: CacheContext, value: CacheValue, clients: Iterable[ProviderClient],
-                         before_waiting: Callable[[], Awaitable[Any]] | None = None) -> bool:
+    async def _hand_over(
+        self,
+        context: CacheContext,
+        value: CacheValue,
+        clients: Iterable[ProviderClient],
+        before_waiting: Callable[[], Awaitable[Any]] | None = None,
+    ) -> bool:
         if not clients:
             return False
         try:
@@ -172,8 +181,9 @@ class PromptProviders:
                 is_taken = True
                 continue
             client.give_up()
-            logger.warning("Cache provider %s is too slow: the result of node %s (%s) is not stored", client.name, context.node_id,
-                           context.class_type)
+            logger.warning(
+                "Cache provider %s is too slow: the result of node %s (%s) is not stored", client.name, context.node_id, context.class_type
+            )
         return is_taken
 
     async def _offer_later(self, client: ProviderClient, job: StoreJob, before_waiting: Callable[[], Awaitable[Any]] | None) -> bool:
@@ -240,6 +250,10 @@ def _accepts(is_sound: IsSound, value: CacheValue, client: ProviderClient, conte
             return True
     except Exception as error:
         logger.debug("The value can not even be looked at: %r", error)
-    logger.warning("Cache provider %s returned a value for node %s (%s) that such a node can not have; it is ignored", client.name,
-                   context.node_id, context.class_type)
+    logger.warning(
+        "Cache provider %s returned a value for node %s (%s) that such a node can not have; it is ignored",
+        client.name,
+        context.node_id,
+        context.class_type,
+    )
     return False

@@ -64,8 +64,15 @@ class ProviderCounters:
         with self._lock:
             totals = dict(self._totals)
             lookups_s = sorted(self._lookups_s)
-        return ProviderStats(name, state, **totals, lookup_p50_s=_quantile(lookups_s, 0.5), lookup_p95_s=_quantile(lookups_s, 0.95),
-                             queued=queued, queued_bytes=queued_bytes)
+        return ProviderStats(
+            name,
+            state,
+            **totals,
+            lookup_p50_s=_quantile(lookups_s, 0.5),
+            lookup_p95_s=_quantile(lookups_s, 0.95),
+            queued=queued,
+            queued_bytes=queued_bytes,
+        )
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:

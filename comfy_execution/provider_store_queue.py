@@ -40,8 +40,15 @@ class StoreQueue:
     refused for ever.
     """
 
-    def __init__(self, run: Callable[[StoreJob], Coroutine[Any, Any, Any]], ended: Callable[[StoreJob, Any], None], thread: ProviderThread,
-                 max_bytes: int, concurrency: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        run: Callable[[StoreJob], Coroutine[Any, Any, Any]],
+        ended: Callable[[StoreJob, Any], None],
+        thread: ProviderThread,
+        max_bytes: int,
+        concurrency: int,
+        timeout_s: float,
+    ) -> None:
         self._run = run
         self._ended = ended
         self._thread = thread

@@ -10,7 +10,8 @@ from comfy_execution.provider_snapshot import MAX_DEPTH, is_tensor
 # Types whose values live in this process: asking for them would be in vain. What is really in a result decides when it is stored.
 PROCESS_BOUND_TYPES = frozenset(
     "MODEL CLIP VAE CONTROL_NET CLIP_VISION STYLE_MODEL GLIGEN UPSCALE_MODEL SAMPLER GUIDER NOISE HOOKS HOOK_KEYFRAMES LORA_MODEL "
-    "PHOTOMAKER AUDIO_ENCODER MODEL_PATCH LATENT_UPSCALE_MODEL".split())
+    "PHOTOMAKER AUDIO_ENCODER MODEL_PATCH LATENT_UPSCALE_MODEL".split()
+)
 # The only thing that a shared node may be told besides its inputs; its key covers it.
 SHAREABLE_HIDDEN = frozenset(("UNIQUE_ID",))
 
@@ -49,8 +50,10 @@ def read_traits(class_def: Any) -> NodeTraits:
     Not hermetic, so that neither they nor what follows from them is shared: nodes that are told more than their inputs (credentials,
     the whole workflow) and nodes that give something else each time.
     """
-    returned = [str(getattr(kind, "io_type", kind)) if not isinstance(kind, list) else "COMBO" for kind in
-                getattr(class_def, "RETURN_TYPES", None) or ()]
+    returned = [
+        str(getattr(kind, "io_type", kind)) if not isinstance(kind, list) else "COMBO"
+        for kind in getattr(class_def, "RETURN_TYPES", None) or ()
+    ]
     flags = [bool(flag) for flag in getattr(class_def, "OUTPUT_IS_LIST", None) or ()]
     flags += [False] * (len(returned) - len(flags))
     hidden = class_def.INPUT_TYPES().get("hidden") or {}

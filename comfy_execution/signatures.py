@@ -181,7 +181,10 @@ _SCALARS: dict[type, Callable[[Any], bytes]] = {
 }
 # How to read the plain value of a subclass's instance without the subclass's own conversions.
 _SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (str, str.__str__), (int, int.__int__), (float, float.__float__), (bytes, lambda value: memoryview(value).tobytes()),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: memoryview(value).tobytes()),
 )
 
 
@@ -197,8 +200,12 @@ class InputSignatures:
     the node's IS_CHANGED value. *names_itself* says whether the node's id belongs to its signature. For one task at a time.
     """
 
-    def __init__(self, node_at: Callable[[str], Mapping[str, Any] | None], changed: Callable[[str], Awaitable[Any]],
-                 names_itself: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        node_at: Callable[[str], Mapping[str, Any] | None],
+        changed: Callable[[str], Awaitable[Any]],
+        names_itself: Callable[[str], bool],
+    ) -> None:
         self._node_at = node_at
         self._changed = changed
         self._names_itself = names_itself
@@ -251,8 +258,11 @@ class InputSignatures:
             return Uncacheable(f"node {node_id} does not exist")
         inputs = node["inputs"]
         try:
-            parts = [self._encoded(node["class_type"]), canonical_bytes(await self._changed(node_id)),
-                     canonical_bytes(node_id if self._names_itself(node_id) else None)]
+            parts = [
+                self._encoded(node["class_type"]),
+                canonical_bytes(await self._changed(node_id)),
+                canonical_bytes(node_id if self._names_itself(node_id) else None),
+            ]
             for name in sorted(inputs):
                 value = inputs[name]
                 if not is_link(value):

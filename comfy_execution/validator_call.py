@@ -37,8 +37,15 @@ def validator_arguments(class_def: Any) -> ValidatorArguments:
     return ValidatorArguments(frozenset([*spec.args, *spec.kwonlyargs]), spec.varkw is not None)
 
 
-async def call_validator(class_def: Any, arguments: ValidatorArguments, prompt_id: str, node_id: str, inputs: dict[str, Any],
-                         declared: Mapping[str, Any], linked_types: Mapping[str, Any]) -> list[Problem]:
+async def call_validator(
+    class_def: Any,
+    arguments: ValidatorArguments,
+    prompt_id: str,
+    node_id: str,
+    inputs: dict[str, Any],
+    declared: Mapping[str, Any],
+    linked_types: Mapping[str, Any],
+) -> list[Problem]:
     """The errors that the class's validator reports, one per argument it was given; links arrive as None. Raises what it raises.
 
     *declared*: what the class declares for these *inputs*. *linked_types*: received type by linked input, for ``input_types``.
@@ -51,8 +58,12 @@ async def call_validator(class_def: Any, arguments: ValidatorArguments, prompt_i
         return []
     reason = "" if answer is False else str(answer)
     names = list(given) or (["input_types"] if arguments.takes("input_types") else [""])
-    return [problem("custom_validation_failed", "Custom validation failed for node", " - ".join(filter(None, (name, reason))),
-                    {"input_name": name}) for name in names]
+    return [
+        problem(
+            "custom_validation_failed", "Custom validation failed for node", " - ".join(filter(None, (name, reason))), {"input_name": name}
+        )
+        for name in names
+    ]
 
 
 async def _call(class_def: Any, given: Mapping[str, Any], input_types: dict[str, Any] | None, extra: Mapping[str, Any]) -> Any:

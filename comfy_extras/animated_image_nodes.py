@@ -21,8 +21,9 @@ class _AnimationNode:
     @classmethod
     def _save(cls, images: Any, filename_prefix: str, fps: float, options: dict[str, Any]) -> dict[str, Any]:
         height, width = images[0].shape[:2]
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory(),
-                                                                               width, height)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
         file_name = f"{name}_{counter:05}_.{cls.EXTENSION}"
         first, *others = (image_writing.to_picture(image) for image in images)
         settings = {"format": cls.EXTENSION, "save_all": True, "append_images": others, "duration": int(1000.0 / fps), **options}
@@ -39,17 +40,26 @@ class SaveAnimatedWEBP(_AnimationNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"images": socket("IMAGE"), "filename_prefix": text("ComfyUI", False), "fps": real(6.0, 0.01, 1000.0),
-                             "lossless": boolean(True), "quality": whole(80, 0, 100), "method": combo(list(cls.COMPRESS_METHODS))},
-                "hidden": _HIDDEN}
+        return {
+            "required": {
+                "images": socket("IMAGE"),
+                "filename_prefix": text("ComfyUI", False),
+                "fps": real(6.0, 0.01, 1000.0),
+                "lossless": boolean(True),
+                "quality": whole(80, 0, 100),
+                "method": combo(list(cls.COMPRESS_METHODS)),
+            },
+            "hidden": _HIDDEN,
+        }
 
     @classmethod
     def execute(cls, images, fps, filename_prefix, lossless, quality, method, num_frames=0, prompt=None, extra_pnginfo=None):
         """Write the file; returns it for the page and the unchanged *images*. *num_frames* is not used."""
         texts = image_writing.metadata_texts(prompt, extra_pnginfo)
         exif = image_writing.exif_metadata(texts, image_writing.to_picture(images[0]))
-        return cls._save(images, filename_prefix, fps, {"exif": exif, "lossless": lossless, "quality": quality,
-                                                        "method": cls.COMPRESS_METHODS[method]})
+        return cls._save(
+            images, filename_prefix, fps, {"exif": exif, "lossless": lossless, "quality": quality, "method": cls.COMPRESS_METHODS[method]}
+        )
 
     save_images = execute
 
@@ -61,9 +71,15 @@ class SaveAnimatedPNG(_AnimationNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"images": socket("IMAGE"), "filename_prefix": text("ComfyUI", False), "fps": real(6.0, 0.01, 1000.0),
-                             "compress_level": whole(4, 0, 9, advanced=True)},
-                "hidden": _HIDDEN}
+        return {
+            "required": {
+                "images": socket("IMAGE"),
+                "filename_prefix": text("ComfyUI", False),
+                "fps": real(6.0, 0.01, 1000.0),
+                "compress_level": whole(4, 0, 9, advanced=True),
+            },
+            "hidden": _HIDDEN,
+        }
 
     @classmethod
     def execute(cls, images, fps, compress_level, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):

@@ -35,20 +35,24 @@ class CLIPTextEncode:
     FUNCTION = "encode"
     CATEGORY = "model/conditioning"
     DESCRIPTION = "Encodes a text prompt into conditioning that guides the diffusion model."
-    SEARCH_ALIASES = ["text", "prompt", "text prompt", "positive prompt", "negative prompt", "encode text", "text encoder",
-                      "encode prompt"]
+    SEARCH_ALIASES = ["text", "prompt", "text prompt", "positive prompt", "negative prompt", "encode text", "text encoder", "encode prompt"]
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt; (word:1.2) changes a weight."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder."})}}
+        return {
+            "required": {
+                "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt; (word:1.2) changes a weight."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder."}),
+            }
+        }
 
     def encode(self, clip, text):
         """The conditioning for *text*. Raises ``RuntimeError`` when there is no text encoder."""
         if clip is None:
-            raise RuntimeError("there is no text encoder: the checkpoint it should come from has none. "
-                               "Load one with a CLIP loader node and connect it here")
+            raise RuntimeError(
+                "there is no text encoder: the checkpoint it should come from has none. "
+                "Load one with a CLIP loader node and connect it here"
+            )
         return (clip.encode_from_tokens_scheduled(clip.tokenize(text)),)
 
 
@@ -104,8 +108,13 @@ class ConditioningAverage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning_to": ("CONDITIONING",), "conditioning_from": ("CONDITIONING",),
-                             "conditioning_to_strength": real(1.0, 0.0, 1.0)}}
+        return {
+            "required": {
+                "conditioning_to": ("CONDITIONING",),
+                "conditioning_from": ("CONDITIONING",),
+                "conditioning_to_strength": real(1.0, 0.0, 1.0),
+            }
+        }
 
     def addWeighted(self, conditioning_to, conditioning_from, conditioning_to_strength):  # noqa: N802 - the name packs call
         """*conditioning_to* times its strength plus *conditioning_from* times the rest, cut or zero-padded to the same length."""
@@ -117,7 +126,7 @@ class ConditioningAverage:
 
         mixed = []
         for context, options in (entry[:2] for entry in conditioning_to):
-            other = context_from[:, :context.shape[1]]
+            other = context_from[:, : context.shape[1]]
             missing = context.shape[1] - other.shape[1]
             if missing > 0:
                 other = torch.cat([other, torch.zeros((1, missing, context.shape[2]))], dim=1)
@@ -155,8 +164,16 @@ class ConditioningSetArea:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": ("CONDITIONING",), "width": pixels(64, 64, 8), "height": pixels(64, 64, 8),
-                             "x": pixels(0, step=8), "y": pixels(0, step=8), "strength": _strength()}}
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "width": pixels(64, 64, 8),
+                "height": pixels(64, 64, 8),
+                "x": pixels(0, step=8),
+                "y": pixels(0, step=8),
+                "strength": _strength(),
+            }
+        }
 
     def append(self, conditioning, width, height, x, y, strength):
         """The conditioning limited to the rectangle, with *strength*."""
@@ -208,14 +225,23 @@ class ConditioningSetMask:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": ("CONDITIONING",), "mask": ("MASK",), "strength": _strength(),
-                             "set_cond_area": (["default", "mask bounds"],)}}
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "mask": ("MASK",),
+                "strength": _strength(),
+                "set_cond_area": (["default", "mask bounds"],),
+            }
+        }
 
     def append(self, conditioning, mask, set_cond_area, strength):
         """The conditioning under *mask*; with "mask bounds" the model sees only the rectangle around it."""
         mask = mask.unsqueeze(0) if mask.ndim < 3 else mask
-        return (node_helpers.conditioning_set_values(conditioning, {"mask": mask, "set_area_to_bounds": set_cond_area != "default",
-                                                                    "mask_strength": strength}),)
+        return (
+            node_helpers.conditioning_set_values(
+                conditioning, {"mask": mask, "set_area_to_bounds": set_cond_area != "default", "mask_strength": strength}
+            ),
+        )
 
 
 class ConditioningZeroOut:
@@ -234,8 +260,9 @@ class ConditioningZeroOut:
         """Contexts and pooled vectors of zeros with everything else kept."""
         zeroed = []
         for context, options in (entry[:2] for entry in conditioning):
-            zeros = {key: torch.zeros_like(options[key]) for key in ("pooled_output", "conditioning_lyrics")
-                     if options.get(key) is not None}
+            zeros = {
+                key: torch.zeros_like(options[key]) for key in ("pooled_output", "conditioning_lyrics") if options.get(key) is not None
+            }
             zeroed.append([torch.zeros_like(context), {**options, **zeros}])
         return (zeroed,)
 
@@ -257,10 +284,17 @@ class ConditioningSetTimestepRange:
 
 
 _TITLES = {
-    CLIPTextEncode: "CLIP Text Encode (Prompt)", CLIPSetLastLayer: "CLIP Set Last Layer", ConditioningCombine: "Conditioning (Combine)",
-    ConditioningAverage: "Conditioning (Average)", ConditioningConcat: "Conditioning (Concat)",
-    ConditioningSetArea: "Conditioning (Set Area)", ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
-    ConditioningSetAreaStrength: "Conditioning (Set Area Strength)", ConditioningSetMask: "Conditioning (Set Mask)",
-    ConditioningZeroOut: "Conditioning Zero Out", ConditioningSetTimestepRange: None}
+    CLIPTextEncode: "CLIP Text Encode (Prompt)",
+    CLIPSetLastLayer: "CLIP Set Last Layer",
+    ConditioningCombine: "Conditioning (Combine)",
+    ConditioningAverage: "Conditioning (Average)",
+    ConditioningConcat: "Conditioning (Concat)",
+    ConditioningSetArea: "Conditioning (Set Area)",
+    ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
+    ConditioningSetAreaStrength: "Conditioning (Set Area Strength)",
+    ConditioningSetMask: "Conditioning (Set Mask)",
+    ConditioningZeroOut: "Conditioning Zero Out",
+    ConditioningSetTimestepRange: None,
+}
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _TITLES}
 NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: title for node, title in _TITLES.items() if title is not None}

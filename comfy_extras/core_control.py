@@ -62,8 +62,9 @@ class ControlNetApply:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": ("CONDITIONING",), "control_net": ("CONTROL_NET",), "image": ("IMAGE",),
-                             "strength": _strength()}}
+        return {
+            "required": {"conditioning": ("CONDITIONING",), "control_net": ("CONTROL_NET",), "image": ("IMAGE",), "strength": _strength()}
+        }
 
     def apply_controlnet(self, conditioning, control_net, image, strength):
         """The conditioning with the control chained to what it had."""
@@ -90,10 +91,18 @@ class ControlNetApplyAdvanced:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "control_net": ("CONTROL_NET",),
-                             "image": ("IMAGE",), "strength": _strength(), "start_percent": real(0.0, 0.0, 1.0, 0.001),
-                             "end_percent": real(1.0, 0.0, 1.0, 0.001)},
-                "optional": {"vae": ("VAE",)}}
+        return {
+            "required": {
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "control_net": ("CONTROL_NET",),
+                "image": ("IMAGE",),
+                "strength": _strength(),
+                "start_percent": real(0.0, 0.0, 1.0, 0.001),
+                "end_percent": real(1.0, 0.0, 1.0, 0.001),
+            },
+            "optional": {"vae": ("VAE",)},
+        }
 
     def apply_controlnet(self, positive, negative, control_net, image, strength, start_percent, end_percent, vae=None, extra_concat=()):
         """Both sides with the control chained to what they had; entries with the same chain share one control."""
@@ -104,13 +113,19 @@ class ControlNetApplyAdvanced:
 
         def control_after(previous: Any) -> Any:
             if previous not in controls:
-                control = control_net.copy().set_cond_hint(hint, strength, (start_percent, end_percent), vae=vae,
-                                                           extra_concat=list(extra_concat))
+                control = control_net.copy().set_cond_hint(
+                    hint, strength, (start_percent, end_percent), vae=vae, extra_concat=list(extra_concat)
+                )
                 controls[previous] = control.set_previous_controlnet(previous)
             return controls[previous]
 
-        return tuple([[context, {**options, "control": control_after(options.get("control")), "control_apply_to_uncond": False}]
-                      for context, options in (entry[:2] for entry in side)] for side in (positive, negative))
+        return tuple(
+            [
+                [context, {**options, "control": control_after(options.get("control")), "control_apply_to_uncond": False}]
+                for context, options in (entry[:2] for entry in side)
+            ]
+            for side in (positive, negative)
+        )
 
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in (ControlNetLoader, DiffControlNetLoader, ControlNetApply, ControlNetApplyAdvanced)}

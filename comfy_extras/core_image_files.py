@@ -35,17 +35,24 @@ class SaveImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        prefix_help = ("Start of the file name. Tokens such as %date:yyyy-MM-dd%, %width% or %KSampler.seed% are replaced by the date, "
-                       "the size and values of other nodes.")
-        return {"required": {"images": ("IMAGE", {"tooltip": "The pictures that will be written."}),
-                             "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": prefix_help})},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        prefix_help = (
+            "Start of the file name. Tokens such as %date:yyyy-MM-dd%, %width% or %KSampler.seed% are replaced by the date, "
+            "the size and values of other nodes."
+        )
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The pictures that will be written."}),
+                "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": prefix_help}),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
         """Write the batch; returns the file list for the page and the unchanged *images*."""
         height, width = images[0].shape[:2]
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix + self.prefix_append, self.output_dir,
-                                                                               width, height)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix + self.prefix_append, self.output_dir, width, height
+        )
         texts = image_writing.metadata_texts(prompt, extra_pnginfo)
         saved = []
         for number, image in enumerate(images):
@@ -145,8 +152,18 @@ class LoadImageOutput(LoadImage):
         return {"required": {"image": ("COMBO", {"image_upload": True, "image_folder": "output", "remote": remote})}}
 
 
-NODE_CLASS_MAPPINGS = {"SaveImage": SaveImage, "PreviewImage": PreviewImage, "LoadImage": LoadImage, "LoadImageMask": LoadImageMask,
-                       "LoadImageOutput": LoadImageOutput}
+NODE_CLASS_MAPPINGS = {
+    "SaveImage": SaveImage,
+    "PreviewImage": PreviewImage,
+    "LoadImage": LoadImage,
+    "LoadImageMask": LoadImageMask,
+    "LoadImageOutput": LoadImageOutput,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"SaveImage": "Save Image", "PreviewImage": "Preview Image", "LoadImage": "Load Image",
-                              "LoadImageMask": "Load Image (as Mask)", "LoadImageOutput": "Load Image (from Outputs)"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "SaveImage": "Save Image",
+    "PreviewImage": "Preview Image",
+    "LoadImage": "Load Image",
+    "LoadImageMask": "Load Image (as Mask)",
+    "LoadImageOutput": "Load Image (from Outputs)",
+}

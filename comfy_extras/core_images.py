@@ -31,8 +31,15 @@ class ImageScale:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": ("IMAGE",), "upscale_method": (cls.upscale_methods,), "width": pixels(512), "height": pixels(512),
-                             "crop": (cls.crop_methods,)}}
+        return {
+            "required": {
+                "image": ("IMAGE",),
+                "upscale_method": (cls.upscale_methods,),
+                "width": pixels(512),
+                "height": pixels(512),
+                "crop": (cls.crop_methods,),
+            }
+        }
 
     def upscale(self, image, upscale_method, width, height, crop):
         """The images at *width* × *height*; both 0 leave them as they are."""
@@ -97,8 +104,9 @@ class ImageBatch:
     def batch(self, image1, image2):
         """*image1* followed by *image2*."""
         channels = max(image1.shape[-1], image2.shape[-1])
-        first, second = (image if image.shape[-1] == channels else torch.nn.functional.pad(image, (0, 1), value=1.0)
-                         for image in (image1, image2))
+        first, second = (
+            image if image.shape[-1] == channels else torch.nn.functional.pad(image, (0, 1), value=1.0) for image in (image1, image2)
+        )
         if first.shape[1:] != second.shape[1:]:
             second = resize_images(second, first.shape[2], first.shape[1], "bilinear", "center")
         return (torch.cat((first, second), dim=0),)
@@ -116,8 +124,14 @@ class EmptyImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"width": pixels(512, 1), "height": pixels(512, 1), "batch_size": whole(1, 1, 4096),
-                             "color": whole(0, 0, 0xFFFFFF, 1, display="color")}}
+        return {
+            "required": {
+                "width": pixels(512, 1),
+                "height": pixels(512, 1),
+                "batch_size": whole(1, 1, 4096),
+                "color": whole(0, 0, 0xFFFFFF, 1, display="color"),
+            }
+        }
 
     def generate(self, width, height, batch_size=1, color=0):
         """*batch_size* images filled with *color*, given as 0xRRGGBB."""
@@ -150,16 +164,29 @@ class ImagePadForOutpaint:
         if 0 < feathering * 2 < min(height, width):
             rows, columns = torch.arange(height), torch.arange(width)
             far = torch.tensor(max(height, width))
-            from_edge = torch.minimum(torch.minimum(rows if top else far, height - rows if bottom else far)[..., None].expand(height, 1),
-                                      torch.minimum(columns if left else far, width - columns if right else far).expand(1, width))
+            from_edge = torch.minimum(
+                torch.minimum(rows if top else far, height - rows if bottom else far)[..., None].expand(height, 1),
+                torch.minimum(columns if left else far, width - columns if right else far).expand(1, width),
+            )
             share = (feathering - from_edge).clamp(min=0).to(torch.float64) / feathering
             mask[inside] = (share * share).to(torch.float32)
         return padded, mask.unsqueeze(0)
 
 
-NODE_CLASS_MAPPINGS = {"ImageScale": ImageScale, "ImageScaleBy": ImageScaleBy, "ImageInvert": ImageInvert, "ImageBatch": ImageBatch,
-                       "EmptyImage": EmptyImage, "ImagePadForOutpaint": ImagePadForOutpaint}
+NODE_CLASS_MAPPINGS = {
+    "ImageScale": ImageScale,
+    "ImageScaleBy": ImageScaleBy,
+    "ImageInvert": ImageInvert,
+    "ImageBatch": ImageBatch,
+    "EmptyImage": EmptyImage,
+    "ImagePadForOutpaint": ImagePadForOutpaint,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"ImageScale": "Upscale Image", "ImageScaleBy": "Upscale Image By", "ImageInvert": "Invert Image Colors",
-                              "ImageBatch": "Batch Images (DEPRECATED)", "EmptyImage": "Empty Image",
-                              "ImagePadForOutpaint": "Pad Image for Outpainting"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "ImageScale": "Upscale Image",
+    "ImageScaleBy": "Upscale Image By",
+    "ImageInvert": "Invert Image Colors",
+    "ImageBatch": "Batch Images (DEPRECATED)",
+    "EmptyImage": "Empty Image",
+    "ImagePadForOutpaint": "Pad Image for Outpainting",
+}

@@ -44,9 +44,13 @@ class EmptyLatentImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"width": pixels(512, 16, 8, tooltip="Width of the picture in pixels."),
-                             "height": pixels(512, 16, 8, tooltip="Height of the picture in pixels."),
-                             "batch_size": whole(1, 1, 4096, tooltip="How many pictures are made at once.")}}
+        return {
+            "required": {
+                "width": pixels(512, 16, 8, tooltip="Width of the picture in pixels."),
+                "height": pixels(512, 16, 8, tooltip="Height of the picture in pixels."),
+                "batch_size": whole(1, 1, 4096, tooltip="How many pictures are made at once."),
+            }
+        }
 
     def generate(self, width, height, batch_size=1):
         """*batch_size* four-channel latents for pictures of *width* × *height* pixels."""
@@ -72,8 +76,11 @@ class LatentFromBatch:
         count = samples["samples"].shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
         part = slice(first, min(count, first + length))
-        taken = {**samples, "samples": samples["samples"][part].clone(),
-                 "batch_index": samples.get("batch_index", list(range(count)))[part]}
+        taken = {
+            **samples,
+            "samples": samples["samples"][part].clone(),
+            "batch_index": samples.get("batch_index", list(range(count)))[part],
+        }
         mask = samples.get("noise_mask")
         if mask is not None:
             taken["noise_mask"] = mask.clone() if mask.shape[0] == 1 else repeat_for_batch(mask, count)[part].clone()
@@ -118,8 +125,15 @@ class LatentUpscale:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT",), "upscale_method": (cls.upscale_methods,), "width": pixels(512, step=8),
-                             "height": pixels(512, step=8), "crop": (cls.crop_methods,)}}
+        return {
+            "required": {
+                "samples": ("LATENT",),
+                "upscale_method": (cls.upscale_methods,),
+                "width": pixels(512, step=8),
+                "height": pixels(512, step=8),
+                "crop": (cls.crop_methods,),
+            }
+        }
 
     def upscale(self, samples, upscale_method, width, height, crop):
         """The latents for pictures of *width* × *height* pixels, at least 64 each; both 0 leave them as they are."""
@@ -203,7 +217,7 @@ class LatentComposite:
         left, top, feather = (value // PIXELS_PER_CELL for value in (x, y, feather))
         result = samples_to["samples"].clone()
         height, width = result.shape[2:]
-        pasted = samples_from["samples"][:, :, :max(0, height - top), :max(0, width - left)]
+        pasted = samples_from["samples"][:, :, : max(0, height - top), : max(0, width - left)]
         bottom, right = top + pasted.shape[2], left + pasted.shape[3]
         target = result[:, :, top:bottom, left:right]
         if feather:
@@ -224,9 +238,9 @@ def _edge_weights(length: int, feather: int, at_start: bool, at_end: bool) -> Te
     for step in range(feather):
         factor = (1.0 / feather) * (step + 1)
         if at_start:
-            weights[step:step + 1] *= factor
+            weights[step : step + 1] *= factor
         if at_end:
-            weights[length - 1 - step:length - step] *= factor  # below zero, bounds count from the end
+            weights[length - 1 - step : length - step] *= factor  # below zero, bounds count from the end
     return weights
 
 
@@ -267,8 +281,15 @@ class LatentCrop:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT",), "width": pixels(512, 64, 8), "height": pixels(512, 64, 8),
-                             "x": pixels(0, step=8), "y": pixels(0, step=8)}}
+        return {
+            "required": {
+                "samples": ("LATENT",),
+                "width": pixels(512, 64, 8),
+                "height": pixels(512, 64, 8),
+                "x": pixels(0, step=8),
+                "y": pixels(0, step=8),
+            }
+        }
 
     def crop(self, samples, width, height, x, y):
         """The rectangle, moved up and left if needed to leave at least 64 pixels, and cut at the far edges."""
@@ -277,7 +298,7 @@ class LatentCrop:
         top = max(0, min(y // PIXELS_PER_CELL, latent.shape[2] - smallest))
         left = max(0, min(x // PIXELS_PER_CELL, latent.shape[3] - smallest))
         rows = slice(top, top + height // PIXELS_PER_CELL)
-        return ({**samples, "samples": latent[:, :, rows, left:left + width // PIXELS_PER_CELL]},)
+        return ({**samples, "samples": latent[:, :, rows, left : left + width // PIXELS_PER_CELL]},)
 
 
 class SetLatentNoiseMask:
@@ -296,12 +317,33 @@ class SetLatentNoiseMask:
         return ({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])},)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    EmptyLatentImage, LatentFromBatch, RepeatLatentBatch, LatentUpscale, LatentUpscaleBy, LatentRotate, LatentFlip, LatentComposite,
-    LatentBlend, LatentCrop, SetLatentNoiseMask)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        EmptyLatentImage,
+        LatentFromBatch,
+        RepeatLatentBatch,
+        LatentUpscale,
+        LatentUpscaleBy,
+        LatentRotate,
+        LatentFlip,
+        LatentComposite,
+        LatentBlend,
+        LatentCrop,
+        SetLatentNoiseMask,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "EmptyLatentImage": "Empty Latent Image", "LatentFromBatch": "Get Latent From Batch", "RepeatLatentBatch": "Repeat Latent Batch",
-    "LatentUpscale": "Upscale Latent", "LatentUpscaleBy": "Upscale Latent By", "LatentRotate": "Rotate Latent",
-    "LatentFlip": "Flip Latent", "LatentComposite": "Latent Composite", "LatentBlend": "Latent Blend", "LatentCrop": "Crop Latent",
-    "SetLatentNoiseMask": "Set Latent Noise Mask"}
+    "EmptyLatentImage": "Empty Latent Image",
+    "LatentFromBatch": "Get Latent From Batch",
+    "RepeatLatentBatch": "Repeat Latent Batch",
+    "LatentUpscale": "Upscale Latent",
+    "LatentUpscaleBy": "Upscale Latent By",
+    "LatentRotate": "Rotate Latent",
+    "LatentFlip": "Flip Latent",
+    "LatentComposite": "Latent Composite",
+    "LatentBlend": "Latent Blend",
+    "LatentCrop": "Crop Latent",
+    "SetLatentNoiseMask": "Set Latent Noise Mask",
+}

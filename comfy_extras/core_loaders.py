@@ -19,11 +19,50 @@ LOADERS = "model/loaders"
 _DEVICE = {"device": (["default", "cpu"], {"advanced": True})}
 _LORA_ALIASES = ["lora", "load lora", "apply lora", "lora loader", "lora model"]
 _FLOAT8 = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
-_CLIP_TYPES = ["stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2", "wan",
-               "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image", "flux2", "ovis", "longcat_image", "cogvideox",
-               "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"]
-_DUAL_CLIP_TYPES = ["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "hunyuan_video_15", "kandinsky5",
-                    "kandinsky5_image", "ltxv", "newbie", "ace"]
+_CLIP_TYPES = [
+    "stable_diffusion",
+    "stable_cascade",
+    "sd3",
+    "stable_audio",
+    "mochi",
+    "ltxv",
+    "pixart",
+    "cosmos",
+    "lumina2",
+    "wan",
+    "hidream",
+    "chroma",
+    "ace",
+    "omnigen2",
+    "qwen_image",
+    "hunyuan_image",
+    "flux2",
+    "ovis",
+    "longcat_image",
+    "cogvideox",
+    "lens",
+    "pixeldit",
+    "ideogram4",
+    "boogu",
+    "krea2",
+    "joyimage",
+    "mage",
+    "minimax",
+]
+_DUAL_CLIP_TYPES = [
+    "sdxl",
+    "sd3",
+    "flux",
+    "hunyuan_video",
+    "hidream",
+    "hunyuan_image",
+    "hunyuan_video_15",
+    "kandinsky5",
+    "kandinsky5_image",
+    "ltxv",
+    "newbie",
+    "ace",
+]
 
 
 def _files(folder: str, **options: Any) -> tuple[Any, ...]:
@@ -35,8 +74,11 @@ class CheckpointLoaderSimple:
     """Loads everything a checkpoint file holds."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
-    OUTPUT_TOOLTIPS = ("The diffusion model, for a sampler.", "The text encoder, for prompts.",
-                       "The autoencoder between latents and pictures.")
+    OUTPUT_TOOLTIPS = (
+        "The diffusion model, for a sampler.",
+        "The text encoder, for prompts.",
+        "The autoencoder between latents and pictures.",
+    )
     FUNCTION = "load_checkpoint"
     CATEGORY = LOADERS
     DESCRIPTION = "Loads the diffusion model, text encoder and autoencoder of a checkpoint."
@@ -49,8 +91,9 @@ class CheckpointLoaderSimple:
     def load_checkpoint(self, ckpt_name):
         """Model patcher, CLIP and VAE; a part the file does not hold is None."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        return sd.load_checkpoint_guess_config(path, output_vae=True, output_clip=True,
-                                               embedding_directory=folder_paths.get_folder_paths("embeddings"))[:3]
+        return sd.load_checkpoint_guess_config(
+            path, output_vae=True, output_clip=True, embedding_directory=folder_paths.get_folder_paths("embeddings")
+        )[:3]
 
 
 class CheckpointLoader:
@@ -69,8 +112,13 @@ class CheckpointLoader:
     def load_checkpoint(self, config_name, ckpt_name):
         """Model patcher, CLIP and VAE."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        return sd.load_checkpoint(folder_paths.get_full_path("configs", config_name), path, output_vae=True, output_clip=True,
-                                  embedding_directory=folder_paths.get_folder_paths("embeddings"))
+        return sd.load_checkpoint(
+            folder_paths.get_full_path("configs", config_name),
+            path,
+            output_vae=True,
+            output_clip=True,
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        )
 
 
 class UNETLoader:
@@ -98,9 +146,14 @@ def _load_clip(names: list[str], kind: str, device: str) -> tuple[Any]:
     options = {}
     if device == "cpu":
         options = dict.fromkeys(("load_device", "offload_device"), torch.device("cpu"))
-    return (sd.load_clip(ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
-                         embedding_directory=folder_paths.get_folder_paths("embeddings"), model_options=options,
-                         clip_type=getattr(sd.CLIPType, kind.upper(), sd.CLIPType.STABLE_DIFFUSION)),)
+    return (
+        sd.load_clip(
+            ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+            model_options=options,
+            clip_type=getattr(sd.CLIPType, kind.upper(), sd.CLIPType.STABLE_DIFFUSION),
+        ),
+    )
 
 
 class CLIPLoader:
@@ -130,8 +183,10 @@ class DualCLIPLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"clip_name1": _files("text_encoders"), "clip_name2": _files("text_encoders"), "type": (_DUAL_CLIP_TYPES,)},
-                "optional": _DEVICE}
+        return {
+            "required": {"clip_name1": _files("text_encoders"), "clip_name2": _files("text_encoders"), "type": (_DUAL_CLIP_TYPES,)},
+            "optional": _DEVICE,
+        }
 
     def load_clip(self, clip_name1, clip_name2, type, device="default"):
         """The text encoder."""
@@ -170,12 +225,15 @@ class LoraLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "model": ("MODEL", {"tooltip": "The diffusion model to change."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder to change."}),
-            "lora_name": _files("loras", tooltip="A file of the loras folders."),
-            "strength_model": real(1.0, -100.0, 100.0, tooltip="How strongly the model is changed; may be negative."),
-            "strength_clip": real(1.0, -100.0, 100.0, tooltip="How strongly the text encoder is changed; may be negative.")}}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model to change."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder to change."}),
+                "lora_name": _files("loras", tooltip="A file of the loras folders."),
+                "strength_model": real(1.0, -100.0, 100.0, tooltip="How strongly the model is changed; may be negative."),
+                "strength_clip": real(1.0, -100.0, 100.0, tooltip="How strongly the text encoder is changed; may be negative."),
+            }
+        }
 
     def load_lora(self, model, clip, lora_name, strength_model, strength_clip):
         """Changed clones of both; with no strength, both as they are."""
@@ -205,8 +263,19 @@ class LoraLoaderModelOnly(LoraLoader):
         return (self.load_lora(model, None, lora_name, strength_model, 0)[0],)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    CheckpointLoaderSimple, CheckpointLoader, UNETLoader, CLIPLoader, DualCLIPLoader, VAELoader, LoraLoader, LoraLoaderModelOnly)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        CheckpointLoaderSimple,
+        CheckpointLoader,
+        UNETLoader,
+        CLIPLoader,
+        DualCLIPLoader,
+        VAELoader,
+        LoraLoader,
+        LoraLoaderModelOnly,
+    )
+}
 NODE_DISPLAY_NAME_MAPPINGS = {
     "CheckpointLoaderSimple": "Load Checkpoint",
     "CheckpointLoader": "Load Checkpoint With Config (DEPRECATED)",

@@ -26,9 +26,12 @@ def _as_images(pictures: Tensor) -> Tensor:
 
 
 def _tile_inputs(step: int) -> dict[str, Any]:
-    return {"tile_size": whole(512, 64, 4096, step, advanced=True), "overlap": whole(64, 0, 4096, 32, advanced=True),
-            "temporal_size": whole(64, 8, 4096, 4, tooltip="For video autoencoders: how many frames at a time.", advanced=True),
-            "temporal_overlap": whole(8, 4, 4096, 4, tooltip="For video autoencoders: how many frames overlap.", advanced=True)}
+    return {
+        "tile_size": whole(512, 64, 4096, step, advanced=True),
+        "overlap": whole(64, 0, 4096, 32, advanced=True),
+        "temporal_size": whole(64, 8, 4096, 4, tooltip="For video autoencoders: how many frames at a time.", advanced=True),
+        "temporal_overlap": whole(8, 4, 4096, 4, tooltip="For video autoencoders: how many frames overlap.", advanced=True),
+    }
 
 
 class VAEDecode:
@@ -43,8 +46,12 @@ class VAEDecode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT", {"tooltip": "The latents to decode."}),
-                             "vae": ("VAE", {"tooltip": "The autoencoder that decodes."})}}
+        return {
+            "required": {
+                "samples": ("LATENT", {"tooltip": "The latents to decode."}),
+                "vae": ("VAE", {"tooltip": "The autoencoder that decodes."}),
+            }
+        }
 
     def decode(self, vae, samples):
         """The pictures."""
@@ -74,8 +81,13 @@ class VAEDecodeTiled:
             overlap_t = max(1, min(tile_t // 2, temporal_overlap // frames_per_cell))
         pixels_per_cell = vae.spacial_compression_decode()
         tile = tile_size // pixels_per_cell
-        return (_as_images(vae.decode_tiled(samples["samples"], tile_x=tile, tile_y=tile, overlap=overlap // pixels_per_cell,
-                                            tile_t=tile_t, overlap_t=overlap_t)),)
+        return (
+            _as_images(
+                vae.decode_tiled(
+                    samples["samples"], tile_x=tile, tile_y=tile, overlap=overlap // pixels_per_cell, tile_t=tile_t, overlap_t=overlap_t
+                )
+            ),
+        )
 
 
 class VAEEncode:
@@ -108,8 +120,13 @@ class VAEEncodeTiled:
 
     def encode(self, vae, pixels, tile_size, overlap, temporal_size=64, temporal_overlap=8):
         """The latents; tile sizes are in pixels and frames."""
-        return ({"samples": vae.encode_tiled(pixels, tile_x=tile_size, tile_y=tile_size, overlap=overlap, tile_t=temporal_size,
-                                             overlap_t=temporal_overlap)},)
+        return (
+            {
+                "samples": vae.encode_tiled(
+                    pixels, tile_x=tile_size, tile_y=tile_size, overlap=overlap, tile_t=temporal_size, overlap_t=temporal_overlap
+                )
+            },
+        )
 
 
 def _mask_like(mask: Tensor, pixels: Tensor) -> Tensor:
@@ -166,8 +183,16 @@ class InpaintModelConditioning:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tooltip = "Also limit the sampler to the mask. Often better; some models do not need it."
-        return {"required": {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "vae": ("VAE",), "pixels": ("IMAGE",),
-                             "mask": ("MASK",), "noise_mask": ("BOOLEAN", {"default": True, "tooltip": tooltip})}}
+        return {
+            "required": {
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "vae": ("VAE",),
+                "pixels": ("IMAGE",),
+                "mask": ("MASK",),
+                "noise_mask": ("BOOLEAN", {"default": True, "tooltip": tooltip}),
+            }
+        }
 
     def encode(self, positive, negative, pixels, vae, mask, noise_mask=True):
         """Both sides of conditioning with picture and mask, and the latent of the whole picture."""
@@ -181,8 +206,9 @@ class InpaintModelConditioning:
         return (*sides, latent)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, VAEEncodeForInpaint, InpaintModelConditioning)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node for node in (VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, VAEEncodeForInpaint, InpaintModelConditioning)
+}
 NODE_DISPLAY_NAME_MAPPINGS = {
     "VAEDecode": "VAE Decode",
     "VAEDecodeTiled": "VAE Decode (Tiled)",

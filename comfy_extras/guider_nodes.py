@@ -53,11 +53,13 @@ class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs i
             middle = None if math.isclose(self.cfg1, 1.0) else middle
         base, between, full = comfy.samplers.calc_cond_batch(self.inner_model, [negative, middle, positive], x, timestep, options)
         if self.nested:
-            inner = comfy.samplers.cfg_function(self.inner_model, full, between, self.cfg1, x, timestep, model_options=options,
-                                                cond=positive, uncond=middle)
+            inner = comfy.samplers.cfg_function(
+                self.inner_model, full, between, self.cfg1, x, timestep, model_options=options, cond=positive, uncond=middle
+            )
             return base + self.cfg2 * (inner - base)
-        outer = comfy.samplers.cfg_function(self.inner_model, between, base, self.cfg2, x, timestep, model_options=options, cond=middle,
-                                            uncond=negative)
+        outer = comfy.samplers.cfg_function(
+            self.inner_model, between, base, self.cfg2, x, timestep, model_options=options, cond=middle, uncond=negative
+        )
         return outer + (full - between) * self.cfg1
 
 
@@ -66,8 +68,13 @@ class BasicGuider(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="BasicGuider", display_name="Basic Guider", category=GUIDERS, outputs=[io.Guider.Output()],
-                         inputs=[io.Model.Input("model"), io.Conditioning.Input("conditioning")])
+        return io.Schema(
+            node_id="BasicGuider",
+            display_name="Basic Guider",
+            category=GUIDERS,
+            outputs=[io.Guider.Output()],
+            inputs=[io.Model.Input("model"), io.Conditioning.Input("conditioning")],
+        )
 
     @classmethod
     def execute(cls, model, conditioning) -> io.NodeOutput:
@@ -84,8 +91,13 @@ class CFGGuider(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="CFGGuider", display_name="CFG Guider", category=GUIDERS, outputs=[io.Guider.Output()],
-                         inputs=[io.Model.Input("model"), io.Conditioning.Input("positive"), io.Conditioning.Input("negative"), _cfg()])
+        return io.Schema(
+            node_id="CFGGuider",
+            display_name="CFG Guider",
+            category=GUIDERS,
+            outputs=[io.Guider.Output()],
+            inputs=[io.Model.Input("model"), io.Conditioning.Input("positive"), io.Conditioning.Input("negative"), _cfg()],
+        )
 
     @classmethod
     def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
@@ -104,10 +116,20 @@ class DualCFGGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         conditionings = [io.Conditioning.Input(name) for name in ("cond1", "cond2", "negative")]
-        return io.Schema(node_id="DualCFGGuider", display_name="Dual CFG Guider", category=GUIDERS, search_aliases=["dual prompt guidance"],
-                         inputs=[io.Model.Input("model"), *conditionings, _cfg("cfg_conds"), _cfg("cfg_cond2_negative"),
-                                 io.Combo.Input("style", options=["regular", "nested"])],
-                         outputs=[io.Guider.Output()])
+        return io.Schema(
+            node_id="DualCFGGuider",
+            display_name="Dual CFG Guider",
+            category=GUIDERS,
+            search_aliases=["dual prompt guidance"],
+            inputs=[
+                io.Model.Input("model"),
+                *conditionings,
+                _cfg("cfg_conds"),
+                _cfg("cfg_cond2_negative"),
+                io.Combo.Input("style", options=["regular", "nested"]),
+            ],
+            outputs=[io.Guider.Output()],
+        )
 
     @classmethod
     def execute(cls, model, cond1, cond2, negative, cfg_conds, cfg_cond2_negative, style) -> io.NodeOutput:
@@ -125,9 +147,14 @@ class CFGOverride(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="CFGOverride", display_name="CFG Override", category=GUIDERS, outputs=[io.Model.Output()],
-                         description="Uses a fixed guidance scale from one share of the sampling to another. Of several, the last counts.",
-                         inputs=[io.Model.Input("model"), _cfg(default=1.0), _percent("start_percent", 0.0), _percent("end_percent", 1.0)])
+        return io.Schema(
+            node_id="CFGOverride",
+            display_name="CFG Override",
+            category=GUIDERS,
+            outputs=[io.Model.Output()],
+            description="Uses a fixed guidance scale from one share of the sampling to another. Of several, the last counts.",
+            inputs=[io.Model.Input("model"), _cfg(default=1.0), _percent("start_percent", 0.0), _percent("end_percent", 1.0)],
+        )
 
     @classmethod
     def execute(cls, model, cfg, start_percent, end_percent) -> io.NodeOutput:

@@ -49,8 +49,11 @@ class SplitImageToTileList:
     @staticmethod
     def get_grid_coords(width: int, height: int, tile_width: int, tile_height: int, overlap: int) -> list[tuple[int, int, int, int]]:
         """(left, top, right, bottom) of each tile, row by row."""
-        return [(left, top, right, bottom) for top, bottom in _spans(height, tile_height, overlap)
-                for left, right in _spans(width, tile_width, overlap)]
+        return [
+            (left, top, right, bottom)
+            for top, bottom in _spans(height, tile_height, overlap)
+            for left, right in _spans(width, tile_width, overlap)
+        ]
 
     @classmethod
     def execute(cls, image, tile_width, tile_height, overlap):
@@ -96,6 +99,8 @@ def _tile_weights(tile: Tensor, overlap: int) -> Tensor:
     """1×H×W×1: half a sine wave along each side where tiles overlap, else 1."""
     if overlap <= 0:
         return tile.new_ones((1, *tile.shape[1:3], 1))
-    rows, columns = (torch.sin(math.pi * torch.linspace(0, 1, side, device=tile.device, dtype=tile.dtype)).clamp(min=SMALLEST_WEIGHT)
-                     for side in tile.shape[1:3])
+    rows, columns = (
+        torch.sin(math.pi * torch.linspace(0, 1, side, device=tile.device, dtype=tile.dtype)).clamp(min=SMALLEST_WEIGHT)
+        for side in tile.shape[1:3]
+    )
     return (rows[:, None] * columns)[None, ..., None]

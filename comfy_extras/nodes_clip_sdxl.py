@@ -27,8 +27,15 @@ class CLIPTextEncodeSDXLRefiner:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ascore": real(6.0, 0.0, 1000.0), "width": _length(), "height": _length(),
-                             "text": _prompt(), "clip": socket("CLIP")}}
+        return {
+            "required": {
+                "ascore": real(6.0, 0.0, 1000.0),
+                "width": _length(),
+                "height": _length(),
+                "text": _prompt(),
+                "clip": socket("CLIP"),
+            }
+        }
 
     @classmethod
     def execute(cls, clip, ascore, width, height, text):
@@ -48,10 +55,19 @@ class CLIPTextEncodeSDXL:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "clip": socket("CLIP"), "width": _length(), "height": _length(),
-            "crop_w": _length(0, advanced=True), "crop_h": _length(0, advanced=True),
-            "target_width": _length(), "target_height": _length(), "text_g": _prompt(), "text_l": _prompt()}}
+        return {
+            "required": {
+                "clip": socket("CLIP"),
+                "width": _length(),
+                "height": _length(),
+                "crop_w": _length(0, advanced=True),
+                "crop_h": _length(0, advanced=True),
+                "target_width": _length(),
+                "target_height": _length(),
+                "text_g": _prompt(),
+                "text_l": _prompt(),
+            }
+        }
 
     @classmethod
     def execute(cls, clip, width, height, crop_w, crop_h, target_width, target_height, text_g, text_l):
@@ -61,8 +77,14 @@ class CLIPTextEncodeSDXL:
         if len(tokens["g"]) != len(tokens["l"]):
             empty = clip.tokenize("")
             tokens.update({name: tokens[name] + empty[name] * (chunks - len(tokens[name])) for name in ("g", "l")})
-        sizes = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h,
-                 "target_width": target_width, "target_height": target_height}
+        sizes = {
+            "width": width,
+            "height": height,
+            "crop_w": crop_w,
+            "crop_h": crop_h,
+            "target_width": target_width,
+            "target_height": target_height,
+        }
         return (clip.encode_from_tokens_scheduled(tokens, add_dict=sizes),)
 
     encode = execute
@@ -70,5 +92,7 @@ class CLIPTextEncodeSDXL:
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in (CLIPTextEncodeSDXLRefiner, CLIPTextEncodeSDXL)}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"CLIPTextEncodeSDXLRefiner": "CLIP Text Encode (SDXL Refiner)",
-                              "CLIPTextEncodeSDXL": "CLIP Text Encode (SDXL)"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "CLIPTextEncodeSDXLRefiner": "CLIP Text Encode (SDXL Refiner)",
+    "CLIPTextEncodeSDXL": "CLIP Text Encode (SDXL)",
+}

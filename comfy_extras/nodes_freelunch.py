@@ -24,7 +24,7 @@ def Fourier_filter(x: Tensor, threshold: int, scale: float) -> Tensor:  # noqa: 
     frequencies = torch.fft.fftshift(torch.fft.fftn(x.float(), dim=(-2, -1)), dim=(-2, -1))
     mask = torch.ones(x.shape[-2:], device=x.device)
     row, column = (length // 2 for length in x.shape[-2:])
-    mask[row - threshold:row + threshold, column - threshold:column + threshold] = scale
+    mask[row - threshold : row + threshold, column - threshold : column + threshold] = scale
     shifted_back = torch.fft.ifftshift(frequencies * mask, dim=(-2, -1))
     return torch.fft.ifftn(shifted_back, dim=(-2, -1)).real.to(x.dtype)
 
@@ -79,9 +79,15 @@ def _patched(model: Any, factors: dict[int, tuple[float, float]], strengthen: An
 
 def _schema(node_id: str, b1: float, b2: float) -> io.Schema:
     factors = {"b1": b1, "b2": b2, "s1": 0.9, "s2": 0.2}
-    return io.Schema(node_id=node_id, category=CATEGORY, outputs=[io.Model.Output()],
-                     inputs=[io.Model.Input("model"), *(io.Float.Input(name, default=value, min=0.0, max=10.0, step=0.01, advanced=True)
-                                                        for name, value in factors.items())])
+    return io.Schema(
+        node_id=node_id,
+        category=CATEGORY,
+        outputs=[io.Model.Output()],
+        inputs=[
+            io.Model.Input("model"),
+            *(io.Float.Input(name, default=value, min=0.0, max=10.0, step=0.01, advanced=True) for name, value in factors.items()),
+        ],
+    )
 
 
 class FreeU(io.ComfyNode):

@@ -20,9 +20,11 @@ class ImageCompare(PreviewImage):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"compare_view": socket("IMAGECOMPARE", socketless=True)},
-                "optional": {"image_a": socket("IMAGE"), "image_b": socket("IMAGE")},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {"compare_view": socket("IMAGECOMPARE", socketless=True)},
+            "optional": {"image_a": socket("IMAGE"), "image_b": socket("IMAGE")},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     def compare(self, compare_view=None, image_a=None, image_b=None, prompt=None, extra_pnginfo=None):
         """Write both batches as temporary files for the page."""

@@ -19,8 +19,7 @@ server = lazy_module("server")
 torch = lazy_module("torch")
 
 CROP_SIZE = 512
-_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0),
-            "blue": (0.0, 0.0, 1.0)}
+_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 _QUARTER_TURNS = ["none", "90 degrees", "180 degrees", "270 degrees"]
 
 
@@ -35,7 +34,7 @@ class _ImageNode:
 def crop_image(image: Tensor, width: int, height: int, x: int, y: int) -> Tensor:
     """The rectangle of B×H×W×C images at (*x*, *y*), moved inside if it starts beyond them and cut off at their edges."""
     left, top = min(x, image.shape[2] - 1), min(y, image.shape[1] - 1)
-    return image[:, top:top + height, left:left + width]
+    return image[:, top : top + height, left : left + width]
 
 
 class ImageCrop(_ImageNode):
@@ -47,8 +46,15 @@ class ImageCrop(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "width": pixels(CROP_SIZE, 1), "height": pixels(CROP_SIZE, 1), "x": pixels(0),
-                             "y": pixels(0)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "width": pixels(CROP_SIZE, 1),
+                "height": pixels(CROP_SIZE, 1),
+                "x": pixels(0),
+                "y": pixels(0),
+            }
+        }
 
     @classmethod
     def execute(cls, image, width, height, x, y):
@@ -66,11 +72,19 @@ class ImageCropV2(io.ComfyNode):
         """The node's description."""
         whole_region = {"x": 0, "y": 0, "width": CROP_SIZE, "height": CROP_SIZE}
         return io.Schema(
-            node_id="ImageCropV2", display_name="Crop Image", category="image/transform", essentials_category="Image Tools",
-            description="Cuts a rectangle out of images.", search_aliases=["crop", "cut", "trim"], has_intermediate_output=True,
-            inputs=[io.Image.Input("image"),
-                    io.BoundingBox.Input("crop_region", socketless=True, component="ImageCrop", default=whole_region)],
-            outputs=[io.Image.Output()])
+            node_id="ImageCropV2",
+            display_name="Crop Image",
+            category="image/transform",
+            essentials_category="Image Tools",
+            description="Cuts a rectangle out of images.",
+            search_aliases=["crop", "cut", "trim"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.BoundingBox.Input("crop_region", socketless=True, component="ImageCrop", default=whole_region),
+            ],
+            outputs=[io.Image.Output()],
+        )
 
     @classmethod
     def execute(cls, image, crop_region):
@@ -88,8 +102,14 @@ class BoundingBox(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"x": whole(0, 0, MAX_RESOLUTION), "y": whole(0, 0, MAX_RESOLUTION),
-                             "width": whole(CROP_SIZE, 1, MAX_RESOLUTION), "height": whole(CROP_SIZE, 1, MAX_RESOLUTION)}}
+        return {
+            "required": {
+                "x": whole(0, 0, MAX_RESOLUTION),
+                "y": whole(0, 0, MAX_RESOLUTION),
+                "width": whole(CROP_SIZE, 1, MAX_RESOLUTION),
+                "height": whole(CROP_SIZE, 1, MAX_RESOLUTION),
+            }
+        }
 
     @classmethod
     def execute(cls, x, y, width, height):
@@ -123,15 +143,16 @@ class ImageFromBatch(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "batch_index": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION),
-                             "length": whole(1, 1, 4096)}}
+        return {
+            "required": {"image": socket("IMAGE"), "batch_index": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION), "length": whole(1, 1, 4096)}
+        }
 
     @classmethod
     def execute(cls, image, batch_index, length):
         """*length* images from *batch_index* on; a negative index counts from the end, one too large means the last."""
         count = image.shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
-        return (image[first:first + length].clone(),)
+        return (image[first : first + length].clone(),)
 
     frombatch = execute
 
@@ -164,10 +185,16 @@ class ImageStitch(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image1": socket("IMAGE"), "direction": combo(["right", "down", "left", "up"], default="right"),
-                             "match_image_size": boolean(True), "spacing_width": whole(0, 0, 1024, 2, advanced=True),
-                             "spacing_color": combo(list(_COLOURS), default="white", advanced=True)},
-                "optional": {"image2": socket("IMAGE")}}
+        return {
+            "required": {
+                "image1": socket("IMAGE"),
+                "direction": combo(["right", "down", "left", "up"], default="right"),
+                "match_image_size": boolean(True),
+                "spacing_width": whole(0, 0, 1024, 2, advanced=True),
+                "spacing_color": combo(list(_COLOURS), default="white", advanced=True),
+            },
+            "optional": {"image2": socket("IMAGE")},
+        }
 
     @classmethod
     def execute(cls, image1, direction, match_image_size, spacing_width, spacing_color, image2=None):
@@ -215,7 +242,7 @@ def _stripe(images: list[Tensor], axis: int, width: int, colour: tuple[float, ..
     shape = list(images[0].shape)
     shape[axis] = width
     shape[3 - axis] = max(image.shape[3 - axis] for image in images)
-    pixel = torch.tensor([*colour, *[1.0] * (shape[-1] - 3)][:shape[-1]], device=images[0].device)
+    pixel = torch.tensor([*colour, *[1.0] * (shape[-1] - 3)][: shape[-1]], device=images[0].device)
     return pixel.expand(shape)
 
 
@@ -227,8 +254,15 @@ class ResizeAndPadImage(_ImageNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         methods = ["area", "bicubic", "nearest-exact", "bilinear", "lanczos"]
-        return {"required": {"image": socket("IMAGE"), "target_width": pixels(512, 1), "target_height": pixels(512, 1),
-                             "padding_color": combo(["white", "black"], advanced=True), "interpolation": combo(methods, advanced=True)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "target_width": pixels(512, 1),
+                "target_height": pixels(512, 1),
+                "padding_color": combo(["white", "black"], advanced=True),
+                "interpolation": combo(methods, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, image, target_width, target_height, padding_color, interpolation):
@@ -238,7 +272,7 @@ class ResizeAndPadImage(_ImageNode):
         new_width, new_height = int(width * scale), int(height * scale)
         left, top = (target_width - new_width) // 2, (target_height - new_height) // 2
         padded = image.new_full((batch, target_height, target_width, channels), 0.0 if padding_color == "black" else 1.0)
-        padded[:, top:top + new_height, left:left + new_width] = resize_images(image, new_width, new_height, interpolation)
+        padded[:, top : top + new_height, left : left + new_width] = resize_images(image, new_width, new_height, interpolation)
         return (padded,)
 
     resize_and_pad = execute
@@ -251,9 +285,15 @@ class GetImageSize(io.ComfyNode):
     def define_schema(cls):
         """The node's description."""
         return io.Schema(
-            node_id="GetImageSize", display_name="Get Image Size", category="image", hidden=[io.Hidden.unique_id],
-            description="Gives width, height and number of the images.", search_aliases=["dimensions", "resolution", "image info"],
-            inputs=[io.Image.Input("image")], outputs=[io.Int.Output(display_name=name) for name in ("width", "height", "batch_size")])
+            node_id="GetImageSize",
+            display_name="Get Image Size",
+            category="image",
+            hidden=[io.Hidden.unique_id],
+            description="Gives width, height and number of the images.",
+            search_aliases=["dimensions", "resolution", "image info"],
+            inputs=[io.Image.Input("image")],
+            outputs=[io.Int.Output(display_name=name) for name in ("width", "height", "batch_size")],
+        )
 
     @classmethod
     def execute(cls, image):
@@ -323,16 +363,43 @@ class ImageScaleToMaxDimension(_ImageNode):
     upscale = execute
 
 
-_NODES = (ImageCrop, ImageCropV2, RepeatImageBatch, ImageFromBatch, ImageAddNoise, SaveAnimatedWEBP, SaveAnimatedPNG, SaveSVGNode,
-          ImageStitch, ResizeAndPadImage, GetImageSize, ImageRotate, ImageFlip, ImageScaleToMaxDimension, SplitImageToTileList,
-          ImageMergeTileList)
+_NODES = (
+    GetImageSize,
+    ImageAddNoise,
+    ImageCrop,
+    ImageCropV2,
+    ImageFlip,
+    ImageFromBatch,
+    ImageMergeTileList,
+    ImageRotate,
+    ImageScaleToMaxDimension,
+    ImageStitch,
+    RepeatImageBatch,
+    ResizeAndPadImage,
+    SaveAnimatedPNG,
+    SaveAnimatedWEBP,
+    SaveSVGNode,
+    SplitImageToTileList,
+)
 
 NODE_CLASS_MAPPINGS = {"PrimitiveBoundingBox": BoundingBox, **{node.__name__: node for node in _NODES}}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "PrimitiveBoundingBox": "Bounding Box", "ImageCrop": "Crop Image (DEPRECATED)", "ImageCropV2": "Crop Image",
-    "RepeatImageBatch": "Repeat Image Batch", "ImageFromBatch": "Get Image from Batch", "ImageAddNoise": "Add Noise to Image",
-    "SaveAnimatedWEBP": "Save Animated WEBP", "SaveAnimatedPNG": "Save Animated PNG", "SaveSVGNode": "Save SVG",
-    "ImageStitch": "Stitch Images", "ResizeAndPadImage": "Resize And Pad Image", "GetImageSize": "Get Image Size",
-    "ImageRotate": "Rotate Image", "ImageFlip": "Flip Image", "ImageScaleToMaxDimension": "Scale Image to Max Dimension",
-    "SplitImageToTileList": "Split Image into List of Tiles", "ImageMergeTileList": "Merge List of Tiles to Image"}
+    "PrimitiveBoundingBox": "Bounding Box",
+    "ImageCrop": "Crop Image (DEPRECATED)",
+    "ImageCropV2": "Crop Image",
+    "RepeatImageBatch": "Repeat Image Batch",
+    "ImageFromBatch": "Get Image from Batch",
+    "ImageAddNoise": "Add Noise to Image",
+    "SaveAnimatedWEBP": "Save Animated WEBP",
+    "SaveAnimatedPNG": "Save Animated PNG",
+    "SaveSVGNode": "Save SVG",
+    "ImageStitch": "Stitch Images",
+    "ResizeAndPadImage": "Resize And Pad Image",
+    "GetImageSize": "Get Image Size",
+    "ImageRotate": "Rotate Image",
+    "ImageFlip": "Flip Image",
+    "ImageScaleToMaxDimension": "Scale Image to Max Dimension",
+    "SplitImageToTileList": "Split Image into List of Tiles",
+    "ImageMergeTileList": "Merge List of Tiles to Image",
+}

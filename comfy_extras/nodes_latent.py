@@ -177,7 +177,7 @@ class LatentCutToBatch(_LatentNode):
             return (samples,)
         length = latent.shape[axis]
         slice_size = min(slice_size, length)
-        along = latent.movedim(axis, 1)[:, :length // slice_size * slice_size]
+        along = latent.movedim(axis, 1)[:, : length // slice_size * slice_size]
         return ({**samples, "samples": along.reshape(-1, slice_size, *along.shape[2:]).movedim(1, axis)},)
 
 
@@ -254,6 +254,7 @@ class LatentApplyOperationCFG(_LatentNode):
     @classmethod
     def execute(cls, model, operation):
         """A copy of the model with the operation before guidance."""
+
         def apply_before_guidance(args):
             predictions = args["conds_out"]
             base = predictions[1] if len(predictions) == 2 else 0.0
@@ -282,6 +283,7 @@ class LatentOperationTonemapReinhard(_LatentNode):
     @classmethod
     def execute(cls, multiplier):
         """The operation: channel vectors keep their direction, lengths follow Reinhard's curve below mean + 5 deviations."""
+
         def tonemap_reinhard(latent, **_ignored):
             length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-10
             spatial = list(range(1, length.ndim))
@@ -304,12 +306,18 @@ class LatentOperationSharpen(_LatentNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"sharpen_radius": whole(9, 1, 31, 1, advanced=True), "sigma": real(1.0, 0.1, 10.0, 0.1, advanced=True),
-                             "alpha": real(0.1, 0.0, 5.0, advanced=True)}}
+        return {
+            "required": {
+                "sharpen_radius": whole(9, 1, 31, 1, advanced=True),
+                "sigma": real(1.0, 0.1, 10.0, 0.1, advanced=True),
+                "alpha": real(0.1, 0.0, 5.0, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, sharpen_radius, sigma, alpha):
         """The operation; a radius in cells, *sigma* relative to it, *alpha* the strength."""
+
         def sharpen(latent, **_ignored):
             length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-6
             kernel = sharpening_kernel(sharpen_radius * 2 + 1, sigma, alpha, latent.device)
@@ -328,8 +336,10 @@ class ReplaceVideoLatentFrames(_LatentNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         place = whole(0, -MAX_RESOLUTION, MAX_RESOLUTION, 1, tooltip="First frame to replace; negative numbers count from the end.")
-        return {"required": {"destination": socket("LATENT", tooltip="The latent whose frames are replaced."), "index": place},
-                "optional": {"source": socket("LATENT", tooltip="The frames to put in; without them nothing changes.")}}
+        return {
+            "required": {"destination": socket("LATENT", tooltip="The latent whose frames are replaced."), "index": place},
+            "optional": {"source": socket("LATENT", tooltip="The frames to put in; without them nothing changes.")},
+        }
 
     @classmethod
     def execute(cls, destination, index, source=None):
@@ -339,17 +349,33 @@ class ReplaceVideoLatentFrames(_LatentNode):
         present, given = destination["samples"].shape[2], source["samples"].shape[2]
         start = index + present if index < 0 else index
         if start < 0 or start + given > present:
-            logger.warning("ReplaceVideoLatentFrames: %d frames do not fit at frame %d of %d; the latent is left as it is",
-                           given, index, present)
+            logger.warning(
+                "ReplaceVideoLatentFrames: %d frames do not fit at frame %d of %d; the latent is left as it is", given, index, present
+            )
             return (destination,)
         frames = destination["samples"].clone()
-        frames[:, :, start:start + given] = source["samples"]
+        frames[:, :, start : start + given] = source["samples"]
         return ({**source, "samples": frames},)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    LatentAdd, LatentSubtract, LatentMultiply, LatentInterpolate, LatentConcat, LatentCut, LatentCutToBatch, LatentBatch,
-    LatentBatchSeedBehavior, LatentApplyOperation, LatentApplyOperationCFG, LatentOperationTonemapReinhard, LatentOperationSharpen,
-    ReplaceVideoLatentFrames)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        LatentAdd,
+        LatentApplyOperation,
+        LatentApplyOperationCFG,
+        LatentBatch,
+        LatentBatchSeedBehavior,
+        LatentConcat,
+        LatentCut,
+        LatentCutToBatch,
+        LatentInterpolate,
+        LatentMultiply,
+        LatentOperationSharpen,
+        LatentOperationTonemapReinhard,
+        LatentSubtract,
+        ReplaceVideoLatentFrames,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {"LatentBatch": "Batch Latents (DEPRECATED)", "ReplaceVideoLatentFrames": "Replace Video Latent Frames"}

@@ -15,9 +15,14 @@ class SwitchNode(io.ComfyNode):
         template = io.MatchType.Template("switch")
         branches = [io.MatchType.Input(name, template=template, lazy=True) for name in ("on_false", "on_true")]
         return io.Schema(
-            node_id="ComfySwitchNode", display_name="If/Else Switch", category="utilities/logic", is_experimental=True,
-            search_aliases=["if", "then", "switch", "conditional", "branch"], inputs=[io.Boolean.Input("switch"), *branches],
-            outputs=[io.MatchType.Output(template=template, display_name="output")])
+            node_id="ComfySwitchNode",
+            display_name="If/Else Switch",
+            category="utilities/logic",
+            is_experimental=True,
+            search_aliases=["if", "then", "switch", "conditional", "branch"],
+            inputs=[io.Boolean.Input("switch"), *branches],
+            outputs=[io.MatchType.Output(template=template, display_name="output")],
+        )
 
     @classmethod
     def check_lazy_status(cls, switch, on_false=None, on_true=None):
@@ -38,9 +43,14 @@ class CustomComboNode(io.ComfyNode):
     def define_schema(cls):
         """The node's description."""
         return io.Schema(
-            node_id="CustomCombo", display_name="Custom Combo", category="utilities", is_experimental=True, accept_all_inputs=True,
+            node_id="CustomCombo",
+            display_name="Custom Combo",
+            category="utilities",
+            is_experimental=True,
+            accept_all_inputs=True,
             inputs=[io.Combo.Input("choice", options=[])],
-            outputs=[io.String.Output(display_name="STRING"), io.Int.Output(display_name="INDEX")])
+            outputs=[io.String.Output(display_name="STRING"), io.Int.Output(display_name="INDEX")],
+        )
 
     @classmethod
     def validate_inputs(cls, choice, index=0, **_entries):
@@ -74,8 +84,15 @@ class NotNode:
 
 def _many_values(node_id: str, title: str, description: str, aliases: list[str]) -> Any:
     template = io.Autogrow.TemplatePrefix(io.AnyType.Input("value"), prefix="value", min=1)
-    return io.Schema(node_id=node_id, display_name=title, category="utilities/logic", description=description, search_aliases=aliases,
-                     inputs=[io.Autogrow.Input("values", template=template)], outputs=[io.Boolean.Output()])
+    return io.Schema(
+        node_id=node_id,
+        display_name=title,
+        category="utilities/logic",
+        description=description,
+        search_aliases=aliases,
+        inputs=[io.Autogrow.Input("values", template=template)],
+        outputs=[io.Boolean.Output()],
+    )
 
 
 class AndNode(io.ComfyNode):
@@ -106,8 +123,18 @@ class OrNode(io.ComfyNode):
         return io.NodeOutput(any(values.values()))
 
 
-NODE_CLASS_MAPPINGS = {"ComfySwitchNode": SwitchNode, "CustomCombo": CustomComboNode, "ComfyNotNode": NotNode, "ComfyAndNode": AndNode,
-                       "ComfyOrNode": OrNode}
+NODE_CLASS_MAPPINGS = {
+    "ComfySwitchNode": SwitchNode,
+    "CustomCombo": CustomComboNode,
+    "ComfyNotNode": NotNode,
+    "ComfyAndNode": AndNode,
+    "ComfyOrNode": OrNode,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"ComfySwitchNode": "If/Else Switch", "CustomCombo": "Custom Combo", "ComfyNotNode": "Not",
-                              "ComfyAndNode": "And", "ComfyOrNode": "Or"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "ComfySwitchNode": "If/Else Switch",
+    "CustomCombo": "Custom Combo",
+    "ComfyNotNode": "Not",
+    "ComfyAndNode": "And",
+    "ComfyOrNode": "Or",
+}

@@ -24,8 +24,9 @@ _CHANNELS = ["red", "green", "blue", "alpha"]
 _SIDES = ("left", "top", "right", "bottom")
 
 
-def composite(destination: Tensor, source: Tensor, x: int, y: int, mask: Tensor | None = None, multiplier: int = 8,
-              resize_source: bool = False) -> Tensor:
+def composite(
+    destination: Tensor, source: Tensor, x: int, y: int, mask: Tensor | None = None, multiplier: int = 8, resize_source: bool = False
+) -> Tensor:
     """Paste *source* over *destination* (both B×C×H×W) in place where *mask* is 1, mixing where it is between; returns *destination*.
 
     *x* and *y* count in units of 1/*multiplier* cell and may be negative; what sticks out is cut off. The source is repeated to
@@ -42,7 +43,7 @@ def composite(destination: Tensor, source: Tensor, x: int, y: int, mask: Tensor 
     area = (..., slice(skip_top, max(0, height - top)), slice(skip_left, max(0, width - left)))
     source, mask = source[area], mask[area]
     rows = slice(top + skip_top, top + skip_top + source.shape[-2])
-    target = destination[..., rows, left + skip_left:left + skip_left + source.shape[-1]]
+    target = destination[..., rows, left + skip_left : left + skip_left + source.shape[-1]]
     if target.numel():
         target[:] = mask * source + (torch.ones_like(mask) - mask) * target
     return destination
@@ -70,9 +71,16 @@ class _PastingNode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         kind = cls.RETURN_TYPES[0]
-        return {"required": {"destination": socket(kind), "source": socket(kind), "x": pixels(0, step=cls.STEP),
-                             "y": pixels(0, step=cls.STEP), "resize_source": boolean(False)},
-                "optional": {"mask": socket("MASK")}}
+        return {
+            "required": {
+                "destination": socket(kind),
+                "source": socket(kind),
+                "x": pixels(0, step=cls.STEP),
+                "y": pixels(0, step=cls.STEP),
+                "resize_source": boolean(False),
+            },
+            "optional": {"mask": socket("MASK")},
+        }
 
 
 class LatentCompositeMasked(_PastingNode):
@@ -219,7 +227,7 @@ class CropMask(_MaskNode):
     @classmethod
     def execute(cls, mask, x, y, width, height):
         """The rectangle, cut off at the mask's edges."""
-        return (_planes(mask)[:, y:y + height, x:x + width],)
+        return (_planes(mask)[:, y : y + height, x : x + width],)
 
     crop = execute
 
@@ -231,16 +239,23 @@ class MaskComposite(_MaskNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"destination": socket("MASK"), "source": socket("MASK"), "x": pixels(0), "y": pixels(0),
-                             "operation": combo(["multiply", "add", "subtract", "and", "or", "xor"])}}
+        return {
+            "required": {
+                "destination": socket("MASK"),
+                "source": socket("MASK"),
+                "x": pixels(0),
+                "y": pixels(0),
+                "operation": combo(["multiply", "add", "subtract", "and", "or", "xor"]),
+            }
+        }
 
     @classmethod
     def execute(cls, destination, source, x, y, operation):
         """A copy of *destination*, changed where *source* lies on it at (*x*, *y*), clipped to 0…1."""
         combined = _planes(destination).clone()
         source = _planes(source).to(combined.device)
-        target = combined[:, y:y + source.shape[-2], x:x + source.shape[-1]]
-        source = source[:, :target.shape[-2], :target.shape[-1]]
+        target = combined[:, y : y + source.shape[-2], x : x + source.shape[-1]]
+        source = source[:, : target.shape[-2], : target.shape[-1]]
         if target.numel():
             target[:] = _combine(target, source, operation)
         return (torch.clamp(combined, 0.0, 1.0),)
@@ -294,8 +309,13 @@ class GrowMask(_MaskNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"mask": socket("MASK"), "expand": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION, 1),
-                             "tapered_corners": boolean(True, advanced=True)}}
+        return {
+            "required": {
+                "mask": socket("MASK"),
+                "expand": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION, 1),
+                "tapered_corners": boolean(True, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, mask, expand, tapered_corners):
@@ -305,8 +325,9 @@ class GrowMask(_MaskNode):
             grown = -grown
         # after as many steps as the mask has rows and columns nothing can change any more
         for _ in range(min(abs(expand), sum(grown.shape[-2:]))):
-            wide, tall = (torch.nn.functional.max_pool2d(grown, size, stride=1, padding=(size[0] // 2, size[1] // 2))
-                          for size in ((1, 3), (3, 1)))
+            wide, tall = (
+                torch.nn.functional.max_pool2d(grown, size, stride=1, padding=(size[0] // 2, size[1] // 2)) for size in ((1, 3), (3, 1))
+            )
             grown = torch.maximum(wide, tall) if tapered_corners else torch.nn.functional.max_pool2d(wide, (3, 1), 1, (1, 0))
         return (-grown if expand < 0 else grown.clone() if expand == 0 else grown,)
 
@@ -350,12 +371,37 @@ class MaskPreview(PreviewImage):
         return {"ui": {**shown["ui"], "animated": (False,)}, "result": (mask,)}
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    LatentCompositeMasked, ImageCompositeMasked, MaskToImage, ImageToMask, ImageColorToMask, SolidMask, InvertMask, CropMask,
-    MaskComposite, FeatherMask, GrowMask, ThresholdMask, MaskPreview)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        CropMask,
+        FeatherMask,
+        GrowMask,
+        ImageColorToMask,
+        ImageCompositeMasked,
+        ImageToMask,
+        InvertMask,
+        LatentCompositeMasked,
+        MaskComposite,
+        MaskPreview,
+        MaskToImage,
+        SolidMask,
+        ThresholdMask,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "LatentCompositeMasked": "Latent Composite Masked", "ImageCompositeMasked": "Image Composite Masked",
-    "MaskToImage": "Convert Mask to Image", "ImageToMask": "Convert Image to Mask", "ImageColorToMask": "Convert Image Color to Mask",
-    "SolidMask": "Create Solid Mask", "InvertMask": "Invert Mask", "CropMask": "Crop Mask", "MaskComposite": "Combine Masks",
-    "FeatherMask": "Feather Mask", "GrowMask": "Grow Mask", "ThresholdMask": "Threshold Mask", "MaskPreview": "Preview Mask"}
+    "LatentCompositeMasked": "Latent Composite Masked",
+    "ImageCompositeMasked": "Image Composite Masked",
+    "MaskToImage": "Convert Mask to Image",
+    "ImageToMask": "Convert Image to Mask",
+    "ImageColorToMask": "Convert Image Color to Mask",
+    "SolidMask": "Create Solid Mask",
+    "InvertMask": "Invert Mask",
+    "CropMask": "Crop Mask",
+    "MaskComposite": "Combine Masks",
+    "FeatherMask": "Feather Mask",
+    "GrowMask": "Grow Mask",
+    "ThresholdMask": "Threshold Mask",
+    "MaskPreview": "Preview Mask",
+}

@@ -30,13 +30,17 @@ class MathExpressionNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """The node's description."""
-        numbers = io.Autogrow.TemplateNames(io.MultiType.Input("value", [io.Float, io.Int, io.Boolean]),
-                                            names=list(string.ascii_lowercase), min=1)
+        numbers = io.Autogrow.TemplateNames(
+            io.MultiType.Input("value", [io.Float, io.Int, io.Boolean]), names=list(string.ascii_lowercase), min=1
+        )
         return io.Schema(
-            node_id="ComfyMathExpression", display_name="Math Expression", category="utilities",
+            node_id="ComfyMathExpression",
+            display_name="Math Expression",
+            category="utilities",
             search_aliases=["expression", "formula", "calculate", "calculator", "eval", "math"],
             inputs=[io.String.Input("expression", default="a + b", multiline=True), io.Autogrow.Input("values", template=numbers)],
-            outputs=[io.Float.Output(display_name="FLOAT"), io.Int.Output(display_name="INT"), io.Boolean.Output(display_name="BOOL")])
+            outputs=[io.Float.Output(display_name="FLOAT"), io.Int.Output(display_name="INT"), io.Boolean.Output(display_name="BOOL")],
+        )
 
     @classmethod
     def execute(cls, expression, values):

@@ -52,8 +52,13 @@ class ModelSamplingDiscrete(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "sampling": (["eps", "v_prediction", "lcm", "x0", "img_to_img", "img_to_img_flow"],),
-                             "zsnr": ("BOOLEAN", {"default": False, "advanced": True})}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "sampling": (["eps", "v_prediction", "lcm", "x0", "img_to_img", "img_to_img_flow"],),
+                "zsnr": ("BOOLEAN", {"default": False, "advanced": True}),
+            }
+        }
 
     def patch(self, model, sampling, zsnr):
         """The model read as *sampling*, with no signal at the last step if *zsnr*."""
@@ -68,15 +73,22 @@ class ModelSamplingContinuousEDM(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps"],),
-                             "sigma_max": _sigma(120.0), "sigma_min": _sigma(0.002)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps"],),
+                "sigma_max": _sigma(120.0),
+                "sigma_min": _sigma(0.002),
+            }
+        }
 
     def patch(self, model, sampling, sigma_max, sigma_min):
         """The model over the range of sigmas, read as *sampling*."""
         is_edm = sampling.startswith("edm")
         prediction = kinds.EDM if is_edm else {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION}[sampling]
-        patched = _with_sampling(model, kinds.ModelSamplingContinuousEDM, prediction, sigma_min=sigma_min, sigma_max=sigma_max,
-                                 sigma_data=0.5 if is_edm else 1.0)
+        patched = _with_sampling(
+            model, kinds.ModelSamplingContinuousEDM, prediction, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=0.5 if is_edm else 1.0
+        )
         if sampling == "edm_playground_v2.5":
             patched.add_object_patch("latent_format", latent_formats.SDXL_Playground_2_5())
         return (patched,)
@@ -91,8 +103,11 @@ class ModelSamplingContinuousV(_ModelPatch):
 
     def patch(self, model, sampling, sigma_max, sigma_min):
         """The model over the range of sigmas."""
-        return (_with_sampling(model, kinds.ModelSamplingContinuousV, kinds.V_PREDICTION, sigma_min=sigma_min, sigma_max=sigma_max,
-                               sigma_data=1.0),)
+        return (
+            _with_sampling(
+                model, kinds.ModelSamplingContinuousV, kinds.V_PREDICTION, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=1.0
+            ),
+        )
 
 
 class ModelSamplingSD3(_ModelPatch):
@@ -131,9 +146,15 @@ class ModelSamplingFlux(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "max_shift": real(1.15, 0.0, 100.0, advanced=True),
-                             "base_shift": real(0.5, 0.0, 100.0, advanced=True), "width": pixels(1024, 16, 8),
-                             "height": pixels(1024, 16, 8)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "max_shift": real(1.15, 0.0, 100.0, advanced=True),
+                "base_shift": real(0.5, 0.0, 100.0, advanced=True),
+                "width": pixels(1024, 16, 8),
+                "height": pixels(1024, 16, 8),
+            }
+        }
 
     def patch(self, model, max_shift, base_shift, width, height):
         """The model with the shift on the line through both shifts at their numbers of tokens."""
@@ -151,11 +172,12 @@ class RescaleCFG(_ModelPatch):
 
     def patch(self, model, multiplier):
         """The model with guidance rescaled by the share *multiplier*, on its prediction read as velocity."""
+
         def rescaled(arguments: dict[str, Any]) -> Any:
             x = arguments["input"]
             sigma = arguments["sigma"].reshape(-1, *[1] * (x.ndim - 1))
-            variance = sigma ** 2 + 1.0
-            signal, deviation = x / variance, variance ** 0.5
+            variance = sigma**2 + 1.0
+            signal, deviation = x / variance, variance**0.5
 
             def velocity(noise_part: Any) -> Any:
                 return (signal - (x - noise_part)) * deviation / sigma
@@ -189,6 +211,16 @@ class ModelComputeDtype(_ModelPatch):
         return (clone,)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    ModelSamplingDiscrete, ModelSamplingContinuousEDM, ModelSamplingContinuousV, ModelSamplingSD3, ModelSamplingAuraFlow, ModelSamplingFlux,
-    RescaleCFG, ModelComputeDtype)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        ModelSamplingDiscrete,
+        ModelSamplingContinuousEDM,
+        ModelSamplingContinuousV,
+        ModelSamplingSD3,
+        ModelSamplingAuraFlow,
+        ModelSamplingFlux,
+        RescaleCFG,
+        ModelComputeDtype,
+    )
+}

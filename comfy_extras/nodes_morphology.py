@@ -84,7 +84,6 @@ class ImageRGBToYUV:
         return tuple(plane.unsqueeze(-1).expand_as(image) for plane in planes)
 
 
-
 class ImageYUVToRGB:
     """Joins brightness and colour differences to colour images."""
 

@@ -33,8 +33,17 @@ class NumberConvertNode:
     RETURN_TYPES = ("FLOAT", "INT")
     FUNCTION = "execute"
     CATEGORY = "utilities"
-    SEARCH_ALIASES = ["int to float", "float to int", "number convert", "int2float", "float2int", "cast", "parse number",
-                      "string to number", "bool to int"]
+    SEARCH_ALIASES = [
+        "int to float",
+        "float to int",
+        "number convert",
+        "int2float",
+        "float2int",
+        "cast",
+        "parse number",
+        "string to number",
+        "bool to int",
+    ]
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

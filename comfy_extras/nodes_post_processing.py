@@ -19,9 +19,25 @@ from comfy_extras.nodes_latent import reshape_latent_to
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "BatchImagesNode", "BatchLatentsNode", "BatchMasksNode", "Blend", "Blur",
-           "ImageScaleToTotalPixels", "Quantize", "ResizeImageMaskNode", "Sharpen", "batch_images", "batch_latents", "batch_masks",
-           "gaussian_kernel", "scale_by", "scale_dimensions"]
+__all__ = [
+    "NODE_CLASS_MAPPINGS",
+    "NODE_DISPLAY_NAME_MAPPINGS",
+    "BatchImagesNode",
+    "BatchLatentsNode",
+    "BatchMasksNode",
+    "Blend",
+    "Blur",
+    "ImageScaleToTotalPixels",
+    "Quantize",
+    "ResizeImageMaskNode",
+    "Sharpen",
+    "batch_images",
+    "batch_latents",
+    "batch_masks",
+    "gaussian_kernel",
+    "scale_by",
+    "scale_dimensions",
+]
 
 numpy = lazy_module("numpy")
 pil_image = lazy_module("PIL.Image")
@@ -63,8 +79,14 @@ class Blend(_FilterNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image1": socket("IMAGE"), "image2": socket("IMAGE"), "blend_factor": real(0.5, 0.0, 1.0),
-                             "blend_mode": combo(list(_BLEND_MODES))}}
+        return {
+            "required": {
+                "image1": socket("IMAGE"),
+                "image2": socket("IMAGE"),
+                "blend_factor": real(0.5, 0.0, 1.0),
+                "blend_mode": combo(list(_BLEND_MODES)),
+            }
+        }
 
     @classmethod
     def execute(cls, image1, image2, blend_factor, blend_mode):
@@ -122,8 +144,14 @@ class Sharpen(_FilterNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "sharpen_radius": whole(1, 1, 31, 1, advanced=True),
-                             "sigma": real(1.0, 0.1, 10.0, advanced=True), "alpha": real(1.0, 0.0, 5.0, advanced=True)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "sharpen_radius": whole(1, 1, 31, 1, advanced=True),
+                "sigma": real(1.0, 0.1, 10.0, advanced=True),
+                "alpha": real(1.0, 0.0, 5.0, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, image, sharpen_radius, sigma, alpha):
@@ -145,8 +173,14 @@ class ImageScaleToTotalPixels(_FilterNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "upscale_method": combo(cls.upscale_methods), "megapixels": real(1.0, 0.01, 16.0),
-                             "resolution_steps": whole(1, 1, 256, advanced=True)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "upscale_method": combo(cls.upscale_methods),
+                "megapixels": real(1.0, 0.01, 16.0),
+                "resolution_steps": whole(1, 1, 256, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, image, upscale_method, megapixels, resolution_steps=1):
@@ -165,8 +199,12 @@ def _side(name: str, default: int = 512, lowest: int = 0, tooltip: str | None = 
 
 def _resize_options() -> list[Any]:
     """The ways to say a size, in the order of the list on the page."""
-    crop = io.Combo.Input("crop", options=CROP_METHODS, default="center", tooltip="What happens when the aspect ratio changes: "
-                          "'disabled' stretches the picture, 'center' cuts its sides.")
+    crop = io.Combo.Input(
+        "crop",
+        options=CROP_METHODS,
+        default="center",
+        tooltip="What happens when the aspect ratio changes: 'disabled' stretches the picture, 'center' cuts its sides.",
+    )
     option = io.DynamicCombo.Option
     return [
         option("scale dimensions", [_side("width", tooltip="0: from the height."), _side("height", tooltip="0: from the width."), crop]),
@@ -175,8 +213,10 @@ def _resize_options() -> list[Any]:
         option("scale shorter dimension", [_side("shorter_size", tooltip="New length of the shorter side.")]),
         option("scale width", [_side("width", tooltip="The height follows.")]),
         option("scale height", [_side("height", tooltip="The width follows.")]),
-        option("scale total pixels", [io.Float.Input("megapixels", default=1.0, min=0.01, max=16.0, step=0.01,
-                                                     tooltip="1.0 stands for 1024×1024 pixels.")]),
+        option(
+            "scale total pixels",
+            [io.Float.Input("megapixels", default=1.0, min=0.01, max=16.0, step=0.01, tooltip="1.0 stands for 1024×1024 pixels.")],
+        ),
         option("match size", [io.MultiType.Input("match", [io.Image, io.Mask], tooltip="Its size is taken."), crop]),
         option("scale to multiple", [_side("multiple", 8, 1, "Both sides become divisible by this number.")]),
     ]
@@ -203,15 +243,35 @@ class ResizeImageMaskNode(io.ComfyNode):
         """The node's description."""
         template = io.MatchType.Template("input_type", [io.Image, io.Mask])
         return io.Schema(
-            node_id="ResizeImageMaskNode", display_name="Resize Image/Mask", category="image/transform",
+            node_id="ResizeImageMaskNode",
+            display_name="Resize Image/Mask",
+            category="image/transform",
             description="Resizes images or masks.",
-            search_aliases=["resize", "resize image", "resize mask", "scale", "scale image", "scale mask", "image resize", "change size",
-                            "dimensions", "shrink", "enlarge"],
-            inputs=[io.MatchType.Input("input", template=template),
-                    io.DynamicCombo.Input("resize_type", options=_resize_options(), tooltip="How the new size is given."),
-                    io.Combo.Input("scale_method", options=UPSCALE_METHODS, default="area",
-                                   tooltip="'area' suits making smaller, 'lanczos' making larger, 'nearest-exact' pixel art.")],
-            outputs=[io.MatchType.Output(template=template, display_name="resized")])
+            search_aliases=[
+                "resize",
+                "resize image",
+                "resize mask",
+                "scale",
+                "scale image",
+                "scale mask",
+                "image resize",
+                "change size",
+                "dimensions",
+                "shrink",
+                "enlarge",
+            ],
+            inputs=[
+                io.MatchType.Input("input", template=template),
+                io.DynamicCombo.Input("resize_type", options=_resize_options(), tooltip="How the new size is given."),
+                io.Combo.Input(
+                    "scale_method",
+                    options=UPSCALE_METHODS,
+                    default="area",
+                    tooltip="'area' suits making smaller, 'lanczos' making larger, 'nearest-exact' pixel art.",
+                ),
+            ],
+            outputs=[io.MatchType.Output(template=template, display_name="resized")],
+        )
 
     @classmethod
     def execute(cls, input, scale_method, resize_type):
@@ -229,8 +289,14 @@ def batch_latents(latents: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _batch_schema(node_id: str, title: str, category: str, kind: Any, name: str, **more: Any) -> Any:
     template = io.Autogrow.TemplatePrefix(kind.Input(name), prefix=name, min=1, max=50)
-    return io.Schema(node_id=node_id, display_name=title, category=category, outputs=[kind.Output()],
-                     inputs=[io.Autogrow.Input(f"{name}s", template=template)], **more)
+    return io.Schema(
+        node_id=node_id,
+        display_name=title,
+        category=category,
+        outputs=[kind.Output()],
+        inputs=[io.Autogrow.Input(f"{name}s", template=template)],
+        **more,
+    )
 
 
 class BatchImagesNode(io.ComfyNode):
@@ -239,8 +305,15 @@ class BatchImagesNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """The node's description."""
-        return _batch_schema("BatchImagesNode", "Batch Images", "image/batch", io.Image, "image", essentials_category="Image Tools",
-                             search_aliases=["batch", "image batch", "batch images", "combine images", "merge images", "stack images"])
+        return _batch_schema(
+            "BatchImagesNode",
+            "Batch Images",
+            "image/batch",
+            io.Image,
+            "image",
+            essentials_category="Image Tools",
+            search_aliases=["batch", "image batch", "batch images", "combine images", "merge images", "stack images"],
+        )
 
     @classmethod
     def execute(cls, images):
@@ -254,8 +327,9 @@ class BatchMasksNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """The node's description."""
-        return _batch_schema("BatchMasksNode", "Batch Masks", "image/mask", io.Mask, "mask",
-                             search_aliases=["combine masks", "stack masks", "merge masks"])
+        return _batch_schema(
+            "BatchMasksNode", "Batch Masks", "image/mask", io.Mask, "mask", search_aliases=["combine masks", "stack masks", "merge masks"]
+        )
 
     @classmethod
     def execute(cls, masks):
@@ -269,8 +343,14 @@ class BatchLatentsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         """The node's description."""
-        return _batch_schema("BatchLatentsNode", "Batch Latents", "model/latent/batch", io.Latent, "latent",
-                             search_aliases=["combine latents", "stack latents", "merge latents"])
+        return _batch_schema(
+            "BatchLatentsNode",
+            "Batch Latents",
+            "model/latent/batch",
+            io.Latent,
+            "latent",
+            search_aliases=["combine latents", "stack latents", "merge latents"],
+        )
 
     @classmethod
     def execute(cls, latents):
@@ -279,11 +359,25 @@ class BatchLatentsNode(io.ComfyNode):
 
 
 NODE_CLASS_MAPPINGS = {
-    "ImageBlend": Blend, "ImageBlur": Blur, "ImageQuantize": Quantize, "ImageSharpen": Sharpen,
-    "ImageScaleToTotalPixels": ImageScaleToTotalPixels, "ResizeImageMaskNode": ResizeImageMaskNode, "BatchImagesNode": BatchImagesNode,
-    "BatchMasksNode": BatchMasksNode, "BatchLatentsNode": BatchLatentsNode}
+    "ImageBlend": Blend,
+    "ImageBlur": Blur,
+    "ImageQuantize": Quantize,
+    "ImageSharpen": Sharpen,
+    "ImageScaleToTotalPixels": ImageScaleToTotalPixels,
+    "ResizeImageMaskNode": ResizeImageMaskNode,
+    "BatchImagesNode": BatchImagesNode,
+    "BatchMasksNode": BatchMasksNode,
+    "BatchLatentsNode": BatchLatentsNode,
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "ImageBlend": "Blend Images", "ImageBlur": "Blur Image", "ImageQuantize": "Quantize Image", "ImageSharpen": "Sharpen Image",
-    "ImageScaleToTotalPixels": "Scale Image to Total Pixels", "ResizeImageMaskNode": "Resize Image/Mask",
-    "BatchImagesNode": "Batch Images", "BatchMasksNode": "Batch Masks", "BatchLatentsNode": "Batch Latents"}
+    "ImageBlend": "Blend Images",
+    "ImageBlur": "Blur Image",
+    "ImageQuantize": "Quantize Image",
+    "ImageSharpen": "Sharpen Image",
+    "ImageScaleToTotalPixels": "Scale Image to Total Pixels",
+    "ResizeImageMaskNode": "Resize Image/Mask",
+    "BatchImagesNode": "Batch Images",
+    "BatchMasksNode": "Batch Masks",
+    "BatchLatentsNode": "Batch Latents",
+}

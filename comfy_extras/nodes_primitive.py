@@ -72,8 +72,18 @@ class Boolean(_ValueNode):
         return {"required": {"value": socket("BOOLEAN")}}
 
 
-NODE_CLASS_MAPPINGS = {"PrimitiveString": String, "PrimitiveStringMultiline": StringMultiline, "PrimitiveInt": Int,
-                       "PrimitiveFloat": Float, "PrimitiveBoolean": Boolean}
+NODE_CLASS_MAPPINGS = {
+    "PrimitiveString": String,
+    "PrimitiveStringMultiline": StringMultiline,
+    "PrimitiveInt": Int,
+    "PrimitiveFloat": Float,
+    "PrimitiveBoolean": Boolean,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"PrimitiveString": "Text", "PrimitiveStringMultiline": "Text (Multiline)", "PrimitiveInt": "Int",
-                              "PrimitiveFloat": "Float", "PrimitiveBoolean": "Boolean"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "PrimitiveString": "Text",
+    "PrimitiveStringMultiline": "Text (Multiline)",
+    "PrimitiveInt": "Int",
+    "PrimitiveFloat": "Float",
+    "PrimitiveBoolean": "Boolean",
+}

@@ -35,8 +35,9 @@ class _LatentRun:
         return cls(samples, mask, list(latent.get("batch_index", range(first_index, first_index + count))))
 
     def followed_by(self, other: _LatentRun) -> _LatentRun:
-        return _LatentRun(torch.cat((self.samples, other.samples)), torch.cat((self.mask, other.mask)),
-                          self.batch_index + other.batch_index)
+        return _LatentRun(
+            torch.cat((self.samples, other.samples)), torch.cat((self.mask, other.mask)), self.batch_index + other.batch_index
+        )
 
     def fits(self, other: _LatentRun) -> bool:
         return self.samples.shape[1:] == other.samples.shape[1:] and self.mask.shape[1:] == other.mask.shape[1:]
@@ -94,8 +95,8 @@ class ImageRebatch:
     @classmethod
     def rebatch(cls, images, batch_size):
         """The images in order, regrouped; the last batch may be smaller."""
-        single = [image[index:index + 1] for image in images for index in range(image.shape[0])]
-        return ([torch.cat(single[start:start + batch_size[0]], dim=0) for start in range(0, len(single), batch_size[0])],)
+        single = [image[index : index + 1] for image in images for index in range(image.shape[0])]
+        return ([torch.cat(single[start : start + batch_size[0]], dim=0) for start in range(0, len(single), batch_size[0])],)
 
 
 NODE_CLASS_MAPPINGS = {"RebatchLatents": LatentRebatch, "RebatchImages": ImageRebatch}

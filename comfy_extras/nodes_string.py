@@ -40,10 +40,14 @@ class StringFormat(io.ComfyNode):
         """The node's description."""
         values = io.Autogrow.TemplateNames(io.AnyType.Input("value"), names=list(string_module.ascii_lowercase), min=0)
         return io.Schema(
-            node_id="StringFormat", display_name="Format Text", category="text", search_aliases=["string", "format"],
+            node_id="StringFormat",
+            display_name="Format Text",
+            category="text",
+            search_aliases=["string", "format"],
             description="Replaces fields such as {a} or {b:.2f} by values, as Python's str.format does.",
             inputs=[io.Autogrow.Input("values", template=values), io.String.Input("f_string", default="{a}", multiline=True)],
-            outputs=[io.String.Output()])
+            outputs=[io.String.Output()],
+        )
 
     @classmethod
     def execute(cls, values, f_string):
@@ -54,8 +58,16 @@ class StringFormat(io.ComfyNode):
 class StringConcatenate(_TextNode):
     """Joins two texts."""
 
-    SEARCH_ALIASES = ["concatenate", "text concat", "join text", "merge text", "combine strings", "string concat", "append text",
-                      "combine text"]
+    SEARCH_ALIASES = [
+        "concatenate",
+        "text concat",
+        "join text",
+        "merge text",
+        "combine strings",
+        "string concat",
+        "append text",
+        "combine text",
+    ]
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -167,8 +179,14 @@ class StringCompare(_TextNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"string_a": _LINES, "string_b": _LINES, "mode": combo(list(_COMPARISONS)),
-                             "case_sensitive": boolean(True, advanced=True)}}
+        return {
+            "required": {
+                "string_a": _LINES,
+                "string_b": _LINES,
+                "mode": combo(list(_COMPARISONS)),
+                "case_sensitive": boolean(True, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, string_a, string_b, mode, case_sensitive):
@@ -177,8 +195,11 @@ class StringCompare(_TextNode):
         return (_COMPARISONS[mode](*pair),)
 
 
-_PATTERN_SWITCHES = {"case_insensitive": boolean(True, advanced=True), "multiline": boolean(False, advanced=True),
-                     "dotall": boolean(False, advanced=True)}
+_PATTERN_SWITCHES = {
+    "case_insensitive": boolean(True, advanced=True),
+    "multiline": boolean(False, advanced=True),
+    "dotall": boolean(False, advanced=True),
+}
 
 
 def _flags(case_insensitive: bool, multiline: bool, dotall: bool) -> int:
@@ -213,8 +234,15 @@ class RegexExtract(_TextNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"string": _LINES, "regex_pattern": _LINES, "mode": combo(cls.MODES), **_PATTERN_SWITCHES,
-                             "group_index": whole(1, 0, 100, advanced=True)}}
+        return {
+            "required": {
+                "string": _LINES,
+                "regex_pattern": _LINES,
+                "mode": combo(cls.MODES),
+                **_PATTERN_SWITCHES,
+                "group_index": whole(1, 0, 100, advanced=True),
+            }
+        }
 
     @classmethod
     def execute(cls, string, regex_pattern, mode, case_insensitive, multiline, dotall, group_index):
@@ -239,8 +267,11 @@ class RegexReplace(_TextNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        switches = {**_PATTERN_SWITCHES, "dotall": boolean(False, advanced=True, tooltip="Whether a dot also matches a line break."),
-                    "count": whole(0, 0, 100, advanced=True, tooltip="How many matches are replaced; 0: all.")}
+        switches = {
+            **_PATTERN_SWITCHES,
+            "dotall": boolean(False, advanced=True, tooltip="Whether a dot also matches a line break."),
+            "count": whole(0, 0, 100, advanced=True, tooltip="How many matches are replaced; 0: all."),
+        }
         return {"required": {"string": _LINES, "regex_pattern": _LINES, "replace": _LINES}, "optional": switches}
 
     @classmethod
@@ -302,13 +333,41 @@ class ConvertArrayToString(_TextNode):
         return (json.dumps(array, ensure_ascii=False, indent=indent or None),)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    StringFormat, StringConcatenate, StringSubstring, StringLength, CaseConverter, StringTrim, StringReplace, StringContains,
-    StringCompare, RegexMatch, RegexExtract, RegexReplace, JsonExtractString, ConvertDictionaryToString, ConvertArrayToString)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        CaseConverter,
+        ConvertArrayToString,
+        ConvertDictionaryToString,
+        JsonExtractString,
+        RegexExtract,
+        RegexMatch,
+        RegexReplace,
+        StringCompare,
+        StringConcatenate,
+        StringContains,
+        StringFormat,
+        StringLength,
+        StringReplace,
+        StringSubstring,
+        StringTrim,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "StringFormat": "Format Text", "StringConcatenate": "Concatenate Text", "StringSubstring": "Substring", "StringLength": "Text Length",
-    "CaseConverter": "Convert Text Case", "StringTrim": "Trim Text", "StringReplace": "Replace Text", "StringContains": "Contains Text",
-    "StringCompare": "Compare Text", "RegexMatch": "Match Text", "RegexExtract": "Extract Text", "RegexReplace": "Replace Text (Regex)",
-    "JsonExtractString": "Extract Text from JSON", "ConvertDictionaryToString": "Convert Dictionary to String",
-    "ConvertArrayToString": "Convert Array to String"}
+    "StringFormat": "Format Text",
+    "StringConcatenate": "Concatenate Text",
+    "StringSubstring": "Substring",
+    "StringLength": "Text Length",
+    "CaseConverter": "Convert Text Case",
+    "StringTrim": "Trim Text",
+    "StringReplace": "Replace Text",
+    "StringContains": "Contains Text",
+    "StringCompare": "Compare Text",
+    "RegexMatch": "Match Text",
+    "RegexExtract": "Extract Text",
+    "RegexReplace": "Replace Text (Regex)",
+    "JsonExtractString": "Extract Text from JSON",
+    "ConvertDictionaryToString": "Convert Dictionary to String",
+    "ConvertArrayToString": "Convert Array to String",
+}

@@ -21,9 +21,14 @@ class SaveTextNode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"text": socket("STRING", multiline=False, forceInput=True), "filename_prefix": text("ComfyUI", False),
-                             "format": combo(cls.FORMATS, default="txt")},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {
+                "text": socket("STRING", multiline=False, forceInput=True),
+                "filename_prefix": text("ComfyUI", False),
+                "format": combo(cls.FORMATS, default="txt"),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     @classmethod
     def execute(cls, text, filename_prefix, format, prompt=None, extra_pnginfo=None):

@@ -12,9 +12,14 @@ class CreateList(io.ComfyNode):
         template = io.MatchType.Template("type")
         inputs = io.Autogrow.TemplatePrefix(io.MatchType.Input("input", template=template), prefix="input", min=1, max=10)
         return io.Schema(
-            node_id="CreateList", display_name="Create List", category="utilities", is_input_list=True,
-            search_aliases=["Image Iterator", "Text Iterator", "Iterator"], inputs=[io.Autogrow.Input("inputs", template=inputs)],
-            outputs=[io.MatchType.Output(template=template, is_output_list=True, display_name="list")])
+            node_id="CreateList",
+            display_name="Create List",
+            is_input_list=True,
+            category="utilities",
+            search_aliases=["Image Iterator", "Text Iterator", "Iterator"],
+            inputs=[io.Autogrow.Input("inputs", template=inputs)],
+            outputs=[io.MatchType.Output(template=template, is_output_list=True, display_name="list")],
+        )
 
     @classmethod
     def execute(cls, inputs):

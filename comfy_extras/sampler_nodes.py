@@ -142,5 +142,11 @@ class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
 
 SAMPLER_NODES: list[type[io.ComfyNode]] = [
-    KSamplerSelect, SamplerEulerAncestral, SamplerLMS, SamplerDPMPP_3M_SDE, SamplerDPMPP_2M_SDE, SamplerDPMPP_SDE,
-    SamplerDPMPP_2S_Ancestral]
+    KSamplerSelect,
+    SamplerEulerAncestral,
+    SamplerLMS,
+    SamplerDPMPP_3M_SDE,
+    SamplerDPMPP_2M_SDE,
+    SamplerDPMPP_SDE,
+    SamplerDPMPP_2S_Ancestral,
+]

@@ -46,8 +46,10 @@ class BasicScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("BasicScheduler", [io.Model.Input("model"), io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES),
-                                          _steps(), _share("denoise")])
+        return _schema(
+            "BasicScheduler",
+            [io.Model.Input("model"), io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES), _steps(), _share("denoise")],
+        )
 
     @classmethod
     def execute(cls, model, scheduler, steps, denoise) -> io.NodeOutput:
@@ -56,7 +58,7 @@ class BasicScheduler(io.ComfyNode):
             return io.NodeOutput(torch.FloatTensor([]))
         total = int(steps / denoise) if denoise < 1.0 else steps
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, total)
-        return io.NodeOutput(sigmas.cpu()[-(steps + 1):])
+        return io.NodeOutput(sigmas.cpu()[-(steps + 1) :])
 
     get_sigmas = execute
 
@@ -126,8 +128,10 @@ class VPScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("VPScheduler", [_steps(), _real("beta_d", 19.9, 0.0, 5000.0), _real("beta_min", 0.1, 0.0, 5000.0),
-                                       _real("eps_s", 0.001, 0.0, 1.0, 0.0001)])
+        return _schema(
+            "VPScheduler",
+            [_steps(), _real("beta_d", 19.9, 0.0, 5000.0), _real("beta_min", 0.1, 0.0, 5000.0), _real("eps_s", 0.001, 0.0, 1.0, 0.0001)],
+        )
 
     @classmethod
     def execute(cls, steps, beta_d, beta_min, eps_s) -> io.NodeOutput:
@@ -142,8 +146,9 @@ class BetaSamplingScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("BetaSamplingScheduler", [io.Model.Input("model"), _steps(), _real("alpha", 0.6, 0.0, 50.0),
-                                                 _real("beta", 0.6, 0.0, 50.0)])
+        return _schema(
+            "BetaSamplingScheduler", [io.Model.Input("model"), _steps(), _real("alpha", 0.6, 0.0, 50.0), _real("beta", 0.6, 0.0, 50.0)]
+        )
 
     @classmethod
     def execute(cls, model, steps, alpha, beta) -> io.NodeOutput:
@@ -164,7 +169,7 @@ class SDTurboScheduler(io.ComfyNode):
     def execute(cls, model, steps, denoise) -> io.NodeOutput:
         """*steps* of the levels, later ones with *denoise* below 1, then zero."""
         start = TURBO_STEPS - int(TURBO_STEPS * denoise)
-        times = (torch.arange(TURBO_STEPS, 0, -1) * 100 - 1)[start:start + steps]
+        times = (torch.arange(TURBO_STEPS, 0, -1) * 100 - 1)[start : start + steps]
         return io.NodeOutput(k_diffusion_sampling.append_zero(model.get_model_object("model_sampling").sigma(times)))
 
     get_sigmas = execute
@@ -175,13 +180,17 @@ class SplitSigmas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SplitSigmas", [io.Sigmas.Input("sigmas"), io.Int.Input("step", default=0, min=0, max=10000)], EDITING,
-                       ("high_sigmas", "low_sigmas"))
+        return _schema(
+            "SplitSigmas",
+            [io.Sigmas.Input("sigmas"), io.Int.Input("step", default=0, min=0, max=10000)],
+            EDITING,
+            ("high_sigmas", "low_sigmas"),
+        )
 
     @classmethod
     def execute(cls, sigmas, step) -> io.NodeOutput:
         """Both parts; the level at *step* is in both."""
-        return io.NodeOutput(sigmas[:step + 1], sigmas[step:])
+        return io.NodeOutput(sigmas[: step + 1], sigmas[step:])
 
     get_sigmas = execute
 
@@ -198,7 +207,7 @@ class SplitSigmasDenoise(io.ComfyNode):
         """Both parts; the level at the cut is in both."""
         steps = max(len(sigmas) - 1, 0)
         cut = steps - round(steps * denoise)
-        return io.NodeOutput(sigmas[:cut + 1], sigmas[cut:])
+        return io.NodeOutput(sigmas[: cut + 1], sigmas[cut:])
 
     get_sigmas = execute
 
@@ -241,13 +250,21 @@ class SetFirstSigma(io.ComfyNode):
 class ExtendIntermediateSigmas(io.ComfyNode):
     """Divides the steps of a part of a schedule."""
 
-    SPACINGS = {"linear": lambda share: share, "cosine": lambda share: math.sin(share * math.pi / 2),
-                "sine": lambda share: 1 - math.cos(share * math.pi / 2)}
+    SPACINGS = {
+        "linear": lambda share: share,
+        "cosine": lambda share: math.sin(share * math.pi / 2),
+        "sine": lambda share: 1 - math.cos(share * math.pi / 2),
+    }
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = [io.Sigmas.Input("sigmas"), _steps(2, 1, 100), _real("start_at_sigma", -1.0, -1.0, 20000.0, advanced=None),
-                  _real("end_at_sigma", 12.0, 0.0, 20000.0, advanced=None), io.Combo.Input("spacing", options=list(cls.SPACINGS))]
+        inputs = [
+            io.Sigmas.Input("sigmas"),
+            _steps(2, 1, 100),
+            _real("start_at_sigma", -1.0, -1.0, 20000.0, advanced=None),
+            _real("end_at_sigma", 12.0, 0.0, 20000.0, advanced=None),
+            io.Combo.Input("spacing", options=list(cls.SPACINGS)),
+        ]
         return _schema("ExtendIntermediateSigmas", inputs, EDITING, search_aliases=["interpolate sigmas"])
 
     @classmethod
@@ -272,9 +289,16 @@ class SamplingPercentToSigma(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         tooltip = "At 0 and 1 give the schedule's ends instead of the values that stand for 'always'."
-        return io.Schema(node_id="SamplingPercentToSigma", category=EDITING, outputs=[io.Float.Output(display_name="sigma_value")],
-                         inputs=[io.Model.Input("model"), _share("sampling_percent", 0.0, 0.0001),
-                                 io.Boolean.Input("return_actual_sigma", default=False, tooltip=tooltip)])
+        return io.Schema(
+            node_id="SamplingPercentToSigma",
+            category=EDITING,
+            outputs=[io.Float.Output(display_name="sigma_value")],
+            inputs=[
+                io.Model.Input("model"),
+                _share("sampling_percent", 0.0, 0.0001),
+                io.Boolean.Input("return_actual_sigma", default=False, tooltip=tooltip),
+            ],
+        )
 
     @classmethod
     def execute(cls, model, sampling_percent, return_actual_sigma) -> io.NodeOutput:
@@ -292,8 +316,13 @@ class ManualSigmas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("ManualSigmas", [io.String.Input("sigmas", default="1, 0.5", multiline=False)], EDITING, is_experimental=True,
-                       search_aliases=["custom noise schedule", "define sigmas"])
+        return _schema(
+            "ManualSigmas",
+            [io.String.Input("sigmas", default="1, 0.5", multiline=False)],
+            EDITING,
+            is_experimental=True,
+            search_aliases=["custom noise schedule", "define sigmas"],
+        )
 
     @classmethod
     def execute(cls, sigmas) -> io.NodeOutput:
@@ -302,6 +331,19 @@ class ManualSigmas(io.ComfyNode):
 
 
 SIGMA_NODES: list[type[io.ComfyNode]] = [
-    BasicScheduler, KarrasScheduler, ExponentialScheduler, PolyexponentialScheduler, LaplaceScheduler, VPScheduler, BetaSamplingScheduler,
-    SDTurboScheduler, SplitSigmas, SplitSigmasDenoise, FlipSigmas, SetFirstSigma, ExtendIntermediateSigmas, SamplingPercentToSigma,
-    ManualSigmas]
+    BasicScheduler,
+    BetaSamplingScheduler,
+    ExponentialScheduler,
+    ExtendIntermediateSigmas,
+    FlipSigmas,
+    KarrasScheduler,
+    LaplaceScheduler,
+    ManualSigmas,
+    PolyexponentialScheduler,
+    SDTurboScheduler,
+    SamplingPercentToSigma,
+    SetFirstSigma,
+    SplitSigmas,
+    SplitSigmasDenoise,
+    VPScheduler,
+]

@@ -32,8 +32,10 @@ class SaveSVGNode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         prefix = text("svg/ComfyUI", False, tooltip="Start of the file name; tokens such as %date:yyyy-MM-dd% are replaced.")
-        return {"required": {"svg": socket("SVG"), "filename_prefix": prefix},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {"svg": socket("SVG"), "filename_prefix": prefix},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     @classmethod
     def execute(cls, svg, filename_prefix="svg/ComfyUI", prompt=None, extra_pnginfo=None):

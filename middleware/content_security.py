@@ -4,16 +4,21 @@ from aiohttp import web
 
 from middleware.cache_middleware import Handler
 
-_POLICY = "; ".join((
-    "default-src 'self'",
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:",
-    "font-src 'self'",
-    "connect-src 'self' data:",
-    "frame-src 'self'",
-    "object-src 'self'",
-)) + ";"
+_POLICY = (
+    "; ".join(
+        (
+            "default-src 'self'",
+            "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self'",
+            "connect-src 'self' data:",
+            "frame-src 'self'",
+            "object-src 'self'",
+        )
+    )
+    + ";"
+)
 
 
 @web.middleware

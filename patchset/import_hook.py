@@ -21,8 +21,9 @@ class OverlayFinder(importlib.abc.MetaPathFinder):
         self._root = root
         self._modules = modules
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """The spec of an overlaid module; None leaves every other module to the ordinary finders."""
         below = self._modules.get(name)
         if below is None:

@@ -33,8 +33,11 @@ class FileChange:
     def diff(self) -> str:
         """The change as a unified diff."""
         old, new = ((side or b"").decode("utf-8").splitlines(keepends=True) for side in (self.before, self.after))
-        return "".join(difflib.unified_diff(old, new, "/dev/null" if self.before is None else f"a/{self.path}",
-                                            "/dev/null" if self.after is None else f"b/{self.path}"))
+        return "".join(
+            difflib.unified_diff(
+                old, new, "/dev/null" if self.before is None else f"a/{self.path}", "/dev/null" if self.after is None else f"b/{self.path}"
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,9 @@ def train_autoencoder(model: AutoencoderKL, digits: Digits, generator: torch.Gen
 
 
 @torch.no_grad()
-def latent_bank(model: AutoencoderKL, digits: Digits, style: str, copies: int, generator: torch.Generator,
-                ) -> tuple[torch.Tensor, torch.Tensor]:
+def latent_bank(
+    model: AutoencoderKL, digits: Digits, style: str, copies: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean latents of *copies* slightly moved pictures of every digit in *style*, and their labels."""
     ink, latents = enlarge(digits.ink), []
     for _ in tqdm(range(copies), desc="latents"):

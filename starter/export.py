@@ -34,11 +34,13 @@ class StarterNetworks:
         shapes = checkpoint_shapes()
 
         def below(prefix: str) -> dict[str, tuple[int, ...]]:
-            return {key[len(prefix):]: shape for key, shape in shapes.items() if key.startswith(prefix)}
+            return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
-        return {UNET_PREFIX: (self.unet, plan_unet(below(UNET_PREFIX), UNET.num_res_blocks[0], False)),
-                TEXT_PREFIX: (self.text, plan_clip_text(below(TEXT_PREFIX), TEXT.hidden_size)),
-                VAE_PREFIX: (self.vae, plan_vae(below(VAE_PREFIX), VAE))}
+        return {
+            UNET_PREFIX: (self.unet, plan_unet(below(UNET_PREFIX), UNET.num_res_blocks[0], False)),
+            TEXT_PREFIX: (self.text, plan_clip_text(below(TEXT_PREFIX), TEXT.hidden_size)),
+            VAE_PREFIX: (self.vae, plan_vae(below(VAE_PREFIX), VAE)),
+        }
 
 
 def build_networks() -> StarterNetworks:

@@ -61,8 +61,9 @@ def main() -> None:
     networks = train(given.style, given.start, given.seed, given.steps)
     out = given.out or CHECKPOINTS / f"starter-{given.style}.safetensors"
     size = write_checkpoint(out, networks)
-    logging.info("%s: %.1f MB after %.1f minutes, %.1f of processor time", out, size / 1e6, (time.monotonic() - began) / 60,
-                 time.process_time() / 60)
+    logging.info(
+        "%s: %.1f MB after %.1f minutes, %.1f of processor time", out, size / 1e6, (time.monotonic() - began) / 60, time.process_time() / 60
+    )
 
 
 if __name__ == "__main__":

@@ -20,8 +20,14 @@ def build_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**UNET.diffusers_arguments())
 
 
-def train_unet(unet: UNet2DConditionModel, latents: torch.Tensor, labels: torch.Tensor, bank: torch.Tensor,
-               generator: torch.Generator, steps: int = STEPS) -> None:
+def train_unet(
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    labels: torch.Tensor,
+    bank: torch.Tensor,
+    generator: torch.Generator,
+    steps: int = STEPS,
+) -> None:
     """Train *unet* in place on unit-variance *latents* and the prompts' hidden states (``prompt_bank``)."""
     shares = signal_shares()
     weights = (SNR_LIMIT * (1 - shares) / shares).clamp(max=1.0)

@@ -127,8 +127,11 @@ def events(done):
 
 def since(server, before):
     """Which counters have grown since *before*, and by how much."""
-    return {name: count - before[name] for name, count in models(server)[1].items()
-            if name in ("hits", "misses", "failures", "refusals", "bypasses") and count != before[name]}
+    return {
+        name: count - before[name]
+        for name, count in models(server)[1].items()
+        if name in ("hits", "misses", "failures", "refusals", "bypasses") and count != before[name]
+    }
 
 
 def assert_read_once(reads):
@@ -235,7 +238,7 @@ def with_another_tensor(source, target, tensor="model.diffusion_model.out.2.bias
     """Write to *target* what *source* holds, one tensor of it inverted; names, sizes and header are the same."""
     data = bytearray(source.read_bytes())
     (length,) = struct.unpack("<Q", data[:8])
-    start, stop = (8 + length + offset for offset in json.loads(data[8:8 + length])[tensor]["data_offsets"])
+    start, stop = (8 + length + offset for offset in json.loads(data[8 : 8 + length])[tensor]["data_offsets"])
     for position in range(start + 1, stop, 2):
         data[position] ^= 0x80  # the sign of a half
     target.write_bytes(data)

@@ -11,7 +11,7 @@ import pytest
 from live_server import ROOT
 from PIL import Image
 
-MIB = 2 ** 20
+MIB = 2**20
 SIMULATED_MB = 16  # the checkpoint below has 12.5 MB of text model in fp32, 32.8 MB of UNet and 6.6 MB of autoencoder
 
 
@@ -35,8 +35,19 @@ def workflow(seed):
         "positive": node("CLIPTextEncode", text=f"a (red:1.3) house, number {seed}", clip=["model", 1]),
         "negative": node("CLIPTextEncode", text="grey", clip=["model", 1]),
         "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
-                       seed=seed, steps=2, cfg=4.0, sampler_name="euler_ancestral", scheduler="karras", denoise=1.0),
+        "sample": node(
+            "KSampler",
+            model=["model", 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            seed=seed,
+            steps=2,
+            cfg=4.0,
+            sampler_name="euler_ancestral",
+            scheduler="karras",
+            denoise=1.0,
+        ),
         "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
         "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
     }
@@ -65,8 +76,9 @@ def test_pictures_are_bit_identical_and_models_make_room_when_the_unet_does_not_
     assert reference[0] != reference[1]
     assert len(set(reference[0])) > 20  # not a flat picture
 
-    limited = start_server("--simulated-vram-mb", str(SIMULATED_MB), "--fp32-text-enc", "--verbose", "DEBUG", name="limited",
-                           environment=one_thread)
+    limited = start_server(
+        "--simulated-vram-mb", str(SIMULATED_MB), "--fp32-text-enc", "--verbose", "DEBUG", name="limited", environment=one_thread
+    )
     assert pictures(limited, checkpoint, (1, 2)) == reference
 
     log = limited.log()

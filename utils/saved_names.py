@@ -39,7 +39,9 @@ def save_path(prefix: str, output_dir: str, width: int = 0, height: int = 0) -> 
     name = os.path.basename(os.path.normpath(filled))
     folder = os.path.join(output_dir, subfolder)
     if "\0" in filled or not is_within_directory(output_dir, os.path.join(folder, name)):
-        raise ValueError(f"Saving outside the output folder is not allowed: prefix {prefix!r} leads to {folder!r}. "
-                         "Use a prefix without '..' that does not start with '/'.")
+        raise ValueError(
+            f"Saving outside the output folder is not allowed: prefix {prefix!r} leads to {folder!r}. "
+            "Use a prefix without '..' that does not start with '/'."
+        )
     os.makedirs(folder, exist_ok=True)
     return folder, name, next_counter(folder, name), subfolder, filled

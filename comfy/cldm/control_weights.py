@@ -27,8 +27,11 @@ DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
 PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
 STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight")  # in diffusers' and in the published names
-UNSUPPORTED_MARKS = {"task_embedding": "a union ControlNet", "lora_controlnet": "a control LoRA",
-                     "controlnet_blocks.0.weight": "a ControlNet for a transformer model"}
+UNSUPPORTED_MARKS = {
+    "task_embedding": "a union ControlNet",
+    "lora_controlnet": "a control LoRA",
+    "controlnet_blocks.0.weight": "a ControlNet for a transformer model",
+}
 _VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
 
 

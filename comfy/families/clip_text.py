@@ -42,9 +42,14 @@ class ClipTextTransformer(torch.nn.Module):
         """The token embedding layer."""
         return self.text_model.embeddings.token_embedding
 
-    def forward(self, embeds: torch.Tensor, num_tokens: list[int], attention_mask: torch.Tensor | None = None,
-                intermediate_output: int | str | list[int] | None = None, final_layer_norm_intermediate: bool = True,
-                ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        num_tokens: list[int],
+        attention_mask: torch.Tensor | None = None,
+        intermediate_output: int | str | list[int] | None = None,
+        final_layer_norm_intermediate: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """(last hidden state, chosen hidden state or None, projected pooled or None, pooled), float32.
 
         *embeds*: B x tokens x width, float32. *num_tokens*: per row the tokens up to and with the end token; the pooled output is
@@ -112,8 +117,11 @@ def _from_open_clip(tensors: dict[str, torch.Tensor], width: int) -> dict[str, t
     class _Model:
         config = _Config
 
-    named = {key: tensor for key, tensor in tensors.items() if key in DIFFUSERS_TO_LDM_MAPPING["openclip"]["layers"].values()
-             or key.startswith("transformer.")}
+    named = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if key in DIFFUSERS_TO_LDM_MAPPING["openclip"]["layers"].values() or key.startswith("transformer.")
+    }
     return convert_open_clip_checkpoint(_Model, named, prefix="")
 
 

@@ -16,8 +16,9 @@ class ViewConversionMode(TorchFunctionMode):
     code that writes into what it cloned.
     """
 
-    def __torch_function__(self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
-                           kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if func in _SAME_TENSOR:
             return args[0]
         if func is torch.cat:

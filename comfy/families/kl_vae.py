@@ -106,7 +106,7 @@ def published_state_dict(model: Any) -> dict[str, torch.Tensor]:
 
 def decode_memory_bytes(shape: Shape, dtype_bytes: int, ratio: int) -> float:
     """Working memory of decoding latents of *shape*: measured with SD's autoencoder, in proportion to the picture's area."""
-    return 2178 * math.prod(shape[2:4]) * ratio ** 2 * dtype_bytes
+    return 2178 * math.prod(shape[2:4]) * ratio**2 * dtype_bytes
 
 
 def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:

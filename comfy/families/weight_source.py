@@ -60,8 +60,13 @@ class FileSource:
 class StateDictSource:
     """Tensors in memory. With *consume*, taken entries leave the dict, so that a cast frees the original tensor by tensor."""
 
-    def __init__(self, state_dict: MutableMapping[str, torch.Tensor], name: str = "state dict",
-                 metadata: Mapping[str, str] | None = None, consume: bool = False) -> None:
+    def __init__(
+        self,
+        state_dict: MutableMapping[str, torch.Tensor],
+        name: str = "state dict",
+        metadata: Mapping[str, str] | None = None,
+        consume: bool = False,
+    ) -> None:
         self._state_dict = state_dict
         self._consume = consume
         self.name = name
@@ -114,10 +119,10 @@ class PrefixedSource:
         return {self._inner(key): tensor for key, tensor in self._source.take(map(self._outer, keys), dtype).items()}
 
     def _inner(self, key: str) -> str:
-        return self._added + key[len(self._prefix):]
+        return self._added + key[len(self._prefix) :]
 
     def _outer(self, key: str) -> str:
-        return self._prefix + key[len(self._added):]
+        return self._prefix + key[len(self._added) :]
 
 
 def most_common_dtype(sources: Iterable[WeightSource]) -> torch.dtype | None:

@@ -51,14 +51,19 @@ class BaseWeights:
         found = _checksums(patcher)
         changed = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
         if changed:
-            raise BaseWeightsChanged(f"{len(changed)} of {len(expected)} weights of a {type(patcher.model).__name__} are not what was "
-                                     f"loaded, first {changed[0]}; a node pack has written to weights in place")
+            raise BaseWeightsChanged(
+                f"{len(changed)} of {len(expected)} weights of a {type(patcher.model).__name__} are not what was "
+                f"loaded, first {changed[0]}; a node pack has written to weights in place"
+            )
 
 
 def _is_patched(patcher: Any) -> bool:
     """Whether what is loaded of the module differs from what *patcher*, the base, would load."""
-    return bool(patcher.model.current_weight_patches_uuid not in (None, patcher.patches_uuid)
-                or patcher.object_patches_backup or patcher.hook_backup)
+    return bool(
+        patcher.model.current_weight_patches_uuid not in (None, patcher.patches_uuid)
+        or patcher.object_patches_backup
+        or patcher.hook_backup
+    )
 
 
 def _checksums(patcher: Any) -> dict[str, bytes]:
@@ -70,6 +75,6 @@ def _checksum(tensor: Tensor) -> bytes:
     count = max(1, SAMPLE_BYTES // max(1, tensor.element_size()))
     flat = tensor.detach().reshape(-1)
     digest = hashlib.blake2b(str((tuple(tensor.shape), tensor.dtype)).encode(), digest_size=16)
-    for piece in (flat[:count], flat[max(count, len(flat) - count):]):
+    for piece in (flat[:count], flat[max(count, len(flat) - count) :]):
         digest.update(piece.cpu().contiguous().view(torch.uint8).numpy())
     return digest.digest()

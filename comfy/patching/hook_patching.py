@@ -66,8 +66,9 @@ class HookPatching(WeightLoading):
         """Choose between memory and speed."""
         self.hook_mode = hook_mode
 
-    def add_hook_patches(self, hook: Any, patches: Mapping[Any, Any], strength_patch: float = 1.0,
-                         strength_model: float = 1.0) -> list[Any]:
+    def add_hook_patches(
+        self, hook: Any, patches: Mapping[Any, Any], strength_patch: float = 1.0, strength_model: float = 1.0
+    ) -> list[Any]:
         """Like ``add_patches``, for when *hook* is active. Returns the keys whose weight exists."""
         with self.use_ejected():
             table = self.hook_patches.setdefault(hook.hook_ref, PatchTable())
@@ -80,8 +81,13 @@ class HookPatching(WeightLoading):
         if self.hook_patches_backup is not None:
             self.hook_patches, self.hook_patches_backup = self.hook_patches_backup, None
 
-    def register_all_hook_patches(self, hooks: HookGroup, target_dict: dict[str, Any], model_options: dict[str, Any] | None = None,
-                                  registered: HookGroup | None = None) -> HookGroup:
+    def register_all_hook_patches(
+        self,
+        hooks: HookGroup,
+        target_dict: dict[str, Any],
+        model_options: dict[str, Any] | None = None,
+        registered: HookGroup | None = None,
+    ) -> HookGroup:
         """Let the weight hooks of *hooks* that are new here add their patches for this run. Returns all that are registered."""
         self.restore_hook_patches()
         registered = HookGroup() if registered is None else registered
@@ -115,8 +121,9 @@ class HookPatching(WeightLoading):
                 combined.setdefault(key, []).extend((patch[0] * strength, *patch[1:]) for patch in patches)
         return combined
 
-    def apply_hooks(self, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None,
-                    force_apply: bool = False) -> dict[str, Any]:
+    def apply_hooks(
+        self, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None, force_apply: bool = False
+    ) -> dict[str, Any]:
         """Switch the weights to *hooks* (None: to none). Returns what the hooks add to the options of a call."""
         is_settled = self.current_hooks is hooks and (not force_apply or (not self.is_clip and hooks is None))
         if not is_settled:
@@ -153,8 +160,9 @@ class HookPatching(WeightLoading):
         if self.hook_mode == EnumHookMode.MaxSpeed and values:
             free_bytes = comfy.model_management.get_free_memory(self.load_device)
             counter = MemoryCounter(free_bytes, comfy.model_management.minimum_inference_memory() * 2)
-            self.cached_hook_patches[hooks] = {key: value if counter.use(value) else value.to(self.offload_device)
-                                               for key, value in values.items()}
+            self.cached_hook_patches[hooks] = {
+                key: value if counter.use(value) else value.to(self.offload_device) for key, value in values.items()
+            }
         return values
 
     def _hook_device(self, path: str) -> torch.device:

@@ -31,8 +31,12 @@ def note_device(model: Any, device: torch.device) -> None:
 
 def unsaved_buffer_bytes(module: torch.nn.Module) -> int:
     """Bytes of the buffers that are not part of the module's saved state and so of its size, but go to the device with it."""
-    return sum(buffer.nbytes for part in module.modules() for name, buffer in part.named_buffers(recurse=False)
-               if name in part._non_persistent_buffers_set)
+    return sum(
+        buffer.nbytes
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if name in part._non_persistent_buffers_set
+    )
 
 
 class PatchedParts:
@@ -100,8 +104,13 @@ class WeightLoading(WeightPatches):
         for path, _ in self.model.named_parameters(remove_duplicate=False):
             yield self._placement.pristine(path)
 
-    def load(self, device_to: torch.device | None = None, lowvram_model_memory: float = 0, force_patch_weights: bool = False,
-             full_load: bool = False) -> None:
+    def load(
+        self,
+        device_to: torch.device | None = None,
+        lowvram_model_memory: float = 0,
+        force_patch_weights: bool = False,
+        full_load: bool = False,
+    ) -> None:
         """Put the patched weights on *device_to* (None: where they are), at most *lowvram_model_memory* bytes unless *full_load*.
 
         Layers that do not fit keep their weights on the host and fetch them at each call; the results are the same bit for bit.
@@ -126,8 +135,13 @@ class WeightLoading(WeightPatches):
             self._call_back(CallbacksMP.ON_LOAD, device_to, lowvram_model_memory, force_patch_weights, full_load)
             self.apply_hooks(self.forced_hooks, force_apply=True)
 
-    def patch_model(self, device_to: torch.device | None = None, lowvram_model_memory: float = 0, load_weights: bool = True,
-                    force_patch_weights: bool = False) -> Any:
+    def patch_model(
+        self,
+        device_to: torch.device | None = None,
+        lowvram_model_memory: float = 0,
+        load_weights: bool = True,
+        force_patch_weights: bool = False,
+    ) -> Any:
         """Apply object patches, load (0: without limit) and inject. Returns the module."""
         with self.use_ejected():
             self._apply_object_patches()
@@ -221,8 +235,13 @@ class WeightLoading(WeightPatches):
                 model.model_offload_buffer_memory = max(model.model_offload_buffer_memory, device.stream_buffer_bytes(layer.size_bytes))
                 model.model_lowvram = True
             model.model_loaded_weight_memory -= freed_bytes
-            log.info("%s: %.2f MB moved off %s, %.2f MB stay", type(model).__name__, freed_bytes / MIB, model.loaded_device,
-                     model.model_loaded_weight_memory / MIB)
+            log.info(
+                "%s: %.2f MB moved off %s, %.2f MB stay",
+                type(model).__name__,
+                freed_bytes / MIB,
+                model.loaded_device,
+                model.model_loaded_weight_memory / MIB,
+            )
         return freed_bytes
 
     def detach(self, unpatch_all: bool = True) -> Any:
@@ -304,8 +323,9 @@ class WeightLoading(WeightPatches):
                 placement.put(path, parts.take(key, path).to(self.offload_device), patched=True)
             elif key in self.patches:
                 shape = weights.shape(key)
-                functions[attribute].append(LowVramPatch(key, {key: self.patches.read(key)},
-                                                         None if shape == tuple(pristine.shape) else shape, pristine.dtype))
+                functions[attribute].append(
+                    LowVramPatch(key, {key: self.patches.read(key)}, None if shape == tuple(pristine.shape) else shape, pristine.dtype)
+                )
                 self.model.lowvram_patch_counter += 1
             if not force_patch_weights and device.kind in ("cuda", "rocm"):
                 self.pin_weight_to_device(path)
@@ -342,6 +362,12 @@ class WeightLoading(WeightPatches):
         model.current_weight_patches_uuid = self.patches_uuid
         if device_to is not None:
             note_device(model, device_to)
-        log.info("%s loaded %s: %.2f MB on %s, %.2f MB on the host, %d weights patched at each use", type(model).__name__,
-                 "partially" if plan.streamed else "completely", loaded_bytes / MIB, model.loaded_device, streamed_bytes / MIB,
-                 model.lowvram_patch_counter)
+        log.info(
+            "%s loaded %s: %.2f MB on %s, %.2f MB on the host, %d weights patched at each use",
+            type(model).__name__,
+            "partially" if plan.streamed else "completely",
+            loaded_bytes / MIB,
+            model.loaded_device,
+            streamed_bytes / MIB,
+            model.lowvram_patch_counter,
+        )

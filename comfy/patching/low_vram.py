@@ -23,8 +23,9 @@ class LowVramPatch:
 
     is_lowvram_patch = True
 
-    def __init__(self, key: str, patches: Mapping[str, Sequence[Any]], shape: Sequence[int] | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, key: str, patches: Mapping[str, Sequence[Any]], shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         self.key = key
         self.patches = {key: list(patches[key])}
         self._shape = shape
@@ -36,8 +37,14 @@ class LowVramPatch:
         return changed.reshape(weight.shape if changed.numel() == weight.numel() else changed.shape).to(weight.dtype)
 
 
-def patched_value(patches: Sequence[Any], weight: Tensor, key: str, device: torch.device | None, dtype: torch.dtype,
-                  originals: Mapping[str, Any] | None = None) -> Tensor:
+def patched_value(
+    patches: Sequence[Any],
+    weight: Tensor,
+    key: str,
+    device: torch.device | None,
+    dtype: torch.dtype,
+    originals: Mapping[str, Any] | None = None,
+) -> Tensor:
     """A new tensor: *weight* with *patches*, computed on *device* in the dtype for patches, rounded to *dtype*.
 
     Rounding to 8-bit floats is stochastic with a seed made from *key*, so that it is the same every time.

@@ -23,8 +23,9 @@ def copy_containers(value: Any) -> Any:
     return value
 
 
-def set_model_options_patch_replace(model_options: Options, patch: Any, name: str, block_name: str, number: int,
-                                    transformer_index: int | None = None) -> Options:
+def set_model_options_patch_replace(
+    model_options: Options, patch: Any, name: str, block_name: str, number: int, transformer_index: int | None = None
+) -> Options:
     """Let *patch* replace part *name* (``attn1``, …) of a block. The containers on the way are replaced, not changed."""
     block = (block_name, number) if transformer_index is None else (block_name, number, transformer_index)
     transformer_options = dict(model_options.get("transformer_options", {}))
@@ -42,14 +43,16 @@ def _append_cfg_function(model_options: Options, name: str, function: Callable[.
     return model_options
 
 
-def set_model_options_post_cfg_function(model_options: Options, post_cfg_function: Callable[..., Any],
-                                        disable_cfg1_optimization: bool = False) -> Options:
+def set_model_options_post_cfg_function(
+    model_options: Options, post_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
+) -> Options:
     """Let *post_cfg_function* change the guided prediction, after those set before."""
     return _append_cfg_function(model_options, "sampler_post_cfg_function", post_cfg_function, disable_cfg1_optimization)
 
 
-def set_model_options_pre_cfg_function(model_options: Options, pre_cfg_function: Callable[..., Any],
-                                       disable_cfg1_optimization: bool = False) -> Options:
+def set_model_options_pre_cfg_function(
+    model_options: Options, pre_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
+) -> Options:
     """Let *pre_cfg_function* change the predictions before guidance, after those set before."""
     return _append_cfg_function(model_options, "sampler_pre_cfg_function", pre_cfg_function, disable_cfg1_optimization)
 
@@ -67,8 +70,10 @@ class OptionSetters:
         """Replace guidance. A function of three arguments gets (cond, uncond, scale), any other the dict of arguments."""
         function = sampler_cfg_function
         if len(inspect.signature(sampler_cfg_function).parameters) == 3:
+
             def function(arguments: Options) -> Any:
                 return sampler_cfg_function(arguments["cond"], arguments["uncond"], arguments["cond_scale"])
+
         self.model_options["sampler_cfg_function"] = function
         if disable_cfg1_optimization:
             self.disable_model_cfg1_optimization()
@@ -162,8 +167,9 @@ class OptionSetters:
         """Change the result of the middle block."""
         self.set_model_patch(patch, "middle_block_after_patch")
 
-    def set_model_rope_options(self, scale_x: float, shift_x: float, scale_y: float, shift_y: float, scale_t: float, shift_t: float,
-                               **kwargs: Any) -> None:
+    def set_model_rope_options(
+        self, scale_x: float, shift_x: float, scale_y: float, shift_y: float, scale_t: float, shift_t: float, **kwargs: Any
+    ) -> None:
         """Scale and shift rotary positions along width, height and time."""
         options = self.model_options["transformer_options"].setdefault("rope_options", {})
         options.update(scale_x=scale_x, scale_y=scale_y, scale_t=scale_t, shift_x=shift_x, shift_y=shift_y, shift_t=shift_t)

@@ -16,8 +16,13 @@ from comfy.patching.loading import note_device
 from comfy.patching.model_options import OptionSetters, copy_containers
 from comfy.patching.patch_table import PatchTable
 
-LOADED_STATE = {"model_loaded_weight_memory": 0, "lowvram_patch_counter": 0, "model_lowvram": False,
-                "current_weight_patches_uuid": None, "model_offload_buffer_memory": 0}
+LOADED_STATE = {
+    "model_loaded_weight_memory": 0,
+    "lowvram_patch_counter": 0,
+    "model_lowvram": False,
+    "current_weight_patches_uuid": None,
+    "model_offload_buffer_memory": 0,
+}
 
 
 class ModelPatcher(OptionSetters, HookPatching):
@@ -29,8 +34,9 @@ class ModelPatcher(OptionSetters, HookPatching):
     place. Used by the thread that runs nodes.
     """
 
-    def __init__(self, model: Any, load_device: torch.device, offload_device: torch.device, size: int = 0,
-                 weight_inplace_update: bool = False) -> None:
+    def __init__(
+        self, model: Any, load_device: torch.device, offload_device: torch.device, size: int = 0, weight_inplace_update: bool = False
+    ) -> None:
         self.model = model
         self.size = size
         self.load_device = load_device
@@ -94,8 +100,9 @@ class ModelPatcher(OptionSetters, HookPatching):
         """The module and what all clones share about it."""
         return self.model, (self.backup, self.backup_buffers, self.object_patches_backup, self.pinned)
 
-    def clone(self, disable_dynamic: bool = False, model_override: tuple[Any, tuple[Any, ...]] | None = None,
-              force_deepcopy: bool = False) -> Any:
+    def clone(
+        self, disable_dynamic: bool = False, model_override: tuple[Any, tuple[Any, ...]] | None = None, force_deepcopy: bool = False
+    ) -> Any:
         """A patcher with the same changes to the same module, which changes independently.
 
         *force_deepcopy* loads the module again, through ``cached_patcher_init``; *model_override* is another module to use, as
@@ -109,13 +116,23 @@ class ModelPatcher(OptionSetters, HookPatching):
         twin.parent = self
         twin.patches = self.patches.fork() if isinstance(self.patches, PatchTable) else PatchTable(self.patches)
         twin.model_options = copy_containers(self.model_options)
-        for name in ("patches_uuid", "clone_base_uuid", "force_cast_weights", "skip_injection", "is_clip", "hook_mode",
-                     "cached_patcher_init", "is_multigpu_base_clone"):
+        for name in (
+            "patches_uuid",
+            "clone_base_uuid",
+            "force_cast_weights",
+            "skip_injection",
+            "is_clip",
+            "hook_mode",
+            "cached_patcher_init",
+            "is_multigpu_base_clone",
+        ):
             setattr(twin, name, getattr(self, name))
         for name in ("object_patches", "weight_wrapper_patches", "callbacks", "wrappers", "injections", "cached_hook_patches"):
             setattr(twin, name, copy_containers(getattr(self, name)) if name != "object_patches" else dict(self.object_patches))
-        twin.attachments = {key: value.on_model_patcher_clone() if hasattr(value, "on_model_patcher_clone") else value
-                            for key, value in self.attachments.items()}
+        twin.attachments = {
+            key: value.on_model_patcher_clone() if hasattr(value, "on_model_patcher_clone") else value
+            for key, value in self.attachments.items()
+        }
         twin.additional_models = {key: [model.clone() for model in models] for key, models in self.additional_models.items()}
         twin.hook_patches = create_hook_patches_clone(self.hook_patches)
         if self.hook_patches_backup is not None:
@@ -129,8 +146,9 @@ class ModelPatcher(OptionSetters, HookPatching):
 
     def _load_again(self) -> Any:
         if self.cached_patcher_init is None:
-            raise RuntimeError(f"cannot load {type(self.model).__name__} a second time: its loader set no cached_patcher_init; "
-                               "use a core loader node")
+            raise RuntimeError(
+                f"cannot load {type(self.model).__name__} a second time: its loader set no cached_patcher_init; use a core loader node"
+            )
         make, arguments, *index = self.cached_patcher_init
         made = make(*arguments)
         return made[index[0]] if index else made

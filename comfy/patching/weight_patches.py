@@ -27,8 +27,7 @@ def unchanged(weight: Tensor, **_: Any) -> Tensor:
     return weight
 
 
-def add_to_table(table: PatchTable, known: set[str], patches: Mapping[Any, Any], strength_patch: float,
-                 strength_model: float) -> list[Any]:
+def add_to_table(table: PatchTable, known: set[str], patches: Mapping[Any, Any], strength_patch: float, strength_model: float) -> list[Any]:
     """Append *patches* to *table*, those whose weight is *known*. Returns the keys taken."""
     taken = []
     for given, patch in patches.items():
@@ -80,8 +79,11 @@ class WeightPatches(Attachments):
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list[Any]]:
         """For each weight: [(pristine weight, converter), patch, patch, …], as merging nodes pass it to ``add_patches``."""
         weights = self.weights
-        return {key: [(self._pristine(key, weights), unchanged), *(self.patches.read(key) if key in self.patches else ())]
-                for key in weights if filter_prefix is None or key.startswith(filter_prefix)}
+        return {
+            key: [(self._pristine(key, weights), unchanged), *(self.patches.read(key) if key in self.patches else ())]
+            for key in weights
+            if filter_prefix is None or key.startswith(filter_prefix)
+        }
 
     def model_state_dict(self, filter_prefix: str | None = None) -> dict[str, Tensor]:
         """The weights and buffers as they are now, by name; views except where a name is made of several parameters."""
@@ -93,8 +95,14 @@ class WeightPatches(Attachments):
         """See :func:`comfy.lora.calculate_weight`."""
         return comfy.lora.calculate_weight(patches, weight, key, intermediate_dtype=intermediate_dtype)
 
-    def patch_weight_to_device(self, key: str, device_to: torch.device | None = None, inplace_update: bool = False,
-                               return_weight: bool = False, force_cast: bool = False) -> Tensor | None:
+    def patch_weight_to_device(
+        self,
+        key: str,
+        device_to: torch.device | None = None,
+        inplace_update: bool = False,
+        return_weight: bool = False,
+        force_cast: bool = False,
+    ) -> Tensor | None:
         """Put the patched value of *key*, computed on *device_to*, in its place, or return it without doing so."""
         weights = self.weights
         if key not in self.patches and not force_cast:
@@ -111,14 +119,19 @@ class WeightPatches(Attachments):
         with self.use_ejected():
             weights = self.weights
             names = [key for key in weights if key.startswith(prefix)]
-            return {key[len(prefix):]: (self._patched(key, self.load_device, weights) if key in self.patches
-                                        else self._pristine(key, weights)).detach().to("cpu") for key in names}
+            return {
+                key[len(prefix) :]: (self._patched(key, self.load_device, weights) if key in self.patches else self._pristine(key, weights))
+                .detach()
+                .to("cpu")
+                for key in names
+            }
 
     def state_dict_for_saving(self, clip_state_dict: Any = None, vae_state_dict: Any = None, clip_vision_state_dict: Any = None) -> Any:
         """A whole checkpoint with this model's patched weights; see ``BaseModel.state_dict_for_saving``."""
         own = self.model_state_dict_for_saving(prefix="diffusion_model.")
-        return self.model.state_dict_for_saving(own, clip_state_dict=clip_state_dict, vae_state_dict=vae_state_dict,
-                                                clip_vision_state_dict=clip_vision_state_dict)
+        return self.model.state_dict_for_saving(
+            own, clip_state_dict=clip_state_dict, vae_state_dict=vae_state_dict, clip_vision_state_dict=clip_vision_state_dict
+        )
 
     def _pristine(self, key: str, weights: ModelWeights) -> Tensor:
         held = self.hook_backup

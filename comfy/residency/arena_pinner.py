@@ -77,8 +77,9 @@ class ArenaPinner:
     with None, whoever made it calls :meth:`work_off`. Its owner calls :meth:`close`.
     """
 
-    def __init__(self, ledger: PinLedger, piece_bytes: int = PIECE_BYTES,
-                 start_thread: Callable[[Callable[[], None]], None] | None = _start_daemon) -> None:
+    def __init__(
+        self, ledger: PinLedger, piece_bytes: int = PIECE_BYTES, start_thread: Callable[[Callable[[], None]], None] | None = _start_daemon
+    ) -> None:
         self._ledger, self._piece_bytes, self._start_thread = ledger, piece_bytes, start_thread
         self._lock = threading.Lock()
         self._messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -105,8 +106,11 @@ class ArenaPinner:
                 token = self._enter(owner, found)
             if token is None:
                 return 0
-            due = [address for address in self._models[token].blocks if not self._blocks[address].waiting
-                   and self._blocks[address].done < len(self._blocks[address].pieces)]
+            due = [
+                address
+                for address in self._models[token].blocks
+                if not self._blocks[address].waiting and self._blocks[address].done < len(self._blocks[address].pieces)
+            ]
             for address in due:
                 self._blocks[address].waiting = True
             asked_bytes = sum(self._blocks[address].bytes_from(self._blocks[address].done) for address in due)
@@ -144,9 +148,14 @@ class ArenaPinner:
         """Sizes now."""
         with self._lock:
             blocks = list(self._blocks.values())
-            return PinStats(self._ledger.budget_bytes, sum(block.bytes_from(0, block.done) for block in blocks),
-                            sum(block.bytes_from(block.done) for block in blocks if block.waiting),
-                            sum(block.bytes_from(block.done) for block in blocks if not block.waiting), len(self._models), len(blocks))
+            return PinStats(
+                self._ledger.budget_bytes,
+                sum(block.bytes_from(0, block.done) for block in blocks),
+                sum(block.bytes_from(block.done) for block in blocks if block.waiting),
+                sum(block.bytes_from(block.done) for block in blocks if not block.waiting),
+                len(self._models),
+                len(blocks),
+            )
 
     def check(self) -> list[str]:
         """What does not add up, in words. Exact while nothing is being pinned or unpinned."""
@@ -176,8 +185,14 @@ class ArenaPinner:
 
     def _token_of(self, owner: Any) -> int | None:
         """Under which number *owner* is known; one that was released counts as unknown. Caller holds the lock."""
-        return next((token for token, model in self._models.items()
-                     if model.identity == id(owner) and model.finalizer.alive and model.reference() is owner), None)
+        return next(
+            (
+                token
+                for token, model in self._models.items()
+                if model.identity == id(owner) and model.finalizer.alive and model.reference() is owner
+            ),
+            None,
+        )
 
     def _find_blocks(self, tensors: Iterable[Tensor]) -> dict[int, _Block]:
         """{address: block} of the large host storages under *tensors*, cut into pieces."""
@@ -188,8 +203,10 @@ class ArenaPinner:
             storage = tensor.untyped_storage()
             if storage.nbytes() >= SMALLEST_BYTES and getattr(storage, "filename", None) is None:
                 members.setdefault(storage.data_ptr(), (storage, []))[1].append((tensor.data_ptr(), _extent_bytes(tensor)))
-        return {address: _Block(storage, cut_pieces(address, storage.nbytes(), inside, self._piece_bytes))
-                for address, (storage, inside) in members.items()}
+        return {
+            address: _Block(storage, cut_pieces(address, storage.nbytes(), inside, self._piece_bytes))
+            for address, (storage, inside) in members.items()
+        }
 
     def _enter(self, owner: Any, found: dict[int, _Block]) -> int:
         self._serial += 1
@@ -235,8 +252,9 @@ class ArenaPinner:
         if block is None or piece is None:
             self._work.popleft()
             return
-        pinned = (self._ledger.ensure_pin_budget(piece[1]) and self._ledger.ensure_pin_registerable(piece[1])
-                  and self._ledger.pin_range(*piece))
+        pinned = (
+            self._ledger.ensure_pin_budget(piece[1]) and self._ledger.ensure_pin_registerable(piece[1]) and self._ledger.pin_range(*piece)
+        )
         with self._lock:
             block.done += pinned
             block.waiting = pinned and block.done < len(block.pieces)
@@ -254,7 +272,7 @@ class ArenaPinner:
                 if not self._blocks[address].owners:
                     freed.append(self._blocks.pop(address))
         for block in freed:
-            for address, _ in block.pieces[:block.done]:
+            for address, _ in block.pieces[: block.done]:
                 self._ledger.unpin_range(address)
 
     def _stop(self) -> None:

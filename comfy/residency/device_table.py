@@ -37,8 +37,10 @@ class DeviceTable:
         args = self.args
         reserved = RESERVED_BYTES if self._reserved_bytes is None else self._reserved_bytes
         if args.simulated_vram_mb:
-            return [SimulatedDevice(index, args.simulated_vram_mb * MIB, self._reserved_bytes or 0)
-                    for index in range(max(1, args.simulated_vram_devices))]
+            return [
+                SimulatedDevice(index, args.simulated_vram_mb * MIB, self._reserved_bytes or 0)
+                for index in range(max(1, args.simulated_vram_devices))
+            ]
         if args.cpu:
             return []
         if torch.cuda.is_available():

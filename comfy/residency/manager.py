@@ -37,8 +37,9 @@ class ModelManager:
     ``pinner`` page-locks, within the budget of ``pin_ledger``, the host memory of models that come back from there.
     """
 
-    def __init__(self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None,
-                 pin_ledger: PinLedger | None = None) -> None:
+    def __init__(
+        self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None, pin_ledger: PinLedger | None = None
+    ) -> None:
         self.args = args
         self.devices = DeviceTable(args) if devices is None else devices
         self.ram_cache: AnyCache = NullRamModelCache() if ram_cache is None else ram_cache
@@ -48,8 +49,14 @@ class ModelManager:
         self._kept_in_ram: weakref.WeakSet[Any] = weakref.WeakSet()  # modules that left a device for the RAM model cache
         self._ended: deque[None] = deque()
 
-    def load_models_gpu(self, models: Sequence[Any], memory_required: float = 0, force_patch_weights: bool = False,
-                        minimum_memory_required: float | None = None, force_full_load: bool = False) -> None:
+    def load_models_gpu(
+        self,
+        models: Sequence[Any],
+        memory_required: float = 0,
+        force_patch_weights: bool = False,
+        minimum_memory_required: float | None = None,
+        force_full_load: bool = False,
+    ) -> None:
         """Bring the patchers *models*, and models their patches need, to their devices; the last of the list loads first.
 
         *memory_required* bytes are wanted for activations, of which *minimum_memory_required* (default: all) are never given
@@ -59,8 +66,14 @@ class ModelManager:
         with self.ram_cache.critical_section():
             self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
 
-    def _load(self, models: Sequence[Any], memory_required: float, force_patch_weights: bool, minimum_memory_required: float | None,
-              force_full_load: bool) -> None:
+    def _load(
+        self,
+        models: Sequence[Any],
+        memory_required: float,
+        force_patch_weights: bool,
+        minimum_memory_required: float | None,
+        force_full_load: bool,
+    ) -> None:
         self.cleanup_models_gc()
         spare_memory().release()  # what no load has taken over by now, computing may need
         entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
@@ -118,8 +131,11 @@ class ModelManager:
         """Move *patcher*'s module, and by default the models attached to it, off the compute device (or all)."""
         own = [patcher, *(patcher.get_nested_additional_models() if unload_additional_models else [])]
         going = {other.clone_base_uuid for other in own}
-        kept = [entry for entry in self.current_loaded_models
-                if entry.model is None or getattr(entry.model, "clone_base_uuid", None) not in going]
+        kept = [
+            entry
+            for entry in self.current_loaded_models
+            if entry.model is None or getattr(entry.model, "clone_base_uuid", None) not in going
+        ]
         for device in self.devices.all_devices() if all_devices else [self.devices.compute_device()]:
             self.free_memory(EVERYTHING, device, kept)
 

@@ -42,8 +42,15 @@ class CacheHost:
 
     def hooks(self) -> HostHooks:
         """These methods, as the cache takes them."""
-        return HostHooks(self.available_bytes, self.forget_loaded, self.restore_base, pending_paths=lambda: self.pending_paths(),
-                         raise_if_interrupted=interrupt_flag.raise_if_set, measure=self.measure, release_spare=spare_memory().release)
+        return HostHooks(
+            self.available_bytes,
+            self.forget_loaded,
+            self.restore_base,
+            pending_paths=lambda: self.pending_paths(),
+            raise_if_interrupted=interrupt_flag.raise_if_set,
+            measure=self.measure,
+            release_spare=spare_memory().release,
+        )
 
     def available_bytes(self) -> int:
         """Host RAM still to be had; what lies ready for the next load is."""

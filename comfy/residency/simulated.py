@@ -90,8 +90,10 @@ class SimulatedDevice(Device):
         with self._lock:
             used = self._used_bytes_locked()
             if used + size > self._capacity_bytes:
-                raise torch.OutOfMemoryError(f"simulated device {self.torch_device}: {size} bytes do not fit, {used} of "
-                                             f"{self._capacity_bytes} are in use; free a model or raise --simulated-vram-mb")
+                raise torch.OutOfMemoryError(
+                    f"simulated device {self.torch_device}: {size} bytes do not fit, {used} of "
+                    f"{self._capacity_bytes} are in use; free a model or raise --simulated-vram-mb"
+                )
             self._used_bytes += size
             self._peak_bytes = max(self._peak_bytes, self._used_bytes)
         try:

@@ -20,8 +20,8 @@ class LCM(comfy.model_sampling.EPS):
         ndim = model_output.ndim
         time = comfy.model_sampling.reshape_sigma(self.timestep(sigma), ndim) * TIMESTEP_SCALING
         picture = model_input - model_output * comfy.model_sampling.reshape_sigma(sigma, ndim)
-        variance = time ** 2 + CONSISTENCY_SIGMA_DATA ** 2
-        return time / variance ** 0.5 * picture + CONSISTENCY_SIGMA_DATA ** 2 / variance * model_input
+        variance = time**2 + CONSISTENCY_SIGMA_DATA**2
+        return time / variance**0.5 * picture + CONSISTENCY_SIGMA_DATA**2 / variance * model_input
 
 
 class ModelSamplingDiscreteDistilled(comfy.model_sampling.ModelSamplingDiscrete):

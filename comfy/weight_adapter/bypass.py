@@ -19,8 +19,9 @@ LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 
 def can_bypass(patch: Any) -> bool:
     """Whether *patch* only adds to the weight, so that its effect can be added to the layer's result."""
-    return isinstance(patch, WeightAdapterBase) and patch.name in ADDITIVE and patch.dora_scale() is None \
-        and patch.calculate_shape("") is None
+    return (
+        isinstance(patch, WeightAdapterBase) and patch.name in ADDITIVE and patch.dora_scale() is None and patch.calculate_shape("") is None
+    )
 
 
 class BypassedForward:
@@ -89,11 +90,14 @@ class BypassForwardHook:
         return F.linear(x, weight) if weight.ndim == 2 else self.module._conv_forward(x, weight, None)
 
 
-def create_bypass_injections_from_patches(patcher: Any, patches: Mapping[str, WeightAdapterBase],
-                                          strength: float) -> list[PatcherInjection]:
+def create_bypass_injections_from_patches(
+    patcher: Any, patches: Mapping[str, WeightAdapterBase], strength: float
+) -> list[PatcherInjection]:
     """One injection for all *patches*, by weight name. Names must be whole weights of linear layers or convolutions."""
-    hooks = [BypassForwardHook(patcher.get_model_object(patcher.weights.paths(key)[0].rpartition(".")[0]), adapter, strength)
-             for key, adapter in patches.items()]
+    hooks = [
+        BypassForwardHook(patcher.get_model_object(patcher.weights.paths(key)[0].rpartition(".")[0]), adapter, strength)
+        for key, adapter in patches.items()
+    ]
 
     def inject(_: Any) -> None:
         for hook in hooks:

@@ -16,8 +16,9 @@ class GLoRAAdapter(WeightAdapterBase):
     name = "glora"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> GLoRAAdapter | None:
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> GLoRAAdapter | None:
         """See the base class. Raises ``KeyError`` for an incomplete set."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         names = [f"{x}.{part}.weight" for part in ("a1", "a2", "b1", "b2")]

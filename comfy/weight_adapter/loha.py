@@ -16,8 +16,9 @@ class LoHaAdapter(WeightAdapterBase):
     name = "loha"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> LoHaAdapter | None:
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> LoHaAdapter | None:
         """See the base class. Raises ``KeyError`` for an incomplete set."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         if f"{x}.hada_w1_a" not in lora:

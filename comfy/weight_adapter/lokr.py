@@ -18,8 +18,9 @@ class LoKrAdapter(WeightAdapterBase):
     name = "lokr"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> LoKrAdapter | None:
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> LoKrAdapter | None:
         """See the base class."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         parts = {part: present(lora, f"{x}.lokr_{part}", used) for part in PARTS}

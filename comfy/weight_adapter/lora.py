@@ -28,8 +28,9 @@ class LoRAAdapter(WeightAdapterBase):
     name = "lora"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> LoRAAdapter | None:
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> LoRAAdapter | None:
         """See the base class. Raises ``KeyError`` when only one of the two matrices is there."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         for up_suffix, down_suffix, mid_suffix in STYLES:
@@ -61,9 +62,17 @@ class LoRAAdapter(WeightAdapterBase):
             down_matrix = inner.reshape(down_matrix.shape[1], down_matrix.shape[0], *core.shape[2:]).transpose(0, 1)
         return torch.mm(up_matrix.flatten(1), down_matrix.flatten(1)), scale
 
-    def calculate_weight(self, weight: Tensor, key: str, strength: float, strength_model: float, offset: Any,
-                         function: Callable[[Tensor], Tensor], intermediate_dtype: torch.dtype = torch.float32,
-                         original_weight: Any = None) -> Tensor:
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Callable[[Tensor], Tensor],
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
         """See the base class; the weight is padded first when the file asks for another shape."""
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])

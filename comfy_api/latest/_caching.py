@@ -4,13 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from comfy_api.internal.singleton import ProxiedSingleton
-from comfy_execution.cache_provider import (
-    CacheContext,
-    CacheProvider,
-    CacheValue,
-    register_cache_provider,
-    unregister_cache_provider,
-)
+from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, register_cache_provider, unregister_cache_provider
 
 __all__ = ["CacheContext", "CacheProvider", "CacheValue", "Caching"]
 

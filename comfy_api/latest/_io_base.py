@@ -52,8 +52,14 @@ class Input(_Socket):
     PRINTED: tuple[str | tuple[str, str], ...] = ()
 
     def __init__(
-        self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-        lazy: bool | None = None, extra_dict: dict[str, Any] | None = None, raw_link: bool | None = None,
+        self,
+        id: str,
+        display_name: str | None = None,
+        optional: bool = False,
+        tooltip: str | None = None,
+        lazy: bool | None = None,
+        extra_dict: dict[str, Any] | None = None,
+        raw_link: bool | None = None,
         advanced: bool | None = None,
     ) -> None:
         self.id = id
@@ -92,9 +98,18 @@ class WidgetInput(Input):
     PRINTED = ("default", "socketless", ("widget_type", "widgetType"), ("force_input", "forceInput"))
 
     def __init__(
-        self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-        lazy: bool | None = None, default: Any = None, socketless: bool | None = None, widget_type: str | None = None,
-        force_input: bool | None = None, extra_dict: dict[str, Any] | None = None, raw_link: bool | None = None,
+        self,
+        id: str,
+        display_name: str | None = None,
+        optional: bool = False,
+        tooltip: str | None = None,
+        lazy: bool | None = None,
+        default: Any = None,
+        socketless: bool | None = None,
+        widget_type: str | None = None,
+        force_input: bool | None = None,
+        extra_dict: dict[str, Any] | None = None,
+        raw_link: bool | None = None,
         advanced: bool | None = None,
     ) -> None:
         super().__init__(id, display_name, optional, tooltip, lazy, extra_dict, raw_link, advanced)

@@ -98,8 +98,14 @@ class Autogrow(ComfyTypeI):
         """The growing list."""
 
         def __init__(
-            self, id: str, template: _AutogrowTemplate, display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
+            self,
+            id: str,
+            template: _AutogrowTemplate,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, lazy, extra_dict)
             self.template = template
@@ -138,8 +144,14 @@ class DynamicCombo(ComfyTypeI):
         """The choice."""
 
         def __init__(
-            self, id: str, options: list["DynamicCombo.Option"], display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
+            self,
+            id: str,
+            options: list["DynamicCombo.Option"],
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, lazy, extra_dict)
             self.options = options
@@ -170,8 +182,13 @@ class DynamicSlot(ComfyTypeI):
         PRINTED = (("force_input", "forceInput"),)
 
         def __init__(
-            self, slot: Input, inputs: list[Input], display_name: str | None = None, tooltip: str | None = None,
-            lazy: bool | None = None, extra_dict: dict | None = None,
+            self,
+            slot: Input,
+            inputs: list[Input],
+            display_name: str | None = None,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
         ) -> None:
             if isinstance(slot, DynamicInput):
                 raise ValueError(f"DynamicSlot {slot.id!r}: the slot itself can not be dynamic; use a plain input")

@@ -24,9 +24,16 @@ class MultiType(ComfyTypeIO):
         """Accepts any of *types*. With an input as *id* that input's widget, id and options are used, and its type is accepted too."""
 
         def __init__(
-            self, id: str | Input, types: list[Any], display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
-            raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str | Input,
+            types: list[Any],
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             self.input_override: Any = None
             if not isinstance(id, str):
@@ -80,9 +87,16 @@ class MatchType(ComfyTypeIO):
         """An input of the group."""
 
         def __init__(
-            self, id: str, template: "MatchType.Template", display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
-            raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            template: "MatchType.Template",
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, lazy, extra_dict, raw_link, advanced)
             self.template = template
@@ -95,8 +109,12 @@ class MatchType(ComfyTypeIO):
         """An output of the group; without a name of its own it shows ``MATCHTYPE``."""
 
         def __init__(
-            self, template: "MatchType.Template", id: str | None = None, display_name: str | None = None,
-            tooltip: str | None = None, is_output_list: bool = False,
+            self,
+            template: "MatchType.Template",
+            id: str | None = None,
+            display_name: str | None = None,
+            tooltip: str | None = None,
+            is_output_list: bool = False,
         ) -> None:
             super().__init__(id, display_name if id or display_name else "MATCHTYPE", tooltip, is_output_list)
             self.template = template

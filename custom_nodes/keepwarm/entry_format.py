@@ -92,8 +92,9 @@ class Sealer:
                 about["blake3"] = digest = digest_of(buffer.data)
                 blobs[digest] = Blob(digest, buffer.data)
             described.append(about)
-        header = json.dumps({"format": FORMAT, "key": key, "class": class_type, "value": encoded.tree, "tensors": described},
-                            separators=(",", ":")).encode()
+        header = json.dumps(
+            {"format": FORMAT, "key": key, "class": class_type, "value": encoded.tree, "tensors": described}, separators=(",", ":")
+        ).encode()
         parts = [MAGIC + struct.pack(">I", len(header)) + header, *inline]
         return Sealed([*parts, self._seal(parts)], list(blobs.values()))
 

@@ -50,8 +50,9 @@ class FileStore:
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, read into memory of its own."""
-        found = await asyncio.gather(*(asyncio.to_thread(self._read, self._path("blobs", digest), size, size)
-                                       for digest, size in wanted.items()))
+        found = await asyncio.gather(
+            *(asyncio.to_thread(self._read, self._path("blobs", digest), size, size) for digest, size in wanted.items())
+        )
         return None if None in found else dict(zip(wanted, found))
 
     async def put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:

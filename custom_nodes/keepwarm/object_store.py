@@ -71,7 +71,8 @@ class ObjectStore:
         starts = list(range(0, size, PART_BYTES))
         try:
             ranges = await self._obstore.get_ranges_async(
-                self._store, _blob_path(digest), starts=starts, ends=[min(start + PART_BYTES, size) for start in starts], coalesce=0)
+                self._store, _blob_path(digest), starts=starts, ends=[min(start + PART_BYTES, size) for start in starts], coalesce=0
+            )
         except (FileNotFoundError, self._errors.NotFoundError):
             return None
         for start, part in zip(starts, ranges):
@@ -96,8 +97,9 @@ class ObjectStore:
             except self._errors.AlreadyExistsError:
                 return
             return
-        await self._obstore.put_async(self._store, path, io.BytesIO(view), use_multipart=True, chunk_size=PART_BYTES,
-                                      max_concurrency=CONCURRENT_PARTS)
+        await self._obstore.put_async(
+            self._store, path, io.BytesIO(view), use_multipart=True, chunk_size=PART_BYTES, max_concurrency=CONCURRENT_PARTS
+        )
 
 
 def _entry_path(key: str) -> str:
@@ -113,8 +115,11 @@ def _open(url: StoreUrl) -> Any:
     endpoint = url.options.get("endpoint")
     common: dict[str, Any] = {
         "prefix": url.path.strip("/") or None,
-        "client_options": {"timeout": timedelta(seconds=REQUEST_TIMEOUT_S), "connect_timeout": timedelta(seconds=5),
-                           "allow_http": bool(endpoint and endpoint.startswith("http://"))},
+        "client_options": {
+            "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
+            "connect_timeout": timedelta(seconds=5),
+            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+        },
         "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S)},
     }
     try:

@@ -83,9 +83,15 @@ class RedisStore:
         if self._client is None:
             retry = importlib.import_module("redis.asyncio.retry").Retry(importlib.import_module("redis.backoff").NoBackoff(), 1)
             pool = self._redis.BlockingConnectionPool.from_url(
-                self._url.place, db=int(self._url.number("db", _path_db(self._url))), max_connections=MAX_CONNECTIONS,
-                timeout=ANSWER_TIMEOUT_S, socket_timeout=ANSWER_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S, retry=retry,
-                **self._credentials)
+                self._url.place,
+                db=int(self._url.number("db", _path_db(self._url))),
+                max_connections=MAX_CONNECTIONS,
+                timeout=ANSWER_TIMEOUT_S,
+                socket_timeout=ANSWER_TIMEOUT_S,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                retry=retry,
+                **self._credentials,
+            )
             self._client = self._redis.Redis(connection_pool=pool)
         return self._client
 
@@ -103,8 +109,11 @@ def _library() -> Any:
 
 def _credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """User name and password from the environment; the password may lie in a file. Raises ``BadUrl``."""
-    found = {name: environment[variable] for name, variable in
-             (("username", "KEEPWARM_REDIS_USERNAME"), ("password", "KEEPWARM_REDIS_PASSWORD")) if environment.get(variable)}
+    found = {
+        name: environment[variable]
+        for name, variable in (("username", "KEEPWARM_REDIS_USERNAME"), ("password", "KEEPWARM_REDIS_PASSWORD"))
+        if environment.get(variable)
+    }
     path = environment.get("KEEPWARM_REDIS_PASSWORD_FILE")
     if path:
         try:

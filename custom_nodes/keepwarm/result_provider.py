@@ -23,8 +23,9 @@ class ResultProvider(CacheProvider):
     What can not be used (damaged, foreign, another format) is a miss and a warning; what the store raises is passed on to the caller.
     """
 
-    def __init__(self, store: BlobStore, url: str, sealer: Sealer | None = None, read_only: bool = False,
-                 max_value_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self, store: BlobStore, url: str, sealer: Sealer | None = None, read_only: bool = False, max_value_bytes: int = 1 << 30
+    ) -> None:
         """*url* is shown to people, so it holds no credentials; results larger than *max_value_bytes* are neither kept nor fetched."""
         self.store = store
         self.url = url

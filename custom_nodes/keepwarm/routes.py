@@ -45,15 +45,22 @@ def prometheus_text(client: Any, providers: Iterable[Any]) -> bytes:
         """Makes the families anew at each request, so nothing is registered for ever."""
 
         def collect(self) -> Iterable[Any]:
-            for name, text in (("hits", "Results found"), ("misses", "Results not found"), ("errors", "Calls that failed"),
-                               ("stores", "Results stored"), ("rejected", "Entries that were damaged or foreign"),
-                               ("bytes_fetched", "Bytes of results found"), ("bytes_stored", "Bytes written")):
+            for name, text in (
+                ("hits", "Results found"),
+                ("misses", "Results not found"),
+                ("errors", "Calls that failed"),
+                ("stores", "Results stored"),
+                ("rejected", "Entries that were damaged or foreign"),
+                ("bytes_fetched", "Bytes of results found"),
+                ("bytes_stored", "Bytes written"),
+            ):
                 family = client.metrics_core.CounterMetricFamily(f"keepwarm_cache_{name}", text, labels=["provider"])
                 for url, numbers in described:
                     family.add_metric([url], numbers[name])
                 yield family
-            family = client.metrics_core.GaugeMetricFamily("keepwarm_cache_lookup_seconds", "Time of recent lookups",
-                                                           labels=["provider", "quantile"])
+            family = client.metrics_core.GaugeMetricFamily(
+                "keepwarm_cache_lookup_seconds", "Time of recent lookups", labels=["provider", "quantile"]
+            )
             for url, numbers in described:
                 for quantile, name in (("0.5", "lookup_p50_s"), ("0.95", "lookup_p95_s")):
                     if numbers[name] is not None:

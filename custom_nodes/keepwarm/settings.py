@@ -27,8 +27,12 @@ def read_settings(args: Any, environment: Mapping[str, str] | None = None) -> Se
     environment = os.environ if environment is None else environment
     urls = [*(getattr(args, "cache_provider", None) or ()), *environment.get("KEEPWARM_CACHE_PROVIDERS", "").split()]
     namespace = getattr(args, "cache_namespace", "") or environment.get("KEEPWARM_CACHE_NAMESPACE", "")
-    return Settings(tuple(dict.fromkeys(urls)), _sealing_key(environment), namespace,
-                    environment.get("KEEPWARM_METRICS", "").lower() in ("1", "true", "yes", "on"))
+    return Settings(
+        tuple(dict.fromkeys(urls)),
+        _sealing_key(environment),
+        namespace,
+        environment.get("KEEPWARM_METRICS", "").lower() in ("1", "true", "yes", "on"),
+    )
 
 
 def _sealing_key(environment: Mapping[str, str]) -> bytes | None:

@@ -351,8 +351,17 @@ def test_a_provider_that_hangs_costs_the_budget_at_most(executor, blocks):
     assert took_s < QUICK.prompt_budget_s * 1.1 + 0.3
 
 
-GARBAGE = ["text", 7, CacheValue(7), CacheValue([]), CacheValue([["text"]]), CacheValue([1]), CacheValue([[1], [2]]),
-           CacheValue([[1]], ui="ui"), CacheValue([[1]], ui={"total": [1]})]
+GARBAGE = [
+    "text",
+    7,
+    CacheValue(7),
+    CacheValue([]),
+    CacheValue([["text"]]),
+    CacheValue([1]),
+    CacheValue([[1], [2]]),
+    CacheValue([[1]], ui="ui"),
+    CacheValue([[1]], ui={"total": [1]}),
+]
 
 
 @pytest.mark.parametrize("answer", GARBAGE, ids=repr)

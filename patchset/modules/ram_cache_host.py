@@ -36,8 +36,14 @@ class ModelCacheHost:
     *settings* None: off. *loaded_models* is the manager's own list. *element_bytes* is what a weight takes on the device at least.
     """
 
-    def __init__(self, settings: CacheSettings | None, loaded_models: list[Any], raise_if_interrupted: Callable[[], None],
-                 element_bytes: int = 0, memory: HostMemory | None = None) -> None:
+    def __init__(
+        self,
+        settings: CacheSettings | None,
+        loaded_models: list[Any],
+        raise_if_interrupted: Callable[[], None],
+        element_bytes: int = 0,
+        memory: HostMemory | None = None,
+    ) -> None:
         self._loaded_models = loaded_models
         self._tripwire = Tripwire()
         self._queue: Any = None
@@ -45,8 +51,14 @@ class ModelCacheHost:
         self.cache: RamModelCache | NullRamModelCache = NullRamModelCache()
         self.loaders: CachedLoaders | None = None
         if settings is not None:
-            hooks = HostHooks((memory or HostMemory()).available_bytes, self.forget_loaded, self.restore_base, deactivate_pins,
-                              self.pending_paths, raise_if_interrupted)
+            hooks = HostHooks(
+                (memory or HostMemory()).available_bytes,
+                self.forget_loaded,
+                self.restore_base,
+                deactivate_pins,
+                self.pending_paths,
+                raise_if_interrupted,
+            )
             self.cache = RamModelCache(settings, hooks)
             self.loaders = CachedLoaders(self.cache, element_bytes, _loads_lazily, self.note_loaded)
 

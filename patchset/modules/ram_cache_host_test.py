@@ -16,8 +16,18 @@ from comfy.ram_cache_host import HISTORY_NAME, STATS_NAME, ModelCacheHost, deact
 from comfy.ram_model_cache import CacheSettings, NullRamModelCache
 from comfy.weights_key import weights_key
 
-DECORATORS = ("loads", "unloads", "undisturbed", "after_node", "with_receipts", "checkpoint", "text_encoder", "diffusion_model",
-              "clip_vision", "controlnet")
+DECORATORS = (
+    "loads",
+    "unloads",
+    "undisturbed",
+    "after_node",
+    "with_receipts",
+    "checkpoint",
+    "text_encoder",
+    "diffusion_model",
+    "clip_vision",
+    "controlnet",
+)
 
 
 def never_interrupted():
@@ -88,10 +98,19 @@ def test_off_every_decorator_returns_the_function_it_was_given(models):
     assert isinstance(off.cache, NullRamModelCache)
 
 
-@pytest.mark.parametrize(("given", "free_gb", "parsing", "cap_mb"), [
-    (arguments(mb=100), 1, False, 100), (arguments(mb=0), 90, True, 0), (arguments(off=True), 90, True, 0), (arguments(), 90, True, 23040),
-    (arguments(), 90, False, 0), (arguments(), 64, True, 0), (arguments(), 500, True, 32768), (arguments(mb=-1), 90, True, 0),
-])
+@pytest.mark.parametrize(
+    ("given", "free_gb", "parsing", "cap_mb"),
+    [
+        (arguments(mb=100), 1, False, 100),
+        (arguments(mb=0), 90, True, 0),
+        (arguments(off=True), 90, True, 0),
+        (arguments(), 90, True, 23040),
+        (arguments(), 90, False, 0),
+        (arguments(), 64, True, 0),
+        (arguments(), 500, True, 32768),
+        (arguments(mb=-1), 90, True, 0),
+    ],
+)
 def test_the_size_follows_flags_and_free_ram(monkeypatch, models, given, free_gb, parsing, cap_mb):
     monkeypatch.setattr(comfy.options, "args_parsing", parsing, raising=False)
     monkeypatch.setattr(ram_cache_host, "HostMemory", lambda: HostMemory("/nowhere", lambda: MemoryView(512 * GIB, free_gb * GIB)))
@@ -284,10 +303,17 @@ class Restorable:
         self.calls.append(("unpatch", unpatch_weights))
 
 
-@pytest.mark.parametrize(("left", "calls"), [
-    ({}, []), ({"applied": "own"}, []), ({"applied": "a clone's"}, [("detach", True)]), ({"backup": {"w": 1}}, [("detach", True)]),
-    ({"objects": {"model_sampling": 1}}, [("detach", True)]), ({"dynamic": True, "backup": {"w": 1}}, [("unpatch", False)]),
-])
+@pytest.mark.parametrize(
+    ("left", "calls"),
+    [
+        ({}, []),
+        ({"applied": "own"}, []),
+        ({"applied": "a clone's"}, [("detach", True)]),
+        ({"backup": {"w": 1}}, [("detach", True)]),
+        ({"objects": {"model_sampling": 1}}, [("detach", True)]),
+        ({"dynamic": True, "backup": {"w": 1}}, [("unpatch", False)]),
+    ],
+)
 def test_a_base_is_restored_when_something_was_left_and_dynamic_weights_are_left_alone(host, left, calls):
     one = Restorable(**left)
     host.restore_base(one)

@@ -75,8 +75,9 @@ class CachedLoaders:
     weights stay in their files until used; *note_loaded* is told each patcher just loaded. Any thread.
     """
 
-    def __init__(self, cache: RamModelCache, element_bytes: int, loads_lazily: Callable[[], bool],
-                 note_loaded: Callable[[Any], None]) -> None:
+    def __init__(
+        self, cache: RamModelCache, element_bytes: int, loads_lazily: Callable[[], bool], note_loaded: Callable[[Any], None]
+    ) -> None:
         self._cache, self._element_bytes = cache, element_bytes
         self._loads_lazily, self._note_loaded = loads_lazily, note_loaded
         self._paths: OrderedDict[str, str] = OrderedDict()
@@ -137,6 +138,7 @@ class CachedLoaders:
 
     def vae_node(self, full_path: Callable[[str, str], str | None]) -> Callable[[Function], Function]:
         """Of the node method ``VAELoader.load_vae``; *full_path* finds a file by folder and name. VAEs of no or several files are left."""
+
         def decorate(load: Function) -> Function:
             @functools.wraps(load)
             def load_vae(node: Any, vae_name: str) -> Any:
@@ -170,8 +172,15 @@ class CachedLoaders:
 
     # Cached or not
 
-    def _parts(self, read: Read, wanted: Sequence[str], paths: Sequence[str], options: Mapping[str, Any], given: Mapping[str, Any],
-               why_not: str = "") -> dict[str, Any]:
+    def _parts(
+        self,
+        read: Read,
+        wanted: Sequence[str],
+        paths: Sequence[str],
+        options: Mapping[str, Any],
+        given: Mapping[str, Any],
+        why_not: str = "",
+    ) -> dict[str, Any]:
         """The *wanted* parts of *paths*: from the cache, or by *read*, which takes the names of missing parts."""
         keys: dict[str, WeightsKey] = {}
         if _independent.get() or given.get("disable_dynamic"):
@@ -269,8 +278,11 @@ def _tensors(path: str) -> list[tuple[str, int, int]]:
         length = int.from_bytes(file.read(8), "little")
         if 0 < length < HEADER_LIMIT_BYTES:
             try:
-                return [(name, entry["data_offsets"][1] - entry["data_offsets"][0], math.prod(entry["shape"]))
-                        for name, entry in json.loads(file.read(length)).items() if name != "__metadata__"]
+                return [
+                    (name, entry["data_offsets"][1] - entry["data_offsets"][0], math.prod(entry["shape"]))
+                    for name, entry in json.loads(file.read(length)).items()
+                    if name != "__metadata__"
+                ]
             except (ValueError, AttributeError, LookupError, TypeError):  # not that format
                 pass
         size_bytes = os.fstat(file.fileno()).st_size

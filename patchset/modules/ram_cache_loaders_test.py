@@ -12,8 +12,11 @@ from comfy.ram_cache_loaders import CachedLoaders, independently, part_sizes, re
 from comfy.ram_cache_storage import base_of, patcher_of
 from comfy.ram_model_cache import CacheSettings, HostHooks, RamModelCache
 
-CKPT = {"model.diffusion_model.w": ([10, 10], "F16", 2), "first_stage_model.w": ([5, 10], "F16", 2),
-        "cond_stage_model.w": ([2, 10], "F16", 2)}
+CKPT = {
+    "model.diffusion_model.w": ([10, 10], "F16", 2),
+    "first_stage_model.w": ([5, 10], "F16", 2),
+    "cond_stage_model.w": ([2, 10], "F16", 2),
+}
 
 
 def write(path, tensors=CKPT):
@@ -34,8 +37,18 @@ class Upstream:
         self.calls, self.fails, self.without_clip, self.is_checkpoint = [], None, False, True
         self.again = self.load_checkpoint_guess_config
 
-    def load_checkpoint_guess_config(self, ckpt_path, output_vae=True, output_clip=True, output_clipvision=False, embedding_directory=None,
-                                     output_model=True, model_options={}, te_model_options={}, disable_dynamic=False):  # noqa: B006
+    def load_checkpoint_guess_config(
+        self,
+        ckpt_path,
+        output_vae=True,
+        output_clip=True,
+        output_clipvision=False,
+        embedding_directory=None,
+        output_model=True,
+        model_options={},  # noqa: B006
+        te_model_options={},  # noqa: B006
+        disable_dynamic=False,
+    ):
         self.calls.append([name for name, wanted in (("model", output_model), ("clip", output_clip), ("vae", output_vae)) if wanted])
         if self.fails:
             raise self.fails

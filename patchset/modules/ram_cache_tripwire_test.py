@@ -32,9 +32,16 @@ def test_untouched_weights_and_changed_buffers_pass(patcher):
     tripwire.check(patcher)
 
 
-@pytest.mark.parametrize("change", [lambda model: model.half(), lambda model: model[1].weight.data.add_(1),
-                                    lambda model: model.scale.data.mul_(3), lambda model: model[0].bias.data.zero_()],
-                         ids=["half", "merged", "scalar", "bias"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.half(),
+        lambda model: model[1].weight.data.add_(1),
+        lambda model: model.scale.data.mul_(3),
+        lambda model: model[0].bias.data.zero_(),
+    ],
+    ids=["half", "merged", "scalar", "bias"],
+)
 def test_weights_changed_in_place_are_noticed(patcher, change):
     tripwire = Tripwire()
     tripwire.note(patcher)

@@ -22,15 +22,28 @@ from comfy.ram_model_cache import CacheSettings
 from comfy.weights_key import weights_key
 
 CPU = torch.device("cpu")
-HOOKED = [model_management.free_memory, model_management.load_models_gpu, model_management.cleanup_models_gc,
-          comfy.sd.load_checkpoint_guess_config, comfy.sd.load_clip, comfy.sd.load_diffusion_model, comfy.clip_vision.load,
-          comfy.controlnet.load_controlnet, nodes.VAELoader.load_vae, execution.execute, execution.PromptExecutor.execute_async]
+HOOKED = [
+    model_management.free_memory,
+    model_management.load_models_gpu,
+    model_management.cleanup_models_gc,
+    comfy.sd.load_checkpoint_guess_config,
+    comfy.sd.load_clip,
+    comfy.sd.load_diffusion_model,
+    comfy.clip_vision.load,
+    comfy.controlnet.load_controlnet,
+    nodes.VAELoader.load_vae,
+    execution.execute,
+    execution.PromptExecutor.execute_async,
+]
 
 
 @pytest.fixture
 def host():
-    made = ModelCacheHost(CacheSettings(1 << 30, headroom_bytes=0), model_management.current_loaded_models,
-                          model_management.throw_exception_if_processing_interrupted)
+    made = ModelCacheHost(
+        CacheSettings(1 << 30, headroom_bytes=0),
+        model_management.current_loaded_models,
+        model_management.throw_exception_if_processing_interrupted,
+    )
     yield made
     assert made.cache.check() == []
     made.cache.close()
@@ -45,6 +58,7 @@ def key(tmp_path):
 
 def build(host, key):
     """A loader's result under *key*, its weights noted as the wrapped loaders do."""
+
     def load(missing):
         base = model_patcher.ModelPatcher(torch.nn.Linear(64, 64), CPU, CPU)
         base.model.device = CPU

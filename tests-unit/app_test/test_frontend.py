@@ -43,9 +43,23 @@ async def test_files_have_validators_and_ranges(serve, page):
     assert (await client.get("/scripts/app.js", headers={"Range": "bytes=0-2"})).status == 206
 
 
-@pytest.mark.parametrize("path", [
-    "/unknown", "/docs/KSampler/en.md", "/docs/KSampler.md", "/templates/index.json", "/scripts/none.js", "/scripts",
-    "/scripts/", "/" + "x" * 300, "/..%2Fsecret.txt", "/%2e%2e/secret.txt", "/scripts/..%2F..%2Fsecret.txt", "/a%00b"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/unknown",
+        "/docs/KSampler/en.md",
+        "/docs/KSampler.md",
+        "/templates/index.json",
+        "/scripts/none.js",
+        "/scripts",
+        "/scripts/",
+        "/" + "x" * 300,
+        "/..%2Fsecret.txt",
+        "/%2e%2e/secret.txt",
+        "/scripts/..%2F..%2Fsecret.txt",
+        "/a%00b",
+    ],
+)
 async def test_unknown_paths_are_not_the_page(serve, page, path):
     client = await serve(FrontendRoutes(str(page)))
     answer = await client.get(URL(path, encoded=True))

@@ -45,7 +45,7 @@ async def test_subscribed_client_gets_new_entries_until_it_unsubscribes(client, 
         assert (await client.patch("/internal/logs/subscribe", json={"clientId": "here", "enabled": enabled})).status == 200
         buffer.append("x")
         buffer.announce()
-    (event, data, client_id), = sent
+    ((event, data, client_id),) = sent
     assert (event, [entry["m"] for entry in data["entries"]], client_id) == ("logs", ["x"], "here")
 
 

@@ -20,13 +20,61 @@ from app.upload import UploadRoutes
 from app.user_manager import UserManager
 from app.view import ViewRoutes
 
-PIECES = ("..", "%2e%2e", "%2F", "/", "\\", "%00", "a", "x" * 300, "C:", "%5c", "%ff", "%ED%A0%80", "[input]", "secret.txt", "%25", "+",
-          "%20", "input", "loras", "0", "-1", "9" * 30, "NaN", "{", "}", "%0d%0a", ";", "&", "=", "link")
+PIECES = (
+    "..",
+    "%2e%2e",
+    "%2F",
+    "/",
+    "\\",
+    "%00",
+    "a",
+    "x" * 300,
+    "C:",
+    "%5c",
+    "%ff",
+    "%ED%A0%80",
+    "[input]",
+    "secret.txt",
+    "%25",
+    "+",
+    "%20",
+    "input",
+    "loras",
+    "0",
+    "-1",
+    "9" * 30,
+    "NaN",
+    "{",
+    "}",
+    "%0d%0a",
+    ";",
+    "&",
+    "=",
+    "link",
+)
 PARAMETERS = ("dir", "path", "filename", "subfolder", "type", "preview", "channel", "recurse", "full_info", "overwrite")
-BODIES = (b"", b"{", b"[]", b"null", b'"x"', b"[" * 20_000, b'{"username": {}}', b'{"username": "a\\u0000b"}', b"\xff\xff", b"\x00" * 100,
-          b'--x\r\nContent-Disposition: form-data; name="image"; filename="../../e"\r\n\r\nd\r\n--x--', b"--x\r\nA: b\r\n\r\n--x")
-TYPES = ("application/json", "multipart/form-data; boundary=x", "multipart/form-data", "application/x-www-form-urlencoded", "a",
-         "x/y; charset=no")
+BODIES = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'"x"',
+    b"[" * 20_000,
+    b'{"username": {}}',
+    b'{"username": "a\\u0000b"}',
+    b"\xff\xff",
+    b"\x00" * 100,
+    b'--x\r\nContent-Disposition: form-data; name="image"; filename="../../e"\r\n\r\nd\r\n--x--',
+    b"--x\r\nA: b\r\n\r\n--x",
+)
+TYPES = (
+    "application/json",
+    "multipart/form-data; boundary=x",
+    "multipart/form-data",
+    "application/x-www-form-urlencoded",
+    "a",
+    "x/y; charset=no",
+)
 
 
 @pytest.fixture
@@ -39,17 +87,35 @@ def site(folders):
         os.symlink(folders.root, folder / "link")
     app, routes = web.Application(client_max_size=10_000), web.RouteTableDef()
     extensions, frontend = ExtensionRoutes(str(page), {"pack": str(folders.models)}), FrontendRoutes(str(page))
-    for subsystem in (UserManager(), ViewRoutes(), UploadRoutes("md5"), ModelRoutes(), ModelFileManager(), SubgraphManager(), extensions,
-                      frontend, AssetsDisabledRoutes()):
+    for subsystem in (
+        UserManager(),
+        ViewRoutes(),
+        UploadRoutes("md5"),
+        ModelRoutes(),
+        ModelFileManager(),
+        SubgraphManager(),
+        extensions,
+        frontend,
+        AssetsDisabledRoutes(),
+    ):
         subsystem.add_routes(routes)
     CustomNodeManager().add_routes(routes, app, [("pack", str(folders.models))])
     app.add_routes(routes)
     app.add_subapp("/internal", InternalRoutes(lambda *message: None, lambda client_id: False).get_app())
     extensions.add_static(app)
     frontend.add_static(app)
-    patterns = sorted({route.path for route in routes} | {
-        "/internal/files/{x}", "/internal/logs/subscribe", "/extensions/{x}", "/extensions/pack/{x}", "/{x}", "/templates/{x}",
-        "/api/workflow_templates/pack/{x}"})
+    patterns = sorted(
+        {route.path for route in routes}
+        | {
+            "/internal/files/{x}",
+            "/internal/logs/subscribe",
+            "/extensions/{x}",
+            "/extensions/pack/{x}",
+            "/{x}",
+            "/templates/{x}",
+            "/api/workflow_templates/pack/{x}",
+        }
+    )
     return app, patterns
 
 

@@ -81,9 +81,20 @@ async def test_odd_covers_are_no_preview(client, folders, covers):
     assert (await client.get("/experiment/models/preview/loras/0/c.safetensors")).status == 404
 
 
-@pytest.mark.parametrize(("path", "status"), [("loras/x/b", 400), ("loras/-1/b.safetensors", 400), ("loras/7/b.safetensors", 404),
-                                              ("loras/0/", 400), ("none/0/b.safetensors", 404), ("loras/0/none.safetensors", 404),
-                                              ("loras/0/b.safetensors", 404), ("loras/99999999999/b", 400), ("loras/²/b", 400)])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("loras/x/b", 400),
+        ("loras/-1/b.safetensors", 400),
+        ("loras/7/b.safetensors", 404),
+        ("loras/0/", 400),
+        ("none/0/b.safetensors", 404),
+        ("loras/0/none.safetensors", 404),
+        ("loras/0/b.safetensors", 404),
+        ("loras/99999999999/b", 400),
+        ("loras/²/b", 400),
+    ],
+)
 async def test_previews_that_do_not_exist(client, path, status):
     assert (await client.get("/experiment/models/preview/" + path)).status == status
 

@@ -30,6 +30,7 @@ async def packs_client(aiohttp_client, folders, pack):
         manager.add_routes(routes, app, [("pack one", str(pack))])
         app.add_routes(routes)
         return await aiohttp_client(app)
+
     return start
 
 
@@ -69,7 +70,9 @@ async def test_translations_are_merged_by_language(packs_client, folders, pack):
     write(folders.custom_nodes / "pack two" / "locales" / "en" / "main.json", {"title": "two"})
     client = await packs_client()
     assert await (await client.get("/i18n")).json() == {
-        "en": {"title": "two", "nodeDefs": {"A": {"x": 1, "y": 2}}}, "fr": {"settings": {"s": "é"}}}
+        "en": {"title": "two", "nodeDefs": {"A": {"x": 1, "y": 2}}},
+        "fr": {"settings": {"s": "é"}},
+    }
 
 
 async def test_no_translations_are_an_empty_object(packs_client):

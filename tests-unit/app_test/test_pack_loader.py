@@ -20,10 +20,13 @@ class {name}:
     def run(self, x):
         return (x,)
 """
-V1_SOURCE = NODE_SOURCE.format(name="Twice") + """
+V1_SOURCE = (
+    NODE_SOURCE.format(name="Twice")
+    + """
 NODE_CLASS_MAPPINGS = {"Twice": Twice}
 NODE_DISPLAY_NAME_MAPPINGS = {"Twice": "Two times"}
 """
+)
 
 
 @pytest.fixture(autouse=True)

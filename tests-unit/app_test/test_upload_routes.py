@@ -75,9 +75,17 @@ async def test_incomplete_forms_are_refused(client, folders, arguments):
     assert os.listdir(folders.input) == []
 
 
-@pytest.mark.parametrize(("body", "content_type"), [
-    (b"", "multipart/form-data"), (b"x", "multipart/form-data; boundary=b"), (b"--b\r\n\r\n\r\n--b--", "multipart/form-data; boundary=b"),
-    (b"{}", "application/json"), (b"", "multipart/form-data; boundary="), (b"image=x", "application/x-www-form-urlencoded")])
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", "multipart/form-data"),
+        (b"x", "multipart/form-data; boundary=b"),
+        (b"--b\r\n\r\n\r\n--b--", "multipart/form-data; boundary=b"),
+        (b"{}", "application/json"),
+        (b"", "multipart/form-data; boundary="),
+        (b"image=x", "application/x-www-form-urlencoded"),
+    ],
+)
 @pytest.mark.parametrize("route", ["image", "mask"])
 async def test_bodies_that_are_no_form_are_refused(client, body, content_type, route):
     assert (await client.post(f"/upload/{route}", data=body, headers={"Content-Type": content_type})).status == 400
@@ -142,8 +150,9 @@ async def upload_mask(client, mask, original, **fields):
 
 async def test_mask_becomes_the_alpha_of_the_original_and_texts_are_kept(client, folders):
     (folders.output / "o.png").write_bytes(png((4, 2), (9, 8, 7, 255), workflow='{"w": 1}', prompt="{}"))
-    status, body = await upload_mask(client, png((4, 2), (0, 0, 0, 33)), {"filename": "o.png", "subfolder": "", "type": "output"},
-                                     subfolder="clipspace")
+    status, body = await upload_mask(
+        client, png((4, 2), (0, 0, 0, 33)), {"filename": "o.png", "subfolder": "", "type": "output"}, subfolder="clipspace"
+    )
     assert (status, body) == (200, {"name": "mask.png", "subfolder": "clipspace", "type": "input"})
     with Image.open(folders.input / "clipspace" / "mask.png") as image:
         assert image.getpixel((0, 0)) == (9, 8, 7, 33)
@@ -158,10 +167,27 @@ async def test_turned_photograph_is_masked_as_it_is_seen(client, folders):
     assert status == 200
 
 
-@pytest.mark.parametrize("original", [
-    "", "{", "[]", "null", "{}", '{"filename": ""}', '{"filename": 3}', '{"filename": "o.png", "subfolder": 3}', '{"filename": "none.png"}',
-    '{"filename": "o.png", "type": "models"}', '{"filename": "../secret.txt"}', '{"filename": "secret.txt", "subfolder": ".."}',
-    '{"filename": "text.png"}', '{"filename": "small.png"}', '{"filename": "a\\u0000b"}', "[" * 50_000])
+@pytest.mark.parametrize(
+    "original",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"filename": ""}',
+        '{"filename": 3}',
+        '{"filename": "o.png", "subfolder": 3}',
+        '{"filename": "none.png"}',
+        '{"filename": "o.png", "type": "models"}',
+        '{"filename": "../secret.txt"}',
+        '{"filename": "secret.txt", "subfolder": ".."}',
+        '{"filename": "text.png"}',
+        '{"filename": "small.png"}',
+        '{"filename": "a\\u0000b"}',
+        "[" * 50_000,
+    ],
+)
 async def test_mask_that_cannot_be_applied_is_a_clear_error(client, folders, original):
     (folders.output / "o.png").write_bytes(png((4, 2), "red"))
     (folders.output / "small.png").write_bytes(png((1, 1), "red"))

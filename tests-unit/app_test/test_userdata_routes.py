@@ -40,8 +40,18 @@ async def test_list_with_details_has_milliseconds(client, home):
     assert listed == [{"path": "b.json", "size": 2, "modified": 1_700_000_000_500}]
 
 
-@pytest.mark.parametrize(("query", "status"), [("", 400), ("?dir=", 400), ("?dir=none", 404), ("?dir=workflows%2Fb.json", 404),
-                                               ("?dir=..", 403), ("?dir=%2Fetc", 403), ("?dir=a%00b", 400)])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 400),
+        ("?dir=", 400),
+        ("?dir=none", 404),
+        ("?dir=workflows%2Fb.json", 404),
+        ("?dir=..", 403),
+        ("?dir=%2Fetc", 403),
+        ("?dir=a%00b", 400),
+    ],
+)
 async def test_list_of_an_unusable_folder(client, query, status):
     assert (await client.get("/userdata" + query)).status == status
 
@@ -50,8 +60,11 @@ async def test_second_listing_gives_folders_first_and_seconds(client, home):
     os.utime(home / "workflows" / "b.json", (1_700_000_000, 1_700_000_000))
     listed = await (await client.get("/v2/userdata?path=workflows")).json()
     assert [(item["type"], item["path"], item["name"]) for item in listed] == [
-        ("directory", "workflows/deep", "deep"), ("file", "workflows/.hidden.json", ".hidden.json"),
-        ("file", "workflows/b.json", "b.json"), ("file", "workflows/deep/a ü.json", "a ü.json")]
+        ("directory", "workflows/deep", "deep"),
+        ("file", "workflows/.hidden.json", ".hidden.json"),
+        ("file", "workflows/b.json", "b.json"),
+        ("file", "workflows/deep/a ü.json", "a ü.json"),
+    ]
     assert listed[2]["modified"] == 1_700_000_000
     assert listed[2]["size"] == 2
     assert "size" not in listed[0]
@@ -131,9 +144,15 @@ async def test_move_onto_itself_changes_nothing(client, home):
 async def test_hostile_names_reach_nothing_outside(client, home, folders, name):
     plant_links(home, folders.root)
     (home / "mine").write_text("mine")
-    requests = [("GET", "/userdata/{}"), ("POST", "/userdata/{}"), ("DELETE", "/userdata/{}"), ("GET", "/v2/userdata?path={}"),
-                ("POST", "/userdata/{}/move/w?overwrite=true"), ("POST", "/userdata/mine/move/{}?overwrite=true"),
-                ("GET", "/userdata?recurse=true&dir={}")]
+    requests = [
+        ("GET", "/userdata/{}"),
+        ("POST", "/userdata/{}"),
+        ("DELETE", "/userdata/{}"),
+        ("GET", "/v2/userdata?path={}"),
+        ("POST", "/userdata/{}/move/w?overwrite=true"),
+        ("POST", "/userdata/mine/move/{}?overwrite=true"),
+        ("GET", "/userdata?recurse=true&dir={}"),
+    ]
     before = sorted(os.listdir(folders.root))
     for method, path in requests:
         answer = await client.request(method, encoded(path, name), data=b"evil" if method == "POST" else None)

@@ -34,22 +34,49 @@ async def image_of(answer):
     return Image.open(io.BytesIO(await answer.read()))
 
 
-@pytest.mark.parametrize(("query", "content"), [
-    ("filename=b.txt&subfolder=sub", "in sub"), ("filename=in.txt&type=input", "input"), ("filename=t.txt&type=temp", "temp"),
-    ("filename=in.txt [input]", "input"), ("filename=in.txt [input]&type=temp", "input"), ("filename=sub/b.txt&subfolder=sub", "in sub"),
-    ("filename=b.txt&subfolder=sub&rand=0.5&t=1&res=512", "in sub"), ("filename=in.txt&type=input&channel=rgba", "input")])
+@pytest.mark.parametrize(
+    ("query", "content"),
+    [
+        ("filename=b.txt&subfolder=sub", "in sub"),
+        ("filename=in.txt&type=input", "input"),
+        ("filename=t.txt&type=temp", "temp"),
+        ("filename=in.txt [input]", "input"),
+        ("filename=in.txt [input]&type=temp", "input"),
+        ("filename=sub/b.txt&subfolder=sub", "in sub"),
+        ("filename=b.txt&subfolder=sub&rand=0.5&t=1&res=512", "in sub"),
+        ("filename=in.txt&type=input&channel=rgba", "input"),
+    ],
+)
 async def test_file_is_found_by_name_folder_and_type(client, query, content):
     answer = await client.get("/view?" + query)
     assert (answer.status, await answer.text()) == (200, content)
     assert answer.headers["Content-Disposition"].startswith('filename="')
 
 
-@pytest.mark.parametrize(("query", "status"), [
-    ("", 404), ("filename=", 400), ("filename=none.png", 404), ("filename=a.bin&type=models", 400), ("filename=a.bin&type=", 400),
-    ("filename=/etc/passwd", 400), ("filename=..", 400), ("filename=../secret.txt", 400), ("filename=x..y", 400), ("filename=sub", 404),
-    ("filename=[output]", 400), ("filename=secret.txt&subfolder=..", 403), ("filename=passwd&subfolder=/etc", 403),
-    ("filename=secret.txt&subfolder=sub/../..", 403), ("filename=b.txt&subfolder=none", 404), ("filename=a%00b", 400),
-    ("filename=../secret.txt [input]", 400), ("filename=blake3:00", 404), ("filename=sub/", 404)])
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 404),
+        ("filename=", 400),
+        ("filename=none.png", 404),
+        ("filename=a.bin&type=models", 400),
+        ("filename=a.bin&type=", 400),
+        ("filename=/etc/passwd", 400),
+        ("filename=..", 400),
+        ("filename=../secret.txt", 400),
+        ("filename=x..y", 400),
+        ("filename=sub", 404),
+        ("filename=[output]", 400),
+        ("filename=secret.txt&subfolder=..", 403),
+        ("filename=passwd&subfolder=/etc", 403),
+        ("filename=secret.txt&subfolder=sub/../..", 403),
+        ("filename=b.txt&subfolder=none", 404),
+        ("filename=a%00b", 400),
+        ("filename=../secret.txt [input]", 400),
+        ("filename=blake3:00", 404),
+        ("filename=sub/", 404),
+    ],
+)
 async def test_answers_to_unusable_names(client, query, status):
     assert (await client.get("/view?" + query)).status == status
 
@@ -105,10 +132,19 @@ async def test_file_names_cannot_break_the_header(client, files):
     assert answer.headers["Content-Disposition"] == "filename=\"a_b__X: y _.txt\"; filename*=UTF-8''a_b__X%3A%20y%20%C3%BC.txt"
 
 
-@pytest.mark.parametrize(("query", "format_name", "mode"), [
-    ("preview=webp;90", "WEBP", "RGBA"), ("preview=webp;90&channel=rgb", "WEBP", "RGB"), ("preview=jpeg;50", "JPEG", "RGB"),
-    ("preview=", "WEBP", "RGBA"), ("preview=tiff;x", "WEBP", "RGBA"), ("preview=webp;99999", "WEBP", "RGBA"), ("channel=rgb", "PNG", "RGB"),
-    ("channel=a", "PNG", "RGBA")])
+@pytest.mark.parametrize(
+    ("query", "format_name", "mode"),
+    [
+        ("preview=webp;90", "WEBP", "RGBA"),
+        ("preview=webp;90&channel=rgb", "WEBP", "RGB"),
+        ("preview=jpeg;50", "JPEG", "RGB"),
+        ("preview=", "WEBP", "RGBA"),
+        ("preview=tiff;x", "WEBP", "RGBA"),
+        ("preview=webp;99999", "WEBP", "RGBA"),
+        ("channel=rgb", "PNG", "RGB"),
+        ("channel=a", "PNG", "RGBA"),
+    ],
+)
 async def test_images_are_re_encoded(client, query, format_name, mode):
     answer = await client.get("/view?filename=p.png&" + query)
     image = await image_of(answer)

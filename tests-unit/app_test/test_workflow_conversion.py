@@ -8,22 +8,40 @@ INFO = {
     "Load": {"input": {"required": {"image": [["a.png"], {"image_upload": True}], "size": ["INT", {}]}}},
     "Scale": {"input": {"required": {"image": ["IMAGE"], "factor": ["FLOAT", {}]}}},
     "Noise": {"input": {"required": {"seed": ["INT", {}], "steps": ["INT", {}]}, "optional": {"label": ["STRING", {"forceInput": True}]}}},
-    "Pick": {"input": {"required": {"mode": ["COMFY_DYNAMICCOMBO_V3", {"options": [
-        {"key": "by size", "inputs": {"required": {"width": ["INT", {}]}}}, {"key": "off", "inputs": {}}]}], "last": ["BOOLEAN", {}]}}},
+    "Pick": {
+        "input": {
+            "required": {
+                "mode": [
+                    "COMFY_DYNAMICCOMBO_V3",
+                    {"options": [{"key": "by size", "inputs": {"required": {"width": ["INT", {}]}}}, {"key": "off", "inputs": {}}]},
+                ],
+                "last": ["BOOLEAN", {}],
+            }
+        }
+    },
     "Save": {"input": {"required": {"images": ["IMAGE"], "prefix": ["STRING", {}]}}},
 }
 
 
 def node(node_id, kind, values=(), inputs=(), mode=0, outputs=("IMAGE",), **more):
     sockets = [{"name": name, "type": kind_of, "link": link} for name, kind_of, link in inputs]
-    return {"id": node_id, "type": kind, "widgets_values": list(values), "inputs": sockets, "mode": mode,
-            "outputs": [{"type": output} for output in outputs], **more}
+    return {
+        "id": node_id,
+        "type": kind,
+        "widgets_values": list(values),
+        "inputs": sockets,
+        "mode": mode,
+        "outputs": [{"type": output} for output in outputs],
+        **more,
+    }
 
 
 def chain(middle):
     """Load → *middle* → Save."""
-    return {"nodes": [node(1, "Load", ["a.png", "image", 5]), middle, node(3, "Save", ["out"], [("images", "IMAGE", 12)])],
-            "links": [[11, 1, 0, 2, 0, "IMAGE"], [12, 2, 0, 3, 0, "IMAGE"]]}
+    return {
+        "nodes": [node(1, "Load", ["a.png", "image", 5]), middle, node(3, "Save", ["out"], [("images", "IMAGE", 12)])],
+        "links": [[11, 1, 0, 2, 0, "IMAGE"], [12, 2, 0, 3, 0, "IMAGE"]],
+    }
 
 
 def test_links_and_widgets_are_kept_and_upload_buttons_passed_over():
@@ -69,9 +87,14 @@ def test_primitive_nodes_become_literals():
 
 
 def test_subgraphs_become_their_inner_nodes():
-    inner = {"id": "abc", "nodes": [node(1, "Scale", [2.0], [("image", "IMAGE", 1)])],
-             "links": [{"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 1, "target_slot": 0},
-                       {"id": 2, "origin_id": 1, "origin_slot": 0, "target_id": -20, "target_slot": 0}]}
+    inner = {
+        "id": "abc",
+        "nodes": [node(1, "Scale", [2.0], [("image", "IMAGE", 1)])],
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 1, "target_slot": 0},
+            {"id": 2, "origin_id": 1, "origin_slot": 0, "target_id": -20, "target_slot": 0},
+        ],
+    }
     document = chain(node(2, "abc", [], [("image", "IMAGE", 11)])) | {"definitions": {"subgraphs": [inner]}}
     prompt = to_prompt(document, INFO.get)
     assert set(prompt) == {"1", "2:1", "3"}
@@ -85,8 +108,9 @@ def test_prompts_pass_unchanged_also_inside_a_request_body():
     assert to_prompt({"prompt": prompt, "client_id": "x"}, INFO.get) == prompt
 
 
-@pytest.mark.parametrize("document", [None, [], {}, {"nodes": 3}, {"nodes": [{"id": 1}]}, {"nodes": [3]},
-                                      chain(node(2, "Reroute", [], [("", "*", 12)]))])
+@pytest.mark.parametrize(
+    "document", [None, [], {}, {"nodes": 3}, {"nodes": [{"id": 1}]}, {"nodes": [3]}, chain(node(2, "Reroute", [], [("", "*", 12)]))]
+)
 def test_damaged_files_are_refused_with_a_reason(document):
     with pytest.raises(WorkflowFormatError, match=r"workflow|circle"):
         to_prompt(document, INFO.get)

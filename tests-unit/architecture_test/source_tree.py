@@ -7,10 +7,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOP_LEVEL = ("main.py", "server.py", "nodes.py", "execution.py", "folder_paths.py", "node_helpers.py", "latent_preview.py", "protocol.py",
-             "comfyui_version.py", "cuda_malloc.py", "hook_breaker_ac10a0.py")
-PACKAGES = ("comfy", "comfy_execution", "comfy_api", "comfy_extras", "app", "api_server", "middleware", "utils", "patchset", "serverless",
-            "custom_nodes/keepwarm", "starter")
+TOP_LEVEL = (
+    "main.py",
+    "server.py",
+    "nodes.py",
+    "execution.py",
+    "folder_paths.py",
+    "node_helpers.py",
+    "latent_preview.py",
+    "protocol.py",
+    "comfyui_version.py",
+    "cuda_malloc.py",
+    "hook_breaker_ac10a0.py",
+)
+PACKAGES = (
+    "comfy",
+    "comfy_execution",
+    "comfy_api",
+    "comfy_extras",
+    "app",
+    "api_server",
+    "middleware",
+    "utils",
+    "patchset",
+    "serverless",
+    "custom_nodes/keepwarm",
+    "starter",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +48,12 @@ class Source:
 
 def sources() -> Iterator[Source]:
     """Every Python file of the product (no tests, benchmarks or examples) that git tracks or would track."""
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.py"],
-                            capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     for name in sorted(set(listed)):
         ours = name in TOP_LEVEL or name.startswith(tuple(package + "/" for package in PACKAGES))
         if ours and (ROOT / name).is_file() and not name.endswith("_test.py"):

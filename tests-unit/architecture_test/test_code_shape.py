@@ -16,16 +16,22 @@ def each(name):
 
 @each("source")
 def test_sizes(source: Source):
-    long = [f"{node.name}: {size} lines" for node in ast.walk(source.tree) if isinstance(node, FUNCTIONS)
-            and (size := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES]
+    long = [
+        f"{node.name}: {size} lines"
+        for node in ast.walk(source.tree)
+        if isinstance(node, FUNCTIONS) and (size := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES
+    ]
     assert source.lines <= MODULE_LINES, f"{source.path} has {source.lines} lines; split it"
     assert not long, f"{source.path}: functions over {FUNCTION_LINES} lines: {long}"
 
 
 @each("source")
 def test_no_global_statement_and_no_bare_except(source: Source):
-    found = [f"line {node.lineno}" for node in ast.walk(source.tree)
-             if isinstance(node, ast.Global) or (isinstance(node, ast.ExceptHandler) and node.type is None)]
+    found = [
+        f"line {node.lineno}"
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Global) or (isinstance(node, ast.ExceptHandler) and node.type is None)
+    ]
     assert not found
 
 

@@ -8,13 +8,33 @@ from source_tree import ROOT, Source, imports_at_module_level, sources
 
 # From the bottom up; a module may import its own layer and those before it.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("comfyui_version", "protocol", "cuda_malloc", "utils", "comfy.cli_args", "comfy.cli_flags", "comfy.lazy_import", "comfy.interruption",
-     "comfy.options", "folder_paths"),
+    (
+        "comfyui_version",
+        "protocol",
+        "cuda_malloc",
+        "utils",
+        "comfy.cli_args",
+        "comfy.cli_flags",
+        "comfy.lazy_import",
+        "comfy.interruption",
+        "comfy.options",
+        "folder_paths",
+    ),
     ("comfy",),
     ("comfy_execution",),
     ("comfy_api",),
-    ("latent_preview", "node_helpers", "execution", "hook_breaker_ac10a0", "app", "middleware", "api_server", "comfy_extras", "nodes",
-     "server"),
+    (
+        "latent_preview",
+        "node_helpers",
+        "execution",
+        "hook_breaker_ac10a0",
+        "app",
+        "middleware",
+        "api_server",
+        "comfy_extras",
+        "nodes",
+        "server",
+    ),
     ("main", "starter"),
 )
 NEEDS_TORCH_LATER = ("torch", "diffusers", "transformers", "torchsde", "scipy", "safetensors.torch")
@@ -35,8 +55,9 @@ def test_imports_point_down(source: Source):
     own = layer_of(source.module)
     if own is None:
         pytest.skip("stands outside the layers")
-    upward = [f"line {line}: {name}" for name, line in imports_at_module_level(source)
-              if (target := layer_of(name)) is not None and target > own]
+    upward = [
+        f"line {line}: {name}" for name, line in imports_at_module_level(source) if (target := layer_of(name)) is not None and target > own
+    ]
     assert not upward, f"{source.path} imports from a layer above it: {upward}"
 
 
@@ -48,8 +69,10 @@ def test_execution_core_needs_neither_torch_nor_models_nor_http(source: Source):
 
 def test_no_import_cycles():
     modules = {source.module: source for source in sources()}
-    graph = {name: {target for imported, _ in imports_at_module_level(source) if (target := _known(imported, modules)) not in (None, name)}
-             for name, source in modules.items()}
+    graph = {
+        name: {target for imported, _ in imports_at_module_level(source) if (target := _known(imported, modules)) not in (None, name)}
+        for name, source in modules.items()
+    }
     while free := [name for name, targets in graph.items() if not targets & graph.keys()]:
         for name in free:
             del graph[name]
@@ -62,8 +85,10 @@ def _known(imported: str, modules: dict[str, Source]) -> str | None:
 
 
 def test_building_the_server_imports_no_torch(tmp_path):
-    code = ("import sys; sys.argv[1:] = ['--base-directory', sys.argv[1], '--cpu']\n"
-            "import main\nloop, server, serve = main.start_comfyui()\n"
-            f"print([name for name in {NEEDS_TORCH_LATER!r} if name in sys.modules])")
+    code = (
+        "import sys; sys.argv[1:] = ['--base-directory', sys.argv[1], '--cpu']\n"
+        "import main\nloop, server, serve = main.start_comfyui()\n"
+        f"print([name for name in {NEEDS_TORCH_LATER!r} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr

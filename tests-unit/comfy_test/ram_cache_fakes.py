@@ -138,9 +138,16 @@ class Host:
             raise self.interrupt
 
     def hooks(self, host_hooks):
-        return host_hooks(available_bytes=lambda: self.available, forget_loaded=self.forget, restore_base=self.restore,
-                          deactivate_pins=self.unpinned.append, pending_paths=lambda: self.pending, trim=self.trim,
-                          release_spare=self.release_spare, raise_if_interrupted=self.raise_if_interrupted)
+        return host_hooks(
+            available_bytes=lambda: self.available,
+            forget_loaded=self.forget,
+            restore_base=self.restore,
+            deactivate_pins=self.unpinned.append,
+            pending_paths=lambda: self.pending,
+            trim=self.trim,
+            release_spare=self.release_spare,
+            raise_if_interrupted=self.raise_if_interrupted,
+        )
 
 
 def patcher(size, **kwargs):
@@ -154,8 +161,13 @@ def caches(host):
 
     def build(cap=100, **settings):
         settings = {"headroom_bytes": 0, **settings}
-        cache = RamModelCache(CacheSettings(cap, **settings), host.hooks(HostHooks), clock=lambda: host.now, wall_clock=lambda: 0.0,
-                              start_thread=host.started.append)
+        cache = RamModelCache(
+            CacheSettings(cap, **settings),
+            host.hooks(HostHooks),
+            clock=lambda: host.now,
+            wall_clock=lambda: 0.0,
+            start_thread=host.started.append,
+        )
         made.append(cache)
         return cache
 

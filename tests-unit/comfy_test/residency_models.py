@@ -49,7 +49,8 @@ class Fused(torch.nn.Module):
         parts = tuple(WeightPart(f"to_{name}.weight", 0, index * width, width) for index, name in enumerate("qkv"))
         self.weight_names = WeightNames(
             {"block.qkv.weight": parts, "block.out.weight": (WeightPart("to_out.weight", 0, 0, width, (width, width)),)},
-            {"block.qkv.weight": (3 * width, width), "block.out.weight": (width, width, 1, 1)})
+            {"block.qkv.weight": (3 * width, width), "block.out.weight": (width, width, 1, 1)},
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any batch of *width* numbers."""

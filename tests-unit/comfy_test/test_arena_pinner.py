@@ -26,7 +26,7 @@ class Model(torch.nn.Module):
         self.block = weakref.ref(block := FreshMemory(sum(sizes) * MIB).tensor.untyped_storage())
         whole, at = torch.empty(0, dtype=torch.uint8).set_(block), 0
         for number, size in enumerate(sizes):
-            self.register_buffer(f"weight{number}", whole[at:at + size * MIB].view(torch.float32).view(-1, 1024))
+            self.register_buffer(f"weight{number}", whole[at : at + size * MIB].view(torch.float32).view(-1, 1024))
             at += size * MIB
 
 

@@ -14,7 +14,7 @@ from comfy.ram_model_cache import NullRamModelCache, RamModelCache
 from comfy.residency.model_cache import CacheHost, make_ram_cache
 from comfy.weight_reader import WeightReader
 
-GIB = 1024 ** 3
+GIB = 1024**3
 
 
 class Loader:
@@ -130,10 +130,17 @@ def test_when_only_the_autoencoder_was_evicted_only_its_tensors_are_read(cached,
     assert vae_bytes <= after.read_bytes - before.read_bytes < 1.01 * vae_bytes
 
 
-@pytest.mark.parametrize(("flags", "free_gib", "cap_gib"), [
-    ({}, 64, 0), ({}, 100, 25), ({}, 400, 32), ({"no_ram_model_cache": True}, 400, 0), ({"ram_model_cache_mb": 0}, 400, 0),
-    ({"ram_model_cache_mb": 3072}, 8, 3),
-])
+@pytest.mark.parametrize(
+    ("flags", "free_gib", "cap_gib"),
+    [
+        ({}, 64, 0),
+        ({}, 100, 25),
+        ({}, 400, 32),
+        ({"no_ram_model_cache": True}, 400, 0),
+        ({"ram_model_cache_mb": 0}, 400, 0),
+        ({"ram_model_cache_mb": 3072}, 8, 3),
+    ],
+)
 def test_the_size_follows_from_the_flags_and_the_free_memory(flags, free_gib, cap_gib):
     host = CacheHost(HostMemory(system=lambda: MemoryView(512 * GIB, free_gib * GIB)))
     host.memory.group_views = list

@@ -31,8 +31,12 @@ def test_the_mode_returns_the_tensor_itself():
 
 def test_views_of_every_kind_are_recorded():
     def convert(tensors):
-        return {"same": tensors["a"], "rows": tensors["a"][2:4].clone(), "turned": tensors["a"].T.contiguous(),
-                "flat": tensors["b"][:, :, 0, 0]}
+        return {
+            "same": tensors["a"],
+            "rows": tensors["a"][2:4].clone(),
+            "turned": tensors["a"].T.contiguous(),
+            "flat": tensors["b"][:, :, 0, 0],
+        }
 
     plan = plan_conversion({"a": (6, 3), "b": (4, 5, 1, 1), "empty": (0,)}, convert)
     tensors = {"a": torch.randn(6, 3), "b": torch.randn(4, 5, 1, 1)}
@@ -83,7 +87,7 @@ def test_the_fused_projection_becomes_three_views():
     fused = tensors["transformer.resblocks.1.attn.in_proj_weight"]
     for index, part in enumerate("qkv"):
         value = values[f"text_model.encoder.layers.1.self_attn.{part}_proj.weight"]
-        assert torch.equal(value, fused[index * 96:(index + 1) * 96])
+        assert torch.equal(value, fused[index * 96 : (index + 1) * 96])
         assert value.untyped_storage().data_ptr() == fused.untyped_storage().data_ptr()
     assert torch.equal(values["text_projection.weight"], tensors["text_projection"].T)
 

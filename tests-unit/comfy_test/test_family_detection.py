@@ -26,9 +26,14 @@ def test_published_shapes_say_which_network_it_is(name):
     assert unet_config_from_dict(config.as_dict()) == config
 
 
-@pytest.mark.parametrize(("name", "kind", "model"), [
-    ("sd15", supported_models.SD15, model_base.BaseModel), ("sdxl", supported_models.SDXL, model_base.SDXL),
-    ("sdxl-refiner", supported_models.SDXLRefiner, model_base.SDXLRefiner)])
+@pytest.mark.parametrize(
+    ("name", "kind", "model"),
+    [
+        ("sd15", supported_models.SD15, model_base.BaseModel),
+        ("sdxl", supported_models.SDXL, model_base.SDXL),
+        ("sdxl-refiner", supported_models.SDXLRefiner, model_base.SDXLRefiner),
+    ],
+)
 @pytest.mark.parametrize("shrink", [1, 10])
 def test_checkpoints_are_matched_with_their_family_at_any_width(name, kind, model, shrink):
     sizes = family(name, 12 if name == "sdxl-refiner" and shrink > 1 else shrink)

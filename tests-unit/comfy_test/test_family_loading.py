@@ -53,8 +53,12 @@ def test_a_state_dict_in_the_kept_dtype_is_not_copied(name):
     total = sum(sizes.values())
     model, clip, vae, _ = comfy.sd.load_state_dict_guess_config(tensors)
     modules = (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model)
-    copied = {parameter.untyped_storage().data_ptr(): parameter.nbytes for module in modules for parameter in module.parameters()
-              if parameter.untyped_storage().data_ptr() not in sizes}
+    copied = {
+        parameter.untyped_storage().data_ptr(): parameter.nbytes
+        for module in modules
+        for parameter in module.parameters()
+        if parameter.untyped_storage().data_ptr() not in sizes
+    }
     assert sum(copied.values()) <= 0.01 * total
     assert set(tensors) <= {"conditioner.embedders.0.model.logit_scale", "conditioner.embedders.1.model.logit_scale"}
 
@@ -90,8 +94,10 @@ def test_weights_kept_in_another_dtype_are_cast_per_call():
     assert kept.model.get_dtype() is torch.float16 and kept.model.get_dtype_inference() is torch.float32
     noisy, states = torch.randn(1, 4, 8, 8), torch.randn(1, 7, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(kept.model.apply_model(noisy, torch.tensor([3.0]), c_crossattn=states),
-                                   plain.model.apply_model(noisy, torch.tensor([3.0]), c_crossattn=states))
+        torch.testing.assert_close(
+            kept.model.apply_model(noisy, torch.tensor([3.0]), c_crossattn=states),
+            plain.model.apply_model(noisy, torch.tensor([3.0]), c_crossattn=states),
+        )
 
 
 def test_only_the_asked_components_are_read(monkeypatch):
@@ -115,8 +121,12 @@ def test_separate_files_give_the_same_model(tmp_path):
     tensors = safetensors.torch.load_file(small_checkpoint("sdxl"))
     settings = family("sdxl", 10).metadata()
     paths = {}
-    for name, prefix in (("unet", "model.diffusion_model."), ("clip_l", "conditioner.embedders.0.transformer."),
-                         ("clip_g", "conditioner.embedders.1.model."), ("vae", "first_stage_model.")):
+    for name, prefix in (
+        ("unet", "model.diffusion_model."),
+        ("clip_l", "conditioner.embedders.0.transformer."),
+        ("clip_g", "conditioner.embedders.1.model."),
+        ("vae", "first_stage_model."),
+    ):
         paths[name] = str(tmp_path / f"{name}.safetensors")
         part = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         safetensors.torch.save_file(part, paths[name], metadata=settings)
@@ -141,8 +151,9 @@ def test_a_network_in_diffusers_names_is_the_same(name, tmp_path):
     published = comfy.sd.load_diffusion_model(small_checkpoint(name, parts=("unet",)))
     path = str(tmp_path / "diffusion_pytorch_model.safetensors")
     network = published.model.diffusion_model
-    safetensors.torch.save_file({key: tensor.contiguous().clone() for key, tensor in network.state_dict().items()}, path,
-                                metadata=family(name, 10).metadata())
+    safetensors.torch.save_file(
+        {key: tensor.contiguous().clone() for key, tensor in network.state_dict().items()}, path, metadata=family(name, 10).metadata()
+    )
     other = comfy.sd.load_diffusion_model(path)
     assert other.model.weight_names.keys() == published.model.weight_names.keys()
     for key, tensor in network.state_dict().items():

@@ -35,11 +35,22 @@ def clip_xl():
     return comfy.sd.load_checkpoint_guess_config(small_checkpoint("sdxl"), output_model=False, output_vae=False)[1]
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("plain", [("plain", 1.0)]), ("a (b) c", [("a ", 1.0), ("b", 1.1), (" c", 1.0)]), ("(b:1.5)", [("b", 1.5)]),
-    ("((b))", [("b", pytest.approx(1.21))]), ("(a (b:0.5) c:2)", [("a ", 2.0), ("b", 0.5), (" c", 2.0)]),
-    ("(a:b)", [("a:b", 1.1)]), ("(:1.5)", [(":1.5", 1.1)]), ("(open", [("(open", 1.0)]), ("", []), ("a) b", [("a) b", 1.0)]),
-    ("(-1:-0.5)", [("-1", -0.5)])])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", [("plain", 1.0)]),
+        ("a (b) c", [("a ", 1.0), ("b", 1.1), (" c", 1.0)]),
+        ("(b:1.5)", [("b", 1.5)]),
+        ("((b))", [("b", pytest.approx(1.21))]),
+        ("(a (b:0.5) c:2)", [("a ", 2.0), ("b", 0.5), (" c", 2.0)]),
+        ("(a:b)", [("a:b", 1.1)]),
+        ("(:1.5)", [(":1.5", 1.1)]),
+        ("(open", [("(open", 1.0)]),
+        ("", []),
+        ("a) b", [("a) b", 1.0)]),
+        ("(-1:-0.5)", [("-1", -0.5)]),
+    ],
+)
 def test_weights_in_text(text, expected):
     assert token_weights(text, 1.0) == expected
 

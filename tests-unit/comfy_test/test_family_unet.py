@@ -82,9 +82,12 @@ def test_attention_hooks_see_every_transformer_block_with_its_place(loaded):
     places = [place[:3] for place in seen]
     assert len(set(places)) == len(places) and ("middle", 0, 0) in places
     assert [place[3] for place in seen] == sorted(place[3] for place in seen)
-    assert all(width == inner.shape[0] for width, inner in zip(
-        (place[4] for place in seen),
-        (block.attn2.to_q.weight for block in transformer_blocks(model.diffusion_model))))
+    assert all(
+        width == inner.shape[0]
+        for width, inner in zip(
+            (place[4] for place in seen), (block.attn2.to_q.weight for block in transformer_blocks(model.diffusion_model))
+        )
+    )
 
 
 def transformer_blocks(network):
@@ -102,6 +105,7 @@ def test_a_replacement_by_place_prefers_the_exact_one(loaded):
         def attend(q, k, v, options):
             calls.append((label, options["block"], options["block_index"]))
             return attention_pytorch(q, k, v, options["n_heads"])
+
         return attend
 
     exact = {("middle", 0, 0): replacement("exact"), ("middle", 0): replacement("block")}
@@ -117,13 +121,22 @@ def test_replaced_attention_changes_the_result(loaded):
     assert not torch.allclose(run(model, name, {"patches_replace": {"attn2": mute}}), run(model, name))
 
 
-@pytest.mark.parametrize(("kind", "patch"), [
-    ("attn1_patch", lambda n, c, v, o: (n * 2, c, v)), ("attn2_patch", lambda n, c, v, o: (n, c * 2, v * 2)),
-    ("attn1_output_patch", lambda n, o: n * 2), ("attn2_output_patch", lambda n, o: n * 2), ("middle_patch", lambda x, o: x * 2),
-    ("input_block_patch", lambda h, o: h * 2), ("input_block_patch_after_skip", lambda h, o: h * 2),
-    ("output_block_patch", lambda h, skip, o: (h * 2, skip)), ("emb_patch", lambda emb, width, o: emb * 2),
-    ("middle_block_after_patch", lambda args: {"h": args["h"] * 2}),
-    ("forward_timestep_embed_patch", (SpatialTransformer, lambda layer, x, *rest: x))])
+@pytest.mark.parametrize(
+    ("kind", "patch"),
+    [
+        ("attn1_patch", lambda n, c, v, o: (n * 2, c, v)),
+        ("attn2_patch", lambda n, c, v, o: (n, c * 2, v * 2)),
+        ("attn1_output_patch", lambda n, o: n * 2),
+        ("attn2_output_patch", lambda n, o: n * 2),
+        ("middle_patch", lambda x, o: x * 2),
+        ("input_block_patch", lambda h, o: h * 2),
+        ("input_block_patch_after_skip", lambda h, o: h * 2),
+        ("output_block_patch", lambda h, skip, o: (h * 2, skip)),
+        ("emb_patch", lambda emb, width, o: emb * 2),
+        ("middle_block_after_patch", lambda args: {"h": args["h"] * 2}),
+        ("forward_timestep_embed_patch", (SpatialTransformer, lambda layer, x, *rest: x)),
+    ],
+)
 def test_every_kind_of_patch_acts(loaded, kind, patch):
     name, model = loaded
     assert not torch.allclose(run(model, name, {"patches": {kind: [patch]}}), run(model, name))

@@ -31,15 +31,18 @@ def picture(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize("settings", [{"padding": 1}, {"padding": 1, "stride": 2}, {"padding": 2, "dilation": 2, "bias": False},
-                                      {"padding": (0, 1), "stride": (1, 2)}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"padding": 1}, {"padding": 1, "stride": 2}, {"padding": 2, "dilation": 2, "bias": False}, {"padding": (0, 1), "stride": (1, 2)}],
+)
 @pytest.mark.parametrize("shape", [(2, 6, 5, 7), (1, 6, 8, 8), (3, 6, 3, 3)])
 def test_a_product_is_the_convolution(layers_are_large, products, settings, shape):
     conv, x = layer(6, 9, 3, **settings), picture(*shape)
     if settings.get("dilation") == 2 and shape[2] == 3:
         x = picture(3, 6, 5, 5)
-    torch.testing.assert_close(conv(x), torch.nn.functional.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation),
-                               rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        conv(x), torch.nn.functional.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation), rtol=1e-5, atol=1e-5
+    )
     assert products and conv(x).is_contiguous()
 
 
@@ -72,7 +75,7 @@ def test_small_weights_stay_with_torch(products):
 
 def test_gradients_pass(layers_are_large, products):
     conv, x = layer(6, 9, 3, padding=1), picture(2, 6, 5, 5).requires_grad_()
-    gradient, = torch.autograd.grad(conv(x).square().sum(), x)
-    expected, = torch.autograd.grad(torch.nn.Conv2d.forward(conv, x).square().sum(), x)
+    (gradient,) = torch.autograd.grad(conv(x).square().sum(), x)
+    (expected,) = torch.autograd.grad(torch.nn.Conv2d.forward(conv, x).square().sum(), x)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-3)
     assert products

@@ -11,16 +11,7 @@ import pytest
 import torch
 
 from comfy import fresh_memory
-from comfy.fresh_memory import (
-    FIRST_PAUSE,
-    HUGE_PAGE_BYTES,
-    LONGEST_PAUSE,
-    PIECE_BYTES,
-    FreshMemory,
-    PageSizes,
-    free_huge_bytes,
-    page_sizes,
-)
+from comfy.fresh_memory import FIRST_PAUSE, HUGE_PAGE_BYTES, LONGEST_PAUSE, PIECE_BYTES, FreshMemory, PageSizes, free_huge_bytes, page_sizes
 from comfy.spare_memory import SpareMemory
 
 LINE = "Node {}, zone {:>8} 5000 100 0 0 0 0 0 0 30 {} {}\n"
@@ -67,7 +58,7 @@ def test_both_sizes_are_tried_and_the_faster_one_is_taken(huge_s, small_s):
 
 def test_trials_go_on_however_much_was_read():
     chosen = choices(PageSizes(), {True: 3.0, False: 1.0}, 20_000)
-    assert any(len(parts) == 2 for parts in chosen[-LONGEST_PAUSE - 1:])
+    assert any(len(parts) == 2 for parts in chosen[-LONGEST_PAUSE - 1 :])
 
 
 def test_what_becomes_faster_is_taken_after_the_next_try():

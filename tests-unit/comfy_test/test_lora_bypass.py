@@ -29,11 +29,21 @@ def numbers(*shape, seed=1):
 
 
 FILES = {
-    "lora": {"0.lora_up.weight": numbers(6, 2, 1, 1), "0.lora_down.weight": numbers(2, 4, 3, 3), "0.alpha": torch.tensor(1.0),
-             "2.lora_up.weight": numbers(5, 2), "2.lora_down.weight": numbers(2, 96), "2.diff_b": numbers(5)},
+    "lora": {
+        "0.lora_up.weight": numbers(6, 2, 1, 1),
+        "0.lora_down.weight": numbers(2, 4, 3, 3),
+        "0.alpha": torch.tensor(1.0),
+        "2.lora_up.weight": numbers(5, 2),
+        "2.lora_down.weight": numbers(2, 96),
+        "2.diff_b": numbers(5),
+    },
     "locon": {"0.lora_up.weight": numbers(6, 2, 1, 1), "0.lora_down.weight": numbers(2, 4, 1, 1), "0.lora_mid.weight": numbers(2, 2, 3, 3)},
-    "loha": {"2.hada_w1_a": numbers(5, 2), "2.hada_w1_b": numbers(2, 96), "2.hada_w2_a": numbers(5, 2, seed=2),
-             "2.hada_w2_b": numbers(2, 96)},
+    "loha": {
+        "2.hada_w1_a": numbers(5, 2),
+        "2.hada_w1_b": numbers(2, 96),
+        "2.hada_w2_a": numbers(5, 2, seed=2),
+        "2.hada_w2_b": numbers(2, 96),
+    },
     "lokr": {"2.lokr_w1": numbers(5, 4), "2.lokr_w2": numbers(1, 24)},
     "oft": {"0.oft_blocks": numbers(3, 2, 2)},
 }

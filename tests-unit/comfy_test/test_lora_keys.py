@@ -11,8 +11,13 @@ from comfy.lora_loading import load_lora_for_models
 from comfy.unet_key_names import unet_to_diffusers
 from comfy.weight_names import WeightNames, WeightPart
 
-SD15 = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_middle": 1, "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]}
+SD15 = {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+}
 
 
 def module_with(*names):
@@ -50,9 +55,16 @@ def test_every_style_of_unet_key_finds_its_weight():
     found = comfy.lora.model_lora_keys_unet(model, {})
     flat = "down_blocks_0_attentions_0_transformer_blocks_0_attn1"
     dotted = flat.replace("blocks_0_attentions_0_transformer_blocks_0_", "blocks.0.attentions.0.transformer_blocks.0.")
-    for name in (f"lora_unet_{block.replace('.', '_')}_to_q", f"lora_unet_{flat}_to_q", f"lycoris_{flat}_to_q",
-                 f"diffusion_model.{block}.to_q", f"{dotted}.processor.to_q",
-                 f"unet.{dotted}.processor.to_q", f"unet.{dotted}.to_q", f"base_model.model.{dotted}.to_q"):
+    for name in (
+        f"lora_unet_{block.replace('.', '_')}_to_q",
+        f"lora_unet_{flat}_to_q",
+        f"lycoris_{flat}_to_q",
+        f"diffusion_model.{block}.to_q",
+        f"{dotted}.processor.to_q",
+        f"unet.{dotted}.processor.to_q",
+        f"unet.{dotted}.to_q",
+        f"base_model.model.{dotted}.to_q",
+    ):
         assert found[name] == keys[0], name
     for name in (f"lora_unet_{flat}_to_out_0", f"unet.{dotted}.processor.to_out", f"unet.{dotted}.to_out.0"):
         assert found[name] == keys[1], name
@@ -61,8 +73,9 @@ def test_every_style_of_unet_key_finds_its_weight():
 
 def test_names_come_from_the_running_modules_where_there_is_a_table():
     model = module_with("diffusion_model.down.to_q.weight")
-    model.weight_names = WeightNames({"diffusion_model.input.q.weight": (WeightPart("diffusion_model.down.to_q.weight"),)},
-                                     {"diffusion_model.input.q.weight": (2, 2)})
+    model.weight_names = WeightNames(
+        {"diffusion_model.input.q.weight": (WeightPart("diffusion_model.down.to_q.weight"),)}, {"diffusion_model.input.q.weight": (2, 2)}
+    )
     found = comfy.lora.model_lora_keys_unet(model)
     assert found["lora_unet_down_to_q"] == found["lora_unet_input_q"] == found["unet.down.to_q"] == "diffusion_model.input.q.weight"
     assert comfy.lora.model_lora_keys_unet(model) is not found
@@ -73,9 +86,12 @@ LAYER = "transformer.text_model.encoder.layers.3.self_attn.q_proj.weight"
 
 def test_text_encoder_keys_with_one_and_with_two_encoders():
     one = comfy.lora.model_lora_keys_clip(module_with(f"clip_l.{LAYER}"), {})
-    for name in ("lora_te_text_model_encoder_layers_3_self_attn_q_proj", "lora_te1_text_model_encoder_layers_3_self_attn_q_proj",
-                 "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
-                 "text_encoders.clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj"):
+    for name in (
+        "lora_te_text_model_encoder_layers_3_self_attn_q_proj",
+        "lora_te1_text_model_encoder_layers_3_self_attn_q_proj",
+        "text_encoder.text_model.encoder.layers.3.self_attn.q_proj",
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.3.self_attn.q_proj",
+    ):
         assert one[name] == f"clip_l.{LAYER}"
     both = module_with(f"clip_l.{LAYER}", f"clip_g.{LAYER}", "clip_g.transformer.text_projection.weight")
     two = comfy.lora.model_lora_keys_clip(both, {})

@@ -57,9 +57,16 @@ def test_large_fp8_weights_stay_fp8_where_float32_would_not_fit():
         assert model_management.unet_manual_cast(torch.float8_e4m3fn, HOST) == torch.float32
 
 
-@pytest.mark.parametrize(("flag", "dtype"), [
-    ("fp16_unet", torch.float16), ("bf16_unet", torch.bfloat16), ("fp8_e5m2_unet", torch.float8_e5m2), ("fp64_unet", torch.float64),
-    ("fp32_unet", torch.float32)])
+@pytest.mark.parametrize(
+    ("flag", "dtype"),
+    [
+        ("fp16_unet", torch.float16),
+        ("bf16_unet", torch.bfloat16),
+        ("fp8_e5m2_unet", torch.float8_e5m2),
+        ("fp64_unet", torch.float64),
+        ("fp32_unet", torch.float32),
+    ],
+)
 def test_flags_force_the_unet_dtype(flag, dtype):
     with management(**{flag: True}):
         assert model_management.unet_dtype(HOST, 1) == dtype
@@ -87,8 +94,10 @@ def test_simulated_devices_are_accelerators_that_compute_as_the_cpu():
             names.get_free_memory(torch.device("cuda", 3))
 
 
-@pytest.mark.parametrize(("flag", "state"), [
-    ("lowvram", VRAMState.LOW_VRAM), ("novram", VRAMState.NO_VRAM), ("highvram", VRAMState.HIGH_VRAM), ("gpu_only", VRAMState.HIGH_VRAM)])
+@pytest.mark.parametrize(
+    ("flag", "state"),
+    [("lowvram", VRAMState.LOW_VRAM), ("novram", VRAMState.NO_VRAM), ("highvram", VRAMState.HIGH_VRAM), ("gpu_only", VRAMState.HIGH_VRAM)],
+)
 def test_memory_flags(flag, state):
     table = DeviceTable(arguments(simulated_vram_mb=1, **{flag: True}))
     assert table.vram_state == state
@@ -171,8 +180,14 @@ def test_out_of_memory_is_told_from_other_errors():
 
 def test_the_pin_ledger_stays_within_its_budget(monkeypatch):
     registered = []
-    runtime = type("Runtime", (), {"cudaHostRegister": staticmethod(lambda address, size, flags: registered.append(size) or 0),
-                                   "cudaHostUnregister": staticmethod(lambda address: 0)})
+    runtime = type(
+        "Runtime",
+        (),
+        {
+            "cudaHostRegister": staticmethod(lambda address, size, flags: registered.append(size) or 0),
+            "cudaHostUnregister": staticmethod(lambda address: 0),
+        },
+    )
     monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: False)
     ledger, (one, two, three) = PinLedger(900), (torch.zeros(100) for _ in range(3))

@@ -31,11 +31,18 @@ def policy(monkeypatch, name="", capability=(8, 0), kind="cuda", **flags):
     return DtypePolicy(types.SimpleNamespace(kind=kind, args=arguments(**flags), find=lambda device=None: card))
 
 
-@pytest.mark.parametrize(("name", "capability", "fp16", "fp16_kept", "bf16"), [
-    ("NVIDIA H200", (9, 0), True, True, True), ("NVIDIA GeForce RTX 3060", (8, 6), True, True, True),
-    ("Tesla T4", (7, 5), True, True, False), ("NVIDIA GeForce GTX 1660 Ti", (7, 5), False, False, False),
-    ("NVIDIA GeForce GTX 1080", (6, 1), False, True, False), ("Quadro P5200", (6, 1), False, True, False),
-    ("NVIDIA GeForce GTX 980", (5, 2), False, False, False)])
+@pytest.mark.parametrize(
+    ("name", "capability", "fp16", "fp16_kept", "bf16"),
+    [
+        ("NVIDIA H200", (9, 0), True, True, True),
+        ("NVIDIA GeForce RTX 3060", (8, 6), True, True, True),
+        ("Tesla T4", (7, 5), True, True, False),
+        ("NVIDIA GeForce GTX 1660 Ti", (7, 5), False, False, False),
+        ("NVIDIA GeForce GTX 1080", (6, 1), False, True, False),
+        ("Quadro P5200", (6, 1), False, True, False),
+        ("NVIDIA GeForce GTX 980", (5, 2), False, False, False),
+    ],
+)
 def test_nvidia_cards(name, capability, fp16, fp16_kept, bf16, monkeypatch):
     chosen = policy(monkeypatch, name, capability)
     assert chosen.should_use_fp16(CUDA) == fp16 and chosen.should_use_fp16(CUDA, manual_cast=True) == fp16_kept

@@ -84,16 +84,28 @@ def test_options_of_a_clone_stay_its_own(base):
 
 def test_every_option_setter_lands_where_the_sampler_looks(base):
     function = object()
-    for setter, name in {"attn1_patch": "attn1_patch", "attn2_patch": "attn2_patch", "attn1_output_patch": "attn1_output_patch",
-                         "attn2_output_patch": "attn2_output_patch", "input_block_patch": "input_block_patch",
-                         "input_block_patch_after_skip": "input_block_patch_after_skip", "output_block_patch": "output_block_patch",
-                         "emb_patch": "emb_patch", "forward_timestep_embed_patch": "forward_timestep_embed_patch",
-                         "double_block_patch": "double_block", "post_input_patch": "post_input",
-                         "noise_refiner_patch": "noise_refiner", "middle_block_after_patch": "middle_block_after_patch"}.items():
+    for setter, name in {
+        "attn1_patch": "attn1_patch",
+        "attn2_patch": "attn2_patch",
+        "attn1_output_patch": "attn1_output_patch",
+        "attn2_output_patch": "attn2_output_patch",
+        "input_block_patch": "input_block_patch",
+        "input_block_patch_after_skip": "input_block_patch_after_skip",
+        "output_block_patch": "output_block_patch",
+        "emb_patch": "emb_patch",
+        "forward_timestep_embed_patch": "forward_timestep_embed_patch",
+        "double_block_patch": "double_block",
+        "post_input_patch": "post_input",
+        "noise_refiner_patch": "noise_refiner",
+        "middle_block_after_patch": "middle_block_after_patch",
+    }.items():
         getattr(base, f"set_model_{setter}")(function)
         assert base.model_options["transformer_options"]["patches"][name] == [function]
-    for setter, name in {"unet_function_wrapper": "model_function_wrapper", "denoise_mask_function": "denoise_mask_function",
-                         "sampler_calc_cond_batch_function": "sampler_calc_cond_batch_function"}.items():
+    for setter, name in {
+        "unet_function_wrapper": "model_function_wrapper",
+        "denoise_mask_function": "denoise_mask_function",
+        "sampler_calc_cond_batch_function": "sampler_calc_cond_batch_function",
+    }.items():
         getattr(base, f"set_model_{setter}")(function)
         assert base.model_options[name] is function
     base.set_model_sampler_cfg_function(lambda cond, uncond, scale: (cond, uncond, scale), disable_cfg1_optimization=True)
@@ -108,7 +120,13 @@ def test_every_option_setter_lands_where_the_sampler_looks(base):
         assert base.model_options[f"sampler_{name}_cfg_function"] == [function, function]
     base.set_model_rope_options(1, 2, 3, 4, 5, 6)
     assert base.model_options["transformer_options"]["rope_options"] == {
-        "scale_x": 1, "shift_x": 2, "scale_y": 3, "shift_y": 4, "scale_t": 5, "shift_t": 6}
+        "scale_x": 1,
+        "shift_x": 2,
+        "scale_y": 3,
+        "shift_y": 4,
+        "scale_t": 5,
+        "shift_t": 6,
+    }
 
 
 def test_a_replacement_does_not_change_options_that_share_it():

@@ -28,8 +28,10 @@ def run(vram_bytes, family, adm_channels):
     with management(vram_bytes) as manager:
         model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(small_checkpoint(family), output_vae=False, output_clip=True)
         originals = {**dict(model.model.named_parameters()), **dict(clip.cond_stage_model.named_parameters())}
-        file = {**lora_for(model.weights, comfy.lora.model_lora_keys_unet(model.model), "lora_unet_down_blocks"),
-                **lora_for(clip.patcher.weights, comfy.lora.model_lora_keys_clip(clip.cond_stage_model), "lora_te1_")}
+        file = {
+            **lora_for(model.weights, comfy.lora.model_lora_keys_unet(model.model), "lora_unet_down_blocks"),
+            **lora_for(clip.patcher.weights, comfy.lora.model_lora_keys_clip(clip.cond_stage_model), "lora_te1_"),
+        }
         patched, patched_clip = load_lora_for_models(model, clip, file, 0.8, 0.6)
         assert len(patched.patches) + len(patched_clip.patcher.patches) == len(file) // 2 > 50
         answers, streamed = [], 0

@@ -198,10 +198,16 @@ def test_conditioning_gets_hooks_masks_and_ranges():
 
 
 def test_curves_between_strengths():
-    weights = {method: [round(float(value), 4) for value in hooks.InterpolationMethod.get_weights(0.0, 1.0, 5, method)]
-               for method in hooks.InterpolationMethod._LIST}
-    assert weights == {"linear": [0, 0.25, 0.5, 0.75, 1], "ease_in": [0, 0.0625, 0.25, 0.5625, 1],
-                       "ease_out": [0, 0.4375, 0.75, 0.9375, 1], "ease_in_out": [0, 0.1464, 0.5, 0.8536, 1]}
+    weights = {
+        method: [round(float(value), 4) for value in hooks.InterpolationMethod.get_weights(0.0, 1.0, 5, method)]
+        for method in hooks.InterpolationMethod._LIST
+    }
+    assert weights == {
+        "linear": [0, 0.25, 0.5, 0.75, 1],
+        "ease_in": [0, 0.0625, 0.25, 0.5625, 1],
+        "ease_out": [0, 0.4375, 0.75, 0.9375, 1],
+        "ease_in_out": [0, 0.1464, 0.5, 0.8536, 1],
+    }
     assert list(hooks.InterpolationMethod.get_weights(0.0, 1.0, 2, "linear", reverse=True)) == [1.0, 0.0]
     with pytest.raises(ValueError, match="zigzag"):
         hooks.InterpolationMethod.get_weights(0, 1, 2, "zigzag")

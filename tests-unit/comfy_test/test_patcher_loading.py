@@ -130,8 +130,14 @@ def test_slices_and_views_are_patched_by_their_published_names():
         assert torch.equal(state["block.qkv.weight"], torch.cat([q, k, v])) and state["block.out.weight"].shape == (8, 8, 1, 1)
         clone = base.clone()
         whole, part, kernel = change((24, 8)), change((8, 8), seed=4), change((8, 8, 1, 1), seed=5)
-        taken = clone.add_patches({"block.qkv.weight": (whole,), ("block.qkv.weight", (0, 8, 8)): (part,), "block.out.weight": (kernel,),
-                                   "nowhere.weight": (part,)})
+        taken = clone.add_patches(
+            {
+                "block.qkv.weight": (whole,),
+                ("block.qkv.weight", (0, 8, 8)): (part,),
+                "block.out.weight": (kernel,),
+                "nowhere.weight": (part,),
+            }
+        )
         assert len(taken) == 3
         manager.load_models_gpu([clone])
         assert torch.equal(module.to_q.weight, q + whole[:8]) and torch.equal(module.to_v.weight, v + whole[16:])

@@ -93,8 +93,10 @@ def test_a_tensor_that_begins_a_pinned_block_does_not_unpin_it():
 
 def test_the_cuda_runtime_is_called_as_it_wants(monkeypatch):
     calls, launched = [], []
-    runtime = types.SimpleNamespace(cudaHostRegister=lambda *arguments: calls.append(arguments) or len(calls) % 2 - 1,
-                                    cudaHostUnregister=lambda *arguments: calls.append(arguments) or 0)
+    runtime = types.SimpleNamespace(
+        cudaHostRegister=lambda *arguments: calls.append(arguments) or len(calls) % 2 - 1,
+        cudaHostUnregister=lambda *arguments: calls.append(arguments) or 0,
+    )
     monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
     plain_zeros = torch.zeros
 

@@ -98,8 +98,14 @@ def test_the_cache_gives_way_to_the_groups_limit_and_grows_again(group, weights)
         (folder / limit).write_text(str(LIMIT_BYTES))
     except OSError as error:
         pytest.skip(f"no memory limit can be set here: {error}")
-    done = subprocess.run([sys.executable, "-c", CODE, str(folder), str(weights), *map(str, (HEADROOM_BYTES, MODEL_BYTES, MODELS))],
-                          cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(folder), str(weights), *map(str, (HEADROOM_BYTES, MODEL_BYTES, MODELS))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     stages, lines = said["stages"], said["lines"]
@@ -144,8 +150,9 @@ def test_a_version_2_group_is_heeded_by_its_files(tmp_path, caplog):
 
     use_bytes(0)
     memory = HostMemory(tmp_path, lambda: MemoryView(1 << 40, 1 << 40))
-    cache = RamModelCache(CacheSettings(10_000, headroom_bytes=200), HostHooks(memory.available_bytes, trim=lambda: None),
-                          start_thread=lambda run: None)
+    cache = RamModelCache(
+        CacheSettings(10_000, headroom_bytes=200), HostHooks(memory.available_bytes, trim=lambda: None), start_thread=lambda run: None
+    )
     for number in range(6):
         use_bytes(number * 100)
         cache.fetch({Key(f"model {number}"): 100}, lambda missing: {key: patcher(100) for key in missing})

@@ -31,7 +31,7 @@ def replay(policy, requests, sizes, seconds, cap):
 def test_cycle_larger_than_the_cap_keeps_what_fits(count, fit):
     keys = [f"m{index}" for index in range(count)]
     found, _ = replay(RamCachePolicy(), keys * 10, dict.fromkeys(keys, 10), dict.fromkeys(keys, 2.0), 10 * fit + 5)
-    assert sum(found[3 * count:]) >= 0.9 * fit * 7
+    assert sum(found[3 * count :]) >= 0.9 * fit * 7
 
 
 def test_ping_pong_keeps_the_one_that_is_slow_to_reload():

@@ -59,6 +59,7 @@ def finalizers():
 
 def cycle(manager, cache, chance, modules, held):
     """Fetch a model, perhaps patch and use it, perhaps lose it, perhaps clear the device."""
+
     def load(keys):
         chance.strike(10)
         patcher = patcher_of(Layers(WIDTH, seed=chance.randrange(100)))

@@ -29,8 +29,11 @@ def restore(patcher):
 @pytest.fixture
 def cache():
     forgotten = []
-    made = RamModelCache(CacheSettings(1 << 20, headroom_bytes=0), HostHooks(forget_loaded=forgotten.append, restore_base=restore),
-                         start_thread=lambda run: None)
+    made = RamModelCache(
+        CacheSettings(1 << 20, headroom_bytes=0),
+        HostHooks(forget_loaded=forgotten.append, restore_base=restore),
+        start_thread=lambda run: None,
+    )
     made.forgotten = forgotten
     yield made
     assert made.check() == []

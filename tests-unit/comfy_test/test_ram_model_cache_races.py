@@ -17,8 +17,12 @@ JOIN_S = 30
 
 
 def make(host, cap=100, **settings):
-    return RamModelCache(CacheSettings(cap, **{"headroom_bytes": 0, **settings}), host.hooks(HostHooks), clock=lambda: host.now,
-                         start_thread=host.started.append)
+    return RamModelCache(
+        CacheSettings(cap, **{"headroom_bytes": 0, **settings}),
+        host.hooks(HostHooks),
+        clock=lambda: host.now,
+        start_thread=host.started.append,
+    )
 
 
 def together(*actions):
@@ -303,8 +307,20 @@ class Machine:
     def step(self):
         self.host.now += self.rng.random() * 20
         self.host.pending = self.rng.sample([path for key in self.keys for path in key.paths], 2)
-        action = self.rng.choices([self.fetch, self.clone, self.let_go, self.to_device, self.off_device, self.pressure, self.safe_point,
-                                   self.cache.clear, self.unhold], [30, 5, 30, 10, 10, 3, 10, 1, 1])[0]
+        action = self.rng.choices(
+            [
+                self.fetch,
+                self.clone,
+                self.let_go,
+                self.to_device,
+                self.off_device,
+                self.pressure,
+                self.safe_point,
+                self.cache.clear,
+                self.unhold,
+            ],
+            [30, 5, 30, 10, 10, 3, 10, 1, 1],
+        )[0]
         with contextlib.suppress(Failure):
             action()
 
@@ -363,8 +379,10 @@ def test_threads_that_load_evict_and_move_at_once_leave_the_books_straight():
     def work(seed):
         rng = random.Random(seed)
         for _ in range(150):
-            model = cache.fetch({key: 40 for key in rng.sample(keys, 2)},  # noqa: C420
-                                lambda missing: {key: patcher(40) for key in missing}).popitem()[1]
+            model = cache.fetch(
+                {key: 40 for key in rng.sample(keys, 2)},  # noqa: C420
+                lambda missing: {key: patcher(40) for key in missing},
+            ).popitem()[1]
             one = FakeLoadedModel(model)
             cache.reclaim(one)
             with cache.critical_section():

@@ -24,7 +24,10 @@ def test_neighbours_share_a_read_and_boundaries_are_multiples_of_the_chunk_size(
     chunks = plan_chunks([(entry, False) for entry in entries(10, 20, 1000, 30)], CHUNK)
     assert [(chunk.start, chunk.stop) for chunk in chunks] == [(100, 1024), (1024, 2048), (2048, 2220)]
     assert [[(part.entry.key, part.first, part.stop) for part in chunk.parts] for chunk in chunks] == [
-        [("t0", 0, 10), ("t1", 0, 20), ("t2", 0, 432)], [("t2", 432, 944)], [("t2", 944, 1000), ("t3", 0, 30)]]
+        [("t0", 0, 10), ("t1", 0, 20), ("t2", 0, 432)],
+        [("t2", 432, 944)],
+        [("t2", 944, 1000), ("t3", 0, 30)],
+    ]
 
 
 def test_gaps_and_changes_between_casting_and_not_end_a_read():

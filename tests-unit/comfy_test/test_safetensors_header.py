@@ -13,8 +13,12 @@ from comfy.safetensors_header import read_header
 
 def test_a_header_says_what_the_file_holds(tmp_path):
     path = str(tmp_path / "weights.safetensors")
-    tensors = {"half": torch.randn(300, 7).half(), "whole": torch.arange(12).view(3, 4), "scalar": torch.tensor(2.5),
-               "none": torch.empty(0)}
+    tensors = {
+        "half": torch.randn(300, 7).half(),
+        "whole": torch.arange(12).view(3, 4),
+        "scalar": torch.tensor(2.5),
+        "none": torch.empty(0),
+    }
     safetensors.torch.save_file(tensors, path, metadata={"made": "here"})
     header = read_header(path)
     assert header.metadata == {"made": "here"} and header.path == path
@@ -22,7 +26,7 @@ def test_a_header_says_what_the_file_holds(tmp_path):
     for key, tensor in tensors.items():
         entry = header.entries[key]
         assert (entry.dtype, entry.shape, entry.elements) == (tensor.dtype, tuple(tensor.shape), tensor.numel())
-        assert content[entry.start:entry.stop] == tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        assert content[entry.start : entry.stop] == tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def test_a_file_cut_short_says_so(tmp_path):
@@ -42,21 +46,27 @@ def write(path, header, data=b""):
         file.write(len(text).to_bytes(8, "little") + text + data)
 
 
-@pytest.mark.parametrize(("header", "data", "message"), [
-    (b"not json", b"", "not JSON"),
-    (b"[" * 200_000, b"", "odd.safetensors.*not JSON"),
-    ([1], b"", "not an object"),
-    ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
-    ({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4, "not understood"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8, "starts at byte"),
-    ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
-    ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
-     b"\0" * 4, "starts at byte"),
-    ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 9, "after its last tensor"),
-    ({"a": 3}, b"", "not understood"),
-    ({"__metadata__": [1]}, b"", "no object"),
-])
+@pytest.mark.parametrize(
+    ("header", "data", "message"),
+    [
+        (b"not json", b"", "not JSON"),
+        (b"[" * 200_000, b"", "odd.safetensors.*not JSON"),
+        ([1], b"", "not an object"),
+        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
+        ({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4, "not understood"),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"\0" * 8, "starts at byte"),
+        ({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
+        ({"a": {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}}, b"\0" * 4, "damaged"),
+        (
+            {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+            b"\0" * 4,
+            "starts at byte",
+        ),
+        ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 9, "after its last tensor"),
+        ({"a": 3}, b"", "not understood"),
+        ({"__metadata__": [1]}, b"", "no object"),
+    ],
+)
 def test_headers_that_contradict_themselves_are_refused(tmp_path, header, data, message):
     path = str(tmp_path / "odd.safetensors")
     write(path, header, data)

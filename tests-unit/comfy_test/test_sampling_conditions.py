@@ -54,7 +54,7 @@ def test_a_side_that_is_none_gives_zeros():
 def test_as_many_conditionings_as_memory_allows_share_a_call(monkeypatch, free_bytes, sizes):
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda device: free_bytes)
     model = RecordingModel()
-    picture, = evaluate(model, [[cond(1), cond(2), cond(3)]])
+    (picture,) = evaluate(model, [[cond(1), cond(2), cond(3)]])
     assert [len(call["x"]) for call in model.calls] == sizes
     assert torch.allclose(picture, torch.full_like(picture, 2.0))
 
@@ -78,7 +78,7 @@ def test_different_controls_run_apart_and_the_control_sees_the_call():
 
 def test_overlapping_areas_are_averaged_by_strength():
     x = torch.zeros(1, 4, 8, 8)
-    picture, = evaluate(RecordingModel(), [[cond(1, strength=3.0), cond(5, strength=1.0)]], x)
+    (picture,) = evaluate(RecordingModel(), [[cond(1, strength=3.0), cond(5, strength=1.0)]], x)
     assert torch.allclose(picture, torch.full_like(picture, 2.0))
 
 
@@ -100,7 +100,7 @@ def test_an_area_beyond_the_latent_is_cut():
 def test_a_mask_weighs_the_result():
     mask = torch.zeros(1, 16, 16)
     mask[:, :8] = 1
-    picture, = evaluate(RecordingModel(), [[cond(1, mask=mask, mask_strength=3.0), cond(5)]])
+    (picture,) = evaluate(RecordingModel(), [[cond(1, mask=mask, mask_strength=3.0), cond(5)]])
     assert torch.allclose(picture[:, :, :8], torch.full((1, 4, 8, 16), 2.0))
     assert torch.allclose(picture[:, :, 8:], torch.full((1, 4, 8, 16), 5.0))
 
@@ -113,15 +113,14 @@ def test_a_mask_is_repeated_over_the_batch_and_cut_to_the_area():
 
 @pytest.mark.parametrize(("sigma", "acts"), [(5.0, False), (4.0, True), (2.0, True), (1.5, False)])
 def test_conditioning_acts_inside_its_range(sigma, acts):
-    placed = comfy.samplers.get_area_and_mult(cond(1, timestep_start=4.0, timestep_end=2.0), torch.zeros(1, 4, 8, 8),
-                                              torch.tensor([sigma]))
+    placed = comfy.samplers.get_area_and_mult(cond(1, timestep_start=4.0, timestep_end=2.0), torch.zeros(1, 4, 8, 8), torch.tensor([sigma]))
     assert (placed is not None) == acts
 
 
 def test_default_conditioning_fills_what_the_others_leave():
     mask = torch.zeros(1, 16, 16)
     mask[:, :8] = 1
-    picture, = evaluate(RecordingModel(), [[cond(1, mask=mask), cond(7, default=True)]])
+    (picture,) = evaluate(RecordingModel(), [[cond(1, mask=mask), cond(7, default=True)]])
     assert (picture[:, :, :8] == 1).all()
     assert (picture[:, :, 8:] == 7).all()
 
@@ -165,7 +164,7 @@ def test_calc_cond_batch_wrappers_surround_the_call():
         return [out + 1 for out in executor(*args)]
 
     options = {"transformer_options": {"wrappers": {"calc_cond_batch": {"key": [one_more]}}}}
-    picture, = evaluate(RecordingModel(), [[cond(1)]], options=options)
+    (picture,) = evaluate(RecordingModel(), [[cond(1)]], options=options)
     assert (picture == 2).all()
 
 

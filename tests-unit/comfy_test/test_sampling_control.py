@@ -22,8 +22,12 @@ def on_cpu(monkeypatch):
 
 def given(batch=2, vector=False):
     generator = torch.Generator().manual_seed(5)
-    inputs = {"x": torch.randn(batch, 4, 8, 8, generator=generator), "hint": torch.rand(batch, 3, 64, 64, generator=generator),
-              "timesteps": torch.full((batch,), 500.0), "context": torch.randn(batch, 7, 48, generator=generator)}
+    inputs = {
+        "x": torch.randn(batch, 4, 8, 8, generator=generator),
+        "hint": torch.rand(batch, 3, 64, 64, generator=generator),
+        "timesteps": torch.full((batch,), 500.0),
+        "context": torch.randn(batch, 7, 48, generator=generator),
+    }
     return inputs | ({"y": torch.randn(batch, 96, generator=generator)} if vector else {})
 
 
@@ -152,8 +156,10 @@ def test_cleanup_drops_what_belongs_to_one_sampling():
     assert network.timestep_range is None
 
 
-@pytest.mark.parametrize(("hints", "batch", "batched", "rows"), [(1, 4, 2, [0]), (2, 4, 2, [0, 1, 0, 1]), (3, 4, 2, [0, 1, 0, 1]),
-                                                                (2, 6, 2, [0, 1, 0, 0, 1, 0]), (4, 4, 1, [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    ("hints", "batch", "batched", "rows"),
+    [(1, 4, 2, [0]), (2, 4, 2, [0, 1, 0, 1]), (3, 4, 2, [0, 1, 0, 1]), (2, 6, 2, [0, 1, 0, 0, 1, 0]), (4, 4, 1, [0, 1, 2, 3])],
+)
 def test_hints_are_laid_out_per_conditioning(hints, batch, batched, rows):
     out = comfy.controlnet.broadcast_image_to(torch.arange(hints).view(-1, 1, 1, 1), batch, batched)
     assert out.flatten().tolist() == rows
@@ -184,8 +190,11 @@ class RandomControl(comfy.controlnet.ControlBase):
     def get_control(self, x_noisy, t, cond, batched_number, transformer_options):
         generator = torch.Generator().manual_seed(0)
         sides = [8, 8, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1]
-        return {"input": [], "middle": [], "output": [torch.randn(len(x_noisy), width, side, side, generator=generator)
-                                                      for width, side in zip(self.widths, sides)]}
+        return {
+            "input": [],
+            "middle": [],
+            "output": [torch.randn(len(x_noisy), width, side, side, generator=generator) for width, side in zip(self.widths, sides)],
+        }
 
 
 def test_a_control_changes_a_sampling_of_a_real_network():

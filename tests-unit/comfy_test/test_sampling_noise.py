@@ -30,10 +30,10 @@ def test_step_noise_on_the_cpu_does_not_repeat_the_first_noise():
 def test_brownian_noise_is_consistent_over_divisions():
     x = torch.zeros(1, 1, 64, 64)
     sampler = BrownianTreeNoiseSampler(x, torch.tensor(0.1), torch.tensor(10.0), seed=1, cpu=True)
-    whole = sampler(torch.tensor(8.0), torch.tensor(2.0)) * 6 ** 0.5
-    parts = sampler(torch.tensor(8.0), torch.tensor(5.0)) * 3 ** 0.5 + sampler(torch.tensor(5.0), torch.tensor(2.0)) * 3 ** 0.5
+    whole = sampler(torch.tensor(8.0), torch.tensor(2.0)) * 6**0.5
+    parts = sampler(torch.tensor(8.0), torch.tensor(5.0)) * 3**0.5 + sampler(torch.tensor(5.0), torch.tensor(2.0)) * 3**0.5
     assert torch.allclose(whole, parts, atol=1e-5)
-    assert whole.std().item() / 6 ** 0.5 == pytest.approx(1.0, abs=0.05)
+    assert whole.std().item() / 6**0.5 == pytest.approx(1.0, abs=0.05)
 
 
 def test_brownian_noise_turns_its_sign_with_the_direction():

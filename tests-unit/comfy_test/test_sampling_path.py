@@ -77,16 +77,31 @@ def test_wrappers_are_called_from_the_outside_in():
     kinds = comfy.patcher_extension.WrappersMP
     order = []
     patcher = loaded()[0].clone()
-    for kind in (kinds.OUTER_SAMPLE, kinds.PREPARE_SAMPLING, kinds.SAMPLER_SAMPLE, kinds.PREDICT_NOISE, kinds.CALC_COND_BATCH,
-                 kinds.APPLY_MODEL, kinds.DIFFUSION_MODEL):
+    for kind in (
+        kinds.OUTER_SAMPLE,
+        kinds.PREPARE_SAMPLING,
+        kinds.SAMPLER_SAMPLE,
+        kinds.PREDICT_NOISE,
+        kinds.CALC_COND_BATCH,
+        kinds.APPLY_MODEL,
+        kinds.DIFFUSION_MODEL,
+    ):
+
         def wrapper(executor, *arguments, kind=kind, **named):
             order.append(kind)
             return executor(*arguments, **named)
 
         patcher.add_wrapper(kind, wrapper)
     assert torch.equal(run(patcher, steps=1), run(steps=1))
-    assert order == [kinds.OUTER_SAMPLE, kinds.PREPARE_SAMPLING, kinds.SAMPLER_SAMPLE, kinds.PREDICT_NOISE, kinds.CALC_COND_BATCH,
-                     kinds.APPLY_MODEL, kinds.DIFFUSION_MODEL]
+    assert order == [
+        kinds.OUTER_SAMPLE,
+        kinds.PREPARE_SAMPLING,
+        kinds.SAMPLER_SAMPLE,
+        kinds.PREDICT_NOISE,
+        kinds.CALC_COND_BATCH,
+        kinds.APPLY_MODEL,
+        kinds.DIFFUSION_MODEL,
+    ]
 
 
 def test_the_network_is_told_the_whole_schedule():

@@ -64,14 +64,17 @@ def test_ddim_starts_at_the_second_entry():
 
 def test_normal_is_even_in_time_and_sgm_leaves_the_last_time_out():
     assert comfy.samplers.normal_scheduler(MS, 4).tolist() == pytest.approx(
-        [MS.sigma(torch.tensor(time)).item() for time in (999.0, 666.0, 333.0, 0.0)] + [0.0])
+        [MS.sigma(torch.tensor(time)).item() for time in (999.0, 666.0, 333.0, 0.0)] + [0.0]
+    )
     assert comfy.samplers.normal_scheduler(MS, 3, sgm=True).tolist() == pytest.approx(
-        [MS.sigma(torch.tensor(time)).item() for time in (999.0, 666.0, 333.0)] + [0.0])
+        [MS.sigma(torch.tensor(time)).item() for time in (999.0, 666.0, 333.0)] + [0.0]
+    )
 
 
 def test_normal_does_not_repeat_a_schedule_that_ends_at_zero():
-    ends_at_zero = SimpleNamespace(sigma_max=torch.tensor(2.0), sigma_min=torch.tensor(0.0), timestep=lambda sigma: sigma,
-                                   sigma=lambda time: time)
+    ends_at_zero = SimpleNamespace(
+        sigma_max=torch.tensor(2.0), sigma_min=torch.tensor(0.0), timestep=lambda sigma: sigma, sigma=lambda time: time
+    )
     assert comfy.samplers.normal_scheduler(ends_at_zero, 4).tolist() == [2.0, 1.5, 1.0, 0.5, 0.0]
 
 

@@ -11,8 +11,15 @@ from comfy.k_diffusion import sampling
 from comfy.sampling.multistep import linear_multistep_coeff
 
 ORDERS = {"euler": 1, "heun": 2, "dpm_2": 2, "lms": 3, "dpmpp_2m": 2}
-STOCHASTIC_ORDERS = {"euler_ancestral": 1, "dpm_2_ancestral": 2, "dpmpp_2s_ancestral": 2, "dpmpp_sde": 2, "dpmpp_2m_sde": 2,
-                     "dpmpp_2m_sde_heun": 2, "dpmpp_3m_sde": 2}
+STOCHASTIC_ORDERS = {
+    "euler_ancestral": 1,
+    "dpm_2_ancestral": 2,
+    "dpmpp_2s_ancestral": 2,
+    "dpmpp_sde": 2,
+    "dpmpp_2m_sde": 2,
+    "dpmpp_2m_sde_heun": 2,
+    "dpmpp_3m_sde": 2,
+}
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpm_2_ancestral": 2, "dpmpp_2s_ancestral": 2, "dpmpp_sde": 2, "dpmpp_sde_gpu": 2}
 
 
@@ -58,8 +65,12 @@ def test_unipc_leaves_the_given_sigmas_alone():
 
 
 NOT_FOR_FLOWS = {"ddpm", "uni_pc", "uni_pc_bh2"}
-RUNS = [(name, kind) for kind in (DiscreteEps, Flow) for name in comfy.samplers.SAMPLER_NAMES
-        if kind is DiscreteEps or name not in NOT_FOR_FLOWS]
+RUNS = [
+    (name, kind)
+    for kind in (DiscreteEps, Flow)
+    for name in comfy.samplers.SAMPLER_NAMES
+    if kind is DiscreteEps or name not in NOT_FOR_FLOWS
+]
 
 
 @pytest.mark.parametrize(("name", "make_sampling"), RUNS)
@@ -99,20 +110,21 @@ def test_sde_samplers_return_the_latent_when_there_is_no_step(name):
 
 def test_churn_raises_the_level_before_a_step():
     seen = []
-    sampling.sample_euler(GaussianModel(), torch.zeros(1, 1, 2, 2), torch.tensor([2.0, 1.0, 0.0]), callback=seen.append, disable=True,
-                          s_churn=0.5, s_tmin=1.5)
+    sampling.sample_euler(
+        GaussianModel(), torch.zeros(1, 1, 2, 2), torch.tensor([2.0, 1.0, 0.0]), callback=seen.append, disable=True, s_churn=0.5, s_tmin=1.5
+    )
     assert [float(state["sigma_hat"]) for state in seen] == pytest.approx([2.0 * 1.25, 1.0])
 
 
 def test_ancestral_step_keeps_the_variance():
     down, up = sampling.get_ancestral_step(torch.tensor(5.0), torch.tensor(2.0))
-    assert float(down ** 2 + up ** 2) == pytest.approx(4.0)
+    assert float(down**2 + up**2) == pytest.approx(4.0)
     assert sampling.get_ancestral_step(5.0, 2.0, eta=0.0) == (2.0, 0.0)
 
 
 def test_ddpm_step_is_the_posterior_of_the_chain():
     sigma, following = torch.tensor(5.0, dtype=torch.float64), torch.tensor(3.0, dtype=torch.float64)
-    bar, bar_next = 1 / (1 + sigma ** 2), 1 / (1 + following ** 2)
+    bar, bar_next = 1 / (1 + sigma**2), 1 / (1 + following**2)
     alpha = bar / bar_next
     x, noise, fresh = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     picture = (x - (1 - bar).sqrt() * noise) / bar.sqrt()
@@ -149,8 +161,15 @@ def test_lcm_noise_factor_runs_from_first_to_last_step():
     scaled = model.sampling.noise_scaling
     model.sampling.noise_scaling = lambda sigma, noise, x: factors.append(noise.std().item()) or scaled(sigma, noise, x)
     ones = torch.tensor([1.0, -1.0]).repeat(8).view(1, 1, 4, 4)
-    sampling.sample_lcm(model, torch.zeros(1, 1, 4, 4), torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0]), disable=True,
-                        noise_sampler=lambda sigma, following: ones, s_noise=1.0, s_noise_end=0.4)
+    sampling.sample_lcm(
+        model,
+        torch.zeros(1, 1, 4, 4),
+        torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0]),
+        disable=True,
+        noise_sampler=lambda sigma, following: ones,
+        s_noise=1.0,
+        s_noise_end=0.4,
+    )
     assert [factor / ones.std().item() for factor in factors] == pytest.approx([1.0, 0.8, 0.6])
 
 

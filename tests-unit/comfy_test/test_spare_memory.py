@@ -50,7 +50,7 @@ def test_a_mapping_with_several_kinds_of_pages_can_grow(spare):
     mapping[:] = b"x" * (24 * MIB)
     spare.give(mapping)
     found, used_bytes = spare.take(32 * MIB)
-    assert (len(found), used_bytes, found[:24 * MIB].count(b"x")) == (32 * MIB, 24 * MIB, 24 * MIB)
+    assert (len(found), used_bytes, found[: 24 * MIB].count(b"x")) == (32 * MIB, 24 * MIB, 24 * MIB)
 
 
 def test_what_cannot_be_resized_is_given_up_for_a_new_one(spare):

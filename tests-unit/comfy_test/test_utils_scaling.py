@@ -83,8 +83,9 @@ def test_lengths_may_follow_a_function():
     def longer(length):
         return max(0, 2 * length - 1)
 
-    out = utils.tiled_scale_multidim(frames, lambda tile: tile.repeat_interleave(2, 2)[:, :, 1:], (5, 16, 16), (1, 4, 4),
-                                     (longer, 1, 1), 1, index_formulas=(2, 1, 1))
+    out = utils.tiled_scale_multidim(
+        frames, lambda tile: tile.repeat_interleave(2, 2)[:, :, 1:], (5, 16, 16), (1, 4, 4), (longer, 1, 1), 1, index_formulas=(2, 1, 1)
+    )
     assert torch.allclose(out, frames.repeat_interleave(2, 2)[:, :, 1:], atol=1e-6)
 
 
@@ -98,8 +99,10 @@ def test_tile_errors_reach_the_caller():
 
 @pytest.mark.parametrize(("overlap", "message"), [(16, "overlap must be smaller"), (40, "overlap must be smaller")])
 def test_tiles_that_never_get_across_are_an_error_not_empty(overlap, message):
-    for call in (lambda: utils.tiled_scale(torch.rand(1, 3, 30, 100), lambda tile: tile, 16, 64, overlap, 1),
-                 lambda: utils.get_tiled_scale_steps(100, 30, 16, 64, overlap)):
+    for call in (
+        lambda: utils.tiled_scale(torch.rand(1, 3, 30, 100), lambda tile: tile, 16, 64, overlap, 1),
+        lambda: utils.get_tiled_scale_steps(100, 30, 16, 64, overlap),
+    ):
         with pytest.raises(ValueError, match=message):
             call()
 

@@ -47,8 +47,9 @@ def test_failed_save_keeps_the_old_file(tmp_path):
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {"w": torch.ones(2)}, "epoch": 3}, {"model": {"w": torch.ones(2)}},
-                                     {"w": torch.ones(2)}])
+@pytest.mark.parametrize(
+    "content", [{"state_dict": {"w": torch.ones(2)}, "epoch": 3}, {"model": {"w": torch.ones(2)}}, {"w": torch.ones(2)}]
+)
 def test_pickled_checkpoints_are_unwrapped(tmp_path, content):
     path = str(tmp_path / "a.ckpt")
     torch.save(content, path)
@@ -90,8 +91,13 @@ def test_counting_and_renaming():
 
 
 def test_old_marks_of_quantized_layers_become_one():
-    state = {"m.scaled_fp8": torch.zeros(2), "m.l.weight": torch.ones(1), "m.l.scale_weight": torch.ones(1),
-             "m.l.scale_input": torch.tensor(1.0), "other.scale_weight": torch.ones(1)}
+    state = {
+        "m.scaled_fp8": torch.zeros(2),
+        "m.l.weight": torch.ones(1),
+        "m.l.scale_weight": torch.ones(1),
+        "m.l.scale_input": torch.tensor(1.0),
+        "other.scale_weight": torch.ones(1),
+    }
     converted, _ = utils.convert_old_quants(state, "m.")
     assert set(converted) == {"m.l.weight", "m.l.weight_scale", "m.l.comfy_quant", "other.scale_weight"}
     settings = json.loads(bytes(converted["m.l.comfy_quant"].tolist()))

@@ -6,9 +6,12 @@ import torch
 from comfy.weight_names import WeightNames, WeightPart
 
 FUSED = WeightNames(
-    {"attn.in_proj_weight": (WeightPart("q.weight", 0, 0, 2), WeightPart("k.weight", 0, 2, 2), WeightPart("v.weight", 0, 4, 2)),
-     "conv.weight": (WeightPart("linear.weight", 0, 0, 3, (3, 4)),)},
-    {"attn.in_proj_weight": (6, 5), "conv.weight": (3, 4, 1, 1)})
+    {
+        "attn.in_proj_weight": (WeightPart("q.weight", 0, 0, 2), WeightPart("k.weight", 0, 2, 2), WeightPart("v.weight", 0, 4, 2)),
+        "conv.weight": (WeightPart("linear.weight", 0, 0, 3, (3, 4)),),
+    },
+    {"attn.in_proj_weight": (6, 5), "conv.weight": (3, 4, 1, 1)},
+)
 
 
 def test_split_gives_views_and_join_restores_them():

@@ -15,8 +15,14 @@ from comfy.families.model_errors import ModelFileError
 from comfy.fresh_memory import FreshMemory
 from comfy.weight_reader import ALIGNMENT_BYTES, CACHED_THREADS, CHUNK_BYTES, PAGE_BYTES, READ_THREADS, WeightReader
 
-TENSORS = {"half": torch.randn(300, 7).half(), "whole": torch.arange(12).view(3, 4), "single": torch.randn(5, 5),
-           "scalar": torch.tensor(2.5), "none": torch.empty(0), "brain": torch.randn(9).bfloat16()}
+TENSORS = {
+    "half": torch.randn(300, 7).half(),
+    "whole": torch.arange(12).view(3, 4),
+    "single": torch.randn(5, 5),
+    "scalar": torch.tensor(2.5),
+    "none": torch.empty(0),
+    "brain": torch.randn(9).bfloat16(),
+}
 
 
 @pytest.fixture
@@ -255,8 +261,9 @@ def test_too_little_memory_says_how_much_was_needed():
 @pytest.mark.parametrize(("cached", "threads"), [(True, CACHED_THREADS), (False, READ_THREADS)])
 def test_fewer_threads_read_a_file_that_is_in_memory(tmp_path, monkeypatch, cached, threads):
     path = tmp_path / "large.safetensors"
-    safetensors.torch.save_file({str(number): torch.zeros(CHUNK_BYTES // 2, dtype=torch.uint8) for number in range(2 * READ_THREADS + 2)},
-                                path)
+    safetensors.torch.save_file(
+        {str(number): torch.zeros(CHUNK_BYTES // 2, dtype=torch.uint8) for number in range(2 * READ_THREADS + 2)}, path
+    )
     asked, helpers, start = [], [], threading.Thread.start
 
     def count(file, size_bytes):

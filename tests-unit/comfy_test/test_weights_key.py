@@ -55,8 +55,10 @@ def test_order_of_files_counts(file, tmp_path):
     assert weights_key("clip", [file, other]) != weights_key("clip", [other, file])
 
 
-@pytest.mark.parametrize("value, what", [(len, "a callable"), (Kind, "a class"), ({"deep": [lambda: 0]}, "a callable"),
-                                         (float("nan"), "not a number"), (object(), "a object")])
+@pytest.mark.parametrize(
+    "value, what",
+    [(len, "a callable"), (Kind, "a class"), ({"deep": [lambda: 0]}, "a callable"), (float("nan"), "not a number"), (object(), "a object")],
+)
 def test_options_without_a_value_are_refused_with_the_reason(file, value, what):
     with pytest.raises(NotCacheable, match=what):
         weights_key("model", [file], {"model_options": value})

@@ -100,9 +100,11 @@ class Log(list):
 
     def sink(self, **attributes):
         """A class of output nodes that note their input ``value`` here."""
+
         def go(node_self, value=None, **others):
             self.append(value)
             return {"ui": {"value": [repr(value)]}}
+
         return make_node(go, ["value"], returns=(), is_output=True, **attributes)
 
 

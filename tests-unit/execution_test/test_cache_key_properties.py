@@ -20,18 +20,28 @@ from comfy_execution.cache_provider import _canonicalize, _contains_self_unequal
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-SCALARS = (st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.binary()
-           | st.text(st.characters(exclude_categories=())))
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.binary() | st.text(st.characters(exclude_categories=()))
+)
 # Few different leaves, so that equal values, and unequal ones that Python's == holds equal, come up often.
 NEAR = st.sampled_from([0, 0.0, -0.0, False, 1, 1.0, True, "", "0", b"", b"0", None, math.inf, "inf", "__tuple__", "int"])
 
 
 def nested(leaves):
     """Leaves in containers of every kind, to any depth."""
-    hashable = st.recursive(leaves, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3),
-                            max_leaves=4)
-    return st.recursive(hashable, lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.sets(hashable, max_size=3)
-                        | st.dictionaries(hashable, inner, max_size=3), max_leaves=10)
+    hashable = st.recursive(
+        leaves, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4
+    )
+    return st.recursive(
+        hashable,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.tuples(inner, inner)
+            | st.sets(hashable, max_size=3)
+            | st.dictionaries(hashable, inner, max_size=3)
+        ),
+        max_leaves=10,
+    )
 
 
 def typed(value):
@@ -106,8 +116,21 @@ class Number(int):
     pass
 
 
-@pytest.mark.parametrize("value", [Number(1), OrderedDict(a=1), namedtuple("Pair", "a")(1), bytearray(b"a"), 1j, range(3), print, Ellipsis,
-                                   type("B", (bytes,), {})(b"a")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [
+        Number(1),
+        OrderedDict(a=1),
+        namedtuple("Pair", "a")(1),
+        bytearray(b"a"),
+        1j,
+        range(3),
+        print,
+        Ellipsis,
+        type("B", (bytes,), {})(b"a"),
+    ],
+    ids=repr,
+)
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: {"a": (value,)}])
 def test_what_may_mean_more_than_its_content_has_no_key(value, wrap):
     assert _serialize_cache_key(wrap(value)) is None
@@ -170,8 +193,14 @@ print(json.dumps([_serialize_cache_key(value) for value in VALUES] + asyncio.run
 
 
 def keys_of(python, folder, hash_seed):
-    done = subprocess.run([python, "-c", SCRIPT, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"})
+    done = subprocess.run(
+        [python, "-c", SCRIPT, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -25,7 +25,9 @@ def declare(hidden, **attributes):
 
 
 CLASSES = {
-    "Plain": declare({}), "Told": declare({"me": "UNIQUE_ID"}), "ToldV3": declare({"unique_id": ("UNIQUE_ID",)}),
+    "Plain": declare({}),
+    "Told": declare({"me": "UNIQUE_ID"}),
+    "ToldV3": declare({"unique_id": ("UNIQUE_ID",)}),
     "Unique": declare({}, NOT_IDEMPOTENT=True),
 }
 

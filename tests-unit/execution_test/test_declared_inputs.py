@@ -9,12 +9,24 @@ def declare(**sections):
     return type("Declared", (), {"INPUT_TYPES": classmethod(lambda cls: sections)})
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("a", ("INT", "required", {"min": 1})), ("b", (["x", "y"], "optional", {})), ("c", ("PROMPT", "hidden", {})),
-    ("d", ("UNIQUE_ID", "hidden", {})), ("e", ("IMAGE", "optional", {})), ("f", ("INT", "required", {})), ("nobody", (None, None, None))])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a", ("INT", "required", {"min": 1})),
+        ("b", (["x", "y"], "optional", {})),
+        ("c", ("PROMPT", "hidden", {})),
+        ("d", ("UNIQUE_ID", "hidden", {})),
+        ("e", ("IMAGE", "optional", {})),
+        ("f", ("INT", "required", {})),
+        ("nobody", (None, None, None)),
+    ],
+)
 def test_inputs_are_found_in_their_section(name, expected):
-    class_def = declare(required={"a": ("INT", {"min": 1}), "f": ["INT", "not options"]}, optional={"b": (["x", "y"],), "e": "IMAGE"},
-                        hidden={"c": "PROMPT", "d": ["UNIQUE_ID"], "a": "PROMPT"})
+    class_def = declare(
+        required={"a": ("INT", {"min": 1}), "f": ["INT", "not options"]},
+        optional={"b": (["x", "y"],), "e": "IMAGE"},
+        hidden={"c": "PROMPT", "d": ["UNIQUE_ID"], "a": "PROMPT"},
+    )
     assert get_input_info(class_def, name) == expected
     assert get_input_info(None, name, class_def.INPUT_TYPES()) == expected
 

@@ -34,8 +34,13 @@ def test_an_error_is_reported_with_what_led_to_it(bench, log):
         raise ValueError("bad value")
 
     made = bench(Fails=make_node(go, ["value", "text", "thing"]))
-    made.run({"1": node("Value", x=3), "2": node("Fails", value=("1", 0), text="t" * 100_000, thing=Unprintable()),
-              "3": node("Sink", value=("2", 0))})
+    made.run(
+        {
+            "1": node("Value", x=3),
+            "2": node("Fails", value=("1", 0), text="t" * 100_000, thing=Unprintable()),
+            "3": node("Sink", value=("2", 0)),
+        }
+    )
     error = made.error()
     assert not made.executor.success and log == []
     assert (error["node_id"], error["exception_message"], error["exception_type"]) == ("2", "bad value", "ValueError")

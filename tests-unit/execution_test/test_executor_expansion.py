@@ -88,10 +88,10 @@ def test_output_nodes_inside_an_expansion_run_and_show(bench, log):
     assert all(meta["parent_node"] == "g" and meta["real_node_id"] == "g" for meta in children.values())
 
 
-@pytest.mark.parametrize("expansion, text", [
-    ({"v": {"class_type": "Value", "inputs": {"x": 1}}}, "already has"),
-    ({"new": {"class_type": "Nobody", "inputs": {}}}, "Nobody"),
-])
+@pytest.mark.parametrize(
+    "expansion, text",
+    [({"v": {"class_type": "Value", "inputs": {"x": 1}}}, "already has"), ({"new": {"class_type": "Nobody", "inputs": {}}}, "Nobody")],
+)
 def test_wrong_expansions_are_errors_of_the_node(bench, expansion, text):
     made = bench(Grow=make_node(lambda self: {"result": (1,), "expand": expansion}))
     made.run({"v": node("Value", x=0), "g": node("Grow"), "s": node("Sink", value=("g", 0)), "t": node("Sink", value=("v", 0))}, ["t", "s"])

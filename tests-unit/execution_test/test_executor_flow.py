@@ -44,14 +44,20 @@ def test_messages_of_a_run_and_of_its_cached_repetition(bench):
     assert events(made) == ["execution_start", "execution_cached", "executed", "execution_success"]
     assert sorted(made.data("execution_cached")[0]["nodes"]) == ["0", "1", "end"]
     assert made.data("executed")[0] == {"node": "end", "display_node": "end", "output": {"value": ["1"]}, "prompt_id": "prompt-2"}
-    assert made.executor.history_result == {"outputs": {"end": {"value": ["1"]}}, "meta": {"end": {
-        "node_id": "end", "display_node": "end", "parent_node": None, "real_node_id": "end"}}}
+    assert made.executor.history_result == {
+        "outputs": {"end": {"value": ["1"]}},
+        "meta": {"end": {"node_id": "end", "display_node": "end", "parent_node": None, "real_node_id": "end"}},
+    }
 
 
 def test_a_changed_literal_reruns_only_what_depends_on_it(bench, log):
     made = bench()
-    prompt = {"a": node("Value", x=1), "b": node("Value", x=2), "s": node("Add", a=("a", 0), b=("b", 0)),
-              "end": node("Sink", value=("s", 0))}
+    prompt = {
+        "a": node("Value", x=1),
+        "b": node("Value", x=2),
+        "s": node("Add", a=("a", 0), b=("b", 0)),
+        "end": node("Sink", value=("s", 0)),
+    }
     made.run(prompt)
     prompt["b"] = node("Value", x=5)
     made.run(prompt)
@@ -208,8 +214,9 @@ def test_a_sync_node_runs_while_an_async_one_waits_for_it(bench, log):
         return (x,)
 
     made = bench(Waits=make_node(waits, ["x"]), Frees=make_node(frees, ["x"]))
-    made.run({"1": node("Waits", x="async"), "2": node("Frees", x="sync"), "3": node("Sink", value=("1", 0)),
-              "4": node("Sink", value=("2", 0))})
+    made.run(
+        {"1": node("Waits", x="async"), "2": node("Frees", x="sync"), "3": node("Sink", value=("1", 0)), "4": node("Sink", value=("2", 0))}
+    )
     assert sorted(log) == ["async", "sync"]
 
 
@@ -280,11 +287,13 @@ def test_long_chains_and_wide_graphs(bench, log):
 
 def test_progress_of_a_wide_graph_fits_the_budget(bench):
     import json
+
     made = bench()
     wide = {str(index): node("Value", x=index) for index in range(1000)}
     wide["join"] = {"class_type": "Sum", "inputs": {f"v{index}": [str(index), 0] for index in range(1000)}}
     made.classes["Sum"] = execution._nodes().NODE_CLASS_MAPPINGS["Sum"] = make_node(
-        lambda self, **values: {"ui": {"sum": [sum(values.values())]}}, returns=(), is_output=True)
+        lambda self, **values: {"ui": {"sum": [sum(values.values())]}}, returns=(), is_output=True
+    )
     made.run(wide)
     assert made.outputs["join"] == {"sum": [499500]}
     total_bytes = sum(len(json.dumps({"type": name, "data": data})) for name, data, _ in made.server.sent)

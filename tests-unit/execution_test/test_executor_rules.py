@@ -21,19 +21,21 @@ def bench(monkeypatch, log):
 def test_lists_are_mapped_and_shorter_ones_repeat_their_last_item(bench, log):
     pair = make_node(lambda self, a, b, c: ((a, b, c),), ["a", "b", "c"])
     made = bench(Pair=pair)
-    made.run({
-        "1": node("Many", x=[1, 2, 3]), "2": node("Many", x=["x", "y"]),
-        "3": node("Pair", a=("1", 0), b=("2", 0), c=True), "4": node("Sink", value=("3", 0)),
-    })
+    made.run(
+        {
+            "1": node("Many", x=[1, 2, 3]),
+            "2": node("Many", x=["x", "y"]),
+            "3": node("Pair", a=("1", 0), b=("2", 0), c=True),
+            "4": node("Sink", value=("3", 0)),
+        }
+    )
     assert log == [(1, "x", True), (2, "y", True), (3, "y", True)]
     assert made.outputs["4"] == {"value": ["(1, 'x', True)", "(2, 'y', True)", "(3, 'y', True)"]}
 
 
 def test_output_lists_of_several_calls_are_joined(bench, log):
     twice = make_node(lambda self, value: ([value, value],), ["value"], OUTPUT_IS_LIST=(True,))
-    bench(Twice=twice).run({
-        "1": node("Many", x=[1, 2]), "2": node("Twice", value=("1", 0)), "3": node("Sink", value=("2", 0)),
-    })
+    bench(Twice=twice).run({"1": node("Many", x=[1, 2]), "2": node("Twice", value=("1", 0)), "3": node("Sink", value=("2", 0))})
     assert log == [1, 1, 2, 2]
 
 
@@ -55,14 +57,17 @@ def test_an_empty_list_beside_others_is_an_error(bench):
     assert made.error()["exception_type"] == "IndexError" and "'a'" in made.error()["exception_message"]
 
 
-@pytest.mark.parametrize("returned, seen", [
-    (("v",), ["v"]),
-    (["v"], ["v"]),
-    ({"result": ("v",)}, ["v"]),
-    ({"result": ("v",), "ui": {"text": ["t"]}}, ["v"]),
-    ({"ui": {"text": ["t"]}}, [None]),
-    (None, [None]),
-])
+@pytest.mark.parametrize(
+    "returned, seen",
+    [
+        (("v",), ["v"]),
+        (["v"], ["v"]),
+        ({"result": ("v",)}, ["v"]),
+        ({"result": ("v",), "ui": {"text": ["t"]}}, ["v"]),
+        ({"ui": {"text": ["t"]}}, [None]),
+        (None, [None]),
+    ],
+)
 def test_forms_of_results(bench, log, returned, seen):
     made = bench(Form=make_node(lambda self: returned))
     made.run({"1": node("Form"), "2": node("Sink", value=("1", 0))})
@@ -106,9 +111,7 @@ BLOCKING = {
 @pytest.mark.parametrize("form", BLOCKING)
 def test_blockers_keep_downstream_nodes_from_being_called(bench, log, form):
     made = bench(Block=make_node(lambda self: BLOCKING[form](), returns=("*", "*")))
-    made.run({
-        "1": node("Block"), "2": node("Pass", value=("1", 0)), "3": node("Sink", value=("2", 0)), "4": node("Sink", value=("1", 1)),
-    })
+    made.run({"1": node("Block"), "2": node("Pass", value=("1", 0)), "3": node("Sink", value=("2", 0)), "4": node("Sink", value=("1", 1))})
     assert made.executor.success
     assert log == (["b"] if form == "one output" else [])
     messages = made.data("execution_error")
@@ -123,8 +126,14 @@ def test_a_blocked_item_of_a_list_blocks_only_its_call(bench, log):
         return (ExecutionBlocker(None) if value == 2 else value,)
 
     made = bench(Filter=make_node(go, ["value"]))
-    made.run({"1": node("Many", x=[1, 2, 3]), "2": node("Filter", value=("1", 0)), "3": node("Pass", value=("2", 0)),
-              "4": node("Sink", value=("3", 0))})
+    made.run(
+        {
+            "1": node("Many", x=[1, 2, 3]),
+            "2": node("Filter", value=("1", 0)),
+            "3": node("Pass", value=("2", 0)),
+            "4": node("Sink", value=("3", 0)),
+        }
+    )
     assert log == [1, 3] and made.data("execution_error") == []
 
 
@@ -136,28 +145,44 @@ def test_a_blocked_item_blocks_a_node_that_wants_the_list(bench, log):
 
 def lazy_choice(asked):
     """A class that needs ``first``, then ``second`` only if the first is falsy."""
+
     def check(self, first=None, second=None):
         asked.append((first, second))
         if first is None:
             return ["first"]
         return [] if first else ["second"]
 
-    return make_node(lambda self, first=None, second=None: (first or second,),
-                     {"first": ("*", {"lazy": True}), "second": ("*", {"lazy": True})}, check_lazy_status=check)
+    return make_node(
+        lambda self, first=None, second=None: (first or second,),
+        {"first": ("*", {"lazy": True}), "second": ("*", {"lazy": True})},
+        check_lazy_status=check,
+    )
 
 
 def test_lazy_inputs_run_only_when_asked_for(bench, log):
     asked = []
     made = bench(Choice=lazy_choice(asked))
-    made.run({"a": node("Value", x=1), "b": node("Value", x=2), "c": node("Choice", first=("a", 0), second=("b", 0)),
-              "d": node("Sink", value=("c", 0))})
+    made.run(
+        {
+            "a": node("Value", x=1),
+            "b": node("Value", x=2),
+            "c": node("Choice", first=("a", 0), second=("b", 0)),
+            "d": node("Sink", value=("c", 0)),
+        }
+    )
     assert log == [1] and made.executed() == ["c", "a", "c", "d"] and asked == [(None, None), (1, None)]
 
 
 def test_lazy_inputs_are_asked_for_until_nothing_new_is_needed(bench, log):
     made = bench(Choice=lazy_choice([]))
-    made.run({"a": node("Value", x=0), "b": node("Value", x=2), "c": node("Choice", first=("a", 0), second=("b", 0)),
-              "d": node("Sink", value=("c", 0))})
+    made.run(
+        {
+            "a": node("Value", x=0),
+            "b": node("Value", x=2),
+            "c": node("Choice", first=("a", 0), second=("b", 0)),
+            "d": node("Sink", value=("c", 0)),
+        }
+    )
     assert log == [2] and made.executed() == ["c", "a", "c", "b", "c", "d"]
 
 
@@ -165,11 +190,21 @@ def test_async_check_lazy_status_and_the_union_over_items(bench, log):
     async def check(self, mask, one=None, two=None):
         return ["two"] if mask and two is None else ["one"] if not mask and one is None else []
 
-    lazy = make_node(lambda self, mask, one=None, two=None: (two if mask else one,),
-                     {"mask": ("*", {}), "one": ("*", {"lazy": True}), "two": ("*", {"lazy": True})}, check_lazy_status=check)
+    lazy = make_node(
+        lambda self, mask, one=None, two=None: (two if mask else one,),
+        {"mask": ("*", {}), "one": ("*", {"lazy": True}), "two": ("*", {"lazy": True})},
+        check_lazy_status=check,
+    )
     made = bench(Lazy=lazy)
-    made.run({"m": node("Many", x=[0, 1]), "a": node("Value", x="a"), "b": node("Value", x="b"),
-              "c": node("Lazy", mask=("m", 0), one=("a", 0), two=("b", 0)), "d": node("Sink", value=("c", 0))})
+    made.run(
+        {
+            "m": node("Many", x=[0, 1]),
+            "a": node("Value", x="a"),
+            "b": node("Value", x="b"),
+            "c": node("Lazy", mask=("m", 0), one=("a", 0), two=("b", 0)),
+            "d": node("Sink", value=("c", 0)),
+        }
+    )
     assert log == ["a", "b"]
 
 
@@ -205,8 +240,14 @@ def test_hidden_inputs_are_filled_by_their_kind(bench, log):
     made.run(prompt, extra_pnginfo={"workflow": {}}, auth_token_comfy_org="t", api_key_comfy_org="k", comfy_usage_source="s")
     (seen,) = log
     assert seen.pop("dynprompt").get_original_prompt() is prompt and seen.pop("prompt") is prompt
-    assert seen == {"extra_pnginfo": {"workflow": {}}, "unique_id": "1", "auth_token_comfy_org": "t", "api_key_comfy_org": "k",
-                    "comfy_usage_source": "s", "own": "literal"}
+    assert seen == {
+        "extra_pnginfo": {"workflow": {}},
+        "unique_id": "1",
+        "auth_token_comfy_org": "t",
+        "api_key_comfy_org": "k",
+        "comfy_usage_source": "s",
+        "own": "literal",
+    }
 
 
 class SchemaNode:
@@ -240,8 +281,9 @@ class SchemaNode:
 
 
 def test_schema_classes_get_nested_inputs_and_their_hidden_values_on_a_clone(bench, log):
-    bench(Schema=SchemaNode).run({"1": {"class_type": "Schema", "inputs": {"x": 1, "group.a": 2, "other": 3}},
-                                  "2": node("Sink", value=("1", 0))})
+    bench(Schema=SchemaNode).run(
+        {"1": {"class_type": "Schema", "inputs": {"x": 1, "group.a": 2, "other": 3}}, "2": node("Sink", value=("1", 0))}
+    )
     assert log == [(1, {"a": 2}, {"unique_id": "1"})] and SchemaNode.hidden is None
 
 

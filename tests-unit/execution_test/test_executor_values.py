@@ -31,21 +31,26 @@ def collect(inputs, source=None, **attributes):
     return get_input_data(inputs, class_def, "me", source)
 
 
-@pytest.mark.parametrize("value, collected, missing", [
-    (5, {"x": [5]}, {}),
-    (["a", 0], {"x": [1, 2]}, {}),
-    (["a", 1], {"x": (None,)}, {"x": True}),
-    (["a", -1], {"x": (None,)}, {"x": True}),
-    (["unfinished", 0], {"x": (None,)}, {"x": True}),
-    ([1, 2], {"x": [[1, 2]]}, {}),
-])
+@pytest.mark.parametrize(
+    "value, collected, missing",
+    [
+        (5, {"x": [5]}, {}),
+        (["a", 0], {"x": [1, 2]}, {}),
+        (["a", 1], {"x": (None,)}, {"x": True}),
+        (["a", -1], {"x": (None,)}, {"x": True}),
+        (["unfinished", 0], {"x": (None,)}, {"x": True}),
+        ([1, 2], {"x": [[1, 2]]}, {}),
+    ],
+)
 def test_an_input_is_a_list_of_a_constant_or_what_its_link_delivers(value, collected, missing):
     assert collect({"x": value}, Results())[:2] == (collected, missing)
 
 
 def test_without_results_every_link_is_missing():
     assert collect({"x": ["a", 0], "raw": ["a", 0], "other": 3, "linked": ["a", 0]})[:2] == (
-        {"x": (None,), "raw": [["a", 0]], "linked": (None,)}, {"x": True, "linked": True})
+        {"x": (None,), "raw": [["a", 0]], "linked": (None,)},
+        {"x": True, "linked": True},
+    )
 
 
 def test_hidden_values_without_a_prompt_are_empty():
@@ -83,12 +88,15 @@ class Number:
         return 2.5
 
 
-@pytest.mark.parametrize("value, safe", [
-    ({"a": (1, 2.5, None, True, "x")}, {"a": [1, 2.5, None, True, "x"]}),
-    ({1: math.nan, "b": [math.inf]}, {"1": None, "b": [None]}),
-    (Number(), 2.5),
-    ({"s": {3}}, {"s": [3]}),
-])
+@pytest.mark.parametrize(
+    "value, safe",
+    [
+        ({"a": (1, 2.5, None, True, "x")}, {"a": [1, 2.5, None, True, "x"]}),
+        ({1: math.nan, "b": [math.inf]}, {"1": None, "b": [None]}),
+        (Number(), 2.5),
+        ({"s": {3}}, {"s": [3]}),
+    ],
+)
 def test_ui_becomes_what_json_can_carry(value, safe):
     assert json_safe(value) == safe
     json.dumps(json_safe(value), allow_nan=False)
@@ -99,9 +107,9 @@ def test_ui_of_any_shape_is_merged_or_left_out(caplog):
     assert merge_ui([5], "Node") == {} and "ui of type int" in caplog.text
 
 
-@pytest.mark.parametrize("ui, output", [
-    ({"output": {"v": [1]}, "meta": {}}, {"v": [1]}), ({"output": 5}, None), (None, None), ("text", None), ({}, None),
-])
+@pytest.mark.parametrize(
+    "ui, output", [({"output": {"v": [1]}, "meta": {}}, {"v": [1]}), ({"output": 5}, None), (None, None), ("text", None), ({}, None)]
+)
 def test_cached_ui_of_another_shape_is_refused(ui, output):
     assert valid_ui_output(ui) == output
 
@@ -142,10 +150,16 @@ def test_error_details_name_the_type_and_hint():
 # --- caches ---
 
 
-@pytest.mark.parametrize("cache_type, name", [
-    (None, "HierarchicalCache"), (CacheType.CLASSIC, "HierarchicalCache"), (CacheType.LRU, "LRUCache"),
-    (CacheType.RAM_PRESSURE, "RAMPressureCache"), (CacheType.NONE, "NullCache"),
-])
+@pytest.mark.parametrize(
+    "cache_type, name",
+    [
+        (None, "HierarchicalCache"),
+        (CacheType.CLASSIC, "HierarchicalCache"),
+        (CacheType.LRU, "LRUCache"),
+        (CacheType.RAM_PRESSURE, "RAMPressureCache"),
+        (CacheType.NONE, "NullCache"),
+    ],
+)
 def test_each_mode_has_its_cache(cache_type, name):
     caches = CacheSet(cache_type, {"lru": 7, "ram": 2.0})
     assert type(caches.outputs).__name__ == name and caches.all == [caches.outputs, caches.objects]

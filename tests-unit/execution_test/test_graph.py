@@ -5,14 +5,7 @@ import random
 
 import pytest
 
-from comfy_execution.graph import (
-    DependencyCycleError,
-    DynamicPrompt,
-    ExecutionList,
-    NodeInputError,
-    NodeNotFoundError,
-    TopologicalSort,
-)
+from comfy_execution.graph import DependencyCycleError, DynamicPrompt, ExecutionList, NodeInputError, NodeNotFoundError, TopologicalSort
 
 
 class Step:
@@ -128,8 +121,14 @@ def test_groups_of_a_node_are_expanded_once_and_may_be_lazy():
 
 def test_output_and_async_nodes_come_first_then_what_leads_to_outputs():
     graph = {
-        "plain": node("Step"), "two": node("Step"), "one": node("Step", a="two"), "out": node("Show", a="one"),
-        "feed": node("Step"), "out2": node("Show", a="feed"), "async": node("Fetch"), "late": node("Step", a="plain"),
+        "plain": node("Step"),
+        "two": node("Step"),
+        "one": node("Step", a="two"),
+        "out": node("Show", a="one"),
+        "feed": node("Step"),
+        "out2": node("Show", a="feed"),
+        "async": node("Fetch"),
+        "late": node("Step", a="plain"),
         "alone": node("Show"),
     }
     nodes = listing(graph, ["late", "out", "out2", "async", "alone"])

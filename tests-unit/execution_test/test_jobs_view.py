@@ -13,23 +13,30 @@ def queue_row(prompt_id, created_ms=1, **extra):
 def entry(prompt_id, created_ms=1, status="success", messages=(), outputs=None, extra=None):
     return {
         "prompt": (1, prompt_id, {}, {"create_time": created_ms} if extra is None else extra, []),
-        "outputs": outputs or {}, "status": {"status_str": status, "completed": status == "success", "messages": list(messages)},
+        "outputs": outputs or {},
+        "status": {"status_str": status, "completed": status == "success", "messages": list(messages)},
     }
 
 
-@pytest.mark.parametrize("extra", [
-    {"extra_pnginfo": None}, {"extra_pnginfo": {"workflow": None}}, {"extra_pnginfo": "text"}, {"create_time": "soon"}, {}, None, 5,
-])
+@pytest.mark.parametrize(
+    "extra",
+    [{"extra_pnginfo": None}, {"extra_pnginfo": {"workflow": None}}, {"extra_pnginfo": "text"}, {"create_time": "soon"}, {}, None, 5],
+)
 def test_odd_extra_data_never_breaks_the_list(extra):
     listed, total = jobs.get_all_jobs([(1, "r", {}, extra, [])], [], {"h": entry("h", extra=extra or {})})
     assert total == 2 and all(isinstance(job["create_time"], int) for job in listed)
 
 
-@pytest.mark.parametrize("history", [
-    {"prompt": ()}, {"prompt": (1, "h", {}, {}, []), "status": None}, {"prompt": (1, "h", {}, {}, []), "outputs": None},
-    {"prompt": (1, "h", {}, {}, []), "outputs": {"1": {"images": [None, 5, "x", {"filename": 7, "format": 3}]}}},
-    {"prompt": (1, "h", {}, {}, []), "status": {"messages": [None, "x", ("execution_start",), ("execution_start", 3)]}},
-])
+@pytest.mark.parametrize(
+    "history",
+    [
+        {"prompt": ()},
+        {"prompt": (1, "h", {}, {}, []), "status": None},
+        {"prompt": (1, "h", {}, {}, []), "outputs": None},
+        {"prompt": (1, "h", {}, {}, []), "outputs": {"1": {"images": [None, 5, "x", {"filename": 7, "format": 3}]}}},
+        {"prompt": (1, "h", {}, {}, []), "status": {"messages": [None, "x", ("execution_start",), ("execution_start", 3)]}},
+    ],
+)
 def test_odd_history_entries_never_break_the_list(history):
     (job,), _ = jobs.get_all_jobs([], [], {"h": history})
     assert job["id"] == "h" and job["status"] == JobStatus.COMPLETED
@@ -41,7 +48,13 @@ def test_failed_jobs_carry_every_field_the_page_requires():
     (job,), _ = jobs.get_all_jobs([], [], {"h": failed})
     assert job["status"] == JobStatus.FAILED and job["execution_end_time"] == 5
     assert job["execution_error"] == {
-        "node_id": "3", "node_type": "", "exception_message": "", "exception_type": "", "traceback": [], "timestamp": 5}
+        "node_id": "3",
+        "node_type": "",
+        "exception_message": "",
+        "exception_type": "",
+        "traceback": [],
+        "timestamp": 5,
+    }
 
 
 def test_filters_sorting_and_pages():
@@ -75,11 +88,18 @@ def test_a_job_is_found_wherever_it_is():
     assert jobs.get_job("absent", running, queued, history) is None
 
 
-@pytest.mark.parametrize("prompt_id, interrupted, dequeued, result", [
-    ("r", True, False, jobs.CANCEL_RUNNING), ("r", False, False, jobs.CANCEL_UNKNOWN),
-    ("q", False, True, jobs.CANCEL_PENDING), ("q", True, False, jobs.CANCEL_RUNNING), ("q", False, False, jobs.CANCEL_UNKNOWN),
-    ("h", True, True, jobs.CANCEL_TERMINAL), ("absent", True, True, jobs.CANCEL_UNKNOWN),
-])
+@pytest.mark.parametrize(
+    "prompt_id, interrupted, dequeued, result",
+    [
+        ("r", True, False, jobs.CANCEL_RUNNING),
+        ("r", False, False, jobs.CANCEL_UNKNOWN),
+        ("q", False, True, jobs.CANCEL_PENDING),
+        ("q", True, False, jobs.CANCEL_RUNNING),
+        ("q", False, False, jobs.CANCEL_UNKNOWN),
+        ("h", True, True, jobs.CANCEL_TERMINAL),
+        ("absent", True, True, jobs.CANCEL_UNKNOWN),
+    ],
+)
 def test_cancelling_says_what_really_happened(prompt_id, interrupted, dequeued, result):
     arguments = [queue_row("r")], [queue_row("q")], {"h": entry("h")}
     assert jobs.cancel_job(prompt_id, *arguments, lambda key: interrupted, lambda key: dequeued) == result

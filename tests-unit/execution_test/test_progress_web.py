@@ -81,9 +81,18 @@ def test_the_first_change_is_shown_at_once_and_the_next_within_a_quarter_second(
     screen.timers.advance(0.24)
     assert len(screen.snapshots()) == 1
     screen.timers.advance(0.02)
-    assert screen.snapshots()[-1] == {"1": {
-        "value": 3, "max": 10, "state": "running", "node_id": "1", "prompt_id": "p", "display_node_id": "1", "parent_node_id": None,
-        "real_node_id": "1"}}
+    assert screen.snapshots()[-1] == {
+        "1": {
+            "value": 3,
+            "max": 10,
+            "state": "running",
+            "node_id": "1",
+            "prompt_id": "p",
+            "display_node_id": "1",
+            "parent_node_id": None,
+            "real_node_id": "1",
+        }
+    }
 
 
 def test_at_most_four_snapshots_a_second(screen):
@@ -103,7 +112,11 @@ def test_snapshots_are_complete_and_leave_pending_nodes_out(screen):
     screen.registry.fail_progress("d")
     screen.registry.close()
     assert {node_id: entry["state"] for node_id, entry in screen.snapshots()[-1].items()} == {
-        "a": "finished", "b": "finished", "c": "finished", "d": "error"}
+        "a": "finished",
+        "b": "finished",
+        "c": "finished",
+        "d": "error",
+    }
 
 
 def test_the_last_state_is_always_sent_once(screen):
@@ -142,11 +155,14 @@ def test_the_owner_is_fixed_when_the_prompt_starts(screen):
     assert [sid for _, _, sid in screen.server.sent] == ["owner"]
 
 
-@pytest.mark.parametrize("flags, event", [
-    ({"supports_preview_metadata": True}, BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA),
-    ({"supports_preview_metadata": 1}, BinaryEventTypes.UNENCODED_PREVIEW_IMAGE),
-    ({}, BinaryEventTypes.UNENCODED_PREVIEW_IMAGE),
-])
+@pytest.mark.parametrize(
+    "flags, event",
+    [
+        ({"supports_preview_metadata": True}, BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA),
+        ({"supports_preview_metadata": 1}, BinaryEventTypes.UNENCODED_PREVIEW_IMAGE),
+        ({}, BinaryEventTypes.UNENCODED_PREVIEW_IMAGE),
+    ],
+)
 def test_previews_go_out_in_the_form_the_client_knows(screen, flags, event):
     screen.server.sockets_metadata = {"owner": {"feature_flags": flags}}
     image = ("JPEG", "picture", 512)

@@ -52,6 +52,7 @@ def test_same_number_and_id_twice_do_not_compare_prompts(queue):
 
 def test_plain_tuples_that_packs_push_still_sort(queue):
     import heapq
+
     queue.put(row(3, "own"))
     heapq.heappush(queue.queue, row(2, "foreign"))
     heapq.heappush(queue.queue, row(3, "foreign"))
@@ -117,19 +118,22 @@ def test_history_is_bounded(queue, monkeypatch):
     assert list(queue.history) == ["p4", "p5", "p6"]
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    ({}, "0123456789"),
-    ({"max_items": 3}, "789"),
-    ({"max_items": 30}, "0123456789"),
-    ({"max_items": 0}, ""),
-    ({"offset": 4}, "456789"),
-    ({"offset": 2, "max_items": 3}, "234"),
-    ({"offset": 8, "max_items": 5}, "89"),
-    ({"offset": 10}, ""),
-    ({"offset": 99, "max_items": 2}, ""),
-    ({"offset": 0, "max_items": 2}, "01"),
-    ({"offset": -5}, "0123456789"),
-])
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({}, "0123456789"),
+        ({"max_items": 3}, "789"),
+        ({"max_items": 30}, "0123456789"),
+        ({"max_items": 0}, ""),
+        ({"offset": 4}, "456789"),
+        ({"offset": 2, "max_items": 3}, "234"),
+        ({"offset": 8, "max_items": 5}, "89"),
+        ({"offset": 10}, ""),
+        ({"offset": 99, "max_items": 2}, ""),
+        ({"offset": 0, "max_items": 2}, "01"),
+        ({"offset": -5}, "0123456789"),
+    ],
+)
 def test_history_pages(queue, arguments, expected):
     for index in range(10):
         finish(queue, str(index))

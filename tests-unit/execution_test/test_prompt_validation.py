@@ -29,10 +29,21 @@ CLASSES = {
     "Show": declare({"a": ("T",)}, OUTPUT_NODE=True),
     "Two": declare({}, returns=("T", "U,V")),
     "Take": declare({"a": ("V",)}, OUTPUT_NODE=True),
-    "Words": declare({}, {"i": ("INT",), "f": ("FLOAT", {"min": -1.0}), "s": ("STRING",), "b": ("BOOLEAN",), "c": (["x", "y"],),
-                          "long": (LONG,), "n": ("COMBO", {"options": [1, 2]}),
-                          "m": ("COMBO", {"options": ["p", "q"], "multiselect": True}),
-                          "remote": ("COMBO", {})}, OUTPUT_NODE=True),
+    "Words": declare(
+        {},
+        {
+            "i": ("INT",),
+            "f": ("FLOAT", {"min": -1.0}),
+            "s": ("STRING",),
+            "b": ("BOOLEAN",),
+            "c": (["x", "y"],),
+            "long": (LONG,),
+            "n": ("COMBO", {"options": [1, 2]}),
+            "m": ("COMBO", {"options": ["p", "q"], "multiselect": True}),
+            "remote": ("COMBO", {}),
+        },
+        OUTPUT_NODE=True,
+    ),
 }
 
 
@@ -72,18 +83,32 @@ def test_a_good_prompt_is_accepted_and_its_literals_are_converted():
     assert [(type(converted[name]), converted[name]) for name in "ifsb"] == [(int, 5), (float, 3.0), (str, "7"), (bool, True)]
 
 
-@pytest.mark.parametrize(("inputs", "kind", "details"), [
-    ({"i": "five"}, "invalid_input_type", "i, 'five'"), ({"f": None}, "invalid_input_type", "f, None"),
-    ({"f": float("nan")}, "invalid_input_type", "nan"), ({"f": float("-inf")}, "invalid_input_type", "finite"),
-    ({"f": -2}, "value_smaller_than_min", "f"), ({"c": "z"}, "value_not_in_list", "c: 'z' not in ['x', 'y']"),
-    ({"long": "z"}, "value_not_in_list", "(list of length 30)"), ({"n": "1"}, "value_not_in_list", "n: '1'"),
-    ({"remote": "z"}, "value_not_in_list", "remote: 'z' not in []"), ({"m": {"__value__": ["p", "z"]}}, "value_not_in_list", "m: 'z'"),
-    ({"i": [1, 2, 3]}, "bad_linked_input", "i"), ({"i": []}, "bad_linked_input", "i"), ({"i": [5, 0]}, "bad_linked_input", "i"),
-    ({"i": ["1", "0"]}, "bad_linked_input", "i"), ({"i": ["1", True]}, "bad_linked_input", "i"),
-    ({"i": ["1", 0.0]}, "bad_linked_input", "i"),
-    ({"i": ["1", -1]}, "exception_during_validation", "output -1"), ({"i": ["1", 10**400]}, "exception_during_validation", "bits"),
-    ({"i": ["gone", 0]}, "exception_during_validation", "'gone'"), ({"i": 10**5000}, "invalid_input_type", "digits"),
-    ({"undeclared": ["gone", 0]}, "bad_linked_input", "undeclared")])
+@pytest.mark.parametrize(
+    ("inputs", "kind", "details"),
+    [
+        ({"i": "five"}, "invalid_input_type", "i, 'five'"),
+        ({"f": None}, "invalid_input_type", "f, None"),
+        ({"f": float("nan")}, "invalid_input_type", "nan"),
+        ({"f": float("-inf")}, "invalid_input_type", "finite"),
+        ({"f": -2}, "value_smaller_than_min", "f"),
+        ({"c": "z"}, "value_not_in_list", "c: 'z' not in ['x', 'y']"),
+        ({"long": "z"}, "value_not_in_list", "(list of length 30)"),
+        ({"n": "1"}, "value_not_in_list", "n: '1'"),
+        ({"remote": "z"}, "value_not_in_list", "remote: 'z' not in []"),
+        ({"m": {"__value__": ["p", "z"]}}, "value_not_in_list", "m: 'z'"),
+        ({"i": [1, 2, 3]}, "bad_linked_input", "i"),
+        ({"i": []}, "bad_linked_input", "i"),
+        ({"i": [5, 0]}, "bad_linked_input", "i"),
+        ({"i": ["1", "0"]}, "bad_linked_input", "i"),
+        ({"i": ["1", True]}, "bad_linked_input", "i"),
+        ({"i": ["1", 0.0]}, "bad_linked_input", "i"),
+        ({"i": ["1", -1]}, "exception_during_validation", "output -1"),
+        ({"i": ["1", 10**400]}, "exception_during_validation", "bits"),
+        ({"i": ["gone", 0]}, "exception_during_validation", "'gone'"),
+        ({"i": 10**5000}, "invalid_input_type", "digits"),
+        ({"undeclared": ["gone", 0]}, "bad_linked_input", "undeclared"),
+    ],
+)
 def test_bad_inputs_are_named(inputs, kind, details):
     (error,) = errors_of({"1": node("Words", **inputs)})
     assert error["type"] == kind and details in error["details"], error
@@ -103,14 +128,21 @@ def test_every_error_of_a_node_is_told_in_the_order_of_declaration():
 
 
 def test_errors_stand_at_the_node_that_has_them_with_the_outputs_that_fail():
-    prompt = {"m": node("Make"), "p": node("Pass", a=("m", 0)), "s": node("Show", a=("p", 0)), "s2": node("Show", a=("p", 0)),
-              "g": node("Make", x=1), "ok": node("Show", a=("g", 0))}
+    prompt = {
+        "m": node("Make"),
+        "p": node("Pass", a=("m", 0)),
+        "s": node("Show", a=("p", 0)),
+        "s2": node("Show", a=("p", 0)),
+        "g": node("Make", x=1),
+        "ok": node("Show", a=("g", 0)),
+    }
     good, error, outputs, node_errors = check(prompt)
     assert (good, error, outputs) == (True, None, ["ok"])
     assert list(node_errors) == ["m"]
     assert node_errors["m"]["dependent_outputs"] == ["s", "s2"] and node_errors["m"]["class_type"] == "Make"
-    assert node_errors["m"]["errors"] == [{"type": "required_input_missing", "message": "Required input is missing", "details": "x",
-                                           "extra_info": {"input_name": "x"}}]
+    assert node_errors["m"]["errors"] == [
+        {"type": "required_input_missing", "message": "Required input is missing", "details": "x", "extra_info": {"input_name": "x"}}
+    ]
 
 
 def test_an_inner_node_that_can_not_be_looked_at_names_the_link_that_leads_to_it():
@@ -127,12 +159,25 @@ def test_types_of_links_must_fit():
     assert error["extra_info"] == {"input_name": "a", "input_config": ("V", {}), "received_type": "T", "linked_node": ["1", 0]}
 
 
-@pytest.mark.parametrize(("prompt", "kind"), [
-    (None, "invalid_prompt"), ([], "invalid_prompt"), ("{}", "invalid_prompt"), ({1: node("Show")}, "invalid_prompt"),
-    ({None: node("Show")}, "invalid_prompt"), ({}, "prompt_no_outputs"), ({"1": node("Make", x=1)}, "prompt_no_outputs"),
-    ({"1": None}, "missing_node_type"), ({"1": {}}, "missing_node_type"), ({"1": {"class_type": ["Show"]}}, "missing_node_type"),
-    ({"1": {"class_type": ""}}, "missing_node_type"), ({"1": node("Nobody")}, "missing_node_type"), ({"1": "Show"}, "missing_node_type"),
-    ({"1": {"class_type": 3, "_meta": "x"}}, "missing_node_type")])
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        (None, "invalid_prompt"),
+        ([], "invalid_prompt"),
+        ("{}", "invalid_prompt"),
+        ({1: node("Show")}, "invalid_prompt"),
+        ({None: node("Show")}, "invalid_prompt"),
+        ({}, "prompt_no_outputs"),
+        ({"1": node("Make", x=1)}, "prompt_no_outputs"),
+        ({"1": None}, "missing_node_type"),
+        ({"1": {}}, "missing_node_type"),
+        ({"1": {"class_type": ["Show"]}}, "missing_node_type"),
+        ({"1": {"class_type": ""}}, "missing_node_type"),
+        ({"1": node("Nobody")}, "missing_node_type"),
+        ({"1": "Show"}, "missing_node_type"),
+        ({"1": {"class_type": 3, "_meta": "x"}}, "missing_node_type"),
+    ],
+)
 def test_prompts_that_are_none_are_refused_as_a_whole(prompt, kind):
     good, error, outputs, node_errors = check(prompt)
     assert (good, error["type"], outputs, node_errors) == (False, kind, [], {})
@@ -173,8 +218,13 @@ def test_only_targets_are_roots():
 
 
 def test_a_link_that_no_class_declares_must_still_lead_somewhere():
-    prompt = {"1": node("Make", x=1, extra=("2", 0)), "2": node("Make", x=99, more=("gone", 0)), "3": node("Show", a=("1", 0)),
-              "4": node("Make", x=1), "5": node("Show", a=("4", 0))}
+    prompt = {
+        "1": node("Make", x=1, extra=("2", 0)),
+        "2": node("Make", x=99, more=("gone", 0)),
+        "3": node("Show", a=("1", 0)),
+        "4": node("Make", x=1),
+        "5": node("Show", a=("4", 0)),
+    }
     good, _, outputs, node_errors = check(prompt)
     assert (good, outputs) == (True, ["5"])
     assert node_errors["2"]["dependent_outputs"] == ["3"] and node_errors["2"]["errors"][0]["details"] == "more"
@@ -194,8 +244,14 @@ def test_a_circle_is_told_to_all_its_nodes(size):
 
 
 def test_outputs_on_the_far_side_of_a_circle_fail_too():
-    prompt = {"1": node("Pass", a=("2", 0)), "2": node("Pass", a=("1", 0)), "x": node("Show", a=("1", 0)), "y": node("Show", a=("2", 0)),
-              "m": node("Make", x=1), "z": node("Show", a=("m", 0))}
+    prompt = {
+        "1": node("Pass", a=("2", 0)),
+        "2": node("Pass", a=("1", 0)),
+        "x": node("Show", a=("1", 0)),
+        "y": node("Show", a=("2", 0)),
+        "m": node("Make", x=1),
+        "z": node("Show", a=("m", 0)),
+    }
     good, _, outputs, node_errors = check(prompt)
     assert good and outputs == ["z"]
     assert all(sorted(entry["dependent_outputs"]) == ["x", "y"] for entry in node_errors.values())
@@ -228,8 +284,13 @@ class Asked:
 
     RETURN_TYPES = ("T",)
     OUTPUT_NODE = True
-    INPUT_TYPES = classmethod(lambda cls: {"required": {"x": ("INT", {"max": 3}), "y": ("FLOAT", {"max": 3.0})}, "optional": {"t": ("T",)},
-                                           "hidden": {"me": "UNIQUE_ID"}})
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {"x": ("INT", {"max": 3}), "y": ("FLOAT", {"max": 3.0})},
+            "optional": {"t": ("T",)},
+            "hidden": {"me": "UNIQUE_ID"},
+        }
+    )
 
 
 def with_validator(function, **attributes):
@@ -283,9 +344,11 @@ def failing(cls, **inputs):
     raise OSError("the disk is gone")
 
 
-@pytest.mark.parametrize("classes", [
-    with_validator(classmethod(failing)), {**CLASSES, "Asked": type("Asked", (Asked,), {"INPUT_TYPES": classmethod(failing)})},
-], ids=["validator", "declaration"])
+@pytest.mark.parametrize(
+    "classes",
+    [with_validator(classmethod(failing)), {**CLASSES, "Asked": type("Asked", (Asked,), {"INPUT_TYPES": classmethod(failing)})}],
+    ids=["validator", "declaration"],
+)
 def test_a_class_that_fails_is_an_error_of_the_node(classes, caplog):
     caplog.set_level(logging.ERROR, "comfy_execution")
     (error,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=classes)
@@ -328,8 +391,13 @@ def test_groups_of_the_newer_api_are_checked_by_their_flat_names():
 
 JUNK = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from([*CLASSES, "0", "1", 10**400])),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3),
-                            st.tuples(st.sampled_from("0123"), st.sampled_from([0, 1, -1, 0.0, True])).map(list)), max_leaves=6)
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        st.tuples(st.sampled_from("0123"), st.sampled_from([0, 1, -1, 0.0, True])).map(list),
+    ),
+    max_leaves=6,
+)
 INPUTS = st.dictionaries(st.sampled_from(["a", "b", "x", "i", "f", "s", "c", "m", "late", "z"]), JUNK, max_size=4)
 NODES = st.one_of(JUNK, st.fixed_dictionaries({"class_type": st.sampled_from(sorted(CLASSES)), "inputs": st.one_of(INPUTS, INPUTS, JUNK)}))
 

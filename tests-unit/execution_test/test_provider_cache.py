@@ -80,9 +80,13 @@ class Bridge:
     """A ``ProviderCache`` over *prompt*, ``{id: (class, {input: id or value})}``."""
 
     def __init__(self, prompt, values=(), lazy=(), is_slow=False):
-        prompt = {node_id: {"class_type": kind, "inputs": {name: [value, 0] if isinstance(value, str) else value
-                                                           for name, value in inputs.items()}}
-                  for node_id, (kind, inputs) in prompt.items()}
+        prompt = {
+            node_id: {
+                "class_type": kind,
+                "inputs": {name: [value, 0] if isinstance(value, str) else value for name, value in inputs.items()},
+            }
+            for node_id, (kind, inputs) in prompt.items()
+        }
         self.providers, self.outputs, self.trips = Providers(values, is_slow), Outputs(), 0
         dynprompt = SimpleNamespace(get_node=prompt.__getitem__, has_node=prompt.__contains__)
         host = Host(CLASSES.__getitem__, lambda kind, name, inputs: ("INT", "required", {"lazy": name in lazy}), entry, self._to_loop)

@@ -66,6 +66,7 @@ async def seven(context):
 def raising(error):
     async def lookup(context):
         raise error
+
     return lookup
 
 

@@ -38,11 +38,13 @@ def no_providers():
 @pytest.fixture
 def server(bench):
     """Makes an executor that forgets nothing it needs not to: each is like a server of its own."""
+
     def make(limits=None, cache_type=execution.CacheType.CLASSIC, cache_args=None, **classes):
         made = bench(cache_type=cache_type, cache_args=cache_args, **classes)
         made.executor.providers = ProviderRuntime(limits or ProviderLimits())
         made.executor._world = make_world(lambda: "test")
         return made
+
     return make
 
 
@@ -55,6 +57,7 @@ def many_in(log):
     def go(self, **values):
         log.append(sorted(values.values()))
         return ()
+
     return make_node(go, {}, returns=(), is_output=True, ACCEPT_ALL_INPUTS=True)
 
 
@@ -266,6 +269,7 @@ def expanding(length):
         for _ in range(length - 1):
             current = graph.node("Pass", value=current.out(0))
         return {"result": (current.out(0),), "expand": graph.finalize()}
+
     return make_node(go, ["value"], sections={"hidden": {"prompt": "PROMPT"}}, go=lambda self, value, prompt=None: go(self, value))
 
 
@@ -298,9 +302,15 @@ def test_results_that_are_no_plain_data_stay_inside(server, value):
     assert not provider.stores
 
 
-@pytest.mark.parametrize("attributes", [
-    {"sections": {"hidden": {"key": "API_KEY_COMFY_ORG"}}}, {"sections": {"hidden": {"token": "AUTH_TOKEN_COMFY_ORG"}}},
-    {"sections": {"hidden": {"prompt": "PROMPT"}}}, {"NOT_IDEMPOTENT": True}])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"sections": {"hidden": {"key": "API_KEY_COMFY_ORG"}}},
+        {"sections": {"hidden": {"token": "AUTH_TOKEN_COMFY_ORG"}}},
+        {"sections": {"hidden": {"prompt": "PROMPT"}}},
+        {"NOT_IDEMPOTENT": True},
+    ],
+)
 def test_nodes_that_are_not_hermetic_and_all_below_them_are_neither_asked_for_nor_stored(server, attributes):
     provider = Memory()
     register_cache_provider(provider)
@@ -363,10 +373,17 @@ def test_lazy_inputs_are_asked_for_only_when_wanted(server, log):
     provider = Memory()
     register_cache_provider(provider)
     lazy = {"which": ("INT", {}), "a": ("*", {"lazy": True}), "b": ("*", {"lazy": True})}
-    switch = make_node(lambda self, which, a=None, b=None: ((a, b)[which],), lazy,
-                       check_lazy_status=lambda self, which, a=None, b=None: ["ab"[which]] if (a, b)[which] is None else [])
-    prompt = {"a": node("Value", x=10), "b": node("Value", x=20), "s": node("Switch", which=1, a=("a", 0), b=("b", 0)),
-              "end": node("Sink", value=("s", 0))}
+    switch = make_node(
+        lambda self, which, a=None, b=None: ((a, b)[which],),
+        lazy,
+        check_lazy_status=lambda self, which, a=None, b=None: ["ab"[which]] if (a, b)[which] is None else [],
+    )
+    prompt = {
+        "a": node("Value", x=10),
+        "b": node("Value", x=20),
+        "s": node("Switch", which=1, a=("a", 0), b=("b", 0)),
+        "end": node("Sink", value=("s", 0)),
+    }
     server(Switch=switch).run(prompt)
     assert log == [20] and len(provider.lookups) == 2
 
@@ -410,8 +427,9 @@ def test_a_node_that_shows_files_is_not_shared(server):
     provider = Memory()
     register_cache_provider(provider)
     ui = {"images": [{"filename": "a.png", "subfolder": "", "type": "temp"}]}
-    bench = server(Show=make_node(lambda self: {"ui": ui, "result": (1,)}, {}),
-                   Say=make_node(lambda self: {"ui": {"text": ["x"]}, "result": (1,)}, {}))
+    bench = server(
+        Show=make_node(lambda self: {"ui": ui, "result": (1,)}, {}), Say=make_node(lambda self: {"ui": {"text": ["x"]}, "result": (1,)}, {})
+    )
     bench.run({"a": node("Show"), "b": node("Say"), "end": node("Sink", value=("a", 0)), "end2": node("Sink", value=("b", 0))})
     assert provider.stores == ["Say"]
     second = server(Say=bench.classes["Say"])

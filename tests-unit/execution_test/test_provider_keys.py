@@ -57,6 +57,7 @@ def world(roots, namespace="n", code="c"):
 
 def keys(one_world, prompt=PROMPT, local=()):
     """The keys of a prompt's nodes; those in *local* have a result in this process."""
+
     async def work():
         key_set = functools.partial(CacheKeySetInputSignature, classes=lambda: CLASSES)
         outputs = HierarchicalCache(key_set, enable_providers=True)
@@ -68,6 +69,7 @@ def keys(one_world, prompt=PROMPT, local=()):
         await found.settle()
         await found.prepare(prompt)
         return {node_id: found.key(node_id) for node_id in prompt}
+
     return asyncio.run(work())
 
 
@@ -118,8 +120,14 @@ def names(roots, value):
 
 
 def test_names_are_found_wherever_they_may_mean_a_file(roots, tmp_path):
-    for place in ("checkpoints/m.safetensors", "loras/m.safetensors", "input/p.png", "embeddings/neg.pt", "diffusers/d/x/w.bin",
-                  "vae_approx/taesd_encoder.pth"):
+    for place in (
+        "checkpoints/m.safetensors",
+        "loras/m.safetensors",
+        "input/p.png",
+        "embeddings/neg.pt",
+        "diffusers/d/x/w.bin",
+        "vae_approx/taesd_encoder.pth",
+    ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_bytes(b"1")
     assert names(roots, "m.safetensors") == [("checkpoints", "m.safetensors"), ("loras", "m.safetensors")]
@@ -175,13 +183,20 @@ def test_a_digest_of_files_does_not_depend_on_where_they_lie(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text("x")
     assert digest_files(str(tmp_path / "one"), [str(tmp_path / "one/a.py")]) == digest_files(
-        str(tmp_path / "two"), [str(tmp_path / "two/a.py")])
+        str(tmp_path / "two"), [str(tmp_path / "two/a.py")]
+    )
 
 
 def test_the_namespace_is_the_same_under_every_hash_seed():
-    code = ("from comfy_execution.hermetic_world import make_world; import hashlib; "
-            "print(hashlib.sha256(make_world(lambda: 'd', 'n').namespace().encode()).hexdigest())")
+    code = (
+        "from comfy_execution.hermetic_world import make_world; import hashlib; "
+        "print(hashlib.sha256(make_world(lambda: 'd', 'n').namespace().encode()).hexdigest())"
+    )
     root = os.path.dirname(os.path.abspath(folder_paths.__file__))
-    printed = {subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True,
-                              text=True, check=True).stdout for seed in ("1", "2")}
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert len(printed) == 1

@@ -65,6 +65,7 @@ def runtime():
 
 def run(runtime, work, prompt_id="p"):
     """Run *work(prompt)* between the begin and the end of a prompt, on a loop of its own; (its result, seconds)."""
+
     async def whole():
         prompt = await runtime.begin_prompt(prompt_id)
         try:

@@ -15,8 +15,9 @@ def copied(value, book=None):
     return asyncio.run(take_copy(examine(value, book or VersionBook())))
 
 
-@pytest.mark.parametrize("value", [
-    None, True, 7, 1.5, 2j, "text", b"bytes", [1, [2, (3, "x")]], {"a": {1: {2.5}}, "b": frozenset((1, 2))}, [[]], ()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, True, 7, 1.5, 2j, "text", b"bytes", [1, [2, (3, "x")]], {"a": {1: {2.5}}, "b": frozenset((1, 2))}, [[]], ()], ids=repr
+)
 def test_plain_data_is_copied_equal(value):
     assert copied(value) == value and type(copied(value)) is type(value)
 
@@ -82,8 +83,12 @@ def test_inference_tensors_are_copied_though_their_changes_are_not_counted():
 
 def test_tensors_that_are_more_than_their_numbers_stay_inside():
     torch = pytest.importorskip("torch")
-    for tensor in (torch.zeros(2, requires_grad=True), torch.zeros(2, device="meta"), torch.zeros(2, 2).to_sparse(),
-                   torch.nn.Parameter(torch.zeros(2), requires_grad=False)):
+    for tensor in (
+        torch.zeros(2, requires_grad=True),
+        torch.zeros(2, device="meta"),
+        torch.zeros(2, 2).to_sparse(),
+        torch.nn.Parameter(torch.zeros(2), requires_grad=False),
+    ):
         with pytest.raises(NotPlain):
             examine([tensor], VersionBook())
 

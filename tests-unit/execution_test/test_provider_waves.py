@@ -16,8 +16,9 @@ def walk(parents, targets, outside=(), local=(), mute=()):
         waves.append(wave)
         return {node for node in wave if node in outside}
 
-    hits = asyncio.run(walk_in_waves(targets, lambda node: parents.get(node, ()), lambda node: node in local,
-                                     lambda node: node not in mute, ask))
+    hits = asyncio.run(
+        walk_in_waves(targets, lambda node: parents.get(node, ()), lambda node: node in local, lambda node: node not in mute, ask)
+    )
     return hits, waves
 
 

@@ -21,9 +21,52 @@ def sign(graph, node_id, changed=None, named=()):
     return asyncio.run(InputSignatures(graph.get, is_changed, lambda one: one in named).get(node_id))
 
 
-DISTINCT = [None, True, False, 0, 1, -1, 1.0, 0.0, -0.0, 1.5, "", "1", "True", b"1", b"", [], (), {}, set(), frozenset(), [1], (1,), [[1]],
-            [1, 2], [2, 1], {"a": 1}, {"a": 1.0}, {"a": True}, {"a": None}, {1: "a"}, {"1": "a"}, {1}, frozenset({1}), {"a": {"b": []}},
-            [None], "None", 10**40, 10**40 + 1, float("inf"), -float("inf"), "a\0b", "ab", ["a", "b"], ["ab"]]
+DISTINCT = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    1.0,
+    0.0,
+    -0.0,
+    1.5,
+    "",
+    "1",
+    "True",
+    b"1",
+    b"",
+    [],
+    (),
+    {},
+    set(),
+    frozenset(),
+    [1],
+    (1,),
+    [[1]],
+    [1, 2],
+    [2, 1],
+    {"a": 1},
+    {"a": 1.0},
+    {"a": True},
+    {"a": None},
+    {1: "a"},
+    {"1": "a"},
+    {1},
+    frozenset({1}),
+    {"a": {"b": []}},
+    [None],
+    "None",
+    10**40,
+    10**40 + 1,
+    float("inf"),
+    -float("inf"),
+    "a\0b",
+    "ab",
+    ["a", "b"],
+    ["ab"],
+]
 
 
 def test_different_values_have_different_forms():
@@ -36,8 +79,11 @@ def test_order_of_mappings_and_sets_does_not_matter():
     assert canonical_bytes({3, 1, 2}) == canonical_bytes({2, 3, 1})
 
 
-@pytest.mark.parametrize("value", [math.nan, [1, math.nan], {"a": {"b": math.nan}}, object(), [object()]],
-                         ids=["nan", "nan in list", "nan in dict", "object", "object in list"])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, [1, math.nan], {"a": {"b": math.nan}}, object(), [object()]],
+    ids=["nan", "nan in list", "nan in dict", "object", "object in list"],
+)
 def test_values_without_a_form_are_refused(value):
     with pytest.raises(NotCanonical):
         canonical_bytes(value)
@@ -47,8 +93,13 @@ def test_ids_do_not_matter_but_class_inputs_sockets_and_ancestors_do():
     graph = {"a": node("Load", name="x"), "b": node("Blur", image=["a", 0], by=2)}
     renamed = {"7": node("Load", name="x"), "9": node("Blur", by=2, image=["7", 0])}
     assert sign(graph, "b") == sign(renamed, "9")
-    for other in (node("Sharpen", image=["a", 0], by=2), node("Blur", image=["a", 1], by=2), node("Blur", image=["a", 0], by=2.0),
-                  node("Blur", image=["a", 0]), node("Blur", picture=["a", 0], by=2)):
+    for other in (
+        node("Sharpen", image=["a", 0], by=2),
+        node("Blur", image=["a", 1], by=2),
+        node("Blur", image=["a", 0], by=2.0),
+        node("Blur", image=["a", 0]),
+        node("Blur", picture=["a", 0], by=2),
+    ):
         assert sign({**graph, "b": other}, "b") != sign(graph, "b")
     assert sign({**graph, "a": node("Load", name="y")}, "b") != sign(graph, "b")
 
@@ -73,13 +124,17 @@ def test_changed_values_count():
     assert sign(graph, "a", {"a": "v1"}) != sign(graph, "a", {"a": "v2"})
 
 
-@pytest.mark.parametrize("graph", [
-    {"a": node("Load", x=math.nan), "b": node("Show", v=["a", 0])},
-    {"a": node("Load", x=object()), "b": node("Show", v=["a", 0])},
-    {"b": node("Show", v=["missing", 0])},
-    {"a": node("Loop", v=["b", 0]), "b": node("Show", v=["a", 0])},
-    {"b": node("Show", v=["b", 0])},
-], ids=["nan", "object", "missing", "cycle", "self"])
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {"a": node("Load", x=math.nan), "b": node("Show", v=["a", 0])},
+        {"a": node("Load", x=object()), "b": node("Show", v=["a", 0])},
+        {"b": node("Show", v=["missing", 0])},
+        {"a": node("Loop", v=["b", 0]), "b": node("Show", v=["a", 0])},
+        {"b": node("Show", v=["b", 0])},
+    ],
+    ids=["nan", "object", "missing", "cycle", "self"],
+)
 def test_what_can_not_be_compared_makes_all_below_equal_to_nothing(graph):
     found = sign(graph, "b")
     assert isinstance(found, Uncacheable)

@@ -9,17 +9,44 @@ from custom_nodes.keepwarm.settings import Settings, read_settings
 from custom_nodes.keepwarm.store_urls import BadUrl, parse_url, redacted
 
 
-@pytest.mark.parametrize("text, advice", [
-    ("ftp://x", "file, redis"), ("nonsense", "file, redis"), ("file://relative/dir", "three slashes"), ("file://", "three slashes"),
-    ("unix://sock", "three slashes"), ("redis://", "host is missing"), ("s3://", "bucket is missing"), ("redis://h?ttl=0", "above 0"),
-    ("redis://h?ttl=nan", "above 0"), ("file:///x?max_gb=-1", "above 0"), ("file:///x?mode=wo", "ro"), ("file:///x?ttl=3", "no option"),
-    ("redis://u:secret@h", "KEEPWARM_REDIS_PASSWORD"), ("s3://secret@b", "AWS_SECRET_ACCESS_KEY"), ("az://secret@b", "AZURE"),
-    ("redis://u:se/secret@h", "KEEPWARM_REDIS_PASSWORD"), ("redis://u:se?secret@h", "KEEPWARM_REDIS_PASSWORD"),
-    ("redis://u:se#secret@h", "KEEPWARM_REDIS_PASSWORD"), ("redis://h?password=secret", "no option"),
-    ("s3://b?access_key=secret&region=x", "no option"), ("s3://b?endpoint=http://u:secret@h:1", "AWS_SECRET_ACCESS_KEY"),
-    ("s3://b?endpoint=h:1", "http://"), ("ftp://u:secret@h", "KEEPWARM"), ("ftp://h?key=secret", "file, redis"), ("redis://[::1", "IPv6"),
-    ("redis://h:port", "ort"), ("s3://b:80", "endpoint"), ("file:///srv/a#b", "%23"), ("redis://h/name", "number of a database"),
-    ("redis://h?db=x", "number of a database"), ("redis://h?ttl=0.5", "1 or more"), ("", "file, redis"), ("file://secret@h/x", "KEEPWARM")])
+@pytest.mark.parametrize(
+    "text, advice",
+    [
+        ("ftp://x", "file, redis"),
+        ("nonsense", "file, redis"),
+        ("file://relative/dir", "three slashes"),
+        ("file://", "three slashes"),
+        ("unix://sock", "three slashes"),
+        ("redis://", "host is missing"),
+        ("s3://", "bucket is missing"),
+        ("redis://h?ttl=0", "above 0"),
+        ("redis://h?ttl=nan", "above 0"),
+        ("file:///x?max_gb=-1", "above 0"),
+        ("file:///x?mode=wo", "ro"),
+        ("file:///x?ttl=3", "no option"),
+        ("redis://u:secret@h", "KEEPWARM_REDIS_PASSWORD"),
+        ("s3://secret@b", "AWS_SECRET_ACCESS_KEY"),
+        ("az://secret@b", "AZURE"),
+        ("redis://u:se/secret@h", "KEEPWARM_REDIS_PASSWORD"),
+        ("redis://u:se?secret@h", "KEEPWARM_REDIS_PASSWORD"),
+        ("redis://u:se#secret@h", "KEEPWARM_REDIS_PASSWORD"),
+        ("redis://h?password=secret", "no option"),
+        ("s3://b?access_key=secret&region=x", "no option"),
+        ("s3://b?endpoint=http://u:secret@h:1", "AWS_SECRET_ACCESS_KEY"),
+        ("s3://b?endpoint=h:1", "http://"),
+        ("ftp://u:secret@h", "KEEPWARM"),
+        ("ftp://h?key=secret", "file, redis"),
+        ("redis://[::1", "IPv6"),
+        ("redis://h:port", "ort"),
+        ("s3://b:80", "endpoint"),
+        ("file:///srv/a#b", "%23"),
+        ("redis://h/name", "number of a database"),
+        ("redis://h?db=x", "number of a database"),
+        ("redis://h?ttl=0.5", "1 or more"),
+        ("", "file, redis"),
+        ("file://secret@h/x", "KEEPWARM"),
+    ],
+)
 def test_bad_urls_say_what_to_write(text, advice):
     with pytest.raises(BadUrl) as caught:
         parse_url(text)
@@ -40,8 +67,12 @@ def test_redacted():
 def test_settings_come_from_flags_first_then_the_environment(tmp_path):
     (tmp_path / "key").write_bytes(b"k\n")
     flags = type("Args", (), {"cache_provider": ["file:///a"], "cache_namespace": ""})
-    environment = {"KEEPWARM_CACHE_PROVIDERS": "file:///b  file:///a", "KEEPWARM_CACHE_KEY_FILE": str(tmp_path / "key"),
-                   "KEEPWARM_CACHE_NAMESPACE": "team", "KEEPWARM_METRICS": "on"}
+    environment = {
+        "KEEPWARM_CACHE_PROVIDERS": "file:///b  file:///a",
+        "KEEPWARM_CACHE_KEY_FILE": str(tmp_path / "key"),
+        "KEEPWARM_CACHE_NAMESPACE": "team",
+        "KEEPWARM_METRICS": "on",
+    }
     assert read_settings(flags, environment) == Settings(("file:///a", "file:///b"), b"k", "team", True)
     assert read_settings(object(), {}) == Settings((), None, "", False)
     with pytest.raises(BadUrl, match="KEEPWARM_CACHE_KEY_FILE"):

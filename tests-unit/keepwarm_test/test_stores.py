@@ -41,8 +41,9 @@ class Redis:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.flags],
-                                        stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.flags], stdout=subprocess.DEVNULL
+        )
         wait_for_port(self.port, self.process)
 
     def stop(self):
@@ -76,8 +77,9 @@ def s3_server():
     pytest.importorskip("obstore")
     pytest.importorskip("moto")
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_for_port(port, process)
     urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=20).close()
     yield f"http://127.0.0.1:{port}"
@@ -110,13 +112,17 @@ def value(size=100_000, fill=1.0):
 
 
 def same(first, second):
-    return (torch.equal(first.outputs[0][0]["samples"], second.outputs[0][0]["samples"]) and first.outputs[1] == second.outputs[1]
-            and first.ui == second.ui)
+    return (
+        torch.equal(first.outputs[0][0]["samples"], second.outputs[0][0]["samples"])
+        and first.outputs[1] == second.outputs[1]
+        and first.ui == second.ui
+    )
 
 
 def run(*steps):
     async def all_steps():
         return [await step for step in steps]
+
     return asyncio.run(all_steps())
 
 
@@ -132,6 +138,7 @@ def test_what_was_stored_is_found_by_another_provider_and_nothing_else_is(url):
         await first.aclose()
         await second.aclose()
         assert second.measures.snapshot()["hits"] == 4 and first.measures.snapshot()["stores"] == 4
+
     asyncio.run(scenario())
 
 
@@ -143,6 +150,7 @@ def test_tensors_of_several_parts_come_back(url):
         await one.on_store(context(1), stored)
         assert torch.equal((await one.on_lookup(context(1))).outputs[0][0], stored.outputs[0][0])
         await one.aclose()
+
     asyncio.run(scenario())
 
 
@@ -153,6 +161,7 @@ def test_results_can_be_changed_without_changing_what_is_stored(url):
         (await one.on_lookup(context())).outputs[0][0]["samples"].add_(5)
         assert same(await one.on_lookup(context()), value())
         await one.aclose()
+
     asyncio.run(scenario())
 
 
@@ -164,6 +173,7 @@ def test_too_large_values_are_neither_stored_nor_fetched(url):
         assert await small.on_lookup(context()) is None and await large.on_lookup(context()) is not None
         await small.aclose()
         await large.aclose()
+
     asyncio.run(scenario())
 
 
@@ -175,6 +185,7 @@ def test_a_reader_does_not_write_and_other_keys_do_not_read(url):
         assert await reader.on_lookup(context()) is None
         assert await provider(url, b"wrong").on_lookup(context()) is None
         assert same(await provider(url, b"secret").on_lookup(context()), value())
+
     asyncio.run(scenario())
 
 
@@ -183,6 +194,7 @@ def test_what_has_no_exact_form_is_passed_over(url):
         one = provider(url)
         await one.on_store(context(), CacheValue([[object()]]))
         assert await one.on_lookup(context()) is None and one.measures.snapshot()["stores"] == 0
+
     asyncio.run(scenario())
 
 
@@ -213,6 +225,7 @@ def test_a_damaged_tensor_is_a_miss_and_can_be_stored_again(url):
         await one.on_store(context(), value())
         assert same(await one.on_lookup(context()), value())
         await one.aclose()
+
     asyncio.run(scenario())
 
 
@@ -225,6 +238,7 @@ def test_folder_the_same_tensor_is_kept_once(tmp_path):
         one = provider(f"file://{tmp_path}")
         await one.on_store(context(1), value())
         await one.on_store(context(2), value())
+
     asyncio.run(scenario())
     assert len(files(tmp_path, "blobs")) == 1 and len(files(tmp_path, "entries")) == 2 and not files(tmp_path, "tmp")
 
@@ -245,6 +259,7 @@ def test_folder_damage_is_a_miss_with_a_warning_and_can_be_stored_over(tmp_path,
         assert damage == "gone" or len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
         await one.on_store(context(), value())
         assert same(await one.on_lookup(context()), value())
+
     asyncio.run(scenario())
 
 
@@ -256,6 +271,7 @@ def test_folder_the_cap_holds_and_the_least_used_goes(tmp_path):
         total = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
         assert total <= 0.01 * 1024**3
         assert same(await one.on_lookup(context(59)), value(250_000, 59)) and await one.on_lookup(context(0)) is None
+
     asyncio.run(scenario())
 
 
@@ -304,6 +320,7 @@ def test_folder_what_is_no_plain_file_is_a_miss_at_once(tmp_path, kind, where, c
         assert any("removed" in record.getMessage() for record in caplog.records)
         await one.on_store(context(), value())
         assert same(await one.on_lookup(context()), value())
+
     asyncio.run(scenario())
 
 
@@ -372,8 +389,9 @@ def test_redis_a_reader_needs_no_more_rights_than_documented(redis_server, monke
     async def scenario():
         writer = provider(f"redis://127.0.0.1:{redis_server.port}?prefix=keepwarm")
         await writer.on_store(context(), value())
-        await writer.store._connected().execute_command("ACL", "SETUSER", "worker", "on", ">pass", "~keepwarm:*", "resetchannels",
-                                                        "-@all", "+getrange")
+        await writer.store._connected().execute_command(
+            "ACL", "SETUSER", "worker", "on", ">pass", "~keepwarm:*", "resetchannels", "-@all", "+getrange"
+        )
         monkeypatch.setenv("KEEPWARM_REDIS_USERNAME", "worker")
         monkeypatch.setenv("KEEPWARM_REDIS_PASSWORD", "pass")
         reader = provider(f"redis://127.0.0.1:{redis_server.port}?prefix=keepwarm&mode=ro")
@@ -382,6 +400,7 @@ def test_redis_a_reader_needs_no_more_rights_than_documented(redis_server, monke
             await reader.store.put(context(1).cache_key_hash, [b"x"], [])
         await writer.aclose()
         await reader.aclose()
+
     asyncio.run(scenario())
 
 
@@ -407,8 +426,14 @@ def test_folder_writers_killed_at_any_moment_leave_no_wrong_entry(tmp_path):
     """Two processes write the same keys; both are killed in the middle; what they said to be stored is right, and nothing is wrong."""
     root = str(pathlib.Path(__file__).resolve().parents[2])
     for round_number in range(2):
-        writers = [subprocess.Popen([sys.executable, "-c", WRITER, root, f"file://{tmp_path}", str(round_number * 25 + start)],
-                                    stdout=subprocess.PIPE, text=True) for start in (0, 10)]
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, root, f"file://{tmp_path}", str(round_number * 25 + start)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for start in (0, 10)
+        ]
         stored = {int(writer.stdout.readline()) for writer in writers for _ in range(8)}
         for writer in writers:
             writer.kill()
@@ -424,6 +449,7 @@ def test_folder_writers_killed_at_any_moment_leave_no_wrong_entry(tmp_path):
                 assert found is not None or number not in stored
                 assert found is None or torch.equal(found.outputs[0][0], torch.full((300_000,), float(number)))
             assert one.measures.snapshot()["rejected"] == 0
+
         asyncio.run(check())
 
 
@@ -443,6 +469,7 @@ def test_redis_expires_and_reconnects(redis_server, tmp_path):
         await one.on_store(context(), value())
         assert same(await one.on_lookup(context()), value())
         await one.aclose()
+
     asyncio.run(scenario())
 
 

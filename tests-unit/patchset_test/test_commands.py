@@ -18,7 +18,7 @@ from patchset.outcomes import PatchsetError
 from patchset.series import SERIES
 
 # The places that the series anchors on, in files that only have these places.
-CACHING = '''import itertools
+CACHING = """import itertools
 
 from comfy_execution.graph_utils import is_link
 import nodes
@@ -44,20 +44,25 @@ class CacheKeySetInputSignature:
 
     def get_ordered_ancestry_internal(self, dynprompt, node_id):
         return self.get_ordered_ancestry_internal(dynprompt, node_id)
-'''
-EXECUTION = '''from comfy_execution.graph_utils import GraphBuilder, is_link
+"""
+EXECUTION = """from comfy_execution.graph_utils import GraphBuilder, is_link
 
 
 async def validate_inputs(prompt, item):
     return await validate_inputs(prompt, item)
-'''
+"""
 MAIN = """import sys
 import comfy_execution.caching
 print('argv', sys.argv[1:], 'signatures' in str(vars(comfy_execution.caching)))
 """
-FILES = {"comfyui_version.py": '__version__ = "0.30.0"\n', "execution.py": EXECUTION, "comfy_execution/caching.py": CACHING,
-         "comfy_execution/graph_utils.py": "GraphBuilder = is_link = None\n", "nodes.py": "",
-         "main.py": MAIN}
+FILES = {
+    "comfyui_version.py": '__version__ = "0.30.0"\n',
+    "execution.py": EXECUTION,
+    "comfy_execution/caching.py": CACHING,
+    "comfy_execution/graph_utils.py": "GraphBuilder = is_link = None\n",
+    "nodes.py": "",
+    "main.py": MAIN,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +90,11 @@ def git(root, *arguments):
 
 
 def state(root):
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob("*")) if path.is_file() and ".git" not in path.parts and "__pycache__" not in path.parts}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".git" not in path.parts and "__pycache__" not in path.parts
+    }
 
 
 def edit(root, name, old, new):
@@ -129,15 +137,24 @@ def test_dry_run_prints_the_diff_and_changes_nothing(checkout, capsys):
     assert state(checkout) == before
 
 
-@pytest.mark.parametrize(("name", "old", "new", "told"), [
-    ("execution.py", "async def validate_inputs(prompt, item):", "async def validate_all(prompt, item):", "validate_inputs"),
-    ("execution.py", "GraphBuilder, is_link", "GraphBuilder", "from comfy_execution.graph_utils import is_link"),
-    ("execution.py", "\n\nasync def", "\n\nasync def validate_inputs(): pass\n\nasync def", "ambiguous"),
-    ("comfy_execution/caching.py", "get_ordered_ancestry_internal", "walk_ancestors", "get_ordered_ancestry_internal"),
-    ("comfy_execution/caching.py", "        self.is_changed_cache =", "        if True:\n            self.is_changed_cache =", "__init__"),
-    ("comfy_execution/caching.py", "list(self.get_ordered_ancestry(dynprompt, node_id))", "hash(node_id)", "get_node_signature"),
-    ("comfy_execution/caching.py", "class CacheKeySetInputSignature", "class Other", "CacheKeySetInputSignature"),
-], ids=["renamed", "import gone", "duplicated", "renamed helper", "moved statement", "rewritten", "class gone"])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("execution.py", "async def validate_inputs(prompt, item):", "async def validate_all(prompt, item):", "validate_inputs"),
+        ("execution.py", "GraphBuilder, is_link", "GraphBuilder", "from comfy_execution.graph_utils import is_link"),
+        ("execution.py", "\n\nasync def", "\n\nasync def validate_inputs(): pass\n\nasync def", "ambiguous"),
+        ("comfy_execution/caching.py", "get_ordered_ancestry_internal", "walk_ancestors", "get_ordered_ancestry_internal"),
+        (
+            "comfy_execution/caching.py",
+            "        self.is_changed_cache =",
+            "        if True:\n            self.is_changed_cache =",
+            "__init__",
+        ),
+        ("comfy_execution/caching.py", "list(self.get_ordered_ancestry(dynprompt, node_id))", "hash(node_id)", "get_node_signature"),
+        ("comfy_execution/caching.py", "class CacheKeySetInputSignature", "class Other", "CacheKeySetInputSignature"),
+    ],
+    ids=["renamed", "import gone", "duplicated", "renamed helper", "moved statement", "rewritten", "class gone"],
+)
 def test_altered_checkouts_are_refused_with_file_and_expectation(checkout, capsys, name, old, new, told):
     edit(checkout, name, old, new)
     before = state(checkout)
@@ -152,8 +169,12 @@ def test_altered_checkouts_are_refused_with_file_and_expectation(checkout, capsy
 
 def test_what_someone_did_by_hand_is_recognised(checkout, capsys):
     edit(checkout, "execution.py", "\n\nasync def", "\n\n@without_recursion\nasync def")
-    edit(checkout, "execution.py", "import GraphBuilder, is_link\n",
-         "import GraphBuilder, is_link\nfrom comfy_execution.trampoline import without_recursion\n")
+    edit(
+        checkout,
+        "execution.py",
+        "import GraphBuilder, is_link\n",
+        "import GraphBuilder, is_link\nfrom comfy_execution.trampoline import without_recursion\n",
+    )
     assert main(["check", str(checkout)]) == 0
     printed = capsys.readouterr().out
     assert "already there: execution.py: validate_inputs" in printed
@@ -234,11 +255,16 @@ def test_run_starts_the_untouched_checkout_with_the_changes_in_memory(checkout):
 
 
 def test_run_hands_a_request_to_end_on_to_the_server(checkout):
-    (checkout / "main.py").write_text("import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
-                                      "print('ready', flush=True)\nsignal.pause()\n")
+    (checkout / "main.py").write_text(
+        "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\nprint('ready', flush=True)\nsignal.pause()\n"
+    )
     git(checkout, "commit", "-q", "-am", "a server that waits")
-    process = subprocess.Popen([sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"],
-                               stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.wait(30) == 7

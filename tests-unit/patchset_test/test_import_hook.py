@@ -8,12 +8,12 @@ import pytest
 
 from patchset.live import HOOK
 
-MAIN = '''
+MAIN = """
 import sys
 import part
 print("{who}", __name__, __file__.endswith("ComfyUI/main.py"), sys.argv[1:], part.NAME, sys.modules["__main__"].__dict__ is globals())
 raise SystemExit(3)
-'''
+"""
 
 
 @pytest.mark.parametrize("overlaid", [set(), {"main.py"}, {"part.py"}, {"main.py", "part.py"}], ids=lambda names: "+".join(sorted(names)))

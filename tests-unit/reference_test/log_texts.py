@@ -5,11 +5,25 @@ import re
 
 from reason_texts import ROOT, texts
 
-SOURCES = ("comfy/ram_*.py", "comfy/residency/model_cache.py", "comfy/residency/arena_pinner.py",
-           "comfy/residency/pinning.py", "comfy_execution/provider_*.py", "comfy_execution/cache_provider.py",
-           "custom_nodes/keepwarm/*.py")
-LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error",
-          "INFO": "info", "WARNING": "warning", "ERROR": "error"}
+SOURCES = (
+    "comfy/ram_*.py",
+    "comfy/residency/model_cache.py",
+    "comfy/residency/arena_pinner.py",
+    "comfy/residency/pinning.py",
+    "comfy_execution/provider_*.py",
+    "comfy_execution/cache_provider.py",
+    "custom_nodes/keepwarm/*.py",
+)
+LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+    "INFO": "info",
+    "WARNING": "warning",
+    "ERROR": "error",
+}
 
 
 def template(text):

@@ -15,6 +15,7 @@ from app.listeners import Listener, listen, tls_context
 async def runner():
     async def hello(request):
         return web.Response(text=request.scheme)
+
     app = web.Application()
     app.router.add_get("/", hello)
     made = web.AppRunner(app)
@@ -80,8 +81,26 @@ def test_without_files_there_is_no_tls():
 async def test_tls(runner, tmp_path):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     try:
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key,
-                        "-out", certificate], check=True, capture_output=True)
+        subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                key,
+                "-out",
+                certificate,
+            ],
+            check=True,
+            capture_output=True,
+        )
     except FileNotFoundError:
         pytest.skip("no openssl to make a certificate with")
     (listener,) = await listen(runner, [("127.0.0.1", 0)], tls_context(str(key), str(certificate)))

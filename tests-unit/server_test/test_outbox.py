@@ -39,6 +39,7 @@ async def made(monkeypatch):
         box = Outbox(socket, "me", lambda: cuts.append(1))
         opened.append(box)
         return box, socket, cuts
+
     yield make
     for box in opened:
         await box.close()

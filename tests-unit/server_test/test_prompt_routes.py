@@ -174,8 +174,10 @@ async def test_a_prompt_nested_too_deeply_is_refused(client):
     assert (status, answer["error"]["type"]) == (400, "invalid_prompt")
 
 
-@pytest.mark.parametrize(("value", "depth", "expected"), [({}, 1, True), ([[]], 1, False), ([[]], 2, True), ({"a": [{"b": 1}]}, 3, True),
-                                                          ({"a": [{"b": 1}]}, 2, False), (5, 1, True)])
+@pytest.mark.parametrize(
+    ("value", "depth", "expected"),
+    [({}, 1, True), ([[]], 1, False), ([[]], 2, True), ({"a": [{"b": 1}]}, 3, True), ({"a": [{"b": 1}]}, 2, False), (5, 1, True)],
+)
 def test_depth_counts_containers(value, depth, expected):
     assert is_shallow([value] if not isinstance(value, (dict, list)) else value, depth) is expected
 
@@ -218,6 +220,7 @@ async def test_a_validator_that_breaks_is_answered_without_details(client, monke
 
     async def broken(*_):
         raise RuntimeError("the secret reason")
+
     monkeypatch.setattr(execution, "validate_prompt", broken)
     answer = await client.post("/prompt", json={"prompt": PROMPT})
     assert answer.status == 500

@@ -70,10 +70,25 @@ async def test_deletions_that_are_no_list_of_ids_are_refused(server, client, his
     assert len(server.prompt_queue.queue) == 1 and len(server.prompt_queue.history) == 5
 
 
-@pytest.mark.parametrize(("query", "expected"), [
-    ("", "01234"), ("?max_items=2", "34"), ("?max_items=0", ""), ("?max_items=99", "01234"), ("?offset=0", "01234"), ("?offset=3", "34"),
-    ("?offset=5", ""), ("?offset=99", ""), ("?max_items=2&offset=0", "01"), ("?max_items=2&offset=3", "34"), ("?max_items=2&offset=4", "4"),
-    ("?max_items=2&offset=-1", "34"), ("?max_items=2&offset=-7", "34"), ("?offset=-1", "01234")])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", "01234"),
+        ("?max_items=2", "34"),
+        ("?max_items=0", ""),
+        ("?max_items=99", "01234"),
+        ("?offset=0", "01234"),
+        ("?offset=3", "34"),
+        ("?offset=5", ""),
+        ("?offset=99", ""),
+        ("?max_items=2&offset=0", "01"),
+        ("?max_items=2&offset=3", "34"),
+        ("?max_items=2&offset=4", "4"),
+        ("?max_items=2&offset=-1", "34"),
+        ("?max_items=2&offset=-7", "34"),
+        ("?offset=-1", "01234"),
+    ],
+)
 async def test_history_pages(client, history, query, expected):
     assert list(await get(client, "/history" + query)) == [f"p{digit}" for digit in expected]
 
@@ -132,9 +147,15 @@ async def test_interrupt_with_an_id_stops_only_that_prompt(server, client, inter
     assert len(interrupts) == count
 
 
-@pytest.mark.parametrize(("body", "left"), [
-    ({}, {}), ({"unload_models": True}, {"unload_models": True}), ({"free_memory": True}, {"free_memory": True}),
-    ({"unload_models": False, "free_memory": True}, {"free_memory": True})])
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ({}, {}),
+        ({"unload_models": True}, {"unload_models": True}),
+        ({"free_memory": True}, {"free_memory": True}),
+        ({"unload_models": False, "free_memory": True}, {"free_memory": True}),
+    ],
+)
 async def test_free_leaves_flags_for_the_worker(server, client, body, left):
     assert (await client.post("/free", json=body)).status == 200
     assert server.prompt_queue.get_flags() == left

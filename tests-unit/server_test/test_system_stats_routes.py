@@ -27,8 +27,14 @@ async def test_facts_of_the_system(client, without_torch):
     assert system["ram_total"] > system["ram_free"] > 2**20
     assert system["comfyui_version"].count(".") == 2
     assert system["pytorch_version"].split("+")[0].count(".") == 2
-    assert {"required_frontend_version", "installed_templates_version", "required_templates_version", "embedded_python",
-            "comfy_package_versions", "deploy_environment"} <= system.keys()
+    assert {
+        "required_frontend_version",
+        "installed_templates_version",
+        "required_templates_version",
+        "embedded_python",
+        "comfy_package_versions",
+        "deploy_environment",
+    } <= system.keys()
     assert all(entry.keys() == {"name", "installed", "required"} for entry in system["comfy_package_versions"])
 
 
@@ -58,8 +64,17 @@ async def test_with_torch_every_device_is_told_the_used_one_first(client, monkey
     answer = await stats(client)
     assert answer["system"]["pytorch_version"] == "9.9"
     assert answer["devices"] == [
-        {"name": f"cuda:{index} Card", "type": "cuda", "index": index, "vram_total": 8000 + index, "vram_free": 4000,
-         "torch_vram_total": 500, "torch_vram_free": 100} for index in (1, 0)]
+        {
+            "name": f"cuda:{index} Card",
+            "type": "cuda",
+            "index": index,
+            "vram_total": 8000 + index,
+            "vram_free": 4000,
+            "torch_vram_total": 500,
+            "torch_vram_free": 100,
+        }
+        for index in (1, 0)
+    ]
 
 
 async def test_devices_that_cannot_be_asked_do_not_break_the_answer(client, monkeypatch, caplog):
@@ -71,6 +86,7 @@ async def test_devices_that_cannot_be_asked_do_not_break_the_answer(client, monk
 def test_torch_that_is_not_installed_has_no_version(monkeypatch, without_torch):
     def missing(name):
         raise system_stats.PackageNotFoundError(name)
+
     monkeypatch.setattr(system_stats, "version", missing)
     assert system_stats.torch_version() == ""
 

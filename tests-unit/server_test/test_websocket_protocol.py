@@ -127,12 +127,14 @@ async def test_order_is_that_of_the_calls_from_any_thread(server, connect):
             if number % 5 == 0:
                 server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, PICTURE, "me")
             server.send_sync("count", number, "me")
+
     thread = threading.Thread(target=report)
     thread.start()
     got = [(await asyncio.wait_for(socket.socket.receive(), 5)).data for _ in range(24)]
     thread.join()
     assert [None if isinstance(item, bytes) else json.loads(item)["data"] for item in got] == [
-        item for number in range(20) for item in ([None, number] if number % 5 == 0 else [number])]
+        item for number in range(20) for item in ([None, number] if number % 5 == 0 else [number])
+    ]
 
 
 async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(server, connect):
@@ -148,7 +150,7 @@ async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(s
 
 def split(frame, count):
     """The first *count* numbers of a binary frame and the rest."""
-    return (*struct.unpack(f">{count}I", frame[:4 * count]), frame[4 * count:])
+    return (*struct.unpack(f">{count}I", frame[: 4 * count]), frame[4 * count :])
 
 
 async def test_preview_is_a_scaled_picture_of_kind_one(server, connect):
@@ -173,7 +175,7 @@ async def test_metadata_goes_only_to_clients_that_said_true(server, connect):
     kind, length, rest = split(await rich.binary(), 2)
     assert kind == 4
     assert json.loads(rest[:length]) == {"node_id": "4", "prompt_id": "p", "image_type": "image/jpeg"}
-    assert rest[length:length + 2] == b"\xff\xd8"
+    assert rest[length : length + 2] == b"\xff\xd8"
     for socket in (poor, nearly):
         assert split(await socket.binary(), 2)[:2] == (1, 1)
 
@@ -222,6 +224,7 @@ async def test_a_socket_that_a_pack_put_there_is_served(server, client):
 
         async def send_str(self, text):
             self.got.put_nowait(text)
+
     foreign = server.sockets["foreign"] = Foreign()
     server.send_sync("probe", 1, "foreign")
     assert json.loads(await asyncio.wait_for(foreign.got.get(), 5)) == {"type": "probe", "data": 1}

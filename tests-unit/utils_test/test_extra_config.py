@@ -11,6 +11,7 @@ from utils.extra_config import load_extra_path_config
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Load a YAML text as ``tmp_path/conf/extra.yaml`` and return the calls of ``add_model_folder_path``."""
+
     def run(text):
         calls = []
         monkeypatch.setattr(folder_paths, "add_model_folder_path", lambda *arguments: calls.append(arguments))
@@ -18,18 +19,24 @@ def load(tmp_path, monkeypatch):
         (tmp_path / "conf" / "extra.yaml").write_text(text, encoding="utf-8")
         load_extra_path_config(str(tmp_path / "conf" / "extra.yaml"))
         return calls
+
     return run
 
 
 def test_paths_start_at_the_base_path(load, tmp_path):
     calls = load(f"a111:\n  base_path: {tmp_path}/webui\n  checkpoints: models/sd\n  loras: |\n    models/lora\n    models/lyco\n")
-    assert calls == [("checkpoints", f"{tmp_path}/webui/models/sd", False), ("loras", f"{tmp_path}/webui/models/lora", False),
-                     ("loras", f"{tmp_path}/webui/models/lyco", False)]
+    assert calls == [
+        ("checkpoints", f"{tmp_path}/webui/models/sd", False),
+        ("loras", f"{tmp_path}/webui/models/lora", False),
+        ("loras", f"{tmp_path}/webui/models/lyco", False),
+    ]
 
 
 def test_relative_base_path_and_no_base_path_start_at_the_files_folder(load, tmp_path):
     assert load("a:\n  base_path: ../other\n  is_default: true\n  vae: v\nb:\n  vae: x\n") == [
-        ("vae", f"{tmp_path}/other/v", True), ("vae", f"{tmp_path}/conf/x", False)]
+        ("vae", f"{tmp_path}/other/v", True),
+        ("vae", f"{tmp_path}/conf/x", False),
+    ]
 
 
 def test_absolute_paths_and_lists_are_taken_as_they_are(load, tmp_path):

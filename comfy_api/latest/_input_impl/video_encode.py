@@ -33,8 +33,7 @@ def _frame_of(image_HWC: Any, bits: int) -> Any:
 
 
 def encode_components(
-    components: VideoComponents, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bits: int,
-    crf: float | None,
+    components: VideoComponents, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bits: int, crf: float | None
 ) -> None:
     """Write frames and sound to a path or stream; sound beyond the last frame is cut off.
 

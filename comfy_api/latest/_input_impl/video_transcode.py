@@ -27,9 +27,7 @@ class _Turner:
 
     def __init__(self, frame: Any, quarters: int, time_base: Any) -> None:
         self.graph = av.filter.Graph()
-        self.source = last = self.graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base
-        )
+        self.source = last = self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base)
         for name, argument in (*_TURNS[quarters], ("buffersink", None)):
             following = self.graph.add(name, argument)
             last.link_to(following)
@@ -202,8 +200,15 @@ class Transcoder:
     """One run over an open source *container*. The output is opened with *open_arguments* when the first frame is kept."""
 
     def __init__(
-        self, container: Any, window: TrimWindow, path: Any, open_arguments: dict[str, Any], metadata: dict | None, bits: int,
-        crf: float | None, source: Any,
+        self,
+        container: Any,
+        window: TrimWindow,
+        path: Any,
+        open_arguments: dict[str, Any],
+        metadata: dict | None,
+        bits: int,
+        crf: float | None,
+        source: Any,
     ) -> None:
         self.container = container
         self.path = path

@@ -97,8 +97,13 @@ class VideoFromFile(VideoInput):
         return None if strict_duration and trimmed.get_duration() < length_s else trimmed
 
     def save_to(
-        self, path: str | BytesIO, format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
-        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+        self,
+        path: str | BytesIO,
+        format: VideoContainer = VideoContainer.AUTO,
+        codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None,
+        bit_depth: int | None = None,
+        crf: float | None = None,
     ) -> None:
         """Write the selected part: the streams as they are when nothing asks for another encoding, else H.264 in MP4."""
         with self._open() as container:
@@ -120,7 +125,13 @@ class VideoFromFile(VideoInput):
         return same_codec and bit_depth in (None, probe.bit_depth(stream))
 
     def _save_transcoded(
-        self, container: Any, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bit_depth: int,
+        self,
+        container: Any,
+        path: Any,
+        format: VideoContainer,
+        codec: VideoCodec,
+        metadata: dict | None,
+        bit_depth: int,
         crf: float | None = None,
     ) -> None:
         arguments = mp4_write_kwargs(path, format, codec)
@@ -162,8 +173,13 @@ class VideoFromComponents(VideoInput):
         return self._bit_depth
 
     def save_to(
-        self, path: str | BytesIO, format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
-        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+        self,
+        path: str | BytesIO,
+        format: VideoContainer = VideoContainer.AUTO,
+        codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None,
+        bit_depth: int | None = None,
+        crf: float | None = None,
     ) -> None:
         """Encode as H.264 in MP4."""
         bits = self._bit_depth if bit_depth is None else bit_depth

@@ -23,8 +23,20 @@ from comfy.families.timestep_embedding import Timestep, timestep_embedding
 from comfy.ldm.modules.attention import SpatialTransformer, adopt_transformers
 from comfy.weight_names import WeightNames
 
-__all__ = ["Downsample", "ResBlock", "Timestep", "TimestepBlock", "TimestepEmbedSequential", "UNetModel", "Upsample", "VideoResBlock",
-           "adopt_blocks", "apply_control", "forward_timestep_embed", "timestep_embedding"]
+__all__ = [
+    "Downsample",
+    "ResBlock",
+    "Timestep",
+    "TimestepBlock",
+    "TimestepEmbedSequential",
+    "UNetModel",
+    "Upsample",
+    "VideoResBlock",
+    "adopt_blocks",
+    "apply_control",
+    "forward_timestep_embed",
+    "timestep_embedding",
+]
 
 
 class TimestepBlock(torch.nn.Module):
@@ -83,9 +95,17 @@ def adopt_blocks(module: torch.nn.Module, operations: Any = comfy.ops.disable_we
     comfy.ops.adopt_layers(module, operations)
 
 
-def forward_timestep_embed(ts: Iterable[torch.nn.Module], x: torch.Tensor, emb: torch.Tensor, context: Any = None,
-                           transformer_options: dict[str, Any] | None = None, output_shape: Any = None, time_context: Any = None,
-                           num_video_frames: Any = None, image_only_indicator: Any = None) -> torch.Tensor:
+def forward_timestep_embed(
+    ts: Iterable[torch.nn.Module],
+    x: torch.Tensor,
+    emb: torch.Tensor,
+    context: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    output_shape: Any = None,
+    time_context: Any = None,
+    num_video_frames: Any = None,
+    image_only_indicator: Any = None,
+) -> torch.Tensor:
     """Run the layers *ts* of one block over feature map *x*, handing each what it takes.
 
     A ``forward_timestep_embed_patch`` entry (class, handler) replaces the layers that are instances of its class.
@@ -118,8 +138,9 @@ def apply_control(h: torch.Tensor, control: Mapping[str, list[Any]] | None, name
         try:
             h += residual
         except RuntimeError:
-            logging.warning("a control residual of shape %s does not fit features of shape %s and is left out",
-                            tuple(residual.shape), tuple(h.shape))
+            logging.warning(
+                "a control residual of shape %s does not fit features of shape %s and is left out", tuple(residual.shape), tuple(h.shape)
+            )
     return h
 
 
@@ -129,8 +150,9 @@ class UNetModel(torch.nn.Module):
     Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
     """
 
-    def __init__(self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None,
-                 **unet_config: Any) -> None:
+    def __init__(
+        self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None, **unet_config: Any
+    ) -> None:
         super().__init__()
         self.config = unet_config_from_dict(unet_config)
         self.dtype = torch.float32 if dtype is None else dtype
@@ -193,16 +215,32 @@ class UNetModel(torch.nn.Module):
         """
         return load_unet_weights(self, source, prefix, self.dtype, self.device)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None, context: Any = None, y: torch.Tensor | None = None,
-                control: Any = None, transformer_options: dict[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor | None = None,
+        context: Any = None,
+        y: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """The prediction for latents *x*, through the DIFFUSION_MODEL wrappers; arguments as in :meth:`_forward`."""
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, y, control, options, **kwargs)
 
-    def _forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: Any = None, y: torch.Tensor | None = None,
-                 control: Any = None, transformer_options: dict[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+    def _forward(
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: Any = None,
+        y: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """*x* B x C x height x width, *timesteps* B, *context* B x tokens x width, *y* B x vector width (SDXL).
 
         *control* maps input/middle/output to lists of residuals, last first; they are consumed.
@@ -224,8 +262,9 @@ class UNetModel(torch.nn.Module):
             emb = patch(emb, self.model_channels, options)
         return emb if y is None else emb + self.label_emb(y)
 
-    def _run_input(self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any,
-                   options: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _run_input(
+        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         patches = options.get("patches", {})
         skips = []
         for number, block in enumerate(self.input_blocks):
@@ -238,16 +277,18 @@ class UNetModel(torch.nn.Module):
                 h = patch(h, options)
         return h, skips
 
-    def _run_middle(self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any],
-                    seen: dict[str, Any]) -> torch.Tensor:
+    def _run_middle(
+        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any], seen: dict[str, Any]
+    ) -> torch.Tensor:
         options["block"] = ("middle", 0)
         h = apply_control(forward_timestep_embed(self.middle_block, h, emb, context, options), control, "middle")
         for patch in options.get("patches", {}).get("middle_block_after_patch", ()):
             h = patch({"h": h, "emb": emb, "context": context, "transformer_options": options, **seen})["h"]
         return h
 
-    def _run_output(self, h: torch.Tensor, skips: list[torch.Tensor], emb: torch.Tensor, context: Any, control: Any,
-                    options: dict[str, Any]) -> torch.Tensor:
+    def _run_output(
+        self, h: torch.Tensor, skips: list[torch.Tensor], emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any]
+    ) -> torch.Tensor:
         for number, block in enumerate(self.output_blocks):
             options["block"] = ("output", number)
             skip = apply_control(skips.pop(), control, "output")
