@@ -16,7 +16,7 @@ from typing import Any
 from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
-from comfy.ram_cache_null import NullRamModelCache
+from comfy.ram_model_cache.null import NullRamModelCache
 from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
 from comfy_execution.declared_inputs import DeclaredInputs
 from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType

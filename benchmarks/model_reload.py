@@ -191,10 +191,10 @@ def resident_bytes(peak: bool = False) -> int:
 def probe_cache(path: str, small: str) -> dict[str, object]:
     """One miss through the cache, its peak memory; many hits; an eviction. *small*, loaded before, brings the imports and the heap in."""
     load_project()
-    from comfy.ram_cache_storage import host_storages, patcher_of
-    from comfy.ram_model_cache import CacheSettings, RamModelCache
+    from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
+    from comfy.ram_model_cache.storage import host_storages, patcher_of
+    from comfy.ram_model_cache.weights_key import weights_key
     from comfy.residency.model_cache import CacheHost
-    from comfy.weights_key import weights_key
 
     load_parts(small)
     cache = RamModelCache(CacheSettings(64 << 30, headroom_bytes=0), CacheHost().hooks())

@@ -22,7 +22,7 @@ import numpy
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from comfy.ram_cache_policy import RamCachePolicy  # noqa: E402
+from comfy.ram_model_cache.policy import RamCachePolicy  # noqa: E402
 
 OPTIMUM_KEYS = 16
 

@@ -18,7 +18,7 @@ from comfy.families.clip_text import clip_text_config
 from comfy.families.diffusers_unet import as_published_unet
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
-from comfy.ram_cache_storage import patcher_of
+from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
 from comfy.text_encoder import CLIP, kept_text_dtype
 from comfy.vae import VAE, WORKING_DTYPES

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from comfy.ram_cache_null import NullRamModelCache
+from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.devices import Device

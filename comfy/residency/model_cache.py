@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from comfy.host_memory import HostMemory, auto_cap_bytes
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
-from comfy.ram_cache_storage import Storages, host_storages
-from comfy.ram_model_cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
+from comfy.ram_model_cache.storage import Storages, host_storages
 from comfy.spare_memory import spare_memory
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from comfy.host_memory import HostMemory
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_cache.host_memory import HostMemory
 
 if TYPE_CHECKING:
     from torch import Tensor

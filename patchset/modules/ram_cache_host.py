@@ -17,11 +17,11 @@ from typing import Any
 
 import comfy.memory_management
 import comfy.options
-from comfy.host_memory import GIB, HostMemory, auto_cap_bytes, default_headroom_bytes
 from comfy.ram_cache_loaders import CachedLoaders, Function
-from comfy.ram_cache_storage import is_dynamic
 from comfy.ram_cache_tripwire import Tripwire
-from comfy.ram_model_cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.host_memory import GIB, HostMemory, auto_cap_bytes, default_headroom_bytes
+from comfy.ram_model_cache.storage import is_dynamic
 
 MIB = 1024 * 1024
 PENDING_PROMPTS = 64

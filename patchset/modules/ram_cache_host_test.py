@@ -11,10 +11,10 @@ from ram_cache_fakes import FakeLoadedModel, FakeModule, FakePatcher, FakeTensor
 
 import comfy.options
 from comfy import ram_cache_host
-from comfy.host_memory import GIB, HostMemory, MemoryView
 from comfy.ram_cache_host import HISTORY_NAME, STATS_NAME, ModelCacheHost, deactivate_pins
-from comfy.ram_model_cache import CacheSettings, NullRamModelCache
-from comfy.weights_key import weights_key
+from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache
+from comfy.ram_model_cache.host_memory import GIB, HostMemory, MemoryView
+from comfy.ram_model_cache.weights_key import weights_key
 
 DECORATORS = (
     "loads",

@@ -16,10 +16,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
-from comfy.ram_cache_storage import patcher_of
-from comfy.ram_cache_types import Loaded
-from comfy.ram_model_cache import RamModelCache
-from comfy.weights_key import NotCacheable, WeightsKey, weights_key
+from comfy.ram_model_cache.cache import RamModelCache
+from comfy.ram_model_cache.storage import patcher_of
+from comfy.ram_model_cache.values import Loaded
+from comfy.ram_model_cache.weights_key import NotCacheable, WeightsKey, weights_key
 
 PATHS_REMEMBERED = 512
 HEADER_LIMIT_BYTES = 100_000_000

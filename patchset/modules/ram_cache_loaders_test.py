@@ -9,8 +9,8 @@ import pytest
 from ram_cache_fakes import FakeCLIP, FakeLoadedModel, FakePatcher, FakeVAE, Host, patcher
 
 from comfy.ram_cache_loaders import CachedLoaders, independently, part_sizes, release_recreation
-from comfy.ram_cache_storage import base_of, patcher_of
-from comfy.ram_model_cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache.storage import base_of, patcher_of
 
 CKPT = {
     "model.diffusion_model.w": ([10, 10], "F16", 2),

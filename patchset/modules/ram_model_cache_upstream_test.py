@@ -18,8 +18,8 @@ import execution
 import nodes
 from comfy import model_management, model_patcher
 from comfy.ram_cache_host import ModelCacheHost
-from comfy.ram_model_cache import CacheSettings
-from comfy.weights_key import weights_key
+from comfy.ram_model_cache.cache import CacheSettings
+from comfy.ram_model_cache.weights_key import weights_key
 
 CPU = torch.device("cpu")
 HOOKED = [

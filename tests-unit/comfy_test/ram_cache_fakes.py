@@ -2,7 +2,7 @@
 
 import weakref
 
-from comfy.ram_model_cache import CacheSettings, HostHooks, Loaded, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, HostHooks, Loaded, RamModelCache
 
 
 class FakeStorage:

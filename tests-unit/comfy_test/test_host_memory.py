@@ -2,7 +2,15 @@
 
 import pytest
 
-from comfy.host_memory import GIB, HostMemory, MemoryView, auto_cap_bytes, default_headroom_bytes, return_freed_memory, system_view
+from comfy.ram_model_cache.host_memory import (
+    GIB,
+    HostMemory,
+    MemoryView,
+    auto_cap_bytes,
+    default_headroom_bytes,
+    return_freed_memory,
+    system_view,
+)
 
 SYSTEM = MemoryView(64 * GIB, 40 * GIB)
 

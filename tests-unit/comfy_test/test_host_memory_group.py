@@ -13,7 +13,7 @@ LIMIT_BYTES = 600 << 20
 CODE = """
 import os, pathlib, sys
 pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
-from comfy.host_memory import HostMemory
+from comfy.ram_model_cache.host_memory import HostMemory
 before = HostMemory().view()
 held = bytearray(os.urandom(1 << 20) * 200)
 after = HostMemory().view()

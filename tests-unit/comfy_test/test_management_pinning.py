@@ -8,7 +8,7 @@ from residency_models import MIB, Layers, batch, management, patcher_of
 from test_pinning import FakePins
 
 from comfy.model_management import load_models_gpu
-from comfy.ram_model_cache import CacheSettings, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.residency import arena_pinner
 from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.model_cache import CacheHost

@@ -5,7 +5,7 @@ import types
 import pytest
 import torch
 
-from comfy.host_memory import HostMemory
+from comfy.ram_model_cache.host_memory import HostMemory
 from comfy.residency import pinning
 from comfy.residency.devices import CudaDevice, HostDevice
 from comfy.residency.pinning import LONGEST_BYTES, CudaPins, PinLedger, default_pin_budget_bytes

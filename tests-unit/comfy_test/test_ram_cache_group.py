@@ -11,8 +11,8 @@ import torch
 from ram_cache_fakes import Key, patcher
 from test_host_memory_group import ROOT, group  # noqa: F401 - a fixture
 
-from comfy.host_memory import HostMemory, MemoryView
-from comfy.ram_model_cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 
 MIB = 1 << 20
 LIMIT_BYTES, HEADROOM_BYTES, MODEL_BYTES, MODELS = 900 * MIB, 100 * MIB, 48 * MIB, 24
@@ -21,8 +21,8 @@ import json, logging, os, pathlib, sys
 folder, path, headroom, model_bytes, models = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 pathlib.Path(folder, "cgroup.procs").write_text(str(os.getpid()))
 import torch
-from comfy.host_memory import HostMemory
-from comfy.ram_model_cache import CacheSettings, RamModelCache
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.residency.model_cache import CacheHost
 from comfy.weight_reader import WeightReader
 

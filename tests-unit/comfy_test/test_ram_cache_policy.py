@@ -5,8 +5,8 @@ import random
 import pytest
 from ram_cache_fakes import patcher
 
-from comfy.ram_cache_policy import RamCachePolicy
-from comfy.ram_model_cache import CacheSettings, Loaded, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, Loaded, RamModelCache
+from comfy.ram_model_cache.policy import RamCachePolicy
 
 
 def replay(policy, requests, sizes, seconds, cap):

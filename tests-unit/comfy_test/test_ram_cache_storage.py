@@ -7,8 +7,8 @@ import psutil
 import pytest
 from ram_cache_fakes import FakeDevice, FakePatcher
 
-from comfy.ram_cache_storage import StorageLedger, base_of, hand_out, host_storages, patcher_of
-from comfy.ram_model_cache import CacheSettings, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
+from comfy.ram_model_cache.storage import StorageLedger, base_of, hand_out, host_storages, patcher_of
 
 torch = pytest.importorskip("torch")
 MIB = 1 << 20

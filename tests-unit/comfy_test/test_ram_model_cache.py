@@ -18,7 +18,7 @@ from ram_cache_fakes import (
     patcher,
 )
 
-from comfy.ram_model_cache import CacheSettings, Loaded, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, Loaded, NullRamModelCache, RamModelCache
 
 A, B, C = Key("A"), Key("B"), Key("C")
 

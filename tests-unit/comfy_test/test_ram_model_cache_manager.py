@@ -10,8 +10,8 @@ import pytest
 from residency_models import MIB, Layers, management, patcher_of
 
 import comfy.model_management
-from comfy.host_memory import HostMemory, MemoryView
-from comfy.ram_model_cache import CacheSettings, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
+from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 from comfy.residency.model_cache import CacheHost
 
 CYCLES, WIDTH, ESTIMATE_BYTES = 10_000, 32, 30_000

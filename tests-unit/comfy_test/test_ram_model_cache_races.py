@@ -9,8 +9,8 @@ import weakref
 import pytest
 from ram_cache_fakes import FakeLoadedModel, FakeModule, Host, Key, patcher
 
-from comfy.ram_cache_flights import Flights
-from comfy.ram_model_cache import CacheSettings, HostHooks, Loaded, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, HostHooks, Loaded, RamModelCache
+from comfy.ram_model_cache.flights import Flights
 
 A, B = Key("A"), Key("B")
 JOIN_S = 30

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from comfy.weights_key import FileIdentity, FingerprintMemo, NotCacheable, content_fingerprint, difference, weights_key
+from comfy.ram_model_cache.weights_key import FileIdentity, FingerprintMemo, NotCacheable, content_fingerprint, difference, weights_key
 
 
 class Kind(enum.IntEnum):
@@ -139,7 +139,7 @@ def test_other_files_are_hashed_whole(tmp_path, content):
 def test_memo_saves_the_reads_until_the_file_changes(file, tmp_path, monkeypatch):
     memo = FingerprintMemo(tmp_path / "memo")
     first = content_fingerprint(file, memo)
-    monkeypatch.setattr("comfy.weights_key._hash_range", lambda *args: pytest.fail("was read again"))
+    monkeypatch.setattr("comfy.ram_model_cache.weights_key._hash_range", lambda *args: pytest.fail("was read again"))
     assert content_fingerprint(file, memo) == first
     with pytest.raises(pytest.fail.Exception):
         content_fingerprint(file, memo, strict=True)

@@ -5,11 +5,11 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = (
-    "comfy/ram_model_cache.py",
-    "comfy/ram_cache_table.py",
-    "comfy/ram_cache_policy.py",
-    "comfy/ram_cache_receipts.py",
-    "comfy/weights_key.py",
+    "comfy/ram_model_cache/cache.py",
+    "comfy/ram_model_cache/table.py",
+    "comfy/ram_model_cache/policy.py",
+    "comfy/ram_model_cache/receipts.py",
+    "comfy/ram_model_cache/weights_key.py",
     "comfy/cached_loading.py",
     "comfy/checkpoint_loading.py",
     "comfy/text_encoder_loading.py",

@@ -8,9 +8,9 @@ import re
 import sys
 
 from app.system_stats import model_cache_facts
-from comfy.ram_cache_receipts import Counters
-from comfy.ram_cache_types import CacheSettings, CacheStats, HostHooks
-from comfy.ram_model_cache import RamModelCache
+from comfy.ram_model_cache.cache import RamModelCache
+from comfy.ram_model_cache.receipts import Counters
+from comfy.ram_model_cache.values import CacheSettings, CacheStats, HostHooks
 from comfy_execution.local_cache import CacheStats as LocalStats
 from comfy_execution.provider_statistics import ProviderStats
 

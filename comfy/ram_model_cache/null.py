@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from comfy.ram_cache_types import as_loaded
+from comfy.ram_model_cache.values import as_loaded
 
 
 class NullRamModelCache:

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from comfy.weights_key import WeightsKey, difference
+from comfy.ram_model_cache.weights_key import WeightsKey, difference
 
 PROMPTS_KEPT = 256
 RECEIPTS_PER_PROMPT = 256

@@ -32,14 +32,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from comfy.ram_cache_drops import DropQueue
-from comfy.ram_cache_flights import Flights
-from comfy.ram_cache_null import NullRamModelCache
-from comfy.ram_cache_policy import RamCachePolicy
-from comfy.ram_cache_receipts import Receipt, ReceiptBook, current_prompt, megabytes
-from comfy.ram_cache_storage import base_of, hand_out, is_dynamic, patcher_of
-from comfy.ram_cache_table import ModelTable
-from comfy.ram_cache_types import CacheSettings, CacheStats, Entry, Hit, HostHooks, Loaded, State, as_loaded, label_of
+from comfy.ram_model_cache.drops import DropQueue
+from comfy.ram_model_cache.flights import Flights
+from comfy.ram_model_cache.null import NullRamModelCache
+from comfy.ram_model_cache.policy import RamCachePolicy
+from comfy.ram_model_cache.receipts import Receipt, ReceiptBook, current_prompt, megabytes
+from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, patcher_of
+from comfy.ram_model_cache.table import ModelTable
+from comfy.ram_model_cache.values import CacheSettings, CacheStats, Entry, Hit, HostHooks, Loaded, State, as_loaded, label_of
 
 __all__ = ["CacheSettings", "CacheStats", "Hit", "HostHooks", "Loaded", "NullRamModelCache", "RamModelCache"]
 

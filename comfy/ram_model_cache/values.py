@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy.host_memory import default_headroom_bytes, return_freed_memory
-from comfy.ram_cache_receipts import Counters
-from comfy.ram_cache_storage import Storages, host_storages
+from comfy.ram_model_cache.host_memory import default_headroom_bytes, return_freed_memory
+from comfy.ram_model_cache.receipts import Counters
+from comfy.ram_model_cache.storage import Storages, host_storages
 
 UNLIMITED_BYTES = 1 << 62
 

@@ -10,8 +10,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from comfy.ram_cache_storage import patcher_of
-from comfy.ram_cache_types import Entry, HostHooks
+from comfy.ram_model_cache.storage import patcher_of
+from comfy.ram_model_cache.values import Entry, HostHooks
 
 
 class DropQueue:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from comfy.ram_cache_drops import DropQueue
-from comfy.ram_cache_policy import TOO_BIG, Decision, RamCachePolicy
-from comfy.ram_cache_receipts import Counters, MissReasons, megabytes
-from comfy.ram_cache_storage import StorageLedger, Storages, patcher_of
-from comfy.ram_cache_types import CacheSettings, Entry, State, label_of
+from comfy.ram_model_cache.drops import DropQueue
+from comfy.ram_model_cache.policy import TOO_BIG, Decision, RamCachePolicy
+from comfy.ram_model_cache.receipts import Counters, MissReasons, megabytes
+from comfy.ram_model_cache.storage import StorageLedger, Storages, patcher_of
+from comfy.ram_model_cache.values import CacheSettings, Entry, State, label_of
 
 ABSENT_LIMIT = 4096
 PRESSURE_RELEASE = 1.5
