@@ -120,6 +120,6 @@ class PromptWorker:
 
 def _release_spare_memory() -> None:
     """Give the memory of dropped weights back that no load has taken over."""
-    spare = sys.modules.get("comfy.spare_memory")
+    spare = sys.modules.get("comfy.weight_files.spare_memory")
     if spare is not None:
         spare.spare_memory().release()

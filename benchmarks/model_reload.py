@@ -110,8 +110,8 @@ def seconds_of(run: Callable[[], object]) -> float:
 def probe_reads(path: str, warm: bool) -> dict[str, object]:
     """Interleaved pairs: the plain reads, and all that a miss does to get its bytes (header, residency, arena, reads, dropping pages)."""
     load_project()
-    from comfy.spare_memory import spare_memory
-    from comfy.weight_reader import READ_THREADS, WeightReader, read_header
+    from comfy.weight_files.reader import READ_THREADS, WeightReader, read_header
+    from comfy.weight_files.spare_memory import spare_memory
 
     entries = {key: entry for key, entry in read_header(path).entries.items() if key.startswith(UNET_PREFIX)}
     start, stop = min(entry.start for entry in entries.values()), max(entry.stop for entry in entries.values())
@@ -168,8 +168,8 @@ def probe_fresh() -> dict[str, float]:
     A virtual machine may hand free memory to its host within seconds, and must ask for it again.
     """
     load_project()
-    from comfy.fresh_memory import FreshMemory
-    from comfy.spare_memory import spare_memory
+    from comfy.weight_files.fresh_memory import FreshMemory
+    from comfy.weight_files.spare_memory import spare_memory
 
     found = {}
     for when, pause_s in (("at first", 0.0), ("just after it was given back", 0.0), (f"{FRESH_PAUSE_S:.0f} s later", FRESH_PAUSE_S)):

@@ -11,10 +11,10 @@ from typing import Any
 import comfy.model_management
 from comfy.families.weight_source import WeightSource
 from comfy.interruption import interrupt_flag
-from comfy.model_files import open_model_file
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.ram_model_cache.values import Loaded
 from comfy.ram_model_cache.weights_key import NotCacheable, WeightsKey, weights_key
+from comfy.weight_files.opening import open_model_file
 
 Options = Mapping[str, Any]
 INDEPENDENT = "weights of its own were asked for"

@@ -15,7 +15,8 @@ from comfy.batches import (
 from comfy.image_scaling import bislerp, common_upscale, lanczos
 from comfy.lazy_import import lazy_module
 from comfy.progress_bar import ProgressBar, hook_state, set_progress_bar_enabled, set_progress_bar_global_hook
-from comfy.state_dict_files import (
+from comfy.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
+from comfy.weight_files.state_dicts import (
     calculate_parameters,
     convert_old_quants,
     convert_sd_to,
@@ -27,7 +28,6 @@ from comfy.state_dict_files import (
     state_dict_prefix_replace,
     weight_dtype,
 )
-from comfy.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
 
 __all__ = [
     "ATTR_UNSET",

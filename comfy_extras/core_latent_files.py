@@ -8,7 +8,7 @@ import comfy.utils
 import folder_paths
 from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
-from comfy.state_dict_files import read_safetensors
+from comfy.weight_files.state_dicts import read_safetensors
 from comfy_extras.image_writing import metadata_texts
 
 torch = lazy_module("torch")

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from comfy.weight_reader import WeightReader
+from comfy.weight_files.reader import WeightReader
 
 Shape = tuple[int, ...]
 

@@ -17,7 +17,7 @@ from comfy.residency.devices import Device
 from comfy.residency.loaded_model import EVERYTHING, LoadedModel
 from comfy.residency.memory_states import VRAMState
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
-from comfy.spare_memory import spare_memory
+from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from torch import device

@@ -13,7 +13,7 @@ from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
 from comfy.ram_model_cache.storage import Storages, host_storages
-from comfy.spare_memory import spare_memory
+from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from comfy.patching.base_weights import BaseWeights

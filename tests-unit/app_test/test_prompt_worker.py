@@ -7,8 +7,8 @@ import pytest
 
 import comfy.model_management  # noqa: F401 - loaded when models are
 from app.prompt_worker import PromptWorker
-from comfy.fresh_memory import FreshMemory
-from comfy.spare_memory import spare_memory
+from comfy.weight_files.fresh_memory import FreshMemory
+from comfy.weight_files.spare_memory import spare_memory
 from comfy_execution.prompt_queue import PromptQueue
 
 MODEL_BYTES = 32 << 20

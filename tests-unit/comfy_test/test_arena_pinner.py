@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_pinning import FakePins
 
-from comfy.fresh_memory import FreshMemory
 from comfy.residency.arena_pinner import SMALLEST_BYTES, ArenaPinner, cut_pieces
 from comfy.residency.pinning import CudaPins, PinLedger
+from comfy.weight_files.fresh_memory import FreshMemory
 
 MIB = 1 << 20
 PAGE = 4096

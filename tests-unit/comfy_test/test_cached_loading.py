@@ -12,7 +12,7 @@ from comfy.cached_loading import INDEPENDENT, Part, load_parts
 from comfy.ram_model_cache.cache import NullRamModelCache, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 from comfy.residency.model_cache import CacheHost, make_ram_cache
-from comfy.weight_reader import WeightReader
+from comfy.weight_files.reader import WeightReader
 
 GIB = 1024**3
 

@@ -11,7 +11,7 @@ import comfy.sd
 from benchmarks.make_checkpoint import checkpoint_layout, family, write_checkpoint
 from comfy import checkpoint_loading, model_base
 from comfy.families.model_errors import IncompleteModelError, ModelFileError, UnknownModelError
-from comfy.weight_reader import WeightReader
+from comfy.weight_files.reader import WeightReader
 
 FAMILIES = {"sd15": model_base.BaseModel, "sdxl": model_base.SDXL, "sdxl-refiner": model_base.SDXLRefiner}
 
@@ -241,5 +241,5 @@ def test_a_checkpoint_without_text_encoder_or_vae_loads_the_rest(caplog):
 
 def test_described_tensors_hold_no_weights():
     with WeightReader(small_checkpoint()) as reader:
-        tensors = checkpoint_loading.described(comfy.model_files.FileSource(reader))
+        tensors = checkpoint_loading.described(comfy.weight_files.opening.FileSource(reader))
     assert len(tensors) == len(checkpoint_layout(family("sd15", 10))) and all(tensor.is_meta for tensor in tensors.values())

@@ -10,9 +10,18 @@ import psutil
 import pytest
 import torch
 
-from comfy import fresh_memory
-from comfy.fresh_memory import FIRST_PAUSE, HUGE_PAGE_BYTES, LONGEST_PAUSE, PIECE_BYTES, FreshMemory, PageSizes, free_huge_bytes, page_sizes
-from comfy.spare_memory import SpareMemory
+from comfy.weight_files import fresh_memory
+from comfy.weight_files.fresh_memory import (
+    FIRST_PAUSE,
+    HUGE_PAGE_BYTES,
+    LONGEST_PAUSE,
+    PIECE_BYTES,
+    FreshMemory,
+    PageSizes,
+    free_huge_bytes,
+    page_sizes,
+)
+from comfy.weight_files.spare_memory import SpareMemory
 
 LINE = "Node {}, zone {:>8} 5000 100 0 0 0 0 0 0 30 {} {}\n"
 

@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from comfy import page_cache
-from comfy.page_cache import SETTLE_CHECKS, PageCacheGuard, absent_by_mincore, absent_by_reading, cached_pages, can_drop_pages
-from comfy.weight_reader import WeightReader
+from comfy.weight_files import page_cache
+from comfy.weight_files.page_cache import SETTLE_CHECKS, PageCacheGuard, absent_by_mincore, absent_by_reading, cached_pages, can_drop_pages
+from comfy.weight_files.reader import WeightReader
 
 PAGE = mmap.PAGESIZE
 MIB = 1 << 20

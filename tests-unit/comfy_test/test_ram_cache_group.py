@@ -24,7 +24,7 @@ import torch
 from comfy.ram_model_cache.host_memory import HostMemory
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.residency.model_cache import CacheHost
-from comfy.weight_reader import WeightReader
+from comfy.weight_files.reader import WeightReader
 
 lines = []
 handler = logging.Handler()

@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from comfy.read_chunks import MAX_PARTS, plan_chunks
-from comfy.safetensors_header import TensorEntry
+from comfy.weight_files.chunks import MAX_PARTS, plan_chunks
+from comfy.weight_files.header import TensorEntry
 
 CHUNK = 1024
 

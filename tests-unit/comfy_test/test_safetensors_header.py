@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from comfy.families.model_errors import ModelFileError
-from comfy.safetensors_header import read_header
+from comfy.weight_files.header import read_header
 
 
 def test_a_header_says_what_the_file_holds(tmp_path):

@@ -7,7 +7,7 @@ import threading
 import psutil
 import pytest
 
-from comfy.spare_memory import SpareMemory, spare_memory
+from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 MIB = 1 << 20
 FLAGS = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)

@@ -10,10 +10,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from comfy import weight_reader
 from comfy.families.model_errors import ModelFileError
-from comfy.fresh_memory import FreshMemory
-from comfy.weight_reader import ALIGNMENT_BYTES, CACHED_THREADS, CHUNK_BYTES, PAGE_BYTES, READ_THREADS, WeightReader
+from comfy.weight_files import reader as weight_reader
+from comfy.weight_files.fresh_memory import FreshMemory
+from comfy.weight_files.reader import ALIGNMENT_BYTES, CACHED_THREADS, CHUNK_BYTES, PAGE_BYTES, READ_THREADS, WeightReader
 
 TENSORS = {
     "half": torch.randn(300, 7).half(),

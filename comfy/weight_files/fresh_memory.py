@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import torch
 
-from comfy.spare_memory import SpareMemory, spare_memory
+from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 BUDDY_INFO = "/proc/buddyinfo"
 HUGE_PAGE_BYTES = 2 << 20

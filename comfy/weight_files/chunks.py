@@ -7,7 +7,7 @@ buffer that is cast. Boundaries lie on multiples of the chunk size in the file w
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from comfy.safetensors_header import TensorEntry
+from comfy.weight_files.header import TensorEntry
 
 MAX_PARTS = 512  # pieces of memory that one system call may fill; the limit of Linux is 1024
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
-from comfy.spare_memory import spare_memory
+from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from torch import Tensor

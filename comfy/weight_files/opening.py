@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import comfy.utils
 from comfy.families.weight_source import FileSource, StateDictSource, WeightSource
-from comfy.weight_reader import WeightReader
+from comfy.weight_files.reader import WeightReader
 
 SAFETENSORS_EXTENSIONS = (".safetensors", ".sft")
 

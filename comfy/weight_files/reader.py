@@ -16,10 +16,10 @@ from types import TracebackType
 import torch
 
 from comfy.families.model_errors import ModelFileError
-from comfy.fresh_memory import FreshMemory
-from comfy.page_cache import PageCacheGuard, cached_pages, can_drop_pages
-from comfy.read_chunks import Chunk, plan_chunks
-from comfy.safetensors_header import TensorEntry, WeightFileHeader, read_header
+from comfy.weight_files.chunks import Chunk, plan_chunks
+from comfy.weight_files.fresh_memory import FreshMemory
+from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
+from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
