@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-import comfy.embedding_files
+import comfy.loading.embeddings
 from comfy.clip_vocabulary import clip_tokenizer
 from comfy.prompt_weights import escape_important, token_weights, unescape_important
 
@@ -121,7 +121,7 @@ class SDTokenizer:
     def _load(self, name: str) -> torch.Tensor | None:
         if not name:
             return None
-        return comfy.embedding_files.load_embed(name, self.embedding_directory, self.embedding_size, self.embedding_key)
+        return comfy.loading.embeddings.load_embed(name, self.embedding_directory, self.embedding_size, self.embedding_key)
 
     def _chunks(self, words: list[list[tuple[Token, float]]]) -> list[list[tuple[Any, ...]]]:
         """Words numbered from 1 laid out in chunks; every chunk but the last is filled to the full length."""

@@ -14,11 +14,11 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.cached_loading import Part, load_parts, open_cached_file
-from comfy.checkpoint_loading import kept_bytes
 from comfy.cldm.control_weights import build_control_network, kept_dtype
 from comfy.control_base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.loading.checkpoint import kept_bytes
+from comfy.loading.parts import Part, load_parts, open_cached_file
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import comfy.model_management
-from comfy.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
+from comfy.loading.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
 from comfy.weight_adapter import WeightAdapterBase, adapters
 from comfy.weight_adapter.base import pad_tensor_to_shape
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 import comfy.model_management
-from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
-from comfy.checkpoint_loading import (
+from comfy.loading.checkpoint import (
     kept_bytes,
     load_checkpoint_guess_config,
     load_checkpoint_guess_config_clip_only,
@@ -20,10 +19,11 @@ from comfy.checkpoint_loading import (
     load_diffusion_model_state_dict,
     load_state_dict_guess_config,
 )
-from comfy.checkpoint_saving import save_checkpoint
-from comfy.lora_loading import load_bypass_lora_for_models, load_lora_for_models
+from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
+from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
+from comfy.loading.saving import save_checkpoint
+from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.text_encoder import CLIP
-from comfy.text_encoder_loading import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.vae import VAE, WORKING_DTYPES
 
 __all__ = [

@@ -8,7 +8,7 @@ from small_models import small_checkpoint
 
 import comfy.model_management
 import comfy.sd
-from comfy.cached_loading import INDEPENDENT, Part, load_parts
+from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.ram_model_cache.cache import NullRamModelCache, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 from comfy.residency.model_cache import CacheHost, make_ram_cache

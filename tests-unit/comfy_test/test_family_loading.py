@@ -9,8 +9,9 @@ from small_models import small_checkpoint
 
 import comfy.sd
 from benchmarks.make_checkpoint import checkpoint_layout, family, write_checkpoint
-from comfy import checkpoint_loading, model_base
+from comfy import model_base
 from comfy.families.model_errors import IncompleteModelError, ModelFileError, UnknownModelError
+from comfy.loading import checkpoint as checkpoint_loading
 from comfy.weight_files.reader import WeightReader
 
 FAMILIES = {"sd15": model_base.BaseModel, "sdxl": model_base.SDXL, "sdxl-refiner": model_base.SDXLRefiner}

@@ -5,7 +5,7 @@ import torch
 from residency_models import management, patcher_of
 
 import comfy.lora
-from comfy.lora_loading import load_bypass_lora_for_models, load_lora_for_models
+from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
 from comfy.weight_adapter import BypassForwardHook
 
 

@@ -6,8 +6,8 @@ import torch
 from residency_models import Layers, management, patcher_of
 
 import comfy.lora
+from comfy.loading.lora import load_lora_for_models
 from comfy.lora_convert import convert_lora
-from comfy.lora_loading import load_lora_for_models
 from comfy.unet_key_names import unet_to_diffusers
 from comfy.weight_names import WeightNames, WeightPart
 

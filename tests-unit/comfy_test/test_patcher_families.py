@@ -7,7 +7,7 @@ from small_models import small_checkpoint
 
 import comfy.lora
 import comfy.sd
-from comfy.lora_loading import load_lora_for_models
+from comfy.loading.lora import load_lora_for_models
 from comfy.patching.layers import layers_of
 
 

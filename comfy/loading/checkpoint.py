@@ -13,11 +13,11 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 from comfy import model_detection, supported_models
-from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.families.clip_text import clip_text_config
 from comfy.families.diffusers_unet import as_published_unet
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
+from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
 from comfy.text_encoder import CLIP, kept_text_dtype

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from comfy import model_detection, sd1_clip, sdxl_clip
-from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
-from comfy.checkpoint_loading import build_clip, kept_bytes, with_text_model_prefix
 from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.family_settings import family_settings
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
+from comfy.loading.checkpoint import build_clip, kept_bytes, with_text_model_prefix
+from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoder import CLIP, kept_text_dtype
 
