@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 torch = lazy_module("torch")
-hooks_of_models = lazy_module("comfy.hooks")
+hooks_of_models = lazy_module("comfy.hooks.kinds")
 
 __all__ = [
     "KSAMPLER",

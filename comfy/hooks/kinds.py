@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.lora
 import comfy.patcher_extension
-from comfy.hook_conditioning import (
+from comfy.hooks.base import HookGroup, group_of
+from comfy.hooks.conditioning import (
     combine_conditioning,
     combine_with_new_conds,
     conditioning_set_values,
@@ -19,9 +20,8 @@ from comfy.hook_conditioning import (
     set_mask_for_conditioning,
     set_timesteps_for_conditioning,
 )
-from comfy.hook_enums import EnumHookMode, EnumHookScope, EnumHookType, EnumWeightTarget
-from comfy.hook_group import HookGroup, group_of
-from comfy.hook_keyframes import HookKeyframe, HookKeyframeGroup, InterpolationMethod, get_sorted_list_via_attr
+from comfy.hooks.enums import EnumHookMode, EnumHookScope, EnumHookType, EnumWeightTarget
+from comfy.hooks.keyframes import HookKeyframe, HookKeyframeGroup, InterpolationMethod, get_sorted_list_via_attr
 
 if TYPE_CHECKING:
     from comfy.patcher_extension import PatcherInjection

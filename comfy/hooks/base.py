@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from comfy.hook_enums import EnumHookType
-from comfy.hook_keyframes import HookKeyframe, HookKeyframeGroup
+from comfy.hooks.enums import EnumHookType
+from comfy.hooks.keyframes import HookKeyframe, HookKeyframeGroup
 
 if TYPE_CHECKING:
-    from comfy.hooks import Hook, WeightHook
+    from comfy.hooks.kinds import Hook, WeightHook
 
 
 class HookGroup:
