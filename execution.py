@@ -138,7 +138,7 @@ def error_hint(error: BaseException, class_type: str) -> str:
 
 def deployment() -> str:
     """What kind of device and precision computes here. Loads torch; blocks."""
-    return importlib.import_module("comfy.deployment_class").deployment_class()
+    return importlib.import_module("comfy.residency.deployment_class").deployment_class()
 
 
 def install_progress_hook(server: Any) -> None:

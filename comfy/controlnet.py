@@ -14,8 +14,8 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.cldm.control_weights import build_control_network, kept_dtype
-from comfy.control_base import ControlBase, Residuals, StrengthType, broadcast_image_to
+from comfy.control.base import ControlBase, Residuals, StrengthType, broadcast_image_to
+from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.checkpoint import kept_bytes
 from comfy.loading.parts import Part, load_parts, open_cached_file

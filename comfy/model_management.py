@@ -11,11 +11,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from comfy.cli_args import args
-from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.interruption import InterruptProcessingException, interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy.residency.casting import archive_model_dtypes, cast_to, dtype_size, module_size
 from comfy.residency.dtype_policy import DtypePolicy, float8_types
+from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.manager import ModelManager
 from comfy.residency.memory_states import CPUState, VRAMState

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from comfy import few_positions
+from comfy.families import few_positions
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention

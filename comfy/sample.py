@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 import comfy.utils
-from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.lazy_import import lazy_module
+from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy.sampling.noise import draw_noise
 
 if TYPE_CHECKING:

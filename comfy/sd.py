@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import comfy.model_management
+from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.checkpoint import (
     kept_bytes,
     load_checkpoint_guess_config,
@@ -23,8 +24,7 @@ from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.loading.saving import save_checkpoint
 from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
-from comfy.text_encoder import CLIP
-from comfy.vae import VAE, WORKING_DTYPES
+from comfy.text.encoder import CLIP
 
 __all__ = [
     "CLIP",

@@ -9,12 +9,12 @@ import torch
 
 import comfy.model_management
 import comfy.ops
-from comfy.clip_tokenizer import SD1Tokenizer, SDTokenizer
 from comfy.families.clip_text import ClipTextTransformer, load_clip_text
 from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.embeddings import expand_directory_list, load_embed
-from comfy.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
+from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
+from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
 
 __all__ = [
     "ClipTokenWeightEncoder",

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from comfy.clip_tokenizer import SDTokenizer
 from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.weight_source import WeightSource
 from comfy.sd1_clip import SD1ClipModel, SDClipModel
+from comfy.text.clip_tokenizer import SDTokenizer
 
 CLIP_G = ClipTextConfig(
     vocabulary=49408,

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from comfy.attribute_paths import ATTR_UNSET, copy_to_param, get_attr, resolve_attr, set_attr, set_attr_buffer, set_attr_param
-from comfy.batches import (
+from comfy.images.batches import (
     pack_latents,
     repeat_to_batch_size,
     reshape_mask,
@@ -12,10 +11,11 @@ from comfy.batches import (
     string_to_seed,
     unpack_latents,
 )
-from comfy.image_scaling import bislerp, common_upscale, lanczos
+from comfy.images.scaling import bislerp, common_upscale, lanczos
+from comfy.images.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
 from comfy.lazy_import import lazy_module
+from comfy.patching.attribute_paths import ATTR_UNSET, copy_to_param, get_attr, resolve_attr, set_attr, set_attr_buffer, set_attr_param
 from comfy.progress_bar import ProgressBar, hook_state, set_progress_bar_enabled, set_progress_bar_global_hook
-from comfy.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
 from comfy.weight_files.state_dicts import (
     calculate_parameters,
     convert_old_quants,

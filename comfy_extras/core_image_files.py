@@ -7,9 +7,9 @@ import string
 from typing import Any
 
 import folder_paths
-from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
+from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras import image_reading, image_writing
 
 torch = lazy_module("torch")

@@ -3,8 +3,8 @@
 from typing import Any
 
 import comfy.utils
-from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.lazy_import import lazy_module
+from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras.node_inputs import pixels, real, whole
 
 torch = lazy_module("torch")

@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import comfy.utils
-from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.lazy_import import lazy_module
+from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras.node_inputs import MAX_RESOLUTION, pixels, real, whole
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 import comfy.sample
 import comfy.utils
 import latent_preview
-from comfy.intermediate import intermediate_device
 from comfy.lazy_import import lazy_module
+from comfy.residency.intermediate import intermediate_device
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
 from comfy_extras.guider_nodes import GUIDER_NODES, BasicGuider, CFGGuider, CFGOverride, DualCFGGuider, Guider_Basic, Guider_DualCFG

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import node_helpers
-from comfy.intermediate import intermediate_device
 from comfy.lazy_import import lazy_module
+from comfy.residency.intermediate import intermediate_device
 from comfy_extras.core_image_files import PreviewImage
 from comfy_extras.node_inputs import MAX_RESOLUTION, boolean, combo, pixels, real, socket, whole
 

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from comfy.clip_tokenizer import SDTokenizer
+from comfy.text.clip_tokenizer import SDTokenizer
 from starter.sizes import TEXT
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

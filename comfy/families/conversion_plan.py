@@ -15,7 +15,7 @@ import torch
 
 from comfy.families.conversion_mode import ViewConversionMode
 from comfy.families.model_errors import IncompleteModelError, ModelFileError
-from comfy.weight_names import WeightNames, WeightPart
+from comfy.families.weight_names import WeightNames, WeightPart
 
 Shape = tuple[int, ...]
 Converter = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]

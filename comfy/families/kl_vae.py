@@ -14,8 +14,8 @@ import comfy.ops
 from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
 from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
 from comfy.families.published_layout import vae_layout
+from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import WeightSource
-from comfy.weight_names import WeightNames
 
 Shape = tuple[int, ...]
 _LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")

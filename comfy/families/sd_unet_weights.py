@@ -7,8 +7,8 @@ import torch
 from diffusers.loaders.single_file_utils import LDM_UNET_KEY, convert_ldm_unet_checkpoint
 
 from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
+from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.weight_names import WeightNames
 
 
 def plan_unet(shapes: Mapping[str, tuple[int, ...]], layers_per_block: int, has_vector_conditioning: bool) -> ConversionPlan:

@@ -17,11 +17,11 @@ from comfy.families.clip_text import clip_text_config
 from comfy.families.diffusers_unet import as_published_unet
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
+from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
-from comfy.text_encoder import CLIP, kept_text_dtype
-from comfy.vae import VAE, WORKING_DTYPES
+from comfy.text.encoder import CLIP, kept_text_dtype
 
 Options = Mapping[str, Any]
 Loaded = tuple[Any, CLIP | None, VAE | None, None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from comfy.families.unet_key_names import unet_to_diffusers
 from comfy.patching.model_weights import ModelWeights
-from comfy.unet_key_names import unet_to_diffusers
 
 DIFFUSION_PREFIX = "diffusion_model."
 LORA_CLIP_MAP = {

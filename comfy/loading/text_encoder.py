@@ -16,7 +16,7 @@ from comfy.families.weight_source import PrefixedSource, StateDictSource, Weight
 from comfy.loading.checkpoint import build_clip, kept_bytes, with_text_model_prefix
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.supported_models_base import ClipTarget
-from comfy.text_encoder import CLIP, kept_text_dtype
+from comfy.text.encoder import CLIP, kept_text_dtype
 
 CLIPType = enum.Enum(
     "CLIPType",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from comfy.attribute_paths import get_attr, set_attr
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry
+from comfy.patching.attribute_paths import get_attr, set_attr
 
 
 class AutoPatcherEjector:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from comfy.attribute_paths import get_attr, resolve_attr
+from comfy.patching.attribute_paths import get_attr, resolve_attr
 
 
 class Backup(NamedTuple):

@@ -5,7 +5,7 @@ import torch
 
 import folder_paths
 import nodes
-from comfy.control_base import ControlBase
+from comfy.control.base import ControlBase
 
 
 class Control(ControlBase):

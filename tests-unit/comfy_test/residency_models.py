@@ -8,10 +8,10 @@ import torch
 import comfy.model_management
 import comfy.ops
 from comfy import cli_args
+from comfy.families.weight_names import WeightNames, WeightPart
 from comfy.model_patcher import ModelPatcher
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.manager import ModelManager
-from comfy.weight_names import WeightNames, WeightPart
 
 HOST = torch.device("cpu")
 MIB = 1024 * 1024

@@ -10,12 +10,12 @@ from small_models import small_checkpoint
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 import comfy.sd
-from comfy.clip_tokenizer import SD1Tokenizer, SDTokenizer
-from comfy.clip_vocabulary import clip_tokenizer, clip_vocabulary
 from comfy.loading.embeddings import find_embedding, load_embed
-from comfy.prompt_weights import escape_important, token_weights, unescape_important
 from comfy.sd1_clip import gen_empty_tokens
 from comfy.sdxl_clip import SDXLTokenizer
+from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
+from comfy.text.clip_vocabulary import clip_tokenizer, clip_vocabulary
+from comfy.text.prompt_weights import escape_important, token_weights, unescape_important
 
 START, END = 49406, 49407
 

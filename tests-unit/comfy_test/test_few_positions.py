@@ -1,21 +1,21 @@
 import pytest
 import torch
 
-import comfy.few_positions
+import comfy.families.few_positions
 import comfy.ops
 
 
 @pytest.fixture
 def layers_are_large(monkeypatch):
-    monkeypatch.setattr(comfy.few_positions, "LEAST_WEIGHT_BYTES", 0)
+    monkeypatch.setattr(comfy.families.few_positions, "LEAST_WEIGHT_BYTES", 0)
 
 
 @pytest.fixture
 def products(monkeypatch):
     """The number of convolutions done as a product."""
     done = []
-    original = comfy.few_positions.convolve
-    monkeypatch.setattr(comfy.few_positions, "convolve", lambda *given: (done.append(1), original(*given))[1])
+    original = comfy.families.few_positions.convolve
+    monkeypatch.setattr(comfy.families.few_positions, "convolve", lambda *given: (done.append(1), original(*given))[1])
     return done
 
 

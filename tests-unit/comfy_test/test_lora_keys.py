@@ -6,10 +6,10 @@ import torch
 from residency_models import Layers, management, patcher_of
 
 import comfy.lora
+from comfy.families.unet_key_names import unet_to_diffusers
+from comfy.families.weight_names import WeightNames, WeightPart
 from comfy.loading.lora import load_lora_for_models
 from comfy.lora_convert import convert_lora
-from comfy.unet_key_names import unet_to_diffusers
-from comfy.weight_names import WeightNames, WeightPart
 
 SD15 = {
     "num_res_blocks": [2, 2, 2, 2],

@@ -9,7 +9,7 @@ import torch
 import comfy.model_management
 import node_helpers
 from comfy.cli_args import args
-from comfy.intermediate import intermediate_device, intermediate_dtype
+from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 
 
 def test_conditioning_is_copied_and_values_set_or_added():

@@ -8,8 +8,8 @@ from sampling_runs import loaded, run
 from sampling_toys import DiscreteEps
 
 import comfy.controlnet
-from comfy.cldm.control_weights import build_control_network, kept_dtype
 from comfy.cli_args import args
+from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
 from comfy.loading.checkpoint import kept_bytes

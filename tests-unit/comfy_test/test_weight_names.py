@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comfy.weight_names import WeightNames, WeightPart
+from comfy.families.weight_names import WeightNames, WeightPart
 
 FUSED = WeightNames(
     {

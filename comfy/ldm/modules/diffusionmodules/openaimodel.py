@@ -20,8 +20,8 @@ import comfy.patcher_extension
 from comfy.families.sd_unet_config import unet_config_from_dict
 from comfy.families.sd_unet_weights import load_unet_weights
 from comfy.families.timestep_embedding import Timestep, timestep_embedding
+from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.attention import SpatialTransformer, adopt_transformers
-from comfy.weight_names import WeightNames
 
 __all__ = [
     "Downsample",

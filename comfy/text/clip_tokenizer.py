@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import comfy.loading.embeddings
-from comfy.clip_vocabulary import clip_tokenizer
-from comfy.prompt_weights import escape_important, token_weights, unescape_important
+from comfy.text.clip_vocabulary import clip_tokenizer
+from comfy.text.prompt_weights import escape_important, token_weights, unescape_important
 
 Token = Any  # a vocabulary id, or an embedding vector
 EMBEDDING_PREFIX = "embedding:"
