@@ -17,26 +17,29 @@ from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy.ram_model_cache.null import NullRamModelCache
-from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
-from comfy_execution.declared_inputs import DeclaredInputs
-from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
-from comfy_execution.executor_engine import ExecutionResult
-from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
-from comfy_execution.executor_hop import to_loop, travel
-from comfy_execution.executor_node import NodePass, PromptState
-from comfy_execution.executor_results import merge_ui, merge_values, printable, read_return
-from comfy_execution.executor_run import PromptRun
-from comfy_execution.executor_threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads
+from comfy_execution.executor import changed as executor_changed
+from comfy_execution.executor import inputs as input_data
+from comfy_execution.executor.caches import CacheEntry, CacheSet, CacheType
+from comfy_execution.executor.engine import ExecutionResult
+from comfy_execution.executor.errors import DuplicateNodeError, format_value, full_type_name
+from comfy_execution.executor.hop import to_loop, travel
+from comfy_execution.executor.inference_scope import inference_scope
+from comfy_execution.executor.node import NodePass, PromptState
+from comfy_execution.executor.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
+from comfy_execution.executor.results import merge_ui, merge_values, printable, read_return
+from comfy_execution.executor.run import PromptRun
+from comfy_execution.executor.threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads
 from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
 from comfy_execution.graph_utils import GraphBuilder, is_link
-from comfy_execution.hermetic_keys import HermeticKeys
-from comfy_execution.hermetic_world import HermeticWorld, make_world
-from comfy_execution.inference_scope import inference_scope
-from comfy_execution.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
+from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs
 from comfy_execution.progress import ProgressHook, get_progress_state
-from comfy_execution.prompt_queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
-from comfy_execution.provider_cache import Host, ProviderCache
-from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
+from comfy_execution.prompt_checks import walk as prompt_validation
+from comfy_execution.prompts import queue as prompt_queue
+from comfy_execution.prompts.queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
+from comfy_execution.providers.cache import Host, ProviderCache
+from comfy_execution.providers.runtime import PromptProviders, ProviderRuntime
+from comfy_execution.shared_keys.keys import HermeticKeys
+from comfy_execution.shared_keys.world import HermeticWorld, make_world
 
 __all__ = [
     "MAXIMUM_HISTORY_SIZE",

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from comfy_execution.named_files import FileRoots, NamedFiles
+from comfy_execution.shared_keys.named_files import FileRoots, NamedFiles
 
 PROMPTS_READ = 256
 

@@ -166,7 +166,7 @@ def run_here():
     sys.modules["nodes"] = table
     import execution
     from comfy_execution import cache_provider
-    from comfy_execution.hermetic_world import make_world
+    from comfy_execution.shared_keys.world import make_world
 
     world = make_world(lambda: "benchmark")
     return measure(cache_provider, lambda: execution.PromptExecutor(QuietServer(), world=world))

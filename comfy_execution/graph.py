@@ -3,11 +3,11 @@
 import inspect
 from typing import Any, Protocol
 
-from comfy_execution.declared_inputs import get_input_info
-from comfy_execution.dynamic_prompt import DynamicPrompt, NodeNotFoundError
 from comfy_execution.graph_utils import ExecutionBlocker, is_link
-from comfy_execution.ready_nodes import ReadyNodes
-from comfy_execution.topological_sort import Classes, NodeInputError, TopologicalSort, registered_classes
+from comfy_execution.nodes_graph.declared_inputs import get_input_info
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt, NodeNotFoundError
+from comfy_execution.nodes_graph.ready_nodes import ReadyNodes
+from comfy_execution.nodes_graph.topological_sort import Classes, NodeInputError, TopologicalSort, registered_classes
 
 __all__ = [
     "DependencyCycleError",

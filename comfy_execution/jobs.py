@@ -8,7 +8,13 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from comfy_execution.job_outputs import get_outputs_summary, has_3d_extension, is_previewable, normalize_output_item, normalize_outputs
+from comfy_execution.prompts.job_outputs import (
+    get_outputs_summary,
+    has_3d_extension,
+    is_previewable,
+    normalize_output_item,
+    normalize_outputs,
+)
 
 __all__ = [
     "CANCEL_PENDING",

@@ -56,7 +56,7 @@ def make_provider(url: StoreUrl, settings: Settings, is_guarded: bool) -> Any:
 
 def is_host_guarding() -> bool:
     """Whether the host has the runtime that bounds what providers do and computes hermetic keys."""
-    return importlib.util.find_spec("comfy_execution.hermetic_keys") is not None
+    return importlib.util.find_spec("comfy_execution.shared_keys.keys") is not None
 
 
 def _provider_or_none(text: str, settings: Settings) -> Any:

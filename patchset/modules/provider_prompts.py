@@ -12,9 +12,9 @@ from weakref import WeakSet
 import nodes
 from comfy_execution.caching import include_unique_id_in_input
 from comfy_execution.graph import get_input_info
-from comfy_execution.provider_cache import Host, ProviderCache
-from comfy_execution.provider_client import ProviderLimits
-from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
+from comfy_execution.providers.cache import Host, ProviderCache
+from comfy_execution.providers.client import ProviderLimits
+from comfy_execution.providers.runtime import PromptProviders, ProviderRuntime
 from comfy_execution.signatures import InputSignatures
 
 _open: "WeakSet[ExecutorProviders]" = WeakSet()

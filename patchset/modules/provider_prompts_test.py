@@ -16,8 +16,8 @@ import execution
 import nodes
 from comfy_execution.cache_provider import CacheProvider, CacheValue, _clear_cache_providers, register_cache_provider
 from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.provider_client import ProviderLimits
 from comfy_execution.provider_prompts import ExecutorProviders, close_providers
+from comfy_execution.providers.client import ProviderLimits
 
 SIZES = {"lru": 50, "ram": 0.0, "ram_inactive": 0.0}
 CACHES = [execution.CacheType.CLASSIC, execution.CacheType.LRU, execution.CacheType.RAM_PRESSURE]

@@ -56,7 +56,7 @@ Results on their way to a cache provider are lost when the prompt ends first, be
 provider that hangs holds up the prompt for as long as it hangs. Every node's result is asked for at the start and again when the node
 runs, one node after the other, also what lies above results that are found. Nodes of expanded subgraphs take no part.
 
-Each provider now has a thread with an event loop that lives as long as the server (comfy_execution/provider_runtime.py). Lookups have a
+Each provider now has a thread with an event loop that lives as long as the server (comfy_execution/providers/runtime.py). Lookups have a
 deadline and every prompt a budget of 5 s; stores wait in a queue that outlives the prompt. Lookups start at the outputs and go up in
 waves that end at what is found, and no key is asked for twice.
 """

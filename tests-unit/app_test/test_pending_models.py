@@ -3,7 +3,7 @@
 import os
 
 from app.pending_models import PendingModels
-from comfy_execution.prompt_queue import PromptQueue
+from comfy_execution.prompts.queue import PromptQueue
 
 
 class Server:

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from comfy_execution.cache_keys import CacheKeySetID, CacheKeySetInputSignature
 from comfy_execution.caching import BasicCache, HierarchicalCache, LRUCache, NullCache, RAMPressureCache
 from comfy_execution.graph import DynamicPrompt
+from comfy_execution.local_caches.keys import CacheKeySetID, CacheKeySetInputSignature
 
 
 class Plain:

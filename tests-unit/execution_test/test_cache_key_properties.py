@@ -144,13 +144,13 @@ try:
 except ImportError:
     sys.modules["blake3"] = types.SimpleNamespace(blake3=None)
 from concurrent.futures import Future
-from comfy_execution.cache_keys import CacheKeySetInputSignature
+from comfy_execution.local_caches.keys import CacheKeySetInputSignature
 from comfy_execution.cache_provider import _serialize_cache_key
-from comfy_execution.dynamic_prompt import DynamicPrompt
-from comfy_execution.hermetic_keys import HermeticKeys
-from comfy_execution.hermetic_world import HermeticWorld
-from comfy_execution.hierarchical_cache import HierarchicalCache
-from comfy_execution.named_files import FileRoots
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.shared_keys.keys import HermeticKeys
+from comfy_execution.shared_keys.world import HermeticWorld
+from comfy_execution.local_caches.hierarchical import HierarchicalCache
+from comfy_execution.shared_keys.named_files import FileRoots
 
 class Node:
     RETURN_TYPES, FUNCTION = ("*",), "go"

@@ -7,7 +7,9 @@ import types
 
 import pytest
 
-from comfy_execution.cache_keys import (
+from comfy_execution.cache_provider import _contains_self_unequal
+from comfy_execution.graph import DynamicPrompt
+from comfy_execution.local_caches.keys import (
     CacheKeySetID,
     CacheKeySetInputSignature,
     Unhashable,
@@ -15,8 +17,6 @@ from comfy_execution.cache_keys import (
     names_its_node,
     to_hashable,
 )
-from comfy_execution.cache_provider import _contains_self_unequal
-from comfy_execution.graph import DynamicPrompt
 from comfy_execution.signatures import Uncacheable
 
 

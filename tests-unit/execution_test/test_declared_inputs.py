@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_execution.declared_inputs import DeclaredInputs, get_input_info
+from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
 
 
 def declare(**sections):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_execution.dynamic_prompt import DynamicPrompt, NodeNotFoundError
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt, NodeNotFoundError
 
 NODE = {"class_type": "Step", "inputs": {}}
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from comfy_execution.executor_hop import call_on_worker, step_within, to_loop, to_worker, travel
-from comfy_execution.executor_threads import ExecutionThreads
+from comfy_execution.executor.hop import call_on_worker, step_within, to_loop, to_worker, travel
+from comfy_execution.executor.threads import ExecutionThreads
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import types
 import pytest
 from executor_harness import make_node
 
-from comfy_execution import executor_caches
-from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
-from comfy_execution.executor_errors import MAX_INPUTS_CHARS, error_details, format_inputs, format_value, full_type_name
-from comfy_execution.executor_results import json_safe, merge_ui, merge_values, printable, read_return, valid_ui_output
+from comfy_execution.executor import caches as executor_caches
+from comfy_execution.executor.caches import CacheEntry, CacheSet, CacheType
+from comfy_execution.executor.errors import MAX_INPUTS_CHARS, error_details, format_inputs, format_value, full_type_name
+from comfy_execution.executor.inference_scope import inference_scope
+from comfy_execution.executor.inputs import get_input_data
+from comfy_execution.executor.results import json_safe, merge_ui, merge_values, printable, read_return, valid_ui_output
 from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_execution.inference_scope import inference_scope
-from comfy_execution.input_data import get_input_data
 
 # --- inputs ---
 

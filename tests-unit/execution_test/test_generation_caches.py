@@ -4,9 +4,9 @@ import asyncio
 import itertools
 import math
 
-from comfy_execution.cache_keys import CacheKeySetInputSignature
-from comfy_execution.generation_caches import BYTES_PER_GB, LRUCache, RAMPressureCache, available_ram_bytes
 from comfy_execution.graph import DynamicPrompt
+from comfy_execution.local_caches.generations import BYTES_PER_GB, LRUCache, RAMPressureCache, available_ram_bytes
+from comfy_execution.local_caches.keys import CacheKeySetInputSignature
 
 
 class Plain:

@@ -17,7 +17,7 @@ from comfy_execution.progress import (
     get_progress_state,
     reset_progress_state,
 )
-from comfy_execution.progress_web import BURST_BYTES, BYTES_PER_S
+from comfy_execution.progress_board.web import BURST_BYTES, BYTES_PER_S
 from comfy_execution.utils import CurrentNodeContext
 from protocol import BinaryEventTypes
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from comfy_execution import prompt_queue
-from comfy_execution.prompt_queue import ExecutionStatus, PromptQueue
+from comfy_execution.prompts import queue as prompt_queue
+from comfy_execution.prompts.queue import ExecutionStatus, PromptQueue
 
 SUCCESS = ExecutionStatus("success", True, [("execution_success", {"prompt_id": "p"})])
 

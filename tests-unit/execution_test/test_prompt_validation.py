@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_execution.prompt_validation import MAX_CYCLES, MIN_DEPENDENT_OUTPUTS, validate_prompt
+from comfy_execution.prompt_checks.walk import MAX_CYCLES, MIN_DEPENDENT_OUTPUTS, validate_prompt
 from comfy_execution.utils import get_executing_context
 
 

@@ -1,6 +1,6 @@
 """The circuit breaker on a clock that only moves when told."""
 
-from comfy_execution.provider_breaker import CircuitBreaker
+from comfy_execution.providers.breaker import CircuitBreaker
 
 
 class Clock:

@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 from comfy_execution.cache_provider import CacheValue
-from comfy_execution.provider_cache import Host, ProviderCache
+from comfy_execution.providers.cache import Host, ProviderCache
 
 
 class Providers:

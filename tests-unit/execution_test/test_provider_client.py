@@ -8,8 +8,8 @@ import time
 import pytest
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue
-from comfy_execution.provider_client import ProviderClient, ProviderLimits
-from comfy_execution.provider_store_queue import StoreJob
+from comfy_execution.providers.client import ProviderClient, ProviderLimits
+from comfy_execution.providers.store_queue import StoreJob
 
 
 def context(number):

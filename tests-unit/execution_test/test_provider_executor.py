@@ -11,9 +11,9 @@ from provider_kinds import GARBAGE, Blocking, Garbage, Hanging, Memory, Raising,
 import execution
 from comfy_execution.cache_provider import CacheValue, _clear_cache_providers, register_cache_provider, unregister_cache_provider
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder
-from comfy_execution.hermetic_world import make_world
-from comfy_execution.provider_client import ProviderLimits
-from comfy_execution.provider_runtime import ProviderRuntime
+from comfy_execution.providers.client import ProviderLimits
+from comfy_execution.providers.runtime import ProviderRuntime
+from comfy_execution.shared_keys.world import make_world
 
 QUICK = ProviderLimits(lookup_timeout_s=0.2, prompt_budget_s=0.5, drain_timeout_s=0.2, store_timeout_s=0.3, shutdown_timeout_s=1.0)
 

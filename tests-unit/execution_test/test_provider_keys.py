@@ -10,15 +10,15 @@ import types
 import pytest
 
 import folder_paths
-from comfy_execution.cache_keys import CacheKeySetInputSignature
-from comfy_execution.code_digest import CodeDigests, digest_files
-from comfy_execution.dynamic_prompt import DynamicPrompt
-from comfy_execution.executor_caches import CacheEntry
-from comfy_execution.file_fingerprints import FileFingerprints
-from comfy_execution.hermetic_keys import HermeticKeys
-from comfy_execution.hermetic_world import HermeticWorld
-from comfy_execution.hierarchical_cache import HierarchicalCache
-from comfy_execution.named_files import FileRoots, NamedFiles
+from comfy_execution.executor.caches import CacheEntry
+from comfy_execution.local_caches.hierarchical import HierarchicalCache
+from comfy_execution.local_caches.keys import CacheKeySetInputSignature
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.shared_keys.code_digest import CodeDigests, digest_files
+from comfy_execution.shared_keys.file_fingerprints import FileFingerprints
+from comfy_execution.shared_keys.keys import HermeticKeys
+from comfy_execution.shared_keys.named_files import FileRoots, NamedFiles
+from comfy_execution.shared_keys.world import HermeticWorld
 
 
 class Loader:
@@ -189,7 +189,7 @@ def test_a_digest_of_files_does_not_depend_on_where_they_lie(tmp_path):
 
 def test_the_namespace_is_the_same_under_every_hash_seed():
     code = (
-        "from comfy_execution.hermetic_world import make_world; import hashlib; "
+        "from comfy_execution.shared_keys.world import make_world; import hashlib; "
         "print(hashlib.sha256(make_world(lambda: 'd', 'n').namespace().encode()).hexdigest())"
     )
     root = os.path.dirname(os.path.abspath(folder_paths.__file__))

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue
-from comfy_execution.provider_client import ProviderLimits
-from comfy_execution.provider_runtime import ProviderRuntime
+from comfy_execution.providers.client import ProviderLimits
+from comfy_execution.providers.runtime import ProviderRuntime
 
 
 class Memory(CacheProvider):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, MAX_DEPTH, NotPlain, VersionBook, examine, take_copy
+from comfy_execution.providers.snapshot import COPY_INLINE_BYTES, MAX_DEPTH, NotPlain, VersionBook, examine, take_copy
 
 
 class Opaque:

@@ -3,7 +3,7 @@
 import pytest
 
 from comfy_execution.cache_provider import CacheValue
-from comfy_execution.provider_traits import names_files, read_traits
+from comfy_execution.providers.traits import names_files, read_traits
 
 
 def node_class(returns=("INT",), hidden=None, **attributes):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from comfy_execution.provider_waves import walk_in_waves
+from comfy_execution.providers.waves import walk_in_waves
 
 
 def walk(parents, targets, outside=(), local=(), mute=()):

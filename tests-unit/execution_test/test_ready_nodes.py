@@ -2,7 +2,7 @@
 
 import random
 
-from comfy_execution.ready_nodes import ReadyNodes
+from comfy_execution.nodes_graph.ready_nodes import ReadyNodes
 
 
 def test_urgency_comes_before_age_and_age_decides_among_equals():

@@ -3,7 +3,7 @@
 import logging
 from types import SimpleNamespace
 
-from comfy_execution.result_size import host_bytes
+from comfy_execution.local_caches.result_size import host_bytes
 
 
 class Tensor:

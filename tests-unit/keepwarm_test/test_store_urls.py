@@ -84,7 +84,7 @@ def test_provider_from_url(tmp_path):
     assert one.read_only and one.max_value_bytes == 2 << 20 and one.url == f"file://{tmp_path}?mode=ro&max_value_mb=2"
 
 
-@pytest.mark.parametrize("missing, guards", [("comfy_execution.provider_runtime", True), ("comfy_execution.hermetic_keys", False)])
+@pytest.mark.parametrize("missing, guards", [("comfy_execution.providers.runtime", True), ("comfy_execution.shared_keys.keys", False)])
 def test_a_host_without_hermetic_keys_is_not_relied_on_though_it_bounds_its_providers(monkeypatch, missing, guards):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))

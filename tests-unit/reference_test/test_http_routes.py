@@ -11,8 +11,8 @@ from app.system_stats import model_cache_facts
 from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.receipts import Counters
 from comfy.ram_model_cache.values import CacheSettings, CacheStats, HostHooks
-from comfy_execution.local_cache import CacheStats as LocalStats
-from comfy_execution.provider_statistics import ProviderStats
+from comfy_execution.local_caches.contract import CacheStats as LocalStats
+from comfy_execution.providers.statistics import ProviderStats
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "custom_nodes"))

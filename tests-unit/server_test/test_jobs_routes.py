@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from comfy_execution.prompt_queue import ExecutionStatus
+from comfy_execution.prompts.queue import ExecutionStatus
 
 RUNNING, WAITING, DONE, UNKNOWN = (str(uuid.UUID(int=number)) for number in range(1, 5))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_execution.prompt_queue import ExecutionStatus
+from comfy_execution.prompts.queue import ExecutionStatus
 
 EMPTY = {"1": {"class_type": "A", "inputs": {}}}
 

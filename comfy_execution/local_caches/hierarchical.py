@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from comfy_execution.dynamic_prompt import DynamicPrompt
-from comfy_execution.local_cache import BasicCache, KeyClass
+from comfy_execution.local_caches.contract import BasicCache, KeyClass
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 
 
 class HierarchicalCache(BasicCache):

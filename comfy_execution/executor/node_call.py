@@ -11,10 +11,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from comfy_execution.executor_hop import call_on_worker, step_within, to_loop
-from comfy_execution.executor_threads import NodeWorker
+from comfy_execution.executor.hop import call_on_worker, step_within, to_loop
+from comfy_execution.executor.inputs import is_schema_class
+from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_execution.input_data import is_schema_class
 from comfy_execution.utils import CurrentNodeContext
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]

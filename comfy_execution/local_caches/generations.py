@@ -9,9 +9,9 @@ from typing import Any
 
 import psutil
 
-from comfy_execution.dynamic_prompt import DynamicPrompt
-from comfy_execution.local_cache import BasicCache, KeyClass
-from comfy_execution.result_size import host_bytes
+from comfy_execution.local_caches.contract import BasicCache, KeyClass
+from comfy_execution.local_caches.result_size import host_bytes
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.signatures import Uncacheable
 
 SMALL_ENTRY_BYTES = 4096

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from comfy_execution.cache_keys import CacheKeySet, CacheKeySetID
-from comfy_execution.dynamic_prompt import DynamicPrompt
+from comfy_execution.local_caches.keys import CacheKeySet, CacheKeySetID
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.signatures import Uncacheable
 
 KeyClass = Callable[[DynamicPrompt, Iterable[str], Any], CacheKeySet]

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from comfy_execution.input_validation import Problem, problem
-from comfy_execution.node_check import LinkedInput, NodeCheck, NodeChecker
-from comfy_execution.prompt_shape import dependents, lost_links, shape_problem
+from comfy_execution.prompt_checks.literals import Problem, problem
+from comfy_execution.prompt_checks.node_check import LinkedInput, NodeCheck, NodeChecker
+from comfy_execution.prompt_checks.shape import dependents, lost_links, shape_problem
 
 logger = logging.getLogger(__name__)
 

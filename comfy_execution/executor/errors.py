@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_execution.executor_results import printable
+from comfy_execution.executor.results import printable
 
 MAX_VALUE_CHARS = 4096
 MAX_LIST_ITEMS = 20

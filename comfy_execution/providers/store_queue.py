@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
-from comfy_execution.provider_thread import ProviderThread, wait_briefly
+from comfy_execution.providers.thread import ProviderThread, wait_briefly
 
 logger = logging.getLogger(__name__)
 

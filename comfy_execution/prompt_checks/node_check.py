@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_execution.declared_inputs import DeclaredInputs, get_input_info
-from comfy_execution.input_validation import Problem, check_literal, conversion_error, echo, needs_link, problem, required_missing
+from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
+from comfy_execution.prompt_checks.literals import Problem, check_literal, conversion_error, echo, needs_link, problem, required_missing
+from comfy_execution.prompt_checks.validator_call import ValidatorArguments, call_validator, validator_arguments
 from comfy_execution.validation import validate_node_input
-from comfy_execution.validator_call import ValidatorArguments, call_validator, validator_arguments
 
 logger = logging.getLogger(__name__)
 

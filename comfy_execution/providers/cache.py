@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.graph_utils import is_link
-from comfy_execution.provider_runtime import PromptProviders
-from comfy_execution.provider_traits import NodeTraits, names_files, read_traits
-from comfy_execution.provider_waves import walk_in_waves
+from comfy_execution.providers.runtime import PromptProviders
+from comfy_execution.providers.traits import NodeTraits, names_files, read_traits
+from comfy_execution.providers.waves import walk_in_waves
 
 
 class ExternalKeys(Protocol):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from comfy_execution.progress_state import NodeProgressState, NodeState, ProgressHandler, ProgressRegistry, get_progress_state
+from comfy_execution.progress_board.state import NodeProgressState, NodeState, ProgressHandler, ProgressRegistry, get_progress_state
 from comfy_execution.utils import get_executing_context
 from protocol import BinaryEventTypes
 

@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
-from comfy_execution.executor_engine import Engine
+from comfy_execution.executor.engine import Engine
+from comfy_execution.executor.node_call import resolve_map_node_over_list_results
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_execution.node_call import resolve_map_node_over_list_results
 
 logger = logging.getLogger(__name__)
 

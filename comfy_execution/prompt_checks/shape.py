@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
-from comfy_execution.input_validation import Problem, problem
+from comfy_execution.prompt_checks.literals import Problem, problem
 
 MAX_NESTING = 100
 

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from comfy_execution.executor_engine import Engine, ExecutionResult
-from comfy_execution.executor_hop import to_loop, to_worker
-from comfy_execution.executor_node import PromptState
-from comfy_execution.executor_threads import NodeWorker
+from comfy_execution.executor.engine import Engine, ExecutionResult
+from comfy_execution.executor.hop import to_loop, to_worker
+from comfy_execution.executor.node import PromptState
+from comfy_execution.executor.node_call import CallSite, current_call_site
+from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.graph import DynamicPrompt, ExecutionList
-from comfy_execution.node_call import CallSite, current_call_site
-from comfy_execution.progress_state import add_progress_handler, get_progress_state, reset_progress_state
-from comfy_execution.progress_web import WebUIProgressHandler
+from comfy_execution.progress_board.state import add_progress_handler, get_progress_state, reset_progress_state
+from comfy_execution.progress_board.web import WebUIProgressHandler
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_execution.executor.inputs import get_input_data
 from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_execution.input_data import get_input_data
-from comfy_execution.input_validation import Problem, problem
+from comfy_execution.prompt_checks.literals import Problem, problem
 from comfy_execution.utils import CurrentNodeContext
 
 

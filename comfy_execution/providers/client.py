@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
-from comfy_execution.provider_breaker import CircuitBreaker
-from comfy_execution.provider_statistics import ProviderCounters, ProviderStats
-from comfy_execution.provider_store_queue import StoreJob, StoreQueue
-from comfy_execution.provider_thread import ProviderThread, wait_briefly
+from comfy_execution.providers.breaker import CircuitBreaker
+from comfy_execution.providers.statistics import ProviderCounters, ProviderStats
+from comfy_execution.providers.store_queue import StoreJob, StoreQueue
+from comfy_execution.providers.thread import ProviderThread, wait_briefly
 
 logger = logging.getLogger(__name__)
 

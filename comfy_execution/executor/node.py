@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_execution.executor_caches import CacheEntry
-from comfy_execution.executor_engine import Engine, ExecutionResult
-from comfy_execution.executor_errors import DuplicateNodeError, error_details
-from comfy_execution.executor_hop import to_loop
-from comfy_execution.executor_results import merge_resolved, printable, valid_ui_output
+from comfy_execution.executor.caches import CacheEntry
+from comfy_execution.executor.engine import Engine, ExecutionResult
+from comfy_execution.executor.errors import DuplicateNodeError, error_details
+from comfy_execution.executor.hop import to_loop
+from comfy_execution.executor.inputs import is_schema_class
+from comfy_execution.executor.node_call import call_sync, current_call_site, resolve_map_node_over_list_results, task_result
+from comfy_execution.executor.results import merge_resolved, printable, valid_ui_output
 from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
-from comfy_execution.input_data import is_schema_class
-from comfy_execution.node_call import call_sync, current_call_site, resolve_map_node_over_list_results, task_result
-from comfy_execution.progress_state import get_progress_state
+from comfy_execution.progress_board.state import get_progress_state
 
 logger = logging.getLogger(__name__)
 

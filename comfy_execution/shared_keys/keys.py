@@ -10,11 +10,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from comfy_execution.dynamic_prompt import DynamicPrompt
 from comfy_execution.graph_utils import is_link
-from comfy_execution.hermetic_world import HermeticWorld
-from comfy_execution.named_files import NamedFiles
-from comfy_execution.provider_traits import read_traits
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.providers.traits import read_traits
+from comfy_execution.shared_keys.named_files import NamedFiles
+from comfy_execution.shared_keys.world import HermeticWorld
 
 FORMAT = "keepwarm-key-1"
 

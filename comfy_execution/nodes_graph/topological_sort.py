@@ -5,9 +5,9 @@ import importlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from comfy_execution.declared_inputs import DeclaredInputs
-from comfy_execution.dynamic_prompt import DynamicPrompt, NodeNotFoundError
 from comfy_execution.graph_utils import is_link
+from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt, NodeNotFoundError
 
 Classes = Callable[[], Mapping[str, type]]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_execution.cache_provider import CacheValue
-from comfy_execution.provider_snapshot import MAX_DEPTH, is_tensor
+from comfy_execution.providers.snapshot import MAX_DEPTH, is_tensor
 
 # Types whose values live in this process: asking for them would be in vain. What is really in a result decides when it is stored.
 PROCESS_BOUND_TYPES = frozenset(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import folder_paths
-from comfy_execution.code_digest import CodeDigests, core_digest
-from comfy_execution.file_fingerprints import FileFingerprints
-from comfy_execution.named_files import FileRoots
+from comfy_execution.shared_keys.code_digest import CodeDigests, core_digest
+from comfy_execution.shared_keys.file_fingerprints import FileFingerprints
+from comfy_execution.shared_keys.named_files import FileRoots
 
 MAX_PINNED = 20_000
 # Libraries that compute; their versions are read from package metadata, so none is imported.

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from comfy_execution.executor_threads import NodeWorker
+from comfy_execution.executor.threads import NodeWorker
 
 
 class _ToWorker:

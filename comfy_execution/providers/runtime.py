@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _get_cache_providers
-from comfy_execution.provider_client import GRACE_S, ProviderClient, ProviderLimits
-from comfy_execution.provider_snapshot import COPY_INLINE_BYTES, NotPlain, VersionBook, examine, take_copy
-from comfy_execution.provider_statistics import ProviderStats
-from comfy_execution.provider_store_queue import StoreJob
-from comfy_execution.provider_thread import wait_briefly
+from comfy_execution.providers.client import GRACE_S, ProviderClient, ProviderLimits
+from comfy_execution.providers.snapshot import COPY_INLINE_BYTES, NotPlain, VersionBook, examine, take_copy
+from comfy_execution.providers.statistics import ProviderStats
+from comfy_execution.providers.store_queue import StoreJob
+from comfy_execution.providers.thread import wait_briefly
 
 logger = logging.getLogger(__name__)
 
