@@ -20,9 +20,9 @@ from collections.abc import Callable, Coroutine  # noqa: E402
 from typing import Any  # noqa: E402
 
 import folder_paths  # noqa: E402
+from app.files.user_folder import prepare_user_folder  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
-from app.pack_loader import PackPolicy, run_prestartup_scripts  # noqa: E402
-from app.user_folder import prepare_user_folder  # noqa: E402
+from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
 from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
@@ -171,9 +171,9 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import execution
     import nodes
     import server
-    from app.caches_routes import describe_models, describe_results
-    from app.pending_models import PendingModels
-    from app.prompt_worker import PromptWorker
+    from app.routes.caches import describe_models, describe_results
+    from app.running.pending_models import PendingModels
+    from app.running.worker import PromptWorker
 
     loop = asyncio_loop or asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -261,7 +261,7 @@ def main() -> int:
     log_files = [(args.verbose, args.log_file)] if args.log_file else None
     setup_logger(log_level=args.verbose, use_stdout=args.log_stdout, file_outputs=log_files)
     if args.run is not None:
-        from app.run_once import run_workflow
+        from app.running.run_once import run_workflow
 
         return run_workflow(args.run, args.repeat, start_comfyui)
     loop, prompt_server, serve = start_comfyui()

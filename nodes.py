@@ -12,8 +12,8 @@ from typing import Any
 
 import folder_paths
 import hook_breaker_ac10a0
-from app.pack_loader import PackLoader, PackPolicy, find_packs, log_table, pack_name
-from app.pack_registry import PackRegistry
+from app.packs.loader import PackLoader, PackPolicy, find_packs, log_table, pack_name
+from app.packs.registry import PackRegistry
 from comfy.cli_args import args
 from comfy.interruption import interrupt_flag
 from comfy_api.internal import ComfyAPIWithVersion, register_versions
@@ -45,7 +45,7 @@ def interrupt_processing(value: bool = True) -> None:
 
 
 def get_module_name(module_path: str) -> str:
-    """The name a pack at *module_path* is known by (see ``app.pack_loader.pack_name``)."""
+    """The name a pack at *module_path* is known by (see ``app.packs.loader.pack_name``)."""
     return pack_name(module_path)
 
 

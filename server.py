@@ -11,12 +11,13 @@ import aiohttp
 from aiohttp import web
 
 import execution
-from app import compose, preview_frames
-from app.caches_routes import CacheSections
-from app.listeners import listen, tls_context
-from app.outbox import Frame
-from app.preview_frames import EncodedPreview, ProgressText
-from app.websocket import WebSocketHub, text_frame
+from app.routes.caches import CacheSections
+from app.running import compose
+from app.running.listeners import listen, tls_context
+from app.sockets import preview_frames
+from app.sockets.hub import WebSocketHub, text_frame
+from app.sockets.outbox import Frame
+from app.sockets.preview_frames import EncodedPreview, ProgressText
 from comfy.cli_args import args
 from comfy_api import feature_flags
 from middleware.stack import build_middlewares

@@ -11,9 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from app.atomic_file import write_atomic
-from app.identity import UserFiles
-from app.json_body import parse_strict, read_json, read_json_object
+from app.files.atomic_file import write_atomic
+from app.files.identity import UserFiles
+from app.files.json_body import parse_strict, read_json, read_json_object
 
 SETTINGS_FILE = "comfy.settings.json"
 

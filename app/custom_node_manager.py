@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
-from app.json_body import parse_strict
-from app.static_folder import StaticFolder
+from app.files.json_body import parse_strict
+from app.routes.static_folder import StaticFolder
 from utils.json_util import merge_json_recursive
 
 EXAMPLE_FOLDERS = ("example_workflows", "example", "examples", "workflow", "workflows")

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from app.logger import log_startup_warning
-from app.template_assets import embedded_docs_folder, find_template_assets
+from app.routes.template_assets import embedded_docs_folder, find_template_assets
 from utils.install_util import get_required_packages_versions, pip_command
 
 FRONTEND_PACKAGE = "comfyui-frontend-package"

@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
-from app.model_files import list_model_files
-from app.model_preview import PreviewEscapes, encode_model_preview, find_previews
-from app.path_guard import UnsafePath, check_relative_name
+from app.files.model_files import list_model_files
+from app.files.model_preview import PreviewEscapes, encode_model_preview, find_previews
+from app.files.path_guard import UnsafePath, check_relative_name
 
 _NOT_MODELS = ("configs", "custom_nodes")
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 import nodes
-from app.strict_json import json_answer
+from app.files.strict_json import json_answer
 from comfy_execution.graph_utils import is_link
 
 logger = logging.getLogger(__name__)

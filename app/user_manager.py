@@ -11,11 +11,11 @@ from aiohttp import web
 
 import folder_paths
 from app.app_settings import AppSettings
-from app.atomic_file import write_atomic
-from app.json_body import read_json_object
-from app.path_guard import UnsafePath, contained_path
-from app.user_folder import prepare_user_folder
-from app.userdata import UserDataRoutes
+from app.files.atomic_file import write_atomic
+from app.files.json_body import read_json_object
+from app.files.path_guard import UnsafePath, contained_path
+from app.files.user_folder import prepare_user_folder
+from app.routes.userdata import UserDataRoutes
 from comfy.cli_args import args
 
 DEFAULT_USER = "default"

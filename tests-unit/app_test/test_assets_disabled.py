@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.assets_disabled import AssetsDisabledRoutes
+from app.routes.assets_disabled import AssetsDisabledRoutes
 
 ID = "00000000-0000-4000-8000-000000000000"
 

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from app.atomic_file import reserve, write_atomic, write_atomic_with
+from app.files.atomic_file import reserve, write_atomic, write_atomic_with
 
 
 def test_write_replaces_the_content_and_keeps_the_mode(tmp_path):

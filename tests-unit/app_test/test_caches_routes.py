@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from app.caches_routes import CacheSections, describe_results
+from app.routes.caches import CacheSections, describe_results
 from comfy_execution.cache_provider import CacheProvider
 from comfy_execution.providers.runtime import ProviderRuntime
 from execution import CacheSet

@@ -11,8 +11,8 @@ from yarl import URL
 
 from app import frontend_management
 from app.frontend_management import DEFAULT_VERSION_STRING, FrontendManager, FrontendMissing, check_comfy_packages_versions
-from app.frontend_static import FrontendRoutes
-from app.template_assets import embedded_docs_folder, find_template_assets
+from app.routes.frontend_static import FrontendRoutes
+from app.routes.template_assets import embedded_docs_folder, find_template_assets
 
 
 @pytest.fixture

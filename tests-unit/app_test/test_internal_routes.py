@@ -6,8 +6,9 @@ import threading
 import pytest
 from aiohttp import web
 
-from app import internal_routes, logger
-from app.internal_routes import InternalRoutes
+from app import logger
+from app.routes import internal as internal_routes
+from app.routes.internal import InternalRoutes
 
 
 @pytest.fixture

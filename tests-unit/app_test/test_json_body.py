@@ -3,7 +3,7 @@
 import pytest
 from aiohttp import web
 
-from app.json_body import parse_strict, read_json_object
+from app.files.json_body import parse_strict, read_json_object
 
 
 class Echo:

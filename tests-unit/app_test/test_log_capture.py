@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from app import logger
-from app.log_subscriptions import LogSubscriptions
 from app.logger import CapturedStream, LogBuffer
+from app.sockets.log_subscriptions import LogSubscriptions
 
 
 @pytest.fixture

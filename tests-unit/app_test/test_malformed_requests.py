@@ -8,17 +8,17 @@ import pytest
 import yarl
 from aiohttp import web
 
-from app.assets_disabled import AssetsDisabledRoutes
 from app.custom_node_manager import CustomNodeManager
-from app.extension_list import ExtensionRoutes
-from app.frontend_static import FrontendRoutes
-from app.internal_routes import InternalRoutes
 from app.model_manager import ModelFileManager
-from app.model_routes import ModelRoutes
+from app.routes.assets_disabled import AssetsDisabledRoutes
+from app.routes.extension_list import ExtensionRoutes
+from app.routes.frontend_static import FrontendRoutes
+from app.routes.internal import InternalRoutes
+from app.routes.models import ModelRoutes
+from app.routes.upload import UploadRoutes
+from app.routes.view import ViewRoutes
 from app.subgraph_manager import SubgraphManager
-from app.upload import UploadRoutes
 from app.user_manager import UserManager
-from app.view import ViewRoutes
 
 PIECES = (
     "..",

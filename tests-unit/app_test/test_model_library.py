@@ -11,7 +11,7 @@ from hostile_names import HOSTILE_NAMES, encoded
 from PIL import Image
 
 from app.model_manager import ModelFileManager
-from app.model_routes import ModelRoutes
+from app.routes.models import ModelRoutes
 
 
 def safetensors(path, metadata, padding=0):

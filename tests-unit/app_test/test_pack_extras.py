@@ -7,7 +7,7 @@ from aiohttp import web
 from hostile_names import HOSTILE_NAMES, encoded, plant_links
 
 from app.custom_node_manager import CustomNodeManager
-from app.extension_list import ExtensionRoutes
+from app.routes.extension_list import ExtensionRoutes
 from app.subgraph_manager import SubgraphManager
 
 

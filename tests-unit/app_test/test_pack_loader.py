@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from app.pack_loader import PackLoader, PackPolicy, find_packs, log_table, pack_name, run_prestartup_scripts, sys_module_key
-from app.pack_registry import PackRegistry
+from app.packs.loader import PackLoader, PackPolicy, find_packs, log_table, pack_name, run_prestartup_scripts, sys_module_key
+from app.packs.registry import PackRegistry
 
 NODE_SOURCE = """
 class {name}:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from app.pack_loader import PackLoader
-from app.pack_registry import PackRegistry
+from app.packs.loader import PackLoader
+from app.packs.registry import PackRegistry
 
 HEADER = """
 from comfy_api.latest import ComfyExtension, io

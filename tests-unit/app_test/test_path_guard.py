@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.path_guard import UnsafePath, check_relative_name, contained_path
+from app.files.path_guard import UnsafePath, check_relative_name, contained_path
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a/b/c.txt", "a/../b.txt", "ünï/日本.json", "..a", "a..b", " ", "a:b.json", "./x"])

@@ -2,7 +2,7 @@
 
 import os
 
-from app.pending_models import PendingModels
+from app.running.pending_models import PendingModels
 from comfy_execution.prompts.queue import PromptQueue
 
 

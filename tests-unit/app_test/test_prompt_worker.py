@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import comfy.model_management  # noqa: F401 - loaded when models are
-from app.prompt_worker import PromptWorker
+from app.running.worker import PromptWorker
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.spare_memory import spare_memory
 from comfy_execution.prompts.queue import PromptQueue

@@ -10,8 +10,8 @@ import pytest
 from hostile_names import HOSTILE_NAMES, plant_links
 from PIL import Image, PngImagePlugin
 
-from app import upload_store
-from app.upload import UploadRoutes
+from app.routes import upload_store
+from app.routes.upload import UploadRoutes
 
 
 @pytest.fixture

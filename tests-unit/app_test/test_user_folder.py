@@ -1,6 +1,6 @@
 """A user's folder is complete from the start and never overwritten."""
 
-from app.user_folder import prepare_user_folder
+from app.files.user_folder import prepare_user_folder
 
 
 def test_a_new_folder_holds_what_the_page_asks_for(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from hostile_names import HOSTILE_NAMES, encoded, plant_links
 from PIL import Image
 
-from app import view_image
-from app.view import ViewRoutes
+from app.routes import view_image
+from app.routes.view import ViewRoutes
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ SOURCES = (
     "comfy/loading/text_encoder.py",
     "comfy/controlnet.py",
     "comfy/sd.py",
-    "app/prompt_worker.py",
+    "app/running/worker.py",
 )
 # Where a reason stands among a call's arguments.
 CALLS = {

@@ -7,7 +7,7 @@ import pathlib
 import re
 import sys
 
-from app.system_stats import model_cache_facts
+from app.routes.system_stats import model_cache_facts
 from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.receipts import Counters
 from comfy.ram_model_cache.values import CacheSettings, CacheStats, HostHooks

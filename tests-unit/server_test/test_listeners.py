@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from app.listeners import Listener, listen, tls_context
+from app.running.listeners import Listener, listen, tls_context
 
 
 @pytest.fixture

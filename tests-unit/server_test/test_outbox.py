@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app import outbox as outbox_module
-from app.outbox import Frame, Outbox
+from app.sockets import outbox as outbox_module
+from app.sockets.outbox import Frame, Outbox
 
 
 class Socket:

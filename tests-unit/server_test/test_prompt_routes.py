@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from app.prompt_submission import MAX_DEPTH, SubmissionRefused, is_shallow, requested_number
+from app.running.submission import MAX_DEPTH, SubmissionRefused, is_shallow, requested_number
 
 PROMPT = {"9": {"class_type": "Save", "inputs": {}}}
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 import server as server_module
-from app import compose
+from app.running import compose
 from protocol import BinaryEventTypes
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.strict_json import dumps
+from app.files.strict_json import dumps
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from app import system_stats
+from app.routes import system_stats
 from comfy_api import feature_flags
 
 

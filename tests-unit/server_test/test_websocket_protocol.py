@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from app import outbox, websocket
-from app.websocket import MAX_INBOUND_BYTES
+from app.sockets import hub as websocket
+from app.sockets import outbox
+from app.sockets.hub import MAX_INBOUND_BYTES
 from comfy_api import feature_flags
 from protocol import BinaryEventTypes
 

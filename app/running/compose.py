@@ -12,25 +12,25 @@ from aiohttp import web
 import execution
 import folder_paths
 import nodes
-from app.assets_disabled import AssetsDisabledRoutes
 from app.custom_node_manager import CustomNodeManager
-from app.extension_list import ExtensionRoutes
 from app.frontend_management import FrontendManager, FrontendMissing
-from app.frontend_static import FrontendRoutes
-from app.internal_routes import InternalRoutes
-from app.jobs_routes import JobsRoutes
 from app.model_manager import ModelFileManager
-from app.model_routes import ModelRoutes
 from app.node_replace_manager import NodeReplaceManager
-from app.object_info import ObjectInfoRoutes
-from app.prompt_routes import PromptRoutes
-from app.queue_routes import QueueRoutes
+from app.routes.assets_disabled import AssetsDisabledRoutes
+from app.routes.extension_list import ExtensionRoutes
+from app.routes.frontend_static import FrontendRoutes
+from app.routes.internal import InternalRoutes
+from app.routes.jobs import JobsRoutes
+from app.routes.models import ModelRoutes
+from app.routes.object_info import ObjectInfoRoutes
+from app.routes.prompts import PromptRoutes
+from app.routes.queue import QueueRoutes
+from app.routes.system_stats import SystemRoutes
+from app.routes.template_assets import embedded_docs_folder, template_assets
+from app.routes.upload import UploadRoutes
+from app.routes.view import ViewRoutes
 from app.subgraph_manager import SubgraphManager
-from app.system_stats import SystemRoutes
-from app.template_assets import embedded_docs_folder, template_assets
-from app.upload import UploadRoutes
 from app.user_manager import UserManager
-from app.view import ViewRoutes
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 import folder_paths
-from app.json_body import parse_strict
-from app.safetensors_header import read_metadata
-from app.view_image import ImageRefused, PreviewFormat, eight_bit, encode_shrunk, has_alpha, open_checked
+from app.files.json_body import parse_strict
+from app.files.safetensors_header import read_metadata
+from app.routes.view_image import ImageRefused, PreviewFormat, eight_bit, encode_shrunk, has_alpha, open_checked
 from utils.path_safety import is_within_directory
 
 _COVER_KEY = "ssmd_cover_images"

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 import folder_paths
-from app.path_guard import UnsafePath, check_relative_name, contained_path
+from app.files.path_guard import UnsafePath, check_relative_name, contained_path
 
 
 @dataclass(frozen=True, slots=True)

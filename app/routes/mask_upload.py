@@ -3,10 +3,10 @@
 import io
 from typing import IO, Any
 
-from app.json_body import parse_strict
-from app.path_guard import UnsafePath
-from app.stored_file import FileReference
-from app.view_image import ImageRefused, eight_bit, open_checked
+from app.files.json_body import parse_strict
+from app.files.path_guard import UnsafePath
+from app.files.stored_file import FileReference
+from app.routes.view_image import ImageRefused, eight_bit, open_checked
 from comfy.lazy_import import lazy_module
 
 ImageOps = lazy_module("PIL.ImageOps")

@@ -8,7 +8,7 @@ import os
 
 from aiohttp import web
 
-from app.path_guard import UnsafePath, contained_path
+from app.files.path_guard import UnsafePath, contained_path
 
 # What a system's own table of types may have wrong (Windows keeps it in the registry), and browsers insist on.
 _WEB_TYPES = {

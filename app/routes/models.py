@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
-from app.path_guard import UnsafePath, check_relative_name
-from app.safetensors_header import read_metadata
+from app.files.path_guard import UnsafePath, check_relative_name
+from app.files.safetensors_header import read_metadata
 
 _MAX_HEADER_BYTES = 1024 * 1024
 

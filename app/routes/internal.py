@@ -7,9 +7,9 @@ from collections.abc import Callable
 from aiohttp import web
 
 import folder_paths
-from app.json_body import read_json_object
-from app.log_subscriptions import LogSubscriptions, Send, terminal_size
+from app.files.json_body import read_json_object
 from app.logger import get_logs, on_flush
+from app.sockets.log_subscriptions import LogSubscriptions, Send, terminal_size
 
 _KINDS = ("output", "input", "temp")
 

@@ -3,7 +3,7 @@
 import struct
 from typing import Any
 
-from app.json_body import parse_strict
+from app.files.json_body import parse_strict
 
 _LENGTH = struct.Struct("<Q")
 

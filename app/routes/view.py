@@ -6,10 +6,10 @@ import os
 
 from aiohttp import web
 
-from app.active_content import disposition, file_headers
-from app.path_guard import UnsafePath
-from app.stored_file import FileReference
-from app.view_image import ImageRefused, PreviewFormat, encode_channel, encode_preview
+from app.files.active_content import disposition, file_headers
+from app.files.path_guard import UnsafePath
+from app.files.stored_file import FileReference
+from app.routes.view_image import ImageRefused, PreviewFormat, encode_channel, encode_preview
 
 _CONCURRENT_ENCODINGS = 2
 

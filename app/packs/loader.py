@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-from app.pack_registry import PackContentError, PackRegistry
+from app.packs.registry import PackContentError, PackRegistry
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 from aiohttp import web
 
+from app.files.strict_json import json_answer
 from app.frontend_management import FrontendManager
-from app.strict_json import json_answer
 from comfy import model_management
 from comfy.deploy_environment import get_deploy_environment
 from comfy_api import feature_flags

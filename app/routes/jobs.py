@@ -5,9 +5,9 @@ from typing import Any
 
 from aiohttp import web
 
-from app.json_body import read_json_object
-from app.queue_routes import QueueHolder, in_order, integer_parameter, shown_rows
-from app.strict_json import json_answer, large_json_answer
+from app.files.json_body import read_json_object
+from app.files.strict_json import json_answer, large_json_answer
+from app.routes.queue import QueueHolder, in_order, integer_parameter, shown_rows
 from comfy_execution.jobs import CANCEL_PENDING, CANCEL_RUNNING, JobStatus, cancel_job, get_all_jobs, get_job, validate_job_id
 
 _SORT_FIELDS = ("created_at", "execution_duration")

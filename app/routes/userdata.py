@@ -8,11 +8,11 @@ from typing import Any
 
 from aiohttp import web
 
-from app.active_content import OCTET_STREAM, disposition, guessed_type
-from app.atomic_file import reserve, write_atomic
-from app.identity import UserFiles
-from app.path_guard import UnsafePath, check_relative_name
-from app.userdata_listing import file_info, list_entries, list_files
+from app.files.active_content import OCTET_STREAM, disposition, guessed_type
+from app.files.atomic_file import reserve, write_atomic
+from app.files.identity import UserFiles
+from app.files.path_guard import UnsafePath, check_relative_name
+from app.routes.userdata_listing import file_info, list_entries, list_files
 from utils.path_safety import is_dangerous_content_type
 
 # The one style sheet that the page loads from a user's folder.

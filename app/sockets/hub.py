@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from app.outbox import Frame, Outbox
-from app.strict_json import dumps
+from app.files.strict_json import dumps
+from app.sockets.outbox import Frame, Outbox
 from comfy_api import feature_flags
 
 logger = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from app.json_body import read_json_object
+from app.files.json_body import read_json_object
+from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
-from app.prompt_submission import Submission, SubmissionRefused, requested_number
-from app.strict_json import json_answer
+from app.running.submission import Submission, SubmissionRefused, requested_number
 
 logger = logging.getLogger(__name__)
 

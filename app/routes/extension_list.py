@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from app.static_folder import StaticFolder
+from app.routes.static_folder import StaticFolder
 
 
 class ExtensionRoutes:

@@ -9,8 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from app.node_info import node_info
-from app.strict_json import dumps, json_answer
+from app.files.strict_json import dumps, json_answer
+from app.packs.node_info import node_info
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from typing import IO
 
-from app.atomic_file import reserve, write_atomic_with
-from app.path_guard import UnsafePath, contained_path
+from app.files.atomic_file import reserve, write_atomic_with
+from app.files.path_guard import UnsafePath, contained_path
 
 _MAX_SUFFIX = 100_000
 _CHUNK_BYTES = 1024 * 1024

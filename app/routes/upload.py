@@ -11,10 +11,10 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 import folder_paths
-from app.mask_upload import MaskRefused, apply_mask, parse_original
-from app.path_guard import UnsafePath
-from app.stored_file import FileReference
-from app.upload_store import StoredUpload, UploadTarget, store_upload
+from app.files.path_guard import UnsafePath
+from app.files.stored_file import FileReference
+from app.routes.mask_upload import MaskRefused, apply_mask, parse_original
+from app.routes.upload_store import StoredUpload, UploadTarget, store_upload
 
 _KINDS = ("input", "temp", "output")
 

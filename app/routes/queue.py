@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from app.json_body import read_json_object
-from app.strict_json import large_json_answer
+from app.files.json_body import read_json_object
+from app.files.strict_json import large_json_answer
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SHOWN_COLUMNS = 5

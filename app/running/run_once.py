@@ -17,7 +17,7 @@ from rich.table import Table
 import execution
 import folder_paths
 import nodes
-from app.node_info import node_info
+from app.packs.node_info import node_info
 from app.workflow_conversion import WorkflowFormatError, to_prompt
 
 COST_ROWS = 12

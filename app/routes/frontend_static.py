@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from app.static_folder import StaticFolder, file_answer
+from app.routes.static_folder import StaticFolder, file_answer
 
 _NEVER_STORED = {"Cache-Control": "no-store, no-cache, must-revalidate", "Pragma": "no-cache", "Expires": "0"}
 

@@ -2,7 +2,7 @@
 
 import os
 
-from app.atomic_file import write_atomic
+from app.files.atomic_file import write_atomic
 
 FOLDERS = ("workflows", "subgraphs")
 FILES = {"user.css": b"/* Styles of your own for the page. */\n", "comfy.templates.json": b"[]"}
