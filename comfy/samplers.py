@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 torch = lazy_module("torch")
-hooks_of_models = lazy_module("comfy.hooks.kinds")
+hooks_of_models = lazy_module("comfy.hooks")
 
 __all__ = [
     "KSAMPLER",

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-import os
+import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +52,7 @@ class Subsystems:
 def build_subsystems(server: Any, args: argparse.Namespace) -> Subsystems:
     """Build the parts that exist from the start; *server* is the ``PromptServer`` under construction."""
     web_root, missing_page = find_page(args)
-    blueprints = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "blueprints")
+    blueprints = str(pathlib.Path(__file__).resolve().parents[2] / "blueprints")
     return Subsystems(
         user_manager=UserManager(),
         model_file_manager=ModelFileManager(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 if TYPE_CHECKING:
-    from comfy.hooks.kinds import HookGroup
+    from comfy.hooks.base import HookGroup
 
 Residuals = dict[str, list[torch.Tensor | None]]
 PARTS = ("input", "middle", "output")

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 import comfy.model_management
-from comfy.hooks.kinds import EnumHookMode, EnumHookType, HookGroup, create_transformer_options_from_hooks
+from comfy.hooks.base import HookGroup
+from comfy.hooks.enums import EnumHookMode, EnumHookType
+from comfy.hooks.kinds import create_transformer_options_from_hooks
 from comfy.patcher_extension import CallbacksMP
 from comfy.patching.loading import WeightLoading
 from comfy.patching.low_vram import patched_value

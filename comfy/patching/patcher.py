@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 import comfy.model_management
-from comfy.hooks.kinds import EnumHookMode
+from comfy.hooks.enums import EnumHookMode
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy.patching.hook_patching import HookPatching, create_hook_patches_clone
 from comfy.patching.loading import note_device

@@ -1,4 +1,4 @@
-"""Hooks that conditioning carries (:mod:`comfy.hooks.kinds`): gathered, registered with the model, and reduced to what was registered."""
+"""Hooks that conditioning carries (:mod:`comfy.hooks`): gathered, registered with the model, and reduced to what was registered."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from comfy.lazy_import import lazy_module
 
 if TYPE_CHECKING:
-    from comfy.hooks.kinds import HookGroup
+    from comfy.hooks.base import HookGroup
     from comfy.sampling.cond_regions import Cond
 
-hooks_of_models = lazy_module("comfy.hooks.kinds")
+hooks_of_models = lazy_module("comfy.hooks")
 
 Conds = dict[str, list[Any]]
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ class HermeticWorld:
 
 def make_world(deployment: Callable[[], str], own_name: str = "") -> HermeticWorld:
     """The world of this installation. *deployment* names what kind of device and precision computes here; *own_name* is the user's."""
-    core_root = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    core_root = str(pathlib.Path(__file__).resolve().parents[2])
 
     def namespace() -> str:
         return "|".join((deployment(), f"core {core_digest(core_root)}", *map(_version, LIBRARIES), f"name {own_name}"))

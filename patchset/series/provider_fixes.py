@@ -137,7 +137,7 @@ def _calls(name: str) -> Callable[[cst.FunctionDef], bool]:
     return recognise
 
 
-MODULES = ("breaker", "cache", "client", "runtime", "snapshot", "statistics", "store_queue", "thread", "traits", "waves")
+MODULES = ("__init__", "breaker", "cache", "client", "runtime", "snapshot", "statistics", "store_queue", "thread", "traits", "waves")
 TESTED = ("breaker", "cache", "client", "runtime", "snapshot", "traits", "waves")
 
 SERIES = Series(
@@ -147,12 +147,15 @@ SERIES = Series(
     edits=edits,
     modules=(
         ("comfy_execution/signatures.py", "comfy_execution/signatures.py"),
-        *((f"comfy_execution/provider_{name}.py",) * 2 for name in MODULES),
+        *((f"comfy_execution/providers/{name}.py",) * 2 for name in MODULES),
         ("patchset/modules/provider_prompts.py", "comfy_execution/provider_prompts.py"),
     ),
     tests=(
         ("tests-unit/execution_test/test_signatures.py", "tests-unit/execution_test/signatures_test.py"),
-        *((f"tests-unit/execution_test/test_provider_{name}.py", f"tests-unit/execution_test/provider_{name}_test.py") for name in TESTED),
+        *(
+            (f"tests-unit/execution_test/providers/test_provider_{name}.py", f"tests-unit/execution_test/provider_{name}_test.py")
+            for name in TESTED
+        ),
         ("patchset/modules/provider_prompts_test.py", "tests-unit/execution_test/provider_prompts_test.py"),
     ),
 )

@@ -27,17 +27,18 @@ decorator returns the function it was given.
 """
 
 CACHE_MODULES = (
-    "host_memory",
-    "weights_key",
-    "ram_model_cache",
-    "ram_cache_drops",
-    "ram_cache_flights",
-    "ram_cache_null",
-    "ram_cache_policy",
-    "ram_cache_receipts",
-    "ram_cache_storage",
-    "ram_cache_table",
-    "ram_cache_types",
+    "ram_model_cache/__init__",
+    "ram_model_cache/cache",
+    "ram_model_cache/drops",
+    "ram_model_cache/flights",
+    "ram_model_cache/host_memory",
+    "ram_model_cache/null",
+    "ram_model_cache/policy",
+    "ram_model_cache/receipts",
+    "ram_model_cache/storage",
+    "ram_model_cache/table",
+    "ram_model_cache/values",
+    "ram_model_cache/weights_key",
 )
 HOST_MODULES = ("ram_cache_host", "ram_cache_loaders", "ram_cache_tripwire")
 CACHE_TESTS = (
@@ -97,7 +98,7 @@ SERIES = Series(
         *((f"patchset/modules/{name}.py", f"comfy/{name}.py") for name in HOST_MODULES),
     ),
     tests=(
-        *((f"tests-unit/comfy_test/{name}.py", f"tests-unit/comfy_test/{name}.py") for name in CACHE_TESTS),
+        *((f"tests-unit/comfy_test/ram_model_cache/{name}.py",) * 2 for name in CACHE_TESTS),
         *((f"patchset/modules/{name}.py", f"tests-unit/comfy_test/{name}.py") for name in HOST_TESTS),
     ),
 )

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from comfy_execution.cache_provider import _canonicalize, _contains_self_unequal, _serialize_cache_key
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.binary() | st.text(st.characters(exclude_categories=()))

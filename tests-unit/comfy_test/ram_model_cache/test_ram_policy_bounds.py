@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
+FOLDER = pathlib.Path(__file__).resolve().parents[3] / "benchmarks"
 if not (FOLDER / "policy.py").is_file():
     pytest.skip("the trace simulator is not part of this checkout", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
