@@ -16,8 +16,8 @@ import comfy.utils
 from comfy.families.timestep_embedding import Timestep
 from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.units import MIB
 
-MIB = 1024 * 1024
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 

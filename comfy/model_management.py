@@ -20,6 +20,7 @@ from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.manager import ModelManager
 from comfy.residency.memory_states import CPUState, VRAMState
 from comfy.residency.model_cache import AnyCache, CacheHost, make_ram_cache
+from comfy.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +42,6 @@ __all__ = [
 
 torch = lazy_module("torch")
 psutil = lazy_module("psutil")
-MIB = 1024 * 1024
 INITIAL_HOST_BYTES = 1024 * MIB
 XFORMERS_IS_AVAILABLE = False
 XFORMERS_VERSION = ""

@@ -17,9 +17,9 @@ from comfy.patching.model_weights import ModelWeights
 from comfy.patching.placement import BufferPlacement, Placement, as_parameter
 from comfy.patching.weight_patches import WeightPatches
 from comfy.residency.devices import Device
+from comfy.units import MIB
 
 log = logging.getLogger(__name__)
-MIB = 1024 * 1024
 
 
 def note_device(model: Any, device: torch.device) -> None:

@@ -36,10 +36,11 @@ from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.flights import Flights
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
-from comfy.ram_model_cache.receipts import Receipt, ReceiptBook, current_prompt, megabytes
+from comfy.ram_model_cache.receipts import Receipt, ReceiptBook, current_prompt
 from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, patcher_of
 from comfy.ram_model_cache.table import ModelTable
 from comfy.ram_model_cache.values import CacheSettings, CacheStats, Entry, Hit, HostHooks, Loaded, State, as_loaded, label_of
+from comfy.units import megabytes
 
 __all__ = ["CacheSettings", "CacheStats", "Hit", "HostHooks", "Loaded", "NullRamModelCache", "RamModelCache"]
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from comfy.ram_model_cache.weights_key import WeightsKey, difference
+from comfy.units import megabytes
 
 PROMPTS_KEPT = 256
 RECEIPTS_PER_PROMPT = 256
@@ -112,11 +113,6 @@ class MissReasons:
             return self._gone[key]
         before = self._at_place.get((key.component, key.paths)) if isinstance(key, WeightsKey) else None
         return (before is not None and isinstance(key, WeightsKey) and difference(before, key)) or "first use"
-
-
-def megabytes(count_bytes: int) -> str:
-    """Bytes for people."""
-    return f"{count_bytes / 1e6:.1f} MB" if count_bytes < 1e9 else f"{count_bytes / 1e9:.2f} GB"
 
 
 def _remember(table: OrderedDict[Hashable, Any], key: Hashable, value: Any) -> None:

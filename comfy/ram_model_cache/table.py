@@ -15,9 +15,10 @@ from typing import Any
 
 from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.policy import TOO_BIG, Decision, RamCachePolicy
-from comfy.ram_model_cache.receipts import Counters, MissReasons, megabytes
+from comfy.ram_model_cache.receipts import Counters, MissReasons
 from comfy.ram_model_cache.storage import StorageLedger, Storages, patcher_of
 from comfy.ram_model_cache.values import CacheSettings, Entry, State, label_of
+from comfy.units import megabytes
 
 ABSENT_LIMIT = 4096
 PRESSURE_RELEASE = 1.5

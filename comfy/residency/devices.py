@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy.residency.pinning import CudaPins
+from comfy.units import MIB
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 torch = lazy_module("torch")
 psutil = lazy_module("psutil")
 
-MIB = 1024 * 1024
 WORKING_BYTES = int(0.8 * 1024 * MIB)
 RESERVED_BYTES = 400 * MIB
 HOST_HEADROOM_BYTES = 2048 * MIB

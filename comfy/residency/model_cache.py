@@ -13,6 +13,7 @@ from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
 from comfy.ram_model_cache.storage import Storages, host_storages
+from comfy.units import MIB
 from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from comfy.residency.manager import ModelManager
 
 base_weights = lazy_module("comfy.patching.base_weights")
-MIB = 1024 * 1024
 AnyCache = RamModelCache | NullRamModelCache
 log = logging.getLogger(__name__)
 

@@ -94,6 +94,7 @@ SERIES = Series(
     message=MESSAGE,
     edits=edits,
     modules=(
+        ("comfy/units.py", "comfy/units.py"),
         *((f"comfy/{name}.py", f"comfy/{name}.py") for name in CACHE_MODULES),
         *((f"patchset/modules/{name}.py", f"comfy/{name}.py") for name in HOST_MODULES),
     ),

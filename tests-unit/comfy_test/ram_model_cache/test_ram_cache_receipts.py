@@ -3,8 +3,9 @@
 import contextvars
 import os
 
-from comfy.ram_model_cache.receipts import PROMPTS_KEPT, RECEIPTS_PER_PROMPT, MissReasons, Receipt, ReceiptBook, megabytes
+from comfy.ram_model_cache.receipts import PROMPTS_KEPT, RECEIPTS_PER_PROMPT, MissReasons, Receipt, ReceiptBook
 from comfy.ram_model_cache.weights_key import weights_key
+from comfy.units import megabytes
 
 RECEIPT = Receipt("model of a", "disk", 2_000_000_000, 1.5, True, "first use")
 
