@@ -1,4 +1,4 @@
-"""The policy keeps what docs/benchmarks.md promises, on the committed traces and a sample of generated ones."""
+"""The policy keeps what docs/benchmarks/policy.md promises, on the committed traces and a sample of generated ones."""
 
 import pathlib
 import sys
