@@ -119,6 +119,11 @@ def model_folders() -> dict[str, tuple[str, ...]]:
     return {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes"}
 
 
+def torch_is_imported() -> bool:
+    """Whether something in this process has imported torch; whoever must not be the first to do so asks this."""
+    return "torch" in sys.modules
+
+
 def ram_headroom_gb(given: list[float]) -> dict[str, float]:
     """The thresholds of ``--cache-ram [ACTIVE [INACTIVE]]`` in GB; without numbers, by the machine's RAM."""
     import psutil
@@ -172,12 +177,13 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import nodes
     import server
     from app.routes.caches import describe_models, describe_results
+    from app.running.model_upkeep import ModelUpkeep
     from app.running.pending_models import PendingModels
     from app.running.worker import PromptWorker
 
     loop = asyncio_loop or asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    prompt_server = server.PromptServer(loop)
+    prompt_server = server.PromptServer(loop, torch_is_imported)
     prompt_server.prompt_queue = prompt_server.prompt_queue or execution.PromptQueue(prompt_server)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
     take_cache_providers(loop, policy)
@@ -186,8 +192,9 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
-    model_management.cache_host().pending_paths = PendingModels(prompt_server.prompt_queue, model_folders).paths
-    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus)
+    model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
+    upkeep = ModelUpkeep(model_management, model_management.process_models().spare.release, torch_is_imported)
+    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)
     worker.start()
 
     async def serve() -> None:

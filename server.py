@@ -41,7 +41,8 @@ class PromptServer:
 
     instance: ClassVar["PromptServer"]
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, torch_is_imported: Callable[[], bool] = lambda: False) -> None:
+        """*torch_is_imported* tells whether devices can be asked without being the first to import torch."""
         PromptServer.instance = self
         self.loop = loop
         self.messages: asyncio.Queue = asyncio.Queue()
@@ -66,7 +67,7 @@ class PromptServer:
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
-        compose.add_core_routes(self, self.routes, args)
+        compose.add_core_routes(self, self.routes, args, torch_is_imported)
 
     def _name_subsystems(self) -> None:
         parts = self.subsystems

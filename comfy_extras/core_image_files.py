@@ -7,9 +7,9 @@ import string
 from typing import Any
 
 import folder_paths
+from comfy import model_management
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras import image_reading, image_writing
 
 torch = lazy_module("torch")
@@ -100,7 +100,7 @@ class LoadImage:
     def load_image(self, image):
         """Images (B×H×W×3) and masks (B×H×W, 1 where transparent) of the file named *image*."""
         pictures, masks = image_reading.read_image(folder_paths.get_annotated_filepath(image))
-        place = {"device": intermediate_device(), "dtype": intermediate_dtype()}
+        place = {"device": model_management.intermediate_device(), "dtype": model_management.intermediate_dtype()}
         return pictures.to(**place), masks.to(**place)
 
     @classmethod

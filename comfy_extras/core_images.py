@@ -3,8 +3,8 @@
 from typing import Any
 
 import comfy.utils
+from comfy import model_management
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras.node_inputs import pixels, real, whole
 
 torch = lazy_module("torch")
@@ -136,7 +136,7 @@ class EmptyImage:
     def generate(self, width, height, batch_size=1, color=0):
         """*batch_size* images filled with *color*, given as 0xRRGGBB."""
         levels = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
-        pixel = torch.tensor(levels, dtype=intermediate_dtype(), device=intermediate_device())
+        pixel = torch.tensor(levels, dtype=model_management.intermediate_dtype(), device=model_management.intermediate_device())
         return (pixel.repeat(batch_size, height, width, 1),)
 
 

@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import comfy.utils
+from comfy import model_management
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras.node_inputs import MAX_RESOLUTION, pixels, real, whole
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class EmptyLatentImage:
     def generate(self, width, height, batch_size=1):
         """*batch_size* four-channel latents for pictures of *width* × *height* pixels."""
         shape = (batch_size, 4, height // PIXELS_PER_CELL, width // PIXELS_PER_CELL)
-        samples = torch.zeros(shape, device=intermediate_device(), dtype=intermediate_dtype())
+        samples = torch.zeros(shape, device=model_management.intermediate_device(), dtype=model_management.intermediate_dtype())
         return ({"samples": samples, "downscale_ratio_spacial": PIXELS_PER_CELL},)
 
 

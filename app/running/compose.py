@@ -3,7 +3,7 @@
 import argparse
 import logging
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from app.routes.upload import UploadRoutes
 from app.routes.view import ViewRoutes
 from app.subgraph_manager import SubgraphManager
 from app.user_manager import UserManager
+from comfy import model_management
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +77,13 @@ def find_page(args: argparse.Namespace) -> tuple[str | None, str]:
         return None, str(error)
 
 
-def add_core_routes(server: Any, routes: web.RouteTableDef, args: argparse.Namespace) -> None:
+def add_core_routes(server: Any, routes: web.RouteTableDef, args: argparse.Namespace, torch_is_imported: Callable[[], bool]) -> None:
     """Put the core routes into the table that packs add theirs to, so that core paths come first."""
     for part in (
         PromptRoutes(server, lambda: execution),
         QueueRoutes(server, lambda: nodes.interrupt_processing()),
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
-        SystemRoutes(),
+        SystemRoutes(model_management, torch_is_imported),
         server.cache_sections,
         ModelRoutes(),
         ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS),

@@ -74,5 +74,5 @@ def _timed(part: Part, read_bytes: Callable[[], int | None]) -> Loaded:
     seconds, after_bytes = time.perf_counter() - started_s, read_bytes()
     patcher = None if value is None else patcher_of(value)
     if patcher is not None:
-        comfy.model_management.cache_host().base_weights.note(patcher)
+        comfy.model_management.process_models().note_base(patcher)
     return Loaded(value, seconds, None if before_bytes is None or after_bytes is None else after_bytes - before_bytes)

@@ -90,6 +90,11 @@ class ArenaPinner:
         self._runs = self._closed = False
         self._ended = threading.Event()
 
+    @property
+    def ledger(self) -> PinLedger:
+        """Whose budget this pins by."""
+        return self._ledger
+
     def request(self, owner: Any, tensors: Iterable[Tensor]) -> int:
         """Pin, soon, the blocks of host memory that *tensors* lie in, until *owner* (their module) dies; returns the bytes to be pinned.
 

@@ -6,7 +6,6 @@ import gc
 import logging
 import weakref
 from argparse import Namespace
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,43 +14,56 @@ from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.devices import Device
 from comfy.residency.loaded_model import EVERYTHING, LoadedModel
+from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.memory_states import VRAMState
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
-from comfy.weight_files.spare_memory import spare_memory
+from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
     from torch import device
 
     from comfy.residency.model_cache import AnyCache
+    from comfy.residency.protocols import Patcher
 
 log = logging.getLogger(__name__)
 NO_ROOM = 0.1  # a budget in bytes that nothing fits; 0 would mean "no limit" to LoadedModel.model_load
 
 
 class ModelManager:
-    """Owner of the list of loaded models. It holds no strong reference to a model.
+    """Moves models to devices and off them. It holds no strong reference to a model.
 
-    The thread that runs nodes loads and frees; other threads may read the list. Finalizers only append to a queue, which the
-    next operation drains, so no loop here sees the list change under it. ``ram_cache`` holds the models that may leave the device or
-    the executor without being read again; inside its critical sections it lets no model go, so the loops over the list lie in them.
+    The thread that runs nodes loads and frees; other threads may read the list. ``ram_cache`` holds the models that may leave the device
+    or the executor without being read again; inside its critical sections it lets no model go, so the loops over the list lie in them.
     ``pinner`` page-locks, within the budget of ``pin_ledger``, the host memory of models that come back from there.
     """
 
     def __init__(
-        self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None, pin_ledger: PinLedger | None = None
+        self,
+        args: Namespace,
+        devices: DeviceTable | None = None,
+        ram_cache: AnyCache | None = None,
+        loaded: LoadedModels | None = None,
+        pinner: ArenaPinner | None = None,
+        spare: SpareMemory | None = None,
     ) -> None:
+        """*loaded* is the list that the owner of *ram_cache* was given; what is None is made, or is the process's own (*spare*)."""
         self.args = args
         self.devices = DeviceTable(args) if devices is None else devices
         self.ram_cache: AnyCache = NullRamModelCache() if ram_cache is None else ram_cache
-        self.pin_ledger = pin_ledger or PinLedger(default_pin_budget_bytes(self.devices.kind, args.disable_pinned_memory))
-        self.pinner = ArenaPinner(self.pin_ledger)
-        self.current_loaded_models: list[LoadedModel] = []
+        self.pinner = pinner or ArenaPinner(PinLedger(default_pin_budget_bytes(self.devices.kind, args.disable_pinned_memory)))
+        self.pin_ledger = self.pinner.ledger
+        self._loaded = LoadedModels() if loaded is None else loaded
+        self._spare = spare or spare_memory()
         self._kept_in_ram: weakref.WeakSet[Any] = weakref.WeakSet()  # modules that left a device for the RAM model cache
-        self._ended: deque[None] = deque()
+
+    @property
+    def current_loaded_models(self) -> list[LoadedModel]:
+        """The list itself, the model loaded last first; node packs read and change it."""
+        return self._loaded.entries
 
     def load_models_gpu(
         self,
-        models: Sequence[Any],
+        models: Sequence[Patcher],
         memory_required: float = 0,
         force_patch_weights: bool = False,
         minimum_memory_required: float | None = None,
@@ -68,14 +80,14 @@ class ModelManager:
 
     def _load(
         self,
-        models: Sequence[Any],
+        models: Sequence[Patcher],
         memory_required: float,
         force_patch_weights: bool,
         minimum_memory_required: float | None,
         force_full_load: bool,
     ) -> None:
         self.cleanup_models_gc()
-        spare_memory().release()  # what no load has taken over by now, computing may need
+        self._spare.release()  # what no load has taken over by now, computing may need
         entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
         for entry in entries:
             self._take_out_clones(entry)
@@ -88,7 +100,7 @@ class ModelManager:
             except BaseException:
                 self.ram_cache.remeasure(entry)
                 raise
-            self.current_loaded_models.insert(0, entry)
+            self._loaded.add(entry)
             if self.ram_cache.reclaim(entry) and entry.model.model in self._kept_in_ram:
                 self.pinner.request(entry.model.model, entry.model.pristine_weights())
 
@@ -115,7 +127,7 @@ class ModelManager:
             wanted = self._bytes_to_free(memory_required, device)
             if wanted > 0 and entry.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
-                self._remove(entry)
+                self._loaded.remove(entry)
                 if self.ram_cache.retain(entry):
                     self._kept_in_ram.add(patcher.model)
                 unloaded.append(entry)
@@ -127,7 +139,7 @@ class ModelManager:
         for device in self.devices.all_devices():
             self.free_memory(EVERYTHING, device)
 
-    def unload_model_and_clones(self, patcher: Any, unload_additional_models: bool = True, all_devices: bool = False) -> None:
+    def unload_model_and_clones(self, patcher: Patcher, unload_additional_models: bool = True, all_devices: bool = False) -> None:
         """Move *patcher*'s module, and by default the models attached to it, off the compute device (or all)."""
         own = [patcher, *(patcher.get_nested_additional_models() if unload_additional_models else [])]
         going = {other.clone_base_uuid for other in own}
@@ -139,59 +151,51 @@ class ModelManager:
         for device in self.devices.all_devices() if all_devices else [self.devices.compute_device()]:
             self.free_memory(EVERYTHING, device, kept)
 
-    def loaded_models(self, only_currently_used: bool = False) -> list[Any]:
+    def loaded_models(self, only_currently_used: bool = False) -> list[Patcher]:
         """The living patchers in the list, the latest first."""
-        patchers = [entry.model for entry in self.current_loaded_models if entry.currently_used or not only_currently_used]
-        return [patcher for patcher in patchers if patcher is not None]
-
-    def forget(self, entry: LoadedModel) -> None:
-        """Take *entry* off the list and detach its finalizer, for whoever lets its model go. Any thread, outside critical sections."""
-        self._remove(entry)
-        entry.release()
+        return self._loaded.patchers(only_currently_used)
 
     def cleanup_models(self) -> None:
         """Drop the entries of modules that are gone."""
-        self._ended.clear()
-        for entry in [entry for entry in self.current_loaded_models if entry.has_ended() or entry.real_model is None]:
-            self.forget(entry)
+        self._loaded.forget_ended()
 
     def cleanup_models_gc(self) -> None:
         """Drop ended entries; collect garbage once if a module outlived all its patchers, and name it if it still does."""
-        if self._ended:
+        if self._loaded.has_news():
             self.cleanup_models()
-        if not any(entry.is_dead() for entry in self.current_loaded_models):
+        if not self._loaded.leaked():
             return
         log.info("a model outlived its last patcher; collecting garbage")
         gc.collect()
         self.soft_empty_cache()
         self.cleanup_models()
-        for entry in self.current_loaded_models:
-            if entry.is_dead() and entry.real_model is not None:
+        for entry in self._loaded.leaked():
+            if entry.real_model is not None:
                 log.warning("memory leak: something still refers to a %s that no patcher uses", type(entry.real_model()).__name__)
 
     def soft_empty_cache(self) -> None:
         """Give cached device memory, and what dropped weights left in the host's, back to the system."""
-        spare_memory().release()
+        self._spare.release()
         for accelerator in self.devices.accelerators:
             accelerator.empty_cache()
 
-    def _entry_for(self, patcher: Any) -> LoadedModel:
-        for entry in self.current_loaded_models:
-            if entry.model is patcher:
-                entry.currently_used = True
-                return entry
-        log.info("Requested to load %s", type(patcher.model).__name__)
-        return LoadedModel(patcher, self._ended)
+    def _entry_for(self, patcher: Patcher) -> LoadedModel:
+        entry = self._loaded.entry_of(patcher)
+        if entry is None:
+            log.info("Requested to load %s", type(patcher.model).__name__)
+            return self._loaded.new_entry(patcher)
+        entry.currently_used = True
+        return entry
 
     def _take_out_clones(self, entry: LoadedModel) -> None:
         for other in list(self.current_loaded_models):
             patcher = other.model
             if patcher is not None and entry.model.is_clone(patcher):
                 patcher.detach(unpatch_all=False)
-                self.forget(other)
+                self._loaded.forget(other)
 
     def _make_room(self, entries: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
-        needed: dict[Any, float] = {}
+        needed: dict[device, float] = {}
         for entry in entries:
             needed[entry.device] = needed.get(entry.device, 0) + entry.model_memory_required(entry.device)
         for torch_device, weight_bytes in needed.items():
@@ -234,13 +238,10 @@ class ModelManager:
             if not entry.is_host and entry.reusable_bytes() > entry.free_bytes() * 0.25:
                 self.soft_empty_cache()
 
-    def _remove(self, entry: LoadedModel) -> None:
-        self.current_loaded_models[:] = [other for other in self.current_loaded_models if other is not entry]
 
-
-def _with_dependencies(models: Sequence[Any]) -> list[Any]:
+def _with_dependencies(models: Sequence[Patcher]) -> list[Patcher]:
     """*models* and the models their patches name, each once, in reverse: the main model loads last and sees what is left."""
-    wanted: dict[int, Any] = {}
+    wanted: dict[int, Patcher] = {}
     for patcher in models:
         for needed in (patcher, *patcher.model_patches_models()):
             wanted.setdefault(id(needed), needed)

@@ -11,7 +11,7 @@ import comfy.sd
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.ram_model_cache.cache import NullRamModelCache, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
-from comfy.residency.model_cache import CacheHost, make_ram_cache
+from comfy.residency.model_cache import CacheOwner, make_ram_cache
 from comfy.weight_files.reader import WeightReader
 
 GIB = 1024**3
@@ -46,10 +46,8 @@ def file(tmp_path):
 @pytest.fixture
 def cached():
     """A manager for the CPU with a cache of 1 GiB."""
-    with management() as manager:
-        host = CacheHost(HostMemory(system=lambda: MemoryView(64 * GIB, 32 * GIB)))
-        host.manager = manager
-        manager.ram_cache = make_ram_cache(arguments(ram_model_cache_mb=1024), host)
+    memory = HostMemory(system=lambda: MemoryView(64 * GIB, 32 * GIB))
+    with management(cache=lambda owner: make_ram_cache(arguments(ram_model_cache_mb=1024), owner), memory=memory) as manager:
         yield manager.ram_cache
         assert manager.ram_cache.check() == []
         manager.ram_cache.close()
@@ -142,15 +140,15 @@ def test_when_only_the_autoencoder_was_evicted_only_its_tensors_are_read(cached,
     ],
 )
 def test_the_size_follows_from_the_flags_and_the_free_memory(flags, free_gib, cap_gib):
-    host = CacheHost(HostMemory(system=lambda: MemoryView(512 * GIB, free_gib * GIB)))
-    host.memory.group_views = list
-    cache = make_ram_cache(arguments(**flags), host)
+    memory = HostMemory(system=lambda: MemoryView(512 * GIB, free_gib * GIB))
+    memory.group_views = list
+    cache = make_ram_cache(arguments(**flags), CacheOwner(memory=memory))
     assert isinstance(cache, RamModelCache if cap_gib else NullRamModelCache)
     assert not cap_gib or cache.settings.cap_bytes == cap_gib * GIB
 
 
 def test_a_time_out_without_a_cache_is_said_to_have_no_effect(caplog):
-    make_ram_cache(arguments(ram_model_cache_mb=0, ram_model_cache_ttl=5.0), CacheHost())
+    make_ram_cache(arguments(ram_model_cache_mb=0, ram_model_cache_ttl=5.0), CacheOwner())
     assert "--ram-model-cache-ttl has no effect" in caplog.text
 
 

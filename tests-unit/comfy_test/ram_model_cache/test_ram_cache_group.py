@@ -23,7 +23,7 @@ pathlib.Path(folder, "cgroup.procs").write_text(str(os.getpid()))
 import torch
 from comfy.ram_model_cache.host_memory import HostMemory
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
-from comfy.residency.model_cache import CacheHost
+from comfy.residency.model_cache import CacheOwner
 from comfy.weight_files.reader import WeightReader
 
 lines = []
@@ -49,7 +49,7 @@ def load(missing):
     return {missing[0]: Patcher(model)}
 
 memory = HostMemory()
-cache = RamModelCache(CacheSettings(1 << 40, headroom_bytes=headroom), CacheHost(memory).hooks(), start_thread=lambda run: None)
+cache = RamModelCache(CacheSettings(1 << 40, headroom_bytes=headroom), CacheOwner(memory=memory).hooks(), start_thread=lambda run: None)
 use = lambda name: cache.fetch({name: model_bytes}, load)[name].model.weight0.sum().item()
 stages, available = {}, []
 
