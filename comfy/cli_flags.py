@@ -30,14 +30,14 @@ class PerformanceFeature(enum.Enum):
     AutoTune = "autotune"
 
 
+INERT_FEATURES = frozenset(PerformanceFeature) - {PerformanceFeature.Fp16Accumulation}
 INERT_FLAGS = frozenset(
     "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
     "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
     "--use-flash-attention --use-pytorch-cross-attention --mmap-torch-files --disable-mmap --fast-disk --high-ram "
     "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom --async-offload "
-    "--disable-async-offload --force-non-blocking --fast --supports-fp8-compute --fp16-intermediates --normalvram "
-    "--comfy-api-base --enable-asset-hashing --database-url --enable-assets --enable-manager-legacy-ui "
-    "--disable-manager-ui".split()
+    "--disable-async-offload --fp16-intermediates --normalvram --comfy-api-base --enable-asset-hashing --database-url "
+    "--enable-assets --disable-manager-ui".split()
 )
 
 CACHE_SCHEMES = ("file", "redis", "rediss", "unix", "s3", "gs", "az")
@@ -222,7 +222,7 @@ def _devices(group: argparse._ArgumentGroup) -> None:
             ("--cuda-malloc", "not used here"),
             ("--disable-cuda-malloc", "not used here"),
             ("--deterministic", "ask torch for deterministic algorithms; slower"),
-            ("--supports-fp8-compute", "not used here"),
+            ("--supports-fp8-compute", "take the card for one that multiplies float8 matrices"),
             ("--enable-triton-backend", "not used here"),
             ("--disable-triton-backend", "not used here"),
             ("--force-channels-last", "not used here"),
@@ -269,7 +269,14 @@ def _attention(group: argparse._ArgumentGroup) -> None:
             ("--dont-upcast-attention", "never raise attention's precision"),
         ),
     )
-    group.add_argument("--fast", nargs="*", type=PerformanceFeature, metavar="FEATURE", help="accepted; no such feature is needed here")
+    group.add_argument(
+        "--fast",
+        nargs="*",
+        type=PerformanceFeature,
+        metavar="FEATURE",
+        help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact (bare: so too); other features are "
+        "accepted without effect",
+    )
 
 
 def _memory(group: argparse._ArgumentGroup) -> None:
@@ -286,7 +293,7 @@ def _memory(group: argparse._ArgumentGroup) -> None:
             ("--disable-smart-memory", "move models off the accelerator as soon as they are not in use"),
             ("--disable-pinned-memory", "never page-lock host memory"),
             ("--disable-async-offload", "not used here"),
-            ("--force-non-blocking", "not used here"),
+            ("--force-non-blocking", "queue every copy to the accelerator, also where that may go wrong"),
             ("--disable-dynamic-vram", "not used here"),
             ("--enable-dynamic-vram", "not used here"),
             ("--disable-nvml-pressure", "not used here"),
