@@ -15,7 +15,6 @@ from typing import Any
 
 from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
-from comfy.lazy_import import lazy_module
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy_execution.executor import changed as executor_changed
@@ -89,7 +88,6 @@ SENSITIVE_EXTRA_DATA_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
 map_node_over_list = None
 
 _engine: Any = sys.modules[__name__]
-model_management = lazy_module("comfy.model_management")
 
 OUT_OF_MEMORY_HINT = (
     "The device ran out of memory, so all loaded models were unloaded. If this workflow fitted before, a batch size or an image size "
@@ -124,9 +122,15 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, InterruptProcessingException)
 
 
+def _model_management() -> Any:
+    """The module that owns loaded models, or None while nothing has loaded any."""
+    return sys.modules.get("comfy.model_management")
+
+
 def error_hint(error: BaseException, class_type: str) -> str:
     """Advice on an error of a node, or "". Unloads all models first when memory ran out."""
-    if model_management.is_oom(error):
+    model_management = _model_management()
+    if model_management is not None and model_management.is_oom(error):
         logger.error("Out of memory in %s; unloading all models", class_type)
         model_management.unload_all_models()
         return OUT_OF_MEMORY_HINT
@@ -405,8 +409,8 @@ class PromptExecutor:
             if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts
             self.server.last_node_id = None
-            if model_management.DISABLE_SMART_MEMORY:
-                model_management.unload_all_models()
+            if getattr(_model_management(), "DISABLE_SMART_MEMORY", False):
+                _model_management().unload_all_models()
             if providers is not None:
                 await providers.end()
 
@@ -427,8 +431,9 @@ class PromptExecutor:
 
 
 def _choose_previews(method: str | None) -> None:
-    """Apply a prompt's own preview method, or go back to the start-up one."""
-    try:
-        importlib.import_module("latent_preview").set_preview_method(method)
-    except Exception:
-        logger.warning("The preview method %r could not be set", method, exc_info=True)
+    """Apply a prompt's own preview method, or go back to the start-up one; does not load the module just to reset it."""
+    if method is not None or "latent_preview" in sys.modules:
+        try:
+            importlib.import_module("latent_preview").set_preview_method(method)
+        except Exception:
+            logger.warning("The preview method %r could not be set", method, exc_info=True)
