@@ -17,7 +17,7 @@ import comfy.utils
 from comfy.control.base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.weight_source import StateDictSource, WeightSource
-from comfy.loading.checkpoint import kept_bytes
+from comfy.loading.components import kept_bytes
 from comfy.loading.parts import Part, load_parts, open_cached_file
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]

@@ -16,6 +16,8 @@ from comfy.loading.embeddings import expand_directory_list, load_embed
 from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
 from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
 
+log = logging.getLogger(__name__)
+
 __all__ = [
     "ClipTokenWeightEncoder",
     "SD1CheckpointClipModel",
@@ -208,7 +210,7 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
             if vector.shape[-1] == width:
                 embeds[:, position : position + vector.shape[1]] = vector.to(embeds)
             else:
-                logging.warning("an embedding of width %d does not fit a text model of width %d; it is left out", vector.shape[-1], width)
+                log.warning("an embedding of width %d does not fit a text model of width %d; it is left out", vector.shape[-1], width)
         return embeds, mask
 
     def load_weights(self, source: WeightSource, what: str = "the text encoder") -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PIXELS_PER_CELL = 8
 TRANSFORM = "model/conditioning/transform"
@@ -94,7 +94,7 @@ class ConditioningCombine:
 
 def _only_entry(conditioning: list[Any], node: str) -> Any:
     if len(conditioning) > 1:
-        logger.warning("%s: conditioning_from has %d entries; only the first one is used", node, len(conditioning))
+        log.warning("%s: conditioning_from has %d entries; only the first one is used", node, len(conditioning))
     return conditioning[0]
 
 

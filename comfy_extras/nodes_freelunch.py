@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CATEGORY = "model/patch/unet"
 LOW_FREQUENCIES = 1
@@ -41,7 +41,7 @@ class SkipFilter:
             try:
                 return Fourier_filter(skip, LOW_FREQUENCIES, scale)
             except RuntimeError:
-                logger.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
+                log.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
                 self._needs_cpu.add(skip.device)
         return Fourier_filter(skip.cpu(), LOW_FREQUENCIES, scale).to(skip.device)
 

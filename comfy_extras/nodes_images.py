@@ -1,4 +1,4 @@
-"""Nodes that cut, turn, join and pad images, count them, add noise, and save animations and drawings."""
+"""Nodes that cut, turn and pad images, count them, add noise, and save animations and drawings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from comfy.lazy_import import lazy_module
 from comfy_api.latest import io, ui
 from comfy_extras.animated_image_nodes import SaveAnimatedPNG, SaveAnimatedWEBP
 from comfy_extras.core_images import resize_images
+from comfy_extras.image_stitching_nodes import ImageStitch
 from comfy_extras.image_tile_nodes import ImageMergeTileList, SplitImageToTileList
-from comfy_extras.node_inputs import MAX_RESOLUTION, boolean, combo, pixels, real, socket, whole
+from comfy_extras.node_inputs import MAX_RESOLUTION, combo, pixels, real, socket, whole
 from comfy_extras.svg_nodes import SaveSVGNode
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ server = lazy_module("server")
 torch = lazy_module("torch")
 
 CROP_SIZE = 512
-_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 _QUARTER_TURNS = ["none", "90 degrees", "180 degrees", "270 degrees"]
 
 
@@ -175,75 +175,6 @@ class ImageAddNoise(_ImageNode):
         return (torch.clip(image + strength * noise, min=0.0, max=1.0),)
 
     repeat = execute
-
-
-class ImageStitch(_ImageNode):
-    """Puts two images side by side, or one above the other, with an optional stripe between."""
-
-    DESCRIPTION = "Puts image2 beside image1. Without image2 image1 comes back as it is."
-    SEARCH_ALIASES = ["combine images", "join images", "concatenate images", "side by side"]
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {
-                "image1": socket("IMAGE"),
-                "direction": combo(["right", "down", "left", "up"], default="right"),
-                "match_image_size": boolean(True),
-                "spacing_width": whole(0, 0, 1024, 2, advanced=True),
-                "spacing_color": combo(list(_COLOURS), default="white", advanced=True),
-            },
-            "optional": {"image2": socket("IMAGE")},
-        }
-
-    @classmethod
-    def execute(cls, image1, direction, match_image_size, spacing_width, spacing_color, image2=None):
-        """*image2* lies in *direction* of *image1*; it is scaled to the common side, or both are padded to the longer one."""
-        if image2 is None:
-            return (image1,)
-        axis = 2 if direction in ("left", "right") else 1
-        count, channels = (max(image1.shape[place], image2.shape[place]) for place in (0, -1))
-        images = [_repeat_last(image, count) for image in (image1, image2)]
-        if match_image_size:
-            images[1] = _match_side(images[1], images[0], axis)
-        else:
-            # only white fills the gaps with white; behind a coloured stripe they stay black
-            longest = max(image.shape[3 - axis] for image in images)
-            images = [_pad_side(image, 3 - axis, longest, float(spacing_color == "white")) for image in images]
-        images = [torch.cat([image, image.new_ones(*image.shape[:-1], channels - image.shape[-1])], dim=-1) for image in images]
-        if direction in ("left", "up"):
-            images.reverse()
-        if spacing_width:
-            images.insert(1, _stripe(images, axis, spacing_width + spacing_width % 2, _COLOURS[spacing_color]))
-        return (torch.cat(images, dim=axis),)
-
-    stitch = execute
-
-
-def _repeat_last(image: Tensor, count: int) -> Tensor:
-    return torch.cat([image, image[-1:].repeat(count - image.shape[0], 1, 1, 1)])
-
-
-def _match_side(image: Tensor, pattern: Tensor, axis: int) -> Tensor:
-    height, width = pattern.shape[1:3]
-    aspect = image.shape[2] / image.shape[1]
-    size = (int(height * aspect), height) if axis == 2 else (width, int(width / aspect))
-    return resize_images(image, *size, "lanczos")
-
-
-def _pad_side(image: Tensor, axis: int, length: int, value: float) -> Tensor:
-    missing = length - image.shape[axis]
-    before, after = missing // 2, missing - missing // 2
-    padding = (0, 0, before, after) if axis == 2 else (0, 0, 0, 0, before, after)
-    return torch.nn.functional.pad(image, padding, value=value)
-
-
-def _stripe(images: list[Tensor], axis: int, width: int, colour: tuple[float, ...]) -> Tensor:
-    shape = list(images[0].shape)
-    shape[axis] = width
-    shape[3 - axis] = max(image.shape[3 - axis] for image in images)
-    pixel = torch.tensor([*colour, *[1.0] * (shape[-1] - 3)][: shape[-1]], device=images[0].device)
-    return pixel.expand(shape)
 
 
 class ResizeAndPadImage(_ImageNode):

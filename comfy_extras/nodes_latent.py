@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ADVANCED, OPERATIONS = "model/latent/advanced", "model/latent/advanced/operations"
 _AXES = {"x": -1, "y": -2, "t": -3}
@@ -349,7 +349,7 @@ class ReplaceVideoLatentFrames(_LatentNode):
         present, given = destination["samples"].shape[2], source["samples"].shape[2]
         start = index + present if index < 0 else index
         if start < 0 or start + given > present:
-            logger.warning(
+            log.warning(
                 "ReplaceVideoLatentFrames: %d frames do not fit at frame %d of %d; the latent is left as it is", given, index, present
             )
             return (destination,)

@@ -12,6 +12,8 @@ import torch
 if TYPE_CHECKING:
     from comfy.hooks.base import HookGroup
 
+log = logging.getLogger(__name__)
+
 Residuals = dict[str, list[torch.Tensor | None]]
 PARTS = ("input", "middle", "output")
 
@@ -81,7 +83,7 @@ class ControlBase:
         self.timestep_percent_range = timestep_percent_range
         if self.latent_format is not None:
             if vae is None:
-                logging.warning("this control works on latents of its hint; connect a VAE to the node that applies it")
+                log.warning("this control works on latents of its hint; connect a VAE to the node that applies it")
             self.vae = vae
         self.extra_concat_orig = list(extra_concat)
         if self.concat_mask and not self.extra_concat_orig:

@@ -14,6 +14,8 @@ from comfy.families.kl_vae_config import read_vae_config
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
 
+log = logging.getLogger(__name__)
+
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 
 
@@ -46,7 +48,7 @@ class VAE:
         self._found = ""
         if found is None:
             self._found = f" {source.name} holds {describe_tensors(source.shapes())}."
-            logging.warning("no VAE weights were found in %s; there is no VAE", source.name)
+            log.warning("no VAE weights were found in %s; there is no VAE", source.name)
             return
         self.downscale_ratio = self.upscale_ratio = found.ratio
         self.latent_channels = found.latent_channels
@@ -105,7 +107,7 @@ class VAE:
         try:
             pictures = self._in_batches(samples_in, memory_used, self._decode_batch)
         except comfy.model_management.OOM_EXCEPTION:
-            logging.warning("decoding ran out of memory; decoding in tiles instead")
+            log.warning("decoding ran out of memory; decoding in tiles instead")
             pictures = None
         if pictures is None:
             comfy.model_management.soft_empty_cache()
@@ -119,7 +121,7 @@ class VAE:
         try:
             return self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch)
         except comfy.model_management.OOM_EXCEPTION:
-            logging.warning("encoding ran out of memory; encoding in tiles instead")
+            log.warning("encoding ran out of memory; encoding in tiles instead")
         comfy.model_management.soft_empty_cache()
         return self.encode_tiled_(pixels)
 

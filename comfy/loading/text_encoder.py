@@ -13,7 +13,7 @@ from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.family_settings import family_settings
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.loading.checkpoint import build_clip, kept_bytes, with_text_model_prefix
+from comfy.loading.components import build_clip, kept_bytes, with_text_model_prefix
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.supported_models_base import ClipTarget
 from comfy.text.encoder import CLIP, kept_text_dtype

@@ -17,6 +17,8 @@ from diffusers.models import attention as diffusers_attention
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
+log = logging.getLogger(__name__)
+
 AttentionFunction = Callable[..., torch.Tensor]
 Patches = Mapping[str, Any]
 
@@ -126,7 +128,7 @@ REGISTERED_ATTENTION_FUNCTIONS: dict[str, AttentionFunction] = {
 def register_attention_function(name: str, func: AttentionFunction) -> None:
     """Offer *func* under *name*; a name already taken keeps its function, with a warning."""
     if REGISTERED_ATTENTION_FUNCTIONS.setdefault(name, func) is not func:
-        logging.warning("the attention function %r is registered already; the new one is ignored", name)
+        log.warning("the attention function %r is registered already; the new one is ignored", name)
 
 
 def get_attention_function(name: str, default: Any = ...) -> Any:

@@ -11,7 +11,7 @@ from .video_probe import TrimWindow, first_video_stream, frame_rate, last_decoda
 
 np = lazy_module("numpy")
 torch = lazy_module("torch")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Pixel formats that 8-bit full-range RGB holds without loss; everything else is converted to float planes.
 _EIGHT_BIT_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "rgb24", "rgba", "pal8")
@@ -150,5 +150,5 @@ def _collect(packet: Any, frames: _FrameCollector, start_pts: int, end_pts: int 
                 return True
             frames.add(frame)
     except av.error.InvalidDataError:
-        logger.warning("A frame of the video is damaged and is left out")
+        log.warning("A frame of the video is damaged and is left out")
     return False

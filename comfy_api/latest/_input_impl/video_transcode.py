@@ -16,7 +16,7 @@ from .video_probe import AudioFormat, TrimWindow, audio_format, first_video_stre
 from .video_timeline import FrameTimeline
 
 np = lazy_module("numpy")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Quarter turns counter-clockwise -> FFmpeg filters.
 _TURNS: Final = {1: (("transpose", "cclock"),), 2: (("hflip", None), ("vflip", None)), 3: (("transpose", "clock"),)}
@@ -64,7 +64,7 @@ class _VideoTrack:
         try:
             decoded = packet.decode()
         except av.error.InvalidDataError:
-            logger.warning("A frame of the video is damaged and is left out")
+            log.warning("A frame of the video is damaged and is left out")
             return []
         kept = []
         for frame in decoded:

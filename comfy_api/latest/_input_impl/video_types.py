@@ -18,7 +18,7 @@ from .video_transcode import Transcoder
 
 __all__ = ["VideoFromComponents", "VideoFromFile", "container_to_output_format", "get_open_write_kwargs"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class VideoFromFile(VideoInput):
@@ -147,7 +147,7 @@ def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: d
             if stream.type not in ("video", "audio", "subtitle"):
                 continue
             if stream.codec_context is None:
-                logger.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
+                log.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
             else:
                 copies[stream] = output.add_stream_from_template(template=stream, opaque=True)
         for packet in container.demux():

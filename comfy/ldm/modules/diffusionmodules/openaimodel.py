@@ -23,6 +23,8 @@ from comfy.families.timestep_embedding import Timestep, timestep_embedding
 from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.attention import SpatialTransformer, adopt_transformers
 
+log = logging.getLogger(__name__)
+
 __all__ = [
     "Downsample",
     "ResBlock",
@@ -138,7 +140,7 @@ def apply_control(h: torch.Tensor, control: Mapping[str, list[Any]] | None, name
         try:
             h += residual
         except RuntimeError:
-            logging.warning(
+            log.warning(
                 "a control residual of shape %s does not fit features of shape %s and is left out", tuple(residual.shape), tuple(h.shape)
             )
     return h
