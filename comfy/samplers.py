@@ -294,6 +294,7 @@ def sample(
     seed: int | None = None,
 ) -> Tensor:
     """Sample with a :class:`CFGGuider`. *device* and *model_options* are not used: the patcher knows both."""
+    latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
     guider = CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)

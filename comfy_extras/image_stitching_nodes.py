@@ -39,7 +39,9 @@ class ImageStitch:
         }
 
     @classmethod
-    def execute(cls, image1, direction, match_image_size, spacing_width, spacing_color, image2=None):
+    def execute(
+        cls, image1: Tensor, direction: str, match_image_size: bool, spacing_width: int, spacing_color: str, image2: Tensor | None = None
+    ) -> tuple[Tensor]:
         """*image2* lies in *direction* of *image1*; it is scaled to the common side, or both are padded to the longer one."""
         if image2 is None:
             return (image1,)

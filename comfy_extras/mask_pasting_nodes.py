@@ -12,6 +12,8 @@ from comfy_extras.node_inputs import boolean, pixels, socket
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy_extras.node_values import Latent
+
 torch = lazy_module("torch")
 
 
@@ -53,6 +55,7 @@ class _PastingNode:
     """Inputs of the two nodes that paste with a mask."""
 
     FUNCTION = "execute"
+    RETURN_TYPES: tuple[str, ...]
     STEP = 1
 
     @classmethod
@@ -79,7 +82,7 @@ class LatentCompositeMasked(_PastingNode):
     STEP = 8
 
     @classmethod
-    def execute(cls, destination, source, x, y, resize_source, mask=None):
+    def execute(cls, destination: Latent, source: Latent, x: int, y: int, resize_source: bool, mask: Tensor | None = None) -> tuple[Latent]:
         """A copy of *destination* with *source* pasted in."""
         samples = composite(destination["samples"].clone(), source["samples"], x, y, mask, 8, resize_source)
         return ({**destination, "samples": samples},)
@@ -95,7 +98,7 @@ class ImageCompositeMasked(_PastingNode):
     SEARCH_ALIASES = ["overlay", "layer", "paste image", "images composition"]
 
     @classmethod
-    def execute(cls, destination, source, x, y, resize_source, mask=None):
+    def execute(cls, destination: Tensor, source: Tensor, x: int, y: int, resize_source: bool, mask: Tensor | None = None) -> tuple[Tensor]:
         """A copy of *destination* with *source* pasted in."""
         destination, source = node_helpers.image_alpha_fix(destination, source)
         pasted = composite(destination.clone().movedim(-1, 1), source.movedim(-1, 1), x, y, mask, 1, resize_source)

@@ -11,6 +11,8 @@ from comfy_api.latest import ComfyExtension, io
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.model_patcher import ModelPatcher
+
 torch = lazy_module("torch")
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,7 @@ class FreeU(io.ComfyNode):
         return _schema("FreeU", 1.1, 1.2)
 
     @classmethod
-    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, b1: float, b2: float, s1: float, s2: float) -> io.NodeOutput:
         """The patched model."""
         return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _constant))
 
@@ -113,7 +115,7 @@ class FreeU_V2(io.ComfyNode):  # noqa: N801 - the name packs import
         return _schema("FreeU_V2", 1.3, 1.4)
 
     @classmethod
-    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, b1: float, b2: float, s1: float, s2: float) -> io.NodeOutput:
         """The patched model."""
         return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _by_structure))
 

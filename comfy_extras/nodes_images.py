@@ -57,7 +57,7 @@ class ImageCrop(_ImageNode):
         }
 
     @classmethod
-    def execute(cls, image, width, height, x, y):
+    def execute(cls, image: Tensor, width: int, height: int, x: int, y: int) -> tuple[Tensor]:
         """See ``crop_image``."""
         return (crop_image(image, width, height, x, y),)
 
@@ -68,7 +68,7 @@ class ImageCropV2(io.ComfyNode):
     """Cuts a rectangle, drawn on the page, out of images and shows the result."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         whole_region = {"x": 0, "y": 0, "width": CROP_SIZE, "height": CROP_SIZE}
         return io.Schema(
@@ -87,10 +87,10 @@ class ImageCropV2(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, crop_region):
+    def execute(cls, image: Tensor, crop_region: dict[str, int]) -> io.NodeOutput:
         """See ``crop_image``."""
-        size = [crop_region.get(side, CROP_SIZE) for side in ("width", "height")]
-        cropped = crop_image(image, *size, crop_region.get("x", 0), crop_region.get("y", 0))
+        width, height = (crop_region.get(side, CROP_SIZE) for side in ("width", "height"))
+        cropped = crop_image(image, width, height, crop_region.get("x", 0), crop_region.get("y", 0))
         return io.NodeOutput(cropped, ui=ui.PreviewImage(cropped))
 
 
@@ -112,7 +112,7 @@ class BoundingBox(_ImageNode):
         }
 
     @classmethod
-    def execute(cls, x, y, width, height):
+    def execute(cls, x: int, y: int, width: int, height: int) -> tuple[dict[str, int]]:
         """The rectangle as a dict."""
         return ({"x": x, "y": y, "width": width, "height": height},)
 
@@ -128,7 +128,7 @@ class RepeatImageBatch(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "amount": whole(1, 1, 4096)}}
 
     @classmethod
-    def execute(cls, image, amount):
+    def execute(cls, image: Tensor, amount: int) -> tuple[Tensor]:
         """The batch *amount* times over."""
         return (image.repeat(amount, 1, 1, 1),)
 
@@ -148,7 +148,7 @@ class ImageFromBatch(_ImageNode):
         }
 
     @classmethod
-    def execute(cls, image, batch_index, length):
+    def execute(cls, image: Tensor, batch_index: int, length: int) -> tuple[Tensor]:
         """*length* images from *batch_index* on; a negative index counts from the end, one too large means the last."""
         count = image.shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
@@ -169,7 +169,7 @@ class ImageAddNoise(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "seed": seed, "strength": real(0.5, 0.0, 1.0)}}
 
     @classmethod
-    def execute(cls, image, seed, strength):
+    def execute(cls, image: Tensor, seed: int, strength: float) -> tuple[Tensor]:
         """The images plus noise of deviation *strength*, clipped to 0…1; drawn on the CPU."""
         noise = torch.randn(image.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(image)
         return (torch.clip(image + strength * noise, min=0.0, max=1.0),)
@@ -196,7 +196,7 @@ class ResizeAndPadImage(_ImageNode):
         }
 
     @classmethod
-    def execute(cls, image, target_width, target_height, padding_color, interpolation):
+    def execute(cls, image: Tensor, target_width: int, target_height: int, padding_color: str, interpolation: str) -> tuple[Tensor]:
         """B×*target_height*×*target_width*×C with the scaled images in the middle."""
         batch, height, width, channels = image.shape
         scale = min(target_width / width, target_height / height)
@@ -213,7 +213,7 @@ class GetImageSize(io.ComfyNode):
     """Tells the size of images."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return io.Schema(
             node_id="GetImageSize",
@@ -227,7 +227,7 @@ class GetImageSize(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image):
+    def execute(cls, image: Tensor) -> io.NodeOutput:
         """Width, height and batch size; also shown on the node while a page is connected."""
         count, height, width = image.shape[:3]
         present = getattr(server.PromptServer, "instance", None)
@@ -249,7 +249,7 @@ class ImageRotate(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "rotation": combo(_QUARTER_TURNS)}}
 
     @classmethod
-    def execute(cls, image, rotation):
+    def execute(cls, image: Tensor, rotation: str) -> tuple[Tensor]:
         """The turned images."""
         return (torch.rot90(image, k=_QUARTER_TURNS.index(rotation), dims=[2, 1]),)
 
@@ -266,7 +266,7 @@ class ImageFlip(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "flip_method": combo(["x-axis: vertically", "y-axis: horizontally"])}}
 
     @classmethod
-    def execute(cls, image, flip_method):
+    def execute(cls, image: Tensor, flip_method: str) -> tuple[Tensor]:
         """The images upside down (``x-axis…``) or left to right."""
         return (torch.flip(image, dims=[1 if flip_method.startswith("x") else 2]),)
 
@@ -284,7 +284,7 @@ class ImageScaleToMaxDimension(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "upscale_method": combo(methods), "largest_size": pixels(512)}}
 
     @classmethod
-    def execute(cls, image, upscale_method, largest_size):
+    def execute(cls, image: Tensor, upscale_method: str, largest_size: int) -> tuple[Tensor]:
         """The resized images, aspect ratio kept."""
         height, width = image.shape[1:3]
         longest = max(height, width)

@@ -65,7 +65,7 @@ class MaskToImage(_MaskNode):
         return {"required": {"mask": socket("MASK")}}
 
     @classmethod
-    def execute(cls, mask):
+    def execute(cls, mask: Tensor) -> tuple[Tensor]:
         """B×H×W×3, a view of the mask."""
         return (_planes(mask).unsqueeze(-1).expand(-1, -1, -1, 3),)
 
@@ -82,7 +82,7 @@ class ImageToMask(_MaskNode):
         return {"required": {"image": socket("IMAGE"), "channel": combo(_CHANNELS)}}
 
     @classmethod
-    def execute(cls, image, channel):
+    def execute(cls, image: Tensor, channel: str) -> tuple[Tensor]:
         """The channel's values. Raises ``IndexError`` when the images have no alpha."""
         index = _CHANNELS.index(channel)
         if index >= image.shape[-1]:
@@ -102,7 +102,7 @@ class ImageColorToMask(_MaskNode):
         return {"required": {"image": socket("IMAGE"), "color": whole(0, 0, 0xFFFFFF, 1, display="number")}}
 
     @classmethod
-    def execute(cls, image, color):
+    def execute(cls, image: Tensor, color: int) -> tuple[Tensor]:
         """1 where the pixel, rounded to 8 bits per channel, is *color* (0xRRGGBB)."""
         levels = (torch.clamp(image[..., :3], 0, 1.0) * 255.0).round().to(torch.int)
         wanted = torch.tensor([color >> 16, color >> 8 & 0xFF, color & 0xFF], device=image.device)
@@ -119,7 +119,7 @@ class SolidMask(_MaskNode):
         return {"required": {"value": real(1.0, 0.0, 1.0), "width": pixels(512, 1), "height": pixels(512, 1)}}
 
     @classmethod
-    def execute(cls, value, width, height):
+    def execute(cls, value: float, width: int, height: int) -> tuple[Tensor]:
         """1×H×W."""
         return (torch.full((1, height, width), value, dtype=torch.float32, device=intermediate_device()),)
 
@@ -136,7 +136,7 @@ class InvertMask(_MaskNode):
         return {"required": {"mask": socket("MASK")}}
 
     @classmethod
-    def execute(cls, mask):
+    def execute(cls, mask: Tensor) -> tuple[Tensor]:
         """The inverted mask."""
         return (1.0 - mask,)
 
@@ -154,7 +154,7 @@ class CropMask(_MaskNode):
         return {"required": {"mask": socket("MASK"), **sizes}}
 
     @classmethod
-    def execute(cls, mask, x, y, width, height):
+    def execute(cls, mask: Tensor, x: int, y: int, width: int, height: int) -> tuple[Tensor]:
         """The rectangle, cut off at the mask's edges."""
         return (_planes(mask)[:, y : y + height, x : x + width],)
 
@@ -179,7 +179,7 @@ class MaskComposite(_MaskNode):
         }
 
     @classmethod
-    def execute(cls, destination, source, x, y, operation):
+    def execute(cls, destination: Tensor, source: Tensor, x: int, y: int, operation: str) -> tuple[Tensor]:
         """A copy of *destination*, changed where *source* lies on it at (*x*, *y*), clipped to 0…1."""
         combined = _planes(destination).clone()
         source = _planes(source).to(combined.device)
@@ -209,7 +209,7 @@ class FeatherMask(_MaskNode):
         return {"required": {"mask": socket("MASK"), **{side: pixels(0) for side in _SIDES}}}
 
     @classmethod
-    def execute(cls, mask, left, top, right, bottom):
+    def execute(cls, mask: Tensor, left: int, top: int, right: int, bottom: int) -> tuple[Tensor]:
         """The mask, falling linearly within so many pixels of each side."""
         faded = _planes(mask).clone()
         rows, columns = faded.movedim(-2, -1), faded
@@ -247,7 +247,7 @@ class GrowMask(_MaskNode):
         }
 
     @classmethod
-    def execute(cls, mask, expand, tapered_corners):
+    def execute(cls, mask: Tensor, expand: int, tapered_corners: bool) -> tuple[Tensor]:
         """Every pixel becomes the largest (shrinking: smallest) value within reach: a diamond if tapered, else a square."""
         grown = _planes(mask)
         if expand < 0:
@@ -273,7 +273,7 @@ class ThresholdMask(_MaskNode):
         return {"required": {"mask": socket("MASK"), "value": real(0.5, 0.0, 1.0)}}
 
     @classmethod
-    def execute(cls, mask, value):
+    def execute(cls, mask: Tensor, value: float) -> tuple[Tensor]:
         """1 above *value*, else 0."""
         return ((mask > value).float(),)
 
@@ -294,7 +294,7 @@ class MaskPreview(PreviewImage):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"mask": socket("MASK")}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
-    def preview(self, mask, prompt=None, extra_pnginfo=None):
+    def preview(self, mask: Tensor, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         """Write the masks as grey pictures; passes *mask* on."""
         shown = self.save_images(*MaskToImage.execute(mask), PREVIEW_PREFIX, prompt, extra_pnginfo)
         return {"ui": {**shown["ui"], "animated": (False,)}, "result": (mask,)}

@@ -171,8 +171,9 @@ class ControlBase:
                     scaled.add(id(residual))
                     residual = residual if output_dtype is None else residual.to(output_dtype)
                 merged[part].append(residual)
-        for part in PARTS if control_prev is not None else ():
-            merged[part] = _sums(merged[part], control_prev[part])
+        if control_prev is not None:
+            for part in PARTS:
+                merged[part] = _sums(merged[part], control_prev[part])
         return merged
 
     def _scaled(self, residual: torch.Tensor, steps_to_end: int, residual_is_done: bool) -> torch.Tensor:

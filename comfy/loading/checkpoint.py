@@ -47,7 +47,7 @@ def load_checkpoint_guess_config(
 ) -> Loaded:
     """(model patcher, CLIP, VAE, None) of a checkpoint file, None for what was not asked for or is not in it.
 
-    Raises ``ModelFileError`` naming the file when it is no model of a supported family, truncated or damaged.
+    Raises ``ModelFileError`` naming the file when it is not a model of a supported family, truncated or damaged.
     """
     wanted = {"model": output_model, "clip": output_clip, "vae": output_vae}
     with CheckpointFile(ckpt_path, embedding_directory, model_options, te_model_options) as file:
@@ -152,7 +152,7 @@ def load_checkpoint_source(
 class CheckpointParts:
     """The parts of one open checkpoint, loaded one by one; a lone diffusion model has just that one, and no ``config``.
 
-    Raises ``UnknownModelError`` when the source is no model of a supported family.
+    Raises ``UnknownModelError`` when the source is not a model of a supported family.
     """
 
     def __init__(
@@ -164,9 +164,9 @@ class CheckpointParts:
         self._tensors = described(source)
         self._prefix = model_detection.unet_prefix_from_state_dict(self._tensors)
         self.config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=source.metadata)
-        self._lone: DiffusionModel | None = None
+        self._lone: DiffusionModel  # without a configuration only
         if self.config is None:
-            log.warning("%s is no complete checkpoint; trying it as a diffusion model alone", source.name)
+            log.warning("%s is not a complete checkpoint; trying it as a diffusion model alone", source.name)
             self._lone = DiffusionModel(source, model_options)
 
     @property
@@ -176,13 +176,13 @@ class CheckpointParts:
 
     def load_model(self) -> Any:
         """The patcher of the diffusion model."""
-        if self._lone is not None:
+        if self.config is None:
             return self._lone.load()
         return build_model(self.config, self._source, self._prefix, self._tensors, self._options)
 
     def model_bytes(self) -> int:
         """What it will take."""
-        if self._lone is not None:
+        if self.config is None:
             return self._lone.kept_bytes()
         return kept_bytes(self._source, self._prefix, model_dtype(self.config, self._tensors, self._prefix, self._options))
 

@@ -156,8 +156,8 @@ class SDTokenizer:
         """What a saved text encoder must carry for its tokenizer: nothing, CLIP's vocabulary is built in."""
         return {}
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of vocabulary ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
+        """The text of vocabulary ids; for a list of lists one text each."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
 
@@ -194,6 +194,6 @@ class SD1Tokenizer:
         """What a saved text encoder must carry for its tokenizer."""
         return self._inner.state_dict()
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of vocabulary ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
+        """The text of vocabulary ids; for a list of lists one text each."""
         return self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)

@@ -47,7 +47,7 @@ class CLIP:
         management = comfy.model_management
         load_device = options.get("load_device", management.text_encoder_device())
         offload_device = options.get("offload_device", management.text_encoder_offload_device())
-        state_dicts = [state_dict] if isinstance(state_dict, Mapping) else state_dict
+        state_dicts: list[Any] = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
         dtype = kept_text_dtype([StateDictSource(part) for part in state_dicts] if sources is None else sources.values(), options)
         self.cond_stage_model = target.clip(**target.params, device=offload_device, dtype=dtype, model_options=options)
         self.cond_stage_model.eval().requires_grad_(False)

@@ -4,7 +4,7 @@ import logging
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from io import BytesIO
-from typing import Any
+from typing import IO, Any
 
 from comfy_api.latest._input.video_types import VideoInput
 from comfy_api.latest._pyav import av
@@ -25,7 +25,7 @@ class VideoFromFile(VideoInput):
     """A video in a file: a path, or a ``BytesIO`` with its content. Nothing is decoded before it is asked for.
 
     *start_time* and *duration* (seconds, 0: to the end) select a part; a negative start counts from the end. Methods raise
-    ``ValueError`` when the file has no video stream, and PyAV's errors when it is no video at all.
+    ``ValueError`` when the file has no video stream, and PyAV's errors when it is not a video.
     """
 
     def __init__(self, file: str | BytesIO, *, start_time: float = 0, duration: float = 0) -> None:
@@ -98,7 +98,7 @@ class VideoFromFile(VideoInput):
 
     def save_to(
         self,
-        path: str | BytesIO,
+        path: str | IO[bytes],
         format: VideoContainer = VideoContainer.AUTO,
         codec: VideoCodec = VideoCodec.AUTO,
         metadata: dict | None = None,
@@ -174,7 +174,7 @@ class VideoFromComponents(VideoInput):
 
     def save_to(
         self,
-        path: str | BytesIO,
+        path: str | IO[bytes],
         format: VideoContainer = VideoContainer.AUTO,
         codec: VideoCodec = VideoCodec.AUTO,
         metadata: dict | None = None,
