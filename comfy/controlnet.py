@@ -17,7 +17,7 @@ import comfy.utils
 from comfy.control.base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.weight_source import StateDictSource, WeightSource
-from comfy.loading.checkpoint import kept_bytes
+from comfy.loading.components import kept_bytes
 from comfy.loading.parts import Part, load_parts, open_cached_file
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
@@ -92,6 +92,8 @@ class ControlNet(ControlBase):
         """The hint in the size that belongs to *x_noisy*, kept for the next steps."""
         height, width = (length * self.compression_ratio for length in x_noisy.shape[-2:])
         if self.cond_hint is None or tuple(self.cond_hint.shape[-2:]) != (height, width):
+            if self.cond_hint_original is None:
+                raise ValueError("the control has no hint picture; give it one with set_cond_hint()")
             scaled = comfy.utils.common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
             self.cond_hint = self.preprocess_image(scaled).to(device=x_noisy.device, dtype=dtype)
         return self.cond_hint

@@ -15,6 +15,8 @@ from comfy.sampling.noise import draw_noise
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+log = logging.getLogger(__name__)
+
 torch = lazy_module("torch")
 
 
@@ -142,10 +144,10 @@ def sample_custom(
 
 def prepare_sampling(model: Any, noise_shape: Sequence[int], positive: Any, negative: Any, noise_mask: Any) -> tuple[Any, ...]:
     """Deprecated: does nothing any more."""
-    logging.warning("comfy.sample.prepare_sampling does nothing any more; remove the call")
+    log.warning("comfy.sample.prepare_sampling does nothing any more; remove the call")
     return model, positive, negative, noise_mask, []
 
 
 def cleanup_additional_models(models: Any) -> None:
     """Deprecated: does nothing any more."""
-    logging.warning("comfy.sample.cleanup_additional_models does nothing any more; remove the call")
+    log.warning("comfy.sample.cleanup_additional_models does nothing any more; remove the call")

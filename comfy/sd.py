@@ -11,20 +11,21 @@ import torch
 import comfy.model_management
 from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.checkpoint import (
-    kept_bytes,
     load_checkpoint_guess_config,
     load_checkpoint_guess_config_clip_only,
     load_checkpoint_guess_config_model_only,
     load_checkpoint_vae_patcher,
-    load_diffusion_model,
-    load_diffusion_model_state_dict,
     load_state_dict_guess_config,
 )
+from comfy.loading.components import kept_bytes
+from comfy.loading.diffusion_model import load_diffusion_model, load_diffusion_model_state_dict
 from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.loading.saving import save_checkpoint
 from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.text.encoder import CLIP
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "CLIP",
@@ -84,13 +85,13 @@ def _load_vae(vae_path: str, device: torch.device | None, bypass: str) -> VAE:
 
 def load_unet(unet_path: str, dtype: torch.dtype | None = None) -> Any:
     """The older name of :func:`load_diffusion_model`."""
-    logging.warning("load_unet is deprecated; use load_diffusion_model")
+    log.warning("load_unet is deprecated; use load_diffusion_model")
     return load_diffusion_model(unet_path, model_options={"dtype": dtype})
 
 
 def load_unet_state_dict(sd: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> Any:
     """The older name of :func:`load_diffusion_model_state_dict`."""
-    logging.warning("load_unet_state_dict is deprecated; use load_diffusion_model_state_dict")
+    log.warning("load_unet_state_dict is deprecated; use load_diffusion_model_state_dict")
     return load_diffusion_model_state_dict(sd, model_options={"dtype": dtype})
 
 
@@ -105,7 +106,7 @@ def load_checkpoint(
 ) -> tuple[Any, CLIP | None, VAE | None]:
     """(model, CLIP, VAE) of *ckpt_path* or *state_dict*. The YAML configuration of old workflows is not needed and not read."""
     if config_path is not None or config is not None:
-        logging.warning("the configuration file is not read; the checkpoint's own tensors say what it is")
+        log.warning("the configuration file is not read; the checkpoint's own tensors say what it is")
     if state_dict is not None:
         loaded = load_state_dict_guess_config(state_dict, output_vae, output_clip, embedding_directory=embedding_directory)
         if loaded is None:

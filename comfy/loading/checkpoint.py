@@ -1,29 +1,36 @@
 """From a checkpoint to a patched-ready model, text encoder and autoencoder; each component reads only its own tensors."""
 
 import logging
-import math
 from collections.abc import Mapping, MutableMapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
 
 import comfy.model_management
-import comfy.model_patcher
-from comfy import model_detection, supported_models
-from comfy.families.clip_text import clip_text_config
-from comfy.families.diffusers_unet import as_published_unet
+from comfy import model_detection
 from comfy.families.model_errors import UnknownModelError
-from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
+from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.vae import VAE, WORKING_DTYPES
+from comfy.loading.components import (
+    Options,
+    build_clip,
+    build_model,
+    described,
+    first_prefix,
+    kept_bytes,
+    model_dtype,
+    with_text_model_prefix,
+)
+from comfy.loading.diffusion_model import DiffusionModel
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
 from comfy.text.encoder import CLIP, kept_text_dtype
 
-Options = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
 Loaded = tuple[Any, CLIP | None, VAE | None, None]
 
 
@@ -40,7 +47,7 @@ def load_checkpoint_guess_config(
 ) -> Loaded:
     """(model patcher, CLIP, VAE, None) of a checkpoint file, None for what was not asked for or is not in it.
 
-    Raises ``ModelFileError`` naming the file when it is no model of a supported family, truncated or damaged.
+    Raises ``ModelFileError`` naming the file when it is not a model of a supported family, truncated or damaged.
     """
     wanted = {"model": output_model, "clip": output_clip, "vae": output_vae}
     with CheckpointFile(ckpt_path, embedding_directory, model_options, te_model_options) as file:
@@ -117,7 +124,7 @@ def load_state_dict_guess_config(
             te_model_options,
         )
     except UnknownModelError as error:
-        logging.warning("%s", error)
+        log.warning("%s", error)
         return None
 
 
@@ -145,7 +152,7 @@ def load_checkpoint_source(
 class CheckpointParts:
     """The parts of one open checkpoint, loaded one by one; a lone diffusion model has just that one, and no ``config``.
 
-    Raises ``UnknownModelError`` when the source is no model of a supported family.
+    Raises ``UnknownModelError`` when the source is not a model of a supported family.
     """
 
     def __init__(
@@ -157,9 +164,9 @@ class CheckpointParts:
         self._tensors = described(source)
         self._prefix = model_detection.unet_prefix_from_state_dict(self._tensors)
         self.config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=source.metadata)
-        self._lone: DiffusionModel | None = None
+        self._lone: DiffusionModel  # without a configuration only
         if self.config is None:
-            logging.warning("%s is no complete checkpoint; trying it as a diffusion model alone", source.name)
+            log.warning("%s is not a complete checkpoint; trying it as a diffusion model alone", source.name)
             self._lone = DiffusionModel(source, model_options)
 
     @property
@@ -169,13 +176,13 @@ class CheckpointParts:
 
     def load_model(self) -> Any:
         """The patcher of the diffusion model."""
-        if self._lone is not None:
+        if self.config is None:
             return self._lone.load()
         return build_model(self.config, self._source, self._prefix, self._tensors, self._options)
 
     def model_bytes(self) -> int:
         """What it will take."""
-        if self._lone is not None:
+        if self.config is None:
             return self._lone.kept_bytes()
         return kept_bytes(self._source, self._prefix, model_dtype(self.config, self._tensors, self._prefix, self._options))
 
@@ -262,59 +269,6 @@ class CheckpointFile:
         return value
 
 
-def kept_bytes(source: WeightSource, prefix: str, dtype: torch.dtype | None) -> int:
-    """Bytes of the tensors below *prefix* once floating ones are kept in *dtype* (None: as stored)."""
-    total = 0
-    for key, shape in source.shapes().items():
-        if key.startswith(prefix):
-            stored = source.dtype(key)
-            total += math.prod(shape) * (dtype if dtype is not None and stored.is_floating_point else stored).itemsize
-    return total
-
-
-def described(source: WeightSource) -> dict[str, torch.Tensor]:
-    """Stand-ins (meta tensors) for all of *source*'s tensors, with the values that detection looks at."""
-    shapes = source.shapes()
-    tensors = {key: torch.empty(shape, dtype=source.dtype(key), device="meta") for key, shape in shapes.items()}
-    tensors.update(source.take([key for key in supported_models.DETECTION_VALUES if key in shapes], None))
-    return tensors
-
-
-def first_prefix(source: WeightSource, prefixes: tuple[str, ...]) -> PrefixedSource:
-    """*source* below the first of *prefixes* that any tensor has, else below the first."""
-    keys = source.shapes()
-    return PrefixedSource(source, next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in keys)), prefixes[0]))
-
-
-def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mapping[str, torch.Tensor], options: Options) -> Any:
-    """A model patcher for *config* with its weights from *source* below *prefix*, in the dtype that suits the device."""
-    management = comfy.model_management
-    load_device = options.get("load_device", management.get_torch_device())
-    dtype = model_dtype(config, tensors, prefix, options)
-    config.custom_operations = options.get("custom_operations")
-    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, list(config.supported_inference_dtypes)))
-    model = config.get_model(tensors, prefix, device=torch.device("cpu"))
-    model.load_model_weights(source, prefix)
-    logging.info(
-        "diffusion model from %s: %s, kept as %s, computed as %s", source.name, type(config).__name__, dtype, model.get_dtype_inference()
-    )
-    offload_device = options.get("offload_device", management.unet_offload_device())
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
-
-
-def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, options: Options) -> torch.dtype:
-    """The dtype the diffusion model below *prefix* is kept in."""
-    asked = options.get("dtype", options.get("weight_dtype"))
-    if asked is not None:
-        return asked
-    own = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    return comfy.model_management.unet_dtype(
-        model_params=sum(math.prod(tensor.shape) for tensor in own.values()),
-        supported_dtypes=list(config.supported_inference_dtypes),
-        weight_dtype=most_common_dtype([StateDictSource(own)]),
-    )
-
-
 def _checkpoint_clip(
     config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any, options: Options
 ) -> CLIP | None:
@@ -322,90 +276,8 @@ def _checkpoint_clip(
     for name, prefixes in config.text_encoder_parts().items():
         part = first_prefix(source, prefixes)
         if not part.shapes():
-            logging.warning("%s has no tensors of the text model %s (%s*); there is no text encoder", source.name, name, prefixes[0])
+            log.warning("%s has no tensors of the text model %s (%s*); there is no text encoder", source.name, name, prefixes[0])
             return None
         parts[name] = with_text_model_prefix(part)
     target = config.clip_target(tensors)
     return None if target is None else build_clip(target, parts, embedding_directory, options, config.settings)
-
-
-def with_text_model_prefix(source: WeightSource) -> WeightSource:
-    """*source* itself, or under ``text_model.`` when it is in transformers' names but lacks that prefix (old files)."""
-    return PrefixedSource(source, "", "text_model.") if "embeddings.token_embedding.weight" in source.shapes() else source
-
-
-def build_clip(target: Any, parts: Mapping[str, WeightSource], embedding_directory: Any, options: Options, settings: Options) -> CLIP:
-    """A text encoder of *target*'s classes, sized by what *parts* (text model name → its tensors) hold."""
-    sizes = {f"{name}_model_config": clip_text_config(part, settings.get(name), name) for name, part in parts.items()}
-    return CLIP(target, embedding_directory=embedding_directory, model_options={**sizes, **options}, sources=parts)
-
-
-def load_diffusion_model(unet_path: str, model_options: Options | None = None, disable_dynamic: bool = False) -> Any:
-    """The model patcher of a file that holds a diffusion model, alone or in a checkpoint, in published or diffusers' names.
-
-    Raises ``ModelFileError`` naming the file.
-    """
-    return _diffusion_model_file(unet_path, model_options, "")
-
-
-def load_independent_diffusion_model(unet_path: str, model_options: Options | None = None) -> Any:
-    """The same with weights of its own."""
-    return _diffusion_model_file(unet_path, model_options, INDEPENDENT)
-
-
-def _diffusion_model_file(unet_path: str, model_options: Options | None, bypass: str) -> Any:
-    with ExitStack() as stack:
-        file = cache(lambda: DiffusionModel(stack.enter_context(open_cached_file(unet_path)), model_options))
-
-        def load() -> Any:
-            model = file().load()
-            model.cached_patcher_init = (load_independent_diffusion_model, (unet_path, model_options))
-            return model
-
-        part = Part(load, lambda: file().kept_bytes(), {"model_options": model_options or {}}, bypass)
-        return load_parts([unet_path], {"model": part}, lambda: file().source.read_bytes)["model"]
-
-
-def load_diffusion_model_state_dict(
-    sd: MutableMapping[str, torch.Tensor],
-    model_options: Options | None = None,
-    metadata: Mapping[str, str] | None = None,
-    disable_dynamic: bool = False,
-) -> Any:
-    """The same from tensors in memory, or None for an unknown family; used tensors leave *sd*."""
-    try:
-        return load_diffusion_model_source(StateDictSource(sd, "the state dict", metadata, consume=True), model_options)
-    except UnknownModelError as error:
-        logging.warning("%s", error)
-        return None
-
-
-def load_diffusion_model_source(source: WeightSource, model_options: Options | None = None) -> Any:
-    """The same from a weight source. Raises ``UnknownModelError``, naming it, for an unknown family."""
-    return DiffusionModel(source, model_options).load()
-
-
-class DiffusionModel:
-    """A diffusion model alone in an open source. Raises ``UnknownModelError``, naming it, for an unknown family."""
-
-    def __init__(self, source: WeightSource, model_options: Options | None) -> None:
-        self.source = as_published_unet(source)
-        self._options = model_options or {}
-        self._tensors = described(self.source)
-        prefix = model_detection.unet_prefix_from_state_dict(self._tensors)
-        self._prefix = prefix if any(key.startswith(prefix) for key in self._tensors) else ""
-        config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=self.source.metadata)
-        if config is None:
-            found = model_detection.describe_tensors(self._tensors)
-            raise UnknownModelError(
-                f"{self.source.name} holds no model of a supported family. Found {found}. Supported: {supported_models.SUPPORTED_FAMILIES}"
-            )
-        self._config = config
-
-    def kept_bytes(self) -> int:
-        """What its weights will take."""
-        return kept_bytes(self.source, self._prefix, model_dtype(self._config, self._tensors, self._prefix, self._options))
-
-    def load(self) -> Any:
-        """Its patcher."""
-        return build_model(self._config, self.source, self._prefix, self._tensors, self._options)

@@ -13,17 +13,15 @@ from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.family_settings import family_settings
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.loading.checkpoint import build_clip, kept_bytes, with_text_model_prefix
+from comfy.loading.components import build_clip, kept_bytes, with_text_model_prefix
 from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
 from comfy.supported_models_base import ClipTarget
 from comfy.text.encoder import CLIP, kept_text_dtype
 
 CLIPType = enum.Enum(
     "CLIPType",
-    (
-        "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
-        "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2"
-    ).split(),
+    "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
+    "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2",
 )
 CLIPType.__doc__ = "Which family's text encoder several families' files are meant for; files say what they are, this says what for."
 

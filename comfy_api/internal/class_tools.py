@@ -7,7 +7,7 @@ from typing import Any
 class classproperty:  # noqa: N801 - used like the builtin property
     """A read-only attribute computed from the class, with or without an instance."""
 
-    def __init__(self, compute: Callable[[type], Any]) -> None:
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
         self.compute = compute
         self.__doc__ = compute.__doc__
 

@@ -12,6 +12,8 @@ SOURCES = (
     "comfy/ram_model_cache/weights_key.py",
     "comfy/loading/parts.py",
     "comfy/loading/checkpoint.py",
+    "comfy/loading/components.py",
+    "comfy/loading/diffusion_model.py",
     "comfy/loading/text_encoder.py",
     "comfy/controlnet.py",
     "comfy/sd.py",
