@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def inert_flags_given(argv: Sequence[str]) -> list[str]:
-    """The flags in *argv* that are accepted for compatibility and have no effect in this server, features of ``--fast`` with their names."""
+    """The flags in *argv* that are accepted for compatibility and have no effect in this server; of ``--fast`` the features."""
     names = {word.split("=", 1)[0] for word in argv if word.startswith("--")}
     return [*sorted(names & INERT_FLAGS), *_inert_features(argv)]
 

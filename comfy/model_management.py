@@ -99,6 +99,11 @@ def process_models() -> ProcessModels:
     return _models
 
 
+def names() -> Names:
+    """This module, for those who must find what node packs have put in place of its functions."""
+    return _names
+
+
 def manager() -> ModelManager:
     """The process's model manager, made at the first call (which imports torch)."""
     return _models.manager()

@@ -83,7 +83,7 @@ def add_core_routes(server: Any, routes: web.RouteTableDef, args: argparse.Names
         PromptRoutes(server, lambda: execution),
         QueueRoutes(server, lambda: nodes.interrupt_processing()),
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
-        SystemRoutes(model_management, torch_is_imported),
+        SystemRoutes(model_management.names(), torch_is_imported),
         server.cache_sections,
         ModelRoutes(),
         ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS),

@@ -1,9 +1,8 @@
 """From a checkpoint to a patched-ready model, text encoder and autoencoder; each component reads only its own tensors."""
 
 import logging
-from collections.abc import Mapping, MutableMapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ from comfy.loading.components import (
     with_text_model_prefix,
 )
 from comfy.loading.diffusion_model import DiffusionModel
-from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
 from comfy.text.encoder import CLIP, kept_text_dtype
@@ -50,8 +50,9 @@ def load_checkpoint_guess_config(
     Raises ``ModelFileError`` naming the file when it is not a model of a supported family, truncated or damaged.
     """
     wanted = {"model": output_model, "clip": output_clip, "vae": output_vae}
-    with CheckpointFile(ckpt_path, embedding_directory, model_options, te_model_options) as file:
-        parts = load_parts([ckpt_path], {name: part for name, part in file.parts().items() if wanted[name]}, file.read_bytes)
+    with ModelFiles(ckpt_path) as files:
+        known = CheckpointFile(files, embedding_directory, model_options, te_model_options).all_parts()
+        parts = load_parts(files, {name: part for name, part in known.items() if wanted[name]})
         vae = parts.get("vae")
         if output_vae and vae is None:
             vae = VAE({})
@@ -62,9 +63,9 @@ def load_independent_part(
     name: str, ckpt_path: str, embedding_directory: Any, model_options: Options | None, te_model_options: Options | None
 ) -> Any:
     """The part *name* of a checkpoint with weights of its own, which the RAM model cache neither gives nor keeps."""
-    with CheckpointFile(ckpt_path, embedding_directory, model_options, te_model_options) as file:
-        part = replace(file.parts()[name], bypass=INDEPENDENT)
-        return load_parts([ckpt_path], {name: part}, file.read_bytes)[name]
+    with ModelFiles(ckpt_path) as files:
+        known = CheckpointFile(files, embedding_directory, model_options, te_model_options).all_parts(INDEPENDENT)
+        return load_parts(files, {name: known[name]})[name]
 
 
 def load_checkpoint_guess_config_model_only(
@@ -217,56 +218,73 @@ class CheckpointParts:
 
 
 class CheckpointFile:
-    """The parts of a checkpoint file as the loaders want them. The file is opened when the first part is read, and closed once."""
+    """A checkpoint file and the options it is loaded with. It is opened when the first part is read, and closed with *files*."""
 
-    def __init__(self, path: str, embedding_directory: Any, model_options: Options | None, te_model_options: Options | None) -> None:
-        self._path = path
-        self._arguments = (embedding_directory, model_options, te_model_options)
-        self._stack = ExitStack()
-        self._opened: tuple[WeightSource, CheckpointParts] | None = None
+    def __init__(
+        self, files: ModelFiles, embedding_directory: Any, model_options: Options | None, te_model_options: Options | None
+    ) -> None:
+        self._files = files
+        self.embedding_directory = embedding_directory
+        self.model_options, self.te_model_options = model_options, te_model_options
 
-    def __enter__(self) -> "CheckpointFile":
-        return self
+    @cached_property
+    def parts(self) -> CheckpointParts:
+        """What is in it; the first access opens the file."""
+        return CheckpointParts(self._files.source(), self.embedding_directory, self.model_options, self.te_model_options)
 
-    def __exit__(self, *error: Any) -> None:
-        self._stack.close()
+    def all_parts(self, bypass: str = "") -> dict[str, Part]:
+        """Every part by name, with the reason *bypass* not to cache it."""
+        return {"model": _ModelPart(self, bypass), "clip": _ClipPart(self, bypass), "vae": _VaePart(self, bypass)}
 
-    def read_bytes(self) -> int | None:
-        """Bytes read so far (None: not known)."""
-        return 0 if self._opened is None else self._opened[0].read_bytes
-
-    def parts(self) -> dict[str, Part]:
-        """Every part by name."""
-        embedding_directory, model_options, te_model_options = self._arguments
-        return {
-            "model": Part(
-                lambda: self._reloadable(self._content().load_model(), load_checkpoint_guess_config_model_only),
-                lambda: self._content().model_bytes(),
-                {"model_options": model_options or {}},
-            ),
-            "clip": Part(
-                lambda: self._reloadable(self._content().load_clip(), load_checkpoint_guess_config_clip_only),
-                lambda: self._content().clip_bytes(),
-                {"model_options": te_model_options or {}, "embedding_directory": embedding_directory, "in": "checkpoint"},
-            ),
-            "vae": Part(
-                lambda: self._reloadable(self._content().load_vae(), load_checkpoint_vae_patcher),
-                lambda: self._content().vae_bytes(),
-                {"load_device": (model_options or {}).get("load_device"), "in": "checkpoint"},
-            ),
-        }
-
-    def _content(self) -> CheckpointParts:
-        if self._opened is None:
-            source = self._stack.enter_context(open_cached_file(self._path))
-            self._opened = source, CheckpointParts(source, *self._arguments)
-        return self._opened[1]
-
-    def _reloadable(self, value: Any, load_again: Any) -> Any:
-        """*value* with word of how to load it once more."""
+    def reloadable(self, value: Any, load_again: Callable[..., Any]) -> Any:
+        """*value* (None stays None) with word of how to load it once more."""
         if value is not None:
-            patcher_of(value).cached_patcher_init = (load_again, (self._path, *self._arguments))
+            arguments = (self._files.paths[0], self.embedding_directory, self.model_options, self.te_model_options)
+            patcher_of(value).cached_patcher_init = (load_again, arguments)
         return value
+
+
+class _ModelPart(Part):
+    """The diffusion model."""
+
+    def __init__(self, file: CheckpointFile, bypass: str) -> None:
+        super().__init__({"model_options": file.model_options or {}}, bypass)
+        self._file = file
+
+    def load(self) -> Any:
+        return self._file.reloadable(self._file.parts.load_model(), load_checkpoint_guess_config_model_only)
+
+    def estimate_bytes(self) -> int:
+        return self._file.parts.model_bytes()
+
+
+class _ClipPart(Part):
+    """The text encoder."""
+
+    def __init__(self, file: CheckpointFile, bypass: str) -> None:
+        options = {"model_options": file.te_model_options or {}, "embedding_directory": file.embedding_directory, "in": "checkpoint"}
+        super().__init__(options, bypass)
+        self._file = file
+
+    def load(self) -> CLIP | None:
+        return self._file.reloadable(self._file.parts.load_clip(), load_checkpoint_guess_config_clip_only)
+
+    def estimate_bytes(self) -> int:
+        return self._file.parts.clip_bytes()
+
+
+class _VaePart(Part):
+    """The autoencoder."""
+
+    def __init__(self, file: CheckpointFile, bypass: str) -> None:
+        super().__init__({"load_device": (file.model_options or {}).get("load_device"), "in": "checkpoint"}, bypass)
+        self._file = file
+
+    def load(self) -> VAE | None:
+        return self._file.reloadable(self._file.parts.load_vae(), load_checkpoint_vae_patcher)
+
+    def estimate_bytes(self) -> int:
+        return self._file.parts.vae_bytes()
 
 
 def _checkpoint_clip(

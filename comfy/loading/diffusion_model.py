@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Mapping, MutableMapping
-from contextlib import ExitStack
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from comfy.families.diffusers_unet import as_published_unet
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.components import Options, build_model, described, kept_bytes, model_dtype
-from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import INDEPENDENT, Part, load_parts
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +32,28 @@ def load_independent_diffusion_model(unet_path: str, model_options: Options | No
 
 
 def _diffusion_model_file(unet_path: str, model_options: Options | None, bypass: str) -> Any:
-    with ExitStack() as stack:
-        file = cache(lambda: DiffusionModel(stack.enter_context(open_cached_file(unet_path)), model_options))
+    with ModelFiles(unet_path) as files:
+        return load_parts(files, {"model": _DiffusionModelPart(files, model_options, bypass)})["model"]
 
-        def load() -> Any:
-            model = file().load()
-            model.cached_patcher_init = (load_independent_diffusion_model, (unet_path, model_options))
-            return model
 
-        part = Part(load, lambda: file().kept_bytes(), {"model_options": model_options or {}}, bypass)
-        return load_parts([unet_path], {"model": part}, lambda: file().source.read_bytes)["model"]
+class _DiffusionModelPart(Part):
+    """The one part of such a file."""
+
+    def __init__(self, files: ModelFiles, model_options: Options | None, bypass: str) -> None:
+        super().__init__({"model_options": model_options or {}}, bypass)
+        self._files, self._model_options = files, model_options
+
+    @cached_property
+    def _content(self) -> "DiffusionModel":
+        return DiffusionModel(self._files.source(), self._model_options)
+
+    def load(self) -> Any:
+        model = self._content.load()
+        model.cached_patcher_init = (load_independent_diffusion_model, (self._files.paths[0], self._model_options))
+        return model
+
+    def estimate_bytes(self) -> int:
+        return self._content.kept_bytes()
 
 
 def load_diffusion_model_state_dict(

@@ -6,15 +6,7 @@ from comfy.cli_flags import INERT_FEATURES
 from comfyui_version import __version__
 
 # Flags whose value changes numbers. Where weights are kept does not.
-_EXACT = (
-    "force_fp32",
-    "force_fp16",
-    "cpu_vae",
-    "deterministic",
-    "force_upcast_attention",
-    "dont_upcast_attention",
-    "supports_fp8_compute",
-)
+_EXACT = ("force_fp32", "force_fp16", "cpu_vae", "deterministic", "force_upcast_attention", "dont_upcast_attention", "supports_fp8_compute")
 _ENDINGS = ("_unet", "_vae", "_text_enc")
 
 

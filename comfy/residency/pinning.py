@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.units import GIB, megabytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ torch = lazy_module("torch")
 log = logging.getLogger(__name__)
 PORTABLE = 1  # cudaHostRegisterPortable
 BUDGET_SHARE = 0.5
-LONGEST_BYTES = (512 << 30) - 1  # CUDA refuses to register 512 GiB or more at once
+LONGEST_BYTES = 512 * GIB - 1  # CUDA refuses to register 512 GiB or more at once
 
 
 class PinBackend(Protocol):
@@ -91,7 +92,7 @@ class PinLedger:
                 with self._lock:
                     del self._ranges[address]
         if not done:
-            log.warning("could not page-lock %d bytes; copies to the accelerator will be slower", size_bytes)
+            log.warning("could not page-lock %s; copies to the accelerator will be slower", megabytes(size_bytes))
         return done
 
     def _touches_pinned(self, address: int, size_bytes: int) -> bool:

@@ -16,6 +16,7 @@ from types import TracebackType
 import torch
 
 from comfy.families.model_errors import ModelFileError
+from comfy.units import MIB
 from comfy.weight_files.chunks import Chunk, plan_chunks
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
@@ -23,10 +24,10 @@ from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop
 
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 8 * MIB
 ALIGNMENT_BYTES = 64
 PAGE_BYTES = 4096
-PAGE_ALIGNED_FROM_BYTES = 1 << 20
+PAGE_ALIGNED_FROM_BYTES = MIB
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
 CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
@@ -93,7 +94,7 @@ class WeightReader:
         entries = [self.header.entries[key] for key in keys]
         offsets, total = _layout(entries, dtype)
         memory = FreshMemory(total)
-        view = memoryview(memory.tensor.numpy())
+        view = memory.tensor.numpy().data
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
             for entry, offset in zip(entries, offsets):
@@ -169,7 +170,7 @@ class WeightReader:
         places = [(part, destinations[part.entry.key]) for part in chunk.parts]
         if chunk.cast:
             bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
-            self._read_bytes([memoryview(bounce.numpy())], chunk)
+            self._read_bytes([bounce.numpy().data], chunk)
             with self._casting, torch.inference_mode():  # nothing for autograd to note
                 for part, place in places:
                     read = bounce[part.start_byte - chunk.start : part.stop_byte - chunk.start].view(part.entry.dtype)

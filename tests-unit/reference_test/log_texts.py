@@ -6,11 +6,11 @@ import re
 from reason_texts import ROOT, texts
 
 SOURCES = (
-    "comfy/ram_*.py",
+    "comfy/ram_model_cache/*.py",
     "comfy/residency/model_cache.py",
     "comfy/residency/arena_pinner.py",
     "comfy/residency/pinning.py",
-    "comfy_execution/provider_*.py",
+    "comfy_execution/providers/*.py",
     "comfy_execution/cache_provider.py",
     "custom_nodes/keepwarm/*.py",
 )

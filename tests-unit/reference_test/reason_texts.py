@@ -31,7 +31,7 @@ CALLS = {
     "_note_uncached": 1,
     "clear": 0,
     "clear_models": 0,
-    "Part": 3,
+    "Part": 1,
 }
 NAMES = {"why", "refusal", "reason", "story", "bypass", "TOO_BIG", "INDEPENDENT"}
 RETURNS = {"explain", "difference", "_put", "_file_change"}

@@ -89,7 +89,7 @@ def test_simulated_devices_are_accelerators_that_compute_as_the_cpu():
         assert names.unet_offload_device() == names.intermediate_device() == HOST == names.unet_inital_load_device(1, torch.float16)
         assert names.get_gpu_device_options() == ["default", "cpu", "gpu:0", "gpu:1"]
         assert names.resolve_gpu_device_option("gpu:1") == second and names.resolve_gpu_device_option("gpu:2") is None
-        assert names.get_torch_device_name(first) == "cpu:0 simulated 64 MB"
+        assert names.get_torch_device_name(first) == "cpu:0 simulated 67.1 MB"
         with pytest.raises(ValueError, match="cuda"):
             names.get_free_memory(torch.device("cuda", 3))
 
