@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
 from comfy_extras.guider_nodes import GUIDER_NODES, BasicGuider, CFGGuider, CFGOverride, DualCFGGuider, Guider_Basic, Guider_DualCFG
@@ -227,7 +227,7 @@ class SamplerCustomAdvanced(io.ComfyNode):
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=noise.seed,
         )
-        return _both_outputs(model, latent, samples.to(intermediate_device()), x0_output)
+        return _both_outputs(model, latent, samples.to(comfy.model_management.intermediate_device()), x0_output)
 
     sample = execute
 

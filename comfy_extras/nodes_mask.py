@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from comfy import model_management
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device
 from comfy_extras.core_image_files import PreviewImage
 from comfy_extras.mask_pasting_nodes import ImageCompositeMasked, LatentCompositeMasked, composite
 from comfy_extras.node_inputs import MAX_RESOLUTION, boolean, combo, pixels, real, socket, whole
@@ -121,7 +121,7 @@ class SolidMask(_MaskNode):
     @classmethod
     def execute(cls, value: float, width: int, height: int) -> tuple[Tensor]:
         """1×H×W."""
-        return (torch.full((1, height, width), value, dtype=torch.float32, device=intermediate_device()),)
+        return (torch.full((1, height, width), value, dtype=torch.float32, device=model_management.intermediate_device()),)
 
     solid = execute
 
