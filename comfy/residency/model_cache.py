@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
 from comfy.ram_model_cache.storage import Storages, host_storages
 from comfy.units import MIB
@@ -40,9 +40,9 @@ class CacheHost:
         """The checksums of what was loaded."""
         return base_weights.BaseWeights()
 
-    def hooks(self) -> HostHooks:
+    def hooks(self) -> OwnerHooks:
         """These methods, as the cache takes them."""
-        return HostHooks(
+        return OwnerHooks(
             self.available_bytes,
             self.forget_loaded,
             self.restore_base,
