@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
 from comfy.ram_model_cache.storage import Storages, host_storages
 from comfy.residency.loaded_models import LoadedModels
@@ -47,9 +47,9 @@ class CacheOwner:
     def _base_weights(self) -> BaseWeights:
         return base_weights.BaseWeights()
 
-    def hooks(self) -> HostHooks:
+    def hooks(self) -> OwnerHooks:
         """The methods below, as the cache takes them."""
-        return HostHooks(
+        return OwnerHooks(
             self.available_bytes,
             self.loaded.forget,
             self.restore_base,

@@ -6,6 +6,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = (
     "comfy/ram_model_cache/cache.py",
+    "comfy/ram_model_cache/journal.py",
     "comfy/ram_model_cache/table.py",
     "comfy/ram_model_cache/policy.py",
     "comfy/ram_model_cache/receipts.py",
@@ -23,12 +24,11 @@ SOURCES = (
 CALLS = {
     "evict": 1,
     "relieve": 1,
-    "_gone": 1,
     "Decision": 2,
     "NotCacheable": 0,
     "Receipt": 5,
     "left": 1,
-    "_note_uncached": 1,
+    "_pass_on": 1,
     "clear": 0,
     "clear_models": 0,
     "Part": 1,

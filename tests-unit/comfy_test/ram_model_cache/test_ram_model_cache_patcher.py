@@ -1,4 +1,4 @@
-"""The RAM model cache over the host's real patchers and loaded models; runs in any ComfyUI that has ``comfy.model_patcher``."""
+"""The RAM model cache over the owner's real patchers and loaded models; runs in any ComfyUI that has ``comfy.model_patcher``."""
 
 import gc
 import weakref
@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
     cli_args.args.cpu = True
 
 from comfy import model_management, model_patcher  # noqa: E402
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, RamModelCache  # noqa: E402
+from comfy.ram_model_cache.cache import CacheSettings, OwnerHooks, RamModelCache  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def build(missing):
 
 
 def restore(patcher):
-    """Undo patches the way a host does it at a safe point."""
+    """Undo patches the way an owner does it at a safe point."""
     patcher.detach(True)
 
 
@@ -31,7 +31,7 @@ def cache():
     forgotten = []
     made = RamModelCache(
         CacheSettings(1 << 20, headroom_bytes=0),
-        HostHooks(forget_loaded=forgotten.append, restore_base=restore),
+        OwnerHooks(forget_loaded=forgotten.append, restore_base=restore),
         start_thread=lambda run: None,
     )
     made.forgotten = forgotten
