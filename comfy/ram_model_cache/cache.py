@@ -33,9 +33,9 @@ from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, patcher_of
 from comfy.ram_model_cache.table import ModelTable
 from comfy.ram_model_cache.uses import Use
-from comfy.ram_model_cache.values import CacheSettings, CacheStats, Entry, Hit, Loaded, OwnerHooks, as_loaded, label_of
+from comfy.ram_model_cache.values import CacheSettings, CacheStats, DeviceEvent, Entry, Hit, Loaded, OwnerHooks, as_loaded, label_of
 
-__all__ = ["CacheSettings", "CacheStats", "Hit", "Loaded", "NullRamModelCache", "OwnerHooks", "RamModelCache"]
+__all__ = ["CacheSettings", "CacheStats", "DeviceEvent", "Hit", "Loaded", "NullRamModelCache", "OwnerHooks", "RamModelCache"]
 
 MONITOR_INTERVAL_S = 5.0
 TICK_INTERVAL_S = 0.05  # asking for free memory costs as much as a pass-through node
@@ -236,22 +236,24 @@ class RamModelCache:
 
     # Devices: three calls, each from one place of the owner's memory management
 
-    def reclaim(self, loaded_model: LoadedModel) -> bool:
+    def reclaim(self, loaded_model: LoadedModel) -> DeviceEvent:
         """Note that *loaded_model* is on a device now; call it after a load, once the model is on the owner's list.
 
-        True when the cache holds the model and keeps it, with what its weights take of the host's memory now counted.
+        Tells whether a kept model arrived or returned; what its weights take of the host's memory now is counted.
         """
         with self._using_model(loaded_model, ModelTable.note_arrival) as use:
-            return self._measure_anew(use)
+            arrival = DeviceEvent.RETURNED if use.entry is not None and use.entry.has_left else DeviceEvent.ARRIVED
+            return arrival if self._measure_anew(use) else DeviceEvent.NOT_KEPT
 
-    def retain(self, loaded_model: LoadedModel) -> bool:
+    def retain(self, loaded_model: LoadedModel) -> DeviceEvent:
         """Note that *loaded_model* left its device; call it after an unload, once the model is off the owner's list and its finalizer
         detached.
 
-        True when the cache keeps the weights in RAM. Dynamic models keep their own management: False, and nothing is measured.
+        ``LEFT`` when the cache keeps the weights in RAM. Dynamic models keep their own management: nothing is measured or kept of them.
         """
         with self._using_model(loaded_model, ModelTable.note_departure) as use:
-            return use.entry is not None and not is_dynamic(patcher_of(use.value)) and self._measure_anew(use)
+            stays = use.entry is not None and not is_dynamic(patcher_of(use.value)) and self._measure_anew(use, leaves=True)
+            return DeviceEvent.LEFT if stays else DeviceEvent.NOT_KEPT
 
     def remeasure(self, loaded_model: LoadedModel) -> None:
         """Note that a move of *loaded_model* failed half-way: its weights may lie elsewhere now."""
@@ -266,8 +268,9 @@ class RamModelCache:
             base = None  # this frame must not keep a model that is dropped
             yield use
 
-    def _measure_anew(self, use: Use) -> bool:
-        """Count what the model in *use* takes of the host's memory now, and end the use; whether the model is kept."""
+    def _measure_anew(self, use: Use, leaves: bool = False) -> bool:
+        """Count what the model in *use*, which perhaps *leaves* a device, takes of the host's memory now, and end the use; whether the
+        model is kept."""
         entry = use.entry
         if entry is None:
             return False
@@ -276,7 +279,9 @@ class RamModelCache:
         with self._changing() as table:
             use.end()
             table.remeasured(entry, storages)
-            return entry.state is State.KEPT
+            is_kept = entry.state is State.KEPT
+            entry.has_left = entry.has_left or (leaves and is_kept)
+            return is_kept
 
     def critical_section(self) -> AbstractContextManager[None]:
         """No model is dropped by anyone while this is open; for the owner's loops over its loaded models. May be nested."""

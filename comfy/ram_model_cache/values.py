@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import weakref
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
@@ -15,6 +16,18 @@ from comfy.ram_model_cache.storage import Storages, host_storages
 
 UNLIMITED_BYTES = 1 << 62
 NOT_RESERVED = -1
+
+
+class DeviceEvent(enum.Enum):
+    """What a model's coming to a device, or leaving it, was to the cache; false for a model that the cache does not keep."""
+
+    NOT_KEPT = "not kept"
+    ARRIVED = "arrived for the first time"
+    RETURNED = "came back from RAM"
+    LEFT = "left for RAM"
+
+    def __bool__(self) -> bool:
+        return self is not DeviceEvent.NOT_KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,8 @@ class Entry:
 
     While it is read: *estimated_bytes* are set aside, or *refusal* says why it is not to be kept. Then: *value* is the very object that
     the loader built, *seconds* what the load took, *used_s* the last use on the cache's clock, *busy* the operations in progress,
-    *watches* the clones alive, *loaded* the owner's ``LoadedModel`` objects by id.
+    *watches* the clones alive, *loaded* the owner's ``LoadedModel`` objects by id; *has_left* says that it was on a device and left it for
+    RAM.
     """
 
     key: Hashable
@@ -114,6 +128,7 @@ class Entry:
     used_s: float = 0.0
     busy: int = 0
     restore_due: bool = False
+    has_left: bool = False
     watches: set[int] = field(default_factory=set)
     loaded: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     _state: State = State.ABSENT

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-import weakref
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from comfy.ram_model_cache.null import NullRamModelCache
+from comfy.ram_model_cache.values import DeviceEvent
 from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.devices import Device
@@ -54,7 +54,6 @@ class ModelManager:
         self.pin_ledger = self.pinner.ledger
         self._loaded = LoadedModels() if loaded is None else loaded
         self._spare = spare or spare_memory()
-        self._kept_in_ram: weakref.WeakSet[Any] = weakref.WeakSet()  # modules that left a device for the RAM model cache
 
     @property
     def current_loaded_models(self) -> list[LoadedModel]:
@@ -101,7 +100,7 @@ class ModelManager:
                 self.ram_cache.remeasure(entry)
                 raise
             self._loaded.add(entry)
-            if self.ram_cache.reclaim(entry) and entry.model.model in self._kept_in_ram:
+            if self.ram_cache.reclaim(entry) is DeviceEvent.RETURNED:
                 self.pinner.request(entry.model.model, entry.model.pristine_weights())
 
     def free_memory(self, memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = ()) -> list[LoadedModel]:
@@ -128,8 +127,7 @@ class ModelManager:
             if wanted > 0 and entry.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
                 self._loaded.remove(entry)
-                if self.ram_cache.retain(entry):
-                    self._kept_in_ram.add(patcher.model)
+                self.ram_cache.retain(entry)
                 unloaded.append(entry)
         self._trim_allocator(device, bool(unloaded))
         return unloaded

@@ -14,14 +14,16 @@ from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
 from comfy.ram_model_cache.storage import Storages, host_storages
+from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.loaded_models import LoadedModels
 from comfy.units import MIB, megabytes
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
     from comfy.patching.base_weights import BaseWeights
+    from comfy.ram_model_cache.models import LoadedModel as CachedLoadedModel
+    from comfy.ram_model_cache.models import Patcher
     from comfy.residency.devices import Device
-    from comfy.residency.protocols import Patcher
 
 base_weights = lazy_module("comfy.patching.base_weights")
 AnyCache = RamModelCache | NullRamModelCache
@@ -51,7 +53,7 @@ class CacheOwner:
         """The methods below, as the cache takes them."""
         return OwnerHooks(
             self.available_bytes,
-            self.loaded.forget,
+            self.forget_loaded,
             self.restore_base,
             pending_paths=self.pending_paths,
             raise_if_interrupted=interrupt_flag.raise_if_set,
@@ -62,6 +64,11 @@ class CacheOwner:
     def available_bytes(self) -> int:
         """Host RAM that can still be had, memory that lies ready for the next load included."""
         return self.memory.available_bytes() + self.spare.total_bytes()
+
+    def forget_loaded(self, loaded_model: CachedLoadedModel) -> None:
+        """Take a model that the manager told the cache of off the list, and detach its finalizer."""
+        if isinstance(loaded_model, LoadedModel):
+            self.loaded.forget(loaded_model)
 
     def note_base(self, patcher: Patcher) -> None:
         """Remember the weights of *patcher*, which was just loaded, for :meth:`restore_base`."""

@@ -15,9 +15,9 @@ from comfy.residency.torch_settings import apply_torch_settings
 from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
+    from comfy.ram_model_cache.models import Patcher
     from comfy.residency.device_table import DeviceTable
     from comfy.residency.devices import Device
-    from comfy.residency.protocols import Patcher
 
 
 class ProcessModels:

@@ -1,8 +1,7 @@
-"""What residency needs of models, of the cache that keeps them in RAM, and of the module whose names node packs replace."""
+"""What residency needs of models, and of the module whose names node packs replace."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -57,22 +56,6 @@ class Patcher(Protocol):
 
     def pristine_weights(self) -> Iterable[Tensor]:
         """The weights as they were loaded, without patches."""
-
-
-class ModelCache(Protocol):
-    """What the model manager tells the RAM model cache; see :class:`~comfy.ram_model_cache.cache.RamModelCache`."""
-
-    def critical_section(self) -> AbstractContextManager[None]:
-        """No model is dropped while this is open."""
-
-    def reclaim(self, loaded_model: Any) -> Any:
-        """A model was taken to a device."""
-
-    def retain(self, loaded_model: Any) -> Any:
-        """A model has left its device and the list."""
-
-    def remeasure(self, loaded_model: Any) -> None:
-        """A move failed half-way."""
 
 
 class Names(Protocol):

@@ -68,6 +68,19 @@ def test_loaded_model_is_never_dead_when_its_clone_dies(cache):
     assert cache.stats().kept == 1
 
 
+def test_the_second_arrival_of_a_kept_model_is_a_return_from_ram(cache):
+    clone = get(cache)
+    events = []
+    for _ in range(2):
+        entry = loaded(clone)
+        events.append(cache.reclaim(entry))
+        entry.model_unload()
+        events.append(cache.retain(entry))
+    assert events == [DeviceEvent.ARRIVED, DeviceEvent.LEFT, DeviceEvent.RETURNED, DeviceEvent.LEFT] and all(events)
+    cache.clear()
+    assert cache.reclaim(loaded(clone)) is DeviceEvent.NOT_KEPT and not DeviceEvent.NOT_KEPT
+
+
 def test_patched_clones_leave_the_base_bit_identical(cache):
     clone = get(cache)
     before = {name: tensor.clone() for name, tensor in clone.model.state_dict().items()}
