@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
     cli_args.args.cpu = True
 
 from comfy import model_management, model_patcher  # noqa: E402
-from comfy.ram_model_cache.cache import CacheSettings, OwnerHooks, RamModelCache  # noqa: E402
+from comfy.ram_model_cache.cache import CacheSettings, DeviceEvent, OwnerHooks, RamModelCache  # noqa: E402
 
 CPU = torch.device("cpu")
 
