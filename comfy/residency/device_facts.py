@@ -29,13 +29,13 @@ class DeviceFacts:
 
     def get_total_memory(self, dev: device | None = None, torch_total_too: bool = False) -> Any:
         """The device's memory; with *torch_total_too* also what torch's allocator holds."""
-        entry = self._models.devices().find(dev)
-        return (entry.total_bytes(), entry.allocator_total_bytes()) if torch_total_too else entry.total_bytes()
+        found = self._models.devices().find(dev)
+        return (found.total_bytes(), found.allocator_total_bytes()) if torch_total_too else found.total_bytes()
 
     def get_free_memory(self, dev: device | None = None, torch_free_too: bool = False) -> Any:
         """What can still be allocated; with *torch_free_too* also the part of it that torch's allocator could reuse."""
-        entry = self._models.devices().find(dev)
-        return (entry.free_bytes(), entry.reusable_bytes()) if torch_free_too else entry.free_bytes()
+        found = self._models.devices().find(dev)
+        return (found.free_bytes(), found.reusable_bytes()) if torch_free_too else found.free_bytes()
 
     def extra_reserved_memory(self) -> int:
         """What is left to other programs on the compute device."""

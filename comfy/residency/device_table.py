@@ -90,7 +90,7 @@ class DeviceTable:
         return [entry.torch_device for entry in self.accelerators] or [self.host.torch_device]
 
     def find(self, torch_device: device | None = None) -> Device:
-        """The entry for *torch_device* (None: the compute device). Raises ``ValueError`` for one that is not in use."""
+        """The :class:`Device` of *torch_device* (None: the compute device). Raises ``ValueError`` for one that is not in use."""
         wanted = self.compute_device() if torch_device is None else torch.device(torch_device)
         for entry in (*self.accelerators, self.host):
             if entry.torch_device == wanted:

@@ -19,35 +19,35 @@ class LoadedModels:
     """
 
     def __init__(self) -> None:
-        self.entries: list[LoadedModel] = []
+        self.items: list[LoadedModel] = []
         self._ended: deque[None] = deque()
 
-    def entry_of(self, patcher: Patcher) -> LoadedModel | None:
+    def find(self, patcher: Patcher) -> LoadedModel | None:
         """The loaded model that *patcher* itself, and no clone of it, is."""
-        return next((entry for entry in self.entries if entry.model is patcher), None)
+        return next((loaded_model for loaded_model in self.items if loaded_model.model is patcher), None)
 
-    def new_entry(self, patcher: Patcher) -> LoadedModel:
+    def new(self, patcher: Patcher) -> LoadedModel:
         """A loaded model for *patcher*, not yet on the list."""
         return LoadedModel(patcher, self._ended)
 
-    def add(self, entry: LoadedModel) -> None:
-        """Put *entry* in front."""
-        self.entries.insert(0, entry)
+    def add(self, loaded_model: LoadedModel) -> None:
+        """Put *loaded_model* in front."""
+        self.items.insert(0, loaded_model)
 
-    def remove(self, entry: LoadedModel) -> None:
-        """Take *entry* off the list."""
-        self.entries[:] = [other for other in self.entries if other is not entry]
+    def remove(self, loaded_model: LoadedModel) -> None:
+        """Take *loaded_model* off the list."""
+        self.items[:] = [other for other in self.items if other is not loaded_model]
 
-    def forget(self, entry: LoadedModel) -> None:
-        """Take *entry* off the list and detach its finalizer, for whoever lets its model go. Outside critical sections."""
-        self.remove(entry)
-        entry.release()
+    def forget(self, loaded_model: LoadedModel) -> None:
+        """Take *loaded_model* off the list and detach its finalizer, for whoever lets its model go. Outside critical sections."""
+        self.remove(loaded_model)
+        loaded_model.release()
 
     def forget_ended(self) -> None:
         """Drop the loaded models whose modules are gone."""
         self._ended.clear()
-        for entry in [entry for entry in self.entries if entry.has_ended() or entry.real_model is None]:
-            self.forget(entry)
+        for loaded_model in [loaded_model for loaded_model in self.items if loaded_model.has_ended() or loaded_model.real_model is None]:
+            self.forget(loaded_model)
 
     def has_news(self) -> bool:
         """Whether a module has died since the last :meth:`forget_ended`."""
@@ -55,9 +55,9 @@ class LoadedModels:
 
     def leaked(self) -> list[LoadedModel]:
         """Those whose module lives although no patcher for it does."""
-        return [entry for entry in self.entries if entry.is_dead()]
+        return [loaded_model for loaded_model in self.items if loaded_model.is_dead()]
 
     def patchers(self, only_currently_used: bool = False) -> list[Patcher]:
         """The living patchers, in the list's order."""
-        found = [entry.model for entry in self.entries if entry.currently_used or not only_currently_used]
+        found = [loaded_model.model for loaded_model in self.items if loaded_model.currently_used or not only_currently_used]
         return [patcher for patcher in found if patcher is not None]

@@ -58,7 +58,7 @@ class ModelManager:
     @property
     def current_loaded_models(self) -> list[LoadedModel]:
         """The list itself, the model loaded last first; node packs read and change it."""
-        return self._loaded.entries
+        return self._loaded.items
 
     def load_models_gpu(
         self,
@@ -87,21 +87,23 @@ class ModelManager:
     ) -> None:
         self.cleanup_models_gc()
         self._spare.release()  # what no load has taken over by now, computing may need
-        entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
-        for entry in entries:
-            self._take_out_clones(entry)
-        self._make_room(entries, memory_required, minimum_memory_required)
-        for entry in entries:
-            device = self.devices.find(entry.device)
+        loaded_models = [self._loaded_model_of(patcher) for patcher in _with_dependencies(models)]
+        for loaded_model in loaded_models:
+            self._take_out_clones(loaded_model)
+        self._make_room(loaded_models, memory_required, minimum_memory_required)
+        for loaded_model in loaded_models:
+            device = self.devices.find(loaded_model.device)
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
             try:
-                entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
+                loaded_model.model_load(
+                    self._weight_budget(loaded_model, device, least, force_full_load), force_patch_weights=force_patch_weights
+                )
             except BaseException:
-                self.ram_cache.remeasure(entry)
+                self.ram_cache.remeasure(loaded_model)
                 raise
-            self._loaded.add(entry)
-            if self.ram_cache.reclaim(entry) is DeviceEvent.RETURNED:
-                self.pinner.request(entry.model.model, entry.model.pristine_weights())
+            self._loaded.add(loaded_model)
+            if self.ram_cache.reclaim(loaded_model) is DeviceEvent.RETURNED:
+                self.pinner.request(loaded_model.model.model, loaded_model.model.pristine_weights())
 
     def free_memory(self, memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = ()) -> list[LoadedModel]:
         """Move models off *device* until *memory_required* bytes are free there; returns those that left it entirely.
@@ -116,19 +118,19 @@ class ModelManager:
     def _free(self, memory_required: float, device: device | None, kept: list[LoadedModel]) -> list[LoadedModel]:
         self.cleanup_models_gc()
         candidates = []
-        for age, entry in enumerate(reversed(self.current_loaded_models)):
-            patcher = entry.model  # kept in the candidate, so that it cannot die under the loop below
-            if patcher is not None and (device is None or entry.device == device) and entry not in kept:
-                candidates.append((-entry.model_offloaded_memory(), entry.model_memory(), age, entry, patcher))
-                entry.currently_used = False
+        for age, loaded_model in enumerate(reversed(self.current_loaded_models)):
+            patcher = loaded_model.model  # kept in the candidate, so that it cannot die under the loop below
+            if patcher is not None and (device is None or loaded_model.device == device) and loaded_model not in kept:
+                candidates.append((-loaded_model.model_offloaded_memory(), loaded_model.model_memory(), age, loaded_model, patcher))
+                loaded_model.currently_used = False
         unloaded = []
-        for *_, entry, patcher in sorted(candidates, key=lambda candidate: candidate[:3]):
+        for *_, loaded_model, patcher in sorted(candidates, key=lambda candidate: candidate[:3]):
             wanted = self._bytes_to_free(memory_required, device)
-            if wanted > 0 and entry.model_unload(wanted):
-                log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
-                self._loaded.remove(entry)
-                self.ram_cache.retain(entry)
-                unloaded.append(entry)
+            if wanted > 0 and loaded_model.model_unload(wanted):
+                log.debug("unloaded %s from %s", type(patcher.model).__name__, loaded_model.device)
+                self._loaded.remove(loaded_model)
+                self.ram_cache.retain(loaded_model)
+                unloaded.append(loaded_model)
         self._trim_allocator(device, bool(unloaded))
         return unloaded
 
@@ -142,9 +144,9 @@ class ModelManager:
         own = [patcher, *(patcher.get_nested_additional_models() if unload_additional_models else [])]
         going = {other.clone_base_uuid for other in own}
         kept = [
-            entry
-            for entry in self.current_loaded_models
-            if entry.model is None or getattr(entry.model, "clone_base_uuid", None) not in going
+            loaded_model
+            for loaded_model in self.current_loaded_models
+            if loaded_model.model is None or getattr(loaded_model.model, "clone_base_uuid", None) not in going
         ]
         for device in self.devices.all_devices() if all_devices else [self.devices.compute_device()]:
             self.free_memory(EVERYTHING, device, kept)
@@ -154,11 +156,11 @@ class ModelManager:
         return self._loaded.patchers(only_currently_used)
 
     def cleanup_models(self) -> None:
-        """Drop the entries of modules that are gone."""
+        """Drop the loaded_models of modules that are gone."""
         self._loaded.forget_ended()
 
     def cleanup_models_gc(self) -> None:
-        """Drop ended entries; collect garbage once if a module outlived all its patchers, and name it if it still does."""
+        """Drop ended loaded_models; collect garbage once if a module outlived all its patchers, and name it if it still does."""
         if self._loaded.has_news():
             self.cleanup_models()
         if not self._loaded.leaked():
@@ -167,9 +169,9 @@ class ModelManager:
         gc.collect()
         self.soft_empty_cache()
         self.cleanup_models()
-        for entry in self._loaded.leaked():
-            if entry.real_model is not None:
-                log.warning("memory leak: something still refers to a %s that no patcher uses", type(entry.real_model()).__name__)
+        for loaded_model in self._loaded.leaked():
+            if loaded_model.real_model is not None:
+                log.warning("memory leak: something still refers to a %s that no patcher uses", type(loaded_model.real_model()).__name__)
 
     def soft_empty_cache(self) -> None:
         """Give cached device memory, and what dropped weights left in the host's, back to the system."""
@@ -177,25 +179,25 @@ class ModelManager:
         for accelerator in self.devices.accelerators:
             accelerator.empty_cache()
 
-    def _entry_for(self, patcher: Patcher) -> LoadedModel:
-        entry = self._loaded.entry_of(patcher)
-        if entry is None:
+    def _loaded_model_of(self, patcher: Patcher) -> LoadedModel:
+        loaded_model = self._loaded.find(patcher)
+        if loaded_model is None:
             log.info("Requested to load %s", type(patcher.model).__name__)
-            return self._loaded.new_entry(patcher)
-        entry.currently_used = True
-        return entry
+            return self._loaded.new(patcher)
+        loaded_model.currently_used = True
+        return loaded_model
 
-    def _take_out_clones(self, entry: LoadedModel) -> None:
+    def _take_out_clones(self, loaded_model: LoadedModel) -> None:
         for other in list(self.current_loaded_models):
             patcher = other.model
-            if patcher is not None and entry.model.is_clone(patcher):
+            if patcher is not None and loaded_model.model.is_clone(patcher):
                 patcher.detach(unpatch_all=False)
                 self._loaded.forget(other)
 
-    def _make_room(self, entries: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
+    def _make_room(self, loaded_models: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
         needed: dict[device, float] = {}
-        for entry in entries:
-            needed[entry.device] = needed.get(entry.device, 0) + entry.model_memory_required(entry.device)
+        for loaded_model in loaded_models:
+            needed[loaded_model.device] = needed.get(loaded_model.device, 0) + loaded_model.model_memory_required(loaded_model.device)
         for torch_device, weight_bytes in needed.items():
             device = self.devices.find(torch_device)
             if device.is_host:
@@ -209,14 +211,14 @@ class ModelManager:
     def _least_working_bytes(device: Device, memory_required: float, minimum_memory_required: float | None) -> float:
         return device.working_bytes(memory_required if minimum_memory_required is None else minimum_memory_required)
 
-    def _weight_budget(self, entry: LoadedModel, device: Device, least_bytes: float, force_full_load: bool) -> float:
+    def _weight_budget(self, loaded_model: LoadedModel, device: Device, least_bytes: float, force_full_load: bool) -> float:
         """Bytes that may be loaded beyond what is there (0: no limit)."""
         state = VRAMState.DISABLED if device.is_host else self.devices.vram_state
         if state == VRAMState.NO_VRAM:
             return NO_ROOM
         if force_full_load or state not in (VRAMState.LOW_VRAM, VRAMState.NORMAL_VRAM):
             return 0
-        loaded_bytes = entry.model_loaded_memory() if entry.model.current_loaded_device() == entry.device else 0
+        loaded_bytes = loaded_model.model_loaded_memory() if loaded_model.model.current_loaded_device() == loaded_model.device else 0
         free_bytes = device.free_bytes() + loaded_bytes
         share = min(free_bytes * device.minimum_weight_share, free_bytes - device.working_bytes())
         return max(0, free_bytes - least_bytes, share) - loaded_bytes or NO_ROOM
@@ -232,8 +234,8 @@ class ModelManager:
         if unloaded:
             self.soft_empty_cache()
         elif device is not None and self.devices.vram_state != VRAMState.HIGH_VRAM:
-            entry = self.devices.find(device)
-            if not entry.is_host and entry.reusable_bytes() > entry.free_bytes() * 0.25:
+            found = self.devices.find(device)
+            if not found.is_host and found.reusable_bytes() > found.free_bytes() * 0.25:
                 self.soft_empty_cache()
 
 

@@ -35,7 +35,6 @@ class CudaPins:
     """Page-locking by CUDA's (and ROCm's) runtime, for all its devices."""
 
     def pin(self, address: int, size_bytes: int) -> bool:
-        """See :class:`PinBackend`."""
         if int(torch.cuda.cudart().cudaHostRegister(address, size_bytes, PORTABLE)) == 0:
             return True
         # The runtime reports a failure once more at this thread's next kernel launch: be that launch.
@@ -44,7 +43,6 @@ class CudaPins:
         return False
 
     def unpin(self, address: int) -> bool:
-        """See :class:`PinBackend`."""
         return int(torch.cuda.cudart().cudaHostUnregister(address)) == 0
 
 
