@@ -18,6 +18,7 @@ from comfy.cli_args import args
 from comfy.interruption import interrupt_flag
 from comfy_api.internal import ComfyAPIWithVersion, register_versions
 from comfy_api.version_list import supported_versions
+from comfy_execution.nodes_graph.registered_classes import class_source
 from comfy_extras.core_modules import CORE_MODULES
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ LOADED_MODULE_DIRS: dict[str, str] = {}
 
 pack_registry = PackRegistry(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, EXTENSION_WEB_DIRS, LOADED_MODULE_DIRS)
 pack_loader = PackLoader(pack_registry)
+class_source.provide(lambda: NODE_CLASS_MAPPINGS)
 
 
 def before_node_execution() -> None:

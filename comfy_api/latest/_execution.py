@@ -7,7 +7,7 @@ from typing import Any
 from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
 from comfy_api.internal.singleton import ProxiedSingleton
-from comfy_execution.progress import get_progress_state
+from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.utils import get_executing_context
 
 from ._io_replace import NodeReplace

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from comfy_execution.caching import CacheKeySetID, CacheKeySetInputSignature, HierarchicalCache, LRUCache, NullCache, RAMPressureCache
+from comfy_execution.local_caches.contract import NullCache
+from comfy_execution.local_caches.generations import LRUCache, RAMPressureCache
+from comfy_execution.local_caches.hierarchical import HierarchicalCache
+from comfy_execution.local_caches.keys import CacheKeySetID, CacheKeySetInputSignature
 
 BYTES_PER_GB = 1024**3
 DEFAULT_RAM_HEADROOM_GB = 16.0

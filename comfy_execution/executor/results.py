@@ -146,6 +146,19 @@ def merge_ui(uis: Iterable[Any], node_label: str) -> dict[str, list]:
     return merged
 
 
+def get_output_from_returns(return_values: list, obj: Any) -> tuple[Any, dict[str, list], bool]:
+    """Merge what a node's calls returned: ``(outputs, ui, was it expanded)``.
+
+    Outputs are a list per socket, or, when a call asked for an expansion, ``(graph or None, values)`` per call.
+    """
+    class_def = obj if isinstance(obj, type) else type(obj)
+    calls = [read_return(value, class_def) for value in return_values]
+    ui = merge_ui((call.ui for call in calls), class_def.__name__)
+    if any(call.expand is not None for call in calls):
+        return [(call.expand, call.values) for call in calls if call.expand is not None or call.values is not None], ui, True
+    return merge_values((call.values for call in calls), class_def), ui, False
+
+
 def valid_ui_output(ui: Any) -> dict | None:
     """The output part of a cached entry's ``ui`` (``{"output": {...}, "meta": {...}}``), or None if it has another shape."""
     output = ui.get("output") if isinstance(ui, Mapping) else None

@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from comfy_execution.executor.engine import Engine, ExecutionResult
+from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
 from comfy_execution.executor.node_call import CallSite, current_call_site
 from comfy_execution.executor.threads import NodeWorker
-from comfy_execution.graph import DynamicPrompt, ExecutionList
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import add_progress_handler, get_progress_state, reset_progress_state
 from comfy_execution.progress_board.web import WebUIProgressHandler
 
@@ -58,6 +60,7 @@ class PromptRun:
     def __init__(
         self,
         engine: Engine,
+        surroundings: Surroundings,
         server: Any,
         caches: Any,
         worker: NodeWorker,
@@ -71,6 +74,7 @@ class PromptRun:
         *between_nodes* is called after each pass over a node, when no node function runs; it must be quick.
         """
         self._engine = engine
+        self._surroundings = surroundings
         self._server = server
         self._caches = caches
         self._make_is_changed = is_changed
@@ -183,9 +187,9 @@ class PromptRun:
             await self._site.wait_finished(INTERRUPT_POLL_S)
             self._site.release_finished()
             try:
-                self._engine.before_call()
+                self._surroundings.before_call()
             except BaseException as error:
-                if not self._engine.is_interrupt(error):
+                if not self._surroundings.is_interrupt(error):
                     raise
                 waiting = next(iter(state.pending_async_nodes))
                 return {"node_id": state.dynprompt.get_real_node_id(waiting)}, error
@@ -193,7 +197,7 @@ class PromptRun:
 
     async def _go_where_it_runs(self, state: PromptState, node_id: str) -> None:
         """Sync nodes run whole on the worker, which saves a trip for each, unless something in their way may have to await."""
-        class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
+        class_def = node_class(state.dynprompt.get_node(node_id)["class_type"])
         if not self._engine.may_move_to_worker():
             await to_loop(self._site.worker)
         elif not inspect.iscoroutinefunction(getattr(class_def, getattr(class_def, "FUNCTION", ""), None)):
@@ -202,7 +206,7 @@ class PromptRun:
     async def _resend_intermediate_ui(self, state: PromptState) -> None:
         """Nodes that are no outputs but show something, show it again when they were cached."""
         for node_id in state.dynprompt.all_node_ids():
-            class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
+            class_def = node_class(state.dynprompt.get_node(node_id)["class_type"])
             if node_id not in state.executed and getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False):
                 entry = await self._caches.outputs.get(node_id)
                 if entry is not None:

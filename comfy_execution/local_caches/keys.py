@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, ValuesView
 from typing import Any
 
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
-from comfy_execution.nodes_graph.topological_sort import Classes, registered_classes
+from comfy_execution.nodes_graph.registered_classes import Classes, registered_classes
 from comfy_execution.signatures import InputSignatures, NotCanonical, Uncacheable, canonical_bytes
 
 NODE_CLASS_CONTAINS_UNIQUE_ID: dict[type, bool] = {}

@@ -1,24 +1,17 @@
 """Which nodes of a graph wait for which, kept up to date while links are added and nodes finish."""
 
 import asyncio
-import importlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt, NodeNotFoundError
-
-Classes = Callable[[], Mapping[str, type]]
+from comfy_execution.nodes_graph.registered_classes import Classes, registered_classes
 
 
 class NodeInputError(Exception):
     """An input that is not there or is no link."""
-
-
-def registered_classes() -> Mapping[str, type]:
-    """The node classes of this process, looked up when called."""
-    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS
 
 
 class TopologicalSort:

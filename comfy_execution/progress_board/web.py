@@ -121,7 +121,8 @@ class WebUIProgressHandler(ProgressHandler):
         """All nodes that are not pending, and roughly how many bytes that is as JSON."""
         assert self.registry is not None
         prompt_id, size_bytes, nodes = self.registry.prompt_id, 100, {}
-        for node_id, entry in list(self.registry.nodes.items()):
+        # A copy in one step: other threads add nodes meanwhile, and a list of the items may be interrupted by a collection.
+        for node_id, entry in self.registry.nodes.copy().items():
             if entry["state"] is not NodeState.Pending:
                 nodes[node_id] = {
                     "value": entry["value"],
