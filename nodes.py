@@ -33,7 +33,11 @@ LOADED_MODULE_DIRS: dict[str, str] = {}
 
 pack_registry = PackRegistry(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, EXTENSION_WEB_DIRS, LOADED_MODULE_DIRS)
 pack_loader = PackLoader(pack_registry)
-class_source.provide(lambda: NODE_CLASS_MAPPINGS)
+
+
+@class_source.provide
+def _node_classes() -> dict[str, type]:
+    return NODE_CLASS_MAPPINGS
 
 
 def before_node_execution() -> None:

@@ -20,6 +20,7 @@ from app.sockets.outbox import Frame
 from app.sockets.preview_frames import EncodedPreview, ProgressText
 from comfy.cli_args import args
 from comfy_api import feature_flags
+from comfy_api.internal.replacement_receiver import replacement_receiver
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
@@ -61,6 +62,7 @@ class PromptServer:
         self.cache_sections = CacheSections()
         self.subsystems = compose.build_subsystems(self, args)
         self._name_subsystems()
+        replacement_receiver.connect(lambda replacement: self.node_replace_manager.register(replacement))
         self.prompt_queue = execution.PromptQueue(self)
         self.app = web.Application(client_max_size=round(args.max_upload_size * 1024 * 1024), middlewares=build_middlewares(args))
         self.app.on_shutdown.append(self._disconnect_clients)

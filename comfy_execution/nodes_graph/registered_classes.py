@@ -12,9 +12,10 @@ class ClassSource:
     def __init__(self) -> None:
         self._classes: Classes | None = None
 
-    def provide(self, classes: Classes) -> None:
-        """Ask *classes* from now on. It is called for every look-up, as packs may replace the table or what is in it."""
+    def provide(self, classes: Classes) -> Classes:
+        """Ask *classes*, which is returned, from now on: at every look-up, as packs may replace the table or what is in it."""
         self._classes = classes
+        return classes
 
     def table(self) -> Mapping[str, type]:
         """The classes by node type. Raises ``RuntimeError`` before anybody provided a table."""
