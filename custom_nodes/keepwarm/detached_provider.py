@@ -1,12 +1,11 @@
-"""For hosts that do not guard their cache providers: deadlines, stores that outlive the prompt, and no results that only look shareable.
+"""For servers that do not guard their cache providers: deadlines, stores that outlive the prompt, and no results that only look shareable.
 
-Such a host runs providers on an event loop that ends with the prompt, waits for lookups without a limit, and hands over values that
+Such a server runs providers on an event loop that ends with the prompt, waits for lookups without a limit, and hands over values that
 later nodes may change.
 """
 
 import asyncio
 import atexit
-import hashlib
 import importlib
 import logging
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
 
+from .namespaced_provider import NamespacedProvider
 from .result_provider import ResultProvider
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,12 @@ _TOLD: "weakref.WeakKeyDictionary[type, bool]" = weakref.WeakKeyDictionary()
 
 
 class DetachedProvider(CacheProvider):
-    """A ``ResultProvider`` on a thread of its own. Called on the host's loop; never blocks it."""
+    """A provider on a thread of its own. Called on the server's loop; never blocks it."""
 
-    def __init__(self, inner: ResultProvider, namespace: str = "") -> None:
-        """*namespace* is mixed into every key."""
+    def __init__(self, inner: ResultProvider | NamespacedProvider) -> None:
         self.inner = inner
         self.url = inner.url
         self.measures = inner.measures
-        self._namespace = namespace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._pending: dict[Future[None], int] = {}
@@ -54,7 +52,7 @@ class DetachedProvider(CacheProvider):
 
     async def on_lookup(self, context: CacheContext) -> CacheValue | None:
         """The stored result, or None, within ``LOOKUP_TIMEOUT_S``."""
-        future = self._submit(self.inner.on_lookup(self._own(context)))
+        future = self._submit(self.inner.on_lookup(context))
         try:
             value = await asyncio.wait_for(asyncio.wrap_future(future), LOOKUP_TIMEOUT_S)
         except Exception as error:
@@ -72,7 +70,7 @@ class DetachedProvider(CacheProvider):
             self.measures.add(errors=1)
             return
         copy = CacheValue([_copy(items) for items in value.outputs], _copy(value.ui))
-        future = self._submit(self.inner.on_store(self._own(context), copy))
+        future = self._submit(self.inner.on_store(context, copy))
         with self._lock:
             self._pending[future] = size
         future.add_done_callback(self._stored)
@@ -82,10 +80,6 @@ class DetachedProvider(CacheProvider):
         with self._lock:
             pending = list(self._pending)
         wait(pending, timeout=timeout_s)
-
-    def _own(self, context: CacheContext) -> CacheContext:
-        key = hashlib.sha256(f"{self._namespace}\0{context.cache_key_hash}".encode()).hexdigest()
-        return CacheContext(context.node_id, context.class_type, key)
 
     def _stored(self, future: "Future[None]") -> None:
         with self._lock:

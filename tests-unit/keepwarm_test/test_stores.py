@@ -17,7 +17,7 @@ import urllib.request
 import pytest
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
-from custom_nodes.keepwarm.activation import make_provider
+from custom_nodes.keepwarm.activation import ServerTraits, make_provider
 from custom_nodes.keepwarm.entry_format import INLINE_BYTES, MAGIC, Sealer
 from custom_nodes.keepwarm.settings import Settings
 from custom_nodes.keepwarm.store_urls import parse_url
@@ -100,7 +100,7 @@ def url(request, tmp_path, monkeypatch):
 
 
 def provider(url, key=None):
-    return make_provider(parse_url(url), Settings((), key, "", False), is_guarded=True)
+    return make_provider(parse_url(url), Settings((), key, "", False), ServerTraits(guards=True, covers_machine=True))
 
 
 def context(number=0):
@@ -409,11 +409,11 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 import torch
 from comfy_execution.cache_provider import CacheContext, CacheValue
-from custom_nodes.keepwarm.activation import make_provider
+from custom_nodes.keepwarm.activation import ServerTraits, make_provider
 from custom_nodes.keepwarm.settings import Settings
 from custom_nodes.keepwarm.store_urls import parse_url
 async def main():
-    one = make_provider(parse_url(sys.argv[2]), Settings((), None, "", False), True)
+    one = make_provider(parse_url(sys.argv[2]), Settings((), None, "", False), ServerTraits(True, True))
     for number in range(int(sys.argv[3]), 100000):
         key = f"{number % 50:064x}"
         await one.on_store(CacheContext("1", "Node", key), CacheValue([[torch.full((300_000,), float(number % 50))]]))
