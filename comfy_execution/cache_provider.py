@@ -121,6 +121,7 @@ def _clear_cache_providers() -> None:
 def _canonicalize(obj: Any) -> Any:
     """*obj* as JSON data in which every type is tagged; equal for equal values of equal types only.
 
+    The form is ComfyUI's, for packs that use it. Keys of results are made of ``signatures.canonical_bytes``, which needs no recursion.
     Raises ``ValueError`` for a type without a canonical form (subclasses included, which may mean more) and for NaN.
     """
     kind = type(obj)

@@ -118,14 +118,14 @@ def _encode_known(value: Any, finished: Mapping[int, tuple[Any, bytes]]) -> byte
     if known is not None:
         return known[1]
     if isinstance(value, Enum):
-        return _tagged(b"E" + _type_name(value), _text(str(value.name)))
+        return framed(b"E" + _type_name(value), _text(str(value.name)))
     for base, content in _SUBCLASSED:
         if isinstance(value, base):
             if not _equals_itself(value):
                 raise NotCanonical(f"a value of type {type(value).__qualname__} is unequal to itself")
-            return _tagged(b"C" + _type_name(value), _SCALARS[base](content(value)))
+            return framed(b"C" + _type_name(value), _SCALARS[base](content(value)))
     if isinstance(value, range | bytearray):
-        return _tagged(b"R" + _type_name(value), repr(value).encode() if isinstance(value, range) else bytes(value))
+        return framed(b"R" + _type_name(value), repr(value).encode() if isinstance(value, range) else bytes(value))
     return None
 
 
@@ -153,12 +153,16 @@ def _equals_itself(value: Any) -> bool:
         return False
 
 
-def _tagged(tag: bytes, body: bytes) -> bytes:
+def framed(tag: bytes, body: bytes) -> bytes:
+    """*tag*, the length of *body* in 8 bytes and *body*: a row of these can be cut apart in one way only.
+
+    All keys of results are hashes over such rows: signatures, digests of code, and the keys that hold on other machines.
+    """
     return tag + len(body).to_bytes(8, "big") + body
 
 
 def _text(value: str) -> bytes:
-    return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+    return framed(b"s", value.encode("utf-8", "surrogatepass"))
 
 
 def _type_name(value: Any) -> bytes:
@@ -173,10 +177,10 @@ def _real(value: float) -> bytes:
 
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
     bool: lambda value: b"1" if value else b"0",
-    int: lambda value: _tagged(b"i", b"%x" % value),
+    int: lambda value: framed(b"i", b"%x" % value),
     float: _real,
     str: _text,
-    bytes: lambda value: _tagged(b"b", value),
+    bytes: lambda value: framed(b"b", value),
     complex: lambda value: b"c" + _real(value.real) + _real(value.imag),
 }
 # How to read the plain value of a subclass's instance without the subclass's own conversions.

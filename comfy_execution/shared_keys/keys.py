@@ -15,6 +15,7 @@ from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.providers.traits import read_traits
 from comfy_execution.shared_keys.named_files import NamedFiles
 from comfy_execution.shared_keys.world import HermeticWorld
+from comfy_execution.signatures import framed
 
 FORMAT = "keepwarm-key-1"
 
@@ -156,5 +157,4 @@ class HermeticKeys:
 
 
 def _hash(parts: Iterable[str]) -> str:
-    encoded = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join([piece for part in encoded for piece in (len(part).to_bytes(8, "big"), part)])).hexdigest()
+    return hashlib.sha256(b"".join([framed(b"", part.encode()) for part in parts])).hexdigest()
