@@ -84,7 +84,7 @@ __all__ = [
     "validate_prompt",
 ]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Moved out of ``extra_data`` before a prompt is queued; nodes get them through hidden inputs only.
 SENSITIVE_EXTRA_DATA_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
@@ -342,7 +342,7 @@ class PromptExecutor:
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
         except Exception as error:
-            logger.exception("Prompt %s could not be run", prompt_id)
+            log.exception("Prompt %s could not be run", prompt_id)
             self.success = False
             self.handle_execution_error(prompt_id, prompt, [], set(), {"node_id": next(iter(execute_outputs), "")}, error)
         finally:

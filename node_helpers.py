@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 BOUNDARY_GAP = 1e-5  # samplers compare strictly; without a gap two entries would be active at the boundary
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -45,7 +45,7 @@ def conditioning_set_values_with_timestep_range(
     the end changes nothing and is logged.
     """
     if start_percent > end_percent:
-        logger.warning("start_percent (%s) lies after end_percent (%s); the conditioning is left as it is", start_percent, end_percent)
+        log.warning("start_percent (%s) lies after end_percent (%s); the conditioning is left as it is", start_percent, end_percent)
         return conditioning
     parts: list[Any] = []
     for entry in conditioning:

@@ -26,7 +26,7 @@ from protocol import BinaryEventTypes
 
 __all__ = ["BinaryEventTypes", "PromptServer", "uuid", "web"]  # packs use the modules uuid and web through this one
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OnPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -113,12 +113,12 @@ class PromptServer:
             try:
                 rewritten = handler(json_data)
             except Exception:
-                logger.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
+                log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
                 continue
             if isinstance(rewritten, dict):
                 json_data = rewritten
             else:
-                logger.warning("The on_prompt handler %r returned %s instead of the prompt's body", handler, type(rewritten).__name__)
+                log.warning("The on_prompt handler %r returned %s instead of the prompt's body", handler, type(rewritten).__name__)
         return json_data
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
@@ -140,7 +140,7 @@ class PromptServer:
             try:
                 await self.send(*message)
             except Exception:
-                logger.exception("A message of type %r could not be sent", message[0])
+                log.exception("A message of type %r could not be sent", message[0])
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to client *sid*, or to all: pictures and bytes as binary frames, anything else as JSON.
@@ -221,7 +221,7 @@ class PromptServer:
         self.address, self.port = listeners[0].address, listeners[0].port
         if verbose:
             for listener in listeners:
-                logger.info("To see the GUI go to: %s", listener.url)
+                log.info("To see the GUI go to: %s", listener.url)
         if call_on_start is not None:
             call_on_start(listeners[0].scheme, self.address, self.port)
 

@@ -8,7 +8,7 @@ Encryption Function", CRYPTO '87.)
 Keys that list every ancestor also say whether two inputs are fed by one node or by two equal ones; here both give the same signature,
 as the values are equal either way. All that such keys tell apart besides is told apart here, and all they hold equal is held equal.
 
-A node is *uncacheable* when something it depends on can not be compared: a value unequal to itself (NaN), an object of a type that has
+A node is *uncacheable* when something it depends on cannot be compared: a value unequal to itself (NaN), an object of a type that has
 no canonical form (a tensor that an expansion passes on), a link to a node that does not exist, a circle of links. Its signature, and
 that of every node below it, is an ``Uncacheable``, equal to nothing else. Standard library only.
 """
@@ -130,7 +130,7 @@ def _encode_known(value: Any, finished: Mapping[int, tuple[Any, bytes]]) -> byte
 
 
 def _open(value: Any) -> _Container:
-    """Begin *value*, which is not known yet. Its class may be foreign code, so whatever that raises means that it can not be compared."""
+    """Begin *value*, which is not known yet. Its class may be foreign code, so whatever that raises means that it cannot be compared."""
     kind = type(value)
     try:
         if isinstance(value, Mapping):
@@ -142,8 +142,8 @@ def _open(value: Any) -> _Container:
             tag = b"L" if kind is list else b"T" if kind is tuple else b"Q" + _type_name(value)
             return _Container(value, tag, list(value), 1, True)
     except Exception as error:
-        raise NotCanonical(f"a value of type {kind.__qualname__} can not be read: {type(error).__name__}: {error}") from error
-    raise NotCanonical(f"values of type {kind.__module__}.{kind.__qualname__} can not be compared by content")
+        raise NotCanonical(f"a value of type {kind.__qualname__} cannot be read: {type(error).__name__}: {error}") from error
+    raise NotCanonical(f"values of type {kind.__module__}.{kind.__qualname__} cannot be compared by content")
 
 
 def _equals_itself(value: Any) -> bool:

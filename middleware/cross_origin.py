@@ -11,7 +11,7 @@ from aiohttp import web
 
 from middleware.cache_middleware import Handler
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ async def _is_foreign(request: web.Request) -> bool:
         return True
     if host is None or origin is None or host.agrees_with(origin) or not await is_loopback(host.host):
         return False
-    logger.warning("Refused a request that a page of %s sent to %s; --enable-cors-header would allow it", origin_header, host_header)
+    log.warning("Refused a request that a page of %s sent to %s; --enable-cors-header would allow it", origin_header, host_header)
     return True
 
 

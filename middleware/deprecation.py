@@ -6,7 +6,7 @@ from aiohttp import web
 
 from middleware.cache_middleware import Handler
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _OLD_PREFIXES = ("/scripts/ui", "/extensions/core/")
 _MOST_WARNINGS = 200
@@ -21,7 +21,7 @@ def make_deprecation_warning() -> Handler:
         path = request.path
         if path.startswith(_OLD_PREFIXES) and path not in warned and len(warned) < _MOST_WARNINGS:
             warned.add(path)
-            logger.warning("%s is an old script of the page that may go away; a node pack imports it, and its author should know", path)
+            log.warning("%s is an old script of the page that may go away; a node pack imports it, and its author should know", path)
         return await handler(request)
 
     return deprecation_warning

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class PackContentError(Exception):
-    """What a pack offers can not be registered; the text names the pack's mistake."""
+    """What a pack offers cannot be registered; the text names the pack's mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class PackRegistry:
             try:
                 schema = node_class.GET_SCHEMA()
             except Exception as error:
-                logger.warning("The schema of node class %s is not valid", node_class.__qualname__, exc_info=True)
+                log.warning("The schema of node class %s is not valid", node_class.__qualname__, exc_info=True)
                 problems.append(f"the schema of {node_class.__qualname__} is not valid: {error}")
                 continue
             if schema.node_id in protected:
@@ -96,7 +96,7 @@ class PackRegistry:
 
 
 def _entry_problem(name: object, node_class: object) -> str | None:
-    """Why this entry of ``NODE_CLASS_MAPPINGS`` can not be a node, or None."""
+    """Why this entry of ``NODE_CLASS_MAPPINGS`` cannot be a node, or None."""
     if not isinstance(name, str):
         return f"the node name {name!r} is no string"
     if not isinstance(node_class, type):

@@ -11,7 +11,7 @@ from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
 from app.running.submission import Submission, SubmissionRefused, requested_number
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class PromptTaker(Protocol):
@@ -72,12 +72,12 @@ class PromptRoutes:
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
         self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
-        logger.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
+        log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 
 
 def _refuse(error: Any, node_errors: dict[str, Any]) -> web.Response:
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
-    logger.warning("Refused a prompt: %s %s", error.get("message"), error.get("details"))
+    log.warning("Refused a prompt: %s %s", error.get("message"), error.get("details"))
     return json_answer({"error": error, "node_errors": node_errors}, status=400)

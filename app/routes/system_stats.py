@@ -17,7 +17,7 @@ from comfy.deploy_environment import get_deploy_environment
 from comfy_api import feature_flags
 from comfyui_version import __version__
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _EMBEDDED_FOLDER = "python_embeded"
 
@@ -92,7 +92,7 @@ def device_facts() -> list[dict[str, Any]]:
         try:
             return _torch_devices(model_management)
         except Exception:
-            logger.exception("The devices cannot be described; telling about the CPU only")
+            log.exception("The devices cannot be described; telling about the CPU only")
     memory = psutil.virtual_memory()
     return [
         {

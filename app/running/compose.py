@@ -32,7 +32,7 @@ from app.routes.view import ViewRoutes
 from app.subgraph_manager import SubgraphManager
 from app.user_manager import UserManager
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def find_page(args: argparse.Namespace) -> tuple[str | None, str]:
     try:
         return FrontendManager.init_frontend(args.front_end_version), ""
     except FrontendMissing as error:
-        logger.error("%s", error)
+        log.error("%s", error)
         return None, str(error)
 
 
@@ -127,4 +127,4 @@ def register(app: web.Application, routes: Iterable[web.AbstractRouteDef]) -> No
         try:
             app.add_routes([route])
         except (RuntimeError, ValueError) as error:
-            logger.error("A route cannot be added: %r: %s", route, error)
+            log.error("A route cannot be added: %r: %s", route, error)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import hook_breaker_ac10a0
 
+log = logging.getLogger(__name__)
+
 COLLECT_INTERVAL_S = 10.0
 
 
@@ -80,7 +82,7 @@ class PromptWorker:
         try:
             self._executor.execute(prompt, prompt_id, {**extra_data, **sensitive}, outputs)
         except Exception:
-            logging.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
+            log.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
             self._executor.success = False
         hook_breaker_ac10a0.restore_functions()
         self._collect_due = True
@@ -92,7 +94,7 @@ class PromptWorker:
         self._queue.task_done(item_id, self._executor.history_result, status=status)
         if self._server.client_id is not None:
             self._server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self._server.client_id)
-        logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)
+        log.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)
 
     def _apply_flags(self, flags: dict[str, Any]) -> None:
         free_memory = flags.get("free_memory", False)

@@ -14,7 +14,7 @@ from app.files.strict_json import dumps
 from app.sockets.outbox import Frame, Outbox
 from comfy_api import feature_flags
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_INBOUND_BYTES = 4 * 1024 * 1024
 CLOSING_TIMEOUT_S = 2.0
@@ -92,7 +92,7 @@ class WebSocketHub:
         is_first = True
         async for message in socket:
             if message.type is aiohttp.WSMsgType.ERROR:
-                logger.info("The connection to client %s broke: %s", client_id, socket.exception())
+                log.info("The connection to client %s broke: %s", client_id, socket.exception())
             elif message.type is aiohttp.WSMsgType.TEXT and is_first:
                 is_first = not self._read_first(client_id, socket, outbox, message.data)
 
@@ -101,7 +101,7 @@ class WebSocketHub:
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
-            logger.warning("Client %s sent a message that is not JSON: %.80r", client_id, text)
+            log.warning("Client %s sent a message that is not JSON: %.80r", client_id, text)
             return False
         if isinstance(message, dict) and message.get("type") == "feature_flags":
             flags = message.get("data")

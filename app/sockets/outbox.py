@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # From here on a newer report of progress replaces an older one of the same kind that still waits.
 RELAXED_FRAMES = 256
@@ -96,7 +96,7 @@ class Outbox:
         self.waiting_bytes = 0
 
     def _overflowed(self) -> None:
-        logger.warning(
+        log.warning(
             "Client %s does not take its messages (%d wait, %d bytes) and is disconnected",
             self._name,
             len(self._waiting),
@@ -131,6 +131,6 @@ class Outbox:
             else:
                 await self.socket.send_bytes(frame.payload)
         except (ConnectionError, RuntimeError) as error:
-            logger.debug("Client %s went away: %s", self._name, error)
+            log.debug("Client %s went away: %s", self._name, error)
             return False
         return True

@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.registered_classes import node_class
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class IsChangedCache:
@@ -43,6 +43,6 @@ class IsChangedCache:
             )
             answers = await resolve_map_node_over_list_results(answers)
         except Exception:
-            logger.warning("IS_CHANGED of node %s (%s) failed, so the node runs again", node_id, node["class_type"], exc_info=True)
+            log.warning("IS_CHANGED of node %s (%s) failed, so the node runs again", node_id, node["class_type"], exc_info=True)
             return float("nan")
         return [None if isinstance(answer, ExecutionBlocker) else answer for answer in answers]

@@ -18,7 +18,7 @@ from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import get_progress_state
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Outcome = tuple[ExecutionResult, dict | None, BaseException | None]
 
@@ -61,7 +61,7 @@ class PromptState:
         if output is not None:
             self.ui_outputs[node_id] = self.ui_record(node_id, output)
         elif entry.ui is not None:
-            logger.warning("The cached ui of node %s has an unknown shape (%s) and is left out", node_id, type(entry.ui).__name__)
+            log.warning("The cached ui of node %s has an unknown shape (%s) and is left out", node_id, type(entry.ui).__name__)
         display_id = self.dynprompt.get_display_node_id(node_id)
         self.send_to_owner("executed", {"node": node_id, "display_node": display_id, "output": output})
 
@@ -102,9 +102,9 @@ class NodePass:
         get_progress_state().fail_progress(self._id)
         real_id = self._state.dynprompt.get_real_node_id(self._id)
         if self._surroundings.is_interrupt(error):
-            logger.info("Processing interrupted at node %s (%s)", self._id, self._class_type)
+            log.info("Processing interrupted at node %s (%s)", self._id, self._class_type)
             return {"node_id": real_id}
-        logger.error("Node %s (%s) failed: %s", self._id, self._class_type, printable(error), exc_info=error)
+        log.error("Node %s (%s) failed: %s", self._id, self._class_type, printable(error), exc_info=error)
         return error_details(real_id, error, self._surroundings.error_hint(error, self._class_type), self._inputs)
 
     async def _advance(self) -> bool:

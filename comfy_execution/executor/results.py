@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_execution.graph_utils import ExecutionBlocker, is_link
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def merge_ui(uis: Iterable[Any], node_label: str) -> dict[str, list]:
         if ui is not None and not isinstance(ui, Mapping) and hasattr(ui, "as_dict"):
             ui = ui.as_dict()
         if ui is not None and not isinstance(ui, Mapping):
-            logger.warning("%s returned a ui of type %s instead of a dict; it is not shown", node_label, type(ui).__name__)
+            log.warning("%s returned a ui of type %s instead of a dict; it is not shown", node_label, type(ui).__name__)
             continue
         for key, items in (ui or {}).items():
             listed = items if isinstance(items, (list, tuple)) else [items]

@@ -17,7 +17,7 @@ from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import add_progress_handler, get_progress_state, reset_progress_state
 from comfy_execution.progress_board.web import WebUIProgressHandler
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 INTERRUPT_POLL_S = 0.25
 CANCEL_TIMEOUT_S = 5.0
@@ -216,4 +216,4 @@ class PromptRun:
         """Nothing of this prompt goes on during the next."""
         left = await self._site.cancel_tasks(CANCEL_TIMEOUT_S)
         if left:
-            logger.warning("%d async calls of prompt %s ignore being cancelled and go on in the background", left, prompt_id)
+            log.warning("%d async calls of prompt %s ignore being cancelled and go on in the background", left, prompt_id)

@@ -21,7 +21,7 @@ BYTES_PER_GB = 1024**3
 class LRUCache(BasicCache):
     """Keeps the running prompt's entries and up to *max_size* entries in all, those of the prompts used longest ago going first.
 
-    One flat cache: an expansion's entries are used whenever the expanded node's is. Results that can not be found again (their key
+    One flat cache: an expansion's entries are used whenever the expanded node's is. Results that cannot be found again (their key
     equals nothing) go with their prompt.
     """
 

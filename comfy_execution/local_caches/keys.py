@@ -17,7 +17,7 @@ class Unhashable(Uncacheable):
 
     __hash__ = object.__hash__
 
-    def __init__(self, reason: str = "the value can not be compared by content") -> None:
+    def __init__(self, reason: str = "the value cannot be compared by content") -> None:
         super().__init__(reason)
 
 

@@ -100,7 +100,7 @@ class TopologicalSort:
         Raises ``NodeNotFoundError`` for a node that is not waiting to run.
         """
         if node_id not in self.blockCount:
-            raise NodeNotFoundError(f"Node {node_id} is not waiting to run, so it can not be held back")
+            raise NodeNotFoundError(f"Node {node_id} is not waiting to run, so it cannot be held back")
         self.externalBlocks += 1
         self._block(node_id)
         is_held = True

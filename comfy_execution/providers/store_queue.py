@@ -12,7 +12,7 @@ from typing import Any
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.providers.thread import ProviderThread, wait_briefly
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # What an entry without tensors counts.
 SMALLEST_BYTES = 4096
@@ -182,7 +182,7 @@ class StoreQueue:
             try:
                 self._ended(job, outcome)
             except Exception:
-                logger.exception("what came of a store can not be told")
+                log.exception("what came of a store cannot be told")
         following = self._finish(task, job, goes_on)
         if not goes_on:
             self._start_jobs()

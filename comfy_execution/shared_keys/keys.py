@@ -33,7 +33,7 @@ class HermeticKeys:
         self._hermetic: dict[str, bool] = {}
         self._links: dict[str, list[str]] = {}
         self._code_hashes: dict[str, str] = {}
-        # What each node itself contributes, with its signature; None when its result can not be shared.
+        # What each node itself contributes, with its signature; None when its result cannot be shared.
         self._own: dict[str, tuple[str, str] | None] = {}
         self._keys: dict[str, str | None] = {}
 
@@ -94,7 +94,7 @@ class HermeticKeys:
     def _settle(
         self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]
     ) -> tuple[str, str] | None:
-        """The node's signature and what it contributes besides, its code and files; None when its result can not be shared."""
+        """The node's signature and what it contributes besides, its code and files; None when its result cannot be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
             return None

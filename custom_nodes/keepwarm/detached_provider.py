@@ -19,7 +19,7 @@ from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheVal
 from .namespaced_provider import NamespacedProvider
 from .result_provider import ResultProvider
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOOKUP_TIMEOUT_S = 3.0
 EXIT_TIMEOUT_S = 10.0
@@ -89,11 +89,11 @@ class DetachedProvider(CacheProvider):
 
     def _failed(self, error: BaseException | None) -> None:
         self._failures += 1
-        logger.warning("%s: %s: %s", self.url, type(error).__name__, error)
+        log.warning("%s: %s: %s", self.url, type(error).__name__, error)
         if self._failures >= FAILURES_TO_PAUSE:
             # After the pause one more failure is enough for the next.
             self._failures, self._paused_until_s = FAILURES_TO_PAUSE - 1, time.monotonic() + PAUSE_S
-            logger.warning("%s failed repeatedly and is left alone for %.0f s", self.url, PAUSE_S)
+            log.warning("%s failed repeatedly and is left alone for %.0f s", self.url, PAUSE_S)
 
     def _submit(self, coroutine: Any) -> "Future[Any]":
         with self._lock:

@@ -3,7 +3,7 @@
     "KWE1"  length of the header (4 bytes, big-endian)  header (JSON)  bytes of small tensors  kind of seal (1 byte)  seal (32 bytes)
 
 Large tensors are kept apart, each under the BLAKE3 digest of its bytes. The seal is a BLAKE3 digest, or an HMAC-SHA-256 when a key is
-set; as it covers the digests it covers the tensors. An entry names its key, so it can not stand in for another.
+set; as it covers the digests it covers the tensors. An entry names its key, so it cannot stand in for another.
 """
 
 import hashlib
@@ -115,7 +115,7 @@ class Sealer:
                 raise Rejected("it belongs to another key or format")
             return Opened(header, body[8 + length :], _wanted(header["tensors"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise error if isinstance(error, Rejected) else Rejected(f"its header can not be read: {error}") from None
+            raise error if isinstance(error, Rejected) else Rejected(f"its header cannot be read: {error}") from None
 
     def _seal(self, parts: list[Any]) -> bytes:
         if self._key is None:

@@ -20,7 +20,7 @@ from typing import Any
 from .blob_store import StoreFull
 from .entry_format import MAX_ENTRY_BYTES, Blob
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DEFAULT_CAP_BYTES = 50 << 30
 # After an eviction the folder has this share of its cap, so that not every store evicts.
@@ -79,7 +79,7 @@ class FileStore:
                 is_wrong = state.st_size > max_bytes or (exact_bytes is not None and state.st_size != exact_bytes)
                 if is_wrong or not stat.S_ISREG(state.st_mode):
                     # Damaged. Taken away, or nobody could store it again.
-                    logger.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
+                    log.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
                     self._remove(path)
                     return None
                 data = bytearray(state.st_size)
@@ -95,7 +95,7 @@ class FileStore:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-            logger.warning("%s is no plain file and is removed", path)
+            log.warning("%s is no plain file and is removed", path)
             self._remove(path)
             return None
         return data
@@ -156,7 +156,7 @@ class FileStore:
                 break
             if self._remove(path):
                 freed += file_bytes
-        logger.info("%s: %d MB that were used longest ago made room", self._root, freed >> 20)
+        log.info("%s: %d MB that were used longest ago made room", self._root, freed >> 20)
         return freed
 
     def _remove(self, path: str) -> bool:

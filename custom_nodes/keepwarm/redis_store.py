@@ -120,5 +120,5 @@ def _credentials(environment: Mapping[str, str]) -> dict[str, str]:
             with open(path, encoding="utf-8") as stream:
                 found["password"] = stream.read().strip()
         except OSError as error:
-            raise BadUrl(f"KEEPWARM_REDIS_PASSWORD_FILE={path} can not be read: {error}") from None
+            raise BadUrl(f"KEEPWARM_REDIS_PASSWORD_FILE={path} cannot be read: {error}") from None
     return found

@@ -42,5 +42,5 @@ def _sealing_key(environment: Mapping[str, str]) -> bytes | None:
             with open(path, "rb") as stream:
                 return stream.read().strip() or None
         except OSError as error:
-            raise BadUrl(f"KEEPWARM_CACHE_KEY_FILE={path} can not be read: {error}") from None
+            raise BadUrl(f"KEEPWARM_CACHE_KEY_FILE={path} cannot be read: {error}") from None
     return environment.get("KEEPWARM_CACHE_KEY", "").encode() or None

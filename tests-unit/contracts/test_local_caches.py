@@ -118,7 +118,7 @@ def test_another_answer_to_is_changed_misses(bench):
 
 
 @pytest.mark.parametrize("literal", [math.nan, object()], ids=["nan", "object"])
-def test_what_can_not_be_compared_is_found_in_its_prompt_only(bench, literal):
+def test_what_cannot_be_compared_is_found_in_its_prompt_only(bench, literal):
     graph = chain(literal, 2)
     bench.begin(graph)
     bench.fill("0", "1")
@@ -253,7 +253,7 @@ def test_what_is_not_here_is_asked_for_outside_once_and_then_kept(kind):
     first.cache.external = second.cache.external = outside
     first.begin(chain(1, math.nan))
     first.fill("0", "1")
-    assert len(outside.kept) == 1, "what can not be compared is nothing for others"
+    assert len(outside.kept) == 1, "what cannot be compared is nothing for others"
     second.begin(chain(1, math.nan))
     assert (second.get("0"), second.get("0"), second.get("1")) == ("entry of 0", "entry of 0", None)
     assert outside.asked == [("0", "Plain")]

@@ -145,7 +145,7 @@ def test_errors_stand_at_the_node_that_has_them_with_the_outputs_that_fail():
     ]
 
 
-def test_an_inner_node_that_can_not_be_looked_at_names_the_link_that_leads_to_it():
+def test_an_inner_node_that_cannot_be_looked_at_names_the_link_that_leads_to_it():
     (error,) = errors_of({"1": node("Pass", a=("gone", 0)), "2": node("Show", a=("1", 0))})
     assert error["type"] == "exception_during_inner_validation" and "'gone'" in error["details"]
     assert set(error["extra_info"]) == {"input_name", "input_config", "exception_message", "exception_type", "traceback", "linked_node"}

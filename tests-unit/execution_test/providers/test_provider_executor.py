@@ -204,7 +204,7 @@ class Unreadable(Memory):
 
     @property
     def read_only(self):
-        raise RuntimeError("can not say")
+        raise RuntimeError("cannot say")
 
 
 def test_a_provider_whose_attributes_fail_is_used_nevertheless(server, log):

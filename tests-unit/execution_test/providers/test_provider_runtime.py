@@ -169,7 +169,7 @@ def test_a_value_that_does_not_suit_the_node_is_ignored_with_a_warning(runtime, 
 
     with caplog.at_level(logging.WARNING):
         assert run(one, work)[0] == [None]
-    assert "can not have" in caplog.text
+    assert "cannot have" in caplog.text
 
 
 def test_results_that_are_no_plain_data_are_not_handed_over(runtime):
