@@ -94,7 +94,7 @@ map_node_over_list = None
 
 _engine: Any = sys.modules[__name__]
 
-# The program around the executor; looked up by nobody else.
+# The program around the executor; nothing here is replaced by packs.
 _surroundings = ServerSurroundings()
 before_call = _surroundings.before_call
 is_interrupt = _surroundings.is_interrupt
@@ -199,7 +199,7 @@ _AWAITED_BY_PASSES = (execute, get_output_data, _async_map_node_over_list)
 def may_move_to_worker() -> bool:
     """Whether passes over nodes may run whole on the worker thread.
 
-    Not when a pack replaced a coroutine function that passes go through. Cache providers are no hindrance: see ``ProviderCache``.
+    Not when a pack replaced a coroutine function that passes go through. Cache providers do not matter here: see ``ProviderCache``.
     """
     return (execute, get_output_data, _async_map_node_over_list) == _AWAITED_BY_PASSES
 

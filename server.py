@@ -127,7 +127,7 @@ class PromptServer:
             self.loop.call_soon_threadsafe(self.messages.put_nowait, (event, data, sid))
 
     def send_progress_text(self, text: str | bytes | bytearray, node_id: str, sid: str | None = None) -> None:
-        """Show *text* at a node, to *sid* or else to the owner of the running prompt; to nobody without one. Any thread."""
+        """Show *text* at a node, to *sid* or else to the owner of the running prompt; not sent without one. Any thread."""
         recipient = sid if sid is not None else self.client_id
         if recipient is not None:
             encoded = text.encode() if isinstance(text, str) else bytes(text)
@@ -145,7 +145,7 @@ class PromptServer:
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to client *sid*, or to all: pictures and bytes as binary frames, anything else as JSON.
 
-        Hands the frame over without waiting for slow clients. Raises for data that has no wire form.
+        Hands the frame over without waiting for slow clients. Raises for data that cannot be sent.
         """
         if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
             await self.send_image(data, sid)

@@ -1,4 +1,4 @@
-"""What node packs bring besides nodes: translations and example workflows."""
+"""What node packs bring in addition to nodes: translations and example workflows."""
 
 import asyncio
 import logging

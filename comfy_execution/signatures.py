@@ -6,7 +6,7 @@ in its nodes and links, and no depth of graph or value needs recursion. (R. C. M
 Encryption Function", CRYPTO '87.)
 
 Keys that list every ancestor also say whether two inputs are fed by one node or by two equal ones; here both give the same signature,
-as the values are equal either way. All that such keys tell apart besides is told apart here, and all they hold equal is held equal.
+as the values are equal either way. Apart from that, what such keys tell apart is told apart here, and what they hold equal is held equal.
 
 A node is *uncacheable* when something it depends on cannot be compared: a value unequal to itself (NaN), an object of a type that has
 no canonical form (a tensor that an expansion passes on), a link to a node that does not exist, a circle of links. Its signature, and
@@ -108,7 +108,7 @@ class _Container:
 
 
 def _encode_known(value: Any, finished: Mapping[int, tuple[Any, bytes]]) -> bytes | None:
-    """*value*'s bytes if it is no container, or one that is finished; else None."""
+    """*value*'s bytes if it is not a container, or one that is finished; else None."""
     if value is None:
         return b"N"
     encode = _SCALARS.get(type(value))

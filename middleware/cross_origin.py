@@ -23,7 +23,7 @@ class _Place:
 
     @classmethod
     def of(cls, parts: SplitResult) -> "_Place | None":
-        """The place that a URL names, None when it names no host. Raises ``ValueError`` for a port that is none."""
+        """The place that a URL names, None when it names no host. Raises ``ValueError`` for an impossible port."""
         return cls(parts.hostname.lower(), parts.port) if parts.hostname else None
 
     def agrees_with(self, other: "_Place") -> bool:

@@ -174,14 +174,14 @@ class PackLoader:
         if os.path.isdir(web_dir):
             self.registry.web_dirs[name] = web_dir
         else:
-            log.warning("%s: WEB_DIRECTORY %r is no folder; the pack's scripts are not served", module_path, declared)
+            log.warning("%s: WEB_DIRECTORY %r is not a folder; the pack's scripts are not served", module_path, declared)
 
 
 def import_pack(key: str, source_path: str) -> ModuleType:
     """Execute the file *source_path* as module *key*. Raises what the file raises, ``FileNotFoundError`` when it is not there."""
     spec = importlib.util.spec_from_file_location(key, source_path)
     if spec is None or spec.loader is None:
-        raise PackContentError(f"{source_path} is no Python module")
+        raise PackContentError(f"{source_path} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     spec.loader.exec_module(module)

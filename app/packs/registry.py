@@ -51,7 +51,7 @@ class PackRegistry:
 
         Args: *mapping* and *display_names* are the pack's ``NODE_CLASS_MAPPINGS`` and ``NODE_DISPLAY_NAME_MAPPINGS`` (or None).
         Returns a sentence for each entry that was refused; the other entries are in place.
-        Raises ``PackContentError`` when *mapping* is no mapping.
+        Raises ``PackContentError`` when *mapping* is not a mapping.
         """
         if not isinstance(mapping, Mapping):
             raise PackContentError(f"NODE_CLASS_MAPPINGS must be a dict of name to class, not {type(mapping).__name__}")
@@ -75,7 +75,7 @@ class PackRegistry:
         problems = []
         for node_class in node_list:
             if not isinstance(node_class, type) or not hasattr(node_class, "GET_SCHEMA"):
-                problems.append(f"get_node_list() returned {node_class!r}, which is no io.ComfyNode class")
+                problems.append(f"get_node_list() returned {node_class!r}, which is not an io.ComfyNode class")
                 continue
             try:
                 schema = node_class.GET_SCHEMA()
@@ -98,9 +98,9 @@ class PackRegistry:
 def _entry_problem(name: object, node_class: object) -> str | None:
     """Why this entry of ``NODE_CLASS_MAPPINGS`` cannot be a node, or None."""
     if not isinstance(name, str):
-        return f"the node name {name!r} is no string"
+        return f"the node name {name!r} is not a string"
     if not isinstance(node_class, type):
-        return f"{name!r} is mapped to {node_class!r}, which is no class"
+        return f"{name!r} is mapped to {node_class!r}, which is not a class"
     if not callable(getattr(node_class, "INPUT_TYPES", None)):
         return f"{name!r}: class {node_class.__qualname__} has no INPUT_TYPES method"
     return None

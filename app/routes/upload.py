@@ -78,7 +78,7 @@ def _disk_refusal(error: OSError) -> web.Response:
 
 
 async def _read_form(request: web.Request, with_original: bool) -> _Upload:
-    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is no form."""
+    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is not a form."""
     try:
         form = await request.post()
     except (ValueError, LookupError, AssertionError, HttpProcessingError) as error:

@@ -34,7 +34,7 @@ def _blocking_method(name: str, method: Any) -> Any:
 
 
 class _SyncTwin:
-    """Wraps one asynchronous object; what is no coroutine method is passed through."""
+    """Wraps one asynchronous object; everything but its coroutine methods is passed through."""
 
     _async_class: type
 
@@ -67,7 +67,7 @@ class _SyncTwin:
 def create_sync_class(async_class: type) -> type:
     """The blocking twin of *async_class*: the same names, with each public coroutine method replaced by a blocking one.
 
-    Members of its instances that are API parts themselves get twins as well. The twin is no singleton but wraps the one instance.
+    Members of its instances that are API parts themselves get twins as well. The twin is not a singleton but wraps the one instance.
     """
     methods = {}
     for name, member in inspect.getmembers(async_class):

@@ -131,7 +131,7 @@ def printable(value: Any, max_chars: int = 4096) -> str:
 def merge_ui(uis: Iterable[Any], node_label: str) -> dict[str, list]:
     """The ``ui`` of all calls as one: the lists under each key joined, in a form that JSON can carry.
 
-    A value that is not a list becomes a list of itself. A ``ui`` that is no mapping is left out with a warning.
+    A value that is not a list becomes a list of itself. A ``ui`` that is not a mapping is left out with a warning.
     """
     merged: dict[str, list] = {}
     for ui in uis:

@@ -204,7 +204,7 @@ class PromptRun:
             await to_worker(self._site.worker)
 
     async def _resend_intermediate_ui(self, state: PromptState) -> None:
-        """Nodes that are no outputs but show something, show it again when they were cached."""
+        """Nodes that are not output nodes but show something show it again when they were cached."""
         for node_id in state.dynprompt.all_node_ids():
             class_def = node_class(state.dynprompt.get_node(node_id)["class_type"])
             if node_id not in state.executed and getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False):

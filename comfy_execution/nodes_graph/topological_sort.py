@@ -11,7 +11,7 @@ from comfy_execution.nodes_graph.registered_classes import Classes, registered_c
 
 
 class NodeInputError(Exception):
-    """An input that is not there or is no link."""
+    """An input that is missing or is not a link."""
 
 
 class TopologicalSort:

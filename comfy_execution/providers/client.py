@@ -46,7 +46,7 @@ _UNANSWERED = object()
 
 
 class BadAnswer(TypeError):
-    """A provider answered with something that is no result."""
+    """A provider answered with something that is not a result."""
 
 
 @dataclass(slots=True)
@@ -159,7 +159,7 @@ class ProviderClient:
         self._thread.close(timeout_s)
 
     def _judge(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> list[CacheValue | None]:
-        """The values, None for what failed; counts what came of the lookups, and warns of failures."""
+        """The values, None for what failed; counts the outcomes of the lookups, and warns of failures."""
         values: list[CacheValue | None] = []
         took_s: list[float] = []
         fetched = 0

@@ -132,7 +132,7 @@ class PromptProviders:
     async def lookup_all(self, wanted: Iterable[tuple[CacheContext, IsSound]]) -> list[CacheValue | None]:
         """For each context the first value that a provider has and that its check accepts, or None. All are asked for at once.
 
-        A key asked for before in this prompt gets the answer it got then. Once the budget is used up nobody is asked.
+        A key asked for before in this prompt gets the answer it got then. Once the budget is used up no provider is asked.
         """
         wanted = list(wanted)
         new = {context.cache_key_hash: (context, is_sound) for context, is_sound in wanted if context.cache_key_hash not in self._answers}

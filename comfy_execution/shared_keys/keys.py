@@ -38,7 +38,7 @@ class HermeticKeys:
         self._keys: dict[str, str | None] = {}
 
     async def settle(self) -> None:
-        """Work out, once per process, what all keys depend on; loads torch, so it is no provider's time."""
+        """Work out, once per process, what all keys depend on; loads torch, so it is not counted as a provider's time."""
         if not self._world.is_settled:
             await asyncio.to_thread(self._world.settled)
 
@@ -94,7 +94,7 @@ class HermeticKeys:
     def _settle(
         self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]
     ) -> tuple[str, str] | None:
-        """The node's signature and what it contributes besides, its code and files; None when its result cannot be shared."""
+        """The node's signature and what it contributes itself, its code and files; None when its result cannot be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
             return None
@@ -120,7 +120,7 @@ class HermeticKeys:
         return self._hermetic[class_type]
 
     def _combine_all(self, nodes: Iterable[str]) -> None:
-        """Work out the keys of *nodes*, those above first. In a circle nobody gets one."""
+        """Work out the keys of *nodes*, those above first. Nodes in a circle get none."""
         opened: set[str] = set()
         for start in nodes:
             path = [start]

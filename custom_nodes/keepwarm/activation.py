@@ -88,7 +88,7 @@ def _provider_or_none(text: str, settings: Settings) -> Any:
 
 
 def _deployment(namespace: str) -> str:
-    """What keys that cover names only must cover besides: versions, device and the user's namespace."""
+    """What must be added to keys that cover names only: versions, device and the user's namespace."""
     version = getattr(importlib.import_module("comfyui_version"), "__version__", "")
     torch = importlib.import_module("torch")
     device = importlib.import_module("comfy.model_management").get_torch_device().type

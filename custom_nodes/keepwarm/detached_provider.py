@@ -104,7 +104,7 @@ class DetachedProvider(CacheProvider):
 
 
 def _acts(class_type: str) -> bool:
-    """Whether nodes of the class do something besides: save a file, show a picture, ask a paid service."""
+    """Whether nodes of the class act as well: save a file, show a picture, ask a paid service."""
     class_def = importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
     if class_def is None or getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "NOT_IDEMPOTENT", False):
         return True

@@ -102,7 +102,7 @@ class Sealer:
         """Check an entry that was stored under *key*. Raises ``Rejected``."""
         view = memoryview(data)
         if view.nbytes < len(MAGIC) + 4 + SEAL_BYTES or bytes(view[:4]) != MAGIC:
-            raise Rejected("it is no entry, or one of another format")
+            raise Rejected("it is not an entry, or one of another format")
         body, seal = view[:-SEAL_BYTES], bytes(view[-SEAL_BYTES:])
         if not hmac.compare_digest(seal, self._seal([body])):
             raise Rejected("its seal is wrong: it is damaged, or was sealed with another KEEPWARM_CACHE_KEY")

@@ -69,7 +69,7 @@ class FileStore:
 
     def _path(self, kind: str, name: str) -> str:
         if not name or not set(name) <= set("0123456789abcdef"):
-            raise ValueError(f"{name[:80]!r} is no digest")
+            raise ValueError(f"{name[:80]!r} is not a digest")
         return os.path.join(self._root, kind, name[:2], name)
 
     def _read(self, path: str, max_bytes: int, exact_bytes: int | None) -> bytearray | None:
@@ -78,7 +78,7 @@ class FileStore:
                 state = os.fstat(stream.fileno())
                 is_wrong = state.st_size > max_bytes or (exact_bytes is not None and state.st_size != exact_bytes)
                 if is_wrong or not stat.S_ISREG(state.st_mode):
-                    # Damaged. Taken away, or nobody could store it again.
+                    # Damaged. Removed, or it could not be stored again.
                     log.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
                     self._remove(path)
                     return None
@@ -95,7 +95,7 @@ class FileStore:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-            log.warning("%s is no plain file and is removed", path)
+            log.warning("%s is not a plain file and is removed", path)
             self._remove(path)
             return None
         return data

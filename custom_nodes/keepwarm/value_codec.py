@@ -52,7 +52,7 @@ class NotRepresentable(ValueError):
 
 
 class Malformed(ValueError):
-    """A structure that nobody wrote; the message says where."""
+    """A structure that no encoder wrote; the message says where."""
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ def decode(tree: Any, buffers: list[Buffer]) -> Any:
 
 
 def expected_bytes(about: Mapping[str, Any]) -> int:
-    """How many bytes the buffer described by *about* must have. Raises ``Malformed`` for what nobody writes; allocates nothing."""
+    """How many bytes the buffer described by *about* must have. Raises ``Malformed`` for what no encoder writes; allocates nothing."""
     shape = about.get("shape")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size < 1 << 62 for size in shape):
         raise Malformed(f"no shape: {str(shape)[:80]}")

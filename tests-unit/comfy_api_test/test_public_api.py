@@ -222,7 +222,7 @@ def test_versions_are_registered_oldest_first():
     finally:
         registered_versions[:] = before
     assert parse_version("0.10.0") > parse_version("0.9.9")
-    with pytest.raises(ValueError, match="'1.x' is no API version"):
+    with pytest.raises(ValueError, match="'1.x' is not an API version"):
         parse_version("1.x")
 
 

@@ -143,7 +143,7 @@ async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(s
     endless: list = []
     endless.append(endless)
     server.send_sync("endless", endless, "me")
-    server.send_sync(object(), b"an event that is no number", "me")
+    server.send_sync(object(), b"an event that is not a number", "me")
     server.send_sync("odd", {"nan": float("nan"), "object": threading.Lock(), 3: (1, 2)}, ["unhashable"])
     server.send_sync("odd", {"nan": float("nan"), "object": object(), 3: (1, 2)}, "me")
     assert await socket.next() == {"type": "odd", "data": {"nan": None, "object": "<builtins.object>", "3": [1, 2]}}
