@@ -38,7 +38,7 @@ from comfy_execution.progress_board.web import ProgressHook
 from comfy_execution.prompt_checks import walk as prompt_validation
 from comfy_execution.prompts import queue as prompt_queue
 from comfy_execution.prompts.queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
-from comfy_execution.providers.cache import Host, ProviderCache
+from comfy_execution.providers.cache import ExecutorHooks, ProviderCache
 from comfy_execution.providers.runtime import PromptProviders, ProviderRuntime
 from comfy_execution.server_protocol import ExecutionServer
 from comfy_execution.shared_keys.keys import HermeticKeys
@@ -246,7 +246,7 @@ class PromptExecutor:
         (``RamModelCache``, if any) is told of prompts and safe points between nodes.
         """
         self.server = server
-        self.cache_type = cache_type
+        self.cache_type = cache_type if isinstance(cache_type, CacheType) else CacheType.CLASSIC
         self.cache_args = dict(cache_args or {})
         self.threads = threads or ExecutionThreads()
         self.providers = providers or ProviderRuntime()
@@ -258,9 +258,9 @@ class PromptExecutor:
 
     def reset(self) -> None:
         """Forget all results and node instances."""
-        self.caches = CacheSet(cache_type=self.cache_type or CacheType.CLASSIC, cache_args=self.cache_args)
+        self.caches = CacheSet(cache_type=self.cache_type, cache_args=self.cache_args)
         self.status_messages: list[tuple[str, dict]] = []
-        self.history_result: dict[str, dict] = {"outputs": {}, "meta": {}}
+        self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}}
         self.success = True
 
     def clear_models(self, why: str) -> None:
@@ -370,5 +370,5 @@ class PromptExecutor:
     def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
         self._world = self._world or make_world(_surroundings.deployment, args.cache_namespace)
         keys = HermeticKeys(self._world, dynprompt, outputs, node_class)
-        host = Host(node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
-        return ProviderCache(providers, dynprompt, outputs, keys, host)
+        hooks = ExecutorHooks(node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
+        return ProviderCache(providers, dynprompt, outputs, keys, hooks)

@@ -67,7 +67,7 @@ def pillow(fn: Callable[[Any], Any], arg: Any) -> Any:
     try:
         return fn(arg)
     except (OSError, ValueError, SyntaxError):  # PIL's UnidentifiedImageError is an OSError; broken PNG chunks are SyntaxErrors
-        settings = importlib.import_module("PIL.ImageFile")
+        settings: Any = importlib.import_module("PIL.ImageFile")
         strict = settings.LOAD_TRUNCATED_IMAGES
         try:
             settings.LOAD_TRUNCATED_IMAGES = True

@@ -150,7 +150,8 @@ class PromptServer:
         if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
             await self.send_image(data, sid)
         elif event == BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA and isinstance(data, tuple):
-            await self.send_image_with_metadata(*data, sid=sid)
+            image, metadata = data
+            await self.send_image_with_metadata(image, metadata, sid)
         elif isinstance(data, ProgressText):
             self._send_text(data, sid)
         elif isinstance(data, bytes | bytearray):

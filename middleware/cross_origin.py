@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from middleware.cache_middleware import Handler
 
@@ -77,7 +78,7 @@ async def origin_guard(request: web.Request, handler: Handler) -> web.StreamResp
     return web.Response() if request.method == "OPTIONS" else await handler(request)
 
 
-def make_cors(allowed_origin: str) -> Handler:
+def make_cors(allowed_origin: str) -> Middleware:
     """A middleware that lets pages of *allowed_origin* (``*``: of every site) use this server."""
     headers = {
         "Access-Control-Allow-Origin": allowed_origin,

@@ -3,6 +3,7 @@
 import logging
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from middleware.cache_middleware import Handler
 
@@ -12,7 +13,7 @@ _OLD_PREFIXES = ("/scripts/ui", "/extensions/core/")
 _MOST_WARNINGS = 200
 
 
-def make_deprecation_warning() -> Handler:
+def make_deprecation_warning() -> Middleware:
     """A middleware that logs one warning per old path; the answer is not changed."""
     warned: set[str] = set()
 

@@ -78,6 +78,13 @@ def find_packs(folders: Iterable[str], policy: PackPolicy) -> Iterator[str]:
                 log.info("Skipping %s: --disable-all-custom-nodes is given and the pack is not whitelisted", name)
 
 
+def _run_script(path: str) -> None:
+    spec = importlib.util.spec_from_file_location(os.path.splitext(path)[0], path)
+    if spec is None or spec.loader is None:
+        raise PackContentError(f"{path} is not a Python module")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
 def run_prestartup_scripts(folders: Iterable[str], policy: PackPolicy) -> list[PackReport]:
     """Execute each pack's ``prestartup_script.py`` before anything else of the packs is imported; one row per script."""
     if policy.allows_none():
@@ -90,8 +97,7 @@ def run_prestartup_scripts(folders: Iterable[str], policy: PackPolicy) -> list[P
         started = time.perf_counter()
         error = None
         try:
-            spec = importlib.util.spec_from_file_location(os.path.splitext(script)[0], script)
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            _run_script(script)
         except PACK_FAILURES as failure:
             log.error("The prestartup script %s failed; the pack itself is still tried", script, exc_info=True)
             error = _one_line(failure)

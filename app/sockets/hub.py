@@ -74,7 +74,12 @@ class WebSocketHub:
             replaced.finish()
         self.sockets[client_id] = socket
         self.sockets_metadata[client_id] = {"feature_flags": {}}
-        return self._new_outbox(client_id, socket, lambda: request.transport and request.transport.abort())
+
+        def abort() -> None:
+            if request.transport is not None:
+                request.transport.abort()
+
+        return self._new_outbox(client_id, socket, abort)
 
     def _unregister(self, client_id: str, socket: Any) -> None:
         """Forget the client, unless a newer connection has taken over its id."""

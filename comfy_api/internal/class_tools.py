@@ -42,8 +42,8 @@ def first_real_override(cls: type, name: str, *, base: type | None = None) -> Ca
     return None
 
 
-class _Locked:
-    """Mixed into the metaclass of a locked class."""
+class _Locked(type):
+    """Goes before the metaclass of a locked class."""
 
     def __setattr__(cls, name: str, value: object) -> None:
         if not vars(cls).get("_is_locked"):  # an abstract base class sets attributes while it is being made

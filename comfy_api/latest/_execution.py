@@ -27,7 +27,8 @@ def preview_tuple(preview: Any, ignore_size_limit: bool) -> Any:
     returned as it is.
     """
     if isinstance(preview, Tensor):
-        first_HWC = preview[0] if preview.ndim == 4 else preview
+        tensor: Any = preview
+        first_HWC = tensor[0] if tensor.ndim == 4 else tensor
         preview = pil_image.fromarray((first_HWC.clamp(0.0, 1.0) * 255.0).byte().cpu().numpy())
     if not hasattr(preview, "save") or not hasattr(preview, "size"):
         return preview

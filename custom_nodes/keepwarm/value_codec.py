@@ -142,7 +142,7 @@ _SIMPLE: dict[type, Callable[[Any], Any]] = {
     complex: lambda value: ["c", struct.pack(">dd", value.real, value.imag).hex()],
     bytes: lambda value: ["b", base64.b64encode(value).decode()],
 }
-_CONTAINERS = {list: "l", tuple: "t", set: "s", frozenset: "z"}
+_CONTAINERS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "z"}
 _MAKERS: dict[str, Callable[[list], Any]] = {"l": list, "t": tuple, "s": set, "z": frozenset}
 
 
