@@ -1,16 +1,12 @@
 """Places that results are kept in: a folder, a real Redis server, and S3 as moto's server speaks it."""
 
-import pathlib
 import shutil
 import subprocess
 import sys
 import urllib.request
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-
-from store_servers import Redis, free_port, wait_for_port  # noqa: E402 - a neighbour of this file
+from store_servers import Redis, free_port, wait_for_port
 
 
 @pytest.fixture(scope="module")
