@@ -19,6 +19,7 @@ from app.sockets.hub import WebSocketHub, text_frame
 from app.sockets.outbox import Frame
 from app.sockets.preview_frames import EncodedPreview, ProgressText
 from comfy.cli_args import args
+from comfy.units import MIB
 from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
 from middleware.stack import build_middlewares
@@ -62,9 +63,9 @@ class PromptServer:
         self.cache_sections = CacheSections()
         self.subsystems = compose.build_subsystems(self, args)
         self._name_subsystems()
-        replacement_receiver.connect(lambda replacement: self.node_replace_manager.register(replacement))
+        replacement_receiver.connect(self._take_replacement)
         self.prompt_queue = execution.PromptQueue(self)
-        self.app = web.Application(client_max_size=round(args.max_upload_size * 1024 * 1024), middlewares=build_middlewares(args))
+        self.app = web.Application(client_max_size=round(args.max_upload_size * MIB), middlewares=build_middlewares(args))
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
@@ -79,6 +80,9 @@ class PromptServer:
         self.node_replace_manager = parts.node_replace_manager
         self.internal_routes = parts.internal_routes
         self.web_root = parts.web_root
+
+    def _take_replacement(self, replacement: Any) -> None:
+        self.node_replace_manager.register(replacement)
 
     def _greeting(self, client_id: str) -> dict[str, Any]:
         return {"status": self.get_queue_info(), "sid": client_id}

@@ -10,6 +10,7 @@ from app.files.json_body import read_json_object
 from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
 from app.running.submission import Submission, SubmissionRefused, requested_number
+from comfy_execution.prompts.queue import PromptQueue
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,11 @@ class PromptTaker(Protocol):
     """What the route needs of ``PromptServer``; packs read and replace these."""
 
     number: int
-    prompt_queue: Any
     node_replace_manager: NodeReplaceManager
+
+    @property
+    def prompt_queue(self) -> PromptQueue:
+        """The queue of prompts; packs may put another in its place."""
 
     def get_queue_info(self) -> dict[str, Any]:
         """The counts that ``GET /prompt`` answers."""

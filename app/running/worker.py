@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import hook_breaker_ac10a0
+from comfy_execution.prompts.queue import PromptQueue
+from comfy_execution.server_protocol import ExecutionServer
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class PromptWorker:
     After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for.
     """
 
-    def __init__(self, queue: Any, server: Any, executor: Executor, status_type: Callable[..., Any]) -> None:
+    def __init__(self, queue: PromptQueue, server: ExecutionServer, executor: Executor, status_type: Callable[..., Any]) -> None:
         """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``."""
         self._queue = queue
         self._server = server

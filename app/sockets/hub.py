@@ -12,11 +12,12 @@ from aiohttp import web
 
 from app.files.strict_json import dumps
 from app.sockets.outbox import Frame, Outbox
+from comfy.units import MIB
 from comfy_api import feature_flags
 
 log = logging.getLogger(__name__)
 
-MAX_INBOUND_BYTES = 4 * 1024 * 1024
+MAX_INBOUND_BYTES = 4 * MIB
 CLOSING_TIMEOUT_S = 2.0
 
 

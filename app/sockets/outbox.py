@@ -7,14 +7,16 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
+from comfy.units import MIB
+
 log = logging.getLogger(__name__)
 
 # From here on a newer report of progress replaces an older one of the same kind that still waits.
 RELAXED_FRAMES = 256
-RELAXED_BYTES = 8 * 1024 * 1024
+RELAXED_BYTES = 8 * MIB
 # A client this far behind is not coming back; it is cut off and may connect again.
 MAX_FRAMES = 100_000
-MAX_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Protocol
 
+from comfy_execution.executor.caches import CacheSet
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.server_protocol import ExecutionServer
 
 
 class ExecutionResult(Enum):
@@ -86,14 +89,14 @@ class Engine(Protocol):
 
     async def execute(
         self,
-        server: Any,
+        server: ExecutionServer,
         dynprompt: DynamicPrompt,
-        caches: Any,
+        caches: CacheSet,
         current_item: str,
         extra_data: Mapping,
         executed: set[str],
         prompt_id: str,
-        execution_list: Any,
+        execution_list: ExecutionList,
         pending_subgraph_results: dict,
         pending_async_nodes: dict,
         ui_outputs: dict,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_execution.executor.caches import CacheEntry
+from comfy_execution.executor.caches import CacheEntry, CacheSet
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
@@ -15,8 +15,10 @@ from comfy_execution.executor.node_call import call_sync, current_call_site, res
 from comfy_execution.executor.results import get_output_from_returns, merge_resolved, printable, valid_ui_output
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import get_progress_state
+from comfy_execution.server_protocol import ExecutionServer
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +29,13 @@ Outcome = tuple[ExecutionResult, dict | None, BaseException | None]
 class PromptState:
     """What the passes of one prompt share. Changed only by the coroutine that runs the prompt."""
 
-    server: Any
+    server: ExecutionServer
     dynprompt: DynamicPrompt
-    caches: Any
+    caches: CacheSet
     extra_data: Mapping[str, Any]
     executed: set[str]
     prompt_id: str
-    execution_list: Any
+    execution_list: ExecutionList
     pending_subgraph_results: dict[str, list]
     pending_async_nodes: dict[str, list]
     ui_outputs: dict[str, dict]

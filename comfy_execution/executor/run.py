@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from comfy_execution.executor.caches import CacheSet
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
@@ -16,6 +17,7 @@ from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import add_progress_handler, get_progress_state, reset_progress_state
 from comfy_execution.progress_board.web import WebUIProgressHandler
+from comfy_execution.server_protocol import ExecutionServer
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +63,8 @@ class PromptRun:
         self,
         engine: Engine,
         surroundings: Surroundings,
-        server: Any,
-        caches: Any,
+        server: ExecutionServer,
+        caches: CacheSet,
         worker: NodeWorker,
         is_changed: Callable[[str, DynamicPrompt, Any], Any],
         reporter: Reporter,
@@ -152,9 +154,10 @@ class PromptRun:
             failure = await self._wait_until_ready(state)
             if failure is not None:
                 return failure
-            node_id, details, error = await nodes.stage_node_execution()
-            if error is not None:
-                return details, error
+            node_id, details, cycle = await nodes.stage_node_execution()
+            if cycle is not None:
+                return details or {}, cycle
+            assert node_id is not None, "a node or an error is staged while nodes are left"
             await self._go_where_it_runs(state, node_id)
             result, details, error = await self._engine.execute(
                 state.server,
