@@ -9,8 +9,8 @@ from comfy_execution.local_caches.contract import BasicCache, NullCache
 from comfy_execution.local_caches.generations import LRUCache, RAMPressureCache
 from comfy_execution.local_caches.hierarchical import HierarchicalCache
 from comfy_execution.local_caches.keys import CacheKeySetID, CacheKeySetInputSignature
+from comfy_execution.units import GIB
 
-BYTES_PER_GB = 1024**3
 DEFAULT_RAM_HEADROOM_GB = 16.0
 # Asking the system costs about 50 µs, as much as a pass-through node.
 RAM_CHECK_INTERVAL_S = 0.05
@@ -44,7 +44,7 @@ class CacheSet:
         self.outputs = self._make_outputs(sizes)
         self.objects: BasicCache = NullCache() if cache_type is CacheType.NONE else HierarchicalCache(CacheKeySetID)
         self.all = [self.outputs, self.objects]
-        self._headroom_bytes = int((sizes.get("ram") or DEFAULT_RAM_HEADROOM_GB) * BYTES_PER_GB)
+        self._headroom_bytes = int((sizes.get("ram") or DEFAULT_RAM_HEADROOM_GB) * GIB)
         self._clock = clock
         self._next_check_s = clock()
 

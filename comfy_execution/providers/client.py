@@ -30,7 +30,7 @@ class ProviderLimits:
     prompt_budget_s: float = 5.0
     drain_timeout_s: float = 2.0
     shutdown_timeout_s: float = 10.0
-    queue_bytes: int = 1 << 30
+    queue_bytes: int = 1024**3
     concurrent_lookups: int = 256
     concurrent_stores: int = 16
 

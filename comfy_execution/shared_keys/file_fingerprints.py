@@ -15,15 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from blake3 import blake3
 
+from comfy_execution.units import MIB
+
 log = logging.getLogger(__name__)
 
 State = tuple[int, int, int, int, int]
 
-READ_BYTES = 4 << 20
+READ_BYTES = 4 * MIB
 # A file written this shortly before could be written again without its times showing it.
 SETTLED_S = 0.1
 # Above this a file's fingerprint is worth remembering over restarts.
-REMEMBER_BYTES = 8 << 20
+REMEMBER_BYTES = 8 * MIB
 MAX_REMEMBERED = 4096
 
 

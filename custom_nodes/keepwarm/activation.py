@@ -18,6 +18,7 @@ from .result_provider import ResultProvider
 from .routes import add_routes
 from .settings import Settings, read_settings
 from .store_urls import FILE, REDIS, BadUrl, StoreUrl, parse_url, redacted
+from .units import GIB, MIB
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ def make_provider(url: StoreUrl, settings: Settings, server: ServerTraits) -> Ca
     """The provider for *url*, with around it what *server* does not do itself. Raises ``BadUrl``."""
     store: Any
     if url.scheme in FILE:
-        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / 1024**3) * 1024**3))
+        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / GIB) * GIB))
     elif url.scheme in REDIS:
         store = RedisStore(url)
     else:
         store = ObjectStore(url)
-    max_value_bytes = int(url.number("max_value_mb", DEFAULT_MAX_VALUE_MB[store.name]) * 1024**2)
+    max_value_bytes = int(url.number("max_value_mb", DEFAULT_MAX_VALUE_MB[store.name]) * MIB)
     provider = ResultProvider(store, url.text, Sealer(settings.sealing_key), url.is_read_only, max_value_bytes)
     if server.guards and server.covers_machine:
         return provider

@@ -18,12 +18,13 @@ from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheVal
 
 from .namespaced_provider import NamespacedProvider
 from .result_provider import ResultProvider
+from .units import GIB
 
 log = logging.getLogger(__name__)
 
 LOOKUP_TIMEOUT_S = 3.0
 EXIT_TIMEOUT_S = 10.0
-QUEUE_BYTES = 1 << 30
+QUEUE_BYTES = 1 * GIB
 FAILURES_TO_PAUSE = 3
 PAUSE_S = 30.0
 # Node class -> whether it is told more than its inputs.

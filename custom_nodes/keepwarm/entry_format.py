@@ -15,19 +15,20 @@ from typing import Any
 
 from blake3 import blake3
 
+from .units import MIB
 from .value_codec import Buffer, Malformed, decode, encode, expected_bytes
 
 MAGIC = b"KWE1"
 FORMAT = 1
 SEAL_BYTES = 33
-MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 64 * MIB
 MAX_BUFFERS = 1 << 20
 # Header and small tensors; what is longer is not read.
-MAX_ENTRY_BYTES = 128 << 20
+MAX_ENTRY_BYTES = 128 * MIB
 # Tensors up to this size lie in the entry itself: another round trip would cost more.
 INLINE_BYTES = 64 << 10
 # Hashing is spread over threads from this size on.
-PARALLEL_BYTES = 1 << 20
+PARALLEL_BYTES = 1 * MIB
 
 
 class Rejected(ValueError):
@@ -166,11 +167,11 @@ def _wanted(described: Any) -> dict[str, int]:
         if "blake3" in about:
             digest = about["blake3"]
             if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-                raise Rejected("a digest is none")
+                raise Rejected("a digest has a wrong form")
             if size <= INLINE_BYTES:
                 raise Rejected("a small tensor is kept apart")
             if wanted.setdefault(digest, size) != size:
                 raise Rejected("a tensor has two sizes")
         elif type(about.get("at")) is not int or about["at"] < 0 or size > INLINE_BYTES:
-            raise Rejected("a small tensor is nowhere")
+            raise Rejected("a small tensor is missing")
     return wanted

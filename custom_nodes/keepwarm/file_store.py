@@ -19,10 +19,11 @@ from typing import Any
 
 from .blob_store import StoreFull
 from .entry_format import MAX_ENTRY_BYTES, Blob
+from .units import GIB, megabytes
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CAP_BYTES = 50 << 30
+DEFAULT_CAP_BYTES = 50 * GIB
 # After an eviction the folder has this share of its cap, so that not every store evicts.
 KEEP_SHARE = 0.9
 # Other processes write too, so the folder is counted again after this share of the cap was written from here.
@@ -156,7 +157,7 @@ class FileStore:
                 break
             if self._remove(path):
                 freed += file_bytes
-        log.info("%s: %d MB that were used longest ago made room", self._root, freed >> 20)
+        log.info("%s: removed %s that were used longest ago to make room", self._root, megabytes(freed))
         return freed
 
     def _remove(self, path: str) -> bool:

@@ -10,10 +10,11 @@ from typing import Any
 
 from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
+from .units import MIB
 
 log = logging.getLogger(__name__)
 
-PART_BYTES = 16 << 20
+PART_BYTES = 16 * MIB
 CONCURRENT_PARTS = 8
 RETRY_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60

@@ -7,8 +7,9 @@ from typing import Any
 
 from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
+from .units import MIB
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 4 * MIB
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 32

@@ -9,12 +9,13 @@ from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheVal
 from .blob_store import BlobStore
 from .entry_format import Damaged, Rejected, Sealer, read_value
 from .measures import Measures
+from .units import GIB, MIB
 from .value_codec import NotRepresentable
 
 log = logging.getLogger(__name__)
 
 # Smaller results are encoded and checked on the loop itself.
-OFFLOAD_BYTES = 256 << 10
+OFFLOAD_BYTES = MIB // 4
 
 
 class ResultProvider(CacheProvider):
@@ -24,7 +25,7 @@ class ResultProvider(CacheProvider):
     """
 
     def __init__(
-        self, store: BlobStore, url: str, sealer: Sealer | None = None, read_only: bool = False, max_value_bytes: int = 1 << 30
+        self, store: BlobStore, url: str, sealer: Sealer | None = None, read_only: bool = False, max_value_bytes: int = 1 * GIB
     ) -> None:
         """*url* is shown to people, so it holds no credentials; results larger than *max_value_bytes* are neither kept nor fetched."""
         self.store = store

@@ -248,7 +248,7 @@ class Outside:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_not_here_is_asked_for_outside_once_and_then_kept(kind):
+def test_a_missing_result_is_asked_for_outside_once_and_then_kept(kind):
     first, second, outside = Bench(KINDS[kind](enable_providers=True)), Bench(KINDS[kind](enable_providers=True)), Outside()
     first.cache.external = second.cache.external = outside
     first.begin(chain(1, math.nan))
@@ -262,7 +262,7 @@ def test_what_is_not_here_is_asked_for_outside_once_and_then_kept(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nobody_outside_is_asked_unless_that_is_switched_on(kind):
+def test_providers_are_asked_only_where_that_is_switched_on(kind):
     bench, outside = Bench(KINDS[kind]()), Outside()
     bench.cache.external = outside
     bench.begin(chain(1))

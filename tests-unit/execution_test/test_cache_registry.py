@@ -97,7 +97,7 @@ def test_a_key_without_a_form_is_warned_of(key, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_nesting_without_end_is_no_key():
+def test_endless_nesting_gives_no_key():
     key = []
     for _ in range(100_000):
         key = [key]

@@ -84,7 +84,7 @@ def test_lookups_end_and_a_place_that_does_not_answer_is_left_alone(monkeypatch)
     assert not one.should_cache(context())
 
 
-def test_what_acts_or_is_told_secrets_or_shows_files_is_not_shared():
+def test_nodes_that_act_or_see_secrets_or_show_files_are_not_shared():
     one = DetachedProvider(Inner())
     shown = CacheValue([[1]], {"output": {"images": [{"filename": "x.png"}]}, "meta": {}})
     assert one.should_cache(context()) and one.should_cache(context(), CacheValue([[1]]))
@@ -92,7 +92,7 @@ def test_what_acts_or_is_told_secrets_or_shows_files_is_not_shared():
     assert not one.should_cache(context(), shown)
 
 
-def test_what_is_changed_after_the_store_began_is_stored_as_it_was():
+def test_a_value_changed_after_its_store_began_is_stored_as_it_was():
     torch = pytest.importorskip("torch")
     one, tensor = DetachedProvider(Inner(0.05)), torch.zeros(3)
 

@@ -80,7 +80,7 @@ def test_folder_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "socket"])
 @pytest.mark.parametrize("where", ["entries", "blobs"])
-def test_folder_what_is_no_plain_file_is_a_miss_at_once(tmp_path, kind, where, caplog):
+def test_folder_anything_but_a_plain_file_is_a_miss_at_once(tmp_path, kind, where, caplog):
     async def scenario():
         one = provider(f"file://{tmp_path}/store")
         await one.on_store(context(), value())

@@ -76,7 +76,7 @@ def test_a_reader_does_not_write_and_other_keys_do_not_read(url):
     asyncio.run(scenario())
 
 
-def test_what_has_no_exact_form_is_passed_over(url):
+def test_values_without_an_exact_form_are_not_stored(url):
     async def scenario():
         one = provider(url)
         await one.on_store(context(), CacheValue([[object()]]))
@@ -149,7 +149,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE.keys())
-def test_entries_that_nobody_wrote_are_a_miss_with_one_warning_and_little_memory(url, make, caplog, tmp_path):
+def test_forged_entries_are_a_miss_with_one_warning_and_little_memory(url, make, caplog, tmp_path):
     """The same through every kind of place, as bytes that another client could have put there."""
     data = make()
     if data.startswith(MAGIC) and b"[[[[[" in data:

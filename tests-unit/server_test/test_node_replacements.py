@@ -75,7 +75,7 @@ def test_a_replacement_that_does_not_exist_changes_nothing(manager):
     "node",
     [None, 5, [], {}, {"class_type": "Old"}, {"class_type": ["Old"], "inputs": {}}, {"class_type": "Old", "inputs": 3}, {"inputs": {}}],
 )
-def test_what_is_no_node_is_left_to_validation(manager, node):
+def test_what_is_not_a_node_is_left_to_validation(manager, node):
     register(manager, outputs=[{"old_idx": 0, "new_idx": 1}])
     prompt = {"1": node, "2": {"class_type": "Old", "inputs": {}}}
     assert applied(manager, prompt)["1"] == node

@@ -59,7 +59,7 @@ def fake_model_management(monkeypatch, **more):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="9.9"))
 
 
-async def test_with_torch_every_device_is_told_the_used_one_first(client, monkeypatch):
+async def test_with_torch_every_device_is_listed_the_used_one_first(client, monkeypatch):
     fake_model_management(monkeypatch)
     answer = await stats(client)
     assert answer["system"]["pytorch_version"] == "9.9"

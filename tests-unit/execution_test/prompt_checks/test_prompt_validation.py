@@ -61,12 +61,12 @@ def test_long_lists_of_options_are_not_sent_back():
     assert error["extra_info"]["input_config"] == (["x", "y"], {})
 
 
-def test_every_error_of_a_node_is_told_in_the_order_of_declaration():
+def test_all_errors_of_a_node_are_listed_in_the_order_of_declaration():
     found = errors_of({"1": node("Words", c="z", f="z", i="z")})
     assert [one["extra_info"]["input_name"] for one in found] == ["i", "f", "c"]
 
 
-def test_errors_stand_at_the_node_that_has_them_with_the_outputs_that_fail():
+def test_errors_are_listed_at_their_node_with_the_outputs_that_fail():
     prompt = {
         "m": node("Make"),
         "p": node("Pass", a=("m", 0)),
@@ -117,12 +117,12 @@ def test_types_of_links_must_fit():
         ({"1": {"class_type": 3, "_meta": "x"}}, "missing_node_type"),
     ],
 )
-def test_prompts_that_are_none_are_refused_as_a_whole(prompt, kind):
+def test_malformed_prompts_are_refused_as_a_whole(prompt, kind):
     good, error, outputs, node_errors = check(prompt)
     assert (good, error["type"], outputs, node_errors) == (False, kind, [], {})
 
 
-def test_an_unknown_class_is_told_by_title_even_if_nothing_depends_on_it():
+def test_an_unknown_class_is_reported_by_title_even_if_nothing_depends_on_it():
     prompt = {"1": node("Make", x=1), "2": node("Show", a=("1", 0)), "7": {**node("Gone"), "_meta": {"title": "My node"}}}
     _, error, _, _ = check(prompt)
     assert error["type"] == "missing_node_type" and "'My node'" in error["message"]
@@ -172,7 +172,7 @@ def test_a_link_that_no_class_declares_must_still_lead_somewhere():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 500])
-def test_a_circle_is_told_to_all_its_nodes(size):
+def test_a_circle_is_reported_at_all_its_nodes(size):
     ring = {str(index): node("Pass", a=(str((index + 1) % size), 0)) for index in range(size)}
     good, error, _, node_errors = check({**ring, "s": node("Show", a=("0", 0))})
     assert not good and "Dependency cycle detected" in error["details"] and set(node_errors) == set(ring)

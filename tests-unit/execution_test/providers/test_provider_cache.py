@@ -164,7 +164,7 @@ def test_a_node_that_no_wave_reached_is_asked_for_when_it_is_needed():
     assert bridge.providers.waves == [["0"]]
 
 
-def test_results_that_are_none_of_the_node_are_not_stored():
+def test_results_that_the_node_cannot_have_are_not_stored():
     bridge = Bridge(chain(1))
     files = {"output": {"images": [{"filename": "a.png"}]}}
 

@@ -133,7 +133,7 @@ class Opaque:
 
 
 @pytest.mark.parametrize("value", [Opaque(), object, [Opaque()], {"x": (Opaque(),)}, ExecutionBlocker(None), lambda: 1])
-def test_results_that_are_no_plain_data_stay_inside(server, value):
+def test_results_that_are_not_plain_data_stay_inside(server, value):
     provider = Memory()
     register_cache_provider(provider)
     bench = server(Make=make_node(lambda self: (value,), {}))
