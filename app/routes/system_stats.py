@@ -18,7 +18,7 @@ from comfy.deploy_environment import get_deploy_environment
 from comfy_api import feature_flags
 from comfyui_version import __version__
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _EMBEDDED_FOLDER = "python_embeded"
 
@@ -85,7 +85,7 @@ class SystemRoutes:
             try:
                 return device_facts(self._devices)
             except Exception:
-                logger.exception("The devices cannot be described; telling about the CPU only")
+                log.exception("The devices cannot be described; telling about the CPU only")
         return [host_facts()]
 
     async def _features(self, request: web.Request) -> web.Response:

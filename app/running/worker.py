@@ -8,6 +8,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import hook_breaker_ac10a0
+from comfy_execution.prompts.queue import PromptQueue
+from comfy_execution.server_protocol import ExecutionServer
+
+log = logging.getLogger(__name__)
 
 COLLECT_INTERVAL_S = 10.0
 
@@ -48,7 +52,9 @@ class PromptWorker:
     After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for.
     """
 
-    def __init__(self, queue: Any, server: Any, executor: Executor, status_type: Callable[..., Any], upkeep: Upkeep) -> None:
+    def __init__(
+        self, queue: PromptQueue, server: ExecutionServer, executor: Executor, status_type: Callable[..., Any], upkeep: Upkeep
+    ) -> None:
         """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``."""
         self._queue = queue
         self._server = server
@@ -93,7 +99,7 @@ class PromptWorker:
         try:
             self._executor.execute(prompt, prompt_id, {**extra_data, **sensitive}, outputs)
         except Exception:
-            logging.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
+            log.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
             self._executor.success = False
         hook_breaker_ac10a0.restore_functions()
         self._collect_due = True
@@ -105,7 +111,7 @@ class PromptWorker:
         self._queue.task_done(item_id, self._executor.history_result, status=status)
         if self._server.client_id is not None:
             self._server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self._server.client_id)
-        logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)
+        log.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)
 
     def _apply_flags(self, flags: dict[str, Any]) -> None:
         free_memory = flags.get("free_memory", False)

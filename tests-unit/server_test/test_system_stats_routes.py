@@ -56,7 +56,7 @@ async def stats_of_cards(aiohttp_client, **more):
     return await stats(await aiohttp_client(app))
 
 
-async def test_with_torch_every_device_is_told_the_used_one_first(aiohttp_client):
+async def test_with_torch_every_device_is_listed_the_used_one_first(aiohttp_client):
     answer = await stats_of_cards(aiohttp_client)
     assert answer["devices"] == [
         {
