@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 torch = lazy_module("torch")
 pil_image = lazy_module("PIL.Image")
 tiny_autoencoder = lazy_module("comfy.taesd.taesd")
@@ -122,7 +124,7 @@ def get_previewer(device: Any, latent_format: Any) -> LatentPreviewer | None:
         if path is not None:
             model = tiny_autoencoder.TAESD(None, path, latent_channels=latent_format.latent_channels)
             return TAESDPreviewerImpl(model.to(device))
-        logging.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
+        log.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
     if latent_format.latent_rgb_factors is None:
         return None
     return Latent2RGBPreviewer(

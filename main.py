@@ -27,6 +27,7 @@ from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
+log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -86,9 +87,9 @@ def log_settings() -> None:
     """Say once which given flags do nothing here."""
     inert = inert_flags_given(sys.argv[1:])
     if inert:
-        logging.info("Accepted for compatibility, without effect in this server: %s", " ".join(inert))
+        log.info("Accepted for compatibility, without effect in this server: %s", " ".join(inert))
     if args.enable_manager:
-        logging.warning("--enable-manager: the comfyui-manager package is not started by this server; install packs into custom_nodes")
+        log.warning("--enable-manager: the comfyui-manager package is not started by this server; install packs into custom_nodes")
 
 
 def make_executor(prompt_server: Any) -> Any:
@@ -102,7 +103,7 @@ def make_executor(prompt_server: Any) -> Any:
         cache_type, sizes = execution.CacheType.RAM_PRESSURE, ram_headroom_gb(args.cache_ram)
     elif args.cache_none:
         cache_type = execution.CacheType.NONE
-    logging.info(
+    log.info(
         "Results between prompts: %s",
         {
             "CLASSIC": "those of the last prompt are kept (classic)",
@@ -117,6 +118,11 @@ def make_executor(prompt_server: Any) -> Any:
 def model_folders() -> dict[str, tuple[str, ...]]:
     """The folders of every kind of model."""
     return {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes"}
+
+
+def torch_is_imported() -> bool:
+    """Whether something in this process has imported torch; whoever must not be the first to do so asks this."""
+    return "torch" in sys.modules
 
 
 def ram_headroom_gb(given: list[float]) -> dict[str, float]:
@@ -152,7 +158,7 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
             "missing"
         )
     if args.cache_none and _get_cache_providers():
-        logging.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
+        log.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
 
 
 def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tuple[asyncio.AbstractEventLoop, Any, Serve]:
@@ -172,12 +178,13 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import nodes
     import server
     from app.routes.caches import describe_models, describe_results
+    from app.running.model_upkeep import ModelUpkeep
     from app.running.pending_models import PendingModels
     from app.running.worker import PromptWorker
 
     loop = asyncio_loop or asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    prompt_server = server.PromptServer(loop)
+    prompt_server = server.PromptServer(loop, torch_is_imported)
     prompt_server.prompt_queue = prompt_server.prompt_queue or execution.PromptQueue(prompt_server)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
     take_cache_providers(loop, policy)
@@ -186,8 +193,9 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
-    model_management.cache_host().pending_paths = PendingModels(prompt_server.prompt_queue, model_folders).paths
-    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus)
+    model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
+    upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
+    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)
     worker.start()
 
     async def serve() -> None:
@@ -248,7 +256,7 @@ def serve_until_stopped(loop: asyncio.AbstractEventLoop, serve: Serve) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             loop.run_until_complete(task)
     except asyncio.CancelledError:
-        logging.info("Asked to stop")
+        log.info("Asked to stop")
 
 
 def main() -> int:
@@ -268,9 +276,9 @@ def main() -> int:
     if args.quick_test_for_ci:
         return 0
     try:
-        logging.info("Starting server")
+        log.info("Starting server")
         serve_until_stopped(loop, serve)
-        logging.info("Stopped")
+        log.info("Stopped")
         loop.run_until_complete(prompt_server.close())
     finally:
         clear_temp_directory()

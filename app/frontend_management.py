@@ -15,6 +15,8 @@ from app.logger import log_startup_warning
 from app.routes.template_assets import embedded_docs_folder, find_template_assets
 from utils.install_util import get_required_packages_versions, pip_command
 
+log = logging.getLogger(__name__)
+
 FRONTEND_PACKAGE = "comfyui-frontend-package"
 TEMPLATES_PACKAGE = "comfyui-workflow-templates"
 DEFAULT_VERSION_STRING = "comfyanonymous/ComfyUI@latest"
@@ -62,12 +64,12 @@ class FrontendManager:
         try:
             _, _, wanted = cls.parse_version_string(version_string)
         except argparse.ArgumentTypeError as error:
-            logging.warning("--front-end-version: %s; the installed frontend is served.", error)
+            log.warning("--front-end-version: %s; the installed frontend is served.", error)
             return path
         installed = cls.get_installed_frontend_version()
         if wanted != "latest" and wanted.removeprefix("v") != installed:
             which = "--pre --upgrade " + FRONTEND_PACKAGE if wanted == "prerelease" else f"{FRONTEND_PACKAGE}=={wanted.removeprefix('v')}"
-            logging.warning(
+            log.warning(
                 "--front-end-version %s is not installed and frontends are not downloaded; version %s is served. To get it:\n"
                 "%s install %s\nor use --front-end-root FOLDER.",
                 version_string,

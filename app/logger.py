@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TextIO, TypedDict
 
+log = logging.getLogger(__name__)
+
 DEFAULT_CAPACITY = 300
 _MAX_WAITING_ENTRIES = 10_000
 
@@ -83,7 +85,7 @@ class LogBuffer:
         except Exception:
             with self._lock, contextlib.suppress(ValueError):
                 self._callbacks.remove(callback)
-            logging.exception("A listener of the log failed and is not called again")
+            log.exception("A listener of the log failed and is not called again")
 
 
 class CapturedStream:
@@ -190,14 +192,14 @@ def setup_logger(
 
 def log_startup_warning(msg: str) -> None:
     """Log a warning now and again at the end of the start, where it is seen."""
-    logging.warning(msg)
+    log.warning(msg)
     STARTUP_WARNINGS.append(msg)
 
 
 def print_startup_warnings() -> None:
     """Repeat the collected warnings and forget them."""
     for message in STARTUP_WARNINGS:
-        logging.warning(message)
+        log.warning(message)
     STARTUP_WARNINGS.clear()
 
 
@@ -217,7 +219,7 @@ def _file_handler(path: str, level: int) -> logging.Handler | None:
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        logging.warning("No log is written to %s: %s", path, error)
+        log.warning("No log is written to %s: %s", path, error)
         return None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(level)

@@ -10,7 +10,7 @@ import nodes
 from app.files.strict_json import json_answer
 from comfy_execution.graph_utils import is_link
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Replacement(Protocol):
@@ -35,7 +35,7 @@ class NodeReplaceManager:
         """Offer a replacement. A second one for the same pair of old and new node is ignored."""
         known = self._replacements.setdefault(node_replace.old_node_id, [])
         if any(other.new_node_id == node_replace.new_node_id for other in known):
-            logger.debug("%s already replaces %s", node_replace.new_node_id, node_replace.old_node_id)
+            log.debug("%s already replaces %s", node_replace.new_node_id, node_replace.old_node_id)
             return
         known.append(node_replace)
 

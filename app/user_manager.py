@@ -18,6 +18,8 @@ from app.files.user_folder import prepare_user_folder
 from app.routes.userdata import UserDataRoutes
 from comfy.cli_args import args
 
+log = logging.getLogger(__name__)
+
 DEFAULT_USER = "default"
 SYSTEM_PREFIX = "__"
 _MAX_NAME_IN_ID = 64
@@ -128,9 +130,9 @@ def _load_users(path: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logging.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", path, error)
+        log.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", path, error)
         return {}
     if not isinstance(users, dict):
-        logging.warning("The list of users %s is not an object of id to name; starting without users.", path)
+        log.warning("The list of users %s is not an object of id to name; starting without users.", path)
         return {}
     return {str(user): str(name) for user, name in users.items()}

@@ -84,6 +84,9 @@ def run_here():
     table.interrupt_processing = lambda value=True: None
     sys.modules["nodes"] = table
     import execution
+    from comfy_execution.nodes_graph.registered_classes import class_source
+
+    class_source.provide(lambda: NODES)
 
     def fresh(build, size):
         server = CountingServer()

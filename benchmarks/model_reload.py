@@ -194,10 +194,10 @@ def probe_cache(path: str, small: str) -> dict[str, object]:
     from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
     from comfy.ram_model_cache.storage import host_storages, patcher_of
     from comfy.ram_model_cache.weights_key import weights_key
-    from comfy.residency.model_cache import CacheHost
+    from comfy.residency.model_cache import CacheOwner
 
     load_parts(small)
-    cache = RamModelCache(CacheSettings(64 << 30, headroom_bytes=0), CacheHost().hooks())
+    cache = RamModelCache(CacheSettings(64 << 30, headroom_bytes=0), CacheOwner().hooks())
     components = ("model",) if "unet" in os.path.basename(path) else ("model", "clip", "vae")
 
     def fetch() -> dict[object, object]:

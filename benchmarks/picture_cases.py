@@ -19,6 +19,7 @@ OTHER_SAMPLERS = (
 POSITIVE = "a photo of a cat"
 WEIGHTED = "a (red:1.4) house, ((old)) [grey] \\(quiet\\)"
 LONG = "many words in a row about rivers, hills, roads and towers " * 10
+CHECKPOINT = "checkpoint.safetensors"
 LORA, CONTROLNET, EMBEDDING, PICTURE = "lora.safetensors", "controlnet.safetensors", "three_tokens.safetensors", "picture.png"
 WITH_EMBEDDING = "a photo of embedding:three_tokens, (embedding:three_tokens.safetensors:1.3) and a cat"
 

@@ -166,8 +166,10 @@ def run_here():
     sys.modules["nodes"] = table
     import execution
     from comfy_execution import cache_provider
+    from comfy_execution.nodes_graph.registered_classes import class_source
     from comfy_execution.shared_keys.world import make_world
 
+    class_source.provide(lambda: NODES)
     world = make_world(lambda: "benchmark")
     return measure(cache_provider, lambda: execution.PromptExecutor(QuietServer(), world=world))
 

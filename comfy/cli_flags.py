@@ -30,18 +30,20 @@ class PerformanceFeature(enum.Enum):
     AutoTune = "autotune"
 
 
+INERT_FEATURES = frozenset(PerformanceFeature) - {PerformanceFeature.Fp16Accumulation}
 INERT_FLAGS = frozenset(
     "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
     "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
     "--use-flash-attention --use-pytorch-cross-attention --mmap-torch-files --disable-mmap --fast-disk --high-ram "
     "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom --async-offload "
-    "--disable-async-offload --force-non-blocking --fast --supports-fp8-compute --fp16-intermediates --normalvram "
-    "--comfy-api-base --enable-asset-hashing --database-url --enable-assets --enable-manager-legacy-ui "
-    "--disable-manager-ui".split()
+    "--disable-async-offload --fp16-intermediates --normalvram --comfy-api-base --enable-asset-hashing --database-url "
+    "--enable-assets --disable-manager-ui".split()
 )
 
 CACHE_SCHEMES = ("file", "redis", "rediss", "unix", "s3", "gs", "az")
+UNET_DTYPES = ("fp32", "fp64", "bf16", "fp16", "fp8_e4m3fn", "fp8_e5m2", "fp8_e8m0fnu")
 HASHES = ("md5", "sha1", "sha256", "sha512")
+ATTENTION_KINDS = ("split-cross-attention", "quad-cross-attention", "pytorch-cross-attention", "sage-attention", "flash-attention")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_FRONT_END = "comfyanonymous/ComfyUI@latest"
 
@@ -123,7 +125,7 @@ def _existing_directory_or_none(text: str | None) -> str | None:
 def _preview_method(text: str) -> LatentPreviewMethod:
     method = LatentPreviewMethod.from_string(text)
     if method is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(m.value for m in LatentPreviewMethod)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(m.value for m in LatentPreviewMethod)}")
     return method
 
 
@@ -152,20 +154,25 @@ def _cache_url(text: str) -> str:
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time span; give seconds above 0, or leave the flag out for no limit")
+        raise argparse.ArgumentTypeError(f"{text} is not a time span; give seconds above 0, or leave the flag out for no limit")
     return seconds
 
 
 def _port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{number} is no port; ports go from 0 (any free one) to 65535")
+        raise argparse.ArgumentTypeError(f"{number} is not a port; ports go from 0 (any free one) to 65535")
     return number
 
 
 def _switches(add: Adder, described: Iterable[tuple[str, str]]) -> None:
     for flag, meaning in described:
         add(flag, action="store_true", help=meaning)
+
+
+def _unused(names: str) -> Iterable[tuple[str, str]]:
+    """Switches that are accepted and change nothing."""
+    return ((f"--{name}", "not used here") for name in names.split())
 
 
 def _network(group: argparse._ArgumentGroup) -> None:
@@ -219,13 +226,9 @@ def _devices(group: argparse._ArgumentGroup) -> None:
         add,
         (
             ("--cpu", "use the CPU for everything"),
-            ("--cuda-malloc", "not used here"),
-            ("--disable-cuda-malloc", "not used here"),
+            *_unused("cuda-malloc disable-cuda-malloc enable-triton-backend disable-triton-backend force-channels-last"),
             ("--deterministic", "ask torch for deterministic algorithms; slower"),
-            ("--supports-fp8-compute", "not used here"),
-            ("--enable-triton-backend", "not used here"),
-            ("--disable-triton-backend", "not used here"),
-            ("--force-channels-last", "not used here"),
+            ("--supports-fp8-compute", "take the card for one that multiplies float8 matrices"),
         ),
     )
 
@@ -237,10 +240,7 @@ def _precision(group: argparse._ArgumentGroup) -> None:
         (
             ("--force-fp32", "compute in float32"),
             ("--force-fp16", "compute in float16"),
-            *(
-                (f"--{kind}-unet", f"keep the diffusion model in {kind}")
-                for kind in ("fp32", "fp64", "bf16", "fp16", "fp8_e4m3fn", "fp8_e5m2", "fp8_e8m0fnu")
-            ),
+            *((f"--{kind}-unet", f"keep the diffusion model in {kind}") for kind in UNET_DTYPES),
             *((f"--{kind}-vae", f"run the VAE in {kind}") for kind in ("fp16", "fp32", "bf16")),
             ("--cpu-vae", "run the VAE on the CPU"),
             *((f"--{kind}-text-enc", f"keep the text encoder in {kind}") for kind in ("fp8_e4m3fn", "fp8_e5m2", "fp16", "fp32", "bf16")),
@@ -254,22 +254,20 @@ def _attention(group: argparse._ArgumentGroup) -> None:
     _switches(
         group.add_argument,
         (
-            *(
-                (f"--use-{kind}", "accepted; torch's own attention is used")
-                for kind in (
-                    "split-cross-attention",
-                    "quad-cross-attention",
-                    "pytorch-cross-attention",
-                    "sage-attention",
-                    "flash-attention",
-                )
-            ),
+            *((f"--use-{kind}", "accepted; torch's own attention is used") for kind in ATTENTION_KINDS),
             ("--disable-xformers", "accepted; xformers is not used"),
             ("--force-upcast-attention", "compute attention in float32"),
             ("--dont-upcast-attention", "never raise attention's precision"),
         ),
     )
-    group.add_argument("--fast", nargs="*", type=PerformanceFeature, metavar="FEATURE", help="accepted; no such feature is needed here")
+    group.add_argument(
+        "--fast",
+        nargs="*",
+        type=PerformanceFeature,
+        metavar="FEATURE",
+        help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact (bare: so too); other features are "
+        "accepted without effect",
+    )
 
 
 def _memory(group: argparse._ArgumentGroup) -> None:
@@ -285,14 +283,10 @@ def _memory(group: argparse._ArgumentGroup) -> None:
             ("--novram", "keep as little as possible on the accelerator"),
             ("--disable-smart-memory", "move models off the accelerator as soon as they are not in use"),
             ("--disable-pinned-memory", "never page-lock host memory"),
-            ("--disable-async-offload", "not used here"),
-            ("--force-non-blocking", "not used here"),
-            ("--disable-dynamic-vram", "not used here"),
-            ("--enable-dynamic-vram", "not used here"),
-            ("--disable-nvml-pressure", "not used here"),
-            ("--fast-disk", "not used here"),
-            ("--high-ram", "not used here"),
-            ("--mmap-torch-files", "not used here"),
+            ("--force-non-blocking", "queue every copy to the accelerator, also where that may go wrong"),
+            *_unused(
+                "disable-async-offload disable-dynamic-vram enable-dynamic-vram disable-nvml-pressure fast-disk high-ram mmap-torch-files"
+            ),
             ("--disable-mmap", "accepted; files are never mapped"),
         ),
     )

@@ -9,6 +9,8 @@ import torch
 
 import comfy.utils
 
+log = logging.getLogger(__name__)
+
 MAX_CROSS_ATTENTION_PADDING = 4  # repeating a context more often than this costs more than a second model call
 
 
@@ -26,7 +28,7 @@ def is_equal(left: Any, right: Any) -> bool:
     try:
         return bool(left == right)
     except (RuntimeError, TypeError, ValueError):
-        logging.warning(
+        log.warning(
             "conditioning of type %s cannot be compared with %s; they run in separate batches", type(left).__name__, type(right).__name__
         )
         return False
@@ -35,7 +37,7 @@ def is_equal(left: Any, right: Any) -> bool:
 def _same_device(left: torch.Tensor, right: torch.Tensor) -> bool:
     if left.device == right.device:
         return True
-    logging.warning("conditioning on %s and on %s is not batched together", left.device, right.device)
+    log.warning("conditioning on %s and on %s is not batched together", left.device, right.device)
     return False
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, MutableMapping, Sequence
-from contextlib import ExitStack
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,8 +15,9 @@ import comfy.utils
 from comfy.control.base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.weight_source import StateDictSource, WeightSource
-from comfy.loading.checkpoint import kept_bytes
-from comfy.loading.parts import Part, load_parts, open_cached_file
+from comfy.loading.components import kept_bytes
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import Part, load_parts
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
 
@@ -92,6 +91,8 @@ class ControlNet(ControlBase):
         """The hint in the size that belongs to *x_noisy*, kept for the next steps."""
         height, width = (length * self.compression_ratio for length in x_noisy.shape[-2:])
         if self.cond_hint is None or tuple(self.cond_hint.shape[-2:]) != (height, width):
+            if self.cond_hint_original is None:
+                raise ValueError("the control has no hint picture; give it one with set_cond_hint()")
             scaled = comfy.utils.common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
             self.cond_hint = self.preprocess_image(scaled).to(device=x_noisy.device, dtype=dtype)
         return self.cond_hint
@@ -126,17 +127,26 @@ def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, 
     """
     options = dict(model_options or {})
     options.setdefault("global_average_pooling", os.path.splitext(ckpt_path)[0].endswith(POOLED_NAMES))
-    with ExitStack() as stack:
-        source = cache(lambda: stack.enter_context(open_cached_file(ckpt_path)))
-        kept = {name: value for name, value in options.items() if name != "global_average_pooling"}
-        part = Part(
-            lambda: _patcher_of(build_control_network(source(), model, options)),
-            lambda: kept_bytes(source(), "", kept_dtype(source(), options)),
-            {"model_options": kept},
-            "its weights depend on another model" if model is not None else "",
-        )
-        patcher = load_parts([ckpt_path], {"controlnet": part}, lambda: source().read_bytes)["controlnet"]
+    with ModelFiles(ckpt_path) as files:
+        patcher = load_parts(files, {"controlnet": _ControlPart(files, model, options)})["controlnet"]
     return _of_patcher(patcher, options)
+
+
+class _ControlPart(Part):
+    """The network of a ControlNet's file."""
+
+    def __init__(self, files: ModelFiles, model: Any, options: dict[str, Any]) -> None:
+        of_weights = {name: value for name, value in options.items() if name != "global_average_pooling"}
+        bypass = "its weights depend on another model" if model is not None else ""
+        super().__init__({"model_options": of_weights}, bypass)
+        self._files, self._model, self._given = files, model, options
+
+    def load(self) -> Any:
+        return _patcher_of(build_control_network(self._files.source(), self._model, self._given))
+
+    def estimate_bytes(self) -> int:
+        source = self._files.source()
+        return kept_bytes(source, "", kept_dtype(source, self._given))
 
 
 def load_controlnet_state_dict(

@@ -23,10 +23,8 @@ BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable
 
 ModelType = enum.Enum(
     "ModelType",
-    (
-        "EPS V_PREDICTION V_PREDICTION_EDM STABLE_CASCADE EDM FLOW V_PREDICTION_CONTINUOUS FLUX IMG_TO_IMG FLOW_COSMOS "
-        "IMG_TO_IMG_FLOW V_PREDICTION_DDPM FLOW_AV"
-    ).split(),
+    "EPS V_PREDICTION V_PREDICTION_EDM STABLE_CASCADE EDM FLOW V_PREDICTION_CONTINUOUS FLUX IMG_TO_IMG FLOW_COSMOS "
+    "IMG_TO_IMG_FLOW V_PREDICTION_DDPM FLOW_AV",
 )
 ModelType.__doc__ = "What the network predicts and over which schedule; ComfyUI's names and numbers."
 
@@ -53,7 +51,7 @@ def model_sampling(model_config: Any, model_type: ModelType) -> Any:
 
 
 def convert_tensor(extra: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """*extra* on *device*; floating tensors also in *dtype*. Anything that is no tensor comes back unchanged."""
+    """*extra* on *device*; floating tensors also in *dtype*. Anything that is not a tensor comes back unchanged."""
     if not hasattr(extra, "dtype"):
         return extra
     integral = extra.dtype in (torch.int, torch.long)
@@ -67,6 +65,8 @@ class BaseModel(torch.nn.Module):
     None until weights are loaded when the network's names need no translation. Weights are meta tensors until
     :meth:`load_model_weights`.
     """
+
+    diffusion_model: Any
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class BaseModel(torch.nn.Module):
         c_concat: torch.Tensor | None = None,
         c_crossattn: torch.Tensor | None = None,
         control: Any = None,
-        transformer_options: Mapping[str, Any] | None = None,
+        transformer_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         """The denoised latent for noisy latent *x* at sigmas *t* (one per batch item), through the APPLY_MODEL wrappers."""
@@ -120,7 +120,7 @@ class BaseModel(torch.nn.Module):
         c_concat: torch.Tensor | None = None,
         c_crossattn: torch.Tensor | None = None,
         control: Any = None,
-        transformer_options: Mapping[str, Any] | None = None,
+        transformer_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
         dtype = self.get_dtype_inference()

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import comfy.samplers
 import comfy.utils
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy.sampling.noise import draw_noise
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+log = logging.getLogger(__name__)
 
 torch = lazy_module("torch")
 
@@ -103,7 +105,7 @@ def sample(
         disable_pbar=disable_pbar,
         seed=seed,
     )
-    return samples.to(device=intermediate_device(), dtype=intermediate_dtype())
+    return samples.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
 
 
 def sample_custom(
@@ -137,15 +139,15 @@ def sample_custom(
         disable_pbar=disable_pbar,
         seed=seed,
     )
-    return samples.to(device=intermediate_device(), dtype=intermediate_dtype())
+    return samples.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
 
 
 def prepare_sampling(model: Any, noise_shape: Sequence[int], positive: Any, negative: Any, noise_mask: Any) -> tuple[Any, ...]:
     """Deprecated: does nothing any more."""
-    logging.warning("comfy.sample.prepare_sampling does nothing any more; remove the call")
+    log.warning("comfy.sample.prepare_sampling does nothing any more; remove the call")
     return model, positive, negative, noise_mask, []
 
 
 def cleanup_additional_models(models: Any) -> None:
     """Deprecated: does nothing any more."""
-    logging.warning("comfy.sample.cleanup_additional_models does nothing any more; remove the call")
+    log.warning("comfy.sample.cleanup_additional_models does nothing any more; remove the call")

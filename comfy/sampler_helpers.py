@@ -116,10 +116,10 @@ def prepare_sampling(
     model_options: dict[str, Any] | None = None,
     force_full_load: bool = False,
     force_offload: bool = False,
-) -> tuple[Any, Conds, list[Any]]:
+) -> tuple[Any, dict[str, Any], list[Any]]:
     """Load *model* and what *conds* need, through the PREPARE_SAMPLING wrappers.
 
-    Returns the loaded model (no patcher), the conditioning, and the other models that were loaded.
+    Returns the loaded model (not its patcher), the conditioning, and the other models that were loaded.
     """
     kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
     wrappers = comfy.patcher_extension.get_all_wrappers(kind, {} if model_options is None else model_options, is_model_options=True)

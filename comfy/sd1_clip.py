@@ -16,6 +16,8 @@ from comfy.loading.embeddings import expand_directory_list, load_embed
 from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
 from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
 
+log = logging.getLogger(__name__)
+
 __all__ = [
     "ClipTokenWeightEncoder",
     "SD1CheckpointClipModel",
@@ -45,7 +47,7 @@ CLIP_L = ClipTextConfig(
 CLIP_TOKENS = {"start": 49406, "end": 49407, "pad": 49407}
 
 
-def gen_empty_tokens(special_tokens: Mapping[str, int | None], length: int) -> list[int]:
+def gen_empty_tokens(special_tokens: Mapping[str, int | None], length: int) -> list[int | None]:
     """The tokens of an empty prompt, padded to *length*."""
     tokens = [special_tokens[name] for name in ("start", "end") if special_tokens.get(name) is not None]
     return tokens + [special_tokens.get("pad")] * (length - len(tokens))
@@ -189,7 +191,10 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         """The chunk's embeddings 1 x tokens x width, and its mask: ones up to and with the end token."""
         table = self.transformer.get_input_embeddings()
         width = table.weight.shape[-1]
-        ids, mask, vectors, ended = [], [], [], False
+        ids: list[Any] = []
+        mask: list[int] = []
+        vectors: list[tuple[int, torch.Tensor]] = []
+        ended = False
         for token in chunk:
             if not isinstance(token, numbers.Integral):
                 vectors.append((len(mask), token.reshape(1, -1, token.shape[-1])))
@@ -208,7 +213,7 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
             if vector.shape[-1] == width:
                 embeds[:, position : position + vector.shape[1]] = vector.to(embeds)
             else:
-                logging.warning("an embedding of width %d does not fit a text model of width %d; it is left out", vector.shape[-1], width)
+                log.warning("an embedding of width %d does not fit a text model of width %d; it is left out", vector.shape[-1], width)
         return embeds, mask
 
     def load_weights(self, source: WeightSource, what: str = "the text encoder") -> None:

@@ -88,8 +88,8 @@ class SDXLTokenizer:
         """What a saved text encoder must carry for its tokenizers: nothing."""
         return {}
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of vocabulary ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
+        """The text of vocabulary ids; for a list of lists one text each."""
         return self.clip_g.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
 

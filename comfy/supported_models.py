@@ -14,7 +14,7 @@ NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logi
 class SD15(supported_models_base.BASE):
     """Stable Diffusion 1.x of any width: convolutional projections, no vector conditioning, CLIP-L."""
 
-    latent_format = latent_formats.SD15
+    latent_format: Any = latent_formats.SD15
     memory_usage_factor = 1.0
 
     @classmethod
@@ -44,7 +44,7 @@ class SD15(supported_models_base.BASE):
 class _XLFamily(supported_models_base.BASE):
     """What SDXL's base and refiner share: linear projections, no attention at full resolution, pooled text and sizes as vector."""
 
-    latent_format = latent_formats.SDXL
+    latent_format: Any = latent_formats.SDXL
     sizes: int
 
     @classmethod

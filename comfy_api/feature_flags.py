@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from comfy.cli_args import args
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class FeatureFlagInfo(TypedDict):
@@ -50,7 +50,7 @@ def _parse_cli_feature_flags() -> dict[str, Any]:
         try:
             flags[key] = _coerce_flag_value(key, text if has_value else "true")
         except ValueError as error:
-            logger.warning("--feature-flag %s: %s; dropping this flag", key, error)
+            log.warning("--feature-flag %s: %s; dropping this flag", key, error)
     return flags
 
 

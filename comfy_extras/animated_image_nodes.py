@@ -1,11 +1,16 @@
 """Nodes that save a batch of images as one animated file (part of ``nodes_images``)."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy_extras import image_writing
 from comfy_extras.node_inputs import boolean, combo, real, socket, text, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
@@ -53,7 +58,18 @@ class SaveAnimatedWEBP(_AnimationNode):
         }
 
     @classmethod
-    def execute(cls, images, fps, filename_prefix, lossless, quality, method, num_frames=0, prompt=None, extra_pnginfo=None):
+    def execute(
+        cls,
+        images: Tensor,
+        fps: float,
+        filename_prefix: str,
+        lossless: bool,
+        quality: int,
+        method: str,
+        num_frames: Any = 0,
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+    ) -> dict[str, Any]:
         """Write the file; returns it for the page and the unchanged *images*. *num_frames* is not used."""
         texts = image_writing.metadata_texts(prompt, extra_pnginfo)
         exif = image_writing.exif_metadata(texts, image_writing.to_picture(images[0]))
@@ -82,7 +98,15 @@ class SaveAnimatedPNG(_AnimationNode):
         }
 
     @classmethod
-    def execute(cls, images, fps, compress_level, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+    def execute(
+        cls,
+        images: Tensor,
+        fps: float,
+        compress_level: int,
+        filename_prefix: str = "ComfyUI",
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+    ) -> dict[str, Any]:
         """Write the file; returns it for the page and the unchanged *images*."""
         chunks = image_writing.animated_png_metadata(image_writing.metadata_texts(prompt, extra_pnginfo))
         return cls._save(images, filename_prefix, fps, {"pnginfo": chunks, "compress_level": compress_level})

@@ -1,11 +1,16 @@
 """Core nodes that make and reshape images (B×H×W×C, values 0…1)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
+from comfy import model_management
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device, intermediate_dtype
 from comfy_extras.node_inputs import pixels, real, whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = lazy_module("torch")
 
@@ -41,7 +46,7 @@ class ImageScale:
             }
         }
 
-    def upscale(self, image, upscale_method, width, height, crop):
+    def upscale(self, image: Tensor, upscale_method: str, width: int, height: int, crop: str) -> tuple[Tensor]:
         """The images at *width* × *height*; both 0 leave them as they are."""
         if width == 0 and height == 0:
             return (image,)
@@ -64,7 +69,7 @@ class ImageScaleBy:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"image": ("IMAGE",), "upscale_method": (cls.upscale_methods,), "scale_by": real(1.0, 0.01, 8.0)}}
 
-    def upscale(self, image, upscale_method, scale_by):
+    def upscale(self, image: Tensor, upscale_method: str, scale_by: float) -> tuple[Tensor]:
         """The images with both sides multiplied by *scale_by* and rounded."""
         height, width = (round(side * scale_by) for side in image.shape[1:3])
         return (resize_images(image, width, height, upscale_method),)
@@ -83,7 +88,7 @@ class ImageInvert:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"image": ("IMAGE",)}}
 
-    def invert(self, image):
+    def invert(self, image: Tensor) -> tuple[Tensor]:
         """The negative of *image*."""
         return (1.0 - image,)
 
@@ -101,7 +106,7 @@ class ImageBatch:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"image1": ("IMAGE",), "image2": ("IMAGE",)}}
 
-    def batch(self, image1, image2):
+    def batch(self, image1: Tensor, image2: Tensor) -> tuple[Tensor]:
         """*image1* followed by *image2*."""
         channels = max(image1.shape[-1], image2.shape[-1])
         first, second = (
@@ -133,10 +138,10 @@ class EmptyImage:
             }
         }
 
-    def generate(self, width, height, batch_size=1, color=0):
+    def generate(self, width: int, height: int, batch_size: int = 1, color: int = 0) -> tuple[Tensor]:
         """*batch_size* images filled with *color*, given as 0xRRGGBB."""
         levels = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
-        pixel = torch.tensor(levels, dtype=intermediate_dtype(), device=intermediate_device())
+        pixel = torch.tensor(levels, dtype=model_management.intermediate_dtype(), device=model_management.intermediate_device())
         return (pixel.repeat(batch_size, height, width, 1),)
 
 
@@ -153,7 +158,7 @@ class ImagePadForOutpaint:
         borders = {side: pixels(0, step=8) for side in ("left", "top", "right", "bottom")}
         return {"required": {"image": ("IMAGE",), **borders, "feathering": pixels(40, advanced=True)}}
 
-    def expand_image(self, image, left, top, right, bottom, feathering):
+    def expand_image(self, image: Tensor, left: int, top: int, right: int, bottom: int, feathering: int) -> tuple[Tensor, Tensor]:
         """The padded images and one mask: 1 in the borders, falling to 0 within *feathering* pixels of a padded side."""
         batch, height, width, channels = image.shape
         inside = (slice(top, top + height), slice(left, left + width))

@@ -5,12 +5,17 @@ A missing file raises ``FileNotFoundError``; a file that is no supported model r
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import folder_paths
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import real
+
+if TYPE_CHECKING:
+    from comfy.images.vae import VAE
+    from comfy.model_patcher import ModelPatcher
+    from comfy.text.encoder import CLIP
 
 torch = lazy_module("torch")
 sd = lazy_module("comfy.sd")
@@ -88,7 +93,7 @@ class CheckpointLoaderSimple:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"ckpt_name": _files("checkpoints", tooltip="A file of the checkpoints folders.")}}
 
-    def load_checkpoint(self, ckpt_name):
+    def load_checkpoint(self, ckpt_name: str) -> tuple[ModelPatcher, CLIP, VAE]:
         """Model patcher, CLIP and VAE; a part the file does not hold is None."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         return sd.load_checkpoint_guess_config(
@@ -109,7 +114,7 @@ class CheckpointLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"config_name": _files("configs"), "ckpt_name": _files("checkpoints")}}
 
-    def load_checkpoint(self, config_name, ckpt_name):
+    def load_checkpoint(self, config_name: str, ckpt_name: str) -> tuple[ModelPatcher, CLIP, VAE]:
         """Model patcher, CLIP and VAE."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         return sd.load_checkpoint(
@@ -132,7 +137,7 @@ class UNETLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"unet_name": _files("diffusion_models"), "weight_dtype": (["default", *_FLOAT8], {"advanced": True})}}
 
-    def load_unet(self, unet_name, weight_dtype):
+    def load_unet(self, unet_name: str, weight_dtype: str) -> tuple[ModelPatcher]:
         """The model patcher, its weights kept in *weight_dtype* if that is not "default"."""
         options: dict[str, Any] = {}
         if weight_dtype in _FLOAT8:
@@ -168,7 +173,7 @@ class CLIPLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"clip_name": _files("text_encoders"), "type": (_CLIP_TYPES,)}, "optional": _DEVICE}
 
-    def load_clip(self, clip_name, type="stable_diffusion", device="default"):
+    def load_clip(self, clip_name: str, type: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
         return _load_clip([clip_name], type, device)
 
@@ -188,7 +193,7 @@ class DualCLIPLoader:
             "optional": _DEVICE,
         }
 
-    def load_clip(self, clip_name1, clip_name2, type, device="default"):
+    def load_clip(self, clip_name1: str, clip_name2: str, type: str, device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
         return _load_clip([clip_name1, clip_name2], type, device)
 
@@ -204,7 +209,7 @@ class VAELoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"vae_name": _files("vae")}}
 
-    def load_vae(self, vae_name):
+    def load_vae(self, vae_name: str) -> tuple[VAE]:
         """The autoencoder. Raises ``RuntimeError`` when the file holds none."""
         return (sd.load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)),)
 
@@ -212,7 +217,7 @@ class VAELoader:
 class LoraLoader:
     """Applies a LoRA to a diffusion model and a text encoder. Keeps the last file's tensors for the next run."""
 
-    RETURN_TYPES = ("MODEL", "CLIP")
+    RETURN_TYPES: tuple[str, ...] = ("MODEL", "CLIP")
     OUTPUT_TOOLTIPS = ("The changed diffusion model.", "The changed text encoder.")
     FUNCTION = "load_lora"
     CATEGORY = LOADERS
@@ -235,7 +240,9 @@ class LoraLoader:
             }
         }
 
-    def load_lora(self, model, clip, lora_name, strength_model, strength_clip):
+    def load_lora(
+        self, model: ModelPatcher, clip: CLIP | None, lora_name: str, strength_model: float, strength_clip: float
+    ) -> tuple[ModelPatcher, CLIP | None]:
         """Changed clones of both; with no strength, both as they are."""
         if strength_model == 0 and strength_clip == 0:
             return (model, clip)
@@ -258,7 +265,7 @@ class LoraLoaderModelOnly(LoraLoader):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "lora_name": _files("loras"), "strength_model": real(1.0, -100.0, 100.0)}}
 
-    def load_lora_model_only(self, model, lora_name, strength_model):
+    def load_lora_model_only(self, model: ModelPatcher, lora_name: str, strength_model: float) -> tuple[ModelPatcher]:
         """The changed model."""
         return (self.load_lora(model, None, lora_name, strength_model, 0)[0],)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.sample
 import comfy.samplers
@@ -12,6 +12,10 @@ import latent_preview
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import real, whole
 
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy_extras.node_values import Conditioning, Latent
+
 torch = lazy_module("torch")
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
@@ -19,21 +23,21 @@ MOST_STEPS = 10000
 
 
 def common_ksampler(
-    model,
-    seed,
-    steps,
-    cfg,
-    sampler_name,
-    scheduler,
-    positive,
-    negative,
-    latent,
-    denoise=1.0,
-    disable_noise=False,
-    start_step=None,
-    last_step=None,
-    force_full_denoise=False,
-):
+    model: ModelPatcher,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: Latent,
+    denoise: float = 1.0,
+    disable_noise: bool = False,
+    start_step: int | None = None,
+    last_step: int | None = None,
+    force_full_denoise: bool = False,
+) -> tuple[Latent]:
     """Sample *latent* (a LATENT dict) and return a LATENT dict in a tuple; see :func:`comfy.sample.sample` for the arguments.
 
     Noise comes from *seed* alone, drawn on the CPU; a mask in the latent limits what changes. Raises
@@ -120,7 +124,19 @@ class KSampler:
             }
         }
 
-    def sample(self, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=1.0):
+    def sample(
+        self,
+        model: ModelPatcher,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Conditioning,
+        negative: Conditioning,
+        latent_image: Latent,
+        denoise: float = 1.0,
+    ) -> tuple[Latent]:
         """The sampled latent."""
         return _run(model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise)
 
@@ -155,21 +171,21 @@ class KSamplerAdvanced:
 
     def sample(
         self,
-        model,
-        add_noise,
-        noise_seed,
-        steps,
-        cfg,
-        sampler_name,
-        scheduler,
-        positive,
-        negative,
-        latent_image,
-        start_at_step,
-        end_at_step,
-        return_with_leftover_noise,
-        denoise=1.0,
-    ):
+        model: ModelPatcher,
+        add_noise: str,
+        noise_seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Conditioning,
+        negative: Conditioning,
+        latent_image: Latent,
+        start_at_step: int,
+        end_at_step: int,
+        return_with_leftover_noise: str,
+        denoise: Any = 1.0,
+    ) -> tuple[Latent]:
         """The latent after *end_at_step*, clean unless *return_with_leftover_noise*."""
         return _run(
             model,

@@ -12,6 +12,9 @@ from comfy_extras.node_inputs import whole
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.images.vae import VAE
+    from comfy_extras.node_values import Conditioning, Latent
+
 torch = lazy_module("torch")
 
 LATENT = "model/latent"
@@ -53,7 +56,7 @@ class VAEDecode:
             }
         }
 
-    def decode(self, vae, samples):
+    def decode(self, vae: VAE, samples: Latent) -> tuple[Tensor]:
         """The pictures."""
         return (_as_images(vae.decode(samples["samples"])),)
 
@@ -69,7 +72,9 @@ class VAEDecodeTiled:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "vae": ("VAE",), **_tile_inputs(32)}}
 
-    def decode(self, vae, samples, tile_size, overlap=64, temporal_size=64, temporal_overlap=8):
+    def decode(
+        self, vae: VAE, samples: Latent, tile_size: int, overlap: int = 64, temporal_size: int = 64, temporal_overlap: int = 8
+    ) -> tuple[Tensor]:
         """The pictures; tile sizes are in pixels (frames) and an overlap takes at most a quarter of a tile (half of a time tile)."""
         overlap = min(overlap, tile_size // FEWEST_TILES_PER_OVERLAP)
         if temporal_size < temporal_overlap * 2:
@@ -102,7 +107,7 @@ class VAEEncode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",)}}
 
-    def encode(self, vae, pixels):
+    def encode(self, vae: VAE, pixels: Tensor) -> tuple[Latent]:
         """The latents."""
         return ({"samples": vae.encode(pixels)},)
 
@@ -118,7 +123,9 @@ class VAEEncodeTiled:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), **_tile_inputs(64)}}
 
-    def encode(self, vae, pixels, tile_size, overlap, temporal_size=64, temporal_overlap=8):
+    def encode(
+        self, vae: VAE, pixels: Tensor, tile_size: int, overlap: int, temporal_size: int = 64, temporal_overlap: int = 8
+    ) -> tuple[Latent]:
         """The latents; tile sizes are in pixels and frames."""
         return (
             {
@@ -160,7 +167,7 @@ class VAEEncodeForInpaint:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), "mask": ("MASK",), "grow_mask_by": whole(6, 0, 64, 1)}}
 
-    def encode(self, vae, pixels, mask, grow_mask_by=6):
+    def encode(self, vae: VAE, pixels: Tensor, mask: Tensor, grow_mask_by: int = 6) -> tuple[Latent]:
         """The latent of the picture greyed under *mask*, with the mask grown by *grow_mask_by* pixels as noise mask."""
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), vae.spacial_compression_encode())
         grown = mask
@@ -194,7 +201,9 @@ class InpaintModelConditioning:
             }
         }
 
-    def encode(self, positive, negative, pixels, vae, mask, noise_mask=True):
+    def encode(
+        self, positive: Conditioning, negative: Conditioning, pixels: Tensor, vae: VAE, mask: Tensor, noise_mask: bool = True
+    ) -> tuple[Conditioning, Conditioning, Latent]:
         """Both sides of conditioning with picture and mask, and the latent of the whole picture."""
         original = pixels
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), PIXELS_PER_CELL)
@@ -202,8 +211,8 @@ class InpaintModelConditioning:
         latent = {"samples": vae.encode(original)}
         if noise_mask:
             latent["noise_mask"] = mask
-        sides = (node_helpers.conditioning_set_values(conditioning, values) for conditioning in (positive, negative))
-        return (*sides, latent)
+        positive, negative = (node_helpers.conditioning_set_values(conditioning, values) for conditioning in (positive, negative))
+        return positive, negative, latent
 
 
 NODE_CLASS_MAPPINGS = {

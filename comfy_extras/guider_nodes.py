@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
 import comfy.samplers
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy_extras.node_values import Conditioning
 
 torch = lazy_module("torch")
 
@@ -27,7 +31,7 @@ def _percent(name: str, default: float) -> io.Float.Input:
 class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
     """No guidance: one side only."""
 
-    def set_conds(self, positive: Any) -> None:
+    def set_conds(self, positive: Any) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set the conditioning."""
         self.inner_set_conds({"positive": positive})
 
@@ -35,11 +39,11 @@ class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs imp
 class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
     """Guidance between three conditionings."""
 
-    def set_cfg(self, cfg1: float, cfg2: float, nested: bool = False) -> None:
+    def set_cfg(self, cfg1: float, cfg2: float, nested: bool = False) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set the scale between the first two and the one towards the negative side."""
         self.cfg1, self.cfg2, self.nested = cfg1, cfg2, nested
 
-    def set_conds(self, positive: Any, middle: Any, negative: Any) -> None:
+    def set_conds(self, positive: Any, middle: Any, negative: Any) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set all three."""
         middle = node_helpers.conditioning_set_values(middle, {"prompt_type": "negative"})
         self.inner_set_conds({"positive": positive, "middle": middle, "negative": negative})
@@ -77,7 +81,7 @@ class BasicGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, conditioning) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, conditioning: Conditioning) -> io.NodeOutput:
         """The guider."""
         guider = Guider_Basic(model)
         guider.set_conds(conditioning)
@@ -100,7 +104,7 @@ class CFGGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning, cfg: float) -> io.NodeOutput:
         """The guider."""
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
@@ -132,7 +136,16 @@ class DualCFGGuider(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, cond1, cond2, negative, cfg_conds, cfg_cond2_negative, style) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        cond1: Conditioning,
+        cond2: Conditioning,
+        negative: Conditioning,
+        cfg_conds: float,
+        cfg_cond2_negative: float,
+        style: str,
+    ) -> io.NodeOutput:
         """The guider."""
         guider = Guider_DualCFG(model)
         guider.set_conds(cond1, cond2, negative)
@@ -157,7 +170,7 @@ class CFGOverride(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, cfg, start_percent, end_percent) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, cfg: float, start_percent: float, end_percent: float) -> io.NodeOutput:
         """A clone of *model* that does so with any guider that has a scale."""
         sampling = model.get_model_object("model_sampling")
         highest, lowest = sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)

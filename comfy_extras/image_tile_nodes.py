@@ -56,7 +56,7 @@ class SplitImageToTileList:
         ]
 
     @classmethod
-    def execute(cls, image, tile_width, tile_height, overlap):
+    def execute(cls, image: Tensor, tile_width: int, tile_height: int, overlap: int) -> tuple[list[Tensor]]:
         """The tiles, as views of *image*."""
         places = cls.get_grid_coords(image.shape[2], image.shape[1], tile_width, tile_height, overlap)
         return ([image[:, top:bottom, left:right] for left, top, right, bottom in places],)
@@ -77,15 +77,15 @@ class ImageMergeTileList:
         return {"required": {"image_list": socket("IMAGE"), "final_width": side, "final_height": side, "overlap": _OVERLAP}}
 
     @classmethod
-    def execute(cls, image_list, final_width, final_height, overlap):
+    def execute(cls, image_list: list[Tensor], final_width: list[int], final_height: list[int], overlap: list[int]) -> tuple[Tensor]:
         """The joined images; places without a tile stay black."""
-        width, height, overlap = final_width[0], final_height[0], overlap[0]
+        width, height, common = final_width[0], final_height[0], overlap[0]
         first = image_list[0]
         batch, tile_height, tile_width, channels = first.shape
-        weights = _tile_weights(first, overlap)
+        weights = _tile_weights(first, common)
         canvas = first.new_zeros((batch, height, width, channels))
         total = first.new_zeros((batch, height, width, 1))
-        places = SplitImageToTileList.get_grid_coords(width, height, tile_width, tile_height, overlap)
+        places = SplitImageToTileList.get_grid_coords(width, height, tile_width, tile_height, common)
         for tile, (left, top, right, bottom) in zip(image_list, places):
             rows, columns = min(bottom - top, tile.shape[1]), min(right - left, tile.shape[2])
             area = (slice(None), slice(top, top + rows), slice(left, left + columns))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_extras.node_inputs import pixels, real, socket, text
+
+if TYPE_CHECKING:
+    from comfy.text.encoder import CLIP
+    from comfy_extras.node_values import Conditioning
 
 CATEGORY = "model/conditioning/stable diffusion"
 PICTURE_SIDE = 1024
@@ -38,7 +42,7 @@ class CLIPTextEncodeSDXLRefiner:
         }
 
     @classmethod
-    def execute(cls, clip, ascore, width, height, text):
+    def execute(cls, clip: CLIP, ascore: float, width: int, height: int, text: str) -> tuple[Conditioning]:
         """The conditioning for *text*, with the aesthetic score and the picture's size in pixels."""
         sizes = {"aesthetic_score": ascore, "width": width, "height": height}
         return (clip.encode_from_tokens_scheduled(clip.tokenize(text), add_dict=sizes),)
@@ -70,7 +74,9 @@ class CLIPTextEncodeSDXL:
         }
 
     @classmethod
-    def execute(cls, clip, width, height, crop_w, crop_h, target_width, target_height, text_g, text_l):
+    def execute(
+        cls, clip: CLIP, width: int, height: int, crop_w: int, crop_h: int, target_width: int, target_height: int, text_g: str, text_l: str
+    ) -> tuple[Conditioning]:
         """The conditioning of both texts; the one with fewer token chunks is continued with empty ones. Sizes in pixels."""
         tokens = {**clip.tokenize(text_g), "l": clip.tokenize(text_l)["l"]}
         chunks = max(len(tokens["g"]), len(tokens["l"]))

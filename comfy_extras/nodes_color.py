@@ -1,5 +1,7 @@
 """The node that gives a colour picked on the page."""
 
+from __future__ import annotations
+
 import re
 from typing import Any
 
@@ -21,7 +23,7 @@ class ColorToRGBInt:
         return {"required": {"color": socket("COLOR", default="#ffffff", socketless=True)}}
 
     @classmethod
-    def execute(cls, color):
+    def execute(cls, color: Any) -> tuple[int, Any, float]:
         """The parts of ``#RRGGBB`` or ``#RRGGBBAA``. Raises ``ValueError`` for anything else."""
         parts = _HEX_COLOUR.fullmatch(color)
         if parts is None:

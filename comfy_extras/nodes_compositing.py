@@ -102,7 +102,9 @@ class PorterDuffImageComposite:
         }
 
     @classmethod
-    def execute(cls, source, source_alpha, destination, destination_alpha, mode):
+    def execute(
+        cls, source: Tensor, source_alpha: Tensor, destination: Tensor, destination_alpha: Tensor, mode: str
+    ) -> tuple[Tensor, Tensor]:
         """As many images and masks as the shortest input has. Raises ``ValueError`` when the numbers of channels differ."""
         if source.shape[-1] != destination.shape[-1]:
             raise ValueError(
@@ -136,7 +138,7 @@ class SplitImageWithAlpha:
         return {"required": {"image": socket("IMAGE")}}
 
     @classmethod
-    def execute(cls, image):
+    def execute(cls, image: Tensor) -> tuple[Tensor, Tensor]:
         """The colours, and masks that are 1 where the image is transparent (0 everywhere without an alpha channel)."""
         alpha = image[..., 3] if image.shape[-1] > 3 else torch.ones_like(image[..., 0])
         return image[..., :3].contiguous(), 1.0 - alpha
@@ -157,7 +159,7 @@ class JoinImageWithAlpha:
         return {"required": {"image": socket("IMAGE"), "alpha": socket("MASK")}}
 
     @classmethod
-    def execute(cls, image, alpha):
+    def execute(cls, image: Tensor, alpha: Tensor) -> tuple[Tensor]:
         """B×H×W×4: *alpha* is a mask (1 = transparent); the shorter batch is repeated."""
         count = max(len(image), len(alpha))
         opacity = 1.0 - resize_mask(alpha.to(image), image.shape[1:])

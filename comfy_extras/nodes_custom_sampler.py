@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import latent_preview
 from comfy.lazy_import import lazy_module
-from comfy.residency.intermediate import intermediate_device
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
 from comfy_extras.guider_nodes import GUIDER_NODES, BasicGuider, CFGGuider, CFGOverride, DualCFGGuider, Guider_Basic, Guider_DualCFG
@@ -40,6 +41,13 @@ from comfy_extras.sigma_nodes import (
     SplitSigmasDenoise,
     VPScheduler,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sampling.sampler import Sampler
+    from comfy_extras.node_values import Conditioning, Latent
 
 torch = lazy_module("torch")
 
@@ -116,7 +124,7 @@ def _path_inputs() -> list[io.Input]:
     return [io.Sampler.Input("sampler"), io.Sigmas.Input("sigmas"), io.Latent.Input("latent_image")]
 
 
-def _latent_outputs() -> list[io.Latent.Output]:
+def _latent_outputs() -> list[io.Output]:
     return [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
 
 
@@ -156,7 +164,18 @@ class SamplerCustom(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, add_noise, noise_seed, cfg, positive, negative, sampler, sigmas, latent_image) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        add_noise: bool,
+        noise_seed: int,
+        cfg: float,
+        positive: Conditioning,
+        negative: Conditioning,
+        sampler: Sampler,
+        sigmas: Tensor,
+        latent_image: Latent,
+    ) -> io.NodeOutput:
         """The sampled latent, and the model's last picture of it."""
         latent = _for_model(model, latent_image)
         noise = (Noise_RandomNoise(noise_seed) if add_noise else Noise_EmptyNoise()).generate_noise(latent)
@@ -193,7 +212,7 @@ class SamplerCustomAdvanced(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
+    def execute(cls, noise: Any, guider: comfy.samplers.CFGGuider, sampler: Sampler, sigmas: Tensor, latent_image: Latent) -> io.NodeOutput:
         """The sampled latent, and the model's last picture of it."""
         model = guider.model_patcher
         latent = _for_model(model, latent_image)
@@ -208,7 +227,7 @@ class SamplerCustomAdvanced(io.ComfyNode):
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=noise.seed,
         )
-        return _both_outputs(model, latent, samples.to(intermediate_device()), x0_output)
+        return _both_outputs(model, latent, samples.to(comfy.model_management.intermediate_device()), x0_output)
 
     sample = execute
 
@@ -236,7 +255,7 @@ class RandomNoise(io.ComfyNode):
         return io.Schema(node_id="RandomNoise", category=NOISE, inputs=[_seed()], outputs=[io.Noise.Output()])
 
     @classmethod
-    def execute(cls, noise_seed) -> io.NodeOutput:
+    def execute(cls, noise_seed: int) -> io.NodeOutput:
         """The noise."""
         return io.NodeOutput(Noise_RandomNoise(noise_seed))
 
@@ -257,7 +276,7 @@ class AddNoise(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, noise, sigmas, latent_image) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, noise: Any, sigmas: Tensor, latent_image: Latent) -> io.NodeOutput:
         """The latent with noise of the first level minus the last; of the only level if there is one; without levels as it is."""
         if len(sigmas) == 0:
             return io.NodeOutput(latent_image)

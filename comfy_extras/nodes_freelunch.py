@@ -11,9 +11,11 @@ from comfy_api.latest import ComfyExtension, io
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.model_patcher import ModelPatcher
+
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CATEGORY = "model/patch/unet"
 LOW_FREQUENCIES = 1
@@ -41,7 +43,7 @@ class SkipFilter:
             try:
                 return Fourier_filter(skip, LOW_FREQUENCIES, scale)
             except RuntimeError:
-                logger.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
+                log.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
                 self._needs_cpu.add(skip.device)
         return Fourier_filter(skip.cpu(), LOW_FREQUENCIES, scale).to(skip.device)
 
@@ -98,7 +100,7 @@ class FreeU(io.ComfyNode):
         return _schema("FreeU", 1.1, 1.2)
 
     @classmethod
-    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, b1: float, b2: float, s1: float, s2: float) -> io.NodeOutput:
         """The patched model."""
         return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _constant))
 
@@ -113,7 +115,7 @@ class FreeU_V2(io.ComfyNode):  # noqa: N801 - the name packs import
         return _schema("FreeU_V2", 1.3, 1.4)
 
     @classmethod
-    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, b1: float, b2: float, s1: float, s2: float) -> io.NodeOutput:
         """The patched model."""
         return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _by_structure))
 

@@ -1,5 +1,7 @@
 """The node that computes an expression over numbers."""
 
+from __future__ import annotations
+
 import math
 import string
 from typing import Any
@@ -28,7 +30,7 @@ class MathExpressionNode(io.ComfyNode):
     """Computes an expression over the inputs a, b, c … and the list ``values`` of them all."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         numbers = io.Autogrow.TemplateNames(
             io.MultiType.Input("value", [io.Float, io.Int, io.Boolean]), names=list(string.ascii_lowercase), min=1
@@ -43,7 +45,7 @@ class MathExpressionNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, expression, values):
+    def execute(cls, expression: str, values: Any) -> io.NodeOutput:
         """The result as FLOAT, INT and BOOLEAN. Raises ``ValueError`` as ``evaluate`` and ``as_number`` do."""
         if not expression.strip():
             raise ValueError("the expression is empty; write one such as a + b")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import pixels, real
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 torch = lazy_module("torch")
 kinds = lazy_module("comfy.model_sampling")
@@ -60,7 +63,7 @@ class ModelSamplingDiscrete(_ModelPatch):
             }
         }
 
-    def patch(self, model, sampling, zsnr):
+    def patch(self, model: ModelPatcher, sampling: str, zsnr: bool) -> tuple[ModelPatcher]:
         """The model read as *sampling*, with no signal at the last step if *zsnr*."""
         if sampling == "lcm":
             return (_with_sampling(model, distilled.ModelSamplingDiscreteDistilled, distilled.LCM, zsnr),)
@@ -82,7 +85,7 @@ class ModelSamplingContinuousEDM(_ModelPatch):
             }
         }
 
-    def patch(self, model, sampling, sigma_max, sigma_min):
+    def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
         """The model over the range of sigmas, read as *sampling*."""
         is_edm = sampling.startswith("edm")
         prediction = kinds.EDM if is_edm else {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION}[sampling]
@@ -101,7 +104,7 @@ class ModelSamplingContinuousV(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "sampling": (["v_prediction"],), "sigma_max": _sigma(500.0), "sigma_min": _sigma(0.03)}}
 
-    def patch(self, model, sampling, sigma_max, sigma_min):
+    def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
         """The model over the range of sigmas."""
         return (
             _with_sampling(
@@ -119,7 +122,7 @@ class ModelSamplingSD3(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "shift": real(3.0, 0.0, 100.0)}}
 
-    def patch(self, model, shift, multiplier=1000):
+    def patch(self, model: ModelPatcher, shift: float, multiplier: Any = 1000) -> tuple[ModelPatcher]:
         """The model as a flow with *shift*; its time input is multiplied by *multiplier*."""
         return (_with_sampling(model, kinds.ModelSamplingDiscreteFlow, kinds.CONST, shift=shift, multiplier=multiplier),)
 
@@ -134,7 +137,7 @@ class ModelSamplingAuraFlow(ModelSamplingSD3):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "shift": real(1.73, 0.0, 100.0)}}
 
-    def patch_aura(self, model, shift):
+    def patch_aura(self, model: ModelPatcher, shift: float) -> tuple[ModelPatcher]:
         """The model as a flow with *shift*."""
         return self.patch(model, shift, multiplier=1.0)
 
@@ -156,7 +159,7 @@ class ModelSamplingFlux(_ModelPatch):
             }
         }
 
-    def patch(self, model, max_shift, base_shift, width, height):
+    def patch(self, model: ModelPatcher, max_shift: float, base_shift: float, width: int, height: int) -> tuple[ModelPatcher]:
         """The model with the shift on the line through both shifts at their numbers of tokens."""
         slope = (max_shift - base_shift) / (LONG_SEQUENCE - SHORT_SEQUENCE)
         shift = base_shift + (width * height / PIXELS_PER_TOKEN - SHORT_SEQUENCE) * slope
@@ -170,7 +173,7 @@ class RescaleCFG(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "multiplier": real(0.7, 0.0, 1.0)}}
 
-    def patch(self, model, multiplier):
+    def patch(self, model: ModelPatcher, multiplier: float) -> tuple[ModelPatcher]:
         """The model with guidance rescaled by the share *multiplier*, on its prediction read as velocity."""
 
         def rescaled(arguments: dict[str, Any]) -> Any:
@@ -204,7 +207,7 @@ class ModelComputeDtype(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "dtype": (["default", "fp32", "fp16", "bf16"], {"advanced": True})}}
 
-    def patch(self, model, dtype):
+    def patch(self, model: ModelPatcher, dtype: str) -> tuple[ModelPatcher]:
         """A clone that computes in *dtype*."""
         clone = model.clone()
         clone.set_model_compute_dtype(node_helpers.string_to_torch_dtype(dtype))

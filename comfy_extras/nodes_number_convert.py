@@ -1,5 +1,7 @@
 """The node that turns numbers, texts and switches into numbers."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 
@@ -50,7 +52,7 @@ class NumberConvertNode:
         return {"required": {"value": socket("INT,FLOAT,STRING,BOOLEAN", display_name="value")}}
 
     @classmethod
-    def execute(cls, value):
+    def execute(cls, value: Any) -> tuple[float, int]:
         """See ``to_numbers``."""
         return to_numbers(value)
 

@@ -89,7 +89,7 @@ class Blend(_FilterNode):
         }
 
     @classmethod
-    def execute(cls, image1, image2, blend_factor, blend_mode):
+    def execute(cls, image1: Tensor, image2: Tensor, blend_factor: float, blend_mode: str) -> tuple[Tensor]:
         """*image1* with *blend_factor* of the blended image; *image2* takes the size and channels of *image1*."""
         base, top = node_helpers.image_alpha_fix(image1, image2.to(image1.device))
         if base.shape != top.shape:
@@ -108,7 +108,7 @@ class Blur(_FilterNode):
         return {"required": {"image": socket("IMAGE"), "blur_radius": whole(1, 1, 31, 1), "sigma": real(1.0, 0.1, 10.0, 0.1)}}
 
     @classmethod
-    def execute(cls, image, blur_radius, sigma):
+    def execute(cls, image: Tensor, blur_radius: int, sigma: float) -> tuple[Tensor]:
         """The blurred images; *sigma* is relative to the radius. A radius of 0 changes nothing."""
         if blur_radius == 0:
             return (image,)
@@ -127,7 +127,7 @@ class Quantize(_FilterNode):
         return {"required": {"image": socket("IMAGE"), "colors": whole(256, 1, 256, 1), "dither": combo(dithers)}}
 
     @classmethod
-    def execute(cls, image, colors, dither):
+    def execute(cls, image: Tensor, colors: int, dither: str) -> tuple[Tensor]:
         """Each image in its own palette of *colors*; an alpha channel stays as it is."""
         reduced = image.clone()
         for frame in reduced:
@@ -154,7 +154,7 @@ class Sharpen(_FilterNode):
         }
 
     @classmethod
-    def execute(cls, image, sharpen_radius, sigma, alpha):
+    def execute(cls, image: Tensor, sharpen_radius: int, sigma: float, alpha: float) -> tuple[Tensor]:
         """The sharpened images, clipped to 0…1; *alpha* is the strength. A radius of 0 changes nothing."""
         if sharpen_radius == 0:
             return (image,)
@@ -183,7 +183,7 @@ class ImageScaleToTotalPixels(_FilterNode):
         }
 
     @classmethod
-    def execute(cls, image, upscale_method, megapixels, resolution_steps=1):
+    def execute(cls, image: Tensor, upscale_method: str, megapixels: float, resolution_steps: int = 1) -> tuple[Tensor]:
         """About *megapixels* × 1024² pixels, aspect ratio kept, sides rounded to multiples of *resolution_steps*."""
         height, width = image.shape[1:3]
         scale = math.sqrt(megapixels * PIXELS_PER_MEGAPIXEL / (width * height))
@@ -239,7 +239,7 @@ class ResizeImageMaskNode(io.ComfyNode):
     """Resizes images or masks in one of many ways."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         template = io.MatchType.Template("input_type", [io.Image, io.Mask])
         return io.Schema(
@@ -274,7 +274,7 @@ class ResizeImageMaskNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, input, scale_method, resize_type):
+    def execute(cls, input: Any, scale_method: str, resize_type: Any) -> io.NodeOutput:
         """*input* resized as *resize_type* (a dict with the way under its own name) says."""
         return io.NodeOutput(_RESIZERS[resize_type["resize_type"]](input, resize_type, scale_method))
 
@@ -303,7 +303,7 @@ class BatchImagesNode(io.ComfyNode):
     """Joins any number of image batches."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return _batch_schema(
             "BatchImagesNode",
@@ -316,7 +316,7 @@ class BatchImagesNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images):
+    def execute(cls, images: Any) -> io.NodeOutput:
         """See ``batch_images``."""
         return io.NodeOutput(batch_images(list(images.values())))
 
@@ -325,14 +325,14 @@ class BatchMasksNode(io.ComfyNode):
     """Joins any number of mask batches."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return _batch_schema(
             "BatchMasksNode", "Batch Masks", "image/mask", io.Mask, "mask", search_aliases=["combine masks", "stack masks", "merge masks"]
         )
 
     @classmethod
-    def execute(cls, masks):
+    def execute(cls, masks: Any) -> io.NodeOutput:
         """See ``batch_masks``."""
         return io.NodeOutput(batch_masks(list(masks.values())))
 
@@ -341,7 +341,7 @@ class BatchLatentsNode(io.ComfyNode):
     """Joins any number of latent batches."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return _batch_schema(
             "BatchLatentsNode",
@@ -353,7 +353,7 @@ class BatchLatentsNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latents):
+    def execute(cls, latents: Any) -> io.NodeOutput:
         """See ``batch_latents``."""
         return io.NodeOutput(batch_latents(list(latents.values())))
 

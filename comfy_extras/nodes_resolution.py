@@ -1,5 +1,7 @@
 """The node that turns an aspect ratio and a number of pixels into a size."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 
@@ -37,11 +39,12 @@ class ResolutionSelector:
         }
 
     @classmethod
-    def execute(cls, aspect_ratio, megapixels, multiple):
+    def execute(cls, aspect_ratio: str, megapixels: float, multiple: int) -> tuple[int, int]:
         """The size, each side rounded to the nearest multiple."""
         across, down = _RATIOS[aspect_ratio]
         unit = math.sqrt(megapixels * 1024 * 1024 / (across * down))
-        return tuple(round(share * unit / multiple) * multiple for share in (across, down))
+        width, height = (round(share * unit / multiple) * multiple for share in (across, down))
+        return width, height
 
 
 NODE_CLASS_MAPPINGS = {"ResolutionSelector": ResolutionSelector}

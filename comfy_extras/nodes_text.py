@@ -1,5 +1,7 @@
 """The node that saves text."""
 
+from __future__ import annotations
+
 import json
 import os
 from typing import Any
@@ -31,7 +33,7 @@ class SaveTextNode:
         }
 
     @classmethod
-    def execute(cls, text, filename_prefix, format, prompt=None, extra_pnginfo=None):
+    def execute(cls, text: str, filename_prefix: str, format: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         """Write *text*, JSON indented if it is valid; returns it and the file for the page. Raises ``ValueError`` for other formats."""
         if format not in cls.FORMATS:
             raise ValueError(f"text cannot be saved as {format!r}; choose one of {', '.join(cls.FORMATS)}")

@@ -1,5 +1,9 @@
 """The node that makes a list of separate values."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from comfy_api.latest import io
 
 
@@ -7,7 +11,7 @@ class CreateList(io.ComfyNode):
     """Makes one list of its inputs, over which the nodes behind it then run item by item."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         template = io.MatchType.Template("type")
         inputs = io.Autogrow.TemplatePrefix(io.MatchType.Input("input", template=template), prefix="input", min=1, max=10)
@@ -22,7 +26,7 @@ class CreateList(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, inputs):
+    def execute(cls, inputs: Any) -> io.NodeOutput:
         """The items of all inputs, in order."""
         return io.NodeOutput([item for items in inputs.values() for item in items])
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from comfy.model_patcher import ModelPatcher
 
 torch = lazy_module("torch")
 
@@ -36,8 +42,8 @@ def _share(name: str, default: float = 1.0, step: float = 0.01) -> io.Float.Inpu
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=step)
 
 
-def _schema(node_id: str, inputs: list, category: str = SCHEDULERS, outputs: tuple[str, ...] = (), **options) -> io.Schema:
-    named = [io.Sigmas.Output(display_name=name) for name in outputs] or [io.Sigmas.Output()]
+def _schema(node_id: str, inputs: list[io.Input], category: str = SCHEDULERS, outputs: tuple[str, ...] = (), **options: Any) -> io.Schema:
+    named: list[io.Output] = [io.Sigmas.Output(display_name=name) for name in outputs] or [io.Sigmas.Output()]
     return io.Schema(node_id=node_id, category=category, inputs=inputs, outputs=named, **options)
 
 
@@ -52,7 +58,7 @@ class BasicScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, scheduler, steps, denoise) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, scheduler: str, steps: int, denoise: float) -> io.NodeOutput:
         """*steps* steps; with *denoise* below 1 the last ones of a longer schedule."""
         if denoise <= 0.0:
             return io.NodeOutput(torch.FloatTensor([]))
@@ -71,7 +77,7 @@ class KarrasScheduler(io.ComfyNode):
         return _schema("KarrasScheduler", [_steps(), *_range(), _real("rho", 7.0, 0.0, 100.0)])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min, rho) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float, rho: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_karras`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_karras(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho))
 
@@ -86,7 +92,7 @@ class ExponentialScheduler(io.ComfyNode):
         return _schema("ExponentialScheduler", [_steps(), *_range()])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_exponential`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_exponential(n=steps, sigma_min=sigma_min, sigma_max=sigma_max))
 
@@ -101,7 +107,7 @@ class PolyexponentialScheduler(io.ComfyNode):
         return _schema("PolyexponentialScheduler", [_steps(), *_range(), _real("rho", 1.0, 0.0, 100.0)])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min, rho) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float, rho: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_polyexponential`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_polyexponential(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho))
 
@@ -116,7 +122,7 @@ class LaplaceScheduler(io.ComfyNode):
         return _schema("LaplaceScheduler", [_steps(), *_range(), _real("mu", 0.0, -10.0, 10.0, 0.1), _real("beta", 0.5, 0.0, 10.0, 0.1)])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min, mu, beta) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_laplace`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_laplace(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, mu=mu, beta=beta))
 
@@ -134,7 +140,7 @@ class VPScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, steps, beta_d, beta_min, eps_s) -> io.NodeOutput:
+    def execute(cls, steps: int, beta_d: float, beta_min: float, eps_s: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_vp`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_vp(n=steps, beta_d=beta_d, beta_min=beta_min, eps_s=eps_s))
 
@@ -151,7 +157,7 @@ class BetaSamplingScheduler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, steps, alpha, beta) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, alpha: float, beta: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.beta_scheduler`."""
         return io.NodeOutput(comfy.samplers.beta_scheduler(model.get_model_object("model_sampling"), steps, alpha=alpha, beta=beta))
 
@@ -166,7 +172,7 @@ class SDTurboScheduler(io.ComfyNode):
         return _schema("SDTurboScheduler", [io.Model.Input("model"), _steps(1, 1, TURBO_STEPS), _share("denoise")])
 
     @classmethod
-    def execute(cls, model, steps, denoise) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, denoise: float) -> io.NodeOutput:
         """*steps* of the levels, later ones with *denoise* below 1, then zero."""
         start = TURBO_STEPS - int(TURBO_STEPS * denoise)
         times = (torch.arange(TURBO_STEPS, 0, -1) * 100 - 1)[start : start + steps]
@@ -188,7 +194,7 @@ class SplitSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sigmas, step) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, step: int) -> io.NodeOutput:
         """Both parts; the level at *step* is in both."""
         return io.NodeOutput(sigmas[: step + 1], sigmas[step:])
 
@@ -203,7 +209,7 @@ class SplitSigmasDenoise(io.ComfyNode):
         return _schema("SplitSigmasDenoise", [io.Sigmas.Input("sigmas"), _share("denoise")], EDITING, ("high_sigmas", "low_sigmas"))
 
     @classmethod
-    def execute(cls, sigmas, denoise) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, denoise: float) -> io.NodeOutput:
         """Both parts; the level at the cut is in both."""
         steps = max(len(sigmas) - 1, 0)
         cut = steps - round(steps * denoise)
@@ -220,7 +226,7 @@ class FlipSigmas(io.ComfyNode):
         return _schema("FlipSigmas", [io.Sigmas.Input("sigmas")], EDITING)
 
     @classmethod
-    def execute(cls, sigmas) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor) -> io.NodeOutput:
         """The reversed levels; a zero at their start becomes small, as samplers divide by it."""
         flipped = sigmas.flip(0)
         if len(flipped) > 0 and flipped[0] == 0:
@@ -238,7 +244,7 @@ class SetFirstSigma(io.ComfyNode):
         return _schema("SetFirstSigma", [io.Sigmas.Input("sigmas"), _real("sigma", 136.0, 0.0, 20000.0, 0.001, None)], EDITING)
 
     @classmethod
-    def execute(cls, sigmas, sigma) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, sigma: float) -> io.NodeOutput:
         """A copy that starts at *sigma*."""
         changed = sigmas.clone()
         changed[0] = sigma
@@ -268,7 +274,7 @@ class ExtendIntermediateSigmas(io.ComfyNode):
         return _schema("ExtendIntermediateSigmas", inputs, EDITING, search_aliases=["interpolate sigmas"])
 
     @classmethod
-    def execute(cls, sigmas, steps, start_at_sigma, end_at_sigma, spacing) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, steps: int, start_at_sigma: float, end_at_sigma: float, spacing: str) -> io.NodeOutput:
         """Every step from a level between the two bounds divided into *steps*; a negative start means no upper bound."""
         highest = math.inf if start_at_sigma < 0 else start_at_sigma
         shares = [cls.SPACINGS[spacing](number / steps) for number in range(1, steps)]
@@ -301,7 +307,7 @@ class SamplingPercentToSigma(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, sampling_percent, return_actual_sigma) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, sampling_percent: float, return_actual_sigma: bool) -> io.NodeOutput:
         """The sigma as a number."""
         sampling = model.get_model_object("model_sampling")
         if return_actual_sigma and sampling_percent in (0.0, 1.0):
@@ -325,7 +331,7 @@ class ManualSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sigmas) -> io.NodeOutput:
+    def execute(cls, sigmas: str) -> io.NodeOutput:
         """The numbers found in the text, in order."""
         return io.NodeOutput(torch.FloatTensor([float(number) for number in NUMBER.findall(sigmas)]))
 

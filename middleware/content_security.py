@@ -1,4 +1,4 @@
-"""Keeping the page away from other hosts, for ``--disable-api-nodes``."""
+"""Keeping the page away from other servers, for ``--disable-api-nodes``."""
 
 from aiohttp import web
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import safetensors
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save
 from transformers import CLIPTextModel
 
@@ -61,7 +62,7 @@ def published_tensors(networks: StarterNetworks, dtype: torch.dtype = torch.floa
 
 def _named(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters by the names that plans use; the text model's always begin with ``text_model.``."""
-    named = dict(network.named_parameters())
+    named: dict[str, torch.Tensor] = dict(network.named_parameters())
     if isinstance(network, CLIPTextModel):
         return {name if name.startswith("text_model.") else f"text_model.{name}": value for name, value in named.items()}
     return named

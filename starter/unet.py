@@ -1,7 +1,7 @@
 """The starter's diffusion network: learns to predict the noise in a digit's latent, given a prompt that names the digit."""
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from starter.diffusion import TRAIN_STEPS, add_noise, signal_shares
 from starter.prompts import ANY_DIGIT

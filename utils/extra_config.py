@@ -9,6 +9,8 @@ import yaml
 
 import folder_paths
 
+log = logging.getLogger(__name__)
+
 
 def load_extra_path_config(yaml_path: str) -> None:
     """Register every folder that the file at *yaml_path* names with ``folder_paths``.
@@ -36,7 +38,7 @@ def load_extra_path_config(yaml_path: str) -> None:
         is_default = bool(section.get("is_default", False))
         for key, path in _paths(section):
             folder = os.path.normpath(os.path.join(start, path))
-            logging.info("Extra folder for %s: %s", key, folder)
+            log.info("Extra folder for %s: %s", key, folder)
             folder_paths.add_model_folder_path(key, folder, is_default)
 
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 
+log = logging.getLogger(__name__)
+
 Listing = tuple[list[str], dict[str, float]]
 
 
@@ -38,7 +40,7 @@ def recursive_search(directory: str, excluded_dir_names: Collection[str] | None 
 
 
 def _warn(error: OSError) -> None:
-    logging.warning("Skipped %s while listing files: %s", error.filename, error.strerror)
+    log.warning("Skipped %s while listing files: %s", error.filename, error.strerror)
 
 
 def with_extensions(files: Collection[str], extensions: Collection[str]) -> list[str]:

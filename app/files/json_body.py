@@ -1,4 +1,4 @@
-"""Reading JSON request bodies whatever their declared type, as the scripts that talk to this server need."""
+"""Reads JSON request bodies of any declared type, as scripts that talk to this server expect."""
 
 import json
 from typing import Any

@@ -10,10 +10,11 @@ import folder_paths
 from app.files.json_body import parse_strict
 from app.files.safetensors_header import read_metadata
 from app.routes.view_image import ImageRefused, PreviewFormat, eight_bit, encode_shrunk, has_alpha, open_checked
+from comfy.units import MIB
 from utils.path_safety import is_within_directory
 
 _COVER_KEY = "ssmd_cover_images"
-_COVER_HEADER_BYTES = 8 * 1024 * 1024
+_COVER_HEADER_BYTES = 8 * MIB
 
 
 class PreviewEscapes(ValueError):

@@ -12,7 +12,7 @@ _LARGEST_FLOAT = 1.7976931348623157e308
 
 
 def describe_unknown(value: Any) -> Any:
-    """Stands in for an object that JSON has no form for: a set as a list, a number of an array library as itself, else the type's
+    """Stands in for an object that JSON cannot hold: a set as a list, a number of an array library as itself, else the type's
     name."""
     if isinstance(value, Set):
         return sorted(value, key=str)

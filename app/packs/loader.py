@@ -13,7 +13,7 @@ from types import ModuleType
 
 from app.packs.registry import PackContentError, PackRegistry
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # What a pack may raise without stopping the server. A pack that calls sys.exit() counts as a failed pack.
 PACK_FAILURES = (Exception, SystemExit)
@@ -64,7 +64,7 @@ def find_packs(folders: Iterable[str], policy: PackPolicy) -> Iterator[str]:
         try:
             names = os.listdir(os.path.realpath(folder))
         except OSError as error:
-            logger.warning("The custom node folder %s can not be listed: %s", folder, error)
+            log.warning("The custom node folder %s cannot be listed: %s", folder, error)
             continue
         for name in names:
             path = os.path.join(folder, name)
@@ -75,7 +75,14 @@ def find_packs(folders: Iterable[str], policy: PackPolicy) -> Iterator[str]:
             if policy.allows(name):
                 yield path
             else:
-                logger.info("Skipping %s: --disable-all-custom-nodes is given and the pack is not whitelisted", name)
+                log.info("Skipping %s: --disable-all-custom-nodes is given and the pack is not whitelisted", name)
+
+
+def _run_script(path: str) -> None:
+    spec = importlib.util.spec_from_file_location(os.path.splitext(path)[0], path)
+    if spec is None or spec.loader is None:
+        raise PackContentError(f"{path} is not a Python module")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def run_prestartup_scripts(folders: Iterable[str], policy: PackPolicy) -> list[PackReport]:
@@ -90,10 +97,9 @@ def run_prestartup_scripts(folders: Iterable[str], policy: PackPolicy) -> list[P
         started = time.perf_counter()
         error = None
         try:
-            spec = importlib.util.spec_from_file_location(os.path.splitext(script)[0], script)
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            _run_script(script)
         except PACK_FAILURES as failure:
-            logger.error("The prestartup script %s failed; the pack itself is still tried", script, exc_info=True)
+            log.error("The prestartup script %s failed; the pack itself is still tried", script, exc_info=True)
             error = _one_line(failure)
         reports.append(PackReport(path, time.perf_counter() - started, error is None, error))
     log_table("Prestartup times for custom nodes", reports, "PRESTARTUP FAILED")
@@ -105,11 +111,11 @@ def log_table(title: str, reports: Iterable[PackReport], failure_word: str = "IM
     rows = sorted(reports, key=lambda report: (report.duration_s, report.module_path))
     if not rows:
         return
-    logger.info("%s:", title)
+    log.info("%s:", title)
     for row in rows:
         note = f" ({failure_word})" if not row.loaded else " (incomplete)" if row.error else ""
         reason = f": {row.error}" if row.error else ""
-        logger.info("%6.1f seconds%s: %s%s", row.duration_s, note, row.module_path, reason)
+        log.info("%6.1f seconds%s: %s%s", row.duration_s, note, row.module_path, reason)
 
 
 class PackLoader:
@@ -132,10 +138,10 @@ class PackLoader:
         try:
             problems = await self._load(module_path, key, protected, f"{module_parent}.{pack_name(module_path)}")
             for problem in problems:
-                logger.warning("%s: %s. The pack's other nodes are loaded", module_path, problem)
+                log.warning("%s: %s. The pack's other nodes are loaded", module_path, problem)
             error = "; ".join(problems) or None
         except PACK_FAILURES as failure:
-            logger.error("Cannot import the node pack %s; the other packs are not affected", module_path, exc_info=True)
+            log.error("Cannot import the node pack %s; the other packs are not affected", module_path, exc_info=True)
             loaded, error = False, _one_line(failure)
             self.registry.restore(before)
             forget_module(key)
@@ -174,14 +180,14 @@ class PackLoader:
         if os.path.isdir(web_dir):
             self.registry.web_dirs[name] = web_dir
         else:
-            logger.warning("%s: WEB_DIRECTORY %r is no folder; the pack's scripts are not served", module_path, declared)
+            log.warning("%s: WEB_DIRECTORY %r is not a folder; the pack's scripts are not served", module_path, declared)
 
 
 def import_pack(key: str, source_path: str) -> ModuleType:
     """Execute the file *source_path* as module *key*. Raises what the file raises, ``FileNotFoundError`` when it is not there."""
     spec = importlib.util.spec_from_file_location(key, source_path)
     if spec is None or spec.loader is None:
-        raise PackContentError(f"{source_path} is no Python module")
+        raise PackContentError(f"{source_path} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     spec.loader.exec_module(module)
@@ -224,7 +230,7 @@ def project_web_dir(module_path: str) -> dict[str, str]:
         web = project.get("tool", {}).get("comfy", {}).get("web")
         name = project.get("project", {}).get("name", "")
     except (OSError, ValueError, AttributeError) as error:
-        logger.warning("%s can not be read, so its web folder is not served: %s", project_file, error)
+        log.warning("%s cannot be read, so its web folder is not served: %s", project_file, error)
         return {}
     if not isinstance(web, str) or not web or not isinstance(name, str) or not name:
         return {}

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class PackContentError(Exception):
-    """What a pack offers can not be registered; the text names the pack's mistake."""
+    """What a pack offers cannot be registered; the text names the pack's mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PackRegistry:
 
         Args: *mapping* and *display_names* are the pack's ``NODE_CLASS_MAPPINGS`` and ``NODE_DISPLAY_NAME_MAPPINGS`` (or None).
         Returns a sentence for each entry that was refused; the other entries are in place.
-        Raises ``PackContentError`` when *mapping* is no mapping.
+        Raises ``PackContentError`` when *mapping* is not a mapping.
         """
         if not isinstance(mapping, Mapping):
             raise PackContentError(f"NODE_CLASS_MAPPINGS must be a dict of name to class, not {type(mapping).__name__}")
@@ -75,12 +75,12 @@ class PackRegistry:
         problems = []
         for node_class in node_list:
             if not isinstance(node_class, type) or not hasattr(node_class, "GET_SCHEMA"):
-                problems.append(f"get_node_list() returned {node_class!r}, which is no io.ComfyNode class")
+                problems.append(f"get_node_list() returned {node_class!r}, which is not an io.ComfyNode class")
                 continue
             try:
                 schema = node_class.GET_SCHEMA()
             except Exception as error:
-                logger.warning("The schema of node class %s is not valid", node_class.__qualname__, exc_info=True)
+                log.warning("The schema of node class %s is not valid", node_class.__qualname__, exc_info=True)
                 problems.append(f"the schema of {node_class.__qualname__} is not valid: {error}")
                 continue
             if schema.node_id in protected:
@@ -96,11 +96,11 @@ class PackRegistry:
 
 
 def _entry_problem(name: object, node_class: object) -> str | None:
-    """Why this entry of ``NODE_CLASS_MAPPINGS`` can not be a node, or None."""
+    """Why this entry of ``NODE_CLASS_MAPPINGS`` cannot be a node, or None."""
     if not isinstance(name, str):
-        return f"the node name {name!r} is no string"
+        return f"the node name {name!r} is not a string"
     if not isinstance(node_class, type):
-        return f"{name!r} is mapped to {node_class!r}, which is no class"
+        return f"{name!r} is mapped to {node_class!r}, which is not a class"
     if not callable(getattr(node_class, "INPUT_TYPES", None)):
         return f"{name!r}: class {node_class.__qualname__} has no INPUT_TYPES method"
     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Describe = Callable[[], Any]
 
@@ -55,5 +55,5 @@ def _read(name: str, describe: Describe) -> Any:
     try:
         return describe()
     except Exception as error:
-        logger.warning("The cache section %r can not be read", name, exc_info=True)
+        log.warning("The cache section %r cannot be read", name, exc_info=True)
         return {"error": f"{type(error).__name__}: {error}"}

@@ -38,7 +38,7 @@ def parse_original(text: str) -> FileReference:
 def apply_mask(original: FileReference, mask: IO[bytes]) -> IO[bytes]:
     """The original image with the alpha of *mask*, as PNG with the original's text chunks.
 
-    Blocks and uses CPU. Raises ``MaskRefused`` when the original is missing, either is no image, or the sizes differ.
+    Blocks and uses CPU. Raises ``MaskRefused`` when the original is missing, either is not an image, or the sizes differ.
     """
     try:
         path = original.locate()

@@ -9,8 +9,9 @@ from aiohttp import web
 import folder_paths
 from app.files.path_guard import UnsafePath, check_relative_name
 from app.files.safetensors_header import read_metadata
+from comfy.units import MIB
 
-_MAX_HEADER_BYTES = 1024 * 1024
+_MAX_HEADER_BYTES = MIB
 
 
 class ModelRoutes:

@@ -12,7 +12,7 @@ from aiohttp import web
 from app.files.strict_json import dumps, json_answer
 from app.packs.node_info import node_info
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class ObjectInfoRoutes:
@@ -38,7 +38,7 @@ class ObjectInfoRoutes:
                 try:
                     described.append(f"{json.dumps(class_type)}:{describe(class_type, node_class)}")
                 except Exception:
-                    logger.exception("The node %s cannot be described and is not offered", class_type)
+                    log.exception("The node %s cannot be described and is not offered", class_type)
         return "{" + ",".join(described) + "}"
 
     async def _all(self, request: web.Request) -> web.Response:

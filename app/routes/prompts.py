@@ -10,16 +10,20 @@ from app.files.json_body import read_json_object
 from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
 from app.running.submission import Submission, SubmissionRefused, requested_number
+from comfy_execution.prompts.queue import PromptQueue
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class PromptTaker(Protocol):
     """What the route needs of ``PromptServer``; packs read and replace these."""
 
     number: int
-    prompt_queue: Any
     node_replace_manager: NodeReplaceManager
+
+    @property
+    def prompt_queue(self) -> PromptQueue:
+        """The queue of prompts; packs may put another in its place."""
 
     def get_queue_info(self) -> dict[str, Any]:
         """The counts that ``GET /prompt`` answers."""
@@ -72,12 +76,12 @@ class PromptRoutes:
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
         self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
-        logger.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
+        log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 
 
 def _refuse(error: Any, node_errors: dict[str, Any]) -> web.Response:
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
-    logger.warning("Refused a prompt: %s %s", error.get("message"), error.get("details"))
+    log.warning("Refused a prompt: %s %s", error.get("message"), error.get("details"))
     return json_answer({"error": error, "node_errors": node_errors}, status=400)

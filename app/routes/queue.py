@@ -1,13 +1,15 @@
 """``/queue``, ``/history``, ``/interrupt`` and ``/free``: looking at prompts and taking them back."""
 
+import functools
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
 from app.files.json_body import read_json_object
 from app.files.strict_json import large_json_answer
+from comfy_execution.prompts.queue import PromptQueue
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SHOWN_COLUMNS = 5
@@ -16,7 +18,9 @@ _SHOWN_COLUMNS = 5
 class QueueHolder(Protocol):
     """What the routes need of ``PromptServer``."""
 
-    prompt_queue: Any
+    @property
+    def prompt_queue(self) -> PromptQueue:
+        """The queue of prompts; packs may put another in its place."""
 
 
 def integer_parameter(request: web.Request, name: str) -> int | None:
@@ -37,6 +41,10 @@ def shown_rows(rows: list[tuple]) -> list[tuple]:
 def in_order(rows: list[tuple]) -> list[tuple]:
     """Waiting rows as they will be taken; the queue keeps them as a heap."""
     return sorted(rows, key=lambda row: (row[0], getattr(row, "arrival", 0)))
+
+
+def _has_id(prompt_id: str, row: tuple) -> bool:
+    return row[1] == prompt_id
 
 
 class QueueRoutes:
@@ -66,7 +74,7 @@ class QueueRoutes:
         if clear:
             queue.wipe_queue()
         for prompt_id in prompt_ids:
-            queue.delete_queue_item(lambda row, wanted=prompt_id: row[1] == wanted)
+            queue.delete_queue_item(functools.partial(_has_id, prompt_id))
         return web.Response(status=200)
 
     async def _history(self, request: web.Request) -> web.Response:

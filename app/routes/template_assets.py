@@ -5,6 +5,8 @@ import importlib.util
 import logging
 import os
 
+log = logging.getLogger(__name__)
+
 OWN_TEMPLATES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "own_templates")
 
 
@@ -29,7 +31,7 @@ def find_template_assets() -> dict[str, str] | None:
     except ModuleNotFoundError:
         return None
     except Exception:
-        logging.exception("The installed workflow templates cannot be read; the page goes without them")
+        log.exception("The installed workflow templates cannot be read; the page goes without them")
         return None
     folder = _folder_in("comfyui_workflow_templates", "templates")
     return None if folder is None else _files_below(folder)

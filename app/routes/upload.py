@@ -16,6 +16,8 @@ from app.files.stored_file import FileReference
 from app.routes.mask_upload import MaskRefused, apply_mask, parse_original
 from app.routes.upload_store import StoredUpload, UploadTarget, store_upload
 
+log = logging.getLogger(__name__)
+
 _KINDS = ("input", "temp", "output")
 
 
@@ -69,14 +71,14 @@ def _disk_refusal(error: OSError) -> web.Response:
         return web.Response(status=400, text="The upload is refused: a file is where the subfolder should be.")
     if error.errno == errno.ENAMETOOLONG:
         return web.Response(status=400, text="The upload is refused: the file name is too long.")
-    logging.error("An upload cannot be stored: %s", error)
+    log.error("An upload cannot be stored: %s", error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return web.Response(status=507, text="The upload is not stored: the disk is full.")
     return web.Response(status=500, text="The upload is not stored; the server's log says why.")
 
 
 async def _read_form(request: web.Request, with_original: bool) -> _Upload:
-    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is no form."""
+    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is not a form."""
     try:
         form = await request.post()
     except (ValueError, LookupError, AssertionError, HttpProcessingError) as error:

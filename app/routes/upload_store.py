@@ -9,9 +9,10 @@ from typing import IO
 
 from app.files.atomic_file import reserve, write_atomic_with
 from app.files.path_guard import UnsafePath, contained_path
+from comfy.units import MIB
 
 _MAX_SUFFIX = 100_000
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from app.files.path_guard import UnsafePath
 from app.files.stored_file import FileReference
 from app.routes.view_image import ImageRefused, PreviewFormat, encode_channel, encode_preview
 
+log = logging.getLogger(__name__)
+
 _CONCURRENT_ENCODINGS = 2
 
 
@@ -54,6 +56,6 @@ class ViewRoutes:
         except FileNotFoundError:
             return web.Response(status=404)
         except ImageRefused as error:
-            logging.info("No preview of %s: %s", path, error)
+            log.info("No preview of %s: %s", path, error)
             return web.Response(status=415, text=f"No preview of {name}: {error}.")
         return web.Response(body=body, content_type=content_type, headers={"Content-Disposition": disposition(name)})

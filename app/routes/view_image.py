@@ -40,7 +40,7 @@ class PreviewFormat:
 def encode_preview(path: str, wanted: PreviewFormat, channel: str) -> bytes:
     """The image at *path* as a preview; alpha survives only in webp and when *channel* names it.
 
-    Blocks and uses CPU. Raises ``ImageRefused`` for what is no image or is too large, ``OSError`` when the file is gone.
+    Blocks and uses CPU. Raises ``ImageRefused`` for what is not an image or is too large, ``OSError`` when the file is gone.
     """
     with open_checked(path) as image:
         keep_alpha = wanted.name == "webp" and "a" in channel and has_alpha(image)

@@ -3,9 +3,9 @@
 import argparse
 import logging
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -17,13 +17,14 @@ from app.frontend_management import FrontendManager, FrontendMissing
 from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes.assets_disabled import AssetsDisabledRoutes
+from app.routes.caches import CacheSections
 from app.routes.extension_list import ExtensionRoutes
 from app.routes.frontend_static import FrontendRoutes
 from app.routes.internal import InternalRoutes
 from app.routes.jobs import JobsRoutes
 from app.routes.models import ModelRoutes
 from app.routes.object_info import ObjectInfoRoutes
-from app.routes.prompts import PromptRoutes
+from app.routes.prompts import PromptRoutes, PromptTaker
 from app.routes.queue import QueueRoutes
 from app.routes.system_stats import SystemRoutes
 from app.routes.template_assets import embedded_docs_folder, template_assets
@@ -31,8 +32,9 @@ from app.routes.upload import UploadRoutes
 from app.routes.view import ViewRoutes
 from app.subgraph_manager import SubgraphManager
 from app.user_manager import UserManager
+from comfy import model_management
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,19 @@ class Subsystems:
     missing_page: str
 
 
-def build_subsystems(server: Any, args: argparse.Namespace) -> Subsystems:
+class ComposedServer(PromptTaker, Protocol):
+    """What the parts of the server need of the ``PromptServer`` that they are parts of."""
+
+    sockets: dict[str, web.WebSocketResponse]
+    web_root: str | None
+    subsystems: Subsystems
+    cache_sections: CacheSections
+
+    def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
+        """Queue a message to client *sid*, or to all. Any thread; never blocks."""
+
+
+def build_subsystems(server: ComposedServer, args: argparse.Namespace) -> Subsystems:
     """Build the parts that exist from the start; *server* is the ``PromptServer`` under construction."""
     web_root, missing_page = find_page(args)
     blueprints = str(pathlib.Path(__file__).resolve().parents[2] / "blueprints")
@@ -72,17 +86,19 @@ def find_page(args: argparse.Namespace) -> tuple[str | None, str]:
     try:
         return FrontendManager.init_frontend(args.front_end_version), ""
     except FrontendMissing as error:
-        logger.error("%s", error)
+        log.error("%s", error)
         return None, str(error)
 
 
-def add_core_routes(server: Any, routes: web.RouteTableDef, args: argparse.Namespace) -> None:
+def add_core_routes(
+    server: ComposedServer, routes: web.RouteTableDef, args: argparse.Namespace, torch_is_imported: Callable[[], bool]
+) -> None:
     """Put the core routes into the table that packs add theirs to, so that core paths come first."""
     for part in (
         PromptRoutes(server, lambda: execution),
         QueueRoutes(server, lambda: nodes.interrupt_processing()),
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
-        SystemRoutes(),
+        SystemRoutes(model_management.names(), torch_is_imported),
         server.cache_sections,
         ModelRoutes(),
         ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS),
@@ -93,7 +109,7 @@ def add_core_routes(server: Any, routes: web.RouteTableDef, args: argparse.Names
         part.add_routes(routes)
 
 
-def add_late_routes(server: Any, app: web.Application, routes: web.RouteTableDef) -> None:
+def add_late_routes(server: ComposedServer, app: web.Application, routes: web.RouteTableDef) -> None:
     """Put everything into *app*: the table (each path also under ``/api``), the undoubled parts and the files of the page, last."""
     parts = server.subsystems
     loaded = list(nodes.LOADED_MODULE_DIRS.items())
@@ -127,4 +143,4 @@ def register(app: web.Application, routes: Iterable[web.AbstractRouteDef]) -> No
         try:
             app.add_routes([route])
         except (RuntimeError, ValueError) as error:
-            logger.error("A route cannot be added: %r: %s", route, error)
+            log.error("A route cannot be added: %r: %s", route, error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ async def listen(runner: web.AppRunner, addresses: Iterable[tuple[str, int]], tl
             await site.start()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                logger.error("Port %d of %s is taken by another program. Stop that one or choose another with --port.", port, address)
+                log.error("Port %d of %s is taken by another program. Stop that one or choose another with --port.", port, address)
                 raise SystemExit(1) from None
-            logger.error("Cannot listen on %s port %d: %s", address, port, error.strerror or error)
+            log.error("Cannot listen on %s port %d: %s", address, port, error.strerror or error)
             continue
         listeners.append(Listener("https" if tls else "http", address, runner.addresses[known][1]))
     if not listeners:

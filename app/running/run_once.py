@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,12 +19,20 @@ import folder_paths
 import nodes
 from app.packs.node_info import node_info
 from app.workflow_conversion import WorkflowFormatError, to_prompt
+from comfy_execution.prompts.queue import PromptQueue
 
 COST_ROWS = 12
 
 
 class RunError(Exception):
     """The workflow could not be run; the message is for the person at the terminal."""
+
+
+class OneRunServer(Protocol):
+    """What running one workflow needs of the ``PromptServer``; ``send_sync`` is replaced, as there is no client."""
+
+    prompt_queue: PromptQueue
+    send_sync: Callable[..., None]
 
 
 class ConsoleOwner:
@@ -105,7 +113,7 @@ def _node_info(class_type: str) -> dict[str, Any] | None:
     return None if node_class is None else node_info(class_type, node_class)
 
 
-def _run(console: Console, loop: asyncio.AbstractEventLoop, server: Any, prompt: dict[str, Any], label: str) -> None:
+def _run(console: Console, loop: asyncio.AbstractEventLoop, server: OneRunServer, prompt: dict[str, Any], label: str) -> None:
     prompt_id = str(uuid.uuid4())
     valid, error, outputs, node_errors = loop.run_until_complete(execution.validate_prompt(prompt_id, prompt, None))
     if not valid:

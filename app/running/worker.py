@@ -2,13 +2,16 @@
 
 import gc
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import hook_breaker_ac10a0
+from comfy_execution.prompts.queue import PromptQueue
+from comfy_execution.server_protocol import ExecutionServer
+
+log = logging.getLogger(__name__)
 
 COLLECT_INTERVAL_S = 10.0
 
@@ -30,18 +33,34 @@ class Executor(Protocol):
         """Let the models go that are kept in RAM."""
 
 
+class Upkeep(Protocol):
+    """What the worker has done to models between prompts. Called from its thread; may block."""
+
+    def unload_models(self) -> None:
+        """Move every model off every device."""
+
+    def trim(self) -> None:
+        """Give back what the devices' allocators hold and no model uses."""
+
+    def release_spare(self) -> None:
+        """Give back the memory of dropped weights that no load has taken over."""
+
+
 class PromptWorker:
     """Owns the ``prompt-worker`` thread. ``start`` once, ``stop`` once; both from any thread.
 
     After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for.
     """
 
-    def __init__(self, queue: Any, server: Any, executor: Executor, status_type: Callable[..., Any]) -> None:
+    def __init__(
+        self, queue: PromptQueue, server: ExecutionServer, executor: Executor, status_type: Callable[..., Any], upkeep: Upkeep
+    ) -> None:
         """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``."""
         self._queue = queue
         self._server = server
         self._executor = executor
         self._status_type = status_type
+        self._upkeep = upkeep
         self._stopping = threading.Event()
         self._last_collection_s = 0.0
         self._collect_due = False
@@ -67,7 +86,7 @@ class PromptWorker:
                 self._execute(*taken)
             self._apply_flags(self._queue.get_flags())
             self._collect_garbage()
-            _release_spare_memory()
+            self._upkeep.release_spare()
 
     def _wait_s(self) -> float:
         return COLLECT_INTERVAL_S if self._collect_due else 1000.0
@@ -80,7 +99,7 @@ class PromptWorker:
         try:
             self._executor.execute(prompt, prompt_id, {**extra_data, **sensitive}, outputs)
         except Exception:
-            logging.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
+            log.exception("Prompt %s could not be executed; the queue goes on", prompt_id)
             self._executor.success = False
         hook_breaker_ac10a0.restore_functions()
         self._collect_due = True
@@ -92,14 +111,12 @@ class PromptWorker:
         self._queue.task_done(item_id, self._executor.history_result, status=status)
         if self._server.client_id is not None:
             self._server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, self._server.client_id)
-        logging.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)
+        log.info("Prompt executed in %.2f seconds", time.perf_counter() - started_s)
 
     def _apply_flags(self, flags: dict[str, Any]) -> None:
         free_memory = flags.get("free_memory", False)
         if flags.get("unload_models", free_memory):
-            models = sys.modules.get("comfy.model_management")
-            if models is not None:
-                models.unload_all_models()
+            self._upkeep.unload_models()
             self._collect_due = True
         if free_memory:
             self._executor.reset()
@@ -111,15 +128,6 @@ class PromptWorker:
         if not self._collect_due or time.monotonic() - self._last_collection_s < COLLECT_INTERVAL_S:
             return
         gc.collect()
-        models = sys.modules.get("comfy.model_management")
-        if models is not None and "torch" in sys.modules:
-            models.soft_empty_cache()
+        self._upkeep.trim()
         self._last_collection_s = time.monotonic()
         self._collect_due = False
-
-
-def _release_spare_memory() -> None:
-    """Give the memory of dropped weights back that no load has taken over."""
-    spare = sys.modules.get("comfy.weight_files.spare_memory")
-    if spare is not None:
-        spare.spare_memory().release()

@@ -12,11 +12,12 @@ from aiohttp import web
 
 from app.files.strict_json import dumps
 from app.sockets.outbox import Frame, Outbox
+from comfy.units import MIB
 from comfy_api import feature_flags
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-MAX_INBOUND_BYTES = 4 * 1024 * 1024
+MAX_INBOUND_BYTES = 4 * MIB
 CLOSING_TIMEOUT_S = 2.0
 
 
@@ -74,7 +75,12 @@ class WebSocketHub:
             replaced.finish()
         self.sockets[client_id] = socket
         self.sockets_metadata[client_id] = {"feature_flags": {}}
-        return self._new_outbox(client_id, socket, lambda: request.transport and request.transport.abort())
+
+        def abort() -> None:
+            if request.transport is not None:
+                request.transport.abort()
+
+        return self._new_outbox(client_id, socket, abort)
 
     def _unregister(self, client_id: str, socket: Any) -> None:
         """Forget the client, unless a newer connection has taken over its id."""
@@ -92,7 +98,7 @@ class WebSocketHub:
         is_first = True
         async for message in socket:
             if message.type is aiohttp.WSMsgType.ERROR:
-                logger.info("The connection to client %s broke: %s", client_id, socket.exception())
+                log.info("The connection to client %s broke: %s", client_id, socket.exception())
             elif message.type is aiohttp.WSMsgType.TEXT and is_first:
                 is_first = not self._read_first(client_id, socket, outbox, message.data)
 
@@ -101,7 +107,7 @@ class WebSocketHub:
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
-            logger.warning("Client %s sent a message that is not JSON: %.80r", client_id, text)
+            log.warning("Client %s sent a message that is not JSON: %.80r", client_id, text)
             return False
         if isinstance(message, dict) and message.get("type") == "feature_flags":
             flags = message.get("data")

@@ -7,14 +7,16 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
-logger = logging.getLogger(__name__)
+from comfy.units import MIB
+
+log = logging.getLogger(__name__)
 
 # From here on a newer report of progress replaces an older one of the same kind that still waits.
 RELAXED_FRAMES = 256
-RELAXED_BYTES = 8 * 1024 * 1024
+RELAXED_BYTES = 8 * MIB
 # A client this far behind is not coming back; it is cut off and may connect again.
 MAX_FRAMES = 100_000
-MAX_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 256 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Outbox:
         self.waiting_bytes = 0
 
     def _overflowed(self) -> None:
-        logger.warning(
+        log.warning(
             "Client %s does not take its messages (%d wait, %d bytes) and is disconnected",
             self._name,
             len(self._waiting),
@@ -131,6 +133,6 @@ class Outbox:
             else:
                 await self.socket.send_bytes(frame.payload)
         except (ConnectionError, RuntimeError) as error:
-            logger.debug("Client %s went away: %s", self._name, error)
+            log.debug("Client %s went away: %s", self._name, error)
             return False
         return True

@@ -19,7 +19,7 @@ _QUALITY = 95
 
 
 def encode_event(event: int, data: bytes | bytearray) -> bytes:
-    """A frame: the event's number, then *data*. Raises ``TypeError`` for an event that is no number."""
+    """A frame: the event's number, then *data*. Raises ``TypeError`` for an event that is not a number."""
     if not isinstance(event, int):
         raise TypeError(f"a binary message needs a number of BinaryEventTypes as its event, not {event!r}")
     return struct.pack(">I", event) + bytes(data)

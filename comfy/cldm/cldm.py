@@ -10,7 +10,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 
 import comfy.ops
 from comfy.families.sd_unet_config import UNetConfig
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, adopt_blocks, forward_timestep_embed, timestep_embedding
+from comfy.ldm.modules.diffusionmodules.openaimodel import InputHalf, adopt_blocks, forward_timestep_embed, timestep_embedding
 
 PARTS = (
     "conv_in",
@@ -25,16 +25,15 @@ PARTS = (
 UNET_ONLY = ("out_channels", "up_block_types")
 
 
-class ControlNet(torch.nn.Module):
+class ControlNet(InputHalf):
     """The network for *config*, with hint pictures of *hint_channels* channels; parameters are on the meta device at first.
 
     *hint_widths* are the channels of the hint's stem, from picture size down to latent size.
     """
 
-    input_blocks = UNetModel.input_blocks
-    middle_block = UNetModel.middle_block
-    time_embed = UNetModel.time_embed
-    label_emb = UNetModel.label_emb
+    controlnet_down_blocks: Any
+    controlnet_mid_block: Any
+    controlnet_cond_embedding: Any
 
     def __init__(
         self,

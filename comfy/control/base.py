@@ -12,6 +12,8 @@ import torch
 if TYPE_CHECKING:
     from comfy.hooks.base import HookGroup
 
+log = logging.getLogger(__name__)
+
 Residuals = dict[str, list[torch.Tensor | None]]
 PARTS = ("input", "middle", "output")
 
@@ -81,7 +83,7 @@ class ControlBase:
         self.timestep_percent_range = timestep_percent_range
         if self.latent_format is not None:
             if vae is None:
-                logging.warning("this control works on latents of its hint; connect a VAE to the node that applies it")
+                log.warning("this control works on latents of its hint; connect a VAE to the node that applies it")
             self.vae = vae
         self.extra_concat_orig = list(extra_concat)
         if self.concat_mask and not self.extra_concat_orig:
@@ -169,8 +171,9 @@ class ControlBase:
                     scaled.add(id(residual))
                     residual = residual if output_dtype is None else residual.to(output_dtype)
                 merged[part].append(residual)
-        for part in PARTS if control_prev is not None else ():
-            merged[part] = _sums(merged[part], control_prev[part])
+        if control_prev is not None:
+            for part in PARTS:
+                merged[part] = _sums(merged[part], control_prev[part])
         return merged
 
     def _scaled(self, residual: torch.Tensor, steps_to_end: int, residual_is_done: bool) -> torch.Tensor:

@@ -51,7 +51,7 @@ def build_control_network(source: WeightSource, model: Any = None, options: Mapp
         source = PrefixedSource(source, PREFIX)
         shapes = source.shapes()
     if DIFFUSERS_MARK not in shapes and PUBLISHED_MARK not in shapes:
-        raise UnknownModelError(f"{source.name} is no ControlNet. Found {describe_tensors(shapes)}")
+        raise UnknownModelError(f"{source.name} is not a ControlNet. Found {describe_tensors(shapes)}")
     network = _make_network(source, shapes, options or {})
     plan = plan_conversion(shapes, lambda tensors: _in_diffusers_names(tensors, network.config))
     check_against(plan, network, f"the ControlNet in {source.name}")

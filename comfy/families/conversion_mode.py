@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_SAME_TENSOR = frozenset({torch.Tensor.clone, torch.clone, torch.Tensor.contiguous})
+_SAME_TENSOR: tuple[Any, ...] = (torch.Tensor.clone, torch.clone, torch.Tensor.contiguous)
 
 
 class ViewConversionMode(TorchFunctionMode):

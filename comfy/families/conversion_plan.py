@@ -85,8 +85,9 @@ def plan_conversion(shapes: Mapping[str, Shape], convert: Converter) -> Conversi
             raise IncompleteModelError(f"the file has no tensor for {name}")
         if tensor.untyped_storage()._cdata != pool.untyped_storage()._cdata:
             raise ModelFileError(f"converting {name} would copy it; its family's converter needs a view")
-        index = bisect.bisect_right(starts, tensor.storage_offset()) - 1
-        views[name] = TensorView(keys[index], tensor.storage_offset() - starts[index], tuple(tensor.shape), tuple(tensor.stride()))
+        offset = int(tensor.storage_offset())
+        index = bisect.bisect_right(starts, offset) - 1
+        views[name] = TensorView(keys[index], offset - starts[index], tuple(tensor.shape), tuple(tensor.stride()))
     return ConversionPlan(views, named)
 
 

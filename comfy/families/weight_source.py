@@ -13,13 +13,19 @@ Shape = tuple[int, ...]
 
 
 class WeightSource(Protocol):
-    """Tensors by name: shapes and dtypes are free, values cost a read or a cast. ``read_bytes`` counts what was read from a file so
-    far (None: not known).
-    """
+    """Tensors by name: shapes and dtypes are free, values cost a read or a cast."""
 
-    name: str
-    metadata: Mapping[str, str]
-    read_bytes: int | None
+    @property
+    def name(self) -> str:
+        """Where the tensors come from, for messages."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's own notes; empty without any."""
+
+    @property
+    def read_bytes(self) -> int | None:
+        """Bytes read from a file so far (None: not known)."""
 
     def shapes(self) -> Mapping[str, Shape]:
         """Every tensor's shape."""

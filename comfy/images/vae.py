@@ -14,6 +14,8 @@ from comfy.families.kl_vae_config import read_vae_config
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
 
+log = logging.getLogger(__name__)
+
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 
 
@@ -46,7 +48,7 @@ class VAE:
         self._found = ""
         if found is None:
             self._found = f" {source.name} holds {describe_tensors(source.shapes())}."
-            logging.warning("no VAE weights were found in %s; there is no VAE", source.name)
+            log.warning("no VAE weights were found in %s; there is no VAE", source.name)
             return
         self.downscale_ratio = self.upscale_ratio = found.ratio
         self.latent_channels = found.latent_channels
@@ -72,16 +74,20 @@ class VAE:
     def model_size(self) -> int:
         """Bytes of the weights."""
         if self.size is None:
-            self.size = comfy.model_management.module_size(self.first_stage_model)
+            self.size = comfy.model_management.module_size(self._network())
         return self.size
 
     def throw_exception_if_invalid(self) -> None:
         """Raise ``RuntimeError`` if there are no weights."""
+        self._network()
+
+    def _network(self) -> KlAutoencoder:
         if self.first_stage_model is None:
             raise RuntimeError(
                 f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
                 "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node"
             )
+        return self.first_stage_model
 
     def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """The middle of the pictures whose sides the latent grid divides, without channels beyond the model's."""
@@ -105,7 +111,7 @@ class VAE:
         try:
             pictures = self._in_batches(samples_in, memory_used, self._decode_batch)
         except comfy.model_management.OOM_EXCEPTION:
-            logging.warning("decoding ran out of memory; decoding in tiles instead")
+            log.warning("decoding ran out of memory; decoding in tiles instead")
             pictures = None
         if pictures is None:
             comfy.model_management.soft_empty_cache()
@@ -117,13 +123,17 @@ class VAE:
         self.throw_exception_if_invalid()
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         try:
-            return self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch)
+            latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch)
         except comfy.model_management.OOM_EXCEPTION:
-            logging.warning("encoding ran out of memory; encoding in tiles instead")
-        comfy.model_management.soft_empty_cache()
-        return self.encode_tiled_(pixels)
+            log.warning("encoding ran out of memory; encoding in tiles instead")
+            latents = None
+        if latents is None:
+            comfy.model_management.soft_empty_cache()
+            latents = self.encode_tiled_(pixels)
+        return latents
 
-    def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+        """What *run* makes of *inputs*, as many at a time as memory allows; None without any."""
         self._load(memory_used)
         batch = max(1, int(self.patcher.get_free_memory(self.device) / max(1, memory_used)))
         outputs = None
@@ -139,18 +149,18 @@ class VAE:
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory_used, force_full_load=self.disable_offload)
 
     def _decode_batch(self, latents: torch.Tensor) -> torch.Tensor:
-        picture = self.first_stage_model.decode(latents.to(device=self.device, dtype=self.vae_dtype))
+        picture = self._network().decode(latents.to(device=self.device, dtype=self.vae_dtype))
         return self.process_output(picture.to(device=self.output_device, dtype=self.vae_output_dtype(), copy=True))
 
     def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.first_stage_model.encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
+        return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
         """Pictures, channels first, as the mean of three tilings (sizes in latent pixels) so that seams do not coincide."""
         tiles = ((tile_x // 2, tile_y * 2), (tile_x * 2, tile_y // 2), (tile_x, tile_y))
 
         def run(latents: torch.Tensor) -> torch.Tensor:
-            return self.first_stage_model.decode(latents.to(device=self.device, dtype=self.vae_dtype)).to(self.vae_output_dtype())
+            return self._network().decode(latents.to(device=self.device, dtype=self.vae_dtype)).to(self.vae_output_dtype())
 
         return self.process_output(self._tiled(samples, run, tiles, overlap, self.upscale_ratio, self.output_channels) / 3.0)
 

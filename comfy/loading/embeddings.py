@@ -9,6 +9,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+log = logging.getLogger(__name__)
+
 EXTENSIONS = (".safetensors", ".pt", ".bin")
 
 
@@ -53,7 +55,7 @@ def load_embed(
             content = torch.load(path, weights_only=True, map_location="cpu")
         return _vectors(content, embedding_size, embed_key)
     except (OSError, ValueError, RuntimeError, KeyError, StopIteration, pickle.UnpicklingError, safetensors.SafetensorError):
-        logging.warning("the embedding %s cannot be read and is left out", path, exc_info=True)
+        log.warning("the embedding %s cannot be read and is left out", path, exc_info=True)
         return None
 
 

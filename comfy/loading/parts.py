@@ -1,78 +1,87 @@
-"""Loaders ask the RAM model cache first. Each part of a file (model, clip, vae …) is looked up, read and kept by itself."""
+"""Loaders ask the RAM model cache first. Each part of a file (model, clip, vae …) is looked up, read and kept by itself.
+
+The way down, each step calling only the next: a loader (``comfy.sd``, ``comfy.loading.checkpoint`` …) names its files and parts →
+:func:`load_parts` → the cache, which calls back once, for what it lacks → :meth:`Part.load` → :meth:`ModelFiles.sources` →
+:func:`open_model_file` → ``WeightReader`` → ``preadv``.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
-from comfy.families.weight_source import WeightSource
-from comfy.interruption import interrupt_flag
+from comfy.loading.model_files import ModelFiles
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.ram_model_cache.values import Loaded
-from comfy.ram_model_cache.weights_key import NotCacheable, WeightsKey, weights_key
-from comfy.weight_files.opening import open_model_file
+from comfy.ram_model_cache.weights_key import NotCacheable, weights_key
 
 Options = Mapping[str, Any]
 INDEPENDENT = "weights of its own were asked for"
 
 
-@dataclass(frozen=True, slots=True)
 class Part:
-    """How to get one part of a file. *options* are those that change its weights; *estimate* tells the host bytes it will take before
-    it is read; *load* reads it and returns the patcher, or an object with one, or None where the file has no such part.
-    *bypass* says why it must not be cached ("" when it may be).
+    """How to get one part of some files. *options* are those that change its weights; *bypass* says why it must not be cached ("" when
+    it may be).
     """
 
-    load: Callable[[], Any]
-    estimate: Callable[[], int]
-    options: Options = field(default_factory=dict)
-    bypass: str = ""
+    def __init__(self, options: Options | None = None, bypass: str = "") -> None:
+        self.options = options or {}
+        self.bypass = bypass
+
+    def load(self) -> Any:
+        """Read it; returns the patcher, or an object with one as ``patcher``, or None where the files have no such part. Blocks."""
+        raise NotImplementedError
+
+    def estimate_bytes(self) -> int:
+        """The bytes of host memory it will take, told before it is read; opens the files."""
+        raise NotImplementedError
 
 
-def load_parts(paths: Sequence[str], parts: Mapping[str, Part], read_bytes: Callable[[], int | None] = lambda: None) -> dict[str, Any]:
-    """The *parts* of the files *paths* by name: clones of cached models, or loaded now.
+def load_parts(files: ModelFiles, parts: Mapping[str, Part]) -> dict[str, Any]:
+    """The *parts* of *files* by name: clones of cached models, or loaded now.
 
-    *read_bytes* tells what has been read so far, for the records. Blocks; raises what a loader raises, and nothing stays reserved then.
+    Blocks; raises what a loader raises, and nothing stays reserved then.
     """
     cache = comfy.model_management.ram_cache()
     if not cache.enabled:
         return {name: part.load() for name, part in parts.items()}
-    keys: dict[WeightsKey, str] = {}
+    reading = _Reading(files)
     loaded: dict[str, Any] = {}
     for name, part in parts.items():
         try:
             if part.bypass:
                 raise NotCacheable(part.bypass)
-            keys[weights_key(name, paths, part.options)] = name
+            reading.parts[weights_key(name, files.paths, part.options)] = name, part
         except OSError:  # the loader's own error says more
             loaded[name] = part.load()
         except NotCacheable as reason:
-            cache.note_bypass(f"{name} of {' + '.join(map(str, paths))}", str(reason))
+            cache.note_bypass(f"{name} of {' + '.join(map(str, files.paths))}", str(reason))
             loaded[name] = part.load()
-    if keys:
-        found = cache.fetch(
-            {key: parts[name].estimate for key, name in keys.items()},
-            lambda missing: {key: _timed(parts[keys[key]], read_bytes) for key in missing},
-        )
-        loaded.update((name, found[key]) for key, name in keys.items())
+    if reading.parts:
+        found = cache.fetch({key: part.estimate_bytes for key, (_, part) in reading.parts.items()}, reading.load)
+        loaded.update((name, found[key]) for key, (name, _) in reading.parts.items())
     return loaded
 
 
-def open_cached_file(path: str) -> AbstractContextManager[WeightSource]:
-    """*path* for a loader: an interrupt ends the read, and with the RAM model cache on no second copy stays in the page cache."""
-    return open_model_file(path, drop_pages=comfy.model_management.ram_cache().enabled, between_chunks=interrupt_flag.raise_if_set)
+class _Reading:
+    """Reads for the cache what it lacks of *files*: parts by key, with their names."""
 
+    def __init__(self, files: ModelFiles) -> None:
+        self.parts: dict[Hashable, tuple[str, Part]] = {}
+        self._files = files
 
-def _timed(part: Part, read_bytes: Callable[[], int | None]) -> Loaded:
-    """Load *part* and note what it cost and its pristine weights."""
-    before_bytes, started_s = read_bytes(), time.perf_counter()
-    value = part.load()
-    seconds, after_bytes = time.perf_counter() - started_s, read_bytes()
-    patcher = None if value is None else patcher_of(value)
-    if patcher is not None:
-        comfy.model_management.cache_host().base_weights.note(patcher)
-    return Loaded(value, seconds, None if before_bytes is None or after_bytes is None else after_bytes - before_bytes)
+    def load(self, missing: Sequence[Hashable]) -> dict[Hashable, Loaded]:
+        """Every part of the keys *missing*."""
+        return {key: self._load(self.parts[key][1]) for key in missing}
+
+    def _load(self, part: Part) -> Loaded:
+        """Load *part* and note what it cost and its pristine weights."""
+        before_bytes, started_s = self._files.read_bytes(), time.perf_counter()
+        value = part.load()
+        seconds, after_bytes = time.perf_counter() - started_s, self._files.read_bytes()
+        patcher = None if value is None else patcher_of(value)
+        if patcher is not None:
+            comfy.model_management.process_models().note_base(patcher)
+        return Loaded(value, seconds, None if before_bytes is None or after_bytes is None else after_bytes - before_bytes)

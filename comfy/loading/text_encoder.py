@@ -2,8 +2,6 @@
 
 import enum
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextlib import ExitStack
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,17 +11,16 @@ from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.family_settings import family_settings
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.loading.checkpoint import build_clip, kept_bytes, with_text_model_prefix
-from comfy.loading.parts import INDEPENDENT, Part, load_parts, open_cached_file
+from comfy.loading.components import build_clip, kept_bytes, with_text_model_prefix
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.supported_models_base import ClipTarget
 from comfy.text.encoder import CLIP, kept_text_dtype
 
 CLIPType = enum.Enum(
     "CLIPType",
-    (
-        "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
-        "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2"
-    ).split(),
+    "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
+    "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2",
 )
 CLIPType.__doc__ = "Which family's text encoder several families' files are meant for; files say what they are, this says what for."
 
@@ -58,7 +55,7 @@ def load_clip(
 ) -> CLIP:
     """A text encoder from one file (CLIP-L: SD 1.x; CLIP-G: SDXL Refiner) or two (both: SDXL), in any order.
 
-    Raises ``ModelFileError`` naming the file that is no supported text model.
+    Raises ``ModelFileError`` naming the file that is not a supported text model.
     """
     return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, "")
 
@@ -77,20 +74,30 @@ def load_clip_model_patcher(
 def _load_clip(
     paths: Sequence[str], embedding_directory: Any, clip_type: CLIPType, model_options: Mapping[str, Any] | None, bypass: str
 ) -> CLIP:
-    options = model_options or {}
-    with ExitStack() as stack:
-        sources = cache(lambda: [stack.enter_context(open_cached_file(path)) for path in paths])
+    with ModelFiles(*paths) as files:
+        return load_parts(files, {"clip": _ClipPart(files, embedding_directory, clip_type, model_options, bypass)})["clip"]
 
-        def load() -> CLIP:
-            clip = load_text_encoder_sources(sources(), embedding_directory, clip_type, model_options)
-            clip.patcher.cached_patcher_init = (load_clip_model_patcher, (list(paths), embedding_directory, clip_type, model_options))
-            return clip
 
-        def estimate() -> int:
-            return sum(kept_bytes(source, "", kept_text_dtype(sources(), options)) for source in sources())
+class _ClipPart(Part):
+    """The one text encoder that the files make together."""
 
-        part = Part(load, estimate, {"model_options": options, "embedding_directory": embedding_directory, "type": clip_type}, bypass)
-        return load_parts(paths, {"clip": part}, lambda: sum(source.read_bytes or 0 for source in sources()))["clip"]
+    def __init__(
+        self, files: ModelFiles, embedding_directory: Any, clip_type: CLIPType, model_options: Mapping[str, Any] | None, bypass: str
+    ) -> None:
+        options = {"model_options": model_options or {}, "embedding_directory": embedding_directory, "type": clip_type}
+        super().__init__(options, bypass)
+        self._files = files
+        self._arguments = embedding_directory, clip_type, model_options
+
+    def load(self) -> CLIP:
+        clip = load_text_encoder_sources(self._files.sources(), *self._arguments)
+        clip.patcher.cached_patcher_init = (load_clip_model_patcher, (list(self._files.paths), *self._arguments))
+        return clip
+
+    def estimate_bytes(self) -> int:
+        sources = self._files.sources()
+        dtype = kept_text_dtype(sources, self.options["model_options"])
+        return sum(kept_bytes(source, "", dtype) for source in sources)
 
 
 def load_text_encoder_state_dicts(
@@ -139,7 +146,7 @@ def _text_model(source: WeightSource) -> tuple[WeightSource, ClipTextConfig]:
         if config is not None:
             return part, config
     raise UnknownModelError(
-        f"{source.name} is no supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"
+        f"{source.name} is not a supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Letting models go at the right moment: never while the host loops over its loaded models. Portable: standard library only."""
+"""Lets models go at the right moment: never while the owner loops over its loaded models. Portable: standard library only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from comfy.ram_model_cache.models import LoadedModel
+from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import patcher_of
-from comfy.ram_model_cache.values import Entry, HostHooks
+from comfy.ram_model_cache.values import Entry, OwnerHooks
+
+log = logging.getLogger(__name__)
 
 
 class DropQueue:
-    """Entries that nobody keeps any more, and the host's critical sections that hold up their end.
+    """DOOMED entries, and the owner's critical sections, which hold up their end.
 
     Lock order: the cache's lock, then this one; nothing is called under it. :meth:`flush` drops, outside both.
     """
 
-    def __init__(self, hooks: HostHooks) -> None:
+    def __init__(self, hooks: OwnerHooks) -> None:
         self._hooks = hooks
         self._changed = threading.Condition(threading.Lock())
         self._waiting: list[Entry] = []
@@ -34,8 +38,8 @@ class DropQueue:
         with self._changed:
             self._waiting.append(entry)
 
-    def note_detached(self, loaded_model: object) -> None:
-        """The host took *loaded_model* off its list itself: do not have it forgotten again."""
+    def note_detached(self, loaded_model: LoadedModel) -> None:
+        """The owner took *loaded_model* off its list itself: do not have it forgotten again."""
         with self._changed:
             for entry in self._waiting:
                 entry.loaded.pop(id(loaded_model), None)
@@ -47,7 +51,7 @@ class DropQueue:
 
     @contextmanager
     def critical_section(self) -> Iterator[None]:
-        """Nothing is dropped while one of these is open; waits for a drop in progress in another thread. May be nested."""
+        """Drop nothing while one of these is open; waits for a drop in progress in another thread. May be nested."""
         me = threading.get_ident()
         with self._changed:
             while any(thread != me for thread in self._droppers):
@@ -62,7 +66,7 @@ class DropQueue:
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """A load that may use the memory of what is dropped meanwhile; what it leaves goes back to the system at its end."""
+        """Leave the memory of what is dropped to the load that runs meanwhile; what it does not use goes back to the system at its end."""
         with self._changed:
             self._loads += 1
         try:
@@ -90,7 +94,7 @@ class DropQueue:
                 self._changed.notify_all()
 
     def _drop(self, doomed: list[Entry]) -> None:
-        """Have the host forget what it loaded of *doomed*, each once, let the weights go, and give their memory back."""
+        """Have the owner forget what it loaded of *doomed*, each once, let the weights go, and give their memory back."""
         modules = []
         for entry in doomed:
             modules.append(_weakly(getattr(patcher_of(entry.value), "model", None)))
@@ -98,6 +102,7 @@ class DropQueue:
                 self._forget(reference)
             entry.loaded.clear()
             entry.value = None
+            entry.become(State.ABSENT)
         if any(module is not None and module() is not None for module in modules):
             gc.collect()
         self._hooks.trim()
@@ -112,14 +117,15 @@ class DropQueue:
             self._spare_due = False
         self._hooks.release_spare()
 
-    def _forget(self, reference: weakref.ref[object]) -> None:
+    def _forget(self, reference: weakref.ref[LoadedModel]) -> None:
         loaded_model = reference()
         if loaded_model is None:
             return
         try:
             self._hooks.forget_loaded(loaded_model)
         except Exception:
-            logging.error("RAM model cache: the host could not forget a loaded model that is evicted\n%s", traceback.format_exc())
+            # As text: a record that kept the exception would keep its frames, and with them the model.
+            log.error("RAM model cache: the server could not forget a loaded model that is evicted\n%s", traceback.format_exc())
 
 
 def _weakly(module: object) -> weakref.ref[object] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from comfy.ram_model_cache.values import as_loaded
+from comfy.ram_model_cache.values import DeviceEvent, as_loaded
 
 
 class NullRamModelCache:
@@ -25,9 +25,9 @@ class NullRamModelCache:
         """Nothing to protect."""
         yield
 
-    def reclaim(self, loaded_model: Any) -> bool:
+    def reclaim(self, loaded_model: Any) -> DeviceEvent:
         """Never one of the cache's."""
-        return False
+        return DeviceEvent.NOT_KEPT
 
     retain = reclaim
 

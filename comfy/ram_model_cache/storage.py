@@ -36,12 +36,12 @@ def base_of(patcher: Any) -> Any:
 
 
 def is_dynamic(patcher: Any) -> bool:
-    """Whether the host faults this model's weights in on demand and keeps its own account of pinned memory."""
+    """Whether its owner faults this model's weights in on demand and keeps its own account of pinned memory."""
     return bool(getattr(patcher, "is_dynamic", bool)())
 
 
 def host_storages(patcher: Any, is_elsewhere: Callable[[Any], bool] | None = None) -> dict[Hashable, int]:
-    """{storage: bytes} of the host memory that *patcher*'s module and backups hold; not of tensors that *is_elsewhere* tells apart.
+    """{storage: bytes} of the host memory that *patcher*'s module and backups hold, except tensors of which *is_elsewhere* is true.
 
     ``mps`` shares the host's RAM and counts; other accelerators, ``meta`` and memory-mapped files do not. A dynamic patcher counts as
     what it has pinned. Valid until weights move; measure again then.
@@ -50,8 +50,8 @@ def host_storages(patcher: Any, is_elsewhere: Callable[[Any], bool] | None = Non
         return {("pinned", id(patcher)): max(0, patcher.pinned_memory_size())}
     found: dict[Hashable, int] = {}
     for tensor in _tensors(patcher):
-        place = getattr(tensor, "device", None)
-        if place is None or place.type not in HOST_DEVICE_TYPES or (is_elsewhere is not None and is_elsewhere(tensor)):
+        device = getattr(tensor, "device", None)
+        if device is None or device.type not in HOST_DEVICE_TYPES or (is_elsewhere is not None and is_elsewhere(tensor)):
             continue
         try:
             storage = tensor.untyped_storage()
@@ -59,7 +59,7 @@ def host_storages(patcher: Any, is_elsewhere: Callable[[Any], bool] | None = Non
         except (RuntimeError, NotImplementedError, AttributeError):  # a wrapper subclass has no storage of its own
             pointer, size, mapped = id(tensor), tensor.numel() * tensor.element_size(), False
         if size and not mapped:
-            found[(place.type, place.index, pointer, size)] = size
+            found[(device.type, device.index, pointer, size)] = size
     return found
 
 
@@ -96,7 +96,7 @@ class StorageLedger:
                 self._own_bytes[users[0]] -= size
 
     def remove(self, owner: Hashable) -> None:
-        """Forget *owner*; unknown owners are none of its business."""
+        """Forget *owner*; does nothing for one that is not known."""
         for storage, size in self._owned.pop(owner, {}).items():
             users = self._users[storage]
             users.remove(owner)
@@ -106,6 +106,9 @@ class StorageLedger:
             elif len(users) == 1:
                 self._own_bytes[users[0]] += size
         self._own_bytes.pop(owner, None)
+
+    def __contains__(self, owner: Hashable) -> bool:
+        return owner in self._owned
 
     def own_bytes(self, owner: Hashable) -> int:
         """Bytes that removing *owner* would free."""
@@ -126,8 +129,8 @@ class StorageLedger:
             own_bytes = sum(size for storage, size in storages.items() if self._users.get(storage) == [owner])
             if own_bytes != self.own_bytes(owner):
                 note(f"{owner} alone uses {own_bytes} bytes, the ledger says {self.own_bytes(owner)}")
-        for owner, storages in measured.items():
-            if self._owned.get(owner) != dict(storages):
+        for owner, now in measured.items():
+            if self._owned.get(owner) != dict(now):
                 note(f"the ledger is out of date for {owner}")
 
 

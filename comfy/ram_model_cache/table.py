@@ -1,23 +1,27 @@
 """The books of the RAM model cache: entries, reservations, bytes, and who makes room for whom.
 
-Not thread-safe: the cache's lock is held around every call. Nothing here blocks, logs, measures tensors, calls the host or drops a
-model; what must go is put into the drop queue, what is to be logged into ``log``. Portable: standard library only.
+Not thread-safe: the cache's lock is held around every call. Nothing here blocks, logs, measures tensors, calls the owner or drops a
+model; what must go is put into the drop queue, what is to be logged into the journal. Portable: standard library only.
 """
 
 from __future__ import annotations
 
 import logging
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from comfy.ram_model_cache.clones import CloneWatch
 from comfy.ram_model_cache.drops import DropQueue
+from comfy.ram_model_cache.journal import Journal
+from comfy.ram_model_cache.models import LoadedModel
 from comfy.ram_model_cache.policy import TOO_BIG, Decision, RamCachePolicy
-from comfy.ram_model_cache.receipts import Counters, MissReasons
+from comfy.ram_model_cache.receipts import current_prompt
+from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import StorageLedger, Storages, patcher_of
-from comfy.ram_model_cache.values import CacheSettings, Entry, State, label_of
+from comfy.ram_model_cache.values import CacheSettings, CacheStats, Entry, label_of
 from comfy.units import megabytes
 
 ABSENT_LIMIT = 4096
@@ -25,51 +29,89 @@ PRESSURE_RELEASE = 1.5
 
 
 class ModelTable:
-    """Entries by key, KEPT ones counted against the cap, LENT ones only known. *wall_clock* gives seconds since the epoch."""
+    """Entries by key: RESERVED ones while they are read, KEPT ones counted against the cap, LENT ones only known."""
 
-    def __init__(self, settings: CacheSettings, policy: RamCachePolicy, drops: DropQueue, wall_clock: Callable[[], float]) -> None:
-        self.settings, self.policy = settings, policy
+    def __init__(self, settings: CacheSettings, policy: RamCachePolicy, drops: DropQueue, journal: Journal) -> None:
+        self.settings, self.policy, self.journal = settings, policy, journal
         self.entries: dict[Hashable, Entry] = {}
-        self.by_patcher: dict[int, Entry] = {}
         self.absent: OrderedDict[Hashable, None] = OrderedDict()
-        self.counters, self.reasons = Counters(), MissReasons()
-        self.log: list[tuple[int, str]] = []
-        self.ended: deque[weakref.ref[Any]] = deque()
+        self.clones, self.ledger = CloneWatch(), StorageLedger()
+        self.asked: set[Hashable] = set()  # by the running prompt
         self.pending_paths: frozenset[str] = frozenset()
         self.under_pressure = False
-        self.ledger = StorageLedger()
-        self._drops, self._wall_clock = drops, wall_clock
-        self._reserved: dict[Hashable, int] = {}
-        self._refused: dict[Hashable, tuple[int, str]] = {}
-        self._watched: dict[int, tuple[weakref.ref[Any], Entry]] = {}
+        self._drops = drops
+        self._by_patcher: dict[int, Entry] = {}
+        self._loading: dict[Hashable, Entry] = {}
+        self._lent: dict[int, Entry] = {}
 
-    # Entries
+    # Loading
 
-    def add(self, entry: Entry) -> tuple[str, str]:
-        """Enter a model just loaded, as KEPT if it may stay, else LENT; returns (why it was missing, why it is not kept or "")."""
-        key = entry.key
-        if key in self.entries:  # loaded twice, in a nested flight or without one: the newer one counts
-            self.evict(self.entries[key], "loaded again", "loaded again")
-            self._forget(self.entries.get(key))
-        why = self.reasons.explain(key)
-        self.entries[key] = self.by_patcher[id(patcher_of(entry.value))] = entry
-        self.reasons.loaded(key)
-        added_bytes, reserved_bytes = self.ledger.added_bytes(entry.storages), self._reserved.pop(key, -1)
-        refused_bytes, refusal = self._refused.pop(key, (0, ""))
-        self.policy.learn(key, entry.size_bytes, entry.seconds)
-        if refusal and added_bytes >= refused_bytes:
-            pass
-        elif added_bytes <= reserved_bytes:
-            refusal = self._put(entry)
+    def asked_for(self, key: Hashable, pending_paths: frozenset[str]) -> Entry | None:
+        """The entry of *key*, if there is one; tells the policy of the request, once per key and prompt."""
+        self.pending_paths = pending_paths
+        in_prompt = current_prompt.get() is not None
+        if not in_prompt or key not in self.asked:
+            self.policy.request(key)
+        if in_prompt:
+            self.asked.add(key)
+        entry = self.entries.get(key)
+        if entry is None:
+            self._evict_replaced(key)
+        return entry
+
+    def is_absent(self, key: Hashable) -> bool:
+        """Whether the file of *key* is known to have no such part; leaves a receipt then."""
+        if key in self.absent:
+            self.journal.absent(key)
+        return key in self.absent
+
+    def reserve(self, key: Hashable, size_bytes: int, hold: bool) -> bool:
+        """Decide on *key* before it is read, and make and set aside its room; whether it is to be kept."""
+        self.release(key)
+        decision = self._decide(key, size_bytes, hold)
+        entry = self._loading[key] = Entry(key, hold, size_bytes, decision.reason)
+        entry.become(State.RESERVED)
+        self._evict_victims(decision, key)
+        return decision.admit
+
+    def release(self, key: Hashable) -> None:
+        """Give back what was reserved for *key*, if anything was."""
+        entry = self._loading.pop(key, None)
+        if entry is not None:
+            entry.become(State.ABSENT)
+
+    def add(self, key: Hashable, value: Any, storages: Storages, seconds: float, hold: bool) -> tuple[Entry, str]:
+        """Enter *value*, just loaded for *key* in *seconds*, as KEPT if it may stay, else LENT; returns (its entry, why it was missing)."""
+        if key not in self._loading:  # the caller reserved nothing
+            self._loading[key] = Entry(key, hold)
+            self._loading[key].become(State.RESERVED)
+        old = self.entries.get(key)
+        if old is not None:  # loaded twice, in a nested flight or without one: the newer one counts
+            self.evict(old, "loaded again", "loaded again")
+            self._doom(old)
+        entry, why = self._loading.pop(key), self.journal.reasons.explain(key)
+        entry.value, entry.storages, entry.seconds, entry.held = value, storages, seconds, hold
+        self.entries[key] = self._by_patcher[id(patcher_of(value))] = entry
+        self.journal.reasons.loaded(key)
+        self.policy.learn(key, entry.size_bytes, seconds)
+        self._place(entry)
+        if entry.refusal:
+            self._lend(entry)
+            self.journal.refused(entry)
+        return entry, why
+
+    def _place(self, entry: Entry) -> None:
+        """Keep *entry* as was decided before it was read, or decide again where it turned out larger, or smaller than what was refused."""
+        added_bytes = self.ledger.added_bytes(entry.storages)
+        if entry.refusal and added_bytes >= entry.estimated_bytes:
+            return
+        if not entry.refusal and added_bytes <= entry.estimated_bytes:
+            entry.refusal = self._put(entry)
         else:
-            refusal = self.keep(entry)
-        if refusal:
-            self.counters.refusals += 1
-            self.reasons.left(key, f"not kept ({refusal})", self._wall_clock())
-        return why, refusal
+            entry.refusal = self.keep(entry)
 
     def keep(self, entry: Entry) -> str:
-        """Make a LENT entry KEPT if the policy agrees; returns why not, or ""."""
+        """Make *entry* KEPT if the policy agrees; returns why not, or ""."""
         decision = self._decide(entry.key, self.ledger.added_bytes(entry.storages), entry.held)
         if not decision.admit:
             return decision.reason
@@ -81,21 +123,11 @@ class ModelTable:
         if total_bytes + self.reserved_bytes() > self.settings.cap_bytes:
             return "no room beside loads in progress"
         self.ledger.put(entry.key, entry.storages)
-        entry.state = State.KEPT
-        self.counters.high_water_bytes = max(self.counters.high_water_bytes, total_bytes)
+        if entry.state is not State.KEPT:
+            entry.become(State.KEPT)
+            self._lent.pop(id(entry), None)
+        self.journal.counters.high_water_bytes = max(self.journal.counters.high_water_bytes, total_bytes)
         return ""
-
-    def remeasured(self, entry: Entry, storages: Storages) -> None:
-        """Take over new *storages*; an entry that grew makes room as a new one would, or is evicted."""
-        before_bytes = self.ledger.own_bytes(entry.key)
-        entry.storages = storages
-        if entry.state is not State.KEPT or self.entries.get(entry.key) is not entry:
-            return
-        self.ledger.remove(entry.key)
-        entry.state = State.LENT
-        refusal = self._put(entry) if self.ledger.added_bytes(storages) <= before_bytes else self.keep(entry)
-        if refusal:
-            self._gone(entry, f"it takes {megabytes(entry.size_bytes)} now: {refusal}", "no room")
 
     def note_absent(self, key: Hashable) -> None:
         """Remember that the file of *key* has no such part."""
@@ -103,102 +135,126 @@ class ModelTable:
         while len(self.absent) > ABSENT_LIMIT:
             self.absent.popitem(last=False)
 
+    # Leaving
+
     def evict(self, entry: Entry, why: str, kind: str) -> None:
         """Stop keeping *entry*. In use, it becomes LENT; else it is dropped at the next flush."""
         self.ledger.remove(entry.key)
-        entry.state = State.LENT
-        self._gone(entry, why, kind)
+        self.journal.evicted(entry, why, kind)
+        if not entry.in_use:
+            self._doom(entry)
+        elif entry.state is State.KEPT:
+            self._lend(entry)
 
-    def evict_replaced(self, key: Hashable) -> None:
+    def _evict_replaced(self, key: Hashable) -> None:
         """Evict what was loaded from the files that *key* names while they were other files."""
         files, paths = getattr(key, "files", ()), getattr(key, "paths", ())
-        for entry in list(self.entries.values()) if paths else ():
-            if getattr(entry.key, "paths", ()) == paths and getattr(entry.key, "files", ()) != files and entry.state is State.KEPT:
+        for entry in self._kept() if paths else ():
+            if getattr(entry.key, "paths", ()) == paths and getattr(entry.key, "files", ()) != files:
                 self.evict(entry, "its file was replaced", "file changed")
 
-    def _gone(self, entry: Entry, why: str, kind: str) -> None:
-        self.counters.evictions[kind] = self.counters.evictions.get(kind, 0) + 1
-        self.reasons.left(entry.key, f"evicted ({why})", self._wall_clock())
-        self.log.append((logging.INFO, f"RAM model cache: evicted {entry.label} ({megabytes(entry.size_bytes)}): {why}"))
-        if not entry.in_use:
-            self._forget(entry)
+    def clear(self, why: str) -> int:
+        """Evict everything, held entries too, and forget which files lack which parts; returns the bytes no longer kept."""
+        kept_bytes = self.ledger.total_bytes
+        for entry in self._kept():
+            self.evict(entry, why, "cleared")
+        self.absent.clear()
+        return kept_bytes
 
-    def _forget(self, entry: Entry | None) -> None:
-        """Take *entry* out of the books, whoever uses it, and leave it to the drop queue."""
-        if entry is None or self.entries.get(entry.key) is not entry:
+    def expire(self, now_s: float) -> None:
+        """Evict what was idle for the time-out; held entries stay."""
+        ttl_s = self.settings.ttl_s
+        if ttl_s is None:
             return
+        for entry in self._kept():
+            idle_s = now_s - entry.used_s
+            if not entry.in_use and not entry.held and idle_s >= ttl_s:
+                self.evict(entry, f"{idle_s:.0f} s without use", "idle")
+
+    def _lend(self, entry: Entry) -> None:
+        entry.become(State.LENT)
+        self._lent[id(entry)] = entry
+
+    def _doom(self, entry: Entry) -> None:
+        """Take *entry* out of the books, whoever uses it, and leave it to the drop queue."""
+        if self.entries.get(entry.key) is not entry:
+            return
+        entry.become(State.DOOMED)
+        self._lent.pop(id(entry), None)
         del self.entries[entry.key]
-        self.by_patcher.pop(id(patcher_of(entry.value)), None)
-        for watch in entry.watches:
-            del self._watched[watch]
-        entry.watches.clear()
+        self._by_patcher.pop(id(patcher_of(entry.value)), None)
+        self.clones.forget(entry)
         self._drops.add(entry)
 
     # Users
 
     def watch(self, entry: Entry, patcher: Any) -> None:
-        """Count *entry* as in use until *patcher*, a clone's, dies."""
+        """Count *entry* as in use until *patcher*, a clone's, dies; its base is to be restored then."""
         if self.entries.get(entry.key) is entry:
-            watch = weakref.ref(patcher, self.ended.append)
-            self._watched[id(watch)] = (watch, entry)
-            entry.watches.add(id(watch))
+            self.clones.add(entry, patcher)
             entry.restore_due = True
 
-    def owner_of(self, loaded_model: Any, base: Any) -> Entry | None:
+    def drain(self) -> None:
+        """Act on the clones that died since the last operation; doom LENT entries that nobody uses any more."""
+        self.clones.note_deaths()
+        if self._lent:
+            for entry in [entry for entry in self._lent.values() if not entry.in_use]:
+                self._doom(entry)
+
+    def of_model(self, loaded_model: LoadedModel, base: Any) -> Entry | None:
         """The entry whose patcher is *base*, or, where that is gone from *loaded_model* already, the one it was noted for."""
-        entry = self.by_patcher.get(id(base)) if base is not None else None
-        if entry is None:
-            entry = next(
-                (
-                    entry
-                    for entry in self.entries.values()
-                    if id(loaded_model) in entry.loaded and entry.loaded[id(loaded_model)]() is loaded_model
-                ),
-                None,
-            )
+        entry = self._by_patcher.get(id(base)) if base is not None else None
+        if entry is not None:
+            return entry
+        noted = [entry for entry in self.entries.values() if id(loaded_model) in entry.loaded]
+        return next((entry for entry in noted if entry.loaded[id(loaded_model)]() is loaded_model), None)
+
+    def note_arrival(self, loaded_model: LoadedModel, base: Any) -> Entry | None:
+        """Note that the owner has put *loaded_model*, whose base is *base*, on its list; returns the entry, if it is one of ours."""
+        entry = self.of_model(loaded_model, base)
+        if entry is not None:
+            entry.loaded[id(loaded_model)] = weakref.ref(loaded_model)
+            self.journal.counters.reclaims += 1
         return entry
 
-    def note_move(self, entry: Entry, loaded_model: Any, arrives: bool) -> None:
-        """Note that the host has put *loaded_model* on its list, or has taken it off and detached its finalizer."""
-        if arrives:
-            entry.loaded[id(loaded_model)] = weakref.ref(loaded_model)
-            self.counters.reclaims += 1
+    def note_departure(self, loaded_model: LoadedModel, base: Any) -> Entry | None:
+        """Note that the owner has taken *loaded_model* off its list and detached its finalizer; returns the entry, if it is one of ours."""
+        entry = self.of_model(loaded_model, base)
+        if entry is None:
+            self._drops.note_detached(loaded_model)
         else:
             entry.loaded.pop(id(loaded_model), None)
-            self.counters.vram_evictions += 1
+            self.journal.counters.vram_evictions += 1
+        return entry
 
-    def drain(self) -> None:
-        """Act on the clones that died since the last operation; forget LENT entries nobody uses any more."""
-        while self.ended:
-            watch = id(self.ended.popleft())
-            if watch in self._watched:
-                self._watched[watch][1].watches.discard(watch)
-                del self._watched[watch]
-        for entry in list(self.entries.values()):
-            if entry.state is State.LENT and not entry.in_use:
-                self._forget(entry)
+    def remeasured(self, entry: Entry, storages: Storages) -> None:
+        """Take over new *storages*; an entry that grew makes room as a new one would, or is evicted."""
+        before_bytes = self.ledger.own_bytes(entry.key)
+        entry.storages = storages
+        if entry.state is not State.KEPT:
+            return
+        self.ledger.remove(entry.key)
+        refusal = self._put(entry) if self.ledger.added_bytes(storages) <= before_bytes else self.keep(entry)
+        if refusal:
+            self.evict(entry, f"it takes {megabytes(entry.size_bytes)} now: {refusal}", "no room")
+
+    def due_for_restore(self) -> list[Hashable]:
+        """Keys of the entries whose last clone died since their base was restored."""
+        return [key for key, entry in self.entries.items() if entry.restore_due and not entry.in_use]
+
+    def restored(self, entry: Entry, storages: Storages | None) -> None:
+        """Note that the base of *entry* has its original weights again, in *storages*; None: it cannot have, and goes."""
+        entry.restore_due = False
+        if storages is not None:
+            self.remeasured(entry, storages)
+        elif self.entries.get(entry.key) is entry:
+            self.evict(entry, "its original weights could not be restored", "not restored")
 
     # Room
 
-    def reserve(self, key: Hashable, size_bytes: int, hold: bool) -> bool:
-        """Decide on *key* before it is read, and make and set aside its room; whether it is to be kept."""
-        self.release(key)
-        decision = self._decide(key, size_bytes, hold)
-        if decision.admit:
-            self._evict_victims(decision, key)
-            self._reserved[key] = size_bytes
-        else:
-            self._refused[key] = (size_bytes, decision.reason)
-        return decision.admit
-
-    def release(self, key: Hashable) -> None:
-        """Forget what was reserved or refused for *key*."""
-        self._reserved.pop(key, None)
-        self._refused.pop(key, None)
-
     def reserved_bytes(self) -> int:
         """Bytes set aside for loads in progress."""
-        return sum(self._reserved.values())
+        return sum(entry.estimated_bytes for entry in self._loading.values() if not entry.refusal)
 
     def relieve(self, wanted_bytes: int, why: str) -> None:
         """Evict what nobody uses, least valuable first, until *wanted_bytes* are freed; entries in use would free nothing."""
@@ -213,40 +269,26 @@ class ModelTable:
         headroom, release = self.settings.headroom, int(self.settings.headroom * PRESSURE_RELEASE)
         if available_bytes < headroom:
             if not self.under_pressure:
-                self.log.append(
-                    (
-                        logging.WARNING,
-                        (
-                            f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
-                            f"the cache shrinks and does not grow until {megabytes(release)} are free"
-                        ),
-                    )
+                self.journal.write(
+                    f"{megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
+                    f"the cache shrinks and does not grow until {megabytes(release)} are free",
+                    logging.WARNING,
                 )
             self.under_pressure = True
             self.relieve(release - available_bytes, "memory pressure")
         elif available_bytes >= release:
             self.under_pressure = False
 
-    def expire(self, now_s: float) -> None:
-        """Evict what was idle for the time-out; held entries stay."""
-        ttl_s = self.settings.ttl_s
-        if ttl_s is None:
-            return
-        for entry in list(self.entries.values()):
-            idle_s = now_s - entry.used_s
-            if entry.state is State.KEPT and not entry.in_use and not entry.held and idle_s >= ttl_s:
-                self.evict(entry, f"{idle_s:.0f} s without use", "idle")
-
     def _decide(self, key: Hashable, added_bytes: int, hold: bool) -> Decision:
         """Ask the policy with what is really free: no single eviction frees storages that several entries share."""
         own = self._own_bytes()
         shared_bytes = self.ledger.total_bytes - sum(own.values())
         limit = self.ledger.total_bytes if self.under_pressure else self.settings.cap_bytes
-        others_reserved = sum(size for other, size in self._reserved.items() if other != key)
+        room_bytes = limit - shared_bytes - self.reserved_bytes()
         first, held = self._classes()
         if hold or self._is_pending(key):
             first = first | {key}
-        decision = self.policy.decide(key, added_bytes, limit - shared_bytes - others_reserved, own, first, held - {key})
+        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key})
         if decision.admit:
             return decision
         if self.under_pressure:
@@ -259,11 +301,9 @@ class ModelTable:
             self.evict(self.entries[victim], f"room needed for {label_of(key)}", "room")
 
     def _own_bytes(self, idle_only: bool = False) -> dict[Hashable, int]:
-        return {
-            key: self.ledger.own_bytes(key)
-            for key, entry in self.entries.items()
-            if entry.state is State.KEPT and not (idle_only and entry.in_use)
-        }
+        """{key: bytes that evicting it would free} of what the ledger counts."""
+        counted = ((key, entry) for key, entry in self.entries.items() if key in self.ledger)
+        return {key: self.ledger.own_bytes(key) for key, entry in counted if not (idle_only and entry.in_use)}
 
     def _classes(self) -> tuple[frozenset[Hashable], frozenset[Hashable]]:
         """Keys that pending prompts name, and keys that are held."""
@@ -275,11 +315,21 @@ class ModelTable:
     def _is_pending(self, key: Hashable) -> bool:
         return not self.pending_paths.isdisjoint(getattr(key, "paths", ()))
 
+    def _kept(self) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.state is State.KEPT]
+
     # Figures
 
-    def lent_bytes(self) -> int:
+    def stats(self) -> CacheStats:
+        """Sizes and counters now."""
+        kept, known, lent = len(self._kept()), len(self.entries), self._lent_bytes()
+        total, reserved, doomed = self.ledger.total_bytes, self.reserved_bytes(), self._drops.waiting_bytes()
+        cap, counted = self.settings.cap_bytes, self.journal.counted()
+        return CacheStats(cap, total, reserved, lent, doomed, kept, known - kept, self.under_pressure, counted)
+
+    def _lent_bytes(self) -> int:
         """Bytes of LENT entries that no KEPT one counts."""
-        lent = {storage: size for entry in self.entries.values() if entry.state is State.LENT for storage, size in entry.storages.items()}
+        lent = {storage: size for entry in self._lent.values() for storage, size in entry.storages.items()}
         return self.ledger.added_bytes(lent)
 
     def check(self, measured: Mapping[Hashable, Storages]) -> list[str]:
@@ -289,10 +339,12 @@ class ModelTable:
         self.ledger.check(measured, wrong.append)
         if self.ledger.total_bytes + reserved_bytes > cap_bytes:
             wrong.append(f"{self.ledger.total_bytes} bytes kept and {reserved_bytes} reserved exceed the cap of {cap_bytes}")
-        if self.by_patcher.keys() != {id(patcher_of(entry.value)) for entry in self.entries.values()}:
+        if self._by_patcher.keys() != {id(patcher_of(entry.value)) for entry in self.entries.values()}:
             wrong.append("the index by patcher does not match the entries")
-        if {watch for entry in self.entries.values() for watch in entry.watches} != self._watched.keys():
+        if {watch for entry in self.entries.values() for watch in entry.watches} != self.clones.ids():
             wrong.append("clones are watched for entries that are gone, or the other way round")
+        if self._lent.keys() != {id(entry) for entry in self.entries.values() if entry.state is State.LENT}:
+            wrong.append("the index of lent entries does not match the entries")
         for entry in self.entries.values():
             if entry.state is State.LENT and not entry.in_use:
                 wrong.append(f"{entry.label} is neither kept nor used")

@@ -1,4 +1,4 @@
-"""The values the RAM model cache takes and gives, and what it asks of its host. Portable: standard library only."""
+"""The values the RAM model cache takes and gives, and what it asks of its owner. Portable: standard library only."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy.ram_model_cache.host_memory import default_headroom_bytes, return_freed_memory
+from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.receipts import Counters
+from comfy.ram_model_cache.states import MOVES, State
 from comfy.ram_model_cache.storage import Storages, host_storages
 
 UNLIMITED_BYTES = 1 << 62
+NOT_RESERVED = -1
 
 
-class State(enum.Enum):
-    """Of an entry; a key without an entry is absent or reserved."""
+class DeviceEvent(enum.Enum):
+    """What a model's coming to a device, or leaving it, was to the cache; false for a model that the cache does not keep."""
 
-    KEPT = "kept"
-    LENT = "lent"
+    NOT_KEPT = "not kept"
+    ARRIVED = "arrived for the first time"
+    RETURNED = "came back from RAM"
+    LEFT = "left for RAM"
+
+    def __bool__(self) -> bool:
+        return self is not DeviceEvent.NOT_KEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +49,27 @@ class Loaded:
 
 
 def _nothing(*_: Any) -> None:
-    """The hook of a host that needs none."""
+    """The hook of an owner that needs none."""
 
 
 @dataclass(frozen=True, slots=True)
-class HostHooks:
-    """What the cache asks of its host. All are called without a lock, from the thread that uses the cache or the monitor.
+class OwnerHooks:
+    """What the cache asks of its owner. All are called without a lock, from the thread that uses the cache or the monitor.
 
-    *available_bytes*: host RAM still to be had. *forget_loaded*: take a ``LoadedModel`` off the host's list and detach its finalizer.
+    *available_bytes*: RAM still to be had. *forget_loaded*: take a ``LoadedModel`` off the owner's list and detach its finalizer.
     *restore_base*: undo what patches left in a patcher's module; raises when it cannot. *deactivate_pins*: of a dynamic patcher.
     *pending_paths*: real paths of the files that queued prompts name. *raise_if_interrupted*: asked while waiting for another load.
-    *trim*: give freed memory back to the system. *release_spare*: the same for what may serve a load in progress; called after its end.
+    *measure*: bytes of host memory by storage. *trim*: give freed memory back to the system. *release_spare*: the same for what may
+    serve a load in progress; called after its end.
     """
 
     available_bytes: Callable[[], int] = lambda: UNLIMITED_BYTES
-    forget_loaded: Callable[[Any], None] = _nothing
-    restore_base: Callable[[Any], None] = _nothing
-    deactivate_pins: Callable[[Any], None] = _nothing
+    forget_loaded: Callable[[LoadedModel], None] = _nothing
+    restore_base: Callable[[Patcher], None] = _nothing
+    deactivate_pins: Callable[[Patcher], None] = _nothing
     pending_paths: Callable[[], Collection[str]] = tuple
     raise_if_interrupted: Callable[[], None] = _nothing
-    measure: Callable[[Any], Storages] = host_storages
+    measure: Callable[[Patcher], Storages] = host_storages
     trim: Callable[[], Any] = return_freed_memory
     release_spare: Callable[[], Any] = _nothing
 
@@ -101,20 +110,39 @@ class CacheStats:
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One model, internal to the cache. *value* is the very object the loader built; *busy* counts operations on it in progress;
-    *watches* the clones alive; *loaded* the host's ``LoadedModel`` objects by id."""
+    """One model, internal to the cache; its lock guards everything here.
+
+    While it is read: *estimated_bytes* are set aside, or *refusal* says why it is not to be kept. Then: *value* is the very object that
+    the loader built, *seconds* what the load took, *used_s* the last use on the cache's clock, *busy* the operations in progress,
+    *watches* the clones alive, *loaded* the owner's ``LoadedModel`` objects by id; *has_left* says that it was on a device and left it for
+    RAM.
+    """
 
     key: Hashable
-    value: Any
-    state: State
-    storages: Storages
-    seconds: float
-    used_s: float
     held: bool = False
+    estimated_bytes: int = NOT_RESERVED
+    refusal: str = ""
+    value: Any = None
+    storages: Storages = field(default_factory=dict)
+    seconds: float = 0.0
+    used_s: float = 0.0
     busy: int = 0
     restore_due: bool = False
+    has_left: bool = False
     watches: set[int] = field(default_factory=set)
     loaded: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    _state: State = State.ABSENT
+
+    @property
+    def state(self) -> State:
+        """Where it stands; :meth:`become` changes it."""
+        return self._state
+
+    def become(self, state: State) -> None:
+        """Move to *state*. Raises ``ValueError`` for a move that ``MOVES`` does not list."""
+        if (self._state, state) not in MOVES:
+            raise ValueError(f"{self.label} is {self._state.value} and cannot become {state.value}")
+        self._state = state
 
     @property
     def in_use(self) -> bool:
@@ -128,7 +156,7 @@ class Entry:
 
     @property
     def on_devices(self) -> int:
-        """How many devices with memory of their own the host has it on."""
+        """How many devices with memory of their own it is on."""
         loaded_models = [reference() for reference in list(self.loaded.values())]
         return sum(loaded_model is not None and not _is_host(loaded_model) for loaded_model in loaded_models)
 
@@ -137,9 +165,22 @@ class Entry:
         """Its key, for people."""
         return label_of(self.key)
 
+    def described(self, now_s: float) -> dict[str, Any]:
+        """As a plain dict, for status pages."""
+        return {
+            "model": self.label,
+            "state": self.state.value,
+            "bytes": self.size_bytes,
+            "reload_s": self.seconds,
+            "in_use": self.in_use,
+            "on_devices": self.on_devices,
+            "held": self.held,
+            "idle_s": now_s - self.used_s,
+        }
+
 
 def _is_host(loaded_model: Any) -> bool:
-    """Whether the processor itself is its device; one with an index plays an accelerator."""
+    """Whether its device is the processor itself; one with an index plays an accelerator."""
     device = getattr(loaded_model, "device", None)
     return getattr(device, "type", None) == "cpu" and getattr(device, "index", None) is None
 

@@ -1,8 +1,9 @@
 """Page-locks the host memory of models that are used again, in the background, piece by piece.
 
-Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. A host calls :meth:`ArenaPinner.request`
-when a cached model is handed out again. One thread does the work; between two pieces it looks whether a model has gone, and then gives its
-memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive until then.
+Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. The model manager calls
+:meth:`ArenaPinner.request` when a cached model is back from RAM. One thread does the work; between two pieces it looks whether a model has
+gone, and then gives its memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive
+until then.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comfy.residency.pinning import PinLedger
+from comfy.units import MIB, megabytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-PIECE_BYTES = 256 << 20
-SMALLEST_BYTES = 8 << 20  # smaller blocks come from the allocator's heap and share pages with others
+PIECE_BYTES = 256 * MIB
+SMALLEST_BYTES = 8 * MIB  # smaller blocks come from the allocator's heap and share pages with others
 PAGE_BYTES = 4096
 CLOSE_TIMEOUT_S = 30.0
 Piece = tuple[int, int]
@@ -89,6 +91,11 @@ class ArenaPinner:
         self._serial = 0
         self._runs = self._closed = False
         self._ended = threading.Event()
+
+    @property
+    def ledger(self) -> PinLedger:
+        """Whose budget this pins by."""
+        return self._ledger
 
     def request(self, owner: Any, tensors: Iterable[Tensor]) -> int:
         """Pin, soon, the blocks of host memory that *tensors* lie in, until *owner* (their module) dies; returns the bytes to be pinned.
@@ -260,7 +267,7 @@ class ArenaPinner:
             block.waiting = pinned and block.done < len(block.pieces)
         if not block.waiting:
             self._work.popleft()
-            log.info("page-locked %d of %d MB of a cached model", block.bytes_from(0, block.done) >> 20, block.bytes_from(0) >> 20)
+            log.info("page-locked %s of %s of a cached model", megabytes(block.bytes_from(0, block.done)), megabytes(block.bytes_from(0)))
 
     def _forget(self, token: int) -> None:
         """Unpin and let go of what only the model *token* used."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from comfy.cli_args import PerformanceFeature
 from comfy.lazy_import import lazy_module
 from comfy.residency.casting import dtype_size
+from comfy.residency.torch_settings import adds_in_fp16
 
 if TYPE_CHECKING:
     from torch import device, dtype
@@ -49,8 +49,7 @@ class DtypePolicy:
     def __init__(self, devices: DeviceTable) -> None:
         self._devices = devices
         self._args = devices.args
-        fast: Sequence[Any] = self._args.fast or ()
-        self.prioritizes_fp16 = devices.kind in ("cuda", "rocm") and PerformanceFeature.Fp16Accumulation in fast
+        self.prioritizes_fp16 = adds_in_fp16(self._args, devices.kind)
 
     def unet_dtype(self, device: device | None, model_params: int, supported_dtypes: Sequence[dtype], weight_dtype: dtype | None) -> dtype:
         """The dtype to keep a diffusion model of *model_params* parameters (negative: unknown, huge) in."""
@@ -94,8 +93,8 @@ class DtypePolicy:
         forced = self._from_flags(TEXT_ENCODER_FLAGS)
         if forced is not None:
             return forced
-        keeps_file = weight_dtype in (torch.float32, torch.bfloat16) and device is not None and device.type == "cpu"
-        return weight_dtype if keeps_file else torch.float16
+        on_cpu = device is not None and device.type == "cpu"
+        return weight_dtype if on_cpu and weight_dtype is not None and weight_dtype in (torch.float32, torch.bfloat16) else torch.float16
 
     def vae_dtype(self, device: device | None, allowed_dtypes: Sequence[dtype]) -> dtype:
         """The first of *allowed_dtypes* the device is good at, else float32."""

@@ -9,7 +9,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
-from comfy.residency.devices import MIB, Device
+from comfy.residency.devices import Device
+from comfy.units import megabytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +131,7 @@ class SimulatedDevice(Device):
 
     def display_name(self) -> str:
         """Device and capacity."""
-        return f"{self.torch_device} simulated {self._capacity_bytes // MIB} MB"
+        return f"{self.torch_device} simulated {megabytes(self._capacity_bytes)}"
 
     def _used_bytes_locked(self) -> int:
         while self._released:

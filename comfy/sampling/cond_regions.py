@@ -17,6 +17,8 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 torch = lazy_module("torch")
 
 Cond = dict[str, Any]
@@ -133,7 +135,7 @@ def resolve_areas_and_cond_masks_multidim(conditions: list[Cond], dims: Sequence
 
 def resolve_areas_and_cond_masks(conditions: list[Cond], h: int, w: int, device: Any) -> None:
     """Deprecated form of :func:`resolve_areas_and_cond_masks_multidim` for pictures."""
-    logging.warning("comfy.samplers.resolve_areas_and_cond_masks is deprecated; use resolve_areas_and_cond_masks_multidim")
+    log.warning("comfy.samplers.resolve_areas_and_cond_masks is deprecated; use resolve_areas_and_cond_masks_multidim")
     resolve_areas_and_cond_masks_multidim(conditions, [h, w], device)
 
 

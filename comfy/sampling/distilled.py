@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ TIMESTEP_SCALING = 10.0
 
 class LCM(comfy.model_sampling.EPS):
     """A noise prediction that becomes the picture itself as time goes to zero."""
+
+    timestep: Callable[[torch.Tensor], torch.Tensor]
 
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
         """See :meth:`comfy.model_sampling.EPS.calculate_denoised`."""

@@ -42,12 +42,13 @@ def sample_dpmpp_2m(
 ) -> Tensor:
     """Second order multistep: extrapolates along the pictures of the last two steps (algorithm 2 of the paper)."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    before, width_before = None, None
+    before: Tensor | None = None
+    width_before: Tensor | None = None
     for step, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(step, x, sigma)
         width = sigma.log() - sigma_next.log()
         target = denoised
-        if before is not None and sigma_next > 0:
+        if before is not None and width_before is not None and sigma_next > 0:
             share = width / (2 * width_before)
             target = (1 + share) * denoised - share * before
         x = sigma_next / sigma * x - (-width).expm1() * target

@@ -19,7 +19,7 @@ class KSamplerX0Inpaint:
     """
 
     noise: Tensor
-    latent_image: Tensor | None
+    latent_image: Any  # a tensor; None when no mask is given
 
     def __init__(self, model: Any, sigmas: Tensor) -> None:
         self.inner_model = model

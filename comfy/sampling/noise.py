@@ -65,14 +65,15 @@ class BatchedBrownianTree:
         start = kwargs.pop("w0", None)
         start = torch.zeros_like(x) if start is None else start
         self.batched = isinstance(seed, tuple | list)
-        if self.batched:
+        if isinstance(seed, tuple | list):
             if len(seed) != len(x):
                 raise ValueError(f"{len(seed)} seeds were given for a batch of {len(x)}; give one seed per batch entry")
             start = start[0]
-        elif seed is None:
-            seed = int(torch.randint(0, 2**63 - 1, ()))
+            seeds = list(seed)
+        else:
+            seeds = [int(torch.randint(0, 2**63 - 1, ())) if seed is None else seed]
         ends = [value.detach().cpu() if self.cpu_tree else value for value in (first, start, last)]
-        self.trees = tuple(torchsde.BrownianTree(*ends, entropy=entropy, **kwargs) for entropy in (seed if self.batched else [seed]))
+        self.trees = tuple(torchsde.BrownianTree(*ends, entropy=entropy, **kwargs) for entropy in seeds)
 
     @staticmethod
     def sort(a: Any, b: Any) -> tuple[Any, Any, int]:

@@ -23,7 +23,7 @@ class SchedulerHandler(NamedTuple):
     use_ms: bool = True
 
 
-_FROM_TABLE = {
+_FROM_TABLE: dict[str, Callable[..., Any]] = {
     "simple": simple_scheduler,
     "sgm_uniform": partial(normal_scheduler, sgm=True),
     "ddim_uniform": ddim_scheduler,
@@ -31,7 +31,11 @@ _FROM_TABLE = {
     "normal": normal_scheduler,
     "linear_quadratic": linear_quadratic_schedule,
 }
-_FROM_RANGE = {"karras": get_sigmas_karras, "exponential": get_sigmas_exponential, "kl_optimal": kl_optimal_scheduler}
+_FROM_RANGE: dict[str, Callable[..., Any]] = {
+    "karras": get_sigmas_karras,
+    "exponential": get_sigmas_exponential,
+    "kl_optimal": kl_optimal_scheduler,
+}
 _SCHEDULER_ORDER = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal".split()
 SCHEDULER_HANDLERS = {
     name: SchedulerHandler(_FROM_TABLE[name]) if name in _FROM_TABLE else SchedulerHandler(_FROM_RANGE[name], False)

@@ -12,6 +12,8 @@ import comfy.loading.embeddings
 from comfy.text.clip_vocabulary import clip_tokenizer
 from comfy.text.prompt_weights import escape_important, token_weights, unescape_important
 
+log = logging.getLogger(__name__)
+
 Token = Any  # a vocabulary id, or an embedding vector
 EMBEDDING_PREFIX = "embedding:"
 LONG_WORD_TOKENS = 8  # a word of so many tokens may be split between chunks; shorter ones move to the next
@@ -114,7 +116,7 @@ class SDTokenizer:
             stripped = name.strip(",")
             vectors, rest = self._load(stripped), f"{name[len(stripped) :]} {rest}"
         if vectors is None:
-            logging.warning("there is no embedding %r; it is left out of the prompt", name)
+            log.warning("there is no embedding %r; it is left out of the prompt", name)
             return None, rest
         return [vectors] if vectors.ndim == 1 else list(vectors), rest
 
@@ -154,8 +156,8 @@ class SDTokenizer:
         """What a saved text encoder must carry for its tokenizer: nothing, CLIP's vocabulary is built in."""
         return {}
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of vocabulary ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
+        """The text of vocabulary ids; for a list of lists one text each."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
 
@@ -192,6 +194,6 @@ class SD1Tokenizer:
         """What a saved text encoder must carry for its tokenizer."""
         return self._inner.state_dict()
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of vocabulary ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
+        """The text of vocabulary ids; for a list of lists one text each."""
         return self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)

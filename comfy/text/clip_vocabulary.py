@@ -3,6 +3,7 @@
 import functools
 import gzip
 import pathlib
+from typing import Any
 
 from transformers import CLIPTokenizer
 
@@ -42,4 +43,5 @@ def clip_tokenizer() -> CLIPTokenizer:
 @functools.cache
 def _shared_tokenizer() -> CLIPTokenizer:
     vocabulary, merges = clip_vocabulary()
-    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges))
+    pairs: Any = list(merges)  # which the tokenizer takes, though its annotation says strings
+    return CLIPTokenizer(vocab=dict(vocabulary), merges=pairs)

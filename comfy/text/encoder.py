@@ -11,6 +11,8 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.families.weight_source import StateDictSource, WeightSource, most_common_dtype
 
+log = logging.getLogger(__name__)
+
 
 def kept_text_dtype(sources: Iterable[WeightSource], options: Mapping[str, Any]) -> torch.dtype:
     """The dtype that the weights in *sources* are kept in: what *options* or flags ask for, else what suits the device."""
@@ -45,7 +47,7 @@ class CLIP:
         management = comfy.model_management
         load_device = options.get("load_device", management.text_encoder_device())
         offload_device = options.get("offload_device", management.text_encoder_offload_device())
-        state_dicts = [state_dict] if isinstance(state_dict, Mapping) else state_dict
+        state_dicts: list[Any] = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
         dtype = kept_text_dtype([StateDictSource(part) for part in state_dicts] if sources is None else sources.values(), options)
         self.cond_stage_model = target.clip(**target.params, device=offload_device, dtype=dtype, model_options=options)
         self.cond_stage_model.eval().requires_grad_(False)
@@ -57,7 +59,7 @@ class CLIP:
         self.use_clip_schedule = False
         self.apply_hooks_to_conds: Any = None
         self.tokenizer_options: dict[str, Any] = {}
-        logging.info("text encoder: load device %s, offload device %s, kept as %s", load_device, offload_device, dtype)
+        log.info("text encoder: load device %s, offload device %s, kept as %s", load_device, offload_device, dtype)
 
     def _load_weights(self, sources: Mapping[str, WeightSource] | None, state_dicts: Iterable[dict[str, torch.Tensor]]) -> None:
         if sources is not None:
@@ -66,7 +68,7 @@ class CLIP:
         for part in state_dicts:
             _, unexpected = self.load_sd(part)
             if unexpected:
-                logging.debug("unused text encoder tensors: %s", unexpected)
+                log.debug("unused text encoder tensors: %s", unexpected)
 
     def clone(self, disable_dynamic: bool = False) -> "CLIP":
         """A text encoder with its own patches and options over the same model."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from comfy.weight_files.header import TensorEntry
 
-MAX_PARTS = 512  # pieces of memory that one system call may fill; the limit of Linux is 1024
+MAX_SLICES = 512  # pieces of memory that one system call may fill; the limit of Linux is 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Slice:
     """Elements *first* to *stop* of the tensor *entry*."""
 
     entry: TensorEntry
@@ -33,50 +33,50 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes *start* to *stop* of the file, which are *parts* in order; *cast* when their dtype changes on the way."""
+    """Bytes *start* to *stop* of the file, which are *slices* in order; *cast* when their dtype changes on the way."""
 
     start: int
     stop: int
-    parts: tuple[Part, ...]
+    slices: tuple[Slice, ...]
     cast: bool
 
 
 def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int) -> list[Chunk]:
     """The reads for *wanted* ((entry, whether it is cast) in any order), in file order, none longer than *chunk_bytes*."""
     chunks: list[Chunk] = []
-    parts: list[Part] = []
+    slices: list[Slice] = []
     kind = False
     for entry, cast in sorted(wanted, key=lambda item: item[0].start):
-        for part in _cut(entry, chunk_bytes):
-            if parts and (kind is not cast or not _continues(parts, part, chunk_bytes)):
-                chunks.append(_chunk(parts, kind))
-                parts = []
+        for piece in _cut(entry, chunk_bytes):
+            if slices and (kind is not cast or not _continues(slices, piece, chunk_bytes)):
+                chunks.append(_chunk(slices, kind))
+                slices = []
             kind = cast
-            parts.append(part)
-    return [*chunks, _chunk(parts, kind)] if parts else chunks
+            slices.append(piece)
+    return [*chunks, _chunk(slices, kind)] if slices else chunks
 
 
-def _cut(entry: TensorEntry, chunk_bytes: int) -> Iterator[Part]:
+def _cut(entry: TensorEntry, chunk_bytes: int) -> Iterator[Slice]:
     """The tensor's elements, cut at or just before multiples of *chunk_bytes* in the file."""
     itemsize, first = entry.dtype.itemsize, 0
     while first < entry.elements:
         position = entry.start + first * itemsize
         to_boundary = (chunk_bytes - position % chunk_bytes) // itemsize
         stop = min(entry.elements, first + (to_boundary or chunk_bytes // itemsize))
-        yield Part(entry, first, stop)
+        yield Slice(entry, first, stop)
         first = stop
 
 
-def _continues(parts: list[Part], part: Part, chunk_bytes: int) -> bool:
-    """Whether *part* follows *parts* in the file, in the same chunk, at an offset its dtype can be viewed at."""
-    start = parts[0].start_byte
+def _continues(slices: list[Slice], piece: Slice, chunk_bytes: int) -> bool:
+    """Whether *piece* follows *slices* in the file, in the same chunk, at an offset its dtype can be viewed at."""
+    start = slices[0].start_byte
     return (
-        part.start_byte == parts[-1].stop_byte
-        and start // chunk_bytes == (part.stop_byte - 1) // chunk_bytes
-        and len(parts) < MAX_PARTS
-        and (part.start_byte - start) % part.entry.dtype.itemsize == 0
+        piece.start_byte == slices[-1].stop_byte
+        and start // chunk_bytes == (piece.stop_byte - 1) // chunk_bytes
+        and len(slices) < MAX_SLICES
+        and (piece.start_byte - start) % piece.entry.dtype.itemsize == 0
     )
 
 
-def _chunk(parts: list[Part], cast: bool) -> Chunk:
-    return Chunk(parts[0].start_byte, parts[-1].stop_byte, tuple(parts), cast)
+def _chunk(slices: list[Slice], cast: bool) -> Chunk:
+    return Chunk(slices[0].start_byte, slices[-1].stop_byte, tuple(slices), cast)

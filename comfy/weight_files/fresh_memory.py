@@ -20,18 +20,19 @@ from collections.abc import Callable
 
 import torch
 
+from comfy.units import MIB
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 BUDDY_INFO = "/proc/buddyinfo"
-HUGE_PAGE_BYTES = 2 << 20
+HUGE_PAGE_BYTES = 2 * MIB
 SMALL_PAGE_BYTES = mmap.PAGESIZE
-PIECE_BYTES = 8 << 20
-SMALLEST_BYTES = 8 << 20  # less comes from the allocator's heap
+PIECE_BYTES = 8 * MIB
+SMALLEST_BYTES = 8 * MIB  # less comes from the allocator's heap
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; madvise(2)
 USED_SHARE = 0.9  # of the free blocks: others allocate meanwhile
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024
 FORGETTING = 0.5
-# Of small pages' time. A little faster is no reason: large blocks are what a virtual machine hands to its host, and dear then.
+# Of small pages' time. A little faster does not count: large blocks are what a virtual machine hands to its host, and cost much then.
 HUGE_MUST_TAKE = 0.6
 
 Populate = Callable[[int, int], bool]

@@ -64,7 +64,7 @@ class WeightFileHeader:
 def read_header(path: str) -> WeightFileHeader:
     """Parse and check the header of *path*; no tensor is read.
 
-    Raises ``FileNotFoundError``, or ``ModelFileError`` when the file is no safetensors file, is truncated, or contradicts itself.
+    Raises ``FileNotFoundError``, or ``ModelFileError`` when the file is not a safetensors file, is truncated, or contradicts itself.
     """
     with open(path, "rb", buffering=0) as file:
         file_bytes = os.fstat(file.fileno()).st_size
@@ -72,19 +72,19 @@ def read_header(path: str) -> WeightFileHeader:
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
             raise ModelFileError(
-                f"{path} is no safetensors file or is cut short: {file_bytes} bytes, "
+                f"{path} is not a safetensors file or is cut short: {file_bytes} bytes, "
                 f"of which the header would take {length}; download it again"
             )
         raw = file.read(length)
     try:
         described = json.loads(raw)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ModelFileError(f"{path} is no safetensors file: its header is not JSON ({error})") from error
+        raise ModelFileError(f"{path} is not a safetensors file: its header is not JSON ({error})") from error
     if not isinstance(described, dict):
-        raise ModelFileError(f"{path} is no safetensors file: its header is a JSON {type(described).__name__}, not an object")
+        raise ModelFileError(f"{path} is not a safetensors file: its header is a JSON {type(described).__name__}, not an object")
     metadata = described.pop("__metadata__", {}) or {}
     if not isinstance(metadata, dict):
-        raise ModelFileError(f"{path}: the header's __metadata__ is no object")
+        raise ModelFileError(f"{path}: the header's __metadata__ is not an object")
     entries = {key: _entry(path, key, value, 8 + length) for key, value in described.items()}
     _check_extent(path, entries, 8 + length, file_bytes)
     return WeightFileHeader(path, entries, {str(key): str(value) for key, value in metadata.items()})

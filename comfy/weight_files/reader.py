@@ -16,6 +16,7 @@ from types import TracebackType
 import torch
 
 from comfy.families.model_errors import ModelFileError
+from comfy.units import MIB
 from comfy.weight_files.chunks import Chunk, plan_chunks
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
@@ -23,10 +24,10 @@ from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop
 
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 8 * MIB
 ALIGNMENT_BYTES = 64
 PAGE_BYTES = 4096
-PAGE_ALIGNED_FROM_BYTES = 1 << 20
+PAGE_ALIGNED_FROM_BYTES = MIB
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
 CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
@@ -93,7 +94,7 @@ class WeightReader:
         entries = [self.header.entries[key] for key in keys]
         offsets, total = _layout(entries, dtype)
         memory = FreshMemory(total)
-        view = memoryview(memory.tensor.numpy())
+        view = memory.tensor.numpy().data
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
             for entry, offset in zip(entries, offsets):
@@ -158,25 +159,26 @@ class WeightReader:
                     chunk = waiting.popleft()
                 except IndexError:  # another thread took the last
                     return
-                for part in chunk.parts:
-                    prepare(*destinations[part.entry.key].extent(part.first, part.stop))
+                for piece in chunk.slices:
+                    prepare(*destinations[piece.entry.key].extent(piece.first, piece.stop))
                 self._read_chunk(chunk, destinations)
         except BaseException:
             waiting.clear()
             raise
 
     def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:
-        places = [(part, destinations[part.entry.key]) for part in chunk.parts]
+        places = [(piece, destinations[piece.entry.key]) for piece in chunk.slices]
         if chunk.cast:
             bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
-            self._read_bytes([memoryview(bounce.numpy())], chunk)
+            self._read_bytes([bounce.numpy().data], chunk)
             with self._casting, torch.inference_mode():  # nothing for autograd to note
-                for part, place in places:
-                    read = bounce[part.start_byte - chunk.start : part.stop_byte - chunk.start].view(part.entry.dtype)
-                    place.flat[part.first : part.stop].copy_(read)
+                for piece, place in places:
+                    read = bounce[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
+                    place.flat[piece.first : piece.stop].copy_(read)
         else:
             self._read_bytes(
-                [place.raw[part.first * part.entry.dtype.itemsize : part.stop * part.entry.dtype.itemsize] for part, place in places], chunk
+                [place.raw[piece.first * piece.entry.dtype.itemsize : piece.stop * piece.entry.dtype.itemsize] for piece, place in places],
+                chunk,
             )
         if self._guard is not None:
             self._guard.drop(chunk.start, chunk.stop)
@@ -190,7 +192,7 @@ class WeightReader:
             except OSError as error:
                 raise ModelFileError(f"{self.header.path} cannot be read at byte {position} ({error.strerror}); check the disk") from error
             if count == 0:
-                inside = next(part.entry.key for part in chunk.parts if part.stop_byte > position)
+                inside = next(piece.entry.key for piece in chunk.slices if piece.stop_byte > position)
                 raise ModelFileError(f"{self.header.path} ended inside {inside!r}; it was replaced or truncated while it was read")
             position += count
             views = _after(views, count)

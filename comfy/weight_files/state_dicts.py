@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.units import MIB
 from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ safetensors_torch = lazy_module("safetensors.torch")
 torch = lazy_module("torch")
 
 SAFETENSORS_EXTENSIONS = (".safetensors", ".sft")
-HEADER_LIMIT_BYTES = 100 * 1024 * 1024
+HEADER_LIMIT_BYTES = 100 * MIB
 
 
 def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, return_metadata: bool = False) -> Any:
@@ -67,7 +68,7 @@ def _read_pickle(path: str, device: Any) -> dict[str, Any]:
         if type(error).__name__ != "UnpicklingError":
             raise
         raise ValueError(
-            f"{path} holds more than tensors, or is no PyTorch file, and was not opened, as that could run code from it. "
+            f"{path} holds more than tensors, or is not a PyTorch file, and was not opened, as that could run code from it. "
             f"Convert it to safetensors. ({str(error).splitlines()[0]})"
         ) from error
     if not isinstance(content, Mapping):

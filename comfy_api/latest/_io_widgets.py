@@ -239,7 +239,7 @@ class Combo(ComfyTypeIO):
             optional: bool = False,
             tooltip: str | None = None,
             lazy: bool | None = None,
-            default: str | int | Enum | None = None,
+            default: str | int | list[str] | Enum | None = None,
             control_after_generate: bool | ControlAfterGenerate | None = None,
             upload: UploadType | None = None,
             image_folder: FolderType | None = None,
@@ -253,8 +253,9 @@ class Combo(ComfyTypeIO):
                 id, display_name, optional, tooltip, lazy, plain(default), socketless, None, None, extra_dict, raw_link, advanced
             )
             self.multiselect = False
-            is_enum = isinstance(options, type) and issubclass(options, Enum)
-            self.options = [member.value for member in options] if is_enum else options
+            self.options: Any = options
+            if isinstance(options, type) and issubclass(options, Enum):
+                self.options = [member.value for member in options]
             self.control_after_generate = control_after_generate
             self.upload = upload
             self.image_folder = image_folder

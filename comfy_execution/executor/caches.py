@@ -5,9 +5,12 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
-from comfy_execution.caching import CacheKeySetID, CacheKeySetInputSignature, HierarchicalCache, LRUCache, NullCache, RAMPressureCache
+from comfy_execution.local_caches.contract import BasicCache, NullCache
+from comfy_execution.local_caches.generations import LRUCache, RAMPressureCache
+from comfy_execution.local_caches.hierarchical import HierarchicalCache
+from comfy_execution.local_caches.keys import CacheKeySetID, CacheKeySetInputSignature
+from comfy_execution.units import GIB
 
-BYTES_PER_GB = 1024**3
 DEFAULT_RAM_HEADROOM_GB = 16.0
 # Asking the system costs about 50 µs, as much as a pass-through node.
 RAM_CHECK_INTERVAL_S = 0.05
@@ -39,13 +42,13 @@ class CacheSet:
         sizes = cache_args or {}
         self.cache_type = cache_type or CacheType.CLASSIC
         self.outputs = self._make_outputs(sizes)
-        self.objects = NullCache() if cache_type is CacheType.NONE else HierarchicalCache(CacheKeySetID)
+        self.objects: BasicCache = NullCache() if cache_type is CacheType.NONE else HierarchicalCache(CacheKeySetID)
         self.all = [self.outputs, self.objects]
-        self._headroom_bytes = int((sizes.get("ram") or DEFAULT_RAM_HEADROOM_GB) * BYTES_PER_GB)
+        self._headroom_bytes = int((sizes.get("ram") or DEFAULT_RAM_HEADROOM_GB) * GIB)
         self._clock = clock
         self._next_check_s = clock()
 
-    def _make_outputs(self, sizes: Mapping[str, Any]) -> Any:
+    def _make_outputs(self, sizes: Mapping[str, Any]) -> BasicCache:
         if self.cache_type is CacheType.NONE:
             return NullCache()
         if self.cache_type is CacheType.LRU:

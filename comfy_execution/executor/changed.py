@@ -5,10 +5,11 @@ from typing import Any
 
 from comfy_execution.executor.engine import Engine
 from comfy_execution.executor.node_call import resolve_map_node_over_list_results
-from comfy_execution.graph import DynamicPrompt
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.registered_classes import node_class
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class IsChangedCache:
@@ -32,7 +33,7 @@ class IsChangedCache:
 
     async def _ask(self, node_id: str) -> Any:
         node = self.dynprompt.get_node(node_id)
-        class_def = self._engine.node_class(node["class_type"])
+        class_def = node_class(node["class_type"])
         if not hasattr(class_def, "IS_CHANGED"):
             return False
         try:
@@ -42,6 +43,6 @@ class IsChangedCache:
             )
             answers = await resolve_map_node_over_list_results(answers)
         except Exception:
-            logger.warning("IS_CHANGED of node %s (%s) failed, so the node runs again", node_id, node["class_type"], exc_info=True)
+            log.warning("IS_CHANGED of node %s (%s) failed, so the node runs again", node_id, node["class_type"], exc_info=True)
             return float("nan")
         return [None if isinstance(answer, ExecutionBlocker) else answer for answer in answers]

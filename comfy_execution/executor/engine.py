@@ -1,14 +1,17 @@
-"""What running a prompt needs from the layers above, as one interface. The ``execution`` module is the implementation.
+"""What running a prompt needs of the layers above it, as two interfaces.
 
-Everything is looked up on the implementation when it is called, so that what node packs replace there takes effect.
+``Engine`` holds the functions that node packs replace on the ``execution`` module: they are looked up there at each call, so that a
+replacement takes effect. ``Surroundings`` is the program around the executor. Everything else is imported and called directly.
 """
 
-import contextlib
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Protocol
 
-from comfy_execution.graph import DynamicPrompt
+from comfy_execution.executor.caches import CacheSet
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.server_protocol import ExecutionServer
 
 
 class ExecutionResult(Enum):
@@ -19,11 +22,33 @@ class ExecutionResult(Enum):
     PENDING = 2
 
 
-class Engine(Protocol):
-    """The names that ``execution`` provides to the modules that do its work."""
+class Surroundings(Protocol):
+    """The program around the executor. Any thread."""
 
-    def node_class(self, class_type: str) -> Any:
-        """The class of a node type; raises ``KeyError`` with the name for an unknown one."""
+    def before_call(self) -> None:
+        """A cancellation point: raises when the user asked to stop."""
+
+    def set_interrupt(self, is_wanted: bool) -> None:
+        """Ask the running prompt to stop at its next cancellation point, or withdraw that request."""
+
+    def is_interrupt(self, error: BaseException) -> bool:
+        """Whether *error* says that the user stopped the prompt."""
+
+    def error_hint(self, error: BaseException, class_type: str) -> str:
+        """Advice for the user on this error ("" for none); frees memory first when memory ran out."""
+
+    def choose_previews(self, method: str | None) -> None:
+        """Apply a prompt's own preview method; None goes back to the one of the start."""
+
+    def prompt_ended(self) -> None:
+        """A prompt has ended: let go what the flags say is not kept from one prompt to the next."""
+
+    def deployment(self) -> str:
+        """What kind of device and precision computes here. May block."""
+
+
+class Engine(Protocol):
+    """The replaceable functions. The ``execution`` module is the implementation."""
 
     def get_input_data(
         self,
@@ -34,7 +59,7 @@ class Engine(Protocol):
         dynprompt: DynamicPrompt | None = None,
         extra_data: Mapping | None = None,
     ) -> tuple[dict[str, Any], dict[str, bool], dict[str, Any]]:
-        """See ``input_data.get_input_data``."""
+        """See ``inputs.get_input_data``."""
 
     async def get_output_data(
         self,
@@ -62,37 +87,22 @@ class Engine(Protocol):
     ) -> list:
         """Call a function of a node for each item of its inputs."""
 
-    def get_output_from_returns(self, return_values: list, obj: Any) -> tuple[Any, Any, bool]:
-        """Merge what the calls returned: ``(outputs, ui, was it expanded)``."""
-
     async def execute(
         self,
-        server: Any,
+        server: ExecutionServer,
         dynprompt: DynamicPrompt,
-        caches: Any,
+        caches: CacheSet,
         current_item: str,
         extra_data: Mapping,
         executed: set[str],
         prompt_id: str,
-        execution_list: Any,
+        execution_list: ExecutionList,
         pending_subgraph_results: dict,
         pending_async_nodes: dict,
         ui_outputs: dict,
     ) -> tuple[ExecutionResult, dict | None, BaseException | None]:
         """One pass over a node."""
 
-    def before_call(self) -> None:
-        """A cancellation point."""
-
-    def inference_scope(self, class_def: type) -> contextlib.AbstractContextManager:
-        """What code of this class runs inside."""
-
-    def is_interrupt(self, error: BaseException) -> bool:
-        """Whether *error* says that the user stopped the prompt."""
-
-    def error_hint(self, error: BaseException, class_type: str) -> str:
-        """Advice for the user on this error ("" for none); frees memory first when memory ran out."""
-
     def may_move_to_worker(self) -> bool:
-        """Whether whole passes over nodes may run on the worker thread: nothing in their way may need to await
-        (no pack replaced one of these functions)."""
+        """Whether whole passes over nodes may run on the worker thread: no pack replaced one of the coroutine functions above, so
+        nothing in their way needs to await."""

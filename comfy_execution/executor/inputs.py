@@ -6,8 +6,9 @@ Classes of both node APIs are read through the names of the node contract (``doc
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from comfy_execution.graph import DynamicPrompt, get_input_info
 from comfy_execution.graph_utils import is_link
+from comfy_execution.nodes_graph.declared_inputs import get_input_info
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 
 InputData = dict[str, Any]
 

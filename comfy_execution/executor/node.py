@@ -6,18 +6,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_execution.executor.caches import CacheEntry
-from comfy_execution.executor.engine import Engine, ExecutionResult
+from comfy_execution.executor.caches import CacheEntry, CacheSet
+from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
 from comfy_execution.executor.inputs import is_schema_class
 from comfy_execution.executor.node_call import call_sync, current_call_site, resolve_map_node_over_list_results, task_result
-from comfy_execution.executor.results import merge_resolved, printable, valid_ui_output
-from comfy_execution.graph import DynamicPrompt
+from comfy_execution.executor.results import get_output_from_returns, merge_resolved, printable, valid_ui_output
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import get_progress_state
+from comfy_execution.server_protocol import ExecutionServer
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Outcome = tuple[ExecutionResult, dict | None, BaseException | None]
 
@@ -26,13 +29,13 @@ Outcome = tuple[ExecutionResult, dict | None, BaseException | None]
 class PromptState:
     """What the passes of one prompt share. Changed only by the coroutine that runs the prompt."""
 
-    server: Any
+    server: ExecutionServer
     dynprompt: DynamicPrompt
-    caches: Any
+    caches: CacheSet
     extra_data: Mapping[str, Any]
     executed: set[str]
     prompt_id: str
-    execution_list: Any
+    execution_list: ExecutionList
     pending_subgraph_results: dict[str, list]
     pending_async_nodes: dict[str, list]
     ui_outputs: dict[str, dict]
@@ -60,7 +63,7 @@ class PromptState:
         if output is not None:
             self.ui_outputs[node_id] = self.ui_record(node_id, output)
         elif entry.ui is not None:
-            logger.warning("The cached ui of node %s has an unknown shape (%s) and is left out", node_id, type(entry.ui).__name__)
+            log.warning("The cached ui of node %s has an unknown shape (%s) and is left out", node_id, type(entry.ui).__name__)
         display_id = self.dynprompt.get_display_node_id(node_id)
         self.send_to_owner("executed", {"node": node_id, "display_node": display_id, "output": output})
 
@@ -68,13 +71,14 @@ class PromptState:
 class NodePass:
     """One pass over node *unique_id*; a node with lazy inputs, unfinished calls or an expansion takes several."""
 
-    def __init__(self, engine: Engine, state: PromptState, unique_id: str) -> None:
+    def __init__(self, engine: Engine, surroundings: Surroundings, state: PromptState, unique_id: str) -> None:
         self._engine = engine
+        self._surroundings = surroundings
         self._state = state
         self._id = unique_id
         self._node = state.dynprompt.get_node(unique_id)
         self._class_type: str = self._node["class_type"]
-        self._class_def = engine.node_class(self._class_type)
+        self._class_def = node_class(self._class_type)
         self._inputs: dict[str, Any] | None = None
 
     async def run(self) -> Outcome:
@@ -90,7 +94,7 @@ class NodePass:
             else:
                 state.executed.add(self._id)
         except BaseException as error:
-            if not isinstance(error, (Exception, SystemExit)) and not self._engine.is_interrupt(error):
+            if not isinstance(error, (Exception, SystemExit)) and not self._surroundings.is_interrupt(error):
                 raise
             return ExecutionResult.FAILURE, self._describe(error), error
         get_progress_state().finish_progress(self._id)
@@ -99,11 +103,11 @@ class NodePass:
     def _describe(self, error: BaseException) -> dict:
         get_progress_state().fail_progress(self._id)
         real_id = self._state.dynprompt.get_real_node_id(self._id)
-        if self._engine.is_interrupt(error):
-            logger.info("Processing interrupted at node %s (%s)", self._id, self._class_type)
+        if self._surroundings.is_interrupt(error):
+            log.info("Processing interrupted at node %s (%s)", self._id, self._class_type)
             return {"node_id": real_id}
-        logger.error("Node %s (%s) failed: %s", self._id, self._class_type, printable(error), exc_info=error)
-        return error_details(real_id, error, self._engine.error_hint(error, self._class_type), self._inputs)
+        log.error("Node %s (%s) failed: %s", self._id, self._class_type, printable(error), exc_info=error)
+        return error_details(real_id, error, self._surroundings.error_hint(error, self._class_type), self._inputs)
 
     async def _advance(self) -> bool:
         """Bring the node forward; whether its result is complete."""
@@ -112,7 +116,7 @@ class NodePass:
         expanded = False
         if self._id in state.pending_async_nodes:
             returned = [task_result(call) for call in state.pending_async_nodes.pop(self._id)]
-            outputs, ui, expanded = self._engine.get_output_from_returns(returned, self._class_def)
+            outputs, ui, expanded = get_output_from_returns(returned, self._class_def)
         elif self._id in state.pending_subgraph_results:
             outputs = merge_resolved(state.pending_subgraph_results.pop(self._id), self._class_def, self._linked)
         else:
@@ -173,7 +177,7 @@ class NodePass:
         objects = self._state.caches.objects
         instance = await objects.get(self._id)
         if instance is None:
-            instance = await call_sync(self._engine, self._class_def, self._class_def)
+            instance = await call_sync(self._class_def, self._class_def)
             await objects.set(self._id, instance)
         return instance
 
@@ -239,9 +243,7 @@ class NodePass:
             subcache = await cache.ensure_subcache_for(self._id, set(added))
             subcache.clean_unused()
         acting = [
-            node_id
-            for node_id in added
-            if getattr(self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"]), "OUTPUT_NODE", False)
+            node_id for node_id in added if getattr(node_class(state.dynprompt.get_node(node_id)["class_type"]), "OUTPUT_NODE", False)
         ]
         results = [value for graph, values in calls if graph is not None for value in values or () if is_link(value)]
         await self._prefetch([*acting, *(link[0] for link in results)])
@@ -265,5 +267,5 @@ class NodePass:
                 f"node {self._id} ({self._class_type}) expands to a node with id {node_id!r}, which the prompt already has; "
                 "make ids with GraphBuilder"
             )
-        self._engine.node_class(info["class_type"])
+        node_class(info["class_type"])
         dynprompt.add_ephemeral_node(node_id, info, self._id, info.get("override_display_id", self._id))

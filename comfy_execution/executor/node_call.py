@@ -9,25 +9,16 @@ import contextlib
 import contextvars
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from comfy_execution.executor.hop import call_on_worker, step_within, to_loop
+from comfy_execution.executor.inference_scope import inference_scope
 from comfy_execution.executor.inputs import is_schema_class
 from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
-
-
-class CallRules(Protocol):
-    """What the layers above add to a call."""
-
-    def before_call(self) -> None:
-        """A cancellation point: raises when the user asked to stop."""
-
-    def inference_scope(self, class_def: type) -> contextlib.AbstractContextManager:
-        """What a function of this class runs inside."""
 
 
 class CallSite:
@@ -89,11 +80,11 @@ class CallSite:
 current_call_site: contextvars.ContextVar[CallSite | None] = contextvars.ContextVar("call_site", default=None)
 
 
-async def call_sync(rules: CallRules, class_def: type, function: Callable[[], Any]) -> Any:
+async def call_sync(class_def: type, function: Callable[[], Any]) -> Any:
     """``function()`` as code of *class_def*: on the prompt's worker thread and inside the class's inference scope."""
 
     def call() -> Any:
-        with rules.inference_scope(class_def):
+        with inference_scope(class_def):
             return function()
 
     site = current_call_site.get()
@@ -149,11 +140,14 @@ def _blocker_in(arguments: Mapping[str, Any], input_is_list: bool) -> ExecutionB
 
 
 class MappedCall:
-    """One node's function over its lists. Made and used once, by one coroutine."""
+    """One node's function over its lists. Made and used once, by one coroutine.
+
+    *before_call* is a cancellation point: it raises when the user asked to stop.
+    """
 
     def __init__(
         self,
-        rules: CallRules,
+        before_call: Callable[[], None],
         prompt_id: str,
         unique_id: str,
         obj: Any,
@@ -164,7 +158,7 @@ class MappedCall:
         pre_execute_cb: Callable[[int], None] | None = None,
         v3_data: Mapping[str, Any] | None = None,
     ) -> None:
-        self._rules = rules
+        self._before_call = before_call
         self._prompt_id = prompt_id
         self._unique_id = unique_id
         class_def: Any = obj if inspect.isclass(obj) else type(obj)
@@ -188,12 +182,12 @@ class MappedCall:
         def call_all() -> list:
             return [self._call_one(arguments, index) for arguments, index in calls]
 
-        return await call_sync(self._rules, self._class_def, call_all)
+        return await call_sync(self._class_def, call_all)
 
     def _admit(self, arguments: dict[str, Any]) -> ExecutionBlocker | None:
         """Check for an interrupt, then for a blocked input: what stands for the call then, else None."""
         if self._allow_interrupt:
-            self._rules.before_call()
+            self._before_call()
         blocker = _blocker_in(arguments, self._input_is_list)
         return None if blocker is None else self._block(blocker)
 
@@ -238,7 +232,7 @@ class MappedCall:
 
         async def call() -> Any:
             with CurrentNodeContext(self._prompt_id, self._unique_id, index):
-                return await step_within(lambda: self._rules.inference_scope(self._class_def), self._function(**prepared))
+                return await step_within(lambda: inference_scope(self._class_def), self._function(**prepared))
 
         task = site.start(call(), context)
         # Let the call run to its first wait: many finish without any.

@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_execution.graph_utils import ExecutionBlocker, is_link
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +131,32 @@ def printable(value: Any, max_chars: int = 4096) -> str:
 def merge_ui(uis: Iterable[Any], node_label: str) -> dict[str, list]:
     """The ``ui`` of all calls as one: the lists under each key joined, in a form that JSON can carry.
 
-    A value that is not a list becomes a list of itself. A ``ui`` that is no mapping is left out with a warning.
+    A value that is not a list becomes a list of itself. A ``ui`` that is not a mapping is left out with a warning.
     """
     merged: dict[str, list] = {}
     for ui in uis:
         if ui is not None and not isinstance(ui, Mapping) and hasattr(ui, "as_dict"):
             ui = ui.as_dict()
         if ui is not None and not isinstance(ui, Mapping):
-            logger.warning("%s returned a ui of type %s instead of a dict; it is not shown", node_label, type(ui).__name__)
+            log.warning("%s returned a ui of type %s instead of a dict; it is not shown", node_label, type(ui).__name__)
             continue
         for key, items in (ui or {}).items():
             listed = items if isinstance(items, (list, tuple)) else [items]
             merged.setdefault(str(key), []).extend(json_safe(list(listed)))
     return merged
+
+
+def get_output_from_returns(return_values: list, obj: Any) -> tuple[Any, dict[str, list], bool]:
+    """Merge what a node's calls returned: ``(outputs, ui, was it expanded)``.
+
+    Outputs are a list per socket, or, when a call asked for an expansion, ``(graph or None, values)`` per call.
+    """
+    class_def = obj if isinstance(obj, type) else type(obj)
+    calls = [read_return(value, class_def) for value in return_values]
+    ui = merge_ui((call.ui for call in calls), class_def.__name__)
+    if any(call.expand is not None for call in calls):
+        return [(call.expand, call.values) for call in calls if call.expand is not None or call.values is not None], ui, True
+    return merge_values((call.values for call in calls), class_def), ui, False
 
 
 def valid_ui_output(ui: Any) -> dict | None:

@@ -6,16 +6,20 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from comfy_execution.executor.engine import Engine, ExecutionResult
+from comfy_execution.executor.caches import CacheSet
+from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
 from comfy_execution.executor.node_call import CallSite, current_call_site
 from comfy_execution.executor.threads import NodeWorker
-from comfy_execution.graph import DynamicPrompt, ExecutionList
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import add_progress_handler, get_progress_state, reset_progress_state
 from comfy_execution.progress_board.web import WebUIProgressHandler
+from comfy_execution.server_protocol import ExecutionServer
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 INTERRUPT_POLL_S = 0.25
 CANCEL_TIMEOUT_S = 5.0
@@ -58,8 +62,9 @@ class PromptRun:
     def __init__(
         self,
         engine: Engine,
-        server: Any,
-        caches: Any,
+        surroundings: Surroundings,
+        server: ExecutionServer,
+        caches: CacheSet,
         worker: NodeWorker,
         is_changed: Callable[[str, DynamicPrompt, Any], Any],
         reporter: Reporter,
@@ -71,6 +76,7 @@ class PromptRun:
         *between_nodes* is called after each pass over a node, when no node function runs; it must be quick.
         """
         self._engine = engine
+        self._surroundings = surroundings
         self._server = server
         self._caches = caches
         self._make_is_changed = is_changed
@@ -148,9 +154,10 @@ class PromptRun:
             failure = await self._wait_until_ready(state)
             if failure is not None:
                 return failure
-            node_id, details, error = await nodes.stage_node_execution()
-            if error is not None:
-                return details, error
+            node_id, details, cycle = await nodes.stage_node_execution()
+            if cycle is not None:
+                return details or {}, cycle
+            assert node_id is not None, "a node or an error is staged while nodes are left"
             await self._go_where_it_runs(state, node_id)
             result, details, error = await self._engine.execute(
                 state.server,
@@ -183,9 +190,9 @@ class PromptRun:
             await self._site.wait_finished(INTERRUPT_POLL_S)
             self._site.release_finished()
             try:
-                self._engine.before_call()
+                self._surroundings.before_call()
             except BaseException as error:
-                if not self._engine.is_interrupt(error):
+                if not self._surroundings.is_interrupt(error):
                     raise
                 waiting = next(iter(state.pending_async_nodes))
                 return {"node_id": state.dynprompt.get_real_node_id(waiting)}, error
@@ -193,16 +200,16 @@ class PromptRun:
 
     async def _go_where_it_runs(self, state: PromptState, node_id: str) -> None:
         """Sync nodes run whole on the worker, which saves a trip for each, unless something in their way may have to await."""
-        class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
+        class_def = node_class(state.dynprompt.get_node(node_id)["class_type"])
         if not self._engine.may_move_to_worker():
             await to_loop(self._site.worker)
         elif not inspect.iscoroutinefunction(getattr(class_def, getattr(class_def, "FUNCTION", ""), None)):
             await to_worker(self._site.worker)
 
     async def _resend_intermediate_ui(self, state: PromptState) -> None:
-        """Nodes that are no outputs but show something, show it again when they were cached."""
+        """Nodes that are not output nodes but show something show it again when they were cached."""
         for node_id in state.dynprompt.all_node_ids():
-            class_def = self._engine.node_class(state.dynprompt.get_node(node_id)["class_type"])
+            class_def = node_class(state.dynprompt.get_node(node_id)["class_type"])
             if node_id not in state.executed and getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False):
                 entry = await self._caches.outputs.get(node_id)
                 if entry is not None:
@@ -212,4 +219,4 @@ class PromptRun:
         """Nothing of this prompt goes on during the next."""
         left = await self._site.cancel_tasks(CANCEL_TIMEOUT_S)
         if left:
-            logger.warning("%d async calls of prompt %s ignore being cancelled and go on in the background", left, prompt_id)
+            log.warning("%d async calls of prompt %s ignore being cancelled and go on in the background", left, prompt_id)

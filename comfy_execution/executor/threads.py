@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 10.0
 STUCK_TIMEOUT_S = 0.5  # for threads of a node that did not stop in that time
@@ -45,7 +45,7 @@ class NodeWorker:
             self._jobs.put(None)
             thread.join(timeout_s)
             if thread.is_alive():
-                logger.warning("A node is still running %.0f s after shutdown was asked for; leaving it behind", timeout_s)
+                log.warning("A node is still running %.0f s after shutdown was asked for; leaving it behind", timeout_s)
 
     def _start(self) -> None:
         with self._lock:

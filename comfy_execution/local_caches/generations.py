@@ -13,15 +13,15 @@ from comfy_execution.local_caches.contract import BasicCache, KeyClass
 from comfy_execution.local_caches.result_size import host_bytes
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.signatures import Uncacheable
+from comfy_execution.units import GIB
 
 SMALL_ENTRY_BYTES = 4096
-BYTES_PER_GB = 1024**3
 
 
 class LRUCache(BasicCache):
     """Keeps the running prompt's entries and up to *max_size* entries in all, those of the prompts used longest ago going first.
 
-    One flat cache: an expansion's entries are used whenever the expanded node's is. Results that can not be found again (their key
+    One flat cache: an expansion's entries are used whenever the expanded node's is. Results that cannot be found again (their key
     equals nothing) go with their prompt.
     """
 
@@ -144,7 +144,7 @@ class RAMPressureCache(LRUCache):
 
     def poll(self, **limits: Any) -> None:
         """``relieve`` with ``ram_headroom`` GB."""
-        self.relieve(int(limits.get("ram_headroom", 0) * BYTES_PER_GB))
+        self.relieve(int(limits.get("ram_headroom", 0) * GIB))
 
     def relieve(self, headroom_bytes: int) -> int:
         """Let entries go until *headroom_bytes* are free or only the running prompt's are left; how many went.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, ValuesView
 from typing import Any
 
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
-from comfy_execution.nodes_graph.topological_sort import Classes, registered_classes
+from comfy_execution.nodes_graph.registered_classes import Classes, registered_classes
 from comfy_execution.signatures import InputSignatures, NotCanonical, Uncacheable, canonical_bytes
 
 NODE_CLASS_CONTAINS_UNIQUE_ID: dict[type, bool] = {}
@@ -17,7 +17,7 @@ class Unhashable(Uncacheable):
 
     __hash__ = object.__hash__
 
-    def __init__(self, reason: str = "the value can not be compared by content") -> None:
+    def __init__(self, reason: str = "the value cannot be compared by content") -> None:
         super().__init__(reason)
 
 

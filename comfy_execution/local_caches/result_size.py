@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def host_bytes(value: Any) -> int:
@@ -41,5 +41,5 @@ def _object_bytes(value: Any) -> int:
         measure = getattr(getattr(value, "patcher", value), "model_size", None)
         return int(measure()) if callable(measure) else 0
     except Exception:
-        logger.warning("The size of a %s is unknown, as asking for it failed", type(value).__qualname__, exc_info=True)
+        log.warning("The size of a %s is unknown, as asking for it failed", type(value).__qualname__, exc_info=True)
         return 0

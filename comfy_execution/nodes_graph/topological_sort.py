@@ -1,24 +1,17 @@
 """Which nodes of a graph wait for which, kept up to date while links are added and nodes finish."""
 
 import asyncio
-import importlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt, NodeNotFoundError
-
-Classes = Callable[[], Mapping[str, type]]
+from comfy_execution.nodes_graph.registered_classes import Classes, registered_classes
 
 
 class NodeInputError(Exception):
-    """An input that is not there or is no link."""
-
-
-def registered_classes() -> Mapping[str, type]:
-    """The node classes of this process, looked up when called."""
-    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+    """An input that is missing or is not a link."""
 
 
 class TopologicalSort:
@@ -107,7 +100,7 @@ class TopologicalSort:
         Raises ``NodeNotFoundError`` for a node that is not waiting to run.
         """
         if node_id not in self.blockCount:
-            raise NodeNotFoundError(f"Node {node_id} is not waiting to run, so it can not be held back")
+            raise NodeNotFoundError(f"Node {node_id} is not waiting to run, so it cannot be held back")
         self.externalBlocks += 1
         self._block(node_id)
         is_held = True

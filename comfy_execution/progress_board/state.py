@@ -8,7 +8,7 @@ import contextvars
 from enum import Enum
 from typing import Any, TypedDict
 
-from comfy_execution.graph import DynamicPrompt
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 
 
 class NodeState(Enum):

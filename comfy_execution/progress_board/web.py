@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from comfy_execution.progress_board.state import NodeProgressState, NodeState, ProgressHandler, ProgressRegistry, get_progress_state
+from comfy_execution.server_protocol import ExecutionServer
 from comfy_execution.utils import get_executing_context
 from protocol import BinaryEventTypes
 
@@ -38,7 +39,7 @@ class WebUIProgressHandler(ProgressHandler):
     """
 
     def __init__(
-        self, server_instance: Any, call_later: CallLater = _call_later_on_a_thread, clock: Callable[[], float] = time.monotonic
+        self, server_instance: ExecutionServer, call_later: CallLater = _call_later_on_a_thread, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__("webui")
         self.server_instance = server_instance
@@ -121,7 +122,8 @@ class WebUIProgressHandler(ProgressHandler):
         """All nodes that are not pending, and roughly how many bytes that is as JSON."""
         assert self.registry is not None
         prompt_id, size_bytes, nodes = self.registry.prompt_id, 100, {}
-        for node_id, entry in list(self.registry.nodes.items()):
+        # A copy in one step: other threads add nodes meanwhile, and a list of the items may be interrupted by a collection.
+        for node_id, entry in self.registry.nodes.copy().items():
             if entry["state"] is not NodeState.Pending:
                 nodes[node_id] = {
                     "value": entry["value"],
@@ -159,7 +161,7 @@ class ProgressHook:
     *check_interrupt* raises when the user asked to stop. Reports made outside a running prompt go to nobody.
     """
 
-    def __init__(self, server: Any, check_interrupt: Callable[[], None]) -> None:
+    def __init__(self, server: ExecutionServer, check_interrupt: Callable[[], None]) -> None:
         self._server = server
         self._check_interrupt = check_interrupt
 

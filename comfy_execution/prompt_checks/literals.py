@@ -60,7 +60,7 @@ def needs_link(name: str, config: tuple[Any, Any], value: Any) -> Problem | None
 
 
 def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any]) -> Problem | None:
-    """Unwrap and convert the literal ``inputs[name]`` in place; the error if it can not be converted."""
+    """Unwrap and convert the literal ``inputs[name]`` in place; the error if it cannot be converted."""
     value = inputs[name]
     if isinstance(value, Mapping) and "__value__" in value:
         value = inputs[name] = value["__value__"]
@@ -129,7 +129,7 @@ def _shown(value: Any) -> str:
 
 
 def echo(value: Any) -> Any:
-    """*value* as it may be sent back: numbers that JSON can not carry, alone or in a link, become text."""
+    """*value* as it may be sent back: numbers that JSON cannot carry, alone or in a link, become text."""
     if isinstance(value, list):
         return [echo(part) for part in value] if not any(isinstance(part, list) for part in value) else value
     if isinstance(value, float) and not math.isfinite(value):

@@ -10,11 +10,11 @@ from comfy_execution.prompt_checks.literals import Problem, check_literal, conve
 from comfy_execution.prompt_checks.validator_call import ValidatorArguments, call_validator, validator_arguments
 from comfy_execution.validation import validate_node_input
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class NodeFault(Exception):
-    """The node is malformed, so that its inputs can not be checked one by one."""
+    """The node is malformed, so that its inputs cannot be checked one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class NodeChecker:
         except NodeFault as fault:
             self._record_fault(check, fault, consumer)
         except Exception as error:
-            logger.exception("Node %s (%s) could not be validated", node_id, self._prompt[node_id]["class_type"])
+            log.exception("Node %s (%s) could not be validated", node_id, self._prompt[node_id]["class_type"])
             self._record_fault(check, error, consumer)
         return check
 
@@ -73,7 +73,7 @@ class NodeChecker:
             declared = self._declared.of_node(class_def, inputs)
             check.errors += await call_validator(class_def, arguments, self._prompt_id, node_id, inputs, declared, check.linked_types)
         except Exception as error:
-            logger.exception("The validator of node %s (%s) raised", node_id, self._prompt[node_id]["class_type"])
+            log.exception("The validator of node %s (%s) raised", node_id, self._prompt[node_id]["class_type"])
             check.errors.append(_exception(error, None, None))
 
     def class_of(self, node_id: str) -> Any:

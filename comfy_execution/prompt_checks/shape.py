@@ -55,7 +55,7 @@ def _too_deep(prompt: dict[str, Any]) -> Problem | None:
 
 
 def lost_links(prompt: Mapping[str, Any]) -> dict[str, Problem]:
-    """By node id, what is wrong with nodes that can not be run because a link, declared or not, leads to no node.
+    """By node id, what is wrong with nodes that cannot be run because a link, declared or not, leads to no node.
 
     Links of inputs that a class does not declare are delivered to it as well, so they matter although nothing else about them is checked.
     """

@@ -8,7 +8,7 @@ from comfy_execution.prompt_checks.literals import Problem, problem
 from comfy_execution.prompt_checks.node_check import LinkedInput, NodeCheck, NodeChecker
 from comfy_execution.prompt_checks.shape import dependents, lost_links, shape_problem
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Over all nodes together; a prompt of thousands of failing nodes and outputs would else be answered with gigabytes.
 MAX_DEPENDENT_OUTPUTS = 100_000
@@ -159,11 +159,11 @@ def _members(mask: int, ids: list[str], limit: int) -> list[str]:
 
 def _log(node_errors: Mapping[str, Any]) -> None:
     for node_id, entry in list(node_errors.items())[:MAX_LOGGED]:
-        logger.error(
-            "Node %s (%s) can not run: %s",
+        log.error(
+            "Node %s (%s) cannot run: %s",
             node_id,
             entry["class_type"],
             "; ".join(f"{one['message']}: {one['details']}" for one in entry["errors"]),
         )
     if len(node_errors) > MAX_LOGGED:
-        logger.error("%d more nodes can not run", len(node_errors) - MAX_LOGGED)
+        log.error("%d more nodes cannot run", len(node_errors) - MAX_LOGGED)

@@ -26,7 +26,7 @@ class ExternalKeys(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class ExecutorHooks:
     """What the bridge needs from the executor.
 
     *node_class* gives node classes by type, *find_input(class, name, inputs)* an input's (type, section, options), *make_entry(ui=…,
@@ -46,13 +46,13 @@ class ProviderCache:
     a small result, costs no trip.
     """
 
-    def __init__(self, providers: PromptProviders, dynprompt: Any, outputs: Any, keys: ExternalKeys, host: Host) -> None:
+    def __init__(self, providers: PromptProviders, dynprompt: Any, outputs: Any, keys: ExternalKeys, hooks: ExecutorHooks) -> None:
         """*outputs*: the cache of results."""
         self._providers = providers
         self._dynprompt = dynprompt
         self._outputs = outputs
         self._keys = keys
-        self._host = host
+        self._hooks = hooks
         self._traits: dict[str, NodeTraits] = {}
         self._traits_by_node: dict[str, NodeTraits] = {}
         self._contexts: dict[str, CacheContext] = {}
@@ -60,7 +60,7 @@ class ProviderCache:
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
         targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
-        await self._host.to_loop()
+        await self._hooks.to_loop()
         await self._keys.settle()
         await self._prepare(targets)
         values: dict[str, CacheValue] = {}
@@ -83,7 +83,7 @@ class ProviderCache:
                 return None
             context = self._context(node_id)
         if not self._providers.has_asked(context.cache_key_hash):
-            await self._host.to_loop()
+            await self._hooks.to_loop()
             await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
         value = self._providers.answer(context.cache_key_hash)
         return None if value is None else self._entry(value)
@@ -97,11 +97,11 @@ class ProviderCache:
         if not traits.accepts(result):
             return
         if node_id not in self._contexts and self._keys.key(node_id) is None:
-            await self._host.to_loop()
+            await self._hooks.to_loop()
             await self._prepare([node_id])
             if self._keys.key(node_id) is None:
                 return
-        await self._providers.store(self._context(node_id), result, self._host.to_loop)
+        await self._providers.store(self._context(node_id), result, self._hooks.to_loop)
 
     async def _prepare(self, targets: list[str]) -> None:
         try:
@@ -130,7 +130,7 @@ class ProviderCache:
         if traits is None:
             class_type = self._dynprompt.get_node(node_id)["class_type"]
             if class_type not in self._traits:
-                self._traits[class_type] = read_traits(self._host.node_class(class_type))
+                self._traits[class_type] = read_traits(self._hooks.node_class(class_type))
             traits = self._traits_by_node[node_id] = self._traits[class_type]
         return traits
 
@@ -141,11 +141,11 @@ class ProviderCache:
         links = [(name, value[0]) for name, value in inputs.items() if is_link(value)]
         if not links:
             return []
-        class_def, find = self._host.node_class(node["class_type"]), self._host.find_input
+        class_def, find = self._hooks.node_class(node["class_type"]), self._hooks.find_input
         return [parent for name, parent in links if not _waits(find(class_def, name, inputs)[2] or {})]
 
     def _entry(self, value: CacheValue) -> Any:
-        return self._host.make_entry(ui=value.ui, outputs=[list(items) for items in value.outputs])
+        return self._hooks.make_entry(ui=value.ui, outputs=[list(items) for items in value.outputs])
 
 
 def _waits(options: dict[str, Any]) -> bool:

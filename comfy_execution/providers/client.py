@@ -18,7 +18,7 @@ from comfy_execution.providers.statistics import ProviderCounters, ProviderStats
 from comfy_execution.providers.store_queue import StoreJob, StoreQueue
 from comfy_execution.providers.thread import ProviderThread, wait_briefly
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ProviderLimits:
     prompt_budget_s: float = 5.0
     drain_timeout_s: float = 2.0
     shutdown_timeout_s: float = 10.0
-    queue_bytes: int = 1 << 30
+    queue_bytes: int = 1024**3
     concurrent_lookups: int = 256
     concurrent_stores: int = 16
 
@@ -46,7 +46,7 @@ _UNANSWERED = object()
 
 
 class BadAnswer(TypeError):
-    """A provider answered with something that is no result."""
+    """A provider answered with something that is not a result."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class ProviderClient:
             if was_reacting and is_heeded:
                 await wait_briefly([told], timeout_s)
         except Exception:
-            logger.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
+            log.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
 
     def is_reacting(self) -> bool:
         """Whether the provider has noticed the last thing it was told; one that blocks its thread has not."""
@@ -154,12 +154,12 @@ class ProviderClient:
             try:
                 self._thread.submit(_awaited(close)).result(timeout_s)
             except Exception:
-                logger.warning("Cache provider %s could not be closed", self.name, exc_info=True)
+                log.warning("Cache provider %s could not be closed", self.name, exc_info=True)
         self._queue.stop()
         self._thread.close(timeout_s)
 
     def _judge(self, contexts: list[CacheContext], outcomes: list[Any], timeout_s: float) -> list[CacheValue | None]:
-        """The values, None for what failed; counts what came of the lookups, and warns of failures."""
+        """The values, None for what failed; counts the outcomes of the lookups, and warns of failures."""
         values: list[CacheValue | None] = []
         took_s: list[float] = []
         fetched = 0
@@ -233,7 +233,7 @@ class ProviderClient:
         try:
             (self.provider.on_prompt_start if event == "start" else self.provider.on_prompt_end)(prompt_id)
         except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):
-            logger.warning("Cache provider %s failed at the %s of a prompt", self.name, event, exc_info=True)
+            log.warning("Cache provider %s failed at the %s of a prompt", self.name, event, exc_info=True)
 
     async def _store(self, job: StoreJob) -> bool | None:
         """On the provider's loop: whether the provider wanted it; None when it was not asked. Raises what the provider raises."""
@@ -264,8 +264,8 @@ class ProviderClient:
     def _failed(self, what: str, context: CacheContext, error: BaseException) -> None:
         self._counters.add(errors=1)
         opened = self.breaker.fail()
-        logger.warning(
-            "Cache provider %s: node %s (%s) can not be %s: %s: %s",
+        log.warning(
+            "Cache provider %s: node %s (%s) cannot be %s: %s: %s",
             self.name,
             context.node_id,
             context.class_type,
@@ -275,7 +275,7 @@ class ProviderClient:
             exc_info=not isinstance(error, TimeoutError | BadAnswer | OSError),
         )
         if opened:
-            logger.warning("Cache provider %s failed repeatedly and is left alone for a while", self.name)
+            log.warning("Cache provider %s failed repeatedly and is left alone for a while", self.name)
 
 
 class CallAborted(RuntimeError):
@@ -287,7 +287,7 @@ def _attribute(provider: Any, name: str, default: Any) -> Any:
     try:
         return getattr(provider, name, default)
     except Exception:
-        logger.warning("The attribute %r of cache provider %s can not be read", name, type(provider).__name__, exc_info=True)
+        log.warning("The attribute %r of cache provider %s cannot be read", name, type(provider).__name__, exc_info=True)
         return default
 
 

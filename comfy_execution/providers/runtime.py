@@ -21,7 +21,7 @@ from comfy_execution.providers.statistics import ProviderStats
 from comfy_execution.providers.store_queue import StoreJob
 from comfy_execution.providers.thread import wait_briefly
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 IsSound = Callable[[CacheValue], bool]
 
@@ -76,7 +76,7 @@ class ProviderRuntime:
         _, late = concurrent.futures.wait([client.drained() for client in clients], timeout=self.limits.shutdown_timeout_s)
         if late:
             left = sum(client.stats().queued for client in clients)
-            logger.warning("%d results are given up: storing them takes longer than %.0f s", left, self.limits.shutdown_timeout_s)
+            log.warning("%d results are given up: storing them takes longer than %.0f s", left, self.limits.shutdown_timeout_s)
         for client in clients:
             client.close(1.0)
 
@@ -132,7 +132,7 @@ class PromptProviders:
     async def lookup_all(self, wanted: Iterable[tuple[CacheContext, IsSound]]) -> list[CacheValue | None]:
         """For each context the first value that a provider has and that its check accepts, or None. All are asked for at once.
 
-        A key asked for before in this prompt gets the answer it got then. Once the budget is used up nobody is asked.
+        A key asked for before in this prompt gets the answer it got then. Once the budget is used up no provider is asked.
         """
         wanted = list(wanted)
         new = {context.cache_key_hash: (context, is_sound) for context, is_sound in wanted if context.cache_key_hash not in self._answers}
@@ -164,7 +164,7 @@ class PromptProviders:
         try:
             handed = examine([value.outputs, value.ui], self._book)
         except NotPlain as reason:
-            logger.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
+            log.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
             return False
         if handed.bytes > COPY_INLINE_BYTES:
             if before_waiting is not None:
@@ -181,7 +181,7 @@ class PromptProviders:
                 is_taken = True
                 continue
             client.give_up()
-            logger.warning(
+            log.warning(
                 "Cache provider %s is too slow: the result of node %s (%s) is not stored", client.name, context.node_id, context.class_type
             )
         return is_taken
@@ -241,7 +241,7 @@ class PromptProviders:
     def _note_out_of_time(self) -> None:
         if not self._is_out_of_time:
             self._is_out_of_time = True
-            logger.warning("Prompt %s waited %.1f s for cache providers; it goes on without them", self._prompt_id, self._waited_s)
+            log.warning("Prompt %s waited %.1f s for cache providers; it goes on without them", self._prompt_id, self._waited_s)
 
 
 def _accepts(is_sound: IsSound, value: CacheValue, client: ProviderClient, context: CacheContext) -> bool:
@@ -249,9 +249,9 @@ def _accepts(is_sound: IsSound, value: CacheValue, client: ProviderClient, conte
         if is_sound(value):
             return True
     except Exception as error:
-        logger.debug("The value can not even be looked at: %r", error)
-    logger.warning(
-        "Cache provider %s returned a value for node %s (%s) that such a node can not have; it is ignored",
+        log.debug("The value cannot even be looked at: %r", error)
+    log.warning(
+        "Cache provider %s returned a value for node %s (%s) that such a node cannot have; it is ignored",
         client.name,
         context.node_id,
         context.class_type,

@@ -14,7 +14,7 @@ PLAIN_TYPES = frozenset((type(None), bool, int, float, complex, str, bytes))
 _WEIGHTLESS = PLAIN_TYPES - {str, bytes}
 MAX_DEPTH = 200
 # Below this copying takes less than a trip to another thread.
-COPY_INLINE_BYTES = 1 << 20
+COPY_INLINE_BYTES = 1024**2
 
 
 class NotPlain(ValueError):

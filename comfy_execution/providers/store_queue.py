@@ -12,7 +12,7 @@ from typing import Any
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.providers.thread import ProviderThread, wait_briefly
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # What an entry without tensors counts.
 SMALLEST_BYTES = 4096
@@ -34,7 +34,7 @@ class StoreQueue:
     """Runs ``run(job)`` for each job, up to *concurrency* at a time, on *thread*'s loop. Any thread may call; nothing blocks.
 
     Each task runs one job after the other and ends with the queue, or with a job that was late or cancelled it. A job gets *timeout_s*;
-    ``ended(job, outcome)`` is told what came of it: the result, the exception that it raised, ``TimeoutError`` when it was late (then it
+    ``ended(job, outcome)`` is told the outcome: the result, the exception that it raised, ``TimeoutError`` when it was late (then it
     is cancelled, and whether it obeys is not waited for), ``CancelledError`` when it cancelled itself. A job counts until it has ended,
     so ``bytes`` bounds what is held for the provider. A job larger than the bound is taken when nothing else is queued, so that none is
     refused for ever.
@@ -103,7 +103,7 @@ class StoreQueue:
             return self._has_room_locked(size_bytes)
 
     def stop(self) -> None:
-        """Start no more jobs; what comes of those that run is told to nobody."""
+        """Start no more jobs; the outcomes of those that run are not reported."""
         self._is_stopped = True
 
     def drained(self) -> "Future[None]":
@@ -174,7 +174,7 @@ class StoreQueue:
             loop.call_at(next_s, self._watch)
 
     def _leave(self, task: "asyncio.Task[Any]", outcome: Any, goes_on: bool) -> StoreJob | None:
-        """Account for what came of *task*'s job, unless that was given up before; what it is to run next if it *goes_on*."""
+        """Account for the outcome of *task*'s job, unless that was given up before; what it is to run next if it *goes_on*."""
         if task not in self._running:
             return None
         job, _ = self._running[task]
@@ -182,7 +182,7 @@ class StoreQueue:
             try:
                 self._ended(job, outcome)
             except Exception:
-                logger.exception("what came of a store can not be told")
+                log.exception("the outcome of a store cannot be reported")
         following = self._finish(task, job, goes_on)
         if not goes_on:
             self._start_jobs()

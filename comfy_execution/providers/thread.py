@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 async def wait_briefly(futures: "Iterable[Future[Any]]", timeout_s: float) -> None:
@@ -61,7 +61,7 @@ class ProviderThread:
         if thread is not threading.current_thread():
             thread.join(timeout_s)
         if thread.is_alive():
-            logger.warning("%s does not react and is left behind", self._name)
+            log.warning("%s does not react and is left behind", self._name)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -12,7 +12,7 @@ PROCESS_BOUND_TYPES = frozenset(
     "MODEL CLIP VAE CONTROL_NET CLIP_VISION STYLE_MODEL GLIGEN UPSCALE_MODEL SAMPLER GUIDER NOISE HOOKS HOOK_KEYFRAMES LORA_MODEL "
     "PHOTOMAKER AUDIO_ENCODER MODEL_PATCH LATENT_UPSCALE_MODEL".split()
 )
-# The only thing that a shared node may be told besides its inputs; its key covers it.
+# The only hidden input that a shared node may have; its key covers it.
 SHAREABLE_HIDDEN = frozenset(("UNIQUE_ID",))
 
 # What a value of a socket type must at least be; of other types nothing is known.
@@ -46,7 +46,7 @@ class NodeTraits:
 def read_traits(class_def: Any) -> NodeTraits:
     """The traits of a node class.
 
-    Not shared: output nodes, which do something besides (save a file, show a picture), and nodes whose outputs exist in a process only.
+    Not shared: output nodes, which act as well (save a file, show a picture), and nodes whose outputs exist in a process only.
     Not hermetic, so that neither they nor what follows from them is shared: nodes that are told more than their inputs (credentials,
     the whole workflow) and nodes that give something else each time.
     """

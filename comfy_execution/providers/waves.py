@@ -13,7 +13,7 @@ Test = Callable[[str], bool]
 Ask = Callable[[list[str]], Awaitable[set[str]]]
 
 GROWTH, LATER_GROWTH = 2, 64
-# The first wave of this many levels is the last one that is small for fear of fetching what nobody wants.
+# The first wave of this many levels is the last one that is small so that little is fetched that is not needed.
 CAUTIOUS_LEVELS = 4
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 
+from comfy_execution.signatures import framed
+
 # Neither code of the pack itself nor stable: environments, repositories, caches.
 SKIPPED_FOLDERS = frozenset(("__pycache__", ".git", ".venv", "venv", "node_modules", "site-packages"))
 CORE_FOLDERS = ("comfy", "comfy_api", "comfy_execution", "comfy_extras")
@@ -18,9 +20,7 @@ def digest_files(root: str, paths: Iterable[str]) -> str:
         with open(path, "rb") as stream:
             content = stream.read()
         name = os.path.relpath(path, root).replace(os.sep, "/").encode()
-        for part in (name, content):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
+        digest.update(framed(b"", name) + framed(b"", content))
     return digest.hexdigest()
 
 

@@ -1,6 +1,6 @@
 """What is in files: a digest of all their bytes, worked out once per state of a file and remembered over restarts.
 
-A file counts as unchanged while device, inode, size, modification and change time are the same; the last can not be set by programs, so a
+A file counts as unchanged while device, inode, size, modification and change time are the same; the last cannot be set by programs, so a
 copy with forged times is read again. Reading runs on worker threads at the speed of the disk.
 """
 
@@ -15,15 +15,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from blake3 import blake3
 
-logger = logging.getLogger(__name__)
+from comfy_execution.units import MIB
+
+log = logging.getLogger(__name__)
 
 State = tuple[int, int, int, int, int]
 
-READ_BYTES = 4 << 20
+READ_BYTES = 4 * MIB
 # A file written this shortly before could be written again without its times showing it.
 SETTLED_S = 0.1
 # Above this a file's fingerprint is worth remembering over restarts.
-REMEMBER_BYTES = 8 << 20
+REMEMBER_BYTES = 8 * MIB
 MAX_REMEMBERED = 4096
 
 
@@ -39,13 +41,13 @@ class FileFingerprints:
         self._pool = ThreadPoolExecutor(threads, "file-fingerprint")
 
     def request(self, path: str) -> "Future[str | None]":
-        """The fingerprint of the file at *path*; None if it can not be read or changes meanwhile."""
+        """The fingerprint of the file at *path*; None if it cannot be read or changes meanwhile."""
         done: Future[str | None] = Future()
         try:
             path = os.path.realpath(path)
             state = _state(path)
         except OSError as error:
-            logger.warning("%s can not be read, so results made from it are not shared: %s", path, error)
+            log.warning("%s cannot be read, so results made from it are not shared: %s", path, error)
             done.set_result(None)
             return done
         with self._lock:
@@ -67,17 +69,17 @@ class FileFingerprints:
         try:
             digest = read_digest(path)
             if _state(path) != state:
-                logger.warning("%s was changed while it was read, so results made from it are not shared now", path)
+                log.warning("%s was changed while it was read, so results made from it are not shared now", path)
                 return None
         except OSError as error:
-            logger.warning("%s can not be read, so results made from it are not shared: %s", path, error)
+            log.warning("%s cannot be read, so results made from it are not shared: %s", path, error)
             return None
         finally:
             with self._lock:
                 self._reading.pop((path, state), None)
         took_s = time.monotonic() - began_s
         if took_s > 1:
-            logger.info("Read %s to know its content for shared results: %.0f MB in %.1f s", path, state[2] / 1e6, took_s)
+            log.info("Read %s to know its content for shared results: %.0f MB in %.1f s", path, state[2] / 1e6, took_s)
         if began_wall_s - max(state[3], state[4]) / 1e9 > SETTLED_S:
             self._remember(path, state, digest)
         return digest
@@ -92,7 +94,7 @@ class FileFingerprints:
             try:
                 _write_json(self._memory_path, {name: [list(entry[0]), entry[1]] for name, entry in large})
             except OSError as error:
-                logger.warning("%s can not be written, so large files are read again after a restart: %s", self._memory_path, error)
+                log.warning("%s cannot be written, so large files are read again after a restart: %s", self._memory_path, error)
 
     def _remembered_locked(self) -> dict[str, tuple[State, str]]:
         if self._known is None:
@@ -126,7 +128,7 @@ def _load(path: str) -> dict[str, tuple[State, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.warning("%s can not be read; large files are read again: %s", path, error)
+        log.warning("%s cannot be read; large files are read again: %s", path, error)
         return {}
 
 

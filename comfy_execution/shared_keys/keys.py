@@ -15,6 +15,7 @@ from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.providers.traits import read_traits
 from comfy_execution.shared_keys.named_files import NamedFiles
 from comfy_execution.shared_keys.world import HermeticWorld
+from comfy_execution.signatures import framed
 
 FORMAT = "keepwarm-key-1"
 
@@ -32,12 +33,12 @@ class HermeticKeys:
         self._hermetic: dict[str, bool] = {}
         self._links: dict[str, list[str]] = {}
         self._code_hashes: dict[str, str] = {}
-        # What each node itself contributes, with its signature; None when its result can not be shared.
+        # What each node itself contributes, with its signature; None when its result cannot be shared.
         self._own: dict[str, tuple[str, str] | None] = {}
         self._keys: dict[str, str | None] = {}
 
     async def settle(self) -> None:
-        """Work out, once per process, what all keys depend on; loads torch, so it is no provider's time."""
+        """Work out, once per process, what all keys depend on; loads torch, so it is not counted as a provider's time."""
         if not self._world.is_settled:
             await asyncio.to_thread(self._world.settled)
 
@@ -93,7 +94,7 @@ class HermeticKeys:
     def _settle(
         self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]
     ) -> tuple[str, str] | None:
-        """The node's signature and what it contributes besides, its code and files; None when its result can not be shared."""
+        """The node's signature and what it contributes itself, its code and files; None when its result cannot be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
             return None
@@ -119,7 +120,7 @@ class HermeticKeys:
         return self._hermetic[class_type]
 
     def _combine_all(self, nodes: Iterable[str]) -> None:
-        """Work out the keys of *nodes*, those above first. In a circle nobody gets one."""
+        """Work out the keys of *nodes*, those above first. Nodes in a circle get none."""
         opened: set[str] = set()
         for start in nodes:
             path = [start]
@@ -156,5 +157,4 @@ class HermeticKeys:
 
 
 def _hash(parts: Iterable[str]) -> str:
-    encoded = [part.encode() for part in parts]
-    return hashlib.sha256(b"".join([piece for part in encoded for piece in (len(part).to_bytes(8, "big"), part)])).hexdigest()
+    return hashlib.sha256(b"".join([framed(b"", part.encode()) for part in parts])).hexdigest()

@@ -1,4 +1,4 @@
-"""What results depend on besides prompts: the core, libraries, precision, packs and files of this installation."""
+"""What results depend on apart from prompts: the core, libraries, precision, packs and files of this installation."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ LIBRARIES = ("torch", "numpy", "diffusers", "transformers", "safetensors", "scip
 
 @dataclass(slots=True)
 class HermeticWorld:
-    """What keys depend on besides prompts; one per executor. *namespace* and *roots* are called on worker threads and may block.
+    """What keys depend on apart from prompts; one per executor. *namespace* and *roots* are called on worker threads and may block.
 
     ``pins`` remembers by signature what the files of a node held when it ran here: its result may outlive a change of the file.
     """

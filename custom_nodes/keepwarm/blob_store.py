@@ -12,7 +12,7 @@ class StoreFull(OSError):
 
 class BlobStore(Protocol):
     """A place shared by several processes. All methods run on one event loop, must not block it for long, and raise ``OSError`` (or a
-    library's error) when the place can not be reached. Nothing that was interrupted may be visible later."""
+    library's error) when the place cannot be reached. Nothing that was interrupted may be visible later."""
 
     name: str
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
+from .units import MIB
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-PART_BYTES = 16 << 20
+PART_BYTES = 16 * MIB
 CONCURRENT_PARTS = 8
 RETRY_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
@@ -41,7 +42,7 @@ class ObjectStore:
         try:
             answer = await self._obstore.get_async(self._store, _entry_path(key))
             if answer.meta["size"] > MAX_ENTRY_BYTES:
-                logger.warning("The entry %s has %d bytes, more than an entry can have", _entry_path(key), answer.meta["size"])
+                log.warning("The entry %s has %d bytes, more than an entry can have", _entry_path(key), answer.meta["size"])
                 return None
             return memoryview(await answer.bytes_async())
         except (FileNotFoundError, self._errors.NotFoundError):

@@ -7,8 +7,9 @@ from typing import Any
 
 from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
+from .units import MIB
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 4 * MIB
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 32
@@ -120,5 +121,5 @@ def _credentials(environment: Mapping[str, str]) -> dict[str, str]:
             with open(path, encoding="utf-8") as stream:
                 found["password"] = stream.read().strip()
         except OSError as error:
-            raise BadUrl(f"KEEPWARM_REDIS_PASSWORD_FILE={path} can not be read: {error}") from None
+            raise BadUrl(f"KEEPWARM_REDIS_PASSWORD_FILE={path} cannot be read: {error}") from None
     return found

@@ -17,7 +17,7 @@ _POSITIVE = ("max_value_mb", "max_gb", "ttl")
 
 
 class BadUrl(ValueError):
-    """A URL that can not be used; the message says what to write instead."""
+    """A URL that cannot be used; the message says what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class NotRepresentable(ValueError):
 
 
 class Malformed(ValueError):
-    """A structure that nobody wrote; the message says where."""
+    """A structure that no encoder wrote; the message says where."""
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ def decode(tree: Any, buffers: list[Buffer]) -> Any:
 
 
 def expected_bytes(about: Mapping[str, Any]) -> int:
-    """How many bytes the buffer described by *about* must have. Raises ``Malformed`` for what nobody writes; allocates nothing."""
+    """How many bytes the buffer described by *about* must have. Raises ``Malformed`` for what no encoder writes; allocates nothing."""
     shape = about.get("shape")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size < 1 << 62 for size in shape):
         raise Malformed(f"no shape: {str(shape)[:80]}")
@@ -142,7 +142,7 @@ _SIMPLE: dict[type, Callable[[Any], Any]] = {
     complex: lambda value: ["c", struct.pack(">dd", value.real, value.imag).hex()],
     bytes: lambda value: ["b", base64.b64encode(value).decode()],
 }
-_CONTAINERS = {list: "l", tuple: "t", set: "s", frozenset: "z"}
+_CONTAINERS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "z"}
 _MAKERS: dict[str, Callable[[list], Any]] = {"l": list, "t": tuple, "s": set, "z": frozenset}
 
 

@@ -19,7 +19,7 @@ import comfy.memory_management
 import comfy.options
 from comfy.ram_cache_loaders import CachedLoaders, Function
 from comfy.ram_cache_tripwire import Tripwire
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, NullRamModelCache, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.host_memory import GIB, HostMemory, auto_cap_bytes, default_headroom_bytes
 from comfy.ram_model_cache.storage import is_dynamic
 
@@ -51,7 +51,7 @@ class ModelCacheHost:
         self.cache: RamModelCache | NullRamModelCache = NullRamModelCache()
         self.loaders: CachedLoaders | None = None
         if settings is not None:
-            hooks = HostHooks(
+            hooks = OwnerHooks(
                 (memory or HostMemory()).available_bytes,
                 self.forget_loaded,
                 self.restore_base,

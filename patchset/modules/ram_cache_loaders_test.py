@@ -6,10 +6,10 @@ import logging
 import threading
 
 import pytest
-from ram_cache_fakes import FakeCLIP, FakeLoadedModel, FakePatcher, FakeVAE, Host, patcher
+from ram_cache_fakes import FakeCLIP, FakeLoadedModel, FakePatcher, FakeVAE, patcher
 
 from comfy.ram_cache_loaders import CachedLoaders, independently, part_sizes, release_recreation
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.storage import base_of, patcher_of
 
 CKPT = {
@@ -84,13 +84,8 @@ class Net:
 
 
 @pytest.fixture
-def host():
-    return Host()
-
-
-@pytest.fixture
-def cache(host):
-    made = RamModelCache(CacheSettings(10_000, headroom_bytes=0), host.hooks(HostHooks), start_thread=lambda run: None)
+def cache(owner):
+    made = RamModelCache(CacheSettings(10_000, headroom_bytes=0), owner.hooks(), start_thread=lambda run: None)
     yield made
     assert made.check() == []
 
@@ -322,14 +317,14 @@ def test_vaes_of_one_file_are_cached_by_the_node(loaders, path):
     assert node.loads == 5
 
 
-def test_clones_end_at_the_object_the_loader_built_and_evicted_ones_go(checkpoint, path, cache, host):
+def test_clones_end_at_the_object_the_loader_built_and_evicted_ones_go(checkpoint, path, cache, owner):
     parts = checkpoint(path)
     loaded_model = FakeLoadedModel(parts[0])
     cache.reclaim(loaded_model)
     assert base_of(parts[0]).parent is None
     del parts
     cache.clear()
-    assert host.forgotten == [loaded_model]
+    assert owner.forgotten == [loaded_model]
     assert cache.stats().kept + cache.stats().lent == 0
 
 

@@ -10,7 +10,7 @@ from patchset.statement_transforms import RemoveUnused, ReplaceStatement
 from patchset.transforms import AddImport, InsertAfter, Transform
 
 CACHING, EXECUTION, MAIN = "comfy_execution/caching.py", "execution.py", "main.py"
-INTERFACE = "comfy_api/latest/_caching.py"
+INTERFACE, API = "comfy_api/latest/_caching.py", "comfy_api/latest/__init__.py"
 CACHE, EXECUTOR = "BasicCache", "PromptExecutor"
 EXTERNAL = "self.external = None"
 PROVIDERS = "self.cache_providers = ExecutorProviders(CacheEntry)"
@@ -39,6 +39,11 @@ for node_id in new_output_ids:
     execution_list.cache_link(node_id, unique_id)
 """
 ASK_EXPANDED = "await prefetch(caches.outputs, [*new_output_ids, *(link[0] for link in new_output_links)])\n"
+API_TYPES = "from ._caching import CacheProvider, CacheContext, CacheValue"
+GUARDS = f"""{API_TYPES}
+# Providers need no thread, deadlines or copies of their own.
+guards_providers = True
+"""
 ABOUT_PROVIDERS = '''
 """Abstract base class for external cache providers.
     Exceptions from provider methods are caught by the caller and never break execution.
@@ -118,6 +123,7 @@ def edits(version: Version) -> list[Transform]:
             '"""Called after local store. Dispatched via asyncio.create_task."""',
             '"""Called with a copy of the result, also after the prompt has ended."""\n',
         ),
+        ReplaceStatement(API, "ComfyAPI_latest.Caching", API_TYPES, GUARDS),
         AddImport(MAIN, "comfy_execution.provider_prompts", "close_providers", "protocol", "BinaryEventTypes"),
         ReplaceStatement(MAIN, "", "asset_seeder.shutdown()", "asset_seeder.shutdown()\nclose_providers()\n"),
     ]

@@ -85,7 +85,7 @@ def imports_at_module_level(source: Source) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ((f"{_origin(source, node)}.{alias.name}", node.lineno) for alias in node.names)
+            yield from ((f"{origin(source, node)}.{alias.name}", node.lineno) for alias in node.names)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             waiting.extend(node.orelse)
         elif isinstance(node, ast.If | ast.Try | ast.With):
@@ -95,7 +95,8 @@ def imports_at_module_level(source: Source) -> Iterator[tuple[str, int]]:
             waiting.extend(node.body)
 
 
-def _origin(source: Source, node: ast.ImportFrom) -> str:
+def origin(source: Source, node: ast.ImportFrom) -> str:
+    """The absolute name of the module that a ``from … import`` reads from."""
     if not node.level:
         return node.module or ""
     package = source.module.split(".") if source.path.endswith("__init__.py") else source.module.split(".")[:-1]

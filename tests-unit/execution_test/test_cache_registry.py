@@ -97,7 +97,7 @@ def test_a_key_without_a_form_is_warned_of(key, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_nesting_without_end_is_no_key():
+def test_endless_nesting_gives_no_key():
     key = []
     for _ in range(100_000):
         key = [key]
@@ -110,13 +110,13 @@ def test_nesting_without_end_is_no_key():
 
 class Odd:
     def __eq__(self, other):
-        raise RuntimeError("can not say")
+        raise RuntimeError("cannot say")
 
     __hash__ = None
 
 
 @pytest.mark.parametrize("value", [Odd(), [Odd()], {"a": Odd()}])
-def test_what_can_not_be_compared_counts_as_unequal(value):
+def test_what_cannot_be_compared_counts_as_unequal(value):
     assert _contains_self_unequal(value)
 
 

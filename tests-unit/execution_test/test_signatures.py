@@ -104,7 +104,7 @@ def test_ids_do_not_matter_but_class_inputs_sockets_and_ancestors_do():
     assert sign({**graph, "a": node("Load", name="y")}, "b") != sign(graph, "b")
 
 
-def test_a_literal_can_not_pass_for_a_link():
+def test_a_literal_cannot_pass_for_a_link():
     graph = {"a": node("Load"), "b": node("Blur", image=["a", 0])}
     parent = sign(graph, "a")
     for forged in (("image", parent, 0), [parent, 0], {"link": [parent, 0]}):
@@ -135,7 +135,7 @@ def test_changed_values_count():
     ],
     ids=["nan", "object", "missing", "cycle", "self"],
 )
-def test_what_can_not_be_compared_makes_all_below_equal_to_nothing(graph):
+def test_what_cannot_be_compared_makes_all_below_equal_to_nothing(graph):
     found = sign(graph, "b")
     assert isinstance(found, Uncacheable)
     assert found != found

@@ -1,10 +1,13 @@
 """URLs and settings: what is accepted, what is refused with advice, and that no secret is shown."""
 
-import importlib.util
-
 import pytest
 
-from custom_nodes.keepwarm.activation import is_host_guarding, make_provider
+from comfy_api.latest import Caching
+from custom_nodes.keepwarm import activation
+from custom_nodes.keepwarm.activation import ServerTraits, make_provider, server_traits
+from custom_nodes.keepwarm.detached_provider import DetachedProvider
+from custom_nodes.keepwarm.namespaced_provider import NamespacedProvider
+from custom_nodes.keepwarm.result_provider import ResultProvider
 from custom_nodes.keepwarm.settings import Settings, read_settings
 from custom_nodes.keepwarm.store_urls import BadUrl, parse_url, redacted
 
@@ -80,12 +83,26 @@ def test_settings_come_from_flags_first_then_the_environment(tmp_path):
 
 
 def test_provider_from_url(tmp_path):
-    one = make_provider(parse_url(f"file://{tmp_path}?mode=ro&max_value_mb=2"), Settings((), None, "", False), True)
+    one = make_provider(parse_url(f"file://{tmp_path}?mode=ro&max_value_mb=2"), Settings((), None, "", False), ServerTraits(True, True))
     assert one.read_only and one.max_value_bytes == 2 << 20 and one.url == f"file://{tmp_path}?mode=ro&max_value_mb=2"
 
 
-@pytest.mark.parametrize("missing, guards", [("comfy_execution.providers.runtime", True), ("comfy_execution.shared_keys.keys", False)])
-def test_a_host_without_hermetic_keys_is_not_relied_on_though_it_bounds_its_providers(monkeypatch, missing, guards):
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
-    assert is_host_guarding() is guards
+THIS_SERVER, PATCHED, PLAIN = {"guards_providers": True, "keys_cover_machine": True}, {"guards_providers": True}, {}
+
+
+@pytest.mark.parametrize(
+    "declared, wrapped", [(THIS_SERVER, []), (PATCHED, [NamespacedProvider]), (PLAIN, [DetachedProvider, NamespacedProvider])]
+)
+def test_each_kind_of_server_gets_what_it_does_not_do_itself(monkeypatch, tmp_path, declared, wrapped):
+    monkeypatch.setattr(activation, "Caching", type("Caching", (), declared))
+    monkeypatch.setattr(activation, "_deployment", lambda namespace: f"here {namespace}")
+    one = make_provider(parse_url(f"file://{tmp_path}"), Settings((), None, "team", False), server_traits())
+    found = []
+    while not isinstance(one, ResultProvider):
+        found.append(type(one))
+        one = one.inner
+    assert found == wrapped
+
+
+def test_this_server_declares_what_it_does():
+    assert server_traits() == ServerTraits(Caching.guards_providers, Caching.keys_cover_machine) == ServerTraits(True, True)

@@ -191,7 +191,7 @@ class Text(str):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_has_no_exact_form_is_refused(value):
+def test_values_without_an_exact_form_are_refused(value):
     with pytest.raises(NotRepresentable):
         encode(value)
 
@@ -228,7 +228,7 @@ def test_too_deep_values_are_refused():
     ],
     ids=str,
 )
-def test_structures_nobody_wrote_are_malformed(tree):
+def test_forged_structures_are_malformed(tree):
     with pytest.raises(Malformed):
         decode(tree, [])
 
@@ -251,7 +251,7 @@ def test_structures_nobody_wrote_are_malformed(tree):
         {"dtype": "F32", "shape": [1], "device": "../x"},
     ],
 )
-def test_descriptions_nobody_wrote_are_malformed_before_anything_is_allocated(about):
+def test_forged_descriptions_are_malformed_before_anything_is_allocated(about):
     with pytest.raises(Malformed):
         build(Buffer(about, b"1234"))
 

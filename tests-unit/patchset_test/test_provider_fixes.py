@@ -134,12 +134,21 @@ INTERFACE = '''class CacheProvider(ABC):
         """Called after local store. Dispatched via asyncio.create_task."""
         pass
 '''
+API = '''class ComfyAPI_latest(ComfyAPIBase):
+    class Caching(ProxiedSingleton):
+        """External caches."""
+        from ._caching import CacheProvider, CacheContext, CacheValue
+
+        async def register_provider(self, provider) -> None:
+            pass
+'''
 FILES = {
     "comfyui_version.py": '__version__ = "0.30.0"\n',
     "execution.py": EXECUTION,
     "comfy_execution/caching.py": CACHING,
     "main.py": MAIN,
     "comfy_api/latest/_caching.py": INTERFACE,
+    "comfy_api/latest/__init__.py": API,
 }
 OURS, OTHER = ["--series", "provider-fixes"], ["--series", "linear-signatures"]
 
@@ -195,6 +204,7 @@ def test_the_old_way_is_gone_and_the_new_one_is_called(checkout):
     executor = (checkout / "execution.py").read_text()
     assert "_cache_logger" not in executor and "_notify_prompt_lifecycle" not in executor
     assert executor.count("await prefetch(") == 3
+    assert "CacheValue\n        # Providers need" in (checkout / "comfy_api/latest/__init__.py").read_text()
     assert "        asset_seeder.shutdown()\n        close_providers()\n        cleanup_temp()\n" in (checkout / "main.py").read_text()
 
 
@@ -232,6 +242,7 @@ def test_the_series_that_was_applied_first_can_not_be_undone_alone(checkout, cap
         ("main.py", "asset_seeder.shutdown()", "stop()", "asset_seeder.shutdown()"),
         ("main.py", "cleanup_temp()", "asset_seeder.shutdown()", "ambiguous"),
         ("comfy_api/latest/_caching.py", "Dispatched", "Sent", "on_store"),
+        ("comfy_api/latest/__init__.py", ", CacheValue", "", "ComfyAPI_latest.Caching"),
     ],
 )
 def test_altered_places_are_refused_by_name(checkout, capsys, name, old, new, told):

@@ -6,12 +6,15 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = (
     "comfy/ram_model_cache/cache.py",
+    "comfy/ram_model_cache/journal.py",
     "comfy/ram_model_cache/table.py",
     "comfy/ram_model_cache/policy.py",
     "comfy/ram_model_cache/receipts.py",
     "comfy/ram_model_cache/weights_key.py",
     "comfy/loading/parts.py",
     "comfy/loading/checkpoint.py",
+    "comfy/loading/components.py",
+    "comfy/loading/diffusion_model.py",
     "comfy/loading/text_encoder.py",
     "comfy/controlnet.py",
     "comfy/sd.py",
@@ -21,15 +24,14 @@ SOURCES = (
 CALLS = {
     "evict": 1,
     "relieve": 1,
-    "_gone": 1,
     "Decision": 2,
     "NotCacheable": 0,
     "Receipt": 5,
     "left": 1,
-    "_note_uncached": 1,
+    "_pass_on": 1,
     "clear": 0,
     "clear_models": 0,
-    "Part": 3,
+    "Part": 1,
 }
 NAMES = {"why", "refusal", "reason", "story", "bypass", "TOO_BIG", "INDEPENDENT"}
 RETURNS = {"explain", "difference", "_put", "_file_change"}

@@ -10,7 +10,7 @@ import sys
 from app.routes.system_stats import model_cache_facts
 from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.receipts import Counters
-from comfy.ram_model_cache.values import CacheSettings, CacheStats, HostHooks
+from comfy.ram_model_cache.values import CacheSettings, CacheStats, OwnerHooks
 from comfy_execution.local_caches.contract import CacheStats as LocalStats
 from comfy_execution.providers.statistics import ProviderStats
 
@@ -117,7 +117,7 @@ class Model:
 def test_the_example_of_caches_has_the_members_that_the_code_gives():
     models, results = example("GET /caches")["models"], example("GET /caches")["results"]
     assert set(models["stats"]) == names(CacheStats) and set(models["stats"]["counters"]) == names(Counters)
-    cache = RamModelCache(CacheSettings(100), HostHooks(measure=lambda patcher: {1: 1}), start_thread=lambda run: None)
+    cache = RamModelCache(CacheSettings(100), OwnerHooks(measure=lambda patcher: {1: 1}), start_thread=lambda run: None)
     cache.fetch({"key": 1}, lambda missing: {"key": Model()})
     (entry,) = cache.entries()
     assert models["entries"] and all(set(one) == set(entry) for one in models["entries"])

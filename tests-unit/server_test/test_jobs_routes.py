@@ -152,7 +152,7 @@ async def test_cancelling_only_what_has_ended(client, jobs, interrupts):
 
 
 @pytest.mark.parametrize("ids", [["x"], [{}], [5], [None], [WAITING, "x"]])
-async def test_cancelling_what_is_no_id_changes_nothing(server, client, jobs, ids):
+async def test_cancelling_something_that_is_not_an_id_changes_nothing(server, client, jobs, ids):
     answer = await client.post("/api/jobs/cancel", json={"job_ids": ids})
     assert (answer.status, (await answer.json())["invalid_ids"]) == (400, [str(ids[-1])])
     assert len(server.prompt_queue.queue) == 1

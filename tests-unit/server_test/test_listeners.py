@@ -38,7 +38,7 @@ def has_ipv6():
     return True
 
 
-async def test_free_ports_are_found_and_told(runner):
+async def test_free_ports_are_found_and_reported(runner):
     first, second = await listen(runner, [("127.0.0.1", 0), ("127.0.0.1", 0)], None)
     assert first.port != second.port
     for listener in (first, second):

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from app.node_replace_manager import NodeReplaceManager
-from comfy_api.latest import io
+from comfy_api.latest import ComfyAPI, io
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_replacement_that_does_not_exist_changes_nothing(manager):
     "node",
     [None, 5, [], {}, {"class_type": "Old"}, {"class_type": ["Old"], "inputs": {}}, {"class_type": "Old", "inputs": 3}, {"inputs": {}}],
 )
-def test_what_is_no_node_is_left_to_validation(manager, node):
+def test_what_is_not_a_node_is_left_to_validation(manager, node):
     register(manager, outputs=[{"old_idx": 0, "new_idx": 1}])
     prompt = {"1": node, "2": {"class_type": "Old", "inputs": {}}}
     assert applied(manager, prompt)["1"] == node
@@ -95,6 +95,11 @@ async def test_prompts_are_rewritten_before_validation(server, client, engine, n
     register(server.node_replace_manager)
     await client.post("/prompt", json={"prompt": {"1": {"class_type": "Old", "inputs": {}}}})
     assert engine.asked[0][1]["1"]["class_type"] == "New"
+
+
+async def test_what_packs_register_through_the_api_reaches_the_server(server):
+    await ComfyAPI().node_replacement.register(io.NodeReplace("New", "Old"))
+    assert [entry.new_node_id for entry in server.node_replace_manager.get_replacement("Old")] == ["New"]
 
 
 async def test_the_page_reads_all_replacements(server, client):

@@ -42,7 +42,7 @@ async def test_a_good_prompt_is_queued_and_answered(server, client, engine):
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "nonsense"])
-async def test_json_is_read_whatever_its_declared_type(client, kind):
+async def test_json_is_read_with_any_declared_type(client, kind):
     assert (await submit(client, headers={"Content-Type": kind}, prompt=PROMPT))[0] == 200
 
 
@@ -82,12 +82,12 @@ async def test_a_chosen_number_is_taken_and_does_not_count(server, client, given
 
 
 @pytest.mark.parametrize("given", ["x", [], {}, "NaN", "inf", 10**400])
-async def test_numbers_that_are_none_are_refused(client, given):
+async def test_malformed_numbers_are_refused(client, given):
     status, answer = await submit(client, prompt=PROMPT, number=given)
     assert (status, answer["error"]["type"]) == (400, "invalid_number")
 
 
-def test_null_number_is_no_number():
+def test_a_null_number_counts_as_not_given():
     assert requested_number({"number": None}) is None
     with pytest.raises(SubmissionRefused):
         requested_number({"number": "x"})
@@ -101,7 +101,7 @@ async def test_targets_reach_validation(client, engine):
 
 
 @pytest.mark.parametrize("given", ["9", {"9": 1}, [9], [None], False, 0])
-async def test_targets_that_are_no_list_of_ids_are_refused(client, given):
+async def test_targets_that_are_not_a_list_of_ids_are_refused(client, given):
     status, answer = await submit(client, prompt=PROMPT, partial_execution_targets=given)
     assert (status, answer["error"]["type"]) == (400, "invalid_partial_execution_targets")
 
@@ -147,7 +147,7 @@ async def test_usage_source_of_the_header_is_noted_unless_given(server, client):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 20_000, b'{"prompt": NaN}', b"null", b"3", b"[]", b'"text"'])
-async def test_bodies_that_are_no_json_object_are_refused(client, body):
+async def test_bodies_that_are_not_a_json_object_are_refused(client, body):
     answer = await client.post("/prompt", data=body)
     document = await answer.json()
     assert answer.status == 400
@@ -161,7 +161,7 @@ async def test_missing_prompt_is_refused(client):
 
 
 @pytest.mark.parametrize("given", [None, [], "x", 3])
-async def test_a_prompt_that_is_no_object_is_refused(client, given):
+async def test_a_prompt_that_is_not_an_object_is_refused(client, given):
     status, answer = await submit(client, prompt=given)
     assert (status, answer["error"]["type"]) == (400, "invalid_prompt")
 

@@ -34,7 +34,7 @@ async def test_first_frame_repeats_a_given_id(connect):
     assert (await socket.next())["data"]["sid"] == "mine"
 
 
-async def test_owner_of_the_running_prompt_is_told_the_node_after_reconnecting(server, connect):
+async def test_the_owner_of_the_running_prompt_gets_the_node_after_reconnecting(server, connect):
     server.client_id, server.last_node_id, server.last_prompt_id = "mine", "7", "p"
     socket = await connect("mine")
     assert await socket.next() == {"type": "executing", "data": {"node": "7", "prompt_id": "p"}}
@@ -88,7 +88,7 @@ async def test_a_message_that_is_not_json_does_not_use_up_the_first(connect):
 
 
 @pytest.mark.parametrize("data", [None, [1], "text", 3])
-async def test_features_that_are_no_object_count_as_none(server, connect, data):
+async def test_features_that_are_not_an_object_count_as_none(server, connect, data):
     socket = await connect("me")
     await socket.socket.send_json({"type": "feature_flags", "data": data})
     assert (await socket.next())["type"] == "feature_flags"
@@ -111,7 +111,7 @@ async def test_a_message_within_the_limit_is_read(server, connect):
     assert (await socket.next())["type"] == "feature_flags"
 
 
-async def test_messages_reach_one_client_or_all_and_unknown_ids_nobody(server, connect):
+async def test_messages_reach_one_client_or_all_and_for_unknown_ids_none(server, connect):
     one, two = await connect("one"), await connect("two")
     server.send_sync("secret", {}, "nobody")
     server.send_sync("private", {}, "two")
@@ -143,7 +143,7 @@ async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(s
     endless: list = []
     endless.append(endless)
     server.send_sync("endless", endless, "me")
-    server.send_sync(object(), b"an event that is no number", "me")
+    server.send_sync(object(), b"an event that is not a number", "me")
     server.send_sync("odd", {"nan": float("nan"), "object": threading.Lock(), 3: (1, 2)}, ["unhashable"])
     server.send_sync("odd", {"nan": float("nan"), "object": object(), 3: (1, 2)}, "me")
     assert await socket.next() == {"type": "odd", "data": {"nan": None, "object": "<builtins.object>", "3": [1, 2]}}
@@ -195,7 +195,7 @@ async def test_bytes_go_out_after_the_number_of_their_kind(server, connect):
     assert await socket.binary() == b"\0\0\0\1abc"
 
 
-async def test_progress_text_goes_to_the_owner_or_nobody(server, connect):
+async def test_progress_text_goes_to_the_owner_only(server, connect):
     owner, other = await connect("owner"), await connect("other")
     server.send_progress_text("to nobody", "1")
     server.client_id = "owner"

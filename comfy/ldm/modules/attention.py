@@ -17,6 +17,8 @@ from diffusers.models import attention as diffusers_attention
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
+log = logging.getLogger(__name__)
+
 AttentionFunction = Callable[..., torch.Tensor]
 Patches = Mapping[str, Any]
 
@@ -126,7 +128,7 @@ REGISTERED_ATTENTION_FUNCTIONS: dict[str, AttentionFunction] = {
 def register_attention_function(name: str, func: AttentionFunction) -> None:
     """Offer *func* under *name*; a name already taken keeps its function, with a warning."""
     if REGISTERED_ATTENTION_FUNCTIONS.setdefault(name, func) is not func:
-        logging.warning("the attention function %r is registered already; the new one is ignored", name)
+        log.warning("the attention function %r is registered already; the new one is ignored", name)
 
 
 def get_attention_function(name: str, default: Any = ...) -> Any:
@@ -168,12 +170,15 @@ class FeedForward(diffusers_attention.FeedForward):
 class CrossAttention(Attention):
     """Projections around ``optimized_attention``; self-attention without a context."""
 
+    to_q: Any
+    to_out: Any
+
     @property
     def dim_head(self) -> int:
         """Channels per head."""
         return self.to_q.out_features // self.heads
 
-    def forward(
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
         self,
         x: torch.Tensor,
         context: torch.Tensor | None = None,
@@ -192,6 +197,8 @@ class CrossAttention(Attention):
 class BasicTransformerBlock(diffusers_attention.BasicTransformerBlock):
     """Self-attention, cross-attention and feed-forward, each with a residual connection and the packs' hooks."""
 
+    attn1: CrossAttention
+
     @property
     def n_heads(self) -> int:
         """Attention heads."""
@@ -202,7 +209,9 @@ class BasicTransformerBlock(diffusers_attention.BasicTransformerBlock):
         """Channels per head."""
         return self.attn1.dim_head
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None, transformer_options: Patches | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self, x: torch.Tensor, context: torch.Tensor | None = None, transformer_options: Patches | None = None
+    ) -> torch.Tensor:
         """B x N x C; *context* feeds the cross-attention."""
         options = transformer_options or {}
         patches = options.get("patches", {})
@@ -257,7 +266,9 @@ class SpatialTransformer(Transformer2DModel):
         """Whether the projections are linear layers over tokens instead of 1x1 convolutions over pixels."""
         return isinstance(self.proj_in, torch.nn.Linear)
 
-    def forward(self, x: torch.Tensor, context: Any = None, transformer_options: dict[str, Any] | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self, x: torch.Tensor, context: Any = None, transformer_options: dict[str, Any] | None = None
+    ) -> torch.Tensor:
         """B x C x height x width; *context* is one tensor, or a list with one per block."""
         options = {} if transformer_options is None else transformer_options
         contexts = context if isinstance(context, list) else [context] * len(self.transformer_blocks)
@@ -294,5 +305,5 @@ def adopt_transformers(module: torch.nn.Module) -> None:
         if kind is None:
             continue
         layer.__class__ = kind
-        if kind is CrossAttention:
+        if isinstance(layer, CrossAttention):
             layer.to_out = torch.nn.Sequential(*layer.to_out)

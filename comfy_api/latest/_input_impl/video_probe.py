@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest._pyav import av
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _PROBE_PACKETS = 200
 
@@ -39,7 +39,7 @@ def last_decodable_audio_stream(container: Any) -> Any:
     """The last sound stream that FFmpeg can decode, or None. Streams without a decoder must not be touched: they crash it."""
     decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if not decodable and container.streams.audio:
-        logger.warning("The video's sound is in a format that can not be decoded; it is left out")
+        log.warning("The video's sound is in a format that can not be decoded; it is left out")
     return decodable[-1] if decodable else None
 
 
@@ -117,5 +117,5 @@ def audio_format(container: Any, stream: Any) -> AudioFormat | None:
             return AudioFormat(frames[0].sample_rate, frames[0].layout.nb_channels)
         if number >= _PROBE_PACKETS:
             break
-    logger.warning("The format of the video's sound can not be determined; it is left out")
+    log.warning("The format of the video's sound can not be determined; it is left out")
     return None

@@ -4,7 +4,7 @@ import logging
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from io import BytesIO
-from typing import Any
+from typing import IO, Any
 
 from comfy_api.latest._input.video_types import VideoInput
 from comfy_api.latest._pyav import av
@@ -18,14 +18,14 @@ from .video_transcode import Transcoder
 
 __all__ = ["VideoFromComponents", "VideoFromFile", "container_to_output_format", "get_open_write_kwargs"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class VideoFromFile(VideoInput):
     """A video in a file: a path, or a ``BytesIO`` with its content. Nothing is decoded before it is asked for.
 
     *start_time* and *duration* (seconds, 0: to the end) select a part; a negative start counts from the end. Methods raise
-    ``ValueError`` when the file has no video stream, and PyAV's errors when it is no video at all.
+    ``ValueError`` when the file has no video stream, and PyAV's errors when it is not a video.
     """
 
     def __init__(self, file: str | BytesIO, *, start_time: float = 0, duration: float = 0) -> None:
@@ -98,7 +98,7 @@ class VideoFromFile(VideoInput):
 
     def save_to(
         self,
-        path: str | BytesIO,
+        path: str | IO[bytes],
         format: VideoContainer = VideoContainer.AUTO,
         codec: VideoCodec = VideoCodec.AUTO,
         metadata: dict | None = None,
@@ -147,7 +147,7 @@ def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: d
             if stream.type not in ("video", "audio", "subtitle"):
                 continue
             if stream.codec_context is None:
-                logger.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
+                log.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
             else:
                 copies[stream] = output.add_stream_from_template(template=stream, opaque=True)
         for packet in container.demux():
@@ -174,7 +174,7 @@ class VideoFromComponents(VideoInput):
 
     def save_to(
         self,
-        path: str | BytesIO,
+        path: str | IO[bytes],
         format: VideoContainer = VideoContainer.AUTO,
         codec: VideoCodec = VideoCodec.AUTO,
         metadata: dict | None = None,

@@ -47,7 +47,7 @@ def test_root_that_is_itself_a_link_works(tmp_path):
 
 
 @given(st.lists(st.sampled_from(["..", ".", "a", "", "/", "\\", "C:", "é", "\0"]), max_size=8))
-def test_whatever_passes_the_check_stays_below_any_root(parts):
+def test_every_path_that_passes_the_check_stays_below_any_root(parts):
     name = "/".join(parts)
     try:
         check_relative_name(name)

@@ -76,7 +76,7 @@ async def test_cover_inside_the_metadata_is_a_preview(client, folders):
 
 
 @pytest.mark.parametrize("covers", ["", "x", "[3]", "{}", '["!!"]', '["aaaa"]'])
-async def test_odd_covers_are_no_preview(client, folders, covers):
+async def test_odd_covers_give_no_preview(client, folders, covers):
     safetensors(folders.models / "c.safetensors", {"ssmd_cover_images": covers})
     assert (await client.get("/experiment/models/preview/loras/0/c.safetensors")).status == 404
 

@@ -87,7 +87,7 @@ async def test_incomplete_forms_are_refused(client, folders, arguments):
     ],
 )
 @pytest.mark.parametrize("route", ["image", "mask"])
-async def test_bodies_that_are_no_form_are_refused(client, body, content_type, route):
+async def test_bodies_that_are_not_a_form_are_refused(client, body, content_type, route):
     assert (await client.post(f"/upload/{route}", data=body, headers={"Content-Type": content_type})).status == 400
 
 

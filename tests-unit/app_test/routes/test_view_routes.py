@@ -168,7 +168,7 @@ async def test_sixteen_bit_images_are_scaled_not_clipped(client, files):
 
 @pytest.mark.parametrize("extra", ["preview=webp", "channel=rgb", "channel=a"])
 @pytest.mark.parametrize("name", ["broken.png", "a.bin"])
-async def test_file_that_is_no_image_has_no_preview(client, name, extra):
+async def test_a_file_that_is_not_an_image_has_no_preview(client, name, extra):
     answer = await client.get(f"/view?filename={name}&{extra}")
     assert answer.status == 415
     assert "not an image" in await answer.text()

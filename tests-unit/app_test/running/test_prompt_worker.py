@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import comfy.model_management  # noqa: F401 - loaded when models are
+from app.running.model_upkeep import ModelUpkeep
 from app.running.worker import PromptWorker
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.spare_memory import spare_memory
@@ -37,13 +37,26 @@ class Executor:
         self.told.append(why)
 
 
+class Models:
+    """Counts what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def unload_all_models(self):
+        self.told.append("unload")
+
+    def soft_empty_cache(self, force=False):
+        self.told.append("empty")
+
+
 @pytest.fixture
 def running():
     """(queue, executor) of a worker that runs."""
     spare_memory().release()
     server = SimpleNamespace(client_id=None, last_prompt_id=None, queue_updated=lambda: None)
     queue, executor = PromptQueue(server), Executor()
-    worker = PromptWorker(queue, server, executor, PromptQueue.ExecutionStatus)
+    worker = PromptWorker(queue, server, executor, PromptQueue.ExecutionStatus, ModelUpkeep(Models(), spare_memory().release, lambda: True))
     worker.start()
     yield queue, executor
     worker.stop()
@@ -82,3 +95,12 @@ def test_asked_to_free_memory_it_forgets_results_and_models_and_gives_memory_bac
     queue.set_flag("free_memory", True)
     assert eventually(lambda: executor.told == ["reset", "POST /free"])
     assert eventually(lambda: spare_memory().total_bytes() == 0)
+
+
+@pytest.mark.parametrize("torch_is_imported", [True, False])
+def test_models_are_looked_after_only_where_there_can_be_any(torch_is_imported):
+    models = Models()
+    upkeep = ModelUpkeep(models, lambda: 0, lambda: torch_is_imported)
+    upkeep.unload_models()
+    upkeep.trim()
+    assert models.told == (["unload", "empty"] if torch_is_imported else [])

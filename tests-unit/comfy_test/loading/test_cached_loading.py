@@ -8,13 +8,22 @@ from small_models import small_checkpoint
 
 import comfy.model_management
 import comfy.sd
+from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.ram_model_cache.cache import NullRamModelCache, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
-from comfy.residency.model_cache import CacheHost, make_ram_cache
+from comfy.residency.model_cache import CacheOwner, make_ram_cache
 from comfy.weight_files.reader import WeightReader
 
 GIB = 1024**3
+
+
+class _CountedPart(Part):
+    """A part that *loader* makes."""
+
+    def __init__(self, loader, options, bypass):
+        super().__init__(options, bypass)
+        self.load, self.estimate_bytes = loader.load, loader.estimate
 
 
 class Loader:
@@ -33,7 +42,7 @@ class Loader:
         return 100_000
 
     def part(self, options=None, bypass=""):
-        return Part(self.load, self.estimate, options or {}, bypass)
+        return _CountedPart(self, options, bypass)
 
 
 @pytest.fixture
@@ -46,10 +55,8 @@ def file(tmp_path):
 @pytest.fixture
 def cached():
     """A manager for the CPU with a cache of 1 GiB."""
-    with management() as manager:
-        host = CacheHost(HostMemory(system=lambda: MemoryView(64 * GIB, 32 * GIB)))
-        host.manager = manager
-        manager.ram_cache = make_ram_cache(arguments(ram_model_cache_mb=1024), host)
+    memory = HostMemory(system=lambda: MemoryView(64 * GIB, 32 * GIB))
+    with management(cache=lambda owner: make_ram_cache(arguments(ram_model_cache_mb=1024), owner), memory=memory) as manager:
         yield manager.ram_cache
         assert manager.ram_cache.check() == []
         manager.ram_cache.close()
@@ -57,22 +64,22 @@ def cached():
 
 def test_a_second_load_is_a_clone_of_the_first_and_estimates_nothing(cached, file):
     loader = Loader()
-    first = load_parts([file], {"model": loader.part()})["model"]
-    second = load_parts([file], {"model": loader.part()})["model"]
+    first = load_parts(ModelFiles(file), {"model": loader.part()})["model"]
+    second = load_parts(ModelFiles(file), {"model": loader.part()})["model"]
     assert loader.loads == loader.estimates == 1
     assert second is not first and second.model is first.model and second.parent is first.parent
 
 
 def test_a_part_that_a_file_lacks_is_remembered(cached, file):
     loader = Loader(found=False)
-    assert load_parts([file], {"clip": loader.part()}) == load_parts([file], {"clip": loader.part()}) == {"clip": None}
+    assert load_parts(ModelFiles(file), {"clip": loader.part()}) == load_parts(ModelFiles(file), {"clip": loader.part()}) == {"clip": None}
     assert loader.loads == 1
 
 
 @pytest.mark.parametrize("part", [{"bypass": INDEPENDENT}, {"options": {"custom_operations": Layers}}], ids=["independent", "class"])
 def test_loads_that_must_not_be_shared_bypass_the_cache_and_say_so(cached, file, part):
     loader = Loader()
-    made = [load_parts([file], {"model": loader.part(**part)})["model"] for _ in range(2)]
+    made = [load_parts(ModelFiles(file), {"model": loader.part(**part)})["model"] for _ in range(2)]
     assert loader.loads == 2 and made[0].model is not made[1].model and loader.estimates == 0
     receipts = cached.receipts(None)
     assert [receipt["tier"] for receipt in receipts] == ["bypass", "bypass"] and all(receipt["reason"] for receipt in receipts)
@@ -81,28 +88,30 @@ def test_loads_that_must_not_be_shared_bypass_the_cache_and_say_so(cached, file,
 
 def test_other_options_and_a_replaced_file_are_loaded_anew(cached, file):
     loader = Loader()
-    models = [load_parts([file], {"model": loader.part({"dtype": dtype})})["model"].model for dtype in ("a", "b", "a")]
+    models = [load_parts(ModelFiles(file), {"model": loader.part({"dtype": dtype})})["model"].model for dtype in ("a", "b", "a")]
     assert loader.loads == 2 and models[0] is models[2] is not models[1]
     with open(file, "ab") as opened:
         opened.write(b"more")
-    load_parts([file], {"model": loader.part({"dtype": "a"})})
+    load_parts(ModelFiles(file), {"model": loader.part({"dtype": "a"})})
     assert loader.loads == 3
 
 
 def test_a_missing_file_is_left_to_the_loaders_own_error(cached, tmp_path):
-    def load():
-        raise FileNotFoundError("the loader's words")
+    class Missing(Part):
+        def load(self):
+            raise FileNotFoundError("the loader's words")
 
     with pytest.raises(FileNotFoundError, match="the loader's words"):
-        load_parts([str(tmp_path / "none")], {"model": Part(load, lambda: 1)})
+        load_parts(ModelFiles(str(tmp_path / "none")), {"model": Missing()})
 
 
-def test_at_size_0_the_loader_runs_as_without_a_cache(file):
+def test_at_size_0_the_loader_runs_as_without_a_cache(file, monkeypatch):
     threads = threading.active_count()
     with management() as manager:
         assert isinstance(manager.ram_cache, NullRamModelCache)
         loader = Loader()
-        made = [load_parts([file], {"model": loader.part()}, lambda: pytest.fail("nothing is to be measured"))["model"] for _ in range(2)]
+        monkeypatch.setattr(ModelFiles, "read_bytes", lambda self: pytest.fail("nothing is to be measured"))
+        made = [load_parts(ModelFiles(file), {"model": loader.part()})["model"] for _ in range(2)]
         assert loader.loads == 2 and loader.estimates == 0 and made[0].model is not made[1].model
         assert made[0].parent is None
     assert threading.active_count() == threads
@@ -142,15 +151,15 @@ def test_when_only_the_autoencoder_was_evicted_only_its_tensors_are_read(cached,
     ],
 )
 def test_the_size_follows_from_the_flags_and_the_free_memory(flags, free_gib, cap_gib):
-    host = CacheHost(HostMemory(system=lambda: MemoryView(512 * GIB, free_gib * GIB)))
-    host.memory.group_views = list
-    cache = make_ram_cache(arguments(**flags), host)
+    memory = HostMemory(system=lambda: MemoryView(512 * GIB, free_gib * GIB))
+    memory.group_views = list
+    cache = make_ram_cache(arguments(**flags), CacheOwner(memory=memory))
     assert isinstance(cache, RamModelCache if cap_gib else NullRamModelCache)
     assert not cap_gib or cache.settings.cap_bytes == cap_gib * GIB
 
 
 def test_a_time_out_without_a_cache_is_said_to_have_no_effect(caplog):
-    make_ram_cache(arguments(ram_model_cache_mb=0, ram_model_cache_ttl=5.0), CacheHost())
+    make_ram_cache(arguments(ram_model_cache_mb=0, ram_model_cache_ttl=5.0), CacheOwner())
     assert "--ram-model-cache-ttl has no effect" in caplog.text
 
 

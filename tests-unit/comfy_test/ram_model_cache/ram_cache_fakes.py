@@ -1,8 +1,8 @@
-"""Models, patchers and a host without torch, for the tests of the RAM model cache."""
+"""Models, patchers and an owner without torch, for the tests of the RAM model cache."""
 
 import weakref
 
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, Loaded, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, Loaded, OwnerHooks, RamModelCache
 
 
 class FakeStorage:
@@ -86,7 +86,7 @@ class FakeCLIP(FakeVAE):
 
 
 class FakeLoadedModel:
-    """A host's entry: a weak reference to a patcher, and a finalizer to detach once."""
+    """An owner's entry: a weak reference to a patcher, and a finalizer to detach once."""
 
     def __init__(self, patcher):
         self.reference, self.detached = weakref.ref(patcher), 0
@@ -109,7 +109,7 @@ class Key:
         return hash(self.label)
 
 
-class Host:
+class Owner:
     """What the cache asks for, recorded; *available* bytes, *clock* seconds and failures are set by the test."""
 
     def __init__(self):
@@ -137,8 +137,8 @@ class Host:
         if self.interrupt is not None:
             raise self.interrupt
 
-    def hooks(self, host_hooks):
-        return host_hooks(
+    def hooks(self):
+        return OwnerHooks(
             available_bytes=lambda: self.available,
             forget_loaded=self.forget,
             restore_base=self.restore,
@@ -155,18 +155,18 @@ def patcher(size, **kwargs):
     return FakePatcher(FakeModule(FakeTensor(size)), **kwargs)
 
 
-def caches(host):
-    """For a fixture: a function that makes caches of a cap on *host*; their books must be right at the end."""
+def caches(owner):
+    """For a fixture: a function that makes caches of a cap on *owner*; their books must be right at the end."""
     made = []
 
     def build(cap=100, **settings):
         settings = {"headroom_bytes": 0, **settings}
         cache = RamModelCache(
             CacheSettings(cap, **settings),
-            host.hooks(HostHooks),
-            clock=lambda: host.now,
+            owner.hooks(),
+            clock=lambda: owner.now,
             wall_clock=lambda: 0.0,
-            start_thread=host.started.append,
+            start_thread=owner.started.append,
         )
         made.append(cache)
         return cache

@@ -11,7 +11,7 @@ import torch
 from ram_cache_fakes import Key, patcher
 from test_host_memory_group import ROOT, group  # noqa: F401 - a fixture
 
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ pathlib.Path(folder, "cgroup.procs").write_text(str(os.getpid()))
 import torch
 from comfy.ram_model_cache.host_memory import HostMemory
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
-from comfy.residency.model_cache import CacheHost
+from comfy.residency.model_cache import CacheOwner
 from comfy.weight_files.reader import WeightReader
 
 lines = []
@@ -49,7 +49,7 @@ def load(missing):
     return {missing[0]: Patcher(model)}
 
 memory = HostMemory()
-cache = RamModelCache(CacheSettings(1 << 40, headroom_bytes=headroom), CacheHost(memory).hooks(), start_thread=lambda run: None)
+cache = RamModelCache(CacheSettings(1 << 40, headroom_bytes=headroom), CacheOwner(memory=memory).hooks(), start_thread=lambda run: None)
 use = lambda name: cache.fetch({name: model_bytes}, load)[name].model.weight0.sum().item()
 stages, available = {}, []
 
@@ -151,7 +151,7 @@ def test_a_version_2_group_is_heeded_by_its_files(tmp_path, caplog):
     use_bytes(0)
     memory = HostMemory(tmp_path, lambda: MemoryView(1 << 40, 1 << 40))
     cache = RamModelCache(
-        CacheSettings(10_000, headroom_bytes=200), HostHooks(memory.available_bytes, trim=lambda: None), start_thread=lambda run: None
+        CacheSettings(10_000, headroom_bytes=200), OwnerHooks(memory.available_bytes, trim=lambda: None), start_thread=lambda run: None
     )
     for number in range(6):
         use_bytes(number * 100)

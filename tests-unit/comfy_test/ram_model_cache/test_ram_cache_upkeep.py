@@ -2,39 +2,28 @@
 
 import logging
 
-import pytest
-from ram_cache_fakes import FakeLoadedModel, Host, Key, caches, get, patcher
+from ram_cache_fakes import FakeLoadedModel, Key, get, patcher
 
 A, B, C = Key("A"), Key("B"), Key("C")
 
 
-@pytest.fixture
-def host():
-    return Host()
-
-
-@pytest.fixture
-def make(host):
-    yield from caches(host)
-
-
-def test_pressure_shrinks_with_hysteresis_and_says_why(make, host, caplog):
+def test_pressure_shrinks_with_hysteresis_and_says_why(make, owner, caplog):
     cache = make(1000, headroom_bytes=100)
     for index in range(5):
         get(cache, Key(f"m{index}"), size=40)
     with caplog.at_level(logging.INFO):
-        host.available = 90
+        owner.available = 90
         cache.tick()
     assert cache.stats().kept == 3  # 90 left, 150 wanted: two go
     assert "shrinks" in caplog.text
     assert "evicted m0 (0.0 MB): memory pressure" in caplog.text
-    host.available = 120
+    owner.available = 120
     cache.tick()
     assert cache.stats().under_pressure
     refused, _ = get(cache, Key("new"), size=10)
     assert "memory pressure" in cache.receipts(None)[-1]["reason"]
     assert cache.stats().kept == 3
-    host.available = 150
+    owner.available = 150
     cache.tick()
     assert not cache.stats().under_pressure
     assert get(cache, Key("new"), size=10)[0] is not None
@@ -42,20 +31,20 @@ def test_pressure_shrinks_with_hysteresis_and_says_why(make, host, caplog):
     del refused
 
 
-def test_models_in_use_survive_pressure(make, host):
+def test_models_in_use_survive_pressure(make, owner):
     cache = make(1000, headroom_bytes=100)
     used, _ = get(cache, A)
     get(cache, B)
-    host.available = 0
+    owner.available = 0
     cache.tick()
     assert [entry["model"] for entry in cache.entries()] == ["A"]
     del used
 
 
-def test_pressure_does_not_evict_a_model_that_only_moves(make, host):
+def test_pressure_does_not_evict_a_model_that_only_moves(make, owner):
     cache = make(1000, headroom_bytes=100)
     model, _ = get(cache, A)
-    host.available = 0
+    owner.available = 0
     cache.tick()
     loaded = FakeLoadedModel(model)
     assert cache.reclaim(loaded)
@@ -63,52 +52,52 @@ def test_pressure_does_not_evict_a_model_that_only_moves(make, host):
     assert cache.stats().kept == 1
 
 
-def test_memory_that_waits_to_be_dropped_is_not_evicted_for_twice(make, host):
+def test_memory_that_waits_to_be_dropped_is_not_evicted_for_twice(make, owner):
     cache = make(1000, headroom_bytes=100)
     for index in range(5):
         get(cache, Key(f"m{index}"), size=60)
-    host.available = 90
+    owner.available = 90
     with cache.critical_section():
         cache.tick()
         cache.tick()
         assert cache.stats().kept == 4
 
 
-def test_reading_makes_room_in_memory_first(make, host):
+def test_reading_makes_room_in_memory_first(make, owner):
     cache = make(1000, headroom_bytes=100)
     get(cache, A)
     get(cache, B)
-    host.available = 150
+    owner.available = 150
     kept = []
     cache.fetch({C: 80}, lambda missing: kept.append(cache.stats().kept) or {C: patcher(80)})
     assert kept == [1]
 
 
-def test_idle_entries_expire_and_held_ones_do_not(make, host):
+def test_idle_entries_expire_and_held_ones_do_not(make, owner):
     cache = make(ttl_s=60)
     get(cache, A)
     get(cache, B, hold=True)
-    host.now += 59
+    owner.now += 59
     cache.tick()
     assert cache.stats().kept == 2
-    host.now += 2
+    owner.now += 2
     cache.tick()
     assert [entry["model"] for entry in cache.entries()] == ["B"]
     get(cache, A)
     assert "without use" in cache.receipts(None)[-1]["reason"]
 
 
-def test_held_entries_go_last_and_only_under_pressure(make, host):
+def test_held_entries_go_last_and_only_under_pressure(make, owner):
     cache = make(80, headroom_bytes=100)
     get(cache, A, hold=True, seconds=0.001)
     get(cache, B, seconds=99.0)
     for _ in range(5):
         get(cache, C, seconds=99.0)
     assert "A" in {entry["model"] for entry in cache.entries()}
-    host.available = 90
+    owner.available = 90
     cache.tick()
     assert [entry["model"] for entry in cache.entries()] == ["A"] or cache.stats().kept == 0
-    host.available = 0
+    owner.available = 0
     cache.tick()
     assert cache.stats().kept == 0
 
@@ -121,10 +110,10 @@ def test_hold_can_be_given_up(make):
     assert not cache.set_held(B, True)
 
 
-def test_dynamic_patchers_are_unpinned_counted_by_pins_and_left_alone(make, host):
+def test_dynamic_patchers_are_unpinned_counted_by_pins_and_left_alone(make, owner):
     cache = make()
     model, _ = get(cache, A, build=lambda size: patcher(size, dynamic=True, pinned=15))
-    assert host.unpinned == [model.parent]
+    assert owner.unpinned == [model.parent]
     assert cache.stats().kept_bytes == 15
     loaded = FakeLoadedModel(model)
     assert not cache.retain(loaded)
@@ -173,13 +162,13 @@ def test_miss_names_who_evicted_it_and_when(make):
     assert reason.startswith("evicted (room needed for B) at ")
 
 
-def test_monitor_exists_only_while_there_is_something_to_watch(make, host):
+def test_monitor_exists_only_while_there_is_something_to_watch(make, owner):
     cache = make()
     cache.tick()
-    assert host.started == []
+    assert owner.started == []
     get(cache, A)
     get(cache, B)
-    assert len(host.started) == 1
+    assert len(owner.started) == 1
     ticks = []
 
     def wait(timeout):
@@ -189,17 +178,17 @@ def test_monitor_exists_only_while_there_is_something_to_watch(make, host):
         return False
 
     cache._closed.wait = wait
-    host.started[0]()
+    owner.started[0]()
     assert len(ticks) == 2
     get(cache, A)
-    assert len(host.started) == 2
+    assert len(owner.started) == 2
 
 
-def test_closed_cache_drops_everything_and_starts_no_thread(make, host):
+def test_closed_cache_drops_everything_and_starts_no_thread(make, owner):
     cache = make()
     get(cache, A)
     cache.close()
     assert (cache.stats().kept, cache._closed.is_set()) == (0, True)
-    host.started[0]()
+    owner.started[0]()
     get(cache, A)
-    assert len(host.started) == 1
+    assert len(owner.started) == 1

@@ -3,34 +3,11 @@
 import weakref
 
 import pytest
-from ram_cache_fakes import (
-    FakeCLIP,
-    FakeDevice,
-    FakeLoadedModel,
-    FakeModule,
-    FakePatcher,
-    FakeTensor,
-    FakeVAE,
-    Host,
-    Key,
-    caches,
-    get,
-    patcher,
-)
+from ram_cache_fakes import FakeCLIP, FakeDevice, FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, FakeVAE, Key, get, patcher
 
 from comfy.ram_model_cache.cache import CacheSettings, Loaded, NullRamModelCache, RamModelCache
 
 A, B, C = Key("A"), Key("B"), Key("C")
-
-
-@pytest.fixture
-def host():
-    return Host()
-
-
-@pytest.fixture
-def make(host):
-    yield from caches(host)
 
 
 def test_second_fetch_is_a_hit_and_shares_the_module(make):
@@ -175,12 +152,12 @@ def test_slower_to_reload_stays(make):
     assert [entry["model"] for entry in cache.entries() if entry["state"] == "kept"] == ["B"]
 
 
-def test_pending_prompts_models_are_evicted_last(make, host):
+def test_pending_prompts_models_are_evicted_last(make, owner):
     cache = make(80)
     wanted, other = Key("wanted", ["/w"]), Key("other", ["/o"])
     get(cache, wanted, seconds=0.1)
     get(cache, other, seconds=50.0)
-    host.pending = ["/w", "/n"]
+    owner.pending = ["/w", "/n"]
     get(cache, Key("new", ["/n"]), seconds=1.0)
     assert {entry["model"] for entry in cache.entries()} == {"wanted", "new"}
 
@@ -236,7 +213,7 @@ def test_weights_on_an_accelerator_do_not_count_until_they_come_back(make):
     assert (cache.stats().kept_bytes, cache.entries()[0]["on_devices"]) == (80, 0)
 
 
-def test_models_the_processor_runs_are_in_ram_and_are_forgotten_when_evicted(make, host):
+def test_models_the_processor_runs_are_in_ram_and_are_forgotten_when_evicted(make, owner):
     cache = make(100)
     model, _ = get(cache, A)
     loaded, played = FakeLoadedModel(model), FakeLoadedModel(model)
@@ -248,7 +225,7 @@ def test_models_the_processor_runs_are_in_ram_and_are_forgotten_when_evicted(mak
     assert get(cache, A)[0] and cache.receipts(None)[-1]["tier"] == "vram"
     del model
     cache.clear()
-    assert host.forgotten == [loaded, played]
+    assert owner.forgotten == [loaded, played]
 
 
 def test_what_comes_back_from_the_accelerator_without_room_is_let_go(make):

@@ -12,7 +12,6 @@ from residency_models import MIB, Layers, management, patcher_of
 import comfy.model_management
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
-from comfy.residency.model_cache import CacheHost
 
 CYCLES, WIDTH, ESTIMATE_BYTES = 10_000, 32, 30_000
 FILES = tuple(f"file {number}" for number in range(6))
@@ -36,7 +35,12 @@ def soaked(monkeypatch):
     """(manager of a device that fits two models, cache with room for three, chance, weak references to every module)."""
     chance = Failing(7)
     one_bytes = patcher_of(Layers(WIDTH)).model_size()
-    with management(MIB) as manager:
+    memory = HostMemory(system=lambda: MemoryView(64 << 30, 32 << 30))
+
+    def make_cache(owner):
+        return RamModelCache(CacheSettings(3 * one_bytes, headroom_bytes=0), owner.hooks(), start_thread=lambda run: None)
+
+    with management(MIB, cache=make_cache, memory=memory) as manager:
         device = manager.devices.accelerators[0]
         device._capacity_bytes = int(2.5 * one_bytes)
         receive = device.receive
@@ -46,9 +50,6 @@ def soaked(monkeypatch):
             return receive(tensor, non_blocking)
 
         monkeypatch.setattr(device, "receive", copy)
-        host = CacheHost(HostMemory(system=lambda: MemoryView(64 << 30, 32 << 30)))
-        host.manager = manager
-        manager.ram_cache = RamModelCache(CacheSettings(3 * one_bytes, headroom_bytes=0), host.hooks(), start_thread=lambda run: None)
         yield manager, manager.ram_cache, chance, weakref.WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""The RAM model cache over the host's real patchers and loaded models; runs in any ComfyUI that has ``comfy.model_patcher``."""
+"""The RAM model cache over the owner's real patchers and loaded models; runs in any ComfyUI that has ``comfy.model_patcher``."""
 
 import gc
 import weakref
@@ -11,7 +11,7 @@ if not torch.cuda.is_available():
     cli_args.args.cpu = True
 
 from comfy import model_management, model_patcher  # noqa: E402
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, RamModelCache  # noqa: E402
+from comfy.ram_model_cache.cache import CacheSettings, DeviceEvent, OwnerHooks, RamModelCache  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def build(missing):
 
 
 def restore(patcher):
-    """Undo patches the way a host does it at a safe point."""
+    """Undo patches the way an owner does it at a safe point."""
     patcher.detach(True)
 
 
@@ -31,7 +31,7 @@ def cache():
     forgotten = []
     made = RamModelCache(
         CacheSettings(1 << 20, headroom_bytes=0),
-        HostHooks(forget_loaded=forgotten.append, restore_base=restore),
+        OwnerHooks(forget_loaded=forgotten.append, restore_base=restore),
         start_thread=lambda run: None,
     )
     made.forgotten = forgotten
@@ -66,6 +66,19 @@ def test_loaded_model_is_never_dead_when_its_clone_dies(cache):
     entry.model_unload()
     assert cache.retain(entry)
     assert cache.stats().kept == 1
+
+
+def test_the_second_arrival_of_a_kept_model_is_a_return_from_ram(cache):
+    clone = get(cache)
+    events = []
+    for _ in range(2):
+        entry = loaded(clone)
+        events.append(cache.reclaim(entry))
+        entry.model_unload()
+        events.append(cache.retain(entry))
+    assert events == [DeviceEvent.ARRIVED, DeviceEvent.LEFT, DeviceEvent.RETURNED, DeviceEvent.LEFT] and all(events)
+    cache.clear()
+    assert cache.reclaim(loaded(clone)) is DeviceEvent.NOT_KEPT and not DeviceEvent.NOT_KEPT
 
 
 def test_patched_clones_leave_the_base_bit_identical(cache):

@@ -7,21 +7,18 @@ import threading
 import weakref
 
 import pytest
-from ram_cache_fakes import FakeLoadedModel, FakeModule, Host, Key, patcher
+from ram_cache_fakes import FakeLoadedModel, FakeModule, Key, Owner, patcher
 
-from comfy.ram_model_cache.cache import CacheSettings, HostHooks, Loaded, RamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, Loaded, RamModelCache
 from comfy.ram_model_cache.flights import Flights
 
 A, B = Key("A"), Key("B")
 JOIN_S = 30
 
 
-def make(host, cap=100, **settings):
+def make(owner, cap=100, **settings):
     return RamModelCache(
-        CacheSettings(cap, **{"headroom_bytes": 0, **settings}),
-        host.hooks(HostHooks),
-        clock=lambda: host.now,
-        start_thread=host.started.append,
+        CacheSettings(cap, **{"headroom_bytes": 0, **settings}), owner.hooks(), clock=lambda: owner.now, start_thread=owner.started.append
     )
 
 
@@ -47,7 +44,7 @@ def together(*actions):
 
 
 def test_one_load_serves_everyone_who_wants_it_at_once():
-    cache, loads, models = make(Host()), [], []
+    cache, loads, models = make(Owner()), [], []
 
     def load(missing):
         loads.append(missing)
@@ -60,14 +57,14 @@ def test_one_load_serves_everyone_who_wants_it_at_once():
 
 
 def test_one_load_serves_everyone_even_when_the_model_is_too_big_to_keep():
-    cache, loads, models = make(Host(), cap=10), [], []
+    cache, loads, models = make(Owner(), cap=10), [], []
     together(*[lambda: models.append(cache.fetch({A: 40}, lambda missing: loads.append(1) or {A: patcher(40)})[A]) for _ in range(8)])
     assert len(loads) == 1
     assert cache.check() == []
 
 
 def test_waiters_of_a_failed_load_try_for_themselves():
-    cache, attempts, models, failures = make(Host()), [], [], []
+    cache, attempts, models, failures = make(Owner()), [], [], []
 
     def load(missing):
         attempts.append(missing)
@@ -88,8 +85,8 @@ def test_waiters_of_a_failed_load_try_for_themselves():
 
 
 def test_waiting_for_a_load_can_be_interrupted():
-    host = Host()
-    cache, inside, leave = make(host), threading.Event(), threading.Event()
+    owner = Owner()
+    cache, inside, leave = make(owner), threading.Event(), threading.Event()
 
     def load(missing):
         inside.set()
@@ -99,7 +96,7 @@ def test_waiting_for_a_load_can_be_interrupted():
     loader = threading.Thread(target=lambda: cache.fetch({A: 40}, load))
     loader.start()
     assert inside.wait(JOIN_S)
-    host.interrupt = InterruptedError("stop")
+    owner.interrupt = InterruptedError("stop")
     with pytest.raises(InterruptedError):
         cache.fetch({A: 40}, load)
     leave.set()
@@ -133,8 +130,8 @@ def test_nested_flights_of_one_thread_are_given_back_level_by_level():
 
 
 def test_restore_leaves_a_key_alone_that_someone_is_loading():
-    host = Host()
-    cache = make(host)
+    owner = Owner()
+    cache = make(owner)
     cache.fetch({A: 40}, lambda missing: {A: patcher(40)})
     inside, leave = threading.Event(), threading.Event()
 
@@ -147,15 +144,15 @@ def test_restore_leaves_a_key_alone_that_someone_is_loading():
     holder.start()
     assert inside.wait(JOIN_S)
     cache.safe_point()
-    assert host.restored == []
+    assert owner.restored == []
     leave.set()
     holder.join(JOIN_S)
     cache.safe_point()
-    assert len(host.restored) == 1
+    assert len(owner.restored) == 1
 
 
 def test_critical_section_of_one_thread_holds_up_drops_of_another():
-    cache, modules = make(Host()), []
+    cache, modules = make(Owner()), []
     modules.append(weakref.ref(cache.fetch({A: 40}, lambda missing: {A: patcher(40)})[A].model))
     with cache.critical_section():
         together(cache.clear)
@@ -164,7 +161,7 @@ def test_critical_section_of_one_thread_holds_up_drops_of_another():
 
 
 def test_critical_section_waits_for_a_drop_in_progress():
-    host = Host()
+    owner = Owner()
     order, dropping, go_on = [], threading.Event(), threading.Event()
 
     def forget(loaded_model):
@@ -172,8 +169,8 @@ def test_critical_section_waits_for_a_drop_in_progress():
         assert go_on.wait(JOIN_S)
         order.append("dropped")
 
-    host.forget = forget
-    cache = make(host)
+    owner.forget = forget
+    cache = make(owner)
     model = cache.fetch({A: 40}, lambda missing: {A: patcher(40)})[A]
     loaded = FakeLoadedModel(model.parent)
     cache.reclaim(loaded)
@@ -195,12 +192,12 @@ def test_critical_section_waits_for_a_drop_in_progress():
 
 
 def test_critical_section_inside_a_drop_of_the_same_thread_does_not_wait_for_itself():
-    host = Host()
-    cache = make(host)
+    owner = Owner()
+    cache = make(owner)
 
     def forget(loaded_model):
         with cache.critical_section():
-            host.forgotten.append(loaded_model)
+            owner.forgotten.append(loaded_model)
 
     object.__setattr__(cache._drops._hooks, "forget_loaded", forget)
     model = cache.fetch({A: 40}, lambda missing: {A: patcher(40)})[A]
@@ -208,12 +205,12 @@ def test_critical_section_inside_a_drop_of_the_same_thread_does_not_wait_for_its
     cache.reclaim(loaded)
     del model
     cache.clear()
-    assert host.forgotten == [loaded]
+    assert owner.forgotten == [loaded]
 
 
 def test_lookup_and_eviction_at_once_never_hand_out_a_model_that_is_gone():
-    host = Host()
-    cache = make(host)
+    owner = Owner()
+    cache = make(owner)
     for _ in range(200):
         cache.fetch({A: 40}, lambda missing: {A: patcher(40)})
         found = []
@@ -225,8 +222,8 @@ def test_lookup_and_eviction_at_once_never_hand_out_a_model_that_is_gone():
 
 def test_collections_everywhere_inside_operations_take_no_lock():
     """Every allocation may collect: dead clones in cycles end inside the cache's own operations."""
-    host = Host()
-    cache = make(host)
+    owner = Owner()
+    cache = make(owner)
     threshold = gc.get_threshold()
     gc.set_threshold(1, 1, 1)
     try:
@@ -246,15 +243,15 @@ def test_collections_everywhere_inside_operations_take_no_lock():
 
 
 class Failure(Exception):
-    """What the random host raises."""
+    """What the random owner raises."""
 
 
 class Machine:
     """Random operations on a cache with random failures, and a record of what lives."""
 
     def __init__(self, seed):
-        self.rng, self.host = random.Random(seed), Host()
-        self.cache = make(self.host, cap=60, headroom_bytes=50, ttl_s=200)
+        self.rng, self.owner = random.Random(seed), Owner()
+        self.cache = make(self.owner, cap=60, headroom_bytes=50, ttl_s=200)
         self.keys = [Key(f"m{index}", [f"/m{index}"]) for index in range(12)]
         self.held, self.loaded, self.every = [], [], []
         object.__setattr__(self.cache._hooks, "forget_loaded", self.forget)
@@ -297,16 +294,16 @@ class Machine:
                 self.cache.retain(one)
 
     def pressure(self):
-        self.host.available = self.rng.choice([10, 60, 1 << 40])
+        self.owner.available = self.rng.choice([10, 60, 1 << 40])
         self.cache.tick()
 
     def safe_point(self):
-        self.host.fail_restore = self.rng.random() < 0.1
+        self.owner.fail_restore = self.rng.random() < 0.1
         self.cache.safe_point()
 
     def step(self):
-        self.host.now += self.rng.random() * 20
-        self.host.pending = self.rng.sample([path for key in self.keys for path in key.paths], 2)
+        self.owner.now += self.rng.random() * 20
+        self.owner.pending = self.rng.sample([path for key in self.keys for path in key.paths], 2)
         action = self.rng.choices(
             [
                 self.fetch,
@@ -345,7 +342,7 @@ def test_cycles_with_random_failures_end_where_they_began(seed, caplog):
     stats = machine.cache.stats()
     assert (stats.kept_bytes, stats.reserved_bytes, stats.lent_bytes, stats.doomed_bytes, stats.kept, stats.lent) == (0, 0, 0, 0, 0, 0)
     assert machine.cache.check() == []
-    assert not machine.cache._table._watched
+    assert not machine.cache._table.clones.ids()
     assert machine.cache._flights.busy() == 0
     assert stats.counters.high_water_bytes <= 60
     assert {one.detached for one in machine.every} == {1}
@@ -354,8 +351,8 @@ def test_cycles_with_random_failures_end_where_they_began(seed, caplog):
 
 
 def test_loaded_models_are_detached_at_most_once_over_many_evictions():
-    host = Host()
-    cache = make(host)
+    owner = Owner()
+    cache = make(owner)
     every = []
     for index in range(300):
         model = cache.fetch({A: 40}, lambda missing: {A: patcher(40)})[A]
@@ -373,8 +370,8 @@ def test_loaded_models_are_detached_at_most_once_over_many_evictions():
 
 
 def test_threads_that_load_evict_and_move_at_once_leave_the_books_straight():
-    host = Host()
-    cache, keys = make(host, cap=120), [Key(f"m{index}") for index in range(6)]
+    owner = Owner()
+    cache, keys = make(owner, cap=120), [Key(f"m{index}") for index in range(6)]
 
     def work(seed):
         rng = random.Random(seed)

@@ -11,7 +11,6 @@ from comfy.model_management import load_models_gpu
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.residency import arena_pinner
 from comfy.residency.arena_pinner import ArenaPinner
-from comfy.residency.model_cache import CacheHost
 from comfy.residency.pinning import PinLedger
 
 EVERYTHING = 1e32
@@ -23,12 +22,11 @@ def managed(monkeypatch):
     monkeypatch.setattr(arena_pinner, "SMALLEST_BYTES", 1)
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda self: False)
     backend = FakePins()
-    with management(MIB) as manager:
-        host = CacheHost()
-        host.manager = manager
-        manager.ram_cache = RamModelCache(CacheSettings(1 << 30, headroom_bytes=0), host.hooks(), start_thread=lambda run: None)
-        manager.pin_ledger = PinLedger(1 << 30, backend)
-        manager.pinner = ArenaPinner(manager.pin_ledger, start_thread=None)
+
+    def cache(owner):
+        return RamModelCache(CacheSettings(1 << 30, headroom_bytes=0), owner.hooks(), start_thread=lambda run: None)
+
+    with management(MIB, cache=cache, pinner=ArenaPinner(PinLedger(1 << 30, backend), start_thread=None)) as manager:
         yield manager, backend
         manager.ram_cache.close()
         gc.collect()

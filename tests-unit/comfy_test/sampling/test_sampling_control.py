@@ -12,7 +12,7 @@ from comfy.cli_args import args
 from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
-from comfy.loading.checkpoint import kept_bytes
+from comfy.loading.components import kept_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from comfy.weight_files.chunks import MAX_PARTS, plan_chunks
+from comfy.weight_files.chunks import MAX_SLICES, plan_chunks
 from comfy.weight_files.header import TensorEntry
 
 CHUNK = 1024
@@ -23,7 +23,7 @@ def entries(*sizes, start=100, dtype=torch.float16):
 def test_neighbours_share_a_read_and_boundaries_are_multiples_of_the_chunk_size():
     chunks = plan_chunks([(entry, False) for entry in entries(10, 20, 1000, 30)], CHUNK)
     assert [(chunk.start, chunk.stop) for chunk in chunks] == [(100, 1024), (1024, 2048), (2048, 2220)]
-    assert [[(part.entry.key, part.first, part.stop) for part in chunk.parts] for chunk in chunks] == [
+    assert [[(piece.entry.key, piece.first, piece.stop) for piece in chunk.slices] for chunk in chunks] == [
         [("t0", 0, 10), ("t1", 0, 20), ("t2", 0, 432)],
         [("t2", 432, 944)],
         [("t2", 944, 1000), ("t3", 0, 30)],
@@ -41,7 +41,7 @@ def test_a_tensor_at_an_odd_place_starts_its_own_read():
     flags = TensorEntry("flags", torch.uint8, (3,), 100, 103)
     halves = TensorEntry("halves", torch.float16, (2000,), 103, 4103)
     chunks = plan_chunks([(flags, True), (halves, True)], CHUNK)
-    assert chunks[0].parts == chunks[0].parts[:1] and chunks[1].start == 103
+    assert chunks[0].slices == chunks[0].slices[:1] and chunks[1].start == 103
     assert chunks[1].stop == 1023, "no element is cut"
     assert sum(chunk.stop - chunk.start for chunk in chunks) == 4003 and all(chunk.stop - chunk.start <= CHUNK for chunk in chunks)
 
@@ -51,8 +51,8 @@ def test_empty_tensors_need_no_read():
 
 
 def test_one_call_fills_a_limited_number_of_places():
-    chunks = plan_chunks([(entry, False) for entry in entries(*[1] * (MAX_PARTS + 5), start=0)], 1 << 20)
-    assert [len(chunk.parts) for chunk in chunks] == [MAX_PARTS, 5]
+    chunks = plan_chunks([(entry, False) for entry in entries(*[1] * (MAX_SLICES + 5), start=0)], 1 << 20)
+    assert [len(chunk.slices) for chunk in chunks] == [MAX_SLICES, 5]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -71,10 +71,10 @@ def test_every_element_is_read_once_in_file_order(seed):
     covered = {}
     for chunk in chunks:
         assert 0 < chunk.stop - chunk.start <= CHUNK
-        assert chunk.parts[0].start_byte == chunk.start and chunk.parts[-1].stop_byte == chunk.stop
-        assert all(before.stop_byte == after.start_byte for before, after in zip(chunk.parts, chunk.parts[1:]))
-        for part in chunk.parts:
-            assert (part.start_byte - chunk.start) % part.entry.dtype.itemsize == 0
-            assert part.first == covered.get(part.entry.key, 0)
-            covered[part.entry.key] = part.stop
+        assert chunk.slices[0].start_byte == chunk.start and chunk.slices[-1].stop_byte == chunk.stop
+        assert all(before.stop_byte == after.start_byte for before, after in zip(chunk.slices, chunk.slices[1:]))
+        for piece in chunk.slices:
+            assert (piece.start_byte - chunk.start) % piece.entry.dtype.itemsize == 0
+            assert piece.first == covered.get(piece.entry.key, 0)
+            covered[piece.entry.key] = piece.stop
     assert covered == {entry.key: entry.elements for entry, _ in wanted if entry.elements}

@@ -82,6 +82,7 @@ def test_exit_and_stop_iteration_in_a_node_are_its_errors(bench):
 def test_out_of_memory_unloads_models_and_gives_a_hint(bench, monkeypatch):
     unloaded = []
     fake = types.ModuleType("comfy.model_management")
+    fake.DISABLE_SMART_MEMORY = False
     fake.is_oom = lambda error: isinstance(error, MemoryError)
     fake.unload_all_models = lambda: unloaded.append(1)
     monkeypatch.setitem(sys.modules, "comfy.model_management", fake)

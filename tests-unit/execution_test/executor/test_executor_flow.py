@@ -11,6 +11,7 @@ from executor_harness import Log, benches, chain, make_node, meeting, node
 import execution
 from comfy.interruption import interrupt_flag
 from comfy_execution.cache_provider import register_cache_provider, unregister_cache_provider
+from comfy_execution.nodes_graph.registered_classes import registered_classes
 from comfy_execution.utils import get_executing_context
 
 
@@ -291,7 +292,7 @@ def test_progress_of_a_wide_graph_fits_the_budget(bench):
     made = bench()
     wide = {str(index): node("Value", x=index) for index in range(1000)}
     wide["join"] = {"class_type": "Sum", "inputs": {f"v{index}": [str(index), 0] for index in range(1000)}}
-    made.classes["Sum"] = execution._nodes().NODE_CLASS_MAPPINGS["Sum"] = make_node(
+    made.classes["Sum"] = registered_classes()["Sum"] = make_node(
         lambda self, **values: {"ui": {"sum": [sum(values.values())]}}, returns=(), is_output=True
     )
     made.run(wide)
@@ -377,6 +378,6 @@ async def test_prompts_are_validated_against_the_node_table_of_the_moment(bench)
     good, error, outputs, problems = await execution.validate_prompt("p", chain(2), None)
     assert (good, error, outputs, problems) == (True, None, ["end"], {})
     made.classes.clear()
-    execution._nodes().NODE_CLASS_MAPPINGS.pop("Sink")
+    registered_classes().pop("Sink")
     good, error, _, _ = await execution.validate_prompt("p", chain(2), None)
     assert not good and error["type"] == "missing_node_type"

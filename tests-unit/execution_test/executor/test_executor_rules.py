@@ -75,7 +75,7 @@ def test_forms_of_results(bench, log, returned, seen):
     assert ("1" in made.outputs) == (isinstance(returned, dict) and "ui" in returned)
 
 
-def test_a_result_that_is_no_sequence_is_an_error_that_says_so(bench):
+def test_a_result_that_is_not_a_sequence_is_an_error_that_says_so(bench):
     made = bench(Form=make_node(lambda self: 5))
     made.run({"1": node("Form"), "2": node("Sink", value=("1", 0))})
     assert "returned int" in made.error()["exception_message"] and made.error()["node_id"] == "1"

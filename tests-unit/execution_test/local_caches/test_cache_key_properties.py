@@ -94,7 +94,7 @@ def with_inside(value, odd, path):
 
 
 @given(nested(SCALARS), st.text("ltdksf", max_size=4))
-def test_not_a_number_at_any_depth_has_no_key(value, path):
+def test_nan_at_any_depth_gives_no_key(value, path):
     odd = math.nan
     for step in path:
         if step in "ksf" and not isinstance(odd, float | tuple | frozenset):
@@ -132,7 +132,7 @@ class Number(int):
     ids=repr,
 )
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: {"a": (value,)}])
-def test_what_may_mean_more_than_its_content_has_no_key(value, wrap):
+def test_values_that_may_mean_more_than_their_content_have_no_key(value, wrap):
     assert _serialize_cache_key(wrap(value)) is None
 
 

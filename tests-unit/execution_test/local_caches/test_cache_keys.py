@@ -2,8 +2,6 @@
 
 import asyncio
 import math
-import sys
-import types
 
 import pytest
 
@@ -17,6 +15,7 @@ from comfy_execution.local_caches.keys import (
     names_its_node,
     to_hashable,
 )
+from comfy_execution.nodes_graph.registered_classes import class_source
 from comfy_execution.signatures import Uncacheable
 
 
@@ -48,7 +47,7 @@ def test_the_id_belongs_to_the_key_of_classes_that_can_see_it(class_type, own, m
     graph = {name: {"class_type": class_type, "inputs": {"x": 1}} for name in "ab"}
     found = keys_of(graph, classes=lambda: CLASSES)
     assert (found.get_data_key("a") != found.get_data_key("b")) is own
-    monkeypatch.setitem(sys.modules, "nodes", types.SimpleNamespace(NODE_CLASS_MAPPINGS=CLASSES))
+    monkeypatch.setattr(class_source, "_classes", lambda: CLASSES)
     assert names_its_node(CLASSES[class_type]) is own is include_unique_id_in_input(class_type)
 
 

@@ -5,8 +5,9 @@ import itertools
 import math
 
 from comfy_execution.graph import DynamicPrompt
-from comfy_execution.local_caches.generations import BYTES_PER_GB, LRUCache, RAMPressureCache, available_ram_bytes
+from comfy_execution.local_caches.generations import LRUCache, RAMPressureCache, available_ram_bytes
 from comfy_execution.local_caches.keys import CacheKeySetInputSignature
+from comfy_execution.units import GIB
 
 
 class Plain:
@@ -55,7 +56,7 @@ def test_prompts_used_longest_ago_go_first_and_whole():
     assert cache.stats().evictions >= 2
 
 
-def test_room_for_none_keeps_the_last_prompts_entries():
+def test_room_for_no_more_entries_keeps_the_last_prompts():
     cache = LRUCache(keys, max_size=0)
     use(cache, "a", "b")
     assert use(cache, "b", "c") == ["b"]
@@ -163,7 +164,7 @@ def test_the_system_is_not_asked_for_every_entry():
 
 
 def test_polling_gives_the_headroom_in_gigabytes():
-    cache, _ = pressured(2 * BYTES_PER_GB)
+    cache, _ = pressured(2 * GIB)
     use(cache, "a", values={"a": "a" * 100})
     use(cache, "b", values={"b": "b" * 100})
     cache.poll(ram_headroom=1)

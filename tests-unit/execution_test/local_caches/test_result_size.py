@@ -35,7 +35,7 @@ def test_arrays_bytes_and_models_count_too():
     assert host_bytes([object(), lambda: 1]) == 0
 
 
-def test_what_does_not_answer_counts_nothing_and_is_told(caplog):
+def test_an_object_that_does_not_answer_counts_nothing_and_is_logged(caplog):
     class Broken:
         def model_size(self):
             raise OSError("gone")

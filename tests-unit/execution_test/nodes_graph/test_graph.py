@@ -189,7 +189,7 @@ def test_nodes_outside_a_subgraph_are_left_out():
     assert nodes.is_empty()
 
 
-def test_asking_for_an_input_that_is_no_link_is_an_error():
+def test_asking_for_an_input_that_is_not_a_link_is_an_error():
     nodes = listing({"n": node("Step", late=3)}, ["n"])
     with pytest.raises(NodeInputError, match="constant"):
         nodes.make_input_strong_link("n", "late")

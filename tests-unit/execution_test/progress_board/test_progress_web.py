@@ -235,7 +235,7 @@ def test_the_hook_reports_for_the_running_node():
     assert run_hook(FakeServer(), "owner", node_id="9")[0][1]["node"] == "9"
 
 
-def test_the_hook_tells_nobody_when_nobody_owns_the_prompt():
+def test_the_hook_sends_nothing_when_no_client_owns_the_prompt():
     server = FakeServer()
     run_hook(server, None)
     assert server.sent == [] and get_progress_state().nodes["7"]["value"] == 3

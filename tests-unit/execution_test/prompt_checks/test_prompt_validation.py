@@ -1,74 +1,13 @@
 """What a prompt is refused for, in which words, and that no prompt can break the validation itself."""
 
 import asyncio
-import json
-import logging
 
 import pytest
+from checked_prompts import CLASSES, check, declare, errors_of, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from comfy_execution.prompt_checks.walk import MAX_CYCLES, MIN_DEPENDENT_OUTPUTS, validate_prompt
-from comfy_execution.utils import get_executing_context
-
-
-def declare(required=None, optional=None, returns=("T",), **attributes):
-    calls = []
-
-    def input_types(cls):
-        calls.append(1)
-        return {"required": required or {}, "optional": optional or {}}
-
-    return type("Declared", (), {"INPUT_TYPES": classmethod(input_types), "RETURN_TYPES": returns, "calls": calls, **attributes})
-
-
-LONG = [f"option {index}" for index in range(30)]
-CLASSES = {
-    "Make": declare({"x": ("INT", {"min": 0, "max": 10})}, {"late": ("T", {"lazy": True})}),
-    "Pass": declare({"a": ("T",)}, {"b": ("T",)}),
-    "Show": declare({"a": ("T",)}, OUTPUT_NODE=True),
-    "Two": declare({}, returns=("T", "U,V")),
-    "Take": declare({"a": ("V",)}, OUTPUT_NODE=True),
-    "Words": declare(
-        {},
-        {
-            "i": ("INT",),
-            "f": ("FLOAT", {"min": -1.0}),
-            "s": ("STRING",),
-            "b": ("BOOLEAN",),
-            "c": (["x", "y"],),
-            "long": (LONG,),
-            "n": ("COMBO", {"options": [1, 2]}),
-            "m": ("COMBO", {"options": ["p", "q"], "multiselect": True}),
-            "remote": ("COMBO", {}),
-        },
-        OUTPUT_NODE=True,
-    ),
-}
-
-
-def node(class_type, **inputs):
-    """A node of a prompt; a tuple is a link."""
-    return {"class_type": class_type, "inputs": {name: list(one) if isinstance(one, tuple) else one for name, one in inputs.items()}}
-
-
-def check(prompt, targets=None, classes=None):
-    verdict = asyncio.run(validate_prompt("p", prompt, targets, classes or CLASSES))
-    json.dumps(verdict, allow_nan=False)
-    return verdict
-
-
-def errors_of(prompt, node_id="1", classes=None):
-    """The errors of the one bad node."""
-    good, error, outputs, node_errors = check(prompt, classes=classes)
-    assert (good, outputs, error["type"]) == (False, [], "prompt_outputs_failed_validation")
-    assert set(node_errors) == {node_id}
-    return node_errors[node_id]["errors"]
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    caplog.set_level(logging.CRITICAL, "comfy_execution")
 
 
 def test_a_good_prompt_is_accepted_and_its_literals_are_converted():
@@ -122,12 +61,12 @@ def test_long_lists_of_options_are_not_sent_back():
     assert error["extra_info"]["input_config"] == (["x", "y"], {})
 
 
-def test_every_error_of_a_node_is_told_in_the_order_of_declaration():
+def test_all_errors_of_a_node_are_listed_in_the_order_of_declaration():
     found = errors_of({"1": node("Words", c="z", f="z", i="z")})
     assert [one["extra_info"]["input_name"] for one in found] == ["i", "f", "c"]
 
 
-def test_errors_stand_at_the_node_that_has_them_with_the_outputs_that_fail():
+def test_errors_are_listed_at_their_node_with_the_outputs_that_fail():
     prompt = {
         "m": node("Make"),
         "p": node("Pass", a=("m", 0)),
@@ -145,7 +84,7 @@ def test_errors_stand_at_the_node_that_has_them_with_the_outputs_that_fail():
     ]
 
 
-def test_an_inner_node_that_can_not_be_looked_at_names_the_link_that_leads_to_it():
+def test_an_inner_node_that_cannot_be_looked_at_names_the_link_that_leads_to_it():
     (error,) = errors_of({"1": node("Pass", a=("gone", 0)), "2": node("Show", a=("1", 0))})
     assert error["type"] == "exception_during_inner_validation" and "'gone'" in error["details"]
     assert set(error["extra_info"]) == {"input_name", "input_config", "exception_message", "exception_type", "traceback", "linked_node"}
@@ -178,12 +117,12 @@ def test_types_of_links_must_fit():
         ({"1": {"class_type": 3, "_meta": "x"}}, "missing_node_type"),
     ],
 )
-def test_prompts_that_are_none_are_refused_as_a_whole(prompt, kind):
+def test_malformed_prompts_are_refused_as_a_whole(prompt, kind):
     good, error, outputs, node_errors = check(prompt)
     assert (good, error["type"], outputs, node_errors) == (False, kind, [], {})
 
 
-def test_an_unknown_class_is_told_by_title_even_if_nothing_depends_on_it():
+def test_an_unknown_class_is_reported_by_title_even_if_nothing_depends_on_it():
     prompt = {"1": node("Make", x=1), "2": node("Show", a=("1", 0)), "7": {**node("Gone"), "_meta": {"title": "My node"}}}
     _, error, _, _ = check(prompt)
     assert error["type"] == "missing_node_type" and "'My node'" in error["message"]
@@ -233,7 +172,7 @@ def test_a_link_that_no_class_declares_must_still_lead_somewhere():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 500])
-def test_a_circle_is_told_to_all_its_nodes(size):
+def test_a_circle_is_reported_at_all_its_nodes(size):
     ring = {str(index): node("Pass", a=(str((index + 1) % size), 0)) for index in range(size)}
     good, error, _, node_errors = check({**ring, "s": node("Show", a=("0", 0))})
     assert not good and "Dependency cycle detected" in error["details"] and set(node_errors) == set(ring)
@@ -277,84 +216,6 @@ def test_thousands_of_circles_and_failing_outputs_are_answered_in_bounds():
     assert not good and len(node_errors) == count + 1 > MAX_CYCLES
     assert all(len(entry["errors"]) <= 2 for entry in node_errors.values())
     assert all(MIN_DEPENDENT_OUTPUTS <= len(entry["dependent_outputs"]) <= 50 for entry in node_errors.values())
-
-
-class Asked:
-    """Remembers what its validator was given."""
-
-    RETURN_TYPES = ("T",)
-    OUTPUT_NODE = True
-    INPUT_TYPES = classmethod(
-        lambda cls: {
-            "required": {"x": ("INT", {"max": 3}), "y": ("FLOAT", {"max": 3.0})},
-            "optional": {"t": ("T",)},
-            "hidden": {"me": "UNIQUE_ID"},
-        }
-    )
-
-
-def with_validator(function, **attributes):
-    return {**CLASSES, "Asked": type("Asked", (Asked,), {"VALIDATE_INPUTS": function, **attributes})}
-
-
-def test_a_validator_gets_what_it_names_and_frees_it_from_the_limits():
-    seen = []
-
-    def judge(cls, x, t, me):
-        seen.append((x, t, me, get_executing_context()))
-        return True
-
-    prompt = {"m": node("Make", x=1), "1": node("Asked", x=9, y=1.0, t=("m", 0))}
-    assert check(prompt, classes=with_validator(classmethod(judge)))[0]
-    assert seen == [(9, None, "1", ("p", "1", None))], "links are None"
-    prompt["1"]["inputs"]["y"] = 9.0
-    (error,) = errors_of(prompt, classes=with_validator(classmethod(judge)))
-    assert error["type"] == "value_bigger_than_max"
-
-
-def test_a_validator_of_everything_frees_everything_and_may_be_async():
-    async def judge(cls, **inputs):
-        return "too much" if inputs["y"] > 50 else True
-
-    assert check({"1": node("Asked", x=9, y=9)}, classes=with_validator(classmethod(judge)))[0]
-    found = errors_of({"1": node("Asked", x=9, y=99)}, classes=with_validator(classmethod(judge)))
-    assert {one["type"] for one in found} == {"custom_validation_failed"}
-    assert [one["details"] for one in found] == [f"{name} - too much" for name in ("x", "y", "me")]
-
-
-def test_a_validator_may_judge_types_instead_of_the_server():
-    seen = []
-    classes = with_validator(staticmethod(lambda input_types: seen.append(input_types) or True))
-    classes["Odd"] = declare({}, returns=("ODD",))
-    prompt = {"m": node("Odd"), "1": node("Asked", x=1, y=1, t=("m", 0))}
-    assert check(prompt, classes=classes)[0] and seen == [{"t": "ODD"}]
-    refusing = {**classes, **with_validator(staticmethod(lambda input_types: False))}
-    refusing["Odd"] = classes["Odd"]
-    (error,) = errors_of(prompt, classes=refusing)
-    assert (error["type"], error["details"]) == ("custom_validation_failed", "input_types")
-
-
-def test_list_nodes_are_judged_by_lists():
-    seen = []
-    classes = with_validator(staticmethod(lambda x, input_types: seen.append((x, input_types)) or True), INPUT_IS_LIST=True)
-    assert check({"1": node("Asked", x=1, y=1)}, classes=classes)[0] and seen == [([1], [{}])]
-
-
-def failing(cls, **inputs):
-    raise OSError("the disk is gone")
-
-
-@pytest.mark.parametrize(
-    "classes",
-    [with_validator(classmethod(failing)), {**CLASSES, "Asked": type("Asked", (Asked,), {"INPUT_TYPES": classmethod(failing)})}],
-    ids=["validator", "declaration"],
-)
-def test_a_class_that_fails_is_an_error_of_the_node(classes, caplog):
-    caplog.set_level(logging.ERROR, "comfy_execution")
-    (error,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=classes)
-    assert (error["type"], error["details"]) == ("exception_during_validation", "the disk is gone")
-    assert error["extra_info"] == {"exception_type": "builtins.OSError", "traceback": []}, "the traceback is for the log"
-    assert "disk is gone" in caplog.text and "Traceback" in caplog.text
 
 
 def test_groups_of_the_newer_api_are_checked_by_their_flat_names():

@@ -131,6 +131,6 @@ GARBAGE = {
     "ui that is text": lambda: CacheValue([[1]], ui="ui"),
     "ui that no page can read": lambda: CacheValue([[1]], ui={"output": {"text": [object()]}, "meta": {}}),
     "ui that contains itself": lambda: CacheValue([[1]], ui={"output": endless(), "meta": {}}),
-    "a value that can not be measured": lambda: CacheValue([[Unmeasurable()]]),
+    "a value that cannot be measured": lambda: CacheValue([[Unmeasurable()]]),
     "the class itself": lambda: CacheValue,
 }

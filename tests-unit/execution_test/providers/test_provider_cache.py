@@ -4,7 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 from comfy_execution.cache_provider import CacheValue
-from comfy_execution.providers.cache import Host, ProviderCache
+from comfy_execution.providers.cache import ExecutorHooks, ProviderCache
 
 
 class Providers:
@@ -89,8 +89,12 @@ class Bridge:
         }
         self.providers, self.outputs, self.trips = Providers(values, is_slow), Outputs(), 0
         dynprompt = SimpleNamespace(get_node=prompt.__getitem__, has_node=prompt.__contains__)
-        host = Host(CLASSES.__getitem__, lambda kind, name, inputs: ("INT", "required", {"lazy": name in lazy}), entry, self._to_loop)
-        self.cache = ProviderCache(self.providers, dynprompt, self.outputs, Keys(prompt), host)
+
+        def find(kind, name, inputs):
+            return "INT", "required", {"lazy": name in lazy}
+
+        hooks = ExecutorHooks(CLASSES.__getitem__, find, entry, self._to_loop)
+        self.cache = ProviderCache(self.providers, dynprompt, self.outputs, Keys(prompt), hooks)
 
     async def _to_loop(self):
         self.trips += 1
@@ -160,7 +164,7 @@ def test_a_node_that_no_wave_reached_is_asked_for_when_it_is_needed():
     assert bridge.providers.waves == [["0"]]
 
 
-def test_results_that_are_none_of_the_node_are_not_stored():
+def test_results_that_the_node_cannot_have_are_not_stored():
     bridge = Bridge(chain(1))
     files = {"output": {"images": [{"filename": "a.png"}]}}
 

@@ -153,7 +153,7 @@ def test_a_provider_that_ignores_prompts_and_blocks_its_thread_is_known_not_to_r
 
 
 @pytest.mark.parametrize("answer", ["text", 7, CacheValue(3), object()], ids=repr)
-def test_what_is_no_result_counts_as_an_error(client, answer):
+def test_an_answer_that_is_not_a_result_counts_as_an_error(client, answer):
     async def lookup(context):
         return answer
 

@@ -78,7 +78,7 @@ def run(runtime, work, prompt_id="p"):
     return result, time.monotonic() - began
 
 
-def test_nobody_is_bothered_without_providers(runtime):
+def test_without_providers_nothing_is_started(runtime):
     one, _ = runtime()
     assert asyncio.run(one.begin_prompt("p")) is None
 
@@ -144,7 +144,7 @@ def test_a_provider_that_blocks_is_not_waited_for_longer_than_one_that_awaits(ru
     assert answers == [None] and took_s < 0.8
 
 
-def test_the_second_is_asked_for_what_the_first_has_not_and_the_first_gets_it(runtime):
+def test_the_second_is_asked_for_what_the_first_lacks_and_the_first_gets_it(runtime):
     first, second = Memory(), Memory()
     first.values[context(1).cache_key_hash] = CacheValue([["near"]])
     second.values = {context(number).cache_key_hash: CacheValue([["far"]]) for number in (1, 2)}
@@ -169,10 +169,10 @@ def test_a_value_that_does_not_suit_the_node_is_ignored_with_a_warning(runtime, 
 
     with caplog.at_level(logging.WARNING):
         assert run(one, work)[0] == [None]
-    assert "can not have" in caplog.text
+    assert "cannot have" in caplog.text
 
 
-def test_results_that_are_no_plain_data_are_not_handed_over(runtime):
+def test_results_that_are_not_plain_data_are_not_handed_over(runtime):
     provider = Memory()
     one, _ = runtime(provider)
 

@@ -36,7 +36,7 @@ def test_other_objects_stay_inside(value):
         examine(value, VersionBook())
 
 
-def test_what_is_nested_too_deep_stays_inside():
+def test_values_nested_too_deep_stay_inside():
     value = []
     for _ in range(MAX_DEPTH + 1):
         value = [value]

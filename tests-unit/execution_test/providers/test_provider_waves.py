@@ -37,7 +37,7 @@ def test_a_hit_at_the_output_asks_for_nothing_else():
     assert walk(line(200), [199], outside=set(range(200))) == ({199}, [[199]])
 
 
-def test_nodes_that_can_not_be_outside_are_passed_through_at_no_cost():
+def test_nodes_that_cannot_be_outside_are_passed_through_at_no_cost():
     assert walk(line(10), [9], outside={3}, mute=set(range(4, 10))) == ({3}, [[3]])
 
 

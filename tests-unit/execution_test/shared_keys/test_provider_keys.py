@@ -73,7 +73,7 @@ def keys(one_world, prompt=PROMPT, local=()):
     return asyncio.run(work())
 
 
-def test_equal_surroundings_give_equal_keys_whatever_the_ids(roots, tmp_path):
+def test_equal_surroundings_give_equal_keys_for_any_ids(roots, tmp_path):
     (tmp_path / "checkpoints" / "m.safetensors").write_bytes(b"x" * 100)
     renamed = {"9": PROMPT["a"], "1": {"class_type": "User", "inputs": {"name": ["9", 0]}}}
     first, second = keys(world(roots)), keys(world(roots), renamed)

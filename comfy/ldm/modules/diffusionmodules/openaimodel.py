@@ -23,6 +23,8 @@ from comfy.families.timestep_embedding import Timestep, timestep_embedding
 from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.attention import SpatialTransformer, adopt_transformers
 
+log = logging.getLogger(__name__)
+
 __all__ = [
     "Downsample",
     "ResBlock",
@@ -69,7 +71,11 @@ class Downsample(Downsample2D):
 class Upsample(Upsample2D):
     """Nearest-neighbour doubling (or to the shape of the layer that comes next), then a convolution."""
 
-    def forward(self, x: torch.Tensor, output_shape: Iterable[int] | None = None) -> torch.Tensor:
+    conv: Any
+
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self, x: torch.Tensor, output_shape: Iterable[int] | None = None
+    ) -> torch.Tensor:
         """B x C x height x width to the last two of *output_shape*, or to twice the size."""
         size = [x.shape[2] * 2, x.shape[3] * 2] if output_shape is None else list(output_shape)[2:4]
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
@@ -138,17 +144,55 @@ def apply_control(h: torch.Tensor, control: Mapping[str, list[Any]] | None, name
         try:
             h += residual
         except RuntimeError:
-            logging.warning(
+            log.warning(
                 "a control residual of shape %s does not fit features of shape %s and is left out", tuple(residual.shape), tuple(h.shape)
             )
     return h
 
 
-class UNetModel(torch.nn.Module):
+class InputHalf(torch.nn.Module):
+    """The numbered blocks of a UNet's first half and its embeddings, over diffusers' layers."""
+
+    conv_in: Any
+    time_embedding: Any
+    add_embedding: Any
+    down_blocks: Any
+    mid_block: Any
+
+    @property
+    def input_blocks(self) -> list[TimestepEmbedSequential]:
+        """The first half, ComfyUI's numbering: stem, then per level its residual blocks and a downsampling."""
+        blocks = [TimestepEmbedSequential((self.conv_in,))]
+        for level in self.down_blocks:
+            attentions = getattr(level, "attentions", None) or [None] * len(level.resnets)
+            blocks += [_block(pair) for pair in zip(level.resnets, attentions)]
+            blocks += [_block((layer,)) for layer in level.downsamplers or ()]
+        return blocks
+
+    @property
+    def middle_block(self) -> TimestepEmbedSequential:
+        """Residual, transformer, residual."""
+        attentions = list(getattr(self.mid_block, "attentions", None) or ())
+        return _block((self.mid_block.resnets[0], *attentions, self.mid_block.resnets[1]))
+
+    def time_embed(self, t_emb: torch.Tensor) -> torch.Tensor:
+        """The time embedding from its sinusoids."""
+        return self.time_embedding.linear_2(F.silu(self.time_embedding.linear_1(t_emb)))
+
+    def label_emb(self, y: torch.Tensor) -> torch.Tensor:
+        """The embedding of the vector conditioning."""
+        return self.add_embedding.linear_2(F.silu(self.add_embedding.linear_1(y)))
+
+
+class UNetModel(InputHalf):
     """The network of one SD 1.x or SDXL model, from ComfyUI's ``unet_config`` members as keyword arguments.
 
     Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
     """
+
+    up_blocks: Any
+    conv_norm_out: Any
+    conv_out: Any
 
     def __init__(
         self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None, **unet_config: Any
@@ -170,22 +214,6 @@ class UNetModel(torch.nn.Module):
                 setattr(self, name, layer)
 
     @property
-    def input_blocks(self) -> list[TimestepEmbedSequential]:
-        """The first half, ComfyUI's numbering: stem, then per level its residual blocks and a downsampling."""
-        blocks = [TimestepEmbedSequential((self.conv_in,))]
-        for level in self.down_blocks:
-            attentions = getattr(level, "attentions", None) or [None] * len(level.resnets)
-            blocks += [_block(pair) for pair in zip(level.resnets, attentions)]
-            blocks += [_block((layer,)) for layer in level.downsamplers or ()]
-        return blocks
-
-    @property
-    def middle_block(self) -> TimestepEmbedSequential:
-        """Residual, transformer, residual."""
-        attentions = list(getattr(self.mid_block, "attentions", None) or ())
-        return _block((self.mid_block.resnets[0], *attentions, self.mid_block.resnets[1]))
-
-    @property
     def output_blocks(self) -> list[TimestepEmbedSequential]:
         """The second half; the last residual block of a level is followed by an upsampling in the same block."""
         blocks = []
@@ -195,14 +223,6 @@ class UNetModel(torch.nn.Module):
             layers[-1] += level.upsamplers or ()
             blocks += [_block(block) for block in layers]
         return blocks
-
-    def time_embed(self, t_emb: torch.Tensor) -> torch.Tensor:
-        """The time embedding from its sinusoids."""
-        return self.time_embedding.linear_2(F.silu(self.time_embedding.linear_1(t_emb)))
-
-    def label_emb(self, y: torch.Tensor) -> torch.Tensor:
-        """The embedding of the vector conditioning."""
-        return self.add_embedding.linear_2(F.silu(self.add_embedding.linear_1(y)))
 
     def out(self, h: torch.Tensor) -> torch.Tensor:
         """The prediction from the last features."""
