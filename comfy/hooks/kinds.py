@@ -3,85 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.lora
 import comfy.patcher_extension
-from comfy.hooks.base import HookGroup, group_of
+from comfy.hooks.base import Hook, Hooked, HookGroup, group_of
 from comfy.hooks.enums import EnumHookScope, EnumHookType, EnumWeightTarget
-from comfy.hooks.keyframes import HookKeyframeGroup
-
-if TYPE_CHECKING:
-    from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import PatcherInjection
 
 log = logging.getLogger(__name__)
-
-
-class _HookRef:
-    """The identity that clones of a hook share."""
-
-
-def default_should_register(hook: Hook, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
-    """Register every hook."""
-    return True
 
 
 def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) -> dict[str, Any]:
     """What a hook is told about whom it is registered for."""
     return {**({} if target is None else {"target": target}), **kwargs}
-
-
-class Hook:
-    """Base of all hooks. Two are equal when one is a clone of the other, whatever their strength now."""
-
-    def __init__(
-        self,
-        hook_type: EnumHookType | None = None,
-        hook_ref: _HookRef | None = None,
-        hook_id: str | None = None,
-        hook_keyframe: HookKeyframeGroup | None = None,
-        hook_scope: EnumHookScope = EnumHookScope.AllConditioning,
-    ) -> None:
-        self.hook_type = hook_type
-        self.hook_ref = hook_ref or _HookRef()
-        self.hook_id = hook_id
-        self.hook_keyframe = hook_keyframe or HookKeyframeGroup()
-        self.hook_scope = hook_scope
-        self.custom_should_register = default_should_register
-
-    @property
-    def strength(self) -> float:
-        """The strength at the current step."""
-        return self.hook_keyframe.strength
-
-    def initialize_timesteps(self, model: Any) -> None:
-        """Begin a run with *model*'s schedule."""
-        self.reset()
-        self.hook_keyframe.initialize_timesteps(model)
-
-    def reset(self) -> None:
-        """Go back to the first keyframe."""
-        self.hook_keyframe.reset()
-
-    def clone(self) -> Any:
-        """An equal hook that shares keyframes and contents."""
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
-
-    def should_register(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Whether to act in this run."""
-        return self.custom_should_register(self, model, model_options, target_dict, registered)
-
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Prepare *model* for this hook. Returns whether it acts. Raises ``NotImplementedError`` in kinds that cannot."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be registered on a model")
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.hook_ref == other.hook_ref  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash(self.hook_ref)
 
 
 class WeightHook(Hook):
@@ -105,7 +40,7 @@ class WeightHook(Hook):
         """The strength for the text encoder at the current step."""
         return self._strength_clip * self.strength
 
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
         """Give *model* the patches that fit it."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
@@ -142,7 +77,7 @@ class AdditionalModelsHook(Hook):
         twin.models = list(self.models) if self.models else self.models
         return twin
 
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
         """Nothing to prepare: the sampler asks for the models."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
@@ -158,7 +93,7 @@ class TransformerOptionsHook(Hook):
         self.transformers_dict = transformers_dict
         self._skip_adding = False
 
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
         """Merge into *model_options* what acts on all conditioning; the rest is added when the hook's conditioning is computed."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
