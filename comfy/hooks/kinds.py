@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
+
+from torch import Tensor, nn
 
 import comfy.lora
 import comfy.patcher_extension
@@ -12,6 +14,40 @@ from comfy.hooks.enums import EnumHookScope, EnumHookType, EnumWeightTarget
 from comfy.patcher_extension import PatcherInjection
 
 log = logging.getLogger(__name__)
+
+
+class HookedModel(Hooked, Protocol):
+    """A ``ModelPatcher`` as hooks of LoRA files need it."""
+
+    def clone(self) -> Self: ...
+
+
+class HookedClip(Protocol):
+    """A ``CLIP`` as hooks of LoRA files need it."""
+
+    @property
+    def cond_stage_model(self) -> nn.Module: ...
+
+    @property
+    def patcher(self) -> Hooked: ...
+
+    def clone(self) -> Self: ...
+
+
+class HasWeights(Protocol):
+    """A ``ModelPatcher`` as far as its weights are read."""
+
+    def model_state_dict(self) -> dict[str, Tensor]: ...
+
+
+class KnowsItsPart(Protocol):
+    """A ``ModelPatcher`` as far as it says whether it is one of text encoders."""
+
+    is_clip: bool
+
+
+Model = TypeVar("Model", bound=HookedModel)
+Clip = TypeVar("Clip", bound=HookedClip)
 
 
 def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) -> dict[str, Any]:
@@ -56,7 +92,7 @@ class WeightHook(Hook):
 
 
 class ObjectPatchHook(Hook):
-    """Replaces parts of the model; kept for packs that carry it, cannot be registered."""
+    """Replaces objects in the model. Node packs may carry it along; it cannot be registered."""
 
     def __init__(self, object_patches: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
         super().__init__(hook_type=EnumHookType.ObjectPatch, hook_scope=hook_scope)
@@ -71,8 +107,7 @@ class AdditionalModelsHook(Hook):
         self.models = models
         self.key = key
 
-    def clone(self) -> AdditionalModelsHook:
-        """An equal hook with a list of its own."""
+    def clone(self) -> Self:
         twin = super().clone()
         twin.models = list(self.models) if self.models else self.models
         return twin
@@ -105,7 +140,7 @@ class TransformerOptionsHook(Hook):
         comfy.patcher_extension.merge_nested_dicts(model_options, added, copy_dict1=False)
         return True
 
-    def on_apply_hooks(self, model: Any, transformer_options: dict[str, Any]) -> None:
+    def on_apply_hooks(self, model: object, transformer_options: dict[str, Any]) -> None:
         """Merge into the options of one call, unless they were merged for the whole run."""
         if not self._skip_adding:
             comfy.patcher_extension.merge_nested_dicts(transformer_options, self.transformers_dict or {}, copy_dict1=False)
@@ -115,7 +150,7 @@ WrapperHook = TransformerOptionsHook
 
 
 class InjectionsHook(Hook):
-    """Injections; kept for packs that carry it, cannot be registered."""
+    """Injections. Node packs may carry it along; it cannot be registered."""
 
     def __init__(
         self,
@@ -127,15 +162,14 @@ class InjectionsHook(Hook):
         self.key = key
         self.injections = injections
 
-    def clone(self) -> InjectionsHook:
-        """An equal hook with a list of its own."""
+    def clone(self) -> Self:
         twin = super().clone()
         twin.injections = list(self.injections) if self.injections else self.injections
         return twin
 
 
 def create_transformer_options_from_hooks(
-    model: Any, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
+    model: KnowsItsPart, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
     if hooks is None or model.is_clip:
@@ -146,7 +180,7 @@ def create_transformer_options_from_hooks(
     return options
 
 
-def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip: float) -> HookGroup:
+def create_hook_lora(lora: dict[str, Tensor], strength_model: float, strength_clip: float) -> HookGroup:
     """A group with one hook for the LoRA tensors *lora*."""
     hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
     hook.weights = lora
@@ -154,7 +188,7 @@ def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip:
 
 
 def create_hook_model_as_lora(
-    weights_model: dict[str, Any] | None, weights_clip: dict[str, Any] | None, strength_model: float, strength_clip: float
+    weights_model: dict[str, Tensor] | None, weights_clip: dict[str, Tensor] | None, strength_model: float, strength_clip: float
 ) -> HookGroup:
     """A group with one hook that moves weights towards those of another model."""
     hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
@@ -164,7 +198,7 @@ def create_hook_model_as_lora(
     return group_of([hook])
 
 
-def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True) -> dict[str, Any] | None:
+def get_patch_weights_from_model(model: HasWeights | None, discard_model_sampling: bool = True) -> dict[str, Tensor] | None:
     """The weights of the patcher *model* by name, as :func:`create_hook_model_as_lora` takes them; None without a model."""
     if model is None:
         return None
@@ -174,8 +208,8 @@ def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True
 
 
 def load_hook_lora_for_models(
-    model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float
-) -> tuple[Any, Any, HookGroup]:
+    model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float
+) -> tuple[Model | None, Clip | None, HookGroup]:
     """Clones of *model* and *clip* (each may be None) that know a LoRA as a hook, and the hook's group."""
     key_map: dict[Any, Any] = {}
     if model is not None:

@@ -142,7 +142,7 @@ class Attachments:
         return self.injections.get(key)
 
     def inject(self, patcher: CallsBack) -> None:
-        """Put the injections into the module of *patcher*, whose part this is, unless they are there."""
+        """Put the injections into the module of *patcher*, whose component this is, unless they are there."""
         if self.is_injected or self.skip_injection:
             return
         for injection in [injection for group in self.injections.values() for injection in group]:

@@ -1,4 +1,4 @@
-"""How an object made of parts shows their attributes and methods under its own names, one line each."""
+"""How an object made of components shows their attributes and methods under its own names, one line each."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 Value = TypeVar("Value")
 Whole = TypeVar("Whole")
-Part = TypeVar("Part")
+Component = TypeVar("Component")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class Held(Generic[Value]):
-    """An attribute that one of an object's parts holds: reading and assigning reach the part.
+class ComponentAttribute(Generic[Value]):
+    """An attribute that one of an object's components owns: reading and assigning reach the component.
 
-    *part* is the name of the attribute that holds the part, *name* the part's attribute (empty: it has the same name).
+    *component* is the name of the attribute with the component, *name* that of the component's attribute (empty: the same name).
     """
 
-    def __init__(self, part: str, name: str = "") -> None:
-        self._part = part
+    def __init__(self, component: str, name: str = "") -> None:
+        self._component = component
         self._name = name
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = self._name or name
 
     @overload
-    def __get__(self, whole: None, owner: type) -> Held[Value]: ...
+    def __get__(self, whole: None, owner: type) -> ComponentAttribute[Value]: ...
 
     @overload
     def __get__(self, whole: object, owner: type) -> Value: ...
 
-    def __get__(self, whole: object | None, owner: type) -> Held[Value] | Value:
-        return self if whole is None else getattr(getattr(whole, self._part), self._name)
+    def __get__(self, whole: object | None, owner: type) -> ComponentAttribute[Value] | Value:
+        return self if whole is None else getattr(getattr(whole, self._component), self._name)
 
     def __set__(self, whole: object, value: Value) -> None:
-        setattr(getattr(whole, self._part), self._name, value)
+        setattr(getattr(whole, self._component), self._name, value)
 
 
-class HeldShared(Held[Value]):
-    """The same for a part that several objects share: one who assigns gets a part of its own, and the others keep theirs."""
+class SharedAttribute(ComponentAttribute[Value]):
+    """The same for a component that several objects share: one that is assigned to gets a component of its own first."""
 
     def __set__(self, whole: object, value: Value) -> None:
-        setattr(whole, self._part, dataclasses.replace(getattr(whole, self._part), **{self._name: value}))
+        setattr(whole, self._component, dataclasses.replace(getattr(whole, self._component), **{self._name: value}))
 
 
 def forward(
-    part_of: Callable[[Whole], Part], method: Callable[Concatenate[Part, Arguments], Result]
+    component_of: Callable[[Whole], Component], method: Callable[Concatenate[Component, Arguments], Result]
 ) -> Callable[Concatenate[Whole, Arguments], Result]:
-    """A method that calls *method* of the part that *part_of* finds or makes. It has *method*'s signature and docstring."""
+    """A method that calls *method* of the component that *component_of* finds or makes. It has *method*'s signature and docstring."""
 
     @functools.wraps(method)
     def call(whole: Whole, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return method(part_of(whole), *args, **kwargs)
+        return method(component_of(whole), *args, **kwargs)
 
     return call
 

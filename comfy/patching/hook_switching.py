@@ -74,10 +74,10 @@ class HookSwitching:
     def unpatch(self, whitelist_keys_set: set[str] | None = None) -> None:
         """Put the parameters back that hooks replaced (with a set: those of these weight names), the very objects."""
         patcher = self._patcher
-        held = patcher.hook_backup
+        replaced = patcher.hook_backup
         with patcher.use_ejected():
-            for path in [path for path in held if not whitelist_keys_set or self._weights.key_of(path) in whitelist_keys_set]:
-                set_attr(patcher.model, path, held.pop(path))
+            for path in [path for path in replaced if not whitelist_keys_set or self._weights.key_of(path) in whitelist_keys_set]:
+                set_attr(patcher.model, path, replaced.pop(path))
             if not whitelist_keys_set:
                 patcher.current_hooks = None
 

@@ -20,7 +20,7 @@ from comfy.residency.devices import Device
 WeightFunctions = list[Callable[[Tensor], Tensor]]
 
 
-class PatchedParts:
+class PatchedValues:
     """Patched values by parameter during one load: a weight made of several parameters is computed once for all of them.
 
     Values are computed on *compute_on* (None: where the weight is), by the patcher's own ``patch_weight_to_device`` where a node
@@ -90,10 +90,10 @@ class LayerLoading:
         self._force_patch_weights = force_patch_weights
         self._weights = ModelWeights(patcher.model)
         self._placement = Placement(patcher.model, patcher.backup)
-        self._parts = PatchedParts(patcher, self._weights, self._placement, compute_on)
+        self._values = PatchedValues(patcher, self._weights, self._placement, compute_on)
         # What a node pack computes in its own way cannot be repeated at each call.
         self._patches_host_copies = (
-            force_patch_weights or self._parts.is_replaced or not forwards_to(patcher.calculate_weight, WeightValues.calculate)
+            force_patch_weights or self._values.is_replaced or not forwards_to(patcher.calculate_weight, WeightValues.calculate)
         )
 
     def make_resident(self, layers: Sequence[Layer], all_layers: Sequence[Layer]) -> None:
@@ -108,7 +108,7 @@ class LayerLoading:
             for path in layer.parameters.values():
                 if placement.is_patched(path):
                     placement.put_back(path, self._patcher.offload_device)
-                value = self._parts.take(self._weights.key_of(path), path)
+                value = self._values.take(self._weights.key_of(path), path)
                 if value is not None:
                     placement.put(path, self._device.receive(value), patched=True)
                 elif tied is not None:
@@ -155,7 +155,7 @@ class LayerLoading:
         )
 
     def _patch_host_copy(self, key: str, path: str) -> None:
-        value = self._parts.take(key, path)
+        value = self._values.take(key, path)
         if value is not None:
             self._placement.put(path, value.to(self._patcher.offload_device), patched=True)
 

@@ -17,8 +17,8 @@ class PatchTable(dict[str, list[Patch]]):
 
     __slots__ = ("_own",)
 
-    def __init__(self, entries: Mapping[str, list[Patch]] | Iterable[tuple[str, list[Patch]]] = ()) -> None:
-        super().__init__(entries)
+    def __init__(self, patches: Mapping[str, list[Patch]] | Iterable[tuple[str, list[Patch]]] = ()) -> None:
+        super().__init__(patches)
         self._own: set[str] | None = None
 
     def fork(self) -> PatchTable:

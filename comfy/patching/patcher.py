@@ -15,7 +15,7 @@ from comfy.hooks.base import Hook, HookGroup
 from comfy.hooks.enums import EnumHookMode
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry
 from comfy.patching.attachments import Attachments, AutoPatcherEjector, call_back, nested_models
-from comfy.patching.forwarding import Held, HeldShared, forward
+from comfy.patching.forwarding import ComponentAttribute, SharedAttribute, forward
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.hook_switching import HookSwitching
 from comfy.patching.loading import WeightLoading, prepare_module
@@ -29,7 +29,7 @@ from comfy.patching.shared_state import Override, SharedState, load_again
 from comfy.patching.weight_patches import WeightPatches
 from comfy.patching.weight_values import WeightValues
 
-PARTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
+COMPONENTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
 _options: Callable[[ModelPatcher], ModelOptions] = operator.attrgetter("_options")
 _attachments: Callable[[ModelPatcher], Attachments] = operator.attrgetter("_attachments")
 _weight_patches: Callable[[ModelPatcher], WeightPatches] = operator.attrgetter("_weight_patches")
@@ -43,9 +43,9 @@ def _object_patches(patcher: ModelPatcher) -> ObjectPatches:
 class ModelPatcher:
     """*model* with patches, options and attachments, to be computed on *load_device* and kept on *offload_device*.
 
-    Made of parts that own its state (options, attachments, patches of weights and of hooks) and of the state that all clones share;
-    what needs the module is done by objects made for one operation. Parts that call a method which ComfyUI's own code calls on the
-    patcher do the same, so that a subclass may override it. ComfyUI's names for all of it are here, one line each.
+    Components own its state (options, attachments, patches of weights and of hooks); one more is shared by all clones. What needs the
+    module is done by objects made for one operation. All of them call on the patcher what ComfyUI's own code calls on it, so that a
+    subclass may override it. ComfyUI's names for all of it are here, one line each.
 
     Clones share the module and what is loaded of it (``backup`` …), so only one of them is loaded at a time; everything else is
     the clone's own. Cloning copies no tensor. ``parent`` is the patcher this one was cloned from, kept alive by it.
@@ -74,7 +74,7 @@ class ModelPatcher:
 
     # The module
     def is_dynamic(self) -> bool:
-        """Whether the weights are faulted in on demand. Never here."""
+        """Whether the weights are faulted in on demand: never."""
         return False
 
     def model_size(self) -> int:
@@ -84,7 +84,7 @@ class ModelPatcher:
         return self.size
 
     def model_dtype(self) -> torch.dtype | None:
-        """The dtype of the weights as kept, if the module knows it."""
+        """The dtype of the weights, if the module knows it."""
         return self.model.get_dtype() if hasattr(self.model, "get_dtype") else None
 
     def memory_required(self, input_shape: Any) -> float:
@@ -108,15 +108,15 @@ class ModelPatcher:
         return self.model.loaded_device
 
     def pinned_memory_size(self) -> int:
-        """Bytes of page-locked buffers this patcher owns. None: the pin ledger does."""
+        """Bytes of page-locked buffers that this patcher owns: none, the pin ledger owns them."""
         return 0
 
     def loaded_ram_size(self) -> int:
-        """Bytes of host memory that could be given up on demand. None here."""
+        """Bytes of host memory that could be given up on demand: none."""
         return 0
 
     def partially_unload_ram(self, ram_to_unload: int) -> int:
-        """Give up host memory on demand. Nothing here."""
+        """Give up host memory on demand; there is none to give. Returns the bytes freed."""
         return 0
 
     @property
@@ -125,11 +125,11 @@ class ModelPatcher:
         return ModelWeights(self.model)
 
     # Clones
-    backup: HeldShared[dict[str, Backup]] = HeldShared("_shared")
-    backup_buffers: HeldShared[dict[str, Any]] = HeldShared("_shared")
-    object_patches_backup: HeldShared[dict[str, Any]] = HeldShared("_shared")
-    pinned: HeldShared[set[str]] = HeldShared("_shared")
-    hook_backup: HeldShared[dict[str, Any]] = HeldShared("_shared")
+    backup: SharedAttribute[dict[str, Backup]] = SharedAttribute("_shared")
+    backup_buffers: SharedAttribute[dict[str, Any]] = SharedAttribute("_shared")
+    object_patches_backup: SharedAttribute[dict[str, Any]] = SharedAttribute("_shared")
+    pinned: SharedAttribute[set[str]] = SharedAttribute("_shared")
+    hook_backup: SharedAttribute[dict[str, Any]] = SharedAttribute("_shared")
 
     def get_clone_model_override(self) -> tuple[PatchedModule, Override]:
         """The module and what all clones share about it."""
@@ -169,7 +169,7 @@ class ModelPatcher:
         """A shallow copy as of an object that holds all its attributes itself: assigning one to it leaves this patcher alone."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        for name in PARTS:
+        for name in COMPONENTS:
             setattr(twin, name, copy.copy(getattr(self, name)))
         return twin
 
@@ -202,7 +202,7 @@ class ModelPatcher:
         return self.patches_uuid == clone.patches_uuid or not (self.patches or clone.patches)
 
     # Options
-    model_options: Held[Options] = Held("_options", "values")
+    model_options: ComponentAttribute[Options] = ComponentAttribute("_options", "values")
     disable_model_cfg1_optimization = forward(_options, ModelOptions.disable_cfg1_optimization)
     set_model_sampler_cfg_function = forward(_options, ModelOptions.set_cfg_function)
     set_model_sampler_post_cfg_function = forward(_options, ModelOptions.set_post_cfg_function)
@@ -226,7 +226,9 @@ class ModelPatcher:
     )
     set_model_output_block_patch = patch_setter("output_block_patch", "Change what goes into each output block.")
     set_model_emb_patch = patch_setter("emb_patch", "Change the time embedding.")
-    set_model_forward_timestep_embed_patch = patch_setter("forward_timestep_embed_patch", "Handle layers of own kinds inside a block.")
+    set_model_forward_timestep_embed_patch = patch_setter(
+        "forward_timestep_embed_patch", "Handle layers of a pack's own kinds inside a block."
+    )
     set_model_double_block_patch = patch_setter("double_block", "Change the result of each double block of a diffusion transformer.")
     set_model_post_input_patch = patch_setter("post_input", "Change the embedded input of a diffusion transformer.")
     set_model_noise_refiner_patch = patch_setter("noise_refiner", "Change the result of the noise refiner.")
@@ -241,13 +243,13 @@ class ModelPatcher:
         self.set_model_patch_replace(patch, "attn2", block_name, number, transformer_index)
 
     # What node packs attach
-    callbacks: Held[Registry] = Held("_attachments")
-    wrappers: Held[Registry] = Held("_attachments")
-    injections: Held[dict[Any, list[PatcherInjection]]] = Held("_attachments")
-    attachments: Held[dict[Any, Any]] = Held("_attachments")
-    additional_models: Held[dict[Any, list[Any]]] = Held("_attachments")
-    is_injected: Held[bool] = Held("_attachments")
-    skip_injection: Held[bool] = Held("_attachments")
+    callbacks: ComponentAttribute[Registry] = ComponentAttribute("_attachments")
+    wrappers: ComponentAttribute[Registry] = ComponentAttribute("_attachments")
+    injections: ComponentAttribute[dict[Any, list[PatcherInjection]]] = ComponentAttribute("_attachments")
+    attachments: ComponentAttribute[dict[Any, Any]] = ComponentAttribute("_attachments")
+    additional_models: ComponentAttribute[dict[Any, list[Any]]] = ComponentAttribute("_attachments")
+    is_injected: ComponentAttribute[bool] = ComponentAttribute("_attachments")
+    skip_injection: ComponentAttribute[bool] = ComponentAttribute("_attachments")
     add_callback_with_key = forward(_attachments, Attachments.add_callback_with_key)
     remove_callbacks_with_key = forward(_attachments, Attachments.remove_callbacks_with_key)
     get_callbacks = forward(_attachments, Attachments.get_callbacks)
@@ -292,11 +294,11 @@ class ModelPatcher:
         self._attachments.eject(self)
 
     # Patches of weights and objects
-    patches: Held[Patches] = Held("_weight_patches")
-    patches_uuid: Held[uuid.UUID] = Held("_weight_patches")
-    weight_wrapper_patches: Held[dict[str, list[Callable[..., Any]]]] = Held("_weight_patches")
-    force_cast_weights: Held[bool] = Held("_weight_patches")
-    object_patches: Held[dict[str, Any]] = Held("_weight_patches")
+    patches: ComponentAttribute[Patches] = ComponentAttribute("_weight_patches")
+    patches_uuid: ComponentAttribute[uuid.UUID] = ComponentAttribute("_weight_patches")
+    weight_wrapper_patches: ComponentAttribute[dict[str, list[Callable[..., Any]]]] = ComponentAttribute("_weight_patches")
+    force_cast_weights: ComponentAttribute[bool] = ComponentAttribute("_weight_patches")
+    object_patches: ComponentAttribute[dict[str, Any]] = ComponentAttribute("_weight_patches")
     add_weight_wrapper = forward(_weight_patches, WeightPatches.add_wrapper)
     add_object_patch = forward(_weight_patches, WeightPatches.add_object_patch)
     get_model_object = forward(_object_patches, ObjectPatches.get)
@@ -316,7 +318,7 @@ class ModelPatcher:
             return self._weight_patches.add(set(self.weights.keys()), patches, strength_patch, strength_model)
 
     def set_model_compute_dtype(self, dtype: torch.dtype | None) -> None:
-        """Compute in *dtype*, casting weights at each call (None: in the kept dtype)."""
+        """Compute in *dtype*, casting weights at each call (None: in the dtype they have)."""
         self.add_object_patch("manual_cast_dtype", dtype)
         if dtype is not None:
             self.force_cast_weights = True
@@ -335,13 +337,13 @@ class ModelPatcher:
     pristine_weights = forward(WeightLoading, WeightLoading.pristine_weights)
 
     # Hooks
-    hook_patches: Held[dict[Any, Patches]] = Held("_hook_patches")
-    hook_patches_backup: Held[dict[Any, Patches] | None] = Held("_hook_patches")
-    cached_hook_patches: Held[dict[HookGroup, dict[str, torch.Tensor]]] = Held("_hook_patches")
-    current_hooks: Held[HookGroup | None] = Held("_hook_patches")
-    forced_hooks: Held[HookGroup | None] = Held("_hook_patches")
-    hook_mode: Held[EnumHookMode] = Held("_hook_patches")
-    is_clip: Held[bool] = Held("_hook_patches")
+    hook_patches: ComponentAttribute[dict[Any, Patches]] = ComponentAttribute("_hook_patches")
+    hook_patches_backup: ComponentAttribute[dict[Any, Patches] | None] = ComponentAttribute("_hook_patches")
+    cached_hook_patches: ComponentAttribute[dict[HookGroup, dict[str, torch.Tensor]]] = ComponentAttribute("_hook_patches")
+    current_hooks: ComponentAttribute[HookGroup | None] = ComponentAttribute("_hook_patches")
+    forced_hooks: ComponentAttribute[HookGroup | None] = ComponentAttribute("_hook_patches")
+    hook_mode: ComponentAttribute[EnumHookMode] = ComponentAttribute("_hook_patches")
+    is_clip: ComponentAttribute[bool] = ComponentAttribute("_hook_patches")
     set_hook_mode = forward(_hook_patches, HookPatches.set_mode)
     restore_hook_patches = forward(_hook_patches, HookPatches.restore)
     get_combined_hook_patches = forward(_hook_patches, HookPatches.combined)

@@ -1,4 +1,4 @@
-"""What the parts of a patcher need of it and of its module; annotations only."""
+"""What the components of a patcher need of it and of its module; annotations only."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class RegistersHooks(CallsBack, Protocol):
 
 
 class Patcher(Ejectable, Protocol):
-    """A ``ModelPatcher`` as its parts see it. They call its public methods, so that those of subclasses take effect."""
+    """A ``ModelPatcher`` as its components see it. They call its public methods, so that those of subclasses take effect."""
 
     model: PatchedModule
     load_device: torch.device

@@ -85,13 +85,13 @@ class WeightValues:
 
     def pristine(self, key: str) -> Tensor:
         """The weight without patches and hooks, wherever it is."""
-        backups, held = self._patcher.backup, self._patcher.hook_backup
+        backups, replaced_by_hooks = self._patcher.backup, self._patcher.hook_backup
 
         def read(path: str) -> Tensor:
             backup = backups.get(path)
             if backup is not None and backup.weight is not None:
                 return backup.weight
-            return held[path] if path in held else self._weights.parameter(path)
+            return replaced_by_hooks[path] if path in replaced_by_hooks else self._weights.parameter(path)
 
         return self._weights.get(key, read)
 
