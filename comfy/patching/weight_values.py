@@ -52,7 +52,7 @@ class WeightValues:
         self, clip_state_dict: Any = None, vae_state_dict: Any = None, clip_vision_state_dict: Any = None
     ) -> dict[str, Tensor]:
         """A whole checkpoint with this model's patched weights; see ``BaseModel.state_dict_for_saving``."""
-        own = self._patcher.model_state_dict_for_saving(self._patcher.model, "diffusion_model.")
+        own = self._patcher.model_state_dict_for_saving(prefix="diffusion_model.")
         return self._patcher.model.state_dict_for_saving(
             own, clip_state_dict=clip_state_dict, vae_state_dict=vae_state_dict, clip_vision_state_dict=clip_vision_state_dict
         )
