@@ -6,7 +6,7 @@ how a weight kept on the host, or in another dtype, is used without changing it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -15,6 +15,15 @@ from comfy.families import few_positions
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention
+
+
+class CastLayer(Protocol):
+    """A layer whose weights are prepared at each call."""
+
+    weight: Any
+    bias: Any
+    weight_function: Sequence[WeightFunction]
+    bias_function: Sequence[WeightFunction]
 
 
 def cast_to(
@@ -34,7 +43,7 @@ def cast_to_input(weight: torch.Tensor, input: torch.Tensor, non_blocking: bool 
 
 
 def cast_bias_weight(
-    s: Any,
+    s: CastLayer,
     input: torch.Tensor | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
@@ -144,10 +153,10 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
 
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             """The input, normalised over its last dimensions."""
-            weight, bias = self.weight, self.bias
-            if weight is not None and self.prepares_weights():
+            if self.weight is not None and self.prepares_weights():
                 weight, bias = cast_bias_weight(self, input)
-            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+                return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+            return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     class Embedding(CastWeightBiasOp, torch.nn.Embedding):
         """``torch.nn.Embedding``."""

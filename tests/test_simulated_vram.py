@@ -12,7 +12,7 @@ from live_server import ROOT
 from PIL import Image
 
 MIB = 2**20
-SIMULATED_MB = 16  # the checkpoint below has 12.5 MB of text model in fp32, 32.8 MB of UNet and 6.6 MB of autoencoder
+SIMULATED_MIB = 16  # the checkpoint below has 12.5 MB of text model in fp32, 32.8 MB of UNet and 6.6 MB of autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +77,17 @@ def test_pictures_are_bit_identical_and_models_make_room_when_the_unet_does_not_
     assert len(set(reference[0])) > 20  # not a flat picture
 
     limited = start_server(
-        "--simulated-vram-mb", str(SIMULATED_MB), "--fp32-text-enc", "--verbose", "DEBUG", name="limited", environment=one_thread
+        "--simulated-vram-mb", str(SIMULATED_MIB), "--fp32-text-enc", "--verbose", "DEBUG", name="limited", environment=one_thread
     )
     assert pictures(limited, checkpoint, (1, 2)) == reference
 
     log = limited.log()
     device = limited.get("/system_stats")["devices"][0]
-    assert device["vram_total"] == SIMULATED_MB * MIB
-    assert 0 <= device["vram_free"] < SIMULATED_MB * MIB
+    assert device["vram_total"] == SIMULATED_MIB * MIB
+    assert 0 <= device["vram_free"] < SIMULATED_MIB * MIB
     loads = [float(megabytes) for megabytes in re.findall(r"BaseModel loaded partially: ([\d.]+) MB on cpu:0", log)]
     assert len(loads) == 2, log  # once per prompt, never whole
-    assert all(0 < megabytes <= SIMULATED_MB for megabytes in loads)
+    assert all(0 < megabytes <= SIMULATED_MIB * MIB / 1e6 for megabytes in loads)
     first, second = log.split("Prompt executed")[:2]
     # The text model leaves for the UNet, whole; of the UNet, the latest, only as much leaves as the autoencoder needs.
     assert "unloaded SD1ClipModel from cpu:0" in first

@@ -1,6 +1,6 @@
 """Changes to a model that hold only for the conditioning they are attached to: ComfyUI's names, each from its module."""
 
-from comfy.hooks.base import HookGroup
+from comfy.hooks.base import Hook, HookGroup, default_should_register
 from comfy.hooks.conditioning import (
     combine_conditioning,
     combine_with_new_conds,
@@ -17,7 +17,6 @@ from comfy.hooks.enums import EnumHookMode, EnumHookScope, EnumHookType, EnumWei
 from comfy.hooks.keyframes import HookKeyframe, HookKeyframeGroup, InterpolationMethod, get_sorted_list_via_attr
 from comfy.hooks.kinds import (
     AdditionalModelsHook,
-    Hook,
     InjectionsHook,
     ObjectPatchHook,
     TransformerOptionsHook,
@@ -27,7 +26,6 @@ from comfy.hooks.kinds import (
     create_hook_model_as_lora,
     create_target_dict,
     create_transformer_options_from_hooks,
-    default_should_register,
     get_patch_weights_from_model,
     load_hook_lora_for_models,
 )

@@ -1,17 +1,91 @@
-"""Groups of hooks: what conditioning carries and what models are registered with."""
+"""The base of all hooks, and groups of them: what conditioning carries and what models are registered with."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, Self
 
-from comfy.hooks.enums import EnumHookType
-from comfy.hooks.keyframes import HookKeyframe, HookKeyframeGroup
+from comfy.hooks.enums import EnumHookScope, EnumHookType
+from comfy.hooks.keyframes import HasSampling, HookKeyframe, HookKeyframeGroup
 
-if TYPE_CHECKING:
-    from comfy.hooks.kinds import Hook, WeightHook
+
+class Hooked(Protocol):
+    """What a hook needs of the patcher it is registered for; ``model`` is its module."""
+
+    model: Any
+
+    def add_hook_patches(
+        self, hook: Hook, patches: Mapping[Any, Any], strength_patch: float = 1.0, strength_model: float = 1.0
+    ) -> list[Any]: ...
+
+
+class _HookRef:
+    """The identity that clones of a hook share."""
+
+
+def default_should_register(
+    hook: Hook, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup
+) -> bool:
+    """Register every hook."""
+    return True
+
+
+ShouldRegister = Callable[["Hook", Hooked, dict[str, Any], dict[str, Any], "HookGroup"], bool]
+
+
+class Hook:
+    """Base of all hooks. Two are equal when one is a clone of the other, whatever their strength now."""
+
+    def __init__(
+        self,
+        hook_type: EnumHookType | None = None,
+        hook_ref: _HookRef | None = None,
+        hook_id: str | None = None,
+        hook_keyframe: HookKeyframeGroup | None = None,
+        hook_scope: EnumHookScope = EnumHookScope.AllConditioning,
+    ) -> None:
+        self.hook_type = hook_type
+        self.hook_ref = hook_ref or _HookRef()
+        self.hook_id = hook_id
+        self.hook_keyframe = hook_keyframe or HookKeyframeGroup()
+        self.hook_scope = hook_scope
+        self.custom_should_register: ShouldRegister = default_should_register
+
+    @property
+    def strength(self) -> float:
+        """The strength at the current step."""
+        return self.hook_keyframe.strength
+
+    def initialize_timesteps(self, model: HasSampling) -> None:
+        """Begin a run with *model*'s schedule."""
+        self.reset()
+        self.hook_keyframe.initialize_timesteps(model)
+
+    def reset(self) -> None:
+        """Go back to the first keyframe."""
+        self.hook_keyframe.reset()
+
+    def clone(self) -> Self:
+        """An equal hook that shares keyframes and contents."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def should_register(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Whether to act in this run."""
+        return self.custom_should_register(self, model, model_options, target_dict, registered)
+
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Prepare *model* for this hook. Returns whether it acts. Raises ``NotImplementedError`` in kinds that cannot."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be registered on a model")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hook) and type(self) is type(other) and self.hook_ref == other.hook_ref
+
+    def __hash__(self) -> int:
+        return hash(self.hook_ref)
 
 
 class HookGroup:
@@ -66,7 +140,7 @@ class HookGroup:
         for hook in self.hooks:
             hook.hook_keyframe = shared
 
-    def get_hooks_for_clip_schedule(self) -> list[tuple[tuple[float, float], list[tuple[WeightHook, HookKeyframe | None]]]]:
+    def get_hooks_for_clip_schedule(self) -> list[tuple[tuple[float, float], list[tuple[Hook, HookKeyframe | None]]]]:
         """The ranges of sampling in which no weight hook changes strength, and each one's keyframe in the range."""
         spans = {hook: _strength_spans(hook.hook_keyframe.keyframes) for hook in self.get_type(EnumHookType.Weight)}
         ends = {0.0, *itertools.chain.from_iterable(span for hook_spans in spans.values() for span, _ in hook_spans)}

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 NOT_STARTED = 999999999.9
+
+
+class Sampling(Protocol):
+    """A schedule: the noise levels of sampling by how far it has come."""
+
+    def percent_to_sigma(self, percent: float) -> float: ...
+
+
+class HasSampling(Protocol):
+    """A model with a schedule."""
+
+    model_sampling: Sampling
 
 
 def get_sorted_list_via_attr(objects: list[Any], attr: str) -> list[Any]:
@@ -87,7 +99,7 @@ class HookKeyframeGroup:
         twin._set_first_as_current()
         return twin
 
-    def initialize_timesteps(self, model: Any) -> None:
+    def initialize_timesteps(self, model: HasSampling) -> None:
         """Find the sigma at which each keyframe starts, from *model*'s schedule."""
         for keyframe in self.keyframes:
             keyframe.start_t = model.model_sampling.percent_to_sigma(keyframe.start_percent)

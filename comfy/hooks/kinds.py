@@ -3,85 +3,56 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self, TypeVar
+
+from torch import Tensor, nn
 
 import comfy.lora
 import comfy.patcher_extension
-from comfy.hooks.base import HookGroup, group_of
+from comfy.hooks.base import Hook, Hooked, HookGroup, group_of
 from comfy.hooks.enums import EnumHookScope, EnumHookType, EnumWeightTarget
-from comfy.hooks.keyframes import HookKeyframeGroup
-
-if TYPE_CHECKING:
-    from comfy.patcher_extension import PatcherInjection
+from comfy.patcher_extension import PatcherInjection
 
 log = logging.getLogger(__name__)
 
 
-class _HookRef:
-    """The identity that clones of a hook share."""
+class HookedModel(Hooked, Protocol):
+    """A ``ModelPatcher`` as hooks of LoRA files need it."""
+
+    def clone(self) -> Self: ...
 
 
-def default_should_register(hook: Hook, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
-    """Register every hook."""
-    return True
+class HookedClip(Protocol):
+    """A ``CLIP`` as hooks of LoRA files need it."""
+
+    @property
+    def cond_stage_model(self) -> nn.Module: ...
+
+    @property
+    def patcher(self) -> Hooked: ...
+
+    def clone(self) -> Self: ...
+
+
+class HasWeights(Protocol):
+    """A ``ModelPatcher`` as far as its weights are read."""
+
+    def model_state_dict(self) -> dict[str, Tensor]: ...
+
+
+class KnowsItsPart(Protocol):
+    """A ``ModelPatcher`` as far as it says whether it is one of text encoders."""
+
+    is_clip: bool
+
+
+Model = TypeVar("Model", bound=HookedModel)
+Clip = TypeVar("Clip", bound=HookedClip)
 
 
 def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) -> dict[str, Any]:
     """What a hook is told about whom it is registered for."""
     return {**({} if target is None else {"target": target}), **kwargs}
-
-
-class Hook:
-    """Base of all hooks. Two are equal when one is a clone of the other, whatever their strength now."""
-
-    def __init__(
-        self,
-        hook_type: EnumHookType | None = None,
-        hook_ref: _HookRef | None = None,
-        hook_id: str | None = None,
-        hook_keyframe: HookKeyframeGroup | None = None,
-        hook_scope: EnumHookScope = EnumHookScope.AllConditioning,
-    ) -> None:
-        self.hook_type = hook_type
-        self.hook_ref = hook_ref or _HookRef()
-        self.hook_id = hook_id
-        self.hook_keyframe = hook_keyframe or HookKeyframeGroup()
-        self.hook_scope = hook_scope
-        self.custom_should_register = default_should_register
-
-    @property
-    def strength(self) -> float:
-        """The strength at the current step."""
-        return self.hook_keyframe.strength
-
-    def initialize_timesteps(self, model: Any) -> None:
-        """Begin a run with *model*'s schedule."""
-        self.reset()
-        self.hook_keyframe.initialize_timesteps(model)
-
-    def reset(self) -> None:
-        """Go back to the first keyframe."""
-        self.hook_keyframe.reset()
-
-    def clone(self) -> Any:
-        """An equal hook that shares keyframes and contents."""
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
-
-    def should_register(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Whether to act in this run."""
-        return self.custom_should_register(self, model, model_options, target_dict, registered)
-
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Prepare *model* for this hook. Returns whether it acts. Raises ``NotImplementedError`` in kinds that cannot."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be registered on a model")
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.hook_ref == other.hook_ref  # type: ignore[attr-defined]
-
-    def __hash__(self) -> int:
-        return hash(self.hook_ref)
 
 
 class WeightHook(Hook):
@@ -105,7 +76,7 @@ class WeightHook(Hook):
         """The strength for the text encoder at the current step."""
         return self._strength_clip * self.strength
 
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
         """Give *model* the patches that fit it."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
@@ -121,7 +92,7 @@ class WeightHook(Hook):
 
 
 class ObjectPatchHook(Hook):
-    """Replaces parts of the model; kept for packs that carry it, cannot be registered."""
+    """Replaces objects in the model. Node packs may carry it along; it cannot be registered."""
 
     def __init__(self, object_patches: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
         super().__init__(hook_type=EnumHookType.ObjectPatch, hook_scope=hook_scope)
@@ -136,13 +107,12 @@ class AdditionalModelsHook(Hook):
         self.models = models
         self.key = key
 
-    def clone(self) -> AdditionalModelsHook:
-        """An equal hook with a list of its own."""
+    def clone(self) -> Self:
         twin = super().clone()
         twin.models = list(self.models) if self.models else self.models
         return twin
 
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
         """Nothing to prepare: the sampler asks for the models."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
@@ -158,7 +128,7 @@ class TransformerOptionsHook(Hook):
         self.transformers_dict = transformers_dict
         self._skip_adding = False
 
-    def add_hook_patches(self, model: Any, model_options: Any, target_dict: dict[str, Any], registered: HookGroup) -> bool:
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
         """Merge into *model_options* what acts on all conditioning; the rest is added when the hook's conditioning is computed."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
@@ -170,7 +140,7 @@ class TransformerOptionsHook(Hook):
         comfy.patcher_extension.merge_nested_dicts(model_options, added, copy_dict1=False)
         return True
 
-    def on_apply_hooks(self, model: Any, transformer_options: dict[str, Any]) -> None:
+    def on_apply_hooks(self, model: object, transformer_options: dict[str, Any]) -> None:
         """Merge into the options of one call, unless they were merged for the whole run."""
         if not self._skip_adding:
             comfy.patcher_extension.merge_nested_dicts(transformer_options, self.transformers_dict or {}, copy_dict1=False)
@@ -180,7 +150,7 @@ WrapperHook = TransformerOptionsHook
 
 
 class InjectionsHook(Hook):
-    """Injections; kept for packs that carry it, cannot be registered."""
+    """Injections. Node packs may carry it along; it cannot be registered."""
 
     def __init__(
         self,
@@ -192,15 +162,14 @@ class InjectionsHook(Hook):
         self.key = key
         self.injections = injections
 
-    def clone(self) -> InjectionsHook:
-        """An equal hook with a list of its own."""
+    def clone(self) -> Self:
         twin = super().clone()
         twin.injections = list(self.injections) if self.injections else self.injections
         return twin
 
 
 def create_transformer_options_from_hooks(
-    model: Any, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
+    model: KnowsItsPart, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
     if hooks is None or model.is_clip:
@@ -211,7 +180,7 @@ def create_transformer_options_from_hooks(
     return options
 
 
-def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip: float) -> HookGroup:
+def create_hook_lora(lora: dict[str, Tensor], strength_model: float, strength_clip: float) -> HookGroup:
     """A group with one hook for the LoRA tensors *lora*."""
     hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
     hook.weights = lora
@@ -219,7 +188,7 @@ def create_hook_lora(lora: dict[str, Any], strength_model: float, strength_clip:
 
 
 def create_hook_model_as_lora(
-    weights_model: dict[str, Any] | None, weights_clip: dict[str, Any] | None, strength_model: float, strength_clip: float
+    weights_model: dict[str, Tensor] | None, weights_clip: dict[str, Tensor] | None, strength_model: float, strength_clip: float
 ) -> HookGroup:
     """A group with one hook that moves weights towards those of another model."""
     hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
@@ -229,7 +198,7 @@ def create_hook_model_as_lora(
     return group_of([hook])
 
 
-def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True) -> dict[str, Any] | None:
+def get_patch_weights_from_model(model: HasWeights | None, discard_model_sampling: bool = True) -> dict[str, Tensor] | None:
     """The weights of the patcher *model* by name, as :func:`create_hook_model_as_lora` takes them; None without a model."""
     if model is None:
         return None
@@ -239,8 +208,8 @@ def get_patch_weights_from_model(model: Any, discard_model_sampling: bool = True
 
 
 def load_hook_lora_for_models(
-    model: Any, clip: Any, lora: dict[str, Any], strength_model: float, strength_clip: float
-) -> tuple[Any, Any, HookGroup]:
+    model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float
+) -> tuple[Model | None, Clip | None, HookGroup]:
     """Clones of *model* and *clip* (each may be None) that know a LoRA as a hook, and the hook's group."""
     key_map: dict[Any, Any] = {}
     if model is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+
 from comfy.families.unet_key_names import unet_to_diffusers
 from comfy.patching.model_weights import ModelWeights
 
@@ -21,7 +23,7 @@ def _without_suffix(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((key.removesuffix(".weight"), key) for key in keys if key.endswith(".weight"))
 
 
-def model_lora_keys_unet(model: Any, key_map: dict[Any, Any] | None = None) -> dict[Any, Any]:
+def model_lora_keys_unet(model: torch.nn.Module, key_map: dict[Any, Any] | None = None) -> dict[Any, Any]:
     """Add to *key_map* what LoRA files may call the weights of the diffusion model *model*. Returns it."""
     names: dict[Any, Any] = {} if key_map is None else key_map
     weights = ModelWeights(model)
@@ -46,7 +48,7 @@ def model_lora_keys_unet(model: Any, key_map: dict[Any, Any] | None = None) -> d
     return names
 
 
-def _diffusers_names(model: Any, weights: ModelWeights, keys: Iterable[str]) -> dict[str, str]:
+def _diffusers_names(model: torch.nn.Module, weights: ModelWeights, keys: Iterable[str]) -> dict[str, str]:
     """diffusers' name of each weight that has one of its own: from the modules that run, else from the family's layout."""
     config = getattr(getattr(model, "model_config", None), "unet_config", None)
     known = set(keys)
@@ -67,7 +69,7 @@ def _without_suffix_of_pairs(names: dict[str, str]) -> Iterator[tuple[str, str]]
     return ((name.removesuffix(".weight"), key) for name, key in names.items() if name.endswith(".weight"))
 
 
-def model_lora_keys_clip(model: Any, key_map: dict[Any, Any] | None = None) -> dict[Any, Any]:
+def model_lora_keys_clip(model: torch.nn.Module, key_map: dict[Any, Any] | None = None) -> dict[Any, Any]:
     """Add to *key_map* what LoRA files may call the weights of the text encoders in *model*. Returns it.
 
     kohya numbers the encoders (``lora_te1_``, ``lora_te2_``) or not (``lora_te_``); diffusers says ``text_encoder.``,

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 import weakref
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from comfy.patching.placement import Placement
+from comfy.patching.placement import Backup, Placement
+from comfy.patching.protocols import PatchedModule
 
 SAMPLE_BYTES = 4096
 
 
 class BaseWeightsChanged(RuntimeError):
     """Weights that nothing may write to are not what was loaded; the text names the first."""
+
+
+class Base(Protocol):
+    """A patcher without patches, as a loader makes it."""
+
+    model: PatchedModule
+    backup: dict[str, Backup]
+    object_patches_backup: dict[str, object]
+    hook_backup: dict[str, object]
+    patches_uuid: uuid.UUID
+    load_device: torch.device
+
+    def loaded_size(self) -> int: ...
+
+    def current_loaded_device(self) -> torch.device: ...
+
+    def partially_load(self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False) -> float: ...
+
+    def detach(self, unpatch_all: bool = True) -> PatchedModule: ...
 
 
 class BaseWeights:
@@ -25,13 +46,13 @@ class BaseWeights:
     """
 
     def __init__(self) -> None:
-        self._sums: weakref.WeakKeyDictionary[Any, dict[str, bytes]] = weakref.WeakKeyDictionary()
+        self._sums: weakref.WeakKeyDictionary[PatchedModule, dict[str, bytes]] = weakref.WeakKeyDictionary()
 
-    def note(self, patcher: Any) -> None:
+    def note(self, patcher: Base) -> None:
         """Take the checksums of *patcher*'s module, which has just been loaded."""
         self._sums[patcher.model] = _checksums(patcher)
 
-    def restore(self, patcher: Any) -> None:
+    def restore(self, patcher: Base) -> None:
         """Undo what the patches of clones that are gone left in the module of *patcher*, itself unpatched.
 
         Weights that are on a device stay there; only layers that were patched are redone. Raises ``BaseWeightsChanged`` when a
@@ -44,7 +65,7 @@ class BaseWeights:
                 patcher.detach()
         self._compare(patcher)
 
-    def _compare(self, patcher: Any) -> None:
+    def _compare(self, patcher: Base) -> None:
         expected = self._sums.get(patcher.model)
         if expected is None:
             return
@@ -57,7 +78,7 @@ class BaseWeights:
             )
 
 
-def _is_patched(patcher: Any) -> bool:
+def _is_patched(patcher: Base) -> bool:
     """Whether what is loaded of the module differs from what *patcher*, the base, would load."""
     return bool(
         patcher.model.current_weight_patches_uuid not in (None, patcher.patches_uuid)
@@ -66,7 +87,7 @@ def _is_patched(patcher: Any) -> bool:
     )
 
 
-def _checksums(patcher: Any) -> dict[str, bytes]:
+def _checksums(patcher: Base) -> dict[str, bytes]:
     placement = Placement(patcher.model, patcher.backup)
     return {path: _checksum(placement.pristine(path)) for path, _ in patcher.model.named_parameters(remove_duplicate=False)}
 
@@ -76,5 +97,5 @@ def _checksum(tensor: Tensor) -> bytes:
     flat = tensor.detach().reshape(-1)
     digest = hashlib.blake2b(str((tuple(tensor.shape), tensor.dtype)).encode(), digest_size=16)
     for piece in (flat[:count], flat[max(count, len(flat) - count) :]):
-        digest.update(piece.cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(piece.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.digest()

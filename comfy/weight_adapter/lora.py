@@ -31,7 +31,7 @@ class LoRAAdapter(WeightAdapterBase):
     def load(
         cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
     ) -> LoRAAdapter | None:
-        """See the base class. Raises ``KeyError`` when only one of the two matrices is there."""
+        """Raises ``KeyError`` when only one of the two matrices is there."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         for up_suffix, down_suffix, mid_suffix in STYLES:
             up_name, down_name = x + up_suffix, x + down_suffix
@@ -47,7 +47,6 @@ class LoRAAdapter(WeightAdapterBase):
         return None if self.weights[5] is None else tuple(self.weights[5])
 
     def dora_scale(self) -> Tensor | None:
-        """See the base class."""
         return self.weights[4]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -73,7 +72,7 @@ class LoRAAdapter(WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """See the base class; the weight is padded first when the file asks for another shape."""
+        """The weight is padded first when the file asks for another shape."""
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])
         return super().calculate_weight(weight, key, strength, strength_model, offset, function, intermediate_dtype, original_weight)

@@ -35,7 +35,7 @@ class OFTAdapter(WeightAdapterBase):
     def load(
         cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
     ) -> OFTAdapter | None:
-        """See the base class. The number of dimensions tells OFT from BOFT."""
+        """The number of dimensions tells OFT from BOFT."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         blocks = lora.get(f"{x}.oft_blocks")
         if blocks is None or blocks.ndim != cls.dimensions:
@@ -85,7 +85,6 @@ class BOFTAdapter(OFTAdapter):
     dimensions = 4
 
     def rotated_change(self, weight: Tensor, rotations: Tensor, strength: float) -> Tensor:
-        """See the base class."""
         size = rotations.shape[-1]
         identity = torch.eye(size, device=weight.device, dtype=weight.dtype)
         turned = weight
