@@ -66,9 +66,9 @@ def test_modules_only_define_when_imported():
         for node in source.tree.body:
             if isinstance(node, ast.While | ast.With):
                 yield f"line {node.lineno}"
-            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                if (called := ast.unparse(node.value.func)) not in EFFECTS_AT_IMPORT:
-                    yield f"line {node.lineno}: {called}()"
+            called = ast.unparse(node.value.func) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+            if called is not None and called not in EFFECTS_AT_IMPORT:
+                yield f"line {node.lineno}: {called}()"
 
     assert not offenders(rule)
 

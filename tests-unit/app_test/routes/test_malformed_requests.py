@@ -119,16 +119,15 @@ def site(folders):
     return app, patterns
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_hostile_requests_are_answered_without_an_error(aiohttp_client, folders, site, seed):
+async def test_hostile_requests_are_answered_without_an_error(aiohttp_client, folders, site):
     app, patterns = site
-    client, choose = await aiohttp_client(app), random.Random(seed)
+    client, choose = await aiohttp_client(app), random.Random(0)
 
     def some(most):
         return "".join(choose.choices(PIECES, k=choose.randint(0, most)))
 
     before = sorted(os.listdir(folders.root))
-    for _ in range(250):
+    for _ in range(1000):
         path = re.sub(r"\{[^}]*\}", lambda match: some(4), choose.choice(patterns)).replace("//", "/")
         query = "&".join(f"{choose.choice(PARAMETERS)}={some(3)}" for _ in range(choose.randint(0, 4)))
         method = choose.choice(("GET", "GET", "GET", "POST", "POST", "DELETE", "PATCH"))

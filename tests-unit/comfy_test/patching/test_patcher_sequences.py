@@ -1,10 +1,11 @@
 """Random sequences of loading, shortening, evicting, switching and dropping: never a wrong value, never a lost byte."""
 
 import gc
-import random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from residency_models import HOST, Fused, Layers, batch, management, patcher_of
 
 from comfy.hooks import EnumWeightTarget, HookGroup, WeightHook, create_target_dict
@@ -39,13 +40,12 @@ class Family:
         assert all(torch.equal(self.originals[name], copy) for name, copy in self.copies.items())
 
 
-@pytest.mark.parametrize("keeps_host_copy", [True, False])
-@pytest.mark.parametrize("seed", range(4))
-def test_random_sequences(seed, keeps_host_copy, monkeypatch):
-    source = random.Random(seed)
-    with management(source.choice([1500, 20_000, 45_000, 200_000])) as manager:
+@given(source=st.randoms(use_true_random=False), keeps_host_copy=st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_random_sequences(source, keeps_host_copy):
+    with management(source.choice([1500, 20_000, 45_000, 200_000])) as manager, pytest.MonkeyPatch.context() as patch:
         device = manager.devices.accelerators[0]
-        monkeypatch.setattr(type(device), "keeps_host_copy", lambda self: keeps_host_copy)
+        patch.setattr(type(device), "keeps_host_copy", lambda self: keeps_host_copy)
         families = [Family(Layers(seed=1), 32, source), Family(Layers(seed=2), 32, source), Family(Fused(), 8, source)]
         for _ in range(60):
             family = source.choice(families)

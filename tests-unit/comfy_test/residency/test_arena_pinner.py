@@ -1,13 +1,14 @@
 """Pinning models' memory in the background: budget, pieces, models that die meanwhile; with a fake runtime, and a real one on a GPU."""
 
 import gc
-import random
 import threading
 import time
 import weakref
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_pinning import FakePins
 
 from comfy.residency.arena_pinner import SMALLEST_BYTES, ArenaPinner, cut_pieces
@@ -215,9 +216,9 @@ def test_a_finalizer_never_waits_for_a_lock(make):
     assert block() is None and ledger.total_bytes() == 0
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_books_balance_after_many_random_requests_and_deaths(make, seed):
-    choose = random.Random(seed)
+@given(choose=st.randoms(use_true_random=False))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_books_balance_after_many_random_requests_and_deaths(make, choose):
     pinner, ledger, backend = make(budget_bytes=60 * MIB, start_thread=lambda run: threading.Thread(target=run, daemon=True).start())
     plain = backend.pin
     backend.pin = lambda address, size_bytes: choose.random() < 0.9 and plain(address, size_bytes)

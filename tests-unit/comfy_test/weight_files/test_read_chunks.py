@@ -1,9 +1,8 @@
 """Cutting wanted tensors into reads."""
 
-import random
-
-import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from comfy.weight_files.chunks import MAX_SLICES, plan_chunks
 from comfy.weight_files.header import TensorEntry
@@ -55,9 +54,9 @@ def test_one_call_fills_a_limited_number_of_places():
     assert [len(chunk.slices) for chunk in chunks] == [MAX_SLICES, 5]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_element_is_read_once_in_file_order(seed):
-    choose = random.Random(seed)
+@given(choose=st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_every_element_is_read_once_in_file_order(choose):
     made, position = [], choose.randrange(50)
     for number in range(60):
         dtype = choose.choice([torch.uint8, torch.float16, torch.float32, torch.float64])
