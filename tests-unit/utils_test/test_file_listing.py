@@ -48,12 +48,15 @@ def test_links_side_by_side_at_each_level_do_not_multiply_for_ever(tmp_path, mon
 
 def test_folders_far_too_deep_for_a_recursive_walk_are_left_out_with_a_word(tmp_path, caplog):
     here = os.getcwd()
-    os.chdir(tmp_path)
     try:
+        os.chdir(tmp_path)
         for _ in range(1500):
             os.mkdir("d")
             os.chdir("d")
+        files, times = recursive_search(str(tmp_path))
+        for _ in range(1500):  # what clears up after tests would descend by recursion
+            os.chdir("..")
+            os.rmdir("d")
     finally:
         os.chdir(here)
-    files, times = recursive_search(str(tmp_path))
     assert files == [] and len(times) == file_listing.MAX_DEPTH + 1 and "too deep" in caplog.text
