@@ -26,8 +26,8 @@ class UploadTarget:
 
     @classmethod
     def of(cls, root: str, subfolder: str, filename: str) -> "UploadTarget":
-        """The target for a *filename* as a client sent it: folders in it belong to the subfolder, and an ending like `` [output]``, by which
-        prompts name a folder, is left off; else nobody would find the file by the name it got."""
+        """The target for a *filename* as a client sent it: folders in it belong to the subfolder, and an ending like `` [output]``, by
+        which prompts name a folder, is left off; else nobody would find the file by the name it got."""
         given = filename.replace("\\", "/")
         above, _, name = given.rpartition("/")
         folder = above or "/" if given.startswith("/") else "/".join(part for part in (subfolder, above) if part)
