@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import folder_paths
 from comfy_extras import image_writing
 from comfy_extras.node_inputs import boolean, combo, real, socket, text, whole
+from utils.whole_files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,7 @@ class _AnimationNode:
         file_name = f"{name}_{counter:05}_.{cls.EXTENSION}"
         first, *others = (image_writing.to_picture(image) for image in images)
         settings = {"format": cls.EXTENSION, "save_all": True, "append_images": others, "duration": int(1000.0 / fps), **options}
-        image_writing.write_whole(os.path.join(folder, file_name), lambda opened: first.save(opened, **settings))
+        write_whole(os.path.join(folder, file_name), lambda opened: first.save(opened, **settings))
         shown = {"images": [{"filename": file_name, "subfolder": subfolder, "type": "output"}]}
         return {"ui": {**shown, "animated": (True,)} if others else shown, "result": (images,)}
 

@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 import folder_paths
-from comfy_extras.image_writing import write_whole
 from comfy_extras.node_inputs import combo, socket, text
+from utils.whole_files import write_whole
 
 
 class SaveTextNode:

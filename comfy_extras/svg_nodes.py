@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_extras.image_writing import write_whole
 from comfy_extras.node_inputs import socket, text
+from utils.whole_files import write_whole
 
 _OPENING_TAG = re.compile(r"<svg\b[^>]*>")
 

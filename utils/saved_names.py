@@ -22,8 +22,12 @@ def fill_tokens(prefix: str, width: int, height: int, now: time.struct_time | No
 
 
 def next_counter(folder: str, name: str) -> int:
-    """One more than the highest ``<name>_<digits>_`` in *folder*; 1 when there is none. Letter case is ignored. Blocks on disk."""
-    pattern = re.compile(re.escape(name) + r"_(\d+)_", re.IGNORECASE)
+    """One more than the highest ``<name>_<digits>`` that a name in *folder* begins with; 1 when there is none.
+
+    What follows the digits does not matter: packs write ``name_00001.png``, the core ``name_00001_.png``. Letter case is ignored.
+    Blocks on disk.
+    """
+    pattern = re.compile(re.escape(name) + r"_(\d+)", re.IGNORECASE)
     found = (pattern.match(entry) for entry in os.listdir(folder))
     return max((int(match.group(1)) for match in found if match), default=0) + 1
 

@@ -1,10 +1,10 @@
-"""Writing a file so that a reader sees the old or the new content and never a part of it."""
+"""Writing files on behalf of clients; see :mod:`utils.whole_files`."""
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Callable
 from typing import IO
+
+from utils.whole_files import write_whole
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -13,25 +13,8 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 def write_atomic_with(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Let *write* fill a temporary file beside *path*, then move it there in one step.
-
-    On any error the temporary file is removed and what was at *path* is untouched. Blocks; raises ``OSError`` and whatever
-    *write* raises.
-    """
-    folder = os.path.dirname(path)
-    mode = _mode_for(path)
-    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=folder)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    """Let *write* fill a file that takes the place of *path* in one step; on any error what was there is untouched."""
+    write_whole(path, write, durable=True)
 
 
 def reserve(path: str) -> bool:
@@ -41,10 +24,3 @@ def reserve(path: str) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _mode_for(path: str) -> int:
-    try:
-        return os.stat(path).st_mode & 0o777
-    except OSError:
-        return 0o644

@@ -9,7 +9,8 @@ from typing import Any
 import folder_paths
 from app.files.json_body import parse_strict
 from app.files.safetensors_header import read_metadata
-from app.routes.view_image import ImageRefused, PreviewFormat, eight_bit, encode_shrunk, has_alpha, open_checked
+from app.routes.view_image import PreviewFormat, encode_shrunk, has_alpha
+from comfy.images.picture_files import PictureRefused, eight_bit, open_picture
 from comfy.units import MIB
 from utils.path_safety import is_within_directory
 
@@ -53,9 +54,9 @@ def encode_model_preview(root: str, model_path: str) -> bytes | None:
     if isinstance(source, str) and not is_within_directory(root, source):
         raise PreviewEscapes(source)
     try:
-        with open_checked(source) as image:
+        with open_picture(source) as image:
             picture = eight_bit(image).convert("RGBA" if has_alpha(image) else "RGB")
-    except (ImageRefused, FileNotFoundError):
+    except (PictureRefused, FileNotFoundError):
         return None
     return encode_shrunk(picture, PreviewFormat())
 

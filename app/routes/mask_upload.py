@@ -6,10 +6,9 @@ from typing import IO, Any
 from app.files.json_body import parse_strict
 from app.files.path_guard import UnsafePath
 from app.files.stored_file import FileReference
-from app.routes.view_image import ImageRefused, eight_bit, open_checked
+from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, upright
 from comfy.lazy_import import lazy_module
 
-ImageOps = lazy_module("PIL.ImageOps")
 PngImagePlugin = lazy_module("PIL.PngImagePlugin")
 
 
@@ -48,10 +47,10 @@ def apply_mask(original: FileReference, mask: IO[bytes]) -> IO[bytes]:
         raise MaskRefused(f"the original image {original.name!r} does not exist")
     try:
         alpha = _alpha_of(mask)
-        with open_checked(path) as image:
+        with open_picture(path) as image:
             texts = _texts_of(image)
-            picture = ImageOps.exif_transpose(eight_bit(image)).convert("RGBA")
-    except (ImageRefused, FileNotFoundError) as error:
+            picture = eight_bit(upright(image)).convert("RGBA")
+    except (PictureRefused, FileNotFoundError) as error:
         raise MaskRefused(str(error)) from None
     if alpha.size != picture.size:
         raise MaskRefused(f"the mask has {alpha.width}x{alpha.height} pixels, the image {picture.width}x{picture.height}")
@@ -63,7 +62,7 @@ def apply_mask(original: FileReference, mask: IO[bytes]) -> IO[bytes]:
 
 def _alpha_of(mask: IO[bytes]) -> Any:
     mask.seek(0)
-    with open_checked(mask) as image:
+    with open_picture(mask) as image:
         return image.convert("RGBA").getchannel("A")
 
 

@@ -94,7 +94,7 @@ async def _read_form(request: web.Request, with_original: bool) -> _Upload:
     if with_original and "original_ref" not in texts:
         raise MaskRefused("the form field original_ref is missing")
     return _Upload(
-        target=UploadTarget(os.fspath(root), texts.get("subfolder", ""), image.filename),
+        target=UploadTarget.of(os.fspath(root), texts.get("subfolder", ""), image.filename),
         kind=kind,
         overwrite=texts.get("overwrite", "").lower() in ("true", "1"),
         content=image.file,

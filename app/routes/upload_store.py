@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from typing import IO
@@ -12,21 +13,31 @@ from app.files.path_guard import UnsafePath, contained_path
 from comfy.units import MIB
 
 _MAX_SUFFIX = 100_000
+_ANNOTATION = re.compile(r"(?:\s*\[(?:input|output|temp)\])+\s*$")
 _CHUNK_BYTES = MIB
 
 
 @dataclass(frozen=True, slots=True)
 class UploadTarget:
-    """Where an upload goes: below *root*, in *subfolder*, as *filename* (which may itself contain folders)."""
+    """Where an upload goes: below *root*, in *subfolder*, as *filename*. Make it by :meth:`of`."""
 
     root: str
     subfolder: str
     filename: str
 
+    @classmethod
+    def of(cls, root: str, subfolder: str, filename: str) -> "UploadTarget":
+        """The target for a *filename* as a client sent it: folders in it belong to the subfolder, and an ending like `` [output]``, by
+        which prompts name a folder, is left off; else nobody would find the file by the name it got."""
+        given = filename.replace("\\", "/")
+        above, _, name = given.rpartition("/")
+        folder = above or "/" if given.startswith("/") else "/".join(part for part in (subfolder, above) if part)
+        return cls(root, folder, _ANNOTATION.sub("", name) or name)
+
     def path(self) -> str:
         """The absolute path that is asked for. Raises ``UnsafePath`` when it is not a file name inside *root*."""
-        name = self.filename.replace("\\", "/")
-        if not name.strip() or os.path.basename(name) in ("", ".", ".."):
+        name = self.filename
+        if not name.strip() or name in (".", ".."):
             raise UnsafePath(f"not a file name: {self.filename!r}", escapes=False)
         folder = contained_path(self.root, self.subfolder) if self.subfolder else os.path.abspath(self.root)
         return contained_path(self.root, os.path.relpath(contained_path(folder, name), os.path.abspath(self.root)))
@@ -47,7 +58,7 @@ def store_upload(target: UploadTarget, content: IO[bytes], *, overwrite: bool, h
     name gets `` (1)``, `` (2)`` and so on. Blocks. Raises ``UnsafePath`` or ``OSError``.
     """
     wanted = target.path()
-    requested = target.filename.replace("\\", "/")
+    requested = target.filename
     os.makedirs(os.path.dirname(wanted), exist_ok=True)
     if overwrite:
         if os.path.isdir(wanted):

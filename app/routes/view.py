@@ -9,7 +9,8 @@ from aiohttp import web
 from app.files.active_content import disposition, file_headers
 from app.files.path_guard import UnsafePath
 from app.files.stored_file import FileReference
-from app.routes.view_image import ImageRefused, PreviewFormat, encode_channel, encode_preview
+from app.routes.view_image import PreviewFormat, encode_channel, encode_preview
+from comfy.images.picture_files import PictureRefused
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class ViewRoutes:
                     body = await asyncio.to_thread(encode_channel, path, channel)
         except FileNotFoundError:
             return web.Response(status=404)
-        except ImageRefused as error:
+        except PictureRefused as error:
             log.info("No preview of %s: %s", path, error)
             return web.Response(status=415, text=f"No preview of {name}: {error}.")
         return web.Response(body=body, content_type=content_type, headers={"Content-Disposition": disposition(name)})

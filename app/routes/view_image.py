@@ -1,23 +1,16 @@
 """Re-encoding stored images for the page: previews, and single channels for the mask editor."""
 
-import contextlib
 import io
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from comfy.images.picture_files import eight_bit, open_picture, upright
 from comfy.lazy_import import lazy_module
 
 Image = lazy_module("PIL.Image")
 
-MAX_PIXELS = 16384 * 16384
 _MAX_SIDE = {"webp": 16383, "jpeg": 65500}
 _DEFAULT_QUALITY = 90
-
-
-class ImageRefused(ValueError):
-    """A file that cannot be shown as an image; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +33,11 @@ class PreviewFormat:
 def encode_preview(path: str, wanted: PreviewFormat, channel: str) -> bytes:
     """The image at *path* as a preview; alpha survives only in webp and when *channel* names it.
 
-    Blocks and uses CPU. Raises ``ImageRefused`` for what is not an image or is too large, ``OSError`` when the file is gone.
+    Blocks and uses CPU. Raises ``PictureRefused`` for what is not an image or is too large, ``OSError`` when the file is gone.
     """
-    with open_checked(path) as image:
+    with open_picture(path) as image:
         keep_alpha = wanted.name == "webp" and "a" in channel and has_alpha(image)
-        picture = eight_bit(image).convert("RGBA" if keep_alpha else "RGB")
+        picture = eight_bit(upright(image)).convert("RGBA" if keep_alpha else "RGB")
     return encode_shrunk(picture, wanted)
 
 
@@ -58,46 +51,13 @@ def encode_shrunk(picture: Any, wanted: PreviewFormat) -> bytes:
 
 def encode_channel(path: str, channel: str) -> bytes:
     """The image at *path* as PNG: for ``rgb`` without alpha, for ``a`` black with only its alpha. Blocks; raises as above."""
-    with open_checked(path) as image:
+    with open_picture(path) as image:
         if channel == "rgb":
-            return _encoded(eight_bit(image).convert("RGB"), "png", compress_level=1)
-        alpha = image.convert("RGBA").getchannel("A")
-        picture = Image.new("RGBA", image.size)
+            return _encoded(eight_bit(upright(image)).convert("RGB"), "png", compress_level=1)
+        alpha = upright(image).convert("RGBA").getchannel("A")
+        picture = Image.new("RGBA", alpha.size)
     picture.putalpha(alpha)
     return _encoded(picture, "png", compress_level=1)
-
-
-def open_checked(source: Any) -> Any:
-    """Open and decode an image from a path or binary file. Raises ``ImageRefused``, or ``FileNotFoundError`` for a path."""
-    with _decoding_errors():
-        image = Image.open(source)
-    try:
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageRefused(f"the image has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are decoded")
-        with _decoding_errors():
-            image.load()
-    except ImageRefused:
-        image.close()
-        raise
-    return image
-
-
-@contextlib.contextmanager
-def _decoding_errors() -> Iterator[None]:
-    """Turn what Pillow raises on foreign data into ``ImageRefused``."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageRefused(f"the image is too large to decode: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, struct.error) as error:
-        raise ImageRefused(f"the file is not an image that can be decoded ({error})") from None
-
-
-def eight_bit(image: Any) -> Any:
-    """*image*, or a greyscale copy with 8 bits a pixel if it has 16, which Pillow would clip instead of scale."""
-    return image.point(lambda value: value * (1 / 256)).convert("L") if image.mode.startswith("I;16") else image
 
 
 def has_alpha(image: Any) -> bool:

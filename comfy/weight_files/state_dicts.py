@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from comfy.lazy_import import lazy_module
 from comfy.units import MIB
 from comfy.weight_files.spare_memory import spare_memory
+from utils.whole_files import partial_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,14 +85,8 @@ def save_torch_file(sd: Mapping[str, Tensor], ckpt: str, metadata: Mapping[str, 
 
     Tensors must be contiguous and share no memory; *metadata* values are strings. Blocks on disk.
     """
-    partial = f"{ckpt}.{os.getpid()}.partial"
-    try:
+    with partial_beside(ckpt) as partial:
         safetensors_torch.save_file(dict(sd), partial, metadata=None if metadata is None else dict(metadata))
-        os.replace(partial, ckpt)
-    except BaseException:
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise
 
 
 def safetensors_header(safetensors_path: str, max_size: int = HEADER_LIMIT_BYTES) -> bytes | None:

@@ -58,3 +58,30 @@ def test_empty_files_and_sections_add_nothing(load, text):
 def test_other_content_is_reported_with_the_files_name(load, text):
     with pytest.raises(ValueError, match=r"extra\.yaml"):
         load(text)
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ("a:\n  loras: x\n".encode("utf-16"), "UTF-16"),
+        ("a:\n  loras: modèles\n".encode("latin-1"), "another encoding"),
+        (b"a:\n  loras: x\na:\n  vae: y\n", "'a' is there twice, first in line 1"),
+        (b"a:\n  loras: x\n  loras: y\n", "'loras' is there twice, first in line 2"),
+        (b"a:\n  loras:\n    x: models/loras\n", "section 'a': 'loras' must be a path"),
+        (b"a:\n  loras:\n    - x: models/loras\n", "section 'a': 'loras' must be a path"),
+        (b"a: [\n", "not valid YAML"),
+        (b"a: text\n", "the section 'a' must map"),
+        (b"\x00\x01", "not valid YAML"),
+        (b"? [a, b]\n: c\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_by_name_with_what_to_do(tmp_path, content, told):
+    path = tmp_path / "extra.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as refusal:
+        load_extra_path_config(str(path))
+    assert str(path) in str(refusal.value) and told in str(refusal.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_section(load, tmp_path):
+    assert load("\ufeffa111:\n  loras: x\n") == [("loras", f"{tmp_path}/conf/x", False)]

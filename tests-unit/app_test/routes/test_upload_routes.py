@@ -39,6 +39,23 @@ async def test_file_lands_in_the_folder_of_its_type(client, folders, kind):
     assert (getattr(folders, kind) / "x" / "y" / "a.png").read_bytes() == b"data"
 
 
+@pytest.mark.parametrize(
+    "sent, subfolder, name, answered",
+    [
+        ("dir/sub/x.png", "", "x.png", "dir/sub"),
+        ("dir\\sub\\x.png", "", "x.png", "dir/sub"),
+        ("sub/x.png", "dir", "x.png", "dir/sub"),
+        ("z.png [output]", "", "z.png", ""),
+        ("z.png [temp] [input]", "", "z.png", ""),
+        ("[output]", "", "[output]", ""),
+    ],
+)
+async def test_the_answer_names_the_file_as_it_is_found(client, folders, sent, subfolder, name, answered):
+    status, body = await upload(client, b"data", sent, subfolder=subfolder)
+    assert (status, body) == (200, {"name": name, "subfolder": answered, "type": "input"})
+    assert (folders.input / answered / name).read_bytes() == b"data"
+
+
 async def test_input_is_the_default_and_the_mode_is_that_of_ordinary_files(client, folders):
     assert (await upload(client))[1] == {"name": "a.png", "subfolder": "", "type": "input"}
     assert (folders.input / "a.png").stat().st_mode & 0o777 == 0o644

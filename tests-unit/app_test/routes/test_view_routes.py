@@ -8,6 +8,7 @@ from PIL import Image
 
 from app.routes import view_image
 from app.routes.view import ViewRoutes
+from comfy.images import picture_files
 
 
 @pytest.fixture
@@ -175,15 +176,24 @@ async def test_a_file_that_is_not_an_image_has_no_preview(client, name, extra):
 
 
 async def test_images_with_too_many_pixels_are_not_decoded(client, monkeypatch):
-    monkeypatch.setattr(view_image, "MAX_PIXELS", 11)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 11)
     answer = await client.get("/view?filename=p.png&preview=webp")
     assert answer.status == 415
     assert "4x3" in await answer.text()
 
 
-async def test_pillows_own_limit_is_a_clear_refusal(client, monkeypatch):
+async def test_a_picture_over_pillows_own_limit_is_shown(client, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
-    assert (await client.get("/view?filename=p.png&preview=webp")).status == 415
+    assert (await client.get("/view?filename=p.png&preview=webp")).status == 200
+
+
+@pytest.mark.parametrize("query", ["channel=rgb", "channel=a", "preview=webp", "preview=jpeg;80&channel=rgba"])
+async def test_pictures_are_shown_upright(client, files, query):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 2)).save(files.output / "sideways.jpg", exif=exif)
+    answer = await client.get(f"/view?filename=sideways.jpg&{query}")
+    assert Image.open(io.BytesIO(await answer.read())).size == (2, 6)
 
 
 async def test_preview_larger_than_its_format_allows_is_scaled(files):
