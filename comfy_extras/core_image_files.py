@@ -109,8 +109,8 @@ class LoadImage:
     def load_image(self, image: str) -> tuple[Tensor, Tensor]:
         """Images (B×H×W×3) and masks (B×H×W, 1 where transparent) of the file named *image*."""
         pictures, masks = image_reading.read_image(folder_paths.get_annotated_filepath(image))
-        place = {"device": model_management.intermediate_device(), "dtype": model_management.intermediate_dtype()}
-        return pictures.to(**place), masks.to(**place)
+        device, dtype = model_management.intermediate_device(), model_management.intermediate_dtype()
+        return pictures.to(device, dtype), masks.to(device, dtype)
 
     @classmethod
     def IS_CHANGED(cls, image: str) -> Any:

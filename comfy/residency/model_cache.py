@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
@@ -20,7 +20,7 @@ from comfy.units import MIB, megabytes
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
-    from comfy.patching.base_weights import BaseWeights
+    from comfy.patching.base_weights import Base, BaseWeights
     from comfy.ram_model_cache.models import LoadedModel as CachedLoadedModel
     from comfy.ram_model_cache.models import Patcher
     from comfy.residency.devices import Device
@@ -72,11 +72,11 @@ class CacheOwner:
 
     def note_base(self, patcher: Patcher) -> None:
         """Remember the weights of *patcher*, which was just loaded, for :meth:`restore_base`."""
-        self._base_weights.note(patcher)
+        self._base_weights.note(cast("Base", patcher))
 
     def restore_base(self, patcher: Patcher) -> None:
         """See :meth:`BaseWeights.restore`."""
-        self._base_weights.restore(patcher)
+        self._base_weights.restore(cast("Base", patcher))
 
     def measure(self, patcher: Patcher) -> Storages:
         """{storage: bytes} of the host memory that *patcher*'s module takes; what a simulated accelerator holds is not the host's."""

@@ -24,8 +24,8 @@ class Patcher(Protocol):
     def loaded_size(self) -> int:
         """The weights that are on the device."""
 
-    def model_dtype(self) -> dtype:
-        """The dtype most weights have."""
+    def model_dtype(self) -> dtype | None:
+        """The dtype that the module computes in; None where it does not say."""
 
     def current_loaded_device(self) -> device:
         """Where the loaded weights are."""
