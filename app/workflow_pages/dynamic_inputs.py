@@ -1,0 +1,183 @@
+"""Inputs that make other inputs: combos whose choice brings its own, lists that grow, groups of rows, types that must match."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from app.workflow_pages.errors import WorkflowFormatError
+from app.workflow_pages.graph import Autogrow, Node, Socket, Widget
+from app.workflow_pages.input_specs import InputSpec, section_specs
+from app.workflow_pages.values import is_same
+from app.workflow_pages.widget_kinds import MAKERS, makes_widget
+
+VIEWPORT_CLASSES: Final = frozenset({"Preview3DAdvanced", "Save3DAdvanced", "PreviewGaussianSplat", "PreviewPointCloud", "SaveGaussianSplat",
+                                     "SavePointCloud"})
+
+
+def add_input(node: Node, spec: InputSpec) -> None:
+    """Add one input, socket or widget with socket, at the end."""
+    add_socket(node, spec)
+    add_widget(node, spec)
+
+
+def add_socket(node: Node, spec: InputSpec) -> None:
+    """Add the socket of an input that has no widget."""
+    if makes_widget(spec.widget_type) and not spec.forced:
+        return
+    if spec.type == "COMFY_AUTOGROW_V3":
+        _add_autogrow(node, spec)
+    elif spec.type == "COMFY_MATCHTYPE_V3":
+        template = spec.options.get("template")
+        allowed = template.get("allowed_types") if isinstance(template, Mapping) else None
+        add_input(node, replace(spec, type=allowed if isinstance(allowed, str) and allowed != spec.type else "*"))
+    else:
+        node.inputs.append(Socket(spec.name, spec.type, spec=spec))
+
+
+def add_widget(node: Node, spec: InputSpec) -> None:
+    """Add the widgets of an input and the socket that can replace their value."""
+    kind = spec.widget_type
+    if not makes_widget(kind) or spec.forced:
+        return
+    if kind == "COMFY_DYNAMICGROUP_V3":
+        _add_group(node, spec)
+        return
+    if kind == "COMFY_DYNAMICCOMBO_V3":
+        _add_combo(node, spec)
+    elif kind != "COLOR" or all((one.name, one.kind) != (spec.name, "color") for one in node.widgets):
+        if kind == "LOAD_3D":
+            spec = spec.named("viewport_state" if node.kind in VIEWPORT_CLASSES else "image")
+            _add_model_buttons(node)
+        node.widgets += MAKERS[kind](spec)
+    node.inputs.append(Socket(spec.name, spec.type, spec.name, spec=spec))
+
+
+def grow_for_links(node: Node) -> None:
+    """Give every list of inputs the entries that the file connects, and one more."""
+    for saved in node.saved.inputs:
+        if saved.link is None:
+            continue
+        for grower in list(node.growers.values()):
+            ordinal = grower.ordinal(saved.name)
+            if ordinal is not None and ordinal < grower.most:
+                for entry in range(ordinal + 2):
+                    _add_entry(node, grower, entry)
+
+
+def _add_model_buttons(node: Node) -> None:
+    if node.widget("model_file") is not None:
+        node.widgets += [Widget("upload 3d model", "button", "upload3dmodel"),
+                         Widget("upload extra resources", "button", "uploadExtraResources"), Widget("clear", "button", "clear")]
+
+
+def _add_autogrow(node: Node, spec: InputSpec) -> None:
+    template = spec.options.get("template")
+    if not isinstance(template, Mapping):
+        return
+    names = template.get("names")
+    names = tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
+    least, most = _count(template.get("min"), 1), _count(template.get("max"), 100)
+    grower = Autogrow(spec.name, tuple(section_specs(template.get("input"))), least, len(names) or most, names,
+                      str(template.get("prefix") or ""))
+    if not grower.specs:
+        return
+    node.growers[spec.name] = grower
+    for entry in range(max(1, least + 1)):
+        _add_entry(node, grower, entry)
+
+
+def _add_entry(node: Node, grower: Autogrow, ordinal: int) -> None:
+    if ordinal >= grower.most:
+        return
+    names = grower.entry_names(ordinal)
+    made = [one for one in node.inputs if one.name in names]
+    if made and all(one.spec is not None for one in made):
+        return
+    old = {id(one) for one in made}
+    before = len(node.inputs)
+    for spec, name in zip(grower.specs, names):
+        add_input(node, replace(spec.named(name), optional=spec.optional or ordinal >= grower.least))
+    added, rest = node.inputs[before:], [one for one in node.inputs[:before] if id(one) not in old]
+    previous = grower.entry_names(ordinal - 1)[-1] if ordinal else None
+    at = max((index + 1 for index, one in enumerate(rest) if previous is not None and one.name.startswith(previous)), default=len(rest))
+    node.inputs = rest[:at] + added + rest[at:]
+
+
+def _count(value: Any, fallback: int) -> int:
+    return min(max(value, 0), 1000) if isinstance(value, int) and not isinstance(value, bool) else fallback
+
+
+def _add_combo(node: Node, spec: InputSpec) -> None:
+    listed = spec.options.get("options")
+    options = [one for one in listed if isinstance(one, Mapping) and "key" in one] if isinstance(listed, list | tuple) else []
+    keys = tuple(one["key"] for one in options)
+    [widget, *_] = MAKERS["COMBO"](InputSpec(spec.name, "COMBO", spec.optional, choices=keys))
+    widget.changed = lambda changed, value: _choose(node, changed, value, options)
+    node.widgets.append(widget)
+    widget.put(widget.value)
+
+
+def _choose(node: Node, combo: Widget, value: Any, options: list[Mapping[str, Any]]) -> None:
+    """Replace the inputs of the former choice by those of *value*, behind the combo."""
+    prefix = f"{combo.name}."
+    old = {one.name: one for one in node.inputs if one.name.startswith(prefix)}
+    node.inputs = [one for one in node.inputs if not one.name.startswith(prefix)]
+    node.widgets = [one for one in node.widgets if not one.name.startswith(prefix)]
+    node.growers = {name: one for name, one in node.growers.items() if not name.startswith(prefix)}
+    chosen = next((one for one in options if is_same(one["key"], value)), None)
+    if chosen is None:
+        return
+    widgets_before, inputs_before = len(node.widgets), len(node.inputs)
+    for spec in section_specs(chosen.get("inputs")):
+        add_input(node, spec.named(prefix + spec.name))
+    for socket in node.inputs[inputs_before:]:
+        socket.label = old[socket.name].label if socket.name in old else None
+    added = node.widgets[widgets_before:]
+    del node.widgets[widgets_before:]
+    at = node.widgets.index(combo) + 1
+    node.widgets[at:at] = added
+    own = node.socket(combo.name)
+    if own is not None:
+        sockets = node.inputs[inputs_before:]
+        del node.inputs[inputs_before:]
+        at = node.inputs.index(own) + 1
+        node.inputs[at:at] = sockets
+
+
+def _add_group(node: Node, spec: InputSpec) -> None:
+    """A group whose count is saved like a value: as many rows of the template's inputs follow it."""
+    template = spec.options.get("template")
+    least, most = _count(spec.options.get("min"), 0), _count(spec.options.get("max"), 100)
+    fields = tuple(section_specs(template))
+    controller = Widget(spec.name, "number", 0, sent=False)
+    node.widgets.append(controller)
+
+    def resize(widget: Widget, value: Any) -> None:
+        rows = max(least, int(value)) if isinstance(value, int | float) and value == value and abs(value) < 1e6 else widget_rows()
+        saved = node.saved.values
+        if rows > max(most, len(saved) if isinstance(saved, list) else 0):
+            raise WorkflowFormatError(f"node {node.id} ({node.kind}): {spec.name} is saved with {rows} rows; at most {most} are allowed")
+        widget.value = rows
+        for row in range(widget_rows(), rows):
+            _add_row(node, controller, f"{spec.name}.{row}", fields)
+
+    def widget_rows() -> int:
+        names = {one.name.split(".")[1] for one in node.widgets if one.name.startswith(f"{spec.name}.")}
+        return len(names)
+
+    controller.changed = resize
+    controller.put(least)
+
+
+def _add_row(node: Node, controller: Widget, prefix: str, fields: tuple[InputSpec, ...]) -> None:
+    before = len(node.widgets)
+    group = prefix.rpartition(".")[0]
+    for spec in fields:
+        start = len(node.widgets)
+        add_input(node, spec.named(f"{prefix}.{spec.name}"))
+        for number, extra in enumerate(one for one in node.widgets[start:] if one.name != f"{prefix}.{spec.name}"):
+            extra.name = f"{prefix}.{spec.name}.{number}"
+    added = node.widgets[before:]
+    del node.widgets[before:]
+    last = max((index for index, one in enumerate(node.widgets) if one is controller or one.name.startswith(f"{group}.")))
+    node.widgets[last + 1:last + 1] = added

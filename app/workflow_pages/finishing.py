@@ -1,0 +1,28 @@
+"""What the page still mends once every graph is there: sockets without their widget, empty lists, old sampler names."""
+
+from app.workflow_pages.graph import Graph, Node
+from app.workflow_pages.values import is_missing
+
+
+def finish(graph: Graph) -> None:
+    """Mend every node of *graph* in place."""
+    for node in graph.nodes.values():
+        if node.known and not node.virtual:
+            _remove_orphans(graph, node)
+        for widget in node.all_widgets():
+            if widget.name == "sampler_name" and node.kind in ("KSampler", "KSamplerAdvanced") and isinstance(widget.value, str):
+                widget.put(widget.value.removeprefix("sample_"))
+            if widget.kind == "combo" and widget.choices and is_missing(widget.value):
+                widget.put(widget.choices[0])
+
+
+def _remove_orphans(graph: Graph, node: Node) -> None:
+    """Drop sockets that belong to a widget the node does not have. The page passes over the one behind each that it drops."""
+    index = 0
+    while index < len(node.inputs):
+        socket = node.inputs[index]
+        if socket.widget is not None and node.widget(socket.widget) is None:
+            del node.inputs[index]
+            if socket.link is not None:
+                graph.drop(socket.link)
+        index += 1

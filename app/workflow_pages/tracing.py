@@ -1,0 +1,139 @@
+"""Where the value of a socket really comes from: through reroutes, bypassed nodes, into subgraphs and out of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.workflow_pages.errors import WorkflowFormatError
+from app.workflow_pages.graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Node, Socket
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node at a path of subgraph instances; *graphs* and *hosts* lead from the root to it."""
+
+    node: Node
+    graphs: tuple[Graph, ...]
+    hosts: tuple[Node, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The id in the prompt: instances' ids and its own, joined by colons."""
+        return ":".join([*(host.id for host in self.hosts), self.node.id])
+
+    def beside(self, node: Node) -> "Place":
+        """The place of another node of the same graph."""
+        return Place(node, self.graphs, self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A socket's value: the output of a node, or (*node_id* None) a promoted value."""
+
+    node_id: str | None
+    slot: int
+    value: Any = None
+
+
+def accepts(left: str, right: str) -> bool:
+    """Whether two types may be connected: equal ones, ones with a common member, and anything with ``*``."""
+    if "*" in (left, right) or "" in (left, right) or left == right:
+        return True
+    ours, theirs = left.lower().split(","), right.lower().split(",")
+    return any(one == other or "*" in (one, other) or "" in (one, other) for one in ours for other in theirs)
+
+
+class _Trace:
+    """One walk from a socket to its origin; a place that comes up twice is a circle."""
+
+    def __init__(self, start: Place, socket: Socket) -> None:
+        self._start = f"{start.id}.{socket.name}"
+        self._seen: set[tuple[str, object]] = set()
+
+    def follow(self, place: Place, socket: Socket) -> Origin | None:
+        wanted = socket.type
+        at: tuple[Place, Socket] | None = (place, socket)
+        while at is not None:
+            place, socket = at
+            self._step(place, id(socket))
+            link = socket.link
+            if link is None:
+                return None
+            if link.origin == SUBGRAPH_INPUT and place.hosts:
+                outer = self._outer(place, link.origin_slot)
+                if outer[1].link is None:
+                    promoted = outer[1].promoted
+                    return None if promoted is None else Origin(None, -1, promoted.value)
+                at, wanted = outer, outer[1].type
+                continue
+            source = place.graphs[-1].nodes.get(link.origin)
+            if source is None:
+                raise WorkflowFormatError(f"the saved workflow is damaged: the input {self._start!r} comes from node {link.origin}, "
+                                          "which is not in the file")
+            found = self._output(place.beside(source), link.origin_slot, wanted)
+            if not isinstance(found, tuple):
+                return found
+            at = found
+        return None
+
+    def _outer(self, place: Place, slot: int) -> tuple[Place, Socket]:
+        host = place.hosts[-1]
+        if not 0 <= slot < len(host.inputs):
+            raise WorkflowFormatError(f"the saved workflow is damaged: the subgraph {host.id} has no input number {slot}")
+        return Place(host, place.graphs[:-1], place.hosts[:-1]), host.inputs[slot]
+
+    def _output(self, place: Place, slot: int, wanted: str) -> Origin | tuple[Place, Socket] | None:
+        """The origin behind an output, or the socket to go on with."""
+        while True:
+            node = place.node
+            self._step(place, slot)
+            if node.mode == MUTED:
+                return None
+            if node.mode == BYPASSED:
+                socket = _handed_through(node, slot, wanted)
+                return None if socket is None else (place, socket)
+            if node.definition is not None:
+                definition = node.definition
+                edge = definition.outputs[slot] if 0 <= slot < len(definition.outputs) else None
+                link = None if edge is None else next(definition.slot_links(edge), None)
+                inner = None if link is None else definition.nodes.get(link.origin)
+                if edge is None or (link is not None and inner is None and link.origin != SUBGRAPH_INPUT):
+                    raise WorkflowFormatError(f"the saved workflow is damaged: output {slot} of the subgraph {place.id} leads nowhere")
+                if link is not None and link.origin == SUBGRAPH_INPUT:
+                    return self._through(place, link.origin_slot)
+                if link is None or inner is None:
+                    return None
+                place, slot = Place(inner, (*place.graphs, definition), (*place.hosts, node)), link.origin_slot
+                continue
+            if node.virtual:
+                return (place, node.inputs[slot]) if 0 <= slot < len(node.inputs) else None
+            return Origin(place.id, slot)
+
+    def _through(self, place: Place, slot: int) -> tuple[Place, Socket] | None:
+        """A subgraph that hands an input straight to an output."""
+        inputs = place.node.inputs
+        return (place, inputs[slot]) if 0 <= slot < len(inputs) else None
+
+    def _step(self, place: Place, what: object) -> None:
+        key = (place.id, what)
+        if key in self._seen:
+            raise WorkflowFormatError(f"the input {self._start!r} leads in a circle, through node {place.id} ({place.node.kind})")
+        self._seen.add(key)
+
+
+def origin_of(place: Place, socket: Socket) -> Origin | None:
+    """The origin of *socket*'s value, or None when nothing is connected or the way ends at a muted node."""
+    return _Trace(place, socket).follow(place, socket)
+
+
+def _handed_through(node: Node, slot: int, wanted: str) -> Socket | None:
+    """Which input of a bypassed node stands for its output: the opposite one if it fits, else the first of just that type, else any."""
+    inputs: Sequence[Socket] = node.inputs
+    if wanted in ("*", ""):
+        return inputs[slot if 0 <= slot < len(inputs) else 0] if inputs else None
+    given = node.outputs[slot] if 0 <= slot < len(node.outputs) else "*"
+    fitting = [one for one in inputs if accepts(one.type, given) and accepts(one.type, wanted)]
+    if 0 <= slot < len(inputs) and inputs[slot] in fitting:
+        return inputs[slot]
+    exact = next((one for one in inputs if one.type == wanted), None)
+    return exact or next(iter(fitting), None)
