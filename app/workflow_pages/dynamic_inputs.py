@@ -1,17 +1,15 @@
 """Inputs that make other inputs: combos whose choice brings its own, lists that grow, groups of rows, types that must match."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from app.workflow_pages.errors import WorkflowFormatError
-from app.workflow_pages.graph import Autogrow, Node, Socket, Widget
+from app.workflow_pages.graph import FIXED, Autogrow, Node, Socket, Widget
 from app.workflow_pages.input_specs import InputSpec, section_specs
 from app.workflow_pages.values import is_same
+from app.workflow_pages.viewports import VIEWPORT_CLASSES, view_state
 from app.workflow_pages.widget_kinds import MAKERS, makes_widget
-
-VIEWPORT_CLASSES: Final = frozenset({"Preview3DAdvanced", "Save3DAdvanced", "PreviewGaussianSplat", "PreviewPointCloud", "SaveGaussianSplat",
-                                     "SavePointCloud"})
 
 
 def add_input(node: Node, spec: InputSpec) -> None:
@@ -45,29 +43,25 @@ def add_widget(node: Node, spec: InputSpec) -> None:
     if kind == "COMFY_DYNAMICCOMBO_V3":
         _add_combo(node, spec)
     elif kind != "COLOR" or all((one.name, one.kind) != (spec.name, "color") for one in node.widgets):
-        if kind == "LOAD_3D":
-            spec = spec.named("viewport_state" if node.kind in VIEWPORT_CLASSES else "image")
-            _add_model_buttons(node)
-        node.widgets += MAKERS[kind](spec)
+        node.widgets += _view(node) if kind == "LOAD_3D" else MAKERS[kind](spec)
     node.inputs.append(Socket(spec.name, spec.type, spec.name, spec=spec))
 
 
-def grow_for_links(node: Node) -> None:
-    """Give every list of inputs the entries that the file connects, and one more."""
-    for saved in node.saved.inputs:
-        if saved.link is None:
-            continue
-        for grower in list(node.growers.values()):
-            ordinal = grower.ordinal(saved.name)
-            if ordinal is not None and ordinal < grower.most:
-                for entry in range(ordinal + 2):
-                    _add_entry(node, grower, entry)
+def grow_behind(node: Node, socket_name: str) -> None:
+    """Let the list that a connected socket belongs to have an entry behind it."""
+    for grower in list(node.growers.values()):
+        ordinal = grower.ordinal(socket_name)
+        if ordinal is not None:
+            _add_entry(node, grower, ordinal + 1)
 
 
-def _add_model_buttons(node: Node) -> None:
-    if node.widget("model_file") is not None:
-        node.widgets += [Widget("upload 3d model", "button", "upload3dmodel"),
-                         Widget("upload extra resources", "button", "uploadExtraResources"), Widget("clear", "button", "clear")]
+def _view(node: Node) -> list[Widget]:
+    """A three-dimensional view, with buttons where there is a file to choose; a page without a screen takes no picture of it."""
+    if node.kind in VIEWPORT_CLASSES:
+        return [Widget("viewport_state", FIXED, view_state(node.saved.properties))]
+    buttons = [("upload 3d model", "upload3dmodel"), ("upload extra resources", "uploadExtraResources"), ("clear", "clear")]
+    shown = buttons if node.widget("model_file") is not None else []
+    return [*(Widget(name, "button", value) for name, value in shown), Widget("image", FIXED, "")]
 
 
 def _add_autogrow(node: Node, spec: InputSpec) -> None:
@@ -93,14 +87,25 @@ def _add_entry(node: Node, grower: Autogrow, ordinal: int) -> None:
     made = [one for one in node.inputs if one.name in names]
     if made and all(one.spec is not None for one in made):
         return
-    old = {id(one) for one in made}
+    old = {one.name: one for one in made}
     before = len(node.inputs)
     for spec, name in zip(grower.specs, names):
         add_input(node, replace(spec.named(name), optional=spec.optional or ordinal >= grower.least))
-    added, rest = node.inputs[before:], [one for one in node.inputs[:before] if id(one) not in old]
+    added, rest = node.inputs[before:], [one for one in node.inputs[:before] if one.name not in old]
+    for socket in added:
+        _take_link(socket, old.get(socket.name))
     previous = grower.entry_names(ordinal - 1)[-1] if ordinal else None
     at = max((index + 1 for index, one in enumerate(rest) if previous is not None and one.name.startswith(previous)), default=len(rest))
     node.inputs = rest[:at] + added + rest[at:]
+
+
+def _take_link(socket: Socket, former: Socket | None) -> None:
+    """Let *socket* have the link and label of the one it replaces."""
+    if former is None:
+        return
+    socket.label, socket.link = former.label, former.link
+    if former.link is not None:
+        former.link.socket = socket
 
 
 def _count(value: Any, fallback: int) -> int:
@@ -126,12 +131,15 @@ def _choose(node: Node, combo: Widget, value: Any, options: list[Mapping[str, An
     node.growers = {name: one for name, one in node.growers.items() if not name.startswith(prefix)}
     chosen = next((one for one in options if is_same(one["key"], value)), None)
     if chosen is None:
+        _cut_links(old.values())
         return
     widgets_before, inputs_before = len(node.widgets), len(node.inputs)
     for spec in section_specs(chosen.get("inputs")):
         add_input(node, spec.named(prefix + spec.name))
     for socket in node.inputs[inputs_before:]:
-        socket.label = old[socket.name].label if socket.name in old else None
+        _take_link(socket, old.pop(socket.name, None))
+    _cut_links(old.values())
+    connected = [socket.name for socket in node.inputs[inputs_before:] if socket.link is not None]
     added = node.widgets[widgets_before:]
     del node.widgets[widgets_before:]
     at = node.widgets.index(combo) + 1
@@ -142,6 +150,14 @@ def _choose(node: Node, combo: Widget, value: Any, options: list[Mapping[str, An
         del node.inputs[inputs_before:]
         at = node.inputs.index(own) + 1
         node.inputs[at:at] = sockets
+    for name in connected:
+        grow_behind(node, name)
+
+
+def _cut_links(sockets: Iterable[Socket]) -> None:
+    for socket in sockets:
+        if socket.link is not None:
+            socket.link.socket, socket.link.removed = None, True
 
 
 def _add_group(node: Node, spec: InputSpec) -> None:

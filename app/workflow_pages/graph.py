@@ -65,6 +65,7 @@ class Link:
     target: str
     target_slot: int
     socket: Socket | None = None
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,5 +176,6 @@ class Graph:
     def drop(self, link: Link) -> None:
         """Remove a link."""
         self.links.pop(link.id, None)
+        link.removed = True
         if link.socket is not None:
             link.socket.link = None

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.workflow_pages import custom_combo
-from app.workflow_pages.dynamic_inputs import add_socket, add_widget, grow_for_links
-from app.workflow_pages.graph import Node, Socket
+from app.workflow_pages.dynamic_inputs import add_socket, add_widget, grow_behind
+from app.workflow_pages.graph import Link, Node, Socket
 from app.workflow_pages.input_specs import InputSpec, class_specs
+from app.workflow_pages.link_alignment import align_group_links, place_links
 from app.workflow_pages.page_file import SavedNode
 
 VIRTUAL_CLASSES = frozenset({"Reroute", "PrimitiveNode", "Note", "MarkdownNote"})
@@ -32,20 +33,25 @@ def build_node(saved: SavedNode, info: Mapping[str, Any] | None) -> Node:
     return node
 
 
-def fill_node(node: Node, info: Mapping[str, Any] | None) -> None:
-    """Give a node the file's extra sockets and values."""
+def fill_node(node: Node, info: Mapping[str, Any] | None, incoming: Mapping[str, Link]) -> None:
+    """Give a node the file's extra sockets, its links as they are numbered, and its values."""
     if node.virtual or not node.known:
+        place_links(node, incoming.values())
         return
     known = {socket.name for socket in node.inputs}
     node.inputs += [Socket(one.name, one.type, one.widget, one.label) for one in node.saved.inputs if one.name not in known]
     node.outputs += node.saved.output_types[len(node.outputs):]
-    grow_for_links(node)
+    laid_out = [socket.name for socket in node.inputs]
+    place_links(node, incoming.values())
+    for saved in node.saved.inputs:
+        if saved.link in incoming:
+            grow_behind(node, saved.name)
+    align_group_links(node, incoming, laid_out)
     values = node.saved.values
     if isinstance(values, dict):
         _put_by_name(node, values)
     else:
         _put_in_order(node, _without_forced(node, class_specs(node.kind, info or {}), list(values or ())))
-    grow_for_links(node)
     if node.kind == "CustomCombo" and node.widgets:
         custom_combo.refresh_choices(node)
 

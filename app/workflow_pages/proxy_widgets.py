@@ -108,7 +108,7 @@ def _marked_input(host: Node, source: Node | None) -> Socket | None:
 
 def _put(socket: Socket, entry: _Entry) -> None:
     if socket.promoted is not None and entry.value is not UNSET:
-        socket.promoted.put(entry.value)
+        socket.promoted.value = entry.value
 
 
 def _keep_aside(host: Node, entry: _Entry) -> None:
@@ -177,4 +177,4 @@ def _bypass_primitive(host: Node, definition: Graph, primitive: Node, entries: l
     if given is not None:
         _put(host.inputs[-1], given)
     elif not is_missing(value := next(iter(primitive.saved.values or ()), None)) and host.inputs[-1].promoted is not None:
-        host.inputs[-1].promoted.put(value)
+        host.inputs[-1].promoted.value = value

@@ -46,9 +46,9 @@ def _take_saved_values(node: Node) -> None:
     for index, socket in enumerate(promoted):
         assert socket.promoted is not None
         if socket.name in aside:
-            socket.promoted.put(aside[socket.name])
+            socket.promoted.value = aside[socket.name]
         elif index < len(values):
-            socket.promoted.put(values[index])
+            socket.promoted.value = values[index]
 
 
 def _values_kept_aside(node: Node) -> dict[str, object]:

@@ -112,12 +112,12 @@ MAKERS: Final[Mapping[str, Maker]] = {
     "RESOLUTION_PREVIEW": _simple("resolutionpreview", None, saved=False, sent=False), "BOUNDING_BOXES": _simple("boundingboxes", []),
     "LIGHT_INFO_PREVIEW": _simple("lightinfo", []), "COLORS": _simple("colors", []),
     "IMAGEUPLOAD": _button("image"), "AUDIOUPLOAD": _button(""), "AUDIO_UI": _simple("audioUI", "", saved=False, sent=False),
-    "AUDIO_RECORD": _recorder, "WEBCAM": _viewer, "LOAD_3D": _viewer, "LOAD_3D_ADVANCED": _viewer, "PREVIEW_3D": _viewer,
+    "AUDIO_RECORD": _recorder, "WEBCAM": _viewer, "LOAD_3D_ADVANCED": _viewer, "PREVIEW_3D": _viewer,
     "CAMERA_INFO_STATE": _simple("cameraInfo", "", saved=False, sent=False), "CAMERA_ANGLE_VIEW": _simple("cameraAngle", "", sent=False),
     "COMFY_BRANCH_SELECTOR": _simple("combo", ""),
 }
 
-DYNAMIC_WIDGETS: Final = frozenset({"COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICGROUP_V3"})
+DYNAMIC_WIDGETS: Final = frozenset({"COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICGROUP_V3", "LOAD_3D"})
 
 
 def makes_widget(widget_type: str) -> bool:
