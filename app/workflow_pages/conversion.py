@@ -14,7 +14,8 @@ from app.workflow_pages.prompt_building import build_prompt, nodes_of
 from app.workflow_pages.texts import Choose, Now, Replacements, choose_any
 
 
-def page_to_prompt(document: Mapping[str, Any], node_info: NodeInfo, choose: Choose = choose_any, now: Now = datetime.now) -> dict[str, Any]:
+def page_to_prompt(document: Mapping[str, Any], node_info: NodeInfo, choose: Choose = choose_any,
+                   now: Now = datetime.now) -> dict[str, Any]:
     """The prompt that the page would send for *document*, a saved workflow; *document* stays as it is.
 
     *node_info* gives a class's ``/object_info`` entry, or None for an unknown class, whose nodes keep their links only. *choose*

@@ -81,13 +81,11 @@ def _add_autogrow(node: Node, spec: InputSpec) -> None:
 
 
 def _add_entry(node: Node, grower: Autogrow, ordinal: int) -> None:
+    """Add one entry. One that is there already is made anew; a widget of it stays and goes on under a name of its own."""
     if ordinal >= grower.most:
         return
     names = grower.entry_names(ordinal)
-    made = [one for one in node.inputs if one.name in names]
-    if made and all(one.spec is not None for one in made):
-        return
-    old = {one.name: one for one in made}
+    old = {one.name: one for one in node.inputs if one.name in names}
     before = len(node.inputs)
     for spec, name in zip(grower.specs, names):
         add_input(node, replace(spec.named(name), optional=spec.optional or ordinal >= grower.least))

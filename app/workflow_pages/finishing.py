@@ -1,5 +1,7 @@
 """What the page still mends once every graph is there: sockets without their widget, empty lists, old sampler names."""
 
+import itertools
+
 from app.workflow_pages.graph import Graph, Node
 from app.workflow_pages.values import is_missing
 
@@ -9,6 +11,7 @@ def finish(graph: Graph) -> None:
     for node in graph.nodes.values():
         if node.known and not node.virtual:
             _remove_orphans(graph, node)
+            _rename_repeated(node)
         for widget in node.all_widgets():
             if widget.name == "sampler_name" and node.kind in ("KSampler", "KSamplerAdvanced") and isinstance(widget.value, str):
                 widget.put(widget.value.removeprefix("sample_"))
@@ -26,3 +29,15 @@ def _remove_orphans(graph: Graph, node: Node) -> None:
             if socket.link is not None:
                 graph.drop(socket.link)
         index += 1
+
+
+def _rename_repeated(node: Node) -> None:
+    """Give the second widget of a name one with a number behind it."""
+    reserved = {widget.name for widget in node.widgets}
+    used: set[str] = set()
+    for widget in node.widgets:
+        if widget.name in used:
+            number = next(count for count in itertools.count(1) if f"{widget.name}#{count}" not in reserved)
+            widget.name = f"{widget.name}#{number}"
+            reserved.add(widget.name)
+        used.add(widget.name)

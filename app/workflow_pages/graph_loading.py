@@ -5,8 +5,8 @@ from typing import Any
 
 from app.workflow_pages.errors import WorkflowFormatError
 from app.workflow_pages.graph import Graph, Link, Node, Slot
-from app.workflow_pages.node_building import build_node, fill_node
 from app.workflow_pages.link_alignment import align_links, place_links
+from app.workflow_pages.node_building import build_node, fill_node
 from app.workflow_pages.page_file import SavedGraph, SavedNode, SavedWorkflow
 from app.workflow_pages.proxy_widgets import apply_proxy_widgets
 from app.workflow_pages.subgraph_instances import build_instance

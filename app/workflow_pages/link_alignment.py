@@ -39,7 +39,7 @@ def align_links(node: Node, incoming: Mapping[str, Link], saved_inputs: Sequence
     """Move links to the sockets whose names *saved_inputs* give them; lists grow on the way and let further links find theirs."""
     wanted: dict[str, list[str]] = {}
     for saved in saved_inputs:
-        if saved.link in incoming and not incoming[saved.link].removed:
+        if saved.link is not None and saved.link in incoming and not incoming[saved.link].removed:
             wanted.setdefault(saved.link, []).append(saved.name)
     skipped: set[str] = set()
     for _ in range(len(wanted)):

@@ -127,8 +127,9 @@ def _node(entry: Any, at: str) -> SavedNode:
     inputs = [_socket(one, f"{at}.inputs[{index}]") for index, one in enumerate(_list(entry.get("inputs"), f"{at}.inputs"))]
     outputs = [_type(_mapping(one, f"{at}.outputs[{index}]").get("type"))
                for index, one in enumerate(_list(entry.get("outputs"), f"{at}.outputs"))]
-    return SavedNode(_id(entry.get("id"), f"{at}.id"), kind, mode if isinstance(mode, int) else 0, title if isinstance(title, str) else None,
-                     inputs, outputs, values, dict(properties) if isinstance(properties, dict) else {})
+    return SavedNode(_id(entry.get("id"), f"{at}.id"), kind, mode if isinstance(mode, int) else 0,
+                     title if isinstance(title, str) else None, inputs, outputs, values,
+                     dict(properties) if isinstance(properties, dict) else {})
 
 
 def _socket(entry: Any, at: str) -> SavedSocket:

@@ -14,9 +14,10 @@ MOST_NODES: Final = 100_000
 """Subgraphs within subgraphs can multiply; a prompt of more nodes is refused."""
 
 SAVERS: Final = frozenset({
-    "SaveImage", "SaveImageAdvanced", "SaveSVGNode", "SaveVideo", "SaveAnimatedWEBP", "SaveWEBM", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus",
-    "SaveAudioAdvanced", "SaveGLB", "Save3DAdvanced", "SaveGaussianSplat", "SavePointCloud", "SaveAnimatedPNG", "CLIPSave", "VAESave",
-    "ModelSave", "LoraSave", "SaveLatent"})
+    "SaveImage", "SaveImageAdvanced", "SaveSVGNode", "SaveVideo", "SaveAnimatedWEBP", "SaveWEBM", "SaveAudio", "SaveAudioMP3",
+    "SaveAudioOpus", "SaveAudioAdvanced", "SaveGLB", "Save3DAdvanced", "SaveGaussianSplat", "SavePointCloud", "SaveAnimatedPNG",
+    "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent"})
+"""The classes whose ``filename_prefix`` may name other nodes' values and the time."""
 
 
 def build_prompt(root: Graph, replacements: Replacements, choose: Choose) -> dict[str, Any]:

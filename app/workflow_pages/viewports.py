@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-VIEWPORT_CLASSES: Final = frozenset({"Preview3DAdvanced", "Save3DAdvanced", "PreviewGaussianSplat", "PreviewPointCloud", "SaveGaussianSplat",
-                                     "SavePointCloud"})
+VIEWPORT_CLASSES: Final = frozenset({"Preview3DAdvanced", "Save3DAdvanced", "PreviewGaussianSplat", "PreviewPointCloud",
+                                     "SaveGaussianSplat", "SavePointCloud"})
 
 UNTURNED_CAMERA: Final[Mapping[str, Any]] = {
     "position": {"x": 10, "y": 10, "z": 10.000000000000002}, "target": {"x": 0, "y": 0, "z": 0}, "zoom": 1, "cameraType": "perspective",
