@@ -21,12 +21,16 @@ def page_to_prompt(document: Mapping[str, Any], node_info: NodeInfo, choose: Cho
     *node_info* gives a class's ``/object_info`` entry, or None for an unknown class, whose nodes keep their links only. *choose*
     picks from ``{a|b}`` in texts, *now* fills ``%date:…%``. Raises ``WorkflowFormatError``.
     """
-    workflow = read_workflow(document)
-    mend_ids(workflow)
     try:
-        graphs = load_graphs(workflow, node_info)
+        return _converted(document, node_info, choose, now)
     except RecursionError as error:
         raise WorkflowFormatError("the saved workflow's values are nested too deeply") from error
+
+
+def _converted(document: Mapping[str, Any], node_info: NodeInfo, choose: Choose, now: Now) -> dict[str, Any]:
+    workflow = read_workflow(document)
+    mend_ids(workflow)
+    graphs = load_graphs(workflow, node_info)
     replacements = Replacements(nodes_of(graphs), now)
     for graph in graphs:
         finish(graph)

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.workflow_pages.errors import WorkflowFormatError
 from app.workflow_pages.graph import FIXED, Autogrow, Node, Socket, Widget
-from app.workflow_pages.input_specs import InputSpec, section_specs
+from app.workflow_pages.input_specs import InputSpec, as_list, section_specs
 from app.workflow_pages.values import is_same
 from app.workflow_pages.viewports import VIEWPORT_CLASSES, view_state
 from app.workflow_pages.widget_kinds import MAKERS, makes_widget
@@ -68,8 +68,7 @@ def _add_autogrow(node: Node, spec: InputSpec) -> None:
     template = spec.options.get("template")
     if not isinstance(template, Mapping):
         return
-    names = template.get("names")
-    names = tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
+    names = tuple(str(name) for name in as_list(template.get("names")))
     least, most = _count(template.get("min"), 1), _count(template.get("max"), 100)
     grower = Autogrow(spec.name, tuple(section_specs(template.get("input"))), least, len(names) or most, names,
                       str(template.get("prefix") or ""))
@@ -111,8 +110,7 @@ def _count(value: Any, fallback: int) -> int:
 
 
 def _add_combo(node: Node, spec: InputSpec) -> None:
-    listed = spec.options.get("options")
-    options = [one for one in listed if isinstance(one, Mapping) and "key" in one] if isinstance(listed, list | tuple) else []
+    options = [one for one in as_list(spec.options.get("options")) if isinstance(one, Mapping) and "key" in one]
     keys = tuple(one["key"] for one in options)
     [widget, *_] = MAKERS["COMBO"](InputSpec(spec.name, "COMBO", spec.optional, choices=keys))
     widget.changed = lambda changed, value: _choose(node, changed, value, options)

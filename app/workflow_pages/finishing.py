@@ -4,6 +4,7 @@ import itertools
 
 from app.workflow_pages.graph import Graph, Node
 from app.workflow_pages.values import is_missing
+from app.workflow_pages.viewports import VIEWPORT_CLASSES, fit_view
 
 
 def finish(graph: Graph) -> None:
@@ -12,6 +13,8 @@ def finish(graph: Graph) -> None:
         if node.known and not node.virtual:
             _remove_orphans(graph, node)
             _rename_repeated(node)
+        if node.kind in VIEWPORT_CLASSES and (view := node.widget("viewport_state")) is not None and isinstance(view.value, dict):
+            fit_view(view.value, *(one.value if (one := node.widget(name)) is not None else None for name in ("width", "height")))
         for widget in node.all_widgets():
             if widget.name == "sampler_name" and node.kind in ("KSampler", "KSamplerAdvanced") and isinstance(widget.value, str):
                 widget.put(widget.value.removeprefix("sample_"))

@@ -34,6 +34,11 @@ class InputSpec:
         return replace(self, name=name)
 
 
+def as_list(value: Any) -> list[Any] | tuple[Any, ...]:
+    """*value* if it is a list, else an empty one: packs declare odd things."""
+    return value if isinstance(value, list | tuple) else ()
+
+
 def input_spec(name: str, entry: Any, optional: bool = False) -> InputSpec:
     """Read one ``[type, options]`` entry; anything else is a socket that accepts everything."""
     if not isinstance(entry, list | tuple) or not entry:
@@ -41,8 +46,7 @@ def input_spec(name: str, entry: Any, optional: bool = False) -> InputSpec:
     options = entry[1] if len(entry) > 1 and isinstance(entry[1], Mapping) else NO_OPTIONS
     if isinstance(entry[0], list | tuple):
         return InputSpec(name, "COMBO", optional, options, tuple(entry[0]))
-    declared = options.get("options")
-    choices = tuple(declared) if entry[0] == "COMBO" and isinstance(declared, list | tuple) else ()
+    choices = tuple(as_list(options.get("options"))) if entry[0] == "COMBO" else ()
     return InputSpec(name, str(entry[0]), optional, options, choices)
 
 
@@ -67,8 +71,8 @@ def class_specs(class_name: str, info: Mapping[str, Any]) -> list[InputSpec]:
     order = info.get("input_order")
     if not isinstance(order, Mapping):
         return list(merged.values())
-    listed = [merged[name] for section in ("required", "optional") for name in order.get(section) or ()
-              if name in merged and merged[name].optional == (section == "optional")]
+    listed = [merged[name] for section in ("required", "optional") for name in as_list(order.get(section))
+              if isinstance(name, str) and name in merged and merged[name].optional == (section == "optional")]
     names = {spec.name for spec in listed}
     return listed + [spec for spec in merged.values() if spec.name not in names]
 

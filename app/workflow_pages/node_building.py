@@ -6,7 +6,7 @@ from typing import Any
 from app.workflow_pages import custom_combo
 from app.workflow_pages.dynamic_inputs import add_socket, add_widget, grow_behind
 from app.workflow_pages.graph import Link, Node, Socket
-from app.workflow_pages.input_specs import InputSpec, class_specs
+from app.workflow_pages.input_specs import InputSpec, as_list, class_specs
 from app.workflow_pages.link_alignment import align_group_links, place_links
 from app.workflow_pages.page_file import SavedNode
 
@@ -27,7 +27,7 @@ def build_node(saved: SavedNode, info: Mapping[str, Any] | None) -> Node:
         add_socket(node, spec)
     for spec in specs:
         add_widget(node, spec)
-    node.outputs = [_output_type(one) for one in info.get("output") or ()]
+    node.outputs = [_output_type(one) for one in as_list(info.get("output"))]
     if saved.kind == "CustomCombo":
         custom_combo.add_options(node)
     return node

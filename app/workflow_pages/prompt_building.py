@@ -10,7 +10,7 @@ from app.workflow_pages.texts import Choose, Replacements, resolve_choices
 from app.workflow_pages.tracing import Origin, Place, origin_of
 from app.workflow_pages.values import UNSET, as_input
 
-MOST_NODES: Final = 100_000
+MOST_NODES: Final = 50_000
 """Subgraphs within subgraphs can multiply; a prompt of more nodes is refused."""
 
 SAVERS: Final = frozenset({

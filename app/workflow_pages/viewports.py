@@ -16,5 +16,13 @@ def view_state(properties: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a view by its node's saved properties; pictures of it, which only a browser can take, are empty."""
     config = properties.get("Camera Config")
     camera = config.get("state") if isinstance(config, Mapping) and properties.get("Last Time Model File") else None
-    return {"image": "", "mask": "", "normal": "", "camera_info": camera if isinstance(camera, Mapping) else dict(UNTURNED_CAMERA),
+    return {"image": "", "mask": "", "normal": "", "camera_info": dict(camera if isinstance(camera, Mapping) else UNTURNED_CAMERA),
             "recording": "", "model_3d_info": []}
+
+
+def fit_view(view: dict[str, Any], width: Any, height: Any) -> None:
+    """Give the camera of *view* the proportions of the picture that its node makes."""
+    sizes = [one for one in (width, height) if isinstance(one, int | float) and not isinstance(one, bool) and one > 0]
+    camera = view["camera_info"]
+    if len(sizes) == 2 and camera.get("cameraType") == "perspective":
+        view["camera_info"] = camera | {"aspect": sizes[0] / sizes[1]}
