@@ -74,12 +74,14 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     for node_id in sorted(theirs.keys() & ours.keys()):
         page, own = theirs[node_id], ours[node_id]
         values = {name: value for name, value in page["inputs"].items() if "class_type" in page or not name.startswith("UNKNOWN")}
-        if page.get("class_type", own["class_type"]) != own["class_type"]:
-            found.append(f"{node_id}: {page['class_type']}, here {own['class_type']}")
-        for name in sorted(values.keys() | own["inputs"].keys()):
-            told, made = (json.dumps(side.get(name, "nothing"), sort_keys=True) for side in (values, own["inputs"]))
+        kind = page.get("class_type")
+        made_values = own["inputs"] if kind else {name: one for name, one in own["inputs"].items() if not name.startswith("UNKNOWN")}
+        if kind not in (None, own.get("class_type")):
+            found.append(f"{node_id}: {kind}, here {own.get('class_type')}")
+        for name in sorted(values.keys() | made_values.keys()):
+            told, made = (json.dumps(side.get(name, "nothing"), sort_keys=True) for side in (values, made_values))
             if told != made:
-                found.append(f"{node_id} {own['class_type']}.{name}: page {told[:80]}, here {made[:80]}")
+                found.append(f"{node_id} {kind}.{name}: page {told[:80]}, here {made[:80]}")
     return found
 
 

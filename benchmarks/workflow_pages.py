@@ -8,7 +8,7 @@ says is kept in --answers and not asked again.
 
     python benchmarks/workflow_pages.py --samples FOLDER --url URL
 
-writes what the page says into the samples of FOLDER (tests-unit/app_test/workflow_pages_test/samples); any server with the page will do.
+writes what the page says into the samples of FOLDER (tests-unit/app_test/workflow_pages/samples); any server with the page will do.
 """
 
 import argparse

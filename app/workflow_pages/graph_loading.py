@@ -12,6 +12,7 @@ from app.workflow_pages.proxy_widgets import apply_proxy_widgets
 from app.workflow_pages.subgraph_instances import build_instance
 
 NodeInfo = Callable[[str], Mapping[str, Any] | None]
+_GROUP_PREFIXES = ("workflow>", "workflow/")
 
 
 def load_graphs(workflow: SavedWorkflow, node_info: NodeInfo) -> list[Graph]:
@@ -64,6 +65,9 @@ def _node(saved: SavedNode, definitions: Mapping[str, Graph], node_info: NodeInf
         place_links(node, incoming.values())
         return node
     info = node_info(saved.kind)
+    if info is None and saved.kind.startswith(_GROUP_PREFIXES):
+        raise WorkflowFormatError(f"node {saved.id} ({saved.kind}) is a group node of an older page; open the workflow in the page, which "
+                                  "makes a subgraph of it, and save it again")
     node = build_node(saved, info)
     fill_node(node, info, incoming)
     return node

@@ -60,6 +60,11 @@ def test_a_link_from_a_node_that_is_not_there_is_refused_by_name():
         to_prompt(document, INFO.get)
 
 
+def test_a_group_node_of_older_pages_is_refused_with_what_to_do():
+    with pytest.raises(WorkflowFormatError, match=r"node 2 \(workflow>Twice\) is a group node .* save it again"):
+        to_prompt(chain(node(2, "workflow>Twice", [0.5], [("image", "IMAGE", 11)])), INFO.get)
+
+
 def test_prompts_pass_unchanged_also_inside_a_request_body():
     prompt = {"1": {"class_type": "Load", "inputs": {}}}
     assert to_prompt(prompt, INFO.get) == prompt
