@@ -18,31 +18,31 @@ _MARK = "proxyBypassedToSubgraphInput"
 
 
 class _Entry(NamedTuple):
+    """One entry: *widget* is its name without numbers in front, *inner_id* the node within a nested instance that is meant."""
+
     node_id: str
     widget: str
     inner_id: str | None
-    raw_id: str
-    raw_name: str
+    name: str
     value: Any
 
 
 def apply_proxy_widgets(host: Node) -> None:
-    """Carry out the entries of *host*, a subgraph's instance, once its graph is complete."""
+    """Carry out the entries of *host*, a subgraph's instance, once its graph is complete. Malformed entries make all of them void."""
     definition = host.definition
     listed = host.saved.properties.get("proxyWidgets")
     if definition is None or not isinstance(listed, list):
         return
-    raw = [one for one in listed if isinstance(one, list) and len(one) in (2, 3)]
-    if len(raw) != len(listed) or not all(isinstance(part, str) for one in raw for part in one):
+    if not all(isinstance(one, list) and len(one) in (2, 3) and all(isinstance(part, str) for part in one) for one in listed):
         return
     values = host.saved.values if isinstance(host.saved.values, list) else []
-    entries = [_entry(host, one, values[index] if index < len(values) else UNSET) for index, one in enumerate(raw)]
+    entries = [_entry(host, one, values[index] if index < len(values) else UNSET) for index, one in enumerate(listed)]
+    fed = [_fed_input(host, entry.node_id, entry.widget) or _marked_input(host, definition.nodes.get(entry.node_id)) for entry in entries]
     primitives: dict[str, list[_Entry]] = {}
-    for entry in entries:
+    for entry, socket in zip(entries, fed):
         source = definition.nodes.get(entry.node_id)
-        linked = _fed_input(host, entry.node_id, entry.widget) or _marked_input(host, source)
-        if linked is not None:
-            _put(linked, entry)
+        if socket is not None:
+            _put(socket, entry)
         elif source is None:
             _keep_aside(host, entry)
         elif source.kind == "PrimitiveNode":
@@ -58,7 +58,7 @@ def _entry(host: Node, raw: list[str], value: Any) -> _Entry:
     if not _leads_to_widget(host, raw[0], name):
         while match := _PREFIX.match(name):
             inner, name = match.group(1), match.group(2)
-    return _Entry(raw[0], name, inner, raw[0], raw[1], value)
+    return _Entry(raw[0], name, inner, raw[1], value)
 
 
 def _leads_to_widget(host: Node, node_id: str, widget_name: str) -> bool:
@@ -112,8 +112,8 @@ def _put(socket: Socket, entry: _Entry) -> None:
 
 
 def _keep_aside(host: Node, entry: _Entry) -> None:
-    if entry.raw_id == "-1":
-        socket = host.socket(entry.raw_name)
+    if entry.node_id == "-1":
+        socket = host.socket(entry.name)
         if socket is not None:
             _put(socket, entry)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.workflow_pages.errors import WorkflowFormatError
-from app.workflow_pages.graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Node, Socket
+from app.workflow_pages.graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Link, Node, Socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,79 +43,91 @@ def accepts(left: str, right: str) -> bool:
     return any(one == other or "*" in (one, other) or "" in (one, other) for one in ours for other in theirs)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """A socket on the way, and the type that its value must fit."""
+
+    place: Place
+    socket: Socket
+    wanted: str
+
+
 class _Trace:
     """One walk from a socket to its origin; a place that comes up twice is a circle."""
 
     def __init__(self, start: Place, socket: Socket) -> None:
         self._start = f"{start.id}.{socket.name}"
-        self._seen: set[tuple[str, object]] = set()
+        self._seen: set[tuple[str, str, int]] = set()
 
     def follow(self, place: Place, socket: Socket) -> Origin | None:
-        wanted = socket.type
-        at: tuple[Place, Socket] | None = (place, socket)
-        while at is not None:
-            place, socket = at
-            self._step(place, id(socket))
-            link = socket.link
-            if link is None:
-                return None
-            if link.origin == SUBGRAPH_INPUT and place.hosts:
-                outer = self._outer(place, link.origin_slot)
-                if outer[1].link is None:
-                    promoted = outer[1].promoted
-                    return None if promoted is None else Origin(None, -1, promoted.value)
-                at, wanted = outer, outer[1].type
-                continue
-            source = place.graphs[-1].nodes.get(link.origin)
-            if source is None:
-                raise WorkflowFormatError(f"the saved workflow is damaged: the input {self._start!r} comes from node {link.origin}, "
-                                          "which is not in the file")
-            found = self._output(place.beside(source), link.origin_slot, wanted)
-            if not isinstance(found, tuple):
-                return found
-            at = found
-        return None
+        """Walk on until an origin, or nothing, is reached."""
+        at: _Stop | Origin | None = _Stop(place, socket, socket.type)
+        while isinstance(at, _Stop):
+            self._step(at.place, "input", id(at.socket))
+            at = self._before(at)
+        return at
 
-    def _outer(self, place: Place, slot: int) -> tuple[Place, Socket]:
+    def _before(self, at: _Stop) -> _Stop | Origin | None:
+        """What feeds a socket."""
+        place, link = at.place, at.socket.link
+        if link is None:
+            return None
+        if link.origin == SUBGRAPH_INPUT and place.hosts:
+            return self._outside(place, link.origin_slot)
+        source = place.graphs[-1].nodes.get(link.origin)
+        if source is None:
+            raise WorkflowFormatError(f"the saved workflow is damaged: the input {self._start!r} comes from node {link.origin}, "
+                                      "which is not in the file")
+        return self._output(place.beside(source), link.origin_slot, at.wanted)
+
+    def _outside(self, place: Place, slot: int) -> _Stop | Origin | None:
+        """The instance's socket behind an input of its subgraph, or the value promoted to it."""
         host = place.hosts[-1]
         if not 0 <= slot < len(host.inputs):
             raise WorkflowFormatError(f"the saved workflow is damaged: the subgraph {host.id} has no input number {slot}")
-        return Place(host, place.graphs[:-1], place.hosts[:-1]), host.inputs[slot]
+        socket = host.inputs[slot]
+        if socket.link is None:
+            return None if socket.promoted is None else Origin(None, -1, socket.promoted.value)
+        return _Stop(Place(host, place.graphs[:-1], place.hosts[:-1]), socket, socket.type)
 
-    def _output(self, place: Place, slot: int, wanted: str) -> Origin | tuple[Place, Socket] | None:
+    def _output(self, place: Place, slot: int, wanted: str) -> _Stop | Origin | None:
         """The origin behind an output, or the socket to go on with."""
         while True:
             node = place.node
-            self._step(place, slot)
+            self._step(place, "output", slot)
             if node.mode == MUTED:
                 return None
             if node.mode == BYPASSED:
                 socket = _handed_through(node, slot, wanted)
-                return None if socket is None else (place, socket)
-            if node.definition is not None:
-                definition = node.definition
-                edge = definition.outputs[slot] if 0 <= slot < len(definition.outputs) else None
-                link = None if edge is None else next(definition.slot_links(edge), None)
-                inner = None if link is None else definition.nodes.get(link.origin)
-                if edge is None or (link is not None and inner is None and link.origin != SUBGRAPH_INPUT):
-                    raise WorkflowFormatError(f"the saved workflow is damaged: output {slot} of the subgraph {place.id} leads nowhere")
-                if link is not None and link.origin == SUBGRAPH_INPUT:
-                    return self._through(place, link.origin_slot)
-                if link is None or inner is None:
-                    return None
-                place, slot = Place(inner, (*place.graphs, definition), (*place.hosts, node)), link.origin_slot
-                continue
-            if node.virtual:
-                return (place, node.inputs[slot]) if 0 <= slot < len(node.inputs) else None
-            return Origin(place.id, slot)
+                return None if socket is None else _Stop(place, socket, socket.type)
+            if node.definition is None:
+                break
+            link = self._edge_link(place, node.definition, slot)
+            if link is None:
+                return None
+            if link.origin == SUBGRAPH_INPUT:
+                return self._straight_through(place, link.origin_slot, wanted)
+            inner = node.definition.nodes[link.origin]
+            place, slot = Place(inner, (*place.graphs, node.definition), (*place.hosts, node)), link.origin_slot
+        if node.virtual:
+            return _Stop(place, node.inputs[slot], wanted) if 0 <= slot < len(node.inputs) else None
+        return Origin(place.id, slot)
 
-    def _through(self, place: Place, slot: int) -> tuple[Place, Socket] | None:
-        """A subgraph that hands an input straight to an output."""
+    def _edge_link(self, place: Place, definition: Graph, slot: int) -> Link | None:
+        """The link inside a subgraph that feeds one of its outputs."""
+        edge = definition.outputs[slot] if 0 <= slot < len(definition.outputs) else None
+        link = None if edge is None else next(definition.slot_links(edge), None)
+        if edge is None or (link is not None and link.origin != SUBGRAPH_INPUT and link.origin not in definition.nodes):
+            raise WorkflowFormatError(f"the saved workflow is damaged: output {slot} of the subgraph {place.id} leads nowhere")
+        return link
+
+    def _straight_through(self, place: Place, slot: int, wanted: str) -> _Stop | None:
+        """A subgraph that hands an input on to an output."""
         inputs = place.node.inputs
-        return (place, inputs[slot]) if 0 <= slot < len(inputs) else None
+        return _Stop(place, inputs[slot], wanted) if 0 <= slot < len(inputs) else None
 
-    def _step(self, place: Place, what: object) -> None:
-        key = (place.id, what)
+    def _step(self, place: Place, side: str, what: int) -> None:
+        key = (place.id, side, what)
         if key in self._seen:
             raise WorkflowFormatError(f"the input {self._start!r} leads in a circle, through node {place.id} ({place.node.kind})")
         self._seen.add(key)
