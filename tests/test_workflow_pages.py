@@ -36,7 +36,7 @@ def test_the_page_still_makes_of_every_sample_what_is_written_there(start_server
         for path in sorted(SAMPLES.glob("[0-9]*.json")):
             sample = json.loads(path.read_text(encoding="utf-8"))
             output, errors = read_prompt(tab, sample["workflow"])
-            found = errors + (differences(sample["prompt"], output) if output else ["nothing"])
+            found = differences(sample["prompt"], output) if output else ["nothing", *errors]
             if found:
                 changed[path.name] = found
     assert not changed, f"the installed page follows other rules: {json.dumps(changed, indent=1)}"
