@@ -41,7 +41,8 @@ def _spec(node: Node, socket: Socket) -> InputSpec | None:
     """What the primitive becomes by being connected there; None where the page makes nothing of it."""
     if socket.widget is None:
         return InputSpec(socket.name, socket.type) if makes_widget(socket.type) else None
-    return socket.promoted.spec if socket.promoted is not None else socket.spec
+    widget = node.widget_of(socket)
+    return socket.spec or (widget.spec if widget is not None else None)
 
 
 def _value(primitive: Node, node: Node, socket: Socket, spec: InputSpec) -> Any:

@@ -29,5 +29,5 @@ def test_sample(path, classes):
 
 
 def test_there_is_a_sample_for_every_rule():
-    assert len(FILES) >= 49
+    assert len(FILES) >= 50
     assert all(json.loads(path.read_text(encoding="utf-8"))["prompt"] for path in FILES)
