@@ -39,6 +39,11 @@ def as_list(value: Any) -> list[Any] | tuple[Any, ...]:
     return value if isinstance(value, list | tuple) else ()
 
 
+def plain_name(value: Any) -> str:
+    """*value* as a bare text, also where a pack gives a member of an enumeration or a text with rules of its own."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
 def input_spec(name: str, entry: Any, optional: bool = False) -> InputSpec:
     """Read one ``[type, options]`` entry; anything else is a socket that accepts everything."""
     if not isinstance(entry, list | tuple) or not entry:
@@ -46,8 +51,8 @@ def input_spec(name: str, entry: Any, optional: bool = False) -> InputSpec:
     options = entry[1] if len(entry) > 1 and isinstance(entry[1], Mapping) else NO_OPTIONS
     if isinstance(entry[0], list | tuple):
         return InputSpec(name, "COMBO", optional, options, tuple(entry[0]))
-    choices = tuple(as_list(options.get("options"))) if entry[0] == "COMBO" else ()
-    return InputSpec(name, str(entry[0]), optional, options, choices)
+    choices = tuple(as_list(options.get("options"))) if plain_name(entry[0]) == "COMBO" else ()
+    return InputSpec(name, plain_name(entry[0]), optional, options, choices)
 
 
 def section_specs(inputs: Any) -> Iterator[InputSpec]:

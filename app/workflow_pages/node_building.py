@@ -6,7 +6,7 @@ from typing import Any
 from app.workflow_pages import custom_combo
 from app.workflow_pages.dynamic_inputs import add_socket, add_widget, grow_behind
 from app.workflow_pages.graph import Link, Node, Socket
-from app.workflow_pages.input_specs import InputSpec, as_list, class_specs
+from app.workflow_pages.input_specs import InputSpec, as_list, class_specs, plain_name
 from app.workflow_pages.link_alignment import align_group_links, place_links
 from app.workflow_pages.page_file import SavedNode
 
@@ -66,7 +66,8 @@ def _from_file(saved: SavedNode, title: str, virtual: bool = False) -> Node:
 def _output_type(declared: Any) -> str:
     if isinstance(declared, list | tuple):
         return "COMBO"
-    return "*" if declared == "COMFY_MATCHTYPE_V3" else str(declared)
+    name = plain_name(declared)
+    return "*" if name == "COMFY_MATCHTYPE_V3" else name
 
 
 def _put_in_order(node: Node, values: list[Any]) -> None:

@@ -3,6 +3,8 @@
 Each rule of the page has its own sample in ``workflow_pages``.
 """
 
+import enum
+
 import pytest
 
 from app.workflow_conversion import WorkflowFormatError, is_prompt, is_saved_workflow, to_prompt
@@ -43,6 +45,26 @@ def test_an_unknown_class_keeps_its_links_so_that_validation_can_name_it():
 def test_values_that_a_pack_saves_by_name_are_taken_by_name():
     document = {"nodes": [node(1, "Frames", {"format": "webp", "rate": 24, "videopreview": {"hidden": False}})], "links": []}
     assert to_prompt(document, INFO.get)["1"]["inputs"] == {"rate": 24, "loop": False, "format": "webp"}
+
+
+def test_types_may_be_members_of_an_enumeration_or_texts_that_equal_everything():
+    class Kind(str, enum.Enum):  # noqa: UP042 (packs do)
+        WHOLE = "INT"
+
+    class Anything(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            return True
+
+        def __ne__(self, other):
+            return False
+
+    info = {"Odd": {"input": {"required": {"any": (Anything("*"),), "count": (Kind.WHOLE, {"default": 3})}}, "output": (Anything("*"),)}}
+    document = {"nodes": [node(1, "Odd", [7]), node(2, "Odd", [], [("any", "*", 5)])], "links": [[5, 1, 0, 2, 0, "*"]]}
+    prompt = to_prompt(document, info.get)
+    assert prompt["1"]["inputs"] == {"count": 7}
+    assert prompt["2"]["inputs"] == {"count": 3, "any": ["1", 0]}
 
 
 def test_a_circle_of_reroutes_is_refused_by_the_name_of_the_input():
