@@ -51,7 +51,7 @@ def grow_behind(node: Node, socket_name: str) -> None:
     """Let the list that a connected socket belongs to have an entry behind it."""
     for grower in list(node.growers.values()):
         ordinal = grower.ordinal(socket_name)
-        if ordinal is not None:
+        if ordinal is not None and (grower.name, ordinal + 1) not in node.grown:
             _add_entry(node, grower, ordinal + 1)
 
 
@@ -83,6 +83,8 @@ def _add_entry(node: Node, grower: Autogrow, ordinal: int) -> None:
     """Add one entry. One that is there already is made anew; a widget of it stays and goes on under a name of its own."""
     if ordinal >= grower.most:
         return
+    if not any(makes_widget(spec.widget_type) and not spec.forced for spec in grower.specs):
+        node.grown.add((grower.name, ordinal))
     names = grower.entry_names(ordinal)
     old = {one.name: one for one in node.inputs if one.name in names}
     before = len(node.inputs)
@@ -125,6 +127,7 @@ def _choose(node: Node, combo: Widget, value: Any, options: list[Mapping[str, An
     node.inputs = [one for one in node.inputs if not one.name.startswith(prefix)]
     node.widgets = [one for one in node.widgets if not one.name.startswith(prefix)]
     node.growers = {name: one for name, one in node.growers.items() if not name.startswith(prefix)}
+    node.grown = {one for one in node.grown if not one[0].startswith(prefix)}
     chosen = next((one for one in options if is_same(one["key"], value)), None)
     if chosen is None:
         _cut_links(old.values())

@@ -112,6 +112,7 @@ class Node:
     widgets: list[Widget] = field(default_factory=list)
     definition: "Graph | None" = None
     growers: dict[str, Autogrow] = field(default_factory=dict)
+    grown: set[tuple[str, int]] = field(default_factory=set)
 
     @property
     def silent(self) -> bool:

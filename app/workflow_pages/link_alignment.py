@@ -58,15 +58,18 @@ def align_links(node: Node, incoming: Mapping[str, Link], saved_inputs: Sequence
 def _moves(node: Node, incoming: Mapping[str, Link], wanted: Mapping[str, list[str]],
            skipped: set[str]) -> tuple[list[tuple[Link, Socket]], list[Link]]:
     """The links that have to move with their sockets, and those without a name here whose places are needed."""
+    places: dict[str, tuple[int, Socket]] = {}
+    for index, socket in enumerate(node.inputs):
+        places.setdefault(socket.name, (index, socket))
     moves: list[tuple[Link, Socket]] = []
     nameless: list[Link] = []
     for link_id, names in wanted.items():
         link = incoming[link_id]
-        fitting = [one for one in node.inputs if one.name in names]
+        fitting = [places[name] for name in names if name in places]
         if not fitting:
             nameless.append(link)
-        elif link_id not in skipped and not link.removed and link.socket not in fitting:
-            moves.append((link, fitting[0]))
+        elif link_id not in skipped and not link.removed and (link.socket is None or link.socket.name not in names):
+            moves.append((link, min(fitting, key=lambda place: place[0])[1]))
     taken = {id(socket) for _, socket in moves}
     return moves, [link for link in nameless if not link.removed and link.socket is not None and id(link.socket) in taken]
 

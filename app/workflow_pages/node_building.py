@@ -43,9 +43,8 @@ def fill_node(node: Node, info: Mapping[str, Any] | None, incoming: Mapping[str,
     node.outputs += node.saved.output_types[len(node.outputs):]
     laid_out = [socket.name for socket in node.inputs]
     place_links(node, incoming.values())
-    for saved in node.saved.inputs:
-        if saved.link in incoming:
-            grow_behind(node, saved.name)
+    for name in dict.fromkeys(saved.name for saved in node.saved.inputs if saved.link in incoming):
+        grow_behind(node, name)
     align_group_links(node, incoming, laid_out)
     values = node.saved.values
     if isinstance(values, dict):

@@ -64,24 +64,26 @@ def _keep_first_links(graph: SavedGraph) -> None:
 def _keep_one_link_per_socket(graph: SavedGraph) -> None:
     """Of links to one socket the first stays, unless only a later one is named by an input."""
     named = {socket.link for node in graph.nodes for socket in node.inputs}
-    survivors: dict[tuple[str, int], SavedLink] = {}
-    instead: dict[str, str] = {}
+    groups: dict[tuple[str, int], list[SavedLink]] = {}
     for link in graph.links:
-        key = (link.target, link.target_slot)
-        first = survivors.setdefault(key, link)
-        if first is link:
-            continue
-        same_origin = (first.origin, first.origin_slot) == (link.origin, link.origin_slot)
-        if not same_origin and link.id in named and first.id not in named:
-            survivors[key] = link
-            instead.update({gone: link.id for gone, kept in instead.items() if kept == first.id})
-            instead[first.id] = link.id
-        else:
-            instead[link.id] = first.id
+        groups.setdefault((link.target, link.target_slot), []).append(link)
+    instead: dict[str, str] = {}
+    kept: set[int] = set()
+    for links in groups.values():
+        survivor = _survivor(links, named)
+        kept.add(id(survivor))
+        instead.update({link.id: survivor.id for link in links if link is not survivor})
     if instead:
-        kept = set(map(id, survivors.values()))
         graph.links = [link for link in graph.links if id(link) in kept]
         _replace_link_ids(graph, instead)
+
+
+def _survivor(links: list[SavedLink], named: set[str | None]) -> SavedLink:
+    first = links[0]
+    if first.id in named:
+        return first
+    others = (link for link in links if (link.origin, link.origin_slot) != (first.origin, first.origin_slot))
+    return next((link for link in others if link.id in named), first)
 
 
 def _replace_link_ids(graph: SavedGraph, instead: dict[str, str]) -> None:

@@ -8,6 +8,10 @@ from app.workflow_pages.errors import WorkflowFormatError
 
 MOST_ENTRIES = 100_000
 """More nodes or links than this in one file are refused."""
+MOST_PROXIES = 2_000
+"""More widgets shown on subgraphs by ``proxyWidgets`` are refused."""
+MOST_SOCKETS = 2_000
+"""More inputs than this of one node are refused."""
 
 
 @dataclass(slots=True)
@@ -83,6 +87,11 @@ def read_workflow(document: Mapping[str, Any]) -> SavedWorkflow:
     count = sum(len(graph.nodes) + len(graph.links) for graph in [root, *definitions])
     if count > MOST_ENTRIES:
         raise WorkflowFormatError(f"the saved workflow has {count} nodes and links; more than {MOST_ENTRIES} are not read")
+    proxies = sum(len(node.properties["proxyWidgets"]) for graph in [root, *definitions] for node in graph.nodes
+                  if isinstance(node.properties.get("proxyWidgets"), list))
+    if proxies > MOST_PROXIES:
+        raise WorkflowFormatError(f"the saved workflow shows {proxies} inner widgets on its subgraphs; more than {MOST_PROXIES} "
+                                  "are not read")
     return SavedWorkflow(root, definitions)
 
 
@@ -124,6 +133,8 @@ def _node(entry: Any, at: str) -> SavedNode:
     values = entry.get("widgets_values")
     if values is not None and not isinstance(values, list | dict):
         raise WorkflowFormatError(f"the saved workflow is damaged: {at}.widgets_values is {_named(values)}, not a list")
+    if len(_list(entry.get("inputs"), f"{at}.inputs")) > MOST_SOCKETS:
+        raise WorkflowFormatError(f"the saved workflow is damaged: {at} has more than {MOST_SOCKETS} inputs")
     inputs = [_socket(one, f"{at}.inputs[{index}]") for index, one in enumerate(_list(entry.get("inputs"), f"{at}.inputs"))]
     outputs = [_type(_mapping(one, f"{at}.outputs[{index}]").get("type"))
                for index, one in enumerate(_list(entry.get("outputs"), f"{at}.outputs"))]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.workflow_pages.graph import Graph, Node, Socket, Widget
+from app.workflow_pages.graph import Graph, Link, Node, Socket, Widget
 from app.workflow_pages.input_specs import InputSpec
 from app.workflow_pages.numbers import merged_range, rounded
 from app.workflow_pages.texts import Replacements
@@ -14,14 +14,18 @@ _REPLACE = "Run widget replace on values"
 
 def hand_out_values(graph: Graph, replacements: Replacements) -> None:
     """Put the value of every primitive node of *graph* into the widgets behind its links."""
+    leaving: dict[str, list[Link]] = {}
+    for link in graph.links.values():
+        if link.origin_slot == 0:
+            leaving.setdefault(link.origin, []).append(link)
     for node in graph.nodes.values():
         if node.kind == "PrimitiveNode":
-            _hand_out(graph, node, replacements)
+            links = leaving.get(node.id, ())
+            ends = [(target, link.socket) for link in links if (target := graph.target(link)) is not None and link.socket is not None]
+            _hand_out(node, ends, replacements)
 
 
-def _hand_out(graph: Graph, primitive: Node, replacements: Replacements) -> None:
-    ends = [(node, link.socket) for link in graph.links_from(primitive, 0)
-            if (node := graph.target(link)) is not None and link.socket is not None]
+def _hand_out(primitive: Node, ends: list[tuple[Node, Socket]], replacements: Replacements) -> None:
     specs = [_spec(node, socket) for node, socket in ends]
     if not ends or specs[0] is None:
         return

@@ -1,13 +1,14 @@
 """From the loaded graphs to the prompt: every node that runs, with its values and where its links come from."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from app.workflow_pages import custom_combo
 from app.workflow_pages.errors import WorkflowFormatError
 from app.workflow_pages.graph import Graph, Node, Socket, Widget
 from app.workflow_pages.texts import Choose, Replacements, resolve_choices
-from app.workflow_pages.tracing import Origin, Place, origin_of
+from app.workflow_pages.tracing import Origin, Place, Tracer
 from app.workflow_pages.values import UNSET, as_input
 
 MOST_NODES: Final = 50_000
@@ -23,10 +24,11 @@ SAVERS: Final = frozenset({
 def build_prompt(root: Graph, replacements: Replacements, choose: Choose) -> dict[str, Any]:
     """The prompt for the graph *root*."""
     prompt: dict[str, Any] = {}
+    sender = _Sender(replacements, choose, Tracer())
     for place in _places(root):
         node = place.node
         if not node.virtual and not node.silent:
-            prompt[place.id] = {"inputs": _inputs(place, replacements, choose), "class_type": node.kind, "_meta": {"title": node.title}}
+            prompt[place.id] = {"inputs": _inputs(place, sender), "class_type": node.kind, "_meta": {"title": node.title}}
             if len(prompt) > MOST_NODES:
                 raise WorkflowFormatError(f"the workflow becomes more than {MOST_NODES} nodes; does a subgraph hold too many of others?")
     for entry in prompt.values():
@@ -50,14 +52,23 @@ def _places(root: Graph) -> Iterator[Place]:
                         for inner in reversed(node.definition.nodes.values())]
 
 
-def _inputs(place: Place, replacements: Replacements, choose: Choose) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    """What all inputs of one prompt are made with."""
+
+    replacements: Replacements
+    choose: Choose
+    tracer: Tracer
+
+
+def _inputs(place: Place, sender: _Sender) -> dict[str, Any]:
     node = place.node
     inputs: dict[str, Any] = {}
     for widget in node.widgets:
         if widget.sent and widget.name:
-            inputs[widget.name] = _sent(place, widget, replacements, choose)
+            inputs[widget.name] = _sent(place, widget, sender)
     for socket in node.inputs:
-        origin = origin_of(place, socket)
+        origin = sender.tracer.origin(place, socket)
         if origin is not None:
             inputs[socket.name] = _linked(origin)
     return {name: value for name, value in inputs.items() if value is not UNSET}
@@ -69,24 +80,24 @@ def _linked(origin: Origin) -> Any:
     return UNSET if origin.value is UNSET else as_input(origin.value)
 
 
-def _sent(place: Place, widget: Widget, replacements: Replacements, choose: Choose) -> Any:
+def _sent(place: Place, widget: Widget, sender: _Sender) -> Any:
     node, value = place.node, widget.value
     if node.kind == "CustomCombo" and widget.name == custom_combo.INDEX:
-        return custom_combo.chosen_index(node, _promoted_or_own(place, node.widgets[0]))
+        return custom_combo.chosen_index(node, _promoted_or_own(place, node.widgets[0], sender.tracer))
     if value is UNSET:
         return UNSET
     if widget.name == "filename_prefix" and node.kind in SAVERS and isinstance(value, str):
-        value = replacements.apply(value)
+        value = sender.replacements.apply(value)
     elif widget.spec is not None and widget.spec.options.get("dynamicPrompts") is True and widget.kind in ("customtext", "text"):
-        value = resolve_choices(value, choose) if isinstance(value, str) else value
+        value = resolve_choices(value, sender.choose) if isinstance(value, str) else value
     if widget.kind == "curve" and value is not None:
         return {"__type__": "CURVE", "__value__": as_input({"value": value})["value"]}
     return as_input(value)
 
 
-def _promoted_or_own(place: Place, widget: Widget) -> Any:
+def _promoted_or_own(place: Place, widget: Widget, tracer: Tracer) -> Any:
     socket: Socket | None = place.node.socket_of(widget)
-    origin = None if socket is None else origin_of(place, socket)
+    origin = None if socket is None else tracer.origin(place, socket)
     return widget.value if origin is None or origin.node_id is not None else origin.value
 
 

@@ -1,11 +1,14 @@
 """Where the value of a socket really comes from: through reroutes, bypassed nodes, into subgraphs and out of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from app.workflow_pages.errors import WorkflowFormatError
 from app.workflow_pages.graph import BYPASSED, MUTED, SUBGRAPH_INPUT, Graph, Link, Node, Socket
+
+MOST_STEPS: Final = 1_000_000
+"""Links of one workflow that lead through more sockets and outputs than this are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,28 @@ class _Stop:
     wanted: str
 
 
+class Tracer:
+    """Finds origins for one prompt, in a bounded number of steps altogether."""
+
+    def __init__(self) -> None:
+        self._left = MOST_STEPS
+
+    def origin(self, place: Place, socket: Socket) -> Origin | None:
+        """The origin of *socket*'s value, or None when nothing is connected or the way ends at a muted node."""
+        return None if socket.link is None else _Trace(place, socket, self._count).follow(place, socket)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise WorkflowFormatError(f"the workflow's links lead through more than {MOST_STEPS} reroutes, bypassed nodes and subgraphs")
+
+
 class _Trace:
     """One walk from a socket to its origin; a place that comes up twice is a circle."""
 
-    def __init__(self, start: Place, socket: Socket) -> None:
+    def __init__(self, start: Place, socket: Socket, count: Callable[[], None]) -> None:
         self._start = f"{start.id}.{socket.name}"
+        self._count = count
         self._seen: set[tuple[str, str, int]] = set()
 
     def follow(self, place: Place, socket: Socket) -> Origin | None:
@@ -127,15 +147,11 @@ class _Trace:
         return _Stop(place, inputs[slot], wanted) if 0 <= slot < len(inputs) else None
 
     def _step(self, place: Place, side: str, what: int) -> None:
+        self._count()
         key = (place.id, side, what)
         if key in self._seen:
             raise WorkflowFormatError(f"the input {self._start!r} leads in a circle, through node {place.id} ({place.node.kind})")
         self._seen.add(key)
-
-
-def origin_of(place: Place, socket: Socket) -> Origin | None:
-    """The origin of *socket*'s value, or None when nothing is connected or the way ends at a muted node."""
-    return _Trace(place, socket).follow(place, socket)
 
 
 def _handed_through(node: Node, slot: int, wanted: str) -> Socket | None:

@@ -90,6 +90,36 @@ def test_a_chain_of_ten_thousand_reroutes_is_followed(classes):
     assert to_prompt({"nodes": nodes, "links": links}, classes.get)[str(length)]["inputs"]["images"] == ["1", 0]
 
 
+def bypassed_chain(length, readers):
+    """A picture behind *length* bypassed nodes, read by *readers* nodes."""
+    nodes = [{"id": 1, "type": "Picture", "outputs": [{"type": "IMAGE"}]}]
+    nodes += [{"id": number, "type": "Tint", "mode": 4, "inputs": [{"name": "image", "type": "IMAGE", "link": number}],
+               "outputs": [{"type": "IMAGE"}]} for number in range(2, length + 2)]
+    nodes += [{"id": 10**6 + number, "type": "SaveImage", "inputs": [{"name": "images", "link": 10**6 + number}]}
+              for number in range(readers)]
+    links = [[number, number - 1, 0, number, 0, "IMAGE"] for number in range(2, length + 2)]
+    return {"nodes": nodes, "links": links + [[10**6 + number, length + 1, 0, 10**6 + number, 0, "IMAGE"] for number in range(readers)]}
+
+
+def test_the_way_of_all_links_together_is_bounded(classes, monkeypatch):
+    monkeypatch.setattr("app.workflow_pages.tracing.MOST_STEPS", 1000)
+    assert to_prompt(bypassed_chain(20, 10), classes.get)["1000009"]["inputs"]["images"] == ["1", 0]
+    with pytest.raises(WorkflowFormatError, match="more than 1000 reroutes"):
+        to_prompt(bypassed_chain(20, 100), classes.get)
+
+
+@pytest.mark.parametrize(("document", "named"), [
+    ({"nodes": [{"id": 1, "type": "Many", "inputs": [{"name": "x"}] * 2001}]}, "more than 2000 inputs"),
+    ({"nodes": [{"id": number, "type": "g", "properties": {"proxyWidgets": [["5", "width"]] * 100}} for number in range(21)]},
+     "2100 inner widgets"),
+    ({"nodes": [{"id": number, "type": "Picture"} for number in range(50_000)], "links": [[1, 1, 0, 1, 0, "X"]] * 50_001},
+     "100001 nodes and links"),
+])
+def test_files_beyond_all_measure_are_refused_at_once(classes, document, named):
+    with pytest.raises(WorkflowFormatError, match=named):
+        to_prompt(document, classes.get)
+
+
 @pytest.mark.parametrize(("document", "named"), [
     ({"nodes": [{"id": 1}]}, r"nodes\[0\]\.type is missing"),
     ({"nodes": [3]}, r"nodes\[0\] is 3"),
