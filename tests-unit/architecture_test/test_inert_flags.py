@@ -26,10 +26,7 @@ def destinations():
 def test_nothing_reads_a_flag_that_is_listed_as_without_effect():
     names = destinations()
     found = [
-        f"{source.path}:{line} {name}"
-        for source in sources()
-        for line, name in reads(source.tree, names)
-        if source.path != DECLARED_IN
+        f"{source.path}:{line} {name}" for source in sources() for line, name in reads(source.tree, names) if source.path != DECLARED_IN
     ]
     assert not found, f"take these off INERT_FLAGS or do not read them: {found}"
 
