@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import comfy.utils
 from comfy.families.weight_source import FileSource, StateDictSource, WeightSource
 from comfy.weight_files.reader import WeightReader
-
-SAFETENSORS_EXTENSIONS = (".safetensors", ".sft")
+from comfy.weight_files.state_dicts import SAFETENSORS_EXTENSIONS
 
 
 @contextmanager

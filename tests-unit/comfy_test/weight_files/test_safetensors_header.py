@@ -64,7 +64,7 @@ def write(path, header, data=b""):
         ),
         ({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 9, "after its last tensor"),
         ({"a": 3}, b"", "not understood"),
-        ({"__metadata__": [1]}, b"", "no object"),
+        ({"__metadata__": [1]}, b"", "not an object"),
     ],
 )
 def test_headers_that_contradict_themselves_are_refused(tmp_path, header, data, message):
