@@ -26,7 +26,7 @@ FlushCallback = Callable[[list[LogEntry]], object]
 
 
 class LogBuffer:
-    """The last *capacity* entries, and who wants to hear of new ones. Any thread may call any method.
+    """The last *capacity* entries, and the listeners for new ones. Any thread may call any method.
 
     Callbacks run on the thread that flushes, without the lock; what they themselves print is kept but not announced.
     """

@@ -1,4 +1,4 @@
-"""Nodes that stand in for older ones: told to the page, and put into prompts that still name the old ones."""
+"""Nodes that stand in for older ones: listed for the page, and put into prompts that still name the old ones."""
 
 import logging
 from collections.abc import Mapping

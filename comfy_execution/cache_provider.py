@@ -52,7 +52,7 @@ class CacheProvider(ABC):
         """A prompt begins."""
 
     def on_prompt_end(self, prompt_id: str) -> None:
-        """A prompt has ended, whichever way."""
+        """A prompt has ended, with success or not."""
 
 
 class ProviderRegistry:
@@ -63,7 +63,7 @@ class ProviderRegistry:
         self._providers: tuple[CacheProvider, ...] = ()
 
     def register(self, provider: CacheProvider) -> None:
-        """Ask *provider* from now on, after those there already; registering it again is warned of and changes nothing."""
+        """Ask *provider* from now on, after those there already; registering it again changes nothing and logs a warning."""
         with self._lock:
             known = any(provider is one for one in self._providers)
             if not known:
@@ -74,7 +74,7 @@ class ProviderRegistry:
             log.debug("Registered cache provider %s", type(provider).__name__)
 
     def unregister(self, provider: CacheProvider) -> None:
-        """Do not ask *provider* any more; an unknown one is warned of."""
+        """Do not ask *provider* any more; for an unknown one a warning is logged."""
         with self._lock:
             known = any(provider is one for one in self._providers)
             self._providers = tuple(one for one in self._providers if one is not provider)

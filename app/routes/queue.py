@@ -1,4 +1,4 @@
-"""``/queue``, ``/history``, ``/interrupt`` and ``/free``: looking at prompts and taking them back."""
+"""``/queue``, ``/history``, ``/interrupt`` and ``/free``: looking at prompts and withdrawing them."""
 
 import functools
 import re

@@ -39,7 +39,7 @@ class StaticFolder:
         return path if os.path.isfile(path) else None
 
     async def answer(self, name: str) -> web.StreamResponse:
-        """The file *name* with validators and ranges; 404 without one, 400 or 403 for names that cannot be."""
+        """The file *name* with validators and ranges; 404 without one, 400 or 403 for impossible names."""
         try:
             path = await asyncio.to_thread(self.find, name)
         except UnsafePath as error:

@@ -1,4 +1,4 @@
-"""``/system_stats`` and ``/features``: what this server is and runs on, told without importing torch."""
+"""``/system_stats`` and ``/features``: what this server is and runs on, found out without importing torch."""
 
 import logging
 import os

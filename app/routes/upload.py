@@ -66,7 +66,7 @@ class UploadRoutes:
 
 
 def _disk_refusal(error: OSError) -> web.Response:
-    """What to answer when the disk does not take the upload: the client's mistake where it is one."""
+    """The answer when the disk refuses the upload: 4xx where the client is at fault."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return web.Response(status=400, text="The upload is refused: a file is where the subfolder should be.")
     if error.errno == errno.ENAMETOOLONG:

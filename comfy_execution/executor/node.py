@@ -110,7 +110,7 @@ class NodePass:
         return error_details(real_id, error, self._surroundings.error_hint(error, self._class_type), self._inputs)
 
     async def _advance(self) -> bool:
-        """Bring the node forward; whether its result is complete."""
+        """Take the node one step on; whether its result is complete."""
         state = self._state
         ui: dict = {}
         expanded = False
@@ -196,7 +196,7 @@ class NodePass:
         return bool(needed)
 
     def _block(self, blocker: ExecutionBlocker) -> ExecutionBlocker:
-        """Show a blocker's message, once; what goes on downstream is silent."""
+        """Show a blocker's message once; the nodes below are blocked without one."""
         if blocker.message is None:
             return blocker
         state = self._state

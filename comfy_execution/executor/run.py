@@ -1,4 +1,4 @@
-"""Running one prompt: which nodes are cached, which run next and where, and what is told about it."""
+"""Running one prompt: which nodes are cached, which run next and where, and what clients hear of it."""
 
 import asyncio
 import inspect
@@ -183,7 +183,7 @@ class PromptRun:
         return None
 
     async def _wait_until_ready(self, state: PromptState) -> Failure | None:
-        """While async calls are all there is, wait for one to end; an interrupt ends the waiting."""
+        """While only async calls are left, wait for one to end; an interrupt ends the waiting."""
         self._site.release_finished()
         while state.pending_async_nodes and not state.execution_list.has_ready_nodes():
             await to_loop(self._site.worker)
@@ -216,7 +216,7 @@ class PromptRun:
                     state.publish_cached_ui(node_id, entry)
 
     async def _end_calls(self, prompt_id: str) -> None:
-        """Nothing of this prompt goes on during the next."""
+        """Cancel the calls that still run, so that none goes on during the next prompt."""
         left = await self._site.cancel_tasks(CANCEL_TIMEOUT_S)
         if left:
             log.warning("%d async calls of prompt %s ignore being cancelled and go on in the background", left, prompt_id)

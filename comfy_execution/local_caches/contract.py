@@ -37,10 +37,10 @@ class Counters:
 
 
 class ExternalCache(Protocol):
-    """Where results go that other processes may use as well. No method raises. Asked for nodes with a signature only."""
+    """Where results go that other processes may use. No method raises. Asked for nodes with a signature only."""
 
     async def prefetch(self, targets: Iterable[str]) -> None:
-        """Get what the results of *targets* need and others have, into the cache."""
+        """Fetch into the cache what the results of *targets* need and others have."""
 
     async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
         """The entry stored under *key*, or None."""
@@ -77,7 +77,7 @@ class BasicCache:
         return self.cache_key_set.all_node_ids()
 
     def clean_unused(self) -> None:
-        """Drop the entries that no node of the prompt has the key of."""
+        """Drop the entries whose key no node of the prompt has."""
         if self.cache:
             used = set(self.cache_key_set.get_used_keys())
             self._drop([key for key in self.cache if key not in used])

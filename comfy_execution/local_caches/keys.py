@@ -1,4 +1,4 @@
-"""Under which keys a prompt's nodes are cached: by what they compute, or by who they are."""
+"""The keys under which a prompt's nodes are cached: by what they compute, or by their ids."""
 
 import math
 from abc import ABC, abstractmethod

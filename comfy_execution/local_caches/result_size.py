@@ -1,4 +1,4 @@
-"""How much RAM a node's result keeps in use, as far as that can be told without knowing the types."""
+"""How much RAM a node's result keeps in use, as far as that can be measured without knowing the types."""
 
 import logging
 from typing import Any

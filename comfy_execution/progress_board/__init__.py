@@ -1,1 +1,1 @@
-"""How far the running nodes are, and who is told."""
+"""How far the running nodes are, and the handlers that show it."""

@@ -29,7 +29,7 @@ class NodeProgressState(TypedDict):
 
 
 class ProgressHandler:
-    """Base of what shows progress. Methods are called on the thread that reports, one at a time per prompt, and must be quick."""
+    """Base class of what shows progress. Methods are called on the thread that reports, one at a time per prompt, and must be quick."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -32,7 +32,7 @@ def _call_later_on_a_thread(delay_s: float, function: Callable[[], None]) -> thr
 
 
 class WebUIProgressHandler(ProgressHandler):
-    """Sends ``progress_state`` and previews to the client that owns the prompt; to nobody when there is none.
+    """Sends ``progress_state`` and previews to the client that owns the prompt; not sent when there is none.
 
     Reports may come from any thread. *call_later* runs a function after a delay in seconds on any thread and returns a handle
     with ``cancel()``; it sends what was held back when nothing else happens for a while.

@@ -1,4 +1,4 @@
-"""Checks of a prompt as a whole: is it made of nodes at all, and do its links lead to nodes that are there."""
+"""Checks of a prompt as a whole: whether it consists of nodes, and whether its links lead to nodes that exist."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ Classes = Mapping[str, Any]
 
 
 def shape_problem(prompt: Any, targets: Any, classes: Classes) -> Problem | None:
-    """What makes it impossible to look at the nodes one by one; None when there is nothing of the kind."""
+    """Why the nodes cannot be checked one by one; None when they can."""
     if not isinstance(prompt, dict):
         details = f"it is a {type(prompt).__name__}; send node ids mapped to nodes"
         return problem("invalid_prompt", "The prompt is not an object", details, {})

@@ -109,7 +109,7 @@ class _Walk:
         self._finished.append(node_id)
 
     def _found_cycle(self, path: list[tuple[str, Iterator[LinkedInput]]], start: int) -> None:
-        """The nodes of *path* from *start* on link to one another in a circle; each gets one such error. Only so many are spelt out."""
+        """The nodes of *path* from *start* on link to one another in a circle; each gets one such error. A bounded number is spelt out."""
         self._cycles += 1
         members = [node_id for node_id, _ in path[start:]] if self._cycles <= MAX_CYCLES else [path[-1][0]]
         around = [f"{node_id} ({self._prompt[node_id]['class_type']})" for node_id in [*members, members[0]]]

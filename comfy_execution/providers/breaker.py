@@ -1,4 +1,4 @@
-"""A circuit breaker: whoever fails again and again is left alone for a while, then tried with one call."""
+"""A circuit breaker: a provider that fails again and again is left alone for a while, then tried with one call."""
 
 import threading
 from collections.abc import Callable
@@ -76,6 +76,6 @@ class CircuitBreaker:
             return True
 
     def abandon(self) -> None:
-        """A call ended without telling anything about the other side."""
+        """A call ended without showing whether the other side works."""
         with self._lock:
             self._is_probing = False

@@ -16,7 +16,7 @@ class ExternalKeys(Protocol):
     """What gives nodes their keys outside this process."""
 
     def settle(self) -> Awaitable[None]:
-        """Do what takes time once per process, whatever the prompt."""
+        """Do what takes time once per process."""
 
     def prepare(self, node_ids: Iterable[str]) -> Awaitable[None]:
         """Do what takes time (reading files) for *node_ids* and all above them."""
@@ -58,7 +58,7 @@ class ProviderCache:
         self._contexts: dict[str, CacheContext] = {}
 
     async def prefetch(self, targets: Iterable[str]) -> None:
-        """Find out what need not run for the results of *targets*; what providers have of that is in the local cache then."""
+        """Find out what need not run for the results of *targets*; what providers have of it is then in the local cache."""
         targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
         await self._hooks.to_loop()
         await self._keys.settle()

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProviderLimits:
-    """How long and how much. The prompt's budget covers all waiting for providers in one prompt, whatever for."""
+    """How long and how much. The prompt's budget covers all waiting for providers in one prompt."""
 
     lookup_timeout_s: float = 3.0
     store_timeout_s: float = 60.0
@@ -124,7 +124,7 @@ class ProviderClient:
             log.warning("Cache provider %s could not be told of a prompt", self.name, exc_info=True)
 
     def is_reacting(self) -> bool:
-        """Whether the provider has noticed the last thing it was told; one that blocks its thread has not."""
+        """Whether the provider has received the last notice; one that blocks its thread has not."""
         return self._last_told is None or self._last_told.done()
 
     def offer(self, job: StoreJob) -> bool:
@@ -144,7 +144,7 @@ class ProviderClient:
         self._counters.add(not_stored=count)
 
     def drained(self) -> "Future[None]":
-        """Done when nothing is queued or on its way any more."""
+        """Done when nothing is queued or being stored any more."""
         return self._queue.drained()
 
     def close(self, timeout_s: float) -> None:
@@ -248,7 +248,7 @@ class ProviderClient:
         return True
 
     def _stored(self, job: StoreJob, outcome: Any) -> None:
-        """Count what came of one store, and warn of a failure."""
+        """Count the outcome of one store, and warn of a failure."""
         if outcome is True:
             self.breaker.succeed()
             self._counters.stored(job.size_bytes)
@@ -279,7 +279,7 @@ class ProviderClient:
 
 
 class CallAborted(RuntimeError):
-    """A provider ended its own call by something that is meant for threads and tasks."""
+    """A provider ended its own call with an exception meant for threads and tasks."""
 
 
 def _attribute(provider: Any, name: str, default: Any) -> Any:

@@ -112,7 +112,7 @@ class PromptProviders:
         await self._tell_all("start")
 
     async def end(self) -> None:
-        """Give queued stores some time, then tell all providers that the prompt has ended. What is not stored yet goes on being."""
+        """Give queued stores some time, then tell all providers that the prompt has ended. What is not stored yet goes on being stored."""
         self._answers.clear()
         limit_s = self._limits.drain_timeout_s
         drains = [client.drained() for client in self._clients if client.is_reacting()]

@@ -1,4 +1,4 @@
-"""Results as they are at the moment they are handed to providers, for later nodes may change tensors in place.
+"""Results as they are at the moment they are handed to providers, because later nodes may change tensors in place.
 
 A result goes outside this process only if it is plain data: numbers, text, bytes, None, lists, tuples, dicts and sets of such, tensors and
 arrays. Models, blockers and whatever else an object may be stay inside. Tensors are known by their class, so torch is not imported.

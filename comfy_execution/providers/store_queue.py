@@ -1,4 +1,4 @@
-"""What waits to be stored with one provider: bounded in bytes, worked off on the provider's thread, independent of prompts."""
+"""What waits to be stored with one provider: bounded in bytes, processed on the provider's thread, independent of prompts."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ TURN_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class StoreJob:
-    """A result to be stored. The value belongs to the queue: nobody changes it any more."""
+    """A result to be stored. The value belongs to the queue: it is not changed any more."""
 
     context: CacheContext
     value: CacheValue
@@ -142,7 +142,7 @@ class StoreQueue:
                 loop.call_later(self._timeout_s, self._watch)
 
     async def _work(self, first: StoreJob) -> None:
-        """Run *first* and then what waits, as long as nobody cancels this task."""
+        """Run *first* and then what waits, until this task is cancelled."""
         loop, me = asyncio.get_running_loop(), asyncio.current_task()
         assert me is not None
         turned_s, job = loop.time(), first

@@ -1,6 +1,6 @@
 """One provider's own thread with an event loop that lives as long as the provider is in use.
 
-A provider that blocks its loop stops nobody but itself, and a connection pool opened in one prompt works in the next.
+A provider that blocks its loop stops only itself, and a connection pool opened in one prompt works in the next.
 """
 
 import asyncio

@@ -65,7 +65,7 @@ def read_traits(class_def: Any) -> NodeTraits:
 
 
 def names_files(ui: Any) -> bool:
-    """Whether what a node shows lies in files of this machine."""
+    """Whether what a node shows is in files on this machine."""
     if ui is None:
         return False
     waiting = [ui]

@@ -1,4 +1,4 @@
-"""In which order a graph's nodes are looked up in external caches: from the outputs backwards, in waves.
+"""The order in which a graph's nodes are looked up in external caches: from the outputs backwards, in waves.
 
 Nothing above a hit is wanted, so one would ask level by level; in a deep graph of misses that costs a round trip per level. So each wave
 takes twice as many levels as the one before, guessing that those on the way are misses. After seven levels of misses most likely all

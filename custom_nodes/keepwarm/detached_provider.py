@@ -63,7 +63,7 @@ class DetachedProvider(CacheProvider):
         return value
 
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
-        """Take a copy and return; it is stored on the pack's own thread. Too much waiting already: passed over."""
+        """Take a copy and return; it is stored on the pack's own thread. Not stored when too much is waiting already."""
         size = _estimate_value_size(value)
         with self._lock:
             is_full = sum(self._pending.values()) + size > QUEUE_BYTES

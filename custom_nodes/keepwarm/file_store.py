@@ -184,5 +184,5 @@ class FileStore:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open what should be a plain file: a pipe that somebody put there must not keep a thread, nor a link lead elsewhere."""
+    """Open what should be a plain file: a pipe put there must not block a thread, and a link must not lead elsewhere."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))

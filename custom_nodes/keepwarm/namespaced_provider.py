@@ -28,7 +28,7 @@ class NamespacedProvider(CacheProvider):
         await self.inner.on_store(self._own(context), value)
 
     async def aclose(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         await self.inner.aclose()
 
     def _own(self, context: CacheContext) -> CacheContext:

@@ -36,7 +36,7 @@ class ResultProvider(CacheProvider):
         self._sealer = sealer or Sealer()
 
     def should_cache(self, context: CacheContext, value: CacheValue | None = None) -> bool:
-        """Everything is looked up; stored is what fits, unless the provider only reads."""
+        """Everything is looked up; what fits is stored, unless the provider only reads."""
         return value is None or (not self.read_only and _estimate_value_size(value) <= self.max_value_bytes)
 
     async def on_lookup(self, context: CacheContext) -> CacheValue | None:
@@ -49,7 +49,7 @@ class ResultProvider(CacheProvider):
         return value
 
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
-        """Store the result; one that has no exact form is passed over."""
+        """Store the result, unless it has no exact form."""
         try:
             size = _estimate_value_size(value)
             sealed = await _offload(size, self._sealer.seal, context.cache_key_hash, context.class_type, [list(value.outputs), value.ui])
@@ -61,7 +61,7 @@ class ResultProvider(CacheProvider):
         self.measures.add(bytes_stored=sum(memoryview(part).nbytes for part in sealed.entry) + sum(blob.size for blob in sealed.blobs))
 
     async def aclose(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         await self.store.aclose()
 
     async def _find(self, context: CacheContext) -> CacheValue | None:

@@ -44,7 +44,7 @@ def prometheus_text(client: Any, providers: Iterable[Any]) -> bytes:
     described = [(provider.url, provider.measures.snapshot()) for provider in providers]
 
     class Collector:
-        """Makes the families anew at each request, so nothing is registered for ever."""
+        """Makes the families anew at each request, so nothing stays registered."""
 
         def collect(self) -> Iterable[Any]:
             for name, text in (

@@ -1,4 +1,4 @@
-"""What the pack is told: by this core's flags, and by the environment in any server."""
+"""The pack's settings: from this core's flags, and from the environment in any server."""
 
 import os
 from collections.abc import Mapping

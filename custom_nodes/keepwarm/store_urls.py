@@ -1,4 +1,4 @@
-"""``--cache-provider`` URLs: where results are kept and under which conditions. Credentials never stand in them."""
+"""``--cache-provider`` URLs: where results are kept and under which conditions. They never hold credentials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

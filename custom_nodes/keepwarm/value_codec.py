@@ -277,5 +277,5 @@ def _reinterpret(torch: Any, flat: Any, dtype: Any) -> Any:
 
 
 def _writable(data: memoryview) -> Any:
-    """Tensors are made on writable memory, for nodes may change them; memory that others may read is copied."""
+    """Tensors are made on writable memory, because nodes may change them; memory that others may read is copied."""
     return data if not data.readonly else bytearray(data)
