@@ -364,7 +364,7 @@ GARBAGE = [
 ]
 
 
-@pytest.mark.parametrize("answer", GARBAGE, ids=repr)
+@pytest.mark.parametrize("answer", GARBAGE, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_garbage_is_a_miss(executor, answer):
     provider = use(Memory())
 

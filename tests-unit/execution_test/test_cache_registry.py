@@ -91,7 +91,7 @@ def test_keys_outside_tell_types_apart_and_do_not_depend_on_order():
     assert _serialize_cache_key({"b": {3, 1, 2}, "a": 0}) == _serialize_cache_key({"a": 0, "b": {2, 3, 1}})
 
 
-@pytest.mark.parametrize("key", [object(), [object()], math.nan, {1: {2: object()}}], ids=repr)
+@pytest.mark.parametrize("key", [object(), [object()], math.nan, {1: {2: object()}}], ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_a_key_without_a_form_is_warned_of(key, caplog):
     assert _serialize_cache_key(key) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -156,7 +156,7 @@ def test_a_provider_that_ignores_prompts_and_blocks_its_thread_is_known_not_to_r
     released.set()
 
 
-@pytest.mark.parametrize("answer", ["text", 7, CacheValue(3), object()], ids=repr)
+@pytest.mark.parametrize("answer", ["text", 7, CacheValue(3), object()], ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_an_answer_that_is_not_a_result_counts_as_an_error(client, answer):
     async def lookup(context):
         return answer

@@ -50,7 +50,7 @@ def test_shared_are_nodes_that_only_compute_from_their_inputs(made, shared):
         (("LATENT",), [[{"samples": 3}]], False),
         (("CONDITIONING",), [[[]]], True),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_values_are_checked_against_the_declared_outputs(returns, outputs, fits):
     assert read_traits(node_class(returns)).accepts(CacheValue(outputs)) is fits
@@ -77,7 +77,7 @@ def test_tensors_fit_images():
         ({"output": 3}, False),
         ({"output": {}, "meta": []}, False),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 def test_the_ui_must_have_the_known_shape(ui, fits):
     assert read_traits(node_class()).accepts(CacheValue([[1]], ui)) is fits
