@@ -56,7 +56,7 @@ def load_clip(
 ) -> CLIP:
     """A text encoder from one file (CLIP-L: SD 1.x; CLIP-G: SDXL Refiner) or two (both: SDXL), in any order.
 
-    Raises ``ModelFileError`` naming the file that is no supported text model.
+    Raises ``ModelFileError`` naming the file that is not a supported text model.
     """
     return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, "")
 
@@ -137,7 +137,7 @@ def _text_model(source: WeightSource) -> tuple[WeightSource, ClipTextConfig]:
         if config is not None:
             return part, config
     raise UnknownModelError(
-        f"{source.name} is no supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"
+        f"{source.name} is not a supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"
     )
 
 

@@ -139,7 +139,7 @@ def test_separate_files_give_the_same_model(tmp_path):
         assert torch.equal(both.encode("a cat"), clip.encode("a cat"))
         assert comfy.sd.load_clip([paths["clip_l"]]).encode("a cat").shape == (1, 77, 64)
     assert comfy.sd.load_vae(paths["vae"]).latent_channels == 4
-    with pytest.raises(UnknownModelError, match=r"vae\.safetensors is no supported text model"):
+    with pytest.raises(UnknownModelError, match=r"vae\.safetensors is not a supported text model"):
         comfy.sd.load_clip([paths["vae"]])
     with pytest.raises(UnknownModelError, match="both clip_l"):
         comfy.sd.load_clip([paths["clip_l"], paths["clip_l"]])

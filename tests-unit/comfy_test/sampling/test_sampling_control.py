@@ -59,7 +59,7 @@ def test_sdxl_networks_use_the_vector_conditioning(make):
 
 
 def test_other_files_are_refused_by_name():
-    with pytest.raises(UnknownModelError, match=r"small\.safetensors is no ControlNet.*some\.tensor"):
+    with pytest.raises(UnknownModelError, match=r"small\.safetensors is not a ControlNet.*some\.tensor"):
         build({"some.tensor": torch.zeros(2)})
     with pytest.raises(UnknownModelError, match="control LoRA"):
         build({"lora_controlnet": torch.zeros(1)})
