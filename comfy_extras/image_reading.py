@@ -29,7 +29,7 @@ def read_image(path: str) -> tuple[Tensor, Tensor]:
     """The frames of the picture at *path* and their masks.
 
     Rotation recorded by the camera is applied; frames of another size than the first are left out. Without any transparency the
-    masks are 64×64 zeros. Raises ``FileNotFoundError``, and ``ValueError`` naming the file when it is not a readable picture.
+    masks are 64×64 zeros. Raises ``FileNotFoundError``, and ``ValueError`` naming the file when it is no readable picture.
     """
     try:
         with node_helpers.pillow(pil_image.open, path) as opened:
