@@ -1,8 +1,14 @@
 """The prompts, in the API's format, whose pictures picture_parity.py compares; nodes and inputs are named as ComfyUI names them."""
 
 import dataclasses
+import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+
+from picture_prompts import node, text_to_picture  # noqa: E402
 
 Graph = dict[str, dict[str, Any]]
 
@@ -33,36 +39,12 @@ class Case:
     baseline: str = ""
 
 
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """One node of a graph."""
-    return {"class_type": class_type, "inputs": inputs}
-
-
 def text_to_image(
     checkpoint: str, size: int, steps: int, seed: int, sampler: str = "euler", scheduler: str = "normal", positive: str = POSITIVE
 ) -> Graph:
     """The ordinary graph; every other case changes this one."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
-        "positive": node("CLIPTextEncode", text=positive, clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="blurred", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=size, height=size, batch_size=1),
-        "sample": node(
-            "KSampler",
-            model=["model", 0],
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-            seed=seed,
-            steps=steps,
-            cfg=5.0,
-            sampler_name=sampler,
-            scheduler=scheduler,
-            denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="parity"),
-    }
+    looks = {"sampler": sampler, "scheduler": scheduler, "prefix": "parity"}
+    return text_to_picture(checkpoint, seed, positive, "blurred", size=size, steps=steps, cfg=5.0, **looks)
 
 
 def cases(checkpoint: str, size: int, steps: int, seed: int, addons: frozenset[str], two_text_models: bool) -> Iterator[Case]:

@@ -20,6 +20,7 @@ PROJECT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
 
 from live_server import LiveServer  # noqa: E402
+from picture_prompts import text_to_picture  # noqa: E402
 from policy import SimulatedCache  # noqa: E402
 
 ORDER = ("a", "b", "c") * 4
@@ -28,34 +29,9 @@ IMPORTS_BYTES = 500_000_000  # what a server reads besides, its libraries above 
 VRAM_SHARE = 0.85  # of a checkpoint as kept: fits its largest part, but no second one
 
 
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """A node of an API-format prompt."""
-    return {"class_type": class_type, "inputs": inputs}
-
-
 def prompt(name: str, seed: int) -> dict[str, Any]:
     """Text to picture in one step; text and seed are new each time."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=f"{name}.safetensors"),
-        "positive": node("CLIPTextEncode", text=f"house number {seed}", clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="grey", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node(
-            "KSampler",
-            model=["model", 0],
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-            seed=seed,
-            steps=1,
-            cfg=4.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
+    return text_to_picture(f"{name}.safetensors", seed, f"house number {seed}", "grey", steps=1)
 
 
 def make_checkpoints(folder: pathlib.Path, shrink: int) -> list[pathlib.Path]:

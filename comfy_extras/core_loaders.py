@@ -1,6 +1,6 @@
 """Core nodes that load checkpoints, their parts, and LoRAs from the model folders.
 
-A missing file raises ``FileNotFoundError``; a file that is no supported model raises an error that names it.
+A missing file raises ``FileNotFoundError``; a file that is not a supported model raises an error that names it.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
         tree = ast.parse(expression.strip(), mode="eval")
         return _value(tree.body, names, 0)
     except SyntaxError as error:
-        raise ValueError(f"{expression!r} is no valid expression: {error.msg}") from None
+        raise ValueError(f"{expression!r} is not a valid expression: {error.msg}") from None
     except (ArithmeticError, TypeError, IndexError, RecursionError, MemoryError) as error:
         raise ValueError(f"{expression!r} cannot be computed: {error or type(error).__name__}") from error
 

@@ -27,7 +27,7 @@ class ColorToRGBInt:
         """The parts of ``#RRGGBB`` or ``#RRGGBBAA``. Raises ``ValueError`` for anything else."""
         parts = _HEX_COLOUR.fullmatch(color)
         if parts is None:
-            raise ValueError(f"{color!r} is no colour; write #RRGGBB or #RRGGBBAA")
+            raise ValueError(f"{color!r} is not a colour; write #RRGGBB or #RRGGBBAA")
         rgb, alpha = parts.groups()
         return int(rgb, 16), f"#{rgb}", int(alpha, 16) / 255.0 if alpha else 1.0
 

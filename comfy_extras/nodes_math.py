@@ -14,7 +14,7 @@ MATH_FUNCTIONS = FUNCTIONS
 
 
 def as_number(expression: str, result: Any) -> tuple[float, int, bool]:
-    """*result* as a float, an integer (fraction cut off) and a truth value. Raises ``ValueError`` if it is no finite number."""
+    """*result* as a float, an integer (fraction cut off) and a truth value. Raises ``ValueError`` if it is not a finite number."""
     if not isinstance(result, int | float):
         raise ValueError(f"{expression!r} gives a {type(result).__name__} and not a number")
     try:

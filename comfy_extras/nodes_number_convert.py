@@ -11,14 +11,14 @@ from comfy_extras.node_inputs import socket
 def to_numbers(value: Any) -> tuple[float, int]:
     """*value* as a float and as an integer (fractions cut off; whole numbers of any size kept exactly).
 
-    Raises ``ValueError`` for text that is no number, for infinity and not-a-number, and ``TypeError`` for other types.
+    Raises ``ValueError`` for text that is not a number, for infinity and not-a-number, and ``TypeError`` for other types.
     """
     if not isinstance(value, bool | int | float | str):
         raise TypeError(f"a {type(value).__name__} cannot be turned into a number; connect an INT, FLOAT, STRING or BOOLEAN")
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"{value!r} is no number") from None
+        raise ValueError(f"{value!r} is not a number") from None
     except OverflowError:
         raise ValueError(f"{value} is too large for a FLOAT") from None
     if not math.isfinite(number):

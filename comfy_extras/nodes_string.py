@@ -305,7 +305,7 @@ class JsonExtractString(_TextNode):
 
     @classmethod
     def execute(cls, json_string: str, key: str) -> tuple[str]:
-        """The entry as text; nothing when it is absent or null, or the text is no JSON object."""
+        """The entry as text; nothing when it is absent or null, or the text is not a JSON object."""
         try:
             entries = json.loads(json_string)
         except (ValueError, TypeError):

@@ -84,7 +84,7 @@ def read_checkpoint(path: pathlib.Path) -> StarterNetworks:
         tensors: Mapping[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if found != checkpoint_shapes():
-        raise ValueError(f"{path} is no starter checkpoint: its tensors have other names or sizes than this version writes; train it anew")
+        raise ValueError(f"{path} is not a starter checkpoint: its tensors have other names or sizes than they should; train it again")
     networks = build_networks()
     for prefix, (network, plan) in networks.parts().items():
         parameters = _named(network)

@@ -198,7 +198,7 @@ def _prompts(dice: random.Random) -> Iterator[Hostile]:
 
 
 def _random_prompt(dice: random.Random, good: dict, save: dict) -> object:
-    """A prompt with at least one certain fault: its only output node asks for a link that can not be."""
+    """A prompt with at least one certain fault: its only output node asks for a link that cannot be."""
     nodes = {
         str(i): dice.choice([good, dice.choice(JUNK), {"class_type": dice.choice(JUNK)}, {"inputs": dice.choice(JUNK)}])
         for i in range(dice.randint(1, 6))

@@ -9,6 +9,7 @@ import urllib.parse
 
 import pytest
 from live_server import ROOT
+from picture_prompts import text_to_picture
 from PIL import Image
 
 MIB = 2**20
@@ -24,33 +25,11 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
-
-
 def workflow(seed):
     """Text to picture in two steps."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name="small.safetensors"),
-        "positive": node("CLIPTextEncode", text=f"a (red:1.3) house, number {seed}", clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="grey", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node(
-            "KSampler",
-            model=["model", 0],
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-            seed=seed,
-            steps=2,
-            cfg=4.0,
-            sampler_name="euler_ancestral",
-            scheduler="karras",
-            denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
+    return text_to_picture(
+        "small.safetensors", seed, f"a (red:1.3) house, number {seed}", "grey", sampler="euler_ancestral", scheduler="karras"
+    )
 
 
 def pictures(server, checkpoint, seeds):

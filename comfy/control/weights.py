@@ -83,7 +83,7 @@ def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfi
     stem = shapes["input_blocks.0.0.weight"]
     config = read_unet_config({**shapes, "out.2.weight": (stem[1],)}, "", settings)
     if config is None:
-        raise UnknownModelError(f"{source.name} is no ControlNet of SD 1.x or SDXL. Found {describe_tensors(shapes)}")
+        raise UnknownModelError(f"{source.name} is not a ControlNet of SD 1.x or SDXL. Found {describe_tensors(shapes)}")
     return config
 
 

@@ -28,7 +28,7 @@ OUTSIDE_BLOCKS = {
 
 
 def unet_to_diffusers(unet_config: Mapping[str, Any]) -> dict[str, str]:
-    """diffusers' weight names to the published ones (without ``diffusion_model.``); empty for networks that are no such UNet.
+    """diffusers' weight names to the published ones (without ``diffusion_model.``); empty for networks of other kinds.
 
     Reads ``num_res_blocks``, ``channel_mult``, ``transformer_depth``, ``transformer_depth_middle``, ``transformer_depth_output``.
     """

@@ -221,7 +221,7 @@ def test_json_nodes():
 
 def test_colours_and_resolutions():
     assert ColorToRGBInt.execute("#ff800033") == (0xFF8000, "#ff8000", 0.2)
-    with pytest.raises(ValueError, match="no colour"):
+    with pytest.raises(ValueError, match="not a colour"):
         ColorToRGBInt.execute("red")
     assert ResolutionSelector.execute("16:9 (Widescreen)", 1.0, 8) == (1368, 768)
 
