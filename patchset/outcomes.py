@@ -16,7 +16,7 @@ class Verdict(enum.Enum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the series can not be applied because of it."""
+        """Whether the series cannot be applied because of it."""
         return self in (Verdict.MISSING, Verdict.AMBIGUOUS)
 
 
