@@ -30,7 +30,8 @@ class OverlayFinder(importlib.abc.MetaPathFinder):
             return None
         shown = os.path.join(self._root, *below.split("/"))
         loader = OverlayLoader(name, shown, os.path.join(self._overlay, *below.split("/")))
-        return importlib.util.spec_from_file_location(name, shown, loader=loader)
+        inside = [os.path.dirname(shown)] if below.endswith("/__init__.py") else None
+        return importlib.util.spec_from_file_location(name, shown, loader=loader, submodule_search_locations=inside)
 
 
 class OverlayLoader(importlib.machinery.SourceFileLoader):

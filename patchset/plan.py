@@ -12,9 +12,7 @@ import libcst as cst
 
 from patchset.checkout import Checkout
 from patchset.outcomes import AnchorError, Outcome, PatchsetError, Verdict
-from patchset.series.definition import Series
-
-PROJECT = pathlib.Path(__file__).resolve().parents[1]
+from patchset.series.definition import PROJECT, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,7 @@ def make_plan(series: Series, checkout: Checkout, with_tests: bool = True, earli
                 module, outcome = edit.apply(module)
                 outcomes.append(outcome)
         changes.append(FileChange(path, before, module.bytes))
-    copied = series.modules + (series.tests if with_tests else ())
-    changes += [_copy(here, there, _read(there, checkout, earlier), outcomes) for here, there in copied]
+    changes += [_copy(here, there, _read(there, checkout, earlier), outcomes) for here, there in series.copied(with_tests)]
     return Plan(series, tuple(outcomes), tuple(changes))
 
 

@@ -93,7 +93,7 @@ SERIES = Series(
     subject="Compute cache keys in linear time, validate without recursion",
     message=MESSAGE,
     edits=edits,
-    modules=(
+    files=(
         ("comfy_execution/signatures.py", "comfy_execution/signatures.py"),
         ("patchset/modules/trampoline.py", "comfy_execution/trampoline.py"),
     ),

@@ -143,7 +143,6 @@ def _calls(name: str) -> Callable[[cst.FunctionDef], bool]:
     return recognise
 
 
-MODULES = ("__init__", "breaker", "cache", "client", "runtime", "snapshot", "statistics", "store_queue", "thread", "traits", "waves")
 TESTED = ("breaker", "cache", "client", "runtime", "snapshot", "traits", "waves")
 
 SERIES = Series(
@@ -151,9 +150,9 @@ SERIES = Series(
     subject="Lose no store, hold up no prompt for cache providers",
     message=MESSAGE,
     edits=edits,
-    modules=(
+    modules=(("comfy_execution/providers", "comfy_execution/providers"),),
+    files=(
         ("comfy_execution/signatures.py", "comfy_execution/signatures.py"),
-        *((f"comfy_execution/providers/{name}.py",) * 2 for name in MODULES),
         ("patchset/modules/provider_prompts.py", "comfy_execution/provider_prompts.py"),
     ),
     tests=(

@@ -26,22 +26,9 @@ pressure, and says in the log and in the prompt's history where each model came 
 decorator returns the function it was given.
 """
 
-CACHE_MODULES = (
-    "ram_model_cache/__init__",
-    "ram_model_cache/cache",
-    "ram_model_cache/drops",
-    "ram_model_cache/flights",
-    "ram_model_cache/host_memory",
-    "ram_model_cache/null",
-    "ram_model_cache/policy",
-    "ram_model_cache/receipts",
-    "ram_model_cache/storage",
-    "ram_model_cache/table",
-    "ram_model_cache/values",
-    "ram_model_cache/weights_key",
-)
-HOST_MODULES = ("ram_cache_host", "ram_cache_loaders", "ram_cache_tripwire")
+TESTS = "tests-unit/comfy_test/ram_model_cache"
 CACHE_TESTS = (
+    "conftest",
     "ram_cache_fakes",
     "test_host_memory",
     "test_host_memory_group",
@@ -55,16 +42,17 @@ CACHE_TESTS = (
     "test_ram_model_cache_races",
     "test_weights_key",
 )
-HOST_TESTS = ("ram_cache_host_test", "ram_cache_loaders_test", "ram_cache_tripwire_test", "ram_model_cache_upstream_test")
+HOOKS = "patchset/modules/ram_model_cache_hooks"
+HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "tripwire", "upstream"))
 
 
 def edits(version: Version) -> list[Transform]:
     """The same places in every supported version; 0.24 began to annotate the manager's list."""
     models = "current_loaded_models = []" if version < (0, 24, 0) else "current_loaded_models: list[LoadedModel] = []"
-    owned = "ram_model_cache = ModelCacheHost.from_args(args, current_loaded_models, lambda: throw_exception_if_processing_interrupted())"
+    owned = "ram_model_cache = ModelCacheOwner.from_args(args, current_loaded_models, lambda: throw_exception_if_processing_interrupted())"
     return [
         ReplaceStatement(FLAGS, "", NEXT_FLAGS, NEW_FLAGS.lstrip() + NEXT_FLAGS),
-        AddImport(MANAGER, "comfy.ram_cache_host", "ModelCacheHost", "comfy.cli_args", "args"),
+        AddImport(MANAGER, "comfy.ram_model_cache_hooks.owner", "ModelCacheOwner", "comfy.cli_args", "args"),
         ReplaceStatement(MANAGER, "", models, f"{models}\n{owned}\n"),
         Decorate(MANAGER, "free_memory", "ram_model_cache.unloads"),
         Decorate(MANAGER, "load_models_gpu", "ram_model_cache.loads"),
@@ -93,13 +81,7 @@ SERIES = Series(
     subject="Keep models in RAM, up to a cap, instead of reading them again",
     message=MESSAGE,
     edits=edits,
-    modules=(
-        ("comfy/units.py", "comfy/units.py"),
-        *((f"comfy/{name}.py", f"comfy/{name}.py") for name in CACHE_MODULES),
-        *((f"patchset/modules/{name}.py", f"comfy/{name}.py") for name in HOST_MODULES),
-    ),
-    tests=(
-        *((f"tests-unit/comfy_test/ram_model_cache/{name}.py",) * 2 for name in CACHE_TESTS),
-        *((f"patchset/modules/{name}.py", f"tests-unit/comfy_test/{name}.py") for name in HOST_TESTS),
-    ),
+    modules=(("comfy/ram_model_cache", "comfy/ram_model_cache"), (HOOKS, "comfy/ram_model_cache_hooks")),
+    files=(("comfy/units.py", "comfy/units.py"),),
+    tests=(*((f"{TESTS}/{name}.py",) * 2 for name in CACHE_TESTS), *((f"{HOOKS}/{name}", f"{TESTS}/{name}") for name in HOOK_TESTS)),
 )

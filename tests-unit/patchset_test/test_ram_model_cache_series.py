@@ -95,7 +95,7 @@ def test_a_place_that_changed_is_reported(path, old, new):
 @pytest.mark.slow
 def test_the_modules_and_their_tests_need_nothing_but_torch_psutil_and_pytest(tmp_path):
     """Laid out by themselves, beside the two ComfyUI modules that they read a flag from."""
-    for here, there in SERIES.modules + SERIES.tests:
+    for here, there in SERIES.copied(with_tests=True):
         if pathlib.Path(there).name not in NEEDS_COMFYUI:
             (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / there).write_bytes((PROJECT / here).read_bytes())

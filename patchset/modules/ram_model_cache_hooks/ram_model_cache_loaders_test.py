@@ -8,9 +8,9 @@ import threading
 import pytest
 from ram_cache_fakes import FakeCLIP, FakeLoadedModel, FakePatcher, FakeVAE, patcher
 
-from comfy.ram_cache_loaders import CachedLoaders, independently, part_sizes, release_recreation
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.storage import base_of, patcher_of
+from comfy.ram_model_cache_hooks.loaders import CachedLoaders, independently, part_sizes, release_recreation
 
 CKPT = {
     "model.diffusion_model.w": ([10, 10], "F16", 2),
@@ -125,9 +125,8 @@ def test_a_second_load_reads_nothing_and_shares_the_weights(checkpoint, upstream
 
 def test_only_the_part_that_was_evicted_is_read(checkpoint, upstream, path, cache):
     checkpoint(path)
-    key = next(key for key in cache._table.entries if key.component == "vae")
-    cache._table.evict(cache._table.entries[key], "a test", "test")
-    cache._finish()
+    with cache._changing() as table:
+        table.evict(next(entry for key, entry in table.entries.items() if key.component == "vae"), "a test", "test")
     assert checkpoint(path)[2].patcher.model is not None
     assert upstream.calls == [["model", "clip", "vae"], ["vae"]]
 

@@ -10,11 +10,11 @@ import pytest
 from ram_cache_fakes import FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, patcher
 
 import comfy.options
-from comfy import ram_cache_host
-from comfy.ram_cache_host import HISTORY_NAME, STATS_NAME, ModelCacheHost, deactivate_pins
 from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache
 from comfy.ram_model_cache.host_memory import GIB, HostMemory, MemoryView
 from comfy.ram_model_cache.weights_key import weights_key
+from comfy.ram_model_cache_hooks import owner as ram_cache_owner
+from comfy.ram_model_cache_hooks.owner import HISTORY_NAME, STATS_NAME, ModelCacheOwner, deactivate_pins
 
 DECORATORS = (
     "loads",
@@ -42,7 +42,7 @@ def models():
 @pytest.fixture
 def host(models, tmp_path):
     memory = HostMemory(tmp_path, lambda: MemoryView(100 * GIB, 90 * GIB))
-    made = ModelCacheHost(CacheSettings(10_000, headroom_bytes=0), models, never_interrupted, memory=memory)
+    made = ModelCacheOwner(CacheSettings(10_000, headroom_bytes=0), models, never_interrupted, memory=memory)
     yield made
     assert made.cache.check() == []
     made.cache.close()
@@ -83,7 +83,7 @@ def arguments(mb=None, off=False, ttl=None, cpu=False, cache_ram=()):
 
 def test_off_every_decorator_returns_the_function_it_was_given(models):
     threads = threading.active_count()
-    off = ModelCacheHost(None, models, never_interrupted)
+    off = ModelCacheOwner(None, models, never_interrupted)
 
     def function():
         pass
@@ -113,26 +113,26 @@ def test_off_every_decorator_returns_the_function_it_was_given(models):
 )
 def test_the_size_follows_flags_and_free_ram(monkeypatch, models, given, free_gb, parsing, cap_mb):
     monkeypatch.setattr(comfy.options, "args_parsing", parsing, raising=False)
-    monkeypatch.setattr(ram_cache_host, "HostMemory", lambda: HostMemory("/nowhere", lambda: MemoryView(512 * GIB, free_gb * GIB)))
-    made = ModelCacheHost.from_args(given, models, never_interrupted)
+    monkeypatch.setattr(ram_cache_owner, "HostMemory", lambda: HostMemory("/nowhere", lambda: MemoryView(512 * GIB, free_gb * GIB)))
+    made = ModelCacheOwner.from_args(given, models, never_interrupted)
     assert made.cache.enabled == bool(cap_mb)
     if cap_mb:
         assert made.system_stats()[STATS_NAME]["cap"] == cap_mb * 1024**2
 
 
 def test_the_headroom_is_never_below_what_makes_the_executor_drop_results(monkeypatch, models):
-    monkeypatch.setattr(ram_cache_host, "HostMemory", lambda: HostMemory("/nowhere", lambda: MemoryView(64 * GIB, 60 * GIB)))
+    monkeypatch.setattr(ram_cache_owner, "HostMemory", lambda: HostMemory("/nowhere", lambda: MemoryView(64 * GIB, 60 * GIB)))
     for cache_ram, headroom_gb in (((), 6.4), ((12.0, 40.0), 12), ((1.0,), 6.4)):
         given = arguments(mb=1, cache_ram=cache_ram)
-        assert ModelCacheHost.from_args(given, models, never_interrupted).cache.settings.headroom == int(headroom_gb * GIB)
+        assert ModelCacheOwner.from_args(given, models, never_interrupted).cache.settings.headroom == int(headroom_gb * GIB)
     single = arguments(mb=1)
     single.cache_ram = 20.0
-    assert ModelCacheHost.from_args(single, models, never_interrupted).cache.settings.headroom == 20 * GIB
+    assert ModelCacheOwner.from_args(single, models, never_interrupted).cache.settings.headroom == 20 * GIB
 
 
 def test_a_time_out_without_a_cache_is_pointed_out(models, caplog):
     with caplog.at_level(logging.WARNING):
-        ModelCacheHost.from_args(arguments(mb=0, ttl=5.0), models, never_interrupted)
+        ModelCacheOwner.from_args(arguments(mb=0, ttl=5.0), models, never_interrupted)
     assert "--ram-model-cache-ttl has no effect" in caplog.text
 
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import comfy.memory_management
 import comfy.options
-from comfy.ram_cache_loaders import CachedLoaders, Function
-from comfy.ram_cache_tripwire import Tripwire
 from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.host_memory import GIB, HostMemory, auto_cap_bytes, default_headroom_bytes
 from comfy.ram_model_cache.storage import is_dynamic
+from comfy.ram_model_cache_hooks.loaders import CachedLoaders, Function
+from comfy.ram_model_cache_hooks.tripwire import Tripwire
 
 MIB = 1024 * 1024
 PENDING_PROMPTS = 64
@@ -30,7 +30,7 @@ STATS_NAME = "ram_model_cache"
 NODE_OUTPUT_HEADROOM_SHARE, NODE_OUTPUT_HEADROOM_LIMIT = 0.10, 10 * GIB
 
 
-class ModelCacheHost:
+class ModelCacheOwner:
     """What the cache asks of the model manager, and the decorators that tell the cache what happens.
 
     *settings* None: off. *loaded_models* is the manager's own list. *element_bytes* is what a weight takes on the device at least.
@@ -63,7 +63,7 @@ class ModelCacheHost:
             self.loaders = CachedLoaders(self.cache, element_bytes, _loads_lazily, self.note_loaded)
 
     @classmethod
-    def from_args(cls, args: Namespace, loaded_models: list[Any], raise_if_interrupted: Callable[[], None]) -> ModelCacheHost:
+    def from_args(cls, args: Namespace, loaded_models: list[Any], raise_if_interrupted: Callable[[], None]) -> ModelCacheOwner:
         """The cache that the command line asks for; without a flag one sized by the free RAM, in a server with very much of it."""
         memory = HostMemory()
         available_bytes = memory.available_bytes()

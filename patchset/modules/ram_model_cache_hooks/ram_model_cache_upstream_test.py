@@ -17,9 +17,9 @@ import comfy.sd
 import execution
 import nodes
 from comfy import model_management, model_patcher
-from comfy.ram_cache_host import ModelCacheHost
 from comfy.ram_model_cache.cache import CacheSettings
 from comfy.ram_model_cache.weights_key import weights_key
+from comfy.ram_model_cache_hooks.owner import ModelCacheOwner
 
 CPU = torch.device("cpu")
 HOOKED = [
@@ -39,7 +39,7 @@ HOOKED = [
 
 @pytest.fixture
 def host():
-    made = ModelCacheHost(
+    made = ModelCacheOwner(
         CacheSettings(1 << 30, headroom_bytes=0),
         model_management.current_loaded_models,
         model_management.throw_exception_if_processing_interrupted,
@@ -87,8 +87,8 @@ def test_the_two_flags_exclude_each_other(capsys):
 def test_the_parser_s_names_are_those_the_cache_reads():
     given = parser.parse_args([])
     assert isinstance(given, argparse.Namespace)
-    assert ModelCacheHost.from_args(given, [], lambda: None).cache.enabled is False
-    assert ModelCacheHost.from_args(parser.parse_args(["--ram-model-cache-mb", "5"]), [], lambda: None).cache.enabled is True
+    assert ModelCacheOwner.from_args(given, [], lambda: None).cache.enabled is False
+    assert ModelCacheOwner.from_args(parser.parse_args(["--ram-model-cache-mb", "5"]), [], lambda: None).cache.enabled is True
 
 
 def test_loaded_models_are_known_and_leave_the_list_when_evicted(host, key):

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from comfy.ram_cache_tripwire import Tripwire  # noqa: E402
+from comfy.ram_model_cache_hooks.tripwire import Tripwire  # noqa: E402
 
 
 class Patcher:
