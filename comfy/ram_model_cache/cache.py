@@ -78,9 +78,7 @@ class RamModelCache:
         self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
         self._journal = Journal(wall_clock)
         self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
-        self._monitor_runs = False
-        self._ticked_s = float("-inf")
-        self._closed = threading.Event()
+        self._monitor_runs, self._ticked_s, self._closed = False, float("-inf"), threading.Event()
 
     # The two ways to the table
 

@@ -1,9 +1,9 @@
 """How much host RAM this process may still use: the smaller of what the system and what its control group have left.
 
-In a container the system's figures are the host's, while the kernel kills by the control group's limit. Page cache that can be given
-up at once counts as available in both views. Files read: ``memory.max``/``memory.high``/``memory.current``/``memory.stat`` (cgroup v2) and
-``memory.limit_in_bytes``/``memory.usage_in_bytes``/``memory.stat`` (v1), of the process's group and every group above it; format:
-Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. Portable: standard library and psutil.
+In a container the system's figures are the whole machine's, while the kernel kills by the control group's limit. Page cache that can be
+given up at once counts as available in both views. Files read: ``memory.max``/``memory.high``/``memory.current``/``memory.stat``
+(cgroup v2) and ``memory.limit_in_bytes``/``memory.usage_in_bytes``/``memory.stat`` (v1), of the process's group and every group above
+it; format: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. Portable: standard library and psutil.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-GIB = 1024**3
+from comfy.units import GIB
+
 UNLIMITED_BYTES = 1 << 60
 MIN_HEADROOM_BYTES = 2 * GIB
 HEADROOM_SHARE = 0.05

@@ -25,7 +25,7 @@ class Journal:
 
     def write(self, text: str, level: int = logging.INFO) -> None:
         """Have a line logged once the lock is free."""
-        self._lines.append((level, f"RAM model cache: {text}"))
+        self._lines.append((level, text))
 
     def take_lines(self) -> list[tuple[int, str]]:
         """(level, text) of what was written since the last call."""
@@ -50,7 +50,7 @@ class Journal:
         self.counters.read_bytes += entry.size_bytes if read_bytes is None else read_bytes
         story = f"{why}; not kept: {entry.refusal}" if entry.refusal else why
         self.book.add(Receipt(entry.label, "disk", entry.size_bytes, entry.seconds, not entry.refusal, story))
-        self.write(f"loaded {entry.label} ({megabytes(entry.size_bytes)} in {entry.seconds:.2f} s): {story}")
+        self.write(f"RAM model cache: loaded {entry.label} ({megabytes(entry.size_bytes)} in {entry.seconds:.2f} s): {story}")
 
     def refused(self, entry: Entry) -> None:
         """*entry* was read and is not kept."""
@@ -61,7 +61,7 @@ class Journal:
         """*entry* is not kept any more."""
         self.counters.evictions[kind] = self.counters.evictions.get(kind, 0) + 1
         self.reasons.left(entry.key, f"evicted ({why})", self._wall_clock())
-        self.write(f"evicted {entry.label} ({megabytes(entry.size_bytes)}): {why}")
+        self.write(f"RAM model cache: evicted {entry.label} ({megabytes(entry.size_bytes)}): {why}")
 
     def uncached(self, key: Hashable, why: str, seconds: float, read_bytes: int) -> None:
         """What was read for *key* cannot be cached."""
@@ -83,4 +83,4 @@ class Journal:
         """A load ran without the cache."""
         self.counters.bypasses += 1
         self.book.add(Receipt(label, "bypass", 0, 0.0, False, reason))
-        self.write(f"{label} is loaded without it: {reason}")
+        self.write(f"RAM model cache: {label} is loaded without it: {reason}")

@@ -270,7 +270,7 @@ class ModelTable:
         if available_bytes < headroom:
             if not self.under_pressure:
                 self.journal.write(
-                    f"{megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
+                    f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
                     f"the cache shrinks and does not grow until {megabytes(release)} are free",
                     logging.WARNING,
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from argparse import Namespace
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
-from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
-from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
+from comfy.ram_model_cache.cache import NullRamModelCache, OwnerHooks, RamModelCache
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.ram_model_cache.sizing import settings_from
 from comfy.ram_model_cache.storage import Storages, host_storages
 from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.loaded_models import LoadedModels
-from comfy.units import MIB, megabytes
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 base_weights = lazy_module("comfy.patching.base_weights")
 AnyCache = RamModelCache | NullRamModelCache
 PendingPaths = Callable[[], Collection[str]]
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,19 +84,5 @@ class CacheOwner:
 
 def make_ram_cache(args: Namespace, owner: CacheOwner) -> AnyCache:
     """The cache that *args* asks for, or the one of size 0; says in the log which and why."""
-    ttl_s = args.ram_model_cache_ttl
-    available_bytes = owner.memory.available_bytes()
-    if args.no_ram_model_cache or args.ram_model_cache_mb == 0:
-        cap_bytes, why = 0, "off by request"
-    elif args.ram_model_cache_mb is not None:
-        cap_bytes, why = args.ram_model_cache_mb * MIB, "by --ram-model-cache-mb"
-    else:
-        cap_bytes = auto_cap_bytes(available_bytes)
-        why = f"chosen for {megabytes(available_bytes)} of free RAM; --ram-model-cache-mb sets it, --no-ram-model-cache turns it off"
-    if not cap_bytes:
-        if ttl_s is not None:
-            log.warning("--ram-model-cache-ttl has no effect: the RAM model cache is off")
-        return NullRamModelCache()
-    idle = "" if ttl_s is None else f", each until {ttl_s:g} s without use"
-    log.info("RAM model cache: models stay in up to %s of host RAM%s (%s)", megabytes(cap_bytes), idle, why)
-    return RamModelCache(CacheSettings(cap_bytes, ttl_s=ttl_s, total_bytes=owner.memory.total_bytes()), owner.hooks())
+    settings = settings_from(args, owner.memory)
+    return NullRamModelCache() if settings is None else RamModelCache(settings, owner.hooks())

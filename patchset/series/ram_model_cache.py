@@ -30,6 +30,7 @@ TESTS = "tests-unit/comfy_test/ram_model_cache"
 CACHE_TESTS = (
     "conftest",
     "ram_cache_fakes",
+    "test_checksums",
     "test_host_memory",
     "test_host_memory_group",
     "test_ram_cache_drops",
@@ -43,7 +44,7 @@ CACHE_TESTS = (
     "test_weights_key",
 )
 HOOKS = "patchset/modules/ram_model_cache_hooks"
-HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "tripwire", "upstream"))
+HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "upstream"))
 
 
 def edits(version: Version) -> list[Transform]:

@@ -37,9 +37,9 @@ def of_call(node):
     owner = ast.unparse(node.func.value) if attribute else ""
     if owner in ("logging", "logger", "log") and attribute in LEVELS:
         return [(LEVELS[attribute], template(text)) for text in texts(node.args[0])]
-    if owner.endswith(".log") and attribute == "append":
-        level, line = node.args[0].elts
-        return [(LEVELS[level.attr], template(text)) for text in texts(line)]
+    if attribute == "write" and owner in ("self", "self.journal"):
+        level = getattr(node.args[1], "attr", "") if len(node.args) > 1 else "INFO"
+        return [(LEVELS[level], template(text)) for text in texts(node.args[0])] if level in LEVELS else []
     return []
 
 

@@ -150,7 +150,7 @@ def test_file_read_back_gives_the_same_networks(networks, written):
 def test_other_file_is_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(1)}, str(path))
-    with pytest.raises(ValueError, match="no starter checkpoint"):
+    with pytest.raises(ValueError, match="not a starter checkpoint"):
         read_checkpoint(path)
 
 

@@ -7,7 +7,6 @@ nothing of the cache runs: no thread, no strong reference, no extra call.
 from __future__ import annotations
 
 import functools
-import logging
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -15,15 +14,18 @@ from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 import comfy.memory_management
 import comfy.options
 from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
-from comfy.ram_model_cache.host_memory import GIB, HostMemory, auto_cap_bytes, default_headroom_bytes
+from comfy.ram_model_cache.checksums import WeightChecksums, Weights
+from comfy.ram_model_cache.host_memory import HostMemory, default_headroom_bytes
+from comfy.ram_model_cache.sizing import settings_from
 from comfy.ram_model_cache.storage import is_dynamic
 from comfy.ram_model_cache_hooks.loaders import CachedLoaders, Function
-from comfy.ram_model_cache_hooks.tripwire import Tripwire
+from comfy.units import GIB
 
-MIB = 1024 * 1024
 PENDING_PROMPTS = 64
 HISTORY_NAME = "models"
 STATS_NAME = "ram_model_cache"
@@ -45,7 +47,7 @@ class ModelCacheOwner:
         memory: HostMemory | None = None,
     ) -> None:
         self._loaded_models = loaded_models
-        self._tripwire = Tripwire()
+        self._checksums = WeightChecksums(_weights_on_the_host)
         self._queue: Any = None
         self._names: OrderedDict[Any, frozenset[str]] = OrderedDict()
         self.cache: RamModelCache | NullRamModelCache = NullRamModelCache()
@@ -66,20 +68,8 @@ class ModelCacheOwner:
     def from_args(cls, args: Namespace, loaded_models: list[Any], raise_if_interrupted: Callable[[], None]) -> ModelCacheOwner:
         """The cache that the command line asks for; without a flag one sized by the free RAM, in a server with very much of it."""
         memory = HostMemory()
-        available_bytes = memory.available_bytes()
-        if args.no_ram_model_cache:
-            cap_bytes = 0
-        elif args.ram_model_cache_mb is not None:
-            cap_bytes = args.ram_model_cache_mb * MIB
-        else:
-            cap_bytes = auto_cap_bytes(available_bytes) if getattr(comfy.options, "args_parsing", False) else 0
-        if cap_bytes <= 0:
-            if args.ram_model_cache_ttl is not None:
-                logging.warning("--ram-model-cache-ttl has no effect: the RAM model cache is off")
-            return cls(None, loaded_models, raise_if_interrupted)
-        why = "by --ram-model-cache-mb" if args.ram_model_cache_mb is not None else f"for {available_bytes / GIB:.0f} GB of free RAM"
-        logging.info(f"RAM model cache: models stay in up to {cap_bytes / MIB:.0f} MB of RAM ({why})")
-        settings = CacheSettings(cap_bytes, _headroom_bytes(args, memory.view().total_bytes), args.ram_model_cache_ttl)
+        chooses = getattr(comfy.options, "args_parsing", False)
+        settings = settings_from(args, memory, chooses, _headroom_bytes(args, memory.view().total_bytes))
         return cls(settings, loaded_models, raise_if_interrupted, 4 if args.cpu else 0, memory)
 
     # What the cache asks
@@ -87,7 +77,7 @@ class ModelCacheOwner:
     def note_loaded(self, patcher: Any) -> None:
         """Remember the weights of *patcher* as they are, for :meth:`restore_base`; those of a dynamic one are still in their file."""
         if not is_dynamic(patcher):
-            self._tripwire.note(patcher)
+            self._checksums.note(patcher)
 
     def forget_loaded(self, loaded_model: Any) -> None:
         """Take *loaded_model* off the manager's list and detach its finalizer; does nothing the second time."""
@@ -107,7 +97,7 @@ class ModelCacheOwner:
         applied = getattr(patcher.model, "current_weight_patches_uuid", None)
         if patcher.backup or patcher.object_patches_backup or patcher.hook_backup or applied not in (None, patcher.patches_uuid):
             patcher.detach(True)
-        self._tripwire.check(patcher)
+        self._checksums.check(patcher)
 
     def pending_paths(self) -> frozenset[str]:
         """The files that the prompts next in the queue name, of those loaded before."""
@@ -263,6 +253,14 @@ def deactivate_pins(patcher: Any) -> None:
 
 def _loads_lazily() -> bool:
     return bool(getattr(comfy.memory_management, "aimdo_enabled", False))
+
+
+def _weights_on_the_host(patcher: Any) -> Weights:
+    """Each parameter by name; None for one that is on a device now, has a class of its own or is empty. Buffers may change."""
+    for name, tensor in patcher.model.named_parameters():
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        can_be_looked_at = plain and tensor.device.type == "cpu" and tensor.numel() and tensor.layout == torch.strided
+        yield name, tensor if can_be_looked_at else None
 
 
 def _headroom_bytes(args: Namespace, total_bytes: int) -> int:

@@ -5,7 +5,8 @@ import torch
 from residency_models import MIB, Layers, batch, management, patcher_of
 
 import comfy.model_management
-from comfy.patching.base_weights import BaseWeights, BaseWeightsChanged
+from comfy.patching.base_weights import BaseWeights
+from comfy.ram_model_cache.checksums import WeightsChanged
 
 DEVICES = {"processor": None, "simulated": MIB}
 
@@ -55,7 +56,7 @@ def test_a_weight_written_in_place_is_named(position):
         weights.note(base)
         weights.restore(base)
         base.model.second.weight.view(-1)[position] += 1
-        with pytest.raises(BaseWeightsChanged, match="1 of .* first second.weight"):
+        with pytest.raises(WeightsChanged, match="1 of .* first second.weight"):
             weights.restore(base)
 
 
