@@ -107,20 +107,19 @@ def write_all(root: pathlib.Path, changes: Iterable[FileChange]) -> None:
     try:
         for change in changes:
             if not change.changes_nothing:
-                _write(root / change.path, change.after)
+                _write(root, change.path, change.after)
                 done.append(change)
     except OSError as error:
         for change in reversed(done):
-            _write(root / change.path, change.before)
+            _write(root, change.path, change.before)
         raise PatchsetError(f"{error.filename}: {error.strerror}; everything was put back as it was") from error
 
 
-def _write(path: pathlib.Path, content: bytes | None) -> None:
-    """Replace a file in one step (its permission bits stay), or remove it."""
+def _write(root: pathlib.Path, name: str, content: bytes | None) -> None:
+    """Replace the file *name* below *root* in one step (its permission bits stay), or remove it with all that only it had need of."""
+    path = root / name
     if content is None:
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
+        _remove(root, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -132,3 +131,17 @@ def _write(path: pathlib.Path, content: bytes | None) -> None:
     except OSError:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove(root: pathlib.Path, path: pathlib.Path) -> None:
+    """Delete *path*, its byte code, and the folders below *root* that are empty then."""
+    path.unlink(missing_ok=True)
+    compiled = path.parent / "__pycache__"
+    for file in compiled.glob(f"{path.stem}.*.pyc"):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not empty, or was never there
+        compiled.rmdir()
+    folder = path.parent
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

@@ -3,6 +3,7 @@
 It is tried with one series; the others have test files of their own.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 import subprocess
@@ -214,17 +215,30 @@ def test_revert_does_not_overwrite_later_changes(checkout, capsys):
     assert state(checkout) == after
 
 
+def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout, monkeypatch):
+    before, old = state(checkout), SERIES["linear-signatures"]
+    package = (("patchset/outcomes.py", "comfy/brought/deep/__init__.py"), ("patchset/record.py", "comfy/brought/deep/record.py"))
+    monkeypatch.setitem(SERIES, old.name, dataclasses.replace(old, tests=old.tests + package))
+    assert main(["apply", str(checkout)]) == 0
+    for name in ("comfy/brought/deep", "comfy_execution"):
+        subprocess.run([sys.executable, "-m", "compileall", "-q", name], cwd=checkout, check=True)
+    assert (checkout / "comfy/brought/deep/__pycache__").is_dir()
+    assert main(["revert", str(checkout)]) == 0
+    assert state(checkout) == before and not (checkout / "comfy").exists()
+    left = {path.name.split(".")[0] for path in (checkout / "comfy_execution/__pycache__").iterdir()}
+    assert left == {"caching", "graph_utils"}
+
+
 def test_a_write_that_fails_half_way_leaves_nothing_behind(checkout, monkeypatch, capsys):
     before = state(checkout)
     real = plan_module._write
     written = []
 
-    def failing(path, content):
-        if len(written) == 2 and content is not None:
-            written.append(path)
-            raise OSError(28, "No space left on device", str(path))
-        written.append(path)
-        real(path, content)
+    def failing(root, name, content):
+        written.append(name)
+        if len(written) == 3 and content is not None:
+            raise OSError(28, "No space left on device", name)
+        real(root, name, content)
 
     monkeypatch.setattr(plan_module, "_write", failing)
     assert main(["apply", str(checkout), "--branch", "linear"]) == 1

@@ -222,7 +222,7 @@ def test_both_series_fit_together_in_either_order(checkout, order, at_once):
     assert state(checkout) == before
 
 
-def test_the_series_that_was_applied_first_can_not_be_undone_alone(checkout, capsys):
+def test_the_series_that_was_applied_first_cannot_be_undone_alone(checkout, capsys):
     main(["apply", str(checkout), *OURS, *OTHER])
     together = state(checkout)
     assert main(["revert", str(checkout), *OURS]) == 1
