@@ -5,7 +5,6 @@ pack that replaces ``execute``, ``get_input_data``, ``get_output_data`` or ``_as
 """
 
 import functools
-import importlib
 import logging
 import sys
 import threading
@@ -13,41 +12,79 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from app.running.surroundings import OUT_OF_MEMORY_HINT, SHAPE_HINT, ServerSurroundings
 from comfy.cli_args import args
-from comfy.interruption import InterruptProcessingException
 from comfy.progress_bar import set_progress_bar_global_hook
-from comfy.ram_cache_null import NullRamModelCache
-from comfy_execution import executor_changed, input_data, prompt_queue, prompt_validation
-from comfy_execution.declared_inputs import DeclaredInputs
-from comfy_execution.executor_caches import CacheEntry, CacheSet, CacheType
-from comfy_execution.executor_engine import ExecutionResult
-from comfy_execution.executor_errors import DuplicateNodeError, format_value, full_type_name
-from comfy_execution.executor_hop import to_loop, travel
-from comfy_execution.executor_node import NodePass, PromptState
-from comfy_execution.executor_results import merge_ui, merge_values, printable, read_return
-from comfy_execution.executor_run import PromptRun
-from comfy_execution.executor_threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads
-from comfy_execution.graph import DynamicPrompt, ExecutionBlocker, ExecutionList, get_input_info
-from comfy_execution.graph_utils import GraphBuilder, is_link
-from comfy_execution.hermetic_keys import HermeticKeys
-from comfy_execution.hermetic_world import HermeticWorld, make_world
-from comfy_execution.inference_scope import inference_scope
-from comfy_execution.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
-from comfy_execution.progress import ProgressHook, get_progress_state
-from comfy_execution.prompt_queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
-from comfy_execution.provider_cache import Host, ProviderCache
-from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
+from comfy.ram_model_cache.null import NullRamModelCache
+from comfy_execution.executor import changed as executor_changed
+from comfy_execution.executor import inputs as input_data
+from comfy_execution.executor.caches import CacheEntry, CacheSet, CacheType
+from comfy_execution.executor.engine import ExecutionResult
+from comfy_execution.executor.errors import DuplicateNodeError, format_value, full_type_name
+from comfy_execution.executor.hop import to_loop, travel
+from comfy_execution.executor.inference_scope import inference_scope
+from comfy_execution.executor.node import NodePass, PromptState
+from comfy_execution.executor.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
+from comfy_execution.executor.results import get_output_from_returns, merge_values, printable
+from comfy_execution.executor.run import PromptRun
+from comfy_execution.executor.threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads
+from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
+from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
+from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.nodes_graph.registered_classes import node_class, registered_classes
+from comfy_execution.progress_board.state import get_progress_state
+from comfy_execution.progress_board.web import ProgressHook
+from comfy_execution.prompt_checks import walk as prompt_validation
+from comfy_execution.prompts import queue as prompt_queue
+from comfy_execution.prompts.queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
+from comfy_execution.providers.cache import ExecutorHooks, ProviderCache
+from comfy_execution.providers.runtime import PromptProviders, ProviderRuntime
+from comfy_execution.server_protocol import ExecutionServer
+from comfy_execution.shared_keys.keys import HermeticKeys
+from comfy_execution.shared_keys.world import HermeticWorld, make_world
 
 __all__ = [
-    "MAXIMUM_HISTORY_SIZE", "SENSITIVE_EXTRA_DATA_KEYS", "CacheEntry", "CacheSet", "CacheType", "DuplicateNodeError", "DynamicPrompt",
-    "ExecutionBlocker", "ExecutionList", "ExecutionResult", "ExecutionStatus", "GraphBuilder", "IsChangedCache", "PromptExecutor",
-    "PromptQueue", "before_call", "error_hint", "execute", "format_value", "full_type_name", "get_input_data", "get_input_info",
-    "get_output_data", "get_output_from_returns", "get_progress_state", "inference_scope", "install_progress_hook", "is_interrupt",
-    "is_link", "map_node_over_list", "may_move_to_worker", "merge_result_data", "node_class", "resolve_map_node_over_list_results",
+    "MAXIMUM_HISTORY_SIZE",
+    "OUT_OF_MEMORY_HINT",
+    "SENSITIVE_EXTRA_DATA_KEYS",
+    "SHAPE_HINT",
+    "CacheEntry",
+    "CacheSet",
+    "CacheType",
+    "DuplicateNodeError",
+    "DynamicPrompt",
+    "ExecutionBlocker",
+    "ExecutionList",
+    "ExecutionResult",
+    "ExecutionStatus",
+    "GraphBuilder",
+    "IsChangedCache",
+    "PromptExecutor",
+    "PromptQueue",
+    "before_call",
+    "error_hint",
+    "execute",
+    "format_value",
+    "full_type_name",
+    "get_input_data",
+    "get_input_info",
+    "get_output_data",
+    "get_output_from_returns",
+    "get_progress_state",
+    "inference_scope",
+    "install_progress_hook",
+    "is_interrupt",
+    "is_link",
+    "map_node_over_list",
+    "may_move_to_worker",
+    "merge_result_data",
+    "node_class",
+    "resolve_map_node_over_list_results",
     "validate_prompt",
 ]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Moved out of ``extra_data`` before a prompt is queued; nodes get them through hidden inputs only.
 SENSITIVE_EXTRA_DATA_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
@@ -57,62 +94,14 @@ map_node_over_list = None
 
 _engine: Any = sys.modules[__name__]
 
-OUT_OF_MEMORY_HINT = (
-    "The device ran out of memory, so all loaded models were unloaded. If this workflow fitted before, a batch size or an image size "
-    "has probably become too large; else try --lowvram or a smaller model."
-)
-SHAPE_HINT = (
-    "Two parts of the model do not fit together. The usual reason is a text encoder of another model family: check the file and the "
-    "type in the CLIP loader that this sampler's conditioning comes from."
-)
+# The program around the executor; nothing here is replaced by packs.
+_surroundings = ServerSurroundings()
+before_call = _surroundings.before_call
+is_interrupt = _surroundings.is_interrupt
+error_hint = _surroundings.error_hint
 
 
-def _nodes() -> Any:
-    """The ``nodes`` module, which is a layer above this one and whose names packs replace."""
-    return sys.modules.get("nodes") or importlib.import_module("nodes")
-
-
-def node_class(class_type: str) -> type:
-    """The class of a node type. Raises ``KeyError`` for one that no pack provides."""
-    try:
-        return _nodes().NODE_CLASS_MAPPINGS[class_type]
-    except KeyError:
-        raise KeyError(f"there is no node type {class_type!r}; is the pack that provides it installed?") from None
-
-
-def before_call() -> None:
-    """A cancellation point: raises ``InterruptProcessingException`` when the user asked to stop."""
-    _nodes().before_node_execution()
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Whether *error* says that the user stopped the prompt."""
-    return isinstance(error, InterruptProcessingException)
-
-
-def _model_management() -> Any:
-    """The module that owns loaded models, or None while nothing has loaded any."""
-    return sys.modules.get("comfy.model_management")
-
-
-def error_hint(error: BaseException, class_type: str) -> str:
-    """Advice on an error of a node, or "". Unloads all models first when memory ran out."""
-    model_management = _model_management()
-    if model_management is not None and model_management.is_oom(error):
-        logger.error("Out of memory in %s; unloading all models", class_type)
-        model_management.unload_all_models()
-        return OUT_OF_MEMORY_HINT
-    if "Sampler" in class_type and "mat1 and mat2 shapes" in str(error):
-        return SHAPE_HINT
-    return ""
-
-
-def deployment() -> str:
-    """What kind of device and precision computes here. Loads torch; blocks."""
-    return importlib.import_module("comfy.deployment_class").deployment_class()
-
-
-def install_progress_hook(server: Any) -> None:
+def install_progress_hook(server: ExecutionServer) -> None:
     """Let ``comfy.utils.ProgressBar`` report to the owner of the running prompt, and be a cancellation point."""
     set_progress_bar_global_hook(ProgressHook(server, before_call))
 
@@ -122,53 +111,86 @@ merge_result_data = merge_values
 
 
 async def _async_map_node_over_list(
-    prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], func: str, allow_interrupt: bool = False,
-    execution_block_cb: Any = None, pre_execute_cb: Any = None, v3_data: Any = None,
+    prompt_id: str,
+    unique_id: str,
+    obj: Any,
+    input_data_all: Mapping[str, Any],
+    func: str,
+    allow_interrupt: bool = False,
+    execution_block_cb: Any = None,
+    pre_execute_cb: Any = None,
+    v3_data: Any = None,
 ) -> list:
     call = MappedCall(
-        _engine, prompt_id, unique_id, obj, func, allow_interrupt=allow_interrupt, execution_block_cb=execution_block_cb,
-        pre_execute_cb=pre_execute_cb, v3_data=v3_data)
+        before_call,
+        prompt_id,
+        unique_id,
+        obj,
+        func,
+        allow_interrupt=allow_interrupt,
+        execution_block_cb=execution_block_cb,
+        pre_execute_cb=pre_execute_cb,
+        v3_data=v3_data,
+    )
     return await call.run(input_data_all)
 
 
 async def get_output_data(
-    prompt_id: str, unique_id: str, obj: Any, input_data_all: Mapping[str, Any], execution_block_cb: Any = None,
-    pre_execute_cb: Any = None, v3_data: Any = None,
+    prompt_id: str,
+    unique_id: str,
+    obj: Any,
+    input_data_all: Mapping[str, Any],
+    execution_block_cb: Any = None,
+    pre_execute_cb: Any = None,
+    v3_data: Any = None,
 ) -> tuple[Any, Any, bool, bool]:
     """Call a node's function over its inputs: ``(outputs, ui, was it expanded, are calls unfinished)``.
 
     Unfinished calls stand among the outputs as tasks.
     """
     returned = await _engine._async_map_node_over_list(
-        prompt_id, unique_id, obj, input_data_all, obj.FUNCTION, allow_interrupt=True, execution_block_cb=execution_block_cb,
-        pre_execute_cb=pre_execute_cb, v3_data=v3_data)
+        prompt_id,
+        unique_id,
+        obj,
+        input_data_all,
+        obj.FUNCTION,
+        allow_interrupt=True,
+        execution_block_cb=execution_block_cb,
+        pre_execute_cb=pre_execute_cb,
+        v3_data=v3_data,
+    )
     if unfinished_calls(returned):
         return returned, {}, False, True
-    return *_engine.get_output_from_returns([task_result(call) for call in returned], obj), False
-
-
-def get_output_from_returns(return_values: list, obj: Any) -> tuple[Any, dict[str, list], bool]:
-    """Merge what a node's calls returned: ``(outputs, ui, was it expanded)``.
-
-    Outputs are a list per socket, or, when a call asked for an expansion, ``(graph or None, values)`` per call.
-    """
-    class_def = obj if isinstance(obj, type) else type(obj)
-    calls = [read_return(value, class_def) for value in return_values]
-    ui = merge_ui((call.ui for call in calls), class_def.__name__)
-    if any(call.expand is not None for call in calls):
-        return [(call.expand, call.values) for call in calls if call.expand is not None or call.values is not None], ui, True
-    return merge_values((call.values for call in calls), class_def), ui, False
+    return *get_output_from_returns([task_result(call) for call in returned], obj), False
 
 
 async def execute(
-    server: Any, dynprompt: DynamicPrompt, caches: CacheSet, current_item: str, extra_data: Mapping[str, Any], executed: set[str],
-    prompt_id: str, execution_list: ExecutionList, pending_subgraph_results: dict, pending_async_nodes: dict, ui_outputs: dict,
+    server: ExecutionServer,
+    dynprompt: DynamicPrompt,
+    caches: CacheSet,
+    current_item: str,
+    extra_data: Mapping[str, Any],
+    executed: set[str],
+    prompt_id: str,
+    execution_list: ExecutionList,
+    pending_subgraph_results: dict,
+    pending_async_nodes: dict,
+    ui_outputs: dict,
 ) -> tuple[ExecutionResult, dict | None, BaseException | None]:
     """One pass over node *current_item*: ``(how it ended, fields of the error message, the error)``."""
     state = PromptState(
-        server, dynprompt, caches, extra_data, executed, prompt_id, execution_list, pending_subgraph_results, pending_async_nodes,
-        ui_outputs)
-    return await NodePass(_engine, state, current_item).run()
+        server,
+        dynprompt,
+        caches,
+        extra_data,
+        executed,
+        prompt_id,
+        execution_list,
+        pending_subgraph_results,
+        pending_async_nodes,
+        ui_outputs,
+    )
+    return await NodePass(_engine, _surroundings, state, current_item).run()
 
 
 _AWAITED_BY_PASSES = (execute, get_output_data, _async_map_node_over_list)
@@ -177,14 +199,14 @@ _AWAITED_BY_PASSES = (execute, get_output_data, _async_map_node_over_list)
 def may_move_to_worker() -> bool:
     """Whether passes over nodes may run whole on the worker thread.
 
-    Not when a pack replaced a coroutine function that passes go through. Cache providers are no hindrance: see ``ProviderCache``.
+    Not when a pack replaced a coroutine function that passes go through. Cache providers do not matter here: see ``ProviderCache``.
     """
     return (execute, get_output_data, _async_map_node_over_list) == _AWAITED_BY_PASSES
 
 
 async def validate_prompt(prompt_id: str, prompt: dict, partial_execution_list: Iterable[str] | None) -> tuple[bool, Any, list, dict]:
     """Check a prompt before it is queued: ``(is it good, error or None, output ids to run, errors by node id)``."""
-    return await prompt_validation.validate_prompt(prompt_id, prompt, partial_execution_list, _nodes().NODE_CLASS_MAPPINGS)
+    return await prompt_validation.validate_prompt(prompt_id, prompt, partial_execution_list, registered_classes())
 
 
 class IsChangedCache(executor_changed.IsChangedCache):
@@ -197,8 +219,8 @@ class IsChangedCache(executor_changed.IsChangedCache):
 class PromptQueue(prompt_queue.PromptQueue):
     """The queue of prompts and their history."""
 
-    def __init__(self, server: Any) -> None:
-        super().__init__(server, interrupt=lambda: _nodes().interrupt_processing())
+    def __init__(self, server: ExecutionServer) -> None:
+        super().__init__(server, interrupt=lambda: _surroundings.set_interrupt(True))
 
 
 class PromptExecutor:
@@ -209,8 +231,13 @@ class PromptExecutor:
     """
 
     def __init__(
-        self, server: Any, cache_type: CacheType | bool | None = False, cache_args: Mapping[str, float] | None = None,
-        threads: ExecutionThreads | None = None, providers: ProviderRuntime | None = None, world: HermeticWorld | None = None,
+        self,
+        server: ExecutionServer,
+        cache_type: CacheType | bool | None = False,
+        cache_args: Mapping[str, float] | None = None,
+        threads: ExecutionThreads | None = None,
+        providers: ProviderRuntime | None = None,
+        world: HermeticWorld | None = None,
         model_cache: Any = None,
     ) -> None:
         """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt.
@@ -219,7 +246,7 @@ class PromptExecutor:
         (``RamModelCache``, if any) is told of prompts and safe points between nodes.
         """
         self.server = server
-        self.cache_type = cache_type
+        self.cache_type = cache_type if isinstance(cache_type, CacheType) else CacheType.CLASSIC
         self.cache_args = dict(cache_args or {})
         self.threads = threads or ExecutionThreads()
         self.providers = providers or ProviderRuntime()
@@ -231,9 +258,9 @@ class PromptExecutor:
 
     def reset(self) -> None:
         """Forget all results and node instances."""
-        self.caches = CacheSet(cache_type=self.cache_type or CacheType.CLASSIC, cache_args=self.cache_args)
+        self.caches = CacheSet(cache_type=self.cache_type, cache_args=self.cache_args)
         self.status_messages: list[tuple[str, dict]] = []
-        self.history_result: dict[str, dict] = {"outputs": {}, "meta": {}}
+        self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}}
         self.success = True
 
     def clear_models(self, why: str) -> None:
@@ -247,7 +274,7 @@ class PromptExecutor:
         """
         is_idle = self._idle.is_set()
         if not is_idle:
-            _nodes().interrupt_processing()
+            _surroundings.set_interrupt(True)
             is_idle = self._idle.wait(CLOSE_TIMEOUT_S)
         self.providers.close()
         self.threads.close(CLOSE_TIMEOUT_S if is_idle else STUCK_TIMEOUT_S)
@@ -260,7 +287,7 @@ class PromptExecutor:
             self.server.send_sync(event, data, self.server.client_id)
 
     def handle_execution_error(
-        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException,
+        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException
     ) -> None:
         """Report what ended a prompt: an interrupt to all, an error to the owner."""
         node_id = error["node_id"]
@@ -273,23 +300,27 @@ class PromptExecutor:
         if is_interrupt(ex):
             self.add_message("execution_interrupted", about, broadcast=True)
         else:
-            self.add_message("execution_error", {
-                **about,
-                "exception_message": error.get("exception_message", printable(ex)),
-                "exception_type": error.get("exception_type", full_type_name(type(ex))),
-                "traceback": error.get("traceback", []),
-                "current_inputs": error.get("current_inputs", {}),
-                "current_outputs": list(current_outputs),
-            }, broadcast=False)
+            self.add_message(
+                "execution_error",
+                {
+                    **about,
+                    "exception_message": error.get("exception_message", printable(ex)),
+                    "exception_type": error.get("exception_type", full_type_name(type(ex))),
+                    "traceback": error.get("traceback", []),
+                    "current_inputs": error.get("current_inputs", {}),
+                    "current_outputs": list(current_outputs),
+                },
+                broadcast=False,
+            )
 
     def execute(
-        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = (),
+        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
     ) -> None:
         """Run *prompt* for the outputs *execute_outputs* and block until it ended; errors are reported, not raised."""
         self.threads.loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
 
     async def execute_async(
-        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = (),
+        self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
     ) -> None:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
@@ -298,12 +329,20 @@ class PromptExecutor:
         self._idle.clear()
         providers = await self.providers.begin_prompt(prompt_id)
         run = PromptRun(
-            _engine, self.server, self.caches, self.threads.worker, _engine.IsChangedCache, self,
-            None if providers is None else functools.partial(self._open_external, providers), self._model_cache.safe_point)
+            _engine,
+            _surroundings,
+            self.server,
+            self.caches,
+            self.threads.worker,
+            _engine.IsChangedCache,
+            self,
+            None if providers is None else functools.partial(self._open_external, providers),
+            self._model_cache.safe_point,
+        )
         try:
             self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
         except Exception as error:
-            logger.exception("Prompt %s could not be run", prompt_id)
+            log.exception("Prompt %s could not be run", prompt_id)
             self.success = False
             self.handle_execution_error(prompt_id, prompt, [], set(), {"node_id": next(iter(execute_outputs), "")}, error)
         finally:
@@ -315,14 +354,13 @@ class PromptExecutor:
             if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts
             self.server.last_node_id = None
-            if getattr(_model_management(), "DISABLE_SMART_MEMORY", False):
-                _model_management().unload_all_models()
+            _surroundings.prompt_ended()
             if providers is not None:
                 await providers.end()
 
     def _begin(self, prompt_id: str, extra_data: Mapping[str, Any]) -> None:
-        _choose_previews(extra_data.get("preview_method"))
-        _nodes().interrupt_processing(False)
+        _surroundings.choose_previews(extra_data.get("preview_method"))
+        _surroundings.set_interrupt(False)
         self.server.client_id = extra_data.get("client_id")
         self.server.last_prompt_id = prompt_id
         self.status_messages = []
@@ -330,16 +368,7 @@ class PromptExecutor:
         self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
 
     def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
-        self._world = self._world or make_world(_engine.deployment, args.cache_namespace)
-        keys = HermeticKeys(self._world, dynprompt, outputs, _engine.node_class)
-        host = Host(_engine.node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
-        return ProviderCache(providers, dynprompt, outputs, keys, host)
-
-
-def _choose_previews(method: str | None) -> None:
-    """Apply a prompt's own preview method, or go back to the start-up one; does not load the module just to reset it."""
-    if method is not None or "latent_preview" in sys.modules:
-        try:
-            importlib.import_module("latent_preview").set_preview_method(method)
-        except Exception:
-            logger.warning("The preview method %r could not be set", method, exc_info=True)
+        self._world = self._world or make_world(_surroundings.deployment, args.cache_namespace)
+        keys = HermeticKeys(self._world, dynprompt, outputs, node_class)
+        hooks = ExecutorHooks(node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
+        return ProviderCache(providers, dynprompt, outputs, keys, hooks)

@@ -16,28 +16,77 @@ from utils.path_safety import ACTIVE_TYPES, is_dangerous_content_type, is_within
 
 __all__ = [
     "DANGEROUS_CONTENT_TYPES",
-    "add_model_folder_path", "annotated_filepath", "base_path", "cache_helper", "configure", "exists_annotated_filepath",
-    "extension_mimetypes_cache", "filename_list_cache", "filter_files_content_types", "filter_files_extensions",
-    "folder_names_and_paths", "get_annotated_filepath", "get_directory_by_type", "get_filename_list", "get_folder_paths",
-    "get_full_path", "get_full_path_or_raise", "get_input_directory", "get_input_subfolders", "get_output_directory",
-    "get_public_user_directory", "get_save_image_path", "get_system_user_directory", "get_temp_directory", "get_user_directory",
-    "input_directory", "is_dangerous_content_type", "is_within_directory", "map_legacy", "models_dir", "output_directory",
-    "recursive_search", "renders_safely_as_image", "set_input_directory", "set_output_directory", "set_temp_directory",
-    "set_user_directory", "supported_pt_extensions", "temp_directory", "user_directory",
+    "add_model_folder_path",
+    "annotated_filepath",
+    "base_path",
+    "cache_helper",
+    "configure",
+    "exists_annotated_filepath",
+    "extension_mimetypes_cache",
+    "filename_list_cache",
+    "filter_files_content_types",
+    "filter_files_extensions",
+    "folder_names_and_paths",
+    "get_annotated_filepath",
+    "get_directory_by_type",
+    "get_filename_list",
+    "get_folder_paths",
+    "get_full_path",
+    "get_full_path_or_raise",
+    "get_input_directory",
+    "get_input_subfolders",
+    "get_output_directory",
+    "get_public_user_directory",
+    "get_save_image_path",
+    "get_system_user_directory",
+    "get_temp_directory",
+    "get_user_directory",
+    "input_directory",
+    "is_dangerous_content_type",
+    "is_within_directory",
+    "map_legacy",
+    "models_dir",
+    "output_directory",
+    "recursive_search",
+    "renders_safely_as_image",
+    "set_input_directory",
+    "set_output_directory",
+    "set_temp_directory",
+    "set_user_directory",
+    "supported_pt_extensions",
+    "temp_directory",
+    "user_directory",
 ]
 
 supported_pt_extensions: set[str] = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
 
 # key -> folder names below models/, the first being where new files go
 _MODEL_FOLDERS: dict[str, tuple[str, ...]] = {
-    "checkpoints": ("checkpoints",), "configs": ("configs",), "loras": ("loras",), "vae": ("vae",),
-    "text_encoders": ("text_encoders", "clip"), "diffusion_models": ("unet", "diffusion_models"), "clip_vision": ("clip_vision",),
-    "style_models": ("style_models",), "embeddings": ("embeddings",), "diffusers": ("diffusers",), "vae_approx": ("vae_approx",),
-    "controlnet": ("controlnet", "t2i_adapter"), "gligen": ("gligen",), "upscale_models": ("upscale_models",),
-    "latent_upscale_models": ("latent_upscale_models",), "hypernetworks": ("hypernetworks",), "photomaker": ("photomaker",),
-    "classifiers": ("classifiers",), "model_patches": ("model_patches",), "audio_encoders": ("audio_encoders",),
-    "background_removal": ("background_removal",), "frame_interpolation": ("frame_interpolation",),
-    "geometry_estimation": ("geometry_estimation",), "optical_flow": ("optical_flow",), "detection": ("detection",),
+    "checkpoints": ("checkpoints",),
+    "configs": ("configs",),
+    "loras": ("loras",),
+    "vae": ("vae",),
+    "text_encoders": ("text_encoders", "clip"),
+    "diffusion_models": ("unet", "diffusion_models"),
+    "clip_vision": ("clip_vision",),
+    "style_models": ("style_models",),
+    "embeddings": ("embeddings",),
+    "diffusers": ("diffusers",),
+    "vae_approx": ("vae_approx",),
+    "controlnet": ("controlnet", "t2i_adapter"),
+    "gligen": ("gligen",),
+    "upscale_models": ("upscale_models",),
+    "latent_upscale_models": ("latent_upscale_models",),
+    "hypernetworks": ("hypernetworks",),
+    "photomaker": ("photomaker",),
+    "classifiers": ("classifiers",),
+    "model_patches": ("model_patches",),
+    "audio_encoders": ("audio_encoders",),
+    "background_removal": ("background_removal",),
+    "frame_interpolation": ("frame_interpolation",),
+    "geometry_estimation": ("geometry_estimation",),
+    "optical_flow": ("optical_flow",),
+    "detection": ("detection",),
 }
 _OTHER_EXTENSIONS: dict[str, set[str]] = {"configs": {".yaml"}, "diffusers": {"folder"}, "classifiers": {""}}
 _LEGACY_KEYS = {"unet": "diffusion_models", "clip": "text_encoders"}
@@ -96,13 +145,13 @@ def configure(base_directory: str | None = None, models_directory: str | None = 
     """Lay out every folder below *base_directory* (default: where this file is). Nothing is made on disk."""
     base = os.path.abspath(base_directory) if base_directory else os.path.dirname(os.path.realpath(__file__))
     models = os.path.abspath(models_directory) if models_directory else os.path.join(base, "models")
-    _replace(base_path=base, models_dir=models, **{f"{name}_directory": os.path.join(base, name)
-                                                   for name in ("output", "temp", "input", "user")})
+    _replace(
+        base_path=base, models_dir=models, **{f"{name}_directory": os.path.join(base, name) for name in ("output", "temp", "input", "user")}
+    )
     filename_list_cache.clear()
     folder_names_and_paths.clear()
     for key, names in _MODEL_FOLDERS.items():
-        folder_names_and_paths[key] = ([os.path.join(models, name) for name in names],
-                                       _OTHER_EXTENSIONS.get(key, supported_pt_extensions))
+        folder_names_and_paths[key] = ([os.path.join(models, name) for name in names], _OTHER_EXTENSIONS.get(key, supported_pt_extensions))
     for key in ("custom_nodes", "datasets"):
         folder_names_and_paths[key] = ([os.path.join(base, key)], set())
 
@@ -285,8 +334,9 @@ def exists_annotated_filepath(name: str) -> bool:
         return False
 
 
-def get_save_image_path(filename_prefix: str, output_dir: str, image_width: int = 0,
-                        image_height: int = 0) -> tuple[str, str, int, str, str]:
+def get_save_image_path(
+    filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
+) -> tuple[str, str, int, str, str]:
     """(folder, file name, counter, subfolder, prefix) for the next file saved with this prefix; see ``utils.saved_names.save_path``."""
     return saved_names.save_path(filename_prefix, output_dir, image_width, image_height)
 

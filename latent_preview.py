@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 torch = lazy_module("torch")
 pil_image = lazy_module("PIL.Image")
 tiny_autoencoder = lazy_module("comfy.taesd.taesd")
@@ -89,8 +91,12 @@ class TAEHVPreviewerImpl(TAESDPreviewerImpl):
 class Latent2RGBPreviewer(LatentPreviewer):
     """Previews by a linear map from latent channels to colours: blurred, but nearly free."""
 
-    def __init__(self, latent_rgb_factors: Sequence[Sequence[float]], latent_rgb_factors_bias: Sequence[float] | None = None,
-                 latent_rgb_factors_reshape: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        latent_rgb_factors: Sequence[Sequence[float]],
+        latent_rgb_factors_bias: Sequence[float] | None = None,
+        latent_rgb_factors_reshape: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.latent_rgb_factors = torch.tensor(latent_rgb_factors, device="cpu").transpose(0, 1)
         self.latent_rgb_factors_bias = None if latent_rgb_factors_bias is None else torch.tensor(latent_rgb_factors_bias, device="cpu")
         self.latent_rgb_factors_reshape = latent_rgb_factors_reshape
@@ -118,11 +124,14 @@ def get_previewer(device: Any, latent_format: Any) -> LatentPreviewer | None:
         if path is not None:
             model = tiny_autoencoder.TAESD(None, path, latent_channels=latent_format.latent_channels)
             return TAESDPreviewerImpl(model.to(device))
-        logging.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
+        log.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
     if latent_format.latent_rgb_factors is None:
         return None
-    return Latent2RGBPreviewer(latent_format.latent_rgb_factors, getattr(latent_format, "latent_rgb_factors_bias", None),
-                               getattr(latent_format, "latent_rgb_factors_reshape", None))
+    return Latent2RGBPreviewer(
+        latent_format.latent_rgb_factors,
+        getattr(latent_format, "latent_rgb_factors_bias", None),
+        getattr(latent_format, "latent_rgb_factors_reshape", None),
+    )
 
 
 def _decoder_path(stem: str | None) -> str | None:

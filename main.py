@@ -20,13 +20,14 @@ from collections.abc import Callable, Coroutine  # noqa: E402
 from typing import Any  # noqa: E402
 
 import folder_paths  # noqa: E402
+from app.files.user_folder import prepare_user_folder  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
-from app.pack_loader import PackPolicy, run_prestartup_scripts  # noqa: E402
-from app.user_folder import prepare_user_folder  # noqa: E402
+from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
 from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
+log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -58,11 +59,20 @@ def set_directories() -> None:
     for config in configs + [path for given in args.extra_model_paths_config or () for path in given]:
         load_extra_path_config(config)
     # Models that nodes save are found again by the loaders.
-    for key, name in (("checkpoints", "checkpoints"), ("text_encoders", "clip"), ("vae", "vae"),
-                      ("diffusion_models", "diffusion_models"), ("loras", "loras")):
+    for key, name in (
+        ("checkpoints", "checkpoints"),
+        ("text_encoders", "clip"),
+        ("vae", "vae"),
+        ("diffusion_models", "diffusion_models"),
+        ("loras", "loras"),
+    ):
         folder_paths.add_model_folder_path(key, os.path.join(folder_paths.get_output_directory(), name))
-    for directory in (folder_paths.get_output_directory(), folder_paths.get_input_directory(), folder_paths.get_user_directory(),
-                      *folder_paths.get_folder_paths("custom_nodes")[:1]):
+    for directory in (
+        folder_paths.get_output_directory(),
+        folder_paths.get_input_directory(),
+        folder_paths.get_user_directory(),
+        *folder_paths.get_folder_paths("custom_nodes")[:1],
+    ):
         os.makedirs(directory, exist_ok=True)
     if not args.multi_user:
         prepare_user_folder(os.path.join(folder_paths.get_user_directory(), "default"))
@@ -77,9 +87,9 @@ def log_settings() -> None:
     """Say once which given flags do nothing here."""
     inert = inert_flags_given(sys.argv[1:])
     if inert:
-        logging.info("Accepted for compatibility, without effect in this server: %s", " ".join(inert))
+        log.info("Accepted for compatibility, without effect in this server: %s", " ".join(inert))
     if args.enable_manager:
-        logging.warning("--enable-manager: the comfyui-manager package is not started by this server; install packs into custom_nodes")
+        log.warning("--enable-manager: the comfyui-manager package is not started by this server; install packs into custom_nodes")
 
 
 def make_executor(prompt_server: Any) -> Any:
@@ -93,18 +103,26 @@ def make_executor(prompt_server: Any) -> Any:
         cache_type, sizes = execution.CacheType.RAM_PRESSURE, ram_headroom_gb(args.cache_ram)
     elif args.cache_none:
         cache_type = execution.CacheType.NONE
-    logging.info("Results between prompts: %s", {
-        "CLASSIC": "those of the last prompt are kept (classic)",
-        "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
-        "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
-        "NONE": "none are kept",
-    }[cache_type.name])
+    log.info(
+        "Results between prompts: %s",
+        {
+            "CLASSIC": "those of the last prompt are kept (classic)",
+            "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
+            "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
+            "NONE": "none are kept",
+        }[cache_type.name],
+    )
     return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes, model_cache=model_management.ram_cache())
 
 
 def model_folders() -> dict[str, tuple[str, ...]]:
     """The folders of every kind of model."""
     return {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes"}
+
+
+def torch_is_imported() -> bool:
+    """Whether something in this process has imported torch; whoever must not be the first to do so asks this."""
+    return "torch" in sys.modules
 
 
 def ram_headroom_gb(given: list[float]) -> dict[str, float]:
@@ -134,11 +152,13 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
     if left := not_taken():
         # Without options, for somebody may have put a password there.
         place = left[0].partition("?")[0]
-        raise SystemExit(f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
-                         "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
-                         "missing")
+        raise SystemExit(
+            f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
+            "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
+            "missing"
+        )
     if args.cache_none and _get_cache_providers():
-        logging.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
+        log.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
 
 
 def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tuple[asyncio.AbstractEventLoop, Any, Serve]:
@@ -157,13 +177,14 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import execution
     import nodes
     import server
-    from app.caches_routes import describe_models, describe_results
-    from app.pending_models import PendingModels
-    from app.prompt_worker import PromptWorker
+    from app.routes.caches import describe_models, describe_results
+    from app.running.model_upkeep import ModelUpkeep
+    from app.running.pending_models import PendingModels
+    from app.running.worker import PromptWorker
 
     loop = asyncio_loop or asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    prompt_server = server.PromptServer(loop)
+    prompt_server = server.PromptServer(loop, torch_is_imported)
     prompt_server.prompt_queue = prompt_server.prompt_queue or execution.PromptQueue(prompt_server)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
     take_cache_providers(loop, policy)
@@ -172,17 +193,24 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
-    model_management.cache_host().pending_paths = PendingModels(prompt_server.prompt_queue, model_folders).paths
-    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus)
+    model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
+    upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
+    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)
     worker.start()
 
     async def serve() -> None:
         try:
-            await run(prompt_server, address=args.listen, port=args.port, verbose=not args.dont_print_server,
-                      call_on_start=open_page if args.auto_launch else None)
+            await run(
+                prompt_server,
+                address=args.listen,
+                port=args.port,
+                verbose=not args.dont_print_server,
+                call_on_start=open_page if args.auto_launch else None,
+            )
         finally:
             worker.stop(interrupt=executor.close)
             model_management.ram_cache().close()
+
     return loop, prompt_server, serve
 
 
@@ -193,8 +221,9 @@ def install_progress_hook(prompt_server: Any) -> None:
     install(prompt_server)
 
 
-async def run(prompt_server: Any, address: str = "", port: int = 8188, verbose: bool = True,
-              call_on_start: Callable[..., None] | None = None) -> None:
+async def run(
+    prompt_server: Any, address: str = "", port: int = 8188, verbose: bool = True, call_on_start: Callable[..., None] | None = None
+) -> None:
     """Listen on every comma-separated *address* and serve until cancelled."""
     addresses = [(part.strip(), port) for part in address.split(",")]
     await asyncio.gather(prompt_server.start_multi_address(addresses, call_on_start, verbose), prompt_server.publish_loop())
@@ -227,7 +256,7 @@ def serve_until_stopped(loop: asyncio.AbstractEventLoop, serve: Serve) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             loop.run_until_complete(task)
     except asyncio.CancelledError:
-        logging.info("Asked to stop")
+        log.info("Asked to stop")
 
 
 def main() -> int:
@@ -240,16 +269,16 @@ def main() -> int:
     log_files = [(args.verbose, args.log_file)] if args.log_file else None
     setup_logger(log_level=args.verbose, use_stdout=args.log_stdout, file_outputs=log_files)
     if args.run is not None:
-        from app.run_once import run_workflow
+        from app.running.run_once import run_workflow
 
         return run_workflow(args.run, args.repeat, start_comfyui)
     loop, prompt_server, serve = start_comfyui()
     if args.quick_test_for_ci:
         return 0
     try:
-        logging.info("Starting server")
+        log.info("Starting server")
         serve_until_stopped(loop, serve)
-        logging.info("Stopped")
+        log.info("Stopped")
         loop.run_until_complete(prompt_server.close())
     finally:
         clear_temp_directory()

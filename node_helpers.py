@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 BOUNDARY_GAP = 1e-5  # samplers compare strictly; without a gap two entries would be active at the boundary
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -33,15 +33,19 @@ def conditioning_set_values(conditioning: list[Any], values: Mapping[str, Any] =
     return changed
 
 
-def conditioning_set_values_with_timestep_range(conditioning: list[Any], values: Mapping[str, Any] = {},  # noqa: B006
-                                                start_percent: float = 0.0, end_percent: float = 1.0) -> list[Any]:
+def conditioning_set_values_with_timestep_range(
+    conditioning: list[Any],
+    values: Mapping[str, Any] = {},  # noqa: B006
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+) -> list[Any]:
     """Set *values* from *start_percent* to *end_percent* of the sampling (0…1) only.
 
     Entries are split where needed, so that outside the range they work as before; an entry's own range is kept. A start after
     the end changes nothing and is logged.
     """
     if start_percent > end_percent:
-        logger.warning("start_percent (%s) lies after end_percent (%s); the conditioning is left as it is", start_percent, end_percent)
+        log.warning("start_percent (%s) lies after end_percent (%s); the conditioning is left as it is", start_percent, end_percent)
         return conditioning
     parts: list[Any] = []
     for entry in conditioning:
@@ -63,7 +67,7 @@ def pillow(fn: Callable[[Any], Any], arg: Any) -> Any:
     try:
         return fn(arg)
     except (OSError, ValueError, SyntaxError):  # PIL's UnidentifiedImageError is an OSError; broken PNG chunks are SyntaxErrors
-        settings = importlib.import_module("PIL.ImageFile")
+        settings: Any = importlib.import_module("PIL.ImageFile")
         strict = settings.LOAD_TRUNCATED_IMAGES
         try:
             settings.LOAD_TRUNCATED_IMAGES = True

@@ -12,15 +12,16 @@ from typing import Any
 
 import folder_paths
 import hook_breaker_ac10a0
-from app.pack_loader import PackLoader, PackPolicy, find_packs, log_table, pack_name
-from app.pack_registry import PackRegistry
+from app.packs.loader import PackLoader, PackPolicy, find_packs, log_table, pack_name
+from app.packs.registry import PackRegistry
 from comfy.cli_args import args
 from comfy.interruption import interrupt_flag
 from comfy_api.internal import ComfyAPIWithVersion, register_versions
 from comfy_api.version_list import supported_versions
+from comfy_execution.nodes_graph.registered_classes import class_source
 from comfy_extras.core_modules import CORE_MODULES
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_RESOLUTION = 16384
 
@@ -34,6 +35,11 @@ pack_registry = PackRegistry(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, EX
 pack_loader = PackLoader(pack_registry)
 
 
+@class_source.provide
+def _node_classes() -> dict[str, type]:
+    return NODE_CLASS_MAPPINGS
+
+
 def before_node_execution() -> None:
     """A cancellation point: raises ``InterruptProcessingException`` when the user asked to stop."""
     interrupt_flag.raise_if_set()
@@ -45,7 +51,7 @@ def interrupt_processing(value: bool = True) -> None:
 
 
 def get_module_name(module_path: str) -> str:
-    """The name a pack at *module_path* is known by (see ``app.pack_loader.pack_name``)."""
+    """The name a pack at *module_path* is known by (see ``app.packs.loader.pack_name``)."""
     return pack_name(module_path)
 
 
@@ -75,7 +81,7 @@ async def init_builtin_extra_nodes() -> list[str]:
         try:
             await _register_builtin(importlib.import_module(module_name), module_name)
         except Exception:
-            logger.exception("The built-in node module %s could not be loaded; its nodes are missing", module_name)
+            log.exception("The built-in node module %s could not be loaded; its nodes are missing", module_name)
             failed.append(file_name)
     return failed
 
@@ -95,9 +101,9 @@ async def init_extra_nodes(init_custom_nodes: bool = True, init_api_nodes: bool 
     if init_custom_nodes:
         await init_external_custom_nodes()
     else:
-        logger.info("Custom node packs are not loaded")
+        log.info("Custom node packs are not loaded")
     if failed:
-        logger.warning("Built-in node files that did not load: %s. Run: pip install -r requirements.txt", ", ".join(failed))
+        log.warning("Built-in node files that did not load: %s. Run: pip install -r requirements.txt", ", ".join(failed))
     return failed
 
 

@@ -11,20 +11,23 @@ import aiohttp
 from aiohttp import web
 
 import execution
-from app import compose, preview_frames
-from app.caches_routes import CacheSections
-from app.listeners import listen, tls_context
-from app.outbox import Frame
-from app.preview_frames import EncodedPreview, ProgressText
-from app.websocket import WebSocketHub, text_frame
+from app.routes.caches import CacheSections
+from app.running import compose
+from app.running.listeners import listen, tls_context
+from app.sockets import preview_frames
+from app.sockets.hub import WebSocketHub, text_frame
+from app.sockets.outbox import Frame
+from app.sockets.preview_frames import EncodedPreview, ProgressText
 from comfy.cli_args import args
+from comfy.units import MIB
 from comfy_api import feature_flags
+from comfy_api.internal.replacement_receiver import replacement_receiver
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
 __all__ = ["BinaryEventTypes", "PromptServer", "uuid", "web"]  # packs use the modules uuid and web through this one
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 OnPrompt = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -40,7 +43,8 @@ class PromptServer:
 
     instance: ClassVar["PromptServer"]
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, torch_is_imported: Callable[[], bool] = lambda: False) -> None:
+        """*torch_is_imported* tells whether devices can be asked without being the first to import torch."""
         PromptServer.instance = self
         self.loop = loop
         self.messages: asyncio.Queue = asyncio.Queue()
@@ -60,12 +64,13 @@ class PromptServer:
         self.cache_sections = CacheSections()
         self.subsystems = compose.build_subsystems(self, args)
         self._name_subsystems()
+        replacement_receiver.connect(self._take_replacement)
         self.prompt_queue = execution.PromptQueue(self)
-        self.app = web.Application(client_max_size=round(args.max_upload_size * 1024 * 1024), middlewares=build_middlewares(args))
+        self.app = web.Application(client_max_size=round(args.max_upload_size * MIB), middlewares=build_middlewares(args))
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
-        compose.add_core_routes(self, self.routes, args)
+        compose.add_core_routes(self, self.routes, args, torch_is_imported)
 
     def _name_subsystems(self) -> None:
         parts = self.subsystems
@@ -76,6 +81,9 @@ class PromptServer:
         self.node_replace_manager = parts.node_replace_manager
         self.internal_routes = parts.internal_routes
         self.web_root = parts.web_root
+
+    def _take_replacement(self, replacement: Any) -> None:
+        self.node_replace_manager.register(replacement)
 
     def _greeting(self, client_id: str) -> dict[str, Any]:
         return {"status": self.get_queue_info(), "sid": client_id}
@@ -110,12 +118,12 @@ class PromptServer:
             try:
                 rewritten = handler(json_data)
             except Exception:
-                logger.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
+                log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
                 continue
             if isinstance(rewritten, dict):
                 json_data = rewritten
             else:
-                logger.warning("The on_prompt handler %r returned %s instead of the prompt's body", handler, type(rewritten).__name__)
+                log.warning("The on_prompt handler %r returned %s instead of the prompt's body", handler, type(rewritten).__name__)
         return json_data
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
@@ -124,7 +132,7 @@ class PromptServer:
             self.loop.call_soon_threadsafe(self.messages.put_nowait, (event, data, sid))
 
     def send_progress_text(self, text: str | bytes | bytearray, node_id: str, sid: str | None = None) -> None:
-        """Show *text* at a node, to *sid* or else to the owner of the running prompt; to nobody without one. Any thread."""
+        """Show *text* at a node, to *sid* or else to the owner of the running prompt; not sent without one. Any thread."""
         recipient = sid if sid is not None else self.client_id
         if recipient is not None:
             encoded = text.encode() if isinstance(text, str) else bytes(text)
@@ -137,17 +145,18 @@ class PromptServer:
             try:
                 await self.send(*message)
             except Exception:
-                logger.exception("A message of type %r could not be sent", message[0])
+                log.exception("A message of type %r could not be sent", message[0])
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to client *sid*, or to all: pictures and bytes as binary frames, anything else as JSON.
 
-        Hands the frame over without waiting for slow clients. Raises for data that has no wire form.
+        Hands the frame over without waiting for slow clients. Raises for data that cannot be sent.
         """
         if event == BinaryEventTypes.UNENCODED_PREVIEW_IMAGE:
             await self.send_image(data, sid)
         elif event == BinaryEventTypes.PREVIEW_IMAGE_WITH_METADATA and isinstance(data, tuple):
-            await self.send_image_with_metadata(*data, sid=sid)
+            image, metadata = data
+            await self.send_image_with_metadata(image, metadata, sid)
         elif isinstance(data, ProgressText):
             self._send_text(data, sid)
         elif isinstance(data, bytes | bytearray):
@@ -172,8 +181,9 @@ class PromptServer:
         """Send a picture ``(format, PIL image, longest side or None)``; it is encoded on a worker thread."""
         await self.send_image_with_metadata(image_data, None, sid)
 
-    async def send_image_with_metadata(self, image_data: tuple[str, Any, int | None], metadata: dict[str, Any] | None = None,
-                                       sid: str | None = None) -> None:
+    async def send_image_with_metadata(
+        self, image_data: tuple[str, Any, int | None], metadata: dict[str, Any] | None = None, sid: str | None = None
+    ) -> None:
         """The same with *metadata* for the clients that take it; all others get the picture alone."""
         if not self._hub.recipients(sid):
             return
@@ -203,8 +213,9 @@ class PromptServer:
         """Listen on one address; see ``start_multi_address``."""
         await self.start_multi_address([(address, port)], call_on_start, verbose)
 
-    async def start_multi_address(self, addresses: Iterable[tuple[str, int]], call_on_start: Callable[..., None] | None = None,
-                                  verbose: bool = True) -> None:
+    async def start_multi_address(
+        self, addresses: Iterable[tuple[str, int]], call_on_start: Callable[..., None] | None = None, verbose: bool = True
+    ) -> None:
         """Listen on every (address, port) and return; ``call_on_start(scheme, address, port)`` is then called for the first.
 
         Uses TLS when the settings name a key and certificate. Raises ``SystemExit(1)`` when a port is taken.
@@ -216,7 +227,7 @@ class PromptServer:
         self.address, self.port = listeners[0].address, listeners[0].port
         if verbose:
             for listener in listeners:
-                logger.info("To see the GUI go to: %s", listener.url)
+                log.info("To see the GUI go to: %s", listener.url)
         if call_on_start is not None:
             call_on_start(listeners[0].scheme, self.address, self.port)
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from aiohttp import web
 
-from app.atomic_file import write_atomic
-from app.identity import UserFiles
-from app.json_body import parse_strict, read_json, read_json_object
+from app.files.atomic_file import write_atomic
+from app.files.identity import UserFiles
+from app.files.json_body import parse_strict, read_json, read_json_object
+
+log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "comfy.settings.json"
 
@@ -34,7 +36,7 @@ class AppSettings:
         try:
             return _load(path)
         except OSError as error:
-            logging.warning("The settings %s cannot be read (%s); using defaults. Check the file's permissions.", path, error)
+            log.warning("The settings %s cannot be read (%s); using defaults. Check the file's permissions.", path, error)
             return {}
 
     def save_settings(self, request: web.Request, settings: dict[str, Any]) -> None:
@@ -79,7 +81,7 @@ class AppSettings:
         try:
             await self._on_disk(_update, path, changes)
         except OSError as error:
-            logging.error("The settings %s cannot be saved: %s", path, error)
+            log.error("The settings %s cannot be saved: %s", path, error)
             return web.Response(status=500, text="The settings cannot be saved; the server's log says why.")
         return web.Response(status=200)
 
@@ -108,5 +110,5 @@ def _load(path: str) -> dict[str, Any]:
         problem = str(error)
     aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     os.replace(path, aside)
-    logging.warning("The settings %s are damaged (%s); using defaults. The damaged file is kept as %s.", path, problem, aside)
+    log.warning("The settings %s are damaged (%s); using defaults. The damaged file is kept as %s.", path, problem, aside)
     return {}

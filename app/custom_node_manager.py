@@ -1,4 +1,4 @@
-"""What node packs bring besides nodes: translations and example workflows."""
+"""What node packs bring in addition to nodes: translations and example workflows."""
 
 import asyncio
 import logging
@@ -9,9 +9,11 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
-from app.json_body import parse_strict
-from app.static_folder import StaticFolder
+from app.files.json_body import parse_strict
+from app.routes.static_folder import StaticFolder
 from utils.json_util import merge_json_recursive
+
+log = logging.getLogger(__name__)
 
 EXAMPLE_FOLDERS = ("example_workflows", "example", "examples", "workflow", "workflows")
 _TRANSLATION_SECTIONS = ("nodeDefs", "commands", "settings")
@@ -103,9 +105,9 @@ def _read_object(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logging.warning("The translation file %s is left out: %s", path, error)
+        log.warning("The translation file %s is left out: %s", path, error)
         return {}
     if not isinstance(value, dict):
-        logging.warning("The translation file %s is left out: it must hold an object.", path)
+        log.warning("The translation file %s is left out: it must hold an object.", path)
         return {}
     return value

@@ -12,8 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from app.logger import log_startup_warning
-from app.template_assets import embedded_docs_folder, find_template_assets
+from app.routes.template_assets import embedded_docs_folder, find_template_assets
 from utils.install_util import get_required_packages_versions, pip_command
+
+log = logging.getLogger(__name__)
 
 FRONTEND_PACKAGE = "comfyui-frontend-package"
 TEMPLATES_PACKAGE = "comfyui-workflow-templates"
@@ -46,8 +48,10 @@ class FrontendManager:
                 return static
         wanted = cls.get_required_frontend_version()
         exact = f"=={wanted}" if wanted else ""
-        raise FrontendMissing(f"The web page is not installed. Install it with:\n{pip_command()} install {FRONTEND_PACKAGE}{exact}\n"
-                              "or serve a built copy with --front-end-root FOLDER.")
+        raise FrontendMissing(
+            f"The web page is not installed. Install it with:\n{pip_command()} install {FRONTEND_PACKAGE}{exact}\n"
+            "or serve a built copy with --front-end-root FOLDER."
+        )
 
     @classmethod
     def init_frontend(cls, version_string: str) -> str:
@@ -60,13 +64,19 @@ class FrontendManager:
         try:
             _, _, wanted = cls.parse_version_string(version_string)
         except argparse.ArgumentTypeError as error:
-            logging.warning("--front-end-version: %s; the installed frontend is served.", error)
+            log.warning("--front-end-version: %s; the installed frontend is served.", error)
             return path
         installed = cls.get_installed_frontend_version()
         if wanted != "latest" and wanted.removeprefix("v") != installed:
             which = "--pre --upgrade " + FRONTEND_PACKAGE if wanted == "prerelease" else f"{FRONTEND_PACKAGE}=={wanted.removeprefix('v')}"
-            logging.warning("--front-end-version %s is not installed and frontends are not downloaded; version %s is served. To get it:\n"
-                            "%s install %s\nor use --front-end-root FOLDER.", version_string, installed, pip_command(), which)
+            log.warning(
+                "--front-end-version %s is not installed and frontends are not downloaded; version %s is served. To get it:\n"
+                "%s install %s\nor use --front-end-root FOLDER.",
+                version_string,
+                installed,
+                pip_command(),
+                which,
+            )
         return path
 
     @classmethod
@@ -93,8 +103,11 @@ class FrontendManager:
     def get_comfy_package_versions(cls) -> list[dict[str, Any]]:
         """``[{name, installed, required}]`` of every required package whose name begins with ``comfy``."""
         required = get_required_packages_versions() or {}
-        return [{"name": name, "installed": _installed(name), "required": wanted}
-                for name, wanted in required.items() if name.startswith("comfy")]
+        return [
+            {"name": name, "installed": _installed(name), "required": wanted}
+            for name, wanted in required.items()
+            if name.startswith("comfy")
+        ]
 
     @classmethod
     def template_asset_map(cls) -> dict[str, str] | None:
@@ -112,8 +125,10 @@ def check_comfy_packages_versions() -> None:
     for package in FrontendManager.get_comfy_package_versions():
         installed, required = package["installed"], package["required"]
         if installed is not None and _comparable(installed) < _comparable(required):
-            log_startup_warning(f"{package['name']} {installed} is older than the required {required}. Update it with:\n"
-                                f"{pip_command()} install {package['name']}=={required}")
+            log_startup_warning(
+                f"{package['name']} {installed} is older than the required {required}. Update it with:\n"
+                f"{pip_command()} install {package['name']}=={required}"
+            )
 
 
 def _installed(package: str) -> str | None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TextIO, TypedDict
 
+log = logging.getLogger(__name__)
+
 DEFAULT_CAPACITY = 300
 _MAX_WAITING_ENTRIES = 10_000
 
@@ -24,7 +26,7 @@ FlushCallback = Callable[[list[LogEntry]], object]
 
 
 class LogBuffer:
-    """The last *capacity* entries, and who wants to hear of new ones. Any thread may call any method.
+    """The last *capacity* entries, and the listeners for new ones. Any thread may call any method.
 
     Callbacks run on the thread that flushes, without the lock; what they themselves print is kept but not announced.
     """
@@ -83,7 +85,7 @@ class LogBuffer:
         except Exception:
             with self._lock, contextlib.suppress(ValueError):
                 self._callbacks.remove(callback)
-            logging.exception("A listener of the log failed and is not called again")
+            log.exception("A listener of the log failed and is not called again")
 
 
 class CapturedStream:
@@ -158,8 +160,12 @@ def on_flush(callback: FlushCallback) -> None:
     _capture.buffer.subscribe(callback)
 
 
-def setup_logger(log_level: str = "INFO", file_outputs: Sequence[tuple[str, str]] | None = None, capacity: int = DEFAULT_CAPACITY,
-                 use_stdout: bool = False) -> None:
+def setup_logger(
+    log_level: str = "INFO",
+    file_outputs: Sequence[tuple[str, str]] | None = None,
+    capacity: int = DEFAULT_CAPACITY,
+    use_stdout: bool = False,
+) -> None:
     """Capture stdout and stderr and let the root logger write to stderr at *log_level*; a second call does nothing.
 
     *use_stdout* sends what is below an error to stdout. *file_outputs* holds (level, path) of files to append to as well.
@@ -186,14 +192,14 @@ def setup_logger(log_level: str = "INFO", file_outputs: Sequence[tuple[str, str]
 
 def log_startup_warning(msg: str) -> None:
     """Log a warning now and again at the end of the start, where it is seen."""
-    logging.warning(msg)
+    log.warning(msg)
     STARTUP_WARNINGS.append(msg)
 
 
 def print_startup_warnings() -> None:
     """Repeat the collected warnings and forget them."""
     for message in STARTUP_WARNINGS:
-        logging.warning(message)
+        log.warning(message)
     STARTUP_WARNINGS.clear()
 
 
@@ -213,7 +219,7 @@ def _file_handler(path: str, level: int) -> logging.Handler | None:
     try:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
-        logging.warning("No log is written to %s: %s", path, error)
+        log.warning("No log is written to %s: %s", path, error)
         return None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(level)

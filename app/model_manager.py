@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
-from app.model_files import list_model_files
-from app.model_preview import PreviewEscapes, encode_model_preview, find_previews
-from app.path_guard import UnsafePath, check_relative_name
+from app.files.model_files import list_model_files
+from app.files.model_preview import PreviewEscapes, encode_model_preview, find_previews
+from app.files.path_guard import UnsafePath, check_relative_name
 
 _NOT_MODELS = ("configs", "custom_nodes")
 
@@ -33,9 +33,13 @@ class ModelFileManager:
         return find_previews(filepath)
 
     async def _folders(self, request: web.Request) -> web.Response:
-        return web.json_response([
-            {"name": name, "folders": [str(path) for path in paths], "extensions": sorted(extensions or ())}
-            for name, (paths, extensions) in folder_paths.folder_names_and_paths.items() if name not in _NOT_MODELS])
+        return web.json_response(
+            [
+                {"name": name, "folders": [str(path) for path in paths], "extensions": sorted(extensions or ())}
+                for name, (paths, extensions) in folder_paths.folder_names_and_paths.items()
+                if name not in _NOT_MODELS
+            ]
+        )
 
     async def _files(self, request: web.Request) -> web.Response:
         folder = folder_paths.map_legacy(request.match_info["folder"])

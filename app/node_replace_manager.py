@@ -1,4 +1,4 @@
-"""Nodes that stand in for older ones: told to the page, and put into prompts that still name the old ones."""
+"""Nodes that stand in for older ones: listed for the page, and put into prompts that still name the old ones."""
 
 import logging
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from aiohttp import web
 
 import nodes
-from app.strict_json import json_answer
+from app.files.strict_json import json_answer
 from comfy_execution.graph_utils import is_link
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Replacement(Protocol):
@@ -35,7 +35,7 @@ class NodeReplaceManager:
         """Offer a replacement. A second one for the same pair of old and new node is ignored."""
         known = self._replacements.setdefault(node_replace.old_node_id, [])
         if any(other.new_node_id == node_replace.new_node_id for other in known):
-            logger.debug("%s already replaces %s", node_replace.new_node_id, node_replace.old_node_id)
+            log.debug("%s already replaces %s", node_replace.new_node_id, node_replace.old_node_id)
             return
         known.append(node_replace)
 
@@ -103,6 +103,9 @@ def _relinked(node: Any, outputs: Mapping[str, Mapping[int, int]]) -> Any:
     """*node* with its links to replaced nodes pointing at the new outputs."""
     if not _has_inputs(node):
         return node
-    moved = {name: [link[0], outputs[link[0]].get(link[1], link[1])]
-             for name, link in node["inputs"].items() if is_link(link) and link[0] in outputs}
+    moved = {
+        name: [link[0], outputs[link[0]].get(link[1], link[1])]
+        for name, link in node["inputs"].items()
+        if is_link(link) and link[0] in outputs
+    }
     return {**node, "inputs": {**node["inputs"], **moved}} if moved else node

@@ -11,12 +11,14 @@ from aiohttp import web
 
 import folder_paths
 from app.app_settings import AppSettings
-from app.atomic_file import write_atomic
-from app.json_body import read_json_object
-from app.path_guard import UnsafePath, contained_path
-from app.user_folder import prepare_user_folder
-from app.userdata import UserDataRoutes
+from app.files.atomic_file import write_atomic
+from app.files.json_body import read_json_object
+from app.files.path_guard import UnsafePath, contained_path
+from app.files.user_folder import prepare_user_folder
+from app.routes.userdata import UserDataRoutes
 from comfy.cli_args import args
+
+log = logging.getLogger(__name__)
 
 DEFAULT_USER = "default"
 SYSTEM_PREFIX = "__"
@@ -48,8 +50,13 @@ class UserManager:
             raise KeyError(f"Unknown user: {user}")
         return user
 
-    def get_request_user_filepath(self, request: web.Request, file: str | None, type: str = "userdata",  # noqa: A002
-                                  create_dir: bool = True) -> str | None:
+    def get_request_user_filepath(
+        self,
+        request: web.Request,
+        file: str | None,
+        type: str = "userdata",  # noqa: A002
+        create_dir: bool = True,
+    ) -> str | None:
         """The path of *file* (None: the folder itself) in the folder of the user who sent *request*.
 
         ``create_dir`` makes the folder that will hold the file. Returns None for a name that does not stay in the folder and
@@ -123,9 +130,9 @@ def _load_users(path: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        logging.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", path, error)
+        log.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", path, error)
         return {}
     if not isinstance(users, dict):
-        logging.warning("The list of users %s is not an object of id to name; starting without users.", path)
+        log.warning("The list of users %s is not an object of id to name; starting without users.", path)
         return {}
     return {str(user): str(name) for user, name in users.items()}

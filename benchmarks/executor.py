@@ -54,8 +54,9 @@ def chain(length, first=0, last=0):
 
 def wide(width, first=0, last=0):
     """*width* nodes side by side into one output node."""
-    prompt = {str(index): {"class_type": "BenchPass", "inputs": {"value": index, "salt": first if index == 0 else 0}}
-              for index in range(width)}
+    prompt = {
+        str(index): {"class_type": "BenchPass", "inputs": {"value": index, "salt": first if index == 0 else 0}} for index in range(width)
+    }
     prompt["end"] = {"class_type": "BenchEnd", "inputs": {**{f"v{index}": [str(index), 0] for index in range(width)}, "salt": last}}
     return prompt
 
@@ -83,6 +84,9 @@ def run_here():
     table.interrupt_processing = lambda value=True: None
     sys.modules["nodes"] = table
     import execution
+    from comfy_execution.nodes_graph.registered_classes import class_source
+
+    class_source.provide(lambda: NODES)
 
     def fresh(build, size):
         server = CountingServer()
@@ -102,9 +106,11 @@ def run_inside_upstream():
     """In the subprocess: measure the checkout in the working directory and print the result as JSON."""
     sys.path[0] = os.getcwd()
     import comfy.cli_args
+
     comfy.cli_args.args.cpu = True
     import execution
     import nodes
+
     nodes.NODE_CLASS_MAPPINGS.update(NODES)
     server = CountingServer()
     arguments = {"cache_type": execution.CacheType.CLASSIC, "cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}}

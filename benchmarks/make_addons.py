@@ -63,7 +63,7 @@ def lora_tensors(sizes: Family, seed: int = 1, rank: int = 4, gain: float = 0.5)
         if name is None:
             continue
         down = torch.randn((rank, *shape[1:]), generator=generator) * math.prod(shape[1:]) ** -0.5
-        up = torch.randn((shape[0], rank) + (1,) * (len(shape) - 2), generator=generator) * gain * 2 * rank ** -0.5
+        up = torch.randn((shape[0], rank) + (1,) * (len(shape) - 2), generator=generator) * gain * 2 * rank**-0.5
         tensors |= {f"{name}.lora_down.weight": down.half(), f"{name}.lora_up.weight": up.half(), f"{name}.alpha": torch.tensor(rank / 2)}
     return tensors
 

@@ -35,8 +35,9 @@ UNETS = {
     "sd15": UNetConfig(4, 4, 320, (1, 2, 4, 4), (2,) * 4, (1,) * 6 + (0, 0), (1,) * 9 + (0,) * 3, 1, 768, False, None, 8, -1),
     "sdxl": _XL,
     "sdxl-light": dataclasses.replace(_XL, depths=(0, 0, 1, 1, 2, 2), output_depths=(0, 0, 0, 1, 1, 1, 2, 2, 2), middle_depth=2),
-    "sdxl-refiner": UNetConfig(4, 4, 384, (1, 2, 4, 4), (2,) * 4, (0, 0, 4, 4, 4, 4, 0, 0), (0,) * 3 + (4,) * 6 + (0,) * 3, 4, 1280,
-                               True, 2560, -1, 64),
+    "sdxl-refiner": UNetConfig(
+        4, 4, 384, (1, 2, 4, 4), (2,) * 4, (0, 0, 4, 4, 4, 4, 0, 0), (0,) * 3 + (4,) * 6 + (0,) * 3, 4, 1280, True, 2560, -1, 64
+    ),
 }
 CLIP_L = ClipTextConfig(49408, 77, 768, 3072, 12, 12, "quick_gelu", 0)
 CLIP_G = ClipTextConfig(49408, 77, 1280, 5120, 32, 20, "gelu", 1280)
@@ -73,14 +74,23 @@ def family(name: str, shrink: int = 1) -> Family:
     if width % 32:
         raise ValueError(f"{full.model_channels} / {shrink} is not a multiple of 32, which the norm groups need")
     small_l = None if clip_l is None else dataclasses.replace(clip_l, hidden_size=64, intermediate_size=128, num_layers=3, num_heads=2)
-    small_g = None if clip_g is None else dataclasses.replace(clip_g, hidden_size=96, intermediate_size=192, num_layers=4, num_heads=3,
-                                                              projection=96)
+    small_g = (
+        None
+        if clip_g is None
+        else dataclasses.replace(clip_g, hidden_size=96, intermediate_size=192, num_layers=4, num_heads=3, projection=96)
+    )
     context = sum(config.hidden_size for config in (small_l, small_g) if config is not None)
     sizes = 0 if full.adm_in_channels is None else full.adm_in_channels - CLIP_G.hidden_size
     unet = dataclasses.replace(
-        full, model_channels=width, context_dim=context, adm_in_channels=None if small_g is None else sizes + small_g.hidden_size,
-        depths=_shallow(full.depths), output_depths=_shallow(full.output_depths), middle_depth=min(2, full.middle_depth),
-        num_head_channels=full.num_head_channels if full.num_heads > 0 else 32)
+        full,
+        model_channels=width,
+        context_dim=context,
+        adm_in_channels=None if small_g is None else sizes + small_g.hidden_size,
+        depths=_shallow(full.depths),
+        output_depths=_shallow(full.output_depths),
+        middle_depth=min(2, full.middle_depth),
+        num_head_channels=full.num_head_channels if full.num_heads > 0 else 32,
+    )
     return Family(unet, dataclasses.replace(VAE, channels=(32, 64, 64, 64)), small_l, small_g)
 
 
@@ -119,8 +129,9 @@ def random_tensor(key: str, shape: Shape, generator: torch.Generator, gain: floa
     return torch.randn(shape, generator=generator).mul_(0.02)
 
 
-def write_checkpoint(path: str, layout: Mapping[str, Shape], seed: int = 0, dtype: str = "fp16", gain: float = 1.0,
-                     metadata: Mapping[str, str] | None = None) -> int:
+def write_checkpoint(
+    path: str, layout: Mapping[str, Shape], seed: int = 0, dtype: str = "fp16", gain: float = 1.0, metadata: Mapping[str, str] | None = None
+) -> int:
     """Write seeded weights of *layout* to *path*, one tensor in memory at a time; returns the file's size in bytes.
 
     The file appears under its name only when it is complete.

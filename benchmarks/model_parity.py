@@ -21,8 +21,12 @@ import tempfile
 import time
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
-PROMPTS = {"plain": "a photo of a cat", "weighted": "a (red:1.4) house, ((old)) [grey] \\(quiet\\)", "empty": "",
-           "two chunks": "many words in a row " * 25}
+PROMPTS = {
+    "plain": "a photo of a cat",
+    "weighted": "a (red:1.4) house, ((old)) [grey] \\(quiet\\)",
+    "empty": "",
+    "two chunks": "many words in a row " * 25,
+}
 
 
 def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> None:
@@ -34,11 +38,14 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
     sys.argv = [sys.argv[0], "--cpu"]
     began = time.perf_counter()
     import comfy.options
+
     comfy.options.enable_args_parsing()
     import torch
     from safetensors.torch import save_file
+
     torch.set_num_threads(threads)
     import comfy.sd
+
     times: dict[str, list[float]] = {}
     outputs: dict[str, object] = {}
     with torch.inference_mode():
@@ -51,11 +58,14 @@ def probe(checkpoint: str, out: str, threads: int, size: int, repeats: int) -> N
         times["load, processor time"] = [time.process_time() - busy]
         times["imports and load"] = [time.perf_counter() - began]
         modules = (model.model, *(() if clip is None else (clip.cond_stage_model, vae.first_stage_model)))
-        figures = {"peak GB after the load": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20,
-                   "weights kept, GB": sum(tensor.nbytes for module in modules for tensor in module.parameters()) / 2 ** 30}
+        figures = {
+            "peak GB after the load": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "weights kept, GB": sum(tensor.nbytes for module in modules for tensor in module.parameters()) / 2**30,
+        }
         if repeats < 1:
-            pathlib.Path(out + ".json").write_text(json.dumps({"seconds": {name: value[0] for name, value in times.items()},
-                                                               "figures": figures}))
+            pathlib.Path(out + ".json").write_text(
+                json.dumps({"seconds": {name: value[0] for name, value in times.items()}, "figures": figures})
+            )
             return
         for name, text in PROMPTS.items():
             outputs[f"text {name}"], outputs[f"pooled {name}"] = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
@@ -72,6 +82,7 @@ def _probe_network(model, outputs, times, size, repeats) -> None:
     import torch
 
     import comfy.model_management
+
     comfy.model_management.load_models_gpu([model])
     base = model.model
     generator = torch.Generator().manual_seed(7)
@@ -91,18 +102,25 @@ def _probe_network(model, outputs, times, size, repeats) -> None:
     odd = torch.randn(1, 4, size // 2 + 3, size // 2 + 1, generator=generator)
     one = {"y": extra["y"][:1]} if extra else {}
     outputs["denoised odd size"] = base.apply_model(odd, torch.tensor([2.0]), c_crossattn=context[:1], transformer_options={}, **one)
-    outputs["denoised patched"] = base.apply_model(latent, torch.tensor([2.0, 2.0]), c_crossattn=context,
-                                                   transformer_options=_patches(outputs), control=_control(base, latent, extra), **extra)
+    outputs["denoised patched"] = base.apply_model(
+        latent,
+        torch.tensor([2.0, 2.0]),
+        c_crossattn=context,
+        transformer_options=_patches(outputs),
+        control=_control(base, latent, extra),
+        **extra,
+    )
 
 
 def _patches(outputs):
     """Hooks of every kind, with effects that depend on where they are called."""
     import torch
+
     calls = outputs.setdefault("hook calls", torch.zeros(8))
 
     def replace(q, k, v, options):
         calls[0] += options["transformer_index"] + options["block_index"] + options["dim_head"] + options["n_heads"]
-        return q * 0.5 + torch.nn.functional.pad(v, (0, 0, 0, max(0, q.shape[1] - v.shape[1])))[:, :q.shape[1]]
+        return q * 0.5 + torch.nn.functional.pad(v, (0, 0, 0, max(0, q.shape[1] - v.shape[1])))[:, : q.shape[1]]
 
     def attention(n, context, value, options):
         calls[1] += options["block"][1]
@@ -128,9 +146,18 @@ def _patches(outputs):
         calls[6] += args["h"].shape[1]
         return {"h": args["h"] * 0.95}
 
-    patches = {"attn1_patch": [attention], "attn2_patch": [attention], "attn1_output_patch": [output], "attn2_output_patch": [output],
-               "input_block_patch": [input_block], "input_block_patch_after_skip": [input_block], "output_block_patch": [output_block],
-               "emb_patch": [embedding], "middle_block_after_patch": [middle], "middle_patch": [output]}
+    patches = {
+        "attn1_patch": [attention],
+        "attn2_patch": [attention],
+        "attn1_output_patch": [output],
+        "attn2_output_patch": [output],
+        "input_block_patch": [input_block],
+        "input_block_patch_after_skip": [input_block],
+        "output_block_patch": [output_block],
+        "emb_patch": [embedding],
+        "middle_block_after_patch": [middle],
+        "middle_patch": [output],
+    }
     places = [("input", 4), ("middle", 0), ("output", 3), ("input", 5, 0)]
     return {"patches": patches, "patches_replace": {"attn2": dict.fromkeys(places, replace), "attn1": {("output", 4, 0): replace}}}
 
@@ -138,6 +165,7 @@ def _patches(outputs):
 def _control(base, latent, extra):
     """Residuals for every skip connection and the middle, as a ControlNet gives them."""
     import torch
+
     shapes = []
 
     def note(h, options):
@@ -145,8 +173,9 @@ def _control(base, latent, extra):
         return h
 
     context = torch.zeros(2, 77, base.model_config.unet_config["context_dim"])
-    base.apply_model(latent, torch.tensor([2.0, 2.0]), c_crossattn=context, transformer_options={"patches": {"input_block_patch": [note]}},
-                     **extra)
+    base.apply_model(
+        latent, torch.tensor([2.0, 2.0]), c_crossattn=context, transformer_options={"patches": {"input_block_patch": [note]}}, **extra
+    )
     generator = torch.Generator().manual_seed(9)
     residuals = [torch.randn(shape, generator=generator) * 0.1 for shape in shapes]
     return {"input": [], "middle": [torch.randn(shapes[-1], generator=generator) * 0.1], "output": residuals}
@@ -154,6 +183,7 @@ def _control(base, latent, extra):
 
 def _probe_autoencoder(vae, outputs, times, size, repeats) -> None:
     import torch
+
     latent = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(11)) * 5
     vae.decode(latent)
     for _ in range(repeats):
@@ -215,14 +245,18 @@ def compare_loads(given: argparse.Namespace, checkpoint: str, folder: str, commo
     for group in ("seconds", "figures"):
         for name in results[0][0][group]:
             theirs, ours = ([result[group][name] for result in side] for side in results)
-            print(f"{name:24} upstream {statistics.median(theirs):.2f}, here {statistics.median(ours):.2f}, median of the ratios "
-                  f"{statistics.median(a / b for a, b in zip(theirs, ours)):.2f}   "
-                  f"({', '.join(f'{a:.2f}/{b:.2f}' for a, b in zip(theirs, ours))})", flush=True)
+            print(
+                f"{name:24} upstream {statistics.median(theirs):.2f}, here {statistics.median(ours):.2f}, median of the ratios "
+                f"{statistics.median(a / b for a, b in zip(theirs, ours)):.2f}   "
+                f"({', '.join(f'{a:.2f}/{b:.2f}' for a, b in zip(theirs, ours))})",
+                flush=True,
+            )
 
 
 def report(folder: str) -> None:
     """Print the comparison of what both sides left in *folder*."""
     from safetensors.torch import load_file
+
     reference, own = load_file(f"{folder}/reference.safetensors"), load_file(f"{folder}/own.safetensors")
     for name in reference:
         if reference[name].shape != own[name].shape:

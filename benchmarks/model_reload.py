@@ -35,19 +35,27 @@ UNET_PREFIX = "model.diffusion_model."
 PAIRS, HITS, CAST_ROUNDS = 5, 50, 5
 CHUNK_BYTES, HUGE_PAGE_BYTES = 8 << 20, 2 << 20
 FRESH_BYTES, FRESH_PAUSE_S = 4_300_000_000, 6.0
-BOUNDS = {"hit, ms": (float.__lt__, 5.0), "share of the plain reads' rate": (float.__ge__, 0.9),
-          "upstream's time / ours": (float.__ge__, 1.0), "peak / kept": (float.__le__, 1.1), "given back / kept": (float.__ge__, 0.95)}
+BOUNDS = {
+    "hit, ms": (float.__lt__, 5.0),
+    "share of the plain reads' rate": (float.__ge__, 0.9),
+    "upstream's time / ours": (float.__ge__, 1.0),
+    "peak / kept": (float.__le__, 1.1),
+    "given back / kept": (float.__ge__, 0.95),
+}
 
 
 # In the processes that measure
+
 
 def load_project() -> None:
     """Make the current directory's ``comfy`` importable, on the CPU."""
     sys.path.insert(0, os.getcwd())
     sys.argv = [sys.argv[0], "--cpu"]
     import comfy.options
+
     comfy.options.enable_args_parsing()
     import comfy.cli_args
+
     if hasattr(comfy.cli_args, "parse"):
         comfy.cli_args.parse()
 
@@ -79,7 +87,7 @@ def plain_parallel_read(path: str, start: int, stop: int, threads: int) -> float
         def read(first: int) -> None:
             last = min(first + CHUNK_BYTES, stop)
             while first < last:
-                first += os.preadv(number, [view[first - start:last - start]], first)
+                first += os.preadv(number, [view[first - start : last - start]], first)
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(read, range(start, stop, CHUNK_BYTES)))
@@ -102,8 +110,9 @@ def seconds_of(run: Callable[[], object]) -> float:
 def probe_reads(path: str, warm: bool) -> dict[str, object]:
     """Interleaved pairs: the plain reads, and all that a miss does to get its bytes (header, residency, arena, reads, dropping pages)."""
     load_project()
-    from comfy.spare_memory import spare_memory
-    from comfy.weight_reader import READ_THREADS, WeightReader, read_header
+    from comfy.weight_files.reader import READ_THREADS, WeightReader, read_header
+    from comfy.weight_files.spare_memory import spare_memory
+
     entries = {key: entry for key, entry in read_header(path).entries.items() if key.startswith(UNET_PREFIX)}
     start, stop = min(entry.start for entry in entries.values()), max(entry.stop for entry in entries.values())
     if stop - start != sum(entry.stop - entry.start for entry in entries.values()):
@@ -126,6 +135,7 @@ def probe_reads(path: str, warm: bool) -> dict[str, object]:
 def load_parts(path: str) -> dict[str, object]:
     """Everything in the file, by the loaders that nodes call."""
     import comfy.sd
+
     if "unet" in os.path.basename(path):
         return {"model": comfy.sd.load_diffusion_model(path)}
     return dict(zip(("model", "clip", "vae"), comfy.sd.load_checkpoint_guess_config(path)))
@@ -158,8 +168,9 @@ def probe_fresh() -> dict[str, float]:
     A virtual machine may hand free memory to its host within seconds, and must ask for it again.
     """
     load_project()
-    from comfy.fresh_memory import FreshMemory
-    from comfy.spare_memory import spare_memory
+    from comfy.weight_files.fresh_memory import FreshMemory
+    from comfy.weight_files.spare_memory import spare_memory
+
     found = {}
     for when, pause_s in (("at first", 0.0), ("just after it was given back", 0.0), (f"{FRESH_PAUSE_S:.0f} s later", FRESH_PAUSE_S)):
         spare_memory().release()
@@ -180,12 +191,13 @@ def resident_bytes(peak: bool = False) -> int:
 def probe_cache(path: str, small: str) -> dict[str, object]:
     """One miss through the cache, its peak memory; many hits; an eviction. *small*, loaded before, brings the imports and the heap in."""
     load_project()
-    from comfy.ram_cache_storage import host_storages, patcher_of
-    from comfy.ram_model_cache import CacheSettings, RamModelCache
-    from comfy.residency.model_cache import CacheHost
-    from comfy.weights_key import weights_key
+    from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
+    from comfy.ram_model_cache.storage import host_storages, patcher_of
+    from comfy.ram_model_cache.weights_key import weights_key
+    from comfy.residency.model_cache import CacheOwner
+
     load_parts(small)
-    cache = RamModelCache(CacheSettings(64 << 30, headroom_bytes=0), CacheHost().hooks())
+    cache = RamModelCache(CacheSettings(64 << 30, headroom_bytes=0), CacheOwner().hooks())
     components = ("model",) if "unet" in os.path.basename(path) else ("model", "clip", "vae")
 
     def fetch() -> dict[object, object]:
@@ -219,15 +231,21 @@ def probe_cache(path: str, small: str) -> dict[str, object]:
 
 # In the process that reports
 
+
 def make_files(folder: pathlib.Path) -> dict[str, str]:
     """Paths of the two files and a small one, made where they are missing."""
     sys.path.insert(0, str(PROJECT))
     from benchmarks import make_checkpoint
+
     sd15, small = make_checkpoint.family("sd15"), make_checkpoint.family("sd15", 5)
-    six = dataclasses.replace(make_checkpoint.UNETS["sdxl"], depths=(0, 0, 2, 2, 6, 6), output_depths=(0, 0, 0, 2, 2, 2, 6, 6, 6),
-                              middle_depth=6)
-    parts = {"checkpoint": (sd15, make_checkpoint.PARTS, "fp16", {}), "small": (small, make_checkpoint.PARTS, "fp16", small.metadata()),
-             "unet": (dataclasses.replace(sd15, unet=six), ("unet",), "fp32", {})}
+    six = dataclasses.replace(
+        make_checkpoint.UNETS["sdxl"], depths=(0, 0, 2, 2, 6, 6), output_depths=(0, 0, 0, 2, 2, 2, 6, 6, 6), middle_depth=6
+    )
+    parts = {
+        "checkpoint": (sd15, make_checkpoint.PARTS, "fp16", {}),
+        "small": (small, make_checkpoint.PARTS, "fp16", small.metadata()),
+        "unet": (dataclasses.replace(sd15, unet=six), ("unet",), "fp32", {}),
+    }
     paths = {}
     for name, (sizes, wanted, dtype, metadata) in parts.items():
         paths[name] = str(folder / f"reload-{name}.safetensors")
@@ -271,13 +289,21 @@ def report_cache(paths: dict[str, str], report: Report, only: list[str]) -> None
         kept = figures["kept"] / 1e9
         if "hits" in only:
             median, longest = statistics.median(figures["hits"]) * 1000, max(figures["hits"]) * 1000
-            report.row(f"hit, {name}, {kept:.2f} GB kept", f"median {median:.2f} ms of {HITS}, longest {longest:.2f} ms; "
-                       f"the miss took {figures['miss']:.2f} s", "hit, ms", median)
+            report.row(
+                f"hit, {name}, {kept:.2f} GB kept",
+                f"median {median:.2f} ms of {HITS}, longest {longest:.2f} ms; the miss took {figures['miss']:.2f} s",
+                "hit, ms",
+                median,
+            )
         if "memory" in only:
             text = f"{figures['peak'] / 1e9:.3f} GB above the {figures['process'] / 1e9:.2f} GB of the process, {kept:.3f} GB kept"
             report.row(f"peak of a load, {name}", text, "peak / kept", figures["peak"] / figures["kept"])
-            report.row(f"eviction, {name}", f"{figures['given back'] / 1e9:.3f} GB given back", "given back / kept",
-                       figures["given back"] / figures["kept"])
+            report.row(
+                f"eviction, {name}",
+                f"{figures['given back'] / 1e9:.3f} GB given back",
+                "given back / kept",
+                figures["given back"] / figures["kept"],
+            )
 
 
 def report_reads(paths: dict[str, str], report: Report) -> None:
@@ -288,9 +314,13 @@ def report_reads(paths: dict[str, str], report: Report) -> None:
             figures = measure("reads", paths[name], int(warm))
             ratios = [plain / own for plain, own in zip(figures["plain"], figures["own"])]
             rates = {side: figures["bytes"] / 1e9 / statistics.median(figures[side]) for side in ("plain", "own")}
-            report.row(f"reading as it is, {name}'s {figures['bytes'] / 1e9:.1f} GB, {kind}",
-                       f"{rates['own']:.2f} GB/s, plain reads {rates['plain']:.2f} GB/s, {figures['threads']} threads; pair by pair "
-                       + ", ".join(f"{ratio:.2f}" for ratio in ratios), "share of the plain reads' rate", statistics.median(ratios))
+            report.row(
+                f"reading as it is, {name}'s {figures['bytes'] / 1e9:.1f} GB, {kind}",
+                f"{rates['own']:.2f} GB/s, plain reads {rates['plain']:.2f} GB/s, {figures['threads']} threads; pair by pair "
+                + ", ".join(f"{ratio:.2f}" for ratio in ratios),
+                "share of the plain reads' rate",
+                statistics.median(ratios),
+            )
     for warm in (False, True):
         figures = measure("load", paths["unet"], int(warm), paths["small"])
         report.row(f"whole loader, unet, {'warm' if warm else 'cold'}", f"{figures['seconds']:.2f} s, {figures['kept'] / 1e9:.2f} GB kept")
@@ -308,23 +338,31 @@ def report_cast(paths: dict[str, str], report: Report, upstream: dict[str, str] 
         for key, when in (("seconds", ""), ("again", ", again after the first was dropped")):
             what = f"whole loader with a cast, checkpoint, {'warm' if warm else 'cold'}{when}"
             medians = {side: statistics.median(run[key] for run in runs) for side, runs in sides.items() if runs}
-            text = "; ".join(f"{side} {medians[side]:.2f} s (" + ", ".join(f"{run[key]:.2f}" for run in runs)
-                             + f"), {runs[0]['kept'] / 1e9:.2f} GB kept" for side, runs in sides.items() if runs)
+            text = "; ".join(
+                f"{side} {medians[side]:.2f} s (" + ", ".join(f"{run[key]:.2f}" for run in runs) + f"), {runs[0]['kept'] / 1e9:.2f} GB kept"
+                for side, runs in sides.items()
+                if runs
+            )
             if upstream:
                 report.row(what, text, "upstream's time / ours", medians["upstream's"] / medians["ours"])
             else:
                 report.row(what, text)
-    report.row(f"touching {FRESH_BYTES / 1e9:.1f} GB of memory for the first time", ", ".join(
-        f"{seconds:.2f} s {when}" for when, seconds in measure("fresh", "").items()))
+    report.row(
+        f"touching {FRESH_BYTES / 1e9:.1f} GB of memory for the first time",
+        ", ".join(f"{seconds:.2f} s {when}" for when, seconds in measure("fresh", "").items()),
+    )
 
 
 def main() -> None:
     """Read the command line, measure and print the table."""
     if sys.argv[1:2] == ["--probe"]:
         name, path, *rest = sys.argv[2:]
-        probes = {"reads": lambda: probe_reads(path, rest[0] == "1"), "load": lambda: probe_load(path, rest[0] == "1", rest[1]),
-                  "fresh": probe_fresh,
-                  "cache": lambda: probe_cache(path, rest[0])}
+        probes = {
+            "reads": lambda: probe_reads(path, rest[0] == "1"),
+            "load": lambda: probe_load(path, rest[0] == "1", rest[1]),
+            "fresh": probe_fresh,
+            "cache": lambda: probe_cache(path, rest[0]),
+        }
         print(json.dumps(probes[name]()))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -23,7 +23,7 @@ import uuid
 import websocket
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
-PACK = '''
+PACK = """
 class PassThrough:
     RETURN_TYPES = ("INT",)
     FUNCTION = "run"
@@ -46,7 +46,7 @@ class Show(PassThrough):
 
 
 NODE_CLASS_MAPPINGS = {"BenchPassThrough": PassThrough, "BenchShow": Show}
-'''
+"""
 
 
 def chain(length: int) -> dict:
@@ -126,8 +126,9 @@ class Server:
         self.log.close()
 
 
-def measure(name: str, command: list[str], cwd: pathlib.Path, folder: pathlib.Path, length: int,
-            long_length: int) -> tuple[float, set[str]]:
+def measure(
+    name: str, command: list[str], cwd: pathlib.Path, folder: pathlib.Path, length: int, long_length: int
+) -> tuple[float, set[str]]:
     """Run the chain twice on one server, print the figures, return the second run's."""
     server = Server(command, cwd, folder / name.replace(" ", "-"))
     try:

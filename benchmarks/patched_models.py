@@ -51,9 +51,21 @@ def workflow(checkpoint: str, seed: int, size: int, steps: int) -> dict:
         "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": f"a lighthouse at dusk, take {seed}"}},
         "3": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "fog"}},
         "4": {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}},
-        "5": {"class_type": "KSampler", "inputs": {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0],
-                                                   "seed": seed, "steps": steps, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal",
-                                                   "denoise": 1.0}},
+        "5": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["1", 0],
+                "positive": ["2", 0],
+                "negative": ["3", 0],
+                "latent_image": ["4", 0],
+                "seed": seed,
+                "steps": steps,
+                "cfg": 5.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
         "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
         "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "bench"}},
     }
@@ -70,8 +82,18 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = [python, "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(base), "--disable-api-nodes",
-                   "--disable-metadata", *flags]
+        command = [
+            python,
+            "main.py",
+            "--cpu",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(base),
+            "--disable-api-nodes",
+            "--disable-metadata",
+            *flags,
+        ]
         self.files, self.log_file = files, base / "log"
         self.log = self.log_file.open("wb")
         started_s = time.perf_counter()
@@ -152,8 +174,11 @@ def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Nam
                 shot = server.shoot(checkpoint, 100 + index, given.size, given.steps)
                 shots.append(shot)
                 tiers = ", ".join(f"{one['model'].split()[0]}: {one['tier']}" for one in shot.receipts)
-                print(f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.cpu_s:6.2f} s of processor, {shot.built} built, "
-                      f"{shot.read_mb:6.0f} MB read  {tiers}", flush=True)
+                print(
+                    f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.cpu_s:6.2f} s of processor, {shot.built} built, "
+                    f"{shot.read_mb:6.0f} MB read  {tiers}",
+                    flush=True,
+                )
             leak = "LEAK WARNINGS" if "potential memory leak" in server.text().lower() else "no leak warnings"
             now_gb, most_gb = (server.process_figure("status", name) / 1e6 for name in ("VmRSS", "VmHWM"))
             print(f"  RSS {now_gb:.1f} GB, at most {most_gb:.1f} GB; {leak}", flush=True)
@@ -183,8 +208,10 @@ def alternate(plain: pathlib.Path, patched: pathlib.Path, given: argparse.Namesp
             plain_s, off_s = (statistics.median(getattr(pair[which], what) for pair in pairs) for which in (0, 1))
             differences = [1000 * (getattr(pair[1], what) - getattr(pair[0], what)) for pair in pairs]
             error_ms = statistics.stdev(differences) / len(differences) ** 0.5
-            print(f"  {what}: medians {plain_s:.3f} and {off_s:.3f}; difference {statistics.mean(differences):+.0f} ms, standard error"
-                  f" {error_ms:.0f} ms")
+            print(
+                f"  {what}: medians {plain_s:.3f} and {off_s:.3f}; difference {statistics.mean(differences):+.0f} ms, standard error"
+                f" {error_ms:.0f} ms"
+            )
         same = all(plain.pixels == off.pixels for plain, off in pairs)
         return same
 
@@ -206,8 +233,11 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     if given.pairs_only:
         return 0 if alternate(given.unpatched, given.patched, given) else 1
-    servers = {"unpatched": (given.unpatched, []), "patched, size 0": (given.patched, ["--ram-model-cache-mb", "0"]),
-               f"patched, {given.cap_mb} MB": (given.patched, ["--ram-model-cache-mb", str(given.cap_mb)])}
+    servers = {
+        "unpatched": (given.unpatched, []),
+        "patched, size 0": (given.patched, ["--ram-model-cache-mb", "0"]),
+        f"patched, {given.cap_mb} MB": (given.patched, ["--ram-model-cache-mb", str(given.cap_mb)]),
+    }
     shots = [run(name, checkout, flags, given) for name, (checkout, flags) in servers.items()]
     plain, off, on = shots
     same = [one.pixels == two.pixels == three.pixels for one, two, three in zip(plain, off, on)]

@@ -27,6 +27,7 @@ PICTURES, SIDE = 20, 256
 
 def node_classes(torch):
     """The nodes of the runs besides those of ``providers.py``."""
+
     class Picture:
         RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "go", "benchmark"
 
@@ -69,6 +70,7 @@ class Inside:
     def __init__(self, providers):
         sys.path[0] = os.getcwd()
         import comfy.cli_args
+
         comfy.cli_args.args.cpu = True
         import torch
 
@@ -111,6 +113,7 @@ class Inside:
         """What happens when the server ends."""
         if (pathlib.Path("comfy_execution") / "provider_prompts.py").exists():
             from comfy_execution.provider_prompts import close_providers
+
             close_providers()
 
     def run(self, executor, prompt):
@@ -203,8 +206,10 @@ def report(which, figures):
     """Print one checkout's figures."""
     print(f"{which}:")
     for case, row in figures.get("lookups", {}).items():
-        print(f"  {case:>18}: {row['added_s'] * 1e3:8.1f} ms added, {row['round_trips']:7.1f} round trips (one takes "
-              f"{row['round_trip_s'] * 1e3:.1f} ms), asked {row['asked']} times for {row['keys']} keys")
+        print(
+            f"  {case:>18}: {row['added_s'] * 1e3:8.1f} ms added, {row['round_trips']:7.1f} round trips (one takes "
+            f"{row['round_trip_s'] * 1e3:.1f} ms), asked {row['asked']} times for {row['keys']} keys"
+        )
     stores, fetched = figures["stores"], figures["fetched"]
     print(f"  stores made: {stores['stored']} of {stores['wanted']}")
     print(f"  {PICTURES} pictures in a row, the last one known: {fetched['bytes']} bytes fetched, one has {fetched['one']}")

@@ -1,18 +1,31 @@
 """The prompts, in the API's format, whose pictures picture_parity.py compares; nodes and inputs are named as ComfyUI names them."""
 
 import dataclasses
+import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
+
+from picture_prompts import node, text_to_picture  # noqa: E402
 
 Graph = dict[str, dict[str, Any]]
 
 GRID_SAMPLERS = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "ddim", "uni_pc")
 GRID_SCHEDULERS = ("normal", "karras", "sgm_uniform")
-OTHER_SAMPLERS = (("heun", "simple"), ("dpm_2", "exponential"), ("dpmpp_2s_ancestral", "ddim_uniform"), ("dpmpp_sde", "beta"),
-                  ("dpmpp_3m_sde", "exponential"), ("lcm", "simple"))
+OTHER_SAMPLERS = (
+    ("heun", "simple"),
+    ("dpm_2", "exponential"),
+    ("dpmpp_2s_ancestral", "ddim_uniform"),
+    ("dpmpp_sde", "beta"),
+    ("dpmpp_3m_sde", "exponential"),
+    ("lcm", "simple"),
+)
 POSITIVE = "a photo of a cat"
 WEIGHTED = "a (red:1.4) house, ((old)) [grey] \\(quiet\\)"
 LONG = "many words in a row about rivers, hills, roads and towers " * 10
+CHECKPOINT = "checkpoint.safetensors"
 LORA, CONTROLNET, EMBEDDING, PICTURE = "lora.safetensors", "controlnet.safetensors", "three_tokens.safetensors", "picture.png"
 WITH_EMBEDDING = "a photo of embedding:three_tokens, (embedding:three_tokens.safetensors:1.3) and a cat"
 
@@ -26,24 +39,12 @@ class Case:
     baseline: str = ""
 
 
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """One node of a graph."""
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def text_to_image(checkpoint: str, size: int, steps: int, seed: int, sampler: str = "euler", scheduler: str = "normal",
-                  positive: str = POSITIVE) -> Graph:
+def text_to_image(
+    checkpoint: str, size: int, steps: int, seed: int, sampler: str = "euler", scheduler: str = "normal", positive: str = POSITIVE
+) -> Graph:
     """The ordinary graph; every other case changes this one."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
-        "positive": node("CLIPTextEncode", text=positive, clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="blurred", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=size, height=size, batch_size=1),
-        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
-                       seed=seed, steps=steps, cfg=5.0, sampler_name=sampler, scheduler=scheduler, denoise=1.0),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="parity"),
-    }
+    looks = {"sampler": sampler, "scheduler": scheduler, "prefix": "parity"}
+    return text_to_picture(checkpoint, seed, positive, "blurred", size=size, steps=steps, cfg=5.0, **looks)
 
 
 def cases(checkpoint: str, size: int, steps: int, seed: int, addons: frozenset[str], two_text_models: bool) -> Iterator[Case]:
@@ -84,8 +85,18 @@ def _text_cases(plain: Plain, two_text_models: bool) -> Iterator[Case]:
     yield Case("clip skip", graph, "euler, normal")
     if two_text_models:
         graph = text_to_image(*plain)
-        graph["positive"] = node("CLIPTextEncodeSDXL", clip=["model", 1], width=768, height=640, crop_w=16, crop_h=8, target_width=512,
-                                 target_height=512, text_g=POSITIVE, text_l=WEIGHTED)
+        graph["positive"] = node(
+            "CLIPTextEncodeSDXL",
+            clip=["model", 1],
+            width=768,
+            height=640,
+            crop_w=16,
+            crop_h=8,
+            target_width=512,
+            target_height=512,
+            text_g=POSITIVE,
+            text_l=WEIGHTED,
+        )
         yield Case("CLIPTextEncodeSDXL", graph, "euler, normal")
 
 
@@ -105,13 +116,18 @@ def _picture_cases(plain: Plain) -> Iterator[Case]:
     yield Case("inpainting, VAEEncodeForInpaint", graph)
     wide = text_to_image(plain[0], size * 2, *plain[2:])
     yield Case("twice the size", wide)
-    tiled = {**wide, "decode": node("VAEDecodeTiled", samples=["sample", 0], vae=["model", 2], tile_size=64, overlap=32, temporal_size=64,
-                                    temporal_overlap=8)}
+    tiled = {
+        **wide,
+        "decode": node(
+            "VAEDecodeTiled", samples=["sample", 0], vae=["model", 2], tile_size=64, overlap=32, temporal_size=64, temporal_overlap=8
+        ),
+    }
     yield Case("VAEDecodeTiled", tiled, "twice the size")
     graph = text_to_image(*plain) | picture
     graph["large"] = node("ImageScale", image=["picture", 0], upscale_method="bilinear", width=size * 2, height=size * 2, crop="disabled")
-    graph["latent"] = node("VAEEncodeTiled", pixels=["large", 0], vae=["model", 2], tile_size=64, overlap=16, temporal_size=64,
-                           temporal_overlap=8)
+    graph["latent"] = node(
+        "VAEEncodeTiled", pixels=["large", 0], vae=["model", 2], tile_size=64, overlap=16, temporal_size=64, temporal_overlap=8
+    )
     graph["sample"]["inputs"]["denoise"] = 0.5
     yield Case("VAEEncodeTiled, denoise 0.5", graph)
 
@@ -121,10 +137,24 @@ def _sampling_cases(plain: Plain) -> Iterator[Case]:
     graph = text_to_image(*plain)
     common = {name: graph["sample"]["inputs"][name] for name in ("model", "positive", "negative", "cfg", "sampler_name")}
     common |= {"noise_seed": seed, "steps": steps + 1, "scheduler": "karras"}
-    graph["first"] = node("KSamplerAdvanced", **common, latent_image=["latent", 0], add_noise="enable", start_at_step=0, end_at_step=2,
-                          return_with_leftover_noise="enable")
-    graph["sample"] = node("KSamplerAdvanced", **common, latent_image=["first", 0], add_noise="disable", start_at_step=2,
-                           end_at_step=10000, return_with_leftover_noise="disable")
+    graph["first"] = node(
+        "KSamplerAdvanced",
+        **common,
+        latent_image=["latent", 0],
+        add_noise="enable",
+        start_at_step=0,
+        end_at_step=2,
+        return_with_leftover_noise="enable",
+    )
+    graph["sample"] = node(
+        "KSamplerAdvanced",
+        **common,
+        latent_image=["first", 0],
+        add_noise="disable",
+        start_at_step=2,
+        end_at_step=10000,
+        return_with_leftover_noise="disable",
+    )
     yield Case("KSamplerAdvanced, two stages", graph, "euler, karras")
     graph = _from_parts(plain, "dpmpp_2m", "karras")
     graph["guider"] = node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=5.0)
@@ -137,26 +167,53 @@ def _sampling_cases(plain: Plain) -> Iterator[Case]:
     graph["none"] = node("DisableNoise")
     yield Case("SamplerCustomAdvanced, BasicGuider, SplitSigmas", graph, "euler, normal")
     graph = _from_parts(plain, "euler", "karras")
-    graph["sample"] = node("SamplerCustom", model=["model", 0], add_noise=True, noise_seed=seed, cfg=5.0, positive=["positive", 0],
-                           negative=["negative", 0], sampler=["sampler", 0], sigmas=["sigmas", 0], latent_image=["latent", 0])
+    graph["sample"] = node(
+        "SamplerCustom",
+        model=["model", 0],
+        add_noise=True,
+        noise_seed=seed,
+        cfg=5.0,
+        positive=["positive", 0],
+        negative=["negative", 0],
+        sampler=["sampler", 0],
+        sigmas=["sigmas", 0],
+        latent_image=["latent", 0],
+    )
     del graph["noise"]
     yield Case("SamplerCustom", graph)
 
 
 def _from_parts(plain: Plain, sampler: str, scheduler: str) -> Graph:
     graph = text_to_image(*plain)
-    graph |= {"noise": node("RandomNoise", noise_seed=plain[3]), "sampler": node("KSamplerSelect", sampler_name=sampler),
-              "sigmas": node("BasicScheduler", model=["model", 0], scheduler=scheduler, steps=plain[2], denoise=1.0)}
-    graph["sample"] = node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["sampler", 0],
-                           sigmas=["sigmas", 0], latent_image=["latent", 0])
+    graph |= {
+        "noise": node("RandomNoise", noise_seed=plain[3]),
+        "sampler": node("KSamplerSelect", sampler_name=sampler),
+        "sigmas": node("BasicScheduler", model=["model", 0], scheduler=scheduler, steps=plain[2], denoise=1.0),
+    }
+    graph["sample"] = node(
+        "SamplerCustomAdvanced",
+        noise=["noise", 0],
+        guider=["guider", 0],
+        sampler=["sampler", 0],
+        sigmas=["sigmas", 0],
+        latent_image=["latent", 0],
+    )
     return graph
 
 
 def _controlled(plain: Plain, strength: float, start: float, end: float) -> Graph:
     graph = text_to_image(*plain)
     graph |= {"picture": node("LoadImage", image=PICTURE), "control": node("ControlNetLoader", control_net_name=CONTROLNET)}
-    graph["apply"] = node("ControlNetApplyAdvanced", positive=["positive", 0], negative=["negative", 0], control_net=["control", 0],
-                          image=["picture", 0], strength=strength, start_percent=start, end_percent=end)
+    graph["apply"] = node(
+        "ControlNetApplyAdvanced",
+        positive=["positive", 0],
+        negative=["negative", 0],
+        control_net=["control", 0],
+        image=["picture", 0],
+        strength=strength,
+        start_percent=start,
+        end_percent=end,
+    )
     graph["sample"]["inputs"] |= {"positive": ["apply", 0], "negative": ["apply", 1]}
     return graph
 
@@ -164,5 +221,7 @@ def _controlled(plain: Plain, strength: float, start: float, end: float) -> Grap
 def with_seed(graph: Graph, seed: int) -> Graph:
     """*graph* with every seed replaced."""
     seeds = ("seed", "noise_seed")
-    return {name: {**item, "inputs": {key: seed if key in seeds else value for key, value in item["inputs"].items()}}
-            for name, item in graph.items()}
+    return {
+        name: {**item, "inputs": {key: seed if key in seeds else value for key, value in item["inputs"].items()}}
+        for name, item in graph.items()
+    }

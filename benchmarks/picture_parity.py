@@ -12,25 +12,18 @@ at once and times sampling in alternating pairs.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import io
 import json
 import math
-import os
 import pathlib
 import re
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Sequence
 
@@ -40,113 +33,12 @@ from PIL import Image
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import picture_cases
-from picture_cases import Case, Graph
+from picture_cases import CHECKPOINT, Case
+from picture_servers import PROMPT_TIMEOUT_S, Server, Side
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 BOUND, LEAST_SPREAD = 2.0, 20.0
-START_TIMEOUT_S, PROMPT_TIMEOUT_S, STOP_TIMEOUT_S = 180, 900, 30
-CHECKPOINT = "checkpoint.safetensors"
 SEED, OTHER_SEED = 20, 21
-
-
-class Server:
-    """One server in a process of its own; ``stop`` ends it."""
-
-    def __init__(self, command: Sequence[str], cwd: str, pythonpath: str, base: pathlib.Path, threads: int) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        environment = {**os.environ, "PYTHONPATH": pythonpath, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        self.log_path = base / "server.log"
-        with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", self.address.rpartition(":")[2], "--base-directory",
-                 str(base)], cwd=cwd, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline_s and self._process.poll() is None:
-            with contextlib.suppress(OSError):
-                self.get("/system_stats")
-                return
-            time.sleep(0.1)
-        self.stop()
-        raise SystemExit(f"the server in {cwd} did not come up:\n{self.log_path.read_text(errors='replace')[-2000:]}")
-
-    def stop(self) -> None:
-        """End the process and wait for it."""
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def get(self, path: str) -> bytes:
-        """The body of a GET."""
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=60) as answer:
-            return answer.read()
-
-    def queue(self, graph: Graph, client: str = "") -> str:
-        """Queue a prompt; its id. Raises ``RuntimeError`` when it is refused."""
-        body = json.dumps({"prompt": graph, "client_id": client}).encode()
-        request = urllib.request.Request(f"http://{self.address}/prompt", body, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)["prompt_id"]
-        except urllib.error.HTTPError as error:
-            raise RuntimeError(f"refused: {error.read().decode()[:500]}") from error
-
-    def picture(self, graph: Graph) -> bytes:
-        """Run a prompt; its picture file. Raises ``RuntimeError`` when it fails."""
-        prompt_id = self.queue(graph)
-        deadline_s = time.monotonic() + PROMPT_TIMEOUT_S
-        while time.monotonic() < deadline_s:
-            entry = json.loads(self.get(f"/history/{prompt_id}")).get(prompt_id)
-            if entry is not None:
-                return self._result(entry)
-            time.sleep(0.05)
-        raise RuntimeError(f"no result within {PROMPT_TIMEOUT_S} s")
-
-    def _result(self, entry: dict) -> bytes:
-        if entry["status"]["status_str"] != "success":
-            told = [data for name, data in entry["status"]["messages"] if name == "execution_error"]
-            raise RuntimeError(f"failed: {told[0]['node_type']}: {told[0]['exception_message']}" if told else "failed")
-        query = urllib.parse.urlencode(entry["outputs"]["save"]["images"][0])
-        return self.get(f"/view?{query}")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Side:
-    """How to start one of the two servers."""
-
-    name: str
-    python: str
-    tree: str
-    pythonpath: str
-
-    def start(self, folder: pathlib.Path, given: argparse.Namespace) -> Server:
-        """Start it with a base directory of its own under *folder*."""
-        base = folder / self.name
-        lay_out(base, given)
-        return Server([self.python], self.tree, self.pythonpath, base, given.threads)
-
-
-def lay_out(base: pathlib.Path, given: argparse.Namespace) -> None:
-    """Make a base directory that links the models and holds a picture with a hole in its alpha channel."""
-    for name in ("input", "output", "temp", "user", "custom_nodes", "models/checkpoints", "models/loras", "models/controlnet",
-                 "models/embeddings"):
-        (base / name).mkdir(parents=True, exist_ok=True)
-    links = (("checkpoints", CHECKPOINT, given.checkpoint), ("loras", picture_cases.LORA, given.lora),
-             ("controlnet", picture_cases.CONTROLNET, given.controlnet), ("embeddings", picture_cases.EMBEDDING, given.embedding))
-    for folder, name, target in links:
-        if target:
-            (base / "models" / folder / name).symlink_to(os.path.abspath(target))
-    size = given.size
-    waves = np.random.default_rng(3).uniform(1, 6, (4, 2))
-    y, x = np.mgrid[0:size, 0:size] / size * 2 * np.pi
-    levels = np.stack([127.5 + 120 * np.sin(a * x + b * y) for a, b in waves], axis=-1)
-    levels[..., 3] = 255
-    levels[size // 4:size * 3 // 4, size // 3:, 3] = 0
-    Image.fromarray(levels.astype(np.uint8), "RGBA").save(base / "input" / picture_cases.PICTURE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,12 +60,15 @@ class Row:
     def line(self) -> str:
         """One line of the Markdown table."""
         other, effect = ("" if value is None else f"{value:.1f}" for value in (self.other_seed, self.effect))
-        return (f"| {self.name} | {self.mean:.4f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |"
-                + ("" if self.holds else " **outside the bounds**"))
+        return f"| {self.name} | {self.mean:.4f} | {self.largest:.0f} | {self.spread:.1f} | {other} | {effect} |" + (
+            "" if self.holds else " **outside the bounds**"
+        )
 
 
-HEADING = ("| case | mean difference | largest | upstream's standard deviation | to another seed | to the plain picture |\n"
-           "| --- | ---: | ---: | ---: | ---: | ---: |")
+HEADING = (
+    "| case | mean difference | largest | upstream's standard deviation | to another seed | to the plain picture |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: |"
+)
 
 
 Drawn = dict[tuple[str, int], np.ndarray]
@@ -238,9 +133,14 @@ def compare(case: Case, reference: Drawn, own: Drawn) -> Row | None:
         return None
     other, without = reference.get((case.name, OTHER_SEED)), reference.get((case.baseline, SEED))
     difference = np.abs(theirs - ours)
-    return Row(case.name, float(difference.mean()), float(difference.max()), float(theirs.std()),
-               None if other is None else float(np.abs(theirs - other).mean()),
-               None if without is None else float(np.abs(theirs - without).mean()))
+    return Row(
+        case.name,
+        float(difference.mean()),
+        float(difference.max()),
+        float(theirs.std()),
+        None if other is None else float(np.abs(theirs - other).mean()),
+        None if without is None else float(np.abs(theirs - without).mean()),
+    )
 
 
 def chosen_cases(given: argparse.Namespace) -> tuple[list[Case], set[str]]:
@@ -254,8 +154,9 @@ def chosen_cases(given: argparse.Namespace) -> tuple[list[Case], set[str]]:
     return [case for case in everything if case in wanted or case.name in needed], reseeded
 
 
-def draw_side(side: Side, pairs: Sequence[tuple[Case, int]], reuse: bool, given: argparse.Namespace, folder: pathlib.Path,
-              allowance: Allowance) -> Drawn:
+def draw_side(
+    side: Side, pairs: Sequence[tuple[Case, int]], reuse: bool, given: argparse.Namespace, folder: pathlib.Path, allowance: Allowance
+) -> Drawn:
     """All pictures of one side, on a server of its own unless *reuse* finds all of them in the folder of kept ones."""
     kept = pathlib.Path(given.keep) / side.name if given.keep else None
     there = [pair for pair in pairs if kept and reuse and kept_path(kept, *pair).exists()]
@@ -312,6 +213,7 @@ def compare_pictures(sides: Sequence[Side], given: argparse.Namespace, folder: p
 def sampling_seconds(server: Server, seed: int, given: argparse.Namespace) -> float:
     """How long the sampler node of one prompt took, as the messages to its client say."""
     import websocket
+
     client = uuid.uuid4().hex
     graph = picture_cases.text_to_image(CHECKPOINT, given.size, given.steps, seed)
     connection = websocket.create_connection(f"ws://{server.address}/ws?clientId={client}", timeout=PROMPT_TIMEOUT_S)

@@ -22,7 +22,7 @@ import numpy
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from comfy.ram_cache_policy import RamCachePolicy  # noqa: E402
+from comfy.ram_model_cache.policy import RamCachePolicy  # noqa: E402
 
 OPTIMUM_KEYS = 16
 
@@ -43,14 +43,22 @@ class Trace:
         """The trace written in the JSON file *path*."""
         data = json.loads(path.read_text())
         models = data["models"]
-        return cls(data["name"], data["cap_mb"], {key: model["mb"] for key, model in models.items()},
-                   {key: model["reload_s"] for key, model in models.items()}, tuple(data["requests"]), data["cyclic"])
+        return cls(
+            data["name"],
+            data["cap_mb"],
+            {key: model["mb"] for key, model in models.items()},
+            {key: model["reload_s"] for key, model in models.items()},
+            tuple(data["requests"]),
+            data["cyclic"],
+        )
 
     def dump(self) -> str:
         """The trace as the text of its JSON file."""
         models = {key: {"mb": self.sizes[key], "reload_s": self.seconds[key]} for key in self.sizes}
-        return json.dumps({"name": self.name, "cap_mb": self.cap, "cyclic": self.cyclic, "models": models,
-                           "requests": list(self.requests)}) + "\n"
+        return (
+            json.dumps({"name": self.name, "cap_mb": self.cap, "cyclic": self.cyclic, "models": models, "requests": list(self.requests)})
+            + "\n"
+        )
 
 
 Run = list[float]  # seconds saved by each request
@@ -92,6 +100,7 @@ def keepwarm(trace: Trace) -> Run:
 
 def _by_victim(choose: Callable[[Trace, dict[str, int], int], str]) -> Callable[[Trace], Run]:
     """A policy that admits whatever can fit and evicts what *choose*(trace, last use by key, now) names until it does."""
+
     def run(trace: Trace) -> Run:
         kept: dict[str, int] = {}
         saved = []
@@ -104,6 +113,7 @@ def _by_victim(choose: Callable[[Trace, dict[str, int], int], str]) -> Callable[
             elif key in kept:
                 kept[key] = now
         return saved
+
     return run
 
 
@@ -288,10 +298,16 @@ def plot(rows: Sequence[Row], path: pathlib.Path) -> None:
 
 def shortfalls(rows: Sequence[Row], many: Sequence[Trace]) -> tuple[list[str], dict[str, float]]:
     """What breaks the bounds this project promises, and each policy's mean seconds saved over the generated traces *many*."""
-    found = [f"{row.trace.name}: {row.late_share:.1%} of the optimum after three rounds, 90 % promised"
-             for row in rows if row.late_share is not None and row.late_share < 0.9]
-    found += [f"{row.trace.name}: {row.saved_s['keepwarm']:.1f} s saved, LRU {row.saved_s['LRU']:.1f} s, 95 % promised"
-              for row in rows if row.saved_s["keepwarm"] < 0.95 * row.saved_s["LRU"]]
+    found = [
+        f"{row.trace.name}: {row.late_share:.1%} of the optimum after three rounds, 90 % promised"
+        for row in rows
+        if row.late_share is not None and row.late_share < 0.9
+    ]
+    found += [
+        f"{row.trace.name}: {row.saved_s['keepwarm']:.1f} s saved, LRU {row.saved_s['LRU']:.1f} s, 95 % promised"
+        for row in rows
+        if row.saved_s["keepwarm"] < 0.95 * row.saved_s["LRU"]
+    ]
     means = {name: statistics.fmean(sum(POLICIES[name](trace)) for trace in many) if many else 0.0 for name in ("keepwarm", "LRU")}
     if means["keepwarm"] < means["LRU"]:
         found.append(f"mean over {len(many)} generated traces: {means['keepwarm']:.1f} s, LRU {means['LRU']:.1f} s")

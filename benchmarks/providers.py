@@ -144,8 +144,14 @@ def measure(module, new_executor, repeats=REPEATS):
                 with_s.append(timed(new_executor, shape, provider))
             added_s = min(with_s) - min(plain_s)
             measured[f"{shape}, all {kind}"] = {
-                "added_s": added_s, "round_trip_s": direct_s, "round_trips": added_s / DELAY_S,
-                "asked": len(provider.asked), "keys": len(set(provider.asked)), "given": provider.given, "waves": provider.waves}
+                "added_s": added_s,
+                "round_trip_s": direct_s,
+                "round_trips": added_s / DELAY_S,
+                "asked": len(provider.asked),
+                "keys": len(set(provider.asked)),
+                "given": provider.given,
+                "waves": provider.waves,
+            }
     module._clear_cache_providers()
     return measured
 
@@ -160,8 +166,10 @@ def run_here():
     sys.modules["nodes"] = table
     import execution
     from comfy_execution import cache_provider
-    from comfy_execution.hermetic_world import make_world
+    from comfy_execution.nodes_graph.registered_classes import class_source
+    from comfy_execution.shared_keys.world import make_world
 
+    class_source.provide(lambda: NODES)
     world = make_world(lambda: "benchmark")
     return measure(cache_provider, lambda: execution.PromptExecutor(QuietServer(), world=world))
 
@@ -170,14 +178,24 @@ def run_inside_upstream(repeats):
     """In the subprocess: measure the checkout in the working directory and print the result as JSON."""
     sys.path[0] = os.getcwd()
     import comfy.cli_args
+
     comfy.cli_args.args.cpu = True
     import execution
     import nodes
     from comfy_execution import cache_provider
+
     nodes.NODE_CLASS_MAPPINGS.update(NODES)
     sizes = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
-    print("RESULT " + json.dumps(measure(cache_provider, lambda: execution.PromptExecutor(
-        QuietServer(), cache_type=execution.CacheType.CLASSIC, cache_args=sizes), repeats)))
+    print(
+        "RESULT "
+        + json.dumps(
+            measure(
+                cache_provider,
+                lambda: execution.PromptExecutor(QuietServer(), cache_type=execution.CacheType.CLASSIC, cache_args=sizes),
+                repeats,
+            )
+        )
+    )
 
 
 def run_upstream(checkout, python, pythonpath, repeats=UPSTREAM_REPEATS):
@@ -221,8 +239,12 @@ def measure_codec():
     torch.set_num_threads(1)
     copy_s = fastest(lambda: target.copy_(latent["samples"]))
     torch.set_num_threads(threads)
-    return {"copy_s": copy_s, "seal_s": fastest(lambda: sealer.seal(key, "Bench", latent)),
-            "read_s": fastest(lambda: read_value(sealer.open(key, entry), blobs)), "is_copied": is_copied}
+    return {
+        "copy_s": copy_s,
+        "seal_s": fastest(lambda: sealer.seal(key, "Bench", latent)),
+        "read_s": fastest(lambda: read_value(sealer.open(key, entry), blobs)),
+        "is_copied": is_copied,
+    }
 
 
 def main():
@@ -245,8 +267,12 @@ def main():
     for case, one in ours.items():
         for who, row in (("keepwarm", one), ("upstream", theirs.get(case))):
             if row:
-                figures = [f"{row['added_s'] * 1e3:.1f}", f"{row['round_trip_s'] * 1e3:.1f}", f"{row['round_trips']:.1f}",
-                           *(str(row[name]) for name in titles[3:])]
+                figures = [
+                    f"{row['added_s'] * 1e3:.1f}",
+                    f"{row['round_trip_s'] * 1e3:.1f}",
+                    f"{row['round_trips']:.1f}",
+                    *(str(row[name]) for name in titles[3:]),
+                ]
                 print(f"{case:>18} {who:>9}" + "".join(f" {figure:>11}" for figure in figures))
         bound = MAX_ROUND_TRIPS[case]
         verdicts.append((f"{case}: {one['round_trips']:.1f} round trips <= {bound}", one["round_trips"] <= bound))
@@ -255,8 +281,10 @@ def main():
     verdicts.append(("deep, all found: only the value at the output is fetched", ours["deep, all found"]["given"] == 1))
     codec = measure_codec()
     share = codec["copy_s"] / codec["seal_s"]
-    print(f"codec, 256 MB: copy {codec['copy_s'] * 1e3:.0f} ms, encode and digest {codec['seal_s'] * 1e3:.0f} ms, "
-          f"verify and decode {codec['read_s'] * 1e3:.0f} ms")
+    print(
+        f"codec, 256 MB: copy {codec['copy_s'] * 1e3:.0f} ms, encode and digest {codec['seal_s'] * 1e3:.0f} ms, "
+        f"verify and decode {codec['read_s'] * 1e3:.0f} ms"
+    )
     verdicts.append((f"encode and digest at {share:.0%} of a copy's speed >= {MIN_CODEC_SHARE:.0%}", share >= MIN_CODEC_SHARE))
     verdicts.append(("decoding does not copy", not codec["is_copied"]))
     for text, is_met in verdicts:

@@ -21,8 +21,10 @@ RUNS = 5
 
 def chain(count: int) -> Graph:
     """Nodes in a row."""
-    return {str(i): {"class_type": "Step", "inputs": {"value": i % 7, "name": "step", **({"a": [str(i - 1), 0]} if i else {})}}
-            for i in range(count)}
+    return {
+        str(i): {"class_type": "Step", "inputs": {"value": i % 7, "name": "step", **({"a": [str(i - 1), 0]} if i else {})}}
+        for i in range(count)
+    }
 
 
 def ladder(count: int) -> Graph:
@@ -42,6 +44,7 @@ def wide(count: int) -> Graph:
 
 def microseconds_per_node(graph: Graph) -> float:
     """The best of ``RUNS`` runs over all nodes, last first (the order that needs the longest way up)."""
+
     async def unchanged(node_id: str) -> bool:
         return False
 

@@ -1,6 +1,6 @@
 """Process start until /system_stats answers, here and, with ``--upstream``, in a ComfyUI checkout, in turn in one run.
 
-    python benchmarks/startup.py [--upstream CHECKOUT --python PYTHON] [--rounds 5]
+python benchmarks/startup.py [--upstream CHECKOUT --python PYTHON] [--rounds 5]
 """
 
 import argparse

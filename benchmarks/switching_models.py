@@ -20,6 +20,7 @@ PROJECT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "benchmarks")]
 
 from live_server import LiveServer  # noqa: E402
+from picture_prompts import text_to_picture  # noqa: E402
 from policy import SimulatedCache  # noqa: E402
 
 ORDER = ("a", "b", "c") * 4
@@ -28,23 +29,9 @@ IMPORTS_BYTES = 500_000_000  # what a server reads besides, its libraries above 
 VRAM_SHARE = 0.85  # of a checkpoint as kept: fits its largest part, but no second one
 
 
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """A node of an API-format prompt."""
-    return {"class_type": class_type, "inputs": inputs}
-
-
 def prompt(name: str, seed: int) -> dict[str, Any]:
     """Text to picture in one step; text and seed are new each time."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=f"{name}.safetensors"),
-        "positive": node("CLIPTextEncode", text=f"house number {seed}", clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="grey", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
-                       seed=seed, steps=1, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
+    return text_to_picture(f"{name}.safetensors", seed, f"house number {seed}", "grey", steps=1)
 
 
 def make_checkpoints(folder: pathlib.Path, shrink: int) -> list[pathlib.Path]:
@@ -53,8 +40,15 @@ def make_checkpoints(folder: pathlib.Path, shrink: int) -> list[pathlib.Path]:
     paths = [folder / f"{name}.safetensors" for name in sorted(set(ORDER))]
     for seed, path in enumerate(paths):
         if not path.exists():
-            command = [sys.executable, str(PROJECT / "benchmarks" / "make_checkpoint.py"), str(path), "--seed", str(seed), "--shrink",
-                       str(shrink)]
+            command = [
+                sys.executable,
+                str(PROJECT / "benchmarks" / "make_checkpoint.py"),
+                str(path),
+                "--seed",
+                str(seed),
+                "--shrink",
+                str(shrink),
+            ]
             subprocess.run(command, check=True)
     return paths
 
@@ -87,8 +81,13 @@ def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) ->
         finally:
             server.stop()
     tiers = ["".join(receipt["tier"][0] for receipt in each) for each in receipts]
-    return {"read_bytes": read_bytes, "receipts": receipts, "tiers": tiers, "seconds": seconds,
-            "counters": None if stats is None else stats["counters"]}
+    return {
+        "read_bytes": read_bytes,
+        "receipts": receipts,
+        "tiers": tiers,
+        "seconds": seconds,
+        "counters": None if stats is None else stats["counters"],
+    }
 
 
 def foretold(found: dict[str, Any], cap_bytes: int) -> list[tuple[set[str], set[str]]]:
@@ -103,13 +102,17 @@ def foretold(found: dict[str, Any], cap_bytes: int) -> list[tuple[set[str], set[
 
 def report(title: str, found: dict[str, Any]) -> None:
     """Print one configuration."""
-    later = found["seconds"][len(set(ORDER)):]
-    print(f"{title}: first three prompts {sum(found['seconds'][:3]) / 3:.2f} s each, later ones {sum(later) / len(later):.2f} s each; "
-          f"the process read {found['read_bytes'] / 1e9:.2f} GB")
+    later = found["seconds"][len(set(ORDER)) :]
+    print(
+        f"{title}: first three prompts {sum(found['seconds'][:3]) / 3:.2f} s each, later ones {sum(later) / len(later):.2f} s each; "
+        f"the process read {found['read_bytes'] / 1e9:.2f} GB"
+    )
     if found["counters"] is not None:
         counters = found["counters"]
-        print(f"  hits {counters['hits']}, misses {counters['misses']}, {counters['read_bytes'] / 1e9:.2f} GB read, "
-              f"{counters['vram_evictions']} evictions from the accelerator, evictions from RAM {counters['evictions']}")
+        print(
+            f"  hits {counters['hits']}, misses {counters['misses']}, {counters['read_bytes'] / 1e9:.2f} GB read, "
+            f"{counters['vram_evictions']} evictions from the accelerator, evictions from RAM {counters['evictions']}"
+        )
         print(f"  tiers per prompt (disk, ram, vram, in use, none): {' '.join(found['tiers'])}")
 
 
@@ -122,7 +125,7 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true")
     given = parser.parse_args()
     paths = make_checkpoints(given.folder, given.shrink)
-    kept_mb = 2 * paths[0].stat().st_size / 2 ** 20  # fp16 files are kept in fp32 on the CPU
+    kept_mb = 2 * paths[0].stat().st_size / 2**20  # fp16 files are kept in fp32 on the CPU
     vram_mb = max(1, round(kept_mb * VRAM_SHARE))
     three = measure(paths, vram_mb, round(3.2 * kept_mb), 0)
     report("RAM for three", three)
@@ -130,24 +133,37 @@ def main() -> None:
     two = measure(paths, vram_mb, two_mb, 100)
     report("RAM for two", two)
     pairs = foretold(two, two_mb << 20)
-    print("  parts read per prompt: " + " ".join(str(len(read)) for read, _ in pairs)
-          + ", foretold by the policy's simulator: " + " ".join(str(len(expected)) for _, expected in pairs))
+    print(
+        "  parts read per prompt: "
+        + " ".join(str(len(read)) for read, _ in pairs)
+        + ", foretold by the policy's simulator: "
+        + " ".join(str(len(expected)) for _, expected in pairs)
+    )
     off = measure(paths, vram_mb, 0, 200)
     report("off", off)
     if given.remove:
         for path in paths:
             path.unlink()
     reads = {tier for tiers in three["tiers"][3:] for tier in tiers}
-    broken = [text for text, holds in (
-        ("with room for three, each part is read once", three["counters"]["misses"] == 9 and "d" not in reads),
-        ("models leave the accelerator", three["counters"]["vram_evictions"] > 0),
-        ("with room for two, fewer parts are read than without a cache", two["counters"]["misses"] < 3 * len(ORDER)),
-        ("with room for two, the reads are those that the policy's simulator foretells", all(read == expected for read, expected in pairs)),
-        ("off reads a file for every prompt", off["read_bytes"] > 0.98 * len(ORDER) * paths[0].stat().st_size),
-        ("with room for three, the process reads no more than each file once",
-         three["read_bytes"] < IMPORTS_BYTES + sum(path.stat().st_size for path in paths)),
-        ("off keeps no records", off["counters"] is None and not any(off["tiers"])),
-    ) if not holds]
+    broken = [
+        text
+        for text, holds in (
+            ("with room for three, each part is read once", three["counters"]["misses"] == 9 and "d" not in reads),
+            ("models leave the accelerator", three["counters"]["vram_evictions"] > 0),
+            ("with room for two, fewer parts are read than without a cache", two["counters"]["misses"] < 3 * len(ORDER)),
+            (
+                "with room for two, the reads are those that the policy's simulator foretells",
+                all(read == expected for read, expected in pairs),
+            ),
+            ("off reads a file for every prompt", off["read_bytes"] > 0.98 * len(ORDER) * paths[0].stat().st_size),
+            (
+                "with room for three, the process reads no more than each file once",
+                three["read_bytes"] < IMPORTS_BYTES + sum(path.stat().st_size for path in paths),
+            ),
+            ("off keeps no records", off["counters"] is None and not any(off["tiers"])),
+        )
+        if not holds
+    ]
     if given.check and broken:
         raise SystemExit("does not hold: " + "; ".join(broken))
 

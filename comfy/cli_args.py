@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from comfy import cli_flags, options
-from comfy.cli_flags import INERT_FLAGS, LatentPreviewMethod, PerformanceFeature
+from comfy.cli_flags import INERT_FEATURES, INERT_FLAGS, LatentPreviewMethod, PerformanceFeature
 
 __all__ = ["LatentPreviewMethod", "PerformanceFeature", "args", "inert_flags_given", "parse", "parser"]
 
@@ -31,9 +31,19 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def inert_flags_given(argv: Sequence[str]) -> list[str]:
-    """The flags in *argv* that are accepted for compatibility and have no effect in this server."""
+    """The flags in *argv* that are accepted for compatibility and have no effect in this server; of ``--fast`` the features."""
     names = {word.split("=", 1)[0] for word in argv if word.startswith("--")}
-    return sorted(names & INERT_FLAGS)
+    return [*sorted(names & INERT_FLAGS), *_inert_features(argv)]
+
+
+def _inert_features(argv: Sequence[str]) -> list[str]:
+    known, inside, found = {feature.value for feature in INERT_FEATURES}, False, set()
+    for word in argv:
+        flag, _, value = word.partition("=")
+        inside = flag == "--fast" if word.startswith("-") else inside
+        if inside and (value or word) in known:
+            found.add(f"--fast {value or word}")
+    return sorted(found)
 
 
 if options.args_parsing_enabled():

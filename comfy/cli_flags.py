@@ -30,18 +30,20 @@ class PerformanceFeature(enum.Enum):
     AutoTune = "autotune"
 
 
+INERT_FEATURES = frozenset(PerformanceFeature) - {PerformanceFeature.Fp16Accumulation}
 INERT_FLAGS = frozenset(
     "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
     "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
     "--use-flash-attention --use-pytorch-cross-attention --mmap-torch-files --disable-mmap --fast-disk --high-ram "
     "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom --async-offload "
-    "--disable-async-offload --force-non-blocking --fast --supports-fp8-compute --fp16-intermediates --normalvram "
-    "--comfy-api-base --enable-asset-hashing --database-url --enable-assets --enable-manager-legacy-ui "
-    "--disable-manager-ui".split()
+    "--disable-async-offload --fp16-intermediates --normalvram --comfy-api-base --enable-asset-hashing --database-url "
+    "--enable-assets --disable-manager-ui".split()
 )
 
 CACHE_SCHEMES = ("file", "redis", "rediss", "unix", "s3", "gs", "az")
+UNET_DTYPES = ("fp32", "fp64", "bf16", "fp16", "fp8_e4m3fn", "fp8_e5m2", "fp8_e8m0fnu")
 HASHES = ("md5", "sha1", "sha256", "sha512")
+ATTENTION_KINDS = ("split-cross-attention", "quad-cross-attention", "pytorch-cross-attention", "sage-attention", "flash-attention")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_FRONT_END = "comfyanonymous/ComfyUI@latest"
 
@@ -50,10 +52,12 @@ Adder = Callable[..., Any]
 
 def build_parser() -> argparse.ArgumentParser:
     """A new parser with every flag and its default; nothing is read."""
-    parser = argparse.ArgumentParser(prog="main.py", usage="main.py [flags]   (--help explains each)",
-                                     description="A ComfyUI-compatible server that keeps models and results warm.")
-    for add_theme in (_network, _directories, _devices, _precision, _attention, _memory, _results, _nodes, _interface,
-                      _process):
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        usage="main.py [flags]   (--help explains each)",
+        description="A ComfyUI-compatible server that keeps models and results warm.",
+    )
+    for add_theme in (_network, _directories, _devices, _precision, _attention, _memory, _results, _nodes, _interface, _process):
         add_theme(parser.add_argument_group(add_theme.__doc__ or ""))
     return parser
 
@@ -69,8 +73,13 @@ def settle(parsed: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         ("fp32_unet", "fp64_unet", "bf16_unet", "fp16_unet", "fp8_e4m3fn_unet", "fp8_e5m2_unet", "fp8_e8m0fnu_unet"),
         ("fp16_vae", "fp32_vae", "bf16_vae"),
         ("fp8_e4m3fn_text_enc", "fp8_e5m2_text_enc", "fp16_text_enc", "fp32_text_enc", "bf16_text_enc"),
-        ("use_split_cross_attention", "use_quad_cross_attention", "use_pytorch_cross_attention", "use_sage_attention",
-         "use_flash_attention"),
+        (
+            "use_split_cross_attention",
+            "use_quad_cross_attention",
+            "use_pytorch_cross_attention",
+            "use_sage_attention",
+            "use_flash_attention",
+        ),
         ("force_upcast_attention", "dont_upcast_attention"),
     )
     for group in exclusive:
@@ -116,7 +125,7 @@ def _existing_directory_or_none(text: str | None) -> str | None:
 def _preview_method(text: str) -> LatentPreviewMethod:
     method = LatentPreviewMethod.from_string(text)
     if method is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(m.value for m in LatentPreviewMethod)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(m.value for m in LatentPreviewMethod)}")
     return method
 
 
@@ -134,7 +143,8 @@ def _cache_url(text: str) -> str:
     if "@" in (rest.partition("/")[0] if scheme in ("file", "unix") else rest):
         raise argparse.ArgumentTypeError(
             "a user name or password in the URL can be read by every client; give it through the environment (KEEPWARM_REDIS_PASSWORD, "
-            "AWS_SECRET_ACCESS_KEY, …) and leave it out here (an @ that means itself is written %40)")
+            "AWS_SECRET_ACCESS_KEY, …) and leave it out here (an @ that means itself is written %40)"
+        )
     if scheme not in CACHE_SCHEMES:
         known = ", ".join(f"{name}://" for name in CACHE_SCHEMES)
         raise argparse.ArgumentTypeError(f"{text.partition('?')[0]!r} begins with none of {known}")
@@ -144,14 +154,14 @@ def _cache_url(text: str) -> str:
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text} is no time span; give seconds above 0, or leave the flag out for no limit")
+        raise argparse.ArgumentTypeError(f"{text} is not a time span; give seconds above 0, or leave the flag out for no limit")
     return seconds
 
 
 def _port(text: str) -> int:
     number = int(text)
     if not 0 <= number <= 65535:
-        raise argparse.ArgumentTypeError(f"{number} is no port; ports go from 0 (any free one) to 65535")
+        raise argparse.ArgumentTypeError(f"{number} is not a port; ports go from 0 (any free one) to 65535")
     return number
 
 
@@ -160,11 +170,22 @@ def _switches(add: Adder, described: Iterable[tuple[str, str]]) -> None:
         add(flag, action="store_true", help=meaning)
 
 
+def _unused(names: str) -> Iterable[tuple[str, str]]:
+    """Switches that are accepted and change nothing."""
+    return ((f"--{name}", "not used here") for name in names.split())
+
+
 def _network(group: argparse._ArgumentGroup) -> None:
     """network"""
     add = group.add_argument
-    add("--listen", metavar="IP", nargs="?", default="127.0.0.1", const="0.0.0.0,::",
-        help="comma-separated addresses to serve on; bare: every IPv4 and IPv6 address (default: 127.0.0.1)")
+    add(
+        "--listen",
+        metavar="IP",
+        nargs="?",
+        default="127.0.0.1",
+        const="0.0.0.0,::",
+        help="comma-separated addresses to serve on; bare: every IPv4 and IPv6 address (default: 127.0.0.1)",
+    )
     add("--port", type=_port, default=8188, help="port to serve on, 0 for any free one (default: 8188)")
     add("--tls-keyfile", help="private key for HTTPS; needs --tls-certfile")
     add("--tls-certfile", help="certificate for HTTPS; needs --tls-keyfile")
@@ -193,68 +214,101 @@ def _devices(group: argparse._ArgumentGroup) -> None:
     add("--default-device", type=int, metavar="ID", help="the accelerator to prefer; the others stay visible")
     add("--directml", type=int, nargs="?", const=-1, metavar="ID", help="not used here")
     add("--oneapi-device-selector", metavar="TEXT", help="sets ONEAPI_DEVICE_SELECTOR")
-    add("--simulated-vram-mb", type=_not_negative, default=0, metavar="MB",
-        help="let the CPU act as an accelerator with this much memory of its own, to watch or test loading and eviction")
+    add(
+        "--simulated-vram-mb",
+        type=_not_negative,
+        default=0,
+        metavar="MB",
+        help="let the CPU act as an accelerator with this much memory of its own, to watch or test loading and eviction",
+    )
     add("--simulated-vram-devices", type=int, default=1, metavar="N", help="how many such accelerators (default: 1)")
-    _switches(add, (
-        ("--cpu", "use the CPU for everything"),
-        ("--cuda-malloc", "not used here"), ("--disable-cuda-malloc", "not used here"),
-        ("--deterministic", "ask torch for deterministic algorithms; slower"),
-        ("--supports-fp8-compute", "not used here"),
-        ("--enable-triton-backend", "not used here"), ("--disable-triton-backend", "not used here"),
-        ("--force-channels-last", "not used here"),
-    ))
+    _switches(
+        add,
+        (
+            ("--cpu", "use the CPU for everything"),
+            *_unused("cuda-malloc disable-cuda-malloc enable-triton-backend disable-triton-backend force-channels-last"),
+            ("--deterministic", "ask torch for deterministic algorithms; slower"),
+            ("--supports-fp8-compute", "take the card for one that multiplies float8 matrices"),
+        ),
+    )
 
 
 def _precision(group: argparse._ArgumentGroup) -> None:
     """precision"""
-    _switches(group.add_argument, (
-        ("--force-fp32", "compute in float32"), ("--force-fp16", "compute in float16"),
-        *((f"--{kind}-unet", f"keep the diffusion model in {kind}")
-          for kind in ("fp32", "fp64", "bf16", "fp16", "fp8_e4m3fn", "fp8_e5m2", "fp8_e8m0fnu")),
-        *((f"--{kind}-vae", f"run the VAE in {kind}") for kind in ("fp16", "fp32", "bf16")),
-        ("--cpu-vae", "run the VAE on the CPU"),
-        *((f"--{kind}-text-enc", f"keep the text encoder in {kind}")
-          for kind in ("fp8_e4m3fn", "fp8_e5m2", "fp16", "fp32", "bf16")),
-        ("--fp16-intermediates", "not used here"),
-    ))
+    _switches(
+        group.add_argument,
+        (
+            ("--force-fp32", "compute in float32"),
+            ("--force-fp16", "compute in float16"),
+            *((f"--{kind}-unet", f"keep the diffusion model in {kind}") for kind in UNET_DTYPES),
+            *((f"--{kind}-vae", f"run the VAE in {kind}") for kind in ("fp16", "fp32", "bf16")),
+            ("--cpu-vae", "run the VAE on the CPU"),
+            *((f"--{kind}-text-enc", f"keep the text encoder in {kind}") for kind in ("fp8_e4m3fn", "fp8_e5m2", "fp16", "fp32", "bf16")),
+            ("--fp16-intermediates", "not used here"),
+        ),
+    )
 
 
 def _attention(group: argparse._ArgumentGroup) -> None:
     """attention"""
-    _switches(group.add_argument, (
-        *((f"--use-{kind}", "accepted; torch's own attention is used")
-          for kind in ("split-cross-attention", "quad-cross-attention", "pytorch-cross-attention", "sage-attention", "flash-attention")),
-        ("--disable-xformers", "accepted; xformers is not used"),
-        ("--force-upcast-attention", "compute attention in float32"),
-        ("--dont-upcast-attention", "never raise attention's precision"),
-    ))
-    group.add_argument("--fast", nargs="*", type=PerformanceFeature, metavar="FEATURE", help="accepted; no such feature is needed here")
+    _switches(
+        group.add_argument,
+        (
+            *((f"--use-{kind}", "accepted; torch's own attention is used") for kind in ATTENTION_KINDS),
+            ("--disable-xformers", "accepted; xformers is not used"),
+            ("--force-upcast-attention", "compute attention in float32"),
+            ("--dont-upcast-attention", "never raise attention's precision"),
+        ),
+    )
+    group.add_argument(
+        "--fast",
+        nargs="*",
+        type=PerformanceFeature,
+        metavar="FEATURE",
+        help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact (bare: so too); other features are "
+        "accepted without effect",
+    )
 
 
 def _memory(group: argparse._ArgumentGroup) -> None:
     """device memory"""
     add = group.add_argument
-    _switches(add, (
-        ("--gpu-only", "keep every model on the accelerator"), ("--highvram", "leave models on the accelerator after use"),
-        ("--normalvram", "the default"), ("--lowvram", "keep less of each model on the accelerator"),
-        ("--novram", "keep as little as possible on the accelerator"),
-        ("--disable-smart-memory", "move models off the accelerator as soon as they are not in use"),
-        ("--disable-pinned-memory", "never page-lock host memory"),
-        ("--disable-async-offload", "not used here"), ("--force-non-blocking", "not used here"),
-        ("--disable-dynamic-vram", "not used here"), ("--enable-dynamic-vram", "not used here"),
-        ("--disable-nvml-pressure", "not used here"), ("--fast-disk", "not used here"), ("--high-ram", "not used here"),
-        ("--mmap-torch-files", "not used here"), ("--disable-mmap", "accepted; files are never mapped"),
-    ))
+    _switches(
+        add,
+        (
+            ("--gpu-only", "keep every model on the accelerator"),
+            ("--highvram", "leave models on the accelerator after use"),
+            ("--normalvram", "the default"),
+            ("--lowvram", "keep less of each model on the accelerator"),
+            ("--novram", "keep as little as possible on the accelerator"),
+            ("--disable-smart-memory", "move models off the accelerator as soon as they are not in use"),
+            ("--disable-pinned-memory", "never page-lock host memory"),
+            ("--force-non-blocking", "queue every copy to the accelerator, also where that may go wrong"),
+            *_unused(
+                "disable-async-offload disable-dynamic-vram enable-dynamic-vram disable-nvml-pressure fast-disk high-ram mmap-torch-files"
+            ),
+            ("--disable-mmap", "accepted; files are never mapped"),
+        ),
+    )
     add("--reserve-vram", type=float, metavar="GB", help="device memory to leave to others")
     add("--vram-headroom", type=float, default=0, metavar="GB", help="not used here")
     add("--async-offload", type=int, nargs="?", const=2, metavar="N", help="not used here")
-    add("--ram-model-cache-mb", type=_not_negative, default=None, metavar="MB",
+    add(
+        "--ram-model-cache-mb",
+        type=_not_negative,
+        default=None,
+        metavar="MB",
         help="keep up to this much of models in host RAM when they leave the accelerator or no result needs them, so that they are not "
-             "read again; 0: none (default: with more than 64 GB of RAM free at the start a quarter of it, at most 32 GB; else 0)")
+        "read again; 0: none (default: with more than 64 GB of RAM free at the start a quarter of it, at most 32 GB; else 0)",
+    )
     add("--no-ram-model-cache", action="store_true", help="the same as --ram-model-cache-mb 0")
-    add("--ram-model-cache-ttl", type=_seconds, default=None, metavar="SECONDS",
-        help="let models in host RAM go that nothing used for this long (default: no limit)")
+    add(
+        "--ram-model-cache-ttl",
+        type=_seconds,
+        default=None,
+        metavar="SECONDS",
+        help="let models in host RAM go that nothing used for this long (default: no limit)",
+    )
 
 
 def _results(group: argparse._ArgumentGroup) -> None:
@@ -263,22 +317,38 @@ def _results(group: argparse._ArgumentGroup) -> None:
     add("--cache-classic", action="store_true", help="keep the results of the last prompt (the default)")
     add("--cache-lru", type=_not_negative, default=0, metavar="N", help="keep the results of up to N more nodes, oldest use out first")
     add("--cache-none", action="store_true", help="keep nothing; every node runs in every prompt")
-    add("--cache-ram", type=float, nargs="*", default=None, metavar="GB",
-        help="keep results until less than this much RAM is free (bare: a quarter of the machine's, 4 to 32 GB)")
-    add("--cache-provider", action="append", default=[], metavar="URL", type=_cache_url,
+    add(
+        "--cache-ram",
+        type=float,
+        nargs="*",
+        default=None,
+        metavar="GB",
+        help="keep results until less than this much RAM is free (bare: a quarter of the machine's, 4 to 32 GB)",
+    )
+    add(
+        "--cache-provider",
+        action="append",
+        default=[],
+        metavar="URL",
+        type=_cache_url,
         help="share results through file:///DIR, redis://HOST, unix:///SOCKET, s3://BUCKET, gs://BUCKET or az://CONTAINER; give it again "
-             "for more, which are asked in that order")
+        "for more, which are asked in that order",
+    )
     add("--cache-namespace", default="", metavar="NAME", help="share results only with servers that were given the same name")
 
 
 def _nodes(group: argparse._ArgumentGroup) -> None:
     """node packs"""
-    _switches(group.add_argument, (
-        ("--disable-all-custom-nodes", "load no pack from custom_nodes"),
-        ("--disable-api-nodes", "no partner nodes, and pages may not reach other hosts"),
-        ("--enable-manager", "start the comfyui-manager package if it is installed"),
-        ("--disable-manager-ui", "not used here"), ("--enable-manager-legacy-ui", "implies --enable-manager"),
-    ))
+    _switches(
+        group.add_argument,
+        (
+            ("--disable-all-custom-nodes", "load no pack from custom_nodes"),
+            ("--disable-api-nodes", "no partner nodes, and pages may not reach other hosts"),
+            ("--enable-manager", "start the comfyui-manager package if it is installed"),
+            ("--disable-manager-ui", "not used here"),
+            ("--enable-manager-legacy-ui", "implies --enable-manager"),
+        ),
+    )
     group.add_argument("--whitelist-custom-nodes", nargs="+", default=[], metavar="NAME", help="packs to load all the same")
     group.add_argument("--comfy-api-base", default="https://api.comfy.org", metavar="URL", help="not used here")
 
@@ -286,19 +356,30 @@ def _nodes(group: argparse._ArgumentGroup) -> None:
 def _interface(group: argparse._ArgumentGroup) -> None:
     """page and previews"""
     add = group.add_argument
-    add("--preview-method", type=_preview_method, default=LatentPreviewMethod.NoPreviews, metavar="{none,auto,latent2rgb,taesd}",
-        help="pictures while sampling (default: none)")
+    add(
+        "--preview-method",
+        type=_preview_method,
+        default=LatentPreviewMethod.NoPreviews,
+        metavar="{none,auto,latent2rgb,taesd}",
+        help="pictures while sampling (default: none)",
+    )
     add("--preview-size", type=int, default=512, metavar="PIXELS", help="longest side of a preview (default: 512)")
     add("--front-end-version", default=DEFAULT_FRONT_END, metavar="OWNER/REPO@VERSION", help="only the installed package is served")
     add("--front-end-root", metavar="DIR", type=_existing_directory_or_none, help="serve the page from this folder")
     add("--feature-flag", action="append", default=[], metavar="KEY[=VALUE]", help="announce a feature to pages and clients")
-    _switches(add, (
-        ("--list-feature-flags", "print the known features as JSON and exit"),
-        ("--multi-user", "settings and workflows per user"), ("--disable-metadata", "write no workflow into saved files"),
-        ("--auto-launch", "open the page in a browser"), ("--disable-auto-launch", "do not open the page"),
-        ("--windows-standalone-build", "open the page in a browser unless told otherwise"),
-        ("--enable-assets", "not available here; asset routes answer 'disabled'"), ("--enable-asset-hashing", "not used here"),
-    ))
+    _switches(
+        add,
+        (
+            ("--list-feature-flags", "print the known features as JSON and exit"),
+            ("--multi-user", "settings and workflows per user"),
+            ("--disable-metadata", "write no workflow into saved files"),
+            ("--auto-launch", "open the page in a browser"),
+            ("--disable-auto-launch", "do not open the page"),
+            ("--windows-standalone-build", "open the page in a browser unless told otherwise"),
+            ("--enable-assets", "not available here; asset routes answer 'disabled'"),
+            ("--enable-asset-hashing", "not used here"),
+        ),
+    )
     add("--database-url", metavar="URL", help="not used here")
 
 

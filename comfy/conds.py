@@ -9,6 +9,8 @@ import torch
 
 import comfy.utils
 
+log = logging.getLogger(__name__)
+
 MAX_CROSS_ATTENTION_PADDING = 4  # repeating a context more often than this costs more than a second model call
 
 
@@ -26,15 +28,16 @@ def is_equal(left: Any, right: Any) -> bool:
     try:
         return bool(left == right)
     except (RuntimeError, TypeError, ValueError):
-        logging.warning("conditioning of type %s cannot be compared with %s; they run in separate batches",
-                        type(left).__name__, type(right).__name__)
+        log.warning(
+            "conditioning of type %s cannot be compared with %s; they run in separate batches", type(left).__name__, type(right).__name__
+        )
         return False
 
 
 def _same_device(left: torch.Tensor, right: torch.Tensor) -> bool:
     if left.device == right.device:
         return True
-    logging.warning("conditioning on %s and on %s is not batched together", left.device, right.device)
+    log.warning("conditioning on %s and on %s is not batched together", left.device, right.device)
     return False
 
 
@@ -96,8 +99,9 @@ class CONDCrossAttn(CONDRegular):
         """All contexts along the batch, each repeated to the common number of tokens."""
         contexts = [self.cond, *(other.cond for other in others)]
         tokens = math.lcm(*(context.shape[1] for context in contexts))
-        return torch.cat([context.repeat(1, tokens // context.shape[1], 1) if context.shape[1] < tokens else context
-                          for context in contexts])
+        return torch.cat(
+            [context.repeat(1, tokens // context.shape[1], 1) if context.shape[1] < tokens else context for context in contexts]
+        )
 
 
 class CONDConstant(CONDRegular):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, MutableMapping, Sequence
-from contextlib import ExitStack
-from functools import cache
 from typing import Any
 
 import torch
@@ -14,11 +12,12 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.cached_loading import Part, load_parts, open_cached_file
-from comfy.checkpoint_loading import kept_bytes
-from comfy.cldm.control_weights import build_control_network, kept_dtype
-from comfy.control_base import ControlBase, Residuals, StrengthType, broadcast_image_to
+from comfy.control.base import ControlBase, Residuals, StrengthType, broadcast_image_to
+from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.loading.components import kept_bytes
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import Part, load_parts
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
 
@@ -28,16 +27,26 @@ POOLED_NAMES = ("_shuffle", "_shuffle_fp16")
 class ControlNet(ControlBase):
     """A ControlNet and its patcher (``control_model_wrapped``)."""
 
-    def __init__(self, control_model: Any = None, global_average_pooling: bool = False, compression_ratio: int = 8,
-                 latent_format: Any = None, load_device: torch.device | None = None, manual_cast_dtype: torch.dtype | None = None,
-                 extra_conds: Sequence[str] = ("y",), strength_type: StrengthType = StrengthType.CONSTANT, concat_mask: bool = False,
-                 preprocess_image: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        control_model: Any = None,
+        global_average_pooling: bool = False,
+        compression_ratio: int = 8,
+        latent_format: Any = None,
+        load_device: torch.device | None = None,
+        manual_cast_dtype: torch.dtype | None = None,
+        extra_conds: Sequence[str] = ("y",),
+        strength_type: StrengthType = StrengthType.CONSTANT,
+        concat_mask: bool = False,
+        preprocess_image: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.control_model = control_model
         self.load_device = load_device
         if control_model is not None:
             self.control_model_wrapped = comfy.model_patcher.CoreModelPatcher(
-                control_model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device())
+                control_model, load_device=load_device, offload_device=comfy.model_management.unet_offload_device()
+            )
         self.compression_ratio = compression_ratio
         self.global_average_pooling = global_average_pooling
         self.model_sampling_current: Any = None
@@ -49,8 +58,9 @@ class ControlNet(ControlBase):
         if preprocess_image is not None:
             self.preprocess_image = preprocess_image
 
-    def get_control(self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int,
-                    transformer_options: dict[str, Any]) -> Residuals | None:
+    def get_control(
+        self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
+    ) -> Residuals | None:
         """See :meth:`ControlBase.get_control`."""
         before = None
         if self.previous_controlnet is not None:
@@ -61,18 +71,28 @@ class ControlNet(ControlBase):
         hint = self._fitting_hint(x_noisy, dtype)
         if hint.shape[0] != x_noisy.shape[0]:
             self.cond_hint = hint = broadcast_image_to(hint, x_noisy.shape[0], batched_number)
-        extra = {name: comfy.model_base.convert_tensor(cond[name], dtype, x_noisy.device) for name in self.extra_conds
-                 if cond.get(name) is not None}
+        extra = {
+            name: comfy.model_base.convert_tensor(cond[name], dtype, x_noisy.device)
+            for name in self.extra_conds
+            if cond.get(name) is not None
+        }
         context = comfy.model_management.cast_to_device(cond.get("crossattn_controlnet", cond["c_crossattn"]), x_noisy.device, dtype)
         sampling = self.model_sampling_current
-        control = self.control_model(x=sampling.calculate_input(t, x_noisy).to(dtype), hint=hint,
-                                     timesteps=sampling.timestep(t).to(dtype), context=context, **{**self.extra_args, **extra})
+        control = self.control_model(
+            x=sampling.calculate_input(t, x_noisy).to(dtype),
+            hint=hint,
+            timesteps=sampling.timestep(t).to(dtype),
+            context=context,
+            **{**self.extra_args, **extra},
+        )
         return self.control_merge(control, before, output_dtype=None)
 
     def _fitting_hint(self, x_noisy: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The hint in the size that belongs to *x_noisy*, kept for the next steps."""
         height, width = (length * self.compression_ratio for length in x_noisy.shape[-2:])
         if self.cond_hint is None or tuple(self.cond_hint.shape[-2:]) != (height, width):
+            if self.cond_hint_original is None:
+                raise ValueError("the control has no hint picture; give it one with set_cond_hint()")
             scaled = comfy.utils.common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
             self.cond_hint = self.preprocess_image(scaled).to(device=x_noisy.device, dtype=dtype)
         return self.cond_hint
@@ -107,18 +127,31 @@ def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, 
     """
     options = dict(model_options or {})
     options.setdefault("global_average_pooling", os.path.splitext(ckpt_path)[0].endswith(POOLED_NAMES))
-    with ExitStack() as stack:
-        source = cache(lambda: stack.enter_context(open_cached_file(ckpt_path)))
-        kept = {name: value for name, value in options.items() if name != "global_average_pooling"}
-        part = Part(lambda: _patcher_of(build_control_network(source(), model, options)),
-                    lambda: kept_bytes(source(), "", kept_dtype(source(), options)), {"model_options": kept},
-                    "its weights depend on another model" if model is not None else "")
-        patcher = load_parts([ckpt_path], {"controlnet": part}, lambda: source().read_bytes)["controlnet"]
+    with ModelFiles(ckpt_path) as files:
+        patcher = load_parts(files, {"controlnet": _ControlPart(files, model, options)})["controlnet"]
     return _of_patcher(patcher, options)
 
 
-def load_controlnet_state_dict(state_dict: MutableMapping[str, torch.Tensor], model: Any = None,
-                               model_options: dict[str, Any] | None = None) -> ControlNet:
+class _ControlPart(Part):
+    """The network of a ControlNet's file."""
+
+    def __init__(self, files: ModelFiles, model: Any, options: dict[str, Any]) -> None:
+        of_weights = {name: value for name, value in options.items() if name != "global_average_pooling"}
+        bypass = "its weights depend on another model" if model is not None else ""
+        super().__init__({"model_options": of_weights}, bypass)
+        self._files, self._model, self._given = files, model, options
+
+    def load(self) -> Any:
+        return _patcher_of(build_control_network(self._files.source(), self._model, self._given))
+
+    def estimate_bytes(self) -> int:
+        source = self._files.source()
+        return kept_bytes(source, "", kept_dtype(source, self._given))
+
+
+def load_controlnet_state_dict(
+    state_dict: MutableMapping[str, torch.Tensor], model: Any = None, model_options: dict[str, Any] | None = None
+) -> ControlNet:
     """The same from tensors in memory; used tensors leave *state_dict*."""
     return _from_source(StateDictSource(state_dict, "the state dict", consume=True), model, dict(model_options or {}))
 
@@ -129,13 +162,18 @@ def _from_source(source: WeightSource, model: Any, options: dict[str, Any]) -> C
 
 def _patcher_of(network: Any) -> Any:
     management = comfy.model_management
-    return comfy.model_patcher.CoreModelPatcher(network, load_device=management.get_torch_device(),
-                                                offload_device=management.unet_offload_device())
+    return comfy.model_patcher.CoreModelPatcher(
+        network, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+    )
 
 
 def _of_patcher(patcher: Any, options: dict[str, Any]) -> ControlNet:
     cast_dtype = comfy.model_management.unet_manual_cast(patcher.model.dtype, patcher.load_device)
-    control = ControlNet(None, global_average_pooling=options.get("global_average_pooling", False), load_device=patcher.load_device,
-                         manual_cast_dtype=cast_dtype)
+    control = ControlNet(
+        None,
+        global_average_pooling=options.get("global_average_pooling", False),
+        load_device=patcher.load_device,
+        manual_cast_dtype=cast_dtype,
+    )
     control.control_model, control.control_model_wrapped = patcher.model, patcher
     return control

@@ -27,14 +27,14 @@ def _round_to_float8(value: Tensor, dtype: torch.dtype, generator: torch.Generat
     limits = torch.finfo(dtype)
     value = value.clamp(min=limits.min, max=limits.max).half()
     magnitude = value.abs()
-    exponent = torch.clamp(torch.floor(torch.log2(magnitude)) + bias, 0, 2 ** exponent_bits - 1)
+    exponent = torch.clamp(torch.floor(torch.log2(magnitude)) + bias, 0, 2**exponent_bits - 1)
     is_normal = exponent > 0
     # The mantissa in units of its last place, in [0, 2**mantissa_bits); adding uniform noise and cutting off rounds by chance.
-    normal = (magnitude / 2.0 ** (exponent - bias) - 1.0) * 2 ** mantissa_bits
+    normal = (magnitude / 2.0 ** (exponent - bias) - 1.0) * 2**mantissa_bits
     subnormal = magnitude / 2.0 ** (1 - bias - mantissa_bits)
     units = torch.where(is_normal, normal, subnormal)
     units = units + torch.rand(units.size(), dtype=units.dtype, device=units.device, generator=generator)
-    fraction = units.floor() / 2 ** mantissa_bits
+    fraction = units.floor() / 2**mantissa_bits
     rounded = torch.where(is_normal, 2.0 ** (exponent - bias) * (1.0 + fraction), 2.0 ** (1 - bias) * fraction)
     signed = torch.where(magnitude == 0, torch.zeros_like(value), torch.sign(value)) * rounded
     return signed.clamp(min=limits.min, max=limits.max)

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 import comfy.model_management
-from comfy.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
+from comfy.loading.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
 from comfy.weight_adapter import WeightAdapterBase, adapters
 from comfy.weight_adapter.base import pad_tensor_to_shape
 
 __all__ = [
-    "LORA_CLIP_MAP", "calculate_shape", "calculate_weight", "load_lora", "model_lora_keys_clip", "model_lora_keys_unet",
+    "LORA_CLIP_MAP",
+    "calculate_shape",
+    "calculate_weight",
+    "load_lora",
+    "model_lora_keys_clip",
+    "model_lora_keys_unet",
     "pad_tensor_to_shape",
 ]
 
@@ -54,8 +59,13 @@ def _plain_changes(lora: Mapping[str, Tensor], name: str, target: Any, used: set
     """Changes that are written in full: of norms, weights and biases."""
     bias = f"{target.removesuffix('.weight')}.bias" if isinstance(target, str) else target
     changes: dict[Any, Any] = {}
-    for suffix, kind, where in (("w_norm", "diff", target), ("b_norm", "diff", bias), ("diff", "diff", target), ("diff_b", "diff", bias),
-                                ("set_weight", "set", target)):
+    for suffix, kind, where in (
+        ("w_norm", "diff", target),
+        ("b_norm", "diff", bias),
+        ("diff", "diff", target),
+        ("diff_b", "diff", bias),
+        ("set_weight", "set", target),
+    ):
         tensor = _take(lora, f"{name}.{suffix}", used)
         if tensor is not None:
             changes[where] = (kind, (tensor,))
@@ -75,8 +85,13 @@ def calculate_shape(patches: Sequence[Any], weight: Tensor, key: str, original_w
     return shape
 
 
-def calculate_weight(patches: Sequence[Any], weight: Tensor, key: str, intermediate_dtype: torch.dtype = torch.float32,
-                     original_weights: Mapping[str, Any] | None = None) -> Tensor:
+def calculate_weight(
+    patches: Sequence[Any],
+    weight: Tensor,
+    key: str,
+    intermediate_dtype: torch.dtype = torch.float32,
+    original_weights: Mapping[str, Any] | None = None,
+) -> Tensor:
     """*weight* with *patches* applied in order. *weight* is changed in place; the result is it, or a larger tensor.
 
     A patch is (strength, what, strength of the weight, slice (dim, start, length) or None, function on the change or None), where
@@ -114,8 +129,16 @@ def _pads(values: Sequence[Any]) -> bool:
     return len(values) > 1 and bool(values[1]["pad_weight"])
 
 
-def _apply_plain(kind: str, values: Sequence[Any], weight: Tensor, key: str, strength: float, function: Callable[[Tensor], Tensor],
-                 dtype: torch.dtype, original_weights: Mapping[str, Any] | None) -> Tensor:
+def _apply_plain(
+    kind: str,
+    values: Sequence[Any],
+    weight: Tensor,
+    key: str,
+    strength: float,
+    function: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+    original_weights: Mapping[str, Any] | None,
+) -> Tensor:
     cast = comfy.model_management.cast_to_device
     if kind == "diff":
         change = values[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor
 
 
-def convert_lora(sd: dict[str, Any]) -> dict[str, Any]:
+def convert_lora(sd: dict[str, Tensor]) -> dict[str, Tensor]:
     """*sd* with keys in a known style; the same object if they are already."""
     if any(key.startswith("lora_unet__") for key in sd):  # Wan "Fun": one underscore too many
-        return {"lora_unet_" + key.removeprefix("lora_unet__") if key.startswith("lora_unet__") else key: value
-                for key, value in sd.items()}
+        return {
+            "lora_unet_" + key.removeprefix("lora_unet__") if key.startswith("lora_unet__") else key: value for key, value in sd.items()
+        }
     return sd

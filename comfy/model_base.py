@@ -14,16 +14,18 @@ import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
 from comfy.families.timestep_embedding import Timestep
+from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.weight_names import WeightNames
+from comfy.units import MIB
 
-MIB = 1024 * 1024
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 
-ModelType = enum.Enum("ModelType", (
+ModelType = enum.Enum(
+    "ModelType",
     "EPS V_PREDICTION V_PREDICTION_EDM STABLE_CASCADE EDM FLOW V_PREDICTION_CONTINUOUS FLUX IMG_TO_IMG FLOW_COSMOS "
-    "IMG_TO_IMG_FLOW V_PREDICTION_DDPM FLOW_AV").split())
+    "IMG_TO_IMG_FLOW V_PREDICTION_DDPM FLOW_AV",
+)
 ModelType.__doc__ = "What the network predicts and over which schedule; ComfyUI's names and numbers."
 
 
@@ -49,7 +51,7 @@ def model_sampling(model_config: Any, model_type: ModelType) -> Any:
 
 
 def convert_tensor(extra: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """*extra* on *device*; floating tensors also in *dtype*. Anything that is no tensor comes back unchanged."""
+    """*extra* on *device*; floating tensors also in *dtype*. Anything that is not a tensor comes back unchanged."""
     if not hasattr(extra, "dtype"):
         return extra
     integral = extra.dtype in (torch.int, torch.long)
@@ -64,8 +66,15 @@ class BaseModel(torch.nn.Module):
     :meth:`load_model_weights`.
     """
 
-    def __init__(self, model_config: Any, model_type: ModelType = ModelType.EPS, device: torch.device | None = None,
-                 unet_model: Callable[..., torch.nn.Module] = UNetModel) -> None:
+    diffusion_model: Any
+
+    def __init__(
+        self,
+        model_config: Any,
+        model_type: ModelType = ModelType.EPS,
+        device: torch.device | None = None,
+        unet_model: Callable[..., torch.nn.Module] = UNetModel,
+    ) -> None:
         super().__init__()
         self.model_config = model_config
         self.latent_format = model_config.latent_format
@@ -88,18 +97,32 @@ class BaseModel(torch.nn.Module):
         self.memory_usage_shape_process: dict[str, Callable[[Any], Any]] = {}
         self.weight_names: WeightNames | None = None
 
-    def apply_model(self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None,
-                    c_crossattn: torch.Tensor | None = None, control: Any = None,
-                    transformer_options: Mapping[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+    def apply_model(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """The denoised latent for noisy latent *x* at sigmas *t* (one per batch item), through the APPLY_MODEL wrappers."""
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.APPLY_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._apply_model, self, wrappers)
         return executor.execute(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-    def _apply_model(self, x: torch.Tensor, t: torch.Tensor, c_concat: torch.Tensor | None = None,
-                     c_crossattn: torch.Tensor | None = None, control: Any = None,
-                     transformer_options: Mapping[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+    def _apply_model(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         dtype = self.get_dtype_inference()
         network_input = self.model_sampling.calculate_input(t, x)
         device = network_input.device
@@ -109,11 +132,21 @@ class BaseModel(torch.nn.Module):
         context = c_crossattn
         if context is not None:
             context = comfy.model_management.cast_to_device(context, device, dtype)
-        extras = {name: [convert_tensor(item, dtype, device) for item in value] if isinstance(value, list)
-                  else convert_tensor(value, dtype, device) for name, value in kwargs.items()}
+        extras = {
+            name: [convert_tensor(item, dtype, device) for item in value]
+            if isinstance(value, list)
+            else convert_tensor(value, dtype, device)
+            for name, value in kwargs.items()
+        }
         timestep = self.process_timestep(self.model_sampling.timestep(t).float(), x=x, **extras)
-        output = self.diffusion_model(network_input.to(dtype), timestep, context=context, control=control,
-                                      transformer_options=dict(transformer_options or {}), **extras)
+        output = self.diffusion_model(
+            network_input.to(dtype),
+            timestep,
+            context=context,
+            control=control,
+            transformer_options=dict(transformer_options or {}),
+            **extras,
+        )
         return self.model_sampling.calculate_denoised(t, output.float(), x)
 
     def process_timestep(self, timestep: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -152,13 +185,12 @@ class BaseModel(torch.nn.Module):
     def _concat_mask(mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         if mask.ndim == noise.ndim:
             mask = mask[:, :1]
-        mask = mask.reshape(-1, 1, *mask.shape[-(noise.ndim - 2):])
+        mask = mask.reshape(-1, 1, *mask.shape[-(noise.ndim - 2) :])
         if mask.shape[-2:] != noise.shape[-2:]:
             mask = comfy.utils.common_upscale(mask, noise.shape[-1], noise.shape[-2], "bilinear", "center")
         return comfy.utils.resize_to_batch_size(mask.round(), len(noise))
 
-    def _concat_part(self, key: str, latent: torch.Tensor | None, mask: torch.Tensor | None,
-                     noise: torch.Tensor) -> torch.Tensor:
+    def _concat_part(self, key: str, latent: torch.Tensor | None, mask: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
         if key == "concat_image":
             return torch.zeros_like(noise) if latent is None else latent
         if key == "masked_image":
@@ -215,23 +247,28 @@ class BaseModel(torch.nn.Module):
         """The autoencoder's latent for a sampler latent."""
         return self.latent_format.process_out(latent)
 
-    def state_dict_for_saving(self, unet_state_dict: dict[str, Any], clip_state_dict: dict[str, Any] | None = None,
-                              vae_state_dict: dict[str, Any] | None = None,
-                              clip_vision_state_dict: dict[str, Any] | None = None) -> dict[str, Any]:
+    def state_dict_for_saving(
+        self,
+        unet_state_dict: dict[str, Any],
+        clip_state_dict: dict[str, Any] | None = None,
+        vae_state_dict: dict[str, Any] | None = None,
+        clip_vision_state_dict: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """One checkpoint in the published key layout from the parts' state dicts in ComfyUI's names."""
         config = self.model_config
         merged = config.process_unet_state_dict_for_saving(unet_state_dict)
         if self.model_type == ModelType.V_PREDICTION:
             merged["v_pred"] = torch.tensor([])
-        for part, process in ((clip_state_dict, config.process_clip_state_dict_for_saving),
-                              (vae_state_dict, config.process_vae_state_dict_for_saving),
-                              (clip_vision_state_dict, config.process_clip_vision_state_dict_for_saving)):
+        for part, process in (
+            (clip_state_dict, config.process_clip_state_dict_for_saving),
+            (vae_state_dict, config.process_vae_state_dict_for_saving),
+            (clip_vision_state_dict, config.process_clip_vision_state_dict_for_saving),
+        ):
             if part is not None:
                 merged.update(process(part))
         return merged
 
-    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor,
-                             **kwargs: Any) -> torch.Tensor:
+    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The kept part of an inpainted latent at noise level *sigma*."""
         level = sigma.reshape(sigma.shape[0], *(1,) * (noise.ndim - 1))
         return self.model_sampling.noise_scaling(level, noise, latent_image)
@@ -279,8 +316,14 @@ class SDXL(SizeConditionedModel):
     def size_conditioning(self, kwargs: Mapping[str, Any]) -> list[float]:
         """Original height and width, crop top and left, target height and width, in pixels."""
         width, height = kwargs.get("width", 768), kwargs.get("height", 768)
-        return [height, width, kwargs.get("crop_h", 0), kwargs.get("crop_w", 0),
-                kwargs.get("target_height", height), kwargs.get("target_width", width)]
+        return [
+            height,
+            width,
+            kwargs.get("crop_h", 0),
+            kwargs.get("crop_w", 0),
+            kwargs.get("target_height", height),
+            kwargs.get("target_width", width),
+        ]
 
 
 class SDXLRefiner(SizeConditionedModel):

@@ -8,8 +8,14 @@ import comfy.supported_models_base
 from comfy.families.family_settings import family_settings
 from comfy.families.sd_unet_config import count_blocks, read_unet_config
 
-__all__ = ["count_blocks", "describe_tensors", "detect_unet_config", "model_config_from_unet", "model_config_from_unet_config",
-           "unet_prefix_from_state_dict"]
+__all__ = [
+    "count_blocks",
+    "describe_tensors",
+    "detect_unet_config",
+    "model_config_from_unet",
+    "model_config_from_unet_config",
+    "unet_prefix_from_state_dict",
+]
 
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 FALLBACK_PREFIX = "model."
@@ -34,9 +40,12 @@ def detect_unet_config(state_dict: Mapping[str, Any], key_prefix: str, metadata:
     return None if config is None else config.as_dict()
 
 
-def model_config_from_unet_config(unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None,
-                                  unet_key_prefix: str = "", settings: Mapping[str, Any] | None = None,
-                                  ) -> comfy.supported_models_base.BASE | None:
+def model_config_from_unet_config(
+    unet_config: Mapping[str, Any],
+    state_dict: Mapping[str, Any] | None = None,
+    unet_key_prefix: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> comfy.supported_models_base.BASE | None:
     """The configuration of the first family that *unet_config* matches, or None."""
     for family in comfy.supported_models.models:
         if family.matches(unet_config, state_dict, unet_key_prefix):
@@ -44,8 +53,9 @@ def model_config_from_unet_config(unet_config: Mapping[str, Any], state_dict: Ma
     return None
 
 
-def model_config_from_unet(state_dict: Mapping[str, Any], unet_key_prefix: str, use_base_if_no_match: bool = False,
-                           metadata: Mapping[str, str] | None = None) -> comfy.supported_models_base.BASE | None:
+def model_config_from_unet(
+    state_dict: Mapping[str, Any], unet_key_prefix: str, use_base_if_no_match: bool = False, metadata: Mapping[str, str] | None = None
+) -> comfy.supported_models_base.BASE | None:
     """The configuration for the tensors of a checkpoint, or None for an unknown family."""
     unet_config = detect_unet_config(state_dict, unet_key_prefix, metadata)
     if unet_config is None:

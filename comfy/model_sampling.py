@@ -44,17 +44,18 @@ class EPS:
 
     def calculate_input(self, sigma: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """The network's input for a noisy latent."""
-        return noise / (reshape_sigma(sigma, noise.ndim) ** 2 + self.sigma_data ** 2) ** 0.5
+        return noise / (reshape_sigma(sigma, noise.ndim) ** 2 + self.sigma_data**2) ** 0.5
 
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
         """The denoised latent for the network's output; *model_input* is the unscaled noisy latent."""
         return model_input - model_output * reshape_sigma(sigma, model_output.ndim)
 
-    def noise_scaling(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor,
-                      max_denoise: bool = False) -> torch.Tensor:
+    def noise_scaling(
+        self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, max_denoise: bool = False
+    ) -> torch.Tensor:
         """The noisy latent to start from; *max_denoise* says that no signal of the picture is left at this sigma."""
         level = reshape_sigma(sigma, noise.ndim)
-        scaled = noise * (torch.sqrt(1.0 + level ** 2.0) if max_denoise else level)
+        scaled = noise * (torch.sqrt(1.0 + level**2.0) if max_denoise else level)
         scaled += latent_image
         return scaled
 
@@ -69,8 +70,8 @@ class V_PREDICTION(EPS):  # noqa: N801 - the name node packs import
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
         """See :meth:`EPS.calculate_denoised`."""
         level = reshape_sigma(sigma, model_output.ndim)
-        variance = level ** 2 + self.sigma_data ** 2
-        return model_input * self.sigma_data ** 2 / variance - model_output * level * self.sigma_data / variance ** 0.5
+        variance = level**2 + self.sigma_data**2
+        return model_input * self.sigma_data**2 / variance - model_output * level * self.sigma_data / variance**0.5
 
 
 class EDM(V_PREDICTION):
@@ -79,8 +80,8 @@ class EDM(V_PREDICTION):
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
         """See :meth:`EPS.calculate_denoised`."""
         level = reshape_sigma(sigma, model_output.ndim)
-        variance = level ** 2 + self.sigma_data ** 2
-        return model_input * self.sigma_data ** 2 / variance + model_output * level * self.sigma_data / variance ** 0.5
+        variance = level**2 + self.sigma_data**2
+        return model_input * self.sigma_data**2 / variance + model_output * level * self.sigma_data / variance**0.5
 
 
 class X0(EPS):
@@ -110,8 +111,9 @@ class CONST:
         """See :meth:`EPS.calculate_denoised`."""
         return model_input - model_output * reshape_sigma(sigma, model_output.ndim)
 
-    def noise_scaling(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor,
-                      max_denoise: bool = False) -> torch.Tensor:
+    def noise_scaling(
+        self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, max_denoise: bool = False
+    ) -> torch.Tensor:
         """The straight line between picture and noise at *sigma*."""
         level = reshape_sigma(sigma, noise.ndim)
         return level * noise + (1.0 - level) * latent_image
@@ -128,8 +130,9 @@ class IMG_TO_IMG_FLOW(CONST):  # noqa: N801 - the name node packs import
         """The output itself."""
         return model_output
 
-    def noise_scaling(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor,
-                      max_denoise: bool = False) -> torch.Tensor:
+    def noise_scaling(
+        self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, max_denoise: bool = False
+    ) -> torch.Tensor:
         """The picture itself."""
         return latent_image
 
@@ -167,12 +170,23 @@ class ModelSamplingDiscrete(_SigmaTable):
         settings = _settings(model_config)
         self.sigma_data = 1.0
         self._register_schedule(
-            beta_schedule=settings.get("beta_schedule", "linear"), timesteps=settings.get("timesteps", 1000),
-            linear_start=settings.get("linear_start", 0.00085), linear_end=settings.get("linear_end", 0.012),
-            zsnr=settings.get("zsnr", False) if zsnr is None else zsnr)
+            beta_schedule=settings.get("beta_schedule", "linear"),
+            timesteps=settings.get("timesteps", 1000),
+            linear_start=settings.get("linear_start", 0.00085),
+            linear_end=settings.get("linear_end", 0.012),
+            zsnr=settings.get("zsnr", False) if zsnr is None else zsnr,
+        )
 
-    def _register_schedule(self, given_betas: torch.Tensor | None = None, beta_schedule: str = "linear", timesteps: int = 1000,
-                           linear_start: float = 1e-4, linear_end: float = 2e-2, cosine_s: float = 8e-3, zsnr: bool = False) -> None:
+    def _register_schedule(
+        self,
+        given_betas: torch.Tensor | None = None,
+        beta_schedule: str = "linear",
+        timesteps: int = 1000,
+        linear_start: float = 1e-4,
+        linear_end: float = 2e-2,
+        cosine_s: float = 8e-3,
+        zsnr: bool = False,
+    ) -> None:
         betas = given_betas
         if betas is None:
             betas = make_beta_schedule(beta_schedule, timesteps, linear_start, linear_end, cosine_s)
@@ -318,17 +332,18 @@ class ModelSamplingFlux(_SigmaTable):
         return 0.0 if percent >= 1.0 else flux_time_shift(self.shift, 1.0, 1.0 - percent)
 
 
-def make_beta_schedule(schedule: str, n_timestep: int, linear_start: float = 1e-4, linear_end: float = 2e-2,
-                       cosine_s: float = 8e-3) -> torch.Tensor:
+def make_beta_schedule(
+    schedule: str, n_timestep: int, linear_start: float = 1e-4, linear_end: float = 2e-2, cosine_s: float = 8e-3
+) -> torch.Tensor:
     """The variances added per step, float64: ``linear`` (in the square root), ``sqrt_linear``, ``sqrt`` or ``cosine``.
 
     Raises ``ValueError`` for another name.
     """
     if schedule == "linear":
-        return torch.linspace(linear_start ** 0.5, linear_end ** 0.5, n_timestep, dtype=torch.float64) ** 2
+        return torch.linspace(linear_start**0.5, linear_end**0.5, n_timestep, dtype=torch.float64) ** 2
     if schedule in ("sqrt_linear", "sqrt"):
         betas = torch.linspace(linear_start, linear_end, n_timestep, dtype=torch.float64)
-        return betas if schedule == "sqrt_linear" else betas ** 0.5
+        return betas if schedule == "sqrt_linear" else betas**0.5
     if schedule == "cosine":
         times = torch.arange(n_timestep + 1, dtype=torch.float64) / n_timestep + cosine_s
         alpha_bar = torch.cos(times / (1 + cosine_s) * math.pi / 2) ** 2

@@ -6,19 +6,33 @@ how a weight kept on the host, or in another dtype, is used without changing it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from comfy import few_positions
+from comfy.families import few_positions
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention
 
 
-def cast_to(weight: torch.Tensor, dtype: torch.dtype | None = None, device: torch.device | None = None, non_blocking: bool = False,
-            copy: bool = False) -> torch.Tensor:
+class CastLayer(Protocol):
+    """A layer whose weights are prepared at each call."""
+
+    weight: Any
+    bias: Any
+    weight_function: Sequence[WeightFunction]
+    bias_function: Sequence[WeightFunction]
+
+
+def cast_to(
+    weight: torch.Tensor,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> torch.Tensor:
     """*weight* on *device* in *dtype*; the same tensor when nothing changes and *copy* is not asked for."""
     return weight.to(device=device, dtype=dtype, non_blocking=non_blocking, copy=copy)
 
@@ -28,8 +42,13 @@ def cast_to_input(weight: torch.Tensor, input: torch.Tensor, non_blocking: bool 
     return cast_to(weight, input.dtype, input.device, non_blocking, copy)
 
 
-def cast_bias_weight(s: Any, input: torch.Tensor | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None,
-                     bias_dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+def cast_bias_weight(
+    s: CastLayer,
+    input: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    bias_dtype: torch.dtype | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Layer *s*'s weight and bias (None if it has none) where and as *input*, or *device* and *dtype*, need them.
 
     Its weight and bias functions are applied to the copies.
@@ -44,8 +63,9 @@ def cast_bias_weight(s: Any, input: torch.Tensor | None = None, dtype: torch.dty
     return weight, bias
 
 
-def _prepared(parameter: torch.Tensor, dtype: torch.dtype | None, device: torch.device | None,
-              functions: Sequence[WeightFunction]) -> torch.Tensor:
+def _prepared(
+    parameter: torch.Tensor, dtype: torch.dtype | None, device: torch.device | None, functions: Sequence[WeightFunction]
+) -> torch.Tensor:
     value = parameter.to(device=device, dtype=dtype, copy=bool(functions))
     for function in functions:
         value = function(value)
@@ -133,10 +153,10 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
 
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             """The input, normalised over its last dimensions."""
-            weight, bias = self.weight, self.bias
-            if weight is not None and self.prepares_weights():
+            if self.weight is not None and self.prepares_weights():
                 weight, bias = cast_bias_weight(self, input)
-            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+                return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
+            return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     class Embedding(CastWeightBiasOp, torch.nn.Embedding):
         """``torch.nn.Embedding``."""

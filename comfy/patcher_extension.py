@@ -69,14 +69,16 @@ def add_callback(call_type: str, callback: Callable[..., Any], transformer_optio
     add_callback_with_key(call_type, None, callback, transformer_options, is_model_options)
 
 
-def add_callback_with_key(call_type: str, key: Any, callback: Callable[..., Any], transformer_options: dict[str, Any],
-                          is_model_options: bool = False) -> None:
+def add_callback_with_key(
+    call_type: str, key: Any, callback: Callable[..., Any], transformer_options: dict[str, Any], is_model_options: bool = False
+) -> None:
     """Register *callback* in options under *key*."""
     _registry("callbacks", transformer_options, is_model_options).setdefault(call_type, {}).setdefault(key, []).append(callback)
 
 
-def get_callbacks_with_key(call_type: str, key: Any, transformer_options: dict[str, Any],
-                           is_model_options: bool = False) -> list[Callable[..., Any]]:
+def get_callbacks_with_key(
+    call_type: str, key: Any, transformer_options: dict[str, Any], is_model_options: bool = False
+) -> list[Callable[..., Any]]:
     """The callbacks registered in options under *key*, in order."""
     return _keyed("callbacks", call_type, key, transformer_options, is_model_options)
 
@@ -86,20 +88,23 @@ def get_all_callbacks(call_type: str, transformer_options: dict[str, Any], is_mo
     return _all_of("callbacks", call_type, transformer_options, is_model_options)
 
 
-def add_wrapper(wrapper_type: str, wrapper: Callable[..., Any], transformer_options: dict[str, Any],
-                is_model_options: bool = False) -> None:
+def add_wrapper(
+    wrapper_type: str, wrapper: Callable[..., Any], transformer_options: dict[str, Any], is_model_options: bool = False
+) -> None:
     """Register *wrapper* in options, under no key."""
     add_wrapper_with_key(wrapper_type, None, wrapper, transformer_options, is_model_options)
 
 
-def add_wrapper_with_key(wrapper_type: str, key: Any, wrapper: Callable[..., Any], transformer_options: dict[str, Any],
-                         is_model_options: bool = False) -> None:
+def add_wrapper_with_key(
+    wrapper_type: str, key: Any, wrapper: Callable[..., Any], transformer_options: dict[str, Any], is_model_options: bool = False
+) -> None:
     """Register *wrapper* in options under *key*."""
     _registry("wrappers", transformer_options, is_model_options).setdefault(wrapper_type, {}).setdefault(key, []).append(wrapper)
 
 
-def get_wrappers_with_key(wrapper_type: str, key: Any, transformer_options: dict[str, Any],
-                          is_model_options: bool = False) -> list[Callable[..., Any]]:
+def get_wrappers_with_key(
+    wrapper_type: str, key: Any, transformer_options: dict[str, Any], is_model_options: bool = False
+) -> list[Callable[..., Any]]:
     """The wrappers registered in options under *key*, outermost first."""
     return _keyed("wrappers", wrapper_type, key, transformer_options, is_model_options)
 
@@ -140,8 +145,9 @@ class WrapperExecutor:
         return cls(original, None, wrappers, idx)
 
     @classmethod
-    def new_class_executor(cls, original: Callable[..., Any], class_obj: Any, wrappers: list[Callable[..., Any]],
-                           idx: int = 0) -> WrapperExecutor:
+    def new_class_executor(
+        cls, original: Callable[..., Any], class_obj: Any, wrappers: list[Callable[..., Any]], idx: int = 0
+    ) -> WrapperExecutor:
         """The method *original* of *class_obj* inside *wrappers*."""
         return cls(original, class_obj, wrappers, idx)
 
@@ -156,8 +162,10 @@ class PatcherInjection:
 
 def copy_nested_dicts(input_dict: dict[Any, Any]) -> dict[Any, Any]:
     """A copy whose inner dicts, and lists directly in dicts, are new."""
-    return {key: copy_nested_dicts(value) if isinstance(value, dict) else list(value) if isinstance(value, list) else value
-            for key, value in input_dict.items()}
+    return {
+        key: copy_nested_dicts(value) if isinstance(value, dict) else list(value) if isinstance(value, list) else value
+        for key, value in input_dict.items()
+    }
 
 
 def merge_nested_dicts(dict1: dict[Any, Any], dict2: dict[Any, Any], copy_dict1: bool = True) -> dict[Any, Any]:

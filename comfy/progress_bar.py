@@ -43,8 +43,9 @@ class ProgressBar:
         self.total = total
         self.current: float = 0
         self.hook = hook_state.hook
-        if node_id is None and hasattr(self.hook, "current_node_id"):
-            node_id = self.hook.current_node_id()
+        current_node_id = getattr(self.hook, "current_node_id", None)
+        if node_id is None and current_node_id is not None:
+            node_id = current_node_id()
         self.node_id = node_id
         self._clock = clock
         self._sent: tuple[float, float] | None = None

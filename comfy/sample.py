@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import comfy.samplers
 import comfy.utils
-from comfy.intermediate import intermediate_device, intermediate_dtype
 from comfy.lazy_import import lazy_module
 from comfy.sampling.noise import draw_noise
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+log = logging.getLogger(__name__)
 
 torch = lazy_module("torch")
 
@@ -31,8 +33,9 @@ def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Sequence[int] | N
     return prepare_noise_inner(latent_image, torch.manual_seed(seed), noise_inds)
 
 
-def fix_empty_latent_channels(model: Any, latent_image: Tensor, downscale_ratio_spacial: float | None = None,
-                              downscale_ratio_temporal: float | None = None) -> Tensor:
+def fix_empty_latent_channels(
+    model: Any, latent_image: Tensor, downscale_ratio_spacial: float | None = None, downscale_ratio_temporal: float | None = None
+) -> Tensor:
     """Bring an all-zero latent to the channels and scale of *model*; the ratios say what the latent was made for.
 
     A latent that holds a picture only gains the time dimension that video models want.
@@ -53,38 +56,98 @@ def fix_empty_latent_channels(model: Any, latent_image: Tensor, downscale_ratio_
     return latent_image
 
 
-def sample(model: Any, noise: Tensor, steps: int, cfg: float, sampler_name: str, scheduler: str, positive: Any, negative: Any,
-           latent_image: Tensor, denoise: float = 1.0, disable_noise: bool = False, start_step: int | None = None,
-           last_step: int | None = None, force_full_denoise: bool = False, noise_mask: Tensor | None = None, sigmas: Tensor | None = None,
-           callback: Callable[..., None] | None = None, disable_pbar: bool = False, seed: int | None = None) -> Tensor:
+def sample(
+    model: Any,
+    noise: Tensor,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: Any,
+    negative: Any,
+    latent_image: Tensor,
+    denoise: float = 1.0,
+    disable_noise: bool = False,
+    start_step: int | None = None,
+    last_step: int | None = None,
+    force_full_denoise: bool = False,
+    noise_mask: Tensor | None = None,
+    sigmas: Tensor | None = None,
+    callback: Callable[..., None] | None = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+) -> Tensor:
     """Sample with a named sampler and scheduler; the result is an autoencoder latent on the intermediate device.
 
     *disable_noise* has no effect here: the caller passes zeros as *noise*.
     """
-    sampler = comfy.samplers.KSampler(model, steps=steps, device=model.load_device, sampler=sampler_name, scheduler=scheduler,
-                                      denoise=denoise, model_options=model.model_options)
-    samples = sampler.sample(noise, positive, negative, cfg=cfg, latent_image=latent_image, start_step=start_step, last_step=last_step,
-                             force_full_denoise=force_full_denoise, denoise_mask=noise_mask, sigmas=sigmas, callback=callback,
-                             disable_pbar=disable_pbar, seed=seed)
-    return samples.to(device=intermediate_device(), dtype=intermediate_dtype())
+    sampler = comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=model.load_device,
+        sampler=sampler_name,
+        scheduler=scheduler,
+        denoise=denoise,
+        model_options=model.model_options,
+    )
+    samples = sampler.sample(
+        noise,
+        positive,
+        negative,
+        cfg=cfg,
+        latent_image=latent_image,
+        start_step=start_step,
+        last_step=last_step,
+        force_full_denoise=force_full_denoise,
+        denoise_mask=noise_mask,
+        sigmas=sigmas,
+        callback=callback,
+        disable_pbar=disable_pbar,
+        seed=seed,
+    )
+    return samples.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
 
 
-def sample_custom(model: Any, noise: Tensor, cfg: float, sampler: Any, sigmas: Tensor, positive: Any, negative: Any, latent_image: Tensor,
-                  noise_mask: Tensor | None = None, callback: Callable[..., None] | None = None, disable_pbar: bool = False,
-                  seed: int | None = None) -> Tensor:
+def sample_custom(
+    model: Any,
+    noise: Tensor,
+    cfg: float,
+    sampler: Any,
+    sigmas: Tensor,
+    positive: Any,
+    negative: Any,
+    latent_image: Tensor,
+    noise_mask: Tensor | None = None,
+    callback: Callable[..., None] | None = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+) -> Tensor:
     """Sample with a sampler object over given sigmas; the result is an autoencoder latent on the intermediate device."""
-    samples = comfy.samplers.sample(model, noise, positive, negative, cfg, model.load_device, sampler, sigmas,
-                                    model_options=model.model_options, latent_image=latent_image, denoise_mask=noise_mask,
-                                    callback=callback, disable_pbar=disable_pbar, seed=seed)
-    return samples.to(device=intermediate_device(), dtype=intermediate_dtype())
+    samples = comfy.samplers.sample(
+        model,
+        noise,
+        positive,
+        negative,
+        cfg,
+        model.load_device,
+        sampler,
+        sigmas,
+        model_options=model.model_options,
+        latent_image=latent_image,
+        denoise_mask=noise_mask,
+        callback=callback,
+        disable_pbar=disable_pbar,
+        seed=seed,
+    )
+    return samples.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
 
 
 def prepare_sampling(model: Any, noise_shape: Sequence[int], positive: Any, negative: Any, noise_mask: Any) -> tuple[Any, ...]:
     """Deprecated: does nothing any more."""
-    logging.warning("comfy.sample.prepare_sampling does nothing any more; remove the call")
+    log.warning("comfy.sample.prepare_sampling does nothing any more; remove the call")
     return model, positive, negative, noise_mask, []
 
 
 def cleanup_additional_models(models: Any) -> None:
     """Deprecated: does nothing any more."""
-    logging.warning("comfy.sample.cleanup_additional_models does nothing any more; remove the call")
+    log.warning("comfy.sample.cleanup_additional_models does nothing any more; remove the call")

@@ -20,8 +20,17 @@ if TYPE_CHECKING:
 model_management = lazy_module("comfy.model_management")
 
 __all__ = [
-    "cleanup_additional_models", "cleanup_models", "cond_has_hooks", "convert_cond", "estimate_memory", "get_additional_models",
-    "get_additional_models_from_model_options", "get_hooks_from_cond", "get_models_from_cond", "prepare_mask", "prepare_model_patcher",
+    "cleanup_additional_models",
+    "cleanup_models",
+    "cond_has_hooks",
+    "convert_cond",
+    "estimate_memory",
+    "get_additional_models",
+    "get_additional_models_from_model_options",
+    "get_hooks_from_cond",
+    "get_models_from_cond",
+    "prepare_mask",
+    "prepare_model_patcher",
     "prepare_sampling",
 ]
 
@@ -46,8 +55,10 @@ def convert_cond(cond: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
 
 def cond_has_hooks(cond: Iterable[Sequence[Any]]) -> bool:
     """Whether conditioning as nodes pass it, or its control, carries hooks."""
-    return any("hooks" in options or ("control" in options and len(options["control"].get_extra_hooks()) > 0)
-               for options in (pair[1] for pair in cond))
+    return any(
+        "hooks" in options or ("control" in options and len(options["control"].get_extra_hooks()) > 0)
+        for options in (pair[1] for pair in cond)
+    )
 
 
 def get_models_from_cond(cond: Iterable[Mapping[str, Any]], model_type: str) -> list[Any]:
@@ -98,21 +109,34 @@ def estimate_memory(model: Any, noise_shape: Sequence[int], conds: Conds) -> tup
     return both_sides, model.model.memory_required([batch, *rest], cond_shapes=largest)
 
 
-def prepare_sampling(model: Any, noise_shape: Sequence[int], conds: Conds, model_options: dict[str, Any] | None = None,
-                     force_full_load: bool = False, force_offload: bool = False) -> tuple[Any, Conds, list[Any]]:
+def prepare_sampling(
+    model: Any,
+    noise_shape: Sequence[int],
+    conds: Conds,
+    model_options: dict[str, Any] | None = None,
+    force_full_load: bool = False,
+    force_offload: bool = False,
+) -> tuple[Any, dict[str, Any], list[Any]]:
     """Load *model* and what *conds* need, through the PREPARE_SAMPLING wrappers.
 
-    Returns the loaded model (no patcher), the conditioning, and the other models that were loaded.
+    Returns the loaded model (not its patcher), the conditioning, and the other models that were loaded.
     """
     kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
     wrappers = comfy.patcher_extension.get_all_wrappers(kind, {} if model_options is None else model_options, is_model_options=True)
     executor = comfy.patcher_extension.WrapperExecutor.new_executor(_prepare_sampling, wrappers)
-    return executor.execute(model, noise_shape, conds, model_options=model_options, force_full_load=force_full_load,
-                            force_offload=force_offload)
+    return executor.execute(
+        model, noise_shape, conds, model_options=model_options, force_full_load=force_full_load, force_offload=force_offload
+    )
 
 
-def _prepare_sampling(model: Any, noise_shape: Sequence[int], conds: Conds, model_options: dict[str, Any] | None = None,
-                      force_full_load: bool = False, force_offload: bool = False) -> tuple[Any, Conds, list[Any]]:
+def _prepare_sampling(
+    model: Any,
+    noise_shape: Sequence[int],
+    conds: Conds,
+    model_options: dict[str, Any] | None = None,
+    force_full_load: bool = False,
+    force_offload: bool = False,
+) -> tuple[Any, Conds, list[Any]]:
     others, extra_bytes = get_additional_models(conds, model.model_dtype())
     others += get_additional_models_from_model_options(model_options)
     others += model.get_nested_additional_models()
@@ -120,8 +144,9 @@ def _prepare_sampling(model: Any, noise_shape: Sequence[int], conds: Conds, mode
         needed_bytes, least_bytes = math.inf, None
     else:
         needed_bytes, least_bytes = (amount + extra_bytes for amount in estimate_memory(model, noise_shape, conds))
-    model_management.load_models_gpu([model, *others], memory_required=needed_bytes, minimum_memory_required=least_bytes,
-                                     force_full_load=force_full_load)
+    model_management.load_models_gpu(
+        [model, *others], memory_required=needed_bytes, minimum_memory_required=least_bytes, force_full_load=force_full_load
+    )
     return model.model, conds, others
 
 

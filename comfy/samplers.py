@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import comfy.patcher_extension
 import comfy.sampler_helpers
@@ -19,16 +20,10 @@ import comfy.sampling.cond_regions
 from comfy.extra_samplers import uni_pc
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy.lazy_import import lazy_module
-from comfy.patching.model_options import create_model_options_clone
 from comfy.sampling import cond_batches
 from comfy.sampling.cond_batches import can_concat_cond, cond_cat, cond_equal_size
 from comfy.sampling.cond_hooks import filter_registered_hooks_on_conds, get_total_hook_groups_in_conds, preprocess_conds_hooks
-from comfy.sampling.cond_preparation import (
-    apply_empty_x_to_equal_area,
-    calculate_start_end_timesteps,
-    encode_model_conds,
-    pre_run_control,
-)
+from comfy.sampling.cond_preparation import apply_empty_x_to_equal_area, calculate_start_end_timesteps, encode_model_conds, pre_run_control
 from comfy.sampling.cond_regions import (
     add_area_dims,
     create_cond_with_same_area_if_none,
@@ -37,8 +32,11 @@ from comfy.sampling.cond_regions import (
     resolve_areas_and_cond_masks_multidim,
 )
 from comfy.sampling.guidance import cfg_function
+from comfy.sampling.guider import Guider, SamplerNames
 from comfy.sampling.inpainting import KSamplerX0Inpaint
 from comfy.sampling.load_options import cast_to_load_options, cast_transformer_options
+from comfy.sampling.sampler import Sampler
+from comfy.sampling.sampler_table import KSAMPLER_NAMES, SAMPLER_NAMES
 from comfy.sampling.scheduler_table import SCHEDULER_HANDLERS, SCHEDULER_NAMES, SchedulerHandler
 from comfy.sampling.schedules import (
     beta_scheduler,
@@ -52,18 +50,56 @@ from comfy.sampling.schedules import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 torch = lazy_module("torch")
-hooks_of_models = lazy_module("comfy.hooks")
 
 __all__ = [
-    "KSAMPLER", "KSAMPLER_NAMES", "SAMPLER_NAMES", "SCHEDULER_HANDLERS", "SCHEDULER_NAMES", "CFGGuider", "KSampler", "KSamplerX0Inpaint",
-    "Sampler", "SchedulerHandler", "add_area_dims", "apply_empty_x_to_equal_area", "beta_scheduler", "calc_cond_batch",
-    "calc_cond_uncond_batch", "calculate_sigmas", "calculate_start_end_timesteps", "can_concat_cond", "cast_to_load_options",
-    "cast_transformer_options", "cfg_function", "cond_cat", "cond_equal_size", "create_cond_with_same_area_if_none", "ddim_scheduler",
-    "encode_model_conds", "filter_registered_hooks_on_conds", "get_area_and_mult", "get_mask_aabb", "get_total_hook_groups_in_conds",
-    "k_diffusion_sampling", "kl_optimal_scheduler", "ksampler", "linear_quadratic_schedule", "normal_scheduler", "pre_run_control",
-    "preprocess_conds_hooks", "process_conds", "resolve_areas_and_cond_masks",
-    "resolve_areas_and_cond_masks_multidim", "sample", "sampler_object", "sampling_function", "simple_scheduler", "uni_pc",
+    "KSAMPLER",
+    "KSAMPLER_NAMES",
+    "SAMPLER_NAMES",
+    "SCHEDULER_HANDLERS",
+    "SCHEDULER_NAMES",
+    "CFGGuider",
+    "KSampler",
+    "KSamplerX0Inpaint",
+    "Sampler",
+    "SchedulerHandler",
+    "add_area_dims",
+    "apply_empty_x_to_equal_area",
+    "beta_scheduler",
+    "calc_cond_batch",
+    "calc_cond_uncond_batch",
+    "calculate_sigmas",
+    "calculate_start_end_timesteps",
+    "can_concat_cond",
+    "cast_to_load_options",
+    "cast_transformer_options",
+    "cfg_function",
+    "cond_cat",
+    "cond_equal_size",
+    "create_cond_with_same_area_if_none",
+    "ddim_scheduler",
+    "encode_model_conds",
+    "filter_registered_hooks_on_conds",
+    "get_area_and_mult",
+    "get_mask_aabb",
+    "get_total_hook_groups_in_conds",
+    "k_diffusion_sampling",
+    "kl_optimal_scheduler",
+    "ksampler",
+    "linear_quadratic_schedule",
+    "normal_scheduler",
+    "pre_run_control",
+    "preprocess_conds_hooks",
+    "process_conds",
+    "resolve_areas_and_cond_masks",
+    "resolve_areas_and_cond_masks_multidim",
+    "sample",
+    "sampler_object",
+    "sampling_function",
+    "simple_scheduler",
+    "uni_pc",
 ]
 
 FULL_DENOISE = 0.9999  # a denoise above this means all of it
@@ -95,15 +131,24 @@ def _calc_cond_batch(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: T
     return cond_batches.evaluate(model, conds, x_in, timestep, model_options, get_area_and_mult)
 
 
-def calc_cond_uncond_batch(model: Any, cond: Any, uncond: Any, x_in: Tensor, timestep: Tensor,
-                           model_options: Options) -> tuple[Tensor, ...]:
+def calc_cond_uncond_batch(
+    model: Any, cond: Any, uncond: Any, x_in: Tensor, timestep: Tensor, model_options: Options
+) -> tuple[Tensor, ...]:
     """Deprecated form of :func:`calc_cond_batch` for two sides."""
-    logging.warning("comfy.samplers.calc_cond_uncond_batch is deprecated; use calc_cond_batch")
+    log.warning("comfy.samplers.calc_cond_uncond_batch is deprecated; use calc_cond_batch")
     return tuple(calc_cond_batch(model, [cond, uncond], x_in, timestep, model_options))
 
 
-def sampling_function(model: Any, x: Tensor, timestep: Tensor, uncond: Any, cond: Any, cond_scale: float,
-                      model_options: Options | None = None, seed: int | None = None) -> Tensor:
+def sampling_function(
+    model: Any,
+    x: Tensor,
+    timestep: Tensor,
+    uncond: Any,
+    cond: Any,
+    cond_scale: float,
+    model_options: Options | None = None,
+    seed: int | None = None,
+) -> Tensor:
     """The guided picture for latent *x* at sigmas *timestep*. Packs replace this.
 
     With a scale of 1 the unconditioned side is not computed unless ``disable_cfg1_optimization`` is set.
@@ -114,27 +159,24 @@ def sampling_function(model: Any, x: Tensor, timestep: Tensor, uncond: Any, cond
     conds = [cond, uncond]
     if "sampler_calc_cond_batch_function" in options:
         pictures = options["sampler_calc_cond_batch_function"](
-            {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": options})
+            {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": options}
+        )
     else:
         pictures = calc_cond_batch(model, conds, x, timestep, options)
     for function in options.get("sampler_pre_cfg_function", ()):
-        pictures = function({"conds": conds, "conds_out": pictures, "cond_scale": cond_scale, "timestep": timestep, "input": x,
-                             "sigma": timestep, "model": model, "model_options": options})
+        pictures = function(
+            {
+                "conds": conds,
+                "conds_out": pictures,
+                "cond_scale": cond_scale,
+                "timestep": timestep,
+                "input": x,
+                "sigma": timestep,
+                "model": model,
+                "model_options": options,
+            }
+        )
     return cfg_function(model, pictures[0], pictures[1], cond_scale, x, timestep, model_options=options, cond=cond, uncond=uncond)
-
-
-class Sampler:
-    """What a guider runs. Subclasses implement :meth:`sample`."""
-
-    def sample(self, model_wrap: Any, sigmas: Tensor, extra_args: Options, callback: Callable[..., None] | None, noise: Tensor,
-               latent_image: Tensor | None = None, denoise_mask: Tensor | None = None, disable_pbar: bool = False) -> Tensor:
-        """The sampled latent; *model_wrap* is the guider."""
-        raise NotImplementedError(f"{type(self).__name__} must define sample()")
-
-    def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
-        """Whether *sigmas* start at or above the model's highest level, so that nothing of a given latent is left."""
-        highest, first = float(model_wrap.inner_model.model_sampling.sigma_max), float(sigmas[0])
-        return first > highest or math.isclose(highest, first, rel_tol=1e-5)
 
 
 class KSAMPLER(Sampler):
@@ -144,14 +186,24 @@ class KSAMPLER(Sampler):
     noise of its own.
     """
 
-    def __init__(self, sampler_function: Callable[..., Tensor], extra_options: Options | None = None,
-                 inpaint_options: Options | None = None) -> None:
+    def __init__(
+        self, sampler_function: Callable[..., Tensor], extra_options: Options | None = None, inpaint_options: Options | None = None
+    ) -> None:
         self.sampler_function = sampler_function
         self.extra_options = {} if extra_options is None else extra_options
         self.inpaint_options = {} if inpaint_options is None else inpaint_options
 
-    def sample(self, model_wrap: Any, sigmas: Tensor, extra_args: Options, callback: Callable[..., None] | None, noise: Tensor,
-               latent_image: Tensor | None = None, denoise_mask: Tensor | None = None, disable_pbar: bool = False) -> Tensor:
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callable[..., None] | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
         """See :meth:`Sampler.sample`; *callback* gets (step, picture, latent, steps)."""
         extra_args["denoise_mask"] = denoise_mask
         model = KSamplerX0Inpaint(model_wrap, sigmas)
@@ -167,15 +219,10 @@ class KSAMPLER(Sampler):
             if callback is not None:
                 callback(state["i"], state["denoised"], state["x"], total_steps)
 
-        samples = self.sampler_function(model, noise, sigmas, extra_args=extra_args, callback=report, disable=disable_pbar,
-                                        **self.extra_options)
+        samples = self.sampler_function(
+            model, noise, sigmas, extra_args=extra_args, callback=report, disable=disable_pbar, **self.extra_options
+        )
         return sampling.inverse_noise_scaling(sigmas[-1], samples)
-
-
-KSAMPLER_NAMES = ["euler", "euler_ancestral", "heun", "dpm_2", "dpm_2_ancestral", "lms", "dpmpp_2s_ancestral", "dpmpp_sde",
-                  "dpmpp_sde_gpu", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu",
-                  "dpmpp_3m_sde", "dpmpp_3m_sde_gpu", "ddpm", "lcm"]
-SAMPLER_NAMES = [*KSAMPLER_NAMES, "ddim", "uni_pc", "uni_pc_bh2"]
 
 
 def ksampler(sampler_name: str, extra_options: Options | None = None, inpaint_options: Options | None = None) -> KSAMPLER:
@@ -207,122 +254,47 @@ def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Te
     return handler(n=steps, sigma_min=float(model_sampling.sigma_min), sigma_max=float(model_sampling.sigma_max))
 
 
-def process_conds(model: Any, noise: Tensor, conds: dict[str, Any], device: Any, latent_image: Tensor | None = None,
-                  denoise_mask: Tensor | None = None, seed: int | None = None, latent_shapes: Any = None) -> dict[str, Any]:
+def process_conds(
+    model: Any,
+    noise: Tensor,
+    conds: dict[str, Any],
+    device: Any,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    seed: int | None = None,
+    latent_shapes: Any = None,
+) -> dict[str, Any]:
     """See :func:`comfy.sampling.cond_preparation.prepare`."""
     return comfy.sampling.cond_preparation.prepare(model, noise, conds, device, latent_image, denoise_mask, seed, latent_shapes)
 
 
-class CFGGuider:
+class CFGGuider(Guider):
     """Runs one sampling of a model with classifier-free guidance; subclasses override :meth:`predict_noise`.
 
     Samplers call the guider itself as the model. ``inner_model`` and ``conds`` exist while it samples.
     """
 
-    def __init__(self, model_patcher: Any) -> None:
-        self.model_patcher = model_patcher
-        self.model_options = model_patcher.model_options
-        self.original_conds: dict[str, list[Options]] = {}
-        self.cfg = 1.0
-
-    def set_conds(self, positive: Any, negative: Any) -> None:
-        """Set both sides of guidance, as nodes pass conditioning."""
-        self.inner_set_conds({"positive": positive, "negative": negative})
-
-    def set_cfg(self, cfg: float) -> None:
-        """Set the guidance scale."""
-        self.cfg = cfg
-
-    def inner_set_conds(self, conds: dict[str, Any]) -> None:
-        """Set named lists of conditioning, as nodes pass it."""
-        for name, cond in conds.items():
-            self.original_conds[name] = comfy.sampler_helpers.convert_cond(cond)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """See :meth:`outer_predict_noise`."""
-        return self.outer_predict_noise(*args, **kwargs)
-
-    def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None) -> Tensor:
-        """The guided picture, through the PREDICT_NOISE wrappers."""
-        options = {} if model_options is None else model_options
-        return self._wrapped(self.predict_noise, "PREDICT_NOISE", self.model_options).execute(x, timestep, options, seed)
-
-    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None) -> Tensor:
-        """The guided picture (despite the name) for *x* at sigmas *timestep*."""
-        options = {} if model_options is None else model_options
-        return sampling_function(self.inner_model, x, timestep, self.conds.get("negative"), self.conds.get("positive"), self.cfg,
-                                 model_options=options, seed=seed)
-
-    def _wrapped(self, method: Callable[..., Any], kind: str, options: Options, owner: Any = None) -> Any:
-        wrappers = comfy.patcher_extension.get_all_wrappers(getattr(comfy.patcher_extension.WrappersMP, kind), options,
-                                                            is_model_options=True)
-        return comfy.patcher_extension.WrapperExecutor.new_class_executor(method, self if owner is None else owner, wrappers)
-
-    def inner_sample(self, noise: Tensor, latent_image: Tensor, device: Any, sampler: Sampler, sigmas: Tensor,
-                     denoise_mask: Tensor | None, callback: Callable[..., None] | None, disable_pbar: bool, seed: int | None,
-                     latent_shapes: Any = None) -> Tensor:
-        """Sample with the model loaded: between the autoencoder's latents, through the SAMPLER_SAMPLE wrappers."""
-        self.inner_model.latent_shapes = latent_shapes
-        if latent_image is not None and torch.count_nonzero(latent_image) > 0:  # an empty latent stays zero in either scale
-            latent_image = self.inner_model.process_latent_in(latent_image)
-        self.conds = process_conds(self.inner_model, noise, self.conds, device, latent_image, denoise_mask, seed,
-                                   latent_shapes=latent_shapes)
-        options = create_model_options_clone(self.model_options)
-        options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
-        executor = self._wrapped(sampler.sample, "SAMPLER_SAMPLE", options, sampler)
-        samples = executor.execute(self, sigmas, {"model_options": options, "seed": seed}, callback, noise, latent_image, denoise_mask,
-                                   disable_pbar)
-        return self.inner_model.process_latent_out(samples.to(torch.float32))
-
-    def outer_sample(self, noise: Tensor, latent_image: Tensor, sampler: Sampler, sigmas: Tensor, denoise_mask: Tensor | None = None,
-                     callback: Callable[..., None] | None = None, disable_pbar: bool = False, seed: int | None = None,
-                     latent_shapes: Any = None) -> Tensor:
-        """Load the models, sample, and clean up."""
-        self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
-            self.model_patcher, noise.shape, self.conds, self.model_options)
-        device = self.model_patcher.load_device
-        try:
-            noise, latent_image = (tensor.to(device=device, dtype=torch.float32) for tensor in (noise, latent_image))
-            cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
-            self.model_patcher.pre_run()
-            return self.inner_sample(noise, latent_image, device, sampler, sigmas.to(device), denoise_mask, callback, disable_pbar, seed,
-                                     latent_shapes=latent_shapes)
-        finally:
-            self.model_patcher.cleanup()
-            comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
-            del self.inner_model, self.loaded_models
-
-    def sample(self, noise: Tensor, latent_image: Tensor, sampler: Sampler, sigmas: Tensor, denoise_mask: Tensor | None = None,
-               callback: Callable[..., None] | None = None, disable_pbar: bool = False, seed: int | None = None) -> Tensor:
-        """Sample through the OUTER_SAMPLE wrappers; without sigmas *latent_image* comes back. The guider can be used again."""
-        if sigmas.shape[-1] == 0:
-            return latent_image
-        if denoise_mask is not None:
-            device = self.model_patcher.load_device
-            denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, latent_image.shape, device).float()
-        self.conds = {name: [cond.copy() for cond in conds] for name, conds in self.original_conds.items()}
-        preprocess_conds_hooks(self.conds)
-        original_options, original_hook_mode = self.model_options, self.model_patcher.hook_mode
-        try:
-            self.model_options = create_model_options_clone(original_options)
-            if get_total_hook_groups_in_conds(self.conds) <= 1:  # hooked weights are then made once; keeping copies has no use
-                self.model_patcher.hook_mode = hooks_of_models.EnumHookMode.MinVram
-            comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
-            filter_registered_hooks_on_conds(self.conds, self.model_options)
-            executor = self._wrapped(self.outer_sample, "OUTER_SAMPLE", self.model_options)
-            return executor.execute(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed,
-                                    latent_shapes=[latent_image.shape])
-        finally:
-            cast_to_load_options(self.model_options, device=self.model_patcher.offload_device)
-            self.model_options, self.model_patcher.hook_mode = original_options, original_hook_mode
-            self.model_patcher.restore_hook_patches()
-            del self.conds
+    names = cast(SamplerNames, sys.modules[__name__])
 
 
-def sample(model: Any, noise: Tensor, positive: Any, negative: Any, cfg: float, device: Any, sampler: Sampler, sigmas: Tensor,
-           model_options: Options | None = None, latent_image: Tensor | None = None, denoise_mask: Tensor | None = None,
-           callback: Callable[..., None] | None = None, disable_pbar: bool = False, seed: int | None = None) -> Tensor:
+def sample(
+    model: Any,
+    noise: Tensor,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    device: Any,
+    sampler: Sampler,
+    sigmas: Tensor,
+    model_options: Options | None = None,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    callback: Callable[..., None] | None = None,
+    disable_pbar: bool = False,
+    seed: int | None = None,
+) -> Tensor:
     """Sample with a :class:`CFGGuider`. *device* and *model_options* are not used: the patcher knows both."""
+    latent_image = torch.zeros_like(noise) if latent_image is None else latent_image
     guider = CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
@@ -339,8 +311,16 @@ class KSampler:
     SAMPLERS = SAMPLER_NAMES
     DISCARD_PENULTIMATE_SIGMA_SAMPLERS = {"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"}
 
-    def __init__(self, model: Any, steps: int, device: Any, sampler: str | None = None, scheduler: str | None = None,
-                 denoise: float | None = None, model_options: Options | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        steps: int,
+        device: Any,
+        sampler: str | None = None,
+        scheduler: str | None = None,
+        denoise: float | None = None,
+        model_options: Options | None = None,
+    ) -> None:
         self.model = model
         self.device = device
         self.scheduler = scheduler if scheduler in self.SCHEDULERS else self.SCHEDULERS[0]
@@ -363,21 +343,47 @@ class KSampler:
         elif denoise is None or denoise > FULL_DENOISE:
             self.sigmas = self.calculate_sigmas(steps).to(self.device)
         else:
-            self.sigmas = self.calculate_sigmas(int(steps / denoise)).to(self.device)[-(steps + 1):]
+            self.sigmas = self.calculate_sigmas(int(steps / denoise)).to(self.device)[-(steps + 1) :]
 
-    def sample(self, noise: Tensor, positive: Any, negative: Any, cfg: float, latent_image: Tensor | None = None,
-               start_step: int | None = None, last_step: int | None = None, force_full_denoise: bool = False,
-               denoise_mask: Tensor | None = None, sigmas: Tensor | None = None, callback: Callable[..., None] | None = None,
-               disable_pbar: bool = False, seed: int | None = None) -> Tensor:
+    def sample(
+        self,
+        noise: Tensor,
+        positive: Any,
+        negative: Any,
+        cfg: float,
+        latent_image: Tensor | None = None,
+        start_step: int | None = None,
+        last_step: int | None = None,
+        force_full_denoise: bool = False,
+        denoise_mask: Tensor | None = None,
+        sigmas: Tensor | None = None,
+        callback: Callable[..., None] | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+    ) -> Tensor:
         """Sample from step *start_step* to *last_step*; *force_full_denoise* removes what noise the last one would leave."""
         sigmas = self.sigmas if sigmas is None else sigmas
         if last_step is not None and last_step < len(sigmas) - 1:
-            sigmas = sigmas[:last_step + 1].clone()
+            sigmas = sigmas[: last_step + 1].clone()
             if force_full_denoise:
                 sigmas[-1] = 0
         if start_step is not None:
             if start_step >= len(sigmas) - 1:
                 return torch.zeros_like(noise) if latent_image is None else latent_image
             sigmas = sigmas[start_step:]
-        return sample(self.model, noise, positive, negative, cfg, self.device, sampler_object(self.sampler), sigmas, self.model_options,
-                      latent_image=latent_image, denoise_mask=denoise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed)
+        return sample(
+            self.model,
+            noise,
+            positive,
+            negative,
+            cfg,
+            self.device,
+            sampler_object(self.sampler),
+            sigmas,
+            self.model_options,
+            latent_image=latent_image,
+            denoise_mask=denoise_mask,
+            callback=callback,
+            disable_pbar=disable_pbar,
+            seed=seed,
+        )

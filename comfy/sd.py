@@ -2,36 +2,54 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
-from functools import cache
 from typing import Any
 
 import torch
 
 import comfy.model_management
-from comfy.cached_loading import INDEPENDENT, Part, load_parts, open_cached_file
-from comfy.checkpoint_loading import (
-    kept_bytes,
+from comfy.images.vae import VAE, WORKING_DTYPES
+from comfy.loading.checkpoint import (
     load_checkpoint_guess_config,
     load_checkpoint_guess_config_clip_only,
     load_checkpoint_guess_config_model_only,
     load_checkpoint_vae_patcher,
-    load_diffusion_model,
-    load_diffusion_model_state_dict,
     load_state_dict_guess_config,
 )
-from comfy.checkpoint_saving import save_checkpoint
-from comfy.lora_loading import load_bypass_lora_for_models, load_lora_for_models
-from comfy.text_encoder import CLIP
-from comfy.text_encoder_loading import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
-from comfy.vae import VAE, WORKING_DTYPES
+from comfy.loading.components import kept_bytes
+from comfy.loading.diffusion_model import load_diffusion_model, load_diffusion_model_state_dict
+from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import INDEPENDENT, Part, load_parts
+from comfy.loading.saving import save_checkpoint
+from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
+from comfy.text.encoder import CLIP
 
-__all__ = ["CLIP", "VAE", "CLIPType", "TEModel", "load_bypass_lora_for_models", "load_checkpoint", "load_checkpoint_guess_config",
-           "load_checkpoint_guess_config_clip_only", "load_checkpoint_guess_config_model_only", "load_checkpoint_vae_patcher",
-           "load_clip", "load_clip_model_patcher", "load_diffusion_model", "load_diffusion_model_state_dict",
-           "load_lora_for_models", "load_state_dict_guess_config", "load_text_encoder_state_dicts", "load_unet",
-           "load_unet_state_dict", "load_vae",
-           "load_vae_patcher", "save_checkpoint"]
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "CLIP",
+    "VAE",
+    "CLIPType",
+    "TEModel",
+    "load_bypass_lora_for_models",
+    "load_checkpoint",
+    "load_checkpoint_guess_config",
+    "load_checkpoint_guess_config_clip_only",
+    "load_checkpoint_guess_config_model_only",
+    "load_checkpoint_vae_patcher",
+    "load_clip",
+    "load_clip_model_patcher",
+    "load_diffusion_model",
+    "load_diffusion_model_state_dict",
+    "load_lora_for_models",
+    "load_state_dict_guess_config",
+    "load_text_encoder_state_dicts",
+    "load_unet",
+    "load_unet_state_dict",
+    "load_vae",
+    "load_vae_patcher",
+    "save_checkpoint",
+]
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
@@ -39,48 +57,61 @@ def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
     return _load_vae(vae_path, device, "")
 
 
-def load_vae_patcher(vae_path: str, metadata: Mapping[str, str] | None = None, device: torch.device | None = None,
-                     disable_dynamic: bool = False) -> Any:
+def load_vae_patcher(
+    vae_path: str, metadata: Mapping[str, str] | None = None, device: torch.device | None = None, disable_dynamic: bool = False
+) -> Any:
     """A new autoencoder patcher with weights of its own."""
     return _load_vae(vae_path, device, INDEPENDENT).patcher
 
 
 def _load_vae(vae_path: str, device: torch.device | None, bypass: str) -> VAE:
-    with ExitStack() as stack:
-        source = cache(lambda: stack.enter_context(open_cached_file(vae_path)))
+    with ModelFiles(vae_path) as files:
+        return load_parts(files, {"vae": _VaePart(files, device, bypass)})["vae"]
 
-        def load() -> VAE:
-            vae = VAE(source(), device=device)
-            vae.throw_exception_if_invalid()
-            vae.patcher.cached_patcher_init = (load_vae_patcher, (vae_path, None, device))
-            return vae
 
-        def estimate() -> int:
-            management = comfy.model_management
-            return kept_bytes(source(), "", management.vae_dtype(device or management.vae_device(), list(WORKING_DTYPES)))
+class _VaePart(Part):
+    """The one part of an autoencoder's file."""
 
-        part = Part(load, estimate, {"load_device": device}, bypass)
-        return load_parts([vae_path], {"vae": part}, lambda: source().read_bytes)["vae"]
+    def __init__(self, files: ModelFiles, device: torch.device | None, bypass: str) -> None:
+        super().__init__({"load_device": device}, bypass)
+        self._files, self._device = files, device
+
+    def load(self) -> VAE:
+        vae = VAE(self._files.source(), device=self._device)
+        vae.throw_exception_if_invalid()
+        vae.patcher.cached_patcher_init = (load_vae_patcher, (self._files.paths[0], None, self._device))
+        return vae
+
+    def estimate_bytes(self) -> int:
+        management = comfy.model_management
+        dtype = management.vae_dtype(self._device or management.vae_device(), list(WORKING_DTYPES))
+        return kept_bytes(self._files.source(), "", dtype)
 
 
 def load_unet(unet_path: str, dtype: torch.dtype | None = None) -> Any:
     """The older name of :func:`load_diffusion_model`."""
-    logging.warning("load_unet is deprecated; use load_diffusion_model")
+    log.warning("load_unet is deprecated; use load_diffusion_model")
     return load_diffusion_model(unet_path, model_options={"dtype": dtype})
 
 
 def load_unet_state_dict(sd: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> Any:
     """The older name of :func:`load_diffusion_model_state_dict`."""
-    logging.warning("load_unet_state_dict is deprecated; use load_diffusion_model_state_dict")
+    log.warning("load_unet_state_dict is deprecated; use load_diffusion_model_state_dict")
     return load_diffusion_model_state_dict(sd, model_options={"dtype": dtype})
 
 
-def load_checkpoint(config_path: str | None = None, ckpt_path: str | None = None, output_vae: bool = True, output_clip: bool = True,
-                    embedding_directory: Any = None, state_dict: dict[str, torch.Tensor] | None = None,
-                    config: Any = None) -> tuple[Any, CLIP | None, VAE | None]:
+def load_checkpoint(
+    config_path: str | None = None,
+    ckpt_path: str | None = None,
+    output_vae: bool = True,
+    output_clip: bool = True,
+    embedding_directory: Any = None,
+    state_dict: dict[str, torch.Tensor] | None = None,
+    config: Any = None,
+) -> tuple[Any, CLIP | None, VAE | None]:
     """(model, CLIP, VAE) of *ckpt_path* or *state_dict*. The YAML configuration of old workflows is not needed and not read."""
     if config_path is not None or config is not None:
-        logging.warning("the configuration file is not read; the checkpoint's own tensors say what it is")
+        log.warning("the configuration file is not read; the checkpoint's own tensors say what it is")
     if state_dict is not None:
         loaded = load_state_dict_guess_config(state_dict, output_vae, output_clip, embedding_directory=embedding_directory)
         if loaded is None:

@@ -9,23 +9,45 @@ import torch
 
 import comfy.model_management
 import comfy.ops
-from comfy.clip_tokenizer import SD1Tokenizer, SDTokenizer
-from comfy.embedding_files import expand_directory_list, load_embed
 from comfy.families.clip_text import ClipTextTransformer, load_clip_text
 from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.weight_source import StateDictSource, WeightSource
-from comfy.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
+from comfy.loading.embeddings import expand_directory_list, load_embed
+from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
+from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
 
-__all__ = ["ClipTokenWeightEncoder", "SD1CheckpointClipModel", "SD1ClipModel", "SD1Tokenizer", "SDClipModel", "SDTokenizer",
-           "escape_important", "expand_directory_list", "gen_empty_tokens", "load_embed", "parse_parentheses", "token_weights",
-           "unescape_important"]
+log = logging.getLogger(__name__)
 
-CLIP_L = ClipTextConfig(vocabulary=49408, positions=77, hidden_size=768, intermediate_size=3072, num_layers=12, num_heads=12,
-                        hidden_act="quick_gelu", projection=0)
+__all__ = [
+    "ClipTokenWeightEncoder",
+    "SD1CheckpointClipModel",
+    "SD1ClipModel",
+    "SD1Tokenizer",
+    "SDClipModel",
+    "SDTokenizer",
+    "escape_important",
+    "expand_directory_list",
+    "gen_empty_tokens",
+    "load_embed",
+    "parse_parentheses",
+    "token_weights",
+    "unescape_important",
+]
+
+CLIP_L = ClipTextConfig(
+    vocabulary=49408,
+    positions=77,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_layers=12,
+    num_heads=12,
+    hidden_act="quick_gelu",
+    projection=0,
+)
 CLIP_TOKENS = {"start": 49406, "end": 49407, "pad": 49407}
 
 
-def gen_empty_tokens(special_tokens: Mapping[str, int | None], length: int) -> list[int]:
+def gen_empty_tokens(special_tokens: Mapping[str, int | None], length: int) -> list[int | None]:
     """The tokens of an empty prompt, padded to *length*."""
     tokens = [special_tokens[name] for name in ("start", "end") if special_tokens.get(name) is not None]
     return tokens + [special_tokens.get("pad")] * (length - len(tokens))
@@ -48,7 +70,7 @@ class ClipTokenWeightEncoder:
         if weighted:
             for chunk, states in zip(token_weight_pairs, out):
                 _weight_states(states, out[-1], [pair[1] for pair in chunk])
-        states = torch.cat(list(out[:len(chunks)].split(1)), dim=-2) if chunks else out[-1:]
+        states = torch.cat(list(out[: len(chunks)].split(1)), dim=-2) if chunks else out[-1:]
         result = (states.to(device), None if pooled is None else pooled[:1].to(device))
         return result if not extras else (*result, self._extra_outputs(extras[0], len(chunks), device))
 
@@ -58,13 +80,12 @@ class ClipTokenWeightEncoder:
 
     @staticmethod
     def _extra_outputs(extra: Mapping[str, Any], chunks: int, device: torch.device) -> dict[str, Any]:
-        return {name: value[:chunks].flatten()[None].to(device) if name == "attention_mask" else value
-                for name, value in extra.items()}
+        return {name: value[:chunks].flatten()[None].to(device) if name == "attention_mask" else value for name, value in extra.items()}
 
 
 def _weight_states(states: torch.Tensor, empty: torch.Tensor, weights: Sequence[float]) -> None:
     """In place: states = (states - empty) * weight + empty, at the tokens whose weight is not 1."""
-    for index, weight in enumerate(weights[:len(states)]):
+    for index, weight in enumerate(weights[: len(states)]):
         if weight != 1.0:
             states[index] = (states[index] - empty[index]) * weight + empty[index]
 
@@ -77,11 +98,23 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
 
     LAYERS = ("last", "pooled", "hidden", "all")
 
-    def __init__(self, device: Any = "cpu", max_length: int = 77, freeze: bool = True, layer: str = "last",
-                 layer_idx: int | None = None, textmodel_json_config: ClipTextConfig | None = None, dtype: torch.dtype | None = None,
-                 special_tokens: Mapping[str, int | None] | None = None, layer_norm_hidden_state: bool = True,
-                 enable_attention_masks: bool = False, zero_out_masked: bool = False, return_projected_pooled: bool = True,
-                 return_attention_masks: bool = False, model_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        device: Any = "cpu",
+        max_length: int = 77,
+        freeze: bool = True,
+        layer: str = "last",
+        layer_idx: int | None = None,
+        textmodel_json_config: ClipTextConfig | None = None,
+        dtype: torch.dtype | None = None,
+        special_tokens: Mapping[str, int | None] | None = None,
+        layer_norm_hidden_state: bool = True,
+        enable_attention_masks: bool = False,
+        zero_out_masked: bool = False,
+        return_projected_pooled: bool = True,
+        return_attention_masks: bool = False,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         options = model_options or {}
         self.dtype = torch.float32 if dtype is None else dtype
@@ -132,9 +165,12 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         embeds, mask, num_tokens = self.process_tokens(tokens, device)
         several = isinstance(self.layer, list) or self.layer == "all"
         last, chosen, projected, pooled = self.transformer(
-            embeds, num_tokens, mask if self.enable_attention_masks else None,
+            embeds,
+            num_tokens,
+            mask if self.enable_attention_masks else None,
             intermediate_output=self.layer if several else self.layer_idx,
-            final_layer_norm_intermediate=self.layer_norm_hidden_state)
+            final_layer_norm_intermediate=self.layer_norm_hidden_state,
+        )
         states = (last if self.layer == "last" else chosen).float()
         if self.zero_out_masked:
             states = states * mask.unsqueeze(-1).float()
@@ -155,7 +191,10 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         """The chunk's embeddings 1 x tokens x width, and its mask: ones up to and with the end token."""
         table = self.transformer.get_input_embeddings()
         width = table.weight.shape[-1]
-        ids, mask, vectors, ended = [], [], [], False
+        ids: list[Any] = []
+        mask: list[int] = []
+        vectors: list[tuple[int, torch.Tensor]] = []
+        ended = False
         for token in chunk:
             if not isinstance(token, numbers.Integral):
                 vectors.append((len(mask), token.reshape(1, -1, token.shape[-1])))
@@ -172,10 +211,9 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         embeds = table(torch.tensor([ids], device=device), out_dtype=torch.float32)
         for position, vector in vectors:
             if vector.shape[-1] == width:
-                embeds[:, position:position + vector.shape[1]] = vector.to(embeds)
+                embeds[:, position : position + vector.shape[1]] = vector.to(embeds)
             else:
-                logging.warning("an embedding of width %d does not fit a text model of width %d; it is left out",
-                                vector.shape[-1], width)
+                log.warning("an embedding of width %d does not fit a text model of width %d; it is left out", vector.shape[-1], width)
         return embeds, mask
 
     def load_weights(self, source: WeightSource, what: str = "the text encoder") -> None:
@@ -204,8 +242,16 @@ class SD1CheckpointClipModel(SDClipModel):
 class SD1ClipModel(torch.nn.Module):
     """A family's text encoder made of one text model, held as ``clip_l`` (or the name given)."""
 
-    def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None,
-                 clip_name: str = "l", clip_model: Any = SD1CheckpointClipModel, name: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        device: Any = "cpu",
+        dtype: torch.dtype | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        clip_name: str = "l",
+        clip_model: Any = SD1CheckpointClipModel,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
         self.clip_name = name or clip_name
         self.clip = name or f"clip_{clip_name}"

@@ -5,34 +5,65 @@ from typing import Any
 
 import torch
 
-from comfy.clip_tokenizer import SDTokenizer
 from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.weight_source import WeightSource
 from comfy.sd1_clip import SD1ClipModel, SDClipModel
+from comfy.text.clip_tokenizer import SDTokenizer
 
-CLIP_G = ClipTextConfig(vocabulary=49408, positions=77, hidden_size=1280, intermediate_size=5120, num_layers=32, num_heads=20,
-                        hidden_act="gelu", projection=1280)
+CLIP_G = ClipTextConfig(
+    vocabulary=49408,
+    positions=77,
+    hidden_size=1280,
+    intermediate_size=5120,
+    num_layers=32,
+    num_heads=20,
+    hidden_act="gelu",
+    projection=1280,
+)
 
 
 class SDXLClipG(SDClipModel):
     """CLIP-G: the layer before the last without the final norm, projected pooled output, padding with token 0."""
 
-    def __init__(self, device: Any = "cpu", max_length: int = 77, freeze: bool = True, layer: str = "penultimate",
-                 layer_idx: int | None = None, dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        device: Any = "cpu",
+        max_length: int = 77,
+        freeze: bool = True,
+        layer: str = "penultimate",
+        layer_idx: int | None = None,
+        dtype: torch.dtype | None = None,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
         penultimate = layer == "penultimate"
-        super().__init__(device=device, max_length=max_length, freeze=freeze, layer="hidden" if penultimate else layer,
-                         layer_idx=-2 if penultimate else layer_idx, textmodel_json_config=CLIP_G, dtype=dtype,
-                         special_tokens={"start": 49406, "end": 49407, "pad": 0}, layer_norm_hidden_state=False,
-                         model_options={**(model_options or {}), "model_name": "clip_g"})
+        super().__init__(
+            device=device,
+            max_length=max_length,
+            freeze=freeze,
+            layer="hidden" if penultimate else layer,
+            layer_idx=-2 if penultimate else layer_idx,
+            textmodel_json_config=CLIP_G,
+            dtype=dtype,
+            special_tokens={"start": 49406, "end": 49407, "pad": 0},
+            layer_norm_hidden_state=False,
+            model_options={**(model_options or {}), "model_name": "clip_g"},
+        )
 
 
 class SDXLClipGTokenizer(SDTokenizer):
     """CLIP's tokenizer with CLIP-G's padding and embedding width."""
 
-    def __init__(self, tokenizer_path: str | None = None, embedding_directory: Any = None,
-                 tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(tokenizer_path, pad_with_end=False, embedding_directory=embedding_directory, embedding_size=1280,
-                         embedding_key="clip_g", tokenizer_data=tokenizer_data)
+    def __init__(
+        self, tokenizer_path: str | None = None, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(
+            tokenizer_path,
+            pad_with_end=False,
+            embedding_directory=embedding_directory,
+            embedding_size=1280,
+            embedding_key="clip_g",
+            tokenizer_data=tokenizer_data,
+        )
 
 
 class SDXLTokenizer:
@@ -44,8 +75,10 @@ class SDXLTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
         """{"g": chunks, "l": chunks}, see :meth:`SDTokenizer.tokenize_with_weights`."""
-        return {"g": self.clip_g.tokenize_with_weights(text, return_word_ids, **kwargs),
-                "l": self.clip_l.tokenize_with_weights(text, return_word_ids, **kwargs)}
+        return {
+            "g": self.clip_g.tokenize_with_weights(text, return_word_ids, **kwargs),
+            "l": self.clip_l.tokenize_with_weights(text, return_word_ids, **kwargs),
+        }
 
     def untokenize(self, token_weight_pair: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], str]]:
         """Each (token, weight) with the token's text."""
@@ -55,8 +88,8 @@ class SDXLTokenizer:
         """What a saved text encoder must carry for its tokenizers: nothing."""
         return {}
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str:
-        """The text of vocabulary ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
+        """The text of vocabulary ids; for a list of lists one text each."""
         return self.clip_g.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
 
@@ -65,8 +98,14 @@ class SDXLClipModel(torch.nn.Module):
 
     def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.clip_l = SDClipModel(layer="hidden", layer_idx=-2, device=device, dtype=dtype, layer_norm_hidden_state=False,
-                                  model_options={**(model_options or {}), "model_name": "clip_l"})
+        self.clip_l = SDClipModel(
+            layer="hidden",
+            layer_idx=-2,
+            device=device,
+            dtype=dtype,
+            layer_norm_hidden_state=False,
+            model_options={**(model_options or {}), "model_name": "clip_l"},
+        )
         self.clip_g = SDXLClipG(device=device, dtype=dtype, model_options=model_options)
         self.dtypes = {dtype} - {None}
 

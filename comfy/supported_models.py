@@ -14,14 +14,18 @@ NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logi
 class SD15(supported_models_base.BASE):
     """Stable Diffusion 1.x of any width: convolutional projections, no vector conditioning, CLIP-L."""
 
-    latent_format = latent_formats.SD15
+    latent_format: Any = latent_formats.SD15
     memory_usage_factor = 1.0
 
     @classmethod
     def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
         """See :meth:`BASE.matches`."""
-        return (not unet_config.get("use_linear_in_transformer") and unet_config.get("adm_in_channels") is None
-                and unet_config.get("context_dim") is not None and unet_config.get("in_channels") in (4, 9))
+        return (
+            not unet_config.get("use_linear_in_transformer")
+            and unet_config.get("adm_in_channels") is None
+            and unet_config.get("context_dim") is not None
+            and unet_config.get("in_channels") in (4, 9)
+        )
 
     def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
         """CLIP-L, unprojected pooled output."""
@@ -40,7 +44,7 @@ class SD15(supported_models_base.BASE):
 class _XLFamily(supported_models_base.BASE):
     """What SDXL's base and refiner share: linear projections, no attention at full resolution, pooled text and sizes as vector."""
 
-    latent_format = latent_formats.SDXL
+    latent_format: Any = latent_formats.SDXL
     sizes: int
 
     @classmethod
@@ -103,8 +107,11 @@ class SDXL(_XLFamily):
             self.sampling_settings |= {"sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002}
             return model_base.ModelType.EDM
         if "edm_vpred.sigma_max" in state_dict:
-            self.sampling_settings |= {name: float(state_dict[f"edm_vpred.{name}"].item()) for name in ("sigma_max", "sigma_min")
-                                       if f"edm_vpred.{name}" in state_dict}
+            self.sampling_settings |= {
+                name: float(state_dict[f"edm_vpred.{name}"].item())
+                for name in ("sigma_max", "sigma_min")
+                if f"edm_vpred.{name}" in state_dict
+            }
             return model_base.ModelType.V_PREDICTION_EDM
         if "v_pred" in state_dict:
             self.sampling_settings["zsnr"] = "ztsnr" in state_dict
@@ -127,5 +134,3 @@ class SDXL(_XLFamily):
 models: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL]
 SUPPORTED_FAMILIES = "Stable Diffusion 1.x, SDXL and SDXL Refiner"
 DETECTION_VALUES = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
-
-

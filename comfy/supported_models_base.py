@@ -24,7 +24,7 @@ class BASE:
     unet_config: dict[str, Any] = {}
     required_keys: Mapping[str, Any] = {}
     sampling_settings: dict[str, Any] = {}
-    latent_format: Any = latent_formats.LatentFormat
+    latent_format: Any = latent_formats.LatentFormat  # of the class, a class; of the instance, an object of it
     vae_key_prefix: tuple[str, ...] = ("first_stage_model.",)
     text_encoder_key_prefix: tuple[str, ...] = ("cond_stage_model.",)
     clip_vision_prefix: str | None = None

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from comfy.attribute_paths import ATTR_UNSET, copy_to_param, get_attr, resolve_attr, set_attr, set_attr_buffer, set_attr_param
-from comfy.batches import (
+from comfy.images.batches import (
     pack_latents,
     repeat_to_batch_size,
     reshape_mask,
@@ -12,10 +11,12 @@ from comfy.batches import (
     string_to_seed,
     unpack_latents,
 )
-from comfy.image_scaling import bislerp, common_upscale, lanczos
+from comfy.images.scaling import bislerp, common_upscale, lanczos
+from comfy.images.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
 from comfy.lazy_import import lazy_module
+from comfy.patching.attribute_paths import ATTR_UNSET, copy_to_param, get_attr, resolve_attr, set_attr, set_attr_buffer, set_attr_param
 from comfy.progress_bar import ProgressBar, hook_state, set_progress_bar_enabled, set_progress_bar_global_hook
-from comfy.state_dict_files import (
+from comfy.weight_files.state_dicts import (
     calculate_parameters,
     convert_old_quants,
     convert_sd_to,
@@ -27,15 +28,42 @@ from comfy.state_dict_files import (
     state_dict_prefix_replace,
     weight_dtype,
 )
-from comfy.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
 
 __all__ = [
-    "ATTR_UNSET", "ProgressBar", "bislerp", "calculate_parameters", "common_upscale", "convert_old_quants", "convert_sd_to",
-    "copy_to_param", "detect_layer_quantization", "get_attr", "get_tiled_scale_steps", "lanczos", "load_torch_file", "model_trange",
-    "pack_latents", "repeat_to_batch_size", "reshape_mask", "resize_list_to_batch_size", "resize_to_batch_size", "resolve_attr",
-    "safetensors_header", "save_torch_file", "set_attr", "set_attr_buffer", "set_attr_param", "set_progress_bar_enabled",
-    "set_progress_bar_global_hook", "state_dict_key_replace", "state_dict_prefix_replace", "string_to_seed", "tiled_scale",
-    "tiled_scale_multidim", "unpack_latents", "weight_dtype",
+    "ATTR_UNSET",
+    "ProgressBar",
+    "bislerp",
+    "calculate_parameters",
+    "common_upscale",
+    "convert_old_quants",
+    "convert_sd_to",
+    "copy_to_param",
+    "detect_layer_quantization",
+    "get_attr",
+    "get_tiled_scale_steps",
+    "lanczos",
+    "load_torch_file",
+    "model_trange",
+    "pack_latents",
+    "repeat_to_batch_size",
+    "reshape_mask",
+    "resize_list_to_batch_size",
+    "resize_to_batch_size",
+    "resolve_attr",
+    "safetensors_header",
+    "save_torch_file",
+    "set_attr",
+    "set_attr_buffer",
+    "set_attr_param",
+    "set_progress_bar_enabled",
+    "set_progress_bar_global_hook",
+    "state_dict_key_replace",
+    "state_dict_prefix_replace",
+    "string_to_seed",
+    "tiled_scale",
+    "tiled_scale_multidim",
+    "unpack_latents",
+    "weight_dtype",
 ]
 
 tqdm_auto = lazy_module("tqdm.auto")

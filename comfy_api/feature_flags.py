@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from comfy.cli_args import args
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class FeatureFlagInfo(TypedDict):
@@ -20,9 +20,7 @@ class FeatureFlagInfo(TypedDict):
 
 # What launchers read with --list-feature-flags to offer switches of their own.
 CLI_FEATURE_FLAG_REGISTRY: dict[str, FeatureFlagInfo] = {
-    "show_signin_button": {
-        "type": "bool", "default": False, "description": "Offer to sign in on the page to people who are not signed in",
-    },
+    "show_signin_button": {"type": "bool", "default": False, "description": "Offer to sign in on the page to people who are not signed in"},
     "enable_telemetry": {"type": "bool", "default": False, "description": "Tell the page that it may collect usage data"},
 }
 
@@ -52,7 +50,7 @@ def _parse_cli_feature_flags() -> dict[str, Any]:
         try:
             flags[key] = _coerce_flag_value(key, text if has_value else "true")
         except ValueError as error:
-            logger.warning("--feature-flag %s: %s; dropping this flag", key, error)
+            log.warning("--feature-flag %s: %s; dropping this flag", key, error)
     return flags
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,7 +52,7 @@ class CacheProvider(ABC):
         """A prompt begins."""
 
     def on_prompt_end(self, prompt_id: str) -> None:
-        """A prompt has ended, whichever way."""
+        """A prompt has ended, with success or not."""
 
 
 class ProviderRegistry:
@@ -63,25 +63,25 @@ class ProviderRegistry:
         self._providers: tuple[CacheProvider, ...] = ()
 
     def register(self, provider: CacheProvider) -> None:
-        """Ask *provider* from now on, after those there already; registering it again is warned of and changes nothing."""
+        """Ask *provider* from now on, after those there already; registering it again changes nothing and logs a warning."""
         with self._lock:
             known = any(provider is one for one in self._providers)
             if not known:
                 self._providers = (*self._providers, provider)
         if known:
-            logger.warning("Cache provider %s is already registered", type(provider).__name__)
+            log.warning("Cache provider %s is already registered", type(provider).__name__)
         else:
-            logger.debug("Registered cache provider %s", type(provider).__name__)
+            log.debug("Registered cache provider %s", type(provider).__name__)
 
     def unregister(self, provider: CacheProvider) -> None:
-        """Do not ask *provider* any more; an unknown one is warned of."""
+        """Do not ask *provider* any more; for an unknown one a warning is logged."""
         with self._lock:
             known = any(provider is one for one in self._providers)
             self._providers = tuple(one for one in self._providers if one is not provider)
         if known:
-            logger.debug("Unregistered cache provider %s", type(provider).__name__)
+            log.debug("Unregistered cache provider %s", type(provider).__name__)
         else:
-            logger.warning("Cache provider %s is not registered", type(provider).__name__)
+            log.warning("Cache provider %s is not registered", type(provider).__name__)
 
     def snapshot(self) -> tuple[CacheProvider, ...]:
         """The providers at this moment."""
@@ -121,6 +121,7 @@ def _clear_cache_providers() -> None:
 def _canonicalize(obj: Any) -> Any:
     """*obj* as JSON data in which every type is tagged; equal for equal values of equal types only.
 
+    The form is ComfyUI's, for packs that use it. Keys of results are made of ``signatures.canonical_bytes``, which needs no recursion.
     Raises ``ValueError`` for a type without a canonical form (subclasses included, which may mean more) and for NaN.
     """
     kind = type(obj)
@@ -152,12 +153,12 @@ def _serialize_cache_key(cache_key: Any) -> str | None:
     try:
         return hashlib.sha256(_compact(_canonicalize(cache_key)).encode("utf-8", "surrogatepass")).hexdigest()
     except (ValueError, TypeError, RecursionError) as error:
-        logger.warning("The cache key can not be used outside this process: %s", error)
+        log.warning("The cache key cannot be used outside this process: %s", error)
         return None
 
 
 def _contains_self_unequal(obj: Any) -> bool:
-    """Whether *obj* holds, at any depth, something unequal to itself (NaN) or something that can not be compared."""
+    """Whether *obj* holds, at any depth, something unequal to itself (NaN) or something that cannot be compared."""
     waiting = [obj]
     kept: list[Any] = []  # ids in `seen` stay in use as long as their objects live
     seen: set[int] = set()

@@ -40,8 +40,11 @@ class GraphBuilder:
     def alloc_prefix(cls, root: str | None = None, call_index: int | None = None, graph_index: int | None = None) -> str:
         """A prefix from the parts given, the others taken from the context; each call advances the context's graph number."""
         default_root, default_call, default_graph = _default_prefix.get()
-        parts = (default_root if root is None else root, default_call if call_index is None else call_index,
-                 default_graph if graph_index is None else graph_index)
+        parts = (
+            default_root if root is None else root,
+            default_call if call_index is None else call_index,
+            default_graph if graph_index is None else graph_index,
+        )
         _default_prefix.set((default_root, default_call, default_graph + 1))
         return "".join(f"{part}." for part in parts)
 
@@ -113,6 +116,7 @@ class Node:
 
 def add_graph_prefix(graph: Mapping[str, Mapping[str, Any]], outputs: Any, prefix: str) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """A copy of *graph* with *prefix* before every id, links included, and *outputs* with their links changed the same way."""
+
     def renamed(value: Any) -> Any:
         return [prefix + value[0], value[1]] if is_link(value) else value
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from comfy_execution.job_outputs import (
+from comfy_execution.prompts.job_outputs import (
     get_outputs_summary,
     has_3d_extension,
     is_previewable,
@@ -17,9 +17,24 @@ from comfy_execution.job_outputs import (
 )
 
 __all__ = [
-    "CANCEL_PENDING", "CANCEL_RUNNING", "CANCEL_TERMINAL", "CANCEL_UNKNOWN", "JobStatus", "apply_sorting", "cancel_job",
-    "classify_job_for_cancel", "get_all_jobs", "get_job", "get_outputs_summary", "has_3d_extension", "is_previewable",
-    "normalize_history_item", "normalize_output_item", "normalize_outputs", "normalize_queue_item", "validate_job_id",
+    "CANCEL_PENDING",
+    "CANCEL_RUNNING",
+    "CANCEL_TERMINAL",
+    "CANCEL_UNKNOWN",
+    "JobStatus",
+    "apply_sorting",
+    "cancel_job",
+    "classify_job_for_cancel",
+    "get_all_jobs",
+    "get_job",
+    "get_outputs_summary",
+    "has_3d_extension",
+    "is_previewable",
+    "normalize_history_item",
+    "normalize_output_item",
+    "normalize_outputs",
+    "normalize_queue_item",
+    "validate_job_id",
 ]
 
 CANCEL_RUNNING, CANCEL_PENDING = "running", "pending"
@@ -79,10 +94,16 @@ def normalize_queue_item(item: tuple, status: str) -> dict:
     """The job of a queue row. *status* is ``pending`` or ``in_progress``; only the short fields exist yet."""
     number, prompt_id, _, extra_data = item[:4]
     created_ms, workflow_id = _origin(extra_data)
-    return _without_none({
-        "id": prompt_id, "status": status, "priority": number, "create_time": created_ms or 0,
-        "outputs_count": 0, "workflow_id": workflow_id,
-    })
+    return _without_none(
+        {
+            "id": prompt_id,
+            "status": status,
+            "priority": number,
+            "create_time": created_ms or 0,
+            "outputs_count": 0,
+            "workflow_id": workflow_id,
+        }
+    )
 
 
 def _times_and_end(status: Any) -> tuple[Any, Any, str | None, Any]:
@@ -126,16 +147,12 @@ def normalize_history_item(prompt_id: str, history_item: dict, include_outputs: 
     """The job of a history entry; *include_outputs* adds outputs, status and workflow for the detail view."""
     outputs = _mapping(history_item.get("outputs"))
     outputs_count, preview = get_outputs_summary(outputs)
-    job = _without_none({
-        "id": prompt_id, **_entry_head(history_item), "outputs_count": outputs_count, "preview_output": preview,
-    })
+    job = _without_none({"id": prompt_id, **_entry_head(history_item), "outputs_count": outputs_count, "preview_output": preview})
     if include_outputs:
         row: Sequence = history_item.get("prompt") or ()
         job["outputs"] = normalize_outputs(outputs)
         job["execution_status"] = history_item.get("status")
-        job["workflow"] = {
-            "prompt": row[2] if len(row) > 2 else None, "extra_data": row[3] if len(row) > 3 else None,
-        }
+        job["workflow"] = {"prompt": row[2] if len(row) > 2 else None, "extra_data": row[3] if len(row) > 3 else None}
     return job
 
 
@@ -188,7 +205,7 @@ def get_all_jobs(
     if workflow_id:
         found = [job for job in found if job.get("workflow_id") == workflow_id]
     first = max(offset, 0)
-    page = apply_sorting(found, sort_by, sort_order)[first:None if limit is None else first + limit]
+    page = apply_sorting(found, sort_by, sort_order)[first : None if limit is None else first + limit]
     jobs = [normalize_history_item(job["id"], history[job["id"]]) if "in_history" in job else job for job in page]
     return jobs, len(found)
 
@@ -203,7 +220,7 @@ def classify_job_for_cancel(prompt_id: str, running: list, queued: list, history
 
 
 def cancel_job(
-    prompt_id: str, running: list, queued: list, history: dict, interrupt: Callable[[str], bool], dequeue: Callable[[str], bool],
+    prompt_id: str, running: list, queued: list, history: dict, interrupt: Callable[[str], bool], dequeue: Callable[[str], bool]
 ) -> str:
     """Stop the job wherever it is, and say what really happened (a ``CANCEL_*`` value).
 

@@ -6,9 +6,9 @@ in its nodes and links, and no depth of graph or value needs recursion. (R. C. M
 Encryption Function", CRYPTO '87.)
 
 Keys that list every ancestor also say whether two inputs are fed by one node or by two equal ones; here both give the same signature,
-as the values are equal either way. All that such keys tell apart besides is told apart here, and all they hold equal is held equal.
+as the values are equal either way. Apart from that, what such keys tell apart is told apart here, and what they hold equal is held equal.
 
-A node is *uncacheable* when something it depends on can not be compared: a value unequal to itself (NaN), an object of a type that has
+A node is *uncacheable* when something it depends on cannot be compared: a value unequal to itself (NaN), an object of a type that has
 no canonical form (a tensor that an expansion passes on), a link to a node that does not exist, a circle of links. Its signature, and
 that of every node below it, is an ``Uncacheable``, equal to nothing else. Standard library only.
 """
@@ -108,7 +108,7 @@ class _Container:
 
 
 def _encode_known(value: Any, finished: Mapping[int, tuple[Any, bytes]]) -> bytes | None:
-    """*value*'s bytes if it is no container, or one that is finished; else None."""
+    """*value*'s bytes if it is not a container, or one that is finished; else None."""
     if value is None:
         return b"N"
     encode = _SCALARS.get(type(value))
@@ -118,19 +118,19 @@ def _encode_known(value: Any, finished: Mapping[int, tuple[Any, bytes]]) -> byte
     if known is not None:
         return known[1]
     if isinstance(value, Enum):
-        return _tagged(b"E" + _type_name(value), _text(str(value.name)))
+        return framed(b"E" + _type_name(value), _text(str(value.name)))
     for base, content in _SUBCLASSED:
         if isinstance(value, base):
             if not _equals_itself(value):
                 raise NotCanonical(f"a value of type {type(value).__qualname__} is unequal to itself")
-            return _tagged(b"C" + _type_name(value), _SCALARS[base](content(value)))
+            return framed(b"C" + _type_name(value), _SCALARS[base](content(value)))
     if isinstance(value, range | bytearray):
-        return _tagged(b"R" + _type_name(value), repr(value).encode() if isinstance(value, range) else bytes(value))
+        return framed(b"R" + _type_name(value), repr(value).encode() if isinstance(value, range) else bytes(value))
     return None
 
 
 def _open(value: Any) -> _Container:
-    """Begin *value*, which is not known yet. Its class may be foreign code, so whatever that raises means that it can not be compared."""
+    """Begin *value*, which is not known yet. Its class may be foreign code, so whatever that raises means that it cannot be compared."""
     kind = type(value)
     try:
         if isinstance(value, Mapping):
@@ -142,8 +142,8 @@ def _open(value: Any) -> _Container:
             tag = b"L" if kind is list else b"T" if kind is tuple else b"Q" + _type_name(value)
             return _Container(value, tag, list(value), 1, True)
     except Exception as error:
-        raise NotCanonical(f"a value of type {kind.__qualname__} can not be read: {type(error).__name__}: {error}") from error
-    raise NotCanonical(f"values of type {kind.__module__}.{kind.__qualname__} can not be compared by content")
+        raise NotCanonical(f"a value of type {kind.__qualname__} cannot be read: {type(error).__name__}: {error}") from error
+    raise NotCanonical(f"values of type {kind.__module__}.{kind.__qualname__} cannot be compared by content")
 
 
 def _equals_itself(value: Any) -> bool:
@@ -153,12 +153,16 @@ def _equals_itself(value: Any) -> bool:
         return False
 
 
-def _tagged(tag: bytes, body: bytes) -> bytes:
+def framed(tag: bytes, body: bytes) -> bytes:
+    """*tag*, the length of *body* in 8 bytes and *body*: a row of these can be cut apart in one way only.
+
+    All keys of results are hashes over such rows: signatures, digests of code, and the keys that hold on other machines.
+    """
     return tag + len(body).to_bytes(8, "big") + body
 
 
 def _text(value: str) -> bytes:
-    return _tagged(b"s", value.encode("utf-8", "surrogatepass"))
+    return framed(b"s", value.encode("utf-8", "surrogatepass"))
 
 
 def _type_name(value: Any) -> bytes:
@@ -173,15 +177,18 @@ def _real(value: float) -> bytes:
 
 _SCALARS: dict[type, Callable[[Any], bytes]] = {
     bool: lambda value: b"1" if value else b"0",
-    int: lambda value: _tagged(b"i", b"%x" % value),
+    int: lambda value: framed(b"i", b"%x" % value),
     float: _real,
     str: _text,
-    bytes: lambda value: _tagged(b"b", value),
+    bytes: lambda value: framed(b"b", value),
     complex: lambda value: b"c" + _real(value.real) + _real(value.imag),
 }
 # How to read the plain value of a subclass's instance without the subclass's own conversions.
 _SUBCLASSED: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (str, str.__str__), (int, int.__int__), (float, float.__float__), (bytes, lambda value: memoryview(value).tobytes()),
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, lambda value: memoryview(value).tobytes()),
 )
 
 
@@ -197,8 +204,12 @@ class InputSignatures:
     the node's IS_CHANGED value. *names_itself* says whether the node's id belongs to its signature. For one task at a time.
     """
 
-    def __init__(self, node_at: Callable[[str], Mapping[str, Any] | None], changed: Callable[[str], Awaitable[Any]],
-                 names_itself: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        node_at: Callable[[str], Mapping[str, Any] | None],
+        changed: Callable[[str], Awaitable[Any]],
+        names_itself: Callable[[str], bool],
+    ) -> None:
         self._node_at = node_at
         self._changed = changed
         self._names_itself = names_itself
@@ -251,8 +262,11 @@ class InputSignatures:
             return Uncacheable(f"node {node_id} does not exist")
         inputs = node["inputs"]
         try:
-            parts = [self._encoded(node["class_type"]), canonical_bytes(await self._changed(node_id)),
-                     canonical_bytes(node_id if self._names_itself(node_id) else None)]
+            parts = [
+                self._encoded(node["class_type"]),
+                canonical_bytes(await self._changed(node_id)),
+                canonical_bytes(node_id if self._names_itself(node_id) else None),
+            ]
             for name in sorted(inputs):
                 value = inputs[name]
                 if not is_link(value):

@@ -15,9 +15,12 @@ from comfy_extras.node_inputs import pixels, real, whole
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.text.encoder import CLIP
+    from comfy_extras.node_values import Conditioning
+
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PIXELS_PER_CELL = 8
 TRANSFORM = "model/conditioning/transform"
@@ -35,20 +38,24 @@ class CLIPTextEncode:
     FUNCTION = "encode"
     CATEGORY = "model/conditioning"
     DESCRIPTION = "Encodes a text prompt into conditioning that guides the diffusion model."
-    SEARCH_ALIASES = ["text", "prompt", "text prompt", "positive prompt", "negative prompt", "encode text", "text encoder",
-                      "encode prompt"]
+    SEARCH_ALIASES = ["text", "prompt", "text prompt", "positive prompt", "negative prompt", "encode text", "text encoder", "encode prompt"]
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt; (word:1.2) changes a weight."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder."})}}
+        return {
+            "required": {
+                "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt; (word:1.2) changes a weight."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder."}),
+            }
+        }
 
-    def encode(self, clip, text):
+    def encode(self, clip: CLIP, text: str) -> tuple[Conditioning]:
         """The conditioning for *text*. Raises ``RuntimeError`` when there is no text encoder."""
         if clip is None:
-            raise RuntimeError("there is no text encoder: the checkpoint it should come from has none. "
-                               "Load one with a CLIP loader node and connect it here")
+            raise RuntimeError(
+                "there is no text encoder: the checkpoint it should come from has none. "
+                "Load one with a CLIP loader node and connect it here"
+            )
         return (clip.encode_from_tokens_scheduled(clip.tokenize(text)),)
 
 
@@ -63,7 +70,7 @@ class CLIPSetLastLayer:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"clip": ("CLIP",), "stop_at_clip_layer": whole(-1, -24, -1, 1, advanced=True)}}
 
-    def set_last_layer(self, clip, stop_at_clip_layer):
+    def set_last_layer(self, clip: CLIP, stop_at_clip_layer: int) -> tuple[CLIP]:
         """A clone whose output is that of the layer *stop_at_clip_layer*, counted from the end."""
         clip = clip.clone()
         clip.clip_layer(stop_at_clip_layer)
@@ -83,14 +90,14 @@ class ConditioningCombine:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"conditioning_1": ("CONDITIONING",), "conditioning_2": ("CONDITIONING",)}}
 
-    def combine(self, conditioning_1, conditioning_2):
+    def combine(self, conditioning_1: Conditioning, conditioning_2: Conditioning) -> tuple[Conditioning]:
         """Both lists in one."""
         return (conditioning_1 + conditioning_2,)
 
 
 def _only_entry(conditioning: list[Any], node: str) -> Any:
     if len(conditioning) > 1:
-        logger.warning("%s: conditioning_from has %d entries; only the first one is used", node, len(conditioning))
+        log.warning("%s: conditioning_from has %d entries; only the first one is used", node, len(conditioning))
     return conditioning[0]
 
 
@@ -104,10 +111,17 @@ class ConditioningAverage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning_to": ("CONDITIONING",), "conditioning_from": ("CONDITIONING",),
-                             "conditioning_to_strength": real(1.0, 0.0, 1.0)}}
+        return {
+            "required": {
+                "conditioning_to": ("CONDITIONING",),
+                "conditioning_from": ("CONDITIONING",),
+                "conditioning_to_strength": real(1.0, 0.0, 1.0),
+            }
+        }
 
-    def addWeighted(self, conditioning_to, conditioning_from, conditioning_to_strength):  # noqa: N802 - the name packs call
+    def addWeighted(
+        self, conditioning_to: Conditioning, conditioning_from: Conditioning, conditioning_to_strength: float
+    ) -> tuple[Conditioning]:  # noqa: N802 - the name packs call
         """*conditioning_to* times its strength plus *conditioning_from* times the rest, cut or zero-padded to the same length."""
         context_from, options_from = _only_entry(conditioning_from, "ConditioningAverage")[:2]
         pooled_from = options_from.get("pooled_output")
@@ -117,7 +131,7 @@ class ConditioningAverage:
 
         mixed = []
         for context, options in (entry[:2] for entry in conditioning_to):
-            other = context_from[:, :context.shape[1]]
+            other = context_from[:, : context.shape[1]]
             missing = context.shape[1] - other.shape[1]
             if missing > 0:
                 other = torch.cat([other, torch.zeros((1, missing, context.shape[2]))], dim=1)
@@ -139,7 +153,7 @@ class ConditioningConcat:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"conditioning_to": ("CONDITIONING",), "conditioning_from": ("CONDITIONING",)}}
 
-    def concat(self, conditioning_to, conditioning_from):
+    def concat(self, conditioning_to: Conditioning, conditioning_from: Conditioning) -> tuple[Conditioning]:
         """Every entry of *conditioning_to* with the first of *conditioning_from* behind it."""
         context_from = _only_entry(conditioning_from, "ConditioningConcat")[0]
         return ([[torch.cat((entry[0], context_from), 1), entry[1].copy()] for entry in conditioning_to],)
@@ -155,10 +169,18 @@ class ConditioningSetArea:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": ("CONDITIONING",), "width": pixels(64, 64, 8), "height": pixels(64, 64, 8),
-                             "x": pixels(0, step=8), "y": pixels(0, step=8), "strength": _strength()}}
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "width": pixels(64, 64, 8),
+                "height": pixels(64, 64, 8),
+                "x": pixels(0, step=8),
+                "y": pixels(0, step=8),
+                "strength": _strength(),
+            }
+        }
 
-    def append(self, conditioning, width, height, x, y, strength):
+    def append(self, conditioning: Conditioning, width: int, height: int, x: int, y: int, strength: float) -> tuple[Conditioning]:
         """The conditioning limited to the rectangle, with *strength*."""
         area = tuple(length // PIXELS_PER_CELL for length in (height, width, y, x))
         return (node_helpers.conditioning_set_values(conditioning, {"area": area, "strength": strength, "set_area_to_bounds": False}),)
@@ -176,7 +198,7 @@ class ConditioningSetAreaPercentage:
         sizes = {"width": real(1.0, 0, 1.0), "height": real(1.0, 0, 1.0), "x": real(0, 0, 1.0), "y": real(0, 0, 1.0)}
         return {"required": {"conditioning": ("CONDITIONING",), **sizes, "strength": _strength()}}
 
-    def append(self, conditioning, width, height, x, y, strength):
+    def append(self, conditioning: Conditioning, width: float, height: float, x: float, y: float, strength: float) -> tuple[Conditioning]:
         """The conditioning limited to the rectangle, with *strength*."""
         area = ("percentage", height, width, y, x)
         return (node_helpers.conditioning_set_values(conditioning, {"area": area, "strength": strength, "set_area_to_bounds": False}),)
@@ -193,7 +215,7 @@ class ConditioningSetAreaStrength:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"conditioning": ("CONDITIONING",), "strength": _strength()}}
 
-    def append(self, conditioning, strength):
+    def append(self, conditioning: Conditioning, strength: float) -> tuple[Conditioning]:
         """The conditioning with *strength*."""
         return (node_helpers.conditioning_set_values(conditioning, {"strength": strength}),)
 
@@ -208,14 +230,23 @@ class ConditioningSetMask:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": ("CONDITIONING",), "mask": ("MASK",), "strength": _strength(),
-                             "set_cond_area": (["default", "mask bounds"],)}}
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "mask": ("MASK",),
+                "strength": _strength(),
+                "set_cond_area": (["default", "mask bounds"],),
+            }
+        }
 
-    def append(self, conditioning, mask, set_cond_area, strength):
+    def append(self, conditioning: Conditioning, mask: Tensor, set_cond_area: str, strength: float) -> tuple[Conditioning]:
         """The conditioning under *mask*; with "mask bounds" the model sees only the rectangle around it."""
         mask = mask.unsqueeze(0) if mask.ndim < 3 else mask
-        return (node_helpers.conditioning_set_values(conditioning, {"mask": mask, "set_area_to_bounds": set_cond_area != "default",
-                                                                    "mask_strength": strength}),)
+        return (
+            node_helpers.conditioning_set_values(
+                conditioning, {"mask": mask, "set_area_to_bounds": set_cond_area != "default", "mask_strength": strength}
+            ),
+        )
 
 
 class ConditioningZeroOut:
@@ -230,12 +261,13 @@ class ConditioningZeroOut:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"conditioning": ("CONDITIONING",)}}
 
-    def zero_out(self, conditioning):
+    def zero_out(self, conditioning: Conditioning) -> tuple[Conditioning]:
         """Contexts and pooled vectors of zeros with everything else kept."""
         zeroed = []
         for context, options in (entry[:2] for entry in conditioning):
-            zeros = {key: torch.zeros_like(options[key]) for key in ("pooled_output", "conditioning_lyrics")
-                     if options.get(key) is not None}
+            zeros = {
+                key: torch.zeros_like(options[key]) for key in ("pooled_output", "conditioning_lyrics") if options.get(key) is not None
+            }
             zeroed.append([torch.zeros_like(context), {**options, **zeros}])
         return (zeroed,)
 
@@ -251,16 +283,23 @@ class ConditioningSetTimestepRange:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"conditioning": ("CONDITIONING",), "start": real(0.0, 0.0, 1.0, 0.001), "end": real(1.0, 0.0, 1.0, 0.001)}}
 
-    def set_range(self, conditioning, start, end):
+    def set_range(self, conditioning: Conditioning, start: float, end: float) -> tuple[Conditioning]:
         """The conditioning that acts from share *start* to *end* of the sampling."""
         return (node_helpers.conditioning_set_values(conditioning, {"start_percent": start, "end_percent": end}),)
 
 
 _TITLES = {
-    CLIPTextEncode: "CLIP Text Encode (Prompt)", CLIPSetLastLayer: "CLIP Set Last Layer", ConditioningCombine: "Conditioning (Combine)",
-    ConditioningAverage: "Conditioning (Average)", ConditioningConcat: "Conditioning (Concat)",
-    ConditioningSetArea: "Conditioning (Set Area)", ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
-    ConditioningSetAreaStrength: "Conditioning (Set Area Strength)", ConditioningSetMask: "Conditioning (Set Mask)",
-    ConditioningZeroOut: "Conditioning Zero Out", ConditioningSetTimestepRange: None}
+    CLIPTextEncode: "CLIP Text Encode (Prompt)",
+    CLIPSetLastLayer: "CLIP Set Last Layer",
+    ConditioningCombine: "Conditioning (Combine)",
+    ConditioningAverage: "Conditioning (Average)",
+    ConditioningConcat: "Conditioning (Concat)",
+    ConditioningSetArea: "Conditioning (Set Area)",
+    ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
+    ConditioningSetAreaStrength: "Conditioning (Set Area Strength)",
+    ConditioningSetMask: "Conditioning (Set Mask)",
+    ConditioningZeroOut: "Conditioning Zero Out",
+    ConditioningSetTimestepRange: None,
+}
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _TITLES}
 NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: title for node, title in _TITLES.items() if title is not None}

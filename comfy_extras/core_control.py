@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import real
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from comfy.control.base import ControlBase
+    from comfy.images.vae import VAE
+    from comfy.model_patcher import ModelPatcher
+    from comfy_extras.node_values import Conditioning
 
 torch = lazy_module("torch")
 controlnet = lazy_module("comfy.controlnet")
@@ -31,7 +39,7 @@ class ControlNetLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"control_net_name": (folder_paths.get_filename_list("controlnet"),)}}
 
-    def load_controlnet(self, control_net_name):
+    def load_controlnet(self, control_net_name: str) -> tuple[ControlBase]:
         """The ControlNet."""
         return (controlnet.load_controlnet(folder_paths.get_full_path_or_raise("controlnet", control_net_name)),)
 
@@ -47,7 +55,7 @@ class DiffControlNetLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "control_net_name": (folder_paths.get_filename_list("controlnet"),)}}
 
-    def load_controlnet(self, model, control_net_name):
+    def load_controlnet(self, model: ModelPatcher, control_net_name: str) -> tuple[ControlBase]:
         """The ControlNet for *model*."""
         return (controlnet.load_controlnet(folder_paths.get_full_path_or_raise("controlnet", control_net_name), model),)
 
@@ -62,10 +70,11 @@ class ControlNetApply:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"conditioning": ("CONDITIONING",), "control_net": ("CONTROL_NET",), "image": ("IMAGE",),
-                             "strength": _strength()}}
+        return {
+            "required": {"conditioning": ("CONDITIONING",), "control_net": ("CONTROL_NET",), "image": ("IMAGE",), "strength": _strength()}
+        }
 
-    def apply_controlnet(self, conditioning, control_net, image, strength):
+    def apply_controlnet(self, conditioning: Conditioning, control_net: ControlBase, image: Tensor, strength: float) -> tuple[Conditioning]:
         """The conditioning with the control chained to what it had."""
         if strength == 0:
             return (conditioning,)
@@ -90,12 +99,31 @@ class ControlNetApplyAdvanced:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "control_net": ("CONTROL_NET",),
-                             "image": ("IMAGE",), "strength": _strength(), "start_percent": real(0.0, 0.0, 1.0, 0.001),
-                             "end_percent": real(1.0, 0.0, 1.0, 0.001)},
-                "optional": {"vae": ("VAE",)}}
+        return {
+            "required": {
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "control_net": ("CONTROL_NET",),
+                "image": ("IMAGE",),
+                "strength": _strength(),
+                "start_percent": real(0.0, 0.0, 1.0, 0.001),
+                "end_percent": real(1.0, 0.0, 1.0, 0.001),
+            },
+            "optional": {"vae": ("VAE",)},
+        }
 
-    def apply_controlnet(self, positive, negative, control_net, image, strength, start_percent, end_percent, vae=None, extra_concat=()):
+    def apply_controlnet(
+        self,
+        positive: Conditioning,
+        negative: Conditioning,
+        control_net: ControlBase,
+        image: Tensor,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        vae: VAE | None = None,
+        extra_concat: Any = (),
+    ) -> tuple[Conditioning, Conditioning]:
         """Both sides with the control chained to what they had; entries with the same chain share one control."""
         if strength == 0:
             return (positive, negative)
@@ -104,13 +132,19 @@ class ControlNetApplyAdvanced:
 
         def control_after(previous: Any) -> Any:
             if previous not in controls:
-                control = control_net.copy().set_cond_hint(hint, strength, (start_percent, end_percent), vae=vae,
-                                                           extra_concat=list(extra_concat))
+                control = control_net.copy().set_cond_hint(
+                    hint, strength, (start_percent, end_percent), vae=vae, extra_concat=list(extra_concat)
+                )
                 controls[previous] = control.set_previous_controlnet(previous)
             return controls[previous]
 
-        return tuple([[context, {**options, "control": control_after(options.get("control")), "control_apply_to_uncond": False}]
-                      for context, options in (entry[:2] for entry in side)] for side in (positive, negative))
+        def controlled(side: Conditioning) -> Conditioning:
+            return [
+                [context, {**options, "control": control_after(options.get("control")), "control_apply_to_uncond": False}]
+                for context, options in (entry[:2] for entry in side)
+            ]
+
+        return controlled(positive), controlled(negative)
 
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in (ControlNetLoader, DiffControlNetLoader, ControlNetApply, ControlNetApplyAdvanced)}

@@ -1,16 +1,21 @@
 """Core nodes that read pictures from the server's folders and write them there."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import random
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy.intermediate import intermediate_device, intermediate_dtype
+from comfy import model_management
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy_extras import image_reading, image_writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = lazy_module("torch")
 
@@ -23,10 +28,12 @@ class SaveImage:
     Packs derive from it and set ``output_dir``, ``type``, ``prefix_append`` and ``compress_level`` on the instance.
     """
 
-    CATEGORY, ESSENTIALS_CATEGORY = "image", "Basics"
+    CATEGORY = "image"
+    ESSENTIALS_CATEGORY: str | None = "Basics"
     DESCRIPTION = "Writes the images into the output folder."
     FUNCTION, OUTPUT_NODE = "save_images", True
-    RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("images",)
+    RETURN_TYPES: tuple[str, ...] = ("IMAGE",)
+    RETURN_NAMES: tuple[str, ...] = ("images",)
     SEARCH_ALIASES = ["save", "save image", "export image", "output image", "write image", "download"]
 
     def __init__(self) -> None:
@@ -35,17 +42,26 @@ class SaveImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        prefix_help = ("Start of the file name. Tokens such as %date:yyyy-MM-dd%, %width% or %KSampler.seed% are replaced by the date, "
-                       "the size and values of other nodes.")
-        return {"required": {"images": ("IMAGE", {"tooltip": "The pictures that will be written."}),
-                             "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": prefix_help})},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        prefix_help = (
+            "Start of the file name. Tokens such as %date:yyyy-MM-dd%, %width% or %KSampler.seed% are replaced by the date, "
+            "the size and values of other nodes."
+        )
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The pictures that will be written."}),
+                "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": prefix_help}),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
-    def save_images(self, images, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+    def save_images(
+        self, images: Tensor, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
+    ) -> dict[str, Any]:
         """Write the batch; returns the file list for the page and the unchanged *images*."""
         height, width = images[0].shape[:2]
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix + self.prefix_append, self.output_dir,
-                                                                               width, height)
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix + self.prefix_append, self.output_dir, width, height
+        )
         texts = image_writing.metadata_texts(prompt, extra_pnginfo)
         saved = []
         for number, image in enumerate(images):
@@ -77,7 +93,7 @@ class PreviewImage(SaveImage):
 class LoadImage:
     """Reads a picture of the input folder: its frames as images, its transparency as masks."""
 
-    RETURN_TYPES = ("IMAGE", "MASK")
+    RETURN_TYPES: tuple[str, ...] = ("IMAGE", "MASK")
     FUNCTION = "load_image"
     CATEGORY = "image"
     ESSENTIALS_CATEGORY = "Basics"
@@ -90,20 +106,20 @@ class LoadImage:
         pictures = folder_paths.filter_files_content_types(names, ["image"])
         return {"required": {"image": (sorted(pictures), {"image_upload": True})}}
 
-    def load_image(self, image):
+    def load_image(self, image: str) -> tuple[Tensor, Tensor]:
         """Images (B×H×W×3) and masks (B×H×W, 1 where transparent) of the file named *image*."""
         pictures, masks = image_reading.read_image(folder_paths.get_annotated_filepath(image))
-        place = {"device": intermediate_device(), "dtype": intermediate_dtype()}
-        return pictures.to(**place), masks.to(**place)
+        device, dtype = model_management.intermediate_device(), model_management.intermediate_dtype()
+        return pictures.to(device, dtype), masks.to(device, dtype)
 
     @classmethod
-    def IS_CHANGED(cls, image):
+    def IS_CHANGED(cls, image: str) -> Any:
         """The SHA-256 of the file's contents."""
         with open(folder_paths.get_annotated_filepath(image), "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     @classmethod
-    def VALIDATE_INPUTS(cls, image):
+    def VALIDATE_INPUTS(cls, image: str) -> bool | str:
         """Whether the file is there, inside its folder."""
         return True if folder_paths.exists_annotated_filepath(image) else f"Invalid image file: {image}"
 
@@ -121,13 +137,13 @@ class LoadImageMask(LoadImage):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {**super().INPUT_TYPES()["required"], "channel": (cls._color_channels,)}}
 
-    def load_image_mask(self, image, channel):
+    def load_image_mask(self, image: str, channel: str) -> tuple[Tensor]:
         """The mask (B×H×W) that *channel* holds; ``alpha`` gives 1 where the picture is transparent."""
         pictures, masks = self.load_image(image)
         return (masks if channel == "alpha" else pictures[..., ("red", "green", "blue").index(channel)].clone(),)
 
     @classmethod
-    def IS_CHANGED(cls, image, channel):
+    def IS_CHANGED(cls, image: str, channel: str = "alpha") -> Any:
         """The SHA-256 of the file's contents."""
         return super().IS_CHANGED(image)
 
@@ -145,8 +161,18 @@ class LoadImageOutput(LoadImage):
         return {"required": {"image": ("COMBO", {"image_upload": True, "image_folder": "output", "remote": remote})}}
 
 
-NODE_CLASS_MAPPINGS = {"SaveImage": SaveImage, "PreviewImage": PreviewImage, "LoadImage": LoadImage, "LoadImageMask": LoadImageMask,
-                       "LoadImageOutput": LoadImageOutput}
+NODE_CLASS_MAPPINGS = {
+    "SaveImage": SaveImage,
+    "PreviewImage": PreviewImage,
+    "LoadImage": LoadImage,
+    "LoadImageMask": LoadImageMask,
+    "LoadImageOutput": LoadImageOutput,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"SaveImage": "Save Image", "PreviewImage": "Preview Image", "LoadImage": "Load Image",
-                              "LoadImageMask": "Load Image (as Mask)", "LoadImageOutput": "Load Image (from Outputs)"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "SaveImage": "Save Image",
+    "PreviewImage": "Preview Image",
+    "LoadImage": "Load Image",
+    "LoadImageMask": "Load Image (as Mask)",
+    "LoadImageOutput": "Load Image (from Outputs)",
+}

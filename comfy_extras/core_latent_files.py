@@ -1,15 +1,20 @@
 """Core nodes that keep latents in files."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import folder_paths
 from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
-from comfy.state_dict_files import read_safetensors
+from comfy.weight_files.state_dicts import read_safetensors
 from comfy_extras.image_writing import metadata_texts
+
+if TYPE_CHECKING:
+    from comfy_extras.node_values import Latent
 
 torch = lazy_module("torch")
 
@@ -30,10 +35,12 @@ class SaveLatent:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT",), "filename_prefix": ("STRING", {"default": "latents/ComfyUI"})},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {"samples": ("LATENT",), "filename_prefix": ("STRING", {"default": "latents/ComfyUI"})},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
-    def save(self, samples, filename_prefix="ComfyUI", prompt=None, extra_pnginfo=None):
+    def save(self, samples: Latent, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         """Write ``samples`` of the latent; returns the file for the page and the unchanged latent."""
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, self.output_dir)
         file_name = f"{name}_{counter:05}_.latent"
@@ -57,7 +64,7 @@ class LoadLatent:
         entries = os.scandir(folder) if os.path.isdir(folder) else ()
         return {"required": {"latent": [sorted(entry.name for entry in entries if entry.name.endswith(".latent") and entry.is_file())]}}
 
-    def load(self, latent):
+    def load(self, latent: str) -> tuple[Latent]:
         """The latent as float32 on the CPU. Raises ``ValueError`` naming the file when it is damaged or holds no latent."""
         path = folder_paths.get_annotated_filepath(latent)
         tensors, _ = read_safetensors(path)
@@ -67,13 +74,13 @@ class LoadLatent:
         return ({"samples": tensors["latent_tensor"].float() * scale},)
 
     @classmethod
-    def IS_CHANGED(cls, latent):
+    def IS_CHANGED(cls, latent: str) -> Any:
         """The SHA-256 of the file's contents."""
         with open(folder_paths.get_annotated_filepath(latent), "rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     @classmethod
-    def VALIDATE_INPUTS(cls, latent):
+    def VALIDATE_INPUTS(cls, latent: str) -> bool | str:
         """Whether the file is there, inside its folder."""
         return True if folder_paths.exists_annotated_filepath(latent) else f"Invalid latent file: {latent}"
 

@@ -10,12 +10,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import comfy.utils
-from comfy.intermediate import intermediate_device, intermediate_dtype
+from comfy import model_management
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import MAX_RESOLUTION, pixels, real, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from comfy_extras.node_values import Latent
 
 torch = lazy_module("torch")
 
@@ -44,14 +46,18 @@ class EmptyLatentImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"width": pixels(512, 16, 8, tooltip="Width of the picture in pixels."),
-                             "height": pixels(512, 16, 8, tooltip="Height of the picture in pixels."),
-                             "batch_size": whole(1, 1, 4096, tooltip="How many pictures are made at once.")}}
+        return {
+            "required": {
+                "width": pixels(512, 16, 8, tooltip="Width of the picture in pixels."),
+                "height": pixels(512, 16, 8, tooltip="Height of the picture in pixels."),
+                "batch_size": whole(1, 1, 4096, tooltip="How many pictures are made at once."),
+            }
+        }
 
-    def generate(self, width, height, batch_size=1):
+    def generate(self, width: int, height: int, batch_size: int = 1) -> tuple[Latent]:
         """*batch_size* four-channel latents for pictures of *width* × *height* pixels."""
         shape = (batch_size, 4, height // PIXELS_PER_CELL, width // PIXELS_PER_CELL)
-        samples = torch.zeros(shape, device=intermediate_device(), dtype=intermediate_dtype())
+        samples = torch.zeros(shape, device=model_management.intermediate_device(), dtype=model_management.intermediate_dtype())
         return ({"samples": samples, "downscale_ratio_spacial": PIXELS_PER_CELL},)
 
 
@@ -67,13 +73,16 @@ class LatentFromBatch:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "batch_index": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION), "length": whole(1, 1, 64)}}
 
-    def frombatch(self, samples, batch_index, length):
+    def frombatch(self, samples: Latent, batch_index: int, length: int) -> tuple[Latent]:
         """*length* latents from *batch_index* on; a negative index counts from the end, one too large means the last."""
         count = samples["samples"].shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
         part = slice(first, min(count, first + length))
-        taken = {**samples, "samples": samples["samples"][part].clone(),
-                 "batch_index": samples.get("batch_index", list(range(count)))[part]}
+        taken = {
+            **samples,
+            "samples": samples["samples"][part].clone(),
+            "batch_index": samples.get("batch_index", list(range(count)))[part],
+        }
         mask = samples.get("noise_mask")
         if mask is not None:
             taken["noise_mask"] = mask.clone() if mask.shape[0] == 1 else repeat_for_batch(mask, count)[part].clone()
@@ -92,7 +101,7 @@ class RepeatLatentBatch:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "amount": whole(1, 1, 64)}}
 
-    def repeat(self, samples, amount):
+    def repeat(self, samples: Latent, amount: int) -> tuple[Latent]:
         """The batch *amount* times over; batch indices go on where the ones before end."""
         latent = samples["samples"]
         repeated = {**samples, "samples": latent.repeat(amount, *[1] * (latent.ndim - 1))}
@@ -118,10 +127,17 @@ class LatentUpscale:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT",), "upscale_method": (cls.upscale_methods,), "width": pixels(512, step=8),
-                             "height": pixels(512, step=8), "crop": (cls.crop_methods,)}}
+        return {
+            "required": {
+                "samples": ("LATENT",),
+                "upscale_method": (cls.upscale_methods,),
+                "width": pixels(512, step=8),
+                "height": pixels(512, step=8),
+                "crop": (cls.crop_methods,),
+            }
+        }
 
-    def upscale(self, samples, upscale_method, width, height, crop):
+    def upscale(self, samples: Latent, upscale_method: str, width: int, height: int, crop: str) -> tuple[Latent]:
         """The latents for pictures of *width* × *height* pixels, at least 64 each; both 0 leave them as they are."""
         if width == 0 and height == 0:
             return (samples,)
@@ -146,7 +162,7 @@ class LatentUpscaleBy:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "upscale_method": (cls.upscale_methods,), "scale_by": real(1.5, 0.01, 8.0)}}
 
-    def upscale(self, samples, upscale_method, scale_by):
+    def upscale(self, samples: Latent, upscale_method: str, scale_by: float) -> tuple[Latent]:
         """The latents with both sides multiplied by *scale_by* and rounded to cells."""
         height, width = (round(side * scale_by) for side in samples["samples"].shape[-2:])
         return ({**samples, "samples": comfy.utils.common_upscale(samples["samples"], width, height, upscale_method, "disabled")},)
@@ -163,7 +179,7 @@ class LatentRotate:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "rotation": (_QUARTER_TURNS,)}}
 
-    def rotate(self, samples, rotation):
+    def rotate(self, samples: Latent, rotation: str) -> tuple[Latent]:
         """The turned latents."""
         return ({**samples, "samples": torch.rot90(samples["samples"], k=_QUARTER_TURNS.index(rotation), dims=[3, 2])},)
 
@@ -180,7 +196,7 @@ class LatentFlip:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "flip_method": (["x-axis: vertically", "y-axis: horizontally"],)}}
 
-    def flip(self, samples, flip_method):
+    def flip(self, samples: Latent, flip_method: str) -> tuple[Latent]:
         """The latents upside down (``x-axis…``) or left to right."""
         return ({**samples, "samples": torch.flip(samples["samples"], dims=[2 if flip_method.startswith("x") else 3])},)
 
@@ -198,12 +214,14 @@ class LatentComposite:
         numbers = {name: pixels(0, step=8) for name in ("x", "y", "feather")}
         return {"required": {"samples_to": ("LATENT",), "samples_from": ("LATENT",), **numbers}}
 
-    def composite(self, samples_to, samples_from, x, y, composite_method="normal", feather=0):
+    def composite(
+        self, samples_to: Latent, samples_from: Latent, x: int, y: int, composite_method: Any = "normal", feather: int = 0
+    ) -> tuple[Latent]:
         """*samples_to* with *samples_from* at (*x*, *y*); what sticks out is cut off. *composite_method* is not used."""
         left, top, feather = (value // PIXELS_PER_CELL for value in (x, y, feather))
         result = samples_to["samples"].clone()
         height, width = result.shape[2:]
-        pasted = samples_from["samples"][:, :, :max(0, height - top), :max(0, width - left)]
+        pasted = samples_from["samples"][:, :, : max(0, height - top), : max(0, width - left)]
         bottom, right = top + pasted.shape[2], left + pasted.shape[3]
         target = result[:, :, top:bottom, left:right]
         if feather:
@@ -224,9 +242,9 @@ def _edge_weights(length: int, feather: int, at_start: bool, at_end: bool) -> Te
     for step in range(feather):
         factor = (1.0 / feather) * (step + 1)
         if at_start:
-            weights[step:step + 1] *= factor
+            weights[step : step + 1] *= factor
         if at_end:
-            weights[length - 1 - step:length - step] *= factor  # below zero, bounds count from the end
+            weights[length - 1 - step : length - step] *= factor  # below zero, bounds count from the end
     return weights
 
 
@@ -242,7 +260,7 @@ class LatentBlend:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples1": ("LATENT",), "samples2": ("LATENT",), "blend_factor": real(0.5, 0, 1)}}
 
-    def blend(self, samples1, samples2, blend_factor, blend_mode="normal"):
+    def blend(self, samples1: Latent, samples2: Latent, blend_factor: float, blend_mode: Any = "normal") -> tuple[Latent]:
         """*samples1* times *blend_factor* plus *samples2* times the rest; the second takes the size of the first."""
         first, second = samples1["samples"], samples2["samples"]
         if first.shape != second.shape:
@@ -250,7 +268,7 @@ class LatentBlend:
         second = self.blend_mode(first, second, blend_mode)
         return ({**samples1, "samples": first * blend_factor + second * (1 - blend_factor)},)
 
-    def blend_mode(self, img1, img2, mode):
+    def blend_mode(self, img1: Tensor, img2: Tensor, mode: str) -> Tensor:
         """What *mode* makes of two latents; only ``normal``, which gives the second. Raises ``ValueError`` for others."""
         if mode != "normal":
             raise ValueError(f"LatentBlend knows the mode 'normal' only, not {mode!r}")
@@ -267,17 +285,24 @@ class LatentCrop:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT",), "width": pixels(512, 64, 8), "height": pixels(512, 64, 8),
-                             "x": pixels(0, step=8), "y": pixels(0, step=8)}}
+        return {
+            "required": {
+                "samples": ("LATENT",),
+                "width": pixels(512, 64, 8),
+                "height": pixels(512, 64, 8),
+                "x": pixels(0, step=8),
+                "y": pixels(0, step=8),
+            }
+        }
 
-    def crop(self, samples, width, height, x, y):
+    def crop(self, samples: Latent, width: int, height: int, x: int, y: int) -> tuple[Latent]:
         """The rectangle, moved up and left if needed to leave at least 64 pixels, and cut at the far edges."""
         latent = samples["samples"]
         smallest = SMALLEST_SIDE // PIXELS_PER_CELL
         top = max(0, min(y // PIXELS_PER_CELL, latent.shape[2] - smallest))
         left = max(0, min(x // PIXELS_PER_CELL, latent.shape[3] - smallest))
         rows = slice(top, top + height // PIXELS_PER_CELL)
-        return ({**samples, "samples": latent[:, :, rows, left:left + width // PIXELS_PER_CELL]},)
+        return ({**samples, "samples": latent[:, :, rows, left : left + width // PIXELS_PER_CELL]},)
 
 
 class SetLatentNoiseMask:
@@ -291,17 +316,38 @@ class SetLatentNoiseMask:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "mask": ("MASK",)}}
 
-    def set_mask(self, samples, mask):
+    def set_mask(self, samples: Latent, mask: Tensor) -> tuple[Latent]:
         """The latents with *mask* (1 = sample here) as their noise mask."""
         return ({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])},)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    EmptyLatentImage, LatentFromBatch, RepeatLatentBatch, LatentUpscale, LatentUpscaleBy, LatentRotate, LatentFlip, LatentComposite,
-    LatentBlend, LatentCrop, SetLatentNoiseMask)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        EmptyLatentImage,
+        LatentFromBatch,
+        RepeatLatentBatch,
+        LatentUpscale,
+        LatentUpscaleBy,
+        LatentRotate,
+        LatentFlip,
+        LatentComposite,
+        LatentBlend,
+        LatentCrop,
+        SetLatentNoiseMask,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "EmptyLatentImage": "Empty Latent Image", "LatentFromBatch": "Get Latent From Batch", "RepeatLatentBatch": "Repeat Latent Batch",
-    "LatentUpscale": "Upscale Latent", "LatentUpscaleBy": "Upscale Latent By", "LatentRotate": "Rotate Latent",
-    "LatentFlip": "Flip Latent", "LatentComposite": "Latent Composite", "LatentBlend": "Latent Blend", "LatentCrop": "Crop Latent",
-    "SetLatentNoiseMask": "Set Latent Noise Mask"}
+    "EmptyLatentImage": "Empty Latent Image",
+    "LatentFromBatch": "Get Latent From Batch",
+    "RepeatLatentBatch": "Repeat Latent Batch",
+    "LatentUpscale": "Upscale Latent",
+    "LatentUpscaleBy": "Upscale Latent By",
+    "LatentRotate": "Rotate Latent",
+    "LatentFlip": "Flip Latent",
+    "LatentComposite": "Latent Composite",
+    "LatentBlend": "Latent Blend",
+    "LatentCrop": "Crop Latent",
+    "SetLatentNoiseMask": "Set Latent Noise Mask",
+}

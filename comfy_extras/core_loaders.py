@@ -1,16 +1,21 @@
 """Core nodes that load checkpoints, their parts, and LoRAs from the model folders.
 
-A missing file raises ``FileNotFoundError``; a file that is no supported model raises an error that names it.
+A missing file raises ``FileNotFoundError``; a file that is not a supported model raises an error that names it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import folder_paths
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import real
+
+if TYPE_CHECKING:
+    from comfy.images.vae import VAE
+    from comfy.model_patcher import ModelPatcher
+    from comfy.text.encoder import CLIP
 
 torch = lazy_module("torch")
 sd = lazy_module("comfy.sd")
@@ -19,11 +24,50 @@ LOADERS = "model/loaders"
 _DEVICE = {"device": (["default", "cpu"], {"advanced": True})}
 _LORA_ALIASES = ["lora", "load lora", "apply lora", "lora loader", "lora model"]
 _FLOAT8 = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
-_CLIP_TYPES = ["stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart", "cosmos", "lumina2", "wan",
-               "hidream", "chroma", "ace", "omnigen2", "qwen_image", "hunyuan_image", "flux2", "ovis", "longcat_image", "cogvideox",
-               "lens", "pixeldit", "ideogram4", "boogu", "krea2", "joyimage", "mage", "minimax"]
-_DUAL_CLIP_TYPES = ["sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image", "hunyuan_video_15", "kandinsky5",
-                    "kandinsky5_image", "ltxv", "newbie", "ace"]
+_CLIP_TYPES = [
+    "stable_diffusion",
+    "stable_cascade",
+    "sd3",
+    "stable_audio",
+    "mochi",
+    "ltxv",
+    "pixart",
+    "cosmos",
+    "lumina2",
+    "wan",
+    "hidream",
+    "chroma",
+    "ace",
+    "omnigen2",
+    "qwen_image",
+    "hunyuan_image",
+    "flux2",
+    "ovis",
+    "longcat_image",
+    "cogvideox",
+    "lens",
+    "pixeldit",
+    "ideogram4",
+    "boogu",
+    "krea2",
+    "joyimage",
+    "mage",
+    "minimax",
+]
+_DUAL_CLIP_TYPES = [
+    "sdxl",
+    "sd3",
+    "flux",
+    "hunyuan_video",
+    "hidream",
+    "hunyuan_image",
+    "hunyuan_video_15",
+    "kandinsky5",
+    "kandinsky5_image",
+    "ltxv",
+    "newbie",
+    "ace",
+]
 
 
 def _files(folder: str, **options: Any) -> tuple[Any, ...]:
@@ -35,8 +79,11 @@ class CheckpointLoaderSimple:
     """Loads everything a checkpoint file holds."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
-    OUTPUT_TOOLTIPS = ("The diffusion model, for a sampler.", "The text encoder, for prompts.",
-                       "The autoencoder between latents and pictures.")
+    OUTPUT_TOOLTIPS = (
+        "The diffusion model, for a sampler.",
+        "The text encoder, for prompts.",
+        "The autoencoder between latents and pictures.",
+    )
     FUNCTION = "load_checkpoint"
     CATEGORY = LOADERS
     DESCRIPTION = "Loads the diffusion model, text encoder and autoencoder of a checkpoint."
@@ -46,11 +93,12 @@ class CheckpointLoaderSimple:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"ckpt_name": _files("checkpoints", tooltip="A file of the checkpoints folders.")}}
 
-    def load_checkpoint(self, ckpt_name):
+    def load_checkpoint(self, ckpt_name: str) -> tuple[ModelPatcher, CLIP, VAE]:
         """Model patcher, CLIP and VAE; a part the file does not hold is None."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        return sd.load_checkpoint_guess_config(path, output_vae=True, output_clip=True,
-                                               embedding_directory=folder_paths.get_folder_paths("embeddings"))[:3]
+        return sd.load_checkpoint_guess_config(
+            path, output_vae=True, output_clip=True, embedding_directory=folder_paths.get_folder_paths("embeddings")
+        )[:3]
 
 
 class CheckpointLoader:
@@ -66,11 +114,16 @@ class CheckpointLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"config_name": _files("configs"), "ckpt_name": _files("checkpoints")}}
 
-    def load_checkpoint(self, config_name, ckpt_name):
+    def load_checkpoint(self, config_name: str, ckpt_name: str) -> tuple[ModelPatcher, CLIP, VAE]:
         """Model patcher, CLIP and VAE."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
-        return sd.load_checkpoint(folder_paths.get_full_path("configs", config_name), path, output_vae=True, output_clip=True,
-                                  embedding_directory=folder_paths.get_folder_paths("embeddings"))
+        return sd.load_checkpoint(
+            folder_paths.get_full_path("configs", config_name),
+            path,
+            output_vae=True,
+            output_clip=True,
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        )
 
 
 class UNETLoader:
@@ -84,7 +137,7 @@ class UNETLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"unet_name": _files("diffusion_models"), "weight_dtype": (["default", *_FLOAT8], {"advanced": True})}}
 
-    def load_unet(self, unet_name, weight_dtype):
+    def load_unet(self, unet_name: str, weight_dtype: str) -> tuple[ModelPatcher]:
         """The model patcher, its weights kept in *weight_dtype* if that is not "default"."""
         options: dict[str, Any] = {}
         if weight_dtype in _FLOAT8:
@@ -98,9 +151,14 @@ def _load_clip(names: list[str], kind: str, device: str) -> tuple[Any]:
     options = {}
     if device == "cpu":
         options = dict.fromkeys(("load_device", "offload_device"), torch.device("cpu"))
-    return (sd.load_clip(ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
-                         embedding_directory=folder_paths.get_folder_paths("embeddings"), model_options=options,
-                         clip_type=getattr(sd.CLIPType, kind.upper(), sd.CLIPType.STABLE_DIFFUSION)),)
+    return (
+        sd.load_clip(
+            ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
+            embedding_directory=folder_paths.get_folder_paths("embeddings"),
+            model_options=options,
+            clip_type=getattr(sd.CLIPType, kind.upper(), sd.CLIPType.STABLE_DIFFUSION),
+        ),
+    )
 
 
 class CLIPLoader:
@@ -115,7 +173,7 @@ class CLIPLoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"clip_name": _files("text_encoders"), "type": (_CLIP_TYPES,)}, "optional": _DEVICE}
 
-    def load_clip(self, clip_name, type="stable_diffusion", device="default"):
+    def load_clip(self, clip_name: str, type: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
         return _load_clip([clip_name], type, device)
 
@@ -130,10 +188,12 @@ class DualCLIPLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"clip_name1": _files("text_encoders"), "clip_name2": _files("text_encoders"), "type": (_DUAL_CLIP_TYPES,)},
-                "optional": _DEVICE}
+        return {
+            "required": {"clip_name1": _files("text_encoders"), "clip_name2": _files("text_encoders"), "type": (_DUAL_CLIP_TYPES,)},
+            "optional": _DEVICE,
+        }
 
-    def load_clip(self, clip_name1, clip_name2, type, device="default"):
+    def load_clip(self, clip_name1: str, clip_name2: str, type: str, device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
         return _load_clip([clip_name1, clip_name2], type, device)
 
@@ -149,7 +209,7 @@ class VAELoader:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"vae_name": _files("vae")}}
 
-    def load_vae(self, vae_name):
+    def load_vae(self, vae_name: str) -> tuple[VAE]:
         """The autoencoder. Raises ``RuntimeError`` when the file holds none."""
         return (sd.load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)),)
 
@@ -157,7 +217,7 @@ class VAELoader:
 class LoraLoader:
     """Applies a LoRA to a diffusion model and a text encoder. Keeps the last file's tensors for the next run."""
 
-    RETURN_TYPES = ("MODEL", "CLIP")
+    RETURN_TYPES: tuple[str, ...] = ("MODEL", "CLIP")
     OUTPUT_TOOLTIPS = ("The changed diffusion model.", "The changed text encoder.")
     FUNCTION = "load_lora"
     CATEGORY = LOADERS
@@ -170,14 +230,19 @@ class LoraLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "model": ("MODEL", {"tooltip": "The diffusion model to change."}),
-            "clip": ("CLIP", {"tooltip": "The text encoder to change."}),
-            "lora_name": _files("loras", tooltip="A file of the loras folders."),
-            "strength_model": real(1.0, -100.0, 100.0, tooltip="How strongly the model is changed; may be negative."),
-            "strength_clip": real(1.0, -100.0, 100.0, tooltip="How strongly the text encoder is changed; may be negative.")}}
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model to change."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder to change."}),
+                "lora_name": _files("loras", tooltip="A file of the loras folders."),
+                "strength_model": real(1.0, -100.0, 100.0, tooltip="How strongly the model is changed; may be negative."),
+                "strength_clip": real(1.0, -100.0, 100.0, tooltip="How strongly the text encoder is changed; may be negative."),
+            }
+        }
 
-    def load_lora(self, model, clip, lora_name, strength_model, strength_clip):
+    def load_lora(
+        self, model: ModelPatcher, clip: CLIP | None, lora_name: str, strength_model: float, strength_clip: float
+    ) -> tuple[ModelPatcher, CLIP | None]:
         """Changed clones of both; with no strength, both as they are."""
         if strength_model == 0 and strength_clip == 0:
             return (model, clip)
@@ -200,13 +265,24 @@ class LoraLoaderModelOnly(LoraLoader):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "lora_name": _files("loras"), "strength_model": real(1.0, -100.0, 100.0)}}
 
-    def load_lora_model_only(self, model, lora_name, strength_model):
+    def load_lora_model_only(self, model: ModelPatcher, lora_name: str, strength_model: float) -> tuple[ModelPatcher]:
         """The changed model."""
         return (self.load_lora(model, None, lora_name, strength_model, 0)[0],)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    CheckpointLoaderSimple, CheckpointLoader, UNETLoader, CLIPLoader, DualCLIPLoader, VAELoader, LoraLoader, LoraLoaderModelOnly)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        CheckpointLoaderSimple,
+        CheckpointLoader,
+        UNETLoader,
+        CLIPLoader,
+        DualCLIPLoader,
+        VAELoader,
+        LoraLoader,
+        LoraLoaderModelOnly,
+    )
+}
 NODE_DISPLAY_NAME_MAPPINGS = {
     "CheckpointLoaderSimple": "Load Checkpoint",
     "CheckpointLoader": "Load Checkpoint With Config (DEPRECATED)",

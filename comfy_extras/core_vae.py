@@ -12,6 +12,9 @@ from comfy_extras.node_inputs import whole
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.images.vae import VAE
+    from comfy_extras.node_values import Conditioning, Latent
+
 torch = lazy_module("torch")
 
 LATENT = "model/latent"
@@ -26,9 +29,12 @@ def _as_images(pictures: Tensor) -> Tensor:
 
 
 def _tile_inputs(step: int) -> dict[str, Any]:
-    return {"tile_size": whole(512, 64, 4096, step, advanced=True), "overlap": whole(64, 0, 4096, 32, advanced=True),
-            "temporal_size": whole(64, 8, 4096, 4, tooltip="For video autoencoders: how many frames at a time.", advanced=True),
-            "temporal_overlap": whole(8, 4, 4096, 4, tooltip="For video autoencoders: how many frames overlap.", advanced=True)}
+    return {
+        "tile_size": whole(512, 64, 4096, step, advanced=True),
+        "overlap": whole(64, 0, 4096, 32, advanced=True),
+        "temporal_size": whole(64, 8, 4096, 4, tooltip="For video autoencoders: how many frames at a time.", advanced=True),
+        "temporal_overlap": whole(8, 4, 4096, 4, tooltip="For video autoencoders: how many frames overlap.", advanced=True),
+    }
 
 
 class VAEDecode:
@@ -43,10 +49,14 @@ class VAEDecode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"samples": ("LATENT", {"tooltip": "The latents to decode."}),
-                             "vae": ("VAE", {"tooltip": "The autoencoder that decodes."})}}
+        return {
+            "required": {
+                "samples": ("LATENT", {"tooltip": "The latents to decode."}),
+                "vae": ("VAE", {"tooltip": "The autoencoder that decodes."}),
+            }
+        }
 
-    def decode(self, vae, samples):
+    def decode(self, vae: VAE, samples: Latent) -> tuple[Tensor]:
         """The pictures."""
         return (_as_images(vae.decode(samples["samples"])),)
 
@@ -62,7 +72,9 @@ class VAEDecodeTiled:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"samples": ("LATENT",), "vae": ("VAE",), **_tile_inputs(32)}}
 
-    def decode(self, vae, samples, tile_size, overlap=64, temporal_size=64, temporal_overlap=8):
+    def decode(
+        self, vae: VAE, samples: Latent, tile_size: int, overlap: int = 64, temporal_size: int = 64, temporal_overlap: int = 8
+    ) -> tuple[Tensor]:
         """The pictures; tile sizes are in pixels (frames) and an overlap takes at most a quarter of a tile (half of a time tile)."""
         overlap = min(overlap, tile_size // FEWEST_TILES_PER_OVERLAP)
         if temporal_size < temporal_overlap * 2:
@@ -74,8 +86,13 @@ class VAEDecodeTiled:
             overlap_t = max(1, min(tile_t // 2, temporal_overlap // frames_per_cell))
         pixels_per_cell = vae.spacial_compression_decode()
         tile = tile_size // pixels_per_cell
-        return (_as_images(vae.decode_tiled(samples["samples"], tile_x=tile, tile_y=tile, overlap=overlap // pixels_per_cell,
-                                            tile_t=tile_t, overlap_t=overlap_t)),)
+        return (
+            _as_images(
+                vae.decode_tiled(
+                    samples["samples"], tile_x=tile, tile_y=tile, overlap=overlap // pixels_per_cell, tile_t=tile_t, overlap_t=overlap_t
+                )
+            ),
+        )
 
 
 class VAEEncode:
@@ -90,7 +107,7 @@ class VAEEncode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",)}}
 
-    def encode(self, vae, pixels):
+    def encode(self, vae: VAE, pixels: Tensor) -> tuple[Latent]:
         """The latents."""
         return ({"samples": vae.encode(pixels)},)
 
@@ -106,10 +123,17 @@ class VAEEncodeTiled:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), **_tile_inputs(64)}}
 
-    def encode(self, vae, pixels, tile_size, overlap, temporal_size=64, temporal_overlap=8):
+    def encode(
+        self, vae: VAE, pixels: Tensor, tile_size: int, overlap: int, temporal_size: int = 64, temporal_overlap: int = 8
+    ) -> tuple[Latent]:
         """The latents; tile sizes are in pixels and frames."""
-        return ({"samples": vae.encode_tiled(pixels, tile_x=tile_size, tile_y=tile_size, overlap=overlap, tile_t=temporal_size,
-                                             overlap_t=temporal_overlap)},)
+        return (
+            {
+                "samples": vae.encode_tiled(
+                    pixels, tile_x=tile_size, tile_y=tile_size, overlap=overlap, tile_t=temporal_size, overlap_t=temporal_overlap
+                )
+            },
+        )
 
 
 def _mask_like(mask: Tensor, pixels: Tensor) -> Tensor:
@@ -143,7 +167,7 @@ class VAEEncodeForInpaint:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), "mask": ("MASK",), "grow_mask_by": whole(6, 0, 64, 1)}}
 
-    def encode(self, vae, pixels, mask, grow_mask_by=6):
+    def encode(self, vae: VAE, pixels: Tensor, mask: Tensor, grow_mask_by: int = 6) -> tuple[Latent]:
         """The latent of the picture greyed under *mask*, with the mask grown by *grow_mask_by* pixels as noise mask."""
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), vae.spacial_compression_encode())
         grown = mask
@@ -166,10 +190,20 @@ class InpaintModelConditioning:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tooltip = "Also limit the sampler to the mask. Often better; some models do not need it."
-        return {"required": {"positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "vae": ("VAE",), "pixels": ("IMAGE",),
-                             "mask": ("MASK",), "noise_mask": ("BOOLEAN", {"default": True, "tooltip": tooltip})}}
+        return {
+            "required": {
+                "positive": ("CONDITIONING",),
+                "negative": ("CONDITIONING",),
+                "vae": ("VAE",),
+                "pixels": ("IMAGE",),
+                "mask": ("MASK",),
+                "noise_mask": ("BOOLEAN", {"default": True, "tooltip": tooltip}),
+            }
+        }
 
-    def encode(self, positive, negative, pixels, vae, mask, noise_mask=True):
+    def encode(
+        self, positive: Conditioning, negative: Conditioning, pixels: Tensor, vae: VAE, mask: Tensor, noise_mask: bool = True
+    ) -> tuple[Conditioning, Conditioning, Latent]:
         """Both sides of conditioning with picture and mask, and the latent of the whole picture."""
         original = pixels
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), PIXELS_PER_CELL)
@@ -177,12 +211,13 @@ class InpaintModelConditioning:
         latent = {"samples": vae.encode(original)}
         if noise_mask:
             latent["noise_mask"] = mask
-        sides = (node_helpers.conditioning_set_values(conditioning, values) for conditioning in (positive, negative))
-        return (*sides, latent)
+        positive, negative = (node_helpers.conditioning_set_values(conditioning, values) for conditioning in (positive, negative))
+        return positive, negative, latent
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, VAEEncodeForInpaint, InpaintModelConditioning)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node for node in (VAEDecode, VAEDecodeTiled, VAEEncode, VAEEncodeTiled, VAEEncodeForInpaint, InpaintModelConditioning)
+}
 NODE_DISPLAY_NAME_MAPPINGS = {
     "VAEDecode": "VAE Decode",
     "VAEDecodeTiled": "VAE Decode (Tiled)",

@@ -42,21 +42,53 @@ def _sum(*values: Any) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "abs": abs, "ceil": math.ceil, "cos": math.cos, "float": float, "floor": math.floor, "int": int, "log": math.log,
-    "log10": math.log10, "log2": math.log2, "max": max, "min": min, "pow": _power, "round": round, "sin": math.sin, "sqrt": math.sqrt,
-    "sum": _sum, "tan": math.tan,
+    "abs": abs,
+    "ceil": math.ceil,
+    "cos": math.cos,
+    "float": float,
+    "floor": math.floor,
+    "int": int,
+    "log": math.log,
+    "log10": math.log10,
+    "log2": math.log2,
+    "max": max,
+    "min": min,
+    "pow": _power,
+    "round": round,
+    "sin": math.sin,
+    "sqrt": math.sqrt,
+    "sum": _sum,
+    "tan": math.tan,
 }
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: _multiply, ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod, ast.Pow: _power, ast.BitAnd: operator.and_, ast.BitOr: operator.or_, ast.BitXor: operator.xor,
-    ast.LShift: _shift_left, ast.RShift: operator.rshift,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: _multiply,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: _power,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.LShift: _shift_left,
+    ast.RShift: operator.rshift,
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.UAdd: operator.pos, ast.USub: operator.neg, ast.Not: operator.not_, ast.Invert: operator.invert,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
+    ast.Invert: operator.invert,
 }
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
-    ast.In: lambda item, items: item in items, ast.NotIn: lambda item, items: item not in items,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda item, items: item in items,
+    ast.NotIn: lambda item, items: item not in items,
 }
 
 
@@ -72,7 +104,7 @@ def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
         tree = ast.parse(expression.strip(), mode="eval")
         return _value(tree.body, names, 0)
     except SyntaxError as error:
-        raise ValueError(f"{expression!r} is no valid expression: {error.msg}") from None
+        raise ValueError(f"{expression!r} is not a valid expression: {error.msg}") from None
     except (ArithmeticError, TypeError, IndexError, RecursionError, MemoryError) as error:
         raise ValueError(f"{expression!r} cannot be computed: {error or type(error).__name__}") from error
 

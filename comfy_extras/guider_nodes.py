@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
 import comfy.samplers
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy_extras.node_values import Conditioning
 
 torch = lazy_module("torch")
 
@@ -27,7 +31,7 @@ def _percent(name: str, default: float) -> io.Float.Input:
 class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
     """No guidance: one side only."""
 
-    def set_conds(self, positive: Any) -> None:
+    def set_conds(self, positive: Any) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set the conditioning."""
         self.inner_set_conds({"positive": positive})
 
@@ -35,11 +39,11 @@ class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs imp
 class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
     """Guidance between three conditionings."""
 
-    def set_cfg(self, cfg1: float, cfg2: float, nested: bool = False) -> None:
+    def set_cfg(self, cfg1: float, cfg2: float, nested: bool = False) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set the scale between the first two and the one towards the negative side."""
         self.cfg1, self.cfg2, self.nested = cfg1, cfg2, nested
 
-    def set_conds(self, positive: Any, middle: Any, negative: Any) -> None:
+    def set_conds(self, positive: Any, middle: Any, negative: Any) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set all three."""
         middle = node_helpers.conditioning_set_values(middle, {"prompt_type": "negative"})
         self.inner_set_conds({"positive": positive, "middle": middle, "negative": negative})
@@ -53,11 +57,13 @@ class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs i
             middle = None if math.isclose(self.cfg1, 1.0) else middle
         base, between, full = comfy.samplers.calc_cond_batch(self.inner_model, [negative, middle, positive], x, timestep, options)
         if self.nested:
-            inner = comfy.samplers.cfg_function(self.inner_model, full, between, self.cfg1, x, timestep, model_options=options,
-                                                cond=positive, uncond=middle)
+            inner = comfy.samplers.cfg_function(
+                self.inner_model, full, between, self.cfg1, x, timestep, model_options=options, cond=positive, uncond=middle
+            )
             return base + self.cfg2 * (inner - base)
-        outer = comfy.samplers.cfg_function(self.inner_model, between, base, self.cfg2, x, timestep, model_options=options, cond=middle,
-                                            uncond=negative)
+        outer = comfy.samplers.cfg_function(
+            self.inner_model, between, base, self.cfg2, x, timestep, model_options=options, cond=middle, uncond=negative
+        )
         return outer + (full - between) * self.cfg1
 
 
@@ -66,11 +72,16 @@ class BasicGuider(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="BasicGuider", display_name="Basic Guider", category=GUIDERS, outputs=[io.Guider.Output()],
-                         inputs=[io.Model.Input("model"), io.Conditioning.Input("conditioning")])
+        return io.Schema(
+            node_id="BasicGuider",
+            display_name="Basic Guider",
+            category=GUIDERS,
+            outputs=[io.Guider.Output()],
+            inputs=[io.Model.Input("model"), io.Conditioning.Input("conditioning")],
+        )
 
     @classmethod
-    def execute(cls, model, conditioning) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, conditioning: Conditioning) -> io.NodeOutput:
         """The guider."""
         guider = Guider_Basic(model)
         guider.set_conds(conditioning)
@@ -84,11 +95,16 @@ class CFGGuider(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="CFGGuider", display_name="CFG Guider", category=GUIDERS, outputs=[io.Guider.Output()],
-                         inputs=[io.Model.Input("model"), io.Conditioning.Input("positive"), io.Conditioning.Input("negative"), _cfg()])
+        return io.Schema(
+            node_id="CFGGuider",
+            display_name="CFG Guider",
+            category=GUIDERS,
+            outputs=[io.Guider.Output()],
+            inputs=[io.Model.Input("model"), io.Conditioning.Input("positive"), io.Conditioning.Input("negative"), _cfg()],
+        )
 
     @classmethod
-    def execute(cls, model, positive, negative, cfg) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning, cfg: float) -> io.NodeOutput:
         """The guider."""
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
@@ -104,13 +120,32 @@ class DualCFGGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         conditionings = [io.Conditioning.Input(name) for name in ("cond1", "cond2", "negative")]
-        return io.Schema(node_id="DualCFGGuider", display_name="Dual CFG Guider", category=GUIDERS, search_aliases=["dual prompt guidance"],
-                         inputs=[io.Model.Input("model"), *conditionings, _cfg("cfg_conds"), _cfg("cfg_cond2_negative"),
-                                 io.Combo.Input("style", options=["regular", "nested"])],
-                         outputs=[io.Guider.Output()])
+        return io.Schema(
+            node_id="DualCFGGuider",
+            display_name="Dual CFG Guider",
+            category=GUIDERS,
+            search_aliases=["dual prompt guidance"],
+            inputs=[
+                io.Model.Input("model"),
+                *conditionings,
+                _cfg("cfg_conds"),
+                _cfg("cfg_cond2_negative"),
+                io.Combo.Input("style", options=["regular", "nested"]),
+            ],
+            outputs=[io.Guider.Output()],
+        )
 
     @classmethod
-    def execute(cls, model, cond1, cond2, negative, cfg_conds, cfg_cond2_negative, style) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        cond1: Conditioning,
+        cond2: Conditioning,
+        negative: Conditioning,
+        cfg_conds: float,
+        cfg_cond2_negative: float,
+        style: str,
+    ) -> io.NodeOutput:
         """The guider."""
         guider = Guider_DualCFG(model)
         guider.set_conds(cond1, cond2, negative)
@@ -125,12 +160,17 @@ class CFGOverride(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="CFGOverride", display_name="CFG Override", category=GUIDERS, outputs=[io.Model.Output()],
-                         description="Uses a fixed guidance scale from one share of the sampling to another. Of several, the last counts.",
-                         inputs=[io.Model.Input("model"), _cfg(default=1.0), _percent("start_percent", 0.0), _percent("end_percent", 1.0)])
+        return io.Schema(
+            node_id="CFGOverride",
+            display_name="CFG Override",
+            category=GUIDERS,
+            outputs=[io.Model.Output()],
+            description="Uses a fixed guidance scale from one share of the sampling to another. Of several, the last counts.",
+            inputs=[io.Model.Input("model"), _cfg(default=1.0), _percent("start_percent", 0.0), _percent("end_percent", 1.0)],
+        )
 
     @classmethod
-    def execute(cls, model, cfg, start_percent, end_percent) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, cfg: float, start_percent: float, end_percent: float) -> io.NodeOutput:
         """A clone of *model* that does so with any guider that has a scale."""
         sampling = model.get_model_object("model_sampling")
         highest, lowest = sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)

@@ -7,36 +7,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import node_helpers
+from comfy.images.deep_colours import is_deep, read_deep
+from comfy.images.picture_files import PictureRefused, open_picture, transparent_level, upright
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_cache.host_memory import HostMemory
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from torch import Tensor
 
 numpy = lazy_module("numpy")
-pil_image = lazy_module("PIL.Image")
-pil_image_ops = lazy_module("PIL.ImageOps")
 pil_image_sequence = lazy_module("PIL.ImageSequence")
 torch = lazy_module("torch")
 
 EMPTY_MASK_SIDE = 64
 # Files whose further frames are not the picture: the small second views phones put into JPEG files.
 FIRST_FRAME_ONLY = ("MPO",)
+# Per pixel: three float32 channels and a mask, both once more when frames are put together, and the decoded file.
+BYTES_PER_PIXEL = 40
 
 
 def read_image(path: str) -> tuple[Tensor, Tensor]:
     """The frames of the picture at *path* and their masks.
 
     Rotation recorded by the camera is applied; frames of another size than the first are left out. Without any transparency the
-    masks are 64×64 zeros. Raises ``FileNotFoundError``, and ``ValueError`` naming the file when it is no readable picture.
+    masks are 64×64 zeros. Raises ``FileNotFoundError``, and ``ValueError`` naming the file when it is not a readable picture or its
+    frames would not fit into the RAM that is free.
     """
     try:
-        with node_helpers.pillow(pil_image.open, path) as opened:
-            pictures, masks = _read_frames(opened)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, SyntaxError) as error:
+        with open_picture(path) as opened:
+            deep = read_deep(path, opened) if is_deep(opened) else None
+            pictures, masks = _read_frames(opened) if deep is None else ([deep[0]], [deep[1]])
+    except PictureRefused as error:
         raise ValueError(f"{path} could not be read as a picture: {error}. Check the file or upload it again.") from error
     mask_batch = _stack_masks(masks, pictures[0].shape[:2])
     return torch.from_numpy(numpy.stack(pictures)), torch.from_numpy(mask_batch)
@@ -45,17 +47,22 @@ def read_image(path: str) -> tuple[Tensor, Tensor]:
 def _read_frames(opened: Any) -> tuple[list[ndarray], list[ndarray | None]]:
     pictures: list[ndarray] = []
     masks: list[ndarray | None] = []
+    budget = HostMemory().available_bytes()
+    level = transparent_level(opened)
     for raw in pil_image_sequence.Iterator(opened):
-        frame = node_helpers.pillow(pil_image_ops.exif_transpose, raw)
+        budget -= raw.width * raw.height * BYTES_PER_PIXEL
+        if budget < 0:
+            raise PictureRefused(f"its frames, {raw.width}x{raw.height} each, take more memory than is free; make them smaller or fewer")
+        frame = upright(raw)
         levels = _colours(frame)
         if pictures and levels.shape != pictures[0].shape:
             continue
         pictures.append(levels)
-        masks.append(_transparency(frame))
+        masks.append(_transparency(frame, level))
         if opened.format in FIRST_FRAME_ONLY:
             break
     if not pictures:
-        raise ValueError("it holds no frame")
+        raise PictureRefused("it holds no frame")
     return pictures, masks
 
 
@@ -74,12 +81,16 @@ def _deep_grey(frame: Any) -> ndarray:
     return values / (65535.0 if values.max(initial=0.0) <= 65535.0 else 2147483647.0)
 
 
-def _transparency(frame: Any) -> ndarray | None:
-    if "A" not in frame.getbands():
-        if "transparency" not in frame.info:
-            return None
-        frame = frame.convert("RGBA")
-    return 1.0 - numpy.array(frame.getchannel("A")).astype(numpy.float32) / 255.0
+def _transparency(frame: Any, level: Any) -> ndarray | None:
+    """1 where *frame* is transparent; *level* is the colour that stands for it where there is no alpha."""
+    if "A" in frame.getbands():
+        return 1.0 - numpy.array(frame.getchannel("A")).astype(numpy.float32) / 255.0
+    if level is not None:
+        same = numpy.array(frame.convert("L") if frame.mode == "1" else frame) == numpy.array(level)
+        return (same.all(axis=-1) if same.ndim == 3 else same).astype(numpy.float32)
+    if "transparency" not in frame.info:
+        return None
+    return 1.0 - numpy.array(frame.convert("RGBA").getchannel("A")).astype(numpy.float32) / 255.0
 
 
 def _stack_masks(masks: list[ndarray | None], size: tuple[int, ...]) -> ndarray:

@@ -72,7 +72,7 @@ def scale_to_multiple(values: Tensor, multiple: int, method: str) -> Tensor:
     share = max(shares)
     covered = [target if own == share else max(target, math.ceil(side * share)) for target, side, own in zip(wanted, sides, shares)]
     left, top = ((side - target) // 2 for side, target in zip(covered, wanted))
-    return resize(values, covered[0], covered[1], method)[:, top:top + wanted[1], left:left + wanted[0]]
+    return resize(values, covered[0], covered[1], method)[:, top : top + wanted[1], left : left + wanted[0]]
 
 
 def batch_images(images: list[Tensor]) -> Tensor:

@@ -49,11 +49,14 @@ class SplitImageToTileList:
     @staticmethod
     def get_grid_coords(width: int, height: int, tile_width: int, tile_height: int, overlap: int) -> list[tuple[int, int, int, int]]:
         """(left, top, right, bottom) of each tile, row by row."""
-        return [(left, top, right, bottom) for top, bottom in _spans(height, tile_height, overlap)
-                for left, right in _spans(width, tile_width, overlap)]
+        return [
+            (left, top, right, bottom)
+            for top, bottom in _spans(height, tile_height, overlap)
+            for left, right in _spans(width, tile_width, overlap)
+        ]
 
     @classmethod
-    def execute(cls, image, tile_width, tile_height, overlap):
+    def execute(cls, image: Tensor, tile_width: int, tile_height: int, overlap: int) -> tuple[list[Tensor]]:
         """The tiles, as views of *image*."""
         places = cls.get_grid_coords(image.shape[2], image.shape[1], tile_width, tile_height, overlap)
         return ([image[:, top:bottom, left:right] for left, top, right, bottom in places],)
@@ -74,15 +77,15 @@ class ImageMergeTileList:
         return {"required": {"image_list": socket("IMAGE"), "final_width": side, "final_height": side, "overlap": _OVERLAP}}
 
     @classmethod
-    def execute(cls, image_list, final_width, final_height, overlap):
+    def execute(cls, image_list: list[Tensor], final_width: list[int], final_height: list[int], overlap: list[int]) -> tuple[Tensor]:
         """The joined images; places without a tile stay black."""
-        width, height, overlap = final_width[0], final_height[0], overlap[0]
+        width, height, common = final_width[0], final_height[0], overlap[0]
         first = image_list[0]
         batch, tile_height, tile_width, channels = first.shape
-        weights = _tile_weights(first, overlap)
+        weights = _tile_weights(first, common)
         canvas = first.new_zeros((batch, height, width, channels))
         total = first.new_zeros((batch, height, width, 1))
-        places = SplitImageToTileList.get_grid_coords(width, height, tile_width, tile_height, overlap)
+        places = SplitImageToTileList.get_grid_coords(width, height, tile_width, tile_height, common)
         for tile, (left, top, right, bottom) in zip(image_list, places):
             rows, columns = min(bottom - top, tile.shape[1]), min(right - left, tile.shape[2])
             area = (slice(None), slice(top, top + rows), slice(left, left + columns))
@@ -96,6 +99,8 @@ def _tile_weights(tile: Tensor, overlap: int) -> Tensor:
     """1×H×W×1: half a sine wave along each side where tiles overlap, else 1."""
     if overlap <= 0:
         return tile.new_ones((1, *tile.shape[1:3], 1))
-    rows, columns = (torch.sin(math.pi * torch.linspace(0, 1, side, device=tile.device, dtype=tile.dtype)).clamp(min=SMALLEST_WEIGHT)
-                     for side in tile.shape[1:3])
+    rows, columns = (
+        torch.sin(math.pi * torch.linspace(0, 1, side, device=tile.device, dtype=tile.dtype)).clamp(min=SMALLEST_WEIGHT)
+        for side in tile.shape[1:3]
+    )
     return (rows[:, None] * columns)[None, ..., None]

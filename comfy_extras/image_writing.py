@@ -6,12 +6,12 @@ A file appears under its name only when it is complete.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
+from utils.whole_files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,20 +28,6 @@ def to_picture(image_HWC: Tensor) -> Any:
     """The 8-bit PIL picture of one image: values times 255, clipped, fractions cut off. One channel becomes greyscale."""
     levels = numpy.clip(255.0 * image_HWC.cpu().float().numpy(), 0, 255).astype(numpy.uint8)
     return pil_image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-
-
-def write_whole(path: str, write: Callable[[Any], None]) -> None:
-    """Let *write* fill an open binary file and put it at *path* when it has finished; on an error nothing is left there."""
-    folder, name = os.path.split(path)
-    partial = os.path.join(folder, f".{name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as opened:
-            write(opened)
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.unlink(partial)
-        raise
 
 
 def metadata_texts(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:

@@ -15,8 +15,9 @@ def real(default: float, lowest: float, highest: float, step: float | None = 0.0
     return _number("FLOAT", default, lowest, highest, step, options)
 
 
-def _number(kind: str, default: float, lowest: float, highest: float, step: float | None,
-            options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _number(
+    kind: str, default: float, lowest: float, highest: float, step: float | None, options: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
     steps = {} if step is None else {"step": step}
     return kind, {"default": default, "min": lowest, "max": highest, **steps, **options}
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_extras.node_inputs import pixels, real, socket, text
+
+if TYPE_CHECKING:
+    from comfy.text.encoder import CLIP
+    from comfy_extras.node_values import Conditioning
 
 CATEGORY = "model/conditioning/stable diffusion"
 PICTURE_SIDE = 1024
@@ -27,11 +31,18 @@ class CLIPTextEncodeSDXLRefiner:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ascore": real(6.0, 0.0, 1000.0), "width": _length(), "height": _length(),
-                             "text": _prompt(), "clip": socket("CLIP")}}
+        return {
+            "required": {
+                "ascore": real(6.0, 0.0, 1000.0),
+                "width": _length(),
+                "height": _length(),
+                "text": _prompt(),
+                "clip": socket("CLIP"),
+            }
+        }
 
     @classmethod
-    def execute(cls, clip, ascore, width, height, text):
+    def execute(cls, clip: CLIP, ascore: float, width: int, height: int, text: str) -> tuple[Conditioning]:
         """The conditioning for *text*, with the aesthetic score and the picture's size in pixels."""
         sizes = {"aesthetic_score": ascore, "width": width, "height": height}
         return (clip.encode_from_tokens_scheduled(clip.tokenize(text), add_dict=sizes),)
@@ -48,21 +59,38 @@ class CLIPTextEncodeSDXL:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {
-            "clip": socket("CLIP"), "width": _length(), "height": _length(),
-            "crop_w": _length(0, advanced=True), "crop_h": _length(0, advanced=True),
-            "target_width": _length(), "target_height": _length(), "text_g": _prompt(), "text_l": _prompt()}}
+        return {
+            "required": {
+                "clip": socket("CLIP"),
+                "width": _length(),
+                "height": _length(),
+                "crop_w": _length(0, advanced=True),
+                "crop_h": _length(0, advanced=True),
+                "target_width": _length(),
+                "target_height": _length(),
+                "text_g": _prompt(),
+                "text_l": _prompt(),
+            }
+        }
 
     @classmethod
-    def execute(cls, clip, width, height, crop_w, crop_h, target_width, target_height, text_g, text_l):
+    def execute(
+        cls, clip: CLIP, width: int, height: int, crop_w: int, crop_h: int, target_width: int, target_height: int, text_g: str, text_l: str
+    ) -> tuple[Conditioning]:
         """The conditioning of both texts; the one with fewer token chunks is continued with empty ones. Sizes in pixels."""
         tokens = {**clip.tokenize(text_g), "l": clip.tokenize(text_l)["l"]}
         chunks = max(len(tokens["g"]), len(tokens["l"]))
         if len(tokens["g"]) != len(tokens["l"]):
             empty = clip.tokenize("")
             tokens.update({name: tokens[name] + empty[name] * (chunks - len(tokens[name])) for name in ("g", "l")})
-        sizes = {"width": width, "height": height, "crop_w": crop_w, "crop_h": crop_h,
-                 "target_width": target_width, "target_height": target_height}
+        sizes = {
+            "width": width,
+            "height": height,
+            "crop_w": crop_w,
+            "crop_h": crop_h,
+            "target_width": target_width,
+            "target_height": target_height,
+        }
         return (clip.encode_from_tokens_scheduled(tokens, add_dict=sizes),)
 
     encode = execute
@@ -70,5 +98,7 @@ class CLIPTextEncodeSDXL:
 
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in (CLIPTextEncodeSDXLRefiner, CLIPTextEncodeSDXL)}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"CLIPTextEncodeSDXLRefiner": "CLIP Text Encode (SDXL Refiner)",
-                              "CLIPTextEncodeSDXL": "CLIP Text Encode (SDXL)"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "CLIPTextEncodeSDXLRefiner": "CLIP Text Encode (SDXL Refiner)",
+    "CLIPTextEncodeSDXL": "CLIP Text Encode (SDXL)",
+}

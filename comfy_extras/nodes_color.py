@@ -1,5 +1,7 @@
 """The node that gives a colour picked on the page."""
 
+from __future__ import annotations
+
 import re
 from typing import Any
 
@@ -21,11 +23,11 @@ class ColorToRGBInt:
         return {"required": {"color": socket("COLOR", default="#ffffff", socketless=True)}}
 
     @classmethod
-    def execute(cls, color):
+    def execute(cls, color: Any) -> tuple[int, Any, float]:
         """The parts of ``#RRGGBB`` or ``#RRGGBBAA``. Raises ``ValueError`` for anything else."""
         parts = _HEX_COLOUR.fullmatch(color)
         if parts is None:
-            raise ValueError(f"{color!r} is no colour; write #RRGGBB or #RRGGBBAA")
+            raise ValueError(f"{color!r} is not a colour; write #RRGGBB or #RRGGBBAA")
         rgb, alpha = parts.groups()
         return int(rgb, 16), f"#{rgb}", int(alpha, 16) / 255.0 if alpha else 1.0
 

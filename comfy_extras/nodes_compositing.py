@@ -20,8 +20,11 @@ torch = lazy_module("torch")
 
 SMALLEST_ALPHA = 1e-5
 
-PorterDuffMode = Enum("PorterDuffMode", "ADD CLEAR DARKEN DST DST_ATOP DST_IN DST_OUT DST_OVER LIGHTEN MULTIPLY OVERLAY SCREEN SRC "
-                                        "SRC_ATOP SRC_IN SRC_OUT SRC_OVER XOR", start=0)
+PorterDuffMode = Enum(
+    "PorterDuffMode",
+    "ADD CLEAR DARKEN DST DST_ATOP DST_IN DST_OUT DST_OVER LIGHTEN MULTIPLY OVERLAY SCREEN SRC SRC_ATOP SRC_IN SRC_OUT SRC_OVER XOR",
+    start=0,
+)
 
 # Operators as (share of the source, share of the destination), each a function of the two alphas.
 _SHARES = {
@@ -46,8 +49,9 @@ def resize_mask(mask: Tensor, shape: Any) -> Tensor:
     return torch.nn.functional.interpolate(planes, size=tuple(shape[:2]), mode="bilinear").squeeze(1)
 
 
-def porter_duff_composite(src_image: Tensor, src_alpha: Tensor, dst_image: Tensor, dst_alpha: Tensor,
-                          mode: PorterDuffMode) -> tuple[Tensor, Tensor]:
+def porter_duff_composite(
+    src_image: Tensor, src_alpha: Tensor, dst_image: Tensor, dst_alpha: Tensor, mode: PorterDuffMode
+) -> tuple[Tensor, Tensor]:
     """Combine two pictures (…×C) with masks (…×1, 1 = transparent) by *mode*; returns the picture and its mask."""
     source_alpha, target_alpha = 1 - src_alpha, 1 - dst_alpha
     source, target = src_image * source_alpha, dst_image * target_alpha
@@ -87,19 +91,30 @@ class PorterDuffImageComposite:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"source": socket("IMAGE"), "source_alpha": socket("MASK"), "destination": socket("IMAGE"),
-                             "destination_alpha": socket("MASK"), "mode": combo([mode.name for mode in PorterDuffMode], default="DST")}}
+        return {
+            "required": {
+                "source": socket("IMAGE"),
+                "source_alpha": socket("MASK"),
+                "destination": socket("IMAGE"),
+                "destination_alpha": socket("MASK"),
+                "mode": combo([mode.name for mode in PorterDuffMode], default="DST"),
+            }
+        }
 
     @classmethod
-    def execute(cls, source, source_alpha, destination, destination_alpha, mode):
+    def execute(
+        cls, source: Tensor, source_alpha: Tensor, destination: Tensor, destination_alpha: Tensor, mode: str
+    ) -> tuple[Tensor, Tensor]:
         """As many images and masks as the shortest input has. Raises ``ValueError`` when the numbers of channels differ."""
         if source.shape[-1] != destination.shape[-1]:
-            raise ValueError(f"source has {source.shape[-1]} channels and destination {destination.shape[-1]}; "
-                             "remove or add the alpha channel of one")
+            raise ValueError(
+                f"source has {source.shape[-1]} channels and destination {destination.shape[-1]}; remove or add the alpha channel of one"
+            )
         count = min(map(len, (source, source_alpha, destination, destination_alpha)))
         target = destination[:count]
-        source, source_mask, target_mask = (_fit(part[:count], target.shape[1:3])
-                                            for part in (source, source_alpha.unsqueeze(-1), destination_alpha.unsqueeze(-1)))
+        source, source_mask, target_mask = (
+            _fit(part[:count], target.shape[1:3]) for part in (source, source_alpha.unsqueeze(-1), destination_alpha.unsqueeze(-1))
+        )
         image, mask = porter_duff_composite(source, source_mask, target, target_mask, PorterDuffMode[mode])
         return image, mask.squeeze(-1)
 
@@ -123,7 +138,7 @@ class SplitImageWithAlpha:
         return {"required": {"image": socket("IMAGE")}}
 
     @classmethod
-    def execute(cls, image):
+    def execute(cls, image: Tensor) -> tuple[Tensor, Tensor]:
         """The colours, and masks that are 1 where the image is transparent (0 everywhere without an alpha channel)."""
         alpha = image[..., 3] if image.shape[-1] > 3 else torch.ones_like(image[..., 0])
         return image[..., :3].contiguous(), 1.0 - alpha
@@ -144,7 +159,7 @@ class JoinImageWithAlpha:
         return {"required": {"image": socket("IMAGE"), "alpha": socket("MASK")}}
 
     @classmethod
-    def execute(cls, image, alpha):
+    def execute(cls, image: Tensor, alpha: Tensor) -> tuple[Tensor]:
         """B×H×W×4: *alpha* is a mask (1 = transparent); the shorter batch is repeated."""
         count = max(len(image), len(alpha))
         opacity = 1.0 - resize_mask(alpha.to(image), image.shape[1:])
@@ -154,8 +169,14 @@ class JoinImageWithAlpha:
     join_image_with_alpha = execute
 
 
-NODE_CLASS_MAPPINGS = {"PorterDuffImageComposite": PorterDuffImageComposite, "SplitImageWithAlpha": SplitImageWithAlpha,
-                       "JoinImageWithAlpha": JoinImageWithAlpha}
+NODE_CLASS_MAPPINGS = {
+    "PorterDuffImageComposite": PorterDuffImageComposite,
+    "SplitImageWithAlpha": SplitImageWithAlpha,
+    "JoinImageWithAlpha": JoinImageWithAlpha,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"PorterDuffImageComposite": "Porter-Duff Image Composite", "SplitImageWithAlpha": "Split Image with Alpha",
-                              "JoinImageWithAlpha": "Join Image with Alpha"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "PorterDuffImageComposite": "Porter-Duff Image Composite",
+    "SplitImageWithAlpha": "Split Image with Alpha",
+    "JoinImageWithAlpha": "Join Image with Alpha",
+}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import comfy.model_management
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import latent_preview
-from comfy.intermediate import intermediate_device
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
@@ -41,15 +42,52 @@ from comfy_extras.sigma_nodes import (
     VPScheduler,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sampling.sampler import Sampler
+    from comfy_extras.node_values import Conditioning, Latent
+
 torch = lazy_module("torch")
 
 __all__ = [
-    "AddNoise", "BasicGuider", "BasicScheduler", "BetaSamplingScheduler", "CFGGuider", "CFGOverride", "DisableNoise", "DualCFGGuider",
-    "ExponentialScheduler", "ExtendIntermediateSigmas", "FlipSigmas", "Guider_Basic", "Guider_DualCFG", "KSamplerSelect",
-    "KarrasScheduler", "LaplaceScheduler", "ManualSigmas", "Noise_EmptyNoise", "Noise_RandomNoise", "PolyexponentialScheduler",
-    "RandomNoise", "SDTurboScheduler", "SamplerCustom", "SamplerCustomAdvanced", "SamplerDPMPP_2M_SDE", "SamplerDPMPP_2S_Ancestral",
-    "SamplerDPMPP_3M_SDE", "SamplerDPMPP_SDE", "SamplerEulerAncestral", "SamplerLMS", "SamplingPercentToSigma", "SetFirstSigma",
-    "SplitSigmas", "SplitSigmasDenoise", "VPScheduler", "comfy_entrypoint",
+    "AddNoise",
+    "BasicGuider",
+    "BasicScheduler",
+    "BetaSamplingScheduler",
+    "CFGGuider",
+    "CFGOverride",
+    "DisableNoise",
+    "DualCFGGuider",
+    "ExponentialScheduler",
+    "ExtendIntermediateSigmas",
+    "FlipSigmas",
+    "Guider_Basic",
+    "Guider_DualCFG",
+    "KSamplerSelect",
+    "KarrasScheduler",
+    "LaplaceScheduler",
+    "ManualSigmas",
+    "Noise_EmptyNoise",
+    "Noise_RandomNoise",
+    "PolyexponentialScheduler",
+    "RandomNoise",
+    "SDTurboScheduler",
+    "SamplerCustom",
+    "SamplerCustomAdvanced",
+    "SamplerDPMPP_2M_SDE",
+    "SamplerDPMPP_2S_Ancestral",
+    "SamplerDPMPP_3M_SDE",
+    "SamplerDPMPP_SDE",
+    "SamplerEulerAncestral",
+    "SamplerLMS",
+    "SamplingPercentToSigma",
+    "SetFirstSigma",
+    "SplitSigmas",
+    "SplitSigmasDenoise",
+    "VPScheduler",
+    "comfy_entrypoint",
 ]
 
 CUSTOM, NOISE = "model/sampling/custom", "model/sampling/noise"
@@ -81,14 +119,20 @@ def _seed() -> io.Int.Input:
     return io.Int.Input("noise_seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=True)
 
 
-def _latent_outputs() -> list[io.Latent.Output]:
+def _path_inputs() -> list[io.Input]:
+    """How to go (sampler and sigmas) and where from (a latent)."""
+    return [io.Sampler.Input("sampler"), io.Sigmas.Input("sigmas"), io.Latent.Input("latent_image")]
+
+
+def _latent_outputs() -> list[io.Output]:
     return [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
 
 
 def _for_model(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
     """*latent* in the channels and scale of *model*."""
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"),
-                                                     latent.get("downscale_ratio_temporal"))
+    samples = comfy.sample.fix_empty_latent_channels(
+        model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
+    )
     return {**latent, "samples": samples}
 
 
@@ -106,22 +150,50 @@ class SamplerCustom(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="SamplerCustom", category=CUSTOM, outputs=_latent_outputs(),
-            inputs=[io.Model.Input("model"), io.Boolean.Input("add_noise", default=True, advanced=True), _seed(),
-                    io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01), io.Conditioning.Input("positive"),
-                    io.Conditioning.Input("negative"), io.Sampler.Input("sampler"), io.Sigmas.Input("sigmas"),
-                    io.Latent.Input("latent_image")])
+            node_id="SamplerCustom",
+            category=CUSTOM,
+            outputs=_latent_outputs(),
+            inputs=[
+                io.Model.Input("model"),
+                io.Boolean.Input("add_noise", default=True, advanced=True),
+                _seed(),
+                io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01),
+                *(io.Conditioning.Input(sign) for sign in ("positive", "negative")),
+                *_path_inputs(),
+            ],
+        )
 
     @classmethod
-    def execute(cls, model, add_noise, noise_seed, cfg, positive, negative, sampler, sigmas, latent_image) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        add_noise: bool,
+        noise_seed: int,
+        cfg: float,
+        positive: Conditioning,
+        negative: Conditioning,
+        sampler: Sampler,
+        sigmas: Tensor,
+        latent_image: Latent,
+    ) -> io.NodeOutput:
         """The sampled latent, and the model's last picture of it."""
         latent = _for_model(model, latent_image)
         noise = (Noise_RandomNoise(noise_seed) if add_noise else Noise_EmptyNoise()).generate_noise(latent)
         x0_output: dict[str, Any] = {}
         samples = comfy.sample.sample_custom(
-            model, noise, cfg, sampler, sigmas, positive, negative, latent["samples"], noise_mask=latent.get("noise_mask"),
+            model,
+            noise,
+            cfg,
+            sampler,
+            sigmas,
+            positive,
+            negative,
+            latent["samples"],
+            noise_mask=latent.get("noise_mask"),
             callback=latent_preview.prepare_callback(model, sigmas.shape[-1] - 1, x0_output),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise_seed)
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=noise_seed,
+        )
         return _both_outputs(model, latent, samples, x0_output)
 
     sample = execute
@@ -132,20 +204,30 @@ class SamplerCustomAdvanced(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="SamplerCustomAdvanced", category=CUSTOM, outputs=_latent_outputs(),
-                         inputs=[io.Noise.Input("noise"), io.Guider.Input("guider"), io.Sampler.Input("sampler"),
-                                 io.Sigmas.Input("sigmas"), io.Latent.Input("latent_image")])
+        return io.Schema(
+            node_id="SamplerCustomAdvanced",
+            category=CUSTOM,
+            outputs=_latent_outputs(),
+            inputs=[io.Noise.Input("noise"), io.Guider.Input("guider"), *_path_inputs()],
+        )
 
     @classmethod
-    def execute(cls, noise, guider, sampler, sigmas, latent_image) -> io.NodeOutput:
+    def execute(cls, noise: Any, guider: comfy.samplers.CFGGuider, sampler: Sampler, sigmas: Tensor, latent_image: Latent) -> io.NodeOutput:
         """The sampled latent, and the model's last picture of it."""
         model = guider.model_patcher
         latent = _for_model(model, latent_image)
         x0_output: dict[str, Any] = {}
-        samples = guider.sample(noise.generate_noise(latent), latent["samples"], sampler, sigmas, denoise_mask=latent.get("noise_mask"),
-                                callback=latent_preview.prepare_callback(model, sigmas.shape[-1] - 1, x0_output),
-                                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise.seed)
-        return _both_outputs(model, latent, samples.to(intermediate_device()), x0_output)
+        samples = guider.sample(
+            noise.generate_noise(latent),
+            latent["samples"],
+            sampler,
+            sigmas,
+            denoise_mask=latent.get("noise_mask"),
+            callback=latent_preview.prepare_callback(model, sigmas.shape[-1] - 1, x0_output),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=noise.seed,
+        )
+        return _both_outputs(model, latent, samples.to(comfy.model_management.intermediate_device()), x0_output)
 
     sample = execute
 
@@ -173,7 +255,7 @@ class RandomNoise(io.ComfyNode):
         return io.Schema(node_id="RandomNoise", category=NOISE, inputs=[_seed()], outputs=[io.Noise.Output()])
 
     @classmethod
-    def execute(cls, noise_seed) -> io.NodeOutput:
+    def execute(cls, noise_seed: int) -> io.NodeOutput:
         """The noise."""
         return io.NodeOutput(Noise_RandomNoise(noise_seed))
 
@@ -185,12 +267,16 @@ class AddNoise(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="AddNoise", category=NOISE, is_experimental=True, outputs=[io.Latent.Output()],
-                         inputs=[io.Model.Input("model"), io.Noise.Input("noise"), io.Sigmas.Input("sigmas"),
-                                 io.Latent.Input("latent_image")])
+        return io.Schema(
+            node_id="AddNoise",
+            category=NOISE,
+            is_experimental=True,
+            outputs=[io.Latent.Output()],
+            inputs=[io.Model.Input("model"), io.Noise.Input("noise"), io.Sigmas.Input("sigmas"), io.Latent.Input("latent_image")],
+        )
 
     @classmethod
-    def execute(cls, model, noise, sigmas, latent_image) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, noise: Any, sigmas: Tensor, latent_image: Latent) -> io.NodeOutput:
         """The latent with noise of the first level minus the last; of the only level if there is one; without levels as it is."""
         if len(sigmas) == 0:
             return io.NodeOutput(latent_image)

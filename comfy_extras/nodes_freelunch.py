@@ -11,9 +11,11 @@ from comfy_api.latest import ComfyExtension, io
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.model_patcher import ModelPatcher
+
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CATEGORY = "model/patch/unet"
 LOW_FREQUENCIES = 1
@@ -24,7 +26,7 @@ def Fourier_filter(x: Tensor, threshold: int, scale: float) -> Tensor:  # noqa: 
     frequencies = torch.fft.fftshift(torch.fft.fftn(x.float(), dim=(-2, -1)), dim=(-2, -1))
     mask = torch.ones(x.shape[-2:], device=x.device)
     row, column = (length // 2 for length in x.shape[-2:])
-    mask[row - threshold:row + threshold, column - threshold:column + threshold] = scale
+    mask[row - threshold : row + threshold, column - threshold : column + threshold] = scale
     shifted_back = torch.fft.ifftshift(frequencies * mask, dim=(-2, -1))
     return torch.fft.ifftn(shifted_back, dim=(-2, -1)).real.to(x.dtype)
 
@@ -41,7 +43,7 @@ class SkipFilter:
             try:
                 return Fourier_filter(skip, LOW_FREQUENCIES, scale)
             except RuntimeError:
-                logger.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
+                log.warning("FreeU: %s has no Fourier transforms; they run on the CPU", skip.device)
                 self._needs_cpu.add(skip.device)
         return Fourier_filter(skip.cpu(), LOW_FREQUENCIES, scale).to(skip.device)
 
@@ -79,9 +81,15 @@ def _patched(model: Any, factors: dict[int, tuple[float, float]], strengthen: An
 
 def _schema(node_id: str, b1: float, b2: float) -> io.Schema:
     factors = {"b1": b1, "b2": b2, "s1": 0.9, "s2": 0.2}
-    return io.Schema(node_id=node_id, category=CATEGORY, outputs=[io.Model.Output()],
-                     inputs=[io.Model.Input("model"), *(io.Float.Input(name, default=value, min=0.0, max=10.0, step=0.01, advanced=True)
-                                                        for name, value in factors.items())])
+    return io.Schema(
+        node_id=node_id,
+        category=CATEGORY,
+        outputs=[io.Model.Output()],
+        inputs=[
+            io.Model.Input("model"),
+            *(io.Float.Input(name, default=value, min=0.0, max=10.0, step=0.01, advanced=True) for name, value in factors.items()),
+        ],
+    )
 
 
 class FreeU(io.ComfyNode):
@@ -92,7 +100,7 @@ class FreeU(io.ComfyNode):
         return _schema("FreeU", 1.1, 1.2)
 
     @classmethod
-    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, b1: float, b2: float, s1: float, s2: float) -> io.NodeOutput:
         """The patched model."""
         return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _constant))
 
@@ -107,7 +115,7 @@ class FreeU_V2(io.ComfyNode):  # noqa: N801 - the name packs import
         return _schema("FreeU_V2", 1.3, 1.4)
 
     @classmethod
-    def execute(cls, model, b1, b2, s1, s2) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, b1: float, b2: float, s1: float, s2: float) -> io.NodeOutput:
         """The patched model."""
         return io.NodeOutput(_patched(model, {4: (b1, s1), 2: (b2, s2)}, _by_structure))
 

@@ -1,9 +1,14 @@
 """The node that shows two images over each other with a slider."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from comfy_extras.core_image_files import PreviewImage
 from comfy_extras.node_inputs import socket
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PREFIX = "comfy.compare"
 
@@ -20,11 +25,20 @@ class ImageCompare(PreviewImage):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"compare_view": socket("IMAGECOMPARE", socketless=True)},
-                "optional": {"image_a": socket("IMAGE"), "image_b": socket("IMAGE")},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {"compare_view": socket("IMAGECOMPARE", socketless=True)},
+            "optional": {"image_a": socket("IMAGE"), "image_b": socket("IMAGE")},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
-    def compare(self, compare_view=None, image_a=None, image_b=None, prompt=None, extra_pnginfo=None):
+    def compare(
+        self,
+        compare_view: Any = None,
+        image_a: Tensor | None = None,
+        image_b: Tensor | None = None,
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+    ) -> dict[str, Any]:
         """Write both batches as temporary files for the page."""
         return {"ui": {f"{side}_images": self._shown(images, side) for side, images in (("a", image_a), ("b", image_b))}}
 

@@ -1,4 +1,4 @@
-"""Nodes that cut, turn, join and pad images, count them, add noise, and save animations and drawings."""
+"""Nodes that cut, turn and pad images, count them, add noise, and save animations and drawings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from comfy.lazy_import import lazy_module
 from comfy_api.latest import io, ui
 from comfy_extras.animated_image_nodes import SaveAnimatedPNG, SaveAnimatedWEBP
 from comfy_extras.core_images import resize_images
+from comfy_extras.image_stitching_nodes import ImageStitch
 from comfy_extras.image_tile_nodes import ImageMergeTileList, SplitImageToTileList
-from comfy_extras.node_inputs import MAX_RESOLUTION, boolean, combo, pixels, real, socket, whole
+from comfy_extras.node_inputs import MAX_RESOLUTION, combo, pixels, real, socket, whole
 from comfy_extras.svg_nodes import SaveSVGNode
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ server = lazy_module("server")
 torch = lazy_module("torch")
 
 CROP_SIZE = 512
-_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0),
-            "blue": (0.0, 0.0, 1.0)}
 _QUARTER_TURNS = ["none", "90 degrees", "180 degrees", "270 degrees"]
 
 
@@ -35,7 +34,7 @@ class _ImageNode:
 def crop_image(image: Tensor, width: int, height: int, x: int, y: int) -> Tensor:
     """The rectangle of B×H×W×C images at (*x*, *y*), moved inside if it starts beyond them and cut off at their edges."""
     left, top = min(x, image.shape[2] - 1), min(y, image.shape[1] - 1)
-    return image[:, top:top + height, left:left + width]
+    return image[:, top : top + height, left : left + width]
 
 
 class ImageCrop(_ImageNode):
@@ -47,11 +46,18 @@ class ImageCrop(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "width": pixels(CROP_SIZE, 1), "height": pixels(CROP_SIZE, 1), "x": pixels(0),
-                             "y": pixels(0)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "width": pixels(CROP_SIZE, 1),
+                "height": pixels(CROP_SIZE, 1),
+                "x": pixels(0),
+                "y": pixels(0),
+            }
+        }
 
     @classmethod
-    def execute(cls, image, width, height, x, y):
+    def execute(cls, image: Tensor, width: int, height: int, x: int, y: int) -> tuple[Tensor]:
         """See ``crop_image``."""
         return (crop_image(image, width, height, x, y),)
 
@@ -62,21 +68,29 @@ class ImageCropV2(io.ComfyNode):
     """Cuts a rectangle, drawn on the page, out of images and shows the result."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         whole_region = {"x": 0, "y": 0, "width": CROP_SIZE, "height": CROP_SIZE}
         return io.Schema(
-            node_id="ImageCropV2", display_name="Crop Image", category="image/transform", essentials_category="Image Tools",
-            description="Cuts a rectangle out of images.", search_aliases=["crop", "cut", "trim"], has_intermediate_output=True,
-            inputs=[io.Image.Input("image"),
-                    io.BoundingBox.Input("crop_region", socketless=True, component="ImageCrop", default=whole_region)],
-            outputs=[io.Image.Output()])
+            node_id="ImageCropV2",
+            display_name="Crop Image",
+            category="image/transform",
+            essentials_category="Image Tools",
+            description="Cuts a rectangle out of images.",
+            search_aliases=["crop", "cut", "trim"],
+            has_intermediate_output=True,
+            inputs=[
+                io.Image.Input("image"),
+                io.BoundingBox.Input("crop_region", socketless=True, component="ImageCrop", default=whole_region),
+            ],
+            outputs=[io.Image.Output()],
+        )
 
     @classmethod
-    def execute(cls, image, crop_region):
+    def execute(cls, image: Tensor, crop_region: dict[str, int]) -> io.NodeOutput:
         """See ``crop_image``."""
-        size = [crop_region.get(side, CROP_SIZE) for side in ("width", "height")]
-        cropped = crop_image(image, *size, crop_region.get("x", 0), crop_region.get("y", 0))
+        width, height = (crop_region.get(side, CROP_SIZE) for side in ("width", "height"))
+        cropped = crop_image(image, width, height, crop_region.get("x", 0), crop_region.get("y", 0))
         return io.NodeOutput(cropped, ui=ui.PreviewImage(cropped))
 
 
@@ -88,11 +102,17 @@ class BoundingBox(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"x": whole(0, 0, MAX_RESOLUTION), "y": whole(0, 0, MAX_RESOLUTION),
-                             "width": whole(CROP_SIZE, 1, MAX_RESOLUTION), "height": whole(CROP_SIZE, 1, MAX_RESOLUTION)}}
+        return {
+            "required": {
+                "x": whole(0, 0, MAX_RESOLUTION),
+                "y": whole(0, 0, MAX_RESOLUTION),
+                "width": whole(CROP_SIZE, 1, MAX_RESOLUTION),
+                "height": whole(CROP_SIZE, 1, MAX_RESOLUTION),
+            }
+        }
 
     @classmethod
-    def execute(cls, x, y, width, height):
+    def execute(cls, x: int, y: int, width: int, height: int) -> tuple[dict[str, int]]:
         """The rectangle as a dict."""
         return ({"x": x, "y": y, "width": width, "height": height},)
 
@@ -108,7 +128,7 @@ class RepeatImageBatch(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "amount": whole(1, 1, 4096)}}
 
     @classmethod
-    def execute(cls, image, amount):
+    def execute(cls, image: Tensor, amount: int) -> tuple[Tensor]:
         """The batch *amount* times over."""
         return (image.repeat(amount, 1, 1, 1),)
 
@@ -123,15 +143,16 @@ class ImageFromBatch(_ImageNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "batch_index": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION),
-                             "length": whole(1, 1, 4096)}}
+        return {
+            "required": {"image": socket("IMAGE"), "batch_index": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION), "length": whole(1, 1, 4096)}
+        }
 
     @classmethod
-    def execute(cls, image, batch_index, length):
+    def execute(cls, image: Tensor, batch_index: int, length: int) -> tuple[Tensor]:
         """*length* images from *batch_index* on; a negative index counts from the end, one too large means the last."""
         count = image.shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
-        return (image[first:first + length].clone(),)
+        return (image[first : first + length].clone(),)
 
     frombatch = execute
 
@@ -148,75 +169,12 @@ class ImageAddNoise(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "seed": seed, "strength": real(0.5, 0.0, 1.0)}}
 
     @classmethod
-    def execute(cls, image, seed, strength):
+    def execute(cls, image: Tensor, seed: int, strength: float) -> tuple[Tensor]:
         """The images plus noise of deviation *strength*, clipped to 0…1; drawn on the CPU."""
         noise = torch.randn(image.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(image)
         return (torch.clip(image + strength * noise, min=0.0, max=1.0),)
 
     repeat = execute
-
-
-class ImageStitch(_ImageNode):
-    """Puts two images side by side, or one above the other, with an optional stripe between."""
-
-    DESCRIPTION = "Puts image2 beside image1. Without image2 image1 comes back as it is."
-    SEARCH_ALIASES = ["combine images", "join images", "concatenate images", "side by side"]
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image1": socket("IMAGE"), "direction": combo(["right", "down", "left", "up"], default="right"),
-                             "match_image_size": boolean(True), "spacing_width": whole(0, 0, 1024, 2, advanced=True),
-                             "spacing_color": combo(list(_COLOURS), default="white", advanced=True)},
-                "optional": {"image2": socket("IMAGE")}}
-
-    @classmethod
-    def execute(cls, image1, direction, match_image_size, spacing_width, spacing_color, image2=None):
-        """*image2* lies in *direction* of *image1*; it is scaled to the common side, or both are padded to the longer one."""
-        if image2 is None:
-            return (image1,)
-        axis = 2 if direction in ("left", "right") else 1
-        count, channels = (max(image1.shape[place], image2.shape[place]) for place in (0, -1))
-        images = [_repeat_last(image, count) for image in (image1, image2)]
-        if match_image_size:
-            images[1] = _match_side(images[1], images[0], axis)
-        else:
-            # only white fills the gaps with white; behind a coloured stripe they stay black
-            longest = max(image.shape[3 - axis] for image in images)
-            images = [_pad_side(image, 3 - axis, longest, float(spacing_color == "white")) for image in images]
-        images = [torch.cat([image, image.new_ones(*image.shape[:-1], channels - image.shape[-1])], dim=-1) for image in images]
-        if direction in ("left", "up"):
-            images.reverse()
-        if spacing_width:
-            images.insert(1, _stripe(images, axis, spacing_width + spacing_width % 2, _COLOURS[spacing_color]))
-        return (torch.cat(images, dim=axis),)
-
-    stitch = execute
-
-
-def _repeat_last(image: Tensor, count: int) -> Tensor:
-    return torch.cat([image, image[-1:].repeat(count - image.shape[0], 1, 1, 1)])
-
-
-def _match_side(image: Tensor, pattern: Tensor, axis: int) -> Tensor:
-    height, width = pattern.shape[1:3]
-    aspect = image.shape[2] / image.shape[1]
-    size = (int(height * aspect), height) if axis == 2 else (width, int(width / aspect))
-    return resize_images(image, *size, "lanczos")
-
-
-def _pad_side(image: Tensor, axis: int, length: int, value: float) -> Tensor:
-    missing = length - image.shape[axis]
-    before, after = missing // 2, missing - missing // 2
-    padding = (0, 0, before, after) if axis == 2 else (0, 0, 0, 0, before, after)
-    return torch.nn.functional.pad(image, padding, value=value)
-
-
-def _stripe(images: list[Tensor], axis: int, width: int, colour: tuple[float, ...]) -> Tensor:
-    shape = list(images[0].shape)
-    shape[axis] = width
-    shape[3 - axis] = max(image.shape[3 - axis] for image in images)
-    pixel = torch.tensor([*colour, *[1.0] * (shape[-1] - 3)][:shape[-1]], device=images[0].device)
-    return pixel.expand(shape)
 
 
 class ResizeAndPadImage(_ImageNode):
@@ -227,18 +185,25 @@ class ResizeAndPadImage(_ImageNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         methods = ["area", "bicubic", "nearest-exact", "bilinear", "lanczos"]
-        return {"required": {"image": socket("IMAGE"), "target_width": pixels(512, 1), "target_height": pixels(512, 1),
-                             "padding_color": combo(["white", "black"], advanced=True), "interpolation": combo(methods, advanced=True)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "target_width": pixels(512, 1),
+                "target_height": pixels(512, 1),
+                "padding_color": combo(["white", "black"], advanced=True),
+                "interpolation": combo(methods, advanced=True),
+            }
+        }
 
     @classmethod
-    def execute(cls, image, target_width, target_height, padding_color, interpolation):
+    def execute(cls, image: Tensor, target_width: int, target_height: int, padding_color: str, interpolation: str) -> tuple[Tensor]:
         """B×*target_height*×*target_width*×C with the scaled images in the middle."""
         batch, height, width, channels = image.shape
         scale = min(target_width / width, target_height / height)
         new_width, new_height = int(width * scale), int(height * scale)
         left, top = (target_width - new_width) // 2, (target_height - new_height) // 2
         padded = image.new_full((batch, target_height, target_width, channels), 0.0 if padding_color == "black" else 1.0)
-        padded[:, top:top + new_height, left:left + new_width] = resize_images(image, new_width, new_height, interpolation)
+        padded[:, top : top + new_height, left : left + new_width] = resize_images(image, new_width, new_height, interpolation)
         return (padded,)
 
     resize_and_pad = execute
@@ -248,15 +213,21 @@ class GetImageSize(io.ComfyNode):
     """Tells the size of images."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return io.Schema(
-            node_id="GetImageSize", display_name="Get Image Size", category="image", hidden=[io.Hidden.unique_id],
-            description="Gives width, height and number of the images.", search_aliases=["dimensions", "resolution", "image info"],
-            inputs=[io.Image.Input("image")], outputs=[io.Int.Output(display_name=name) for name in ("width", "height", "batch_size")])
+            node_id="GetImageSize",
+            display_name="Get Image Size",
+            category="image",
+            hidden=[io.Hidden.unique_id],
+            description="Gives width, height and number of the images.",
+            search_aliases=["dimensions", "resolution", "image info"],
+            inputs=[io.Image.Input("image")],
+            outputs=[io.Int.Output(display_name=name) for name in ("width", "height", "batch_size")],
+        )
 
     @classmethod
-    def execute(cls, image):
+    def execute(cls, image: Tensor) -> io.NodeOutput:
         """Width, height and batch size; also shown on the node while a page is connected."""
         count, height, width = image.shape[:3]
         present = getattr(server.PromptServer, "instance", None)
@@ -278,7 +249,7 @@ class ImageRotate(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "rotation": combo(_QUARTER_TURNS)}}
 
     @classmethod
-    def execute(cls, image, rotation):
+    def execute(cls, image: Tensor, rotation: str) -> tuple[Tensor]:
         """The turned images."""
         return (torch.rot90(image, k=_QUARTER_TURNS.index(rotation), dims=[2, 1]),)
 
@@ -295,7 +266,7 @@ class ImageFlip(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "flip_method": combo(["x-axis: vertically", "y-axis: horizontally"])}}
 
     @classmethod
-    def execute(cls, image, flip_method):
+    def execute(cls, image: Tensor, flip_method: str) -> tuple[Tensor]:
         """The images upside down (``x-axis…``) or left to right."""
         return (torch.flip(image, dims=[1 if flip_method.startswith("x") else 2]),)
 
@@ -313,7 +284,7 @@ class ImageScaleToMaxDimension(_ImageNode):
         return {"required": {"image": socket("IMAGE"), "upscale_method": combo(methods), "largest_size": pixels(512)}}
 
     @classmethod
-    def execute(cls, image, upscale_method, largest_size):
+    def execute(cls, image: Tensor, upscale_method: str, largest_size: int) -> tuple[Tensor]:
         """The resized images, aspect ratio kept."""
         height, width = image.shape[1:3]
         longest = max(height, width)
@@ -323,16 +294,43 @@ class ImageScaleToMaxDimension(_ImageNode):
     upscale = execute
 
 
-_NODES = (ImageCrop, ImageCropV2, RepeatImageBatch, ImageFromBatch, ImageAddNoise, SaveAnimatedWEBP, SaveAnimatedPNG, SaveSVGNode,
-          ImageStitch, ResizeAndPadImage, GetImageSize, ImageRotate, ImageFlip, ImageScaleToMaxDimension, SplitImageToTileList,
-          ImageMergeTileList)
+_NODES = (
+    GetImageSize,
+    ImageAddNoise,
+    ImageCrop,
+    ImageCropV2,
+    ImageFlip,
+    ImageFromBatch,
+    ImageMergeTileList,
+    ImageRotate,
+    ImageScaleToMaxDimension,
+    ImageStitch,
+    RepeatImageBatch,
+    ResizeAndPadImage,
+    SaveAnimatedPNG,
+    SaveAnimatedWEBP,
+    SaveSVGNode,
+    SplitImageToTileList,
+)
 
 NODE_CLASS_MAPPINGS = {"PrimitiveBoundingBox": BoundingBox, **{node.__name__: node for node in _NODES}}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "PrimitiveBoundingBox": "Bounding Box", "ImageCrop": "Crop Image (DEPRECATED)", "ImageCropV2": "Crop Image",
-    "RepeatImageBatch": "Repeat Image Batch", "ImageFromBatch": "Get Image from Batch", "ImageAddNoise": "Add Noise to Image",
-    "SaveAnimatedWEBP": "Save Animated WEBP", "SaveAnimatedPNG": "Save Animated PNG", "SaveSVGNode": "Save SVG",
-    "ImageStitch": "Stitch Images", "ResizeAndPadImage": "Resize And Pad Image", "GetImageSize": "Get Image Size",
-    "ImageRotate": "Rotate Image", "ImageFlip": "Flip Image", "ImageScaleToMaxDimension": "Scale Image to Max Dimension",
-    "SplitImageToTileList": "Split Image into List of Tiles", "ImageMergeTileList": "Merge List of Tiles to Image"}
+    "PrimitiveBoundingBox": "Bounding Box",
+    "ImageCrop": "Crop Image (DEPRECATED)",
+    "ImageCropV2": "Crop Image",
+    "RepeatImageBatch": "Repeat Image Batch",
+    "ImageFromBatch": "Get Image from Batch",
+    "ImageAddNoise": "Add Noise to Image",
+    "SaveAnimatedWEBP": "Save Animated WEBP",
+    "SaveAnimatedPNG": "Save Animated PNG",
+    "SaveSVGNode": "Save SVG",
+    "ImageStitch": "Stitch Images",
+    "ResizeAndPadImage": "Resize And Pad Image",
+    "GetImageSize": "Get Image Size",
+    "ImageRotate": "Rotate Image",
+    "ImageFlip": "Flip Image",
+    "ImageScaleToMaxDimension": "Scale Image to Max Dimension",
+    "SplitImageToTileList": "Split Image into List of Tiles",
+    "ImageMergeTileList": "Merge List of Tiles to Image",
+}

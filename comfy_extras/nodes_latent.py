@@ -13,9 +13,12 @@ from comfy_extras.node_inputs import MAX_RESOLUTION, combo, pixels, real, socket
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.model_patcher import ModelPatcher
+    from comfy_extras.node_values import Latent
+
 torch = lazy_module("torch")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ADVANCED, OPERATIONS = "model/latent/advanced", "model/latent/advanced/operations"
 _AXES = {"x": -1, "y": -2, "t": -3}
@@ -51,7 +54,7 @@ class LatentAdd(_LatentNode):
         return _latent_inputs(*_TWO_LATENTS)
 
     @classmethod
-    def execute(cls, samples1, samples2):
+    def execute(cls, samples1: Latent, samples2: Latent) -> tuple[Latent]:
         """The sum."""
         first = samples1["samples"]
         return ({**samples1, "samples": first + reshape_latent_to(first.shape, samples2["samples"])},)
@@ -69,7 +72,7 @@ class LatentSubtract(_LatentNode):
         return _latent_inputs(*_TWO_LATENTS)
 
     @classmethod
-    def execute(cls, samples1, samples2):
+    def execute(cls, samples1: Latent, samples2: Latent) -> tuple[Latent]:
         """The difference."""
         first = samples1["samples"]
         return ({**samples1, "samples": first - reshape_latent_to(first.shape, samples2["samples"])},)
@@ -87,7 +90,7 @@ class LatentMultiply(_LatentNode):
         return _latent_inputs("samples", multiplier=real(1.0, -10.0, 10.0))
 
     @classmethod
-    def execute(cls, samples, multiplier):
+    def execute(cls, samples: Latent, multiplier: float) -> tuple[Latent]:
         """The product."""
         return ({**samples, "samples": samples["samples"] * multiplier},)
 
@@ -104,7 +107,7 @@ class LatentInterpolate(_LatentNode):
         return _latent_inputs(*_TWO_LATENTS, ratio=real(1.0, 0.0, 1.0))
 
     @classmethod
-    def execute(cls, samples1, samples2, ratio):
+    def execute(cls, samples1: Latent, samples2: Latent, ratio: float) -> tuple[Latent]:
         """The mixture: *ratio* 1 gives the first latent."""
         first = samples1["samples"]
         (near, near_length), (far, far_length) = map(_direction, (first, reshape_latent_to(first.shape, samples2["samples"])))
@@ -130,7 +133,7 @@ class LatentConcat(_LatentNode):
         return _latent_inputs(*_TWO_LATENTS, dim=combo(["x", "-x", "y", "-y", "t", "-t"]))
 
     @classmethod
-    def execute(cls, samples1, samples2, dim):
+    def execute(cls, samples1: Latent, samples2: Latent, dim: str) -> tuple[Latent]:
         """The joined latent, with the batch of the first."""
         first = samples1["samples"]
         parts = (first, comfy.utils.repeat_to_batch_size(samples2["samples"], first.shape[0]))
@@ -149,7 +152,7 @@ class LatentCut(_LatentNode):
         return _latent_inputs("samples", dim=combo(list(_AXES)), index=whole(0, -MAX_RESOLUTION, MAX_RESOLUTION, 1), amount=pixels(1, 1))
 
     @classmethod
-    def execute(cls, samples, dim, index, amount):
+    def execute(cls, samples: Latent, dim: str, index: int, amount: int) -> tuple[Latent]:
         """At most *amount* entries along *dim* from *index* on; a negative index counts from the end."""
         latent, axis = samples["samples"], _AXES[dim]
         length = latent.shape[axis]
@@ -169,7 +172,7 @@ class LatentCutToBatch(_LatentNode):
         return _latent_inputs("samples", dim=combo(["t", "x", "y"]), slice_size=pixels(1, 1))
 
     @classmethod
-    def execute(cls, samples, dim, slice_size):
+    def execute(cls, samples: Latent, dim: str, slice_size: int) -> tuple[Latent]:
         """Slices of *slice_size* along *dim*, what is left over dropped. A picture has no ``t`` and comes back unchanged."""
         latent = samples["samples"]
         axis = latent.ndim + _AXES[dim]
@@ -177,7 +180,7 @@ class LatentCutToBatch(_LatentNode):
             return (samples,)
         length = latent.shape[axis]
         slice_size = min(slice_size, length)
-        along = latent.movedim(axis, 1)[:, :length // slice_size * slice_size]
+        along = latent.movedim(axis, 1)[:, : length // slice_size * slice_size]
         return ({**samples, "samples": along.reshape(-1, slice_size, *along.shape[2:]).movedim(1, axis)},)
 
 
@@ -193,7 +196,7 @@ class LatentBatch(_LatentNode):
         return _latent_inputs(*_TWO_LATENTS)
 
     @classmethod
-    def execute(cls, samples1, samples2):
+    def execute(cls, samples1: Latent, samples2: Latent) -> tuple[Latent]:
         """One batch after the other, each with its own batch indices."""
         first, second = samples1["samples"], samples2["samples"]
         joined = torch.cat((first, reshape_latent_to(first.shape, second, repeat_batch=False)), dim=0)
@@ -211,7 +214,7 @@ class LatentBatchSeedBehavior(_LatentNode):
         return _latent_inputs("samples", seed_behavior=combo(["random", "fixed"], default="fixed"))
 
     @classmethod
-    def execute(cls, samples, seed_behavior):
+    def execute(cls, samples: Latent, seed_behavior: str) -> tuple[Latent]:
         """``fixed``: all get the noise of the first; ``random``: each its own, as if nothing had been said."""
         changed = {key: value for key, value in samples.items() if key != "batch_index"}
         if seed_behavior == "fixed":
@@ -233,7 +236,7 @@ class LatentApplyOperation(_LatentNode):
         return _latent_inputs("samples", operation=socket("LATENT_OPERATION"))
 
     @classmethod
-    def execute(cls, samples, operation):
+    def execute(cls, samples: Latent, operation: Any) -> tuple[Latent]:
         """What the operation makes of the latent."""
         return ({**samples, "samples": operation(latent=samples["samples"])},)
 
@@ -252,9 +255,10 @@ class LatentApplyOperationCFG(_LatentNode):
         return {"required": {"model": socket("MODEL"), "operation": socket("LATENT_OPERATION")}}
 
     @classmethod
-    def execute(cls, model, operation):
+    def execute(cls, model: ModelPatcher, operation: Any) -> tuple[ModelPatcher]:
         """A copy of the model with the operation before guidance."""
-        def apply_before_guidance(args):
+
+        def apply_before_guidance(args: dict[str, Any]) -> list[Tensor]:
             predictions = args["conds_out"]
             base = predictions[1] if len(predictions) == 2 else 0.0
             predictions[0] = operation(latent=predictions[0] - base) + base
@@ -280,9 +284,10 @@ class LatentOperationTonemapReinhard(_LatentNode):
         return {"required": {"multiplier": real(1.0, 0.0, 100.0)}}
 
     @classmethod
-    def execute(cls, multiplier):
+    def execute(cls, multiplier: float) -> tuple[Any]:
         """The operation: channel vectors keep their direction, lengths follow Reinhard's curve below mean + 5 deviations."""
-        def tonemap_reinhard(latent, **_ignored):
+
+        def tonemap_reinhard(latent: Tensor, **_ignored: Any) -> Tensor:
             length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-10
             spatial = list(range(1, length.ndim))
             mean, deviation = length.mean(dim=spatial, keepdim=True), length.std(dim=spatial, keepdim=True)
@@ -304,13 +309,19 @@ class LatentOperationSharpen(_LatentNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"sharpen_radius": whole(9, 1, 31, 1, advanced=True), "sigma": real(1.0, 0.1, 10.0, 0.1, advanced=True),
-                             "alpha": real(0.1, 0.0, 5.0, advanced=True)}}
+        return {
+            "required": {
+                "sharpen_radius": whole(9, 1, 31, 1, advanced=True),
+                "sigma": real(1.0, 0.1, 10.0, 0.1, advanced=True),
+                "alpha": real(0.1, 0.0, 5.0, advanced=True),
+            }
+        }
 
     @classmethod
-    def execute(cls, sharpen_radius, sigma, alpha):
+    def execute(cls, sharpen_radius: int, sigma: float, alpha: float) -> tuple[Any]:
         """The operation; a radius in cells, *sigma* relative to it, *alpha* the strength."""
-        def sharpen(latent, **_ignored):
+
+        def sharpen(latent: Tensor, **_ignored: Any) -> Tensor:
             length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-6
             kernel = sharpening_kernel(sharpen_radius * 2 + 1, sigma, alpha, latent.device)
             return length * convolve_mirrored(latent / length, kernel.to(latent.dtype))
@@ -328,28 +339,46 @@ class ReplaceVideoLatentFrames(_LatentNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         place = whole(0, -MAX_RESOLUTION, MAX_RESOLUTION, 1, tooltip="First frame to replace; negative numbers count from the end.")
-        return {"required": {"destination": socket("LATENT", tooltip="The latent whose frames are replaced."), "index": place},
-                "optional": {"source": socket("LATENT", tooltip="The frames to put in; without them nothing changes.")}}
+        return {
+            "required": {"destination": socket("LATENT", tooltip="The latent whose frames are replaced."), "index": place},
+            "optional": {"source": socket("LATENT", tooltip="The frames to put in; without them nothing changes.")},
+        }
 
     @classmethod
-    def execute(cls, destination, index, source=None):
+    def execute(cls, destination: Latent, index: int, source: Latent | None = None) -> tuple[Latent]:
         """The latent with the frames replaced; unchanged, with a line in the log, when they do not fit."""
         if source is None:
             return (destination,)
         present, given = destination["samples"].shape[2], source["samples"].shape[2]
         start = index + present if index < 0 else index
         if start < 0 or start + given > present:
-            logger.warning("ReplaceVideoLatentFrames: %d frames do not fit at frame %d of %d; the latent is left as it is",
-                           given, index, present)
+            log.warning(
+                "ReplaceVideoLatentFrames: %d frames do not fit at frame %d of %d; the latent is left as it is", given, index, present
+            )
             return (destination,)
         frames = destination["samples"].clone()
-        frames[:, :, start:start + given] = source["samples"]
+        frames[:, :, start : start + given] = source["samples"]
         return ({**source, "samples": frames},)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    LatentAdd, LatentSubtract, LatentMultiply, LatentInterpolate, LatentConcat, LatentCut, LatentCutToBatch, LatentBatch,
-    LatentBatchSeedBehavior, LatentApplyOperation, LatentApplyOperationCFG, LatentOperationTonemapReinhard, LatentOperationSharpen,
-    ReplaceVideoLatentFrames)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        LatentAdd,
+        LatentApplyOperation,
+        LatentApplyOperationCFG,
+        LatentBatch,
+        LatentBatchSeedBehavior,
+        LatentConcat,
+        LatentCut,
+        LatentCutToBatch,
+        LatentInterpolate,
+        LatentMultiply,
+        LatentOperationSharpen,
+        LatentOperationTonemapReinhard,
+        LatentSubtract,
+        ReplaceVideoLatentFrames,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {"LatentBatch": "Batch Latents (DEPRECATED)", "ReplaceVideoLatentFrames": "Replace Video Latent Frames"}

@@ -1,5 +1,7 @@
 """Nodes that decide: switch, not, and, or, and a list of the user's own choices."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,23 +12,28 @@ class SwitchNode(io.ComfyNode):
     """Passes on one of two inputs; the other one is not computed."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         template = io.MatchType.Template("switch")
         branches = [io.MatchType.Input(name, template=template, lazy=True) for name in ("on_false", "on_true")]
         return io.Schema(
-            node_id="ComfySwitchNode", display_name="If/Else Switch", category="utilities/logic", is_experimental=True,
-            search_aliases=["if", "then", "switch", "conditional", "branch"], inputs=[io.Boolean.Input("switch"), *branches],
-            outputs=[io.MatchType.Output(template=template, display_name="output")])
+            node_id="ComfySwitchNode",
+            display_name="If/Else Switch",
+            category="utilities/logic",
+            is_experimental=True,
+            search_aliases=["if", "then", "switch", "conditional", "branch"],
+            inputs=[io.Boolean.Input("switch"), *branches],
+            outputs=[io.MatchType.Output(template=template, display_name="output")],
+        )
 
     @classmethod
-    def check_lazy_status(cls, switch, on_false=None, on_true=None):
+    def check_lazy_status(cls, switch: bool, on_false: Any = None, on_true: Any = None) -> list[str]:
         """The name of the input that is needed and not there yet."""
         name, value = ("on_true", on_true) if switch else ("on_false", on_false)
         return [name] if value is None else []
 
     @classmethod
-    def execute(cls, switch, on_true=None, on_false=None):
+    def execute(cls, switch: bool, on_true: Any = None, on_false: Any = None) -> io.NodeOutput:
         """The chosen input."""
         return io.NodeOutput(on_true if switch else on_false)
 
@@ -35,20 +42,25 @@ class CustomComboNode(io.ComfyNode):
     """A drop-down list whose entries the user writes; the page keeps them, so the server accepts every choice."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return io.Schema(
-            node_id="CustomCombo", display_name="Custom Combo", category="utilities", is_experimental=True, accept_all_inputs=True,
+            node_id="CustomCombo",
+            display_name="Custom Combo",
+            category="utilities",
+            is_experimental=True,
+            accept_all_inputs=True,
             inputs=[io.Combo.Input("choice", options=[])],
-            outputs=[io.String.Output(display_name="STRING"), io.Int.Output(display_name="INDEX")])
+            outputs=[io.String.Output(display_name="STRING"), io.Int.Output(display_name="INDEX")],
+        )
 
     @classmethod
-    def validate_inputs(cls, choice, index=0, **_entries):
+    def validate_inputs(cls, choice: str, index: Any = 0, **_entries: Any) -> bool | str:
         """Accept whatever was chosen: the entries are known to the page only."""
         return True
 
     @classmethod
-    def execute(cls, choice, index=0, **_entries):
+    def execute(cls, choice: str, index: Any = 0, **_entries: Any) -> io.NodeOutput:
         """The chosen text and its position in the list."""
         return io.NodeOutput(choice, index)
 
@@ -67,27 +79,34 @@ class NotNode:
         return {"required": {"value": socket("*")}}
 
     @classmethod
-    def execute(cls, value):
+    def execute(cls, value: Any) -> tuple[bool]:
         """The opposite of *value*'s truth."""
         return (not value,)
 
 
 def _many_values(node_id: str, title: str, description: str, aliases: list[str]) -> Any:
     template = io.Autogrow.TemplatePrefix(io.AnyType.Input("value"), prefix="value", min=1)
-    return io.Schema(node_id=node_id, display_name=title, category="utilities/logic", description=description, search_aliases=aliases,
-                     inputs=[io.Autogrow.Input("values", template=template)], outputs=[io.Boolean.Output()])
+    return io.Schema(
+        node_id=node_id,
+        display_name=title,
+        category="utilities/logic",
+        description=description,
+        search_aliases=aliases,
+        inputs=[io.Autogrow.Input("values", template=template)],
+        outputs=[io.Boolean.Output()],
+    )
 
 
 class AndNode(io.ComfyNode):
     """Yes when all inputs count as yes."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return _many_values("ComfyAndNode", "And", "True when Python counts every value as true.", ["all", "every"])
 
     @classmethod
-    def execute(cls, values):
+    def execute(cls, values: Any) -> io.NodeOutput:
         """Whether all are true."""
         return io.NodeOutput(all(values.values()))
 
@@ -96,18 +115,28 @@ class OrNode(io.ComfyNode):
     """Yes when any input counts as yes."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         return _many_values("ComfyOrNode", "Or", "True when Python counts any value as true.", ["any", "some"])
 
     @classmethod
-    def execute(cls, values):
+    def execute(cls, values: Any) -> io.NodeOutput:
         """Whether one is true."""
         return io.NodeOutput(any(values.values()))
 
 
-NODE_CLASS_MAPPINGS = {"ComfySwitchNode": SwitchNode, "CustomCombo": CustomComboNode, "ComfyNotNode": NotNode, "ComfyAndNode": AndNode,
-                       "ComfyOrNode": OrNode}
+NODE_CLASS_MAPPINGS = {
+    "ComfySwitchNode": SwitchNode,
+    "CustomCombo": CustomComboNode,
+    "ComfyNotNode": NotNode,
+    "ComfyAndNode": AndNode,
+    "ComfyOrNode": OrNode,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"ComfySwitchNode": "If/Else Switch", "CustomCombo": "Custom Combo", "ComfyNotNode": "Not",
-                              "ComfyAndNode": "And", "ComfyOrNode": "Or"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "ComfySwitchNode": "If/Else Switch",
+    "CustomCombo": "Custom Combo",
+    "ComfyNotNode": "Not",
+    "ComfyAndNode": "And",
+    "ComfyOrNode": "Or",
+}

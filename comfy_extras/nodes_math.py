@@ -1,5 +1,7 @@
 """The node that computes an expression over numbers."""
 
+from __future__ import annotations
+
 import math
 import string
 from typing import Any
@@ -12,7 +14,7 @@ MATH_FUNCTIONS = FUNCTIONS
 
 
 def as_number(expression: str, result: Any) -> tuple[float, int, bool]:
-    """*result* as a float, an integer (fraction cut off) and a truth value. Raises ``ValueError`` if it is no finite number."""
+    """*result* as a float, an integer (fraction cut off) and a truth value. Raises ``ValueError`` if it is not a finite number."""
     if not isinstance(result, int | float):
         raise ValueError(f"{expression!r} gives a {type(result).__name__} and not a number")
     try:
@@ -28,18 +30,22 @@ class MathExpressionNode(io.ComfyNode):
     """Computes an expression over the inputs a, b, c … and the list ``values`` of them all."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
-        numbers = io.Autogrow.TemplateNames(io.MultiType.Input("value", [io.Float, io.Int, io.Boolean]),
-                                            names=list(string.ascii_lowercase), min=1)
+        numbers = io.Autogrow.TemplateNames(
+            io.MultiType.Input("value", [io.Float, io.Int, io.Boolean]), names=list(string.ascii_lowercase), min=1
+        )
         return io.Schema(
-            node_id="ComfyMathExpression", display_name="Math Expression", category="utilities",
+            node_id="ComfyMathExpression",
+            display_name="Math Expression",
+            category="utilities",
             search_aliases=["expression", "formula", "calculate", "calculator", "eval", "math"],
             inputs=[io.String.Input("expression", default="a + b", multiline=True), io.Autogrow.Input("values", template=numbers)],
-            outputs=[io.Float.Output(display_name="FLOAT"), io.Int.Output(display_name="INT"), io.Boolean.Output(display_name="BOOL")])
+            outputs=[io.Float.Output(display_name="FLOAT"), io.Int.Output(display_name="INT"), io.Boolean.Output(display_name="BOOL")],
+        )
 
     @classmethod
-    def execute(cls, expression, values):
+    def execute(cls, expression: str, values: Any) -> io.NodeOutput:
         """The result as FLOAT, INT and BOOLEAN. Raises ``ValueError`` as ``evaluate`` and ``as_number`` do."""
         if not expression.strip():
             raise ValueError("the expression is empty; write one such as a + b")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import pixels, real
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 torch = lazy_module("torch")
 kinds = lazy_module("comfy.model_sampling")
@@ -52,10 +55,15 @@ class ModelSamplingDiscrete(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "sampling": (["eps", "v_prediction", "lcm", "x0", "img_to_img", "img_to_img_flow"],),
-                             "zsnr": ("BOOLEAN", {"default": False, "advanced": True})}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "sampling": (["eps", "v_prediction", "lcm", "x0", "img_to_img", "img_to_img_flow"],),
+                "zsnr": ("BOOLEAN", {"default": False, "advanced": True}),
+            }
+        }
 
-    def patch(self, model, sampling, zsnr):
+    def patch(self, model: ModelPatcher, sampling: str, zsnr: bool) -> tuple[ModelPatcher]:
         """The model read as *sampling*, with no signal at the last step if *zsnr*."""
         if sampling == "lcm":
             return (_with_sampling(model, distilled.ModelSamplingDiscreteDistilled, distilled.LCM, zsnr),)
@@ -68,15 +76,22 @@ class ModelSamplingContinuousEDM(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps"],),
-                             "sigma_max": _sigma(120.0), "sigma_min": _sigma(0.002)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "sampling": (["v_prediction", "edm", "edm_playground_v2.5", "eps"],),
+                "sigma_max": _sigma(120.0),
+                "sigma_min": _sigma(0.002),
+            }
+        }
 
-    def patch(self, model, sampling, sigma_max, sigma_min):
+    def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
         """The model over the range of sigmas, read as *sampling*."""
         is_edm = sampling.startswith("edm")
         prediction = kinds.EDM if is_edm else {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION}[sampling]
-        patched = _with_sampling(model, kinds.ModelSamplingContinuousEDM, prediction, sigma_min=sigma_min, sigma_max=sigma_max,
-                                 sigma_data=0.5 if is_edm else 1.0)
+        patched = _with_sampling(
+            model, kinds.ModelSamplingContinuousEDM, prediction, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=0.5 if is_edm else 1.0
+        )
         if sampling == "edm_playground_v2.5":
             patched.add_object_patch("latent_format", latent_formats.SDXL_Playground_2_5())
         return (patched,)
@@ -89,10 +104,13 @@ class ModelSamplingContinuousV(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "sampling": (["v_prediction"],), "sigma_max": _sigma(500.0), "sigma_min": _sigma(0.03)}}
 
-    def patch(self, model, sampling, sigma_max, sigma_min):
+    def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
         """The model over the range of sigmas."""
-        return (_with_sampling(model, kinds.ModelSamplingContinuousV, kinds.V_PREDICTION, sigma_min=sigma_min, sigma_max=sigma_max,
-                               sigma_data=1.0),)
+        return (
+            _with_sampling(
+                model, kinds.ModelSamplingContinuousV, kinds.V_PREDICTION, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=1.0
+            ),
+        )
 
 
 class ModelSamplingSD3(_ModelPatch):
@@ -104,7 +122,7 @@ class ModelSamplingSD3(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "shift": real(3.0, 0.0, 100.0)}}
 
-    def patch(self, model, shift, multiplier=1000):
+    def patch(self, model: ModelPatcher, shift: float, multiplier: Any = 1000) -> tuple[ModelPatcher]:
         """The model as a flow with *shift*; its time input is multiplied by *multiplier*."""
         return (_with_sampling(model, kinds.ModelSamplingDiscreteFlow, kinds.CONST, shift=shift, multiplier=multiplier),)
 
@@ -119,7 +137,7 @@ class ModelSamplingAuraFlow(ModelSamplingSD3):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "shift": real(1.73, 0.0, 100.0)}}
 
-    def patch_aura(self, model, shift):
+    def patch_aura(self, model: ModelPatcher, shift: float) -> tuple[ModelPatcher]:
         """The model as a flow with *shift*."""
         return self.patch(model, shift, multiplier=1.0)
 
@@ -131,11 +149,17 @@ class ModelSamplingFlux(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "max_shift": real(1.15, 0.0, 100.0, advanced=True),
-                             "base_shift": real(0.5, 0.0, 100.0, advanced=True), "width": pixels(1024, 16, 8),
-                             "height": pixels(1024, 16, 8)}}
+        return {
+            "required": {
+                "model": ("MODEL",),
+                "max_shift": real(1.15, 0.0, 100.0, advanced=True),
+                "base_shift": real(0.5, 0.0, 100.0, advanced=True),
+                "width": pixels(1024, 16, 8),
+                "height": pixels(1024, 16, 8),
+            }
+        }
 
-    def patch(self, model, max_shift, base_shift, width, height):
+    def patch(self, model: ModelPatcher, max_shift: float, base_shift: float, width: int, height: int) -> tuple[ModelPatcher]:
         """The model with the shift on the line through both shifts at their numbers of tokens."""
         slope = (max_shift - base_shift) / (LONG_SEQUENCE - SHORT_SEQUENCE)
         shift = base_shift + (width * height / PIXELS_PER_TOKEN - SHORT_SEQUENCE) * slope
@@ -149,13 +173,14 @@ class RescaleCFG(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "multiplier": real(0.7, 0.0, 1.0)}}
 
-    def patch(self, model, multiplier):
+    def patch(self, model: ModelPatcher, multiplier: float) -> tuple[ModelPatcher]:
         """The model with guidance rescaled by the share *multiplier*, on its prediction read as velocity."""
+
         def rescaled(arguments: dict[str, Any]) -> Any:
             x = arguments["input"]
             sigma = arguments["sigma"].reshape(-1, *[1] * (x.ndim - 1))
-            variance = sigma ** 2 + 1.0
-            signal, deviation = x / variance, variance ** 0.5
+            variance = sigma**2 + 1.0
+            signal, deviation = x / variance, variance**0.5
 
             def velocity(noise_part: Any) -> Any:
                 return (signal - (x - noise_part)) * deviation / sigma
@@ -182,13 +207,23 @@ class ModelComputeDtype(_ModelPatch):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "dtype": (["default", "fp32", "fp16", "bf16"], {"advanced": True})}}
 
-    def patch(self, model, dtype):
+    def patch(self, model: ModelPatcher, dtype: str) -> tuple[ModelPatcher]:
         """A clone that computes in *dtype*."""
         clone = model.clone()
         clone.set_model_compute_dtype(node_helpers.string_to_torch_dtype(dtype))
         return (clone,)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    ModelSamplingDiscrete, ModelSamplingContinuousEDM, ModelSamplingContinuousV, ModelSamplingSD3, ModelSamplingAuraFlow, ModelSamplingFlux,
-    RescaleCFG, ModelComputeDtype)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        ModelSamplingDiscrete,
+        ModelSamplingContinuousEDM,
+        ModelSamplingContinuousV,
+        ModelSamplingSD3,
+        ModelSamplingAuraFlow,
+        ModelSamplingFlux,
+        RescaleCFG,
+        ModelComputeDtype,
+    )
+}

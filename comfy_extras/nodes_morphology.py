@@ -56,7 +56,7 @@ class Morphology:
         return {"required": {"image": socket("IMAGE"), "operation": combo(list(_OPERATIONS)), "kernel_size": whole(3, 3, 999, 1)}}
 
     @classmethod
-    def execute(cls, image, operation, kernel_size):
+    def execute(cls, image: Tensor, operation: str, kernel_size: int) -> tuple[Tensor]:
         """Each channel changed by *operation* with a square window."""
         return (_OPERATIONS[operation](image.movedim(-1, 1), kernel_size).movedim(1, -1),)
 
@@ -76,13 +76,15 @@ class ImageRGBToYUV:
         return {"required": {"image": socket("IMAGE")}}
 
     @classmethod
-    def execute(cls, image):
+    def execute(cls, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Y, and the differences of blue and red shifted to lie around 0.5."""
         red, green, blue = image[..., :3].unbind(-1)
         brightness = RED_SHARE * red + GREEN_SHARE * green + BLUE_SHARE * blue
-        planes = (brightness, (blue - brightness) * BLUE_SCALE + 0.5, (red - brightness) * RED_SCALE + 0.5)
-        return tuple(plane.unsqueeze(-1).expand_as(image) for plane in planes)
 
+        def grey(plane: Tensor) -> Tensor:
+            return plane.unsqueeze(-1).expand_as(image)
+
+        return grey(brightness), grey((blue - brightness) * BLUE_SCALE + 0.5), grey((red - brightness) * RED_SCALE + 0.5)
 
 
 class ImageYUVToRGB:
@@ -98,7 +100,7 @@ class ImageYUVToRGB:
         return {"required": {name: socket("IMAGE") for name in "YUV"}}
 
     @classmethod
-    def execute(cls, Y, U, V):
+    def execute(cls, Y: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor]:
         """B×H×W×3, from the mean over the channels of each input, clipped to 0…1."""
         brightness, blue_difference, red_difference = (torch.mean(plane, dim=-1) for plane in (Y, U, V))
         red = brightness + (red_difference - 0.5) / RED_SCALE

@@ -1,5 +1,7 @@
 """The node that turns numbers, texts and switches into numbers."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 
@@ -9,14 +11,14 @@ from comfy_extras.node_inputs import socket
 def to_numbers(value: Any) -> tuple[float, int]:
     """*value* as a float and as an integer (fractions cut off; whole numbers of any size kept exactly).
 
-    Raises ``ValueError`` for text that is no number, for infinity and not-a-number, and ``TypeError`` for other types.
+    Raises ``ValueError`` for text that is not a number, for infinity and not-a-number, and ``TypeError`` for other types.
     """
     if not isinstance(value, bool | int | float | str):
         raise TypeError(f"a {type(value).__name__} cannot be turned into a number; connect an INT, FLOAT, STRING or BOOLEAN")
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"{value!r} is no number") from None
+        raise ValueError(f"{value!r} is not a number") from None
     except OverflowError:
         raise ValueError(f"{value} is too large for a FLOAT") from None
     if not math.isfinite(number):
@@ -33,15 +35,24 @@ class NumberConvertNode:
     RETURN_TYPES = ("FLOAT", "INT")
     FUNCTION = "execute"
     CATEGORY = "utilities"
-    SEARCH_ALIASES = ["int to float", "float to int", "number convert", "int2float", "float2int", "cast", "parse number",
-                      "string to number", "bool to int"]
+    SEARCH_ALIASES = [
+        "int to float",
+        "float to int",
+        "number convert",
+        "int2float",
+        "float2int",
+        "cast",
+        "parse number",
+        "string to number",
+        "bool to int",
+    ]
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"value": socket("INT,FLOAT,STRING,BOOLEAN", display_name="value")}}
 
     @classmethod
-    def execute(cls, value):
+    def execute(cls, value: Any) -> tuple[float, int]:
         """See ``to_numbers``."""
         return to_numbers(value)
 

@@ -19,9 +19,25 @@ from comfy_extras.nodes_latent import reshape_latent_to
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "BatchImagesNode", "BatchLatentsNode", "BatchMasksNode", "Blend", "Blur",
-           "ImageScaleToTotalPixels", "Quantize", "ResizeImageMaskNode", "Sharpen", "batch_images", "batch_latents", "batch_masks",
-           "gaussian_kernel", "scale_by", "scale_dimensions"]
+__all__ = [
+    "NODE_CLASS_MAPPINGS",
+    "NODE_DISPLAY_NAME_MAPPINGS",
+    "BatchImagesNode",
+    "BatchLatentsNode",
+    "BatchMasksNode",
+    "Blend",
+    "Blur",
+    "ImageScaleToTotalPixels",
+    "Quantize",
+    "ResizeImageMaskNode",
+    "Sharpen",
+    "batch_images",
+    "batch_latents",
+    "batch_masks",
+    "gaussian_kernel",
+    "scale_by",
+    "scale_dimensions",
+]
 
 numpy = lazy_module("numpy")
 pil_image = lazy_module("PIL.Image")
@@ -63,11 +79,17 @@ class Blend(_FilterNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image1": socket("IMAGE"), "image2": socket("IMAGE"), "blend_factor": real(0.5, 0.0, 1.0),
-                             "blend_mode": combo(list(_BLEND_MODES))}}
+        return {
+            "required": {
+                "image1": socket("IMAGE"),
+                "image2": socket("IMAGE"),
+                "blend_factor": real(0.5, 0.0, 1.0),
+                "blend_mode": combo(list(_BLEND_MODES)),
+            }
+        }
 
     @classmethod
-    def execute(cls, image1, image2, blend_factor, blend_mode):
+    def execute(cls, image1: Tensor, image2: Tensor, blend_factor: float, blend_mode: str) -> tuple[Tensor]:
         """*image1* with *blend_factor* of the blended image; *image2* takes the size and channels of *image1*."""
         base, top = node_helpers.image_alpha_fix(image1, image2.to(image1.device))
         if base.shape != top.shape:
@@ -86,7 +108,7 @@ class Blur(_FilterNode):
         return {"required": {"image": socket("IMAGE"), "blur_radius": whole(1, 1, 31, 1), "sigma": real(1.0, 0.1, 10.0, 0.1)}}
 
     @classmethod
-    def execute(cls, image, blur_radius, sigma):
+    def execute(cls, image: Tensor, blur_radius: int, sigma: float) -> tuple[Tensor]:
         """The blurred images; *sigma* is relative to the radius. A radius of 0 changes nothing."""
         if blur_radius == 0:
             return (image,)
@@ -105,7 +127,7 @@ class Quantize(_FilterNode):
         return {"required": {"image": socket("IMAGE"), "colors": whole(256, 1, 256, 1), "dither": combo(dithers)}}
 
     @classmethod
-    def execute(cls, image, colors, dither):
+    def execute(cls, image: Tensor, colors: int, dither: str) -> tuple[Tensor]:
         """Each image in its own palette of *colors*; an alpha channel stays as it is."""
         reduced = image.clone()
         for frame in reduced:
@@ -122,11 +144,17 @@ class Sharpen(_FilterNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "sharpen_radius": whole(1, 1, 31, 1, advanced=True),
-                             "sigma": real(1.0, 0.1, 10.0, advanced=True), "alpha": real(1.0, 0.0, 5.0, advanced=True)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "sharpen_radius": whole(1, 1, 31, 1, advanced=True),
+                "sigma": real(1.0, 0.1, 10.0, advanced=True),
+                "alpha": real(1.0, 0.0, 5.0, advanced=True),
+            }
+        }
 
     @classmethod
-    def execute(cls, image, sharpen_radius, sigma, alpha):
+    def execute(cls, image: Tensor, sharpen_radius: int, sigma: float, alpha: float) -> tuple[Tensor]:
         """The sharpened images, clipped to 0…1; *alpha* is the strength. A radius of 0 changes nothing."""
         if sharpen_radius == 0:
             return (image,)
@@ -145,11 +173,17 @@ class ImageScaleToTotalPixels(_FilterNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"image": socket("IMAGE"), "upscale_method": combo(cls.upscale_methods), "megapixels": real(1.0, 0.01, 16.0),
-                             "resolution_steps": whole(1, 1, 256, advanced=True)}}
+        return {
+            "required": {
+                "image": socket("IMAGE"),
+                "upscale_method": combo(cls.upscale_methods),
+                "megapixels": real(1.0, 0.01, 16.0),
+                "resolution_steps": whole(1, 1, 256, advanced=True),
+            }
+        }
 
     @classmethod
-    def execute(cls, image, upscale_method, megapixels, resolution_steps=1):
+    def execute(cls, image: Tensor, upscale_method: str, megapixels: float, resolution_steps: int = 1) -> tuple[Tensor]:
         """About *megapixels* × 1024² pixels, aspect ratio kept, sides rounded to multiples of *resolution_steps*."""
         height, width = image.shape[1:3]
         scale = math.sqrt(megapixels * PIXELS_PER_MEGAPIXEL / (width * height))
@@ -165,8 +199,12 @@ def _side(name: str, default: int = 512, lowest: int = 0, tooltip: str | None = 
 
 def _resize_options() -> list[Any]:
     """The ways to say a size, in the order of the list on the page."""
-    crop = io.Combo.Input("crop", options=CROP_METHODS, default="center", tooltip="What happens when the aspect ratio changes: "
-                          "'disabled' stretches the picture, 'center' cuts its sides.")
+    crop = io.Combo.Input(
+        "crop",
+        options=CROP_METHODS,
+        default="center",
+        tooltip="What happens when the aspect ratio changes: 'disabled' stretches the picture, 'center' cuts its sides.",
+    )
     option = io.DynamicCombo.Option
     return [
         option("scale dimensions", [_side("width", tooltip="0: from the height."), _side("height", tooltip="0: from the width."), crop]),
@@ -175,8 +213,10 @@ def _resize_options() -> list[Any]:
         option("scale shorter dimension", [_side("shorter_size", tooltip="New length of the shorter side.")]),
         option("scale width", [_side("width", tooltip="The height follows.")]),
         option("scale height", [_side("height", tooltip="The width follows.")]),
-        option("scale total pixels", [io.Float.Input("megapixels", default=1.0, min=0.01, max=16.0, step=0.01,
-                                                     tooltip="1.0 stands for 1024×1024 pixels.")]),
+        option(
+            "scale total pixels",
+            [io.Float.Input("megapixels", default=1.0, min=0.01, max=16.0, step=0.01, tooltip="1.0 stands for 1024×1024 pixels.")],
+        ),
         option("match size", [io.MultiType.Input("match", [io.Image, io.Mask], tooltip="Its size is taken."), crop]),
         option("scale to multiple", [_side("multiple", 8, 1, "Both sides become divisible by this number.")]),
     ]
@@ -199,22 +239,42 @@ class ResizeImageMaskNode(io.ComfyNode):
     """Resizes images or masks in one of many ways."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         template = io.MatchType.Template("input_type", [io.Image, io.Mask])
         return io.Schema(
-            node_id="ResizeImageMaskNode", display_name="Resize Image/Mask", category="image/transform",
+            node_id="ResizeImageMaskNode",
+            display_name="Resize Image/Mask",
+            category="image/transform",
             description="Resizes images or masks.",
-            search_aliases=["resize", "resize image", "resize mask", "scale", "scale image", "scale mask", "image resize", "change size",
-                            "dimensions", "shrink", "enlarge"],
-            inputs=[io.MatchType.Input("input", template=template),
-                    io.DynamicCombo.Input("resize_type", options=_resize_options(), tooltip="How the new size is given."),
-                    io.Combo.Input("scale_method", options=UPSCALE_METHODS, default="area",
-                                   tooltip="'area' suits making smaller, 'lanczos' making larger, 'nearest-exact' pixel art.")],
-            outputs=[io.MatchType.Output(template=template, display_name="resized")])
+            search_aliases=[
+                "resize",
+                "resize image",
+                "resize mask",
+                "scale",
+                "scale image",
+                "scale mask",
+                "image resize",
+                "change size",
+                "dimensions",
+                "shrink",
+                "enlarge",
+            ],
+            inputs=[
+                io.MatchType.Input("input", template=template),
+                io.DynamicCombo.Input("resize_type", options=_resize_options(), tooltip="How the new size is given."),
+                io.Combo.Input(
+                    "scale_method",
+                    options=UPSCALE_METHODS,
+                    default="area",
+                    tooltip="'area' suits making smaller, 'lanczos' making larger, 'nearest-exact' pixel art.",
+                ),
+            ],
+            outputs=[io.MatchType.Output(template=template, display_name="resized")],
+        )
 
     @classmethod
-    def execute(cls, input, scale_method, resize_type):
+    def execute(cls, input: Any, scale_method: str, resize_type: Any) -> io.NodeOutput:
         """*input* resized as *resize_type* (a dict with the way under its own name) says."""
         return io.NodeOutput(_RESIZERS[resize_type["resize_type"]](input, resize_type, scale_method))
 
@@ -229,21 +289,34 @@ def batch_latents(latents: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _batch_schema(node_id: str, title: str, category: str, kind: Any, name: str, **more: Any) -> Any:
     template = io.Autogrow.TemplatePrefix(kind.Input(name), prefix=name, min=1, max=50)
-    return io.Schema(node_id=node_id, display_name=title, category=category, outputs=[kind.Output()],
-                     inputs=[io.Autogrow.Input(f"{name}s", template=template)], **more)
+    return io.Schema(
+        node_id=node_id,
+        display_name=title,
+        category=category,
+        outputs=[kind.Output()],
+        inputs=[io.Autogrow.Input(f"{name}s", template=template)],
+        **more,
+    )
 
 
 class BatchImagesNode(io.ComfyNode):
     """Joins any number of image batches."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
-        return _batch_schema("BatchImagesNode", "Batch Images", "image/batch", io.Image, "image", essentials_category="Image Tools",
-                             search_aliases=["batch", "image batch", "batch images", "combine images", "merge images", "stack images"])
+        return _batch_schema(
+            "BatchImagesNode",
+            "Batch Images",
+            "image/batch",
+            io.Image,
+            "image",
+            essentials_category="Image Tools",
+            search_aliases=["batch", "image batch", "batch images", "combine images", "merge images", "stack images"],
+        )
 
     @classmethod
-    def execute(cls, images):
+    def execute(cls, images: Any) -> io.NodeOutput:
         """See ``batch_images``."""
         return io.NodeOutput(batch_images(list(images.values())))
 
@@ -252,13 +325,14 @@ class BatchMasksNode(io.ComfyNode):
     """Joins any number of mask batches."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
-        return _batch_schema("BatchMasksNode", "Batch Masks", "image/mask", io.Mask, "mask",
-                             search_aliases=["combine masks", "stack masks", "merge masks"])
+        return _batch_schema(
+            "BatchMasksNode", "Batch Masks", "image/mask", io.Mask, "mask", search_aliases=["combine masks", "stack masks", "merge masks"]
+        )
 
     @classmethod
-    def execute(cls, masks):
+    def execute(cls, masks: Any) -> io.NodeOutput:
         """See ``batch_masks``."""
         return io.NodeOutput(batch_masks(list(masks.values())))
 
@@ -267,23 +341,43 @@ class BatchLatentsNode(io.ComfyNode):
     """Joins any number of latent batches."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
-        return _batch_schema("BatchLatentsNode", "Batch Latents", "model/latent/batch", io.Latent, "latent",
-                             search_aliases=["combine latents", "stack latents", "merge latents"])
+        return _batch_schema(
+            "BatchLatentsNode",
+            "Batch Latents",
+            "model/latent/batch",
+            io.Latent,
+            "latent",
+            search_aliases=["combine latents", "stack latents", "merge latents"],
+        )
 
     @classmethod
-    def execute(cls, latents):
+    def execute(cls, latents: Any) -> io.NodeOutput:
         """See ``batch_latents``."""
         return io.NodeOutput(batch_latents(list(latents.values())))
 
 
 NODE_CLASS_MAPPINGS = {
-    "ImageBlend": Blend, "ImageBlur": Blur, "ImageQuantize": Quantize, "ImageSharpen": Sharpen,
-    "ImageScaleToTotalPixels": ImageScaleToTotalPixels, "ResizeImageMaskNode": ResizeImageMaskNode, "BatchImagesNode": BatchImagesNode,
-    "BatchMasksNode": BatchMasksNode, "BatchLatentsNode": BatchLatentsNode}
+    "ImageBlend": Blend,
+    "ImageBlur": Blur,
+    "ImageQuantize": Quantize,
+    "ImageSharpen": Sharpen,
+    "ImageScaleToTotalPixels": ImageScaleToTotalPixels,
+    "ResizeImageMaskNode": ResizeImageMaskNode,
+    "BatchImagesNode": BatchImagesNode,
+    "BatchMasksNode": BatchMasksNode,
+    "BatchLatentsNode": BatchLatentsNode,
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "ImageBlend": "Blend Images", "ImageBlur": "Blur Image", "ImageQuantize": "Quantize Image", "ImageSharpen": "Sharpen Image",
-    "ImageScaleToTotalPixels": "Scale Image to Total Pixels", "ResizeImageMaskNode": "Resize Image/Mask",
-    "BatchImagesNode": "Batch Images", "BatchMasksNode": "Batch Masks", "BatchLatentsNode": "Batch Latents"}
+    "ImageBlend": "Blend Images",
+    "ImageBlur": "Blur Image",
+    "ImageQuantize": "Quantize Image",
+    "ImageSharpen": "Sharpen Image",
+    "ImageScaleToTotalPixels": "Scale Image to Total Pixels",
+    "ResizeImageMaskNode": "Resize Image/Mask",
+    "BatchImagesNode": "Batch Images",
+    "BatchMasksNode": "Batch Masks",
+    "BatchLatentsNode": "Batch Latents",
+}

@@ -1,5 +1,7 @@
 """The node that shows any value as text."""
 
+from __future__ import annotations
+
 import json
 import sys
 from typing import Any
@@ -45,7 +47,7 @@ class PreviewAny:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"source": socket("*")}}
 
-    def main(self, source=None):
+    def main(self, source: Any = None) -> dict[str, Any]:
         """The text of *source*, for the page and as the result."""
         shown = as_text(source)
         return {"ui": {"text": (shown,)}, "result": (shown,)}

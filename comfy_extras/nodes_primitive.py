@@ -1,5 +1,7 @@
 """Nodes that give a value typed on the page."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from comfy_extras.node_inputs import socket, text
@@ -14,7 +16,7 @@ class _ValueNode:
     CATEGORY = "utilities/primitive"
 
     @classmethod
-    def execute(cls, value):
+    def execute(cls, value: Any) -> tuple[Any]:
         """*value* as it is."""
         return (value,)
 
@@ -72,8 +74,18 @@ class Boolean(_ValueNode):
         return {"required": {"value": socket("BOOLEAN")}}
 
 
-NODE_CLASS_MAPPINGS = {"PrimitiveString": String, "PrimitiveStringMultiline": StringMultiline, "PrimitiveInt": Int,
-                       "PrimitiveFloat": Float, "PrimitiveBoolean": Boolean}
+NODE_CLASS_MAPPINGS = {
+    "PrimitiveString": String,
+    "PrimitiveStringMultiline": StringMultiline,
+    "PrimitiveInt": Int,
+    "PrimitiveFloat": Float,
+    "PrimitiveBoolean": Boolean,
+}
 
-NODE_DISPLAY_NAME_MAPPINGS = {"PrimitiveString": "Text", "PrimitiveStringMultiline": "Text (Multiline)", "PrimitiveInt": "Int",
-                              "PrimitiveFloat": "Float", "PrimitiveBoolean": "Boolean"}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "PrimitiveString": "Text",
+    "PrimitiveStringMultiline": "Text (Multiline)",
+    "PrimitiveInt": "Int",
+    "PrimitiveFloat": "Float",
+    "PrimitiveBoolean": "Boolean",
+}

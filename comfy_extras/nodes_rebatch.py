@@ -12,6 +12,8 @@ from comfy_extras.node_inputs import socket, whole
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy_extras.node_values import Latent
+
 torch = lazy_module("torch")
 
 
@@ -35,8 +37,9 @@ class _LatentRun:
         return cls(samples, mask, list(latent.get("batch_index", range(first_index, first_index + count))))
 
     def followed_by(self, other: _LatentRun) -> _LatentRun:
-        return _LatentRun(torch.cat((self.samples, other.samples)), torch.cat((self.mask, other.mask)),
-                          self.batch_index + other.batch_index)
+        return _LatentRun(
+            torch.cat((self.samples, other.samples)), torch.cat((self.mask, other.mask)), self.batch_index + other.batch_index
+        )
 
     def fits(self, other: _LatentRun) -> bool:
         return self.samples.shape[1:] == other.samples.shape[1:] and self.mask.shape[1:] == other.mask.shape[1:]
@@ -44,10 +47,9 @@ class _LatentRun:
     def latents(self, batch_size: int) -> Iterator[dict[str, Any]]:
         for start in range(0, self.samples.shape[0], batch_size):
             cut = slice(start, start + batch_size)
-            latent = {"samples": self.samples[cut], "noise_mask": self.mask[cut], "batch_index": self.batch_index[cut]}
-            if latent["noise_mask"].mean() == 1.0:  # noise everywhere is the same as no mask
-                del latent["noise_mask"]
-            yield latent
+            mask = self.mask[cut]
+            masked = {} if mask.mean() == 1.0 else {"noise_mask": mask}  # noise everywhere is the same as no mask
+            yield {"samples": self.samples[cut], **masked, "batch_index": self.batch_index[cut]}
 
 
 class LatentRebatch:
@@ -64,7 +66,7 @@ class LatentRebatch:
         return {"required": {"latents": socket("LATENT"), "batch_size": whole(1, 1, 4096)}}
 
     @classmethod
-    def rebatch(cls, latents, batch_size):
+    def rebatch(cls, latents: list[Latent], batch_size: list[int]) -> tuple[list[Latent]]:
         """The latents in order, regrouped; ``batch_index`` counts on over the list unless an entry brings its own."""
         runs: list[_LatentRun] = []
         seen = 0
@@ -92,10 +94,10 @@ class ImageRebatch:
         return {"required": {"images": socket("IMAGE"), "batch_size": whole(1, 1, 4096)}}
 
     @classmethod
-    def rebatch(cls, images, batch_size):
+    def rebatch(cls, images: list[Tensor], batch_size: list[int]) -> tuple[list[Tensor]]:
         """The images in order, regrouped; the last batch may be smaller."""
-        single = [image[index:index + 1] for image in images for index in range(image.shape[0])]
-        return ([torch.cat(single[start:start + batch_size[0]], dim=0) for start in range(0, len(single), batch_size[0])],)
+        single = [image[index : index + 1] for image in images for index in range(image.shape[0])]
+        return ([torch.cat(single[start : start + batch_size[0]], dim=0) for start in range(0, len(single), batch_size[0])],)
 
 
 NODE_CLASS_MAPPINGS = {"RebatchLatents": LatentRebatch, "RebatchImages": ImageRebatch}

@@ -1,5 +1,7 @@
 """The node that gives a seed to several others."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from comfy_extras.node_inputs import socket
@@ -18,7 +20,7 @@ class SeedNode:
         return {"required": {"seed": socket("INT", min=0, max=2**63 - 1, control_after_generate="fixed")}}
 
     @classmethod
-    def execute(cls, seed):
+    def execute(cls, seed: int) -> tuple[int]:
         """*seed* as it is."""
         return (seed,)
 

@@ -1,8 +1,11 @@
 """Nodes that join, cut, change, compare and search texts."""
 
+from __future__ import annotations
+
 import json
 import re
 import string as string_module
+from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,7 +13,7 @@ from comfy_extras.node_inputs import boolean, combo, socket, text, whole
 
 _CASES = {"UPPERCASE": str.upper, "lowercase": str.lower, "Capitalize": str.capitalize, "Title Case": str.title}
 _TRIMS = {"Both": str.strip, "Left": str.lstrip, "Right": str.rstrip}
-_COMPARISONS = {"Starts With": str.startswith, "Ends With": str.endswith, "Equal": str.__eq__}
+_COMPARISONS: dict[str, Callable[[str, str], bool]] = {"Starts With": str.startswith, "Ends With": str.endswith, "Equal": str.__eq__}
 _LINES = text(multiline=True)
 
 
@@ -36,17 +39,21 @@ class StringFormat(io.ComfyNode):
     """Puts values into a text with fields."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         values = io.Autogrow.TemplateNames(io.AnyType.Input("value"), names=list(string_module.ascii_lowercase), min=0)
         return io.Schema(
-            node_id="StringFormat", display_name="Format Text", category="text", search_aliases=["string", "format"],
+            node_id="StringFormat",
+            display_name="Format Text",
+            category="text",
+            search_aliases=["string", "format"],
             description="Replaces fields such as {a} or {b:.2f} by values, as Python's str.format does.",
             inputs=[io.Autogrow.Input("values", template=values), io.String.Input("f_string", default="{a}", multiline=True)],
-            outputs=[io.String.Output()])
+            outputs=[io.String.Output()],
+        )
 
     @classmethod
-    def execute(cls, values, f_string):
+    def execute(cls, values: Any, f_string: str) -> io.NodeOutput:
         """The text with its fields filled. Raises ``ValueError``, ``KeyError`` or ``IndexError`` for wrong fields."""
         return io.NodeOutput(_SafeFormatter().vformat(f_string, (), values))
 
@@ -54,15 +61,23 @@ class StringFormat(io.ComfyNode):
 class StringConcatenate(_TextNode):
     """Joins two texts."""
 
-    SEARCH_ALIASES = ["concatenate", "text concat", "join text", "merge text", "combine strings", "string concat", "append text",
-                      "combine text"]
+    SEARCH_ALIASES = [
+        "concatenate",
+        "text concat",
+        "join text",
+        "merge text",
+        "combine strings",
+        "string concat",
+        "append text",
+        "combine text",
+    ]
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"string_a": _LINES, "string_b": _LINES, "delimiter": text("", False)}}
 
     @classmethod
-    def execute(cls, string_a, string_b, delimiter):
+    def execute(cls, string_a: str, string_b: str, delimiter: str) -> tuple[str]:
         """Both texts with *delimiter* between."""
         return (f"{string_a}{delimiter}{string_b}",)
 
@@ -77,7 +92,7 @@ class StringSubstring(_TextNode):
         return {"required": {"string": _LINES, "start": socket("INT"), "end": socket("INT")}}
 
     @classmethod
-    def execute(cls, string, start, end):
+    def execute(cls, string: str, start: int, end: int) -> tuple[str]:
         """The characters from *start* up to *end*; negative numbers count from the end."""
         return (string[start:end],)
 
@@ -93,7 +108,7 @@ class StringLength(_TextNode):
         return {"required": {"string": _LINES}}
 
     @classmethod
-    def execute(cls, string):
+    def execute(cls, string: str) -> tuple[int]:
         """Their number."""
         return (len(string),)
 
@@ -108,7 +123,7 @@ class CaseConverter(_TextNode):
         return {"required": {"string": _LINES, "mode": combo(list(_CASES))}}
 
     @classmethod
-    def execute(cls, string, mode):
+    def execute(cls, string: str, mode: str) -> tuple[str]:
         """The changed text."""
         return (_CASES[mode](string),)
 
@@ -123,7 +138,7 @@ class StringTrim(_TextNode):
         return {"required": {"string": _LINES, "mode": combo(list(_TRIMS))}}
 
     @classmethod
-    def execute(cls, string, mode):
+    def execute(cls, string: str, mode: str) -> tuple[str]:
         """The trimmed text."""
         return (_TRIMS[mode](string),)
 
@@ -138,7 +153,7 @@ class StringReplace(_TextNode):
         return {"required": {"string": _LINES, "find": _LINES, "replace": _LINES}}
 
     @classmethod
-    def execute(cls, string, find, replace):
+    def execute(cls, string: str, find: str, replace: str) -> tuple[str]:
         """The text with every *find* replaced."""
         return (string.replace(find, replace),)
 
@@ -154,7 +169,7 @@ class StringContains(_TextNode):
         return {"required": {"string": _LINES, "substring": _LINES, "case_sensitive": boolean(True, advanced=True)}}
 
     @classmethod
-    def execute(cls, string, substring, case_sensitive):
+    def execute(cls, string: str, substring: str, case_sensitive: bool) -> tuple[bool]:
         """Whether it does."""
         return (substring in string if case_sensitive else substring.lower() in string.lower(),)
 
@@ -167,18 +182,27 @@ class StringCompare(_TextNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"string_a": _LINES, "string_b": _LINES, "mode": combo(list(_COMPARISONS)),
-                             "case_sensitive": boolean(True, advanced=True)}}
+        return {
+            "required": {
+                "string_a": _LINES,
+                "string_b": _LINES,
+                "mode": combo(list(_COMPARISONS)),
+                "case_sensitive": boolean(True, advanced=True),
+            }
+        }
 
     @classmethod
-    def execute(cls, string_a, string_b, mode, case_sensitive):
+    def execute(cls, string_a: str, string_b: str, mode: str, case_sensitive: bool) -> tuple[bool]:
         """Whether *string_a* starts with, ends with or equals *string_b*."""
         pair = (string_a, string_b) if case_sensitive else (string_a.lower(), string_b.lower())
         return (_COMPARISONS[mode](*pair),)
 
 
-_PATTERN_SWITCHES = {"case_insensitive": boolean(True, advanced=True), "multiline": boolean(False, advanced=True),
-                     "dotall": boolean(False, advanced=True)}
+_PATTERN_SWITCHES = {
+    "case_insensitive": boolean(True, advanced=True),
+    "multiline": boolean(False, advanced=True),
+    "dotall": boolean(False, advanced=True),
+}
 
 
 def _flags(case_insensitive: bool, multiline: bool, dotall: bool) -> int:
@@ -197,7 +221,7 @@ class RegexMatch(_TextNode):
         return {"required": {"string": _LINES, "regex_pattern": _LINES, **_PATTERN_SWITCHES}}
 
     @classmethod
-    def execute(cls, string, regex_pattern, case_insensitive, multiline, dotall):
+    def execute(cls, string: str, regex_pattern: str, case_insensitive: bool, multiline: bool, dotall: bool) -> tuple[bool]:
         """Whether it does; a pattern that is none never occurs."""
         try:
             return (re.search(regex_pattern, string, _flags(case_insensitive, multiline, dotall)) is not None,)
@@ -213,11 +237,20 @@ class RegexExtract(_TextNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"string": _LINES, "regex_pattern": _LINES, "mode": combo(cls.MODES), **_PATTERN_SWITCHES,
-                             "group_index": whole(1, 0, 100, advanced=True)}}
+        return {
+            "required": {
+                "string": _LINES,
+                "regex_pattern": _LINES,
+                "mode": combo(cls.MODES),
+                **_PATTERN_SWITCHES,
+                "group_index": whole(1, 0, 100, advanced=True),
+            }
+        }
 
     @classmethod
-    def execute(cls, string, regex_pattern, mode, case_insensitive, multiline, dotall, group_index):
+    def execute(
+        cls, string: str, regex_pattern: str, mode: str, case_insensitive: bool, multiline: bool, dotall: bool, group_index: int
+    ) -> tuple[str]:
         """The first or all matches, or one group of them, a line each; nothing for a pattern that is none."""
         try:
             pattern = re.compile(regex_pattern, _flags(case_insensitive, multiline, dotall))
@@ -239,12 +272,24 @@ class RegexReplace(_TextNode):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        switches = {**_PATTERN_SWITCHES, "dotall": boolean(False, advanced=True, tooltip="Whether a dot also matches a line break."),
-                    "count": whole(0, 0, 100, advanced=True, tooltip="How many matches are replaced; 0: all.")}
+        switches = {
+            **_PATTERN_SWITCHES,
+            "dotall": boolean(False, advanced=True, tooltip="Whether a dot also matches a line break."),
+            "count": whole(0, 0, 100, advanced=True, tooltip="How many matches are replaced; 0: all."),
+        }
         return {"required": {"string": _LINES, "regex_pattern": _LINES, "replace": _LINES}, "optional": switches}
 
     @classmethod
-    def execute(cls, string, regex_pattern, replace, case_insensitive=True, multiline=False, dotall=False, count=0):
+    def execute(
+        cls,
+        string: str,
+        regex_pattern: str,
+        replace: str,
+        case_insensitive: bool = True,
+        multiline: bool = False,
+        dotall: bool = False,
+        count: int = 0,
+    ) -> tuple[str]:
         """The changed text; *replace* may name groups. Raises ``re.error`` for a pattern that is none."""
         return (re.sub(regex_pattern, replace, string, count=count, flags=_flags(case_insensitive, multiline, dotall)),)
 
@@ -259,8 +304,8 @@ class JsonExtractString(_TextNode):
         return {"required": {"json_string": _LINES, "key": text(multiline=False)}}
 
     @classmethod
-    def execute(cls, json_string, key):
-        """The entry as text; nothing when it is absent or null, or the text is no JSON object."""
+    def execute(cls, json_string: str, key: str) -> tuple[str]:
+        """The entry as text; nothing when it is absent or null, or the text is not a JSON object."""
         try:
             entries = json.loads(json_string)
         except (ValueError, TypeError):
@@ -282,7 +327,7 @@ class ConvertDictionaryToString(_TextNode):
         return {"required": {"dictionary": socket("DICT"), "indent": _INDENT}}
 
     @classmethod
-    def execute(cls, dictionary, indent=2):
+    def execute(cls, dictionary: Any, indent: int = 2) -> tuple[str]:
         """The JSON text."""
         return (json.dumps(dictionary, ensure_ascii=False, indent=indent or None),)
 
@@ -297,18 +342,46 @@ class ConvertArrayToString(_TextNode):
         return {"required": {"array": socket("ARRAY"), "indent": _INDENT}}
 
     @classmethod
-    def execute(cls, array, indent=2):
+    def execute(cls, array: Any, indent: int = 2) -> tuple[str]:
         """The JSON text."""
         return (json.dumps(array, ensure_ascii=False, indent=indent or None),)
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (
-    StringFormat, StringConcatenate, StringSubstring, StringLength, CaseConverter, StringTrim, StringReplace, StringContains,
-    StringCompare, RegexMatch, RegexExtract, RegexReplace, JsonExtractString, ConvertDictionaryToString, ConvertArrayToString)}
+NODE_CLASS_MAPPINGS = {
+    node.__name__: node
+    for node in (
+        CaseConverter,
+        ConvertArrayToString,
+        ConvertDictionaryToString,
+        JsonExtractString,
+        RegexExtract,
+        RegexMatch,
+        RegexReplace,
+        StringCompare,
+        StringConcatenate,
+        StringContains,
+        StringFormat,
+        StringLength,
+        StringReplace,
+        StringSubstring,
+        StringTrim,
+    )
+}
 
 NODE_DISPLAY_NAME_MAPPINGS = {
-    "StringFormat": "Format Text", "StringConcatenate": "Concatenate Text", "StringSubstring": "Substring", "StringLength": "Text Length",
-    "CaseConverter": "Convert Text Case", "StringTrim": "Trim Text", "StringReplace": "Replace Text", "StringContains": "Contains Text",
-    "StringCompare": "Compare Text", "RegexMatch": "Match Text", "RegexExtract": "Extract Text", "RegexReplace": "Replace Text (Regex)",
-    "JsonExtractString": "Extract Text from JSON", "ConvertDictionaryToString": "Convert Dictionary to String",
-    "ConvertArrayToString": "Convert Array to String"}
+    "StringFormat": "Format Text",
+    "StringConcatenate": "Concatenate Text",
+    "StringSubstring": "Substring",
+    "StringLength": "Text Length",
+    "CaseConverter": "Convert Text Case",
+    "StringTrim": "Trim Text",
+    "StringReplace": "Replace Text",
+    "StringContains": "Contains Text",
+    "StringCompare": "Compare Text",
+    "RegexMatch": "Match Text",
+    "RegexExtract": "Extract Text",
+    "RegexReplace": "Replace Text (Regex)",
+    "JsonExtractString": "Extract Text from JSON",
+    "ConvertDictionaryToString": "Convert Dictionary to String",
+    "ConvertArrayToString": "Convert Array to String",
+}

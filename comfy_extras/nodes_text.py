@@ -1,12 +1,14 @@
 """The node that saves text."""
 
+from __future__ import annotations
+
 import json
 import os
 from typing import Any
 
 import folder_paths
-from comfy_extras.image_writing import write_whole
 from comfy_extras.node_inputs import combo, socket, text
+from utils.whole_files import write_whole
 
 
 class SaveTextNode:
@@ -21,12 +23,17 @@ class SaveTextNode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"text": socket("STRING", multiline=False, forceInput=True), "filename_prefix": text("ComfyUI", False),
-                             "format": combo(cls.FORMATS, default="txt")},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {
+                "text": socket("STRING", multiline=False, forceInput=True),
+                "filename_prefix": text("ComfyUI", False),
+                "format": combo(cls.FORMATS, default="txt"),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     @classmethod
-    def execute(cls, text, filename_prefix, format, prompt=None, extra_pnginfo=None):
+    def execute(cls, text: str, filename_prefix: str, format: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         """Write *text*, JSON indented if it is valid; returns it and the file for the page. Raises ``ValueError`` for other formats."""
         if format not in cls.FORMATS:
             raise ValueError(f"text cannot be saved as {format!r}; choose one of {', '.join(cls.FORMATS)}")

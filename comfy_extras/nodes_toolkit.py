@@ -1,5 +1,9 @@
 """The node that makes a list of separate values."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from comfy_api.latest import io
 
 
@@ -7,17 +11,22 @@ class CreateList(io.ComfyNode):
     """Makes one list of its inputs, over which the nodes behind it then run item by item."""
 
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         """The node's description."""
         template = io.MatchType.Template("type")
         inputs = io.Autogrow.TemplatePrefix(io.MatchType.Input("input", template=template), prefix="input", min=1, max=10)
         return io.Schema(
-            node_id="CreateList", display_name="Create List", category="utilities", is_input_list=True,
-            search_aliases=["Image Iterator", "Text Iterator", "Iterator"], inputs=[io.Autogrow.Input("inputs", template=inputs)],
-            outputs=[io.MatchType.Output(template=template, is_output_list=True, display_name="list")])
+            node_id="CreateList",
+            display_name="Create List",
+            is_input_list=True,
+            category="utilities",
+            search_aliases=["Image Iterator", "Text Iterator", "Iterator"],
+            inputs=[io.Autogrow.Input("inputs", template=inputs)],
+            outputs=[io.MatchType.Output(template=template, is_output_list=True, display_name="list")],
+        )
 
     @classmethod
-    def execute(cls, inputs):
+    def execute(cls, inputs: Any) -> io.NodeOutput:
         """The items of all inputs, in order."""
         return io.NodeOutput([item for items in inputs.values() for item in items])
 

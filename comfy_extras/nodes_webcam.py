@@ -1,9 +1,14 @@
 """The node that takes a picture with the browser's camera; the page uploads it as a file before the prompt is queued."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from comfy_extras.core_image_files import LoadImage
 from comfy_extras.node_inputs import boolean, pixels, socket
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class WebcamCapture(LoadImage):
@@ -18,12 +23,12 @@ class WebcamCapture(LoadImage):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"image": socket("WEBCAM"), "width": pixels(0), "height": pixels(0), "capture_on_queue": boolean(True)}}
 
-    def load_capture(self, image, **_page_settings):
+    def load_capture(self, image: Any, **_page_settings: Any) -> tuple[Tensor]:
         """The picture as an image of one."""
         return self.load_image(image)[:1]
 
     @classmethod
-    def IS_CHANGED(cls, image, width, height, capture_on_queue):
+    def IS_CHANGED(cls, image: Any, width: int = 0, height: int = 0, capture_on_queue: bool = True) -> Any:
         """The SHA-256 of the file's contents."""
         return super().IS_CHANGED(image)
 

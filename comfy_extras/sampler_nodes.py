@@ -42,7 +42,7 @@ class KSamplerSelect(io.ComfyNode):
         return _schema("KSamplerSelect", [io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES)])
 
     @classmethod
-    def execute(cls, sampler_name) -> io.NodeOutput:
+    def execute(cls, sampler_name: str) -> io.NodeOutput:
         """The sampler."""
         return io.NodeOutput(comfy.samplers.sampler_object(sampler_name))
 
@@ -57,7 +57,7 @@ class SamplerEulerAncestral(io.ComfyNode):
         return _schema("SamplerEulerAncestral", _noise_settings())
 
     @classmethod
-    def execute(cls, eta, s_noise) -> io.NodeOutput:
+    def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
         """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler("euler_ancestral", {"eta": eta, "s_noise": s_noise}))
 
@@ -72,7 +72,7 @@ class SamplerLMS(io.ComfyNode):
         return _schema("SamplerLMS", [io.Int.Input("order", default=4, min=1, max=100, advanced=True)])
 
     @classmethod
-    def execute(cls, order) -> io.NodeOutput:
+    def execute(cls, order: int) -> io.NodeOutput:
         """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler("lms", {"order": order}))
 
@@ -87,7 +87,7 @@ class SamplerDPMPP_2S_Ancestral(io.ComfyNode):  # noqa: N801 - the name packs im
         return _schema("SamplerDPMPP_2S_Ancestral", _noise_settings(None))
 
     @classmethod
-    def execute(cls, eta, s_noise) -> io.NodeOutput:
+    def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
         """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler("dpmpp_2s_ancestral", {"eta": eta, "s_noise": s_noise}))
 
@@ -102,7 +102,7 @@ class SamplerDPMPP_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
         return _schema("SamplerDPMPP_SDE", [*_noise_settings(), _real("r", 0.5), _noise_device()])
 
     @classmethod
-    def execute(cls, eta, s_noise, r, noise_device) -> io.NodeOutput:
+    def execute(cls, eta: float, s_noise: float, r: float, noise_device: str) -> io.NodeOutput:
         """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_sde"), {"eta": eta, "s_noise": s_noise, "r": r}))
 
@@ -118,7 +118,7 @@ class SamplerDPMPP_2M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
         return _schema("SamplerDPMPP_2M_SDE", [solver, *_noise_settings(), _noise_device()])
 
     @classmethod
-    def execute(cls, solver_type, eta, s_noise, noise_device) -> io.NodeOutput:
+    def execute(cls, solver_type: str, eta: float, s_noise: float, noise_device: str) -> io.NodeOutput:
         """The sampler."""
         options = {"eta": eta, "s_noise": s_noise, "solver_type": solver_type}
         return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_2m_sde"), options))
@@ -134,7 +134,7 @@ class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
         return _schema("SamplerDPMPP_3M_SDE", [*_noise_settings(), _noise_device()])
 
     @classmethod
-    def execute(cls, eta, s_noise, noise_device) -> io.NodeOutput:
+    def execute(cls, eta: float, s_noise: float, noise_device: str) -> io.NodeOutput:
         """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_3m_sde"), {"eta": eta, "s_noise": s_noise}))
 
@@ -142,5 +142,11 @@ class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
 
 SAMPLER_NODES: list[type[io.ComfyNode]] = [
-    KSamplerSelect, SamplerEulerAncestral, SamplerLMS, SamplerDPMPP_3M_SDE, SamplerDPMPP_2M_SDE, SamplerDPMPP_SDE,
-    SamplerDPMPP_2S_Ancestral]
+    KSamplerSelect,
+    SamplerEulerAncestral,
+    SamplerLMS,
+    SamplerDPMPP_3M_SDE,
+    SamplerDPMPP_2M_SDE,
+    SamplerDPMPP_SDE,
+    SamplerDPMPP_2S_Ancestral,
+]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from comfy.model_patcher import ModelPatcher
 
 torch = lazy_module("torch")
 
@@ -36,8 +42,8 @@ def _share(name: str, default: float = 1.0, step: float = 0.01) -> io.Float.Inpu
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=step)
 
 
-def _schema(node_id: str, inputs: list, category: str = SCHEDULERS, outputs: tuple[str, ...] = (), **options) -> io.Schema:
-    named = [io.Sigmas.Output(display_name=name) for name in outputs] or [io.Sigmas.Output()]
+def _schema(node_id: str, inputs: list[io.Input], category: str = SCHEDULERS, outputs: tuple[str, ...] = (), **options: Any) -> io.Schema:
+    named: list[io.Output] = [io.Sigmas.Output(display_name=name) for name in outputs] or [io.Sigmas.Output()]
     return io.Schema(node_id=node_id, category=category, inputs=inputs, outputs=named, **options)
 
 
@@ -46,17 +52,19 @@ class BasicScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("BasicScheduler", [io.Model.Input("model"), io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES),
-                                          _steps(), _share("denoise")])
+        return _schema(
+            "BasicScheduler",
+            [io.Model.Input("model"), io.Combo.Input("scheduler", options=comfy.samplers.SCHEDULER_NAMES), _steps(), _share("denoise")],
+        )
 
     @classmethod
-    def execute(cls, model, scheduler, steps, denoise) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, scheduler: str, steps: int, denoise: float) -> io.NodeOutput:
         """*steps* steps; with *denoise* below 1 the last ones of a longer schedule."""
         if denoise <= 0.0:
             return io.NodeOutput(torch.FloatTensor([]))
         total = int(steps / denoise) if denoise < 1.0 else steps
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, total)
-        return io.NodeOutput(sigmas.cpu()[-(steps + 1):])
+        return io.NodeOutput(sigmas.cpu()[-(steps + 1) :])
 
     get_sigmas = execute
 
@@ -69,7 +77,7 @@ class KarrasScheduler(io.ComfyNode):
         return _schema("KarrasScheduler", [_steps(), *_range(), _real("rho", 7.0, 0.0, 100.0)])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min, rho) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float, rho: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_karras`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_karras(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho))
 
@@ -84,7 +92,7 @@ class ExponentialScheduler(io.ComfyNode):
         return _schema("ExponentialScheduler", [_steps(), *_range()])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_exponential`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_exponential(n=steps, sigma_min=sigma_min, sigma_max=sigma_max))
 
@@ -99,7 +107,7 @@ class PolyexponentialScheduler(io.ComfyNode):
         return _schema("PolyexponentialScheduler", [_steps(), *_range(), _real("rho", 1.0, 0.0, 100.0)])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min, rho) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float, rho: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_polyexponential`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_polyexponential(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho))
 
@@ -114,7 +122,7 @@ class LaplaceScheduler(io.ComfyNode):
         return _schema("LaplaceScheduler", [_steps(), *_range(), _real("mu", 0.0, -10.0, 10.0, 0.1), _real("beta", 0.5, 0.0, 10.0, 0.1)])
 
     @classmethod
-    def execute(cls, steps, sigma_max, sigma_min, mu, beta) -> io.NodeOutput:
+    def execute(cls, steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_laplace`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_laplace(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, mu=mu, beta=beta))
 
@@ -126,11 +134,13 @@ class VPScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("VPScheduler", [_steps(), _real("beta_d", 19.9, 0.0, 5000.0), _real("beta_min", 0.1, 0.0, 5000.0),
-                                       _real("eps_s", 0.001, 0.0, 1.0, 0.0001)])
+        return _schema(
+            "VPScheduler",
+            [_steps(), _real("beta_d", 19.9, 0.0, 5000.0), _real("beta_min", 0.1, 0.0, 5000.0), _real("eps_s", 0.001, 0.0, 1.0, 0.0001)],
+        )
 
     @classmethod
-    def execute(cls, steps, beta_d, beta_min, eps_s) -> io.NodeOutput:
+    def execute(cls, steps: int, beta_d: float, beta_min: float, eps_s: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.get_sigmas_vp`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_vp(n=steps, beta_d=beta_d, beta_min=beta_min, eps_s=eps_s))
 
@@ -142,11 +152,12 @@ class BetaSamplingScheduler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("BetaSamplingScheduler", [io.Model.Input("model"), _steps(), _real("alpha", 0.6, 0.0, 50.0),
-                                                 _real("beta", 0.6, 0.0, 50.0)])
+        return _schema(
+            "BetaSamplingScheduler", [io.Model.Input("model"), _steps(), _real("alpha", 0.6, 0.0, 50.0), _real("beta", 0.6, 0.0, 50.0)]
+        )
 
     @classmethod
-    def execute(cls, model, steps, alpha, beta) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, alpha: float, beta: float) -> io.NodeOutput:
         """See :func:`comfy.sampling.schedules.beta_scheduler`."""
         return io.NodeOutput(comfy.samplers.beta_scheduler(model.get_model_object("model_sampling"), steps, alpha=alpha, beta=beta))
 
@@ -161,10 +172,10 @@ class SDTurboScheduler(io.ComfyNode):
         return _schema("SDTurboScheduler", [io.Model.Input("model"), _steps(1, 1, TURBO_STEPS), _share("denoise")])
 
     @classmethod
-    def execute(cls, model, steps, denoise) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, steps: int, denoise: float) -> io.NodeOutput:
         """*steps* of the levels, later ones with *denoise* below 1, then zero."""
         start = TURBO_STEPS - int(TURBO_STEPS * denoise)
-        times = (torch.arange(TURBO_STEPS, 0, -1) * 100 - 1)[start:start + steps]
+        times = (torch.arange(TURBO_STEPS, 0, -1) * 100 - 1)[start : start + steps]
         return io.NodeOutput(k_diffusion_sampling.append_zero(model.get_model_object("model_sampling").sigma(times)))
 
     get_sigmas = execute
@@ -175,13 +186,17 @@ class SplitSigmas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SplitSigmas", [io.Sigmas.Input("sigmas"), io.Int.Input("step", default=0, min=0, max=10000)], EDITING,
-                       ("high_sigmas", "low_sigmas"))
+        return _schema(
+            "SplitSigmas",
+            [io.Sigmas.Input("sigmas"), io.Int.Input("step", default=0, min=0, max=10000)],
+            EDITING,
+            ("high_sigmas", "low_sigmas"),
+        )
 
     @classmethod
-    def execute(cls, sigmas, step) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, step: int) -> io.NodeOutput:
         """Both parts; the level at *step* is in both."""
-        return io.NodeOutput(sigmas[:step + 1], sigmas[step:])
+        return io.NodeOutput(sigmas[: step + 1], sigmas[step:])
 
     get_sigmas = execute
 
@@ -194,11 +209,11 @@ class SplitSigmasDenoise(io.ComfyNode):
         return _schema("SplitSigmasDenoise", [io.Sigmas.Input("sigmas"), _share("denoise")], EDITING, ("high_sigmas", "low_sigmas"))
 
     @classmethod
-    def execute(cls, sigmas, denoise) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, denoise: float) -> io.NodeOutput:
         """Both parts; the level at the cut is in both."""
         steps = max(len(sigmas) - 1, 0)
         cut = steps - round(steps * denoise)
-        return io.NodeOutput(sigmas[:cut + 1], sigmas[cut:])
+        return io.NodeOutput(sigmas[: cut + 1], sigmas[cut:])
 
     get_sigmas = execute
 
@@ -211,7 +226,7 @@ class FlipSigmas(io.ComfyNode):
         return _schema("FlipSigmas", [io.Sigmas.Input("sigmas")], EDITING)
 
     @classmethod
-    def execute(cls, sigmas) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor) -> io.NodeOutput:
         """The reversed levels; a zero at their start becomes small, as samplers divide by it."""
         flipped = sigmas.flip(0)
         if len(flipped) > 0 and flipped[0] == 0:
@@ -229,7 +244,7 @@ class SetFirstSigma(io.ComfyNode):
         return _schema("SetFirstSigma", [io.Sigmas.Input("sigmas"), _real("sigma", 136.0, 0.0, 20000.0, 0.001, None)], EDITING)
 
     @classmethod
-    def execute(cls, sigmas, sigma) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, sigma: float) -> io.NodeOutput:
         """A copy that starts at *sigma*."""
         changed = sigmas.clone()
         changed[0] = sigma
@@ -241,17 +256,25 @@ class SetFirstSigma(io.ComfyNode):
 class ExtendIntermediateSigmas(io.ComfyNode):
     """Divides the steps of a part of a schedule."""
 
-    SPACINGS = {"linear": lambda share: share, "cosine": lambda share: math.sin(share * math.pi / 2),
-                "sine": lambda share: 1 - math.cos(share * math.pi / 2)}
+    SPACINGS = {
+        "linear": lambda share: share,
+        "cosine": lambda share: math.sin(share * math.pi / 2),
+        "sine": lambda share: 1 - math.cos(share * math.pi / 2),
+    }
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = [io.Sigmas.Input("sigmas"), _steps(2, 1, 100), _real("start_at_sigma", -1.0, -1.0, 20000.0, advanced=None),
-                  _real("end_at_sigma", 12.0, 0.0, 20000.0, advanced=None), io.Combo.Input("spacing", options=list(cls.SPACINGS))]
+        inputs = [
+            io.Sigmas.Input("sigmas"),
+            _steps(2, 1, 100),
+            _real("start_at_sigma", -1.0, -1.0, 20000.0, advanced=None),
+            _real("end_at_sigma", 12.0, 0.0, 20000.0, advanced=None),
+            io.Combo.Input("spacing", options=list(cls.SPACINGS)),
+        ]
         return _schema("ExtendIntermediateSigmas", inputs, EDITING, search_aliases=["interpolate sigmas"])
 
     @classmethod
-    def execute(cls, sigmas, steps, start_at_sigma, end_at_sigma, spacing) -> io.NodeOutput:
+    def execute(cls, sigmas: Tensor, steps: int, start_at_sigma: float, end_at_sigma: float, spacing: str) -> io.NodeOutput:
         """Every step from a level between the two bounds divided into *steps*; a negative start means no upper bound."""
         highest = math.inf if start_at_sigma < 0 else start_at_sigma
         shares = [cls.SPACINGS[spacing](number / steps) for number in range(1, steps)]
@@ -272,12 +295,19 @@ class SamplingPercentToSigma(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         tooltip = "At 0 and 1 give the schedule's ends instead of the values that stand for 'always'."
-        return io.Schema(node_id="SamplingPercentToSigma", category=EDITING, outputs=[io.Float.Output(display_name="sigma_value")],
-                         inputs=[io.Model.Input("model"), _share("sampling_percent", 0.0, 0.0001),
-                                 io.Boolean.Input("return_actual_sigma", default=False, tooltip=tooltip)])
+        return io.Schema(
+            node_id="SamplingPercentToSigma",
+            category=EDITING,
+            outputs=[io.Float.Output(display_name="sigma_value")],
+            inputs=[
+                io.Model.Input("model"),
+                _share("sampling_percent", 0.0, 0.0001),
+                io.Boolean.Input("return_actual_sigma", default=False, tooltip=tooltip),
+            ],
+        )
 
     @classmethod
-    def execute(cls, model, sampling_percent, return_actual_sigma) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, sampling_percent: float, return_actual_sigma: bool) -> io.NodeOutput:
         """The sigma as a number."""
         sampling = model.get_model_object("model_sampling")
         if return_actual_sigma and sampling_percent in (0.0, 1.0):
@@ -292,16 +322,34 @@ class ManualSigmas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("ManualSigmas", [io.String.Input("sigmas", default="1, 0.5", multiline=False)], EDITING, is_experimental=True,
-                       search_aliases=["custom noise schedule", "define sigmas"])
+        return _schema(
+            "ManualSigmas",
+            [io.String.Input("sigmas", default="1, 0.5", multiline=False)],
+            EDITING,
+            is_experimental=True,
+            search_aliases=["custom noise schedule", "define sigmas"],
+        )
 
     @classmethod
-    def execute(cls, sigmas) -> io.NodeOutput:
+    def execute(cls, sigmas: str) -> io.NodeOutput:
         """The numbers found in the text, in order."""
         return io.NodeOutput(torch.FloatTensor([float(number) for number in NUMBER.findall(sigmas)]))
 
 
 SIGMA_NODES: list[type[io.ComfyNode]] = [
-    BasicScheduler, KarrasScheduler, ExponentialScheduler, PolyexponentialScheduler, LaplaceScheduler, VPScheduler, BetaSamplingScheduler,
-    SDTurboScheduler, SplitSigmas, SplitSigmasDenoise, FlipSigmas, SetFirstSigma, ExtendIntermediateSigmas, SamplingPercentToSigma,
-    ManualSigmas]
+    BasicScheduler,
+    BetaSamplingScheduler,
+    ExponentialScheduler,
+    ExtendIntermediateSigmas,
+    FlipSigmas,
+    KarrasScheduler,
+    LaplaceScheduler,
+    ManualSigmas,
+    PolyexponentialScheduler,
+    SDTurboScheduler,
+    SamplingPercentToSigma,
+    SetFirstSigma,
+    SplitSigmas,
+    SplitSigmasDenoise,
+    VPScheduler,
+]

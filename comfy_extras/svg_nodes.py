@@ -1,14 +1,17 @@
 """The node that saves SVG drawings (part of ``nodes_images``)."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
-from typing import Any
+from functools import partial
+from typing import Any, BinaryIO
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_extras.image_writing import write_whole
 from comfy_extras.node_inputs import socket, text
+from utils.whole_files import write_whole
 
 _OPENING_TAG = re.compile(r"<svg\b[^>]*>")
 
@@ -18,6 +21,10 @@ def with_metadata(drawing: str, entries: dict[str, Any]) -> str:
     content = json.dumps(entries, indent=2).replace("]]>", "]]\\u003e")  # the same JSON, and no end of the CDATA section
     element = f"\n<metadata><![CDATA[\n{content}\n]]></metadata>\n"
     return _OPENING_TAG.sub(lambda tag: tag.group(0) + element, drawing, count=1)
+
+
+def _write(content: bytes, opened: BinaryIO) -> None:
+    opened.write(content)
 
 
 class SaveSVGNode:
@@ -32,11 +39,13 @@ class SaveSVGNode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         prefix = text("svg/ComfyUI", False, tooltip="Start of the file name; tokens such as %date:yyyy-MM-dd% are replaced.")
-        return {"required": {"svg": socket("SVG"), "filename_prefix": prefix},
-                "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
+        return {
+            "required": {"svg": socket("SVG"), "filename_prefix": prefix},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
 
     @classmethod
-    def execute(cls, svg, filename_prefix="svg/ComfyUI", prompt=None, extra_pnginfo=None):
+    def execute(cls, svg: Any, filename_prefix: str = "svg/ComfyUI", prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         """Write each entry of ``svg.data`` (binary streams); returns the files for the page and the unchanged *svg*."""
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
         entries = {} if args.disable_metadata else {**({} if prompt is None else {"prompt": prompt}), **(extra_pnginfo or {})}
@@ -46,6 +55,6 @@ class SaveSVGNode:
             drawing = stream.read().decode("utf-8")
             content = (with_metadata(drawing, entries) if entries else drawing).encode("utf-8")
             file_name = f"{name.replace('%batch_num%', str(number))}_{counter + number:05}_.svg"
-            write_whole(os.path.join(folder, file_name), lambda opened, content=content: opened.write(content))
+            write_whole(os.path.join(folder, file_name), partial(_write, content))
             saved.append({"filename": file_name, "subfolder": subfolder, "type": "output"})
         return {"ui": {"images": saved}, "result": (svg,)}

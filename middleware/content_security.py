@@ -1,19 +1,24 @@
-"""Keeping the page away from other hosts, for ``--disable-api-nodes``."""
+"""Keeping the page away from other servers, for ``--disable-api-nodes``."""
 
 from aiohttp import web
 
 from middleware.cache_middleware import Handler
 
-_POLICY = "; ".join((
-    "default-src 'self'",
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:",
-    "font-src 'self'",
-    "connect-src 'self' data:",
-    "frame-src 'self'",
-    "object-src 'self'",
-)) + ";"
+_POLICY = (
+    "; ".join(
+        (
+            "default-src 'self'",
+            "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self'",
+            "connect-src 'self' data:",
+            "frame-src 'self'",
+            "object-src 'self'",
+        )
+    )
+    + ";"
+)
 
 
 @web.middleware

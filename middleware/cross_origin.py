@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from middleware.cache_middleware import Handler
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class _Place:
 
     @classmethod
     def of(cls, parts: SplitResult) -> "_Place | None":
-        """The place that a URL names, None when it names no host. Raises ``ValueError`` for a port that is none."""
+        """The place that a URL names, None when it names no host. Raises ``ValueError`` for an impossible port."""
         return cls(parts.hostname.lower(), parts.port) if parts.hostname else None
 
     def agrees_with(self, other: "_Place") -> bool:
@@ -65,7 +66,7 @@ async def _is_foreign(request: web.Request) -> bool:
         return True
     if host is None or origin is None or host.agrees_with(origin) or not await is_loopback(host.host):
         return False
-    logger.warning("Refused a request that a page of %s sent to %s; --enable-cors-header would allow it", origin_header, host_header)
+    log.warning("Refused a request that a page of %s sent to %s; --enable-cors-header would allow it", origin_header, host_header)
     return True
 
 
@@ -77,7 +78,7 @@ async def origin_guard(request: web.Request, handler: Handler) -> web.StreamResp
     return web.Response() if request.method == "OPTIONS" else await handler(request)
 
 
-def make_cors(allowed_origin: str) -> Handler:
+def make_cors(allowed_origin: str) -> Middleware:
     """A middleware that lets pages of *allowed_origin* (``*``: of every site) use this server."""
     headers = {
         "Access-Control-Allow-Origin": allowed_origin,

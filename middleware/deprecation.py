@@ -3,16 +3,17 @@
 import logging
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from middleware.cache_middleware import Handler
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _OLD_PREFIXES = ("/scripts/ui", "/extensions/core/")
 _MOST_WARNINGS = 200
 
 
-def make_deprecation_warning() -> Handler:
+def make_deprecation_warning() -> Middleware:
     """A middleware that logs one warning per old path; the answer is not changed."""
     warned: set[str] = set()
 
@@ -21,7 +22,7 @@ def make_deprecation_warning() -> Handler:
         path = request.path
         if path.startswith(_OLD_PREFIXES) and path not in warned and len(warned) < _MOST_WARNINGS:
             warned.add(path)
-            logger.warning("%s is an old script of the page that may go away; a node pack imports it, and its author should know", path)
+            log.warning("%s is an old script of the page that may go away; a node pack imports it, and its author should know", path)
         return await handler(request)
 
     return deprecation_warning

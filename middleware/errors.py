@@ -6,7 +6,7 @@ from aiohttp import web
 
 from middleware.cache_middleware import Handler
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # They describe the body that is replaced.
 _BODY_HEADERS = frozenset({"content-type", "content-length"})
@@ -37,5 +37,5 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except Exception:
         if request.transport is None or request.transport.is_closing():
             raise
-        logger.exception("%s %s could not be answered", request.method, request.path)
+        log.exception("%s %s could not be answered", request.method, request.path)
         return web.json_response({"error": "The server could not answer this request; its log says why."}, status=500)

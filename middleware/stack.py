@@ -2,7 +2,9 @@
 
 import argparse
 
-from middleware.cache_middleware import Handler, cache_control
+from aiohttp.typedefs import Middleware
+
+from middleware.cache_middleware import cache_control
 from middleware.compression import compress_body
 from middleware.content_security import same_origin_content
 from middleware.cross_origin import make_cors, origin_guard
@@ -10,9 +12,9 @@ from middleware.deprecation import make_deprecation_warning
 from middleware.errors import json_errors
 
 
-def build_middlewares(args: argparse.Namespace) -> list[Handler]:
+def build_middlewares(args: argparse.Namespace) -> list[Middleware]:
     """From the outermost to the innermost. Errors become answers inside all others, so that every answer gets its headers."""
-    middlewares: list[Handler] = [cache_control, make_deprecation_warning()]
+    middlewares: list[Middleware] = [cache_control, make_deprecation_warning()]
     if args.enable_compress_response_body:
         middlewares.append(compress_body)
     if args.disable_api_nodes:

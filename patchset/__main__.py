@@ -15,8 +15,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line of the tool."""
     parser = argparse.ArgumentParser(prog="python -m patchset", description="Apply Keepwarm's core changes to a ComfyUI checkout.")
     subparsers = parser.add_subparsers(dest="command", required=True)
-    for name, meaning in (("check", "say which anchors are found; change nothing"), ("apply", "change the checkout"),
-                          ("revert", "undo what apply did"), ("run", "start the untouched checkout with the changes in memory")):
+    for name, meaning in (
+        ("check", "say which anchors are found; change nothing"),
+        ("apply", "change the checkout"),
+        ("revert", "undo what apply did"),
+        ("run", "start the untouched checkout with the changes in memory"),
+    ):
         command = subparsers.add_parser(name, help=meaning)
         command.add_argument("checkout", help="the folder of ComfyUI")
         command.add_argument("--series", action="append", choices=sorted(SERIES), help="only this series (repeatable; default: all)")

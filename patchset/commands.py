@@ -137,8 +137,10 @@ def _undo(checkout: Checkout, series: Series, applied: Applied) -> str:
         return f"{series.name}: not in the checked-out files; nothing to undo"
     altered = _altered(checkout, applied)
     if altered:
-        raise PatchsetError(f"{series.name}: changed since it was applied: {', '.join(altered)}. Undo those changes first, "
-                            "so that nothing of yours is lost.")
+        raise PatchsetError(
+            f"{series.name}: changed since it was applied: {', '.join(altered)}. Undo those changes first, "
+            "so that nothing of yours is lost."
+        )
     if applied.branch and applied.branch_before and checkout.git("rev-parse", "HEAD") == applied.commit:
         checkout.git("switch", "-q", applied.branch_before)
         record.forget(checkout, series.name)

@@ -20,7 +20,7 @@ def table(folders: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 1 with the reason when a folder can not be read."""
+    """Print the table; 1 with the reason when a folder cannot be read."""
     try:
         print(table(sys.argv[1:] if argv is None else argv))
     except PatchsetError as error:

@@ -21,15 +21,17 @@ class OverlayFinder(importlib.abc.MetaPathFinder):
         self._root = root
         self._modules = modules
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """The spec of an overlaid module; None leaves every other module to the ordinary finders."""
         below = self._modules.get(name)
         if below is None:
             return None
         shown = os.path.join(self._root, *below.split("/"))
         loader = OverlayLoader(name, shown, os.path.join(self._overlay, *below.split("/")))
-        return importlib.util.spec_from_file_location(name, shown, loader=loader)
+        inside = [os.path.dirname(shown)] if below.endswith("/__init__.py") else None
+        return importlib.util.spec_from_file_location(name, shown, loader=loader, submodule_search_locations=inside)
 
 
 class OverlayLoader(importlib.machinery.SourceFileLoader):

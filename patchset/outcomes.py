@@ -16,7 +16,7 @@ class Verdict(enum.Enum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the series can not be applied because of it."""
+        """Whether the series cannot be applied because of it."""
         return self in (Verdict.MISSING, Verdict.AMBIGUOUS)
 
 
@@ -44,5 +44,7 @@ class AnchorError(PatchsetError):
     def __init__(self, series: str, failures: Iterable[Outcome]) -> None:
         self.failures = tuple(failures)
         lines = "\n".join(f"  {failure}" for failure in self.failures)
-        super().__init__(f"{series} does not fit this checkout; nothing was changed:\n{lines}\n"
-                         "If these places were edited by hand, undo that first; otherwise this version is not supported yet.")
+        super().__init__(
+            f"{series} does not fit this checkout; nothing was changed:\n{lines}\n"
+            "If these places were edited by hand, undo that first; otherwise this version is not supported yet."
+        )

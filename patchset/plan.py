@@ -12,9 +12,7 @@ import libcst as cst
 
 from patchset.checkout import Checkout
 from patchset.outcomes import AnchorError, Outcome, PatchsetError, Verdict
-from patchset.series.definition import Series
-
-PROJECT = pathlib.Path(__file__).resolve().parents[1]
+from patchset.series.definition import PROJECT, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,11 @@ class FileChange:
     def diff(self) -> str:
         """The change as a unified diff."""
         old, new = ((side or b"").decode("utf-8").splitlines(keepends=True) for side in (self.before, self.after))
-        return "".join(difflib.unified_diff(old, new, "/dev/null" if self.before is None else f"a/{self.path}",
-                                            "/dev/null" if self.after is None else f"b/{self.path}"))
+        return "".join(
+            difflib.unified_diff(
+                old, new, "/dev/null" if self.before is None else f"a/{self.path}", "/dev/null" if self.after is None else f"b/{self.path}"
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,7 @@ def make_plan(series: Series, checkout: Checkout, with_tests: bool = True, earli
                 module, outcome = edit.apply(module)
                 outcomes.append(outcome)
         changes.append(FileChange(path, before, module.bytes))
-    copied = series.modules + (series.tests if with_tests else ())
-    changes += [_copy(here, there, _read(there, checkout, earlier), outcomes) for here, there in copied]
+    changes += [_copy(here, there, _read(there, checkout, earlier), outcomes) for here, there in series.copied(with_tests)]
     return Plan(series, tuple(outcomes), tuple(changes))
 
 
@@ -107,20 +107,19 @@ def write_all(root: pathlib.Path, changes: Iterable[FileChange]) -> None:
     try:
         for change in changes:
             if not change.changes_nothing:
-                _write(root / change.path, change.after)
+                _write(root, change.path, change.after)
                 done.append(change)
     except OSError as error:
         for change in reversed(done):
-            _write(root / change.path, change.before)
+            _write(root, change.path, change.before)
         raise PatchsetError(f"{error.filename}: {error.strerror}; everything was put back as it was") from error
 
 
-def _write(path: pathlib.Path, content: bytes | None) -> None:
-    """Replace a file in one step (its permission bits stay), or remove it."""
+def _write(root: pathlib.Path, name: str, content: bytes | None) -> None:
+    """Replace the file *name* below *root* in one step (its permission bits stay), or remove it with all that only it had need of."""
+    path = root / name
     if content is None:
-        path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
+        _remove(root, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -132,3 +131,17 @@ def _write(path: pathlib.Path, content: bytes | None) -> None:
     except OSError:
         pathlib.Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _remove(root: pathlib.Path, path: pathlib.Path) -> None:
+    """Delete *path*, its byte code, and the folders below *root* that are empty then."""
+    path.unlink(missing_ok=True)
+    compiled = path.parent / "__pycache__"
+    for file in compiled.glob(f"{path.stem}.*.pyc"):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not empty, or was never there
+        compiled.rmdir()
+    folder = path.parent
+    while folder != root and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

@@ -25,7 +25,10 @@ def save(checkout: Checkout, applied: Applied) -> None:
     path = checkout.state_file(applied.series)
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
-        "series": applied.series, "commit": applied.commit, "branch": applied.branch, "branch_before": applied.branch_before,
+        "series": applied.series,
+        "commit": applied.commit,
+        "branch": applied.branch,
+        "branch_before": applied.branch_before,
         "changes": [{"path": change.path, "before": _encode(change.before), "after": _encode(change.after)} for change in applied.changes],
     }
     path.write_text(json.dumps(document), encoding="utf-8")

@@ -1,7 +1,9 @@
 """The starter's KL autoencoder: trained on every style at once, then scaled so that one style's latents have unit variance."""
 
+from typing import Any
+
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tqdm import tqdm
 
 from starter.data import Digits, enlarge, jitter
@@ -36,8 +38,9 @@ def train_autoencoder(model: AutoencoderKL, digits: Digits, generator: torch.Gen
 
 
 @torch.no_grad()
-def latent_bank(model: AutoencoderKL, digits: Digits, style: str, copies: int, generator: torch.Generator,
-                ) -> tuple[torch.Tensor, torch.Tensor]:
+def latent_bank(
+    model: AutoencoderKL, digits: Digits, style: str, copies: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean latents of *copies* slightly moved pictures of every digit in *style*, and their labels."""
     ink, latents = enlarge(digits.ink), []
     for _ in tqdm(range(copies), desc="latents"):
@@ -55,7 +58,8 @@ def unit_latents(model: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     step = deviation * LATENT_SCALE
     channels = VAE.latent_channels
-    into, out_of = model.quant_conv, model.post_quant_conv
+    into: Any = model.quant_conv
+    out_of: Any = model.post_quant_conv
     into.weight[:channels] /= step.view(-1, 1, 1, 1)
     into.bias[:channels] = (into.bias[:channels] - mean) / step
     into.bias[channels:] -= 2 * step.log()

@@ -50,7 +50,12 @@ def jitter(ink_B1HW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The same pictures slightly moved, turned and zoomed; the ground is 0."""
     shift, turn, zoom = (torch.rand(len(ink_B1HW), columns, generator=generator) * 2 - 1 for columns in (2, 1, 1))
     angle, size = turn[:, 0] * MAX_ANGLE, 1 + zoom[:, 0] * MAX_ZOOM
-    matrix = torch.stack([torch.stack([angle.cos() * size, -angle.sin() * size, shift[:, 0] * MAX_SHIFT], 1),
-                          torch.stack([angle.sin() * size, angle.cos() * size, shift[:, 1] * MAX_SHIFT], 1)], 1)
+    matrix = torch.stack(
+        [
+            torch.stack([angle.cos() * size, -angle.sin() * size, shift[:, 0] * MAX_SHIFT], 1),
+            torch.stack([angle.sin() * size, angle.cos() * size, shift[:, 1] * MAX_SHIFT], 1),
+        ],
+        1,
+    )
     grid = F.affine_grid(matrix, list(ink_B1HW.shape), align_corners=False)
     return F.grid_sample(ink_B1HW, grid, padding_mode="zeros", align_corners=False)

@@ -10,7 +10,7 @@ TRAIN_STEPS = 1000
 
 def signal_shares() -> torch.Tensor:
     """The share of signal power left after each of the 1000 steps (betas linear in their square roots), float32."""
-    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TRAIN_STEPS, dtype=torch.float64) ** 2
     return (1 - betas).cumprod(0).float()
 
 
@@ -21,8 +21,9 @@ def add_noise(latents_BCHW: torch.Tensor, noise: torch.Tensor, share_B: torch.Te
 
 
 @torch.no_grad()
-def euler(unet: torch.nn.Module, wanted: torch.Tensor, unwanted: torch.Tensor, noise_BCHW: torch.Tensor, cfg: float = 4.5,
-          steps: int = 20) -> torch.Tensor:
+def euler(
+    unet: torch.nn.Module, wanted: torch.Tensor, unwanted: torch.Tensor, noise_BCHW: torch.Tensor, cfg: float = 4.5, steps: int = 20
+) -> torch.Tensor:
     """Latents of unit variance for prompt states *wanted* and *unwanted* (B x tokens x width), guided by *cfg*."""
     shares = signal_shares()
     times = torch.linspace(TRAIN_STEPS - 1, 0, steps).round().long()
@@ -31,7 +32,7 @@ def euler(unet: torch.nn.Module, wanted: torch.Tensor, unwanted: torch.Tensor, n
     contexts = torch.cat([wanted, unwanted])
     for index, time in enumerate(times):
         sigma = sigmas[index]
-        scaled = (x / (sigma ** 2 + 1).sqrt()).repeat(2, 1, 1, 1)
+        scaled = (x / (sigma**2 + 1).sqrt()).repeat(2, 1, 1, 1)
         towards, away = unet(scaled, time, contexts).sample.chunk(2)
         x = x + (sigmas[index + 1] - sigma) * (away + (towards - away) * cfg)
     return x

@@ -1,11 +1,16 @@
 """Draws pictures with a starter checkpoint: through the server's nodes, or through the bare networks."""
 
 import pathlib
+from typing import Any
 
 import torch
 
 import folder_paths
-import nodes
+from comfy_extras.core_conditioning import CLIPTextEncode
+from comfy_extras.core_latents import EmptyLatentImage
+from comfy_extras.core_loaders import CheckpointLoaderSimple
+from comfy_extras.core_sampling import KSampler
+from comfy_extras.core_vae import VAEDecode
 from starter.data import IMAGE_SIDE
 from starter.diffusion import euler
 from starter.export import StarterNetworks
@@ -20,16 +25,16 @@ class NodePainter:
 
     def __init__(self, checkpoint: pathlib.Path, sampler: str = "euler", scheduler: str = "normal") -> None:
         folder_paths.add_model_folder_path("checkpoints", str(checkpoint.resolve().parent), is_default=True)
-        self._model, self._clip, self._vae = nodes.CheckpointLoaderSimple().load_checkpoint(checkpoint.name)
-        self._settings = {"steps": STEPS, "cfg": CFG, "sampler_name": sampler, "scheduler": scheduler}
+        self._model, self._clip, self._vae = CheckpointLoaderSimple().load_checkpoint(checkpoint.name)
+        self._settings: dict[str, Any] = {"steps": STEPS, "cfg": CFG, "sampler_name": sampler, "scheduler": scheduler}
 
     def draw(self, prompt: str, count: int, seed: int) -> torch.Tensor:
         """*count* pictures for *prompt*: count x 3 x 64 x 64, 0 to 1."""
         with torch.inference_mode():
-            wanted, unwanted = (nodes.CLIPTextEncode().encode(self._clip, text)[0] for text in (prompt, ""))
-            empty = nodes.EmptyLatentImage().generate(IMAGE_SIDE, IMAGE_SIDE, count)[0]
-            latent = nodes.KSampler().sample(self._model, seed, positive=wanted, negative=unwanted, latent_image=empty, **self._settings)[0]
-            return nodes.VAEDecode().decode(self._vae, latent)[0].movedim(-1, 1).float()
+            wanted, unwanted = (CLIPTextEncode().encode(self._clip, text)[0] for text in (prompt, ""))
+            empty = EmptyLatentImage().generate(IMAGE_SIDE, IMAGE_SIDE, count)[0]
+            latent = KSampler().sample(self._model, seed, positive=wanted, negative=unwanted, latent_image=empty, **self._settings)[0]
+            return VAEDecode().decode(self._vae, latent)[0].movedim(-1, 1).float()
 
 
 class BarePainter:

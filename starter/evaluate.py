@@ -1,7 +1,7 @@
 """Ask a starter model for every digit and count how many a classifier of real digits reads as asked.
 
-    python -m starter.evaluate digits
-    python -m starter.evaluate outlines --bare
+python -m starter.evaluate digits
+python -m starter.evaluate outlines --bare
 """
 
 import argparse
@@ -81,8 +81,10 @@ def main() -> None:
     accuracy = reader.accuracy(pictures, asked)
     save_grid(pictures, given.grid or IMAGES / f"starter-{given.style}.png")
     wrong = [f"{digit} read as {found}" for digit, found in zip(asked, reader.read(pictures)) if digit != found]
-    print(f"{checkpoint.name}: {accuracy:.1%} of {len(asked)} pictures show the digit asked for ({drawn_s:.1f} s); the classifier reads "
-          f"{reader.accuracy(reader.render(unused), unused.labels.tolist()):.1%} of {len(unused.labels)} real digits it was not fitted on")
+    print(
+        f"{checkpoint.name}: {accuracy:.1%} of {len(asked)} pictures show the digit asked for ({drawn_s:.1f} s); the classifier reads "
+        f"{reader.accuracy(reader.render(unused), unused.labels.tolist()):.1%} of {len(unused.labels)} real digits it was not fitted on"
+    )
     print("misread: " + (", ".join(wrong) or "none"))
     sys.exit(0 if accuracy >= REQUIRED else 1)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import safetensors
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save
 from transformers import CLIPTextModel
 
@@ -34,11 +35,13 @@ class StarterNetworks:
         shapes = checkpoint_shapes()
 
         def below(prefix: str) -> dict[str, tuple[int, ...]]:
-            return {key[len(prefix):]: shape for key, shape in shapes.items() if key.startswith(prefix)}
+            return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
-        return {UNET_PREFIX: (self.unet, plan_unet(below(UNET_PREFIX), UNET.num_res_blocks[0], False)),
-                TEXT_PREFIX: (self.text, plan_clip_text(below(TEXT_PREFIX), TEXT.hidden_size)),
-                VAE_PREFIX: (self.vae, plan_vae(below(VAE_PREFIX), VAE))}
+        return {
+            UNET_PREFIX: (self.unet, plan_unet(below(UNET_PREFIX), UNET.num_res_blocks[0], False)),
+            TEXT_PREFIX: (self.text, plan_clip_text(below(TEXT_PREFIX), TEXT.hidden_size)),
+            VAE_PREFIX: (self.vae, plan_vae(below(VAE_PREFIX), VAE)),
+        }
 
 
 def build_networks() -> StarterNetworks:
@@ -59,7 +62,7 @@ def published_tensors(networks: StarterNetworks, dtype: torch.dtype = torch.floa
 
 def _named(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters by the names that plans use; the text model's always begin with ``text_model.``."""
-    named = dict(network.named_parameters())
+    named: dict[str, torch.Tensor] = dict(network.named_parameters())
     if isinstance(network, CLIPTextModel):
         return {name if name.startswith("text_model.") else f"text_model.{name}": value for name, value in named.items()}
     return named
@@ -81,7 +84,7 @@ def read_checkpoint(path: pathlib.Path) -> StarterNetworks:
         tensors: Mapping[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if found != checkpoint_shapes():
-        raise ValueError(f"{path} is no starter checkpoint: its tensors have other names or sizes than this version writes; train it anew")
+        raise ValueError(f"{path} is not a starter checkpoint: its tensors have other names or sizes than they should; train it again")
     networks = build_networks()
     for prefix, (network, plan) in networks.parts().items():
         parameters = _named(network)

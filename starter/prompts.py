@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from comfy.clip_tokenizer import SDTokenizer
+from comfy.text.clip_tokenizer import SDTokenizer
 from starter.sizes import TEXT
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -13,15 +13,63 @@ CLASSES = 11
 FIRST_SPECIAL = 49406
 MOST_STRANGE_WORDS = 8
 
-TEMPLATES = ("{}", "{a} {}", "the digit {}", "the number {}", "digit {}", "number {}", "{a} handwritten {}", "handwritten {}",
-             "a handwritten digit {}", "the handwritten number {}", "a picture of {a} {}", "a photo of the digit {}",
-             "a drawing of the number {}", "the figure {} written by hand", "draw {a} {}", "please write the number {}",
-             "{a} big {}", "{a} small {}", "the digit {} in a box", "one picture showing the digit {}", "just {a} {}, nothing else")
-WITHOUT_DIGIT = ("", "", "", "a digit", "a handwritten digit", "a number", "handwriting", "a picture", "a drawing", "any digit",
-                 "some number written by hand", "a photo")
-ENDINGS = ("", "", "", "", ".", ", handwritten", ", light on dark", " on a dark background", " on light paper", ", outlined",
-           ", high quality", ", best quality, masterpiece", ", centered", " in blue ink", ", simple", ", 8x8", ", black and white",
-           " with an orange fill")
+TEMPLATES = (
+    "{}",
+    "{a} {}",
+    "the digit {}",
+    "the number {}",
+    "digit {}",
+    "number {}",
+    "{a} handwritten {}",
+    "handwritten {}",
+    "a handwritten digit {}",
+    "the handwritten number {}",
+    "a picture of {a} {}",
+    "a photo of the digit {}",
+    "a drawing of the number {}",
+    "the figure {} written by hand",
+    "draw {a} {}",
+    "please write the number {}",
+    "{a} big {}",
+    "{a} small {}",
+    "the digit {} in a box",
+    "one picture showing the digit {}",
+    "just {a} {}, nothing else",
+)
+WITHOUT_DIGIT = (
+    "",
+    "",
+    "",
+    "a digit",
+    "a handwritten digit",
+    "a number",
+    "handwriting",
+    "a picture",
+    "a drawing",
+    "any digit",
+    "some number written by hand",
+    "a photo",
+)
+ENDINGS = (
+    "",
+    "",
+    "",
+    "",
+    ".",
+    ", handwritten",
+    ", light on dark",
+    " on a dark background",
+    " on light paper",
+    ", outlined",
+    ", high quality",
+    ", best quality, masterpiece",
+    ", centered",
+    " in blue ink",
+    ", simple",
+    ", 8x8",
+    ", black and white",
+    " with an orange fill",
+)
 
 
 def random_prompt(digit: int, chooser: random.Random) -> str:
@@ -68,6 +116,6 @@ class PromptTokens:
         return self._known[text]
 
     def _row(self, words: list[int]) -> list[int]:
-        kept = words[:TEXT.positions - 2]
+        kept = words[: TEXT.positions - 2]
         padding = TEXT.positions - 1 - len(kept)
         return [self._tokenizer.start_token, *kept, *[self._tokenizer.end_token] * padding]

@@ -16,8 +16,14 @@ def cosine_rate(step: int, steps: int) -> float:
     return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def optimize(parameters: Iterable[torch.nn.Parameter], loss_of_step: Callable[[int], torch.Tensor], steps: int, rate: float,
-             what: str, after: Callable[[], None] | None = None) -> None:
+def optimize(
+    parameters: Iterable[torch.nn.Parameter],
+    loss_of_step: Callable[[int], torch.Tensor],
+    steps: int,
+    rate: float,
+    what: str,
+    after: Callable[[], None] | None = None,
+) -> None:
     """Take *steps* AdamW steps on ``loss_of_step(step)``, calling *after* each; a progress bar named *what* shows the loss.
 
     Raises ``FloatingPointError`` when the loss is no longer a number.

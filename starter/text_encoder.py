@@ -18,7 +18,7 @@ BATCH, STEPS, RATE = 64, 600, 2e-3
 
 def build_text_encoder() -> CLIPTextModel:
     """A new text model with weights from torch's current seed."""
-    return CLIPTextModel(CLIPTextConfig(**TEXT.transformers_arguments(), attn_implementation="sdpa"))
+    return CLIPTextModel(CLIPTextConfig(**{**TEXT.transformers_arguments(), "attn_implementation": "sdpa"}))
 
 
 def train_text_encoder(encoder: CLIPTextModel, tokens: PromptTokens, seed: int, steps: int = STEPS) -> float:

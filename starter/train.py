@@ -22,6 +22,8 @@ from starter.styles import STYLES
 from starter.text_encoder import prompt_bank, train_text_encoder
 from starter.unet import STEPS, train_unet
 
+log = logging.getLogger(__name__)
+
 CHECKPOINTS = pathlib.Path(__file__).resolve().parents[1] / "models" / "checkpoints"
 COPIES, PROMPTS_PER_CLASS = 4, 64
 
@@ -37,7 +39,7 @@ def train(style: str, start: pathlib.Path | None, seed: int, unet_steps: int) ->
     else:
         networks = build_networks()
         accuracy = train_text_encoder(networks.text, tokens, seed)
-        logging.info("the text encoder tells %.1f %% of new prompts apart", accuracy * 100)
+        log.info("the text encoder tells %.1f %% of new prompts apart", accuracy * 100)
         train_autoencoder(networks.vae, digits, generator)
     latents, labels = latent_bank(networks.vae, digits, style, COPIES, generator)
     latents = unit_latents(networks.vae, latents)
@@ -61,8 +63,9 @@ def main() -> None:
     networks = train(given.style, given.start, given.seed, given.steps)
     out = given.out or CHECKPOINTS / f"starter-{given.style}.safetensors"
     size = write_checkpoint(out, networks)
-    logging.info("%s: %.1f MB after %.1f minutes, %.1f of processor time", out, size / 1e6, (time.monotonic() - began) / 60,
-                 time.process_time() / 60)
+    log.info(
+        "%s: %.1f MB after %.1f minutes, %.1f of processor time", out, size / 1e6, (time.monotonic() - began) / 60, time.process_time() / 60
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The starter's diffusion network: learns to predict the noise in a digit's latent, given a prompt that names the digit."""
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from starter.diffusion import TRAIN_STEPS, add_noise, signal_shares
 from starter.prompts import ANY_DIGIT
@@ -20,8 +20,14 @@ def build_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**UNET.diffusers_arguments())
 
 
-def train_unet(unet: UNet2DConditionModel, latents: torch.Tensor, labels: torch.Tensor, bank: torch.Tensor,
-               generator: torch.Generator, steps: int = STEPS) -> None:
+def train_unet(
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    labels: torch.Tensor,
+    bank: torch.Tensor,
+    generator: torch.Generator,
+    steps: int = STEPS,
+) -> None:
     """Train *unet* in place on unit-variance *latents* and the prompts' hidden states (``prompt_bank``)."""
     shares = signal_shares()
     weights = (SNR_LIMIT * (1 - shares) / shares).clamp(max=1.0)

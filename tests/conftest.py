@@ -73,6 +73,9 @@ def url(request, tmp_path):
 def checkpoint(tmp_path_factory):
     """A small SD 1.5 of random weights."""
     path = tmp_path_factory.mktemp("checkpoint") / CHECKPOINT
-    subprocess.run([sys.executable, str(ROOT / "benchmarks/make_checkpoint.py"), str(path), "--family", "sd15", "--shrink", "5",
-                    "--dtype", "fp32"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/make_checkpoint.py"), str(path), "--family", "sd15", "--shrink", "5", "--dtype", "fp32"],
+        check=True,
+        capture_output=True,
+    )
     return path

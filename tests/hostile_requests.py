@@ -10,14 +10,57 @@ from urllib.parse import quote
 SECRET = "keepwarm-secret-that-must-not-leave"
 
 ESCAPES = [
-    "../secret.txt", "../../secret.txt", "..%2f..%2fsecret.txt", "%2e%2e/%2e%2e/secret.txt", "....//....//secret.txt", "/etc/passwd",
-    "//etc/passwd", "..\\..\\secret.txt", "sub/../../secret.txt", "link/secret.txt", "C:\\secret.txt", "C:/secret.txt", "a\0b",
-    "a\0/../secret.txt", "\\\\host\\share", "x" * 5000, "a/" * 2000 + "b", "\u202e../secret.txt", "../" * 40 + "etc/passwd",
-    "./../secret.txt", "%c0%ae%c0%ae/secret.txt",
-    "..;/secret.txt", "file:///etc/passwd", "~/../secret.txt", "..", "../", "/", "link/../../secret.txt",
+    "../secret.txt",
+    "../../secret.txt",
+    "..%2f..%2fsecret.txt",
+    "%2e%2e/%2e%2e/secret.txt",
+    "....//....//secret.txt",
+    "/etc/passwd",
+    "//etc/passwd",
+    "..\\..\\secret.txt",
+    "sub/../../secret.txt",
+    "link/secret.txt",
+    "C:\\secret.txt",
+    "C:/secret.txt",
+    "a\0b",
+    "a\0/../secret.txt",
+    "\\\\host\\share",
+    "x" * 5000,
+    "a/" * 2000 + "b",
+    "\u202e../secret.txt",
+    "../" * 40 + "etc/passwd",
+    "./../secret.txt",
+    "%c0%ae%c0%ae/secret.txt",
+    "..;/secret.txt",
+    "file:///etc/passwd",
+    "~/../secret.txt",
+    "..",
+    "../",
+    "/",
+    "link/../../secret.txt",
 ]
-JUNK = [None, True, False, 0, -1, 1.5, 10**400, "", "x", "\0", [], {}, [[]], [None], {"a": {}}, "\ud800",
-        ["x", -1], ["x", "0"], [1, 0], {"x": None}]
+JUNK = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**400,
+    "",
+    "x",
+    "\0",
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": {}},
+    "\ud800",
+    ["x", -1],
+    ["x", "0"],
+    [1, 0],
+    {"x": None},
+]
 
 
 @dataclass(frozen=True)
@@ -33,10 +76,19 @@ class Hostile:
 
 
 # Names that only look as if they led out: after one round of decoding they are ordinary, if odd, names below the folder.
-ODD_NAMES = frozenset({
-    "..%2f..%2fsecret.txt", "%2e%2e/%2e%2e/secret.txt", "....//....//secret.txt", "\u202e../secret.txt", "%c0%ae%c0%ae/secret.txt",
-    "..;/secret.txt", "file:///etc/passwd", "~/../secret.txt", "/",
-})
+ODD_NAMES = frozenset(
+    {
+        "..%2f..%2fsecret.txt",
+        "%2e%2e/%2e%2e/secret.txt",
+        "....//....//secret.txt",
+        "\u202e../secret.txt",
+        "%c0%ae%c0%ae/secret.txt",
+        "..;/secret.txt",
+        "file:///etc/passwd",
+        "~/../secret.txt",
+        "/",
+    }
+)
 
 
 def hostile_requests(seed: int = 7) -> Iterator[Hostile]:
@@ -137,16 +189,25 @@ def _prompts(dice: random.Random) -> Iterator[Hostile]:
         for _ in range(depth):
             value = [value] if depth % 2 else {"a": value}
         yield prompt({"1": good, "2": {**save, "inputs": {"images": value, "filename_prefix": "x"}}})
-    yield from (prompt({"1": good, "2": {**save, "inputs": {"images": ["1", index], "filename_prefix": "x"}}})
-                for index in (-1, 1, 7, 10**30, 0.5, "0", None, True, [0]))
+    yield from (
+        prompt({"1": good, "2": {**save, "inputs": {"images": ["1", index], "filename_prefix": "x"}}})
+        for index in (-1, 1, 7, 10**30, 0.5, "0", None, True, [0])
+    )
     for _ in range(460):
         yield prompt(_random_prompt(dice, good, save))
 
 
 def _random_prompt(dice: random.Random, good: dict, save: dict) -> object:
-    """A prompt with at least one certain fault: its only output node asks for a link that can not be."""
-    nodes = {str(i): dice.choice([good, dice.choice(JUNK), {"class_type": dice.choice(JUNK)}, {"inputs": dice.choice(JUNK)}])
-             for i in range(dice.randint(1, 6))}
-    nodes["out"] = {**save, "inputs": {"images": [dice.choice(["nowhere", "out", ""]), dice.choice([0, -1, 3])],
-                                       dice.choice(["filename_prefix", "\0", "x" * 300]): dice.choice(JUNK)}}
+    """A prompt with at least one certain fault: its only output node asks for a link that cannot be."""
+    nodes = {
+        str(i): dice.choice([good, dice.choice(JUNK), {"class_type": dice.choice(JUNK)}, {"inputs": dice.choice(JUNK)}])
+        for i in range(dice.randint(1, 6))
+    }
+    nodes["out"] = {
+        **save,
+        "inputs": {
+            "images": [dice.choice(["nowhere", "out", ""]), dice.choice([0, -1, 3])],
+            dice.choice(["filename_prefix", "\0", "x" * 300]): dice.choice(JUNK),
+        },
+    }
     return nodes

@@ -31,8 +31,14 @@ def free_port() -> int:
 class LiveServer:
     """Started by the constructor; ``stop`` ends it. Every request goes to the loopback address."""
 
-    def __init__(self, base: pathlib.Path, *flags: str, environment: dict[str, str] | None = None, root: pathlib.Path = ROOT,
-                 python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        base: pathlib.Path,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        root: pathlib.Path = ROOT,
+        python: str = sys.executable,
+    ) -> None:
         """*root*: whose ``main.py`` to run, by *python*."""
         self.port = free_port()
         self.base = base
@@ -41,11 +47,22 @@ class LiveServer:
             (base / name).mkdir(parents=True, exist_ok=True)
         self.log_path = base / "server.log"
         self._log = self.log_path.open("wb")
-        command = [python, str(root / "main.py"), "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(base),
-                   "--cpu", *flags]
+        command = [
+            python,
+            str(root / "main.py"),
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(base),
+            "--cpu",
+            *flags,
+        ]
         self.started_s = time.monotonic()
-        self.process = subprocess.Popen(command, cwd=root, stdout=self._log, stderr=subprocess.STDOUT,
-                                        env={**os.environ, **(environment or {})})
+        self.process = subprocess.Popen(
+            command, cwd=root, stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
         self._wait_until_up()
 
     def _wait_until_up(self) -> None:

@@ -4,28 +4,17 @@ import io
 import shutil
 
 from live_server import ROOT, Run
+from picture_prompts import node, text_to_picture
 from PIL import Image
+
+__all__ = ["STARTERS", "checkpoints", "models", "node", "result", "run", "with_starters", "workflow"]
 
 STARTERS = ("starter-digits.safetensors", "starter-outlines.safetensors")
 
 
-def node(class_type, **inputs):
-    """One node of a prompt."""
-    return {"class_type": class_type, "inputs": inputs}
-
-
 def workflow(checkpoint, seed):
     """Text to picture in two steps."""
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
-        "positive": node("CLIPTextEncode", text=f"a handwritten seven, number {seed}", clip=["model", 1]),
-        "negative": node("CLIPTextEncode", text="", clip=["model", 1]),
-        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node("KSampler", model=["model", 0], positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0],
-                       seed=seed, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal", denoise=1.0),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
+    return text_to_picture(checkpoint, seed, f"a handwritten seven, number {seed}")
 
 
 def result(done: Run):

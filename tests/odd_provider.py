@@ -12,8 +12,15 @@ import time
 from comfy_api.latest import Caching, ComfyAPISync
 
 HANG_S = 60.0
-GARBAGE = ["a text", 7, Caching.CacheValue(outputs="text"), Caching.CacheValue(outputs=[]), Caching.CacheValue(outputs=[[object()]]),
-           Caching.CacheValue(outputs=[[{"samples": "no tensor"}]]), Caching.CacheValue(outputs=[[1], [2], [3]])]
+GARBAGE = [
+    "a text",
+    7,
+    Caching.CacheValue(outputs="text"),
+    Caching.CacheValue(outputs=[]),
+    Caching.CacheValue(outputs=[[object()]]),
+    Caching.CacheValue(outputs=[[{"samples": "no tensor"}]]),
+    Caching.CacheValue(outputs=[[1], [2], [3]]),
+]
 
 
 class OddProvider(Caching.CacheProvider):

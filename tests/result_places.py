@@ -36,8 +36,9 @@ class RedisServer:
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""],
-                                        stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""], stdout=subprocess.DEVNULL
+        )
         wait_for_port(self.port, self.process)
 
     def freeze(self):
@@ -59,8 +60,9 @@ class S3Server:
 
     def __init__(self):
         port = free_port()
-        self.process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         wait_for_port(port, self.process)
         self.endpoint = f"http://127.0.0.1:{port}"
         urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/results", method="PUT"), timeout=20).close()
@@ -96,9 +98,21 @@ def picture_workflow(seed=1):
         "yes": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red square", "clip": ["model", 1]}},
         "no": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["model", 1]}},
         "empty": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "sample": {"class_type": "KSampler", "inputs": {
-            "model": ["model", 0], "positive": ["yes", 0], "negative": ["no", 0], "latent_image": ["empty", 0], "seed": seed, "steps": 2,
-            "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+        "sample": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["model", 0],
+                "positive": ["yes", 0],
+                "negative": ["no", 0],
+                "latent_image": ["empty", 0],
+                "seed": seed,
+                "steps": 2,
+                "cfg": 5.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
         "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["model", 2]}},
         "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": "shared"}},
     }
@@ -109,8 +123,10 @@ def light_workflow(color=255):
     return {
         "image": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": color}},
         "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["image", 0]}},
-        "scaled": {"class_type": "ImageScale", "inputs": {
-            "image": ["inverted", 0], "upscale_method": "bilinear", "width": 100, "height": 70, "crop": "disabled"}},
+        "scaled": {
+            "class_type": "ImageScale",
+            "inputs": {"image": ["inverted", 0], "upscale_method": "bilinear", "width": 100, "height": 70, "crop": "disabled"},
+        },
         "save": {"class_type": "SaveImage", "inputs": {"images": ["scaled", 0], "filename_prefix": "shared"}},
     }
 

@@ -23,8 +23,12 @@ def send(server, request):
 
 
 def files_of(folder):
-    return {os.path.join(path, name): os.stat(os.path.join(path, name)).st_mtime_ns
-            for path, _, names in os.walk(folder) for name in names if name not in OUTSIDE_OK and "__pycache__" not in path}
+    return {
+        os.path.join(path, name): os.stat(os.path.join(path, name)).st_mtime_ns
+        for path, _, names in os.walk(folder)
+        for name in names
+        if name not in OUTSIDE_OK and "__pycache__" not in path
+    }
 
 
 def test_every_hostile_request_is_refused_and_leaves_no_trace(start_server, tmp_path):

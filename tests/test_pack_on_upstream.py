@@ -25,9 +25,12 @@ pytestmark = [
 
 def noise_workflow():
     """Pictures and a latent, as a model's nodes give them."""
-    return {**light_workflow(7), "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 512, "batch_size": 8}},
-            "repeated": {"class_type": "RepeatLatentBatch", "inputs": {"samples": ["latent", 0], "amount": 4}},
-            "kept": {"class_type": "SaveLatent", "inputs": {"samples": ["repeated", 0], "filename_prefix": "kept"}}}
+    return {
+        **light_workflow(7),
+        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 512, "batch_size": 8}},
+        "repeated": {"class_type": "RepeatLatentBatch", "inputs": {"samples": ["latent", 0], "amount": 4}},
+        "kept": {"class_type": "SaveLatent", "inputs": {"samples": ["repeated", 0], "filename_prefix": "kept"}},
+    }
 
 
 def picture(run):

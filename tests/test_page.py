@@ -53,8 +53,9 @@ class Page:
         self.tab.evaluate("prompt => window.app.loadApiJson(prompt, 'test')", prompt)
         self.tab.wait_for_function("count => window.app.graph.nodes.length === count", arg=len(prompt))
         self.tab.evaluate("() => window.app.queuePrompt(0)")
-        self.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.imgs && node.imgs.length && node.imgs[0].naturalWidth)",
-                                   timeout=60_000)
+        self.tab.wait_for_function(
+            "() => window.app.graph.nodes.some(node => node.imgs && node.imgs.length && node.imgs[0].naturalWidth)", timeout=60_000
+        )
 
 
 def test_the_page_starts_and_shows_the_picture_of_a_queued_workflow(browser, start_server, tmp_path):
@@ -65,7 +66,8 @@ def test_the_page_starts_and_shows_the_picture_of_a_queued_workflow(browser, sta
     page.close_templates()
     page.run(json.loads((ROOT / "examples" / "image_scale_invert.json").read_text()))
     page.tab.wait_for_function(
-        "() => window.app.graph.nodes.find(node => node.type === 'SaveImage').imgs?.[0]?.naturalWidth === 256", timeout=60_000)
+        "() => window.app.graph.nodes.find(node => node.type === 'SaveImage').imgs?.[0]?.naturalWidth === 256", timeout=60_000
+    )
     page.tab.screenshot(path=os.environ.get("KEEPWARM_SCREENSHOT", str(tmp_path / "page.png")))
     assert page.complaints == []
     assert len(server.get("/history")) == 1
@@ -100,6 +102,7 @@ def test_a_new_user_opens_the_starter_template_and_sees_its_digits(browser, star
     page.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.type === 'KSampler')", timeout=30_000)
     page.tab.evaluate("() => window.app.queuePrompt(0)")
     page.tab.wait_for_function(
-        "() => window.app.graph.nodes.find(node => node.type === 'SaveImage').imgs?.[0]?.naturalWidth", timeout=110_000)
+        "() => window.app.graph.nodes.find(node => node.type === 'SaveImage').imgs?.[0]?.naturalWidth", timeout=110_000
+    )
     page.tab.screenshot(path=os.environ.get("KEEPWARM_SCREENSHOT_STARTER", str(tmp_path / "starter.png")))
     assert page.complaints == []

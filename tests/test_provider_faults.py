@@ -37,6 +37,7 @@ def numbers(server):
 def plain(tmp_path_factory):
     """What prompts give and how long they take without providers: ``plain(workflow, …)`` is a list of (picture data, seconds)."""
     from live_server import LiveServer
+
     server = LiveServer(tmp_path_factory.mktemp("plain"))
     server.run(light_workflow(1 << 20))
 
@@ -51,12 +52,19 @@ def plain(tmp_path_factory):
 @pytest.fixture
 def start_odd(start_server, tmp_path):
     """Starts a server with the provider of ``odd_provider.py`` in a mode."""
+
     def start(mode, name="odd"):
         packs = tmp_path / name / "custom_nodes"
         packs.mkdir(parents=True)
         shutil.copy(pathlib.Path(__file__).parent / "odd_provider.py", packs)
-        return start_server(name=name, environment={
-            "ODD_PROVIDER": mode, "ODD_PROVIDER_NOTES": str(tmp_path / "notes"), "ODD_PROVIDER_SWITCH": str(tmp_path / "switch")})
+        return start_server(
+            name=name,
+            environment={
+                "ODD_PROVIDER": mode,
+                "ODD_PROVIDER_NOTES": str(tmp_path / "notes"),
+                "ODD_PROVIDER_SWITCH": str(tmp_path / "switch"),
+            },
+        )
 
     return start
 
@@ -149,8 +157,10 @@ def full_file_system(folder):
 
 
 def picture_of(size, color):
-    return {"image": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": color}},
-            "save": {"class_type": "SaveImage", "inputs": {"images": ["image", 0], "filename_prefix": "full"}}}
+    return {
+        "image": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": color}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["image", 0], "filename_prefix": "full"}},
+    }
 
 
 def left_behind(folder):
@@ -237,9 +247,14 @@ def test_nothing_wrong_is_served_after_kills_during_stores(start_server, tmp_pat
         wait_for(lambda server=server: numbers(server)["stores"] == 3)
         finished += range(first, first + 3)
         client = Client(server)
-        many = {f"{name}{color}": {**node, "inputs": {key: [f"image{color}", 0] if key == "images" else value
-                                                      for key, value in node["inputs"].items()}}
-                for color in range(first + 3, first + 10) for name, node in picture_of(512, color).items()}
+        many = {
+            f"{name}{color}": {
+                **node,
+                "inputs": {key: [f"image{color}", 0] if key == "images" else value for key, value in node["inputs"].items()},
+            }
+            for color in range(first + 3, first + 10)
+            for name, node in picture_of(512, color).items()
+        }
         server.post("/prompt", {"prompt": many, "client_id": client.client_id})
         began = numbers(server)["stores"]
         # Kill while results go out: at once, or after some have gone.

@@ -50,8 +50,9 @@ def with_lora(server):
 def patched_workflow(seed, strength=1.0):
     """The workflow with model and text encoder through a LoRA, and the model's schedule exchanged."""
     prompt = workflow(DIGITS, seed)
-    prompt["lora"] = node("LoraLoader", model=["model", 0], clip=["model", 1], lora_name=LORA, strength_model=strength,
-                          strength_clip=strength)
+    prompt["lora"] = node(
+        "LoraLoader", model=["model", 0], clip=["model", 1], lora_name=LORA, strength_model=strength, strength_clip=strength
+    )
     prompt["sampling"] = node("ModelSamplingDiscrete", model=["lora", 0], sampling="x0", zsnr=False)
     prompt["sample"]["inputs"]["model"] = ["sampling", 0]
     for name in ("positive", "negative"):
@@ -59,8 +60,15 @@ def patched_workflow(seed, strength=1.0):
     return prompt
 
 
-STEPS = [("patched", 1, 1.0), ("plain", 1, 0.0), ("patched", 1, 0.5), ("patched", 2, 1.0), ("plain", 2, 0.0), ("plain", 3, 0.0),
-         ("patched", 1, 1.0)]
+STEPS = [
+    ("patched", 1, 1.0),
+    ("plain", 1, 0.0),
+    ("patched", 1, 0.5),
+    ("patched", 2, 1.0),
+    ("plain", 2, 0.0),
+    ("plain", 3, 0.0),
+    ("patched", 1, 1.0),
+]
 
 
 def picture_of(server, step):

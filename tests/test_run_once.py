@@ -25,11 +25,24 @@ def test_it_says_where_the_result_is_and_what_each_node_cost(tmp_path):
     assert "4 nodes were answered from the cache" in done.stdout
 
 
-@pytest.mark.parametrize(("content", "told"), [
-    ("{", "not JSON"), ("[]", "neither a saved workflow"), ('{"1": {"class_type": "Nowhere", "inputs": {}}}', "Nowhere"),
-    (json.dumps({"1": {"class_type": "LoadImage", "inputs": {"image": "missing.png"}},
-                 "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}}), "missing.png")],
-    ids=["no json", "no workflow", "unknown node", "missing file"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "not JSON"),
+        ("[]", "neither a saved workflow"),
+        ('{"1": {"class_type": "Nowhere", "inputs": {}}}', "Nowhere"),
+        (
+            json.dumps(
+                {
+                    "1": {"class_type": "LoadImage", "inputs": {"image": "missing.png"}},
+                    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+                }
+            ),
+            "missing.png",
+        ),
+    ],
+    ids=["no json", "no workflow", "unknown node", "missing file"],
+)
 def test_errors_are_told_and_the_status_is_not_zero(tmp_path, content, told):
     workflow = tmp_path / "workflow.json"
     workflow.write_text(content)

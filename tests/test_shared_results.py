@@ -35,9 +35,11 @@ def test_a_workflow_run_on_one_server_is_served_to_another_until_a_tensor_differ
 
 def test_another_picture_under_the_same_name_is_another_result(start_server, tmp_path):
     pil = pytest.importorskip("PIL.Image")
-    prompt = {"image": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
-              "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["image", 0]}},
-              "save": {"class_type": "SaveImage", "inputs": {"images": ["inverted", 0], "filename_prefix": "shared"}}}
+    prompt = {
+        "image": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
+        "inverted": {"class_type": "ImageInvert", "inputs": {"image": ["image", 0]}},
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["inverted", 0], "filename_prefix": "shared"}},
+    }
     runs = {}
     for name, color in (("first", "red"), ("same", "red"), ("other", "blue")):
         server = start_server("--cache-provider", f"file://{tmp_path}/shared", name=name)
@@ -96,15 +98,18 @@ def test_metrics_are_off_unless_switched_on(start_server, tmp_path, setting):
     assert refused.value.code == 404 and server.get("/keepwarm/caches")["providers"]
 
 
-@pytest.mark.parametrize("flags, advice", [
-    (["--cache-provider", "ftp://x"], "file://"),
-    (["--cache-provider", "redis://user:secret@host"], "KEEPWARM_REDIS_PASSWORD"),
-    (["--cache-provider", "redis://user:se/secret@host"], "KEEPWARM_REDIS_PASSWORD"),
-    (["--cache-provider", "redis://host?password=secret"], "no option"),
-    (["--cache-provider", "s3://b?endpoint=http://user:secret@host"], "AWS_SECRET_ACCESS_KEY"),
-    (["--cache-provider", "file:///tmp/x?mode=wo"], "mode"),
-    (["--cache-provider", "file:///tmp/x", "--disable-all-custom-nodes"], "--whitelist-custom-nodes keepwarm"),
-])
+@pytest.mark.parametrize(
+    "flags, advice",
+    [
+        (["--cache-provider", "ftp://x"], "file://"),
+        (["--cache-provider", "redis://user:secret@host"], "KEEPWARM_REDIS_PASSWORD"),
+        (["--cache-provider", "redis://user:se/secret@host"], "KEEPWARM_REDIS_PASSWORD"),
+        (["--cache-provider", "redis://host?password=secret"], "no option"),
+        (["--cache-provider", "s3://b?endpoint=http://user:secret@host"], "AWS_SECRET_ACCESS_KEY"),
+        (["--cache-provider", "file:///tmp/x?mode=wo"], "mode"),
+        (["--cache-provider", "file:///tmp/x", "--disable-all-custom-nodes"], "--whitelist-custom-nodes keepwarm"),
+    ],
+)
 def test_a_provider_that_can_not_be_used_ends_the_start_with_advice(tmp_path, flags, advice):
     command = [sys.executable, str(ROOT / "main.py"), "--base-directory", str(tmp_path), "--cpu", "--quick-test-for-ci", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
@@ -113,7 +118,16 @@ def test_a_provider_that_can_not_be_used_ends_the_start_with_advice(tmp_path, fl
 
 
 def test_a_mode_that_keeps_nothing_says_that_results_are_not_shared(tmp_path):
-    command = [sys.executable, str(ROOT / "main.py"), "--base-directory", str(tmp_path), "--cpu", "--quick-test-for-ci", "--cache-none",
-               "--cache-provider", f"file://{tmp_path}/shared"]
+    command = [
+        sys.executable,
+        str(ROOT / "main.py"),
+        "--base-directory",
+        str(tmp_path),
+        "--cpu",
+        "--quick-test-for-ci",
+        "--cache-none",
+        "--cache-provider",
+        f"file://{tmp_path}/shared",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     assert "neither fetched from cache providers nor stored" in done.stderr + done.stdout

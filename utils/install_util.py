@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 requirements_path = Path(__file__).parents[1] / "requirements.txt"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:==|>=)\s*([^\s;#,]+)\s*")
@@ -32,7 +34,7 @@ def get_required_packages_versions() -> dict[str, str] | None:
         with open(requirements_path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except OSError as error:
-        logging.error("The list of requirements cannot be read: %s", error)
+        log.error("The list of requirements cannot be read: %s", error)
         return None
     found = [match.groups() for line in lines if (match := _REQUIREMENT.fullmatch(line.split("#", 1)[0]))]
     return {name: version for name, version in found if is_valid_version(version)}

@@ -2,11 +2,29 @@
 
 import os
 
-ACTIVE_TYPES = frozenset({
-    "text/html", "text/html-sandboxed", "application/xhtml+xml", "text/javascript", "application/javascript", "application/x-javascript",
-    "application/ecmascript", "text/ecmascript", "text/css", "image/svg+xml", "text/xml", "application/xml", "application/xslt+xml",
-    "text/xsl", "application/mathml+xml", "application/rdf+xml", "multipart/x-mixed-replace", "multipart/related", "message/rfc822",
-})
+ACTIVE_TYPES = frozenset(
+    {
+        "text/html",
+        "text/html-sandboxed",
+        "application/xhtml+xml",
+        "text/javascript",
+        "application/javascript",
+        "application/x-javascript",
+        "application/ecmascript",
+        "text/ecmascript",
+        "text/css",
+        "image/svg+xml",
+        "text/xml",
+        "application/xml",
+        "application/xslt+xml",
+        "text/xsl",
+        "application/mathml+xml",
+        "application/rdf+xml",
+        "multipart/x-mixed-replace",
+        "multipart/related",
+        "message/rfc822",
+    }
+)
 
 
 def is_within_directory(directory: str, target: str) -> bool:

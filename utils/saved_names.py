@@ -22,8 +22,12 @@ def fill_tokens(prefix: str, width: int, height: int, now: time.struct_time | No
 
 
 def next_counter(folder: str, name: str) -> int:
-    """One more than the highest ``<name>_<digits>_`` in *folder*; 1 when there is none. Letter case is ignored. Blocks on disk."""
-    pattern = re.compile(re.escape(name) + r"_(\d+)_", re.IGNORECASE)
+    """One more than the highest ``<name>_<digits>`` that a name in *folder* begins with; 1 when there is none.
+
+    What follows the digits does not matter: packs write ``name_00001.png``, the core ``name_00001_.png``. Letter case is ignored.
+    Blocks on disk.
+    """
+    pattern = re.compile(re.escape(name) + r"_(\d+)", re.IGNORECASE)
     found = (pattern.match(entry) for entry in os.listdir(folder))
     return max((int(match.group(1)) for match in found if match), default=0) + 1
 
@@ -39,7 +43,9 @@ def save_path(prefix: str, output_dir: str, width: int = 0, height: int = 0) -> 
     name = os.path.basename(os.path.normpath(filled))
     folder = os.path.join(output_dir, subfolder)
     if "\0" in filled or not is_within_directory(output_dir, os.path.join(folder, name)):
-        raise ValueError(f"Saving outside the output folder is not allowed: prefix {prefix!r} leads to {folder!r}. "
-                         "Use a prefix without '..' that does not start with '/'.")
+        raise ValueError(
+            f"Saving outside the output folder is not allowed: prefix {prefix!r} leads to {folder!r}. "
+            "Use a prefix without '..' that does not start with '/'."
+        )
     os.makedirs(folder, exist_ok=True)
     return folder, name, next_counter(folder, name), subfolder, filled

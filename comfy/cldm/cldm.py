@@ -10,26 +10,39 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 
 import comfy.ops
 from comfy.families.sd_unet_config import UNetConfig
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, adopt_blocks, forward_timestep_embed, timestep_embedding
+from comfy.ldm.modules.diffusionmodules.openaimodel import InputHalf, adopt_blocks, forward_timestep_embed, timestep_embedding
 
-PARTS = ("conv_in", "time_embedding", "add_embedding", "controlnet_cond_embedding", "down_blocks", "mid_block",
-         "controlnet_down_blocks", "controlnet_mid_block")
+PARTS = (
+    "conv_in",
+    "time_embedding",
+    "add_embedding",
+    "controlnet_cond_embedding",
+    "down_blocks",
+    "mid_block",
+    "controlnet_down_blocks",
+    "controlnet_mid_block",
+)
 UNET_ONLY = ("out_channels", "up_block_types")
 
 
-class ControlNet(torch.nn.Module):
+class ControlNet(InputHalf):
     """The network for *config*, with hint pictures of *hint_channels* channels; parameters are on the meta device at first.
 
     *hint_widths* are the channels of the hint's stem, from picture size down to latent size.
     """
 
-    input_blocks = UNetModel.input_blocks
-    middle_block = UNetModel.middle_block
-    time_embed = UNetModel.time_embed
-    label_emb = UNetModel.label_emb
+    controlnet_down_blocks: Any
+    controlnet_mid_block: Any
+    controlnet_cond_embedding: Any
 
-    def __init__(self, config: UNetConfig, hint_channels: int = 3, hint_widths: tuple[int, ...] = (16, 32, 96, 256),
-                 dtype: torch.dtype = torch.float32, operations: Any = comfy.ops.disable_weight_init) -> None:
+    def __init__(
+        self,
+        config: UNetConfig,
+        hint_channels: int = 3,
+        hint_widths: tuple[int, ...] = (16, 32, 96, 256),
+        dtype: torch.dtype = torch.float32,
+        operations: Any = comfy.ops.disable_weight_init,
+    ) -> None:
         super().__init__()
         self.config = config
         self.dtype = dtype
@@ -45,8 +58,9 @@ class ControlNet(torch.nn.Module):
                 setattr(self, name, layer)
         self.requires_grad_(False).eval()
 
-    def forward(self, x: torch.Tensor, hint: torch.Tensor, timesteps: torch.Tensor, context: Any, y: torch.Tensor | None = None,
-                **kwargs: Any) -> dict[str, list[torch.Tensor]]:
+    def forward(
+        self, x: torch.Tensor, hint: torch.Tensor, timesteps: torch.Tensor, context: Any, y: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, list[torch.Tensor]]:
         """Residuals for a UNet: ``output`` (one per input block) and ``middle``.
 
         *x* B×C×H×W, *hint* B×channels×8H×8W in 0…1, *context* B×tokens×width, *y* B×vector width (SDXL). Raises ``ValueError``

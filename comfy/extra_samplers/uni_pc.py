@@ -53,7 +53,7 @@ class Step:
     def __init__(self, known: list[Known], level: Level, order: int, variant: str) -> None:
         start = known[-1]
         width = level.half_log_snr - start.level.half_log_snr
-        earlier = known[-2:-order - 1:-1]
+        earlier = known[-2 : -order - 1 : -1]
         ratios = [(item.level.half_log_snr - start.level.half_log_snr) / width for item in earlier]
         self.order, self.level, self.start = order, level, start
         self.differences = [(item.picture - start.picture) / ratio for item, ratio in zip(earlier, ratios)]
@@ -94,8 +94,15 @@ class Step:
 
 
 @without_gradients
-def sample_unipc(model: Any, noise: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                 disable: bool | None = False, variant: str = "bh1") -> Tensor:
+def sample_unipc(
+    model: Any,
+    noise: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = False,
+    variant: str = "bh1",
+) -> Tensor:
     """Order 3 (less with few steps); *variant* is ``bh1`` or ``bh2``. Raises ``ValueError`` for another.
 
     The last model call's picture finishes the sampling with a step that is not corrected.
@@ -130,7 +137,13 @@ def sample_unipc(model: Any, noise: Tensor, sigmas: Tensor, extra_args: dict[str
 
 
 @without_gradients
-def sample_unipc_bh2(model: Any, noise: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                     disable: bool | None = False) -> Tensor:
+def sample_unipc_bh2(
+    model: Any,
+    noise: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = False,
+) -> Tensor:
     """:func:`sample_unipc` with the ``bh2`` coefficients."""
     return sample_unipc(model, noise, sigmas, extra_args, callback, disable, variant="bh2")

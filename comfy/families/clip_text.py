@@ -24,11 +24,14 @@ class ClipTextTransformer(torch.nn.Module):
     ``text_model`` and ``text_projection`` (None without one) carry transformers' names, which are also ComfyUI's weight names.
     """
 
+    text_model: Any
+    text_projection: Any
+
     def __init__(self, config: ClipTextConfig, operations: type[comfy.ops.disable_weight_init]) -> None:
         super().__init__()
         self.config = config
         self.num_layers = config.num_layers
-        arguments = TransformersConfig(**config.transformers_arguments(), attn_implementation="sdpa")
+        arguments = TransformersConfig(**{**config.transformers_arguments(), "attn_implementation": "sdpa"})
         with torch.device("meta"):
             built = CLIPTextModelWithProjection(arguments).eval().requires_grad_(False)
         self.text_model = torch.nn.Module()
@@ -38,13 +41,18 @@ class ClipTextTransformer(torch.nn.Module):
         self.text_projection = built.text_projection if config.projection else None
         comfy.ops.adopt_layers(self, operations)
 
-    def get_input_embeddings(self) -> torch.nn.Module:
+    def get_input_embeddings(self) -> torch.nn.Embedding:
         """The token embedding layer."""
         return self.text_model.embeddings.token_embedding
 
-    def forward(self, embeds: torch.Tensor, num_tokens: list[int], attention_mask: torch.Tensor | None = None,
-                intermediate_output: int | str | list[int] | None = None, final_layer_norm_intermediate: bool = True,
-                ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+    def forward(
+        self,
+        embeds: torch.Tensor,
+        num_tokens: list[int],
+        attention_mask: torch.Tensor | None = None,
+        intermediate_output: int | str | list[int] | None = None,
+        final_layer_norm_intermediate: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """(last hidden state, chosen hidden state or None, projected pooled or None, pooled), float32.
 
         *embeds*: B x tokens x width, float32. *num_tokens*: per row the tokens up to and with the end token; the pooled output is
@@ -80,7 +88,7 @@ class ClipTextTransformer(torch.nn.Module):
             return set()
         if intermediate_output == "all":
             return set(range(self.num_layers))
-        numbers = intermediate_output if isinstance(intermediate_output, list) else [intermediate_output]
+        numbers: list[Any] = intermediate_output if isinstance(intermediate_output, list) else [intermediate_output]
         return {number % self.num_layers for number in numbers}
 
     @staticmethod
@@ -112,8 +120,8 @@ def _from_open_clip(tensors: dict[str, torch.Tensor], width: int) -> dict[str, t
     class _Model:
         config = _Config
 
-    named = {key: tensor for key, tensor in tensors.items() if key in DIFFUSERS_TO_LDM_MAPPING["openclip"]["layers"].values()
-             or key.startswith("transformer.")}
+    mapping: Any = DIFFUSERS_TO_LDM_MAPPING["openclip"]
+    named = {key: tensor for key, tensor in tensors.items() if key in mapping["layers"].values() or key.startswith("transformer.")}
     return convert_open_clip_checkpoint(_Model, named, prefix="")
 
 
@@ -134,5 +142,5 @@ def clip_text_config(source: WeightSource, settings: Mapping[str, Any] | None, w
     """The text model in *source* (no prefix). Raises ``UnknownModelError``, naming *what*, if there is none."""
     config = read_clip_config(source.shapes(), settings)
     if config is None:
-        raise UnknownModelError(f"{what} in {source.name} is no CLIP text model; supported key styles: transformers and open_clip")
+        raise UnknownModelError(f"{what} in {source.name} is not a CLIP text model; supported key styles: transformers and open_clip")
     return config

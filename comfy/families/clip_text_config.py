@@ -31,10 +31,15 @@ class ClipTextConfig:
     def transformers_arguments(self) -> dict[str, Any]:
         """Constructor arguments of transformers' ``CLIPTextConfig``."""
         return {
-            "vocab_size": self.vocabulary, "max_position_embeddings": self.positions, "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size, "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads, "hidden_act": self.hidden_act,
-            "projection_dim": self.projection or self.hidden_size, "eos_token_id": END_OF_TEXT,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.positions,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "hidden_act": self.hidden_act,
+            "projection_dim": self.projection or self.hidden_size,
+            "eos_token_id": END_OF_TEXT,
         }
 
 
@@ -44,8 +49,12 @@ def read_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
     *settings* may give ``num_attention_heads`` and ``hidden_act``; else 64 channels per head, and ``quick_gelu`` up to CLIP-L's
     width, ``gelu`` (open_clip) above.
     """
-    names = ("text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight",
-             "text_model.encoder.layers.{}.", "text_model.encoder.layers.0.mlp.fc1.weight")
+    names = (
+        "text_model.embeddings.token_embedding.weight",
+        "text_model.embeddings.position_embedding.weight",
+        "text_model.encoder.layers.{}.",
+        "text_model.encoder.layers.0.mlp.fc1.weight",
+    )
     if "transformer.resblocks.0.ln_1.weight" in shapes:
         names = ("token_embedding.weight", "positional_embedding", "transformer.resblocks.{}.", "transformer.resblocks.0.mlp.c_fc.weight")
     tokens, positions, wide = shapes.get(names[0]), shapes.get(names[1]), shapes.get(names[3])
@@ -55,6 +64,12 @@ def read_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
     projection = shapes.get("text_projection.weight", shapes.get("text_projection", (0, 0))[::-1])
     is_open_clip = names[1] == "positional_embedding" or tokens[1] > 768
     return ClipTextConfig(
-        vocabulary=tokens[0], positions=positions[0], hidden_size=tokens[1], intermediate_size=wide[0],
-        num_layers=count_blocks(shapes, names[2]), num_heads=chosen.get("num_attention_heads", max(1, tokens[1] // HEAD_WIDTH)),
-        hidden_act=chosen.get("hidden_act", "gelu" if is_open_clip else "quick_gelu"), projection=projection[0])
+        vocabulary=tokens[0],
+        positions=positions[0],
+        hidden_size=tokens[1],
+        intermediate_size=wide[0],
+        num_layers=count_blocks(shapes, names[2]),
+        num_heads=chosen.get("num_attention_heads", max(1, tokens[1] // HEAD_WIDTH)),
+        hidden_act=chosen.get("hidden_act", "gelu" if is_open_clip else "quick_gelu"),
+        projection=projection[0],
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_SAME_TENSOR = frozenset({torch.Tensor.clone, torch.clone, torch.Tensor.contiguous})
+_SAME_TENSOR: tuple[Any, ...] = (torch.Tensor.clone, torch.clone, torch.Tensor.contiguous)
 
 
 class ViewConversionMode(TorchFunctionMode):
@@ -16,8 +16,9 @@ class ViewConversionMode(TorchFunctionMode):
     code that writes into what it cloned.
     """
 
-    def __torch_function__(self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
-                           kwargs: Mapping[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if func in _SAME_TENSOR:
             return args[0]
         if func is torch.cat:

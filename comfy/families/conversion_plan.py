@@ -15,7 +15,7 @@ import torch
 
 from comfy.families.conversion_mode import ViewConversionMode
 from comfy.families.model_errors import IncompleteModelError, ModelFileError
-from comfy.weight_names import WeightNames, WeightPart
+from comfy.families.weight_names import WeightNames, WeightPart
 
 Shape = tuple[int, ...]
 Converter = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
@@ -58,8 +58,10 @@ class ConversionPlan:
             part = _as_part(name, view, self.shapes[view.key])
             if part is not None:
                 groups.setdefault(view.key, []).append(part)
-        return WeightNames({key: tuple(sorted(parts, key=lambda part: part.start)) for key, parts in groups.items()},
-                           {key: self.shapes[key] for key in groups})
+        return WeightNames(
+            {key: tuple(sorted(parts, key=lambda part: part.start)) for key, parts in groups.items()},
+            {key: self.shapes[key] for key in groups},
+        )
 
 
 def plan_conversion(shapes: Mapping[str, Shape], convert: Converter) -> ConversionPlan:
@@ -74,7 +76,7 @@ def plan_conversion(shapes: Mapping[str, Shape], convert: Converter) -> Conversi
         total += math.prod(shape)
     pool = torch.empty(total, device="meta")
     keys = list(named)
-    stand_ins = {key: pool[start:start + math.prod(named[key])].view(named[key]) for key, start in zip(keys, starts)}
+    stand_ins = {key: pool[start : start + math.prod(named[key])].view(named[key]) for key, start in zip(keys, starts)}
     with ViewConversionMode():
         converted = convert(stand_ins)
     views = {}
@@ -83,8 +85,9 @@ def plan_conversion(shapes: Mapping[str, Shape], convert: Converter) -> Conversi
             raise IncompleteModelError(f"the file has no tensor for {name}")
         if tensor.untyped_storage()._cdata != pool.untyped_storage()._cdata:
             raise ModelFileError(f"converting {name} would copy it; its family's converter needs a view")
-        index = bisect.bisect_right(starts, tensor.storage_offset()) - 1
-        views[name] = TensorView(keys[index], tensor.storage_offset() - starts[index], tuple(tensor.shape), tuple(tensor.stride()))
+        offset = int(tensor.storage_offset())
+        index = bisect.bisect_right(starts, offset) - 1
+        views[name] = TensorView(keys[index], offset - starts[index], tuple(tensor.shape), tuple(tensor.stride()))
     return ConversionPlan(views, named)
 
 
@@ -100,8 +103,9 @@ def check_against(plan: ConversionPlan, module: torch.nn.Module, what: str) -> N
         raise IncompleteModelError(f"{what}: {len(missing)} of {len(expected)} tensors are missing, first {missing[0]}")
     if wrong:
         view = plan.views[wrong[0]]
-        raise IncompleteModelError(f"{what}: {view.key} has shape {list(view.shape)} where {list(expected[wrong[0]])} is needed"
-                                   f" ({len(wrong)} tensors differ)")
+        raise IncompleteModelError(
+            f"{what}: {view.key} has shape {list(view.shape)} where {list(expected[wrong[0]])} is needed ({len(wrong)} tensors differ)"
+        )
 
 
 def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:

@@ -60,8 +60,10 @@ def as_published_unet(source: WeightSource) -> WeightSource:
     names = _names(plan_unet(layout, config.num_res_blocks[0], config.adm_in_channels is not None))
     for key, name in names.items():
         if name not in shapes or torch.Size(shapes[name]).numel() != torch.Size(layout[key]).numel():
-            raise IncompleteModelError(f"the diffusion model in {source.name}: {name} should have shape {list(layout[key])}, "
-                                       f"the file has {list(shapes[name]) if name in shapes else 'no such tensor'}")
+            raise IncompleteModelError(
+                f"the diffusion model in {source.name}: {name} should have shape {list(layout[key])}, "
+                f"the file has {list(shapes[name]) if name in shapes else 'no such tensor'}"
+            )
     return RenamedSource(source, names, layout)
 
 
@@ -81,11 +83,17 @@ def read_diffusers_config(shapes: Mapping[str, Shape], settings: Mapping[str, in
     by_channels = "num_head_channels" in settings or (linear and "num_heads" not in settings)
     stem = shapes["conv_in.weight"]
     return UNetConfig(
-        in_channels=stem[1], out_channels=shapes["conv_out.weight"][0], model_channels=stem[0],
-        channel_mult=tuple(width // stem[0] for width in widths), num_res_blocks=(blocks,) * levels,
+        in_channels=stem[1],
+        out_channels=shapes["conv_out.weight"][0],
+        model_channels=stem[0],
+        channel_mult=tuple(width // stem[0] for width in widths),
+        num_res_blocks=(blocks,) * levels,
         depths=tuple(depth for depth in depths for _ in range(blocks)),
         output_depths=tuple(depth for depth in depths for _ in range(blocks + 1)),
-        middle_depth=count_blocks(shapes, "mid_block.attentions.0.transformer_blocks.{}."), context_dim=context, use_linear=linear,
+        middle_depth=count_blocks(shapes, "mid_block.attentions.0.transformer_blocks.{}."),
+        context_dim=context,
+        use_linear=linear,
         adm_in_channels=None if vector is None else vector[1],
         num_heads=-1 if by_channels else settings.get("num_heads", 8),
-        num_head_channels=settings.get("num_head_channels", 64) if by_channels else -1)
+        num_head_channels=settings.get("num_head_channels", 64) if by_channels else -1,
+    )

@@ -44,6 +44,8 @@ def family_settings(metadata: Mapping[str, str] | None, name: str) -> dict[str, 
             if value not in PREDICTIONS:
                 raise ModelFileError(f"{name}: {METADATA_KEY}: prediction {value!r} is unknown; known: {', '.join(PREDICTIONS)}")
         elif key not in _KNOWN or not isinstance(value, dict) or not value.keys() <= _KNOWN[key]:
-            raise ModelFileError(f"{name}: {METADATA_KEY}: {key} = {value!r} is not understood; known members: prediction, "
-                                 + "; ".join(f"{known} with {', '.join(sorted(members))}" for known, members in _KNOWN.items()))
+            raise ModelFileError(
+                f"{name}: {METADATA_KEY}: {key} = {value!r} is not understood; known members: prediction, "
+                + "; ".join(f"{known} with {', '.join(sorted(members))}" for known, members in _KNOWN.items())
+            )
     return settings

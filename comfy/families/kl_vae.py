@@ -14,8 +14,8 @@ import comfy.ops
 from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
 from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
 from comfy.families.published_layout import vae_layout
+from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import WeightSource
-from comfy.weight_names import WeightNames
 
 Shape = tuple[int, ...]
 _LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
@@ -106,7 +106,7 @@ def published_state_dict(model: Any) -> dict[str, torch.Tensor]:
 
 def decode_memory_bytes(shape: Shape, dtype_bytes: int, ratio: int) -> float:
     """Working memory of decoding latents of *shape*: measured with SD's autoencoder, in proportion to the picture's area."""
-    return 2178 * math.prod(shape[2:4]) * ratio ** 2 * dtype_bytes
+    return 2178 * math.prod(shape[2:4]) * ratio**2 * dtype_bytes
 
 
 def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:

@@ -28,10 +28,16 @@ class KlVaeConfig:
         """Constructor arguments of diffusers' ``AutoencoderKL`` for this network."""
         levels = len(self.channels)
         return {
-            "in_channels": self.image_channels, "out_channels": self.image_channels, "latent_channels": self.latent_channels,
-            "block_out_channels": self.channels, "layers_per_block": self.num_res_blocks, "norm_num_groups": NORM_GROUPS,
-            "down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels,
-            "use_quant_conv": self.quant_conv, "use_post_quant_conv": self.quant_conv,
+            "in_channels": self.image_channels,
+            "out_channels": self.image_channels,
+            "latent_channels": self.latent_channels,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.num_res_blocks,
+            "norm_num_groups": NORM_GROUPS,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "use_quant_conv": self.quant_conv,
+            "use_post_quant_conv": self.quant_conv,
         }
 
 

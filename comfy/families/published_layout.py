@@ -57,8 +57,10 @@ def unet_layout(config: UNetConfig) -> dict[str, Shape]:
 
 
 def _block(name: str, config: UNetConfig, channels_in: int, channels_out: int, depth: int) -> dict[str, Shape]:
-    return {**_res_block(f"{name}.0", channels_in, channels_out, config.model_channels * 4),
-            **_transformer(f"{name}.1", config, channels_out, depth)}
+    return {
+        **_res_block(f"{name}.0", channels_in, channels_out, config.model_channels * 4),
+        **_transformer(f"{name}.1", config, channels_out, depth),
+    }
 
 
 def _res_block(name: str, channels_in: int, channels_out: int, time: int) -> dict[str, Shape]:
@@ -82,8 +84,11 @@ def _transformer(name: str, config: UNetConfig, width: int, depth: int) -> dict[
     for index in range(depth):
         block = f"{name}.transformer_blocks.{index}"
         for attention, source in (("attn1", width), ("attn2", context)):
-            tensors |= {f"{block}.{attention}.to_q.weight": (width, width), f"{block}.{attention}.to_k.weight": (width, source),
-                        f"{block}.{attention}.to_v.weight": (width, source)}
+            tensors |= {
+                f"{block}.{attention}.to_q.weight": (width, width),
+                f"{block}.{attention}.to_k.weight": (width, source),
+                f"{block}.{attention}.to_v.weight": (width, source),
+            }
             tensors |= _weight_bias(f"{block}.{attention}.to_out.0", width, width)
         tensors |= _weight_bias(f"{block}.ff.net.0.proj", width * 8, width)
         tensors |= _weight_bias(f"{block}.ff.net.2", width, width * 4)
@@ -144,8 +149,10 @@ def _vae_middle(name: str, width: int) -> dict[str, Shape]:
 def clip_layout(config: ClipTextConfig) -> dict[str, Shape]:
     """A CLIP text model's tensors in transformers' names (``text_model.…``)."""
     width, hidden = config.hidden_size, config.intermediate_size
-    tensors: dict[str, Shape] = {"text_model.embeddings.token_embedding.weight": (config.vocabulary, width),
-                                 "text_model.embeddings.position_embedding.weight": (config.positions, width)}
+    tensors: dict[str, Shape] = {
+        "text_model.embeddings.token_embedding.weight": (config.vocabulary, width),
+        "text_model.embeddings.position_embedding.weight": (config.positions, width),
+    }
     for index in range(config.num_layers):
         layer = f"text_model.encoder.layers.{index}"
         tensors |= _weight_bias(f"{layer}.layer_norm1", width)

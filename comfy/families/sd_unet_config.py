@@ -44,8 +44,8 @@ class UNetConfig:
         """Transformer depth per level. Raises ``ModelFileError`` for networks whose blocks differ inside a level."""
         levels, position, output_position = [], 0, 0
         for blocks in self.num_res_blocks:
-            inner = self.depths[position:position + blocks]
-            outer = self.output_depths[output_position:output_position + blocks + 1]
+            inner = self.depths[position : position + blocks]
+            outer = self.output_depths[output_position : output_position + blocks + 1]
             if len(set(inner + outer)) != 1 or blocks != self.num_res_blocks[0]:
                 raise ModelFileError("UNets with uneven blocks (SSD-1B, Vega, KOALA and other pruned SDXL files) are not supported")
             levels.append(inner[0])
@@ -64,30 +64,48 @@ class UNetConfig:
         """Constructor arguments of diffusers' ``UNet2DConditionModel`` for this network."""
         depths = self.level_depths()
         arguments: dict[str, Any] = {
-            "in_channels": self.in_channels, "out_channels": self.out_channels, "block_out_channels": self.channels,
-            "layers_per_block": self.num_res_blocks[0], "norm_num_groups": NORM_GROUPS,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.num_res_blocks[0],
+            "norm_num_groups": NORM_GROUPS,
             "cross_attention_dim": self.context_dim or self.channels[-1],
-            "attention_head_dim": self.heads(), "use_linear_projection": self.use_linear,
+            "attention_head_dim": self.heads(),
+            "use_linear_projection": self.use_linear,
             "transformer_layers_per_block": tuple(max(1, depth) for depth in (*depths[:-1], self.middle_depth)),
             "down_block_types": tuple("CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths),
             "up_block_types": tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)),
             "mid_block_type": "UNetMidBlock2DCrossAttn" if self.middle_depth else "UNetMidBlock2D",
         }
         if self.adm_in_channels is not None:
-            arguments |= {"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-                          "projection_class_embeddings_input_dim": self.adm_in_channels}
+            arguments |= {
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": self.adm_in_channels,
+            }
         return arguments
 
     def as_dict(self) -> dict[str, Any]:
         """ComfyUI's ``unet_config``: what model configurations are matched on and LoRA key maps are built from."""
         config: dict[str, Any] = {
-            "use_checkpoint": False, "image_size": 32, "use_spatial_transformer": True, "legacy": False,
-            "in_channels": self.in_channels, "out_channels": self.out_channels, "model_channels": self.model_channels,
-            "num_res_blocks": list(self.num_res_blocks), "transformer_depth": list(self.depths),
-            "transformer_depth_output": list(self.output_depths), "channel_mult": list(self.channel_mult),
-            "transformer_depth_middle": self.middle_depth, "use_linear_in_transformer": self.use_linear,
-            "context_dim": self.context_dim, "adm_in_channels": self.adm_in_channels, "use_temporal_attention": False,
-            "num_heads": self.num_heads, "num_head_channels": self.num_head_channels,
+            "use_checkpoint": False,
+            "image_size": 32,
+            "use_spatial_transformer": True,
+            "legacy": False,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "model_channels": self.model_channels,
+            "num_res_blocks": list(self.num_res_blocks),
+            "transformer_depth": list(self.depths),
+            "transformer_depth_output": list(self.output_depths),
+            "channel_mult": list(self.channel_mult),
+            "transformer_depth_middle": self.middle_depth,
+            "use_linear_in_transformer": self.use_linear,
+            "context_dim": self.context_dim,
+            "adm_in_channels": self.adm_in_channels,
+            "use_temporal_attention": False,
+            "num_heads": self.num_heads,
+            "num_head_channels": self.num_head_channels,
         }
         if self.adm_in_channels is not None:
             config["num_classes"] = "sequential"
@@ -97,12 +115,20 @@ class UNetConfig:
 def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:
     """The inverse of :meth:`UNetConfig.as_dict`. Raises ``KeyError`` for a missing member."""
     return UNetConfig(
-        in_channels=config["in_channels"], out_channels=config["out_channels"], model_channels=config["model_channels"],
-        channel_mult=tuple(config["channel_mult"]), num_res_blocks=tuple(config["num_res_blocks"]),
-        depths=tuple(config["transformer_depth"]), output_depths=tuple(config["transformer_depth_output"]),
-        middle_depth=config["transformer_depth_middle"], context_dim=config["context_dim"],
-        use_linear=config["use_linear_in_transformer"], adm_in_channels=config["adm_in_channels"],
-        num_heads=config["num_heads"], num_head_channels=config["num_head_channels"])
+        in_channels=config["in_channels"],
+        out_channels=config["out_channels"],
+        model_channels=config["model_channels"],
+        channel_mult=tuple(config["channel_mult"]),
+        num_res_blocks=tuple(config["num_res_blocks"]),
+        depths=tuple(config["transformer_depth"]),
+        output_depths=tuple(config["transformer_depth_output"]),
+        middle_depth=config["transformer_depth_middle"],
+        context_dim=config["context_dim"],
+        use_linear=config["use_linear_in_transformer"],
+        adm_in_channels=config["adm_in_channels"],
+        num_heads=config["num_heads"],
+        num_head_channels=config["num_head_channels"],
+    )
 
 
 def count_blocks(keys: Iterable[str], pattern: str) -> int:
@@ -132,7 +158,7 @@ class _Shapes:
 
     def depth(self, block: str) -> int:
         below = block + ".transformer_blocks."
-        return len({key[len(below):].split(".")[0] for key in self._shapes if key.startswith(below)})
+        return len({key[len(below) :].split(".")[0] for key in self._shapes if key.startswith(below)})
 
     def context_dim(self) -> int | None:
         return next((shape[1] for key, shape in self._shapes.items() if key.endswith("attn2.to_k.weight")), None)
@@ -158,14 +184,25 @@ def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping
     outputs = tensors.blocks("output_blocks")
     label = tensors.get("label_emb.0.0.weight")
     config = UNetConfig(
-        in_channels=first[1], out_channels=last[0], model_channels=first[0], channel_mult=multiples, num_res_blocks=res_blocks,
-        depths=depths, output_depths=tuple(tensors.depth(f"output_blocks.{index}.1") for index in reversed(range(outputs))),
-        middle_depth=tensors.depth("middle_block.1"), context_dim=tensors.context_dim(), use_linear=tensors.linear_projection(),
-        adm_in_channels=None if label is None else label[1], **_heads(tensors.linear_projection(), settings or {}))
+        in_channels=first[1],
+        out_channels=last[0],
+        model_channels=first[0],
+        channel_mult=multiples,
+        num_res_blocks=res_blocks,
+        depths=depths,
+        output_depths=tuple(tensors.depth(f"output_blocks.{index}.1") for index in reversed(range(outputs))),
+        middle_depth=tensors.depth("middle_block.1"),
+        context_dim=tensors.context_dim(),
+        use_linear=tensors.linear_projection(),
+        adm_in_channels=None if label is None else label[1],
+        **_heads(tensors.linear_projection(), settings or {}),
+    )
     uneven = [(channels, heads) for channels, heads in zip(config.channels, config.heads()) if channels % heads]
     if uneven:
-        raise ModelFileError(f"{uneven[0][0]} channels cannot be divided into {uneven[0][1]} heads; "
-                             "give the head count in the file's keepwarm.config metadata")
+        raise ModelFileError(
+            f"{uneven[0][0]} channels cannot be divided into {uneven[0][1]} heads; "
+            "give the head count in the file's keepwarm.config metadata"
+        )
     return config
 
 

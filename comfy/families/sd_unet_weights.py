@@ -7,8 +7,8 @@ import torch
 from diffusers.loaders.single_file_utils import LDM_UNET_KEY, convert_ldm_unet_checkpoint
 
 from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
+from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.weight_names import WeightNames
 
 
 def plan_unet(shapes: Mapping[str, tuple[int, ...]], layers_per_block: int, has_vector_conditioning: bool) -> ConversionPlan:
@@ -21,8 +21,9 @@ def plan_unet(shapes: Mapping[str, tuple[int, ...]], layers_per_block: int, has_
     return plan_conversion(shapes, convert)
 
 
-def load_unet_weights(unet: Any, source: WeightSource | MutableMapping[str, torch.Tensor], prefix: str, dtype: torch.dtype,
-                      device: torch.device | None) -> WeightNames:
+def load_unet_weights(
+    unet: Any, source: WeightSource | MutableMapping[str, torch.Tensor], prefix: str, dtype: torch.dtype, device: torch.device | None
+) -> WeightNames:
     """Make the tensors of *source* below *prefix* the parameters of *unet* (an ``UNetModel``), floating ones in *dtype*.
 
     A plain dict loses the tensors that were used. Returns the table of published names. Raises ``IncompleteModelError``.

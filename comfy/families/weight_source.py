@@ -7,19 +7,25 @@ from typing import Protocol
 
 import torch
 
-from comfy.weight_reader import WeightReader
+from comfy.weight_files.reader import WeightReader
 
 Shape = tuple[int, ...]
 
 
 class WeightSource(Protocol):
-    """Tensors by name: shapes and dtypes are free, values cost a read or a cast. ``read_bytes`` counts what was read from a file so
-    far (None: not known).
-    """
+    """Tensors by name: shapes and dtypes are free, values cost a read or a cast."""
 
-    name: str
-    metadata: Mapping[str, str]
-    read_bytes: int | None
+    @property
+    def name(self) -> str:
+        """Where the tensors come from, for messages."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The file's own notes; empty without any."""
+
+    @property
+    def read_bytes(self) -> int | None:
+        """Bytes read from a file so far (None: not known)."""
 
     def shapes(self) -> Mapping[str, Shape]:
         """Every tensor's shape."""
@@ -60,8 +66,13 @@ class FileSource:
 class StateDictSource:
     """Tensors in memory. With *consume*, taken entries leave the dict, so that a cast frees the original tensor by tensor."""
 
-    def __init__(self, state_dict: MutableMapping[str, torch.Tensor], name: str = "state dict",
-                 metadata: Mapping[str, str] | None = None, consume: bool = False) -> None:
+    def __init__(
+        self,
+        state_dict: MutableMapping[str, torch.Tensor],
+        name: str = "state dict",
+        metadata: Mapping[str, str] | None = None,
+        consume: bool = False,
+    ) -> None:
         self._state_dict = state_dict
         self._consume = consume
         self.name = name
@@ -114,10 +125,10 @@ class PrefixedSource:
         return {self._inner(key): tensor for key, tensor in self._source.take(map(self._outer, keys), dtype).items()}
 
     def _inner(self, key: str) -> str:
-        return self._added + key[len(self._prefix):]
+        return self._added + key[len(self._prefix) :]
 
     def _outer(self, key: str) -> str:
-        return self._prefix + key[len(self._added):]
+        return self._prefix + key[len(self._added) :]
 
 
 def most_common_dtype(sources: Iterable[WeightSource]) -> torch.dtype | None:

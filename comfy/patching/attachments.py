@@ -1,4 +1,4 @@
-"""What node packs hang on a patcher: callbacks, wrappers, injections, attachments, additional models, object patches."""
+"""What node packs hang on a patcher: callbacks, wrappers, injections, attachments, additional models."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from comfy.attribute_paths import get_attr, set_attr
-from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry
+from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry, WrappersMP
+from comfy.patching.model_options import copy_containers
+from comfy.patching.protocols import CallsBack, Ejectable
 
 
 class AutoPatcherEjector:
@@ -16,7 +17,7 @@ class AutoPatcherEjector:
     With *skip_and_inject_on_exit_only* nothing is injected inside, and everything at the end.
     """
 
-    def __init__(self, model: Any, skip_and_inject_on_exit_only: bool = False) -> None:
+    def __init__(self, model: Ejectable, skip_and_inject_on_exit_only: bool = False) -> None:
         self.model = model
         self.skip_and_inject_on_exit_only = skip_and_inject_on_exit_only
         self.was_injected = False
@@ -35,26 +36,41 @@ class AutoPatcherEjector:
             self.model.inject_model()
 
 
+def call_back(patcher: CallsBack, call_type: str, *arguments: Any) -> None:
+    """Call *patcher*'s callbacks for the moment *call_type* with it and *arguments*."""
+    for callback in patcher.get_all_callbacks(call_type):
+        callback(patcher, *arguments)
+
+
 class Attachments:
-    """The part of ``ModelPatcher`` that keeps what node packs attach."""
+    """Everything that node packs attached to one patcher, by keys of theirs. Owns it; holds neither patcher nor module."""
 
-    model: Any
-    callbacks: Registry
-    wrappers: Registry
-    injections: dict[Any, list[PatcherInjection]]
-    attachments: dict[Any, Any]
-    additional_models: dict[Any, list[Any]]
-    object_patches: dict[str, Any]
-    object_patches_backup: dict[str, Any]
-    is_injected: bool
-    skip_injection: bool
+    def __init__(self) -> None:
+        self.callbacks: Registry = CallbacksMP.init_callbacks()
+        self.wrappers: Registry = WrappersMP.init_wrappers()
+        self.injections: dict[Any, list[PatcherInjection]] = {}
+        self.attachments: dict[Any, Any] = {}
+        self.additional_models: dict[Any, list[Any]] = {}
+        self.is_injected = False
+        self.skip_injection = False
 
-    def add_callback(self, call_type: str, callback: Callable[..., Any]) -> None:
-        """Call *callback* at a moment named in ``CallbacksMP``."""
-        self.add_callback_with_key(call_type, None, callback)
+    def clone(self) -> Attachments:
+        """The same for a clone: additional models are cloned, and attachments that have ``on_model_patcher_clone()``."""
+        twin = Attachments.__new__(Attachments)
+        twin.callbacks = copy_containers(self.callbacks)
+        twin.wrappers = copy_containers(self.wrappers)
+        twin.injections = copy_containers(self.injections)
+        twin.attachments = {
+            key: value.on_model_patcher_clone() if hasattr(value, "on_model_patcher_clone") else value
+            for key, value in self.attachments.items()
+        }
+        twin.additional_models = {key: [model.clone() for model in models] for key, models in self.additional_models.items()}
+        twin.is_injected = False
+        twin.skip_injection = self.skip_injection
+        return twin
 
     def add_callback_with_key(self, call_type: str, key: Any, callback: Callable[..., Any]) -> None:
-        """The same under *key*, by which it can be removed."""
+        """Call *callback* at a moment named in ``CallbacksMP``; *key* is for removing it."""
         self.callbacks.setdefault(call_type, {}).setdefault(key, []).append(callback)
 
     def remove_callbacks_with_key(self, call_type: str, key: Any) -> None:
@@ -69,16 +85,8 @@ class Attachments:
         """The callbacks under every key, in order."""
         return [callback for callbacks in self.callbacks.get(call_type, {}).values() for callback in callbacks]
 
-    def _call_back(self, call_type: str, *arguments: Any) -> None:
-        for callback in self.get_all_callbacks(call_type):
-            callback(self, *arguments)
-
-    def add_wrapper(self, wrapper_type: str, wrapper: Callable[..., Any]) -> None:
-        """Wrap a function named in ``WrappersMP``."""
-        self.add_wrapper_with_key(wrapper_type, None, wrapper)
-
     def add_wrapper_with_key(self, wrapper_type: str, key: Any, wrapper: Callable[..., Any]) -> None:
-        """The same under *key*, by which it can be removed."""
+        """Wrap a function named in ``WrappersMP``; *key* is for removing the wrapper."""
         self.wrappers.setdefault(wrapper_type, {}).setdefault(key, []).append(wrapper)
 
     def remove_wrappers_with_key(self, wrapper_type: str, key: Any) -> None:
@@ -121,17 +129,6 @@ class Attachments:
         """The models under every key."""
         return [model for models in self.additional_models.values() for model in models]
 
-    def get_nested_additional_models(self) -> list[Any]:
-        """The additional models, theirs, and so on; each once, nearest first."""
-        found: dict[int, Any] = {}
-        waiting = self.get_additional_models()
-        while waiting:
-            model = waiting.pop(0)
-            if id(model) not in found:
-                found[id(model)] = model
-                waiting += model.get_additional_models()
-        return list(found.values())
-
     def set_injections(self, key: Any, injections: list[PatcherInjection]) -> None:
         """Change the module by *injections* whenever this patcher is loaded."""
         self.injections[key] = injections
@@ -144,65 +141,33 @@ class Attachments:
         """The injections under *key*, or None."""
         return self.injections.get(key)
 
-    def use_ejected(self, skip_and_inject_on_exit_only: bool = False) -> AutoPatcherEjector:
-        """A ``with`` block in which the injections are out of the module."""
-        return AutoPatcherEjector(self, skip_and_inject_on_exit_only)
-
-    def inject_model(self) -> None:
-        """Put the injections into the module, unless they are there."""
+    def inject(self, patcher: CallsBack) -> None:
+        """Put the injections into the module of *patcher*, whose component this is, unless they are there."""
         if self.is_injected or self.skip_injection:
             return
         for injection in [injection for group in self.injections.values() for injection in group]:
-            injection.inject(self)
+            injection.inject(patcher)
             self.is_injected = True
         if self.is_injected:
-            self._call_back(CallbacksMP.ON_INJECT_MODEL)
+            call_back(patcher, CallbacksMP.ON_INJECT_MODEL)
 
-    def eject_model(self) -> None:
-        """Take the injections out of the module, if they are there."""
+    def eject(self, patcher: CallsBack) -> None:
+        """Take the injections out of the module of *patcher*, if they are there."""
         if not self.is_injected:
             return
         for injection in [injection for group in self.injections.values() for injection in group]:
-            injection.eject(self)
+            injection.eject(patcher)
         self.is_injected = False
-        self._call_back(CallbacksMP.ON_EJECT_MODEL)
-
-    def add_object_patch(self, name: str, obj: Any) -> None:
-        """Replace the attribute at the dotted path *name* of the module while this patcher is loaded.
-
-        A layer or a weight may also go by ComfyUI's path, like ``diffusion_model.time_embed.0``.
-        """
-        self.object_patches[name] = obj
-
-    def get_model_object(self, name: str) -> Any:
-        """The object at the dotted path *name* as this patcher sees it, loaded or not. Raises ``AttributeError``."""
-        if name in self.object_patches:
-            return self.object_patches[name]
-        if name in self.object_patches_backup:
-            return self.object_patches_backup[name]
-        return get_attr(self.model, _own_path(self.model, name))
-
-    def _apply_object_patches(self) -> None:
-        for name, replacement in self.object_patches.items():
-            before = set_attr(self.model, _own_path(self.model, name), replacement)
-            self.object_patches_backup.setdefault(name, before)
-
-    def _restore_object_patches(self) -> None:
-        for name, original in reversed(list(self.object_patches_backup.items())):
-            set_attr(self.model, _own_path(self.model, name), original)
-        self.object_patches_backup.clear()
+        call_back(patcher, CallbacksMP.ON_EJECT_MODEL)
 
 
-def _own_path(module: Any, name: str) -> str:
-    """The path in *module* of the layer or weight that ComfyUI calls *name*; *name* itself for everything else.
-
-    Only layers with a weight of their own, kept in one piece and in the shape ComfyUI knows, have a path of ComfyUI's.
-    """
-    names = getattr(module, "weight_names", None)
-    if names is None:
-        return name
-    for suffix in ("", ".weight"):
-        parts = names.get(name + suffix, ())
-        if len(parts) == 1 and parts[0].shape is None:
-            return parts[0].parameter.removesuffix(suffix)
-    return name
+def nested_models(models: list[Any]) -> list[Any]:
+    """The patchers *models*, their additional models, those of these, and so on; each once, nearest first."""
+    found: dict[int, Any] = {}
+    waiting = list(models)
+    while waiting:
+        model = waiting.pop(0)
+        if id(model) not in found:
+            found[id(model)] = model
+            waiting += model.get_additional_models()
+    return list(found.values())

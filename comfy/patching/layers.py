@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
+
+
+class LayerModule(Protocol):
+    """The attributes that loading sets on a layer; those of :class:`comfy.ops.CastWeightBiasOp` if it can stream."""
+
+    comfy_patched_weights: bool
+    comfy_cast_weights: bool
+    weight_function: Sequence[Callable[[Any], Any]]
+    bias_function: Sequence[Callable[[Any], Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -14,7 +23,7 @@ class Layer:
     """A module with parameters of its own: ``parameters`` maps their names to paths. ``can_stream``: it can fetch them per call."""
 
     name: str
-    module: torch.nn.Module
+    module: LayerModule
     parameters: dict[str, str]
     size_bytes: int
     can_stream: bool
@@ -41,14 +50,15 @@ class LayerPlan:
 
 def layers_of(model: torch.nn.Module) -> list[Layer]:
     """Every module of *model* with parameters of its own. A parameter that several share weighs once."""
-    layers, weighed = [], set()
+    layers: list[Layer] = []
+    weighed: set[int] = set()
     for name, module in model.named_modules():
         own = {attribute: parameter for attribute, parameter in module._parameters.items() if parameter is not None}
         if own:
             size_bytes = sum(parameter.nbytes for parameter in own.values() if id(parameter) not in weighed)
             weighed |= {id(parameter) for parameter in own.values()}
             paths = {attribute: f"{name}.{attribute}" if name else attribute for attribute in own}
-            layers.append(Layer(name, module, paths, size_bytes, hasattr(module, "comfy_cast_weights")))
+            layers.append(Layer(name, cast(LayerModule, module), paths, size_bytes, hasattr(module, "comfy_cast_weights")))
     return layers
 
 

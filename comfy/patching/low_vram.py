@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,9 @@ class LowVramPatch:
 
     is_lowvram_patch = True
 
-    def __init__(self, key: str, patches: Mapping[str, Sequence[Any]], shape: Sequence[int] | None = None,
-                 dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, key: str, patches: Mapping[str, Sequence[Any]], shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         self.key = key
         self.patches = {key: list(patches[key])}
         self._shape = shape
@@ -36,12 +37,19 @@ class LowVramPatch:
         return changed.reshape(weight.shape if changed.numel() == weight.numel() else changed.shape).to(weight.dtype)
 
 
-def patched_value(patches: Sequence[Any], weight: Tensor, key: str, device: torch.device | None, dtype: torch.dtype,
-                  originals: Mapping[str, Any] | None = None) -> Tensor:
+def patched_value(
+    patches: Sequence[Any],
+    weight: Tensor,
+    key: str,
+    device: torch.device | None,
+    dtype: torch.dtype,
+    calculate: Callable[[Sequence[Any], Tensor, str], Tensor] | None = None,
+) -> Tensor:
     """A new tensor: *weight* with *patches*, computed on *device* in the dtype for patches, rounded to *dtype*.
 
-    Rounding to 8-bit floats is stochastic with a seed made from *key*, so that it is the same every time.
+    *calculate* applies the patches (None: :func:`comfy.lora.calculate_weight` does). Rounding to 8-bit floats is stochastic with a
+    seed made from *key*, so that it is the same every time.
     """
     working = comfy.model_management.cast_to_device(weight, device, comfy.model_management.lora_compute_dtype(device), copy=True)
-    changed = comfy.lora.calculate_weight(patches, working, key, original_weights=originals)
+    changed = (calculate or comfy.lora.calculate_weight)(patches, working, key)
     return comfy.float.stochastic_rounding(changed, dtype, seed=comfy.utils.string_to_seed(key) if dtype.itemsize == 1 else 0)

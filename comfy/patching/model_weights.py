@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from comfy.attribute_paths import get_attr
-from comfy.weight_names import WeightNames, WeightPart
+from comfy.families.weight_names import WeightNames, WeightPart
+from comfy.patching.attribute_paths import get_attr
 
 
 class ModelWeights:

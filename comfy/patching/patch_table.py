@@ -17,8 +17,8 @@ class PatchTable(dict[str, list[Patch]]):
 
     __slots__ = ("_own",)
 
-    def __init__(self, entries: Mapping[str, list[Patch]] | Iterable[tuple[str, list[Patch]]] = ()) -> None:
-        super().__init__(entries)
+    def __init__(self, patches: Mapping[str, list[Patch]] | Iterable[tuple[str, list[Patch]]] = ()) -> None:
+        super().__init__(patches)
         self._own: set[str] | None = None
 
     def fork(self) -> PatchTable:
@@ -58,7 +58,27 @@ class PatchTable(dict[str, list[Patch]]):
 
     def add(self, key: str, patch: Patch) -> None:
         """Append *patch* to those of *key*."""
-        self[key] = [*(super().__getitem__(key) if key in self else ()), patch]
+        add_patch(self, key, patch)
+
+
+Patches = PatchTable | dict[str, list[Patch]]  # a node pack may have assigned a plain dict
+
+
+def read_patches(table: Patches, key: str) -> list[Patch]:
+    """The patches of *key* in *table*, which the caller must not change; empty if there are none."""
+    if key not in table:
+        return []
+    return table.read(key) if isinstance(table, PatchTable) else table[key]
+
+
+def add_patch(table: Patches, key: str, patch: Patch) -> None:
+    """Append *patch* to those of *key* in *table*; the list that was there stays as it is."""
+    table[key] = [*read_patches(table, key), patch]
+
+
+def fork_table(table: Patches) -> PatchTable:
+    """A table with the same patches that changes independently. Costs a pointer per name, for a plain dict a list per name."""
+    return table.fork() if isinstance(table, PatchTable) else PatchTable({key: list(patches) for key, patches in table.items()})
 
 
 def split_patch_key(key: str | tuple[Any, ...]) -> tuple[str, Any, Any]:

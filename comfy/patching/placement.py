@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from comfy.attribute_paths import get_attr, resolve_attr
+from comfy.patching.attribute_paths import get_attr, resolve_attr
 
 
 class Backup(NamedTuple):
@@ -53,7 +54,7 @@ class Placement:
     def is_patched(self, path: str) -> bool:
         """Whether a changed value is in place."""
         backup = self._backups.get(path)
-        return backup is not None and backup.patched
+        return backup is not None and getattr(backup, "patched", True)  # a node pack's own record has no such field
 
     def put(self, path: str, value: Tensor, patched: bool, keep_pristine: bool = True) -> None:
         """Put *value* in place of the parameter. A pristine value is given up only if *value* is a copy of it."""
@@ -62,6 +63,21 @@ class Placement:
         holder, name = resolve_attr(self._module, path)
         setattr(holder, name, as_parameter(value))
         self._backups[path] = Backup(pristine if keep else None, False, patched)
+
+    def take_out(self, path: str, pristine: Tensor) -> Tensor | None:
+        """Undo what other code put in place of the parameter, which was *pristine* until then. Returns it; None if nothing was.
+
+        Where the code wrote into the parameter itself, what it noted as the original is put back.
+        """
+        noted = self._backups.pop(path, None)
+        current = self.current(path)
+        if current is pristine and noted is None:
+            return None
+        original = noted.weight if current is pristine and noted is not None and noted.weight is not None else pristine
+        if original is not current:
+            holder, name = resolve_attr(self._module, path)
+            setattr(holder, name, as_parameter(original))
+        return current
 
     def put_back(self, path: str, home: torch.device) -> None:
         """Put the pristine parameter back, the very object if it is at *home*; otherwise a copy there."""
@@ -72,7 +88,7 @@ class Placement:
         if pristine is None:  # the host copy was given up
             pristine = current.to(home, copy=home.type == "cpu")
         elif pristine.device.type != home.type:
-            is_there = backup is not None and not backup.patched and current.device.type == home.type
+            is_there = backup is not None and not getattr(backup, "patched", True) and current.device.type == home.type
             pristine = current if is_there else pristine.to(home)
         if pristine is not current:
             setattr(holder, name, as_parameter(pristine))
@@ -85,7 +101,7 @@ class BufferPlacement:
         self._module = module
         self._backups = backups
 
-    def move(self, receive: Any) -> None:
+    def move(self, receive: Callable[[Tensor], Tensor]) -> None:
         """Replace each buffer by ``receive(buffer)``."""
         for path, buffer in list(self._module.named_buffers()):
             if path not in self._backups:

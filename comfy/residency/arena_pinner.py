@@ -1,8 +1,9 @@
 """Page-locks the host memory of models that are used again, in the background, piece by piece.
 
-Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. A host calls :meth:`ArenaPinner.request`
-when a cached model is handed out again. One thread does the work; between two pieces it looks whether a model has gone, and then gives its
-memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive until then.
+Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. The model manager calls
+:meth:`ArenaPinner.request` when a cached model is back from RAM. One thread does the work; between two pieces it looks whether a model has
+gone, and then gives its memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive
+until then.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from comfy.residency.pinning import PinLedger
+from comfy.units import MIB, megabytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-PIECE_BYTES = 256 << 20
-SMALLEST_BYTES = 8 << 20  # smaller blocks come from the allocator's heap and share pages with others
+PIECE_BYTES = 256 * MIB
+SMALLEST_BYTES = 8 * MIB  # smaller blocks come from the allocator's heap and share pages with others
 PAGE_BYTES = 4096
 CLOSE_TIMEOUT_S = 30.0
 Piece = tuple[int, int]
@@ -77,8 +79,9 @@ class ArenaPinner:
     with None, whoever made it calls :meth:`work_off`. Its owner calls :meth:`close`.
     """
 
-    def __init__(self, ledger: PinLedger, piece_bytes: int = PIECE_BYTES,
-                 start_thread: Callable[[Callable[[], None]], None] | None = _start_daemon) -> None:
+    def __init__(
+        self, ledger: PinLedger, piece_bytes: int = PIECE_BYTES, start_thread: Callable[[Callable[[], None]], None] | None = _start_daemon
+    ) -> None:
         self._ledger, self._piece_bytes, self._start_thread = ledger, piece_bytes, start_thread
         self._lock = threading.Lock()
         self._messages: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -88,6 +91,11 @@ class ArenaPinner:
         self._serial = 0
         self._runs = self._closed = False
         self._ended = threading.Event()
+
+    @property
+    def ledger(self) -> PinLedger:
+        """Whose budget this pins by."""
+        return self._ledger
 
     def request(self, owner: Any, tensors: Iterable[Tensor]) -> int:
         """Pin, soon, the blocks of host memory that *tensors* lie in, until *owner* (their module) dies; returns the bytes to be pinned.
@@ -105,8 +113,11 @@ class ArenaPinner:
                 token = self._enter(owner, found)
             if token is None:
                 return 0
-            due = [address for address in self._models[token].blocks if not self._blocks[address].waiting
-                   and self._blocks[address].done < len(self._blocks[address].pieces)]
+            due = [
+                address
+                for address in self._models[token].blocks
+                if not self._blocks[address].waiting and self._blocks[address].done < len(self._blocks[address].pieces)
+            ]
             for address in due:
                 self._blocks[address].waiting = True
             asked_bytes = sum(self._blocks[address].bytes_from(self._blocks[address].done) for address in due)
@@ -144,9 +155,14 @@ class ArenaPinner:
         """Sizes now."""
         with self._lock:
             blocks = list(self._blocks.values())
-            return PinStats(self._ledger.budget_bytes, sum(block.bytes_from(0, block.done) for block in blocks),
-                            sum(block.bytes_from(block.done) for block in blocks if block.waiting),
-                            sum(block.bytes_from(block.done) for block in blocks if not block.waiting), len(self._models), len(blocks))
+            return PinStats(
+                self._ledger.budget_bytes,
+                sum(block.bytes_from(0, block.done) for block in blocks),
+                sum(block.bytes_from(block.done) for block in blocks if block.waiting),
+                sum(block.bytes_from(block.done) for block in blocks if not block.waiting),
+                len(self._models),
+                len(blocks),
+            )
 
     def check(self) -> list[str]:
         """What does not add up, in words. Exact while nothing is being pinned or unpinned."""
@@ -176,8 +192,14 @@ class ArenaPinner:
 
     def _token_of(self, owner: Any) -> int | None:
         """Under which number *owner* is known; one that was released counts as unknown. Caller holds the lock."""
-        return next((token for token, model in self._models.items()
-                     if model.identity == id(owner) and model.finalizer.alive and model.reference() is owner), None)
+        return next(
+            (
+                token
+                for token, model in self._models.items()
+                if model.identity == id(owner) and model.finalizer.alive and model.reference() is owner
+            ),
+            None,
+        )
 
     def _find_blocks(self, tensors: Iterable[Tensor]) -> dict[int, _Block]:
         """{address: block} of the large host storages under *tensors*, cut into pieces."""
@@ -188,8 +210,10 @@ class ArenaPinner:
             storage = tensor.untyped_storage()
             if storage.nbytes() >= SMALLEST_BYTES and getattr(storage, "filename", None) is None:
                 members.setdefault(storage.data_ptr(), (storage, []))[1].append((tensor.data_ptr(), _extent_bytes(tensor)))
-        return {address: _Block(storage, cut_pieces(address, storage.nbytes(), inside, self._piece_bytes))
-                for address, (storage, inside) in members.items()}
+        return {
+            address: _Block(storage, cut_pieces(address, storage.nbytes(), inside, self._piece_bytes))
+            for address, (storage, inside) in members.items()
+        }
 
     def _enter(self, owner: Any, found: dict[int, _Block]) -> int:
         self._serial += 1
@@ -235,14 +259,15 @@ class ArenaPinner:
         if block is None or piece is None:
             self._work.popleft()
             return
-        pinned = (self._ledger.ensure_pin_budget(piece[1]) and self._ledger.ensure_pin_registerable(piece[1])
-                  and self._ledger.pin_range(*piece))
+        pinned = (
+            self._ledger.ensure_pin_budget(piece[1]) and self._ledger.ensure_pin_registerable(piece[1]) and self._ledger.pin_range(*piece)
+        )
         with self._lock:
             block.done += pinned
             block.waiting = pinned and block.done < len(block.pieces)
         if not block.waiting:
             self._work.popleft()
-            log.info("page-locked %d of %d MB of a cached model", block.bytes_from(0, block.done) >> 20, block.bytes_from(0) >> 20)
+            log.info("page-locked %s of %s of a cached model", megabytes(block.bytes_from(0, block.done)), megabytes(block.bytes_from(0)))
 
     def _forget(self, token: int) -> None:
         """Unpin and let go of what only the model *token* used."""
@@ -254,7 +279,7 @@ class ArenaPinner:
                 if not self._blocks[address].owners:
                     freed.append(self._blocks.pop(address))
         for block in freed:
-            for address, _ in block.pieces[:block.done]:
+            for address, _ in block.pieces[: block.done]:
                 self._ledger.unpin_range(address)
 
     def _stop(self) -> None:

@@ -25,8 +25,15 @@ def module_size(module: Module) -> int:
     return sum(value.nbytes for value in tensors.values())
 
 
-def cast_to(weight: Tensor, dtype: dtype | None = None, device: device | None = None, non_blocking: bool = False, copy: bool = False,
-            stream: Any = None, r: Tensor | None = None) -> Tensor:
+def cast_to(
+    weight: Tensor,
+    dtype: dtype | None = None,
+    device: device | None = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    stream: Any = None,
+    r: Tensor | None = None,
+) -> Tensor:
     """*weight* in *dtype* on *device*; the same tensor when both are right and *copy* is false.
 
     With *stream* the work is queued there. A move writes into *r* when it is given.

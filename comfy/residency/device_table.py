@@ -7,9 +7,10 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
-from comfy.residency.devices import MIB, RESERVED_BYTES, CudaDevice, Device, HostDevice, MpsDevice, XpuDevice
+from comfy.residency.devices import RESERVED_BYTES, CudaDevice, Device, HostDevice, MpsDevice, XpuDevice
 from comfy.residency.memory_states import CPUState, VRAMState
 from comfy.residency.simulated import SimulatedDevice
+from comfy.units import GIB, MIB
 
 if TYPE_CHECKING:
     from torch import device
@@ -28,7 +29,7 @@ class DeviceTable:
         self.args = args
         self.host = HostDevice(torch.device("cpu"))
         reserve_gb = getattr(args, "reserve_vram", None)
-        self._reserved_bytes = None if reserve_gb is None else int(reserve_gb * 1024 * MIB)
+        self._reserved_bytes = None if reserve_gb is None else int(reserve_gb * GIB)
         self.accelerators: tuple[Device, ...] = tuple(self._find_accelerators())
         self.cpu_state = self._cpu_state()
         self.vram_state = self._vram_state()
@@ -37,8 +38,10 @@ class DeviceTable:
         args = self.args
         reserved = RESERVED_BYTES if self._reserved_bytes is None else self._reserved_bytes
         if args.simulated_vram_mb:
-            return [SimulatedDevice(index, args.simulated_vram_mb * MIB, self._reserved_bytes or 0)
-                    for index in range(max(1, args.simulated_vram_devices))]
+            return [
+                SimulatedDevice(index, args.simulated_vram_mb * MIB, self._reserved_bytes or 0)
+                for index in range(max(1, args.simulated_vram_devices))
+            ]
         if args.cpu:
             return []
         if torch.cuda.is_available():
@@ -87,7 +90,7 @@ class DeviceTable:
         return [entry.torch_device for entry in self.accelerators] or [self.host.torch_device]
 
     def find(self, torch_device: device | None = None) -> Device:
-        """The entry for *torch_device* (None: the compute device). Raises ``ValueError`` for one that is not in use."""
+        """The :class:`Device` of *torch_device* (None: the compute device). Raises ``ValueError`` for one that is not in use."""
         wanted = self.compute_device() if torch_device is None else torch.device(torch_device)
         for entry in (*self.accelerators, self.host):
             if entry.torch_device == wanted:

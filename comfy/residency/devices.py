@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy.residency.pinning import CudaPins
+from comfy.units import GIB, MIB
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -13,10 +14,9 @@ if TYPE_CHECKING:
 torch = lazy_module("torch")
 psutil = lazy_module("psutil")
 
-MIB = 1024 * 1024
-WORKING_BYTES = int(0.8 * 1024 * MIB)
+WORKING_BYTES = int(0.8 * GIB)
 RESERVED_BYTES = 400 * MIB
-HOST_HEADROOM_BYTES = 2048 * MIB
+HOST_HEADROOM_BYTES = 2 * GIB
 HOST_HEADROOM_SHARE = 0.05
 
 

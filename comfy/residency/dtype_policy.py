@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from comfy.cli_args import PerformanceFeature
 from comfy.lazy_import import lazy_module
 from comfy.residency.casting import dtype_size
+from comfy.residency.torch_settings import adds_in_fp16
 
 if TYPE_CHECKING:
     from torch import device, dtype
@@ -18,10 +18,22 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-UNET_FLAGS = (("fp32_unet", "float32"), ("fp64_unet", "float64"), ("bf16_unet", "bfloat16"), ("fp16_unet", "float16"),
-              ("fp8_e4m3fn_unet", "float8_e4m3fn"), ("fp8_e5m2_unet", "float8_e5m2"), ("fp8_e8m0fnu_unet", "float8_e8m0fnu"))
-TEXT_ENCODER_FLAGS = (("fp8_e4m3fn_text_enc", "float8_e4m3fn"), ("fp8_e5m2_text_enc", "float8_e5m2"), ("fp16_text_enc", "float16"),
-                      ("bf16_text_enc", "bfloat16"), ("fp32_text_enc", "float32"))
+UNET_FLAGS = (
+    ("fp32_unet", "float32"),
+    ("fp64_unet", "float64"),
+    ("bf16_unet", "bfloat16"),
+    ("fp16_unet", "float16"),
+    ("fp8_e4m3fn_unet", "float8_e4m3fn"),
+    ("fp8_e5m2_unet", "float8_e5m2"),
+    ("fp8_e8m0fnu_unet", "float8_e8m0fnu"),
+)
+TEXT_ENCODER_FLAGS = (
+    ("fp8_e4m3fn_text_enc", "float8_e4m3fn"),
+    ("fp8_e5m2_text_enc", "float8_e5m2"),
+    ("fp16_text_enc", "float16"),
+    ("bf16_text_enc", "bfloat16"),
+    ("fp32_text_enc", "float32"),
+)
 VAE_FLAGS = (("fp16_vae", "float16"), ("bf16_vae", "bfloat16"), ("fp32_vae", "float32"))
 FLOAT8_NAMES = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
 UNKNOWN_PARAMETERS = 10**21
@@ -37,8 +49,7 @@ class DtypePolicy:
     def __init__(self, devices: DeviceTable) -> None:
         self._devices = devices
         self._args = devices.args
-        fast: Sequence[Any] = self._args.fast or ()
-        self.prioritizes_fp16 = devices.kind in ("cuda", "rocm") and PerformanceFeature.Fp16Accumulation in fast
+        self.prioritizes_fp16 = adds_in_fp16(self._args, devices.kind)
 
     def unet_dtype(self, device: device | None, model_params: int, supported_dtypes: Sequence[dtype], weight_dtype: dtype | None) -> dtype:
         """The dtype to keep a diffusion model of *model_params* parameters (negative: unknown, huge) in."""
@@ -48,8 +59,11 @@ class DtypePolicy:
         params = UNKNOWN_PARAMETERS if model_params < 0 else model_params
         if weight_dtype in float8_types() and (self.supports_fp8_compute(device) or params * 2 > self.maximum_vram_for_weights(device)):
             return weight_dtype
-        if (self.prioritizes_fp16 or weight_dtype == torch.float16) and torch.float16 in supported_dtypes \
-                and self.should_use_fp16(device, params):
+        if (
+            (self.prioritizes_fp16 or weight_dtype == torch.float16)
+            and torch.float16 in supported_dtypes
+            and self.should_use_fp16(device, params)
+        ):
             return torch.float16
         for manual_cast in (False, True):
             for candidate in supported_dtypes:
@@ -79,8 +93,8 @@ class DtypePolicy:
         forced = self._from_flags(TEXT_ENCODER_FLAGS)
         if forced is not None:
             return forced
-        keeps_file = weight_dtype in (torch.float32, torch.bfloat16) and device is not None and device.type == "cpu"
-        return weight_dtype if keeps_file else torch.float16
+        on_cpu = device is not None and device.type == "cpu"
+        return weight_dtype if on_cpu and weight_dtype is not None and weight_dtype in (torch.float32, torch.bfloat16) else torch.float16
 
     def vae_dtype(self, device: device | None, allowed_dtypes: Sequence[dtype]) -> dtype:
         """The first of *allowed_dtypes* the device is good at, else float32."""
@@ -108,8 +122,9 @@ class DtypePolicy:
             return True
         return getattr(device, "type", None) != "mps" and dtype in (torch.float8_e4m3fn, torch.float8_e5m2)
 
-    def should_use_fp16(self, device: device | None = None, model_params: int = 0, prioritize_performance: bool = True,
-                        manual_cast: bool = False) -> bool:
+    def should_use_fp16(
+        self, device: device | None = None, model_params: int = 0, prioritize_performance: bool = True, manual_cast: bool = False
+    ) -> bool:
         """Whether half precision is right and worth it. *manual_cast*: only for keeping weights, computing elsewhere."""
         if getattr(device, "type", None) == "cpu":
             return False
@@ -131,8 +146,9 @@ class DtypePolicy:
             return True
         return properties.major >= 7 and not TURING_WITHOUT_TENSOR_CORES.search(properties.name)
 
-    def should_use_bf16(self, device: device | None = None, model_params: int = 0, prioritize_performance: bool = True,
-                        manual_cast: bool = False) -> bool:
+    def should_use_bf16(
+        self, device: device | None = None, model_params: int = 0, prioritize_performance: bool = True, manual_cast: bool = False
+    ) -> bool:
         """The same for bfloat16."""
         kind = self._kind_of(device)
         if getattr(device, "type", None) == "cpu" or self._args.force_fp32 or kind in ("cpu", "simulated"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from comfy.residency.protocols import Patcher
 
 EVERYTHING = 1e32  # what upstream's callers pass for "as much as there is"
 
@@ -12,13 +15,13 @@ EVERYTHING = 1e32  # what upstream's callers pass for "as much as there is"
 class LoadedModel:
     """A patcher and its module on a device. It keeps neither alive.
 
-    When the patcher dies, the entry speaks for the nearest ancestor that lives (``patcher.parent`` …): clones share the module.
-    ``model_finalizer`` notes the module's death in *ended*; whoever removes the entry from the list detaches it, once.
+    When the patcher dies, this speaks for the nearest ancestor that lives (``patcher.parent`` …): clones share the module.
+    ``model_finalizer`` notes the module's death in *ended*; whoever takes this off the list detaches it, once.
     Owned and used by the thread that loads models.
     """
 
-    def __init__(self, model: Any, ended: deque[None] | None = None) -> None:
-        self._patchers = _lineage(model)
+    def __init__(self, model: Patcher, ended: deque[None] | None = None) -> None:
+        self._patchers: tuple[weakref.ref[Patcher], ...] = _lineage(model)
         self._ended: deque[None] = deque(maxlen=1) if ended is None else ended
         self.device = model.load_device
         self.real_model: weakref.ref[Any] | None = None
@@ -87,7 +90,7 @@ class LoadedModel:
         return True
 
     def release(self) -> None:
-        """Forget the module: detach the finalizer. For whoever removes this entry from the list."""
+        """Forget the module: detach the finalizer. For whoever takes this off the list."""
         if self.model_finalizer is not None:
             self.model_finalizer.detach()
         self.model_finalizer = None
@@ -111,7 +114,7 @@ class LoadedModel:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _lineage(patcher: Any) -> tuple[weakref.ref[Any], ...]:
+def _lineage(patcher: Patcher | None) -> tuple[weakref.ref[Patcher], ...]:
     chain = []
     while patcher is not None:
         chain.append(weakref.ref(patcher))

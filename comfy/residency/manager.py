@@ -4,52 +4,70 @@ from __future__ import annotations
 
 import gc
 import logging
-import weakref
 from argparse import Namespace
-from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from comfy.ram_cache_null import NullRamModelCache
+from comfy.ram_model_cache.null import NullRamModelCache
+from comfy.ram_model_cache.values import DeviceEvent
 from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.device_table import DeviceTable
 from comfy.residency.devices import Device
 from comfy.residency.loaded_model import EVERYTHING, LoadedModel
+from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.memory_states import VRAMState
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
-from comfy.spare_memory import spare_memory
+from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
     from torch import device
 
     from comfy.residency.model_cache import AnyCache
+    from comfy.residency.protocols import Patcher
 
 log = logging.getLogger(__name__)
 NO_ROOM = 0.1  # a budget in bytes that nothing fits; 0 would mean "no limit" to LoadedModel.model_load
 
 
 class ModelManager:
-    """Owner of the list of loaded models. It holds no strong reference to a model.
+    """Moves models to devices and off them. It holds no strong reference to a model.
 
-    The thread that runs nodes loads and frees; other threads may read the list. Finalizers only append to a queue, which the
-    next operation drains, so no loop here sees the list change under it. ``ram_cache`` holds the models that may leave the device or
-    the executor without being read again; inside its critical sections it lets no model go, so the loops over the list lie in them.
+    The thread that runs nodes loads and frees; other threads may read the list. ``ram_cache`` holds the models that may leave the device
+    or the executor without being read again; inside its critical sections it lets no model go, so the loops over the list lie in them.
     ``pinner`` page-locks, within the budget of ``pin_ledger``, the host memory of models that come back from there.
     """
 
-    def __init__(self, args: Namespace, devices: DeviceTable | None = None, ram_cache: AnyCache | None = None,
-                 pin_ledger: PinLedger | None = None) -> None:
+    def __init__(
+        self,
+        args: Namespace,
+        devices: DeviceTable | None = None,
+        ram_cache: AnyCache | None = None,
+        loaded: LoadedModels | None = None,
+        pinner: ArenaPinner | None = None,
+        spare: SpareMemory | None = None,
+    ) -> None:
+        """*loaded* is the list that the owner of *ram_cache* was given; what is None is made, or is the process's own (*spare*)."""
         self.args = args
         self.devices = DeviceTable(args) if devices is None else devices
         self.ram_cache: AnyCache = NullRamModelCache() if ram_cache is None else ram_cache
-        self.pin_ledger = pin_ledger or PinLedger(default_pin_budget_bytes(self.devices.kind, args.disable_pinned_memory))
-        self.pinner = ArenaPinner(self.pin_ledger)
-        self.current_loaded_models: list[LoadedModel] = []
-        self._kept_in_ram: weakref.WeakSet[Any] = weakref.WeakSet()  # modules that left a device for the RAM model cache
-        self._ended: deque[None] = deque()
+        self.pinner = pinner or ArenaPinner(PinLedger(default_pin_budget_bytes(self.devices.kind, args.disable_pinned_memory)))
+        self.pin_ledger = self.pinner.ledger
+        self._loaded = LoadedModels() if loaded is None else loaded
+        self._spare = spare or spare_memory()
 
-    def load_models_gpu(self, models: Sequence[Any], memory_required: float = 0, force_patch_weights: bool = False,
-                        minimum_memory_required: float | None = None, force_full_load: bool = False) -> None:
+    @property
+    def current_loaded_models(self) -> list[LoadedModel]:
+        """The list itself, the model loaded last first; node packs read and change it."""
+        return self._loaded.items
+
+    def load_models_gpu(
+        self,
+        models: Sequence[Patcher],
+        memory_required: float = 0,
+        force_patch_weights: bool = False,
+        minimum_memory_required: float | None = None,
+        force_full_load: bool = False,
+    ) -> None:
         """Bring the patchers *models*, and models their patches need, to their devices; the last of the list loads first.
 
         *memory_required* bytes are wanted for activations, of which *minimum_memory_required* (default: all) are never given
@@ -59,25 +77,33 @@ class ModelManager:
         with self.ram_cache.critical_section():
             self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
 
-    def _load(self, models: Sequence[Any], memory_required: float, force_patch_weights: bool, minimum_memory_required: float | None,
-              force_full_load: bool) -> None:
+    def _load(
+        self,
+        models: Sequence[Patcher],
+        memory_required: float,
+        force_patch_weights: bool,
+        minimum_memory_required: float | None,
+        force_full_load: bool,
+    ) -> None:
         self.cleanup_models_gc()
-        spare_memory().release()  # what no load has taken over by now, computing may need
-        entries = [self._entry_for(patcher) for patcher in _with_dependencies(models)]
-        for entry in entries:
-            self._take_out_clones(entry)
-        self._make_room(entries, memory_required, minimum_memory_required)
-        for entry in entries:
-            device = self.devices.find(entry.device)
+        self._spare.release()  # what no load has taken over by now, computing may need
+        loaded_models = [self._loaded_model_of(patcher) for patcher in _with_dependencies(models)]
+        for loaded_model in loaded_models:
+            self._take_out_clones(loaded_model)
+        self._make_room(loaded_models, memory_required, minimum_memory_required)
+        for loaded_model in loaded_models:
+            device = self.devices.find(loaded_model.device)
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
             try:
-                entry.model_load(self._weight_budget(entry, device, least, force_full_load), force_patch_weights=force_patch_weights)
+                loaded_model.model_load(
+                    self._weight_budget(loaded_model, device, least, force_full_load), force_patch_weights=force_patch_weights
+                )
             except BaseException:
-                self.ram_cache.remeasure(entry)
+                self.ram_cache.remeasure(loaded_model)
                 raise
-            self.current_loaded_models.insert(0, entry)
-            if self.ram_cache.reclaim(entry) and entry.model.model in self._kept_in_ram:
-                self.pinner.request(entry.model.model, entry.model.pristine_weights())
+            self._loaded.add(loaded_model)
+            if self.ram_cache.reclaim(loaded_model) is DeviceEvent.RETURNED:
+                self.pinner.request(loaded_model.model.model, loaded_model.model.pristine_weights())
 
     def free_memory(self, memory_required: float, device: device | None, keep_loaded: Iterable[LoadedModel] = ()) -> list[LoadedModel]:
         """Move models off *device* until *memory_required* bytes are free there; returns those that left it entirely.
@@ -92,20 +118,19 @@ class ModelManager:
     def _free(self, memory_required: float, device: device | None, kept: list[LoadedModel]) -> list[LoadedModel]:
         self.cleanup_models_gc()
         candidates = []
-        for age, entry in enumerate(reversed(self.current_loaded_models)):
-            patcher = entry.model  # kept in the candidate, so that it cannot die under the loop below
-            if patcher is not None and (device is None or entry.device == device) and entry not in kept:
-                candidates.append((-entry.model_offloaded_memory(), entry.model_memory(), age, entry, patcher))
-                entry.currently_used = False
+        for age, loaded_model in enumerate(reversed(self.current_loaded_models)):
+            patcher = loaded_model.model  # kept in the candidate, so that it cannot die under the loop below
+            if patcher is not None and (device is None or loaded_model.device == device) and loaded_model not in kept:
+                candidates.append((-loaded_model.model_offloaded_memory(), loaded_model.model_memory(), age, loaded_model, patcher))
+                loaded_model.currently_used = False
         unloaded = []
-        for *_, entry, patcher in sorted(candidates, key=lambda candidate: candidate[:3]):
+        for *_, loaded_model, patcher in sorted(candidates, key=lambda candidate: candidate[:3]):
             wanted = self._bytes_to_free(memory_required, device)
-            if wanted > 0 and entry.model_unload(wanted):
-                log.debug("unloaded %s from %s", type(patcher.model).__name__, entry.device)
-                self._remove(entry)
-                if self.ram_cache.retain(entry):
-                    self._kept_in_ram.add(patcher.model)
-                unloaded.append(entry)
+            if wanted > 0 and loaded_model.model_unload(wanted):
+                log.debug("unloaded %s from %s", type(patcher.model).__name__, loaded_model.device)
+                self._loaded.remove(loaded_model)
+                self.ram_cache.retain(loaded_model)
+                unloaded.append(loaded_model)
         self._trim_allocator(device, bool(unloaded))
         return unloaded
 
@@ -114,70 +139,65 @@ class ModelManager:
         for device in self.devices.all_devices():
             self.free_memory(EVERYTHING, device)
 
-    def unload_model_and_clones(self, patcher: Any, unload_additional_models: bool = True, all_devices: bool = False) -> None:
+    def unload_model_and_clones(self, patcher: Patcher, unload_additional_models: bool = True, all_devices: bool = False) -> None:
         """Move *patcher*'s module, and by default the models attached to it, off the compute device (or all)."""
         own = [patcher, *(patcher.get_nested_additional_models() if unload_additional_models else [])]
         going = {other.clone_base_uuid for other in own}
-        kept = [entry for entry in self.current_loaded_models
-                if entry.model is None or getattr(entry.model, "clone_base_uuid", None) not in going]
+        kept = [
+            loaded_model
+            for loaded_model in self.current_loaded_models
+            if loaded_model.model is None or getattr(loaded_model.model, "clone_base_uuid", None) not in going
+        ]
         for device in self.devices.all_devices() if all_devices else [self.devices.compute_device()]:
             self.free_memory(EVERYTHING, device, kept)
 
-    def loaded_models(self, only_currently_used: bool = False) -> list[Any]:
+    def loaded_models(self, only_currently_used: bool = False) -> list[Patcher]:
         """The living patchers in the list, the latest first."""
-        patchers = [entry.model for entry in self.current_loaded_models if entry.currently_used or not only_currently_used]
-        return [patcher for patcher in patchers if patcher is not None]
-
-    def forget(self, entry: LoadedModel) -> None:
-        """Take *entry* off the list and detach its finalizer, for whoever lets its model go. Any thread, outside critical sections."""
-        self._remove(entry)
-        entry.release()
+        return self._loaded.patchers(only_currently_used)
 
     def cleanup_models(self) -> None:
-        """Drop the entries of modules that are gone."""
-        self._ended.clear()
-        for entry in [entry for entry in self.current_loaded_models if entry.has_ended() or entry.real_model is None]:
-            self.forget(entry)
+        """Drop the loaded_models of modules that are gone."""
+        self._loaded.forget_ended()
 
     def cleanup_models_gc(self) -> None:
-        """Drop ended entries; collect garbage once if a module outlived all its patchers, and name it if it still does."""
-        if self._ended:
+        """Drop ended loaded_models; collect garbage once if a module outlived all its patchers, and name it if it still does."""
+        if self._loaded.has_news():
             self.cleanup_models()
-        if not any(entry.is_dead() for entry in self.current_loaded_models):
+        if not self._loaded.leaked():
             return
         log.info("a model outlived its last patcher; collecting garbage")
         gc.collect()
         self.soft_empty_cache()
         self.cleanup_models()
-        for entry in self.current_loaded_models:
-            if entry.is_dead() and entry.real_model is not None:
-                log.warning("memory leak: something still refers to a %s that no patcher uses", type(entry.real_model()).__name__)
+        for loaded_model in self._loaded.leaked():
+            if loaded_model.real_model is not None:
+                log.warning("memory leak: something still refers to a %s that no patcher uses", type(loaded_model.real_model()).__name__)
 
     def soft_empty_cache(self) -> None:
         """Give cached device memory, and what dropped weights left in the host's, back to the system."""
-        spare_memory().release()
+        self._spare.release()
         for accelerator in self.devices.accelerators:
             accelerator.empty_cache()
 
-    def _entry_for(self, patcher: Any) -> LoadedModel:
-        for entry in self.current_loaded_models:
-            if entry.model is patcher:
-                entry.currently_used = True
-                return entry
-        log.info("Requested to load %s", type(patcher.model).__name__)
-        return LoadedModel(patcher, self._ended)
+    def _loaded_model_of(self, patcher: Patcher) -> LoadedModel:
+        loaded_model = self._loaded.find(patcher)
+        if loaded_model is None:
+            log.info("Requested to load %s", type(patcher.model).__name__)
+            return self._loaded.new(patcher)
+        loaded_model.currently_used = True
+        return loaded_model
 
-    def _take_out_clones(self, entry: LoadedModel) -> None:
+    def _take_out_clones(self, loaded_model: LoadedModel) -> None:
         for other in list(self.current_loaded_models):
             patcher = other.model
-            if patcher is not None and entry.model.is_clone(patcher):
+            if patcher is not None and loaded_model.model.is_clone(patcher):
                 patcher.detach(unpatch_all=False)
-                self.forget(other)
+                self._loaded.forget(other)
 
-    def _make_room(self, entries: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
-        needed: dict[Any, float] = {}
-        for entry in entries:
-            needed[entry.device] = needed.get(entry.device, 0) + entry.model_memory_required(entry.device)
+    def _make_room(self, loaded_models: Sequence[LoadedModel], memory_required: float, minimum_memory_required: float | None) -> None:
+        needed: dict[device, float] = {}
+        for loaded_model in loaded_models:
+            needed[loaded_model.device] = needed.get(loaded_model.device, 0) + loaded_model.model_memory_required(loaded_model.device)
         for torch_device, weight_bytes in needed.items():
             device = self.devices.find(torch_device)
             if device.is_host:
@@ -191,14 +211,14 @@ class ModelManager:
     def _least_working_bytes(device: Device, memory_required: float, minimum_memory_required: float | None) -> float:
         return device.working_bytes(memory_required if minimum_memory_required is None else minimum_memory_required)
 
-    def _weight_budget(self, entry: LoadedModel, device: Device, least_bytes: float, force_full_load: bool) -> float:
+    def _weight_budget(self, loaded_model: LoadedModel, device: Device, least_bytes: float, force_full_load: bool) -> float:
         """Bytes that may be loaded beyond what is there (0: no limit)."""
         state = VRAMState.DISABLED if device.is_host else self.devices.vram_state
         if state == VRAMState.NO_VRAM:
             return NO_ROOM
         if force_full_load or state not in (VRAMState.LOW_VRAM, VRAMState.NORMAL_VRAM):
             return 0
-        loaded_bytes = entry.model_loaded_memory() if entry.model.current_loaded_device() == entry.device else 0
+        loaded_bytes = loaded_model.model_loaded_memory() if loaded_model.model.current_loaded_device() == loaded_model.device else 0
         free_bytes = device.free_bytes() + loaded_bytes
         share = min(free_bytes * device.minimum_weight_share, free_bytes - device.working_bytes())
         return max(0, free_bytes - least_bytes, share) - loaded_bytes or NO_ROOM
@@ -214,17 +234,14 @@ class ModelManager:
         if unloaded:
             self.soft_empty_cache()
         elif device is not None and self.devices.vram_state != VRAMState.HIGH_VRAM:
-            entry = self.devices.find(device)
-            if not entry.is_host and entry.reusable_bytes() > entry.free_bytes() * 0.25:
+            found = self.devices.find(device)
+            if not found.is_host and found.reusable_bytes() > found.free_bytes() * 0.25:
                 self.soft_empty_cache()
 
-    def _remove(self, entry: LoadedModel) -> None:
-        self.current_loaded_models[:] = [other for other in self.current_loaded_models if other is not entry]
 
-
-def _with_dependencies(models: Sequence[Any]) -> list[Any]:
+def _with_dependencies(models: Sequence[Patcher]) -> list[Patcher]:
     """*models* and the models their patches name, each once, in reverse: the main model loads last and sees what is left."""
-    wanted: dict[int, Any] = {}
+    wanted: dict[int, Patcher] = {}
     for patcher in models:
         for needed in (patcher, *patcher.model_patches_models()):
             wanted.setdefault(id(needed), needed)

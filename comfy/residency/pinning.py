@@ -7,8 +7,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-from comfy.host_memory import HostMemory
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.units import GIB, megabytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ torch = lazy_module("torch")
 log = logging.getLogger(__name__)
 PORTABLE = 1  # cudaHostRegisterPortable
 BUDGET_SHARE = 0.5
-LONGEST_BYTES = (512 << 30) - 1  # CUDA refuses to register 512 GiB or more at once
+LONGEST_BYTES = 512 * GIB - 1  # CUDA refuses to register 512 GiB or more at once
 
 
 class PinBackend(Protocol):
@@ -34,7 +35,6 @@ class CudaPins:
     """Page-locking by CUDA's (and ROCm's) runtime, for all its devices."""
 
     def pin(self, address: int, size_bytes: int) -> bool:
-        """See :class:`PinBackend`."""
         if int(torch.cuda.cudart().cudaHostRegister(address, size_bytes, PORTABLE)) == 0:
             return True
         # The runtime reports a failure once more at this thread's next kernel launch: be that launch.
@@ -43,7 +43,6 @@ class CudaPins:
         return False
 
     def unpin(self, address: int) -> bool:
-        """See :class:`PinBackend`."""
         return int(torch.cuda.cudart().cudaHostUnregister(address)) == 0
 
 
@@ -91,7 +90,7 @@ class PinLedger:
                 with self._lock:
                     del self._ranges[address]
         if not done:
-            log.warning("could not page-lock %d bytes; copies to the accelerator will be slower", size_bytes)
+            log.warning("could not page-lock %s; copies to the accelerator will be slower", megabytes(size_bytes))
         return done
 
     def _touches_pinned(self, address: int, size_bytes: int) -> bool:

@@ -9,7 +9,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
-from comfy.residency.devices import MIB, Device
+from comfy.residency.devices import Device
+from comfy.units import megabytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,8 +91,10 @@ class SimulatedDevice(Device):
         with self._lock:
             used = self._used_bytes_locked()
             if used + size > self._capacity_bytes:
-                raise torch.OutOfMemoryError(f"simulated device {self.torch_device}: {size} bytes do not fit, {used} of "
-                                             f"{self._capacity_bytes} are in use; free a model or raise --simulated-vram-mb")
+                raise torch.OutOfMemoryError(
+                    f"simulated device {self.torch_device}: {size} bytes do not fit, {used} of "
+                    f"{self._capacity_bytes} are in use; free a model or raise --simulated-vram-mb"
+                )
             self._used_bytes += size
             self._peak_bytes = max(self._peak_bytes, self._used_bytes)
         try:
@@ -128,7 +131,7 @@ class SimulatedDevice(Device):
 
     def display_name(self) -> str:
         """Device and capacity."""
-        return f"{self.torch_device} simulated {self._capacity_bytes // MIB} MB"
+        return f"{self.torch_device} simulated {megabytes(self._capacity_bytes)}"
 
     def _used_bytes_locked(self) -> int:
         while self._released:

@@ -44,8 +44,9 @@ def cond_cat(c_list: Sequence[Mapping[str, Any]], device: Any = None) -> dict[st
     return out if device is None else {name: value.to(device) if hasattr(value, "to") else value for name, value in out.items()}
 
 
-def evaluate(model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any],
-             place: Placing) -> list[Tensor]:
+def evaluate(
+    model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
+) -> list[Tensor]:
     """The model's picture for each list of *conds* (a list that is None gives zeros), each a new tensor like *x_in*.
 
     *place* cuts one conditioning out for the latent (:func:`comfy.sampling.cond_regions.place_cond`).
@@ -66,11 +67,16 @@ def evaluate(model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, times
     return [total.div_(weight) for total, weight in zip(sums, weights)]
 
 
-def _placed(model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any],
-            place: Placing) -> list[Placed]:
+def _placed(
+    model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
+) -> list[Placed]:
     """What acts at this step, with the number of its list; default conditioning fills what the others leave."""
-    placed = [(cut, index) for index, entries in enumerate(conds) for cond in entries or ()
-              if "default" not in cond and (cut := place(cond, x_in, timestep)) is not None]
+    placed = [
+        (cut, index)
+        for index, entries in enumerate(conds)
+        for cond in entries or ()
+        if "default" not in cond and (cut := place(cond, x_in, timestep)) is not None
+    ]
     for index, entries in enumerate(conds):
         defaults = [cond for cond in entries or () if "default" in cond]
         if defaults:
@@ -100,7 +106,7 @@ def _next_batch(model: Any, waiting: list[Placed], x_in: Tensor) -> list[Placed]
     if len(candidates) > 1:
         free_bytes = model_management.get_free_memory(x_in.device)
         for divisor in range(1, len(candidates) + 1):
-            group = candidates[:len(candidates) // divisor]
+            group = candidates[: len(candidates) // divisor]
             shapes = defaultdict(list)
             for number in group:
                 for name, value in waiting[number][0].conditioning.items():
@@ -132,8 +138,9 @@ def _run_batch(model: Any, batch: Sequence[Placed], timestep: Tensor, model_opti
     return output.chunk(len(batch))
 
 
-def _transformer_options(model: Any, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor,
-                         model_options: dict[str, Any]) -> dict[str, Any]:
+def _transformer_options(
+    model: Any, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor, model_options: dict[str, Any]
+) -> dict[str, Any]:
     """A new dict of what attention patches and wrappers may want to know about this call."""
     options = model.current_patcher.apply_hooks(hooks=cuts[0].hooks)
     options = comfy.patcher_extension.merge_nested_dicts(options, model_options.get("transformer_options", {}), copy_dict1=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from comfy.lazy_import import lazy_module
 
 if TYPE_CHECKING:
-    from comfy.hooks import HookGroup
+    from comfy.hooks.base import HookGroup
     from comfy.sampling.cond_regions import Cond
 
 hooks_of_models = lazy_module("comfy.hooks")

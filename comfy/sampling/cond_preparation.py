@@ -34,8 +34,9 @@ def pre_run_control(model: Any, conds: list[Cond]) -> None:
             cond["control"].pre_run(model, to_sigma)
 
 
-def apply_empty_x_to_equal_area(conds: list[Cond], uncond: list[Cond], name: str,
-                                uncond_fill_func: Callable[[list[Any], int], Any]) -> None:
+def apply_empty_x_to_equal_area(
+    conds: list[Cond], uncond: list[Cond], name: str, uncond_fill_func: Callable[[list[Any], int], Any]
+) -> None:
     """Give entries of *uncond* the value *name* that entries of *conds* without an area have, unless one of them has its own.
 
     With more values than entries the later values win.
@@ -49,8 +50,9 @@ def apply_empty_x_to_equal_area(conds: list[Cond], uncond: list[Cond], name: str
         uncond[index] = {**uncond[index], name: uncond_fill_func(given, number)}
 
 
-def encode_model_conds(model_function: Callable[..., dict[str, Any]], conds: list[Cond], noise: Tensor, device: Any, prompt_type: str,
-                       **kwargs: Any) -> list[Cond]:
+def encode_model_conds(
+    model_function: Callable[..., dict[str, Any]], conds: list[Cond], noise: Tensor, device: Any, prompt_type: str, **kwargs: Any
+) -> list[Cond]:
     """Replace entries of *conds* by copies whose ``model_conds`` hold what the model's *model_function* makes of them."""
     default_width = noise.shape[3] * PIXELS_PER_CELL if noise.ndim >= 4 else None
     defaults = {"width": default_width, "height": noise.shape[2] * PIXELS_PER_CELL, "prompt_type": prompt_type}
@@ -60,8 +62,16 @@ def encode_model_conds(model_function: Callable[..., dict[str, Any]], conds: lis
     return conds
 
 
-def prepare(model: Any, noise: Tensor, conds: dict[str, list[Cond]], device: Any, latent_image: Tensor | None = None,
-            denoise_mask: Tensor | None = None, seed: int | None = None, latent_shapes: Any = None) -> dict[str, list[Cond]]:
+def prepare(
+    model: Any,
+    noise: Tensor,
+    conds: dict[str, list[Cond]],
+    device: Any,
+    latent_image: Tensor | None = None,
+    denoise_mask: Tensor | None = None,
+    seed: int | None = None,
+    latent_shapes: Any = None,
+) -> dict[str, list[Cond]]:
     """Prepare *conds* ("positive", "negative", … to their entries) for sampling on *device*; lists are replaced, not changed."""
     for name in conds:
         conds[name] = list(conds[name])
@@ -69,8 +79,17 @@ def prepare(model: Any, noise: Tensor, conds: dict[str, list[Cond]], device: Any
         calculate_start_end_timesteps(model, conds[name])
     if hasattr(model, "extra_conds"):
         for name in conds:
-            conds[name] = encode_model_conds(model.extra_conds, conds[name], noise, device, name, latent_image=latent_image,
-                                             denoise_mask=denoise_mask, seed=seed, latent_shapes=latent_shapes)
+            conds[name] = encode_model_conds(
+                model.extra_conds,
+                conds[name],
+                noise,
+                device,
+                name,
+                latent_image=latent_image,
+                denoise_mask=denoise_mask,
+                seed=seed,
+                latent_shapes=latent_shapes,
+            )
     for name in conds:
         for cond in list(conds[name]):
             for other in conds:

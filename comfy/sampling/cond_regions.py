@@ -17,13 +17,15 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 torch = lazy_module("torch")
 
 Cond = dict[str, Any]
 
 FEATHER_CELLS = 8  # an area without a mask fades in over so many cells where other conditioning lies beside it
 SMALLEST_AREA = 8
-WHOLE_LENGTH = 2 ** 31  # a size for dimensions the area says nothing about; cut to the latent later
+WHOLE_LENGTH = 2**31  # a size for dimensions the area says nothing about; cut to the latent later
 
 
 class PlacedCond(NamedTuple):
@@ -70,7 +72,8 @@ def narrow_to(tensor: Tensor, area: Sequence[int]) -> Tensor:
 
 def _is_active(conds: Cond, sigma: Tensor) -> bool:
     return not ("timestep_start" in conds and sigma > conds["timestep_start"]) and not (
-        "timestep_end" in conds and sigma < conds["timestep_end"])
+        "timestep_end" in conds and sigma < conds["timestep_end"]
+    )
 
 
 def _area_within(area: Sequence[int], sizes: Sequence[int]) -> list[int]:
@@ -78,12 +81,12 @@ def _area_within(area: Sequence[int], sizes: Sequence[int]) -> list[int]:
     dimensions = len(sizes)
     full = add_area_dims(area, dimensions)
     half = len(full) // 2
-    offsets = full[half:half + dimensions]
+    offsets = full[half : half + dimensions]
     return [min(size - offset, length) for size, offset, length in zip(sizes, offsets, full)] + offsets
 
 
 def _mask_weight(conds: Cond, cut: Tensor, area: list[int] | None) -> Tensor:
-    mask = conds["mask"][:cut.shape[0]].unsqueeze(1)
+    mask = conds["mask"][: cut.shape[0]].unsqueeze(1)
     if area is not None:
         mask = narrow_to(mask, area)
     mask = mask * conds.get("mask_strength", 1.0)
@@ -132,7 +135,7 @@ def resolve_areas_and_cond_masks_multidim(conditions: list[Cond], dims: Sequence
 
 def resolve_areas_and_cond_masks(conditions: list[Cond], h: int, w: int, device: Any) -> None:
     """Deprecated form of :func:`resolve_areas_and_cond_masks_multidim` for pictures."""
-    logging.warning("comfy.samplers.resolve_areas_and_cond_masks is deprecated; use resolve_areas_and_cond_masks_multidim")
+    log.warning("comfy.samplers.resolve_areas_and_cond_masks is deprecated; use resolve_areas_and_cond_masks_multidim")
     resolve_areas_and_cond_masks_multidim(conditions, [h, w], device)
 
 
@@ -173,7 +176,8 @@ def create_cond_with_same_area_if_none(conds: list[Cond], c: Cond) -> None:
         if "area" not in candidate:
             smallest = candidate if smallest is None else smallest
         elif _is_inside(c["area"], candidate["area"]) and (
-                smallest is None or "area" not in smallest or _cells(candidate["area"]) < _cells(smallest["area"])):
+            smallest is None or "area" not in smallest or _cells(candidate["area"]) < _cells(smallest["area"])
+        ):
             smallest = candidate
     if smallest is None or smallest.get("area") == c["area"]:
         return
@@ -181,11 +185,13 @@ def create_cond_with_same_area_if_none(conds: list[Cond], c: Cond) -> None:
 
 
 def _cells(area: Sequence[int]) -> int:
-    return math.prod(area[:len(area) // 2])
+    return math.prod(area[: len(area) // 2])
 
 
 def _is_inside(area: Sequence[int], outer: Sequence[int]) -> bool:
     dimensions = max(len(area), len(outer)) // 2
     inner, around = add_area_dims(area, dimensions), add_area_dims(outer, dimensions)
-    return all(inner[dimensions + d] >= around[dimensions + d]
-               and inner[d] + inner[dimensions + d] <= around[d] + around[dimensions + d] for d in range(dimensions))
+    return all(
+        inner[dimensions + d] >= around[dimensions + d] and inner[d] + inner[dimensions + d] <= around[d] + around[dimensions + d]
+        for d in range(dimensions)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,13 +16,15 @@ TIMESTEP_SCALING = 10.0
 class LCM(comfy.model_sampling.EPS):
     """A noise prediction that becomes the picture itself as time goes to zero."""
 
+    timestep: Callable[[torch.Tensor], torch.Tensor]
+
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
         """See :meth:`comfy.model_sampling.EPS.calculate_denoised`."""
         ndim = model_output.ndim
         time = comfy.model_sampling.reshape_sigma(self.timestep(sigma), ndim) * TIMESTEP_SCALING
         picture = model_input - model_output * comfy.model_sampling.reshape_sigma(sigma, ndim)
-        variance = time ** 2 + CONSISTENCY_SIGMA_DATA ** 2
-        return time / variance ** 0.5 * picture + CONSISTENCY_SIGMA_DATA ** 2 / variance * model_input
+        variance = time**2 + CONSISTENCY_SIGMA_DATA**2
+        return time / variance**0.5 * picture + CONSISTENCY_SIGMA_DATA**2 / variance * model_input
 
 
 class ModelSamplingDiscreteDistilled(comfy.model_sampling.ModelSamplingDiscrete):

@@ -32,16 +32,23 @@ NEARLY_PURE_NOISE = 0.9999  # where the midpoint of a flow's first step lies: it
 
 
 @without_gradients
-def sample_dpmpp_2m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                    disable: bool | None = None) -> Tensor:
+def sample_dpmpp_2m(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+) -> Tensor:
     """Second order multistep: extrapolates along the pictures of the last two steps (algorithm 2 of the paper)."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    before, width_before = None, None
+    before: Tensor | None = None
+    width_before: Tensor | None = None
     for step, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(step, x, sigma)
         width = sigma.log() - sigma_next.log()
         target = denoised
-        if before is not None and sigma_next > 0:
+        if before is not None and width_before is not None and sigma_next > 0:
             share = width / (2 * width_before)
             target = (1 + share) * denoised - share * before
         x = sigma_next / sigma * x - (-width).expm1() * target
@@ -50,9 +57,17 @@ def sample_dpmpp_2m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str,
 
 
 @without_gradients
-def sample_dpmpp_2s_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                              callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                              noise_sampler: NoiseSampler | None = None) -> Tensor:
+def sample_dpmpp_2s_ancestral(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
     """Second order singlestep (midpoint in lambda, algorithm 1) with fresh noise after each step."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
@@ -86,8 +101,19 @@ class StochasticRun(SolverRun):
     ``cpu_noise`` draws it on the CPU, so that the picture does not depend on the device.
     """
 
-    def __init__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None, callback: Callable | None,
-                 disable: bool | None, eta: float, s_noise: float, noise_sampler: NoiseSampler | None, cpu_noise: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None,
+        callback: Callable | None,
+        disable: bool | None,
+        eta: float,
+        s_noise: float,
+        noise_sampler: NoiseSampler | None,
+        cpu_noise: bool = True,
+    ) -> None:
         super().__init__(model, x, sigmas, extra_args, callback, disable)
         self.noise_sampler = noise_sampler or brownian_noise(x, sigmas, self.seed, cpu_noise)
         self.sampling = self.patched_sampling()
@@ -108,24 +134,52 @@ class StochasticRun(SolverRun):
 
 
 @without_gradients
-def sample_dpmpp_sde(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                     disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None,
-                     r: float = 1 / 2) -> Tensor:
+def sample_dpmpp_sde(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    r: float = 1 / 2,
+) -> Tensor:
     """Singlestep with fresh noise inside the step, too: the second model call is at the share *r* of the step."""
     return _singlestep_sde(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, r, cpu_noise=True)
 
 
 @without_gradients
-def sample_dpmpp_sde_gpu(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                         disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None,
-                         r: float = 1 / 2) -> Tensor:
+def sample_dpmpp_sde_gpu(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    r: float = 1 / 2,
+) -> Tensor:
     """:func:`sample_dpmpp_sde` with noise drawn on the latent's device."""
     return _singlestep_sde(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, r, cpu_noise=False)
 
 
-def _singlestep_sde(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None, callback: Callable | None,
-                    disable: bool | None, eta: float, s_noise: float, noise_sampler: NoiseSampler | None, r: float,
-                    cpu_noise: bool) -> Tensor:
+def _singlestep_sde(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None,
+    callback: Callable | None,
+    disable: bool | None,
+    eta: float,
+    s_noise: float,
+    noise_sampler: NoiseSampler | None,
+    r: float,
+    cpu_noise: bool,
+) -> Tensor:
     if len(sigmas) < 2:
         return x
     run = StochasticRun(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, cpu_noise)

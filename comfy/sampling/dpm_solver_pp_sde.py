@@ -13,6 +13,7 @@ from comfy.sampling.solver_run import without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 @dataclass(frozen=True, slots=True)
 class PastStep:
     """A step that was made: the model's picture and the step's width in half log SNR."""
@@ -74,8 +75,19 @@ def multistep_sde(run: StochasticRun, x: Tensor, correction: Correction, memory:
     return x
 
 
-def _run_2m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None, callback: Callable | None, disable: bool | None,
-            eta: float, s_noise: float, noise_sampler: NoiseSampler | None, solver_type: str, cpu_noise: bool) -> Tensor:
+def _run_2m(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None,
+    callback: Callable | None,
+    disable: bool | None,
+    eta: float,
+    s_noise: float,
+    noise_sampler: NoiseSampler | None,
+    solver_type: str,
+    cpu_noise: bool,
+) -> Tensor:
     if len(sigmas) < 2:
         return x
     corrections = {"midpoint": midpoint_correction, "heun": heun_correction}
@@ -85,8 +97,18 @@ def _run_2m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | 
     return multistep_sde(run, x, corrections[solver_type], memory=1)
 
 
-def _run_3m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None, callback: Callable | None, disable: bool | None,
-            eta: float, s_noise: float, noise_sampler: NoiseSampler | None, cpu_noise: bool) -> Tensor:
+def _run_3m(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None,
+    callback: Callable | None,
+    disable: bool | None,
+    eta: float,
+    s_noise: float,
+    noise_sampler: NoiseSampler | None,
+    cpu_noise: bool,
+) -> Tensor:
     if len(sigmas) < 2:
         return x
     run = StochasticRun(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, cpu_noise)
@@ -94,48 +116,100 @@ def _run_3m(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | 
 
 
 @without_gradients
-def sample_dpmpp_2m_sde(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                        disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0, noise_sampler: NoiseSampler | None = None,
-                        solver_type: str = "midpoint") -> Tensor:
+def sample_dpmpp_2m_sde(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    solver_type: str = "midpoint",
+) -> Tensor:
     """Second order; *solver_type* is ``midpoint`` or ``heun``. Raises ``ValueError`` for another."""
     return _run_2m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, solver_type, cpu_noise=True)
 
 
 @without_gradients
-def sample_dpmpp_2m_sde_gpu(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                            callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                            noise_sampler: NoiseSampler | None = None, solver_type: str = "midpoint") -> Tensor:
+def sample_dpmpp_2m_sde_gpu(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    solver_type: str = "midpoint",
+) -> Tensor:
     """:func:`sample_dpmpp_2m_sde` with noise drawn on the latent's device."""
     return _run_2m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, solver_type, cpu_noise=False)
 
 
 @without_gradients
-def sample_dpmpp_2m_sde_heun(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                             callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                             noise_sampler: NoiseSampler | None = None, solver_type: str = "heun") -> Tensor:
+def sample_dpmpp_2m_sde_heun(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    solver_type: str = "heun",
+) -> Tensor:
     """:func:`sample_dpmpp_2m_sde` with the ``heun`` solver."""
     return _run_2m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, solver_type, cpu_noise=True)
 
 
 @without_gradients
-def sample_dpmpp_2m_sde_heun_gpu(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                                 callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                                 noise_sampler: NoiseSampler | None = None, solver_type: str = "heun") -> Tensor:
+def sample_dpmpp_2m_sde_heun_gpu(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+    solver_type: str = "heun",
+) -> Tensor:
     """:func:`sample_dpmpp_2m_sde_heun` with noise drawn on the latent's device."""
     return _run_2m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, solver_type, cpu_noise=False)
 
 
 @without_gradients
-def sample_dpmpp_3m_sde(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                        disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                        noise_sampler: NoiseSampler | None = None) -> Tensor:
+def sample_dpmpp_3m_sde(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
     """Third order."""
     return _run_3m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, cpu_noise=True)
 
 
 @without_gradients
-def sample_dpmpp_3m_sde_gpu(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                            callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                            noise_sampler: NoiseSampler | None = None) -> Tensor:
+def sample_dpmpp_3m_sde_gpu(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
     """:func:`sample_dpmpp_3m_sde` with noise drawn on the latent's device."""
     return _run_3m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, cpu_noise=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 
-MOST_CHURN = 2 ** 0.5 - 1
+MOST_CHURN = 2**0.5 - 1
 
 
 def churn(x: Tensor, sigma: Tensor, steps: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) -> tuple[Tensor, Tensor]:
@@ -26,7 +26,7 @@ def churn(x: Tensor, sigma: Tensor, steps: int, s_churn: float, s_tmin: float, s
     if s_churn <= 0 or not s_tmin <= sigma <= s_tmax:
         return x, sigma
     raised = sigma * (1 + min(s_churn / steps, MOST_CHURN))
-    return x + torch.randn_like(x) * s_noise * (raised ** 2 - sigma ** 2) ** 0.5, raised
+    return x + torch.randn_like(x) * s_noise * (raised**2 - sigma**2) ** 0.5, raised
 
 
 def log_midpoint(sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -35,9 +35,18 @@ def log_midpoint(sigma: Tensor, sigma_next: Tensor) -> Tensor:
 
 
 @without_gradients
-def sample_euler(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                 disable: bool | None = None, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf,
-                 s_noise: float = 1.0) -> Tensor:
+def sample_euler(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Tensor:
     """First order."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
@@ -48,9 +57,18 @@ def sample_euler(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, An
 
 
 @without_gradients
-def sample_heun(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                disable: bool | None = None, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf,
-                s_noise: float = 1.0) -> Tensor:
+def sample_heun(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Tensor:
     """Second order: the mean of the slopes at both ends, two model calls per step except the last."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
@@ -65,9 +83,18 @@ def sample_heun(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any
 
 
 @without_gradients
-def sample_dpm_2(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                 disable: bool | None = None, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf,
-                 s_noise: float = 1.0) -> Tensor:
+def sample_dpm_2(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = math.inf,
+    s_noise: float = 1.0,
+) -> Tensor:
     """Second order: the slope at the log-midpoint, two model calls per step except the last."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
@@ -112,9 +139,17 @@ class AncestralStep:
 
 
 @without_gradients
-def sample_euler_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                           callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                           noise_sampler: NoiseSampler | None = None) -> Tensor:
+def sample_euler_ancestral(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
     """Euler steps with fresh noise after each."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
@@ -129,9 +164,17 @@ def sample_euler_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: di
 
 
 @without_gradients
-def sample_dpm_2_ancestral(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None,
-                           callback: Callable | None = None, disable: bool | None = None, eta: float = 1.0, s_noise: float = 1.0,
-                           noise_sampler: NoiseSampler | None = None) -> Tensor:
+def sample_dpm_2_ancestral(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
     """``dpm_2`` steps with fresh noise after each."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)

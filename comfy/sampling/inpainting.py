@@ -19,22 +19,24 @@ class KSamplerX0Inpaint:
     """
 
     noise: Tensor
-    latent_image: Tensor | None
+    latent_image: Any  # a tensor; None when no mask is given
 
     def __init__(self, model: Any, sigmas: Tensor) -> None:
         self.inner_model = model
         self.sigmas = sigmas
 
-    def __call__(self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None, model_options: Options | None = None,
-                 seed: int | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None, model_options: Options | None = None, seed: int | None = None
+    ) -> Tensor:
         """The picture for *x*; where *denoise_mask* is 0 it is the original. Raises ``InterruptProcessingException``."""
         interrupt_flag.raise_if_set()
         options = {} if model_options is None else model_options
         if denoise_mask is None:
             return self.inner_model(x, sigma, model_options=options, seed=seed)
         if "denoise_mask_function" in options:
-            denoise_mask = options["denoise_mask_function"](sigma, denoise_mask,
-                                                            extra_options={"model": self.inner_model, "sigmas": self.sigmas})
+            denoise_mask = options["denoise_mask_function"](
+                sigma, denoise_mask, extra_options={"model": self.inner_model, "sigmas": self.sigmas}
+            )
         kept_mask = 1.0 - denoise_mask
         kept = self.inner_model.inner_model.scale_latent_inpaint(x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image)
         out = self.inner_model(x * denoise_mask + kept * kept_mask, sigma, model_options=options, seed=seed)

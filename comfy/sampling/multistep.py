@@ -31,8 +31,15 @@ def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> fl
 
 
 @without_gradients
-def sample_lms(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-               disable: bool | None = None, order: int = 4) -> Tensor:
+def sample_lms(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    order: int = 4,
+) -> Tensor:
     """One model call per step, using up to *order* slopes."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     times = sigmas.detach().double().cpu().tolist()

@@ -25,6 +25,7 @@ def draw_noise(shape: Sequence[int], dtype: Any, layout: Any, generator: Generat
     With *noise_inds* (one number per batch entry) each entry gets the draw of its number, so that a picture taken out of a batch
     keeps its noise.
     """
+
     def draw(size: Sequence[int]) -> Tensor:
         return torch.randn(size, dtype=torch.float32, layout=layout, generator=generator, device="cpu").to(dtype=dtype)
 
@@ -64,14 +65,15 @@ class BatchedBrownianTree:
         start = kwargs.pop("w0", None)
         start = torch.zeros_like(x) if start is None else start
         self.batched = isinstance(seed, tuple | list)
-        if self.batched:
+        if isinstance(seed, tuple | list):
             if len(seed) != len(x):
                 raise ValueError(f"{len(seed)} seeds were given for a batch of {len(x)}; give one seed per batch entry")
             start = start[0]
-        elif seed is None:
-            seed = int(torch.randint(0, 2 ** 63 - 1, ()))
+            seeds = list(seed)
+        else:
+            seeds = [int(torch.randint(0, 2**63 - 1, ())) if seed is None else seed]
         ends = [value.detach().cpu() if self.cpu_tree else value for value in (first, start, last)]
-        self.trees = tuple(torchsde.BrownianTree(*ends, entropy=entropy, **kwargs) for entropy in (seed if self.batched else [seed]))
+        self.trees = tuple(torchsde.BrownianTree(*ends, entropy=entropy, **kwargs) for entropy in seeds)
 
     @staticmethod
     def sort(a: Any, b: Any) -> tuple[Any, Any, int]:
@@ -95,8 +97,15 @@ class BrownianTreeNoiseSampler:
     *x* gives shape, dtype and device; *transform* maps sigmas to times; *cpu* draws on the CPU whatever *x*'s device.
     """
 
-    def __init__(self, x: Tensor, sigma_min: Any, sigma_max: Any, seed: int | Sequence[int] | None = None,
-                 transform: Callable[[Any], Any] = lambda sigma: sigma, cpu: bool = False) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        sigma_min: Any,
+        sigma_max: Any,
+        seed: int | Sequence[int] | None = None,
+        transform: Callable[[Any], Any] = lambda sigma: sigma,
+        cpu: bool = False,
+    ) -> None:
         self.transform = transform
         self.tree = BatchedBrownianTree(x, self._time(sigma_min), self._time(sigma_max), seed, cpu=cpu)
 

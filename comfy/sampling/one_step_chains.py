@@ -22,7 +22,7 @@ def DDPMSampler_step(x: Tensor, sigma: Tensor, sigma_prev: Tensor, noise: Tensor
 
     *noise* is the model's noise estimate; the result has unit variance at *sigma_prev*.
     """
-    alpha_bar, alpha_bar_next = 1 / (1 + sigma ** 2), 1 / (1 + sigma_prev ** 2)
+    alpha_bar, alpha_bar_next = 1 / (1 + sigma**2), 1 / (1 + sigma_prev**2)
     alpha = alpha_bar / alpha_bar_next
     mean = (x - (1 - alpha) / (1 - alpha_bar).sqrt() * noise) / alpha.sqrt()
     if sigma_prev > 0:
@@ -31,31 +31,54 @@ def DDPMSampler_step(x: Tensor, sigma: Tensor, sigma_prev: Tensor, noise: Tensor
 
 
 @without_gradients
-def generic_step_sampler(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                         disable: bool | None = None, noise_sampler: NoiseSampler | None = None,
-                         step_function: StepFunction = DDPMSampler_step) -> Tensor:
+def generic_step_sampler(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    noise_sampler: NoiseSampler | None = None,
+    step_function: StepFunction = DDPMSampler_step,
+) -> Tensor:
     """Walk a chain given by *step_function*, which sees latents of unit variance."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
     for step, sigma, sigma_next in run.steps():
         noise = (x - run.denoise_and_report(step, x, sigma)) / sigma
-        x = step_function(x / (1 + sigma ** 2).sqrt(), sigma, sigma_next, noise, noise_sampler)
+        x = step_function(x / (1 + sigma**2).sqrt(), sigma, sigma_next, noise, noise_sampler)
         if sigma_next != 0:
-            x = x * (1 + sigma_next ** 2).sqrt()
+            x = x * (1 + sigma_next**2).sqrt()
     return x
 
 
 @without_gradients
-def sample_ddpm(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-                disable: bool | None = None, noise_sampler: NoiseSampler | None = None) -> Tensor:
+def sample_ddpm(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    noise_sampler: NoiseSampler | None = None,
+) -> Tensor:
     """DDPM's chain over the given levels."""
     return generic_step_sampler(model, x, sigmas, extra_args, callback, disable, noise_sampler, DDPMSampler_step)
 
 
 @without_gradients
-def sample_lcm(model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None = None, callback: Callable | None = None,
-               disable: bool | None = None, noise_sampler: NoiseSampler | None = None, s_noise: float = 1.0,
-               s_noise_end: float | None = None, noise_clip_std: float = 0.0) -> Tensor:
+def sample_lcm(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable | None = None,
+    disable: bool | None = None,
+    noise_sampler: NoiseSampler | None = None,
+    s_noise: float = 1.0,
+    s_noise_end: float | None = None,
+    noise_clip_std: float = 0.0,
+) -> Tensor:
     """Multistep consistency sampling (Luo et al. 2023, arXiv:2310.04378): denoise fully, add fresh noise of the next level.
 
     The noise's factor goes linearly from *s_noise* to *s_noise_end*; *noise_clip_std* cuts it at that many deviations (0: not).

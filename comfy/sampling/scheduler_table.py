@@ -23,10 +23,22 @@ class SchedulerHandler(NamedTuple):
     use_ms: bool = True
 
 
-_FROM_TABLE = {"simple": simple_scheduler, "sgm_uniform": partial(normal_scheduler, sgm=True), "ddim_uniform": ddim_scheduler,
-               "beta": beta_scheduler, "normal": normal_scheduler, "linear_quadratic": linear_quadratic_schedule}
-_FROM_RANGE = {"karras": get_sigmas_karras, "exponential": get_sigmas_exponential, "kl_optimal": kl_optimal_scheduler}
+_FROM_TABLE: dict[str, Callable[..., Any]] = {
+    "simple": simple_scheduler,
+    "sgm_uniform": partial(normal_scheduler, sgm=True),
+    "ddim_uniform": ddim_scheduler,
+    "beta": beta_scheduler,
+    "normal": normal_scheduler,
+    "linear_quadratic": linear_quadratic_schedule,
+}
+_FROM_RANGE: dict[str, Callable[..., Any]] = {
+    "karras": get_sigmas_karras,
+    "exponential": get_sigmas_exponential,
+    "kl_optimal": kl_optimal_scheduler,
+}
 _SCHEDULER_ORDER = "simple sgm_uniform karras exponential ddim_uniform beta normal linear_quadratic kl_optimal".split()
-SCHEDULER_HANDLERS = {name: SchedulerHandler(_FROM_TABLE[name]) if name in _FROM_TABLE else SchedulerHandler(_FROM_RANGE[name], False)
-                      for name in _SCHEDULER_ORDER}
+SCHEDULER_HANDLERS = {
+    name: SchedulerHandler(_FROM_TABLE[name]) if name in _FROM_TABLE else SchedulerHandler(_FROM_RANGE[name], False)
+    for name in _SCHEDULER_ORDER
+}
 SCHEDULER_NAMES = list(SCHEDULER_HANDLERS)

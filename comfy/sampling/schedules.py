@@ -25,7 +25,7 @@ def get_sigmas_karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7
     """Equal steps in sigma^(1/rho) (Karras et al. 2022, eq. 5), then zero."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     roots = high + torch.linspace(0, 1, n, device=device) * (low - high)
-    return append_zero(roots ** rho).to(device)
+    return append_zero(roots**rho).to(device)
 
 
 def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float, device: Any = "cpu") -> Tensor:
@@ -43,7 +43,7 @@ def get_sigmas_polyexponential(n: int, sigma_min: float, sigma_max: float, rho: 
 def get_sigmas_vp(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3, device: Any = "cpu") -> Tensor:
     """Equal time steps of the variance preserving SDE (Song et al. 2021, arXiv:2011.13456), then zero."""
     time = torch.linspace(1, eps_s, n, device=device)
-    return append_zero((beta_d * time ** 2 / 2 + beta_min * time).expm1().sqrt())
+    return append_zero((beta_d * time**2 / 2 + beta_min * time).expm1().sqrt())
 
 
 def get_sigmas_laplace(n: int, sigma_min: float, sigma_max: float, mu: float = 0.0, beta: float = 0.5, device: Any = "cpu") -> Tensor:
@@ -107,8 +107,8 @@ def linear_quadratic_schedule(model_sampling: Any, steps: int, threshold_noise: 
     rest = steps - linear
     if rest > 0:
         slope = threshold_noise / linear
-        curvature = (1 - threshold_noise - slope * rest) / rest ** 2
-        removed += [threshold_noise + slope * step + curvature * step ** 2 for step in range(rest)]
+        curvature = (1 - threshold_noise - slope * rest) / rest**2
+        removed += [threshold_noise + slope * step + curvature * step**2 for step in range(rest)]
     return torch.FloatTensor([1.0 - share for share in removed] + [0.0]) * model_sampling.sigma_max.cpu()
 
 

@@ -36,8 +36,15 @@ def without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
 class SolverRun:
     """One sampler's way through *sigmas*: calls the model on whole batches and reports every step."""
 
-    def __init__(self, model: Any, x: Tensor, sigmas: Tensor, extra_args: dict[str, Any] | None,
-                 callback: Callable[[dict[str, Any]], None] | None, disable: bool | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None,
+        callback: Callable[[dict[str, Any]], None] | None,
+        disable: bool | None,
+    ) -> None:
         self.model = model
         self.sigmas = sigmas
         self.extra_args = {} if extra_args is None else extra_args
@@ -98,16 +105,16 @@ def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tupl
     """
     if not eta:
         return sigma_to, 0.0
-    chain_noise = (sigma_to ** 2 * (sigma_from ** 2 - sigma_to ** 2) / sigma_from ** 2) ** 0.5
+    chain_noise = (sigma_to**2 * (sigma_from**2 - sigma_to**2) / sigma_from**2) ** 0.5
     fresh = min(sigma_to, eta * chain_noise)
-    return (sigma_to ** 2 - fresh ** 2) ** 0.5, fresh
+    return (sigma_to**2 - fresh**2) ** 0.5, fresh
 
 
 def flow_ancestral_step(sigma_from: Tensor, sigma_to: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
     """The same split for rectified flow: level to step down to, sigma of the fresh noise, and the factor that restores the signal."""
     down = sigma_to * (1 + (sigma_to / sigma_from - 1) * eta)
     signal_factor = (1 - sigma_to) / (1 - down)
-    return down, (sigma_to ** 2 - (down * signal_factor) ** 2) ** 0.5, signal_factor
+    return down, (sigma_to**2 - (down * signal_factor) ** 2) ** 0.5, signal_factor
 
 
 def sigma_to_half_log_snr(sigma: Tensor, model_sampling: Any) -> Tensor:

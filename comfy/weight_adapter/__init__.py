@@ -9,8 +9,17 @@ from comfy.weight_adapter.lora import LoRAAdapter
 from comfy.weight_adapter.oft import BOFTAdapter, OFTAdapter
 
 __all__ = [
-    "BOFTAdapter", "BypassForwardHook", "GLoRAAdapter", "LoHaAdapter", "LoKrAdapter", "LoRAAdapter", "OFTAdapter", "WeightAdapterBase",
-    "adapter_maps", "adapters", "create_bypass_injections_from_patches",
+    "BOFTAdapter",
+    "BypassForwardHook",
+    "GLoRAAdapter",
+    "LoHaAdapter",
+    "LoKrAdapter",
+    "LoRAAdapter",
+    "OFTAdapter",
+    "WeightAdapterBase",
+    "adapter_maps",
+    "adapters",
+    "create_bypass_injections_from_patches",
 ]
 
 adapters: list[type[WeightAdapterBase]] = [LoRAAdapter, LoHaAdapter, LoKrAdapter, GLoRAAdapter, OFTAdapter, BOFTAdapter]

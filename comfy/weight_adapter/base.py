@@ -27,8 +27,9 @@ class WeightAdapterBase:
         self.weights = weights
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> WeightAdapterBase | None:
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> WeightAdapterBase | None:
         """The adapter that *lora* has under the name *x*, or None if it has none of this kind."""
         raise NotImplementedError
 
@@ -44,9 +45,17 @@ class WeightAdapterBase:
         """The column norms of a weight-decomposed change (DoRA), if the file has them."""
         return None
 
-    def calculate_weight(self, weight: Tensor, key: str, strength: float, strength_model: float, offset: Any,
-                         function: Callable[[Tensor], Tensor], intermediate_dtype: torch.dtype = torch.float32,
-                         original_weight: Any = None) -> Tensor:
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Callable[[Tensor], Tensor],
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
         """*weight*, changed in place. A change of the wrong size is logged and left out."""
         change, scale = self.difference(weight, intermediate_dtype)
         if change.numel() != weight.numel():
@@ -84,8 +93,15 @@ def present(lora: Mapping[str, Tensor], name: str, loaded_keys: set[str]) -> Ten
     return tensor
 
 
-def weight_decompose(dora_scale: Tensor, weight: Tensor, lora_diff: Tensor, alpha: float, strength: float,
-                     intermediate_dtype: torch.dtype, function: Callable[[Tensor], Tensor]) -> Tensor:
+def weight_decompose(
+    dora_scale: Tensor,
+    weight: Tensor,
+    lora_diff: Tensor,
+    alpha: float,
+    strength: float,
+    intermediate_dtype: torch.dtype,
+    function: Callable[[Tensor], Tensor],
+) -> Tensor:
     """DoRA: *weight* plus the change, rescaled to the norms in *dora_scale*, blended by *strength* (in place).
 
     https://arxiv.org/abs/2402.09353; the norms run over the output axis if the scale has its length, else over the input axis.

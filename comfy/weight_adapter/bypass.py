@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -17,16 +17,37 @@ ADDITIVE = ("lora", "loha", "lokr")
 LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 
 
+class WeightPaths(Protocol):
+    """Where the parameters of weights are."""
+
+    def paths(self, key: str) -> tuple[str, ...]: ...
+
+
+class Patcher(Protocol):
+    """A ``ModelPatcher`` as far as its layers are found by weight name."""
+
+    @property
+    def weights(self) -> WeightPaths: ...
+
+    def get_model_object(self, name: str) -> Any: ...
+
+
+def layer_of(patcher: Patcher, key: str) -> Any:
+    """The layer whose weight is *key*, as *patcher* sees it. Raises ``AttributeError`` when there is none."""
+    return patcher.get_model_object(patcher.weights.paths(key)[0].rpartition(".")[0])
+
+
 def can_bypass(patch: Any) -> bool:
     """Whether *patch* only adds to the weight, so that its effect can be added to the layer's result."""
-    return isinstance(patch, WeightAdapterBase) and patch.name in ADDITIVE and patch.dora_scale() is None \
-        and patch.calculate_shape("") is None
+    return (
+        isinstance(patch, WeightAdapterBase) and patch.name in ADDITIVE and patch.dora_scale() is None and patch.calculate_shape("") is None
+    )
 
 
 class BypassedForward:
     """Stands for the ``forward`` of a layer while changes are added to its result, in whatever order they come and go."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
         self._own = module.__dict__.get("forward")
         self._forward = module.forward
@@ -43,7 +64,7 @@ class BypassedForward:
         if self._own is None:
             self._module.__dict__.pop("forward", None)
         else:
-            self._module.forward = self._own
+            self._module.__dict__["forward"] = self._own
 
 
 class BypassForwardHook:
@@ -58,13 +79,14 @@ class BypassForwardHook:
 
     def inject(self) -> None:
         """Put the addition in place."""
-        if not isinstance(self.module.forward, BypassedForward):
-            self.module.forward = BypassedForward(self.module)
-        self.module.forward.changes.append(self)
+        forward: Any = self.module.forward
+        if not isinstance(forward, BypassedForward):
+            forward = self.module.__dict__["forward"] = BypassedForward(self.module)
+        forward.changes.append(self)
 
     def eject(self) -> None:
         """Take it out again, if it is there."""
-        forward = self.module.forward
+        forward: Any = self.module.forward
         if isinstance(forward, BypassedForward) and self in forward.changes:
             forward.changes.remove(self)
             if not forward.changes:
@@ -86,14 +108,14 @@ class BypassForwardHook:
         return self._apply(x, change.reshape(shape)) * scale
 
     def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight) if weight.ndim == 2 else self.module._conv_forward(x, weight, None)
+        return F.linear(x, weight) if isinstance(self.module, torch.nn.Linear) else self.module._conv_forward(x, weight, None)
 
 
-def create_bypass_injections_from_patches(patcher: Any, patches: Mapping[str, WeightAdapterBase],
-                                          strength: float) -> list[PatcherInjection]:
+def create_bypass_injections_from_patches(
+    patcher: Patcher, patches: Mapping[str, WeightAdapterBase], strength: float
+) -> list[PatcherInjection]:
     """One injection for all *patches*, by weight name. Names must be whole weights of linear layers or convolutions."""
-    hooks = [BypassForwardHook(patcher.get_model_object(patcher.weights.paths(key)[0].rpartition(".")[0]), adapter, strength)
-             for key, adapter in patches.items()]
+    hooks = [BypassForwardHook(layer_of(patcher, key), adapter, strength) for key, adapter in patches.items()]
 
     def inject(_: Any) -> None:
         for hook in hooks:

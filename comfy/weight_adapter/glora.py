@@ -16,9 +16,10 @@ class GLoRAAdapter(WeightAdapterBase):
     name = "glora"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> GLoRAAdapter | None:
-        """See the base class. Raises ``KeyError`` for an incomplete set."""
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> GLoRAAdapter | None:
+        """Raises ``KeyError`` for an incomplete set."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         names = [f"{x}.{part}.weight" for part in ("a1", "a2", "b1", "b2")]
         if names[0] not in lora:
@@ -27,7 +28,6 @@ class GLoRAAdapter(WeightAdapterBase):
         return cls(used, (*(lora[name] for name in names), alpha, dora_scale))
 
     def dora_scale(self) -> Tensor | None:
-        """See the base class."""
         return self.weights[5]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:

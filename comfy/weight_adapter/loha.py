@@ -16,9 +16,10 @@ class LoHaAdapter(WeightAdapterBase):
     name = "loha"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> LoHaAdapter | None:
-        """See the base class. Raises ``KeyError`` for an incomplete set."""
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> LoHaAdapter | None:
+        """Raises ``KeyError`` for an incomplete set."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         if f"{x}.hada_w1_a" not in lora:
             return None
@@ -29,7 +30,6 @@ class LoHaAdapter(WeightAdapterBase):
         return cls(used, (w1_a, w1_b, alpha, w2_a, w2_b, *cores, dora_scale))
 
     def dora_scale(self) -> Tensor | None:
-        """See the base class."""
         return self.weights[7]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:

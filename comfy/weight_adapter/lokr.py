@@ -18,9 +18,9 @@ class LoKrAdapter(WeightAdapterBase):
     name = "lokr"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> LoKrAdapter | None:
-        """See the base class."""
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> LoKrAdapter | None:
         used: set[str] = set() if loaded_keys is None else loaded_keys
         parts = {part: present(lora, f"{x}.lokr_{part}", used) for part in PARTS}
         if all(parts[part] is None for part in ("w1", "w2", "w1_a", "w2_a")):
@@ -28,7 +28,6 @@ class LoKrAdapter(WeightAdapterBase):
         return cls(used, (parts["w1"], parts["w2"], alpha, *(parts[part] for part in PARTS[2:]), dora_scale))
 
     def dora_scale(self) -> Tensor | None:
-        """See the base class."""
         return self.weights[8]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:

@@ -28,9 +28,10 @@ class LoRAAdapter(WeightAdapterBase):
     name = "lora"
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> LoRAAdapter | None:
-        """See the base class. Raises ``KeyError`` when only one of the two matrices is there."""
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> LoRAAdapter | None:
+        """Raises ``KeyError`` when only one of the two matrices is there."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         for up_suffix, down_suffix, mid_suffix in STYLES:
             up_name, down_name = x + up_suffix, x + down_suffix
@@ -46,7 +47,6 @@ class LoRAAdapter(WeightAdapterBase):
         return None if self.weights[5] is None else tuple(self.weights[5])
 
     def dora_scale(self) -> Tensor | None:
-        """See the base class."""
         return self.weights[4]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -61,10 +61,18 @@ class LoRAAdapter(WeightAdapterBase):
             down_matrix = inner.reshape(down_matrix.shape[1], down_matrix.shape[0], *core.shape[2:]).transpose(0, 1)
         return torch.mm(up_matrix.flatten(1), down_matrix.flatten(1)), scale
 
-    def calculate_weight(self, weight: Tensor, key: str, strength: float, strength_model: float, offset: Any,
-                         function: Callable[[Tensor], Tensor], intermediate_dtype: torch.dtype = torch.float32,
-                         original_weight: Any = None) -> Tensor:
-        """See the base class; the weight is padded first when the file asks for another shape."""
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Callable[[Tensor], Tensor],
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
+        """The weight is padded first when the file asks for another shape."""
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])
         return super().calculate_weight(weight, key, strength, strength_model, offset, function, intermediate_dtype, original_weight)

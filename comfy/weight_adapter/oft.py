@@ -32,9 +32,10 @@ class OFTAdapter(WeightAdapterBase):
     dimensions = 3
 
     @classmethod
-    def load(cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None,
-             loaded_keys: set[str] | None = None) -> OFTAdapter | None:
-        """See the base class. The number of dimensions tells OFT from BOFT."""
+    def load(
+        cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
+    ) -> OFTAdapter | None:
+        """The number of dimensions tells OFT from BOFT."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         blocks = lora.get(f"{x}.oft_blocks")
         if blocks is None or blocks.ndim != cls.dimensions:
@@ -46,13 +47,22 @@ class OFTAdapter(WeightAdapterBase):
         """What turning *weight* by *strength* times the rotations adds to it."""
         count, size, _ = rotations.shape
         identity = torch.eye(size, device=weight.device, dtype=weight.dtype)
-        turned = torch.einsum("knm,kn...->km...", rotations * strength - strength * identity,
-                              weight.reshape(count, size, *weight.shape[1:]))
+        turned = torch.einsum(
+            "knm,kn...->km...", rotations * strength - strength * identity, weight.reshape(count, size, *weight.shape[1:])
+        )
         return turned.reshape(weight.shape)
 
-    def calculate_weight(self, weight: Tensor, key: str, strength: float, strength_model: float, offset: Any,
-                         function: Callable[[Tensor], Tensor], intermediate_dtype: torch.dtype = torch.float32,
-                         original_weight: Any = None) -> Tensor:
+    def calculate_weight(
+        self,
+        weight: Tensor,
+        key: str,
+        strength: float,
+        strength_model: float,
+        offset: Any,
+        function: Callable[[Tensor], Tensor],
+        intermediate_dtype: torch.dtype = torch.float32,
+        original_weight: Any = None,
+    ) -> Tensor:
         """*weight*, turned in place. Rotations that do not fit the weight are logged and left out."""
         blocks, _, alpha, dora_scale = self.weights
         limit = alpha or 0.0
@@ -75,14 +85,13 @@ class BOFTAdapter(OFTAdapter):
     dimensions = 4
 
     def rotated_change(self, weight: Tensor, rotations: Tensor, strength: float) -> Tensor:
-        """See the base class."""
         size = rotations.shape[-1]
         identity = torch.eye(size, device=weight.device, dtype=weight.dtype)
         turned = weight
         for stage, blocks in enumerate(rotations):
             if strength != 1:
                 blocks = blocks * strength + (1 - strength) * identity
-            distance = 2 ** stage * (size // 2)
+            distance = 2**stage * (size // 2)
             grouped = turned.unflatten(0, (-1, 2, distance)).transpose(1, 2).flatten(0, 2).unflatten(0, (-1, size))
             mixed = torch.einsum("bij,bj...->bi...", blocks, grouped)
             turned = mixed.flatten(0, 1).unflatten(0, (-1, distance, 2)).transpose(1, 2).flatten(0, 2)

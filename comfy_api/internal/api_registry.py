@@ -30,7 +30,7 @@ def parse_version(version_str: str) -> tuple[float, ...]:
     if version_str == "latest":
         return (float("inf"),)
     if not re.fullmatch(r"\d+(\.\d+)*", version_str):
-        raise ValueError(f"{version_str!r} is no API version; it must look like '0.0.2' or be 'latest'")
+        raise ValueError(f"{version_str!r} is not an API version; it must look like '0.0.2' or be 'latest'")
     return tuple(float(part) for part in version_str.split("."))
 
 

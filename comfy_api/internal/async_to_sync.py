@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from comfy_api.internal.singleton import ProxiedSingleton
 
@@ -34,7 +34,7 @@ def _blocking_method(name: str, method: Any) -> Any:
 
 
 class _SyncTwin:
-    """Wraps one asynchronous object; what is no coroutine method is passed through."""
+    """Wraps one asynchronous object; everything but its coroutine methods is passed through."""
 
     _async_class: type
 
@@ -64,10 +64,10 @@ class _SyncTwin:
 
 
 @functools.cache
-def create_sync_class(async_class: type) -> type:
+def create_sync_class(async_class: type) -> type[_SyncTwin]:
     """The blocking twin of *async_class*: the same names, with each public coroutine method replaced by a blocking one.
 
-    Members of its instances that are API parts themselves get twins as well. The twin is no singleton but wraps the one instance.
+    Members of its instances that are API parts themselves get twins as well. The twin is not a singleton but wraps the one instance.
     """
     methods = {}
     for name, member in inspect.getmembers(async_class):
@@ -75,4 +75,4 @@ def create_sync_class(async_class: type) -> type:
         if inspect.iscoroutinefunction(method) and not name.startswith("_"):
             methods[name] = _blocking_method(name, method)
     identity = {"__module__": async_class.__module__, "__doc__": async_class.__doc__, "_async_class": async_class}
-    return type(f"{async_class.__name__}Sync", (_SyncTwin,), {**methods, **identity})
+    return cast("type[_SyncTwin]", type(f"{async_class.__name__}Sync", (_SyncTwin,), {**methods, **identity}))

@@ -7,7 +7,7 @@ from typing import Any
 class classproperty:  # noqa: N801 - used like the builtin property
     """A read-only attribute computed from the class, with or without an instance."""
 
-    def __init__(self, compute: Callable[[type], Any]) -> None:
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
         self.compute = compute
         self.__doc__ = compute.__doc__
 
@@ -42,23 +42,23 @@ def first_real_override(cls: type, name: str, *, base: type | None = None) -> Ca
     return None
 
 
-class _Locked:
-    """Mixed into the metaclass of a locked class."""
+class _Locked(type):
+    """Goes before the metaclass of a locked class."""
 
     def __setattr__(cls, name: str, value: object) -> None:
         if not vars(cls).get("_is_locked"):  # an abstract base class sets attributes while it is being made
             return super().__setattr__(name, value)
-        raise AttributeError(f"{cls.__name__}.{name} can not be set: while a node runs its class is read-only. Keep state elsewhere.")
+        raise AttributeError(f"{cls.__name__}.{name} cannot be set: while a node runs its class is read-only. Keep state elsewhere.")
 
     def __delattr__(cls, name: str) -> None:
-        raise AttributeError(f"{cls.__name__}.{name} can not be deleted: while a node runs its class is read-only.")
+        raise AttributeError(f"{cls.__name__}.{name} cannot be deleted: while a node runs its class is read-only.")
 
 
 _locked_metaclasses: dict[type, type] = {}
 
 
 def lock_class(cls: type, extra: Mapping[str, Any]) -> type:
-    """A subclass of *cls* with the attributes *extra* whose own attributes can not be set or deleted afterwards.
+    """A subclass of *cls* with the attributes *extra* whose own attributes cannot be set or deleted afterwards.
 
     It keeps the name, module and docstring of *cls*, and ``super()`` inside the author's methods works as before.
     """

@@ -9,7 +9,7 @@ class _ComfyNodeInternal:
     @classmethod
     def GET_NODE_INFO_V1(cls) -> dict[str, Any]:  # noqa: N802 - the public name
         """The node's entry of ``/object_info``."""
-        raise NotImplementedError(f"{cls.__name__} is no node class")
+        raise NotImplementedError(f"{cls.__name__} is not a node class")
 
 
 class _NodeOutputInternal:

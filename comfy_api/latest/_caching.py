@@ -4,13 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from comfy_api.internal.singleton import ProxiedSingleton
-from comfy_execution.cache_provider import (
-    CacheContext,
-    CacheProvider,
-    CacheValue,
-    register_cache_provider,
-    unregister_cache_provider,
-)
+from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, register_cache_provider, unregister_cache_provider
 
 __all__ = ["CacheContext", "CacheProvider", "CacheValue", "Caching"]
 
@@ -59,8 +53,15 @@ class Caching(ProxiedSingleton):
 
     A provider derives from ``Caching.CacheProvider``. ``await ComfyAPI().caching.register_provider(p)`` registers it,
     ``ComfyAPISync().caching.register_provider(p)`` does so without await, and so does ``Caching.register_provider(p)``.
-    Raises ``TypeError`` for anything that is no provider.
+    Raises ``TypeError`` for anything that is not a provider.
+
+    ``guards_providers``: whether this server bounds what providers do (time, memory, what they are offered), so that they need no
+    guard of their own. ``keys_cover_machine``: whether keys cover everything that results depend on, so that equal keys mean equal
+    results on any machine. A server whose class lacks one of them does not do that.
     """
+
+    guards_providers = True
+    keys_cover_machine = True
 
     CacheProvider = CacheProvider
     CacheContext = CacheContext

@@ -1,13 +1,13 @@
 """Progress reports and node replacements of the public API."""
 
 import logging
-import sys
 from typing import Any
 
 from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
+from comfy_api.internal.replacement_receiver import replacement_receiver
 from comfy_api.internal.singleton import ProxiedSingleton
-from comfy_execution.progress import get_progress_state
+from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.utils import get_executing_context
 
 from ._io_replace import NodeReplace
@@ -15,7 +15,7 @@ from ._tensor_type import Tensor
 
 np = lazy_module("numpy")
 pil_image = lazy_module("PIL.Image")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DEFAULT_PREVIEW_FORMAT = "JPEG"
 
@@ -27,7 +27,8 @@ def preview_tuple(preview: Any, ignore_size_limit: bool) -> Any:
     returned as it is.
     """
     if isinstance(preview, Tensor):
-        first_HWC = preview[0] if preview.ndim == 4 else preview
+        tensor: Any = preview
+        first_HWC = tensor[0] if tensor.ndim == 4 else tensor
         preview = pil_image.fromarray((first_HWC.clamp(0.0, 1.0) * 255.0).byte().cpu().numpy())
     if not hasattr(preview, "save") or not hasattr(preview, "size"):
         return preview
@@ -57,10 +58,6 @@ class NodeReplacement(ProxiedSingleton):
     """Tells the page which new nodes stand for old ones."""
 
     async def register(self, node_replace: NodeReplace) -> None:
-        """Offer *node_replace* to workflows that contain the old node. Without a server (a tool that only lists nodes) there is nobody
-        to tell, and nothing happens."""
-        instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-        if instance is None:
-            logger.debug("No server is running; the replacement of %s is not registered", node_replace.old_node_id)
-            return
-        instance.node_replace_manager.register(node_replace)
+        """Offer *node_replace* to workflows that contain the old node. Nothing happens without a server (in a tool that lists nodes)."""
+        if not replacement_receiver.deliver(node_replace):
+            log.debug("No server is running; the replacement of %s is not registered", node_replace.old_node_id)

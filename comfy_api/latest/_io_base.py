@@ -1,9 +1,10 @@
 """Types, inputs and outputs of V3 nodes: the base classes and the decorator that ties them to a type name."""
 
 from abc import ABC
+from collections.abc import Callable
 from enum import Enum
 from types import new_class
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from comfy_api.internal.class_tools import prune_dict
 
@@ -52,8 +53,14 @@ class Input(_Socket):
     PRINTED: tuple[str | tuple[str, str], ...] = ()
 
     def __init__(
-        self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-        lazy: bool | None = None, extra_dict: dict[str, Any] | None = None, raw_link: bool | None = None,
+        self,
+        id: str,
+        display_name: str | None = None,
+        optional: bool = False,
+        tooltip: str | None = None,
+        lazy: bool | None = None,
+        extra_dict: dict[str, Any] | None = None,
+        raw_link: bool | None = None,
         advanced: bool | None = None,
     ) -> None:
         self.id = id
@@ -89,12 +96,21 @@ class Input(_Socket):
 class WidgetInput(Input):
     """An input that can be set on the node itself. *socketless* removes its socket, *force_input* its widget."""
 
-    PRINTED = ("default", "socketless", ("widget_type", "widgetType"), ("force_input", "forceInput"))
+    PRINTED: tuple[str | tuple[str, str], ...] = ("default", "socketless", ("widget_type", "widgetType"), ("force_input", "forceInput"))
 
     def __init__(
-        self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-        lazy: bool | None = None, default: Any = None, socketless: bool | None = None, widget_type: str | None = None,
-        force_input: bool | None = None, extra_dict: dict[str, Any] | None = None, raw_link: bool | None = None,
+        self,
+        id: str,
+        display_name: str | None = None,
+        optional: bool = False,
+        tooltip: str | None = None,
+        lazy: bool | None = None,
+        default: Any = None,
+        socketless: bool | None = None,
+        widget_type: str | None = None,
+        force_input: bool | None = None,
+        extra_dict: dict[str, Any] | None = None,
+        raw_link: bool | None = None,
         advanced: bool | None = None,
     ) -> None:
         super().__init__(id, display_name, optional, tooltip, lazy, extra_dict, raw_link, advanced)
@@ -143,25 +159,26 @@ class ComfyTypeIO(ComfyTypeI):
         """An output of this type."""
 
 
-def comfytype(io_type: str, **kwargs: Any):
+def comfytype(io_type: str, **kwargs: Any) -> Callable[[T], T]:
     """Class decorator that declares a type named *io_type*.
 
-    The class may define ``Type`` (an annotation), ``Input`` and ``Output``; what it does not define it inherits. A class that is no
+    The class may define ``Type`` (an annotation), ``Input`` and ``Output``; what it does not define it inherits. A class that is not a
     ``ComfyTypeI`` yet becomes a ``ComfyTypeIO``. Its inputs and outputs are its own classes, so declaring a subclass changes no other
     type. Further keyword arguments are accepted and ignored.
     """
 
-    def declare(cls: T) -> T:
+    def declare(author_class: T) -> T:
+        cls: type = author_class
         if not issubclass(cls, _ComfyType):
             identity = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
             cls = new_class(cls.__name__, (cls, ComfyTypeIO), exec_body=lambda body: body.update(identity))
-        cls.io_type = io_type
+        cast(type[_ComfyType], cls).io_type = io_type
         for side in ("Input", "Output"):
             declared = getattr(cls, side, None)
             if declared is not None:
                 names = {"__module__": cls.__module__, "__qualname__": f"{cls.__qualname__}.{side}", "__doc__": declared.__doc__}
                 setattr(cls, side, type(declared)(side, (declared,), {**names, "Parent": cls}))
-        return cls
+        return cast(T, cls)
 
     return declare
 

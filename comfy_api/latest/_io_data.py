@@ -12,11 +12,11 @@ from ._tensor_type import Tensor
 from ._util.image_types import SVG as SvgImages
 
 
-def _tensor_type(name: str, io_type: str, meaning: str) -> type:
+def _tensor_type(name: str, io_type: str, meaning: str) -> type[ComfyTypeIO]:
     return comfytype(io_type=io_type)(type(name, (ComfyTypeIO,), {"__module__": __name__, "__doc__": meaning, "Type": Tensor}))
 
 
-def _opaque_type(name: str, io_type: str, meaning: str) -> type:
+def _opaque_type(name: str, io_type: str, meaning: str) -> type[ComfyTypeIO]:
     return comfytype(io_type=io_type)(type(name, (ComfyTypeIO,), {"__module__": __name__, "__doc__": meaning}))
 
 

@@ -30,12 +30,12 @@ class DynamicOutput(Output):
     """Reserved for outputs that grow."""
 
 
-class _AutogrowTemplate:
+class _GrowingTemplate:
     """What each socket of a growing list looks like; a widget in it is shown as a socket."""
 
     def __init__(self, input: Input, names: Sequence[str], min: int) -> None:
         if isinstance(input, DynamicInput):
-            raise ValueError(f"Autogrow template {input.id!r}: a dynamic input can not be repeated; use a plain one")
+            raise ValueError(f"Autogrow template {input.id!r}: a dynamic input cannot be repeated; use a plain one")
         if min < 0:
             raise ValueError(f"Autogrow template {input.id!r}: min is {min}, but it must not be negative")
         self.input = copy.copy(input)
@@ -68,9 +68,9 @@ class Autogrow(ComfyTypeI):
 
     Type = dict[str, Any]
     _MaxNames = 100
-    _AutogrowTemplate = _AutogrowTemplate
+    _AutogrowTemplate = _GrowingTemplate
 
-    class TemplatePrefix(_AutogrowTemplate):
+    class TemplatePrefix(_GrowingTemplate):
         """Sockets ``<prefix>0`` to ``<prefix><max - 1>``, the first *min* of them required."""
 
         def __init__(self, input: Input, prefix: str, min: int = 1, max: int = 10) -> None:
@@ -84,7 +84,7 @@ class Autogrow(ComfyTypeI):
             """The template as printed."""
             return super().as_dict() | {"prefix": self.prefix, "max": self.max}
 
-    class TemplateNames(_AutogrowTemplate):
+    class TemplateNames(_GrowingTemplate):
         """Sockets with the given *names* (the first 100), the first *min* of them required."""
 
         def __init__(self, input: Input, names: list[str], min: int = 1) -> None:
@@ -98,8 +98,14 @@ class Autogrow(ComfyTypeI):
         """The growing list."""
 
         def __init__(
-            self, id: str, template: _AutogrowTemplate, display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
+            self,
+            id: str,
+            template: _GrowingTemplate,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, lazy, extra_dict)
             self.template = template
@@ -138,8 +144,14 @@ class DynamicCombo(ComfyTypeI):
         """The choice."""
 
         def __init__(
-            self, id: str, options: list["DynamicCombo.Option"], display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
+            self,
+            id: str,
+            options: list["DynamicCombo.Option"],
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, lazy, extra_dict)
             self.options = options
@@ -170,11 +182,16 @@ class DynamicSlot(ComfyTypeI):
         PRINTED = (("force_input", "forceInput"),)
 
         def __init__(
-            self, slot: Input, inputs: list[Input], display_name: str | None = None, tooltip: str | None = None,
-            lazy: bool | None = None, extra_dict: dict | None = None,
+            self,
+            slot: Input,
+            inputs: list[Input],
+            display_name: str | None = None,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
         ) -> None:
             if isinstance(slot, DynamicInput):
-                raise ValueError(f"DynamicSlot {slot.id!r}: the slot itself can not be dynamic; use a plain input")
+                raise ValueError(f"DynamicSlot {slot.id!r}: the slot itself cannot be dynamic; use a plain input")
             self.slot = copy.copy(slot)
             for name, fallback in (("display_name", display_name), ("tooltip", tooltip), ("lazy", lazy)):
                 if getattr(slot, name) is None:
@@ -182,9 +199,9 @@ class DynamicSlot(ComfyTypeI):
             options = slot.extra_dict or extra_dict
             super().__init__(slot.id, self.slot.display_name, True, self.slot.tooltip, self.slot.lazy, options)
             self.inputs = inputs
-            self.force_input = True if isinstance(self.slot, WidgetInput) else None
-            if self.force_input:
-                self.slot.force_input = True
+            self.force_input: bool | None = None
+            if isinstance(self.slot, WidgetInput):
+                self.force_input = self.slot.force_input = True
 
         def as_dict(self) -> dict[str, Any]:
             """The printed options with the slot's type and what it brings."""

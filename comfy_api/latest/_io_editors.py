@@ -16,8 +16,14 @@ class _EditorInput(WidgetInput):
         return None
 
     def __init__(
-        self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-        socketless: bool | None = True, default: Any = None, advanced: bool | None = None,
+        self,
+        id: str,
+        display_name: str | None = None,
+        optional: bool = False,
+        tooltip: str | None = None,
+        socketless: bool | None = True,
+        default: Any = None,
+        advanced: bool | None = None,
     ) -> None:
         value = self.EMPTY() if default is None else default
         super().__init__(id, display_name, optional, tooltip, default=value, socketless=socketless, advanced=advanced)
@@ -35,13 +41,19 @@ class Webcam(ComfyTypeIO):
         Type = str
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            lazy: bool | None = None, default: str | None = None, socketless: bool | None = None,
-            extra_dict: dict | None = None, raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            default: str | None = None,
+            socketless: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
-            super().__init__(
-                id, display_name, optional, tooltip, lazy, default, socketless, None, None, extra_dict, raw_link, advanced
-            )
+            super().__init__(id, display_name, optional, tooltip, lazy, default, socketless, None, None, extra_dict, raw_link, advanced)
 
 
 @comfytype(io_type="IMAGECOMPARE")
@@ -54,8 +66,13 @@ class ImageCompare(ComfyTypeI):
         """The comparer widget."""
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            socketless: bool | None = True, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            socketless: bool | None = True,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, socketless=socketless, advanced=advanced)
 
@@ -70,8 +87,14 @@ class Color(ComfyTypeIO):
         """The colour picker."""
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            socketless: bool | None = True, advanced: bool | None = None, default: str = "#ffffff",
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            socketless: bool | None = True,
+            advanced: bool | None = None,
+            default: str = "#ffffff",
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, default=default, socketless=socketless, advanced=advanced)
 
@@ -130,13 +153,24 @@ class BoundingBox(ComfyTypeIO):
         PRINTED = ("component",)
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            socketless: bool | None = True, default: dict | None = None, component: str | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            socketless: bool | None = True,
+            default: dict | None = None,
+            component: str | None = None,
             force_input: bool | None = None,
         ) -> None:
             whole = {"x": 0, "y": 0, "width": 512, "height": 512}
             super().__init__(
-                id, display_name, optional, tooltip, default=whole if default is None else default, socketless=socketless,
+                id,
+                display_name,
+                optional,
+                tooltip,
+                default=whole if default is None else default,
+                socketless=socketless,
                 force_input=force_input,
             )
             self.component = component or None
@@ -197,10 +231,20 @@ class Range(ComfyTypeIO):
             return {"min": 0.0, "max": 1.0}
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            socketless: bool | None = True, default: dict | None = None, display: str | None = None,
-            gradient_stops: list | None = None, show_midpoint: bool | None = None, midpoint_scale: str | None = None,
-            value_min: float | None = None, value_max: float | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            socketless: bool | None = True,
+            default: dict | None = None,
+            display: str | None = None,
+            gradient_stops: list | None = None,
+            show_midpoint: bool | None = None,
+            midpoint_scale: str | None = None,
+            value_min: float | None = None,
+            value_max: float | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, socketless, default, advanced)
             self.value_min, self.value_max = value_min, value_max

@@ -35,8 +35,15 @@ class HiddenHolder:
     """
 
     def __init__(
-        self, unique_id: Any = None, prompt: Any = None, extra_pnginfo: Any = None, dynprompt: Any = None,
-        auth_token_comfy_org: Any = None, api_key_comfy_org: Any = None, comfy_usage_source: Any = None, **kwargs: Any,
+        self,
+        unique_id: Any = None,
+        prompt: Any = None,
+        extra_pnginfo: Any = None,
+        dynprompt: Any = None,
+        auth_token_comfy_org: Any = None,
+        api_key_comfy_org: Any = None,
+        comfy_usage_source: Any = None,
+        **kwargs: Any,
     ) -> None:
         self.unique_id = unique_id
         self.prompt = prompt

@@ -4,7 +4,8 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from ._io_base import ComfyTypeIO, Input, Output, WidgetInput, _ComfyType, comfytype
+from . import _io_base as base
+from ._io_base import ComfyTypeIO, WidgetInput, _ComfyType, comfytype
 from ._io_data import AnyType
 
 
@@ -12,7 +13,7 @@ def _type_class(declared: Any) -> type[_ComfyType]:
     """The type class of *declared*, a type or an instance of one; ``ValueError`` for anything else."""
     kind = declared if isinstance(declared, type) else type(declared)
     if not issubclass(kind, _ComfyType):
-        raise ValueError(f"{kind.__name__} is no type of comfy_api.latest.io; pass classes such as io.Image or io.Custom('NAME')")
+        raise ValueError(f"{kind.__name__} is not a type of comfy_api.latest.io; pass classes such as io.Image or io.Custom('NAME')")
     return kind
 
 
@@ -20,13 +21,20 @@ def _type_class(declared: Any) -> type[_ComfyType]:
 class MultiType(ComfyTypeIO):
     """An input for values of more than one type."""
 
-    class Input(Input):
+    class Input(base.Input):
         """Accepts any of *types*. With an input as *id* that input's widget, id and options are used, and its type is accepted too."""
 
         def __init__(
-            self, id: str | Input, types: list[Any], display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
-            raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str | base.Input,
+            types: list[Any],
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             self.input_override: Any = None
             if not isinstance(id, str):
@@ -49,14 +57,14 @@ class MultiType(ComfyTypeIO):
         def get_io_type(self) -> str:
             """The accepted names joined by commas, each once, the widget's own first."""
             names = [] if self.input_override is None else [self.input_override.get_io_type()]
-            return ",".join(dict.fromkeys(names + [kind.io_type for kind in self.io_types]))
+            return ",".join(dict.fromkeys(names + [str(kind.io_type) for kind in self.io_types]))
 
         def as_dict(self) -> dict[str, Any]:
             """The printed options: the widget's, with this input's on top."""
             return ({} if self.input_override is None else self.input_override.as_dict()) | super().as_dict()
 
         def validate(self) -> None:
-            """Raise ``ValueError`` when something in *types* is no type."""
+            """Raise ``ValueError`` when something in *types* is not a type."""
             self.get_io_type()
 
 
@@ -74,15 +82,22 @@ class MatchType(ComfyTypeIO):
 
         def as_dict(self) -> dict[str, str]:
             """The template as printed."""
-            return {"template_id": self.template_id, "allowed_types": ",".join(kind.io_type for kind in self.allowed_types)}
+            return {"template_id": self.template_id, "allowed_types": ",".join(str(kind.io_type) for kind in self.allowed_types)}
 
-    class Input(Input):
+    class Input(base.Input):
         """An input of the group."""
 
         def __init__(
-            self, id: str, template: "MatchType.Template", display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, extra_dict: dict | None = None,
-            raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            template: "MatchType.Template",
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(id, display_name, optional, tooltip, lazy, extra_dict, raw_link, advanced)
             self.template = template
@@ -91,12 +106,16 @@ class MatchType(ComfyTypeIO):
             """The printed options with the template."""
             return super().as_dict() | {"template": self.template.as_dict()}
 
-    class Output(Output):
+    class Output(base.Output):
         """An output of the group; without a name of its own it shows ``MATCHTYPE``."""
 
         def __init__(
-            self, template: "MatchType.Template", id: str | None = None, display_name: str | None = None,
-            tooltip: str | None = None, is_output_list: bool = False,
+            self,
+            template: "MatchType.Template",
+            id: str | None = None,
+            display_name: str | None = None,
+            tooltip: str | None = None,
+            is_output_list: bool = False,
         ) -> None:
             super().__init__(id, display_name if id or display_name else "MATCHTYPE", tooltip, is_output_list)
             self.template = template

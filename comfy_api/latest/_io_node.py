@@ -1,7 +1,7 @@
 """The base class of V3 nodes, and the V1 attributes through which the executor and older code see them."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final, final
 
@@ -29,7 +29,7 @@ _OUTPUT_LISTS: Final = {
 class _OnlyWhenOverridden:
     """A class attribute that is there only on node classes that define *method* themselves."""
 
-    def __init__(self, method: str, default: Callable[..., Any] | None = None) -> None:
+    def __init__(self, method: str, default: "classmethod[Any, ..., Any] | None" = None) -> None:
         self.method = method
         self.default = default
 
@@ -44,12 +44,12 @@ def _override(cls: type, name: str) -> Any:
     return first_real_override(cls, name, base=ComfyNode)
 
 
-def _real_class(cls: type) -> type:
+def _real_class(cls: "type[ComfyNode]") -> "type[ComfyNode]":
     """The author's class behind a locked clone."""
     return vars(cls).get("_clone_of", cls)
 
 
-def _settled(cls: type) -> dict[str, Any]:
+def _settled(cls: "type[ComfyNode]") -> dict[str, Any]:
     """The V1 attributes of *cls*, from the schema as it was when they were first asked for."""
     real = _real_class(cls)
     if "_v1_attributes" not in vars(real):
@@ -76,7 +76,9 @@ class ComfyNode(_ComfyNodeInternal):
 
     RELATIVE_PYTHON_MODULE: str | None = None
     SCHEMA: Schema | None = None
-    hidden: HiddenHolder | None = None
+    hidden: HiddenHolder = None  # type: ignore[assignment]  # None only on the class itself, never while a node runs
+    _v1_attributes: dict[str, Any]
+    _is_dynamic: bool
 
     @classmethod
     def define_schema(cls) -> Schema:
@@ -84,17 +86,17 @@ class ComfyNode(_ComfyNodeInternal):
         raise NotImplementedError(f"{cls.__name__}.define_schema() is missing: return an io.Schema")
 
     @classmethod
-    def execute(cls, **kwargs: Any) -> NodeOutput:
-        """Do the node's work with its inputs by id; may be a coroutine."""
+    def execute(cls, *args: Any, **kwargs: Any) -> Any:
+        """Do the node's work with its inputs by id, and return an ``io.NodeOutput``; may be a coroutine function."""
         raise NotImplementedError(f"{cls.__name__}.execute() is missing: return an io.NodeOutput")
 
     @classmethod
-    def validate_inputs(cls, **kwargs: Any) -> bool | str:
+    def validate_inputs(cls, *args: Any, **kwargs: Any) -> bool | str:
         """Optional: True, or why the inputs are refused, before anything runs. Names in the signature choose the inputs."""
         raise NotImplementedError
 
     @classmethod
-    def fingerprint_inputs(cls, **kwargs: Any) -> Any:
+    def fingerprint_inputs(cls, *args: Any, **kwargs: Any) -> Any:
         """Optional: a value that changes when the node must run again though its inputs are the same."""
         raise NotImplementedError
 

@@ -83,5 +83,7 @@ def normalize_output(returned: Any, node_name: str, output_count: int, may_expan
         values = (values[0].blocker,) * output_count
     elif output.block_execution is not None and not values:
         values = (ExecutionBlocker(output.block_execution),) * output_count
-    ui = output.ui.as_dict() if isinstance(output.ui, _UIOutput) or hasattr(output.ui, "as_dict") else output.ui
+    ui: Any = output.ui
+    if isinstance(ui, _UIOutput) or hasattr(ui, "as_dict"):
+        ui = ui.as_dict()
     return NodeOutput(*values, ui=ui, expand=output.expand, block_execution=output.block_execution)

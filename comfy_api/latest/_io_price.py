@@ -45,7 +45,7 @@ class PriceBadge:
     engine: str = "jsonata"
 
     def validate(self) -> None:
-        """Raise ``ValueError`` for an empty expression, another engine, or dependencies that are no names."""
+        """Raise ``ValueError`` for an empty expression, another engine, or dependencies that are not names."""
         if self.engine != "jsonata":
             raise ValueError(f"PriceBadge.engine is {self.engine!r}, but the page only evaluates 'jsonata'")
         if not isinstance(self.expr, str) or not self.expr.strip():

@@ -31,8 +31,12 @@ class NodeReplace:
     """One replacement. *old_widget_ids* names the old node's widgets in order, because saved workflows store them by position."""
 
     def __init__(
-        self, new_node_id: str, old_node_id: str, old_widget_ids: list[str] | None = None,
-        input_mapping: list[InputMap] | None = None, output_mapping: list[OutputMap] | None = None,
+        self,
+        new_node_id: str,
+        old_node_id: str,
+        old_widget_ids: list[str] | None = None,
+        input_mapping: list[InputMap] | None = None,
+        output_mapping: list[OutputMap] | None = None,
     ) -> None:
         self.new_node_id = new_node_id
         self.old_node_id = old_node_id

@@ -49,8 +49,13 @@ class RemoteOptions:
     """
 
     def __init__(
-        self, route: str, refresh_button: bool, control_after_refresh: str = "first", timeout: int | None = None,
-        max_retries: int | None = None, refresh: int | None = None,
+        self,
+        route: str,
+        refresh_button: bool,
+        control_after_refresh: str = "first",
+        timeout: int | None = None,
+        max_retries: int | None = None,
+        refresh: int | None = None,
     ) -> None:
         self.route = route
         self.refresh_button = refresh_button
@@ -76,10 +81,20 @@ class Boolean(ComfyTypeIO):
         PRINTED = ("label_on", "label_off")
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            lazy: bool | None = None, default: bool | None = None, label_on: str | None = None, label_off: str | None = None,
-            socketless: bool | None = None, force_input: bool | None = None, extra_dict: dict | None = None,
-            raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            default: bool | None = None,
+            label_on: str | None = None,
+            label_off: str | None = None,
+            socketless: bool | None = None,
+            force_input: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(
                 id, display_name, optional, tooltip, lazy, default, socketless, None, force_input, extra_dict, raw_link, advanced
@@ -100,11 +115,23 @@ class Int(ComfyTypeIO):
         PRINTED = ("min", "max", "step", "control_after_generate", ("display_mode", "display"))
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            lazy: bool | None = None, default: int | None = None, min: int | None = None, max: int | None = None,
-            step: int | None = None, control_after_generate: bool | ControlAfterGenerate | None = None,
-            display_mode: NumberDisplay | None = None, socketless: bool | None = None, force_input: bool | None = None,
-            extra_dict: dict | None = None, raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            default: int | None = None,
+            min: int | None = None,
+            max: int | None = None,
+            step: int | None = None,
+            control_after_generate: bool | ControlAfterGenerate | None = None,
+            display_mode: NumberDisplay | None = None,
+            socketless: bool | None = None,
+            force_input: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(
                 id, display_name, optional, tooltip, lazy, default, socketless, None, force_input, extra_dict, raw_link, advanced
@@ -128,11 +155,24 @@ class Float(ComfyTypeIO):
         PRINTED = ("min", "max", "step", "round", ("display_mode", "display"), "gradient_stops")
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            lazy: bool | None = None, default: float | None = None, min: float | None = None, max: float | None = None,
-            step: float | None = None, round: float | None = None, display_mode: NumberDisplay | None = None,
-            gradient_stops: list[dict] | None = None, socketless: bool | None = None, force_input: bool | None = None,
-            extra_dict: dict | None = None, raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            default: float | None = None,
+            min: float | None = None,
+            max: float | None = None,
+            step: float | None = None,
+            round: float | None = None,
+            display_mode: NumberDisplay | None = None,
+            gradient_stops: list[dict] | None = None,
+            socketless: bool | None = None,
+            force_input: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(
                 id, display_name, optional, tooltip, lazy, default, socketless, None, force_input, extra_dict, raw_link, advanced
@@ -155,10 +195,21 @@ class String(ComfyTypeIO):
         PRINTED = ("multiline", "placeholder", ("dynamic_prompts", "dynamicPrompts"))
 
         def __init__(
-            self, id: str, display_name: str | None = None, optional: bool = False, tooltip: str | None = None,
-            lazy: bool | None = None, multiline: bool = False, placeholder: str | None = None, default: str | None = None,
-            dynamic_prompts: bool | None = None, socketless: bool | None = None, force_input: bool | None = None,
-            extra_dict: dict | None = None, raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            multiline: bool = False,
+            placeholder: str | None = None,
+            default: str | None = None,
+            dynamic_prompts: bool | None = None,
+            socketless: bool | None = None,
+            force_input: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(
                 id, display_name, optional, tooltip, lazy, default, socketless, None, force_input, extra_dict, raw_link, advanced
@@ -181,19 +232,30 @@ class Combo(ComfyTypeIO):
         Type = str
 
         def __init__(
-            self, id: str, options: list[str] | list[int] | type[Enum] | None = None, display_name: str | None = None,
-            optional: bool = False, tooltip: str | None = None, lazy: bool | None = None,
-            default: str | int | Enum | None = None, control_after_generate: bool | ControlAfterGenerate | None = None,
-            upload: UploadType | None = None, image_folder: FolderType | None = None, remote: RemoteOptions | None = None,
-            socketless: bool | None = None, extra_dict: dict | None = None, raw_link: bool | None = None,
+            self,
+            id: str,
+            options: list[str] | list[int] | type[Enum] | None = None,
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            default: str | int | list[str] | Enum | None = None,
+            control_after_generate: bool | ControlAfterGenerate | None = None,
+            upload: UploadType | None = None,
+            image_folder: FolderType | None = None,
+            remote: RemoteOptions | None = None,
+            socketless: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
             advanced: bool | None = None,
         ) -> None:
             super().__init__(
                 id, display_name, optional, tooltip, lazy, plain(default), socketless, None, None, extra_dict, raw_link, advanced
             )
             self.multiselect = False
-            is_enum = isinstance(options, type) and issubclass(options, Enum)
-            self.options = [member.value for member in options] if is_enum else options
+            self.options: Any = options
+            if isinstance(options, type) and issubclass(options, Enum):
+                self.options = [member.value for member in options]
             self.control_after_generate = control_after_generate
             self.upload = upload
             self.image_folder = image_folder
@@ -210,8 +272,12 @@ class Combo(ComfyTypeIO):
         """A choice handed on; *options* are those it can take."""
 
         def __init__(
-            self, id: str | None = None, display_name: str | None = None, options: list[str] | None = None,
-            tooltip: str | None = None, is_output_list: bool = False,
+            self,
+            id: str | None = None,
+            display_name: str | None = None,
+            options: list[str] | None = None,
+            tooltip: str | None = None,
+            is_output_list: bool = False,
         ) -> None:
             super().__init__(id, display_name, tooltip, is_output_list)
             self.options = [] if options is None else options
@@ -227,15 +293,35 @@ class MultiCombo(ComfyTypeI):
         """A list to choose several from; *chip* shows the chosen ones as chips."""
 
         def __init__(
-            self, id: str, options: list[str], display_name: str | None = None, optional: bool = False,
-            tooltip: str | None = None, lazy: bool | None = None, default: list[str] | None = None,
-            placeholder: str | None = None, chip: bool | None = None,
-            control_after_generate: bool | ControlAfterGenerate | None = None, socketless: bool | None = None,
-            extra_dict: dict | None = None, raw_link: bool | None = None, advanced: bool | None = None,
+            self,
+            id: str,
+            options: list[str],
+            display_name: str | None = None,
+            optional: bool = False,
+            tooltip: str | None = None,
+            lazy: bool | None = None,
+            default: list[str] | None = None,
+            placeholder: str | None = None,
+            chip: bool | None = None,
+            control_after_generate: bool | ControlAfterGenerate | None = None,
+            socketless: bool | None = None,
+            extra_dict: dict | None = None,
+            raw_link: bool | None = None,
+            advanced: bool | None = None,
         ) -> None:
             super().__init__(
-                id, options, display_name, optional, tooltip, lazy, default, control_after_generate,
-                socketless=socketless, extra_dict=extra_dict, raw_link=raw_link, advanced=advanced,
+                id,
+                options,
+                display_name,
+                optional,
+                tooltip,
+                lazy,
+                default,
+                control_after_generate,
+                socketless=socketless,
+                extra_dict=extra_dict,
+                raw_link=raw_link,
+                advanced=advanced,
             )
             self.multiselect = True
             self.placeholder = placeholder

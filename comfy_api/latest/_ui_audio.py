@@ -27,7 +27,7 @@ def encode_audio(path: str, waveform_CT: Any, sample_rate_hz: int, format: str, 
     samples = np.ascontiguousarray(waveform_CT.float().numpy())
     layout = LAYOUTS.get(samples.shape[0])
     if layout is None:
-        raise ValueError(f"sound with {samples.shape[0]} channels can not be saved; mix it down to 1, 2 or 6 channels first")
+        raise ValueError(f"sound with {samples.shape[0]} channels cannot be saved; mix it down to 1, 2 or 6 channels first")
     rate_hz = opus_rate_hz(sample_rate_hz) if format == "opus" else sample_rate_hz
     with av.open(path, mode="w", format=format) as output:
         output.metadata.update(metadata)

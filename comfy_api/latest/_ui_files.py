@@ -58,7 +58,10 @@ class SavedAudios(_UIOutput):
 
 def folder_of(folder_type: FolderType) -> str:
     """The root folder that *folder_type* stands for."""
-    return folder_paths.get_directory_by_type(FolderType(folder_type).value)
+    folder = folder_paths.get_directory_by_type(FolderType(folder_type).value)
+    if folder is None:
+        raise ValueError(f"there is no folder for {folder_type!r}")
+    return folder
 
 
 def metadata_of(cls: Any) -> dict[str, str]:

@@ -77,9 +77,7 @@ class ImageSaveHelper:
     _create_webp_metadata = staticmethod(webp_metadata)
 
     @staticmethod
-    def save_images(
-        images: Any, filename_prefix: str, folder_type: FolderType, cls: Any, compress_level: int = 4
-    ) -> list[SavedResult]:
+    def save_images(images: Any, filename_prefix: str, folder_type: FolderType, cls: Any, compress_level: int = 4) -> list[SavedResult]:
         """Save each image as a PNG file. Raises ``ValueError`` for an empty batch."""
         plan, chunks, results = _plan(images, filename_prefix, folder_type), png_metadata(cls), []
         for number, image in enumerate(images):
@@ -129,4 +127,3 @@ class ImageSaveHelper:
         """Save as an animated WebP in the output folder, ready to show."""
         saved = ImageSaveHelper.save_animated_webp(images, filename_prefix, FolderType.output, cls, fps, lossless, quality, method)
         return SavedImages([saved], is_animated=len(images) > 1)
-

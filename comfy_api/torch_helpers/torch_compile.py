@@ -31,8 +31,15 @@ def apply_torch_compile_factory(compiled_module_dict: Mapping[str, Any]) -> Call
 
 
 def set_torch_compile_wrapper(
-    model: Any, backend: str, options: dict[str, str] | None = None, mode: str | None = None, fullgraph: bool = False,
-    dynamic: bool | None = None, keys: list[str] | None = None, *args: Any, **kwargs: Any,
+    model: Any,
+    backend: str,
+    options: dict[str, str] | None = None,
+    mode: str | None = None,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    keys: list[str] | None = None,
+    *args: Any,
+    **kwargs: Any,
 ) -> None:
     """Let the patcher *model* compile the parts *keys* (default: the whole diffusion model) and use them whenever it is applied.
 

@@ -18,6 +18,7 @@ def load_state_dict(state_dict: Mapping[str, Any]) -> Any:
     try:
         loader = spandrel.ModelLoader()
     except ImportError as error:
-        raise RuntimeError("upscaling models need the spandrel package, which is not installed: "
-                           "pip install -c constraints.txt spandrel") from error
+        raise RuntimeError(
+            "upscaling models need the spandrel package, which is not installed: pip install -c constraints.txt spandrel"
+        ) from error
     return loader.load_from_state_dict(state_dict).eval()

@@ -9,7 +9,7 @@ class KeepwarmExtension(ComfyExtension):
     """Registers the cache providers that flags and environment name."""
 
     async def on_load(self) -> None:
-        """Called once by the host, while it loads packs."""
+        """Called once by the server, while it loads packs."""
         await activate()
 
     async def get_node_list(self) -> list[type]:
@@ -18,5 +18,5 @@ class KeepwarmExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What the host calls."""
+    """What the server calls."""
     return KeepwarmExtension()

@@ -1,25 +1,45 @@
-"""Putting the pack to work in whichever host loads it."""
+"""Putting the pack to work in whichever server loads it."""
 
 import importlib
-import importlib.util
 import logging
+from dataclasses import dataclass
 from typing import Any
 
-from comfy_api.latest import ComfyAPI
+from comfy_api.latest import Caching, ComfyAPI
+from comfy_execution.cache_provider import CacheProvider
 
 from .detached_provider import DetachedProvider
 from .entry_format import Sealer
 from .file_store import DEFAULT_CAP_BYTES, FileStore
+from .namespaced_provider import NamespacedProvider
 from .object_store import ObjectStore
 from .redis_store import RedisStore
 from .result_provider import ResultProvider
 from .routes import add_routes
 from .settings import Settings, read_settings
 from .store_urls import FILE, REDIS, BadUrl, StoreUrl, parse_url, redacted
+from .units import GIB, MIB
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 DEFAULT_MAX_VALUE_MB = {"file": 4096.0, "redis": 512.0, "objects": 2048.0}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTraits:
+    """What the server that loads the pack does for its cache providers by itself.
+
+    *guards*: it bounds how long they are waited for, lets stores outlive the prompt and offers no results that only look shareable.
+    *covers_machine*: its keys cover versions, device, precision and namespace, so equal keys mean equal results on any machine.
+    """
+
+    guards: bool
+    covers_machine: bool
+
+
+def server_traits() -> ServerTraits:
+    """What this server declares in its ``Caching``; a plain ComfyUI declares nothing."""
+    return ServerTraits(bool(getattr(Caching, "guards_providers", False)), bool(getattr(Caching, "keys_cover_machine", False)))
 
 
 async def activate() -> list[Any]:
@@ -28,49 +48,48 @@ async def activate() -> list[Any]:
     try:
         settings = read_settings(args)
     except BadUrl as error:
-        logger.error("Keepwarm shares no results: %s", error)
+        log.error("Keepwarm shares no results: %s", error)
         return []
     providers = [provider for provider in (_provider_or_none(url, settings) for url in settings.urls) if provider is not None]
     for provider in providers:
         await ComfyAPI().caching.register_provider(provider)
-        logger.info("Results are shared through %s%s", provider.url, " (only read)" if getattr(provider, "read_only", False) else "")
+        log.info("Results are shared through %s%s", provider.url, " (only read)" if getattr(provider, "read_only", False) else "")
     server = getattr(importlib.import_module("server").PromptServer, "instance", None)
     if server is not None:
         add_routes(server.routes, providers, settings.publishes_metrics)
     return providers
 
 
-def make_provider(url: StoreUrl, settings: Settings, is_guarded: bool) -> Any:
-    """The provider for *url*. *is_guarded*: the host keeps providers from doing harm. Raises ``BadUrl``."""
+def make_provider(url: StoreUrl, settings: Settings, server: ServerTraits) -> CacheProvider:
+    """The provider for *url*, with around it what *server* does not do itself. Raises ``BadUrl``."""
     store: Any
     if url.scheme in FILE:
-        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / 1024**3) * 1024**3))
+        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / GIB) * GIB))
     elif url.scheme in REDIS:
         store = RedisStore(url)
     else:
         store = ObjectStore(url)
-    max_value_bytes = int(url.number("max_value_mb", DEFAULT_MAX_VALUE_MB[store.name]) * 1024**2)
+    max_value_bytes = int(url.number("max_value_mb", DEFAULT_MAX_VALUE_MB[store.name]) * MIB)
     provider = ResultProvider(store, url.text, Sealer(settings.sealing_key), url.is_read_only, max_value_bytes)
-    return provider if is_guarded else DetachedProvider(provider, _deployment(settings.namespace))
-
-
-def is_host_guarding() -> bool:
-    """Whether the host has the runtime that bounds what providers do and computes hermetic keys."""
-    return importlib.util.find_spec("comfy_execution.hermetic_keys") is not None
+    if server.guards and server.covers_machine:
+        return provider
+    # Only a server that guards providers knows keys of its own that cover the machine.
+    namespaced = NamespacedProvider(provider, _deployment(settings.namespace))
+    return namespaced if server.guards else DetachedProvider(namespaced)
 
 
 def _provider_or_none(text: str, settings: Settings) -> Any:
     try:
-        return make_provider(parse_url(text), settings, is_host_guarding())
+        return make_provider(parse_url(text), settings, server_traits())
     except BadUrl as error:
-        logger.error("A cache provider is left out: %s", error)
+        log.error("A cache provider is left out: %s", error)
     except ValueError as error:
-        logger.error("A cache provider is left out: %s: %s", redacted(text), error)
+        log.error("A cache provider is left out: %s: %s", redacted(text), error)
     return None
 
 
 def _deployment(namespace: str) -> str:
-    """What keys of a host that knows names only must cover besides: versions, device and the user's namespace."""
+    """What must be added to keys that cover names only: versions, device and the user's namespace."""
     version = getattr(importlib.import_module("comfyui_version"), "__version__", "")
     torch = importlib.import_module("torch")
     device = importlib.import_module("comfy.model_management").get_torch_device().type

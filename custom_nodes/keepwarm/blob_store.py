@@ -1,4 +1,4 @@
-"""What a place to keep results must be able to do. Entries are small and found by cache key, blobs are large and found by digest."""
+"""What a store of results must be able to do. Entries are small and found by cache key, blobs are large and found by digest."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -7,12 +7,12 @@ from .entry_format import Blob
 
 
 class StoreFull(OSError):
-    """There is no room for it, and none can be made."""
+    """The store has no room and cannot make any."""
 
 
 class BlobStore(Protocol):
     """A place shared by several processes. All methods run on one event loop, must not block it for long, and raise ``OSError`` (or a
-    library's error) when the place can not be reached. Nothing that was interrupted may be visible later."""
+    library's error) when the place cannot be reached. Nothing that was interrupted may be visible later."""
 
     name: str
 
@@ -26,7 +26,7 @@ class BlobStore(Protocol):
         """Keep an entry, given in parts, after all its blobs."""
 
     async def discard(self, digests: Iterable[str]) -> None:
-        """Take away damaged blobs, so that they can be stored again."""
+        """Remove damaged blobs, so that they can be stored again."""
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close connections."""

@@ -1,12 +1,11 @@
-"""For hosts that do not guard their cache providers: deadlines, stores that outlive the prompt, and no results that only look shareable.
+"""For servers that do not guard their cache providers: deadlines, stores that outlive the prompt, and no results that only look shareable.
 
-Such a host runs providers on an event loop that ends with the prompt, waits for lookups without a limit, and hands over values that
+Such a server runs providers on an event loop that ends with the prompt, waits for lookups without a limit, and hands over values that
 later nodes may change.
 """
 
 import asyncio
 import atexit
-import hashlib
 import importlib
 import logging
 import threading
@@ -17,13 +16,15 @@ from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
 
+from .namespaced_provider import NamespacedProvider
 from .result_provider import ResultProvider
+from .units import GIB
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOOKUP_TIMEOUT_S = 3.0
 EXIT_TIMEOUT_S = 10.0
-QUEUE_BYTES = 1 << 30
+QUEUE_BYTES = 1 * GIB
 FAILURES_TO_PAUSE = 3
 PAUSE_S = 30.0
 # Node class -> whether it is told more than its inputs.
@@ -31,14 +32,12 @@ _TOLD: "weakref.WeakKeyDictionary[type, bool]" = weakref.WeakKeyDictionary()
 
 
 class DetachedProvider(CacheProvider):
-    """A ``ResultProvider`` on a thread of its own. Called on the host's loop; never blocks it."""
+    """A provider on a thread of its own. Called on the server's loop; never blocks it."""
 
-    def __init__(self, inner: ResultProvider, namespace: str = "") -> None:
-        """*namespace* is mixed into every key."""
+    def __init__(self, inner: ResultProvider | NamespacedProvider) -> None:
         self.inner = inner
         self.url = inner.url
         self.measures = inner.measures
-        self._namespace = namespace
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._pending: dict[Future[None], int] = {}
@@ -54,7 +53,7 @@ class DetachedProvider(CacheProvider):
 
     async def on_lookup(self, context: CacheContext) -> CacheValue | None:
         """The stored result, or None, within ``LOOKUP_TIMEOUT_S``."""
-        future = self._submit(self.inner.on_lookup(self._own(context)))
+        future = self._submit(self.inner.on_lookup(context))
         try:
             value = await asyncio.wait_for(asyncio.wrap_future(future), LOOKUP_TIMEOUT_S)
         except Exception as error:
@@ -64,7 +63,7 @@ class DetachedProvider(CacheProvider):
         return value
 
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
-        """Take a copy and return; it is stored on the pack's own thread. Too much waiting already: passed over."""
+        """Take a copy and return; it is stored on the pack's own thread. Not stored when too much is waiting already."""
         size = _estimate_value_size(value)
         with self._lock:
             is_full = sum(self._pending.values()) + size > QUEUE_BYTES
@@ -72,7 +71,7 @@ class DetachedProvider(CacheProvider):
             self.measures.add(errors=1)
             return
         copy = CacheValue([_copy(items) for items in value.outputs], _copy(value.ui))
-        future = self._submit(self.inner.on_store(self._own(context), copy))
+        future = self._submit(self.inner.on_store(context, copy))
         with self._lock:
             self._pending[future] = size
         future.add_done_callback(self._stored)
@@ -83,10 +82,6 @@ class DetachedProvider(CacheProvider):
             pending = list(self._pending)
         wait(pending, timeout=timeout_s)
 
-    def _own(self, context: CacheContext) -> CacheContext:
-        key = hashlib.sha256(f"{self._namespace}\0{context.cache_key_hash}".encode()).hexdigest()
-        return CacheContext(context.node_id, context.class_type, key)
-
     def _stored(self, future: "Future[None]") -> None:
         with self._lock:
             self._pending.pop(future, None)
@@ -95,11 +90,11 @@ class DetachedProvider(CacheProvider):
 
     def _failed(self, error: BaseException | None) -> None:
         self._failures += 1
-        logger.warning("%s: %s: %s", self.url, type(error).__name__, error)
+        log.warning("%s: %s: %s", self.url, type(error).__name__, error)
         if self._failures >= FAILURES_TO_PAUSE:
             # After the pause one more failure is enough for the next.
             self._failures, self._paused_until_s = FAILURES_TO_PAUSE - 1, time.monotonic() + PAUSE_S
-            logger.warning("%s failed repeatedly and is left alone for %.0f s", self.url, PAUSE_S)
+            log.warning("%s failed repeatedly and is left alone for %.0f s", self.url, PAUSE_S)
 
     def _submit(self, coroutine: Any) -> "Future[Any]":
         with self._lock:
@@ -110,7 +105,7 @@ class DetachedProvider(CacheProvider):
 
 
 def _acts(class_type: str) -> bool:
-    """Whether nodes of the class do something besides: save a file, show a picture, ask a paid service."""
+    """Whether nodes of the class act as well: save a file, show a picture, ask a paid service."""
     class_def = importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
     if class_def is None or getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "NOT_IDEMPOTENT", False):
         return True

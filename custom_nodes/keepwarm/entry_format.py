@@ -3,7 +3,7 @@
     "KWE1"  length of the header (4 bytes, big-endian)  header (JSON)  bytes of small tensors  kind of seal (1 byte)  seal (32 bytes)
 
 Large tensors are kept apart, each under the BLAKE3 digest of its bytes. The seal is a BLAKE3 digest, or an HMAC-SHA-256 when a key is
-set; as it covers the digests it covers the tensors. An entry names its key, so it can not stand in for another.
+set; as it covers the digests it covers the tensors. An entry names its key, so it cannot stand in for another.
 """
 
 import hashlib
@@ -15,19 +15,20 @@ from typing import Any
 
 from blake3 import blake3
 
+from .units import MIB
 from .value_codec import Buffer, Malformed, decode, encode, expected_bytes
 
 MAGIC = b"KWE1"
 FORMAT = 1
 SEAL_BYTES = 33
-MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 64 * MIB
 MAX_BUFFERS = 1 << 20
 # Header and small tensors; what is longer is not read.
-MAX_ENTRY_BYTES = 128 << 20
+MAX_ENTRY_BYTES = 128 * MIB
 # Tensors up to this size lie in the entry itself: another round trip would cost more.
 INLINE_BYTES = 64 << 10
 # Hashing is spread over threads from this size on.
-PARALLEL_BYTES = 1 << 20
+PARALLEL_BYTES = 1 * MIB
 
 
 class Rejected(ValueError):
@@ -92,8 +93,9 @@ class Sealer:
                 about["blake3"] = digest = digest_of(buffer.data)
                 blobs[digest] = Blob(digest, buffer.data)
             described.append(about)
-        header = json.dumps({"format": FORMAT, "key": key, "class": class_type, "value": encoded.tree, "tensors": described},
-                            separators=(",", ":")).encode()
+        header = json.dumps(
+            {"format": FORMAT, "key": key, "class": class_type, "value": encoded.tree, "tensors": described}, separators=(",", ":")
+        ).encode()
         parts = [MAGIC + struct.pack(">I", len(header)) + header, *inline]
         return Sealed([*parts, self._seal(parts)], list(blobs.values()))
 
@@ -101,7 +103,7 @@ class Sealer:
         """Check an entry that was stored under *key*. Raises ``Rejected``."""
         view = memoryview(data)
         if view.nbytes < len(MAGIC) + 4 + SEAL_BYTES or bytes(view[:4]) != MAGIC:
-            raise Rejected("it is no entry, or one of another format")
+            raise Rejected("it is not an entry, or one of another format")
         body, seal = view[:-SEAL_BYTES], bytes(view[-SEAL_BYTES:])
         if not hmac.compare_digest(seal, self._seal([body])):
             raise Rejected("its seal is wrong: it is damaged, or was sealed with another KEEPWARM_CACHE_KEY")
@@ -114,7 +116,7 @@ class Sealer:
                 raise Rejected("it belongs to another key or format")
             return Opened(header, body[8 + length :], _wanted(header["tensors"]))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise error if isinstance(error, Rejected) else Rejected(f"its header can not be read: {error}") from None
+            raise error if isinstance(error, Rejected) else Rejected(f"its header cannot be read: {error}") from None
 
     def _seal(self, parts: list[Any]) -> bytes:
         if self._key is None:
@@ -165,11 +167,11 @@ def _wanted(described: Any) -> dict[str, int]:
         if "blake3" in about:
             digest = about["blake3"]
             if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-                raise Rejected("a digest is none")
+                raise Rejected("a digest has a wrong form")
             if size <= INLINE_BYTES:
                 raise Rejected("a small tensor is kept apart")
             if wanted.setdefault(digest, size) != size:
                 raise Rejected("a tensor has two sizes")
         elif type(about.get("at")) is not int or about["at"] < 0 or size > INLINE_BYTES:
-            raise Rejected("a small tensor is nowhere")
+            raise Rejected("a small tensor is missing")
     return wanted

@@ -19,10 +19,11 @@ from typing import Any
 
 from .blob_store import StoreFull
 from .entry_format import MAX_ENTRY_BYTES, Blob
+from .units import GIB, megabytes
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-DEFAULT_CAP_BYTES = 50 << 30
+DEFAULT_CAP_BYTES = 50 * GIB
 # After an eviction the folder has this share of its cap, so that not every store evicts.
 KEEP_SHARE = 0.9
 # Other processes write too, so the folder is counted again after this share of the cap was written from here.
@@ -50,8 +51,9 @@ class FileStore:
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, read into memory of its own."""
-        found = await asyncio.gather(*(asyncio.to_thread(self._read, self._path("blobs", digest), size, size)
-                                       for digest, size in wanted.items()))
+        found = await asyncio.gather(
+            *(asyncio.to_thread(self._read, self._path("blobs", digest), size, size) for digest, size in wanted.items())
+        )
         return None if None in found else dict(zip(wanted, found))
 
     async def put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
@@ -68,7 +70,7 @@ class FileStore:
 
     def _path(self, kind: str, name: str) -> str:
         if not name or not set(name) <= set("0123456789abcdef"):
-            raise ValueError(f"{name[:80]!r} is no digest")
+            raise ValueError(f"{name[:80]!r} is not a digest")
         return os.path.join(self._root, kind, name[:2], name)
 
     def _read(self, path: str, max_bytes: int, exact_bytes: int | None) -> bytearray | None:
@@ -77,8 +79,8 @@ class FileStore:
                 state = os.fstat(stream.fileno())
                 is_wrong = state.st_size > max_bytes or (exact_bytes is not None and state.st_size != exact_bytes)
                 if is_wrong or not stat.S_ISREG(state.st_mode):
-                    # Damaged. Taken away, or nobody could store it again.
-                    logger.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
+                    # Damaged. Removed, or it could not be stored again.
+                    log.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
                     self._remove(path)
                     return None
                 data = bytearray(state.st_size)
@@ -94,7 +96,7 @@ class FileStore:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-            logger.warning("%s is no plain file and is removed", path)
+            log.warning("%s is not a plain file and is removed", path)
             self._remove(path)
             return None
         return data
@@ -155,7 +157,7 @@ class FileStore:
                 break
             if self._remove(path):
                 freed += file_bytes
-        logger.info("%s: %d MB that were used longest ago made room", self._root, freed >> 20)
+        log.info("%s: removed %s that were used longest ago to make room", self._root, megabytes(freed))
         return freed
 
     def _remove(self, path: str) -> bool:
@@ -182,5 +184,5 @@ class FileStore:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open what should be a plain file: a pipe that somebody put there must not keep a thread, nor a link lead elsewhere."""
+    """Open what should be a plain file: a pipe put there must not block a thread, and a link must not lead elsewhere."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))

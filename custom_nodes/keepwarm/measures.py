@@ -1,4 +1,4 @@
-"""What one provider of the pack did, for ``/keepwarm/caches`` and ``/keepwarm/metrics`` in any host."""
+"""What one provider of the pack did, for ``/keepwarm/caches`` and ``/keepwarm/metrics`` in any server."""
 
 import contextlib
 import threading

@@ -10,10 +10,11 @@ from typing import Any
 
 from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
+from .units import MIB
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-PART_BYTES = 16 << 20
+PART_BYTES = 16 * MIB
 CONCURRENT_PARTS = 8
 RETRY_TIMEOUT_S = 10
 REQUEST_TIMEOUT_S = 60
@@ -41,7 +42,7 @@ class ObjectStore:
         try:
             answer = await self._obstore.get_async(self._store, _entry_path(key))
             if answer.meta["size"] > MAX_ENTRY_BYTES:
-                logger.warning("The entry %s has %d bytes, more than an entry can have", _entry_path(key), answer.meta["size"])
+                log.warning("The entry %s has %d bytes, more than an entry can have", _entry_path(key), answer.meta["size"])
                 return None
             return memoryview(await answer.bytes_async())
         except (FileNotFoundError, self._errors.NotFoundError):
@@ -71,7 +72,8 @@ class ObjectStore:
         starts = list(range(0, size, PART_BYTES))
         try:
             ranges = await self._obstore.get_ranges_async(
-                self._store, _blob_path(digest), starts=starts, ends=[min(start + PART_BYTES, size) for start in starts], coalesce=0)
+                self._store, _blob_path(digest), starts=starts, ends=[min(start + PART_BYTES, size) for start in starts], coalesce=0
+            )
         except (FileNotFoundError, self._errors.NotFoundError):
             return None
         for start, part in zip(starts, ranges):
@@ -96,8 +98,9 @@ class ObjectStore:
             except self._errors.AlreadyExistsError:
                 return
             return
-        await self._obstore.put_async(self._store, path, io.BytesIO(view), use_multipart=True, chunk_size=PART_BYTES,
-                                      max_concurrency=CONCURRENT_PARTS)
+        await self._obstore.put_async(
+            self._store, path, io.BytesIO(view), use_multipart=True, chunk_size=PART_BYTES, max_concurrency=CONCURRENT_PARTS
+        )
 
 
 def _entry_path(key: str) -> str:
@@ -113,8 +116,11 @@ def _open(url: StoreUrl) -> Any:
     endpoint = url.options.get("endpoint")
     common: dict[str, Any] = {
         "prefix": url.path.strip("/") or None,
-        "client_options": {"timeout": timedelta(seconds=REQUEST_TIMEOUT_S), "connect_timeout": timedelta(seconds=5),
-                           "allow_http": bool(endpoint and endpoint.startswith("http://"))},
+        "client_options": {
+            "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
+            "connect_timeout": timedelta(seconds=5),
+            "allow_http": bool(endpoint and endpoint.startswith("http://")),
+        },
         "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S)},
     }
     try:

@@ -7,8 +7,9 @@ from typing import Any
 
 from .entry_format import MAX_ENTRY_BYTES, Blob
 from .store_urls import BadUrl, StoreUrl
+from .units import MIB
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 4 * MIB
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
 MAX_CONNECTIONS = 32
@@ -83,9 +84,15 @@ class RedisStore:
         if self._client is None:
             retry = importlib.import_module("redis.asyncio.retry").Retry(importlib.import_module("redis.backoff").NoBackoff(), 1)
             pool = self._redis.BlockingConnectionPool.from_url(
-                self._url.place, db=int(self._url.number("db", _path_db(self._url))), max_connections=MAX_CONNECTIONS,
-                timeout=ANSWER_TIMEOUT_S, socket_timeout=ANSWER_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S, retry=retry,
-                **self._credentials)
+                self._url.place,
+                db=int(self._url.number("db", _path_db(self._url))),
+                max_connections=MAX_CONNECTIONS,
+                timeout=ANSWER_TIMEOUT_S,
+                socket_timeout=ANSWER_TIMEOUT_S,
+                socket_connect_timeout=CONNECT_TIMEOUT_S,
+                retry=retry,
+                **self._credentials,
+            )
             self._client = self._redis.Redis(connection_pool=pool)
         return self._client
 
@@ -103,13 +110,16 @@ def _library() -> Any:
 
 def _credentials(environment: Mapping[str, str]) -> dict[str, str]:
     """User name and password from the environment; the password may lie in a file. Raises ``BadUrl``."""
-    found = {name: environment[variable] for name, variable in
-             (("username", "KEEPWARM_REDIS_USERNAME"), ("password", "KEEPWARM_REDIS_PASSWORD")) if environment.get(variable)}
+    found = {
+        name: environment[variable]
+        for name, variable in (("username", "KEEPWARM_REDIS_USERNAME"), ("password", "KEEPWARM_REDIS_PASSWORD"))
+        if environment.get(variable)
+    }
     path = environment.get("KEEPWARM_REDIS_PASSWORD_FILE")
     if path:
         try:
             with open(path, encoding="utf-8") as stream:
                 found["password"] = stream.read().strip()
         except OSError as error:
-            raise BadUrl(f"KEEPWARM_REDIS_PASSWORD_FILE={path} can not be read: {error}") from None
+            raise BadUrl(f"KEEPWARM_REDIS_PASSWORD_FILE={path} cannot be read: {error}") from None
     return found

@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def add_routes(routes: web.RouteTableDef, providers: list[Any], publishes_metrics: bool) -> None:
-    """Add the pack's routes to the host's table."""
+    """Add the pack's routes to the server's table."""
 
     async def caches(request: web.Request) -> web.Response:
         return web.json_response({"providers": [describe(provider) for provider in providers]})
@@ -22,7 +22,7 @@ def add_routes(routes: web.RouteTableDef, providers: list[Any], publishes_metric
     try:
         client = importlib.import_module("prometheus_client")
     except ImportError:
-        logger.error("KEEPWARM_METRICS is set, but the package prometheus-client is missing: pip install prometheus-client")
+        log.error("KEEPWARM_METRICS is set, but the package prometheus-client is missing: pip install prometheus-client")
         return
 
     async def metrics(request: web.Request) -> web.Response:
@@ -33,7 +33,9 @@ def add_routes(routes: web.RouteTableDef, providers: list[Any], publishes_metric
 
 def describe(provider: Any) -> dict[str, Any]:
     """One provider as JSON."""
-    inner = getattr(provider, "inner", provider)
+    inner = provider
+    while hasattr(inner, "inner"):
+        inner = inner.inner
     return {"url": provider.url, "store": inner.store.name, "read_only": inner.read_only, **provider.measures.snapshot()}
 
 
@@ -42,18 +44,25 @@ def prometheus_text(client: Any, providers: Iterable[Any]) -> bytes:
     described = [(provider.url, provider.measures.snapshot()) for provider in providers]
 
     class Collector:
-        """Makes the families anew at each request, so nothing is registered for ever."""
+        """Makes the families anew at each request, so nothing stays registered."""
 
         def collect(self) -> Iterable[Any]:
-            for name, text in (("hits", "Results found"), ("misses", "Results not found"), ("errors", "Calls that failed"),
-                               ("stores", "Results stored"), ("rejected", "Entries that were damaged or foreign"),
-                               ("bytes_fetched", "Bytes of results found"), ("bytes_stored", "Bytes written")):
+            for name, text in (
+                ("hits", "Results found"),
+                ("misses", "Results not found"),
+                ("errors", "Calls that failed"),
+                ("stores", "Results stored"),
+                ("rejected", "Entries that were damaged or foreign"),
+                ("bytes_fetched", "Bytes of results found"),
+                ("bytes_stored", "Bytes written"),
+            ):
                 family = client.metrics_core.CounterMetricFamily(f"keepwarm_cache_{name}", text, labels=["provider"])
                 for url, numbers in described:
                     family.add_metric([url], numbers[name])
                 yield family
-            family = client.metrics_core.GaugeMetricFamily("keepwarm_cache_lookup_seconds", "Time of recent lookups",
-                                                           labels=["provider", "quantile"])
+            family = client.metrics_core.GaugeMetricFamily(
+                "keepwarm_cache_lookup_seconds", "Time of recent lookups", labels=["provider", "quantile"]
+            )
             for url, numbers in described:
                 for quantile, name in (("0.5", "lookup_p50_s"), ("0.95", "lookup_p95_s")):
                     if numbers[name] is not None:

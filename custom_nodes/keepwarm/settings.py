@@ -1,4 +1,4 @@
-"""What the pack is told: by this core's flags, and by the environment in any host."""
+"""The pack's settings: from this core's flags, and from the environment in any server."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Settings:
 
 
 def read_settings(args: Any, environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings from the host's parsed flags, ``--cache-provider`` first, and the environment. Raises ``BadUrl``.
+    """The settings from the server's parsed flags, ``--cache-provider`` first, and the environment. Raises ``BadUrl``.
 
     ``KEEPWARM_CACHE_PROVIDERS`` (URLs, separated by blanks), ``KEEPWARM_CACHE_KEY`` or ``KEEPWARM_CACHE_KEY_FILE``,
     ``KEEPWARM_CACHE_NAMESPACE``, ``KEEPWARM_METRICS``.
@@ -27,8 +27,12 @@ def read_settings(args: Any, environment: Mapping[str, str] | None = None) -> Se
     environment = os.environ if environment is None else environment
     urls = [*(getattr(args, "cache_provider", None) or ()), *environment.get("KEEPWARM_CACHE_PROVIDERS", "").split()]
     namespace = getattr(args, "cache_namespace", "") or environment.get("KEEPWARM_CACHE_NAMESPACE", "")
-    return Settings(tuple(dict.fromkeys(urls)), _sealing_key(environment), namespace,
-                    environment.get("KEEPWARM_METRICS", "").lower() in ("1", "true", "yes", "on"))
+    return Settings(
+        tuple(dict.fromkeys(urls)),
+        _sealing_key(environment),
+        namespace,
+        environment.get("KEEPWARM_METRICS", "").lower() in ("1", "true", "yes", "on"),
+    )
 
 
 def _sealing_key(environment: Mapping[str, str]) -> bytes | None:
@@ -38,5 +42,5 @@ def _sealing_key(environment: Mapping[str, str]) -> bytes | None:
             with open(path, "rb") as stream:
                 return stream.read().strip() or None
         except OSError as error:
-            raise BadUrl(f"KEEPWARM_CACHE_KEY_FILE={path} can not be read: {error}") from None
+            raise BadUrl(f"KEEPWARM_CACHE_KEY_FILE={path} cannot be read: {error}") from None
     return environment.get("KEEPWARM_CACHE_KEY", "").encode() or None

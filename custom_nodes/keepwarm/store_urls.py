@@ -1,4 +1,4 @@
-"""``--cache-provider`` URLs: where results are kept and under which conditions. Credentials never stand in them."""
+"""``--cache-provider`` URLs: where results are kept and under which conditions. They never hold credentials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _POSITIVE = ("max_value_mb", "max_gb", "ttl")
 
 
 class BadUrl(ValueError):
-    """A URL that can not be used; the message says what to write instead."""
+    """A URL that cannot be used; the message says what to write instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,10 @@ def parse_url(text: str) -> StoreUrl:
     """Check *text* and take it apart. Raises ``BadUrl``, whose message shows no credentials."""
     shown = redacted(text)
     if _may_hold_credentials(text):
-        raise BadUrl(f"{shown}: user name and password do not belong into the URL, where every client can read them. Set "
-                     f"{_credentials(text.partition('://')[0])} instead (an @ that means itself is written %40)")
+        raise BadUrl(
+            f"{shown}: user name and password do not belong into the URL, where every client can read them. Set "
+            f"{_credentials(text.partition('://')[0])} instead (an @ that means itself is written %40)"
+        )
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -123,5 +125,8 @@ def _is_positive(value: str) -> bool:
 
 def _credentials(scheme: str) -> str:
     redis = "KEEPWARM_REDIS_USERNAME and KEEPWARM_REDIS_PASSWORD (or KEEPWARM_REDIS_PASSWORD_FILE)"
-    return {"s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-            "az": "AZURE_STORAGE_ACCOUNT_KEY"}.get(scheme, redis)
+    return {
+        "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+        "az": "AZURE_STORAGE_ACCOUNT_KEY",
+    }.get(scheme, redis)

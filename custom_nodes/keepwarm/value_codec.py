@@ -20,12 +20,28 @@ EXACT_INT = 1 << 53
 
 # Name in the structure -> (torch's name, bytes per element). Names as in safetensors where it has the type.
 TORCH_DTYPES: Mapping[str, tuple[str, int]] = {
-    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
-    "F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1), "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
-    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1), "F8_E8M0": ("float8_e8m0fnu", 1), "F4": ("float4_e2m1fn_x2", 1),
-    "I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1),
-    "U64": ("uint64", 8), "U32": ("uint32", 4), "U16": ("uint16", 2), "U8": ("uint8", 1), "BOOL": ("bool", 1),
-    "C32": ("complex32", 4), "C64": ("complex64", 8), "C128": ("complex128", 16),
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+    "F8_E8M0": ("float8_e8m0fnu", 1),
+    "F4": ("float4_e2m1fn_x2", 1),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U64": ("uint64", 8),
+    "U32": ("uint32", 4),
+    "U16": ("uint16", 2),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+    "C32": ("complex32", 4),
+    "C64": ("complex64", 8),
+    "C128": ("complex128", 16),
 }
 _TORCH_CODES = {name: code for code, (name, _) in TORCH_DTYPES.items()}
 _ARRAY_ITEM_BYTES = {"b": {1}, "i": {1, 2, 4, 8}, "u": {1, 2, 4, 8}, "f": {2, 4, 8}, "c": {8, 16}}
@@ -36,7 +52,7 @@ class NotRepresentable(ValueError):
 
 
 class Malformed(ValueError):
-    """A structure that nobody wrote; the message says where."""
+    """A structure that no encoder wrote; the message says where."""
 
 
 @dataclass(slots=True)
@@ -77,7 +93,7 @@ def decode(tree: Any, buffers: list[Buffer]) -> Any:
 
 
 def expected_bytes(about: Mapping[str, Any]) -> int:
-    """How many bytes the buffer described by *about* must have. Raises ``Malformed`` for what nobody writes; allocates nothing."""
+    """How many bytes the buffer described by *about* must have. Raises ``Malformed`` for what no encoder writes; allocates nothing."""
     shape = about.get("shape")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size < 1 << 62 for size in shape):
         raise Malformed(f"no shape: {str(shape)[:80]}")
@@ -126,7 +142,7 @@ _SIMPLE: dict[type, Callable[[Any], Any]] = {
     complex: lambda value: ["c", struct.pack(">dd", value.real, value.imag).hex()],
     bytes: lambda value: ["b", base64.b64encode(value).decode()],
 }
-_CONTAINERS = {list: "l", tuple: "t", set: "s", frozenset: "z"}
+_CONTAINERS: dict[type, str] = {list: "l", tuple: "t", set: "s", frozenset: "z"}
 _MAKERS: dict[str, Callable[[list], Any]] = {"l": list, "t": tuple, "s": set, "z": frozenset}
 
 
@@ -261,5 +277,5 @@ def _reinterpret(torch: Any, flat: Any, dtype: Any) -> Any:
 
 
 def _writable(data: memoryview) -> Any:
-    """Tensors are made on writable memory, for nodes may change them; memory that others may read is copied."""
+    """Tensors are made on writable memory, because nodes may change them; memory that others may read is copied."""
     return data if not data.readonly else bytearray(data)

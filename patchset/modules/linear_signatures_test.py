@@ -114,8 +114,14 @@ def unfolded(dynprompt, node_id):
     if node["class_type"] == "Restless":
         return Unhashable()
     own = node_id if node["class_type"] in ("Counter", "ToldItsId") else ""
-    return (node["class_type"], own, *((name, unfolded(dynprompt, value[0]), value[1]) if is_link(value) else (name, value)
-                                       for name, value in sorted(node["inputs"].items())))
+    return (
+        node["class_type"],
+        own,
+        *(
+            (name, unfolded(dynprompt, value[0]), value[1]) if is_link(value) else (name, value)
+            for name, value in sorted(node["inputs"].items())
+        ),
+    )
 
 
 def random_prompt(dice, size):
@@ -161,7 +167,8 @@ def test_a_second_prompt_hits_where_the_first_left_something_to_hit(seed):
     old = {node_id: old_key(DynamicPrompt(prompt), node_id) for node_id in prompt}
     old_again = {node_id: old_key(DynamicPrompt(prompt), node_id) for node_id in prompt}
     assert {node_id for node_id in prompt if first[node_id] == again[node_id]} == {
-        node_id for node_id in prompt if old[node_id] == old_again[node_id]}
+        node_id for node_id in prompt if old[node_id] == old_again[node_id]
+    }
 
 
 def chain(length):

@@ -12,9 +12,9 @@ from weakref import WeakSet
 import nodes
 from comfy_execution.caching import include_unique_id_in_input
 from comfy_execution.graph import get_input_info
-from comfy_execution.provider_cache import Host, ProviderCache
-from comfy_execution.provider_client import ProviderLimits
-from comfy_execution.provider_runtime import PromptProviders, ProviderRuntime
+from comfy_execution.providers.cache import ExecutorHooks, ProviderCache
+from comfy_execution.providers.client import ProviderLimits
+from comfy_execution.providers.runtime import PromptProviders, ProviderRuntime
 from comfy_execution.signatures import InputSignatures
 
 _open: "WeakSet[ExecutorProviders]" = WeakSet()
@@ -81,8 +81,8 @@ class PromptResults:
             self._dynprompt = self._outputs.dynprompt
             self._keys = SignatureKeys(self._dynprompt, self._outputs.is_changed_cache)
             local = SimpleNamespace(get_local=self._outputs.get_local, accept_external=self._outputs.set_local)
-            host = Host(nodes.NODE_CLASS_MAPPINGS.__getitem__, self._find_input, self._make_entry, _stay)
-            self._cache = ProviderCache(self._providers, self._dynprompt, local, self._keys, host)
+            hooks = ExecutorHooks(nodes.NODE_CLASS_MAPPINGS.__getitem__, self._find_input, self._make_entry, _stay)
+            self._cache = ProviderCache(self._providers, self._dynprompt, local, self._keys, hooks)
         return self._cache
 
     def _find_input(self, class_def: Any, name: str, inputs: Mapping[str, Any]) -> tuple[Any, Any, Any]:

@@ -16,8 +16,8 @@ import execution
 import nodes
 from comfy_execution.cache_provider import CacheProvider, CacheValue, _clear_cache_providers, register_cache_provider
 from comfy_execution.graph_utils import GraphBuilder
-from comfy_execution.provider_client import ProviderLimits
 from comfy_execution.provider_prompts import ExecutorProviders, close_providers
+from comfy_execution.providers.client import ProviderLimits
 
 SIZES = {"lru": 50, "ram": 0.0, "ram_inactive": 0.0}
 CACHES = [execution.CacheType.CLASSIC, execution.CacheType.LRU, execution.CacheType.RAM_PRESSURE]
@@ -351,11 +351,20 @@ def test_a_provider_that_hangs_costs_the_budget_at_most(executor, blocks):
     assert took_s < QUICK.prompt_budget_s * 1.1 + 0.3
 
 
-GARBAGE = ["text", 7, CacheValue(7), CacheValue([]), CacheValue([["text"]]), CacheValue([1]), CacheValue([[1], [2]]),
-           CacheValue([[1]], ui="ui"), CacheValue([[1]], ui={"total": [1]})]
+GARBAGE = [
+    "text",
+    7,
+    CacheValue(7),
+    CacheValue([]),
+    CacheValue([["text"]]),
+    CacheValue([1]),
+    CacheValue([[1], [2]]),
+    CacheValue([[1]], ui="ui"),
+    CacheValue([[1]], ui={"total": [1]}),
+]
 
 
-@pytest.mark.parametrize("answer", GARBAGE, ids=repr)
+@pytest.mark.parametrize("answer", GARBAGE, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_garbage_is_a_miss(executor, answer):
     provider = use(Memory())
 

@@ -62,6 +62,7 @@ def without_recursion(function: Callable[P, Awaitable[T]]) -> Callable[P, Corout
 
     Calls that *function* makes to itself in the task it runs in are run by the outermost call; a task started inside has its own.
     """
+
     @functools.wraps(function)
     async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
         coroutine: Any = function(*args, **kwargs)

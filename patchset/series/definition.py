@@ -1,10 +1,12 @@
 """What a series is: one pull request's files, edits, tests and message."""
 
+import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from patchset.transforms import Transform
 
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
 Version = tuple[int, int, int]
 
 
@@ -12,8 +14,8 @@ Version = tuple[int, int, int]
 class Series:
     """One pull request.
 
-    *modules* and *tests* are files of this project copied as they are, ``(path here, path there)``; *edits* gives the transforms for a
-    version (an empty list: not needed there).
+    *modules* are folders of this project copied whole, *files* and *tests* single files, each as ``(path here, path there)``; *edits* gives
+    the transforms for a version (an empty list: not needed there).
     """
 
     name: str
@@ -21,4 +23,15 @@ class Series:
     message: str
     edits: Callable[[Version], list[Transform]]
     modules: tuple[tuple[str, str], ...] = ()
-    tests: tuple[tuple[str, str], ...] = field(default=())
+    files: tuple[tuple[str, str], ...] = ()
+    tests: tuple[tuple[str, str], ...] = ()
+
+    def copied(self, with_tests: bool) -> list[tuple[str, str]]:
+        """Every file that is copied, ``(path here, path there)``: those of the folders in the order of their names, then the others."""
+        inside = [
+            (f"{here}/{path.name}", f"{there}/{path.name}")
+            for here, there in self.modules
+            for path in sorted((PROJECT / here).glob("*.py"))
+            if not path.name.endswith("_test.py")
+        ]
+        return [*inside, *self.files, *(self.tests if with_tests else ())]

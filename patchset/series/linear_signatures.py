@@ -12,16 +12,16 @@ CACHING, EXECUTION = "comfy_execution/caching.py", "execution.py"
 KEYS = "CacheKeySetInputSignature"
 SUCCESSOR = f"{KEYS}.names_its_node"
 
-NODE_AT = '''
+NODE_AT = """
 def node_at(self, node_id):
     return self.dynprompt.get_node(node_id) if self.dynprompt.has_node(node_id) else None
-'''
-NAMES_ITSELF = '''
+"""
+NAMES_ITSELF = """
 def names_its_node(self, node_id):
     class_type = self.dynprompt.get_node(node_id)["class_type"]
     class_def = nodes.NODE_CLASS_MAPPINGS[class_type]
     return self.include_node_id_in_input() or getattr(class_def, "NOT_IDEMPOTENT", False) or include_unique_id_in_input(class_type)
-'''
+"""
 
 MESSAGE = """
 A node's cache key was built from the descriptions of the node and of all its ancestors, again for every node: n nodes in a
@@ -38,16 +38,40 @@ def edits(version: Version) -> list[Transform]:
     """The same places in every supported version."""
     return [
         ReplaceImport(CACHING, "comfy_execution.signatures", "InputSignatures", "comfy_execution.graph_utils", "is_link"),
-        InsertAfter(CACHING, f"{KEYS}.__init__", "self.is_changed_cache = is_changed_cache",
-                    "self.signatures = InputSignatures(self.node_at, is_changed_cache.get, self.names_its_node)\n"),
-        ReplaceBody(CACHING, f"{KEYS}.get_node_signature", "return await self.signatures.get(node_id)\n",
-                    _calls("get_ordered_ancestry"), "the body that calls self.get_ordered_ancestry"),
-        RemoveDefinition(CACHING, f"{KEYS}.get_immediate_node_signature", SUCCESSOR, _calls("include_unique_id_in_input"),
-                         "the body that calls include_unique_id_in_input"),
-        RemoveDefinition(CACHING, f"{KEYS}.get_ordered_ancestry", SUCCESSOR, _calls("get_ordered_ancestry_internal"),
-                         "the body that calls self.get_ordered_ancestry_internal"),
-        RemoveDefinition(CACHING, f"{KEYS}.get_ordered_ancestry_internal", SUCCESSOR, _calls("get_ordered_ancestry_internal"),
-                         "the body that calls itself"),
+        InsertAfter(
+            CACHING,
+            f"{KEYS}.__init__",
+            "self.is_changed_cache = is_changed_cache",
+            "self.signatures = InputSignatures(self.node_at, is_changed_cache.get, self.names_its_node)\n",
+        ),
+        ReplaceBody(
+            CACHING,
+            f"{KEYS}.get_node_signature",
+            "return await self.signatures.get(node_id)\n",
+            _calls("get_ordered_ancestry"),
+            "the body that calls self.get_ordered_ancestry",
+        ),
+        RemoveDefinition(
+            CACHING,
+            f"{KEYS}.get_immediate_node_signature",
+            SUCCESSOR,
+            _calls("include_unique_id_in_input"),
+            "the body that calls include_unique_id_in_input",
+        ),
+        RemoveDefinition(
+            CACHING,
+            f"{KEYS}.get_ordered_ancestry",
+            SUCCESSOR,
+            _calls("get_ordered_ancestry_internal"),
+            "the body that calls self.get_ordered_ancestry_internal",
+        ),
+        RemoveDefinition(
+            CACHING,
+            f"{KEYS}.get_ordered_ancestry_internal",
+            SUCCESSOR,
+            _calls("get_ordered_ancestry_internal"),
+            "the body that calls itself",
+        ),
         AddMethod(CACHING, KEYS, "include_node_id_in_input", NAMES_ITSELF),
         AddMethod(CACHING, KEYS, "include_node_id_in_input", NODE_AT),
         AddImport(EXECUTION, "comfy_execution.trampoline", "without_recursion", "comfy_execution.graph_utils", "is_link"),
@@ -57,6 +81,7 @@ def edits(version: Version) -> list[Transform]:
 
 def _calls(name: str) -> Callable[[cst.FunctionDef], bool]:
     """A test for functions whose body calls *name*."""
+
     def recognise(function: cst.FunctionDef) -> bool:
         return anchors.calls(function, name)
 
@@ -68,9 +93,13 @@ SERIES = Series(
     subject="Compute cache keys in linear time, validate without recursion",
     message=MESSAGE,
     edits=edits,
-    modules=(("comfy_execution/signatures.py", "comfy_execution/signatures.py"),
-             ("patchset/modules/trampoline.py", "comfy_execution/trampoline.py")),
-    tests=(("tests-unit/execution_test/test_signatures.py", "tests-unit/execution_test/signatures_test.py"),
-           ("patchset/modules/trampoline_test.py", "tests-unit/execution_test/trampoline_test.py"),
-           ("patchset/modules/linear_signatures_test.py", "tests-unit/execution_test/linear_signatures_test.py")),
+    files=(
+        ("comfy_execution/signatures.py", "comfy_execution/signatures.py"),
+        ("patchset/modules/trampoline.py", "comfy_execution/trampoline.py"),
+    ),
+    tests=(
+        ("tests-unit/execution_test/test_signatures.py", "tests-unit/execution_test/signatures_test.py"),
+        ("patchset/modules/trampoline_test.py", "tests-unit/execution_test/trampoline_test.py"),
+        ("patchset/modules/linear_signatures_test.py", "tests-unit/execution_test/linear_signatures_test.py"),
+    ),
 )

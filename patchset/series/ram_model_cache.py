@@ -8,12 +8,12 @@ FLAGS, MANAGER, LOADERS, EXECUTION, SERVER = ("comfy/cli_args.py", "comfy/model_
 NODES, CLIP_VISION, CONTROLNET = "nodes.py", "comfy/clip_vision.py", "comfy/controlnet.py"
 OWNER = "comfy.model_management.ram_model_cache"
 NEXT_FLAGS = "attn_group = parser.add_mutually_exclusive_group()\n"
-NEW_FLAGS = '''
+NEW_FLAGS = """
 model_cache_group = parser.add_mutually_exclusive_group()
 model_cache_group.add_argument("--ram-model-cache-mb", type=int, default=None, metavar="MB", help="Keep loaded models in up to this much RAM when they leave VRAM or the node cache, so that they are not read from disk again. 0 turns it off. Default: off, but with more than 64GB of RAM free at start 25%% of it, at most 32GB.")
 model_cache_group.add_argument("--no-ram-model-cache", action="store_true", help="Never keep unused models in RAM.")
 parser.add_argument("--ram-model-cache-ttl", type=float, default=None, metavar="SECONDS", help="Let a model kept in RAM go when it was not used for this long.")
-'''  # noqa: E501 (upstream writes one flag per line)
+"""  # noqa: E501 (upstream writes one flag per line)
 STATS_REPLY = "return web.json_response(system_stats)\n"
 
 MESSAGE = """
@@ -26,22 +26,34 @@ pressure, and says in the log and in the prompt's history where each model came 
 decorator returns the function it was given.
 """
 
-CACHE_MODULES = ("host_memory", "weights_key", "ram_model_cache", "ram_cache_drops", "ram_cache_flights", "ram_cache_null",
-                 "ram_cache_policy", "ram_cache_receipts", "ram_cache_storage", "ram_cache_table", "ram_cache_types")
-HOST_MODULES = ("ram_cache_host", "ram_cache_loaders", "ram_cache_tripwire")
-CACHE_TESTS = ("ram_cache_fakes", "test_host_memory", "test_host_memory_group", "test_ram_cache_drops", "test_ram_cache_policy",
-               "test_ram_cache_receipts", "test_ram_cache_storage", "test_ram_cache_upkeep", "test_ram_model_cache",
-               "test_ram_model_cache_patcher", "test_ram_model_cache_races", "test_weights_key")
-HOST_TESTS = ("ram_cache_host_test", "ram_cache_loaders_test", "ram_cache_tripwire_test", "ram_model_cache_upstream_test")
+TESTS = "tests-unit/comfy_test/ram_model_cache"
+CACHE_TESTS = (
+    "conftest",
+    "ram_cache_fakes",
+    "test_checksums",
+    "test_host_memory",
+    "test_host_memory_group",
+    "test_ram_cache_drops",
+    "test_ram_cache_policy",
+    "test_ram_cache_receipts",
+    "test_ram_cache_storage",
+    "test_ram_cache_upkeep",
+    "test_ram_model_cache",
+    "test_ram_model_cache_patcher",
+    "test_ram_model_cache_races",
+    "test_weights_key",
+)
+HOOKS = "patchset/modules/ram_model_cache_hooks"
+HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "upstream"))
 
 
 def edits(version: Version) -> list[Transform]:
     """The same places in every supported version; 0.24 began to annotate the manager's list."""
     models = "current_loaded_models = []" if version < (0, 24, 0) else "current_loaded_models: list[LoadedModel] = []"
-    owned = "ram_model_cache = ModelCacheHost.from_args(args, current_loaded_models, lambda: throw_exception_if_processing_interrupted())"
+    owned = "ram_model_cache = ModelCacheOwner.from_args(args, current_loaded_models, lambda: throw_exception_if_processing_interrupted())"
     return [
         ReplaceStatement(FLAGS, "", NEXT_FLAGS, NEW_FLAGS.lstrip() + NEXT_FLAGS),
-        AddImport(MANAGER, "comfy.ram_cache_host", "ModelCacheHost", "comfy.cli_args", "args"),
+        AddImport(MANAGER, "comfy.ram_model_cache_hooks.owner", "ModelCacheOwner", "comfy.cli_args", "args"),
         ReplaceStatement(MANAGER, "", models, f"{models}\n{owned}\n"),
         Decorate(MANAGER, "free_memory", "ram_model_cache.unloads"),
         Decorate(MANAGER, "load_models_gpu", "ram_model_cache.loads"),
@@ -56,8 +68,12 @@ def edits(version: Version) -> list[Transform]:
         Decorate(EXECUTION, "PromptExecutor.execute_async", f"{OWNER}.with_receipts"),
         InsertAfter(EXECUTION, "PromptExecutor.reset", "self.success = True", f"{OWNER}.clear()\n"),
         InsertAfter(EXECUTION, "PromptQueue.__init__", "self.flags = {}", f"{OWNER}.watch_queue(self)\n"),
-        ReplaceStatement(SERVER, "PromptServer.__init__.system_stats", STATS_REPLY,
-                         f'system_stats["system"].update({OWNER}.system_stats())\n{STATS_REPLY}'),
+        ReplaceStatement(
+            SERVER,
+            "PromptServer.__init__.system_stats",
+            STATS_REPLY,
+            f'system_stats["system"].update({OWNER}.system_stats())\n{STATS_REPLY}',
+        ),
     ]
 
 
@@ -66,8 +82,7 @@ SERIES = Series(
     subject="Keep models in RAM, up to a cap, instead of reading them again",
     message=MESSAGE,
     edits=edits,
-    modules=(*((f"comfy/{name}.py", f"comfy/{name}.py") for name in CACHE_MODULES),
-             *((f"patchset/modules/{name}.py", f"comfy/{name}.py") for name in HOST_MODULES)),
-    tests=(*((f"tests-unit/comfy_test/{name}.py", f"tests-unit/comfy_test/{name}.py") for name in CACHE_TESTS),
-           *((f"patchset/modules/{name}.py", f"tests-unit/comfy_test/{name}.py") for name in HOST_TESTS)),
+    modules=(("comfy/ram_model_cache", "comfy/ram_model_cache"), (HOOKS, "comfy/ram_model_cache_hooks")),
+    files=(("comfy/units.py", "comfy/units.py"),),
+    tests=(*((f"{TESTS}/{name}.py",) * 2 for name in CACHE_TESTS), *((f"{HOOKS}/{name}", f"{TESTS}/{name}") for name in HOOK_TESTS)),
 )

@@ -16,9 +16,16 @@ def folders(tmp_path, monkeypatch):
         folder.mkdir()
         if name in ("input", "output", "temp", "user"):
             monkeypatch.setattr(folder_paths, f"{name}_directory", str(folder))
-    monkeypatch.setattr(folder_paths, "folder_names_and_paths", {
-        "loras": ([str(made["models"])], {".safetensors"}), "embeddings": ([str(made["models"])], {".safetensors"}),
-        "custom_nodes": ([str(made["custom_nodes"])], set()), "configs": ([str(made["models"])], {".yaml"})})
+    monkeypatch.setattr(
+        folder_paths,
+        "folder_names_and_paths",
+        {
+            "loras": ([str(made["models"])], {".safetensors"}),
+            "embeddings": ([str(made["models"])], {".safetensors"}),
+            "custom_nodes": ([str(made["custom_nodes"])], set()),
+            "configs": ([str(made["models"])], {".yaml"}),
+        },
+    )
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
@@ -28,6 +35,7 @@ def folders(tmp_path, monkeypatch):
 @pytest.fixture
 def serve(aiohttp_client):
     """``await serve(subsystem)``: a client of an application that has only that subsystem's routes and mounts."""
+
     async def start(*subsystems):
         app = web.Application(client_max_size=1024 * 1024)
         for subsystem in subsystems:
@@ -37,4 +45,5 @@ def serve(aiohttp_client):
             if hasattr(subsystem, "add_static"):
                 subsystem.add_static(app)
         return await aiohttp_client(app)
+
     return start

@@ -6,8 +6,22 @@ import yarl
 
 # Names that must neither read nor write anything outside the folder that they are used in.
 HOSTILE_NAMES = (
-    "../secret.txt", "../../secret.txt", "..", "a/../../secret.txt", "/etc/passwd", "//etc/passwd", "..\\secret.txt", "C:\\secret.txt",
-    "C:/secret.txt", "\\\\host\\share\\secret.txt", "sub/\0.txt", "a\0", "x" * 300, "y/" * 3000 + "z", "link/secret.txt", "link_file.txt",
+    "../secret.txt",
+    "../../secret.txt",
+    "..",
+    "a/../../secret.txt",
+    "/etc/passwd",
+    "//etc/passwd",
+    "..\\secret.txt",
+    "C:\\secret.txt",
+    "C:/secret.txt",
+    "\\\\host\\share\\secret.txt",
+    "sub/\0.txt",
+    "a\0",
+    "x" * 300,
+    "y/" * 3000 + "z",
+    "link/secret.txt",
+    "link_file.txt",
 )
 
 

@@ -59,8 +59,17 @@ async def test_file_that_cannot_be_read_is_not_overwritten(serve, file, monkeypa
     assert "Permission denied" in caplog.text
 
 
-@pytest.mark.parametrize(("path", "body"), [("/settings", b""), ("/settings", b"[]"), ("/settings", b"{"), ("/settings/x", b""),
-                                            ("/settings/x", b"NaN"), ("/settings/x", b"[" * 50_000)])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/settings", b""),
+        ("/settings", b"[]"),
+        ("/settings", b"{"),
+        ("/settings/x", b""),
+        ("/settings/x", b"NaN"),
+        ("/settings/x", b"[" * 50_000),
+    ],
+)
 async def test_malformed_settings_are_refused_and_change_nothing(serve, file, path, body):
     file.write_text('{"a": 1}')
     client = await serve(UserManager())

@@ -11,8 +11,8 @@ from yarl import URL
 
 from app import frontend_management
 from app.frontend_management import DEFAULT_VERSION_STRING, FrontendManager, FrontendMissing, check_comfy_packages_versions
-from app.frontend_static import FrontendRoutes
-from app.template_assets import embedded_docs_folder, find_template_assets
+from app.routes.frontend_static import FrontendRoutes
+from app.routes.template_assets import embedded_docs_folder, find_template_assets
 
 
 @pytest.fixture
@@ -43,9 +43,23 @@ async def test_files_have_validators_and_ranges(serve, page):
     assert (await client.get("/scripts/app.js", headers={"Range": "bytes=0-2"})).status == 206
 
 
-@pytest.mark.parametrize("path", [
-    "/unknown", "/docs/KSampler/en.md", "/docs/KSampler.md", "/templates/index.json", "/scripts/none.js", "/scripts",
-    "/scripts/", "/" + "x" * 300, "/..%2Fsecret.txt", "/%2e%2e/secret.txt", "/scripts/..%2F..%2Fsecret.txt", "/a%00b"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/unknown",
+        "/docs/KSampler/en.md",
+        "/docs/KSampler.md",
+        "/templates/index.json",
+        "/scripts/none.js",
+        "/scripts",
+        "/scripts/",
+        "/" + "x" * 300,
+        "/..%2Fsecret.txt",
+        "/%2e%2e/secret.txt",
+        "/scripts/..%2F..%2Fsecret.txt",
+        "/a%00b",
+    ],
+)
 async def test_unknown_paths_are_not_the_page(serve, page, path):
     client = await serve(FrontendRoutes(str(page)))
     answer = await client.get(URL(path, encoded=True))

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from app import logger
-from app.log_subscriptions import LogSubscriptions
 from app.logger import CapturedStream, LogBuffer
+from app.sockets.log_subscriptions import LogSubscriptions
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def consoles(monkeypatch):
 
     A context manager because pytest swaps the streams and handlers between a fixture and its test.
     """
+
     @contextlib.contextmanager
     def replaced(out=True):
         streams = io.StringIO() if out else None, io.StringIO()
@@ -37,6 +38,7 @@ def consoles(monkeypatch):
                     handler.close()
                 root.handlers[:] = handlers
                 root.setLevel(level)
+
     return replaced
 
 
@@ -194,8 +196,9 @@ def test_writers_on_many_threads_lose_nothing():
 
 def test_entries_go_to_subscribers_that_are_still_connected():
     sent, connected = [], {"a", "b"}
-    subscriptions = LogSubscriptions(lambda event, data, client: sent.append((event, data["entries"], data["size"], client)),
-                                     connected.__contains__)
+    subscriptions = LogSubscriptions(
+        lambda event, data, client: sent.append((event, data["entries"], data["size"], client)), connected.__contains__
+    )
     entry = [{"t": "now", "m": "x"}]
     subscriptions.publish(entry)
     for client in ("a", "b", "c"):

@@ -105,7 +105,7 @@ def test_interrupt_is_raised_once_at_a_cancellation_point():
     assert not interrupt_flag.is_set()
 
 
-def test_packs_can_not_keep_a_guarded_function_replaced(packs, monkeypatch):
+def test_packs_cannot_keep_a_guarded_function_replaced(packs, monkeypatch):
     management = types.SimpleNamespace(cast_to="original", other="free")
     monkeypatch.setitem(sys.modules, "comfy.model_management", management)
     monkeypatch.setattr(hook_breaker_ac10a0, "SAVED_FUNCTIONS", [])

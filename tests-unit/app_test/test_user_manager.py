@@ -35,8 +35,20 @@ async def test_user_can_be_added_in_single_user_mode_without_losing_those_there(
     assert json.loads((folders.user / "users.json").read_text()) == {"old_1": "old", user_id: "new"}
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"username": ""}', b'{"username": "  "}', b'{"username": 3}', b'{"username": "__x"}',
-                                  b'{"username": " __x"}', b'{"username": "taken"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"username": ""}',
+        b'{"username": "  "}',
+        b'{"username": 3}',
+        b'{"username": "__x"}',
+        b'{"username": " __x"}',
+        b'{"username": "taken"}',
+    ],
+)
 async def test_unusable_user_names_are_refused(serve, folders, body):
     manager = UserManager()
     manager.add_user("taken")
@@ -60,10 +72,21 @@ def test_damaged_list_of_users_starts_empty_with_a_warning(folders, content, cap
     assert "users.json" in caplog.text
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [
-    ("GET", "/settings", 401), ("GET", "/settings/x", 401), ("POST", "/settings", 401), ("POST", "/settings/x", 401),
-    ("GET", "/v2/userdata", 403), ("GET", "/userdata?dir=x", 403), ("GET", "/userdata/x", 403), ("POST", "/userdata/x", 403),
-    ("DELETE", "/userdata/x", 403), ("POST", "/userdata/x/move/y", 403)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/settings", 401),
+        ("GET", "/settings/x", 401),
+        ("POST", "/settings", 401),
+        ("POST", "/settings/x", 401),
+        ("GET", "/v2/userdata", 403),
+        ("GET", "/userdata?dir=x", 403),
+        ("GET", "/userdata/x", 403),
+        ("POST", "/userdata/x", 403),
+        ("DELETE", "/userdata/x", 403),
+        ("POST", "/userdata/x/move/y", 403),
+    ],
+)
 @pytest.mark.parametrize("user", ["nobody", "__system", "", "../default", "default/.."])
 async def test_unknown_and_reserved_users_are_refused_everywhere(serve, folders, multi_user, method, path, status, user):
     manager = UserManager()

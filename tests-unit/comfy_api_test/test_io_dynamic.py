@@ -74,7 +74,7 @@ def test_match_type_prints_its_template_and_is_listed_for_outputs():
 
 
 def test_match_type_refuses_what_is_no_type():
-    with pytest.raises(ValueError, match="int is no type"):
+    with pytest.raises(ValueError, match="int is not a type"):
         io.MatchType.Template("t", [int])
 
 

@@ -89,7 +89,7 @@ def test_clone_carries_hidden_values_and_refuses_changes():
     clone = Adder.PREPARE_CLASS_CLONE({"unique_id": "7", "prompt": {"x": 1}})
     assert clone.hidden.unique_id == "7" and clone.hidden.prompt == {"x": 1} and clone.hidden.anything is None
     assert (clone.__name__, clone.__module__, clone.__doc__) == ("Adder", __name__, "Adds.")
-    with pytest.raises(AttributeError, match="Adder.cache can not be set"):
+    with pytest.raises(AttributeError, match="Adder.cache cannot be set"):
         clone.cache = 1
     with pytest.raises(AttributeError, match="deleted"):
         del clone.hidden
@@ -116,7 +116,7 @@ def test_clone_runs_super_and_state_of_the_real_class_stays():
         def execute(cls, a, b):
             return super().execute(a, b)
 
-    with pytest.raises(AttributeError, match="calls can not be set"):
+    with pytest.raises(AttributeError, match="calls cannot be set"):
         Counting.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(a=1, b=2)
     assert Mixed.PREPARE_CLASS_CLONE({"unique_id": "u"}).EXECUTE_NORMALIZED(a=1, b=2).args == (3, "u")
 

@@ -85,7 +85,7 @@ def test_finalize_does_not_write_into_the_authors_hidden_list():
     [
         ({"inputs": [io.Int.Input("a"), io.Image.Input("a")]}, "node 'S': input ids must be unique, but 'a'"),
         ({"outputs": [io.Int.Output("o"), io.Int.Output("o")]}, "node 'S': output ids must be unique, but 'o'"),
-        ({"inputs": [io.MultiType.Input("a", [int])]}, "int is no type"),
+        ({"inputs": [io.MultiType.Input("a", [int])]}, "int is not a type"),
         ({"price_badge": io.PriceBadge(" ")}, "PriceBadge.expr must be"),
         ({"price_badge": io.PriceBadge("1", engine="python")}, "only evaluates 'jsonata'"),
         ({"price_badge": io.PriceBadge("1", io.PriceBadgeDepends(widgets="a"))}, "widgets must be a list of strings"),

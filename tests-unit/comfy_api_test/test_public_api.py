@@ -16,6 +16,7 @@ from comfy_api import v0_0_1, v0_0_2
 from comfy_api.internal import ComfyAPIWithVersion, ProxiedSingleton, get_all_versions, register_versions
 from comfy_api.internal.api_registry import parse_version, registered_versions
 from comfy_api.internal.async_to_sync import create_sync_class
+from comfy_api.internal.replacement_receiver import replacement_receiver
 from comfy_api.internal.singleton import SingletonMetaclass
 from comfy_api.latest import Caching, ComfyAPI, ComfyAPISync, io
 from comfy_api.latest import _execution as execution_api
@@ -204,12 +205,11 @@ def test_preview_may_be_a_batch_of_images_or_a_pil_image(registry, monkeypatch):
 def test_node_replacement_reaches_the_server_and_needs_none(monkeypatch):
     seen = []
     replace = io.NodeReplace("New", "Old")
-    manager = types.SimpleNamespace(register=seen.append)
-    server = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=types.SimpleNamespace(node_replace_manager=manager)))
-    monkeypatch.setitem(sys.modules, "server", server)
+    monkeypatch.setattr(replacement_receiver, "_receive", None)
+    replacement_receiver.connect(seen.append)
     ComfyAPISync().node_replacement.register(replace)
     assert seen == [replace]
-    monkeypatch.delitem(sys.modules, "server")
+    replacement_receiver.connect(None)
     ComfyAPISync().node_replacement.register(replace)
     assert seen == [replace]
 
@@ -222,7 +222,7 @@ def test_versions_are_registered_oldest_first():
     finally:
         registered_versions[:] = before
     assert parse_version("0.10.0") > parse_version("0.9.9")
-    with pytest.raises(ValueError, match="'1.x' is no API version"):
+    with pytest.raises(ValueError, match="'1.x' is not an API version"):
         parse_version("1.x")
 
 

@@ -23,13 +23,13 @@ def test_invert():
 
 
 def test_batch_adds_opaque_alpha_and_resizes_the_second():
-    joined, = ImageBatch().batch(torch.zeros(1, 4, 6, 3), torch.zeros(2, 8, 8, 4))
+    (joined,) = ImageBatch().batch(torch.zeros(1, 4, 6, 3), torch.zeros(2, 8, 8, 4))
     assert joined.shape == (3, 4, 6, 4)
     assert joined[0, ..., 3].unique().tolist() == [1.0] and joined[1:, ..., 3].unique().tolist() == [0.0]
 
 
 def test_empty_image_takes_red_from_the_high_byte():
-    image, = EmptyImage().generate(2, 3, 4, 0xFF8000)
+    (image,) = EmptyImage().generate(2, 3, 4, 0xFF8000)
     assert image.shape == (4, 3, 2, 3)
     assert image[0, 0, 0].tolist() == pytest.approx([1.0, 128 / 255, 0.0])
 
@@ -44,13 +44,13 @@ def test_padding_is_grey_and_the_mask_fades_only_from_padded_sides():
 
 
 def test_images_are_regrouped_over_the_list():
-    batches, = ImageRebatch.rebatch([torch.rand(3, 2, 2, 3), torch.rand(2, 2, 2, 3)], [2])
+    (batches,) = ImageRebatch.rebatch([torch.rand(3, 2, 2, 3), torch.rand(2, 2, 2, 3)], [2])
     assert [batch.shape[0] for batch in batches] == [2, 2, 1]
 
 
 def test_latents_of_other_sizes_start_a_new_batch_and_indices_count_on():
     small, large = {"samples": torch.zeros(3, 4, 8, 8)}, {"samples": torch.zeros(1, 4, 8, 16)}
-    batches, = LatentRebatch.rebatch([small, small, large], [4])
+    (batches,) = LatentRebatch.rebatch([small, small, large], [4])
     assert [batch["samples"].shape[0] for batch in batches] == [4, 2, 1]
     assert [batch["batch_index"] for batch in batches] == [[0, 1, 2, 3], [4, 5], [6]]
     assert all("noise_mask" not in batch for batch in batches)
@@ -58,6 +58,6 @@ def test_latents_of_other_sizes_start_a_new_batch_and_indices_count_on():
 
 def test_noise_mask_is_kept_where_it_says_something():
     masked = {"samples": torch.zeros(2, 4, 8, 8), "noise_mask": torch.zeros(1, 1, 64, 64), "batch_index": [5, 6]}
-    batches, = LatentRebatch.rebatch([masked], [1])
+    (batches,) = LatentRebatch.rebatch([masked], [1])
     assert [batch["noise_mask"].shape for batch in batches] == [(1, 1, 64, 64)] * 2
     assert [batch["batch_index"] for batch in batches] == [[5], [6]]

@@ -36,14 +36,14 @@ def numbered(batch=3, height=8, width=8, **more):
 
 
 def test_empty_latent_has_one_cell_for_eight_pixels():
-    latent, = EmptyLatentImage().generate(520, 256, 2)
+    (latent,) = EmptyLatentImage().generate(520, 256, 2)
     assert latent["samples"].shape == (2, 4, 32, 65) and not latent["samples"].any()
 
 
 @pytest.mark.parametrize("index, length, expected", [(1, 2, [1, 2]), (-1, 5, [2]), (9, 1, [2]), (-9, 1, [0])])
 def test_taking_from_a_batch_keeps_noise_and_mask(index, length, expected):
     latent = numbered(noise_mask=torch.arange(3.0).reshape(3, 1, 1, 1), batch_index=[5, 6, 7])
-    taken, = LatentFromBatch().frombatch(latent, index, length)
+    (taken,) = LatentFromBatch().frombatch(latent, index, length)
     assert torch.equal(taken["samples"], latent["samples"][expected])
     assert taken["batch_index"] == [5 + number for number in expected]
     assert taken["noise_mask"].flatten().tolist() == expected
@@ -51,7 +51,7 @@ def test_taking_from_a_batch_keeps_noise_and_mask(index, length, expected):
 
 def test_repeating_continues_the_indices_and_leaves_the_input_alone():
     latent = numbered(2, noise_mask=torch.zeros(2, 1, 8, 8), batch_index=[3, 4])
-    repeated, = RepeatLatentBatch().repeat(latent, 3)
+    (repeated,) = RepeatLatentBatch().repeat(latent, 3)
     assert repeated["samples"].shape[0] == repeated["noise_mask"].shape[0] == 6
     assert repeated["batch_index"] == [3, 4, 5, 6, 7, 8]
     assert latent["samples"].shape[0] == 2 and latent["batch_index"] == [3, 4]
@@ -59,14 +59,14 @@ def test_repeating_continues_the_indices_and_leaves_the_input_alone():
 
 def test_repeating_keeps_masks_that_are_fewer_than_the_latents_in_their_order():
     masks = torch.arange(2.0).reshape(2, 1, 1, 1)
-    repeated, = RepeatLatentBatch().repeat(numbered(3, noise_mask=masks), 2)
+    (repeated,) = RepeatLatentBatch().repeat(numbered(3, noise_mask=masks), 2)
     assert repeated["samples"].shape[0] == 6
     assert repeated["noise_mask"].flatten().tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("width, height, cells", [(128, 256, (32, 16)), (0, 128, (16, 32)), (256, 0, (16, 32)), (8, 8, (8, 8))])
 def test_upscale_sizes(width, height, cells):
-    upscaled, = LatentUpscale().upscale(numbered(1, 8, 16), "nearest-exact", width, height, "disabled")
+    (upscaled,) = LatentUpscale().upscale(numbered(1, 8, 16), "nearest-exact", width, height, "disabled")
     assert upscaled["samples"].shape[-2:] == cells
 
 
@@ -85,24 +85,24 @@ def test_rotation_is_clockwise_and_flips_are_along_their_axis():
 
 def test_pasting_cuts_at_the_edge_and_leaves_the_target_latent_alone():
     target, source = {"samples": torch.zeros(1, 1, 4, 4)}, {"samples": torch.ones(1, 1, 3, 3)}
-    pasted, = LatentComposite().composite(target, source, x=16, y=24)
+    (pasted,) = LatentComposite().composite(target, source, x=16, y=24)
     assert pasted["samples"][0, 0].nonzero().tolist() == [[3, 2], [3, 3]]
     assert not target["samples"].any()
-    outside, = LatentComposite().composite(target, source, x=400, y=0)
+    (outside,) = LatentComposite().composite(target, source, x=400, y=0)
     assert not outside["samples"].any()
 
 
 def test_pasted_edges_are_soft_only_towards_the_target():
     target, source = {"samples": torch.zeros(1, 1, 1, 8)}, {"samples": torch.ones(1, 1, 1, 4)}
-    pasted, = LatentComposite().composite(target, source, x=0, y=0, feather=16)
+    (pasted,) = LatentComposite().composite(target, source, x=0, y=0, feather=16)
     assert pasted["samples"].flatten().tolist() == [1, 1, 1, 0.5, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("x, expected", [(0, [0.5, 0.375 * 0.875, 0.25 * 0.75, 0.125]), (32, [0.125, 0.25, 0.375, 0.5])])
 def test_feather_wider_than_what_is_pasted_fades_as_in_comfyui(x, expected):
     target, source = {"samples": torch.zeros(1, 1, 1, 8)}, {"samples": torch.ones(1, 1, 1, 4)}
-    pasted, = LatentComposite().composite(target, source, x=x, y=0, feather=64)
-    assert pasted["samples"].flatten()[x // 8:x // 8 + 4].tolist() == pytest.approx(expected)
+    (pasted,) = LatentComposite().composite(target, source, x=x, y=0, feather=64)
+    assert pasted["samples"].flatten()[x // 8 : x // 8 + 4].tolist() == pytest.approx(expected)
 
 
 def test_blend_and_crop():

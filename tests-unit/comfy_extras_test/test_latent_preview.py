@@ -17,9 +17,11 @@ from comfy.taesd.taesd import TAESD
 @pytest.fixture
 def method(monkeypatch):
     """Sets the preview method of the command line."""
+
     def choose(value):
         monkeypatch.setattr(args, "preview_method", value)
         monkeypatch.setattr(latent_preview, "_method_choice", latent_preview._MethodChoice())
+
     return choose
 
 

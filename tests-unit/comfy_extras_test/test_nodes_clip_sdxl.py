@@ -18,22 +18,22 @@ class RecordingClip:
         return [[tokens, add_dict]]
 
 
-@pytest.mark.parametrize("text_g, text_l, chunks_g, chunks_l", [
-    ("a b", "c d", ["a", "b"], ["c", "d"]),
-    ("a b c", "d", ["a", "b", "c"], ["d", "", ""]),
-    ("a", "b c", ["a", ""], ["b", "c"])])
+@pytest.mark.parametrize(
+    "text_g, text_l, chunks_g, chunks_l",
+    [("a b", "c d", ["a", "b"], ["c", "d"]), ("a b c", "d", ["a", "b", "c"], ["d", "", ""]), ("a", "b c", ["a", ""], ["b", "c"])],
+)
 def test_both_texts_get_as_many_chunks(text_g, text_l, chunks_g, chunks_l):
-    [[tokens, _]], = CLIPTextEncodeSDXL.execute(RecordingClip(), *SIZES, text_g, text_l)
+    ([[tokens, _]],) = CLIPTextEncodeSDXL.execute(RecordingClip(), *SIZES, text_g, text_l)
     assert tokens == {"g": [("g", word) for word in chunks_g], "l": [("l", word) for word in chunks_l]}
 
 
 def test_sizes_reach_the_conditioning_through_the_method_that_packs_call():
-    [[_, options]], = CLIPTextEncodeSDXL().encode(RecordingClip(), *SIZES, "a", "b")
+    ([[_, options]],) = CLIPTextEncodeSDXL().encode(RecordingClip(), *SIZES, "a", "b")
     assert options == {"width": 1024, "height": 768, "crop_w": 8, "crop_h": 16, "target_width": 512, "target_height": 640}
 
 
 def test_refiner_adds_its_score():
-    [[tokens, options]], = CLIPTextEncodeSDXLRefiner().encode(RecordingClip(), 6.0, 1024, 768, "a")
+    ([[tokens, options]],) = CLIPTextEncodeSDXLRefiner().encode(RecordingClip(), 6.0, 1024, 768, "a")
     assert tokens["l"] == [("l", "a")] and options == {"aesthetic_score": 6.0, "width": 1024, "height": 768}
 
 

@@ -29,7 +29,7 @@ def test_crop_starts_inside_and_ends_at_the_edge():
 def test_region_crop_shows_its_result(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     image = torch.rand(1, 8, 10, 3)
-    region, = nodes.BoundingBox.execute(2, 1, 4, 3)
+    (region,) = nodes.BoundingBox.execute(2, 1, 4, 3)
     answer = nodes.ImageCropV2.execute(image, region)
     assert torch.equal(answer.args[0], image[:, 1:4, 2:6])
     assert len(list(tmp_path.glob("*.png"))) == 1
@@ -46,23 +46,25 @@ def test_noise_is_repeatable_and_leaves_the_global_generator_alone():
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    first, = nodes.ImageAddNoise.execute(image, 2**64 - 1, 0.5)
+    (first,) = nodes.ImageAddNoise.execute(image, 2**64 - 1, 0.5)
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(first, nodes.ImageAddNoise.execute(image, 2**64 - 1, 0.5)[0])
     assert not torch.equal(first, nodes.ImageAddNoise.execute(image, 2, 0.5)[0])
     assert first.min() >= 0 and first.max() <= 1
 
 
-@pytest.mark.parametrize("direction, size, first, stripe", [
-    ("right", (4, 15), 0.0, (0, 6)), ("left", (4, 15), 1.0, (0, 7)), ("down", (9, 6), 0.0, (4, 0)), ("up", (9, 6), 1.0, (3, 0))])
+@pytest.mark.parametrize(
+    "direction, size, first, stripe",
+    [("right", (4, 15), 0.0, (0, 6)), ("left", (4, 15), 1.0, (0, 7)), ("down", (9, 6), 0.0, (4, 0)), ("up", (9, 6), 1.0, (3, 0))],
+)
 def test_stitching_scales_the_second_to_the_common_side(direction, size, first, stripe):
-    stitched, = nodes.ImageStitch.execute(torch.zeros(1, 4, 6, 3), direction, True, 1, "red", torch.ones(2, 8, 14, 3))
+    (stitched,) = nodes.ImageStitch.execute(torch.zeros(1, 4, 6, 3), direction, True, 1, "red", torch.ones(2, 8, 14, 3))
     assert stitched.shape == (2, *size, 3) and stitched[0, 0, 0, 0] == first
     assert stitched[1][stripe].tolist() == [1.0, 0.0, 0.0]
 
 
 def test_stitching_pads_when_sizes_may_differ_and_adds_alpha():
-    stitched, = nodes.ImageStitch.execute(torch.zeros(1, 2, 2, 3), "right", False, 0, "white", torch.zeros(1, 4, 3, 4))
+    (stitched,) = nodes.ImageStitch.execute(torch.zeros(1, 2, 2, 3), "right", False, 0, "white", torch.zeros(1, 4, 3, 4))
     assert stitched.shape == (1, 4, 5, 4)
     assert stitched[0, 0, 0].tolist() == [1, 1, 1, 1] and stitched[0, 1, 0].tolist() == [0, 0, 0, 1]
     alone = torch.rand(1, 2, 2, 3)
@@ -70,14 +72,21 @@ def test_stitching_pads_when_sizes_may_differ_and_adds_alpha():
 
 
 def test_fitting_into_a_size():
-    padded, = nodes.ResizeAndPadImage.execute(torch.zeros(1, 4, 8, 3), 8, 8, "white", "area")
+    (padded,) = nodes.ResizeAndPadImage.execute(torch.zeros(1, 4, 8, 3), 8, 8, "white", "area")
     assert padded[0, :, 0, 0].tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
 
 
 def test_size_is_told_and_shown(monkeypatch):
     shown = []
-    monkeypatch.setattr(nodes, "server", types.SimpleNamespace(PromptServer=types.SimpleNamespace(
-        instance=types.SimpleNamespace(send_progress_text=lambda text, node: shown.append((text, node))))))
+    monkeypatch.setattr(
+        nodes,
+        "server",
+        types.SimpleNamespace(
+            PromptServer=types.SimpleNamespace(
+                instance=types.SimpleNamespace(send_progress_text=lambda text, node: shown.append((text, node)))
+            )
+        ),
+    )
     holder = types.SimpleNamespace(unique_id="7")
     clone = type("Clone", (nodes.GetImageSize,), {"hidden": holder})
     assert clone.execute(torch.rand(2, 3, 4, 3)).args == (4, 3, 2)
@@ -95,9 +104,9 @@ def test_rotation_flips_and_longest_side():
 @pytest.mark.parametrize("size, tile, overlap", [((64, 64), 64, 0), ((200, 130), 64, 16), ((65, 300), 64, 63), ((50, 50), 64, 8)])
 def test_tiles_join_to_the_picture_they_came_from(size, tile, overlap):
     image = torch.rand(1, *size, 3)
-    tiles, = nodes.SplitImageToTileList.execute(image, tile, tile, overlap)
+    (tiles,) = nodes.SplitImageToTileList.execute(image, tile, tile, overlap)
     assert all(piece.shape[1] <= tile and piece.shape[2] <= tile for piece in tiles)
-    joined, = nodes.ImageMergeTileList.execute(tiles, [size[1]], [size[0]], [overlap])
+    (joined,) = nodes.ImageMergeTileList.execute(tiles, [size[1]], [size[0]], [overlap])
     assert torch.allclose(joined, image, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ def latent(value, *shape, **more):
 def test_second_latent_takes_size_and_batch_of_the_first():
     first, second = latent(3, 2, 4, 8, 8, batch_index=[1, 2]), latent(1, 1, 4, 4, 6)
     for node, value in ((nodes.LatentAdd, 4), (nodes.LatentSubtract, 2)):
-        result, = node.execute(first, second)
+        (result,) = node.execute(first, second)
         assert result["samples"].shape == (2, 4, 8, 8) and result["samples"].unique().tolist() == [value]
         assert result["batch_index"] == [1, 2]
     assert nodes.LatentMultiply.execute(first, -2)[0]["samples"].unique().tolist() == [-6]
@@ -49,7 +49,7 @@ def test_cutting_into_a_batch_drops_the_rest_and_needs_the_axis():
 
 
 def test_batches_are_joined_with_their_indices():
-    joined, = nodes.LatentBatch.execute(latent(1, 2, 4, 8, 8), latent(2, 1, 4, 4, 4, batch_index=[9]))
+    (joined,) = nodes.LatentBatch.execute(latent(1, 2, 4, 8, 8), latent(2, 1, 4, 4, 4, batch_index=[9]))
     assert joined["samples"].shape == (3, 4, 8, 8) and joined["batch_index"] == [0, 1, 9]
 
 
@@ -72,7 +72,7 @@ def test_operations_are_applied_to_latents_and_to_guidance():
         return latent * 2
 
     assert nodes.LatentApplyOperation.execute(latent(3), double)[0]["samples"].unique().tolist() == [6]
-    patched, = nodes.LatentApplyOperationCFG.execute(Model(), double)
+    (patched,) = nodes.LatentApplyOperationCFG.execute(Model(), double)
     assert [float(value) for value in patched.function({"conds_out": [torch.tensor(5.0), torch.tensor(2.0)]})] == [8.0, 2.0]
     assert [float(value) for value in patched.function({"conds_out": [torch.tensor(5.0)]})] == [10.0]
 
@@ -80,7 +80,7 @@ def test_operations_are_applied_to_latents_and_to_guidance():
 def test_tonemapping_keeps_directions_and_lowers_peaks():
     values = torch.randn(1, 4, 16, 16)
     values[0, :, 3, 3] = 50.0
-    operation, = nodes.LatentOperationTonemapReinhard.execute(1.0)
+    (operation,) = nodes.LatentOperationTonemapReinhard.execute(1.0)
     mapped = operation(latent=values)
     assert mapped[0, :, 3, 3].norm() < 50
     assert torch.allclose(torch.nn.functional.normalize(mapped, dim=1), torch.nn.functional.normalize(values, dim=1), atol=1e-5)
@@ -95,5 +95,5 @@ def test_sharpening_without_strength_changes_nothing_and_small_latents_are_refus
 
 @pytest.mark.parametrize("index, expected", [(1, [0, 7, 7, 0]), (-2, [0, 0, 7, 7]), (3, [0, 0, 0, 0]), (-9, [0, 0, 0, 0])])
 def test_frames_are_replaced_where_they_fit(index, expected):
-    result, = nodes.ReplaceVideoLatentFrames.execute(latent(0, 1, 1, 4, 1, 1), index, latent(7, 1, 1, 2, 1, 1))
+    (result,) = nodes.ReplaceVideoLatentFrames.execute(latent(0, 1, 1, 4, 1, 1), index, latent(7, 1, 1, 2, 1, 1))
     assert result["samples"].flatten().tolist() == expected

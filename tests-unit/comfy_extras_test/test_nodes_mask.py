@@ -43,20 +43,20 @@ def test_pasting_beside_the_picture_changes_nothing(x, y):
 
 
 def test_image_paste_adds_the_missing_alpha_and_stretches_on_demand():
-    pasted, = ImageCompositeMasked.execute(torch.zeros(1, 4, 4, 4), torch.ones(1, 2, 2, 3), 0, 0, resize_source=True)
+    (pasted,) = ImageCompositeMasked.execute(torch.zeros(1, 4, 4, 4), torch.ones(1, 2, 2, 3), 0, 0, resize_source=True)
     assert pasted.shape == (1, 4, 4, 4) and pasted.min() == 1.0
 
 
 def test_latent_paste_counts_in_pixels_and_keeps_other_entries():
     latent = {"samples": torch.zeros(1, 4, 4, 4), "batch_index": [3]}
-    pasted, = LatentCompositeMasked.execute(latent, {"samples": torch.ones(1, 4, 1, 1)}, 16, 8, False)
+    (pasted,) = LatentCompositeMasked.execute(latent, {"samples": torch.ones(1, 4, 1, 1)}, 16, 8, False)
     assert pasted["samples"][0, 0].nonzero().tolist() == [[1, 2]] and pasted["batch_index"] == [3]
     assert not latent["samples"].any()
 
 
 def test_masks_and_images_turn_into_each_other():
     mask = torch.rand(2, 3, 4)
-    image, = MaskToImage.execute(mask)
+    (image,) = MaskToImage.execute(mask)
     assert image.shape == (2, 3, 4, 3)
     assert torch.equal(ImageToMask.execute(image, "blue")[0], mask)
     with pytest.raises(IndexError, match="no 'alpha'"):
@@ -69,21 +69,22 @@ def test_one_colour_is_marked():
 
 
 def test_solid_inverted_cropped_and_thresholded():
-    mask, = SolidMask.execute(0.25, 4, 3)
+    (mask,) = SolidMask.execute(0.25, 4, 3)
     assert mask.shape == (1, 3, 4) and InvertMask.execute(mask)[0].unique().tolist() == [0.75]
     assert CropMask.execute(mask[0], 3, 1, 10, 10)[0].shape == (1, 2, 1)
     assert ThresholdMask.execute(mask, 0.25)[0].unique().tolist() == [0.0]
 
 
-@pytest.mark.parametrize("operation, expected", [("multiply", 0.24), ("add", 1.0), ("subtract", 0.2),
-                                                  ("and", 0.0), ("or", 1.0), ("xor", 1.0)])
+@pytest.mark.parametrize(
+    "operation, expected", [("multiply", 0.24), ("add", 1.0), ("subtract", 0.2), ("and", 0.0), ("or", 1.0), ("xor", 1.0)]
+)
 def test_masks_are_combined_where_they_meet(operation, expected):
-    combined, = MaskComposite.execute(torch.full((1, 3, 3), 0.6), torch.full((2, 2), 0.4), 2, 2, operation)
+    (combined,) = MaskComposite.execute(torch.full((1, 3, 3), 0.6), torch.full((2, 2), 0.4), 2, 2, operation)
     assert combined[0, 2, 2].item() == pytest.approx(expected) and combined[0, 0, 0].item() == pytest.approx(0.6)
 
 
 def test_feather_falls_towards_each_side():
-    faded, = FeatherMask.execute(torch.ones(1, 1, 6), left=2, top=0, right=4, bottom=0)
+    (faded,) = FeatherMask.execute(torch.ones(1, 1, 6), left=2, top=0, right=4, bottom=0)
     assert faded.flatten().tolist() == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
 
 

@@ -5,7 +5,7 @@ import torch
 
 import folder_paths
 import nodes
-from comfy.control_base import ControlBase
+from comfy.control.base import ControlBase
 
 
 class Control(ControlBase):
@@ -24,7 +24,7 @@ IMAGE = torch.rand(1, 16, 8, 3)
 
 def test_apply_chains_a_copy_behind_what_was_there():
     original, before = Control(), Control()
-    conditioning, = nodes.ControlNetApply().apply_controlnet([entry(control=before), entry()], original, IMAGE, 0.5)
+    (conditioning,) = nodes.ControlNetApply().apply_controlnet([entry(control=before), entry()], original, IMAGE, 0.5)
     first, second = (options["control"] for _, options in conditioning)
     assert first.previous_controlnet is before
     assert second.previous_controlnet is None
@@ -37,7 +37,8 @@ def test_apply_chains_a_copy_behind_what_was_there():
 def test_apply_to_both_sides_shares_controls_with_the_same_chain():
     before = Control()
     positive, negative = nodes.ControlNetApplyAdvanced().apply_controlnet(
-        [entry(), entry(control=before)], [entry()], Control(), IMAGE, 0.5, 0.1, 0.9)
+        [entry(), entry(control=before)], [entry()], Control(), IMAGE, 0.5, 0.1, 0.9
+    )
     assert positive[0][1]["control"] is negative[0][1]["control"]
     assert positive[1][1]["control"].previous_controlnet is before
     assert positive[0][1]["control"].timestep_percent_range == (0.1, 0.9)

@@ -27,8 +27,12 @@ class Model:
     def __init__(self):
         self.model_options = {}
         self.wrappers = []
-        self.objects = {"model_sampling": Discrete(), "latent_format": comfy.latent_formats.SD15(),
-                        "process_latent_in": lambda latent: latent * 0.5, "process_latent_out": lambda latent: latent * 2}
+        self.objects = {
+            "model_sampling": Discrete(),
+            "latent_format": comfy.latent_formats.SD15(),
+            "process_latent_in": lambda latent: latent * 0.5,
+            "process_latent_out": lambda latent: latent * 2,
+        }
         self.model = SimpleNamespace(latent_format=self.objects["latent_format"], process_latent_out=lambda latent: latent * 2)
 
     def get_model_object(self, name):
@@ -66,7 +70,7 @@ def sampled(monkeypatch):
 
 def test_ksampler_draws_noise_from_the_seed_and_keeps_the_latents_entries(sampled):
     latent = {**LATENT, "batch_index": [2], "noise_mask": "mask"}
-    out, = nodes.KSampler().sample(Model(), 7, 4, 6.0, "euler", "karras", "p", "n", latent, denoise=0.5)
+    (out,) = nodes.KSampler().sample(Model(), 7, 4, 6.0, "euler", "karras", "p", "n", latent, denoise=0.5)
     assert torch.equal(sampled[0]["noise"], comfy.sample.prepare_noise(LATENT["samples"], 7, [2]))
     assert sampled[0]["arguments"][:6] == (4, 6.0, "euler", "karras", "p", "n")
     assert (sampled[0]["denoise"], sampled[0]["seed"], sampled[0]["noise_mask"]) == (0.5, 7, "mask")
@@ -140,12 +144,14 @@ def test_basic_scheduler_shortens_with_denoise():
 
 
 def test_schedulers_with_settings_are_the_named_functions():
-    pairs = [(custom.KarrasScheduler.execute(5, 10.0, 0.1, 5.0), sampling.get_sigmas_karras(5, 0.1, 10.0, 5.0)),
-             (custom.ExponentialScheduler.execute(5, 10.0, 0.1), sampling.get_sigmas_exponential(5, 0.1, 10.0)),
-             (custom.PolyexponentialScheduler.execute(5, 10.0, 0.1, 2.0), sampling.get_sigmas_polyexponential(5, 0.1, 10.0, 2.0)),
-             (custom.LaplaceScheduler.execute(5, 10.0, 0.1, 0.2, 0.4), sampling.get_sigmas_laplace(5, 0.1, 10.0, 0.2, 0.4)),
-             (custom.VPScheduler.execute(5, 18.0, 0.2, 0.01), sampling.get_sigmas_vp(5, 18.0, 0.2, 0.01)),
-             (custom.BetaSamplingScheduler.execute(Model(), 5, 0.5, 0.7), comfy.samplers.beta_scheduler(Discrete(), 5, 0.5, 0.7))]
+    pairs = [
+        (custom.KarrasScheduler.execute(5, 10.0, 0.1, 5.0), sampling.get_sigmas_karras(5, 0.1, 10.0, 5.0)),
+        (custom.ExponentialScheduler.execute(5, 10.0, 0.1), sampling.get_sigmas_exponential(5, 0.1, 10.0)),
+        (custom.PolyexponentialScheduler.execute(5, 10.0, 0.1, 2.0), sampling.get_sigmas_polyexponential(5, 0.1, 10.0, 2.0)),
+        (custom.LaplaceScheduler.execute(5, 10.0, 0.1, 0.2, 0.4), sampling.get_sigmas_laplace(5, 0.1, 10.0, 0.2, 0.4)),
+        (custom.VPScheduler.execute(5, 18.0, 0.2, 0.01), sampling.get_sigmas_vp(5, 18.0, 0.2, 0.01)),
+        (custom.BetaSamplingScheduler.execute(Model(), 5, 0.5, 0.7), comfy.samplers.beta_scheduler(Discrete(), 5, 0.5, 0.7)),
+    ]
     for output, expected in pairs:
         assert torch.equal(first(output), expected)
 
@@ -170,11 +176,13 @@ def test_schedules_are_cut_turned_and_changed():
     assert SIGMAS[0] == 8.0
 
 
-@pytest.mark.parametrize(("spacing", "middle"), [("linear", 3.0), ("cosine", 4 - 2 * math.sin(math.pi / 4)),
-                                                 ("sine", 4 - 2 * (1 - math.cos(math.pi / 4)))])
+@pytest.mark.parametrize(
+    ("spacing", "middle"), [("linear", 3.0), ("cosine", 4 - 2 * math.sin(math.pi / 4)), ("sine", 4 - 2 * (1 - math.cos(math.pi / 4)))]
+)
 def test_steps_between_two_levels_are_divided(spacing, middle):
     assert first(custom.ExtendIntermediateSigmas.execute(SIGMAS, 2, 4.0, 3.0, spacing)).tolist() == pytest.approx(
-        [8.0, 4.0, middle, 2.0, 1.0, 0.0])
+        [8.0, 4.0, middle, 2.0, 1.0, 0.0]
+    )
     assert len(first(custom.ExtendIntermediateSigmas.execute(SIGMAS, 3, -1.0, 0.0, spacing))) == 13
 
 
@@ -193,12 +201,14 @@ def test_sampler_nodes_choose_function_and_options():
     sampler = first(custom.SamplerDPMPP_2M_SDE.execute("heun", 0.5, 0.9, "cpu"))
     assert sampler.sampler_function is sampling.sample_dpmpp_2m_sde
     assert sampler.extra_options == {"eta": 0.5, "s_noise": 0.9, "solver_type": "heun"}
-    for output, function in ((custom.SamplerDPMPP_SDE.execute(1.0, 1.0, 0.5, "gpu"), sampling.sample_dpmpp_sde_gpu),
-                             (custom.SamplerDPMPP_3M_SDE.execute(1.0, 1.0, "gpu"), sampling.sample_dpmpp_3m_sde_gpu),
-                             (custom.SamplerDPMPP_2S_Ancestral.execute(1.0, 1.0), sampling.sample_dpmpp_2s_ancestral),
-                             (custom.SamplerEulerAncestral.execute(1.0, 1.0), sampling.sample_euler_ancestral),
-                             (custom.SamplerLMS.execute(3), sampling.sample_lms),
-                             (custom.KSamplerSelect.execute("heun"), sampling.sample_heun)):
+    for output, function in (
+        (custom.SamplerDPMPP_SDE.execute(1.0, 1.0, 0.5, "gpu"), sampling.sample_dpmpp_sde_gpu),
+        (custom.SamplerDPMPP_3M_SDE.execute(1.0, 1.0, "gpu"), sampling.sample_dpmpp_3m_sde_gpu),
+        (custom.SamplerDPMPP_2S_Ancestral.execute(1.0, 1.0), sampling.sample_dpmpp_2s_ancestral),
+        (custom.SamplerEulerAncestral.execute(1.0, 1.0), sampling.sample_euler_ancestral),
+        (custom.SamplerLMS.execute(3), sampling.sample_lms),
+        (custom.KSamplerSelect.execute("heun"), sampling.sample_heun),
+    ):
         assert first(output).sampler_function is function
 
 
@@ -211,9 +221,15 @@ def test_guiders_hold_model_conditioning_and_scale():
     assert sorted(first(custom.BasicGuider.execute(Model(), CONDITIONING)).original_conds) == ["positive"]
 
 
-@pytest.mark.parametrize(("style", "cfgs", "expected", "asked"), [
-    ("regular", (2.0, 3.0), (1 + 3 * (4 - 1)) + 2 * (10 - 4), "nmp"), ("nested", (2.0, 3.0), 1 + 3 * ((4 + 2 * (10 - 4)) - 1), "nmp"),
-    ("regular", (2.0, 1.0), 4 + 2 * (10 - 4), "-mp"), ("regular", (1.0, 1.0), 10, "--p")])
+@pytest.mark.parametrize(
+    ("style", "cfgs", "expected", "asked"),
+    [
+        ("regular", (2.0, 3.0), (1 + 3 * (4 - 1)) + 2 * (10 - 4), "nmp"),
+        ("nested", (2.0, 3.0), 1 + 3 * ((4 + 2 * (10 - 4)) - 1), "nmp"),
+        ("regular", (2.0, 1.0), 4 + 2 * (10 - 4), "-mp"),
+        ("regular", (1.0, 1.0), 10, "--p"),
+    ],
+)
 def test_dual_guidance_mixes_three_sides(monkeypatch, style, cfgs, expected, asked):
     guider = first(custom.DualCFGGuider.execute(Model(), CONDITIONING, CONDITIONING, CONDITIONING, *cfgs, style))
     guider.conds = {"negative": "n", "middle": "m", "positive": "p"}
@@ -231,7 +247,7 @@ def test_dual_guidance_mixes_three_sides(monkeypatch, style, cfgs, expected, ask
 
 
 def test_the_scale_can_differ_in_a_range_of_the_sampling():
-    (kind, wrapper), = first(custom.CFGOverride.execute(Model(), 1.5, 0.2, 0.8)).wrappers
+    ((kind, wrapper),) = first(custom.CFGOverride.execute(Model(), 1.5, 0.2, 0.8)).wrappers
     guider = SimpleNamespace(cfg=7.0)
 
     class Executor:

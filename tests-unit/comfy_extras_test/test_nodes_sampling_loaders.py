@@ -16,12 +16,18 @@ def loaded(monkeypatch):
         def function(*arguments, **named):
             calls.append((name, arguments, named))
             return result
+
         return function
 
-    fake = SimpleNamespace(load_checkpoint_guess_config=record("guess", ("m", "c", "v", "vision")), load_checkpoint=record("config", "mcv"),
-                           load_diffusion_model=record("unet", "unet"), load_clip=record("clip", "clip"), load_vae=record("vae", "vae"),
-                           load_lora_for_models=record("lora", ("m2", "c2")),
-                           CLIPType=SimpleNamespace(STABLE_DIFFUSION="sd", SDXL="xl"))
+    fake = SimpleNamespace(
+        load_checkpoint_guess_config=record("guess", ("m", "c", "v", "vision")),
+        load_checkpoint=record("config", "mcv"),
+        load_diffusion_model=record("unet", "unet"),
+        load_clip=record("clip", "clip"),
+        load_vae=record("vae", "vae"),
+        load_lora_for_models=record("lora", ("m2", "c2")),
+        CLIPType=SimpleNamespace(STABLE_DIFFUSION="sd", SDXL="xl"),
+    )
     monkeypatch.setitem(sys.modules, "comfy.sd", fake)
     monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda folder, name: f"{folder}/{name}")
     monkeypatch.setattr(folder_paths, "get_folder_paths", lambda folder: [folder])
@@ -30,12 +36,16 @@ def loaded(monkeypatch):
 
 def test_checkpoints_give_model_clip_and_vae(loaded):
     assert nodes.CheckpointLoaderSimple().load_checkpoint("a.safetensors") == ("m", "c", "v")
-    assert loaded[0][1:] == (("checkpoints/a.safetensors",), {"output_vae": True, "output_clip": True,
-                                                              "embedding_directory": ["embeddings"]})
+    assert loaded[0][1:] == (
+        ("checkpoints/a.safetensors",),
+        {"output_vae": True, "output_clip": True, "embedding_directory": ["embeddings"]},
+    )
 
 
-@pytest.mark.parametrize(("choice", "options"), [("default", {}), ("fp8_e5m2", {"dtype": "float8_e5m2"}),
-                                                 ("fp8_e4m3fn_fast", {"dtype": "float8_e4m3fn", "fp8_optimizations": True})])
+@pytest.mark.parametrize(
+    ("choice", "options"),
+    [("default", {}), ("fp8_e5m2", {"dtype": "float8_e5m2"}), ("fp8_e4m3fn_fast", {"dtype": "float8_e4m3fn", "fp8_optimizations": True})],
+)
 def test_diffusion_models_can_be_kept_in_eight_bits(loaded, choice, options):
     assert nodes.UNETLoader().load_unet("u", choice) == ("unet",)
     given = loaded[0][2]["model_options"]

@@ -33,12 +33,14 @@ class Model:
 
 
 def sampling_of(node, *arguments, method="patch"):
-    patched, = getattr(node(), method)(Model(), *arguments)
+    (patched,) = getattr(node(), method)(Model(), *arguments)
     return patched.objects["model_sampling"]
 
 
-@pytest.mark.parametrize(("choice", "kind"), [("eps", "EPS"), ("v_prediction", "V_PREDICTION"), ("x0", "X0"), ("img_to_img", "IMG_TO_IMG"),
-                                              ("img_to_img_flow", "IMG_TO_IMG_FLOW")])
+@pytest.mark.parametrize(
+    ("choice", "kind"),
+    [("eps", "EPS"), ("v_prediction", "V_PREDICTION"), ("x0", "X0"), ("img_to_img", "IMG_TO_IMG"), ("img_to_img_flow", "IMG_TO_IMG_FLOW")],
+)
 def test_the_prediction_can_be_chosen(choice, kind):
     sampling = sampling_of(nodes_model_advanced.ModelSamplingDiscrete, choice, False)
     assert isinstance(sampling, getattr(comfy.model_sampling, kind))
@@ -75,7 +77,7 @@ def test_continuous_schedules_take_their_bounds():
     assert sampling.sigma_data == 0.5
     velocity = sampling_of(nodes_model_advanced.ModelSamplingContinuousV, "v_prediction", 500.0, 0.03)
     assert isinstance(velocity, comfy.model_sampling.V_PREDICTION)
-    playground, = nodes_model_advanced.ModelSamplingContinuousEDM().patch(Model(), "edm_playground_v2.5", 120.0, 0.002)
+    (playground,) = nodes_model_advanced.ModelSamplingContinuousEDM().patch(Model(), "edm_playground_v2.5", 120.0, 0.002)
     assert isinstance(playground.objects["latent_format"], comfy.latent_formats.SDXL_Playground_2_5)
 
 
@@ -104,7 +106,7 @@ def test_full_rescaling_keeps_the_deviation_of_the_conditioned_velocity():
     x, cond, _, sigma, guided = guided_by(1.0)
 
     def velocity(noise_part):
-        return (x / (sigma ** 2 + 1) - (x - noise_part)) * (sigma ** 2 + 1) ** 0.5 / sigma
+        return (x / (sigma**2 + 1) - (x - noise_part)) * (sigma**2 + 1) ** 0.5 / sigma
 
     assert torch.allclose(velocity(guided).std(dim=(1, 2, 3)), velocity(cond).std(dim=(1, 2, 3)), rtol=1e-3)
 
@@ -127,7 +129,7 @@ def test_the_filter_scales_the_mean_and_keeps_fine_detail():
 
 
 def freeu(node, channels, **factors):
-    patch, = node.execute(Model(), **{"b1": 2.0, "b2": 3.0, "s1": 0.5, "s2": 0.25, **factors})[0].patches
+    (patch,) = node.execute(Model(), **{"b1": 2.0, "b2": 3.0, "s1": 0.5, "s2": 0.25, **factors})[0].patches
     h = torch.arange(channels * 16.0).view(1, channels, 4, 4)
     return h.clone(), *patch(h, torch.ones(1, channels, 4, 4), {})
 

@@ -39,7 +39,7 @@ class Vae:
 
 def test_decode_and_encode_use_the_vae():
     latent = {"samples": torch.rand(2, 3, 2, 2)}
-    images, = nodes.VAEDecode().decode(Vae(), latent)
+    (images,) = nodes.VAEDecode().decode(Vae(), latent)
     assert images.shape == (2, 16, 16, 3)
     assert torch.allclose(nodes.VAEEncode().encode(Vae(), images)[0]["samples"], latent["samples"])
 
@@ -67,7 +67,7 @@ def test_time_tiles_are_given_in_compressed_frames():
 
 def test_encoding_in_tiles_takes_pixels():
     vae = Vae()
-    latent, = nodes.VAEEncodeTiled().encode(vae, torch.zeros(1, 16, 16, 3), 256, 32)
+    (latent,) = nodes.VAEEncodeTiled().encode(vae, torch.zeros(1, 16, 16, 3), 256, 32)
     assert vae.tiling == {"tile_x": 256, "tile_y": 256, "overlap": 32, "tile_t": 64, "overlap_t": 8}
     assert latent["samples"].shape == (1, 3, 2, 2)
 
@@ -81,7 +81,7 @@ def picture_and_mask():
 def test_inpainting_greys_the_hole_and_grows_the_mask():
     pixels, mask = picture_and_mask()
     vae = Vae()
-    latent, = nodes.VAEEncodeForInpaint().encode(vae, pixels, mask, grow_mask_by=4)
+    (latent,) = nodes.VAEEncodeForInpaint().encode(vae, pixels, mask, grow_mask_by=4)
     assert (vae.encoded[0][0, 8:16, 8:16] == 0.5).all()
     assert torch.allclose(vae.encoded[0][0, :8], torch.tensor(0.9))
     grown = latent["noise_mask"][0, 0]
@@ -93,7 +93,7 @@ def test_inpainting_greys_the_hole_and_grows_the_mask():
 def test_sides_that_the_grid_does_not_divide_are_cropped_in_the_middle():
     vae = Vae()
     pixels = torch.arange(36.0).view(1, 36, 1, 1).expand(1, 36, 32, 3) / 100
-    latent, = nodes.VAEEncodeForInpaint().encode(vae, pixels, torch.zeros(1, 36, 32), 0)
+    (latent,) = nodes.VAEEncodeForInpaint().encode(vae, pixels, torch.zeros(1, 36, 32), 0)
     assert vae.encoded[0].shape == (1, 32, 32, 3)
     assert vae.encoded[0][0, 0, 0, 0].item() == pytest.approx(0.02)
     assert latent["noise_mask"].shape == (1, 1, 32, 32)

@@ -1,17 +1,21 @@
 """Small modules, and managers for devices of any size, for the tests of residency and patching."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
 import comfy.model_management
 import comfy.ops
 from comfy import cli_args
+from comfy.families.weight_names import WeightNames, WeightPart
 from comfy.model_patcher import ModelPatcher
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.residency.arena_pinner import ArenaPinner
 from comfy.residency.device_table import DeviceTable
+from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.manager import ModelManager
-from comfy.weight_names import WeightNames, WeightPart
+from comfy.residency.model_cache import AnyCache, CacheOwner
 
 HOST = torch.device("cpu")
 MIB = 1024 * 1024
@@ -49,7 +53,8 @@ class Fused(torch.nn.Module):
         parts = tuple(WeightPart(f"to_{name}.weight", 0, index * width, width) for index, name in enumerate("qkv"))
         self.weight_names = WeightNames(
             {"block.qkv.weight": parts, "block.out.weight": (WeightPart("to_out.weight", 0, 0, width, (width, width)),)},
-            {"block.qkv.weight": (3 * width, width), "block.out.weight": (width, width, 1, 1)})
+            {"block.qkv.weight": (3 * width, width), "block.out.weight": (width, width, 1, 1)},
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any batch of *width* numbers."""
@@ -66,13 +71,25 @@ def arguments(**changes: object):
 
 
 @contextlib.contextmanager
-def management(vram_bytes: int | None = None, devices: int = 1, **flags: object) -> Iterator[ModelManager]:
-    """The process's manager is one for the CPU (None) or for simulated devices of *vram_bytes* each."""
+def management(
+    vram_bytes: int | None = None,
+    devices: int = 1,
+    cache: Callable[[CacheOwner], AnyCache] | None = None,
+    memory: HostMemory | None = None,
+    pinner: ArenaPinner | None = None,
+    **flags: object,
+) -> Iterator[ModelManager]:
+    """The process's manager is one for the CPU (None) or for simulated devices of *vram_bytes* each.
+
+    *cache* makes its RAM model cache from the cache's owner, who is told of *memory*.
+    """
     settings = arguments(cpu=vram_bytes is None, simulated_vram_mb=0 if vram_bytes is None else 1, simulated_vram_devices=devices, **flags)
     table = DeviceTable(settings)
     for device in table.accelerators:
         device._capacity_bytes = vram_bytes
-    manager = ModelManager(settings, table)
+    loaded = LoadedModels()
+    owner = CacheOwner(loaded, memory=memory or HostMemory(), accelerators=lambda: table.accelerators)
+    manager = ModelManager(settings, table, ram_cache=None if cache is None else cache(owner), loaded=loaded, pinner=pinner)
     before = comfy.model_management.use_manager(manager)
     try:
         yield manager

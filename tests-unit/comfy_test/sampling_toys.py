@@ -34,17 +34,18 @@ class GaussianModel:
         self.calls.append(float(sigma[0]))
         level = sigma.view(-1, *[1] * (x.ndim - 1))
         signal = 1 - level if self.is_flow else torch.ones_like(level)
-        variance = DEVIATION ** 2
-        return MEAN + variance * signal / (signal ** 2 * variance + level ** 2) * (x - signal * MEAN)
+        variance = DEVIATION**2
+        return MEAN + variance * signal / (signal**2 * variance + level**2) * (x - signal * MEAN)
 
 
 def exact_solution(x, sigma_from, sigma_to):
     """Where the probability flow carries *x* from one sigma to another: quantiles stay quantiles."""
-    spread_from, spread_to = ((DEVIATION ** 2 + sigma ** 2) ** 0.5 for sigma in (sigma_from, sigma_to))
+    spread_from, spread_to = ((DEVIATION**2 + sigma**2) ** 0.5 for sigma in (sigma_from, sigma_to))
     return MEAN + (x - MEAN) * spread_to / spread_from
 
 
 def geometric_sigmas(highest, lowest, steps):
     """Equal steps in log sigma, float64, without a final zero."""
-    return torch.logspace(torch.log10(torch.tensor(highest)).item(), torch.log10(torch.tensor(lowest)).item(), steps + 1,
-                          dtype=torch.float64)
+    return torch.logspace(
+        torch.log10(torch.tensor(highest)).item(), torch.log10(torch.tensor(lowest)).item(), steps + 1, dtype=torch.float64
+    )

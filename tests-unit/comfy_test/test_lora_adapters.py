@@ -24,10 +24,18 @@ def change(file, weight, strength=1.0, **patch):
 up, down = numbers(OUT, 4, seed=1), numbers(4, INNER, seed=2)
 
 
-@pytest.mark.parametrize(("up_key", "down_key"), [
-    (".lora_up.weight", ".lora_down.weight"), ("_lora.up.weight", "_lora.down.weight"), (".lora_B.weight", ".lora_A.weight"),
-    (".lora.up.weight", ".lora.down.weight"), (".lora_B", ".lora_A"), (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),
-    (".lora_B.default.weight", ".lora_A.default.weight")])
+@pytest.mark.parametrize(
+    ("up_key", "down_key"),
+    [
+        (".lora_up.weight", ".lora_down.weight"),
+        ("_lora.up.weight", "_lora.down.weight"),
+        (".lora_B.weight", ".lora_A.weight"),
+        (".lora.up.weight", ".lora.down.weight"),
+        (".lora_B", ".lora_A"),
+        (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),
+        (".lora_B.default.weight", ".lora_A.default.weight"),
+    ],
+)
 def test_lora_is_up_times_down_in_every_naming(up_key, down_key):
     weight = numbers(OUT, INNER)
     torch.testing.assert_close(change({up_key: up, down_key: down}, weight), up @ down)
@@ -121,12 +129,17 @@ def test_strengths_slices_and_functions_of_a_patch():
     file = {".lora_up.weight": up, ".lora_down.weight": down}
     added = change(file, weight, 0.5, model=0.25, part=(0, OUT, OUT), function=lambda x: 3 * x)
     torch.testing.assert_close(added[part], -0.75 * weight[part] + 1.5 * up @ down)
-    assert not added[:OUT].any() and not added[2 * OUT:].any()
+    assert not added[:OUT].any() and not added[2 * OUT :].any()
 
 
 def test_plain_changes_are_read_from_every_key():
-    file = {"x.diff": numbers(4, 4), "x.diff_b": numbers(4), "y.set_weight": numbers(4, 4, seed=1), "z.w_norm": numbers(4),
-            "z.b_norm": numbers(4, seed=2)}
+    file = {
+        "x.diff": numbers(4, 4),
+        "x.diff_b": numbers(4),
+        "y.set_weight": numbers(4, 4, seed=1),
+        "z.w_norm": numbers(4),
+        "z.b_norm": numbers(4, seed=2),
+    }
     patches = comfy.lora.load_lora(file, {name: f"{name}.weight" for name in "xyz"})
     assert patches["x.weight"] == ("diff", (file["x.diff"],)) and patches["x.bias"] == ("diff", (file["x.diff_b"],))
     assert patches["z.bias"] == ("diff", (file["z.b_norm"],)) and len(patches) == 5
@@ -147,8 +160,10 @@ def test_a_change_may_make_a_weight_larger():
     assert comfy.lora.calculate_weight([padded], weight.clone(), "w").shape == comfy.lora.calculate_shape([padded], weight, "w")
 
 
-@pytest.mark.parametrize("patch", [("diff", (torch.ones(3, 3),)), ("what", (1,)),
-                                   LoRAAdapter(set(), (torch.ones(3, 1), torch.ones(1, 3), None, None, None, None))])
+@pytest.mark.parametrize(
+    "patch",
+    [("diff", (torch.ones(3, 3),)), ("what", (1,)), LoRAAdapter(set(), (torch.ones(3, 1), torch.ones(1, 3), None, None, None, None))],
+)
 def test_what_does_not_fit_is_logged_and_left_out(patch, caplog):
     weight = numbers(OUT, INNER)
     assert torch.equal(comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight.clone(), "some.key"), weight)

@@ -25,8 +25,15 @@ def test_apply_model_scales_casts_and_denoises(monkeypatch):
 
     monkeypatch.setattr(model.diffusion_model, "forward", network)
     x, sigma, options = torch.randn(2, 4, 8, 8), torch.tensor([3.0, 1.0]), {"a": 1}
-    result = model.apply_model(x, sigma, c_crossattn=torch.ones(2, 3, 64).double(), control={"output": []}, transformer_options=options,
-                               extra=torch.tensor([1]), several=[torch.ones(1).half(), "text"])
+    result = model.apply_model(
+        x,
+        sigma,
+        c_crossattn=torch.ones(2, 3, 64).double(),
+        control={"output": []},
+        transformer_options=options,
+        extra=torch.tensor([1]),
+        several=[torch.ones(1).half(), "text"],
+    )
     torch.testing.assert_close(seen["x"], x / (sigma.view(2, 1, 1, 1) ** 2 + 1) ** 0.5)
     torch.testing.assert_close(result, x - 0.5 * sigma.view(2, 1, 1, 1))
     assert seen["context"].dtype is torch.float32 and seen["extra"].dtype is torch.int64 and seen["control"] == {"output": []}

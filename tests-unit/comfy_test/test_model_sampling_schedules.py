@@ -26,15 +26,25 @@ def test_steps_and_sigmas_invert_each_other():
     assert torch.equal(sampling.timestep(sampling.sigma(steps)), steps)
     between = sampling.sigma(torch.tensor([10.5]))
     assert sampling.sigmas[10] < between < sampling.sigmas[11]
-    for kind in (model_sampling.ModelSamplingContinuousEDM, model_sampling.ModelSamplingContinuousV,
-                 model_sampling.ModelSamplingDiscreteFlow, model_sampling.ModelSamplingDiscreteEDM):
+    for kind in (
+        model_sampling.ModelSamplingContinuousEDM,
+        model_sampling.ModelSamplingContinuousV,
+        model_sampling.ModelSamplingDiscreteFlow,
+        model_sampling.ModelSamplingDiscreteEDM,
+    ):
         other = mixed(kind, model_sampling.EPS)
         torch.testing.assert_close(other.sigma(other.timestep(SIGMA)), SIGMA)
 
 
-@pytest.mark.parametrize(("schedule", "at_start"), [
-    (model_sampling.ModelSamplingDiscrete, 999999999.9), (model_sampling.ModelSamplingContinuousEDM, 999999999.9),
-    (model_sampling.ModelSamplingDiscreteFlow, 1.0), (model_sampling.ModelSamplingFlux, 1.0)])
+@pytest.mark.parametrize(
+    ("schedule", "at_start"),
+    [
+        (model_sampling.ModelSamplingDiscrete, 999999999.9),
+        (model_sampling.ModelSamplingContinuousEDM, 999999999.9),
+        (model_sampling.ModelSamplingDiscreteFlow, 1.0),
+        (model_sampling.ModelSamplingFlux, 1.0),
+    ],
+)
 def test_percentages_run_from_all_noise_to_none(schedule, at_start):
     sampling = mixed(schedule, model_sampling.EPS)
     values = [float(sampling.percent_to_sigma(percent)) for percent in (0.0, 0.2, 0.5, 0.9, 1.0)]
@@ -48,11 +58,15 @@ def test_zero_terminal_signal_keeps_the_first_sigma():
     assert rescaled.sigma_max > 4000
 
 
-@pytest.mark.parametrize(("prediction", "target"), [
-    (model_sampling.EPS, lambda x0, noise, s: noise),
-    (model_sampling.V_PREDICTION, lambda x0, noise, s: (noise - s * x0) / (s ** 2 + 1) ** 0.5),
-    (model_sampling.EDM, lambda x0, noise, s: (s * x0 - noise) / (s ** 2 + 1) ** 0.5),
-    (model_sampling.X0, lambda x0, noise, s: x0)])
+@pytest.mark.parametrize(
+    ("prediction", "target"),
+    [
+        (model_sampling.EPS, lambda x0, noise, s: noise),
+        (model_sampling.V_PREDICTION, lambda x0, noise, s: (noise - s * x0) / (s**2 + 1) ** 0.5),
+        (model_sampling.EDM, lambda x0, noise, s: (s * x0 - noise) / (s**2 + 1) ** 0.5),
+        (model_sampling.X0, lambda x0, noise, s: x0),
+    ],
+)
 def test_a_perfect_prediction_gives_the_picture(prediction, target):
     sampling = mixed(model_sampling.ModelSamplingContinuousEDM, prediction)
     picture, noise = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3)
@@ -75,7 +89,7 @@ def test_flow_goes_straight_from_picture_to_noise():
 def test_starting_from_noise_alone_has_its_own_scale():
     sampling = mixed(model_sampling.ModelSamplingDiscrete, model_sampling.EPS)
     noise = torch.randn(1, 4, 3, 3)
-    torch.testing.assert_close(sampling.noise_scaling(torch.tensor([3.0]), noise, torch.zeros_like(noise), True), noise * 10 ** 0.5)
+    torch.testing.assert_close(sampling.noise_scaling(torch.tensor([3.0]), noise, torch.zeros_like(noise), True), noise * 10**0.5)
     unscaled = model_sampling.IMG_TO_IMG()
     assert unscaled.calculate_input(SIGMA, noise) is noise and unscaled.calculate_denoised(SIGMA, noise, None) is noise
 

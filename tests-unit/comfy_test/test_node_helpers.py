@@ -9,7 +9,6 @@ import torch
 import comfy.model_management
 import node_helpers
 from comfy.cli_args import args
-from comfy.intermediate import intermediate_device, intermediate_dtype
 
 
 def test_conditioning_is_copied_and_values_set_or_added():
@@ -52,12 +51,12 @@ def test_small_lookups(monkeypatch):
     monkeypatch.setattr(args, "default_hashing_function", "md5")
     assert node_helpers.hasher() is hashlib.md5
     assert node_helpers.string_to_torch_dtype("bf16") is torch.bfloat16 and node_helpers.string_to_torch_dtype("int4") is None
-    assert intermediate_device() == torch.device("cpu") and intermediate_dtype() is torch.float32
+    assert (
+        comfy.model_management.intermediate_device() == torch.device("cpu") and comfy.model_management.intermediate_dtype() is torch.float32
+    )
 
 
 def test_what_nodes_pass_on_follows_the_accelerator_only_with_gpu_only(monkeypatch):
-    assert comfy.model_management.intermediate_device is intermediate_device
-    assert comfy.model_management.intermediate_dtype is intermediate_dtype
     monkeypatch.setattr(args, "gpu_only", True)
     monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("meta"))
     assert comfy.model_management.intermediate_device() == torch.device("meta")

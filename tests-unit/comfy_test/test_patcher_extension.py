@@ -20,6 +20,7 @@ def test_wrappers_run_from_the_outside_in_and_see_the_object():
     def wrapper(name):
         def wrapped(executor, value):
             return (name, executor.class_obj, executor(value + 1))
+
         return wrapped
 
     owner = object()

@@ -8,9 +8,12 @@ import torch
 from comfy import ops
 
 MAKERS = {
-    "Linear": (lambda kind: kind(4, 6), (2, 4)), "Conv1d": (lambda kind: kind(4, 6, 3), (2, 4, 5)),
-    "Conv2d": (lambda kind: kind(4, 6, 3, padding=1), (2, 4, 5, 5)), "Conv3d": (lambda kind: kind(4, 6, 3), (2, 4, 5, 5, 5)),
-    "GroupNorm": (lambda kind: kind(2, 4), (2, 4, 5)), "LayerNorm": (lambda kind: kind(4), (2, 4)),
+    "Linear": (lambda kind: kind(4, 6), (2, 4)),
+    "Conv1d": (lambda kind: kind(4, 6, 3), (2, 4, 5)),
+    "Conv2d": (lambda kind: kind(4, 6, 3, padding=1), (2, 4, 5, 5)),
+    "Conv3d": (lambda kind: kind(4, 6, 3), (2, 4, 5, 5, 5)),
+    "GroupNorm": (lambda kind: kind(2, 4), (2, 4, 5)),
+    "LayerNorm": (lambda kind: kind(4), (2, 4)),
 }
 
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from comfy_execution.cache_keys import CacheKeySetID, CacheKeySetInputSignature
 from comfy_execution.caching import BasicCache, HierarchicalCache, LRUCache, NullCache, RAMPressureCache
 from comfy_execution.graph import DynamicPrompt
+from comfy_execution.local_caches.keys import CacheKeySetID, CacheKeySetInputSignature
 
 
 class Plain:
@@ -118,7 +118,7 @@ def test_another_answer_to_is_changed_misses(bench):
 
 
 @pytest.mark.parametrize("literal", [math.nan, object()], ids=["nan", "object"])
-def test_what_can_not_be_compared_is_found_in_its_prompt_only(bench, literal):
+def test_what_cannot_be_compared_is_found_in_its_prompt_only(bench, literal):
     graph = chain(literal, 2)
     bench.begin(graph)
     bench.fill("0", "1")
@@ -248,12 +248,12 @@ class Outside:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_not_here_is_asked_for_outside_once_and_then_kept(kind):
+def test_a_missing_result_is_asked_for_outside_once_and_then_kept(kind):
     first, second, outside = Bench(KINDS[kind](enable_providers=True)), Bench(KINDS[kind](enable_providers=True)), Outside()
     first.cache.external = second.cache.external = outside
     first.begin(chain(1, math.nan))
     first.fill("0", "1")
-    assert len(outside.kept) == 1, "what can not be compared is nothing for others"
+    assert len(outside.kept) == 1, "what cannot be compared is nothing for others"
     second.begin(chain(1, math.nan))
     assert (second.get("0"), second.get("0"), second.get("1")) == ("entry of 0", "entry of 0", None)
     assert outside.asked == [("0", "Plain")]
@@ -262,7 +262,7 @@ def test_what_is_not_here_is_asked_for_outside_once_and_then_kept(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nobody_outside_is_asked_unless_that_is_switched_on(kind):
+def test_providers_are_asked_only_where_that_is_switched_on(kind):
     bench, outside = Bench(KINDS[kind]()), Outside()
     bench.cache.external = outside
     bench.begin(chain(1))

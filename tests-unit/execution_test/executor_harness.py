@@ -6,6 +6,7 @@ import types
 
 import execution
 from comfy.interruption import interrupt_flag
+from comfy_execution.nodes_graph.registered_classes import class_source
 
 
 class FakeServer:
@@ -71,6 +72,7 @@ def install_nodes(monkeypatch, classes):
     module.before_node_execution = interrupt_flag.raise_if_set
     module.interrupt_processing = interrupt_flag.set
     monkeypatch.setitem(sys.modules, "nodes", module)
+    monkeypatch.setattr(class_source, "_classes", lambda: module.NODE_CLASS_MAPPINGS)
     return module
 
 
@@ -100,9 +102,11 @@ class Log(list):
 
     def sink(self, **attributes):
         """A class of output nodes that note their input ``value`` here."""
+
         def go(node_self, value=None, **others):
             self.append(value)
             return {"ui": {"value": [repr(value)]}}
+
         return make_node(go, ["value"], returns=(), is_output=True, **attributes)
 
 

@@ -91,13 +91,13 @@ def test_keys_outside_tell_types_apart_and_do_not_depend_on_order():
     assert _serialize_cache_key({"b": {3, 1, 2}, "a": 0}) == _serialize_cache_key({"a": 0, "b": {2, 3, 1}})
 
 
-@pytest.mark.parametrize("key", [object(), [object()], math.nan, {1: {2: object()}}], ids=repr)
+@pytest.mark.parametrize("key", [object(), [object()], math.nan, {1: {2: object()}}], ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_a_key_without_a_form_is_warned_of(key, caplog):
     assert _serialize_cache_key(key) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_nesting_without_end_is_no_key():
+def test_endless_nesting_gives_no_key():
     key = []
     for _ in range(100_000):
         key = [key]
@@ -110,13 +110,13 @@ def test_nesting_without_end_is_no_key():
 
 class Odd:
     def __eq__(self, other):
-        raise RuntimeError("can not say")
+        raise RuntimeError("cannot say")
 
     __hash__ = None
 
 
 @pytest.mark.parametrize("value", [Odd(), [Odd()], {"a": Odd()}])
-def test_what_can_not_be_compared_counts_as_unequal(value):
+def test_what_cannot_be_compared_counts_as_unequal(value):
     assert _contains_self_unequal(value)
 
 

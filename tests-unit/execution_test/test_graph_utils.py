@@ -8,10 +8,25 @@ from comfy_execution.graph import ExecutionBlocker as SameBlocker
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, add_graph_prefix, is_link
 
 
-@pytest.mark.parametrize(("value", "expected"), [
-    (["1", 0], True), (["a.b.", 2], True), (["1", 1.0], True), (["1", True], True),
-    (("1", 0), False), (["1"], False), (["1", 0, 0], False), ([1, 0], False), (["1", "0"], False), (["1", None], False), ("10", False),
-    ({"1": 0, "2": 1}, False), (None, False), ([], False)])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (["1", 0], True),
+        (["a.b.", 2], True),
+        (["1", 1.0], True),
+        (["1", True], True),
+        (("1", 0), False),
+        (["1"], False),
+        (["1", 0, 0], False),
+        ([1, 0], False),
+        (["1", "0"], False),
+        (["1", None], False),
+        ("10", False),
+        ({"1": 0, "2": 1}, False),
+        (None, False),
+        ([], False),
+    ],
+)
 def test_links_are_lists_of_an_id_and_a_number(value, expected):
     assert is_link(value) is expected
 
@@ -59,12 +74,17 @@ def test_default_prefixes_name_the_call_and_are_never_used_twice():
 
 
 def test_prefixing_a_graph_changes_ids_and_links_but_not_the_original():
-    graph = {"1": {"class_type": "Load", "inputs": {"x": 5}},
-             "2": {"class_type": "Blur", "inputs": {"image": ["1", 0]}}, "3": {"class_type": "No"}}
+    graph = {
+        "1": {"class_type": "Load", "inputs": {"x": 5}},
+        "2": {"class_type": "Blur", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "No"},
+    }
     changed, outputs = add_graph_prefix(graph, [["2", 0], 7], "p.")
     assert changed == {
-        "p.1": {"class_type": "Load", "inputs": {"x": 5}}, "p.2": {"class_type": "Blur", "inputs": {"image": ["p.1", 0]}},
-        "p.3": {"class_type": "No", "inputs": {}}}
+        "p.1": {"class_type": "Load", "inputs": {"x": 5}},
+        "p.2": {"class_type": "Blur", "inputs": {"image": ["p.1", 0]}},
+        "p.3": {"class_type": "No", "inputs": {}},
+    }
     assert outputs == (["p.2", 0], 7)
     assert graph["2"]["inputs"] == {"image": ["1", 0]}
 

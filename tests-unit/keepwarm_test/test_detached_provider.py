@@ -1,4 +1,4 @@
-"""The pack in hosts that do not guard providers: deadlines, stores that outlive the host's loop, nothing that only looks shareable."""
+"""The pack in servers that do not guard providers: deadlines, stores that outlive their loop, nothing that only looks shareable."""
 
 import asyncio
 import sys
@@ -10,6 +10,7 @@ from comfy_execution.cache_provider import CacheContext, CacheValue
 from custom_nodes.keepwarm import detached_provider
 from custom_nodes.keepwarm.detached_provider import DetachedProvider
 from custom_nodes.keepwarm.measures import Measures
+from custom_nodes.keepwarm.namespaced_provider import NamespacedProvider
 
 
 class Inner:
@@ -51,7 +52,7 @@ class Told(Plain):
 
 
 @pytest.fixture(autouse=True)
-def host(monkeypatch):
+def server(monkeypatch):
     monkeypatch.setitem(sys.modules, "nodes", types.SimpleNamespace(NODE_CLASS_MAPPINGS={"Plain": Plain, "Saves": Saves, "Told": Told}))
 
 
@@ -60,7 +61,7 @@ def context(class_type="Plain"):
 
 
 def test_a_store_begun_in_a_loop_that_ends_at_once_is_finished():
-    one = DetachedProvider(Inner(0.1), "here")
+    one = DetachedProvider(Inner(0.1))
     asyncio.run(one.on_store(context(), CacheValue([[1]])))
     assert not one.inner.values
     one.drain(5)
@@ -69,7 +70,7 @@ def test_a_store_begun_in_a_loop_that_ends_at_once_is_finished():
 
 def test_the_namespace_is_part_of_the_key():
     inner = Inner()
-    one, other = DetachedProvider(inner, "a"), DetachedProvider(inner, "b")
+    one, other = (DetachedProvider(NamespacedProvider(inner, name)) for name in "ab")
     asyncio.run(one.on_store(context(), CacheValue([[1]])))
     one.drain(5)
     assert asyncio.run(one.on_lookup(context())) is not None and asyncio.run(other.on_lookup(context())) is None
@@ -83,7 +84,7 @@ def test_lookups_end_and_a_place_that_does_not_answer_is_left_alone(monkeypatch)
     assert not one.should_cache(context())
 
 
-def test_what_acts_or_is_told_secrets_or_shows_files_is_not_shared():
+def test_nodes_that_act_or_see_secrets_or_show_files_are_not_shared():
     one = DetachedProvider(Inner())
     shown = CacheValue([[1]], {"output": {"images": [{"filename": "x.png"}]}, "meta": {}})
     assert one.should_cache(context()) and one.should_cache(context(), CacheValue([[1]]))
@@ -91,7 +92,7 @@ def test_what_acts_or_is_told_secrets_or_shows_files_is_not_shared():
     assert not one.should_cache(context(), shown)
 
 
-def test_what_is_changed_after_the_store_began_is_stored_as_it_was():
+def test_a_value_changed_after_its_store_began_is_stored_as_it_was():
     torch = pytest.importorskip("torch")
     one, tensor = DetachedProvider(Inner(0.05)), torch.zeros(3)
 

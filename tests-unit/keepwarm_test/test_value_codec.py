@@ -41,11 +41,26 @@ def bits(value):
     return type(value).__name__, repr(value)
 
 
-scalars = (st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.binary()
-           | st.text(st.characters(exclude_categories=())))
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.binary()
+    | st.text(st.characters(exclude_categories=()))
+)
 hashables = st.recursive(scalars, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=4)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.sets(hashables, max_size=3)
-                      | st.dictionaries(hashables, inner, max_size=3), max_leaves=20)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.sets(hashables, max_size=3)
+        | st.dictionaries(hashables, inner, max_size=3)
+    ),
+    max_leaves=20,
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -94,10 +109,18 @@ def test_every_dtype_of_torch_with_bytes_of_its_own_is_known():
     assert found - packed == {name for name, _ in TORCH_DTYPES.values()}
 
 
-@pytest.mark.parametrize("make", [
-    lambda: torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1), lambda: torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last),
-    lambda: torch.rand(8, 8)[::2, 1:], lambda: torch.rand(1).expand(5), lambda: torch.rand(3, 4).T,
-    lambda: torch.rand(5, dtype=torch.cfloat).conj(), lambda: torch.rand(4, dtype=torch.cfloat).conj().imag])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.arange(24.0).reshape(2, 3, 4).permute(2, 0, 1),
+        lambda: torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last),
+        lambda: torch.rand(8, 8)[::2, 1:],
+        lambda: torch.rand(1).expand(5),
+        lambda: torch.rand(3, 4).T,
+        lambda: torch.rand(5, dtype=torch.cfloat).conj(),
+        lambda: torch.rand(4, dtype=torch.cfloat).conj().imag,
+    ],
+)
 def test_views_come_back_with_values_and_dense_layouts_with_strides(make):
     tensor = make()
     back = through(tensor)
@@ -148,11 +171,27 @@ class Text(str):
     pass
 
 
-@pytest.mark.parametrize("value", [object(), Text("x"), torch.nn.Linear(1, 1), torch.nn.Parameter(torch.zeros(1)), numpy.float32(1),
-                                   numpy.array([object()]), range(3), {"deep": [print]}, torch.zeros(2).to_sparse(),
-                                   torch.zeros(2, device="meta"), numpy.zeros(2, [("a", "<f4")]), bytearray(b"x"), torch.float32,
-                                   torch.zeros(1, requires_grad=True)], ids=lambda value: type(value).__name__)
-def test_what_has_no_exact_form_is_refused(value):
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        Text("x"),
+        torch.nn.Linear(1, 1),
+        torch.nn.Parameter(torch.zeros(1)),
+        numpy.float32(1),
+        numpy.array([object()]),
+        range(3),
+        {"deep": [print]},
+        torch.zeros(2).to_sparse(),
+        torch.zeros(2, device="meta"),
+        numpy.zeros(2, [("a", "<f4")]),
+        bytearray(b"x"),
+        torch.float32,
+        torch.zeros(1, requires_grad=True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_without_an_exact_form_are_refused(value):
     with pytest.raises(NotRepresentable):
         encode(value)
 
@@ -165,20 +204,54 @@ def test_too_deep_values_are_refused():
         encode(value)
 
 
-@pytest.mark.parametrize("tree", [
-    1.5, {}, ["l"], ["l", 3], ["q", []], ["x", 0], ["x", -1], ["x", True], ["f", "zz"], ["i", "0x"], ["b", "%%"], ["d", [1]],
-    ["d", [[["l", []], 1]]], ["s", [["l", []]]], ["f", "00"], [1, 2], ["c", "00"], ["p", "os.system"]], ids=str)
-def test_structures_nobody_wrote_are_malformed(tree):
+@pytest.mark.parametrize(
+    "tree",
+    [
+        1.5,
+        {},
+        ["l"],
+        ["l", 3],
+        ["q", []],
+        ["x", 0],
+        ["x", -1],
+        ["x", True],
+        ["f", "zz"],
+        ["i", "0x"],
+        ["b", "%%"],
+        ["d", [1]],
+        ["d", [[["l", []], 1]]],
+        ["s", [["l", []]]],
+        ["f", "00"],
+        [1, 2],
+        ["c", "00"],
+        ["p", "os.system"],
+    ],
+    ids=str,
+)
+def test_forged_structures_are_malformed(tree):
     with pytest.raises(Malformed):
         decode(tree, [])
 
 
-@pytest.mark.parametrize("about", [
-    {"dtype": "F32", "shape": [1 << 61, 1 << 61]}, {"dtype": "F32", "shape": [-1]}, {"dtype": "F32", "shape": [True]},
-    {"dtype": "F32", "shape": "x"}, {"dtype": "OBJ", "shape": [1]}, {"array": "|O8", "shape": [1]}, {"array": "<f40", "shape": [1]},
-    {"array": "V8", "shape": [1]}, {"dtype": "F32", "shape": [1] * 100}, {"shape": [1]}, {"dtype": "F32", "shape": [1], "order": [1]},
-    {"dtype": "F32", "shape": [1], "device": "cuda"}, {"dtype": "F32", "shape": [1], "device": "../x"}])
-def test_descriptions_nobody_wrote_are_malformed_before_anything_is_allocated(about):
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"dtype": "F32", "shape": [1 << 61, 1 << 61]},
+        {"dtype": "F32", "shape": [-1]},
+        {"dtype": "F32", "shape": [True]},
+        {"dtype": "F32", "shape": "x"},
+        {"dtype": "OBJ", "shape": [1]},
+        {"array": "|O8", "shape": [1]},
+        {"array": "<f40", "shape": [1]},
+        {"array": "V8", "shape": [1]},
+        {"dtype": "F32", "shape": [1] * 100},
+        {"shape": [1]},
+        {"dtype": "F32", "shape": [1], "order": [1]},
+        {"dtype": "F32", "shape": [1], "device": "cuda"},
+        {"dtype": "F32", "shape": [1], "device": "../x"},
+    ],
+)
+def test_forged_descriptions_are_malformed_before_anything_is_allocated(about):
     with pytest.raises(Malformed):
         build(Buffer(about, b"1234"))
 

@@ -3,6 +3,7 @@
 It is tried with one series; the others have test files of their own.
 """
 
+import dataclasses
 import hashlib
 import pathlib
 import subprocess
@@ -18,7 +19,7 @@ from patchset.outcomes import PatchsetError
 from patchset.series import SERIES
 
 # The places that the series anchors on, in files that only have these places.
-CACHING = '''import itertools
+CACHING = """import itertools
 
 from comfy_execution.graph_utils import is_link
 import nodes
@@ -44,20 +45,25 @@ class CacheKeySetInputSignature:
 
     def get_ordered_ancestry_internal(self, dynprompt, node_id):
         return self.get_ordered_ancestry_internal(dynprompt, node_id)
-'''
-EXECUTION = '''from comfy_execution.graph_utils import GraphBuilder, is_link
+"""
+EXECUTION = """from comfy_execution.graph_utils import GraphBuilder, is_link
 
 
 async def validate_inputs(prompt, item):
     return await validate_inputs(prompt, item)
-'''
+"""
 MAIN = """import sys
 import comfy_execution.caching
 print('argv', sys.argv[1:], 'signatures' in str(vars(comfy_execution.caching)))
 """
-FILES = {"comfyui_version.py": '__version__ = "0.30.0"\n', "execution.py": EXECUTION, "comfy_execution/caching.py": CACHING,
-         "comfy_execution/graph_utils.py": "GraphBuilder = is_link = None\n", "nodes.py": "",
-         "main.py": MAIN}
+FILES = {
+    "comfyui_version.py": '__version__ = "0.30.0"\n',
+    "execution.py": EXECUTION,
+    "comfy_execution/caching.py": CACHING,
+    "comfy_execution/graph_utils.py": "GraphBuilder = is_link = None\n",
+    "nodes.py": "",
+    "main.py": MAIN,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +91,11 @@ def git(root, *arguments):
 
 
 def state(root):
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob("*")) if path.is_file() and ".git" not in path.parts and "__pycache__" not in path.parts}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".git" not in path.parts and "__pycache__" not in path.parts
+    }
 
 
 def edit(root, name, old, new):
@@ -129,15 +138,24 @@ def test_dry_run_prints_the_diff_and_changes_nothing(checkout, capsys):
     assert state(checkout) == before
 
 
-@pytest.mark.parametrize(("name", "old", "new", "told"), [
-    ("execution.py", "async def validate_inputs(prompt, item):", "async def validate_all(prompt, item):", "validate_inputs"),
-    ("execution.py", "GraphBuilder, is_link", "GraphBuilder", "from comfy_execution.graph_utils import is_link"),
-    ("execution.py", "\n\nasync def", "\n\nasync def validate_inputs(): pass\n\nasync def", "ambiguous"),
-    ("comfy_execution/caching.py", "get_ordered_ancestry_internal", "walk_ancestors", "get_ordered_ancestry_internal"),
-    ("comfy_execution/caching.py", "        self.is_changed_cache =", "        if True:\n            self.is_changed_cache =", "__init__"),
-    ("comfy_execution/caching.py", "list(self.get_ordered_ancestry(dynprompt, node_id))", "hash(node_id)", "get_node_signature"),
-    ("comfy_execution/caching.py", "class CacheKeySetInputSignature", "class Other", "CacheKeySetInputSignature"),
-], ids=["renamed", "import gone", "duplicated", "renamed helper", "moved statement", "rewritten", "class gone"])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("execution.py", "async def validate_inputs(prompt, item):", "async def validate_all(prompt, item):", "validate_inputs"),
+        ("execution.py", "GraphBuilder, is_link", "GraphBuilder", "from comfy_execution.graph_utils import is_link"),
+        ("execution.py", "\n\nasync def", "\n\nasync def validate_inputs(): pass\n\nasync def", "ambiguous"),
+        ("comfy_execution/caching.py", "get_ordered_ancestry_internal", "walk_ancestors", "get_ordered_ancestry_internal"),
+        (
+            "comfy_execution/caching.py",
+            "        self.is_changed_cache =",
+            "        if True:\n            self.is_changed_cache =",
+            "__init__",
+        ),
+        ("comfy_execution/caching.py", "list(self.get_ordered_ancestry(dynprompt, node_id))", "hash(node_id)", "get_node_signature"),
+        ("comfy_execution/caching.py", "class CacheKeySetInputSignature", "class Other", "CacheKeySetInputSignature"),
+    ],
+    ids=["renamed", "import gone", "duplicated", "renamed helper", "moved statement", "rewritten", "class gone"],
+)
 def test_altered_checkouts_are_refused_with_file_and_expectation(checkout, capsys, name, old, new, told):
     edit(checkout, name, old, new)
     before = state(checkout)
@@ -152,8 +170,12 @@ def test_altered_checkouts_are_refused_with_file_and_expectation(checkout, capsy
 
 def test_what_someone_did_by_hand_is_recognised(checkout, capsys):
     edit(checkout, "execution.py", "\n\nasync def", "\n\n@without_recursion\nasync def")
-    edit(checkout, "execution.py", "import GraphBuilder, is_link\n",
-         "import GraphBuilder, is_link\nfrom comfy_execution.trampoline import without_recursion\n")
+    edit(
+        checkout,
+        "execution.py",
+        "import GraphBuilder, is_link\n",
+        "import GraphBuilder, is_link\nfrom comfy_execution.trampoline import without_recursion\n",
+    )
     assert main(["check", str(checkout)]) == 0
     printed = capsys.readouterr().out
     assert "already there: execution.py: validate_inputs" in printed
@@ -193,17 +215,30 @@ def test_revert_does_not_overwrite_later_changes(checkout, capsys):
     assert state(checkout) == after
 
 
+def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout, monkeypatch):
+    before, old = state(checkout), SERIES["linear-signatures"]
+    package = (("patchset/outcomes.py", "comfy/brought/deep/__init__.py"), ("patchset/record.py", "comfy/brought/deep/record.py"))
+    monkeypatch.setitem(SERIES, old.name, dataclasses.replace(old, tests=old.tests + package))
+    assert main(["apply", str(checkout)]) == 0
+    for name in ("comfy/brought/deep", "comfy_execution"):
+        subprocess.run([sys.executable, "-m", "compileall", "-q", name], cwd=checkout, check=True)
+    assert (checkout / "comfy/brought/deep/__pycache__").is_dir()
+    assert main(["revert", str(checkout)]) == 0
+    assert state(checkout) == before and not (checkout / "comfy").exists()
+    left = {path.name.split(".")[0] for path in (checkout / "comfy_execution/__pycache__").iterdir()}
+    assert left == {"caching", "graph_utils"}
+
+
 def test_a_write_that_fails_half_way_leaves_nothing_behind(checkout, monkeypatch, capsys):
     before = state(checkout)
     real = plan_module._write
     written = []
 
-    def failing(path, content):
-        if len(written) == 2 and content is not None:
-            written.append(path)
-            raise OSError(28, "No space left on device", str(path))
-        written.append(path)
-        real(path, content)
+    def failing(root, name, content):
+        written.append(name)
+        if len(written) == 3 and content is not None:
+            raise OSError(28, "No space left on device", name)
+        real(root, name, content)
 
     monkeypatch.setattr(plan_module, "_write", failing)
     assert main(["apply", str(checkout), "--branch", "linear"]) == 1
@@ -234,11 +269,16 @@ def test_run_starts_the_untouched_checkout_with_the_changes_in_memory(checkout):
 
 
 def test_run_hands_a_request_to_end_on_to_the_server(checkout):
-    (checkout / "main.py").write_text("import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
-                                      "print('ready', flush=True)\nsignal.pause()\n")
+    (checkout / "main.py").write_text(
+        "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\nprint('ready', flush=True)\nsignal.pause()\n"
+    )
     git(checkout, "commit", "-q", "-am", "a server that waits")
-    process = subprocess.Popen([sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"],
-                               stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.wait(30) == 7

@@ -8,12 +8,12 @@ import pytest
 
 from patchset.live import HOOK
 
-MAIN = '''
+MAIN = """
 import sys
 import part
 print("{who}", __name__, __file__.endswith("ComfyUI/main.py"), sys.argv[1:], part.NAME, sys.modules["__main__"].__dict__ is globals())
 raise SystemExit(3)
-'''
+"""
 
 
 @pytest.mark.parametrize("overlaid", [set(), {"main.py"}, {"part.py"}, {"main.py", "part.py"}], ids=lambda names: "+".join(sorted(names)))
@@ -30,3 +30,22 @@ def test_what_the_overlay_has_is_run_instead_under_the_checkouts_path(tmp_path, 
     main, part = ("overlay" if name in overlaid else "checkout" for name in ("main.py", "part.py"))
     assert done.stdout == f"{main} __main__ True ['--port', '1'] {part} True\n", done.stderr
     assert done.returncode == 3
+
+
+def test_a_package_that_only_the_overlay_has_is_imported_with_its_modules(tmp_path):
+    root, overlay = tmp_path / "ComfyUI", tmp_path / "overlay"
+    files = {
+        "brought/__init__.py": "",
+        "brought/inner/__init__.py": "from brought.inner.part import NAME",
+        "brought/inner/part.py": "NAME = __file__",
+    }
+    for name, text in files.items():
+        (overlay / name).parent.mkdir(parents=True, exist_ok=True)
+        (overlay / name).write_text(text)
+    root.mkdir()
+    (root / "main.py").write_text("import brought.inner\nprint(brought.inner.NAME)\n")
+    modules = {name.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): name for name in files}
+    (overlay / "overlay.json").write_text(json.dumps({"root": str(root), "modules": modules}))
+    done = subprocess.run([sys.executable, str(HOOK), str(overlay)], capture_output=True, text=True, cwd=root, check=False)
+    assert done.stdout == f"{root / 'brought/inner/part.py'}\n", done.stderr
+    assert not (root / "brought").exists()

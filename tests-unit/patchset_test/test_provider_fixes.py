@@ -10,7 +10,7 @@ from patchset.__main__ import main
 from patchset.plan import PROJECT
 from patchset.series.provider_fixes import SERIES
 
-CACHING = '''import asyncio
+CACHING = """import asyncio
 import itertools
 
 from comfy_execution.graph_utils import is_link
@@ -77,8 +77,8 @@ class BasicCache:
         subcache = BasicCache(self.key_class)
         await subcache.set_prompt(self.dynprompt, children_ids, self.is_changed_cache)
         return subcache
-'''
-EXECUTION = '''import asyncio
+"""
+EXECUTION = """import asyncio
 from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.cache_provider import _has_cache_providers, _get_cache_providers, _logger as _cache_logger
 
@@ -114,8 +114,8 @@ class PromptExecutor:
 
 async def validate_inputs(prompt, item):
     return await validate_inputs(prompt, item)
-'''
-MAIN = '''import execution
+"""
+MAIN = """import execution
 from protocol import BinaryEventTypes
 
 if __name__ == "__main__":
@@ -124,7 +124,7 @@ if __name__ == "__main__":
     finally:
         asset_seeder.shutdown()
         cleanup_temp()
-'''
+"""
 INTERFACE = '''class CacheProvider(ABC):
     """Abstract base class for external cache providers.
     Exceptions from provider methods are caught by the caller and never break execution.
@@ -134,8 +134,22 @@ INTERFACE = '''class CacheProvider(ABC):
         """Called after local store. Dispatched via asyncio.create_task."""
         pass
 '''
-FILES = {"comfyui_version.py": '__version__ = "0.30.0"\n', "execution.py": EXECUTION, "comfy_execution/caching.py": CACHING,
-         "main.py": MAIN, "comfy_api/latest/_caching.py": INTERFACE}
+API = '''class ComfyAPI_latest(ComfyAPIBase):
+    class Caching(ProxiedSingleton):
+        """External caches."""
+        from ._caching import CacheProvider, CacheContext, CacheValue
+
+        async def register_provider(self, provider) -> None:
+            pass
+'''
+FILES = {
+    "comfyui_version.py": '__version__ = "0.30.0"\n',
+    "execution.py": EXECUTION,
+    "comfy_execution/caching.py": CACHING,
+    "main.py": MAIN,
+    "comfy_api/latest/_caching.py": INTERFACE,
+    "comfy_api/latest/__init__.py": API,
+}
 OURS, OTHER = ["--series", "provider-fixes"], ["--series", "linear-signatures"]
 
 
@@ -158,8 +172,11 @@ def git(root, *arguments):
 
 
 def state(root):
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob("*")) if path.is_file() and ".git" not in path.parts}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".git" not in path.parts
+    }
 
 
 def test_it_is_applied_once_and_undone_byte_for_byte(checkout, capsys):
@@ -179,12 +196,15 @@ def test_the_old_way_is_gone_and_the_new_one_is_called(checkout):
         ast.parse((checkout / name).read_text())
     caching = (checkout / "comfy_execution/caching.py").read_text()
     assert "asyncio" not in caching and "_provider" not in caching.replace("enable_providers", "")
-    for line in ("        if self.external is not None:\n            await self.external.store(node_id, value)\n",
-                 "        subcache.external = self.external\n        await subcache.set_prompt("):
+    for line in (
+        "        if self.external is not None:\n            await self.external.store(node_id, value)\n",
+        "        subcache.external = self.external\n        await subcache.set_prompt(",
+    ):
         assert line in caching
     executor = (checkout / "execution.py").read_text()
     assert "_cache_logger" not in executor and "_notify_prompt_lifecycle" not in executor
     assert executor.count("await prefetch(") == 3
+    assert "CacheValue\n        # Providers need" in (checkout / "comfy_api/latest/__init__.py").read_text()
     assert "        asset_seeder.shutdown()\n        close_providers()\n        cleanup_temp()\n" in (checkout / "main.py").read_text()
 
 
@@ -202,7 +222,7 @@ def test_both_series_fit_together_in_either_order(checkout, order, at_once):
     assert state(checkout) == before
 
 
-def test_the_series_that_was_applied_first_can_not_be_undone_alone(checkout, capsys):
+def test_the_series_that_was_applied_first_cannot_be_undone_alone(checkout, capsys):
     main(["apply", str(checkout), *OURS, *OTHER])
     together = state(checkout)
     assert main(["revert", str(checkout), *OURS]) == 1
@@ -211,16 +231,20 @@ def test_the_series_that_was_applied_first_can_not_be_undone_alone(checkout, cap
     assert main(["revert", str(checkout), *OURS]) == 0
 
 
-@pytest.mark.parametrize(("name", "old", "new", "told"), [
-    ("execution.py", "self.caches.outputs.get(node_id)", "self.caches.outputs.find(node_id)", "cache_results"),
-    ("execution.py", "_logger as _cache_logger", "_logger", "_cache_logger"),
-    ("execution.py", "make_input_strong_link(unique_id, i)", "link(unique_id, i)", "make_input_strong_link"),
-    ("comfy_execution/caching.py", "self._pending_store_tasks: set = set()", "self._tasks = set()", "BasicCache.__init__"),
-    ("comfy_execution/caching.py", "provider.on_lookup(", "provider.find(", "_check_providers_lookup"),
-    ("main.py", "asset_seeder.shutdown()", "stop()", "asset_seeder.shutdown()"),
-    ("main.py", "cleanup_temp()", "asset_seeder.shutdown()", "ambiguous"),
-    ("comfy_api/latest/_caching.py", "Dispatched", "Sent", "on_store"),
-])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("execution.py", "self.caches.outputs.get(node_id)", "self.caches.outputs.find(node_id)", "cache_results"),
+        ("execution.py", "_logger as _cache_logger", "_logger", "_cache_logger"),
+        ("execution.py", "make_input_strong_link(unique_id, i)", "link(unique_id, i)", "make_input_strong_link"),
+        ("comfy_execution/caching.py", "self._pending_store_tasks: set = set()", "self._tasks = set()", "BasicCache.__init__"),
+        ("comfy_execution/caching.py", "provider.on_lookup(", "provider.find(", "_check_providers_lookup"),
+        ("main.py", "asset_seeder.shutdown()", "stop()", "asset_seeder.shutdown()"),
+        ("main.py", "cleanup_temp()", "asset_seeder.shutdown()", "ambiguous"),
+        ("comfy_api/latest/_caching.py", "Dispatched", "Sent", "on_store"),
+        ("comfy_api/latest/__init__.py", ", CacheValue", "", "ComfyAPI_latest.Caching"),
+    ],
+)
 def test_altered_places_are_refused_by_name(checkout, capsys, name, old, new, told):
     text = (checkout / name).read_text()
     assert old in text
@@ -235,8 +259,10 @@ def test_altered_places_are_refused_by_name(checkout, capsys, name, old, new, to
 
 def test_every_module_it_brings_needs_only_those_it_brings_and_what_is_there():
     there = {"cache_provider", "caching", "graph", "graph_utils"}
-    brought = {target.removeprefix("comfy_execution/").removesuffix(".py") for _, target in SERIES.modules}
-    for source, _ in SERIES.modules:
+    brought = {
+        target.removeprefix("comfy_execution/").removesuffix(".py").replace("/", ".") for _, target in SERIES.copied(with_tests=False)
+    }
+    for source, _ in SERIES.copied(with_tests=False):
         for line in ast.walk(ast.parse((PROJECT / source).read_text())):
             if isinstance(line, ast.ImportFrom) and (line.module or "").startswith("comfy_execution."):
                 assert line.module.removeprefix("comfy_execution.") in there | brought, f"{source}: {line.module}"

@@ -13,7 +13,7 @@ from patchset.series.ram_model_cache import SERIES
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 NEEDS_COMFYUI = ("ram_model_cache_upstream_test.py", "test_ram_model_cache_patcher.py")
-MANAGER = '''from comfy.cli_args import args, PerformanceFeature
+MANAGER = """from comfy.cli_args import args, PerformanceFeature
 
 current_loaded_models{annotation} = []
 
@@ -28,7 +28,7 @@ def cleanup_models_gc():
 
 def throw_exception_if_processing_interrupted():
     pass
-'''
+"""
 FILES = {
     "comfy/cli_args.py": "x = 1\n\nattn_group = parser.add_mutually_exclusive_group()\nattn_group.add_argument('--x')\n",
     "comfy/sd.py": "def load_clip(a): pass\ndef load_checkpoint_guess_config(a): pass\ndef load_diffusion_model(a): pass\n",
@@ -36,11 +36,11 @@ FILES = {
     "comfy/controlnet.py": "def load_controlnet(ckpt_path): pass\n",
     "nodes.py": "class VAELoader:\n    def load_vae(self, vae_name):\n        return 1\n",
     "execution.py": "async def execute(server): pass\n\n\nclass PromptExecutor:\n    def reset(self):\n        self.success = True\n\n"
-                    "    async def execute_async(self, prompt): pass\n\n\nclass PromptQueue:\n    def __init__(self, server):\n"
-                    "        self.flags = {}\n",
+    "    async def execute_async(self, prompt): pass\n\n\nclass PromptQueue:\n    def __init__(self, server):\n"
+    "        self.flags = {}\n",
     "server.py": "class PromptServer:\n    def __init__(self, loop):\n        @routes.get('/system_stats')\n"
-                 "        async def system_stats(request):\n            system_stats = {}\n"
-                 "            return web.json_response(system_stats)\n",
+    "        async def system_stats(request):\n            system_stats = {}\n"
+    "            return web.json_response(system_stats)\n",
 }
 
 
@@ -73,12 +73,18 @@ def test_every_place_is_edited_once_by_adding_lines_only(version):
     assert again == after
 
 
-@pytest.mark.parametrize(("path", "old", "new"), [
-    ("comfy/model_management.py", "current_loaded_models", "models_on_devices"), ("comfy/sd.py", "load_clip", "load_text"),
-    ("comfy/cli_args.py", "attn_group", "attention"), ("execution.py", "self.flags = {}", "self.flags = dict()"),
-    ("server.py", "web.json_response(system_stats)", "web.Response(system_stats)"), ("nodes.py", "load_vae", "load"),
-    ("execution.py", "self.success = True", "self.succeeded = True"),
-])
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("comfy/model_management.py", "current_loaded_models", "models_on_devices"),
+        ("comfy/sd.py", "load_clip", "load_text"),
+        ("comfy/cli_args.py", "attn_group", "attention"),
+        ("execution.py", "self.flags = {}", "self.flags = dict()"),
+        ("server.py", "web.json_response(system_stats)", "web.Response(system_stats)"),
+        ("nodes.py", "load_vae", "load"),
+        ("execution.py", "self.success = True", "self.succeeded = True"),
+    ],
+)
 def test_a_place_that_changed_is_reported(path, old, new):
     files = files_of((0, 30, 0))
     files[path] = files[path].replace(old, new)
@@ -89,7 +95,7 @@ def test_a_place_that_changed_is_reported(path, old, new):
 @pytest.mark.slow
 def test_the_modules_and_their_tests_need_nothing_but_torch_psutil_and_pytest(tmp_path):
     """Laid out by themselves, beside the two ComfyUI modules that they read a flag from."""
-    for here, there in SERIES.modules + SERIES.tests:
+    for here, there in SERIES.copied(with_tests=True):
         if pathlib.Path(there).name not in NEEDS_COMFYUI:
             (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / there).write_bytes((PROJECT / here).read_bytes())

@@ -6,7 +6,7 @@ import pytest
 from patchset.outcomes import Verdict
 from patchset.statement_transforms import RemoveUnused, ReplaceStatement
 
-BEFORE = '''import asyncio
+BEFORE = """import asyncio
 import sys   # kept
 
 
@@ -30,7 +30,7 @@ if __name__ == "__main__":
         run()
     finally:
         log("end")   # tidy
-'''
+"""
 
 
 def changed(transform, text=BEFORE):
@@ -43,15 +43,26 @@ def line_changes(after):
     return [line.strip() for line in old if line not in new], [line.strip() for line in new if line not in old]
 
 
-@pytest.mark.parametrize(("transform", "gone", "come"), [
-    (ReplaceStatement("f.py", "Box.get", "value = self.find(key)", "value = new(key)"), ["value = self.find(key)"], ["value = new(key)"]),
-    (ReplaceStatement("f.py", "Box.get", "log(key)", "warn(key)\ncount()"), ["log( key )"], ["warn(key)", "count()"]),
-    (ReplaceStatement("f.py", "Box.get", "log(key)", "count()\nlog(key)"), [], ["count()"]),
-    (ReplaceStatement("f.py", "", 'log("end")', 'log("end")\nclose()'), [], ["close()"]),
-    (ReplaceStatement("f.py", "", "import asyncio", "import json"), ["import asyncio"], ["import json"]),
-    (ReplaceStatement("f.py", "Box.get", "if value is None:\n    log(key)\n    return None", "check(value)"),
-     ["if value is None:", "# about the second", "log( key )", "return None"], ["check(value)"]),
-], ids=["in a body", "in a block", "before it", "in the file", "at the top", "a block"])
+@pytest.mark.parametrize(
+    ("transform", "gone", "come"),
+    [
+        (
+            ReplaceStatement("f.py", "Box.get", "value = self.find(key)", "value = new(key)"),
+            ["value = self.find(key)"],
+            ["value = new(key)"],
+        ),
+        (ReplaceStatement("f.py", "Box.get", "log(key)", "warn(key)\ncount()"), ["log( key )"], ["warn(key)", "count()"]),
+        (ReplaceStatement("f.py", "Box.get", "log(key)", "count()\nlog(key)"), [], ["count()"]),
+        (ReplaceStatement("f.py", "", 'log("end")', 'log("end")\nclose()'), [], ["close()"]),
+        (ReplaceStatement("f.py", "", "import asyncio", "import json"), ["import asyncio"], ["import json"]),
+        (
+            ReplaceStatement("f.py", "Box.get", "if value is None:\n    log(key)\n    return None", "check(value)"),
+            ["if value is None:", "# about the second", "log( key )", "return None"],
+            ["check(value)"],
+        ),
+    ],
+    ids=["in a body", "in a block", "before it", "in the file", "at the top", "a block"],
+)
 def test_a_statement_is_replaced_where_it_stands_and_only_once(transform, gone, come):
     after, verdict = changed(transform)
     assert verdict is Verdict.APPLIED
@@ -65,9 +76,15 @@ def test_the_comment_above_stays_above():
     assert "            # about the second\n            count()\n            log( key )\n" in after
 
 
-@pytest.mark.parametrize(("within", "statement", "verdict"), [
-    ("Box.get", "value = self.seek(key)", Verdict.MISSING), ("Box.put", "log(key)", Verdict.MISSING),
-    ("", "return None\n", Verdict.MISSING), ("Box.find", "log(key)", Verdict.MISSING)])
+@pytest.mark.parametrize(
+    ("within", "statement", "verdict"),
+    [
+        ("Box.get", "value = self.seek(key)", Verdict.MISSING),
+        ("Box.put", "log(key)", Verdict.MISSING),
+        ("", "return None\n", Verdict.MISSING),
+        ("Box.find", "log(key)", Verdict.MISSING),
+    ],
+)
 def test_what_is_not_there_is_refused(within, statement, verdict):
     text = BEFORE.replace("return None", "return 0")
     assert changed(ReplaceStatement("f.py", within, statement, "pass"), text) == (text, verdict)
@@ -88,8 +105,11 @@ FIND = RemoveUnused("f.py", "Box.find", "Box.get", "value = new(key)", calls_loo
 ASYNCIO = RemoveUnused("f.py", "import asyncio", "Box.get", "value = new(key)")
 
 
-@pytest.mark.parametrize(("transform", "gone"), [
-    (FIND, ["# about find", "def find(self, key):", "return look(key)"]), (ASYNCIO, ["import asyncio"])], ids=["method", "import"])
+@pytest.mark.parametrize(
+    ("transform", "gone"),
+    [(FIND, ["# about find", "def find(self, key):", "return look(key)"]), (ASYNCIO, ["import asyncio"])],
+    ids=["method", "import"],
+)
 def test_what_lost_its_use_goes_and_its_absence_counts_only_beside_the_replacement(transform, gone):
     after, verdict = changed(transform)
     assert verdict is Verdict.APPLIED and line_changes(after) == (gone, [])

@@ -5,11 +5,25 @@ import re
 
 from reason_texts import ROOT, texts
 
-SOURCES = ("comfy/ram_*.py", "comfy/residency/model_cache.py", "comfy/residency/arena_pinner.py",
-           "comfy/residency/pinning.py", "comfy_execution/provider_*.py", "comfy_execution/cache_provider.py",
-           "custom_nodes/keepwarm/*.py")
-LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error",
-          "INFO": "info", "WARNING": "warning", "ERROR": "error"}
+SOURCES = (
+    "comfy/ram_model_cache/*.py",
+    "comfy/residency/model_cache.py",
+    "comfy/residency/arena_pinner.py",
+    "comfy/residency/pinning.py",
+    "comfy_execution/providers/*.py",
+    "comfy_execution/cache_provider.py",
+    "custom_nodes/keepwarm/*.py",
+)
+LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+    "INFO": "info",
+    "WARNING": "warning",
+    "ERROR": "error",
+}
 
 
 def template(text):
@@ -23,9 +37,9 @@ def of_call(node):
     owner = ast.unparse(node.func.value) if attribute else ""
     if owner in ("logging", "logger", "log") and attribute in LEVELS:
         return [(LEVELS[attribute], template(text)) for text in texts(node.args[0])]
-    if owner.endswith(".log") and attribute == "append":
-        level, line = node.args[0].elts
-        return [(LEVELS[level.attr], template(text)) for text in texts(line)]
+    if attribute == "write" and owner in ("self", "self.journal"):
+        level = getattr(node.args[1], "attr", "") if len(node.args) > 1 else "INFO"
+        return [(LEVELS[level], template(text)) for text in texts(node.args[0])] if level in LEVELS else []
     return []
 
 

@@ -4,12 +4,35 @@ import ast
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SOURCES = ("comfy/ram_model_cache.py", "comfy/ram_cache_table.py", "comfy/ram_cache_policy.py", "comfy/ram_cache_receipts.py",
-           "comfy/weights_key.py", "comfy/cached_loading.py", "comfy/checkpoint_loading.py", "comfy/text_encoder_loading.py",
-           "comfy/controlnet.py", "comfy/sd.py", "app/prompt_worker.py")
+SOURCES = (
+    "comfy/ram_model_cache/cache.py",
+    "comfy/ram_model_cache/journal.py",
+    "comfy/ram_model_cache/table.py",
+    "comfy/ram_model_cache/policy.py",
+    "comfy/ram_model_cache/receipts.py",
+    "comfy/ram_model_cache/weights_key.py",
+    "comfy/loading/parts.py",
+    "comfy/loading/checkpoint.py",
+    "comfy/loading/components.py",
+    "comfy/loading/diffusion_model.py",
+    "comfy/loading/text_encoder.py",
+    "comfy/controlnet.py",
+    "comfy/sd.py",
+    "app/running/worker.py",
+)
 # Where a reason stands among a call's arguments.
-CALLS = {"evict": 1, "relieve": 1, "_gone": 1, "Decision": 2, "NotCacheable": 0, "Receipt": 5, "left": 1, "_note_uncached": 1, "clear": 0,
-         "clear_models": 0, "Part": 3}
+CALLS = {
+    "evict": 1,
+    "relieve": 1,
+    "Decision": 2,
+    "NotCacheable": 0,
+    "Receipt": 5,
+    "left": 1,
+    "_pass_on": 1,
+    "clear": 0,
+    "clear_models": 0,
+    "Part": 1,
+}
 NAMES = {"why", "refusal", "reason", "story", "bypass", "TOO_BIG", "INDEPENDENT"}
 RETURNS = {"explain", "difference", "_put", "_file_change"}
 
@@ -30,7 +53,7 @@ def of_node(node):
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         position = CALLS.get(name)
-        given = node.args[position:position + 1] if position is not None else []
+        given = node.args[position : position + 1] if position is not None else []
         return [text for part in (*given, *(one.value for one in node.keywords if one.arg in NAMES)) for text in texts(part)]
     if isinstance(node, ast.Assign):
         named = any(isinstance(inner, ast.Name) and inner.id in NAMES for target in node.targets for inner in ast.walk(target))

@@ -37,8 +37,3 @@ def test_every_flag_is_on_the_page_as_it_is():
     if os.environ.get("KEEPWARM_WRITE_DOCS"):
         PAGE.write_text(page(), encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == page()
-
-
-def test_flags_without_effect_exist():
-    known = {option for action in build_parser()._actions for option in action.option_strings}
-    assert known >= INERT_FLAGS

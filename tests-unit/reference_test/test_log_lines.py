@@ -18,4 +18,4 @@ def test_the_page_lists_the_lines_of_the_code():
         if row:
             listed.update((row[1], text) for text in re.findall(r"`([^`]+)`", row[2]))
     assert listed == lines() | {SUMMARY, AT_START}
-    assert f'logging.{AT_START[0]}("{AT_START[1]}")' in (ROOT / "main.py").read_text(encoding="utf-8")
+    assert f'log.{AT_START[0]}("{AT_START[1]}")' in (ROOT / "main.py").read_text(encoding="utf-8")

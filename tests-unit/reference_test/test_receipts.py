@@ -7,7 +7,7 @@ import re
 
 from reason_texts import reasons
 
-from comfy.ram_cache_receipts import Receipt
+from comfy.ram_model_cache.receipts import Receipt
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "reference" / "receipts.md"
 

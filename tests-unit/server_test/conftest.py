@@ -117,10 +117,12 @@ class Messages:
 @pytest.fixture
 def connect(client):
     """``await connect("id")``: a socket whose first status message has been read, unless ``greeted=False``."""
+
     async def open_socket(client_id="me", greeted=True, path="/ws"):
         query = {"clientId": client_id} if client_id else {}
         messages = Messages(await client.ws_connect(path, params=query))
         if greeted:
             assert (await messages.next())["type"] == "status"
         return messages
+
     return open_socket

@@ -22,6 +22,7 @@ def given(monkeypatch):
     def parse(*flags):
         monkeypatch.setattr(feature_flags, "args", SimpleNamespace(feature_flag=list(flags)))
         return feature_flags._parse_cli_feature_flags()
+
     return parse
 
 
@@ -32,8 +33,10 @@ def test_features_are_copied_also_inside():
     assert "new" not in SERVER_FEATURE_FLAGS and "more" not in SERVER_FEATURE_FLAGS["extension"]["manager"]
 
 
-@pytest.mark.parametrize(("sid", "name", "value"), [("new", "a", True), ("new", "b", "true"), ("new", "x", False), ("old", "a", False),
-                                                    ("odd", "a", False), ("none", "a", False)])
+@pytest.mark.parametrize(
+    ("sid", "name", "value"),
+    [("new", "a", True), ("new", "b", "true"), ("new", "x", False), ("old", "a", False), ("odd", "a", False), ("none", "a", False)],
+)
 def test_features_of_connections(sid, name, value):
     assert get_connection_feature(SOCKETS, sid, name) == value
     assert supports_feature(SOCKETS, sid, name) is (value is True)
@@ -44,10 +47,19 @@ def test_the_default_is_for_those_that_say_nothing():
     assert get_connection_feature({}, "none", "z", 3) == 3
 
 
-@pytest.mark.parametrize(("flag", "parsed"), [
-    ("show_signin_button=true", {"show_signin_button": True}), ("show_signin_button=FALSE", {"show_signin_button": False}),
-    ("enable_telemetry", {"enable_telemetry": True}), ("unknown", {"unknown": "true"}), ("unknown=a=b", {"unknown": "a=b"}),
-    (" spaced = 1 ", {"spaced": "1"}), ("=x", {}), ("", {})])
+@pytest.mark.parametrize(
+    ("flag", "parsed"),
+    [
+        ("show_signin_button=true", {"show_signin_button": True}),
+        ("show_signin_button=FALSE", {"show_signin_button": False}),
+        ("enable_telemetry", {"enable_telemetry": True}),
+        ("unknown", {"unknown": "true"}),
+        ("unknown=a=b", {"unknown": "a=b"}),
+        (" spaced = 1 ", {"spaced": "1"}),
+        ("=x", {}),
+        ("", {}),
+    ],
+)
 def test_flags_of_the_command_line(given, flag, parsed):
     assert given(flag) == parsed
 

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from comfy_execution.prompt_queue import ExecutionStatus
+from comfy_execution.prompts.queue import ExecutionStatus
 
 RUNNING, WAITING, DONE, UNKNOWN = (str(uuid.UUID(int=number)) for number in range(1, 5))
 
@@ -39,16 +39,29 @@ async def test_list_has_all_newest_first_with_a_numeric_limit(client, jobs):
     status, answer = await get(client)
     assert status == 200
     assert [(job["id"], job["status"], job["create_time"]) for job in answer["jobs"]] == [
-        (WAITING, "pending", 300), (RUNNING, "in_progress", 200), (DONE, "completed", 100)]
+        (WAITING, "pending", 300),
+        (RUNNING, "in_progress", 200),
+        (DONE, "completed", 100),
+    ]
     assert answer["pagination"] == {"offset": 0, "limit": 3, "total": 3, "has_more": False}
     assert answer["jobs"][2]["outputs_count"] == 1 and answer["jobs"][2]["preview_output"]["nodeId"] == "1"
 
 
-@pytest.mark.parametrize(("query", "expected"), [
-    ("?status=pending", [WAITING]), ("?status=in_progress,%20Pending,", [WAITING, RUNNING]), ("?status=failed", []),
-    ("?status=", [WAITING, RUNNING, DONE]), ("?workflow_id=wf", [WAITING]), ("?sort_order=asc", [DONE, RUNNING, WAITING]),
-    ("?sort_by=created_at&sort_order=DESC", [WAITING, RUNNING, DONE]), ("?limit=1", [WAITING]), ("?limit=2&offset=2", [DONE]),
-    ("?offset=-3&limit=1", [WAITING])])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("?status=pending", [WAITING]),
+        ("?status=in_progress,%20Pending,", [WAITING, RUNNING]),
+        ("?status=failed", []),
+        ("?status=", [WAITING, RUNNING, DONE]),
+        ("?workflow_id=wf", [WAITING]),
+        ("?sort_order=asc", [DONE, RUNNING, WAITING]),
+        ("?sort_by=created_at&sort_order=DESC", [WAITING, RUNNING, DONE]),
+        ("?limit=1", [WAITING]),
+        ("?limit=2&offset=2", [DONE]),
+        ("?offset=-3&limit=1", [WAITING]),
+    ],
+)
 async def test_filters_sorting_and_pages(client, jobs, query, expected):
     status, answer = await get(client, query)
     assert (status, [job["id"] for job in answer["jobs"]]) == (200, expected)
@@ -59,8 +72,22 @@ async def test_pages_say_whether_there_is_more(client, jobs):
     assert (await get(client, "?limit=2&offset=1"))[1]["pagination"]["has_more"] is False
 
 
-@pytest.mark.parametrize("query", ["status=x", "status=pending,x", "sort_by=name", "sort_order=up", "limit=0", "limit=-1", "limit=x",
-                                   "limit=1e9", "limit=", "offset=x", "limit=" + "9" * 5000])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "status=x",
+        "status=pending,x",
+        "sort_by=name",
+        "sort_order=up",
+        "limit=0",
+        "limit=-1",
+        "limit=x",
+        "limit=1e9",
+        "limit=",
+        "offset=x",
+        "limit=" + "9" * 5000,
+    ],
+)
 async def test_odd_queries_are_refused(client, query):
     status, answer = await get(client, "?" + query)
     assert status == 400 and isinstance(answer["error"], str)
@@ -70,8 +97,9 @@ async def test_jobs_have_no_path_without_api(client):
     assert (await client.get("/jobs")).status == 404
 
 
-@pytest.mark.parametrize("extra", [{"extra_pnginfo": None}, {"extra_pnginfo": {"workflow": None}}, {"extra_pnginfo": [1]},
-                                   {"create_time": "soon"}])
+@pytest.mark.parametrize(
+    "extra", [{"extra_pnginfo": None}, {"extra_pnginfo": {"workflow": None}}, {"extra_pnginfo": [1]}, {"create_time": "soon"}]
+)
 async def test_an_odd_prompt_does_not_break_the_list(server, client, jobs, extra):
     server.prompt_queue.put((5, "odd", {}, extra, [], {}))
     status, answer = await get(client)
@@ -97,8 +125,10 @@ async def test_detail_of_an_unknown_job(client):
     assert (answer.status, await answer.json()) == (404, {"error": "Job not found"})
 
 
-@pytest.mark.parametrize(("job_id", "cancelled", "interrupted"), [
-    (RUNNING, True, 1), (WAITING, True, 0), (DONE, False, 0), (UNKNOWN, False, 0), ("no-uuid", False, 0)])
+@pytest.mark.parametrize(
+    ("job_id", "cancelled", "interrupted"),
+    [(RUNNING, True, 1), (WAITING, True, 0), (DONE, False, 0), (UNKNOWN, False, 0), ("no-uuid", False, 0)],
+)
 async def test_cancelling_one(client, jobs, interrupts, job_id, cancelled, interrupted):
     answer = await client.post(f"/api/jobs/{job_id}/cancel")
     assert (answer.status, await answer.json()) == (200, {"cancelled": cancelled})
@@ -122,7 +152,7 @@ async def test_cancelling_only_what_has_ended(client, jobs, interrupts):
 
 
 @pytest.mark.parametrize("ids", [["x"], [{}], [5], [None], [WAITING, "x"]])
-async def test_cancelling_what_is_no_id_changes_nothing(server, client, jobs, ids):
+async def test_cancelling_something_that_is_not_an_id_changes_nothing(server, client, jobs, ids):
     answer = await client.post("/api/jobs/cancel", json={"job_ids": ids})
     assert (answer.status, (await answer.json())["invalid_ids"]) == (400, [str(ids[-1])])
     assert len(server.prompt_queue.queue) == 1

@@ -8,13 +8,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from app.listeners import Listener, listen, tls_context
+from app.running.listeners import Listener, listen, tls_context
 
 
 @pytest.fixture
 async def runner():
     async def hello(request):
         return web.Response(text=request.scheme)
+
     app = web.Application()
     app.router.add_get("/", hello)
     made = web.AppRunner(app)
@@ -37,7 +38,7 @@ def has_ipv6():
     return True
 
 
-async def test_free_ports_are_found_and_told(runner):
+async def test_free_ports_are_found_and_reported(runner):
     first, second = await listen(runner, [("127.0.0.1", 0), ("127.0.0.1", 0)], None)
     assert first.port != second.port
     for listener in (first, second):
@@ -80,8 +81,26 @@ def test_without_files_there_is_no_tls():
 async def test_tls(runner, tmp_path):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     try:
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key,
-                        "-out", certificate], check=True, capture_output=True)
+        subprocess.run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+                "-keyout",
+                key,
+                "-out",
+                certificate,
+            ],
+            check=True,
+            capture_output=True,
+        )
     except FileNotFoundError:
         pytest.skip("no openssl to make a certificate with")
     (listener,) = await listen(runner, [("127.0.0.1", 0)], tls_context(str(key), str(certificate)))

@@ -11,12 +11,14 @@ from middleware import cross_origin
 @pytest.fixture
 def start(server, aiohttp_client):
     """``await start(handlers by path)``: a client of the whole application with routes of a pack."""
+
     async def begin(**handlers):
         for name, handler in handlers.items():
             server.routes.get(f"/{name}")(handler)
             server.routes.post(f"/{name}")(handler)
         server.add_routes()
         return await aiohttp_client(server.app)
+
     return begin
 
 
@@ -27,28 +29,31 @@ async def fine(request):
 HOST = {"Host": "127.0.0.1:8188"}
 
 
-@pytest.mark.parametrize(("headers", "status"), [
-    ({}, 200),
-    ({"Origin": "http://127.0.0.1:8188"}, 200),
-    ({"Origin": "http://localhost:8188"}, 403),
-    ({"Origin": "http://127.0.0.1:9999"}, 403),
-    ({"Origin": "http://127.0.0.1"}, 200),
-    ({"Origin": "https://evil.example"}, 403),
-    ({"Origin": "https://evil.example:notaport"}, 403),
-    ({"Origin": "null"}, 200),
-    ({"Host": "127.0.0.1", "Origin": "http://127.0.0.1:8188"}, 200),
-    ({"Host": "localhost:8188", "Origin": "http://LOCALHOST:8188"}, 200),
-    ({"Host": "localhost:8188", "Origin": "http://evil.example"}, 403),
-    ({"Host": "sub.localhost:8188", "Origin": "http://evil.example"}, 403),
-    ({"Host": "[::1]:8188", "Origin": "http://evil.example:8188"}, 403),
-    ({"Host": "[::1]:8188", "Origin": "http://[::1]:8188"}, 200),
-    ({"Host": "0.0.0.0:8188", "Origin": "http://evil.example"}, 403),
-    ({"Host": "192.168.1.5:8188", "Origin": "http://evil.example"}, 200),
-    ({"Host": "192.168.1.5:8188", "Sec-Fetch-Site": "cross-site"}, 403),
-    ({"Sec-Fetch-Site": "cross-site"}, 403),
-    ({"Sec-Fetch-Site": "same-origin"}, 200),
-    ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8188"}, 403),
-])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://127.0.0.1:8188"}, 200),
+        ({"Origin": "http://localhost:8188"}, 403),
+        ({"Origin": "http://127.0.0.1:9999"}, 403),
+        ({"Origin": "http://127.0.0.1"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "https://evil.example:notaport"}, 403),
+        ({"Origin": "null"}, 200),
+        ({"Host": "127.0.0.1", "Origin": "http://127.0.0.1:8188"}, 200),
+        ({"Host": "localhost:8188", "Origin": "http://LOCALHOST:8188"}, 200),
+        ({"Host": "localhost:8188", "Origin": "http://evil.example"}, 403),
+        ({"Host": "sub.localhost:8188", "Origin": "http://evil.example"}, 403),
+        ({"Host": "[::1]:8188", "Origin": "http://evil.example:8188"}, 403),
+        ({"Host": "[::1]:8188", "Origin": "http://[::1]:8188"}, 200),
+        ({"Host": "0.0.0.0:8188", "Origin": "http://evil.example"}, 403),
+        ({"Host": "192.168.1.5:8188", "Origin": "http://evil.example"}, 200),
+        ({"Host": "192.168.1.5:8188", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8188"}, 403),
+    ],
+)
 async def test_origin_guard(start, headers, status):
     client = await start(thing=fine)
     answer = await client.get("/thing", headers={**HOST, **headers})
@@ -64,12 +69,14 @@ async def test_origin_guard_holds_for_sockets(start):
 
 async def test_names_are_looked_up(monkeypatch):
     import asyncio
+
     found = {"me": ["127.0.0.1", "::1"], "lan": ["192.168.1.5"], "both": ["127.0.0.1", "10.0.0.1"], "mapped": ["::ffff:127.0.0.1"]}
 
     async def getaddrinfo(host, port, **_):
         if host not in found:
             raise OSError("no such host")
         return [(0, 0, 0, "", (address, 0)) for address in found[host]]
+
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     answers = [await cross_origin.is_loopback(host) for host in ("me", "lan", "both", "mapped", "unknown")]
     assert answers == [True, False, False, True, False]
@@ -79,8 +86,12 @@ async def test_names_are_looked_up(monkeypatch):
 async def test_cors_replaces_the_guard(start, flags):
     client = await start(thing=fine)
     headers = {**HOST, "Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}
-    for answer in (await client.get("/thing", headers=headers), await client.options("/nowhere", headers=headers),
-                   await client.get("/nowhere", headers=headers), await client.delete("/prompt", headers=headers)):
+    for answer in (
+        await client.get("/thing", headers=headers),
+        await client.options("/nowhere", headers=headers),
+        await client.get("/nowhere", headers=headers),
+        await client.delete("/prompt", headers=headers),
+    ):
         assert answer.status in (200, 404, 405)
         assert answer.headers["Access-Control-Allow-Origin"] == flags["enable_cors_header"]
         assert answer.headers["Access-Control-Allow-Methods"] == "POST, GET, DELETE, PUT, OPTIONS, PATCH"
@@ -127,14 +138,29 @@ async def test_a_body_over_the_limit_is_413(start):
     assert (await client.post("/queue", data=b"{" + b" " * 5_000 + b"}")).status == 200
 
 
-@pytest.mark.parametrize(("path", "status", "expected"), [
-    ("a.js", 200, "no-store"), ("b.css", 404, "no-store"), ("index.json", 200, "no-store"), ("index.zh.json", 200, "no-store"),
-    ("other.json", 200, None), ("page.html", 200, None), ("a.png", 200, "public, max-age=86400"), ("a.JPG", 206, "public, max-age=86400"),
-    ("a.webp", 308, "public, max-age=86400"), ("a.tiff", 404, "public, max-age=3600"), ("a.png", 302, "no-cache"), ("a.png", 500, None),
-    ("a.png", 403, None), ("png", 200, None)])
+@pytest.mark.parametrize(
+    ("path", "status", "expected"),
+    [
+        ("a.js", 200, "no-store"),
+        ("b.css", 404, "no-store"),
+        ("index.json", 200, "no-store"),
+        ("index.zh.json", 200, "no-store"),
+        ("other.json", 200, None),
+        ("page.html", 200, None),
+        ("a.png", 200, "public, max-age=86400"),
+        ("a.JPG", 206, "public, max-age=86400"),
+        ("a.webp", 308, "public, max-age=86400"),
+        ("a.tiff", 404, "public, max-age=3600"),
+        ("a.png", 302, "no-cache"),
+        ("a.png", 500, None),
+        ("a.png", 403, None),
+        ("png", 200, None),
+    ],
+)
 async def test_cache_headers(start, path, status, expected):
     async def answer_with(request):
         return web.Response(status=status, headers={"Location": "/"} if 300 <= status < 400 else None)
+
     client = await start(**{path: answer_with})
     answer = await client.get(f"/api/{path}", allow_redirects=False)
     assert answer.headers.get("Cache-Control") == expected
@@ -143,6 +169,7 @@ async def test_cache_headers(start, path, status, expected):
 async def test_a_handlers_own_cache_header_stays(start):
     async def own(request):
         return web.Response(headers={"Cache-Control": "max-age=7"})
+
     client = await start(**{"a.png": own})
     assert (await client.get("/a.png")).headers["Cache-Control"] == "max-age=7"
 
@@ -150,6 +177,7 @@ async def test_a_handlers_own_cache_header_stays(start):
 async def test_a_raised_404_of_an_image_is_kept_an_hour(start):
     async def missing(request):
         raise web.HTTPNotFound
+
     client = await start(**{"a.png": missing})
     assert (await client.get("/a.png")).headers["Cache-Control"] == "public, max-age=3600"
 
@@ -161,6 +189,7 @@ async def test_compression_of_json_and_text(start, flags):
 
     async def text(_):
         return web.Response(text="x" * 2000)
+
     client = await start(thing=fine, picture=picture, text=text)
     for path, expected in (("/thing", "gzip"), ("/text", "gzip"), ("/picture", None)):
         answer = await client.get(path, headers={"Accept-Encoding": "gzip"})
@@ -189,6 +218,7 @@ async def test_old_scripts_are_warned_about_once_each(start, caplog):
 async def test_a_failing_handler_is_logged_and_tells_no_details(start, caplog):
     async def broken(request):
         raise RuntimeError("the secret reason")
+
     client = await start(thing=broken)
     answer = await client.get("/api/thing")
     body = await answer.text()
@@ -200,6 +230,7 @@ async def test_a_failing_handler_is_logged_and_tells_no_details(start, caplog):
 async def test_a_connection_that_a_handler_lost_elsewhere_is_an_error_too(start, caplog):
     async def refused(request):
         raise ConnectionRefusedError("another host")
+
     client = await start(thing=refused)
     assert (await client.get("/thing")).status == 500
     assert "another host" in caplog.text
@@ -208,6 +239,7 @@ async def test_a_connection_that_a_handler_lost_elsewhere_is_an_error_too(start,
 async def test_a_handler_that_returns_nothing_is_an_error(start, caplog):
     async def forgetful(request):
         return None
+
     client = await start(thing=forgetful)
     answer = await client.get("/thing")
     assert answer.status == 500 and "error" in await answer.json()
@@ -220,6 +252,7 @@ async def test_raised_refusals_become_json_and_keep_their_headers(start):
 
     async def elsewhere(request):
         raise web.HTTPFound("/prompt")
+
     client = await start(thing=refuse, other=elsewhere)
     answer = await client.get("/thing")
     assert (answer.status, await answer.json(), answer.headers["X-More"]) == (400, {"error": "because"}, "1")

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from app.node_replace_manager import NodeReplaceManager
-from comfy_api.latest import io
+from comfy_api.latest import ComfyAPI, io
 
 
 @pytest.fixture
@@ -25,22 +25,29 @@ def applied(manager, prompt):
 
 
 def test_inputs_are_mapped_and_set(manager):
-    register(manager, inputs=[
-        {"new_id": "size", "old_id": "edge"}, {"new_id": "how", "set_value": "fast"}, {"new_id": "x", "old_id": "none"}])
+    register(
+        manager, inputs=[{"new_id": "size", "old_id": "edge"}, {"new_id": "how", "set_value": "fast"}, {"new_id": "x", "old_id": "none"}]
+    )
     assert applied(manager, {"1": {"class_type": "Old", "inputs": {"edge": 5, "gone": 1}, "_meta": {"title": "t"}}}) == {
-        "1": {"class_type": "New", "inputs": {"size": 5, "how": "fast"}, "_meta": {"title": "t"}}}
+        "1": {"class_type": "New", "inputs": {"size": 5, "how": "fast"}, "_meta": {"title": "t"}}
+    }
 
 
 def test_without_a_mapping_inputs_and_links_stay(manager):
     register(manager)
     assert applied(manager, {"1": {"class_type": "Old", "inputs": {"a": 1}}, "2": {"class_type": "Known", "inputs": {"b": ["1", 1]}}}) == {
-        "1": {"class_type": "New", "inputs": {"a": 1}}, "2": {"class_type": "Known", "inputs": {"b": ["1", 1]}}}
+        "1": {"class_type": "New", "inputs": {"a": 1}},
+        "2": {"class_type": "Known", "inputs": {"b": ["1", 1]}},
+    }
 
 
 def test_links_follow_the_outputs_also_between_replaced_nodes(manager):
     register(manager, inputs=[{"new_id": "in", "old_id": "in"}], outputs=[{"old_idx": 0, "new_idx": 1}, {"old_idx": 1, "new_idx": 0}])
-    prompt = {"1": {"class_type": "Old", "inputs": {}}, "2": {"class_type": "Old", "inputs": {"in": ["1", 0]}},
-              "3": {"class_type": "Known", "inputs": {"a": ["2", 1], "b": ["2", 7], "c": ["nowhere", 0], "d": [1, 2, 3]}}}
+    prompt = {
+        "1": {"class_type": "Old", "inputs": {}},
+        "2": {"class_type": "Old", "inputs": {"in": ["1", 0]}},
+        "3": {"class_type": "Known", "inputs": {"a": ["2", 1], "b": ["2", 7], "c": ["nowhere", 0], "d": [1, 2, 3]}},
+    }
     result = applied(manager, prompt)
     assert result["2"]["inputs"] == {"in": ["1", 1]}
     assert result["3"]["inputs"] == {"a": ["2", 0], "b": ["2", 7], "c": ["nowhere", 0], "d": [1, 2, 3]}
@@ -64,9 +71,11 @@ def test_a_replacement_that_does_not_exist_changes_nothing(manager):
     assert applied(manager, prompt) == prompt
 
 
-@pytest.mark.parametrize("node", [None, 5, [], {}, {"class_type": "Old"}, {"class_type": ["Old"], "inputs": {}},
-                                  {"class_type": "Old", "inputs": 3}, {"inputs": {}}])
-def test_what_is_no_node_is_left_to_validation(manager, node):
+@pytest.mark.parametrize(
+    "node",
+    [None, 5, [], {}, {"class_type": "Old"}, {"class_type": ["Old"], "inputs": {}}, {"class_type": "Old", "inputs": 3}, {"inputs": {}}],
+)
+def test_what_is_not_a_node_is_left_to_validation(manager, node):
     register(manager, outputs=[{"old_idx": 0, "new_idx": 1}])
     prompt = {"1": node, "2": {"class_type": "Old", "inputs": {}}}
     assert applied(manager, prompt)["1"] == node
@@ -88,9 +97,22 @@ async def test_prompts_are_rewritten_before_validation(server, client, engine, n
     assert engine.asked[0][1]["1"]["class_type"] == "New"
 
 
+async def test_what_packs_register_through_the_api_reaches_the_server(server):
+    await ComfyAPI().node_replacement.register(io.NodeReplace("New", "Old"))
+    assert [entry.new_node_id for entry in server.node_replace_manager.get_replacement("Old")] == ["New"]
+
+
 async def test_the_page_reads_all_replacements(server, client):
     assert await (await client.get("/api/node_replacements")).json() == {}
     register(server.node_replace_manager, outputs=[{"old_idx": 0, "new_idx": 1}])
-    assert await (await client.get("/node_replacements")).json() == {"Old": [
-        {"new_node_id": "New", "old_node_id": "Old", "old_widget_ids": None, "input_mapping": None,
-         "output_mapping": [{"old_idx": 0, "new_idx": 1}]}]}
+    assert await (await client.get("/node_replacements")).json() == {
+        "Old": [
+            {
+                "new_node_id": "New",
+                "old_node_id": "Old",
+                "old_widget_ids": None,
+                "input_mapping": None,
+                "output_mapping": [{"old_idx": 0, "new_idx": 1}],
+            }
+        ]
+    }

@@ -58,9 +58,18 @@ async def test_a_plain_node_has_every_field_that_the_page_needs(client, node_cla
     assert await describe(client, Plain) == {
         "input": {"required": {"b": ["INT", {"default": 1}], "a": [["x", "y"]]}, "hidden": {"prompt": "PROMPT"}},
         "input_order": {"required": ["b", "a"], "hidden": ["prompt"]},
-        "is_input_list": False, "output": ["IMAGE", "MASK"], "output_is_list": [False, False], "output_name": ["IMAGE", "MASK"],
-        "name": "N", "display_name": "N", "description": "", "python_module": "nodes", "category": "sd", "output_node": False,
-        "has_intermediate_output": False, "search_aliases": [],
+        "is_input_list": False,
+        "output": ["IMAGE", "MASK"],
+        "output_is_list": [False, False],
+        "output_name": ["IMAGE", "MASK"],
+        "name": "N",
+        "display_name": "N",
+        "description": "",
+        "python_module": "nodes",
+        "category": "sd",
+        "output_node": False,
+        "has_intermediate_output": False,
+        "search_aliases": [],
     }
 
 
@@ -68,10 +77,24 @@ async def test_every_attribute_is_printed(client, node_classes, monkeypatch):
     monkeypatch.setitem(nodes.NODE_DISPLAY_NAME_MAPPINGS, "N", "Nice name")
     info = await describe(client, Everything)
     assert {key: info[key] for key in info.keys() - {"input", "input_order"}} == {
-        "is_input_list": True, "output": ["IMAGE", "MASK"], "output_is_list": [True, False], "output_name": ["out", "mask"], "name": "N",
-        "display_name": "Nice name", "description": "does it", "python_module": "custom_nodes.pack", "category": "test/all",
-        "output_node": True, "has_intermediate_output": True, "search_aliases": ["other"], "output_tooltips": ["one", "two"],
-        "deprecated": True, "experimental": True, "dev_only": True, "api_node": False, "essentials_category": "basics",
+        "is_input_list": True,
+        "output": ["IMAGE", "MASK"],
+        "output_is_list": [True, False],
+        "output_name": ["out", "mask"],
+        "name": "N",
+        "display_name": "Nice name",
+        "description": "does it",
+        "python_module": "custom_nodes.pack",
+        "category": "test/all",
+        "output_node": True,
+        "has_intermediate_output": True,
+        "search_aliases": ["other"],
+        "output_tooltips": ["one", "two"],
+        "deprecated": True,
+        "experimental": True,
+        "dev_only": True,
+        "api_node": False,
+        "essentials_category": "basics",
     }
 
 
@@ -87,6 +110,7 @@ async def test_a_v3_node_describes_itself(client, node_classes):
         @classmethod
         def GET_NODE_INFO_V1(cls):
             return {"name": "Modern", "input": {}, "python_module": None}
+
     assert await describe(client, Modern) == {"name": "Modern", "input": {}, "python_module": "comfy_extras.x"}
 
 
@@ -97,12 +121,26 @@ async def test_endless_bounds_and_odd_values_become_strict_json(client, node_cla
     class AnyType(str):
         def __ne__(self, other):
             return False
-    info = await describe(client, node_with({
-        "f": ("FLOAT", {"max": float("inf"), "min": float("-inf"), "default": float("nan")}), "c": (list(Color), {}),
-        "any": (AnyType("*"),), "folders": ({"b", "a"},), "keys": ({"k": 1}.keys(),)}))
+
+    info = await describe(
+        client,
+        node_with(
+            {
+                "f": ("FLOAT", {"max": float("inf"), "min": float("-inf"), "default": float("nan")}),
+                "c": (list(Color), {}),
+                "any": (AnyType("*"),),
+                "folders": ({"b", "a"},),
+                "keys": ({"k": 1}.keys(),),
+            }
+        ),
+    )
     assert info["input"]["required"] == {
-        "f": ["FLOAT", {"max": 1.7976931348623157e308, "min": -1.7976931348623157e308, "default": None}], "c": [["red"], {}], "any": ["*"],
-        "folders": [["a", "b"]], "keys": [["k"]]}
+        "f": ["FLOAT", {"max": 1.7976931348623157e308, "min": -1.7976931348623157e308, "default": None}],
+        "c": [["red"], {}],
+        "any": ["*"],
+        "folders": [["a", "b"]],
+        "keys": [["k"]],
+    }
 
 
 async def test_a_bare_string_of_types_is_a_sequence(client, node_classes):
@@ -114,9 +152,16 @@ def failing(*_):
     raise ValueError("author's mistake")
 
 
-@pytest.mark.parametrize("broken", [
-    type("Raises", (Plain,), {"INPUT_TYPES": classmethod(failing)}), node_with({"x": (object(),)}), type("NoTypes", (), {}),
-    type("Wrong", (Plain,), {"INPUT_TYPES": classmethod(lambda cls: None)}), node_with({}, RETURN_TYPES=None)])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        type("Raises", (Plain,), {"INPUT_TYPES": classmethod(failing)}),
+        node_with({"x": (object(),)}),
+        type("NoTypes", (), {}),
+        type("Wrong", (Plain,), {"INPUT_TYPES": classmethod(lambda cls: None)}),
+        node_with({}, RETURN_TYPES=None),
+    ],
+)
 async def test_a_node_that_cannot_be_described_is_left_out_and_logged(client, node_classes, broken, caplog):
     node_classes.update(Good=Plain, Broken=broken, Last=Plain)
     assert list(await strict(await client.get("/api/object_info"))) == ["Good", "Last"]
@@ -145,6 +190,7 @@ async def test_the_loop_goes_on_while_nodes_are_described(client, node_classes):
         reached.set()
         assert go_on.wait(10)
         return {}
+
     node_classes["Slow"] = type("Slow", (Plain,), {"INPUT_TYPES": classmethod(wait)})
     slow = asyncio.create_task(client.get("/object_info"))
     while not reached.is_set():

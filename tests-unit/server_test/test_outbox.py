@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app import outbox as outbox_module
-from app.outbox import Frame, Outbox
+from app.sockets import outbox as outbox_module
+from app.sockets.outbox import Frame, Outbox
 
 
 class Socket:
@@ -39,6 +39,7 @@ async def made(monkeypatch):
         box = Outbox(socket, "me", lambda: cuts.append(1))
         opened.append(box)
         return box, socket, cuts
+
     yield make
     for box in opened:
         await box.close()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from comfy_execution.prompt_queue import ExecutionStatus
+from comfy_execution.prompts.queue import ExecutionStatus
 
 EMPTY = {"1": {"class_type": "A", "inputs": {}}}
 
@@ -56,7 +56,7 @@ async def test_prompts_are_taken_back_and_unknown_ids_ignored(server, client):
 
 @pytest.mark.parametrize("path", ["/queue", "/history", "/free"])
 @pytest.mark.parametrize("body", [b"", b"{", b"3", b"[]", b"null", b'"x"', b"\xff"])
-async def test_bodies_that_are_no_object_are_refused(client, path, body):
+async def test_bodies_that_are_not_an_object_are_refused(client, path, body):
     answer = await client.post(path, data=body)
     assert answer.status == 400
     assert isinstance((await answer.json())["error"], str)
@@ -64,23 +64,38 @@ async def test_bodies_that_are_no_object_are_refused(client, path, body):
 
 @pytest.mark.parametrize("path", ["/queue", "/history"])
 @pytest.mark.parametrize("delete", ["abc", 5, {"a": 1}, [1], [["a"]], [None]])
-async def test_deletions_that_are_no_list_of_ids_are_refused(server, client, history, path, delete):
+async def test_deletions_that_are_not_a_list_of_ids_are_refused(server, client, history, path, delete):
     put(server, "a")
     assert (await client.post(path, json={"delete": delete})).status == 400
     assert len(server.prompt_queue.queue) == 1 and len(server.prompt_queue.history) == 5
 
 
-@pytest.mark.parametrize(("query", "expected"), [
-    ("", "01234"), ("?max_items=2", "34"), ("?max_items=0", ""), ("?max_items=99", "01234"), ("?offset=0", "01234"), ("?offset=3", "34"),
-    ("?offset=5", ""), ("?offset=99", ""), ("?max_items=2&offset=0", "01"), ("?max_items=2&offset=3", "34"), ("?max_items=2&offset=4", "4"),
-    ("?max_items=2&offset=-1", "34"), ("?max_items=2&offset=-7", "34"), ("?offset=-1", "01234")])
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", "01234"),
+        ("?max_items=2", "34"),
+        ("?max_items=0", ""),
+        ("?max_items=99", "01234"),
+        ("?offset=0", "01234"),
+        ("?offset=3", "34"),
+        ("?offset=5", ""),
+        ("?offset=99", ""),
+        ("?max_items=2&offset=0", "01"),
+        ("?max_items=2&offset=3", "34"),
+        ("?max_items=2&offset=4", "4"),
+        ("?max_items=2&offset=-1", "34"),
+        ("?max_items=2&offset=-7", "34"),
+        ("?offset=-1", "01234"),
+    ],
+)
 async def test_history_pages(client, history, query, expected):
     assert list(await get(client, "/history" + query)) == [f"p{digit}" for digit in expected]
 
 
 @pytest.mark.parametrize("key", ["max_items", "offset"])
 @pytest.mark.parametrize("value", ["x", "", "1.5", "%00", "[]", "9" * 5000, "1_0", "٣"])
-async def test_paging_by_what_is_no_integer_is_refused(client, key, value):
+async def test_paging_by_anything_but_integers_is_refused(client, key, value):
     answer = await client.get(f"/history?{key}={value}")
     assert (answer.status, await answer.json()) == (400, {"error": f"{key} must be an integer"})
 
@@ -132,15 +147,21 @@ async def test_interrupt_with_an_id_stops_only_that_prompt(server, client, inter
     assert len(interrupts) == count
 
 
-@pytest.mark.parametrize(("body", "left"), [
-    ({}, {}), ({"unload_models": True}, {"unload_models": True}), ({"free_memory": True}, {"free_memory": True}),
-    ({"unload_models": False, "free_memory": True}, {"free_memory": True})])
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ({}, {}),
+        ({"unload_models": True}, {"unload_models": True}),
+        ({"free_memory": True}, {"free_memory": True}),
+        ({"unload_models": False, "free_memory": True}, {"free_memory": True}),
+    ],
+)
 async def test_free_leaves_flags_for_the_worker(server, client, body, left):
     assert (await client.post("/free", json=body)).status == 200
     assert server.prompt_queue.get_flags() == left
 
 
-async def test_every_change_of_the_queue_is_told_to_all(server, connect):
+async def test_every_change_of_the_queue_is_sent_to_all(server, connect):
     socket = await connect("me")
     put(server, "a")
     _, item_id = server.prompt_queue.get(0)

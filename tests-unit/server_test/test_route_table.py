@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 import server as server_module
-from app import compose
+from app.running import compose
 from protocol import BinaryEventTypes
 
 
@@ -35,6 +35,7 @@ async def test_routes_of_packs_are_doubled(server, aiohttp_client):
     @server.routes.get("/pack/plain", name="named")
     def plain(request):
         return web.Response(text=str(request.app.router["named"].url_for()))
+
     with pytest.deprecated_call(match="Bare functions"):
         server.add_routes()
     client = await aiohttp_client(server.app)
@@ -54,6 +55,7 @@ async def test_folders_of_packs_are_served_once(server, aiohttp_client, tmp_path
 async def test_a_pack_cannot_take_or_break_core_routes(server, aiohttp_client, caplog):
     async def other(request):
         return web.Response(text="taken over")
+
     server.routes.get("/prompt")(other)
     server.routes.get("no-slash")(other)
     server.routes.get("/after")(other)
@@ -70,6 +72,7 @@ async def test_middlewares_of_packs_see_requests(server, aiohttp_client):
         response = await handler(request)
         response.headers["X-Pack"] = "1"
         return response
+
     server.app.middlewares.append(stamp)
     server.add_routes()
     client = await aiohttp_client(server.app)
@@ -92,9 +95,28 @@ async def test_without_a_page_the_rest_works(no_frontend, client):
     assert (await client.get("/prompt")).status == 200
 
 
-@pytest.mark.parametrize("path", ["/users", "/settings", "/userdata?dir=x", "/v2/userdata", "/extensions", "/embeddings", "/models",
-                                  "/experiment/models", "/i18n", "/workflow_templates", "/global_subgraphs", "/node_replacements",
-                                  "/features", "/system_stats", "/history", "/queue", "/view?filename=none"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/users",
+        "/settings",
+        "/userdata?dir=x",
+        "/v2/userdata",
+        "/extensions",
+        "/embeddings",
+        "/models",
+        "/experiment/models",
+        "/i18n",
+        "/workflow_templates",
+        "/global_subgraphs",
+        "/node_replacements",
+        "/features",
+        "/system_stats",
+        "/history",
+        "/queue",
+        "/view?filename=none",
+    ],
+)
 async def test_every_subsystem_answers_with_and_without_api(client, path):
     plain, doubled = await client.get(path), await client.get("/api" + path)
     assert plain.status == doubled.status
@@ -165,6 +187,7 @@ async def test_messages_of_a_pack_that_cannot_be_sent_do_not_stop_the_others(ser
 
     async def broken(*_):
         raise RuntimeError("a pack's own send_json")
+
     kept, server.send_json = server.send_json, broken
     server.send_sync("first", {}, "me")
     while not server.messages.empty() or "own send_json" not in caplog.text:

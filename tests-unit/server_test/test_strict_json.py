@@ -4,20 +4,34 @@ import json
 
 import pytest
 
-from app.strict_json import dumps
+from app.files.strict_json import dumps
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    ({"a": [1, 2.5, None, True, "ü"]}, '{"a":[1,2.5,null,true,"\\u00fc"]}'), (float("nan"), "null"), (float("inf"), "null"),
-    ({"x": (float("-inf"), {"y": float("nan")})}, '{"x":[null,{"y":null}]}'), ({(1, 2): 1}, '{"(1, 2)":1}'), ({None: 1}, '{"null":1}'),
-    ({"s": {3, 1, 2}}, '{"s":[1,2,3]}'), ("\ud800", '"\\ud800"'), (10**30, str(10**30)), ({float("nan"): 1}, '{"nan":1}')])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, 2.5, None, True, "ü"]}, '{"a":[1,2.5,null,true,"\\u00fc"]}'),
+        (float("nan"), "null"),
+        (float("inf"), "null"),
+        ({"x": (float("-inf"), {"y": float("nan")})}, '{"x":[null,{"y":null}]}'),
+        ({(1, 2): 1}, '{"(1, 2)":1}'),
+        ({None: 1}, '{"null":1}'),
+        ({"s": {3, 1, 2}}, '{"s":[1,2,3]}'),
+        ("\ud800", '"\\ud800"'),
+        (10**30, str(10**30)),
+        ({float("nan"): 1}, '{"nan":1}'),
+    ],
+)
 def test_values(value, text):
     assert dumps(value) == text
 
 
 def test_infinity_can_be_clamped():
     assert json.loads(dumps([float("inf"), float("-inf"), float("nan")], clamp_infinity=True)) == [
-        1.7976931348623157e308, -1.7976931348623157e308, None]
+        1.7976931348623157e308,
+        -1.7976931348623157e308,
+        None,
+    ]
 
 
 class Scalar:

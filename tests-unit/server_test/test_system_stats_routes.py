@@ -3,44 +3,45 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
-import pytest
+from aiohttp import web
 
-from app import system_stats
+from app.routes import system_stats
 from comfy_api import feature_flags
-
-
-@pytest.fixture
-def without_torch(monkeypatch):
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
 
 
 async def stats(client):
     return await (await client.get("/system_stats")).json()
 
 
-async def test_facts_of_the_system(client, without_torch):
+async def test_facts_of_the_system(client):
     system = (await stats(client))["system"]
     assert system["argv"] == sys.argv
     assert system["os"] == sys.platform and system["python_version"] == sys.version
     assert system["ram_total"] > system["ram_free"] > 2**20
     assert system["comfyui_version"].count(".") == 2
     assert system["pytorch_version"].split("+")[0].count(".") == 2
-    assert {"required_frontend_version", "installed_templates_version", "required_templates_version", "embedded_python",
-            "comfy_package_versions", "deploy_environment"} <= system.keys()
+    assert {
+        "required_frontend_version",
+        "installed_templates_version",
+        "required_templates_version",
+        "embedded_python",
+        "comfy_package_versions",
+        "deploy_environment",
+    } <= system.keys()
     assert all(entry.keys() == {"name", "installed", "required"} for entry in system["comfy_package_versions"])
 
 
-async def test_without_torch_the_cpu_is_the_only_device(client, without_torch):
+async def test_without_torch_the_cpu_is_the_only_device(client):
     (device,) = (await stats(client))["devices"]
     assert (device["name"], device["type"], device["index"]) == ("cpu", "cpu", None)
     assert device["vram_total"] == device["torch_vram_total"] > device["vram_free"] > 2**20
-    assert "torch" not in sys.modules
 
 
-def fake_model_management(monkeypatch, **more):
-    module = ModuleType("comfy.model_management")
+async def stats_of_cards(aiohttp_client, **more):
+    """What a server says whose devices are two cards, with *more* replaced in what answers for them."""
+    module = SimpleNamespace()
     devices = [SimpleNamespace(type="cuda", index=index) for index in (1, 0)]
     module.get_torch_device = lambda: devices[0]
     module.get_all_torch_devices = lambda: devices[::-1]
@@ -49,28 +50,38 @@ def fake_model_management(monkeypatch, **more):
     module.get_free_memory = lambda device, torch_free_too=False: (4000, 100)
     for name, value in more.items():
         setattr(module, name, value)
-    monkeypatch.setitem(sys.modules, "comfy.model_management", module)
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="9.9"))
+    app, routes = web.Application(), web.RouteTableDef()
+    system_stats.SystemRoutes(module, torch_is_imported=lambda: True).add_routes(routes)
+    app.add_routes(routes)
+    return await stats(await aiohttp_client(app))
 
 
-async def test_with_torch_every_device_is_told_the_used_one_first(client, monkeypatch):
-    fake_model_management(monkeypatch)
-    answer = await stats(client)
-    assert answer["system"]["pytorch_version"] == "9.9"
+async def test_with_torch_every_device_is_listed_the_used_one_first(aiohttp_client):
+    answer = await stats_of_cards(aiohttp_client)
     assert answer["devices"] == [
-        {"name": f"cuda:{index} Card", "type": "cuda", "index": index, "vram_total": 8000 + index, "vram_free": 4000,
-         "torch_vram_total": 500, "torch_vram_free": 100} for index in (1, 0)]
+        {
+            "name": f"cuda:{index} Card",
+            "type": "cuda",
+            "index": index,
+            "vram_total": 8000 + index,
+            "vram_free": 4000,
+            "torch_vram_total": 500,
+            "torch_vram_free": 100,
+        }
+        for index in (1, 0)
+    ]
 
 
-async def test_devices_that_cannot_be_asked_do_not_break_the_answer(client, monkeypatch, caplog):
-    fake_model_management(monkeypatch, get_total_memory=lambda *_, **__: 1 / 0)
-    assert (await stats(client))["devices"][0]["type"] == "cpu"
+async def test_devices_that_cannot_be_asked_do_not_break_the_answer(aiohttp_client, caplog):
+    answer = await stats_of_cards(aiohttp_client, get_total_memory=lambda *_, **__: 1 / 0)
+    assert answer["devices"][0]["type"] == "cpu"
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_torch_that_is_not_installed_has_no_version(monkeypatch, without_torch):
+def test_torch_that_is_not_installed_has_no_version(monkeypatch):
     def missing(name):
         raise system_stats.PackageNotFoundError(name)
+
     monkeypatch.setattr(system_stats, "version", missing)
     assert system_stats.torch_version() == ""
 

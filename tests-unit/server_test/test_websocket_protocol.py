@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from app import outbox, websocket
-from app.websocket import MAX_INBOUND_BYTES
+from app.sockets import hub as websocket
+from app.sockets import outbox
+from app.sockets.hub import MAX_INBOUND_BYTES
 from comfy_api import feature_flags
 from protocol import BinaryEventTypes
 
@@ -33,7 +34,7 @@ async def test_first_frame_repeats_a_given_id(connect):
     assert (await socket.next())["data"]["sid"] == "mine"
 
 
-async def test_owner_of_the_running_prompt_is_told_the_node_after_reconnecting(server, connect):
+async def test_the_owner_of_the_running_prompt_gets_the_node_after_reconnecting(server, connect):
     server.client_id, server.last_node_id, server.last_prompt_id = "mine", "7", "p"
     socket = await connect("mine")
     assert await socket.next() == {"type": "executing", "data": {"node": "7", "prompt_id": "p"}}
@@ -87,7 +88,7 @@ async def test_a_message_that_is_not_json_does_not_use_up_the_first(connect):
 
 
 @pytest.mark.parametrize("data", [None, [1], "text", 3])
-async def test_features_that_are_no_object_count_as_none(server, connect, data):
+async def test_features_that_are_not_an_object_count_as_none(server, connect, data):
     socket = await connect("me")
     await socket.socket.send_json({"type": "feature_flags", "data": data})
     assert (await socket.next())["type"] == "feature_flags"
@@ -110,7 +111,7 @@ async def test_a_message_within_the_limit_is_read(server, connect):
     assert (await socket.next())["type"] == "feature_flags"
 
 
-async def test_messages_reach_one_client_or_all_and_unknown_ids_nobody(server, connect):
+async def test_messages_reach_one_client_or_all_and_for_unknown_ids_none(server, connect):
     one, two = await connect("one"), await connect("two")
     server.send_sync("secret", {}, "nobody")
     server.send_sync("private", {}, "two")
@@ -127,12 +128,14 @@ async def test_order_is_that_of_the_calls_from_any_thread(server, connect):
             if number % 5 == 0:
                 server.send_sync(BinaryEventTypes.UNENCODED_PREVIEW_IMAGE, PICTURE, "me")
             server.send_sync("count", number, "me")
+
     thread = threading.Thread(target=report)
     thread.start()
     got = [(await asyncio.wait_for(socket.socket.receive(), 5)).data for _ in range(24)]
     thread.join()
     assert [None if isinstance(item, bytes) else json.loads(item)["data"] for item in got] == [
-        item for number in range(20) for item in ([None, number] if number % 5 == 0 else [number])]
+        item for number in range(20) for item in ([None, number] if number % 5 == 0 else [number])
+    ]
 
 
 async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(server, connect):
@@ -140,7 +143,7 @@ async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(s
     endless: list = []
     endless.append(endless)
     server.send_sync("endless", endless, "me")
-    server.send_sync(object(), b"an event that is no number", "me")
+    server.send_sync(object(), b"an event that is not a number", "me")
     server.send_sync("odd", {"nan": float("nan"), "object": threading.Lock(), 3: (1, 2)}, ["unhashable"])
     server.send_sync("odd", {"nan": float("nan"), "object": object(), 3: (1, 2)}, "me")
     assert await socket.next() == {"type": "odd", "data": {"nan": None, "object": "<builtins.object>", "3": [1, 2]}}
@@ -148,7 +151,7 @@ async def test_what_json_cannot_hold_is_described_and_never_stops_the_messages(s
 
 def split(frame, count):
     """The first *count* numbers of a binary frame and the rest."""
-    return (*struct.unpack(f">{count}I", frame[:4 * count]), frame[4 * count:])
+    return (*struct.unpack(f">{count}I", frame[: 4 * count]), frame[4 * count :])
 
 
 async def test_preview_is_a_scaled_picture_of_kind_one(server, connect):
@@ -173,7 +176,7 @@ async def test_metadata_goes_only_to_clients_that_said_true(server, connect):
     kind, length, rest = split(await rich.binary(), 2)
     assert kind == 4
     assert json.loads(rest[:length]) == {"node_id": "4", "prompt_id": "p", "image_type": "image/jpeg"}
-    assert rest[length:length + 2] == b"\xff\xd8"
+    assert rest[length : length + 2] == b"\xff\xd8"
     for socket in (poor, nearly):
         assert split(await socket.binary(), 2)[:2] == (1, 1)
 
@@ -192,7 +195,7 @@ async def test_bytes_go_out_after_the_number_of_their_kind(server, connect):
     assert await socket.binary() == b"\0\0\0\1abc"
 
 
-async def test_progress_text_goes_to_the_owner_or_nobody(server, connect):
+async def test_progress_text_goes_to_the_owner_only(server, connect):
     owner, other = await connect("owner"), await connect("other")
     server.send_progress_text("to nobody", "1")
     server.client_id = "owner"
@@ -222,6 +225,7 @@ async def test_a_socket_that_a_pack_put_there_is_served(server, client):
 
         async def send_str(self, text):
             self.got.put_nowait(text)
+
     foreign = server.sockets["foreign"] = Foreign()
     server.send_sync("probe", 1, "foreign")
     assert json.loads(await asyncio.wait_for(foreign.got.get(), 5)) == {"type": "probe", "data": 1}

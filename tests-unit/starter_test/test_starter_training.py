@@ -124,11 +124,15 @@ def test_tensors_have_the_published_names_and_shapes(networks):
     tensors = published_tensors(networks)
     assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == checkpoint_shapes()
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
-    for key in ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
-                "model.diffusion_model.output_blocks.1.1.conv.weight", "model.diffusion_model.out.2.bias",
-                "cond_stage_model.transformer.text_model.encoder.layers.1.self_attn.q_proj.weight",
-                "first_stage_model.encoder.down.2.downsample.conv.weight", "first_stage_model.decoder.mid.attn_1.q.weight",
-                "first_stage_model.quant_conv.weight"):
+    for key in (
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+        "model.diffusion_model.output_blocks.1.1.conv.weight",
+        "model.diffusion_model.out.2.bias",
+        "cond_stage_model.transformer.text_model.encoder.layers.1.self_attn.q_proj.weight",
+        "first_stage_model.encoder.down.2.downsample.conv.weight",
+        "first_stage_model.decoder.mid.attn_1.q.weight",
+        "first_stage_model.quant_conv.weight",
+    ):
         assert key in tensors
     assert tensors["first_stage_model.decoder.mid.attn_1.q.weight"].ndim == 4
 
@@ -146,7 +150,7 @@ def test_file_read_back_gives_the_same_networks(networks, written):
 def test_other_file_is_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     safetensors.torch.save_file({"weight": torch.zeros(1)}, str(path))
-    with pytest.raises(ValueError, match="no starter checkpoint"):
+    with pytest.raises(ValueError, match="not a starter checkpoint"):
         read_checkpoint(path)
 
 

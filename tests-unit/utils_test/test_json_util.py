@@ -5,10 +5,18 @@ import pytest
 from utils.json_util import merge_json_recursive
 
 
-@pytest.mark.parametrize(("base", "update", "merged"), [
-    ({"a": 1, "b": {"x": 1}}, {"b": {"y": 2}, "c": 3}, {"a": 1, "b": {"x": 1, "y": 2}, "c": 3}),
-    ({"a": [1]}, {"a": [1, 2]}, {"a": [1, 1, 2]}), ({"a": [1]}, {"a": 2}, {"a": 2}), ({"a": 1}, {"a": {"b": 1}}, {"a": {"b": 1}}),
-    ({"a": None}, {"a": None}, {"a": None}), (1, 2, 2), ({}, {}, {})])
+@pytest.mark.parametrize(
+    ("base", "update", "merged"),
+    [
+        ({"a": 1, "b": {"x": 1}}, {"b": {"y": 2}, "c": 3}, {"a": 1, "b": {"x": 1, "y": 2}, "c": 3}),
+        ({"a": [1]}, {"a": [1, 2]}, {"a": [1, 1, 2]}),
+        ({"a": [1]}, {"a": 2}, {"a": 2}),
+        ({"a": 1}, {"a": {"b": 1}}, {"a": {"b": 1}}),
+        ({"a": None}, {"a": None}, {"a": None}),
+        (1, 2, 2),
+        ({}, {}, {}),
+    ],
+)
 def test_merge(base, update, merged):
     assert merge_json_recursive(base, update) == merged
 

@@ -17,6 +17,8 @@ from diffusers.models import attention as diffusers_attention
 from diffusers.models.attention_processor import Attention
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
+log = logging.getLogger(__name__)
+
 AttentionFunction = Callable[..., torch.Tensor]
 Patches = Mapping[str, Any]
 
@@ -37,6 +39,7 @@ def wrap_attn(func: AttentionFunction) -> AttentionFunction:
     The override is called with *func* and the call's arguments; attention functions that it calls with those keyword arguments are
     not overridden again.
     """
+
     @functools.wraps(func)
     def overridable(*args: Any, **kwargs: Any) -> torch.Tensor:
         inside = "_inside_attn_wrapper" in kwargs
@@ -63,9 +66,17 @@ def _broadcast_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
 
 
 @wrap_attn
-def attention_pytorch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None,
-                      attn_precision: torch.dtype | None = None, skip_reshape: bool = False, skip_output_reshape: bool = False,
-                      **kwargs: Any) -> torch.Tensor:
+def attention_pytorch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None = None,
+    attn_precision: torch.dtype | None = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **kwargs: Any,
+) -> torch.Tensor:
     """Multi-head attention by torch's fused kernels: B x N x (H·D) in and out, or B x H x N x D where the flags say so.
 
     *mask*: boolean (True attends) or additive, (B x) (H x) N x N. Keyword arguments ``scale`` and ``enable_gqa`` are passed on.
@@ -79,9 +90,17 @@ def attention_pytorch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: 
 
 
 @wrap_attn
-def attention_basic(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, mask: torch.Tensor | None = None,
-                    attn_precision: torch.dtype | None = None, skip_reshape: bool = False, skip_output_reshape: bool = False,
-                    **kwargs: Any) -> torch.Tensor:
+def attention_basic(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    heads: int,
+    mask: torch.Tensor | None = None,
+    attn_precision: torch.dtype | None = None,
+    skip_reshape: bool = False,
+    skip_output_reshape: bool = False,
+    **kwargs: Any,
+) -> torch.Tensor:
     """The same written out; *attn_precision* ``torch.float32`` computes the scores in float32."""
     if not skip_reshape:
         q, k, v = (_split_heads(tensor, heads) for tensor in (q, k, v))
@@ -100,14 +119,16 @@ optimized_attention = attention_pytorch
 optimized_attention_masked = attention_pytorch
 
 REGISTERED_ATTENTION_FUNCTIONS: dict[str, AttentionFunction] = {
-    "pytorch": attention_pytorch, "sub_quad": attention_sub_quad, "split": attention_split,
+    "pytorch": attention_pytorch,
+    "sub_quad": attention_sub_quad,
+    "split": attention_split,
 }
 
 
 def register_attention_function(name: str, func: AttentionFunction) -> None:
     """Offer *func* under *name*; a name already taken keeps its function, with a warning."""
     if REGISTERED_ATTENTION_FUNCTIONS.setdefault(name, func) is not func:
-        logging.warning("the attention function %r is registered already; the new one is ignored", name)
+        log.warning("the attention function %r is registered already; the new one is ignored", name)
 
 
 def get_attention_function(name: str, default: Any = ...) -> Any:
@@ -149,13 +170,22 @@ class FeedForward(diffusers_attention.FeedForward):
 class CrossAttention(Attention):
     """Projections around ``optimized_attention``; self-attention without a context."""
 
+    to_q: Any
+    to_out: Any
+
     @property
     def dim_head(self) -> int:
         """Channels per head."""
         return self.to_q.out_features // self.heads
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None, value: torch.Tensor | None = None,
-                mask: torch.Tensor | None = None, transformer_options: Patches | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self,
+        x: torch.Tensor,
+        context: torch.Tensor | None = None,
+        value: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        transformer_options: Patches | None = None,
+    ) -> torch.Tensor:
         """B x N x C attended over *context* (keys; also values unless *value* is given)."""
         context = x if context is None else context
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
@@ -167,6 +197,8 @@ class CrossAttention(Attention):
 class BasicTransformerBlock(diffusers_attention.BasicTransformerBlock):
     """Self-attention, cross-attention and feed-forward, each with a residual connection and the packs' hooks."""
 
+    attn1: CrossAttention
+
     @property
     def n_heads(self) -> int:
         """Attention heads."""
@@ -177,8 +209,9 @@ class BasicTransformerBlock(diffusers_attention.BasicTransformerBlock):
         """Channels per head."""
         return self.attn1.dim_head
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None,
-                transformer_options: Patches | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self, x: torch.Tensor, context: torch.Tensor | None = None, transformer_options: Patches | None = None
+    ) -> torch.Tensor:
         """B x N x C; *context* feeds the cross-attention."""
         options = transformer_options or {}
         patches = options.get("patches", {})
@@ -233,7 +266,9 @@ class SpatialTransformer(Transformer2DModel):
         """Whether the projections are linear layers over tokens instead of 1x1 convolutions over pixels."""
         return isinstance(self.proj_in, torch.nn.Linear)
 
-    def forward(self, x: torch.Tensor, context: Any = None, transformer_options: dict[str, Any] | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self, x: torch.Tensor, context: Any = None, transformer_options: dict[str, Any] | None = None
+    ) -> torch.Tensor:
         """B x C x height x width; *context* is one tensor, or a list with one per block."""
         options = {} if transformer_options is None else transformer_options
         contexts = context if isinstance(context, list) else [context] * len(self.transformer_blocks)
@@ -258,13 +293,17 @@ class SpatialTransformer(Transformer2DModel):
 
 def adopt_transformers(module: torch.nn.Module) -> None:
     """Give every diffusers transformer layer below *module* its class of this module, in place; parameter names stay."""
-    kinds = {Transformer2DModel: SpatialTransformer, Attention: CrossAttention,
-             diffusers_attention.BasicTransformerBlock: BasicTransformerBlock,
-             diffusers_attention.FeedForward: FeedForward, diffusers_activations.GEGLU: GEGLU}
+    kinds = {
+        Transformer2DModel: SpatialTransformer,
+        Attention: CrossAttention,
+        diffusers_attention.BasicTransformerBlock: BasicTransformerBlock,
+        diffusers_attention.FeedForward: FeedForward,
+        diffusers_activations.GEGLU: GEGLU,
+    }
     for layer in module.modules():
         kind = kinds.get(type(layer))
         if kind is None:
             continue
         layer.__class__ = kind
-        if kind is CrossAttention:
+        if isinstance(layer, CrossAttention):
             layer.to_out = torch.nn.Sequential(*layer.to_out)

@@ -7,7 +7,7 @@ from typing import Any
 from comfy.lazy_import import lazy_module
 
 np = lazy_module("numpy")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CurvePoint = tuple[float, float]
 
@@ -43,7 +43,7 @@ class CurveInput(ABC):
         if kind == "linear":
             return LinearCurve(points)
         if kind != "monotone_cubic":
-            logger.warning("The curve asks for %r interpolation, which is unknown; monotone cubic is used", kind)
+            log.warning("The curve asks for %r interpolation, which is unknown; monotone cubic is used", kind)
         return MonotoneCubicCurve(points)
 
 

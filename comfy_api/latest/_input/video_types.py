@@ -18,8 +18,13 @@ class VideoInput(ABC):
 
     @abstractmethod
     def save_to(
-        self, path: str | IO[bytes], format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
-        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+        self,
+        path: str | IO[bytes],
+        format: VideoContainer = VideoContainer.AUTO,
+        codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None,
+        bit_depth: int | None = None,
+        crf: float | None = None,
     ) -> None:
         """Write the video to a path or binary stream.
 

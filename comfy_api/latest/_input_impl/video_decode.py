@@ -11,7 +11,7 @@ from .video_probe import TrimWindow, first_video_stream, frame_rate, last_decoda
 
 np = lazy_module("numpy")
 torch = lazy_module("torch")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Pixel formats that 8-bit full-range RGB holds without loss; everything else is converted to float planes.
 _EIGHT_BIT_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "rgb24", "rgba", "pal8")
@@ -53,22 +53,23 @@ class _FrameCollector:
 
     def add(self, frame: Any) -> None:
         """Convert and keep one frame, turned upright."""
-        if self.format is None:
-            self._choose_format(frame)
+        layout = self.format or self._choose_format(frame)
         if not self.is_eight_bit and frame.width % _ALIGNMENT:
             self.aligner = self.aligner or _Aligner(frame, self.time_base)
-            pixels_HWC = self.aligner.to_ndarray(frame, self.format)
+            pixels_HWC = self.aligner.to_ndarray(frame, layout)
         else:
-            pixels_HWC = frame.to_ndarray(format=self.format)
+            pixels_HWC = frame.to_ndarray(format=layout)
         if frame.rotation:
             pixels_HWC = np.rot90(pixels_HWC, k=round(frame.rotation // 90), axes=(0, 1)).copy()
         self.arrays.append(pixels_HWC)
 
-    def _choose_format(self, frame: Any) -> None:
+    def _choose_format(self, frame: Any) -> str:
         name = frame.format.name
         self.has_alpha = name == "pal8" or any(component.is_alpha for component in frame.format.components)
         self.is_eight_bit = name in _EIGHT_BIT_FORMATS
-        self.format = ("rgba" if self.has_alpha else "rgb24") if self.is_eight_bit else ("gbrapf32le" if self.has_alpha else "gbrpf32le")
+        eight_bit, deep = ("rgba", "gbrapf32le") if self.has_alpha else ("rgb24", "gbrpf32le")
+        self.format = eight_bit if self.is_eight_bit else deep
+        return self.format
 
     def tensors(self) -> tuple[Any, Any]:
         """Images [frame, height, width, 3] and, where there is one, alpha [frame, height, width, 1]; float, 0 to 1."""
@@ -114,7 +115,7 @@ class _SampleCollector:
 
 
 def decode_components(container: Any, window: TrimWindow, source: Any) -> VideoComponents:
-    """The frames and sound of an open container within *window*. Frames that can not be decoded are left out.
+    """The frames and sound of an open container within *window*. Frames that cannot be decoded are left out.
 
     Raises ``ValueError`` naming *source* when there is no video stream.
     """
@@ -131,7 +132,7 @@ def decode_components(container: Any, window: TrimWindow, source: Any) -> VideoC
         if video_done and (samples is None or samples.done):
             break
         if packet.stream.type == "audio":
-            if not samples.done:
+            if samples is not None and not samples.done:
                 samples.add(packet)
         elif not video_done:
             video_done = _collect(packet, frames, start_pts, end_pts)
@@ -150,5 +151,5 @@ def _collect(packet: Any, frames: _FrameCollector, start_pts: int, end_pts: int 
                 return True
             frames.add(frame)
     except av.error.InvalidDataError:
-        logger.warning("A frame of the video is damaged and is left out")
+        log.warning("A frame of the video is damaged and is left out")
     return False

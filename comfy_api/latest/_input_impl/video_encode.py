@@ -1,6 +1,7 @@
 """Encodes tensors as H.264 and AAC in MP4."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -33,12 +34,11 @@ def _frame_of(image_HWC: Any, bits: int) -> Any:
 
 
 def encode_components(
-    components: VideoComponents, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bits: int,
-    crf: float | None,
+    components: VideoComponents, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bits: int, crf: float | None
 ) -> None:
     """Write frames and sound to a path or stream; sound beyond the last frame is cut off.
 
-    Raises ``ValueError`` for a format that is not offered, and for frames of odd width or height, which H.264 can not hold.
+    Raises ``ValueError`` for a format that is not offered, and for frames of odd width or height, which H.264 cannot hold.
     """
     arguments = mp4_write_kwargs(path, format, codec)
     height, width = components.images.shape[1:3]
@@ -51,7 +51,8 @@ def encode_components(
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format(bits)
         if crf is not None:
             stream.options = {"crf": str(crf)}
-        sound = _AudioTrack(output, components, rate) if components.audio else None
+        frame_count = components.images.shape[0]
+        sound = _AudioTrack(output, components.audio, frame_count / rate) if components.audio else None
         for image in components.images:
             output.mux(stream.encode(_frame_of(image[..., :3], bits)))
         output.mux(stream.encode(None))
@@ -60,13 +61,13 @@ def encode_components(
 
 
 class _AudioTrack:
-    """The sound of a video: the first of its batch, as long as the frames last."""
+    """The sound of a video: the first of its batch, *length_s* seconds long at most: as the frames last."""
 
-    def __init__(self, output: Any, components: VideoComponents, rate: Fraction) -> None:
+    def __init__(self, output: Any, audio: Mapping[str, Any], length_s: Fraction) -> None:
         self.output = output
-        self.rate_hz = int(components.audio["sample_rate"])
-        length = math.ceil(self.rate_hz / rate * components.images.shape[0])
-        self.waveform_CT = components.audio["waveform"][0, :, :length]
+        self.rate_hz = int(audio["sample_rate"])
+        length = math.ceil(self.rate_hz * length_s)
+        self.waveform_CT = audio["waveform"][0, :, :length]
         self.layout = AudioFormat(self.rate_hz, self.waveform_CT.shape[0]).layout
         self.stream = output.add_stream("aac", rate=self.rate_hz, layout=self.layout)
 

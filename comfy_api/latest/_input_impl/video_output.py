@@ -46,5 +46,5 @@ def mp4_write_kwargs(dest: Any, format: VideoContainer | str, codec: VideoCodec 
 
 def write_tags(output: Any, tags: Mapping[str, Any] | None, inherited: Mapping[str, str] | None = None) -> None:
     """Set *tags* on an open container: strings as they are, everything else as JSON; before them the *inherited* ones."""
-    for key, value in ((inherited or {}) | (tags or {})).items():
+    for key, value in {**(inherited or {}), **(tags or {})}.items():
         output.metadata[key] = value if isinstance(value, str) else json.dumps(value)

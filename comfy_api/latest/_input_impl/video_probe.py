@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest._pyav import av
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _PROBE_PACKETS = 200
 
@@ -39,7 +39,7 @@ def last_decodable_audio_stream(container: Any) -> Any:
     """The last sound stream that FFmpeg can decode, or None. Streams without a decoder must not be touched: they crash it."""
     decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if not decodable and container.streams.audio:
-        logger.warning("The video's sound is in a format that can not be decoded; it is left out")
+        log.warning("The video's sound is in a format that cannot be decoded; it is left out")
     return decodable[-1] if decodable else None
 
 
@@ -51,7 +51,7 @@ def bit_depth(stream: Any) -> int:
 
 
 def raw_duration_s(container: Any, source: Any) -> float:
-    """The whole length, from the header where it says, else by counting packets. ``ValueError`` when it can not be told."""
+    """The whole length, from the header where it says, else by counting packets. ``ValueError`` when it cannot be told."""
     if container.duration is not None:
         return float(container.duration / av.time_base)
     stream = next(iter(container.streams.video), None)
@@ -59,7 +59,7 @@ def raw_duration_s(container: Any, source: Any) -> float:
         frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
         if frames:
             return float(frames / stream.average_rate)
-    raise ValueError(f"The duration of {source!r} can not be determined: its header has none and it has no frames")
+    raise ValueError(f"The duration of {source!r} cannot be determined: its header has none and it has no frames")
 
 
 def count_frames(container: Any, stream: Any, window: TrimWindow, source: Any) -> int:
@@ -117,5 +117,5 @@ def audio_format(container: Any, stream: Any) -> AudioFormat | None:
             return AudioFormat(frames[0].sample_rate, frames[0].layout.nb_channels)
         if number >= _PROBE_PACKETS:
             break
-    logger.warning("The format of the video's sound can not be determined; it is left out")
+    log.warning("The format of the video's sound cannot be determined; it is left out")
     return None

@@ -56,9 +56,9 @@ class FrameTimeline:
         if self.last is None or self.window_end is None:
             return
         offset = self.start if self.offset is None else self.offset
-        self.end = max(self.end, self.window_end - offset)
+        end = self.end = max(self.end or 0, self.window_end - offset)
         if self.last in self.durations:
-            self.durations[self.last] = max(self.durations[self.last], self.end - self.last)
+            self.durations[self.last] = max(self.durations[self.last], end - self.last)
 
     def take_duration(self, pts: int) -> int:
         """How long the frame placed at *pts* is shown; asked once per frame, 0 for one that was never placed."""

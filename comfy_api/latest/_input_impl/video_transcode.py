@@ -16,7 +16,7 @@ from .video_probe import AudioFormat, TrimWindow, audio_format, first_video_stre
 from .video_timeline import FrameTimeline
 
 np = lazy_module("numpy")
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Quarter turns counter-clockwise -> FFmpeg filters.
 _TURNS: Final = {1: (("transpose", "cclock"),), 2: (("hflip", None), ("vflip", None)), 3: (("transpose", "clock"),)}
@@ -27,9 +27,7 @@ class _Turner:
 
     def __init__(self, frame: Any, quarters: int, time_base: Any) -> None:
         self.graph = av.filter.Graph()
-        self.source = last = self.graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base
-        )
+        self.source = last = self.graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base)
         for name, argument in (*_TURNS[quarters], ("buffersink", None)):
             following = self.graph.add(name, argument)
             last.link_to(following)
@@ -57,7 +55,7 @@ class _VideoTrack:
         step = max(1, round(1 / self.rate / stream.time_base))
         self.timeline = FrameTimeline(step, self.start_pts, self.end_pts, stream_end)
         self.out: Any = None
-        self.source_size: tuple[int, int] | None = None
+        self.source_size = (0, 0)  # known with the first frame
         self.turner: _Turner | None = None
         self.done = False
 
@@ -66,7 +64,7 @@ class _VideoTrack:
         try:
             decoded = packet.decode()
         except av.error.InvalidDataError:
-            logger.warning("A frame of the video is damaged and is left out")
+            log.warning("A frame of the video is damaged and is left out")
             return []
         kept = []
         for frame in decoded:
@@ -98,7 +96,7 @@ class _VideoTrack:
         """The packets that *frame* yields. Raises ``ValueError`` when the video changes its size on the way."""
         if (frame.width, frame.height) != self.source_size:
             before, now = self.source_size, (frame.width, frame.height)
-            raise ValueError(f"the video changes its size from {before[0]}x{before[1]} to {now[0]}x{now[1]}; it can not be re-encoded")
+            raise ValueError(f"the video changes its size from {before[0]}x{before[1]} to {now[0]}x{now[1]}; it cannot be re-encoded")
         pts = self.timeline.place(frame.pts, frame.duration)
         if pts is None:
             return []
@@ -164,7 +162,8 @@ class _AudioTrack:
             return
         self.started = True
         if self.window.end_s is not None and start_s > self.window.start_s:
-            self.limit = min(self.limit, math.ceil((self.window.end_s - start_s) * self.format.rate_hz))
+            rest = math.ceil((self.window.end_s - start_s) * self.format.rate_hz)
+            self.limit = rest if self.limit is None else min(self.limit, rest)
         self.pending.append(self._part(frame, skipped, frame.samples) if skipped else frame)
 
     def _part(self, frame: Any, first: int, last: int) -> Any:
@@ -202,8 +201,15 @@ class Transcoder:
     """One run over an open source *container*. The output is opened with *open_arguments* when the first frame is kept."""
 
     def __init__(
-        self, container: Any, window: TrimWindow, path: Any, open_arguments: dict[str, Any], metadata: dict | None, bits: int,
-        crf: float | None, source: Any,
+        self,
+        container: Any,
+        window: TrimWindow,
+        path: Any,
+        open_arguments: dict[str, Any],
+        metadata: dict | None,
+        bits: int,
+        crf: float | None,
+        source: Any,
     ) -> None:
         self.container = container
         self.path = path
@@ -250,7 +256,7 @@ class Transcoder:
                 if not video.done:
                     self._add_frames(packet)
             elif audio is not None and not audio.done:
-                self._add_sound(packet)
+                self._add_sound(audio, packet)
         if self.output is None:
             raise ValueError(f"No frames can be decoded in {self.source!r} within the asked-for part")
         if audio is not None and not audio.done:
@@ -269,15 +275,15 @@ class Transcoder:
         if self.video.done:
             self.video.timeline.close_window()
 
-    def _add_sound(self, packet: Any) -> None:
-        self.audio.feed(packet)
-        if self.audio.done or not self.video.done or self.output is None:
+    def _add_sound(self, audio: _AudioTrack, packet: Any) -> None:
+        audio.feed(packet)
+        if audio.done or not self.video.done or self.output is None:
             return
         # The last frame is known; containers that store sound behind the frames still owe most of it, so read on until it suffices.
         end_s = self.video.end_s
-        self.output.mux(self.audio.drain(end_s))
-        if self.audio.pending or self.audio.written >= self.audio.allowed(end_s):
-            self.output.mux(self.audio.drain(end_s, final=True))
+        self.output.mux(audio.drain(end_s))
+        if audio.pending or audio.written >= audio.allowed(end_s):
+            self.output.mux(audio.drain(end_s, final=True))
 
     def _open(self, first_frame: Any) -> None:
         # Seeking back later would lose sound at the beginning of some containers, so the output waits for this frame.

@@ -4,7 +4,7 @@ import logging
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from io import BytesIO
-from typing import Any
+from typing import IO, Any
 
 from comfy_api.latest._input.video_types import VideoInput
 from comfy_api.latest._pyav import av
@@ -18,14 +18,14 @@ from .video_transcode import Transcoder
 
 __all__ = ["VideoFromComponents", "VideoFromFile", "container_to_output_format", "get_open_write_kwargs"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class VideoFromFile(VideoInput):
     """A video in a file: a path, or a ``BytesIO`` with its content. Nothing is decoded before it is asked for.
 
     *start_time* and *duration* (seconds, 0: to the end) select a part; a negative start counts from the end. Methods raise
-    ``ValueError`` when the file has no video stream, and PyAV's errors when it is no video at all.
+    ``ValueError`` when the file has no video stream, and PyAV's errors when it is not a video.
     """
 
     def __init__(self, file: str | BytesIO, *, start_time: float = 0, duration: float = 0) -> None:
@@ -97,8 +97,13 @@ class VideoFromFile(VideoInput):
         return None if strict_duration and trimmed.get_duration() < length_s else trimmed
 
     def save_to(
-        self, path: str | BytesIO, format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
-        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+        self,
+        path: str | IO[bytes],
+        format: VideoContainer = VideoContainer.AUTO,
+        codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None,
+        bit_depth: int | None = None,
+        crf: float | None = None,
     ) -> None:
         """Write the selected part: the streams as they are when nothing asks for another encoding, else H.264 in MP4."""
         with self._open() as container:
@@ -120,7 +125,13 @@ class VideoFromFile(VideoInput):
         return same_codec and bit_depth in (None, probe.bit_depth(stream))
 
     def _save_transcoded(
-        self, container: Any, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bit_depth: int,
+        self,
+        container: Any,
+        path: Any,
+        format: VideoContainer,
+        codec: VideoCodec,
+        metadata: dict | None,
+        bit_depth: int,
         crf: float | None = None,
     ) -> None:
         arguments = mp4_write_kwargs(path, format, codec)
@@ -136,7 +147,7 @@ def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: d
             if stream.type not in ("video", "audio", "subtitle"):
                 continue
             if stream.codec_context is None:
-                logger.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
+                log.warning("The video's %s stream %d has an unknown codec and is left out", stream.type, stream.index)
             else:
                 copies[stream] = output.add_stream_from_template(template=stream, opaque=True)
         for packet in container.demux():
@@ -162,8 +173,13 @@ class VideoFromComponents(VideoInput):
         return self._bit_depth
 
     def save_to(
-        self, path: str | BytesIO, format: VideoContainer = VideoContainer.AUTO, codec: VideoCodec = VideoCodec.AUTO,
-        metadata: dict | None = None, bit_depth: int | None = None, crf: float | None = None,
+        self,
+        path: str | IO[bytes],
+        format: VideoContainer = VideoContainer.AUTO,
+        codec: VideoCodec = VideoCodec.AUTO,
+        metadata: dict | None = None,
+        bit_depth: int | None = None,
+        crf: float | None = None,
     ) -> None:
         """Encode as H.264 in MP4."""
         bits = self._bit_depth if bit_depth is None else bit_depth

@@ -24,8 +24,15 @@ class MESH:
     """
 
     def __init__(
-        self, vertices: Tensor, faces: Tensor, uvs: Tensor | None = None, vertex_colors: Tensor | None = None,
-        texture: Tensor | None = None, vertex_counts: Tensor | None = None, face_counts: Tensor | None = None, unlit: bool = False,
+        self,
+        vertices: Tensor,
+        faces: Tensor,
+        uvs: Tensor | None = None,
+        vertex_colors: Tensor | None = None,
+        texture: Tensor | None = None,
+        vertex_counts: Tensor | None = None,
+        face_counts: Tensor | None = None,
+        unlit: bool = False,
     ) -> None:
         if (vertex_counts is None) != (face_counts is None):
             raise ValueError("a mesh of padded parts needs both vertex_counts and face_counts, but only one was given")

@@ -20,11 +20,25 @@ import comfy.patcher_extension
 from comfy.families.sd_unet_config import unet_config_from_dict
 from comfy.families.sd_unet_weights import load_unet_weights
 from comfy.families.timestep_embedding import Timestep, timestep_embedding
+from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.attention import SpatialTransformer, adopt_transformers
-from comfy.weight_names import WeightNames
 
-__all__ = ["Downsample", "ResBlock", "Timestep", "TimestepBlock", "TimestepEmbedSequential", "UNetModel", "Upsample", "VideoResBlock",
-           "adopt_blocks", "apply_control", "forward_timestep_embed", "timestep_embedding"]
+log = logging.getLogger(__name__)
+
+__all__ = [
+    "Downsample",
+    "ResBlock",
+    "Timestep",
+    "TimestepBlock",
+    "TimestepEmbedSequential",
+    "UNetModel",
+    "Upsample",
+    "VideoResBlock",
+    "adopt_blocks",
+    "apply_control",
+    "forward_timestep_embed",
+    "timestep_embedding",
+]
 
 
 class TimestepBlock(torch.nn.Module):
@@ -57,7 +71,11 @@ class Downsample(Downsample2D):
 class Upsample(Upsample2D):
     """Nearest-neighbour doubling (or to the shape of the layer that comes next), then a convolution."""
 
-    def forward(self, x: torch.Tensor, output_shape: Iterable[int] | None = None) -> torch.Tensor:
+    conv: Any
+
+    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+        self, x: torch.Tensor, output_shape: Iterable[int] | None = None
+    ) -> torch.Tensor:
         """B x C x height x width to the last two of *output_shape*, or to twice the size."""
         size = [x.shape[2] * 2, x.shape[3] * 2] if output_shape is None else list(output_shape)[2:4]
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
@@ -83,9 +101,17 @@ def adopt_blocks(module: torch.nn.Module, operations: Any = comfy.ops.disable_we
     comfy.ops.adopt_layers(module, operations)
 
 
-def forward_timestep_embed(ts: Iterable[torch.nn.Module], x: torch.Tensor, emb: torch.Tensor, context: Any = None,
-                           transformer_options: dict[str, Any] | None = None, output_shape: Any = None, time_context: Any = None,
-                           num_video_frames: Any = None, image_only_indicator: Any = None) -> torch.Tensor:
+def forward_timestep_embed(
+    ts: Iterable[torch.nn.Module],
+    x: torch.Tensor,
+    emb: torch.Tensor,
+    context: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    output_shape: Any = None,
+    time_context: Any = None,
+    num_video_frames: Any = None,
+    image_only_indicator: Any = None,
+) -> torch.Tensor:
     """Run the layers *ts* of one block over feature map *x*, handing each what it takes.
 
     A ``forward_timestep_embed_patch`` entry (class, handler) replaces the layers that are instances of its class.
@@ -118,34 +144,20 @@ def apply_control(h: torch.Tensor, control: Mapping[str, list[Any]] | None, name
         try:
             h += residual
         except RuntimeError:
-            logging.warning("a control residual of shape %s does not fit features of shape %s and is left out",
-                            tuple(residual.shape), tuple(h.shape))
+            log.warning(
+                "a control residual of shape %s does not fit features of shape %s and is left out", tuple(residual.shape), tuple(h.shape)
+            )
     return h
 
 
-class UNetModel(torch.nn.Module):
-    """The network of one SD 1.x or SDXL model, from ComfyUI's ``unet_config`` members as keyword arguments.
+class InputHalf(torch.nn.Module):
+    """The numbered blocks of a UNet's first half and its embeddings, over diffusers' layers."""
 
-    Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
-    """
-
-    def __init__(self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None,
-                 **unet_config: Any) -> None:
-        super().__init__()
-        self.config = unet_config_from_dict(unet_config)
-        self.dtype = torch.float32 if dtype is None else dtype
-        self.device = device
-        self.model_channels = self.config.model_channels
-        self.in_channels = self.config.in_channels
-        self.out_channels = self.config.out_channels
-        self.num_classes = unet_config.get("num_classes")
-        with torch.device("meta"):
-            built = UNet2DConditionModel(**self.config.diffusers_arguments())
-        adopt_blocks(built, operations or comfy.ops.disable_weight_init)
-        for name in ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out"):
-            layer = getattr(built, name, None)
-            if layer is not None:
-                setattr(self, name, layer)
+    conv_in: Any
+    time_embedding: Any
+    add_embedding: Any
+    down_blocks: Any
+    mid_block: Any
 
     @property
     def input_blocks(self) -> list[TimestepEmbedSequential]:
@@ -163,6 +175,44 @@ class UNetModel(torch.nn.Module):
         attentions = list(getattr(self.mid_block, "attentions", None) or ())
         return _block((self.mid_block.resnets[0], *attentions, self.mid_block.resnets[1]))
 
+    def time_embed(self, t_emb: torch.Tensor) -> torch.Tensor:
+        """The time embedding from its sinusoids."""
+        return self.time_embedding.linear_2(F.silu(self.time_embedding.linear_1(t_emb)))
+
+    def label_emb(self, y: torch.Tensor) -> torch.Tensor:
+        """The embedding of the vector conditioning."""
+        return self.add_embedding.linear_2(F.silu(self.add_embedding.linear_1(y)))
+
+
+class UNetModel(InputHalf):
+    """The network of one SD 1.x or SDXL model, from ComfyUI's ``unet_config`` members as keyword arguments.
+
+    Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
+    """
+
+    up_blocks: Any
+    conv_norm_out: Any
+    conv_out: Any
+
+    def __init__(
+        self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None, **unet_config: Any
+    ) -> None:
+        super().__init__()
+        self.config = unet_config_from_dict(unet_config)
+        self.dtype = torch.float32 if dtype is None else dtype
+        self.device = device
+        self.model_channels = self.config.model_channels
+        self.in_channels = self.config.in_channels
+        self.out_channels = self.config.out_channels
+        self.num_classes = unet_config.get("num_classes")
+        with torch.device("meta"):
+            built = UNet2DConditionModel(**self.config.diffusers_arguments())
+        adopt_blocks(built, operations or comfy.ops.disable_weight_init)
+        for name in ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out"):
+            layer = getattr(built, name, None)
+            if layer is not None:
+                setattr(self, name, layer)
+
     @property
     def output_blocks(self) -> list[TimestepEmbedSequential]:
         """The second half; the last residual block of a level is followed by an upsampling in the same block."""
@@ -173,14 +223,6 @@ class UNetModel(torch.nn.Module):
             layers[-1] += level.upsamplers or ()
             blocks += [_block(block) for block in layers]
         return blocks
-
-    def time_embed(self, t_emb: torch.Tensor) -> torch.Tensor:
-        """The time embedding from its sinusoids."""
-        return self.time_embedding.linear_2(F.silu(self.time_embedding.linear_1(t_emb)))
-
-    def label_emb(self, y: torch.Tensor) -> torch.Tensor:
-        """The embedding of the vector conditioning."""
-        return self.add_embedding.linear_2(F.silu(self.add_embedding.linear_1(y)))
 
     def out(self, h: torch.Tensor) -> torch.Tensor:
         """The prediction from the last features."""
@@ -193,16 +235,32 @@ class UNetModel(torch.nn.Module):
         """
         return load_unet_weights(self, source, prefix, self.dtype, self.device)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor | None = None, context: Any = None, y: torch.Tensor | None = None,
-                control: Any = None, transformer_options: dict[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor | None = None,
+        context: Any = None,
+        y: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """The prediction for latents *x*, through the DIFFUSION_MODEL wrappers; arguments as in :meth:`_forward`."""
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, y, control, options, **kwargs)
 
-    def _forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: Any = None, y: torch.Tensor | None = None,
-                 control: Any = None, transformer_options: dict[str, Any] | None = None, **kwargs: Any) -> torch.Tensor:
+    def _forward(
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: Any = None,
+        y: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         """*x* B x C x height x width, *timesteps* B, *context* B x tokens x width, *y* B x vector width (SDXL).
 
         *control* maps input/middle/output to lists of residuals, last first; they are consumed.
@@ -224,8 +282,9 @@ class UNetModel(torch.nn.Module):
             emb = patch(emb, self.model_channels, options)
         return emb if y is None else emb + self.label_emb(y)
 
-    def _run_input(self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any,
-                   options: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def _run_input(
+        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         patches = options.get("patches", {})
         skips = []
         for number, block in enumerate(self.input_blocks):
@@ -238,16 +297,18 @@ class UNetModel(torch.nn.Module):
                 h = patch(h, options)
         return h, skips
 
-    def _run_middle(self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any],
-                    seen: dict[str, Any]) -> torch.Tensor:
+    def _run_middle(
+        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any], seen: dict[str, Any]
+    ) -> torch.Tensor:
         options["block"] = ("middle", 0)
         h = apply_control(forward_timestep_embed(self.middle_block, h, emb, context, options), control, "middle")
         for patch in options.get("patches", {}).get("middle_block_after_patch", ()):
             h = patch({"h": h, "emb": emb, "context": context, "transformer_options": options, **seen})["h"]
         return h
 
-    def _run_output(self, h: torch.Tensor, skips: list[torch.Tensor], emb: torch.Tensor, context: Any, control: Any,
-                    options: dict[str, Any]) -> torch.Tensor:
+    def _run_output(
+        self, h: torch.Tensor, skips: list[torch.Tensor], emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any]
+    ) -> torch.Tensor:
         for number, block in enumerate(self.output_blocks):
             options["block"] = ("output", number)
             skip = apply_control(skips.pop(), control, "output")

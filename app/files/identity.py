@@ -1,0 +1,19 @@
+"""What the routes need to know about users."""
+
+from typing import Protocol
+
+from aiohttp import web
+
+
+class UserFiles(Protocol):
+    """Finds the files of the user who sent a request; ``UserManager`` is the one implementation."""
+
+    def get_request_user_filepath(
+        self,
+        request: web.Request,
+        file: str | None,
+        type: str = "userdata",  # noqa: A002
+        create_dir: bool = True,
+    ) -> str | None:
+        """See ``UserManager.get_request_user_filepath``."""
+        ...

@@ -1,0 +1,1 @@
+"""Loading node packs and the tables they fill."""

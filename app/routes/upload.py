@@ -1,0 +1,102 @@
+"""``/upload/image`` and ``/upload/mask``: files that the page or a script puts into the input, output or temp folder."""
+
+import asyncio
+import errno
+import logging
+import os
+from dataclasses import dataclass
+from typing import IO
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+import folder_paths
+from app.files.path_guard import UnsafePath
+from app.files.stored_file import FileReference
+from app.routes.mask_upload import MaskRefused, apply_mask, parse_original
+from app.routes.upload_store import StoredUpload, UploadTarget, store_upload
+
+log = logging.getLogger(__name__)
+
+_KINDS = ("input", "temp", "output")
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    target: UploadTarget
+    kind: str
+    overwrite: bool
+    content: IO[bytes]
+    original: FileReference | None
+
+
+class UploadRoutes:
+    """Stores uploads on worker threads. *hashing_function* (``args.default_hashing_function``) tells equal files apart."""
+
+    def __init__(self, hashing_function: str) -> None:
+        self.hashing_function = hashing_function
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Register the routes."""
+        routes.post("/upload/image")(self._image)
+        routes.post("/upload/mask")(self._mask)
+
+    async def _image(self, request: web.Request) -> web.Response:
+        return await self._answer(request, with_original=False)
+
+    async def _mask(self, request: web.Request) -> web.Response:
+        return await self._answer(request, with_original=True)
+
+    async def _answer(self, request: web.Request, *, with_original: bool) -> web.Response:
+        try:
+            upload = await _read_form(request, with_original)
+            stored = await asyncio.to_thread(self._store, upload)
+        except (UnsafePath, MaskRefused) as error:
+            return web.Response(status=400, text=f"The upload is refused: {error}.")
+        except OSError as error:
+            return _disk_refusal(error)
+        return web.json_response({"name": stored.name, "subfolder": upload.target.subfolder, "type": upload.kind})
+
+    def _store(self, upload: _Upload) -> StoredUpload:
+        content = upload.content
+        upload.target.path()
+        if upload.original is not None:
+            content = apply_mask(upload.original, content)
+        return store_upload(upload.target, content, overwrite=upload.overwrite, hashing_function=self.hashing_function)
+
+
+def _disk_refusal(error: OSError) -> web.Response:
+    """The answer when the disk refuses the upload: 4xx where the client is at fault."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return web.Response(status=400, text="The upload is refused: a file is where the subfolder should be.")
+    if error.errno == errno.ENAMETOOLONG:
+        return web.Response(status=400, text="The upload is refused: the file name is too long.")
+    log.error("An upload cannot be stored: %s", error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return web.Response(status=507, text="The upload is not stored: the disk is full.")
+    return web.Response(status=500, text="The upload is not stored; the server's log says why.")
+
+
+async def _read_form(request: web.Request, with_original: bool) -> _Upload:
+    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is not a form."""
+    try:
+        form = await request.post()
+    except (ValueError, LookupError, AssertionError, HttpProcessingError) as error:
+        raise web.HTTPBadRequest(text=f"The body is not a valid form: {error}") from None
+    image = form.get("image")
+    if not isinstance(image, web.FileField) or not image.filename:
+        raise web.HTTPBadRequest(text="The form has no file named 'image' with a file name.")
+    texts = {name: value for name in ("type", "subfolder", "overwrite", "original_ref") if isinstance(value := form.get(name), str)}
+    kind = texts.get("type") or "input"
+    root = folder_paths.get_directory_by_type(kind) if kind in _KINDS else None
+    if root is None:
+        raise web.HTTPBadRequest(text=f"Unknown type {kind!r}: use input, temp or output.")
+    if with_original and "original_ref" not in texts:
+        raise MaskRefused("the form field original_ref is missing")
+    return _Upload(
+        target=UploadTarget.of(os.fspath(root), texts.get("subfolder", ""), image.filename),
+        kind=kind,
+        overwrite=texts.get("overwrite", "").lower() in ("true", "1"),
+        content=image.file,
+        original=parse_original(texts["original_ref"]) if with_original else None,
+    )

@@ -1,0 +1,62 @@
+"""``/view``: the files of the input, output and temp folders, as they are or re-encoded as images."""
+
+import asyncio
+import logging
+import os
+
+from aiohttp import web
+
+from app.files.active_content import disposition, file_headers
+from app.files.path_guard import UnsafePath
+from app.files.stored_file import FileReference
+from app.routes.view_image import PreviewFormat, encode_channel, encode_preview
+from comfy.images.picture_files import PictureRefused
+
+log = logging.getLogger(__name__)
+
+_CONCURRENT_ENCODINGS = 2
+
+
+class ViewRoutes:
+    """Serves stored files with Range and ETag; previews are encoded on worker threads, two at a time."""
+
+    def __init__(self) -> None:
+        self._encoding = asyncio.Semaphore(_CONCURRENT_ENCODINGS)
+
+    def add_routes(self, routes: web.RouteTableDef) -> None:
+        """Register ``/view``."""
+        routes.get("/view")(self._view)
+
+    async def _view(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        if "filename" not in query:
+            return web.Response(status=404)
+        reference = FileReference(query["filename"], query.get("subfolder", ""), query.get("type", "output"))
+        try:
+            path = await asyncio.to_thread(reference.locate)
+        except UnsafePath as error:
+            return web.Response(status=error.status, text=str(error))
+        if path is None:
+            return web.Response(status=404)
+        if "preview" in query or query.get("channel") in ("rgb", "a"):
+            return await self._encoded(request, path)
+        return web.FileResponse(path, headers=file_headers(os.path.basename(path), request.headers.get("Sec-Fetch-Dest")))
+
+    async def _encoded(self, request: web.Request, path: str) -> web.Response:
+        channel = request.query.get("channel", "rgba")
+        name = os.path.basename(path)
+        try:
+            async with self._encoding:
+                if "preview" in request.query:
+                    wanted = PreviewFormat.parse(request.query["preview"])
+                    content_type = f"image/{wanted.name}"
+                    body = await asyncio.to_thread(encode_preview, path, wanted, channel)
+                else:
+                    content_type = "image/png"
+                    body = await asyncio.to_thread(encode_channel, path, channel)
+        except FileNotFoundError:
+            return web.Response(status=404)
+        except PictureRefused as error:
+            log.info("No preview of %s: %s", path, error)
+            return web.Response(status=415, text=f"No preview of {name}: {error}.")
+        return web.Response(body=body, content_type=content_type, headers={"Content-Disposition": disposition(name)})

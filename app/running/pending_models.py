@@ -1,0 +1,35 @@
+"""Which model files the prompts that wait in the queue name."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from comfy_execution.shared_keys.named_files import FileRoots, NamedFiles
+
+PROMPTS_READ = 256
+
+
+class PendingModels:
+    """Reads *queue* (a ``PromptQueue``). Any thread may ask; each prompt is looked through once, as long as it waits."""
+
+    def __init__(self, queue: Any, model_folders: Callable[[], dict[str, tuple[str, ...]]]) -> None:
+        """*model_folders* gives the folders of every kind of model."""
+        self._queue = queue
+        self._model_folders = model_folders
+        self._known: dict[str, frozenset[str]] = {}
+
+    def paths(self) -> frozenset[str]:
+        """Real paths of the files. Blocks on the file system for prompts that are new."""
+        waiting = self._queue.get_current_queue_volatile()[1][:PROMPTS_READ]
+        known, current = self._known, {}
+        for row in waiting:
+            current[row[1]] = known[row[1]] if row[1] in known else self._named(row[2])
+        self._known = current
+        return frozenset().union(*current.values())
+
+    def _named(self, prompt: Any) -> frozenset[str]:
+        files = NamedFiles(FileRoots(self._model_folders(), {}))
+        nodes = prompt.values() if isinstance(prompt, dict) else ()
+        inputs = [node.get("inputs") for node in nodes if isinstance(node, dict)]
+        values = [value for given in inputs if isinstance(given, dict) for value in given.values()]
+        return frozenset(os.path.realpath(path) for value in values for _, path in files.behind(value))

@@ -1,0 +1,1 @@
+"""WebSocket clients and what is sent to them."""

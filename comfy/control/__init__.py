@@ -1,0 +1,1 @@
+"""Control chains and their networks' weights."""

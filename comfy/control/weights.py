@@ -1,0 +1,121 @@
+"""Builds a ControlNet from a file: sizes from tensor shapes, parameters as views of what was read.
+
+Three kinds of names are known: the published ones below ``control_model.`` or bare, and diffusers'.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+
+import comfy.model_management
+import comfy.ops
+from comfy.cldm.cldm import ControlNet
+from comfy.families.conversion_plan import assign, check_against, plan_conversion
+from comfy.families.diffusers_unet import read_diffusers_config
+from comfy.families.family_settings import family_settings
+from comfy.families.model_errors import UnknownModelError
+from comfy.families.sd_unet_config import UNetConfig, count_blocks, read_unet_config
+from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
+from comfy.model_detection import describe_tensors
+
+Shape = tuple[int, ...]
+
+PREFIX = "control_model."
+DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
+PUBLISHED_MARK = "zero_convs.0.0.weight"
+DIFFERENCE_MARK = "difference"
+STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight")  # in diffusers' and in the published names
+UNSUPPORTED_MARKS = {
+    "task_embedding": "a union ControlNet",
+    "lora_controlnet": "a control LoRA",
+    "controlnet_blocks.0.weight": "a ControlNet for a transformer model",
+}
+_VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
+
+
+def build_control_network(source: WeightSource, model: Any = None, options: Mapping[str, Any] | None = None) -> ControlNet:
+    """The network of *source* with its weights, in the dtype that suits the device.
+
+    *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
+    source, for anything but a ControlNet of Stable Diffusion 1.x or SDXL, and ``IncompleteModelError`` for missing tensors.
+    """
+    shapes = source.shapes()
+    for mark, kind in UNSUPPORTED_MARKS.items():
+        if mark in shapes:
+            raise UnknownModelError(f"{source.name} is {kind}, which is not supported; supported: ControlNets of SD 1.x and SDXL")
+    if DIFFERENCE_MARK in shapes:
+        source = _with_base_weights(source, model)
+    if any(key.startswith(PREFIX) for key in shapes):
+        source = PrefixedSource(source, PREFIX)
+        shapes = source.shapes()
+    if DIFFUSERS_MARK not in shapes and PUBLISHED_MARK not in shapes:
+        raise UnknownModelError(f"{source.name} is not a ControlNet. Found {describe_tensors(shapes)}")
+    network = _make_network(source, shapes, options or {})
+    plan = plan_conversion(shapes, lambda tensors: _in_diffusers_names(tensors, network.config))
+    check_against(plan, network, f"the ControlNet in {source.name}")
+    assign(network, plan.parameters(source.take(plan.keys(), network.dtype)))
+    return network
+
+
+def kept_dtype(source: WeightSource, options: Mapping[str, Any]) -> torch.dtype:
+    """What the weights in *source* are kept in: the option ``dtype``, else what suits the device and the file."""
+    if options.get("dtype") is not None:
+        return options["dtype"]
+    stored = next((source.dtype(key) for key in source.shapes() if key.endswith(STEMS)), None)
+    return comfy.model_management.unet_dtype(model_params=-1, weight_dtype=stored)
+
+
+def _make_network(source: WeightSource, shapes: Mapping[str, Shape], options: Mapping[str, Any]) -> ControlNet:
+    config = _read_config(source, shapes)
+    stem, dtype = next(key for key in shapes if key.endswith(STEMS)), kept_dtype(source, options)
+    management = comfy.model_management
+    cast = management.unet_manual_cast(dtype, management.get_torch_device())
+    operations = options.get("custom_operations") or comfy.ops.pick_operations(dtype, cast)
+    return ControlNet(config, shapes[stem][1], _hint_widths(shapes), dtype, operations)
+
+
+def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfig:
+    settings = family_settings(source.metadata, source.name).get("unet", {})
+    if DIFFUSERS_MARK in shapes:
+        return read_diffusers_config({**shapes, "conv_out.weight": (shapes["conv_in.weight"][1],)}, settings)
+    stem = shapes["input_blocks.0.0.weight"]
+    config = read_unet_config({**shapes, "out.2.weight": (stem[1],)}, "", settings)
+    if config is None:
+        raise UnknownModelError(f"{source.name} is not a ControlNet of SD 1.x or SDXL. Found {describe_tensors(shapes)}")
+    return config
+
+
+def _hint_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
+    """The stem's channels: of its first layer, then of every second one."""
+    if DIFFUSERS_MARK in shapes:
+        blocks = count_blocks(shapes, "controlnet_cond_embedding.blocks.{}.")
+        names = [DIFFUSERS_MARK, *(f"controlnet_cond_embedding.blocks.{index}.weight" for index in range(1, blocks, 2))]
+    else:
+        layers = sorted(int(key.split(".")[1]) for key in shapes if key.startswith("input_hint_block.") and key.endswith(".weight"))
+        names = [f"input_hint_block.{layer}.weight" for layer in layers[:-1] if layer % 4 == 0]
+    return tuple(shapes[name][0] for name in names)
+
+
+def _in_diffusers_names(tensors: dict[str, torch.Tensor], config: UNetConfig) -> dict[str, torch.Tensor]:
+    if DIFFUSERS_MARK in tensors:
+        return tensors
+    converted = dict(convert_controlnet_checkpoint(dict(tensors), {"layers_per_block": config.num_res_blocks[0]}))
+    for published, own in _VECTOR_NAMES.items():
+        converted |= {f"{own}.{leaf}": tensors[f"{published}.{leaf}"] for leaf in ("weight", "bias") if f"{published}.{leaf}" in tensors}
+    return converted
+
+
+def _with_base_weights(source: WeightSource, model: Any) -> WeightSource:
+    """*source* with the weights of *model* added to those of the same name."""
+    tensors = source.take([key for key in source.shapes() if key != DIFFERENCE_MARK], None)
+    if model is None:
+        raise UnknownModelError(f"{source.name} holds the difference to a model; load it with the node that takes one (diff)")
+    comfy.model_management.load_models_gpu([model])
+    base = model.model_state_dict()
+    for key in tensors:
+        weight = base.get("diffusion_model." + key.removeprefix(PREFIX))
+        if weight is not None:
+            tensors[key] = tensors[key] + weight.to(tensors[key])
+    return StateDictSource(tensors, source.name, source.metadata)

@@ -1,0 +1,67 @@
+"""Changes to a model that hold only for the conditioning they are attached to: ComfyUI's names, each from its module."""
+
+from comfy.hooks.base import Hook, HookGroup, default_should_register
+from comfy.hooks.conditioning import (
+    combine_conditioning,
+    combine_with_new_conds,
+    conditioning_set_values,
+    conditioning_set_values_with_hooks,
+    set_conds_props,
+    set_conds_props_and_combine,
+    set_default_conds_and_combine,
+    set_hooks_for_conditioning,
+    set_mask_for_conditioning,
+    set_timesteps_for_conditioning,
+)
+from comfy.hooks.enums import EnumHookMode, EnumHookScope, EnumHookType, EnumWeightTarget
+from comfy.hooks.keyframes import HookKeyframe, HookKeyframeGroup, InterpolationMethod, get_sorted_list_via_attr
+from comfy.hooks.kinds import (
+    AdditionalModelsHook,
+    InjectionsHook,
+    ObjectPatchHook,
+    TransformerOptionsHook,
+    WeightHook,
+    WrapperHook,
+    create_hook_lora,
+    create_hook_model_as_lora,
+    create_target_dict,
+    create_transformer_options_from_hooks,
+    get_patch_weights_from_model,
+    load_hook_lora_for_models,
+)
+
+__all__ = [
+    "AdditionalModelsHook",
+    "EnumHookMode",
+    "EnumHookScope",
+    "EnumHookType",
+    "EnumWeightTarget",
+    "Hook",
+    "HookGroup",
+    "HookKeyframe",
+    "HookKeyframeGroup",
+    "InjectionsHook",
+    "InterpolationMethod",
+    "ObjectPatchHook",
+    "TransformerOptionsHook",
+    "WeightHook",
+    "WrapperHook",
+    "combine_conditioning",
+    "combine_with_new_conds",
+    "conditioning_set_values",
+    "conditioning_set_values_with_hooks",
+    "create_hook_lora",
+    "create_hook_model_as_lora",
+    "create_target_dict",
+    "create_transformer_options_from_hooks",
+    "default_should_register",
+    "get_patch_weights_from_model",
+    "get_sorted_list_via_attr",
+    "load_hook_lora_for_models",
+    "set_conds_props",
+    "set_conds_props_and_combine",
+    "set_default_conds_and_combine",
+    "set_hooks_for_conditioning",
+    "set_mask_for_conditioning",
+    "set_timesteps_for_conditioning",
+]

@@ -1,0 +1,231 @@
+"""Changes to a model that hold only for the conditioning they are attached to: LoRA weights, options, further models."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol, Self, TypeVar
+
+from torch import Tensor, nn
+
+import comfy.lora
+import comfy.patcher_extension
+from comfy.hooks.base import Hook, Hooked, HookGroup, group_of
+from comfy.hooks.enums import EnumHookScope, EnumHookType, EnumWeightTarget
+from comfy.patcher_extension import PatcherInjection
+
+log = logging.getLogger(__name__)
+
+
+class HookedModel(Hooked, Protocol):
+    """A ``ModelPatcher`` as hooks of LoRA files need it."""
+
+    def clone(self) -> Self: ...
+
+
+class HookedClip(Protocol):
+    """A ``CLIP`` as hooks of LoRA files need it."""
+
+    @property
+    def cond_stage_model(self) -> nn.Module: ...
+
+    @property
+    def patcher(self) -> Hooked: ...
+
+    def clone(self) -> Self: ...
+
+
+class HasWeights(Protocol):
+    """A ``ModelPatcher`` as far as its weights are read."""
+
+    def model_state_dict(self) -> dict[str, Tensor]: ...
+
+
+class KnowsItsPart(Protocol):
+    """A ``ModelPatcher`` as far as it says whether it is one of text encoders."""
+
+    is_clip: bool
+
+
+Model = TypeVar("Model", bound=HookedModel)
+Clip = TypeVar("Clip", bound=HookedClip)
+
+
+def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) -> dict[str, Any]:
+    """What a hook is told about whom it is registered for."""
+    return {**({} if target is None else {"target": target}), **kwargs}
+
+
+class WeightHook(Hook):
+    """Weights to add: a LoRA's tensors as read from a file, or (``need_weight_init`` false) finished patches by weight name."""
+
+    def __init__(self, strength_model: float = 1.0, strength_clip: float = 1.0) -> None:
+        super().__init__(hook_type=EnumHookType.Weight, hook_scope=EnumHookScope.HookedOnly)
+        self.weights: dict[str, Any] | None = None
+        self.weights_clip: dict[str, Any] | None = None
+        self.need_weight_init = True
+        self._strength_model = strength_model
+        self._strength_clip = strength_clip
+
+    @property
+    def strength_model(self) -> float:
+        """The strength for the diffusion model at the current step."""
+        return self._strength_model * self.strength
+
+    @property
+    def strength_clip(self) -> float:
+        """The strength for the text encoder at the current step."""
+        return self._strength_clip * self.strength
+
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Give *model* the patches that fit it."""
+        if not self.should_register(model, model_options, target_dict, registered):
+            return False
+        for_clip = target_dict.get("target") == EnumWeightTarget.Clip
+        if self.need_weight_init:
+            key_map = (comfy.lora.model_lora_keys_clip if for_clip else comfy.lora.model_lora_keys_unet)(model.model, {})
+            patches = comfy.lora.load_lora(self.weights or {}, key_map, log_missing=False)
+        else:
+            patches = (self.weights_clip if for_clip else self.weights) or {}
+        model.add_hook_patches(hook=self, patches=patches, strength_patch=self._strength_clip if for_clip else self._strength_model)
+        registered.add(self)
+        return True
+
+
+class ObjectPatchHook(Hook):
+    """Replaces objects in the model. Node packs may carry it along; it cannot be registered."""
+
+    def __init__(self, object_patches: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+        super().__init__(hook_type=EnumHookType.ObjectPatch, hook_scope=hook_scope)
+        self.object_patches = object_patches
+
+
+class AdditionalModelsHook(Hook):
+    """Further models to load for the run."""
+
+    def __init__(self, models: list[Any] | None = None, key: str | None = None) -> None:
+        super().__init__(hook_type=EnumHookType.AdditionalModels)
+        self.models = models
+        self.key = key
+
+    def clone(self) -> Self:
+        twin = super().clone()
+        twin.models = list(self.models) if self.models else self.models
+        return twin
+
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Nothing to prepare: the sampler asks for the models."""
+        if not self.should_register(model, model_options, target_dict, registered):
+            return False
+        registered.add(self)
+        return True
+
+
+class TransformerOptionsHook(Hook):
+    """Adds to ``transformer_options``: patches, wrappers, callbacks."""
+
+    def __init__(self, transformers_dict: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
+        super().__init__(hook_type=EnumHookType.TransformerOptions, hook_scope=hook_scope)
+        self.transformers_dict = transformers_dict
+        self._skip_adding = False
+
+    def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
+        """Merge into *model_options* what acts on all conditioning; the rest is added when the hook's conditioning is computed."""
+        if not self.should_register(model, model_options, target_dict, registered):
+            return False
+        added: dict[str, Any] = {"to_load_options": self.transformers_dict}
+        self._skip_adding = self.hook_scope == EnumHookScope.AllConditioning
+        if self._skip_adding:
+            added["transformer_options"] = self.transformers_dict
+        registered.add(self)
+        comfy.patcher_extension.merge_nested_dicts(model_options, added, copy_dict1=False)
+        return True
+
+    def on_apply_hooks(self, model: object, transformer_options: dict[str, Any]) -> None:
+        """Merge into the options of one call, unless they were merged for the whole run."""
+        if not self._skip_adding:
+            comfy.patcher_extension.merge_nested_dicts(transformer_options, self.transformers_dict or {}, copy_dict1=False)
+
+
+WrapperHook = TransformerOptionsHook
+
+
+class InjectionsHook(Hook):
+    """Injections. Node packs may carry it along; it cannot be registered."""
+
+    def __init__(
+        self,
+        key: str | None = None,
+        injections: list[PatcherInjection] | None = None,
+        hook_scope: EnumHookScope = EnumHookScope.AllConditioning,
+    ) -> None:
+        super().__init__(hook_type=EnumHookType.Injections, hook_scope=hook_scope)
+        self.key = key
+        self.injections = injections
+
+    def clone(self) -> Self:
+        twin = super().clone()
+        twin.injections = list(self.injections) if self.injections else self.injections
+        return twin
+
+
+def create_transformer_options_from_hooks(
+    model: KnowsItsPart, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
+    if hooks is None or model.is_clip:
+        return {}
+    options = {} if transformer_options is None else transformer_options
+    for hook in hooks.get_type(EnumHookType.TransformerOptions):
+        hook.on_apply_hooks(model, options)
+    return options
+
+
+def create_hook_lora(lora: dict[str, Tensor], strength_model: float, strength_clip: float) -> HookGroup:
+    """A group with one hook for the LoRA tensors *lora*."""
+    hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
+    hook.weights = lora
+    return group_of([hook])
+
+
+def create_hook_model_as_lora(
+    weights_model: dict[str, Tensor] | None, weights_clip: dict[str, Tensor] | None, strength_model: float, strength_clip: float
+) -> HookGroup:
+    """A group with one hook that moves weights towards those of another model."""
+    hook = WeightHook(strength_model=strength_model, strength_clip=strength_clip)
+    hook.weights = None if weights_model is None else {key: ("model_as_lora", (value,)) for key, value in weights_model.items()}
+    hook.weights_clip = None if weights_clip is None else {key: ("model_as_lora", (value,)) for key, value in weights_clip.items()}
+    hook.need_weight_init = False
+    return group_of([hook])
+
+
+def get_patch_weights_from_model(model: HasWeights | None, discard_model_sampling: bool = True) -> dict[str, Tensor] | None:
+    """The weights of the patcher *model* by name, as :func:`create_hook_model_as_lora` takes them; None without a model."""
+    if model is None:
+        return None
+    return {
+        key: value for key, value in model.model_state_dict().items() if not (discard_model_sampling and key.startswith("model_sampling"))
+    }
+
+
+def load_hook_lora_for_models(
+    model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float
+) -> tuple[Model | None, Clip | None, HookGroup]:
+    """Clones of *model* and *clip* (each may be None) that know a LoRA as a hook, and the hook's group."""
+    key_map: dict[Any, Any] = {}
+    if model is not None:
+        key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
+    if clip is not None:
+        key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
+    hook = WeightHook()
+    patches = comfy.lora.load_lora(lora, key_map)
+    taken: set[Any] = set()
+    new_model = None if model is None else model.clone()
+    if new_model is not None:
+        taken.update(new_model.add_hook_patches(hook=hook, patches=patches, strength_patch=strength_model))
+    new_clip = None if clip is None else clip.clone()
+    if new_clip is not None:
+        taken.update(new_clip.patcher.add_hook_patches(hook=hook, patches=patches, strength_patch=strength_clip))
+    unused = [key for key in patches if key not in taken]
+    if unused:
+        log.warning("%d patches of the LoRA fit neither the model nor the text encoder, such as %s", len(unused), unused[0])
+    return new_model, new_clip, group_of([hook])

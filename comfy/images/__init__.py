@@ -1,0 +1,1 @@
+"""Pictures and latents: the autoencoder, tiles, batches, scaling."""

@@ -1,0 +1,124 @@
+"""One way to open a picture file, for nodes, previews and the mask editor: the same limits, the same tolerance, the same way up."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import struct
+import threading
+from collections.abc import Iterator
+from typing import IO, Any
+
+from comfy.lazy_import import lazy_module
+
+pil_image = lazy_module("PIL.Image")
+pil_image_ops = lazy_module("PIL.ImageOps")
+
+MAX_PIXELS = 16384 * 16384
+RAW_MODES = "raw_modes"  # in ``PIL.Image.info``: how the pixels lie in the file, which Pillow forgets when it decodes them
+_settings = threading.Lock()  # Pillow's limits are settings of its modules
+
+
+class PictureRefused(ValueError):
+    """A file that cannot be read as a picture; the message says why. Who knows the name a user gave adds it."""
+
+
+@contextlib.contextmanager
+def open_picture(source: str | IO[bytes]) -> Iterator[Any]:
+    """The ``PIL.Image`` in *source*, a path or an open file, with its first frame decoded; it is closed at the end of the block.
+
+    A truncated file is read as far as it goes. Raises :class:`PictureRefused` for what is not a picture or has more than
+    :data:`MAX_PIXELS` pixels, also when the block stumbles over a broken frame, and ``FileNotFoundError``.
+    """
+    with _told_plainly():
+        picture = _opened(source)
+        try:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise PictureRefused(f"the picture has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are decoded")
+            picture.info[RAW_MODES] = _raw_modes(picture)
+            _load(picture)
+            yield picture
+        finally:
+            picture.close()
+
+
+def upright(picture: Any) -> Any:
+    """*picture* turned as its EXIF data ask for; itself where they do not."""
+    return pil_image_ops.exif_transpose(picture)
+
+
+def orientation(picture: Any) -> int:
+    """The EXIF orientation, 1 (as it is) to 8; 1 for what is not one of them."""
+    value = picture.getexif().get(0x0112, 1)
+    return value if value in range(1, 9) else 1
+
+
+def eight_bit(picture: Any) -> Any:
+    """*picture*, or an 8-bit greyscale copy of one with 16 or 32 bits or floats a pixel, scaled where Pillow would clip."""
+    if picture.mode.startswith("I;16"):
+        return picture.point(lambda value: value * (1 / 256)).convert("L")
+    if picture.mode not in ("I", "F"):
+        return picture
+    numpy = importlib.import_module("numpy")
+    levels = numpy.asarray(picture, dtype=numpy.float64)
+    full = 1.0 if picture.mode == "F" else 65535.0 if levels.max(initial=0.0) <= 65535.0 else 2147483647.0
+    return pil_image.fromarray((numpy.nan_to_num(levels / full).clip(0.0, 1.0) * 255.0).astype(numpy.uint8))
+
+
+def transparent_level(picture: Any) -> Any:
+    """The colour that a file without alpha calls transparent (tRNS), in the values of its pixels: a number, or one a band; None if none.
+
+    Pillow leaves it in the file's own bits where it has widened the pixels to 8.
+    """
+    level = picture.info.get("transparency")
+    if isinstance(level, bytes) or level is None or picture.mode == "P":
+        return None
+    bits = {"L;2": 2, "L;4": 4}.get(next(iter(picture.info.get(RAW_MODES, ())), ""))
+    return level if bits is None or not isinstance(level, int) else level * 255 // (2**bits - 1)
+
+
+def _raw_modes(picture: Any) -> tuple[str, ...]:
+    arguments = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(picture, "tile", ()) if len(tile) > 3]
+    return tuple(str(part) for several in arguments for part in several)
+
+
+def _opened(source: str | IO[bytes]) -> Any:
+    """Open *source* whatever its size says, which the caller checks."""
+    with _settings, _set("PIL.Image", "MAX_IMAGE_PIXELS", None):
+        return pil_image.open(source)
+
+
+def _load(picture: Any) -> None:
+    """Decode the frame at hand; what is missing of a truncated one stays empty."""
+    with _settings, _set("PIL.Image", "MAX_IMAGE_PIXELS", None):
+        try:
+            picture.load()
+        except (OSError, SyntaxError, ValueError):
+            with _set("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", True):
+                picture.load()
+
+
+@contextlib.contextmanager
+def _set(module_name: str, name: str, value: Any) -> Iterator[None]:
+    module = importlib.import_module(module_name)
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Turn what Pillow raises on foreign data into :class:`PictureRefused`."""
+    try:
+        yield
+    except (FileNotFoundError, PictureRefused):
+        raise
+    except pil_image.DecompressionBombError as error:
+        raise PictureRefused(f"the picture is too large to decode: {error}") from None
+    except pil_image.UnidentifiedImageError:
+        raise PictureRefused("the file is not an image in a format that is known here") from None
+    except (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, MemoryError, struct.error) as error:
+        raise PictureRefused(f"the file is not an image that can be decoded ({error or type(error).__name__})") from error

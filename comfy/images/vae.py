@@ -1,0 +1,271 @@
+"""The autoencoder as nodes use it: pictures in [0, 1] with channels last, memory estimates, batching, tiles."""
+
+import logging
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import torch
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights, published_state_dict
+from comfy.families.kl_vae_config import read_vae_config
+from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.model_detection import describe_tensors
+
+log = logging.getLogger(__name__)
+
+WORKING_DTYPES = (torch.bfloat16, torch.float32)
+
+
+class VAE:
+    """An autoencoder and its patcher. Without recognisable weights ``first_stage_model`` is None and there is no patcher.
+
+    *sd* is a state dict (published or diffusers' names, no prefix) or a weight source. Latents are B x channels x height x
+    width, pictures B x height x width x channels in [0, 1]; results are on ``output_device``.
+    """
+
+    def __init__(
+        self,
+        sd: WeightSource | MutableMapping[str, torch.Tensor] | None = None,
+        device: torch.device | None = None,
+        config: Any = None,
+        dtype: torch.dtype | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        source = StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd
+        found = read_vae_config(source.shapes())
+        self.latent_dim = 2
+        self.output_channels = 3
+        self.process_input: Callable[[torch.Tensor], torch.Tensor] = lambda image: image * 2.0 - 1.0
+        self.process_output: Callable[[torch.Tensor], torch.Tensor] = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
+        self.working_dtypes = list(WORKING_DTYPES)
+        self.disable_offload = False
+        self.crop_input = True
+        self.size: int | None = None
+        self.first_stage_model: KlAutoencoder | None = None
+        self._found = ""
+        if found is None:
+            self._found = f" {source.name} holds {describe_tensors(source.shapes())}."
+            log.warning("no VAE weights were found in %s; there is no VAE", source.name)
+            return
+        self.downscale_ratio = self.upscale_ratio = found.ratio
+        self.latent_channels = found.latent_channels
+        self.output_channels = found.image_channels
+        management = comfy.model_management
+        self.device = management.vae_device() if device is None else device
+        self.vae_dtype = management.vae_dtype(self.device, self.working_dtypes) if dtype is None else dtype
+        self.output_device = management.intermediate_device()
+        self.first_stage_model = KlAutoencoder(found).eval()
+        load_vae_weights(self.first_stage_model, source, self.vae_dtype)
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            self.first_stage_model, load_device=self.device, offload_device=management.vae_offload_device()
+        )
+
+    def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
+        """Bytes for encoding pictures of *shape* (B x channels x height x width)."""
+        return encode_memory_bytes(shape, comfy.model_management.dtype_size(dtype))
+
+    def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
+        """Bytes for decoding latents of *shape*."""
+        return decode_memory_bytes(shape, comfy.model_management.dtype_size(dtype), self.upscale_ratio)
+
+    def model_size(self) -> int:
+        """Bytes of the weights."""
+        if self.size is None:
+            self.size = comfy.model_management.module_size(self._network())
+        return self.size
+
+    def throw_exception_if_invalid(self) -> None:
+        """Raise ``RuntimeError`` if there are no weights."""
+        self._network()
+
+    def _network(self) -> KlAutoencoder:
+        if self.first_stage_model is None:
+            raise RuntimeError(
+                f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
+                "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node"
+            )
+        return self.first_stage_model
+
+    def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The middle of the pictures whose sides the latent grid divides, without channels beyond the model's."""
+        if self.crop_input:
+            ratio = self.spacial_compression_encode()
+            for axis in (1, 2):
+                side = pixels.shape[axis]
+                pixels = pixels.narrow(axis, side % ratio // 2, side // ratio * ratio)
+        return pixels[..., : self.output_channels]
+
+    def vae_output_dtype(self) -> torch.dtype:
+        """The dtype of results."""
+        return comfy.model_management.intermediate_dtype()
+
+    def decode(self, samples_in: torch.Tensor, vae_options: Mapping[str, Any] | None = None) -> torch.Tensor:
+        """Pictures for latents, as many at a time as memory allows; in tiles if the device runs out of it."""
+        self.throw_exception_if_invalid()
+        if samples_in.ndim == 5:
+            samples_in = samples_in[:, :, 0]
+        memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
+        try:
+            pictures = self._in_batches(samples_in, memory_used, self._decode_batch)
+        except comfy.model_management.OOM_EXCEPTION:
+            log.warning("decoding ran out of memory; decoding in tiles instead")
+            pictures = None
+        if pictures is None:
+            comfy.model_management.soft_empty_cache()
+            pictures = self.decode_tiled_(samples_in)
+        return pictures.to(self.output_device).movedim(1, -1)
+
+    def encode(self, pixel_samples: torch.Tensor) -> torch.Tensor:
+        """Latents for pictures; their sides are cropped to what the latent grid divides."""
+        self.throw_exception_if_invalid()
+        pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
+        try:
+            latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch)
+        except comfy.model_management.OOM_EXCEPTION:
+            log.warning("encoding ran out of memory; encoding in tiles instead")
+            latents = None
+        if latents is None:
+            comfy.model_management.soft_empty_cache()
+            latents = self.encode_tiled_(pixels)
+        return latents
+
+    def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+        """What *run* makes of *inputs*, as many at a time as memory allows; None without any."""
+        self._load(memory_used)
+        batch = max(1, int(self.patcher.get_free_memory(self.device) / max(1, memory_used)))
+        outputs = None
+        for start in range(0, len(inputs), batch):
+            out = run(inputs[start : start + batch])
+            if outputs is None:
+                outputs = torch.empty((len(inputs), *out.shape[1:]), device=self.output_device, dtype=self.vae_output_dtype())
+            outputs[start : start + batch].copy_(out)
+            del out
+        return outputs
+
+    def _load(self, memory_used: float) -> None:
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=memory_used, force_full_load=self.disable_offload)
+
+    def _decode_batch(self, latents: torch.Tensor) -> torch.Tensor:
+        picture = self._network().decode(latents.to(device=self.device, dtype=self.vae_dtype))
+        return self.process_output(picture.to(device=self.output_device, dtype=self.vae_output_dtype(), copy=True))
+
+    def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
+
+    def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
+        """Pictures, channels first, as the mean of three tilings (sizes in latent pixels) so that seams do not coincide."""
+        tiles = ((tile_x // 2, tile_y * 2), (tile_x * 2, tile_y // 2), (tile_x, tile_y))
+
+        def run(latents: torch.Tensor) -> torch.Tensor:
+            return self._network().decode(latents.to(device=self.device, dtype=self.vae_dtype)).to(self.vae_output_dtype())
+
+        return self.process_output(self._tiled(samples, run, tiles, overlap, self.upscale_ratio, self.output_channels) / 3.0)
+
+    def encode_tiled_(self, pixel_samples: torch.Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> torch.Tensor:
+        """Latents for channels-first pictures as the mean of three tilings (sizes in picture pixels)."""
+        tiles = ((tile_x, tile_y), (tile_x * 2, tile_y // 2), (tile_x // 2, tile_y * 2))
+
+        def run(pixels: torch.Tensor) -> torch.Tensor:
+            if min(pixels.shape[2:]) < self.downscale_ratio:
+                raise ValueError(
+                    f"a tile of {pixels.shape[3]}x{pixels.shape[2]} pixels is left over at the edge, less than one latent "
+                    f"pixel: tile size and overlap must be multiples of {self.downscale_ratio}"
+                )
+            return self._encode_batch(pixels).to(self.vae_output_dtype())
+
+        return self._tiled(pixel_samples, run, tiles, overlap, 1 / self.downscale_ratio, self.latent_channels) / 3.0
+
+    def _tiled(
+        self,
+        inputs: torch.Tensor,
+        run: Callable[[torch.Tensor], torch.Tensor],
+        tiles: tuple[tuple[int, int], ...],
+        overlap: int,
+        scale: float,
+        channels: int,
+    ) -> torch.Tensor:
+        """The sum over *tiles* of the tilewise results."""
+        try:
+            steps = sum(
+                len(inputs) * comfy.utils.get_tiled_scale_steps(inputs.shape[3], inputs.shape[2], tile_x, tile_y, overlap)
+                for tile_x, tile_y in tiles
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Every tiling is also made with tiles of half the width and of half the height: "
+                "choose an overlap below half of the tile size, or larger tiles"
+            ) from error
+        progress = comfy.utils.ProgressBar(steps)
+        parts = [
+            comfy.utils.tiled_scale(
+                inputs,
+                run,
+                tile_x,
+                tile_y,
+                overlap,
+                upscale_amount=scale,
+                out_channels=channels,
+                output_device=self.output_device,
+                pbar=progress,
+            )
+            for tile_x, tile_y in tiles
+        ]
+        return parts[0] + parts[1] + parts[2]
+
+    def decode_tiled(
+        self,
+        samples: torch.Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        tile_t: int | None = None,
+        overlap_t: int | None = None,
+    ) -> torch.Tensor:
+        """Pictures for latents in tiles (sizes in latent pixels)."""
+        self.throw_exception_if_invalid()
+        self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
+        return self.decode_tiled_(samples, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap)).movedim(1, -1)
+
+    def encode_tiled(
+        self,
+        pixel_samples: torch.Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        tile_t: int | None = None,
+        overlap_t: int | None = None,
+    ) -> torch.Tensor:
+        """Latents for pictures in tiles (sizes in picture pixels)."""
+        self.throw_exception_if_invalid()
+        pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
+        self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
+        return self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+
+    def get_sd(self) -> dict[str, torch.Tensor]:
+        """The weights under their published names."""
+        self.throw_exception_if_invalid()
+        return published_state_dict(self.first_stage_model)
+
+    def spacial_compression_decode(self) -> int:
+        """Picture pixels per latent pixel along one side."""
+        return self.upscale_ratio
+
+    def spacial_compression_encode(self) -> int:
+        """Picture pixels per latent pixel along one side."""
+        return self.downscale_ratio
+
+    def temporal_compression_decode(self) -> int | None:
+        """None: pictures have no time."""
+        return None
+
+    def is_dynamic(self) -> bool:
+        """Whether the host streams the weights from files on demand."""
+        patcher = getattr(self, "patcher", None)
+        return patcher is not None and patcher.is_dynamic()
+
+
+def _given(**options: int | None) -> dict[str, int]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,84 @@
+"""Build one model of a known family from its part of a weight source: the diffusion model or the text encoder."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import comfy.model_management
+import comfy.model_patcher
+from comfy import supported_models
+from comfy.families.clip_text import clip_text_config
+from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
+from comfy.supported_models_base import BASE
+from comfy.text.encoder import CLIP
+
+log = logging.getLogger(__name__)
+
+Options = Mapping[str, Any]
+
+
+def kept_bytes(source: WeightSource, prefix: str, dtype: torch.dtype | None) -> int:
+    """Bytes of the tensors below *prefix* once floating ones are kept in *dtype* (None: as stored)."""
+    total = 0
+    for key, shape in source.shapes().items():
+        if key.startswith(prefix):
+            stored = source.dtype(key)
+            total += math.prod(shape) * (dtype if dtype is not None and stored.is_floating_point else stored).itemsize
+    return total
+
+
+def described(source: WeightSource) -> dict[str, torch.Tensor]:
+    """Stand-ins (meta tensors) for all of *source*'s tensors, with the values that detection looks at."""
+    shapes = source.shapes()
+    tensors = {key: torch.empty(shape, dtype=source.dtype(key), device="meta") for key, shape in shapes.items()}
+    tensors.update(source.take([key for key in supported_models.DETECTION_VALUES if key in shapes], None))
+    return tensors
+
+
+def first_prefix(source: WeightSource, prefixes: tuple[str, ...]) -> PrefixedSource:
+    """*source* below the first of *prefixes* that any tensor has, else below the first."""
+    keys = source.shapes()
+    return PrefixedSource(source, next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in keys)), prefixes[0]))
+
+
+def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mapping[str, torch.Tensor], options: Options) -> Any:
+    """A model patcher for *config* with its weights from *source* below *prefix*, in the dtype that suits the device."""
+    management = comfy.model_management
+    load_device = options.get("load_device", management.get_torch_device())
+    dtype = model_dtype(config, tensors, prefix, options)
+    config.custom_operations = options.get("custom_operations")
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, list(config.supported_inference_dtypes)))
+    model = config.get_model(tensors, prefix, device=torch.device("cpu"))
+    model.load_model_weights(source, prefix)
+    log.info(
+        "diffusion model from %s: %s, kept as %s, computed as %s", source.name, type(config).__name__, dtype, model.get_dtype_inference()
+    )
+    offload_device = options.get("offload_device", management.unet_offload_device())
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, options: Options) -> torch.dtype:
+    """The dtype the diffusion model below *prefix* is kept in."""
+    asked = options.get("dtype", options.get("weight_dtype"))
+    if asked is not None:
+        return asked
+    own = {key: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return comfy.model_management.unet_dtype(
+        model_params=sum(math.prod(tensor.shape) for tensor in own.values()),
+        supported_dtypes=list(config.supported_inference_dtypes),
+        weight_dtype=most_common_dtype([StateDictSource(own)]),
+    )
+
+
+def with_text_model_prefix(source: WeightSource) -> WeightSource:
+    """*source* itself, or under ``text_model.`` when it is in transformers' names but lacks that prefix (old files)."""
+    return PrefixedSource(source, "", "text_model.") if "embeddings.token_embedding.weight" in source.shapes() else source
+
+
+def build_clip(target: Any, parts: Mapping[str, WeightSource], embedding_directory: Any, options: Options, settings: Options) -> CLIP:
+    """A text encoder of *target*'s classes, sized by what *parts* (text model name → its tensors) hold."""
+    sizes = {f"{name}_model_config": clip_text_config(part, settings.get(name), name) for name, part in parts.items()}
+    return CLIP(target, embedding_directory=embedding_directory, model_options={**sizes, **options}, sources=parts)

@@ -1,0 +1,130 @@
+"""Applying a LoRA file to a diffusion model and its text encoders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+import comfy.lora
+import comfy.lora_convert
+from comfy.patcher_extension import PatcherInjection
+from comfy.patching.model_weights import ModelWeights
+from comfy.weight_adapter.bypass import LAYERS, can_bypass, create_bypass_injections_from_patches, layer_of
+
+log = logging.getLogger(__name__)
+
+
+class TakesPatches(Protocol):
+    """What can be cloned and given weight patches: a patcher, or text encoders."""
+
+    def clone(self) -> Self: ...
+
+    def add_patches(self, patches: Mapping[Any, Any], strength_patch: float = 1.0, strength_model: float = 1.0) -> list[Any]: ...
+
+
+class Patcher(TakesPatches, Protocol):
+    """A ``ModelPatcher`` as LoRA files need it."""
+
+    @property
+    def model(self) -> torch.nn.Module: ...
+
+    @property
+    def weights(self) -> ModelWeights: ...
+
+    def get_model_object(self, name: str) -> Any: ...
+
+    def set_attachments(self, key: Any, attachment: Any) -> None: ...
+
+    def get_injections(self, key: Any) -> list[PatcherInjection] | None: ...
+
+    def set_injections(self, key: Any, injections: list[PatcherInjection]) -> None: ...
+
+
+class TextEncoders(TakesPatches, Protocol):
+    """A ``CLIP`` as LoRA files need it."""
+
+    @property
+    def patcher(self) -> Patcher: ...
+
+    @property
+    def cond_stage_model(self) -> torch.nn.Module: ...
+
+
+Model = TypeVar("Model", bound=Patcher)
+Clip = TypeVar("Clip", bound=TextEncoders)
+
+
+def load_lora_for_models(
+    model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float, lora_metadata: Any = None
+) -> tuple[Model | None, Clip | None]:
+    """Clones of *model* and *clip* (each may be None) with the tensors *lora* as patches.
+
+    *lora_metadata*, if given, is attached to both as ``lora_metadata``. What fits neither is named in one log line.
+    """
+    patches = _patches_for(model, clip, lora)
+    taken: set[Any] = set()
+    new_model = None if model is None else model.clone()
+    if new_model is not None:
+        taken.update(new_model.add_patches(patches, strength_model))
+    new_clip = None if clip is None else clip.clone()
+    if new_clip is not None:
+        taken.update(new_clip.add_patches(patches, strength_clip))
+    if lora_metadata:
+        if new_model is not None:
+            new_model.set_attachments("lora_metadata", lora_metadata)
+        if new_clip is not None:
+            new_clip.patcher.set_attachments("lora_metadata", lora_metadata)
+    _log_unused(patches, taken)
+    return new_model, new_clip
+
+
+def load_bypass_lora_for_models(
+    model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float
+) -> tuple[Model | None, Clip | None]:
+    """The same without touching weights where possible: the changes are added to the layers' results.
+
+    Changes that do more than add to the weight of one linear layer or convolution are applied as ordinary patches.
+    """
+    patches = _patches_for(model, clip, lora)
+    taken: set[Any] = set()
+    new_model = None if model is None else model.clone()
+    if new_model is not None:
+        taken.update(_bypass(new_model, patches, strength_model))
+    new_clip = None if clip is None else clip.clone()
+    if new_clip is not None:
+        taken.update(_bypass(new_clip.patcher, patches, strength_clip))
+    _log_unused(patches, taken)
+    return new_model, new_clip
+
+
+def _bypass(patcher: Patcher, patches: dict[Any, Any], strength: float) -> list[Any]:
+    weights = patcher.weights
+    known = set(weights.keys())
+    beside = {
+        key: patch
+        for key, patch in patches.items()
+        if key in known and can_bypass(patch) and weights.is_whole(key) and isinstance(layer_of(patcher, key), LAYERS)
+    }
+    if beside:
+        injections = patcher.get_injections("bypass_lora") or []
+        patcher.set_injections("bypass_lora", [*injections, *create_bypass_injections_from_patches(patcher, beside, strength)])
+    return [*beside, *patcher.add_patches({key: patch for key, patch in patches.items() if key not in beside}, strength)]
+
+
+def _patches_for(model: Patcher | None, clip: TextEncoders | None, lora: dict[str, Tensor]) -> dict[Any, Any]:
+    key_map: dict[Any, Any] = {}
+    if model is not None:
+        key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
+    if clip is not None:
+        key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
+    return comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map)
+
+
+def _log_unused(patches: dict[Any, Any], taken: set[Any]) -> None:
+    unused = [key for key in patches if key not in taken]
+    if unused:
+        log.warning("%d of %d changes of the LoRA fit no weight, such as %s", len(unused), len(patches), unused[0])

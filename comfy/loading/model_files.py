@@ -1,0 +1,44 @@
+"""The files of one load: opened when the first part of them is read, closed once."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import comfy.model_management
+from comfy.families.weight_source import WeightSource
+from comfy.interruption import interrupt_flag
+from comfy.weight_files.opening import open_model_file
+
+
+class ModelFiles:
+    """A context manager over the files *paths*. Used by the thread that loads.
+
+    An interrupt ends a read. With the RAM model cache on, reads leave no second copy in the system's page cache.
+    """
+
+    def __init__(self, *paths: str) -> None:
+        self.paths: Sequence[str] = paths
+        self._stack = ExitStack()
+        self._sources: list[WeightSource] | None = None
+
+    def __enter__(self) -> "ModelFiles":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def sources(self) -> list[WeightSource]:
+        """The tensors of each file, which the first call opens. Raises what :func:`open_model_file` raises."""
+        if self._sources is None:
+            drop_pages = comfy.model_management.ram_cache().enabled
+            opened = [open_model_file(path, drop_pages, between_chunks=interrupt_flag.raise_if_set) for path in self.paths]
+            self._sources = [self._stack.enter_context(one) for one in opened]
+        return self._sources
+
+    def source(self) -> WeightSource:
+        """The tensors of the first file."""
+        return self.sources()[0]
+
+    def read_bytes(self) -> int | None:
+        """Bytes read so far, opening nothing; None where that is not known."""
+        counts = [source.read_bytes for source in self._sources or ()]
+        return sum(count or 0 for count in counts) if any(count is not None for count in counts) or not counts else None

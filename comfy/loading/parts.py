@@ -1,0 +1,87 @@
+"""Loaders ask the RAM model cache first. Each part of a file (model, clip, vae …) is looked up, read and kept by itself.
+
+The way down, each step calling only the next: a loader (``comfy.sd``, ``comfy.loading.checkpoint`` …) names its files and parts →
+:func:`load_parts` → the cache, which calls back once, for what it lacks → :meth:`Part.load` → :meth:`ModelFiles.sources` →
+:func:`open_model_file` → ``WeightReader`` → ``preadv``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import comfy.model_management
+from comfy.loading.model_files import ModelFiles
+from comfy.ram_model_cache.storage import patcher_of
+from comfy.ram_model_cache.values import Loaded
+from comfy.ram_model_cache.weights_key import NotCacheable, weights_key
+
+Options = Mapping[str, Any]
+INDEPENDENT = "weights of its own were asked for"
+
+
+class Part:
+    """How to get one part of some files. *options* are those that change its weights; *bypass* says why it must not be cached ("" when
+    it may be).
+    """
+
+    def __init__(self, options: Options | None = None, bypass: str = "") -> None:
+        self.options = options or {}
+        self.bypass = bypass
+
+    def load(self) -> Any:
+        """Read it; returns the patcher, or an object with one as ``patcher``, or None where the files have no such part. Blocks."""
+        raise NotImplementedError
+
+    def estimate_bytes(self) -> int:
+        """The bytes of host memory it will take, told before it is read; opens the files."""
+        raise NotImplementedError
+
+
+def load_parts(files: ModelFiles, parts: Mapping[str, Part]) -> dict[str, Any]:
+    """The *parts* of *files* by name: clones of cached models, or loaded now.
+
+    Blocks; raises what a loader raises, and nothing stays reserved then.
+    """
+    cache = comfy.model_management.ram_cache()
+    if not cache.enabled:
+        return {name: part.load() for name, part in parts.items()}
+    reading = _Reading(files)
+    loaded: dict[str, Any] = {}
+    for name, part in parts.items():
+        try:
+            if part.bypass:
+                raise NotCacheable(part.bypass)
+            reading.parts[weights_key(name, files.paths, part.options)] = name, part
+        except OSError:  # the loader's own error says more
+            loaded[name] = part.load()
+        except NotCacheable as reason:
+            cache.note_bypass(f"{name} of {' + '.join(map(str, files.paths))}", str(reason))
+            loaded[name] = part.load()
+    if reading.parts:
+        found = cache.fetch({key: part.estimate_bytes for key, (_, part) in reading.parts.items()}, reading.load)
+        loaded.update((name, found[key]) for key, (name, _) in reading.parts.items())
+    return loaded
+
+
+class _Reading:
+    """Reads for the cache what it lacks of *files*: parts by key, with their names."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        self.parts: dict[Hashable, tuple[str, Part]] = {}
+        self._files = files
+
+    def load(self, missing: Sequence[Hashable]) -> dict[Hashable, Loaded]:
+        """Every part of the keys *missing*."""
+        return {key: self._load(self.parts[key][1]) for key in missing}
+
+    def _load(self, part: Part) -> Loaded:
+        """Load *part* and note what it cost and its pristine weights."""
+        before_bytes, started_s = self._files.read_bytes(), time.perf_counter()
+        value = part.load()
+        seconds, after_bytes = time.perf_counter() - started_s, self._files.read_bytes()
+        patcher = None if value is None else patcher_of(value)
+        if patcher is not None:
+            comfy.model_management.process_models().note_base(patcher)
+        return Loaded(value, seconds, None if before_bytes is None or after_bytes is None else after_bytes - before_bytes)

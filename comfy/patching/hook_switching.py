@@ -1,0 +1,112 @@
+"""Switching the weights that hooks change for some conditioning, while sampling."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+from torch import Tensor
+
+import comfy.lora
+import comfy.model_management
+from comfy.hooks.base import HookGroup
+from comfy.hooks.enums import EnumHookMode
+from comfy.hooks.kinds import create_transformer_options_from_hooks
+from comfy.patcher_extension import CallbacksMP
+from comfy.patching.attachments import call_back
+from comfy.patching.attribute_paths import set_attr
+from comfy.patching.hook_patches import MemoryCounter
+from comfy.patching.low_vram import patched_value
+from comfy.patching.model_weights import ModelWeights
+from comfy.patching.placement import as_parameter
+from comfy.patching.protocols import HookPatcher
+
+log = logging.getLogger(__name__)
+
+
+class HookSwitching:
+    """Puts the weights of hooks into *patcher*'s module and takes them out again. Made for one operation.
+
+    The patcher's ``hook_backup`` maps parameter paths to the parameters that hooks replaced; all its clones share it.
+    """
+
+    def __init__(self, patcher: HookPatcher) -> None:
+        self._patcher = patcher
+        self._weights = ModelWeights(patcher.model)
+
+    def prepare_keyframe(self, t: Tensor, hook_group: HookGroup, model_options: dict[str, Any]) -> None:
+        """Move the hooks of *hook_group* to sigma *t*; weights of those whose strength changed are computed again."""
+        patcher = self._patcher
+        options = model_options.get("transformer_options", {})
+        changed = [hook for hook in hook_group.hooks if hook.hook_keyframe.prepare_current_keyframe(t[0], options)]
+        for group in [group for group in patcher.cached_hook_patches if any(group.contains(hook) for hook in changed)]:
+            del patcher.cached_hook_patches[group]
+        if patcher.current_hooks is not None and any(patcher.current_hooks.contains(hook) for hook in changed):
+            patcher.patch_hooks(None)
+
+    def apply(
+        self, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None, force_apply: bool = False
+    ) -> dict[str, Any]:
+        """Switch the weights to *hooks* (None: to none). Returns what the hooks add to the options of a call."""
+        patcher = self._patcher
+        is_settled = patcher.current_hooks is hooks and (not force_apply or (not patcher.is_clip and hooks is None))
+        if not is_settled:
+            patcher.patch_hooks(hooks)
+            call_back(patcher, CallbacksMP.ON_APPLY_HOOKS, hooks)
+        return create_transformer_options_from_hooks(patcher, hooks, transformer_options)
+
+    def patch(self, hooks: HookGroup | None) -> None:
+        """Put the weights of *hooks* in place: from the cache, or computed from the weights that are loaded."""
+        patcher = self._patcher
+        with patcher.use_ejected():
+            patcher.unpatch_hooks()
+            if hooks is None:
+                return
+            cached = patcher.cached_hook_patches.get(hooks)
+            values = self._compute(hooks) if cached is None else cached
+            for key, value in values.items():
+                device = self._weights.parameter(self._weights.paths(key)[0]).device
+                for path, part in self._weights.split(key, value.to(device)).items():
+                    patcher.hook_backup.setdefault(path, set_attr(patcher.model, path, as_parameter(part)))
+            patcher.current_hooks = hooks
+
+    def unpatch(self, whitelist_keys_set: set[str] | None = None) -> None:
+        """Put the parameters back that hooks replaced (with a set: those of these weight names), the very objects."""
+        patcher = self._patcher
+        replaced = patcher.hook_backup
+        with patcher.use_ejected():
+            for path in [path for path in replaced if not whitelist_keys_set or self._weights.key_of(path) in whitelist_keys_set]:
+                set_attr(patcher.model, path, replaced.pop(path))
+            if not whitelist_keys_set:
+                patcher.current_hooks = None
+
+    def clear_cache(self) -> None:
+        """Forget computed weights and put the loaded ones back."""
+        self._patcher.cached_hook_patches.clear()
+        self._patcher.patch_hooks(None)
+
+    def clean(self) -> None:
+        """End a run: put the loaded weights back and forget computed ones."""
+        self._patcher.unpatch_hooks()
+        self._patcher.clear_cached_hook_weights()
+
+    def _compute(self, hooks: HookGroup) -> dict[str, Tensor]:
+        patcher, weights = self._patcher, self._weights
+        combined = patcher.get_combined_hook_patches(hooks)
+        known = set(weights.keys())
+        unknown = combined.keys() - known
+        if unknown:
+            log.warning("%d weights that hooks change are not in the model, such as %s", len(unknown), min(unknown))
+        calculate = functools.partial(comfy.lora.calculate_weight, original_weights=patcher.get_key_patches() if combined else {})
+        values = {}
+        for key in [key for key in combined if key in known]:
+            current = weights.get(key)
+            values[key] = patched_value(combined[key], current, key, current.device, current.dtype, calculate)
+        if patcher.hook_mode == EnumHookMode.MaxSpeed and values:
+            free_bytes = comfy.model_management.get_free_memory(patcher.load_device)
+            counter = MemoryCounter(free_bytes, comfy.model_management.minimum_inference_memory() * 2)
+            patcher.cached_hook_patches[hooks] = {
+                key: value if counter.use(value) else value.to(patcher.offload_device) for key, value in values.items()
+            }
+        return values

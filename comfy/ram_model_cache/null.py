@@ -1,0 +1,71 @@
+"""The RAM model cache of size 0. Portable: standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from comfy.ram_model_cache.values import DeviceEvent, as_loaded
+
+
+class NullRamModelCache:
+    """Every load runs as if there were no cache: no model is kept, no thread started, no record made. Stateless; any thread."""
+
+    enabled = False
+
+    def fetch(
+        self, wanted: Mapping[Hashable, Any], load: Callable[[list[Hashable]], Mapping[Hashable, Any]], hold: bool = False
+    ) -> dict[Hashable, Any]:
+        """What *load* returns for all of *wanted*, untouched."""
+        return {key: as_loaded(value).value for key, value in load(list(wanted)).items()}
+
+    @contextmanager
+    def critical_section(self) -> Iterator[None]:
+        """Nothing to protect."""
+        yield
+
+    def reclaim(self, loaded_model: Any) -> DeviceEvent:
+        """Never one of the cache's."""
+        return DeviceEvent.NOT_KEPT
+
+    retain = reclaim
+
+    def set_held(self, key: Hashable, held: bool) -> bool:
+        """Nothing is cached."""
+        return False
+
+    def remeasure(self, loaded_model: Any) -> None:
+        """Nothing is measured."""
+
+    def safe_point(self) -> None:
+        """Nothing to do."""
+
+    close = safe_point
+
+    def begin_prompt(self, prompt_id: str) -> None:
+        """No record is kept."""
+
+    def note_bypass(self, label: str, reason: str) -> None:
+        """No record is kept."""
+
+    def end_prompt(self, prompt_id: str) -> list[dict[str, Any]]:
+        """No receipts."""
+        return []
+
+    receipts = end_prompt
+
+    def clear(self, why: str = "") -> int:
+        """Nothing to free."""
+        return 0
+
+    def stats(self) -> None:
+        """No figures."""
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Nothing."""
+        return []
+
+    def check(self) -> list[str]:
+        """Nothing can be wrong."""
+        return []

@@ -1,0 +1,96 @@
+"""Everything in this process that holds models: made here, once each, when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+from argparse import Namespace
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from comfy.residency.dtype_policy import DtypePolicy
+from comfy.residency.loaded_models import LoadedModels
+from comfy.residency.manager import ModelManager
+from comfy.residency.model_cache import AnyCache, CacheOwner, PendingPaths, make_ram_cache
+from comfy.residency.torch_settings import apply_torch_settings
+from comfy.weight_files.spare_memory import spare_memory
+
+if TYPE_CHECKING:
+    from comfy.ram_model_cache.models import Patcher
+    from comfy.residency.device_table import DeviceTable
+    from comfy.residency.devices import Device
+
+
+class ProcessModels:
+    """Owner of the process's list of loaded models, RAM model cache, model manager and dtype policy.
+
+    Making it imports no torch, asks for no device and reads no flag: *args* may still be filled. The list and what the cache may ask
+    are there from the start; the cache follows at the first :meth:`ram_cache`, the manager at the first :meth:`manager`, which imports
+    torch. Each is given what it needs when it is made, in this order, so none of them knows the next. Any thread.
+    """
+
+    def __init__(self, args: Namespace) -> None:
+        self._args = args
+        self._lock = threading.RLock()
+        self._loaded = LoadedModels()
+        self.spare = spare_memory()
+        self._queue_paths: PendingPaths = tuple
+        self._cache_owner = CacheOwner(self._loaded, self.spare, accelerators=self._accelerators, pending_paths=self._pending_paths)
+        self._ram_cache: AnyCache | None = None
+        self._used: tuple[ModelManager, DtypePolicy] | None = None
+
+    def watch_queue(self, pending_paths: PendingPaths) -> None:
+        """Have the cache spare the models whose files *pending_paths*, asked from any thread, names (real paths). For the queue's owner."""
+        self._queue_paths = pending_paths
+
+    def ram_cache(self) -> AnyCache:
+        """The RAM model cache of the manager in use; asking makes no manager and imports no torch."""
+        if self._used is not None:
+            return self._used[0].ram_cache
+        with self._lock:
+            if self._ram_cache is None:
+                self._ram_cache = make_ram_cache(self._args, self._cache_owner)
+            return self._ram_cache
+
+    def has_manager(self) -> bool:
+        """Whether a manager was made, or put in use."""
+        return self._used is not None
+
+    def manager(self) -> ModelManager:
+        """The model manager; the first call imports torch and asks for devices."""
+        return self._parts()[0]
+
+    def devices(self) -> DeviceTable:
+        """The manager's devices."""
+        return self.manager().devices
+
+    def policy(self) -> DtypePolicy:
+        """The rules for dtypes on the manager's devices."""
+        return self._parts()[1]
+
+    def use(self, manager: ModelManager | None) -> ModelManager | None:
+        """Put *manager* in place of the one in use (None: make one at next use); returns the one before, or None. For tests."""
+        before = None if self._used is None else self._used[0]
+        self._used = None if manager is None else (manager, DtypePolicy(manager.devices))
+        return before
+
+    def note_base(self, patcher: Patcher) -> None:
+        """Remember the weights of *patcher*, which a loader has just built, as they are."""
+        self._cache_owner.note_base(patcher)
+
+    def _parts(self) -> tuple[ModelManager, DtypePolicy]:
+        used = self._used
+        if used is None:
+            with self._lock:
+                if self._used is None:
+                    manager = ModelManager(self._args, ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare)
+                    apply_torch_settings(self._args, manager.devices.kind)
+                    self.use(manager)
+                used = self._used
+        assert used is not None
+        return used
+
+    def _accelerators(self) -> Sequence[Device]:
+        return () if self._used is None else self._used[0].devices.accelerators
+
+    def _pending_paths(self) -> Collection[str]:
+        return self._queue_paths()

@@ -1,0 +1,204 @@
+"""The guider: one sampling of a model with classifier-free guidance, from conditioning and noise to a latent.
+
+:mod:`comfy.samplers` publishes it as ``CFGGuider``. Packs replace functions of that module, so the guider calls them through
+``names``, which that module sets to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import comfy.patcher_extension
+import comfy.sampler_helpers
+from comfy.lazy_import import lazy_module
+from comfy.patching.model_options import create_model_options_clone
+from comfy.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy_module("torch")
+hooks_of_models = lazy_module("comfy.hooks")
+
+Options = dict[str, Any]
+
+
+class SamplerNames(Protocol):
+    """What a guider calls by the current binding in :mod:`comfy.samplers`."""
+
+    @property
+    def sampling_function(self) -> Callable[..., Tensor]:
+        """The guided picture of one step."""
+
+    @property
+    def process_conds(self) -> Callable[..., Options]:
+        """Conditioning as the model takes it."""
+
+    @property
+    def preprocess_conds_hooks(self) -> Callable[[Options], None]:
+        """Gives every conditioning its hooks."""
+
+    @property
+    def get_total_hook_groups_in_conds(self) -> Callable[[Options], int]:
+        """How many different groups of hooks there are."""
+
+    @property
+    def filter_registered_hooks_on_conds(self) -> Callable[[Options, Options], None]:
+        """Leaves only hooks that change weights."""
+
+    @property
+    def cast_to_load_options(self) -> Callable[..., None]:
+        """Moves what the model options hold to a device."""
+
+
+class Guider:
+    """Runs one sampling of a model with classifier-free guidance; subclasses override :meth:`predict_noise`.
+
+    Samplers call the guider itself as the model. ``inner_model`` and ``conds`` exist while it samples.
+    """
+
+    names: ClassVar[SamplerNames]
+    inner_model: Any
+    conds: dict[str, Any]
+    loaded_models: Any
+
+    def __init__(self, model_patcher: Any) -> None:
+        self.model_patcher = model_patcher
+        self.model_options = model_patcher.model_options
+        self.original_conds: dict[str, list[Options]] = {}
+        self.cfg = 1.0
+
+    def set_conds(self, positive: Any, negative: Any) -> None:
+        """Set both sides of guidance, as nodes pass conditioning."""
+        self.inner_set_conds({"positive": positive, "negative": negative})
+
+    def set_cfg(self, cfg: float) -> None:
+        """Set the guidance scale."""
+        self.cfg = cfg
+
+    def inner_set_conds(self, conds: dict[str, Any]) -> None:
+        """Set named lists of conditioning, as nodes pass it."""
+        for name, cond in conds.items():
+            self.original_conds[name] = comfy.sampler_helpers.convert_cond(cond)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See :meth:`outer_predict_noise`."""
+        return self.outer_predict_noise(*args, **kwargs)
+
+    def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None) -> Tensor:
+        """The guided picture, through the PREDICT_NOISE wrappers."""
+        options = {} if model_options is None else model_options
+        return self._wrapped(self.predict_noise, "PREDICT_NOISE", self.model_options).execute(x, timestep, options, seed)
+
+    def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None) -> Tensor:
+        """The guided picture (despite the name) for *x* at sigmas *timestep*."""
+        options = {} if model_options is None else model_options
+        return self.names.sampling_function(
+            self.inner_model,
+            x,
+            timestep,
+            self.conds.get("negative"),
+            self.conds.get("positive"),
+            self.cfg,
+            model_options=options,
+            seed=seed,
+        )
+
+    def _wrapped(self, method: Callable[..., Any], kind: str, options: Options, owner: Any = None) -> Any:
+        wrappers = comfy.patcher_extension.get_all_wrappers(
+            getattr(comfy.patcher_extension.WrappersMP, kind), options, is_model_options=True
+        )
+        return comfy.patcher_extension.WrapperExecutor.new_class_executor(method, self if owner is None else owner, wrappers)
+
+    def inner_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        device: Any,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None,
+        callback: Callable[..., None] | None,
+        disable_pbar: bool,
+        seed: int | None,
+        latent_shapes: Any = None,
+    ) -> Tensor:
+        """Sample with the model loaded: between the autoencoder's latents, through the SAMPLER_SAMPLE wrappers."""
+        self.inner_model.latent_shapes = latent_shapes
+        if latent_image is not None and torch.count_nonzero(latent_image) > 0:  # an empty latent stays zero in either scale
+            latent_image = self.inner_model.process_latent_in(latent_image)
+        self.conds = self.names.process_conds(
+            self.inner_model, noise, self.conds, device, latent_image, denoise_mask, seed, latent_shapes=latent_shapes
+        )
+        options = create_model_options_clone(self.model_options)
+        options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
+        executor = self._wrapped(sampler.sample, "SAMPLER_SAMPLE", options, sampler)
+        samples = executor.execute(
+            self, sigmas, {"model_options": options, "seed": seed}, callback, noise, latent_image, denoise_mask, disable_pbar
+        )
+        return self.inner_model.process_latent_out(samples.to(torch.float32))
+
+    def outer_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Callable[..., None] | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+        latent_shapes: Any = None,
+    ) -> Tensor:
+        """Load the models, sample, and clean up."""
+        self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
+            self.model_patcher, noise.shape, self.conds, self.model_options
+        )
+        device = self.model_patcher.load_device
+        try:
+            noise, latent_image = (tensor.to(device=device, dtype=torch.float32) for tensor in (noise, latent_image))
+            self.names.cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
+            self.model_patcher.pre_run()
+            path = (device, sampler, sigmas.to(device), denoise_mask)
+            return self.inner_sample(noise, latent_image, *path, callback, disable_pbar, seed, latent_shapes=latent_shapes)
+        finally:
+            self.model_patcher.cleanup()
+            comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
+            del self.inner_model, self.loaded_models
+
+    def sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Callable[..., None] | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Sample through the OUTER_SAMPLE wrappers; without sigmas *latent_image* comes back. The guider can be used again."""
+        if sigmas.shape[-1] == 0:
+            return latent_image
+        if denoise_mask is not None:
+            device = self.model_patcher.load_device
+            denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, latent_image.shape, device).float()
+        self.conds = {name: [cond.copy() for cond in conds] for name, conds in self.original_conds.items()}
+        self.names.preprocess_conds_hooks(self.conds)
+        original_options, original_hook_mode = self.model_options, self.model_patcher.hook_mode
+        try:
+            self.model_options = create_model_options_clone(original_options)
+            if self.names.get_total_hook_groups_in_conds(self.conds) <= 1:  # hooked weights are then made once; keeping copies has no use
+                self.model_patcher.hook_mode = hooks_of_models.EnumHookMode.MinVram
+            comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
+            self.names.filter_registered_hooks_on_conds(self.conds, self.model_options)
+            executor = self._wrapped(self.outer_sample, "OUTER_SAMPLE", self.model_options)
+            return executor.execute(
+                noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, latent_shapes=[latent_image.shape]
+            )
+        finally:
+            self.names.cast_to_load_options(self.model_options, device=self.model_patcher.offload_device)
+            self.model_options, self.model_patcher.hook_mode = original_options, original_hook_mode
+            self.model_patcher.restore_hook_patches()
+            del self.conds

@@ -1,0 +1,215 @@
+"""The text encoder as nodes use it: a tokenizer, a model under a patcher, and the options of a prompt."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+from comfy.families.weight_source import StateDictSource, WeightSource, most_common_dtype
+
+log = logging.getLogger(__name__)
+
+
+def kept_text_dtype(sources: Iterable[WeightSource], options: Mapping[str, Any]) -> torch.dtype:
+    """The dtype that the weights in *sources* are kept in: what *options* or flags ask for, else what suits the device."""
+    asked = options.get("dtype")
+    if asked is not None:
+        return asked
+    management = comfy.model_management
+    return management.text_encoder_dtype(options.get("load_device", management.text_encoder_device()), most_common_dtype(sources))
+
+
+class CLIP:
+    """A text encoder (``cond_stage_model``) with its ``tokenizer`` and ``patcher``. Clones share model and tokenizer.
+
+    ``state_dict`` is a state dict or a list of them, in text-model names; ``sources`` gives weight sources by text model instead.
+    """
+
+    def __init__(
+        self,
+        target: Any = None,
+        embedding_directory: Any = None,
+        no_init: bool = False,
+        tokenizer_data: Mapping[str, Any] | None = None,
+        parameters: int = 0,
+        state_dict: Any = (),
+        model_options: Mapping[str, Any] | None = None,
+        disable_dynamic: bool = False,
+        sources: Mapping[str, WeightSource] | None = None,
+    ) -> None:
+        if no_init:
+            return
+        options = model_options or {}
+        management = comfy.model_management
+        load_device = options.get("load_device", management.text_encoder_device())
+        offload_device = options.get("offload_device", management.text_encoder_offload_device())
+        state_dicts: list[Any] = [state_dict] if isinstance(state_dict, Mapping) else list(state_dict)
+        dtype = kept_text_dtype([StateDictSource(part) for part in state_dicts] if sources is None else sources.values(), options)
+        self.cond_stage_model = target.clip(**target.params, device=offload_device, dtype=dtype, model_options=options)
+        self.cond_stage_model.eval().requires_grad_(False)
+        self._load_weights(sources, state_dicts)
+        self.tokenizer = target.tokenizer(embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {})
+        self.patcher = comfy.model_patcher.CoreModelPatcher(self.cond_stage_model, load_device=load_device, offload_device=offload_device)
+        self.patcher.is_clip = True
+        self.layer_idx: int | None = None
+        self.use_clip_schedule = False
+        self.apply_hooks_to_conds: Any = None
+        self.tokenizer_options: dict[str, Any] = {}
+        log.info("text encoder: load device %s, offload device %s, kept as %s", load_device, offload_device, dtype)
+
+    def _load_weights(self, sources: Mapping[str, WeightSource] | None, state_dicts: Iterable[dict[str, torch.Tensor]]) -> None:
+        if sources is not None:
+            self.cond_stage_model.load_weights(sources)
+            return
+        for part in state_dicts:
+            _, unexpected = self.load_sd(part)
+            if unexpected:
+                log.debug("unused text encoder tensors: %s", unexpected)
+
+    def clone(self, disable_dynamic: bool = False) -> "CLIP":
+        """A text encoder with its own patches and options over the same model."""
+        copy = CLIP(no_init=True)
+        copy.patcher = self.patcher.clone()
+        copy.cond_stage_model = self.cond_stage_model
+        copy.tokenizer = self.tokenizer
+        copy.layer_idx = self.layer_idx
+        copy.tokenizer_options = dict(self.tokenizer_options)
+        copy.use_clip_schedule = self.use_clip_schedule
+        copy.apply_hooks_to_conds = self.apply_hooks_to_conds
+        return copy
+
+    def add_patches(self, patches: Mapping[str, Any], strength_patch: float = 1.0, strength_model: float = 1.0) -> Any:
+        """Add weight patches; returns the keys that matched."""
+        return self.patcher.add_patches(patches, strength_patch, strength_model)
+
+    def set_tokenizer_option(self, option_name: str, value: Any) -> None:
+        """Set an option that every later :meth:`tokenize` passes on."""
+        self.tokenizer_options[option_name] = value
+
+    def clip_layer(self, layer_idx: int | None) -> None:
+        """Take hidden states after layer *layer_idx* (negative, from the end); None is the family's choice."""
+        self.layer_idx = layer_idx
+
+    def tokenize(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
+        """Weighted token chunks by text model."""
+        options = {**self.tokenizer_options, **kwargs.get("tokenizer_options", {})}
+        if options:
+            kwargs["tokenizer_options"] = options
+        return self.tokenizer.tokenize_with_weights(text, return_word_ids, **kwargs)
+
+    def add_hooks_to_dict(self, pooled_dict: dict[str, Any]) -> dict[str, Any]:
+        """Put this text encoder's hooks, if any, into *pooled_dict*."""
+        if self.apply_hooks_to_conds:
+            pooled_dict["hooks"] = self.apply_hooks_to_conds
+        return pooled_dict
+
+    def encode_from_tokens(self, tokens: Mapping[str, Any], return_pooled: bool | str = False, return_dict: bool = False) -> Any:
+        """Hidden states; with *return_pooled* also the pooled output ("unprojected" before its projection); or both in a dict."""
+        states, pooled, *extras = self._encode(tokens, unprojected=return_pooled == "unprojected")
+        if return_dict:
+            result = {"cond": states, "pooled_output": pooled, **(extras[0] if extras else {})}
+            return self.add_hooks_to_dict(result)
+        return (states, pooled) if return_pooled else states
+
+    def encode_from_tokens_scheduled(
+        self, tokens: Mapping[str, Any], unprojected: bool = False, add_dict: Mapping[str, Any] | None = None, show_pbar: bool = True
+    ) -> list[list[Any]]:
+        """Conditioning: [hidden states, {"pooled_output", …, **add_dict}] once, or per keyframe of scheduled hooks."""
+        hooks = getattr(self.patcher, "forced_hooks", None)
+        if hooks is None or not self.use_clip_schedule:
+            result = self.encode_from_tokens(tokens, return_pooled="unprojected" if unprojected else True, return_dict=True)
+            states = result.pop("cond")
+            return [[states, {**result, **(add_dict or {})}]]
+        return self._encode_schedule(tokens, unprojected, add_dict or {}, hooks, show_pbar)
+
+    def _encode_schedule(
+        self, tokens: Mapping[str, Any], unprojected: bool, add_dict: Mapping[str, Any], hooks: Any, show_pbar: bool
+    ) -> list[list[Any]]:
+        keyframes = hooks.get_hooks_for_clip_schedule()
+        progress = comfy.utils.ProgressBar(len(keyframes)) if show_pbar else None
+        self._prepare(tokens, unprojected)
+        hooks.reset()
+        self.patcher.patch_hooks(None)
+        conditioning = []
+        for (start, end), members in keyframes:
+            if end < add_dict.get("start_percent", end) or start > add_dict.get("end_percent", start):
+                continue
+            for hook, keyframe in members:
+                hook.hook_keyframe._current_keyframe = keyframe
+            self.patcher.patch_hooks(hooks)
+            states, pooled, *_ = self.cond_stage_model.encode_token_weights(tokens)
+            values = {"pooled_output": pooled, "clip_start_percent": start, "clip_end_percent": end, **add_dict}
+            conditioning.append([states, self.add_hooks_to_dict(values)])
+            if progress is not None:
+                progress.update(1)
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        hooks.reset()
+        return conditioning
+
+    def encode(self, text: str) -> torch.Tensor:
+        """Hidden states of a prompt."""
+        return self.encode_from_tokens(self.tokenize(text))
+
+    def _encode(self, tokens: Mapping[str, Any], unprojected: bool) -> tuple[Any, ...]:
+        self._prepare(tokens, unprojected)
+        return self.cond_stage_model.encode_token_weights(tokens)
+
+    def _prepare(self, tokens: Mapping[str, Any], unprojected: bool) -> None:
+        """Set the model's options for one encoding and bring it to its device."""
+        model = self.cond_stage_model
+        model.reset_clip_options()
+        if self.layer_idx is not None:
+            model.set_clip_options({"layer": self.layer_idx})
+        if unprojected:
+            model.set_clip_options({"projected_pooled": False})
+        self.load_model(tokens)
+        model.set_clip_options({"execution_device": self.patcher.load_device})
+
+    def load_sd(self, sd: dict[str, torch.Tensor], full_model: bool = False) -> tuple[list[str], list[str]]:
+        """Load text-model weights; with *full_model* the names start with the text model's ("clip_l.transformer.…").
+
+        Returns (missing, unexpected) names. Raises ``IncompleteModelError``.
+        """
+        if not full_model:
+            return self.cond_stage_model.load_sd(sd)
+        missing: list[str] = []
+        unexpected = set(sd)
+        for name, _ in self.cond_stage_model.named_children():
+            part = comfy.utils.state_dict_prefix_replace(dict(sd), {f"{name}.transformer.": ""}, filter_keys=True)
+            if part:
+                unexpected -= {f"{name}.transformer.{key}" for key in part}
+                getattr(self.cond_stage_model, name).load_sd(part)
+            else:
+                missing.append(name)
+        return missing, sorted(unexpected)
+
+    def get_sd(self) -> dict[str, Any]:
+        """The model's weights as they are now, and what the tokenizer needs."""
+        return {**self.cond_stage_model.state_dict(), **self.tokenizer.state_dict()}
+
+    def state_dict_for_saving(self) -> dict[str, Any]:
+        """The weights with this clone's patches applied (load the model first), and what the tokenizer needs."""
+        return {**self.patcher.model_state_dict(), **self.tokenizer.state_dict()}
+
+    def load_model(self, tokens: Mapping[str, Any] | None = None) -> Any:
+        """Bring the model to its device; returns the patcher."""
+        estimate = getattr(self.cond_stage_model, "memory_estimation_function", None)
+        memory_used = 0 if estimate is None else estimate(tokens or {}, device=self.patcher.load_device)
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=memory_used)
+        return self.patcher
+
+    def get_key_patches(self) -> Mapping[str, Any]:
+        """Every weight with its patches, see :meth:`ModelPatcher.get_key_patches`."""
+        return self.patcher.get_key_patches()
+
+    def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of vocabulary ids."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def is_dynamic(self) -> bool:
+        """Whether the host streams the weights from files on demand."""
+        return self.patcher.is_dynamic()

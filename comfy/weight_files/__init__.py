@@ -1,0 +1,1 @@
+"""Files of weights: headers, parallel reads into fresh memory, and what reads leave in the page cache."""

@@ -1,0 +1,244 @@
+"""Reads chosen tensors of a safetensors file by position, into fresh memory of their own.
+
+Nothing is mapped: a reader issues large positional reads, several at a time, straight into the destination when the dtype is the
+file's, else through a small buffer that is cast on the way.
+"""
+
+import functools
+import mmap
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+
+from comfy.families.model_errors import ModelFileError
+from comfy.units import MIB
+from comfy.weight_files.chunks import Chunk, plan_chunks
+from comfy.weight_files.fresh_memory import FreshMemory
+from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
+from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
+
+__all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
+
+CHUNK_BYTES = 8 * MIB
+ALIGNMENT_BYTES = 64
+PAGE_BYTES = 4096
+PAGE_ALIGNED_FROM_BYTES = MIB
+READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
+CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
+CASTS_AT_ONCE = 2  # torch spreads each over all cores
+
+Prepare = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Destination:
+    """Where a tensor goes: *flat*, its elements in a row, the same memory as bytes, and where that begins in the block read into."""
+
+    flat: torch.Tensor
+    raw: memoryview
+    offset: int
+
+    def extent(self, first: int, stop: int) -> tuple[int, int]:
+        """Where elements *first* to *stop* begin and end in the block."""
+        return self.offset + first * self.flat.itemsize, self.offset + stop * self.flat.itemsize
+
+
+class WeightReader:
+    """Reads tensors of one open file. Methods may be called from several threads; ``close`` ends its use.
+
+    With *drop_pages*, what its reads bring into the system's page cache is dropped again, what was there before is not.
+    *between_chunks* is called in the thread that reads, many times a second; what it raises ends the read at once.
+    """
+
+    def __init__(self, path: str, drop_pages: bool = False, between_chunks: Callable[[], None] | None = None) -> None:
+        """Open *path* and check its header; raises what :func:`read_header` raises."""
+        self._between_chunks = between_chunks
+        self._guard: PageCacheGuard | None = None
+        self._seek_lock = threading.Lock()  # guards the file position where positional reads do not exist
+        self._bounce = threading.local()
+        self._casting = threading.Semaphore(CASTS_AT_ONCE)
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            if drop_pages and can_drop_pages():  # before the header: reading it makes the system read ahead
+                self._guard = PageCacheGuard(self._file, os.fstat(self._file).st_size)
+            self.header = read_header(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "WeightReader":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; calling it again does nothing."""
+        if self._file >= 0:
+            if self._guard is not None:
+                self._guard.drop_all()
+            os.close(self._file)
+            self._file = -1
+
+    def read(self, keys: Iterable[str], dtype: torch.dtype | None = None, threads: int | None = None) -> dict[str, torch.Tensor]:
+        """The tensors *keys* on the CPU, all views of one block of fresh memory.
+
+        Floating tensors come in *dtype* (None: the file's). Blocks until everything is read. Raises ``KeyError`` for an unknown key,
+        ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
+        """
+        entries = [self.header.entries[key] for key in keys]
+        offsets, total = _layout(entries, dtype)
+        memory = FreshMemory(total)
+        view = memory.tensor.numpy().data
+        destinations = {}
+        with torch.inference_mode(False):  # the views are ordinary tensors as the block is
+            for entry, offset in zip(entries, offsets):
+                kept = _kept_dtype(entry, dtype)
+                stop = offset + entry.elements * kept.itemsize
+                destinations[entry.key] = _Destination(memory.tensor[offset:stop].view(kept), view[offset:stop], offset)
+            self._fill(destinations, threads, memory.populate)
+            return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
+
+    def _fill(self, destinations: Mapping[str, _Destination], threads: int | None, prepare: Prepare) -> None:
+        """Read everything, this thread being one of *threads* (None: as many as suit where the file is); after an error all of them stop.
+
+        *prepare(first, stop)* is told of bytes of the block before they are written.
+        """
+        wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
+        waiting = deque(plan_chunks(wanted, CHUNK_BYTES))
+        helpers = min(threads or self._suitable_threads, len(waiting)) - 1 if len(waiting) > 1 else 0
+        if helpers < 1:
+            self._work(waiting, destinations, prepare, self._between_chunks)
+            return
+        errors: list[BaseException] = []
+        # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
+        working = [
+            threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors), name="weight-reader", daemon=True)
+            for _ in range(helpers)
+        ]
+        for helper in working:
+            helper.start()
+        try:
+            self._work(waiting, destinations, prepare, self._between_chunks)
+        finally:
+            for helper in working:
+                helper.join()
+        if errors:
+            raise errors.pop()
+
+    @functools.cached_property
+    def _suitable_threads(self) -> int:
+        """Fewer where the system has the whole file in memory and says so. Asked once: it takes 2 ms per GB."""
+        size_bytes = os.fstat(self._file).st_size
+        is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
+        return CACHED_THREADS if is_cached else READ_THREADS
+
+    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare, errors: list[BaseException]) -> None:
+        """Read along on a thread of its own; what goes wrong is added to *errors*."""
+        try:
+            self._work(waiting, destinations, prepare, None)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            del errors  # else this frame, which the error holds, would hold the error, and the memory stay until garbage is collected
+
+    def _work(
+        self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare, check: Callable[[], None] | None
+    ) -> None:
+        """Read chunks off *waiting* until there are none; an error empties it."""
+        try:
+            while waiting:
+                if check is not None:
+                    check()
+                try:
+                    chunk = waiting.popleft()
+                except IndexError:  # another thread took the last
+                    return
+                for piece in chunk.slices:
+                    prepare(*destinations[piece.entry.key].extent(piece.first, piece.stop))
+                self._read_chunk(chunk, destinations)
+        except BaseException:
+            waiting.clear()
+            raise
+
+    def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:
+        places = [(piece, destinations[piece.entry.key]) for piece in chunk.slices]
+        if chunk.cast:
+            bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
+            self._read_bytes([bounce.numpy().data], chunk)
+            with self._casting, torch.inference_mode():  # nothing for autograd to note
+                for piece, place in places:
+                    read = bounce[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
+                    place.flat[piece.first : piece.stop].copy_(read)
+        else:
+            self._read_bytes(
+                [place.raw[piece.first * piece.entry.dtype.itemsize : piece.stop * piece.entry.dtype.itemsize] for piece, place in places],
+                chunk,
+            )
+        if self._guard is not None:
+            self._guard.drop(chunk.start, chunk.stop)
+
+    def _read_bytes(self, views: list[memoryview], chunk: Chunk) -> None:
+        """Fill *views* one after the other with the bytes of *chunk*."""
+        position = chunk.start
+        while position < chunk.stop:
+            try:
+                count = self._read_at(views, position)
+            except OSError as error:
+                raise ModelFileError(f"{self.header.path} cannot be read at byte {position} ({error.strerror}); check the disk") from error
+            if count == 0:
+                inside = next(piece.entry.key for piece in chunk.slices if piece.stop_byte > position)
+                raise ModelFileError(f"{self.header.path} ended inside {inside!r}; it was replaced or truncated while it was read")
+            position += count
+            views = _after(views, count)
+
+    def _read_at(self, views: list[memoryview], position: int) -> int:
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file, views, position)
+        with self._seek_lock:
+            os.lseek(self._file, position, os.SEEK_SET)
+            data = os.read(self._file, len(views[0]))
+        views[0][: len(data)] = data
+        return len(data)
+
+    def _bounce_buffer(self) -> torch.Tensor:
+        """This thread's buffer of one chunk."""
+        if not hasattr(self._bounce, "buffer"):
+            self._bounce.buffer = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+        return self._bounce.buffer
+
+
+def _after(views: list[memoryview], count: int) -> list[memoryview]:
+    """What is left of *views* behind their first *count* bytes."""
+    for number, view in enumerate(views):
+        if count < len(view):
+            return [view[count:], *views[number + 1 :]]
+        count -= len(view)
+    return []
+
+
+def _kept_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
+
+
+def _layout(entries: list[TensorEntry], dtype: torch.dtype | None) -> tuple[list[int], int]:
+    """Byte offset of each entry in a block where every tensor is aligned, and the block's size.
+
+    Large tensors begin on a page, so that a block can be page-locked in pieces that cut no tensor.
+    """
+    offsets, position = [], 0
+    for entry in entries:
+        size = entry.elements * _kept_dtype(entry, dtype).itemsize
+        position = _aligned(position, PAGE_BYTES if size >= PAGE_ALIGNED_FROM_BYTES else ALIGNMENT_BYTES)
+        offsets.append(position)
+        position += size
+    return offsets, _aligned(position, ALIGNMENT_BYTES)
+
+
+def _aligned(position: int, unit: int) -> int:
+    return -(-position // unit) * unit

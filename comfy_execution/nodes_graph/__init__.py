@@ -1,0 +1,1 @@
+"""The nodes of the running prompt and their order."""

@@ -1,0 +1,1 @@
+"""How far the running nodes are, and the handlers that show it."""

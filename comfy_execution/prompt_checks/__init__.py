@@ -1,0 +1,1 @@
+"""Whether a prompt can run, without recursion."""

@@ -1,0 +1,1 @@
+"""Prompts that wait, run and have run."""

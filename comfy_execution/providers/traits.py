@@ -1,0 +1,106 @@
+"""What a node's class says about sharing its results, and what such a result looks like."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_execution.cache_provider import CacheValue
+from comfy_execution.providers.snapshot import MAX_DEPTH, is_tensor
+
+# Types whose values live in this process: asking for them would be in vain. What is really in a result decides when it is stored.
+PROCESS_BOUND_TYPES = frozenset(
+    "MODEL CLIP VAE CONTROL_NET CLIP_VISION STYLE_MODEL GLIGEN UPSCALE_MODEL SAMPLER GUIDER NOISE HOOKS HOOK_KEYFRAMES LORA_MODEL "
+    "PHOTOMAKER AUDIO_ENCODER MODEL_PATCH LATENT_UPSCALE_MODEL".split()
+)
+# The only hidden input that a shared node may have; its key covers it.
+SHAREABLE_HIDDEN = frozenset(("UNIQUE_ID",))
+
+# What a value of a socket type must at least be; of other types nothing is known.
+_PLAUSIBLE: Mapping[str, Callable[[Any], bool]] = {
+    "IMAGE": is_tensor,
+    "MASK": is_tensor,
+    "LATENT": lambda value: isinstance(value, dict) and is_tensor(value.get("samples")),
+    "CONDITIONING": lambda value: isinstance(value, list),
+    "INT": lambda value: isinstance(value, int),
+    "FLOAT": lambda value: isinstance(value, int | float),
+    "BOOLEAN": lambda value: isinstance(value, bool | int),
+    "STRING": lambda value: isinstance(value, str),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTraits:
+    """Whether a class's results may be shared, whether what follows from them may, and its outputs: (type, is it a list)."""
+
+    is_shareable: bool
+    is_hermetic: bool
+    outputs: tuple[tuple[str, bool], ...]
+
+    def accepts(self, value: CacheValue) -> bool:
+        """Whether *value* can be a result of the class: as many outputs, values of the kinds declared, and a ui of the known shape."""
+        if not isinstance(value.outputs, list | tuple) or len(value.outputs) != len(self.outputs) or not _is_ui(value.ui):
+            return False
+        return all(_fits(items, kind, is_list) for items, (kind, is_list) in zip(value.outputs, self.outputs))
+
+
+def read_traits(class_def: Any) -> NodeTraits:
+    """The traits of a node class.
+
+    Not shared: output nodes, which act as well (save a file, show a picture), and nodes whose outputs exist in a process only.
+    Not hermetic, so that neither they nor what follows from them is shared: nodes that are told more than their inputs (credentials,
+    the whole workflow) and nodes that give something else each time.
+    """
+    returned = [
+        str(getattr(kind, "io_type", kind)) if not isinstance(kind, list) else "COMBO"
+        for kind in getattr(class_def, "RETURN_TYPES", None) or ()
+    ]
+    flags = [bool(flag) for flag in getattr(class_def, "OUTPUT_IS_LIST", None) or ()]
+    flags += [False] * (len(returned) - len(flags))
+    hidden = class_def.INPUT_TYPES().get("hidden") or {}
+    told = {str(getattr(kind, "value", kind)) for kind in (spec[0] if isinstance(spec, tuple | list) else spec for spec in hidden.values())}
+    hermetic = told <= SHAREABLE_HIDDEN and not getattr(class_def, "NOT_IDEMPOTENT", False)
+    acts = getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "HAS_INTERMEDIATE_OUTPUT", False)
+    stays = any(kind in PROCESS_BOUND_TYPES for kind in returned)
+    return NodeTraits(hermetic and bool(returned) and not acts and not stays, hermetic, tuple(zip(returned, flags)))
+
+
+def names_files(ui: Any) -> bool:
+    """Whether what a node shows is in files on this machine."""
+    if ui is None:
+        return False
+    waiting = [ui]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, dict):
+            if "filename" in current:
+                return True
+            waiting.extend(current.values())
+        elif isinstance(current, list | tuple):
+            waiting.extend(current)
+    return False
+
+
+def _is_ui(ui: Any) -> bool:
+    if ui is None:
+        return True
+    return isinstance(ui, dict) and isinstance(ui.get("output"), dict) and isinstance(ui.get("meta", {}), dict) and _is_json(ui, MAX_DEPTH)
+
+
+def _is_json(value: Any, depth: int) -> bool:
+    """Whether *value* can be sent to the page; nothing that contains itself can."""
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(key, str) and _is_json(item, depth - 1) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_is_json(item, depth - 1) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _fits(items: Any, kind: str, is_list: bool) -> bool:
+    if not isinstance(items, list | tuple) or (not items and not is_list):
+        return False
+    is_plausible = _PLAUSIBLE.get(kind)
+    if is_plausible is not None:
+        for value in items:
+            if value is not None and not is_plausible(value):
+                return False
+    return True

@@ -1,0 +1,1 @@
+"""Keys of results that hold on other machines."""

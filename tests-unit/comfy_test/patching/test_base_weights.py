@@ -1,0 +1,73 @@
+"""Cached models get their pristine weights back, bit for bit, and weights that were written to are noticed."""
+
+import pytest
+import torch
+from residency_models import MIB, Layers, batch, management, patcher_of
+
+import comfy.model_management
+from comfy.patching.base_weights import BaseWeights
+from comfy.ram_model_cache.checksums import WeightsChanged
+
+DEVICES = {"processor": None, "simulated": MIB}
+
+
+def patched_clone(base):
+    clone = base.clone()
+    clone.add_patches({"first.weight": (torch.ones_like(base.model.first.weight),)})
+    return clone
+
+
+@pytest.mark.parametrize("vram_bytes", DEVICES.values(), ids=DEVICES)
+def test_restoring_puts_back_the_weights_that_a_gone_clone_patched_and_leaves_them_on_the_device(vram_bytes):
+    with management(vram_bytes):
+        base, weights = patcher_of(Layers()), BaseWeights()
+        weights.note(base)
+        pristine = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+        expected = base.model(batch())
+        clone = patched_clone(base)
+        comfy.model_management.load_models_gpu([clone])
+        assert not torch.equal(clone.model(batch()), expected)
+        del clone
+        weights.restore(base)
+        assert base.loaded_size() > 0
+        assert torch.equal(base.model(batch()), expected)
+        assert all(torch.equal(tensor, pristine[name]) for name, tensor in base.model.state_dict().items())
+
+
+@pytest.mark.parametrize("vram_bytes", DEVICES.values(), ids=DEVICES)
+def test_object_patches_of_a_gone_clone_are_undone(vram_bytes):
+    with management(vram_bytes):
+        base, weights = patcher_of(Layers()), BaseWeights()
+        weights.note(base)
+        original = base.model.norm
+        clone = base.clone()
+        clone.add_object_patch("norm", torch.nn.Identity())
+        comfy.model_management.load_models_gpu([clone])
+        assert base.model.norm is not original
+        del clone
+        weights.restore(base)
+        assert base.model.norm is original
+
+
+@pytest.mark.parametrize("position", [0, -1], ids=["first", "last"])
+def test_a_weight_written_in_place_is_named(position):
+    with management():
+        base, weights = patcher_of(Layers(width=64)), BaseWeights()
+        weights.note(base)
+        weights.restore(base)
+        base.model.second.weight.view(-1)[position] += 1
+        with pytest.raises(WeightsChanged, match="1 of .* first second.weight"):
+            weights.restore(base)
+
+
+def test_checksums_hold_no_module_alive():
+    import gc
+    import weakref
+
+    with management():
+        base, weights = patcher_of(Layers()), BaseWeights()
+        weights.note(base)
+        module = weakref.ref(base.model)
+        del base
+        gc.collect()
+        assert module() is None

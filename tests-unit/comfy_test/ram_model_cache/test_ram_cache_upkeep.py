@@ -1,0 +1,194 @@
+"""What the RAM model cache does by itself: memory pressure, idle and held entries, pins, receipts, the monitor."""
+
+import logging
+
+from ram_cache_fakes import FakeLoadedModel, Key, get, patcher
+
+A, B, C = Key("A"), Key("B"), Key("C")
+
+
+def test_pressure_shrinks_with_hysteresis_and_says_why(make, owner, caplog):
+    cache = make(1000, headroom_bytes=100)
+    for index in range(5):
+        get(cache, Key(f"m{index}"), size=40)
+    with caplog.at_level(logging.INFO):
+        owner.available = 90
+        cache.tick()
+    assert cache.stats().kept == 3  # 90 left, 150 wanted: two go
+    assert "shrinks" in caplog.text
+    assert "evicted m0 (0.0 MB): memory pressure" in caplog.text
+    owner.available = 120
+    cache.tick()
+    assert cache.stats().under_pressure
+    refused, _ = get(cache, Key("new"), size=10)
+    assert "memory pressure" in cache.receipts(None)[-1]["reason"]
+    assert cache.stats().kept == 3
+    owner.available = 150
+    cache.tick()
+    assert not cache.stats().under_pressure
+    assert get(cache, Key("new"), size=10)[0] is not None
+    assert cache.stats().kept == 4
+    del refused
+
+
+def test_models_in_use_survive_pressure(make, owner):
+    cache = make(1000, headroom_bytes=100)
+    used, _ = get(cache, A)
+    get(cache, B)
+    owner.available = 0
+    cache.tick()
+    assert [entry["model"] for entry in cache.entries()] == ["A"]
+    del used
+
+
+def test_pressure_does_not_evict_a_model_that_only_moves(make, owner):
+    cache = make(1000, headroom_bytes=100)
+    model, _ = get(cache, A)
+    owner.available = 0
+    cache.tick()
+    loaded = FakeLoadedModel(model)
+    assert cache.reclaim(loaded)
+    assert cache.retain(loaded)
+    assert cache.stats().kept == 1
+
+
+def test_memory_that_waits_to_be_dropped_is_not_evicted_for_twice(make, owner):
+    cache = make(1000, headroom_bytes=100)
+    for index in range(5):
+        get(cache, Key(f"m{index}"), size=60)
+    owner.available = 90
+    with cache.critical_section():
+        cache.tick()
+        cache.tick()
+        assert cache.stats().kept == 4
+
+
+def test_reading_makes_room_in_memory_first(make, owner):
+    cache = make(1000, headroom_bytes=100)
+    get(cache, A)
+    get(cache, B)
+    owner.available = 150
+    kept = []
+    cache.fetch({C: 80}, lambda missing: kept.append(cache.stats().kept) or {C: patcher(80)})
+    assert kept == [1]
+
+
+def test_idle_entries_expire_and_held_ones_do_not(make, owner):
+    cache = make(ttl_s=60)
+    get(cache, A)
+    get(cache, B, hold=True)
+    owner.now += 59
+    cache.tick()
+    assert cache.stats().kept == 2
+    owner.now += 2
+    cache.tick()
+    assert [entry["model"] for entry in cache.entries()] == ["B"]
+    get(cache, A)
+    assert "without use" in cache.receipts(None)[-1]["reason"]
+
+
+def test_held_entries_go_last_and_only_under_pressure(make, owner):
+    cache = make(80, headroom_bytes=100)
+    get(cache, A, hold=True, seconds=0.001)
+    get(cache, B, seconds=99.0)
+    for _ in range(5):
+        get(cache, C, seconds=99.0)
+    assert "A" in {entry["model"] for entry in cache.entries()}
+    owner.available = 90
+    cache.tick()
+    assert [entry["model"] for entry in cache.entries()] == ["A"] or cache.stats().kept == 0
+    owner.available = 0
+    cache.tick()
+    assert cache.stats().kept == 0
+
+
+def test_hold_can_be_given_up(make):
+    cache = make()
+    get(cache, A, hold=True)
+    assert cache.set_held(A, False)
+    assert not cache.entries()[0]["held"]
+    assert not cache.set_held(B, True)
+
+
+def test_dynamic_patchers_are_unpinned_counted_by_pins_and_left_alone(make, owner):
+    cache = make()
+    model, _ = get(cache, A, build=lambda size: patcher(size, dynamic=True, pinned=15))
+    assert owner.unpinned == [model.parent]
+    assert cache.stats().kept_bytes == 15
+    loaded = FakeLoadedModel(model)
+    assert not cache.retain(loaded)
+    assert cache.stats().kept == 1
+    model.pinned = model.parent.pinned = -5
+    cache.reclaim(loaded)
+    assert cache.stats().kept_bytes == 0
+
+
+def test_receipts_and_log_line_of_a_prompt(make, caplog):
+    cache = make(50)
+    cache.begin_prompt("p1")
+    get(cache, A)
+    get(cache, A)
+    cache.note_bypass("model of x", "option o holds a callable")
+    with caplog.at_level(logging.INFO):
+        receipts = cache.end_prompt("p1")
+    assert [(entry["tier"], entry["kept"]) for entry in receipts] == [("disk", True), ("ram", True), ("bypass", False)]
+    assert receipts[0]["reason"] == "first use"
+    assert "models of prompt p1: A from disk" in caplog.text
+    get(cache, A)
+    assert cache.receipts("p1") == receipts
+    assert cache.receipts("unknown") == []
+    assert cache.end_prompt("p2") == []
+
+
+def test_two_loaders_of_one_prompt_count_as_one_request(make):
+    cache = make()
+    cache.begin_prompt("p")
+    for _ in range(3):
+        get(cache, A)
+    assert cache._table.policy._now == 1
+    cache.end_prompt("p")
+    get(cache, A)
+    get(cache, A)
+    assert cache._table.policy._now == 3
+
+
+def test_miss_names_who_evicted_it_and_when(make):
+    cache = make(50)
+    get(cache, A, seconds=0.1)
+    for _ in range(3):
+        get(cache, B, seconds=50.0)
+    get(cache, A, seconds=0.1)
+    reason = cache.receipts(None)[-1]["reason"]
+    assert reason.startswith("evicted (room needed for B) at ")
+
+
+def test_monitor_exists_only_while_there_is_something_to_watch(make, owner):
+    cache = make()
+    cache.tick()
+    assert owner.started == []
+    get(cache, A)
+    get(cache, B)
+    assert len(owner.started) == 1
+    ticks = []
+
+    def wait(timeout):
+        ticks.append(timeout)
+        if len(ticks) == 2:
+            cache.clear()
+        return False
+
+    cache._closed.wait = wait
+    owner.started[0]()
+    assert len(ticks) == 2
+    get(cache, A)
+    assert len(owner.started) == 2
+
+
+def test_closed_cache_drops_everything_and_starts_no_thread(make, owner):
+    cache = make()
+    get(cache, A)
+    cache.close()
+    assert (cache.stats().kept, cache._closed.is_set()) == (0, True)
+    owner.started[0]()
+    get(cache, A)
+    assert len(owner.started) == 1

@@ -1,0 +1,155 @@
+"""Results in a folder: each tensor kept once, damage, the cap, full disks, and writers that are killed."""
+
+import asyncio
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import pytest
+from stored_values import context, provider, run, same, torch, value
+
+
+def files(folder, kind):
+    return [path for path in pathlib.Path(folder, "v1", kind).rglob("*") if path.is_file()]
+
+
+def test_folder_the_same_tensor_is_kept_once(tmp_path):
+    async def scenario():
+        one = provider(f"file://{tmp_path}")
+        await one.on_store(context(1), value())
+        await one.on_store(context(2), value())
+
+    asyncio.run(scenario())
+    assert len(files(tmp_path, "blobs")) == 1 and len(files(tmp_path, "entries")) == 2 and not files(tmp_path, "tmp")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "grow", "gone"])
+@pytest.mark.parametrize("kind", ["entries", "blobs"])
+def test_folder_damage_is_a_miss_with_a_warning_and_can_be_stored_over(tmp_path, kind, damage, caplog):
+    async def scenario():
+        one = provider(f"file://{tmp_path}")
+        await one.on_store(context(), value())
+        (path,) = files(tmp_path, kind)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        contents = {"flip": bytes(data), "cut": bytes(data[:-9]), "empty": b"", "grow": bytes(data) + b"x"}
+        path.unlink() if damage == "gone" else path.write_bytes(contents[damage])
+        caplog.clear()
+        assert await one.on_lookup(context()) is None
+        assert damage == "gone" or len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+        await one.on_store(context(), value())
+        assert same(await one.on_lookup(context()), value())
+
+    asyncio.run(scenario())
+
+
+def test_folder_the_cap_holds_and_the_least_used_goes(tmp_path):
+    async def scenario():
+        one = provider(f"file://{tmp_path}?max_gb=0.01")
+        for number in range(60):
+            await one.on_store(context(number), value(250_000, number))
+        total = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert total <= 0.01 * 1024**3
+        assert same(await one.on_lookup(context(59)), value(250_000, 59)) and await one.on_lookup(context(0)) is None
+
+    asyncio.run(scenario())
+
+
+def test_folder_a_value_larger_than_the_cap_is_an_error_and_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="max_gb"):
+        run(provider(f"file://{tmp_path}?max_gb=0.0001").on_store(context(), value()))
+    assert not files(tmp_path, "blobs") and not files(tmp_path, "tmp")
+
+
+def test_folder_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    one = provider(f"file://{tmp_path}")
+    run(one.on_store(context(1), value()))
+    before = sorted(tmp_path.rglob("*"))
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        run(one.on_store(context(2), value(fill=2)))
+    monkeypatch.undo()
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [path for path in before if path.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "socket"])
+@pytest.mark.parametrize("where", ["entries", "blobs"])
+def test_folder_anything_but_a_plain_file_is_a_miss_at_once(tmp_path, kind, where, caplog):
+    async def scenario():
+        one = provider(f"file://{tmp_path}/store")
+        await one.on_store(context(), value())
+        (path,) = files(tmp_path / "store", where)
+        data = path.read_bytes()
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "link":
+            (tmp_path / "elsewhere").write_bytes(data)
+            path.symlink_to(tmp_path / "elsewhere")
+        else:
+            before = os.getcwd()
+            os.chdir(path.parent)  # a socket's path may not be long
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(path.name)
+            os.chdir(before)
+        assert await asyncio.wait_for(one.on_lookup(context()), 5) is None
+        assert any("removed" in record.getMessage() for record in caplog.records)
+        await one.on_store(context(), value())
+        assert same(await one.on_lookup(context()), value())
+
+    asyncio.run(scenario())
+
+
+WRITER = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from comfy_execution.cache_provider import CacheContext, CacheValue
+from custom_nodes.keepwarm.activation import ServerTraits, make_provider
+from custom_nodes.keepwarm.settings import Settings
+from custom_nodes.keepwarm.store_urls import parse_url
+async def main():
+    one = make_provider(parse_url(sys.argv[2]), Settings((), None, "", False), ServerTraits(True, True))
+    for number in range(int(sys.argv[3]), 100000):
+        key = f"{number % 50:064x}"
+        await one.on_store(CacheContext("1", "Node", key), CacheValue([[torch.full((300_000,), float(number % 50))]]))
+        print(number % 50, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_folder_writers_killed_at_any_moment_leave_no_wrong_entry(tmp_path):
+    """Two processes write the same keys; both are killed in the middle; what they said to be stored is right, and nothing is wrong."""
+    root = str(pathlib.Path(__file__).resolve().parents[2])
+    for round_number in range(2):
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, root, f"file://{tmp_path}", str(round_number * 25 + start)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for start in (0, 10)
+        ]
+        stored = {int(writer.stdout.readline()) for writer in writers for _ in range(8)}
+        for writer in writers:
+            writer.kill()
+        for writer in writers:
+            stored |= {int(line) for line in writer.stdout.read().split("\n")[:-1]}
+            writer.wait()
+            writer.stdout.close()
+
+        async def check(stored=stored):
+            one = provider(f"file://{tmp_path}")
+            for number in range(50):
+                found = await one.on_lookup(context(number))
+                assert found is not None or number not in stored
+                assert found is None or torch.equal(found.outputs[0][0], torch.full((300_000,), float(number)))
+            assert one.measures.snapshot()["rejected"] == 0
+
+        asyncio.run(check())

@@ -1,0 +1,45 @@
+"""The text-to-picture prompt, in the API's format, that tests and benchmarks run."""
+
+from typing import Any
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """One node of a prompt."""
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def text_to_picture(
+    checkpoint: str,
+    seed: int,
+    positive: str,
+    negative: str = "",
+    *,
+    size: int = 64,
+    steps: int = 2,
+    cfg: float = 4.0,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    prefix: str = "picture",
+) -> dict[str, dict[str, Any]]:
+    """From the file name *checkpoint* and two texts to one saved picture of *size* × *size* pixels; nodes are named after their part."""
+    return {
+        "model": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "positive": node("CLIPTextEncode", text=positive, clip=["model", 1]),
+        "negative": node("CLIPTextEncode", text=negative, clip=["model", 1]),
+        "latent": node("EmptyLatentImage", width=size, height=size, batch_size=1),
+        "sample": node(
+            "KSampler",
+            model=["model", 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            seed=seed,
+            steps=steps,
+            cfg=cfg,
+            sampler_name=sampler,
+            scheduler=scheduler,
+            denoise=1.0,
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix=prefix),
+    }
