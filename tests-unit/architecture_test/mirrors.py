@@ -1,7 +1,6 @@
 """Modules that no test imports by name, and the test file that runs each."""
 
 TESTED_THROUGH = {
-    "serverless/modal_app.py": "tests-unit/serverless_test/test_deployment_files.py",
     "app/files/active_content.py": "tests-unit/app_test/routes/test_userdata_routes.py",
     "app/files/identity.py": "tests-unit/app_test/test_app_settings.py",
     "app/files/model_files.py": "tests-unit/app_test/routes/test_model_library.py",
@@ -204,16 +203,6 @@ TESTED_THROUGH = {
     "patchset/record.py": "tests-unit/patchset_test/test_commands.py",
     "patchset/series/definition.py": "tests-unit/patchset_test/test_ram_model_cache_series.py",
     "patchset/series/linear_signatures.py": "tests-unit/patchset_test/test_commands.py",
-    "serverless/graph_colours.py": "tests-unit/serverless_test/test_workflow_normalization.py",
-    "serverless/handler.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/job_book.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/job_errors.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/job_registry.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/job_run.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/node_facts.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/prompt_end.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/prompt_run.py": "tests-unit/serverless_test/test_http_service.py",
-    "serverless/server_link.py": "tests-unit/serverless_test/test_http_service.py",
     "starter/evaluate.py": "tests-unit/starter_test/test_starter_training.py",
     "utils/path_safety.py": "tests-unit/app_test/files/test_path_guard.py",
 }
