@@ -1,4 +1,4 @@
-"""Workflows over the starter checkpoints, and what came of them."""
+"""Workflows over the starter checkpoints, and the pictures they made."""
 
 import io
 import shutil

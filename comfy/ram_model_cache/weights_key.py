@@ -188,7 +188,7 @@ def content_fingerprint(path: str | os.PathLike[str], memo: FingerprintMemo | No
 
 
 def _sampled_ranges(descriptor: int, file_bytes: int) -> list[tuple[int, int]] | None:
-    """Byte ranges to hash: the header and both ends of every tensor; None when this is no safetensors file."""
+    """Byte ranges to hash: the header and both ends of every tensor; None when this is not a safetensors file."""
     length = int.from_bytes(_pread(descriptor, 8, 0), "little")
     if not 0 < length <= min(MAX_HEADER_BYTES, file_bytes - 8):
         return None

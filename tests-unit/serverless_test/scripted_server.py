@@ -1,4 +1,4 @@
-"""A server with ComfyUI's routes whose prompts do what a test says. It has no receipts and no ``/caches``, as ComfyUI has not."""
+"""A server with ComfyUI's routes whose prompts do what a test says. Like ComfyUI it has neither receipts nor ``/caches``."""
 
 import asyncio
 import json
