@@ -90,12 +90,11 @@ def _opened(source: str | IO[bytes]) -> Any:
 
 def _load(picture: Any) -> None:
     """Decode the frame at hand; what is missing of a truncated one stays empty."""
-    with _settings, _set("PIL.Image", "MAX_IMAGE_PIXELS", None):
-        try:
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError):
+        with _settings, _set("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", True):
             picture.load()
-        except (OSError, SyntaxError, ValueError):
-            with _set("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", True):
-                picture.load()
 
 
 @contextlib.contextmanager
