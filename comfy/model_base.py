@@ -14,7 +14,6 @@ import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
 from comfy.families.timestep_embedding import Timestep
-from comfy.families.weight_names import WeightNames
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.units import MIB
 
@@ -61,8 +60,7 @@ def convert_tensor(extra: Any, dtype: torch.dtype, device: torch.device) -> Any:
 class BaseModel(torch.nn.Module):
     """A network (``diffusion_model``) with its sampling object, latent format and configuration.
 
-    ``weight_names`` maps ComfyUI's weight names ("diffusion_model.input_blocks…") to this module's parameters; it is
-    None until weights are loaded when the network's names need no translation. Weights are meta tensors until
+    The paths of its parameters are ComfyUI's weight names ("diffusion_model.input_blocks…"). Weights are meta tensors until
     :meth:`load_model_weights`.
     """
 
@@ -95,7 +93,6 @@ class BaseModel(torch.nn.Module):
         self.memory_usage_factor = model_config.memory_usage_factor
         self.memory_usage_factor_conds: tuple[str, ...] = ()
         self.memory_usage_shape_process: dict[str, Callable[[Any], Any]] = {}
-        self.weight_names: WeightNames | None = None
 
     def apply_model(
         self,
@@ -236,7 +233,7 @@ class BaseModel(torch.nn.Module):
         dtype is already the kept one become views of *sd*'s tensors. Raises ``ModelFileError`` when tensors are missing or
         have another shape.
         """
-        self.weight_names = self.diffusion_model.load_weights(sd, unet_prefix).prefixed("diffusion_model.")
+        self.diffusion_model.load_weights(sd, unet_prefix)
         return self
 
     def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:

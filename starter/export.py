@@ -13,9 +13,8 @@ from safetensors.torch import save
 from transformers import CLIPTextModel
 
 from comfy.families.clip_text import plan_clip_text
-from comfy.families.conversion_plan import ConversionPlan
-from comfy.families.kl_vae import plan_vae
-from comfy.families.sd_unet_weights import plan_unet
+from comfy.families.conversion_plan import ConversionPlan, plan_conversion
+from comfy.families.diffusers_names import unet_names, vae_names
 from starter.autoencoder import build_autoencoder
 from starter.sizes import TEXT, TEXT_PREFIX, UNET, UNET_PREFIX, VAE, VAE_PREFIX, checkpoint_shapes, header_metadata
 from starter.text_encoder import build_text_encoder
@@ -38,10 +37,14 @@ class StarterNetworks:
             return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
         return {
-            UNET_PREFIX: (self.unet, plan_unet(below(UNET_PREFIX), UNET.num_res_blocks[0], False)),
+            UNET_PREFIX: (self.unet, _renaming(below(UNET_PREFIX), unet_names(UNET))),
             TEXT_PREFIX: (self.text, plan_clip_text(below(TEXT_PREFIX), TEXT.hidden_size)),
-            VAE_PREFIX: (self.vae, plan_vae(below(VAE_PREFIX), VAE)),
+            VAE_PREFIX: (self.vae, _renaming(below(VAE_PREFIX), vae_names(VAE))),
         }
+
+
+def _renaming(shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, str]) -> ConversionPlan:
+    return plan_conversion(shapes, lambda tensors: {names[key]: tensor for key, tensor in tensors.items()})
 
 
 def build_networks() -> StarterNetworks:

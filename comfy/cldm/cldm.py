@@ -1,62 +1,60 @@
 """The ControlNet of Stable Diffusion 1.x and SDXL: the input half of a UNet that sees a hint picture (Zhang et al., arXiv:2302.05543).
 
-diffusers' layers hold the parameters; the walk is the UNet's own (:mod:`comfy.ldm.modules.diffusionmodules.openaimodel`).
+The walk is the UNet's own (:mod:`comfy.ldm.modules.diffusionmodules.openaimodel`), the tree and the paths of parameters are the
+published ones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers.models.controlnets.controlnet import ControlNetModel
 
 import comfy.ops
-from comfy.families.sd_unet_config import UNetConfig
-from comfy.ldm.modules.diffusionmodules.openaimodel import InputHalf, adopt_blocks, forward_timestep_embed, timestep_embedding
+from comfy.families.sd_unet_config import unet_config_from_dict
+from comfy.ldm.modules.diffusionmodules.openaimodel import InputHalf, TimestepEmbedSequential, timestep_embedding
+from comfy.ldm.modules.diffusionmodules.unet_blocks import UNetBlocks
 
-PARTS = (
-    "conv_in",
-    "time_embedding",
-    "add_embedding",
-    "controlnet_cond_embedding",
-    "down_blocks",
-    "mid_block",
-    "controlnet_down_blocks",
-    "controlnet_mid_block",
-)
-UNET_ONLY = ("out_channels", "up_block_types")
+META: dict[str, Any] = {"device": "meta"}
 
 
 class ControlNet(InputHalf):
-    """The network for *config*, with hint pictures of *hint_channels* channels; parameters are on the meta device at first.
+    """The network with the sizes of ComfyUI's ``unet_config``, for hint pictures of *hint_channels* channels.
 
-    *hint_widths* are the channels of the hint's stem, from picture size down to latent size.
+    Parameters are on the meta device at first. *hint_widths* are the channels of the hint's stem (``input_hint_block``), from picture
+    size down to latent size. ``zero_convs`` holds one projection per input block, ``middle_block_out`` the middle's.
     """
-
-    controlnet_down_blocks: Any
-    controlnet_mid_block: Any
-    controlnet_cond_embedding: Any
 
     def __init__(
         self,
-        config: UNetConfig,
         hint_channels: int = 3,
-        hint_widths: tuple[int, ...] = (16, 32, 96, 256),
-        dtype: torch.dtype = torch.float32,
+        hint_widths: Sequence[int] = (16, 32, 96, 256),
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
         operations: Any = comfy.ops.disable_weight_init,
+        **unet_config: Any,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.dtype = dtype
-        self.model_channels = config.model_channels
-        self.num_classes = None if config.adm_in_channels is None else "sequential"
-        arguments = {name: value for name, value in config.diffusers_arguments().items() if name not in UNET_ONLY}
-        with torch.device("meta"):
-            built = ControlNetModel(**arguments, conditioning_channels=hint_channels, conditioning_embedding_out_channels=hint_widths)
-        adopt_blocks(built, operations)
-        for name in PARTS:
-            layer = getattr(built, name, None)
-            if layer is not None:
-                setattr(self, name, layer)
+        blocks = UNetBlocks(unet_config_from_dict(unet_config), operations)
+        super().__init__(unet_config, dtype, device, blocks)
+        widths = blocks.skip_channels
+        self.input_hint_block = self._hint_block(hint_channels, hint_widths, operations)
+        self.zero_convs = torch.nn.ModuleList(self.make_zero_conv(width, operations) for width in widths)
+        self.middle_block_out = self.make_zero_conv(widths[-1], operations)
         self.requires_grad_(False).eval()
+
+    def make_zero_conv(self, channels: int, operations: Any = comfy.ops.disable_weight_init, **kwargs: Any) -> TimestepEmbedSequential:
+        """A block of one 1x1 convolution, as residuals pass."""
+        return TimestepEmbedSequential(operations.conv_nd(2, channels, channels, 1, **{**META, **kwargs}))
+
+    def _hint_block(self, channels: int, widths: Sequence[int], operations: Any) -> TimestepEmbedSequential:
+        def convolution(channels_in: int, channels_out: int, stride: int = 1) -> torch.nn.Module:
+            return operations.conv_nd(2, channels_in, channels_out, 3, padding=1, stride=stride, **META)
+
+        layers = [convolution(channels, widths[0])]
+        for width, wider in zip(widths, widths[1:]):
+            layers += [convolution(width, width), convolution(width, wider, 2)]
+        layers.append(convolution(widths[-1], self.model_channels))
+        activated = [layer for pair in zip(layers, (torch.nn.SiLU(inplace=True) for _ in layers)) for layer in pair]
+        return TimestepEmbedSequential(*activated[:-1])
 
     def forward(
         self, x: torch.Tensor, hint: torch.Tensor, timesteps: torch.Tensor, context: Any, y: torch.Tensor | None = None, **kwargs: Any
@@ -74,10 +72,10 @@ class ControlNet(InputHalf):
         options: dict[str, Any] = {}
         residuals = []
         h = x
-        for number, (block, zero_conv) in enumerate(zip(self.input_blocks, self.controlnet_down_blocks)):
-            h = forward_timestep_embed(block, h, emb, context, options)
+        for number, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs)):
+            h = block(h, emb, context, options)
             if number == 0:
-                h = h + self.controlnet_cond_embedding(hint)
-            residuals.append(zero_conv(h))
-        h = forward_timestep_embed(self.middle_block, h, emb, context, options)
-        return {"middle": [self.controlnet_mid_block(h)], "output": residuals}
+                h = h + self.input_hint_block(hint, emb, context)
+            residuals.append(zero_conv(h, emb, context))
+        h = self.middle_block(h, emb, context, options)
+        return {"middle": [self.middle_block_out(h, emb, context)], "output": residuals}

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
 import comfy.model_management
 import comfy.ops
 from comfy.cldm.cldm import ControlNet
-from comfy.families.conversion_plan import assign, check_against, plan_conversion
-from comfy.families.diffusers_unet import read_diffusers_config
+from comfy.families.diffusers_names import control_names
+from comfy.families.diffusers_unet import RenamedSource, read_diffusers_config
 from comfy.families.family_settings import family_settings
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.model_errors import IncompleteModelError, UnknownModelError
+from comfy.families.published_weights import load_published
 from comfy.families.sd_unet_config import UNetConfig, count_blocks, read_unet_config
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
@@ -32,7 +32,6 @@ UNSUPPORTED_MARKS = {
     "lora_controlnet": "a control LoRA",
     "controlnet_blocks.0.weight": "a ControlNet for a transformer model",
 }
-_VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
 
 
 def build_control_network(source: WeightSource, model: Any = None, options: Mapping[str, Any] | None = None) -> ControlNet:
@@ -53,9 +52,9 @@ def build_control_network(source: WeightSource, model: Any = None, options: Mapp
     if DIFFUSERS_MARK not in shapes and PUBLISHED_MARK not in shapes:
         raise UnknownModelError(f"{source.name} is not a ControlNet. Found {describe_tensors(shapes)}")
     network = _make_network(source, shapes, options or {})
-    plan = plan_conversion(shapes, lambda tensors: _in_diffusers_names(tensors, network.config))
-    check_against(plan, network, f"the ControlNet in {source.name}")
-    assign(network, plan.parameters(source.take(plan.keys(), network.dtype)))
+    if DIFFUSERS_MARK in shapes:
+        source = _in_published_names(source, network)
+    load_published(network, source, network.dtype, "the ControlNet")
     return network
 
 
@@ -73,7 +72,7 @@ def _make_network(source: WeightSource, shapes: Mapping[str, Shape], options: Ma
     management = comfy.model_management
     cast = management.unet_manual_cast(dtype, management.get_torch_device())
     operations = options.get("custom_operations") or comfy.ops.pick_operations(dtype, cast)
-    return ControlNet(config, shapes[stem][1], _hint_widths(shapes), dtype, operations)
+    return ControlNet(shapes[stem][1], _hint_widths(shapes), dtype, operations=operations, **config.as_dict())
 
 
 def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfig:
@@ -98,13 +97,16 @@ def _hint_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
     return tuple(shapes[name][0] for name in names)
 
 
-def _in_diffusers_names(tensors: dict[str, torch.Tensor], config: UNetConfig) -> dict[str, torch.Tensor]:
-    if DIFFUSERS_MARK in tensors:
-        return tensors
-    converted = dict(convert_controlnet_checkpoint(dict(tensors), {"layers_per_block": config.num_res_blocks[0]}))
-    for published, own in _VECTOR_NAMES.items():
-        converted |= {f"{own}.{leaf}": tensors[f"{published}.{leaf}"] for leaf in ("weight", "bias") if f"{published}.{leaf}" in tensors}
-    return converted
+def _in_published_names(source: WeightSource, network: ControlNet) -> WeightSource:
+    """*source*, which has diffusers' names, under the published ones of the tensors that are there."""
+    shapes = source.shapes()
+    names = control_names(network.config, (len(network.input_hint_block) + 1) // 2)
+    missing = sorted(name for name in names.values() if name not in shapes)
+    if missing:
+        raise IncompleteModelError(
+            f"the ControlNet in {source.name}: {len(missing)} of {len(names)} tensors are missing, first {missing[0]}"
+        )
+    return RenamedSource(source, names, {key: shapes[name] for key, name in names.items()})
 
 
 def _with_base_weights(source: WeightSource, model: Any) -> WeightSource:

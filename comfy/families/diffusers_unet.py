@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from comfy.families.conversion_plan import ConversionPlan
+from comfy.families.diffusers_names import unet_names
 from comfy.families.family_settings import family_settings
 from comfy.families.model_errors import IncompleteModelError
 from comfy.families.published_layout import unet_layout
 from comfy.families.sd_unet_config import UNetConfig, count_blocks
-from comfy.families.sd_unet_weights import plan_unet
 from comfy.families.weight_source import WeightSource
 
 Shape = tuple[int, ...]
@@ -57,7 +56,7 @@ def as_published_unet(source: WeightSource) -> WeightSource:
     settings = family_settings(source.metadata, source.name).get("unet", {})
     config = read_diffusers_config(shapes, settings)
     layout = unet_layout(config)
-    names = _names(plan_unet(layout, config.num_res_blocks[0], config.adm_in_channels is not None))
+    names = unet_names(config)
     for key, name in names.items():
         if name not in shapes or torch.Size(shapes[name]).numel() != torch.Size(layout[key]).numel():
             raise IncompleteModelError(
@@ -65,10 +64,6 @@ def as_published_unet(source: WeightSource) -> WeightSource:
                 f"the file has {list(shapes[name]) if name in shapes else 'no such tensor'}"
             )
     return RenamedSource(source, names, layout)
-
-
-def _names(plan: ConversionPlan) -> dict[str, str]:
-    return {view.key: name for name, view in plan.views.items()}
 
 
 def read_diffusers_config(shapes: Mapping[str, Shape], settings: Mapping[str, int]) -> UNetConfig:

@@ -1,54 +1,44 @@
-"""Stable Diffusion's autoencoder: diffusers' encoder and decoder with ComfyUI's two calls."""
+"""Stable Diffusion's autoencoder: ComfyUI's encoder and decoder with its two calls."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as DiffusersAutoencoder
-from diffusers.models.resnet import ResnetBlock2D
 
 import comfy.ops
-from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
+from comfy.families.diffusers_names import earlier_vae_name, vae_names
+from comfy.families.diffusers_unet import RenamedSource
 from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
+from comfy.families.model_errors import IncompleteModelError
 from comfy.families.published_layout import vae_layout
-from comfy.families.weight_names import WeightNames
+from comfy.families.published_weights import load_published
 from comfy.families.weight_source import WeightSource
+from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder
 
 Shape = tuple[int, ...]
-_LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
-
-
-class VaeResBlock(ResnetBlock2D):
-    """diffusers' residual block without the passes over memory that an autoencoder does not need."""
-
-    def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
-        """B x C in x height x width to B x C out x height x width; *temb* is not used."""
-        h = self.conv1(F.silu(self.norm1(input_tensor), inplace=True))
-        h = self.conv2(F.silu(self.norm2(h), inplace=True))
-        return h.add_(input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor))
 
 
 class KlAutoencoder(torch.nn.Module):
-    """Pictures in [-1, 1], B x channels x height x width, to latents and back. Parameters on meta until :func:`load_vae_weights`.
-
-    ``weight_names`` maps the published names to the parameters.
-    """
+    """Pictures in [-1, 1], B x channels x height x width, to latents and back. Parameters on meta until :func:`load_vae_weights`."""
 
     def __init__(self, config: KlVaeConfig) -> None:
         super().__init__()
         self.config = config
+        self.embed_dim = latent = config.latent_channels
+        self.bn = None
+        sizes: dict[str, Any] = {
+            "ch": config.channels[0],
+            "ch_mult": [width // config.channels[0] for width in config.channels],
+            "num_res_blocks": config.num_res_blocks,
+            "in_channels": config.image_channels,
+            "out_ch": config.image_channels,
+            "z_channels": latent,
+        }
         with torch.device("meta"):
-            built = DiffusersAutoencoder(**config.diffusers_arguments()).eval().requires_grad_(False)
-        self.encoder, self.decoder = built.encoder, built.decoder
-        self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
-        self.weight_names: WeightNames | None = None
-        for layer in self.modules():
-            if type(layer) is ResnetBlock2D:
-                layer.__class__ = VaeResBlock
-        comfy.ops.adopt_layers(self)
+            self.encoder, self.decoder = Encoder(**sizes), Decoder(**sizes)
+            self.quant_conv = comfy.ops.disable_weight_init.Conv2d(2 * latent, 2 * latent, 1) if config.quant_conv else None
+            self.post_quant_conv = comfy.ops.disable_weight_init.Conv2d(latent, latent, 1) if config.quant_conv else None
+        self.eval().requires_grad_(False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of the latent distribution."""
@@ -57,51 +47,28 @@ class KlAutoencoder(torch.nn.Module):
             moments = self.quant_conv(moments)
         return moments.chunk(2, dim=1)[0]
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The picture of a latent."""
-        return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
-
-
-def plan_vae(shapes: Mapping[str, Shape], config: KlVaeConfig) -> ConversionPlan:
-    """Which published tensor (no prefix) becomes which of diffusers' parameters."""
-    arguments = config.diffusers_arguments()
-    return plan_conversion(shapes, lambda tensors: convert_ldm_vae_checkpoint(tensors, arguments))
+        return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z), **kwargs)
 
 
 def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:
-    """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*; sets ``weight_names``.
+    """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*. Raises ``IncompleteModelError``."""
+    load_published(model, _in_published_names(source, model.config), dtype, "the VAE")
 
-    Raises ``IncompleteModelError``.
-    """
+
+def _in_published_names(source: WeightSource, config: KlVaeConfig) -> WeightSource:
+    """*source* itself, or under the published names where it has diffusers', present or earlier."""
     shapes = source.shapes()
-    named = {key: shape for key, shape in shapes.items() if key.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))}
-    if is_diffusers_vae(shapes):
-        model.weight_names = plan_vae(vae_layout(model.config), model.config).weight_names()
-        plan = plan_conversion(named, _modern_attention_names)
-    else:
-        plan = plan_vae(named, model.config)
-        model.weight_names = plan.weight_names()
-    check_against(plan, model, f"the VAE in {source.name}")
-    assign(model, plan.parameters(source.take(plan.keys(), dtype)))
-
-
-def _modern_attention_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Diffusers' present names and shapes for files written with its earlier ones."""
-    earlier = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-    renamed = {}
-    for key, tensor in tensors.items():
-        for old, new in earlier.items():
-            key = key.replace(old, new) if ".attentions." in key else key
-        if key.endswith(_LINEAR_IN_DIFFUSERS) and tensor.ndim == 4:
-            tensor = tensor[:, :, 0, 0]
-        renamed[key] = tensor
-    return renamed
-
-
-def published_state_dict(model: Any) -> dict[str, torch.Tensor]:
-    """*model*'s weights under their published names, as views where one parameter holds the tensor."""
-    parameters = dict(model.named_parameters())
-    return {key: model.weight_names.join(key, parameters.__getitem__, torch.cat) for key in model.weight_names}
+    if not is_diffusers_vae(shapes):
+        return source
+    names = {key: name if name in shapes else earlier_vae_name(name) for key, name in vae_names(config).items()}
+    layout = vae_layout(config)
+    for key, name in names.items():
+        if name not in shapes or math.prod(shapes[name]) != math.prod(layout[key]):
+            found = list(shapes[name]) if name in shapes else "no such tensor"
+            raise IncompleteModelError(f"the VAE in {source.name}: {name} should have shape {list(layout[key])}, the file has {found}")
+    return RenamedSource(source, names, layout)
 
 
 def decode_memory_bytes(shape: Shape, dtype_bytes: int, ratio: int) -> float:

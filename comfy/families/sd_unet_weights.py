@@ -1,39 +1,24 @@
 """Gives a Stable Diffusion UNet its weights from a file or state dict in the published layout."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import LDM_UNET_KEY, convert_ldm_unet_checkpoint
 
-from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
-from comfy.families.weight_names import WeightNames
+from comfy.families.conversion_plan import assign
+from comfy.families.published_weights import load_published
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-
-
-def plan_unet(shapes: Mapping[str, tuple[int, ...]], layers_per_block: int, has_vector_conditioning: bool) -> ConversionPlan:
-    """Which published tensor (names without prefix) becomes which of diffusers' UNet parameters."""
-    config = {"layers_per_block": layers_per_block, "addition_embed_type": "text_time" if has_vector_conditioning else None}
-
-    def convert(tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        return convert_ldm_unet_checkpoint({LDM_UNET_KEY + key: tensor for key, tensor in tensors.items()}, config)
-
-    return plan_conversion(shapes, convert)
 
 
 def load_unet_weights(
     unet: Any, source: WeightSource | MutableMapping[str, torch.Tensor], prefix: str, dtype: torch.dtype, device: torch.device | None
-) -> WeightNames:
+) -> None:
     """Make the tensors of *source* below *prefix* the parameters of *unet* (an ``UNetModel``), floating ones in *dtype*.
 
-    A plain dict loses the tensors that were used. Returns the table of published names. Raises ``IncompleteModelError``.
+    A plain dict loses the tensors that were used. Raises ``IncompleteModelError``.
     """
     if isinstance(source, MutableMapping):
         source = StateDictSource(source, consume=True)
-    part = PrefixedSource(source, prefix)
-    config = unet.config
-    plan = plan_unet(part.shapes(), config.num_res_blocks[0], config.adm_in_channels is not None)
-    check_against(plan, unet, f"the diffusion model in {source.name}")
-    values = plan.parameters(part.take(plan.keys(), dtype))
-    assign(unet, values if device is None else {name: value.to(device) for name, value in values.items()})
-    return plan.weight_names()
+    values = load_published(unet, PrefixedSource(source, prefix), dtype, "the diffusion model")
+    if device is not None:
+        assign(unet, {name: value.to(device) for name, value in values.items()})

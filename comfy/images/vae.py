@@ -9,7 +9,7 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights, published_state_dict
+from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights
 from comfy.families.kl_vae_config import read_vae_config
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
@@ -246,8 +246,7 @@ class VAE:
 
     def get_sd(self) -> dict[str, torch.Tensor]:
         """The weights under their published names."""
-        self.throw_exception_if_invalid()
-        return published_state_dict(self.first_stage_model)
+        return self._network().state_dict()
 
     def spacial_compression_decode(self) -> int:
         """Picture pixels per latent pixel along one side."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from comfy.families.diffusers_names import vector_names
 from comfy.families.unet_key_names import unet_to_diffusers
 from comfy.patching.model_weights import ModelWeights
 
@@ -49,14 +50,12 @@ def model_lora_keys_unet(model: torch.nn.Module, key_map: dict[Any, Any] | None 
 
 
 def _diffusers_names(model: torch.nn.Module, weights: ModelWeights, keys: Iterable[str]) -> dict[str, str]:
-    """diffusers' name of each weight that has one of its own: from the modules that run, else from the family's layout."""
+    """diffusers' name of each weight that has one of its own: from the family's layout, else from the modules that run."""
     config = getattr(getattr(model, "model_config", None), "unet_config", None)
+    published = unet_to_diffusers(config) if config else {}
+    published |= {name: key for key, name in vector_names().items()} if published else {}
     known = set(keys)
-    names = {
-        name: DIFFUSION_PREFIX + key
-        for name, key in (unet_to_diffusers(config) if config else {}).items()
-        if DIFFUSION_PREFIX + key in known
-    }
+    names = {name: DIFFUSION_PREFIX + key for name, key in published.items() if DIFFUSION_PREFIX + key in known}
     for key in keys:
         if weights.is_whole(key):
             path = weights.paths(key)[0]

@@ -1,26 +1,47 @@
-"""Attention functions and the transformer layers of Stable Diffusion's UNet, with the hooks that node packs use.
+"""The attention functions in use, and the transformer layers of Stable Diffusion's UNet with the hooks that node packs use.
 
-The layers are diffusers' (they own the parameters); :func:`adopt_transformers` gives instances that diffusers built the classes of
-this module, whose ``forward`` follows ComfyUI's contract. Every layer looks up ``optimized_attention`` in this module when it is
-called, so a pack may replace that name. Shapes: B batch, N tokens, C channels, H heads, D head width.
+Constructors, attributes and the paths of parameters are ComfyUI's. Every layer looks up ``optimized_attention`` in this module when it
+is called, so a pack may replace that name. Shapes: B batch, N tokens, C channels.
 """
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from diffusers.models import activations as diffusers_activations
-from diffusers.models import attention as diffusers_attention
-from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+import comfy.ops
+from comfy.ldm.modules.attention_functions import AttentionFunction, attention_basic, attention_pytorch, wrap_attn
 
 log = logging.getLogger(__name__)
 
-AttentionFunction = Callable[..., torch.Tensor]
+__all__ = [
+    "GEGLU",
+    "REGISTERED_ATTENTION_FUNCTIONS",
+    "AttentionFunction",
+    "BasicTransformerBlock",
+    "CrossAttention",
+    "FeedForward",
+    "SpatialTransformer",
+    "attention_basic",
+    "attention_pytorch",
+    "attention_split",
+    "attention_sub_quad",
+    "attention_xformers",
+    "default",
+    "exists",
+    "get_attention_function",
+    "optimized_attention",
+    "optimized_attention_for_device",
+    "optimized_attention_masked",
+    "register_attention_function",
+    "wrap_attn",
+]
+
 Patches = Mapping[str, Any]
+ops = comfy.ops.disable_weight_init
 
 
 def exists(val: Any) -> bool:
@@ -31,86 +52,6 @@ def exists(val: Any) -> bool:
 def default(val: Any, d: Any) -> Any:
     """*val*, or *d* if it is None."""
     return d if val is None else val
-
-
-def wrap_attn(func: AttentionFunction) -> AttentionFunction:
-    """Let ``transformer_options["optimized_attention_override"]`` take the place of *func*.
-
-    The override is called with *func* and the call's arguments; attention functions that it calls with those keyword arguments are
-    not overridden again.
-    """
-
-    @functools.wraps(func)
-    def overridable(*args: Any, **kwargs: Any) -> torch.Tensor:
-        inside = "_inside_attn_wrapper" in kwargs
-        kwargs["_inside_attn_wrapper"] = True
-        override = None if inside else (kwargs.get("transformer_options") or {}).get("optimized_attention_override")
-        return func(*args, **kwargs) if override is None else override(func, *args, **kwargs)
-
-    return overridable
-
-
-def _split_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    batch, tokens, width = tensor.shape
-    return tensor.view(batch, tokens, heads, width // heads).transpose(1, 2)
-
-
-def _join_heads(tensor_BHND: torch.Tensor) -> torch.Tensor:
-    return tensor_BHND.transpose(1, 2).flatten(2)
-
-
-def _broadcast_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
-    if mask is not None and mask.ndim == 2:
-        mask = mask[None]
-    return mask[:, None] if mask is not None and mask.ndim == 3 else mask
-
-
-@wrap_attn
-def attention_pytorch(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
-) -> torch.Tensor:
-    """Multi-head attention by torch's fused kernels: B x N x (H·D) in and out, or B x H x N x D where the flags say so.
-
-    *mask*: boolean (True attends) or additive, (B x) (H x) N x N. Keyword arguments ``scale`` and ``enable_gqa`` are passed on.
-    """
-    if not skip_reshape:
-        key_heads = k.shape[-1] * heads // q.shape[-1] if kwargs.get("enable_gqa") else heads
-        q, k, v = _split_heads(q, heads), _split_heads(k, key_heads), _split_heads(v, key_heads)
-    options = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=_broadcast_mask(mask), **options)
-    return out if skip_output_reshape else _join_heads(out)
-
-
-@wrap_attn
-def attention_basic(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
-) -> torch.Tensor:
-    """The same written out; *attn_precision* ``torch.float32`` computes the scores in float32."""
-    if not skip_reshape:
-        q, k, v = (_split_heads(tensor, heads) for tensor in (q, k, v))
-    precision = attn_precision or q.dtype
-    scores = q.to(precision) @ k.to(precision).transpose(-1, -2) * kwargs.get("scale", q.shape[-1] ** -0.5)
-    mask = _broadcast_mask(mask)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.finfo(scores.dtype).max) if mask.dtype == torch.bool else scores + mask
-    out = scores.softmax(dim=-1).to(v.dtype) @ v
-    return out if skip_output_reshape else _join_heads(out)
 
 
 # Memory-saving variants are what torch's fused kernels already do; the names are kept for callers.
@@ -148,8 +89,12 @@ def optimized_attention_for_device(device: torch.device, mask: bool = False, sma
     return optimized_attention_masked if mask else optimized_attention
 
 
-class GEGLU(diffusers_activations.GEGLU):
+class GEGLU(torch.nn.Module):
     """A linear layer whose output is one half times the GELU of the other half."""
+
+    def __init__(self, dim_in: int, dim_out: int, dtype: Any = None, device: Any = None, operations: Any = ops) -> None:
+        super().__init__()
+        self.proj = operations.Linear(dim_in, dim_out * 2, dtype=dtype, device=device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, C in) to (…, C out)."""
@@ -157,28 +102,58 @@ class GEGLU(diffusers_activations.GEGLU):
         return F.gelu(gate).mul_(value)
 
 
-class FeedForward(diffusers_attention.FeedForward):
-    """GEGLU, dropout (inactive), linear."""
+class FeedForward(torch.nn.Module):
+    """A wider layer with GELU (gated if *glu*), dropout (inactive), linear."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        mult: float = 4,
+        glu: bool = False,
+        dropout: float = 0.0,
+        dtype: Any = None,
+        device: Any = None,
+        operations: Any = ops,
+    ) -> None:
+        super().__init__()
+        inner, kept = int(dim * mult), {"dtype": dtype, "device": device}
+        widening = (
+            GEGLU(dim, inner, operations=operations, **kept)
+            if glu
+            else torch.nn.Sequential(operations.Linear(dim, inner, **kept), torch.nn.GELU())
+        )
+        self.net = torch.nn.Sequential(widening, torch.nn.Dropout(dropout), operations.Linear(inner, default(dim_out, dim), **kept))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(…, C) to (…, C)."""
-        for layer in self.net:
-            x = layer(x)
-        return x
+        """(…, C) to (…, C out)."""
+        return self.net(x)
 
 
-class CrossAttention(Attention):
+class CrossAttention(torch.nn.Module):
     """Projections around ``optimized_attention``; self-attention without a context."""
 
-    to_q: Any
-    to_out: Any
+    def __init__(
+        self,
+        query_dim: int,
+        context_dim: int | None = None,
+        heads: int = 8,
+        dim_head: int = 64,
+        dropout: float = 0.0,
+        attn_precision: torch.dtype | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        operations: Any = ops,
+    ) -> None:
+        super().__init__()
+        inner, kept = dim_head * heads, {"dtype": dtype, "device": device}
+        self.heads, self.dim_head, self.attn_precision = heads, dim_head, attn_precision
+        self.to_q = operations.Linear(query_dim, inner, bias=False, **kept)
+        self.to_k = operations.Linear(default(context_dim, query_dim), inner, bias=False, **kept)
+        self.to_v = operations.Linear(default(context_dim, query_dim), inner, bias=False, **kept)
+        self.to_out = torch.nn.Sequential(operations.Linear(inner, query_dim, **kept), torch.nn.Dropout(dropout))
 
-    @property
-    def dim_head(self) -> int:
-        """Channels per head."""
-        return self.to_q.out_features // self.heads
-
-    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
+    def forward(
         self,
         x: torch.Tensor,
         context: torch.Tensor | None = None,
@@ -191,39 +166,74 @@ class CrossAttention(Attention):
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context if value is None else value)
         attend = optimized_attention if mask is None else optimized_attention_masked
         masking = {} if mask is None else {"mask": mask}
-        return self.to_out(attend(q, k, v, self.heads, attn_precision=None, transformer_options=transformer_options or {}, **masking))
+        options = transformer_options or {}
+        return self.to_out(attend(q, k, v, self.heads, attn_precision=self.attn_precision, transformer_options=options, **masking))
 
 
-class BasicTransformerBlock(diffusers_attention.BasicTransformerBlock):
-    """Self-attention, cross-attention and feed-forward, each with a residual connection and the packs' hooks."""
+class BasicTransformerBlock(torch.nn.Module):
+    """Self-attention, cross-attention and feed-forward, each with a residual connection and the packs' hooks.
 
-    attn1: CrossAttention
+    *ff_in* puts a feed-forward layer first. With *inner_dim* other than *dim* it and the last one change the width, without residuals.
+    """
 
-    @property
-    def n_heads(self) -> int:
-        """Attention heads."""
-        return self.attn1.heads
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        d_head: int,
+        dropout: float = 0.0,
+        context_dim: int | None = None,
+        gated_ff: bool = True,
+        checkpoint: bool = True,
+        ff_in: bool = False,
+        inner_dim: int | None = None,
+        disable_self_attn: bool = False,
+        disable_temporal_crossattention: bool = False,
+        switch_temporal_ca_to_sa: bool = False,
+        attn_precision: torch.dtype | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        operations: Any = ops,
+    ) -> None:
+        super().__init__()
+        if disable_temporal_crossattention and switch_temporal_ca_to_sa:
+            raise ValueError("a block without cross-attention cannot use it as self-attention; set one of the two")
+        width, kept = default(inner_dim, dim), {"dtype": dtype, "device": device, "operations": operations}
+        self.n_heads, self.d_head, self.attn_precision = n_heads, d_head, attn_precision
+        self.is_res, self.disable_self_attn, self.switch_temporal_ca_to_sa = width == dim, disable_self_attn, switch_temporal_ca_to_sa
+        attention = {"heads": n_heads, "dim_head": d_head, "dropout": dropout, "attn_precision": attn_precision, **kept}
+        self.ff_in: FeedForward | None = None
+        if ff_in or inner_dim is not None:
+            self.norm_in = operations.LayerNorm(dim, dtype=dtype, device=device)
+            self.ff_in = FeedForward(dim, dim_out=width, dropout=dropout, glu=gated_ff, **kept)
+        self.attn1 = CrossAttention(width, context_dim if disable_self_attn else None, **attention)
+        self.ff = FeedForward(width, dim_out=dim, dropout=dropout, glu=gated_ff, **kept)
+        self.attn2: CrossAttention | None = None
+        if not disable_temporal_crossattention:
+            self.attn2 = CrossAttention(width, None if switch_temporal_ca_to_sa else context_dim, **attention)
+            self.norm2 = operations.LayerNorm(width, dtype=dtype, device=device)
+        self.norm1 = operations.LayerNorm(width, dtype=dtype, device=device)
+        self.norm3 = operations.LayerNorm(width, dtype=dtype, device=device)
 
-    @property
-    def d_head(self) -> int:
-        """Channels per head."""
-        return self.attn1.dim_head
-
-    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
-        self, x: torch.Tensor, context: torch.Tensor | None = None, transformer_options: Patches | None = None
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None, transformer_options: Patches | None = None) -> torch.Tensor:
         """B x N x C; *context* feeds the cross-attention."""
         options = transformer_options or {}
         patches = options.get("patches", {})
         extra = {key: value for key, value in options.items() if key not in ("patches", "patches_replace")}
-        extra |= {"n_heads": self.n_heads, "dim_head": self.d_head, "attn_precision": None}
-        n = self._attend("attn1", self.norm1(x), None, options, extra)
+        extra |= {"n_heads": self.n_heads, "dim_head": self.d_head, "attn_precision": self.attn_precision}
+        if self.ff_in is not None:
+            widened = self.ff_in(self.norm_in(x))
+            x = widened + x if self.is_res else widened
+        n = self._attend("attn1", self.norm1(x), context if self.disable_self_attn else None, options, extra)
         x = n + x
         for patch in patches.get("middle_patch", ()):
             x = patch(x, extra)
-        n = self._attend("attn2", self.norm2(x), context, options, extra)
-        x = n + x
-        return x + self.ff(self.norm3(x))
+        if self.attn2 is not None:
+            n = self.norm2(x)
+            n = self._attend("attn2", n, n if self.switch_temporal_ca_to_sa else context, options, extra)
+            x = n + x
+        fed = self.ff(self.norm3(x))
+        return x + fed if self.is_res else fed
 
     def _attend(self, name: str, n: torch.Tensor, context: torch.Tensor | None, options: Patches, extra: dict[str, Any]) -> torch.Tensor:
         """One attention with its ``<name>_patch``, ``patches_replace[name]`` and ``<name>_output_patch`` hooks."""
@@ -258,17 +268,42 @@ def _replacement(name: str, options: Patches) -> AttentionFunction | None:
     return replacements.get(exact, replacements.get(block))
 
 
-class SpatialTransformer(Transformer2DModel):
-    """Transformer blocks over the pixels of a feature map, with a residual connection around all of them."""
+class SpatialTransformer(torch.nn.Module):
+    """Transformer blocks over the pixels of a feature map, with a residual connection around all of them.
 
-    @property
-    def use_linear(self) -> bool:
-        """Whether the projections are linear layers over tokens instead of 1x1 convolutions over pixels."""
-        return isinstance(self.proj_in, torch.nn.Linear)
+    *use_linear*: the projections are linear layers over tokens instead of 1x1 convolutions over pixels.
+    """
 
-    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
-        self, x: torch.Tensor, context: Any = None, transformer_options: dict[str, Any] | None = None
-    ) -> torch.Tensor:
+    def __init__(
+        self,
+        in_channels: int,
+        n_heads: int,
+        d_head: int,
+        depth: int = 1,
+        dropout: float = 0.0,
+        context_dim: Any = None,
+        disable_self_attn: bool = False,
+        use_linear: bool = False,
+        use_checkpoint: bool = True,
+        attn_precision: torch.dtype | None = None,
+        dtype: Any = None,
+        device: Any = None,
+        operations: Any = ops,
+    ) -> None:
+        super().__init__()
+        inner, kept = n_heads * d_head, {"dtype": dtype, "device": device}
+        widths = context_dim if isinstance(context_dim, list) else [context_dim] * depth
+        self.in_channels, self.use_linear = in_channels, use_linear
+        self.norm = operations.GroupNorm(num_groups=32, num_channels=in_channels, eps=1e-6, affine=True, **kept)
+        project = operations.Linear if use_linear else functools.partial(operations.Conv2d, kernel_size=1)
+        self.proj_in = project(in_channels, inner, **kept)
+        block: dict[str, Any] = {"dropout": dropout, "disable_self_attn": disable_self_attn, "attn_precision": attn_precision, **kept}
+        self.transformer_blocks = torch.nn.ModuleList(
+            BasicTransformerBlock(inner, n_heads, d_head, context_dim=width, operations=operations, **block) for width in widths
+        )
+        self.proj_out = project(inner, in_channels, **kept)
+
+    def forward(self, x: torch.Tensor, context: Any = None, transformer_options: dict[str, Any] | None = None) -> torch.Tensor:
         """B x C x height x width; *context* is one tensor, or a list with one per block."""
         options = {} if transformer_options is None else transformer_options
         contexts = context if isinstance(context, list) else [context] * len(self.transformer_blocks)
@@ -289,21 +324,3 @@ class SpatialTransformer(Transformer2DModel):
         if not self.use_linear:
             out = self.proj_out(out)
         return out + x
-
-
-def adopt_transformers(module: torch.nn.Module) -> None:
-    """Give every diffusers transformer layer below *module* its class of this module, in place; parameter names stay."""
-    kinds = {
-        Transformer2DModel: SpatialTransformer,
-        Attention: CrossAttention,
-        diffusers_attention.BasicTransformerBlock: BasicTransformerBlock,
-        diffusers_attention.FeedForward: FeedForward,
-        diffusers_activations.GEGLU: GEGLU,
-    }
-    for layer in module.modules():
-        kind = kinds.get(type(layer))
-        if kind is None:
-            continue
-        layer.__class__ = kind
-        if isinstance(layer, CrossAttention):
-            layer.to_out = torch.nn.Sequential(*layer.to_out)

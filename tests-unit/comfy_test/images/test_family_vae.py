@@ -3,7 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers_twins import vae_twin
 from small_models import small_checkpoint
 
 import comfy.model_management
@@ -21,9 +21,7 @@ def vae():
 
 @pytest.fixture(scope="module")
 def reference(vae):
-    model = AutoencoderKL(**SIZES.diffusers_arguments()).eval()
-    model.load_state_dict(vae.first_stage_model.state_dict())
-    return model
+    return vae_twin(vae.first_stage_model)
 
 
 def latents(*shape):
@@ -138,9 +136,9 @@ def test_weights_go_by_their_published_names(vae):
     assert all(torch.equal(tensor, original["first_stage_model." + key]) for key, tensor in saved.items())
 
 
-def test_a_file_in_diffusers_names_is_the_same_model(vae, tmp_path):
+def test_a_file_in_diffusers_names_is_the_same_model(vae, reference, tmp_path):
     earlier = {}
-    for key, tensor in vae.first_stage_model.state_dict().items():
+    for key, tensor in reference.state_dict().items():
         for new, old in ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn.")):
             key = key.replace(new, old)
         earlier[key] = tensor.contiguous()

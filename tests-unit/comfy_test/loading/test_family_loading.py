@@ -5,11 +5,13 @@ import os
 import pytest
 import safetensors.torch
 import torch
+from diffusers_twins import in_diffusers_names
 from small_models import small_checkpoint
 
 import comfy.sd
 from benchmarks.make_checkpoint import checkpoint_layout, family, write_checkpoint
 from comfy import model_base
+from comfy.families.diffusers_names import unet_names
 from comfy.families.model_errors import IncompleteModelError, ModelFileError, UnknownModelError
 from comfy.loading import checkpoint as checkpoint_loading
 from comfy.weight_files.reader import WeightReader
@@ -69,7 +71,7 @@ def test_half_precision_files_are_cast_to_what_the_cpu_computes_in_but_for_text_
     original = safetensors.torch.load_file(small_checkpoint("sd15", dtype="fp16"))
     network = model.model.diffusion_model
     assert model.model.get_dtype() is torch.float32 and model.model.manual_cast_dtype is None
-    assert torch.equal(network.conv_in.weight, original["model.diffusion_model.input_blocks.0.0.weight"].float())
+    assert torch.equal(network.input_blocks[0][0].weight, original["model.diffusion_model.input_blocks.0.0.weight"].float())
     assert {parameter.dtype for module in (network, vae.first_stage_model) for parameter in module.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in clip.cond_stage_model.parameters()} == {torch.float16}
     exact = comfy.sd.load_checkpoint_guess_config(small_checkpoint("sd15", dtype="fp16"), te_model_options={"dtype": torch.float32})[1]
@@ -134,7 +136,7 @@ def test_separate_files_give_the_same_model(tmp_path):
     whole, clip, _, _ = comfy.sd.load_checkpoint_guess_config(small_checkpoint("sdxl"))
     unet = comfy.sd.load_diffusion_model(paths["unet"])
     both = comfy.sd.load_clip([paths["clip_g"], paths["clip_l"]])
-    assert torch.equal(unet.model.diffusion_model.conv_in.weight, whole.model.diffusion_model.conv_in.weight)
+    assert torch.equal(unet.model.diffusion_model.input_blocks[0][0].weight, whole.model.diffusion_model.input_blocks[0][0].weight)
     with torch.inference_mode():
         assert torch.equal(both.encode("a cat"), clip.encode("a cat"))
         assert comfy.sd.load_clip([paths["clip_l"]]).encode("a cat").shape == (1, 77, 64)
@@ -152,14 +154,14 @@ def test_a_network_in_diffusers_names_is_the_same(name, tmp_path):
     published = comfy.sd.load_diffusion_model(small_checkpoint(name, parts=("unet",)))
     path = str(tmp_path / "diffusion_pytorch_model.safetensors")
     network = published.model.diffusion_model
+    named = in_diffusers_names(network, unet_names(network.config))
     safetensors.torch.save_file(
-        {key: tensor.contiguous().clone() for key, tensor in network.state_dict().items()}, path, metadata=family(name, 10).metadata()
+        {key: tensor.contiguous().clone() for key, tensor in named.items()}, path, metadata=family(name, 10).metadata()
     )
     other = comfy.sd.load_diffusion_model(path)
-    assert other.model.weight_names.keys() == published.model.weight_names.keys()
     for key, tensor in network.state_dict().items():
         assert torch.equal(other.model.diffusion_model.state_dict()[key], tensor)
-    broken = {key: tensor.clone() for key, tensor in network.state_dict().items() if key != "mid_block.resnets.0.conv1.weight"}
+    broken = {key: tensor.clone() for key, tensor in named.items() if key != "mid_block.resnets.0.conv1.weight"}
     safetensors.torch.save_file(broken, path, metadata=family(name, 10).metadata())
     with pytest.raises(IncompleteModelError, match=r"diffusion_pytorch_model\.safetensors: mid_block\.resnets\.0\.conv1\.weight"):
         comfy.sd.load_diffusion_model(path)
@@ -192,7 +194,7 @@ def test_a_pickled_checkpoint_is_loaded(tmp_path):
     tensors = safetensors.torch.load_file(small_checkpoint(parts=("unet",)))
     torch.save({"state_dict": tensors}, path)
     model = comfy.sd.load_diffusion_model(path)
-    assert torch.equal(model.model.diffusion_model.conv_in.weight, tensors["model.diffusion_model.input_blocks.0.0.weight"])
+    assert torch.equal(model.model.diffusion_model.input_blocks[0][0].weight, tensors["model.diffusion_model.input_blocks.0.0.weight"])
 
 
 def test_a_pickle_with_code_in_it_is_refused(tmp_path):
@@ -230,7 +232,7 @@ def test_a_checkpoint_with_missing_tensors_names_the_first(tmp_path):
     layout = checkpoint_layout(family("sd15", 10))
     layout.pop("model.diffusion_model.middle_block.0.in_layers.2.weight")
     write_checkpoint(path, layout, metadata=family("sd15", 10).metadata())
-    with pytest.raises(IncompleteModelError, match=r"in .*holes\.safetensors: 1 of \d+ tensors are missing, first mid_block"):
+    with pytest.raises(IncompleteModelError, match=r"in .*holes\.safetensors: 1 of \d+ tensors are missing, first middle_block"):
         comfy.sd.load_checkpoint_guess_config(path)
 
 

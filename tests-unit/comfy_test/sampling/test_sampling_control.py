@@ -65,7 +65,7 @@ def test_other_files_are_refused_by_name():
         build({"lora_controlnet": torch.zeros(1)})
     tensors = published_names()
     del tensors["control_model.middle_block_out.0.weight"]
-    with pytest.raises(IncompleteModelError, match="controlnet_mid_block"):
+    with pytest.raises(IncompleteModelError, match="middle_block_out"):
         build(tensors)
 
 
@@ -81,7 +81,7 @@ def test_a_difference_is_added_to_the_models_weights(monkeypatch):
     model = SimpleNamespace(model_state_dict=lambda: {"diffusion_model.input_blocks.0.0.weight": base})
     monkeypatch.setattr("comfy.model_management.load_models_gpu", lambda models: None)
     network = build(published_names() | {"difference": torch.zeros(1)}, model=model)
-    assert torch.allclose(network.conv_in.weight, published_names()[key] + 1)
+    assert torch.allclose(network.input_blocks[0][0].weight, published_names()[key] + 1)
 
 
 def control(strength=1.0, share=(0.0, 1.0), network=None):

@@ -1,7 +1,7 @@
-"""Stable Diffusion's UNet: diffusers' layers, walked in ComfyUI's block numbering with ComfyUI's hooks.
+"""Stable Diffusion's UNet in ComfyUI's tree, numbering and published weight names, with ComfyUI's hooks.
 
-``input_blocks[i]``, ``middle_block`` and ``output_blocks[i]`` are sequences of layers as node packs know them; the parameters keep
-diffusers' names. Which parameter holds which published tensor is in the table that :meth:`UNetModel.load_weights` returns.
+Node packs reach into ``input_blocks[i]``, ``middle_block``, ``output_blocks[i]``, ``time_embed``, ``label_emb`` and ``out``, replace
+layers and their ``forward``, and replace :func:`forward_timestep_embed` in this module; each is looked up when it is called.
 """
 
 import logging
@@ -9,96 +9,40 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.models.upsampling import Upsample2D
 
 import comfy.ops
 import comfy.patcher_extension
-from comfy.families.sd_unet_config import unet_config_from_dict
+from comfy.families.sd_unet_config import UNetConfig, unet_config_from_dict
 from comfy.families.sd_unet_weights import load_unet_weights
 from comfy.families.timestep_embedding import Timestep, timestep_embedding
-from comfy.families.weight_names import WeightNames
-from comfy.ldm.modules.attention import SpatialTransformer, adopt_transformers
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.unet_blocks import UNetBlocks
+from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, TimestepBlock, Upsample, VideoResBlock
 
 log = logging.getLogger(__name__)
 
 __all__ = [
     "Downsample",
     "ResBlock",
+    "SpatialTransformer",
     "Timestep",
     "TimestepBlock",
     "TimestepEmbedSequential",
     "UNetModel",
     "Upsample",
     "VideoResBlock",
-    "adopt_blocks",
     "apply_control",
     "forward_timestep_embed",
     "timestep_embedding",
 ]
 
 
-class TimestepBlock(torch.nn.Module):
-    """A layer that takes the time embedding as its second argument."""
+class TimestepEmbedSequential(torch.nn.Sequential, TimestepBlock):
+    """The layers of one numbered block."""
 
-
-class ResBlock(ResnetBlock2D, TimestepBlock):
-    """Two normalised convolutions around the time embedding, with a residual connection."""
-
-    def forward(self, x: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
-        """B x C in x height x width, B x time width to B x C out x height x width."""
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        h = h + self.time_emb_proj(F.silu(emb)).type(h.dtype)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h), inplace=True))
-        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
-
-
-class VideoResBlock(ResBlock):
-    """Never instantiated here: the class that packs test for to tell video networks apart."""
-
-
-class Downsample(Downsample2D):
-    """A convolution that halves height and width."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B x C x height x width to half of both, rounded up."""
-        return self.conv(x)
-
-
-class Upsample(Upsample2D):
-    """Nearest-neighbour doubling (or to the shape of the layer that comes next), then a convolution."""
-
-    conv: Any
-
-    def forward(  # type: ignore[override]  # ComfyUI's signature, not diffusers'
-        self, x: torch.Tensor, output_shape: Iterable[int] | None = None
-    ) -> torch.Tensor:
-        """B x C x height x width to the last two of *output_shape*, or to twice the size."""
-        size = [x.shape[2] * 2, x.shape[3] * 2] if output_shape is None else list(output_shape)[2:4]
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
-
-
-class TimestepEmbedSequential(tuple):
-    """Layers of one numbered block. Holds no parameters: the network's modules own the layers."""
-
-    def __call__(self, x: torch.Tensor, emb: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run the layers, see :func:`forward_timestep_embed`."""
-        return forward_timestep_embed(self, x, emb, *args, **kwargs)
-
-
-def adopt_blocks(module: torch.nn.Module, operations: Any = comfy.ops.disable_weight_init) -> None:
-    """Give every diffusers layer of a UNet below *module* ComfyUI's class, in place; parameter names stay.
-
-    *operations* provides the classes of the layers that hold weights.
-    """
-    kinds = {ResnetBlock2D: ResBlock, Downsample2D: Downsample, Upsample2D: Upsample}
-    for layer in module.modules():
-        layer.__class__ = kinds.get(type(layer), type(layer))
-    adopt_transformers(module)
-    comfy.ops.adopt_layers(module, operations)
+        return forward_timestep_embed(self, *args, **kwargs)
 
 
 def forward_timestep_embed(
@@ -151,37 +95,32 @@ def apply_control(h: torch.Tensor, control: Mapping[str, list[Any]] | None, name
 
 
 class InputHalf(torch.nn.Module):
-    """The numbered blocks of a UNet's first half and its embeddings, over diffusers' layers."""
+    """The numbered blocks of a UNet's first half and its embeddings.
 
-    conv_in: Any
-    time_embedding: Any
-    add_embedding: Any
-    down_blocks: Any
-    mid_block: Any
+    Attributes with the names and values of the ``unet_config`` it is made from are what node packs read.
+    """
 
-    @property
-    def input_blocks(self) -> list[TimestepEmbedSequential]:
-        """The first half, ComfyUI's numbering: stem, then per level its residual blocks and a downsampling."""
-        blocks = [TimestepEmbedSequential((self.conv_in,))]
-        for level in self.down_blocks:
-            attentions = getattr(level, "attentions", None) or [None] * len(level.resnets)
-            blocks += [_block(pair) for pair in zip(level.resnets, attentions)]
-            blocks += [_block((layer,)) for layer in level.downsamplers or ()]
-        return blocks
+    label_emb: torch.nn.Module
+    input_blocks: Any
+    middle_block: Any
 
-    @property
-    def middle_block(self) -> TimestepEmbedSequential:
-        """Residual, transformer, residual."""
-        attentions = list(getattr(self.mid_block, "attentions", None) or ())
-        return _block((self.mid_block.resnets[0], *attentions, self.mid_block.resnets[1]))
-
-    def time_embed(self, t_emb: torch.Tensor) -> torch.Tensor:
-        """The time embedding from its sinusoids."""
-        return self.time_embedding.linear_2(F.silu(self.time_embedding.linear_1(t_emb)))
-
-    def label_emb(self, y: torch.Tensor) -> torch.Tensor:
-        """The embedding of the vector conditioning."""
-        return self.add_embedding.linear_2(F.silu(self.add_embedding.linear_1(y)))
+    def __init__(self, unet_config: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device | None, blocks: UNetBlocks) -> None:
+        super().__init__()
+        self.config: UNetConfig = blocks.config
+        self.dtype = torch.float32 if dtype is None else dtype
+        self.device = device
+        self.in_channels, self.model_channels = self.config.in_channels, self.config.model_channels
+        self.num_res_blocks, self.channel_mult = list(self.config.num_res_blocks), self.config.channel_mult
+        self.num_heads, self.num_head_channels = self.config.num_heads, self.config.num_head_channels
+        self.num_classes = unet_config.get("num_classes")
+        self.dropout, self.dims, self.conv_resample, self.use_checkpoint = 0, 2, True, False
+        self.predict_codebook_ids, self.use_temporal_resblocks, self.default_num_video_frames = False, False, None
+        self.num_heads_upsample = self.num_heads
+        self.time_embed = blocks.time_embed()
+        if self.config.adm_in_channels is not None:
+            self.label_emb = blocks.label_emb()
+        self.input_blocks = _blocks(blocks.input_blocks())
+        self.middle_block = TimestepEmbedSequential(*blocks.middle_block())
 
 
 class UNetModel(InputHalf):
@@ -190,50 +129,26 @@ class UNetModel(InputHalf):
     Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
     """
 
-    up_blocks: Any
-    conv_norm_out: Any
-    conv_out: Any
+    output_blocks: Any
+    out: Any
 
     def __init__(
         self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None, **unet_config: Any
     ) -> None:
-        super().__init__()
-        self.config = unet_config_from_dict(unet_config)
-        self.dtype = torch.float32 if dtype is None else dtype
-        self.device = device
-        self.model_channels = self.config.model_channels
-        self.in_channels = self.config.in_channels
+        blocks = UNetBlocks(unet_config_from_dict(unet_config), operations or comfy.ops.disable_weight_init)
+        super().__init__(unet_config, dtype, device, blocks)
+        self.config.level_depths()
         self.out_channels = self.config.out_channels
-        self.num_classes = unet_config.get("num_classes")
-        with torch.device("meta"):
-            built = UNet2DConditionModel(**self.config.diffusers_arguments())
-        adopt_blocks(built, operations or comfy.ops.disable_weight_init)
-        for name in ("conv_in", "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks", "conv_norm_out", "conv_out"):
-            layer = getattr(built, name, None)
-            if layer is not None:
-                setattr(self, name, layer)
+        self.output_blocks = _blocks(blocks.output_blocks())
+        self.out = blocks.out()
+        self._feature_size = blocks.feature_size
 
-    @property
-    def output_blocks(self) -> list[TimestepEmbedSequential]:
-        """The second half; the last residual block of a level is followed by an upsampling in the same block."""
-        blocks = []
-        for level in self.up_blocks:
-            attentions = getattr(level, "attentions", None) or [None] * len(level.resnets)
-            layers = [list(pair) for pair in zip(level.resnets, attentions)]
-            layers[-1] += level.upsamplers or ()
-            blocks += [_block(block) for block in layers]
-        return blocks
-
-    def out(self, h: torch.Tensor) -> torch.Tensor:
-        """The prediction from the last features."""
-        return self.conv_out(F.silu(self.conv_norm_out(h), inplace=True))
-
-    def load_weights(self, source: Any, prefix: str = "") -> WeightNames:
+    def load_weights(self, source: Any, prefix: str = "") -> None:
         """Give the network its weights from *source* (state dict or weight source) below *prefix*.
 
-        Returns the table of published names. Raises ``ModelFileError`` if tensors are missing or do not fit.
+        Raises ``ModelFileError`` if tensors are missing or do not fit.
         """
-        return load_unet_weights(self, source, prefix, self.dtype, self.device)
+        load_unet_weights(self, source, prefix, self.dtype, self.device)
 
     def forward(
         self,
@@ -321,5 +236,5 @@ class UNetModel(InputHalf):
         return h
 
 
-def _block(layers: Iterable[torch.nn.Module | None]) -> TimestepEmbedSequential:
-    return TimestepEmbedSequential(layer for layer in layers if layer is not None)
+def _blocks(layers: Iterable[Iterable[torch.nn.Module]]) -> torch.nn.ModuleList:
+    return torch.nn.ModuleList(TimestepEmbedSequential(*block) for block in layers)
