@@ -10,7 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-LEAST_WEIGHT_BYTES = 32 << 20
+from comfy.units import MIB
+
+LEAST_WEIGHT_BYTES = 32 * MIB
 MOST_POSITIONS = 320
 
 
