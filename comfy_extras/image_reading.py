@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy.images.deep_colours import is_deep, read_deep
-from comfy.images.picture_files import PictureRefused, open_picture, transparent_level, upright
+from comfy.images.picture_files import PictureRefused, open_picture, reading_picture, transparent_level, upright
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.host_memory import HostMemory
 
@@ -35,7 +35,7 @@ def read_image(path: str) -> tuple[Tensor, Tensor]:
     frames would not fit into the RAM that is free.
     """
     try:
-        with open_picture(path) as opened:
+        with open_picture(path) as opened, reading_picture():
             deep = read_deep(path, opened) if is_deep(opened) else None
             pictures, masks = _read_frames(opened) if deep is None else ([deep[0]], [deep[1]])
     except PictureRefused as error:
