@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from comfy.model_patcher import ModelPatcher
+    from comfy.sampling.protocols import SampledPatcher
     from comfy.sampling.sampler import Sampler
     from comfy_extras.node_values import Conditioning, Latent
 
@@ -128,7 +129,7 @@ def _latent_outputs() -> list[io.Output]:
     return [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
 
 
-def _for_model(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
+def _for_model(model: SampledPatcher, latent: dict[str, Any]) -> dict[str, Any]:
     """*latent* in the channels and scale of *model*."""
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
@@ -136,7 +137,7 @@ def _for_model(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
     return {**latent, "samples": samples}
 
 
-def _both_outputs(model: Any, latent: dict[str, Any], samples: Any, x0_output: dict[str, Any]) -> io.NodeOutput:
+def _both_outputs(model: SampledPatcher, latent: dict[str, Any], samples: Any, x0_output: dict[str, Any]) -> io.NodeOutput:
     """The sampled latent and the model's last picture of it, or the same again if there was no step."""
     out = sampled_latent(latent, samples)
     if "x0" not in x0_output:

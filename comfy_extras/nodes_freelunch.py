@@ -60,7 +60,7 @@ def _by_structure(h: Tensor, factor: float) -> Tensor | float:
     return (factor - 1) * ((mean - lowest) / (highest - lowest)) + 1
 
 
-def _patched(model: Any, factors: dict[int, tuple[float, float]], strengthen: Any) -> Any:
+def _patched(model: ModelPatcher, factors: dict[int, tuple[float, float]], strengthen: Any) -> ModelPatcher:
     """A clone of *model*; *factors* maps multiples of its channels to the factors for backbone and skip connection."""
     width = model.model.model_config.unet_config["model_channels"]
     by_channels = {width * multiple: pair for multiple, pair in factors.items()}

@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _with_sampling(model: Any, schedule: type, prediction: type, *arguments: Any, **parameters: Any) -> Any:
+def _with_sampling(model: ModelPatcher, schedule: type, prediction: type, *arguments: Any, **parameters: Any) -> ModelPatcher:
     """A clone of *model* whose sampling object mixes both; *arguments* go to its constructor, *parameters* to ``set_parameters``."""
     sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(model.model.model_config, *arguments)
     if parameters:

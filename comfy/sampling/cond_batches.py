@@ -13,6 +13,8 @@ from comfy.sampling.cond_regions import Cond, PlacedCond, narrow_to
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import SampledModel
+
 torch = lazy_module("torch")
 model_management = lazy_module("comfy.model_management")
 
@@ -45,7 +47,7 @@ def cond_cat(c_list: Sequence[Mapping[str, Any]], device: Any = None) -> dict[st
 
 
 def evaluate(
-    model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
+    model: SampledModel, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
 ) -> list[Tensor]:
     """The model's picture for each list of *conds* (a list that is None gives zeros), each a new tensor like *x_in*.
 
@@ -68,7 +70,7 @@ def evaluate(
 
 
 def _placed(
-    model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
+    model: SampledModel, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
 ) -> list[Placed]:
     """What acts at this step, with the number of its list; default conditioning fills what the others leave."""
     placed = [
@@ -98,7 +100,7 @@ def _uncovered(x_in: Tensor, placed: Sequence[PlacedCond]) -> Tensor:
     return rest.relu_()
 
 
-def _next_batch(model: Any, waiting: list[Placed], x_in: Tensor) -> list[Placed]:
+def _next_batch(model: SampledModel, waiting: list[Placed], x_in: Tensor) -> list[Placed]:
     """Take from *waiting* the largest group that can share a call with the first one and fits in memory; last ones first."""
     first = waiting[0][0]
     candidates = [number for number, (cut, _) in enumerate(waiting) if can_concat_cond(cut, first)][::-1]
@@ -118,7 +120,7 @@ def _next_batch(model: Any, waiting: list[Placed], x_in: Tensor) -> list[Placed]
     return [waiting.pop(number) for number in chosen]
 
 
-def _run_batch(model: Any, batch: Sequence[Placed], timestep: Tensor, model_options: dict[str, Any]) -> tuple[Tensor, ...]:
+def _run_batch(model: SampledModel, batch: Sequence[Placed], timestep: Tensor, model_options: dict[str, Any]) -> tuple[Tensor, ...]:
     cuts = [cut for cut, _ in batch]
     cond_or_uncond = [index for _, index in batch]
     latents = torch.cat([cut.input_x for cut in cuts])
@@ -139,7 +141,7 @@ def _run_batch(model: Any, batch: Sequence[Placed], timestep: Tensor, model_opti
 
 
 def _transformer_options(
-    model: Any, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor, model_options: dict[str, Any]
+    model: SampledModel, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor, model_options: dict[str, Any]
 ) -> dict[str, Any]:
     """A new dict of what attention patches and wrappers may want to know about this call."""
     options = model.current_patcher.apply_hooks(hooks=cuts[0].hooks)

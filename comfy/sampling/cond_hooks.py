@@ -10,6 +10,7 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from comfy.hooks.base import HookGroup
     from comfy.sampling.cond_regions import Cond
+    from comfy.sampling.protocols import SampledPatcher
 
 hooks_of_models = lazy_module("comfy.hooks")
 
@@ -69,7 +70,7 @@ def get_total_hook_groups_in_conds(conds: Conds) -> int:
     return len({entry.get("hooks") for entry in _entries(conds)})
 
 
-def register_hooks(model: Any, conds: Conds, model_options: dict[str, Any]) -> None:
+def register_hooks(model: SampledPatcher, conds: Conds, model_options: dict[str, Any]) -> None:
     """Let the hooks of *conds* add what they bring to *model* and *model_options* for this run."""
     hooks = hooks_of_models.HookGroup()
     for conditions in conds.values():

@@ -10,10 +10,12 @@ from comfy.sampling.cond_regions import Cond, create_cond_with_same_area_if_none
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import SampledModel
+
 PIXELS_PER_CELL = 8
 
 
-def calculate_start_end_timesteps(model: Any, conds: list[Cond]) -> None:
+def calculate_start_end_timesteps(model: SampledModel, conds: list[Cond]) -> None:
     """Replace entries that have a range of percents by copies with its sigmas."""
     to_sigma = model.model_sampling.percent_to_sigma
     for index, cond in enumerate(conds):
@@ -26,7 +28,7 @@ def calculate_start_end_timesteps(model: Any, conds: list[Cond]) -> None:
             conds[index] = {**cond, **sigmas}
 
 
-def pre_run_control(model: Any, conds: list[Cond]) -> None:
+def pre_run_control(model: SampledModel, conds: list[Cond]) -> None:
     """Let every control of *conds* prepare for the model."""
     to_sigma = model.model_sampling.percent_to_sigma
     for cond in conds:
@@ -63,7 +65,7 @@ def encode_model_conds(
 
 
 def prepare(
-    model: Any,
+    model: SampledModel,
     noise: Tensor,
     conds: dict[str, list[Cond]],
     device: Any,

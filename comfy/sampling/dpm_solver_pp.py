@@ -26,6 +26,8 @@ from comfy.sampling.solver_run import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 torch = lazy_module("torch")
 
 NEARLY_PURE_NOISE = 0.9999  # where the midpoint of a flow's first step lies: its true midpoint is not finite
@@ -33,7 +35,7 @@ NEARLY_PURE_NOISE = 0.9999  # where the midpoint of a flow's first step lies: it
 
 @without_gradients
 def sample_dpmpp_2m(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -58,7 +60,7 @@ def sample_dpmpp_2m(
 
 @without_gradients
 def sample_dpmpp_2s_ancestral(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -103,7 +105,7 @@ class StochasticRun(SolverRun):
 
     def __init__(
         self,
-        model: Any,
+        model: Denoiser,
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any] | None,
@@ -135,7 +137,7 @@ class StochasticRun(SolverRun):
 
 @without_gradients
 def sample_dpmpp_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -152,7 +154,7 @@ def sample_dpmpp_sde(
 
 @without_gradients
 def sample_dpmpp_sde_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -168,7 +170,7 @@ def sample_dpmpp_sde_gpu(
 
 
 def _singlestep_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None,

@@ -13,6 +13,8 @@ from comfy.sampling.solver_run import without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 
 @dataclass(frozen=True, slots=True)
 class PastStep:
@@ -76,7 +78,7 @@ def multistep_sde(run: StochasticRun, x: Tensor, correction: Correction, memory:
 
 
 def _run_2m(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None,
@@ -98,7 +100,7 @@ def _run_2m(
 
 
 def _run_3m(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None,
@@ -117,7 +119,7 @@ def _run_3m(
 
 @without_gradients
 def sample_dpmpp_2m_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -134,7 +136,7 @@ def sample_dpmpp_2m_sde(
 
 @without_gradients
 def sample_dpmpp_2m_sde_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -151,7 +153,7 @@ def sample_dpmpp_2m_sde_gpu(
 
 @without_gradients
 def sample_dpmpp_2m_sde_heun(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -168,7 +170,7 @@ def sample_dpmpp_2m_sde_heun(
 
 @without_gradients
 def sample_dpmpp_2m_sde_heun_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -185,7 +187,7 @@ def sample_dpmpp_2m_sde_heun_gpu(
 
 @without_gradients
 def sample_dpmpp_3m_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -201,7 +203,7 @@ def sample_dpmpp_3m_sde(
 
 @without_gradients
 def sample_dpmpp_3m_sde_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

@@ -16,6 +16,8 @@ from comfy.sampling.solver_run import SolverRun, flow_ancestral_step, get_ancest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 torch = lazy_module("torch")
 
 MOST_CHURN = 2**0.5 - 1
@@ -36,7 +38,7 @@ def log_midpoint(sigma: Tensor, sigma_next: Tensor) -> Tensor:
 
 @without_gradients
 def sample_euler(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -58,7 +60,7 @@ def sample_euler(
 
 @without_gradients
 def sample_heun(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -84,7 +86,7 @@ def sample_heun(
 
 @without_gradients
 def sample_dpm_2(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -140,7 +142,7 @@ class AncestralStep:
 
 @without_gradients
 def sample_euler_ancestral(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -165,7 +167,7 @@ def sample_euler_ancestral(
 
 @without_gradients
 def sample_dpm_2_ancestral(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-Options = dict[str, Any]
+    from comfy.sampling.protocols import Options, SampledModel
 
 
 def cfg_function(
-    model: Any,
+    model: SampledModel,
     cond_pred: Tensor,
     uncond_pred: Tensor,
     cond_scale: float,

@@ -18,10 +18,10 @@ from comfy.sampling.sampler import Sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Options, SampledModel, SampledPatcher
+
 torch = lazy_module("torch")
 hooks_of_models = lazy_module("comfy.hooks")
-
-Options = dict[str, Any]
 
 
 class SamplerNames(Protocol):
@@ -59,11 +59,11 @@ class Guider:
     """
 
     names: ClassVar[SamplerNames]
-    inner_model: Any
+    inner_model: SampledModel
     conds: dict[str, Any]
     loaded_models: Any
 
-    def __init__(self, model_patcher: Any) -> None:
+    def __init__(self, model_patcher: SampledPatcher) -> None:
         self.model_patcher = model_patcher
         self.model_options = model_patcher.model_options
         self.original_conds: dict[str, list[Options]] = {}

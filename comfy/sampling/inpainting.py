@@ -9,7 +9,7 @@ from comfy.interruption import interrupt_flag
 if TYPE_CHECKING:
     from torch import Tensor
 
-Options = dict[str, Any]
+    from comfy.sampling.protocols import GuidedModel, Options
 
 
 class KSamplerX0Inpaint:
@@ -21,7 +21,7 @@ class KSamplerX0Inpaint:
     noise: Tensor
     latent_image: Any  # a tensor; None when no mask is given
 
-    def __init__(self, model: Any, sigmas: Tensor) -> None:
+    def __init__(self, model: GuidedModel, sigmas: Tensor) -> None:
         self.inner_model = model
         self.sigmas = sigmas
 

@@ -11,6 +11,8 @@ from comfy.sampling.solver_run import SolverRun, to_d, without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 polynomial = lazy_module("numpy.polynomial.polynomial")
 
 
@@ -32,7 +34,7 @@ def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> fl
 
 @without_gradients
 def sample_lms(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

@@ -12,6 +12,8 @@ from comfy.sampling.solver_run import SolverRun, without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 torch = lazy_module("torch")
 
 StepFunction = Callable[["Tensor", "Tensor", "Tensor", "Tensor", NoiseSampler], "Tensor"]
@@ -32,7 +34,7 @@ def DDPMSampler_step(x: Tensor, sigma: Tensor, sigma_prev: Tensor, noise: Tensor
 
 @without_gradients
 def generic_step_sampler(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -54,7 +56,7 @@ def generic_step_sampler(
 
 @without_gradients
 def sample_ddpm(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -68,7 +70,7 @@ def sample_ddpm(
 
 @without_gradients
 def sample_lcm(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Options = dict[str, Any]
+    from comfy.sampling.protocols import GuidedModel, Options
 
 
 class Sampler:
@@ -17,7 +17,7 @@ class Sampler:
 
     def sample(
         self,
-        model_wrap: Any,
+        model_wrap: GuidedModel,
         sigmas: Tensor,
         extra_args: Options,
         callback: Callable[..., None] | None,
@@ -29,7 +29,7 @@ class Sampler:
         """The sampled latent; *model_wrap* is the guider."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
 
-    def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
+    def max_denoise(self, model_wrap: GuidedModel, sigmas: Tensor) -> bool:
         """Whether *sigmas* start at or above the model's highest level, so that nothing of a given latent is left."""
         highest, first = float(model_wrap.inner_model.model_sampling.sigma_max), float(sigmas[0])
         return first > highest or math.isclose(highest, first, rel_tol=1e-5)

@@ -14,6 +14,8 @@ from comfy.sampling.solver_run import append_zero
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import ModelSampling
+
 torch = lazy_module("torch")
 numpy = lazy_module("numpy")
 scipy_stats = lazy_module("scipy.stats")
@@ -59,14 +61,14 @@ def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor:
     return append_zero((place * math.atan(sigma_min) + (1 - place) * math.atan(sigma_max)).tan())
 
 
-def simple_scheduler(model_sampling: Any, steps: int) -> Tensor:
+def simple_scheduler(model_sampling: ModelSampling, steps: int) -> Tensor:
     """Every (table length / steps)-th sigma of the table from its end, then zero."""
     table = model_sampling.sigmas
     stride = len(table) / steps
     return torch.FloatTensor([float(table[-1 - int(step * stride)]) for step in range(steps)] + [0.0])
 
 
-def ddim_scheduler(model_sampling: Any, steps: int) -> Tensor:
+def ddim_scheduler(model_sampling: ModelSampling, steps: int) -> Tensor:
     """DDIM's uniform stride from the table's second entry up (Song et al. 2020, arXiv:2010.02502); may have more than *steps* steps."""
     table = model_sampling.sigmas
     starts_at_zero = _is_zero(table[1])
@@ -75,7 +77,7 @@ def ddim_scheduler(model_sampling: Any, steps: int) -> Tensor:
     return torch.FloatTensor(ascending[::-1])
 
 
-def normal_scheduler(model_sampling: Any, steps: int, sgm: bool = False, floor: bool = False) -> Tensor:
+def normal_scheduler(model_sampling: ModelSampling, steps: int, sgm: bool = False, floor: bool = False) -> Tensor:
     """Equal steps in the model's time, then zero; with *sgm* the last time itself is left out. *floor* is not used."""
     first, last = model_sampling.timestep(model_sampling.sigma_max), model_sampling.timestep(model_sampling.sigma_min)
     ends_at_zero = not sgm and _is_zero(model_sampling.sigma(last))
@@ -84,7 +86,7 @@ def normal_scheduler(model_sampling: Any, steps: int, sgm: bool = False, floor: 
     return torch.FloatTensor(sigmas if ends_at_zero else [*sigmas, 0.0])
 
 
-def beta_scheduler(model_sampling: Any, steps: int, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+def beta_scheduler(model_sampling: ModelSampling, steps: int, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     """Times at quantiles of a beta distribution, dense at both ends (Lee et al. 2024, arXiv:2407.12173), then zero.
 
     Neighbours that fall on the same entry of the table count once, so there may be fewer than *steps* steps.
@@ -96,7 +98,9 @@ def beta_scheduler(model_sampling: Any, steps: int, alpha: float = 0.6, beta: fl
     return torch.FloatTensor([*(float(table[place]) for place in kept), 0.0])
 
 
-def linear_quadratic_schedule(model_sampling: Any, steps: int, threshold_noise: float = 0.025, linear_steps: int | None = None) -> Tensor:
+def linear_quadratic_schedule(
+    model_sampling: ModelSampling, steps: int, threshold_noise: float = 0.025, linear_steps: int | None = None
+) -> Tensor:
     """Small equal steps down from full noise, then steps growing quadratically (Movie Gen and Mochi).
 
     The removed share of noise grows linearly to *threshold_noise* over *linear_steps* (default: half), and from there along the

@@ -16,6 +16,8 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser, ModelSampling, SolverCallback
+
 torch = lazy_module("torch")
 model_sampling_kinds = lazy_module("comfy.model_sampling")
 
@@ -38,11 +40,11 @@ class SolverRun:
 
     def __init__(
         self,
-        model: Any,
+        model: Denoiser,
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any] | None,
-        callback: Callable[[dict[str, Any]], None] | None,
+        callback: SolverCallback | None,
         disable: bool | None,
     ) -> None:
         self.model = model
@@ -77,7 +79,7 @@ class SolverRun:
         self.report(step, x, denoised, sigma, sigma_hat)
         return denoised
 
-    def patched_sampling(self) -> Any:
+    def patched_sampling(self) -> ModelSampling:
         """The model's sampling object with the patches of this run."""
         return self.model.inner_model.model_patcher.get_model_object("model_sampling")
 
@@ -117,17 +119,17 @@ def flow_ancestral_step(sigma_from: Tensor, sigma_to: Tensor, eta: float) -> tup
     return down, (sigma_to**2 - (down * signal_factor) ** 2) ** 0.5, signal_factor
 
 
-def sigma_to_half_log_snr(sigma: Tensor, model_sampling: Any) -> Tensor:
+def sigma_to_half_log_snr(sigma: Tensor, model_sampling: ModelSampling) -> Tensor:
     """log(signal / noise) at *sigma*."""
     return -(sigma.logit() if isinstance(model_sampling, model_sampling_kinds.CONST) else sigma.log())
 
 
-def half_log_snr_to_sigma(half_log_snr: Tensor, model_sampling: Any) -> Tensor:
+def half_log_snr_to_sigma(half_log_snr: Tensor, model_sampling: ModelSampling) -> Tensor:
     """The sigma at which log(signal / noise) is *half_log_snr*."""
     return (-half_log_snr).sigmoid() if isinstance(model_sampling, model_sampling_kinds.CONST) else (-half_log_snr).exp()
 
 
-def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: Any, percent_offset: float = FIRST_STEP_PERCENT) -> Tensor:
+def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: ModelSampling, percent_offset: float = FIRST_STEP_PERCENT) -> Tensor:
     """*sigmas* with a flow model's first level moved away from pure noise, so that its log SNR is finite."""
     if len(sigmas) < 2 or not isinstance(model_sampling, model_sampling_kinds.CONST) or sigmas[0] < 1:
         return sigmas
@@ -136,6 +138,6 @@ def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: Any, percent_offs
     return moved
 
 
-def noise_scale(model_sampling: Any) -> float:
+def noise_scale(model_sampling: ModelSampling) -> float:
     """How strongly a model wants fresh noise scaled; 1 unless its sampling object says otherwise."""
     return getattr(model_sampling, "noise_scale", 1.0)
