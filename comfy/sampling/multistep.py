@@ -17,9 +17,9 @@ polynomial = lazy_module("numpy.polynomial.polynomial")
 
 
 def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> float:
-    """The weight of the slope *j* steps back in the step from ``t[i]`` to ``t[i + 1]``.
+    """The weight that the slope *j* steps back has in the step from ``t[i]`` to ``t[i + 1]``.
 
-    It is the integral over the step of the Lagrange polynomial through the last *order* times. Raises ``ValueError`` when fewer
+    This is the integral of the Lagrange polynomial through the last *order* times over the step. Raises ``ValueError`` when fewer
     than *order* slopes exist.
     """
     if order > i + 1:
@@ -42,7 +42,7 @@ def sample_lms(
     disable: bool | None = None,
     order: int = 4,
 ) -> Tensor:
-    """One model call per step, using up to *order* slopes."""
+    """Linear multistep solver over up to *order* slopes; one model call per step. Arguments: see ``solver_run``."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     times = sigmas.detach().double().cpu().tolist()
     slopes: list[Tensor] = []
