@@ -25,6 +25,7 @@ from app.logger import setup_logger  # noqa: E402
 from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
 from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
+from comfy.units import GIB, megabytes  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def make_executor(prompt_server: Any) -> Any:
         {
             "CLASSIC": "those of the last prompt are kept (classic)",
             "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
-            "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
+            "RAM_PRESSURE": f"kept while at least {megabytes(sizes.get('ram', 0) * GIB)} of RAM are free",
             "NONE": "none are kept",
         }[cache_type.name],
     )
@@ -126,10 +127,10 @@ def torch_is_imported() -> bool:
 
 
 def ram_headroom_gb(given: list[float]) -> dict[str, float]:
-    """The thresholds of ``--cache-ram [ACTIVE [INACTIVE]]`` in GB; without numbers, by the machine's RAM."""
+    """The thresholds of ``--cache-ram [ACTIVE [INACTIVE]]`` in GiB; without numbers a quarter of the machine's RAM, 4 to 32 GiB."""
     import psutil
 
-    active = given[0] if given else min(32.0, max(4.0, psutil.virtual_memory().total * 0.25 / 1024**3))
+    active = given[0] if given else min(32.0, max(4.0, psutil.virtual_memory().total * 0.25 / GIB))
     return {"ram": active, "ram_inactive": given[1] if len(given) > 1 else active}
 
 

@@ -50,6 +50,8 @@ from comfy.sampling.schedules import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import GuidedModel, ModelSampling, SampledModel, SampledPatcher
+
 log = logging.getLogger(__name__)
 
 torch = lazy_module("torch")
@@ -112,7 +114,7 @@ def get_area_and_mult(conds: Options, x_in: Tensor, timestep_in: Tensor) -> Any:
     return comfy.sampling.cond_regions.place_cond(conds, x_in, timestep_in)
 
 
-def calc_cond_batch(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
+def calc_cond_batch(model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
     """The model's picture for each list of *conds*, through a context handler if there is one, and the wrappers. Packs replace this."""
     handler = model_options.get("context_handler")
     if handler is None or not handler.should_use_context(model, conds, x_in, timestep, model_options):
@@ -120,19 +122,21 @@ def calc_cond_batch(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Te
     return handler.execute(_calc_cond_batch_outer, model, conds, x_in, timestep, model_options)
 
 
-def _calc_cond_batch_outer(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
+def _calc_cond_batch_outer(
+    model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options
+) -> list[Tensor]:
     kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
     wrappers = comfy.patcher_extension.get_all_wrappers(kind, model_options, is_model_options=True)
     executor = comfy.patcher_extension.WrapperExecutor.new_executor(_calc_cond_batch, wrappers)
     return executor.execute(model, conds, x_in, timestep, model_options)
 
 
-def _calc_cond_batch(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
+def _calc_cond_batch(model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
     return cond_batches.evaluate(model, conds, x_in, timestep, model_options, get_area_and_mult)
 
 
 def calc_cond_uncond_batch(
-    model: Any, cond: Any, uncond: Any, x_in: Tensor, timestep: Tensor, model_options: Options
+    model: SampledModel, cond: Any, uncond: Any, x_in: Tensor, timestep: Tensor, model_options: Options
 ) -> tuple[Tensor, ...]:
     """Deprecated form of :func:`calc_cond_batch` for two sides."""
     log.warning("comfy.samplers.calc_cond_uncond_batch is deprecated; use calc_cond_batch")
@@ -140,7 +144,7 @@ def calc_cond_uncond_batch(
 
 
 def sampling_function(
-    model: Any,
+    model: SampledModel,
     x: Tensor,
     timestep: Tensor,
     uncond: Any,
@@ -195,7 +199,7 @@ class KSAMPLER(Sampler):
 
     def sample(
         self,
-        model_wrap: Any,
+        model_wrap: GuidedModel,
         sigmas: Tensor,
         extra_args: Options,
         callback: Callable[..., None] | None,
@@ -244,7 +248,7 @@ def sampler_object(name: str) -> KSAMPLER:
     return ksampler(name)
 
 
-def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Tensor:
+def calculate_sigmas(model_sampling: ModelSampling, scheduler_name: str, steps: int) -> Tensor:
     """Descending sigmas of the named scheduler, on the CPU. Packs replace this. Raises ``ValueError`` for an unknown name."""
     if scheduler_name not in SCHEDULER_HANDLERS:
         raise ValueError(f"there is no scheduler {scheduler_name!r}; known: {', '.join(SCHEDULER_HANDLERS)}")
@@ -255,7 +259,7 @@ def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Te
 
 
 def process_conds(
-    model: Any,
+    model: SampledModel,
     noise: Tensor,
     conds: dict[str, Any],
     device: Any,
@@ -278,7 +282,7 @@ class CFGGuider(Guider):
 
 
 def sample(
-    model: Any,
+    model: SampledPatcher,
     noise: Tensor,
     positive: Any,
     negative: Any,
@@ -313,7 +317,7 @@ class KSampler:
 
     def __init__(
         self,
-        model: Any,
+        model: SampledPatcher,
         steps: int,
         device: Any,
         sampler: str | None = None,

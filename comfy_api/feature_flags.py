@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 from comfy.cli_args import args
+from comfy.units import MIB
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def _core_feature_flags() -> dict[str, Any]:
     return {
         "supports_preview_metadata": True,
         "supports_model_type_tags": True,
-        "max_upload_size": round(args.max_upload_size * 1024 * 1024),
+        "max_upload_size": round(args.max_upload_size * MIB),
         "extension": {"manager": {"supports_v4": True}},
         "node_replacements": True,
         "assets": False,

@@ -57,7 +57,7 @@ class SaveImage:
     def save_images(
         self, images: Tensor, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
     ) -> dict[str, Any]:
-        """Write the batch; returns the file list for the page and the unchanged *images*."""
+        """Write *images* (B×H×W×C, 0…1); returns the list of files for the page, and *images* unchanged."""
         height, width = images[0].shape[:2]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix + self.prefix_append, self.output_dir, width, height
@@ -120,7 +120,7 @@ class LoadImage:
 
     @classmethod
     def VALIDATE_INPUTS(cls, image: str) -> bool | str:
-        """Whether the file is there, inside its folder."""
+        """Whether the file exists inside its folder; otherwise the error text."""
         return True if folder_paths.exists_annotated_filepath(image) else f"Invalid image file: {image}"
 
 

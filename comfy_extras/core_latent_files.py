@@ -41,7 +41,7 @@ class SaveLatent:
         }
 
     def save(self, samples: Latent, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
-        """Write ``samples`` of the latent; returns the file for the page and the unchanged latent."""
+        """Write ``samples`` of the latent; returns the file for the page, and the latent unchanged."""
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, self.output_dir)
         file_name = f"{name}_{counter:05}_.latent"
         metadata = None if args.disable_metadata else {"prompt": "", **metadata_texts(prompt, extra_pnginfo)}
@@ -65,7 +65,7 @@ class LoadLatent:
         return {"required": {"latent": [sorted(entry.name for entry in entries if entry.name.endswith(".latent") and entry.is_file())]}}
 
     def load(self, latent: str) -> tuple[Latent]:
-        """The latent as float32 on the CPU. Raises ``ValueError`` naming the file when it is damaged or holds no latent."""
+        """The latent as float32 on the CPU. Raises ``ValueError``, naming the file, when it is damaged or does not hold a latent."""
         path = folder_paths.get_annotated_filepath(latent)
         tensors, _ = read_safetensors(path)
         if "latent_tensor" not in tensors:
@@ -81,7 +81,7 @@ class LoadLatent:
 
     @classmethod
     def VALIDATE_INPUTS(cls, latent: str) -> bool | str:
-        """Whether the file is there, inside its folder."""
+        """Whether the file exists inside its folder; otherwise the error text."""
         return True if folder_paths.exists_annotated_filepath(latent) else f"Invalid latent file: {latent}"
 
 

@@ -11,6 +11,7 @@ import torch
 
 if TYPE_CHECKING:
     from comfy.hooks.base import HookGroup
+    from comfy.sampling.protocols import SampledModel
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class ControlBase:
         """Pass *argument* to the network at every call."""
         self.extra_args[argument] = value
 
-    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
+    def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         """Prepare the chain for a sampling of *model*."""
         start, end = self.timestep_percent_range
         self.timestep_range = percent_to_timestep_function(start), percent_to_timestep_function(end)

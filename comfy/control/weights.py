@@ -3,8 +3,10 @@
 Three kinds of names are known: the published ones below ``control_model.`` or bare, and diffusers'.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
@@ -19,6 +21,9 @@ from comfy.families.model_errors import UnknownModelError
 from comfy.families.sd_unet_config import UNetConfig, count_blocks, read_unet_config
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 Shape = tuple[int, ...]
 
@@ -35,7 +40,7 @@ UNSUPPORTED_MARKS = {
 _VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
 
 
-def build_control_network(source: WeightSource, model: Any = None, options: Mapping[str, Any] | None = None) -> ControlNet:
+def build_control_network(source: WeightSource, model: ModelPatcher | None = None, options: Mapping[str, Any] | None = None) -> ControlNet:
     """The network of *source* with its weights, in the dtype that suits the device.
 
     *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
@@ -107,7 +112,7 @@ def _in_diffusers_names(tensors: dict[str, torch.Tensor], config: UNetConfig) ->
     return converted
 
 
-def _with_base_weights(source: WeightSource, model: Any) -> WeightSource:
+def _with_base_weights(source: WeightSource, model: ModelPatcher | None) -> WeightSource:
     """*source* with the weights of *model* added to those of the same name."""
     tensors = source.take([key for key in source.shapes() if key != DIFFERENCE_MARK], None)
     if model is None:

@@ -1,4 +1,4 @@
-"""Diffusion model files in diffusers' own key names, presented in the published ones."""
+"""Presents diffusion model files in diffusers' own key names under the published names."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,7 +17,7 @@ _MARKS = ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight", "conv_out.we
 
 
 class RenamedSource:
-    """*source* under other names: *names* maps each name offered to the name in *source*; shapes are *shapes*."""
+    """Presents *source* under other names: *names* maps each new name to the one in *source*, *shapes* each new name to its shape."""
 
     def __init__(self, source: WeightSource, names: Mapping[str, str], shapes: Mapping[str, Shape]) -> None:
         self._source = source
@@ -28,28 +28,24 @@ class RenamedSource:
 
     @property
     def read_bytes(self) -> int | None:
-        """See :class:`WeightSource`."""
         return self._source.read_bytes
 
     def shapes(self) -> Mapping[str, Shape]:
-        """See :class:`WeightSource`."""
         return self._shapes
 
     def dtype(self, key: str) -> torch.dtype:
-        """See :class:`WeightSource`."""
         return self._source.dtype(self._names[key])
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """See :class:`WeightSource`."""
         asked = list(keys)
         taken = self._source.take([self._names[key] for key in asked], dtype)
         return {key: taken[self._names[key]].view(self._shapes[key]) for key in asked}
 
 
 def as_published_unet(source: WeightSource) -> WeightSource:
-    """*source* itself, or in the published names when it is a UNet in diffusers' names.
+    """*source* itself, or *source* under the published names if it is a UNet in diffusers' names.
 
-    Raises ``IncompleteModelError`` when such a file lacks tensors or holds others than its sizes call for.
+    Raises ``IncompleteModelError`` when tensors of such a file are missing or have shapes that do not fit its sizes.
     """
     shapes = source.shapes()
     if not all(mark in shapes for mark in _MARKS):
@@ -72,7 +68,7 @@ def _names(plan: ConversionPlan) -> dict[str, str]:
 
 
 def read_diffusers_config(shapes: Mapping[str, Shape], settings: Mapping[str, int]) -> UNetConfig:
-    """The sizes of a UNet in diffusers' names; *settings* may give its heads. Raises ``KeyError`` for other tensors."""
+    """The sizes of a UNet in diffusers' names; *settings* may give its heads. Raises ``KeyError`` when a needed tensor is missing."""
     levels = count_blocks(shapes, "down_blocks.{}.")
     blocks = count_blocks(shapes, "down_blocks.0.resnets.{}.")
     depths = [count_blocks(shapes, f"down_blocks.{level}.attentions.0.transformer_blocks.{{}}.") for level in range(levels)]

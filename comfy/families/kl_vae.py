@@ -1,4 +1,4 @@
-"""Stable Diffusion's autoencoder: diffusers' encoder and decoder with ComfyUI's two calls."""
+"""Stable Diffusion's autoencoder: diffusers' encoder and decoder behind ComfyUI's two methods."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ _LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.w
 
 
 class VaeResBlock(ResnetBlock2D):
-    """diffusers' residual block without the passes over memory that an autoencoder does not need."""
+    """diffusers' residual block without the passes over memory that an autoencoder can spare."""
 
     def forward(self, input_tensor: torch.Tensor, temb: torch.Tensor | None = None) -> torch.Tensor:
         """B x C in x height x width to B x C out x height x width; *temb* is not used."""
@@ -32,9 +32,9 @@ class VaeResBlock(ResnetBlock2D):
 
 
 class KlAutoencoder(torch.nn.Module):
-    """Pictures in [-1, 1], B x channels x height x width, to latents and back. Parameters on meta until :func:`load_vae_weights`.
+    """Turns pictures (B x channels x height x width, -1 to 1) into latents and back.
 
-    ``weight_names`` maps the published names to the parameters.
+    Parameters are on the meta device until :func:`load_vae_weights`; ``weight_names`` then maps the published names to them.
     """
 
     def __init__(self, config: KlVaeConfig) -> None:
@@ -51,19 +51,19 @@ class KlAutoencoder(torch.nn.Module):
         comfy.ops.adopt_layers(self)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean of the latent distribution."""
+        """The mean of the latent distribution for pictures *x*: B x latent channels, sides divided by the ratio."""
         moments = self.encoder(x)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         return moments.chunk(2, dim=1)[0]
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """The picture of a latent."""
+        """The pictures of latents *z*."""
         return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
 
 
 def plan_vae(shapes: Mapping[str, Shape], config: KlVaeConfig) -> ConversionPlan:
-    """Which published tensor (no prefix) becomes which of diffusers' parameters."""
+    """Plan which published tensor (no prefix) becomes which of diffusers' parameters."""
     arguments = config.diffusers_arguments()
     return plan_conversion(shapes, lambda tensors: convert_ldm_vae_checkpoint(tensors, arguments))
 
@@ -71,7 +71,7 @@ def plan_vae(shapes: Mapping[str, Shape], config: KlVaeConfig) -> ConversionPlan
 def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:
     """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*; sets ``weight_names``.
 
-    Raises ``IncompleteModelError``.
+    Raises ``IncompleteModelError`` when tensors are missing or have other shapes.
     """
     shapes = source.shapes()
     named = {key: shape for key, shape in shapes.items() if key.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))}
@@ -86,7 +86,7 @@ def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dt
 
 
 def _modern_attention_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Diffusers' present names and shapes for files written with its earlier ones."""
+    """*tensors* under diffusers' present names and shapes, for files that have its earlier ones."""
     earlier = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
     renamed = {}
     for key, tensor in tensors.items():
@@ -99,16 +99,19 @@ def _modern_attention_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 def published_state_dict(model: Any) -> dict[str, torch.Tensor]:
-    """*model*'s weights under their published names, as views where one parameter holds the tensor."""
+    """The weights of *model* under their published names; views where one parameter holds the whole tensor."""
     parameters = dict(model.named_parameters())
     return {key: model.weight_names.join(key, parameters.__getitem__, torch.cat) for key in model.weight_names}
 
 
 def decode_memory_bytes(shape: Shape, dtype_bytes: int, ratio: int) -> float:
-    """Working memory of decoding latents of *shape*: measured with SD's autoencoder, in proportion to the picture's area."""
+    """Bytes of working memory to decode latents of *shape*, B x C x height x width; *ratio* is pixels per latent pixel along a side.
+
+    Measured with SD's autoencoder; proportional to the picture's area.
+    """
     return 2178 * math.prod(shape[2:4]) * ratio**2 * dtype_bytes
 
 
 def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
-    """Working memory of encoding pictures of *shape*, batch x channels x height x width."""
+    """Bytes of working memory to encode pictures of *shape*, B x channels x height x width."""
     return 1767 * math.prod(shape[2:4]) * dtype_bytes

@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class KlVaeConfig:
-    """Sizes of one KL autoencoder; ``channels`` goes from full resolution down."""
+    """Sizes of one KL autoencoder. ``channels`` begins with the level of full resolution."""
 
     image_channels: int
     latent_channels: int
@@ -21,7 +21,7 @@ class KlVaeConfig:
 
     @property
     def ratio(self) -> int:
-        """Picture pixels per latent pixel, along one side."""
+        """Picture pixels per latent pixel along one side."""
         return 2 ** (len(self.channels) - 1)
 
     def diffusers_arguments(self) -> dict[str, Any]:
@@ -60,5 +60,5 @@ def read_vae_config(shapes: Mapping[str, Shape]) -> KlVaeConfig | None:
 
 
 def is_diffusers_vae(shapes: Mapping[str, Shape]) -> bool:
-    """Whether the tensors carry diffusers' names."""
+    """Whether the tensors have diffusers' names."""
     return "decoder.up_blocks.0.resnets.0.norm1.weight" in shapes

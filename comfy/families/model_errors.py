@@ -1,4 +1,4 @@
-"""What can be wrong with a model file."""
+"""Errors about model files."""
 
 
 class ModelFileError(ValueError):
@@ -6,7 +6,7 @@ class ModelFileError(ValueError):
 
 
 class UnknownModelError(ModelFileError):
-    """The tensors belong to no family that is supported."""
+    """The tensors do not belong to a supported family."""
 
 
 class IncompleteModelError(ModelFileError):

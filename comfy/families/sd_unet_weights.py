@@ -12,7 +12,7 @@ from comfy.families.weight_source import PrefixedSource, StateDictSource, Weight
 
 
 def plan_unet(shapes: Mapping[str, tuple[int, ...]], layers_per_block: int, has_vector_conditioning: bool) -> ConversionPlan:
-    """Which published tensor (names without prefix) becomes which of diffusers' UNet parameters."""
+    """Plan which published tensor (names without prefix) becomes which of diffusers' UNet parameters."""
     config = {"layers_per_block": layers_per_block, "addition_embed_type": "text_time" if has_vector_conditioning else None}
 
     def convert(tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -24,9 +24,10 @@ def plan_unet(shapes: Mapping[str, tuple[int, ...]], layers_per_block: int, has_
 def load_unet_weights(
     unet: Any, source: WeightSource | MutableMapping[str, torch.Tensor], prefix: str, dtype: torch.dtype, device: torch.device | None
 ) -> WeightNames:
-    """Make the tensors of *source* below *prefix* the parameters of *unet* (an ``UNetModel``), floating ones in *dtype*.
+    """Make the tensors of *source* below *prefix* the parameters of *unet* (a ``UNetModel``), floating-point ones in *dtype*.
 
-    A plain dict loses the tensors that were used. Returns the table of published names. Raises ``IncompleteModelError``.
+    Tensors that were used are removed from a plain dict. Returns the table of published names. Raises ``IncompleteModelError`` when
+    tensors are missing or have other shapes.
     """
     if isinstance(source, MutableMapping):
         source = StateDictSource(source, consume=True)

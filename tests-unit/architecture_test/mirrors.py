@@ -97,6 +97,7 @@ TESTED_THROUGH = {
     "comfy/sampling/load_options.py": "tests-unit/comfy_test/sampling/test_sampling_path.py",
     "comfy/sampling/noise.py": "tests-unit/comfy_test/sampling/test_sampling_noise.py",
     "comfy/sampling/one_step_chains.py": "tests-unit/comfy_test/sampling/test_sampling_solvers.py",
+    "comfy/sampling/protocols.py": "tests-unit/comfy_test/sampling/test_sampling_path.py",
     "comfy/sampling/sampler.py": "tests-unit/comfy_test/sampling/test_sampling_path.py",
     "comfy/sampling/sampler_table.py": "tests-unit/comfy_test/sampling/test_sampling_solvers.py",
     "comfy/sampling/scheduler_table.py": "tests-unit/comfy_test/sampling/test_sampling_schedules.py",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from comfy.images import picture_files
 from comfy.images.deep_colours import turned
-from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, orientation, upright
+from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, orientation, reading_picture, upright
 from comfy_extras import image_reading
 from comfy_extras.image_reading import read_image
 
@@ -144,8 +144,21 @@ def test_mutated_files_are_read_or_refused_by_name(tmp_path):
             assert "mutated" in str(error)
         for action in (eight_bit, upright):
             try:
-                with open_picture(str(path)) as picture:
+                with open_picture(str(path)) as picture, reading_picture():
                     action(picture)
             except PictureRefused as error:
                 assert str(error)
     assert read_ones > 100
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "no space left on device"), ValueError("unknown format"), FileNotFoundError("the output folder")]
+)
+def test_an_error_after_reading_is_not_taken_for_a_bad_picture(tmp_path, error):
+    path = tmp_path / "good.png"
+    Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(type(error)) as raised, open_picture(str(path)) as picture:
+        raise error
+    assert raised.value is error and not isinstance(raised.value, PictureRefused)
+    with pytest.raises(ValueError, match="Operation on closed image"):
+        picture.getpixel((0, 0))
