@@ -47,10 +47,11 @@ class NodeInfoV1:
 class Schema:
     """A node's id, inputs, outputs and properties.
 
-    ``node_id`` must be unique among all packs, so give it a prefix. ``category`` is a menu path with ``/``. ``hidden`` lists the values that
-    the node wants in ``cls.hidden``. With ``is_input_list`` the node is called once, with lists. ``is_output_node`` makes it run although
-    nothing depends on it; ``has_intermediate_output`` only keeps what it shows. ``not_idempotent`` keeps two equal nodes apart in the cache.
-    ``accept_all_inputs`` also passes on inputs of the prompt that are not in ``inputs``. ``enable_expand`` lets it return a subgraph.
+    ``node_id`` must be unique among all packs, so give it a prefix. ``category`` is a menu path with ``/``. ``hidden`` lists the values
+    that the node wants in ``cls.hidden``. With ``is_input_list`` the node is called once, with lists. ``is_output_node`` makes it run
+    although nothing depends on it; ``has_intermediate_output`` only keeps what it shows. ``not_idempotent`` keeps two equal nodes apart
+    in the cache. ``accept_all_inputs`` also passes on inputs of the prompt that are not in ``inputs``. ``enable_expand`` lets it return a
+    subgraph.
     """
 
     node_id: str
