@@ -135,7 +135,7 @@ def ram_headroom_gb(given: list[float]) -> dict[str, float]:
 
 
 def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) -> None:
-    """See that every ``--cache-provider`` was taken by a pack. Raises ``SystemExit`` with what to do when one was not.
+    """Check that a pack took every ``--cache-provider``. Raises ``SystemExit`` with what to do when none took one.
 
     The pack that comes with this server is loaded for it even if the packs lie elsewhere (``--base-directory``).
     """

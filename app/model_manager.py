@@ -25,11 +25,11 @@ class ModelFileManager:
         routes.get("/experiment/models/preview/{folder}/{path_index}/{filename:.*}")(self._preview)
 
     def get_model_file_list(self, folder_name: str) -> list[dict[str, Any]]:
-        """See ``list_model_files``."""
+        """``[{name, pathIndex, modified, created, size}]`` of every model file of the folder key. Blocks; raises ``KeyError``."""
         return list_model_files(folder_name)
 
     def get_model_previews(self, filepath: str) -> list[str | io.BytesIO]:
-        """See ``find_previews``."""
+        """Previews of the model at *filepath*, best first: paths of images beside it, then covers from its metadata. Blocks."""
         return find_previews(filepath)
 
     async def _folders(self, request: web.Request) -> web.Response:

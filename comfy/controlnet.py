@@ -65,7 +65,6 @@ class ControlNet(ControlBase):
     def get_control(
         self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
     ) -> Residuals | None:
-        """See :meth:`ControlBase.get_control`."""
         before = None
         if self.previous_controlnet is not None:
             before = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
@@ -102,23 +101,19 @@ class ControlNet(ControlBase):
         return self.cond_hint
 
     def copy(self) -> ControlNet:
-        """See :meth:`ControlBase.copy`."""
         twin = ControlNet(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
         twin.control_model, twin.control_model_wrapped = self.control_model, self.control_model_wrapped
         self.copy_to(twin)
         return twin
 
     def get_models(self) -> list[Any]:
-        """See :meth:`ControlBase.get_models`."""
         return [*super().get_models(), self.control_model_wrapped]
 
     def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
-        """See :meth:`ControlBase.pre_run`."""
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling_current = model.model_sampling
 
     def cleanup(self) -> None:
-        """See :meth:`ControlBase.cleanup`."""
         self.model_sampling_current = None
         super().cleanup()
 

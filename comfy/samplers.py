@@ -1,8 +1,8 @@
 """Samplers under the names node packs use and replace.
 
 Packs append to ``SAMPLER_NAMES``, ``SCHEDULER_NAMES`` and ``SCHEDULER_HANDLERS`` and replace functions of this module; so everything
-here calls ``sampling_function``, ``calc_cond_batch``, ``get_area_and_mult`` and ``calculate_sigmas`` by their current binding, and so
-whatever else it imports by name. The work is done in :mod:`comfy.sampling`. Importing this module does not import torch.
+here calls ``sampling_function``, ``calc_cond_batch``, ``get_area_and_mult`` and ``calculate_sigmas`` by their current binding, like
+everything that it imports by name. :mod:`comfy.sampling` does the work. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ Options = dict[str, Any]
 
 
 def get_area_and_mult(conds: Options, x_in: Tensor, timestep_in: Tensor) -> Any:
-    """See :func:`comfy.sampling.cond_regions.place_cond`. Packs replace this."""
+    """Cut *conds* out for the latent *x_in* (B×C×spatial) at sigmas *timestep_in* (B); None outside its range. Packs replace this."""
     return comfy.sampling.cond_regions.place_cond(conds, x_in, timestep_in)
 
 
 def calc_cond_batch(model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
-    """The model's picture for each list of *conds*, through a context handler if there is one, and the wrappers. Packs replace this."""
+    """The model's denoised latent for each list of *conds*, through a context handler, if any, and the wrappers. Packs replace this."""
     handler = model_options.get("context_handler")
     if handler is None or not handler.should_use_context(model, conds, x_in, timestep, model_options):
         return _calc_cond_batch_outer(model, conds, x_in, timestep, model_options)
@@ -153,7 +153,7 @@ def sampling_function(
     model_options: Options | None = None,
     seed: int | None = None,
 ) -> Tensor:
-    """The guided picture for latent *x* at sigmas *timestep*. Packs replace this.
+    """The guided denoised latent for *x* (B×C×spatial) at sigmas *timestep* (B). Packs replace this.
 
     With a scale of 1 the unconditioned side is not computed unless ``disable_cfg1_optimization`` is set.
     """
@@ -208,7 +208,7 @@ class KSAMPLER(Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """See :meth:`Sampler.sample`; *callback* gets (step, picture, latent, steps)."""
+        """Run the function over *sigmas* and return the latent, shaped like *noise*; *callback* gets (step, denoised, latent, steps)."""
         extra_args["denoise_mask"] = denoise_mask
         model = KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise = latent_image, noise
@@ -268,7 +268,7 @@ def process_conds(
     seed: int | None = None,
     latent_shapes: Any = None,
 ) -> dict[str, Any]:
-    """See :func:`comfy.sampling.cond_preparation.prepare`."""
+    """Prepare *conds* ({"positive": entries, "negative": entries, …}) for sampling *noise* with *model* on *device*; returns them."""
     return comfy.sampling.cond_preparation.prepare(model, noise, conds, device, latent_image, denoise_mask, seed, latent_shapes)
 
 

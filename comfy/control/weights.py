@@ -1,6 +1,6 @@
-"""Builds a ControlNet from a file: sizes from tensor shapes, parameters as views of what was read.
+"""Builds a ControlNet from a file: reads sizes from tensor shapes, and makes the parameters views of the tensors that were read.
 
-Three kinds of names are known: the published ones below ``control_model.`` or bare, and diffusers'.
+It knows three kinds of names: the published ones, with or without ``control_model.``, and diffusers'.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "ad
 
 
 def build_control_network(source: WeightSource, model: ModelPatcher | None = None, options: Mapping[str, Any] | None = None) -> ControlNet:
-    """The network of *source* with its weights, in the dtype that suits the device.
+    """Build the network of *source* with its weights, in the dtype that suits the device.
 
     *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
     source, for anything but a ControlNet of Stable Diffusion 1.x or SDXL, and ``IncompleteModelError`` for missing tensors.
@@ -65,7 +65,7 @@ def build_control_network(source: WeightSource, model: ModelPatcher | None = Non
 
 
 def kept_dtype(source: WeightSource, options: Mapping[str, Any]) -> torch.dtype:
-    """What the weights in *source* are kept in: the option ``dtype``, else what suits the device and the file."""
+    """The dtype in which to keep the weights in *source*: the option ``dtype``, else one that suits the device and the file."""
     if options.get("dtype") is not None:
         return options["dtype"]
     stored = next((source.dtype(key) for key in source.shapes() if key.endswith(STEMS)), None)
@@ -93,7 +93,7 @@ def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfi
 
 
 def _hint_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
-    """The stem's channels: of its first layer, then of every second one."""
+    """The channels of the stem: those of its first layer, then of every second layer."""
     if DIFFUSERS_MARK in shapes:
         blocks = count_blocks(shapes, "controlnet_cond_embedding.blocks.{}.")
         names = [DIFFUSERS_MARK, *(f"controlnet_cond_embedding.blocks.{index}.weight" for index in range(1, blocks, 2))]
@@ -113,7 +113,7 @@ def _in_diffusers_names(tensors: dict[str, torch.Tensor], config: UNetConfig) ->
 
 
 def _with_base_weights(source: WeightSource, model: ModelPatcher | None) -> WeightSource:
-    """*source* with the weights of *model* added to those of the same name."""
+    """*source* with the weights of *model* added to the tensors of the same name."""
     tensors = source.take([key for key in source.shapes() if key != DIFFERENCE_MARK], None)
     if model is None:
         raise UnknownModelError(f"{source.name} holds the difference to a model; load it with the node that takes one (diff)")

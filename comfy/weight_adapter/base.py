@@ -1,4 +1,4 @@
-"""What the ways of writing a weight change down with few numbers have in common."""
+"""The base of all formats that store the change of a weight in few numbers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 class WeightAdapterBase:
-    """A change of one weight, as read from a file. Immutable; ``loaded_keys`` are the file's keys it was made from.
+    """The change of one weight, read from a file. Immutable; ``loaded_keys`` are the keys of the file that it was made from.
 
-    ``weights`` holds the tensors and numbers in an order that each kind defines; unused places are None.
+    ``weights`` holds the tensors and numbers in an order that each kind defines, with None for missing ones.
     """
 
     name: str = ""
@@ -30,15 +30,15 @@ class WeightAdapterBase:
     def load(
         cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
     ) -> WeightAdapterBase | None:
-        """The adapter that *lora* has under the name *x*, or None if it has none of this kind."""
+        """The adapter of this kind that *lora* has under the name *x*, or None."""
         raise NotImplementedError
 
     def calculate_shape(self, key: str) -> tuple[int, ...] | None:
-        """The shape of the changed weight when it differs from the weight's, else None."""
+        """The shape of the changed weight if it differs from that of the weight, else None."""
         return None
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """What to add to *weight* at strength 1, on its device in *dtype*, and the factor the file asks for."""
+        """The tensor to add to *weight* at strength 1, on its device in *dtype*, and the factor that the file gives."""
         raise NotImplementedError
 
     def dora_scale(self) -> Tensor | None:
@@ -56,7 +56,7 @@ class WeightAdapterBase:
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """*weight*, changed in place. A change of the wrong size is logged and left out."""
+        """Change *weight* in place and return it. A change of the wrong size is logged and left out."""
         change, scale = self.difference(weight, intermediate_dtype)
         if change.numel() != weight.numel():
             log.error("%s %s: a change of shape %s does not fit the weight's %s", self.name, key, tuple(change.shape), tuple(weight.shape))
@@ -86,7 +86,7 @@ def scale_by(alpha: float | None, rank: int | None) -> float:
 
 
 def present(lora: Mapping[str, Tensor], name: str, loaded_keys: set[str]) -> Tensor | None:
-    """The tensor *name* if it is there; it is marked as used."""
+    """The tensor *name*, which is noted in *loaded_keys*, or None."""
     tensor = lora.get(name)
     if tensor is not None:
         loaded_keys.add(name)
@@ -102,7 +102,7 @@ def weight_decompose(
     intermediate_dtype: torch.dtype,
     function: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """DoRA: *weight* plus the change, rescaled to the norms in *dora_scale*, blended by *strength* (in place).
+    """Apply DoRA to *weight* in place: add the change, rescale to the norms in *dora_scale*, and blend by *strength*.
 
     https://arxiv.org/abs/2402.09353; the norms run over the output axis if the scale has its length, else over the input axis.
     """
@@ -123,7 +123,7 @@ def weight_decompose(
 
 
 def pad_tensor_to_shape(tensor: Tensor, new_shape: list[int] | tuple[int, ...]) -> Tensor:
-    """*tensor* in the corner of zeros of *new_shape*. Raises ``ValueError`` if that has other dimensions or is smaller."""
+    """*tensor* padded with zeros to *new_shape*. Raises ``ValueError`` if that has another number of dimensions or is smaller."""
     if len(new_shape) != tensor.ndim or any(new < old for new, old in zip(new_shape, tensor.shape)):
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} cannot be padded to {tuple(new_shape)}")
     padded = tensor.new_zeros(tuple(new_shape))

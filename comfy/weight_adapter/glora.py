@@ -11,7 +11,7 @@ from comfy.weight_adapter.base import Cast, WeightAdapterBase, scale_by
 
 
 class GLoRAAdapter(WeightAdapterBase):
-    """``weights``: (a1, a2, b1, b2, alpha, dora scale). Two conventions exist; the shapes tell which."""
+    """``weights``: (a1, a2, b1, b2, alpha, dora scale). Of the two conventions, the shapes show which one a file uses."""
 
     name = "glora"
 

@@ -31,7 +31,7 @@ class LoKrAdapter(WeightAdapterBase):
         return self.weights[8]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """kron(w1, w2), each multiplied out first where the file has it as a product."""
+        """kron(w1, w2); a factor that the file stores as a product is multiplied out first."""
         w1, w2, alpha, w1_a, w1_b, w2_a, w2_b, t2, _ = self.weights
         cast = Cast(weight, dtype)
         rank = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from comfy.weight_adapter.base import Cast, WeightAdapterBase, pad_tensor_to_shape, present, scale_by
 
-# How trainers name the matrix that goes up, the one that goes down, and the middle one of convolutions.
+# Trainers' names for the up matrix, the down matrix, and the middle one of convolutions.
 STYLES = (
     (".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"),
     ("_lora.up.weight", "_lora.down.weight", None),
@@ -43,14 +43,14 @@ class LoRAAdapter(WeightAdapterBase):
         return None
 
     def calculate_shape(self, key: str) -> tuple[int, ...] | None:
-        """The shape the file asks for, if any."""
+        """The shape that the file asks for, or None."""
         return None if self.weights[5] is None else tuple(self.weights[5])
 
     def dora_scale(self) -> Tensor | None:
         return self.weights[4]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """up x down, through the middle for a convolution split in three."""
+        """up x down, or up x mid x down for a convolution that is split in three."""
         up, down, alpha, mid, *_ = self.weights
         cast = Cast(weight, dtype)
         up_matrix, down_matrix = cast(up), cast(down)
@@ -72,7 +72,7 @@ class LoRAAdapter(WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """The weight is padded first when the file asks for another shape."""
+        """Change *weight* in place; if the file asks for another shape, a padded copy is changed instead."""
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])
         return super().calculate_weight(weight, key, strength, strength_model, offset, function, intermediate_dtype, original_weight)
