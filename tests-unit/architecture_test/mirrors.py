@@ -9,6 +9,7 @@ TESTED_THROUGH = {
     "app/files/stored_file.py": "tests-unit/app_test/routes/test_view_routes.py",
     "app/packs/node_info.py": "tests-unit/server_test/test_object_info_routes.py",
     "app/routes/jobs.py": "tests-unit/server_test/test_jobs_routes.py",
+    "app/routes/upload_form.py": "tests-unit/app_test/routes/test_upload_routes.py",
     "app/routes/mask_upload.py": "tests-unit/app_test/routes/test_upload_routes.py",
     "app/routes/object_info.py": "tests-unit/server_test/test_object_info_routes.py",
     "app/routes/prompts.py": "tests-unit/server_test/test_prompt_routes.py",

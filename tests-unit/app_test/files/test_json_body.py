@@ -1,8 +1,11 @@
 """Bodies are read as JSON under any content type, and what is not JSON is a 400."""
 
+import asyncio
+
 import pytest
 from aiohttp import web
 
+from app.files import json_body
 from app.files.json_body import parse_strict, read_json_object
 
 
@@ -20,7 +23,7 @@ async def test_json_is_read_under_any_content_type(serve, content_type):
     assert (answer.status, await answer.json()) == (200, {"a": 1})
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b'{"a": NaN}', b"[1]", b"null", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b'{"a": NaN}', b"[1]", b"null", b"[" * 100_000, b"1e999", b"[-1e400]"])
 async def test_other_bodies_are_refused_with_the_reason(serve, body):
     client = await serve(Echo())
     answer = await client.post("/echo", data=body)
@@ -32,3 +35,27 @@ async def test_other_bodies_are_refused_with_the_reason(serve, body):
 def test_numbers_that_browsers_cannot_read_are_refused(text):
     with pytest.raises(ValueError, match="not JSON"):
         parse_strict(text)
+
+
+async def test_a_large_body_is_read_and_one_with_too_many_values_is_not(serve, monkeypatch):
+    client = await serve(Echo())
+    body = b'{"a": "' + b"x" * 200_000 + b'"}'
+    assert len((await (await client.post("/echo", data=body)).json())["a"]) == 200_000
+    monkeypatch.setattr(json_body, "MAX_VALUES", 50)
+    for many in (b"[" + b"1," * 60 + b"1]", b"[" * 60 + b"]" * 60, b'["' + b"\\n" * 1000 + b'"]'):
+        answer = await client.post("/echo", data=many)
+        assert answer.status == 413 and "at most 50" in await answer.text()
+
+
+async def test_a_body_that_does_not_end_is_given_up(serve, monkeypatch):
+    monkeypatch.setattr(json_body, "BODY_LIMIT_S", 0.05)
+    client = await serve(Echo())
+    never = asyncio.Event()
+
+    async def slowly():
+        yield b"{"
+        await never.wait()
+
+    answer = await client.post("/echo", data=slowly())
+    assert answer.status == 408
+    never.set()
