@@ -192,7 +192,6 @@ TESTED_THROUGH = {
     "middleware/compression.py": "tests-unit/server_test/test_middlewares.py",
     "middleware/content_security.py": "tests-unit/server_test/test_middlewares.py",
     "middleware/deprecation.py": "tests-unit/server_test/test_middlewares.py",
-    "middleware/errors.py": "tests-unit/server_test/test_middlewares.py",
     "middleware/stack.py": "tests-unit/server_test/test_middlewares.py",
     "patchset/anchors.py": "tests-unit/patchset_test/test_provider_fixes.py",
     "patchset/commands.py": "tests-unit/patchset_test/test_commands.py",
