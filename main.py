@@ -9,6 +9,7 @@ comfy.options.enable_args_parsing()
 
 import asyncio  # noqa: E402
 import contextlib  # noqa: E402
+import faulthandler  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
@@ -247,7 +248,13 @@ def serve_until_stopped(loop: asyncio.AbstractEventLoop, serve: Serve) -> None:
     """Serve until Ctrl-C or SIGTERM (which ends containers), then close what was opened. The process ends within seconds of the first
     signal, at once after a second: see :class:`StopWatch`, which goes on listening."""
     task = loop.create_task(serve())
-    with StopWatch(lambda: loop.call_soon_threadsafe(task.cancel)), contextlib.suppress(asyncio.CancelledError):
+
+    def stop() -> None:
+        if args.debug_hang:
+            faulthandler.dump_traceback()
+        loop.call_soon_threadsafe(task.cancel)
+
+    with StopWatch(stop), contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(task)
 
 

@@ -384,6 +384,6 @@ def _process(group: argparse._ArgumentGroup) -> None:
     add("--log-stdout", action="store_true", help="log to standard output instead of standard error")
     add("--dont-print-server", action="store_true", help="do not print the server's address and requests")
     add("--quick-test-for-ci", action="store_true", help="load everything, then exit with 0")
-    add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C")
+    add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C or SIGTERM")
     add("--run", metavar="WORKFLOW", help="run this API- or UI-format workflow once without serving, print where the results are, and exit")
     add("--repeat", type=int, default=1, metavar="N", help="with --run: how many times")

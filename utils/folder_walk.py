@@ -10,8 +10,9 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 MAX_FOLDERS, MAX_DEPTH = 100_000, 64
-# Long before the longest path a system takes; deeper folders are moved up before they are removed.
-_LONG_PATH_BYTES = 2048
+# Folders with longer paths below the start are moved up before they are removed: every look at a long path walks it anew, and there is
+# a longest path that a system takes.
+_LONG_PATH_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ def remove_tree(directory: str) -> None:
 
 def _within_reach(path: str, top: str) -> str:
     """*path*, or where the folder was moved to, directly below *top*, because names inside it would be too long."""
-    if len(os.fsencode(path)) < _LONG_PATH_BYTES:
+    if len(os.fsencode(path)) - len(os.fsencode(top)) < _LONG_PATH_BYTES:
         return path
     moved = os.path.join(top, uuid.uuid4().hex)
     try:
