@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.typedefs import Middleware
 
+from app.files.body_budget import bodies
 from app.files.off_loop import off_loop
 from middleware.cache_middleware import Handler
 
@@ -47,18 +48,22 @@ def make_compressed_bodies() -> Middleware:
         if encoding in ("", "identity"):
             return await handler(request)
         max_bytes = request.client_max_size or (1 << 40)
-        body = await request.read()
+        with bodies.share() as share:
+            plain = await _plain(await share.read(request), encoding, max_bytes)
+            share.take(len(plain))
+            _replace_body(request, plain)
+            return await handler(request)
+
+    async def _plain(body: bytes, encoding: str, max_bytes: int) -> bytes:
         try:
             async with slots:
-                plain = await off_loop(unpack, body, encoding, max_bytes)
+                return await off_loop(unpack, body, encoding, max_bytes)
         except LookupError:
             raise web.HTTPUnsupportedMediaType(text=f"Bodies encoded as {encoding[:40]!r} are not read; gzip and deflate are.") from None
         except BodyTooLarge:
             raise web.HTTPRequestEntityTooLarge(max_bytes, text=f"The body unpacks to more than {max_bytes} bytes.") from None
         except BrokenBody as error:
             raise web.HTTPBadRequest(text=f"The body is not valid {encoding}: {error}") from None
-        _replace_body(request, plain)
-        return await handler(request)
 
     return compressed_bodies
 

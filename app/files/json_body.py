@@ -1,18 +1,16 @@
 """Reads JSON request bodies of any declared type, as scripts that talk to this server expect."""
 
-import asyncio
 import json
 import math
 from typing import Any
 
 from aiohttp import web
 
+from app.files.body_budget import bodies
 from app.files.off_loop import off_loop
 
 # Python's parser lets no other thread run meanwhile; this many values take it some 0.2 s.
 MAX_VALUES = 500_000
-# A body is read in one go; who sends slower than this holds a connection for nothing.
-BODY_LIMIT_S = 300.0
 _ON_LOOP_BYTES = 64 * 1024
 _ESCAPES_PER_VALUE = 16
 
@@ -54,14 +52,14 @@ def parse_bounded(body: bytes) -> Any:
 async def read_json(request: web.Request) -> Any:
     """The request's body as a JSON value; a large one is parsed off the loop.
 
-    Raises ``HTTPBadRequest`` with the reason when it is not one, ``HTTPRequestEntityTooLarge`` for too many values and
-    ``HTTPRequestTimeout`` for a body that does not end.
+    Raises ``HTTPBadRequest`` with the reason when it is not one, ``HTTPRequestEntityTooLarge`` for too many values, and as
+    :meth:`BodyShare.read` does.
     """
-    try:
-        async with asyncio.timeout(BODY_LIMIT_S):
-            body = await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text=f"The request body did not arrive within {BODY_LIMIT_S:.0f} s.") from None
+    with bodies.share() as share:
+        return await _parsed(await share.read(request))
+
+
+async def _parsed(body: bytes) -> Any:
     try:
         return parse_bounded(body) if len(body) <= _ON_LOOP_BYTES else await off_loop(parse_bounded, body)
     except TooManyValues as error:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from app.files.active_content import OCTET_STREAM, disposition, guessed_type
 from app.files.atomic_file import reserve, write_atomic
+from app.files.body_budget import bodies
 from app.files.identity import UserFiles
 from app.files.off_loop import WRITE_LIMIT_S, off_loop
 from app.files.path_guard import UnsafePath, check_relative_name
@@ -97,8 +98,9 @@ class UserDataRoutes:
         name = request.match_info["file"]
         path = await self._located(request, name)
         overwrite = request.query.get("overwrite", "").lower() != "false"
-        body = await request.read()
-        return await self._answer_written(request, path, lambda: _store(path, body, overwrite))
+        with bodies.share() as share:
+            body = await share.read(request)
+            return await self._answer_written(request, path, lambda: _store(path, body, overwrite))
 
     async def _delete(self, request: web.Request) -> web.Response:
         path = await self._located(request, request.match_info["file"])

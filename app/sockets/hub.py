@@ -1,6 +1,7 @@
 """The sockets of connected clients: connecting, negotiating features, and delivering frames to one client or to all."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -113,7 +114,8 @@ class WebSocketHub:
             if message.type is aiohttp.WSMsgType.ERROR:
                 self._say("broken", "The connection to client %.100r broke: %s", client_id, socket.exception())
             elif message.type is aiohttp.WSMsgType.PING:
-                await socket.pong(message.data)
+                with contextlib.suppress(ConnectionError):  # who left meanwhile wants no answer
+                    await socket.pong(message.data)
             elif message.type is aiohttp.WSMsgType.TEXT and is_first:
                 is_first = not self._read_first(client_id, socket, outbox, message.data)
         return True

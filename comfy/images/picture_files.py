@@ -22,9 +22,12 @@ MAX_PIXELS = 16384 * 16384
 BYTES_PER_PIXEL = 12
 # The share of the RAM that is free which one picture may take; the rest is for what is computed from it.
 SHARE_OF_FREE_RAM = 0.75
+# Pictures with more are worked on one at a time, so that several do not take together what each may take alone.
+LARGE_PIXELS = 16_000_000
 # Formats that Pillow decodes by starting another program on the file.
 REFUSED_FORMATS = frozenset({"EPS", "WMF"})
 RAW_MODES = "raw_modes"  # in ``PIL.Image.info``: how the pixels lie in the file, which Pillow forgets when it decodes them
+_one_large_picture = threading.RLock()
 _settings = threading.Lock()  # Pillow's limits are settings of its modules
 
 
@@ -48,6 +51,8 @@ def open_picture(source: str | IO[bytes]) -> Iterator[Any]:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise PictureRefused(f"the picture has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are decoded")
+            if pixels > LARGE_PIXELS:
+                opened.enter_context(_one_large_picture)
             check_fits(picture, pixels * BYTES_PER_PIXEL)
             picture.info[RAW_MODES] = _raw_modes(picture)
             _load(picture)

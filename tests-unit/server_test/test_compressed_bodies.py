@@ -109,9 +109,7 @@ async def test_the_loop_goes_on_meanwhile(monkeypatch):
 
     class Request:
         headers, client_max_size, protocol = {"Content-Encoding": "gzip"}, 10, None
-
-        async def read(self):
-            return b"packed"
+        _read_bytes = b"packed"
 
     async def handler(request):
         return request._read_bytes

@@ -2,9 +2,12 @@
 
 import concurrent.futures
 import http.client
+import json
 import time
 
+import picture_bombs
 import pytest
+from heavy_requests import heavy_requests
 from hostile_requests import SECRET, Hostile, hostile_requests
 
 MIB = 1 << 20
@@ -72,7 +75,72 @@ def test_every_route_with_hostile_requests(attacked, dice, seconds):
     server = attacked("http routes")
     plant_secrets(server.server.base)
     with server.watch() as result:
-        ends_s = time.monotonic() + seconds
-        while (left_s := ends_s - time.monotonic()) > 0:
-            fire(server.server.port, result, hostile_requests(dice.randrange(1 << 30)), left_s)
+        repeat(seconds, lambda left_s: fire(server.server.port, result, hostile_requests(dice.randrange(1 << 30)), left_s))
     server.check(result, rss_growth_bytes=RSS_GROWTH_BYTES)
+
+
+def repeat(seconds, once):
+    """Call ``once(seconds left)`` at least once, and again until *seconds* are over."""
+    ends_s = time.monotonic() + seconds
+    once(seconds)
+    while (left_s := ends_s - time.monotonic()) > 0:
+        once(left_s)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(300)
+def test_requests_that_cost_more_than_their_sender(attacked, dice, seconds):
+    server = attacked("http heavy")
+    (server.server.base / "input" / "bomb.gif").write_bytes(picture_bombs.gif(8000, 8000, 3000))
+    with server.watch() as result:
+        repeat(seconds, lambda left_s: fire(server.server.port, result, heavy_requests(dice), left_s))
+        settings = server.server.get("/settings")
+    assert "inf" not in settings
+    server.check(result, rss_growth_bytes=RSS_GROWTH_BYTES)
+
+
+@pytest.mark.attack
+@pytest.mark.timeout(300)
+def test_data_of_other_users(attacked, dice, seconds):
+    """With ``--multi-user``: whatever name a client gives, it sees and changes nothing of another user's."""
+    server = attacked("other users", "--multi-user")
+    live = server.server
+    names = {name: live.post("/users", {"username": name})[1] for name in ("alice", "mallory")}
+    alice = live.base / "user" / names["alice"]
+    (alice / "workflows").mkdir(parents=True, exist_ok=True)
+    (alice / "workflows" / "mine.json").write_text(SECRET)
+    (alice / "comfy.settings.json").write_text(json.dumps({"mine": SECRET}))
+    kept = {path: path.read_bytes() for path in alice.rglob("*") if path.is_file()}
+
+    def once(left_s):
+        fire(live.port, result, user_requests(dice, names), left_s)
+
+    with server.watch() as result:
+        repeat(seconds, once)
+    result.escapes += [f"{path.name} of another user changed" for path, content in kept.items() if path.read_bytes() != content]
+    result.escapes += [str(path) for path in alice.rglob("*") if path.is_file() and path not in kept]
+    server.check(result, rss_growth_bytes=RSS_GROWTH_BYTES)
+
+
+def user_requests(dice, names, count=300):
+    """Requests as mallory, or as somebody who is nobody, for what is alice's."""
+    targets = [f"..%2F{names['alice']}%2Fworkflows%2Fmine.json", f"{names['alice']}%2Fworkflows%2Fmine.json", "..%2F..%2Fusers.json"]
+    targets += [f"workflows%2F..%2F..%2F{names['alice']}%2Fcomfy.settings.json", "%2e%2e%2f" + names["alice"], "workflows%2Fmine.json"]
+    users = [names["mallory"], "default", "", "__system", f"../{names['alice']}", f"{names['mallory']}/../{names['alice']}", "x" * 5000]
+    users += [names["alice"].upper(), names["alice"] + "%00", names["alice"] + ",x"]
+    for _ in range(count):
+        headers, target = {"Comfy-User": dice.choice(users)}, dice.choice(targets)
+        yield dice.choice(
+            [
+                Hostile("GET", f"/userdata/{target}", b"", headers, "read"),
+                Hostile("POST", f"/userdata/{target}", b"owned", headers, "write"),
+                Hostile("DELETE", f"/userdata/{target}", b"", headers, "delete"),
+                Hostile("POST", f"/userdata/{target}/move/stolen.json?overwrite=true", b"", headers, "take"),
+                Hostile("POST", f"/userdata/user.css/move/{target}?overwrite=true", b"", headers, "plant"),
+                Hostile("GET", f"/userdata?dir=..%2F{names['alice']}&recurse=true", b"", headers, "list"),
+                Hostile("GET", f"/v2/userdata?path=..%2F{names['alice']}", b"", headers, "list v2"),
+                Hostile("GET", "/settings", b"", headers, "settings"),
+                Hostile("POST", "/settings", b'{"mine": "owned"}', headers, "set"),
+                Hostile("POST", "/users", json.dumps({"username": dice.choice(users)}).encode(), headers, "new user"),
+            ]
+        )

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from app.files import json_body
+from app.files import body_budget, json_body
 from app.files.json_body import parse_strict, read_json_object
 
 
@@ -48,7 +48,7 @@ async def test_a_large_body_is_read_and_one_with_too_many_values_is_not(serve, m
 
 
 async def test_a_body_that_does_not_end_is_given_up(serve, monkeypatch):
-    monkeypatch.setattr(json_body, "BODY_LIMIT_S", 0.05)
+    monkeypatch.setattr(body_budget, "BODY_LIMIT_S", 0.05)
     client = await serve(Echo())
     never = asyncio.Event()
 
@@ -59,3 +59,24 @@ async def test_a_body_that_does_not_end_is_given_up(serve, monkeypatch):
     answer = await client.post("/echo", data=slowly())
     assert answer.status == 408
     never.set()
+
+
+async def test_more_bodies_at_once_than_there_is_room_for_are_refused_and_room_is_given_back(serve, monkeypatch):
+    monkeypatch.setattr(body_budget, "MOST_BYTES", 1000)
+    client = await serve(Echo())
+    arrived, proceed = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield b'{"a": "' + b"x" * 600
+        arrived.set()
+        await proceed.wait()
+        yield b'"}'
+
+    first = asyncio.create_task(client.post("/echo", data=slowly()))
+    await arrived.wait()
+    while body_budget.bodies.taken_bytes < 600:
+        await asyncio.sleep(0.001)
+    answer = await client.post("/echo", data=b'{"b": "' + b"y" * 600 + b'"}')
+    assert answer.status == 503 and "try again" in await answer.text()
+    proceed.set()
+    assert (await first).status == 200 and body_budget.bodies.taken_bytes == 0
