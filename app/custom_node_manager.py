@@ -11,12 +11,15 @@ import folder_paths
 from app.files.json_body import parse_strict
 from app.files.off_loop import off_loop
 from app.routes.static_folder import StaticFolder
+from comfy.units import MIB
 from utils.folder_walk import is_folder
 from utils.json_util import merge_json_recursive
+from utils.regular_files import read_regular
 
 log = logging.getLogger(__name__)
 
 EXAMPLE_FOLDERS = ("example_workflows", "example", "examples", "workflow", "workflows")
+_MAX_BYTES = 64 * MIB
 _TRANSLATION_SECTIONS = ("nodeDefs", "commands", "settings")
 
 
@@ -101,8 +104,7 @@ def _file_names(folder: str) -> list[str]:
 def _read_object(path: str) -> dict[str, Any]:
     """The JSON object in *path*; ``{}`` if there is none, with a warning if the file is not one."""
     try:
-        with open(path, "rb") as file:
-            value = parse_strict(file.read())
+        value = parse_strict(read_regular(path, _MAX_BYTES))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

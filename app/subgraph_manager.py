@@ -10,7 +10,10 @@ from aiohttp import web
 
 import folder_paths
 from app.files.off_loop import off_loop
+from comfy.units import MIB
+from utils.regular_files import read_regular
 
+_MAX_BYTES = 64 * MIB
 FROM_PACK = "custom_node"
 FROM_SERVER = "templates"
 
@@ -88,5 +91,4 @@ def _json_files(folder: str) -> list[str]:
 
 
 def _read_text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    return read_regular(path, _MAX_BYTES).decode("utf-8")

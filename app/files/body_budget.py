@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
+from comfy.ram_model_cache.host_memory import HostMemory
 from comfy.units import MIB
 
 # A body is read in one go; who sends slower than this holds a connection for nothing.
 BODY_LIMIT_S = 300.0
 MOST_BYTES = 512 * MIB
+# Of the RAM that is free when the first body comes: reading and parsing one takes several times its size.
+SHARE_OF_FREE_RAM = 0.1
 
 
 class BodyBudget:
@@ -32,8 +35,10 @@ class BodyBudget:
 
     @property
     def most_bytes(self) -> int:
-        """The limit."""
-        return MOST_BYTES if self._most_bytes is None else self._most_bytes
+        """The limit: ``MOST_BYTES``, or less where little RAM is free."""
+        if self._most_bytes is None:
+            self._most_bytes = int(HostMemory().available_bytes() * SHARE_OF_FREE_RAM)
+        return min(MOST_BYTES, self._most_bytes)
 
 
 class BodyShare:
@@ -47,7 +52,8 @@ class BodyShare:
         """Take so many more. Raises ``HTTPServiceUnavailable`` when there are too many large bodies at once."""
         self.taken_bytes += count_bytes
         self._budget.taken_bytes += count_bytes
-        if self._budget.taken_bytes > self._budget.most_bytes:
+        # One body alone may have what its own limit grants.
+        if self._budget.taken_bytes > max(self._budget.most_bytes, self.taken_bytes):
             raise web.HTTPServiceUnavailable(
                 text=f"Request bodies of {self._budget.most_bytes // MIB} MiB are being read already; try again.",
                 headers={"Retry-After": "5"},

@@ -47,7 +47,7 @@ class WatchedServer:
 
     def log_end(self) -> str:
         """The last lines of the server's log."""
-        return "\n".join(self.server.log().splitlines()[-30:])
+        return "\n".join(line[:300] for line in self.server.log().splitlines()[-30:])
 
 
 def queue_problem(server: LiveServer) -> str:
