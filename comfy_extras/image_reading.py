@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy.images.deep_colours import is_deep, read_deep
-from comfy.images.picture_files import PictureRefused, open_picture, reading_picture, transparent_level, upright
+from comfy.images.picture_files import (
+    SHARE_OF_FREE_RAM,
+    PictureRefused,
+    check_fits,
+    open_picture,
+    reading_picture,
+    transparent_level,
+    upright,
+)
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.host_memory import HostMemory
 
@@ -47,7 +55,8 @@ def read_image(path: str) -> tuple[Tensor, Tensor]:
 def _read_frames(opened: Any) -> tuple[list[ndarray], list[ndarray | None]]:
     pictures: list[ndarray] = []
     masks: list[ndarray | None] = []
-    budget = HostMemory().available_bytes()
+    check_fits(opened, opened.width * opened.height * BYTES_PER_PIXEL * _frames_read(opened))
+    budget = int(HostMemory().available_bytes() * SHARE_OF_FREE_RAM)
     level = transparent_level(opened)
     for raw in pil_image_sequence.Iterator(opened):
         budget -= raw.width * raw.height * BYTES_PER_PIXEL
@@ -64,6 +73,11 @@ def _read_frames(opened: Any) -> tuple[list[ndarray], list[ndarray | None]]:
     if not pictures:
         raise PictureRefused("it holds no frame")
     return pictures, masks
+
+
+def _frames_read(opened: Any) -> int:
+    """How many frames there are to read; finding out decodes none of them."""
+    return 1 if opened.format in FIRST_FRAME_ONLY else getattr(opened, "n_frames", 1)
 
 
 def _colours(frame: Any) -> ndarray:

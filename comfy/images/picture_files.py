@@ -10,13 +10,25 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.units import MIB
+from utils.regular_files import open_regular
 
 pil_image = lazy_module("PIL.Image")
 pil_image_ops = lazy_module("PIL.ImageOps")
 
 MAX_PIXELS = 16384 * 16384
-RAW_MODES = "raw_modes"  # key in ``PIL.Image.info``: the layout of the pixels in the file, which Pillow forgets when it decodes them
-_settings = threading.Lock()  # guards Pillow's limits, which are variables of its modules
+# Decoded, turned upright and converted: what stands in memory at once, four channels of a byte each.
+BYTES_PER_PIXEL = 12
+# The share of the RAM that is free which one picture may take; the rest is for what is computed from it.
+SHARE_OF_FREE_RAM = 0.75
+# Pictures with more are worked on one at a time, so that several do not take together what each may take alone.
+LARGE_PIXELS = 16_000_000
+# Formats that Pillow decodes by starting another program on the file.
+REFUSED_FORMATS = frozenset({"EPS", "WMF"})
+RAW_MODES = "raw_modes"  # in ``PIL.Image.info``: how the pixels lie in the file, which Pillow forgets when it decodes them
+_one_large_picture = threading.RLock()
+_settings = threading.Lock()  # Pillow's limits are settings of its modules
 
 
 class PictureRefused(ValueError):
@@ -27,21 +39,25 @@ class PictureRefused(ValueError):
 def open_picture(source: str | IO[bytes]) -> Iterator[Any]:
     """The ``PIL.Image`` in *source*, a path or an open file, with its first frame decoded; it is closed at the end of the block.
 
-    A truncated file is read as far as it goes. Raises :class:`PictureRefused` for what is not a picture or has more than
-    :data:`MAX_PIXELS` pixels, and ``FileNotFoundError``. Errors of the block pass as they are: what in it still reads the file, such as
-    further frames or EXIF data, belongs in :func:`reading_picture`.
+    A truncated file is read as far as it goes. Raises :class:`PictureRefused` for what is not a picture in a regular file, has more
+    than :data:`MAX_PIXELS` pixels or more than fit into the RAM that is free, and ``FileNotFoundError``. Errors of the block pass as
+    they are: what in it still reads the file, such as further frames or EXIF data, belongs in :func:`reading_picture`.
     """
-    with reading_picture():
-        picture = _opened(source)
-    try:
+    with contextlib.ExitStack() as opened:
         with reading_picture():
-            if picture.width * picture.height > MAX_PIXELS:
+            picture = _opened(opened.enter_context(open_regular(source)) if isinstance(source, str) else source)
+            opened.callback(picture.close)
+            if picture.format in REFUSED_FORMATS:
+                raise PictureRefused(f"pictures in the format {picture.format} are not read; convert it to PNG")
+            pixels = picture.width * picture.height
+            if pixels > MAX_PIXELS:
                 raise PictureRefused(f"the picture has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are decoded")
+            if pixels > LARGE_PIXELS:
+                opened.enter_context(_one_large_picture)
+            check_fits(picture, pixels * BYTES_PER_PIXEL)
             picture.info[RAW_MODES] = _raw_modes(picture)
             _load(picture)
         yield picture
-    finally:
-        picture.close()
 
 
 @contextlib.contextmanager
@@ -57,6 +73,17 @@ def reading_picture() -> Iterator[None]:
         raise PictureRefused("the file is not an image in a format that is known here") from None
     except (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, MemoryError, struct.error) as error:
         raise PictureRefused(f"the file is not an image that can be decoded ({error or type(error).__name__})") from error
+
+
+def check_fits(picture: Any, needed_bytes: int) -> None:
+    """Raise :class:`PictureRefused` when decoding *picture* takes *needed_bytes*, and that is more than it may take of the free RAM."""
+    allowed_bytes = int(HostMemory().available_bytes() * SHARE_OF_FREE_RAM)
+    if needed_bytes > allowed_bytes:
+        frames = getattr(picture, "n_frames", 1)
+        raise PictureRefused(
+            f"decoding it ({picture.width}x{picture.height} pixels, {frames} frames) takes {needed_bytes // MIB:,} MiB, and it may take "
+            f"{allowed_bytes // MIB:,} MiB of the memory that is free; make it smaller"
+        )
 
 
 def upright(picture: Any) -> Any:
@@ -99,7 +126,7 @@ def _raw_modes(picture: Any) -> tuple[str, ...]:
     return tuple(str(part) for several in arguments for part in several)
 
 
-def _opened(source: str | IO[bytes]) -> Any:
+def _opened(source: IO[bytes]) -> Any:
     """Open *source* whatever its size; the caller checks that."""
     with _settings, _set("PIL.Image", "MAX_IMAGE_PIXELS", None):
         return pil_image.open(source)

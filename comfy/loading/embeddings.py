@@ -9,6 +9,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from utils.folder_walk import walk
+
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")
@@ -16,11 +18,12 @@ EXTENSIONS = (".safetensors", ".pt", ".bin")
 
 def expand_directory_list(directories: Iterable[str]) -> list[str]:
     """*directories* and every folder below them, links followed, each once."""
-    return list(
-        dict.fromkeys(
-            folder for directory in directories for folder in [directory, *(root for root, _, _ in os.walk(directory, followlinks=True))]
-        )
-    )
+    found: dict[str, None] = {}
+    for directory in directories:
+        found[directory] = None
+        if os.path.isdir(directory):
+            found.update((visited.path, None) for visited in walk(directory))
+    return list(found)
 
 
 def find_embedding(name: str, directories: Iterable[str]) -> str | None:

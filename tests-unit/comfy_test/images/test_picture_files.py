@@ -1,5 +1,6 @@
 """Picture files from elsewhere: bits, transparent colours, orientation, size, damage."""
 
+import os
 import random
 import struct
 import zlib
@@ -106,8 +107,32 @@ def test_a_picture_over_our_limit_or_the_free_memory_is_refused_by_name(tmp_path
         read(tmp_path, content)
     monkeypatch.setattr(picture_files, "MAX_PIXELS", 64)
     monkeypatch.setattr(image_reading, "BYTES_PER_PIXEL", 1 << 50)
-    with pytest.raises(ValueError, match=r"a\.png .* more memory than is free"):
+    with pytest.raises(ValueError, match=r"a\.png .* of the memory that is free"):
         read(tmp_path, content)
+
+
+def test_the_frames_of_an_animation_are_counted_before_one_is_decoded(tmp_path, monkeypatch):
+    frames = [Image.new("RGB", (64, 64), (8 * number, 0, 0)) for number in range(30)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    free_bytes = 64 * 64 * image_reading.BYTES_PER_PIXEL * 20
+    monkeypatch.setattr(picture_files.HostMemory, "available_bytes", lambda self: free_bytes)
+    monkeypatch.setattr(image_reading.pil_image_sequence, "Iterator", None)
+    with pytest.raises(ValueError, match=r"a\.gif .*30 frames.* make it smaller"):
+        read_image(str(tmp_path / "a.gif"))
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "folder.png"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_image(str(tmp_path / name))
+
+
+def test_formats_for_which_pillow_starts_a_program_are_refused(tmp_path):
+    (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ValueError, match="format EPS"):
+        read_image(str(tmp_path / "a.eps"))
 
 
 @pytest.mark.parametrize(
