@@ -70,10 +70,11 @@ def unpickled(path: str, device: Any = "cpu") -> Any:
     except OSError:
         raise
     except Exception as error:  # whatever a stranger's bytes make of a reader; see test_weight_file_fuzz
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
         if type(error).__name__ != "UnpicklingError":
             raise ModelFileError(
-                f"{path} could not be read as a PyTorch checkpoint: {reason or type(error).__name__}. Copy or download it again."
+                f"{path} could not be read as a PyTorch checkpoint: {reason}. Copy or download it again."
             ) from error
         raise ModelFileError(
             f"{path} holds more than tensors, or is not a PyTorch file, and was not opened, as that could run code from it. "
