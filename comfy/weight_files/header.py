@@ -140,7 +140,7 @@ def _check_extent(path: str, entries: Iterable[TensorEntry], data_start: int, fi
         tensor_bytes += entry.stop - entry.start
     if position > file_bytes:
         raise ModelFileError(
-            f"{path} is incomplete or cut short: its tensors need {position} bytes, it has {file_bytes}; copy or download it again"
+            f"{path} is cut short: it is incomplete, its tensors need {position} bytes and it has {file_bytes}; copy or download it again"
         )
     if tensor_bytes > SHARED_BYTES_FACTOR * (file_bytes - data_start):
         raise ModelFileError(f"{path}: its tensors share bytes and would take {tensor_bytes} bytes, the file has {file_bytes}")

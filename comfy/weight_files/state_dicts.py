@@ -73,9 +73,7 @@ def unpickled(path: str, device: Any = "cpu") -> Any:
         lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         if type(error).__name__ != "UnpicklingError":
-            raise ModelFileError(
-                f"{path} could not be read as a PyTorch checkpoint: {reason}. Copy or download it again."
-            ) from error
+            raise ModelFileError(f"{path} could not be read as a PyTorch checkpoint: {reason}. Copy or download it again.") from error
         raise ModelFileError(
             f"{path} holds more than tensors, or is not a PyTorch file, and was not opened, as that could run code from it. "
             f"Convert it to safetensors. ({reason})"
