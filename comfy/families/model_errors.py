@@ -36,5 +36,5 @@ def naming_file(name: str, what: str) -> Iterator[None]:
         raise IncompleteModelError(f"{what} in {name}: the tensor {error.args[0] if error.args else ''} is missing") from error
     except (ArithmeticError, AssertionError, AttributeError, IndexError, RuntimeError, StopIteration, TypeError, ValueError) as error:
         raise IncompleteModelError(
-            f"{what} in {name}: its tensors are not those of one network ({type(error).__name__}: {error})"
+            f"{what} in {name}: its tensors fit no network ({type(error).__name__}: {error})"
         ) from error
