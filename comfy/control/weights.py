@@ -14,10 +14,12 @@ from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 import comfy.model_management
 import comfy.ops
 from comfy.cldm.cldm import ControlNet
-from comfy.families.conversion_plan import assign, check_against, plan_conversion
+from comfy.families.conversion_plan import load_parameters, plan_conversion
 from comfy.families.diffusers_unet import read_diffusers_config
 from comfy.families.family_settings import family_settings
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.key_accounts import outside, say_unused
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.sd_unet_config import UNetConfig, count_blocks, read_unet_config
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 PREFIX = "control_model."
+WHAT = "the ControlNet"
 DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
 PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
@@ -46,6 +49,7 @@ def build_control_network(source: WeightSource, model: ModelPatcher | None = Non
     *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
     source, for anything but a ControlNet of Stable Diffusion 1.x or SDXL, and ``IncompleteModelError`` for missing tensors.
     """
+    source = plain_weights(source)
     shapes = source.shapes()
     for mark, kind in UNSUPPORTED_MARKS.items():
         if mark in shapes:
@@ -53,14 +57,15 @@ def build_control_network(source: WeightSource, model: ModelPatcher | None = Non
     if DIFFERENCE_MARK in shapes:
         source = _with_base_weights(source, model)
     if any(key.startswith(PREFIX) for key in shapes):
+        say_unused(source.name, WHAT, outside(shapes, (PREFIX,)), ())
         source = PrefixedSource(source, PREFIX)
         shapes = source.shapes()
     if DIFFUSERS_MARK not in shapes and PUBLISHED_MARK not in shapes:
         raise UnknownModelError(f"{source.name} is not a ControlNet. Found {describe_tensors(shapes)}")
-    network = _make_network(source, shapes, options or {})
-    plan = plan_conversion(shapes, lambda tensors: _in_diffusers_names(tensors, network.config))
-    check_against(plan, network, f"the ControlNet in {source.name}")
-    assign(network, plan.parameters(source.take(plan.keys(), network.dtype)))
+    with naming_file(source.name, WHAT):
+        network = _make_network(source, shapes, options or {})
+        plan = plan_conversion(shapes, lambda tensors: _in_diffusers_names(tensors, network.config))
+    load_parameters(network, source, plan, network.dtype, WHAT)
     return network
 
 

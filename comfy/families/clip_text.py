@@ -10,8 +10,9 @@ from transformers import CLIPTextModelWithProjection
 
 import comfy.ops
 from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
-from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
 
 Shape = tuple[int, ...]
@@ -129,19 +130,18 @@ def _from_open_clip(tensors: dict[str, torch.Tensor], width: int) -> dict[str, t
 def load_clip_text(model: ClipTextTransformer, source: WeightSource, dtype: torch.dtype, what: str) -> set[str]:
     """Give *model* its weights from *source* (no prefix), floating-point ones in *dtype*; returns the names of the tensors used.
 
-    *what* names the component in errors. Raises ``IncompleteModelError`` when tensors are missing or have other shapes.
+    *what* names the component in errors. Raises ``ModelFileError``.
     """
-    plan = plan_clip_text(source.shapes(), model.config.hidden_size)
-    check_against(plan, model, f"{what} in {source.name}")
-    needed = {name for name, _ in model.named_parameters()}
-    plan = ConversionPlan({name: view for name, view in plan.views.items() if name in needed}, plan.shapes)
-    assign(model, plan.parameters(source.take(plan.keys(), dtype)))
-    return set(plan.keys())
+    part = plain_weights(source)
+    with naming_file(source.name, what):
+        plan = plan_clip_text(part.shapes(), model.config.hidden_size)
+    return set(load_parameters(model, part, plan, dtype, what).keys())
 
 
 def clip_text_config(source: WeightSource, settings: Mapping[str, Any] | None, what: str) -> ClipTextConfig:
-    """The sizes of the text model in *source* (no prefix). Raises ``UnknownModelError``, naming *what*, if *source* holds no text model."""
-    config = read_clip_config(source.shapes(), settings)
+    """The text model in *source* (no prefix). Raises ``UnknownModelError``, naming *what*, if there is none."""
+    with naming_file(source.name, what):
+        config = read_clip_config(source.shapes(), settings)
     if config is None:
         raise UnknownModelError(f"{what} in {source.name} is not a CLIP text model; supported key styles: transformers and open_clip")
     return config

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from comfy.families.conversion_mode import ViewConversionMode
-from comfy.families.model_errors import IncompleteModelError, ModelFileError
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import IncompleteModelError, ModelFileError, QuantisedModelError
 from comfy.families.weight_names import WeightNames, WeightPart
+from comfy.families.weight_source import WeightSource, is_plain
 
 Shape = tuple[int, ...]
 Converter = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
@@ -107,6 +109,29 @@ def check_against(plan: ConversionPlan, module: torch.nn.Module, what: str) -> N
         raise IncompleteModelError(
             f"{what}: {view.key} has shape {list(view.shape)} where {list(expected[wrong[0]])} is needed ({len(wrong)} tensors differ)"
         )
+
+
+def load_parameters(
+    module: torch.nn.Module, source: WeightSource, plan: ConversionPlan, dtype: torch.dtype, what: str, device: torch.device | None = None
+) -> ConversionPlan:
+    """Give *module* the weights that *plan* takes from *source*, floating ones in *dtype*, on *device* (None: where they come).
+
+    Tensors of *source* that nothing uses are named in the log; *what* names the component. Returns the plan for the module's parameters
+    alone. Raises ``IncompleteModelError``, before anything is read, unless every parameter gets a value of its shape, and
+    ``QuantisedModelError`` for integers where numbers are needed.
+    """
+    check_against(plan, module, f"{what} in {source.name}")
+    needed = {name for name, _ in module.named_parameters()}
+    plan = ConversionPlan({name: view for name, view in plan.views.items() if name in needed}, plan.shapes)
+    keys = plan.keys()
+    say_unused(source.name, what, source.shapes(), set(keys))
+    tensors = source.take(keys, dtype)
+    for key, tensor in tensors.items():
+        if is_plain(tensor) and not tensor.is_floating_point():
+            raise QuantisedModelError(f"{what} in {source.name}: {key} is stored as {tensor.dtype}, which is not supported")
+    values = plan.parameters(tensors)
+    assign(module, values if device is None else {name: value.to(device) for name, value in values.items()})
+    return plan
 
 
 def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:

@@ -6,13 +6,15 @@ import torch
 
 from comfy.families.conversion_plan import ConversionPlan
 from comfy.families.family_settings import family_settings
-from comfy.families.model_errors import IncompleteModelError
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import IncompleteModelError, naming_file
 from comfy.families.published_layout import unet_layout
 from comfy.families.sd_unet_config import UNetConfig, count_blocks
 from comfy.families.sd_unet_weights import plan_unet
 from comfy.families.weight_source import WeightSource
 
 Shape = tuple[int, ...]
+WHAT = "the diffusion model"
 _MARKS = ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight", "conv_out.weight")
 
 
@@ -51,9 +53,11 @@ def as_published_unet(source: WeightSource) -> WeightSource:
     if not all(mark in shapes for mark in _MARKS):
         return source
     settings = family_settings(source.metadata, source.name).get("unet", {})
-    config = read_diffusers_config(shapes, settings)
-    layout = unet_layout(config)
-    names = _names(plan_unet(layout, config.num_res_blocks[0], config.adm_in_channels is not None))
+    with naming_file(source.name, WHAT):
+        config = read_diffusers_config(shapes, settings)
+        layout = unet_layout(config)
+        names = _names(plan_unet(layout, config.num_res_blocks[0], config.adm_in_channels is not None))
+    say_unused(source.name, WHAT, shapes, set(names.values()))
     for key, name in names.items():
         if name not in shapes or torch.Size(shapes[name]).numel() != torch.Size(layout[key]).numel():
             raise IncompleteModelError(

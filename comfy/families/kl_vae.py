@@ -1,5 +1,6 @@
 """Stable Diffusion's autoencoder: diffusers' encoder and decoder behind ComfyUI's two methods."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +12,15 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL as Diffus
 from diffusers.models.resnet import ResnetBlock2D
 
 import comfy.ops
-from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
+from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
 from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
+from comfy.families.model_errors import naming_file
 from comfy.families.published_layout import vae_layout
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import WeightSource
+
+log = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
 _LINEAR_IN_DIFFUSERS = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
@@ -34,7 +39,8 @@ class VaeResBlock(ResnetBlock2D):
 class KlAutoencoder(torch.nn.Module):
     """Turns pictures (B x channels x height x width, -1 to 1) into latents and back.
 
-    Parameters are on the meta device until :func:`load_vae_weights`; ``weight_names`` then maps the published names to them.
+    ``weight_names`` maps the published names to the parameters, ``source_name`` says where they come from. A half that the file does
+    not hold is None, and using it raises ``RuntimeError``.
     """
 
     def __init__(self, config: KlVaeConfig) -> None:
@@ -42,8 +48,9 @@ class KlAutoencoder(torch.nn.Module):
         self.config = config
         with torch.device("meta"):
             built = DiffusersAutoencoder(**config.diffusers_arguments()).eval().requires_grad_(False)
-        self.encoder, self.decoder = built.encoder, built.decoder
-        self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
+        self.encoder, self.quant_conv = (built.encoder, built.quant_conv) if config.has_encoder else (None, None)
+        self.decoder, self.post_quant_conv = (built.decoder, built.post_quant_conv) if config.has_decoder else (None, None)
+        self.source_name = "the file"
         self.weight_names: WeightNames | None = None
         for layer in self.modules():
             if type(layer) is ResnetBlock2D:
@@ -51,15 +58,22 @@ class KlAutoencoder(torch.nn.Module):
         comfy.ops.adopt_layers(self)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """The mean of the latent distribution for pictures *x*: B x latent channels, sides divided by the ratio."""
+        """The mean of the latent distribution."""
+        if self.encoder is None:
+            raise RuntimeError(self._missing("encoder", "pictures cannot be turned into latents"))
         moments = self.encoder(x)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
         return moments.chunk(2, dim=1)[0]
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        """The pictures of latents *z*."""
+        """The picture of a latent."""
+        if self.decoder is None:
+            raise RuntimeError(self._missing("decoder", "latents cannot be turned into pictures"))
         return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
+
+    def _missing(self, half: str, so: str) -> str:
+        return f"the VAE of {self.source_name} holds no {half}, so {so} with it; load a VAE with both halves"
 
 
 def plan_vae(shapes: Mapping[str, Shape], config: KlVaeConfig) -> ConversionPlan:
@@ -71,18 +85,25 @@ def plan_vae(shapes: Mapping[str, Shape], config: KlVaeConfig) -> ConversionPlan
 def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:
     """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*; sets ``weight_names``.
 
-    Raises ``IncompleteModelError`` when tensors are missing or have other shapes.
+    Raises ``ModelFileError``.
     """
-    shapes = source.shapes()
+    part, what = plain_weights(source), "the VAE"
+    shapes = part.shapes()
     named = {key: shape for key, shape in shapes.items() if key.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))}
-    if is_diffusers_vae(shapes):
-        model.weight_names = plan_vae(vae_layout(model.config), model.config).weight_names()
-        plan = plan_conversion(named, _modern_attention_names)
-    else:
-        plan = plan_vae(named, model.config)
-        model.weight_names = plan.weight_names()
-    check_against(plan, model, f"the VAE in {source.name}")
-    assign(model, plan.parameters(source.take(plan.keys(), dtype)))
+    with naming_file(source.name, what):
+        is_diffusers = is_diffusers_vae(shapes)
+        plan = plan_conversion(named, _modern_attention_names) if is_diffusers else plan_vae(named, model.config)
+    loaded = load_parameters(model, part, plan, dtype, what)
+    names = (plan_vae(_published_layout(model.config), model.config) if is_diffusers else loaded).weight_names()
+    model.weight_names, model.source_name = names, source.name
+    if not (model.config.has_encoder and model.config.has_decoder):
+        log.warning("%s holds only the %s of a VAE", source.name, "decoder" if model.config.has_decoder else "encoder")
+
+
+def _published_layout(config: KlVaeConfig) -> dict[str, Shape]:
+    """The published names and shapes of the halves that there are."""
+    absent = (() if config.has_encoder else ("encoder.", "quant_conv.")) + (() if config.has_decoder else ("decoder.", "post_quant_conv."))
+    return {key: shape for key, shape in vae_layout(config).items() if not key.startswith(absent)}
 
 
 def _modern_attention_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from diffusers.loaders.single_file_utils import LDM_UNET_KEY, convert_ldm_unet_checkpoint
 
-from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
+from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
+from comfy.families.model_errors import naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 
@@ -26,15 +28,12 @@ def load_unet_weights(
 ) -> WeightNames:
     """Make the tensors of *source* below *prefix* the parameters of *unet* (a ``UNetModel``), floating-point ones in *dtype*.
 
-    Tensors that were used are removed from a plain dict. Returns the table of published names. Raises ``IncompleteModelError`` when
-    tensors are missing or have other shapes.
+    A plain dict loses the tensors that were used. Returns the table of published names. Raises ``ModelFileError``.
     """
     if isinstance(source, MutableMapping):
         source = StateDictSource(source, consume=True)
-    part = PrefixedSource(source, prefix)
-    config = unet.config
-    plan = plan_unet(part.shapes(), config.num_res_blocks[0], config.adm_in_channels is not None)
-    check_against(plan, unet, f"the diffusion model in {source.name}")
-    values = plan.parameters(part.take(plan.keys(), dtype))
-    assign(unet, values if device is None else {name: value.to(device) for name, value in values.items()})
-    return plan.weight_names()
+    part = plain_weights(PrefixedSource(source, prefix))
+    config, what = unet.config, "the diffusion model"
+    with naming_file(source.name, what):
+        plan = plan_unet(part.shapes(), config.num_res_blocks[0], config.adm_in_channels is not None)
+    return load_parameters(unet, part, plan, dtype, what, device).weight_names()

@@ -86,10 +86,13 @@ class StateDictSource:
         return self._state_dict[key].dtype
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """The dict's own tensors where they already have the dtype and are contiguous, else new ones."""
+        """The dict's own tensors where the dtype is right and the layout contiguous, or a node pack made their class; else new ones."""
         taken = {}
         for key in keys:
             tensor = self._state_dict.pop(key) if self._consume else self._state_dict[key]
+            if not is_plain(tensor):
+                taken[key] = tensor
+                continue
             wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             taken[key] = tensor.detach().to(wanted).contiguous()
         return taken
@@ -124,6 +127,11 @@ class PrefixedSource:
 
     def _outer(self, key: str) -> str:
         return self._prefix + key[len(self._added) :]
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether *tensor* is torch's own: tensors of a node pack's class carry a meaning of their own and are handed on untouched."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 def most_common_dtype(sources: Iterable[WeightSource]) -> torch.dtype | None:

@@ -11,6 +11,8 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights, published_state_dict
 from comfy.families.kl_vae_config import read_vae_config
+from comfy.families.model_errors import naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
 
@@ -34,8 +36,9 @@ class VAE:
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        source = StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd
-        found = read_vae_config(source.shapes())
+        source = plain_weights(StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd)
+        with naming_file(source.name, "the VAE"):
+            found = read_vae_config(source.shapes())
         self.latent_dim = 2
         self.output_channels = 3
         self.process_input: Callable[[torch.Tensor], torch.Tensor] = lambda image: image * 2.0 - 1.0

@@ -43,6 +43,13 @@ class OFTAdapter(WeightAdapterBase):
         used.add(f"{x}.oft_blocks")
         return cls(used, (blocks, present(lora, f"{x}.rescale", used), alpha, dora_scale))
 
+    def shape_of_change(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """See :meth:`WeightAdapterBase.shape_of_change`."""
+        blocks = self.weights[0]
+        if blocks.shape[-1] != blocks.shape[-2] or blocks.shape[-3] * blocks.shape[-2] != shape[0]:
+            raise ValueError(f"rotations of shape {list(blocks.shape)} do not fit {shape[0]} channels")
+        return tuple(self.rotated_change(torch.empty(shape, device="meta"), blocks.float(), 1.0).shape)
+
     def rotated_change(self, weight: Tensor, rotations: Tensor, strength: float) -> Tensor:
         """The difference that rotating *weight* by *strength* times the rotations makes."""
         count, size, _ = rotations.shape
