@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from comfy.cli_args import args
 from utils import file_listing, saved_names
+from utils.folder_walk import walk
 from utils.path_safety import ACTIVE_TYPES, is_dangerous_content_type, is_within_directory, renders_safely_as_image
 
 __all__ = [
@@ -344,8 +345,8 @@ def get_save_image_path(
 def get_input_subfolders() -> list[str]:
     """Every folder below the input folder, relative to it, with forward slashes. Blocks on disk."""
     root = get_input_directory()
-    folders = (os.path.relpath(folder, root) for folder, _, _ in os.walk(root))
-    return sorted(folder.replace(os.sep, "/") for folder in folders if folder != ".")
+    folders = (visited.below for visited in walk(root, follow_links=False)) if os.path.isdir(root) else ()
+    return sorted(folder.replace(os.sep, "/") for folder in folders if folder)
 
 
 configure(args.base_directory, args.models_directory)

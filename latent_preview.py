@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from comfy.sampling.protocols import SampledPatcher
+
 log = logging.getLogger(__name__)
 
 torch = lazy_module("torch")
@@ -139,7 +141,9 @@ def _decoder_path(stem: str | None) -> str | None:
     return folder_paths.get_full_path("vae_approx", names[0]) if names else None
 
 
-def prepare_callback(model: Any, steps: int, x0_output_dict: dict[str, Any] | None = None) -> Callable[[int, Any, Any, int], None]:
+def prepare_callback(
+    model: SampledPatcher, steps: int, x0_output_dict: dict[str, Any] | None = None
+) -> Callable[[int, Any, Any, int], None]:
     """A sampler callback ``(step, picture, latent, total)`` that reports progress and previews for the running node.
 
     With *x0_output_dict* the latest picture's latent is kept in it under ``x0``. The callback raises what the progress hook raises.

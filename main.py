@@ -9,22 +9,28 @@ comfy.options.enable_args_parsing()
 
 import asyncio  # noqa: E402
 import contextlib  # noqa: E402
+import faulthandler  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
 import sys  # noqa: E402
 import webbrowser  # noqa: E402
 from collections.abc import Callable, Coroutine  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from typing import Any  # noqa: E402
 
 import folder_paths  # noqa: E402
+from app.files.off_loop import WORKER_THREADS  # noqa: E402
 from app.files.user_folder import prepare_user_folder  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
 from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
+from app.running.exposure import say_who_may_use  # noqa: E402
+from app.running.listeners import ReservedPorts  # noqa: E402
+from app.running.stop_watch import StopWatch  # noqa: E402
+from app.running.temp_folder import TempFolder  # noqa: E402
 from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
+from comfy.units import GIB, megabytes  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -78,16 +84,12 @@ def set_directories() -> None:
         prepare_user_folder(os.path.join(folder_paths.get_user_directory(), "default"))
 
 
-def clear_temp_directory() -> None:
-    """Remove the folder of previews and other short-lived files."""
-    shutil.rmtree(folder_paths.get_temp_directory(), ignore_errors=True)
-
-
 def log_settings() -> None:
     """Say once which given flags do nothing here."""
     inert = inert_flags_given(sys.argv[1:])
     if inert:
         log.info("Accepted for compatibility, without effect in this server: %s", " ".join(inert))
+    say_who_may_use(args)
     if args.enable_manager:
         log.warning("--enable-manager: the comfyui-manager package is not started by this server; install packs into custom_nodes")
 
@@ -108,7 +110,7 @@ def make_executor(prompt_server: Any) -> Any:
         {
             "CLASSIC": "those of the last prompt are kept (classic)",
             "LRU": f"up to {args.cache_lru} more nodes are kept, oldest use out first (LRU)",
-            "RAM_PRESSURE": f"kept while at least {sizes.get('ram', 0):.1f} GB of RAM are free",
+            "RAM_PRESSURE": f"kept while at least {megabytes(sizes.get('ram', 0) * GIB)} of RAM are free",
             "NONE": "none are kept",
         }[cache_type.name],
     )
@@ -126,15 +128,15 @@ def torch_is_imported() -> bool:
 
 
 def ram_headroom_gb(given: list[float]) -> dict[str, float]:
-    """The thresholds of ``--cache-ram [ACTIVE [INACTIVE]]`` in GB; without numbers, by the machine's RAM."""
+    """The thresholds of ``--cache-ram [ACTIVE [INACTIVE]]`` in GiB; without numbers a quarter of the machine's RAM, 4 to 32 GiB."""
     import psutil
 
-    active = given[0] if given else min(32.0, max(4.0, psutil.virtual_memory().total * 0.25 / 1024**3))
+    active = given[0] if given else min(32.0, max(4.0, psutil.virtual_memory().total * 0.25 / GIB))
     return {"ram": active, "ram_inactive": given[1] if len(given) > 1 else active}
 
 
 def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) -> None:
-    """See that every ``--cache-provider`` was taken by a pack. Raises ``SystemExit`` with what to do when one was not.
+    """Check that a pack took every ``--cache-provider``. Raises ``SystemExit`` with what to do when none took one.
 
     The pack that comes with this server is loaded for it even if the packs lie elsewhere (``--base-directory``).
     """
@@ -168,8 +170,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     """
     set_environment()
     set_directories()
-    clear_temp_directory()
-    os.makedirs(folder_paths.get_temp_directory(), exist_ok=True)
+    temp_folder = TempFolder(folder_paths.get_temp_directory(), args.port)
     log_settings()
     policy = PackPolicy(args.disable_all_custom_nodes, frozenset(args.whitelist_custom_nodes))
     run_prestartup_scripts(folder_paths.get_folder_paths("custom_nodes"), policy)
@@ -184,7 +185,10 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
 
     loop = asyncio_loop or asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    # Plenty, for a thread that reads from a mount that hangs is gone for good.
+    loop.set_default_executor(ThreadPoolExecutor(WORKER_THREADS, "disk"))
     prompt_server = server.PromptServer(loop, torch_is_imported)
+    prompt_server.temp_folder = temp_folder
     prompt_server.prompt_queue = prompt_server.prompt_queue or execution.PromptQueue(prompt_server)
     loop.run_until_complete(nodes.init_extra_nodes(init_custom_nodes=not policy.allows_none(), init_api_nodes=not args.disable_api_nodes))
     take_cache_providers(loop, policy)
@@ -225,8 +229,14 @@ async def run(
     prompt_server: Any, address: str = "", port: int = 8188, verbose: bool = True, call_on_start: Callable[..., None] | None = None
 ) -> None:
     """Listen on every comma-separated *address* and serve until cancelled."""
-    addresses = [(part.strip(), port) for part in address.split(",")]
-    await asyncio.gather(prompt_server.start_multi_address(addresses, call_on_start, verbose), prompt_server.publish_loop())
+    await asyncio.gather(
+        prompt_server.start_multi_address(addresses_of(address, port), call_on_start, verbose), prompt_server.publish_loop()
+    )
+
+
+def addresses_of(listen: str, port: int) -> list[tuple[str, int]]:
+    """The (address, port) pairs of the comma-separated addresses of ``--listen``."""
+    return [(part.strip(), port) for part in listen.split(",")]
 
 
 def open_page(scheme: str, address: str, port: int) -> None:
@@ -236,27 +246,17 @@ def open_page(scheme: str, address: str, port: int) -> None:
 
 
 def serve_until_stopped(loop: asyncio.AbstractEventLoop, serve: Serve) -> None:
-    """Serve until Ctrl-C or SIGTERM (which ends containers), then close what was opened. A second signal ends the process at once."""
+    """Serve until Ctrl-C or SIGTERM (which ends containers), then close what was opened. The process ends within seconds of the first
+    signal, at once after a second: see :class:`StopWatch`, which goes on listening."""
     task = loop.create_task(serve())
-    signals = (signal.SIGINT, signal.SIGTERM)
 
     def stop() -> None:
-        for one in signals:
-            loop.remove_signal_handler(one)
-        task.cancel()
+        if args.debug_hang:
+            faulthandler.dump_traceback()
+        loop.call_soon_threadsafe(task.cancel)
 
-    for one in signals:
-        # Windows has no handlers on the loop; there Ctrl-C raises.
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(one, stop)
-    try:
+    with StopWatch(stop), contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(task)
-    except KeyboardInterrupt:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-    except asyncio.CancelledError:
-        log.info("Asked to stop")
 
 
 def main() -> int:
@@ -272,16 +272,21 @@ def main() -> int:
         from app.running.run_once import run_workflow
 
         return run_workflow(args.run, args.repeat, start_comfyui)
+    reserved_ports = ReservedPorts()
+    if not args.quick_test_for_ci:
+        # Before anything is touched: a second start by mistake must not disturb the server that runs.
+        reserved_ports.reserve(addresses_of(args.listen, args.port))
     loop, prompt_server, serve = start_comfyui()
     if args.quick_test_for_ci:
         return 0
+    prompt_server.reserved_ports = reserved_ports
     try:
         log.info("Starting server")
         serve_until_stopped(loop, serve)
         log.info("Stopped")
         loop.run_until_complete(prompt_server.close())
     finally:
-        clear_temp_directory()
+        prompt_server.temp_folder.release()
     return 0
 
 

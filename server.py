@@ -13,8 +13,10 @@ from aiohttp import web
 import execution
 from app.routes.caches import CacheSections
 from app.running import compose
-from app.running.listeners import listen, tls_context
+from app.running.listeners import ReservedPorts, listen, tls_context
+from app.running.temp_folder import TempFolder
 from app.sockets import preview_frames
+from app.sockets.connection_gate import ConnectionGate
 from app.sockets.hub import WebSocketHub, text_frame
 from app.sockets.outbox import Frame
 from app.sockets.preview_frames import EncodedPreview, ProgressText
@@ -58,6 +60,9 @@ class PromptServer:
         self._hub = WebSocketHub(self._greeting, self._resume)
         self.sockets = self._hub.sockets
         self.sockets_metadata = self._hub.sockets_metadata
+        self._gate = ConnectionGate()
+        self.reserved_ports = ReservedPorts()
+        self.temp_folder: TempFolder | None = None
         self._runner: web.AppRunner | None = None
         # A thread of its own: whatever else keeps worker threads busy must not hold up messages.
         self._encoder = ThreadPoolExecutor(1, "preview-encoder")
@@ -66,7 +71,9 @@ class PromptServer:
         self._name_subsystems()
         replacement_receiver.connect(self._take_replacement)
         self.prompt_queue = execution.PromptQueue(self)
-        self.app = web.Application(client_max_size=round(args.max_upload_size * MIB), middlewares=build_middlewares(args))
+        self.app = web.Application(
+            client_max_size=round(args.max_upload_size * MIB), middlewares=[self._gate.middleware, *build_middlewares(args)]
+        )
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
@@ -221,9 +228,11 @@ class PromptServer:
         Uses TLS when the settings name a key and certificate. Raises ``SystemExit(1)`` when a port is taken.
         """
         await self.setup()
-        self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=2.0, auto_decompress=False)
         await self._runner.setup()
-        listeners = await listen(self._runner, addresses, tls_context(args.tls_keyfile, args.tls_certfile))
+        if self._runner.server is not None:
+            self._gate.guard(self._runner.server)
+        listeners = await listen(self._runner, addresses, tls_context(args.tls_keyfile, args.tls_certfile), self.reserved_ports)
         self.address, self.port = listeners[0].address, listeners[0].port
         if verbose:
             for listener in listeners:

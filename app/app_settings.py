@@ -1,23 +1,22 @@
 """Each user's settings, kept in ``comfy.settings.json`` in the user's folder."""
 
 import asyncio
-import json
 import logging
-import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
 
-from app.files.atomic_file import write_atomic
 from app.files.identity import UserFiles
-from app.files.json_body import parse_strict, read_json, read_json_object
+from app.files.json_body import read_json, read_json_object
+from app.files.json_file import JsonFile, NotKeepable
+from comfy.units import MIB
 
 log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "comfy.settings.json"
+MAX_SETTINGS_BYTES = 4 * MIB
 
 
 class AppSettings:
@@ -30,18 +29,21 @@ class AppSettings:
     def get_settings(self, request: web.Request) -> dict[str, Any]:
         """The settings of the user who sent *request*; ``{}`` when there are none or they cannot be read.
 
-        A file that is not JSON is set aside under another name. Blocks. Raises ``HTTPUnauthorized`` for an unknown user.
+        A damaged file is set aside, and those before the last change are used. Blocks. Raises ``HTTPUnauthorized`` for an unknown user.
         """
         path = self._path(request)
         try:
-            return _load(path)
+            return _file(path).read()
         except OSError as error:
             log.warning("The settings %s cannot be read (%s); using defaults. Check the file's permissions.", path, error)
             return {}
 
     def save_settings(self, request: web.Request, settings: dict[str, Any]) -> None:
-        """Replace the settings of the user who sent *request*. Blocks. Raises ``HTTPUnauthorized`` or ``OSError``."""
-        _save(self._path(request), settings)
+        """Replace the settings of the user who sent *request*. Blocks.
+
+        Raises ``HTTPUnauthorized``, ``OSError``, and ``NotKeepable`` for what would not read back or is too large.
+        """
+        _file(self._path(request)).write(settings)
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register ``/settings`` and ``/settings/{id}``."""
@@ -80,35 +82,20 @@ class AppSettings:
     async def _merge(self, path: str, changes: dict[str, Any]) -> web.Response:
         try:
             await self._on_disk(_update, path, changes)
+        except NotKeepable as error:
+            return web.Response(status=413, text=f"The settings are not saved: {error}.")
         except OSError as error:
             log.error("The settings %s cannot be saved: %s", path, error)
             return web.Response(status=500, text="The settings cannot be saved; the server's log says why.")
         return web.Response(status=200)
 
 
+def _file(path: str) -> JsonFile:
+    return JsonFile(path, "settings", MAX_SETTINGS_BYTES)
+
+
 def _update(path: str, changes: dict[str, Any]) -> None:
-    _save(path, {**_load(path), **changes})
-
-
-def _save(path: str, settings: dict[str, Any]) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    write_atomic(path, json.dumps(settings, indent=4).encode())
-
-
-def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        return {}
-    try:
-        settings = parse_strict(content)
-        if isinstance(settings, dict):
-            return settings
-        problem = f"holds a {type(settings).__name__}, not an object"
-    except ValueError as error:
-        problem = str(error)
-    aside = f"{path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    os.replace(path, aside)
-    log.warning("The settings %s are damaged (%s); using defaults. The damaged file is kept as %s.", path, problem, aside)
-    return {}
+    file = _file(path)
+    settings = file.read()
+    if any(name not in settings or settings[name] != value for name, value in changes.items()):
+        file.write({**settings, **changes})

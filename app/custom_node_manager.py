@@ -1,6 +1,5 @@
 """What node packs bring in addition to nodes: translations and example workflows."""
 
-import asyncio
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -10,12 +9,17 @@ from aiohttp import web
 
 import folder_paths
 from app.files.json_body import parse_strict
+from app.files.off_loop import off_loop
 from app.routes.static_folder import StaticFolder
+from comfy.units import MIB
+from utils.folder_walk import is_folder
 from utils.json_util import merge_json_recursive
+from utils.regular_files import read_regular
 
 log = logging.getLogger(__name__)
 
 EXAMPLE_FOLDERS = ("example_workflows", "example", "examples", "workflow", "workflows")
+_MAX_BYTES = 64 * MIB
 _TRANSLATION_SECTIONS = ("nodeDefs", "commands", "settings")
 
 
@@ -62,11 +66,11 @@ class CustomNodeManager:
 
     async def _get_translations(self, request: web.Request) -> web.Response:
         if self._translations is None:
-            self._translations = await asyncio.to_thread(self.build_translations)
+            self._translations = await off_loop(self.build_translations)
         return web.json_response(self._translations)
 
     async def _get_templates(self, request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(self.list_templates))
+        return web.json_response(await off_loop(self.list_templates))
 
     async def _get_example(self, request: web.Request) -> web.StreamResponse:
         answer: web.StreamResponse = web.Response(status=404)
@@ -85,7 +89,7 @@ def _pack_folders() -> Iterator[str]:
 def _subfolders(folder: str) -> list[tuple[str, str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry.name, entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return sorted((entry.name, entry.path) for entry in entries if not entry.name.startswith(".") and is_folder(entry))
     except OSError:
         return []
 
@@ -100,8 +104,7 @@ def _file_names(folder: str) -> list[str]:
 def _read_object(path: str) -> dict[str, Any]:
     """The JSON object in *path*; ``{}`` if there is none, with a warning if the file is not one."""
     try:
-        with open(path, "rb") as file:
-            value = parse_strict(file.read())
+        value = parse_strict(read_regular(path, _MAX_BYTES))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -111,12 +111,12 @@ class FrontendManager:
 
     @classmethod
     def template_asset_map(cls) -> dict[str, str] | None:
-        """See ``find_template_assets``."""
+        """``{file name: absolute path}`` of the installed workflow templates, or None if the package is not installed. Blocks."""
         return find_template_assets()
 
     @classmethod
     def embedded_docs_path(cls) -> str | None:
-        """See ``embedded_docs_folder``."""
+        """The folder of the installed node help texts, or None if the package is not installed."""
         return embedded_docs_folder()
 
 

@@ -147,6 +147,7 @@ class _Capture:
 
 
 _capture = _Capture()
+MAX_ENTRY_LENGTH = 32_000
 STARTUP_WARNINGS: list[str] = []
 
 
@@ -203,6 +204,16 @@ def print_startup_warnings() -> None:
     STARTUP_WARNINGS.clear()
 
 
+class _Bounded(logging.Formatter):
+    """Cuts what is too long to read: what clients send may be part of a message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if len(text) <= MAX_ENTRY_LENGTH:
+            return text
+        return f"{text[:MAX_ENTRY_LENGTH]} … ({len(text) - MAX_ENTRY_LENGTH} more characters)"
+
+
 def _level(name: str) -> int:
     level = logging.getLevelName(name)
     return level if isinstance(level, int) else logging.INFO
@@ -210,7 +221,7 @@ def _level(name: str) -> int:
 
 def _console_handler(stream: Any, level: int) -> logging.Handler:
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Bounded("%(message)s"))
     handler.setLevel(level)
     return handler
 
@@ -221,6 +232,6 @@ def _file_handler(path: str, level: int) -> logging.Handler | None:
     except OSError as error:
         log.warning("No log is written to %s: %s", path, error)
         return None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Bounded("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(level)
     return handler

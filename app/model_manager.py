@@ -1,6 +1,5 @@
 """The model library of the page: ``/experiment/models`` with details and previews."""
 
-import asyncio
 import io
 import os
 from typing import Any
@@ -10,6 +9,7 @@ from aiohttp import web
 import folder_paths
 from app.files.model_files import list_model_files
 from app.files.model_preview import PreviewEscapes, encode_model_preview, find_previews
+from app.files.off_loop import off_loop
 from app.files.path_guard import UnsafePath, check_relative_name
 
 _NOT_MODELS = ("configs", "custom_nodes")
@@ -25,11 +25,11 @@ class ModelFileManager:
         routes.get("/experiment/models/preview/{folder}/{path_index}/{filename:.*}")(self._preview)
 
     def get_model_file_list(self, folder_name: str) -> list[dict[str, Any]]:
-        """See ``list_model_files``."""
+        """``[{name, pathIndex, modified, created, size}]`` of every model file of the folder key. Blocks; raises ``KeyError``."""
         return list_model_files(folder_name)
 
     def get_model_previews(self, filepath: str) -> list[str | io.BytesIO]:
-        """See ``find_previews``."""
+        """Previews of the model at *filepath*, best first: paths of images beside it, then covers from its metadata. Blocks."""
         return find_previews(filepath)
 
     async def _folders(self, request: web.Request) -> web.Response:
@@ -45,7 +45,7 @@ class ModelFileManager:
         folder = folder_paths.map_legacy(request.match_info["folder"])
         if folder not in folder_paths.folder_names_and_paths:
             return web.Response(status=404)
-        return web.json_response(await asyncio.to_thread(list_model_files, folder))
+        return web.json_response(await off_loop(list_model_files, folder))
 
     async def _preview(self, request: web.Request) -> web.Response:
         folder = folder_paths.map_legacy(request.match_info["folder"])
@@ -60,7 +60,7 @@ class ModelFileManager:
         root = str(directories[int(index)])
         try:
             check_relative_name(filename)
-            body = await asyncio.to_thread(encode_model_preview, root, os.path.normpath(os.path.join(root, filename)))
+            body = await off_loop(encode_model_preview, root, os.path.normpath(os.path.join(root, filename)))
         except UnsafePath as error:
             return web.Response(status=error.status)
         except PreviewEscapes:

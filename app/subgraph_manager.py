@@ -1,6 +1,5 @@
 """Ready-made subgraphs that node packs and this server's ``blueprints`` folder offer to the page."""
 
-import asyncio
 import hashlib
 import os
 from collections.abc import Iterable
@@ -10,7 +9,11 @@ from typing import Any
 from aiohttp import web
 
 import folder_paths
+from app.files.off_loop import off_loop
+from comfy.units import MIB
+from utils.regular_files import read_regular
 
+_MAX_BYTES = 64 * MIB
 FROM_PACK = "custom_node"
 FROM_SERVER = "templates"
 
@@ -59,7 +62,7 @@ class SubgraphManager:
 
     async def _subgraphs(self) -> dict[str, Subgraph]:
         if self._found is None:
-            self._found = await asyncio.to_thread(self.find)
+            self._found = await off_loop(self.find)
         return self._found
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -70,7 +73,7 @@ class SubgraphManager:
         if subgraph is None:
             return web.json_response(None)
         try:
-            data = await asyncio.to_thread(_read_text, subgraph.path)
+            data = await off_loop(_read_text, subgraph.path)
         except (OSError, UnicodeDecodeError) as error:
             return web.json_response({"error": f"The subgraph cannot be read: {error.__class__.__name__}"}, status=404)
         return web.json_response({**subgraph.describe(), "data": data})
@@ -88,5 +91,4 @@ def _json_files(folder: str) -> list[str]:
 
 
 def _read_text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    return read_regular(path, _MAX_BYTES).decode("utf-8")

@@ -1,6 +1,6 @@
 """Who is asking: the users of this server, and the folder that belongs to each."""
 
-import json
+import asyncio
 import logging
 import os
 import re
@@ -11,8 +11,9 @@ from aiohttp import web
 
 import folder_paths
 from app.app_settings import AppSettings
-from app.files.atomic_file import write_atomic
 from app.files.json_body import read_json_object
+from app.files.json_file import JsonFile
+from app.files.off_loop import WRITE_LIMIT_S, off_loop
 from app.files.path_guard import UnsafePath, contained_path
 from app.files.user_folder import prepare_user_folder
 from app.routes.userdata import UserDataRoutes
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_USER = "default"
 SYSTEM_PREFIX = "__"
+MAX_USERS, MAX_NAME_LENGTH = 1000, 200
+MAX_USERS_BYTES = 1024 * 1024
 _MAX_NAME_IN_ID = 64
 
 
@@ -35,11 +38,15 @@ class UserManager:
     def __init__(self) -> None:
         self.settings = AppSettings(self)
         self.userdata = UserDataRoutes(self)
-        self.users: dict[str, str] = _load_users(self.get_users_file())
+        self.users: dict[str, str] = _load_users(self._users_file())
+        self._adding = asyncio.Lock()
 
     def get_users_file(self) -> str:
         """The path of ``users.json``."""
         return os.path.join(folder_paths.get_user_directory(), "users.json")
+
+    def _users_file(self) -> JsonFile:
+        return JsonFile(self.get_users_file(), "users", MAX_USERS_BYTES)
 
     def get_request_user_id(self, request: web.Request) -> str:
         """The id of the user who sent *request*. Raises ``KeyError`` for a reserved name or an unknown user."""
@@ -80,18 +87,20 @@ class UserManager:
     def add_user(self, name: str) -> str:
         """Add a user called *name* and return the new id. Blocks on the disk.
 
-        Raises ``ValueError`` for an empty name and for one that begins with the reserved ``__``.
+        Raises ``ValueError`` for an empty name, for one that begins with the reserved ``__``, and when there are too many
+        users, and ``OSError``.
         """
         name = name.strip()
         if not name:
             raise ValueError("username not provided")
+        if len(self.users) >= MAX_USERS:
+            raise ValueError(f"There are {MAX_USERS} users already; remove some from {self.get_users_file()} and restart the server")
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:_MAX_NAME_IN_ID]
         if name.startswith(SYSTEM_PREFIX) or readable.startswith(SYSTEM_PREFIX):
             raise ValueError("System User prefix not allowed")
         user_id = f"{readable}_{uuid.uuid4()}"
         users = {**self.users, user_id: name}
-        os.makedirs(folder_paths.get_user_directory(), exist_ok=True)
-        write_atomic(self.get_users_file(), json.dumps(users, indent=2).encode())
+        self._users_file().write(users)
         prepare_user_folder(os.path.join(folder_paths.get_user_directory(), user_id))
         self.users = users
         return user_id
@@ -114,25 +123,22 @@ class UserManager:
         username: Any = body.get("username")
         if not isinstance(username, str):
             return web.json_response({"error": "username not provided"}, status=400)
-        if username.strip() in self.users.values():
-            return web.json_response({"error": "Duplicate username."}, status=400)
-        try:
-            user_id = self.add_user(username)
-        except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
+        if len(username) > MAX_NAME_LENGTH:
+            return web.json_response({"error": f"The username is longer than {MAX_NAME_LENGTH} characters."}, status=400)
+        async with self._adding:
+            if username.strip() in self.users.values():
+                return web.json_response({"error": "Duplicate username."}, status=400)
+            try:
+                user_id = await off_loop(self.add_user, username, limit_s=WRITE_LIMIT_S)
+            except ValueError as error:
+                return web.json_response({"error": str(error)}, status=400)
         return web.json_response(user_id)
 
 
-def _load_users(path: str) -> dict[str, str]:
+def _load_users(file: JsonFile) -> dict[str, str]:
     try:
-        with open(path, encoding="utf-8") as file:
-            users = json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        log.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", path, error)
-        return {}
-    if not isinstance(users, dict):
-        log.warning("The list of users %s is not an object of id to name; starting without users.", path)
+        users = file.read()
+    except OSError as error:
+        log.warning("The list of users %s cannot be read (%s); starting without users. Repair or remove that file.", file.path, error)
         return {}
     return {str(user): str(name) for user, name in users.items()}

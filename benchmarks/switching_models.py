@@ -66,7 +66,7 @@ def measure(paths: list[pathlib.Path], vram_mb: int, cap_mb: int, seeds: int) ->
         checkpoints.mkdir(parents=True)
         for path in paths:
             (checkpoints / path.name).symlink_to(path.resolve())
-        server = LiveServer(pathlib.Path(base), "--simulated-vram-mb", str(vram_mb), "--ram-model-cache-mb", str(cap_mb))
+        server = LiveServer(pathlib.Path(base), "--simulated-vram-mb", str(vram_mb), "--ram-model-cache-mb", str(cap_mb), cold=True)
         try:
             receipts, seconds, at_start = [], [], bytes_read_by(server.process.pid)
             for count, name in enumerate(ORDER):

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from comfy.flag_values import cache_url, host_name
+
 
 class LatentPreviewMethod(enum.Enum):
     """How a sampler's intermediate latents become preview pictures."""
@@ -40,7 +42,6 @@ INERT_FLAGS = frozenset(
     "--enable-assets --disable-manager-ui".split()
 )
 
-CACHE_SCHEMES = ("file", "redis", "rediss", "unix", "s3", "gs", "az")
 UNET_DTYPES = ("fp32", "fp64", "bf16", "fp16", "fp8_e4m3fn", "fp8_e5m2", "fp8_e8m0fnu")
 HASHES = ("md5", "sha1", "sha256", "sha512")
 ATTENTION_KINDS = ("split-cross-attention", "quad-cross-attention", "pytorch-cross-attention", "sage-attention", "flash-attention")
@@ -136,21 +137,6 @@ def _not_negative(text: str) -> int:
     return number
 
 
-def _cache_url(text: str) -> str:
-    """A place to share results. The text of an error shows no credentials."""
-    scheme, _, rest = text.partition("://")
-    # Behind the host too: a slash in a password moves it there. Names of files may have it.
-    if "@" in (rest.partition("/")[0] if scheme in ("file", "unix") else rest):
-        raise argparse.ArgumentTypeError(
-            "a user name or password in the URL can be read by every client; give it through the environment (KEEPWARM_REDIS_PASSWORD, "
-            "AWS_SECRET_ACCESS_KEY, …) and leave it out here (an @ that means itself is written %40)"
-        )
-    if scheme not in CACHE_SCHEMES:
-        known = ", ".join(f"{name}://" for name in CACHE_SCHEMES)
-        raise argparse.ArgumentTypeError(f"{text.partition('?')[0]!r} begins with none of {known}")
-    return text
-
-
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not seconds > 0:
@@ -189,7 +175,15 @@ def _network(group: argparse._ArgumentGroup) -> None:
     add("--port", type=_port, default=8188, help="port to serve on, 0 for any free one (default: 8188)")
     add("--tls-keyfile", help="private key for HTTPS; needs --tls-certfile")
     add("--tls-certfile", help="certificate for HTTPS; needs --tls-keyfile")
-    add("--enable-cors-header", metavar="ORIGIN", nargs="?", const="*", help="allow this origin (bare: any) and lift the origin check")
+    add("--enable-cors-header", metavar="ORIGIN", nargs="?", const="*", help="let pages of this origin use the server (bare: of any)")
+    add(
+        "--allowed-host",
+        nargs="+",
+        default=[],
+        type=host_name,
+        metavar="NAME",
+        help="names, beside localhost and loopback addresses, by which browsers may reach a server that listens on loopback only",
+    )
     add("--max-upload-size", type=float, default=100, metavar="MB", help="largest request body (default: 100)")
     add("--enable-compress-response-body", action="store_true", help="compress JSON and text answers")
 
@@ -330,7 +324,7 @@ def _results(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="URL",
-        type=_cache_url,
+        type=cache_url,
         help="share results through file:///DIR, redis://HOST, unix:///SOCKET, s3://BUCKET, gs://BUCKET or az://CONTAINER; give it again "
         "for more, which are asked in that order",
     )
@@ -390,6 +384,6 @@ def _process(group: argparse._ArgumentGroup) -> None:
     add("--log-stdout", action="store_true", help="log to standard output instead of standard error")
     add("--dont-print-server", action="store_true", help="do not print the server's address and requests")
     add("--quick-test-for-ci", action="store_true", help="load everything, then exit with 0")
-    add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C")
+    add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C or SIGTERM")
     add("--run", metavar="WORKFLOW", help="run this API- or UI-format workflow once without serving, print where the results are, and exit")
     add("--repeat", type=int, default=1, metavar="N", help="with --run: how many times")

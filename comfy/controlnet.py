@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,10 @@ from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
+from comfy.model_patcher import ModelPatcher
+
+if TYPE_CHECKING:
+    from comfy.sampling.protocols import SampledModel
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
 
@@ -61,7 +65,6 @@ class ControlNet(ControlBase):
     def get_control(
         self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
     ) -> Residuals | None:
-        """See :meth:`ControlBase.get_control`."""
         before = None
         if self.previous_controlnet is not None:
             before = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
@@ -98,28 +101,24 @@ class ControlNet(ControlBase):
         return self.cond_hint
 
     def copy(self) -> ControlNet:
-        """See :meth:`ControlBase.copy`."""
         twin = ControlNet(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
         twin.control_model, twin.control_model_wrapped = self.control_model, self.control_model_wrapped
         self.copy_to(twin)
         return twin
 
     def get_models(self) -> list[Any]:
-        """See :meth:`ControlBase.get_models`."""
         return [*super().get_models(), self.control_model_wrapped]
 
-    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
-        """See :meth:`ControlBase.pre_run`."""
+    def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling_current = model.model_sampling
 
     def cleanup(self) -> None:
-        """See :meth:`ControlBase.cleanup`."""
         self.model_sampling_current = None
         super().cleanup()
 
 
-def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, Any] | None = None) -> ControlNet:
+def load_controlnet(ckpt_path: str, model: ModelPatcher | None = None, model_options: dict[str, Any] | None = None) -> ControlNet:
     """The ControlNet of a file; *model* (a patcher) is needed for files that hold differences to one.
 
     ``model_options``: ``dtype``, ``custom_operations``, ``global_average_pooling`` (default: by the file's name). Raises
@@ -135,7 +134,7 @@ def load_controlnet(ckpt_path: str, model: Any = None, model_options: dict[str, 
 class _ControlPart(Part):
     """The network of a ControlNet's file."""
 
-    def __init__(self, files: ModelFiles, model: Any, options: dict[str, Any]) -> None:
+    def __init__(self, files: ModelFiles, model: ModelPatcher | None, options: dict[str, Any]) -> None:
         of_weights = {name: value for name, value in options.items() if name != "global_average_pooling"}
         bypass = "its weights depend on another model" if model is not None else ""
         super().__init__({"model_options": of_weights}, bypass)
@@ -150,13 +149,13 @@ class _ControlPart(Part):
 
 
 def load_controlnet_state_dict(
-    state_dict: MutableMapping[str, torch.Tensor], model: Any = None, model_options: dict[str, Any] | None = None
+    state_dict: MutableMapping[str, torch.Tensor], model: ModelPatcher | None = None, model_options: dict[str, Any] | None = None
 ) -> ControlNet:
     """The same from tensors in memory; used tensors leave *state_dict*."""
     return _from_source(StateDictSource(state_dict, "the state dict", consume=True), model, dict(model_options or {}))
 
 
-def _from_source(source: WeightSource, model: Any, options: dict[str, Any]) -> ControlNet:
+def _from_source(source: WeightSource, model: ModelPatcher | None, options: dict[str, Any]) -> ControlNet:
     return _of_patcher(_patcher_of(build_control_network(source, model, options)), options)
 
 
@@ -167,13 +166,14 @@ def _patcher_of(network: Any) -> Any:
     )
 
 
-def _of_patcher(patcher: Any, options: dict[str, Any]) -> ControlNet:
-    cast_dtype = comfy.model_management.unet_manual_cast(patcher.model.dtype, patcher.load_device)
+def _of_patcher(patcher: ModelPatcher, options: dict[str, Any]) -> ControlNet:
+    network: Any = patcher.model
+    cast_dtype = comfy.model_management.unet_manual_cast(network.dtype, patcher.load_device)
     control = ControlNet(
         None,
         global_average_pooling=options.get("global_average_pooling", False),
         load_device=patcher.load_device,
         manual_cast_dtype=cast_dtype,
     )
-    control.control_model, control.control_model_wrapped = patcher.model, patcher
+    control.control_model, control.control_model_wrapped = network, patcher
     return control

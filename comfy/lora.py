@@ -12,7 +12,7 @@ from torch import Tensor
 import comfy.model_management
 from comfy.loading.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
 from comfy.weight_adapter import WeightAdapterBase, adapters
-from comfy.weight_adapter.base import pad_tensor_to_shape
+from comfy.weight_adapter.base import CHANGE_ERRORS, pad_tensor_to_shape
 
 __all__ = [
     "LORA_CLIP_MAP",
@@ -30,22 +30,68 @@ log = logging.getLogger(__name__)
 def load_lora(lora: Mapping[str, Tensor], to_load: Mapping[str, Any], log_missing: bool = True) -> dict[Any, Any]:
     """Patches for ``add_patches`` from the tensors *lora*; *to_load* maps names in such files to weights.
 
-    Keys that nothing used are named in one log line, if *log_missing*. Raises ``KeyError`` when a change is incomplete.
+    Keys that nothing used are named in one log line, if *log_missing*; so are, always, changes that lack a part or are not understood,
+    which are left out.
     """
     patches: dict[Any, Any] = {}
     used: set[str] = set()
+    damaged: dict[str, str] = {}
     for name, target in to_load.items():
-        alpha = _take(lora, f"{name}.alpha", used)
-        dora_scale = _take(lora, f"{name}.dora_scale", used)
-        for adapter_class in adapters:
-            adapter = adapter_class.load(name, lora, None if alpha is None else alpha.item(), dora_scale, used)
-            if adapter is not None:
-                patches[target] = adapter
+        try:
+            alpha = _number(_take(lora, f"{name}.alpha", used))
+            dora_scale = _take(lora, f"{name}.dora_scale", used)
+            for adapter_class in adapters:
+                adapter = adapter_class.load(name, lora, alpha, dora_scale, used)
+                if adapter is not None:
+                    patches[target] = adapter
+        except KeyError as error:
+            damaged[name] = f"{error.args[0] if error.args else name} is missing"
+        except CHANGE_ERRORS as error:
+            damaged[name] = str(error)
         patches.update(_plain_changes(lora, name, target, used))
-    unused = [key for key in lora if key not in used]
+    where = getattr(lora, "path", "the LoRA")
+    log_left_out(where, damaged)
+    accounted = used.union(*(_keys_of(lora, name) for name in damaged))
+    unused = [key for key in lora if key not in accounted]
     if unused and log_missing:
-        log.warning("%d of %d LoRA keys belong to no weight of the model, such as %s", len(unused), len(lora), ", ".join(unused[:3]))
+        examples = ", ".join(map(str, unused[:3]))
+        log.warning("%d of %d LoRA keys belong to no weight of the model, such as %s (%s)", len(unused), len(lora), examples, where)
     return patches
+
+
+def log_left_out(where: str, problems: Mapping[str, str]) -> None:
+    """One line about the changes of the file *where* that are left out, by name with the reason; nothing without any."""
+    if problems:
+        name, reason = next(iter(problems.items()))
+        log.error("%s: %d of its changes cannot be applied and are left out, such as %s: %s", where, len(problems), name, reason)
+
+
+def misfit(patch: Any, shape: tuple[int, ...]) -> str:
+    """Why *patch* cannot change a weight of *shape*, in words; "" if it can or is of a kind that is checked when it is applied."""
+    if isinstance(patch, WeightAdapterBase):
+        return patch.misfit(shape)
+    if isinstance(patch, tuple) and len(patch) == 2 and patch[0] in ("diff", "set") and not _pads(patch[1]):
+        found = tuple(patch[1][0].shape)
+        if found != shape and (patch[0] == "diff" or not _broadcasts(found, shape)):
+            return f"a change of shape {list(found)} does not fit the weight's {list(shape)}"
+    return ""
+
+
+def _broadcasts(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(found) <= len(shape) and all(own in (1, side) for own, side in zip(reversed(found), reversed(shape)))
+
+
+def _keys_of(lora: Mapping[str, Tensor], name: str) -> list[str]:
+    return [key for key in lora if key.startswith((f"{name}.", f"{name}_lora."))]
+
+
+def _number(tensor: Tensor | None) -> float | None:
+    """The one real number in *tensor*; None without a tensor. Raises ``ValueError`` for others."""
+    if tensor is None:
+        return None
+    if tensor.numel() != 1 or tensor.is_complex():
+        raise ValueError(f"alpha is no number but has shape {list(tensor.shape)} of {tensor.dtype}")
+    return tensor.item()
 
 
 def _take(lora: Mapping[str, Tensor], key: str, used: set[str]) -> Tensor | None:
@@ -104,7 +150,13 @@ def calculate_weight(
             target *= strength_model
         change = function or _unchanged
         if isinstance(patch, WeightAdapterBase):
-            changed = patch.calculate_weight(target, key, strength, strength_model, part, change, intermediate_dtype, original_weights)
+            try:
+                changed = patch.calculate_weight(target, key, strength, strength_model, part, change, intermediate_dtype, original_weights)
+            except comfy.model_management.OOM_EXCEPTION:
+                raise
+            except CHANGE_ERRORS as error:  # of a patch that was added without load_lora_for_models, which looks at shapes first
+                log.error("%s %s: %s; this change is left out", patch.name, key, error)
+                changed = target
         else:
             kind, values = _read_patch(patch, target, key, intermediate_dtype)
             changed = _apply_plain(kind, values, target, key, strength, change, intermediate_dtype, original_weights)
@@ -149,7 +201,10 @@ def _apply_plain(
         elif strength != 0.0:
             weight += function(strength * cast(change, weight.device, weight.dtype))
     elif kind == "set":
-        weight.copy_(values[0])
+        if _broadcasts(tuple(values[0].shape), tuple(weight.shape)):
+            weight.copy_(values[0])
+        else:
+            log.warning("%s: a value of shape %s does not fit the weight's %s; left out", key, tuple(values[0].shape), tuple(weight.shape))
     elif kind == "model_as_lora":
         if original_weights is None:
             raise ValueError(f"{key}: a patch from another model's weights needs the model's own; pass get_key_patches()")

@@ -209,7 +209,12 @@ def load_models_gpu(
     minimum_memory_required: float | None = None,
     force_full_load: bool = False,
 ) -> None:
-    """See :meth:`ModelManager.load_models_gpu`."""
+    """Bring the patchers *models*, and those that they need, to their devices; the last of the list loads first.
+
+    *memory_required* bytes are wanted for activations; *minimum_memory_required* of them (default: all) are never given to weights. Other
+    models leave the device as far as needed; what still does not fit stays on the host, unless *force_full_load*. Raises what a copy
+    raises, out of memory included. Blocks.
+    """
     manager().load_models_gpu(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
 
 
@@ -226,7 +231,10 @@ def free_memory(
     pins_required: int = 0,
     ram_required: int = 0,
 ) -> list[LoadedModel]:
-    """See :meth:`ModelManager.free_memory`; the last three arguments have no effect here."""
+    """Move models off *device* until *memory_required* bytes are free there; returns those that left it entirely.
+
+    Models in *keep_loaded* stay. The last three arguments have no effect here. Blocks.
+    """
     return manager().free_memory(memory_required, device, keep_loaded)
 
 
@@ -241,7 +249,7 @@ def unload_all_models() -> None:
 
 
 def unload_model_and_clones(model: Patcher, unload_additional_models: bool = True, all_devices: bool = False) -> None:
-    """See :meth:`ModelManager.unload_model_and_clones`."""
+    """Move the module of *model*, and by default the models attached to it, off the compute device, or off all devices."""
     manager().unload_model_and_clones(model, unload_additional_models, all_devices)
 
 

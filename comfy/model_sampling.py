@@ -68,7 +68,6 @@ class V_PREDICTION(EPS):  # noqa: N801 - the name node packs import
     """The model predicts velocity (Salimans and Ho 2022, arXiv:2202.00512)."""
 
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
-        """See :meth:`EPS.calculate_denoised`."""
         level = reshape_sigma(sigma, model_output.ndim)
         variance = level**2 + self.sigma_data**2
         return model_input * self.sigma_data**2 / variance - model_output * level * self.sigma_data / variance**0.5
@@ -78,7 +77,6 @@ class EDM(V_PREDICTION):
     """Karras et al.'s preconditioning: velocity with the opposite sign."""
 
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
-        """See :meth:`EPS.calculate_denoised`."""
         level = reshape_sigma(sigma, model_output.ndim)
         variance = level**2 + self.sigma_data**2
         return model_input * self.sigma_data**2 / variance + model_output * level * self.sigma_data / variance**0.5
@@ -108,7 +106,6 @@ class CONST:
         return noise
 
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
-        """See :meth:`EPS.calculate_denoised`."""
         return model_input - model_output * reshape_sigma(sigma, model_output.ndim)
 
     def noise_scaling(

@@ -15,6 +15,8 @@ from comfy.sampling.noise import draw_noise
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from comfy.sampling.protocols import SampledPatcher
+
 log = logging.getLogger(__name__)
 
 torch = lazy_module("torch")
@@ -34,7 +36,7 @@ def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Sequence[int] | N
 
 
 def fix_empty_latent_channels(
-    model: Any, latent_image: Tensor, downscale_ratio_spacial: float | None = None, downscale_ratio_temporal: float | None = None
+    model: SampledPatcher, latent_image: Tensor, downscale_ratio_spacial: float | None = None, downscale_ratio_temporal: float | None = None
 ) -> Tensor:
     """Bring an all-zero latent to the channels and scale of *model*; the ratios say what the latent was made for.
 
@@ -57,7 +59,7 @@ def fix_empty_latent_channels(
 
 
 def sample(
-    model: Any,
+    model: SampledPatcher,
     noise: Tensor,
     steps: int,
     cfg: float,
@@ -109,7 +111,7 @@ def sample(
 
 
 def sample_custom(
-    model: Any,
+    model: SampledPatcher,
     noise: Tensor,
     cfg: float,
     sampler: Any,

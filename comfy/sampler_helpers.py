@@ -17,6 +17,8 @@ from comfy.sampling.cond_hooks import get_hooks_from_cond
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import SampledModel, SampledPatcher
+
 model_management = lazy_module("comfy.model_management")
 
 __all__ = [
@@ -94,7 +96,7 @@ def cleanup_additional_models(models: Iterable[Any]) -> None:
             model.cleanup()
 
 
-def estimate_memory(model: Any, noise_shape: Sequence[int], conds: Conds) -> tuple[float, float]:
+def estimate_memory(model: SampledPatcher, noise_shape: Sequence[int], conds: Conds) -> tuple[float, float]:
     """Bytes of working memory for both sides of guidance at once, and for one alone."""
     shapes: dict[str, list[Any]] = defaultdict(list)
     largest: dict[str, list[Any]] = {}
@@ -110,13 +112,13 @@ def estimate_memory(model: Any, noise_shape: Sequence[int], conds: Conds) -> tup
 
 
 def prepare_sampling(
-    model: Any,
+    model: SampledPatcher,
     noise_shape: Sequence[int],
     conds: Conds,
     model_options: dict[str, Any] | None = None,
     force_full_load: bool = False,
     force_offload: bool = False,
-) -> tuple[Any, dict[str, Any], list[Any]]:
+) -> tuple[SampledModel, dict[str, Any], list[Any]]:
     """Load *model* and what *conds* need, through the PREPARE_SAMPLING wrappers.
 
     Returns the loaded model (not its patcher), the conditioning, and the other models that were loaded.
@@ -130,7 +132,7 @@ def prepare_sampling(
 
 
 def _prepare_sampling(
-    model: Any,
+    model: SampledPatcher,
     noise_shape: Sequence[int],
     conds: Conds,
     model_options: dict[str, Any] | None = None,
@@ -156,7 +158,7 @@ def cleanup_models(conds: Conds, models: Iterable[Any]) -> None:
     cleanup_additional_models({control: None for entries in conds.values() for control in get_models_from_cond(entries, "control")})
 
 
-def prepare_model_patcher(model: Any, conds: dict[str, Any], model_options: dict[str, Any]) -> dict[str, Any]:
+def prepare_model_patcher(model: SampledPatcher, conds: dict[str, Any], model_options: dict[str, Any]) -> dict[str, Any]:
     """Add the patcher's own wrappers and callbacks to *model_options* and register the hooks of *conds*.
 
     Returns the parts of the options that must follow the model's device.

@@ -1,8 +1,8 @@
 """Samplers under the names node packs use and replace.
 
 Packs append to ``SAMPLER_NAMES``, ``SCHEDULER_NAMES`` and ``SCHEDULER_HANDLERS`` and replace functions of this module; so everything
-here calls ``sampling_function``, ``calc_cond_batch``, ``get_area_and_mult`` and ``calculate_sigmas`` by their current binding, and so
-whatever else it imports by name. The work is done in :mod:`comfy.sampling`. Importing this module does not import torch.
+here calls ``sampling_function``, ``calc_cond_batch``, ``get_area_and_mult`` and ``calculate_sigmas`` by their current binding, like
+everything that it imports by name. :mod:`comfy.sampling` does the work. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ from comfy.sampling.schedules import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from comfy.sampling.protocols import GuidedModel, ModelSampling, SampledModel, SampledPatcher
 
 log = logging.getLogger(__name__)
 
@@ -108,31 +110,33 @@ Options = dict[str, Any]
 
 
 def get_area_and_mult(conds: Options, x_in: Tensor, timestep_in: Tensor) -> Any:
-    """See :func:`comfy.sampling.cond_regions.place_cond`. Packs replace this."""
+    """Cut *conds* out for the latent *x_in* (B×C×spatial) at sigmas *timestep_in* (B); None outside its range. Packs replace this."""
     return comfy.sampling.cond_regions.place_cond(conds, x_in, timestep_in)
 
 
-def calc_cond_batch(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
-    """The model's picture for each list of *conds*, through a context handler if there is one, and the wrappers. Packs replace this."""
+def calc_cond_batch(model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
+    """The model's denoised latent for each list of *conds*, through a context handler, if any, and the wrappers. Packs replace this."""
     handler = model_options.get("context_handler")
     if handler is None or not handler.should_use_context(model, conds, x_in, timestep, model_options):
         return _calc_cond_batch_outer(model, conds, x_in, timestep, model_options)
     return handler.execute(_calc_cond_batch_outer, model, conds, x_in, timestep, model_options)
 
 
-def _calc_cond_batch_outer(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
+def _calc_cond_batch_outer(
+    model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options
+) -> list[Tensor]:
     kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
     wrappers = comfy.patcher_extension.get_all_wrappers(kind, model_options, is_model_options=True)
     executor = comfy.patcher_extension.WrapperExecutor.new_executor(_calc_cond_batch, wrappers)
     return executor.execute(model, conds, x_in, timestep, model_options)
 
 
-def _calc_cond_batch(model: Any, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
+def _calc_cond_batch(model: SampledModel, conds: Sequence[Any], x_in: Tensor, timestep: Tensor, model_options: Options) -> list[Tensor]:
     return cond_batches.evaluate(model, conds, x_in, timestep, model_options, get_area_and_mult)
 
 
 def calc_cond_uncond_batch(
-    model: Any, cond: Any, uncond: Any, x_in: Tensor, timestep: Tensor, model_options: Options
+    model: SampledModel, cond: Any, uncond: Any, x_in: Tensor, timestep: Tensor, model_options: Options
 ) -> tuple[Tensor, ...]:
     """Deprecated form of :func:`calc_cond_batch` for two sides."""
     log.warning("comfy.samplers.calc_cond_uncond_batch is deprecated; use calc_cond_batch")
@@ -140,7 +144,7 @@ def calc_cond_uncond_batch(
 
 
 def sampling_function(
-    model: Any,
+    model: SampledModel,
     x: Tensor,
     timestep: Tensor,
     uncond: Any,
@@ -149,7 +153,7 @@ def sampling_function(
     model_options: Options | None = None,
     seed: int | None = None,
 ) -> Tensor:
-    """The guided picture for latent *x* at sigmas *timestep*. Packs replace this.
+    """The guided denoised latent for *x* (B×C×spatial) at sigmas *timestep* (B). Packs replace this.
 
     With a scale of 1 the unconditioned side is not computed unless ``disable_cfg1_optimization`` is set.
     """
@@ -195,7 +199,7 @@ class KSAMPLER(Sampler):
 
     def sample(
         self,
-        model_wrap: Any,
+        model_wrap: GuidedModel,
         sigmas: Tensor,
         extra_args: Options,
         callback: Callable[..., None] | None,
@@ -204,7 +208,7 @@ class KSAMPLER(Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """See :meth:`Sampler.sample`; *callback* gets (step, picture, latent, steps)."""
+        """Run the function over *sigmas* and return the latent, shaped like *noise*; *callback* gets (step, denoised, latent, steps)."""
         extra_args["denoise_mask"] = denoise_mask
         model = KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise = latent_image, noise
@@ -244,7 +248,7 @@ def sampler_object(name: str) -> KSAMPLER:
     return ksampler(name)
 
 
-def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Tensor:
+def calculate_sigmas(model_sampling: ModelSampling, scheduler_name: str, steps: int) -> Tensor:
     """Descending sigmas of the named scheduler, on the CPU. Packs replace this. Raises ``ValueError`` for an unknown name."""
     if scheduler_name not in SCHEDULER_HANDLERS:
         raise ValueError(f"there is no scheduler {scheduler_name!r}; known: {', '.join(SCHEDULER_HANDLERS)}")
@@ -255,7 +259,7 @@ def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Te
 
 
 def process_conds(
-    model: Any,
+    model: SampledModel,
     noise: Tensor,
     conds: dict[str, Any],
     device: Any,
@@ -264,7 +268,7 @@ def process_conds(
     seed: int | None = None,
     latent_shapes: Any = None,
 ) -> dict[str, Any]:
-    """See :func:`comfy.sampling.cond_preparation.prepare`."""
+    """Prepare *conds* ({"positive": entries, "negative": entries, …}) for sampling *noise* with *model* on *device*; returns them."""
     return comfy.sampling.cond_preparation.prepare(model, noise, conds, device, latent_image, denoise_mask, seed, latent_shapes)
 
 
@@ -278,7 +282,7 @@ class CFGGuider(Guider):
 
 
 def sample(
-    model: Any,
+    model: SampledPatcher,
     noise: Tensor,
     positive: Any,
     negative: Any,
@@ -313,7 +317,7 @@ class KSampler:
 
     def __init__(
         self,
-        model: Any,
+        model: SampledPatcher,
         steps: int,
         device: Any,
         sampler: str | None = None,

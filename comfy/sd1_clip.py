@@ -178,7 +178,7 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         return (states, pooled.float(), {"attention_mask": mask}) if self.return_attention_masks else (states, pooled.float())
 
     def encode(self, tokens: list[list[Any]]) -> tuple[Any, ...]:
-        """See :meth:`forward`."""
+        """Encode chunks of token ids (or embedding vectors): what :meth:`forward` returns."""
         return self(tokens)
 
     def process_tokens(self, tokens: list[list[Any]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
@@ -265,15 +265,15 @@ class SD1ClipModel(torch.nn.Module):
         return getattr(self, self.clip)
 
     def set_clip_options(self, options: Mapping[str, Any]) -> None:
-        """See :meth:`SDClipModel.set_clip_options`."""
+        """Set options of the text model for the next encoding."""
         self._inner.set_clip_options(options)
 
     def reset_clip_options(self) -> None:
-        """See :meth:`SDClipModel.reset_clip_options`."""
+        """Restore the text model's own options."""
         self._inner.reset_clip_options()
 
     def encode_token_weights(self, token_weight_pairs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """See :meth:`ClipTokenWeightEncoder.encode_token_weights`; the chunks are keyed by the text model's short name."""
+        """Encode {short name of the text model: chunks of (token, weight)}: hidden states (1 x tokens x width) and the pooled output."""
         return self._inner.encode_token_weights(token_weight_pairs[self.clip_name])
 
     def load_weights(self, sources: Mapping[str, WeightSource]) -> None:
@@ -281,5 +281,5 @@ class SD1ClipModel(torch.nn.Module):
         self._inner.load_weights(sources[self.clip], self.clip)
 
     def load_sd(self, sd: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
-        """See :meth:`SDClipModel.load_sd`."""
+        """Load the text model's weights from a state dict; returns (missing, unexpected) names."""
         return self._inner.load_sd(sd)

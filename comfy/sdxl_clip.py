@@ -110,12 +110,12 @@ class SDXLClipModel(torch.nn.Module):
         self.dtypes = {dtype} - {None}
 
     def set_clip_options(self, options: Mapping[str, Any]) -> None:
-        """See :meth:`SDClipModel.set_clip_options`."""
+        """Set options of both text models for the next encoding."""
         self.clip_l.set_clip_options(options)
         self.clip_g.set_clip_options(options)
 
     def reset_clip_options(self) -> None:
-        """See :meth:`SDClipModel.reset_clip_options`."""
+        """Restore both text models' own options."""
         self.clip_l.reset_clip_options()
         self.clip_g.reset_clip_options()
 

@@ -19,7 +19,6 @@ class SD15(supported_models_base.BASE):
 
     @classmethod
     def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
-        """See :meth:`BASE.matches`."""
         return (
             not unet_config.get("use_linear_in_transformer")
             and unet_config.get("adm_in_channels") is None
@@ -32,7 +31,6 @@ class SD15(supported_models_base.BASE):
         return supported_models_base.ClipTarget(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel)
 
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
-        """See :meth:`BASE.text_encoder_parts`."""
         return {"clip_l": ("cond_stage_model.transformer.",)}
 
     def process_clip_state_dict_for_saving(self, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -71,12 +69,10 @@ class SDXLRefiner(_XLFamily):
 
     @classmethod
     def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
-        """See :meth:`BASE.matches`."""
         pooled = cls.pooled_width(unet_config)
         return pooled is not None and unet_config["context_dim"] == pooled
 
     def model_class(self) -> type[model_base.BaseModel]:
-        """See :meth:`BASE.model_class`."""
         return model_base.SDXLRefiner
 
     def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
@@ -84,7 +80,6 @@ class SDXLRefiner(_XLFamily):
         return supported_models_base.ClipTarget(sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLRefinerClipModel)
 
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
-        """See :meth:`BASE.text_encoder_parts`."""
         return {"clip_g": ("conditioner.embedders.0.model.",)}
 
 
@@ -96,7 +91,6 @@ class SDXL(_XLFamily):
 
     @classmethod
     def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
-        """See :meth:`BASE.matches`."""
         pooled = cls.pooled_width(unet_config)
         return pooled is not None and 0 < pooled < unet_config["context_dim"] and unet_config.get("in_channels") in (4, 9)
 
@@ -119,7 +113,6 @@ class SDXL(_XLFamily):
         return super().model_type(state_dict, prefix)
 
     def model_class(self) -> type[model_base.BaseModel]:
-        """See :meth:`BASE.model_class`."""
         return model_base.SDXL
 
     def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
@@ -127,7 +120,6 @@ class SDXL(_XLFamily):
         return supported_models_base.ClipTarget(sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLClipModel)
 
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
-        """See :meth:`BASE.text_encoder_parts`."""
         return {"clip_l": ("conditioner.embedders.0.transformer.",), "clip_g": ("conditioner.embedders.1.model.",)}
 
 

@@ -1,1 +1,1 @@
-"""What node authors import: V3 nodes, result caching, progress, and the versions of that interface."""
+"""The API for node authors: V3 nodes, result caching, progress, and the versions of the API."""

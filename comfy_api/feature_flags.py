@@ -1,4 +1,4 @@
-"""What this server can do, as it tells clients, and what each connected client said it can do."""
+"""The features that this server announces to clients, and those that connected clients announce."""
 
 import copy
 import logging
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 from comfy.cli_args import args
+from comfy.units import MIB
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ class FeatureFlagInfo(TypedDict):
     description: str
 
 
-# What launchers read with --list-feature-flags to offer switches of their own.
+# Launchers read these with --list-feature-flags to offer switches for them.
 CLI_FEATURE_FLAG_REGISTRY: dict[str, FeatureFlagInfo] = {
     "show_signin_button": {"type": "bool", "default": False, "description": "Offer to sign in on the page to people who are not signed in"},
     "enable_telemetry": {"type": "bool", "default": False, "description": "Tell the page that it may collect usage data"},
@@ -35,13 +36,13 @@ _PARSERS: dict[str, Callable[[str], Any]] = {"bool": _strict_bool, "int": int, "
 
 
 def _coerce_flag_value(key: str, raw_value: str) -> Any:
-    """*raw_value* in the type that the registry gives *key*; unknown keys stay text. Raises ``ValueError``."""
+    """Convert *raw_value* to the type that the registry gives *key*; unknown keys stay text. Raises ``ValueError``."""
     kind = CLI_FEATURE_FLAG_REGISTRY[key]["type"] if key in CLI_FEATURE_FLAG_REGISTRY else "str"
     return _PARSERS.get(kind, str)(raw_value)
 
 
 def _parse_cli_feature_flags() -> dict[str, Any]:
-    """The flags given as ``--feature-flag KEY[=VALUE]``; one that cannot be read is left out with a warning."""
+    """The flags given as ``--feature-flag KEY[=VALUE]``; invalid ones are left out with a warning."""
     flags: dict[str, Any] = {}
     for given in getattr(args, "feature_flag", None) or ():
         key, has_value, text = (part.strip() for part in given.partition("="))
@@ -58,28 +59,28 @@ def _core_feature_flags() -> dict[str, Any]:
     return {
         "supports_preview_metadata": True,
         "supports_model_type_tags": True,
-        "max_upload_size": round(args.max_upload_size * 1024 * 1024),
+        "max_upload_size": round(args.max_upload_size * MIB),
         "extension": {"manager": {"supports_v4": True}},
         "node_replacements": True,
         "assets": False,
     }
 
 
-# One object for the life of the process, which packs may add to. Flags of the command line cannot change the server's own.
+# One object for the life of the process; packs may add to it. Flags of the command line cannot change the server's own features.
 SERVER_FEATURE_FLAGS: dict[str, Any] = {**_parse_cli_feature_flags(), **_core_feature_flags()}
 
 
 def get_server_features() -> dict[str, Any]:
-    """A copy of what the server announces in ``/features`` and in the ``feature_flags`` message."""
+    """A copy of the features that the server announces in ``/features`` and in the ``feature_flags`` message."""
     return copy.deepcopy(SERVER_FEATURE_FLAGS)
 
 
 def get_connection_feature(sockets_metadata: Mapping[str, Mapping[str, Any]], sid: str, feature_name: str, default: Any = False) -> Any:
-    """The value that client *sid* gave for *feature_name*; *default* if it gave none or is not connected."""
+    """The value that client *sid* announced for *feature_name*, or *default* if there is none or the client is not connected."""
     flags = sockets_metadata.get(sid, {}).get("feature_flags")
     return flags.get(feature_name, default) if isinstance(flags, Mapping) else default
 
 
 def supports_feature(sockets_metadata: Mapping[str, Mapping[str, Any]], sid: str, feature_name: str) -> bool:
-    """Whether client *sid* said exactly ``true`` for *feature_name*."""
+    """Whether client *sid* announced exactly ``true`` for *feature_name*."""
     return get_connection_feature(sockets_metadata, sid, feature_name) is True

@@ -17,7 +17,7 @@ _HIDDEN = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
 
 class _AnimationNode:
-    """Saves a batch as an animation; derived classes say how pictures become one file."""
+    """Saves a batch as an animation; derived classes define how pictures become one file."""
 
     RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("images",)
     FUNCTION, OUTPUT_NODE = "execute", True

@@ -50,7 +50,7 @@ class CLIPTextEncode:
         }
 
     def encode(self, clip: CLIP, text: str) -> tuple[Conditioning]:
-        """The conditioning for *text*. Raises ``RuntimeError`` when there is no text encoder."""
+        """Encode *text*. Raises ``RuntimeError`` when *clip* is None, as from a checkpoint without a text encoder."""
         if clip is None:
             raise RuntimeError(
                 "there is no text encoder: the checkpoint it should come from has none. "
@@ -60,7 +60,7 @@ class CLIPTextEncode:
 
 
 class CLIPSetLastLayer:
-    """Makes a text encoder stop some layers before its end ("clip skip")."""
+    """Takes a text encoder's output from an earlier layer ("clip skip")."""
 
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "set_last_layer"
@@ -71,14 +71,14 @@ class CLIPSetLastLayer:
         return {"required": {"clip": ("CLIP",), "stop_at_clip_layer": whole(-1, -24, -1, 1, advanced=True)}}
 
     def set_last_layer(self, clip: CLIP, stop_at_clip_layer: int) -> tuple[CLIP]:
-        """A clone whose output is that of the layer *stop_at_clip_layer*, counted from the end."""
+        """A clone whose output comes from the layer *stop_at_clip_layer*, counted from the end (-1: the last)."""
         clip = clip.clone()
         clip.clip_layer(stop_at_clip_layer)
         return (clip,)
 
 
 class ConditioningCombine:
-    """Lets two prompts act at once; the sampler averages their results."""
+    """Joins two prompts that act at the same time; the sampler averages their results."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "combine"
@@ -122,7 +122,7 @@ class ConditioningAverage:
     def addWeighted(
         self, conditioning_to: Conditioning, conditioning_from: Conditioning, conditioning_to_strength: float
     ) -> tuple[Conditioning]:  # noqa: N802 - the name packs call
-        """*conditioning_to* times its strength plus *conditioning_from* times the rest, cut or zero-padded to the same length."""
+        """*conditioning_to* times its strength plus *conditioning_from*, cut or zero-padded to its length, times the rest."""
         context_from, options_from = _only_entry(conditioning_from, "ConditioningAverage")[:2]
         pooled_from = options_from.get("pooled_output")
 
@@ -154,7 +154,7 @@ class ConditioningConcat:
         return {"required": {"conditioning_to": ("CONDITIONING",), "conditioning_from": ("CONDITIONING",)}}
 
     def concat(self, conditioning_to: Conditioning, conditioning_from: Conditioning) -> tuple[Conditioning]:
-        """Every entry of *conditioning_to* with the first of *conditioning_from* behind it."""
+        """Every entry of *conditioning_to*, followed by the tokens of the first entry of *conditioning_from*."""
         context_from = _only_entry(conditioning_from, "ConditioningConcat")[0]
         return ([[torch.cat((entry[0], context_from), 1), entry[1].copy()] for entry in conditioning_to],)
 
@@ -205,7 +205,7 @@ class ConditioningSetAreaPercentage:
 
 
 class ConditioningSetAreaStrength:
-    """Sets how strongly a prompt counts where others act, too."""
+    """Sets how strongly a prompt counts where others act as well."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "append"
@@ -240,7 +240,7 @@ class ConditioningSetMask:
         }
 
     def append(self, conditioning: Conditioning, mask: Tensor, set_cond_area: str, strength: float) -> tuple[Conditioning]:
-        """The conditioning under *mask*; with "mask bounds" the model sees only the rectangle around it."""
+        """The conditioning limited to *mask*; with "mask bounds" the model sees only the rectangle around the mask."""
         mask = mask.unsqueeze(0) if mask.ndim < 3 else mask
         return (
             node_helpers.conditioning_set_values(
@@ -250,7 +250,7 @@ class ConditioningSetMask:
 
 
 class ConditioningZeroOut:
-    """Replaces a prompt by zeros, which is not the same as an empty prompt."""
+    """Replaces an encoded prompt by zeros, which differ from an encoded empty prompt."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "zero_out"
@@ -262,7 +262,7 @@ class ConditioningZeroOut:
         return {"required": {"conditioning": ("CONDITIONING",)}}
 
     def zero_out(self, conditioning: Conditioning) -> tuple[Conditioning]:
-        """Contexts and pooled vectors of zeros with everything else kept."""
+        """The conditioning with zeros for its context and pooled vector; everything else stays."""
         zeroed = []
         for context, options in (entry[:2] for entry in conditioning):
             zeros = {
@@ -284,7 +284,7 @@ class ConditioningSetTimestepRange:
         return {"required": {"conditioning": ("CONDITIONING",), "start": real(0.0, 0.0, 1.0, 0.001), "end": real(1.0, 0.0, 1.0, 0.001)}}
 
     def set_range(self, conditioning: Conditioning, start: float, end: float) -> tuple[Conditioning]:
-        """The conditioning that acts from share *start* to *end* of the sampling."""
+        """The conditioning limited to the sampling from the share *start* to the share *end* (0 to 1)."""
         return (node_helpers.conditioning_set_values(conditioning, {"start_percent": start, "end_percent": end}),)
 
 

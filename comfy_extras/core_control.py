@@ -45,7 +45,7 @@ class ControlNetLoader:
 
 
 class DiffControlNetLoader:
-    """Loads a ControlNet that was saved as a difference to a model."""
+    """Loads a ControlNet that was saved as the difference to a model."""
 
     RETURN_TYPES = ("CONTROL_NET",)
     FUNCTION = "load_controlnet"
@@ -61,7 +61,7 @@ class DiffControlNetLoader:
 
 
 class ControlNetApply:
-    """The older form, without a range; the negative side gets the control, too."""
+    """Applies a ControlNet during the whole sampling, to both sides of guidance; the older node."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "apply_controlnet"
@@ -75,7 +75,7 @@ class ControlNetApply:
         }
 
     def apply_controlnet(self, conditioning: Conditioning, control_net: ControlBase, image: Tensor, strength: float) -> tuple[Conditioning]:
-        """The conditioning with the control chained to what it had."""
+        """The conditioning with the control added to its chain; unchanged with *strength* 0."""
         if strength == 0:
             return (conditioning,)
         hint = image.movedim(-1, 1)
@@ -124,7 +124,7 @@ class ControlNetApplyAdvanced:
         vae: VAE | None = None,
         extra_concat: Any = (),
     ) -> tuple[Conditioning, Conditioning]:
-        """Both sides with the control chained to what they had; entries with the same chain share one control."""
+        """Both sides with the control added to their chains; entries with the same chain share one control."""
         if strength == 0:
             return (positive, negative)
         hint = image.movedim(-1, 1)

@@ -13,6 +13,8 @@ from comfy import model_management
 from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy_extras import image_reading, image_writing
+from utils.folder_walk import regular_files_in
+from utils.regular_files import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +59,7 @@ class SaveImage:
     def save_images(
         self, images: Tensor, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None
     ) -> dict[str, Any]:
-        """Write the batch; returns the file list for the page and the unchanged *images*."""
+        """Write *images* (B×H×W×C, 0…1); returns the list of files for the page, and *images* unchanged."""
         height, width = images[0].shape[:2]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix + self.prefix_append, self.output_dir, width, height
@@ -101,8 +103,7 @@ class LoadImage:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folder = folder_paths.get_input_directory()
-        names = [entry.name for entry in os.scandir(folder) if entry.is_file()] if os.path.isdir(folder) else []
+        names = [entry.name for entry in regular_files_in(folder_paths.get_input_directory())]
         pictures = folder_paths.filter_files_content_types(names, ["image"])
         return {"required": {"image": (sorted(pictures), {"image_upload": True})}}
 
@@ -115,12 +116,12 @@ class LoadImage:
     @classmethod
     def IS_CHANGED(cls, image: str) -> Any:
         """The SHA-256 of the file's contents."""
-        with open(folder_paths.get_annotated_filepath(image), "rb") as opened:
+        with open_regular(folder_paths.get_annotated_filepath(image)) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     @classmethod
     def VALIDATE_INPUTS(cls, image: str) -> bool | str:
-        """Whether the file is there, inside its folder."""
+        """Whether the file exists inside its folder; otherwise the error text."""
         return True if folder_paths.exists_annotated_filepath(image) else f"Invalid image file: {image}"
 
 

@@ -24,7 +24,7 @@ def resize_images(images_BHWC: Any, width: int, height: int, method: str, crop: 
 
 
 class ImageScale:
-    """Resizes images to a size in pixels; a side of 0 follows from the other one."""
+    """Resizes images to a size in pixels; a side of 0 is computed from the other one."""
 
     upscale_methods = UPSCALE_METHODS
     crop_methods = CROP_METHODS
@@ -47,7 +47,7 @@ class ImageScale:
         }
 
     def upscale(self, image: Tensor, upscale_method: str, width: int, height: int, crop: str) -> tuple[Tensor]:
-        """The images at *width* × *height*; both 0 leave them as they are."""
+        """The images at *width* × *height*; unchanged if both are 0."""
         if width == 0 and height == 0:
             return (image,)
         old_height, old_width = image.shape[1:3]
@@ -76,7 +76,7 @@ class ImageScaleBy:
 
 
 class ImageInvert:
-    """Turns every value into its distance from 1."""
+    """Inverts images: every value becomes 1 minus itself."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "invert"
@@ -146,7 +146,7 @@ class EmptyImage:
 
 
 class ImagePadForOutpaint:
-    """Adds grey borders to images and a mask of what is to be painted, fading into the picture."""
+    """Adds grey borders to images, and makes the mask of the parts to paint, which fades into the picture."""
 
     RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "expand_image"

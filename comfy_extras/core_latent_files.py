@@ -12,6 +12,8 @@ from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
 from comfy.weight_files.state_dicts import read_safetensors
 from comfy_extras.image_writing import metadata_texts
+from utils.folder_walk import regular_files_in
+from utils.regular_files import open_regular
 
 if TYPE_CHECKING:
     from comfy_extras.node_values import Latent
@@ -41,7 +43,7 @@ class SaveLatent:
         }
 
     def save(self, samples: Latent, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
-        """Write ``samples`` of the latent; returns the file for the page and the unchanged latent."""
+        """Write ``samples`` of the latent; returns the file for the page, and the latent unchanged."""
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, self.output_dir)
         file_name = f"{name}_{counter:05}_.latent"
         metadata = None if args.disable_metadata else {"prompt": "", **metadata_texts(prompt, extra_pnginfo)}
@@ -60,13 +62,13 @@ class LoadLatent:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        folder = folder_paths.get_input_directory()
-        entries = os.scandir(folder) if os.path.isdir(folder) else ()
-        return {"required": {"latent": [sorted(entry.name for entry in entries if entry.name.endswith(".latent") and entry.is_file())]}}
+        names = (entry.name for entry in regular_files_in(folder_paths.get_input_directory()))
+        return {"required": {"latent": [sorted(name for name in names if name.endswith(".latent"))]}}
 
     def load(self, latent: str) -> tuple[Latent]:
-        """The latent as float32 on the CPU. Raises ``ValueError`` naming the file when it is damaged or holds no latent."""
+        """The latent as float32 on the CPU. Raises ``ValueError``, naming the file, when it is damaged or does not hold a latent."""
         path = folder_paths.get_annotated_filepath(latent)
+        open_regular(path).close()
         tensors, _ = read_safetensors(path)
         if "latent_tensor" not in tensors:
             raise ValueError(f"{path} holds no latent but {sorted(tensors)[:5]}; choose a file written by Save Latent")
@@ -76,12 +78,12 @@ class LoadLatent:
     @classmethod
     def IS_CHANGED(cls, latent: str) -> Any:
         """The SHA-256 of the file's contents."""
-        with open(folder_paths.get_annotated_filepath(latent), "rb") as opened:
+        with open_regular(folder_paths.get_annotated_filepath(latent)) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     @classmethod
     def VALIDATE_INPUTS(cls, latent: str) -> bool | str:
-        """Whether the file is there, inside its folder."""
+        """Whether the file exists inside its folder; otherwise the error text."""
         return True if folder_paths.exists_annotated_filepath(latent) else f"Invalid latent file: {latent}"
 
 

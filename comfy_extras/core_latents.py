@@ -1,7 +1,7 @@
 """Core nodes that make, cut and combine latents.
 
-A latent is a dict with ``samples`` (B×C×H×W, one cell for 8×8 pixels) and optionally ``noise_mask`` (B×1×H×W in pixels) and
-``batch_index``. Nodes return a new dict and leave the one they got as it was.
+A latent is a dict with ``samples`` (B×C×H×W, one cell per 8×8 pixels) and optionally ``noise_mask`` (B×1×H×W in pixels) and
+``batch_index``. Nodes return a new dict and do not change the one they receive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _QUARTER_TURNS = ["none", "90 degrees", "180 degrees", "270 degrees"]
 
 
 def repeat_for_batch(mask: Tensor, batch_size: int) -> Tensor:
-    """*mask* repeated along its first dimension until it has at least *batch_size* entries, then cut to that."""
+    """*mask* repeated along its first dimension and cut to *batch_size* entries."""
     if mask.shape[0] >= batch_size:
         return mask
     return mask.repeat(math.ceil(batch_size / mask.shape[0]), *[1] * (mask.ndim - 1))[:batch_size]
@@ -62,7 +62,7 @@ class EmptyLatentImage:
 
 
 class LatentFromBatch:
-    """Takes some latents out of a batch, with their masks and the noise they would have had in it."""
+    """Takes some latents out of a batch, with their masks and the noise that they would have had in the batch."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "frombatch"
@@ -74,7 +74,7 @@ class LatentFromBatch:
         return {"required": {"samples": ("LATENT",), "batch_index": whole(0, -MAX_RESOLUTION, MAX_RESOLUTION), "length": whole(1, 1, 64)}}
 
     def frombatch(self, samples: Latent, batch_index: int, length: int) -> tuple[Latent]:
-        """*length* latents from *batch_index* on; a negative index counts from the end, one too large means the last."""
+        """*length* latents from *batch_index* on; a negative index counts from the end, and one beyond it means the last."""
         count = samples["samples"].shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
         part = slice(first, min(count, first + length))
@@ -90,7 +90,7 @@ class LatentFromBatch:
 
 
 class RepeatLatentBatch:
-    """Repeats a batch; the copies get noise of their own."""
+    """Repeats a batch; the sampler gives each copy different noise."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "repeat"
@@ -102,12 +102,12 @@ class RepeatLatentBatch:
         return {"required": {"samples": ("LATENT",), "amount": whole(1, 1, 64)}}
 
     def repeat(self, samples: Latent, amount: int) -> tuple[Latent]:
-        """The batch *amount* times over; batch indices go on where the ones before end."""
+        """The batch *amount* times; the batch indices of each copy continue those of the one before."""
         latent = samples["samples"]
         repeated = {**samples, "samples": latent.repeat(amount, *[1] * (latent.ndim - 1))}
         mask, index = samples.get("noise_mask"), samples.get("batch_index")
         if mask is not None and mask.shape[0] > 1:
-            # As many masks as were given, like ComfyUI: fewer than latents are spread over the repeated batch by the sampler.
+            # Like ComfyUI, repeat only the masks that were given: the sampler spreads them if there are fewer masks than latents.
             repeated["noise_mask"] = mask.repeat(amount, *[1] * (mask.ndim - 1))
         if index is not None:
             distance = max(index) - min(index) + 1
@@ -116,7 +116,7 @@ class RepeatLatentBatch:
 
 
 class LatentUpscale:
-    """Resizes latents to a size in pixels; a side of 0 follows from the other one."""
+    """Resizes latents to a size in pixels; a side of 0 is computed from the other one."""
 
     upscale_methods = UPSCALE_METHODS
     crop_methods = ["disabled", "center"]
@@ -138,7 +138,7 @@ class LatentUpscale:
         }
 
     def upscale(self, samples: Latent, upscale_method: str, width: int, height: int, crop: str) -> tuple[Latent]:
-        """The latents for pictures of *width* × *height* pixels, at least 64 each; both 0 leave them as they are."""
+        """The latents for pictures of *width* × *height* pixels (at least 64 each); unchanged if both are 0."""
         if width == 0 and height == 0:
             return (samples,)
         old_height, old_width = samples["samples"].shape[-2:]
@@ -169,7 +169,7 @@ class LatentUpscaleBy:
 
 
 class LatentRotate:
-    """Turns latents clockwise by quarter turns."""
+    """Rotates latents clockwise by quarter turns."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "rotate"
@@ -180,7 +180,7 @@ class LatentRotate:
         return {"required": {"samples": ("LATENT",), "rotation": (_QUARTER_TURNS,)}}
 
     def rotate(self, samples: Latent, rotation: str) -> tuple[Latent]:
-        """The turned latents."""
+        """The rotated latents."""
         return ({**samples, "samples": torch.rot90(samples["samples"], k=_QUARTER_TURNS.index(rotation), dims=[3, 2])},)
 
 
@@ -202,7 +202,7 @@ class LatentFlip:
 
 
 class LatentComposite:
-    """Pastes latents into others at a position in pixels, with a soft edge where there is something beyond it."""
+    """Pastes latents into others at a position in pixels, with soft edges inside the picture."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "composite"
@@ -217,7 +217,7 @@ class LatentComposite:
     def composite(
         self, samples_to: Latent, samples_from: Latent, x: int, y: int, composite_method: Any = "normal", feather: int = 0
     ) -> tuple[Latent]:
-        """*samples_to* with *samples_from* at (*x*, *y*); what sticks out is cut off. *composite_method* is not used."""
+        """*samples_to* with *samples_from* at (*x*, *y*), cut at its edges. *composite_method* is not used."""
         left, top, feather = (value // PIXELS_PER_CELL for value in (x, y, feather))
         result = samples_to["samples"].clone()
         height, width = result.shape[2:]
@@ -236,7 +236,7 @@ class LatentComposite:
 def _edge_weights(length: int, feather: int, at_start: bool, at_end: bool) -> Tensor:
     """Weights of *length* cells that rise to 1 within *feather* cells of the start and of the end.
 
-    A ramp longer than that is cut at the far end; the one from the end then goes on from the last cell but one, as in ComfyUI.
+    A ramp longer than *length* is cut at the far end; the ramp from the end then continues at the last cell but one, as in ComfyUI.
     """
     weights = torch.ones(length)
     for step in range(feather):
@@ -244,7 +244,7 @@ def _edge_weights(length: int, feather: int, at_start: bool, at_end: bool) -> Te
         if at_start:
             weights[step : step + 1] *= factor
         if at_end:
-            weights[length - 1 - step : length - step] *= factor  # below zero, bounds count from the end
+            weights[length - 1 - step : length - step] *= factor  # negative bounds count from the end
     return weights
 
 
@@ -261,7 +261,7 @@ class LatentBlend:
         return {"required": {"samples1": ("LATENT",), "samples2": ("LATENT",), "blend_factor": real(0.5, 0, 1)}}
 
     def blend(self, samples1: Latent, samples2: Latent, blend_factor: float, blend_mode: Any = "normal") -> tuple[Latent]:
-        """*samples1* times *blend_factor* plus *samples2* times the rest; the second takes the size of the first."""
+        """*samples1* times *blend_factor* plus *samples2*, resized to *samples1*, times the rest."""
         first, second = samples1["samples"], samples2["samples"]
         if first.shape != second.shape:
             second = comfy.utils.common_upscale(second, first.shape[3], first.shape[2], "bicubic", crop="center")
@@ -269,7 +269,7 @@ class LatentBlend:
         return ({**samples1, "samples": first * blend_factor + second * (1 - blend_factor)},)
 
     def blend_mode(self, img1: Tensor, img2: Tensor, mode: str) -> Tensor:
-        """What *mode* makes of two latents; only ``normal``, which gives the second. Raises ``ValueError`` for others."""
+        """The second latent: the only mode is ``normal``. Raises ``ValueError`` for any other *mode*."""
         if mode != "normal":
             raise ValueError(f"LatentBlend knows the mode 'normal' only, not {mode!r}")
         return img2
@@ -296,7 +296,7 @@ class LatentCrop:
         }
 
     def crop(self, samples: Latent, width: int, height: int, x: int, y: int) -> tuple[Latent]:
-        """The rectangle, moved up and left if needed to leave at least 64 pixels, and cut at the far edges."""
+        """The rectangle, cut at the far edges; it is moved up or left where fewer than 64 pixels would remain."""
         latent = samples["samples"]
         smallest = SMALLEST_SIDE // PIXELS_PER_CELL
         top = max(0, min(y // PIXELS_PER_CELL, latent.shape[2] - smallest))

@@ -1,6 +1,6 @@
 """Core nodes that load checkpoints, their parts, and LoRAs from the model folders.
 
-A missing file raises ``FileNotFoundError``; a file that is not a supported model raises an error that names it.
+Loaders raise ``FileNotFoundError`` for a missing file, and an error that names the file if it is not a supported model.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _files(folder: str, **options: Any) -> tuple[Any, ...]:
 
 
 class CheckpointLoaderSimple:
-    """Loads everything a checkpoint file holds."""
+    """Loads every model in a checkpoint file."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     OUTPUT_TOOLTIPS = (
@@ -94,7 +94,7 @@ class CheckpointLoaderSimple:
         return {"required": {"ckpt_name": _files("checkpoints", tooltip="A file of the checkpoints folders.")}}
 
     def load_checkpoint(self, ckpt_name: str) -> tuple[ModelPatcher, CLIP, VAE]:
-        """Model patcher, CLIP and VAE; a part the file does not hold is None."""
+        """Model patcher, CLIP and VAE; None for a part that the file does not hold."""
         path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
         return sd.load_checkpoint_guess_config(
             path, output_vae=True, output_clip=True, embedding_directory=folder_paths.get_folder_paths("embeddings")
@@ -102,7 +102,7 @@ class CheckpointLoaderSimple:
 
 
 class CheckpointLoader:
-    """The older form with a configuration file, which is not needed."""
+    """Loads a checkpoint; the older node, which asks for a configuration file but does not need it."""
 
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     FUNCTION = "load_checkpoint"
@@ -127,7 +127,7 @@ class CheckpointLoader:
 
 
 class UNETLoader:
-    """Loads a diffusion model alone."""
+    """Loads a diffusion model without other parts."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "load_unet"
@@ -138,7 +138,7 @@ class UNETLoader:
         return {"required": {"unet_name": _files("diffusion_models"), "weight_dtype": (["default", *_FLOAT8], {"advanced": True})}}
 
     def load_unet(self, unet_name: str, weight_dtype: str) -> tuple[ModelPatcher]:
-        """The model patcher, its weights kept in *weight_dtype* if that is not "default"."""
+        """The model patcher; its weights have the dtype *weight_dtype* unless that is "default"."""
         options: dict[str, Any] = {}
         if weight_dtype in _FLOAT8:
             options["dtype"] = getattr(torch, _FLOAT8[weight_dtype])
@@ -199,7 +199,7 @@ class DualCLIPLoader:
 
 
 class VAELoader:
-    """Loads an autoencoder alone."""
+    """Loads an autoencoder without other parts."""
 
     RETURN_TYPES = ("VAE",)
     FUNCTION = "load_vae"
@@ -210,12 +210,12 @@ class VAELoader:
         return {"required": {"vae_name": _files("vae")}}
 
     def load_vae(self, vae_name: str) -> tuple[VAE]:
-        """The autoencoder. Raises ``RuntimeError`` when the file holds none."""
+        """The autoencoder. Raises ``RuntimeError`` when the file does not hold one."""
         return (sd.load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)),)
 
 
 class LoraLoader:
-    """Applies a LoRA to a diffusion model and a text encoder. Keeps the last file's tensors for the next run."""
+    """Applies a LoRA to a diffusion model and a text encoder. Keeps the tensors of the last file for the next run."""
 
     RETURN_TYPES: tuple[str, ...] = ("MODEL", "CLIP")
     OUTPUT_TOOLTIPS = ("The changed diffusion model.", "The changed text encoder.")
@@ -243,7 +243,7 @@ class LoraLoader:
     def load_lora(
         self, model: ModelPatcher, clip: CLIP | None, lora_name: str, strength_model: float, strength_clip: float
     ) -> tuple[ModelPatcher, CLIP | None]:
-        """Changed clones of both; with no strength, both as they are."""
+        """Changed clones of both; *model* and *clip* themselves if both strengths are 0."""
         if strength_model == 0 and strength_clip == 0:
             return (model, clip)
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
@@ -255,7 +255,7 @@ class LoraLoader:
 
 
 class LoraLoaderModelOnly(LoraLoader):
-    """Applies a LoRA to a diffusion model alone."""
+    """Applies a LoRA to a diffusion model only."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "load_lora_model_only"

@@ -1,7 +1,7 @@
-"""The modules whose node classes are core nodes: they appear as attributes of ``nodes`` and report ``nodes`` as their module.
+"""Lists the modules of core nodes, whose classes are attributes of ``nodes`` and report ``nodes`` as their module.
 
-Each defines ``NODE_CLASS_MAPPINGS``, usually ``NODE_DISPLAY_NAME_MAPPINGS``, and where packs call its functions through ``nodes``
-(``nodes.common_ksampler``) a tuple ``NODES_EXPORTS`` of their names. A core module does not import ``nodes`` at module level.
+Each defines ``NODE_CLASS_MAPPINGS``, usually ``NODE_DISPLAY_NAME_MAPPINGS``, and, if packs call its functions through ``nodes``
+(``nodes.common_ksampler``), a tuple ``NODES_EXPORTS`` of their names. A core module does not import ``nodes`` at module level.
 """
 
 CORE_MODULES: tuple[str, ...] = (

@@ -1,4 +1,4 @@
-"""The two sampler nodes with all settings in one place, and the function behind them that packs call and replace."""
+"""The two sampler nodes that hold all settings themselves, and the function behind them, which packs call and replace."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def common_ksampler(
     last_step: int | None = None,
     force_full_denoise: bool = False,
 ) -> tuple[Latent]:
-    """Sample *latent* (a LATENT dict) and return a LATENT dict in a tuple; see :func:`comfy.sample.sample` for the arguments.
+    """Sample *latent* (a LATENT dict) and return a LATENT dict in a tuple; :func:`comfy.sample.sample` explains the other arguments.
 
-    Noise comes from *seed* alone, drawn on the CPU; a mask in the latent limits what changes. Raises
-    ``InterruptProcessingException`` when the user stops.
+    The noise depends only on *seed* and is drawn on the CPU; a mask in the latent limits what changes. Raises
+    ``InterruptProcessingException`` when the user interrupts.
     """
     start = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
@@ -74,23 +74,23 @@ def common_ksampler(
 
 
 def sampled_latent(latent: dict[str, Any], samples: Any) -> dict[str, Any]:
-    """*latent* with *samples* in place of what it held; what described an empty latent is dropped."""
+    """*latent* with *samples* instead of its own; entries that described an empty latent are dropped."""
     described = ("downscale_ratio_spacial", "downscale_ratio_temporal")
     return {**{key: value for key, value in latent.items() if key not in described}, "samples": samples}
 
 
 def _run(*args: Any, **kwargs: Any) -> Any:
-    """``nodes.common_ksampler`` as it is bound now, if the node tables are loaded: packs replace it."""
+    """Call the current ``nodes.common_ksampler`` if the node tables are loaded, because packs replace it."""
     return getattr(sys.modules.get("nodes"), "common_ksampler", common_ksampler)(*args, **kwargs)
 
 
 def seed_input(**options: Any) -> tuple[str, dict[str, Any]]:
-    """A seed that the frontend can change after each run."""
+    """A seed input, which the page can change after each run."""
     return whole(0, 0, LARGEST_SEED, control_after_generate=True, **options)
 
 
 def cfg_input(**options: Any) -> tuple[str, dict[str, Any]]:
-    """The guidance scale."""
+    """The input for the guidance scale."""
     return real(8.0, 0.0, 100.0, 0.1, round=0.01, **options)
 
 
@@ -142,7 +142,7 @@ class KSampler:
 
 
 class KSamplerAdvanced:
-    """Takes a range of the steps of a sampling, so that several nodes can share one."""
+    """Runs a range of the steps of a sampling, so that several nodes can share one sampling."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "sample"

@@ -1,4 +1,4 @@
-"""Core nodes between pictures (B×H×W×C in 0…1) and latents: decoding and encoding, whole, in tiles and for inpainting."""
+"""Core nodes that decode latents to pictures (B×H×W×C in 0…1) and encode pictures: whole, in tiles and for inpainting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEWEST_TILES_PER_OVERLAP = 4
 
 
 def _as_images(pictures: Tensor) -> Tensor:
-    """Pictures of a video (B×T×H×W×C) as one batch."""
+    """The frames of a video (B×T×H×W×C) as one batch."""
     return pictures.flatten(0, 1) if pictures.ndim == 5 else pictures
 
 
@@ -62,7 +62,7 @@ class VAEDecode:
 
 
 class VAEDecodeTiled:
-    """Decodes latents piece by piece, for little memory."""
+    """Decodes latents in tiles to save memory."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "decode"
@@ -75,7 +75,7 @@ class VAEDecodeTiled:
     def decode(
         self, vae: VAE, samples: Latent, tile_size: int, overlap: int = 64, temporal_size: int = 64, temporal_overlap: int = 8
     ) -> tuple[Tensor]:
-        """The pictures; tile sizes are in pixels (frames) and an overlap takes at most a quarter of a tile (half of a time tile)."""
+        """The pictures. Tile sizes are in pixels (frames in time); overlaps are cut to a quarter of a tile (half of a tile in time)."""
         overlap = min(overlap, tile_size // FEWEST_TILES_PER_OVERLAP)
         if temporal_size < temporal_overlap * 2:
             temporal_overlap //= 2
@@ -113,7 +113,7 @@ class VAEEncode:
 
 
 class VAEEncodeTiled:
-    """Encodes pictures piece by piece, for little memory."""
+    """Encodes pictures in tiles to save memory."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "encode"
@@ -142,7 +142,7 @@ def _mask_like(mask: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _crop_to_grid(pixels: Tensor, mask: Tensor, cell: int) -> tuple[Tensor, Tensor]:
-    """The middle of pictures and mask whose sides *cell* divides."""
+    """*pixels* and *mask* cropped around the middle to multiples of *cell*."""
     for axis, length in enumerate(pixels.shape[1:3]):
         start, kept = length % cell // 2, length // cell * cell
         pixels, mask = pixels.narrow(axis + 1, start, kept), mask.narrow(axis + 2, start, kept)
@@ -150,14 +150,14 @@ def _crop_to_grid(pixels: Tensor, mask: Tensor, cell: int) -> tuple[Tensor, Tens
 
 
 def _grey_under(mask: Tensor, pixels: Tensor) -> Tensor:
-    """A copy of *pixels* whose colours are grey where *mask* (B×1×H×W) is set."""
+    """A copy of *pixels* that is grey where *mask* (B×1×H×W) is set."""
     kept = (1.0 - mask.round()).movedim(1, -1)
     colours = (pixels[..., :3] - GREY) * kept + GREY
     return torch.cat([colours, pixels[..., 3:]], dim=-1)
 
 
 class VAEEncodeForInpaint:
-    """Encodes a picture with a hole, for a sampler that fills it from nothing."""
+    """Encodes a picture with a hole, for a sampler that fills it without knowing what was there."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "encode"
@@ -168,7 +168,7 @@ class VAEEncodeForInpaint:
         return {"required": {"pixels": ("IMAGE",), "vae": ("VAE",), "mask": ("MASK",), "grow_mask_by": whole(6, 0, 64, 1)}}
 
     def encode(self, vae: VAE, pixels: Tensor, mask: Tensor, grow_mask_by: int = 6) -> tuple[Latent]:
-        """The latent of the picture greyed under *mask*, with the mask grown by *grow_mask_by* pixels as noise mask."""
+        """The latent of the picture, grey under *mask*; the mask, grown by *grow_mask_by* pixels, becomes its noise mask."""
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), vae.spacial_compression_encode())
         grown = mask
         if grow_mask_by > 0:
@@ -180,7 +180,7 @@ class VAEEncodeForInpaint:
 
 
 class InpaintModelConditioning:
-    """Gives a model made for inpainting the masked picture and the mask."""
+    """Passes the masked picture and the mask to a model made for inpainting."""
 
     RETURN_TYPES = ("CONDITIONING", "CONDITIONING", "LATENT")
     RETURN_NAMES = ("positive", "negative", "latent")
@@ -204,7 +204,7 @@ class InpaintModelConditioning:
     def encode(
         self, positive: Conditioning, negative: Conditioning, pixels: Tensor, vae: VAE, mask: Tensor, noise_mask: bool = True
     ) -> tuple[Conditioning, Conditioning, Latent]:
-        """Both sides of conditioning with picture and mask, and the latent of the whole picture."""
+        """Both sides of conditioning with the masked picture and the mask, and the latent of the whole picture."""
         original = pixels
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), PIXELS_PER_CELL)
         values = {"concat_latent_image": vae.encode(_grey_under(mask, pixels)), "concat_mask": mask}

@@ -1,4 +1,4 @@
-"""Evaluating arithmetic written by the user, by walking its syntax tree: nothing but the listed operations can happen."""
+"""Evaluates arithmetic written by the user by walking its syntax tree; only the listed operations are possible."""
 
 import ast
 import math
@@ -95,8 +95,8 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 def evaluate(expression: str, names: Mapping[str, Any]) -> Any:
     """The value of *expression*, in which *names* (numbers and lists of numbers) and ``FUNCTIONS`` may be used.
 
-    Numbers, ``+ - * / // % ** & | ^ << >>``, comparisons, ``and or not``, ``x if y else z``, lists and ``values[0]`` are
-    understood. Raises ``ValueError`` for anything else, for what is too large or deep, and for undefined results.
+    An expression consists of numbers, ``+ - * / // % ** & | ^ << >>``, comparisons, ``and or not``, ``x if y else z``, lists and
+    ``values[0]``. Raises ``ValueError`` for anything else, for values that are too large, too deep nesting, and undefined results.
     """
     if len(expression) > LONGEST_EXPRESSION:
         raise ValueError(f"the expression is longer than {LONGEST_EXPRESSION} characters")

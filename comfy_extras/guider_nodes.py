@@ -1,4 +1,4 @@
-"""Nodes that make a GUIDER: how a model's predictions for several conditionings become one."""
+"""Nodes that make a GUIDER, which combines a model's predictions for several conditionings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _percent(name: str, default: float) -> io.Float.Input:
 
 
 class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
-    """No guidance: one side only."""
+    """A guider with one conditioning and no guidance."""
 
     def set_conds(self, positive: Any) -> None:  # type: ignore[override]  # ComfyUI's signature
         """Set the conditioning."""
@@ -37,10 +37,10 @@ class Guider_Basic(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs imp
 
 
 class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
-    """Guidance between three conditionings."""
+    """A guider between three conditionings."""
 
     def set_cfg(self, cfg1: float, cfg2: float, nested: bool = False) -> None:  # type: ignore[override]  # ComfyUI's signature
-        """Set the scale between the first two and the one towards the negative side."""
+        """Set the scales: *cfg1* between the first two conditionings, *cfg2* away from the negative one."""
         self.cfg1, self.cfg2, self.nested = cfg1, cfg2, nested
 
     def set_conds(self, positive: Any, middle: Any, negative: Any) -> None:  # type: ignore[override]  # ComfyUI's signature
@@ -49,7 +49,7 @@ class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs i
         self.inner_set_conds({"positive": positive, "middle": middle, "negative": negative})
 
     def predict_noise(self, x: Any, timestep: Any, model_options: dict[str, Any] | None = None, seed: int | None = None) -> Any:
-        """The guided picture; sides that the scales make superfluous are not computed."""
+        """The guided denoised latent. Sides that do not count at these scales are not computed."""
         options = {} if model_options is None else model_options
         negative, middle, positive = (self.conds.get(name) for name in ("negative", "middle", "positive"))
         if not self.nested and not options.get("disable_cfg1_optimization", False) and math.isclose(self.cfg2, 1.0):
@@ -68,7 +68,7 @@ class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs i
 
 
 class BasicGuider(io.ComfyNode):
-    """Samples without guidance."""
+    """Makes a guider without guidance."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -82,7 +82,6 @@ class BasicGuider(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, conditioning: Conditioning) -> io.NodeOutput:
-        """The guider."""
         guider = Guider_Basic(model)
         guider.set_conds(conditioning)
         return io.NodeOutput(guider)
@@ -91,7 +90,7 @@ class BasicGuider(io.ComfyNode):
 
 
 class CFGGuider(io.ComfyNode):
-    """Classifier-free guidance."""
+    """Makes a guider with classifier-free guidance."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -105,7 +104,6 @@ class CFGGuider(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, positive: Conditioning, negative: Conditioning, cfg: float) -> io.NodeOutput:
-        """The guider."""
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
@@ -115,7 +113,7 @@ class CFGGuider(io.ComfyNode):
 
 
 class DualCFGGuider(io.ComfyNode):
-    """Guidance between two prompts and a negative one."""
+    """Makes a guider between two prompts and a negative one."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -146,7 +144,6 @@ class DualCFGGuider(io.ComfyNode):
         cfg_cond2_negative: float,
         style: str,
     ) -> io.NodeOutput:
-        """The guider."""
         guider = Guider_DualCFG(model)
         guider.set_conds(cond1, cond2, negative)
         guider.set_cfg(cfg_conds, cfg_cond2_negative, nested=style == "nested")
@@ -156,7 +153,7 @@ class DualCFGGuider(io.ComfyNode):
 
 
 class CFGOverride(io.ComfyNode):
-    """Uses another guidance scale during a part of the sampling."""
+    """Replaces the guidance scale during a part of the sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -171,7 +168,7 @@ class CFGOverride(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, cfg: float, start_percent: float, end_percent: float) -> io.NodeOutput:
-        """A clone of *model* that does so with any guider that has a scale."""
+        """A clone of *model* for which every guider that has a scale uses *cfg* in this part."""
         sampling = model.get_model_object("model_sampling")
         highest, lowest = sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
 

@@ -1,4 +1,4 @@
-"""Convolutions of pictures and latents with small square kernels."""
+"""Convolves pictures and latents with small square kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ torch = lazy_module("torch")
 
 
 def gaussian_kernel(kernel_size: int, sigma: float, device: Any = None, dtype: Any = None) -> Tensor:
-    """A *kernel_size*² Gaussian with sum 1 over the square -1…1; *sigma* is in those units. float32 unless *dtype* says else."""
+    """A Gaussian kernel (*kernel_size* × *kernel_size*) with sum 1 over the square -1…1, the unit of *sigma*; float32 by default."""
     steps = torch.linspace(-1, 1, kernel_size, device=device)
     distance = torch.sqrt(steps[:, None] * steps[:, None] + steps * steps)
     weights = torch.exp(-(distance * distance) / (2.0 * sigma * sigma))
@@ -21,7 +21,7 @@ def gaussian_kernel(kernel_size: int, sigma: float, device: Any = None, dtype: A
 
 
 def sharpening_kernel(kernel_size: int, sigma: float, alpha: float, device: Any = None, dtype: Any = None) -> Tensor:
-    """A kernel with sum 1 that subtracts ten times *alpha* of a Gaussian blur and puts the rest into its centre."""
+    """A kernel with sum 1 that subtracts a Gaussian blur times 10 *alpha* and makes up for it in the centre."""
     kernel = gaussian_kernel(kernel_size, sigma, device, dtype) * -(alpha * 10)
     centre = kernel_size // 2
     kernel[centre, centre] = kernel[centre, centre] - kernel.sum() + 1.0
@@ -29,9 +29,9 @@ def sharpening_kernel(kernel_size: int, sigma: float, alpha: float, device: Any 
 
 
 def convolve_mirrored(values_BCHW: Tensor, kernel: Tensor) -> Tensor:
-    """Each channel convolved with *kernel* (K×K, K odd), the picture mirrored at its edges; the same shape.
+    """Convolve each channel with *kernel* (K×K, K odd), mirroring the picture at its edges; the shape stays the same.
 
-    Raises ``ValueError`` when the picture is too small to be mirrored that far.
+    Raises ``ValueError`` when the picture is too small to be mirrored.
     """
     radius, channels = kernel.shape[-1] // 2, values_BCHW.shape[1]
     height, width = values_BCHW.shape[-2:]

@@ -1,4 +1,4 @@
-"""Reducing a picture to a palette, with ordered (Bayer) dithering."""
+"""Reduces a picture to a palette, with ordered (Bayer) dithering if asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pil_image = lazy_module("PIL.Image")
 
 
 def bayer_matrix(order: int) -> ndarray:
-    """The *order*×*order* threshold matrix, values around 0 within ±0.5; *order* is a power of two."""
+    """The *order*×*order* threshold matrix with values from -0.5 to 0.5; *order* is a power of two."""
     matrix = numpy.zeros((1, 1), "float32")
     for _ in range(int(math.log2(order))):
         size = matrix.shape[0] * 2
@@ -26,7 +26,7 @@ def bayer_matrix(order: int) -> ndarray:
 
 def quantize(picture: Any, colors: int, dither: str) -> Any:
     """The RGB *picture* in at most *colors* of its own colours. *dither*: ``none``, ``floyd-steinberg`` or ``bayer-<order>``."""
-    palette = picture.quantize(colors=colors)  # PIL dithers only towards a palette that is given
+    palette = picture.quantize(colors=colors)  # PIL only dithers to a given palette
     if dither == "floyd-steinberg":
         return picture.quantize(palette=palette, dither=pil_image.Dither.FLOYDSTEINBERG).convert("RGB")
     if dither.startswith("bayer-"):

@@ -1,4 +1,4 @@
-"""Resizing of images (B×H×W×C) and masks (B×H×W) by the rules of the "Resize Image/Mask" node, and joining them to batches."""
+"""Resizes images (B×H×W×C) and masks (B×H×W) by the rules of the "Resize Image/Mask" node, and joins them to batches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def size_of(values: Tensor) -> tuple[int, int]:
 
 
 def scale_dimensions(values: Tensor, width: int, height: int, method: str, crop: str = "disabled") -> Tensor:
-    """To *width* × *height*; a side of 0 follows from the other one, both 0 change nothing."""
+    """Resize to *width* × *height*. A side of 0 is computed from the other one; if both are 0, nothing changes."""
     if width == 0 and height == 0:
         return values
     old_width, old_height = size_of(values)
@@ -40,13 +40,13 @@ def scale_dimensions(values: Tensor, width: int, height: int, method: str, crop:
 
 
 def scale_by(values: Tensor, multiplier: float, method: str) -> Tensor:
-    """Both sides times *multiplier*, rounded."""
+    """Multiply both sides by *multiplier*, rounded."""
     width, height = (round(side * multiplier) for side in size_of(values))
     return resize(values, width, height, method)
 
 
 def scale_side(values: Tensor, length: int, method: str, shorter: bool = False) -> Tensor:
-    """The longer (or *shorter*) side to *length*, aspect ratio kept."""
+    """Resize the longer (or *shorter*) side to *length* and keep the aspect ratio."""
     sides = size_of(values)
     reference = min(sides) if shorter else max(sides)
     width, height = (length if side == reference else round((side / reference) * length) for side in sides)
@@ -54,13 +54,13 @@ def scale_side(values: Tensor, length: int, method: str, shorter: bool = False) 
 
 
 def scale_total_pixels(values: Tensor, megapixels: float, method: str) -> Tensor:
-    """To about *megapixels* × 1024² pixels, aspect ratio kept."""
+    """Resize to about *megapixels* × 1024² pixels and keep the aspect ratio."""
     width, height = size_of(values)
     return scale_by(values, math.sqrt(int(megapixels * PIXELS_PER_MEGAPIXEL) / (width * height)), method)
 
 
 def scale_to_multiple(values: Tensor, multiple: int, method: str) -> Tensor:
-    """To the next smaller sides divisible by *multiple*: scaled until they are covered, then cut evenly.
+    """Resize to the next smaller sides divisible by *multiple*: scale until both are covered, then cut evenly.
 
     Pictures smaller than *multiple* come back unchanged.
     """
@@ -76,14 +76,14 @@ def scale_to_multiple(values: Tensor, multiple: int, method: str) -> Tensor:
 
 
 def batch_images(images: list[Tensor]) -> Tensor:
-    """One batch: every image takes the size of the first, a missing alpha channel becomes opaque."""
+    """Join images to one batch. Each is resized to the first; a missing alpha channel becomes opaque."""
     channels = max(image.shape[-1] for image in images)
     full = [torch.nn.functional.pad(image, (0, channels - image.shape[-1]), value=1.0) for image in images]
     return torch.cat([_like_first(image, full[0]) for image in full], dim=0)
 
 
 def batch_masks(masks: list[Tensor]) -> Tensor:
-    """One batch: every mask takes the size of the first."""
+    """Join masks to one batch. Each is resized to the first."""
     return torch.cat([_like_first(mask, masks[0]) for mask in masks], dim=0)
 
 

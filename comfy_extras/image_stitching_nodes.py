@@ -42,7 +42,7 @@ class ImageStitch:
     def execute(
         cls, image1: Tensor, direction: str, match_image_size: bool, spacing_width: int, spacing_color: str, image2: Tensor | None = None
     ) -> tuple[Tensor]:
-        """*image2* lies in *direction* of *image1*; it is scaled to the common side, or both are padded to the longer one."""
+        """Put *image2* in *direction* of *image1*. It is scaled to the common side, or both are padded to the longer one."""
         if image2 is None:
             return (image1,)
         axis = 2 if direction in ("left", "right") else 1
@@ -51,7 +51,7 @@ class ImageStitch:
         if match_image_size:
             images[1] = _match_side(images[1], images[0], axis)
         else:
-            # only white fills the gaps with white; behind a coloured stripe they stay black
+            # gaps are white with a white stripe and black with any other colour
             longest = max(image.shape[3 - axis] for image in images)
             images = [_pad_side(image, 3 - axis, longest, float(spacing_color == "white")) for image in images]
         images = [torch.cat([image, image.new_ones(*image.shape[:-1], channels - image.shape[-1])], dim=-1) for image in images]

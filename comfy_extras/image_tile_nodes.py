@@ -20,7 +20,7 @@ _OVERLAP = whole(128, 0, 4096)
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
-    """Where tiles start and end along one side; the last ends with the side, neighbours are at least a quarter tile apart."""
+    """The start and end of each tile along one side. The last tile ends with the side; starts are at least a quarter tile apart."""
     stride = round(max(tile * 0.25, tile - overlap))
     spans = []
     for position in range(0, length, stride):

@@ -1,4 +1,4 @@
-"""Encoding image tensors into files that carry the prompt and workflow they were made with.
+"""Encodes image tensors into files that contain the prompt and workflow they were made with.
 
 A file appears under its name only when it is complete.
 """
@@ -25,13 +25,13 @@ EXIF_MAKE_TAG = 0x010F
 
 
 def to_picture(image_HWC: Tensor) -> Any:
-    """The 8-bit PIL picture of one image: values times 255, clipped, fractions cut off. One channel becomes greyscale."""
+    """The 8-bit PIL picture of one image: values times 255, clipped and truncated. One channel becomes greyscale."""
     levels = numpy.clip(255.0 * image_HWC.cpu().float().numpy(), 0, 255).astype(numpy.uint8)
     return pil_image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
 def metadata_texts(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
-    """What a saved file carries: JSON by key, ``prompt`` first; nothing with ``--disable-metadata``."""
+    """The metadata of a saved file: {key: JSON text}, ``prompt`` first; empty with ``--disable-metadata``."""
     if args.disable_metadata:
         return {}
     entries = {} if prompt is None else {"prompt": prompt}
@@ -49,7 +49,7 @@ def png_metadata(texts: Mapping[str, str]) -> Any:
 
 
 def animated_png_metadata(texts: Mapping[str, str]) -> Any:
-    """The chunks of an animated PNG: private ``comf`` chunks ``key NUL json`` after the picture data; None when there are none."""
+    """The metadata chunks of an animated PNG: private ``comf`` chunks ``key NUL json`` after the picture data; None without *texts*."""
     if not texts:
         return None
     chunks = pil_png.PngInfo()

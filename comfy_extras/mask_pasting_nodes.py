@@ -20,10 +20,10 @@ torch = lazy_module("torch")
 def composite(
     destination: Tensor, source: Tensor, x: int, y: int, mask: Tensor | None = None, multiplier: int = 8, resize_source: bool = False
 ) -> Tensor:
-    """Paste *source* over *destination* (both B×C×H×W) in place where *mask* is 1, mixing where it is between; returns *destination*.
+    """Paste *source* over *destination* (both B×C×H×W) in place where *mask* is 1, and mix them where it is below 1; returns *destination*.
 
-    *x* and *y* count in units of 1/*multiplier* cell and may be negative; what sticks out is cut off. The source is repeated to
-    the batch of the destination, with *resize_source* also stretched to its size; the mask is stretched to the source.
+    *x* and *y* are in units of 1/*multiplier* cell and may be negative; the source is cut at the destination's edges. It is repeated to
+    the batch size of the destination and with *resize_source* stretched to its size; the mask is stretched to the source.
     """
     source = source.to(destination.device)
     height, width = destination.shape[-2:]

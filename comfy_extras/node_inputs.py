@@ -1,4 +1,4 @@
-"""Short ways to write the entries of ``INPUT_TYPES``."""
+"""Shorthands for the entries of ``INPUT_TYPES``."""
 
 from typing import Any
 
@@ -23,26 +23,26 @@ def _number(
 
 
 def pixels(default: int, lowest: int = 0, step: int | None = 1, **options: Any) -> tuple[str, dict[str, Any]]:
-    """A length in pixels, up to the largest supported resolution."""
+    """An input for a length in pixels, up to the largest supported resolution."""
     return whole(default, lowest, MAX_RESOLUTION, step, **options)
 
 
 def combo(choices: list[Any], **options: Any) -> tuple[str, dict[str, Any]]:
-    """A drop-down list in the form that V3 nodes print."""
+    """A drop-down list, in the form that V3 nodes print."""
     return "COMBO", {"multiselect": False, "options": choices, **options}
 
 
 def socket(kind: str, **options: Any) -> tuple[str, dict[str, Any]]:
-    """A connection of type *kind* with an options object, as V3 nodes print it."""
+    """An input of type *kind* without a widget, in the form that V3 nodes print."""
     return kind, options
 
 
 def boolean(default: bool, **options: Any) -> tuple[str, dict[str, Any]]:
-    """A switch."""
+    """A BOOLEAN input."""
     return "BOOLEAN", {"default": default, **options}
 
 
 def text(default: str | None = None, multiline: bool | None = None, **options: Any) -> tuple[str, dict[str, Any]]:
-    """A text field."""
+    """A STRING input."""
     given = {"default": default, "multiline": multiline}
     return "STRING", {**{name: value for name, value in given.items() if value is not None}, **options}

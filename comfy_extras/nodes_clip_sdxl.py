@@ -1,4 +1,4 @@
-"""Text encoding nodes for SDXL, whose model is also told picture sizes, crops and, in the refiner, an aesthetic score."""
+"""Text encoding nodes for SDXL, whose model also takes picture sizes, crops and, in the refiner, an aesthetic score."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class CLIPTextEncodeSDXL:
     def execute(
         cls, clip: CLIP, width: int, height: int, crop_w: int, crop_h: int, target_width: int, target_height: int, text_g: str, text_l: str
     ) -> tuple[Conditioning]:
-        """The conditioning of both texts; the one with fewer token chunks is continued with empty ones. Sizes in pixels."""
+        """The conditioning of both texts; the text with fewer chunks of tokens is padded with empty ones. Sizes are in pixels."""
         tokens = {**clip.tokenize(text_g), "l": clip.tokenize(text_l)["l"]}
         chunks = max(len(tokens["g"]), len(tokens["l"]))
         if len(tokens["g"]) != len(tokens["l"]):

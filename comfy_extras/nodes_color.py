@@ -1,4 +1,4 @@
-"""The node that gives a colour picked on the page."""
+"""The node that returns a colour picked on the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HEX_COLOUR = re.compile(r"#([0-9a-fA-F]{6})([0-9a-fA-F]{2})?")
 
 
 class ColorToRGBInt:
-    """A colour as a number, as text and with its opacity."""
+    """Returns a colour as a number, as text, and its opacity."""
 
     RETURN_TYPES, RETURN_NAMES = ("INT", "COLOR", "FLOAT"), ("rgb_int", "hex", "alpha")
     FUNCTION = "execute"
@@ -24,7 +24,7 @@ class ColorToRGBInt:
 
     @classmethod
     def execute(cls, color: Any) -> tuple[int, Any, float]:
-        """The parts of ``#RRGGBB`` or ``#RRGGBBAA``. Raises ``ValueError`` for anything else."""
+        """0xRRGGBB, ``#RRGGBB`` and the opacity (0 to 1) of ``#RRGGBB`` or ``#RRGGBBAA``. Raises ``ValueError`` for other text."""
         parts = _HEX_COLOUR.fullmatch(color)
         if parts is None:
             raise ValueError(f"{color!r} is not a colour; write #RRGGBB or #RRGGBBAA")

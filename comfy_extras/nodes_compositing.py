@@ -1,4 +1,4 @@
-"""Nodes for images with transparency: the Porter-Duff operators, and splitting and joining alpha channels.
+"""Nodes for images with transparency: they apply Porter-Duff operators, and split off and join alpha channels.
 
 The operators follow Porter and Duff, "Compositing digital images" (1984), and the blend modes of the W3C compositing document.
 """
@@ -66,7 +66,7 @@ def porter_duff_composite(
 
 
 def _blend(source: Tensor, source_alpha: Tensor, target: Tensor, target_alpha: Tensor, mode: PorterDuffMode) -> tuple[Tensor, Tensor]:
-    """The modes that mix colours; colours come and go multiplied with their alpha."""
+    """Apply the modes that mix colours; colours are multiplied by their alpha before and after."""
     both, union = source_alpha * target_alpha, source_alpha + target_alpha - source_alpha * target_alpha
     if mode is PorterDuffMode.ADD:
         return torch.clamp(source + target, 0, 1), torch.clamp(source_alpha + target_alpha, 0, 1)
@@ -82,7 +82,7 @@ def _blend(source: Tensor, source_alpha: Tensor, target: Tensor, target_alpha: T
 
 
 class PorterDuffImageComposite:
-    """Combines images and their masks; everything takes the size of the destination."""
+    """Combines images and their masks; everything is resized to the destination."""
 
     RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "execute"
@@ -105,7 +105,7 @@ class PorterDuffImageComposite:
     def execute(
         cls, source: Tensor, source_alpha: Tensor, destination: Tensor, destination_alpha: Tensor, mode: str
     ) -> tuple[Tensor, Tensor]:
-        """As many images and masks as the shortest input has. Raises ``ValueError`` when the numbers of channels differ."""
+        """The combined images and masks, as many as the shortest input has. Raises ``ValueError`` when the numbers of channels differ."""
         if source.shape[-1] != destination.shape[-1]:
             raise ValueError(
                 f"source has {source.shape[-1]} channels and destination {destination.shape[-1]}; remove or add the alpha channel of one"
@@ -126,7 +126,7 @@ def _fit(values_BHWC: Tensor, size: Any) -> Tensor:
 
 
 class SplitImageWithAlpha:
-    """Takes the alpha channel off images."""
+    """Separates the alpha channel from images."""
 
     RETURN_TYPES = ("IMAGE", "MASK")
     FUNCTION = "execute"
@@ -139,7 +139,7 @@ class SplitImageWithAlpha:
 
     @classmethod
     def execute(cls, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The colours, and masks that are 1 where the image is transparent (0 everywhere without an alpha channel)."""
+        """The colours, and masks that are 1 where an image is transparent (all 0 without an alpha channel)."""
         alpha = image[..., 3] if image.shape[-1] > 3 else torch.ones_like(image[..., 0])
         return image[..., :3].contiguous(), 1.0 - alpha
 
@@ -147,7 +147,7 @@ class SplitImageWithAlpha:
 
 
 class JoinImageWithAlpha:
-    """Gives images an alpha channel."""
+    """Adds an alpha channel to images."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "execute"

@@ -1,4 +1,4 @@
-"""Sampling from parts: noise, guider, sampler and sigmas are nodes of their own, and the two nodes here run them."""
+"""Nodes that sample with separate noise, guider, sampler and sigmas, each of which another node makes."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from comfy.model_patcher import ModelPatcher
+    from comfy.sampling.protocols import SampledPatcher
     from comfy.sampling.sampler import Sampler
     from comfy_extras.node_values import Conditioning, Latent
 
@@ -94,7 +95,7 @@ CUSTOM, NOISE = "model/sampling/custom", "model/sampling/noise"
 
 
 class Noise_EmptyNoise:  # noqa: N801 - the name packs import
-    """A NOISE that is zero."""
+    """A NOISE of zeros."""
 
     def __init__(self) -> None:
         self.seed = 0
@@ -111,7 +112,7 @@ class Noise_RandomNoise:  # noqa: N801 - the name packs import
         self.seed = seed
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Any:
-        """Noise in the latent's shape; its ``batch_index`` chooses entries of a larger batch."""
+        """Noise in the latent's shape, on the CPU; ``batch_index`` in the latent selects entries of a larger batch."""
         return comfy.sample.prepare_noise(input_latent["samples"], self.seed, input_latent.get("batch_index"))
 
 
@@ -120,7 +121,7 @@ def _seed() -> io.Int.Input:
 
 
 def _path_inputs() -> list[io.Input]:
-    """How to go (sampler and sigmas) and where from (a latent)."""
+    """The inputs for sampler, sigmas and the latent to start from."""
     return [io.Sampler.Input("sampler"), io.Sigmas.Input("sigmas"), io.Latent.Input("latent_image")]
 
 
@@ -128,7 +129,7 @@ def _latent_outputs() -> list[io.Output]:
     return [io.Latent.Output(display_name="output"), io.Latent.Output(display_name="denoised_output")]
 
 
-def _for_model(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
+def _for_model(model: SampledPatcher, latent: dict[str, Any]) -> dict[str, Any]:
     """*latent* in the channels and scale of *model*."""
     samples = comfy.sample.fix_empty_latent_channels(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
@@ -136,8 +137,8 @@ def _for_model(model: Any, latent: dict[str, Any]) -> dict[str, Any]:
     return {**latent, "samples": samples}
 
 
-def _both_outputs(model: Any, latent: dict[str, Any], samples: Any, x0_output: dict[str, Any]) -> io.NodeOutput:
-    """The sampled latent and the model's last picture of it, or the same again if there was no step."""
+def _both_outputs(model: SampledPatcher, latent: dict[str, Any], samples: Any, x0_output: dict[str, Any]) -> io.NodeOutput:
+    """The sampled latent and the model's last denoised latent; the sampled latent twice if there was no step."""
     out = sampled_latent(latent, samples)
     if "x0" not in x0_output:
         return io.NodeOutput(out, out)
@@ -145,7 +146,7 @@ def _both_outputs(model: Any, latent: dict[str, Any], samples: Any, x0_output: d
 
 
 class SamplerCustom(io.ComfyNode):
-    """Samples with a sampler and sigmas of one's own, guided by two prompts."""
+    """Samples with a given sampler and sigmas, guided by two prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -200,7 +201,7 @@ class SamplerCustom(io.ComfyNode):
 
 
 class SamplerCustomAdvanced(io.ComfyNode):
-    """Samples with noise, guider, sampler and sigmas of one's own."""
+    """Samples with given noise, guider, sampler and sigmas."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -233,7 +234,7 @@ class SamplerCustomAdvanced(io.ComfyNode):
 
 
 class DisableNoise(io.ComfyNode):
-    """No noise, for latents that hold some."""
+    """Makes a NOISE of zeros, for latents that contain noise already."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -241,14 +242,13 @@ class DisableNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        """The noise."""
         return io.NodeOutput(Noise_EmptyNoise())
 
     get_noise = execute
 
 
 class RandomNoise(io.ComfyNode):
-    """Noise from a seed."""
+    """Makes a NOISE from a seed."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -256,7 +256,6 @@ class RandomNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, noise_seed: int) -> io.NodeOutput:
-        """The noise."""
         return io.NodeOutput(Noise_RandomNoise(noise_seed))
 
     get_noise = execute
@@ -277,11 +276,11 @@ class AddNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, noise: Any, sigmas: Tensor, latent_image: Latent) -> io.NodeOutput:
-        """The latent with noise of the first level minus the last; of the only level if there is one; without levels as it is."""
+        """The latent with noise of the first level minus the last, or of the only level; unchanged without levels."""
         if len(sigmas) == 0:
             return io.NodeOutput(latent_image)
         samples = latent_image["samples"]
-        if torch.count_nonzero(samples) > 0:  # an empty latent stays zero in either scale
+        if torch.count_nonzero(samples) > 0:  # zeros stay zeros in either scale
             samples = model.get_model_object("process_latent_in")(samples)
         scale = torch.abs(sigmas[0] - sigmas[-1]) if len(sigmas) > 1 else sigmas[0]
         noisy = model.get_model_object("model_sampling").noise_scaling(scale, noise.generate_noise(latent_image), samples)
@@ -292,13 +291,12 @@ class AddNoise(io.ComfyNode):
 
 
 class CustomSamplersExtension(ComfyExtension):
-    """The nodes of sampling from parts."""
+    """The extension with the nodes of custom sampling."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """All of them."""
         return [SamplerCustom, SamplerCustomAdvanced, RandomNoise, DisableNoise, AddNoise, *SIGMA_NODES, *SAMPLER_NODES, *GUIDER_NODES]
 
 
 async def comfy_entrypoint() -> CustomSamplersExtension:
-    """The extension."""
+    """The extension, for the pack loader."""
     return CustomSamplersExtension()

@@ -1,4 +1,4 @@
-"""FreeU (Si et al. 2023, arXiv:2309.11497): stronger backbone features and weaker low frequencies in the skip connections of a UNet."""
+"""FreeU (Si et al. 2023, arXiv:2309.11497): strengthens a UNet's backbone features and weakens low frequencies in its skip connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def Fourier_filter(x: Tensor, threshold: int, scale: float) -> Tensor:  # noqa: 
 
 
 class SkipFilter:
-    """Filters skip connections, on the CPU for devices without these transforms."""
+    """Filters skip connections; on the CPU if their device has no Fourier transforms."""
 
     def __init__(self) -> None:
         self._needs_cpu: set[Any] = set()
@@ -49,19 +49,19 @@ class SkipFilter:
 
 
 def _constant(h: Tensor, factor: float) -> Tensor | float:
-    """Version 1: the same factor everywhere."""
+    """The factor of version 1: the same everywhere."""
     return factor
 
 
 def _by_structure(h: Tensor, factor: float) -> Tensor | float:
-    """Version 2: up to *factor* where the features' mean over the channels is highest."""
+    """The factors of version 2: up to *factor* where the features' mean over the channels is highest."""
     mean = h.mean(1, keepdim=True)
     lowest, highest = mean.amin(dim=(1, 2, 3), keepdim=True), mean.amax(dim=(1, 2, 3), keepdim=True)
     return (factor - 1) * ((mean - lowest) / (highest - lowest)) + 1
 
 
-def _patched(model: Any, factors: dict[int, tuple[float, float]], strengthen: Any) -> Any:
-    """A clone of *model*; *factors* maps multiples of its channels to the factors for backbone and skip connection."""
+def _patched(model: ModelPatcher, factors: dict[int, tuple[float, float]], strengthen: Any) -> ModelPatcher:
+    """A patched clone of *model*; *factors* maps multiples of its base width to the factors for backbone and skip connection."""
     width = model.model.model_config.unet_config["model_channels"]
     by_channels = {width * multiple: pair for multiple, pair in factors.items()}
     skip_filter = SkipFilter()
@@ -93,7 +93,7 @@ def _schema(node_id: str, b1: float, b2: float) -> io.Schema:
 
 
 class FreeU(io.ComfyNode):
-    """FreeU with the same factor for all features."""
+    """Applies FreeU with the same factor for all features."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -108,7 +108,7 @@ class FreeU(io.ComfyNode):
 
 
 class FreeU_V2(io.ComfyNode):  # noqa: N801 - the name packs import
-    """FreeU with factors that follow the structure of the features."""
+    """Applies FreeU with factors that depend on the structure of the features."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -123,13 +123,12 @@ class FreeU_V2(io.ComfyNode):  # noqa: N801 - the name packs import
 
 
 class FreelunchExtension(ComfyExtension):
-    """The FreeU nodes."""
+    """The extension with the FreeU nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Both versions."""
         return [FreeU, FreeU_V2]
 
 
 async def comfy_entrypoint() -> FreelunchExtension:
-    """The extension."""
+    """The extension, for the pack loader."""
     return FreelunchExtension()

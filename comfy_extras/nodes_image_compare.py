@@ -1,4 +1,4 @@
-"""The node that shows two images over each other with a slider."""
+"""The node that shows two images on top of each other with a slider."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PREFIX = "comfy.compare"
 
 
 class ImageCompare(PreviewImage):
-    """Shows two images for comparison; has no results."""
+    """Shows two images for comparison; has no outputs."""
 
     RETURN_TYPES, RETURN_NAMES = (), ()
     FUNCTION = "compare"

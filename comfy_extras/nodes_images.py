@@ -1,4 +1,4 @@
-"""Nodes that cut, turn and pad images, count them, add noise, and save animations and drawings."""
+"""Nodes that crop, rotate and pad images, count them, add noise, and save animations and drawings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _QUARTER_TURNS = ["none", "90 degrees", "180 degrees", "270 degrees"]
 
 
 class _ImageNode:
-    """What most nodes of this module have in common."""
+    """Attributes that most nodes of this module share."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "execute"
@@ -32,7 +32,7 @@ class _ImageNode:
 
 
 def crop_image(image: Tensor, width: int, height: int, x: int, y: int) -> Tensor:
-    """The rectangle of B×H×W×C images at (*x*, *y*), moved inside if it starts beyond them and cut off at their edges."""
+    """The rectangle at (*x*, *y*) of B×H×W×C images. It is moved inside if it starts beyond their edges, and cut at the edges."""
     left, top = min(x, image.shape[2] - 1), min(y, image.shape[1] - 1)
     return image[:, top : top + height, left : left + width]
 
@@ -58,7 +58,6 @@ class ImageCrop(_ImageNode):
 
     @classmethod
     def execute(cls, image: Tensor, width: int, height: int, x: int, y: int) -> tuple[Tensor]:
-        """See ``crop_image``."""
         return (crop_image(image, width, height, x, y),)
 
     crop = execute
@@ -69,7 +68,6 @@ class ImageCropV2(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         whole_region = {"x": 0, "y": 0, "width": CROP_SIZE, "height": CROP_SIZE}
         return io.Schema(
             node_id="ImageCropV2",
@@ -88,14 +86,13 @@ class ImageCropV2(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, crop_region: dict[str, int]) -> io.NodeOutput:
-        """See ``crop_image``."""
         width, height = (crop_region.get(side, CROP_SIZE) for side in ("width", "height"))
         cropped = crop_image(image, width, height, crop_region.get("x", 0), crop_region.get("y", 0))
         return io.NodeOutput(cropped, ui=ui.PreviewImage(cropped))
 
 
 class BoundingBox(_ImageNode):
-    """Gives a rectangle as a value."""
+    """Returns a rectangle."""
 
     RETURN_TYPES = ("BOUNDING_BOX",)
     CATEGORY = "utilities/primitive"
@@ -129,7 +126,7 @@ class RepeatImageBatch(_ImageNode):
 
     @classmethod
     def execute(cls, image: Tensor, amount: int) -> tuple[Tensor]:
-        """The batch *amount* times over."""
+        """The batch *amount* times."""
         return (image.repeat(amount, 1, 1, 1),)
 
     repeat = execute
@@ -149,7 +146,7 @@ class ImageFromBatch(_ImageNode):
 
     @classmethod
     def execute(cls, image: Tensor, batch_index: int, length: int) -> tuple[Tensor]:
-        """*length* images from *batch_index* on; a negative index counts from the end, one too large means the last."""
+        """*length* images from *batch_index* on; a negative index counts from the end, and one beyond it means the last."""
         count = image.shape[0]
         first = min(count - 1, max(0, batch_index + count if batch_index < 0 else batch_index))
         return (image[first : first + length].clone(),)
@@ -170,7 +167,7 @@ class ImageAddNoise(_ImageNode):
 
     @classmethod
     def execute(cls, image: Tensor, seed: int, strength: float) -> tuple[Tensor]:
-        """The images plus noise of deviation *strength*, clipped to 0…1; drawn on the CPU."""
+        """The images plus noise with standard deviation *strength*, drawn on the CPU; clipped to 0…1."""
         noise = torch.randn(image.shape, generator=torch.Generator("cpu").manual_seed(seed), device="cpu").to(image)
         return (torch.clip(image + strength * noise, min=0.0, max=1.0),)
 
@@ -178,7 +175,7 @@ class ImageAddNoise(_ImageNode):
 
 
 class ResizeAndPadImage(_ImageNode):
-    """Fits images into a size, with bars where the aspect ratios differ."""
+    """Fits images into a size and adds bars where the aspect ratios differ."""
 
     SEARCH_ALIASES = ["fit to size"]
 
@@ -210,11 +207,10 @@ class ResizeAndPadImage(_ImageNode):
 
 
 class GetImageSize(io.ComfyNode):
-    """Tells the size of images."""
+    """Returns the size of images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return io.Schema(
             node_id="GetImageSize",
             display_name="Get Image Size",
@@ -228,7 +224,7 @@ class GetImageSize(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor) -> io.NodeOutput:
-        """Width, height and batch size; also shown on the node while a page is connected."""
+        """Width, height and batch size, which are also shown on the node while a page is connected."""
         count, height, width = image.shape[:3]
         present = getattr(server.PromptServer, "instance", None)
         if present is not None and cls.hidden.unique_id:
@@ -239,7 +235,7 @@ class GetImageSize(io.ComfyNode):
 
 
 class ImageRotate(_ImageNode):
-    """Turns images clockwise by quarter turns."""
+    """Rotates images clockwise by quarter turns."""
 
     ESSENTIALS_CATEGORY = "Image Tools"
     SEARCH_ALIASES = ["turn", "flip orientation"]
@@ -250,7 +246,7 @@ class ImageRotate(_ImageNode):
 
     @classmethod
     def execute(cls, image: Tensor, rotation: str) -> tuple[Tensor]:
-        """The turned images."""
+        """The rotated images."""
         return (torch.rot90(image, k=_QUARTER_TURNS.index(rotation), dims=[2, 1]),)
 
     rotate = execute
@@ -285,7 +281,7 @@ class ImageScaleToMaxDimension(_ImageNode):
 
     @classmethod
     def execute(cls, image: Tensor, upscale_method: str, largest_size: int) -> tuple[Tensor]:
-        """The resized images, aspect ratio kept."""
+        """The resized images, with the same aspect ratio."""
         height, width = image.shape[1:3]
         longest = max(height, width)
         new_width, new_height = (largest_size if side == longest else round(side / longest * largest_size) for side in (width, height))

@@ -1,4 +1,4 @@
-"""Nodes for arithmetic with latents, for cutting and joining them, and for operations applied to them."""
+"""Nodes that calculate with latents, cut and join them, and apply operations to them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TWO_LATENTS = ("samples1", "samples2")
 
 
 def reshape_latent_to(target_shape: Any, latent: Tensor, repeat_batch: bool = True) -> Tensor:
-    """*latent* resized to the spatial size of *target_shape* and, unless told not to, repeated to its batch size."""
+    """*latent* resized to the spatial size of *target_shape* and, with *repeat_batch*, repeated to its batch size."""
     if latent.shape[1:] != target_shape[1:]:
         latent = comfy.utils.common_upscale(latent, target_shape[-1], target_shape[-2], "bilinear", "center")
     return comfy.utils.repeat_to_batch_size(latent, target_shape[0]) if repeat_batch else latent
@@ -37,7 +37,7 @@ def _latent_inputs(*names: str, **more: Any) -> dict[str, Any]:
 
 
 class _LatentNode:
-    """What the nodes of this module have in common."""
+    """Attributes that the nodes of this module share."""
 
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "execute"
@@ -45,7 +45,7 @@ class _LatentNode:
 
 
 class LatentAdd(_LatentNode):
-    """Adds two latents; the second takes the size and batch of the first."""
+    """Adds two latents; the second is resized and repeated like the first."""
 
     SEARCH_ALIASES = ["combine latents", "sum latents"]
 
@@ -63,7 +63,7 @@ class LatentAdd(_LatentNode):
 
 
 class LatentSubtract(_LatentNode):
-    """Subtracts one latent from another; the second takes the size and batch of the first."""
+    """Subtracts one latent from another; the second is resized and repeated like the first."""
 
     SEARCH_ALIASES = ["difference latent", "remove features"]
 
@@ -98,7 +98,7 @@ class LatentMultiply(_LatentNode):
 
 
 class LatentInterpolate(_LatentNode):
-    """Moves from the second latent to the first: directions and lengths of the channel vectors are mixed apart."""
+    """Interpolates between two latents: directions and lengths of the channel vectors are mixed separately."""
 
     SEARCH_ALIASES = ["blend latent", "mix latent", "lerp latent", "transition"]
 
@@ -108,7 +108,7 @@ class LatentInterpolate(_LatentNode):
 
     @classmethod
     def execute(cls, samples1: Latent, samples2: Latent, ratio: float) -> tuple[Latent]:
-        """The mixture: *ratio* 1 gives the first latent."""
+        """The mixture; *ratio* 1 gives the first latent, 0 the second."""
         first = samples1["samples"]
         (near, near_length), (far, far_length) = map(_direction, (first, reshape_latent_to(first.shape, samples2["samples"])))
         direction, _ = _direction(near * ratio + far * (1.0 - ratio))
@@ -118,13 +118,13 @@ class LatentInterpolate(_LatentNode):
 
 
 def _direction(latent: Tensor) -> tuple[Tensor, Tensor]:
-    """Channel vectors of length 1 (0 where there is none) and their lengths."""
+    """The channel vectors scaled to length 1 (zeros stay zeros), and their lengths."""
     length = torch.linalg.vector_norm(latent, dim=1, keepdim=True)
     return torch.nan_to_num(latent / length), length
 
 
 class LatentConcat(_LatentNode):
-    """Joins two latents along an axis; with a minus sign the second comes first."""
+    """Joins two latents along an axis; a minus sign puts the second one first."""
 
     SEARCH_ALIASES = ["join latents", "stitch latents"]
 
@@ -163,7 +163,7 @@ class LatentCut(_LatentNode):
 
 
 class LatentCutToBatch(_LatentNode):
-    """Cuts a latent into slices and puts them into the batch."""
+    """Cuts a latent into slices, which become the batch."""
 
     SEARCH_ALIASES = ["slice to batch", "split latent", "tile latent"]
 
@@ -173,7 +173,7 @@ class LatentCutToBatch(_LatentNode):
 
     @classmethod
     def execute(cls, samples: Latent, dim: str, slice_size: int) -> tuple[Latent]:
-        """Slices of *slice_size* along *dim*, what is left over dropped. A picture has no ``t`` and comes back unchanged."""
+        """Slices of *slice_size* along *dim*; a shorter rest is dropped. A latent without ``t`` comes back unchanged for ``t``."""
         latent = samples["samples"]
         axis = latent.ndim + _AXES[dim]
         if axis < 2:
@@ -185,7 +185,7 @@ class LatentCutToBatch(_LatentNode):
 
 
 class LatentBatch(_LatentNode):
-    """Joins two batches; the second takes the size of the first."""
+    """Joins two batches; the second is resized to the first."""
 
     CATEGORY = "model/latent/batch"
     DEPRECATED = True
@@ -197,7 +197,7 @@ class LatentBatch(_LatentNode):
 
     @classmethod
     def execute(cls, samples1: Latent, samples2: Latent) -> tuple[Latent]:
-        """One batch after the other, each with its own batch indices."""
+        """One batch after the other; each keeps its batch indices."""
         first, second = samples1["samples"], samples2["samples"]
         joined = torch.cat((first, reshape_latent_to(first.shape, second, repeat_batch=False)), dim=0)
         index = [number for latent in (samples1, samples2) for number in latent.get("batch_index", range(latent["samples"].shape[0]))]
@@ -215,7 +215,7 @@ class LatentBatchSeedBehavior(_LatentNode):
 
     @classmethod
     def execute(cls, samples: Latent, seed_behavior: str) -> tuple[Latent]:
-        """``fixed``: all get the noise of the first; ``random``: each its own, as if nothing had been said."""
+        """The latents with the same noise (``fixed``: that of the first) or each with its own (``random``, the default of samplers)."""
         changed = {key: value for key, value in samples.items() if key != "batch_index"}
         if seed_behavior == "fixed":
             changed["batch_index"] = [samples.get("batch_index", [0])[0]] * samples["samples"].shape[0]
@@ -237,14 +237,14 @@ class LatentApplyOperation(_LatentNode):
 
     @classmethod
     def execute(cls, samples: Latent, operation: Any) -> tuple[Latent]:
-        """What the operation makes of the latent."""
+        """The latent that *operation* returns."""
         return ({**samples, "samples": operation(latent=samples["samples"])},)
 
     op = execute
 
 
 class LatentApplyOperationCFG(_LatentNode):
-    """Lets a model apply an operation to what guidance adds at every step."""
+    """Makes a model apply an operation to the difference between its two sides at every step."""
 
     RETURN_TYPES = ("MODEL",)
     CATEGORY = OPERATIONS
@@ -256,7 +256,7 @@ class LatentApplyOperationCFG(_LatentNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, operation: Any) -> tuple[ModelPatcher]:
-        """A copy of the model with the operation before guidance."""
+        """A clone of the model that applies the operation before guidance."""
 
         def apply_before_guidance(args: dict[str, Any]) -> list[Tensor]:
             predictions = args["conds_out"]
@@ -285,7 +285,7 @@ class LatentOperationTonemapReinhard(_LatentNode):
 
     @classmethod
     def execute(cls, multiplier: float) -> tuple[Any]:
-        """The operation: channel vectors keep their direction, lengths follow Reinhard's curve below mean + 5 deviations."""
+        """The operation. Channel vectors keep their direction; lengths follow Reinhard's curve below the mean + 5 standard deviations."""
 
         def tonemap_reinhard(latent: Tensor, **_ignored: Any) -> Tensor:
             length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-10
@@ -319,7 +319,7 @@ class LatentOperationSharpen(_LatentNode):
 
     @classmethod
     def execute(cls, sharpen_radius: int, sigma: float, alpha: float) -> tuple[Any]:
-        """The operation; a radius in cells, *sigma* relative to it, *alpha* the strength."""
+        """The operation. The radius is in cells, *sigma* is relative to it, and *alpha* is the strength."""
 
         def sharpen(latent: Tensor, **_ignored: Any) -> Tensor:
             length = torch.linalg.vector_norm(latent, dim=1, keepdim=True) + 1e-6
@@ -332,7 +332,7 @@ class LatentOperationSharpen(_LatentNode):
 
 
 class ReplaceVideoLatentFrames(_LatentNode):
-    """Puts the frames of one video latent in place of frames of another."""
+    """Replaces frames of a video latent by those of another one."""
 
     CATEGORY = "model/latent/batch"
 

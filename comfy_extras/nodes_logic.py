@@ -1,4 +1,4 @@
-"""Nodes that decide: switch, not, and, or, and a list of the user's own choices."""
+"""Nodes that decide: switch, not, and, or, and a list of choices that the user writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ class SwitchNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         template = io.MatchType.Template("switch")
         branches = [io.MatchType.Input(name, template=template, lazy=True) for name in ("on_false", "on_true")]
         return io.Schema(
@@ -28,7 +27,7 @@ class SwitchNode(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, switch: bool, on_false: Any = None, on_true: Any = None) -> list[str]:
-        """The name of the input that is needed and not there yet."""
+        """The name of the chosen input, as long as it has not been computed."""
         name, value = ("on_true", on_true) if switch else ("on_false", on_false)
         return [name] if value is None else []
 
@@ -43,7 +42,6 @@ class CustomComboNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return io.Schema(
             node_id="CustomCombo",
             display_name="Custom Combo",
@@ -56,7 +54,7 @@ class CustomComboNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, choice: str, index: Any = 0, **_entries: Any) -> bool | str:
-        """Accept whatever was chosen: the entries are known to the page only."""
+        """Accept every choice, because only the page knows the entries."""
         return True
 
     @classmethod
@@ -66,7 +64,7 @@ class CustomComboNode(io.ComfyNode):
 
 
 class NotNode:
-    """Yes when its input counts as no in Python: false, 0, empty."""
+    """Returns true when Python counts its input as false: false, 0, empty."""
 
     RETURN_TYPES = ("BOOLEAN",)
     FUNCTION = "execute"
@@ -80,7 +78,7 @@ class NotNode:
 
     @classmethod
     def execute(cls, value: Any) -> tuple[bool]:
-        """The opposite of *value*'s truth."""
+        """Whether Python counts *value* as false."""
         return (not value,)
 
 
@@ -98,30 +96,28 @@ def _many_values(node_id: str, title: str, description: str, aliases: list[str])
 
 
 class AndNode(io.ComfyNode):
-    """Yes when all inputs count as yes."""
+    """Returns true when Python counts every input as true."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return _many_values("ComfyAndNode", "And", "True when Python counts every value as true.", ["all", "every"])
 
     @classmethod
     def execute(cls, values: Any) -> io.NodeOutput:
-        """Whether all are true."""
+        """Whether all *values* count as true."""
         return io.NodeOutput(all(values.values()))
 
 
 class OrNode(io.ComfyNode):
-    """Yes when any input counts as yes."""
+    """Returns true when Python counts any input as true."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return _many_values("ComfyOrNode", "Or", "True when Python counts any value as true.", ["any", "some"])
 
     @classmethod
     def execute(cls, values: Any) -> io.NodeOutput:
-        """Whether one is true."""
+        """Whether any of *values* counts as true."""
         return io.NodeOutput(any(values.values()))
 
 

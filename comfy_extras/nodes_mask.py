@@ -1,4 +1,4 @@
-"""Nodes that make, change and combine masks; the ones that paste with a mask come from ``mask_pasting_nodes``.
+"""Nodes that make, change and combine masks; ``mask_pasting_nodes`` defines those that paste through a mask.
 
 Masks are B×H×W (or H×W), values 0…1.
 """
@@ -47,7 +47,7 @@ def _planes(mask: Tensor) -> Tensor:
 
 
 class _MaskNode:
-    """What most nodes of this module have in common."""
+    """Attributes that most nodes of this module share."""
 
     RETURN_TYPES = ("MASK",)
     FUNCTION = "execute"
@@ -66,7 +66,7 @@ class MaskToImage(_MaskNode):
 
     @classmethod
     def execute(cls, mask: Tensor) -> tuple[Tensor]:
-        """B×H×W×3, a view of the mask."""
+        """Images B×H×W×3; a view of the mask."""
         return (_planes(mask).unsqueeze(-1).expand(-1, -1, -1, 3),)
 
     mask_to_image = execute
@@ -120,14 +120,14 @@ class SolidMask(_MaskNode):
 
     @classmethod
     def execute(cls, value: float, width: int, height: int) -> tuple[Tensor]:
-        """1×H×W."""
+        """A mask 1×H×W filled with *value*."""
         return (torch.full((1, height, width), value, dtype=torch.float32, device=model_management.intermediate_device()),)
 
     solid = execute
 
 
 class InvertMask(_MaskNode):
-    """Turns every value into its distance from 1."""
+    """Inverts masks: every value becomes 1 minus itself."""
 
     SEARCH_ALIASES = ["reverse mask", "flip mask"]
 
@@ -200,7 +200,7 @@ def _combine(first: Tensor, second: Tensor, operation: str) -> Tensor:
 
 
 class FeatherMask(_MaskNode):
-    """Lets masks fade out towards their sides."""
+    """Fades masks out towards their sides."""
 
     SEARCH_ALIASES = ["soft edge mask", "blur mask edges", "gradient mask edge"]
 
@@ -210,7 +210,7 @@ class FeatherMask(_MaskNode):
 
     @classmethod
     def execute(cls, mask: Tensor, left: int, top: int, right: int, bottom: int) -> tuple[Tensor]:
-        """The mask, falling linearly within so many pixels of each side."""
+        """The mask, which falls linearly to 0 over the given number of pixels at each side."""
         faded = _planes(mask).clone()
         rows, columns = faded.movedim(-2, -1), faded
         for values, width, at_end in ((columns, left, False), (columns, right, True), (rows, top, False), (rows, bottom, True)):
@@ -232,7 +232,7 @@ def _fade(values: Tensor, width: int, at_end: bool) -> None:
 
 
 class GrowMask(_MaskNode):
-    """Grows masks by so many pixels, or shrinks them by a negative number."""
+    """Grows masks by a number of pixels; a negative number shrinks them."""
 
     SEARCH_ALIASES = ["expand mask", "shrink mask"]
 
@@ -248,11 +248,11 @@ class GrowMask(_MaskNode):
 
     @classmethod
     def execute(cls, mask: Tensor, expand: int, tapered_corners: bool) -> tuple[Tensor]:
-        """Every pixel becomes the largest (shrinking: smallest) value within reach: a diamond if tapered, else a square."""
+        """Every pixel becomes the largest (if shrinking, smallest) value within reach: in a diamond if tapered, else in a square."""
         grown = _planes(mask)
         if expand < 0:
             grown = -grown
-        # after as many steps as the mask has rows and columns nothing can change any more
+        # after as many steps as the mask has rows and columns, nothing can change
         for _ in range(min(abs(expand), sum(grown.shape[-2:]))):
             wide, tall = (
                 torch.nn.functional.max_pool2d(grown, size, stride=1, padding=(size[0] // 2, size[1] // 2)) for size in ((1, 3), (3, 1))
@@ -295,7 +295,7 @@ class MaskPreview(PreviewImage):
         return {"required": {"mask": socket("MASK")}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
     def preview(self, mask: Tensor, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
-        """Write the masks as grey pictures; passes *mask* on."""
+        """Write the masks as grey pictures for the page; passes *mask* on."""
         shown = self.save_images(*MaskToImage.execute(mask), PREVIEW_PREFIX, prompt, extra_pnginfo)
         return {"ui": {**shown["ui"], "animated": (False,)}, "result": (mask,)}
 

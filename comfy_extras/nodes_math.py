@@ -14,7 +14,7 @@ MATH_FUNCTIONS = FUNCTIONS
 
 
 def as_number(expression: str, result: Any) -> tuple[float, int, bool]:
-    """*result* as a float, an integer (fraction cut off) and a truth value. Raises ``ValueError`` if it is not a finite number."""
+    """*result* as a float, an integer (truncated) and a truth value. Raises ``ValueError`` if it is not a finite number."""
     if not isinstance(result, int | float):
         raise ValueError(f"{expression!r} gives a {type(result).__name__} and not a number")
     try:
@@ -27,11 +27,10 @@ def as_number(expression: str, result: Any) -> tuple[float, int, bool]:
 
 
 class MathExpressionNode(io.ComfyNode):
-    """Computes an expression over the inputs a, b, c … and the list ``values`` of them all."""
+    """Computes an expression over the inputs a, b, c …, which it can also reach as the list ``values``."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         numbers = io.Autogrow.TemplateNames(
             io.MultiType.Input("value", [io.Float, io.Int, io.Boolean]), names=list(string.ascii_lowercase), min=1
         )
@@ -46,7 +45,7 @@ class MathExpressionNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, expression: str, values: Any) -> io.NodeOutput:
-        """The result as FLOAT, INT and BOOLEAN. Raises ``ValueError`` as ``evaluate`` and ``as_number`` do."""
+        """The result as FLOAT, INT and BOOLEAN. Raises ``ValueError`` for an invalid expression or a result that is not a finite number."""
         if not expression.strip():
             raise ValueError("the expression is empty; write one such as a + b")
         result = evaluate(expression, {**values, "values": list(values.values())})

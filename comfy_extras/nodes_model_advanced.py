@@ -1,4 +1,4 @@
-"""Nodes that change how a model's output is read, its noise schedule, and how guidance is scaled."""
+"""Nodes that change how a model's output is interpreted, its noise schedule, and the scaling of guidance."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ distilled = lazy_module("comfy.sampling.distilled")
 latent_formats = lazy_module("comfy.latent_formats")
 
 CATEGORY = "model/patch"
-SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # tokens that Flux's two shifts belong to
+SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # the numbers of tokens for Flux's two shifts
 PIXELS_PER_TOKEN = 16 * 16
 
 
 def __getattr__(name: str) -> Any:
-    """Classes that packs import from here."""
+    """Return the classes that packs import from here. Raises ``AttributeError`` for other names."""
     if name in ("LCM", "ModelSamplingDiscreteDistilled"):
         return getattr(distilled, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _with_sampling(model: Any, schedule: type, prediction: type, *arguments: Any, **parameters: Any) -> Any:
-    """A clone of *model* whose sampling object mixes both; *arguments* go to its constructor, *parameters* to ``set_parameters``."""
+def _with_sampling(model: ModelPatcher, schedule: type, prediction: type, *arguments: Any, **parameters: Any) -> ModelPatcher:
+    """A clone of *model* whose sampling object derives from both classes.
+
+    *arguments* go to its constructor, *parameters* to its ``set_parameters``.
+    """
     sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(model.model.model_config, *arguments)
     if parameters:
         sampling.set_parameters(**parameters)
@@ -43,7 +46,7 @@ def _sigma(default: float) -> tuple[str, dict[str, Any]]:
 
 
 class _ModelPatch:
-    """What these nodes have in common."""
+    """Attributes that these nodes share."""
 
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "patch"
@@ -51,7 +54,7 @@ class _ModelPatch:
 
 
 class ModelSamplingDiscrete(_ModelPatch):
-    """Says what a model with the discrete schedule predicts."""
+    """Sets what a model with the discrete schedule predicts."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class ModelSamplingDiscrete(_ModelPatch):
         }
 
     def patch(self, model: ModelPatcher, sampling: str, zsnr: bool) -> tuple[ModelPatcher]:
-        """The model read as *sampling*, with no signal at the last step if *zsnr*."""
+        """A clone whose output is interpreted as *sampling*; with *zsnr* its noisiest step contains no signal."""
         if sampling == "lcm":
             return (_with_sampling(model, distilled.ModelSamplingDiscreteDistilled, distilled.LCM, zsnr),)
         names = {"eps": "EPS", "v_prediction": "V_PREDICTION", "x0": "X0", "img_to_img": "IMG_TO_IMG", "img_to_img_flow": "IMG_TO_IMG_FLOW"}
@@ -72,7 +75,7 @@ class ModelSamplingDiscrete(_ModelPatch):
 
 
 class ModelSamplingContinuousEDM(_ModelPatch):
-    """Gives a model a continuous schedule."""
+    """Sets a continuous schedule for a model."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -86,7 +89,7 @@ class ModelSamplingContinuousEDM(_ModelPatch):
         }
 
     def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
-        """The model over the range of sigmas, read as *sampling*."""
+        """A clone with that range of sigmas whose output is interpreted as *sampling*."""
         is_edm = sampling.startswith("edm")
         prediction = kinds.EDM if is_edm else {"eps": kinds.EPS, "v_prediction": kinds.V_PREDICTION}[sampling]
         patched = _with_sampling(
@@ -98,14 +101,14 @@ class ModelSamplingContinuousEDM(_ModelPatch):
 
 
 class ModelSamplingContinuousV(_ModelPatch):
-    """Gives a velocity model a continuous schedule."""
+    """Sets a continuous schedule for a model that predicts velocity."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "sampling": (["v_prediction"],), "sigma_max": _sigma(500.0), "sigma_min": _sigma(0.03)}}
 
     def patch(self, model: ModelPatcher, sampling: str, sigma_max: float, sigma_min: float) -> tuple[ModelPatcher]:
-        """The model over the range of sigmas."""
+        """A clone with that range of sigmas."""
         return (
             _with_sampling(
                 model, kinds.ModelSamplingContinuousV, kinds.V_PREDICTION, sigma_min=sigma_min, sigma_max=sigma_max, sigma_data=1.0
@@ -123,12 +126,12 @@ class ModelSamplingSD3(_ModelPatch):
         return {"required": {"model": ("MODEL",), "shift": real(3.0, 0.0, 100.0)}}
 
     def patch(self, model: ModelPatcher, shift: float, multiplier: Any = 1000) -> tuple[ModelPatcher]:
-        """The model as a flow with *shift*; its time input is multiplied by *multiplier*."""
+        """A clone that is a flow with *shift*; its time input is multiplied by *multiplier*."""
         return (_with_sampling(model, kinds.ModelSamplingDiscreteFlow, kinds.CONST, shift=shift, multiplier=multiplier),)
 
 
 class ModelSamplingAuraFlow(ModelSamplingSD3):
-    """The same for models whose time input is the flow time itself."""
+    """Shifts the schedule of a rectified flow model whose time input is the flow time itself."""
 
     FUNCTION = "patch_aura"
     CATEGORY = CATEGORY
@@ -138,7 +141,7 @@ class ModelSamplingAuraFlow(ModelSamplingSD3):
         return {"required": {"model": ("MODEL",), "shift": real(1.73, 0.0, 100.0)}}
 
     def patch_aura(self, model: ModelPatcher, shift: float) -> tuple[ModelPatcher]:
-        """The model as a flow with *shift*."""
+        """A clone that is a flow with *shift*."""
         return self.patch(model, shift, multiplier=1.0)
 
 
@@ -160,21 +163,21 @@ class ModelSamplingFlux(_ModelPatch):
         }
 
     def patch(self, model: ModelPatcher, max_shift: float, base_shift: float, width: int, height: int) -> tuple[ModelPatcher]:
-        """The model with the shift on the line through both shifts at their numbers of tokens."""
+        """A clone whose shift lies on the line through both shifts at their numbers of tokens."""
         slope = (max_shift - base_shift) / (LONG_SEQUENCE - SHORT_SEQUENCE)
         shift = base_shift + (width * height / PIXELS_PER_TOKEN - SHORT_SEQUENCE) * slope
         return (_with_sampling(model, kinds.ModelSamplingFlux, kinds.CONST, shift=shift),)
 
 
 class RescaleCFG(_ModelPatch):
-    """Brings the deviation of a guided prediction back to that of the unguided one (Lin et al. 2023, arXiv:2305.08891, section 3.4)."""
+    """Rescales a guided prediction to the deviation of the conditioned one (Lin et al. 2023, arXiv:2305.08891, section 3.4)."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model": ("MODEL",), "multiplier": real(0.7, 0.0, 1.0)}}
 
     def patch(self, model: ModelPatcher, multiplier: float) -> tuple[ModelPatcher]:
-        """The model with guidance rescaled by the share *multiplier*, on its prediction read as velocity."""
+        """A clone that rescales guidance by the share *multiplier*, with its prediction converted to velocity."""
 
         def rescaled(arguments: dict[str, Any]) -> Any:
             x = arguments["input"]
@@ -198,7 +201,7 @@ class RescaleCFG(_ModelPatch):
 
 
 class ModelComputeDtype(_ModelPatch):
-    """Sets the dtype a model computes in."""
+    """Sets the dtype that a model computes in."""
 
     CATEGORY = "advanced/debug"
     SEARCH_ALIASES = ["model precision", "change dtype"]

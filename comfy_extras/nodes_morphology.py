@@ -17,12 +17,12 @@ BLUE_SCALE, RED_SCALE = 0.564, 0.713
 
 
 def dilate(values_BCHW: Tensor, size: int) -> Tensor:
-    """The largest value in the *size*×*size* window around each pixel (a larger half of an even one after it)."""
+    """The largest value in the *size*×*size* window around each pixel; an even window extends further after the pixel."""
     return _window_maximum(values_BCHW, size, before=(size - 1) // 2)
 
 
 def erode(values_BCHW: Tensor, size: int) -> Tensor:
-    """The smallest value in the *size*×*size* window around each pixel (a larger half of an even one before it)."""
+    """The smallest value in the *size*×*size* window around each pixel; an even window extends further before the pixel."""
     return -_window_maximum(-values_BCHW, size, before=size // 2)
 
 
@@ -44,7 +44,7 @@ _OPERATIONS = {
 
 
 class Morphology:
-    """Erodes, dilates, opens or closes images, or shows what that changes."""
+    """Erodes, dilates, opens or closes images, or shows the difference that this makes."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "execute"
@@ -77,7 +77,7 @@ class ImageRGBToYUV:
 
     @classmethod
     def execute(cls, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Y, and the differences of blue and red shifted to lie around 0.5."""
+        """Y, and the differences of blue and red, shifted so that 0.5 means none."""
         red, green, blue = image[..., :3].unbind(-1)
         brightness = RED_SHARE * red + GREEN_SHARE * green + BLUE_SHARE * blue
 
@@ -101,7 +101,7 @@ class ImageYUVToRGB:
 
     @classmethod
     def execute(cls, Y: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor]:
-        """B×H×W×3, from the mean over the channels of each input, clipped to 0…1."""
+        """Images B×H×W×3 from the mean over the channels of each input, clipped to 0…1."""
         brightness, blue_difference, red_difference = (torch.mean(plane, dim=-1) for plane in (Y, U, V))
         red = brightness + (red_difference - 0.5) / RED_SCALE
         blue = brightness + (blue_difference - 0.5) / BLUE_SCALE

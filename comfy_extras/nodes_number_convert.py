@@ -1,4 +1,4 @@
-"""The node that turns numbers, texts and switches into numbers."""
+"""The node that converts numbers, texts and booleans to numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from comfy_extras.node_inputs import socket
 
 
 def to_numbers(value: Any) -> tuple[float, int]:
-    """*value* as a float and as an integer (fractions cut off; whole numbers of any size kept exactly).
+    """*value* as a float and as an integer, which is truncated and exact for whole numbers of any size.
 
-    Raises ``ValueError`` for text that is not a number, for infinity and not-a-number, and ``TypeError`` for other types.
+    Raises ``ValueError`` for text that is not a number, for infinity and for NaN, and ``TypeError`` for other types.
     """
     if not isinstance(value, bool | int | float | str):
         raise TypeError(f"a {type(value).__name__} cannot be turned into a number; connect an INT, FLOAT, STRING or BOOLEAN")
@@ -30,7 +30,7 @@ def to_numbers(value: Any) -> tuple[float, int]:
 
 
 class NumberConvertNode:
-    """Gives a value as FLOAT and as INT."""
+    """Returns a value as FLOAT and as INT."""
 
     RETURN_TYPES = ("FLOAT", "INT")
     FUNCTION = "execute"
@@ -53,7 +53,6 @@ class NumberConvertNode:
 
     @classmethod
     def execute(cls, value: Any) -> tuple[float, int]:
-        """See ``to_numbers``."""
         return to_numbers(value)
 
 

@@ -48,7 +48,7 @@ CROP_METHODS = ["disabled", "center"]
 
 
 def _soft_light(base: Tensor, top: Tensor) -> Tensor:
-    """The W3C compositing document's soft light."""
+    """Soft light as the W3C compositing document defines it."""
     lightest = torch.where(base <= 0.25, ((16 * base - 12) * base + 4) * base, torch.sqrt(base))
     return torch.where(top <= 0.5, base - (1 - 2 * top) * base * (1 - base), base + (2 * top - 1) * (lightest - base))
 
@@ -64,7 +64,7 @@ _BLEND_MODES = {
 
 
 class _FilterNode:
-    """What the filters of this module have in common."""
+    """Attributes that the filters of this module share."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "execute"
@@ -90,7 +90,7 @@ class Blend(_FilterNode):
 
     @classmethod
     def execute(cls, image1: Tensor, image2: Tensor, blend_factor: float, blend_mode: str) -> tuple[Tensor]:
-        """*image1* with *blend_factor* of the blended image; *image2* takes the size and channels of *image1*."""
+        """*image1* mixed with the blended image by *blend_factor*; *image2* first takes the size and channels of *image1*."""
         base, top = node_helpers.image_alpha_fix(image1, image2.to(image1.device))
         if base.shape != top.shape:
             top = resize_images(top, base.shape[2], base.shape[1], "bicubic", "center")
@@ -128,7 +128,7 @@ class Quantize(_FilterNode):
 
     @classmethod
     def execute(cls, image: Tensor, colors: int, dither: str) -> tuple[Tensor]:
-        """Each image in its own palette of *colors*; an alpha channel stays as it is."""
+        """Each image in a palette of its own with *colors* colours; an alpha channel does not change."""
         reduced = image.clone()
         for frame in reduced:
             picture = pil_image.fromarray((frame[..., :3] * 255).to(torch.uint8).cpu().numpy())
@@ -140,7 +140,7 @@ class Quantize(_FilterNode):
 
 
 class Sharpen(_FilterNode):
-    """Sharpens images by taking away what a Gaussian blur shows."""
+    """Sharpens images by subtracting a Gaussian blur."""
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class ImageScaleToTotalPixels(_FilterNode):
 
     @classmethod
     def execute(cls, image: Tensor, upscale_method: str, megapixels: float, resolution_steps: int = 1) -> tuple[Tensor]:
-        """About *megapixels* × 1024² pixels, aspect ratio kept, sides rounded to multiples of *resolution_steps*."""
+        """The images with about *megapixels* × 1024² pixels, the same aspect ratio and sides that *resolution_steps* divides."""
         height, width = image.shape[1:3]
         scale = math.sqrt(megapixels * PIXELS_PER_MEGAPIXEL / (width * height))
         new_width, new_height = (round(side * scale / resolution_steps) * resolution_steps for side in (width, height))
@@ -198,7 +198,7 @@ def _side(name: str, default: int = 512, lowest: int = 0, tooltip: str | None = 
 
 
 def _resize_options() -> list[Any]:
-    """The ways to say a size, in the order of the list on the page."""
+    """The ways to give a size, in the order of the list on the page."""
     crop = io.Combo.Input(
         "crop",
         options=CROP_METHODS,
@@ -240,7 +240,6 @@ class ResizeImageMaskNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         template = io.MatchType.Template("input_type", [io.Image, io.Mask])
         return io.Schema(
             node_id="ResizeImageMaskNode",
@@ -275,12 +274,12 @@ class ResizeImageMaskNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, input: Any, scale_method: str, resize_type: Any) -> io.NodeOutput:
-        """*input* resized as *resize_type* (a dict with the way under its own name) says."""
+        """*input* resized as *resize_type* says, a dict that holds the chosen way under ``resize_type`` and its values."""
         return io.NodeOutput(_RESIZERS[resize_type["resize_type"]](input, resize_type, scale_method))
 
 
 def batch_latents(latents: list[dict[str, Any]]) -> dict[str, Any]:
-    """One latent with the samples of all, resized to the first, each with its own batch indices."""
+    """One latent with the samples of all, resized to the first; each keeps its batch indices."""
     shape = latents[0]["samples"].shape
     samples = [reshape_latent_to(shape, latent["samples"], repeat_batch=False) for latent in latents]
     index = [number for latent in latents for number in latent.get("batch_index", range(latent["samples"].shape[0]))]
@@ -304,7 +303,6 @@ class BatchImagesNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return _batch_schema(
             "BatchImagesNode",
             "Batch Images",
@@ -317,7 +315,6 @@ class BatchImagesNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: Any) -> io.NodeOutput:
-        """See ``batch_images``."""
         return io.NodeOutput(batch_images(list(images.values())))
 
 
@@ -326,14 +323,12 @@ class BatchMasksNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return _batch_schema(
             "BatchMasksNode", "Batch Masks", "image/mask", io.Mask, "mask", search_aliases=["combine masks", "stack masks", "merge masks"]
         )
 
     @classmethod
     def execute(cls, masks: Any) -> io.NodeOutput:
-        """See ``batch_masks``."""
         return io.NodeOutput(batch_masks(list(masks.values())))
 
 
@@ -342,7 +337,6 @@ class BatchLatentsNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         return _batch_schema(
             "BatchLatentsNode",
             "Batch Latents",
@@ -354,7 +348,6 @@ class BatchLatentsNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, latents: Any) -> io.NodeOutput:
-        """See ``batch_latents``."""
         return io.NodeOutput(batch_latents(list(latents.values())))
 
 

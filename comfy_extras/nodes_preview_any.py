@@ -12,7 +12,7 @@ SHOWN_EDGE_ITEMS, USUAL_EDGE_ITEMS = 6, 3
 
 
 def as_text(value: Any) -> str:
-    """*value* as readable text: text as it is, data as JSON, everything else as Python shows it."""
+    """*value* as readable text: text unchanged, data as JSON, everything else as Python shows it."""
     if isinstance(value, str) or value is None:
         return "None" if value is None else value
     try:
@@ -22,7 +22,7 @@ def as_text(value: Any) -> str:
 
 
 def _shown_by_python(value: Any) -> str:
-    torch = sys.modules.get("torch")  # tensors can only be there when it has been imported
+    torch = sys.modules.get("torch")  # without it there can be no tensors
     try:
         if torch is not None:
             torch.set_printoptions(edgeitems=SHOWN_EDGE_ITEMS)

@@ -1,4 +1,4 @@
-"""Nodes that give a value typed on the page."""
+"""Nodes that return a value typed on the page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ LARGEST = 2**63 - 1
 
 
 class _ValueNode:
-    """Passes its one input on; derived classes say of which type."""
+    """Passes its only input on; derived classes set its type."""
 
     FUNCTION = "execute"
     CATEGORY = "utilities/primitive"
 
     @classmethod
     def execute(cls, value: Any) -> tuple[Any]:
-        """*value* as it is."""
+        """*value* unchanged."""
         return (value,)
 
 

@@ -1,4 +1,4 @@
-"""Nodes that cut lists of image or latent batches into batches of another size."""
+"""Nodes that regroup lists of image or latent batches into batches of another size."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class _LatentRun:
         for start in range(0, self.samples.shape[0], batch_size):
             cut = slice(start, start + batch_size)
             mask = self.mask[cut]
-            masked = {} if mask.mean() == 1.0 else {"noise_mask": mask}  # noise everywhere is the same as no mask
+            masked = {} if mask.mean() == 1.0 else {"noise_mask": mask}  # a mask of ones has no effect
             yield {"samples": self.samples[cut], **masked, "batch_index": self.batch_index[cut]}
 
 
 class LatentRebatch:
-    """Cuts a list of latents into batches of one size; latents of different sizes never share a batch."""
+    """Regroups a list of latents into batches of one length; latents of different sizes never share a batch."""
 
     INPUT_IS_LIST = True
     RETURN_TYPES = ("LATENT",)
@@ -67,7 +67,7 @@ class LatentRebatch:
 
     @classmethod
     def rebatch(cls, latents: list[Latent], batch_size: list[int]) -> tuple[list[Latent]]:
-        """The latents in order, regrouped; ``batch_index`` counts on over the list unless an entry brings its own."""
+        """The latents in order, regrouped. ``batch_index`` counts through the list where entries do not have their own."""
         runs: list[_LatentRun] = []
         seen = 0
         for latent in latents:
@@ -81,7 +81,7 @@ class LatentRebatch:
 
 
 class ImageRebatch:
-    """Cuts a list of image batches into batches of one size."""
+    """Regroups a list of image batches into batches of one length."""
 
     INPUT_IS_LIST = True
     RETURN_TYPES = ("IMAGE",)

@@ -1,4 +1,4 @@
-"""The node that turns an aspect ratio and a number of pixels into a size."""
+"""The node that computes a size from an aspect ratio and a number of pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RATIOS = {
 
 
 class ResolutionSelector:
-    """Width and height from an aspect ratio and megapixels."""
+    """Computes width and height from an aspect ratio and megapixels."""
 
     RETURN_TYPES, RETURN_NAMES = ("INT", "INT"), ("width", "height")
     OUTPUT_TOOLTIPS = ("Width in pixels.", "Height in pixels.")
@@ -40,7 +40,7 @@ class ResolutionSelector:
 
     @classmethod
     def execute(cls, aspect_ratio: str, megapixels: float, multiple: int) -> tuple[int, int]:
-        """The size, each side rounded to the nearest multiple."""
+        """Width and height, each rounded to the nearest multiple of *multiple*."""
         across, down = _RATIOS[aspect_ratio]
         unit = math.sqrt(megapixels * 1024 * 1024 / (across * down))
         width, height = (round(share * unit / multiple) * multiple for share in (across, down))

@@ -1,4 +1,4 @@
-"""The node that gives a seed to several others."""
+"""The node that passes one seed to several others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from comfy_extras.node_inputs import socket
 
 
 class SeedNode:
-    """A seed, which the page can change after each run."""
+    """Returns a seed, which the page can change after each run."""
 
     RETURN_TYPES, RETURN_NAMES = ("INT",), ("seed",)
     FUNCTION = "execute"
@@ -21,7 +21,7 @@ class SeedNode:
 
     @classmethod
     def execute(cls, seed: int) -> tuple[int]:
-        """*seed* as it is."""
+        """*seed* unchanged."""
         return (seed,)
 
 

@@ -18,7 +18,7 @@ _LINES = text(multiline=True)
 
 
 class _TextNode:
-    """What most nodes of this module have in common."""
+    """Attributes that most nodes of this module share."""
 
     RETURN_TYPES = ("STRING",)
     FUNCTION = "execute"
@@ -26,21 +26,20 @@ class _TextNode:
 
 
 class _SafeFormatter(string_module.Formatter):
-    """``str.format`` without access to the inner workings of the values."""
+    """``str.format`` without access to private attributes of the values."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        """The value that a field names. Raises ``ValueError`` for names with a leading underscore."""
+        """The value that a field names. Raises ``ValueError`` if the name of an attribute begins with an underscore."""
         if re.search(r"[.\[]_", field_name):
             raise ValueError(f"the field {{{field_name}}} reads a private attribute; name values and their public attributes only")
         return super().get_field(field_name, args, kwargs)
 
 
 class StringFormat(io.ComfyNode):
-    """Puts values into a text with fields."""
+    """Fills the fields of a text with values."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         values = io.Autogrow.TemplateNames(io.AnyType.Input("value"), names=list(string_module.ascii_lowercase), min=0)
         return io.Schema(
             node_id="StringFormat",
@@ -54,7 +53,7 @@ class StringFormat(io.ComfyNode):
 
     @classmethod
     def execute(cls, values: Any, f_string: str) -> io.NodeOutput:
-        """The text with its fields filled. Raises ``ValueError``, ``KeyError`` or ``IndexError`` for wrong fields."""
+        """*f_string* with its fields filled. Raises ``ValueError``, ``KeyError`` or ``IndexError`` for wrong fields."""
         return io.NodeOutput(_SafeFormatter().vformat(f_string, (), values))
 
 
@@ -109,12 +108,12 @@ class StringLength(_TextNode):
 
     @classmethod
     def execute(cls, string: str) -> tuple[int]:
-        """Their number."""
+        """The number of characters."""
         return (len(string),)
 
 
 class CaseConverter(_TextNode):
-    """Changes between capital and small letters."""
+    """Changes a text to upper or lower case."""
 
     SEARCH_ALIASES = ["case converter", "text case", "uppercase", "lowercase", "capitalize"]
 
@@ -129,7 +128,7 @@ class CaseConverter(_TextNode):
 
 
 class StringTrim(_TextNode):
-    """Takes white space off the ends of a text."""
+    """Removes white space from the ends of a text."""
 
     SEARCH_ALIASES = ["trim", "clean whitespace", "remove whitespace", "remove spaces", "strip"]
 
@@ -230,7 +229,7 @@ class RegexMatch(_TextNode):
 
 
 class RegexExtract(_TextNode):
-    """Takes what a pattern matches out of a text."""
+    """Extracts the matches of a pattern from a text."""
 
     SEARCH_ALIASES = ["regex extract", "regex", "pattern extract", "text parser", "parse text"]
     MODES = ["First Match", "All Matches", "First Group", "All Groups"]
@@ -251,12 +250,12 @@ class RegexExtract(_TextNode):
     def execute(
         cls, string: str, regex_pattern: str, mode: str, case_insensitive: bool, multiline: bool, dotall: bool, group_index: int
     ) -> tuple[str]:
-        """The first or all matches, or one group of them, a line each; nothing for a pattern that is none."""
+        """The first match, all matches or one group of them, one per line; empty text for an invalid pattern."""
         try:
             pattern = re.compile(regex_pattern, _flags(case_insensitive, multiline, dotall))
         except re.error:
             return ("",)
-        # with groups, "all matches" gives each match's first group, as re.findall puts it first
+        # with groups, "all matches" returns each match's first group, the first entry of what re.findall returns
         group = group_index if mode.endswith(("Group", "Groups")) else min(1, pattern.groups) if mode == "All Matches" else 0
         if group > pattern.groups or (mode == "All Groups" and not pattern.groups):
             return ("",)
@@ -265,7 +264,7 @@ class RegexExtract(_TextNode):
 
 
 class RegexReplace(_TextNode):
-    """Replaces what a pattern matches."""
+    """Replaces the matches of a pattern."""
 
     DESCRIPTION = "Replaces what a regular expression matches."
     SEARCH_ALIASES = ["regex replace", "regex", "pattern replace", "substitution"]
@@ -290,12 +289,12 @@ class RegexReplace(_TextNode):
         dotall: bool = False,
         count: int = 0,
     ) -> tuple[str]:
-        """The changed text; *replace* may name groups. Raises ``re.error`` for a pattern that is none."""
+        """The changed text; *replace* may name groups. Raises ``re.error`` for an invalid pattern."""
         return (re.sub(regex_pattern, replace, string, count=count, flags=_flags(case_insensitive, multiline, dotall)),)
 
 
 class JsonExtractString(_TextNode):
-    """Takes one entry out of a JSON object."""
+    """Extracts one entry from a JSON object."""
 
     SEARCH_ALIASES = ["json", "extract json", "parse json", "json value", "read json"]
 
@@ -305,7 +304,7 @@ class JsonExtractString(_TextNode):
 
     @classmethod
     def execute(cls, json_string: str, key: str) -> tuple[str]:
-        """The entry as text; nothing when it is absent or null, or the text is not a JSON object."""
+        """The entry as text; empty text when the entry is missing or null, or *json_string* is not a JSON object."""
         try:
             entries = json.loads(json_string)
         except (ValueError, TypeError):

@@ -34,7 +34,7 @@ class SaveTextNode:
 
     @classmethod
     def execute(cls, text: str, filename_prefix: str, format: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
-        """Write *text*, JSON indented if it is valid; returns it and the file for the page. Raises ``ValueError`` for other formats."""
+        """Write *text* (valid JSON is indented); returns it and the file for the page. Raises ``ValueError`` for an unknown *format*."""
         if format not in cls.FORMATS:
             raise ValueError(f"text cannot be saved as {format!r}; choose one of {', '.join(cls.FORMATS)}")
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory(), 1, 1)

@@ -1,4 +1,4 @@
-"""The node that makes a list of separate values."""
+"""The node that joins separate values to a list."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from comfy_api.latest import io
 
 
 class CreateList(io.ComfyNode):
-    """Makes one list of its inputs, over which the nodes behind it then run item by item."""
+    """Joins its inputs to one list; nodes that receive the list run once per item."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        """The node's description."""
         template = io.MatchType.Template("type")
         inputs = io.Autogrow.TemplatePrefix(io.MatchType.Input("input", template=template), prefix="input", min=1, max=10)
         return io.Schema(

@@ -1,4 +1,4 @@
-"""The node that takes a picture with the browser's camera; the page uploads it as a file before the prompt is queued."""
+"""The node that takes a picture with the browser's camera. The page uploads it as a file before it queues the prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class WebcamCapture(LoadImage):
-    """Reads the picture that the page took."""
+    """Loads the picture that the page took."""
 
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "load_capture"
@@ -24,7 +24,7 @@ class WebcamCapture(LoadImage):
         return {"required": {"image": socket("WEBCAM"), "width": pixels(0), "height": pixels(0), "capture_on_queue": boolean(True)}}
 
     def load_capture(self, image: Any, **_page_settings: Any) -> tuple[Tensor]:
-        """The picture as an image of one."""
+        """The picture as a batch of one image."""
         return self.load_image(image)[:1]
 
     @classmethod

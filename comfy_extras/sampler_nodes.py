@@ -1,4 +1,4 @@
-"""Nodes that choose a SAMPLER: by name, or one kind with its own settings."""
+"""Nodes that make a SAMPLER, by name or one kind with its own settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _on(noise_device: str, name: str) -> str:
 
 
 class KSamplerSelect(io.ComfyNode):
-    """A sampler by name."""
+    """Makes a sampler by name."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -43,14 +43,13 @@ class KSamplerSelect(io.ComfyNode):
 
     @classmethod
     def execute(cls, sampler_name: str) -> io.NodeOutput:
-        """The sampler."""
         return io.NodeOutput(comfy.samplers.sampler_object(sampler_name))
 
     get_sampler = execute
 
 
 class SamplerEulerAncestral(io.ComfyNode):
-    """Euler steps with fresh noise."""
+    """Makes an ancestral Euler sampler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -58,14 +57,13 @@ class SamplerEulerAncestral(io.ComfyNode):
 
     @classmethod
     def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
-        """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler("euler_ancestral", {"eta": eta, "s_noise": s_noise}))
 
     get_sampler = execute
 
 
 class SamplerLMS(io.ComfyNode):
-    """Linear multistep."""
+    """Makes a linear multistep sampler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,14 +71,13 @@ class SamplerLMS(io.ComfyNode):
 
     @classmethod
     def execute(cls, order: int) -> io.NodeOutput:
-        """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler("lms", {"order": order}))
 
     get_sampler = execute
 
 
 class SamplerDPMPP_2S_Ancestral(io.ComfyNode):  # noqa: N801 - the name packs import
-    """DPM-Solver++ (2S) with fresh noise."""
+    """Makes an ancestral DPM-Solver++ (2S)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -88,14 +85,13 @@ class SamplerDPMPP_2S_Ancestral(io.ComfyNode):  # noqa: N801 - the name packs im
 
     @classmethod
     def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
-        """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler("dpmpp_2s_ancestral", {"eta": eta, "s_noise": s_noise}))
 
     get_sampler = execute
 
 
 class SamplerDPMPP_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
-    """Stochastic DPM-Solver++ (2S)."""
+    """Makes a stochastic DPM-Solver++ (2S)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -103,14 +99,13 @@ class SamplerDPMPP_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
     @classmethod
     def execute(cls, eta: float, s_noise: float, r: float, noise_device: str) -> io.NodeOutput:
-        """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_sde"), {"eta": eta, "s_noise": s_noise, "r": r}))
 
     get_sampler = execute
 
 
 class SamplerDPMPP_2M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
-    """Stochastic DPM-Solver++ (2M)."""
+    """Makes a stochastic DPM-Solver++ (2M)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -119,7 +114,6 @@ class SamplerDPMPP_2M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
     @classmethod
     def execute(cls, solver_type: str, eta: float, s_noise: float, noise_device: str) -> io.NodeOutput:
-        """The sampler."""
         options = {"eta": eta, "s_noise": s_noise, "solver_type": solver_type}
         return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_2m_sde"), options))
 
@@ -127,7 +121,7 @@ class SamplerDPMPP_2M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
 
 class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
-    """Stochastic DPM-Solver++ (3M)."""
+    """Makes a stochastic DPM-Solver++ (3M)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -135,7 +129,6 @@ class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
     @classmethod
     def execute(cls, eta: float, s_noise: float, noise_device: str) -> io.NodeOutput:
-        """The sampler."""
         return io.NodeOutput(comfy.samplers.ksampler(_on(noise_device, "dpmpp_3m_sde"), {"eta": eta, "s_noise": s_noise}))
 
     get_sampler = execute

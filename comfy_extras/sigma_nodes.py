@@ -48,7 +48,7 @@ def _schema(node_id: str, inputs: list[io.Input], category: str = SCHEDULERS, ou
 
 
 class BasicScheduler(io.ComfyNode):
-    """A named scheduler's sigmas for a model."""
+    """Computes a model's sigmas with a scheduler chosen by name."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -59,7 +59,7 @@ class BasicScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, scheduler: str, steps: int, denoise: float) -> io.NodeOutput:
-        """*steps* steps; with *denoise* below 1 the last ones of a longer schedule."""
+        """Sigmas for *steps* steps; with *denoise* below 1 the last ones of a longer schedule."""
         if denoise <= 0.0:
             return io.NodeOutput(torch.FloatTensor([]))
         total = int(steps / denoise) if denoise < 1.0 else steps
@@ -70,7 +70,7 @@ class BasicScheduler(io.ComfyNode):
 
 
 class KarrasScheduler(io.ComfyNode):
-    """Karras et al.'s sigmas over a range."""
+    """Computes the sigmas of Karras et al. over a range."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -78,14 +78,13 @@ class KarrasScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps: int, sigma_max: float, sigma_min: float, rho: float) -> io.NodeOutput:
-        """See :func:`comfy.sampling.schedules.get_sigmas_karras`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_karras(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho))
 
     get_sigmas = execute
 
 
 class ExponentialScheduler(io.ComfyNode):
-    """Equal steps in log sigma over a range."""
+    """Spaces sigmas equally in log sigma over a range."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -93,14 +92,13 @@ class ExponentialScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps: int, sigma_max: float, sigma_min: float) -> io.NodeOutput:
-        """See :func:`comfy.sampling.schedules.get_sigmas_exponential`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_exponential(n=steps, sigma_min=sigma_min, sigma_max=sigma_max))
 
     get_sigmas = execute
 
 
 class PolyexponentialScheduler(io.ComfyNode):
-    """Polynomial steps in log sigma over a range."""
+    """Spaces sigmas polynomially in log sigma over a range."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -108,14 +106,13 @@ class PolyexponentialScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps: int, sigma_max: float, sigma_min: float, rho: float) -> io.NodeOutput:
-        """See :func:`comfy.sampling.schedules.get_sigmas_polyexponential`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_polyexponential(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho))
 
     get_sigmas = execute
 
 
 class LaplaceScheduler(io.ComfyNode):
-    """Quantiles of a Laplace distribution over a range."""
+    """Takes sigmas at the quantiles of a Laplace distribution over a range."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -123,14 +120,13 @@ class LaplaceScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float) -> io.NodeOutput:
-        """See :func:`comfy.sampling.schedules.get_sigmas_laplace`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_laplace(n=steps, sigma_min=sigma_min, sigma_max=sigma_max, mu=mu, beta=beta))
 
     get_sigmas = execute
 
 
 class VPScheduler(io.ComfyNode):
-    """The sigmas of a variance preserving SDE."""
+    """Computes the sigmas of a variance-preserving SDE."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -141,14 +137,13 @@ class VPScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, steps: int, beta_d: float, beta_min: float, eps_s: float) -> io.NodeOutput:
-        """See :func:`comfy.sampling.schedules.get_sigmas_vp`."""
         return io.NodeOutput(k_diffusion_sampling.get_sigmas_vp(n=steps, beta_d=beta_d, beta_min=beta_min, eps_s=eps_s))
 
     get_sigmas = execute
 
 
 class BetaSamplingScheduler(io.ComfyNode):
-    """Quantiles of a beta distribution over a model's schedule."""
+    """Takes a model's sigmas at the quantiles of a beta distribution."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -158,14 +153,13 @@ class BetaSamplingScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, steps: int, alpha: float, beta: float) -> io.NodeOutput:
-        """See :func:`comfy.sampling.schedules.beta_scheduler`."""
         return io.NodeOutput(comfy.samplers.beta_scheduler(model.get_model_object("model_sampling"), steps, alpha=alpha, beta=beta))
 
     get_sigmas = execute
 
 
 class SDTurboScheduler(io.ComfyNode):
-    """The ten levels that SD Turbo was distilled for."""
+    """Takes sigmas from the ten levels that SD Turbo was distilled for."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -173,7 +167,7 @@ class SDTurboScheduler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, steps: int, denoise: float) -> io.NodeOutput:
-        """*steps* of the levels, later ones with *denoise* below 1, then zero."""
+        """The first *steps* of the levels (later ones if *denoise* is below 1), then zero."""
         start = TURBO_STEPS - int(TURBO_STEPS * denoise)
         times = (torch.arange(TURBO_STEPS, 0, -1) * 100 - 1)[start : start + steps]
         return io.NodeOutput(k_diffusion_sampling.append_zero(model.get_model_object("model_sampling").sigma(times)))
@@ -182,7 +176,7 @@ class SDTurboScheduler(io.ComfyNode):
 
 
 class SplitSigmas(io.ComfyNode):
-    """Cuts a schedule at a step."""
+    """Splits a schedule at a step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -202,7 +196,7 @@ class SplitSigmas(io.ComfyNode):
 
 
 class SplitSigmasDenoise(io.ComfyNode):
-    """Cuts a schedule so that a share of its steps is in the second part."""
+    """Splits a schedule so that a given share of its steps is in the second part."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -210,7 +204,7 @@ class SplitSigmasDenoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas: Tensor, denoise: float) -> io.NodeOutput:
-        """Both parts; the level at the cut is in both."""
+        """Both parts; the level at the split is in both."""
         steps = max(len(sigmas) - 1, 0)
         cut = steps - round(steps * denoise)
         return io.NodeOutput(sigmas[: cut + 1], sigmas[cut:])
@@ -219,7 +213,7 @@ class SplitSigmasDenoise(io.ComfyNode):
 
 
 class FlipSigmas(io.ComfyNode):
-    """Turns a schedule around, to add noise step by step."""
+    """Reverses a schedule, to add noise step by step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -227,7 +221,7 @@ class FlipSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas: Tensor) -> io.NodeOutput:
-        """The reversed levels; a zero at their start becomes small, as samplers divide by it."""
+        """The reversed levels; a zero at the start becomes a small number, because samplers divide by it."""
         flipped = sigmas.flip(0)
         if len(flipped) > 0 and flipped[0] == 0:
             flipped[0] = ALMOST_ZERO
@@ -254,7 +248,7 @@ class SetFirstSigma(io.ComfyNode):
 
 
 class ExtendIntermediateSigmas(io.ComfyNode):
-    """Divides the steps of a part of a schedule."""
+    """Divides the steps in a part of a schedule."""
 
     SPACINGS = {
         "linear": lambda share: share,
@@ -275,7 +269,7 @@ class ExtendIntermediateSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigmas: Tensor, steps: int, start_at_sigma: float, end_at_sigma: float, spacing: str) -> io.NodeOutput:
-        """Every step from a level between the two bounds divided into *steps*; a negative start means no upper bound."""
+        """The levels, with every step that starts between the two bounds divided into *steps*; a negative start means no upper bound."""
         highest = math.inf if start_at_sigma < 0 else start_at_sigma
         shares = [cls.SPACINGS[spacing](number / steps) for number in range(1, steps)]
         levels = sigmas.tolist()
@@ -290,7 +284,7 @@ class ExtendIntermediateSigmas(io.ComfyNode):
 
 
 class SamplingPercentToSigma(io.ComfyNode):
-    """The level at a share of a model's sampling."""
+    """Finds the level at a share of a model's sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -318,7 +312,7 @@ class SamplingPercentToSigma(io.ComfyNode):
 
 
 class ManualSigmas(io.ComfyNode):
-    """Levels written as text."""
+    """Reads levels written as text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

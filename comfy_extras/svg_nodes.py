@@ -18,7 +18,7 @@ _OPENING_TAG = re.compile(r"<svg\b[^>]*>")
 
 def with_metadata(drawing: str, entries: dict[str, Any]) -> str:
     """*drawing* with *entries* as JSON in a ``<metadata>`` element after its first ``<svg>`` tag."""
-    content = json.dumps(entries, indent=2).replace("]]>", "]]\\u003e")  # the same JSON, and no end of the CDATA section
+    content = json.dumps(entries, indent=2).replace("]]>", "]]\\u003e")  # means the same in JSON but does not end the CDATA section
     element = f"\n<metadata><![CDATA[\n{content}\n]]></metadata>\n"
     return _OPENING_TAG.sub(lambda tag: tag.group(0) + element, drawing, count=1)
 
@@ -28,7 +28,7 @@ def _write(content: bytes, opened: BinaryIO) -> None:
 
 
 class SaveSVGNode:
-    """Writes drawings into the output folder with the prompt and workflow inside."""
+    """Writes drawings that contain the prompt and workflow into the output folder."""
 
     RETURN_TYPES, RETURN_NAMES = ("SVG",), ("svg",)
     FUNCTION, OUTPUT_NODE = "execute", True
@@ -46,7 +46,7 @@ class SaveSVGNode:
 
     @classmethod
     def execute(cls, svg: Any, filename_prefix: str = "svg/ComfyUI", prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
-        """Write each entry of ``svg.data`` (binary streams); returns the files for the page and the unchanged *svg*."""
+        """Write each entry of ``svg.data`` (binary streams); returns the files for the page, and *svg* unchanged."""
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
         entries = {} if args.disable_metadata else {**({} if prompt is None else {"prompt": prompt}), **(extra_pnginfo or {})}
         saved = []

@@ -5,9 +5,10 @@ import argparse
 from aiohttp.typedefs import Middleware
 
 from middleware.cache_middleware import cache_control
+from middleware.compressed_bodies import make_compressed_bodies
 from middleware.compression import compress_body
 from middleware.content_security import same_origin_content
-from middleware.cross_origin import make_cors, origin_guard
+from middleware.cross_origin import ANY_ORIGIN, OriginRules, make_cors, make_origin_guard
 from middleware.deprecation import make_deprecation_warning
 from middleware.errors import json_errors
 
@@ -19,6 +20,9 @@ def build_middlewares(args: argparse.Namespace) -> list[Middleware]:
         middlewares.append(compress_body)
     if args.disable_api_nodes:
         middlewares.append(same_origin_content)
-    middlewares.append(make_cors(args.enable_cors_header) if args.enable_cors_header else origin_guard)
-    middlewares.append(json_errors)
+    if args.enable_cors_header:
+        middlewares.append(make_cors(args.enable_cors_header))
+    if args.enable_cors_header != ANY_ORIGIN:
+        middlewares.append(make_origin_guard(OriginRules.of(args.listen, args.allowed_host, args.enable_cors_header)))
+    middlewares += [json_errors, make_compressed_bodies()]
     return middlewares

@@ -1,7 +1,6 @@
 """Fixtures that start real servers."""
 
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from live_server import ROOT, LiveServer  # noqa: E402
-from result_places import CHECKPOINT, RedisServer, S3Server  # noqa: E402
+from result_places import CHECKPOINT  # noqa: E402
+from store_servers import BUCKET, running_redis, running_s3  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -39,24 +39,17 @@ def start_server(tmp_path):
 @pytest.fixture
 def redis():
     """A Redis server of this test's own."""
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = RedisServer()
-    yield server
-    server.stop()
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture
 def s3(monkeypatch):
-    """The endpoint of an S3 server with a bucket ``results``."""
-    pytest.importorskip("obstore")
-    pytest.importorskip("moto")
-    server = S3Server()
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    yield server.endpoint
-    server.stop()
+    """The endpoint of an S3 server with a bucket."""
+    with running_s3() as endpoint:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield endpoint
 
 
 @pytest.fixture(params=["file", "redis", "s3"])
@@ -66,7 +59,7 @@ def url(request, tmp_path):
         return f"file://{tmp_path}/shared"
     if request.param == "redis":
         return f"redis://127.0.0.1:{request.getfixturevalue('redis').port}"
-    return f"s3://results/there?endpoint={request.getfixturevalue('s3')}&region=us-east-1"
+    return f"s3://{BUCKET}/there?endpoint={request.getfixturevalue('s3')}&region=us-east-1"
 
 
 @pytest.fixture(scope="session")

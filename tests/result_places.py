@@ -1,76 +1,11 @@
-"""Places to share results in, as real servers on this machine, and workflows whose results are worth sharing."""
+"""Workflows whose results are worth sharing, the checkpoint they load, and how to compare their pictures."""
 
 import json
 import os
 import shutil
-import signal
-import socket
 import struct
-import subprocess
-import sys
-import time
-import urllib.request
-
-from live_server import free_port
 
 CHECKPOINT = "small.safetensors"
-WAIT_S = 30
-
-
-def wait_for_port(port, process):
-    began = time.monotonic()
-    while time.monotonic() - began < WAIT_S and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError(f"nothing listens on port {port}; exit status {process.poll()}")
-
-
-class RedisServer:
-    """A redis-server on a free port, without persistence."""
-
-    def __init__(self):
-        self.port = free_port()
-        self.start()
-
-    def start(self):
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""], stdout=subprocess.DEVNULL
-        )
-        wait_for_port(self.port, self.process)
-
-    def freeze(self):
-        """Let calls hang."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self):
-        """Let them go on."""
-        self.process.send_signal(signal.SIGCONT)
-
-    def stop(self):
-        """Kill it."""
-        self.process.kill()
-        self.process.wait()
-
-
-class S3Server:
-    """moto's S3 server on a free port, with a bucket ``results``."""
-
-    def __init__(self):
-        port = free_port()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for_port(port, self.process)
-        self.endpoint = f"http://127.0.0.1:{port}"
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/results", method="PUT"), timeout=20).close()
-
-    def stop(self):
-        """Kill it."""
-        self.process.kill()
-        self.process.wait()
 
 
 def place_checkpoint(base, checkpoint):

@@ -4,6 +4,7 @@ import os
 import re
 import time
 
+from utils.folder_walk import MAX_DEPTH
 from utils.path_safety import is_within_directory
 
 TOKENS = ("%year%", "%month%", "%day%", "%hour%", "%minute%", "%second%")
@@ -36,7 +37,7 @@ def save_path(prefix: str, output_dir: str, width: int = 0, height: int = 0) -> 
     """Where the next result with this *prefix* goes; its folder is made.
 
     Returns (folder, file name without counter and extension, counter, subfolder, prefix with tokens filled). Raises ``ValueError`` when
-    the prefix leads out of *output_dir*.
+    the prefix leads out of *output_dir* or too deep into it.
     """
     filled = fill_tokens(prefix, width, height)
     subfolder = os.path.dirname(os.path.normpath(filled))
@@ -47,5 +48,7 @@ def save_path(prefix: str, output_dir: str, width: int = 0, height: int = 0) -> 
             f"Saving outside the output folder is not allowed: prefix {prefix!r} leads to {folder!r}. "
             "Use a prefix without '..' that does not start with '/'."
         )
+    if len(subfolder.split(os.sep)) > MAX_DEPTH:
+        raise ValueError(f"The prefix {prefix[:80]!r}… names more than {MAX_DEPTH} folders; shorten it")
     os.makedirs(folder, exist_ok=True)
     return folder, name, next_counter(folder, name), subfolder, filled

@@ -15,5 +15,5 @@ class UserFiles(Protocol):
         type: str = "userdata",  # noqa: A002
         create_dir: bool = True,
     ) -> str | None:
-        """See ``UserManager.get_request_user_filepath``."""
+        """The path of *file* (None: the folder itself) in the folder of the user who sent *request*; None outside that folder."""
         ...

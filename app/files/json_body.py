@@ -1,28 +1,69 @@
 """Reads JSON request bodies of any declared type, as scripts that talk to this server expect."""
 
 import json
+import math
 from typing import Any
 
 from aiohttp import web
+
+from app.files.body_budget import bodies
+from app.files.off_loop import off_loop
+
+# Python's parser lets no other thread run meanwhile; this many values take it some 0.2 s.
+MAX_VALUES = 500_000
+_ON_LOOP_BYTES = 64 * 1024
+_ESCAPES_PER_VALUE = 16
+
+
+class TooManyValues(ValueError):
+    """The JSON has more values than are read."""
 
 
 def _refuse_constant(literal: str) -> Any:
     raise ValueError(f"{literal} is not JSON")
 
 
+def _finite(literal: str) -> float:
+    number = float(literal)
+    if math.isinf(number):
+        raise ValueError(f"the number {literal[:40]} is too large; nobody could read it back")
+    return number
+
+
 def parse_strict(text: str | bytes) -> Any:
-    """Decode JSON; NaN and Infinity, which browsers cannot read back, are refused. Raises ``ValueError``."""
+    """Decode JSON; NaN, Infinity and numbers that would become Infinity, which browsers cannot read back, are refused.
+
+    Raises ``ValueError``.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
 
+def parse_bounded(body: bytes) -> Any:
+    """The same for a body from outside. Raises :class:`TooManyValues` before parsing one with more than :data:`MAX_VALUES`."""
+    marks = sum(body.count(mark) for mark in (b",", b":", b"[", b"{")) + body.count(b"\\") // _ESCAPES_PER_VALUE
+    if marks > MAX_VALUES:
+        raise TooManyValues(f"it has about {marks:,} values; at most {MAX_VALUES:,} are read")
+    return parse_strict(body)
+
+
 async def read_json(request: web.Request) -> Any:
-    """The request's body as a JSON value. Raises ``HTTPBadRequest`` with the reason when it is not one."""
-    body = await request.read()
+    """The request's body as a JSON value; a large one is parsed off the loop.
+
+    Raises ``HTTPBadRequest`` with the reason when it is not one, ``HTTPRequestEntityTooLarge`` for too many values, and as
+    :meth:`BodyShare.read` does.
+    """
+    with bodies.share() as share:
+        return await _parsed(await share.read(request))
+
+
+async def _parsed(body: bytes) -> Any:
     try:
-        return parse_strict(body)
+        return parse_bounded(body) if len(body) <= _ON_LOOP_BYTES else await off_loop(parse_bounded, body)
+    except TooManyValues as error:
+        raise web.HTTPRequestEntityTooLarge(MAX_VALUES, text=f"The request body is too large: {error}.") from None
     except ValueError as error:
         raise web.HTTPBadRequest(text=f"The request body is not valid JSON: {error}") from None
 

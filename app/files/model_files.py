@@ -1,10 +1,12 @@
 """Listing model files with their size and times."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import folder_paths
+from utils.folder_walk import is_regular_file, walk
 
 
 def list_model_files(folder_name: str) -> list[dict[str, Any]]:
@@ -16,29 +18,20 @@ def list_model_files(folder_name: str) -> list[dict[str, Any]]:
     directories, _ = folder_paths.folder_names_and_paths[folder_paths.map_legacy(folder_name)]
     listed: list[dict[str, Any]] = []
     for index, directory in enumerate(directories):
-        for name, status in _walk(os.fspath(directory), "", set()):
+        for name, status in _models_below(os.fspath(directory)):
             listed.append(
                 {"name": name, "pathIndex": index, "modified": status.st_mtime, "created": status.st_ctime, "size": status.st_size}
             )
     return listed
 
 
-def _walk(directory: str, prefix: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield model files below *directory*; *above* holds the folders on the way here, so that a link cannot loop."""
-    try:
-        status = os.stat(directory)
-        with os.scandir(directory) as found:
-            entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    except OSError:
+def _models_below(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    if not os.path.isdir(directory):
         return
-    identity = (status.st_dev, status.st_ino)
-    if identity in above and identity != (0, 0):
-        return
-    for entry in entries:
-        try:
-            if entry.is_dir():
-                yield from _walk(entry.path, os.path.join(prefix, entry.name), above | {identity})
-            elif os.path.splitext(entry.name)[1].lower() in folder_paths.supported_pt_extensions:
-                yield os.path.join(prefix, entry.name), entry.stat()
-        except OSError:
-            continue
+    for visited in walk(directory, wanted=lambda name: not name.startswith(".")):
+        for entry in visited.files:
+            if entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in folder_paths.supported_pt_extensions:
+                continue
+            with contextlib.suppress(OSError):
+                if is_regular_file(entry):
+                    yield os.path.join(visited.below, entry.name), entry.stat()

@@ -10,7 +10,7 @@ import folder_paths
 from app.files.json_body import parse_strict
 from app.files.safetensors_header import read_metadata
 from app.routes.view_image import PreviewFormat, encode_shrunk, has_alpha
-from comfy.images.picture_files import PictureRefused, eight_bit, open_picture
+from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, reading_picture
 from comfy.units import MIB
 from utils.path_safety import is_within_directory
 
@@ -54,7 +54,7 @@ def encode_model_preview(root: str, model_path: str) -> bytes | None:
     if isinstance(source, str) and not is_within_directory(root, source):
         raise PreviewEscapes(source)
     try:
-        with open_picture(source) as image:
+        with open_picture(source) as image, reading_picture():
             picture = eight_bit(image).convert("RGBA" if has_alpha(image) else "RGB")
     except (PictureRefused, FileNotFoundError):
         return None

@@ -3,6 +3,7 @@
 import os
 import re
 
+from utils.folder_walk import MAX_DEPTH
 from utils.path_safety import is_within_directory
 
 MAX_COMPONENT_BYTES = 255
@@ -34,6 +35,8 @@ def check_relative_name(name: str) -> None:
         raise UnsafePath("the path is not valid text", escapes=False) from None
     if len(name) > MAX_PATH_BYTES or any(len(part) > MAX_COMPONENT_BYTES for part in parts):
         raise UnsafePath("the path is too long", escapes=False)
+    if sum(part not in (b"", b".") for part in parts) > MAX_DEPTH:
+        raise UnsafePath(f"the path lies more than {MAX_DEPTH} folders deep", escapes=False)
     if name.startswith(("/", "\\")) or _names_a_drive(name):
         raise UnsafePath(f"an absolute path is not accepted: {name!r}", escapes=True)
     if b".." in parts and _climbs(parts):

@@ -4,6 +4,7 @@ import struct
 from typing import Any
 
 from app.files.json_body import parse_strict
+from utils.regular_files import open_regular
 
 _LENGTH = struct.Struct("<Q")
 
@@ -13,7 +14,7 @@ def read_metadata(path: str, max_header_bytes: int) -> dict[str, Any] | None:
 
     Blocks. Raises ``OSError`` when the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         prefix = file.read(_LENGTH.size)
         if len(prefix) < _LENGTH.size:
             return None

@@ -1,12 +1,13 @@
 """``GET /caches``: what every cache of this process holds and did, a section each."""
 
-import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+
+from app.files.off_loop import off_loop
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class CacheSections:
         """Put ``GET /caches`` into the table."""
 
         async def caches(request: web.Request) -> web.Response:
-            return web.json_response(await asyncio.to_thread(self.read))
+            return web.json_response(await off_loop(self.read))
 
         routes.get("/caches")(caches)
 

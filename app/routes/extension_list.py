@@ -1,13 +1,14 @@
 """The scripts that the page loads: those of the web frontend and those of each node pack."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from urllib.parse import quote
 
 from aiohttp import web
 
+from app.files.off_loop import off_loop
 from app.routes.static_folder import StaticFolder
+from utils.folder_walk import walk
 
 
 class ExtensionRoutes:
@@ -38,7 +39,7 @@ class ExtensionRoutes:
         return scripts
 
     async def _list(self, request: web.Request) -> web.Response:
-        return web.json_response(await asyncio.to_thread(self.list_scripts))
+        return web.json_response(await off_loop(self.list_scripts))
 
     async def _script(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
@@ -53,10 +54,10 @@ class ExtensionRoutes:
 
 def _scripts_below(folder: str) -> list[str]:
     """Paths with ``/`` of every ``*.js`` below *folder*, relative to it, without hidden files and folders."""
+    if not os.path.isdir(folder):
+        return []
     found: list[str] = []
-    for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = os.path.relpath(parent, folder).replace(os.sep, "/")
-        prefix = "" if relative == "." else relative + "/"
-        found += [prefix + name for name in sorted(files) if name.endswith(".js") and not name.startswith(".")]
+    for visited in walk(folder, follow_links=False, wanted=lambda name: not name.startswith(".")):
+        prefix = visited.below.replace(os.sep, "/") + "/" if visited.below else ""
+        found += [prefix + entry.name for entry in visited.files if entry.name.endswith(".js") and not entry.name.startswith(".")]
     return found

@@ -1,15 +1,16 @@
 """``/internal``: what only the page uses: the log, the folders, the files for choosing one."""
 
-import asyncio
-import os
+import contextlib
 from collections.abc import Callable
 
 from aiohttp import web
 
 import folder_paths
 from app.files.json_body import read_json_object
+from app.files.off_loop import off_loop
 from app.logger import get_logs, on_flush
 from app.sockets.log_subscriptions import LogSubscriptions, Send, terminal_size
+from utils.folder_walk import regular_files_in
 
 _KINDS = ("output", "input", "temp")
 
@@ -65,18 +66,15 @@ class InternalRoutes:
         directory = folder_paths.get_directory_by_type(kind) if kind in _KINDS else None
         if directory is None:
             return web.json_response({"error": "Invalid directory type"}, status=400)
-        names = await asyncio.to_thread(newest_files, directory)
+        names = await off_loop(newest_files, directory)
         return web.json_response([f"{name} [{kind}]" for name in names])
 
 
 def newest_files(directory: str) -> list[str]:
     """Names of the files directly in *directory*, newest first, hidden ones left out. Blocks on the disk."""
     found: list[tuple[float, str]] = []
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.is_file():
-                    found.append((entry.stat().st_mtime, entry.name))
-    except FileNotFoundError:
-        return []
+    for entry in regular_files_in(directory):
+        if not entry.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((entry.stat().st_mtime, entry.name))
     return [name for _, name in sorted(found, key=lambda item: (-item[0], item[1]))]

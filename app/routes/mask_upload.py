@@ -6,7 +6,7 @@ from typing import IO, Any
 from app.files.json_body import parse_strict
 from app.files.path_guard import UnsafePath
 from app.files.stored_file import FileReference
-from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, upright
+from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, reading_picture, upright
 from comfy.lazy_import import lazy_module
 
 PngImagePlugin = lazy_module("PIL.PngImagePlugin")
@@ -47,7 +47,7 @@ def apply_mask(original: FileReference, mask: IO[bytes]) -> IO[bytes]:
         raise MaskRefused(f"the original image {original.name!r} does not exist")
     try:
         alpha = _alpha_of(mask)
-        with open_picture(path) as image:
+        with open_picture(path) as image, reading_picture():
             texts = _texts_of(image)
             picture = eight_bit(upright(image)).convert("RGBA")
     except (PictureRefused, FileNotFoundError) as error:
@@ -62,7 +62,7 @@ def apply_mask(original: FileReference, mask: IO[bytes]) -> IO[bytes]:
 
 def _alpha_of(mask: IO[bytes]) -> Any:
     mask.seek(0)
-    with open_picture(mask) as image:
+    with open_picture(mask) as image, reading_picture():
         return image.convert("RGBA").getchannel("A")
 
 

@@ -1,12 +1,12 @@
 """``/models``, ``/embeddings`` and ``/view_metadata``: the names of model files and what their headers say."""
 
-import asyncio
 import os
 from typing import Any
 
 from aiohttp import web
 
 import folder_paths
+from app.files.off_loop import off_loop
 from app.files.path_guard import UnsafePath, check_relative_name
 from app.files.safetensors_header import read_metadata
 from comfy.units import MIB
@@ -25,7 +25,7 @@ class ModelRoutes:
         routes.get("/view_metadata/{folder_name}")(self._metadata)
 
     async def _embeddings(self, request: web.Request) -> web.Response:
-        names = await asyncio.to_thread(folder_paths.get_filename_list, "embeddings")
+        names = await off_loop(folder_paths.get_filename_list, "embeddings")
         return web.json_response([os.path.splitext(name)[0] for name in names])
 
     async def _folders(self, request: web.Request) -> web.Response:
@@ -35,7 +35,7 @@ class ModelRoutes:
         folder = folder_paths.map_legacy(request.match_info["folder"])
         if folder not in folder_paths.folder_names_and_paths:
             return web.Response(status=404)
-        return web.json_response(await asyncio.to_thread(folder_paths.get_filename_list, folder))
+        return web.json_response(await off_loop(folder_paths.get_filename_list, folder))
 
     async def _metadata(self, request: web.Request) -> web.Response:
         folder = folder_paths.map_legacy(request.match_info["folder_name"])
@@ -46,7 +46,7 @@ class ModelRoutes:
             check_relative_name(filename)
         except UnsafePath as error:
             return web.Response(status=error.status, text=str(error))
-        metadata = await asyncio.to_thread(_metadata_of, folder, filename)
+        metadata = await off_loop(_metadata_of, folder, filename)
         if metadata is None:
             return web.Response(status=404)
         return web.json_response(metadata)

@@ -1,6 +1,5 @@
 """``/object_info``: every node that can be used, described anew for each request."""
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -9,8 +8,12 @@ from typing import Any
 
 from aiohttp import web
 
+from app.files.off_loop import off_loop
 from app.files.strict_json import dumps, json_answer
 from app.packs.node_info import node_info
+
+# Packs may look at the network or at many folders when they describe their nodes for the first time.
+DESCRIBE_LIMIT_S = 300.0
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +45,14 @@ class ObjectInfoRoutes:
         return "{" + ",".join(described) + "}"
 
     async def _all(self, request: web.Request) -> web.Response:
-        return web.json_response(text=await asyncio.to_thread(self.describe_all))
+        return web.json_response(text=await off_loop(self.describe_all, limit_s=DESCRIBE_LIMIT_S))
 
     async def _one(self, request: web.Request) -> web.Response:
         class_type = request.match_info["node_class"]
         node_class = self._node_classes().get(class_type)
         if node_class is None:
             return json_answer({})
-        text = await asyncio.to_thread(describe, class_type, node_class)
+        text = await off_loop(describe, class_type, node_class, limit_s=DESCRIBE_LIMIT_S)
         return web.json_response(text=f"{{{json.dumps(class_type)}:{text}}}")
 
 

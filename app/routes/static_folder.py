@@ -3,11 +3,11 @@
 aiohttp's own static resource answers 500 to names that are too long and misses prefixes with spaces; hence this one.
 """
 
-import asyncio
 import os
 
 from aiohttp import web
 
+from app.files.off_loop import off_loop
 from app.files.path_guard import UnsafePath, contained_path
 
 # What a system's own table of types may have wrong (Windows keeps it in the registry), and browsers insist on.
@@ -41,7 +41,7 @@ class StaticFolder:
     async def answer(self, name: str) -> web.StreamResponse:
         """The file *name* with validators and ranges; 404 without one, 400 or 403 for impossible names."""
         try:
-            path = await asyncio.to_thread(self.find, name)
+            path = await off_loop(self.find, name)
         except UnsafePath as error:
             return web.Response(status=error.status)
         return web.Response(status=404) if path is None else file_answer(path)

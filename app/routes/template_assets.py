@@ -5,6 +5,8 @@ import importlib.util
 import logging
 import os
 
+from utils.folder_walk import walk
+
 log = logging.getLogger(__name__)
 
 OWN_TEMPLATES = os.path.join(os.path.dirname(os.path.realpath(__file__)), "own_templates")
@@ -52,9 +54,7 @@ def _folder_in(package: str, name: str) -> str | None:
 
 
 def _files_below(root: str) -> dict[str, str]:
+    visited_folders = walk(root) if os.path.isdir(root) else ()
     return {
-        os.path.relpath(path, root).replace(os.sep, "/"): path
-        for folder, _, names in os.walk(root)
-        for name in names
-        if (path := os.path.join(folder, name))
+        os.path.join(visited.below, entry.name).replace(os.sep, "/"): entry.path for visited in visited_folders for entry in visited.files
     }

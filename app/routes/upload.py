@@ -1,6 +1,7 @@
 """``/upload/image`` and ``/upload/mask``: files that the page or a script puts into the input, output or temp folder."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -8,17 +9,19 @@ from dataclasses import dataclass
 from typing import IO
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 import folder_paths
+from app.files.off_loop import WRITE_LIMIT_S, off_loop
 from app.files.path_guard import UnsafePath
 from app.files.stored_file import FileReference
 from app.routes.mask_upload import MaskRefused, apply_mask, parse_original
+from app.routes.upload_form import UploadForm, read_form
 from app.routes.upload_store import StoredUpload, UploadTarget, store_upload
 
 log = logging.getLogger(__name__)
 
 _KINDS = ("input", "temp", "output")
+_CONCURRENT_MASKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class UploadRoutes:
 
     def __init__(self, hashing_function: str) -> None:
         self.hashing_function = hashing_function
+        self._decoding = asyncio.Semaphore(_CONCURRENT_MASKS)
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -50,7 +54,9 @@ class UploadRoutes:
     async def _answer(self, request: web.Request, *, with_original: bool) -> web.Response:
         try:
             upload = await _read_form(request, with_original)
-            stored = await asyncio.to_thread(self._store, upload)
+            with upload.content:
+                async with self._decoding if with_original else contextlib.nullcontext():
+                    stored = await off_loop(self._store, upload, limit_s=WRITE_LIMIT_S)
         except (UnsafePath, MaskRefused) as error:
             return web.Response(status=400, text=f"The upload is refused: {error}.")
         except OSError as error:
@@ -78,15 +84,19 @@ def _disk_refusal(error: OSError) -> web.Response:
 
 
 async def _read_form(request: web.Request, with_original: bool) -> _Upload:
-    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for a body that is not a form."""
-    try:
-        form = await request.post()
-    except (ValueError, LookupError, AssertionError, HttpProcessingError) as error:
-        raise web.HTTPBadRequest(text=f"The body is not a valid form: {error}") from None
-    image = form.get("image")
-    if not isinstance(image, web.FileField) or not image.filename:
+    """The fields of the form. Raises ``UnsafePath``, ``MaskRefused``, or an ``HTTPException`` for what is no such form."""
+    form = await read_form(request)
+    if form.image is None:
         raise web.HTTPBadRequest(text="The form has no file named 'image' with a file name.")
-    texts = {name: value for name in ("type", "subfolder", "overwrite", "original_ref") if isinstance(value := form.get(name), str)}
+    try:
+        return _upload_of(form, form.image, with_original)
+    except BaseException:
+        form.image.close()
+        raise
+
+
+def _upload_of(form: UploadForm, image: IO[bytes], with_original: bool) -> _Upload:
+    texts = form.texts
     kind = texts.get("type") or "input"
     root = folder_paths.get_directory_by_type(kind) if kind in _KINDS else None
     if root is None:
@@ -94,9 +104,9 @@ async def _read_form(request: web.Request, with_original: bool) -> _Upload:
     if with_original and "original_ref" not in texts:
         raise MaskRefused("the form field original_ref is missing")
     return _Upload(
-        target=UploadTarget.of(os.fspath(root), texts.get("subfolder", ""), image.filename),
+        target=UploadTarget.of(os.fspath(root), texts.get("subfolder", ""), form.filename),
         kind=kind,
         overwrite=texts.get("overwrite", "").lower() in ("true", "1"),
-        content=image.file,
+        content=image,
         original=parse_original(texts["original_ref"]) if with_original else None,
     )

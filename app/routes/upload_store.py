@@ -11,6 +11,7 @@ from typing import IO
 from app.files.atomic_file import reserve, write_atomic_with
 from app.files.path_guard import UnsafePath, contained_path
 from comfy.units import MIB
+from utils.regular_files import open_regular
 
 _MAX_SUFFIX = 100_000
 _ANNOTATION = re.compile(r"(?:\s*\[(?:input|output|temp)\])+\s*$")
@@ -104,5 +105,5 @@ def _same_content(path: str, content: IO[bytes], hashing_function: str) -> bool:
         return False
     content.seek(0)
     uploaded = hashlib.file_digest(content, hashing_function).digest()  # type: ignore[arg-type]
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, hashing_function).digest() == uploaded

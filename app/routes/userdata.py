@@ -1,7 +1,7 @@
 """Files that the page keeps for a user: workflows, templates, its own style sheet."""
 
-import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,9 @@ from aiohttp import web
 
 from app.files.active_content import OCTET_STREAM, disposition, guessed_type
 from app.files.atomic_file import reserve, write_atomic
+from app.files.body_budget import bodies
 from app.files.identity import UserFiles
+from app.files.off_loop import WRITE_LIMIT_S, off_loop
 from app.files.path_guard import UnsafePath, check_relative_name
 from app.routes.userdata_listing import file_info, list_entries, list_files
 from utils.path_safety import is_dangerous_content_type
@@ -48,33 +50,37 @@ class UserDataRoutes:
             raise web.HTTPForbidden(text="That path is outside of the user's folder.")
         return os.fspath(path)
 
+    async def _located(self, request: web.Request, name: str | None) -> str:
+        """The same off the loop, for it looks at the disk."""
+        return await off_loop(self._path, request, name)
+
     async def _list(self, request: web.Request) -> web.Response:
         folder = request.query.get("dir", "")
         if not folder:
             return web.Response(status=400, text="The query parameter 'dir' is missing.")
-        path = self._path(request, folder)
+        path = await self._located(request, folder)
         options = {name: request.query.get(name, "").lower() == "true" for name in ("recurse", "full_info", "split")}
         try:
-            return web.json_response(await asyncio.to_thread(lambda: list_files(path, **options)))
+            return web.json_response(await off_loop(lambda: list_files(path, **options)))
         except (FileNotFoundError, NotADirectoryError):
             return web.Response(status=404, text="There is no such folder.")
 
     async def _list_v2(self, request: web.Request) -> web.Response:
         name = request.query.get("path", "").strip("/")
-        root = self._path(request, None)
-        path = self._path(request, name) if name else root
+        root = await self._located(request, None)
+        path = await self._located(request, name) if name else root
         relative = os.path.relpath(path, root)
         prefix = "" if relative == os.curdir else relative.replace(os.sep, "/") + "/"
         try:
-            return web.json_response(await asyncio.to_thread(list_entries, path, prefix))
+            return web.json_response(await off_loop(list_entries, path, prefix))
         except (FileNotFoundError, NotADirectoryError):
             if name:
                 return web.json_response({"error": "Requested path not found"}, status=404)
             return web.json_response([])
 
     async def _get(self, request: web.Request) -> web.StreamResponse:
-        path = self._path(request, request.match_info["file"])
-        if not os.path.isfile(path):
+        path = await self._located(request, request.match_info["file"])
+        if not await off_loop(os.path.isfile, path):
             return web.Response(status=404)
         name = os.path.basename(path)
         content_type = guessed_type(name)
@@ -90,43 +96,48 @@ class UserDataRoutes:
 
     async def _post(self, request: web.Request) -> web.Response:
         name = request.match_info["file"]
-        path = self._path(request, name)
+        path = await self._located(request, name)
         overwrite = request.query.get("overwrite", "").lower() != "false"
-        body = await request.read()
-        return await self._answer_written(request, path, lambda: _store(path, body, overwrite))
+        with bodies.share() as share:
+            body = await share.read(request)
+            return await self._answer_written(request, path, lambda: _store(path, body, overwrite))
 
     async def _delete(self, request: web.Request) -> web.Response:
-        path = self._path(request, request.match_info["file"])
-        if not os.path.isfile(path):
+        path = await self._located(request, request.match_info["file"])
+        if not await off_loop(os.path.isfile, path):
             return web.Response(status=404)
         try:
-            await asyncio.to_thread(os.remove, path)
+            await off_loop(os.remove, path)
         except FileNotFoundError:
             return web.Response(status=404)
         return web.Response(status=204)
 
     async def _move(self, request: web.Request) -> web.Response:
-        source = self._path(request, request.match_info["file"])
-        destination = self._path(request, request.match_info["dest"])
-        if not os.path.isfile(source):
+        source = await self._located(request, request.match_info["file"])
+        destination = await self._located(request, request.match_info["dest"])
+        if not await off_loop(os.path.isfile, source):
             return web.Response(status=404)
         overwrite = request.query.get("overwrite", "").lower() == "true"
         return await self._answer_written(request, destination, lambda: _move_file(source, destination, overwrite))
 
     async def _answer_written(self, request: web.Request, path: str, write: Callable[[], None]) -> web.Response:
         """Run *write* off the loop, then answer with the file's relative path or, with ``full_info=true``, its details."""
-        root = self._path(request, None)
+        root = await self._located(request, None)
         relative = os.path.relpath(path, root).replace(os.sep, "/")
         try:
-            await asyncio.to_thread(write)
+            await off_loop(write, limit_s=WRITE_LIMIT_S)
             if request.query.get("full_info", "").lower() == "true":
-                return web.json_response(await asyncio.to_thread(file_info, path, relative))
+                return web.json_response(await off_loop(file_info, path, relative))
         except FileNotFoundError:
             return web.Response(status=404, text="The file is gone.")
         except FileExistsError:
             return web.Response(status=409, text="File already exists")
         except (IsADirectoryError, NotADirectoryError):
             return web.Response(status=409, text="A folder, or a file where a folder is needed, is in the way.")
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return web.Response(status=400, text="The file name is too long.")
         return web.json_response(relative)
 
 

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from utils.folder_walk import MAX_DEPTH, is_folder
 from utils.path_safety import is_within_directory
 
 TEMPORARY_PREFIX = ".part-"
-_MAX_DEPTH = 64
 
 
 def file_info(path: str, relative: str) -> dict[str, Any]:
@@ -16,23 +17,44 @@ def file_info(path: str, relative: str) -> dict[str, Any]:
     return {"path": relative, "size": status.st_size, "modified": int(status.st_mtime * 1000), "created": int(status.st_ctime * 1000)}
 
 
-def walk(root: str, *, recurse: bool, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, os.DirEntry[str]]]:
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    path: str
+    prefix: str
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    entries: list[os.DirEntry[str]]
+    prefix: str
+
+
+def walk(root: str, *, recurse: bool, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield ``(relative path with /, entry)`` below *root*, folders before files, each in alphabetical order.
 
-    Links are followed to files inside *root* only, links to folders never, and unreadable folders are skipped. Blocks.
+    Links are followed to files inside *root* only, links to folders never, and folders that cannot be read, or lie deeper than 64
+    others, are skipped. Blocks. Raises ``OSError`` when *root* itself is missing or no folder.
     """
-    try:
-        with os.scandir(root) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except PermissionError:
-        return
-    folders = [entry for entry in found if entry.is_dir(follow_symlinks=False)]
-    files = [entry for entry in found if not entry.name.startswith(TEMPORARY_PREFIX) and _is_own_file(entry, root)]
-    yield from ((prefix + entry.name, entry) for entry in folders)
-    if recurse and depth < _MAX_DEPTH:
-        for entry in folders:
-            yield from walk(entry.path, recurse=True, prefix=f"{prefix}{entry.name}/", depth=depth + 1)
-    yield from ((prefix + entry.name, entry) for entry in files)
+    waiting: list[_Folder | _Files] = [_Folder(root, prefix, 0)]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, _Files):
+            yield from ((here.prefix + entry.name, entry) for entry in here.entries)
+            continue
+        try:
+            with os.scandir(here.path) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if here.depth == 0 and not isinstance(error, PermissionError):
+                raise
+            continue
+        folders = [entry for entry in found if is_folder(entry, follow_links=False)]
+        files = [entry for entry in found if not entry.name.startswith(TEMPORARY_PREFIX) and _is_own_file(entry, here.path)]
+        yield from ((here.prefix + entry.name, entry) for entry in folders)
+        waiting.append(_Files(files, here.prefix))
+        if recurse and here.depth < MAX_DEPTH:
+            waiting += [_Folder(entry.path, f"{here.prefix}{entry.name}/", here.depth + 1) for entry in reversed(folders)]
 
 
 def list_files(folder: str, *, recurse: bool, full_info: bool, split: bool) -> list[Any]:

@@ -7,6 +7,7 @@ import os
 from aiohttp import web
 
 from app.files.active_content import disposition, file_headers
+from app.files.off_loop import off_loop
 from app.files.path_guard import UnsafePath
 from app.files.stored_file import FileReference
 from app.routes.view_image import PreviewFormat, encode_channel, encode_preview
@@ -15,6 +16,7 @@ from comfy.images.picture_files import PictureRefused
 log = logging.getLogger(__name__)
 
 _CONCURRENT_ENCODINGS = 2
+ENCODE_LIMIT_S = 120.0
 
 
 class ViewRoutes:
@@ -33,7 +35,7 @@ class ViewRoutes:
             return web.Response(status=404)
         reference = FileReference(query["filename"], query.get("subfolder", ""), query.get("type", "output"))
         try:
-            path = await asyncio.to_thread(reference.locate)
+            path = await off_loop(reference.locate)
         except UnsafePath as error:
             return web.Response(status=error.status, text=str(error))
         if path is None:
@@ -50,10 +52,10 @@ class ViewRoutes:
                 if "preview" in request.query:
                     wanted = PreviewFormat.parse(request.query["preview"])
                     content_type = f"image/{wanted.name}"
-                    body = await asyncio.to_thread(encode_preview, path, wanted, channel)
+                    body = await off_loop(encode_preview, path, wanted, channel, limit_s=ENCODE_LIMIT_S)
                 else:
                     content_type = "image/png"
-                    body = await asyncio.to_thread(encode_channel, path, channel)
+                    body = await off_loop(encode_channel, path, channel, limit_s=ENCODE_LIMIT_S)
         except FileNotFoundError:
             return web.Response(status=404)
         except PictureRefused as error:

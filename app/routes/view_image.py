@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from comfy.images.picture_files import eight_bit, open_picture, upright
+from comfy.images.picture_files import eight_bit, open_picture, reading_picture, upright
 from comfy.lazy_import import lazy_module
 
 Image = lazy_module("PIL.Image")
@@ -35,7 +35,7 @@ def encode_preview(path: str, wanted: PreviewFormat, channel: str) -> bytes:
 
     Blocks and uses CPU. Raises ``PictureRefused`` for what is not an image or is too large, ``OSError`` when the file is gone.
     """
-    with open_picture(path) as image:
+    with open_picture(path) as image, reading_picture():
         keep_alpha = wanted.name == "webp" and "a" in channel and has_alpha(image)
         picture = eight_bit(upright(image)).convert("RGBA" if keep_alpha else "RGB")
     return encode_shrunk(picture, wanted)
@@ -51,12 +51,13 @@ def encode_shrunk(picture: Any, wanted: PreviewFormat) -> bytes:
 
 def encode_channel(path: str, channel: str) -> bytes:
     """The image at *path* as PNG: for ``rgb`` without alpha, for ``a`` black with only its alpha. Blocks; raises as above."""
-    with open_picture(path) as image:
+    with open_picture(path) as image, reading_picture():
         if channel == "rgb":
-            return _encoded(eight_bit(upright(image)).convert("RGB"), "png", compress_level=1)
-        alpha = upright(image).convert("RGBA").getchannel("A")
-        picture = Image.new("RGBA", alpha.size)
-    picture.putalpha(alpha)
+            picture = eight_bit(upright(image)).convert("RGB")
+        else:
+            alpha = upright(image).convert("RGBA").getchannel("A")
+            picture = Image.new("RGBA", alpha.size)
+            picture.putalpha(alpha)
     return _encoded(picture, "png", compress_level=1)
 
 

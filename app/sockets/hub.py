@@ -1,6 +1,7 @@
 """The sockets of connected clients: connecting, negotiating features, and delivering frames to one client or to all."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -10,15 +11,18 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from app.files.seldom import Seldom
 from app.files.strict_json import dumps
+from app.sockets.inbound_budget import InboundBudget
 from app.sockets.outbox import Frame, Outbox
 from comfy.units import MIB
 from comfy_api import feature_flags
 
 log = logging.getLogger(__name__)
 
-MAX_INBOUND_BYTES = 4 * MIB
+MAX_INBOUND_BYTES = MIB // 4
 CLOSING_TIMEOUT_S = 2.0
+MAX_ID_LENGTH = 256
 
 
 def text_frame(event: str, data: Any) -> Frame:
@@ -46,6 +50,7 @@ class WebSocketHub:
         self.sockets: dict[str, Any] = {}
         self.sockets_metadata: dict[str, dict[str, Any]] = {}
         self._outboxes: dict[str, Outbox] = {}
+        self._seldom = Seldom()
         self._greeting = greeting
         self._resume = resume
 
@@ -55,15 +60,19 @@ class WebSocketHub:
 
     async def connect(self, request: web.Request) -> web.WebSocketResponse:
         """Serve one client until it leaves. A client id that is connected already is taken over."""
-        socket = web.WebSocketResponse(timeout=CLOSING_TIMEOUT_S, max_msg_size=MAX_INBOUND_BYTES, compress=False)
-        await socket.prepare(request)
         client_id = request.query.get("clientId") or uuid.uuid4().hex
+        if len(client_id) > MAX_ID_LENGTH:
+            raise web.HTTPBadRequest(text=f"The clientId is longer than {MAX_ID_LENGTH} characters.")
+        # Pings are answered here: aiohttp would answer any number of them without asking.
+        socket = web.WebSocketResponse(timeout=CLOSING_TIMEOUT_S, max_msg_size=MAX_INBOUND_BYTES, compress=False, autoping=False)
+        await socket.prepare(request)
         outbox = self._register(client_id, socket, request)
         try:
             outbox.put(Frame(text_frame("status", self._greeting(client_id)).payload))
             for event, data in self._resume(client_id):
                 outbox.put(text_frame(event, data))
-            await self._listen(client_id, socket, outbox)
+            if not await self._listen(client_id, socket, outbox) and request.transport is not None:
+                request.transport.abort()
         finally:
             self._unregister(client_id, socket)
             await outbox.close()
@@ -94,20 +103,34 @@ class WebSocketHub:
         self._outboxes[client_id] = outbox
         return outbox
 
-    async def _listen(self, client_id: str, socket: web.WebSocketResponse, outbox: Outbox) -> None:
-        is_first = True
+    async def _listen(self, client_id: str, socket: web.WebSocketResponse, outbox: Outbox) -> bool:
+        """Take what the client sends until it leaves; False when it sends more than anyone needs to and must be cut off."""
+        is_first, budget = True, InboundBudget()
         async for message in socket:
+            size_bytes = len(message.data) if isinstance(message.data, str | bytes | bytearray) else 0
+            if not budget.spend(size_bytes):
+                self._say("flood", "Client %.100r sends far too many messages and is disconnected", client_id)
+                return False
             if message.type is aiohttp.WSMsgType.ERROR:
-                log.info("The connection to client %s broke: %s", client_id, socket.exception())
+                self._say("broken", "The connection to client %.100r broke: %s", client_id, socket.exception())
+            elif message.type is aiohttp.WSMsgType.PING:
+                with contextlib.suppress(ConnectionError):  # who left meanwhile wants no answer
+                    await socket.pong(message.data)
             elif message.type is aiohttp.WSMsgType.TEXT and is_first:
                 is_first = not self._read_first(client_id, socket, outbox, message.data)
+        return True
+
+    def _say(self, kind: str, text: str, *values: object) -> None:
+        """Log once a minute for each *kind*; many clients can do the same thing many times."""
+        if self._seldom.is_due(kind):
+            log.warning(text + " (said once a minute)", *values)
 
     def _read_first(self, client_id: str, socket: Any, outbox: Outbox, text: str) -> bool:
         """Take the client's features if *text* tells them, and answer with ours; whether *text* was a message at all."""
         try:
             message = json.loads(text)
-        except (ValueError, RecursionError):
-            log.warning("Client %s sent a message that is not JSON: %.80r", client_id, text)
+        except (ValueError, RecursionError) as error:
+            self._say("junk", "Client %.100r sent a message that is not JSON: %s", client_id, error)
             return False
         if isinstance(message, dict) and message.get("type") == "feature_flags":
             flags = message.get("data")

@@ -1,4 +1,4 @@
-"""What every kind of control shares: the hint, strength and range it is applied with, and the chain of controls before it."""
+"""The base of all controls: hint, strength and range of a control, and the chain of controls before it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 if TYPE_CHECKING:
     from comfy.hooks.base import HookGroup
+    from comfy.sampling.protocols import SampledModel
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +20,16 @@ PARTS = ("input", "middle", "output")
 
 
 class StrengthType(enum.Enum):
-    """How strength acts on the residuals: the same on all, or less on the early (fine) ones."""
+    """How strength scales the residuals: all equally, or early (fine) ones less."""
 
     CONSTANT = 1
     LINEAR_UP = 2
 
 
 def broadcast_image_to(tensor: torch.Tensor, target_batch_size: int, batched_number: int) -> torch.Tensor:
-    """Hints for a model call of *batched_number* conditionings: repeated or cut per conditioning, then put one after the other.
+    """Hints for a model call with *batched_number* conditionings: repeated or cut per conditioning, then joined in order.
 
-    A single hint stays as it is; it broadcasts.
+    A single hint is returned unchanged, because it broadcasts.
     """
     if tensor.shape[0] == 1:
         return tensor
@@ -43,7 +44,7 @@ def _unchanged(image: torch.Tensor) -> torch.Tensor:
 
 
 class ControlBase:
-    """A control as conditioning carries it. ``previous_controlnet`` is the next one of the chain; its residuals are added.
+    """A control in conditioning. ``previous_controlnet`` is the next control of the chain, whose residuals are added.
 
     Used by the sampler's thread only. Subclasses define :meth:`get_control` and :meth:`copy`.
     """
@@ -77,7 +78,7 @@ class ControlBase:
         vae: Any = None,
         extra_concat: Sequence[torch.Tensor] = (),
     ) -> Self:
-        """Set the hint pictures (B×C×H×W in 0…1), strength and the part of the sampling it acts in. Returns self."""
+        """Set the hint pictures (B×C×H×W in 0…1), the strength, and the part of the sampling (0…1) in which it acts. Returns self."""
         self.cond_hint_original = cond_hint
         self.strength = strength
         self.timestep_percent_range = timestep_percent_range
@@ -99,7 +100,7 @@ class ControlBase:
         """Pass *argument* to the network at every call."""
         self.extra_args[argument] = value
 
-    def pre_run(self, model: Any, percent_to_timestep_function: Callable[[float], float]) -> None:
+    def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         """Prepare the chain for a sampling of *model*."""
         start, end = self.timestep_percent_range
         self.timestep_range = percent_to_timestep_function(start), percent_to_timestep_function(end)
@@ -107,7 +108,7 @@ class ControlBase:
             self.previous_controlnet.pre_run(model, percent_to_timestep_function)
 
     def cleanup(self) -> None:
-        """Drop what the chain kept for one sampling."""
+        """Drop the data that the chain kept for one sampling."""
         if self.previous_controlnet is not None:
             self.previous_controlnet.cleanup()
         self.cond_hint = self.extra_concat = self.timestep_range = None
@@ -122,7 +123,7 @@ class ControlBase:
         return own if self.previous_controlnet is None else own + self.previous_controlnet.get_extra_hooks()
 
     def inference_memory_requirements(self, dtype: Any) -> float:
-        """Bytes of working memory of the chain beyond the model's."""
+        """Bytes of working memory that the chain needs beyond the model's."""
         return 0 if self.previous_controlnet is None else self.previous_controlnet.inference_memory_requirements(dtype)
 
     def copy_to(self, c: ControlBase) -> None:
@@ -153,18 +154,18 @@ class ControlBase:
     def get_control(
         self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
     ) -> Residuals | None:
-        """The chain's residuals for a call of the model on *x_noisy* at sigmas *t*; None when nothing is active."""
+        """The chain's residuals for a model call on *x_noisy* (B×C×H×W) at sigmas *t* (B); None when no control is active."""
         raise NotImplementedError(f"{type(self).__name__} must define get_control()")
 
     def is_active_at(self, t: torch.Tensor) -> bool:
-        """Whether sigma *t* is inside the range of the sampling that the control acts in."""
+        """Whether sigma *t* lies in the part of the sampling in which the control acts."""
         return self.timestep_range is None or bool(self.timestep_range[0] >= t[0] >= self.timestep_range[1])
 
     def control_merge(self, control: Residuals, control_prev: Residuals | None, output_dtype: torch.dtype | None) -> Residuals:
         """*control* with strength applied (in place), in *output_dtype* if given, plus *control_prev*."""
         merged: Residuals = {part: [] for part in PARTS}
         for part, residuals in control.items():
-            scaled: set[int] = set()  # the same tensor may stand for several places
+            scaled: set[int] = set()  # one tensor may be used in several places
             for number, residual in enumerate(residuals):
                 if residual is not None:
                     residual = self._scaled(residual, len(residuals) - number, residual_is_done=id(residual) in scaled)

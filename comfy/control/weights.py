@@ -1,10 +1,12 @@
-"""Builds a ControlNet from a file: sizes from tensor shapes, parameters as views of what was read.
+"""Builds a ControlNet from a file: reads sizes from tensor shapes, and makes the parameters views of the tensors that were read.
 
-Three kinds of names are known: the published ones below ``control_model.`` or bare, and diffusers'.
+It knows three kinds of names: the published ones, with or without ``control_model.``, and diffusers'.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,15 +16,21 @@ from comfy.cldm.cldm import ControlNet
 from comfy.families.diffusers_names import control_names
 from comfy.families.diffusers_unet import RenamedSource, read_diffusers_config
 from comfy.families.family_settings import family_settings
-from comfy.families.model_errors import IncompleteModelError, UnknownModelError
+from comfy.families.key_accounts import outside, say_unused
+from comfy.families.model_errors import IncompleteModelError, UnknownModelError, naming_file
 from comfy.families.published_weights import load_published
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.sd_unet_config import UNetConfig, count_blocks, read_unet_config
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
 
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
 Shape = tuple[int, ...]
 
 PREFIX = "control_model."
+WHAT = "the ControlNet"
 DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
 PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
@@ -34,12 +42,13 @@ UNSUPPORTED_MARKS = {
 }
 
 
-def build_control_network(source: WeightSource, model: Any = None, options: Mapping[str, Any] | None = None) -> ControlNet:
-    """The network of *source* with its weights, in the dtype that suits the device.
+def build_control_network(source: WeightSource, model: ModelPatcher | None = None, options: Mapping[str, Any] | None = None) -> ControlNet:
+    """Build the network of *source* with its weights, in the dtype that suits the device.
 
     *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
     source, for anything but a ControlNet of Stable Diffusion 1.x or SDXL, and ``IncompleteModelError`` for missing tensors.
     """
+    source = plain_weights(source)
     shapes = source.shapes()
     for mark, kind in UNSUPPORTED_MARKS.items():
         if mark in shapes:
@@ -47,19 +56,21 @@ def build_control_network(source: WeightSource, model: Any = None, options: Mapp
     if DIFFERENCE_MARK in shapes:
         source = _with_base_weights(source, model)
     if any(key.startswith(PREFIX) for key in shapes):
+        say_unused(source.name, WHAT, outside(shapes, (PREFIX,)), ())
         source = PrefixedSource(source, PREFIX)
         shapes = source.shapes()
     if DIFFUSERS_MARK not in shapes and PUBLISHED_MARK not in shapes:
         raise UnknownModelError(f"{source.name} is not a ControlNet. Found {describe_tensors(shapes)}")
-    network = _make_network(source, shapes, options or {})
-    if DIFFUSERS_MARK in shapes:
-        source = _in_published_names(source, network)
-    load_published(network, source, network.dtype, "the ControlNet")
+    with naming_file(source.name, WHAT):
+        network = _make_network(source, shapes, options or {})
+        if DIFFUSERS_MARK in shapes:
+            source = _in_published_names(source, network)
+    load_published(network, source, network.dtype, WHAT)
     return network
 
 
 def kept_dtype(source: WeightSource, options: Mapping[str, Any]) -> torch.dtype:
-    """What the weights in *source* are kept in: the option ``dtype``, else what suits the device and the file."""
+    """The dtype in which to keep the weights in *source*: the option ``dtype``, else one that suits the device and the file."""
     if options.get("dtype") is not None:
         return options["dtype"]
     stored = next((source.dtype(key) for key in source.shapes() if key.endswith(STEMS)), None)
@@ -87,7 +98,7 @@ def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfi
 
 
 def _hint_widths(shapes: Mapping[str, Shape]) -> tuple[int, ...]:
-    """The stem's channels: of its first layer, then of every second one."""
+    """The channels of the stem: those of its first layer, then of every second layer."""
     if DIFFUSERS_MARK in shapes:
         blocks = count_blocks(shapes, "controlnet_cond_embedding.blocks.{}.")
         names = [DIFFUSERS_MARK, *(f"controlnet_cond_embedding.blocks.{index}.weight" for index in range(1, blocks, 2))]
@@ -101,16 +112,15 @@ def _in_published_names(source: WeightSource, network: ControlNet) -> WeightSour
     """*source*, which has diffusers' names, under the published ones of the tensors that are there."""
     shapes = source.shapes()
     names = control_names(network.config, (len(network.input_hint_block) + 1) // 2)
+    say_unused(source.name, WHAT, shapes, set(names.values()))
     missing = sorted(name for name in names.values() if name not in shapes)
     if missing:
-        raise IncompleteModelError(
-            f"the ControlNet in {source.name}: {len(missing)} of {len(names)} tensors are missing, first {missing[0]}"
-        )
+        raise IncompleteModelError(f"{WHAT} in {source.name}: {len(missing)} of {len(names)} tensors are missing, first {missing[0]}")
     return RenamedSource(source, names, {key: shapes[name] for key, name in names.items()})
 
 
-def _with_base_weights(source: WeightSource, model: Any) -> WeightSource:
-    """*source* with the weights of *model* added to those of the same name."""
+def _with_base_weights(source: WeightSource, model: ModelPatcher | None) -> WeightSource:
+    """*source* with the weights of *model* added to the tensors of the same name."""
     tensors = source.take([key for key in source.shapes() if key != DIFFERENCE_MARK], None)
     if model is None:
         raise UnknownModelError(f"{source.name} holds the difference to a model; load it with the node that takes one (diff)")

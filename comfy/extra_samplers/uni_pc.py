@@ -16,6 +16,8 @@ from comfy.sampling.solver_run import SolverRun, without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 torch = lazy_module("torch")
 
 LAST_SIGMA = 0.001  # stands for zero, whose log SNR is not finite
@@ -95,7 +97,7 @@ class Step:
 
 @without_gradients
 def sample_unipc(
-    model: Any,
+    model: Denoiser,
     noise: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -138,7 +140,7 @@ def sample_unipc(
 
 @without_gradients
 def sample_unipc_bh2(
-    model: Any,
+    model: Denoiser,
     noise: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

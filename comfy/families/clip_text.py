@@ -1,4 +1,4 @@
-"""A CLIP text model: transformers' layers, driven so that any hidden layer and both pooled outputs can be taken."""
+"""A CLIP text model built from transformers' layers. It can return any hidden layer and both pooled outputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +10,9 @@ from transformers import CLIPTextModelWithProjection
 
 import comfy.ops
 from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
-from comfy.families.conversion_plan import ConversionPlan, assign, check_against, plan_conversion
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
 
 Shape = tuple[int, ...]
@@ -53,11 +54,12 @@ class ClipTextTransformer(torch.nn.Module):
         intermediate_output: int | str | list[int] | None = None,
         final_layer_norm_intermediate: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
-        """(last hidden state, chosen hidden state or None, projected pooled or None, pooled), float32.
+        """Run the layers: (last hidden state, chosen hidden state or None, projected pooled output or None, pooled output), float32.
 
-        *embeds*: B x tokens x width, float32. *num_tokens*: per row the tokens up to and with the end token; the pooled output is
-        taken there. *attention_mask*: B x tokens, 1 to attend. *intermediate_output*: a layer number (negative from the end),
-        or "all" or a list for several along dimension 1.
+        *embeds*: B x tokens x width, float32. *num_tokens*: for each row the number of tokens up to and including the end token, where
+        the pooled output is taken. *attention_mask*: B x tokens, 1 where a token may be attended to. *intermediate_output*: the number of
+        a layer (negative ones count from the end), or "all" or a list of numbers, whose states are stacked along dimension 1. Raises
+        ``ValueError`` for more tokens than the model has positions.
         """
         x = embeds + self._positions(embeds)
         mask = self._mask(x, attention_mask)
@@ -104,9 +106,9 @@ class ClipTextTransformer(torch.nn.Module):
 
 
 def plan_clip_text(shapes: Mapping[str, Shape], width: int) -> ConversionPlan:
-    """Which file tensor (no prefix) becomes which parameter; *shapes* in transformers' or open_clip's names.
+    """Plan which file tensor (no prefix) becomes which parameter; *shapes* are in transformers' or open_clip's names.
 
-    open_clip's fused ``in_proj`` becomes three views.
+    The plan cuts open_clip's fused ``in_proj`` into three views.
     """
     if _OPEN_CLIP_MARK in shapes:
         return plan_conversion(shapes, lambda tensors: _from_open_clip(tensors, width))
@@ -126,21 +128,20 @@ def _from_open_clip(tensors: dict[str, torch.Tensor], width: int) -> dict[str, t
 
 
 def load_clip_text(model: ClipTextTransformer, source: WeightSource, dtype: torch.dtype, what: str) -> set[str]:
-    """Give *model* its weights from *source* (no prefix), floating ones in *dtype*; returns the names of the tensors used.
+    """Give *model* its weights from *source* (no prefix), floating-point ones in *dtype*; returns the names of the tensors used.
 
-    *what* names the component in errors. Raises ``IncompleteModelError``.
+    *what* names the component in errors. Raises ``ModelFileError``.
     """
-    plan = plan_clip_text(source.shapes(), model.config.hidden_size)
-    check_against(plan, model, f"{what} in {source.name}")
-    needed = {name for name, _ in model.named_parameters()}
-    plan = ConversionPlan({name: view for name, view in plan.views.items() if name in needed}, plan.shapes)
-    assign(model, plan.parameters(source.take(plan.keys(), dtype)))
-    return set(plan.keys())
+    part = plain_weights(source)
+    with naming_file(source.name, what):
+        plan = plan_clip_text(part.shapes(), model.config.hidden_size)
+    return set(load_parameters(model, part, plan, dtype, what).keys())
 
 
 def clip_text_config(source: WeightSource, settings: Mapping[str, Any] | None, what: str) -> ClipTextConfig:
     """The text model in *source* (no prefix). Raises ``UnknownModelError``, naming *what*, if there is none."""
-    config = read_clip_config(source.shapes(), settings)
+    with naming_file(source.name, what):
+        config = read_clip_config(source.shapes(), settings)
     if config is None:
         raise UnknownModelError(f"{what} in {source.name} is not a CLIP text model; supported key styles: transformers and open_clip")
     return config

@@ -13,7 +13,7 @@ END_OF_TEXT = 49407
 
 @dataclass(frozen=True, slots=True)
 class ClipTextConfig:
-    """Sizes of one text model; ``projection`` is the width of the projected pooled output, 0 without one."""
+    """Sizes of one text model. ``projection`` is the width of the projected pooled output, or 0 if the model has none."""
 
     vocabulary: int
     positions: int
@@ -46,8 +46,8 @@ class ClipTextConfig:
 def read_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | None = None) -> ClipTextConfig | None:
     """The text model that *shapes* describe in transformers' or open_clip's names (no prefix), or None if they describe none.
 
-    *settings* may give ``num_attention_heads`` and ``hidden_act``; else 64 channels per head, and ``quick_gelu`` up to CLIP-L's
-    width, ``gelu`` (open_clip) above.
+    *settings* may give ``num_attention_heads`` and ``hidden_act``. By default heads have 64 channels, and the activation is ``quick_gelu``
+    up to CLIP-L's width and ``gelu`` (open_clip) above.
     """
     names = (
         "text_model.embeddings.token_embedding.weight",

@@ -12,8 +12,8 @@ _SAME_TENSOR: tuple[Any, ...] = (torch.Tensor.clone, torch.clone, torch.Tensor.c
 class ViewConversionMode(TorchFunctionMode):
     """While active, ``clone``, ``contiguous`` and ``cat`` of a single tensor return that tensor.
 
-    Converters clone and concatenate where they only rename; with this mode the result shares the file's storage. Not for
-    code that writes into what it cloned.
+    Converters clone and concatenate tensors that they only rename; in this mode the result shares the file's storage. Do not use it
+    for code that writes into its clones.
     """
 
     def __torch_function__(

@@ -1,8 +1,8 @@
-"""Which slice of which file tensor becomes which module parameter, worked out from shapes alone.
+"""Works out from shapes alone which slice of which file tensor becomes which module parameter.
 
-A converter (diffusers' or ours) is run once over stand-ins that share one imaginary storage; where each result lies in that
-storage says which tensor it is a view of. No weight is read for it, so a reader can fetch exactly what a component needs, in its final
-dtype and place, and the parameters are views of what was read.
+A converter (diffusers' or ours) runs once over stand-ins that share one imaginary storage; the place of each result in that
+storage shows which tensor it is a view of. This reads no weights, so a reader can then fetch exactly what a component needs, in its final
+dtype, and the parameters become views of what was read.
 """
 
 import bisect
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from comfy.families.conversion_mode import ViewConversionMode
-from comfy.families.model_errors import IncompleteModelError, ModelFileError
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import IncompleteModelError, ModelFileError, QuantisedModelError
 from comfy.families.weight_names import WeightNames, WeightPart
+from comfy.families.weight_source import WeightSource, is_plain
 
 Shape = tuple[int, ...]
 Converter = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
@@ -31,19 +33,19 @@ class TensorView:
     stride: Shape
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The view of *tensor*, which must be contiguous and keeps owning the memory."""
+        """The view of *tensor*, which must be contiguous; both share the memory."""
         return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """Module parameter name → the view that becomes its value; ``shapes`` gives the file tensors' shapes."""
+    """Maps each module parameter's name to the view that becomes its value; ``shapes`` gives the file tensors' shapes."""
 
     views: Mapping[str, TensorView]
     shapes: Mapping[str, Shape]
 
     def keys(self) -> list[str]:
-        """The file tensors that are needed, in first-use order, each once."""
+        """The names of the file tensors that are needed, each once, in the order of their first use."""
         return list(dict.fromkeys(view.key for view in self.views.values()))
 
     def parameters(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -52,7 +54,7 @@ class ConversionPlan:
             return {name: view.of(tensors[view.key]) for name, view in self.views.items()}
 
     def weight_names(self) -> WeightNames:
-        """The table from file names to parameters. Transposed parameters are left out: no slice of the named tensor is them."""
+        """The table from file names to parameters, without transposed parameters: those equal no slice of the named tensor."""
         groups: dict[str, list[WeightPart]] = {}
         for name, view in self.views.items():
             part = _as_part(name, view, self.shapes[view.key])
@@ -65,9 +67,10 @@ class ConversionPlan:
 
 
 def plan_conversion(shapes: Mapping[str, Shape], convert: Converter) -> ConversionPlan:
-    """Run *convert* over stand-ins for tensors of *shapes* and record what every result is a view of.
+    """Run *convert* over stand-ins for tensors of *shapes* and record which tensor each result is a view of.
 
-    Raises ``ModelFileError`` when a result is a copy: such a converter would double the memory of a load.
+    Raises ``ModelFileError`` when a result is a copy, because such a converter would double the memory that a load needs, and
+    ``IncompleteModelError`` when the converter asks for a tensor that *shapes* lacks.
     """
     named = {key: tuple(shape) for key, shape in shapes.items() if math.prod(shape)}
     starts, total = [], 0
@@ -108,8 +111,31 @@ def check_against(plan: ConversionPlan, module: torch.nn.Module, what: str) -> N
         )
 
 
+def load_parameters(
+    module: torch.nn.Module, source: WeightSource, plan: ConversionPlan, dtype: torch.dtype, what: str, device: torch.device | None = None
+) -> ConversionPlan:
+    """Give *module* the weights that *plan* takes from *source*, floating ones in *dtype*, on *device* (None: where they come).
+
+    Tensors of *source* that nothing uses are named in the log; *what* names the component. Returns the plan for the module's parameters
+    alone. Raises ``IncompleteModelError``, before anything is read, unless every parameter gets a value of its shape, and
+    ``QuantisedModelError`` for integers where numbers are needed.
+    """
+    check_against(plan, module, f"{what} in {source.name}")
+    needed = {name for name, _ in module.named_parameters()}
+    plan = ConversionPlan({name: view for name, view in plan.views.items() if name in needed}, plan.shapes)
+    keys = plan.keys()
+    say_unused(source.name, what, source.shapes(), set(keys))
+    tensors = source.take(keys, dtype)
+    for key, tensor in tensors.items():
+        if is_plain(tensor) and not tensor.is_floating_point():
+            raise QuantisedModelError(f"{what} in {source.name}: {key} is stored as {tensor.dtype}, which is not supported")
+    values = plan.parameters(tensors)
+    assign(module, values if device is None else {name: value.to(device) for name, value in values.items()})
+    return plan
+
+
 def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Make *values* the parameters of *module*, without copying; values that the module has no parameter for are ignored."""
+    """Make *values* the parameters of *module* without copying them. Values without a parameter of that name are ignored."""
     owners: dict[str, Any] = dict(module.named_modules())
     with torch.inference_mode(False):
         for name, _ in list(module.named_parameters()):

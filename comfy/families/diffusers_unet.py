@@ -1,4 +1,4 @@
-"""Diffusion model files in diffusers' own key names, presented in the published ones."""
+"""Presents diffusion model files in diffusers' own key names under the published names."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,17 +6,19 @@ import torch
 
 from comfy.families.diffusers_names import unet_names
 from comfy.families.family_settings import family_settings
-from comfy.families.model_errors import IncompleteModelError
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import IncompleteModelError, naming_file
 from comfy.families.published_layout import unet_layout
 from comfy.families.sd_unet_config import UNetConfig, count_blocks
 from comfy.families.weight_source import WeightSource
 
 Shape = tuple[int, ...]
+WHAT = "the diffusion model"
 _MARKS = ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight", "conv_out.weight")
 
 
 class RenamedSource:
-    """*source* under other names: *names* maps each name offered to the name in *source*; shapes are *shapes*."""
+    """Presents *source* under other names: *names* maps each new name to the one in *source*, *shapes* each new name to its shape."""
 
     def __init__(self, source: WeightSource, names: Mapping[str, str], shapes: Mapping[str, Shape]) -> None:
         self._source = source
@@ -27,36 +29,35 @@ class RenamedSource:
 
     @property
     def read_bytes(self) -> int | None:
-        """See :class:`WeightSource`."""
         return self._source.read_bytes
 
     def shapes(self) -> Mapping[str, Shape]:
-        """See :class:`WeightSource`."""
         return self._shapes
 
     def dtype(self, key: str) -> torch.dtype:
-        """See :class:`WeightSource`."""
         return self._source.dtype(self._names[key])
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """See :class:`WeightSource`."""
         asked = list(keys)
         taken = self._source.take([self._names[key] for key in asked], dtype)
-        return {key: taken[self._names[key]].view(self._shapes[key]) for key in asked}
+        found = {key: taken[self._names[key]] for key in asked}
+        return {key: tensor if tensor.shape == self._shapes[key] else tensor.view(self._shapes[key]) for key, tensor in found.items()}
 
 
 def as_published_unet(source: WeightSource) -> WeightSource:
-    """*source* itself, or in the published names when it is a UNet in diffusers' names.
+    """*source* itself, or *source* under the published names if it is a UNet in diffusers' names.
 
-    Raises ``IncompleteModelError`` when such a file lacks tensors or holds others than its sizes call for.
+    Raises ``IncompleteModelError`` when tensors of such a file are missing or have shapes that do not fit its sizes.
     """
     shapes = source.shapes()
     if not all(mark in shapes for mark in _MARKS):
         return source
     settings = family_settings(source.metadata, source.name).get("unet", {})
-    config = read_diffusers_config(shapes, settings)
-    layout = unet_layout(config)
-    names = unet_names(config)
+    with naming_file(source.name, WHAT):
+        config = read_diffusers_config(shapes, settings)
+        layout = unet_layout(config)
+        names = unet_names(config)
+    say_unused(source.name, WHAT, shapes, set(names.values()))
     for key, name in names.items():
         if name not in shapes or torch.Size(shapes[name]).numel() != torch.Size(layout[key]).numel():
             raise IncompleteModelError(
@@ -67,7 +68,7 @@ def as_published_unet(source: WeightSource) -> WeightSource:
 
 
 def read_diffusers_config(shapes: Mapping[str, Shape], settings: Mapping[str, int]) -> UNetConfig:
-    """The sizes of a UNet in diffusers' names; *settings* may give its heads. Raises ``KeyError`` for other tensors."""
+    """The sizes of a UNet in diffusers' names; *settings* may give its heads. Raises ``KeyError`` when a needed tensor is missing."""
     levels = count_blocks(shapes, "down_blocks.{}.")
     blocks = count_blocks(shapes, "down_blocks.0.resnets.{}.")
     depths = [count_blocks(shapes, f"down_blocks.{level}.attentions.0.transformer_blocks.{{}}.") for level in range(levels)]

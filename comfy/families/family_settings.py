@@ -1,12 +1,12 @@
-"""What tensor shapes cannot say about a model, read from its file's metadata.
+"""Reads from a file's metadata what tensor shapes cannot say about its model.
 
-The header key ``keepwarm.config`` may hold a JSON object with these members, all optional::
+The header key ``keepwarm.config`` may hold a JSON object with these optional members::
 
     {"unet": {"num_heads": 4} or {"num_head_channels": 32},
      "clip_l": {"num_attention_heads": 2, "hidden_act": "quick_gelu"}, "clip_g": {…},
      "latent": {"scale_factor": 1.0}, "prediction": "eps" or "v_prediction"}
 
-Without it a file means its family's standard: 8 heads (SD 1.x) or 64 channels per head (SDXL), 64 channels per text head.
+A file without it is read by its family's standard: 8 heads (SD 1.x) or 64 channels per head (SDXL), and 64 channels per text head.
 """
 
 import json
@@ -26,9 +26,9 @@ PREDICTIONS = ("eps", "v_prediction")
 
 
 def family_settings(metadata: Mapping[str, str] | None, name: str) -> dict[str, Any]:
-    """The settings in *metadata* as nested dicts, empty where absent.
+    """The settings in *metadata* as nested dicts; empty if there are none.
 
-    Raises ``ModelFileError``, naming the file *name*, for JSON or members that are not understood.
+    Raises ``ModelFileError``, naming the file *name*, when the value is not JSON or has unknown members.
     """
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:

@@ -1,5 +1,6 @@
-"""Stable Diffusion's autoencoder: ComfyUI's encoder and decoder with its two calls."""
+"""Stable Diffusion's autoencoder: an encoder and a decoder of ComfyUI's shape behind its two methods."""
 
+import logging
 import math
 from typing import Any
 
@@ -8,18 +9,27 @@ import torch
 import comfy.ops
 from comfy.families.diffusers_names import earlier_vae_name, vae_names
 from comfy.families.diffusers_unet import RenamedSource
+from comfy.families.key_accounts import say_unused
 from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
-from comfy.families.model_errors import IncompleteModelError
+from comfy.families.model_errors import IncompleteModelError, naming_file
 from comfy.families.published_layout import vae_layout
 from comfy.families.published_weights import load_published
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
 from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder
 
+log = logging.getLogger(__name__)
+
 Shape = tuple[int, ...]
+WHAT = "the VAE"
 
 
 class KlAutoencoder(torch.nn.Module):
-    """Pictures in [-1, 1], B x channels x height x width, to latents and back. Parameters on meta until :func:`load_vae_weights`."""
+    """Turns pictures (B x channels x height x width, -1 to 1) into latents and back.
+
+    Parameters are on the meta device until :func:`load_vae_weights`; ``source_name`` says where they come from. A half that the file
+    does not hold is None, and using it raises ``RuntimeError``.
+    """
 
     def __init__(self, config: KlVaeConfig) -> None:
         super().__init__()
@@ -35,13 +45,18 @@ class KlAutoencoder(torch.nn.Module):
             "z_channels": latent,
         }
         with torch.device("meta"):
-            self.encoder, self.decoder = Encoder(**sizes), Decoder(**sizes)
-            self.quant_conv = comfy.ops.disable_weight_init.Conv2d(2 * latent, 2 * latent, 1) if config.quant_conv else None
-            self.post_quant_conv = comfy.ops.disable_weight_init.Conv2d(latent, latent, 1) if config.quant_conv else None
+            self.encoder: Any = Encoder(**sizes) if config.has_encoder else None
+            self.decoder: Any = Decoder(**sizes) if config.has_decoder else None
+            convolution, quant = comfy.ops.disable_weight_init.Conv2d, config.quant_conv
+            self.quant_conv = convolution(2 * latent, 2 * latent, 1) if quant and config.has_encoder else None
+            self.post_quant_conv = convolution(latent, latent, 1) if quant and config.has_decoder else None
+        self.source_name = "the file"
         self.eval().requires_grad_(False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of the latent distribution."""
+        if self.encoder is None:
+            raise RuntimeError(self._missing("encoder", "pictures cannot be turned into latents"))
         moments = self.encoder(x)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
@@ -49,12 +64,23 @@ class KlAutoencoder(torch.nn.Module):
 
     def decode(self, z: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The picture of a latent."""
+        if self.decoder is None:
+            raise RuntimeError(self._missing("decoder", "latents cannot be turned into pictures"))
         return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z), **kwargs)
+
+    def _missing(self, half: str, so: str) -> str:
+        return f"the VAE of {self.source_name} holds no {half}, so {so} with it; load a VAE with both halves"
 
 
 def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:
-    """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*. Raises ``IncompleteModelError``."""
-    load_published(model, _in_published_names(source, model.config), dtype, "the VAE")
+    """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*. Raises ``ModelFileError``."""
+    part = plain_weights(source)
+    with naming_file(source.name, WHAT):
+        part = _in_published_names(part, model.config)
+    load_published(model, part, dtype, WHAT)
+    model.source_name = source.name
+    if not (model.config.has_encoder and model.config.has_decoder):
+        log.warning("%s holds only the %s of a VAE", source.name, "decoder" if model.config.has_decoder else "encoder")
 
 
 def _in_published_names(source: WeightSource, config: KlVaeConfig) -> WeightSource:
@@ -62,20 +88,26 @@ def _in_published_names(source: WeightSource, config: KlVaeConfig) -> WeightSour
     shapes = source.shapes()
     if not is_diffusers_vae(shapes):
         return source
-    names = {key: name if name in shapes else earlier_vae_name(name) for key, name in vae_names(config).items()}
-    layout = vae_layout(config)
+    absent = (() if config.has_encoder else ("encoder.", "quant_conv.")) + (() if config.has_decoder else ("decoder.", "post_quant_conv."))
+    published = {key: name for key, name in vae_names(config).items() if not key.startswith(absent)}
+    names = {key: name if name in shapes else earlier_vae_name(name) for key, name in published.items()}
+    say_unused(source.name, WHAT, shapes, set(names.values()))
+    layout = {key: shape for key, shape in vae_layout(config).items() if key in names}
     for key, name in names.items():
         if name not in shapes or math.prod(shapes[name]) != math.prod(layout[key]):
             found = list(shapes[name]) if name in shapes else "no such tensor"
-            raise IncompleteModelError(f"the VAE in {source.name}: {name} should have shape {list(layout[key])}, the file has {found}")
+            raise IncompleteModelError(f"{WHAT} in {source.name}: {name} should have shape {list(layout[key])}, the file has {found}")
     return RenamedSource(source, names, layout)
 
 
 def decode_memory_bytes(shape: Shape, dtype_bytes: int, ratio: int) -> float:
-    """Working memory of decoding latents of *shape*: measured with SD's autoencoder, in proportion to the picture's area."""
+    """Bytes of working memory to decode latents of *shape*, B x C x height x width; *ratio* is pixels per latent pixel along a side.
+
+    Measured with SD's autoencoder; proportional to the picture's area.
+    """
     return 2178 * math.prod(shape[2:4]) * ratio**2 * dtype_bytes
 
 
 def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
-    """Working memory of encoding pictures of *shape*, batch x channels x height x width."""
+    """Bytes of working memory to encode pictures of *shape*, B x channels x height x width."""
     return 1767 * math.prod(shape[2:4]) * dtype_bytes

@@ -11,17 +11,19 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class KlVaeConfig:
-    """Sizes of one KL autoencoder; ``channels`` goes from full resolution down."""
+    """Sizes of one KL autoencoder. ``channels`` begins with the level of full resolution."""
 
     image_channels: int
     latent_channels: int
     channels: tuple[int, ...]
     num_res_blocks: int
     quant_conv: bool
+    has_encoder: bool = True
+    has_decoder: bool = True
 
     @property
     def ratio(self) -> int:
-        """Picture pixels per latent pixel, along one side."""
+        """Picture pixels per latent pixel along one side."""
         return 2 ** (len(self.channels) - 1)
 
     def diffusers_arguments(self) -> dict[str, Any]:
@@ -42,23 +44,58 @@ class KlVaeConfig:
 
 
 def read_vae_config(shapes: Mapping[str, Shape]) -> KlVaeConfig | None:
-    """The autoencoder that *shapes* (published or diffusers' names, no prefix) describe, or None if they describe none."""
-    layouts = ("encoder.down.{}.block.{}.conv1.weight", "encoder.down_blocks.{}.resnets.{}.conv1.weight")
+    """The autoencoder that *shapes* (published or diffusers' names, no prefix) describe, or None if they describe none.
+
+    A file may hold the encoder or the decoder alone.
+    """
     first, latent = shapes.get("encoder.conv_in.weight"), shapes.get("decoder.conv_in.weight")
-    if first is None or latent is None or len(first) != 4 or len(latent) != 4:
+    if any(shape is not None and len(shape) != 4 for shape in (first, latent)) or (first is None and latent is None):
         return None
-    for block in layouts:
-        channels: list[int] = []
-        while (shape := shapes.get(block.format(len(channels), 0))) is not None:
-            channels.append(shape[0])
+    halves = {"has_encoder": first is not None, "has_decoder": latent is not None}
+    if first is not None:
+        channels, blocks = _encoder_channels(shapes)
+    else:
+        channels, blocks = _decoder_channels(shapes)
+    image_channels = first[1] if first is not None else shapes.get("decoder.conv_out.weight", (0,))[0]
+    latent_channels = latent[1] if latent is not None else shapes.get("encoder.conv_out.weight", (0,))[0] // 2
+    if not channels or not image_channels or not latent_channels:
+        return None
+    quant_conv = "post_quant_conv.weight" in shapes or (latent is None and "quant_conv.weight" in shapes)
+    return KlVaeConfig(image_channels, latent_channels, channels, blocks, quant_conv, **halves)
+
+
+def _encoder_channels(shapes: Mapping[str, Shape]) -> tuple[tuple[int, ...], int]:
+    """Channels from full resolution down, and residual blocks per level."""
+    for block in ("encoder.down.{}.block.{}.conv1.weight", "encoder.down_blocks.{}.resnets.{}.conv1.weight"):
+        channels = _widths(shapes, block)
         if channels:
-            blocks = 0
-            while block.format(0, blocks) in shapes:
-                blocks += 1
-            return KlVaeConfig(first[1], latent[1], tuple(channels), blocks, "post_quant_conv.weight" in shapes)
-    return None
+            return channels, _count(shapes, block)
+    return (), 0
+
+
+def _decoder_channels(shapes: Mapping[str, Shape]) -> tuple[tuple[int, ...], int]:
+    """The same from the decoder, which has one residual block more per level; diffusers counts its levels from the lowest up."""
+    published, diffusers = "decoder.up.{}.block.{}.conv1.weight", "decoder.up_blocks.{}.resnets.{}.conv1.weight"
+    channels = _widths(shapes, published)
+    if channels:
+        return channels, _count(shapes, published) - 1
+    return _widths(shapes, diffusers)[::-1], max(0, _count(shapes, diffusers) - 1)
+
+
+def _widths(shapes: Mapping[str, Shape], block: str) -> tuple[int, ...]:
+    channels: list[int] = []
+    while (shape := shapes.get(block.format(len(channels), 0))) is not None:
+        channels.append(shape[0])
+    return tuple(channels)
+
+
+def _count(shapes: Mapping[str, Shape], block: str) -> int:
+    count = 0
+    while block.format(0, count) in shapes:
+        count += 1
+    return count
 
 
 def is_diffusers_vae(shapes: Mapping[str, Shape]) -> bool:
     """Whether the tensors carry diffusers' names."""
-    return "decoder.up_blocks.0.resnets.0.norm1.weight" in shapes
+    return any(key in shapes for key in ("decoder.up_blocks.0.resnets.0.norm1.weight", "encoder.down_blocks.0.resnets.0.norm1.weight"))

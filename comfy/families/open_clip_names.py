@@ -1,4 +1,4 @@
-"""CLIP text weights under open_clip's names, for saving checkpoints of families that publish them so."""
+"""Renames CLIP text weights to open_clip's names, to save checkpoints of families that use those."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ _TOP_NAMES = {
 
 
 def to_open_clip(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """*state_dict* in transformers' names (no prefix) under open_clip's; query, key and value are fused (copied).
+    """*state_dict* (transformers' names, no prefix) under open_clip's names; query, key and value are fused, which copies them.
 
     Tensors that open_clip has no name for are left out.
     """

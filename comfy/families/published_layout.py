@@ -1,6 +1,6 @@
-"""Names and shapes of the tensors in published single-file models, from a model's sizes.
+"""Lists names and shapes of the tensors in published single-file models from a model's sizes.
 
-Serves files in diffusers' own key names (they are mapped through these), checkpoints written for tests and benchmarks, and saving.
+Used to map files with diffusers' own key names, to save checkpoints, and to write checkpoints for tests and benchmarks.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def _weight_bias(name: str, *shape: int) -> Named:
 
 
 def unet_layout(config: UNetConfig) -> dict[str, Shape]:
-    """The UNet's tensors, names without ``model.diffusion_model.``."""
+    """The UNet's tensors; their names lack ``model.diffusion_model.``."""
     time = config.model_channels * 4
     tensors = dict(_weight_bias("time_embed.0", time, config.model_channels))
     tensors |= _weight_bias("time_embed.2", time, time)
@@ -99,7 +99,7 @@ def _transformer(name: str, config: UNetConfig, width: int, depth: int) -> dict[
 
 
 def vae_layout(config: KlVaeConfig) -> dict[str, Shape]:
-    """The autoencoder's tensors, names without ``first_stage_model.``."""
+    """The autoencoder's tensors; their names lack ``first_stage_model.``."""
     channels, latent = config.channels, config.latent_channels
     tensors = dict(_weight_bias("encoder.conv_in", channels[0], config.image_channels, 3, 3))
     width = channels[0]
@@ -168,7 +168,7 @@ def clip_layout(config: ClipTextConfig) -> dict[str, Shape]:
 
 
 def open_clip_layout(config: ClipTextConfig) -> dict[str, Shape]:
-    """The same in open_clip's names: fused ``in_proj``, projection transposed and without ``.weight``."""
+    """A CLIP text model's tensors in open_clip's names: ``in_proj`` is fused, the projection transposed and named without ``.weight``."""
     width, hidden = config.hidden_size, config.intermediate_size
     tensors: dict[str, Shape] = {"positional_embedding": (config.positions, width)}
     if config.projection:

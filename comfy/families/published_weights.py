@@ -5,26 +5,36 @@ from collections.abc import Mapping
 import torch
 
 from comfy.families.conversion_plan import assign
-from comfy.families.model_errors import IncompleteModelError
-from comfy.families.weight_source import WeightSource
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import IncompleteModelError, QuantisedModelError
+from comfy.families.weight_source import WeightSource, is_plain
 
 Shape = tuple[int, ...]
 
 
-def load_published(module: torch.nn.Module, source: WeightSource, dtype: torch.dtype | None, what: str) -> dict[str, torch.Tensor]:
-    """Make the tensors of *source* the parameters of *module*, floating ones in *dtype* (None: as stored); returns them by name.
+def load_published(
+    module: torch.nn.Module, source: WeightSource, dtype: torch.dtype | None, what: str, device: torch.device | None = None
+) -> None:
+    """Make the tensors of *source* the parameters of *module*, floating-point ones in *dtype* (None: as stored), on *device* (None:
+    where they come).
 
-    Nothing is copied where dtype and layout are right already. A 1x1 convolution may be stored as a matrix and the other way round.
-    *what* names the component in errors. Raises ``IncompleteModelError`` when tensors are missing or have another shape.
+    Nothing is copied where dtype and layout are right already. A 1x1 convolution may be stored as a matrix and the other way round;
+    tensors of a node pack's class are taken as they are. Tensors that nothing uses are named in the log; *what* names the component.
+    Raises ``IncompleteModelError`` when tensors are missing or have another shape, ``QuantisedModelError`` for integers.
     """
     expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     shapes = source.shapes()
     _check(expected, shapes, f"{what} in {source.name}")
-    taken = source.take([name for name in shapes if name in expected], dtype)
+    say_unused(source.name, what, shapes, expected)
+    values = source.take([name for name in shapes if name in expected], dtype)
+    for name, value in values.items():
+        if is_plain(value) and not value.is_floating_point():
+            raise QuantisedModelError(f"{what} in {source.name}: {name} is stored as {value.dtype}, which is not supported")
     with torch.inference_mode(False):
-        values = {name: value if tuple(value.shape) == expected[name] else value.view(expected[name]) for name, value in taken.items()}
-    assign(module, values)
-    return values
+        for name, value in values.items():
+            if is_plain(value) and tuple(value.shape) != expected[name]:
+                values[name] = value.view(expected[name])
+    assign(module, values if device is None else {name: value.to(device) for name, value in values.items()})
 
 
 def _check(expected: Mapping[str, Shape], shapes: Mapping[str, Shape], what: str) -> None:

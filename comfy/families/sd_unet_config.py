@@ -1,4 +1,4 @@
-"""The shape of a Stable Diffusion UNet, read from tensor shapes, and the same in diffusers' terms."""
+"""Reads the sizes of a Stable Diffusion UNet from tensor shapes and translates them for diffusers and ComfyUI."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ NORM_GROUPS = 32
 
 @dataclass(frozen=True, slots=True)
 class UNetConfig:
-    """Sizes of one UNet. Tuples go from the highest resolution down; depths count transformer blocks per place.
+    """Sizes of one UNet. Tuples begin with the highest resolution; depths count transformer blocks.
 
-    ``depths`` has one entry per residual block of the input half, ``output_depths`` one per output block, both by level.
+    ``depths`` has one number per residual block of the input half, ``output_depths`` one per output block, level by level.
     """
 
     in_channels: int
@@ -86,7 +86,7 @@ class UNetConfig:
         return arguments
 
     def as_dict(self) -> dict[str, Any]:
-        """ComfyUI's ``unet_config``: what model configurations are matched on and LoRA key maps are built from."""
+        """ComfyUI's ``unet_config``, by which model configurations are found and from which LoRA key maps are built."""
         config: dict[str, Any] = {
             "use_checkpoint": False,
             "image_size": 32,
@@ -132,7 +132,7 @@ def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:
 
 
 def count_blocks(keys: Iterable[str], pattern: str) -> int:
-    """How many of ``pattern.format(0)``, ``pattern.format(1)`` … begin some key, counting up to the first gap."""
+    """Count the numbers n from 0 up, to the first gap, for which some key begins with ``pattern.format(n)``."""
     names = list(keys)
     count = 0
     while any(name.startswith(pattern.format(count)) for name in names):
@@ -141,7 +141,7 @@ def count_blocks(keys: Iterable[str], pattern: str) -> int:
 
 
 class _Shapes:
-    """Shape look-ups below a prefix, with the block structure of the published UNet layout."""
+    """Looks up shapes below a prefix and reads the block structure of the published UNet layout from them."""
 
     def __init__(self, shapes: Mapping[str, Shape], prefix: str) -> None:
         cut = len(prefix)
@@ -171,10 +171,10 @@ class _Shapes:
 
 
 def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping[str, Any] | None = None) -> UNetConfig | None:
-    """The UNet below *prefix*, or None when the tensors are not a two-dimensional Stable Diffusion UNet.
+    """The sizes of the UNet below *prefix*, or None if the tensors are not a two-dimensional Stable Diffusion UNet.
 
-    *settings* may give ``num_heads`` or ``num_head_channels``; else 8 heads without, 64 channels per head with linear
-    projections. Raises ``ModelFileError`` for a UNet whose head count cannot divide its channels.
+    *settings* may give ``num_heads`` or ``num_head_channels``. The default is 8 heads, and 64 channels per head for UNets with linear
+    projections. Raises ``ModelFileError`` for a UNet whose channels the number of heads does not divide.
     """
     tensors = _Shapes(shapes, prefix)
     first, last = tensors.get("input_blocks.0.0.weight"), tensors.get("out.2.weight")

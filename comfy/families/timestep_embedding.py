@@ -6,7 +6,7 @@ import torch
 
 
 def timestep_embedding(timesteps: torch.Tensor, dim: int, max_period: float = 10000, repeat_only: bool = False) -> torch.Tensor:
-    """Embed a vector of N scalars (fractions allowed) as N x *dim* float32: cosines, then sines, then a zero if *dim* is odd.
+    """Embed a vector of N scalars, which may be fractions, as N x *dim* float32: cosines, then sines, then a zero if *dim* is odd.
 
     ``repeat_only`` returns the scalars repeated *dim* times instead.
     """
@@ -22,12 +22,12 @@ def timestep_embedding(timesteps: torch.Tensor, dim: int, max_period: float = 10
 
 
 class Timestep(torch.nn.Module):
-    """:func:`timestep_embedding` of a fixed width as a module."""
+    """A module that applies :func:`timestep_embedding` with a fixed width."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """N scalars to N x dim."""
+        """Embed N scalars as N x dim, float32."""
         return timestep_embedding(timesteps, self.dim)

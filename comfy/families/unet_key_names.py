@@ -1,4 +1,4 @@
-"""Names of a Stable Diffusion UNet's weights: diffusers' for the published ones."""
+"""Maps diffusers' names of a Stable Diffusion UNet's weights to the published ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OUTSIDE_BLOCKS = {
 
 
 def unet_to_diffusers(unet_config: Mapping[str, Any]) -> dict[str, str]:
-    """diffusers' weight names to the published ones (without ``diffusion_model.``); empty for networks of other kinds.
+    """{diffusers' weight name: published name without ``diffusion_model.``}; empty for networks of other kinds.
 
     Reads ``num_res_blocks``, ``channel_mult``, ``transformer_depth``, ``transformer_depth_middle``, ``transformer_depth_output``.
     """

@@ -1,8 +1,8 @@
-"""Where a weight known by ComfyUI's name lives in the modules that run the model.
+"""Finds the module parameters that hold a weight known by ComfyUI's name.
 
 Node packs, LoRA files and saved checkpoints speak of ``diffusion_model.input_blocks.1.1.proj_in.weight``. The modules
-come from diffusers and transformers and name, split and shape some weights differently. A :class:`WeightNames` table
-translates. Values only: no tensors, no modules, no torch.
+come from diffusers and transformers, which name, split and shape some weights differently. A :class:`WeightNames` table
+translates. It holds plain values only: no tensors and no modules, and it does not need torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -61,13 +61,13 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
         return self._owners.get(parameter)
 
     def is_whole(self, key: str) -> bool:
-        """Whether *key* lives in exactly one parameter."""
+        """Whether exactly one parameter holds *key*."""
         return len(self._parts[key]) == 1
 
     def split(self, key: str, tensor: Any) -> dict[str, Any]:
-        """Cut *tensor*, which has the shape that *key* names, into views by module parameter.
+        """Cut *tensor*, a value for the weight *key*, into {module parameter: view}.
 
-        Raises ``KeyError`` for an unknown name and ``ValueError`` when the tensor's shape is not the name's.
+        Raises ``KeyError`` for an unknown name and ``ValueError`` when the weight has another shape.
         """
         if tuple(tensor.shape) != self._shapes[key]:
             raise ValueError(f"{key} has shape {self._shapes[key]}, not {tuple(tensor.shape)}")
@@ -78,9 +78,9 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
         return pieces
 
     def join(self, key: str, parameter: Callable[[str], Any], concatenate: Callable[..., Any]) -> Any:
-        """The tensor that *key* names, from ``parameter(name)`` for each part.
+        """The tensor that *key* names, joined from ``parameter(name)`` for each part.
 
-        One part: a view with the named shape. Several: ``concatenate(pieces, dim)``, which copies (pass ``torch.cat``).
+        A single part gives a view with the named shape, several give ``concatenate(pieces, dim)``, which copies (pass ``torch.cat``).
         """
         parts = self._parts[key]
         if len(parts) == 1:
@@ -93,7 +93,7 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
         return concatenate(pieces, parts[0].dim)
 
     def prefixed(self, key_prefix: str, parameter_prefix: str | None = None) -> "WeightNames":
-        """The same table for a module that holds this one: names and parameters get their prefix (the same by default)."""
+        """This table for a module that contains this one: names get *key_prefix*, parameters *parameter_prefix* (default: the same)."""
         inner = key_prefix if parameter_prefix is None else parameter_prefix
         parts = {
             key_prefix + key: tuple(WeightPart(inner + part.parameter, part.dim, part.start, part.length, part.shape) for part in group)
@@ -102,7 +102,7 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
         return WeightNames(parts, {key_prefix + key: shape for key, shape in self._shapes.items()})
 
     def merged(self, other: "WeightNames") -> "WeightNames":
-        """A table with the entries of both. Raises ``ValueError`` if a name is in both."""
+        """A table with the names of both. Raises ``ValueError`` if a name is in both."""
         both = self._parts.keys() & other._parts.keys()
         if both:
             raise ValueError(f"{sorted(both)[0]!r} is in both tables")

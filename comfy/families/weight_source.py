@@ -13,7 +13,7 @@ Shape = tuple[int, ...]
 
 
 class WeightSource(Protocol):
-    """Tensors by name: shapes and dtypes are free, values cost a read or a cast."""
+    """Tensors by name. Asking for shapes and dtypes costs nothing; values cost a read or a cast."""
 
     @property
     def name(self) -> str:
@@ -21,24 +21,27 @@ class WeightSource(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The file's own notes; empty without any."""
+        """The metadata in the file's header; empty if there is none."""
 
     @property
     def read_bytes(self) -> int | None:
-        """Bytes read from a file so far (None: not known)."""
+        """Bytes read from the file so far; None if that is unknown."""
 
     def shapes(self) -> Mapping[str, Shape]:
-        """Every tensor's shape."""
+        """The shape of every tensor, by name."""
 
     def dtype(self, key: str) -> torch.dtype:
-        """The stored dtype of *key*."""
+        """The stored dtype of *key*. Raises ``KeyError`` for an unknown name."""
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """Contiguous CPU (or source device) tensors, floating ones in *dtype* (None: as stored). Blocks."""
+        """The tensors *keys*: contiguous, on the CPU or where they already are, floating-point ones in *dtype* (None: as stored).
+
+        Blocks on reading. Raises ``KeyError`` for an unknown name.
+        """
 
 
 class FileSource:
-    """A safetensors file; each :meth:`take` reads just the asked tensors into one block of fresh memory."""
+    """A safetensors file. Each :meth:`take` reads only the requested tensors, into one block of fresh memory."""
 
     def __init__(self, reader: WeightReader) -> None:
         self._reader = reader
@@ -47,15 +50,12 @@ class FileSource:
         self.read_bytes: int | None = 0
 
     def shapes(self) -> Mapping[str, Shape]:
-        """See :class:`WeightSource`."""
         return {key: entry.shape for key, entry in self._reader.header.entries.items()}
 
     def dtype(self, key: str) -> torch.dtype:
-        """See :class:`WeightSource`."""
         return self._reader.header.entries[key].dtype
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """See :class:`WeightSource`."""
         wanted = list(keys)
         tensors = self._reader.read(wanted, dtype)
         entries = self._reader.header.entries
@@ -64,7 +64,7 @@ class FileSource:
 
 
 class StateDictSource:
-    """Tensors in memory. With *consume*, taken entries leave the dict, so that a cast frees the original tensor by tensor."""
+    """Tensors in memory. With *consume*, :meth:`take` removes them from the dict, so that a cast frees the originals one by one."""
 
     def __init__(
         self,
@@ -80,25 +80,26 @@ class StateDictSource:
         self.read_bytes: int | None = None
 
     def shapes(self) -> Mapping[str, Shape]:
-        """See :class:`WeightSource`."""
         return {key: tuple(tensor.shape) for key, tensor in self._state_dict.items() if hasattr(tensor, "shape")}
 
     def dtype(self, key: str) -> torch.dtype:
-        """See :class:`WeightSource`."""
         return self._state_dict[key].dtype
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """The dict's own tensors where the dtype is already right and the layout contiguous, else new ones."""
+        """The dict's own tensors where the dtype is right and the layout contiguous, or a node pack made their class; else new ones."""
         taken = {}
         for key in keys:
             tensor = self._state_dict.pop(key) if self._consume else self._state_dict[key]
+            if not is_plain(tensor):
+                taken[key] = tensor
+                continue
             wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             taken[key] = tensor.detach().to(wanted).contiguous()
         return taken
 
 
 class PrefixedSource:
-    """The part of *source* below *prefix*, under names that begin with *added* instead."""
+    """The tensors of *source* below *prefix*, under names that begin with *added* instead."""
 
     def __init__(self, source: WeightSource, prefix: str, added: str = "") -> None:
         self._source = source
@@ -109,19 +110,16 @@ class PrefixedSource:
 
     @property
     def read_bytes(self) -> int | None:
-        """Of the whole source."""
+        """Bytes read for the whole source."""
         return self._source.read_bytes
 
     def shapes(self) -> Mapping[str, Shape]:
-        """See :class:`WeightSource`."""
         return {self._inner(key): shape for key, shape in self._source.shapes().items() if key.startswith(self._prefix)}
 
     def dtype(self, key: str) -> torch.dtype:
-        """See :class:`WeightSource`."""
         return self._source.dtype(self._outer(key))
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """See :class:`WeightSource`."""
         return {self._inner(key): tensor for key, tensor in self._source.take(map(self._outer, keys), dtype).items()}
 
     def _inner(self, key: str) -> str:
@@ -131,8 +129,13 @@ class PrefixedSource:
         return self._prefix + key[len(self._added) :]
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether *tensor* is torch's own: tensors of a node pack's class carry a meaning of their own and are handed on untouched."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
+
+
 def most_common_dtype(sources: Iterable[WeightSource]) -> torch.dtype | None:
-    """The dtype of most elements in *sources*; None without tensors."""
+    """The dtype that most elements in *sources* have; None without tensors."""
     elements: Counter[torch.dtype] = Counter()
     for source in sources:
         for key, shape in source.shapes().items():

@@ -1,4 +1,4 @@
-"""The base of all hooks, and groups of them: what conditioning carries and what models are registered with."""
+"""The base of all hooks, and the groups of hooks that conditioning carries and models register."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from comfy.hooks.keyframes import HasSampling, HookKeyframe, HookKeyframeGroup
 
 
 class Hooked(Protocol):
-    """What a hook needs of the patcher it is registered for; ``model`` is its module."""
+    """What a hook needs of the patcher that it is registered for; ``model`` is the patcher's module."""
 
     model: Any
 
@@ -36,7 +36,7 @@ ShouldRegister = Callable[["Hook", Hooked, dict[str, Any], dict[str, Any], "Hook
 
 
 class Hook:
-    """Base of all hooks. Two are equal when one is a clone of the other, whatever their strength now."""
+    """The base of all hooks. A hook equals its clones, whatever their current strengths."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Hook:
         return self.hook_keyframe.strength
 
     def initialize_timesteps(self, model: HasSampling) -> None:
-        """Begin a run with *model*'s schedule."""
+        """Prepare a run with *model*'s schedule."""
         self.reset()
         self.hook_keyframe.initialize_timesteps(model)
 
@@ -68,17 +68,17 @@ class Hook:
         self.hook_keyframe.reset()
 
     def clone(self) -> Self:
-        """An equal hook that shares keyframes and contents."""
+        """An equal hook that shares the keyframes and the contents."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin
 
     def should_register(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Whether to act in this run."""
+        """Whether the hook acts in this run."""
         return self.custom_should_register(self, model, model_options, target_dict, registered)
 
     def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Prepare *model* for this hook. Returns whether it acts. Raises ``NotImplementedError`` in kinds that cannot."""
+        """Prepare *model* for this hook; returns whether it acts. Raises ``NotImplementedError`` for kinds that cannot be registered."""
         raise NotImplementedError(f"{type(self).__name__} cannot be registered on a model")
 
     def __eq__(self, other: object) -> bool:
@@ -89,7 +89,7 @@ class Hook:
 
 
 class HookGroup:
-    """Hooks, each once, in order. Groups are compared by identity."""
+    """An ordered group of hooks without duplicates. Groups are compared by identity."""
 
     def __init__(self) -> None:
         self.hooks: list[Hook] = []
@@ -99,13 +99,13 @@ class HookGroup:
         return len(self.hooks)
 
     def add(self, hook: Hook) -> None:
-        """Append *hook* unless an equal one is there."""
+        """Append *hook* unless the group has an equal one."""
         if hook not in self.hooks:
             self.hooks.append(hook)
             self._hook_dict.setdefault(hook.hook_type, []).append(hook)
 
     def remove(self, hook: Hook) -> None:
-        """Remove *hook*, if it is there."""
+        """Remove *hook* if the group has it."""
         if hook in self.hooks:
             self.hooks.remove(hook)
             self._hook_dict[hook.hook_type].remove(hook)
@@ -115,7 +115,7 @@ class HookGroup:
         return self._hook_dict.get(hook_type, [])
 
     def contains(self, hook: Hook) -> bool:
-        """Whether an equal hook is there."""
+        """Whether the group has an equal hook."""
         return hook in self.hooks
 
     def is_subset_of(self, other: HookGroup) -> bool:
@@ -123,25 +123,25 @@ class HookGroup:
         return set(self.hooks) <= set(other.hooks)
 
     def new_with_common_hooks(self, other: HookGroup) -> HookGroup:
-        """Clones of the hooks that both have."""
+        """A group of clones of the hooks that both groups have."""
         return group_of(hook.clone() for hook in self.hooks if other.contains(hook))
 
     def clone(self) -> HookGroup:
-        """Clones of all hooks."""
+        """A group of clones of all hooks."""
         return group_of(hook.clone() for hook in self.hooks)
 
     def clone_and_combine(self, other: HookGroup | None) -> HookGroup:
-        """Clones of these hooks, then of *other*'s."""
+        """A group of clones of these hooks, then of those of *other*."""
         return group_of(hook.clone() for hook in (*self.hooks, *(other.hooks if other is not None else ())))
 
     def set_keyframes_on_hooks(self, hook_kf: HookKeyframeGroup | None) -> None:
-        """Let all hooks follow one copy of *hook_kf*."""
+        """Make all hooks follow one copy of *hook_kf*."""
         shared = HookKeyframeGroup() if hook_kf is None else hook_kf.clone()
         for hook in self.hooks:
             hook.hook_keyframe = shared
 
     def get_hooks_for_clip_schedule(self) -> list[tuple[tuple[float, float], list[tuple[Hook, HookKeyframe | None]]]]:
-        """The ranges of sampling in which no weight hook changes strength, and each one's keyframe in the range."""
+        """The ranges of the sampling in which no weight hook changes its strength, each with the hooks and their keyframes."""
         spans = {hook: _strength_spans(hook.hook_keyframe.keyframes) for hook in self.get_type(EnumHookType.Weight)}
         ends = {0.0, *itertools.chain.from_iterable(span for hook_spans in spans.values() for span, _ in hook_spans)}
         schedule = []
@@ -154,13 +154,13 @@ class HookGroup:
         return schedule
 
     def reset(self) -> None:
-        """Bring all hooks back to their first keyframe."""
+        """Reset all hooks to their first keyframe."""
         for hook in self.hooks:
             hook.reset()
 
     @staticmethod
     def combine_all_hooks(hooks_list: list[HookGroup | None], require_count: int = 0) -> HookGroup | None:
-        """All groups in one (the group itself if there is one, None if none). Raises ``ValueError`` for fewer than required."""
+        """Join all groups: a single group is returned itself, no group gives None. Raises ``ValueError`` for fewer than *require_count*."""
         groups = [group for group in hooks_list if group is not None]
         if len(groups) < require_count:
             raise ValueError(f"need at least {require_count} groups of hooks to combine, got {len(groups)}")
@@ -178,7 +178,7 @@ def group_of(hooks: Iterable[Hook]) -> HookGroup:
 
 
 def _strength_spans(keyframes: list[HookKeyframe]) -> list[tuple[tuple[float, float], HookKeyframe | None]]:
-    """Ranges of sampling and the keyframe that holds in each; one of equal strength continues its predecessor's."""
+    """The ranges of the sampling with the keyframe that holds in each; a keyframe of equal strength extends the range before it."""
     if not keyframes:
         return [((0.0, 1.0), None)]
     spans: list[tuple[tuple[float, float], HookKeyframe | None]] = []

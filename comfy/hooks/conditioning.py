@@ -1,4 +1,4 @@
-"""Attaching hooks, masks and time ranges to conditioning: lists of [tensor, values] pairs."""
+"""Attaches hooks, masks and time ranges to conditioning, which is a list of [tensor, values] pairs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ Conditioning = list[Any]
 
 
 def conditioning_set_values(conditioning: Conditioning, values: dict[str, Any] | None = None) -> Conditioning:
-    """New pairs whose values are updated; the tensors are shared."""
+    """New pairs with updated values that share the tensors."""
     return [[tensor, {**settings, **(values or {})}] for tensor, settings, *_ in conditioning]
 
 
 def conditioning_set_values_with_hooks(
     conditioning: Conditioning, values: dict[str, Any] | None = None, append_hooks: bool = True, cache: dict[Any, Any] | None = None
 ) -> Conditioning:
-    """The same, except that a group of hooks is combined with the one that is there, once per pair of groups in *cache*."""
+    """New pairs with updated values, in which hooks are combined with present ones, once per pair of groups in *cache*."""
     combined: dict[Any, Any] = {} if cache is None else cache
     result = []
     for tensor, settings, *_ in conditioning:
@@ -39,14 +39,14 @@ def set_hooks_for_conditioning(
 
 
 def set_timesteps_for_conditioning(cond: Conditioning, timestep_range: tuple[float, float] | None) -> Conditioning:
-    """*cond* limited to a range of sampling (None: unchanged)."""
+    """*cond* limited to a range of the sampling, 0 to 1 (None: unchanged)."""
     if timestep_range is None:
         return cond
     return conditioning_set_values(cond, {"start_percent": timestep_range[0], "end_percent": timestep_range[1]})
 
 
 def set_mask_for_conditioning(cond: Conditioning, mask: Any, set_cond_area: str, strength: float) -> Conditioning:
-    """*cond* limited to *mask*, height x width or a batch of such (None: unchanged)."""
+    """*cond* limited to *mask*, H×W or B×H×W (None: unchanged)."""
     if mask is None:
         return cond
     batch = mask.unsqueeze(0) if mask.ndim < 3 else mask
@@ -59,7 +59,7 @@ def combine_conditioning(conds: list[Conditioning]) -> Conditioning:
 
 
 def combine_with_new_conds(conds: list[Conditioning], new_conds: list[Conditioning]) -> list[Conditioning]:
-    """Each conditioning with the new one at its place appended."""
+    """Each conditioning followed by the new one at the same position."""
     return [combine_conditioning([cond, new]) for cond, new in zip(conds, new_conds)]
 
 
@@ -92,7 +92,7 @@ def set_conds_props_and_combine(
     timesteps_range: tuple[float, float] | None = None,
     append_hooks: bool = True,
 ) -> list[Conditioning]:
-    """*conds* with *new_conds*, which get the properties, appended."""
+    """*conds*, each followed by the one of *new_conds* with hooks, mask and time range."""
     return combine_with_new_conds(conds, set_conds_props(new_conds, strength, set_cond_area, mask, hooks, timesteps_range, append_hooks))
 
 
@@ -103,7 +103,7 @@ def set_default_conds_and_combine(
     timesteps_range: tuple[float, float] | None = None,
     append_hooks: bool = True,
 ) -> list[Conditioning]:
-    """*conds* with *new_conds* appended as what holds where no other conditioning does."""
+    """*conds*, each followed by the one of *new_conds*, which acts only where no other conditioning does."""
     cache: dict[Any, Any] = {}
     marked = []
     for cond in new_conds:

@@ -4,14 +4,14 @@ import enum
 
 
 class EnumHookMode(enum.Enum):
-    """Whether weights changed by hooks are kept for the next switch (uses memory) or computed again."""
+    """Whether weights that hooks changed are kept for the next switch, which needs memory, or computed again."""
 
     MinVram = "minvram"
     MaxSpeed = "maxspeed"
 
 
 class EnumHookType(enum.Enum):
-    """What a hook changes."""
+    """The kind of change that a hook makes."""
 
     Weight = "weight"
     TransformerOptions = "transformer_options"
@@ -21,14 +21,14 @@ class EnumHookType(enum.Enum):
 
 
 class EnumWeightTarget(enum.Enum):
-    """Whose weights."""
+    """The model whose weights a hook changes."""
 
     Model = "model"
     Clip = "clip"
 
 
 class EnumHookScope(enum.Enum):
-    """Whether a hook acts on all conditioning of a run or only on what it is attached to."""
+    """Whether a hook acts on all conditioning of a run or only on the conditioning that it is attached to."""
 
     AllConditioning = "all_conditioning"
     HookedOnly = "hooked_only"

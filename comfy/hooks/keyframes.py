@@ -1,4 +1,4 @@
-"""Strengths that change over the steps of sampling, for hooks."""
+"""Strengths of hooks that change during sampling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOT_STARTED = 999999999.9
 
 
 class Sampling(Protocol):
-    """A schedule: the noise levels of sampling by how far it has come."""
+    """A schedule, which gives the noise level at each share of the sampling."""
 
     def percent_to_sigma(self, percent: float) -> float: ...
 
@@ -29,7 +29,7 @@ def get_sorted_list_via_attr(objects: list[Any], attr: str) -> list[Any]:
 
 
 class HookKeyframe:
-    """From *start_percent* of sampling on, hooks have *strength*, for at least *guarantee_steps* steps."""
+    """The *strength* of hooks from the share *start_percent* of the sampling on, for at least *guarantee_steps* steps."""
 
     def __init__(self, strength: float, start_percent: float = 0.0, guarantee_steps: int = 1) -> None:
         self.strength = strength
@@ -38,7 +38,7 @@ class HookKeyframe:
         self.guarantee_steps = guarantee_steps
 
     def get_effective_guarantee_steps(self, max_sigma: Tensor) -> int:
-        """The guaranteed steps; none if the keyframe begins before sampling does."""
+        """The guaranteed number of steps; 0 if the keyframe begins before the sampling."""
         return 0 if self.start_t > max_sigma else self.guarantee_steps
 
     def clone(self) -> HookKeyframe:
@@ -49,7 +49,7 @@ class HookKeyframe:
 
 
 class HookKeyframeGroup:
-    """Keyframes in order of their start, and the one that holds at the current step."""
+    """Keyframes ordered by their start, and the keyframe that holds at the current step."""
 
     def __init__(self) -> None:
         self.keyframes: list[HookKeyframe] = []
@@ -73,7 +73,7 @@ class HookKeyframeGroup:
         self._set_first_as_current()
 
     def add(self, keyframe: HookKeyframe) -> None:
-        """Insert *keyframe* by its start."""
+        """Insert *keyframe* in the order of starts."""
         self.keyframes = get_sorted_list_via_attr([*self.keyframes, keyframe], "start_percent")
         self._set_first_as_current()
 
@@ -93,7 +93,7 @@ class HookKeyframeGroup:
         return not self.keyframes
 
     def clone(self) -> HookKeyframeGroup:
-        """A group with equal keyframes, at the first."""
+        """A group with equal keyframes that begins at the first."""
         twin = HookKeyframeGroup()
         twin.keyframes = [keyframe.clone() for keyframe in self.keyframes]
         twin._set_first_as_current()
@@ -105,7 +105,7 @@ class HookKeyframeGroup:
             keyframe.start_t = model.model_sampling.percent_to_sigma(keyframe.start_percent)
 
     def prepare_current_keyframe(self, curr_t: Any, transformer_options: dict[str, Any]) -> bool:
-        """Move to the keyframe that holds at sigma *curr_t*. Returns whether the strength may have changed."""
+        """Move to the keyframe that holds at sigma *curr_t*; returns whether the strength may have changed."""
         if self.is_empty() or curr_t == self._curr_t:
             return False
         assert self._current_keyframe is not None
@@ -120,7 +120,7 @@ class HookKeyframeGroup:
     def _advance(self, curr_t: Any, max_sigma: Tensor) -> None:
         for index in range(self._current_index + 1, len(self.keyframes)):
             candidate = self.keyframes[index]
-            if candidate.start_t < curr_t:  # sigmas fall: this one starts later
+            if candidate.start_t < curr_t:  # sigmas fall, so this one starts later
                 return
             self._current_index, self._current_keyframe = index, candidate
             self._current_strength, self._current_used_steps = candidate.strength, 0

@@ -1,4 +1,4 @@
-"""Changes to a model that hold only for the conditioning they are attached to: LoRA weights, options, further models."""
+"""The kinds of hooks: LoRA weights, options and further models that act only on the conditioning they are attached to."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class HookedClip(Protocol):
 
 
 class HasWeights(Protocol):
-    """A ``ModelPatcher`` as far as its weights are read."""
+    """A ``ModelPatcher`` whose weights can be read."""
 
     def model_state_dict(self) -> dict[str, Tensor]: ...
 
 
 class KnowsItsPart(Protocol):
-    """A ``ModelPatcher`` as far as it says whether it is one of text encoders."""
+    """A ``ModelPatcher`` that says whether it belongs to a text encoder."""
 
     is_clip: bool
 
@@ -51,12 +51,12 @@ Clip = TypeVar("Clip", bound=HookedClip)
 
 
 def create_target_dict(target: EnumWeightTarget | None = None, **kwargs: Any) -> dict[str, Any]:
-    """What a hook is told about whom it is registered for."""
+    """The description of the target that hooks get when they are registered."""
     return {**({} if target is None else {"target": target}), **kwargs}
 
 
 class WeightHook(Hook):
-    """Weights to add: a LoRA's tensors as read from a file, or (``need_weight_init`` false) finished patches by weight name."""
+    """Adds weights: a LoRA's tensors from a file or, with ``need_weight_init`` false, {weight name: patch}."""
 
     def __init__(self, strength_model: float = 1.0, strength_clip: float = 1.0) -> None:
         super().__init__(hook_type=EnumHookType.Weight, hook_scope=EnumHookScope.HookedOnly)
@@ -77,7 +77,7 @@ class WeightHook(Hook):
         return self._strength_clip * self.strength
 
     def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Give *model* the patches that fit it."""
+        """Give *model* the patches that fit; returns whether the hook acts in this run."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
         for_clip = target_dict.get("target") == EnumWeightTarget.Clip
@@ -92,7 +92,7 @@ class WeightHook(Hook):
 
 
 class ObjectPatchHook(Hook):
-    """Replaces objects in the model. Node packs may carry it along; it cannot be registered."""
+    """Replaces objects in the model. Node packs may pass it on, but it cannot be registered."""
 
     def __init__(self, object_patches: dict[str, Any] | None = None, hook_scope: EnumHookScope = EnumHookScope.AllConditioning) -> None:
         super().__init__(hook_type=EnumHookType.ObjectPatch, hook_scope=hook_scope)
@@ -100,7 +100,7 @@ class ObjectPatchHook(Hook):
 
 
 class AdditionalModelsHook(Hook):
-    """Further models to load for the run."""
+    """Loads further models for the run."""
 
     def __init__(self, models: list[Any] | None = None, key: str | None = None) -> None:
         super().__init__(hook_type=EnumHookType.AdditionalModels)
@@ -113,7 +113,7 @@ class AdditionalModelsHook(Hook):
         return twin
 
     def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Nothing to prepare: the sampler asks for the models."""
+        """Register only; the sampler asks for the models."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
         registered.add(self)
@@ -129,7 +129,7 @@ class TransformerOptionsHook(Hook):
         self._skip_adding = False
 
     def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Merge into *model_options* what acts on all conditioning; the rest is added when the hook's conditioning is computed."""
+        """Merge the options that act on all conditioning into *model_options*; others are added when their conditioning is computed."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
         added: dict[str, Any] = {"to_load_options": self.transformers_dict}
@@ -141,7 +141,7 @@ class TransformerOptionsHook(Hook):
         return True
 
     def on_apply_hooks(self, model: object, transformer_options: dict[str, Any]) -> None:
-        """Merge into the options of one call, unless they were merged for the whole run."""
+        """Merge the options into those of one call, unless they were merged for the whole run."""
         if not self._skip_adding:
             comfy.patcher_extension.merge_nested_dicts(transformer_options, self.transformers_dict or {}, copy_dict1=False)
 
@@ -150,7 +150,7 @@ WrapperHook = TransformerOptionsHook
 
 
 class InjectionsHook(Hook):
-    """Injections. Node packs may carry it along; it cannot be registered."""
+    """Injects into the model. Node packs may pass it on, but it cannot be registered."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class InjectionsHook(Hook):
 def create_transformer_options_from_hooks(
     model: KnowsItsPart, hooks: HookGroup | None, transformer_options: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """*transformer_options* with what the hooks add; empty for text encoders and without hooks."""
+    """*transformer_options* with the options that *hooks* add; empty for text encoders and without hooks."""
     if hooks is None or model.is_clip:
         return {}
     options = {} if transformer_options is None else transformer_options
@@ -199,7 +199,7 @@ def create_hook_model_as_lora(
 
 
 def get_patch_weights_from_model(model: HasWeights | None, discard_model_sampling: bool = True) -> dict[str, Tensor] | None:
-    """The weights of the patcher *model* by name, as :func:`create_hook_model_as_lora` takes them; None without a model."""
+    """{name: weight} of the patcher *model* for :func:`create_hook_model_as_lora`; None without a model."""
     if model is None:
         return None
     return {
@@ -210,7 +210,7 @@ def get_patch_weights_from_model(model: HasWeights | None, discard_model_samplin
 def load_hook_lora_for_models(
     model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float
 ) -> tuple[Model | None, Clip | None, HookGroup]:
-    """Clones of *model* and *clip* (each may be None) that know a LoRA as a hook, and the hook's group."""
+    """Clones of *model* and *clip* (each may be None) that have the patches of a LoRA as a hook, and the group of that hook."""
     key_map: dict[Any, Any] = {}
     if model is not None:
         key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)

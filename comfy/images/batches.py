@@ -1,4 +1,4 @@
-"""Bringing tensors to another batch size, masks to the shape of latents, and several latents into one tensor."""
+"""Brings tensors to another batch size, masks to the shape of latents, and several latents into one tensor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def repeat_to_batch_size(tensor: Tensor, batch_size: int, dim: int = 0) -> Tenso
 
 
 def resize_to_batch_size(tensor: Tensor, batch_size: int) -> Tensor:
-    """*tensor* with *batch_size* entries along dimension 0, evenly picked or evenly repeated, in order."""
+    """*tensor* with *batch_size* entries along dimension 0: evenly picked or evenly repeated, in order."""
     if tensor.shape[0] == batch_size:
         return tensor
     if batch_size <= 1:
@@ -52,7 +52,7 @@ def _even_picks(present: int, wanted: int) -> list[int]:
 
 
 def reshape_mask(input_mask: Tensor, output_shape: Sequence[int]) -> Tensor:
-    """Resize a mask to the latent shape *output_shape* (B×C and one to three spatial sizes), repeating channels and batch."""
+    """Resize a mask to the latent shape *output_shape* (B×C and one to three spatial sizes); channels and batch are repeated."""
     dimensions = len(output_shape) - 2
     mask = input_mask
     if dimensions == 2:
@@ -72,7 +72,7 @@ def pack_latents(latents: Sequence[Tensor]) -> tuple[Tensor, list[Any]]:
 
 
 def unpack_latents(combined_latent: Tensor, latent_shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The latents that ``pack_latents`` joined, as views; a single one was never packed and comes back as it is."""
+    """The latents that ``pack_latents`` joined, as views; a single one is not packed and comes back unchanged."""
     if len(latent_shapes) < 2:
         return [combined_latent]
     parts = combined_latent.split([math.prod(shape[1:]) for shape in latent_shapes], dim=-1)
@@ -80,7 +80,7 @@ def unpack_latents(combined_latent: Tensor, latent_shapes: Sequence[Sequence[int
 
 
 def string_to_seed(data: str | bytes) -> int:
-    """The CRC-32 of *data* (characters count by their code point), used to derive seeds from names."""
+    """The CRC-32 of *data* (a character counts as its code point), from which seeds are derived."""
     checksum = 0xFFFFFFFF
     for item in data:
         checksum ^= ord(item) if isinstance(item, str) else item

@@ -1,4 +1,4 @@
-"""Colour pictures with 16 bits a channel, which Pillow cuts to 8: decoded by FFmpeg (PyAV), when it is installed."""
+"""Decodes colour pictures with 16 bits per channel by FFmpeg (PyAV) if it is installed, because Pillow cuts them to 8 bits."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 numpy = lazy_module("numpy")
 log = logging.getLogger(__name__)
 
-# FFmpeg's packed formats with 16 bits a channel: channels, byte order
+# FFmpeg's packed formats with 16 bits per channel: channels, byte order
 _CHANNELS = {"rgb48": 3, "rgba64": 4, "ya16": 2}
 _FORMATS = {name + order: (channels, sign) for name, channels in _CHANNELS.items() for order, sign in (("be", ">"), ("le", "<"))}
 
 
 def is_deep(picture: Any) -> bool:
-    """Whether *picture*, as ``open_picture`` gives it, is a colour picture with more bits in its file than Pillow keeps."""
+    """Whether *picture*, which ``open_picture`` opened, is a colour picture whose file has more bits than Pillow keeps."""
     return picture.mode in ("RGB", "RGBA", "LA") and any("16" in mode for mode in picture.info.get(RAW_MODES, ()))
 
 
 def read_deep(path: str, picture: Any) -> tuple[ndarray, ndarray | None] | None:
     """Colours (H×W×3) and transparency (H×W, 1 where transparent, or None) of *path*, float32 in 0…1, upright.
 
-    *picture* is the same file opened by Pillow. None where PyAV is missing, which is said once, or knows the file otherwise: then 8 bits
-    must do.
+    *picture* is the same file, opened by Pillow. None if PyAV is missing, which is logged once, or reads the file differently; callers
+    then use 8 bits.
     """
     if importlib.util.find_spec("av") is None:
         _say_once()
@@ -40,7 +40,7 @@ def read_deep(path: str, picture: Any) -> tuple[ndarray, ndarray | None] | None:
     try:
         with av.open(path) as container:
             frame = next(container.decode(video=0))
-    except (av.FFmpegError, StopIteration, OSError, ValueError):  # damaged: Pillow reads it as far as it goes, or says what is wrong
+    except (av.FFmpegError, StopIteration, OSError, ValueError):  # damaged: Pillow reads what it can, or reports the error
         return None
     channels, sign = _FORMATS.get(frame.format.name, (0, ""))
     if not channels or (frame.width, frame.height) != picture.size:
@@ -53,8 +53,8 @@ def read_deep(path: str, picture: Any) -> tuple[ndarray, ndarray | None] | None:
 
 
 def turned(pixels_HWC: ndarray, orientation: int) -> ndarray:
-    """*pixels_HWC* turned upright from an EXIF *orientation* of 1 to 8."""
-    if orientation >= 5:  # rows and columns change places
+    """*pixels_HWC*, turned upright from the EXIF *orientation* (1 to 8)."""
+    if orientation >= 5:  # swap rows and columns
         pixels_HWC = pixels_HWC.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels_HWC = pixels_HWC[::-1]

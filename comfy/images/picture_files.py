@@ -1,4 +1,4 @@
-"""One way to open a picture file, for nodes, previews and the mask editor: the same limits, the same tolerance, the same way up."""
+"""Opens picture files for nodes, previews and the mask editor, with the same limits and the same tolerance for damage."""
 
 from __future__ import annotations
 
@@ -10,51 +10,95 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.units import MIB
+from utils.regular_files import open_regular
 
 pil_image = lazy_module("PIL.Image")
 pil_image_ops = lazy_module("PIL.ImageOps")
 
 MAX_PIXELS = 16384 * 16384
+# Decoded, turned upright and converted: what stands in memory at once, four channels of a byte each.
+BYTES_PER_PIXEL = 12
+# The share of the RAM that is free which one picture may take; the rest is for what is computed from it.
+SHARE_OF_FREE_RAM = 0.75
+# Pictures with more are worked on one at a time, so that several do not take together what each may take alone.
+LARGE_PIXELS = 16_000_000
+# Formats that Pillow decodes by starting another program on the file.
+REFUSED_FORMATS = frozenset({"EPS", "WMF"})
 RAW_MODES = "raw_modes"  # in ``PIL.Image.info``: how the pixels lie in the file, which Pillow forgets when it decodes them
+_one_large_picture = threading.RLock()
 _settings = threading.Lock()  # Pillow's limits are settings of its modules
 
 
 class PictureRefused(ValueError):
-    """A file that cannot be read as a picture; the message says why. Who knows the name a user gave adds it."""
+    """A file cannot be read as a picture; the message says why. The caller adds the name that its user knows the file by."""
 
 
 @contextlib.contextmanager
 def open_picture(source: str | IO[bytes]) -> Iterator[Any]:
     """The ``PIL.Image`` in *source*, a path or an open file, with its first frame decoded; it is closed at the end of the block.
 
-    A truncated file is read as far as it goes. Raises :class:`PictureRefused` for what is not a picture or has more than
-    :data:`MAX_PIXELS` pixels, also when the block stumbles over a broken frame, and ``FileNotFoundError``.
+    A truncated file is read as far as it goes. Raises :class:`PictureRefused` for what is not a picture in a regular file, has more
+    than :data:`MAX_PIXELS` pixels or more than fit into the RAM that is free, and ``FileNotFoundError``. Errors of the block pass as
+    they are: what in it still reads the file, such as further frames or EXIF data, belongs in :func:`reading_picture`.
     """
-    with _told_plainly():
-        picture = _opened(source)
-        try:
-            if picture.width * picture.height > MAX_PIXELS:
+    with contextlib.ExitStack() as opened:
+        with reading_picture():
+            picture = _opened(opened.enter_context(open_regular(source)) if isinstance(source, str) else source)
+            opened.callback(picture.close)
+            if picture.format in REFUSED_FORMATS:
+                raise PictureRefused(f"pictures in the format {picture.format} are not read; convert it to PNG")
+            pixels = picture.width * picture.height
+            if pixels > MAX_PIXELS:
                 raise PictureRefused(f"the picture has {picture.width}x{picture.height} pixels; at most {MAX_PIXELS} are decoded")
+            if pixels > LARGE_PIXELS:
+                opened.enter_context(_one_large_picture)
+            check_fits(picture, pixels * BYTES_PER_PIXEL)
             picture.info[RAW_MODES] = _raw_modes(picture)
             _load(picture)
-            yield picture
-        finally:
-            picture.close()
+        yield picture
+
+
+@contextlib.contextmanager
+def reading_picture() -> Iterator[None]:
+    """Turn what Pillow raises on a damaged file into :class:`PictureRefused`. The block must only read, not encode or write."""
+    try:
+        yield
+    except (FileNotFoundError, PictureRefused):
+        raise
+    except pil_image.DecompressionBombError as error:
+        raise PictureRefused(f"the picture is too large to decode: {error}") from None
+    except pil_image.UnidentifiedImageError:
+        raise PictureRefused("the file is not an image in a format that is known here") from None
+    except (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, MemoryError, struct.error) as error:
+        raise PictureRefused(f"the file is not an image that can be decoded ({error or type(error).__name__})") from error
+
+
+def check_fits(picture: Any, needed_bytes: int) -> None:
+    """Raise :class:`PictureRefused` when decoding *picture* takes *needed_bytes*, and that is more than it may take of the free RAM."""
+    allowed_bytes = int(HostMemory().available_bytes() * SHARE_OF_FREE_RAM)
+    if needed_bytes > allowed_bytes:
+        frames = getattr(picture, "n_frames", 1)
+        raise PictureRefused(
+            f"decoding it ({picture.width}x{picture.height} pixels, {frames} frames) takes {needed_bytes // MIB:,} MiB, and it may take "
+            f"{allowed_bytes // MIB:,} MiB of the memory that is free; make it smaller"
+        )
 
 
 def upright(picture: Any) -> Any:
-    """*picture* turned as its EXIF data ask for; itself where they do not."""
+    """*picture* rotated and mirrored as its EXIF orientation says; *picture* itself where there is nothing to turn."""
     return pil_image_ops.exif_transpose(picture)
 
 
 def orientation(picture: Any) -> int:
-    """The EXIF orientation, 1 (as it is) to 8; 1 for what is not one of them."""
+    """The EXIF orientation, 1 (upright) to 8; 1 where the file has none or an unknown one."""
     value = picture.getexif().get(0x0112, 1)
     return value if value in range(1, 9) else 1
 
 
 def eight_bit(picture: Any) -> Any:
-    """*picture*, or an 8-bit greyscale copy of one with 16 or 32 bits or floats a pixel, scaled where Pillow would clip."""
+    """*picture*, or an 8-bit greyscale copy if its pixels are 16-bit or 32-bit integers or floats. Scales where Pillow would clip."""
     if picture.mode.startswith("I;16"):
         return picture.point(lambda value: value * (1 / 256)).convert("L")
     if picture.mode not in ("I", "F"):
@@ -66,9 +110,9 @@ def eight_bit(picture: Any) -> Any:
 
 
 def transparent_level(picture: Any) -> Any:
-    """The colour that a file without alpha calls transparent (tRNS), in the values of its pixels: a number, or one a band; None if none.
+    """The colour that a file without an alpha channel marks as transparent (tRNS): a number, or one per band; None without such a colour.
 
-    Pillow leaves it in the file's own bits where it has widened the pixels to 8.
+    It is scaled like the pixels: where Pillow has widened pixels of 2 or 4 bits to 8, it leaves this colour in the file's own bits.
     """
     level = picture.info.get("transparency")
     if isinstance(level, bytes) or level is None or picture.mode == "P":
@@ -82,14 +126,14 @@ def _raw_modes(picture: Any) -> tuple[str, ...]:
     return tuple(str(part) for several in arguments for part in several)
 
 
-def _opened(source: str | IO[bytes]) -> Any:
-    """Open *source* whatever its size says, which the caller checks."""
+def _opened(source: IO[bytes]) -> Any:
+    """Open *source* whatever its size; the caller checks that."""
     with _settings, _set("PIL.Image", "MAX_IMAGE_PIXELS", None):
         return pil_image.open(source)
 
 
 def _load(picture: Any) -> None:
-    """Decode the frame at hand; what is missing of a truncated one stays empty."""
+    """Decode the current frame; the missing part of a truncated one stays empty."""
     try:
         picture.load()
     except (OSError, SyntaxError, ValueError):
@@ -106,18 +150,3 @@ def _set(module_name: str, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
-
-
-@contextlib.contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Turn what Pillow raises on foreign data into :class:`PictureRefused`."""
-    try:
-        yield
-    except (FileNotFoundError, PictureRefused):
-        raise
-    except pil_image.DecompressionBombError as error:
-        raise PictureRefused(f"the picture is too large to decode: {error}") from None
-    except pil_image.UnidentifiedImageError:
-        raise PictureRefused("the file is not an image in a format that is known here") from None
-    except (OSError, ValueError, SyntaxError, EOFError, LookupError, ArithmeticError, TypeError, MemoryError, struct.error) as error:
-        raise PictureRefused(f"the file is not an image that can be decoded ({error or type(error).__name__})") from error

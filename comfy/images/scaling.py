@@ -1,4 +1,4 @@
-"""Resizing of image and latent batches: torch's own modes, Lanczos through PIL, and spherical interpolation.
+"""Resizes batches of images and latents by torch's own modes, Lanczos through PIL, and spherical interpolation.
 
 Shapes: B batch, C channels, H rows, W columns. All functions return new tensors on the device and in the dtype of the input.
 """
@@ -22,8 +22,8 @@ NEARLY_PARALLEL = 1e-5
 def common_upscale(samples: Tensor, width: int, height: int, upscale_method: str, crop: str) -> Tensor:
     """Resize the last two dimensions of *samples* (BCHW, or BC…HW with frames between) to *height* × *width*.
 
-    *upscale_method* is ``bislerp``, ``lanczos`` or a mode of ``torch.nn.functional.interpolate``; *crop* ``center`` first cuts
-    the sides that would change the aspect ratio, anything else stretches. Raises what the method raises for unknown names.
+    *upscale_method* is ``bislerp``, ``lanczos`` or a mode of ``torch.nn.functional.interpolate``. *crop* ``center`` first cuts
+    the sides that would change the aspect ratio; any other value stretches. Raises what torch raises for an unknown mode.
     """
     frames_shape = samples.shape if samples.ndim > 4 else None
     if frames_shape is not None:
@@ -57,7 +57,7 @@ def _crop_to_aspect(samples: Tensor, wanted: float) -> Tensor:
 
 
 def lanczos(samples: Tensor, width: int, height: int) -> Tensor:
-    """Resize each image of a BCHW (or BHW) batch of values in 0…1 with PIL's Lanczos filter, in 8 bits per channel."""
+    """Resize each image of a BCHW (or BHW) batch, values in 0…1, with PIL's Lanczos filter in 8 bits per channel."""
     if samples.ndim == 4:
         samples = samples.squeeze(1) if samples.shape[1] == 1 else samples.movedim(1, -1)
     resized = []

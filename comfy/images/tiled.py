@@ -1,4 +1,4 @@
-"""Applying a function to a large tensor tile by tile, with feathered seams.
+"""Applies a function to a large tensor tile by tile, with feathered seams.
 
 Shapes: samples are B×C followed by as many spatial dimensions as the tile has.
 """
@@ -21,12 +21,12 @@ Scale = float | Callable[[float], float]
 
 
 def get_tiled_scale_steps(width: int, height: int, tile_x: int, tile_y: int, overlap: int) -> int:
-    """How many tiles ``tiled_scale`` makes of a picture of this size, for a progress bar's total. Raises ``ValueError`` as it does."""
+    """The number of tiles into which ``tiled_scale`` cuts a picture of this size, for progress bars. Raises the same ``ValueError``."""
     return len(tile_starts(height, tile_y, overlap)) * len(tile_starts(width, tile_x, overlap))
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> range:
-    """Where tiles of size *tile* begin along a side of *length*. Raises ``ValueError`` when several are needed and none gets further."""
+    """The starts of tiles of size *tile* along a side of *length*. Raises ``ValueError`` when *overlap* leaves no way forward."""
     if length <= tile:
         return range(1)
     if overlap >= tile:
@@ -47,7 +47,7 @@ def tiled_scale(
     output_device: Any = "cpu",
     pbar: Any = None,
 ) -> Tensor:
-    """Two-dimensional ``tiled_scale_multidim`` with the tile's width and height given apart."""
+    """``tiled_scale_multidim`` for two dimensions, with the tile's width and height as separate arguments."""
     return tiled_scale_multidim(
         samples,
         function,
@@ -74,11 +74,11 @@ def tiled_scale_multidim(
 ) -> Tensor:
     """Run *function* on overlapping tiles of every sample and blend the results into one tensor on *output_device*.
 
-    Per spatial dimension: *tile* size and *overlap* in input cells; *upscale_amount* the factor (or a function) from input to
-    output lengths, *index_formulas* the same for positions (default: equal), divided instead of multiplied with *downscale*.
-    A sample that fits one tile is handed over whole. *pbar* (optional) gets ``update(1)`` per call of *function*. Returns
-    float32 B×*out_channels*×…; runs in inference mode, in the caller's thread; lets errors of *function* pass. Raises ``ValueError``
-    when the tiles overlap by their size or more, or leave gaps.
+    For each spatial dimension, *tile* is the size and *overlap* the overlap in input cells, *upscale_amount* the factor (or a function)
+    from input to output lengths, and *index_formulas* the same for positions (default: equal). With *downscale* the factors divide.
+    A sample that fits one tile is passed on whole. *pbar* (optional) gets ``update(1)`` per call of *function*. Returns
+    float32 B×*out_channels*×…; runs in inference mode in the caller's thread; errors of *function* pass through. Raises ``ValueError``
+    when tiles overlap by their size or more, or leave gaps.
     """
     dimensions = len(tile)
     lengths = _per_dimension(upscale_amount, dimensions)
@@ -115,7 +115,7 @@ def tiled_scale_multidim(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where the tiles of one call lie. All tuples have one entry per spatial dimension."""
+    """The layout of the tiles of one call. All tuples have one entry per spatial dimension."""
 
     tile: tuple[int, ...]
     overlap: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The autoencoder as nodes use it: pictures in [0, 1] with channels last, memory estimates, batching, tiles."""
+"""The autoencoder that nodes use: pictures in [0, 1] with channels last, memory estimates, batches, tiles."""
 
 import logging
 from collections.abc import Callable, Mapping, MutableMapping
@@ -11,6 +11,8 @@ import comfy.model_patcher
 import comfy.utils
 from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights
 from comfy.families.kl_vae_config import read_vae_config
+from comfy.families.model_errors import naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.model_detection import describe_tensors
 
@@ -20,7 +22,7 @@ WORKING_DTYPES = (torch.bfloat16, torch.float32)
 
 
 class VAE:
-    """An autoencoder and its patcher. Without recognisable weights ``first_stage_model`` is None and there is no patcher.
+    """An autoencoder and its patcher. If there are no known weights, ``first_stage_model`` is None and there is no patcher.
 
     *sd* is a state dict (published or diffusers' names, no prefix) or a weight source. Latents are B x channels x height x
     width, pictures B x height x width x channels in [0, 1]; results are on ``output_device``.
@@ -34,8 +36,9 @@ class VAE:
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        source = StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd
-        found = read_vae_config(source.shapes())
+        source = plain_weights(StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd)
+        with naming_file(source.name, "the VAE"):
+            found = read_vae_config(source.shapes())
         self.latent_dim = 2
         self.output_channels = 3
         self.process_input: Callable[[torch.Tensor], torch.Tensor] = lambda image: image * 2.0 - 1.0
@@ -64,11 +67,11 @@ class VAE:
         )
 
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
-        """Bytes for encoding pictures of *shape* (B x channels x height x width)."""
+        """Bytes of working memory to encode pictures of *shape* (B x channels x height x width) in *dtype*."""
         return encode_memory_bytes(shape, comfy.model_management.dtype_size(dtype))
 
     def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
-        """Bytes for decoding latents of *shape*."""
+        """Bytes of working memory to decode latents of *shape* (B x channels x height x width) in *dtype*."""
         return decode_memory_bytes(shape, comfy.model_management.dtype_size(dtype), self.upscale_ratio)
 
     def model_size(self) -> int:
@@ -90,7 +93,7 @@ class VAE:
         return self.first_stage_model
 
     def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The middle of the pictures whose sides the latent grid divides, without channels beyond the model's."""
+        """*pixels* (B x height x width x channels) cropped around the middle to the latent grid, and to the model's channels."""
         if self.crop_input:
             ratio = self.spacial_compression_encode()
             for axis in (1, 2):
@@ -103,7 +106,10 @@ class VAE:
         return comfy.model_management.intermediate_dtype()
 
     def decode(self, samples_in: torch.Tensor, vae_options: Mapping[str, Any] | None = None) -> torch.Tensor:
-        """Pictures for latents, as many at a time as memory allows; in tiles if the device runs out of it."""
+        """Decode latents to pictures, as many at a time as memory allows, and in tiles if the device runs out of memory.
+
+        Raises ``RuntimeError`` without weights.
+        """
         self.throw_exception_if_invalid()
         if samples_in.ndim == 5:
             samples_in = samples_in[:, :, 0]
@@ -119,7 +125,10 @@ class VAE:
         return pictures.to(self.output_device).movedim(1, -1)
 
     def encode(self, pixel_samples: torch.Tensor) -> torch.Tensor:
-        """Latents for pictures; their sides are cropped to what the latent grid divides."""
+        """Encode pictures to latents, in tiles if the device runs out of memory. Sides are cropped to the latent grid.
+
+        Raises ``RuntimeError`` without weights.
+        """
         self.throw_exception_if_invalid()
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         try:
@@ -133,7 +142,7 @@ class VAE:
         return latents
 
     def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
-        """What *run* makes of *inputs*, as many at a time as memory allows; None without any."""
+        """The results of *run* for *inputs*, as many at a time as memory allows; None without inputs."""
         self._load(memory_used)
         batch = max(1, int(self.patcher.get_free_memory(self.device) / max(1, memory_used)))
         outputs = None
@@ -156,7 +165,7 @@ class VAE:
         return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
-        """Pictures, channels first, as the mean of three tilings (sizes in latent pixels) so that seams do not coincide."""
+        """Pictures, channels first: the mean of three tilings (sizes in latent pixels), whose seams do not coincide."""
         tiles = ((tile_x // 2, tile_y * 2), (tile_x * 2, tile_y // 2), (tile_x, tile_y))
 
         def run(latents: torch.Tensor) -> torch.Tensor:
@@ -165,7 +174,7 @@ class VAE:
         return self.process_output(self._tiled(samples, run, tiles, overlap, self.upscale_ratio, self.output_channels) / 3.0)
 
     def encode_tiled_(self, pixel_samples: torch.Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> torch.Tensor:
-        """Latents for channels-first pictures as the mean of three tilings (sizes in picture pixels)."""
+        """Latents of channels-first pictures: the mean of three tilings (sizes in picture pixels)."""
         tiles = ((tile_x, tile_y), (tile_x * 2, tile_y // 2), (tile_x // 2, tile_y * 2))
 
         def run(pixels: torch.Tensor) -> torch.Tensor:
@@ -187,7 +196,7 @@ class VAE:
         scale: float,
         channels: int,
     ) -> torch.Tensor:
-        """The sum over *tiles* of the tilewise results."""
+        """The sum of the tiled results for every entry of *tiles*."""
         try:
             steps = sum(
                 len(inputs) * comfy.utils.get_tiled_scale_steps(inputs.shape[3], inputs.shape[2], tile_x, tile_y, overlap)
@@ -224,7 +233,7 @@ class VAE:
         tile_t: int | None = None,
         overlap_t: int | None = None,
     ) -> torch.Tensor:
-        """Pictures for latents in tiles (sizes in latent pixels)."""
+        """Decode latents to pictures in tiles (sizes in latent pixels)."""
         self.throw_exception_if_invalid()
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         return self.decode_tiled_(samples, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap)).movedim(1, -1)
@@ -238,7 +247,7 @@ class VAE:
         tile_t: int | None = None,
         overlap_t: int | None = None,
     ) -> torch.Tensor:
-        """Latents for pictures in tiles (sizes in picture pixels)."""
+        """Encode pictures to latents in tiles (sizes in picture pixels)."""
         self.throw_exception_if_invalid()
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
@@ -257,7 +266,7 @@ class VAE:
         return self.downscale_ratio
 
     def temporal_compression_decode(self) -> int | None:
-        """None: pictures have no time."""
+        """None, because pictures have no time dimension."""
         return None
 
     def is_dynamic(self) -> bool:

@@ -9,7 +9,9 @@ import torch
 
 import comfy.model_management
 from comfy import model_detection
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.components import (
@@ -159,16 +161,21 @@ class CheckpointParts:
     def __init__(
         self, source: WeightSource, embedding_directory: Any, model_options: Options | None, te_model_options: Options | None
     ) -> None:
-        self._source = source
+        self._source = source = plain_weights(source)
         self._embedding_directory = embedding_directory
         self._options, self._te_options = model_options or {}, te_model_options or {}
         self._tensors = described(source)
         self._prefix = model_detection.unet_prefix_from_state_dict(self._tensors)
-        self.config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=source.metadata)
+        with naming_file(source.name, "the diffusion model"):
+            self.config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=source.metadata)
         self._lone: DiffusionModel  # without a configuration only
         if self.config is None:
             log.warning("%s is not a complete checkpoint; trying it as a diffusion model alone", source.name)
             self._lone = DiffusionModel(source, model_options)
+            return
+        encoders = [prefix for prefixes in self.config.text_encoder_parts().values() for prefix in prefixes]
+        parts = (self._prefix, *self.config.vae_key_prefix, *encoders)
+        say_unused(source.name, "outside model, text encoder and VAE", (key for key in self._tensors if not key.startswith(parts)), ())
 
     @property
     def load_device(self) -> torch.device | None:

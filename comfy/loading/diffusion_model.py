@@ -9,7 +9,9 @@ import torch
 
 from comfy import model_detection, supported_models
 from comfy.families.diffusers_unet import as_published_unet
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.key_accounts import outside, say_unused
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.components import Options, build_model, described, kept_bytes, model_dtype
 from comfy.loading.model_files import ModelFiles
@@ -79,18 +81,20 @@ class DiffusionModel:
     """A diffusion model alone in an open source. Raises ``UnknownModelError``, naming it, for an unknown family."""
 
     def __init__(self, source: WeightSource, model_options: Options | None) -> None:
-        self.source = as_published_unet(source)
+        self.source = as_published_unet(plain_weights(source))
         self._options = model_options or {}
         self._tensors = described(self.source)
         prefix = model_detection.unet_prefix_from_state_dict(self._tensors)
         self._prefix = prefix if any(key.startswith(prefix) for key in self._tensors) else ""
-        config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=self.source.metadata)
+        with naming_file(self.source.name, "the diffusion model"):
+            config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=self.source.metadata)
         if config is None:
             found = model_detection.describe_tensors(self._tensors)
             raise UnknownModelError(
                 f"{self.source.name} holds no model of a supported family. Found {found}. Supported: {supported_models.SUPPORTED_FAMILIES}"
             )
         self._config = config
+        say_unused(self.source.name, "outside the diffusion model", outside(self._tensors, (self._prefix,)), ())
 
     def kept_bytes(self) -> int:
         """What its weights will take."""

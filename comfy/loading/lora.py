@@ -13,7 +13,9 @@ import comfy.lora
 import comfy.lora_convert
 from comfy.patcher_extension import PatcherInjection
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.patch_table import split_patch_key
 from comfy.weight_adapter.bypass import LAYERS, can_bypass, create_bypass_injections_from_patches, layer_of
+from comfy.weight_files.state_dicts import FileTensors
 
 log = logging.getLogger(__name__)
 
@@ -116,12 +118,39 @@ def _bypass(patcher: Patcher, patches: dict[Any, Any], strength: float) -> list[
 
 
 def _patches_for(model: Patcher | None, clip: TextEncoders | None, lora: dict[str, Tensor]) -> dict[Any, Any]:
+    """The changes of *lora* that fit a weight; those whose shapes do not are left out with one log line."""
+    lora = _tensors_of(lora)
     key_map: dict[Any, Any] = {}
     if model is not None:
         key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
-    return comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map)
+    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map)
+    owners = [ModelWeights(model.model)] if model is not None else []
+    if clip is not None:
+        owners.append(ModelWeights(clip.cond_stage_model))
+    known = [(set(weights.keys()), weights) for weights in owners]
+    problems = {}
+    for target, patch in patches.items():
+        key, part, _ = split_patch_key(target)
+        shape = next((weights.shape(key) for keys, weights in known if key in keys), None)
+        if shape is not None and part is not None:
+            shape = (*shape[: part[0]], part[2], *shape[part[0] + 1 :])
+        reason = "" if shape is None else comfy.lora.misfit(patch, shape)
+        if reason:
+            problems[target] = reason
+    comfy.lora.log_left_out(getattr(lora, "path", "the LoRA"), {str(target): reason for target, reason in problems.items()})
+    return {target: patch for target, patch in patches.items() if target not in problems}
+
+
+def _tensors_of(lora: Mapping[Any, Any]) -> FileTensors:
+    """The tensors of *lora* by name, without what else a pickled file may hold, which one log line names."""
+    path = getattr(lora, "path", "the LoRA")
+    tensors = {key: value for key, value in lora.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    others = [repr(key) for key in lora if key not in tensors]
+    if others:
+        log.warning("%s: %d entries are no tensors and are not used, such as %s", path, len(others), others[0])
+    return FileTensors(tensors, path)
 
 
 def _log_unused(patches: dict[Any, Any], taken: set[Any]) -> None:

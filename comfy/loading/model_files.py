@@ -1,12 +1,16 @@
 """The files of one load: opened when the first part of them is read, closed once."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 
 import comfy.model_management
+from comfy.families.quantised_weights import plain_weights, scaled_count
 from comfy.families.weight_source import WeightSource
 from comfy.interruption import interrupt_flag
 from comfy.weight_files.opening import open_model_file
+
+log = logging.getLogger(__name__)
 
 
 class ModelFiles:
@@ -27,12 +31,20 @@ class ModelFiles:
         self._stack.close()
 
     def sources(self) -> list[WeightSource]:
-        """The tensors of each file, which the first call opens. Raises what :func:`open_model_file` raises."""
+        """The tensors of each file, which the first call opens. Raises what :func:`open_model_file` and :func:`plain_weights` raise."""
         if self._sources is None:
             drop_pages = comfy.model_management.ram_cache().enabled
             opened = [open_model_file(path, drop_pages, between_chunks=interrupt_flag.raise_if_set) for path in self.paths]
-            self._sources = [self._stack.enter_context(one) for one in opened]
+            self._sources = [self._opened(self._stack.enter_context(one)) for one in opened]
         return self._sources
+
+    @staticmethod
+    def _opened(source: WeightSource) -> WeightSource:
+        """*source* with scaled weights multiplied out, which is said once here."""
+        plain = plain_weights(source)
+        if scaled_count(plain):
+            log.info("%s: %d weights are fp8 with scales and are multiplied out as they are read", source.name, scaled_count(plain))
+        return plain
 
     def source(self) -> WeightSource:
         """The tensors of the first file."""

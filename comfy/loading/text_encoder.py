@@ -9,7 +9,9 @@ import torch
 from comfy import model_detection, sd1_clip, sdxl_clip
 from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.family_settings import family_settings
-from comfy.families.model_errors import UnknownModelError
+from comfy.families.key_accounts import outside, say_unused
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.loading.components import build_clip, kept_bytes, with_text_model_prefix
 from comfy.loading.model_files import ModelFiles
@@ -121,7 +123,7 @@ def load_text_encoder_sources(
     """The same from weight sources. Raises ``UnknownModelError`` for another number or kind of text models."""
     parts: dict[str, WeightSource] = {}
     settings: dict[str, Any] = {}
-    for source in sources:
+    for source in map(plain_weights, sources):
         part, config = _text_model(source)
         name = "clip_l" if detect_te_model(config) is TEModel.CLIP_L else "clip_g"
         if name in parts:
@@ -142,8 +144,10 @@ def load_text_encoder_sources(
 def _text_model(source: WeightSource) -> tuple[WeightSource, ClipTextConfig]:
     for prefix in _PREFIXES:
         part = with_text_model_prefix(PrefixedSource(source, prefix))
-        config = read_clip_config(part.shapes())
+        with naming_file(source.name, "the text model"):
+            config = read_clip_config(part.shapes())
         if config is not None:
+            say_unused(source.name, "outside the text model", outside(source.shapes(), (prefix,)), ())
             return part, config
     raise UnknownModelError(
         f"{source.name} is not a supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"

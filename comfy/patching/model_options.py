@@ -106,11 +106,11 @@ class ModelOptions:
             self.disable_cfg1_optimization()
 
     def set_post_cfg_function(self, post_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False) -> None:
-        """See :func:`set_model_options_post_cfg_function`."""
+        """Add a function that changes the guided result; optionally compute both sides even at a scale of 1."""
         self.values = set_model_options_post_cfg_function(self.values, post_cfg_function, disable_cfg1_optimization)
 
     def set_pre_cfg_function(self, pre_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False) -> None:
-        """See :func:`set_model_options_pre_cfg_function`."""
+        """Add a function that changes both sides before guidance; optionally compute both even at a scale of 1."""
         self.values = set_model_options_pre_cfg_function(self.values, pre_cfg_function, disable_cfg1_optimization)
 
     def set_calc_cond_batch_function(self, sampler_calc_cond_batch_function: Callable[..., Any]) -> None:
@@ -131,7 +131,7 @@ class ModelOptions:
         patches[name] = [*patches.get(name, ()), patch]
 
     def set_patch_replace(self, patch: Any, name: str, block_name: str, number: int, transformer_index: int | None = None) -> None:
-        """See :func:`set_model_options_patch_replace`."""
+        """Replace the attention *name* in the block (*block_name*, *number*), or only in its transformer *transformer_index*."""
         self.values = set_model_options_patch_replace(self.values, patch, name, block_name, number, transformer_index)
 
     def set_rope_options(

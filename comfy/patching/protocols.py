@@ -30,6 +30,7 @@ class PatchedModule(torch.nn.Module):
     lowvram_patch_counter: int
     current_weight_patches_uuid: uuid.UUID | None
     current_patcher: Any
+    model_config: Any
     get_dtype: Callable[[], torch.dtype]
     memory_required: Callable[..., float]
     state_dict_for_saving: Callable[..., dict[str, Tensor]]

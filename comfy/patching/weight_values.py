@@ -58,7 +58,7 @@ class WeightValues:
         )
 
     def calculate(self, patches: Sequence[Any], weight: Tensor, key: str, intermediate_dtype: torch.dtype = torch.float32) -> Tensor:
-        """See :func:`comfy.lora.calculate_weight`."""
+        """*weight* changed in place by *patches*, in order; computed in *intermediate_dtype*."""
         return comfy.lora.calculate_weight(patches, weight, key, intermediate_dtype=intermediate_dtype)
 
     def patch_to_device(

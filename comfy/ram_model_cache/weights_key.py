@@ -1,7 +1,7 @@
 """What makes two loads give the same weights: component, files and the options that change weights.
 
 :class:`WeightsKey` names weights on this machine (file identities); :func:`content_fingerprint` names a file's contents anywhere.
-Portable: standard library only; torch's dtypes and devices are recognised without importing it.
+Portable: the standard library and ``comfy/units.py`` only; torch's dtypes and devices are recognised without importing it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from comfy.units import MIB
+
 SAMPLE_BYTES = 4096
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 8 * MIB
 MAX_HEADER_BYTES = 100_000_000
 MAX_DEPTH = 12
 PLAIN_TORCH_TYPES = ("dtype", "device", "layout", "memory_format", "Size")

@@ -39,17 +39,17 @@ class DtypeRoles:
         supported_dtypes: Sequence[dtype] | None = None,
         weight_dtype: dtype | None = None,
     ) -> dtype:
-        """See :meth:`DtypePolicy.unet_dtype`."""
+        """The dtype in which to keep a diffusion model of *model_params* parameters (negative: unknown, huge) on *device*."""
         return self._models.policy().unet_dtype(device, model_params, supported_dtypes or _usual_dtypes(), weight_dtype)
 
     def unet_manual_cast(
         self, weight_dtype: dtype, inference_device: device, supported_dtypes: Sequence[dtype] | None = None
     ) -> dtype | None:
-        """See :meth:`DtypePolicy.unet_manual_cast`."""
+        """The dtype to compute in if it must differ from *weight_dtype* on *inference_device*, else None."""
         return self._models.policy().unet_manual_cast(weight_dtype, inference_device, supported_dtypes or _usual_dtypes())
 
     def text_encoder_dtype(self, device: device | None = None, weight_dtype: dtype | None = None) -> dtype:
-        """See :meth:`DtypePolicy.text_encoder_dtype`."""
+        """The dtype in which to keep a text encoder whose file has *weight_dtype*."""
         return self._models.policy().text_encoder_dtype(device, weight_dtype)
 
     def vae_dtype(self, device: device | None = None, allowed_dtypes: Sequence[dtype] = ()) -> dtype:
@@ -57,7 +57,7 @@ class DtypeRoles:
         return self._models.policy().vae_dtype(device, allowed_dtypes)
 
     def pick_weight_dtype(self, dtype: dtype | None, fallback_dtype: dtype, device: device | None = None) -> dtype:
-        """See :meth:`DtypePolicy.pick_weight_dtype`."""
+        """*dtype*, or *fallback_dtype* if *dtype* is None, larger, or cannot be cast on *device*."""
         return self._models.policy().pick_weight_dtype(dtype, fallback_dtype, device)
 
     def supports_cast(self, device: device | None, dtype: dtype) -> bool:
@@ -71,13 +71,13 @@ class DtypeRoles:
     def should_use_fp16(
         self, device: device | None = None, model_params: int = 0, prioritize_performance: bool = True, manual_cast: bool = False
     ) -> bool:
-        """See :meth:`DtypePolicy.should_use_fp16`."""
+        """Whether half precision works on *device* and is worth it; with *manual_cast* only for keeping weights."""
         return self._models.policy().should_use_fp16(device, model_params, prioritize_performance, manual_cast)
 
     def should_use_bf16(
         self, device: device | None = None, model_params: int = 0, prioritize_performance: bool = True, manual_cast: bool = False
     ) -> bool:
-        """See :meth:`DtypePolicy.should_use_bf16`."""
+        """Whether bfloat16 works on *device* and is worth it; with *manual_cast* only for keeping weights."""
         return self._models.policy().should_use_bf16(device, model_params, prioritize_performance, manual_cast)
 
     def supports_fp8_compute(self, device: device | None = None) -> bool:

@@ -73,7 +73,7 @@ class CacheOwner:
         self._base_weights.note(cast("Base", patcher))
 
     def restore_base(self, patcher: Patcher) -> None:
-        """See :meth:`BaseWeights.restore`."""
+        """Put back the weights of *patcher* that :meth:`note_base` noted."""
         self._base_weights.restore(cast("Base", patcher))
 
     def measure(self, patcher: Patcher) -> Storages:

@@ -1,4 +1,4 @@
-"""Runs the model over all conditioning of a step, as many at once as memory allows, and mixes the results by their weights."""
+"""Runs the model over all conditionings of a step, as many at once as memory allows, and mixes the results by their weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from comfy.sampling.cond_regions import Cond, PlacedCond, narrow_to
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import SampledModel
+
 torch = lazy_module("torch")
 model_management = lazy_module("comfy.model_management")
 
-MEMORY_MARGIN = 1.5  # the estimate of a call's working memory times this must be free
-SMALLEST_WEIGHT = 1e-37  # keeps the division finite where no conditioning acts
+MEMORY_MARGIN = 1.5  # free memory must be this many times the estimated working memory of a call
+SMALLEST_WEIGHT = 1e-37  # avoids a division by zero where no conditioning acts
 
 Placed = tuple[PlacedCond, int]
 Placing = Callable[[Cond, "Tensor", "Tensor"], PlacedCond | None]
@@ -35,7 +37,7 @@ def can_concat_cond(c1: PlacedCond, c2: PlacedCond) -> bool:
 
 
 def cond_cat(c_list: Sequence[Mapping[str, Any]], device: Any = None) -> dict[str, Any]:
-    """The values of several sets of model conditioning joined along the batch, on *device* if given."""
+    """Join the values of several sets of model conditioning along the batch, and move them to *device* if it is given."""
     joined: dict[str, list[Any]] = defaultdict(list)
     for conds in c_list:
         for name, value in conds.items():
@@ -45,11 +47,12 @@ def cond_cat(c_list: Sequence[Mapping[str, Any]], device: Any = None) -> dict[st
 
 
 def evaluate(
-    model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
+    model: SampledModel, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
 ) -> list[Tensor]:
-    """The model's picture for each list of *conds* (a list that is None gives zeros), each a new tensor like *x_in*.
+    """The model's denoised latent for each list of *conds* (zeros for None), each a new tensor like *x_in* (B×C×spatial).
 
-    *place* cuts one conditioning out for the latent (:func:`comfy.sampling.cond_regions.place_cond`).
+    *timestep* holds the sigma of each batch entry. *place* cuts one conditioning out for the latent
+    (:func:`comfy.sampling.cond_regions.place_cond`).
     """
     sums = [torch.zeros_like(x_in) for _ in conds]
     weights = [torch.full_like(x_in, SMALLEST_WEIGHT) for _ in conds]
@@ -68,9 +71,9 @@ def evaluate(
 
 
 def _placed(
-    model: Any, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
+    model: SampledModel, conds: Sequence[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any], place: Placing
 ) -> list[Placed]:
-    """What acts at this step, with the number of its list; default conditioning fills what the others leave."""
+    """The conditionings that act at this step, each with the number of its list. Default ones fill the regions that others leave."""
     placed = [
         (cut, index)
         for index, entries in enumerate(conds)
@@ -98,8 +101,8 @@ def _uncovered(x_in: Tensor, placed: Sequence[PlacedCond]) -> Tensor:
     return rest.relu_()
 
 
-def _next_batch(model: Any, waiting: list[Placed], x_in: Tensor) -> list[Placed]:
-    """Take from *waiting* the largest group that can share a call with the first one and fits in memory; last ones first."""
+def _next_batch(model: SampledModel, waiting: list[Placed], x_in: Tensor) -> list[Placed]:
+    """Take from *waiting* the largest group that can share a call with its first entry and fits in memory, last entries first."""
     first = waiting[0][0]
     candidates = [number for number, (cut, _) in enumerate(waiting) if can_concat_cond(cut, first)][::-1]
     chosen = candidates[:1]
@@ -118,7 +121,7 @@ def _next_batch(model: Any, waiting: list[Placed], x_in: Tensor) -> list[Placed]
     return [waiting.pop(number) for number in chosen]
 
 
-def _run_batch(model: Any, batch: Sequence[Placed], timestep: Tensor, model_options: dict[str, Any]) -> tuple[Tensor, ...]:
+def _run_batch(model: SampledModel, batch: Sequence[Placed], timestep: Tensor, model_options: dict[str, Any]) -> tuple[Tensor, ...]:
     cuts = [cut for cut, _ in batch]
     cond_or_uncond = [index for _, index in batch]
     latents = torch.cat([cut.input_x for cut in cuts])
@@ -139,9 +142,9 @@ def _run_batch(model: Any, batch: Sequence[Placed], timestep: Tensor, model_opti
 
 
 def _transformer_options(
-    model: Any, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor, model_options: dict[str, Any]
+    model: SampledModel, cuts: Sequence[PlacedCond], cond_or_uncond: list[int], timestep: Tensor, model_options: dict[str, Any]
 ) -> dict[str, Any]:
-    """A new dict of what attention patches and wrappers may want to know about this call."""
+    """A new dict that tells attention patches and wrappers about this call."""
     options = model.current_patcher.apply_hooks(hooks=cuts[0].hooks)
     options = comfy.patcher_extension.merge_nested_dicts(options, model_options.get("transformer_options", {}), copy_dict1=False)
     if cuts[0].patches is not None:

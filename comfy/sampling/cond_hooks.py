@@ -1,4 +1,4 @@
-"""Hooks that conditioning carries (:mod:`comfy.hooks`): gathered, registered with the model, and reduced to what was registered."""
+"""Gathers the hooks of conditioning (:mod:`comfy.hooks`), registers them with the model and drops those that were not registered."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from comfy.hooks.base import HookGroup
     from comfy.sampling.cond_regions import Cond
+    from comfy.sampling.protocols import SampledPatcher
 
 hooks_of_models = lazy_module("comfy.hooks")
 
@@ -22,7 +23,7 @@ def _entries(conds: Conds) -> Iterator[Cond]:
 
 
 def get_hooks_from_cond(cond: Iterable[Cond], full_hooks: HookGroup) -> HookGroup:
-    """Add the hooks of the entries and of their control, each once, to *full_hooks*; returns it."""
+    """Add the hooks of the entries and of their controls to *full_hooks*, each once; returns it."""
     controls: dict[Any, None] = {}
     for entry in cond:
         for hook in entry["hooks"].hooks if "hooks" in entry else ():
@@ -37,7 +38,7 @@ def get_hooks_from_cond(cond: Iterable[Cond], full_hooks: HookGroup) -> HookGrou
 
 
 def preprocess_conds_hooks(conds: Conds) -> None:
-    """Give entries with control the hooks of that control, too; equal combinations get one shared group."""
+    """Also give entries with a control the hooks of that control; equal combinations share one group."""
     combined: dict[Any, Any] = {}
     for entry in _entries(conds):
         extra = entry["control"].get_extra_hooks() if "control" in entry else []
@@ -50,7 +51,7 @@ def preprocess_conds_hooks(conds: Conds) -> None:
 
 
 def filter_registered_hooks_on_conds(conds: Conds, model_options: dict[str, Any]) -> None:
-    """Take off the entries' hooks whatever was not registered; entries that shared a group share the reduced one."""
+    """Remove hooks that were not registered from the entries; entries that shared a group share the reduced one."""
     registered = model_options.get("registered_hooks")
     reduced: dict[Any, Any] = {}
     for entry in _entries(conds):
@@ -65,12 +66,12 @@ def filter_registered_hooks_on_conds(conds: Conds, model_options: dict[str, Any]
 
 
 def get_total_hook_groups_in_conds(conds: Conds) -> int:
-    """How many different hook groups the entries have; no hooks count as one."""
+    """How many different hook groups the entries have; entries without hooks count as one group."""
     return len({entry.get("hooks") for entry in _entries(conds)})
 
 
-def register_hooks(model: Any, conds: Conds, model_options: dict[str, Any]) -> None:
-    """Let the hooks of *conds* add what they bring to *model* and *model_options* for this run."""
+def register_hooks(model: SampledPatcher, conds: Conds, model_options: dict[str, Any]) -> None:
+    """Register the hooks of *conds* with *model* and *model_options* for this run."""
     hooks = hooks_of_models.HookGroup()
     for conditions in conds.values():
         get_hooks_from_cond(conditions, hooks)
@@ -85,7 +86,7 @@ def register_hooks(model: Any, conds: Conds, model_options: dict[str, Any]) -> N
 
 
 def additional_models(model_options: dict[str, Any] | None) -> list[Any]:
-    """The models that registered hooks need beside the main one."""
+    """The patchers that registered hooks need beside the main model."""
     registered = (model_options or {}).get("registered_hooks")
     if registered is None:
         return []

@@ -1,4 +1,4 @@
-"""What happens to conditioning once before sampling: time ranges, the model's own form, counterparts, control."""
+"""Prepares conditioning once before sampling: time ranges, the model's own form, counterparts, control."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from comfy.sampling.cond_regions import Cond, create_cond_with_same_area_if_none
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import SampledModel
+
 PIXELS_PER_CELL = 8
 
 
-def calculate_start_end_timesteps(model: Any, conds: list[Cond]) -> None:
-    """Replace entries that have a range of percents by copies with its sigmas."""
+def calculate_start_end_timesteps(model: SampledModel, conds: list[Cond]) -> None:
+    """Replace entries that act in a range of the sampling by copies that hold the range as sigmas."""
     to_sigma = model.model_sampling.percent_to_sigma
     for index, cond in enumerate(conds):
         start, end = cond.get("start_percent"), cond.get("end_percent")
@@ -26,8 +28,8 @@ def calculate_start_end_timesteps(model: Any, conds: list[Cond]) -> None:
             conds[index] = {**cond, **sigmas}
 
 
-def pre_run_control(model: Any, conds: list[Cond]) -> None:
-    """Let every control of *conds* prepare for the model."""
+def pre_run_control(model: SampledModel, conds: list[Cond]) -> None:
+    """Prepare every control of *conds* for *model*."""
     to_sigma = model.model_sampling.percent_to_sigma
     for cond in conds:
         if "control" in cond:
@@ -37,9 +39,9 @@ def pre_run_control(model: Any, conds: list[Cond]) -> None:
 def apply_empty_x_to_equal_area(
     conds: list[Cond], uncond: list[Cond], name: str, uncond_fill_func: Callable[[list[Any], int], Any]
 ) -> None:
-    """Give entries of *uncond* the value *name* that entries of *conds* without an area have, unless one of them has its own.
+    """Copy the values *name* of those entries of *conds* that have no area to such entries of *uncond*.
 
-    With more values than entries the later values win.
+    Nothing is copied if one of these entries of *uncond* has a value. If there are more values than entries, later values win.
     """
     given = [cond[name] for cond in conds if "area" not in cond and cond.get(name) is not None]
     everywhere = [index for index, cond in enumerate(uncond) if "area" not in cond]
@@ -53,7 +55,7 @@ def apply_empty_x_to_equal_area(
 def encode_model_conds(
     model_function: Callable[..., dict[str, Any]], conds: list[Cond], noise: Tensor, device: Any, prompt_type: str, **kwargs: Any
 ) -> list[Cond]:
-    """Replace entries of *conds* by copies whose ``model_conds`` hold what the model's *model_function* makes of them."""
+    """Replace entries of *conds* by copies that also hold the results of *model_function* (``extra_conds``) in their ``model_conds``."""
     default_width = noise.shape[3] * PIXELS_PER_CELL if noise.ndim >= 4 else None
     defaults = {"width": default_width, "height": noise.shape[2] * PIXELS_PER_CELL, "prompt_type": prompt_type}
     for index, cond in enumerate(conds):
@@ -63,7 +65,7 @@ def encode_model_conds(
 
 
 def prepare(
-    model: Any,
+    model: SampledModel,
     noise: Tensor,
     conds: dict[str, list[Cond]],
     device: Any,
@@ -72,7 +74,7 @@ def prepare(
     seed: int | None = None,
     latent_shapes: Any = None,
 ) -> dict[str, list[Cond]]:
-    """Prepare *conds* ("positive", "negative", … to their entries) for sampling on *device*; lists are replaced, not changed."""
+    """Prepare *conds* ({"positive": entries, "negative": entries, …}) for sampling on *device*; lists are replaced, not changed."""
     for name in conds:
         conds[name] = list(conds[name])
         resolve_areas_and_cond_masks_multidim(conds[name], noise.shape[2:], device)
@@ -105,7 +107,7 @@ def prepare(
 
 
 def _share_control(conds: dict[str, list[Cond]]) -> None:
-    """Apply the positive side's control to the other sides where it asks for that."""
+    """Apply the control of the positive side to the other sides where it asks for this."""
     positive = conds.get("positive", [])
     sharing = [cond for cond in positive if cond.get("control_apply_to_uncond", False)]
     for name in conds:

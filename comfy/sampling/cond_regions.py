@@ -1,7 +1,7 @@
-"""Where in the latent a conditioning acts, and how strongly: areas, masks, time ranges.
+"""Determines where in the latent a conditioning acts, and how strongly: areas, masks, time ranges.
 
-A conditioning is a dict. Its ``area`` lists the sizes, then the offsets, per spatial dimension in latent cells; a leading
-"percentage" means shares of the latent instead. ``mask`` is B×H×W (or with a dimension more for video).
+A conditioning is a dict. Its ``area`` lists the size and then the offset in every spatial dimension, in latent cells; with a leading
+"percentage" they are shares of the latent. ``mask`` is B×H×W (B×T×H×W for video).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ torch = lazy_module("torch")
 
 Cond = dict[str, Any]
 
-FEATHER_CELLS = 8  # an area without a mask fades in over so many cells where other conditioning lies beside it
+FEATHER_CELLS = 8  # an area without a mask fades in over this many cells at edges inside the latent
 SMALLEST_AREA = 8
-WHOLE_LENGTH = 2**31  # a size for dimensions the area says nothing about; cut to the latent later
+WHOLE_LENGTH = 2**31  # the size in dimensions that the area does not mention; cut to the latent later
 
 
 class PlacedCond(NamedTuple):
-    """One conditioning cut out for one model call: its part of the latent and the weight of its result there."""
+    """One conditioning, cut out for one model call: its part of the latent and the weight of its result there."""
 
     input_x: Tensor
     mult: Tensor
@@ -42,14 +42,14 @@ class PlacedCond(NamedTuple):
 
 
 def add_area_dims(area: Sequence[int], num_dims: int) -> list[int]:
-    """*area* with leading dimensions that span everything, until it has *num_dims*."""
+    """*area* extended to *num_dims* dimensions by leading ones that span everything."""
     missing = max(0, num_dims - len(area) // 2)
     half = len(area) // 2
     return [WHOLE_LENGTH] * missing + list(area[:half]) + [0] * missing + list(area[half:])
 
 
 def place_cond(conds: Cond, x_in: Tensor, timestep_in: Tensor) -> PlacedCond | None:
-    """Cut *conds* out for latent *x_in* at the sigmas *timestep_in*; None outside its time range."""
+    """Cut *conds* out for the latent *x_in* (B×C×spatial) at the sigmas *timestep_in* (B); None outside its time range."""
     if not _is_active(conds, timestep_in[0]):
         return None
     area = _area_within(conds["area"], x_in.shape[2:]) if "area" in conds else None
@@ -77,7 +77,7 @@ def _is_active(conds: Cond, sigma: Tensor) -> bool:
 
 
 def _area_within(area: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    """*area* for a latent of spatial *sizes*: with as many dimensions, and not beyond its far edges."""
+    """*area* for a latent of spatial *sizes*: with the same number of dimensions, and cut at its far edges."""
     dimensions = len(sizes)
     full = add_area_dims(area, dimensions)
     half = len(full) // 2
@@ -94,7 +94,7 @@ def _mask_weight(conds: Cond, cut: Tensor, area: list[int] | None) -> Tensor:
 
 
 def _feather(weight: Tensor, area: Sequence[int], sizes: Sequence[int]) -> None:
-    """Let *weight* fade in place towards the edges of *area* that are not edges of the latent."""
+    """Fade *weight* in place towards those edges of *area* that are not edges of the latent."""
     half = len(area) // 2
     for dimension, size in enumerate(sizes):
         length, offset = area[dimension], area[half + dimension]
@@ -107,7 +107,7 @@ def _feather(weight: Tensor, area: Sequence[int], sizes: Sequence[int]) -> None:
 
 
 def get_mask_aabb(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounding boxes (left, top, right, bottom, all inclusive) of B×H×W *masks* and which of them are empty."""
+    """The bounding boxes of B×H×W *masks* (B×4: left, top, right, bottom, all inclusive), and which masks are empty (B, bool)."""
     boxes = torch.zeros((len(masks), 4), device=masks.device, dtype=torch.int)
     is_empty = torch.zeros(len(masks), device=masks.device, dtype=torch.bool)
     for index, mask in enumerate(masks):
@@ -120,7 +120,7 @@ def get_mask_aabb(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def resolve_areas_and_cond_masks_multidim(conditions: list[Cond], dims: Sequence[int], device: Any) -> None:
-    """Turn percentages into cells and bring masks to the latent's size and *device*, replacing entries of *conditions*."""
+    """Convert areas from shares to cells, and masks to the latent's size and *device*; replaces entries of *conditions*."""
     for index, cond in enumerate(conditions):
         resolved: Cond = {}
         if "area" in cond and cond["area"][0] == "percentage":
@@ -156,7 +156,7 @@ def _fitting_mask(mask: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def _bounds_of(mask: Tensor) -> tuple[int, int, int, int]:
-    """The area (height, width, top, left) that holds everything of *mask*; a small corner when it is empty."""
+    """The smallest area (height, width, top, left) that contains everything in *mask*; a small corner if the mask is empty."""
     boxes, is_empty = get_mask_aabb(mask.abs().amax(dim=0, keepdim=True))
     if is_empty[0]:
         return SMALLEST_AREA, SMALLEST_AREA, 0, 0
@@ -165,7 +165,7 @@ def _bounds_of(mask: Tensor) -> tuple[int, int, int, int]:
 
 
 def create_cond_with_same_area_if_none(conds: list[Cond], c: Cond) -> None:
-    """Give *conds* a counterpart of *c* with the same area, unless one has it: guidance needs both sides over equal regions.
+    """Give *conds* a counterpart of *c* with the same area unless it has one, because guidance needs both sides in every region.
 
     The counterpart takes the model conditioning of the smallest entry that covers the area.
     """

@@ -1,4 +1,4 @@
-"""Sampling objects of latent consistency models, which were distilled at fifty of the thousand steps (arXiv:2310.04378)."""
+"""Sampling objects for latent consistency models, which were distilled at fifty of the thousand steps (arXiv:2310.04378)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ TIMESTEP_SCALING = 10.0
 
 
 class LCM(comfy.model_sampling.EPS):
-    """A noise prediction that becomes the picture itself as time goes to zero."""
+    """A noise prediction whose result approaches the input itself as time goes to zero."""
 
     timestep: Callable[[torch.Tensor], torch.Tensor]
 
     def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
-        """See :meth:`comfy.model_sampling.EPS.calculate_denoised`."""
         ndim = model_output.ndim
         time = comfy.model_sampling.reshape_sigma(self.timestep(sigma), ndim) * TIMESTEP_SCALING
         picture = model_input - model_output * comfy.model_sampling.reshape_sigma(sigma, ndim)
@@ -28,7 +27,7 @@ class LCM(comfy.model_sampling.EPS):
 
 
 class ModelSamplingDiscreteDistilled(comfy.model_sampling.ModelSamplingDiscrete):
-    """Every twentieth step of the discrete schedule."""
+    """The discrete schedule reduced to every twentieth step."""
 
     original_timesteps = 50
 
@@ -39,9 +38,9 @@ class ModelSamplingDiscreteDistilled(comfy.model_sampling.ModelSamplingDiscrete)
         self.set_sigmas(self.sigmas[self.num_timesteps - 1 - kept].clone())
 
     def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
-        """The model's time: that of the nearest kept step."""
+        """The model's time at *sigma*: that of the nearest remaining step."""
         return super().timestep(sigma) * self.skip_steps + (self.skip_steps - 1)
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
-        """The sigma at a time, interpolated between kept steps."""
+        """The sigma at *timestep*, interpolated between the remaining steps."""
         return super().sigma((timestep.float() - (self.skip_steps - 1)) / self.skip_steps)

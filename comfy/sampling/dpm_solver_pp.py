@@ -1,7 +1,7 @@
-"""DPM-Solver++ in its deterministic, ancestral and stochastic forms (Lu et al. 2022, arXiv:2211.01095).
+"""DPM-Solver++ in its deterministic, ancestral and stochastic forms (Lu et al. 2022, arXiv:2211.01095). Arguments: see ``solver_run``.
 
-The solver works in half log SNR, written ``lambda``; a step of width ``h`` multiplies the latent by ``exp(-h)`` (in units of the
-noise) and moves it towards the model's picture.
+The solver works in half log SNR, called ``lambda``. A step of width ``h`` multiplies the latent by ``exp(-h)`` (in units of the
+noise) and moves it towards the model's denoised latent.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ from comfy.sampling.solver_run import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 torch = lazy_module("torch")
 
-NEARLY_PURE_NOISE = 0.9999  # where the midpoint of a flow's first step lies: its true midpoint is not finite
+NEARLY_PURE_NOISE = 0.9999  # replaces the midpoint of a flow's first step, which is not finite
 
 
 @without_gradients
 def sample_dpmpp_2m(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
     callback: Callable | None = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """Second order multistep: extrapolates along the pictures of the last two steps (algorithm 2 of the paper)."""
+    """Second-order multistep solver: extrapolates from the denoised latents of the last two steps (algorithm 2 of the paper)."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     before: Tensor | None = None
     width_before: Tensor | None = None
@@ -58,7 +60,7 @@ def sample_dpmpp_2m(
 
 @without_gradients
 def sample_dpmpp_2s_ancestral(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -68,7 +70,7 @@ def sample_dpmpp_2s_ancestral(
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """Second order singlestep (midpoint in lambda, algorithm 1) with fresh noise after each step."""
+    """Second-order singlestep solver (midpoint in lambda, algorithm 1) that adds fresh noise after each step."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
     for step, sigma, sigma_next in run.steps():
@@ -85,7 +87,7 @@ def sample_dpmpp_2s_ancestral(
 
 
 def _towards(x: Tensor, denoised: Tensor, kept: Any) -> Tensor:
-    """The first order step that keeps the share *kept* of the distance between *x* and the picture."""
+    """A first-order step that keeps the share *kept* of the distance between *x* and *denoised*."""
     return kept * x + (1 - kept) * denoised
 
 
@@ -96,14 +98,14 @@ def _flow_midpoint(sigma: Tensor, sigma_next: Tensor) -> Any:
 
 
 class StochasticRun(SolverRun):
-    """A run over the reverse SDE: levels in half log SNR, and Brownian noise between them.
+    """A run over the reverse SDE, with levels in half log SNR and Brownian noise between them.
 
-    ``cpu_noise`` draws it on the CPU, so that the picture does not depend on the device.
+    With *cpu_noise* the noise is drawn on the CPU, so that the picture does not depend on the device.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: Denoiser,
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any] | None,
@@ -121,7 +123,7 @@ class StochasticRun(SolverRun):
         self.eta, self.s_noise = eta, s_noise * noise_scale(self.sampling)
 
     def half_log_snr(self, sigma: Tensor) -> Tensor:
-        """log(signal / noise)."""
+        """log(signal / noise) at *sigma*."""
         return sigma_to_half_log_snr(sigma, self.sampling)
 
     def sigma(self, half_log_snr: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class StochasticRun(SolverRun):
 
 @without_gradients
 def sample_dpmpp_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -146,13 +148,13 @@ def sample_dpmpp_sde(
     noise_sampler: NoiseSampler | None = None,
     r: float = 1 / 2,
 ) -> Tensor:
-    """Singlestep with fresh noise inside the step, too: the second model call is at the share *r* of the step."""
+    """Singlestep solver that also adds noise inside the step; *r* (0 to 1) is the place of the second model call in the step."""
     return _singlestep_sde(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, r, cpu_noise=True)
 
 
 @without_gradients
 def sample_dpmpp_sde_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -168,7 +170,7 @@ def sample_dpmpp_sde_gpu(
 
 
 def _singlestep_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None,
@@ -199,7 +201,7 @@ def _singlestep_sde(
 
 
 def _sde_step(run: StochasticRun, x: Tensor, target: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
-    """One first order step of the SDE; *start* and *end* are (sigma, half log SNR)."""
+    """One first-order step of the SDE; *start* and *end* are (sigma, half log SNR)."""
     (sigma, here), (sigma_next, there) = start, end
     signal, signal_next = sigma * here.exp(), sigma_next * there.exp()
     down, fresh = get_ancestral_step((-here).exp(), (-there).exp(), run.eta)

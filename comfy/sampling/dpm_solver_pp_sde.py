@@ -1,4 +1,7 @@
-"""Stochastic multistep DPM-Solver++ of second and third order (arXiv:2211.01095, appendix on SDEs, extended to three steps)."""
+"""Stochastic multistep DPM-Solver++ of second and third order (arXiv:2211.01095, appendix on SDEs, extended to three steps).
+
+Arguments: see ``solver_run``; *eta* scales the noise of a step as a whole (0: none), *s_noise* the fresh noise alone.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from comfy.sampling.solver_run import without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 
 @dataclass(frozen=True, slots=True)
 class PastStep:
-    """A step that was made: the model's picture and the step's width in half log SNR."""
+    """A finished step: the model's denoised latent and the step's width in half log SNR."""
 
     denoised: Tensor
     width: Tensor
@@ -26,21 +31,21 @@ Correction = Callable[["Tensor", "Tensor", "Tensor", list[PastStep]], "Tensor | 
 
 
 def midpoint_correction(denoised: Tensor, width: Tensor, damped: Tensor, past: list[PastStep]) -> Tensor | float:
-    """What the last step's picture adds to the target, with its slope taken at the middle of the step."""
+    """The second-order term from the last step's denoised latent, with the slope taken at the middle of the step."""
     if not past:
         return 0.0
     return -(-damped).expm1() / 2 * (denoised - past[-1].denoised) * (width / past[-1].width)
 
 
 def heun_correction(denoised: Tensor, width: Tensor, damped: Tensor, past: list[PastStep]) -> Tensor | float:
-    """The same with the slope integrated exactly over the step."""
+    """The second-order term with the slope integrated exactly over the step."""
     if not past:
         return 0.0
     return _phi_2(damped) * (denoised - past[-1].denoised) * (width / past[-1].width)
 
 
 def third_order_correction(denoised: Tensor, width: Tensor, damped: Tensor, past: list[PastStep]) -> Tensor | float:
-    """The terms of slope and curvature from the last two pictures; with one picture, the slope alone."""
+    """The terms of slope and curvature from the denoised latents of the last two steps; after one step the slope alone."""
     if len(past) < 2:
         return heun_correction(denoised, width, damped, past)
     last, before = past[-1], past[-2]
@@ -57,7 +62,7 @@ def _phi_2(damped: Tensor) -> Tensor:
 
 
 def multistep_sde(run: StochasticRun, x: Tensor, correction: Correction, memory: int) -> Tensor:
-    """Walk *run* with a first order step plus *correction*, which sees the last *memory* steps."""
+    """Walk *run* with first-order steps plus *correction*, which sees the last *memory* steps; returns the last latent."""
     past: list[PastStep] = []
     for step, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(step, x, sigma)
@@ -76,7 +81,7 @@ def multistep_sde(run: StochasticRun, x: Tensor, correction: Correction, memory:
 
 
 def _run_2m(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None,
@@ -98,7 +103,7 @@ def _run_2m(
 
 
 def _run_3m(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None,
@@ -117,7 +122,7 @@ def _run_3m(
 
 @without_gradients
 def sample_dpmpp_2m_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -128,13 +133,13 @@ def sample_dpmpp_2m_sde(
     noise_sampler: NoiseSampler | None = None,
     solver_type: str = "midpoint",
 ) -> Tensor:
-    """Second order; *solver_type* is ``midpoint`` or ``heun``. Raises ``ValueError`` for another."""
+    """Second order; *solver_type* is ``midpoint`` or ``heun``. Raises ``ValueError`` for any other."""
     return _run_2m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, solver_type, cpu_noise=True)
 
 
 @without_gradients
 def sample_dpmpp_2m_sde_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -151,7 +156,7 @@ def sample_dpmpp_2m_sde_gpu(
 
 @without_gradients
 def sample_dpmpp_2m_sde_heun(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -168,7 +173,7 @@ def sample_dpmpp_2m_sde_heun(
 
 @without_gradients
 def sample_dpmpp_2m_sde_heun_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -185,7 +190,7 @@ def sample_dpmpp_2m_sde_heun_gpu(
 
 @without_gradients
 def sample_dpmpp_3m_sde(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -195,13 +200,13 @@ def sample_dpmpp_3m_sde(
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """Third order."""
+    """Third order, with noise drawn on the CPU."""
     return _run_3m(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler, cpu_noise=True)
 
 
 @without_gradients
 def sample_dpmpp_3m_sde_gpu(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,

@@ -1,6 +1,7 @@
-"""Euler's and Heun's methods and DPM-Solver-2 over sigma, deterministic with optional churn, and ancestral.
+"""Euler's and Heun's methods and DPM-Solver-2 over sigma: deterministic with optional churn, and ancestral. Arguments: see ``solver_run``.
 
-Karras et al. 2022 (arXiv:2206.00364) algorithm 2; Lu et al. 2022 (arXiv:2206.00927) for the log-midpoint of ``dpm_2``.
+Karras et al. 2022 (arXiv:2206.00364), algorithm 2; Lu et al. 2022 (arXiv:2206.00927) for the log-midpoint of ``dpm_2``. Churn raises the
+level of each step by the share *s_churn* / steps at sigmas from *s_tmin* to *s_tmax*, with noise scaled by *s_noise*.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from comfy.sampling.solver_run import SolverRun, flow_ancestral_step, get_ancest
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 torch = lazy_module("torch")
 
 MOST_CHURN = 2**0.5 - 1
 
 
 def churn(x: Tensor, sigma: Tensor, steps: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) -> tuple[Tensor, Tensor]:
-    """Raise the noise level before a step: the latent and its new sigma (Karras et al., algorithm 2, lines 4 to 6)."""
+    """Raise the noise level before a step; returns the latent and its new sigma (Karras et al., algorithm 2, lines 4 to 6)."""
     if s_churn <= 0 or not s_tmin <= sigma <= s_tmax:
         return x, sigma
     raised = sigma * (1 + min(s_churn / steps, MOST_CHURN))
@@ -36,7 +39,7 @@ def log_midpoint(sigma: Tensor, sigma_next: Tensor) -> Tensor:
 
 @without_gradients
 def sample_euler(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -47,7 +50,7 @@ def sample_euler(
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
 ) -> Tensor:
-    """First order."""
+    """Euler's method: first order, one model call per step."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
         x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
@@ -58,7 +61,7 @@ def sample_euler(
 
 @without_gradients
 def sample_heun(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -69,7 +72,7 @@ def sample_heun(
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
 ) -> Tensor:
-    """Second order: the mean of the slopes at both ends, two model calls per step except the last."""
+    """Heun's method: second order, by the mean of the slopes at both ends. Two model calls per step, one in the last."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
         x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
@@ -84,7 +87,7 @@ def sample_heun(
 
 @without_gradients
 def sample_dpm_2(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -95,7 +98,7 @@ def sample_dpm_2(
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
 ) -> Tensor:
-    """Second order: the slope at the log-midpoint, two model calls per step except the last."""
+    """DPM-Solver-2: second order, by the slope at the log-midpoint. Two model calls per step, one in the last."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
         x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
@@ -105,7 +108,7 @@ def sample_dpm_2(
 
 
 def _midpoint_step(run: SolverRun, x: Tensor, sigma: Tensor, sigma_next: Tensor, denoised: Tensor) -> Tensor:
-    """From *sigma* to *sigma_next* along the slope at their log-midpoint; *denoised* is the model's picture at *sigma*."""
+    """Step from *sigma* to *sigma_next* along the slope at their log-midpoint; *denoised* is the model's result at *sigma*."""
     slope = to_d(x, sigma, denoised)
     if sigma_next > 0:
         middle = log_midpoint(sigma, sigma_next)
@@ -115,9 +118,9 @@ def _midpoint_step(run: SolverRun, x: Tensor, sigma: Tensor, sigma_next: Tensor,
 
 
 class AncestralStep:
-    """How one ancestral step is split: ``down`` is the sigma of its deterministic part; :meth:`renoise` adds the rest.
+    """The two parts of one ancestral step: a deterministic one down to the sigma ``down``, and the noise that :meth:`renoise` adds.
 
-    Knows both pictures of noising: for a flow model the signal is scaled as well.
+    For a flow model the signal is scaled as well.
     """
 
     def __init__(self, run: SolverRun, sigma: Tensor, sigma_next: Tensor, eta: float, s_noise: float) -> None:
@@ -132,7 +135,7 @@ class AncestralStep:
         self._fresh, self._s_noise = fresh, s_noise
 
     def renoise(self, x: Tensor, noise_sampler: NoiseSampler) -> Tensor:
-        """*x* with the step's fresh noise; nothing at the last step."""
+        """*x* with the step's fresh noise; *x* itself at the last step."""
         if not self._is_noisy:
             return x
         return self._signal_factor * x + noise_sampler(*self._levels) * self._s_noise * self._fresh
@@ -140,7 +143,7 @@ class AncestralStep:
 
 @without_gradients
 def sample_euler_ancestral(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -150,7 +153,7 @@ def sample_euler_ancestral(
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """Euler steps with fresh noise after each."""
+    """Euler's method with fresh noise after each step; *eta* 1 adds as much as DDPM's chain, 0 none."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
     for step, sigma, sigma_next in run.steps():
@@ -165,7 +168,7 @@ def sample_euler_ancestral(
 
 @without_gradients
 def sample_dpm_2_ancestral(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -175,7 +178,7 @@ def sample_dpm_2_ancestral(
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """``dpm_2`` steps with fresh noise after each."""
+    """DPM-Solver-2 with fresh noise after each step; *eta* 1 adds as much as DDPM's chain, 0 none."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
     for step, sigma, sigma_next in run.steps():

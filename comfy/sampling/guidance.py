@@ -1,4 +1,4 @@
-"""Classifier-free guidance: one picture from the conditioned and the unconditioned one."""
+"""Classifier-free guidance: combines the conditioned and the unconditioned result of the model."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-Options = dict[str, Any]
+    from comfy.sampling.protocols import Options, SampledModel
 
 
 def cfg_function(
-    model: Any,
+    model: SampledModel,
     cond_pred: Tensor,
     uncond_pred: Tensor,
     cond_scale: float,
@@ -21,9 +21,10 @@ def cfg_function(
     cond: Any = None,
     uncond: Any = None,
 ) -> Tensor:
-    """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598), or what ``sampler_cfg_function`` does instead.
+    """Combine *cond_pred* and *uncond_pred* by classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
 
-    The post-cfg functions then change the result one after the other.
+    The option ``sampler_cfg_function`` replaces the formula; the functions under ``sampler_post_cfg_function`` then change the result in
+    turn. All latents have the shape of *x*; *timestep* holds one sigma per batch entry.
     """
     options = {} if model_options is None else model_options
     common = {

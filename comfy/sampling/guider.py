@@ -1,4 +1,4 @@
-"""The guider: one sampling of a model with classifier-free guidance, from conditioning and noise to a latent.
+"""The guider, which runs one sampling of a model with classifier-free guidance, from conditioning and noise to a latent.
 
 :mod:`comfy.samplers` publishes it as ``CFGGuider``. Packs replace functions of that module, so the guider calls them through
 ``names``, which that module sets to itself.
@@ -18,38 +18,38 @@ from comfy.sampling.sampler import Sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Options, SampledModel, SampledPatcher
+
 torch = lazy_module("torch")
 hooks_of_models = lazy_module("comfy.hooks")
 
-Options = dict[str, Any]
-
 
 class SamplerNames(Protocol):
-    """What a guider calls by the current binding in :mod:`comfy.samplers`."""
+    """The functions that a guider calls by their current binding in :mod:`comfy.samplers`."""
 
     @property
     def sampling_function(self) -> Callable[..., Tensor]:
-        """The guided picture of one step."""
+        """Computes the guided result of one step."""
 
     @property
     def process_conds(self) -> Callable[..., Options]:
-        """Conditioning as the model takes it."""
+        """Prepares conditioning for the model."""
 
     @property
     def preprocess_conds_hooks(self) -> Callable[[Options], None]:
-        """Gives every conditioning its hooks."""
+        """Gives conditioning the hooks of its controls."""
 
     @property
     def get_total_hook_groups_in_conds(self) -> Callable[[Options], int]:
-        """How many different groups of hooks there are."""
+        """Counts the different groups of hooks."""
 
     @property
     def filter_registered_hooks_on_conds(self) -> Callable[[Options, Options], None]:
-        """Leaves only hooks that change weights."""
+        """Removes hooks that were not registered."""
 
     @property
     def cast_to_load_options(self) -> Callable[..., None]:
-        """Moves what the model options hold to a device."""
+        """Moves the tensors in the model options to a device."""
 
 
 class Guider:
@@ -59,18 +59,18 @@ class Guider:
     """
 
     names: ClassVar[SamplerNames]
-    inner_model: Any
+    inner_model: SampledModel
     conds: dict[str, Any]
     loaded_models: Any
 
-    def __init__(self, model_patcher: Any) -> None:
+    def __init__(self, model_patcher: SampledPatcher) -> None:
         self.model_patcher = model_patcher
         self.model_options = model_patcher.model_options
         self.original_conds: dict[str, list[Options]] = {}
         self.cfg = 1.0
 
     def set_conds(self, positive: Any, negative: Any) -> None:
-        """Set both sides of guidance, as nodes pass conditioning."""
+        """Set both sides of guidance, in the form in which nodes pass conditioning."""
         self.inner_set_conds({"positive": positive, "negative": negative})
 
     def set_cfg(self, cfg: float) -> None:
@@ -78,21 +78,21 @@ class Guider:
         self.cfg = cfg
 
     def inner_set_conds(self, conds: dict[str, Any]) -> None:
-        """Set named lists of conditioning, as nodes pass it."""
+        """Set lists of conditioning by name, in the form in which nodes pass them."""
         for name, cond in conds.items():
             self.original_conds[name] = comfy.sampler_helpers.convert_cond(cond)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """See :meth:`outer_predict_noise`."""
+        """Do what :meth:`outer_predict_noise` does; samplers call the guider like a model."""
         return self.outer_predict_noise(*args, **kwargs)
 
     def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None) -> Tensor:
-        """The guided picture, through the PREDICT_NOISE wrappers."""
+        """The guided result for *x* (B×C×spatial) at sigmas *timestep* (B), through the PREDICT_NOISE wrappers."""
         options = {} if model_options is None else model_options
         return self._wrapped(self.predict_noise, "PREDICT_NOISE", self.model_options).execute(x, timestep, options, seed)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Options | None = None, seed: int | None = None) -> Tensor:
-        """The guided picture (despite the name) for *x* at sigmas *timestep*."""
+        """The guided denoised latent (despite the name) for *x* at sigmas *timestep*; shaped like *x*."""
         options = {} if model_options is None else model_options
         return self.names.sampling_function(
             self.inner_model,
@@ -124,9 +124,9 @@ class Guider:
         seed: int | None,
         latent_shapes: Any = None,
     ) -> Tensor:
-        """Sample with the model loaded: between the autoencoder's latents, through the SAMPLER_SAMPLE wrappers."""
+        """Sample with the loaded model through the SAMPLER_SAMPLE wrappers. Latents go in and come out in the autoencoder's scale."""
         self.inner_model.latent_shapes = latent_shapes
-        if latent_image is not None and torch.count_nonzero(latent_image) > 0:  # an empty latent stays zero in either scale
+        if latent_image is not None and torch.count_nonzero(latent_image) > 0:  # zeros stay zeros in either scale
             latent_image = self.inner_model.process_latent_in(latent_image)
         self.conds = self.names.process_conds(
             self.inner_model, noise, self.conds, device, latent_image, denoise_mask, seed, latent_shapes=latent_shapes
@@ -151,7 +151,7 @@ class Guider:
         seed: int | None = None,
         latent_shapes: Any = None,
     ) -> Tensor:
-        """Load the models, sample, and clean up."""
+        """Load the models, sample on their device, and clean up. Raises what loading and sampling raise."""
         self.inner_model, self.conds, self.loaded_models = comfy.sampler_helpers.prepare_sampling(
             self.model_patcher, noise.shape, self.conds, self.model_options
         )
@@ -178,7 +178,11 @@ class Guider:
         disable_pbar: bool = False,
         seed: int | None = None,
     ) -> Tensor:
-        """Sample through the OUTER_SAMPLE wrappers; without sigmas *latent_image* comes back. The guider can be used again."""
+        """Sample *latent_image* with *noise* (both B×C×spatial) over descending *sigmas*, through the OUTER_SAMPLE wrappers.
+
+        *denoise_mask* is 1 where the sampler may change the latent; *callback* gets (step, denoised latent, latent, steps). Without sigmas
+        *latent_image* comes back. The guider can be used again.
+        """
         if sigmas.shape[-1] == 0:
             return latent_image
         if denoise_mask is not None:
@@ -189,7 +193,9 @@ class Guider:
         original_options, original_hook_mode = self.model_options, self.model_patcher.hook_mode
         try:
             self.model_options = create_model_options_clone(original_options)
-            if self.names.get_total_hook_groups_in_conds(self.conds) <= 1:  # hooked weights are then made once; keeping copies has no use
+            if (
+                self.names.get_total_hook_groups_in_conds(self.conds) <= 1
+            ):  # with one group, weights are patched once, so copies are useless
                 self.model_patcher.hook_mode = hooks_of_models.EnumHookMode.MinVram
             comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
             self.names.filter_registered_hooks_on_conds(self.conds, self.model_options)

@@ -1,4 +1,4 @@
-"""Sampling under a mask: what is kept is noised along with the rest, and put back into every picture."""
+"""Sampling under a mask: the protected part gets noise like the rest, and is put back into the result of every step."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from comfy.interruption import interrupt_flag
 if TYPE_CHECKING:
     from torch import Tensor
 
-Options = dict[str, Any]
+    from comfy.sampling.protocols import GuidedModel, Options
 
 
 class KSamplerX0Inpaint:
-    """The model as samplers call it: keeps what the mask protects, and stops at an interrupt.
+    """The model as samplers call it. It restores what the mask protects and stops when the user interrupts.
 
     ``noise`` and ``latent_image`` must be set before the first call.
     """
 
     noise: Tensor
-    latent_image: Any  # a tensor; None when no mask is given
+    latent_image: Any  # a tensor, or None without a mask
 
-    def __init__(self, model: Any, sigmas: Tensor) -> None:
+    def __init__(self, model: GuidedModel, sigmas: Tensor) -> None:
         self.inner_model = model
         self.sigmas = sigmas
 
     def __call__(
         self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None, model_options: Options | None = None, seed: int | None = None
     ) -> Tensor:
-        """The picture for *x*; where *denoise_mask* is 0 it is the original. Raises ``InterruptProcessingException``."""
+        """The denoised latent for *x* (B×C×spatial) at *sigma* (B); the original where *denoise_mask* is 0.
+
+        Raises ``InterruptProcessingException``.
+        """
         interrupt_flag.raise_if_set()
         options = {} if model_options is None else model_options
         if denoise_mask is None:

@@ -11,13 +11,15 @@ from comfy.sampling.solver_run import SolverRun, to_d, without_gradients
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser
+
 polynomial = lazy_module("numpy.polynomial.polynomial")
 
 
 def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> float:
-    """The weight of the slope *j* steps back in the step from ``t[i]`` to ``t[i + 1]``.
+    """The weight that the slope *j* steps back has in the step from ``t[i]`` to ``t[i + 1]``.
 
-    It is the integral over the step of the Lagrange polynomial through the last *order* times. Raises ``ValueError`` when fewer
+    This is the integral of the Lagrange polynomial through the last *order* times over the step. Raises ``ValueError`` when fewer
     than *order* slopes exist.
     """
     if order > i + 1:
@@ -32,7 +34,7 @@ def linear_multistep_coeff(order: int, t: Sequence[float], i: int, j: int) -> fl
 
 @without_gradients
 def sample_lms(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -40,7 +42,7 @@ def sample_lms(
     disable: bool | None = None,
     order: int = 4,
 ) -> Tensor:
-    """One model call per step, using up to *order* slopes."""
+    """Linear multistep solver over up to *order* slopes; one model call per step. Arguments: see ``solver_run``."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     times = sigmas.detach().double().cpu().tolist()
     slopes: list[Tensor] = []

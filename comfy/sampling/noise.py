@@ -1,4 +1,4 @@
-"""Random numbers of a sampling: the first noise, drawn on the CPU, and the noise that stochastic samplers add.
+"""Random numbers for sampling: the first noise, drawn on the CPU, and the noise that stochastic samplers add.
 
 Draw order and seeds follow ComfyUI, so that equal seeds give equal pictures.
 """
@@ -20,9 +20,9 @@ NoiseSampler = Callable[[Any, Any], Any]
 
 
 def draw_noise(shape: Sequence[int], dtype: Any, layout: Any, generator: Generator, noise_inds: Sequence[int] | None = None) -> Tensor:
-    """Normal noise of *shape* on the CPU.
+    """Draw standard normal noise of *shape* on the CPU.
 
-    With *noise_inds* (one number per batch entry) each entry gets the draw of its number, so that a picture taken out of a batch
+    With *noise_inds* (one number per batch entry) each entry gets the draw with its number, so that a picture taken out of a batch
     keeps its noise.
     """
 
@@ -41,9 +41,9 @@ def draw_noise(shape: Sequence[int], dtype: Any, layout: Any, generator: Generat
 
 
 def default_noise_sampler(x: Tensor, seed: int | None = None) -> NoiseSampler:
-    """A function of (sigma, next sigma) that draws independent noise like *x*.
+    """A function of (sigma, next sigma) that draws independent noise with the shape, dtype and device of *x*.
 
-    On the CPU the seed is moved by one, because the first noise came from the same generator with the plain seed.
+    On the CPU it uses the seed plus one, because the first noise came from the same generator with the seed itself.
     """
     generator = None
     if seed is not None:
@@ -57,7 +57,7 @@ def default_noise_sampler(x: Tensor, seed: int | None = None) -> NoiseSampler:
 
 
 class BatchedBrownianTree:
-    """Brownian motion over an interval of times, one tree for the batch or, with a list of seeds, one per entry (torchsde)."""
+    """Brownian motion over an interval of times (torchsde): one tree for the batch or, with a list of seeds, one per entry."""
 
     def __init__(self, x: Tensor, t0: Tensor, t1: Tensor, seed: int | Sequence[int] | None = None, **kwargs: Any) -> None:
         self.cpu_tree = kwargs.pop("cpu", True)
@@ -77,11 +77,11 @@ class BatchedBrownianTree:
 
     @staticmethod
     def sort(a: Any, b: Any) -> tuple[Any, Any, int]:
-        """Both times ascending, and -1 if they had to be swapped (else 1)."""
+        """Both times in ascending order, then -1 if they were swapped, else 1."""
         return (a, b, 1) if a < b else (b, a, -1)
 
     def __call__(self, t0: Tensor, t1: Tensor) -> Tensor:
-        """The motion between two times."""
+        """The increment between two times, shaped like *x*."""
         first, last, direction = self.sort(t0, t1)
         like = first
         if self.cpu_tree:
@@ -92,9 +92,9 @@ class BatchedBrownianTree:
 
 
 class BrownianTreeNoiseSampler:
-    """Noise of unit variance between two sigmas that is consistent over all ways to divide the interval.
+    """Noise of unit variance between two sigmas, consistent however the interval is divided into steps.
 
-    *x* gives shape, dtype and device; *transform* maps sigmas to times; *cpu* draws on the CPU whatever *x*'s device.
+    The noise has the shape, dtype and device of *x*. *transform* maps sigmas to times; with *cpu* the noise is drawn on the CPU.
     """
 
     def __init__(
@@ -119,5 +119,5 @@ class BrownianTreeNoiseSampler:
 
 
 def brownian_noise(x: Tensor, sigmas: Tensor, seed: int | None, cpu: bool) -> BrownianTreeNoiseSampler:
-    """The Brownian noise of one sampling over *sigmas*; *cpu* makes it independent of the device."""
+    """The Brownian noise of one sampling over *sigmas*; *cpu* draws it on the CPU, so that it does not depend on the device."""
     return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=seed, cpu=cpu)

@@ -1,4 +1,4 @@
-"""Samplers that jump from picture to picture: DDPM's Markov chain and latent consistency sampling."""
+"""Samplers whose steps need only the last latent: DDPM's Markov chain and latent consistency sampling. Arguments: see ``solver_run``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from comfy.sampling.solver_run import SolverRun, without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from comfy.sampling.protocols import Denoiser
 
 torch = lazy_module("torch")
 
@@ -32,7 +34,7 @@ def DDPMSampler_step(x: Tensor, sigma: Tensor, sigma_prev: Tensor, noise: Tensor
 
 @without_gradients
 def generic_step_sampler(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -41,7 +43,7 @@ def generic_step_sampler(
     noise_sampler: NoiseSampler | None = None,
     step_function: StepFunction = DDPMSampler_step,
 ) -> Tensor:
-    """Walk a chain given by *step_function*, which sees latents of unit variance."""
+    """Walk the chain that *step_function* defines on latents of unit variance."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
     for step, sigma, sigma_next in run.steps():
@@ -54,7 +56,7 @@ def generic_step_sampler(
 
 @without_gradients
 def sample_ddpm(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -62,13 +64,13 @@ def sample_ddpm(
     disable: bool | None = None,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """DDPM's chain over the given levels."""
+    """Walk DDPM's chain over *sigmas*."""
     return generic_step_sampler(model, x, sigmas, extra_args, callback, disable, noise_sampler, DDPMSampler_step)
 
 
 @without_gradients
 def sample_lcm(
-    model: Any,
+    model: Denoiser,
     x: Tensor,
     sigmas: Tensor,
     extra_args: dict[str, Any] | None = None,
@@ -79,9 +81,9 @@ def sample_lcm(
     s_noise_end: float | None = None,
     noise_clip_std: float = 0.0,
 ) -> Tensor:
-    """Multistep consistency sampling (Luo et al. 2023, arXiv:2310.04378): denoise fully, add fresh noise of the next level.
+    """Multistep consistency sampling (Luo et al. 2023, arXiv:2310.04378): denoise fully, then add fresh noise of the next level.
 
-    The noise's factor goes linearly from *s_noise* to *s_noise_end*; *noise_clip_std* cuts it at that many deviations (0: not).
+    The noise's factor goes linearly from *s_noise* to *s_noise_end*; *noise_clip_std* clips it at that many deviations (0: no clipping).
     """
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)

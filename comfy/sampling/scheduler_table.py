@@ -17,7 +17,7 @@ from comfy.sampling.schedules import (
 
 
 class SchedulerHandler(NamedTuple):
-    """A scheduler: called as ``handler(model_sampling, steps)``, or without *use_ms* as ``handler(n, sigma_min, sigma_max)``."""
+    """A scheduler, called as ``handler(model_sampling, steps)`` with *use_ms*, else as ``handler(n, sigma_min, sigma_max)``."""
 
     handler: Callable[..., Any]
     use_ms: bool = True

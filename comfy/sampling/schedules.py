@@ -1,6 +1,6 @@
-"""Noise levels to step through: each function returns descending sigmas, float32 on the CPU, that usually end in zero.
+"""Noise schedules. Each function returns the levels to step through: descending sigmas, float32 on the CPU, that usually end in zero.
 
-Two kinds: formulas over [sigma_min, sigma_max], and pickings from the table of a model's sampling object.
+Some compute them by a formula from sigma_min to sigma_max, others pick them from the table of a model's sampling object.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from comfy.sampling.solver_run import append_zero
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from comfy.sampling.protocols import ModelSampling
 
 torch = lazy_module("torch")
 numpy = lazy_module("numpy")
@@ -59,15 +61,15 @@ def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor:
     return append_zero((place * math.atan(sigma_min) + (1 - place) * math.atan(sigma_max)).tan())
 
 
-def simple_scheduler(model_sampling: Any, steps: int) -> Tensor:
-    """Every (table length / steps)-th sigma of the table from its end, then zero."""
+def simple_scheduler(model_sampling: ModelSampling, steps: int) -> Tensor:
+    """Every (table length / steps)-th sigma of the table, from the highest down, then zero."""
     table = model_sampling.sigmas
     stride = len(table) / steps
     return torch.FloatTensor([float(table[-1 - int(step * stride)]) for step in range(steps)] + [0.0])
 
 
-def ddim_scheduler(model_sampling: Any, steps: int) -> Tensor:
-    """DDIM's uniform stride from the table's second entry up (Song et al. 2020, arXiv:2010.02502); may have more than *steps* steps."""
+def ddim_scheduler(model_sampling: ModelSampling, steps: int) -> Tensor:
+    """DDIM's uniform stride from the table's second entry up (Song et al. 2020, arXiv:2010.02502); can give more than *steps* steps."""
     table = model_sampling.sigmas
     starts_at_zero = _is_zero(table[1])
     stride = max(len(table) // (steps + 1 if starts_at_zero else steps), 1)
@@ -75,8 +77,8 @@ def ddim_scheduler(model_sampling: Any, steps: int) -> Tensor:
     return torch.FloatTensor(ascending[::-1])
 
 
-def normal_scheduler(model_sampling: Any, steps: int, sgm: bool = False, floor: bool = False) -> Tensor:
-    """Equal steps in the model's time, then zero; with *sgm* the last time itself is left out. *floor* is not used."""
+def normal_scheduler(model_sampling: ModelSampling, steps: int, sgm: bool = False, floor: bool = False) -> Tensor:
+    """Equal steps in the model's time, then zero; *sgm* leaves out the last time. *floor* is not used."""
     first, last = model_sampling.timestep(model_sampling.sigma_max), model_sampling.timestep(model_sampling.sigma_min)
     ends_at_zero = not sgm and _is_zero(model_sampling.sigma(last))
     times = torch.linspace(float(first), float(last), steps + 1 if sgm or ends_at_zero else steps)
@@ -84,10 +86,10 @@ def normal_scheduler(model_sampling: Any, steps: int, sgm: bool = False, floor: 
     return torch.FloatTensor(sigmas if ends_at_zero else [*sigmas, 0.0])
 
 
-def beta_scheduler(model_sampling: Any, steps: int, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
+def beta_scheduler(model_sampling: ModelSampling, steps: int, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
     """Times at quantiles of a beta distribution, dense at both ends (Lee et al. 2024, arXiv:2407.12173), then zero.
 
-    Neighbours that fall on the same entry of the table count once, so there may be fewer than *steps* steps.
+    Quantiles that fall on the same entry of the table count once, so there may be fewer than *steps* steps.
     """
     table = model_sampling.sigmas
     quantiles = 1 - numpy.linspace(0, 1, steps, endpoint=False)
@@ -96,11 +98,13 @@ def beta_scheduler(model_sampling: Any, steps: int, alpha: float = 0.6, beta: fl
     return torch.FloatTensor([*(float(table[place]) for place in kept), 0.0])
 
 
-def linear_quadratic_schedule(model_sampling: Any, steps: int, threshold_noise: float = 0.025, linear_steps: int | None = None) -> Tensor:
-    """Small equal steps down from full noise, then steps growing quadratically (Movie Gen and Mochi).
+def linear_quadratic_schedule(
+    model_sampling: ModelSampling, steps: int, threshold_noise: float = 0.025, linear_steps: int | None = None
+) -> Tensor:
+    """Small equal steps down from full noise, then steps that grow quadratically (Movie Gen and Mochi).
 
-    The removed share of noise grows linearly to *threshold_noise* over *linear_steps* (default: half), and from there along the
-    parabola that continues value and slope and reaches 1 at the end.
+    The removed share of noise grows linearly to *threshold_noise* over *linear_steps* (default: half of *steps*), and then along the
+    parabola that continues its value and slope and reaches 1 at the end.
     """
     linear = max(steps // 2, 1) if linear_steps is None else linear_steps
     removed = [step * threshold_noise / linear for step in range(min(linear, steps))]

@@ -1,7 +1,11 @@
-"""What all samplers share: the loop over noise levels, calls of the model, reports, and small formulas of Karras et al.
+"""The parts that all solvers share: the loop over noise levels, calls of the model, reports, and small formulas of Karras et al.
 
-Samplers work in the "variance exploding" picture of Karras et al. 2022 (arXiv:2206.00364): ``x = picture + sigma * noise``, and the
-model returns the denoised picture. ``CONST`` models (rectified flow) use ``x = (1 - sigma) * picture + sigma * noise`` instead.
+Solvers use the "variance exploding" form of Karras et al. 2022 (arXiv:2206.00364): ``x = signal + sigma * noise``, and the
+model returns the denoised latent. ``CONST`` models (rectified flow) use ``x = (1 - sigma) * signal + sigma * noise`` instead.
+
+Every solver takes the model, the noisy latent ``x`` (B×C×spatial, float32, on the model's device) at the first of the descending
+``sigmas`` (1-D), ``extra_args`` for each call of the model, a ``callback`` that gets a dict with ``x``, ``i``, ``sigma``, ``sigma_hat`` and
+``denoised`` once per step, and ``disable`` for the bar on the terminal. It returns the latent at the last sigma, shaped like ``x``.
 """
 
 from __future__ import annotations
@@ -16,14 +20,16 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from comfy.sampling.protocols import Denoiser, ModelSampling, SolverCallback
+
 torch = lazy_module("torch")
 model_sampling_kinds = lazy_module("comfy.model_sampling")
 
-FIRST_STEP_PERCENT = 1e-4  # flow models start here instead of at pure noise, whose log SNR is not finite
+FIRST_STEP_PERCENT = 1e-4  # where flow models start, because the log SNR of pure noise is not finite
 
 
 def without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
-    """*function* run under ``torch.no_grad()``; torch is imported at the first call only."""
+    """*function* wrapped in ``torch.no_grad()``; torch is imported at the first call."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -34,15 +40,15 @@ def without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class SolverRun:
-    """One sampler's way through *sigmas*: calls the model on whole batches and reports every step."""
+    """One solver's walk through *sigmas*: calls the model on whole batches and reports every step."""
 
     def __init__(
         self,
-        model: Any,
+        model: Denoiser,
         x: Tensor,
         sigmas: Tensor,
         extra_args: dict[str, Any] | None,
-        callback: Callable[[dict[str, Any]], None] | None,
+        callback: SolverCallback | None,
         disable: bool | None,
     ) -> None:
         self.model = model
@@ -58,27 +64,27 @@ class SolverRun:
         return self.extra_args.get("seed")
 
     def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Step number, its sigma and the next one, with a bar on the terminal unless disabled."""
+        """Yield each step's number, its sigma and the next sigma, and show a bar on the terminal unless disabled."""
         for step in comfy.utils.model_trange(len(self.sigmas) - 1, disable=self._silent):
             yield step, self.sigmas[step], self.sigmas[step + 1]
 
     def denoise(self, x: Tensor, sigma: Any) -> Tensor:
-        """The model's picture for *x* at *sigma* (a scalar for the whole batch)."""
+        """The model's denoised latent for *x* at *sigma* (a scalar for the whole batch)."""
         return self.model(x, sigma * self._ones, **self.extra_args)
 
     def report(self, step: int, x: Tensor, denoised: Tensor, sigma: Any, sigma_hat: Any = None) -> None:
-        """Tell the callback about a step; *sigma_hat* is the level after churning, if it differs."""
+        """Call the callback for a step; *sigma_hat* is the level after churning if it differs from *sigma*."""
         if self.callback is not None:
             self.callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma if sigma_hat is None else sigma_hat, "denoised": denoised})
 
     def denoise_and_report(self, step: int, x: Tensor, sigma: Any, sigma_hat: Any = None) -> Tensor:
-        """The first model call of a step (at *sigma_hat* if given), reported."""
+        """Make and report the first model call of a step, at *sigma_hat* if it is given."""
         denoised = self.denoise(x, sigma if sigma_hat is None else sigma_hat)
         self.report(step, x, denoised, sigma, sigma_hat)
         return denoised
 
-    def patched_sampling(self) -> Any:
-        """The model's sampling object with the patches of this run."""
+    def patched_sampling(self) -> ModelSampling:
+        """The model's sampling object, with the object patches of this run."""
         return self.model.inner_model.model_patcher.get_model_object("model_sampling")
 
     def is_flow(self) -> bool:
@@ -99,9 +105,9 @@ def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
 
 
 def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tuple[Any, Any]:
-    """Split a step into a deterministic part down to the first result and fresh noise of the second (both sigmas).
+    """Split a step: the sigma that its deterministic part goes down to, and the sigma of the fresh noise.
 
-    With *eta* 1 the noise is what the reverse Markov chain of DDPM adds; with 0 there is none.
+    With *eta* 1 the noise is that of DDPM's reverse Markov chain; with 0 there is none.
     """
     if not eta:
         return sigma_to, 0.0
@@ -111,24 +117,24 @@ def get_ancestral_step(sigma_from: Any, sigma_to: Any, eta: float = 1.0) -> tupl
 
 
 def flow_ancestral_step(sigma_from: Tensor, sigma_to: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The same split for rectified flow: level to step down to, sigma of the fresh noise, and the factor that restores the signal."""
+    """Split a step of a rectified flow: the level to step down to, the sigma of the fresh noise, the factor that restores the signal."""
     down = sigma_to * (1 + (sigma_to / sigma_from - 1) * eta)
     signal_factor = (1 - sigma_to) / (1 - down)
     return down, (sigma_to**2 - (down * signal_factor) ** 2) ** 0.5, signal_factor
 
 
-def sigma_to_half_log_snr(sigma: Tensor, model_sampling: Any) -> Tensor:
+def sigma_to_half_log_snr(sigma: Tensor, model_sampling: ModelSampling) -> Tensor:
     """log(signal / noise) at *sigma*."""
     return -(sigma.logit() if isinstance(model_sampling, model_sampling_kinds.CONST) else sigma.log())
 
 
-def half_log_snr_to_sigma(half_log_snr: Tensor, model_sampling: Any) -> Tensor:
+def half_log_snr_to_sigma(half_log_snr: Tensor, model_sampling: ModelSampling) -> Tensor:
     """The sigma at which log(signal / noise) is *half_log_snr*."""
     return (-half_log_snr).sigmoid() if isinstance(model_sampling, model_sampling_kinds.CONST) else (-half_log_snr).exp()
 
 
-def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: Any, percent_offset: float = FIRST_STEP_PERCENT) -> Tensor:
-    """*sigmas* with a flow model's first level moved away from pure noise, so that its log SNR is finite."""
+def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: ModelSampling, percent_offset: float = FIRST_STEP_PERCENT) -> Tensor:
+    """*sigmas*; for a flow model the first level is moved away from pure noise, so that its log SNR is finite."""
     if len(sigmas) < 2 or not isinstance(model_sampling, model_sampling_kinds.CONST) or sigmas[0] < 1:
         return sigmas
     moved = sigmas.clone()
@@ -136,6 +142,6 @@ def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: Any, percent_offs
     return moved
 
 
-def noise_scale(model_sampling: Any) -> float:
-    """How strongly a model wants fresh noise scaled; 1 unless its sampling object says otherwise."""
+def noise_scale(model_sampling: ModelSampling) -> float:
+    """The factor by which a model scales fresh noise; 1 unless its sampling object has another."""
     return getattr(model_sampling, "noise_scale", 1.0)

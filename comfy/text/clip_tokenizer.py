@@ -1,4 +1,4 @@
-"""From prompt text to weighted tokens in chunks that a text model takes."""
+"""Converts prompt text to weighted tokens, in chunks that a text model takes."""
 
 import functools
 import logging
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 Token = Any  # a vocabulary id, or an embedding vector
 EMBEDDING_PREFIX = "embedding:"
-LONG_WORD_TOKENS = 8  # a word of so many tokens may be split between chunks; shorter ones move to the next
+LONG_WORD_TOKENS = 8  # words of this many tokens may be split between chunks; shorter ones move to the next chunk
 
 
 class SDTokenizer:
-    """Tokenizes for one text model: start token, up to *max_length* - 2 tokens, end token, padding, per chunk."""
+    """Tokenizes for one text model. Each chunk has a start token, up to *max_length* - 2 tokens, an end token, and padding."""
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class SDTokenizer:
 
     @functools.cached_property
     def inv_vocab(self) -> dict[int, str]:
-        """Token by vocabulary id."""
+        """{vocabulary id: token}."""
         return {index: token for token, index in self.tokenizer.get_vocab().items()}
 
     def tokenize_with_weights(
         self, text: str, return_word_ids: bool = False, tokenizer_options: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> list[list[tuple[Any, ...]]]:
-        """Chunks of (token, weight), or (token, weight, word number from 1; 0 for start, end and padding) with *return_word_ids*.
+        """Chunks of (token, weight); with *return_word_ids* of (token, weight, number of the word from 1, or 0 for special tokens).
 
-        A token is a vocabulary id or an embedding's vector. ``disable_weights=True`` takes parentheses literally.
+        A token is a vocabulary id or a vector of an embedding. With ``disable_weights=True`` parentheses are plain characters.
         """
         options = tokenizer_options or {}
         escaped = escape_important(text)
@@ -89,7 +89,7 @@ class SDTokenizer:
         chunk += [(self.pad_token, 1.0, 0)] * amount
 
     def _words(self, text: str, weight: float) -> list[list[tuple[Token, float]]]:
-        """Token groups that should stay together, embeddings resolved."""
+        """Groups of tokens that should stay together, with embeddings resolved."""
         words = []
         first, *others = re.split(rf"(?<=\s){re.escape(self.embedding_identifier)}", text)
         for word in filter(None, [first, *(self.embedding_identifier + other for other in others)]):
@@ -104,7 +104,7 @@ class SDTokenizer:
         return words
 
     def _embedding(self, text: str) -> tuple[list[torch.Tensor] | None, str]:
-        """The vectors of the embedding that *text* begins with (None if there is no such file), and the text after its name."""
+        """The vectors of the embedding that *text* begins with (None without such a file), and the text after its name."""
         name, *following = text.split() or [""]
         rest = " ".join(following)
         bracket = re.search(r"[<\[]", name)
@@ -126,7 +126,7 @@ class SDTokenizer:
         return comfy.loading.embeddings.load_embed(name, self.embedding_directory, self.embedding_size, self.embedding_key)
 
     def _chunks(self, words: list[list[tuple[Token, float]]]) -> list[list[tuple[Any, ...]]]:
-        """Words numbered from 1 laid out in chunks; every chunk but the last is filled to the full length."""
+        """Distribute words, numbered from 1, over chunks; all chunks but the last are filled to the full length."""
         chunk: list[tuple[Any, ...]] = [(self.start_token, 1.0, 0)]
         chunks = [chunk]
         for number, word in enumerate(words, 1):
@@ -149,20 +149,20 @@ class SDTokenizer:
         return chunks
 
     def untokenize(self, token_weight_pair: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], str]]:
-        """Each (token, weight) with the token's text."""
+        """Pair each (token, weight) with the token's text."""
         return [(pair, self.inv_vocab[pair[0]]) for pair in token_weight_pair]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a saved text encoder must carry for its tokenizer: nothing, CLIP's vocabulary is built in."""
+        """The data that a saved text encoder needs for its tokenizer: none, because CLIP's vocabulary is built in."""
         return {}
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
-        """The text of vocabulary ids; for a list of lists one text each."""
+        """The text of vocabulary ids; for a list of lists, a list of texts."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
 
 class SD1Tokenizer:
-    """The tokenizer of a family with one text model; results are keyed by the model's short name ("l")."""
+    """The tokenizer of a family with one text model. Its results are dicts with the model's short name ("l") as key."""
 
     def __init__(
         self,
@@ -183,17 +183,17 @@ class SD1Tokenizer:
         return getattr(self, self.clip)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """{short name: chunks}, see :meth:`SDTokenizer.tokenize_with_weights`."""
+        """{short name: chunks of (token, weight)}; :meth:`SDTokenizer.tokenize_with_weights` explains the arguments."""
         return {self.clip_name: self._inner.tokenize_with_weights(text, return_word_ids, **kwargs)}
 
     def untokenize(self, token_weight_pair: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], str]]:
-        """Each (token, weight) with the token's text."""
+        """Pair each (token, weight) with the token's text."""
         return self._inner.untokenize(token_weight_pair)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a saved text encoder must carry for its tokenizer."""
+        """The data that a saved text encoder needs for its tokenizer."""
         return self._inner.state_dict()
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True) -> str | list[str]:
-        """The text of vocabulary ids; for a list of lists one text each."""
+        """The text of vocabulary ids; for a list of lists, a list of texts."""
         return self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens)

@@ -1,4 +1,4 @@
-"""OpenAI CLIP's byte-pair vocabulary, built from its list of merges (see clip_data/NOTICE)."""
+"""Builds OpenAI CLIP's byte-pair vocabulary from its list of merges (see clip_data/NOTICE)."""
 
 import functools
 import gzip
@@ -20,7 +20,7 @@ def byte_symbols() -> list[str]:
 
 @functools.cache
 def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """(token → id, merges in rank order). Read once per process; any thread may call it."""
+    """({token: id}, merges in rank order). Read once per process; any thread may call this."""
     with gzip.open(MERGES_FILE, "rt", encoding="utf-8") as file:
         merges = [(left, right) for left, right in (line.split() for line in file)]
     symbols = byte_symbols()
@@ -29,9 +29,9 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """The tokenizer over CLIP's vocabulary that all text models of the process share: making one takes 50 ms. Not to be changed.
+    """The tokenizer over CLIP's vocabulary. All text models of the process share it, because making one takes 50 ms; do not change it.
 
-    A new one when somebody has added tokens to it all the same.
+    If somebody has added tokens to it nevertheless, this returns a new one.
     """
     tokenizer = _shared_tokenizer()
     if len(tokenizer) != len(clip_vocabulary()[0]):
@@ -43,5 +43,5 @@ def clip_tokenizer() -> CLIPTokenizer:
 @functools.cache
 def _shared_tokenizer() -> CLIPTokenizer:
     vocabulary, merges = clip_vocabulary()
-    pairs: Any = list(merges)  # which the tokenizer takes, though its annotation says strings
+    pairs: Any = list(merges)  # the tokenizer accepts pairs although its annotation says strings
     return CLIPTokenizer(vocab=dict(vocabulary), merges=pairs)

@@ -1,4 +1,4 @@
-"""The text encoder as nodes use it: a tokenizer, a model under a patcher, and the options of a prompt."""
+"""The text encoder that nodes use: a tokenizer, a model with its patcher, and the options of a prompt."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def kept_text_dtype(sources: Iterable[WeightSource], options: Mapping[str, Any]) -> torch.dtype:
-    """The dtype that the weights in *sources* are kept in: what *options* or flags ask for, else what suits the device."""
+    """The dtype in which to keep the weights in *sources*: the one that *options* or flags ask for, else one that suits the device."""
     asked = options.get("dtype")
     if asked is not None:
         return asked
@@ -26,7 +26,7 @@ def kept_text_dtype(sources: Iterable[WeightSource], options: Mapping[str, Any])
 class CLIP:
     """A text encoder (``cond_stage_model``) with its ``tokenizer`` and ``patcher``. Clones share model and tokenizer.
 
-    ``state_dict`` is a state dict or a list of them, in text-model names; ``sources`` gives weight sources by text model instead.
+    *state_dict* is a state dict, or a list of them, with the names of the text model; *sources* gives {text model: weight source} instead.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CLIP:
                 log.debug("unused text encoder tensors: %s", unexpected)
 
     def clone(self, disable_dynamic: bool = False) -> "CLIP":
-        """A text encoder with its own patches and options over the same model."""
+        """A text encoder over the same model that has its own patches and options."""
         copy = CLIP(no_init=True)
         copy.patcher = self.patcher.clone()
         copy.cond_stage_model = self.cond_stage_model
@@ -91,11 +91,11 @@ class CLIP:
         self.tokenizer_options[option_name] = value
 
     def clip_layer(self, layer_idx: int | None) -> None:
-        """Take hidden states after layer *layer_idx* (negative, from the end); None is the family's choice."""
+        """Take hidden states after layer *layer_idx* (negative: counted from the end); None means the family's default."""
         self.layer_idx = layer_idx
 
     def tokenize(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """Weighted token chunks by text model."""
+        """Tokenize *text*: {short name of the text model: chunks of (token, weight)}."""
         options = {**self.tokenizer_options, **kwargs.get("tokenizer_options", {})}
         if options:
             kwargs["tokenizer_options"] = options
@@ -108,7 +108,10 @@ class CLIP:
         return pooled_dict
 
     def encode_from_tokens(self, tokens: Mapping[str, Any], return_pooled: bool | str = False, return_dict: bool = False) -> Any:
-        """Hidden states; with *return_pooled* also the pooled output ("unprojected" before its projection); or both in a dict."""
+        """Encode *tokens*: hidden states (1 x tokens x width), float32.
+
+        *return_pooled* adds the pooled output, before its projection if it is "unprojected"; *return_dict* returns both in a dict.
+        """
         states, pooled, *extras = self._encode(tokens, unprojected=return_pooled == "unprojected")
         if return_dict:
             result = {"cond": states, "pooled_output": pooled, **(extras[0] if extras else {})}
@@ -118,7 +121,7 @@ class CLIP:
     def encode_from_tokens_scheduled(
         self, tokens: Mapping[str, Any], unprojected: bool = False, add_dict: Mapping[str, Any] | None = None, show_pbar: bool = True
     ) -> list[list[Any]]:
-        """Conditioning: [hidden states, {"pooled_output", …, **add_dict}] once, or per keyframe of scheduled hooks."""
+        """Conditioning: a list with [hidden states, {"pooled_output", …, **add_dict}] once, or per keyframe of scheduled hooks."""
         hooks = getattr(self.patcher, "forced_hooks", None)
         if hooks is None or not self.use_clip_schedule:
             result = self.encode_from_tokens(tokens, return_pooled="unprojected" if unprojected else True, return_dict=True)
@@ -151,7 +154,7 @@ class CLIP:
         return conditioning
 
     def encode(self, text: str) -> torch.Tensor:
-        """Hidden states of a prompt."""
+        """The hidden states of a prompt (1 x tokens x width)."""
         return self.encode_from_tokens(self.tokenize(text))
 
     def _encode(self, tokens: Mapping[str, Any], unprojected: bool) -> tuple[Any, ...]:
@@ -170,9 +173,9 @@ class CLIP:
         model.set_clip_options({"execution_device": self.patcher.load_device})
 
     def load_sd(self, sd: dict[str, torch.Tensor], full_model: bool = False) -> tuple[list[str], list[str]]:
-        """Load text-model weights; with *full_model* the names start with the text model's ("clip_l.transformer.…").
+        """Load weights of the text models; with *full_model* names begin with that of the text model ("clip_l.transformer.…").
 
-        Returns (missing, unexpected) names. Raises ``IncompleteModelError``.
+        Returns (missing, unexpected) names. Raises ``IncompleteModelError`` when tensors are missing.
         """
         if not full_model:
             return self.cond_stage_model.load_sd(sd)
@@ -188,11 +191,11 @@ class CLIP:
         return missing, sorted(unexpected)
 
     def get_sd(self) -> dict[str, Any]:
-        """The model's weights as they are now, and what the tokenizer needs."""
+        """The model's present weights, and the data that the tokenizer needs."""
         return {**self.cond_stage_model.state_dict(), **self.tokenizer.state_dict()}
 
     def state_dict_for_saving(self) -> dict[str, Any]:
-        """The weights with this clone's patches applied (load the model first), and what the tokenizer needs."""
+        """The weights with this clone's patches applied (load the model first), and the data that the tokenizer needs."""
         return {**self.patcher.model_state_dict(), **self.tokenizer.state_dict()}
 
     def load_model(self, tokens: Mapping[str, Any] | None = None) -> Any:
@@ -203,7 +206,7 @@ class CLIP:
         return self.patcher
 
     def get_key_patches(self) -> Mapping[str, Any]:
-        """Every weight with its patches, see :meth:`ModelPatcher.get_key_patches`."""
+        """{weight name: its value and patches}, as :meth:`ModelPatcher.get_key_patches` returns it."""
         return self.patcher.get_key_patches()
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:

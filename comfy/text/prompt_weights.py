@@ -1,4 +1,4 @@
-"""Weights in prompt text: ``(word)`` raises attention by 1.1, ``(word:1.3)`` sets it, ``\\(`` and ``\\)`` are plain parentheses."""
+"""Reads weights in prompt text: ``(word)`` multiplies by 1.1, ``(word:1.3)`` sets, and ``\\(`` and ``\\)`` are plain parentheses."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ PARENTHESIS_WEIGHT = 1.1
 
 
 def escape_important(text: str) -> str:
-    """*text* with escaped parentheses replaced by marks that the weight parser does not see."""
+    """*text* with escaped parentheses replaced by marks that the weight parser ignores."""
     return text.replace("\\)", _ESCAPED_CLOSE).replace("\\(", _ESCAPED_OPEN)
 
 
@@ -17,9 +17,9 @@ def unescape_important(text: str) -> str:
 
 
 def parse_parentheses(string: str) -> list[str]:
-    """Cut *string* into its outermost parenthesised groups (parentheses kept) and the text between them.
+    """Split *string* into its outermost parenthesised groups, with their parentheses, and the text between them.
 
-    An unclosed group runs to the end; after a closing parenthesis too many, text is one piece until the parentheses balance again.
+    An unclosed group extends to the end. After a surplus closing parenthesis, text is one piece until the parentheses balance again.
     """
     pieces, piece, level = [], "", 0
     for character in string:
@@ -41,7 +41,7 @@ def parse_parentheses(string: str) -> list[str]:
 
 
 def token_weights(string: str, current_weight: float) -> list[tuple[str, float]]:
-    """Cut escaped prompt text into (text, weight) pieces; nested groups multiply, an explicit weight replaces."""
+    """Split escaped prompt text into (text, weight) pieces. Nested groups multiply their weights; an explicit weight replaces them."""
     weighted: list[tuple[str, float]] = []
     for piece in parse_parentheses(string):
         if len(piece) < 2 or piece[0] != "(" or piece[-1] != ")":
@@ -50,7 +50,7 @@ def token_weights(string: str, current_weight: float) -> list[tuple[str, float]]
         inner, weight = piece[1:-1], current_weight * PARENTHESIS_WEIGHT
         text, colon, number = inner.rpartition(":")
         if colon and text:
-            with contextlib.suppress(ValueError):  # a colon in ordinary text: the group keeps it and weighs 1.1
+            with contextlib.suppress(ValueError):  # a colon in ordinary text stays, and the group weighs 1.1
                 inner, weight = text, float(number)
         weighted += token_weights(inner, weight)
     return weighted

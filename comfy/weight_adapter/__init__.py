@@ -1,4 +1,4 @@
-"""The ways LoRA files write weight changes down."""
+"""The formats in which LoRA files store changes of weights."""
 
 from comfy.weight_adapter.base import WeightAdapterBase
 from comfy.weight_adapter.bypass import BypassForwardHook, create_bypass_injections_from_patches

@@ -1,4 +1,4 @@
-"""Adding a change to a layer's result instead of its weights: for weights that are never patched, such as quantised ones."""
+"""Adds a change to a layer's result instead of its weights, for weights that are never patched, such as quantised ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LAYERS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 
 
 class WeightPaths(Protocol):
-    """Where the parameters of weights are."""
+    """Finds the parameters of weights."""
 
     def paths(self, key: str) -> tuple[str, ...]: ...
 
 
 class Patcher(Protocol):
-    """A ``ModelPatcher`` as far as its layers are found by weight name."""
+    """A ``ModelPatcher`` whose layers are found by weight name."""
 
     @property
     def weights(self) -> WeightPaths: ...
@@ -45,7 +45,7 @@ def can_bypass(patch: Any) -> bool:
 
 
 class BypassedForward:
-    """Stands for the ``forward`` of a layer while changes are added to its result, in whatever order they come and go."""
+    """Replaces the ``forward`` of a layer while changes are added to its result. Changes can come and go in any order."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._module = module
@@ -68,7 +68,7 @@ class BypassedForward:
 
 
 class BypassForwardHook:
-    """Adds *strength* times what *adapter* does to an input to the result of *module*, a linear layer or convolution."""
+    """Adds the effect of *adapter* on the input, times *strength*, to the result of *module*, a linear layer or convolution."""
 
     def __init__(self, module: Any, adapter: WeightAdapterBase, strength: float) -> None:
         if not isinstance(module, LAYERS):
@@ -85,7 +85,7 @@ class BypassForwardHook:
         forward.changes.append(self)
 
     def eject(self) -> None:
-        """Take it out again, if it is there."""
+        """Remove the addition if it is in place."""
         forward: Any = self.module.forward
         if isinstance(forward, BypassedForward) and self in forward.changes:
             forward.changes.remove(self)
@@ -93,7 +93,7 @@ class BypassForwardHook:
                 forward.restore()
 
     def contribution(self, x: Tensor) -> Tensor:
-        """What to add to the layer's result for the input *x*."""
+        """The tensor to add to the layer's result for the input *x*."""
         return self.strength * self._change(x)
 
     def _change(self, x: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class BypassForwardHook:
 def create_bypass_injections_from_patches(
     patcher: Patcher, patches: Mapping[str, WeightAdapterBase], strength: float
 ) -> list[PatcherInjection]:
-    """One injection for all *patches*, by weight name. Names must be whole weights of linear layers or convolutions."""
+    """One injection for all *patches* ({weight name: adapter}). Names must be whole weights of linear layers or convolutions."""
     hooks = [BypassForwardHook(layer_of(patcher, key), adapter, strength) for key, adapter in patches.items()]
 
     def inject(_: Any) -> None:

@@ -11,7 +11,7 @@ from comfy.weight_adapter.base import Cast, WeightAdapterBase, scale_by
 
 
 class GLoRAAdapter(WeightAdapterBase):
-    """``weights``: (a1, a2, b1, b2, alpha, dora scale). Two conventions exist; the shapes tell which."""
+    """``weights``: (a1, a2, b1, b2, alpha, dora scale). Of the two conventions, the shapes show which one a file uses."""
 
     name = "glora"
 
@@ -22,7 +22,7 @@ class GLoRAAdapter(WeightAdapterBase):
         """Raises ``KeyError`` for an incomplete set."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         names = [f"{x}.{part}.weight" for part in ("a1", "a2", "b1", "b2")]
-        if names[0] not in lora:
+        if not any(name in lora for name in names):
             return None
         used.update(names)
         return cls(used, (*(lora[name] for name in names), alpha, dora_scale))

@@ -21,9 +21,9 @@ class LoHaAdapter(WeightAdapterBase):
     ) -> LoHaAdapter | None:
         """Raises ``KeyError`` for an incomplete set."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
-        if f"{x}.hada_w1_a" not in lora:
-            return None
         names = [f"{x}.hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b")]
+        if not any(name in lora for name in names):
+            return None
         used.update(names)
         w1_a, w1_b, w2_a, w2_b = (lora[name] for name in names)
         cores = [present(lora, f"{x}.hada_{part}", used) for part in ("t1", "t2")]

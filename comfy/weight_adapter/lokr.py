@@ -21,17 +21,21 @@ class LoKrAdapter(WeightAdapterBase):
     def load(
         cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
     ) -> LoKrAdapter | None:
+        """Raises ``KeyError`` when a factor is missing or half there."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         parts = {part: present(lora, f"{x}.lokr_{part}", used) for part in PARTS}
-        if all(parts[part] is None for part in ("w1", "w2", "w1_a", "w2_a")):
+        if all(tensor is None for tensor in parts.values()):
             return None
+        for factor in ("w1", "w2"):
+            if parts[factor] is None and (parts[f"{factor}_a"] is None or parts[f"{factor}_b"] is None):
+                raise KeyError(f"{x}.lokr_{factor}")
         return cls(used, (parts["w1"], parts["w2"], alpha, *(parts[part] for part in PARTS[2:]), dora_scale))
 
     def dora_scale(self) -> Tensor | None:
         return self.weights[8]
 
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """kron(w1, w2), each multiplied out first where the file has it as a product."""
+        """kron(w1, w2); a factor that the file stores as a product is multiplied out first."""
         w1, w2, alpha, w1_a, w1_b, w2_a, w2_b, t2, _ = self.weights
         cast = Cast(weight, dtype)
         rank = None

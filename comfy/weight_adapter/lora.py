@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from comfy.weight_adapter.base import Cast, WeightAdapterBase, pad_tensor_to_shape, present, scale_by
+from comfy.weight_adapter.base import Cast, WeightAdapterBase, decompose_rows, pad_tensor_to_shape, present, scale_by
 
-# How trainers name the matrix that goes up, the one that goes down, and the middle one of convolutions.
+# Trainers' names for the up matrix, the down matrix, and the middle one of convolutions.
 STYLES = (
     (".lora_up.weight", ".lora_down.weight", ".lora_mid.weight"),
     ("_lora.up.weight", "_lora.down.weight", None),
@@ -19,6 +20,16 @@ STYLES = (
     (".lora_B", ".lora_A", None),
     (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight", None),
     (".lora_B.default.weight", ".lora_A.default.weight", None),
+)
+# How trainers name the lengths of the rows of a weight-decomposed change (DoRA), other than ``dora_scale``.
+MAGNITUDES = (
+    ".magnitude",
+    ".lora_magnitude_vector",
+    ".lora_magnitude_vector.weight",
+    ".lora_magnitude_vector.default",
+    ".lora_magnitude_vector.default.weight",
+    ".magnitude.weight",
+    ".dora_magnitude",
 )
 
 
@@ -35,22 +46,36 @@ class LoRAAdapter(WeightAdapterBase):
         used: set[str] = set() if loaded_keys is None else loaded_keys
         for up_suffix, down_suffix, mid_suffix in STYLES:
             up_name, down_name = x + up_suffix, x + down_suffix
-            if up_name in lora:
+            if up_name in lora or down_name in lora:
                 mid = None if mid_suffix is None else present(lora, x + mid_suffix, used)
                 shape = present(lora, f"{x}.reshape_weight", used)
                 used |= {up_name, down_name}
-                return cls(used, (lora[up_name], lora[down_name], alpha, mid, dora_scale, None if shape is None else shape.tolist()))
+                kind, norms = cls, dora_scale
+                suffix = next((suffix for suffix in MAGNITUDES if x + suffix in lora), None)
+                if dora_scale is None and suffix is not None:
+                    kind, norms = DecomposedLoRA, present(lora, x + suffix, used)
+                return kind(used, (lora[up_name], lora[down_name], alpha, mid, norms, None if shape is None else shape.tolist()))
         return None
 
     def calculate_shape(self, key: str) -> tuple[int, ...] | None:
-        """The shape the file asks for, if any."""
+        """The shape that the file asks for, or None."""
         return None if self.weights[5] is None else tuple(self.weights[5])
 
     def dora_scale(self) -> Tensor | None:
         return self.weights[4]
 
+    def shape_of_change(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Told without arithmetic where there is no middle: files have hundreds of these."""
+        up, down, alpha, mid, *_ = self.weights
+        if mid is not None or up.ndim < 2 or down.ndim < 2:
+            return super().shape_of_change(shape)
+        scale_by(alpha, down.shape[0])
+        if math.prod(up.shape[1:]) != down.shape[0]:
+            raise ValueError(f"matrices of shapes {list(up.shape)} and {list(down.shape)} have different ranks")
+        return (up.shape[0], *down.shape[1:])
+
     def difference(self, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """up x down, through the middle for a convolution split in three."""
+        """up x down, or up x mid x down for a convolution that is split in three."""
         up, down, alpha, mid, *_ = self.weights
         cast = Cast(weight, dtype)
         up_matrix, down_matrix = cast(up), cast(down)
@@ -72,7 +97,21 @@ class LoRAAdapter(WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """The weight is padded first when the file asks for another shape."""
+        """Change *weight* in place; if the file asks for another shape, a padded copy is changed instead."""
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])
         return super().calculate_weight(weight, key, strength, strength_model, offset, function, intermediate_dtype, original_weight)
+
+
+class DecomposedLoRA(LoRAAdapter):
+    """A LoRA with magnitudes as PEFT trains them: row lengths of the changed weight, where ``dora_scale`` is otherwise."""
+
+    def decompose(
+        self, weight: Tensor, change: Tensor, scale: float, strength: float, dtype: torch.dtype, function: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        return decompose_rows(self.weights[4], weight, change, scale, strength, dtype, function)
+
+    def misfit(self, shape: tuple[int, ...]) -> str:
+        """See :meth:`WeightAdapterBase.misfit`; there must be a length for each row."""
+        count, rows = self.weights[4].numel(), (self.calculate_shape("") or shape)[0]
+        return super().misfit(shape) or ("" if count == rows else f"{count} magnitudes do not fit {rows} rows")

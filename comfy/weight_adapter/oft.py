@@ -15,7 +15,7 @@ NORM_EPSILON = 1e-8
 
 
 def rotation(blocks: Tensor, limit: float) -> Tensor:
-    """The rotations that *blocks* (…, n, n) describe by Cayley's transform; *limit* > 0 bounds their distance from identity."""
+    """The rotations that *blocks* (…, n, n) describe by Cayley's transform; *limit* > 0 limits their distance from the identity."""
     skew = blocks - blocks.transpose(-1, -2)
     if limit > 0:
         norm = torch.norm(skew) + NORM_EPSILON
@@ -35,7 +35,7 @@ class OFTAdapter(WeightAdapterBase):
     def load(
         cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None
     ) -> OFTAdapter | None:
-        """The number of dimensions tells OFT from BOFT."""
+        """The adapter if the blocks have the number of dimensions that distinguishes OFT from BOFT, else None."""
         used: set[str] = set() if loaded_keys is None else loaded_keys
         blocks = lora.get(f"{x}.oft_blocks")
         if blocks is None or blocks.ndim != cls.dimensions:
@@ -43,8 +43,15 @@ class OFTAdapter(WeightAdapterBase):
         used.add(f"{x}.oft_blocks")
         return cls(used, (blocks, present(lora, f"{x}.rescale", used), alpha, dora_scale))
 
+    def shape_of_change(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """See :meth:`WeightAdapterBase.shape_of_change`."""
+        blocks = self.weights[0]
+        if blocks.shape[-1] != blocks.shape[-2] or blocks.shape[-3] * blocks.shape[-2] != shape[0]:
+            raise ValueError(f"rotations of shape {list(blocks.shape)} do not fit {shape[0]} channels")
+        return tuple(self.rotated_change(torch.empty(shape, device="meta"), blocks.float(), 1.0).shape)
+
     def rotated_change(self, weight: Tensor, rotations: Tensor, strength: float) -> Tensor:
-        """What turning *weight* by *strength* times the rotations adds to it."""
+        """The difference that rotating *weight* by *strength* times the rotations makes."""
         count, size, _ = rotations.shape
         identity = torch.eye(size, device=weight.device, dtype=weight.dtype)
         turned = torch.einsum(
@@ -63,7 +70,7 @@ class OFTAdapter(WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """*weight*, turned in place. Rotations that do not fit the weight are logged and left out."""
+        """Rotate *weight* in place and return it. Rotations that do not fit are logged and left out."""
         blocks, _, alpha, dora_scale = self.weights
         limit = alpha or 0.0
         count, size = blocks.shape[-3], blocks.shape[-2]
@@ -79,7 +86,7 @@ class OFTAdapter(WeightAdapterBase):
 
 
 class BOFTAdapter(OFTAdapter):
-    """The butterfly kind: blocks are (stages, number, size, size), and channels are shuffled between stages."""
+    """BOFT, the butterfly form: blocks are (stages, number, size, size), and channels are shuffled between stages."""
 
     name = "boft"
     dimensions = 4

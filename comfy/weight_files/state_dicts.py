@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from comfy.families.model_errors import ModelFileError
 from comfy.lazy_import import lazy_module
 from comfy.units import MIB
 from comfy.weight_files.spare_memory import spare_memory
@@ -16,7 +16,7 @@ from utils.whole_files import partial_beside
 if TYPE_CHECKING:
     from torch import Tensor
 
-safetensors = lazy_module("safetensors")
+reading = lazy_module("comfy.weight_files.reader")
 safetensors_torch = lazy_module("safetensors.torch")
 torch = lazy_module("torch")
 
@@ -24,13 +24,22 @@ SAFETENSORS_EXTENSIONS = (".safetensors", ".sft")
 HEADER_LIMIT_BYTES = 100 * MIB
 
 
+class FileTensors(dict[str, Any]):
+    """Tensors by name, and the *path* of the file they came from."""
+
+    def __init__(self, tensors: Mapping[str, Any], path: str) -> None:
+        super().__init__(tensors)
+        self.path = path
+
+
 def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, return_metadata: bool = False) -> Any:
     """Read the tensors of the file *ckpt* into a dict by name, on *device* (default CPU).
 
     ``.safetensors``/``.sft`` files are read as such; everything else as a pickle with ``weights_only=True``, of which the
     ``state_dict`` entry (or the only entry, if it is a dict) is taken. *safe_load* is accepted for old callers; loading is always
-    safe. With *return_metadata* the result is ``(tensors, metadata or None)``. Raises ``FileNotFoundError``, and ``ValueError``
-    that names the file when it is damaged, incomplete or not what its extension says. Blocks on disk.
+    safe. With *return_metadata* the result is ``(tensors, metadata or None)``. The dict is a :class:`FileTensors`. Raises ``OSError``,
+    and ``ModelFileError`` (a ``ValueError``) that names the file when it is damaged, incomplete or not what its extension says.
+    Blocks on disk.
     """
     device = torch.device("cpu") if device is None else device
     spare_memory().release()  # what follows allocates its own
@@ -38,44 +47,48 @@ def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, retu
         tensors, metadata = read_safetensors(ckpt, str(device))
     else:
         tensors, metadata = _read_pickle(ckpt, device), None
-    return (tensors, metadata) if return_metadata else tensors
+    named = FileTensors(tensors, str(ckpt))
+    return (named, metadata) if return_metadata else named
 
 
 def read_safetensors(path: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str] | None]:
     """The tensors and the metadata of a safetensors file, whatever its extension. Raises as ``load_torch_file`` does."""
+    with reading.WeightReader(path) as reader:
+        tensors = reader.read(reader.header.entries)
+        metadata = dict(reader.header.metadata) or None
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, metadata
+
+
+def unpickled(path: str, device: Any = "cpu") -> Any:
+    """What the PyTorch file *path* holds, its tensors on *device*; nothing but tensors, numbers, texts and plain containers.
+
+    Raises ``OSError``, and ``ModelFileError`` naming the file for everything else that a damaged or foreign file can cause.
+    """
     try:
-        with safetensors.safe_open(path, framework="pt", device=device) as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(_safetensors_problem(path, str(error))) from error
-
-
-def _safetensors_problem(path: str, message: str) -> str:
-    size = f"{os.path.getsize(path):,} bytes"
-    said = message.lower().replace(" ", "")  # releases write the same reason as "HeaderTooLarge" and as "header too large"
-    if "headertoo" in said or "invalidheader" in said:
-        return f"{path} ({size}) is not a safetensors file, although its name says so ({message}). Check what it is or download it again."
-    if "incomplete" in said:
-        return f"{path} ({size}) is incomplete: its header promises more data ({message}). Copy or download it again."
-    return f"{path} ({size}) could not be read as safetensors: {message}"
+        with torch.serialization.safe_globals([torch.nn.ParameterDict]):  # as early trainers of embeddings wrote
+            return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a stranger's bytes make of a reader; see test_weight_file_fuzz
+        lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        if type(error).__name__ != "UnpicklingError":
+            raise ModelFileError(f"{path} could not be read as a PyTorch checkpoint: {reason}. Copy or download it again.") from error
+        raise ModelFileError(
+            f"{path} holds more than tensors, or is not a PyTorch file, and was not opened, as that could run code from it. "
+            f"Convert it to safetensors. ({reason})"
+        ) from error
 
 
 def _read_pickle(path: str, device: Any) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} could not be read as a PyTorch checkpoint: {error}. Copy or download it again.") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ValueError(
-            f"{path} holds more than tensors, or is not a PyTorch file, and was not opened, as that could run code from it. "
-            f"Convert it to safetensors. ({str(error).splitlines()[0]})"
-        ) from error
+    content = unpickled(path, device)
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not tensors by name")
+        raise ModelFileError(f"{path} holds a {type(content).__name__}, not tensors by name")
     if "state_dict" in content:
-        return content["state_dict"]
+        inner = content["state_dict"]
+        if not isinstance(inner, Mapping):
+            raise ModelFileError(f"{path}: its state_dict is a {type(inner).__name__}, not tensors by name")
+        return dict(inner)
     only = next(iter(content.values())) if len(content) == 1 else None
     return only if isinstance(only, dict) else dict(content)
 

@@ -1,4 +1,4 @@
-"""The older import place of ``comfy_api.latest.Input``."""
+"""The older import path of ``comfy_api.latest.Input``."""
 
 from comfy_api.latest._input import (
     AudioInput,

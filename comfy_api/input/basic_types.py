@@ -1,4 +1,4 @@
-"""Images, masks, sound and latents, at their older import place."""
+"""The older import path of images, masks, sound and latents."""
 
 from comfy_api.latest._input.basic_types import AudioInput, ImageInput, LatentInput, MaskInput
 

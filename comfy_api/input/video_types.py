@@ -1,4 +1,4 @@
-"""Videos, at their older import place."""
+"""The older import path of videos."""
 
 from comfy_api.latest._input.video_types import VideoInput
 

@@ -1,4 +1,4 @@
-"""The older import place of ``comfy_api.latest.InputImpl``."""
+"""The older import path of ``comfy_api.latest.InputImpl``."""
 
 from comfy_api.latest._input_impl import VideoFromComponents, VideoFromFile
 

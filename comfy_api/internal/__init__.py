@@ -1,4 +1,4 @@
-"""What the versions of the API are built from; not for node packs."""
+"""The parts that the versions of the API are built from; not meant for node packs."""
 
 from .api_registry import ComfyAPIBase, ComfyAPIWithVersion, get_all_versions, register_versions
 from .class_tools import classproperty, first_real_override, is_class, lock_class, prune_dict

@@ -26,7 +26,7 @@ registered_versions: list[ComfyAPIWithVersion] = []
 
 
 def parse_version(version_str: str) -> tuple[float, ...]:
-    """*version_str* (``1.2.3``, or ``latest``, which is above all) in a form that compares. ``ValueError`` for anything else."""
+    """Convert *version_str* (``1.2.3``, or ``latest``, the highest) to a tuple that compares. Raises ``ValueError`` for other text."""
     if version_str == "latest":
         return (float("inf"),)
     if not re.fullmatch(r"\d+(\.\d+)*", version_str):
@@ -40,5 +40,5 @@ def register_versions(versions: Iterable[ComfyAPIWithVersion]) -> None:
 
 
 def get_all_versions() -> list[ComfyAPIWithVersion]:
-    """The versions on offer, oldest first."""
+    """The registered versions, oldest first."""
     return registered_versions

@@ -17,10 +17,10 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run *coroutine* to its end on another thread with a loop of its own, and return or raise what it does.
+    """Run *coroutine* to its end on another thread with its own event loop; return what it returns or raise what it raises.
 
-    The caller's context variables are visible to it, so it knows which node it runs for. Because the caller's own loop is not
-    needed, this may be called from a node, from a coroutine, or from any other thread; it blocks that thread meanwhile.
+    It sees the caller's context variables, so it knows which node it runs for. Because the caller's own loop is not
+    needed, nodes, coroutines and any other thread may call this; it blocks the calling thread.
     """
     return _pool().submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
 
@@ -34,7 +34,7 @@ def _blocking_method(name: str, method: Any) -> Any:
 
 
 class _SyncTwin:
-    """Wraps one asynchronous object; everything but its coroutine methods is passed through."""
+    """Wraps one asynchronous object: makes its coroutine methods blocking and passes everything else through."""
 
     _async_class: type
 
@@ -43,7 +43,7 @@ class _SyncTwin:
 
     @classmethod
     def wrapping(cls, instance: Any) -> Any:
-        """The twin of an object that exists already."""
+        """The twin of an existing object."""
         twin = cls.__new__(cls)
         twin._wrap(instance)
         return twin
@@ -67,7 +67,7 @@ class _SyncTwin:
 def create_sync_class(async_class: type) -> type[_SyncTwin]:
     """The blocking twin of *async_class*: the same names, with each public coroutine method replaced by a blocking one.
 
-    Members of its instances that are API parts themselves get twins as well. The twin is not a singleton but wraps the one instance.
+    Members of its instances that belong to the API get twins as well. The twin is not a singleton, but wraps the one instance.
     """
     methods = {}
     for name, member in inspect.getmembers(async_class):

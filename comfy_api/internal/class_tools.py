@@ -1,11 +1,11 @@
-"""Small tools for classes that act as values: locked clones, computed class attributes, and finding what an author overrode."""
+"""Small tools for classes that are used as values: locked clones, computed class attributes, and a search for overrides."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 class classproperty:  # noqa: N801 - used like the builtin property
-    """A read-only attribute computed from the class, with or without an instance."""
+    """A read-only attribute that is computed from the class, with or without an instance."""
 
     def __init__(self, compute: Callable[[Any], Any]) -> None:
         self.compute = compute
@@ -26,9 +26,9 @@ def is_class(thing: object) -> bool:
 
 
 def first_real_override(cls: type, name: str, *, base: type | None = None) -> Callable[..., Any] | None:
-    """The method *name* of *cls*, bound to it, when a class below *base* defines it; else None.
+    """The method *name* of *cls*, bound to *cls*, if a class below *base* defines it, else None.
 
-    Without *base* the class must answer ``GET_BASE_CLASS()``; ``ValueError`` says so when it does not.
+    Without *base*, ``cls.GET_BASE_CLASS()`` gives it. Raises ``ValueError`` when there is neither.
     """
     if base is None:
         if not hasattr(cls, "GET_BASE_CLASS"):
@@ -43,10 +43,10 @@ def first_real_override(cls: type, name: str, *, base: type | None = None) -> Ca
 
 
 class _Locked(type):
-    """Goes before the metaclass of a locked class."""
+    """Precedes the metaclass of a locked class."""
 
     def __setattr__(cls, name: str, value: object) -> None:
-        if not vars(cls).get("_is_locked"):  # an abstract base class sets attributes while it is being made
+        if not vars(cls).get("_is_locked"):  # ABCMeta sets attributes while it makes the class
             return super().__setattr__(name, value)
         raise AttributeError(f"{cls.__name__}.{name} cannot be set: while a node runs its class is read-only. Keep state elsewhere.")
 
@@ -58,7 +58,7 @@ _locked_metaclasses: dict[type, type] = {}
 
 
 def lock_class(cls: type, extra: Mapping[str, Any]) -> type:
-    """A subclass of *cls* with the attributes *extra* whose own attributes cannot be set or deleted afterwards.
+    """A subclass of *cls* with the attributes *extra*, whose attributes cannot be set or deleted afterwards.
 
     It keeps the name, module and docstring of *cls*, and ``super()`` inside the author's methods works as before.
     """

@@ -1,10 +1,10 @@
-"""Marker base classes by which code can recognise V3 nodes of any version of the API."""
+"""Marker base classes that identify V3 nodes of every version of the API."""
 
 from typing import Any
 
 
 class _ComfyNodeInternal:
-    """Every V3 node class of every version derives from this."""
+    """The base of every V3 node class in every version."""
 
     @classmethod
     def GET_NODE_INFO_V1(cls) -> dict[str, Any]:  # noqa: N802 - the public name
@@ -13,4 +13,4 @@ class _ComfyNodeInternal:
 
 
 class _NodeOutputInternal:
-    """Every V3 node result of every version derives from this."""
+    """The base of every V3 node result in every version."""

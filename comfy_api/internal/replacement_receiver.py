@@ -1,4 +1,4 @@
-"""Who is told of node replacements: the server says so when it is made, and the API, which does not know the server, asks here."""
+"""Connects the API, which does not know the server, with the server that receives node replacements."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,17 +7,17 @@ Receive = Callable[[Any], None]
 
 
 class ReplacementReceiver:
-    """Passes ``io.NodeReplace`` objects on. Connected by the server's constructor, used by packs while they load."""
+    """Passes ``io.NodeReplace`` objects on. The server's constructor connects it; packs use it while they load."""
 
     def __init__(self) -> None:
         self._receive: Receive | None = None
 
     def connect(self, receive: Receive | None) -> None:
-        """Pass replacements to *receive* from now on; None: to nobody."""
+        """Pass replacements to *receive* from now on, or to nobody if it is None."""
         self._receive = receive
 
     def deliver(self, replacement: Any) -> bool:
-        """Pass one on; whether there was anybody to take it."""
+        """Pass *replacement* on; returns whether a receiver was connected."""
         if self._receive is None:
             return False
         self._receive(replacement)

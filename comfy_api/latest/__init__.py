@@ -18,7 +18,7 @@ UI = ui
 
 
 class ComfyAPI_latest(ComfyAPIBase):  # noqa: N801 - the public name
-    """The API's entry point; all its methods are coroutines, ``ComfyAPISync`` has blocking ones."""
+    """The API's entry point. All its methods are coroutines; ``ComfyAPISync`` has blocking ones."""
 
     VERSION = "latest"
     STABLE = False
@@ -35,10 +35,10 @@ class ComfyAPI_latest(ComfyAPIBase):  # noqa: N801 - the public name
 
 
 class ComfyExtension(ABC):
-    """What a pack's ``comfy_entrypoint()`` returns."""
+    """A pack's extension, which its ``comfy_entrypoint()`` returns."""
 
     async def on_load(self) -> None:  # noqa: B027 - optional
-        """Called once, before the nodes are asked for; the place to prepare what they share."""
+        """Prepare what the nodes share. Called once, before :meth:`get_node_list`."""
 
     @abstractmethod
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
@@ -56,7 +56,7 @@ class Input:
 
 
 class InputImpl:
-    """Classes that make such values."""
+    """Classes that make the values in ``Input``."""
 
     VideoFromComponents = VideoFromComponents
     VideoFromFile = VideoFromFile

@@ -1,4 +1,4 @@
-"""External caches for node results, as node packs register them."""
+"""Lets node packs register external caches of node results."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,14 +10,14 @@ __all__ = ["CacheContext", "CacheProvider", "CacheValue", "Caching"]
 
 
 class _Done:
-    """What a call on the class returns: the work is done, and awaiting it is allowed."""
+    """The result of a call on the class: the work is done, and the result may be awaited."""
 
     def __await__(self) -> Iterator[Any]:
         return iter(())
 
 
 class _OnClassToo:
-    """A coroutine method of instances that, called on the class itself, does its work at once."""
+    """A coroutine method of instances that does its work at once when it is called on the class."""
 
     def __init__(self, async_method: Callable[..., Any], immediate: Callable[[CacheProvider], None]) -> None:
         self.async_method = async_method
@@ -44,20 +44,20 @@ async def _register(self: Any, provider: CacheProvider) -> None:
 
 
 async def _unregister(self: Any, provider: CacheProvider) -> None:
-    """Ask *provider* no longer."""
+    """Stop asking *provider* for results."""
     unregister_cache_provider(_checked(provider))
 
 
 class Caching(ProxiedSingleton):
-    """Registers external caches of node results, which several servers may share.
+    """Registers external caches of node results, which several servers can share.
 
-    A provider derives from ``Caching.CacheProvider``. ``await ComfyAPI().caching.register_provider(p)`` registers it,
-    ``ComfyAPISync().caching.register_provider(p)`` does so without await, and so does ``Caching.register_provider(p)``.
+    A provider derives from ``Caching.CacheProvider``. ``await ComfyAPI().caching.register_provider(p)`` registers it;
+    ``ComfyAPISync().caching.register_provider(p)`` and ``Caching.register_provider(p)`` do so without await.
     Raises ``TypeError`` for anything that is not a provider.
 
-    ``guards_providers``: whether this server bounds what providers do (time, memory, what they are offered), so that they need no
+    ``guards_providers``: whether this server limits providers (their time, their memory and what they are offered), so that they need no
     guard of their own. ``keys_cover_machine``: whether keys cover everything that results depend on, so that equal keys mean equal
-    results on any machine. A server whose class lacks one of them does not do that.
+    results on every machine. A server whose class lacks one of these attributes does not promise it.
     """
 
     guards_providers = True

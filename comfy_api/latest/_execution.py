@@ -21,10 +21,10 @@ DEFAULT_PREVIEW_FORMAT = "JPEG"
 
 
 def preview_tuple(preview: Any, ignore_size_limit: bool) -> Any:
-    """*preview* as the progress registry takes it: (format, PIL image, longest side in pixels or None).
+    """Convert *preview* for the progress registry: (format, PIL image, longest side in pixels or None).
 
-    Accepts a PIL image, or a tensor [height, width, channel] or a batch of those, of which the first is taken; anything else is
-    returned as it is.
+    Accepts a PIL image, a tensor [height, width, channel], or a batch of those, of which it takes the first. Anything else is
+    returned unchanged.
     """
     if isinstance(preview, Tensor):
         tensor: Any = preview
@@ -36,15 +36,15 @@ def preview_tuple(preview: Any, ignore_size_limit: bool) -> Any:
 
 
 class Execution(ProxiedSingleton):
-    """What a running node can tell the server."""
+    """Lets a running node report to the server."""
 
     async def set_progress(
         self, value: float, max_value: float, node_id: str | None = None, preview_image: Any = None, ignore_size_limit: bool = False
     ) -> None:
         """Show how far a node is: *value* of *max_value*, with an optional preview (PIL image or image tensor).
 
-        *node_id* defaults to the node that is running; outside of one it must be given (``ValueError``). *ignore_size_limit* sends the
-        preview in full size.
+        *node_id* defaults to the running node; outside of a node it must be given (else ``ValueError``). *ignore_size_limit* sends the
+        preview at full size.
         """
         context = get_executing_context()
         shown_id = context.node_id if node_id is None and context is not None else node_id
@@ -55,9 +55,9 @@ class Execution(ProxiedSingleton):
 
 
 class NodeReplacement(ProxiedSingleton):
-    """Tells the page which new nodes stand for old ones."""
+    """Tells the page which new nodes replace old ones."""
 
     async def register(self, node_replace: NodeReplace) -> None:
-        """Offer *node_replace* to workflows that contain the old node. Nothing happens without a server (in a tool that lists nodes)."""
+        """Offer *node_replace* for workflows that contain the old node. Does nothing without a server, as in a tool that lists nodes."""
         if not replacement_receiver.deliver(node_replace):
             log.debug("No server is running; the replacement of %s is not registered", node_replace.old_node_id)

@@ -1,4 +1,4 @@
-"""``comfy_api.latest.io``: everything a V3 node declares itself with."""
+"""``comfy_api.latest.io``: everything that a V3 node's declaration needs."""
 
 from comfy_execution.graph_utils import ExecutionBlocker
 

@@ -1,4 +1,4 @@
-"""The types of 3D nodes: shapes in memory, files of each format, and what the 3D viewer sends back."""
+"""The types of 3D nodes: shapes in memory, files of each format, and the data that the 3D viewer sends back."""
 
 from typing import Any, NotRequired, TypedDict
 
@@ -70,7 +70,7 @@ class Load3DCamera(ComfyTypeIO):
 
 @comfytype(io_type="LOAD3D_MODEL_INFO")
 class Load3DModelInfo(ComfyTypeIO):
-    """Where the viewer's models stand."""
+    """Places, rotations and scales of the viewer's models."""
 
     class Model3DTransform(TypedDict):
         """Place, rotation and scale of one model."""
@@ -84,7 +84,7 @@ class Load3DModelInfo(ComfyTypeIO):
 
 @comfytype(io_type="LOAD_3D")
 class Load3D(ComfyTypeIO):
-    """What the 3D viewer hands to the server: pictures of the model by name, and the camera."""
+    """The data that the 3D viewer sends to the server: pictures of the model by name, and the camera."""
 
     class Model3DDict(TypedDict):
         """File names of the pictures, with the camera and an optional recording."""

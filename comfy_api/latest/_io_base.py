@@ -1,4 +1,4 @@
-"""Types, inputs and outputs of V3 nodes: the base classes and the decorator that ties them to a type name."""
+"""Types, inputs and outputs of V3 nodes: the base classes, and the decorator that connects them with a type name."""
 
 from abc import ABC
 from collections.abc import Callable
@@ -12,23 +12,23 @@ T = TypeVar("T", bound=type)
 
 
 class _ComfyType(ABC):  # noqa: B024 - a marker that isinstance and issubclass are asked about
-    """A kind of value that travels along links. ``io_type`` is its name on the wire, ``Type`` a Python annotation for it."""
+    """A kind of value that travels along links. ``io_type`` is its name in JSON, ``Type`` a Python annotation for it."""
 
     Type: Any = Any
     io_type: str | None = None
 
 
 class _Socket:
-    """What inputs and outputs share: the type they belong to, set by ``comfytype``."""
+    """The base of inputs and outputs, which knows their type (set by ``comfytype``)."""
 
     Parent: Any = None
 
     def validate(self) -> None:
-        """Raise ``ValueError`` when the declaration contradicts itself. The base accepts everything."""
+        """Raise ``ValueError`` when the declaration is not valid. The base class accepts everything."""
 
     @property
     def io_type(self) -> str:
-        """The type's name on the wire."""
+        """The type's name in JSON."""
         return self.Parent.io_type
 
     @property
@@ -38,18 +38,18 @@ class _Socket:
 
 
 def plain(value: Any) -> Any:
-    """*value*, or the value of an enum member, so that it prints as plain JSON."""
+    """*value*, or its value if it is an enum member, so that it prints as plain JSON."""
     return value.value if isinstance(value, Enum) else value
 
 
 class Input(_Socket):
     """One input of a node.
 
-    Args: *id* is the argument's name in ``execute``; *lazy* asks for the value only when ``check_lazy_status`` names it; *raw_link*
-    hands over the link instead of the value; *extra_dict* adds options that the page knows and this class does not.
+    *id* is the argument's name in ``execute``. A *lazy* value is computed only when ``check_lazy_status`` names it; with *raw_link* the
+    node receives the link instead of the value; *extra_dict* adds options that the page knows and this class does not.
     """
 
-    # Option attributes that a subclass prints: the attribute's name, or (attribute, printed name). None-valued ones are left out.
+    # The attributes that a subclass prints as options: a name, or (attribute, printed name). Those that are None are left out.
     PRINTED: tuple[str | tuple[str, str], ...] = ()
 
     def __init__(
@@ -89,7 +89,7 @@ class Input(_Socket):
         return self.io_type
 
     def get_all(self) -> list["Input"]:
-        """This input, and for dynamic ones every input it may grow."""
+        """This input, and if it is dynamic every input that it may grow."""
         return [self]
 
 
@@ -125,7 +125,7 @@ class WidgetInput(Input):
 
 
 class Output(_Socket):
-    """One output of a node. *is_output_list* marks a list whose items are processed one by one downstream."""
+    """One output of a node. *is_output_list* marks a list; nodes that receive it run once per item."""
 
     def __init__(
         self, id: str | None = None, display_name: str | None = None, tooltip: str | None = None, is_output_list: bool = False
@@ -162,8 +162,8 @@ class ComfyTypeIO(ComfyTypeI):
 def comfytype(io_type: str, **kwargs: Any) -> Callable[[T], T]:
     """Class decorator that declares a type named *io_type*.
 
-    The class may define ``Type`` (an annotation), ``Input`` and ``Output``; what it does not define it inherits. A class that is not a
-    ``ComfyTypeI`` yet becomes a ``ComfyTypeIO``. Its inputs and outputs are its own classes, so declaring a subclass changes no other
+    The class may define ``Type`` (an annotation), ``Input`` and ``Output``, and inherits the others. A class that is not a
+    ``ComfyTypeI`` becomes a ``ComfyTypeIO``. Its inputs and outputs are classes of its own, so that a declaration does not change another
     type. Further keyword arguments are accepted and ignored.
     """
 

@@ -1,4 +1,4 @@
-"""The types without a widget: images, latents, models and whatever else travels only along links.
+"""The types without a widget: images, latents, models and other values that travel only along links.
 
 Annotations name torch tensors through a stand-in, so that importing this module does not import torch.
 """
@@ -55,7 +55,7 @@ AnyType = _opaque_type("AnyType", "*", "Any value; matches every other type.")
 
 @comfytype(io_type="LATENT")
 class Latent(ComfyTypeIO):
-    """Latents: a dictionary with ``samples`` and what belongs to them."""
+    """Latents: a dictionary with ``samples`` and data about them."""
 
     LatentDict = LatentInput
     Type = LatentInput
@@ -63,7 +63,7 @@ class Latent(ComfyTypeIO):
 
 @comfytype(io_type="CONDITIONING")
 class Conditioning(ComfyTypeIO):
-    """Conditioning: a list of pairs of an encoded text and a dictionary with what else steers sampling."""
+    """Conditioning: a list of pairs of an encoded text and a dictionary with further values that steer sampling."""
 
     PooledDict = dict[str, Any]
     CondList = list[tuple[Tensor, dict[str, Any]]]

@@ -1,4 +1,4 @@
-"""Inputs that grow: lists of equal sockets, choices and slots that bring inputs of their own."""
+"""Inputs that grow: lists of equal sockets, and choices and slots that add inputs."""
 
 import copy
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from ._io_base import ComfyTypeI, Input, Output, WidgetInput, comfytype
 
 
 def add_to_dict_v1(i: Input, d: dict[str, Any]) -> None:
-    """Add input *i* to the ``INPUT_TYPES`` dictionary *d*, in the section its ``optional`` names."""
+    """Add the input *i* to the ``INPUT_TYPES`` dictionary *d*, in the section that its ``optional`` names."""
     options = i.as_dict()
     options.pop("optional", None)
     d.setdefault("optional" if i.optional else "required", {})[i.id] = (i.get_io_type(), options)
@@ -23,7 +23,7 @@ def create_input_dict_v1(inputs: Sequence[Input]) -> dict[str, Any]:
 
 
 class DynamicInput(Input):
-    """An input whose argument is a dictionary built from several flat inputs ``<id>.<name>``."""
+    """An input whose argument is a dictionary, built from several flat inputs ``<id>.<name>``."""
 
 
 class DynamicOutput(Output):
@@ -31,7 +31,7 @@ class DynamicOutput(Output):
 
 
 class _GrowingTemplate:
-    """What each socket of a growing list looks like; a widget in it is shown as a socket."""
+    """The template for each socket of a growing list; a widget is shown as a socket."""
 
     def __init__(self, input: Input, names: Sequence[str], min: int) -> None:
         if isinstance(input, DynamicInput):
@@ -64,7 +64,7 @@ class _GrowingTemplate:
 
 @comfytype(io_type="COMFY_AUTOGROW_V3")
 class Autogrow(ComfyTypeI):
-    """A list of equal sockets that grows as they are connected; the argument is a dictionary from name to value."""
+    """A list of equal sockets that grows as they are connected; the argument is {name: value}."""
 
     Type = dict[str, Any]
     _MaxNames = 100
@@ -115,7 +115,7 @@ class Autogrow(ComfyTypeI):
             return super().as_dict() | {"template": self.template.as_dict()}
 
         def get_all(self) -> list[Input]:
-            """The list and every socket it may grow."""
+            """The list and every socket that it may grow."""
             return [self, *self.template.get_all()]
 
         def validate(self) -> None:
@@ -125,12 +125,12 @@ class Autogrow(ComfyTypeI):
 
 @comfytype(io_type="COMFY_DYNAMICCOMBO_V3")
 class DynamicCombo(ComfyTypeI):
-    """A choice whose options bring inputs of their own; the argument is ``{<id>: key, <sub-input>: value, …}``."""
+    """A choice whose options add inputs; the argument is ``{<id>: key, <sub-input>: value, …}``."""
 
     Type = dict[str, Any]
 
     class Option:
-        """One choice: its *key*, and the *inputs* shown while it is chosen."""
+        """One choice: its *key*, and the *inputs* that are shown while it is chosen."""
 
         def __init__(self, key: str, inputs: list[Input]) -> None:
             self.key = key
@@ -172,7 +172,7 @@ class DynamicCombo(ComfyTypeI):
 
 @comfytype(io_type="COMFY_DYNAMICSLOT_V3")
 class DynamicSlot(ComfyTypeI):
-    """A socket that brings further inputs once it is connected."""
+    """A socket that adds inputs once it is connected."""
 
     Type = dict[str, Any]
 
@@ -204,14 +204,14 @@ class DynamicSlot(ComfyTypeI):
                 self.force_input = self.slot.force_input = True
 
         def as_dict(self) -> dict[str, Any]:
-            """The printed options with the slot's type and what it brings."""
+            """The printed options with the slot's type and the inputs that it adds."""
             return super().as_dict() | {"slotType": str(self.slot.get_io_type()), "inputs": create_input_dict_v1(self.inputs)}
 
         def get_all(self) -> list[Input]:
-            """The slot and what it brings."""
+            """The slot and the inputs that it adds."""
             return [self.slot, *self.inputs]
 
         def validate(self) -> None:
-            """Raise ``ValueError`` when the slot or an input it brings is not valid."""
+            """Raise ``ValueError`` when the slot or an input that it adds is not valid."""
             for declared in self.get_all():
                 declared.validate()

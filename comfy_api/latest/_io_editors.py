@@ -1,4 +1,4 @@
-"""The types with a richer editor on the node: colours, boxes, curves, ranges, the camera and the image comparer."""
+"""The types with their own editor on the node: colours, boxes, curves, ranges, the camera and the image comparer."""
 
 from typing import Any, TypedDict
 
@@ -8,11 +8,11 @@ from ._io_base import ComfyTypeI, ComfyTypeIO, WidgetInput, comfytype
 
 
 class _EditorInput(WidgetInput):
-    """A widget that fills its node and by default has no socket. ``EMPTY`` builds the value when no default is given."""
+    """A widget that fills its node and by default has no socket. ``EMPTY`` builds its value if there is no default."""
 
     @staticmethod
     def EMPTY() -> Any:  # noqa: N802 - overridden by each editor
-        """The default's default."""
+        """Build the value to start with."""
         return None
 
     def __init__(
@@ -113,10 +113,10 @@ class Colors(ComfyTypeIO):
 
 @comfytype(io_type="COMPOSITOR")
 class Compositor(ComfyTypeIO):
-    """How the layers of a composition are arranged."""
+    """The arrangement of the layers of a composition."""
 
     class LayerState(TypedDict, total=False):
-        """The canvas and what each layer looks like on it."""
+        """The canvas and the place and look of each layer."""
 
         version: int
         canvas: dict
@@ -181,7 +181,7 @@ class BoundingBoxes(ComfyTypeIO):
     """Several rectangles, each with data of its own."""
 
     class BoundingBoxWithMetadata(BoundingBox.BoundingBoxDict):
-        """A rectangle and what is known about it."""
+        """A rectangle with data about it."""
 
         metadata: dict
 
@@ -209,7 +209,7 @@ class Curve(ComfyTypeIO):
             return [(0.0, 0.0), (1.0, 1.0)]
 
         def as_dict(self) -> dict[str, Any]:
-            """The printed options; the points are wrapped with how to interpolate between them."""
+            """The printed options; the points are wrapped together with their interpolation."""
             points = [list(point) for point in self.default]
             return super().as_dict() | {"default": {"points": points, "interpolation": "monotone_cubic"}}
 

@@ -1,4 +1,4 @@
-"""What a node may ask to know about its run besides its inputs."""
+"""The hidden values: what a node can ask for about its run besides its inputs."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -18,7 +18,7 @@ class Hidden(str, Enum):  # noqa: UP042 - the members equal the strings that V1 
 
 
 class V3Data(TypedDict, total=False):
-    """Upstream's bundle of what accompanies one call; here only ``hidden_inputs`` is read."""
+    """ComfyUI's bundle of values that accompany one call; this server reads only ``hidden_inputs``."""
 
     hidden_inputs: dict[str, Any]
     dynamic_paths: dict[str, Any]
@@ -27,11 +27,11 @@ class V3Data(TypedDict, total=False):
 
 
 class HiddenHolder:
-    """``cls.hidden`` of a running node.
+    """The hidden values of a running node, ``cls.hidden``.
 
-    ``unique_id``: this node's id; ``prompt``: the whole prompt as it was queued; ``dynprompt``: the prompt with what nodes expanded
-    to; ``extra_pnginfo``: what the page wants kept in saved files; the tokens and the usage source come from the request. What was
-    not asked for, and any other name, is None.
+    ``unique_id`` is the node's id, ``prompt`` the whole prompt as it was queued, ``dynprompt`` the prompt with the expansions of nodes,
+    and ``extra_pnginfo`` what the page wants to store in saved files; the tokens and the usage source come from the request. Values that
+    the node did not ask for, and all other names, are None.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class HiddenHolder:
         self.comfy_usage_source = comfy_usage_source
 
     def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):  # so that copying and pickling see no hooks that are not there
+        if name.startswith("__"):  # so that copying and pickling do not find hooks
             raise AttributeError(name)
         return None
 

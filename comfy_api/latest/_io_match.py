@@ -1,4 +1,4 @@
-"""Sockets that accept several types, or whose types must agree with each other."""
+"""Sockets that accept several types, and sockets whose types must be equal."""
 
 import copy
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from ._io_data import AnyType
 
 
 def _type_class(declared: Any) -> type[_ComfyType]:
-    """The type class of *declared*, a type or an instance of one; ``ValueError`` for anything else."""
+    """The type class of *declared*, a type or an instance of one. Raises ``ValueError`` for anything else."""
     kind = declared if isinstance(declared, type) else type(declared)
     if not issubclass(kind, _ComfyType):
         raise ValueError(f"{kind.__name__} is not a type of comfy_api.latest.io; pass classes such as io.Image or io.Custom('NAME')")
@@ -22,7 +22,7 @@ class MultiType(ComfyTypeIO):
     """An input for values of more than one type."""
 
     class Input(base.Input):
-        """Accepts any of *types*. With an input as *id* that input's widget, id and options are used, and its type is accepted too."""
+        """Accepts any of *types*. If *id* is an input, its widget, id and options are used, and its type is accepted as well."""
 
         def __init__(
             self,
@@ -55,7 +55,7 @@ class MultiType(ComfyTypeIO):
             return [_type_class(declared) for declared in self._io_types]
 
         def get_io_type(self) -> str:
-            """The accepted names joined by commas, each once, the widget's own first."""
+            """The names of the accepted types joined by commas, each once, the widget's own first."""
             names = [] if self.input_override is None else [self.input_override.get_io_type()]
             return ",".join(dict.fromkeys(names + [str(kind.io_type) for kind in self.io_types]))
 
@@ -70,10 +70,10 @@ class MultiType(ComfyTypeIO):
 
 @comfytype(io_type="COMFY_MATCHTYPE_V3")
 class MatchType(ComfyTypeIO):
-    """Sockets of one template carry values of one type, whichever is connected first."""
+    """Sockets of one template, which all take the type of the first connection."""
 
     class Template:
-        """The group: *template_id* names it within the node, *allowed_types* limits what it can become."""
+        """A group of sockets: *template_id* names it within the node, *allowed_types* limits its type."""
 
         def __init__(self, template_id: str, allowed_types: Any = AnyType) -> None:
             several = isinstance(allowed_types, Iterable) and not isinstance(allowed_types, type)

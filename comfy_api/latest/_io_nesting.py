@@ -1,4 +1,4 @@
-"""Between the flat inputs of a prompt (``group.name``) and the nested dictionaries that ``execute`` receives."""
+"""Converts between the flat inputs of a prompt (``group.name``) and the nested dictionaries that ``execute`` receives."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,21 +8,21 @@ from ._io_dynamic import Autogrow, DynamicCombo, DynamicInput, DynamicSlot, add_
 
 
 def has_dynamic_inputs(inputs: Sequence[Input]) -> bool:
-    """Whether any of *inputs* is built from several flat ones."""
+    """Whether any of *inputs* is built from several flat inputs."""
     return any(isinstance(declared, DynamicInput) for declared in inputs)
 
 
 def _chosen(declared: Any, value: Any) -> Any:
-    """The option of a dynamic choice that *value* selects (a one-item list selects as its item does), or None."""
+    """The option of a dynamic choice that *value* selects, or None; a list of one item counts as the item."""
     key = value[0] if isinstance(value, list) and len(value) == 1 else value
     return next((option for option in declared.options if option.key == key), None)
 
 
 def expand_inputs(inputs: Sequence[Input], live_inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """``INPUT_TYPES`` for a prompt that names *live_inputs* (input id to value or link), with the groups as flat ids.
+    """``INPUT_TYPES`` for a prompt with *live_inputs* ({input id: value or link}), in which groups have flat ids.
 
-    A growing list shows all its possible sockets, the first ones as required. A choice shows the sub-inputs of what is chosen; a
-    required choice that is missing stays required, and a key that does not exist is shown as a plain combo of the keys, so that
+    A growing list shows all its possible sockets, the first ones as required. A choice shows the inputs of the chosen option; a
+    required choice that is missing stays required, and for an unknown key it becomes a plain combo of the keys, so that
     validation refuses it by name.
     """
     sections: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
@@ -77,9 +77,9 @@ def _expand_combo(declared: Any, live: Mapping[str, Any], flat_id: str, sections
 
 
 def nest_arguments(inputs: Sequence[Input], flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``execute`` for the *flat* ones: groups become dictionaries, everything else stays as it is.
+    """The arguments of ``execute`` for the *flat* inputs: groups become dictionaries, everything else stays unchanged.
 
-    A growing list without any socket becomes ``{}``; sub-inputs of a choice that have no value become None.
+    A growing list without sockets becomes ``{}``; inputs of a choice that have no value become None.
     """
     rest = dict(flat)
     grouped: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The base class of V3 nodes, and the V1 attributes through which the executor and older code see them."""
+"""The base class of V3 nodes, with the V1 attributes that the executor and older code read."""
 
 import inspect
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _OUTPUT_LISTS: Final = {
 
 
 class _OnlyWhenOverridden:
-    """A class attribute that is there only on node classes that define *method* themselves."""
+    """A class attribute that exists only on node classes that define *method* themselves."""
 
     def __init__(self, method: str, default: "classmethod[Any, ..., Any] | None" = None) -> None:
         self.method = method
@@ -50,7 +50,7 @@ def _real_class(cls: "type[ComfyNode]") -> "type[ComfyNode]":
 
 
 def _settled(cls: "type[ComfyNode]") -> dict[str, Any]:
-    """The V1 attributes of *cls*, from the schema as it was when they were first asked for."""
+    """The V1 attributes of *cls*, from the schema at the time of the first question."""
     real = _real_class(cls)
     if "_v1_attributes" not in vars(real):
         real.GET_SCHEMA()
@@ -58,7 +58,7 @@ def _settled(cls: "type[ComfyNode]") -> dict[str, Any]:
 
 
 def _all_missing(cls: type, **kwargs: Any) -> list[str]:
-    """Upstream's default ``check_lazy_status``: every input without a value is needed."""
+    """ComfyUI's default ``check_lazy_status``: every input without a value is needed."""
     return [name for name, value in kwargs.items() if value is None]
 
 
@@ -82,25 +82,25 @@ class ComfyNode(_ComfyNodeInternal):
 
     @classmethod
     def define_schema(cls) -> Schema:
-        """Return the node's schema. Called anew whenever inputs are listed, so it may read folders."""
+        """Return the node's schema. Called each time inputs are listed, so it may read folders."""
         raise NotImplementedError(f"{cls.__name__}.define_schema() is missing: return an io.Schema")
 
     @classmethod
     def execute(cls, *args: Any, **kwargs: Any) -> Any:
-        """Do the node's work with its inputs by id, and return an ``io.NodeOutput``; may be a coroutine function."""
+        """Do the node's work and return an ``io.NodeOutput``. Inputs arrive by id; this may be a coroutine function."""
         raise NotImplementedError(f"{cls.__name__}.execute() is missing: return an io.NodeOutput")
 
     @classmethod
     def validate_inputs(cls, *args: Any, **kwargs: Any) -> bool | str:
-        """Optional: True, or why the inputs are refused, before anything runs. Names in the signature choose the inputs."""
+        """Optional: check inputs before anything runs; return True or the reason for a refusal. The signature names the inputs to check."""
         raise NotImplementedError
 
     @classmethod
     def fingerprint_inputs(cls, *args: Any, **kwargs: Any) -> Any:
-        """Optional: a value that changes when the node must run again though its inputs are the same."""
+        """Optional: return a value that changes when the node must run again although its inputs are the same."""
         raise NotImplementedError
 
-    # Optional class method: the names of lazy inputs that are needed, given those that are there (the others are None).
+    # Optional class method: from the inputs that are available (the others are None) return the names of lazy inputs that are needed.
     check_lazy_status = _OnlyWhenOverridden("check_lazy_status", classmethod(_all_missing))
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class ComfyNode(_ComfyNodeInternal):
     @final
     @classmethod
     def GET_BASE_CLASS(cls) -> type:  # noqa: N802
-        """The class whose optional methods count as not defined."""
+        """The base class, whose optional methods do not count as defined."""
         return ComfyNode
 
     @final
@@ -125,7 +125,7 @@ class ComfyNode(_ComfyNodeInternal):
     @final
     @classmethod
     def FINALIZE_SCHEMA(cls) -> Schema:  # noqa: N802
-        """The node's schema of this moment, finalised. Raises ``TypeError`` when the author returned something else."""
+        """The node's current schema, finalised. Raises ``TypeError`` when ``define_schema`` returned anything else."""
         schema = cls.define_schema()
         if not isinstance(schema, Schema):
             raise TypeError(f"{cls.__name__}.define_schema() must return an io.Schema, not {type(schema).__name__}")
@@ -135,7 +135,7 @@ class ComfyNode(_ComfyNodeInternal):
     @final
     @classmethod
     def GET_SCHEMA(cls) -> Schema:  # noqa: N802
-        """The node's schema of this moment, finalised and checked; the V1 attributes are set from the first one."""
+        """The node's current schema, finalised and checked; the first call also sets the V1 attributes."""
         real = _real_class(cls)
         real.VALIDATE_CLASS()
         schema = real.FINALIZE_SCHEMA()
@@ -153,7 +153,7 @@ class ComfyNode(_ComfyNodeInternal):
     def PREPARE_CLASS_CLONE(cls, hidden: Mapping[Any, Any] | None) -> type["ComfyNode"]:  # noqa: N802
         """A locked clone of this class for one run, with ``.hidden`` filled from *hidden* (field name to value).
 
-        Setting an attribute on it raises ``AttributeError``. Upstream's bundle ``{"hidden_inputs": …}`` is understood as well.
+        Setting an attribute on it raises ``AttributeError``. ComfyUI's bundle ``{"hidden_inputs": …}`` is accepted as well.
         """
         given = hidden.get("hidden_inputs", hidden) if hidden else {}
         real = _real_class(cls)
@@ -162,13 +162,13 @@ class ComfyNode(_ComfyNodeInternal):
     @final
     @classmethod
     def EXECUTE_NORMALIZED(cls, *args: Any, **kwargs: Any) -> NodeOutput:  # noqa: N802
-        """Call ``execute`` and return its result as a ``NodeOutput`` in one form (see ``normalize_output``)."""
+        """Call ``execute`` and return its result as a ``NodeOutput``. Raises ``TypeError`` for a result that cannot be one."""
         return cls._normalized(cls.execute(*args, **kwargs))
 
     @final
     @classmethod
     async def EXECUTE_NORMALIZED_ASYNC(cls, *args: Any, **kwargs: Any) -> NodeOutput:  # noqa: N802
-        """As ``EXECUTE_NORMALIZED``, for nodes whose ``execute`` is a coroutine function."""
+        """``EXECUTE_NORMALIZED`` for nodes whose ``execute`` is a coroutine function."""
         return cls._normalized(await cls.execute(*args, **kwargs))
 
     @classmethod
@@ -179,7 +179,7 @@ class ComfyNode(_ComfyNodeInternal):
     @final
     @classmethod
     def INPUT_TYPES(cls, live_inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:  # noqa: N802
-        """V1's description of the inputs; with *live_inputs* (what a prompt names) groups are expanded into flat ids."""
+        """V1's description of the inputs; for a prompt with *live_inputs*, groups are expanded into flat ids."""
         schema = cls.FINALIZE_SCHEMA()
         sections = schema.input_dict()
         if live_inputs is None or not has_dynamic_inputs(schema.inputs):
@@ -205,7 +205,7 @@ class ComfyNode(_ComfyNodeInternal):
 
     @classproperty
     def FUNCTION(cls) -> str:  # noqa: N802, N805
-        """The name of the method to call: a coroutine function when ``execute`` is one."""
+        """The name of the method to call, which is a coroutine function if ``execute`` is one."""
         return "EXECUTE_NORMALIZED_ASYNC" if inspect.iscoroutinefunction(cls.execute) else "EXECUTE_NORMALIZED"
 
     IS_CHANGED = _OnlyWhenOverridden("fingerprint_inputs")

@@ -1,4 +1,4 @@
-"""What V3 nodes return."""
+"""The results of V3 nodes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 
 class _UIOutput(ABC):
-    """Something to show in the page; ``as_dict`` gives what is sent."""
+    """Something that the page shows; ``as_dict`` returns the message."""
 
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
@@ -17,10 +17,10 @@ class _UIOutput(ABC):
 
 
 class NodeOutput(_NodeOutputInternal):
-    """The result of one call: output values in order, and what else the node asks for.
+    """The result of one call of a node: its output values in order, and further requests.
 
-    Args: *ui* is shown in the page (a dict or one of ``ui``'s classes); *expand* is a subgraph that computes the values (the schema
-    needs ``enable_expand``); *block_execution* is a message: instead of values every output blocks what depends on it.
+    The page shows *ui* (a dict or an object of ``ui``'s classes). *expand* is a subgraph that computes the values (the schema
+    needs ``enable_expand``). With *block_execution*, a message, every output blocks the nodes that depend on it.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class NodeOutput(_NodeOutputInternal):
 
     @property
     def result(self) -> tuple[Any, ...] | None:
-        """The values, or None when there are none."""
+        """The values, or None without values."""
         return self.args or None
 
     def __getitem__(self, index: int) -> Any:
@@ -41,7 +41,7 @@ class NodeOutput(_NodeOutputInternal):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "NodeOutput":
-        """The output that a V1-style dictionary with ``result``, ``ui`` and ``expand`` stands for."""
+        """The output for a V1-style dictionary with ``result``, ``ui`` and ``expand``."""
         result = data.get("result", ())
         if isinstance(result, ExecutionBlocker):
             return cls(BlockAll(result), ui=data.get("ui"), expand=data.get("expand"), block_execution=result.message)
@@ -49,17 +49,17 @@ class NodeOutput(_NodeOutputInternal):
 
 
 class BlockAll:
-    """Stands in an output's values until the number of outputs is known: all of them are *blocker*."""
+    """A placeholder for an output's values until the number of outputs is known; all of them become *blocker*."""
 
     def __init__(self, blocker: ExecutionBlocker) -> None:
         self.blocker = blocker
 
 
 def normalize_output(returned: Any, node_name: str, output_count: int, may_expand: bool) -> NodeOutput:
-    """A fresh ``NodeOutput`` for whatever ``execute`` returned: one already, None, a tuple, a V1-style dict or a blocker.
+    """A new ``NodeOutput`` for the value that ``execute`` returned: a ``NodeOutput``, None, a tuple, a V1-style dict or a blocker.
 
-    A block without values becomes one blocker per output (*output_count* of them); ``ui`` becomes a plain dict. Raises ``TypeError``
-    for anything else, and ``ValueError`` when the node expands though its schema does not allow it.
+    A block without values becomes *output_count* blockers, one per output; ``ui`` becomes a plain dict. Raises ``TypeError``
+    for anything else, and ``ValueError`` when the node expands but its schema does not allow it.
     """
     if returned is None:
         output = NodeOutput()

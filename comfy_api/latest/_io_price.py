@@ -1,4 +1,4 @@
-"""The price shown on nodes that call paid services, computed by the page."""
+"""The price on nodes that call paid services, which the page computes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class PriceBadgeDepends:
                 raise ValueError(f"PriceBadgeDepends.{name} must be a list of strings, not {value!r}")
 
     def as_dict(self, schema_inputs: Sequence[Input]) -> dict[str, Any]:
-        """As printed, each widget with its type. Raises ``ValueError`` for a widget that is none of *schema_inputs*."""
+        """The dependencies as printed, each widget with its type. Raises ``ValueError`` for a widget that is not in *schema_inputs*."""
         types: dict[str, str] = {}
         for declared in schema_inputs:
             types[declared.id] = declared.get_io_type()

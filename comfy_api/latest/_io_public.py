@@ -1,3 +1,3 @@
-"""Everything public in ``comfy_api.latest.io``, under its older module name."""
+"""The older module name of ``comfy_api.latest.io``."""
 
 from ._io import *  # noqa: F403

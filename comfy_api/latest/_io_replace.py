@@ -1,10 +1,10 @@
-"""How the page turns an old node of a saved workflow into a new one."""
+"""Describes how the page replaces an old node of a saved workflow by a new one."""
 
 from typing import Any, TypedDict
 
 
 class InputMapOldId(TypedDict):
-    """The new node's input *new_id* takes over what the old node's *old_id* had."""
+    """The new node's input *new_id* gets the value or link of the old node's *old_id*."""
 
     new_id: str
     old_id: str
@@ -21,14 +21,14 @@ InputMap = InputMapOldId | InputMapSetValue
 
 
 class OutputMap(TypedDict):
-    """The new node's output *new_idx* takes over the links of the old node's *old_idx*."""
+    """The new node's output *new_idx* gets the links of the old node's *old_idx*."""
 
     new_idx: int
     old_idx: int
 
 
 class NodeReplace:
-    """One replacement. *old_widget_ids* names the old node's widgets in order, because saved workflows store them by position."""
+    """One replacement. *old_widget_ids* names the old node's widgets in order, because saved workflows store their values by position."""
 
     def __init__(
         self,
@@ -45,6 +45,6 @@ class NodeReplace:
         self.output_mapping = output_mapping
 
     def as_dict(self) -> dict[str, Any]:
-        """As the page fetches it; empty mappings are null."""
+        """The replacement as the page fetches it; empty mappings are null."""
         mappings = {name: list(getattr(self, name) or ()) or None for name in ("input_mapping", "output_mapping")}
         return {"new_node_id": self.new_node_id, "old_node_id": self.old_node_id, "old_widget_ids": self.old_widget_ids, **mappings}

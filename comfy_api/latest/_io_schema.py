@@ -1,4 +1,4 @@
-"""The declaration of a V3 node, its checks, and what ``/object_info`` prints of it."""
+"""The declaration of a V3 node, its checks, and its entry in ``/object_info``."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ OUTPUT_NODE_HIDDEN = (Hidden.prompt, Hidden.extra_pnginfo)
 
 @dataclass
 class NodeInfoV1:
-    """One entry of ``/object_info``; the fields are printed under their own names."""
+    """One entry of ``/object_info``; fields are printed under their own names."""
 
     input: dict | None = None
     input_order: dict[str, list[str]] | None = None
@@ -45,12 +45,13 @@ class NodeInfoV1:
 
 @dataclass
 class Schema:
-    """A node's id, sockets and traits.
+    """A node's id, inputs, outputs and properties.
 
-    ``node_id`` must be unique among all packs, so give it a prefix. ``category`` is a menu path with ``/``. ``hidden`` lists what the
-    node wants in ``cls.hidden``. With ``is_input_list`` it is called once with lists. ``is_output_node`` makes it run without anything
-    depending on it; ``has_intermediate_output`` only keeps what it shows. ``not_idempotent`` keeps two equal nodes apart in the cache.
-    ``accept_all_inputs`` passes on what the prompt names beyond ``inputs``. ``enable_expand`` allows it to return a subgraph.
+    ``node_id`` must be unique among all packs, so give it a prefix. ``category`` is a menu path with ``/``. ``hidden`` lists the values
+    that the node wants in ``cls.hidden``. With ``is_input_list`` the node is called once, with lists. ``is_output_node`` makes it run
+    although nothing depends on it; ``has_intermediate_output`` only keeps what it shows. ``not_idempotent`` keeps two equal nodes apart
+    in the cache. ``accept_all_inputs`` also passes on inputs of the prompt that are not in ``inputs``. ``enable_expand`` lets it return a
+    subgraph.
     """
 
     node_id: str
@@ -75,7 +76,7 @@ class Schema:
     has_intermediate_output: bool = False
 
     def validate(self) -> None:
-        """Raise ``ValueError`` naming the node and its mistake: an id used twice, or a socket or badge that is not valid."""
+        """Raise ``ValueError``, naming the node and the mistake, for an id that is used twice or an invalid socket or badge."""
         for side, sockets in (("input", self.inputs), ("output", self.outputs)):
             twice = _repeated(socket.id for socket in sockets)
             if twice:
@@ -86,7 +87,7 @@ class Schema:
             self.price_badge.validate()
 
     def finalize(self) -> None:
-        """Fill in what follows from the rest: lists for None, hidden values that outputs and paid nodes need, ids of outputs."""
+        """Fill in derived values: lists for None, hidden values that outputs and paid nodes need, ids of outputs."""
         self.inputs = _socket_list(self.inputs, Input, self.node_id, "inputs")
         self.outputs = _socket_list(self.outputs, Output, self.node_id, "outputs")
         wanted = list(self.hidden or [])
@@ -145,7 +146,7 @@ def _repeated(ids: Any) -> list[str]:
 
 
 def _socket_list(sockets: Sequence[Any] | None, kind: type, node_id: str, field_name: str) -> list[Any]:
-    """*sockets* as a list; ``TypeError`` naming the field for the usual slip of passing a type (``io.Int``) instead of a socket."""
+    """*sockets* as a list. Raises ``TypeError``, naming the field, for a type (``io.Int``) that is passed instead of a socket."""
     found = [] if sockets is None else list(sockets)
     for socket in found:
         if not isinstance(socket, kind):

@@ -1,4 +1,4 @@
-"""The types that have a widget on the node: booleans, numbers, text and choices, and the options their widgets take."""
+"""The types with a widget on the node (booleans, numbers, text and choices), and the options of their widgets."""
 
 from enum import Enum
 from typing import Any
@@ -9,7 +9,7 @@ from ._io_base import ComfyTypeI, ComfyTypeIO, Output, WidgetInput, comfytype, p
 
 
 class FolderType(str, Enum):  # noqa: UP042 - members are compared with and printed as plain strings
-    """Where a file lies: below the input, output or temp folder."""
+    """The folder that a file is in: input, output or temp."""
 
     input = "input"
     output = "output"
@@ -17,7 +17,7 @@ class FolderType(str, Enum):  # noqa: UP042 - members are compared with and prin
 
 
 class UploadType(str, Enum):  # noqa: UP042
-    """Which upload button a choice of files gets."""
+    """The kind of upload button beside a choice of files."""
 
     image = "image_upload"
     audio = "audio_upload"
@@ -26,7 +26,7 @@ class UploadType(str, Enum):  # noqa: UP042
 
 
 class NumberDisplay(str, Enum):  # noqa: UP042
-    """How a number is shown."""
+    """The way a number is shown."""
 
     number = "number"
     slider = "slider"
@@ -34,7 +34,7 @@ class NumberDisplay(str, Enum):  # noqa: UP042
 
 
 class ControlAfterGenerate(str, Enum):  # noqa: UP042
-    """What the page does to a value after each queued prompt."""
+    """What the page does with a value after each queued prompt."""
 
     fixed = "fixed"
     increment = "increment"
@@ -76,7 +76,7 @@ class Boolean(ComfyTypeIO):
     Type = bool
 
     class Input(WidgetInput):
-        """A switch; *label_on* and *label_off* name its positions."""
+        """A switch; *label_on* and *label_off* are the names of its positions."""
 
         PRINTED = ("label_on", "label_off")
 
@@ -269,7 +269,7 @@ class Combo(ComfyTypeIO):
             return super().as_dict() | prune_dict(extra)
 
     class Output(Output):
-        """A choice handed on; *options* are those it can take."""
+        """A choice that is passed on; *options* lists its possible values."""
 
         def __init__(
             self,

@@ -17,7 +17,7 @@ else:
             return other is cls or (torch is not None and issubclass(other, torch.Tensor))
 
     class Tensor(metaclass=_TensorStandIn):
-        """``isinstance(x, Tensor)`` is true for torch tensors. There are no instances, and asking never imports torch."""
+        """``isinstance(x, Tensor)`` is true for torch tensors, and asking never imports torch. There are no instances."""
 
 
 __all__ = ["Tensor"]

@@ -1,4 +1,4 @@
-"""``comfy_api.latest.ui``: what nodes show in the page."""
+"""``comfy_api.latest.ui``: results that nodes show in the page."""
 
 import os
 import uuid
@@ -28,7 +28,6 @@ class PreviewImage(_UIOutput):
         self.animated = animated
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"images": self.values, "animated": [self.animated]}
 
 
@@ -47,18 +46,16 @@ class PreviewAudio(_UIOutput):
         self.values = AudioSaveHelper.save_audio(audio, _temp_prefix(), FolderType.temp, cls)
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"audio": self.values}
 
 
 class PreviewVideo(_UIOutput):
-    """Plays videos that are saved already."""
+    """Plays saved videos."""
 
     def __init__(self, values: list[SavedResult | dict], **kwargs: Any) -> None:
         self.values = values
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"images": self.values, "animated": [True]}
 
 
@@ -76,7 +73,6 @@ class PreviewUI3D(_UIOutput):
             self.bg_image_path = f"temp/{name}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"result": [self.model_file, self.camera_info, self.bg_image_path]}
 
 
@@ -89,7 +85,6 @@ class PreviewUI3DAdvanced(_UIOutput):
         self.model_3d_info = model_3d_info
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"result": [self.model_file, self.camera_info, self.model_3d_info]}
 
 
@@ -100,5 +95,4 @@ class PreviewText(_UIOutput):
         self.value = value
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"text": [self.value]}

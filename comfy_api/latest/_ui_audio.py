@@ -1,4 +1,4 @@
-"""Saves sound as FLAC, MP3 or Opus, with the workflow inside. Needs PyAV."""
+"""Saves sound as FLAC, MP3 or Opus together with the workflow. Needs PyAV."""
 
 from typing import Any, Final
 
@@ -18,12 +18,12 @@ MP3_BEST_VARIABLE = "V0"
 
 
 def opus_rate_hz(sample_rate_hz: int) -> int:
-    """The lowest rate Opus knows that loses nothing of *sample_rate_hz*, at most its highest."""
+    """The lowest sample rate of Opus that is at least *sample_rate_hz*, or its highest."""
     return next((rate for rate in OPUS_RATES_HZ if rate >= sample_rate_hz), OPUS_RATES_HZ[-1])
 
 
 def encode_audio(path: str, waveform_CT: Any, sample_rate_hz: int, format: str, quality: str, metadata: dict[str, str]) -> None:
-    """Write one sound, a float tensor [channel, sample], to *path*. Raises ``ValueError`` for channels that have no layout."""
+    """Write one sound, a float tensor [channel, sample], to *path*. Raises ``ValueError`` for an unsupported number of channels."""
     samples = np.ascontiguousarray(waveform_CT.float().numpy())
     layout = LAYOUTS.get(samples.shape[0])
     if layout is None:

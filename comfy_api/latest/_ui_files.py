@@ -1,4 +1,4 @@
-"""Saved files as the page knows them, and what is written into them about their making."""
+"""Saved files in the form that the page knows, and the metadata that is written into them."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from ._io_widgets import FolderType
 
 
 class SavedResult(dict):
-    """One saved file: its name, its folder below the root, and which root; a dictionary, as it is sent."""
+    """One saved file: its name, its root folder, and the folder below it; a dictionary, so that it can be sent."""
 
     def __init__(self, filename: str, subfolder: str, type: FolderType | str) -> None:
         super().__init__(filename=filename, subfolder=subfolder, type=FolderType(type).value)
@@ -41,7 +41,6 @@ class SavedImages(_UIOutput):
         self.is_animated = is_animated
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"images": self.results} | ({"animated": [True]} if self.is_animated else {})
 
 
@@ -52,7 +51,6 @@ class SavedAudios(_UIOutput):
         self.results = results
 
     def as_dict(self) -> dict[str, Any]:
-        """The message."""
         return {"audio": self.results}
 
 
@@ -65,7 +63,7 @@ def folder_of(folder_type: FolderType) -> str:
 
 
 def metadata_of(cls: Any) -> dict[str, str]:
-    """What goes into a file saved by node *cls*: the prompt and the page's extra data, each as JSON, by key.
+    """The metadata for a file that node *cls* saves: {key: JSON text} with the prompt and the page's extra data.
 
     Empty with ``--disable-metadata``, without a node, and for a node that did not ask for these hidden values.
     """
@@ -92,5 +90,5 @@ class SavePlan:
         return SavedResult(name, self.subfolder, self.folder_type)
 
     def path_of(self, result: SavedResult) -> str:
-        """Where the file lies on disk."""
+        """The path of the file *result*."""
         return os.path.join(self.folder, result.filename)

@@ -1,4 +1,4 @@
-"""Saves image tensors as PNG, animated PNG and animated WebP, with the workflow inside."""
+"""Saves image tensors as PNG, animated PNG and animated WebP together with the workflow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def tensor_to_pil(image_HWC: Any) -> Any:
 
 
 def png_metadata(cls: Any) -> Any:
-    """Text chunks with what *cls* knows of its run, or None when there is nothing to write."""
+    """PNG text chunks with the metadata of node *cls*, or None if there is none."""
     texts = metadata_of(cls)
     if not texts:
         return None
@@ -33,7 +33,7 @@ def png_metadata(cls: Any) -> Any:
 
 
 def animated_png_metadata(cls: Any) -> Any:
-    """As ``png_metadata``, in private ``comf`` chunks behind the image data, where the page looks for them in animations."""
+    """The metadata in private ``comf`` chunks after the image data, where the page looks for it in animations; None if there is none."""
     texts = metadata_of(cls)
     if not texts:
         return None
@@ -44,7 +44,7 @@ def animated_png_metadata(cls: Any) -> Any:
 
 
 def webp_metadata(image: Any, cls: Any) -> Any:
-    """EXIF with ``key:json`` strings: the prompt as the camera's model, everything else from its make downwards."""
+    """EXIF data with ``key:json`` strings: the prompt in the tag of the camera's model, the rest from the make's tag downwards."""
     exif = image.getexif()
     tag = EXIF_MAKE
     for key, text in metadata_of(cls).items():

@@ -1,3 +1,3 @@
-"""Everything public in ``comfy_api.latest.ui``, under its older module name."""
+"""The older module name of ``comfy_api.latest.ui``."""
 
 from ._ui import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""Compiles parts of a diffusion model and swaps them in while it is applied."""
+"""Compiles parts of a diffusion model and uses them while the model is applied."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 
 
 def apply_torch_compile_factory(compiled_module_dict: Mapping[str, Any]) -> Callable[..., Any]:
-    """A wrapper of the model's application that puts the compiled parts (by attribute path) in place for its duration."""
+    """A wrapper of the model's application that replaces parts by the compiled ones ({attribute path: module}) meanwhile."""
 
     def apply_torch_compile_wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:
         model = executor.class_obj
@@ -41,9 +41,9 @@ def set_torch_compile_wrapper(
     *args: Any,
     **kwargs: Any,
 ) -> None:
-    """Let the patcher *model* compile the parts *keys* (default: the whole diffusion model) and use them whenever it is applied.
+    """Make the patcher *model* compile the parts *keys* (default: the whole diffusion model) and use them whenever it is applied.
 
-    The other arguments are those of ``torch.compile``. A wrapper set before is replaced.
+    The other arguments go to ``torch.compile``. An earlier wrapper is replaced.
     """
     paths = keys or ["diffusion_model"]
     settings = {"backend": backend, "options": options, "mode": mode, "fullgraph": fullgraph, "dynamic": dynamic}

@@ -1,4 +1,4 @@
-"""Video formats, at their older import place."""
+"""The older import path of the video formats."""
 
 from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
 

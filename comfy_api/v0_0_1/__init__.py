@@ -1,4 +1,4 @@
-"""Version 0.0.1 of the node API, the oldest: kept so that packs written for it load."""
+"""Version 0.0.1 of the node API, the oldest, so that packs written for it load."""
 
 from comfy_api import v0_0_2
 from comfy_api.internal.async_to_sync import create_sync_class
@@ -17,7 +17,7 @@ class Input(v0_0_2.Input):
 
 
 class InputImpl(v0_0_2.InputImpl):
-    """Classes that make such values."""
+    """Classes that make the values in ``Input``."""
 
 
 class Types(v0_0_2.Types):

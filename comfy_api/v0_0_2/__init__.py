@@ -1,4 +1,4 @@
-"""Version 0.0.2 of the node API; so far equal to the newest one."""
+"""Version 0.0.2 of the node API, equal to the newest version so far."""
 
 from comfy_api import latest
 from comfy_api.internal.async_to_sync import create_sync_class
@@ -17,7 +17,7 @@ class Input(latest.Input):
 
 
 class InputImpl(latest.InputImpl):
-    """Classes that make such values."""
+    """Classes that make the values in ``Input``."""
 
 
 class Types(latest.Types):

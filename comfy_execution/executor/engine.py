@@ -59,7 +59,7 @@ class Engine(Protocol):
         dynprompt: DynamicPrompt | None = None,
         extra_data: Mapping | None = None,
     ) -> tuple[dict[str, Any], dict[str, bool], dict[str, Any]]:
-        """See ``inputs.get_input_data``."""
+        """Collect a node's inputs: (lists by input name, names whose link has no result, hidden data for V3 classes)."""
 
     async def get_output_data(
         self,

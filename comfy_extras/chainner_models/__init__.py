@@ -1,1 +1,1 @@
-"""An old import place of upscaling models that packs still use."""
+"""The old import path of upscaling models, which packs still use."""

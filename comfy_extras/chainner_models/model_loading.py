@@ -1,4 +1,4 @@
-"""Upscaling models by the name that older packs import; the ``spandrel`` package builds them."""
+"""Loads upscaling models under the name that older packs import; the ``spandrel`` package builds them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ spandrel = lazy_module("spandrel")
 
 
 def load_state_dict(state_dict: Mapping[str, Any]) -> Any:
-    """The upscaling model that *state_dict* holds, ready for use.
+    """Build the upscaling model whose weights are in *state_dict*, ready for use.
 
-    Raises ``RuntimeError`` where the optional ``spandrel`` package is missing, and spandrel's own errors for unknown models.
+    Raises ``RuntimeError`` if the optional ``spandrel`` package is missing, and spandrel's own errors for unknown models.
     """
     try:
         loader = spandrel.ModelLoader()

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "utils",
         "comfy.cli_args",
         "comfy.cli_flags",
+        "comfy.flag_values",
         "comfy.lazy_import",
         "comfy.interruption",
         "comfy.options",

@@ -4,8 +4,12 @@ import pytest
 import torch
 
 import comfy.lora
+import comfy.model_patcher
 from comfy.float import stochastic_rounding
+from comfy.loading.lora import load_lora_for_models
 from comfy.weight_adapter import LoRAAdapter, adapter_maps, adapters
+from comfy.weight_adapter.lora import MAGNITUDES
+from comfy.weight_files.state_dicts import FileTensors
 
 OUT, INNER = 16, 8
 
@@ -122,6 +126,90 @@ def test_dora_gives_the_changed_weight_new_norms(over_output):
     expected = changed * scale / norm
     torch.testing.assert_close(weight + change(file, weight), expected)
     torch.testing.assert_close(change(file, weight, 0.25), 0.25 * (expected - weight))
+
+
+@pytest.mark.parametrize("scale", [numbers(OUT, seed=9).abs(), numbers(1, OUT, seed=9).abs()], ids=["list", "row"])
+def test_norms_of_outputs_may_be_written_in_any_form(scale):
+    weight = numbers(OUT, INNER)
+    expected = (weight + up @ down) * scale.reshape(OUT, 1) / weight.norm(dim=1, keepdim=True)
+    if scale.ndim == 1:
+        torch.testing.assert_close(weight + change({".lora_B.weight": up, ".lora_A.weight": down, ".dora_scale": scale}, weight), expected)
+    peft = {".lora_B.weight": up, ".lora_A.weight": down, ".lora_magnitude_vector": scale}
+    changed = weight + up @ down
+    torch.testing.assert_close(weight + change(peft, weight), changed * scale.reshape(OUT, 1) / changed.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("name", MAGNITUDES)
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+def test_magnitudes_are_the_lengths_of_the_changed_weights_rows(name, kernel):
+    weight, inner = numbers(OUT, INNER, *kernel), numbers(4, INNER, *kernel, seed=2)
+    magnitudes = numbers(OUT, seed=9).abs()
+    file = {".lora_up.weight": up.reshape(OUT, 4, *[1] * len(kernel)), ".lora_down.weight": inner, name: magnitudes}
+    changed = weight + change(file | {".alpha": torch.tensor(2.0)}, weight)
+    torch.testing.assert_close(changed.flatten(1).norm(dim=1), magnitudes)
+    direction = weight + 0.5 * torch.einsum("or,r...->o...", up, inner)
+    torch.testing.assert_close(torch.cosine_similarity(changed.flatten(1), direction.flatten(1)), torch.ones(OUT))
+    torch.testing.assert_close(change(file | {".alpha": torch.tensor(2.0)}, weight, 0.25), 0.25 * (changed - weight))
+
+
+DAMAGED = {
+    "up alone": {".lora_up.weight": up},
+    "down alone": {".lora_down.weight": down},
+    "ranks differ": {".lora_up.weight": up, ".lora_down.weight": numbers(3, INNER)},
+    "rank 0": {".lora_up.weight": numbers(OUT, 0), ".lora_down.weight": numbers(0, INNER), ".alpha": torch.tensor(1.0)},
+    "no matrix": {".lora_up.weight": up[0], ".lora_down.weight": down},
+    "number": {".lora_up.weight": torch.tensor(1.0), ".lora_down.weight": torch.tensor(1.0)},
+    "other size": {".lora_up.weight": up[1:], ".lora_down.weight": down},
+    "alpha of three": {".lora_up.weight": up, ".lora_down.weight": down, ".alpha": torch.ones(3)},
+    "complex alpha": {".lora_up.weight": up, ".lora_down.weight": down, ".alpha": torch.tensor(1j)},
+    "wrong norms": {".lora_up.weight": up, ".lora_down.weight": down, ".dora_scale": torch.ones(5, 1)},
+    "wrong magnitudes": {".lora_up.weight": up, ".lora_down.weight": down, ".magnitude": torch.ones(INNER)},
+    "wrong middle": {".lora_up.weight": up, ".lora_down.weight": down, ".lora_mid.weight": numbers(3)},
+    "smaller shape": {".lora_up.weight": up, ".lora_down.weight": down, ".reshape_weight": torch.tensor([1, 1])},
+    "no shape": {".lora_up.weight": up, ".lora_down.weight": down, ".reshape_weight": torch.tensor(7)},
+    "half a LoKr": {".lokr_w1": torch.ones(4, 4)},
+    "half a factor": {".lokr_w1": torch.ones(4, 4), ".lokr_w2_a": torch.ones(4, 4)},
+    "other LoKr": {".lokr_w1": torch.ones(4, 4), ".lokr_w2": torch.ones(4, 4)},
+    "half a LoHa": {".hada_w1_a": up, ".hada_w1_b": down},
+    "other LoHa": {".hada_w1_a": up, ".hada_w1_b": down, ".hada_w2_a": up, ".hada_w2_b": down[:, 1:]},
+    "half a GLoRA": {".a1.weight": up},
+    "other GLoRA": {".a1.weight": up, ".a2.weight": up, ".b1.weight": up, ".b2.weight": up},
+    "other OFT": {".oft_blocks": numbers(3, 4, 4)},
+    "no rotations": {".oft_blocks": numbers(4, 4, 3)},
+    "other BOFT": {".oft_blocks": numbers(9, 4, 4, 4)},
+    "other difference": {".diff": torch.ones(3)},
+    "other value": {".set_weight": torch.ones(3)},
+    "other bias": {".diff_b": torch.ones(3)},
+}
+
+
+class Layer(torch.nn.Module):
+    """A module with one layer that LoRA files call ``lora_unet_x``."""
+
+    def __init__(self):
+        super().__init__()
+        self.diffusion_model = torch.nn.Module()
+        self.diffusion_model.x = torch.nn.Linear(INNER, OUT)
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_change_is_left_out_with_file_and_key_when_it_is_loaded(kind, caplog):
+    layer = Layer().requires_grad_(False)
+    patcher = comfy.model_patcher.ModelPatcher(layer, torch.device("cpu"), torch.device("cpu"))
+    file = FileTensors({f"lora_unet_x{key}": value for key, value in DAMAGED[kind].items()}, "loras/odd.safetensors")
+    new, _ = load_lora_for_models(patcher, None, file, 1.0, 1.0)
+    assert not new.patches
+    (record,) = caplog.records
+    assert "loras/odd.safetensors" in record.message and "x" in record.message and "left out" in record.message
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_change_that_was_added_by_hand_does_no_harm(kind, caplog):
+    weight = numbers(OUT, INNER)
+    file = {f"x{key}": value for key, value in DAMAGED[kind].items() if key != ".diff_b"}
+    for patch in comfy.lora.load_lora(file, {"x": "some.weight"}).values():
+        assert torch.equal(comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight.clone(), "some.weight"), weight)
+    assert caplog.records or not file
 
 
 def test_strengths_slices_and_functions_of_a_patch():

@@ -1,37 +1,19 @@
 """Places that results are kept in: a folder, a real Redis server, and S3 as moto's server speaks it."""
 
-import shutil
-import subprocess
-import sys
-import urllib.request
-
 import pytest
-from store_servers import Redis, free_port, wait_for_port
+from store_servers import BUCKET, running_redis, running_s3
 
 
 @pytest.fixture(scope="module")
 def redis_server():
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = Redis()
-    yield server
-    server.stop()
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def s3_server():
-    pytest.importorskip("obstore")
-    pytest.importorskip("moto")
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for_port(port, process)
-    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT"), timeout=20).close()
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
+    with running_s3() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(params=["file", "redis", "s3"])
@@ -43,4 +25,4 @@ def url(request, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     endpoint = request.getfixturevalue("s3_server")
-    return f"s3://bucket/{tmp_path.name}?endpoint={endpoint}&region=us-east-1&max_value_mb=64"
+    return f"s3://{BUCKET}/{tmp_path.name}?endpoint={endpoint}&region=us-east-1&max_value_mb=64"

@@ -1,10 +1,9 @@
 """Results in Redis: rights, expiry, lost connections, passwords and sockets."""
 
 import asyncio
-import shutil
 
 import pytest
-from store_servers import Redis
+from store_servers import running_redis
 from stored_values import context, provider, run, same, value
 
 
@@ -48,12 +47,8 @@ def test_redis_expires_and_reconnects(redis_server, tmp_path):
 
 
 def test_redis_takes_the_password_from_the_environment_or_a_file(tmp_path, monkeypatch):
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = Redis("--requirepass", "pass word")
     (tmp_path / "password").write_text("pass word\n")
-    try:
+    with running_redis("--requirepass", "pass word") as server:
         for name, content in (("KEEPWARM_REDIS_PASSWORD", "pass word"), ("KEEPWARM_REDIS_PASSWORD_FILE", str(tmp_path / "password"))):
             monkeypatch.setenv(name, content)
             one = provider(f"redis://127.0.0.1:{server.port}")
@@ -61,17 +56,9 @@ def test_redis_takes_the_password_from_the_environment_or_a_file(tmp_path, monke
             assert run(one.on_store(context(), value()), one.on_lookup(context()))[1] is not None
         with pytest.raises(Exception, match="(?i)auth"):
             run(provider(f"redis://127.0.0.1:{server.port}").on_lookup(context()))
-    finally:
-        server.stop()
 
 
 def test_redis_speaks_through_a_socket(tmp_path):
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = Redis("--unixsocket", str(tmp_path / "r.sock"))
-    try:
+    with running_redis("--unixsocket", str(tmp_path / "r.sock")):
         one = provider(f"unix://{tmp_path}/r.sock?db=3")
         assert run(one.on_store(context(), value()), one.on_lookup(context()))[1] is not None
-    finally:
-        server.stop()

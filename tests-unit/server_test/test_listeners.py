@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from app.running.listeners import Listener, listen, tls_context
+from app.running.listeners import Listener, ReservedPorts, listen, tls_context
 
 
 @pytest.fixture
@@ -108,3 +108,24 @@ async def test_tls(runner, tmp_path):
     trusted.check_hostname = False
     assert listener.scheme == "https"
     assert await fetch(listener.url, ssl=trusted) == "https"
+
+
+async def test_reserved_ports_are_taken_but_do_not_answer_until_they_are_listened_on(runner):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    reserved = ReservedPorts()
+    reserved.reserve([("127.0.0.1", port), ("127.0.0.1", 0), ("localhost", port)])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+    [listener] = await listen(runner, [("127.0.0.1", port)], None, reserved)
+    assert listener.port == port and await fetch(listener.url) == "http"
+
+
+def test_a_port_that_is_taken_is_found_before_anything_is_done(caplog):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(SystemExit):
+            ReservedPorts().reserve([("127.0.0.1", other.getsockname()[1])])
+    assert "is taken by another program" in caplog.text

@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import json
+import os
 import threading
 import time
 
@@ -205,3 +206,21 @@ async def test_a_thousand_nodes_are_described_in_moments(client, node_classes):
     started_s = time.perf_counter()
     assert len(await strict(await client.get("/object_info"))) == 1000
     assert time.perf_counter() - started_s < 3
+
+
+async def test_odd_entries_in_the_input_folder_take_no_node_away(client, node_classes, tmp_path):
+    from comfy_extras import core_image_files, core_latent_files
+
+    node_classes.update(core_image_files.NODE_CLASS_MAPPINGS | core_latent_files.NODE_CLASS_MAPPINGS)
+    folder = tmp_path / "input"
+    for ending in ("png", "latent"):
+        (folder / f"itself.{ending}").symlink_to(f"itself.{ending}")
+        (folder / f"nowhere.{ending}").symlink_to("gone")
+        os.mkfifo(folder / f"pipe.{ending}")
+        (folder / f"folder.{ending}").mkdir()
+        (folder / f"real.{ending}").touch()
+    described = await (await client.get("/object_info")).json()
+    assert described["LoadImage"]["input"]["required"]["image"][0] == ["real.png"]
+    assert described["LoadImageMask"]["input"]["required"]["image"][0] == ["real.png"]
+    assert described["LoadLatent"]["input"]["required"]["latent"][0] == ["real.latent"]
+    assert await (await client.get("/internal/files/input")).json() == ["real.latent [input]", "real.png [input]"]

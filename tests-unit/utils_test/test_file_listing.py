@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from utils import file_listing
+from utils import folder_walk
 from utils.file_listing import FileList, recursive_search
 
 
@@ -36,7 +36,7 @@ def test_links_that_lead_nowhere_or_to_themselves_take_nothing_else_away(tmp_pat
 
 
 def test_links_side_by_side_at_each_level_do_not_multiply_for_ever(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(file_listing, "MAX_FOLDERS", 200)
+    monkeypatch.setattr(folder_walk, "MAX_FOLDERS", 200)
     for level in range(20):
         (tmp_path / f"d{level}").mkdir()
     for level in range(19):
@@ -59,4 +59,4 @@ def test_folders_far_too_deep_for_a_recursive_walk_are_left_out_with_a_word(tmp_
             os.rmdir("d")
     finally:
         os.chdir(here)
-    assert files == [] and len(times) == file_listing.MAX_DEPTH + 1 and "too deep" in caplog.text
+    assert files == [] and len(times) == folder_walk.MAX_DEPTH + 1 and "too deep" in caplog.text

@@ -1,4 +1,4 @@
-"""What nodes receive: images, masks, sound, latents, videos, curves and ranges."""
+"""The values that nodes receive: images, masks, sound, latents, videos, curves and ranges."""
 
 from .basic_types import AudioInput, ImageInput, LatentInput, MaskInput
 from .curve_types import CurveInput, CurvePoint, LinearCurve, MonotoneCubicCurve

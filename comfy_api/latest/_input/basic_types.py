@@ -10,14 +10,14 @@ MaskInput = Tensor
 
 
 class AudioInput(TypedDict):
-    """Sound: ``waveform`` float [batch, channel, sample], -1 to 1, and its samples per second."""
+    """Sound: ``waveform`` (float [batch, channel, sample], -1 to 1) and ``sample_rate`` (samples per second)."""
 
     waveform: Tensor
     sample_rate: int
 
 
 class LatentInput(TypedDict):
-    """Latents: ``samples`` [batch, channel, height, width] or with frames; ``type`` marks what is neither image nor video."""
+    """Latents: ``samples`` [batch, channel, height, width] or with frames; ``type`` names what is neither image nor video."""
 
     samples: Tensor
     noise_mask: NotRequired[Tensor | None]

@@ -18,23 +18,23 @@ class CurveInput(ABC):
     @property
     @abstractmethod
     def points(self) -> list[CurvePoint]:
-        """The points the curve goes through."""
+        """The points that the curve goes through."""
 
     @abstractmethod
     def interp(self, x: float) -> float:
         """The curve's value at *x*."""
 
     def interp_array(self, xs: Any) -> Any:
-        """The curve's values at each of *xs*, a numpy array; float64 of the same length."""
+        """The curve's values at *xs* (a numpy array), float64 of the same length."""
         return np.array([self.interp(float(x)) for x in xs], dtype=np.float64)
 
     def to_lut(self, size: int = 256) -> Any:
-        """*size* values at equal distances from 0 to 1, as a float64 array."""
+        """The curve's values at *size* equidistant places from 0 to 1, float64."""
         return self.interp_array(np.linspace(0.0, 1.0, size))
 
     @staticmethod
     def from_raw(data: Any) -> "CurveInput":
-        """The curve that the page sent: a dict with ``points`` and ``interpolation``, a list of points, or a curve already."""
+        """The curve for what the page sent: a dict with ``points`` and ``interpolation``, a list of points, or a curve."""
         if isinstance(data, CurveInput):
             return data
         is_dict = isinstance(data, dict)
@@ -48,7 +48,7 @@ class CurveInput(ABC):
 
 
 class _PointCurve(CurveInput):
-    """Holds the points in order of x. ``_between`` evaluates where there are at least two of them."""
+    """Holds the points in order of x. ``_between`` evaluates the curve if there are at least two points."""
 
     def __init__(self, control_points: list[CurvePoint]) -> None:
         ordered = sorted(control_points, key=lambda point: point[0])
@@ -62,7 +62,7 @@ class _PointCurve(CurveInput):
         return list(self._points)
 
     def interp(self, x: float) -> float:
-        """The curve's value at *x*; outside the points the nearest one's, without points 0."""
+        """The curve's value at *x*: outside the points that of the nearest one, without points 0."""
         return float(self.interp_array(np.array([x], dtype=np.float64))[0])
 
     def interp_array(self, xs: Any) -> Any:

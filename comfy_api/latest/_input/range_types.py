@@ -1,4 +1,4 @@
-"""The levels control: an input range with an optional midpoint."""
+"""The value of the levels control: an input range with an optional midpoint."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ _NARROW = 1e-10  # below this width the range is a step
 
 
 class RangeInput:
-    """Maps *min_val* … *max_val* to 0 … 1; *midpoint* (0 to 1 within the range) is what becomes one half, by a power curve."""
+    """Maps *min_val* … *max_val* to 0 … 1; a power curve maps *midpoint* (0 to 1 within the range) to one half."""
 
     def __init__(self, min_val: float, max_val: float, midpoint: float | None = None) -> None:
         self.min_val = min_val
@@ -20,7 +20,7 @@ class RangeInput:
 
     @staticmethod
     def from_raw(data: Any) -> "RangeInput":
-        """The range that the page sent, a dict with ``min``, ``max`` and ``midpoint``. ``TypeError`` for anything else."""
+        """The range for what the page sent, a dict with ``min``, ``max`` and ``midpoint``. Raises ``TypeError`` for anything else."""
         if isinstance(data, RangeInput):
             return data
         if not isinstance(data, dict):
@@ -29,7 +29,7 @@ class RangeInput:
         return RangeInput(float(data.get("min", 0.0)), float(data.get("max", 1.0)), None if midpoint is None else float(midpoint))
 
     def to_lut(self, size: int = 256) -> Any:
-        """What *size* values at equal distances from 0 to 1 are mapped to, as a float64 array."""
+        """The results of the mapping for *size* equidistant values from 0 to 1, float64."""
         values = np.linspace(0.0, 1.0, size, dtype=np.float64)
         width = self.max_val - self.min_val
         if abs(width) < _NARROW:

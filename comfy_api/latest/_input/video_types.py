@@ -1,4 +1,4 @@
-"""What every video offers, wherever it comes from."""
+"""The interface of every video, wherever it comes from."""
 
 from abc import ABC, abstractmethod
 from fractions import Fraction
@@ -10,7 +10,7 @@ from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, Vide
 
 
 class VideoInput(ABC):
-    """A video that nodes hand on. Times are seconds; frames are decoded only where a method says so."""
+    """A video that nodes pass on. Times are in seconds; frames are decoded only where a method says so."""
 
     @abstractmethod
     def get_components(self) -> VideoComponents:
@@ -28,29 +28,29 @@ class VideoInput(ABC):
     ) -> None:
         """Write the video to a path or binary stream.
 
-        *metadata* becomes tags (values as JSON). *bit_depth* None keeps the video's own; *crf* is H.264's constant rate factor, None
-        the encoder's default.
+        *metadata* becomes tags (values as JSON). With *bit_depth* None the video keeps its own; *crf* is H.264's constant rate factor, None
+        for the encoder's default.
         """
 
     @abstractmethod
     def as_trimmed(
         self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
     ) -> "VideoInput | None":
-        """The part from *start_time* for *duration* (0: to the end); None when *strict_duration* and it is shorter than asked for."""
+        """The part from *start_time* for *duration* (0: to the end). None if *strict_duration* and the video ends before that."""
 
     def get_stream_source(self) -> str | BytesIO:
-        """A path or stream from which the video can be decoded piecewise. This one encodes it into memory."""
+        """A path or stream from which the video can be decoded piece by piece. The base class encodes the video into memory."""
         buffer = BytesIO()
         self.save_to(buffer)
         buffer.seek(0)
         return buffer
 
     def get_active_trim_window(self) -> tuple[float, float]:
-        """The part of the source that counts: its start, and its length or 0 for all that follows."""
+        """The selected part of the source: its start, and its length or 0 for everything after the start."""
         return 0.0, 0.0
 
     def get_dimensions(self) -> tuple[int, int]:
-        """Width and height in pixels. This one decodes the video."""
+        """Width and height in pixels. The base class decodes the video."""
         height, width = self.get_components().images.shape[1:3]
         return width, height
 
@@ -59,15 +59,15 @@ class VideoInput(ABC):
         return 8
 
     def get_frame_count(self) -> int:
-        """The number of frames. This one decodes the video."""
+        """The number of frames. The base class decodes the video."""
         return int(self.get_components().images.shape[0])
 
     def get_frame_rate(self) -> Fraction:
-        """Frames per second. This one decodes the video."""
+        """Frames per second. The base class decodes the video."""
         return self.get_components().frame_rate
 
     def get_duration(self) -> float:
-        """The length in seconds. This one decodes the video."""
+        """The length in seconds. The base class decodes the video."""
         components = self.get_components()
         return float(components.images.shape[0] / components.frame_rate)
 

@@ -13,7 +13,7 @@ np = lazy_module("numpy")
 torch = lazy_module("torch")
 log = logging.getLogger(__name__)
 
-# Pixel formats that 8-bit full-range RGB holds without loss; everything else is converted to float planes.
+# Pixel formats that fit into 8-bit full-range RGB without loss; all others are converted to float planes.
 _EIGHT_BIT_FORMATS: Final = ("yuvj420p", "yuvj422p", "yuvj444p", "rgb24", "rgba", "pal8")
 _ALIGNMENT = 32
 
@@ -42,7 +42,7 @@ class _Aligner:
 
 
 class _FrameCollector:
-    """Turns frames into arrays, all in the form that the first one asks for."""
+    """Converts frames to arrays, all in the format that suits the first one."""
 
     def __init__(self, time_base: Any) -> None:
         self.time_base = time_base
@@ -52,7 +52,7 @@ class _FrameCollector:
         self.aligner: _Aligner | None = None
 
     def add(self, frame: Any) -> None:
-        """Convert and keep one frame, turned upright."""
+        """Convert one frame, turn it upright, and keep it."""
         layout = self.format or self._choose_format(frame)
         if not self.is_eight_bit and frame.width % _ALIGNMENT:
             self.aligner = self.aligner or _Aligner(frame, self.time_base)
@@ -72,7 +72,7 @@ class _FrameCollector:
         return self.format
 
     def tensors(self) -> tuple[Any, Any]:
-        """Images [frame, height, width, 3] and, where there is one, alpha [frame, height, width, 1]; float, 0 to 1."""
+        """Images [frame, height, width, 3] and alpha [frame, height, width, 1] or None; float, 0 to 1."""
         if not self.arrays:
             return torch.zeros(0, 0, 0, 3), None
         stacked = torch.stack([torch.from_numpy(array) for array in self.arrays])
@@ -105,7 +105,7 @@ class _SampleCollector:
                 self.arrays.append(frame.to_ndarray()[..., skipped:])
 
     def audio(self) -> dict[str, Any] | None:
-        """The sound as nodes exchange it, or None when there is none."""
+        """The sound in the form that nodes exchange, or None without sound."""
         if not self.arrays:
             return None
         samples_CT = np.concatenate(self.arrays, axis=1)
@@ -117,7 +117,7 @@ class _SampleCollector:
 def decode_components(container: Any, window: TrimWindow, source: Any) -> VideoComponents:
     """The frames and sound of an open container within *window*. Frames that cannot be decoded are left out.
 
-    Raises ``ValueError`` naming *source* when there is no video stream.
+    Raises ``ValueError``, naming *source*, when there is no video stream.
     """
     stream = first_video_stream(container, source)
     start_pts = int(window.start_s / stream.time_base)
@@ -142,7 +142,7 @@ def decode_components(container: Any, window: TrimWindow, source: Any) -> VideoC
 
 
 def _collect(packet: Any, frames: _FrameCollector, start_pts: int, end_pts: int | None) -> bool:
-    """Decode one packet; True once a frame lies behind the window."""
+    """Decode one packet; True once a frame lies after the window."""
     try:
         for frame in packet.decode():
             if frame.pts is not None and frame.pts < start_pts:

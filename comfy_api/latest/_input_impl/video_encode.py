@@ -18,12 +18,12 @@ HIGH_DEPTH_BITS = 10
 
 
 def pixel_format(bits: int) -> str:
-    """The pixel format that frames of *bits* per component are encoded in."""
+    """The pixel format in which frames of *bits* per component are encoded."""
     return "yuv420p10le" if bits >= HIGH_DEPTH_BITS else "yuv420p"
 
 
 def _frame_of(image_HWC: Any, bits: int) -> Any:
-    """One float image as a video frame; 16 bits on the way to 10, so that gradients stay smooth."""
+    """One float image as a video frame; 10-bit frames are made from 16 bits, so that gradients stay smooth."""
     if bits >= HIGH_DEPTH_BITS:
         pixels = (image_HWC.float() * 65535).clamp(0, 65535).cpu().numpy().astype(np.uint16)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb48le")
@@ -36,9 +36,9 @@ def _frame_of(image_HWC: Any, bits: int) -> Any:
 def encode_components(
     components: VideoComponents, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bits: int, crf: float | None
 ) -> None:
-    """Write frames and sound to a path or stream; sound beyond the last frame is cut off.
+    """Write frames and sound to a path or stream; the sound is cut where the last frame ends.
 
-    Raises ``ValueError`` for a format that is not offered, and for frames of odd width or height, which H.264 cannot hold.
+    Raises ``ValueError`` for an unsupported format or codec, and for frames of odd width or height, which H.264 cannot hold.
     """
     arguments = mp4_write_kwargs(path, format, codec)
     height, width = components.images.shape[1:3]
@@ -61,7 +61,7 @@ def encode_components(
 
 
 class _AudioTrack:
-    """The sound of a video: the first of its batch, *length_s* seconds long at most: as the frames last."""
+    """The sound of a video: the first of its batch, at most *length_s* seconds (the length of the frames)."""
 
     def __init__(self, output: Any, audio: Mapping[str, Any], length_s: Fraction) -> None:
         self.output = output

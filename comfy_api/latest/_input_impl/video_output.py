@@ -1,4 +1,4 @@
-"""How video files are opened for writing, and the tags written into them."""
+"""Chooses how video files are opened for writing, and writes tags into them."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from comfy_api.latest._util.video_types import VideoCodec, VideoContainer
 
 
 def container_to_output_format(container_format: str | None) -> str | None:
-    """The one format to write for FFmpeg's name of a container, which may list several; None lets FFmpeg decide."""
+    """The format in which to write FFmpeg's *container_format*, which may name several; None lets FFmpeg decide."""
     return container_format.split(",")[0] if container_format else None
 
 
@@ -21,7 +21,7 @@ def _options(movflags: str) -> dict[str, Any]:
 def get_open_write_kwargs(dest: Any, container_format: str, to_format: str | None) -> dict[str, Any]:
     """Arguments of ``av.open`` for copying a file in *container_format* to the path or stream *dest*.
 
-    *to_format* AUTO keeps the container. The format is only given for streams; a path's extension decides for itself.
+    *to_format* AUTO keeps the container. Only streams need a format; for paths the extension decides.
     """
     if isinstance(dest, str | os.PathLike):
         return _options("+faststart" if os.fspath(dest).lower().endswith(".mp4") else "")
@@ -32,7 +32,7 @@ def get_open_write_kwargs(dest: Any, container_format: str, to_format: str | Non
 
 
 def mp4_write_kwargs(dest: Any, format: VideoContainer | str, codec: VideoCodec | str) -> dict[str, Any]:
-    """Arguments of ``av.open`` for encoding to *dest*. Raises ``ValueError`` for anything but H.264 in MP4."""
+    """Arguments of ``av.open`` to encode to *dest*. Raises ``ValueError`` for anything but H.264 in MP4."""
     if VideoContainer(format) not in (VideoContainer.AUTO, VideoContainer.MP4):
         raise ValueError(f"videos are encoded as MP4; the format {format!r} is not offered")
     if VideoCodec(codec) not in (VideoCodec.AUTO, VideoCodec.H264):
@@ -45,6 +45,6 @@ def mp4_write_kwargs(dest: Any, format: VideoContainer | str, codec: VideoCodec 
 
 
 def write_tags(output: Any, tags: Mapping[str, Any] | None, inherited: Mapping[str, str] | None = None) -> None:
-    """Set *tags* on an open container: strings as they are, everything else as JSON; before them the *inherited* ones."""
+    """Set the *inherited* tags and then *tags* on an open container: strings unchanged, everything else as JSON."""
     for key, value in {**(inherited or {}), **(tags or {})}.items():
         output.metadata[key] = value if isinstance(value, str) else json.dumps(value)

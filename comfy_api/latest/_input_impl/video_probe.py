@@ -1,4 +1,4 @@
-"""What a video file says about itself: streams, length, frames, bit depth. All functions take an open PyAV container."""
+"""Reads the facts about a video file: streams, length, frames, bit depth. All functions take an open PyAV container."""
 
 import logging
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ _PROBE_PACKETS = 200
 
 @dataclass(frozen=True, slots=True)
 class TrimWindow:
-    """The part of a source that counts, in seconds; *duration_s* 0 means to the end."""
+    """The selected part of a source, in seconds; *duration_s* 0 means to the end."""
 
     start_s: float = 0.0
     duration_s: float = 0.0
 
     @property
     def end_s(self) -> float | None:
-        """Where it ends, or None for the source's end."""
+        """Where the part ends, or None for the end of the source."""
         return self.start_s + self.duration_s if self.duration_s else None
 
     def __bool__(self) -> bool:
@@ -29,14 +29,14 @@ class TrimWindow:
 
 
 def first_video_stream(container: Any, source: Any) -> Any:
-    """The first video stream. Raises ``ValueError`` naming *source* when there is none."""
+    """The first video stream. Raises ``ValueError``, naming *source*, when there is none."""
     if not container.streams.video:
         raise ValueError(f"No video stream found in file {source!r}")
     return container.streams.video[0]
 
 
 def last_decodable_audio_stream(container: Any) -> Any:
-    """The last sound stream that FFmpeg can decode, or None. Streams without a decoder must not be touched: they crash it."""
+    """The last sound stream that FFmpeg can decode, or None. It must not touch streams without a decoder, which crash FFmpeg."""
     decodable = [stream for stream in container.streams.audio if stream.codec_context is not None]
     if not decodable and container.streams.audio:
         log.warning("The video's sound is in a format that cannot be decoded; it is left out")
@@ -44,14 +44,14 @@ def last_decodable_audio_stream(container: Any) -> Any:
 
 
 def bit_depth(stream: Any) -> int:
-    """Bits per component of a video stream, 8 when unknown or without a stream."""
+    """Bits per component of a video stream; 8 if that is unknown or *stream* is None."""
     if stream is None or stream.format is None or not stream.format.components:
         return 8
     return max(component.bits for component in stream.format.components)
 
 
 def raw_duration_s(container: Any, source: Any) -> float:
-    """The whole length, from the header where it says, else by counting packets. ``ValueError`` when it cannot be told."""
+    """The whole length in seconds, from the header if it is there, else from the packets. Raises ``ValueError`` when neither has it."""
     if container.duration is not None:
         return float(container.duration / av.time_base)
     stream = next(iter(container.streams.video), None)
@@ -63,7 +63,7 @@ def raw_duration_s(container: Any, source: Any) -> float:
 
 
 def count_frames(container: Any, stream: Any, window: TrimWindow, source: Any) -> int:
-    """The frames within *window*: from the header, by its length and rate, or by reading packets. ``ValueError`` for none."""
+    """Count the frames in *window*: by the header's number, its length and rate, or the packets. Raises ``ValueError`` for none."""
     if stream.frames > 0 and not window:
         return int(stream.frames)
     if stream.duration is not None and stream.time_base is not None and stream.average_rate:
@@ -81,7 +81,7 @@ def count_frames(container: Any, stream: Any, window: TrimWindow, source: Any) -
 
 
 def frame_rate(container: Any, stream: Any) -> Fraction:
-    """Frames per second on average; 1 when the file does not say."""
+    """The average number of frames per second; 1 if the file does not say."""
     if stream.average_rate:
         return Fraction(stream.average_rate)
     if stream.frames and container.duration:
@@ -103,8 +103,10 @@ class AudioFormat:
 
 
 def audio_format(container: Any, stream: Any) -> AudioFormat | None:
-    """The format of a sound stream; where the header lacks it (sound that starts late) by decoding ahead, after which the caller
-    must seek back. None when no frame can be decoded."""
+    """The format of a sound stream, or None if no frame can be decoded.
+
+    If the header lacks it, because the sound starts late, this decodes ahead; the caller must then seek back.
+    """
     context = stream.codec_context
     if context.sample_rate:
         return AudioFormat(context.sample_rate, context.channels)

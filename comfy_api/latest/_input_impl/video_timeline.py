@@ -1,11 +1,11 @@
-"""When each kept frame of a trimmed video is shown, starting from zero. All times are ticks of the source's time base."""
+"""Computes when each kept frame of a trimmed video is shown, from zero on. All times are ticks of the source's time base."""
 
 
 class FrameTimeline:
-    """Shifts and repairs timestamps: they start at 0, only grow, and end where the window or the stream ends.
+    """Shifts and repairs timestamps, so that they start at 0, only grow, and end where the window or the stream ends.
 
-    *step* is the usual distance of two frames, *window_end* where the asked-for part ends and *stream_end* where the source says it
-    ends (both in source time, None when open), *start* where the asked-for part begins.
+    *step* is the usual distance between two frames. *start* and *window_end* are the ends of the requested part, *stream_end* is the end
+    that the source declares, all in source time; an end is None if it is unknown.
     """
 
     def __init__(self, step: int, start: int, window_end: int | None, stream_end: int | None) -> None:
@@ -20,7 +20,7 @@ class FrameTimeline:
         self.durations: dict[int, int] = {}
 
     def place(self, pts: int | None, duration: int | None) -> int | None:
-        """The new timestamp of a frame shown at *pts* for *duration* ticks, or None when nothing of it is left to show."""
+        """The new timestamp of a frame shown at *pts* for *duration* ticks, or None if nothing of it remains to be shown."""
         length = duration or self.step
         limit = None
         if pts is not None:
@@ -41,7 +41,7 @@ class FrameTimeline:
                 else:
                     length = limit - pts
         if pts is None or (self.last is not None and pts <= self.last):
-            # Broken sources leave timestamps out or go backwards, which no container takes.
+            # Broken sources lack timestamps or go backwards, which no container accepts.
             pts = 0 if self.last is None else self.last + self.step
             if limit is not None and pts + length > limit:
                 if pts >= limit:
@@ -52,7 +52,7 @@ class FrameTimeline:
         return pts
 
     def close_window(self) -> None:
-        """The source goes on behind the window: the last kept frame is shown until the window's end."""
+        """Show the last kept frame until the window's end, because the source continues after the window."""
         if self.last is None or self.window_end is None:
             return
         offset = self.start if self.offset is None else self.offset
@@ -61,5 +61,5 @@ class FrameTimeline:
             self.durations[self.last] = max(self.durations[self.last], end - self.last)
 
     def take_duration(self, pts: int) -> int:
-        """How long the frame placed at *pts* is shown; asked once per frame, 0 for one that was never placed."""
+        """How many ticks the frame placed at *pts* is shown, 0 if it was never placed. Asked once per frame."""
         return self.durations.pop(pts, 0)

@@ -1,4 +1,4 @@
-"""Re-encodes a video file, or a part of it, frame by frame: memory use does not grow with its length."""
+"""Re-encodes a video file or a part of it frame by frame, so that memory use does not grow with its length."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ _TURNS: Final = {1: (("transpose", "cclock"),), 2: (("hflip", None), ("vflip", N
 
 
 class _Turner:
-    """Turns frames upright, as the source's display matrix asks."""
+    """Turns frames upright according to the source's display matrix."""
 
     def __init__(self, frame: Any, quarters: int, time_base: Any) -> None:
         self.graph = av.filter.Graph()
@@ -36,13 +36,13 @@ class _Turner:
         self.graph.configure()
 
     def turn(self, frame: Any) -> Any:
-        """The frame upright."""
+        """*frame*, turned upright."""
         self.source.push(frame)
         return self.sink.pull()
 
 
 class _VideoTrack:
-    """Decodes, trims, turns and encodes the frames. The output's size is that of the first kept frame."""
+    """Decodes, trims, turns and encodes the frames. The output has the size of the first kept frame."""
 
     def __init__(self, stream: Any, window: TrimWindow, bits: int, crf: float | None) -> None:
         self.stream = stream
@@ -77,7 +77,7 @@ class _VideoTrack:
         return kept
 
     def add_stream(self, output: Any, frame: Any) -> None:
-        """Add the video stream to *output*, in the size that *frame* has when turned upright. ``ValueError`` for odd sizes."""
+        """Add the video stream to *output* in the size of the upright *frame*. Raises ``ValueError`` for odd sizes."""
         quarters = round(frame.rotation // 90) % 4 if frame.rotation else 0
         width, height = (frame.height, frame.width) if quarters % 2 else (frame.width, frame.height)
         if width % 2 or height % 2:
@@ -93,7 +93,7 @@ class _VideoTrack:
             self.out.options = {"crf": str(self.crf)}
 
     def encode(self, frame: Any) -> list[Any]:
-        """The packets that *frame* yields. Raises ``ValueError`` when the video changes its size on the way."""
+        """The packets for *frame*. Raises ``ValueError`` when the video changes its size."""
         if (frame.width, frame.height) != self.source_size:
             before, now = self.source_size, (frame.width, frame.height)
             raise ValueError(f"the video changes its size from {before[0]}x{before[1]} to {now[0]}x{now[1]}; it cannot be re-encoded")
@@ -105,11 +105,11 @@ class _VideoTrack:
         ranges = {"src_color_range": "JPEG", "dst_color_range": "MPEG"} if full_range else {}
         converted = upright.reformat(format=pixel_format(self.bits), **ranges)
         converted.pts = pts
-        converted.pict_type = 0  # else the encoder repeats the source's choice of key frames
+        converted.pict_type = 0  # else the encoder copies the source's choice of key frames
         return self._timed(self.out.encode(converted))
 
     def flush(self) -> list[Any]:
-        """The packets still held by the encoder."""
+        """The packets that are still in the encoder."""
         return self._timed(self.out.encode(None))
 
     def _timed(self, packets: list[Any]) -> list[Any]:
@@ -119,7 +119,7 @@ class _VideoTrack:
 
     @property
     def end_s(self) -> float:
-        """Up to where the output is filled, in seconds."""
+        """How far the output is filled, in seconds."""
         return float((self.timeline.end or 0) * self.stream.time_base)
 
 
@@ -156,7 +156,7 @@ class _AudioTrack:
             self._start(frame, start_s or 0.0)
 
     def _start(self, frame: Any, start_s: float) -> None:
-        """Queue the first frame without what lies before the window; sound that begins late is limited to the rest of it."""
+        """Queue the first frame without the part before the window; sound that begins late is limited to the rest of the window."""
         skipped = max(0, int((self.window.start_s - start_s) * self.format.rate_hz))
         if skipped >= frame.samples:
             return
@@ -173,12 +173,12 @@ class _AudioTrack:
         return part
 
     def allowed(self, video_end_s: float) -> int:
-        """How many samples may be written in all while the frames reach to *video_end_s*."""
+        """How many samples may be written in total while the frames reach *video_end_s*."""
         samples = math.ceil(round(video_end_s * self.format.rate_hz, 6))
         return samples if self.limit is None else min(samples, self.limit)
 
     def drain(self, video_end_s: float, final: bool = False) -> list[Any]:
-        """The packets of the queued sound that the frames cover; with *final* the last frame is cut to fit."""
+        """The packets of the queued sound up to the last video frame; with *final* the last sound frame is cut to fit."""
         packets, allowed = [], self.allowed(video_end_s)
         while self.pending and not self.done:
             frame = self.pending[0]
@@ -198,7 +198,7 @@ class _AudioTrack:
 
 
 class Transcoder:
-    """One run over an open source *container*. The output is opened with *open_arguments* when the first frame is kept."""
+    """One run over an open source *container*. It opens the output with *open_arguments* when it keeps the first frame."""
 
     def __init__(
         self,
@@ -236,7 +236,7 @@ class Transcoder:
         return None if format is None else _AudioTrack(stream, format, window)
 
     def run(self) -> None:
-        """Write the output. When anything fails the partly written file is removed and the error raised."""
+        """Write the output. If anything fails, remove the incomplete file and raise the error."""
         try:
             self._run()
         except BaseException:
@@ -279,14 +279,14 @@ class Transcoder:
         audio.feed(packet)
         if audio.done or not self.video.done or self.output is None:
             return
-        # The last frame is known; containers that store sound behind the frames still owe most of it, so read on until it suffices.
+        # The last frame is known. Containers that store sound after the frames still hold most of it, so read on until it suffices.
         end_s = self.video.end_s
         self.output.mux(audio.drain(end_s))
         if audio.pending or audio.written >= audio.allowed(end_s):
             self.output.mux(audio.drain(end_s, final=True))
 
     def _open(self, first_frame: Any) -> None:
-        # Seeking back later would lose sound at the beginning of some containers, so the output waits for this frame.
+        # Seeking back later would lose the first sound of some containers, so the output waits for this frame.
         self.output = av.open(self.path, **self.open_arguments)
         write_tags(self.output, self.metadata, self.container.metadata)
         self.video.add_stream(self.output, first_frame)

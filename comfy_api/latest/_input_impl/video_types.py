@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class VideoFromFile(VideoInput):
-    """A video in a file: a path, or a ``BytesIO`` with its content. Nothing is decoded before it is asked for.
+    """A video in a file: a path, or a ``BytesIO`` with its content. Nothing is decoded before a method needs it.
 
     *start_time* and *duration* (seconds, 0: to the end) select a part; a negative start counts from the end. Methods raise
     ``ValueError`` when the file has no video stream, and PyAV's errors when it is not a video.
@@ -53,7 +53,7 @@ class VideoFromFile(VideoInput):
             return probe.raw_duration_s(container, self._file)
 
     def get_active_trim_window(self) -> tuple[float, float]:
-        """The selected part as start and length in seconds, the length 0 for the rest of the file."""
+        """The selected part: start and length in seconds; the length is 0 for the rest of the file."""
         window = self._window()
         return window.start_s, window.duration_s
 
@@ -74,7 +74,7 @@ class VideoFromFile(VideoInput):
         return min(float(self._duration), rest_s) if self._duration else rest_s
 
     def get_frame_count(self) -> int:
-        """The frames of the selected part, from the header where it suffices."""
+        """The number of frames in the selected part, from the header if that suffices."""
         window = self._window()
         with self._open() as container:
             return probe.count_frames(container, probe.first_video_stream(container, self._file), window, self._file)
@@ -91,7 +91,7 @@ class VideoFromFile(VideoInput):
             return decode_components(container, window, self._file)
 
     def as_trimmed(self, start_time: float | None = 0, duration: float | None = 0, strict_duration: bool = True) -> VideoInput | None:
-        """A part of this part; None when *strict_duration* and it is shorter than asked for. The file is shared."""
+        """A part of this part; None if *strict_duration* and it would be too short. Both share the file."""
         start_s, length_s = float(start_time or 0), float(duration or 0)
         trimmed = VideoFromFile(self.get_stream_source(), start_time=start_s + self._start_time, duration=length_s)
         return None if strict_duration and trimmed.get_duration() < length_s else trimmed
@@ -105,7 +105,7 @@ class VideoFromFile(VideoInput):
         bit_depth: int | None = None,
         crf: float | None = None,
     ) -> None:
-        """Write the selected part: the streams as they are when nothing asks for another encoding, else H.264 in MP4."""
+        """Write the selected part: the unchanged streams unless an argument asks for another encoding, else H.264 in MP4."""
         with self._open() as container:
             stream = next(iter(container.streams.video), None)
             if self._can_copy(container, stream, format, codec, bit_depth, crf):
@@ -139,7 +139,7 @@ class VideoFromFile(VideoInput):
 
 
 def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: dict | None) -> None:
-    """Write the packets of every stream as they are; streams that FFmpeg has no codec for are left out."""
+    """Copy the packets of every stream; streams without a known codec are left out."""
     with av.open(path, **get_open_write_kwargs(path, container.format.name, format)) as output:
         write_tags(output, metadata, container.metadata)
         copies = {}
@@ -157,7 +157,7 @@ def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: d
 
 
 class VideoFromComponents(VideoInput):
-    """A video of tensors; *bit_depth* is what it is encoded with unless saving asks for another one."""
+    """A video of tensors. It is encoded with *bit_depth* unless saving asks for another one."""
 
     def __init__(self, components: VideoComponents, bit_depth: int = 8) -> None:
         self._components = components
@@ -186,7 +186,7 @@ class VideoFromComponents(VideoInput):
         encode_components(self._components, path, format, codec, metadata, bits, crf)
 
     def as_trimmed(self, start_time: float | None = 0, duration: float | None = 0, strict_duration: bool = True) -> VideoInput | None:
-        """A part of this video, encoded in memory; None when it is shorter than asked for."""
+        """A part of this video, encoded in memory; None if it would be too short."""
         start_s, length_s = float(start_time or 0), float(duration or 0)
         if self.get_duration() < start_s + length_s:
             return None

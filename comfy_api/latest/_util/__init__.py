@@ -1,4 +1,4 @@
-"""Values that nodes hand on: 3D shapes and files, vector images, parts of videos."""
+"""Values that nodes pass on: 3D shapes and files, vector images, parts of videos."""
 
 from .geometry_types import MESH, SPLAT, VOXEL, File3D
 from .image_types import SVG

@@ -57,7 +57,7 @@ class SPLAT:
 
 
 class File3D:
-    """A 3D file: a path, or a binary stream together with its format (``glb``, ``obj``, …; a path's is its extension)."""
+    """A 3D file: a path, whose extension is its format, or a binary stream with its format (``glb``, ``obj``, …)."""
 
     def __init__(self, source: str | IO[bytes], file_format: str = "") -> None:
         self._source = source
@@ -66,7 +66,7 @@ class File3D:
 
     @property
     def format(self) -> str:
-        """The format in lower case without a dot, or empty when unknown."""
+        """The format in lower case without a dot; empty if it is unknown."""
         return self._format
 
     @format.setter
@@ -75,7 +75,7 @@ class File3D:
 
     @property
     def is_disk_backed(self) -> bool:
-        """Whether the file is on disk already."""
+        """Whether the file is on disk."""
         return isinstance(self._source, str)
 
     def get_source(self) -> str | IO[bytes]:

@@ -11,7 +11,7 @@ class SVG:
         self.data = data
 
     def combine(self, other: "SVG") -> "SVG":
-        """A batch of this one's files followed by those of *other*; the files are shared."""
+        """A batch of these files followed by those of *other*; the files are shared, not copied."""
         return SVG([*self.data, *other.data])
 
     @staticmethod

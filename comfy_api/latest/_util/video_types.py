@@ -1,4 +1,4 @@
-"""The parts of a video and the formats videos are saved in."""
+"""The parts of a video, and the formats in which videos are saved."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -8,7 +8,7 @@ from comfy_api.latest._tensor_type import Tensor
 
 
 class VideoCodec(str, Enum):  # noqa: UP042 - printed as a plain string
-    """How frames are compressed; AUTO keeps what the source has."""
+    """The compression of frames; AUTO keeps that of the source."""
 
     AUTO = "auto"
     H264 = "h264"
@@ -20,7 +20,7 @@ class VideoCodec(str, Enum):  # noqa: UP042 - printed as a plain string
 
 
 class VideoContainer(str, Enum):  # noqa: UP042
-    """The file format; AUTO keeps what the source has, else MP4."""
+    """The file format; AUTO keeps that of the source, or means MP4."""
 
     AUTO = "auto"
     MP4 = "mp4"

@@ -1,8 +1,11 @@
 """Bodies are read as JSON under any content type, and what is not JSON is a 400."""
 
+import asyncio
+
 import pytest
 from aiohttp import web
 
+from app.files import body_budget, json_body
 from app.files.json_body import parse_strict, read_json_object
 
 
@@ -20,7 +23,7 @@ async def test_json_is_read_under_any_content_type(serve, content_type):
     assert (answer.status, await answer.json()) == (200, {"a": 1})
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b'{"a": NaN}', b"[1]", b"null", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe\xfd", b'{"a": NaN}', b"[1]", b"null", b"[" * 100_000, b"1e999", b"[-1e400]"])
 async def test_other_bodies_are_refused_with_the_reason(serve, body):
     client = await serve(Echo())
     answer = await client.post("/echo", data=body)
@@ -32,3 +35,50 @@ async def test_other_bodies_are_refused_with_the_reason(serve, body):
 def test_numbers_that_browsers_cannot_read_are_refused(text):
     with pytest.raises(ValueError, match="not JSON"):
         parse_strict(text)
+
+
+async def test_a_large_body_is_read_and_one_with_too_many_values_is_not(serve, monkeypatch):
+    client = await serve(Echo())
+    body = b'{"a": "' + b"x" * 200_000 + b'"}'
+    assert len((await (await client.post("/echo", data=body)).json())["a"]) == 200_000
+    monkeypatch.setattr(json_body, "MAX_VALUES", 50)
+    for many in (b"[" + b"1," * 60 + b"1]", b"[" * 60 + b"]" * 60, b'["' + b"\\n" * 1000 + b'"]'):
+        answer = await client.post("/echo", data=many)
+        assert answer.status == 413 and "at most 50" in await answer.text()
+
+
+async def test_a_body_that_does_not_end_is_given_up(serve, monkeypatch):
+    monkeypatch.setattr(body_budget, "BODY_LIMIT_S", 0.05)
+    client = await serve(Echo())
+    never = asyncio.Event()
+
+    async def slowly():
+        yield b"{"
+        await never.wait()
+
+    answer = await client.post("/echo", data=slowly())
+    assert answer.status == 408
+    never.set()
+
+
+async def test_more_bodies_at_once_than_there_is_room_for_are_refused_and_room_is_given_back(serve, monkeypatch):
+    monkeypatch.setattr(body_budget, "MOST_BYTES", 1000)
+    client = await serve(Echo())
+    arrived, proceed = asyncio.Event(), asyncio.Event()
+
+    async def slowly():
+        yield b'{"a": "' + b"x" * 600
+        arrived.set()
+        await proceed.wait()
+        yield b'"}'
+
+    first = asyncio.create_task(client.post("/echo", data=slowly()))
+    await arrived.wait()
+    while body_budget.bodies.taken_bytes < 600:
+        await asyncio.sleep(0.001)
+    answer = await client.post("/echo", data=b'{"b": "' + b"y" * 600 + b'"}')
+    assert answer.status == 503 and "try again" in await answer.text()
+    proceed.set()
+    assert (await first).status == 200
+    assert (await client.post("/echo", data=b'{"b": "' + b"y" * 5000 + b'"}')).status == 200  # alone, it may
+    assert body_budget.bodies.taken_bytes == 0

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.files.path_guard import UnsafePath, check_relative_name, contained_path
+from utils.folder_walk import MAX_DEPTH
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a/b/c.txt", "a/../b.txt", "ünï/日本.json", "..a", "a..b", " ", "a:b.json", "./x"])
@@ -54,3 +55,10 @@ def test_every_path_that_passes_the_check_stays_below_any_root(parts):
     except UnsafePath:
         return
     assert os.path.normpath(os.path.join("/root/folder", name)).startswith("/root/folder")
+
+
+def test_a_path_may_lie_only_so_deep(tmp_path):
+    assert contained_path(tmp_path, "/".join("d" * MAX_DEPTH)).endswith("/d")
+    with pytest.raises(UnsafePath, match="folders deep") as refused:
+        contained_path(tmp_path, "/".join("d" * (MAX_DEPTH + 1)))
+    assert refused.value.status == 400

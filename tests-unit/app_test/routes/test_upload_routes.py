@@ -10,7 +10,7 @@ import pytest
 from hostile_names import HOSTILE_NAMES, plant_links
 from PIL import Image, PngImagePlugin
 
-from app.routes import upload_store
+from app.routes import upload_form, upload_store
 from app.routes.upload import UploadRoutes
 
 
@@ -219,3 +219,39 @@ async def test_mask_without_original_or_without_image_data_is_refused(client, fo
     assert (await upload(client, png((4, 2), "blue"), route="mask"))[0] == 400
     (folders.output / "o.png").write_bytes(png((4, 2), "red"))
     assert (await upload_mask(client, b"no image", {"filename": "o.png"}))[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ('Content-Disposition: form-data; name="x"\r\n\r\ny', 413),
+        ('Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Encoding: gzip\r\n\r\ny', 400),
+        ('Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Transfer-Encoding: base64\r\n\r\neQ==', 400),
+        ("Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\n--c--", 400),
+    ],
+    ids=["too many", "packed", "encoded", "nested"],
+)
+async def test_forms_with_many_or_encoded_parts_are_refused(client, folders, parts, status):
+    body = "".join(f"--b\r\n{parts}\r\n" for _ in range(upload_form.MAX_PARTS + 1)) + "--b--\r\n"
+    answer = await client.post("/upload/image", data=body.encode(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert answer.status == status, await answer.text()
+    assert os.listdir(folders.input) == []
+
+
+async def test_a_text_in_a_form_has_a_limit_of_its_own(client, folders, monkeypatch):
+    monkeypatch.setattr(upload_form, "MAX_TEXT_BYTES", 100)
+    assert (await upload(client, subfolder="x" * 101))[0] == 413
+    assert (await upload(client, note="x" * 100))[0] == 200
+
+
+async def test_a_form_that_does_not_end_is_given_up(client, folders, monkeypatch):
+    monkeypatch.setattr(upload_form, "FORM_LIMIT_S", 0.05)
+    never = asyncio.Event()
+
+    async def slowly():
+        yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\nx'
+        await never.wait()
+
+    answer = await client.post("/upload/image", data=slowly(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert answer.status == 408
+    never.set()

@@ -165,6 +165,29 @@ def test_without_weights_there_is_no_vae_and_using_it_says_so():
         empty.decode(latents(1, 4, 8, 8))
 
 
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+@pytest.mark.parametrize("names", ["published", "diffusers"])
+def test_half_a_vae_works_as_far_as_it_goes(vae, half, names, tmp_path, caplog):
+    whole = vae.get_sd() if names == "published" else vae.first_stage_model.state_dict()
+    prefixes = ("encoder.", "quant_conv.") if half == "encoder" else ("decoder.", "post_quant_conv.")
+    part = {key: tensor.clone() for key, tensor in whole.items() if key.startswith(prefixes)}
+    path = str(tmp_path / "half.safetensors")
+    safetensors.torch.save_file(part, path)
+    loaded = comfy.sd.load_vae(path)
+    assert f"half.safetensors holds only the {half} of a VAE" in caplog.text and loaded.downscale_ratio == vae.downscale_ratio
+    assert loaded.latent_channels == 4 and loaded.output_channels == 3
+    picture, latent = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(1)), latents(1, 4, 4, 4)
+    with torch.inference_mode():
+        if half == "encoder":
+            assert torch.equal(loaded.encode(picture), vae.encode(picture))
+        else:
+            assert torch.equal(loaded.decode(latent), vae.decode(latent))
+        with pytest.raises(RuntimeError, match=r"half\.safetensors holds no .*load a VAE with both halves"):
+            loaded.decode(latent) if half == "encoder" else loaded.encode(picture)
+    published = vae.get_sd()
+    assert loaded.get_sd().keys() == {key for key in published if key.startswith(prefixes)}
+
+
 def test_memory_estimates_grow_with_the_area(vae):
     assert vae.memory_used_decode((1, 4, 64, 64), torch.float32) == 4 * vae.memory_used_decode((1, 4, 32, 32), torch.float32)
     assert vae.memory_used_encode((1, 3, 512, 512), torch.float32) == 2 * vae.memory_used_encode((1, 3, 512, 512), torch.bfloat16)

@@ -1,5 +1,6 @@
 """Picture files from elsewhere: bits, transparent colours, orientation, size, damage."""
 
+import os
 import random
 import struct
 import zlib
@@ -11,7 +12,7 @@ from PIL import Image
 
 from comfy.images import picture_files
 from comfy.images.deep_colours import turned
-from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, orientation, upright
+from comfy.images.picture_files import PictureRefused, eight_bit, open_picture, orientation, reading_picture, upright
 from comfy_extras import image_reading
 from comfy_extras.image_reading import read_image
 
@@ -106,8 +107,32 @@ def test_a_picture_over_our_limit_or_the_free_memory_is_refused_by_name(tmp_path
         read(tmp_path, content)
     monkeypatch.setattr(picture_files, "MAX_PIXELS", 64)
     monkeypatch.setattr(image_reading, "BYTES_PER_PIXEL", 1 << 50)
-    with pytest.raises(ValueError, match=r"a\.png .* more memory than is free"):
+    with pytest.raises(ValueError, match=r"a\.png .* of the memory that is free"):
         read(tmp_path, content)
+
+
+def test_the_frames_of_an_animation_are_counted_before_one_is_decoded(tmp_path, monkeypatch):
+    frames = [Image.new("RGB", (64, 64), (8 * number, 0, 0)) for number in range(30)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    free_bytes = 64 * 64 * image_reading.BYTES_PER_PIXEL * 20
+    monkeypatch.setattr(picture_files.HostMemory, "available_bytes", lambda self: free_bytes)
+    monkeypatch.setattr(image_reading.pil_image_sequence, "Iterator", None)
+    with pytest.raises(ValueError, match=r"a\.gif .*30 frames.* make it smaller"):
+        read_image(str(tmp_path / "a.gif"))
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "folder.png"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ValueError, match="not a regular file"):
+        read_image(str(tmp_path / name))
+
+
+def test_formats_for_which_pillow_starts_a_program_are_refused(tmp_path):
+    (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ValueError, match="format EPS"):
+        read_image(str(tmp_path / "a.eps"))
 
 
 @pytest.mark.parametrize(
@@ -144,8 +169,21 @@ def test_mutated_files_are_read_or_refused_by_name(tmp_path):
             assert "mutated" in str(error)
         for action in (eight_bit, upright):
             try:
-                with open_picture(str(path)) as picture:
+                with open_picture(str(path)) as picture, reading_picture():
                     action(picture)
             except PictureRefused as error:
                 assert str(error)
     assert read_ones > 100
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "no space left on device"), ValueError("unknown format"), FileNotFoundError("the output folder")]
+)
+def test_an_error_after_reading_is_not_taken_for_a_bad_picture(tmp_path, error):
+    path = tmp_path / "good.png"
+    Image.new("RGB", (4, 4)).save(path)
+    with pytest.raises(type(error)) as raised, open_picture(str(path)) as picture:
+        raise error
+    assert raised.value is error and not isinstance(raised.value, PictureRefused)
+    with pytest.raises(ValueError, match="Operation on closed image"):
+        picture.getpixel((0, 0))

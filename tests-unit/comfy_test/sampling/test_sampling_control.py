@@ -10,7 +10,7 @@ from sampling_toys import DiscreteEps
 import comfy.controlnet
 from comfy.cli_args import args
 from comfy.control.weights import build_control_network, kept_dtype
-from comfy.families.model_errors import IncompleteModelError, UnknownModelError
+from comfy.families.model_errors import IncompleteModelError, ModelFileError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
 from comfy.loading.components import kept_bytes
 
@@ -67,6 +67,17 @@ def test_other_files_are_refused_by_name():
     del tensors["control_model.middle_block_out.0.weight"]
     with pytest.raises(IncompleteModelError, match="middle_block_out"):
         build(tensors)
+
+
+@pytest.mark.parametrize("make", [published_names, diffusers_names])
+@pytest.mark.parametrize("vector", [False, True])
+def test_any_missing_or_reshaped_tensor_is_an_error_of_the_file(make, vector):
+    whole = make(vector)
+    for key in whole:
+        for damaged in (None, torch.zeros(3), torch.zeros(())):
+            tensors = {name: tensor for name, tensor in whole.items() if name != key} | ({} if damaged is None else {key: damaged})
+            with pytest.raises(ModelFileError, match=r"small\.safetensors"):
+                build(tensors)
 
 
 def test_a_difference_needs_the_model_it_belongs_to():

@@ -153,6 +153,67 @@ def test_a_broken_embedding_is_left_out_with_its_name(embeddings, caplog):
     assert "broken.pt" in caplog.text
 
 
+def early_parameter_dict(vectors):
+    """A ``ParameterDict`` as torch wrote it before it kept a list of its keys."""
+    made = torch.nn.ParameterDict.__new__(torch.nn.ParameterDict)
+    made.__dict__.update(torch.nn.Module().__dict__)
+    made.__dict__["_parameters"] = {"*": torch.nn.Parameter(vectors)}
+    return made
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\3\4 no archive",
+        5,
+        [1, 2],
+        [],
+        {},
+        {"step": 5},
+        {"string_to_param": 3, "step": 1},
+        {"string_to_param": {}},
+        {"clip_l": "text"},
+        [{"a": "text"}, {"b": torch.ones(2, 3)}],
+        {"ids": torch.arange(64)},
+        {"a": torch.tensor(1.0)},
+        {"a": torch.ones(0, 64)},
+    ],
+)
+@pytest.mark.parametrize("extension", [".pt", ".bin", ".safetensors"])
+def test_whatever_is_wrong_with_an_embedding_it_is_left_out_with_its_name(tmp_path, caplog, content, extension):
+    path = tmp_path / f"odd{extension}"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif extension != ".safetensors":
+        torch.save(content, path)
+    else:
+        tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)} if isinstance(content, dict) else {}
+        safetensors.torch.save_file(tensors, path)
+    tokenizer = SDTokenizer(embedding_directory=[str(tmp_path)], embedding_size=64)
+    with caplog.at_level("WARNING"):
+        (chunk,) = tokenizer.tokenize_with_weights("embedding:odd cat")
+    assert [token for token, _ in chunk[:3]] == [49406, 2368, 49407] and f"odd{extension}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda vectors: {"step": 5, "*": vectors},
+        lambda vectors: {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(vectors)}), "name": "early"},
+        lambda vectors: {"string_to_token": {"*": torch.tensor(265)}, "string_to_param": early_parameter_dict(vectors)},
+        lambda vectors: vectors,
+        lambda vectors: [{"a": vectors, "b": torch.ones(3, 96), "c": 1}],
+        lambda vectors: {"other": torch.ones(2, 96), "right": vectors},
+    ],
+    ids=["number-first", "parameter-dict", "early-parameter-dict", "tensor", "list", "widths"],
+)
+def test_vectors_are_found_in_whatever_a_trainer_wrote_around_them(tmp_path, wrap):
+    vectors = torch.randn(3, 64)
+    torch.save(wrap(vectors), tmp_path / "odd.pt")
+    assert torch.equal(load_embed("odd", str(tmp_path), 64), vectors)
+
+
 def test_embeddings_take_the_place_of_their_names(embeddings, caplog):
     tokenizer = SDTokenizer(embedding_directory=[str(embeddings)], embedding_size=64)
     (chunk,) = tokenizer.tokenize_with_weights("a (embedding:both, cat:1.5)  embedding:absent")

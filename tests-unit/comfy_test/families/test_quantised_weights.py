@@ -1,0 +1,168 @@
+"""Weights that mean something only with companions: scaled fp8 is multiplied out, everything else is refused by kind."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+import comfy.sd
+from benchmarks.make_checkpoint import checkpoint_layout, family
+from comfy.families.model_errors import IncompleteModelError, QuantisedModelError
+from comfy.families.quantised_weights import ScaledSource, plain_weights, scaled_count
+from comfy.families.weight_source import PrefixedSource, StateDictSource
+from comfy.loading.components import kept_bytes
+
+FP8 = torch.float8_e4m3fn
+
+
+def numbers(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def packed(weight, per_row=False, dtype=FP8):
+    """*weight* as fp8 and its scale."""
+    limit = torch.finfo(dtype).max
+    scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True) / limit if per_row else weight.abs().max() / limit
+    return (weight / scale).to(dtype), scale
+
+
+def text(settings):
+    return torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)
+
+
+def source(tensors, metadata=None, consume=False):
+    return plain_weights(StateDictSource(dict(tensors), "models/odd.safetensors", metadata, consume))
+
+
+@pytest.mark.parametrize("name", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("dtype", [FP8, torch.float8_e5m2])
+@pytest.mark.parametrize("kept", [None, torch.float32, torch.float16, torch.bfloat16, FP8])
+def test_a_scaled_weight_is_its_numbers_times_its_scale(name, per_row, dtype, kept):
+    stored, scale = packed(numbers(6, 4), per_row, dtype)
+    tensors = {"scaled_fp8": torch.empty(2, dtype=FP8), "a.weight": stored, f"a.{name}": scale}
+    tensors |= {"a.scale_input": torch.ones(1), "a.bias": scale}
+    before = stored.clone().view(torch.uint8)
+    plain = source(tensors, consume=True)
+    assert set(plain.shapes()) == {"a.weight", "a.bias"} and scaled_count(plain) == 1 and plain.dtype("a.weight") == torch.float32
+    taken = plain.take(["a.bias", "a.weight"], kept)
+    assert list(taken) == ["a.bias", "a.weight"] and taken["a.weight"].dtype == (kept or torch.float32)
+    expected = (stored.float() * scale).to(kept or torch.float32)
+    assert torch.equal(taken["a.weight"].float(), expected.float()) and torch.equal(stored.view(torch.uint8), before)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (1, 1), (1,), ()])
+def test_scales_may_be_written_in_any_shape(shape):
+    scale = torch.full(shape, 0.5)
+    taken = source({"a.weight": torch.ones(3, 2, 1, 1).to(FP8), "a.weight_scale": scale}).take(["a.weight"], torch.float32)
+    assert torch.equal(taken["a.weight"], torch.full((3, 2, 1, 1), 0.5))
+
+
+@pytest.mark.parametrize("marks", [{"a.comfy_quant": text({"format": "float8_e4m3fn"})}, {}])
+def test_settings_in_tensors_and_in_metadata_are_read(marks):
+    metadata = {} if marks else {"_quantization_metadata": json.dumps({"layers": {"a": {"format": "float8_e4m3fn"}}})}
+    tensors = {"a.weight": torch.ones(2, 2).to(FP8), "a.weight_scale": torch.tensor(3.0), "a.input_scale": torch.tensor(1.0)} | marks
+    plain = source(tensors, metadata)
+    assert set(plain.shapes()) == {"a.weight"} and plain.take(["a.weight"], None)["a.weight"].unique().tolist() == [3.0]
+    del tensors["a.weight_scale"]
+    with pytest.raises(IncompleteModelError, match=r"odd\.safetensors.*a\.weight_scale is missing"):
+        source(tensors, metadata)
+    with pytest.raises(QuantisedModelError, match=r"odd\.safetensors.*nvfp4"):
+        source(tensors | {"a.comfy_quant": text({"format": "nvfp4"})}, metadata)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("a.weight.absmax", "bitsandbytes"),
+        ("a.weight.quant_map", "bitsandbytes"),
+        ("a.weight.quant_state.bitsandbytes__nf4", "bitsandbytes"),
+        ("a.SCB", "bitsandbytes"),
+        ("a.qweight", "GPTQ"),
+        ("a.qzeros", "GPTQ"),
+        ("a.scales", "GPTQ"),
+        ("a.wscales", "SVDQuant"),
+        ("a.weight_scale_2", "NVFP4"),
+        ("a.weight_scale_inv", "blocks"),
+        ("a.weight_packed", "compressed-tensors"),
+        ("a.weight._scale", "Quanto"),
+    ],
+)
+def test_other_kinds_are_refused_with_file_kind_and_advice(key, kind):
+    said = rf"models/odd\.safetensors is quantised with .*{kind}.*{key}.*use the model's file in fp16"
+    with pytest.raises(QuantisedModelError, match=said):
+        source({"a.weight": numbers(2, 2), key: torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"a.weight_scale": torch.ones(1)}, "a.weight_scale scales a.weight, which is missing"),
+        ({"a.weight": torch.ones(2, 2, dtype=torch.int8), "a.weight_scale": torch.ones(1)}, "a.weight is stored as int8"),
+        ({"a.weight": torch.ones(2, 2).to(FP8), "a.weight_scale": torch.ones(5)}, "one scale per tensor or per row"),
+        ({"a.weight": torch.ones(2, 2).to(FP8), "a.comfy_quant": torch.ones(3, dtype=torch.uint8)}, "settings in a.comfy_quant"),
+        ({"a.weight": torch.ones(2, 2).to(FP8), "a.comfy_quant": text([1])}, "settings in a.comfy_quant"),
+    ],
+)
+def test_companions_that_do_not_fit_are_errors_of_the_file(tensors, said):
+    with pytest.raises((QuantisedModelError, IncompleteModelError), match=rf"odd\.safetensors: .*{said}"):
+        source(tensors)
+
+
+def test_plain_files_stay_as_they_are():
+    plain = StateDictSource({"a.weight": torch.ones(2, 2).to(FP8), "logit_scale": torch.ones(())})
+    assert plain_weights(plain) is plain
+    scaled = plain_weights(StateDictSource({"x.a.weight": torch.ones(2, 2).to(FP8), "x.a.scale_weight": torch.ones(())}))
+    part = PrefixedSource(scaled, "x.")
+    assert isinstance(scaled, ScaledSource) and plain_weights(scaled) is scaled and plain_weights(part) is part
+    assert kept_bytes(scaled, "", torch.float16) == 8
+    with pytest.raises(QuantisedModelError, match="metadata"):
+        source({"a": torch.ones(1)}, {"_quantization_metadata": "no JSON"})
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A small SDXL checkpoint with every part's matrices as scaled fp8, and the same multiplied out."""
+    folder, sizes = tmp_path_factory.mktemp("scaled"), family("sdxl", 10)
+    scaled, plain = {"model.diffusion_model.scaled_fp8": torch.empty(2, dtype=FP8)}, {}
+    for key, shape in checkpoint_layout(sizes).items():
+        value = numbers(*shape) * 0.05
+        scaled[key] = plain[key] = value
+        if key.endswith(".weight") and len(shape) == 2 and "embedding" not in key:
+            stored, scale = packed(value)
+            scaled |= {key: stored, f"{key.removesuffix('weight')}scale_weight": scale}
+            plain[key] = stored.float() * scale
+    for name, tensors in (("scaled", scaled), ("plain", plain)):
+        safetensors.torch.save_file(tensors, str(folder / f"{name}.safetensors"), metadata=sizes.metadata())
+    return folder
+
+
+def test_a_scaled_checkpoint_is_the_same_multiplied_out(checkpoints, caplog):
+    with caplog.at_level("INFO"):
+        loaded = [comfy.sd.load_checkpoint_guess_config(str(checkpoints / f"{name}.safetensors")) for name in ("scaled", "plain")]
+    assert caplog.text.count("are multiplied out as they are read") == 1 and "not used" not in caplog.text
+    for own, other in zip(*[(model.model, clip.cond_stage_model, vae.first_stage_model) for model, clip, vae, _ in loaded]):
+        values = other.state_dict()
+        assert all(torch.equal(value, values[key]) for key, value in own.state_dict().items())
+
+
+def test_scaled_weights_without_scales_are_not_loaded_by_any_loader(checkpoints, tmp_path):
+    from safetensors import safe_open
+
+    with safe_open(str(checkpoints / "scaled.safetensors"), "pt") as opened:
+        tensors, metadata = {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata()  # noqa: SIM118
+    lost = next(key for key in tensors if key.endswith("to_q.scale_weight"))
+    layer = lost.removesuffix(".scale_weight")
+    tensors[f"{layer}.comfy_quant"] = text({"format": "float8_e4m3fn"})
+    del tensors[lost]
+    path = str(tmp_path / "lost.safetensors")
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    for load in (
+        comfy.sd.load_checkpoint_guess_config,
+        comfy.sd.load_diffusion_model,
+        comfy.sd.load_vae,
+        lambda path: comfy.sd.load_clip([path]),
+    ):
+        with pytest.raises(IncompleteModelError, match=rf"lost\.safetensors: {layer}\.weight is scaled fp8, but its scale"):
+            load(path)
