@@ -79,6 +79,8 @@ def kept_dtype(source: WeightSource, options: Mapping[str, Any]) -> torch.dtype:
 
 def _make_network(source: WeightSource, shapes: Mapping[str, Shape], options: Mapping[str, Any]) -> ControlNet:
     config = _read_config(source, shapes)
+    if config.adm_in_channels is None and any(key.startswith(("label_emb.", "add_embedding.")) for key in shapes):
+        raise IncompleteModelError(f"{WHAT} in {source.name}: the first tensor of its vector embedding is missing")
     stem, dtype = next(key for key in shapes if key.endswith(STEMS)), kept_dtype(source, options)
     management = comfy.model_management
     cast = management.unet_manual_cast(dtype, management.get_torch_device())
