@@ -48,8 +48,10 @@ class KlAutoencoder(torch.nn.Module):
         self.config = config
         with torch.device("meta"):
             built = DiffusersAutoencoder(**config.diffusers_arguments()).eval().requires_grad_(False)
-        self.encoder, self.quant_conv = (built.encoder, built.quant_conv) if config.has_encoder else (None, None)
-        self.decoder, self.post_quant_conv = (built.decoder, built.post_quant_conv) if config.has_decoder else (None, None)
+        self.encoder: Any = built.encoder if config.has_encoder else None
+        self.quant_conv: Any = built.quant_conv if config.has_encoder else None
+        self.decoder: Any = built.decoder if config.has_decoder else None
+        self.post_quant_conv: Any = built.post_quant_conv if config.has_decoder else None
         self.source_name = "the file"
         self.weight_names: WeightNames | None = None
         for layer in self.modules():

@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 FORMATS = ("float8_e4m3fn", "float8_e5m2")
 MULTIPLIED_DTYPE = torch.float32  # what scales are multiplied in, and what such weights count as until a dtype is chosen
+WIDE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SCALES = (".scale_weight", ".weight_scale")
 INPUT_SCALES = (".scale_input", ".input_scale")  # for products in fp8, which are not made: weights are multiplied out
 MARKER = "scaled_fp8"
@@ -64,22 +65,23 @@ class ScaledSource:
         return MULTIPLIED_DTYPE if key in self._scales else self._source.dtype(key)
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
-        """See :class:`WeightSource`. Products are made in float32 and rounded once, to *dtype*."""
+        """The tensors of *keys* in *dtype* (None: scaled ones in float32). Products are made in float32 and rounded once."""
         asked = list(keys)
-        plain = [key for key in asked if dtype is not None or key not in self._scales]
-        stored = {key: self._source.dtype(key) for key in asked if key in self._scales}
-        scales = self._source.take([self._scales[key] for key in stored], MULTIPLIED_DTYPE)
-        taken = self._source.take(plain, dtype)
-        if dtype is None:
-            taken |= self._source.take(stored, MULTIPLIED_DTYPE)
+        # Only wide dtypes hold every number of the stored one before it is scaled.
+        is_wide = dtype in WIDE_DTYPES
+        scaled = [key for key in asked if key in self._scales]
+        scales = self._source.take([self._scales[key] for key in scaled], MULTIPLIED_DTYPE)
+        taken = self._source.take([key for key in asked if is_wide or key not in self._scales], dtype)
+        if not is_wide:
+            taken |= self._source.take(scaled, MULTIPLIED_DTYPE)
         with torch.inference_mode(False):
-            for key, kept in stored.items():
+            for key in scaled:
                 weight, scale = taken[key], scales[self._scales[key]]
                 product = weight.to(MULTIPLIED_DTYPE) * scale.reshape(-1, *[1] * (weight.ndim - 1))
-                if weight.dtype == kept:  # maybe the caller's own tensor
-                    taken[key] = product.to(weight.dtype)
+                if dtype is None or is_wide:
+                    weight.copy_(product)  # its own memory: the stored dtype is another one
                 else:
-                    weight.copy_(product)
+                    taken[key] = product.to(dtype)
         return {key: taken[key] for key in asked}
 
 

@@ -126,7 +126,9 @@ def _patches_for(model: Patcher | None, clip: TextEncoders | None, lora: dict[st
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
     patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map)
-    owners = [ModelWeights(module) for module in (model and model.model, clip and clip.cond_stage_model) if module is not None]
+    owners = [ModelWeights(model.model)] if model is not None else []
+    if clip is not None:
+        owners.append(ModelWeights(clip.cond_stage_model))
     known = [(set(weights.keys()), weights) for weights in owners]
     problems = {}
     for target, patch in patches.items():

@@ -41,7 +41,8 @@ def source(tensors, metadata=None, consume=False):
 @pytest.mark.parametrize("kept", [None, torch.float32, torch.float16, torch.bfloat16, FP8])
 def test_a_scaled_weight_is_its_numbers_times_its_scale(name, per_row, dtype, kept):
     stored, scale = packed(numbers(6, 4), per_row, dtype)
-    tensors = {"scaled_fp8": torch.empty(2, dtype=FP8), "a.weight": stored, f"a.{name}": scale, "a.scale_input": torch.ones(1), "a.bias": scale}
+    tensors = {"scaled_fp8": torch.empty(2, dtype=FP8), "a.weight": stored, f"a.{name}": scale}
+    tensors |= {"a.scale_input": torch.ones(1), "a.bias": scale}
     before = stored.clone().view(torch.uint8)
     plain = source(tensors, consume=True)
     assert set(plain.shapes()) == {"a.weight", "a.bias"} and scaled_count(plain) == 1 and plain.dtype("a.weight") == torch.float32
@@ -89,7 +90,8 @@ def test_settings_in_tensors_and_in_metadata_are_read(marks):
     ],
 )
 def test_other_kinds_are_refused_with_file_kind_and_advice(key, kind):
-    with pytest.raises(QuantisedModelError, match=rf"models/odd\.safetensors is quantised with .*{kind}.*{key}.*use the model's file in fp16"):
+    said = rf"models/odd\.safetensors is quantised with .*{kind}.*{key}.*use the model's file in fp16"
+    with pytest.raises(QuantisedModelError, match=said):
         source({"a.weight": numbers(2, 2), key: torch.ones(2)})
 
 
