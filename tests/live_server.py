@@ -1,6 +1,8 @@
 """A real server in a process of its own, spoken to over HTTP and WebSocket."""
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -16,9 +18,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import websocket
+from warm_start import ForkedServer, Nursery, can_start_warm
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 110
+
+
+@functools.cache
+def nursery() -> Nursery:
+    """The process that this test process forks its servers off."""
+    made = Nursery()
+    atexit.register(made.close)
+    return made
 
 
 def free_port() -> int:
@@ -38,32 +49,29 @@ class LiveServer:
         environment: dict[str, str] | None = None,
         root: pathlib.Path = ROOT,
         python: str = sys.executable,
+        cold: bool = False,
     ) -> None:
-        """*root*: whose ``main.py`` to run, by *python*."""
+        """*root*: whose ``main.py`` to run, by *python*; *cold*: start the interpreter instead of forking off a warm one."""
         self.port = free_port()
         self.base = base
         self.url = f"http://127.0.0.1:{self.port}"
         for name in ("input", "custom_nodes", "models", "user", "output"):
             (base / name).mkdir(parents=True, exist_ok=True)
         self.log_path = base / "server.log"
-        self._log = self.log_path.open("wb")
-        command = [
-            python,
-            str(root / "main.py"),
-            "--listen",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--base-directory",
-            str(base),
-            "--cpu",
-            *flags,
-        ]
+        self.log_path.write_bytes(b"")
+        arguments = ["--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(base), "--cpu", *flags]
         self.started_s = time.monotonic()
-        self.process = subprocess.Popen(
-            command, cwd=root, stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
-        )
+        self.process: ForkedServer | subprocess.Popen[bytes]
+        if root == ROOT and python == sys.executable and not cold and can_start_warm(environment):
+            everything = {**os.environ, **(environment or {})}
+            self.process = ForkedServer(nursery(), root / "main.py", arguments, self.log_path, everything)
+        else:
+            self.process = self._start_cold(root, [python, str(root / "main.py"), *arguments], environment)
         self._wait_until_up()
+
+    def _start_cold(self, root: pathlib.Path, command: list[str], environment: dict[str, str] | None) -> "subprocess.Popen[bytes]":
+        with self.log_path.open("wb") as log:
+            return subprocess.Popen(command, cwd=root, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
 
     def _wait_until_up(self) -> None:
         while time.monotonic() - self.started_s < START_TIMEOUT_S:
@@ -90,7 +98,6 @@ class LiveServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self._log.close()
         return self.process.returncode
 
     def get(self, path: str) -> Any:
