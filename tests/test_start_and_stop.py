@@ -114,7 +114,7 @@ def odd_server(start_server, tmp_path):
     folders = [base / name for name in ("input", "output", "temp", "models/loras", "models/embeddings", "user/default/workflows")]
     for folder in folders:
         folder.mkdir(parents=True)
-        if folder.name in ("input", "temp", "loras", "workflows"):
+        if folder.name in ("input", "loras", "workflows"):
             make_deep(folder)
         (folder / "itself.png").symlink_to("itself.png")
         (folder / "itself.latent").symlink_to("itself.latent")

@@ -14,6 +14,8 @@ from comfy_execution.prompts.queue import PromptQueue
 
 log = logging.getLogger(__name__)
 
+MOST_SHOWN = 10_000
+
 
 class PromptTaker(Protocol):
     """What the route needs of ``PromptServer``; packs read and replace these."""
@@ -83,5 +85,7 @@ class PromptRoutes:
 def _refuse(error: Any, node_errors: dict[str, Any]) -> web.Response:
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
-    log.warning("Refused a prompt: %s %s", error.get("message"), error.get("details"))
+    # The texts repeat what the client sent; it knows the rest.
+    error = {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
+    log.warning("Refused a prompt: %.1000s %.1000s", error.get("message"), error.get("details"))
     return json_answer({"error": error, "node_errors": node_errors}, status=400)

@@ -227,3 +227,10 @@ async def test_a_validator_that_breaks_is_answered_without_details(client, monke
     assert answer.status == 500
     assert "secret" not in await answer.text()
     assert "the secret reason" in caplog.text
+
+
+async def test_the_refusal_of_a_huge_text_is_short(client, engine, caplog):
+    engine.verdict = (False, {"type": "t", "message": "m" * 1_000_000, "details": "d" * 1_000_000, "extra_info": {}}, [], {})
+    answer = await client.post("/prompt", json={"prompt": {"1": {"class_type": "X", "inputs": {}}}})
+    assert answer.status == 400 and len(await answer.read()) < 50_000
+    assert len(caplog.text) < 10_000
