@@ -43,18 +43,24 @@ def _number(value: Any, fallback: float) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else fallback
 
 
+def _finite(value: Any, fallback: float) -> float:
+    """A number of a specification that one can reckon with; packs write anything there."""
+    number = _number(value, fallback)
+    return number if math.isfinite(number) else fallback
+
+
 def _whole(value: int | float, options: Mapping[str, Any]) -> int:
-    step = _number(options.get("step"), 1) or 1
+    step = _finite(options.get("step"), 1) or 1
     if isinstance(value, int) and step == 1:
         return value
-    offset = math.fmod(_number(options.get("min"), 0), step)
+    offset = math.fmod(_finite(options.get("min"), 0), step)
     return math.floor(value + 0.5) if step == 1 else int(math.floor((value - offset) / step + 0.5) * step + offset)
 
 
 def _fraction(value: float, options: Mapping[str, Any]) -> float:
-    step = _number(options.get("step"), 0.5)
+    step = _finite(options.get("step"), 0.5)
     precision = max(0, -math.floor(math.log10(step))) if step > 0 else 0
-    declared = _number(options.get("round"), 0)
+    declared = _finite(options.get("round"), 0)
     grain = 10.0**-precision if precision and not declared else declared
     if not grain:
         return value

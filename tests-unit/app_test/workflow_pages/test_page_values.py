@@ -159,3 +159,11 @@ def test_types_that_may_be_connected(left, right, fit):
 
 def test_a_saved_node_is_not_shared_between_two():
     assert SavedNode("1", "A").inputs is not SavedNode("2", "A").inputs
+
+
+@pytest.mark.parametrize("kind", ["INT", "FLOAT"])
+@pytest.mark.parametrize(
+    "options", [{"step": math.inf}, {"round": math.inf}, {"step": math.nan, "min": -math.inf}], ids=["step", "round", "both"]
+)
+def test_endless_steps_in_a_specification_do_not_stop_rounding(kind, options):
+    assert math.isfinite(rounded(1.25, InputSpec("x", kind, options=options)))
