@@ -68,6 +68,9 @@ def log_left_out(where: str, problems: Mapping[str, str]) -> None:
 
 def misfit(patch: Any, shape: tuple[int, ...]) -> str:
     """Why *patch* cannot change a weight of *shape*, in words; "" if it can or is of a kind that is checked when it is applied."""
+    values = patch.weights if isinstance(patch, WeightAdapterBase) else patch[1] if isinstance(patch, tuple) and len(patch) == 2 else ()
+    if isinstance(values, tuple | list) and any(isinstance(value, Tensor) and value.is_complex() for value in values):
+        return "its values are complex numbers"
     if isinstance(patch, WeightAdapterBase):
         return patch.misfit(shape)
     if isinstance(patch, tuple) and len(patch) == 2 and patch[0] in ("diff", "set") and not _pads(patch[1]):

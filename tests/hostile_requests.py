@@ -1,5 +1,6 @@
 """Requests that no well-meaning client sends, in great number and the same for the same seed."""
 
+import http.client
 import itertools
 import json
 import random
@@ -73,6 +74,20 @@ class Hostile:
     headers: dict[str, str] = field(default_factory=dict)
     why: str = ""
     must_refuse: bool = True  # False: a server may also take it as a name inside the folder
+
+
+def send(port: int, request: Hostile) -> tuple[int, bytes]:
+    """(status, body) of the answer to one request on a connection of its own to the loopback address."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.putrequest(request.method, request.path, skip_accept_encoding=True)
+        for name, value in {"Content-Length": str(len(request.body)), **request.headers}.items():
+            connection.putheader(name, value)
+        connection.endheaders(request.body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 # Names that only look as if they led out: after one round of decoding they are ordinary, if odd, names below the folder.

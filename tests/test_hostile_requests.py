@@ -4,22 +4,9 @@ import collections
 import http.client
 import os
 
-from hostile_requests import SECRET, hostile_requests
+from hostile_requests import SECRET, hostile_requests, send
 
 OUTSIDE_OK = {"server.log"}
-
-
-def send(server, request):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
-    try:
-        connection.putrequest(request.method, request.path, skip_accept_encoding=True)
-        for name, value in {"Content-Length": str(len(request.body)), **request.headers}.items():
-            connection.putheader(name, value)
-        connection.endheaders(request.body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def files_of(folder):
@@ -46,7 +33,7 @@ def test_every_hostile_request_is_refused_and_leaves_no_trace(start_server, tmp_
     for request in requests:
         shown = f"{request.why}: {request.method} {request.path[:120]} {request.body[-160:]!r}"
         try:
-            status, body = send(server, request)
+            status, body = send(server.port, request)
         except (http.client.HTTPException, ConnectionError, ValueError) as error:
             wrong[f"no answer: {type(error).__name__}"].append(shown)
             continue

@@ -10,7 +10,10 @@ import urllib.error
 import urllib.request
 
 import pytest
+from deep_folders import make_deep
 from live_server import ROOT, Client
+
+from utils.folder_walk import remove_tree
 
 HANGING_PACK = """
 import ctypes, threading
@@ -34,26 +37,6 @@ threading.Thread(target=ctypes.CDLL(None).sleep, args=(1000,), name="pack-thread
 END_LIMIT_S = 10
 
 
-def make_deep(top, depth=1100, name="d"):
-    """Folders within folders, step by step because the whole path would be too long."""
-    here = os.getcwd()
-    try:
-        os.chdir(top)
-        for _ in range(depth):
-            os.mkdir(name)
-            os.chdir(name)
-    finally:
-        os.chdir(here)
-
-
-def remove_deep(top, name="d"):
-    """What clears up after tests would descend by recursion."""
-    sys.path.insert(0, str(ROOT))
-    from utils.folder_walk import remove_tree
-
-    remove_tree(str(top / name))
-
-
 def test_the_process_ends_while_a_node_and_a_packs_thread_hang(start_server, tmp_path):
     pack = tmp_path / "server" / "custom_nodes" / "hanging"
     pack.mkdir(parents=True)
@@ -73,7 +56,7 @@ def test_an_idle_server_ends_at_once_and_clears_its_temp_folder(start_server):
     server = start_server()
     temp = server.base / "temp"
     (temp / "a").mkdir(parents=True)
-    make_deep(temp)
+    make_deep(temp, 1100)
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 0
     assert not temp.exists() and "Not everything ended" not in server.log()
@@ -115,7 +98,7 @@ def odd_server(start_server, tmp_path):
     for folder in folders:
         folder.mkdir(parents=True)
         if folder.name in ("input", "loras", "workflows"):
-            make_deep(folder)
+            make_deep(folder, 1100)
         (folder / "itself.png").symlink_to("itself.png")
         (folder / "itself.latent").symlink_to("itself.latent")
         (folder / "up").symlink_to("..")
@@ -126,7 +109,7 @@ def odd_server(start_server, tmp_path):
     (base / "input" / "real.png").write_bytes(b"\x89PNG")
     yield start_server()
     for folder in folders:
-        remove_deep(folder)
+        remove_tree(str(folder / "d"))  # what clears up after tests would descend by recursion
 
 
 def test_a_server_starts_and_answers_on_folders_that_are_odd(odd_server):

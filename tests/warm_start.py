@@ -2,8 +2,8 @@
 
 Importing torch, diffusers and transformers costs each server six seconds of processor time, most of what a test of a real server costs.
 A :class:`Nursery` is a process that imports them once; every server is then forked off it and runs ``main.py`` as the interpreter would:
-own process, own arguments, environment, folder, log and modules of this project. What a start without this looks like is tested where
-servers are started by command (``tests/test_run_once.py``, ``tests/serverless/``) and by ``LiveServer(…, cold=True)``.
+own process, own arguments, environment, folder, log and modules of this project. Starts by command, without this, are tested in
+``tests/test_run_once.py``, ``tests/serverless/`` and by servers that need a hash seed of their own (``tests/test_shared_results.py``).
 """
 
 import json

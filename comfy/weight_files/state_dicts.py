@@ -69,7 +69,7 @@ def unpickled(path: str, device: Any = "cpu") -> Any:
             return torch.load(path, map_location=device, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # whatever a stranger's bytes make of a reader; see test_weight_file_fuzz
+    except Exception as error:  # whatever a stranger's bytes make of a reader
         lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         if type(error).__name__ != "UnpicklingError":

@@ -3,22 +3,9 @@
 import os
 
 import pytest
+from deep_folders import make_deep
 
 from utils.folder_walk import MAX_DEPTH, regular_files_in, remove_tree, walk
-
-
-def make_deep(top, depth, name="d"):
-    """Folders within folders, made step by step because the whole path is too long; an innermost file."""
-    here = os.getcwd()
-    try:
-        os.chdir(top)
-        for _ in range(depth):
-            os.mkdir(name)
-            os.chdir(name)
-        with open("file", "w"):
-            pass
-    finally:
-        os.chdir(here)
 
 
 @pytest.mark.parametrize("name", ["d", "d" * 200])

@@ -8,27 +8,13 @@ import time
 import picture_bombs
 import pytest
 from heavy_requests import heavy_requests
-from hostile_requests import SECRET, Hostile, hostile_requests
+from hostile_requests import SECRET, Hostile, hostile_requests, send
 
 MIB = 1 << 20
 SENDERS = 4
 RSS_GROWTH_BYTES = 700 * MIB
 # Twice the bodies that may be in memory at once, and one large picture.
 HEAVY_GROWTH_BYTES = 1536 * MIB
-
-
-def send(port: int, request: Hostile) -> tuple[int, bytes]:
-    """(status, body) of the answer to one request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.putrequest(request.method, request.path, skip_accept_encoding=True)
-        for name, value in {"Content-Length": str(len(request.body)), **request.headers}.items():
-            connection.putheader(name, value)
-        connection.endheaders(request.body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def fire(port, result, requests, seconds):

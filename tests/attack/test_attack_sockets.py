@@ -33,21 +33,15 @@ def flood(port, result, dice, seconds):
         attacker.join(seconds + 60)
 
 
-def test_a_short_flood_of_junk(attacked, dice, seconds):
-    server = attacked("sockets sample")
-    with server.watch() as result:
-        flood(server.server.port, result, dice, seconds / 2)
-    assert len(server.server.log().splitlines()) < 200
-    server.check(result, rss_growth_bytes=RSS_GROWTH_BYTES)
-
-
-@pytest.mark.attack
 @pytest.mark.timeout(300)
-def test_a_long_flood_of_junk(attacked, dice, seconds):
-    server = attacked("sockets")
+@pytest.mark.parametrize(
+    "area, share, most_lines", [("sockets sample", 0.5, 200), pytest.param("sockets", 1.0, 300, marks=pytest.mark.attack)]
+)
+def test_a_flood_of_junk(attacked, dice, seconds, area, share, most_lines):
+    server = attacked(area)
     with server.watch() as result:
-        flood(server.server.port, result, dice, seconds)
-    assert len(server.server.log().splitlines()) < 300
+        flood(server.server.port, result, dice, seconds * share)
+    assert len(server.server.log().splitlines()) < most_lines
     server.check(result, rss_growth_bytes=RSS_GROWTH_BYTES)
 
 

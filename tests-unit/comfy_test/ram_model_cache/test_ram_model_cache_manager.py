@@ -1,11 +1,7 @@
-"""The RAM model cache on the real model manager: thousands of cycles with random failures end where they began.
-
-``KEEPWARM_SOAK_CYCLES`` asks for more of them.
-"""
+"""The RAM model cache on the real model manager: ten thousand cycles with random failures end where they began."""
 
 import gc
 import logging
-import os
 import random
 import weakref
 
@@ -17,7 +13,7 @@ import comfy.model_management
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 
-CYCLES, WIDTH, ESTIMATE_BYTES = int(os.environ.get("KEEPWARM_SOAK_CYCLES", 2500)), 32, 30_000
+CYCLES, WIDTH, ESTIMATE_BYTES = 10_000, 32, 30_000
 FILES = tuple(f"file {number}" for number in range(6))
 EVERYTHING = 1e32
 
@@ -89,7 +85,7 @@ def cycle(manager, cache, chance, modules, held):
     cache.safe_point()
 
 
-def test_cycles_with_failures_end_where_they_began(soaked, caplog):
+def test_ten_thousand_cycles_with_failures_end_where_they_began(soaked, caplog):
     manager, cache, chance, modules = soaked
     held, process = {}, psutil.Process()
     caplog.set_level(logging.INFO)
@@ -110,8 +106,8 @@ def test_cycles_with_failures_end_where_they_began(soaked, caplog):
             assert len(manager.current_loaded_models) <= len(FILES) and len(modules) <= 2 * len(FILES)
             outlived += take_complaints()
     counters = cache.stats().counters
-    assert min(counters.hits, counters.misses, counters.failures, counters.vram_evictions, counters.reclaims) > 0.03 * CYCLES
-    assert min(counters.evictions["room"], counters.evictions["cleared"]) > 0.01 * CYCLES
+    assert min(counters.hits, counters.misses, counters.failures, counters.vram_evictions, counters.reclaims) > 300
+    assert counters.evictions["room"] > 100 and counters.evictions["cleared"] > 100
     held.clear()
     cache.close()
     manager.unload_all_models()

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -73,7 +74,9 @@ def test_other_files_are_refused_by_name():
 @pytest.mark.parametrize("vector", [False, True])
 def test_any_missing_or_reshaped_tensor_is_an_error_of_the_file(make, vector):
     whole = make(vector)
-    for key in whole:
+    # Blocks of one kind differ in their numbers only.
+    kinds = {re.sub(r"\d+", "N", key, count=1): key for key in whole}
+    for key in kinds.values():
         for damaged in (None, torch.zeros(3), torch.zeros(())):
             tensors = {name: tensor for name, tensor in whole.items() if name != key} | ({} if damaged is None else {key: damaged})
             with pytest.raises(ModelFileError, match=r"small\.safetensors"):
