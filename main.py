@@ -148,7 +148,8 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
         return [url for url in args.cache_provider if url not in taken]
 
     bundled = os.path.join(os.path.dirname(os.path.realpath(__file__)), "custom_nodes", "keepwarm")
-    is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS")
+    preloads = args.preload_config or args.preload_check or os.environ.get("KEEPWARM_PRELOAD_CONFIG")
+    is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS") or preloads
     if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
         loop.run_until_complete(nodes.load_custom_node(bundled))
     if left := not_taken():
@@ -158,6 +159,10 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
             f"--cache-provider {place}: no node pack took it. The pack custom_nodes/keepwarm must be there and enabled "
             "(with --disable-all-custom-nodes add --whitelist-custom-nodes keepwarm); if it is, the log above says what is "
             "missing"
+        )
+    if preloads and "keepwarm" not in nodes.LOADED_MODULE_DIRS:
+        raise SystemExit(
+            "--preload-config needs the node pack custom_nodes/keepwarm, which is missing or disabled, or failed (see the log above)"
         )
     if args.cache_none and _get_cache_providers():
         log.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")

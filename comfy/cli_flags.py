@@ -303,6 +303,13 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="let models in host RAM go that nothing used for this long (default: no limit)",
     )
+    add(
+        "--preload-config",
+        default=None,
+        metavar="FILE",
+        help="read the models that this JSON file names before the port answers, and hold them",
+    )
+    add("--preload-check", action="store_true", help="say what the preload config would load, and end")
 
 
 def _results(group: argparse._ArgumentGroup) -> None:

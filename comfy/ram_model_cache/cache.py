@@ -20,11 +20,11 @@ import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.flights import Flights
+from comfy.ram_model_cache.holds import Holds
 from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel
 from comfy.ram_model_cache.null import NullRamModelCache
@@ -46,11 +46,6 @@ log = logging.getLogger(__name__)
 
 def _start_daemon(run: Callable[[], None]) -> None:
     threading.Thread(target=run, name="ram-model-cache", daemon=True).start()
-
-
-def _kept_under(key: Hashable, table: ModelTable) -> Entry | None:
-    entry = table.entries.get(key)
-    return entry if entry is not None and entry.state is State.KEPT else None
 
 
 class RamModelCache:
@@ -76,7 +71,7 @@ class RamModelCache:
         self._clock, self._start_thread = clock, start_thread
         self._lock = threading.Lock()
         self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
-        self._journal = Journal(wall_clock)
+        self._journal, self.holds = Journal(wall_clock), Holds()
         self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
         self._monitor_runs, self._ticked_s, self._closed = False, float("-inf"), threading.Event()
 
@@ -126,8 +121,15 @@ class RamModelCache:
 
         *load* takes the missing keys and returns {key: model, :class:`Loaded`, or None where the file has no such part}; estimates
         given as functions are asked on a miss only. What either raises is raised, nothing stays reserved, and whoever waits for the same
-        keys tries for itself. *hold* keeps new entries to the last.
+        keys tries for itself. *hold* keeps new entries to the last; inside a block of ``holds`` all of *wanted* are.
         """
+        held = self.holds.keys()
+        found = self._fetch(wanted, load, hold or held is not None)
+        if held is not None:
+            held.update(key for key in wanted if self.set_held(key, True))
+        return found
+
+    def _fetch(self, wanted: Mapping[Hashable, Estimate], load: Load, hold: bool) -> dict[Hashable, Any]:
         with self.single_flight(*wanted):
             hits = {key: self.lookup(key) for key in wanted}
             found = {key: hit.value for key, hit in hits.items() if hit is not None}
@@ -329,10 +331,7 @@ class RamModelCache:
     def set_held(self, key: Hashable, held: bool) -> bool:
         """Mark a preloaded entry as the last to go, or as an ordinary one; whether it is cached."""
         with self._changing() as table:
-            entry = table.entries.get(key)
-            if entry is not None:
-                entry.held = held
-        return entry is not None
+            return table.hold(key, held)
 
     def clear(self, why: str = "asked to free memory") -> int:
         """Evict everything, held entries too; returns the bytes no longer kept. What is in use lives until its users are done."""
@@ -382,9 +381,9 @@ class RamModelCache:
         measured = {}
         with ExitStack() as uses:
             with self._changing() as table:
-                kept = [key for key, entry in table.entries.items() if entry.state is State.KEPT]
+                kept = table.kept_keys()
             for key in kept:
-                use = uses.enter_context(self._using(partial(_kept_under, key)))
+                use = uses.enter_context(self._using(lambda table, key=key: table.kept(key)))
                 if use.entry is not None:
                     measured[key] = self._hooks.measure(patcher_of(use.value))
             with self._changing() as table:

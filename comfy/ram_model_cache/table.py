@@ -318,6 +318,22 @@ class ModelTable:
     def _kept(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.state is State.KEPT]
 
+    def kept_keys(self) -> list[Hashable]:
+        """The keys of the entries that are kept."""
+        return [entry.key for entry in self._kept()]
+
+    def kept(self, key: Hashable) -> Entry | None:
+        """The entry under *key* if it is kept."""
+        entry = self.entries.get(key)
+        return entry if entry is not None and entry.state is State.KEPT else None
+
+    def hold(self, key: Hashable, held: bool) -> bool:
+        """Mark the entry under *key* as held or not; whether there is one."""
+        entry = self.entries.get(key)
+        if entry is not None:
+            entry.held = held
+        return entry is not None
+
     # Figures
 
     def stats(self) -> CacheStats:

@@ -1,0 +1,1 @@
+"""Preloading: models that ``preload_config.json`` names are read while the server starts, and held."""

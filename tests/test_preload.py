@@ -1,0 +1,132 @@
+"""Preloading in running servers: the first prompt reads no model file, and what is wrong in a config is said and passed over."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from live_server import ROOT, free_port
+from model_workflows import STARTERS, node, run, with_starters
+from safetensors.torch import load_file, save_file
+
+VAE = "first_stage_model."
+STARTER_FOLDER = ROOT / "models" / "checkpoints"
+CONFIG = {
+    "version": "1.0",
+    "description": "what the shop's workflows use",
+    "models": {
+        "checkpoints": [{"name": STARTERS[0], "cache_key": "digits"}, {"name": STARTERS[1]}, {"name": "gone.safetensors"}],
+        "text_encoders": [{"clip_names": ["text.safetensors"], "type": "stable_diffusion", "cache_key": "text"}],
+        "diffusion_models": [{"model_name": "unet.safetensors", "weight_dtype": "default", "cache_key": "unet"}, {"model_name": 3}],
+        "vaes": [{"vae_name": "vae.safetensors", "cache_key": "vae"}, {"vae_name": "vae.safetensors", "enabled": False}],
+    },
+    "settings": {"auto_gpu_load": True, "verbose": True, "colour": "green"},
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The config's file; the base directory of the server that ``start_server`` starts has the starter models in every folder."""
+    for folder, names in {
+        "checkpoints": STARTERS,
+        "text_encoders": ["text.safetensors"],
+        "diffusion_models": ["unet.safetensors"],
+        "vae": ["vae.safetensors"],
+    }.items():
+        place = tmp_path / "server" / "models" / folder
+        place.mkdir(parents=True)
+        for name in names:
+            shutil.copy(STARTER_FOLDER / (name if name in STARTERS else STARTERS[0]), place / name)
+    autoencoder = {
+        name.removeprefix(VAE): tensor for name, tensor in load_file(STARTER_FOLDER / STARTERS[0]).items() if name.startswith(VAE)
+    }
+    save_file(autoencoder, place / "vae.safetensors")
+    file = tmp_path / "preload.json"
+    file.write_text(json.dumps(CONFIG))
+    return str(file)
+
+
+def test_the_first_prompts_read_no_model_file(config, start_server):
+    server = start_server("--ram-model-cache-mb", "1000", "--preload-config", config)
+    shown = server.get("/keepwarm/preload")
+    assert [model["state"] for model in shown["models"]] == ["held"] * 5
+    assert [problem["path"] for problem in shown["problems"]] == [
+        "settings.colour",
+        "models.diffusion_models[1].model_name",
+        "models.checkpoints[2]",
+    ]
+    assert "gone.safetensors" in server.log() and "models.checkpoints[2]" in server.log()
+    for seed, name in enumerate(STARTERS):
+        assert {receipt["tier"] for receipt in run(server, name, seed)[1]} == {"ram"}
+    parts = {
+        "1": node("UNETLoader", unet_name="unet.safetensors", weight_dtype="default"),
+        "2": node("CLIPLoader", clip_name="text.safetensors", type="stable_diffusion"),
+        "3": node("VAELoader", vae_name="vae.safetensors"),
+    }
+    parts |= {f"o{key}": node("PreviewAny", source=[key, 0]) for key in list(parts)}
+    done = server.run(parts)
+    assert done.history["status"]["status_str"] == "success"
+    assert {receipt["tier"] for receipt in done.history["models"]} == {"ram"}
+    assert all(entry["held"] for entry in server.get("/caches")["models"]["entries"])
+
+
+def test_the_nodes_take_what_is_held_and_say_when_it_is_not(config, start_server):
+    server = start_server("--ram-model-cache-mb", "1000", "--preload-config", config)
+
+    def said(prompt):
+        done = server.run({"1": prompt, "2": node("PreviewAny", source=["1", prompt.pop("said")])})
+        assert done.history["status"]["status_str"] == "success", done.history["status"]
+        return done.history["outputs"]["2"]["text"][0]
+
+    def loaded(class_type, said=3, /, **inputs):
+        return {**node(class_type, **inputs), "said": said}
+
+    assert said(loaded("KeepwarmPreloadedCheckpoint", cache_key="digits")) == "preloaded"
+    assert said(loaded("KeepwarmCheckpointLoader", name=STARTERS[1])) == "preloaded"
+    assert said(loaded("KeepwarmPreloadedVAE", 1, cache_key="vae")) == "preloaded"
+    assert said(loaded("KeepwarmDiffusionModelLoader", 1, model_name="unet.safetensors", weight_dtype="default")) == "preloaded"
+    text = {"clip_name1": "text.safetensors", "clip_name2": "none", "clip_name3": "none", "type": "stable_diffusion", "device": "default"}
+    assert said(loaded("KeepwarmTextEncoderLoader", 1, **text)) == "preloaded"
+    assert json.loads(said(loaded("KeepwarmCachedModelInfo", 0)))["models"] == server.get("/keepwarm/preload")["models"]
+    assert json.loads(said(loaded("KeepwarmCacheStatus", 1, cache_key="text")))["state"] == "held"
+    server.post("/keepwarm/preload/let-go/vae", {})
+    assert said(loaded("KeepwarmCacheStatus", 0, cache_key="vae")) == "False"
+    assert said(loaded("KeepwarmVAELoader", 1, vae_name="vae.safetensors")) == "not preloaded: loaded the standard way"
+    server.post("/keepwarm/preload/hold/vae", {})
+    assert said(loaded("KeepwarmPreloadedVAE", 1, cache_key="vae")) == "preloaded"
+    assert server.post("/keepwarm/preload/hold/nothing", {})[0] == 404
+    status, after = server.post("/keepwarm/restored", {})
+    assert status == 200 and after["restored"] == 1 and {model["state"] for model in after["models"]} == {"held"}
+
+
+def test_without_a_model_cache_the_pack_holds_the_models_itself(config, start_server):
+    server = start_server("--no-ram-model-cache", "--preload-config", config)
+    assert [model["state"] for model in server.get("/keepwarm/preload")["models"]] == ["held"] * 5
+    before = read_bytes(server)
+    pictures = [run(server, name, seed)[0] for seed, name in enumerate(STARTERS)]
+    assert read_bytes(server) - before < (STARTER_FOLDER / STARTERS[0]).stat().st_size
+    plain = start_server("--no-ram-model-cache", name="plain")
+    assert [run(with_starters(plain), name, seed)[0] for seed, name in enumerate(STARTERS)] == pictures
+
+
+def read_bytes(server):
+    """What the process has read through system calls."""
+    with open(f"/proc/{server.process.pid}/io") as counters:
+        return next(int(line.split()[1]) for line in counters if line.startswith("rchar"))
+
+
+def test_a_check_says_what_would_be_loaded_and_ends(config, tmp_path):
+    command = [
+        sys.executable,
+        "main.py",
+        "--cpu",
+        "--base-directory",
+        str(tmp_path / "server"),
+        "--preload-config",
+        config,
+        "--preload-check",
+    ]
+    ended = subprocess.run([*command, "--port", str(free_port())], cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert ended.returncode == 1 and "models.checkpoints[2]" in ended.stdout and "together" in ended.stdout
+    assert not ended.stderr.count("Traceback")
