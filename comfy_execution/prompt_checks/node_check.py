@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
-from comfy_execution.prompt_checks.literals import Problem, check_literal, conversion_error, echo, needs_link, problem, required_missing
+from comfy_execution.prompt_checks.literals import Problem, check_literal, conversion_error, needs_link, problem, required_missing
+from comfy_execution.prompt_checks.shown_values import MOST_OF_A_REASON, brief, echo
 from comfy_execution.prompt_checks.validator_call import ValidatorArguments, call_validator, validator_arguments
 from comfy_execution.validation import validate_node_input
 
@@ -89,7 +90,7 @@ class NodeChecker:
     def _check_inputs(self, node_id: str, check: NodeCheck) -> None:
         inputs = self._prompt[node_id].get("inputs")
         if not isinstance(inputs, dict):
-            raise NodeFault(f"node {node_id} has no object 'inputs'")
+            raise NodeFault(f"node {brief(node_id)} has no object 'inputs'")
         class_def = self.class_of(node_id)
         declared = self._declared.of_node(class_def, inputs)
         if class_def not in self._arguments:
@@ -122,11 +123,8 @@ class NodeChecker:
             return
         parent_id, index = link
         if parent_id not in self._prompt:
-            raise NodeFault(f"input {name!r} is linked to node {parent_id!r}, which is not in the prompt")
-        types = self.class_of(parent_id).RETURN_TYPES
-        if not 0 <= index < len(types):
-            raise NodeFault(f"input {name!r} is linked to output {_short(index)} of node {parent_id}, which has {len(types)} outputs")
-        received = types[index]
+            raise NodeFault(f"input {name!r} is linked to node {brief(repr(parent_id))}, which is not in the prompt")
+        received = self._output_type(name, parent_id, index)
         check.linked_types[name] = received
         if not types_are_taken and not validate_node_input(received, config[0]):
             check.errors.append(
@@ -139,6 +137,16 @@ class NodeChecker:
             )
             return
         check.links.append(LinkedInput(name, config, parent_id))
+
+    def _output_type(self, name: str, parent_id: str, index: int) -> Any:
+        """The declared type of an output. Asks the tuple itself: packs bring some that have a type for any index."""
+        types = self.class_of(parent_id).RETURN_TYPES
+        try:
+            if index >= 0:
+                return types[index]
+        except IndexError:
+            pass
+        raise NodeFault(f"input {name!r} is linked to output {_short(index)} of node {brief(parent_id)}, which has {len(types)} outputs")
 
 
 def _check_constant(
@@ -158,15 +166,10 @@ def _short(number: int) -> str:
 
 def _exception(error: Exception, consumer: LinkedInput | None, linked_node: Any) -> Problem:
     """*error* as upstream's clients know it: of the node itself, or of a node reached through *consumer*. Tracebacks go to the log."""
-    kind = type(error)
+    kind, reason = type(error), brief(str(error), MOST_OF_A_REASON)
     name = "comfy.ValidationError" if isinstance(error, NodeFault) else f"{kind.__module__}.{kind.__qualname__}"
     info: dict[str, Any] = {"exception_type": name, "traceback": []}
     if consumer is None:
-        return problem("exception_during_validation", "Exception when validating node", str(error), info)
-    info |= {
-        "input_name": consumer.name,
-        "input_config": consumer.config,
-        "exception_message": str(error),
-        "linked_node": echo(linked_node),
-    }
-    return problem("exception_during_inner_validation", "Exception when validating inner node", str(error), info)
+        return problem("exception_during_validation", "Exception when validating node", reason, info)
+    info |= {"input_name": consumer.name, "input_config": consumer.config, "exception_message": reason, "linked_node": echo(linked_node)}
+    return problem("exception_during_inner_validation", "Exception when validating inner node", reason, info)

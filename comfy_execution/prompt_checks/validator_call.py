@@ -8,6 +8,7 @@ from typing import Any
 from comfy_execution.executor.inputs import get_input_data
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.prompt_checks.literals import Problem, problem
+from comfy_execution.prompt_checks.shown_values import MOST_OF_A_REASON, brief
 from comfy_execution.utils import CurrentNodeContext
 
 
@@ -56,7 +57,7 @@ async def call_validator(
         answer = await _call(class_def, given, dict(linked_types) if arguments.takes("input_types") else None, extra)
     if answer is True or isinstance(answer, ExecutionBlocker):
         return []
-    reason = "" if answer is False else str(answer)
+    reason = "" if answer is False else brief(str(answer), MOST_OF_A_REASON)
     names = list(given) or (["input_types"] if arguments.takes("input_types") else [""])
     return [
         problem(

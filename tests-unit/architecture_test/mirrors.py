@@ -157,7 +157,6 @@ TESTED_THROUGH = {
     "comfy_execution/executor/node_call.py": "tests-unit/execution_test/executor/test_executor_values.py",
     "comfy_execution/executor/run.py": "tests-unit/execution_test/executor/test_executor_flow.py",
     "comfy_execution/nodes_graph/topological_sort.py": "tests-unit/execution_test/nodes_graph/test_graph.py",
-    "comfy_execution/prompt_checks/literals.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",
     "comfy_execution/prompt_checks/node_check.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",
     "comfy_execution/prompt_checks/shape.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",
     "comfy_execution/prompt_checks/validator_call.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",

@@ -7,7 +7,9 @@ from checked_prompts import CLASSES, check, declare, errors_of, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_execution.prompt_checks.walk import MAX_CYCLES, MIN_DEPENDENT_OUTPUTS, validate_prompt
+from comfy_execution.prompt_checks.cycles import MAX_CYCLES
+from comfy_execution.prompt_checks.failures import MIN_DEPENDENT_OUTPUTS
+from comfy_execution.prompt_checks.walk import validate_prompt
 
 
 def test_a_good_prompt_is_accepted_and_its_literals_are_converted():
