@@ -1,5 +1,6 @@
 """``/prompt``: how many prompts wait, and queueing one."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,7 +10,10 @@ from aiohttp import web
 from app.files.json_body import read_json_object
 from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
+from app.packs.node_info import registered_node_info
+from app.running.prompt_checking import CheckFailed, PromptChecking
 from app.running.submission import Submission, SubmissionRefused, requested_number
+from app.workflow_conversion import WorkflowFormatError, to_prompt
 from comfy_execution.prompts.queue import PromptQueue
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,7 @@ class PromptRoutes:
     def __init__(self, server: PromptTaker, engine: Callable[[], Any]) -> None:
         self._server = server
         self._engine = engine
+        self._checking = PromptChecking()
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -51,7 +56,7 @@ class PromptRoutes:
 
     async def _submit(self, request: web.Request) -> web.Response:
         try:
-            body = self._server.trigger_on_prompt(await read_json_object(request))
+            body = self._server.trigger_on_prompt(await read_json_object(request, strict=False))
             number = self._number(body)
             submission = Submission.parse(body, request.headers.get("Comfy-Usage-Source"))
         except web.HTTPBadRequest as error:
@@ -71,21 +76,37 @@ class PromptRoutes:
 
     async def _queue(self, submission: Submission, number: float) -> web.Response:
         engine = self._engine()
-        self._server.node_replace_manager.apply_replacements(submission.prompt)
-        valid, error, outputs, node_errors = await engine.validate_prompt(submission.prompt_id, submission.prompt, submission.targets)
+        try:
+            prompt, verdict = await self._checking.run(functools.partial(self._check, engine, submission))
+        except CheckFailed as failure:
+            return _refuse(failure.as_error(), {}, failure.status)
+        valid, error, outputs, node_errors = verdict
         if not valid:
             return _refuse(error, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
-        self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
-        log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
+        self._server.prompt_queue.put((number, submission.prompt_id, prompt, submission.extra_data, outputs, sensitive))
+        log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 
+    async def _check(self, engine: Any, submission: Submission) -> tuple[dict[str, Any], tuple[Any, Any, Any, Any]]:
+        """The prompt and the verdict on it. Runs on a thread of its own, as does what packs put in the place of ``validate_prompt``."""
+        prompt = submission.prompt
+        if submission.is_workflow:
+            try:
+                prompt = to_prompt(prompt, registered_node_info)
+            except WorkflowFormatError as reason:
+                refused = SubmissionRefused("workflow_not_converted", "The workflow cannot be converted to a prompt", str(reason))
+                return prompt, (False, refused.as_error(), [], {})
+        self._server.node_replace_manager.apply_replacements(prompt)
+        valid, error, outputs, node_errors = await engine.validate_prompt(submission.prompt_id, prompt, submission.targets)
+        return prompt, (valid, error, outputs, node_errors)
 
-def _refuse(error: Any, node_errors: dict[str, Any]) -> web.Response:
+
+def _refuse(error: Any, node_errors: dict[str, Any], status: int = 400) -> web.Response:
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
     # The texts repeat what the client sent; it knows the rest.
     error = {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
     log.warning("Refused a prompt: %.1000s %.1000s", error.get("message"), error.get("details"))
-    return json_answer({"error": error, "node_errors": node_errors}, status=400)
+    return json_answer({"error": error, "node_errors": node_errors}, status=status)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
+from comfy_execution.nodes_graph.schema_class import is_schema_class
+from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
 from comfy_execution.prompt_checks.literals import Problem, check_literal, conversion_error, needs_link, problem, required_missing
 from comfy_execution.prompt_checks.shown_values import MOST_OF_A_REASON, brief, echo
 from comfy_execution.prompt_checks.validator_call import ValidatorArguments, call_validator, validator_arguments
@@ -56,7 +58,9 @@ class NodeChecker:
             self._check_inputs(node_id, check)
         except NodeFault as fault:
             self._record_fault(check, fault, consumer)
-        except Exception as error:
+        except BaseException as error:
+            if is_for_the_caller(error):
+                raise
             log.exception("Node %s (%s) could not be validated", node_id, self._prompt[node_id]["class_type"])
             self._record_fault(check, error, consumer)
         return check
@@ -73,7 +77,9 @@ class NodeChecker:
         try:
             declared = self._declared.of_node(class_def, inputs)
             check.errors += await call_validator(class_def, arguments, self._prompt_id, node_id, inputs, declared, check.linked_types)
-        except Exception as error:
+        except BaseException as error:
+            if is_for_the_caller(error):
+                raise
             log.exception("The validator of node %s (%s) raised", node_id, self._prompt[node_id]["class_type"])
             check.errors.append(_exception(error, None, None))
 
@@ -81,7 +87,7 @@ class NodeChecker:
         """The class of a node of the prompt."""
         return self._classes[self._prompt[node_id]["class_type"]]
 
-    def _record_fault(self, check: NodeCheck, error: Exception, consumer: tuple[str, LinkedInput] | None) -> None:
+    def _record_fault(self, check: NodeCheck, error: BaseException, consumer: tuple[str, LinkedInput] | None) -> None:
         linked_node = None if consumer is None else self._prompt[consumer[0]]["inputs"][consumer[1].name]
         check.errors.append(_exception(error, None if consumer is None else consumer[1], linked_node))
         check.links.clear()
@@ -102,7 +108,7 @@ class NodeChecker:
                 config = (kind, options)
                 if name not in inputs:
                     if section == "required":
-                        check.errors.append(required_missing(name, hasattr(class_def, "GET_SCHEMA")))
+                        check.errors.append(required_missing(name, is_schema_class(class_def)))
                 elif isinstance(inputs[name], list):
                     self._check_link(name, config, inputs[name], arguments.takes("input_types"), check)
                 else:
@@ -164,7 +170,7 @@ def _short(number: int) -> str:
     return str(number) if number.bit_length() <= 256 else f"with a number of {number.bit_length()} bits"
 
 
-def _exception(error: Exception, consumer: LinkedInput | None, linked_node: Any) -> Problem:
+def _exception(error: BaseException, consumer: LinkedInput | None, linked_node: Any) -> Problem:
     """*error* as upstream's clients know it: of the node itself, or of a node reached through *consumer*. Tracebacks go to the log."""
     kind, reason = type(error), brief(str(error), MOST_OF_A_REASON)
     name = "comfy.ValidationError" if isinstance(error, NodeFault) else f"{kind.__module__}.{kind.__qualname__}"
