@@ -13,12 +13,15 @@ from app.node_replace_manager import NodeReplaceManager
 from app.packs.node_info import registered_node_info
 from app.running.prompt_checking import CheckFailed, PromptChecking
 from app.running.submission import Submission, SubmissionRefused, requested_number
-from app.workflow_conversion import WorkflowFormatError, to_prompt
 from comfy_execution.prompts.queue import PromptQueue
 
 log = logging.getLogger(__name__)
 
+Verdict = tuple[Any, Any, Any, Any]
+
 MOST_SHOWN = 10_000
+# Bodies from here on are looked through on the thread that checks them.
+LARGE_BYTES = 64 * 1024
 
 
 class PromptTaker(Protocol):
@@ -58,12 +61,16 @@ class PromptRoutes:
         try:
             body = self._server.trigger_on_prompt(await read_json_object(request, strict=False))
             number = self._number(body)
-            submission = Submission.parse(body, request.headers.get("Comfy-Usage-Source"))
+            parse: Callable[[], Submission] = functools.partial(Submission.parse, body, request.headers.get("Comfy-Usage-Source"))
+            if (request.content_length or LARGE_BYTES) < LARGE_BYTES:
+                parse = functools.partial(_same, parse())
+            return await self._queue(parse, number)
         except web.HTTPBadRequest as error:
             return _refuse({"type": "invalid_json", "message": error.text, "details": "", "extra_info": {}}, {})
         except SubmissionRefused as error:
             return _refuse(error.as_error(), {})
-        return await self._queue(submission, number)
+        except CheckFailed as error:
+            return _refuse(error.as_error(), {}, error.status)
 
     def _number(self, body: dict[str, Any]) -> float:
         """The prompt's place in the queue. The counter also advances for prompts that are refused later."""
@@ -74,33 +81,33 @@ class PromptRoutes:
         self._server.number += 1
         return -counted if body.get("front") else counted
 
-    async def _queue(self, submission: Submission, number: float) -> web.Response:
+    async def _queue(self, parse: Callable[[], Submission], number: float) -> web.Response:
         engine = self._engine()
-        try:
-            prompt, verdict = await self._checking.run(functools.partial(self._check, engine, submission))
-        except CheckFailed as failure:
-            return _refuse(failure.as_error(), {}, failure.status)
-        valid, error, outputs, node_errors = verdict
+        checked = await self._checking.run(functools.partial(self._check, engine, parse))
+        if isinstance(checked, SubmissionRefused):
+            raise checked
+        submission, (valid, error, outputs, node_errors) = checked
         if not valid:
             return _refuse(error, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
-        self._server.prompt_queue.put((number, submission.prompt_id, prompt, submission.extra_data, outputs, sensitive))
-        log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(prompt))
+        self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 
-    async def _check(self, engine: Any, submission: Submission) -> tuple[dict[str, Any], tuple[Any, Any, Any, Any]]:
+    async def _check(self, engine: Any, parse: Callable[[], Submission]) -> tuple[Submission, Verdict] | SubmissionRefused:
         """The prompt and the verdict on it. Runs on a thread of its own, as does what packs put in the place of ``validate_prompt``."""
-        prompt = submission.prompt
-        if submission.is_workflow:
-            try:
-                prompt = to_prompt(prompt, registered_node_info)
-            except WorkflowFormatError as reason:
-                refused = SubmissionRefused("workflow_not_converted", "The workflow cannot be converted to a prompt", str(reason))
-                return prompt, (False, refused.as_error(), [], {})
-        self._server.node_replace_manager.apply_replacements(prompt)
-        valid, error, outputs, node_errors = await engine.validate_prompt(submission.prompt_id, prompt, submission.targets)
-        return prompt, (valid, error, outputs, node_errors)
+        try:
+            submission = parse().as_prompt(registered_node_info)
+        except SubmissionRefused as refused:
+            return refused
+        self._server.node_replace_manager.apply_replacements(submission.prompt)
+        valid, error, outputs, node_errors = await engine.validate_prompt(submission.prompt_id, submission.prompt, submission.targets)
+        return submission, (valid, error, outputs, node_errors)
+
+
+def _same(submission: Submission) -> Submission:
+    return submission
 
 
 def _refuse(error: Any, node_errors: dict[str, Any], status: int = 400) -> web.Response:

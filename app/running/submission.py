@@ -4,10 +4,10 @@ import math
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from app.workflow_conversion import is_saved_workflow
+from app.workflow_conversion import NodeInfo, WorkflowFormatError, is_saved_workflow, to_prompt
 from comfy_execution.jobs import validate_job_id
 
 MAX_DEPTH = 200
@@ -58,6 +58,16 @@ class Submission:
         if is_workflow:
             submission.extra_data.setdefault("extra_pnginfo", {"workflow": prompt})
         return submission
+
+    def as_prompt(self, node_info: NodeInfo) -> "Submission":
+        """The same with the workflow converted, if it is one. *node_info*: see ``to_prompt``. Raises ``SubmissionRefused``."""
+        if not self.is_workflow:
+            return self
+        try:
+            prompt = to_prompt(self.prompt, node_info)
+        except WorkflowFormatError as error:
+            raise SubmissionRefused("workflow_not_converted", "The workflow cannot be converted to a prompt", str(error)) from None
+        return replace(self, prompt=prompt, is_workflow=False)
 
     def take_sensitive(self, keys: Iterable[str]) -> dict[str, Any]:
         """Move what must not be shown to other clients out of ``extra_data`` and return it."""

@@ -1,13 +1,14 @@
 """/prompt: what is queued, and how every mistake is refused."""
 
 import json
+import threading
 import time
 import uuid
 
 import pytest
 
 import execution
-from app.running.submission import MAX_DEPTH, SubmissionRefused, is_shallow, requested_number
+from app.running.submission import MAX_DEPTH, Submission, SubmissionRefused, is_shallow, requested_number
 
 CHOSEN = "0b1e3f52-6d0e-4a57-9d2c-3c5a7f0e8b11"
 PROMPT = {"9": {"class_type": "Save", "inputs": {}}}
@@ -81,6 +82,18 @@ async def test_a_workflow_is_converted_on_demand(server, client, engine, node_cl
 async def test_a_workflow_that_cannot_be_converted_is_refused(client):
     status, answer = await submit(client, prompt={"nodes": [5], "links": [[]]}, convert=True)
     assert (status, answer["error"]["type"]) == (400, "workflow_not_converted") and answer["error"]["details"]
+
+
+@pytest.mark.parametrize(("given", "kind"), [({}, "prompt_id"), ({"prompt_id": "x"}, "invalid_prompt_id")])
+async def test_a_large_body_is_looked_through_off_the_loop(server, client, monkeypatch, given, kind):
+    threads = []
+    parse = Submission.parse
+    monkeypatch.setattr(Submission, "parse", lambda *arguments: threads.append(threading.current_thread()) or parse(*arguments))
+    status, answer = await submit(client, prompt=PROMPT, extra_data={"x": "y" * 100_000}, **given)
+    assert (answer["error"]["type"] if status == 400 else "prompt_id") == kind
+    assert threads[0] is not threading.current_thread()
+    await submit(client, prompt=PROMPT)
+    assert threads[1] is threading.current_thread()
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), RuntimeError("broken pack")])
