@@ -24,6 +24,7 @@ from comfy.cli_args import args
 from comfy.units import MIB
 from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
+from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
@@ -124,7 +125,9 @@ class PromptServer:
         for handler in self.on_prompt_handlers:
             try:
                 rewritten = handler(json_data)
-            except Exception:
+            except BaseException as error:
+                if is_for_the_caller(error):
+                    raise
                 log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
                 continue
             if isinstance(rewritten, dict):

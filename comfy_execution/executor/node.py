@@ -10,13 +10,13 @@ from comfy_execution.executor.caches import CacheEntry, CacheSet
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
-from comfy_execution.executor.inputs import is_schema_class
 from comfy_execution.executor.node_call import call_sync, current_call_site, resolve_map_node_over_list_results, task_result
 from comfy_execution.executor.results import get_output_from_returns, merge_resolved, printable, valid_ui_output
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.server_protocol import ExecutionServer
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from comfy_execution.executor.hop import call_on_worker, step_within, to_loop
 from comfy_execution.executor.inference_scope import inference_scope
-from comfy_execution.executor.inputs import is_schema_class
 from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.utils import CurrentNodeContext
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]

@@ -240,6 +240,9 @@ def test_text_is_saved_and_json_indented(folders):
     assert (folders / "output/notes/x_00001.json").read_text(encoding="utf-8") == '{\n  "ä": 1\n}'
     SaveTextNode.execute("{not json", "y", "json")
     assert (folders / "output/y_00001.json").read_text() == "{not json"
+    for kind in ("md", "json"):
+        SaveTextNode.execute('"half \ud83d"', f"half {kind}", kind)
+        assert (folders / f"output/half {kind}_00001.{kind}").read_text(encoding="utf-8") == '"half \ufffd"'
     with pytest.raises(ValueError, match="exe"):
         SaveTextNode.execute("x", "y", "exe")
 
