@@ -9,8 +9,8 @@ from aiohttp import web
 from app.files.json_body import read_json_object
 from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
-from app.running.submission import Submission, SubmissionRefused, requested_number
-from comfy_execution.prompts.queue import PromptQueue
+from app.running.submission import Submission, SubmissionRefused, requested_number, wants_front
+from comfy_execution.prompts.queue import DuplicatePromptId, PromptQueue
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class PromptRoutes:
             return number
         counted = self._server.number
         self._server.number += 1
-        return -counted if body.get("front") else counted
+        return -counted if wants_front(body) else counted
 
     async def _queue(self, submission: Submission, number: float) -> web.Response:
         engine = self._engine()
@@ -77,15 +77,18 @@ class PromptRoutes:
             return _refuse(error, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
-        self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        try:
+            self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        except DuplicatePromptId as error:
+            return _refuse({"type": "duplicate_prompt_id", "message": str(error), "details": str(error), "extra_info": {}}, {}, status=409)
         log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 
 
-def _refuse(error: Any, node_errors: dict[str, Any]) -> web.Response:
+def _refuse(error: Any, node_errors: dict[str, Any], status: int = 400) -> web.Response:
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
     # The texts repeat what the client sent; it knows the rest.
     error = {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
     log.warning("Refused a prompt: %.1000s %.1000s", error.get("message"), error.get("details"))
-    return json_answer({"error": error, "node_errors": node_errors}, status=400)
+    return json_answer({"error": error, "node_errors": node_errors}, status=status)

@@ -96,7 +96,7 @@ def add_core_routes(
     """Put the core routes into the table that packs add theirs to, so that core paths come first."""
     for part in (
         PromptRoutes(server, lambda: execution),
-        QueueRoutes(server, lambda: nodes.interrupt_processing()),
+        QueueRoutes(server),
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
         SystemRoutes(model_management.names(), torch_is_imported),
         server.cache_sections,
