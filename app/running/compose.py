@@ -109,6 +109,11 @@ def add_core_routes(
         part.add_routes(routes)
 
 
+def let_packs_be_undone(server: ComposedServer, app: web.Application, routes: web.RouteTableDef) -> None:
+    """Have what a pack changes of *server* while it loads taken back if it fails."""
+    nodes.pack_loader.server_objects = lambda: (server, routes, app, app.router, server.cache_sections, server.node_replace_manager)
+
+
 def add_late_routes(server: ComposedServer, app: web.Application, routes: web.RouteTableDef) -> None:
     """Put everything into *app*: the table (each path also under ``/api``), the undoubled parts and the files of the page, last."""
     parts = server.subsystems
