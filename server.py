@@ -79,6 +79,7 @@ class PromptServer:
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
         compose.add_core_routes(self, self.routes, args, torch_is_imported)
+        compose.let_packs_be_undone(self, self.app, self.routes)
 
     def _name_subsystems(self) -> None:
         parts = self.subsystems

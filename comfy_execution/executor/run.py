@@ -70,10 +70,12 @@ class PromptRun:
         reporter: Reporter,
         open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
         between_nodes: Callable[[], None] | None = None,
+        conclude: Callable[[str], BaseException | None] | None = None,
     ) -> None:
         """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process.
 
-        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick.
+        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *conclude(prompt_id)* is
+        called when all work is done: from then on nobody can stop the prompt. It gives the interrupt that no node noticed, if any.
         """
         self._engine = engine
         self._surroundings = surroundings
@@ -83,8 +85,9 @@ class PromptRun:
         self._reporter = reporter
         self._open_external = open_external
         self._between_nodes = between_nodes or (lambda: None)
+        self._conclude = conclude or (lambda prompt_id: None)
         self._external: Any = None
-        self._site = CallSite(worker)
+        self._site = CallSite(worker, asyncio.current_task())
         self.ui_outputs: dict[str, dict] = {}
 
     async def run(self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any], execute_outputs: Iterable[str]) -> bool:
@@ -117,12 +120,15 @@ class PromptRun:
             progress.close()
             if failure is None:
                 await self._resend_intermediate_ui(state)
+                interrupt = self._conclude(prompt_id)
+                failure = None if interrupt is None else ({"node_id": next(iter(execute_outputs), "")}, interrupt)
+            if failure is None:
                 self._reporter.add_message("execution_success", {"prompt_id": prompt_id}, False)
             else:
                 details, error = failure
                 self._reporter.handle_execution_error(prompt_id, prompt, current_outputs, state.executed, details, error)
                 # Its frames hold what the node was working on, perhaps all of a device's memory.
-                error.__traceback__ = None
+                BaseException.with_traceback(error, None)
             return failure is None
         finally:
             await to_loop(self._site.worker)

@@ -15,7 +15,6 @@ TESTED_THROUGH = {
     "app/routes/userdata.py": "tests-unit/app_test/routes/test_userdata_routes.py",
     "app/routes/userdata_listing.py": "tests-unit/app_test/routes/test_userdata_routes.py",
     "app/running/run_once.py": "tests/test_run_once.py",
-    "app/running/surroundings.py": "tests-unit/server_test/test_system_stats_routes.py",
     "app/sockets/preview_frames.py": "tests-unit/server_test/test_websocket_protocol.py",
     "app/workflow_pages/custom_combo.py": "tests-unit/app_test/workflow_pages/test_damaged_workflows.py",
     "app/workflow_pages/dynamic_inputs.py": "tests-unit/app_test/workflow_pages/test_damaged_workflows.py",
