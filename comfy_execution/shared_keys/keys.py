@@ -12,8 +12,8 @@ from typing import Any
 
 from comfy_execution.graph_utils import is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.prompt_files.named_files import OUTSIDE, NamedFiles
 from comfy_execution.providers.traits import read_traits
-from comfy_execution.shared_keys.named_files import NamedFiles
 from comfy_execution.shared_keys.world import HermeticWorld
 from comfy_execution.signatures import framed
 
@@ -48,7 +48,10 @@ class HermeticKeys:
         if not nodes:
             return
         named, code = await asyncio.to_thread(self._survey, nodes)
-        reading = {path: self._world.fingerprints.request(path) for path in {path for files in named.values() for _, path in files}}
+        reading = {
+            path: self._world.fingerprints.request(path)
+            for path in {path for files in named.values() for kind, path in files if kind != OUTSIDE}
+        }
         # Shielded: reading goes on for a later prompt when this one does not wait any longer.
         contents = {path: await asyncio.shield(asyncio.wrap_future(future)) for path, future in reading.items()}
         for node_id in nodes:
@@ -102,7 +105,7 @@ class HermeticKeys:
             pinned = self._world.pins.get(signature)
             return None if pinned is None else (signature, pinned)
         is_hermetic = self._is_hermetic(self._dynprompt.get_node(node_id)["class_type"])
-        if code is None or not is_hermetic or any(contents[path] is None for _, path in named):
+        if code is None or not is_hermetic or any(contents.get(path) is None for _, path in named):
             self._world.pins.pop(signature, None)
             return None
         own = self._hash_code(code) if not named else _hash([code, *sorted(f"{kind}:{contents[path]}" for kind, path in named)])
@@ -157,4 +160,4 @@ class HermeticKeys:
 
 
 def _hash(parts: Iterable[str]) -> str:
-    return hashlib.sha256(b"".join([framed(b"", part.encode()) for part in parts])).hexdigest()
+    return hashlib.sha256(b"".join([framed(b"", part.encode("utf-8", "surrogatepass")) for part in parts])).hexdigest()

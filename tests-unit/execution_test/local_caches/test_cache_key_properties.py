@@ -150,7 +150,7 @@ from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.shared_keys.keys import HermeticKeys
 from comfy_execution.shared_keys.world import HermeticWorld
 from comfy_execution.local_caches.hierarchical import HierarchicalCache
-from comfy_execution.shared_keys.named_files import FileRoots
+from comfy_execution.prompt_files.known_folders import FileRoots
 
 class Node:
     RETURN_TYPES, FUNCTION = ("*",), "go"
