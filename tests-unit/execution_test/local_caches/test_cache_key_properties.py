@@ -163,7 +163,7 @@ class Never:
         return False
 
 class Fingerprints:
-    def request(self, path):
+    def request(self, path, state):
         done = Future()
         done.set_result("content of " + os.path.basename(path))
         return done

@@ -14,6 +14,7 @@ from comfy_execution.executor.caches import CacheEntry
 from comfy_execution.local_caches.hierarchical import HierarchicalCache
 from comfy_execution.local_caches.keys import CacheKeySetInputSignature
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.prompt_files.file_state import file_state
 from comfy_execution.prompt_files.known_folders import FileRoots
 from comfy_execution.shared_keys.code_digest import CodeDigests, digest_files
 from comfy_execution.shared_keys.file_fingerprints import FileFingerprints
@@ -126,14 +127,14 @@ def test_fingerprints_follow_content_and_survive_restarts(tmp_path):
     path.write_bytes(b"a" * (9 << 20))
     os.utime(path, (1, 1))
     first = FileFingerprints(memory)
-    digest = first.request(str(path)).result(20)
-    assert digest == FileFingerprints().request(str(path)).result(20)
+    digest = first.request(str(path), file_state(path)).result(20)
+    assert digest == FileFingerprints().request(str(path), file_state(path)).result(20)
     with path.open("r+b") as stream:
         stream.write(b"b")
     os.utime(path, (1, 1))
-    assert first.request(str(path)).result(20) != digest
-    assert first.request(str(tmp_path / "none")).result(20) is None
-    FileFingerprints(str(tmp_path / "f")).request(str(path)).result(20)
+    assert first.request(str(path), file_state(path)).result(20) != digest
+    assert first.request(str(tmp_path / "none"), None).result(20) is None
+    FileFingerprints(str(tmp_path / "f")).request(str(path), file_state(path)).result(20)
 
 
 def test_code_digests_cover_the_whole_pack_and_nothing_else(tmp_path):
