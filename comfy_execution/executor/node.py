@@ -183,9 +183,11 @@ class NodePass:
         """What the function is called on: an instance kept over prompts, or the class itself for classes without state."""
         if is_schema_class(self._class_def):
             return self._class_def
-        objects = self._state.caches.objects
+        caches, objects = self._state.caches, self._state.caches.objects
         instance = await objects.get(self._id)
-        if instance is None:
+        # Nodes keep what they read, by the name of the file (a LoRA).
+        files = () if caches.outputs.files is None else caches.outputs.files.own(self._id)
+        if caches.knows_old_files(self._id, self._class_type, files) or instance is None:
             instance = await call_sync(self._class_def, self._class_def)
             await objects.set(self._id, instance)
         return instance

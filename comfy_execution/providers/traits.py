@@ -68,15 +68,15 @@ def names_files(ui: Any) -> bool:
     """Whether what a node shows is in files on this machine."""
     if ui is None:
         return False
-    waiting = [ui]
+    waiting, seen = [ui], set()
     while waiting:
         current = waiting.pop()
-        if isinstance(current, dict):
-            if "filename" in current:
-                return True
-            waiting.extend(current.values())
-        elif isinstance(current, list | tuple):
-            waiting.extend(current)
+        if not isinstance(current, dict | list | tuple) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, dict) and "filename" in current:
+            return True
+        waiting.extend(current.values() if isinstance(current, dict) else current)
     return False
 
 

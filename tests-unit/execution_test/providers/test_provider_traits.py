@@ -86,3 +86,9 @@ def test_the_ui_must_have_the_known_shape(ui, fits):
 def test_files_are_found_at_any_depth():
     assert names_files({"output": {"images": [{"filename": "a.png"}]}})
     assert not names_files({"output": {"text": ["filename"]}}) and not names_files(None)
+
+
+def test_what_contains_itself_is_looked_through_once():
+    ui = {"output": {}}
+    ui["output"]["again"] = ui
+    assert not names_files(ui)
