@@ -3,6 +3,9 @@
 Blobs lie under the digest of their bytes, so the same tensor is kept once; entries lie under their key. A file appears by a rename when
 it is complete, blobs before the entry that names them: whatever is interrupted leaves nothing but a temporary file. The modification
 time is the last use; when the folder grows over its cap, what was used longest ago goes first.
+
+Below the given folder no link is followed, and nothing is removed but plain files that this layout names: ``v1/entries/ab/ab…``,
+``v1/blobs/ab/ab…`` and ``v1/tmp/…``.
 """
 
 import asyncio
@@ -10,6 +13,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import stat
 import threading
 import time
@@ -30,6 +34,9 @@ KEEP_SHARE = 0.9
 RECOUNT_SHARE = 0.05
 ABANDONED_S = 3600.0
 TOUCH_AFTER_S = 60.0
+# How opening or reading ends where something else stands in a file's place: a link, a socket, a folder.
+_NO_PLAIN_FILE = (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENOTDIR)
+_DIGEST, _TEMPORARY = re.compile("[0-9a-f]{2,128}"), re.compile("[0-9a-f]{32}")
 
 
 class FileStore:
@@ -69,11 +76,35 @@ class FileStore:
         """Nothing is open."""
 
     def _path(self, kind: str, name: str) -> str:
-        if not name or not set(name) <= set("0123456789abcdef"):
+        if not is_digest(name):
             raise ValueError(f"{name[:80]!r} is not a digest")
         return os.path.join(self._root, kind, name[:2], name)
 
+    def _is_inside(self, path: str) -> bool:
+        """Whether every folder from ``v1`` down to that of *path* is a real one; False for links and for what is not there."""
+        folder = os.path.dirname(path)
+        while is_real_folder(folder):
+            if folder == self._root:
+                return True
+            folder = os.path.dirname(folder)
+        return False
+
+    def _make_folder(self, path: str) -> None:
+        """Make the folder of *path*. Raises ``NotADirectoryError`` where a link or anything else stands in its place."""
+        folder = os.path.dirname(path)
+        os.makedirs(os.path.dirname(self._root), exist_ok=True)
+        below = os.path.relpath(folder, self._root).split(os.sep)
+        for count in range(len(below) + 1):
+            current = os.path.join(self._root, *below[:count])
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(current)
+            if not is_real_folder(current):
+                raise NotADirectoryError(errno.ENOTDIR, "a store holds real folders only, no links; remove what stands there", current)
+
     def _read(self, path: str, max_bytes: int, exact_bytes: int | None) -> bytearray | None:
+        if not self._is_inside(path):
+            self._warn_of_links(path)
+            return None
         try:
             with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
                 state = os.fstat(stream.fileno())
@@ -90,11 +121,12 @@ class FileStore:
             if view:
                 return None
             if time.time() - state.st_mtime > TOUCH_AFTER_S:
-                os.utime(path)
+                with contextlib.suppress(OSError):  # it belongs to somebody else
+                    os.utime(path)
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENXIO):
+            if error.errno not in _NO_PLAIN_FILE:
                 raise
             log.warning("%s is not a plain file and is removed", path)
             self._remove(path)
@@ -108,21 +140,25 @@ class FileStore:
         self._make_room(size)
         for blob in blobs:
             path = self._path("blobs", blob.digest)
-            try:
-                present = os.stat(path).st_size == blob.size
-            except FileNotFoundError:
-                present = False
-            if present:
-                with contextlib.suppress(FileNotFoundError):
+            if self._has(path, blob.size):
+                with contextlib.suppress(OSError):
                     os.utime(path)
             else:
                 self._write(path, [blob.data])
         self._write(self._path("entries", key), entry)
 
+    def _has(self, path: str, size: int) -> bool:
+        """Whether a plain file of *size* bytes is there."""
+        try:
+            state = os.lstat(path)
+        except OSError:
+            return False
+        return self._is_inside(path) and stat.S_ISREG(state.st_mode) and state.st_size == size
+
     def _write(self, path: str, parts: list[Any]) -> None:
         temporary = os.path.join(self._root, "tmp", uuid.uuid4().hex)
-        os.makedirs(os.path.dirname(temporary), exist_ok=True)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        self._make_folder(temporary)
+        self._make_folder(path)
         try:
             with open(temporary, "xb", buffering=0) as stream:
                 for part in parts:
@@ -161,26 +197,78 @@ class FileStore:
         return freed
 
     def _remove(self, path: str) -> bool:
+        """Remove the file, link or empty folder *path* itself, unless a link would lead there."""
+        if not self._is_inside(path):
+            return False
         try:
             os.unlink(path)
         except OSError:
-            return False
+            try:
+                os.rmdir(path)
+            except OSError:
+                return False
         return True
+
+    def _warn_of_links(self, path: str) -> None:
+        if os.path.lexists(path):
+            log.warning("%s is not read: a folder that leads there is a link, and a store holds real folders only", path)
 
     def _files(self) -> Iterator[tuple[float, int, str]]:
         """(last use, bytes, path) of every entry and blob; temporary files that were left behind are removed on the way."""
-        for current, _, names in os.walk(self._root):
-            is_temporary = os.path.basename(current) == "tmp"
-            for name in names:
-                path = os.path.join(current, name)
-                try:
-                    state = os.stat(path)
-                except OSError:
-                    continue
-                if is_temporary and time.time() - state.st_mtime > ABANDONED_S:
-                    self._remove(path)
-                else:
-                    yield (time.time() if is_temporary else state.st_mtime), state.st_size, path
+        for kind in ("entries", "blobs"):
+            for shard in _scan(os.path.join(self._root, kind)):
+                for one in _scan(shard.path) if is_shard(shard.name) else ():
+                    state = _plain_file(one)
+                    if state is not None and is_digest(one.name) and one.name.startswith(shard.name):
+                        yield state.st_mtime, state.st_size, one.path
+        now_s = time.time()
+        for one in _scan(os.path.join(self._root, "tmp")):
+            state = _plain_file(one)
+            if state is None or not _TEMPORARY.fullmatch(one.name):
+                continue
+            if now_s - state.st_mtime > ABANDONED_S:
+                self._remove(one.path)
+            else:
+                yield now_s, state.st_size, one.path
+
+
+def is_digest(name: str) -> bool:
+    """Whether *name* is a digest as files are named by it: lower-case hexadecimal digits, two or more."""
+    return _DIGEST.fullmatch(name) is not None
+
+
+def is_shard(name: str) -> bool:
+    """Whether *name* is that of a folder that holds the files whose names begin like it."""
+    return len(name) == 2 and is_digest(name)
+
+
+def is_real_folder(path: str) -> bool:
+    """Whether *path* is a folder and no link to one (nor a junction, on Windows)."""
+    try:
+        state = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(state.st_mode) and not getattr(state, "st_reparse_tag", 0)
+
+
+def _scan(folder: str) -> list["os.DirEntry[str]"]:
+    """What lies in a real folder; nothing where it is a link, missing or unreadable."""
+    if not is_real_folder(folder):
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _plain_file(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """The status of a plain file, None for links and everything else."""
+    try:
+        state = entry.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return state if stat.S_ISREG(state.st_mode) else None
 
 
 def _without_waiting(path: str, flags: int) -> int:
