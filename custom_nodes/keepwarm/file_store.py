@@ -11,6 +11,7 @@ Below the given folder no link is followed, and nothing is removed but plain fil
 import asyncio
 import contextlib
 import errno
+import io
 import logging
 import os
 import re
@@ -22,7 +23,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .blob_store import StoreFull
-from .entry_format import MAX_ENTRY_BYTES, Blob
+from .entry_format import MAX_ENTRY_BYTES, START_BYTES, Blob, check_start
+from .intake import Intake
 from .units import GIB, megabytes
 
 log = logging.getLogger(__name__)
@@ -44,23 +46,34 @@ class FileStore:
 
     name = "file"
 
-    def __init__(self, folder: str, cap_bytes: int = DEFAULT_CAP_BYTES) -> None:
-        """*folder* is made when something is stored; ``v1`` in it belongs to this store alone."""
+    def __init__(self, folder: str, cap_bytes: int = DEFAULT_CAP_BYTES, read_only: bool = False) -> None:
+        """*folder* is made when something is stored; ``v1`` in it belongs to this store alone. *read_only*: nothing is removed either."""
         self._root = os.path.join(folder, "v1")
         self._cap_bytes = cap_bytes
+        self._read_only = read_only
         self._lock = threading.Lock()
         self._total_bytes: int | None = None
         self._uncounted_bytes = 0
 
-    async def get_entry(self, key: str) -> bytearray | None:
-        """The entry under *key*."""
-        return await asyncio.to_thread(self._read, self._path("entries", key), MAX_ENTRY_BYTES, None)
+    async def get_entry(self, key: str, intake: Intake) -> bytearray | None:
+        """The entry under *key*; its size and its first bytes are looked at before the others are read."""
+        path = self._path("entries", key)
+        opened = await asyncio.to_thread(self._open_entry, path)
+        if opened is None:
+            return None
+        stream, size, start = opened
+        try:
+            check_start(start, size)
+            await intake.expect_entry(size)
+        except BaseException:
+            stream.close()
+            raise
+        # Closed where it is read: this may be cancelled meanwhile.
+        return await asyncio.to_thread(_read_and_close, stream, size)
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, read into memory of its own."""
-        found = await asyncio.gather(
-            *(asyncio.to_thread(self._read, self._path("blobs", digest), size, size) for digest, size in wanted.items())
-        )
+        found = await asyncio.gather(*(asyncio.to_thread(self._read, self._path("blobs", digest), size) for digest, size in wanted.items()))
         return None if None in found else dict(zip(wanted, found))
 
     async def put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
@@ -101,28 +114,28 @@ class FileStore:
             if not is_real_folder(current):
                 raise NotADirectoryError(errno.ENOTDIR, "a store holds real folders only, no links; remove what stands there", current)
 
-    def _read(self, path: str, max_bytes: int, exact_bytes: int | None) -> bytearray | None:
+    def _read(self, path: str, size: int) -> bytearray | None:
+        opened = self._open(path, size)
+        if opened is None:
+            return None
+        return _read_and_close(*opened)
+
+    def _open_entry(self, path: str) -> tuple[io.FileIO, int, bytes] | None:
+        """As ``_open``, and the first bytes."""
+        opened = self._open(path, None)
+        if opened is None:
+            return None
+        start = opened[0].read(START_BYTES) or b""
+        opened[0].seek(0)
+        return *opened, start
+
+    def _open(self, path: str, exact_bytes: int | None) -> tuple[io.FileIO, int] | None:
+        """(stream, its size) of the plain file *path*, or None; what cannot be the store's own is removed, to be stored over."""
         if not self._is_inside(path):
             self._warn_of_links(path)
             return None
         try:
-            with open(path, "rb", buffering=0, opener=_without_waiting) as stream:
-                state = os.fstat(stream.fileno())
-                is_wrong = state.st_size > max_bytes or (exact_bytes is not None and state.st_size != exact_bytes)
-                if is_wrong or not stat.S_ISREG(state.st_mode):
-                    # Damaged. Removed, or it could not be stored again.
-                    log.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
-                    self._remove(path)
-                    return None
-                data = bytearray(state.st_size)
-                view = memoryview(data)
-                while view and (count := stream.readinto(view)):
-                    view = view[count:]
-            if view:
-                return None
-            if time.time() - state.st_mtime > TOUCH_AFTER_S:
-                with contextlib.suppress(OSError):  # it belongs to somebody else
-                    os.utime(path)
+            stream = io.FileIO(path, "rb", opener=_without_waiting)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -131,7 +144,17 @@ class FileStore:
             log.warning("%s is not a plain file and is removed", path)
             self._remove(path)
             return None
-        return data
+        state = os.fstat(stream.fileno())
+        is_wrong = state.st_size > MAX_ENTRY_BYTES if exact_bytes is None else state.st_size != exact_bytes
+        if is_wrong or not stat.S_ISREG(state.st_mode):
+            stream.close()
+            log.warning("%s has %d bytes instead of %s and is removed", path, state.st_size, exact_bytes)
+            self._remove(path)
+            return None
+        if time.time() - state.st_mtime > TOUCH_AFTER_S and not self._read_only:
+            with contextlib.suppress(OSError):  # it belongs to somebody else
+                os.utime(path)
+        return stream, state.st_size
 
     def _put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
         size = sum(memoryview(part).nbytes for part in entry) + sum(blob.size for blob in blobs)
@@ -198,7 +221,7 @@ class FileStore:
 
     def _remove(self, path: str) -> bool:
         """Remove the file, link or empty folder *path* itself, unless a link would lead there."""
-        if not self._is_inside(path):
+        if self._read_only or not self._is_inside(path):
             return False
         try:
             os.unlink(path)
@@ -269,6 +292,16 @@ def _plain_file(entry: "os.DirEntry[str]") -> os.stat_result | None:
     except OSError:
         return None
     return state if stat.S_ISREG(state.st_mode) else None
+
+
+def _read_and_close(stream: io.FileIO, size: int) -> bytearray | None:
+    """The *size* bytes of *stream*; None when they are not there any more."""
+    with stream:
+        data = bytearray(size)
+        view = memoryview(data)
+        while view and (count := stream.readinto(view)):
+            view = view[count:]
+    return None if view else data
 
 
 def _without_waiting(path: str, flags: int) -> int:
