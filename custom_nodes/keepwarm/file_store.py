@@ -24,6 +24,7 @@ from typing import Any
 
 from .blob_store import StoreFull
 from .entry_format import MAX_ENTRY_BYTES, START_BYTES, Blob, check_start
+from .free_memory import fresh_memory
 from .intake import Intake
 from .units import GIB, megabytes
 
@@ -55,7 +56,7 @@ class FileStore:
         self._total_bytes: int | None = None
         self._uncounted_bytes = 0
 
-    async def get_entry(self, key: str, intake: Intake) -> bytearray | None:
+    async def get_entry(self, key: str, intake: Intake) -> memoryview | None:
         """The entry under *key*; its size and its first bytes are looked at before the others are read."""
         path = self._path("entries", key)
         opened = await asyncio.to_thread(self._open_entry, path)
@@ -114,7 +115,7 @@ class FileStore:
             if not is_real_folder(current):
                 raise NotADirectoryError(errno.ENOTDIR, "a store holds real folders only, no links; remove what stands there", current)
 
-    def _read(self, path: str, size: int) -> bytearray | None:
+    def _read(self, path: str, size: int) -> memoryview | None:
         opened = self._open(path, size)
         if opened is None:
             return None
@@ -294,11 +295,10 @@ def _plain_file(entry: "os.DirEntry[str]") -> os.stat_result | None:
     return state if stat.S_ISREG(state.st_mode) else None
 
 
-def _read_and_close(stream: io.FileIO, size: int) -> bytearray | None:
+def _read_and_close(stream: io.FileIO, size: int) -> memoryview | None:
     """The *size* bytes of *stream*; None when they are not there any more."""
     with stream:
-        data = bytearray(size)
-        view = memoryview(data)
+        data = view = fresh_memory(size)
         while view and (count := stream.readinto(view)):
             view = view[count:]
     return None if view else data

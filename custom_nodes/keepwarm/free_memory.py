@@ -1,5 +1,9 @@
-"""How much memory this process may still take: what the machine has left, or its control group where that is less (Linux)."""
+"""How much memory this process may still take: what the machine has left, or its control group where that is less (Linux).
 
+And taking it without stopping other threads.
+"""
+
+import mmap
 import pathlib
 from collections.abc import Iterator
 
@@ -16,6 +20,19 @@ _FILES = {
 def free_bytes(root: str = "/") -> int:
     """Bytes that can still be allocated. Reads small kernel files below *root* at each call; blocks for some 50 µs."""
     return min([psutil.virtual_memory().available, *_left_in_groups(pathlib.Path(root))])
+
+
+def fresh_memory(size: int) -> memoryview:
+    """*size* writable bytes, zero. Raises ``MemoryError``.
+
+    Unlike a ``bytearray`` its pages are cleared when they are first written to, which, where that is done by a read, stops nobody.
+    """
+    if size < mmap.PAGESIZE:
+        return memoryview(bytearray(size))
+    try:
+        return memoryview(mmap.mmap(-1, size))
+    except OSError as error:
+        raise MemoryError(str(error)) from None
 
 
 def _left_in_groups(root: pathlib.Path) -> Iterator[int]:

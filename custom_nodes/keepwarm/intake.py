@@ -14,7 +14,7 @@ from .units import MIB
 
 # What a lookup may hold without waiting for its turn.
 SMALL_BYTES = 256 << 10
-LARGE_AT_ONCE = 8
+LARGE_AT_ONCE = 4
 # What stays free for everything else.
 SPARE_BYTES = 256 * MIB
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from .entry_format import START_BYTES, Blob, Damaged, Rejected, check_start
+from .free_memory import fresh_memory
 from .intake import SMALL_BYTES, Intake
 from .store_urls import BadUrl, StoreUrl
 from .units import MIB
@@ -56,9 +57,9 @@ class ObjectStore:
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, its ranges side by side."""
         slots = asyncio.Semaphore(CONCURRENT_PARTS)
-        found = {digest: bytearray(size) for digest, size in wanted.items()}
+        found = {digest: fresh_memory(size) for digest, size in wanted.items()}
         parts = [
-            asyncio.ensure_future(self._get_part(digest, start, memoryview(data)[start : start + PART_BYTES], slots))
+            asyncio.ensure_future(self._get_part(digest, start, data[start : start + PART_BYTES], slots))
             for digest, data in found.items()
             for start in range(0, len(data), PART_BYTES)
         ]

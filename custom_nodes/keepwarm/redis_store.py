@@ -11,6 +11,7 @@ from typing import Any
 
 from .bounded_connection import bounded
 from .entry_format import Blob, Damaged, Rejected, check_start
+from .free_memory import fresh_memory
 from .intake import SMALL_BYTES, Intake
 from .store_urls import BadUrl, StoreUrl
 from .units import MIB
@@ -58,7 +59,7 @@ class RedisStore:
         """Every blob, put together from its chunks."""
         found: dict[str, Any] = {}
         for digest, size in wanted.items():
-            data = bytearray(size)
+            data = fresh_memory(size)
             for number, start in enumerate(range(0, size, CHUNK_BYTES)):
                 try:
                     chunk = await self._get(self._chunk_name(digest, number), 0, CHUNK_BYTES)
