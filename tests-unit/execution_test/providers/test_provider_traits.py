@@ -63,7 +63,8 @@ def test_an_empty_list_fits_an_output_that_is_a_list():
 def test_tensors_fit_images():
     torch = pytest.importorskip("torch")
     traits = read_traits(node_class(("IMAGE", "LATENT")))
-    assert traits.accepts(CacheValue([[torch.zeros(1)], [{"samples": torch.zeros(1)}]]))
+    assert traits.accepts(CacheValue([[torch.zeros(1, 8, 8, 3)], [{"samples": torch.zeros(1, 4, 8, 8)}]]))
+    assert not traits.accepts(CacheValue([[torch.zeros(1)], [{"samples": torch.zeros(1, 4, 8, 8)}]]))
 
 
 @pytest.mark.parametrize(
