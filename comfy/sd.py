@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
+import comfy.model_detection
 import comfy.model_management
+from comfy.controlnet import load_controlnet
 from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.checkpoint import (
     load_checkpoint_guess_config,
@@ -22,6 +24,7 @@ from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.loading.saving import save_checkpoint
 from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
+from comfy.placeholders import placeholders
 from comfy.text.encoder import CLIP
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ __all__ = [
     "load_checkpoint_vae_patcher",
     "load_clip",
     "load_clip_model_patcher",
+    "load_controlnet",
     "load_diffusion_model",
     "load_diffusion_model_state_dict",
     "load_lora_for_models",
@@ -48,8 +52,14 @@ __all__ = [
     "load_unet_state_dict",
     "load_vae",
     "load_vae_patcher",
+    "model_detection",
     "save_checkpoint",
 ]
+
+model_detection = comfy.model_detection
+__getattr__, __dir__ = placeholders(
+    __name__, "models of kinds that are not supported", "StyleModel:object load_style_model() load_gligen() t5xxl_detect() llama_detect()"
+)
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
