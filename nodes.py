@@ -38,8 +38,8 @@ pack_loader = PackLoader(pack_registry)
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "DiffusersLoader:object unCLIPCheckpointLoader:object DiffControlNetLoader:object StyleModelLoader:object StyleModelApply:object "
-    "unCLIPConditioning:object GLIGENLoader:object GLIGENTextBoxApply:object CLIPVisionLoader:object CLIPVisionEncode:object",
+    "unCLIPCheckpointLoader:object StyleModelLoader:object StyleModelApply:object "
+    "unCLIPConditioning:object GLIGENLoader:object GLIGENTextBoxApply:object",
 )
 
 

@@ -8,7 +8,6 @@ import torch
 
 import comfy.model_detection
 import comfy.model_management
-from comfy.controlnet import load_controlnet
 from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.checkpoint import (
     load_checkpoint_guess_config,
@@ -42,7 +41,6 @@ __all__ = [
     "load_checkpoint_vae_patcher",
     "load_clip",
     "load_clip_model_patcher",
-    "load_controlnet",
     "load_diffusion_model",
     "load_diffusion_model_state_dict",
     "load_lora_for_models",
