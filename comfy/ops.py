@@ -48,10 +48,12 @@ def cast_bias_weight(
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
     bias_dtype: torch.dtype | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    offloadable: bool = False,
+    **kwargs: Any,
+) -> tuple[Any, ...]:
     """Layer *s*'s weight and bias (None if it has none) where and as *input*, or *device* and *dtype*, need them.
 
-    Its weight and bias functions are applied to the copies.
+    Its weight and bias functions are applied to the copies. With *offloadable* there is a third value, for :func:`uncast_bias_weight`.
     """
     if input is not None:
         dtype = input.dtype if dtype is None else dtype
@@ -60,7 +62,30 @@ def cast_bias_weight(
     bias = s.bias
     if bias is not None:
         bias = _prepared(bias, dtype if bias_dtype is None else bias_dtype, device, s.bias_function)
-    return weight, bias
+    return (weight, bias, None) if offloadable else (weight, bias)
+
+
+def uncast_bias_weight(s: Any, weight: Any, bias: Any, offload_stream: Any) -> None:
+    """Nothing: prepared weights are plain copies here, which nobody has to be told about when they are no longer used."""
+
+
+def linear_input_act(linear: torch.nn.Module, x: torch.Tensor, input_act: str) -> torch.Tensor:
+    """``linear(act(x))`` for the activation named *input_act*: "silu", "gelu", "gelu_tanh" or "swiglu", where gates come first.
+
+    Raises ``KeyError`` for other names.
+    """
+    activations: dict[str, WeightFunction] = {
+        "silu": F.silu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda value: F.gelu(value, approximate="tanh"),
+        "swiglu": _gated,
+    }
+    return linear(activations[input_act](x))
+
+
+def _gated(x: torch.Tensor) -> torch.Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
 
 
 def _prepared(

@@ -18,6 +18,7 @@ from comfy.patching.attachments import Attachments, AutoPatcherEjector, call_bac
 from comfy.patching.forwarding import ComponentAttribute, SharedAttribute, forward
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.hook_switching import HookSwitching
+from comfy.patching.load_list import load_list
 from comfy.patching.loading import WeightLoading, prepare_module
 from comfy.patching.model_options import ModelOptions, Options, patch_setter
 from comfy.patching.model_weights import ModelWeights
@@ -387,6 +388,8 @@ class ModelPatcher:
         if hasattr(self.model, "current_patcher"):
             self.model.current_patcher = None
         call_back(self, CallbacksMP.ON_CLEANUP)
+
+    _load_list = load_list
 
     def __del__(self) -> None:
         if getattr(self, "is_injected", False):  # the module lives on in other clones and must not keep this one's injections
