@@ -75,7 +75,7 @@ class SolverRun:
         return given or self.noise_names.default_noise_sampler(x, seed=self.seed)
 
     def brownian_noise(self, x: Tensor, given: NoiseSampler | None, cpu: bool) -> NoiseSampler:
-        """*given*, or without it Brownian noise like *x* over all sigmas; *cpu* draws it there, so that it does not depend on the device."""
+        """*given*, or without it Brownian noise like *x* over all sigmas; *cpu* draws it there, so that the device does not matter."""
         levels = self.sigmas[self.sigmas > 0]
         return given or self.noise_names.BrownianTreeNoiseSampler(x, levels.min(), self.sigmas.max(), seed=self.seed, cpu=cpu)
 
