@@ -50,11 +50,11 @@ def cast_bias_weight(
     device: torch.device | None = None,
     bias_dtype: torch.dtype | None = None,
     offloadable: bool = False,
-    **_: Any,
+    **kwargs: Any,
 ) -> tuple[Any, ...]:
     """Layer *s*'s weight and bias (None if it has none) where and as *input*, or *device* and *dtype*, need them.
 
-    Its weight and bias functions are applied to the copies. With *offloadable* a third value follows, for :func:`uncast_bias_weight`.
+    Its weight and bias functions are applied to the copies. With *offloadable* there is a third value, for :func:`uncast_bias_weight`.
     """
     if input is not None:
         dtype = input.dtype if dtype is None else dtype
@@ -66,8 +66,27 @@ def cast_bias_weight(
     return (weight, bias, None) if offloadable else (weight, bias)
 
 
-def uncast_bias_weight(s: CastLayer, weight: torch.Tensor, bias: torch.Tensor | None, offload_stream: Any) -> None:
-    """Called by node packs when they are done with what :func:`cast_bias_weight` gave them; copies are freed without it."""
+def uncast_bias_weight(s: Any, weight: Any, bias: Any, offload_stream: Any) -> None:
+    """Nothing: prepared weights are plain copies here, which nobody has to be told about when they are no longer used."""
+
+
+def linear_input_act(linear: torch.nn.Module, x: torch.Tensor, input_act: str) -> torch.Tensor:
+    """``linear(act(x))`` for the activation named *input_act*: "silu", "gelu", "gelu_tanh" or "swiglu", where gates come first.
+
+    Raises ``KeyError`` for other names.
+    """
+    activations: dict[str, WeightFunction] = {
+        "silu": F.silu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda value: F.gelu(value, approximate="tanh"),
+        "swiglu": _gated,
+    }
+    return linear(activations[input_act](x))
+
+
+def _gated(x: torch.Tensor) -> torch.Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
 
 
 def _prepared(
