@@ -35,7 +35,6 @@ TESTED_THROUGH = {
     "comfy/families/clip_text_config.py": "tests-unit/comfy_test/text/test_family_text.py",
     "comfy/families/diffusers_unet.py": "tests-unit/comfy_test/families/test_family_unet.py",
     "comfy/families/open_clip_names.py": "tests-unit/comfy_test/families/test_family_detection.py",
-    "comfy/families/published_weights.py": "tests-unit/comfy_test/loading/test_family_loading.py",
     "comfy/families/sd_unet_weights.py": "tests-unit/comfy_test/loading/test_family_loading.py",
     "comfy/hooks/base.py": "tests-unit/comfy_test/patching/test_patcher_hooks.py",
     "comfy/hooks/conditioning.py": "tests-unit/comfy_test/patching/test_patcher_hooks.py",
