@@ -162,7 +162,7 @@ class WeightLoading:
             try:
                 patcher.patch_model(load_weights=False)
                 if is_stale:
-                    self._take_back_touched_layers()
+                    self._take_back_outdated_layers()
                 if model.model_loaded_weight_memory > budget_bytes:
                     surplus_bytes = model.model_loaded_weight_memory - budget_bytes
                     patcher.partially_unload(patcher.offload_device, surplus_bytes, force_patch_weights=force_patch_weights)
@@ -266,12 +266,12 @@ class WeightLoading:
         if not device.is_host and (self._patcher.object_patches or not backups):
             BufferPlacement(self._model, backups).move(device.receive)
 
-    def _take_back_touched_layers(self) -> None:
-        """Put the layers back that the loaded patches changed or this patcher's will, so that the next load redoes only them."""
+    def _take_back_outdated_layers(self) -> None:
+        """Put the layers back whose weights other patches than this patcher's made, so that the next load redoes only them."""
         patcher, model = self._patcher, self._model
         patcher.unpatch_hooks()
         layers = LayerLoading(patcher, _device(model.loaded_device), patcher.load_device)
-        for layer in [layer for layer in layers_of(model) if layer.is_resident and layers.is_touched(layer)]:
+        for layer in [layer for layer in layers_of(model) if layer.is_resident and layers.is_outdated(layer)]:
             layers.take_home(layer, patcher.offload_device)
             model.model_loaded_weight_memory = max(0, model.model_loaded_weight_memory - layer.size_bytes)
 

@@ -15,6 +15,7 @@ from comfy.hooks.base import Hook, HookGroup
 from comfy.hooks.enums import EnumHookMode
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry
 from comfy.patching.attachments import Attachments, AutoPatcherEjector, call_back, nested_models
+from comfy.patching.content_identity import PatchesUUID
 from comfy.patching.forwarding import ComponentAttribute, SharedAttribute, forward
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.hook_switching import HookSwitching
@@ -296,7 +297,7 @@ class ModelPatcher:
 
     # Patches of weights and objects
     patches: ComponentAttribute[Patches] = ComponentAttribute("_weight_patches")
-    patches_uuid: ComponentAttribute[uuid.UUID] = ComponentAttribute("_weight_patches")
+    patches_uuid = PatchesUUID()
     weight_wrapper_patches: ComponentAttribute[dict[str, list[Callable[..., Any]]]] = ComponentAttribute("_weight_patches")
     force_cast_weights: ComponentAttribute[bool] = ComponentAttribute("_weight_patches")
     object_patches: ComponentAttribute[dict[str, Any]] = ComponentAttribute("_weight_patches")
