@@ -48,7 +48,7 @@ class SaveTextNode:
 def _indented(content: str) -> str:
     try:
         return json.dumps(json.loads(content), indent=2, ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content
 
 
