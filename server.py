@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 import execution
+from app.files.body_budget import BODIES, BodyBudget
 from app.routes.caches import CacheSections
 from app.running import compose
 from app.running.listeners import ReservedPorts, listen, tls_context
@@ -75,6 +76,7 @@ class PromptServer:
         self.app = web.Application(
             client_max_size=round(args.max_upload_size * MIB), middlewares=[self._gate.middleware, *build_middlewares(args)]
         )
+        self.app[BODIES] = BodyBudget()
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)

@@ -200,7 +200,7 @@ def _sampled_ranges(descriptor: int, file_bytes: int) -> list[tuple[int, int]] |
     try:
         header = json.loads(_pread(descriptor, length, 8))
         places = sorted(tuple(entry["data_offsets"]) for name, entry in header.items() if name != "__metadata__")
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
     data = 8 + length
     ranges = [(0, data)]

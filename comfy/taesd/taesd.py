@@ -9,6 +9,8 @@ from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 
 import comfy.ops
 import comfy.utils
+from comfy.families.key_accounts import say_unused
+from comfy.families.model_errors import IncompleteModelError, naming_file
 
 BLOCKS_PER_STAGE = {"encoder": (1, 3, 3, 3), "decoder": (3, 3, 3, 1)}
 WIDTH = 64
@@ -49,19 +51,28 @@ class Block(torch.nn.Module):
         return self.fuse(self.conv(x) + self.skip(x))
 
 
-def _layers(state_dict: dict[str, torch.Tensor], shift: int) -> dict[str, torch.Tensor]:
-    """The tensors of a published file, numbered layers moved down by *shift*, under diffusers' names."""
-    renamed = {}
-    for name, tensor in state_dict.items():
-        number, _, rest = name.partition(".")
-        renamed[f"layers.{int(number) - shift}.{rest}"] = tensor
-    return renamed
+def _load(part: torch.nn.Module, path: str, shift: int, what: str) -> None:
+    """Give *part* the weights in the published file *path*, which counts layers from *shift*; what is not used there is logged.
+
+    Raises ``ModelFileError``, naming the file and the component *what*.
+    """
+    tensors = comfy.utils.load_torch_file(path, safe_load=True)
+    published = {}
+    for name in part.state_dict():
+        _, number, rest = name.split(".", 2)
+        published[name] = f"{int(number) + shift}.{rest}"
+    missing = [name for name in published.values() if not isinstance(tensors.get(name), torch.Tensor)]
+    if missing:
+        raise IncompleteModelError(f"{what} in {path}: {len(missing)} of {len(published)} tensors are missing, first {missing[0]}")
+    say_unused(path, what, map(str, tensors), set(published.values()))
+    with naming_file(path, what):
+        part.load_state_dict({name: tensors[source] for name, source in published.items()})
 
 
 class TAESD(torch.nn.Module):
     """Decoder and encoder between latents (in the sampler's scale) and pictures in -1…1, channels first.
 
-    A part whose path is None keeps random weights. Raises ``RuntimeError`` for a file of another architecture.
+    A part whose path is None keeps random weights. Raises ``ModelFileError``, naming the file, for one of another architecture.
     """
 
     latent_magnitude = 3
@@ -74,9 +85,9 @@ class TAESD(torch.nn.Module):
         self.vae_scale = torch.nn.Parameter(torch.tensor(1.0))
         self.vae_shift = torch.nn.Parameter(torch.tensor(0.0))
         if encoder_path is not None:
-            self.taesd_encoder.load_state_dict(_layers(comfy.utils.load_torch_file(encoder_path, safe_load=True), 0))
+            _load(self.taesd_encoder, encoder_path, 0, "the encoder of the small autoencoder")
         if decoder_path is not None:  # the published decoder counts its clamp as layer 0
-            self.taesd_decoder.load_state_dict(_layers(comfy.utils.load_torch_file(decoder_path, safe_load=True), 1))
+            _load(self.taesd_decoder, decoder_path, 1, "the decoder of the small autoencoder")
         self.requires_grad_(False).eval()
 
     @staticmethod

@@ -78,8 +78,8 @@ class PromptRun:
         it may answer as well.
 
         *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *conclude(prompt_id)* is
-        called when all work is done: from then on nobody can stop the prompt. It gives the interrupt that no node noticed, if any. *open_files* knows
-        which files the prompt's nodes name.
+        called when all work is done: from then on nobody can stop the prompt. It gives the interrupt that no node noticed, if any.
+        *open_files* knows which files the prompt's nodes name.
         """
         self._engine = engine
         self._surroundings = surroundings

@@ -149,7 +149,9 @@ def test_fingerprint_samples_both_ends_of_every_tensor_and_strict_reads_all(tmp_
     assert content_fingerprint(path, strict=True) != before_strict
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"\x05" + bytes(7) + b"[1,2]" + bytes(100), bytes(20000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"\x05" + bytes(7) + b"[1,2]" + bytes(100), bytes(20000), (60_000).to_bytes(8, "little") + b"[" * 60_000]
+)
 def test_other_files_are_hashed_whole(tmp_path, content):
     path = tmp_path / "other.ckpt"
     path.write_bytes(content)
