@@ -168,11 +168,9 @@ class ModelPatcher:
         return twin
 
     def __copy__(self) -> Self:
-        """A shallow copy as of an object that holds all its attributes itself: assigning one to it leaves this patcher alone."""
+        """A shallow copy; assigning to its attributes leaves this patcher alone."""
         twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        for name in COMPONENTS:
-            setattr(twin, name, copy.copy(getattr(self, name)))
+        twin.__dict__.update(self.__dict__ | {name: copy.copy(getattr(self, name)) for name in COMPONENTS})
         return twin
 
     def deepclone_multigpu(self, new_load_device: torch.device | None = None, models_cache: dict[uuid.UUID, Any] | None = None) -> Self:
