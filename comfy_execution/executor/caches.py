@@ -73,8 +73,7 @@ class CacheSet:
         known = self._instance_files.pop((node_id, class_type), {})
         now = {file.path: file.state for file in files}
         is_old = any(known.get(path, state) != state for path, state in now.items()) or len(known) > MAX_INSTANCE_FILES
-        if now or known:
-            self._instance_files[node_id, class_type] = now if is_old else {**known, **now}
+        self._instance_files[node_id, class_type] = now if is_old else {**known, **now}
         while len(self._instance_files) > MAX_INSTANCES:
             del self._instance_files[next(iter(self._instance_files))]
         return is_old

@@ -187,7 +187,7 @@ class NodePass:
         instance = await objects.get(self._id)
         # Nodes keep what they read, by the name of the file (a LoRA).
         files = () if caches.outputs.files is None else caches.outputs.files.own(self._id)
-        if caches.knows_old_files(self._id, self._class_type, files) or instance is None:
+        if (files and caches.knows_old_files(self._id, self._class_type, files)) or instance is None:
             instance = await call_sync(self._class_def, self._class_def)
             await objects.set(self._id, instance)
         return instance

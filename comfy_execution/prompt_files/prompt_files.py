@@ -167,7 +167,11 @@ class PromptFiles:
     def _parents(self, node_id: str) -> list[tuple[str, str]]:
         """(input, node) of every link."""
         inputs = self._dynprompt.get_node(node_id)["inputs"]
-        return [(name, value[0]) for name, value in inputs.items() if is_link(value) and self._dynprompt.has_node(value[0])]
+        return [
+            (name, value[0])
+            for name, value in inputs.items()
+            if isinstance(value, list) and is_link(value) and self._dynprompt.has_node(value[0])
+        ]
 
     def _reach(self, node_id: str) -> _Below:
         """Worked out once per node, those above first. A circle, whose nodes cannot run, ends at the node where it was entered."""

@@ -80,7 +80,12 @@ class ProviderCache:
     async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
         """Hand the entry to the providers; does not wait for them."""
         try:
-            await self._store(node_id, value)
+            traits = self._traits_of(node_id)
+            if not traits.is_shareable or (value.ui is not None and names_files(value.ui)):
+                return
+            result = CacheValue(value.outputs, value.ui)
+            if traits.accepts(result) and (node_id in self._contexts or await self._is_keyed(node_id)):
+                await self._providers.store(self._context(node_id), result, self._hooks.to_loop)
         except Exception:
             self._note_failure("stored")
 
@@ -118,19 +123,12 @@ class ProviderCache:
         value = self._providers.answer(context.cache_key_hash)
         return None if value is None else self._entry(value)
 
-    async def _store(self, node_id: str, value: Any) -> None:
-        traits = self._traits_of(node_id)
-        if not traits.is_shareable or names_files(value.ui):
-            return
-        result = CacheValue(value.outputs, value.ui)
-        if not traits.accepts(result):
-            return
-        if node_id not in self._contexts and self._keys.key(node_id) is None:
+    async def _is_keyed(self, node_id: str) -> bool:
+        """Whether the node has a key, which is made now if nobody needed it so far."""
+        if self._keys.key(node_id) is None:
             await self._hooks.to_loop()
             await self._prepare([node_id])
-            if self._keys.key(node_id) is None:
-                return
-        await self._providers.store(self._context(node_id), result, self._hooks.to_loop)
+        return self._keys.key(node_id) is not None
 
     async def _prepare(self, targets: list[str]) -> None:
         try:
@@ -167,7 +165,7 @@ class ProviderCache:
         """The nodes that must run before this one can; those at lazy inputs are not known to be needed yet."""
         node = self._dynprompt.get_node(node_id)
         inputs = node["inputs"]
-        links = [(name, value[0]) for name, value in inputs.items() if is_link(value)]
+        links = [(name, value[0]) for name, value in inputs.items() if isinstance(value, list) and is_link(value)]
         if not links:
             return []
         class_def, find = self._hooks.node_class(node["class_type"]), self._hooks.find_input

@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import folder_paths
 from comfy_execution.prompt_files.known_folders import FileRoots, server_roots
@@ -21,6 +22,7 @@ class HermeticWorld:
     """What keys depend on apart from prompts; one per executor. *namespace* and *roots* are called on worker threads and may block.
 
     ``pins`` remembers by signature what the files of a node held when it ran here: its result may outlive a change of the file.
+    ``code_by_class`` holds the digest of the code behind each node class that was used.
     """
 
     namespace: Callable[[], str]
@@ -28,6 +30,7 @@ class HermeticWorld:
     code: Callable[[], CodeDigests]
     fingerprints: FileFingerprints
     pins: dict[str, str] = field(default_factory=dict)
+    code_by_class: dict[Any, str | None] = field(default_factory=dict)
     _known: tuple[str, CodeDigests] | None = None
 
     @property
