@@ -24,6 +24,8 @@ from comfy.cli_args import args
 from comfy.units import MIB
 from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
+from comfy_execution.executor.isolation import is_own_end, log_failure
+from comfy_execution.executor.results import printable
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
@@ -152,8 +154,10 @@ class PromptServer:
             message = await self.messages.get()
             try:
                 await self.send(*message)
-            except Exception:
-                log.exception("A message of type %r could not be sent", message[0])
+            except BaseException as error:
+                if is_own_end(error, asyncio.current_task()):
+                    raise
+                log_failure(log, f"A message of type {printable(message[0])!r} could not be sent", error)
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to client *sid*, or to all: pictures and bytes as binary frames, anything else as JSON.

@@ -41,7 +41,7 @@ def try_one(client, result, kind, what, salt):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("area, share", [("hostile nodes sample", 0.5), pytest.param("hostile nodes", 1.0, marks=pytest.mark.attack)])
+@pytest.mark.parametrize("area, share", [("hostile nodes sample", 0.4), pytest.param("hostile nodes", 1.0, marks=pytest.mark.attack)])
 def test_nodes_may_raise_anything_anywhere(attacked, dice, seconds, tmp_path, area, share):
     install(tmp_path / area, "behaviours", "fails_half_way", "replaces")
     server = attacked(area)
