@@ -39,6 +39,8 @@ from comfy_execution.nodes_graph.registered_classes import node_class, registere
 from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.progress_board.web import ProgressHook
 from comfy_execution.prompt_checks import walk as prompt_validation
+from comfy_execution.prompt_files.known_folders import FolderNames, server_roots
+from comfy_execution.prompt_files.prompt_files import PromptFiles
 from comfy_execution.prompts import queue as prompt_queue
 from comfy_execution.prompts.queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
 from comfy_execution.providers.cache import ExecutorHooks, ProviderCache
@@ -257,6 +259,7 @@ class PromptExecutor:
         self.providers = providers or ProviderRuntime()
         self._world = world
         self._model_cache = NullRamModelCache() if model_cache is None else model_cache
+        self._folder_names = FolderNames()
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -378,6 +381,7 @@ class PromptExecutor:
             None if providers is None else functools.partial(self._open_external, providers),
             self._model_cache.safe_point,
             StopRequests(self._queue()),
+            self._open_files,
         )
 
     def _report_failure(self, prompt_id: str, prompt: Mapping, execute_outputs: Iterable[str], error: BaseException) -> None:
@@ -402,8 +406,15 @@ class PromptExecutor:
         """The queue that prompts come from, if any; packs may put another in its place."""
         return getattr(self.server, "prompt_queue", None)
 
-    def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
-        self._world = self._world or make_world(_surroundings.deployment, args.cache_namespace)
+    def _open_files(self, dynprompt: DynamicPrompt) -> PromptFiles:
+        return PromptFiles(server_roots, self._folder_names, dynprompt, node_class)
+
+    def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache | None:
+        try:
+            self._world = self._world or make_world(_surroundings.deployment, args.cache_namespace)
+        except Exception:
+            log.warning("What results depend on outside prompts cannot be found out, so they are not shared", exc_info=True)
+            return None
         keys = HermeticKeys(self._world, dynprompt, outputs, node_class)
         hooks = ExecutorHooks(node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
         return ProviderCache(providers, dynprompt, outputs, keys, hooks)

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 import execution
+from app.files.body_budget import BODIES, BodyBudget
 from app.routes.caches import CacheSections
 from app.running import compose
 from app.running.listeners import ReservedPorts, listen, tls_context
@@ -26,6 +27,7 @@ from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
 from comfy_execution.executor.isolation import is_own_end, log_failure
 from comfy_execution.executor.results import printable
+from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
@@ -76,6 +78,7 @@ class PromptServer:
         self.app = web.Application(
             client_max_size=round(args.max_upload_size * MIB), middlewares=[self._gate.middleware, *build_middlewares(args)]
         )
+        self.app[BODIES] = BodyBudget()
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
@@ -127,7 +130,9 @@ class PromptServer:
         for handler in self.on_prompt_handlers:
             try:
                 rewritten = handler(json_data)
-            except Exception:
+            except BaseException as error:
+                if is_for_the_caller(error):
+                    raise
                 log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
                 continue
             if isinstance(rewritten, dict):

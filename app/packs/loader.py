@@ -251,7 +251,7 @@ def project_web_dir(module_path: str) -> dict[str, str]:
             project = tomllib.load(stream)
         web = project.get("tool", {}).get("comfy", {}).get("web")
         name = project.get("project", {}).get("name", "")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         log.warning("%s cannot be read, so its web folder is not served: %s", project_file, error)
         return {}
     if not isinstance(web, str) or not web or not isinstance(name, str) or not name:

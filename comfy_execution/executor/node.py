@@ -10,7 +10,6 @@ from comfy_execution.executor.caches import CacheEntry, CacheSet
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
-from comfy_execution.executor.inputs import is_schema_class
 from comfy_execution.executor.isolation import Isolation, is_own_end, log_failure
 from comfy_execution.executor.node_call import call_sync, current_call_site, resolve_map_node_over_list_results, task_result
 from comfy_execution.executor.results import get_output_from_returns, merge_resolved, valid_ui_output
@@ -18,6 +17,7 @@ from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.server_protocol import ExecutionServer
 
@@ -183,9 +183,11 @@ class NodePass:
         """What the function is called on: an instance kept over prompts, or the class itself for classes without state."""
         if is_schema_class(self._class_def):
             return self._class_def
-        objects = self._state.caches.objects
+        caches, objects = self._state.caches, self._state.caches.objects
         instance = await objects.get(self._id)
-        if instance is None:
+        # Nodes keep what they read, by the name of the file (a LoRA).
+        files = () if caches.outputs.files is None else caches.outputs.files.own(self._id)
+        if caches.knows_old_files(self._id, self._class_type, files) or instance is None:
             instance = await call_sync(self._class_def, self._class_def)
             await objects.set(self._id, instance)
         return instance

@@ -13,11 +13,11 @@ from typing import Any
 
 from comfy_execution.executor.hop import call_on_worker, step_within, to_loop
 from comfy_execution.executor.inference_scope import inference_scope
-from comfy_execution.executor.inputs import is_schema_class
 from comfy_execution.executor.isolation import is_ctrl_c
 from comfy_execution.executor.results import printable, type_name
 from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.utils import CurrentNodeContext
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]

@@ -12,6 +12,7 @@ from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
 from comfy_execution.executor.node_call import CallSite, current_call_site
 from comfy_execution.executor.threads import NodeWorker
+from comfy_execution.local_caches.keys import FilesOfPrompt
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
@@ -81,11 +82,13 @@ class PromptRun:
         open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
         between_nodes: Callable[[], None] | None = None,
         stops: "Stops | None" = None,
+        open_files: Callable[[DynamicPrompt], FilesOfPrompt] | None = None,
     ) -> None:
-        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process.
+        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process, which
+        it may answer as well.
 
         *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *stops* tells of requests to
-        stop that no node noticed, or that a node swallowed.
+        stop that no node noticed, or that a node swallowed. *open_files* knows which files the prompt's nodes name.
         """
         self._engine = engine
         self._surroundings = surroundings
@@ -94,9 +97,9 @@ class PromptRun:
         self._make_is_changed = is_changed
         self._reporter = reporter
         self._open_external = open_external
+        self._open_files = open_files
         self._between_nodes = between_nodes or (lambda: None)
         self._stops = stops
-        self._external: Any = None
         self._site = CallSite(worker, asyncio.current_task())
         self.ui_outputs: dict[str, dict] = {}
 
@@ -144,19 +147,21 @@ class PromptRun:
             await to_loop(self._site.worker)
             progress.close()
             await self._end_calls(prompt_id)
-            self._caches.outputs.external = None
+            self._caches.outputs.external = self._caches.outputs.files = None
             current_call_site.reset(token)
 
     async def _prepare_caches(self, dynprompt: DynamicPrompt, prompt: dict, prompt_id: str, execute_outputs: Iterable[str]) -> None:
         """Compute the keys of all nodes, drop what is not used any more, fetch what others have, and say what is cached."""
         is_changed = self._make_is_changed(prompt_id, dynprompt, self._caches.outputs)
+        self._caches.outputs.files = None if self._open_files is None else self._open_files(dynprompt)
         for cache in self._caches.all:
             await cache.set_prompt(dynprompt, prompt.keys(), is_changed)
             cache.clean_unused()
         outputs = self._caches.outputs
         if self._open_external is not None and outputs.enable_providers:
-            self._external = outputs.external = self._open_external(dynprompt, outputs)
-            await self._external.prefetch(execute_outputs)
+            outputs.external = self._open_external(dynprompt, outputs)
+        if outputs.external is not None:
+            await outputs.external.prefetch(execute_outputs)
             cached = [node_id for node_id in prompt if outputs.get_local(node_id) is not None]
         else:
             # Nobody outside is asked, so none of these waits: 10,000 tasks would cost a tenth of a second for nothing.
