@@ -133,7 +133,7 @@ class PromptServer:
             except BaseException as error:
                 if is_for_the_caller(error):
                     raise
-                log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
+                log_failure(log, f"The on_prompt handler {printable(handler)} failed; the prompt goes on without it", error)
                 continue
             if isinstance(rewritten, dict):
                 json_data = rewritten
