@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from app.running.surroundings import OUT_OF_MEMORY_HINT, SHAPE_HINT, ServerSurroundings
+from app.running.surroundings import OUT_OF_MEMORY_HINT, SHAPE_HINT, ServerSurroundings, StopRequests
 from comfy.cli_args import args
-from comfy.interruption import InterruptProcessingException, interrupt_flag
+from comfy.interruption import interrupt_flag
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy_execution.executor import changed as executor_changed
@@ -380,7 +380,7 @@ class PromptExecutor:
             self,
             None if providers is None else functools.partial(self._open_external, providers),
             self._model_cache.safe_point,
-            self._conclude,
+            StopRequests(self._queue()),
             self._open_files,
         )
 
@@ -405,10 +405,6 @@ class PromptExecutor:
     def _queue(self) -> Any:
         """The queue that prompts come from, if any; packs may put another in its place."""
         return getattr(self.server, "prompt_queue", None)
-
-    def _conclude(self, prompt_id: str) -> BaseException | None:
-        conclude = getattr(self._queue(), "conclude", None)
-        return InterruptProcessingException() if conclude is not None and conclude(prompt_id) else None
 
     def _open_files(self, dynprompt: DynamicPrompt) -> PromptFiles:
         return PromptFiles(server_roots, self._folder_names, dynprompt, node_class)

@@ -25,6 +25,8 @@ from comfy.cli_args import args
 from comfy.units import MIB
 from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
+from comfy_execution.executor.isolation import is_own_end, log_failure
+from comfy_execution.executor.results import printable
 from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
@@ -131,7 +133,7 @@ class PromptServer:
             except BaseException as error:
                 if is_for_the_caller(error):
                     raise
-                log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
+                log_failure(log, f"The on_prompt handler {printable(handler)} failed; the prompt goes on without it", error)
                 continue
             if isinstance(rewritten, dict):
                 json_data = rewritten
@@ -157,8 +159,10 @@ class PromptServer:
             message = await self.messages.get()
             try:
                 await self.send(*message)
-            except Exception:
-                log.exception("A message of type %r could not be sent", message[0])
+            except BaseException as error:
+                if is_own_end(error, asyncio.current_task()):
+                    raise
+                log_failure(log, f"A message of type {printable(message[0])!r} could not be sent", error)
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to client *sid*, or to all: pictures and bytes as binary frames, anything else as JSON.

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from comfy_execution.executor.isolation import log_failure
+
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
@@ -74,7 +76,7 @@ class PromptChecking:
             raise CheckFailed(f"Checking the prompt took longer than {self._limit_s:.0f} s", details, 503)
         value, error = running.outcome.result()
         if error is not None:
-            log.error("The check of a prompt raised", exc_info=error)
+            log_failure(log, "The check of a prompt raised", error)
             raise CheckFailed("The prompt could not be checked", "the server's log says why", 500)
         return value
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_execution.executor.results import printable, type_name
+from comfy_execution.executor.results import printable, qualified_name, type_name
 
 MAX_VALUE_CHARS = 4096
 MAX_LIST_ITEMS = 20
@@ -26,11 +26,7 @@ class DuplicateNodeError(Exception):
 
 def full_type_name(klass: type) -> str:
     """The qualified name of a class; without the module for built-ins."""
-    try:
-        module, name = printable(klass.__module__), printable(klass.__qualname__)
-    except BaseException:
-        return type_name(klass)
-    return name if module == "builtins" else f"{module}.{name}"
+    return qualified_name(klass).removeprefix("builtins.")
 
 
 def format_value(value: Any) -> Any:

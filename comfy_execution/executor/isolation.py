@@ -6,6 +6,7 @@ meant for us, a cancellation of our own task or Ctrl-C on the main thread, passe
 
 import asyncio
 import logging
+import signal
 import threading
 from types import TracebackType
 
@@ -15,8 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether *error* is the user's Ctrl-C: Python raises it on the main thread and nowhere else."""
-    return issubclass(type(error), KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+    """Whether *error* is the user's Ctrl-C: Python raises it on the main thread and nowhere else.
+
+    Not there either while the server listens to signals itself (``StopWatch``).
+    """
+    if not issubclass(type(error), KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    return not getattr(signal.getsignal(signal.SIGINT), "raises_nothing", False)
 
 
 def is_own_end(error: BaseException, task: "asyncio.Task | None") -> bool:

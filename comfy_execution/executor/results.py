@@ -129,6 +129,14 @@ def type_name(kind: type) -> str:
     return str.__str__(type.__dict__["__name__"].__get__(kind))
 
 
+def qualified_name(kind: type) -> str:
+    """The module and name of a class; the name alone where either will not tell. Never raises."""
+    try:
+        return f"{printable(kind.__module__)}.{printable(kind.__qualname__)}"
+    except BaseException:
+        return type_name(kind)
+
+
 def printable(value: Any, max_chars: int = 4096) -> str:
     """``str(value)``, bounded; a value that can't be printed is named by its type. Never raises."""
     try:

@@ -40,6 +40,16 @@ class Reporter(Protocol):
         """Report the error that ended a prompt."""
 
 
+class Stops(Protocol):
+    """Who knows which prompts were told to stop (the ``PromptExecutor``, from its queue)."""
+
+    def asked(self, prompt_id: str) -> BaseException | None:
+        """The interrupt, if the prompt was told to stop. Quick."""
+
+    def conclude(self, prompt_id: str) -> BaseException | None:
+        """The same, asked when all work is done: from then on nobody can stop the prompt."""
+
+
 class _LaterOnLoop:
     """A function that the loop calls after a delay unless it is cancelled; made and cancelled on any thread."""
 
@@ -71,15 +81,14 @@ class PromptRun:
         reporter: Reporter,
         open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
         between_nodes: Callable[[], None] | None = None,
-        conclude: Callable[[str], BaseException | None] | None = None,
+        stops: "Stops | None" = None,
         open_files: Callable[[DynamicPrompt], FilesOfPrompt] | None = None,
     ) -> None:
         """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process, which
         it may answer as well.
 
-        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *conclude(prompt_id)* is
-        called when all work is done: from then on nobody can stop the prompt. It gives the interrupt that no node noticed, if any.
-        *open_files* knows which files the prompt's nodes name.
+        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *stops* tells of requests to
+        stop that no node noticed, or that a node swallowed. *open_files* knows which files the prompt's nodes name.
         """
         self._engine = engine
         self._surroundings = surroundings
@@ -90,7 +99,7 @@ class PromptRun:
         self._open_external = open_external
         self._open_files = open_files
         self._between_nodes = between_nodes or (lambda: None)
-        self._conclude = conclude or (lambda prompt_id: None)
+        self._stops = stops
         self._site = CallSite(worker, asyncio.current_task())
         self.ui_outputs: dict[str, dict] = {}
 
@@ -124,8 +133,8 @@ class PromptRun:
             progress.close()
             if failure is None:
                 await self._resend_intermediate_ui(state)
-                interrupt = self._conclude(prompt_id)
-                failure = None if interrupt is None else ({"node_id": next(iter(execute_outputs), "")}, interrupt)
+                if self._stops is not None and (interrupt := self._stops.conclude(prompt_id)) is not None:
+                    failure = {"node_id": next(iter(execute_outputs), "")}, interrupt
             if failure is None:
                 self._reporter.add_message("execution_success", {"prompt_id": prompt_id}, False)
             else:
@@ -170,6 +179,8 @@ class PromptRun:
             if cycle is not None:
                 return details or {}, cycle
             assert node_id is not None, "a node or an error is staged while nodes are left"
+            if self._stops is not None and (interrupt := self._stops.asked(state.prompt_id)) is not None:
+                return {"node_id": state.dynprompt.get_real_node_id(node_id)}, interrupt
             await self._go_where_it_runs(state, node_id)
             result, details, error = await self._engine.execute(
                 state.server,

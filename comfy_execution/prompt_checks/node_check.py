@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from comfy_execution.executor.isolation import log_failure
+from comfy_execution.executor.results import printable, qualified_name
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
 from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
@@ -61,7 +63,7 @@ class NodeChecker:
         except BaseException as error:
             if is_for_the_caller(error):
                 raise
-            log.exception("Node %s (%s) could not be validated", node_id, self._prompt[node_id]["class_type"])
+            log_failure(log, f"Node {node_id} ({self._prompt[node_id]['class_type']}) could not be validated", error)
             self._record_fault(check, error, consumer)
         return check
 
@@ -80,7 +82,7 @@ class NodeChecker:
         except BaseException as error:
             if is_for_the_caller(error):
                 raise
-            log.exception("The validator of node %s (%s) raised", node_id, self._prompt[node_id]["class_type"])
+            log_failure(log, f"The validator of node {node_id} ({self._prompt[node_id]['class_type']}) raised", error)
             check.errors.append(_exception(error, None, None))
 
     def class_of(self, node_id: str) -> Any:
@@ -172,8 +174,8 @@ def _short(number: int) -> str:
 
 def _exception(error: BaseException, consumer: LinkedInput | None, linked_node: Any) -> Problem:
     """*error* as upstream's clients know it: of the node itself, or of a node reached through *consumer*. Tracebacks go to the log."""
-    kind, reason = type(error), brief(str(error), MOST_OF_A_REASON)
-    name = "comfy.ValidationError" if isinstance(error, NodeFault) else f"{kind.__module__}.{kind.__qualname__}"
+    kind, reason = type(error), brief(printable(error), MOST_OF_A_REASON)
+    name = "comfy.ValidationError" if issubclass(kind, NodeFault) else qualified_name(kind)
     info: dict[str, Any] = {"exception_type": name, "traceback": []}
     if consumer is None:
         return problem("exception_during_validation", "Exception when validating node", reason, info)

@@ -204,6 +204,10 @@ class PromptQueue:
             if self._interrupt is not None:
                 self._interrupt()
 
+    def was_cancelled(self, prompt_id: str) -> bool:
+        """Whether that prompt, which runs, was told to stop. Takes no lock: it is asked before every node."""
+        return prompt_id in self._cancelled
+
     def conclude(self, prompt_id: str) -> bool:
         """The prompt has done all its work: from now on nobody can stop it. Whether it was told to stop before.
 

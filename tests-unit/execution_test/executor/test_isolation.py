@@ -3,12 +3,14 @@
 import asyncio
 import json
 import logging
+import signal
 import threading
 
 import pytest
 from executor_harness import Log, benches, chain, make_node, node
 
 import execution
+from app.running.stop_watch import StopWatch
 from comfy.interruption import InterruptProcessingException
 from comfy_execution.executor.isolation import Isolation, is_own_end, log_failure
 from comfy_execution.progress_board.state import ProgressHandler, add_progress_handler, get_progress_state
@@ -290,6 +292,18 @@ def test_ctrl_c_on_the_main_thread_passes():
     thread.start()
     thread.join()
     assert seen == [KeyboardInterrupt, False]
+
+
+def test_while_the_server_listens_to_signals_itself_there_is_no_ctrl_c():
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with StopWatch(lambda: None), Isolation("A test") as attempt:
+            raise KeyboardInterrupt
+        assert type(attempt.error) is KeyboardInterrupt
+    finally:
+        signal.set_wakeup_fd(-1)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 async def test_a_cancellation_counts_only_when_somebody_asked_for_it():

@@ -85,6 +85,21 @@ def test_a_class_cannot_end_the_process(error, caplog):
         assert found["extra_info"]["exception_type"] == f"builtins.{type(error).__name__}"
 
 
+class Mute(BaseException):
+    """An error that tells nothing about itself."""
+
+    def refuse(self):
+        raise SystemExit
+
+    __str__ = __repr__ = refuse
+    __class__ = __traceback__ = property(refuse)
+
+
+def test_an_error_that_cannot_be_shown_is_told_by_its_name():
+    (found,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=with_validator(leaving(Mute())))
+    assert found["extra_info"]["exception_type"].endswith(".Mute") and "can't be printed" in found["details"]
+
+
 def failing(cls, **inputs):
     raise OSError("the disk is gone")
 

@@ -150,7 +150,20 @@ class Threads(Base):
         return (salt,)
 
 
+class Validates(Base):
+    @classmethod
+    def VALIDATE_INPUTS(cls, what, salt):
+        throw(what)
+
+
+class ValidatesAsync(Base):
+    @classmethod
+    async def VALIDATE_INPUTS(cls, what, salt):
+        throw(what)
+
+
 made = "KeyboardInterrupt"
 FAILING = (Sync, Async, AsyncAtOnce, Lazy, Made, Ui, Handler)
 PASSING = (Changed, ChangedAsync, Reset, OwnTasks, Shown)
-NODE_CLASS_MAPPINGS = {f"Hostile{kind.__name__}": kind for kind in (*FAILING, *PASSING, Threads)}
+REFUSED = (Validates, ValidatesAsync)
+NODE_CLASS_MAPPINGS = {f"Hostile{kind.__name__}": kind for kind in (*FAILING, *PASSING, *REFUSED, Threads)}
