@@ -63,7 +63,7 @@ def set_directories() -> None:
     beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), "extra_model_paths.yaml")
     configs = [beside] if os.path.isfile(beside) else []
     for config in configs + [path for given in args.extra_model_paths_config or () for path in given]:
-        load_extra_path_config(config)
+        add_extra_folders(config)
     # Models that nodes save are found again by the loaders.
     for key, name in (
         ("checkpoints", "checkpoints"),
@@ -82,6 +82,14 @@ def set_directories() -> None:
         os.makedirs(directory, exist_ok=True)
     if not args.multi_user:
         prepare_user_folder(os.path.join(folder_paths.get_user_directory(), "default"))
+
+
+def add_extra_folders(config: str) -> None:
+    """Look for models in the folders that the YAML file *config* names as well. Raises ``SystemExit``, saying what is wrong with it."""
+    try:
+        load_extra_path_config(config)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"The file of extra model paths cannot be used: {error}") from None
 
 
 def log_settings() -> None:

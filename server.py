@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 import execution
+from app.files.body_budget import BODIES, BodyBudget
 from app.routes.caches import CacheSections
 from app.running import compose
 from app.running.listeners import ReservedPorts, listen, tls_context
@@ -75,10 +76,12 @@ class PromptServer:
         self.app = web.Application(
             client_max_size=round(args.max_upload_size * MIB), middlewares=[self._gate.middleware, *build_middlewares(args)]
         )
+        self.app[BODIES] = BodyBudget()
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
         compose.add_core_routes(self, self.routes, args, torch_is_imported)
+        compose.let_packs_be_undone(self, self.app, self.routes)
 
     def _name_subsystems(self) -> None:
         parts = self.subsystems

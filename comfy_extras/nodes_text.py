@@ -49,7 +49,7 @@ class SaveTextNode:
 def _indented(content: str) -> str:
     try:
         return whole_text(json.dumps(json.loads(content), indent=2, ensure_ascii=False))
-    except ValueError:
+    except (ValueError, RecursionError):
         return whole_text(content)
 
 

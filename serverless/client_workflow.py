@@ -26,7 +26,7 @@ def load_workflow(path: pathlib.Path, object_info: ObjectInfo | None) -> dict[st
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadWorkflow(f"{path}: {error}") from None
     for wrapper in ("input", "workflow", "prompt"):
         inner = document.get(wrapper) if isinstance(document, dict) and not is_api_workflow(document) else None
@@ -93,5 +93,5 @@ def _value(text: str) -> Any:
     """JSON where it is JSON, else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -29,6 +29,7 @@ def test_it_says_where_the_result_is_and_what_each_node_cost(tmp_path):
     ("content", "told"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "neither a saved workflow"),
         ('{"1": {"class_type": "Nowhere", "inputs": {}}}', "Nowhere"),
         (
@@ -41,7 +42,7 @@ def test_it_says_where_the_result_is_and_what_each_node_cost(tmp_path):
             "missing.png",
         ),
     ],
-    ids=["no json", "no workflow", "unknown node", "missing file"],
+    ids=["no json", "deep json", "no workflow", "unknown node", "missing file"],
 )
 def test_errors_are_told_and_the_status_is_not_zero(tmp_path, content, told):
     workflow = tmp_path / "workflow.json"

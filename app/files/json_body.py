@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from app.files.body_budget import bodies
+from app.files.body_budget import bodies_of
 from app.files.off_loop import off_loop
 
 # Python's parser lets no other thread run meanwhile; this many values take it some 0.2 s.
@@ -76,7 +76,7 @@ async def read_json(request: web.Request, *, strict: bool = True) -> Any:
     Raises ``HTTPBadRequest`` with the reason when it is not one, ``HTTPRequestEntityTooLarge`` for too many values, and as
     :meth:`BodyShare.read` does.
     """
-    with bodies.share() as share:
+    with bodies_of(request).share() as share:
         return await _parsed(await share.read(request), strict)
 
 

@@ -13,8 +13,8 @@ from app.files.strict_json import dumps, dumps_by_members, json_answer
 from app.node_replace_manager import NodeReplaceManager
 from app.packs.node_info import registered_node_info
 from app.running.prompt_checking import CheckFailed, PromptChecking
-from app.running.submission import Submission, SubmissionRefused, requested_number
-from comfy_execution.prompts.queue import PromptQueue
+from app.running.submission import Submission, SubmissionRefused, requested_number, wants_front
+from comfy_execution.prompts.queue import DuplicatePromptId, PromptQueue
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class PromptRoutes:
             return number
         counted = self._server.number
         self._server.number += 1
-        return -counted if body.get("front") else counted
+        return -counted if wants_front(body) else counted
 
     async def _queue(self, parse: Callable[[], Submission], number: float) -> web.Response:
         engine = self._engine()
@@ -92,7 +92,10 @@ class PromptRoutes:
             return await off_loop(_refuse, error, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
-        self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        try:
+            self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        except DuplicatePromptId as twice:
+            return _refuse({"type": "duplicate_prompt_id", "message": str(twice), "details": str(twice), "extra_info": {}}, {}, status=409)
         log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 

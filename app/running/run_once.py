@@ -104,7 +104,7 @@ def _read(path: str) -> Any:
             return json.load(file)
     except OSError as error:
         raise RunError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"is not JSON: {error}") from error
 
 

@@ -92,6 +92,14 @@ def requested_number(body: Mapping[str, Any]) -> float | None:
     return number
 
 
+def wants_front(body: Mapping[str, Any]) -> bool:
+    """Whether the client wants the prompt to run before those that wait. Raises ``SubmissionRefused``."""
+    given = body.get("front")
+    if given is None or isinstance(given, bool):
+        return bool(given)
+    raise SubmissionRefused("invalid_front", "front is neither true nor false", f"got {type(given).__name__}")
+
+
 def is_shallow(value: Any, depth: int) -> bool:
     """Whether JSON-like containers are nested at most *depth* levels below *value*. Does not recurse."""
     level = [value]

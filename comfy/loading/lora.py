@@ -11,9 +11,9 @@ from torch import Tensor
 
 import comfy.lora
 import comfy.lora_convert
+from comfy.loading.lora_fit import fitting_changes
 from comfy.patcher_extension import PatcherInjection
 from comfy.patching.model_weights import ModelWeights
-from comfy.patching.patch_table import split_patch_key
 from comfy.weight_adapter.bypass import LAYERS, can_bypass, create_bypass_injections_from_patches, layer_of
 from comfy.weight_files.state_dicts import FileTensors
 
@@ -119,28 +119,15 @@ def _bypass(patcher: Patcher, patches: dict[Any, Any], strength: float) -> list[
 
 def _patches_for(model: Patcher | None, clip: TextEncoders | None, lora: dict[str, Tensor]) -> dict[Any, Any]:
     """The changes of *lora* that fit a weight; those whose shapes do not are left out with one log line."""
-    lora = _tensors_of(lora)
+    tensors = _tensors_of(lora)
     key_map: dict[Any, Any] = {}
     if model is not None:
         key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
-    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map)
-    owners = [ModelWeights(model.model)] if model is not None else []
-    if clip is not None:
-        owners.append(ModelWeights(clip.cond_stage_model))
-    known = [(set(weights.keys()), weights) for weights in owners]
-    problems = {}
-    for target, patch in patches.items():
-        key, part, _ = split_patch_key(target)
-        shape = next((weights.shape(key) for keys, weights in known if key in keys), None)
-        if shape is not None and part is not None:
-            shape = (*shape[: part[0]], part[2], *shape[part[0] + 1 :])
-        reason = "" if shape is None else comfy.lora.misfit(patch, shape)
-        if reason:
-            problems[target] = reason
-    comfy.lora.log_left_out(getattr(lora, "path", "the LoRA"), {str(target): reason for target, reason in problems.items()})
-    return {target: patch for target, patch in patches.items() if target not in problems}
+    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(tensors), key_map)
+    modules = [*([] if model is None else [model.model]), *([] if clip is None else [clip.cond_stage_model])]
+    return fitting_changes(patches, modules, tensors.path)
 
 
 def _tensors_of(lora: Mapping[Any, Any]) -> FileTensors:

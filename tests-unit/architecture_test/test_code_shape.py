@@ -93,3 +93,9 @@ def test_the_negation_is_spelled_in_one_way():
     spelled_apart = "can" + " not"
     found = [path for path, _ in files(("", *CHECKED_FOLDERS)) if spelled_apart in (ROOT / path).read_text(encoding="utf-8")]
     assert not found
+
+
+def test_no_test_imports_a_conftest():
+    """There are several of that name, and which one an import finds depends on the folders that a run collects."""
+    imports = ("from " + "conftest import", "import " + "conftest")
+    assert not [path for path, _ in files(CHECKED_FOLDERS) if any(text in (ROOT / path).read_text(encoding="utf-8") for text in imports)]

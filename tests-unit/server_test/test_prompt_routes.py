@@ -138,6 +138,24 @@ async def test_other_prompt_ids_are_refused(server, client, given):
     assert server.prompt_queue.queue == []
 
 
+async def test_an_id_that_waits_or_runs_is_not_given_to_another_prompt(server, client):
+    assert (await submit(client, prompt=PROMPT, prompt_id=CHOSEN))[0] == 200
+    item_id = None
+    for _ in ("waits", "runs"):
+        status, answer = await submit(client, prompt=PROMPT, prompt_id=CHOSEN)
+        assert (status, answer["error"]["type"], answer["node_errors"]) == (409, "duplicate_prompt_id", {})
+        assert CHOSEN in answer["error"]["message"]
+        item_id = server.prompt_queue.get(0)[1] if item_id is None else item_id
+    server.prompt_queue.task_done(item_id, {}, None)
+    assert (await submit(client, prompt=PROMPT, prompt_id=CHOSEN))[0] == 200
+
+
+@pytest.mark.parametrize("front", ["false", "true", 0, 1, [], {}])
+async def test_only_true_puts_a_prompt_to_the_front(server, client, front):
+    status, answer = await submit(client, prompt=PROMPT, front=front)
+    assert (status, answer["error"]["type"]) == (400, "invalid_front") and server.prompt_queue.queue == []
+
+
 async def test_numbers_count_up_and_front_negates(client):
     numbers = [(await submit(client, prompt=PROMPT, **more))[1]["number"] for more in ({}, {"front": True}, {"front": False}, {})]
     assert numbers == [0, -1, 2, 3]

@@ -7,6 +7,7 @@ import torch
 from residency_models import Layers, batch, management, patcher_of
 
 import comfy.hooks as hooks
+from comfy.weight_files.state_dicts import FileTensors
 
 ROOM = 1 << 20
 
@@ -96,6 +97,31 @@ def test_a_lora_file_as_a_hook():
         torch.testing.assert_close(model.diffusion_model.first.weight.data, Layers().first.weight + 0.5)
         new_model, new_clip, loaded = hooks.load_hook_lora_for_models(patcher_of(model), None, file, 0.25, 0)
         assert new_clip is None and len(new_model.hook_patches[loaded.hooks[0].hook_ref]) == 1
+
+
+def test_changes_of_a_hook_that_do_not_fit_are_left_out_and_named(caplog):
+    tensors = {"lora_unet_first.lora_up.weight": torch.ones(63, 1), "lora_unet_first.lora_down.weight": torch.ones(1, 32)}
+    file = FileTensors(tensors, "loras/odd.safetensors")
+    with management():
+        model = torch.nn.Module()
+        model.diffusion_model = Layers()
+        patcher = patcher_of(model).clone()
+        patcher.register_all_hook_patches(hooks.create_hook_lora(file, 0.5, 0.0), TARGET, {})
+        assert not any(patcher.hook_patches.values())
+        new_model, _, _ = hooks.load_hook_lora_for_models(patcher_of(model), None, file, 0.25, 0)
+        assert not any(new_model.hook_patches.values())
+    assert caplog.text.count("loras/odd.safetensors: 1 of its changes") == 2
+
+
+def test_weights_of_a_model_of_another_size_as_a_hook_are_left_out(caplog):
+    with management() as manager:
+        patcher = patcher_of(Layers())
+        group = hooks.create_hook_model_as_lora({"first.weight": torch.ones(3, 5)}, None, 0.5, 0.0)
+        patcher.register_all_hook_patches(group, TARGET, {})
+        manager.load_models_gpu([patcher])
+        patcher.apply_hooks(group)
+        assert torch.equal(patcher.model.first.weight.data, Layers().first.weight)
+    assert "first.weight" in caplog.text and "[3, 5]" in caplog.text
 
 
 def test_another_models_weights_as_a_hook():

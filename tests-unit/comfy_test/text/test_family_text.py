@@ -214,6 +214,16 @@ def test_vectors_are_found_in_whatever_a_trainer_wrote_around_them(tmp_path, wra
     assert torch.equal(load_embed("odd", str(tmp_path), 64), vectors)
 
 
+def test_vectors_that_are_passed_over_are_named_unless_they_are_for_another_text_model(tmp_path, caplog):
+    vectors = torch.randn(3, 64)
+    torch.save({"first": vectors, "second": torch.zeros(2, 64), "wider": torch.zeros(2, 96)}, tmp_path / "two.pt")
+    assert torch.equal(load_embed("two", str(tmp_path), 64), vectors)
+    assert "two.pt: 1 tensors are not used (embedding), such as second" in caplog.text
+    caplog.clear()
+    torch.save({"clip_l": vectors, "clip_g": torch.zeros(2, 96)}, tmp_path / "both.pt")
+    assert torch.equal(load_embed("both", str(tmp_path), 64, "clip_l"), vectors) and not caplog.text
+
+
 def test_embeddings_take_the_place_of_their_names(embeddings, caplog):
     tokenizer = SDTokenizer(embedding_directory=[str(embeddings)], embedding_size=64)
     (chunk,) = tokenizer.tokenize_with_weights("a (embedding:both, cat:1.5)  embedding:absent")
