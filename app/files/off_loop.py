@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
 
 from aiohttp import web
@@ -25,13 +26,13 @@ class WorkAborted(Exception):
     """The work tried to end its thread or the process."""
 
 
-async def off_loop(work: Callable[..., Value], *arguments: object, limit_s: float = READ_LIMIT_S) -> Value:
-    """What ``work(*arguments)`` returns or raises; it runs on one of the loop's worker threads.
+async def off_loop(work: Callable[..., Value], *arguments: object, limit_s: float = READ_LIMIT_S, workers: Executor | None = None) -> Value:
+    """What ``work(*arguments)`` returns or raises; it runs on one of the loop's worker threads, or on one of *workers*.
 
     ``SystemExit`` and its like, which would end the loop, arrive as :class:`WorkAborted`. Raises ``HTTPServiceUnavailable`` after
     *limit_s* seconds; the thread is left behind, for a read cannot be taken back.
     """
-    running = asyncio.get_running_loop().run_in_executor(None, functools.partial(_kept_here, work, arguments))
+    running = asyncio.get_running_loop().run_in_executor(workers, functools.partial(_kept_here, work, arguments))
     done, _ = await asyncio.wait({running}, timeout=limit_s)
     if done:
         return running.result()

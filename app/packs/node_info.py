@@ -1,9 +1,12 @@
 """What ``/object_info`` says about a node class."""
 
+import logging
 from typing import Any
 
 import nodes
 from comfy_execution.nodes_graph.schema_class import is_schema_class
+
+log = logging.getLogger(__name__)
 
 # Printed only for classes that set them.
 _SWITCHES = {"deprecated": "DEPRECATED", "experimental": "EXPERIMENTAL", "dev_only": "DEV_ONLY"}
@@ -22,9 +25,15 @@ def node_info(class_type: str, node_class: Any) -> dict[str, Any]:
 
 
 def registered_node_info(class_type: str) -> dict[str, Any] | None:
-    """The entry of a registered class, None for an unknown one. Raises as ``node_info`` does."""
+    """The entry of a registered class; None for an unknown one and, which is logged, for one that cannot be described."""
     node_class = nodes.NODE_CLASS_MAPPINGS.get(class_type)
-    return None if node_class is None else node_info(class_type, node_class)
+    if node_class is None:
+        return None
+    try:
+        return node_info(class_type, node_class)
+    except (Exception, SystemExit):
+        log.exception("The node %s cannot be described", class_type)
+        return None
 
 
 def _v1_info(class_type: str, node_class: Any) -> dict[str, Any]:

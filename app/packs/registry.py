@@ -81,7 +81,7 @@ class PackRegistry:
                 continue
             try:
                 schema = node_class.GET_SCHEMA()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 log.warning("The schema of node class %s is not valid", node_class.__qualname__, exc_info=True)
                 problems.append(f"the schema of {node_class.__qualname__} is not valid: {error}")
                 continue

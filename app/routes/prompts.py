@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from app.files.json_body import read_json_object
-from app.files.strict_json import json_answer
+from app.files.off_loop import off_loop
+from app.files.strict_json import dumps, dumps_by_members, json_answer
 from app.node_replace_manager import NodeReplaceManager
 from app.packs.node_info import registered_node_info
 from app.running.prompt_checking import CheckFailed, PromptChecking
@@ -88,7 +89,7 @@ class PromptRoutes:
             raise checked
         submission, (valid, error, outputs, node_errors) = checked
         if not valid:
-            return _refuse(error, node_errors)
+            return await off_loop(_refuse, error, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
         try:
@@ -119,4 +120,5 @@ def _refuse(error: Any, node_errors: dict[str, Any], status: int = 400) -> web.R
     # The texts repeat what the client sent; it knows the rest.
     error = {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
     log.warning("Refused a prompt: %.1000s %.1000s", error.get("message"), error.get("details"))
-    return json_answer({"error": error, "node_errors": node_errors}, status=status)
+    text = f'{{"error":{dumps(error)},"node_errors":{dumps_by_members(node_errors)}}}'
+    return web.json_response(text=text, status=status)

@@ -8,6 +8,8 @@ from comfy_execution.prompt_checks.literals import Problem, problem
 from comfy_execution.prompt_checks.shown_values import brief, echo
 
 MAX_NESTING = 100
+MAX_ID_LENGTH = 1000
+_CONTAINERS = (dict, list)  # a tuple is looked through faster than a union
 
 Classes = Mapping[str, Any]
 
@@ -20,6 +22,9 @@ def shape_problem(prompt: Any, targets: Any, classes: Classes) -> Problem | None
     for node_id in prompt:
         if not isinstance(node_id, str):
             return problem("invalid_prompt", "A node id is not a string", f"it is a {type(node_id).__name__}: {str(node_id)[:100]}", {})
+        if len(node_id) > MAX_ID_LENGTH:
+            details = f"it has {len(node_id)} characters, at most {MAX_ID_LENGTH} are taken: {brief(node_id)}"
+            return problem("invalid_prompt", "A node id is too long", details, {})
     if targets is not None and (isinstance(targets, str | bytes | Mapping) or not isinstance(targets, Iterable)):
         return problem("invalid_prompt", "partial_execution_targets is not a list", f"it is a {type(targets).__name__}; send node ids", {})
     return _missing_class(prompt, classes) or _too_deep(prompt)
@@ -52,7 +57,7 @@ def _too_deep(prompt: dict[str, Any]) -> Problem | None:
             part
             for value in level
             for part in (value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
-            if isinstance(part, dict | list)
+            if isinstance(part, _CONTAINERS)
         ]
         if not level:
             return None

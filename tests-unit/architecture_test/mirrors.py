@@ -155,7 +155,6 @@ TESTED_THROUGH = {
     "comfy_execution/executor/node_call.py": "tests-unit/execution_test/executor/test_executor_values.py",
     "comfy_execution/executor/run.py": "tests-unit/execution_test/executor/test_executor_flow.py",
     "comfy_execution/nodes_graph/topological_sort.py": "tests-unit/execution_test/nodes_graph/test_graph.py",
-    "comfy_execution/prompt_checks/shape.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",
     "comfy_execution/prompt_checks/validator_call.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",
     "comfy_execution/prompts/job_outputs.py": "tests-unit/execution_test/prompts/test_jobs_view.py",
     "comfy_execution/providers/thread.py": "tests-unit/execution_test/providers/test_provider_client.py",

@@ -11,7 +11,7 @@ from app.sockets import connection_gate, hub, inbound_budget, outbox
 from comfy.cli_args import args
 from comfy.images import picture_files
 from comfy.units import MIB
-from comfy_execution.prompt_checks import failures
+from comfy_execution.prompt_checks import failures, shape
 from utils import folder_walk
 
 ROWS = {
@@ -39,6 +39,7 @@ def test_every_limit_is_that_of_the_code():
         "checking a prompt, with what its nodes' classes do meanwhile": f"{prompt_checking.CHECK_LIMIT_S:.0f} s; "
         f"after {prompt_checking.TURN_S:.0f} s the next prompt is checked beside it",
         "checks left behind that still hang": f"{prompt_checking.MAX_LEFT_BEHIND}",
+        "a node's id": f"{shape.MAX_ID_LENGTH:,} characters",
         "errors in the answer to a prompt": f"{failures.MAX_ANSWER:,} characters",
         "folders listed": f"{folder_walk.MAX_FOLDERS:,}, {folder_walk.MAX_DEPTH} deep",
         "connections": f"as many files as the process may open less {connection_gate.RESERVED_FILES}, "

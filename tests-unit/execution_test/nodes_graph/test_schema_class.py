@@ -56,6 +56,17 @@ async def test_a_stub_of_the_newer_names_changes_nothing(inputs):
     assert missing["details"] == "a.b", "the name of a V1 input is shown whole"
 
 
+def test_a_schema_that_ends_the_process_leaves_out_its_class_alone():
+    class Leaves(Real):
+        @classmethod
+        def define_schema(cls):
+            raise SystemExit(1)
+
+    registry = PackRegistry({}, {}, {}, {})
+    (problem,) = registry.register_schemas([Leaves, Real], "pack")
+    assert "Leaves" in problem and registry.node_classes == {"Real": Real}
+
+
 def test_only_classes_of_the_base_are_registered_as_such():
     registry = PackRegistry({}, {}, {}, {})
     (problem,) = registry.register_schemas([Stub, Real], "pack")

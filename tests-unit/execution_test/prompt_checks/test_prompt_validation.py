@@ -109,6 +109,7 @@ def test_types_of_links_must_fit():
         ("{}", "invalid_prompt"),
         ({1: node("Show")}, "invalid_prompt"),
         ({None: node("Show")}, "invalid_prompt"),
+        ({"i" * 1001: node("Show")}, "invalid_prompt"),
         ({}, "prompt_no_outputs"),
         ({"1": node("Make", x=1)}, "prompt_no_outputs"),
         ({"1": None}, "missing_node_type"),
