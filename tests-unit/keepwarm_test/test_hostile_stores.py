@@ -13,7 +13,7 @@ from custom_nodes.keepwarm.bounded_connection import MAX_LINES, OVERHEAD_BYTES, 
 from custom_nodes.keepwarm.entry_format import MAGIC, Sealer
 
 MIB = 1 << 20
-DEADLINE_S = 2.0
+DEADLINE_S = 1.0
 # What lies in sockets, and what libraries hold while it passes through them.
 GROWTH_BYTES = 60 * MIB
 SENT_BYTES = 300 * MIB

@@ -11,6 +11,7 @@ import pytest
 from stored_values import context, provider, same, torch, value
 
 from comfy_execution.cache_provider import CacheValue
+from custom_nodes.keepwarm import entry_format
 from custom_nodes.keepwarm.entry_format import INLINE_BYTES, MAGIC, MAX_ENTRY_BYTES, MAX_HEADER_BYTES, Rejected, Sealer, check_start
 from custom_nodes.keepwarm.free_memory import free_bytes
 from custom_nodes.keepwarm.intake import LARGE_AT_ONCE, SMALL_BYTES, SPARE_BYTES, IntakeGate
@@ -123,7 +124,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED.keys())
-def test_forged_sizes_are_a_miss_at_once(tmp_path, make, caplog):
+def test_forged_sizes_are_a_miss_at_once(tmp_path, make, caplog, request):
     async def scenario():
         one = provider(f"file://{tmp_path}?max_value_mb=64")
         await one.store.put(context().cache_key_hash, [make()], [])
@@ -134,6 +135,14 @@ def test_forged_sizes_are_a_miss_at_once(tmp_path, make, caplog):
 
     asyncio.run(scenario())
     assert len(caplog.records) == 1
+    assert "small lists" not in request.node.name or "more than 250000 items" in caplog.text
+
+
+def test_an_entry_with_a_wrong_seal_is_not_parsed(monkeypatch):
+    entry = sealed(document(None, []), sealer=Sealer(b"another"))
+    monkeypatch.setattr(entry_format.json, "loads", lambda text: pytest.fail("parsed"))
+    with pytest.raises(Rejected, match="seal"):
+        Sealer(b"secret").open(context().cache_key_hash, entry)
 
 
 @pytest.mark.parametrize("start", [b"", MAGIC + (1000).to_bytes(4, "big")], ids=["zeros", "with a start"])

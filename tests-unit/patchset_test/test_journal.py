@@ -52,7 +52,7 @@ def kill_apply_everywhere(tmp_path, way, dice, share):
         step += 1
 
 
-@pytest.mark.parametrize("way", ["plain", "commits"])
+@pytest.mark.parametrize("way", WAYS)
 def test_revert_killed_at_any_step_can_be_repeated(tmp_path, way, request):
     assert kill_revert_everywhere(tmp_path, way, random.Random(request.node.name), SHARE) > 10
 

@@ -33,7 +33,7 @@ def test_apply_killed_at_many_steps(report, dice, seconds, tmp_path, way):
 
 
 @pytest.mark.attack
-@pytest.mark.parametrize("way", ["plain", "commits"])
+@pytest.mark.parametrize("way", WAYS)
 def test_revert_killed_at_many_steps(report, dice, seconds, tmp_path, way):
     share = min(1.0, seconds / 120)
     result = AreaResult(f"patchset: revert, {way}")
