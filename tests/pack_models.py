@@ -1,0 +1,105 @@
+"""Small diffusion models for the comparison with an upstream ComfyUI, and the pack that both servers get to load and feed them."""
+
+import dataclasses
+import importlib
+import importlib.util
+import math
+import pathlib
+import sys
+
+import torch
+from live_server import ROOT
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import make_checkpoint  # noqa: E402
+
+WIDTH = 64
+SIZES = {
+    "sd15": dataclasses.replace(make_checkpoint.UNETS["sd15"], model_channels=WIDTH),
+    "sdxl": dataclasses.replace(make_checkpoint.UNETS["sdxl-light"], model_channels=WIDTH),
+}
+
+PACK = '''"""Conditioning of any size, and diffusion models of small sizes on a server that knows families by their width."""
+
+import torch
+
+import comfy.supported_models
+
+
+def small(family, **sizes):
+    """The family *family* for models of other *sizes*."""
+    return type(family.__name__, (family,), {"unet_config": {**family.unet_config, **sizes}})
+
+
+if "Tiny" not in vars(comfy.supported_models):
+    comfy.supported_models.Tiny = True
+    models = getattr(comfy.supported_models, "models", None)
+    if models is not None and hasattr(comfy.supported_models.SD15, "unet_config"):
+        models.insert(0, small(comfy.supported_models.SD15, model_channels=64))
+        models.insert(0, small(comfy.supported_models.SDXL, model_channels=64, transformer_depth=[0, 0, 1, 1, 2, 2]))
+
+
+class RandomConditioning:
+    """Seeded conditioning of *tokens* tokens of *width* channels, with a pooled vector of *pooled* channels (0: none)."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        size = ("INT", {"default": 0, "max": 1 << 20})
+        return {"required": {"seed": size, "tokens": size, "width": size, "pooled": size}}
+
+    def make(self, seed, tokens, width, pooled):
+        generator = torch.Generator().manual_seed(seed)
+        cond = torch.randn(1, tokens, width, generator=generator)
+        options = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+        return ([[cond, options]],)
+
+
+NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning}
+'''
+
+
+def write_models(models: pathlib.Path) -> None:
+    """Write into the folder *models*: ``small-sd15`` and ``small-sdxl`` as safetensors, a LoRA, and with ``gguf`` installed a GGUF file."""
+    for folder in ("diffusion_models", "unet", "loras"):
+        (models / folder).mkdir(parents=True, exist_ok=True)
+    for name, sizes in SIZES.items():
+        path = str(models / "diffusion_models" / f"small-{name}.safetensors")
+        make_checkpoint.write_checkpoint(path, make_checkpoint.unet_layout(sizes), seed=3, dtype="fp32")
+    _write_lora(models)
+    if importlib.util.find_spec("gguf") is not None:
+        _write_gguf(models)
+
+
+def _write_lora(models: pathlib.Path) -> None:
+    layout = make_checkpoint.unet_layout(SIZES["sd15"])
+    generator, tensors = torch.Generator().manual_seed(4), {}
+    for key in [key for key in layout if key.endswith(("to_q.weight", "to_v.weight", "in_layers.2.weight"))]:
+        rows, columns = layout[key][0], math.prod(layout[key][1:])
+        name = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
+        tensors[f"{name}.lora_up.weight"] = torch.randn(rows, 4, *(1,) * (len(layout[key]) - 2), generator=generator)
+        tensors[f"{name}.lora_down.weight"] = torch.randn(4, *layout[key][1:], generator=generator) * columns**-0.5
+    save_file(tensors, models / "loras" / "small-sd15.safetensors")
+
+
+def write_pack(base: pathlib.Path) -> None:
+    """Put the pack of this module into the base directory *base*."""
+    (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
+    (base / "custom_nodes" / "random_conditioning.py").write_text(PACK, encoding="utf-8")
+
+
+def _write_gguf(models: pathlib.Path) -> None:
+    gguf = importlib.import_module("gguf")
+    writer = gguf.GGUFWriter(models / "unet" / "small-sd15.gguf", "sd1")
+    kinds = gguf.GGMLQuantizationType
+    for name, tensor in load_file(models / "diffusion_models" / "small-sd15.safetensors").items():
+        kind = kinds.F32 if tensor.ndim != 2 else kinds.Q8_0
+        writer.add_tensor(name, gguf.quants.quantize(tensor.numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
