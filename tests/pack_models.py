@@ -59,17 +59,33 @@ class RandomConditioning:
         return ([[cond, options]],)
 
 
-NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning}
+class RandomEmbeds:
+    """What an image encoder with *width* numbers per picture gives, seeded."""
+
+    RETURN_TYPES = ("EMBEDS",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        size = ("INT", {"default": 0, "max": 1 << 20})
+        return {"required": {"seed": size, "width": size}}
+
+    def make(self, seed, width):
+        return (torch.randn(1, width, generator=torch.Generator().manual_seed(seed)),)
+
+
+NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning, "RandomEmbeds": RandomEmbeds}
 '''
 
 
 def write_models(models: pathlib.Path) -> None:
     """Write into the folder *models*: ``small-sd15`` and ``small-sdxl`` as safetensors, a LoRA, and with ``gguf`` installed a GGUF file."""
-    for folder in ("diffusion_models", "unet", "loras"):
+    for folder in ("diffusion_models", "unet", "loras", "ipadapter"):
         (models / folder).mkdir(parents=True, exist_ok=True)
     for name, sizes in SIZES.items():
         path = str(models / "diffusion_models" / f"small-{name}.safetensors")
         make_checkpoint.write_checkpoint(path, make_checkpoint.unet_layout(sizes), seed=3, dtype="fp32")
+        _write_ip_adapter(models / "ipadapter" / f"small-{name}.safetensors", name)
     _write_lora(models)
     if importlib.util.find_spec("gguf") is not None:
         _write_gguf(models)
@@ -84,6 +100,22 @@ def _write_lora(models: pathlib.Path) -> None:
         tensors[f"{name}.lora_up.weight"] = torch.randn(rows, 4, *(1,) * (len(layout[key]) - 2), generator=generator)
         tensors[f"{name}.lora_down.weight"] = torch.randn(4, *layout[key][1:], generator=generator) * columns**-0.5
     save_file(tensors, models / "loras" / "small-sd15.safetensors")
+
+
+def _write_ip_adapter(path: pathlib.Path, family: str) -> None:
+    """An image adapter (Ye et al., arXiv:2308.06721) for a picture encoder of 64 numbers; published ones number the full model's blocks."""
+    level = {"sd15": (1, 1, 1, 1), "sdxl": (0, 2, 10)}[family]
+    widths = [WIDTH * multiple for multiple in SIZES[family].channel_mult]
+    blocks = [widths[at] for at, depth in enumerate(level) for _ in range(2 * depth) if family == "sdxl" or at < 3]
+    blocks += [widths[at] for at, depth in reversed(list(enumerate(level))) for _ in range(3 * depth) if family == "sdxl" or at < 3]
+    blocks += [widths[-1]] * level[-1]
+    context = SIZES[family].context_dim
+    shapes = {"image_proj.proj.weight": (4 * context, 64), "image_proj.proj.bias": (4 * context,)}
+    shapes |= {"image_proj.norm.weight": (context,), "image_proj.norm.bias": (context,)}
+    for number, width in enumerate(blocks):
+        shapes |= {f"ip_adapter.{2 * number + 1}.to_{part}_ip.weight": (width, context) for part in "kv"}
+    generator = torch.Generator().manual_seed(7)
+    save_file({key: make_checkpoint.random_tensor(key, shape, generator) for key, shape in shapes.items()}, path)
 
 
 def write_pack(base: pathlib.Path) -> None:

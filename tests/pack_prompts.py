@@ -85,6 +85,29 @@ SETTINGS: dict[str, Any] = {
     "Use CFGDenoiser": False,
 }
 
+
+def adapted(family: str, weight_type: str, scaling: str) -> Prompt:
+    """A latent sampled with an image adapter."""
+    adapter = {
+        "loader": node("IPAdapterModelLoader", ipadapter_file=f"small-{family}.safetensors"),
+        "embeds": node("RandomEmbeds", seed=8, width=64),
+        "negative_embeds": node("RandomEmbeds", seed=9, width=64),
+        "patched": node(
+            "IPAdapterEmbeds",
+            model=["model", 0],
+            ipadapter=["loader", 0],
+            pos_embed=["embeds", 0],
+            neg_embed=["negative_embeds", 0],
+            weight=0.8,
+            weight_type=weight_type,
+            start_at=0.0,
+            end_at=1.0,
+            embeds_scaling=scaling,
+        ),
+    }
+    return sampling(adapter, family)
+
+
 PACKS: dict[str, dict[str, Prompt]] = {
     "": {
         "SD 1.5": sampling({}),
@@ -107,6 +130,12 @@ PACKS: dict[str, dict[str, Prompt]] = {
         f"{kind}{sampler}": sampling(model, sampler=sampler)
         for kind, model in (("", {}), ("settings, ", {"patched": node("smZ Settings", **{"*": ["model", 0]}, **SETTINGS)}))
         for sampler in ("euler", "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_alt")
+    },
+    "ComfyUI_IPAdapter_plus": {
+        "SD 1.5": adapted("sd15", "linear", "V only"),
+        "SDXL": adapted("sdxl", "linear", "V only"),
+        "SDXL, style": adapted("sdxl", "style transfer", "K+V"),
+        "SDXL, precise": adapted("sdxl", "style transfer precise", "K+mean(V) w/ C penalty"),
     },
     "ComfyUI-Inspire-Pack": {
         "HyperTile": patched("HyperTile //Inspire", **HYPERTILE),
