@@ -20,6 +20,7 @@ SIZES = {
     "sd15": dataclasses.replace(make_checkpoint.UNETS["sd15"], model_channels=WIDTH),
     "sdxl": dataclasses.replace(make_checkpoint.UNETS["sdxl-light"], model_channels=WIDTH),
 }
+GUIDED = dataclasses.replace(SIZES["sd15"], in_channels=8)
 
 PACK = '''"""Conditioning of any size, and diffusion models of small sizes on a server that knows families by their width."""
 
@@ -38,11 +39,13 @@ if "Tiny" not in vars(comfy.supported_models):
     models = getattr(comfy.supported_models, "models", None)
     if models is not None and hasattr(comfy.supported_models.SD15, "unet_config"):
         models.insert(0, small(comfy.supported_models.SD15, model_channels=64))
+        models.insert(0, small(comfy.supported_models.SD15_instructpix2pix, model_channels=64))
         models.insert(0, small(comfy.supported_models.SDXL, model_channels=64, transformer_depth=[0, 0, 1, 1, 2, 2]))
 
 
 class RandomConditioning:
-    """Seeded conditioning of *tokens* tokens of *width* channels, with a pooled vector of *pooled* channels (0: none)."""
+    """Seeded conditioning of *tokens* tokens of *width* channels, with a pooled vector of *pooled* channels (0: none) and, with *picture*,
+    the latent of a picture."""
 
     RETURN_TYPES = ("CONDITIONING",)
     FUNCTION = "make"
@@ -50,12 +53,14 @@ class RandomConditioning:
     @classmethod
     def INPUT_TYPES(cls):
         size = ("INT", {"default": 0, "max": 1 << 20})
-        return {"required": {"seed": size, "tokens": size, "width": size, "pooled": size}}
+        return {"required": {"seed": size, "tokens": size, "width": size, "pooled": size}, "optional": {"picture": ("BOOLEAN",)}}
 
-    def make(self, seed, tokens, width, pooled):
+    def make(self, seed, tokens, width, pooled, picture=False):
         generator = torch.Generator().manual_seed(seed)
         cond = torch.randn(1, tokens, width, generator=generator)
         options = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+        if picture:
+            options["concat_latent_image"] = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(0))
         return ([[cond, options]],)
 
 
@@ -79,12 +84,15 @@ NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning, "RandomEmbeds":
 
 
 def write_models(models: pathlib.Path) -> None:
-    """Write into the folder *models*: ``small-sd15`` and ``small-sdxl`` as safetensors, a LoRA, and with ``gguf`` installed a GGUF file."""
+    """Write into the folder *models*: ``small-sd15``, ``small-sdxl`` and ``small-pix2pix``, a LoRA and image adapters; with ``gguf``
+    installed also a GGUF file.
+    """
     for folder in ("diffusion_models", "unet", "loras", "ipadapter"):
         (models / folder).mkdir(parents=True, exist_ok=True)
-    for name, sizes in SIZES.items():
+    for name, sizes in {**SIZES, "pix2pix": GUIDED}.items():
         path = str(models / "diffusion_models" / f"small-{name}.safetensors")
         make_checkpoint.write_checkpoint(path, make_checkpoint.unet_layout(sizes), seed=3, dtype="fp32")
+    for name in SIZES:
         _write_ip_adapter(models / "ipadapter" / f"small-{name}.safetensors", name)
     _write_lora(models)
     if importlib.util.find_spec("gguf") is not None:

@@ -113,6 +113,13 @@ PACKS: dict[str, dict[str, Prompt]] = {
         "SD 1.5": sampling({}),
         "SDXL": sampling({}, "sdxl"),
         "SD 1.5, euler_ancestral": sampling({}, sampler="euler_ancestral"),
+        "InstructPix2Pix": sampling(
+            {
+                "model": node("UNETLoader", unet_name="small-pix2pix.safetensors", weight_dtype="default"),
+                "shown": node("RandomConditioning", seed=1, tokens=77, width=768, pooled=0, picture=True),
+            },
+            positive=["shown", 0],
+        ),
         "SD 1.5, dpmpp_sde": sampling({}, sampler="dpmpp_sde"),
     },
     "sd-perturbed-attention": PERTURBED,

@@ -9,6 +9,7 @@ run, each in servers of its own. Both servers inherit ``PYTHONPATH``, which may 
 import os
 import pathlib
 
+import live_server
 import pack_models
 import pytest
 import torch
@@ -39,8 +40,9 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def servers(request, models, tmp_path):
+def servers(request, models, tmp_path, monkeypatch):
     """This server and upstream's, with the pack *request.param* and the models."""
+    monkeypatch.setattr(live_server, "START_TIMEOUT_S", 600)  # packs may import much
     started = []
     for name, more in (("here", {}), ("upstream", {"root": pathlib.Path(CHECKOUT), "python": PYTHON})):
         base = tmp_path / name
