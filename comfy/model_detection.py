@@ -91,6 +91,15 @@ def convert_config(unet_config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def describe_channels(state_dict: Mapping[str, Any], key_prefix: str) -> str:
+    """For error messages: how many channels a UNet below *key_prefix* takes, where no family is made for so many; else nothing."""
+    config = detect_unet_config(state_dict, key_prefix)
+    known = comfy.supported_models.PLAIN_CHANNELS, comfy.supported_models.GUIDED_CHANNELS
+    if config is None or any(config["in_channels"] in channels for channels in known):
+        return ""
+    return f", a UNet that takes {config['in_channels']} input channels"
+
+
 def describe_tensors(keys: Iterable[str], limit: int = 6) -> str:
     """What a file holds, for error messages: how many tensors, and how they are named."""
     names = list(keys)

@@ -90,8 +90,10 @@ class DiffusionModel:
             config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=self.source.metadata)
         if config is None:
             found = model_detection.describe_tensors(self._tensors)
+            channels = model_detection.describe_channels(self._tensors, self._prefix)
             raise UnknownModelError(
-                f"{self.source.name} holds no model of a supported family. Found {found}. Supported: {supported_models.SUPPORTED_FAMILIES}"
+                f"{self.source.name} holds no model of a supported family. Found {found}{channels}. "
+                f"Supported: {supported_models.SUPPORTED_FAMILIES}"
             )
         self._config = config
         say_unused(self.source.name, "outside the diffusion model", outside(self._tensors, (self._prefix,)), ())

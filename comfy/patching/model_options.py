@@ -141,6 +141,16 @@ class ModelOptions:
         options = self.values["transformer_options"].setdefault("rope_options", {})
         options.update(scale_x=scale_x, scale_y=scale_y, scale_t=scale_t, shift_x=shift_x, shift_y=shift_y, shift_t=shift_t)
 
+    def set_optimized_attention(self, optimized_attention: Callable[..., Any]) -> None:
+        """Compute attention with *optimized_attention*, which takes the arguments that the functions of ``attention.py`` take."""
+
+        def override(_: Any, *args: Any, **kwargs: Any) -> Any:
+            return optimized_attention(*args, **kwargs)
+
+        if getattr(optimized_attention, "container_function", None) is not None:
+            override.container_function = optimized_attention.container_function  # type: ignore[attr-defined]
+        self.values["transformer_options"]["optimized_attention_override"] = override
+
     def move_patches(self, device: Any) -> None:
         """Move patch objects that have a ``to`` to a device, or convert them to a dtype."""
         for container, key in self._patch_slots():

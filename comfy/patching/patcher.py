@@ -23,6 +23,7 @@ from comfy.patching.load_list import load_list
 from comfy.patching.loading import WeightLoading, prepare_module
 from comfy.patching.model_options import ModelOptions, Options, patch_setter
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.multigpu import deep_clone, match_clones
 from comfy.patching.object_patches import ObjectPatches
 from comfy.patching.patch_table import Patches
 from comfy.patching.placement import Backup
@@ -173,19 +174,8 @@ class ModelPatcher:
         twin.__dict__.update(self.__dict__ | {name: copy.copy(getattr(self, name)) for name in COMPONENTS})
         return twin
 
-    def deepclone_multigpu(self, new_load_device: torch.device | None = None, models_cache: dict[uuid.UUID, Any] | None = None) -> Self:
-        """A clone over weights of its own, for another device; additional models likewise, each once."""
-        cache = {} if models_cache is None else models_cache
-        twin = self.clone(force_deepcopy=True)
-        twin.load_device = self.load_device if new_load_device is None else new_load_device
-        twin.remove_additional_models("multigpu")
-        for models in twin.additional_models.values():
-            for position, model in enumerate(models):
-                if model.clone_base_uuid not in cache:
-                    cache[model.clone_base_uuid] = model.deepclone_multigpu(new_load_device, cache)
-                models[position] = cache[model.clone_base_uuid]
-        call_back(self, CallbacksMP.ON_DEEPCLONE_MULTIGPU, twin)
-        return twin
+    deepclone_multigpu = deep_clone
+    match_multigpu_clones = match_clones
 
     def is_clone(self, other: Any) -> bool:
         """Whether *other* is a patcher of the same module."""
@@ -213,6 +203,7 @@ class ModelPatcher:
     set_model_patch = forward(_options, ModelOptions.set_patch)
     set_model_patch_replace = forward(_options, ModelOptions.set_patch_replace)
     set_model_rope_options = forward(_options, ModelOptions.set_rope_options)
+    set_model_optimized_attention = forward(_options, ModelOptions.set_optimized_attention)
     model_patches_to = forward(_options, ModelOptions.move_patches)
     model_patches_models = forward(_options, ModelOptions.patches_models)
     model_patches_call_function = forward(_options, ModelOptions.call_patches)
@@ -351,6 +342,8 @@ class ModelPatcher:
     apply_hooks = forward(HookSwitching, HookSwitching.apply)
     patch_hooks = forward(HookSwitching, HookSwitching.patch)
     unpatch_hooks = forward(HookSwitching, HookSwitching.unpatch)
+    patch_hook_weight_to_device = forward(HookSwitching, HookSwitching.patch_weight)
+    patch_cached_hook_weights = forward(HookSwitching, HookSwitching.put_cached)
     clear_cached_hook_weights = forward(HookSwitching, HookSwitching.clear_cache)
     clean_hooks = forward(HookSwitching, HookSwitching.clean)
 

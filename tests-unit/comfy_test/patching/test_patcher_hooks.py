@@ -7,6 +7,8 @@ import torch
 from residency_models import Layers, batch, management, patcher_of
 
 import comfy.hooks as hooks
+import comfy.model_management
+from comfy.model_patcher import ModelPatcher
 from comfy.weight_files.state_dicts import FileTensors
 
 ROOM = 1 << 20
@@ -59,6 +61,55 @@ def test_switching_hooks_changes_and_restores_the_very_objects(vram_bytes, mode)
         patcher.apply_hooks(one)
         patcher.cleanup()
         assert torch.equal(patcher.model(batch()), plain) and not patcher.cached_hook_patches and not patcher.hook_backup
+
+
+def test_each_weight_goes_through_a_method_that_packs_override():
+    seen = []
+
+    class Noting(ModelPatcher):
+        def patch_hook_weight_to_device(self, hooks, combined_patches, key, original_weights, memory_counter):
+            assert not combined_patches or {*KEYS} <= original_weights.keys()
+            seen.append(("patch", key))
+            super().patch_hook_weight_to_device(hooks, combined_patches, key, original_weights, memory_counter)
+
+        def patch_cached_hook_weights(self, cached_weights, key, memory_counter):
+            seen.append(("cached", key))
+            super().patch_cached_hook_weights(cached_weights, key, memory_counter)
+
+    with management() as manager:
+        patcher = Noting(Layers(), comfy.model_management.get_torch_device(), torch.device("cpu"))
+        patcher.set_hook_mode(hooks.EnumHookMode.MaxSpeed)
+        group = weight_hook(KEYS)
+        patcher.register_all_hook_patches(group, TARGET, {})
+        manager.load_models_gpu([patcher])
+        plain = patcher.model(batch())
+        results = []
+        for _ in range(2):
+            patcher.apply_hooks(group)
+            results.append(patcher.model(batch()))
+            patcher.apply_hooks(None)
+        assert torch.equal(*results) and not torch.equal(results[0], plain) and torch.equal(patcher.model(batch()), plain)
+        assert seen == [("patch", key) for key in KEYS] + [("cached", key) for key in KEYS]
+        patcher.patch_hook_weight_to_device(group, {}, "first.weight", {}, None)
+        assert not patcher.hook_backup
+
+
+def test_weights_of_a_hook_that_fails_half_way_are_not_kept():
+    class Failing(ModelPatcher):
+        def patch_hook_weight_to_device(self, hooks, combined_patches, key, original_weights, memory_counter):
+            if key == "last.bias":
+                raise torch.OutOfMemoryError("no room")
+            super().patch_hook_weight_to_device(hooks, combined_patches, key, original_weights, memory_counter)
+
+    with management() as manager:
+        patcher = Failing(Layers(), comfy.model_management.get_torch_device(), torch.device("cpu"))
+        patcher.set_hook_mode(hooks.EnumHookMode.MaxSpeed)
+        group = weight_hook(KEYS)
+        patcher.register_all_hook_patches(group, TARGET, {})
+        manager.load_models_gpu([patcher])
+        with pytest.raises(torch.OutOfMemoryError):
+            patcher.apply_hooks(group)
+        assert not patcher.cached_hook_patches
 
 
 def test_hooks_left_in_place_go_when_another_clone_loads():
