@@ -5,6 +5,7 @@ Portable: torch and blake3.
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,10 +72,12 @@ def content_digest(tensor: Tensor) -> bytes:
     Raises :class:`NotFingerprintable` for kinds of tensors that do not hold their values plainly.
     """
     check_plain(tensor)
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    values: Any = plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    threads = blake3.AUTO if values.nbytes >= THREADED_BYTES else 1
+    plain = tensor.detach()
+    if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        plain = plain.resolve_conj().resolve_neg().cpu().contiguous()
+    threads = blake3.AUTO if plain.nbytes >= THREADED_BYTES else 1
+    values = memoryview((ctypes.c_char * plain.nbytes).from_address(plain.data_ptr())).cast("B") if plain.nbytes else b""
     return blake3(head, max_threads=threads).update(values).digest(length=DIGEST_BYTES)
 
 
