@@ -187,7 +187,7 @@ class PatchRegistry:
         own = self._carrier.fingerprint(base)
         known = self._prints.of((params, build))
         reason = f"the base: {own.reason}" if own.reason else known.reason
-        owner = self._prints.tokens.of(self._carrier.owner(base))
+        owner = "" if reason else self._prints.tokens.of(self._carrier.owner(base))
         return own.digest + known.digest + str(owner).encode(), known, reason
 
     def _find(self, key: bytes) -> _Entry | None:

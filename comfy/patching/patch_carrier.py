@@ -37,6 +37,8 @@ class PatcherCarrier:
     def fingerprint(self, base: Any) -> Fingerprint:
         """By all that *base* carries. An object in it that cannot be compared is the same only if it is the very same object."""
         patcher = patcher_of(base)
+        if not all(hasattr(patcher, name) for name in COMPONENTS):
+            return Fingerprint(fingerprints().unique(), f"a {type(base).__name__} is no model that keeps its patches in the known way")
         options, attachments, weights, hooks = components(patcher)
         own = {**_own_attributes(patcher), **_own_attributes(base)}
         state = (

@@ -162,6 +162,15 @@ def returns_another(model):
     return patcher_of(Layers())
 
 
+def test_what_is_no_model_is_built_each_time(registry, build):
+    class Other:
+        def clone(self):
+            return Other()
+
+    assert isinstance(registry.patched(Other(), (), lambda clone: None), Other)
+    assert "a Other is no model" in next(iter(registry.describe()["reasons"]))
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
