@@ -46,6 +46,9 @@ class Carrier(Protocol):
     def take(self, base: Any, built: Any) -> tuple[Any, Mapping[Hashable, int]]:
         """The patches of *built*, a changed clone of *base*, and {storage: bytes} of their tensors. Raises :class:`CannotKeep`."""
 
+    def state(self, patches: Any) -> bytes:
+        """What tells later whether somebody changed *patches*, or what they refer to."""
+
     def give(self, base: Any, patches: Any) -> Any:
         """A clone of *base* with *patches* in place of its own."""
 
@@ -55,6 +58,7 @@ class _Entry:
     patches: Any
     owner: weakref.ref[Any]
     params: Fingerprint
+    state: bytes
     seconds: float
 
 
@@ -196,7 +200,7 @@ class PatchRegistry:
             entry = self._entries.get(key)
             if entry is not None:
                 self._entries.move_to_end(key)
-        if entry is None or entry.params.is_current():
+        if entry is None or (entry.params.is_current() and self._carrier.state(entry.patches) == entry.state):
             return entry
         with self._lock:
             self._books.stats.outdated += 1
@@ -205,7 +209,7 @@ class PatchRegistry:
 
     def _keep(self, key: bytes, base: Any, built: Any, params: Fingerprint, seconds: float) -> None:
         patches, storages = self._carrier.take(base, built)
-        size_bytes = sum(storages.values())
+        size_bytes, state = sum(storages.values()), self._carrier.state(patches)
         if size_bytes > self.max_bytes:
             raise CannotKeep(f"its patches take {size_bytes} bytes, {self.max_bytes} may be kept")
         gone = self._gone
@@ -218,7 +222,7 @@ class PatchRegistry:
             ):
                 self._books.stats.evictions += 1
                 self._drop(next(iter(self._entries)))
-            self._entries[key] = _Entry(patches, owner, params, seconds)
+            self._entries[key] = _Entry(patches, owner, params, state, seconds)
             self._ledger.put(key, storages)
 
     def _drop(self, key: bytes) -> None:

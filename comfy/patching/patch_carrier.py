@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import operator
 import types
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from comfy.patch_identity.fingerprints import Fingerprint, fingerprints
 from comfy.patch_identity.registry import CannotKeep
+from comfy.patch_identity.tensor_digests import DIGEST_BYTES, NotFingerprintable
 from comfy.patching.attachments import Attachments
-from comfy.patching.content_identity import ContentIdentity
+from comfy.patching.content_identity import ContentIdentity, table_digest
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.model_options import ModelOptions
 from comfy.patching.weight_patches import WeightPatches
@@ -23,8 +26,10 @@ from comfy.ram_model_cache.storage import patcher_of
 Patches = tuple[ModelOptions, Attachments, WeightPatches, HookPatches]
 COMPONENTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
 components: Callable[[Any], Patches] = operator.attrgetter(*COMPONENTS)
+SET_BY_LOADING = {"comfy_patched_weights", "comfy_cast_weights", "prev_comfy_cast_weights", "weight_function", "bias_function"}
 MAX_OBJECTS = 200_000
-PASSED_OVER = (type, types.ModuleType, types.CodeType, str, bytes, int, float, complex, bool, type(None))
+PLAIN = (str, bytes, int, float, complex, type(None))
+PASSED_OVER = (type, types.ModuleType, types.CodeType, *PLAIN)
 
 
 class PatcherCarrier:
@@ -70,6 +75,18 @@ class PatcherCarrier:
             raise CannotKeep("it brings models of its own along")
         return patches, storages_in(patches, own.model)
 
+    def state(self, patches: Patches) -> bytes:
+        """A digest of everything in *patches* that somebody could have changed since: objects, numbers, texts, contents of tensors."""
+        options, attachments, weights, hooks = patches
+        digest = hashlib.blake2b(table_digest(weights.read()), digest_size=DIGEST_BYTES)
+        changeable = (options, attachments, weights.object_patches, weights.weight_wrapper_patches, hooks.hook_patches)
+        for value in _reachable(changeable, with_plain=True):
+            if isinstance(value, Tensor):  # one that is on a device now counts as what it is a copy of
+                digest.update(_digest_of(value))
+            elif value is not changeable:
+                digest.update((repr(value) if isinstance(value, PLAIN) else f"{type(value).__name__} {id(value)}").encode())
+        return digest.digest()
+
     def give(self, base: Any, patches: Patches) -> Any:
         """A clone of *base* with copies of *patches*."""
         twin = base.clone()
@@ -97,12 +114,14 @@ def storages_in(patches: Patches, module: Any) -> dict[Hashable, int]:
     return found
 
 
-def _reachable(start: Any) -> Iterator[Any]:
-    """Every object that *start* keeps alive, but for classes, code and names of modules."""
+def _reachable(start: Any, with_plain: bool = False) -> Iterator[Any]:
+    """Every object that *start* keeps alive, but for classes, code and names of modules; numbers and texts on request."""
     seen: dict[int, Any] = {}
     waiting: deque[Any] = deque([start])
     while waiting:
         value = waiting.popleft()
+        if with_plain and isinstance(value, PLAIN):
+            yield value
         if isinstance(value, PASSED_OVER) or id(value) in seen:
             continue
         seen[id(value)] = value
@@ -112,7 +131,20 @@ def _reachable(start: Any) -> Iterator[Any]:
         if isinstance(value, types.FunctionType):
             waiting.extend((value.__closure__, value.__defaults__, value.__kwdefaults__, value.__dict__))
         elif not isinstance(value, Tensor):
-            waiting.extend(gc.get_referents(value))
+            getattr(value, "__dict__", None)  # from now on its attributes are reached in the same way each time
+            waiting.extend(_without_loading(value) if isinstance(value, torch.nn.Module) else gc.get_referents(value))
+
+
+def _digest_of(tensor: Tensor) -> bytes:
+    try:
+        return fingerprints().tensors.digest(tensor)
+    except NotFingerprintable:
+        return str(id(tensor)).encode()
+
+
+def _without_loading(module: torch.nn.Module) -> list[Any]:
+    """What *module* refers to, without what loading it to a device notes on it."""
+    return [item for name, value in vars(module).items() if name not in SET_BY_LOADING for item in (name, value)]
 
 
 def _own_attributes(thing: Any) -> dict[str, Any]:
