@@ -23,7 +23,17 @@ import torch
 from torch import Tensor
 
 from comfy.patch_identity.functions import code_parts, module_of, plain_globals
-from comfy.patch_identity.tensor_digests import DIGEST_BYTES, NotFingerprintable, TensorDigests, Tokens, Witness, content_digest, version_of
+from comfy.patch_identity.tensor_digests import (
+    DIGEST_BYTES,
+    NotFingerprintable,
+    TensorDigests,
+    Tokens,
+    Witness,
+    check_plain,
+    content_digest,
+    root_of,
+    version_of,
+)
 
 KEY_METHOD = "patch_identity_key"
 LASTING = "patch_identity_lasts"
@@ -75,7 +85,9 @@ class Fingerprints:
         try:
             walk.add(value, "it", 0)
         except NotFingerprintable as reason:
+            walk.watch_tensors()
             return Fingerprint(self.unique(), str(reason), tuple(walk.witnesses), walk.is_lasting)
+        walk.read_tensors()
         digest = hashlib.blake2b(b"".join(walk.parts), digest_size=DIGEST_BYTES).digest()
         return Fingerprint(digest, "", tuple(walk.witnesses), walk.is_lasting)
 
@@ -101,6 +113,7 @@ class _Walk:
         self._rereads_bytes = rereads_bytes
         self._same_objects = same_objects
         self._open: dict[int, int] = {}
+        self._tensors: list[tuple[int, Tensor]] = []
 
     def add(self, value: Any, where: Where, depth: int) -> None:
         """Add *value*, found at *where*. Raises :class:`NotFingerprintable`."""
@@ -150,9 +163,26 @@ class _Walk:
             raise NotFingerprintable(
                 f"{_named(where)} holds a tensor of {tensor.nbytes} bytes made in inference mode: changes to it cannot be seen"
             )
-        witness = self._owner.tensors.witness(tensor)
-        self.witnesses.append(witness)
-        self._write(b"T", witness.digest)
+        check_plain(tensor)
+        self._tensors.append((len(self.parts), tensor))
+        self.parts.append(b"")
+
+    def watch_tensors(self) -> None:
+        """Note the tensors that were met without reading them."""
+        for _, tensor in self._tensors:
+            version = version_of(tensor)
+            if version is not None:
+                watched = root_of(tensor)
+                self.witnesses.append(Witness(weakref.ref(watched), version, watched.data_ptr(), b""))
+
+    def read_tensors(self) -> None:
+        """Add the contents of the tensors that were met, read together."""
+        self._owner.tensors.read_ahead(tensor for _, tensor in self._tensors)
+        for position, tensor in self._tensors:
+            witness = self._owner.tensors.witness(tensor)
+            self.witnesses.append(witness)
+            self.parts[position] = b"T" + witness.digest
+        self._tensors.clear()
 
     def _add_nested(self, value: Any, kind: type, where: Where, depth: int) -> None:
         if kind in CONTAINERS:

@@ -14,7 +14,7 @@ from typing import Any, overload
 
 from comfy.patch_identity.fingerprints import Fingerprint, fingerprints
 from comfy.patch_identity.tensor_digests import DIGEST_BYTES
-from comfy.patching.added_patch import patch_fingerprint
+from comfy.patching.added_patch import patch_fingerprint, unread_tensors
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.patch_table import Patches, PatchTable, read_patches
 from comfy.patching.protocols import Patcher
@@ -29,6 +29,7 @@ def table_digest(table: Patches) -> bytes:
     noted: Fingerprint | None = table.noted if isinstance(table, PatchTable) else None
     if noted is not None and noted.is_current():
         return noted.digest
+    fingerprints().tensors.read_ahead(tensor for key in table for patch in read_patches(table, key) for tensor in unread_tensors(patch))
     parts, witnesses, is_lasting = [], [], True
     for key in sorted(table):
         found = [patch_fingerprint(patch) for patch in read_patches(table, key)]
