@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from app.running.surroundings import OUT_OF_MEMORY_HINT, SHAPE_HINT, ServerSurroundings, StopRequests
@@ -246,11 +246,13 @@ class PromptExecutor:
         providers: ProviderRuntime | None = None,
         world: HermeticWorld | None = None,
         model_cache: Any = None,
+        forget_patches: Callable[[], object] = bool,
     ) -> None:
         """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt.
 
         *providers* guards the external caches, *world* knows what results depend on besides the prompt. *model_cache*
-        (``RamModelCache``, if any) is told of prompts and safe points between nodes.
+        (``RamModelCache``, if any) is told of prompts and safe points between nodes; *forget_patches* lets go what was kept of patched
+        models.
         """
         self.server = server
         self.cache_type = cache_type if isinstance(cache_type, CacheType) else CacheType.CLASSIC
@@ -260,6 +262,7 @@ class PromptExecutor:
         self._world = world
         self._model_cache = NullRamModelCache() if model_cache is None else model_cache
         self._folder_names = FolderNames()
+        self._forget_patches = forget_patches
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -272,8 +275,9 @@ class PromptExecutor:
         self.success = True
 
     def clear_models(self, why: str) -> None:
-        """Let the models go that are kept in RAM."""
+        """Let the models go that are kept in RAM, and what is kept of patched ones."""
         self._model_cache.clear(why)
+        self._forget_patches()
 
     def close(self) -> None:
         """Interrupt the prompt that runs, if any, and end the threads. They start again with the next prompt.

@@ -30,8 +30,11 @@ from app.running.stop_watch import StopWatch  # noqa: E402
 from app.running.temp_folder import TempFolder  # noqa: E402
 from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
+from comfy.lazy_import import lazy_module  # noqa: E402
 from comfy.units import GIB, megabytes  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
+
+patching = lazy_module("comfy.patching.patched_models")
 
 log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
@@ -122,7 +125,13 @@ def make_executor(prompt_server: Any) -> Any:
             "NONE": "none are kept",
         }[cache_type.name],
     )
-    return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes, model_cache=model_management.ram_cache())
+    return execution.PromptExecutor(
+        prompt_server,
+        cache_type=cache_type,
+        cache_args=sizes,
+        model_cache=model_management.ram_cache(),
+        forget_patches=lambda: torch_is_imported() and patching.patched_models().clear(),
+    )
 
 
 def model_folders() -> dict[str, tuple[str, ...]]:
@@ -205,6 +214,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
+    prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
     model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
     upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)

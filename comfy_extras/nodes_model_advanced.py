@@ -16,6 +16,7 @@ torch = lazy_module("torch")
 kinds = lazy_module("comfy.model_sampling")
 distilled = lazy_module("comfy.sampling.distilled")
 latent_formats = lazy_module("comfy.latent_formats")
+patching = lazy_module("comfy.patching.patched_models")
 
 CATEGORY = "model/patch"
 SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # the numbers of tokens for Flux's two shifts
@@ -40,12 +41,14 @@ def _with_sampling(model: ModelPatcher, schedule: type, prediction: type, *argum
 
     *arguments* go to its constructor, *parameters* to its ``set_parameters``.
     """
-    sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(model.model.model_config, *arguments)
-    if parameters:
-        sampling.set_parameters(**parameters)
-    clone = model.clone()
-    clone.add_object_patch("model_sampling", sampling)
-    return clone
+
+    def build(clone: ModelPatcher) -> None:
+        sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(clone.model.model_config, *arguments)
+        if parameters:
+            sampling.set_parameters(**parameters)
+        clone.add_object_patch("model_sampling", sampling)
+
+    return patching.patched_models().patched(model, (), build)
 
 
 def _sigma(default: float) -> tuple[str, dict[str, Any]]:

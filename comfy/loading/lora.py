@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, TypeVar
@@ -14,6 +15,7 @@ import comfy.lora_convert
 from comfy.loading.lora_fit import fitting_changes
 from comfy.patcher_extension import PatcherInjection
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.patched_models import patched_models
 from comfy.weight_adapter.bypass import LAYERS, can_bypass, create_bypass_injections_from_patches, layer_of
 from comfy.weight_files.state_dicts import FileTensors
 
@@ -58,6 +60,7 @@ class TextEncoders(TakesPatches, Protocol):
 
 Model = TypeVar("Model", bound=Patcher)
 Clip = TypeVar("Clip", bound=TextEncoders)
+Target = TypeVar("Target", bound=TakesPatches)
 
 
 def load_lora_for_models(
@@ -67,21 +70,62 @@ def load_lora_for_models(
 
     *lora_metadata*, if given, is attached to both as ``lora_metadata``. What fits neither is named in one log line.
     """
-    patches = _patches_for(model, clip, lora)
-    taken: set[Any] = set()
-    new_model = None if model is None else model.clone()
-    if new_model is not None:
-        taken.update(new_model.add_patches(patches, strength_model))
-    new_clip = None if clip is None else clip.clone()
-    if new_clip is not None:
-        taken.update(new_clip.add_patches(patches, strength_clip))
-    if lora_metadata:
-        if new_model is not None:
-            new_model.set_attachments("lora_metadata", lora_metadata)
-        if new_clip is not None:
-            new_clip.patcher.set_attachments("lora_metadata", lora_metadata)
-    _log_unused(patches, taken)
+    changes = _Changes(model, clip, lora, lora_metadata)
+    new_model = None if model is None else changes.added_to(model, strength_model)
+    new_clip = None if clip is None else changes.added_to(clip, strength_clip)
+    changes.log_unused()
     return new_model, new_clip
+
+
+class _Changes:
+    """The patches that *lora* has for *model* and *clip*, looked up when the first of them is to be patched anew."""
+
+    def __init__(self, model: Patcher | None, clip: TextEncoders | None, lora: dict[str, Tensor], metadata: Any) -> None:
+        self._model, self._clip, self._lora, self._metadata = model, clip, lora, metadata
+        self._taken: set[Any] = set()
+        self._targets = self._built = 0
+
+    @functools.cached_property
+    def _patches(self) -> dict[Any, Any]:
+        return _patches_for(self._model, self._clip, self._lora)
+
+    def added_to(self, target: Target, strength: float) -> Target:
+        """A clone of *target* with the patches: the former one, where the same file was added to an equal target as strongly."""
+        self._targets += 1
+        build = _Build(self, strength)
+        key = getattr(self._lora, "key", None)
+        if key is None:
+            clone = target.clone()
+            build(clone)
+            return clone
+        both = (self._model is not None, self._clip is not None)
+        return patched_models().patched(target, (key, strength, both, self._metadata), build)
+
+    def add(self, clone: Any, strength: float) -> None:
+        """Add the patches to *clone*."""
+        self._built += 1
+        self._taken.update(clone.add_patches(self._patches, strength))
+        if self._metadata:
+            getattr(clone, "patcher", clone).set_attachments("lora_metadata", self._metadata)
+
+    def log_unused(self) -> None:
+        """Name what fits neither, if both were patched anew."""
+        if self._built == self._targets:
+            _log_unused(self._patches, self._taken)
+
+
+class _Build:
+    """Adds changes to a clone. What tells one from another is given to the registry beside it."""
+
+    def __init__(self, changes: _Changes, strength: float) -> None:
+        self._changes, self._strength = changes, strength
+
+    def patch_identity_key(self) -> tuple[()]:
+        """Nothing of its own."""
+        return ()
+
+    def __call__(self, clone: Any) -> None:
+        self._changes.add(clone, self._strength)
 
 
 def load_bypass_lora_for_models(
@@ -125,7 +169,8 @@ def _patches_for(model: Patcher | None, clip: TextEncoders | None, lora: dict[st
         key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
-    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(tensors), key_map)
+    with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode do not tell of changes
+        patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(tensors), key_map)
     modules = [*([] if model is None else [model.model]), *([] if clip is None else [clip.cond_stage_model])]
     return fitting_changes(patches, modules, tensors.path)
 

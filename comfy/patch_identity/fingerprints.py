@@ -11,6 +11,7 @@ import enum
 import functools
 import hashlib
 import os
+import struct
 import types
 import weakref
 from collections.abc import Iterable
@@ -22,26 +23,26 @@ import torch
 from torch import Tensor
 
 from comfy.patch_identity.functions import code_parts, module_of, plain_globals
-from comfy.patch_identity.tensor_digests import DIGEST_BYTES, NotFingerprintable, TensorDigests, Tokens, Witness, content_digest, version_of
+from comfy.patch_identity.tensor_digests import (
+    DIGEST_BYTES,
+    NotFingerprintable,
+    TensorDigests,
+    Tokens,
+    Witness,
+    check_plain,
+    content_digest,
+    root_of,
+    version_of,
+)
 
 KEY_METHOD = "patch_identity_key"
 LASTING = "patch_identity_lasts"
 MAX_DEPTH = 64
-PLAIN = (
-    bool,
-    int,
-    str,
-    bytes,
-    complex,
-    type(None),
-    type(Ellipsis),
-    torch.dtype,
-    torch.device,
-    torch.Size,
-    torch.layout,
-    torch.memory_format,
+PLAIN = frozenset(
+    (bool, int, bytes, complex, type(None), type(Ellipsis), torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
 )
-CONTAINERS = (tuple, list, dict, set, frozenset)
+CONTAINERS = frozenset((tuple, list, dict, set, frozenset))
+Where = str | tuple[Any, str, Any]  # the value itself, or (the value around it, how this one lies in it, under what name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +75,19 @@ class Fingerprints:
         self.tensors = TensorDigests()
         self.tokens = Tokens()
 
-    def of(self, value: Any, rereads_bytes: int | None = None) -> Fingerprint:
-        """The fingerprint of *value*; never raises for what it cannot compare.
+    def of(self, value: Any, rereads_bytes: int | None = None, same_objects: bool = False) -> Fingerprint:
+        """The fingerprint of *value*; never raises for what it cannot compare. With *same_objects* such a thing equals itself.
 
         A tensor made in inference mode has no counter of changes and would be read at every comparison: *rereads_bytes* is the size
         up to which that is acceptable (None: any); a larger one makes the value unique.
         """
-        walk = _Walk(self, rereads_bytes)
+        walk = _Walk(self, rereads_bytes, same_objects)
         try:
             walk.add(value, "it", 0)
         except NotFingerprintable as reason:
+            walk.watch_tensors()
             return Fingerprint(self.unique(), str(reason), tuple(walk.witnesses), walk.is_lasting)
+        walk.read_tensors()
         digest = hashlib.blake2b(b"".join(walk.parts), digest_size=DIGEST_BYTES).digest()
         return Fingerprint(digest, "", tuple(walk.witnesses), walk.is_lasting)
 
@@ -102,25 +105,31 @@ def fingerprints() -> Fingerprints:
 class _Walk:
     """One walk over a value: the bytes to hash, and what was met on the way."""
 
-    def __init__(self, owner: Fingerprints, rereads_bytes: int | None) -> None:
+    def __init__(self, owner: Fingerprints, rereads_bytes: int | None, same_objects: bool) -> None:
         self.parts: list[bytes] = []
         self.witnesses: list[Witness] = []
         self.is_lasting = True
         self._owner = owner
         self._rereads_bytes = rereads_bytes
+        self._same_objects = same_objects
         self._open: dict[int, int] = {}
+        self._tensors: list[tuple[int, Tensor]] = []
 
-    def add(self, value: Any, where: str, depth: int) -> None:
+    def add(self, value: Any, where: Where, depth: int) -> None:
         """Add *value*, found at *where*. Raises :class:`NotFingerprintable`."""
         kind = type(value)
         if kind is float:
-            self._write(b"f", value.hex().encode())
+            self._write(b"f", _FLOAT(value))
+        elif kind is str:
+            self._write(b"s", value.encode("utf-8", "surrogatepass"))
         elif kind in PLAIN:
             self._write(b"p", f"{kind.__name__} {value!r}".encode("utf-8", "surrogatepass"))
         elif isinstance(value, Tensor):
             self._add_tensor(value, where)
         elif depth > MAX_DEPTH:
-            raise NotFingerprintable(f"{where} is nested more than {MAX_DEPTH} deep")
+            raise NotFingerprintable(f"{_named(where)} is nested more than {MAX_DEPTH} deep")
+        elif kind is tuple:
+            self._add_container(value, kind, where, depth + 1)
         elif id(value) in self._open:  # a function may refer to itself
             self._write(b"o", str(self._open[id(value)]).encode())
         else:
@@ -131,19 +140,19 @@ class _Walk:
     def _write(self, tag: bytes, content: bytes) -> None:
         self.parts.append(b"%s%d:%s" % (tag, len(content), content))
 
-    def _add_all(self, tag: bytes, values: Iterable[Any], where: str, depth: int) -> None:
+    def _add_all(self, tag: bytes, values: Iterable[Any], where: Where, depth: int) -> None:
         values = list(values)
         self._write(tag, str(len(values)).encode())
         for value in values:
             self.add(value, where, depth)
 
-    def _add_token(self, thing: Any, where: str) -> None:
+    def _add_token(self, thing: Any, where: Where) -> None:
         try:
             self._write(b"t", str(self._owner.tokens.of(thing)).encode())
         except TypeError:
-            raise NotFingerprintable(f"{where} holds a {type(thing).__name__}, which cannot be told from others") from None
+            raise NotFingerprintable(f"{_named(where)} holds a {type(thing).__name__}, which cannot be told from others") from None
 
-    def _add_tensor(self, tensor: Tensor, where: str) -> None:
+    def _add_tensor(self, tensor: Tensor, where: Where) -> None:
         version = version_of(tensor)
         if isinstance(tensor, torch.nn.Parameter) and version is not None:  # a model's own weight is not read: it stands for itself
             self.witnesses.append(Witness(weakref.ref(tensor), version, tensor.data_ptr(), b""))
@@ -152,13 +161,30 @@ class _Walk:
             return
         if version is None and self._rereads_bytes is not None and tensor.nbytes > self._rereads_bytes:
             raise NotFingerprintable(
-                f"{where} holds a tensor of {tensor.nbytes} bytes made in inference mode: changes to it cannot be seen"
+                f"{_named(where)} holds a tensor of {tensor.nbytes} bytes made in inference mode: changes to it cannot be seen"
             )
-        witness = self._owner.tensors.witness(tensor)
-        self.witnesses.append(witness)
-        self._write(b"T", witness.digest)
+        check_plain(tensor)
+        self._tensors.append((len(self.parts), tensor))
+        self.parts.append(b"")
 
-    def _add_nested(self, value: Any, kind: type, where: str, depth: int) -> None:
+    def watch_tensors(self) -> None:
+        """Note the tensors that were met without reading them."""
+        for _, tensor in self._tensors:
+            version = version_of(tensor)
+            if version is not None:
+                watched = root_of(tensor)
+                self.witnesses.append(Witness(weakref.ref(watched), version, watched.data_ptr(), b""))
+
+    def read_tensors(self) -> None:
+        """Add the contents of the tensors that were met, read together."""
+        self._owner.tensors.read_ahead(tensor for _, tensor in self._tensors)
+        for position, tensor in self._tensors:
+            witness = self._owner.tensors.witness(tensor)
+            self.witnesses.append(witness)
+            self.parts[position] = b"T" + witness.digest
+        self._tensors.clear()
+
+    def _add_nested(self, value: Any, kind: type, where: Where, depth: int) -> None:
         if kind in CONTAINERS:
             self._add_container(value, kind, where, depth)
         elif isinstance(value, type | types.ModuleType):
@@ -179,47 +205,49 @@ class _Walk:
         else:
             self._add_object(value, kind, where, depth)
 
-    def _add_container(self, value: Any, kind: type, where: str, depth: int) -> None:
+    def _add_container(self, value: Any, kind: type, where: Where, depth: int) -> None:
         self.is_lasting = self.is_lasting and kind in (tuple, frozenset)
         if kind is dict:  # in order: what is called in turn depends on it
             self._write(b"D", str(len(value)).encode())
             for key, item in value.items():
-                self.add(key, f"a key of {where}", depth)
-                self.add(item, f"{where}[{key!r}]" if isinstance(key, str | int) else where, depth)
+                self.add(key, (where, "of", "a key"), depth)
+                self.add(item, (where, "at", key), depth)
         elif kind in (set, frozenset):
             self._write(b"S", b"".join(sorted(self._digest_of(item, where) for item in value)))
         else:
             self._write(b"L" if kind is list else b"U", str(len(value)).encode())
             for index, item in enumerate(value):
-                self.add(item, f"{where}[{index}]", depth)
+                self.add(item, (where, "at", index), depth)
 
-    def _digest_of(self, value: Any, where: str) -> bytes:
+    def _digest_of(self, value: Any, where: Where) -> bytes:
         """The digest of *value* alone, for items without an order."""
-        found = self._owner.of(value, self._rereads_bytes)
+        found = self._owner.of(value, self._rereads_bytes, self._same_objects)
         if found.reason:
-            raise NotFingerprintable(f"{where}: {found.reason}")
+            raise NotFingerprintable(f"{_named(where)}: {found.reason}")
         self.witnesses += found.witnesses
         return found.digest
 
-    def _add_object(self, value: Any, kind: type, where: str, depth: int) -> None:
+    def _add_object(self, value: Any, kind: type, where: Where, depth: int) -> None:
         """An object by the key that its class declares, or by its fields if nothing can change them."""
         declared = kind.__dict__.get(KEY_METHOD)
         if declared is not None:
             was_lasting = self.is_lasting
-            self._add_all(b"k", (kind, declared(value)), f"the key of {where}", depth)
+            self._add_all(b"k", (kind, declared(value)), (where, "of", "the key"), depth)
             self.is_lasting = was_lasting and kind.__dict__.get(LASTING) is True
         elif is_dataclass(kind) and kind.__dataclass_params__.frozen and "__dataclass_fields__" in kind.__dict__:  # type: ignore[attr-defined]
             self._add_all(b"d", (kind, *(getattr(value, field.name) for field in fields(kind))), where, depth)
         elif isinstance(value, tuple) and "_fields" in kind.__dict__:
             self._add_all(b"N", (kind, tuple(value)), where, depth)
+        elif self._same_objects:
+            self._add_token(value, where)
         else:
-            raise NotFingerprintable(f"{where} holds a {kind.__module__}.{kind.__qualname__}, whose class declares no {KEY_METHOD}")
+            raise NotFingerprintable(f"{_named(where)} holds a {kind.__module__}.{kind.__qualname__}, whose class declares no {KEY_METHOD}")
 
-    def _add_callable(self, value: Any, where: str, depth: int) -> None:
+    def _add_callable(self, value: Any, where: Where, depth: int) -> None:
         if isinstance(value, functools.partial):
-            self._add_all(b"q", (value.func, value.args, value.keywords, vars(value)), f"a partial in {where}", depth)
+            self._add_all(b"q", (value.func, value.args, value.keywords, vars(value)), (where, "in", "a partial"), depth)
         elif isinstance(value, types.MethodType):
-            self._add_all(b"m", (value.__func__, value.__self__), f"{value.__qualname__} in {where}", depth)
+            self._add_all(b"m", (value.__func__, value.__self__), (where, "in", value.__qualname__), depth)
         elif isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
             bound = () if owner is None or isinstance(owner, types.ModuleType) else (owner,)
@@ -229,21 +257,22 @@ class _Walk:
         else:
             self._add_token(value, where)
 
-    def _add_function(self, function: types.FunctionType, where: str, depth: int) -> None:
-        name = f"{function.__qualname__} in {where}"
+    def _add_function(self, function: types.FunctionType, where: Where, depth: int) -> None:
+        name = (where, "in", function.__qualname__)
         module = module_of(function)
         if module is None:
-            raise NotFingerprintable(f"{name} belongs to no imported module")
+            raise NotFingerprintable(f"{_named(name)} belongs to no imported module")
         cells = [_contents(cell, name) for cell in function.__closure__ or ()]
         extra = dict(vars(function))
         self._add_all(b"F", (module, function.__qualname__, function.__defaults__, function.__kwdefaults__, extra), name, depth)
         self._add_all(b"C", code_parts(function.__code__), name, depth)
         self._add_all(b"G", plain_globals(function), name, depth)
         for variable, cell in zip(function.__code__.co_freevars, cells, strict=True):
-            self.add(cell, f"{variable} of {name}", depth)
+            self.add(cell, (name, "of", variable), depth)
         self.is_lasting = self.is_lasting and not cells and not extra
 
 
+_FLOAT = struct.Struct("<d").pack
 CALLABLES = (
     functools.partial,
     types.FunctionType,
@@ -254,8 +283,15 @@ CALLABLES = (
 )
 
 
-def _contents(cell: types.CellType, where: str) -> Any:
+def _named(where: Where) -> str:
+    if isinstance(where, str):
+        return where
+    around, how, name = where
+    return f"{_named(around)}[{name!r}]" if how == "at" else f"{name} {how} {_named(around)}"
+
+
+def _contents(cell: types.CellType, where: Where) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        raise NotFingerprintable(f"a variable of {where} has no value yet") from None
+        raise NotFingerprintable(f"a variable of {_named(where)} has no value yet") from None

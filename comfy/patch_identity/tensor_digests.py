@@ -5,8 +5,11 @@ Portable: torch and blake3.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +21,7 @@ from comfy.units import MIB
 
 DIGEST_BYTES = 16
 THREADED_BYTES = MIB
+MAX_THREADS = 16
 Place = tuple[Any, ...]
 
 
@@ -57,9 +61,15 @@ def root_of(tensor: Tensor) -> Tensor:
     return tensor._base if tensor._is_view() and tensor._base is not None else tensor
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether *tensor* holds its values plainly, in memory."""
+    is_known = type(tensor) in (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+    return is_known and tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
 def check_plain(tensor: Tensor) -> None:
     """Raise :class:`NotFingerprintable` for a kind of tensor that does not hold its values plainly."""
-    if type(tensor) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer) or tensor.layout != torch.strided or tensor.is_quantized:
+    if not is_plain(tensor) and not tensor.is_meta:
         raise NotFingerprintable(f"a tensor of the kind {type(tensor).__name__}, {tensor.layout}, is not compared by its values")
     if tensor.is_meta:
         raise NotFingerprintable("a tensor without values (meta)")
@@ -71,10 +81,12 @@ def content_digest(tensor: Tensor) -> bytes:
     Raises :class:`NotFingerprintable` for kinds of tensors that do not hold their values plainly.
     """
     check_plain(tensor)
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    values: Any = plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    threads = blake3.AUTO if values.nbytes >= THREADED_BYTES else 1
+    plain = tensor.detach()
+    if tensor.device.type != "cpu" or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        plain = plain.resolve_conj().resolve_neg().cpu().contiguous()
+    threads = blake3.AUTO if plain.nbytes >= 16 * THREADED_BYTES else 1
+    values = memoryview((ctypes.c_char * plain.nbytes).from_address(plain.data_ptr())).cast("B") if plain.nbytes else b""
     return blake3(head, max_threads=threads).update(values).digest(length=DIGEST_BYTES)
 
 
@@ -94,17 +106,39 @@ class TensorDigests:
     def digest(self, tensor: Tensor) -> bytes:
         """The digest of *tensor*'s contents, read only if this state of it was not read before. Raises :class:`NotFingerprintable`."""
         check_plain(tensor)
+        found = self._known_digest(tensor)
+        if found is None:
+            self.read_bytes += tensor.nbytes
+            found = content_digest(tensor)
+            self._note(tensor, found)
+        return found
+
+    def read_ahead(self, tensors: Iterable[Tensor]) -> None:
+        """Read those of *tensors* that are not known, on several threads, so that :meth:`digest` finds them. Others are left alone."""
+        missing = [
+            tensor for tensor in tensors if is_plain(tensor) and version_of(tensor) is not None and self._known_digest(tensor) is None
+        ]
+        threads = min(MAX_THREADS, os.cpu_count() or 1, sum(tensor.nbytes for tensor in missing) // THREADED_BYTES)
+        if threads < 2 or len(missing) < 2:
+            return
+        with ThreadPoolExecutor(threads, thread_name_prefix="fingerprints") as pool:
+            for tensor, found in zip(missing, pool.map(content_digest, missing), strict=True):
+                self.read_bytes += tensor.nbytes
+                self._note(tensor, found)
+
+    def _known_digest(self, tensor: Tensor) -> bytes | None:
+        version = version_of(tensor)
+        known = None if version is None else self._places(root_of(tensor)).get(_place(tensor))
+        return None if known is None or known[0] != version else known[1]
+
+    def _note(self, tensor: Tensor, digest: bytes) -> None:
         version = version_of(tensor)
         if version is None:
-            return self._read(tensor)
+            return
         places = self._places(root_of(tensor))
-        place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-        known = places.get(place)
-        if known is None or known[0] != version:
-            for stale in [other for other, (seen, _) in places.items() if seen != version]:
-                del places[stale]
-            known = places[place] = version, self._read(tensor)
-        return known[1]
+        for stale in [place for place, (seen, _) in places.items() if seen != version]:
+            del places[stale]
+        places[_place(tensor)] = version, digest
 
     def witness(self, tensor: Tensor) -> Witness:
         """What tells later whether *tensor* is still what it is now. Raises :class:`NotFingerprintable`."""
@@ -112,15 +146,15 @@ class TensorDigests:
         watched = tensor if version is None else root_of(tensor)
         return Witness(weakref.ref(watched), version, watched.data_ptr(), digest)
 
-    def _read(self, tensor: Tensor) -> bytes:
-        self.read_bytes += tensor.nbytes
-        return content_digest(tensor)
-
     def _places(self, root: Tensor) -> dict[Place, tuple[int, bytes]]:
         known = self._known.get(id(root))
         if known is None or known[0]() is not root:
             known = self._known[id(root)] = weakref.ref(root, _forgetter(self._known, id(root))), {}
         return known[1]
+
+
+def _place(tensor: Tensor) -> Place:
+    return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _forgetter(table: dict[int, Any], key: int) -> Callable[[Any], None]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
+
+from torch import Tensor
+from torch.nn import Parameter
 
 from comfy.patch_identity.fingerprints import Fingerprint, fingerprints
 from comfy.units import MIB
@@ -29,3 +33,12 @@ def patch_fingerprint(patch: tuple[Any, ...]) -> Fingerprint:
     if isinstance(patch, AddedPatch) and (found.is_lasting or found.reason):
         patch.noted = found
     return found
+
+
+def unread_tensors(patch: tuple[Any, ...]) -> Iterator[Tensor]:
+    """The tensors of *patch*, as long as nobody has asked what it is known by; weights of models, which are not read, are left out."""
+    if isinstance(patch, AddedPatch) and patch.noted is None:
+        values = getattr(patch[1], "weights", patch[1])
+        for value in values if isinstance(values, tuple | list) else ():
+            if isinstance(value, Tensor) and not isinstance(value, Parameter):
+                yield value

@@ -12,11 +12,11 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
-from comfy.patch_identity.fingerprints import fingerprints
+from comfy.patch_identity.fingerprints import Fingerprint, fingerprints
 from comfy.patch_identity.tensor_digests import DIGEST_BYTES
-from comfy.patching.added_patch import patch_fingerprint
+from comfy.patching.added_patch import patch_fingerprint, unread_tensors
 from comfy.patching.forwarding import forwards_to
-from comfy.patching.patch_table import Patches, read_patches
+from comfy.patching.patch_table import Patches, PatchTable, read_patches
 from comfy.patching.protocols import Patcher
 from comfy.patching.weight_patches import WeightPatches
 from comfy.patching.weight_values import WeightValues
@@ -24,15 +24,22 @@ from comfy.patching.weight_values import WeightValues
 _weight_patches: Callable[[Any], WeightPatches] = operator.attrgetter("_weight_patches")
 
 
-def table_digests(table: Patches) -> Iterator[bytes]:
-    """A digest per weight name of *table*, names in alphabetical order."""
+def table_digest(table: Patches) -> bytes:
+    """A digest of the patches of all weights; remembered by *table* until it or a tensor in it changes."""
+    noted: Fingerprint | None = table.noted if isinstance(table, PatchTable) else None
+    if noted is not None and noted.is_current():
+        return noted.digest
+    fingerprints().tensors.read_ahead(tensor for key in table for patch in read_patches(table, key) for tensor in unread_tensors(patch))
+    parts, witnesses, is_lasting = [], [], True
     for key in sorted(table):
-        yield key.encode() + b"=" + list_digest(table, key)
-
-
-def list_digest(table: Patches, key: str) -> bytes:
-    """A digest of the patches of *key*, in order."""
-    return _digest(patch_fingerprint(patch).digest for patch in read_patches(table, key))
+        found = [patch_fingerprint(patch) for patch in read_patches(table, key)]
+        parts.append(key.encode() + b"=" + _digest(one.digest for one in found))
+        witnesses += [witness for one in found for witness in one.witnesses]
+        is_lasting = is_lasting and all(one.is_lasting and not one.reason for one in found)
+    digest = _digest(parts)
+    if isinstance(table, PatchTable) and is_lasting and not table.may_change_unseen:
+        table.noted = Fingerprint(digest, "", tuple(witnesses))
+    return digest
 
 
 class ContentIdentity:
@@ -47,13 +54,16 @@ class ContentIdentity:
 
     def of_weight(self, key: str) -> bytes | None:
         """Of the patches of *key*; None when it has none."""
-        return self._given + list_digest(self._table, key) if key in self._table else None
+        return self._given + self._list_digest(key) if key in self._table else None
+
+    def _list_digest(self, key: str) -> bytes:
+        return _digest(patch_fingerprint(patch).digest for patch in read_patches(self._table, key))
 
     def of_all(self) -> uuid.UUID:
         """Of everything that decides what a load does: patches, functions on weights, hooks, casts and the base."""
         if self._patches.given_uuid is not None:
             return self._patches.given_uuid
-        parts = [self._patcher.clone_base_uuid.bytes, _digest(table_digests(self._table)), _digest(self._extras())]
+        parts = [self._patcher.clone_base_uuid.bytes, table_digest(self._table), _digest(self._extras())]
         found = uuid.UUID(bytes=_digest(parts))
         if found != self._patches.last_uuid:
             self._patches.last_uuid = found
@@ -71,7 +81,7 @@ class ContentIdentity:
             yield from (_of_itself(function) for function in self._patches.weight_wrapper_patches[key])
         for reference, table in self._patcher.hook_patches.items():
             yield _of_itself(reference)
-            yield _digest(table_digests(table))
+            yield table_digest(table)
         computing: list[tuple[Any, Any]] = [
             (self._patcher.calculate_weight, WeightValues.calculate),
             (self._patcher.patch_weight_to_device, WeightValues.patch_to_device),

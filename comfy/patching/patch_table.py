@@ -16,13 +16,14 @@ class PatchTable(dict[str, list[Patch]]):
     which hands no list out.
     """
 
-    __slots__ = ("_handed_out", "_own", "_seen")
+    __slots__ = ("_handed_out", "_own", "_seen", "noted")
 
     def __init__(self, patches: Mapping[str, list[Patch]] | Iterable[tuple[str, list[Patch]]] = (), shares_lists: bool = False) -> None:
         super().__init__(patches)
         self._own: set[str] | None = set() if shares_lists else None
         self._handed_out: set[str] = set()
         self._seen: weakref.ref[SharedPatches] | None = None
+        self.noted: Any = None  # what was found about the patches as they are now
 
     def share(self) -> SharedPatches:
         """These patches as they are now, for clones; takes the same time for any number of them."""
@@ -139,6 +140,7 @@ class PatchTable(dict[str, list[Patch]]):
 
     def _part(self) -> None:
         """Before a change: let clones that have seen these patches keep them as they are."""
+        self.noted = None
         if self._seen is not None:
             shared, self._seen = self._seen(), None
             if shared is not None:

@@ -52,8 +52,7 @@ class ModelPatcher:
 
     Clones share the module and what is loaded of it (``backup`` …), so only one of them is loaded at a time; everything else is
     the clone's own. Cloning copies no tensor. ``parent`` is the patcher this one was cloned from, kept alive by it.
-    *size* is the weights' bytes (0: counted when needed). *weight_inplace_update* has no effect: weights are never written in
-    place. Used by the thread that runs nodes.
+    *size*: the weights' bytes (0: counted when needed). *weight_inplace_update* has no effect. Used by the thread that runs nodes.
     """
 
     def __init__(

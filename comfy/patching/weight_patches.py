@@ -53,6 +53,13 @@ class WeightPatches:
         twin.object_patches = dict(self.object_patches)
         return twin
 
+    def __copy__(self) -> WeightPatches:
+        """The very same changes."""
+        twin = WeightPatches.__new__(WeightPatches)
+        twin._patches = self.patches
+        twin.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_patches"})
+        return twin
+
     @property
     def patches(self) -> Patches:
         """The patches by weight name, for the caller to change; the first call after cloning costs a pointer per name."""

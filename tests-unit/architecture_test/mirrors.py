@@ -30,6 +30,7 @@ TESTED_THROUGH = {
     "app/workflow_pages/subgraph_instances.py": "tests-unit/app_test/workflow_pages/test_damaged_workflows.py",
     "app/workflow_pages/viewports.py": "tests-unit/app_test/workflow_pages/test_damaged_workflows.py",
     "app/workflow_pages/widget_kinds.py": "tests-unit/app_test/workflow_pages/test_damaged_workflows.py",
+    "comfy_api/latest/_patching.py": "tests-unit/comfy_test/patch_identity/test_patch_registry.py",
     "comfy/deploy_environment.py": "tests-unit/server_test/test_system_stats_routes.py",
     "comfy/families/clip_text_config.py": "tests-unit/comfy_test/text/test_family_text.py",
     "comfy/families/diffusers_unet.py": "tests-unit/comfy_test/families/test_family_unet.py",

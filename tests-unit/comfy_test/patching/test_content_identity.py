@@ -105,6 +105,9 @@ def test_what_cannot_be_compared_equals_only_itself(base):
     assert one.patches_uuid == one.patches_uuid == one.clone().patches_uuid
     two = patched(base, ({key: (torch.ones(64, 32),)}, 1.0))
     assert one.patches_uuid != two.patches_uuid
+    known, tensor = one.patches_uuid, one.patches.read("first.weight")[0][1][0]
+    tensor.add_(1)
+    assert one.patches_uuid != known and one.patches_uuid == one.patches_uuid
     assert [reason for reason in ContentIdentity(one).reasons() if "Opaque" in reason] and ContentIdentity(base).reasons() == []
 
 
