@@ -61,6 +61,18 @@ def test_public_names_have_docstrings():
     assert not offenders(rule)
 
 
+def test_no_docstring_only_refers_to_another():
+    """An override needs no docstring; any other says what the function does."""
+
+    def rule(source: Source):
+        for node in ast.walk(source.tree):
+            text = ast.get_docstring(node) if isinstance(node, (*FUNCTIONS, ast.ClassDef)) else None
+            if text and text.startswith(("See ", "As :")) and "\n" not in text:
+                yield f"line {node.body[0].lineno}: {text}"
+
+    assert not offenders(rule)
+
+
 def test_modules_only_define_when_imported():
     """No loop, no ``with``, no call for its effect alone at module level (except under ``if __name__ == "__main__"``)."""
 

@@ -16,7 +16,7 @@ async def test_value_and_error_arrive():
         await off_loop(divmod, 7, 0)
 
 
-async def test_work_that_does_not_end_is_left_behind_and_said_once(caplog, monkeypatch):
+async def test_work_that_does_not_end_is_left_behind_and_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(module, "_seldom", Seldom())
     ended = threading.Event()
 
@@ -32,7 +32,7 @@ async def test_work_that_does_not_end_is_left_behind_and_said_once(caplog, monke
     assert caplog.text.count("did not end within") == 1
 
 
-def test_a_kind_is_said_once_a_minute():
+def test_each_kind_is_logged_once_a_minute():
     now_s = [0.0]
     seldom = Seldom(lambda: now_s[0])
     assert [seldom.is_due("a"), seldom.is_due("a"), seldom.is_due("b")] == [True, False, True]
