@@ -1,4 +1,4 @@
-"""Extra model folders from a YAML file, so that models of another installation are found."""
+"""Reads extra model folders from a YAML file, so that models of another installation are found."""
 
 import codecs
 import logging
@@ -22,7 +22,7 @@ def load_extra_path_config(yaml_path: str) -> None:
 
     The file maps section names to ``{folder key: path or lines of paths, base_path: ..., is_default: bool}``. ``~`` and
     environment variables in ``base_path`` are expanded; relative paths start at ``base_path``, or else at the file's folder. Raises
-    ``OSError`` when the file cannot be read and ``ValueError`` when its content is something else.
+    ``OSError`` when the file cannot be read and ``ValueError``, naming the file, when its content is anything else.
     """
     text = _text(yaml_path)
     try:

@@ -21,7 +21,7 @@ from comfy.patching.content_identity import ContentIdentity, table_digest
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.model_options import ModelOptions
 from comfy.patching.weight_patches import WeightPatches
-from comfy.ram_model_cache.storage import patcher_of
+from comfy.ram_model_cache.storage import own_patcher, patcher_of
 
 Patches = tuple[ModelOptions, Attachments, WeightPatches, HookPatches]
 COMPONENTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
@@ -37,11 +37,11 @@ class PatcherCarrier:
 
     def owner(self, base: Any) -> Any:
         """The module."""
-        return patcher_of(base).model
+        return own_patcher(base).model
 
     def fingerprint(self, base: Any) -> Fingerprint:
         """By all that *base* carries. An object in it that cannot be compared is the same only if it is the very same object."""
-        patcher = patcher_of(base)
+        patcher: Any = patcher_of(base)
         if not all(hasattr(patcher, name) for name in COMPONENTS):
             return Fingerprint(fingerprints().unique(), f"a {type(base).__name__} is no model that keeps its patches in the known way")
         options, attachments, weights, hooks = components(patcher)
@@ -63,7 +63,7 @@ class PatcherCarrier:
 
     def take(self, base: Any, built: Any) -> tuple[Patches, Mapping[Hashable, int]]:
         """Copies of *built*'s components. Raises :class:`CannotKeep` when it differs from a clone of *base* in more than these."""
-        own, patcher = patcher_of(base), patcher_of(built)
+        own, patcher = own_patcher(base), patcher_of(built)
         if patcher is None or patcher.model is not own.model or type(patcher) is not type(own) or type(built) is not type(base):
             raise CannotKeep("what was built is not a clone of the base")
         for before, after in ((_own_attributes(base), _own_attributes(built)), (_own_attributes(own), _own_attributes(patcher))):

@@ -98,7 +98,7 @@ def test_animated_webp_has_exif_strings(folders, node):
     assert exif[0x010F] == "workflow:" + json.dumps(WORKFLOW) and exif[0x010E] == "more:[1]"
 
 
-def test_one_image_is_no_animation(node):
+def test_one_image_is_not_an_animation(node):
     shown = ui.ImageSaveHelper.get_save_animated_png_ui(images(1), "one", node, fps=5.0, compress_level=1)
     assert "animated" not in shown.as_dict() and "animated" not in ui.SavedImages([]).as_dict()
 
@@ -164,7 +164,7 @@ def test_sound_preview_is_flac_in_the_temp_folder(folders):
     assert result["type"] == "temp" and os.path.isfile(os.path.join(folders, "temp", result["filename"]))
 
 
-def test_sound_that_can_not_be_saved_is_refused():
+def test_sound_that_cannot_be_saved_is_refused():
     with pytest.raises(ValueError, match="not as 'wav'"):
         ui.AudioSaveHelper.save_audio({}, "x", io.FolderType.output, None, format="wav")
     pytest.importorskip("av")

@@ -148,7 +148,7 @@ def test_truncated_file_is_read_as_far_as_it_goes(folders):
     assert image.shape == (1, 64, 64, 3)
 
 
-def test_file_that_is_no_picture_is_named_in_the_error(folders):
+def test_a_file_that_is_not_a_picture_is_named_in_the_error(folders):
     (folders / "input" / "a.png").write_text("hello")
     with pytest.raises(ValueError, match=r"a\.png could not be read as a picture"):
         LoadImage().load_image("a.png")

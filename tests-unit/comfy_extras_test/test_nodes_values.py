@@ -104,7 +104,7 @@ def test_what_is_too_large_deep_or_undefined_ends_in_an_error(expression):
         evaluate(expression, {"a": 2, "values": [2, 3]})
 
 
-def test_math_node_gives_three_types_and_refuses_what_is_no_number():
+def test_math_node_gives_three_types_and_refuses_results_that_are_not_numbers():
     assert MathExpressionNode.execute("a / 2", {"a": 5}).args == (2.5, 2, True)
     for expression in ("", "  ", "values", "1e308 * 10", "10 ** 400", "log(0)"):
         with pytest.raises(ValueError, match=r"."):
@@ -137,7 +137,7 @@ def test_numbers_from_values(value, expected):
         ([1], TypeError),
     ],
 )
-def test_what_is_no_number(value, error):
+def test_a_setting_that_is_not_a_number_is_refused(value, error):
     with pytest.raises(error, match=r"."):
         nodes_number_convert.NumberConvertNode.execute(value)
 

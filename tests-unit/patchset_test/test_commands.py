@@ -228,7 +228,7 @@ def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout, mo
     assert left == {"caching", "graph_utils"}
 
 
-def test_a_write_that_fails_half_way_leaves_nothing_behind(checkout, monkeypatch, capsys):
+def test_a_write_that_fails_midway_leaves_nothing_behind(checkout, monkeypatch, capsys):
     before = state(checkout)
     real = tree_files.write
     written = []

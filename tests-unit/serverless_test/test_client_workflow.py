@@ -45,8 +45,8 @@ def test_the_pages_format_with_what_the_server_tells_of_its_nodes(tmp_path):
     assert workflow["2"]["inputs"] == {"filename_prefix": "x", "images": ["1", 0]}
 
 
-@pytest.mark.parametrize("document, part", [(PAGE, "--object-info"), ([1], "is no workflow"), ({}, "is no workflow")])
-def test_what_cannot_be_sent(tmp_path, document, part):
+@pytest.mark.parametrize("document, part", [(PAGE, "--object-info"), ([1], "is not a workflow"), ({}, "is not a workflow")])
+def test_workflows_that_cannot_be_sent_are_refused(tmp_path, document, part):
     with pytest.raises(BadWorkflow, match=part):
         load_workflow(written(tmp_path, document), None)
     with pytest.raises(BadWorkflow, match="missing.json"):

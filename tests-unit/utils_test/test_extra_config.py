@@ -149,5 +149,5 @@ def test_damaged_files_are_read_or_refused_by_name(tmp_path, monkeypatch):
     assert FILES // 4 < refused < FILES * 3 // 4
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_section(load, tmp_path):
+def test_a_byte_order_mark_does_not_belong_to_the_first_section(load, tmp_path):
     assert load("\ufeffa111:\n  loras: x\n") == [("loras", f"{tmp_path}/conf/x", False)]

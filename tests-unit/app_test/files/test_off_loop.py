@@ -25,7 +25,7 @@ async def test_work_cannot_end_the_loop(error):
         await off_loop(leave)
 
 
-async def test_work_that_does_not_end_is_left_behind_and_said_once(caplog, monkeypatch):
+async def test_work_that_does_not_end_is_left_behind_and_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(module, "_seldom", Seldom())
     ended = threading.Event()
 
@@ -41,7 +41,7 @@ async def test_work_that_does_not_end_is_left_behind_and_said_once(caplog, monke
     assert caplog.text.count("did not end within") == 1
 
 
-def test_a_kind_is_said_once_a_minute():
+def test_each_kind_is_logged_once_a_minute():
     now_s = [0.0]
     seldom = Seldom(lambda: now_s[0])
     assert [seldom.is_due("a"), seldom.is_due("a"), seldom.is_due("b")] == [True, False, True]

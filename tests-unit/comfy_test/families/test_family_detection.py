@@ -142,6 +142,6 @@ def test_what_a_file_holds_is_described():
     assert model_detection.describe_tensors([]) == "no tensors"
 
 
-def test_a_network_of_no_width_is_no_network():
+def test_a_network_without_width_is_refused():
     shapes = {**unet_layout(UNETS["sd15"]), "input_blocks.0.0.weight": (0, 4, 3, 3)}
     assert read_unet_config(shapes, "") is None

@@ -3,7 +3,6 @@
 import gc
 import weakref
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,7 +50,9 @@ class Workplace:
 
     def step(self):
         """Do something at random."""
-        action = self.source.choice([self.patch] * 3 + [self.use] * 4 + [self.replace_object, self.drop, self.restore, self.evict, self.write])
+        action = self.source.choice(
+            [self.patch] * 3 + [self.use] * 4 + [self.replace_object, self.drop, self.restore, self.evict, self.write]
+        )
         action()
 
     def patch(self):
@@ -131,7 +132,7 @@ class Workplace:
     def expected(self, made):
         """The answer of a module that was never patched, with weights computed from scratch."""
         module = Layers()
-        for key, values, strength in made.recipe:
+        for _, values, strength in made.recipe:
             if strength is None:
                 module.norm = Scale(values)
         patcher = patcher_of(module, HOST, HOST) if False else None
@@ -139,7 +140,9 @@ class Workplace:
         for key in KEYS:
             weight = self.pristine[key].clone()
             for _, (up, down), strength in [step for step in made.recipe if step[0] == key]:
-                weight = LoRAAdapter(set(), (up, down, 2.0, None, None, None)).calculate_weight(weight, key, strength, 1.0, None, lambda change: change)
+                weight = LoRAAdapter(set(), (up, down, 2.0, None, None, None)).calculate_weight(
+                    weight, key, strength, 1.0, None, lambda change: change
+                )
             module.get_parameter(key).copy_(weight)
         return module(batch())
 

@@ -40,7 +40,7 @@ def test_values_of_other_type_or_content_differ(file, one, other):
     assert weights_key("model", [file], {"o": one}) != weights_key("model", [file], {"o": other})
 
 
-def test_option_that_is_none_counts_as_not_given(file):
+def test_an_option_of_none_counts_as_not_given(file):
     assert weights_key("model", [file], {"dtype": None}) == weights_key("model", [file])
 
 

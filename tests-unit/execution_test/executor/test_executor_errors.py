@@ -21,7 +21,7 @@ def log():
 
 @pytest.fixture
 def bench(monkeypatch, log):
-    """See ``executor_harness.benches``."""
+    """A function that makes a bench from named classes, besides the usual ones."""
     yield from benches(monkeypatch, log)
 
 
@@ -210,7 +210,7 @@ def test_without_smart_memory_models_are_unloaded_after_each_prompt(bench, monke
     assert unloaded == [1] * is_disabled
 
 
-def test_what_a_failed_node_worked_on_is_let_go(bench):
+def test_the_values_of_a_failed_node_are_released(bench):
     class Tensor:
         pass
 
