@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import comfy.utils
 import folder_paths
 from comfy.cli_args import LatentPreviewMethod, args
+from comfy.families.model_errors import ModelFileError
 from comfy.lazy_import import lazy_module
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def __getattr__(name: str) -> Any:
         return _method_choice.default
     if name == "MAX_PREVIEW_RESOLUTION":
         return args.preview_size
+    if name == "TAESD":
+        return tiny_autoencoder.TAESD
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -117,16 +120,19 @@ class Latent2RGBPreviewer(LatentPreviewer):
 def get_previewer(device: Any, latent_format: Any) -> LatentPreviewer | None:
     """The previewer that ``--preview-method`` asks for; None for no previews or an unknown kind of latent.
 
-    TAESD needs its decoder in ``models/vae_approx``; without it the linear map is used and a warning says so.
+    TAESD needs its decoder in ``models/vae_approx``; without it, or with a damaged one, the linear map is used and a warning says so.
     """
     if args.preview_method == LatentPreviewMethod.NoPreviews:
         return None
     if args.preview_method == LatentPreviewMethod.TAESD:
         path = _decoder_path(latent_format.taesd_decoder_name)
-        if path is not None:
-            model = tiny_autoencoder.TAESD(None, path, latent_channels=latent_format.latent_channels)
-            return TAESDPreviewerImpl(model.to(device))
-        log.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
+        try:
+            if path is not None:
+                model = tiny_autoencoder.TAESD(None, path, latent_channels=latent_format.latent_channels)
+                return TAESDPreviewerImpl(model.to(device))
+            log.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
+        except (OSError, ModelFileError) as error:
+            log.warning("TAESD previews are not possible, showing rough previews instead: %s", error)
     if latent_format.latent_rgb_factors is None:
         return None
     return Latent2RGBPreviewer(

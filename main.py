@@ -30,8 +30,11 @@ from app.running.stop_watch import StopWatch  # noqa: E402
 from app.running.temp_folder import TempFolder  # noqa: E402
 from comfy import model_management  # noqa: E402
 from comfy.cli_args import args, inert_flags_given  # noqa: E402
+from comfy.lazy_import import lazy_module  # noqa: E402
 from comfy.units import GIB, megabytes  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
+
+patching = lazy_module("comfy.patching.patched_models")
 
 log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
@@ -63,7 +66,7 @@ def set_directories() -> None:
     beside = os.path.join(os.path.dirname(os.path.realpath(__file__)), "extra_model_paths.yaml")
     configs = [beside] if os.path.isfile(beside) else []
     for config in configs + [path for given in args.extra_model_paths_config or () for path in given]:
-        load_extra_path_config(config)
+        add_extra_folders(config)
     # Models that nodes save are found again by the loaders.
     for key, name in (
         ("checkpoints", "checkpoints"),
@@ -82,6 +85,14 @@ def set_directories() -> None:
         os.makedirs(directory, exist_ok=True)
     if not args.multi_user:
         prepare_user_folder(os.path.join(folder_paths.get_user_directory(), "default"))
+
+
+def add_extra_folders(config: str) -> None:
+    """Look for models in the folders that the YAML file *config* names as well. Raises ``SystemExit``, saying what is wrong with it."""
+    try:
+        load_extra_path_config(config)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"The file of extra model paths cannot be used: {error}") from None
 
 
 def log_settings() -> None:
@@ -114,7 +125,13 @@ def make_executor(prompt_server: Any) -> Any:
             "NONE": "none are kept",
         }[cache_type.name],
     )
-    return execution.PromptExecutor(prompt_server, cache_type=cache_type, cache_args=sizes, model_cache=model_management.ram_cache())
+    return execution.PromptExecutor(
+        prompt_server,
+        cache_type=cache_type,
+        cache_args=sizes,
+        model_cache=model_management.ram_cache(),
+        forget_patches=lambda: torch_is_imported() and patching.patched_models().clear(),
+    )
 
 
 def model_folders() -> dict[str, tuple[str, ...]]:
@@ -202,6 +219,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
+    prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
     model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
     upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import web
 
 import execution
+from app.files.body_budget import BODIES, BodyBudget
 from app.routes.caches import CacheSections
 from app.running import compose
 from app.running.listeners import ReservedPorts, listen, tls_context
@@ -24,6 +25,9 @@ from comfy.cli_args import args
 from comfy.units import MIB
 from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
+from comfy_execution.executor.isolation import is_own_end, log_failure
+from comfy_execution.executor.results import printable
+from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
@@ -74,10 +78,12 @@ class PromptServer:
         self.app = web.Application(
             client_max_size=round(args.max_upload_size * MIB), middlewares=[self._gate.middleware, *build_middlewares(args)]
         )
+        self.app[BODIES] = BodyBudget()
         self.app.on_shutdown.append(self._disconnect_clients)
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
         compose.add_core_routes(self, self.routes, args, torch_is_imported)
+        compose.let_packs_be_undone(self, self.app, self.routes)
 
     def _name_subsystems(self) -> None:
         parts = self.subsystems
@@ -124,8 +130,10 @@ class PromptServer:
         for handler in self.on_prompt_handlers:
             try:
                 rewritten = handler(json_data)
-            except Exception:
-                log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
+            except BaseException as error:
+                if is_for_the_caller(error):
+                    raise
+                log_failure(log, f"The on_prompt handler {printable(handler)} failed; the prompt goes on without it", error)
                 continue
             if isinstance(rewritten, dict):
                 json_data = rewritten
@@ -151,8 +159,10 @@ class PromptServer:
             message = await self.messages.get()
             try:
                 await self.send(*message)
-            except Exception:
-                log.exception("A message of type %r could not be sent", message[0])
+            except BaseException as error:
+                if is_own_end(error, asyncio.current_task()):
+                    raise
+                log_failure(log, f"A message of type {printable(message[0])!r} could not be sent", error)
 
     async def send(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Send a message to client *sid*, or to all: pictures and bytes as binary frames, anything else as JSON.

@@ -73,9 +73,9 @@ def misfit(patch: Any, shape: tuple[int, ...]) -> str:
         return "its values are complex numbers"
     if isinstance(patch, WeightAdapterBase):
         return patch.misfit(shape)
-    if isinstance(patch, tuple) and len(patch) == 2 and patch[0] in ("diff", "set") and not _pads(patch[1]):
+    if isinstance(patch, tuple) and len(patch) == 2 and patch[0] in ("diff", "set", "model_as_lora") and not _pads(patch[1]):
         found = tuple(patch[1][0].shape)
-        if found != shape and (patch[0] == "diff" or not _broadcasts(found, shape)):
+        if found != shape and (patch[0] != "set" or not _broadcasts(found, shape)):
             return f"a change of shape {list(found)} does not fit the weight's {list(shape)}"
     return ""
 

@@ -1,13 +1,16 @@
 """The model families that checkpoints are matched against, most specific first (:data:`models`)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import comfy.utils
 from comfy import latent_formats, model_base, sd1_clip, sdxl_clip, supported_models_base
 from comfy.families.open_clip_names import to_open_clip
+from comfy.placeholders import placeholders
 
 SIZE_EMBEDDING = 256
+PLAIN_CHANNELS: Collection[int] = (4, 9)  # a latent, for inpainting with a mask and the masked picture
+GUIDED_CHANNELS: Collection[int] = (8,)  # a latent and that of a picture
 NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logit_scale"})
 
 
@@ -16,6 +19,7 @@ class SD15(supported_models_base.BASE):
 
     latent_format: Any = latent_formats.SD15
     memory_usage_factor = 1.0
+    input_channels = PLAIN_CHANNELS
 
     @classmethod
     def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
@@ -23,7 +27,7 @@ class SD15(supported_models_base.BASE):
             not unet_config.get("use_linear_in_transformer")
             and unet_config.get("adm_in_channels") is None
             and unet_config.get("context_dim") is not None
-            and unet_config.get("in_channels") in (4, 9)
+            and unet_config.get("in_channels") in cls.input_channels
         )
 
     def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> supported_models_base.ClipTarget:
@@ -88,11 +92,12 @@ class SDXL(_XLFamily):
 
     memory_usage_factor = 0.8
     sizes = 6
+    input_channels = PLAIN_CHANNELS
 
     @classmethod
     def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
         pooled = cls.pooled_width(unet_config)
-        return pooled is not None and 0 < pooled < unet_config["context_dim"] and unet_config.get("in_channels") in (4, 9)
+        return pooled is not None and 0 < pooled < unet_config["context_dim"] and unet_config.get("in_channels") in cls.input_channels
 
     def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
         """Velocity or EDM for files that carry the marks of such a training, else noise."""
@@ -123,6 +128,51 @@ class SDXL(_XLFamily):
         return {"clip_l": ("conditioner.embedders.0.transformer.",), "clip_g": ("conditioner.embedders.1.model.",)}
 
 
-models: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL]
-SUPPORTED_FAMILIES = "Stable Diffusion 1.x, SDXL and SDXL Refiner"
+class SD15_instructpix2pix(SD15):  # noqa: N801 - ComfyUI's name
+    """Stable Diffusion 1.x that changes a picture by an instruction."""
+
+    input_channels = GUIDED_CHANNELS
+
+    def inpaint_model(self) -> bool:
+        """No: the further channels are a picture's latent."""
+        return False
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.SD15_instructpix2pix
+
+
+class SDXL_instructpix2pix(SDXL):  # noqa: N801 - ComfyUI's name
+    """SDXL that does."""
+
+    input_channels = GUIDED_CHANNELS
+
+    def inpaint_model(self) -> bool:
+        """No: the further channels are a picture's latent."""
+        return False
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.SDXL_instructpix2pix
+
+
+models: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL, SD15_instructpix2pix, SDXL_instructpix2pix]
+SUPPORTED_FAMILIES = "Stable Diffusion 1.x and SDXL (4 input channels, 9 for inpainting, 8 for InstructPix2Pix), and SDXL Refiner"
 DETECTION_VALUES = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
+
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "models of kinds that are not supported",
+    "SD20 SD21UnclipL:SD20 SD21UnclipH:SD20 SSD1B:SDXL Segmind_Vega:SDXL KOALA_700M:SDXL KOALA_1B:SDXL SVD_img2vid "
+    "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
+    "LotusD:SD20 SD3 StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
+    "HunyuanDiT HunyuanDiT1:HunyuanDiT Flux FluxInpaint:Flux FluxSchnell:Flux Flux2:Flux GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
+    "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V "
+    "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima Lumina2 ZImage:Lumina2 ZImagePixelSpace:ZImage WAN21_T2V "
+    "WAN21_I2V:WAN21_T2V WAN21_FunControl2V:WAN21_T2V WAN21_Camera:WAN21_T2V WAN22_Camera:WAN21_T2V WAN21_Vace:WAN21_T2V "
+    "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN22_T2V:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
+    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 Chroma "
+    "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 QwenImage HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
+    "Kandinsky5 Kandinsky5Image LongCatImage ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
+    "MiniMaxH3",
+    base="supported_models_base.BASE",
+)

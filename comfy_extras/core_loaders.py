@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import comfy.utils
 import folder_paths
 from comfy.lazy_import import lazy_module
 from comfy_extras.node_inputs import real
 
 if TYPE_CHECKING:
     from comfy.images.vae import VAE
+    from comfy.loading.lora_files import LoraTensors
     from comfy.model_patcher import ModelPatcher
     from comfy.text.encoder import CLIP
 
 torch = lazy_module("torch")
 sd = lazy_module("comfy.sd")
+lora_files = lazy_module("comfy.loading.lora_files")
 
 LOADERS = "model/loaders"
 _DEVICE = {"device": (["default", "cpu"], {"advanced": True})}
@@ -147,7 +148,8 @@ class UNETLoader:
         return (sd.load_diffusion_model(folder_paths.get_full_path_or_raise("diffusion_models", unet_name), model_options=options),)
 
 
-def _load_clip(names: list[str], kind: str, device: str) -> tuple[Any]:
+def load_text_encoders(names: list[str], kind: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
+    """The text encoder that the files *names* make together, for the family *kind*; on *device* "cpu" it also computes there."""
     options = {}
     if device == "cpu":
         options = dict.fromkeys(("load_device", "offload_device"), torch.device("cpu"))
@@ -175,7 +177,7 @@ class CLIPLoader:
 
     def load_clip(self, clip_name: str, type: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
-        return _load_clip([clip_name], type, device)
+        return load_text_encoders([clip_name], type, device)
 
 
 class DualCLIPLoader:
@@ -195,7 +197,7 @@ class DualCLIPLoader:
 
     def load_clip(self, clip_name1: str, clip_name2: str, type: str, device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
-        return _load_clip([clip_name1, clip_name2], type, device)
+        return load_text_encoders([clip_name1, clip_name2], type, device)
 
 
 class VAELoader:
@@ -226,7 +228,7 @@ class LoraLoader:
     SEARCH_ALIASES = _LORA_ALIASES
 
     def __init__(self) -> None:
-        self.loaded_lora: tuple[str, Any, Any] | None = None
+        self.loaded_lora: LoraTensors | None = None
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -247,11 +249,11 @@ class LoraLoader:
         if strength_model == 0 and strength_clip == 0:
             return (model, clip)
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        if self.loaded_lora is None or self.loaded_lora[0] != path:
-            self.loaded_lora = None
-            self.loaded_lora = (path, *comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True))
-        _, lora, metadata = self.loaded_lora
-        return sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, lora_metadata=metadata)
+        before, self.loaded_lora = self.loaded_lora, None
+        self.loaded_lora = lora_files.load_lora_file(path, before)
+        return sd.load_lora_for_models(
+            model, clip, self.loaded_lora, strength_model, strength_clip, lora_metadata=self.loaded_lora.metadata
+        )
 
 
 class LoraLoaderModelOnly(LoraLoader):

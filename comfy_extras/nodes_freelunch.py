@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 torch = lazy_module("torch")
+patching = lazy_module("comfy.patching.patched_models")
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +65,21 @@ def _patched(model: ModelPatcher, factors: dict[int, tuple[float, float]], stren
     """A patched clone of *model*; *factors* maps multiples of its base width to the factors for backbone and skip connection."""
     width = model.model.model_config.unet_config["model_channels"]
     by_channels = {width * multiple: pair for multiple, pair in factors.items()}
-    skip_filter = SkipFilter()
 
-    def patch(h: Tensor, skip: Tensor, transformer_options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        pair = by_channels.get(h.shape[1])
-        if pair is None:
-            return h, skip
-        half = h.shape[1] // 2
-        h[:, :half] = h[:, :half] * strengthen(h, pair[0])
-        return h, skip_filter(skip, pair[1])
+    def build(clone: ModelPatcher) -> None:
+        skip_filter = SkipFilter()
 
-    clone = model.clone()
-    clone.set_model_output_block_patch(patch)
-    return clone
+        def patch(h: Tensor, skip: Tensor, transformer_options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            pair = by_channels.get(h.shape[1])
+            if pair is None:
+                return h, skip
+            half = h.shape[1] // 2
+            h[:, :half] = h[:, :half] * strengthen(h, pair[0])
+            return h, skip_filter(skip, pair[1])
+
+        clone.set_model_output_block_patch(patch)
+
+    return patching.patched_models().patched(model, (), build)
 
 
 def _schema(node_id: str, b1: float, b2: float) -> io.Schema:

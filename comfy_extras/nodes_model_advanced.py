@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import node_helpers
 from comfy.lazy_import import lazy_module
+from comfy.placeholders import placeholders
 from comfy_extras.node_inputs import pixels, real
 
 if TYPE_CHECKING:
@@ -15,16 +16,23 @@ torch = lazy_module("torch")
 kinds = lazy_module("comfy.model_sampling")
 distilled = lazy_module("comfy.sampling.distilled")
 latent_formats = lazy_module("comfy.latent_formats")
+patching = lazy_module("comfy.patching.patched_models")
 
 CATEGORY = "model/patch"
 SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # the numbers of tokens for Flux's two shifts
 PIXELS_PER_TOKEN = 16 * 16
+
+_not_here, _ = placeholders(__name__, "Stable Cascade models", "ModelSamplingStableCascade:object")
 
 
 def __getattr__(name: str) -> Any:
     """Return the classes that packs import from here. Raises ``AttributeError`` for other names."""
     if name in ("LCM", "ModelSamplingDiscreteDistilled"):
         return getattr(distilled, name)
+    if name == "rescale_zero_terminal_snr_sigmas":
+        return kinds.rescale_zero_terminal_snr_sigmas
+    if name == "ModelSamplingStableCascade":
+        return _not_here(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -33,12 +41,14 @@ def _with_sampling(model: ModelPatcher, schedule: type, prediction: type, *argum
 
     *arguments* go to its constructor, *parameters* to its ``set_parameters``.
     """
-    sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(model.model.model_config, *arguments)
-    if parameters:
-        sampling.set_parameters(**parameters)
-    clone = model.clone()
-    clone.add_object_patch("model_sampling", sampling)
-    return clone
+
+    def build(clone: ModelPatcher) -> None:
+        sampling = type("ModelSamplingAdvanced", (schedule, prediction), {})(clone.model.model_config, *arguments)
+        if parameters:
+            sampling.set_parameters(**parameters)
+        clone.add_object_patch("model_sampling", sampling)
+
+    return patching.patched_models().patched(model, (), build)
 
 
 def _sigma(default: float) -> tuple[str, dict[str, Any]]:

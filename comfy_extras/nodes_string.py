@@ -307,7 +307,7 @@ class JsonExtractString(_TextNode):
         """The entry as text; empty text when the entry is missing or null, or *json_string* is not a JSON object."""
         try:
             entries = json.loads(json_string)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             entries = None
         value = entries.get(key) if isinstance(entries, dict) else None
         return ("" if value is None else str(value),)

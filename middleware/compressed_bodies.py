@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import StreamReader, web
 from aiohttp.typedefs import Middleware
 
-from app.files.body_budget import bodies
+from app.files.body_budget import bodies_of
 from app.files.off_loop import off_loop
 from middleware.cache_middleware import Handler
 
@@ -48,7 +48,7 @@ def make_compressed_bodies() -> Middleware:
         if encoding in ("", "identity"):
             return await handler(request)
         max_bytes = request.client_max_size or (1 << 40)
-        with bodies.share() as share:
+        with bodies_of(request).share() as share:
             plain = await _plain(await share.read(request), encoding, max_bytes)
             share.take(len(plain))
             _replace_body(request, plain)

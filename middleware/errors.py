@@ -1,9 +1,11 @@
 """What a client gets to see when a handler refuses or fails: JSON with one sentence, never a traceback."""
 
+import asyncio
 import logging
 
 from aiohttp import web
 
+from comfy_execution.executor.isolation import is_own_end, log_failure
 from middleware.cache_middleware import Handler
 
 log = logging.getLogger(__name__)
@@ -34,8 +36,11 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return response
     except web.HTTPException as error:
         return _refusal(error)
-    except Exception:
+    except BaseException as error:
+        # A pack's handler may call sys.exit, which would end the server.
+        if is_own_end(error, asyncio.current_task()):
+            raise
         if request.transport is None or request.transport.is_closing():
             raise
-        log.exception("%s %s could not be answered", request.method, request.path)
+        log_failure(log, f"{request.method} {request.path} could not be answered", error)
         return web.json_response({"error": "The server could not answer this request; its log says why."}, status=500)

@@ -1,4 +1,4 @@
-"""The places a client can send a workflow to. Standard library only; every call blocks."""
+"""Sends workflows to the endpoints that a client can use. Standard library only; every call blocks."""
 
 import base64
 import binascii
@@ -36,7 +36,7 @@ class ResultFile:
     url: str | None = None
 
     def read(self) -> bytes:
-        """The bytes, fetched if need be. Raises ``SendError``."""
+        """The bytes, fetched if necessary. Raises ``SendError``."""
         if self.data is not None:
             return self.data
         return fetch(urllib.request.Request(str(self.url)))
@@ -44,7 +44,7 @@ class ResultFile:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a job. *report*: what the worker tells of its cost, None where it does not."""
+    """The result of a job. *report*: its cost as the worker reports it, or None."""
 
     files: tuple[ResultFile, ...] = ()
     texts: tuple[str, ...] = ()

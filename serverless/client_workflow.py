@@ -1,4 +1,4 @@
-"""Workflow files for the client: read in either format, changed on the command line, given new seeds."""
+"""Reads workflow files in either format, changes them as the command line says, and gives them new seeds."""
 
 import json
 import pathlib
@@ -21,12 +21,12 @@ class BadWorkflow(ValueError):
 def load_workflow(path: pathlib.Path, object_info: ObjectInfo | None) -> dict[str, Any]:
     """The workflow in *path* in API format.
 
-    *object_info* gives ``/object_info`` of a server that has the workflow's nodes; a file as the page saves it can't be read without.
+    *object_info* gives ``/object_info`` of a server that has the workflow's nodes; without it a file that the page saved cannot be read.
     Raises ``BadWorkflow``.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadWorkflow(f"{path}: {error}") from None
     for wrapper in ("input", "workflow", "prompt"):
         inner = document.get(wrapper) if isinstance(document, dict) and not is_api_workflow(document) else None
@@ -36,7 +36,7 @@ def load_workflow(path: pathlib.Path, object_info: ObjectInfo | None) -> dict[st
         workflow: dict[str, Any] = document
         return workflow
     if not is_page_workflow(document):
-        raise BadWorkflow(f"{path} is no workflow: save it from the page with Export (API)")
+        raise BadWorkflow(f"{path} is not a workflow: save it from the page with Export (API)")
     return _converted(path, document, object_info)
 
 
@@ -77,7 +77,7 @@ def with_values(workflow: dict[str, Any], changes: Iterable[str]) -> dict[str, A
 
 
 def with_new_seeds(workflow: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """A copy of *workflow* in which every seed that is a number is another one."""
+    """A copy of *workflow* in which every seed that is a number has a new value."""
 
     def changed(node: dict[str, Any]) -> dict[str, Any]:
         inputs = {
@@ -93,5 +93,5 @@ def _value(text: str) -> Any:
     """JSON where it is JSON, else the text itself."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -1,6 +1,6 @@
-"""Telling the nodes of a directed graph apart by nothing but the graph: colour refinement, and a search where it leaves ties.
+"""Distinguishes the nodes of a directed graph by the graph alone: colour refinement, and a search where it leaves ties.
 
-A colour is a digest of what can be seen from a node. Refining (Weisfeiler and Leman, 1968) goes with the links and against them until
+A colour is a digest of what can be seen from a node. Refining (Weisfeiler and Leman, 1968) follows the links in both directions until
 no colour class splits any more; on a graph without cycles two or three rounds do, because one pass in topological order carries a
 difference all the way. What stays tied is taken apart into the pieces that hang together through tied nodes alone, and each piece is put
 in an order by trying its candidates (McKay and Piperno, 2014), within a budget. Pieces whose certificates are equal are isomorphic, so

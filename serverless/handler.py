@@ -1,6 +1,6 @@
 """The entry point on RunPod: ``python handler.py``, or with ``--rp_serve_api`` a server on this machine that behaves like RunPod's.
 
-A drop-in replacement for the handler of worker-comfyui; docs/howto/runpod-worker.md tells how to use it.
+A drop-in replacement for the handler of worker-comfyui; docs/howto/runpod-worker.md says how to use it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 def make_handler(worker: Worker, tell: Callable[[dict[str, Any], Any], None] | None) -> Handler:
-    """The function that RunPod's SDK calls for each job. *tell(job, progress)* passes progress on; None where nobody hears it."""
+    """The function that RunPod's SDK calls for each job. *tell(job, progress)* passes progress on; None where nobody receives it."""
 
     async def handler(job: dict[str, Any]) -> dict[str, Any]:
         """Run one job."""
@@ -35,7 +35,7 @@ def make_handler(worker: Worker, tell: Callable[[dict[str, Any], Any], None] | N
 
 
 def start_log(level: str = "INFO") -> None:
-    """Log to the standard error stream; the SDK has set up the root log in a way of its own before."""
+    """Log to the standard error stream; the SDK has configured the root log differently before."""
     package = logging.getLogger().getChild("serverless")
     package.setLevel(level)
     stream = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""The worker behind plain HTTP, with RunPod's routes, for Docker, Modal and Kubernetes: ``python -m serverless.http_service``."""
+"""Serves the worker over plain HTTP, with RunPod's routes, for Docker, Modal and Kubernetes: ``python -m serverless.http_service``."""
 
 import argparse
 import asyncio
@@ -79,7 +79,7 @@ class HttpService:
         await self._worker.close()
 
     def _look(self) -> None:
-        """Connect to the server in the background, unless that goes on already."""
+        """Connect to the server in the background, unless it is connecting already."""
         if not self._worker.is_connected and (self._looking is None or self._looking.done()):
             self._looking = asyncio.create_task(self._worker.configure())
 

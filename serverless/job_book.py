@@ -1,4 +1,4 @@
-"""Jobs that were taken over HTTP: those that wait, run and have ended."""
+"""Keeps the jobs that came over HTTP: those that wait, run and have ended."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ FINISHED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
 class BookFull(RuntimeError):
-    """As many jobs wait as may."""
+    """The maximum number of jobs is waiting."""
 
 
 class IdInUse(ValueError):

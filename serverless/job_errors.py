@@ -1,4 +1,4 @@
-"""Errors as the callers of a worker get them: one text that holds everything, because RunPod's SDK passes on nothing else."""
+"""Words errors for the callers of a worker: one text that holds everything, because RunPod's SDK passes on nothing else."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ class JobFailed(RuntimeError):
         self.details = details
 
     def as_result(self) -> dict[str, Any]:
-        """``error`` with the details in its text, and ``details`` for callers that are given them."""
+        """``error`` with the details in its text, and ``details`` for callers that receive them."""
         if not self.details:
             return {"error": self.error}
         lines = "\n".join(f"• {detail}" for detail in self.details)

@@ -1,4 +1,4 @@
-"""What a job asks for, checked in form."""
+"""Checks the form of a job's input."""
 
 import base64
 import binascii
@@ -74,7 +74,7 @@ def _document(given: Any) -> dict[str, Any]:
 def _workflow(workflow: Any) -> dict[str, Any]:
     if is_page_workflow(workflow):
         raise InvalidInput(
-            "'workflow' is in the format that the page saves, which can't be run: in the page's menu choose "
+            "'workflow' is in the format that the page saves, which cannot be run: in the page's menu choose "
             "Export (API), or send it with send_request.py, which converts it"
         )
     if not isinstance(workflow, dict):
@@ -103,7 +103,7 @@ def _images(images: Any) -> tuple[InputImage, ...]:
 
 
 def _api_key(document: dict[str, Any]) -> str | None:
-    """Both names that have been documented are taken."""
+    """Both documented names are accepted."""
     key = document.get("comfy_org_api_key") or document.get("api_key_comfy_org")
     return key if isinstance(key, str) else None
 

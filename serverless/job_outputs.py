@@ -1,4 +1,4 @@
-"""The files and texts that a prompt made, as a worker's result holds them."""
+"""Collects the files and texts that a prompt made into a worker's result."""
 
 import base64
 import logging
@@ -18,7 +18,7 @@ View = Callable[[str, str, str], Awaitable[bytes]]
 
 
 class Encoder(Protocol):
-    """How a file gets into the result."""
+    """Puts a file into the result."""
 
     async def encode(self, filename: str, data: bytes) -> dict[str, str]:
         """The entry for a file. Raises ``StorageError``."""
@@ -46,7 +46,7 @@ class BucketEncoder:
 
 @dataclass(slots=True)
 class JobOutputs:
-    """*lists*: name → entries. *errors*: what could not be handed over."""
+    """*lists*: name → entries. *errors*: what could not be returned."""
 
     lists: dict[str, list[Any]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class OutputCollector:
         self._original_id = original_id
 
     async def collect(self, outputs: dict[str, Any]) -> JobOutputs:
-        """Everything in *outputs*, a history entry's. A file that fails is told in ``errors``; the others still come."""
+        """Everything in *outputs*, a history entry's. A file that fails is named in ``errors``; the others are still collected."""
         found = JobOutputs()
         for node_id, output in outputs.items():
             for key, values in output.items() if isinstance(output, dict) else ():

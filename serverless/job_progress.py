@@ -1,4 +1,4 @@
-"""Progress of a prompt as its caller is told."""
+"""Reports the progress of a prompt to its caller."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ ProgressReport = Callable[[dict[str, Any]], None]
 class ProgressReporter:
     """Turns the server's messages into ``{"type": "progress", "value", "max", "percent", "node"}``, at most two a second.
 
-    The last step of a node is always told. Where a server tells only of the state of all nodes, their sum is.
+    The last step of a node is always reported; so is the sum of all nodes where a server tells only that.
     """
 
     def __init__(self, report: ProgressReport, original_id: Callable[[str], str], clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,4 +1,4 @@
-"""A job that is delivered twice runs once."""
+"""Runs a job once, even if it is delivered twice."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ Result = dict[str, Any]
 
 
 def job_key(job_id: str, job_input: Any) -> str:
-    """What makes two deliveries the same job: id and input."""
+    """The key of a job, from its id and input; two deliveries of one job have the same."""
     text = json.dumps(job_input, sort_keys=True, default=repr)
     return f"{job_id}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 

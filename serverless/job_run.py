@@ -1,4 +1,4 @@
-"""One job, from its input to its result."""
+"""Runs one job, from its input to its result."""
 
 import asyncio
 import logging
@@ -159,7 +159,7 @@ class JobRun:
 
 
 def _decoded(images: tuple[InputImage, ...]) -> list[tuple[str, bytes]]:
-    """Name and bytes of each input file; all that are wrong are told at once. Raises ``JobFailed``."""
+    """Name and bytes of each input file; all faults are reported at once. Raises ``JobFailed``."""
     files, errors = [], []
     for image in images:
         try:

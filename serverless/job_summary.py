@@ -1,4 +1,4 @@
-"""What a job cost, and whether the models it used were warm."""
+"""Says what a job cost, and whether the models it used were warm."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ HIT_TIERS = frozenset({"ram", "vram", "in use"})
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """From the receipts: bytes that were read from disk, parts found in memory, seconds that saved. None: the server does not tell."""
+    """From the receipts: bytes that were read from disk, parts found in memory, seconds that this saved. None: the server does not say."""
 
     read_bytes: int | None = None
     hits: int | None = None
@@ -35,7 +35,7 @@ class ModelUse:
 
 @dataclass(slots=True)
 class JobTimes:
-    """Seconds per phase; *prompt_s* is the server's: from its taking the prompt to its telling the end."""
+    """Seconds per phase; *prompt_s* is the server's: from accepting the prompt to announcing its end."""
 
     prepare_s: float = 0.0
     upload_s: float = 0.0
@@ -46,7 +46,7 @@ class JobTimes:
 
     @property
     def worker_s(self) -> float:
-        """What is not the server's time with the prompt."""
+        """Seconds spent outside the server's work on the prompt."""
         return max(self.total_s - self.prompt_s, 0.0)
 
 
@@ -79,7 +79,7 @@ class JobSummary:
         )
 
     def as_report(self) -> dict[str, Any]:
-        """The same for a caller that asked for it."""
+        """The summary as a dict, for a caller that asked for it."""
         return {
             "prompt_id": self.prompt_id,
             "temperature": self.use.temperature,

@@ -1,6 +1,6 @@
 """The worker on Modal, restored from a snapshot in which the server runs and holds its models: ``modal deploy serverless/modal_app.py``.
 
-Needs the package modal on the machine that deploys. docs/howto/modal-snapshot.md tells what to change.
+Needs the package modal on the machine that deploys. docs/howto/modal-snapshot.md says what to change.
 """
 
 import json
@@ -64,11 +64,11 @@ def wait_until_up(process: "subprocess.Popen[bytes]") -> None:
 )
 @modal.concurrent(max_inputs=20)
 class Worker:
-    """One container: a server, a worker, and the routes of the worker to the outside."""
+    """One container: a server, a worker, and the worker's routes for the outside."""
 
     @modal.enter(snap=True)
     def start_and_warm_up(self) -> None:
-        """Before the snapshot: start, and run one job, so that its models are in the snapshot."""
+        """Start, and run one job, so that its models are in the snapshot that is taken next."""
         environment = {**os.environ, "WORKER_PORT": str(PORT)}
         self.process = subprocess.Popen(["bash", "serverless/docker/start.sh", "http"], cwd=HOME, env=environment)
         wait_until_up(self.process)
@@ -79,7 +79,7 @@ class Worker:
 
     @modal.enter(snap=False)
     def look(self) -> None:
-        """After each restore: the worker connects again by itself if the socket did not survive."""
+        """Check the worker after each restore; it reconnects by itself if the socket did not survive."""
         wait_until_up(self.process)
 
     @modal.web_server(PORT, startup_timeout=START_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What the server keeps warm, looked at when the worker starts and told to the operator."""
+"""Looks at what the server keeps warm when the worker starts, and logs it for the operator."""
 
 import logging
 from dataclasses import dataclass
@@ -40,11 +40,9 @@ class ModelCaching:
         )
 
     def lines(self) -> list[str]:
-        """What an operator should read."""
+        """The lines for the operator's log."""
         if not self.is_known:
-            return [
-                "model caching: unknown: the server has no GET /caches (ComfyUI without the patch set); whether jobs are warm can't be told"
-            ]
+            return ["model caching: unknown: the server has no GET /caches (ComfyUI without the patch set), so jobs may be warm or cold"]
         lines = []
         if self.keeps_models:
             lines.append(
@@ -64,7 +62,7 @@ class ModelCaching:
 
 
 async def configure_model_caching(api: ServerApi) -> ModelCaching:
-    """Ask the server what it caches, log it with what could be better, and return it. A server without the routes is no error."""
+    """Ask the server what it caches, log it with possible improvements, and return it. A server without the routes is fine."""
     try:
         caches = await api.get_json("/caches")
         caching = ModelCaching.from_caches(caches) if isinstance(caches, dict) else ModelCaching()

@@ -1,4 +1,4 @@
-"""A look at RunPod's network volume for operators whose models are not found (``NETWORK_VOLUME_DEBUG``)."""
+"""Looks at RunPod's network volume for operators whose models are not found (``NETWORK_VOLUME_DEBUG``)."""
 
 import pathlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which node classes are told their id, asked of the server once per class."""
+"""Finds out which node classes get their id, asking the server once per class."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ AT_ONCE = 8
 
 
 class NodeFacts:
-    """Remembers what ``/object_info`` says of the classes asked for. ``forget`` when the server may be another."""
+    """Remembers what ``/object_info`` says about classes. Call ``forget`` when the server may be another one."""
 
     def __init__(self, api: ServerApi) -> None:
         self._api = api

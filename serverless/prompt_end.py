@@ -1,4 +1,4 @@
-"""Waiting until a prompt has ended, however that comes to be known."""
+"""Waits until a prompt has ended, by message or by history."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ class Patience:
 class PromptWait:
     """One prompt that was queued.
 
-    The socket tells the end at once; the history is asked on a timer, more often while the socket is silent or lost.
+    The socket announces the end at once; the history is read on a timer, more often while the socket is silent or lost.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PromptWait:
         self._ran: list[str] = []
 
     async def end(self, ask_now: bool = False) -> PromptEnd:
-        """Return when the prompt has ended, well or not. *ask_now*: it may have ended before this. Raises ``PromptLost``."""
+        """Return when the prompt has ended, well or not. *ask_now*: it may have ended before this call. Raises ``PromptLost``."""
         next_poll_s = self._clock() + (0.0 if ask_now else self._pause_s())
         while True:
             event = await self._next_event(next_poll_s - self._clock())

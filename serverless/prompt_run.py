@@ -1,4 +1,4 @@
-"""One prompt on the server: queued once, waited for, and stopped when its job is."""
+"""Runs one prompt on the server: queued once, waited for, and stopped when its job is."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ class PromptRun:
             return await self._wait(events).end(ask_now=True)
 
     async def stop(self) -> None:
-        """Take exactly this prompt back, whether it waits or runs; a server that cannot be reached is left alone."""
+        """Withdraw this prompt alone, whether it waits or runs; nothing happens if the server cannot be reached."""
         if self._submission is not None:
             # Until its answer is there the prompt may still be on its way into the queue.
             await asyncio.wait([self._submission], timeout=STOP_PATIENCE_S)
@@ -86,7 +86,7 @@ class PromptRun:
         return PromptWait(self._link.api, self.prompt_id, events, self._link.patience(), self._on_event, self._clock)
 
     async def _choose_id(self) -> tuple[str, bool]:
-        """The id for this delivery, and whether the server has that prompt. A prompt that failed before is not taken for an answer."""
+        """The id for this delivery, and whether the server has that prompt. A prompt that failed before does not count."""
         for attempt in range(MAX_ATTEMPTS):
             prompt_id = prompt_id_for(self._key, attempt)
             entry = await self._link.api.history_entry(prompt_id)
@@ -97,7 +97,7 @@ class PromptRun:
         raise JobFailed(f"{PROCESSING_FAILED}: it was tried {MAX_ATTEMPTS} times and failed each time")
 
     async def _submit(self, extra_data: dict[str, Any]) -> str:
-        """Queue the prompt and return its id. If the answer got lost, the server is asked whether it took the prompt."""
+        """Queue the prompt and return its id. If the answer is lost, the server is asked whether it has the prompt."""
         body: dict[str, Any] = {"prompt": self._names.workflow, "client_id": self._link.settings.client_id, "prompt_id": self.prompt_id}
         if extra_data:
             body["extra_data"] = extra_data

@@ -1,4 +1,4 @@
-"""Putting result files into an S3-compatible bucket and handing out links to them."""
+"""Puts result files into an S3-compatible bucket and makes links to them."""
 
 import importlib
 import mimetypes
@@ -57,7 +57,7 @@ def region_of(endpoint_url: str) -> str:
 
 
 class ResultStorage:
-    """Uploads through obstore. Each call stands alone and may run beside others."""
+    """Uploads through obstore. Calls are independent and may run at the same time."""
 
     def __init__(self, settings: BucketSettings) -> None:
         """Raises ``StorageError`` when a setting or the package obstore is missing."""

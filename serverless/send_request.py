@@ -66,7 +66,7 @@ def table(rows: Sequence[RunRow]) -> str:
 
 
 class ProgressBar:
-    """A line on a terminal that is drawn over; nothing elsewhere."""
+    """A line that is redrawn on a terminal; nothing elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -81,7 +81,7 @@ class ProgressBar:
             self._stream.flush()
 
     def clear(self) -> None:
-        """Leave the line empty."""
+        """Empty the line."""
         if self._is_terminal:
             self._stream.write("\r\033[K")
             self._stream.flush()
@@ -110,7 +110,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, out: TextIO = sys.stdout, clock: Callable[[], float] = time.monotonic) -> int:
-    """Send, save, tell; the exit status."""
+    """Send the workflow, save its files, print the outcome; returns the exit status."""
     given = make_parser().parse_args(arguments)
     try:
         workflow = with_values(load_workflow(given.workflow, _object_info(given.object_info)), given.set)
@@ -159,7 +159,7 @@ def _run_once(
 
 
 def _saved(answer: Answer, folder: pathlib.Path) -> list[str]:
-    """Write the files, never over one that is there; the lines to print."""
+    """Write the files, never over an existing one; returns the lines to print."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for file in answer.files:

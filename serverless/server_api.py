@@ -1,4 +1,4 @@
-"""The server's HTTP routes that a worker uses. All of them are ComfyUI's own, except ``/caches``."""
+"""Calls the HTTP routes of the server that a worker uses. All of them are ComfyUI's own, except ``/caches``."""
 
 import json
 from types import TracebackType
@@ -26,7 +26,7 @@ class ServerUnreachable(ConnectionError):
 
 
 class ServerAnswer(RuntimeError):
-    """The server answered with an error. ``status`` and ``text`` are its answer's."""
+    """The server answered with an error; ``status`` and ``text`` are those of the answer."""
 
     def __init__(self, request: str, status: int, text: str) -> None:
         super().__init__(f"{request} was answered with status {status}: {text[:2000]}")
@@ -91,7 +91,7 @@ class ServerApi:
         return any(row[1] == prompt_id for row in queue.get("queue_running", ()))
 
     async def unqueue(self, prompt_id: str) -> None:
-        """Take a waiting prompt back."""
+        """Withdraw a waiting prompt."""
         await self._request("POST", "/queue", json={"delete": [prompt_id]})
 
     async def interrupt(self, prompt_id: str) -> None:

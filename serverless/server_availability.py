@@ -1,4 +1,4 @@
-"""Waiting for a server that starts."""
+"""Waits for a server that is starting."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ RETRIES_WITHOUT_PID = 500
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """How long a server is waited for: *retries* times *interval_s*; with 0 retries while the process in *pid_file* lives."""
+    """How long to wait for a server: *retries* times *interval_s*; with 0 retries while the process in *pid_file* lives."""
 
     interval_s: float = 0.05
     retries: int = 0

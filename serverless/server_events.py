@@ -22,7 +22,7 @@ FIRST_RETRY_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A message of the server, or news of the connection: ``kind`` is then ``LOST`` or ``BACK`` and ``data`` is empty."""
+    """A message of the server, or a change of the connection: ``kind`` is then ``LOST`` or ``BACK`` and ``data`` is empty."""
 
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ BACK = Event("connection_back")
 
 
 class ServerEvents:
-    """Connects when asked, reads in the background, connects again by itself while somebody listens. Lives on one loop."""
+    """Connects when asked, reads in the background, and reconnects by itself while somebody listens. Lives on one loop."""
 
     def __init__(self, api: ServerApi, client_id: str, retry_delay_s: float = 3.0, trace: bool = False) -> None:
         """*retry_delay_s*: the longest pause between tries to connect again; *trace* logs every frame."""
@@ -71,7 +71,7 @@ class ServerEvents:
 
     @contextlib.contextmanager
     def listen(self, prompt_id: str) -> Iterator[asyncio.Queue[Event]]:
-        """A queue of what is said about *prompt_id* (and of the connection) from now until the block ends."""
+        """A queue of the events of *prompt_id* (and of the connection) from now until the block ends."""
         queue: asyncio.Queue[Event] = asyncio.Queue()
         self._listeners.setdefault(prompt_id, []).append(queue)
         try:
@@ -115,7 +115,7 @@ class ServerEvents:
         await socket.close()
 
     async def _open_again(self) -> bool:
-        """Try until it works or nobody listens any more; whether it worked."""
+        """Try until it works or nobody listens any more; returns whether it worked."""
         pause_s = min(FIRST_RETRY_S, self._retry_delay_s)
         while self._listeners:
             try:
@@ -132,7 +132,7 @@ class ServerEvents:
             message = json.loads(text)
             kind, data = message["type"], message.get("data")
         except (ValueError, KeyError, TypeError, AttributeError):
-            log.warning("The server sent what is no message: %.200r", text)
+            log.warning("The server sent something that is not a message: %.200r", text)
             return
         if isinstance(data, dict):
             for queue in self._listeners.get(str(data.get("prompt_id")), ()):

@@ -1,4 +1,4 @@
-"""All that a job needs to reach its server, shared by the jobs of a worker."""
+"""Holds what jobs need to reach their server, shared by all jobs of a worker."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the environment says about a worker, read once."""
+"""Reads a worker's settings from the environment, once."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 
 
 class BadSetting(ValueError):
-    """An environment variable holds what cannot be used; the message names it."""
+    """An environment variable has a value that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)

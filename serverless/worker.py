@@ -30,7 +30,7 @@ def storage_from(settings: WorkerSettings) -> ResultStorage | None:
 
 
 class Worker:
-    """Owns the connection. All jobs run on the loop of the first one; on another loop everything is made anew."""
+    """Owns the connection. All jobs run on the loop of the first one; on another loop everything is made again."""
 
     def __init__(self, settings: WorkerSettings, make_storage: StorageFactory = storage_from) -> None:
         self._settings = settings
@@ -92,7 +92,7 @@ class Worker:
         return self._link
 
     async def _connect(self) -> None:
-        """Open the socket, waiting for the server if need be. Raises ``JobFailed``."""
+        """Open the socket, waiting for the server if necessary. Raises ``JobFailed``."""
         link = self._open_link()
         async with self._connecting:
             if link.events.is_connected and link.caching is not None:

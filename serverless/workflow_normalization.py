@@ -1,4 +1,4 @@
-"""Node ids that follow from the workflow itself, so that the same workflow looks the same to the server whoever sends it.
+"""Gives nodes ids that follow from the workflow itself, so that the server sees the same workflow whoever sends it.
 
 A server keeps node objects under their ids, and nodes that are told their id get it as part of their cache key. Clients number nodes as
 they like; :func:`normalize_workflow_for_caching` renumbers them. An id depends on the class of a node and on what leads to it, not

@@ -18,7 +18,7 @@ MAX_SHIFT, MAX_ANGLE, MAX_ZOOM = 0.05, 0.09, 0.06  # of half the side, radians, 
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Ink amounts N x 1 x 8 x 8 in 0 to 1, and the digit each shows (N, int64)."""
+    """Ink amounts N x 1 x 8 x 8 in 0 to 1, and the digit that each shows (N, int64)."""
 
     ink: torch.Tensor
     labels: torch.Tensor

@@ -45,7 +45,7 @@ class BarePainter:
         self._tokens = PromptTokens()
 
     def draw(self, prompt: str, count: int, seed: int) -> torch.Tensor:
-        """As :meth:`NodePainter.draw`; other noise comes from the same seed."""
+        """*count* pictures for *prompt*: count x 3 x 64 x 64, 0 to 1; the noise of a seed is not that of the nodes."""
         with torch.inference_mode():
             states = self._networks.text(input_ids=self._tokens.rows([prompt, ""])).last_hidden_state
             side = IMAGE_SIDE // 8

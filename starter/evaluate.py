@@ -31,7 +31,7 @@ GRID_COLOURS = 24
 
 
 def prompts_for(digit: int) -> list[str]:
-    """The ways in which *digit* is asked for."""
+    """The prompts that ask for *digit*."""
     return [prompt.format(name=DIGIT_NAMES[digit], number=digit) for prompt in PROMPTS]
 
 

@@ -82,7 +82,7 @@ def write_checkpoint(path: pathlib.Path, networks: StarterNetworks) -> int:
 
 @torch.no_grad()
 def read_checkpoint(path: pathlib.Path) -> StarterNetworks:
-    """The networks in a file that :func:`write_checkpoint` wrote. Raises ``ValueError`` for a file of other tensors."""
+    """The networks in a file that :func:`write_checkpoint` wrote. Raises ``ValueError`` for a file with other tensors."""
     with safetensors.safe_open(str(path), framework="pt") as file:
         tensors: Mapping[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""What people may write to ask for a digit, as tokens of CLIP's vocabulary."""
+"""Prompts that ask for a digit, as tokens of CLIP's vocabulary."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The starter models' dimensions. All are what a loader assumes from shapes alone; the header repeats what shapes cannot say."""
+"""The starter models' dimensions. A loader finds them from shapes alone; the file's header holds the rest."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What every training phase shares: a seeded, bounded loop with progress, a warm-up and decay of the step size, averaged weights."""
+"""Training steps for every phase: a seeded, bounded loop with progress, a warm-up and decay of the step size, averaged weights."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -59,7 +59,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the present weights in."""
+        """Add the current weights to the average."""
         self._updates += 1
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         for name, value in self._module.named_parameters():

@@ -24,7 +24,7 @@ def build_text_encoder() -> CLIPTextModel:
 def train_text_encoder(encoder: CLIPTextModel, tokens: PromptTokens, seed: int, steps: int = STEPS) -> float:
     """Train *encoder* in place; returns the share of new prompts with unknown words in them that it tells apart.
 
-    A linear reader of the states from the end token on is trained along and thrown away.
+    A linear reader of the states from the end token on is trained with it and then discarded.
     """
     chooser = random.Random(seed)
     reader = torch.nn.Linear(TEXT.hidden_size, CLASSES)

@@ -91,7 +91,7 @@ MODES = {"classic": (), "none": ("--cache-none",), "none, small accelerator": ("
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-def test_plain_pictures_after_patched_ones_are_those_of_a_server_without_the_cache_and_the_file_is_read_once(start_server, expected, mode):
+def test_plain_pictures_after_patched_ones_match_a_server_without_the_cache_and_the_file_is_read_once(start_server, expected, mode):
     server = with_lora(start_server("--ram-model-cache-mb", "1000", *mode))
     for number, step in enumerate(STEPS):
         picture, receipts = picture_of(server, step)

@@ -15,7 +15,7 @@ def run(tmp_path, workflow, *flags):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
 
 
-def test_it_says_where_the_result_is_and_what_each_node_cost(tmp_path):
+def test_it_prints_where_the_result_is_and_what_each_node_cost(tmp_path):
     done = run(tmp_path, ROOT / "examples" / "image_scale_invert.json", "--repeat", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     saved = list((tmp_path / "output").glob("*.png"))
@@ -29,6 +29,7 @@ def test_it_says_where_the_result_is_and_what_each_node_cost(tmp_path):
     ("content", "told"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "neither a saved workflow"),
         ('{"1": {"class_type": "Nowhere", "inputs": {}}}', "Nowhere"),
         (
@@ -41,9 +42,9 @@ def test_it_says_where_the_result_is_and_what_each_node_cost(tmp_path):
             "missing.png",
         ),
     ],
-    ids=["no json", "no workflow", "unknown node", "missing file"],
+    ids=["no json", "deep json", "no workflow", "unknown node", "missing file"],
 )
-def test_errors_are_told_and_the_status_is_not_zero(tmp_path, content, told):
+def test_errors_are_printed_and_the_status_is_not_zero(tmp_path, content, told):
     workflow = tmp_path / "workflow.json"
     workflow.write_text(content)
     done = run(tmp_path, workflow)
@@ -52,7 +53,7 @@ def test_errors_are_told_and_the_status_is_not_zero(tmp_path, content, told):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     done = run(tmp_path, tmp_path / "none.json")
     assert done.returncode == 1
     assert "cannot be read" in done.stdout

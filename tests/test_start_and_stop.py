@@ -170,3 +170,13 @@ def test_deep_uploads_and_names_are_refused_and_the_server_starts_again(start_se
     assert "shorten it" in json.dumps(history)
     assert server.stop() == 0
     assert start_server().get("/models/loras") == []
+
+
+def test_a_damaged_file_of_extra_model_paths_ends_the_start_with_its_name(tmp_path):
+    damaged = tmp_path / "paths.yaml"
+    damaged.write_bytes("a:\n  loras: x\n".encode("utf-16"))
+    for named, told in ((damaged, "save it as UTF-8"), (tmp_path / "none.yaml", "No such file")):
+        command = [sys.executable, "main.py", "--cpu", "--base-directory", str(tmp_path), "--extra-model-paths-config", str(named)]
+        done = subprocess.run([*command, "--quick-test-for-ci"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+        assert done.returncode == 1
+        assert str(named) in done.stderr and told in done.stderr and "Traceback" not in done.stderr

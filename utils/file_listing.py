@@ -1,4 +1,4 @@
-"""Lists of the files below a folder, remembered until one of its folders changes."""
+"""Lists the files below a folder and remembers the list until one of its folders changes."""
 
 import os
 from collections.abc import Collection

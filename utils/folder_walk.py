@@ -1,4 +1,4 @@
-"""Walking, making and removing folders of any depth: nothing here recurses, and a link that leads to itself stops nothing."""
+"""Walks, makes and removes folders of any depth, without recursion; links that lead to themselves do no harm."""
 
 import contextlib
 import logging
@@ -36,7 +36,7 @@ class _Waiting:
 
 
 def is_folder(entry: os.DirEntry[str], *, follow_links: bool = True) -> bool:
-    """Whether *entry* is a folder; False for a link that leads to itself and for what cannot be looked at."""
+    """Whether *entry* is a folder; False for a link that leads to itself and for what cannot be examined."""
     try:
         return entry.is_dir(follow_symlinks=follow_links)
     except OSError:
@@ -102,9 +102,9 @@ def _visit(here: _Waiting, follow_links: bool) -> Visited | None:
 
 
 def remove_tree(directory: str) -> None:
-    """Remove *directory* and all that lies in it, however deep; links are removed, not followed. Blocks on disk.
+    """Remove *directory* and everything in it, at any depth; links are removed, not followed. Blocks on disk.
 
-    What cannot be removed stays, and one warning says how much that is. Nothing happens when there is no such folder.
+    Whatever cannot be removed stays, and one warning says how much that is. Nothing happens when there is no such folder.
     """
     if not os.path.isdir(directory) or os.path.islink(directory):
         return

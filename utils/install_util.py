@@ -1,4 +1,4 @@
-"""What ``requirements.txt`` asks for, for messages about packages that are missing or too old."""
+"""Reads ``requirements.txt``, for messages about packages that are missing or too old."""
 
 import logging
 import re

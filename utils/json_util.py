@@ -1,4 +1,4 @@
-"""Merging JSON-like values."""
+"""Merges JSON-like values."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from typing import Any
 def merge_json_recursive(base: Any, update: Any) -> Any:
     """Return *base* overlaid with *update*, neither being changed.
 
-    Objects are merged key by key, lists are joined, and of anything else *update* wins.
+    Objects are merged key by key and lists are joined; of other values *update* wins.
     """
     match base, update:
         case dict(), dict():

@@ -1,4 +1,4 @@
-"""Where a path may lead, and which content types a browser may be handed as they are."""
+"""Says where a path may lead, and which content types are safe to hand to a browser unchanged."""
 
 import os
 

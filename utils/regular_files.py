@@ -1,7 +1,7 @@
-"""Opening files that a client or a folder named, of which nobody knows what they are: never a pipe, a socket or a device.
+"""Opens files whose kind is unknown, as a client or a folder named them, and refuses pipes, sockets and devices.
 
 Opening a pipe that nobody writes to blocks for good, and reading a device may never end. Where a file lies on a system that makes its
-content up as it is read (``/proc``), only as much is read as it says it has.
+content up as it is read (``/proc``), no more is read than the size it reports.
 """
 
 import errno
@@ -13,11 +13,11 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 
 
 class NotRegularFile(OSError):
-    """What a name leads to is a folder, a pipe, a socket or a device; the message names it."""
+    """The path leads to a folder, a pipe, a socket or a device; the message names it."""
 
 
 class FileTooLarge(OSError):
-    """The file has more bytes than its reader takes; the message names it and both sizes."""
+    """The file is larger than its reader accepts; the message names it and both sizes."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:

@@ -79,4 +79,11 @@ class BodyShare:
         return request._read_bytes
 
 
-bodies = BodyBudget()
+# The budget of an application: whoever makes one that reads bodies puts a ``BodyBudget`` there.
+BODIES = web.AppKey("bodies", BodyBudget)
+
+
+def bodies_of(request: web.Request) -> BodyBudget:
+    """The budget of the application that *request* came to, or of the one that this is mounted in. Raises ``KeyError`` without one."""
+    budget: BodyBudget = request.config_dict[BODIES]
+    return budget

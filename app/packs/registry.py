@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_execution.nodes_graph.schema_class import is_schema_class
+
 log = logging.getLogger(__name__)
 
 
@@ -74,12 +76,12 @@ class PackRegistry:
         """Add V3 classes under the ids of their schemas. Returns a sentence for each class that was refused, with its reason."""
         problems = []
         for node_class in node_list:
-            if not isinstance(node_class, type) or not hasattr(node_class, "GET_SCHEMA"):
+            if not is_schema_class(node_class):
                 problems.append(f"get_node_list() returned {node_class!r}, which is not an io.ComfyNode class")
                 continue
             try:
                 schema = node_class.GET_SCHEMA()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 log.warning("The schema of node class %s is not valid", node_class.__qualname__, exc_info=True)
                 problems.append(f"the schema of {node_class.__qualname__} is not valid: {error}")
                 continue

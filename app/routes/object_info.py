@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +15,8 @@ from app.packs.node_info import node_info
 
 # Packs may look at the network or at many folders when they describe their nodes for the first time.
 DESCRIBE_LIMIT_S = 300.0
+# Threads of their own: packs that hang must not take those that files are read on.
+DESCRIBING_THREADS = 4
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ class ObjectInfoRoutes:
     def __init__(self, node_classes: Callable[[], Mapping[str, type]], shared_listings: AbstractContextManager[Any]) -> None:
         self._node_classes = node_classes
         self._shared_listings = shared_listings
+        self._workers = ThreadPoolExecutor(DESCRIBING_THREADS, "describe-nodes")
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -40,19 +44,19 @@ class ObjectInfoRoutes:
             for class_type, node_class in list(self._node_classes().items()):
                 try:
                     described.append(f"{json.dumps(class_type)}:{describe(class_type, node_class)}")
-                except Exception:
+                except BaseException:
                     log.exception("The node %s cannot be described and is not offered", class_type)
         return "{" + ",".join(described) + "}"
 
     async def _all(self, request: web.Request) -> web.Response:
-        return web.json_response(text=await off_loop(self.describe_all, limit_s=DESCRIBE_LIMIT_S))
+        return web.json_response(text=await off_loop(self.describe_all, limit_s=DESCRIBE_LIMIT_S, workers=self._workers))
 
     async def _one(self, request: web.Request) -> web.Response:
         class_type = request.match_info["node_class"]
         node_class = self._node_classes().get(class_type)
         if node_class is None:
             return json_answer({})
-        text = await off_loop(describe, class_type, node_class, limit_s=DESCRIBE_LIMIT_S)
+        text = await off_loop(describe, class_type, node_class, limit_s=DESCRIBE_LIMIT_S, workers=self._workers)
         return web.json_response(text=f"{{{json.dumps(class_type)}:{text}}}")
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from app.files.active_content import OCTET_STREAM, disposition, guessed_type
 from app.files.atomic_file import reserve, write_atomic
-from app.files.body_budget import bodies
+from app.files.body_budget import bodies_of
 from app.files.identity import UserFiles
 from app.files.off_loop import WRITE_LIMIT_S, off_loop
 from app.files.path_guard import UnsafePath, check_relative_name
@@ -98,7 +98,7 @@ class UserDataRoutes:
         name = request.match_info["file"]
         path = await self._located(request, name)
         overwrite = request.query.get("overwrite", "").lower() != "false"
-        with bodies.share() as share:
+        with bodies_of(request).share() as share:
             body = await share.read(request)
             return await self._answer_written(request, path, lambda: _store(path, body, overwrite))
 

@@ -37,7 +37,7 @@ class StopWatch:
         # Python writes the number of each signal into this socket from the signal handler itself.
         signal.set_wakeup_fd(self._told.fileno(), warn_on_full_buffer=False)
         for one in _SIGNALS:
-            signal.signal(one, _go_on)
+            signal.signal(one, _GoOn())
         self._thread.start()
         return self
 
@@ -81,5 +81,13 @@ def busy_threads() -> list[str]:
     return found
 
 
-def _go_on(number: int, frame: object) -> None:
-    """Stands in for the default handler, which would end the process."""
+class _GoOn:
+    """Stands in for the default handler, which would end the process.
+
+    ``raises_nothing`` tells that a ``KeyboardInterrupt`` on the main thread comes from some code and not from the user.
+    """
+
+    raises_nothing = True
+
+    def __call__(self, number: int, frame: object) -> None:
+        """Do nothing: the watch hears the signal on its own thread."""

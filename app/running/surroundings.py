@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from comfy.interruption import InterruptProcessingException
@@ -38,7 +39,8 @@ class ServerSurroundings:
 
     def is_interrupt(self, error: BaseException) -> bool:
         """Whether *error* says that the user stopped the prompt."""
-        return isinstance(error, InterruptProcessingException)
+        # ``isinstance`` would ask the error, which may raise.
+        return issubclass(type(error), InterruptProcessingException)
 
     def error_hint(self, error: BaseException, class_type: str) -> str:
         """Advice on an error of a node, or "". Unloads all models first when memory ran out."""
@@ -65,3 +67,22 @@ class ServerSurroundings:
     def deployment(self) -> str:
         """What kind of device and precision computes here. Loads torch; blocks."""
         return importlib.import_module("comfy.residency.deployment_class").deployment_class()
+
+
+class StopRequests:
+    """Implements ``comfy_execution.executor.run.Stops``: what the queue knows of requests to stop.
+
+    That is nothing where there is no queue, or a pack's own that knows nothing of them.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        self._was_cancelled: Callable[[str], bool] | None = getattr(queue, "was_cancelled", None)
+        self._conclude: Callable[[str], bool] | None = getattr(queue, "conclude", None)
+
+    def asked(self, prompt_id: str) -> BaseException | None:
+        """The interrupt, if the prompt was told to stop."""
+        return InterruptProcessingException() if self._was_cancelled is not None and self._was_cancelled(prompt_id) else None
+
+    def conclude(self, prompt_id: str) -> BaseException | None:
+        """The same, at the end of the prompt: from then on nobody can stop it."""
+        return InterruptProcessingException() if self._conclude is not None and self._conclude(prompt_id) else None

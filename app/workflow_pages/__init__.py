@@ -1,1 +1,1 @@
-"""Workflows as the page saves them, turned into prompts as the page would send them."""
+"""Turns workflows that the page saved into the prompts that the page would send."""

@@ -1,4 +1,4 @@
-"""The way from a saved workflow to a prompt."""
+"""Turns a saved workflow into a prompt."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""CustomCombo: a list whose choices are text boxes on the node itself; as many as are filled, and an empty one."""
+"""Builds CustomCombo, a list whose choices are the node's own text boxes: the filled ones, and one more that is empty."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Inputs that make other inputs: combos whose choice brings its own, lists that grow, groups of rows, types that must match."""
+"""Builds inputs that make other inputs: combos whose choice brings its own, lists that grow, groups of rows, types that must match."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -81,7 +81,7 @@ def _add_autogrow(node: Node, spec: InputSpec) -> None:
 
 
 def _add_entry(node: Node, grower: Autogrow, ordinal: int) -> None:
-    """Add one entry. One that is there already is made anew; a widget of it stays and goes on under a name of its own."""
+    """Add one entry. An existing one is made again; its widget stays, under a name of its own."""
     if ordinal >= grower.most:
         return
     if not any(makes_widget(spec.widget_type) and not spec.forced for spec in grower.specs):

@@ -1,4 +1,4 @@
-"""What the page still mends once every graph is there: sockets without their widget, empty lists, old sampler names."""
+"""Makes the repairs that the page makes once every graph is complete: sockets without their widget, empty lists, old sampler names."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def finish(graph: Graph) -> None:
 
 
 def _remove_orphans(graph: Graph, node: Node) -> None:
-    """Drop sockets that belong to a widget the node does not have. The page passes over the one behind each that it drops."""
+    """Drop sockets that belong to a widget the node does not have. Like the page, it skips the socket after each one that it drops."""
     index = 0
     while index < len(node.inputs):
         socket = node.inputs[index]
@@ -35,7 +35,7 @@ def _remove_orphans(graph: Graph, node: Node) -> None:
 
 
 def _rename_repeated(node: Node) -> None:
-    """Give the second widget of a name one with a number behind it."""
+    """Add a number to the name of the second widget that has it."""
     reserved = {widget.name for widget in node.widgets}
     used: set[str] = set()
     for widget in node.widgets:

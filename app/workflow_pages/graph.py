@@ -44,7 +44,7 @@ class Widget:
 
 @dataclass(slots=True, eq=False)
 class Socket:
-    """One input of a node. *promoted* holds a subgraph instance's own value for it."""
+    """One input of a node. *promoted* holds the value that a subgraph's instance has for it."""
 
     name: str
     type: str

@@ -1,4 +1,4 @@
-"""From the file's records to the whole graph, in the page's order: subgraph definitions from the inside out, then the root."""
+"""Builds the whole graph from the file's records, in the page's order: subgraph definitions from the inside out, then the root."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -26,7 +26,7 @@ class InputSpec:
 
     @property
     def forced(self) -> bool:
-        """Whether the input is a socket only."""
+        """Whether the input is only a socket."""
         return bool(self.options.get("forceInput")) or (self.optional and bool(self.options.get("defaultInput")))
 
     def named(self, name: str) -> "InputSpec":
@@ -35,12 +35,12 @@ class InputSpec:
 
 
 def as_list(value: Any) -> list[Any] | tuple[Any, ...]:
-    """*value* if it is a list, else an empty one: packs declare odd things."""
+    """*value* if it is a list, else an empty list: packs declare all kinds of values."""
     return value if isinstance(value, list | tuple) else ()
 
 
 def plain_name(value: Any) -> str:
-    """*value* as a bare text, also where a pack gives a member of an enumeration or a text with rules of its own."""
+    """*value* as a plain ``str``, also where a pack gives a member of an enumeration or a subclass of ``str``."""
     return str.__str__(value) if isinstance(value, str) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Which socket a link leads to. The file counts sockets as the page that saved it laid them out; this class's layout may differ.
+"""Finds the socket that a link leads to. The file counts sockets as the page that saved it laid them out; this class's layout may differ.
 
 As in the page a link first takes the socket with its number, then moves to the one whose name the file gives. A link that finds no
 such name stays, unless another needs its place.

@@ -1,4 +1,4 @@
-"""From a saved node to a node: laid out by its class, then given the file's values."""
+"""Builds a node from a saved one: laid out by its class, then given the file's values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -90,7 +90,7 @@ def _put_by_name(node: Node, values: Mapping[str, Any]) -> None:
 
 
 def _without_forced(node: Node, specs: list[InputSpec], values: list[Any]) -> list[Any]:
-    """Leave out the values that older pages saved for inputs which are sockets only, where the count shows that they did."""
+    """Leave out the values that older pages saved for inputs that are only sockets, where the count shows that they did."""
     if any(spec.type == "COMFY_DYNAMICGROUP_V3" for spec in specs):
         return values
     names = {widget.name for widget in node.widgets}

@@ -1,6 +1,6 @@
-"""Ids that occur twice, mended as the page mends them before it builds the graph.
+"""Makes ids unique as the page does before it builds the graph.
 
-Two links to one socket leave one; node ids that a subgraph shares with another graph become new ones, with every reference to them.
+Of two links to one socket one stays; node ids that a subgraph shares with another graph become new ones, with every reference to them.
 """
 
 from typing import Any

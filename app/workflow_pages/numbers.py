@@ -1,4 +1,4 @@
-"""How the page rounds a number that one node hands to another's widget, and how two declared ranges become one."""
+"""Rounds numbers that one node hands to another's widget, and joins declared ranges, as the page does."""
 
 import math
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def _number(value: Any, fallback: float) -> float:
 
 
 def _finite(value: Any, fallback: float) -> float:
-    """A number of a specification that one can reckon with; packs write anything there."""
+    """*value* if it is a finite number, which a specification need not hold."""
     number = _number(value, fallback)
     return number if math.isfinite(number) else fallback
 

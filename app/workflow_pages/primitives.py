@@ -1,4 +1,4 @@
-"""PrimitiveNode: a value of the page's own, handed to the widgets that it is connected to."""
+"""Handles PrimitiveNode, which holds a value for the widgets that it is connected to."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def _hand_out(primitive: Node, ends: list[tuple[Node, Socket]], replacements: Re
 
 
 def _spec(node: Node, socket: Socket) -> InputSpec | None:
-    """What the primitive becomes by being connected there; None where the page makes nothing of it."""
+    """The specification that the primitive takes over from there; None where the page makes nothing of it."""
     if socket.widget is None:
         return InputSpec(socket.name, socket.type) if makes_widget(socket.type) else None
     widget = node.widget_of(socket)

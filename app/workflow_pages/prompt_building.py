@@ -1,4 +1,4 @@
-"""From the loaded graphs to the prompt: every node that runs, with its values and where its links come from."""
+"""Builds the prompt from the loaded graphs: every node that runs, with its values and the origins of its links."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def build_prompt(root: Graph, replacements: Replacements, choose: Choose) -> dic
 
 
 def _places(root: Graph) -> Iterator[Place]:
-    """Every node of the root and, unless the instance there is muted or bypassed, of its subgraphs, all the way in."""
+    """Every node of the root and, unless the instance there is muted or bypassed, of its subgraphs, at every depth."""
     waiting = [Place(node, (root,)) for node in reversed(root.nodes.values())]
     seen = 0
     while waiting:
@@ -75,7 +75,7 @@ def _places(root: Graph) -> Iterator[Place]:
 
 @dataclass(frozen=True, slots=True)
 class _Sender:
-    """What all inputs of one prompt are made with."""
+    """Makes the inputs of all nodes of one prompt."""
 
     replacements: Replacements
     choose: Choose

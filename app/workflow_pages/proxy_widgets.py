@@ -28,7 +28,7 @@ class _Entry(NamedTuple):
 
 
 def apply_proxy_widgets(host: Node) -> None:
-    """Carry out the entries of *host*, a subgraph's instance, once its graph is complete. Malformed entries make all of them void."""
+    """Carry out the entries of *host*, a subgraph's instance, once its graph is complete. One malformed entry invalidates all of them."""
     definition = host.definition
     listed = host.saved.properties.get("proxyWidgets")
     if definition is None or not isinstance(listed, list):

@@ -1,4 +1,4 @@
-"""A subgraph's instance: its sockets are the definition's inputs, and the inner widgets behind them get values of its own."""
+"""Builds a subgraph's instance: its sockets are the definition's inputs, and it has its own values for the inner widgets behind them."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def targets(definition: Graph, slot: Slot) -> Iterator[tuple[Link, Node, Socket]
 
 
 def _take_saved_values(node: Node) -> None:
-    """The n-th saved value belongs to the n-th input that has a widget; values kept aside by name come first."""
+    """The n-th saved value belongs to the n-th input that has a widget; values saved by name come first."""
     aside = _values_kept_aside(node)
     saved = node.saved.values
     values = saved if isinstance(saved, list) else []

@@ -1,4 +1,4 @@
-"""Texts that the page rewrites as it sends them: ``{a|b}`` choices, comments, ``%date:…%`` and ``%node.widget%``."""
+"""Rewrites texts as the page does when it sends them: ``{a|b}`` choices, comments, ``%date:…%`` and ``%node.widget%``."""
 
 import random
 import re
@@ -21,7 +21,7 @@ _DEEPEST = 200
 
 
 def choose_any(options: Sequence[str]) -> str:
-    """One of *options* by chance, as the page does at every run."""
+    """One of *options* at random, as the page picks one at every run."""
     return random.choice(options)
 
 
@@ -44,7 +44,7 @@ def resolve_choices(text: str, choose: Choose, depth: int = 0) -> str:
 
 
 def _options(text: str, at: int) -> tuple[list[str], int]:
-    """The options of the block that begins at *at*, and where it ends; a missing brace ends it with the text."""
+    """The options of the block that begins at *at*, and where it ends; without a closing brace it ends with the text."""
     options, current, depth = [], [], 0
     while at < len(text):
         letter = text[at]
@@ -72,7 +72,7 @@ class Replacements:
         self._now = now
 
     def apply(self, text: str) -> str:
-        """*text* with every placeholder replaced that means something."""
+        """*text* with every known placeholder replaced."""
         return _NAMED.sub(self._replacement, text)
 
     def _replacement(self, match: re.Match[str]) -> str:

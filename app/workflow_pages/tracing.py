@@ -1,4 +1,4 @@
-"""Where the value of a socket really comes from: through reroutes, bypassed nodes, into subgraphs and out of them."""
+"""Finds where the value of a socket really comes from: through reroutes and bypassed nodes, into subgraphs and out of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class _Stop:
 
 
 class Tracer:
-    """Finds origins for one prompt, in a bounded number of steps altogether."""
+    """Finds origins for one prompt, in a bounded number of steps in all."""
 
     def __init__(self) -> None:
         self._left = MOST_STEPS
@@ -72,7 +72,7 @@ class Tracer:
 
 
 class _Trace:
-    """One walk from a socket to its origin; a place that comes up twice is a circle."""
+    """One walk from a socket to its origin; a place that is reached twice is a circle."""
 
     def __init__(self, start: Place, socket: Socket, count: Callable[[], None]) -> None:
         self._start = f"{start.id}.{socket.name}"
@@ -156,7 +156,7 @@ class _Trace:
 
 
 def _handed_through(node: Node, slot: int, wanted: str) -> Socket | None:
-    """Which input of a bypassed node stands for its output: the opposite one if it fits, else the first of just that type, else any."""
+    """Which input of a bypassed node stands for its output: the opposite one if it fits, else the first of that type, else any."""
     inputs: Sequence[Socket] = node.inputs
     if wanted in ("*", ""):
         return inputs[slot if 0 <= slot < len(inputs) else 0] if inputs else None

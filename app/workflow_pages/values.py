@@ -1,4 +1,4 @@
-"""Values as the page's JavaScript holds and writes them."""
+"""Treats values as the page's JavaScript holds and writes them."""
 
 import math
 from decimal import Decimal
@@ -30,7 +30,7 @@ def is_same(left: Any, right: Any) -> bool:
 
 
 def is_truthy(value: Any) -> bool:
-    """Truth as JavaScript has it: empty lists and objects are true."""
+    """Whether JavaScript takes *value* for true; empty lists and objects are."""
     if isinstance(value, float) and math.isnan(value):
         return False
     return isinstance(value, list | dict) or (value is not UNSET and bool(value))
@@ -67,7 +67,7 @@ def as_sent(value: Any) -> Any:
 
 
 def as_input(value: Any) -> Any:
-    """*value* as it stands among a prompt's inputs, where a bare list would be read as a link."""
+    """*value* as it stands among a prompt's inputs, where an unwrapped list would be read as a link."""
     sent = as_sent(value)
     return {"__value__": sent} if isinstance(sent, list) else sent
 

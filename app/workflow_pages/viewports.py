@@ -1,4 +1,4 @@
-"""What a three-dimensional view sends along without a browser: the camera that the file saved, or one that nobody has turned yet."""
+"""Gives the values of a three-dimensional view without a browser: the camera that the file saved, or the initial one."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Which widgets the page makes for an input's type, what they start with, and which of them are saved and sent."""
+"""Makes the widgets that the page makes for an input's type, with their first values, and marks those that are saved and sent."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

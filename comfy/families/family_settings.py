@@ -35,7 +35,7 @@ def family_settings(metadata: Mapping[str, str] | None, name: str) -> dict[str, 
         return {}
     try:
         settings = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{name}: metadata {METADATA_KEY} is not JSON ({error})") from error
     if not isinstance(settings, dict):
         raise ModelFileError(f"{name}: metadata {METADATA_KEY} must be a JSON object")

@@ -53,11 +53,9 @@ class ScaledSource:
 
     @property
     def read_bytes(self) -> int | None:
-        """See :class:`WeightSource`."""
         return self._source.read_bytes
 
     def shapes(self) -> Mapping[str, Shape]:
-        """See :class:`WeightSource`."""
         return {key: shape for key, shape in self._source.shapes().items() if not _COMPANION.search(key)}
 
     def dtype(self, key: str) -> torch.dtype:

@@ -11,6 +11,7 @@ import comfy.lora
 import comfy.patcher_extension
 from comfy.hooks.base import Hook, Hooked, HookGroup, group_of
 from comfy.hooks.enums import EnumHookScope, EnumHookType, EnumWeightTarget
+from comfy.loading.lora_fit import fitting_changes
 from comfy.patcher_extension import PatcherInjection
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class WeightHook(Hook):
         return self._strength_clip * self.strength
 
     def add_hook_patches(self, model: Hooked, model_options: dict[str, Any], target_dict: dict[str, Any], registered: HookGroup) -> bool:
-        """Give *model* the patches that fit; returns whether the hook acts in this run."""
+        """Give *model* the patches that fit, and name the others in the log; returns whether the hook acts in this run."""
         if not self.should_register(model, model_options, target_dict, registered):
             return False
         for_clip = target_dict.get("target") == EnumWeightTarget.Clip
@@ -86,6 +87,7 @@ class WeightHook(Hook):
             patches = comfy.lora.load_lora(self.weights or {}, key_map, log_missing=False)
         else:
             patches = (self.weights_clip if for_clip else self.weights) or {}
+        patches = fitting_changes(patches, [model.model], getattr(self.weights, "path", "a hook's weights"))
         model.add_hook_patches(hook=self, patches=patches, strength_patch=self._strength_clip if for_clip else self._strength_model)
         registered.add(self)
         return True
@@ -210,14 +212,18 @@ def get_patch_weights_from_model(model: HasWeights | None, discard_model_samplin
 def load_hook_lora_for_models(
     model: Model | None, clip: Clip | None, lora: dict[str, Tensor], strength_model: float, strength_clip: float
 ) -> tuple[Model | None, Clip | None, HookGroup]:
-    """Clones of *model* and *clip* (each may be None) that have the patches of a LoRA as a hook, and the group of that hook."""
+    """Clones of *model* and *clip* (each may be None) that have the patches of a LoRA as a hook, and the group of that hook.
+
+    Changes whose shapes do not fit are left out and named in the log.
+    """
     key_map: dict[Any, Any] = {}
     if model is not None:
         key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
     hook = WeightHook()
-    patches = comfy.lora.load_lora(lora, key_map)
+    modules = [*([] if model is None else [model.model]), *([] if clip is None else [clip.cond_stage_model])]
+    patches = fitting_changes(comfy.lora.load_lora(lora, key_map), modules, getattr(lora, "path", "the LoRA"))
     taken: set[Any] = set()
     new_model = None if model is None else model.clone()
     if new_model is not None:

@@ -27,6 +27,7 @@ from comfy.loading.components import (
 from comfy.loading.diffusion_model import DiffusionModel
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
+from comfy.model_patcher import ModelPatcher
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
 from comfy.text.encoder import CLIP, kept_text_dtype
@@ -182,7 +183,7 @@ class CheckpointParts:
         """The device that the options name, if any."""
         return self._options.get("load_device")
 
-    def load_model(self) -> Any:
+    def load_model(self) -> ModelPatcher:
         """The patcher of the diffusion model."""
         if self.config is None:
             return self._lone.load()
@@ -247,7 +248,8 @@ class CheckpointFile:
         """*value* (None stays None) with word of how to load it once more."""
         if value is not None:
             arguments = (self._files.paths[0], self.embedding_directory, self.model_options, self.te_model_options)
-            patcher_of(value).cached_patcher_init = (load_again, arguments)
+            patcher: Any = patcher_of(value)
+            patcher.cached_patcher_init = (load_again, arguments)
         return value
 
 

@@ -12,6 +12,7 @@ import comfy.model_patcher
 from comfy import supported_models
 from comfy.families.clip_text import clip_text_config
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
+from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import BASE
 from comfy.text.encoder import CLIP
 
@@ -44,7 +45,7 @@ def first_prefix(source: WeightSource, prefixes: tuple[str, ...]) -> PrefixedSou
     return PrefixedSource(source, next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in keys)), prefixes[0]))
 
 
-def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mapping[str, torch.Tensor], options: Options) -> Any:
+def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mapping[str, torch.Tensor], options: Options) -> ModelPatcher:
     """A model patcher for *config* with its weights from *source* below *prefix*, in the dtype that suits the device."""
     management = comfy.model_management
     load_device = options.get("load_device", management.get_torch_device())

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, MutableMapping
 from functools import cached_property
-from typing import Any
 
 import torch
 
@@ -16,11 +15,12 @@ from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.components import Options, build_model, described, kept_bytes, model_dtype
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
+from comfy.model_patcher import ModelPatcher
 
 log = logging.getLogger(__name__)
 
 
-def load_diffusion_model(unet_path: str, model_options: Options | None = None, disable_dynamic: bool = False) -> Any:
+def load_diffusion_model(unet_path: str, model_options: Options | None = None, disable_dynamic: bool = False) -> ModelPatcher:
     """The model patcher of a file that holds a diffusion model, alone or in a checkpoint, in published or diffusers' names.
 
     Raises ``ModelFileError`` naming the file.
@@ -28,12 +28,12 @@ def load_diffusion_model(unet_path: str, model_options: Options | None = None, d
     return _diffusion_model_file(unet_path, model_options, "")
 
 
-def load_independent_diffusion_model(unet_path: str, model_options: Options | None = None) -> Any:
+def load_independent_diffusion_model(unet_path: str, model_options: Options | None = None) -> ModelPatcher:
     """The same with weights of its own."""
     return _diffusion_model_file(unet_path, model_options, INDEPENDENT)
 
 
-def _diffusion_model_file(unet_path: str, model_options: Options | None, bypass: str) -> Any:
+def _diffusion_model_file(unet_path: str, model_options: Options | None, bypass: str) -> ModelPatcher:
     with ModelFiles(unet_path) as files:
         return load_parts(files, {"model": _DiffusionModelPart(files, model_options, bypass)})["model"]
 
@@ -49,7 +49,7 @@ class _DiffusionModelPart(Part):
     def _content(self) -> "DiffusionModel":
         return DiffusionModel(self._files.source(), self._model_options)
 
-    def load(self) -> Any:
+    def load(self) -> ModelPatcher:
         model = self._content.load()
         model.cached_patcher_init = (load_independent_diffusion_model, (self._files.paths[0], self._model_options))
         return model
@@ -63,7 +63,7 @@ def load_diffusion_model_state_dict(
     model_options: Options | None = None,
     metadata: Mapping[str, str] | None = None,
     disable_dynamic: bool = False,
-) -> Any:
+) -> ModelPatcher | None:
     """The same from tensors in memory, or None for an unknown family; used tensors leave *sd*."""
     try:
         return load_diffusion_model_source(StateDictSource(sd, "the state dict", metadata, consume=True), model_options)
@@ -72,7 +72,7 @@ def load_diffusion_model_state_dict(
         return None
 
 
-def load_diffusion_model_source(source: WeightSource, model_options: Options | None = None) -> Any:
+def load_diffusion_model_source(source: WeightSource, model_options: Options | None = None) -> ModelPatcher:
     """The same from a weight source. Raises ``UnknownModelError``, naming it, for an unknown family."""
     return DiffusionModel(source, model_options).load()
 
@@ -90,8 +90,10 @@ class DiffusionModel:
             config = model_detection.model_config_from_unet(self._tensors, self._prefix, metadata=self.source.metadata)
         if config is None:
             found = model_detection.describe_tensors(self._tensors)
+            channels = model_detection.describe_channels(self._tensors, self._prefix)
             raise UnknownModelError(
-                f"{self.source.name} holds no model of a supported family. Found {found}. Supported: {supported_models.SUPPORTED_FAMILIES}"
+                f"{self.source.name} holds no model of a supported family. Found {found}{channels}. "
+                f"Supported: {supported_models.SUPPORTED_FAMILIES}"
             )
         self._config = config
         say_unused(self.source.name, "outside the diffusion model", outside(self._tensors, (self._prefix,)), ())
@@ -100,6 +102,6 @@ class DiffusionModel:
         """What its weights will take."""
         return kept_bytes(self.source, self._prefix, model_dtype(self._config, self._tensors, self._prefix, self._options))
 
-    def load(self) -> Any:
+    def load(self) -> ModelPatcher:
         """Its patcher."""
         return build_model(self._config, self.source, self._prefix, self._tensors, self._options)

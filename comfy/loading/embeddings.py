@@ -76,9 +76,10 @@ def _vectors(content: Any, width: int, key: str | None, path: str) -> torch.Tens
     found = _first_vectors(_entries(content.get("string_to_param")), width)
     if found is None and key is not None and _is_vectors(content.get(key)):
         found = content[key]
-    for candidates in (_bundled(content, key, width), content):
-        if found is None:
-            found = _first_vectors(candidates, width)
+    if found is None:
+        found = _first_vectors(_bundled(content, key, width), width)
+    if found is None and (found := _first_vectors(content, width)) is not None:
+        _say_others(content, found, path)
     if found is None:
         raise ModelFileError(f"{path} holds no vectors: {len(content)} entries, such as {next(iter(content), None)!r}")
     return found.detach() if found.ndim < 3 else found.detach().flatten(0, -2)
@@ -105,6 +106,13 @@ def _first_vectors(candidates: Any, width: int) -> torch.Tensor | None:
     """The first vectors of *width* among the values, else the first of any width, else None."""
     values = [value for value in candidates.values() if _is_vectors(value)] if isinstance(candidates, Mapping) else []
     return next((value for value in values if value.shape[-1] == width), values[0] if values else None)
+
+
+def _say_others(content: Mapping[Any, Any], found: torch.Tensor, path: str) -> None:
+    """Name what else in *content* could be meant by the embedding; vectors of other widths are for other text models."""
+    others = [name for name, value in content.items() if value is not found and _is_vectors(value) and value.shape[-1] == found.shape[-1]]
+    if others:
+        log.warning("%s: %d tensors are not used (embedding), such as %s", path, len(others), others[0])
 
 
 def _bundled(content: Mapping[Any, Any], key: str | None, width: int) -> dict[str, torch.Tensor]:

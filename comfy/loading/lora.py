@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol, Self, TypeVar
@@ -11,9 +12,10 @@ from torch import Tensor
 
 import comfy.lora
 import comfy.lora_convert
+from comfy.loading.lora_fit import fitting_changes
 from comfy.patcher_extension import PatcherInjection
 from comfy.patching.model_weights import ModelWeights
-from comfy.patching.patch_table import split_patch_key
+from comfy.patching.patched_models import patched_models
 from comfy.weight_adapter.bypass import LAYERS, can_bypass, create_bypass_injections_from_patches, layer_of
 from comfy.weight_files.state_dicts import FileTensors
 
@@ -58,6 +60,7 @@ class TextEncoders(TakesPatches, Protocol):
 
 Model = TypeVar("Model", bound=Patcher)
 Clip = TypeVar("Clip", bound=TextEncoders)
+Target = TypeVar("Target", bound=TakesPatches)
 
 
 def load_lora_for_models(
@@ -67,21 +70,62 @@ def load_lora_for_models(
 
     *lora_metadata*, if given, is attached to both as ``lora_metadata``. What fits neither is named in one log line.
     """
-    patches = _patches_for(model, clip, lora)
-    taken: set[Any] = set()
-    new_model = None if model is None else model.clone()
-    if new_model is not None:
-        taken.update(new_model.add_patches(patches, strength_model))
-    new_clip = None if clip is None else clip.clone()
-    if new_clip is not None:
-        taken.update(new_clip.add_patches(patches, strength_clip))
-    if lora_metadata:
-        if new_model is not None:
-            new_model.set_attachments("lora_metadata", lora_metadata)
-        if new_clip is not None:
-            new_clip.patcher.set_attachments("lora_metadata", lora_metadata)
-    _log_unused(patches, taken)
+    changes = _Changes(model, clip, lora, lora_metadata)
+    new_model = None if model is None else changes.added_to(model, strength_model)
+    new_clip = None if clip is None else changes.added_to(clip, strength_clip)
+    changes.log_unused()
     return new_model, new_clip
+
+
+class _Changes:
+    """The patches that *lora* has for *model* and *clip*, looked up when the first of them is to be patched anew."""
+
+    def __init__(self, model: Patcher | None, clip: TextEncoders | None, lora: dict[str, Tensor], metadata: Any) -> None:
+        self._model, self._clip, self._lora, self._metadata = model, clip, lora, metadata
+        self._taken: set[Any] = set()
+        self._targets = self._built = 0
+
+    @functools.cached_property
+    def _patches(self) -> dict[Any, Any]:
+        return _patches_for(self._model, self._clip, self._lora)
+
+    def added_to(self, target: Target, strength: float) -> Target:
+        """A clone of *target* with the patches: the former one, where the same file was added to an equal target as strongly."""
+        self._targets += 1
+        build = _Build(self, strength)
+        key = getattr(self._lora, "key", None)
+        if key is None:
+            clone = target.clone()
+            build(clone)
+            return clone
+        both = (self._model is not None, self._clip is not None)
+        return patched_models().patched(target, (key, strength, both, self._metadata), build)
+
+    def add(self, clone: Any, strength: float) -> None:
+        """Add the patches to *clone*."""
+        self._built += 1
+        self._taken.update(clone.add_patches(self._patches, strength))
+        if self._metadata:
+            getattr(clone, "patcher", clone).set_attachments("lora_metadata", self._metadata)
+
+    def log_unused(self) -> None:
+        """Name what fits neither, if both were patched anew."""
+        if self._built == self._targets:
+            _log_unused(self._patches, self._taken)
+
+
+class _Build:
+    """Adds changes to a clone. What tells one from another is given to the registry beside it."""
+
+    def __init__(self, changes: _Changes, strength: float) -> None:
+        self._changes, self._strength = changes, strength
+
+    def patch_identity_key(self) -> tuple[()]:
+        """Nothing of its own."""
+        return ()
+
+    def __call__(self, clone: Any) -> None:
+        self._changes.add(clone, self._strength)
 
 
 def load_bypass_lora_for_models(
@@ -119,28 +163,16 @@ def _bypass(patcher: Patcher, patches: dict[Any, Any], strength: float) -> list[
 
 def _patches_for(model: Patcher | None, clip: TextEncoders | None, lora: dict[str, Tensor]) -> dict[Any, Any]:
     """The changes of *lora* that fit a weight; those whose shapes do not are left out with one log line."""
-    lora = _tensors_of(lora)
+    tensors = _tensors_of(lora)
     key_map: dict[Any, Any] = {}
     if model is not None:
         key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
     if clip is not None:
         key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
-    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(lora), key_map)
-    owners = [ModelWeights(model.model)] if model is not None else []
-    if clip is not None:
-        owners.append(ModelWeights(clip.cond_stage_model))
-    known = [(set(weights.keys()), weights) for weights in owners]
-    problems = {}
-    for target, patch in patches.items():
-        key, part, _ = split_patch_key(target)
-        shape = next((weights.shape(key) for keys, weights in known if key in keys), None)
-        if shape is not None and part is not None:
-            shape = (*shape[: part[0]], part[2], *shape[part[0] + 1 :])
-        reason = "" if shape is None else comfy.lora.misfit(patch, shape)
-        if reason:
-            problems[target] = reason
-    comfy.lora.log_left_out(getattr(lora, "path", "the LoRA"), {str(target): reason for target, reason in problems.items()})
-    return {target: patch for target, patch in patches.items() if target not in problems}
+    with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode do not tell of changes
+        patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(tensors), key_map)
+    modules = [*([] if model is None else [model.model]), *([] if clip is None else [clip.cond_stage_model])]
+    return fitting_changes(patches, modules, tensors.path)
 
 
 def _tensors_of(lora: Mapping[Any, Any]) -> FileTensors:

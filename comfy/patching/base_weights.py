@@ -23,6 +23,7 @@ class Base(Protocol):
     hook_backup: dict[str, object]
     patches_uuid: uuid.UUID
     load_device: torch.device
+    offload_device: torch.device
 
     def loaded_size(self) -> int: ...
 
@@ -31,6 +32,10 @@ class Base(Protocol):
     def partially_load(self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False) -> float: ...
 
     def detach(self, unpatch_all: bool = True) -> PatchedModule: ...
+
+    def unpatch_hooks(self, whitelist_keys_set: set[str] | None = None) -> None: ...
+
+    def unpatch_model(self, device_to: torch.device | None = None, unpatch_weights: bool = True) -> None: ...
 
 
 class BaseWeights:
@@ -46,18 +51,30 @@ class BaseWeights:
         """Take the checksums of *patcher*'s module, which has just been loaded."""
         self._checksums.note(patcher)
 
-    def restore(self, patcher: Base) -> None:
+    def restore(self, patcher: Base, spare_bytes: int = 0) -> None:
         """Undo what the patches of clones that are gone left in the module of *patcher*, itself unpatched.
 
-        Weights that are on a device stay there; only layers that were patched are redone. Raises ``WeightsChanged`` when a
-        pristine weight is not what was loaded, and what copying to the device raises.
+        Patched weights that take at most *spare_bytes* stay where they are, for the next clone with equal patches; loading any other
+        clone puts the pristine ones back. Of more, only layers that were patched are redone, where they are. Raises ``WeightsChanged``
+        when a pristine weight is not what was loaded, and what copying to the device raises.
         """
-        if _is_patched(patcher):
+        if 0 < patched_bytes(patcher) <= spare_bytes:
+            if patcher.hook_backup:
+                patcher.unpatch_hooks()
+            if patcher.object_patches_backup:
+                patcher.unpatch_model(patcher.offload_device, unpatch_weights=False)
+        elif _is_patched(patcher):
             if patcher.loaded_size() and patcher.current_loaded_device() == patcher.load_device:
                 patcher.partially_load(patcher.load_device)
             else:
                 patcher.detach()
         self._checksums.check(patcher)
+
+
+def patched_bytes(patcher: Base) -> int:
+    """Bytes of the weights of *patcher*'s module that stand beside their pristine ones because patches changed them."""
+    kept = list(patcher.backup.values())
+    return sum(backup.weight.nbytes for backup in kept if getattr(backup, "patched", True) and backup.weight is not None)
 
 
 def _is_patched(patcher: Base) -> bool:

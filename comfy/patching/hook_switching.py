@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -64,12 +65,62 @@ class HookSwitching:
             if hooks is None:
                 return
             cached = patcher.cached_hook_patches.get(hooks)
-            values = self._compute(hooks) if cached is None else cached
-            for key, value in values.items():
-                device = self._weights.parameter(self._weights.paths(key)[0]).device
-                for path, part in self._weights.split(key, value.to(device)).items():
-                    patcher.hook_backup.setdefault(path, set_attr(patcher.model, path, as_parameter(part)))
+            free_bytes = comfy.model_management.get_free_memory(patcher.load_device)
+            counter = MemoryCounter(free_bytes, comfy.model_management.minimum_inference_memory() * 2)
+            if cached is None:
+                combined = self._known(patcher.get_combined_hook_patches(hooks))
+                originals: dict[str, Any] = patcher.get_key_patches() if combined else {}
+                try:
+                    for key in combined:
+                        patcher.patch_hook_weight_to_device(hooks, combined, key, originals, counter)
+                except BaseException:  # what is kept is the whole or nothing
+                    patcher.cached_hook_patches.pop(hooks, None)
+                    raise
+            else:
+                for key in cached:
+                    patcher.patch_cached_hook_weights(cached, key, counter)
             patcher.current_hooks = hooks
+
+    def patch_weight(
+        self,
+        hooks: HookGroup,
+        combined_patches: Mapping[str, Sequence[Any]],
+        key: str,
+        original_weights: dict[str, Any],
+        memory_counter: MemoryCounter,
+    ) -> None:
+        """Put the value of *key* with its *combined_patches* in place, and keep it for the next time where the hook mode asks for speed.
+
+        *original_weights* are what ``get_key_patches`` gives, for patches that merge with another model's weight. Kept values stay on
+        the device as long as *memory_counter* allows. Nothing happens to a weight without patches.
+        """
+        if key not in combined_patches:
+            return
+        patcher, current = self._patcher, self._weights.get(key)
+        calculate = functools.partial(comfy.lora.calculate_weight, original_weights=original_weights)
+        value = patched_value(combined_patches[key], current, key, current.device, current.dtype, calculate)
+        if patcher.hook_mode == EnumHookMode.MaxSpeed:
+            kept = value if memory_counter.use(value) else value.to(patcher.offload_device)
+            patcher.cached_hook_patches.setdefault(hooks, {})[key] = kept
+        self._put(key, value)
+
+    def put_cached(self, cached_weights: Mapping[str, Tensor], key: str, memory_counter: MemoryCounter) -> None:
+        """Put the value of *key* in *cached_weights* in place. *memory_counter* is not used: what is replaced stays where it is."""
+        self._put(key, cached_weights[key])
+
+    def _put(self, key: str, value: Tensor) -> None:
+        patcher = self._patcher
+        device = self._weights.parameter(self._weights.paths(key)[0]).device
+        for path, part in self._weights.split(key, value.to(device)).items():
+            patcher.hook_backup.setdefault(path, set_attr(patcher.model, path, as_parameter(part)))
+
+    def _known(self, patches: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        """Those of *patches* whose weight is in the model; the others are named in the log."""
+        known = set(self._weights.keys())
+        unknown = patches.keys() - known
+        if unknown:
+            log.warning("%d weights that hooks change are not in the model, such as %s", len(unknown), min(unknown))
+        return {key: patch for key, patch in patches.items() if key in known}
 
     def unpatch(self, whitelist_keys_set: set[str] | None = None) -> None:
         """Put the parameters back that hooks replaced (with a set: those of these weight names), the very objects."""
@@ -90,23 +141,3 @@ class HookSwitching:
         """End a run: put the loaded weights back and forget computed ones."""
         self._patcher.unpatch_hooks()
         self._patcher.clear_cached_hook_weights()
-
-    def _compute(self, hooks: HookGroup) -> dict[str, Tensor]:
-        patcher, weights = self._patcher, self._weights
-        combined = patcher.get_combined_hook_patches(hooks)
-        known = set(weights.keys())
-        unknown = combined.keys() - known
-        if unknown:
-            log.warning("%d weights that hooks change are not in the model, such as %s", len(unknown), min(unknown))
-        calculate = functools.partial(comfy.lora.calculate_weight, original_weights=patcher.get_key_patches() if combined else {})
-        values = {}
-        for key in [key for key in combined if key in known]:
-            current = weights.get(key)
-            values[key] = patched_value(combined[key], current, key, current.device, current.dtype, calculate)
-        if patcher.hook_mode == EnumHookMode.MaxSpeed and values:
-            free_bytes = comfy.model_management.get_free_memory(patcher.load_device)
-            counter = MemoryCounter(free_bytes, comfy.model_management.minimum_inference_memory() * 2)
-            patcher.cached_hook_patches[hooks] = {
-                key: value if counter.use(value) else value.to(patcher.offload_device) for key, value in values.items()
-            }
-        return values

@@ -78,20 +78,53 @@ def patch_setter(name: str, doc: str) -> Callable[[SetsPatches, Any], None]:
 
 
 class ModelOptions:
-    """The options of one patcher, in ``values``. Owns that dict; holds neither patcher nor module."""
+    """The options of one patcher, in ``values``. Owns that dict; holds neither patcher nor module.
+
+    Clones share it until one side asks for it or changes it. Once it was handed out, it may change at any time, so clones get copies.
+    """
 
     def __init__(self) -> None:
-        self.values: Options = {"transformer_options": {}}
+        self._values: Options = {"transformer_options": {}}
+        self._is_shared = False
+        self._is_handed_out = False
 
     def clone(self) -> ModelOptions:
         """Equal options that change independently."""
-        twin = ModelOptions.__new__(ModelOptions)
-        twin.values = copy_containers(self.values)
+        twin = ModelOptions()
+        twin._values = copy_containers(self._values) if self._is_handed_out else self._values
+        twin._is_shared = self._is_shared = not self._is_handed_out
         return twin
+
+    def __copy__(self) -> ModelOptions:
+        """The very same options."""
+        twin = ModelOptions()
+        twin.values = self.values
+        return twin
+
+    @property
+    def values(self) -> Options:
+        """The options, for the caller to change."""
+        self._own()
+        self._is_handed_out = True
+        return self._values
+
+    @values.setter
+    def values(self, values: Options) -> None:
+        self._values, self._is_shared, self._is_handed_out = values, False, True
+
+    def read(self) -> Options:
+        """The options, for reading only."""
+        return self._values
+
+    def _own(self) -> Options:
+        """The options with containers that no clone has."""
+        if self._is_shared:
+            self._values, self._is_shared = copy_containers(self._values), False
+        return self._values
 
     def disable_cfg1_optimization(self) -> None:
         """Compute the unconditioned prediction even where guidance 1 would not need it."""
-        self.values["disable_cfg1_optimization"] = True
+        self._own()["disable_cfg1_optimization"] = True
 
     def set_cfg_function(self, sampler_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False) -> None:
         """Replace guidance. A function of three arguments gets (cond, uncond, scale), any other the dict of arguments."""
@@ -101,48 +134,65 @@ class ModelOptions:
             def function(arguments: Options) -> Any:
                 return sampler_cfg_function(arguments["cond"], arguments["uncond"], arguments["cond_scale"])
 
-        self.values["sampler_cfg_function"] = function
+        self._own()["sampler_cfg_function"] = function
         if disable_cfg1_optimization:
             self.disable_cfg1_optimization()
 
     def set_post_cfg_function(self, post_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False) -> None:
         """Add a function that changes the guided result; optionally compute both sides even at a scale of 1."""
-        self.values = set_model_options_post_cfg_function(self.values, post_cfg_function, disable_cfg1_optimization)
+        self._values = set_model_options_post_cfg_function(self._own(), post_cfg_function, disable_cfg1_optimization)
 
     def set_pre_cfg_function(self, pre_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False) -> None:
         """Add a function that changes both sides before guidance; optionally compute both even at a scale of 1."""
-        self.values = set_model_options_pre_cfg_function(self.values, pre_cfg_function, disable_cfg1_optimization)
+        self._values = set_model_options_pre_cfg_function(self._own(), pre_cfg_function, disable_cfg1_optimization)
 
     def set_calc_cond_batch_function(self, sampler_calc_cond_batch_function: Callable[..., Any]) -> None:
         """Replace the computation of all conditions of a step."""
-        self.values["sampler_calc_cond_batch_function"] = sampler_calc_cond_batch_function
+        self._own()["sampler_calc_cond_batch_function"] = sampler_calc_cond_batch_function
 
     def set_unet_function_wrapper(self, unet_wrapper_function: Callable[..., Any]) -> None:
         """Call *unet_wrapper_function(apply_model, arguments)* in place of the model."""
-        self.values["model_function_wrapper"] = unet_wrapper_function
+        self._own()["model_function_wrapper"] = unet_wrapper_function
 
     def set_denoise_mask_function(self, denoise_mask_function: Callable[..., Any]) -> None:
         """Let a function change the inpainting mask at each step."""
-        self.values["denoise_mask_function"] = denoise_mask_function
+        self._own()["denoise_mask_function"] = denoise_mask_function
 
     def set_patch(self, patch: Any, name: str) -> None:
         """Add *patch* to those called at the place *name* of the network."""
-        patches = self.values["transformer_options"].setdefault("patches", {})
+        patches = self._own()["transformer_options"].setdefault("patches", {})
         patches[name] = [*patches.get(name, ()), patch]
 
     def set_patch_replace(self, patch: Any, name: str, block_name: str, number: int, transformer_index: int | None = None) -> None:
         """Replace the attention *name* in the block (*block_name*, *number*), or only in its transformer *transformer_index*."""
-        self.values = set_model_options_patch_replace(self.values, patch, name, block_name, number, transformer_index)
+        if self._is_handed_out:
+            self._values = set_model_options_patch_replace(self._values, patch, name, block_name, number, transformer_index)
+            return
+        block = (block_name, number) if transformer_index is None else (block_name, number, transformer_index)
+        replacements = self._own()["transformer_options"].setdefault("patches_replace", {})
+        replacements.setdefault(name, {})[block] = patch
 
     def set_rope_options(
         self, scale_x: float, shift_x: float, scale_y: float, shift_y: float, scale_t: float, shift_t: float, **kwargs: Any
     ) -> None:
         """Scale and shift rotary positions along width, height and time."""
-        options = self.values["transformer_options"].setdefault("rope_options", {})
+        options = self._own()["transformer_options"].setdefault("rope_options", {})
         options.update(scale_x=scale_x, scale_y=scale_y, scale_t=scale_t, shift_x=shift_x, shift_y=shift_y, shift_t=shift_t)
+
+    def set_optimized_attention(self, optimized_attention: Callable[..., Any]) -> None:
+        """Compute attention with *optimized_attention*, which takes the arguments that the functions of ``attention.py`` take."""
+
+        def override(_: Any, *args: Any, **kwargs: Any) -> Any:
+            return optimized_attention(*args, **kwargs)
+
+        if getattr(optimized_attention, "container_function", None) is not None:
+            override.container_function = optimized_attention.container_function  # type: ignore[attr-defined]
+        self.values["transformer_options"]["optimized_attention_override"] = override
 
     def move_patches(self, device: Any) -> None:
         """Move patch objects that have a ``to`` to a device, or convert them to a dtype."""
+        if any(hasattr(container[key], "to") for container, key in self._patch_slots()):
+            self._own()
         for container, key in self._patch_slots():
             if hasattr(container[key], "to"):
                 container[key] = container[key].to(device)
@@ -163,10 +213,10 @@ class ModelOptions:
 
     def _patch_slots(self) -> Iterator[tuple[Any, Any]]:
         """(container, key) of every patch object in the options, so that it can be read or replaced."""
-        transformer_options = self.values["transformer_options"]
+        transformer_options = self._values["transformer_options"]
         for patches in transformer_options.get("patches", {}).values():
             yield from ((patches, index) for index in range(len(patches)))
         for replacements in transformer_options.get("patches_replace", {}).values():
             yield from ((replacements, block) for block in list(replacements))
-        if "model_function_wrapper" in self.values:
-            yield self.values, "model_function_wrapper"
+        if "model_function_wrapper" in self._values:
+            yield self._values, "model_function_wrapper"

@@ -15,12 +15,15 @@ from comfy.hooks.base import Hook, HookGroup
 from comfy.hooks.enums import EnumHookMode
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry
 from comfy.patching.attachments import Attachments, AutoPatcherEjector, call_back, nested_models
+from comfy.patching.content_identity import PatchesUUID
 from comfy.patching.forwarding import ComponentAttribute, SharedAttribute, forward
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.hook_switching import HookSwitching
+from comfy.patching.load_list import load_list
 from comfy.patching.loading import WeightLoading, prepare_module
 from comfy.patching.model_options import ModelOptions, Options, patch_setter
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.multigpu import deep_clone, match_clones
 from comfy.patching.object_patches import ObjectPatches
 from comfy.patching.patch_table import Patches
 from comfy.patching.placement import Backup
@@ -49,8 +52,7 @@ class ModelPatcher:
 
     Clones share the module and what is loaded of it (``backup`` …), so only one of them is loaded at a time; everything else is
     the clone's own. Cloning copies no tensor. ``parent`` is the patcher this one was cloned from, kept alive by it.
-    *size* is the weights' bytes (0: counted when needed). *weight_inplace_update* has no effect: weights are never written in
-    place. Used by the thread that runs nodes.
+    *size*: the weights' bytes (0: counted when needed). *weight_inplace_update* has no effect. Used by the thread that runs nodes.
     """
 
     def __init__(
@@ -166,26 +168,13 @@ class ModelPatcher:
         return twin
 
     def __copy__(self) -> Self:
-        """A shallow copy as of an object that holds all its attributes itself: assigning one to it leaves this patcher alone."""
+        """A shallow copy; assigning to its attributes leaves this patcher alone."""
         twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        for name in COMPONENTS:
-            setattr(twin, name, copy.copy(getattr(self, name)))
+        twin.__dict__.update(self.__dict__ | {name: copy.copy(getattr(self, name)) for name in COMPONENTS})
         return twin
 
-    def deepclone_multigpu(self, new_load_device: torch.device | None = None, models_cache: dict[uuid.UUID, Any] | None = None) -> Self:
-        """A clone over weights of its own, for another device; additional models likewise, each once."""
-        cache = {} if models_cache is None else models_cache
-        twin = self.clone(force_deepcopy=True)
-        twin.load_device = self.load_device if new_load_device is None else new_load_device
-        twin.remove_additional_models("multigpu")
-        for models in twin.additional_models.values():
-            for position, model in enumerate(models):
-                if model.clone_base_uuid not in cache:
-                    cache[model.clone_base_uuid] = model.deepclone_multigpu(new_load_device, cache)
-                models[position] = cache[model.clone_base_uuid]
-        call_back(self, CallbacksMP.ON_DEEPCLONE_MULTIGPU, twin)
-        return twin
+    deepclone_multigpu = deep_clone
+    match_multigpu_clones = match_clones
 
     def is_clone(self, other: Any) -> bool:
         """Whether *other* is a patcher of the same module."""
@@ -213,6 +202,7 @@ class ModelPatcher:
     set_model_patch = forward(_options, ModelOptions.set_patch)
     set_model_patch_replace = forward(_options, ModelOptions.set_patch_replace)
     set_model_rope_options = forward(_options, ModelOptions.set_rope_options)
+    set_model_optimized_attention = forward(_options, ModelOptions.set_optimized_attention)
     model_patches_to = forward(_options, ModelOptions.move_patches)
     model_patches_models = forward(_options, ModelOptions.patches_models)
     model_patches_call_function = forward(_options, ModelOptions.call_patches)
@@ -295,7 +285,7 @@ class ModelPatcher:
 
     # Patches of weights and objects
     patches: ComponentAttribute[Patches] = ComponentAttribute("_weight_patches")
-    patches_uuid: ComponentAttribute[uuid.UUID] = ComponentAttribute("_weight_patches")
+    patches_uuid = PatchesUUID()
     weight_wrapper_patches: ComponentAttribute[dict[str, list[Callable[..., Any]]]] = ComponentAttribute("_weight_patches")
     force_cast_weights: ComponentAttribute[bool] = ComponentAttribute("_weight_patches")
     object_patches: ComponentAttribute[dict[str, Any]] = ComponentAttribute("_weight_patches")
@@ -351,6 +341,8 @@ class ModelPatcher:
     apply_hooks = forward(HookSwitching, HookSwitching.apply)
     patch_hooks = forward(HookSwitching, HookSwitching.patch)
     unpatch_hooks = forward(HookSwitching, HookSwitching.unpatch)
+    patch_hook_weight_to_device = forward(HookSwitching, HookSwitching.patch_weight)
+    patch_cached_hook_weights = forward(HookSwitching, HookSwitching.put_cached)
     clear_cached_hook_weights = forward(HookSwitching, HookSwitching.clear_cache)
     clean_hooks = forward(HookSwitching, HookSwitching.clean)
 
@@ -387,6 +379,8 @@ class ModelPatcher:
         if hasattr(self.model, "current_patcher"):
             self.model.current_patcher = None
         call_back(self, CallbacksMP.ON_CLEANUP)
+
+    _load_list = load_list
 
     def __del__(self) -> None:
         if getattr(self, "is_injected", False):  # the module lives on in other clones and must not keep this one's injections

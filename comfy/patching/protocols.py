@@ -72,7 +72,12 @@ class Patcher(Ejectable, Protocol):
     load_device: torch.device
     offload_device: torch.device
     patches: Patches
-    patches_uuid: uuid.UUID
+
+    @property
+    def patches_uuid(self) -> uuid.UUID: ...
+
+    clone_base_uuid: uuid.UUID
+    hook_patches: dict[Any, Patches]
     weight_wrapper_patches: dict[str, list[Callable[..., Any]]]
     object_patches: dict[str, Any]
     force_cast_weights: bool
@@ -150,5 +155,11 @@ class HookPatcher(Patcher, Protocol):
     def get_combined_hook_patches(self, hooks: HookGroup | None) -> dict[str, list[Any]]: ...
 
     def patch_hooks(self, hooks: HookGroup | None) -> None: ...
+
+    def patch_hook_weight_to_device(
+        self, hooks: HookGroup, combined_patches: Any, key: str, original_weights: dict[str, Any], memory_counter: Any
+    ) -> None: ...
+
+    def patch_cached_hook_weights(self, cached_weights: Any, key: str, memory_counter: Any) -> None: ...
 
     def clear_cached_hook_weights(self) -> None: ...

@@ -26,11 +26,11 @@ from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.flights import Flights
 from comfy.ram_model_cache.holds import Holds
 from comfy.ram_model_cache.journal import Journal
-from comfy.ram_model_cache.models import LoadedModel
+from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
 from comfy.ram_model_cache.states import State
-from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, patcher_of
+from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, own_patcher, patcher_of
 from comfy.ram_model_cache.table import ModelTable
 from comfy.ram_model_cache.uses import Use
 from comfy.ram_model_cache.values import CacheSettings, CacheStats, DeviceEvent, Entry, Hit, Loaded, OwnerHooks, as_loaded, label_of
@@ -40,6 +40,7 @@ __all__ = ["CacheSettings", "CacheStats", "DeviceEvent", "Hit", "Loaded", "NullR
 MONITOR_INTERVAL_S = 5.0
 TICK_INTERVAL_S = 0.05  # asking for free memory costs as much as a pass-through node
 Load = Callable[[list[Hashable]], Mapping[Hashable, Any]]
+Note = Callable[[ModelTable, LoadedModel, Patcher | None], Entry | None]
 Estimate = int | Callable[[], int]
 log = logging.getLogger(__name__)
 
@@ -176,7 +177,7 @@ class RamModelCache:
         clone = hand_out(use.value)
         with self._changing() as table:
             use.end()
-            table.watch(entry, patcher_of(clone))
+            table.watch(entry, own_patcher(clone))
             if entry.state is State.LENT:
                 table.keep(entry)
             entry.used_s = self._clock()
@@ -209,7 +210,7 @@ class RamModelCache:
         with self._changing() as table:
             entry, why = table.add(key, value, storages, reload_seconds, hold)
             entry.used_s = self._clock()
-            table.watch(entry, patcher_of(clone))
+            table.watch(entry, own_patcher(clone))
             self._journal.loaded(entry, why, read_bytes)
         return clone
 
@@ -261,7 +262,7 @@ class RamModelCache:
             self._measure_anew(use)
 
     @contextmanager
-    def _using_model(self, loaded_model: LoadedModel, note: Callable[[ModelTable, LoadedModel, Any], Entry | None]) -> Iterator[Use]:
+    def _using_model(self, loaded_model: LoadedModel, note: Note) -> Iterator[Use]:
         """A use of the entry that *note* finds for *loaded_model* and its base."""
         base = base_of(getattr(loaded_model, "model", None))
         with self._using(lambda table: note(table, loaded_model, base)) as use:
@@ -269,13 +270,12 @@ class RamModelCache:
             yield use
 
     def _measure_anew(self, use: Use, leaves: bool = False) -> bool:
-        """Count what the model in *use*, which perhaps *leaves* a device, takes of the host's memory now, and end the use; whether the
-        model is kept."""
+        """Count the host memory of the model in *use*, which perhaps *leaves* a device, and end the use; whether the model is kept."""
         entry = use.entry
         if entry is None:
             return False
         entry.used_s = self._clock()
-        storages = self._hooks.measure(patcher_of(use.value))
+        storages = self._hooks.measure(own_patcher(use.value))
         with self._changing() as table:
             use.end()
             table.remeasured(entry, storages)
@@ -307,8 +307,8 @@ class RamModelCache:
             if entry is None:
                 return
             try:
-                self._hooks.restore_base(patcher_of(use.value))
-                storages = self._hooks.measure(patcher_of(use.value))
+                self._hooks.restore_base(own_patcher(use.value))
+                storages = self._hooks.measure(own_patcher(use.value))
             except Exception:
                 # As text: a record that kept the exception would keep its frames, and with them the model.
                 reason = traceback.format_exc()
@@ -385,7 +385,7 @@ class RamModelCache:
             for key in kept:
                 use = uses.enter_context(self._using(lambda table, key=key: table.kept(key)))
                 if use.entry is not None:
-                    measured[key] = self._hooks.measure(patcher_of(use.value))
+                    measured[key] = self._hooks.measure(own_patcher(use.value))
             with self._changing() as table:
                 return table.check(measured)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
@@ -17,25 +17,35 @@ SAMPLE_BYTES = 4096
 Weights = Iterable[tuple[str, torch.Tensor | None]]
 
 
+class HasModule(Protocol):
+    """A patcher, of which only the module matters here."""
+
+    @property
+    def model(self) -> Any: ...
+
+
+Checked = TypeVar("Checked", bound=HasModule)
+
+
 class WeightsChanged(RuntimeError):
     """Weights that nothing may write to are not what was loaded; the text names the first."""
 
 
-class WeightChecksums:
+class WeightChecksums(Generic[Checked]):
     """Checksums by module, gone with it. Some 10 microseconds per tensor; used by one thread at a time per module.
 
     *weights_of* gives a patcher's weights by name as they are without patches, and None for one that cannot be looked at where it is now.
     """
 
-    def __init__(self, weights_of: Callable[[Any], Weights]) -> None:
+    def __init__(self, weights_of: Callable[[Checked], Weights]) -> None:
         self._weights_of = weights_of
         self._sums: weakref.WeakKeyDictionary[Any, dict[str, bytes | None]] = weakref.WeakKeyDictionary()
 
-    def note(self, patcher: Any) -> None:
+    def note(self, patcher: Checked) -> None:
         """Remember the weights of *patcher*'s module, which has just been loaded."""
         self._sums[patcher.model] = self._checksums(patcher)
 
-    def check(self, patcher: Any) -> None:
+    def check(self, patcher: Checked) -> None:
         """Raise :class:`WeightsChanged` when a weight differs from what was noted, came or went; modules never noted pass."""
         noted = self._sums.get(patcher.model)
         if noted is None:
@@ -48,7 +58,7 @@ class WeightChecksums:
                 f"loaded, first {changed[0]}; a node pack has written to weights in place"
             )
 
-    def _checksums(self, patcher: Any) -> dict[str, bytes | None]:
+    def _checksums(self, patcher: Checked) -> dict[str, bytes | None]:
         return {name: None if tensor is None else checksum(tensor) for name, tensor in self._weights_of(patcher)}
 
 

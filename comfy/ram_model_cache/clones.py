@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from typing import Any
 
+from comfy.ram_model_cache.models import Patcher
 from comfy.ram_model_cache.values import Entry
 
 
@@ -17,10 +17,10 @@ class CloneWatch:
     """
 
     def __init__(self) -> None:
-        self._ended: deque[weakref.ref[Any]] = deque()
-        self._watched: dict[int, tuple[weakref.ref[Any], Entry]] = {}
+        self._ended: deque[weakref.ref[Patcher]] = deque()
+        self._watched: dict[int, tuple[weakref.ref[Patcher], Entry]] = {}
 
-    def add(self, entry: Entry, patcher: Any) -> None:
+    def add(self, entry: Entry, patcher: Patcher) -> None:
         """Count *entry* as in use until *patcher*, a clone's, dies."""
         watch = weakref.ref(patcher, self._ended.append)
         self._watched[id(watch)] = (watch, entry)

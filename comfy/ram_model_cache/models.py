@@ -9,9 +9,9 @@ class Patcher(Protocol):
     """A module with the changes that a workflow makes to it. A clone's ``parent`` is the patcher it was made from."""
 
     model: Any
-    parent: Any
+    parent: Patcher | None
 
-    def clone(self) -> Any:
+    def clone(self) -> Patcher:
         """Another patcher of the same module."""
 
     def is_dynamic(self) -> bool:
@@ -25,5 +25,5 @@ class LoadedModel(Protocol):
     """An item of the list of models on devices: a weak reference to a patcher, whose death a finalizer notes."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Patcher | None:
         """The patcher, or None when it is gone."""

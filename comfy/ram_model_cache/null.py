@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from comfy.ram_model_cache.models import LoadedModel
 from comfy.ram_model_cache.values import DeviceEvent, as_loaded
 
 
@@ -25,7 +26,7 @@ class NullRamModelCache:
         """Nothing to protect."""
         yield
 
-    def reclaim(self, loaded_model: Any) -> DeviceEvent:
+    def reclaim(self, loaded_model: LoadedModel) -> DeviceEvent:
         """Never one of the cache's."""
         return DeviceEvent.NOT_KEPT
 
@@ -35,7 +36,7 @@ class NullRamModelCache:
         """Nothing is cached."""
         return False
 
-    def remeasure(self, loaded_model: Any) -> None:
+    def remeasure(self, loaded_model: LoadedModel) -> None:
         """Nothing is measured."""
 
     def safe_point(self) -> None:

@@ -9,14 +9,23 @@ import copy
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
+from comfy.ram_model_cache.models import Patcher
+
 HOST_DEVICE_TYPES = ("cpu", "mps")
 Storages = Mapping[Hashable, int]
 
 
-def patcher_of(value: Any) -> Any:
+def patcher_of(value: Any) -> Patcher | None:
     """The patcher behind a loader's result: *value* itself, or its ``patcher`` (CLIP, VAE, …); None when there is none."""
     inner = getattr(value, "patcher", None)
     return inner if inner is not None else value if hasattr(value, "model") and hasattr(value, "clone") else None
+
+
+def own_patcher(value: Any) -> Patcher:
+    """The patcher behind a value that the cache has taken; it takes none without one."""
+    patcher = patcher_of(value)
+    assert patcher is not None
+    return patcher
 
 
 def hand_out(value: Any) -> Any:
@@ -28,19 +37,19 @@ def hand_out(value: Any) -> Any:
     return twin
 
 
-def base_of(patcher: Any) -> Any:
-    """The patcher at the root of the ``parent`` chain."""
-    while getattr(patcher, "parent", None) is not None:
-        patcher = patcher.parent
+def base_of(patcher: Patcher | None) -> Patcher | None:
+    """The patcher at the root of the ``parent`` chain; None for None."""
+    while (parent := getattr(patcher, "parent", None)) is not None:
+        patcher = parent
     return patcher
 
 
-def is_dynamic(patcher: Any) -> bool:
+def is_dynamic(patcher: Patcher | None) -> bool:
     """Whether its owner faults this model's weights in on demand and keeps its own account of pinned memory."""
     return bool(getattr(patcher, "is_dynamic", bool)())
 
 
-def host_storages(patcher: Any, is_elsewhere: Callable[[Any], bool] | None = None) -> dict[Hashable, int]:
+def host_storages(patcher: Patcher, is_elsewhere: Callable[[Any], bool] | None = None) -> dict[Hashable, int]:
     """{storage: bytes} of the host memory that *patcher*'s module and backups hold, except tensors of which *is_elsewhere* is true.
 
     ``mps`` shares the host's RAM and counts; other accelerators, ``meta`` and memory-mapped files do not. A dynamic patcher counts as
@@ -63,7 +72,7 @@ def host_storages(patcher: Any, is_elsewhere: Callable[[Any], bool] | None = Non
     return found
 
 
-def _tensors(patcher: Any) -> Iterator[Any]:
+def _tensors(patcher: Patcher) -> Iterator[Any]:
     module = patcher.model
     for name in ("parameters", "buffers"):
         if callable(getattr(module, name, None)):

@@ -16,7 +16,7 @@ from typing import Any
 from comfy.ram_model_cache.clones import CloneWatch
 from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.journal import Journal
-from comfy.ram_model_cache.models import LoadedModel
+from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.policy import TOO_BIG, Decision, RamCachePolicy
 from comfy.ram_model_cache.receipts import current_prompt
 from comfy.ram_model_cache.states import State
@@ -188,7 +188,7 @@ class ModelTable:
 
     # Users
 
-    def watch(self, entry: Entry, patcher: Any) -> None:
+    def watch(self, entry: Entry, patcher: Patcher) -> None:
         """Count *entry* as in use until *patcher*, a clone's, dies; its base is to be restored then."""
         if self.entries.get(entry.key) is entry:
             self.clones.add(entry, patcher)
@@ -201,7 +201,7 @@ class ModelTable:
             for entry in [entry for entry in self._lent.values() if not entry.in_use]:
                 self._doom(entry)
 
-    def of_model(self, loaded_model: LoadedModel, base: Any) -> Entry | None:
+    def of_model(self, loaded_model: LoadedModel, base: Patcher | None) -> Entry | None:
         """The entry whose patcher is *base*, or, where that is gone from *loaded_model* already, the one it was noted for."""
         entry = self._by_patcher.get(id(base)) if base is not None else None
         if entry is not None:
@@ -209,7 +209,7 @@ class ModelTable:
         noted = [entry for entry in self.entries.values() if id(loaded_model) in entry.loaded]
         return next((entry for entry in noted if entry.loaded[id(loaded_model)]() is loaded_model), None)
 
-    def note_arrival(self, loaded_model: LoadedModel, base: Any) -> Entry | None:
+    def note_arrival(self, loaded_model: LoadedModel, base: Patcher | None) -> Entry | None:
         """Note that the owner has put *loaded_model*, whose base is *base*, on its list; returns the entry, if it is one of ours."""
         entry = self.of_model(loaded_model, base)
         if entry is not None:
@@ -217,7 +217,7 @@ class ModelTable:
             self.journal.counters.reclaims += 1
         return entry
 
-    def note_departure(self, loaded_model: LoadedModel, base: Any) -> Entry | None:
+    def note_departure(self, loaded_model: LoadedModel, base: Patcher | None) -> Entry | None:
         """Note that the owner has taken *loaded_model* off its list and detached its finalizer; returns the entry, if it is one of ours."""
         entry = self.of_model(loaded_model, base)
         if entry is None:

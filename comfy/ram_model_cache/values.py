@@ -130,7 +130,7 @@ class Entry:
     restore_due: bool = False
     has_left: bool = False
     watches: set[int] = field(default_factory=set)
-    loaded: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    loaded: dict[int, weakref.ref[LoadedModel]] = field(default_factory=dict)
     _state: State = State.ABSENT
 
     @property
@@ -179,7 +179,7 @@ class Entry:
         }
 
 
-def _is_host(loaded_model: Any) -> bool:
+def _is_host(loaded_model: LoadedModel | None) -> bool:
     """Whether its device is the processor itself; one with an index plays an accelerator."""
     device = getattr(loaded_model, "device", None)
     return getattr(device, "type", None) == "cpu" and getattr(device, "index", None) is None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 base_weights = lazy_module("comfy.patching.base_weights")
 AnyCache = RamModelCache | NullRamModelCache
+PATCHED_SHARE = 0.5
 PendingPaths = Callable[[], Collection[str]]
 
 
@@ -73,8 +74,10 @@ class CacheOwner:
         self._base_weights.note(cast("Base", patcher))
 
     def restore_base(self, patcher: Patcher) -> None:
-        """Put back the weights of *patcher* that :meth:`note_base` noted."""
-        self._base_weights.restore(cast("Base", patcher))
+        """Put back the weights of *patcher* that :meth:`note_base` noted; patched ones stay if they take little of the free memory."""
+        base = cast("Base", patcher)
+        spare_bytes = int(self.available_bytes() * PATCHED_SHARE) if base_weights.patched_bytes(base) else 0
+        self._base_weights.restore(base, spare_bytes)
 
     def measure(self, patcher: Patcher) -> Storages:
         """{storage: bytes} of the host memory that *patcher*'s module takes; what a simulated accelerator holds is not the host's."""

@@ -11,6 +11,7 @@ import torch
 import comfy.loading.embeddings
 from comfy.text.clip_vocabulary import clip_tokenizer
 from comfy.text.prompt_weights import escape_important, token_weights, unescape_important
+from utils.whole_text import whole_text
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class SDTokenizer:
         pad_to_max_length: bool = True,
         pad_token: int | None = None,
         min_padding: int | None = None,
+        pad_left: bool = False,
         disable_weights: bool = False,
         tokenizer_data: Mapping[str, Any] | None = None,
         tokenizer_args: Mapping[str, Any] | None = None,
@@ -45,6 +47,8 @@ class SDTokenizer:
         else:
             self.tokenizer = tokenizer_class.from_pretrained(tokenizer_path, **(tokenizer_args or {}))
         self.start_token, self.end_token = self.tokenizer("")["input_ids"]
+        self.tokens_start, self.tokenizer_adds_end_token = 1, True  # where a text's own tokens begin, and whether an end follows them
+        self.pad_with_end, self.pad_left = pad_with_end, pad_left
         self.pad_token = pad_token if pad_token is not None else (self.end_token if pad_with_end else 0)
         self.max_length = data.get(f"{embedding_key}_max_length", max_length)
         self.min_length = data.get(f"{embedding_key}_min_length", min_length)
@@ -70,7 +74,7 @@ class SDTokenizer:
         A token is a vocabulary id or a vector of an embedding. With ``disable_weights=True`` parentheses are plain characters.
         """
         options = tokenizer_options or {}
-        escaped = escape_important(text)
+        escaped = escape_important(whole_text(text))
         literal = kwargs.get("disable_weights", self.disable_weights)
         words = []
         for segment, weight in [(escaped, 1.0)] if literal else token_weights(escaped, 1.0):
@@ -86,7 +90,8 @@ class SDTokenizer:
         return chunks if return_word_ids else [[token[:2] for token in chunk] for chunk in chunks]
 
     def _pad(self, chunk: list[tuple[Any, ...]], amount: int) -> None:
-        chunk += [(self.pad_token, 1.0, 0)] * amount
+        where = 0 if self.pad_left else len(chunk)
+        chunk[where:where] = [(self.pad_token, 1.0, 0)] * amount
 
     def _words(self, text: str, weight: float) -> list[list[tuple[Token, float]]]:
         """Groups of tokens that should stay together, with embeddings resolved."""
@@ -102,6 +107,11 @@ class SDTokenizer:
                     continue
             words.append([(token, weight) for token in self.tokenizer(rest)["input_ids"][1:-1]])
         return words
+
+    def _try_get_embedding(self, embedding_name: str) -> tuple[torch.Tensor | None, str]:
+        """The vectors (number x width) of the embedding that a text begins with, or None, and the text after its name."""
+        vectors, rest = self._embedding(embedding_name)
+        return (None if vectors is None else torch.stack(vectors)), rest
 
     def _embedding(self, text: str) -> tuple[list[torch.Tensor] | None, str]:
         """The vectors of the embedding that *text* begins with (None without such a file), and the text after its name."""

@@ -112,6 +112,6 @@ class DecomposedLoRA(LoRAAdapter):
         return decompose_rows(self.weights[4], weight, change, scale, strength, dtype, function)
 
     def misfit(self, shape: tuple[int, ...]) -> str:
-        """See :meth:`WeightAdapterBase.misfit`; there must be a length for each row."""
+        """Why this cannot change a weight of *shape*, in words; it needs a length for each row as well."""
         count, rows = self.weights[4].numel(), (self.calculate_shape("") or shape)[0]
         return super().misfit(shape) or ("" if count == rows else f"{count} magnitudes do not fit {rows} rows")

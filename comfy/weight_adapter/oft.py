@@ -44,7 +44,6 @@ class OFTAdapter(WeightAdapterBase):
         return cls(used, (blocks, present(lora, f"{x}.rescale", used), alpha, dora_scale))
 
     def shape_of_change(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """See :meth:`WeightAdapterBase.shape_of_change`."""
         blocks = self.weights[0]
         if blocks.shape[-1] != blocks.shape[-2] or blocks.shape[-3] * blocks.shape[-2] != shape[0]:
             raise ValueError(f"rotations of shape {list(blocks.shape)} do not fit {shape[0]} channels")

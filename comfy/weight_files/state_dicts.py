@@ -43,10 +43,11 @@ def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, retu
     """
     device = torch.device("cpu") if device is None else device
     spare_memory().release()  # what follows allocates its own
-    if str(ckpt).lower().endswith(SAFETENSORS_EXTENSIONS):
-        tensors, metadata = read_safetensors(ckpt, str(device))
-    else:
-        tensors, metadata = _read_pickle(ckpt, device), None
+    with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode do not tell of changes
+        if str(ckpt).lower().endswith(SAFETENSORS_EXTENSIONS):
+            tensors, metadata = read_safetensors(ckpt, str(device))
+        else:
+            tensors, metadata = _read_pickle(ckpt, device), None
     named = FileTensors(tensors, str(ckpt))
     return (named, metadata) if return_metadata else named
 

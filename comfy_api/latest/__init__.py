@@ -11,6 +11,7 @@ from . import _execution
 from ._caching import Caching
 from ._input import AudioInput, ImageInput, LatentInput, MaskInput, VideoInput
 from ._input_impl import VideoFromComponents, VideoFromFile
+from ._patching import Patching
 from ._util import MESH, SPLAT, VOXEL, File3D, VideoCodec, VideoComponents, VideoContainer
 
 IO = io
@@ -26,12 +27,14 @@ class ComfyAPI_latest(ComfyAPIBase):  # noqa: N801 - the public name
     NodeReplacement = _execution.NodeReplacement
     Execution = _execution.Execution
     Caching = Caching
+    Patching = Patching
 
     def __init__(self) -> None:
         super().__init__()
         self.node_replacement = self.NodeReplacement()
         self.execution = self.Execution()
         self.caching = self.Caching()
+        self.patching = self.Patching()
 
 
 class ComfyExtension(ABC):
@@ -77,4 +80,4 @@ class Types:
 ComfyAPI = ComfyAPI_latest
 ComfyAPISync = create_sync_class(ComfyAPI_latest)
 
-__all__ = ["IO", "UI", "Caching", "ComfyAPI", "ComfyAPISync", "ComfyExtension", "Input", "InputImpl", "Types", "io", "ui"]
+__all__ = ["IO", "UI", "Caching", "ComfyAPI", "ComfyAPISync", "ComfyExtension", "Input", "InputImpl", "Patching", "Types", "io", "ui"]

@@ -12,6 +12,7 @@ from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
 from comfy_execution.executor.node_call import CallSite, current_call_site
 from comfy_execution.executor.threads import NodeWorker
+from comfy_execution.local_caches.keys import FilesOfPrompt
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
@@ -37,6 +38,16 @@ class Reporter(Protocol):
         self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException
     ) -> None:
         """Report the error that ended a prompt."""
+
+
+class Stops(Protocol):
+    """Who knows which prompts were told to stop (the ``PromptExecutor``, from its queue)."""
+
+    def asked(self, prompt_id: str) -> BaseException | None:
+        """The interrupt, if the prompt was told to stop. Quick."""
+
+    def conclude(self, prompt_id: str) -> BaseException | None:
+        """The same, asked when all work is done: from then on nobody can stop the prompt."""
 
 
 class _LaterOnLoop:
@@ -70,10 +81,14 @@ class PromptRun:
         reporter: Reporter,
         open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
         between_nodes: Callable[[], None] | None = None,
+        stops: "Stops | None" = None,
+        open_files: Callable[[DynamicPrompt], FilesOfPrompt] | None = None,
     ) -> None:
-        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process.
+        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process, which
+        it may answer as well.
 
-        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick.
+        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *stops* tells of requests to
+        stop that no node noticed, or that a node swallowed. *open_files* knows which files the prompt's nodes name.
         """
         self._engine = engine
         self._surroundings = surroundings
@@ -82,9 +97,10 @@ class PromptRun:
         self._make_is_changed = is_changed
         self._reporter = reporter
         self._open_external = open_external
+        self._open_files = open_files
         self._between_nodes = between_nodes or (lambda: None)
-        self._external: Any = None
-        self._site = CallSite(worker)
+        self._stops = stops
+        self._site = CallSite(worker, asyncio.current_task())
         self.ui_outputs: dict[str, dict] = {}
 
     async def run(self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any], execute_outputs: Iterable[str]) -> bool:
@@ -117,30 +133,35 @@ class PromptRun:
             progress.close()
             if failure is None:
                 await self._resend_intermediate_ui(state)
+                if self._stops is not None and (interrupt := self._stops.conclude(prompt_id)) is not None:
+                    failure = {"node_id": next(iter(execute_outputs), "")}, interrupt
+            if failure is None:
                 self._reporter.add_message("execution_success", {"prompt_id": prompt_id}, False)
             else:
                 details, error = failure
                 self._reporter.handle_execution_error(prompt_id, prompt, current_outputs, state.executed, details, error)
                 # Its frames hold what the node was working on, perhaps all of a device's memory.
-                error.__traceback__ = None
+                BaseException.with_traceback(error, None)
             return failure is None
         finally:
             await to_loop(self._site.worker)
             progress.close()
             await self._end_calls(prompt_id)
-            self._caches.outputs.external = None
+            self._caches.outputs.external = self._caches.outputs.files = None
             current_call_site.reset(token)
 
     async def _prepare_caches(self, dynprompt: DynamicPrompt, prompt: dict, prompt_id: str, execute_outputs: Iterable[str]) -> None:
         """Compute the keys of all nodes, drop what is not used any more, fetch what others have, and say what is cached."""
         is_changed = self._make_is_changed(prompt_id, dynprompt, self._caches.outputs)
+        self._caches.outputs.files = None if self._open_files is None else self._open_files(dynprompt)
         for cache in self._caches.all:
             await cache.set_prompt(dynprompt, prompt.keys(), is_changed)
             cache.clean_unused()
         outputs = self._caches.outputs
         if self._open_external is not None and outputs.enable_providers:
-            self._external = outputs.external = self._open_external(dynprompt, outputs)
-            await self._external.prefetch(execute_outputs)
+            outputs.external = self._open_external(dynprompt, outputs)
+        if outputs.external is not None:
+            await outputs.external.prefetch(execute_outputs)
             cached = [node_id for node_id in prompt if outputs.get_local(node_id) is not None]
         else:
             # Nobody outside is asked, so none of these waits: 10,000 tasks would cost a tenth of a second for nothing.
@@ -158,6 +179,8 @@ class PromptRun:
             if cycle is not None:
                 return details or {}, cycle
             assert node_id is not None, "a node or an error is staged while nodes are left"
+            if self._stops is not None and (interrupt := self._stops.asked(state.prompt_id)) is not None:
+                return {"node_id": state.dynprompt.get_real_node_id(node_id)}, interrupt
             await self._go_where_it_runs(state, node_id)
             result, details, error = await self._engine.execute(
                 state.server,

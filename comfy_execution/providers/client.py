@@ -197,7 +197,8 @@ class ProviderClient:
             for number, context in waiting:
                 began_s = self.clock()
                 try:
-                    value = await self._ask(context)
+                    value = await self.provider.on_lookup(context) if self.provider.should_cache(context) else None
+                    _check_answer(value)
                     outcomes[number] = value, self.clock() - began_s, 0 if value is None else _estimate_value_size(value)
                 except Exception as error:
                     outcomes[number] = error
@@ -220,14 +221,6 @@ class ProviderClient:
             is_over = True
             for task in tasks:
                 task.cancel()
-
-    async def _ask(self, context: CacheContext) -> CacheValue | None:
-        if not self.provider.should_cache(context):
-            return None
-        value = await self.provider.on_lookup(context)
-        if value is not None and (not isinstance(value, CacheValue) or not isinstance(value.outputs, list | tuple)):
-            raise BadAnswer(f"on_lookup returned {type(value).__name__}, not a CacheValue whose outputs are a list")
-        return value
 
     async def _tell(self, event: str, prompt_id: str) -> None:
         try:
@@ -276,6 +269,11 @@ class ProviderClient:
         )
         if opened:
             log.warning("Cache provider %s failed repeatedly and is left alone for a while", self.name)
+
+
+def _check_answer(value: Any) -> None:
+    if value is not None and (not isinstance(value, CacheValue) or not isinstance(value.outputs, list | tuple)):
+        raise BadAnswer(f"on_lookup returned {type(value).__name__}, not a CacheValue whose outputs are a list")
 
 
 class CallAborted(RuntimeError):

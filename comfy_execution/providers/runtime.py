@@ -16,7 +16,7 @@ from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _get_cache_providers
 from comfy_execution.providers.client import GRACE_S, ProviderClient, ProviderLimits
-from comfy_execution.providers.snapshot import COPY_INLINE_BYTES, NotPlain, VersionBook, examine, take_copy
+from comfy_execution.providers.snapshot import COPY_INLINE_BYTES, Handed, NotPlain, VersionBook, copy_plain, examine, take_copy
 from comfy_execution.providers.statistics import ProviderStats
 from comfy_execution.providers.store_queue import StoreJob
 from comfy_execution.providers.thread import wait_briefly
@@ -161,20 +161,16 @@ class PromptProviders:
     ) -> bool:
         if not clients:
             return False
-        try:
-            handed = examine([value.outputs, value.ui], self._book)
-        except NotPlain as reason:
-            log.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
-            return False
-        if handed.bytes > COPY_INLINE_BYTES:
-            if before_waiting is not None:
-                await before_waiting()
-            for client in clients:
-                await self._make_room(client, handed.bytes)
-            outputs, ui = await take_copy(handed)
+        plain = copy_plain(value.outputs) if value.ui is None else None
+        if plain is not None and plain[1] <= COPY_INLINE_BYTES:
+            job = StoreJob(context, CacheValue(plain[0], None), plain[1])
         else:
-            outputs, ui = handed.rebuild()
-        job = StoreJob(context, CacheValue(outputs, ui), handed.bytes)
+            try:
+                handed = examine([value.outputs, value.ui], self._book)
+            except NotPlain as reason:
+                log.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, reason)
+                return False
+            job = await self._copied(context, handed, clients, before_waiting)
         is_taken = False
         for client in clients:
             if client.offer(job) or await self._offer_later(client, job, before_waiting):
@@ -185,6 +181,19 @@ class PromptProviders:
                 "Cache provider %s is too slow: the result of node %s (%s) is not stored", client.name, context.node_id, context.class_type
             )
         return is_taken
+
+    async def _copied(
+        self, context: CacheContext, handed: Handed, clients: Iterable[ProviderClient], before_waiting: Callable[[], Awaitable[Any]] | None
+    ) -> StoreJob:
+        if handed.bytes > COPY_INLINE_BYTES:
+            if before_waiting is not None:
+                await before_waiting()
+            for client in clients:
+                await self._make_room(client, handed.bytes)
+            outputs, ui = await take_copy(handed)
+        else:
+            outputs, ui = handed.rebuild()
+        return StoreJob(context, CacheValue(outputs, ui), handed.bytes)
 
     async def _offer_later(self, client: ProviderClient, job: StoreJob, before_waiting: Callable[[], Awaitable[Any]] | None) -> bool:
         """Offer *job* once more, when *client* has room for it or no time is left."""

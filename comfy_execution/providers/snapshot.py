@@ -74,6 +74,26 @@ def examine(value: Any, book: VersionBook) -> Handed:
     return Handed(sum(sizes.values()), lambda: _copy(value, {}))
 
 
+def copy_plain(outputs: Any) -> tuple[list[Any], int] | None:
+    """A copy of *outputs*, lists of plain values, and the bytes of the texts in it; None when there is anything else in it.
+
+    What ``examine`` finds as well, in a fraction of the time: many results are numbers.
+    """
+    if type(outputs) is not list:
+        return None
+    size_bytes = 0
+    for items in outputs:
+        if type(items) is not list:
+            return None
+        for item in items:
+            kind = type(item)
+            if kind not in PLAIN_TYPES:
+                return None
+            if kind not in _WEIGHTLESS:
+                size_bytes += len(item)
+    return [items[:] for items in outputs], size_bytes
+
+
 async def take_copy(handed: Handed) -> Any:
     """The copy, made on another thread if it takes a while."""
     if handed.bytes <= COPY_INLINE_BYTES:

@@ -7,17 +7,31 @@ library, or computes in another precision, has another key.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy_execution.graph_utils import is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.prompt_files.known_folders import FolderNames
+from comfy_execution.prompt_files.named_files import OUTSIDE
+from comfy_execution.prompt_files.prompt_files import FoundFile, PromptFiles
 from comfy_execution.providers.traits import read_traits
-from comfy_execution.shared_keys.named_files import NamedFiles
 from comfy_execution.shared_keys.world import HermeticWorld
 from comfy_execution.signatures import framed
 
+log = logging.getLogger(__name__)
+
 FORMAT = "keepwarm-key-1"
+# What stands before 64 hexadecimal digits in a row of ``framed`` texts.
+_HEX_HEAD = framed(b"", b"0" * 64)[:-64]
+
+
+class _Code(NamedTuple):
+    """The digest of a class's code, and what a node of it contributes to its key when it names no files."""
+
+    digest: str
+    alone: str
 
 
 class HermeticKeys:
@@ -29,13 +43,15 @@ class HermeticKeys:
         self._dynprompt = dynprompt
         self._outputs = outputs
         self._node_class = node_class
-        self._named: NamedFiles | None = None
-        self._hermetic: dict[str, bool] = {}
+        self._files: PromptFiles = outputs.files or PromptFiles(world.roots, FolderNames(), dynprompt, node_class)
+        self._told: set[str] = set()
         self._links: dict[str, list[str]] = {}
-        self._code_hashes: dict[str, str] = {}
+        self._facts: dict[str, tuple[_Code | None, bool]] = {}
         # What each node itself contributes, with its signature; None when its result cannot be shared.
         self._own: dict[str, tuple[str, str] | None] = {}
         self._keys: dict[str, str | None] = {}
+        # The hash over what all keys begin with.
+        self._beginning: Any = None
 
     async def settle(self) -> None:
         """Work out, once per process, what all keys depend on; loads torch, so it is not counted as a provider's time."""
@@ -47,12 +63,15 @@ class HermeticKeys:
         nodes = [node_id for node_id in self._above(node_ids) if node_id not in self._own]
         if not nodes:
             return
-        named, code = await asyncio.to_thread(self._survey, nodes)
-        reading = {path: self._world.fingerprints.request(path) for path in {path for files in named.values() for _, path in files}}
+        class_types = {node_id: self._dynprompt.get_node(node_id)["class_type"] for node_id in nodes}
+        await self._learn_code(set(class_types.values()))
+        await self._files.survey(nodes)
+        files = {file for node_id in nodes for file in self._files.own(node_id) if file.kind != OUTSIDE}
+        reading = {file: self._world.fingerprints.request(file.path, file.state) for file in files}
         # Shielded: reading goes on for a later prompt when this one does not wait any longer.
-        contents = {path: await asyncio.shield(asyncio.wrap_future(future)) for path, future in reading.items()}
+        contents = {file: await asyncio.shield(asyncio.wrap_future(future)) for file, future in reading.items()}
         for node_id in nodes:
-            self._own[node_id] = self._settle(node_id, named[node_id], code[node_id], contents)
+            self._own[node_id] = self._settle(node_id, class_types[node_id], contents)
         self._combine_all(nodes)
 
     def key(self, node_id: str) -> str | None:
@@ -70,60 +89,61 @@ class HermeticKeys:
                     waiting.extend(self._parents(node_id))
         return list(seen)
 
-    def _survey(self, nodes: list[str]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, str | None]]:
-        """On a worker thread: the files that each node names, and a digest of its code."""
-        _, code = self._world.settled()
-        self._named = self._named or NamedFiles(self._world.roots())
-        named: dict[str, list[tuple[str, str]]] = {}
-        digests: dict[str, str | None] = {}
-        of_class: dict[str, str | None] = {}
-        for node_id in nodes:
-            node = self._dynprompt.get_node(node_id)
-            class_type = node["class_type"]
-            if class_type not in of_class:
-                of_class[class_type] = code.of_class(self._node_class(class_type))
-            named[node_id] = [
-                file
-                for value in node["inputs"].values()
-                if isinstance(value, str | list | dict) and not is_link(value)
-                for file in self._named.behind(value)
-            ]
-            digests[node_id] = of_class[class_type]
-        return named, digests
+    async def _learn_code(self, class_types: Iterable[str]) -> None:
+        """Work out the digests of classes that no prompt has used so far, on a worker thread."""
+        digests = self._world.code_by_class
+        unknown = {node_class for class_type in class_types if (node_class := self._node_class(class_type)) not in digests}
+        if unknown:
+            await self.settle()
+            _, code = self._world.settled()
+            for node_class in unknown:
+                digests[node_class] = await asyncio.to_thread(code.of_class, node_class)
 
-    def _settle(
-        self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]
-    ) -> tuple[str, str] | None:
+    def _settle(self, node_id: str, class_type: str, contents: Mapping[FoundFile, str | None]) -> tuple[str, str] | None:
         """The node's signature and what it contributes itself, its code and files; None when its result cannot be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
             return None
+        code, is_asked = self._facts_of(class_type)
+        files = self._files.own(node_id)
+        if not files and not is_asked and self._files.is_known(node_id):
+            return None if code is None else (signature, code.alone)
         if self._outputs.get_local(node_id) is not None:
             pinned = self._world.pins.get(signature)
             return None if pinned is None else (signature, pinned)
-        is_hermetic = self._is_hermetic(self._dynprompt.get_node(node_id)["class_type"])
-        if code is None or not is_hermetic or any(contents[path] is None for _, path in named):
+        named = [(file.kind, contents.get(file)) for file in files]
+        if code is None or not self._files.is_known(node_id) or any(content is None for _, content in named):
             self._world.pins.pop(signature, None)
+            self._tell_elsewhere(node_id)
             return None
-        own = self._hash_code(code) if not named else _hash([code, *sorted(f"{kind}:{contents[path]}" for kind, path in named)])
+        own = code.alone if not named else _hash([code.digest, *sorted(f"{kind}:{content}" for kind, content in named)])
         self._world.pin(signature, own)
         return signature, own
 
-    def _hash_code(self, code: str) -> str:
-        if code not in self._code_hashes:
-            self._code_hashes[code] = _hash([code])
-        return self._code_hashes[code]
+    def _facts_of(self, class_type: str) -> tuple[_Code | None, bool]:
+        """The class's code, None when its results cannot be shared, and whether the class is asked what changed.
 
-    def _is_hermetic(self, class_type: str) -> bool:
-        if class_type not in self._hermetic:
-            self._hermetic[class_type] = read_traits(self._node_class(class_type)).is_hermetic
-        return self._hermetic[class_type]
+        A class that is not asked is found in this process under a key that covers the states of its files, so a result that is here was
+        made from what they hold now.
+        """
+        if class_type not in self._facts:
+            node_class = self._node_class(class_type)
+            digest = self._world.code_by_class[node_class]
+            is_shareable = digest is not None and read_traits(node_class).is_hermetic
+            code = _Code(digest, _hash([digest])) if digest is not None and is_shareable else None
+            self._facts[class_type] = code, hasattr(node_class, "IS_CHANGED")
+        return self._facts[class_type]
+
+    def _tell_elsewhere(self, node_id: str) -> None:
+        for path in [file.path for file in self._files.own(node_id) if file.kind == OUTSIDE and file.path not in self._told]:
+            self._told.add(path)
+            log.info("%s is no file in a folder of this server, so results of node %s and of those below are not shared", path, node_id)
 
     def _combine_all(self, nodes: Iterable[str]) -> None:
         """Work out the keys of *nodes*, those above first. Nodes in a circle get none."""
         opened: set[str] = set()
         for start in nodes:
-            path = [start]
+            path = [] if start in self._keys else [start]
             while path:
                 current = path[-1]
                 above = [] if current in opened or current in self._keys else self._parents(current)
@@ -140,21 +160,30 @@ class HermeticKeys:
         own = self._own.get(node_id)
         if own is None:
             return None
-        parents = [self._keys.get(parent) for parent in self._parents(node_id)]
-        known = [key for key in parents if key is not None]
+        parents = self._parents(node_id)
+        known = [key for parent in parents if (key := self._keys.get(parent)) is not None] if parents else []
         if len(known) < len(parents):
             return None
-        namespace, _ = self._world.settled()
-        return _hash([FORMAT, namespace, *own, *known])
+        if self._beginning is None:
+            namespace, _ = self._world.settled()
+            self._beginning = hashlib.sha256(_rows([FORMAT, namespace]))
+        digest = self._beginning.copy()
+        digest.update(_HEX_HEAD + _HEX_HEAD.join([part.encode() for part in (*own, *known)]))
+        return digest.hexdigest()
 
     def _parents(self, node_id: str) -> list[str]:
         """The nodes it is linked to, by the names of its inputs."""
         known = self._links.get(node_id)
         if known is None:
             inputs = self._dynprompt.get_node(node_id)["inputs"]
-            known = self._links[node_id] = [value[0] for _, value in sorted(inputs.items()) if is_link(value)]
+            links = [(name, value[0]) for name, value in inputs.items() if isinstance(value, list) and is_link(value)]
+            known = self._links[node_id] = [parent for _, parent in sorted(links)]
         return known
 
 
 def _hash(parts: Iterable[str]) -> str:
-    return hashlib.sha256(b"".join([framed(b"", part.encode()) for part in parts])).hexdigest()
+    return hashlib.sha256(_rows(parts)).hexdigest()
+
+
+def _rows(parts: Iterable[str]) -> bytes:
+    return b"".join([framed(b"", part.encode("utf-8", "surrogatepass")) for part in parts])

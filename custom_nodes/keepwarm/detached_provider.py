@@ -18,7 +18,9 @@ from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheVal
 
 from .namespaced_provider import NamespacedProvider
 from .result_provider import ResultProvider
+from .result_shapes import fits
 from .units import GIB
+from .value_codec import MAX_DEPTH, NotRepresentable
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class DetachedProvider(CacheProvider):
         """No output nodes, nothing that shows files of this machine, nothing while the store does not answer."""
         if time.monotonic() < self._paused_until_s or _acts(context.class_type):
             return False
-        return value is None or (not _names_files(value.ui) and self.inner.should_cache(context, value))
+        return value is None or (not _names_files(value.ui, MAX_DEPTH) and self.inner.should_cache(context, value))
 
     async def on_lookup(self, context: CacheContext) -> CacheValue | None:
         """The stored result, or None, within ``LOOKUP_TIMEOUT_S``."""
@@ -60,6 +62,9 @@ class DetachedProvider(CacheProvider):
             self._failed(error)
             return None
         self._failures = 0
+        if value is not None and not fits(_node_class(context.class_type), value.outputs):
+            log.warning("The result that %s has for node %s is none that a %s gives", self.url, context.node_id, context.class_type)
+            return None
         return value
 
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
@@ -70,7 +75,11 @@ class DetachedProvider(CacheProvider):
         if is_full:
             self.measures.add(errors=1)
             return
-        copy = CacheValue([_copy(items) for items in value.outputs], _copy(value.ui))
+        try:
+            copy = CacheValue([_copy(items, MAX_DEPTH) for items in value.outputs], _copy(value.ui, MAX_DEPTH))
+        except Exception as error:
+            log.debug("The result of node %s (%s) is not shared: %s", context.node_id, context.class_type, error)
+            return
         future = self._submit(self.inner.on_store(context, copy))
         with self._lock:
             self._pending[future] = size
@@ -106,26 +115,37 @@ class DetachedProvider(CacheProvider):
 
 def _acts(class_type: str) -> bool:
     """Whether nodes of the class act as well: save a file, show a picture, ask a paid service."""
-    class_def = importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
+    class_def = _node_class(class_type)
     if class_def is None or getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "NOT_IDEMPOTENT", False):
         return True
     if class_def not in _TOLD:
-        # Asking a class for its inputs may list folders.
-        _TOLD[class_def] = bool(set(map(str, (class_def.INPUT_TYPES().get("hidden") or {}).values())) - {"UNIQUE_ID"})
+        # Asking a class for its inputs may list folders, or fail.
+        try:
+            _TOLD[class_def] = bool(set(map(str, (class_def.INPUT_TYPES().get("hidden") or {}).values())) - {"UNIQUE_ID"})
+        except Exception:
+            log.warning("Results of %s are not shared: the class does not say what it is told", class_type, exc_info=True)
+            _TOLD[class_def] = True
     return _TOLD[class_def]
 
 
-def _names_files(ui: Any) -> bool:
+def _node_class(class_type: str) -> Any:
+    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
+
+
+def _names_files(ui: Any, depth: int) -> bool:
+    """Whether what a node shows is in files; what is nested deeper than anything can be stored counts as such."""
     if isinstance(ui, dict):
-        return "filename" in ui or any(_names_files(item) for item in ui.values())
-    return isinstance(ui, list | tuple) and any(_names_files(item) for item in ui)
+        return not depth or "filename" in ui or any(_names_files(item, depth - 1) for item in ui.values())
+    return isinstance(ui, list | tuple) and (not depth or any(_names_files(item, depth - 1) for item in ui))
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: Any, depth: int) -> Any:
+    if not depth:
+        raise NotRepresentable(f"nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict) and type(value) is dict:
-        return {key: _copy(item) for key, item in value.items()}
+        return {key: _copy(item, depth - 1) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_copy(item) for item in value)
+        return type(value)(_copy(item, depth - 1) for item in value)
     if (type(value).__module__, type(value).__name__) == ("torch", "Tensor"):
         return value.detach().clone()
     return value.copy() if (type(value).__module__, type(value).__name__) == ("numpy", "ndarray") else value

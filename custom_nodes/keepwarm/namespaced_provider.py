@@ -32,5 +32,6 @@ class NamespacedProvider(CacheProvider):
         await self.inner.aclose()
 
     def _own(self, context: CacheContext) -> CacheContext:
-        key = hashlib.sha256(f"{self._namespace}\0{context.cache_key_hash}".encode()).hexdigest()
+        # A namespace from the environment may hold bytes that are no text.
+        key = hashlib.sha256(f"{self._namespace}\0{context.cache_key_hash}".encode("utf-8", "surrogatepass")).hexdigest()
         return CacheContext(context.node_id, context.class_type, key)

@@ -43,4 +43,4 @@ def _sealing_key(environment: Mapping[str, str]) -> bytes | None:
                 return stream.read().strip() or None
         except OSError as error:
             raise BadUrl(f"KEEPWARM_CACHE_KEY_FILE={path} cannot be read: {error}") from None
-    return environment.get("KEEPWARM_CACHE_KEY", "").encode() or None
+    return environment.get("KEEPWARM_CACHE_KEY", "").encode("utf-8", "surrogateescape") or None

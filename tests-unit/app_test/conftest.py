@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 
 import folder_paths
+from app.files.body_budget import BODIES, BodyBudget
 
 
 @pytest.fixture
@@ -38,6 +39,7 @@ def serve(aiohttp_client):
 
     async def start(*subsystems):
         app = web.Application(client_max_size=1024 * 1024)
+        app[BODIES] = BodyBudget()
         for subsystem in subsystems:
             routes = web.RouteTableDef()
             subsystem.add_routes(routes)

@@ -144,7 +144,7 @@ def test_listener_that_prints_does_not_hear_itself():
     assert len(buffer.entries()) == 2
 
 
-def test_failing_listener_is_dropped_and_the_others_go_on(caplog):
+def test_a_failing_listener_is_dropped_and_the_others_continue(caplog):
     buffer, heard = LogBuffer(), []
 
     def fail(entries):

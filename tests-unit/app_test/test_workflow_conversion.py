@@ -102,7 +102,7 @@ def test_prompts_pass_unchanged_also_inside_a_request_body():
     assert to_prompt({"prompt": prompt, "client_id": "x"}, INFO.get) == prompt
 
 
-def test_a_saved_workflow_is_told_from_a_prompt():
+def test_a_saved_workflow_is_distinguished_from_a_prompt():
     workflow, prompt = chain(node(2, "Scale")), {"1": {"class_type": "Load", "inputs": {}}}
     assert is_saved_workflow(workflow) and not is_prompt(workflow)
     assert is_prompt(prompt) and not is_saved_workflow(prompt)

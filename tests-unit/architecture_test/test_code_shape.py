@@ -61,6 +61,18 @@ def test_public_names_have_docstrings():
     assert not offenders(rule)
 
 
+def test_no_docstring_only_refers_to_another():
+    """An override needs no docstring; any other says what the function does."""
+
+    def rule(source: Source):
+        for node in ast.walk(source.tree):
+            text = ast.get_docstring(node) if isinstance(node, (*FUNCTIONS, ast.ClassDef)) else None
+            if text and text.startswith(("See ", "As :")) and "\n" not in text:
+                yield f"line {node.body[0].lineno}: {text}"
+
+    assert not offenders(rule)
+
+
 def test_modules_only_define_when_imported():
     """No loop, no ``with``, no call for its effect alone at module level (except under ``if __name__ == "__main__"``)."""
 
@@ -93,3 +105,16 @@ def test_the_negation_is_spelled_in_one_way():
     spelled_apart = "can" + " not"
     found = [path for path, _ in files(("", *CHECKED_FOLDERS)) if spelled_apart in (ROOT / path).read_text(encoding="utf-8")]
     assert not found
+
+
+def test_no_test_imports_a_conftest():
+    """There are several of that name, and which one an import finds depends on the folders that a run collects."""
+    imports = ("from " + "conftest import", "import " + "conftest")
+    assert not [path for path, _ in files(CHECKED_FOLDERS) if any(text in (ROOT / path).read_text(encoding="utf-8") for text in imports)]
+
+
+def test_modules_of_tests_have_names_of_their_own():
+    """pytest imports them by their file's name alone, so two of one name cannot be collected in one run."""
+    names = [path.rpartition("/")[2] for path, _ in files(("tests", "tests-unit"))]
+    repeated = {name for name, count in collections.Counter(names).items() if count > 1}
+    assert not repeated - {"conftest.py", "__init__.py"}

@@ -73,7 +73,7 @@ def test_match_type_prints_its_template_and_is_listed_for_outputs():
     assert info["output_matchtypes"] == [None, "t"] and info["output_name"][1] == "MATCHTYPE"
 
 
-def test_match_type_refuses_what_is_no_type():
+def test_match_type_refuses_values_that_are_not_types():
     with pytest.raises(ValueError, match="int is not a type"):
         io.MatchType.Template("t", [int])
 

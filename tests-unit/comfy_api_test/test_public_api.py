@@ -105,7 +105,7 @@ def test_twin_raises_what_the_coroutine_raises_and_hides_nested_classes():
     assert not hasattr(twin, "absent")
 
 
-def test_twin_is_no_singleton_but_wraps_the_one_instance():
+def test_the_twin_is_not_a_singleton_but_wraps_the_one_instance():
     sync = create_sync_class(Whole)
     assert sync is create_sync_class(Whole)
     assert sync() is not sync() and sync()._async_instance is Whole()
@@ -147,7 +147,7 @@ def test_provider_registration_works_awaited_blocking_and_on_the_class(providers
 
 
 @pytest.mark.parametrize("wrong", [object(), Provider, None])
-def test_what_is_no_provider_is_refused(providers, wrong):
+def test_an_object_that_is_not_a_provider_is_refused(providers, wrong):
     with pytest.raises(TypeError, match="derives from Caching.CacheProvider"):
         Caching.register_provider(wrong)
     with pytest.raises(TypeError, match="derives from Caching.CacheProvider"):

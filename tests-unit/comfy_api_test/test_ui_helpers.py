@@ -56,6 +56,12 @@ def test_pngs_are_numbered_and_carry_prompt_and_workflow(folders, node):
     assert first.getpixel((0, 0)) == (127, 0, 0) and second.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_names_of_metadata_that_png_lacks_do_not_fail_the_picture(folders):
+    hidden = types.SimpleNamespace(hidden=io.HiddenHolder(prompt=PROMPT, extra_pnginfo={"\ud83d": 1, "工": 2}))
+    (result,) = ui.ImageSaveHelper.save_images(images(1), "odd", io.FolderType.output, hidden)
+    assert set(read(folders, result).text) == {"prompt", "?"}
+
+
 def test_grey_and_transparent_images_keep_their_channels(folders):
     for channels, mode in ((1, "L"), (4, "RGBA")):
         (result,) = ui.ImageSaveHelper.save_images(images(1, channels), f"c{channels}", io.FolderType.temp, None)
@@ -92,7 +98,7 @@ def test_animated_webp_has_exif_strings(folders, node):
     assert exif[0x010F] == "workflow:" + json.dumps(WORKFLOW) and exif[0x010E] == "more:[1]"
 
 
-def test_one_image_is_no_animation(node):
+def test_one_image_is_not_an_animation(node):
     shown = ui.ImageSaveHelper.get_save_animated_png_ui(images(1), "one", node, fps=5.0, compress_level=1)
     assert "animated" not in shown.as_dict() and "animated" not in ui.SavedImages([]).as_dict()
 
@@ -158,7 +164,7 @@ def test_sound_preview_is_flac_in_the_temp_folder(folders):
     assert result["type"] == "temp" and os.path.isfile(os.path.join(folders, "temp", result["filename"]))
 
 
-def test_sound_that_can_not_be_saved_is_refused():
+def test_sound_that_cannot_be_saved_is_refused():
     with pytest.raises(ValueError, match="not as 'wav'"):
         ui.AudioSaveHelper.save_audio({}, "x", io.FolderType.output, None, format="wav")
     pytest.importorskip("av")

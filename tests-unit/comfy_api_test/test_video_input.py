@@ -149,7 +149,7 @@ def test_streams_are_read_and_written_like_files(video_path):
     assert InputImpl.VideoFromFile(target).get_frame_count() == 20
 
 
-def test_frames_that_h264_can_not_hold_are_refused(tmp_path):
+def test_frames_that_h264_cannot_hold_are_refused(tmp_path):
     target, source = str(tmp_path / "odd.mp4"), str(tmp_path / "odd.mov")
     with pytest.raises(ValueError, match="frames are 47x32"):
         InputImpl.VideoFromComponents(components(width=47)).save_to(target)
@@ -174,7 +174,7 @@ def test_failure_while_re_encoding_removes_the_partial_file(video_path, tmp_path
     assert not os.path.exists(target)
 
 
-def test_what_is_no_video_is_refused(tmp_path):
+def test_a_file_that_is_not_a_video_is_refused(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(av.error.InvalidDataError):
         InputImpl.VideoFromFile(str(tmp_path / "text.mp4")).get_dimensions()

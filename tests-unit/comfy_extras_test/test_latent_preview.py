@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import comfy.latent_formats
 import comfy.utils
@@ -96,6 +96,26 @@ def test_tiny_autoencoders_are_loaded_from_their_file(method, tmp_path, monkeypa
     image = reports[0][2][1]
     assert image.size == (24, 16)
     assert numpy.array_equal(numpy.asarray(image), (((expected + 1) / 2).clamp(0, 1) * 255).to(torch.uint8).numpy())
+
+
+def test_a_damaged_decoder_means_rough_previews_and_extra_tensors_are_named(method, tmp_path, monkeypatch, caplog):
+    method(LatentPreviewMethod.TAESD)
+    path = tmp_path / "taesd_decoder.safetensors"
+    decoder_file(path)
+    monkeypatch.setattr(folder_paths, "get_filename_list", lambda folder: [path.name])
+    monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(path))
+    whole = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    first = min(whole)
+    others = {key: value for key, value in whole.items() if key != first}
+    for damaged in (others, others | {first: torch.zeros(3)}, others | {"odd": torch.zeros(1)}):
+        save_file(damaged, path)
+        caplog.clear()
+        assert isinstance(latent_preview.get_previewer("cpu", comfy.latent_formats.SD15()), latent_preview.Latent2RGBPreviewer)
+        assert str(path) in caplog.text
+    save_file(whole | {"odd.layer": torch.zeros(1)}, path)
+    caplog.clear()
+    assert isinstance(latent_preview.get_previewer("cpu", comfy.latent_formats.SD15()), latent_preview.TAESDPreviewerImpl)
+    assert f"{path}: 1 tensors are not used" in caplog.text and "odd.layer" in caplog.text
 
 
 def test_a_missing_decoder_means_rough_previews(method, monkeypatch, caplog):

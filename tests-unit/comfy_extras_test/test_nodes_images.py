@@ -76,7 +76,7 @@ def test_fitting_into_a_size():
     assert padded[0, :, 0, 0].tolist() == [1, 1, 0, 0, 0, 0, 1, 1]
 
 
-def test_size_is_told_and_shown(monkeypatch):
+def test_the_size_is_returned_and_shown(monkeypatch):
     shown = []
     monkeypatch.setattr(
         nodes,

@@ -66,15 +66,26 @@ def test_vaes_come_from_their_folder(loaded):
     assert loaded[0][1] == ("vae/v",)
 
 
-def test_a_lora_file_is_read_once(loaded, monkeypatch):
-    read = []
-    monkeypatch.setattr("comfy.utils.load_torch_file", lambda path, **options: read.append(path) or ({"t": path}, {"meta": 1}))
+@pytest.fixture
+def lora_files(monkeypatch):
+    """Replaces reading of LoRA files; returns (path, what the node had before) of each call."""
+    asked = []
+
+    def load_lora_file(path, before):
+        asked.append((path, before))
+        return SimpleNamespace(path=path, metadata={"meta": 1})
+
+    monkeypatch.setattr("comfy.loading.lora_files.load_lora_file", load_lora_file)
+    return asked
+
+
+def test_a_lora_file_is_offered_again_for_the_next_run(loaded, lora_files):
     node = nodes.LoraLoader()
     for _ in range(2):
         assert node.load_lora("m", "c", "style", 0.5, 0.25) == ("m2", "c2")
-    node.load_lora("m", "c", "other", 0.5, 0.25)
-    assert read == ["loras/style", "loras/other"]
-    assert loaded[0][1:] == (("m", "c", {"t": "loras/style"}, 0.5, 0.25), {"lora_metadata": {"meta": 1}})
+    assert [path for path, _ in lora_files] == ["loras/style"] * 2
+    assert lora_files[0][1] is None and lora_files[1][1] is loaded[0][1][2]
+    assert loaded[0][1] == ("m", "c", loaded[0][1][2], 0.5, 0.25) and loaded[0][2] == {"lora_metadata": {"meta": 1}}
 
 
 def test_no_strength_loads_nothing(loaded):
@@ -82,10 +93,9 @@ def test_no_strength_loads_nothing(loaded):
     assert loaded == []
 
 
-def test_the_model_alone_can_get_a_lora(loaded, monkeypatch):
-    monkeypatch.setattr("comfy.utils.load_torch_file", lambda path, **options: ({}, None))
+def test_the_model_alone_can_get_a_lora(loaded, lora_files):
     assert nodes.LoraLoaderModelOnly().load_lora_model_only("m", "style", 0.5) == ("m2",)
-    assert loaded[0][1] == ("m", None, {}, 0.5, 0)
+    assert loaded[0][1][:2] == ("m", None) and loaded[0][1][3:] == (0.5, 0)
 
 
 def test_replaced_loading_functions_are_used(loaded, monkeypatch):

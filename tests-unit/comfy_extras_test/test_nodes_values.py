@@ -104,7 +104,7 @@ def test_what_is_too_large_deep_or_undefined_ends_in_an_error(expression):
         evaluate(expression, {"a": 2, "values": [2, 3]})
 
 
-def test_math_node_gives_three_types_and_refuses_what_is_no_number():
+def test_math_node_gives_three_types_and_refuses_results_that_are_not_numbers():
     assert MathExpressionNode.execute("a / 2", {"a": 5}).args == (2.5, 2, True)
     for expression in ("", "  ", "values", "1e308 * 10", "10 ** 400", "log(0)"):
         with pytest.raises(ValueError, match=r"."):
@@ -137,7 +137,7 @@ def test_numbers_from_values(value, expected):
         ([1], TypeError),
     ],
 )
-def test_what_is_no_number(value, error):
+def test_a_setting_that_is_not_a_number_is_refused(value, error):
     with pytest.raises(error, match=r"."):
         nodes_number_convert.NumberConvertNode.execute(value)
 
@@ -215,6 +215,7 @@ def test_json_nodes():
     extract = nodes_string.JsonExtractString.execute
     content = '{"a": 1, "b": null}'
     assert [extract(content, key)[0] for key in "abc"] == ["1", "", ""] and extract("[1]", "a") == ("",) and extract("x", "a") == ("",)
+    assert extract("[" * 100_000, "a") == ("",)
     assert nodes_string.ConvertDictionaryToString.execute({"ä": 1}, 0) == ('{"ä": 1}',)
     assert nodes_string.ConvertArrayToString.execute([1], 2) == ("[\n  1\n]",)
 
@@ -238,8 +239,12 @@ def test_text_is_saved_and_json_indented(folders):
     answer = SaveTextNode.execute('{"ä":1}', "notes/x", "json")
     assert answer["ui"]["files"] == [{"filename": "x_00001.json", "subfolder": "notes", "type": "output"}]
     assert (folders / "output/notes/x_00001.json").read_text(encoding="utf-8") == '{\n  "ä": 1\n}'
-    SaveTextNode.execute("{not json", "y", "json")
-    assert (folders / "output/y_00001.json").read_text() == "{not json"
+    for number, text in enumerate(("{not json", "[" * 100_000), 1):
+        SaveTextNode.execute(text, "y", "json")
+        assert (folders / f"output/y_{number:05}.json").read_text() == text
+    for kind in ("md", "json"):
+        SaveTextNode.execute('"half \ud83d"', f"half {kind}", kind)
+        assert (folders / f"output/half {kind}_00001.{kind}").read_text(encoding="utf-8") == '"half \ufffd"'
     with pytest.raises(ValueError, match="exe"):
         SaveTextNode.execute("x", "y", "exe")
 

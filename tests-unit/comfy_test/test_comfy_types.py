@@ -7,7 +7,7 @@ from comfy.comfy_types import IO, CheckLazyMixin, ComfyNodeABC
 from comfy.comfy_types.node_typing import InputTypeOptions
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     for name in comfy_types.__all__:
         assert getattr(comfy_types, name)
     assert InputTypeOptions(default=1) == {"default": 1}

@@ -35,7 +35,7 @@ class Clock:
         return self.now_s
 
 
-def test_values_come_back_as_they_were(example):
+def test_values_survive_the_round_trip(example):
     values, _ = example
     shared = torch.arange(6, dtype=torch.float16)
     value = {"outputs": [[shared.view(2, 3), shared.view(2, 3).T], [(1, 2.5, None, True)]], "ui": {"text": ["ä"]}}

@@ -104,7 +104,7 @@ class Broken(UserList):
         raise OSError("the file is gone")
 
 
-def test_subclasses_are_told_apart_by_type_and_by_their_plain_content():
+def test_subclasses_are_distinguished_by_type_and_by_their_plain_content():
     assert canonical_bytes(Shout("a")) == canonical_bytes(Shout("a")) != canonical_bytes(Shout("b"))
     forms = [
         canonical_bytes(one)

@@ -11,6 +11,7 @@ from custom_nodes.keepwarm import detached_provider
 from custom_nodes.keepwarm.detached_provider import DetachedProvider
 from custom_nodes.keepwarm.measures import Measures
 from custom_nodes.keepwarm.namespaced_provider import NamespacedProvider
+from custom_nodes.keepwarm.settings import read_settings
 
 
 class Inner:
@@ -36,6 +37,8 @@ class Inner:
 
 
 class Plain:
+    RETURN_TYPES = ("*",)
+
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {}}
@@ -103,3 +106,37 @@ def test_a_value_changed_after_its_store_began_is_stored_as_it_was():
     asyncio.run(prompt())
     one.drain(5)
     assert float(asyncio.run(one.on_lookup(context())).outputs[0][0].sum()) == 0
+
+
+def test_a_stored_value_that_no_such_node_gives_is_a_miss(monkeypatch, caplog):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(Plain, "RETURN_TYPES", ("IMAGE",))
+    inner = Inner()
+    one = DetachedProvider(inner)
+    inner.values["a" * 64] = CacheValue([[torch.zeros(3)]])
+    assert asyncio.run(one.on_lookup(context())) is None and "Plain gives" in caplog.text
+    inner.values["a" * 64] = CacheValue([[torch.zeros(1, 8, 8, 3)]])
+    assert asyncio.run(one.on_lookup(context())) is not None
+
+
+class Broken(Plain):
+    @classmethod
+    def INPUT_TYPES(cls):
+        raise RuntimeError("broken")
+
+
+def test_what_a_node_or_the_environment_holds_raises_nothing(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules["nodes"].NODE_CLASS_MAPPINGS, "Broken", Broken)
+    one = DetachedProvider(NamespacedProvider(Inner(), "team \udcff"))
+    assert not one.should_cache(context("Broken")) and "does not say" in caplog.text
+    endless: list = []
+    endless.append(endless)
+    assert not one.should_cache(context(), CacheValue([[1]], {"output": endless}))
+    asyncio.run(one.on_store(context(), CacheValue([[endless]])))
+    asyncio.run(one.on_store(context(), CacheValue([["\ud800"]])))
+    one.drain(5)
+    assert asyncio.run(one.on_lookup(context())).outputs == [["\ud800"]]
+
+
+def test_a_key_that_is_no_text_seals_nevertheless():
+    assert read_settings(None, {"KEEPWARM_CACHE_KEY": "\udcff"}).sealing_key == b"\xff"

@@ -90,7 +90,7 @@ def test_what_is_not_there_is_refused(within, statement, verdict):
     assert changed(ReplaceStatement("f.py", within, statement, "pass"), text) == (text, verdict)
 
 
-def test_what_is_there_twice_is_refused():
+def test_statements_that_occur_twice_are_ambiguous():
     text = BEFORE.replace("return value", "log(key)")
     assert changed(ReplaceStatement("f.py", "Box.get", "log(key)", "pass"), text) == (text, Verdict.AMBIGUOUS)
     twice = text + "\n\nclass Box:\n    pass\n"

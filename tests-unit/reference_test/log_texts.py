@@ -11,6 +11,8 @@ SOURCES = (
     "comfy/residency/arena_pinner.py",
     "comfy/residency/pinning.py",
     "comfy_execution/providers/*.py",
+    "comfy_execution/prompt_files/*.py",
+    "comfy_execution/shared_keys/*.py",
     "comfy_execution/cache_provider.py",
     "custom_nodes/keepwarm/*.py",
 )

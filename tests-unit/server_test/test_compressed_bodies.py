@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from app.files.body_budget import BODIES, BodyBudget
 from middleware import compressed_bodies
 from middleware.compressed_bodies import BodyTooLarge, BrokenBody, make_compressed_bodies, unpack
 from middleware.errors import json_errors
@@ -62,6 +63,7 @@ async def address():
         return web.Response(text="not read")
 
     app = web.Application(middlewares=[json_errors, make_compressed_bodies()], client_max_size=200_000)
+    app[BODIES] = BodyBudget()
     app.router.add_post("/echo", echo)
     app.router.add_post("/form", form)
     app.router.add_post("/deaf", deaf)
@@ -109,7 +111,7 @@ async def test_the_loop_goes_on_meanwhile(monkeypatch):
 
     class Request:
         headers, client_max_size, protocol = {"Content-Encoding": "gzip"}, 10, None
-        _read_bytes = b"packed"
+        _read_bytes, config_dict = b"packed", {BODIES: BodyBudget()}
 
     async def handler(request):
         return request._read_bytes

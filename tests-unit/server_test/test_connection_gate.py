@@ -76,7 +76,7 @@ async def test_half_open_connections_do_not_keep_others_out(serve):
         writer.close()
 
 
-async def test_of_one_peer_only_so_many_wait(serve, monkeypatch, caplog):
+async def test_only_so_many_connections_of_one_peer_may_wait(serve, monkeypatch, caplog):
     monkeypatch.setattr(connection_gate, "UNFINISHED_PER_PEER", 3)
     port, _ = await serve(gate := ConnectionGate(limit=100))
     opened = await half_open(port, 10)

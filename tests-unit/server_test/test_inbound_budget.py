@@ -25,7 +25,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("send", list(FLOODS.values()), ids=list(FLOODS))
-async def test_a_client_that_floods_is_cut_off_and_said_once(connect, client, monkeypatch, caplog, send):
+async def test_a_client_that_floods_is_cut_off_and_logged_once(connect, client, monkeypatch, caplog, send):
     monkeypatch.setattr(inbound_budget, "MOST_FRAMES", 20.0)
     monkeypatch.setattr(inbound_budget, "FRAMES_PER_S", 0.0)
     for name in ("first", "second"):
@@ -49,7 +49,7 @@ async def test_pings_are_answered(client):
     assert (message.type, message.data) == (aiohttp.WSMsgType.PONG, b"are you there")
 
 
-async def test_deep_junk_first_is_said_and_features_still_work(connect, caplog):
+async def test_deep_junk_as_first_message_is_logged_and_features_still_work(connect, caplog):
     messages = await connect("me")
     await messages.socket.send_str("[" * (MAX_INBOUND_BYTES - 10))
     assert await messages.flags() is not None

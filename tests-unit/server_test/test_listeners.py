@@ -74,7 +74,7 @@ def test_urls(address, url):
     assert Listener("https", address, 80).url == url
 
 
-def test_without_files_there_is_no_tls():
+def test_tls_is_off_without_files():
     assert tls_context(None, None) is None and tls_context("key", None) is None
 
 

@@ -10,6 +10,10 @@ import time
 import pytest
 
 import nodes
+from app.files.off_loop import off_loop
+from app.packs.node_info import registered_node_info
+from app.routes.object_info import DESCRIBING_THREADS
+from comfy_api.internal import _ComfyNodeInternal
 
 
 class Plain:
@@ -105,7 +109,7 @@ async def test_python_module_is_always_text(client, node_classes, module):
 
 
 async def test_a_v3_node_describes_itself(client, node_classes):
-    class Modern:
+    class Modern(_ComfyNodeInternal):
         RELATIVE_PYTHON_MODULE = "comfy_extras.x"
 
         @classmethod
@@ -224,3 +228,50 @@ async def test_odd_entries_in_the_input_folder_take_no_node_away(client, node_cl
     assert described["LoadImageMask"]["input"]["required"]["image"][0] == ["real.png"]
     assert described["LoadLatent"]["input"]["required"]["latent"][0] == ["real.latent"]
     assert await (await client.get("/internal/files/input")).json() == ["real.latent [input]", "real.png [input]"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+async def test_a_node_cannot_end_the_process_when_it_is_described(client, node_classes, error):
+    def leave(cls):
+        raise error
+
+    node_classes.update({"Bad": type("Bad", (Plain,), {"INPUT_TYPES": classmethod(leave)}), "Good": Plain})
+    assert list(await strict(await client.get("/object_info"))) == ["Good"]
+    assert (await client.get("/object_info/Bad")).status == 500
+    assert list(await strict(await client.get("/object_info/Good"))) == ["Good"]
+
+
+async def test_nodes_that_hang_leave_the_threads_for_files_alone(client, node_classes):
+    ended = threading.Event()
+    hanging = type("Hang", (Plain,), {"INPUT_TYPES": classmethod(lambda cls: ended.wait(30) and {})})
+    node_classes["Hang"] = hanging
+    asked = [asyncio.create_task(client.get("/object_info/Hang")) for _ in range(DESCRIBING_THREADS + 70)]
+    try:
+        await asyncio.sleep(0.1)
+        assert await off_loop(lambda: "read", limit_s=10) == "read"
+    finally:
+        ended.set()
+    assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def test_inputs_of_any_name_are_described_by_those_they_list(client, node_classes):
+    class Flexible(dict):
+        def __contains__(self, name):
+            return True
+
+        def __getitem__(self, name):
+            return ("*",)
+
+    inputs = {"required": {}, "optional": Flexible(a=("INT",))}
+    info = await describe(client, type("Free", (Plain,), {"INPUT_TYPES": classmethod(lambda cls: inputs)}))
+    assert info["input"]["optional"] == {"a": ["INT"]} and info["input_order"]["optional"] == ["a"]
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), SystemExit(1)])
+def test_a_class_that_cannot_be_described_counts_as_unknown(node_classes, error, caplog):
+    def fail(cls):
+        raise error
+
+    node_classes.update({"Bad": type("Bad", (Plain,), {"INPUT_TYPES": classmethod(fail)}), "Good": Plain})
+    assert registered_node_info("Bad") is registered_node_info("Nobody") is None and "Bad cannot be described" in caplog.text
+    assert registered_node_info("Good")["name"] == "Good"

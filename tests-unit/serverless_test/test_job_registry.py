@@ -59,7 +59,7 @@ async def test_only_the_last_caller_that_leaves_ends_the_run():
         assert work.cancelled == cancelled
 
 
-async def test_who_comes_while_a_run_is_being_ended_gets_a_new_one():
+async def test_a_caller_that_comes_while_a_run_is_being_ended_gets_a_new_one():
     registry, release, calls = JobRegistry(), asyncio.Event(), []
 
     async def slow_to_end():
@@ -80,7 +80,7 @@ async def test_who_comes_while_a_run_is_being_ended_gets_a_new_one():
     assert await coming == {"quick": True} and calls == ["begun"]
 
 
-async def test_a_run_that_raises_is_told_to_all():
+async def test_a_run_that_raises_raises_for_every_caller():
     registry = JobRegistry()
 
     async def fail():

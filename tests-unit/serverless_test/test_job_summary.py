@@ -38,7 +38,7 @@ def test_the_line_and_the_report():
     assert "no prompt ended" in JobSummary("j", "", "failed", ModelUse(), JobTimes()).line()
 
 
-def test_progress_is_told_twice_a_second_and_at_the_end_of_each_node():
+def test_progress_is_reported_twice_a_second_and_at_the_end_of_each_node():
     reports = []
     clock = itertools.count(0.0, 0.125)
     reporter = ProgressReporter(reports.append, lambda node: node.upper(), lambda: next(clock))
@@ -48,7 +48,7 @@ def test_progress_is_told_twice_a_second_and_at_the_end_of_each_node():
     assert {report["node"] for report in reports} == {"A"} and reports[-1]["percent"] == 100.0
 
 
-def test_where_only_the_state_of_all_nodes_is_told_their_sum_is():
+def test_the_sum_is_reported_where_a_server_tells_only_of_all_nodes():
     reports = []
     reporter = ProgressReporter(reports.append, str)
     reporter.take(Event("progress_state", {"nodes": {"1": {"value": 1, "max": 1}, "3": {"value": 5, "max": 19, "state": "running"}}}))

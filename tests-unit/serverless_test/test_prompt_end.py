@@ -63,7 +63,7 @@ async def test_it_is_waited_for_while_it_is_queued():
     assert answers.looks == 3
 
 
-async def test_it_is_lost_when_nobody_knows_it():
+async def test_a_prompt_unknown_to_the_server_is_lost():
     with pytest.raises(PromptLost, match="does not know prompt p any more"):
         await end(Answers((None, False, None)))
 
@@ -73,7 +73,7 @@ async def test_its_history_may_come_a_moment_after_its_end():
     assert (await end(answers, Event("executing", {"node": None}))).entry == ENTRY
 
 
-async def test_an_error_that_was_told_is_enough_when_the_history_never_comes():
+async def test_an_error_message_is_enough_when_the_history_never_comes():
     told = Event("execution_error", {"node_id": "1"})
     found = await end(Answers((None, False, None)), told)
     assert found.messages("execution_error") == [{"node_id": "1"}] and found.entry["status"]["status_str"] == "error"
@@ -84,7 +84,7 @@ async def test_nodes_that_ran_are_noted_once():
     assert (await end(Answers((None, True, None), (ENTRY, False, None)), *events)).ran == ("3", "5")
 
 
-async def test_nobody_listens_any_more():
+async def test_a_prompt_is_lost_when_the_server_refuses_connections():
     with pytest.raises(PromptLost, match="the ComfyUI server died while the prompt ran"):
         await end(Answers(REFUSED), LOST)
 

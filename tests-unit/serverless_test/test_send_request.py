@@ -75,7 +75,7 @@ def test_repeating_sends_new_seeds_keeps_earlier_files_and_prints_a_table(servic
     assert "MB from disk" in text and text.count("unknown") == 3
 
 
-def test_errors_are_told_with_the_ids_of_the_file(service, workflow_file, capsys):
+def test_errors_are_reported_with_the_ids_of_the_file(service, workflow_file, capsys):
     url, server = service
     names = {}
     send(workflow_file, "--url", url, "--output", workflow_file.parent / "o")
@@ -86,7 +86,7 @@ def test_errors_are_told_with_the_ids_of_the_file(service, workflow_file, capsys
     assert "• Node 3 (errors): bad" in capsys.readouterr().err
 
 
-def test_what_cannot_be_sent_is_said(tmp_path, workflow_file, capsys):
+def test_values_that_cannot_be_sent_are_logged(tmp_path, workflow_file, capsys):
     assert send(tmp_path / "none.json")[0] == 1 and "none.json" in capsys.readouterr().err
     assert send(workflow_file, "--url", "http://127.0.0.1:9", "--kind", "runpod")[0] == 1
     assert "POST http://127.0.0.1:9/run: " in capsys.readouterr().err

@@ -46,7 +46,7 @@ async def test_messages_reach_those_who_listen_for_their_prompt(linked):
         assert first.empty() and other.empty()
 
 
-async def test_what_is_no_message_is_passed_over(linked):
+async def test_text_that_is_not_a_message_is_skipped(linked):
     server, link = linked
     with link.events.listen("a") as queue:
         for text in ("{", "[]", '"x"', '{"data": {}}', '{"type": "x"}', '{"type": "x", "data": [1]}'):
@@ -56,7 +56,7 @@ async def test_what_is_no_message_is_passed_over(linked):
         assert (await got(queue)).kind == "progress"
 
 
-async def test_a_lost_socket_is_told_and_opened_again(linked):
+async def test_a_lost_socket_is_reported_and_opened_again(linked):
     server, link = linked
     with link.events.listen("a") as queue:
         await server.drop_sockets()
@@ -88,7 +88,7 @@ def prompt_run(link, key="key"):
     return PromptRun(link, key, lambda event: None, NormalizedWorkflow(WORKFLOW, {"1": "1"}), connect)
 
 
-async def test_a_prompt_whose_answer_got_lost_is_not_queued_twice(linked):
+async def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(linked):
     server, link = linked
     real, tries = link.api.submit, []
 

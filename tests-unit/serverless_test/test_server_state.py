@@ -29,7 +29,7 @@ async def test_a_server_that_answers():
         assert await Availability(0.001, 1).wait(api)
 
 
-async def test_waiting_ends_after_so_many_tries(tmp_path):
+async def test_waiting_ends_after_the_given_number_of_tries(tmp_path):
     assert not await waited(tmp_path / "none", retries=3)
 
 
@@ -57,7 +57,7 @@ def test_a_process_that_has_ended_but_was_not_collected_does_not_live():
     process.wait()
 
 
-def test_what_a_server_keeps_warm_is_told():
+def test_what_a_server_keeps_warm_is_logged():
     caching = ModelCaching.from_caches(CACHES)
     assert (caching.keeps_models, caching.cap_bytes, caching.held, caching.providers) == (True, 2_000_000_000, 1, ("redis://results",))
     text = "\n".join(caching.lines())
@@ -75,11 +75,11 @@ def test_what_a_server_keeps_warm_is_told():
         ({}, "preload: none"),
     ],
 )
-def test_what_could_be_better_is_told(caches, part):
+def test_possible_improvements_are_logged(caches, part):
     assert part in "\n".join(ModelCaching.from_caches(caches).lines())
 
 
-async def test_a_server_without_the_route_is_no_error(caplog):
+async def test_a_server_without_the_route_is_accepted(caplog):
     caplog.set_level("INFO")
     async with ScriptedServer() as server, ServerApi(f"http://{server.host}") as api:
         assert await configure_model_caching(api) == ModelCaching()

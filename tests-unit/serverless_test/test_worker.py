@@ -61,7 +61,7 @@ async def test_one_socket_serves_many_jobs_and_its_client_id_stays():
     assert server.connects == 1 and {body["client_id"] for body in server.bodies} == {"mine"}
 
 
-async def test_the_end_is_found_when_the_socket_is_cut_just_before_it_is_told():
+async def test_the_end_is_found_when_the_socket_is_cut_just_before_its_message():
     async def cut(server, prompt_id):
         await server.send("execution_success", {"prompt_id": prompt_id})
         server.remember(prompt_id, {"x": {"images": [{"filename": "x.png", "type": "output"}]}})
@@ -216,7 +216,7 @@ async def test_of_two_callers_of_one_job_one_may_leave():
         assert "interrupted" in (await staying)["error"]
 
 
-async def test_a_dead_server_is_told_and_the_next_job_finds_its_successor():
+async def test_a_dead_server_is_reported_and_the_next_job_finds_its_successor():
     async with running(hang, poll_interval_s=60) as (server, worker):
         waiting = asyncio.create_task(worker.handle(job()))
         while not server.running:
@@ -288,7 +288,7 @@ async def test_input_files_are_uploaded_before_the_prompt_is_queued():
     assert server.uploads == {"in.png": b"one", "uri.png": b"two"}
 
 
-async def test_uploads_that_fail_are_all_told():
+async def test_all_uploads_that_fail_are_reported():
     async with running() as (server, worker):
         result = await worker.handle(job(images=[{"name": "refused.png", "image": "AAAA"}]))
         assert result["error"].startswith("Failed to upload one or more input images:\n• Error uploading refused.png")
@@ -357,7 +357,7 @@ async def test_without_normalization_ids_are_sent_as_they_are():
     assert server.bodies[0]["prompt"] == WORKFLOW
 
 
-async def test_an_unforeseen_error_is_told_and_logged(monkeypatch, caplog):
+async def test_an_unexpected_error_is_reported_and_logged(monkeypatch, caplog):
     async with running() as (server, worker):
         monkeypatch.setattr("serverless.job_run.normalize_workflow_for_caching", lambda *_: 1 / 0)
         result = await worker.handle(job())

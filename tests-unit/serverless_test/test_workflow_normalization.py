@@ -195,7 +195,7 @@ def test_a_node_told_its_id_keeps_it_when_another_seed_leads_to_it():
     assert told_id(1) == told_id(2)
 
 
-def test_kept_ids_are_kept_and_nobody_else_gets_them():
+def test_kept_ids_stay_and_no_other_node_gets_them():
     wanted = normalize_workflow_for_caching(text_to_image()).canonical_ids()["5"]
     workflow = {**text_to_image(), wanted: node("ShowText", text=["6", 0])}
     result = normalize_workflow_for_caching(workflow, keep_ids=[wanted, "not there"])
@@ -203,7 +203,7 @@ def test_kept_ids_are_kept_and_nobody_else_gets_them():
     assert len(result.workflow) == len(workflow) and result.restore() == workflow
 
 
-def test_who_is_told_its_id():
+def test_classes_that_get_their_id_are_found():
     info = {
         "Told": {"input": {"required": {}, "hidden": {"unique_id": "UNIQUE_ID"}}},
         "V3": {"input": {"hidden": {"unique_id": ["UNIQUE_ID"]}}},

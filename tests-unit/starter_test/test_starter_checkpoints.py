@@ -55,7 +55,7 @@ def test_bare_networks_draw_the_digit_asked_for(style):
     assert torch.equal(pictures, painter.draw("zero", 2, seed=5))
 
 
-def test_example_names_known_nodes_and_a_checkpoint_that_is_there():
+def test_example_names_known_nodes_and_an_existing_checkpoint():
     prompt = json.loads(EXAMPLE.read_text(encoding="utf-8"))
     assert all(node["class_type"] in nodes.NODE_CLASS_MAPPINGS for node in prompt.values())
     loader = next(node for node in prompt.values() if node["class_type"] == "CheckpointLoaderSimple")

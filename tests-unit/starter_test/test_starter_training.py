@@ -45,7 +45,7 @@ def test_steps_rise_then_decay():
     assert rates[0] < 0.03 and max(rates) > 0.98 and rates[-1] < 0.02
 
 
-def test_optimize_lowers_the_loss_and_refuses_one_that_is_no_number():
+def test_optimize_lowers_the_loss_and_refuses_nan():
     weight = torch.nn.Parameter(torch.tensor([3.0]))
     optimize([weight], lambda step: weight.square().sum(), 200, 0.1, "square")
     assert abs(weight.item()) < 0.5

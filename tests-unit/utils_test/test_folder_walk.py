@@ -37,7 +37,7 @@ def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path):
     assert (tmp_path / "outside" / "kept").exists()
 
 
-def test_what_cannot_be_removed_is_said_once(tmp_path, monkeypatch, caplog):
+def test_what_cannot_be_removed_is_logged_once(tmp_path, monkeypatch, caplog):
     (tmp_path / "temp").mkdir()
     for number in range(3):
         (tmp_path / "temp" / str(number)).touch()

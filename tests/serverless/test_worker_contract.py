@@ -72,7 +72,7 @@ def test_keys_that_are_not_known_are_ignored(worker):
 
 
 @pytest.mark.parametrize("body", [{}, {"input": None}, {"input": "text"}])
-def test_the_local_server_refuses_what_is_no_input_before_the_worker_sees_it(worker, body):
+def test_the_local_server_refuses_malformed_input_before_the_worker_sees_it(worker, body):
     assert worker.post("/runsync", body)[0] == 422
 
 
@@ -152,7 +152,7 @@ def test_an_empty_workflow(worker):
     assert worker.error(workflow={})
 
 
-def test_a_class_that_nobody_has(worker):
+def test_an_unknown_node_class_is_refused(worker):
     error = worker.error(workflow={"first": node("NobodyHasThis"), "9": node("SaveImage", images=["first", 0])})
     assert "NobodyHasThis" in error and "#first" in error
 
@@ -221,7 +221,7 @@ def test_results_go_to_a_bucket_and_links_to_them_come_back(model_server, start_
 
 
 @pytest.mark.slow
-def test_a_bucket_that_is_not_there_is_told_for_each_file(model_server, start_worker, s3):
+def test_a_missing_bucket_is_reported_for_each_file(model_server, start_worker, s3):
     worker = start_worker(
         f"127.0.0.1:{model_server.port}", {"BUCKET_ENDPOINT_URL": s3, "BUCKET_ACCESS_KEY_ID": "test", "BUCKET_SECRET_ACCESS_KEY": "test"}
     )

@@ -97,7 +97,7 @@ def until_running(server):
         pytest.param(b'"type":"execution_success"', id="success", marks=pytest.mark.slow),
     ],
 )
-def test_a_socket_cut_just_before_the_end_is_told(server, start_worker, text):
+def test_a_job_ends_although_its_socket_is_cut_just_before_the_end(server, start_worker, text):
     proxy = CuttingProxy(server.port)
     try:
         worker = start_worker(f"127.0.0.1:{proxy.port}")

@@ -6,6 +6,7 @@ import pytest
 from aiohttp import web
 
 from app.files import body_budget, json_body
+from app.files.body_budget import BODIES
 from app.files.json_body import parse_strict, read_json_object
 
 
@@ -74,11 +75,20 @@ async def test_more_bodies_at_once_than_there_is_room_for_are_refused_and_room_i
 
     first = asyncio.create_task(client.post("/echo", data=slowly()))
     await arrived.wait()
-    while body_budget.bodies.taken_bytes < 600:
+    while client.app[BODIES].taken_bytes < 600:
         await asyncio.sleep(0.001)
     answer = await client.post("/echo", data=b'{"b": "' + b"y" * 600 + b'"}')
     assert answer.status == 503 and "try again" in await answer.text()
     proceed.set()
     assert (await first).status == 200
     assert (await client.post("/echo", data=b'{"b": "' + b"y" * 5000 + b'"}')).status == 200  # alone, it may
-    assert body_budget.bodies.taken_bytes == 0
+    assert client.app[BODIES].taken_bytes == 0
+
+
+async def test_bodies_of_one_server_take_no_room_of_another(serve, monkeypatch):
+    monkeypatch.setattr(body_budget, "MOST_BYTES", 1000)
+    busy, idle = await serve(Echo()), await serve(Echo())
+    with busy.app[BODIES].share() as share:
+        share.take(900)
+        body = b'{"a": "' + b"x" * 600 + b'"}'
+        assert ((await busy.post("/echo", data=body)).status, (await idle.post("/echo", data=body)).status) == (503, 200)

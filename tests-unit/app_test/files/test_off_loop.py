@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from app.files import off_loop as module
-from app.files.off_loop import off_loop
+from app.files.off_loop import WorkAborted, off_loop
 from app.files.seldom import Seldom
 
 
@@ -16,7 +16,16 @@ async def test_value_and_error_arrive():
         await off_loop(divmod, 7, 0)
 
 
-async def test_work_that_does_not_end_is_left_behind_and_said_once(caplog, monkeypatch):
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+async def test_work_cannot_end_the_loop(error):
+    def leave():
+        raise error
+
+    with pytest.raises(WorkAborted, match=type(error).__name__):
+        await off_loop(leave)
+
+
+async def test_work_that_does_not_end_is_left_behind_and_logged_once(caplog, monkeypatch):
     monkeypatch.setattr(module, "_seldom", Seldom())
     ended = threading.Event()
 
@@ -32,7 +41,7 @@ async def test_work_that_does_not_end_is_left_behind_and_said_once(caplog, monke
     assert caplog.text.count("did not end within") == 1
 
 
-def test_a_kind_is_said_once_a_minute():
+def test_each_kind_is_logged_once_a_minute():
     now_s = [0.0]
     seldom = Seldom(lambda: now_s[0])
     assert [seldom.is_due("a"), seldom.is_due("a"), seldom.is_due("b")] == [True, False, True]

@@ -57,7 +57,7 @@ def test_every_path_that_passes_the_check_stays_below_any_root(parts):
     assert os.path.normpath(os.path.join("/root/folder", name)).startswith("/root/folder")
 
 
-def test_a_path_may_lie_only_so_deep(tmp_path):
+def test_paths_below_the_deepest_allowed_folder_are_refused(tmp_path):
     assert contained_path(tmp_path, "/".join("d" * MAX_DEPTH)).endswith("/d")
     with pytest.raises(UnsafePath, match="folders deep") as refused:
         contained_path(tmp_path, "/".join("d" * (MAX_DEPTH + 1)))

@@ -9,7 +9,7 @@ def test_a_new_folder_holds_what_the_page_asks_for(tmp_path):
     assert (tmp_path / "default" / "comfy.templates.json").read_text() == "[]"
 
 
-def test_what_is_there_stays(tmp_path):
+def test_existing_files_stay(tmp_path):
     (tmp_path / "user.css").write_text("body {}")
     prepare_user_folder(str(tmp_path))
     prepare_user_folder(str(tmp_path))

@@ -95,8 +95,9 @@ def test_web_directory_and_pyproject_web_are_registered(tmp_path, registry):
     assert registry.web_dirs == {"webby": os.path.join(path, "js"), "the-project": os.path.join(path, "front")}
 
 
-def test_missing_web_directory_and_broken_pyproject_only_warn(tmp_path, registry, caplog):
-    path = write_pack(tmp_path, "webless", V1_SOURCE + '\nWEB_DIRECTORY = "nope"\n', **{"pyproject.toml": "= broken"})
+@pytest.mark.parametrize("broken", ["= broken", "a = " + "[" * 10_000])
+def test_missing_web_directory_and_broken_pyproject_only_warn(tmp_path, registry, caplog, broken):
+    path = write_pack(tmp_path, "webless", V1_SOURCE + '\nWEB_DIRECTORY = "nope"\n', **{"pyproject.toml": broken})
     assert load(registry, path)[0]
     assert registry.web_dirs == {}
     assert "nope" in caplog.text and "pyproject.toml" in caplog.text

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 
 from app import logger
+from app.files.body_budget import BODIES, BodyBudget
 from app.routes import internal as internal_routes
 from app.routes.internal import InternalRoutes
 
@@ -26,6 +27,7 @@ def sent():
 @pytest.fixture
 async def client(aiohttp_client, folders, buffer, sent):
     app = web.Application()
+    app[BODIES] = BodyBudget()
     internal = InternalRoutes(lambda *message: sent.append(message), lambda client_id: client_id == "here")
     app.add_subapp("/internal", internal.get_app())
     return await aiohttp_client(app)

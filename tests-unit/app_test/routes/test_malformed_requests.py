@@ -9,6 +9,7 @@ import yarl
 from aiohttp import web
 
 from app.custom_node_manager import CustomNodeManager
+from app.files import body_budget
 from app.model_manager import ModelFileManager
 from app.routes.assets_disabled import AssetsDisabledRoutes
 from app.routes.extension_list import ExtensionRoutes
@@ -86,6 +87,7 @@ def site(folders):
     for folder in (folders.input, folders.output, folders.models, page):
         os.symlink(folders.root, folder / "link")
     app, routes = web.Application(client_max_size=10_000), web.RouteTableDef()
+    app[body_budget.BODIES] = body_budget.BodyBudget()
     extensions, frontend = ExtensionRoutes(str(page), {"pack": str(folders.models)}), FrontendRoutes(str(page))
     for subsystem in (
         UserManager(),

@@ -12,7 +12,7 @@ def fill(folder):
     return folder / "preview.png"
 
 
-def test_whoever_is_alone_empties_it_at_start_and_end(tmp_path):
+def test_a_server_that_is_alone_empties_it_at_start_and_end(tmp_path):
     (tmp_path / "temp" / "old").mkdir(parents=True)
     claimed = TempFolder(str(tmp_path / "temp"))
     assert (tmp_path / "temp").is_dir() and not list((tmp_path / "temp").iterdir())

@@ -1,13 +1,9 @@
-"""The samples of this folder: saved workflows with what the official page makes of them, and the node classes that they use."""
+"""The node classes that the samples of this folder use."""
 
 import json
-import pathlib
-import sys
 
 import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-SAMPLES = pathlib.Path(__file__).parent / "samples"
+from page_samples import SAMPLES
 
 
 @pytest.fixture(scope="session")

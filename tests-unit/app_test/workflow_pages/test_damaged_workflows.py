@@ -4,8 +4,8 @@ import json
 import random
 
 import pytest
-from conftest import SAMPLES
 from mutation import damaged
+from page_samples import SAMPLES
 
 from app.workflow_conversion import WorkflowFormatError, to_prompt
 from app.workflow_pages.conversion import page_to_prompt

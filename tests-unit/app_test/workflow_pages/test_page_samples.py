@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 
 import pytest
-from conftest import SAMPLES
+from page_samples import SAMPLES
 
 from app.workflow_pages.conversion import page_to_prompt
 

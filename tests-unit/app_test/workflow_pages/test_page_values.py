@@ -36,7 +36,7 @@ def test_numbers_go_out_as_the_page_writes_them(value, sent):
     assert json.dumps(as_sent(value)) == sent
 
 
-def test_a_list_is_wrapped_so_that_it_is_no_link():
+def test_a_list_is_wrapped_so_that_it_is_not_read_as_a_link():
     assert as_input(["3", 0]) == {"__value__": ["3", 0]}
     assert as_input({"points": [1.0]}) == {"points": [1]}
 
@@ -92,7 +92,7 @@ def test_choices_nested_without_end_are_refused():
         resolve_choices("{" * 5000, lambda options: options[0])
 
 
-def test_a_long_text_of_choices_takes_no_long_time():
+def test_a_long_text_of_choices_is_resolved_quickly():
     assert resolve_choices("{a|b} " * 20_000, lambda options: options[0]) == "a " * 20_000
 
 

@@ -6,6 +6,8 @@ from small_models import small_checkpoint
 
 import comfy.ops
 import comfy.sd
+from benchmarks.make_checkpoint import family
+from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules import attention
 from comfy.ldm.modules.attention_functions import attention_basic, attention_pytorch
 from comfy.ldm.modules.diffusionmodules import model as autoencoder_layers
@@ -177,3 +179,49 @@ def test_a_one_by_one_convolution_is_a_product_over_positions():
     x = torch.randn(2, 8, 3, 5)
     assert torch.allclose(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias), atol=1e-6)
     assert unet_layers.NORM_GROUPS == 32
+
+
+def unet_arguments(**changes):
+    return {**family("sd15", 10).unet.as_dict(), **changes}
+
+
+@pytest.mark.parametrize("network", [openaimodel.UNetModel, ControlNet])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dims": 3},
+        {"use_temporal_attention": True},
+        {"use_scale_shift_norm": True},
+        {"num_heads_upsample": 3},
+        {"conv_resample": 1},
+        {"num_classes": 10},
+        {"attn_precision": torch.float32},
+        {"max_ddpm_temb_period": 1000},
+    ],
+    ids=str,
+)
+def test_arguments_that_ask_for_another_network_are_refused(network, change):
+    (name,) = change
+    with pytest.raises(ValueError, match=rf"{network.__name__} with {name}=.* is not supported"):
+        network(**unet_arguments(**change))
+
+
+@pytest.mark.parametrize("network", [openaimodel.UNetModel, ControlNet])
+def test_arguments_without_an_effect_are_taken_and_unknown_ones_are_not(network):
+    made = network(**unet_arguments(dropout=0.1, use_checkpoint=True, legacy=True, image_size=64, num_heads_upsample=8, n_embed=None))
+    assert made.num_heads_upsample == made.num_heads
+    with pytest.raises(TypeError, match="no argument 'nonsense'"):
+        network(**unet_arguments(nonsense=1))
+
+
+@pytest.mark.parametrize("half", [autoencoder_layers.Encoder, autoencoder_layers.Decoder])
+def test_halves_of_an_autoencoder_refuse_what_would_be_another_one(half):
+    sizes = {"ch": 32, "out_ch": 3, "in_channels": 3, "z_channels": 4, "num_res_blocks": 1, "ch_mult": (1, 2), "resolution": 64}
+    half(**sizes, attn_resolutions=[], use_linear_attn=False, attn_type="vanilla", time_compress=None, double_z=True)
+    for change in ({"attn_resolutions": [32]}, {"attn_type": "linear"}, {"conv3d": True}):
+        with pytest.raises(ValueError, match=f"{half.__name__} with .* is not supported"):
+            half(**sizes, **change)
+    with pytest.raises(TypeError, match="no argument 'nonsense'"):
+        half(**sizes, nonsense=1)
+    with pytest.raises(ValueError, match="make_attn with attn_type='none'"):
+        autoencoder_layers.make_attn(32, attn_type="none")

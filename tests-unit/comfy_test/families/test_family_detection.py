@@ -10,9 +10,11 @@ from benchmarks.make_checkpoint import UNETS, checkpoint_layout, family
 from comfy import model_base, model_detection, supported_models
 from comfy.families.family_settings import METADATA_KEY, family_settings
 from comfy.families.kl_vae_config import read_vae_config
-from comfy.families.model_errors import ModelFileError
+from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.published_layout import unet_layout, vae_layout
 from comfy.families.sd_unet_config import read_unet_config, unet_config_from_dict
+from comfy.families.weight_source import StateDictSource
+from comfy.loading.diffusion_model import DiffusionModel
 
 
 def stand_ins(layout):
@@ -44,6 +46,27 @@ def test_checkpoints_are_matched_with_their_family_at_any_width(name, kind, mode
     assert config.unet_config["num_heads"] == sizes.unet.num_heads
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "model"),
+    [
+        ("sd15", supported_models.SD15_instructpix2pix, model_base.SD15_instructpix2pix),
+        ("sdxl", supported_models.SDXL_instructpix2pix, model_base.SDXL_instructpix2pix),
+    ],
+)
+def test_eight_input_channels_are_a_latent_and_a_picture(name, kind, model):
+    sizes = dataclasses.replace(UNETS[name], in_channels=8)
+    config = model_detection.model_config_from_unet(stand_ins(unet_layout(sizes)), "")
+    assert type(config) is kind and config.model_class() is model and not config.inpaint_model()
+
+
+def test_other_numbers_of_input_channels_are_the_reason_that_is_given():
+    tensors = stand_ins(unet_layout(dataclasses.replace(family("sd15", 10).unet, in_channels=5)))
+    with pytest.raises(UnknownModelError, match="a UNet that takes 5 input channels. Supported: .*8 for InstructPix2Pix"):
+        DiffusionModel(StateDictSource(tensors), None)
+    assert model_detection.describe_channels(stand_ins(unet_layout(UNETS["sd15"])), "") == ""
+    assert model_detection.describe_channels({}, "") == ""
+
+
 def test_the_configuration_has_the_members_node_packs_read():
     config = model_detection.detect_unet_config(stand_ins(unet_layout(UNETS["sdxl"])), "")
     assert config["transformer_depth"] == [0, 0, 2, 2, 10, 10] and config["transformer_depth_output"] == [0, 0, 0, 2, 2, 2, 10, 10, 10]
@@ -72,7 +95,7 @@ def test_settings_in_the_metadata_are_used():
     assert supported_models.SD15(config.unet_config).latent_format.scale_factor == 0.18215
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"unet": {"heads": 3}}', '{"other": {}}', '{"prediction": "x0"}'])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "9" * 9999, "[1]", '{"unet": {"heads": 3}}', '{"other": {}}', '{"prediction": "x0"}'])
 def test_settings_that_are_not_understood_are_refused(text):
     with pytest.raises(ModelFileError, match=r"model\.safetensors: .*keepwarm\.config"):
         family_settings({METADATA_KEY: text}, "model.safetensors")
@@ -88,8 +111,8 @@ def test_unknown_networks_are_not_guessed():
     layout = unet_layout(UNETS["sd15"])
     assert read_unet_config({"double_blocks.0.img_attn.qkv.weight": (3, 1)}, "") is None
     assert read_unet_config({**layout, "input_blocks.1.1.time_stack.0.attn1.to_q.weight": (320, 320)}, "") is None
-    eight_channels = {**layout, "input_blocks.0.0.weight": (320, 8, 3, 3)}
-    assert model_detection.model_config_from_unet(stand_ins(eight_channels), "") is None
+    five_channels = {**layout, "input_blocks.0.0.weight": (320, 5, 3, 3)}
+    assert model_detection.model_config_from_unet(stand_ins(five_channels), "") is None
     stable_diffusion_2 = dataclasses.replace(UNETS["sd15"], use_linear=True, num_heads=-1, num_head_channels=64, context_dim=1024)
     assert model_detection.model_config_from_unet(stand_ins(unet_layout(stable_diffusion_2)), "") is None
 
@@ -119,6 +142,6 @@ def test_what_a_file_holds_is_described():
     assert model_detection.describe_tensors([]) == "no tensors"
 
 
-def test_a_network_of_no_width_is_no_network():
+def test_a_network_without_width_is_refused():
     shapes = {**unet_layout(UNETS["sd15"]), "input_blocks.0.0.weight": (0, 4, 3, 3)}
     assert read_unet_config(shapes, "") is None

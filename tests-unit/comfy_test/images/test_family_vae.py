@@ -158,7 +158,7 @@ def test_a_state_dict_is_used_without_copying(vae):
     assert {parameter.untyped_storage().data_ptr() for parameter in other.first_stage_model.parameters()} <= storages
 
 
-def test_without_weights_there_is_no_vae_and_using_it_says_so():
+def test_a_file_without_vae_weights_gives_a_vae_that_refuses_to_be_used():
     empty = comfy.sd.VAE({})
     assert empty.first_stage_model is None and not hasattr(empty, "patcher") and not empty.is_dynamic()
     with pytest.raises(RuntimeError, match="no VAE"):
@@ -167,7 +167,7 @@ def test_without_weights_there_is_no_vae_and_using_it_says_so():
 
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 @pytest.mark.parametrize("names", ["published", "diffusers"])
-def test_half_a_vae_works_as_far_as_it_goes(vae, half, names, tmp_path, caplog):
+def test_half_a_vae_does_what_its_half_can(vae, half, names, tmp_path, caplog):
     whole = vae.get_sd() if names == "published" else vae.first_stage_model.state_dict()
     prefixes = ("encoder.", "quant_conv.") if half == "encoder" else ("decoder.", "post_quant_conv.")
     part = {key: tensor.clone() for key, tensor in whole.items() if key.startswith(prefixes)}

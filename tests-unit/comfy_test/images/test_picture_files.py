@@ -122,7 +122,7 @@ def test_the_frames_of_an_animation_are_counted_before_one_is_decoded(tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["pipe.png", "folder.png"])
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path, name):
+def test_anything_but_a_regular_file_is_refused_at_once(tmp_path, name):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ValueError, match="not a regular file"):

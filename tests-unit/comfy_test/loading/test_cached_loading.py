@@ -158,7 +158,7 @@ def test_the_size_follows_from_the_flags_and_the_free_memory(flags, free_gib, ca
     assert not cap_gib or cache.settings.cap_bytes == cap_gib * GIB
 
 
-def test_a_time_out_without_a_cache_is_said_to_have_no_effect(caplog):
+def test_a_time_out_without_a_cache_is_logged_as_without_effect(caplog):
     make_ram_cache(arguments(ram_model_cache_mb=0, ram_model_cache_ttl=5.0), CacheOwner())
     assert "--ram-model-cache-ttl has no effect" in caplog.text
 

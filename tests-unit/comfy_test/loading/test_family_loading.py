@@ -208,7 +208,7 @@ def test_a_pickle_with_code_in_it_is_refused(tmp_path):
         comfy.sd.load_checkpoint_guess_config(path)
 
 
-def test_files_that_are_no_model_say_what_was_found(tmp_path):
+def test_errors_for_files_without_a_model_say_what_was_found(tmp_path):
     path = str(tmp_path / "other.safetensors")
     safetensors.torch.save_file({"layers.0.weight": torch.zeros(3)}, path)
     with pytest.raises(UnknownModelError, match=r"other\.safetensors holds no model.*1 tensors: layers\.0\.\* \(1\).*Supported: Stable"):

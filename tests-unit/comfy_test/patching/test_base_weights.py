@@ -5,7 +5,7 @@ import torch
 from residency_models import MIB, Layers, batch, management, patcher_of
 
 import comfy.model_management
-from comfy.patching.base_weights import BaseWeights
+from comfy.patching.base_weights import BaseWeights, patched_bytes
 from comfy.ram_model_cache.checksums import WeightsChanged
 
 DEVICES = {"processor": None, "simulated": MIB}
@@ -47,6 +47,24 @@ def test_object_patches_of_a_gone_clone_are_undone(vram_bytes):
         del clone
         weights.restore(base)
         assert base.model.norm is original
+
+
+@pytest.mark.parametrize("vram_bytes", DEVICES.values(), ids=DEVICES)
+def test_patched_weights_stay_for_the_next_clone_with_equal_patches_and_go_for_any_other(vram_bytes):
+    with management(vram_bytes):
+        base, weights = patcher_of(Layers()), BaseWeights()
+        weights.note(base)
+        clone = patched_clone(base)
+        comfy.model_management.load_models_gpu([clone])
+        placed, answer = base.model.first.weight, clone.model(batch())
+        del clone
+        weights.restore(base, spare_bytes=patched_bytes(base))
+        again = patched_clone(base)
+        comfy.model_management.load_models_gpu([again])
+        assert base.model.first.weight is placed and torch.equal(again.model(batch()), answer)
+        del again
+        weights.restore(base, spare_bytes=patched_bytes(base) - 1)
+        assert patched_bytes(base) == 0 and base.model.first.weight is not placed
 
 
 @pytest.mark.parametrize("position", [0, -1], ids=["first", "last"])

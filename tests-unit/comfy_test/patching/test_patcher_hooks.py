@@ -7,6 +7,9 @@ import torch
 from residency_models import Layers, batch, management, patcher_of
 
 import comfy.hooks as hooks
+import comfy.model_management
+from comfy.model_patcher import ModelPatcher
+from comfy.weight_files.state_dicts import FileTensors
 
 ROOM = 1 << 20
 
@@ -60,6 +63,55 @@ def test_switching_hooks_changes_and_restores_the_very_objects(vram_bytes, mode)
         assert torch.equal(patcher.model(batch()), plain) and not patcher.cached_hook_patches and not patcher.hook_backup
 
 
+def test_each_weight_goes_through_a_method_that_packs_override():
+    seen = []
+
+    class Noting(ModelPatcher):
+        def patch_hook_weight_to_device(self, hooks, combined_patches, key, original_weights, memory_counter):
+            assert not combined_patches or {*KEYS} <= original_weights.keys()
+            seen.append(("patch", key))
+            super().patch_hook_weight_to_device(hooks, combined_patches, key, original_weights, memory_counter)
+
+        def patch_cached_hook_weights(self, cached_weights, key, memory_counter):
+            seen.append(("cached", key))
+            super().patch_cached_hook_weights(cached_weights, key, memory_counter)
+
+    with management() as manager:
+        patcher = Noting(Layers(), comfy.model_management.get_torch_device(), torch.device("cpu"))
+        patcher.set_hook_mode(hooks.EnumHookMode.MaxSpeed)
+        group = weight_hook(KEYS)
+        patcher.register_all_hook_patches(group, TARGET, {})
+        manager.load_models_gpu([patcher])
+        plain = patcher.model(batch())
+        results = []
+        for _ in range(2):
+            patcher.apply_hooks(group)
+            results.append(patcher.model(batch()))
+            patcher.apply_hooks(None)
+        assert torch.equal(*results) and not torch.equal(results[0], plain) and torch.equal(patcher.model(batch()), plain)
+        assert seen == [("patch", key) for key in KEYS] + [("cached", key) for key in KEYS]
+        patcher.patch_hook_weight_to_device(group, {}, "first.weight", {}, None)
+        assert not patcher.hook_backup
+
+
+def test_weights_of_a_hook_that_fails_half_way_are_not_kept():
+    class Failing(ModelPatcher):
+        def patch_hook_weight_to_device(self, hooks, combined_patches, key, original_weights, memory_counter):
+            if key == "last.bias":
+                raise torch.OutOfMemoryError("no room")
+            super().patch_hook_weight_to_device(hooks, combined_patches, key, original_weights, memory_counter)
+
+    with management() as manager:
+        patcher = Failing(Layers(), comfy.model_management.get_torch_device(), torch.device("cpu"))
+        patcher.set_hook_mode(hooks.EnumHookMode.MaxSpeed)
+        group = weight_hook(KEYS)
+        patcher.register_all_hook_patches(group, TARGET, {})
+        manager.load_models_gpu([patcher])
+        with pytest.raises(torch.OutOfMemoryError):
+            patcher.apply_hooks(group)
+        assert not patcher.cached_hook_patches
+
+
 def test_hooks_left_in_place_go_when_another_clone_loads():
     with management() as manager:
         base = patcher_of(Layers())
@@ -96,6 +148,31 @@ def test_a_lora_file_as_a_hook():
         torch.testing.assert_close(model.diffusion_model.first.weight.data, Layers().first.weight + 0.5)
         new_model, new_clip, loaded = hooks.load_hook_lora_for_models(patcher_of(model), None, file, 0.25, 0)
         assert new_clip is None and len(new_model.hook_patches[loaded.hooks[0].hook_ref]) == 1
+
+
+def test_changes_of_a_hook_that_do_not_fit_are_left_out_and_named(caplog):
+    tensors = {"lora_unet_first.lora_up.weight": torch.ones(63, 1), "lora_unet_first.lora_down.weight": torch.ones(1, 32)}
+    file = FileTensors(tensors, "loras/odd.safetensors")
+    with management():
+        model = torch.nn.Module()
+        model.diffusion_model = Layers()
+        patcher = patcher_of(model).clone()
+        patcher.register_all_hook_patches(hooks.create_hook_lora(file, 0.5, 0.0), TARGET, {})
+        assert not any(patcher.hook_patches.values())
+        new_model, _, _ = hooks.load_hook_lora_for_models(patcher_of(model), None, file, 0.25, 0)
+        assert not any(new_model.hook_patches.values())
+    assert caplog.text.count("loras/odd.safetensors: 1 of its changes") == 2
+
+
+def test_weights_of_a_model_of_another_size_as_a_hook_are_left_out(caplog):
+    with management() as manager:
+        patcher = patcher_of(Layers())
+        group = hooks.create_hook_model_as_lora({"first.weight": torch.ones(3, 5)}, None, 0.5, 0.0)
+        patcher.register_all_hook_patches(group, TARGET, {})
+        manager.load_models_gpu([patcher])
+        patcher.apply_hooks(group)
+        assert torch.equal(patcher.model.first.weight.data, Layers().first.weight)
+    assert "first.weight" in caplog.text and "[3, 5]" in caplog.text
 
 
 def test_another_models_weights_as_a_hook():

@@ -228,7 +228,7 @@ def test_models_the_processor_runs_are_in_ram_and_are_forgotten_when_evicted(mak
     assert owner.forgotten == [loaded, played]
 
 
-def test_what_comes_back_from_the_accelerator_without_room_is_let_go(make):
+def test_what_comes_back_from_the_accelerator_without_room_is_dropped(make):
     cache = make(100)
     model, _ = get(cache, A, size=80, seconds=1.0)
     loaded = FakeLoadedModel(model)

@@ -171,7 +171,7 @@ def test_interruption_is_consumed_once():
     assert model_management.InterruptProcessingException is InterruptProcessingException
 
 
-def test_out_of_memory_is_told_from_other_errors():
+def test_out_of_memory_is_distinguished_from_other_errors():
     assert model_management.is_oom(model_management.OOM_EXCEPTION("x")) and not model_management.is_oom(RuntimeError("out of memory"))
     model_management.raise_non_oom(model_management.OOM_EXCEPTION("x"))
     with pytest.raises(KeyError):

@@ -44,7 +44,7 @@ def test_both_sides_share_one_call_last_ones_first():
     assert (negative == 2).all()
 
 
-def test_a_side_that_is_none_gives_zeros():
+def test_a_missing_side_gives_zeros():
     positive, negative = evaluate(RecordingModel(), [[cond(1)], None])
     assert (positive == 1).all()
     assert (negative == 0).all()

@@ -214,6 +214,16 @@ def test_vectors_are_found_in_whatever_a_trainer_wrote_around_them(tmp_path, wra
     assert torch.equal(load_embed("odd", str(tmp_path), 64), vectors)
 
 
+def test_vectors_that_are_passed_over_are_named_unless_they_are_for_another_text_model(tmp_path, caplog):
+    vectors = torch.randn(3, 64)
+    torch.save({"first": vectors, "second": torch.zeros(2, 64), "wider": torch.zeros(2, 96)}, tmp_path / "two.pt")
+    assert torch.equal(load_embed("two", str(tmp_path), 64), vectors)
+    assert "two.pt: 1 tensors are not used (embedding), such as second" in caplog.text
+    caplog.clear()
+    torch.save({"clip_l": vectors, "clip_g": torch.zeros(2, 96)}, tmp_path / "both.pt")
+    assert torch.equal(load_embed("both", str(tmp_path), 64, "clip_l"), vectors) and not caplog.text
+
+
 def test_embeddings_take_the_place_of_their_names(embeddings, caplog):
     tokenizer = SDTokenizer(embedding_directory=[str(embeddings)], embedding_size=64)
     (chunk,) = tokenizer.tokenize_with_weights("a (embedding:both, cat:1.5)  embedding:absent")
@@ -289,3 +299,8 @@ def test_sdxl_joins_both_models_and_pools_the_larger(clip_xl):
 
 def test_an_empty_prompt_is_start_and_end():
     assert gen_empty_tokens({"start": 1, "end": 2, "pad": 0}, 4) == [1, 2, 0, 0]
+
+
+def test_half_a_character_counts_as_one_that_nobody_knows(tokenizer):
+    assert tokenizer.tokenize_with_weights("a \ud83d cat") == tokenizer.tokenize_with_weights("a \ufffd cat")
+    assert tokenizer.tokenize_with_weights("\ud83d\ude00") == tokenizer.tokenize_with_weights("😀")

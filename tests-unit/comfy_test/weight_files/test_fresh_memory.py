@@ -35,7 +35,7 @@ def test_free_blocks_of_all_zones_count_from_the_size_of_a_huge_page(tmp_path):
     assert free_huge_bytes(str(path)) == 0
 
 
-def test_a_system_that_does_not_tell_its_free_blocks_is_no_error(tmp_path):
+def test_a_system_that_does_not_report_free_blocks_is_accepted(tmp_path):
     assert free_huge_bytes(str(tmp_path / "none")) is None
     (tmp_path / "odd").write_text("Node 0, zone DMA" + " many" * 11 + "\n")
     assert free_huge_bytes(str(tmp_path / "odd")) is None
@@ -65,7 +65,7 @@ def test_both_sizes_are_tried_and_the_faster_one_is_taken(huge_s, small_s):
     assert chosen.count(faster) + len(trials) == len(chosen)
 
 
-def test_trials_go_on_however_much_was_read():
+def test_trials_continue_however_much_was_read():
     chosen = choices(PageSizes(), {True: 3.0, False: 1.0}, 20_000)
     assert any(len(parts) == 2 for parts in chosen[-LONGEST_PAUSE - 1 :])
 

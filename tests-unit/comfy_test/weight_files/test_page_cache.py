@@ -50,7 +50,7 @@ def present(number):
     return [(start, stop) for start, stop in zip(edges[::2], edges[1::2]) if start != stop]
 
 
-def test_everything_absent_or_everything_there_is_told_at_once(file):
+def test_all_absent_and_all_present_are_reported_at_once(file):
     assert PageCacheGuard(file, FILE_BYTES, lambda *_: 0, pytest.fail).absent_bytes() == 24 * MIB + PAGE
     assert PageCacheGuard(file, FILE_BYTES, lambda *_: FILE_BYTES // PAGE + 1, pytest.fail).absent_bytes() == 0
     assert PageCacheGuard(file, 0).absent_bytes() == 0

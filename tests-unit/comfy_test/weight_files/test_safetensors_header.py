@@ -107,7 +107,7 @@ def test_whole_files_with_oddities_are_read_by_every_reader(tmp_path, caplog, he
         assert {key: tensor.flatten().tolist() for key, tensor in tensors.items()} == {key: list(value) for key, value in expected.items()}
 
 
-def test_metadata_values_that_are_no_texts_are_kept_as_json(tmp_path):
+def test_metadata_values_other_than_texts_are_kept_as_json(tmp_path):
     path = str(tmp_path / "odd.safetensors")
     write(path, {"__metadata__": {"a": "b", "rank": 4, "nested": {"x": [1]}}})
     assert read_header(path).metadata == {"a": "b", "rank": "4", "nested": '{"x": [1]}'}

@@ -28,7 +28,7 @@ def test_files_that_are_not_safetensors_are_named(tmp_path, content, problem):
         utils.load_torch_file(str(path))
 
 
-def test_incomplete_safetensors_are_said_to_be_so(tmp_path):
+def test_incomplete_safetensors_are_reported_as_incomplete(tmp_path):
     path = tmp_path / "a.sft"
     utils.save_torch_file({"x": torch.rand(1000)}, str(path))
     path.write_bytes(path.read_bytes()[:-100])

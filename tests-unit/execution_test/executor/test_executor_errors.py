@@ -21,7 +21,7 @@ def log():
 
 @pytest.fixture
 def bench(monkeypatch, log):
-    """See ``executor_harness.benches``."""
+    """A function that makes a bench from named classes, besides the usual ones."""
     yield from benches(monkeypatch, log)
 
 
@@ -120,6 +120,58 @@ def test_an_interrupt_left_over_does_not_hit_the_next_prompt(bench, log):
     assert made.executor.success and log == [1]
 
 
+@pytest.fixture
+def queued(bench):
+    """``queued(**classes)``: a bench whose server has a queue, and a function that runs a prompt from there."""
+
+    def make(**classes):
+        made = bench(**classes)
+        queue = made.server.prompt_queue = execution.PromptQueue(made.server)
+
+        def run(prompt, meanwhile=lambda: None):
+            queue.put((0, f"prompt-{made.runs + 1}", prompt, {}, [], {}))
+            _, item_id = queue.get(0)
+            meanwhile()
+            made.run(prompt)
+            queue.task_done(item_id, made.executor.history_result, None)
+            return [event for event, *_ in made.server.sent]
+
+        return made, queue, run
+
+    return make
+
+
+@pytest.mark.parametrize("cancel", ["interrupt_all", "interrupt_if_running"])
+def test_a_prompt_cancelled_before_its_first_step_stops(queued, log, cancel):
+    _, queue, run = queued()
+    arguments = () if cancel == "interrupt_all" else ("prompt-1",)
+    assert "execution_interrupted" in run(chain(1), lambda: getattr(queue, cancel)(*arguments)) and log == []
+    assert "execution_success" in run(chain(1)) and log == [1], "the next one does not"
+
+
+def test_a_prompt_whose_nodes_are_all_cached_can_be_cancelled(queued):
+    _, queue, run = queued()
+    assert "execution_success" in run(chain(1))
+    assert "execution_interrupted" in run(chain(1), queue.interrupt_all)
+
+
+def test_a_node_that_swallows_the_interrupt_is_the_last_one(queued, log):
+    def go(self):
+        queue.interrupt_all()
+        try:
+            execution.before_call()
+        except BaseException:  # noqa: BLE001  (what some nodes do)
+            log.append("swallowed")
+        return (1,)
+
+    made, queue, run = queued(Swallows=make_node(go), Last=make_node(go, is_output=True))
+    sent = run({"1": node("Swallows"), "2": node("Sink", value=("1", 0))})
+    assert log == ["swallowed"] and "execution_interrupted" in sent and "execution_success" not in sent
+    assert made.data("execution_interrupted")[0]["node_id"] == "2"
+    sent = run({"1": node("Last")})
+    assert "execution_interrupted" in sent and "execution_success" not in sent, "also at the very end"
+
+
 def test_a_bad_ui_breaks_neither_the_prompt_nor_the_history(bench):
     uis = {"list": [1], "nan": {"v": [float("nan")]}, "object": {"v": [object()]}, "scalar": {"v": 3}, "text": {"v": "hello"}}
     made = bench(Shows=make_node(lambda self, kind: {"ui": uis[kind]}, ["kind"], returns=(), is_output=True))
@@ -158,7 +210,7 @@ def test_without_smart_memory_models_are_unloaded_after_each_prompt(bench, monke
     assert unloaded == [1] * is_disabled
 
 
-def test_what_a_failed_node_worked_on_is_let_go(bench):
+def test_the_values_of_a_failed_node_are_released(bench):
     class Tensor:
         pass
 

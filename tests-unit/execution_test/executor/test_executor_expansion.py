@@ -13,7 +13,7 @@ def log():
 
 @pytest.fixture
 def bench(monkeypatch, log):
-    """See ``executor_harness.benches``."""
+    """A function that makes a bench from named classes, besides the usual ones."""
     yield from benches(monkeypatch, log)
 
 

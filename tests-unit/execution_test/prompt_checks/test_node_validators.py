@@ -69,6 +69,37 @@ def test_list_nodes_are_judged_by_lists():
     assert check({"1": node("Asked", x=1, y=1)}, classes=classes)[0] and seen == [([1], [{}])]
 
 
+def leaving(error):
+    def leave(cls, **inputs):
+        raise error
+
+    return classmethod(leave)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), BaseExceptionGroup("all", [SystemExit()])])
+def test_a_class_cannot_end_the_process(error, caplog):
+    caplog.set_level(logging.ERROR, "comfy_execution")
+    declaring = {**CLASSES, "Asked": type("Asked", (Asked,), {"INPUT_TYPES": leaving(error)})}
+    for classes in (with_validator(leaving(error)), declaring):
+        (found,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=classes)
+        assert found["extra_info"]["exception_type"] == f"builtins.{type(error).__name__}"
+
+
+class Mute(BaseException):
+    """An error that tells nothing about itself."""
+
+    def refuse(self):
+        raise SystemExit
+
+    __str__ = __repr__ = refuse
+    __class__ = __traceback__ = property(refuse)
+
+
+def test_an_error_that_cannot_be_shown_is_told_by_its_name():
+    (found,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=with_validator(leaving(Mute())))
+    assert found["extra_info"]["exception_type"].endswith(".Mute") and "can't be printed" in found["details"]
+
+
 def failing(cls, **inputs):
     raise OSError("the disk is gone")
 

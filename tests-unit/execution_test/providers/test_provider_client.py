@@ -268,7 +268,7 @@ def test_a_full_queue_takes_nothing_until_something_is_stored(client):
     assert provider.stored == [1, 3]
 
 
-def test_starts_and_ends_are_told_in_order_and_waited_for_briefly(client, caplog):
+def test_starts_and_ends_are_announced_in_order_and_waited_for_briefly(client, caplog):
     may_go_on = threading.Event()
     provider = Scripted(told=lambda: may_go_on.wait(20))
     one = client(provider)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from comfy_execution.providers.snapshot import COPY_INLINE_BYTES, MAX_DEPTH, NotPlain, VersionBook, examine, take_copy
+from comfy_execution.providers.snapshot import COPY_INLINE_BYTES, MAX_DEPTH, NotPlain, VersionBook, copy_plain, examine, take_copy
 
 
 class Opaque:
@@ -107,3 +107,15 @@ def test_arrays_are_copied_and_those_of_objects_stay_inside():
     assert copy.tolist() == [0, 1, 2, 3]
     with pytest.raises(NotPlain):
         examine(numpy.array([Opaque()]), VersionBook())
+
+
+@pytest.mark.parametrize("outputs, size_bytes", [([], 0), ([[1, 2.5, None, True, 1j]], 0), ([["text"], [b"bytes", 3]], 9), ([[]], 0)])
+def test_plain_values_are_copied_at_once_as_they_would_be_after_a_look_at_them(outputs, size_bytes):
+    copied, counted = copy_plain(outputs)
+    assert copied == outputs == examine(outputs, VersionBook()).rebuild() and counted == size_bytes
+    assert copied is not outputs and all(mine is not theirs for mine, theirs in zip(copied, outputs))
+
+
+@pytest.mark.parametrize("outputs", [([1],), [(1,)], [[[1]]], [[{}]], [[object()]], [[type("Int", (int,), {})(1)]], [None]])
+def test_anything_else_is_looked_at(outputs):
+    assert copy_plain(outputs) is None

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.ops
+from comfy.ldm.modules.diffusionmodules.fixed_arguments import AUTOENCODER, refuse_others
 
 ops = comfy.ops.disable_weight_init
 
@@ -133,7 +134,8 @@ class AttnBlock(torch.nn.Module):
 
 
 def make_attn(in_channels: int, attn_type: str = "vanilla", attn_kwargs: Any = None, **kwargs: Any) -> AttnBlock:
-    """The attention of a middle block."""
+    """The attention of a middle block. Raises ``ValueError`` for another *attn_type*."""
+    refuse_others("make_attn", {"attn_type": attn_type}, AUTOENCODER)
     return AttnBlock(in_channels, **kwargs)
 
 
@@ -168,7 +170,10 @@ def _residual(channels_in: int, channels_out: int, dropout: float) -> ResnetBloc
 
 
 class Encoder(torch.nn.Module):
-    """Pictures B x *in_channels* x height x width to the moments of their latents, two times *z_channels* if *double_z*."""
+    """Pictures B x *in_channels* x height x width to the moments of their latents, two times *z_channels* if *double_z*.
+
+    Raises ``TypeError`` and ``ValueError`` for arguments that ask for another network, as :class:`Decoder` does.
+    """
 
     def __init__(
         self,
@@ -182,9 +187,10 @@ class Encoder(torch.nn.Module):
         resamp_with_conv: bool = True,
         resolution: int = 256,
         double_z: bool = True,
-        **ignored: Any,
+        **fixed: Any,
     ) -> None:
         super().__init__()
+        refuse_others("Encoder", fixed, AUTOENCODER)
         self.ch, self.temb_ch, self.in_channels, self.resolution = ch, 0, in_channels, resolution
         self.num_resolutions, self.num_res_blocks = len(ch_mult), num_res_blocks
         self.conv_in = ops.Conv2d(in_channels, ch, kernel_size=3, stride=1, padding=1)
@@ -228,9 +234,10 @@ class Decoder(torch.nn.Module):
         in_channels: int = 3,
         resolution: int = 256,
         tanh_out: bool = False,
-        **ignored: Any,
+        **fixed: Any,
     ) -> None:
         super().__init__()
+        refuse_others("Decoder", fixed, AUTOENCODER)
         self.ch, self.temb_ch, self.in_channels, self.resolution = ch, 0, in_channels, resolution
         self.num_resolutions, self.num_res_blocks, self.tanh_out, self.give_pre_end = len(ch_mult), num_res_blocks, tanh_out, False
         width = ch * ch_mult[-1]

@@ -16,6 +16,7 @@ from comfy.families.sd_unet_config import UNetConfig, unet_config_from_dict
 from comfy.families.sd_unet_weights import load_unet_weights
 from comfy.families.timestep_embedding import Timestep, timestep_embedding
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.fixed_arguments import check_unet
 from comfy.ldm.modules.diffusionmodules.unet_blocks import UNetBlocks
 from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, TimestepBlock, Upsample, VideoResBlock
 
@@ -97,7 +98,8 @@ def apply_control(h: torch.Tensor, control: Mapping[str, list[Any]] | None, name
 class InputHalf(torch.nn.Module):
     """The numbered blocks of a UNet's first half and its embeddings.
 
-    Attributes with the names and values of the ``unet_config`` it is made from are what node packs read.
+    Attributes with the names and values of the ``unet_config`` it is made from are what node packs read. Raises ``TypeError`` and
+    ``ValueError`` for members that ask for another network.
     """
 
     label_emb: torch.nn.Module
@@ -106,6 +108,7 @@ class InputHalf(torch.nn.Module):
 
     def __init__(self, unet_config: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device | None, blocks: UNetBlocks) -> None:
         super().__init__()
+        check_unet(type(self).__name__, unet_config)
         self.config: UNetConfig = blocks.config
         self.dtype = torch.float32 if dtype is None else dtype
         self.device = device

@@ -1,0 +1,145 @@
+"""Small diffusion models for the comparison with an upstream ComfyUI, and the pack that both servers get to load and feed them."""
+
+import dataclasses
+import importlib
+import importlib.util
+import math
+import pathlib
+import sys
+
+import torch
+from live_server import ROOT
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import make_checkpoint  # noqa: E402
+
+WIDTH = 64
+SIZES = {
+    "sd15": dataclasses.replace(make_checkpoint.UNETS["sd15"], model_channels=WIDTH),
+    "sdxl": dataclasses.replace(make_checkpoint.UNETS["sdxl-light"], model_channels=WIDTH),
+}
+GUIDED = dataclasses.replace(SIZES["sd15"], in_channels=8)
+
+PACK = '''"""Conditioning of any size, and diffusion models of small sizes on a server that knows families by their width."""
+
+import torch
+
+import comfy.supported_models
+
+
+def small(family, **sizes):
+    """The family *family* for models of other *sizes*."""
+    return type(family.__name__, (family,), {"unet_config": {**family.unet_config, **sizes}})
+
+
+if "Tiny" not in vars(comfy.supported_models):
+    comfy.supported_models.Tiny = True
+    models = getattr(comfy.supported_models, "models", None)
+    if models is not None and hasattr(comfy.supported_models.SD15, "unet_config"):
+        models.insert(0, small(comfy.supported_models.SD15, model_channels=64))
+        models.insert(0, small(comfy.supported_models.SD15_instructpix2pix, model_channels=64))
+        models.insert(0, small(comfy.supported_models.SDXL, model_channels=64, transformer_depth=[0, 0, 1, 1, 2, 2]))
+
+
+class RandomConditioning:
+    """Seeded conditioning of *tokens* tokens of *width* channels, with a pooled vector of *pooled* channels (0: none) and, with *picture*,
+    the latent of a picture."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        size = ("INT", {"default": 0, "max": 1 << 20})
+        return {"required": {"seed": size, "tokens": size, "width": size, "pooled": size}, "optional": {"picture": ("BOOLEAN",)}}
+
+    def make(self, seed, tokens, width, pooled, picture=False):
+        generator = torch.Generator().manual_seed(seed)
+        cond = torch.randn(1, tokens, width, generator=generator)
+        options = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+        if picture:
+            options["concat_latent_image"] = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(0))
+        return ([[cond, options]],)
+
+
+class RandomEmbeds:
+    """What an image encoder with *width* numbers per picture gives, seeded."""
+
+    RETURN_TYPES = ("EMBEDS",)
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        size = ("INT", {"default": 0, "max": 1 << 20})
+        return {"required": {"seed": size, "width": size}}
+
+    def make(self, seed, width):
+        return (torch.randn(1, width, generator=torch.Generator().manual_seed(seed)),)
+
+
+NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning, "RandomEmbeds": RandomEmbeds}
+'''
+
+
+def write_models(models: pathlib.Path) -> None:
+    """Write into the folder *models*: ``small-sd15``, ``small-sdxl`` and ``small-pix2pix``, a LoRA and image adapters; with ``gguf``
+    installed also a GGUF file.
+    """
+    for folder in ("diffusion_models", "unet", "loras", "ipadapter"):
+        (models / folder).mkdir(parents=True, exist_ok=True)
+    for name, sizes in {**SIZES, "pix2pix": GUIDED}.items():
+        path = str(models / "diffusion_models" / f"small-{name}.safetensors")
+        make_checkpoint.write_checkpoint(path, make_checkpoint.unet_layout(sizes), seed=3, dtype="fp32")
+    for name in SIZES:
+        _write_ip_adapter(models / "ipadapter" / f"small-{name}.safetensors", name)
+    _write_lora(models)
+    if importlib.util.find_spec("gguf") is not None:
+        _write_gguf(models)
+
+
+def _write_lora(models: pathlib.Path) -> None:
+    layout = make_checkpoint.unet_layout(SIZES["sd15"])
+    generator, tensors = torch.Generator().manual_seed(4), {}
+    for key in [key for key in layout if key.endswith(("to_q.weight", "to_v.weight", "in_layers.2.weight"))]:
+        rows, columns = layout[key][0], math.prod(layout[key][1:])
+        name = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
+        tensors[f"{name}.lora_up.weight"] = torch.randn(rows, 4, *(1,) * (len(layout[key]) - 2), generator=generator)
+        tensors[f"{name}.lora_down.weight"] = torch.randn(4, *layout[key][1:], generator=generator) * columns**-0.5
+    save_file(tensors, models / "loras" / "small-sd15.safetensors")
+
+
+def _write_ip_adapter(path: pathlib.Path, family: str) -> None:
+    """An image adapter (Ye et al., arXiv:2308.06721) for a picture encoder of 64 numbers; published ones number the full model's blocks."""
+    level = {"sd15": (1, 1, 1, 1), "sdxl": (0, 2, 10)}[family]
+    widths = [WIDTH * multiple for multiple in SIZES[family].channel_mult]
+    blocks = [widths[at] for at, depth in enumerate(level) for _ in range(2 * depth) if family == "sdxl" or at < 3]
+    blocks += [widths[at] for at, depth in reversed(list(enumerate(level))) for _ in range(3 * depth) if family == "sdxl" or at < 3]
+    blocks += [widths[-1]] * level[-1]
+    context = SIZES[family].context_dim
+    shapes = {"image_proj.proj.weight": (4 * context, 64), "image_proj.proj.bias": (4 * context,)}
+    shapes |= {"image_proj.norm.weight": (context,), "image_proj.norm.bias": (context,)}
+    for number, width in enumerate(blocks):
+        shapes |= {f"ip_adapter.{2 * number + 1}.to_{part}_ip.weight": (width, context) for part in "kv"}
+    generator = torch.Generator().manual_seed(7)
+    save_file({key: make_checkpoint.random_tensor(key, shape, generator) for key, shape in shapes.items()}, path)
+
+
+def write_pack(base: pathlib.Path) -> None:
+    """Put the pack of this module into the base directory *base*."""
+    (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
+    (base / "custom_nodes" / "random_conditioning.py").write_text(PACK, encoding="utf-8")
+
+
+def _write_gguf(models: pathlib.Path) -> None:
+    gguf = importlib.import_module("gguf")
+    writer = gguf.GGUFWriter(models / "unet" / "small-sd15.gguf", "sd1")
+    kinds = gguf.GGMLQuantizationType
+    for name, tensor in load_file(models / "diffusion_models" / "small-sd15.safetensors").items():
+        kind = kinds.F32 if tensor.ndim != 2 else kinds.Q8_0
+        writer.add_tensor(name, gguf.quants.quantize(tensor.numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
