@@ -4,6 +4,7 @@ This module is also the engine that ``comfy_execution`` calls back: functions ar
 pack that replaces ``execute``, ``get_input_data``, ``get_output_data`` or ``_async_map_node_over_list`` is heard.
 """
 
+import asyncio
 import functools
 import logging
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 from app.running.surroundings import OUT_OF_MEMORY_HINT, SHAPE_HINT, ServerSurroundings
 from comfy.cli_args import args
+from comfy.interruption import InterruptProcessingException, interrupt_flag
 from comfy.progress_bar import set_progress_bar_global_hook
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy_execution.executor import changed as executor_changed
@@ -23,11 +25,12 @@ from comfy_execution.executor.engine import ExecutionResult
 from comfy_execution.executor.errors import DuplicateNodeError, format_value, full_type_name
 from comfy_execution.executor.hop import to_loop, travel
 from comfy_execution.executor.inference_scope import inference_scope
+from comfy_execution.executor.isolation import Isolation, is_own_end, log_failure
 from comfy_execution.executor.node import NodePass, PromptState
 from comfy_execution.executor.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
 from comfy_execution.executor.results import get_output_from_returns, merge_values, printable
 from comfy_execution.executor.run import PromptRun
-from comfy_execution.executor.threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads
+from comfy_execution.executor.threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads, WorkerLost
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
@@ -36,6 +39,8 @@ from comfy_execution.nodes_graph.registered_classes import node_class, registere
 from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.progress_board.web import ProgressHook
 from comfy_execution.prompt_checks import walk as prompt_validation
+from comfy_execution.prompt_files.known_folders import FolderNames, server_roots
+from comfy_execution.prompt_files.prompt_files import PromptFiles
 from comfy_execution.prompts import queue as prompt_queue
 from comfy_execution.prompts.queue import MAXIMUM_HISTORY_SIZE, ExecutionStatus
 from comfy_execution.providers.cache import ExecutorHooks, ProviderCache
@@ -213,14 +218,16 @@ class IsChangedCache(executor_changed.IsChangedCache):
     """What nodes answer to ``IS_CHANGED`` in one prompt; ``await get(node_id)``."""
 
     def __init__(self, prompt_id: str, dynprompt: DynamicPrompt, outputs_cache: Any) -> None:
-        super().__init__(_engine, prompt_id, dynprompt, outputs_cache)
+        super().__init__(_engine, prompt_id, dynprompt, outputs_cache, is_interrupt)
 
 
 class PromptQueue(prompt_queue.PromptQueue):
     """The queue of prompts and their history."""
 
     def __init__(self, server: ExecutionServer) -> None:
-        super().__init__(server, interrupt=lambda: _surroundings.set_interrupt(True))
+        super().__init__(
+            server, interrupt=lambda: _surroundings.set_interrupt(True), withdraw_interrupt=functools.partial(interrupt_flag.set, False)
+        )
 
 
 class PromptExecutor:
@@ -252,6 +259,7 @@ class PromptExecutor:
         self.providers = providers or ProviderRuntime()
         self._world = world
         self._model_cache = NullRamModelCache() if model_cache is None else model_cache
+        self._folder_names = FolderNames()
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -316,19 +324,53 @@ class PromptExecutor:
     def execute(
         self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
     ) -> None:
-        """Run *prompt* for the outputs *execute_outputs* and block until it ended; errors are reported, not raised."""
-        self.threads.loop.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
+        """Run *prompt* for the outputs *execute_outputs* and block until it ended; errors are reported, not raised.
+
+        Raises ``WorkerLost`` when the thread of the execution loop was ended from outside meanwhile; nobody else reports that.
+        """
+        try:
+            self.threads.run(self.execute_async(prompt, prompt_id, extra_data, execute_outputs))
+        except WorkerLost:
+            self._idle.set()
+            raise
 
     async def execute_async(
         self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
     ) -> None:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
-        self._begin(prompt_id, extra_data)
-        self._model_cache.begin_prompt(prompt_id)
         self._idle.clear()
-        providers = await self.providers.begin_prompt(prompt_id)
-        run = PromptRun(
+        self.success, self.status_messages, self.history_result = False, [], {"outputs": {}, "meta": {}}
+        run, providers = None, None
+        try:
+            self._begin(prompt_id, extra_data)
+            self._model_cache.begin_prompt(prompt_id)
+            providers = await self.providers.begin_prompt(prompt_id)
+            run = self._make_run(providers)
+            self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
+        except BaseException as error:
+            self.success = False
+            self._report_failure(prompt_id, prompt, execute_outputs, error)
+            if is_own_end(error, asyncio.current_task()):
+                raise
+        finally:
+            self._idle.set()
+            self._end(prompt_id, {} if run is None else run.ui_outputs)
+            if providers is not None:
+                await providers.end()
+
+    def _begin(self, prompt_id: str, extra_data: Mapping[str, Any]) -> None:
+        _surroundings.choose_previews(extra_data.get("preview_method"))
+        is_running = getattr(self._queue(), "is_running", None)
+        if is_running is None or not is_running(prompt_id):
+            # The queue does this when it gives a prompt out: later, and a request to stop this prompt would be lost.
+            _surroundings.set_interrupt(False)
+        self.server.client_id = extra_data.get("client_id")
+        self.server.last_prompt_id = prompt_id
+        self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
+
+    def _make_run(self, providers: PromptProviders | None) -> PromptRun:
+        return PromptRun(
             _engine,
             _surroundings,
             self.server,
@@ -338,37 +380,45 @@ class PromptExecutor:
             self,
             None if providers is None else functools.partial(self._open_external, providers),
             self._model_cache.safe_point,
+            self._conclude,
+            self._open_files,
         )
-        try:
-            self.success = await travel(run.run(prompt, prompt_id, extra_data, execute_outputs))
-        except Exception as error:
-            log.exception("Prompt %s could not be run", prompt_id)
-            self.success = False
+
+    def _report_failure(self, prompt_id: str, prompt: Mapping, execute_outputs: Iterable[str], error: BaseException) -> None:
+        if not is_interrupt(error):
+            log_failure(log, f"Prompt {prompt_id} could not be run", error)
+        with Isolation(f"Reporting the failure of prompt {prompt_id}"):
             self.handle_execution_error(prompt_id, prompt, [], set(), {"node_id": next(iter(execute_outputs), "")}, error)
-        finally:
-            self._idle.set()
-            self.history_result = {
-                "outputs": {node_id: record["output"] for node_id, record in run.ui_outputs.items()},
-                "meta": {node_id: record["meta"] for node_id, record in run.ui_outputs.items()},
-            }
+
+    def _end(self, prompt_id: str, ui_outputs: Mapping[str, Mapping[str, Any]]) -> None:
+        self.history_result = {
+            "outputs": {node_id: record["output"] for node_id, record in ui_outputs.items()},
+            "meta": {node_id: record["meta"] for node_id, record in ui_outputs.items()},
+        }
+        with Isolation("Ending the prompt at the model cache"):
             if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts
-            self.server.last_node_id = None
+        self.server.last_node_id = None
+        with Isolation("Unloading models at the end of the prompt"):
             _surroundings.prompt_ended()
-            if providers is not None:
-                await providers.end()
 
-    def _begin(self, prompt_id: str, extra_data: Mapping[str, Any]) -> None:
-        _surroundings.choose_previews(extra_data.get("preview_method"))
-        _surroundings.set_interrupt(False)
-        self.server.client_id = extra_data.get("client_id")
-        self.server.last_prompt_id = prompt_id
-        self.status_messages = []
-        self.history_result = {"outputs": {}, "meta": {}}
-        self.add_message("execution_start", {"prompt_id": prompt_id}, broadcast=False)
+    def _queue(self) -> Any:
+        """The queue that prompts come from, if any; packs may put another in its place."""
+        return getattr(self.server, "prompt_queue", None)
 
-    def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache:
-        self._world = self._world or make_world(_surroundings.deployment, args.cache_namespace)
+    def _conclude(self, prompt_id: str) -> BaseException | None:
+        conclude = getattr(self._queue(), "conclude", None)
+        return InterruptProcessingException() if conclude is not None and conclude(prompt_id) else None
+
+    def _open_files(self, dynprompt: DynamicPrompt) -> PromptFiles:
+        return PromptFiles(server_roots, self._folder_names, dynprompt, node_class)
+
+    def _open_external(self, providers: PromptProviders, dynprompt: DynamicPrompt, outputs: Any) -> ProviderCache | None:
+        try:
+            self._world = self._world or make_world(_surroundings.deployment, args.cache_namespace)
+        except Exception:
+            log.warning("What results depend on outside prompts cannot be found out, so they are not shared", exc_info=True)
+            return None
         keys = HermeticKeys(self._world, dynprompt, outputs, node_class)
         hooks = ExecutorHooks(node_class, DeclaredInputs().find, CacheEntry, functools.partial(to_loop, self.threads.worker))
         return ProviderCache(providers, dynprompt, outputs, keys, hooks)

@@ -51,6 +51,8 @@ def __getattr__(name: str) -> Any:
         return _method_choice.default
     if name == "MAX_PREVIEW_RESOLUTION":
         return args.preview_size
+    if name == "TAESD":
+        return tiny_autoencoder.TAESD
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -25,6 +25,7 @@ from comfy.cli_args import args
 from comfy.units import MIB
 from comfy_api import feature_flags
 from comfy_api.internal.replacement_receiver import replacement_receiver
+from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
 from middleware.stack import build_middlewares
 from protocol import BinaryEventTypes
 
@@ -80,6 +81,7 @@ class PromptServer:
         self.routes = web.RouteTableDef()
         self._hub.add_routes(self.routes)
         compose.add_core_routes(self, self.routes, args, torch_is_imported)
+        compose.let_packs_be_undone(self, self.app, self.routes)
 
     def _name_subsystems(self) -> None:
         parts = self.subsystems
@@ -126,7 +128,9 @@ class PromptServer:
         for handler in self.on_prompt_handlers:
             try:
                 rewritten = handler(json_data)
-            except Exception:
+            except BaseException as error:
+                if is_for_the_caller(error):
+                    raise
                 log.exception("The on_prompt handler %r failed; the prompt goes on without it", handler)
                 continue
             if isinstance(rewritten, dict):

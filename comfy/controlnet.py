@@ -19,6 +19,7 @@ from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
 from comfy.model_patcher import ModelPatcher
+from comfy.placeholders import placeholders
 
 if TYPE_CHECKING:
     from comfy.sampling.protocols import SampledModel
@@ -177,3 +178,13 @@ def _of_patcher(patcher: ModelPatcher, options: dict[str, Any]) -> ControlNet:
     )
     control.control_model, control.control_model_wrapped = network, patcher
     return control
+
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "control models of kinds that are not supported",
+    "T2IAdapter:ControlBase ControlLora:ControlNet ControlLoraOps:object ControlNetSD35:ControlNet QwenFunControlNet:ControlNet "
+    "load_t2i_adapter() load_controlnet_mmdit() load_controlnet_sd35() load_controlnet_hunyuandit() "
+    "load_controlnet_flux_xlabs_mistoline() load_controlnet_flux_instantx() load_controlnet_qwen_instantx() "
+    "load_controlnet_qwen_fun() convert_mistoline() controlnet_config() controlnet_load_state_dict()",
+)

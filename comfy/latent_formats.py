@@ -2,6 +2,8 @@
 
 import torch
 
+from comfy.placeholders import placeholders
+
 
 class LatentFormat:
     """The identity format of a four-channel latent at an eighth of the picture's size.
@@ -59,7 +61,22 @@ class SDXL(LatentFormat):
         self.taesd_decoder_name = "taesdxl_decoder"
 
 
-class SDXL_Playground_2_5(LatentFormat):  # noqa: N801 - the name node packs import
+class PerChannelFormat(LatentFormat):
+    """Latents normalised per channel: ``latents_mean`` and ``latents_std`` broadcast against them."""
+
+    latents_mean: torch.Tensor
+    latents_std: torch.Tensor
+
+    def process_in(self, latent: torch.Tensor) -> torch.Tensor:
+        """Subtract the channel means and divide by their deviations, times the scale factor."""
+        return (latent - self.latents_mean.to(latent)) * self.scale_factor / self.latents_std.to(latent)
+
+    def process_out(self, latent: torch.Tensor) -> torch.Tensor:
+        """Undo :meth:`process_in`."""
+        return latent * self.latents_std.to(latent) / self.scale_factor + self.latents_mean.to(latent)
+
+
+class SDXL_Playground_2_5(PerChannelFormat):  # noqa: N801 - the name node packs import
     """Playground 2.5: SDXL's autoencoder with latents normalised per channel."""
 
     def __init__(self) -> None:
@@ -74,10 +91,76 @@ class SDXL_Playground_2_5(LatentFormat):  # noqa: N801 - the name node packs imp
         ]
         self.taesd_decoder_name = "taesdxl_decoder"
 
+
+class SD_X4(LatentFormat):  # noqa: N801 - the name node packs import
+    """Stable Diffusion's upscaler by four."""
+
+    scale_factor = 0.08333
+
+
+class SC_Prior(LatentFormat):  # noqa: N801 - the name node packs import
+    """The first stage of Stable Cascade."""
+
+    latent_channels = 16
+    spacial_downscale_ratio = 42
+
+
+class SC_B(LatentFormat):  # noqa: N801 - the name node packs import
+    """The second stage of Stable Cascade."""
+
+    scale_factor = 1 / 0.43
+    spacial_downscale_ratio = 4
+
+
+class SD3(LatentFormat):
+    """Stable Diffusion 3: sixteen channels, whose mean is moved to zero before they are scaled."""
+
+    latent_channels = 16
+    scale_factor = 1.5305
+    shift_factor = 0.0609
+    taesd_decoder_name = "taesd3_decoder"
+
     def process_in(self, latent: torch.Tensor) -> torch.Tensor:
-        """Subtract the channel means and divide by their deviations, times the scale factor."""
-        return (latent - self.latents_mean.to(latent)) * self.scale_factor / self.latents_std.to(latent)
+        """Subtract the shift and scale."""
+        return (latent - self.shift_factor) * self.scale_factor
 
     def process_out(self, latent: torch.Tensor) -> torch.Tensor:
         """Undo :meth:`process_in`."""
-        return latent * self.latents_std.to(latent) / self.scale_factor + self.latents_mean.to(latent)
+        return latent / self.scale_factor + self.shift_factor
+
+
+class Flux(SD3):
+    """Flux: the same with numbers of its own."""
+
+    scale_factor = 0.3611
+    shift_factor = 0.1159
+    taesd_decoder_name = "taef1_decoder"
+
+
+class Wan21(PerChannelFormat):
+    """Wan 2.1's video latents: batch x 16 x frames x height x width."""
+
+    latent_channels = 16
+    latent_dimensions = 3
+    temporal_downscale_ratio = 4
+    taesd_decoder_name = "lighttaew2_1"
+
+    def __init__(self) -> None:
+        self.latents_mean = self._per_channel(
+            "-.7571 -.7089 -.9113 .1075 -.1745 .9653 -.1517 1.5508 .4134 -.0715 .5517 -.3632 -.1922 -.9497 .2503 -.2921"
+        )
+        self.latents_std = self._per_channel(
+            "2.8184 1.4541 2.3275 2.6558 1.2196 1.7708 2.6052 2.0743 3.2687 2.1526 2.8652 1.5579 1.6382 1.1253 2.8251 1.916"
+        )
+
+    def _per_channel(self, numbers: str) -> torch.Tensor:
+        return torch.tensor([float(number) for number in numbers.split()]).view(1, self.latent_channels, 1, 1, 1)
+
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "models of kinds that are not supported",
+    "StableAudio1 Flux2 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 Wan22:Wan21 HunyuanImage21 HunyuanImage21Refiner "
+    "HunyuanVideo15 Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    base="LatentFormat",
+)

@@ -15,6 +15,7 @@ import comfy.patcher_extension
 import comfy.utils
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.placeholders import placeholders
 from comfy.units import MIB
 
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
@@ -330,3 +331,25 @@ class SDXLRefiner(SizeConditionedModel):
         """Original height and width, crop top and left in pixels, aesthetic score."""
         score = kwargs.get("aesthetic_score", 2.5 if kwargs.get("prompt_type", "") == "negative" else 6)
         return [kwargs.get("height", 768), kwargs.get("width", 768), kwargs.get("crop_h", 0), kwargs.get("crop_w", 0), score]
+
+
+def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any) -> torch.Tensor:
+    """The pooled text of the sampler's arguments *args*. Raises ``ValueError`` for unCLIP conditioning, which nothing here can augment."""
+    if "unclip_conditioning" in args:
+        raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
+    return args["pooled_output"]
+
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "models of kinds that are not supported",
+    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
+    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler IP2P:object SD15_instructpix2pix SDXL_instructpix2pix:SDXL Lotus "
+    "StableCascade_C StableCascade_B SD3 AuraFlow StableAudio1 HunyuanDiT PixArt Flux LongCatImage:Flux Flux2:Flux GenmoMochi "
+    "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo "
+    "CosmosVideo CosmosPredict2 Anima Lumina2 ZImagePixelSpace:Lumina2 WAN21 WAN21_CausalAR:WAN21 WAN21_Vace:WAN21 "
+    "WAN21_Camera:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN22:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream HiDreamO1 Chroma:Flux ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 QwenImage "
+    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX MiniMaxH3",
+    base="BaseModel",
+)

@@ -7,8 +7,10 @@ import comfy.supported_models
 import comfy.supported_models_base
 from comfy.families.family_settings import family_settings
 from comfy.families.sd_unet_config import count_blocks, read_unet_config
+from comfy.placeholders import placeholders
 
 __all__ = [
+    "convert_config",
     "count_blocks",
     "describe_tensors",
     "detect_unet_config",
@@ -67,6 +69,28 @@ def model_config_from_unet(
     return config
 
 
+def convert_config(unet_config: Mapping[str, Any]) -> dict[str, Any]:
+    """*unet_config* in its present form: one number of residual blocks per level, and a transformer depth per block instead of a list
+    of the resolutions (1: full, 2: half, …) that have attention."""
+    config = dict(unet_config)
+    levels = len(config["channel_mult"]) if "channel_mult" in config else 0
+    blocks: Any = config.get("num_res_blocks")
+    if isinstance(blocks, int):
+        blocks = [blocks] * levels
+    if "attention_resolutions" in config:
+        resolutions = config.pop("attention_resolutions")
+        depths = config["transformer_depth"]
+        if isinstance(depths, int):
+            depths = [depths] * levels
+        if config.get("transformer_depth_middle") is None:
+            config["transformer_depth_middle"] = depths[-1]
+        used = [depth if 2**level in resolutions else 0 for level, depth in enumerate(depths)]
+        config["transformer_depth"] = [depth for depth, count in zip(used, blocks) for _ in range(count)]
+        config["transformer_depth_output"] = [depth for depth, count in zip(used, blocks) for _ in range(count + 1)]
+    config["num_res_blocks"] = blocks
+    return config
+
+
 def describe_tensors(keys: Iterable[str], limit: int = 6) -> str:
     """What a file holds, for error messages: how many tensors, and how they are named."""
     names = list(keys)
@@ -76,3 +100,8 @@ def describe_tensors(keys: Iterable[str], limit: int = 6) -> str:
         groups[group] = groups.get(group, 0) + 1
     common = sorted(groups.items(), key=lambda item: -item[1])[:limit]
     return f"{len(names)} tensors: " + ", ".join(f"{group}.* ({count})" for group, count in common) if names else "no tensors"
+
+
+__getattr__, __dir__ = placeholders(
+    __name__, "models in folders of the Diffusers library", "unet_config_from_diffusers_unet() model_config_from_diffusers_unet()"
+)

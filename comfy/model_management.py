@@ -133,6 +133,7 @@ def __getattr__(name: str) -> Any:
         "PRIORITIZE_FP16": lambda: _models.policy().prioritizes_fp16,
         "FLOAT8_TYPES": lambda: list(float8_types()),
         "OOM_EXCEPTION": lambda: torch.OutOfMemoryError,
+        "MIN_WEIGHT_MEMORY_RATIO": lambda: 0.0 if is_nvidia() else 0.4,
         "EXTRA_RESERVED_VRAM": extra_reserved_memory,
         "TOTAL_PINNED_MEMORY": lambda: manager().pin_ledger.total_bytes(),
         "MAX_PINNED_MEMORY": lambda: manager().pin_ledger.budget_bytes or -1,
@@ -251,6 +252,12 @@ def unload_all_models() -> None:
 def unload_model_and_clones(model: Patcher, unload_additional_models: bool = True, all_devices: bool = False) -> None:
     """Move the module of *model*, and by default the models attached to it, off the compute device, or off all devices."""
     manager().unload_model_and_clones(model, unload_additional_models, all_devices)
+
+
+def current_stream(device: Any) -> Any:
+    """The queue of work of an NVIDIA accelerator *device* that is in use; None for other devices, which have none."""
+    device = None if device is None else torch.device(device)
+    return torch.cuda.current_stream(device) if device is not None and device.type == "cuda" else None
 
 
 def cleanup_models() -> None:

@@ -1,8 +1,9 @@
 """The layers that hold weights: plain torch layers that can also fetch, cast and transform their weights at each call.
 
 A layer computes with its own parameters unless ``comfy_cast_weights`` is set or ``weight_function``/``bias_function`` hold
-callables: then each call brings the weights to the input's device and dtype and applies the functions to the copy. That is
-how a weight kept on the host, or in another dtype, is used without changing it.
+callables: then each call goes through ``forward_comfy_cast_weights``, which brings the weights to the input's device and dtype and
+applies the functions to the copy. That is how a weight kept on the host, or in another dtype, is used without changing it. Node packs
+override that method, and replace it in these classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,10 +49,12 @@ def cast_bias_weight(
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
     bias_dtype: torch.dtype | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    offloadable: bool = False,
+    **kwargs: Any,
+) -> tuple[Any, ...]:
     """Layer *s*'s weight and bias (None if it has none) where and as *input*, or *device* and *dtype*, need them.
 
-    Its weight and bias functions are applied to the copies.
+    Its weight and bias functions are applied to the copies. With *offloadable* there is a third value, for :func:`uncast_bias_weight`.
     """
     if input is not None:
         dtype = input.dtype if dtype is None else dtype
@@ -60,7 +63,30 @@ def cast_bias_weight(
     bias = s.bias
     if bias is not None:
         bias = _prepared(bias, dtype if bias_dtype is None else bias_dtype, device, s.bias_function)
-    return weight, bias
+    return (weight, bias, None) if offloadable else (weight, bias)
+
+
+def uncast_bias_weight(s: Any, weight: Any, bias: Any, offload_stream: Any) -> None:
+    """Nothing: prepared weights are plain copies here, which nobody has to be told about when they are no longer used."""
+
+
+def linear_input_act(linear: torch.nn.Module, x: torch.Tensor, input_act: str) -> torch.Tensor:
+    """``linear(act(x))`` for the activation named *input_act*: "silu", "gelu", "gelu_tanh" or "swiglu", where gates come first.
+
+    Raises ``KeyError`` for other names.
+    """
+    activations: dict[str, WeightFunction] = {
+        "silu": F.silu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda value: F.gelu(value, approximate="tanh"),
+        "swiglu": _gated,
+    }
+    return linear(activations[input_act](x))
+
+
+def _gated(x: torch.Tensor) -> torch.Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
 
 
 def _prepared(
@@ -72,7 +98,7 @@ def _prepared(
     return value
 
 
-class CastWeightBiasOp:
+class CastWeightBiasOp(torch.nn.Module):
     """What every layer here adds to torch's: whether and how its weights are prepared per call."""
 
     comfy_cast_weights = False
@@ -83,6 +109,29 @@ class CastWeightBiasOp:
         """Whether a call works on prepared copies instead of the parameters."""
         return bool(self.comfy_cast_weights or self.weight_function or self.bias_function)
 
+    def reset_parameters(self) -> None:
+        """Nothing: weights are assigned after construction."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """torch's result, from the parameters or from prepared copies."""
+        if self.prepares_weights():
+            return self.forward_comfy_cast_weights(*args, **kwargs)
+        return super().forward(*args, **kwargs)
+
+    def forward_comfy_cast_weights(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The result from prepared copies of the weights."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward_comfy_cast_weights()")
+
+
+class CastConvolution(CastWeightBiasOp):
+    """What all convolutions share."""
+
+    _conv_forward: Callable[..., torch.Tensor]
+
+    def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+        """Batch x in x positions to batch x out x positions."""
+        return self._conv_forward(input, *cast_bias_weight(self, input))
+
 
 class disable_weight_init:  # noqa: N801 - the name node packs import
     """Layers that leave their parameters uninitialised."""
@@ -90,89 +139,59 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
     class Linear(CastWeightBiasOp, torch.nn.Linear):
         """``torch.nn.Linear``."""
 
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """(…, in) to (…, out)."""
-            if self.prepares_weights():
-                return F.linear(input, *cast_bias_weight(self, input))
-            return F.linear(input, self.weight, self.bias)
+            return F.linear(input, *cast_bias_weight(self, input))
 
-    class Conv1d(CastWeightBiasOp, torch.nn.Conv1d):
+    class Conv1d(CastConvolution, torch.nn.Conv1d):
         """``torch.nn.Conv1d``."""
 
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            """Batch x in x length to batch x out x length."""
-            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
-            return self._conv_forward(input, weight, bias)
-
-    class Conv2d(CastWeightBiasOp, torch.nn.Conv2d):
+    class Conv2d(CastConvolution, torch.nn.Conv2d):
         """``torch.nn.Conv2d``."""
 
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            """Batch x in x height x width to batch x out x height x width."""
-            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+        def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
             if few_positions.suits_product(self, input, weight):
                 return few_positions.convolve(self, input, weight, bias)
-            return self._conv_forward(input, weight, bias)
+            return super()._conv_forward(input, weight, bias)
 
-    class Conv3d(CastWeightBiasOp, torch.nn.Conv3d):
+    class Conv3d(CastConvolution, torch.nn.Conv3d):
         """``torch.nn.Conv3d``."""
-
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            """Batch x in x depth x height x width to batch x out x depth x height x width."""
-            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
-            return self._conv_forward(input, weight, bias)
 
     class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
         """``torch.nn.GroupNorm``."""
 
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """The input, normalised per group."""
-            weight, bias = cast_bias_weight(self, input) if self.prepares_weights() else (self.weight, self.bias)
+            weight, bias = cast_bias_weight(self, input)
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
     class LayerNorm(CastWeightBiasOp, torch.nn.LayerNorm):
         """``torch.nn.LayerNorm``."""
 
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """The input, normalised over its last dimensions."""
-            if self.weight is not None and self.prepares_weights():
-                weight, bias = cast_bias_weight(self, input)
-                return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
-            return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+            weight, bias = (None, None) if self.weight is None else cast_bias_weight(self, input)
+            return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
     class Embedding(CastWeightBiasOp, torch.nn.Embedding):
         """``torch.nn.Embedding``."""
 
         bias = None
 
-        def reset_parameters(self) -> None:
-            """Nothing: weights are assigned after construction."""
-
-        def forward(self, input: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+        def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             """Rows for indices, in *out_dtype* (None: the weight's); gathered before they are cast."""
-            if not self.prepares_weights():
-                rows = F.embedding(input, self.weight, self.padding_idx)
-                return rows if out_dtype is None else rows.to(out_dtype)
+            if self.prepares_weights():
+                return self.forward_comfy_cast_weights(*args, **kwargs)
+            return self._rows(self.weight, *args, **kwargs)
+
+        def forward_comfy_cast_weights(self, input: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+            """The same, from a prepared copy of the weight."""
             weight, _ = cast_bias_weight(self, device=input.device, dtype=self.weight.dtype)
-            return F.embedding(input, weight, self.padding_idx).to(out_dtype or weight.dtype)
+            return self._rows(weight, input, out_dtype)
+
+        def _rows(self, weight: torch.Tensor, input: torch.Tensor, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+            rows = F.embedding(input, weight, self.padding_idx)
+            return rows if out_dtype is None else rows.to(out_dtype)
 
     @classmethod
     def conv_nd(cls, dims: int, *args: Any, **kwargs: Any) -> torch.nn.Module:

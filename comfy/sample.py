@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 torch = lazy_module("torch")
+np = lazy_module("numpy")
 
 
 def prepare_noise_inner(latent_image: Tensor, generator: Generator, noise_inds: Sequence[int] | None = None) -> Tensor:

@@ -211,7 +211,7 @@ class KSAMPLER(Sampler):
         """Run the function over *sigmas* and return the latent, shaped like *noise*; *callback* gets (step, denoised, latent, steps)."""
         extra_args["denoise_mask"] = denoise_mask
         model = KSamplerX0Inpaint(model_wrap, sigmas)
-        model.latent_image, model.noise = latent_image, noise
+        model.latent_image, model.noise, model.noise_names = latent_image, noise, k_diffusion_sampling
         if self.inpaint_options.get("random", False):
             generator = torch.manual_seed(extra_args.get("seed", 41) + 1)
             model.noise = torch.randn(noise.shape, generator=generator, device="cpu").to(noise)

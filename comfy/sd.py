@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+import comfy.model_detection
 import comfy.model_management
 from comfy.images.vae import VAE, WORKING_DTYPES
 from comfy.loading.checkpoint import (
@@ -22,6 +23,7 @@ from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.loading.saving import save_checkpoint
 from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
+from comfy.placeholders import placeholders
 from comfy.text.encoder import CLIP
 
 log = logging.getLogger(__name__)
@@ -48,8 +50,14 @@ __all__ = [
     "load_unet_state_dict",
     "load_vae",
     "load_vae_patcher",
+    "model_detection",
     "save_checkpoint",
 ]
+
+model_detection = comfy.model_detection
+__getattr__, __dir__ = placeholders(
+    __name__, "models of kinds that are not supported", "StyleModel:object load_style_model() load_gligen() t5xxl_detect() llama_detect()"
+)
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:

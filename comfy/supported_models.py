@@ -6,6 +6,7 @@ from typing import Any
 import comfy.utils
 from comfy import latent_formats, model_base, sd1_clip, sdxl_clip, supported_models_base
 from comfy.families.open_clip_names import to_open_clip
+from comfy.placeholders import placeholders
 
 SIZE_EMBEDDING = 256
 NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logit_scale"})
@@ -126,3 +127,22 @@ class SDXL(_XLFamily):
 models: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL]
 SUPPORTED_FAMILIES = "Stable Diffusion 1.x, SDXL and SDXL Refiner"
 DETECTION_VALUES = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
+
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "models of kinds that are not supported",
+    "SD20 SD21UnclipL:SD20 SD21UnclipH:SD20 SSD1B:SDXL Segmind_Vega:SDXL KOALA_700M:SDXL KOALA_1B:SDXL SVD_img2vid "
+    "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
+    "SD15_instructpix2pix:SD15 SDXL_instructpix2pix:SDXL LotusD:SD20 SD3 StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
+    "HunyuanDiT HunyuanDiT1:HunyuanDiT Flux FluxInpaint:Flux FluxSchnell:Flux Flux2:Flux GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
+    "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V "
+    "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima Lumina2 ZImage:Lumina2 ZImagePixelSpace:ZImage WAN21_T2V "
+    "WAN21_I2V:WAN21_T2V WAN21_FunControl2V:WAN21_T2V WAN21_Camera:WAN21_T2V WAN22_Camera:WAN21_T2V WAN21_Vace:WAN21_T2V "
+    "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN22_T2V:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
+    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 Chroma "
+    "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 QwenImage HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
+    "Kandinsky5 Kandinsky5Image LongCatImage ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
+    "MiniMaxH3",
+    base="supported_models_base.BASE",
+)

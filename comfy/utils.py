@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from comfy.families.unet_key_names import TRANSFORMER_BLOCKS, UNET_MAP_ATTENTIONS, UNET_MAP_BASIC, UNET_MAP_RESNET, unet_to_diffusers
 from comfy.images.batches import (
     pack_latents,
     repeat_to_batch_size,
@@ -31,6 +32,10 @@ from comfy.weight_files.state_dicts import (
 
 __all__ = [
     "ATTR_UNSET",
+    "TRANSFORMER_BLOCKS",
+    "UNET_MAP_ATTENTIONS",
+    "UNET_MAP_BASIC",
+    "UNET_MAP_RESNET",
     "ProgressBar",
     "bislerp",
     "calculate_parameters",
@@ -62,6 +67,7 @@ __all__ = [
     "string_to_seed",
     "tiled_scale",
     "tiled_scale_multidim",
+    "unet_to_diffusers",
     "unpack_latents",
     "weight_dtype",
 ]

@@ -147,7 +147,8 @@ class UNETLoader:
         return (sd.load_diffusion_model(folder_paths.get_full_path_or_raise("diffusion_models", unet_name), model_options=options),)
 
 
-def _load_clip(names: list[str], kind: str, device: str) -> tuple[Any]:
+def load_text_encoders(names: list[str], kind: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
+    """The text encoder that the files *names* make together, for the family *kind*; on *device* "cpu" it also computes there."""
     options = {}
     if device == "cpu":
         options = dict.fromkeys(("load_device", "offload_device"), torch.device("cpu"))
@@ -175,7 +176,7 @@ class CLIPLoader:
 
     def load_clip(self, clip_name: str, type: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
-        return _load_clip([clip_name], type, device)
+        return load_text_encoders([clip_name], type, device)
 
 
 class DualCLIPLoader:
@@ -195,7 +196,7 @@ class DualCLIPLoader:
 
     def load_clip(self, clip_name1: str, clip_name2: str, type: str, device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
-        return _load_clip([clip_name1, clip_name2], type, device)
+        return load_text_encoders([clip_name1, clip_name2], type, device)
 
 
 class VAELoader:

@@ -5,8 +5,10 @@ Each defines ``NODE_CLASS_MAPPINGS``, usually ``NODE_DISPLAY_NAME_MAPPINGS``, an
 """
 
 CORE_MODULES: tuple[str, ...] = (
+    "comfy_extras.core_clip_vision",
     "comfy_extras.core_conditioning",
     "comfy_extras.core_control",
+    "comfy_extras.core_diffusers",
     "comfy_extras.core_image_files",
     "comfy_extras.core_images",
     "comfy_extras.core_latent_files",

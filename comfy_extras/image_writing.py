@@ -38,13 +38,18 @@ def metadata_texts(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict
     return {key: json.dumps(value) for key, value in [*entries.items(), *(extra_pnginfo or {}).items()]}
 
 
+def png_key(key: str) -> str:
+    """*key* in the alphabet of PNG's keywords (Latin-1); other characters become question marks."""
+    return key.encode("latin-1", "replace").decode("latin-1")
+
+
 def png_metadata(texts: Mapping[str, str]) -> Any:
     """The PNG text chunks for *texts*, or None when there are none."""
     if not texts:
         return None
     chunks = pil_png.PngInfo()
     for key, value in texts.items():
-        chunks.add_text(key, value)
+        chunks.add_text(png_key(key), value)
     return chunks
 
 
@@ -54,7 +59,7 @@ def animated_png_metadata(texts: Mapping[str, str]) -> Any:
         return None
     chunks = pil_png.PngInfo()
     for key, value in texts.items():
-        chunks.add(b"comf", key.encode("latin-1", "strict") + b"\0" + value.encode("latin-1", "strict"), after_idat=True)
+        chunks.add(b"comf", png_key(key).encode("latin-1") + b"\0" + value.encode("latin-1", "strict"), after_idat=True)
     return chunks
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import node_helpers
 from comfy.lazy_import import lazy_module
+from comfy.placeholders import placeholders
 from comfy_extras.node_inputs import pixels, real
 
 if TYPE_CHECKING:
@@ -20,11 +21,17 @@ CATEGORY = "model/patch"
 SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # the numbers of tokens for Flux's two shifts
 PIXELS_PER_TOKEN = 16 * 16
 
+_not_here, _ = placeholders(__name__, "Stable Cascade models", "ModelSamplingStableCascade:object")
+
 
 def __getattr__(name: str) -> Any:
     """Return the classes that packs import from here. Raises ``AttributeError`` for other names."""
     if name in ("LCM", "ModelSamplingDiscreteDistilled"):
         return getattr(distilled, name)
+    if name == "rescale_zero_terminal_snr_sigmas":
+        return kinds.rescale_zero_terminal_snr_sigmas
+    if name == "ModelSamplingStableCascade":
+        return _not_here(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import folder_paths
 from comfy_extras.node_inputs import combo, socket, text
 from utils.whole_files import write_whole
+from utils.whole_text import whole_text
 
 
 class SaveTextNode:
@@ -39,7 +40,7 @@ class SaveTextNode:
             raise ValueError(f"text cannot be saved as {format!r}; choose one of {', '.join(cls.FORMATS)}")
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory(), 1, 1)
         file_name = f"{name}_{counter:05}.{format}"
-        content = (_indented(text) if format == "json" else text).encode("utf-8")
+        content = (_indented(text) if format == "json" else whole_text(text)).encode("utf-8")
         write_whole(os.path.join(folder, file_name), lambda opened: opened.write(content))
         saved = {"filename": file_name, "subfolder": subfolder, "type": "output"}
         return {"ui": {"text": (text,), "files": [saved]}, "result": (text,)}
@@ -47,9 +48,9 @@ class SaveTextNode:
 
 def _indented(content: str) -> str:
     try:
-        return json.dumps(json.loads(content), indent=2, ensure_ascii=False)
+        return whole_text(json.dumps(json.loads(content), indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
-        return content
+        return whole_text(content)
 
 
 NODE_CLASS_MAPPINGS = {"SaveText": SaveTextNode}

@@ -34,7 +34,7 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
         return response
     except web.HTTPException as error:
         return _refusal(error)
-    except Exception:
+    except (Exception, SystemExit, BaseExceptionGroup):  # a pack's handler may call sys.exit, which would end the server
         if request.transport is None or request.transport.is_closing():
             raise
         log.exception("%s %s could not be answered", request.method, request.path)

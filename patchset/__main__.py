@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from patchset import commands, live
+from patchset import commands, journal, live
 from patchset.checkout import open_checkout
 from patchset.outcomes import PatchsetError
 from patchset.series import SERIES
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.command == "revert":
             print("\n".join(commands.revert(checkout, chosen)))
             return 0
+        if given.command == "run" or given.dry_run:
+            journal.require_none(checkout)
         if given.command == "run":
             return live.run(checkout, commands.plans_in_order(checkout, chosen, with_tests=False), flags, given.python)
         if given.dry_run:

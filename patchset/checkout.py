@@ -6,6 +6,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
+from patchset import tree_files
 from patchset.outcomes import PatchsetError
 
 OLDEST, NEWEST_TESTED = (0, 21), (0, 30)
@@ -25,9 +26,8 @@ class Checkout:
         return ".".join(map(str, self.version))
 
     def read(self, path: str) -> bytes | None:
-        """A file's bytes, or None when it does not exist."""
-        file = self.root / path
-        return file.read_bytes() if file.is_file() else None
+        """A file's bytes, or None when it does not exist. Raises ``PatchsetError`` for a link, and for a name that leads elsewhere."""
+        return tree_files.read(self.root, path)
 
     def git(self, *arguments: str, check: bool = True) -> str:
         """Run git in the checkout and return what it printed. Raises ``PatchsetError`` when it fails and *check* is set."""
@@ -42,6 +42,10 @@ class Checkout:
         top = self.git("rev-parse", "--show-toplevel", check=False)
         return bool(top) and os.path.realpath(top) == os.path.realpath(self.root)
 
+    def has_in_history(self, commit: str) -> bool:
+        """Whether *commit* is checked out, or an ancestor of what is."""
+        return self.is_git and self.git("merge-base", commit, "HEAD", check=False) == self.git("rev-parse", "--verify", commit, check=False)
+
     def changed_files(self) -> list[str]:
         """Tracked files that differ from the last commit (staged or not)."""
         return [line[3:] for line in self.git("status", "--porcelain", "--untracked-files=no").splitlines()]
@@ -52,6 +56,8 @@ class Checkout:
             folder = self.root / self.git("rev-parse", "--git-path", "keepwarm-patchset")
         else:
             folder = self.root / ".keepwarm-patchset"
+        if tree_files.is_link(folder):
+            raise PatchsetError(f"{folder} is a link; what was applied is remembered in a real folder only. Remove the link")
         return folder / f"{series}.json"
 
 

@@ -1,15 +1,13 @@
-"""Works out, without touching the checkout, what a series would write; then writes all of it or nothing."""
+"""Works out, without touching the checkout, what a series would write; then writes it."""
 
-import contextlib
 import difflib
-import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import libcst as cst
 
+from patchset import tree_files
 from patchset.checkout import Checkout
 from patchset.outcomes import AnchorError, Outcome, PatchsetError, Verdict
 from patchset.series.definition import PROJECT, Series
@@ -102,46 +100,7 @@ def require_sound(plan: Plan) -> None:
 
 
 def write_all(root: pathlib.Path, changes: Iterable[FileChange]) -> None:
-    """Write every change; when one fails, put back those already written and raise ``PatchsetError``."""
-    done: list[FileChange] = []
-    try:
-        for change in changes:
-            if not change.changes_nothing:
-                _write(root, change.path, change.after)
-                done.append(change)
-    except OSError as error:
-        for change in reversed(done):
-            _write(root, change.path, change.before)
-        raise PatchsetError(f"{error.filename}: {error.strerror}; everything was put back as it was") from error
-
-
-def _write(root: pathlib.Path, name: str, content: bytes | None) -> None:
-    """Replace the file *name* below *root* in one step (its permission bits stay), or remove it with all that only it had need of."""
-    path = root / name
-    if content is None:
-        _remove(root, path)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, path.stat().st_mode & 0o7777 if path.exists() else 0o644)
-        os.replace(temporary, path)
-    except OSError:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _remove(root: pathlib.Path, path: pathlib.Path) -> None:
-    """Delete *path*, its byte code, and the folders below *root* that are empty then."""
-    path.unlink(missing_ok=True)
-    compiled = path.parent / "__pycache__"
-    for file in compiled.glob(f"{path.stem}.*.pyc"):
-        file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it is not empty, or was never there
-        compiled.rmdir()
-    folder = path.parent
-    while folder != root and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
+    """Write every change, one after the other. Raises ``OSError``; the caller's journal then puts back what was written."""
+    for change in changes:
+        if not change.changes_nothing:
+            tree_files.write(root, change.path, change.after)

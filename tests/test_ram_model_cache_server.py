@@ -1,9 +1,11 @@
 """A running server with the RAM model cache: models are read once however often prompts switch, and what the cache says is true."""
 
+import os
 import shutil
 
 import pytest
 from model_workflows import STARTERS, run, with_starters, workflow
+from result_places import change_one_tensor
 
 
 @pytest.mark.parametrize("mode", [(), ("--cache-none",), ("--cache-lru", "5"), ("--cache-ram",)], ids=["classic", "none", "lru", "ram"])
@@ -59,3 +61,19 @@ def test_a_replaced_file_gives_its_own_picture_and_a_truncated_one_an_error_that
     assert broken.history["status"]["status_str"] == "error" and digits.name in str(broken.history["status"]["messages"])
     shutil.copy(outlines, digits)
     assert run(server, digits.name, 3)[0] == expected
+
+
+@pytest.mark.parametrize("mode", [(), ("--cache-lru", "50"), ("--cache-ram", "1")], ids=["classic", "lru", "ram"])
+def test_a_replaced_checkpoint_never_gives_the_old_picture_though_results_are_kept(start_server, mode):
+    server = with_starters(start_server("--cpu", "--ram-model-cache-mb", "1000", *mode))
+    digits, outlines = (server.base / "models" / "checkpoints" / name for name in STARTERS)
+    pictures = {name: run(server, name, 3)[0] for name in STARTERS}
+    assert "sample" not in server.run(workflow(outlines.name, 3)).executed
+    change_one_tensor(digits)
+    changed, receipts = run(server, digits.name, 3)
+    assert changed != pictures[digits.name] and receipts
+    assert all("file changed" in receipt["reason"] and "time of change" in receipt["reason"] for receipt in receipts)
+    shutil.copy(outlines, server.base / "new")
+    os.replace(server.base / "new", digits)
+    assert run(server, digits.name, 3)[0] == pictures[outlines.name]
+    assert "sample" not in server.run(workflow(digits.name, 3)).executed

@@ -6,6 +6,7 @@ import time
 
 from utils.folder_walk import MAX_DEPTH
 from utils.path_safety import is_within_directory
+from utils.whole_text import whole_text
 
 TOKENS = ("%year%", "%month%", "%day%", "%hour%", "%minute%", "%second%")
 
@@ -39,7 +40,7 @@ def save_path(prefix: str, output_dir: str, width: int = 0, height: int = 0) -> 
     Returns (folder, file name without counter and extension, counter, subfolder, prefix with tokens filled). Raises ``ValueError`` when
     the prefix leads out of *output_dir* or too deep into it.
     """
-    filled = fill_tokens(prefix, width, height)
+    filled = fill_tokens(whole_text(prefix), width, height)
     subfolder = os.path.dirname(os.path.normpath(filled))
     name = os.path.basename(os.path.normpath(filled))
     folder = os.path.join(output_dir, subfolder)

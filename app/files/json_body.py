@@ -49,7 +49,15 @@ def parse_strict(text: str | bytes) -> Any:
         raise ValueError("the JSON is nested too deeply") from None
 
 
-def parse_bounded(body: bytes) -> Any:
+def parse_as_python_writes_it(text: str | bytes) -> Any:
+    """Decode JSON that may hold NaN and Infinity, as prompts in pictures of older servers do. Raises ``ValueError``."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def parse_bounded(body: bytes, *, strict: bool = True) -> Any:
     """The same for a body from outside. Raises :class:`TooManyValues` before parsing one with more than :data:`MAX_VALUES`."""
     marks = 0
     for start in range(0, len(body), _PIECE_BYTES):
@@ -58,37 +66,38 @@ def parse_bounded(body: bytes) -> Any:
         marks += body.count(b"\\", start, end) // _ESCAPES_PER_VALUE
         if marks > MAX_VALUES:
             raise TooManyValues(f"it has more than {MAX_VALUES:,} values")
-    return parse_strict(body.strip(_BLANKS) if body[:1] in _BLANKS_EACH or body[-1:] in _BLANKS_EACH else body)
+    parse = parse_strict if strict else parse_as_python_writes_it
+    return parse(body.strip(_BLANKS) if body[:1] in _BLANKS_EACH or body[-1:] in _BLANKS_EACH else body)
 
 
-async def read_json(request: web.Request) -> Any:
-    """The request's body as a JSON value; a large one is parsed off the loop.
+async def read_json(request: web.Request, *, strict: bool = True) -> Any:
+    """The request's body as a JSON value; a large one is parsed off the loop. Unless *strict*, NaN and Infinity may be in it.
 
     Raises ``HTTPBadRequest`` with the reason when it is not one, ``HTTPRequestEntityTooLarge`` for too many values, and as
     :meth:`BodyShare.read` does.
     """
     with bodies_of(request).share() as share:
-        return await _parsed(await share.read(request))
+        return await _parsed(await share.read(request), strict)
 
 
-async def _parsed(body: bytes) -> Any:
+async def _parsed(body: bytes, strict: bool) -> Any:
     try:
-        return parse_bounded(body) if len(body) <= _ON_LOOP_BYTES else await off_loop(_parse_in_turn, body)
+        return parse_bounded(body, strict=strict) if len(body) <= _ON_LOOP_BYTES else await off_loop(_parse_in_turn, body, strict)
     except TooManyValues as error:
         raise web.HTTPRequestEntityTooLarge(MAX_VALUES, text=f"The request body is too large: {error}.") from None
     except ValueError as error:
         raise web.HTTPBadRequest(text=f"The request body is not valid JSON: {error}") from None
 
 
-def _parse_in_turn(body: bytes) -> Any:
+def _parse_in_turn(body: bytes, strict: bool) -> Any:
     """One at a time: several that each let no other thread run would add up to a long wait for the loop."""
     with _turn:
-        return parse_bounded(body)
+        return parse_bounded(body, strict=strict)
 
 
-async def read_json_object(request: web.Request) -> dict[str, Any]:
+async def read_json_object(request: web.Request, *, strict: bool = True) -> dict[str, Any]:
     """As ``read_json``, for bodies that must be an object."""
-    value = await read_json(request)
+    value = await read_json(request, strict=strict)
     if not isinstance(value, dict):
         raise web.HTTPBadRequest(text=f"The request body must be a JSON object, not {type(value).__name__}.")
     return value

@@ -1,5 +1,6 @@
 """Finds node packs, imports each in isolation, and reports what loaded and how long it took."""
 
+import asyncio
 import importlib.util
 import inspect
 import logging
@@ -7,16 +8,17 @@ import os
 import sys
 import time
 import tomllib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
+from app.packs.program_state import ProgramState
 from app.packs.registry import PackContentError, PackRegistry
+from comfy_execution.executor.isolation import Isolation, is_ctrl_c, is_own_end, log_failure
+from comfy_execution.executor.results import printable, type_name
 
 log = logging.getLogger(__name__)
 
-# What a pack may raise without stopping the server. A pack that calls sys.exit() counts as a failed pack.
-PACK_FAILURES = (Exception, SystemExit)
 PRESTARTUP_FILE = "prestartup_script.py"
 
 
@@ -98,8 +100,10 @@ def run_prestartup_scripts(folders: Iterable[str], policy: PackPolicy) -> list[P
         error = None
         try:
             _run_script(script)
-        except PACK_FAILURES as failure:
-            log.error("The prestartup script %s failed; the pack itself is still tried", script, exc_info=True)
+        except BaseException as failure:
+            if is_ctrl_c(failure):
+                raise
+            log_failure(log, f"The prestartup script {script} failed; the pack itself is still tried", failure)
             error = _one_line(failure)
         reports.append(PackReport(path, time.perf_counter() - started, error is None, error))
     log_table("Prestartup times for custom nodes", reports, "PRESTARTUP FAILED")
@@ -123,28 +127,37 @@ class PackLoader:
 
     def __init__(self, registry: PackRegistry) -> None:
         self.registry = registry
+        # Gives the objects of the server that packs change or register with; set by whoever builds it.
+        self.server_objects: Callable[[], Iterable[object]] = tuple
         self.reports: list[PackReport] = []
 
     async def load(self, module_path: str, protected: Collection[str] = (), module_parent: str = "custom_nodes") -> bool:
         """Import the pack at *module_path* and register its nodes; whether it loaded.
 
-        Whatever the pack raises is logged with its traceback, and what it had registered is taken back. Node names in *protected*
-        keep their class.
+        Whatever the pack raises is logged with its traceback, and all that it had registered, and changed of the program, is taken
+        back. Node names in *protected* keep their class. Ctrl-C passes.
         """
         started = time.perf_counter()
         before = self.registry.snapshot()
         key = sys_module_key(module_path)
+        known = set(sys.modules)
         loaded, error = True, None
-        try:
-            problems = await self._load(module_path, key, protected, f"{module_parent}.{pack_name(module_path)}")
-            for problem in problems:
-                log.warning("%s: %s. The pack's other nodes are loaded", module_path, problem)
-            error = "; ".join(problems) or None
-        except PACK_FAILURES as failure:
-            log.error("Cannot import the node pack %s; the other packs are not affected", module_path, exc_info=True)
-            loaded, error = False, _one_line(failure)
-            self.registry.restore(before)
-            forget_module(key)
+        with ProgramState(self.server_objects()) as state:
+            try:
+                problems = await self._load(module_path, key, protected, f"{module_parent}.{pack_name(module_path)}")
+                for problem in problems:
+                    log.warning("%s: %s. The pack's other nodes are loaded", module_path, problem)
+                error = "; ".join(problems) or None
+            except BaseException as failure:
+                if is_own_end(failure, asyncio.current_task()):
+                    raise
+                log_failure(log, f"Cannot import the node pack {module_path}; the other packs are not affected", failure)
+                loaded, error = False, _one_line(failure)
+                self.registry.restore(before)
+                with Isolation(f"Undoing what the node pack {module_path} changed", log):
+                    state.restore()
+                forget_module(key)
+                forget_modules_in(module_path, known)
         self.reports.append(PackReport(module_path, time.perf_counter() - started, loaded, error))
         return loaded
 
@@ -200,6 +213,15 @@ def forget_module(key: str) -> None:
         del sys.modules[name]
 
 
+def forget_modules_in(folder: str, known: Collection[str]) -> None:
+    """Drop the modules below *folder* that are not among the *known* names: what a failed pack imported by a path of its own."""
+    inside = os.path.join(os.path.realpath(folder), "")
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name not in known and isinstance(path, str) and os.path.realpath(path).startswith(inside):
+            del sys.modules[name]
+
+
 async def extension_nodes(entrypoint: object) -> list[type]:
     """Call a pack's ``comfy_entrypoint``, sync or async, load the extension and return its node classes.
 
@@ -239,5 +261,5 @@ def project_web_dir(module_path: str) -> dict[str, str]:
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    text, kind = printable(error).strip().splitlines(), type_name(type(error))
+    return f"{kind}: {text[0]}" if text else kind

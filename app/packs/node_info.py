@@ -3,22 +3,28 @@
 from typing import Any
 
 import nodes
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 
 # Printed only for classes that set them.
 _SWITCHES = {"deprecated": "DEPRECATED", "experimental": "EXPERIMENTAL", "dev_only": "DEV_ONLY"}
 _OPTIONAL = {"output_tooltips": "OUTPUT_TOOLTIPS", "api_node": "API_NODE", "essentials_category": "ESSENTIALS_CATEGORY"}
 
 
-def node_info(class_type: str, node_class: type) -> dict[str, Any]:
+def node_info(class_type: str, node_class: Any) -> dict[str, Any]:
     """The entry of one node: V3 classes describe themselves, V1 classes are read attribute by attribute.
 
     Calls the author's code, which may read folders; raises whatever that raises.
     """
-    describe = getattr(node_class, "GET_NODE_INFO_V1", None)
-    info = describe() if describe is not None else _v1_info(class_type, node_class)
+    info = node_class.GET_NODE_INFO_V1() if is_schema_class(node_class) else _v1_info(class_type, node_class)
     if not isinstance(info.get("python_module"), str):
         info["python_module"] = _python_module(node_class)
     return info
+
+
+def registered_node_info(class_type: str) -> dict[str, Any] | None:
+    """The entry of a registered class, None for an unknown one. Raises as ``node_info`` does."""
+    node_class = nodes.NODE_CLASS_MAPPINGS.get(class_type)
+    return None if node_class is None else node_info(class_type, node_class)
 
 
 def _v1_info(class_type: str, node_class: Any) -> dict[str, Any]:

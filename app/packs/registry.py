@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_execution.nodes_graph.schema_class import is_schema_class
+
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +76,7 @@ class PackRegistry:
         """Add V3 classes under the ids of their schemas. Returns a sentence for each class that was refused, with its reason."""
         problems = []
         for node_class in node_list:
-            if not isinstance(node_class, type) or not hasattr(node_class, "GET_SCHEMA"):
+            if not is_schema_class(node_class):
                 problems.append(f"get_node_list() returned {node_class!r}, which is not an io.ComfyNode class")
                 continue
             try:

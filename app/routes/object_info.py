@@ -40,7 +40,7 @@ class ObjectInfoRoutes:
             for class_type, node_class in list(self._node_classes().items()):
                 try:
                     described.append(f"{json.dumps(class_type)}:{describe(class_type, node_class)}")
-                except Exception:
+                except BaseException:
                     log.exception("The node %s cannot be described and is not offered", class_type)
         return "{" + ",".join(described) + "}"
 

@@ -1,5 +1,6 @@
 """``/prompt``: how many prompts wait, and queueing one."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -9,12 +10,18 @@ from aiohttp import web
 from app.files.json_body import read_json_object
 from app.files.strict_json import json_answer
 from app.node_replace_manager import NodeReplaceManager
-from app.running.submission import Submission, SubmissionRefused, requested_number
-from comfy_execution.prompts.queue import PromptQueue
+from app.packs.node_info import registered_node_info
+from app.running.prompt_checking import CheckFailed, PromptChecking
+from app.running.submission import Submission, SubmissionRefused, requested_number, wants_front
+from comfy_execution.prompts.queue import DuplicatePromptId, PromptQueue
 
 log = logging.getLogger(__name__)
 
+Verdict = tuple[Any, Any, Any, Any]
+
 MOST_SHOWN = 10_000
+# Bodies from here on are looked through on the thread that checks them.
+LARGE_BYTES = 64 * 1024
 
 
 class PromptTaker(Protocol):
@@ -40,6 +47,7 @@ class PromptRoutes:
     def __init__(self, server: PromptTaker, engine: Callable[[], Any]) -> None:
         self._server = server
         self._engine = engine
+        self._checking = PromptChecking()
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -51,14 +59,18 @@ class PromptRoutes:
 
     async def _submit(self, request: web.Request) -> web.Response:
         try:
-            body = self._server.trigger_on_prompt(await read_json_object(request))
+            body = self._server.trigger_on_prompt(await read_json_object(request, strict=False))
             number = self._number(body)
-            submission = Submission.parse(body, request.headers.get("Comfy-Usage-Source"))
+            parse: Callable[[], Submission] = functools.partial(Submission.parse, body, request.headers.get("Comfy-Usage-Source"))
+            if (request.content_length or LARGE_BYTES) < LARGE_BYTES:
+                parse = functools.partial(_same, parse())
+            return await self._queue(parse, number)
         except web.HTTPBadRequest as error:
             return _refuse({"type": "invalid_json", "message": error.text, "details": "", "extra_info": {}}, {})
         except SubmissionRefused as error:
             return _refuse(error.as_error(), {})
-        return await self._queue(submission, number)
+        except CheckFailed as error:
+            return _refuse(error.as_error(), {}, error.status)
 
     def _number(self, body: dict[str, Any]) -> float:
         """The prompt's place in the queue. The counter also advances for prompts that are refused later."""
@@ -67,25 +79,44 @@ class PromptRoutes:
             return number
         counted = self._server.number
         self._server.number += 1
-        return -counted if body.get("front") else counted
+        return -counted if wants_front(body) else counted
 
-    async def _queue(self, submission: Submission, number: float) -> web.Response:
+    async def _queue(self, parse: Callable[[], Submission], number: float) -> web.Response:
         engine = self._engine()
-        self._server.node_replace_manager.apply_replacements(submission.prompt)
-        valid, error, outputs, node_errors = await engine.validate_prompt(submission.prompt_id, submission.prompt, submission.targets)
+        checked = await self._checking.run(functools.partial(self._check, engine, parse))
+        if isinstance(checked, SubmissionRefused):
+            raise checked
+        submission, (valid, error, outputs, node_errors) = checked
         if not valid:
             return _refuse(error, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
-        self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        try:
+            self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
+        except DuplicatePromptId as twice:
+            return _refuse({"type": "duplicate_prompt_id", "message": str(twice), "details": str(twice), "extra_info": {}}, {}, status=409)
         log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
 
+    async def _check(self, engine: Any, parse: Callable[[], Submission]) -> tuple[Submission, Verdict] | SubmissionRefused:
+        """The prompt and the verdict on it. Runs on a thread of its own, as does what packs put in the place of ``validate_prompt``."""
+        try:
+            submission = parse().as_prompt(registered_node_info)
+        except SubmissionRefused as refused:
+            return refused
+        self._server.node_replace_manager.apply_replacements(submission.prompt)
+        valid, error, outputs, node_errors = await engine.validate_prompt(submission.prompt_id, submission.prompt, submission.targets)
+        return submission, (valid, error, outputs, node_errors)
 
-def _refuse(error: Any, node_errors: dict[str, Any]) -> web.Response:
+
+def _same(submission: Submission) -> Submission:
+    return submission
+
+
+def _refuse(error: Any, node_errors: dict[str, Any], status: int = 400) -> web.Response:
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
     # The texts repeat what the client sent; it knows the rest.
     error = {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
     log.warning("Refused a prompt: %.1000s %.1000s", error.get("message"), error.get("details"))
-    return json_answer({"error": error, "node_errors": node_errors}, status=400)
+    return json_answer({"error": error, "node_errors": node_errors}, status=status)

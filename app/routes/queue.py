@@ -2,8 +2,8 @@
 
 import functools
 import re
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -48,11 +48,10 @@ def _has_id(prompt_id: str, row: tuple) -> bool:
 
 
 class QueueRoutes:
-    """The routes over ``server.prompt_queue``. *interrupt_all* asks whatever runs to stop."""
+    """The routes over ``server.prompt_queue``."""
 
-    def __init__(self, server: QueueHolder, interrupt_all: Callable[[], None]) -> None:
+    def __init__(self, server: QueueHolder) -> None:
         self._server = server
-        self._interrupt_all = interrupt_all
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -97,21 +96,34 @@ class QueueRoutes:
 
     async def _interrupt(self, request: web.Request) -> web.Response:
         try:
-            prompt_id = (await read_json_object(request)).get("prompt_id")
+            body = await read_json_object(request)
         except web.HTTPBadRequest:
-            prompt_id = None
-        if prompt_id:
+            # Scripts send nothing, or what is no object: whatever runs is meant.
+            body = {}
+        prompt_id = body.get("prompt_id")
+        if prompt_id is None:
+            self._server.prompt_queue.interrupt_all()
+        elif isinstance(prompt_id, str) and prompt_id:
             self._server.prompt_queue.interrupt_if_running(prompt_id)
         else:
-            self._interrupt_all()
+            raise web.HTTPBadRequest(text="prompt_id must be a prompt's id, or be left out to stop whatever runs")
         return web.Response(status=200)
 
     async def _free(self, request: web.Request) -> web.Response:
         body = await read_json_object(request)
-        for flag in ("unload_models", "free_memory"):
-            if body.get(flag):
-                self._server.prompt_queue.set_flag(flag, True)
+        wanted = [flag for flag in ("unload_models", "free_memory") if wants(body, flag)]
+        for flag in wanted:
+            self._server.prompt_queue.set_flag(flag, True)
         return web.Response(status=200)
+
+
+def wants(body: Mapping[str, Any], name: str) -> bool:
+    """What a body says by true or false, false when it says nothing. Raises ``HTTPBadRequest`` for everything else, so that no
+    misspelt wish does more than was meant."""
+    given = body.get(name)
+    if given is None or isinstance(given, bool):
+        return bool(given)
+    raise web.HTTPBadRequest(text=f"{name} must be true or false")
 
 
 async def _read_removal(request: web.Request) -> tuple[bool, list[str]]:
@@ -122,4 +134,4 @@ async def _read_removal(request: web.Request) -> tuple[bool, list[str]]:
         prompt_ids = []
     if not isinstance(prompt_ids, list) or not all(isinstance(prompt_id, str) for prompt_id in prompt_ids):
         raise web.HTTPBadRequest(text="delete must be a list of prompt ids")
-    return bool(body.get("clear")), prompt_ids
+    return wants(body, "clear"), prompt_ids

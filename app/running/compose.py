@@ -96,7 +96,7 @@ def add_core_routes(
     """Put the core routes into the table that packs add theirs to, so that core paths come first."""
     for part in (
         PromptRoutes(server, lambda: execution),
-        QueueRoutes(server, lambda: nodes.interrupt_processing()),
+        QueueRoutes(server),
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
         SystemRoutes(model_management.names(), torch_is_imported),
         server.cache_sections,
@@ -107,6 +107,11 @@ def add_core_routes(
         FrontendRoutes(server.web_root, missing_message=server.subsystems.missing_page),
     ):
         part.add_routes(routes)
+
+
+def let_packs_be_undone(server: ComposedServer, app: web.Application, routes: web.RouteTableDef) -> None:
+    """Have what a pack changes of *server* while it loads taken back if it fails."""
+    nodes.pack_loader.server_objects = lambda: (server, routes, app, app.router, server.cache_sections, server.node_replace_manager)
 
 
 def add_late_routes(server: ComposedServer, app: web.Application, routes: web.RouteTableDef) -> None:

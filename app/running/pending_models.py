@@ -4,7 +4,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from comfy_execution.shared_keys.named_files import FileRoots, NamedFiles
+from comfy_execution.prompt_files.known_folders import FileRoots
+from comfy_execution.prompt_files.named_files import OUTSIDE, NamedFiles
 
 PROMPTS_READ = 256
 
@@ -32,4 +33,4 @@ class PendingModels:
         nodes = prompt.values() if isinstance(prompt, dict) else ()
         inputs = [node.get("inputs") for node in nodes if isinstance(node, dict)]
         values = [value for given in inputs if isinstance(given, dict) for value in given.values()]
-        return frozenset(os.path.realpath(path) for value in values for _, path in files.behind(value))
+        return frozenset(os.path.realpath(path) for value in values for kind, path in files.behind(value) if kind != OUTSIDE)

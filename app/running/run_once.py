@@ -17,7 +17,7 @@ from rich.table import Table
 import execution
 import folder_paths
 import nodes
-from app.packs.node_info import node_info
+from app.packs.node_info import registered_node_info
 from app.workflow_conversion import WorkflowFormatError, to_prompt
 from comfy_execution.prompts.queue import PromptQueue
 
@@ -89,7 +89,7 @@ def run_workflow(path: str, repeat: int, start: Callable[[], tuple[asyncio.Abstr
     try:
         document = _read(path)
         loop, server, _ = start()
-        prompt = to_prompt(document, _node_info)
+        prompt = to_prompt(document, registered_node_info)
         for round_number in range(max(1, repeat)):
             _run(console, loop, server, copy.deepcopy(prompt), f"{round_number + 1}/{repeat}" if repeat > 1 else "")
     except (RunError, WorkflowFormatError) as error:
@@ -106,11 +106,6 @@ def _read(path: str) -> Any:
         raise RunError(f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"is not JSON: {error}") from error
-
-
-def _node_info(class_type: str) -> dict[str, Any] | None:
-    node_class = nodes.NODE_CLASS_MAPPINGS.get(class_type)
-    return None if node_class is None else node_info(class_type, node_class)
 
 
 def _run(console: Console, loop: asyncio.AbstractEventLoop, server: OneRunServer, prompt: dict[str, Any], label: str) -> None:

@@ -4,9 +4,10 @@ import math
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from app.workflow_conversion import NodeInfo, WorkflowFormatError, is_saved_workflow, to_prompt
 from comfy_execution.jobs import validate_job_id
 
 MAX_DEPTH = 200
@@ -27,24 +28,46 @@ class SubmissionRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A prompt as it was sent, checked in form but not yet for meaning. *targets* None runs every output."""
+    """A prompt as it was sent, checked in form but not yet for meaning. *targets* None runs every output.
+
+    *is_workflow*: *prompt* is a workflow as the page saves it, to be converted.
+    """
 
     prompt: dict[str, Any]
     prompt_id: str
     targets: list[str] | None
     extra_data: dict[str, Any]
+    is_workflow: bool = False
 
     @classmethod
     def parse(cls, body: Mapping[str, Any], usage_source: str | None = None) -> "Submission":
         """Read *body*. *usage_source* is what a client said about itself in a header. Raises ``SubmissionRefused``."""
         if "prompt" not in body:
+            if is_saved_workflow(body):
+                raise _workflow_refused()
             raise SubmissionRefused("no_prompt", "The request has no prompt", "The body needs the key 'prompt' with the nodes by id")
         prompt = body["prompt"]
         if not isinstance(prompt, dict):
             raise SubmissionRefused("invalid_prompt", "The prompt is not an object of nodes by id", f"got {type(prompt).__name__}")
         if not is_shallow(body, MAX_DEPTH):
             raise SubmissionRefused("invalid_prompt", f"The request is nested deeper than {MAX_DEPTH} levels")
-        return cls(prompt, _prompt_id(body), _targets(body), _extra_data(body, usage_source))
+        is_workflow = is_saved_workflow(prompt)
+        if is_workflow and body.get("convert") is not True:
+            raise _workflow_refused()
+        submission = cls(prompt, _prompt_id(body), _targets(body), _extra_data(body, usage_source), is_workflow)
+        if is_workflow:
+            submission.extra_data.setdefault("extra_pnginfo", {"workflow": prompt})
+        return submission
+
+    def as_prompt(self, node_info: NodeInfo) -> "Submission":
+        """The same with the workflow converted, if it is one. *node_info*: see ``to_prompt``. Raises ``SubmissionRefused``."""
+        if not self.is_workflow:
+            return self
+        try:
+            prompt = to_prompt(self.prompt, node_info)
+        except WorkflowFormatError as error:
+            raise SubmissionRefused("workflow_not_converted", "The workflow cannot be converted to a prompt", str(error)) from None
+        return replace(self, prompt=prompt, is_workflow=False)
 
     def take_sensitive(self, keys: Iterable[str]) -> dict[str, Any]:
         """Move what must not be shown to other clients out of ``extra_data`` and return it."""
@@ -69,6 +92,14 @@ def requested_number(body: Mapping[str, Any]) -> float | None:
     return number
 
 
+def wants_front(body: Mapping[str, Any]) -> bool:
+    """Whether the client wants the prompt to run before those that wait. Raises ``SubmissionRefused``."""
+    given = body.get("front")
+    if given is None or isinstance(given, bool):
+        return bool(given)
+    raise SubmissionRefused("invalid_front", "front is neither true nor false", f"got {type(given).__name__}")
+
+
 def is_shallow(value: Any, depth: int) -> bool:
     """Whether JSON-like containers are nested at most *depth* levels below *value*. Does not recurse."""
     level = [value]
@@ -82,6 +113,14 @@ def is_shallow(value: Any, depth: int) -> bool:
         if not level:
             return True
     return False
+
+
+def _workflow_refused() -> SubmissionRefused:
+    return SubmissionRefused(
+        "workflow_not_prompt",
+        "This is a workflow as the page saves it, not a prompt",
+        'Export it with "Export (API)", or send {"prompt": the workflow, "convert": true} and the server converts it',
+    )
 
 
 def _prompt_id(body: Mapping[str, Any]) -> str:

@@ -38,7 +38,8 @@ class ServerSurroundings:
 
     def is_interrupt(self, error: BaseException) -> bool:
         """Whether *error* says that the user stopped the prompt."""
-        return isinstance(error, InterruptProcessingException)
+        # ``isinstance`` would ask the error, which may raise.
+        return issubclass(type(error), InterruptProcessingException)
 
     def error_hint(self, error: BaseException, class_type: str) -> str:
         """Advice on an error of a node, or "". Unloads all models first when memory ran out."""

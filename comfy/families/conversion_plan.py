@@ -33,7 +33,14 @@ class TensorView:
     stride: Shape
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The view of *tensor*, which must be contiguous; both share the memory."""
+        """The view of *tensor*, which must be contiguous; both share the memory. A node pack's tensor is taken whole, untouched.
+
+        Raises ``QuantisedModelError`` where a part of such a tensor is needed.
+        """
+        if not is_plain(tensor):
+            if self.offset or tuple(tensor.shape) != self.shape:
+                raise QuantisedModelError(f"{self.key} is a {type(tensor).__name__}, which cannot be cut into the weights it is needed for")
+            return tensor
         return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
 
 
@@ -135,10 +142,12 @@ def load_parameters(
 
 
 def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Make *values* the parameters of *module* without copying them. Values without a parameter of that name are ignored."""
+    """Make *values* the parameters of *module* without copying them. Values without a parameter of that name are ignored, and parameters
+    without a value stay.
+    """
     owners: dict[str, Any] = dict(module.named_modules())
     with torch.inference_mode(False):
-        for name, _ in list(module.named_parameters()):
+        for name in [name for name, _ in module.named_parameters() if name in values]:
             path, _, leaf = name.rpartition(".")
             owners[path]._parameters[leaf] = torch.nn.Parameter(values[name], requires_grad=False)
 

@@ -3,9 +3,8 @@
 from comfy.families.kl_vae_config import KlVaeConfig
 from comfy.families.published_layout import unet_layout, vae_layout
 from comfy.families.sd_unet_config import UNetConfig
-from comfy.families.unet_key_names import unet_to_diffusers
+from comfy.families.unet_key_names import VECTOR_NAMES, unet_to_diffusers
 
-VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
 _VAE_LAYERS = {
     "nin_shortcut": "conv_shortcut",
     "attn_1.norm": "attentions.0.group_norm",

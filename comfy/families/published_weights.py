@@ -19,14 +19,18 @@ def load_published(
     where they come).
 
     Nothing is copied where dtype and layout are right already. A 1x1 convolution may be stored as a matrix and the other way round;
-    tensors of a node pack's class are taken as they are. Tensors that nothing uses are named in the log; *what* names the component.
-    Raises ``IncompleteModelError`` when tensors are missing or have another shape, ``QuantisedModelError`` for integers.
+    tensors of a node pack's class are taken as they are, and layers of a pack that load their weights themselves are left to it. Tensors
+    that nothing uses are named in the log; *what* names the component. Raises ``IncompleteModelError`` when tensors are missing or have
+    another shape, ``QuantisedModelError`` for integers.
     """
-    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    layers = _own_loaders(module)
+    own = {name for name in source.shapes() if name.rpartition(".")[0] in layers}
+    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters() if name.rpartition(".")[0] not in layers}
     shapes = source.shapes()
     _check(expected, shapes, f"{what} in {source.name}")
-    say_unused(source.name, what, shapes, expected)
-    values = source.take([name for name in shapes if name in expected], dtype)
+    say_unused(source.name, what, shapes, {*expected, *own})
+    values = source.take([name for name in shapes if name in expected or name in own], dtype)
+    _load_themselves(layers, {name: values.pop(name) for name in own}, f"{what} in {source.name}", device)
     for name, value in values.items():
         if is_plain(value) and not value.is_floating_point():
             raise QuantisedModelError(f"{what} in {source.name}: {name} is stored as {value.dtype}, which is not supported")
@@ -35,6 +39,28 @@ def load_published(
             if is_plain(value) and tuple(value.shape) != expected[name]:
                 values[name] = value.view(expected[name])
     assign(module, values if device is None else {name: value.to(device) for name, value in values.items()})
+
+
+def _own_loaders(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers of *module*, by path, that take their tensors in a way of their own, as a node pack's class does."""
+    plain = torch.nn.Module._load_from_state_dict
+    return {path: layer for path, layer in module.named_modules() if type(layer)._load_from_state_dict is not plain}
+
+
+def _load_themselves(
+    layers: Mapping[str, torch.nn.Module], values: Mapping[str, torch.Tensor], what: str, device: torch.device | None
+) -> None:
+    """Give each of *layers* its tensors of *values* the way torch does. Raises ``IncompleteModelError`` for what it finds missing."""
+    tensors: dict[str, dict[str, torch.Tensor]] = {path: {} for path in layers}
+    for name, value in values.items():
+        tensors[name.rpartition(".")[0]][name] = value if device is None else value.to(device)
+    for path, layer in layers.items():
+        missing: list[str] = []
+        errors: list[str] = []
+        with torch.inference_mode(False):
+            layer._load_from_state_dict(tensors[path], f"{path}.", {"assign_to_params_buffers": True}, True, missing, [], errors)
+        if missing or errors:
+            raise IncompleteModelError(f"{what}: {'; '.join(errors) or f'the tensor {missing[0]} is missing'}")
 
 
 def _check(expected: Mapping[str, Shape], shapes: Mapping[str, Shape], what: str) -> None:

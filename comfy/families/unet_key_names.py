@@ -25,6 +25,20 @@ OUTSIDE_BLOCKS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
 }
+VECTOR_NAMES = {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
+
+# The same under the names that packs read, each weight by itself.
+UNET_MAP_RESNET = {f"{published}.{leaf}": f"{diffusers}.{leaf}" for published, diffusers in RESNET.items() for leaf in ("weight", "bias")}
+UNET_MAP_ATTENTIONS = {f"{part}.{leaf}" for part in ATTENTION for leaf in ("weight", "bias")}
+TRANSFORMER_BLOCKS = {f"{part}.{leaf}" for part in TRANSFORMER_WITH_BIAS for leaf in ("weight", "bias")} | {
+    f"{part}.weight" for part in TRANSFORMER_WITHOUT_BIAS
+}
+UNET_MAP_BASIC = {
+    (f"{published}.{leaf}", f"{diffusers}.{leaf}")
+    for names in (OUTSIDE_BLOCKS, VECTOR_NAMES)
+    for published, diffusers in names.items()
+    for leaf in ("weight", "bias")
+}
 
 
 def unet_to_diffusers(unet_config: Mapping[str, Any]) -> dict[str, str]:

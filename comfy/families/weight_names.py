@@ -72,6 +72,8 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
         if tuple(tensor.shape) != self._shapes[key]:
             raise ValueError(f"{key} has shape {self._shapes[key]}, not {tuple(tensor.shape)}")
         pieces = {}
+        if self.is_whole(key) and self._parts[key][0].shape is None:
+            return {self._parts[key][0].parameter: tensor}
         for part in self._parts[key]:
             piece = tensor.narrow(part.dim, part.start, part.length) if tensor.ndim else tensor
             pieces[part.parameter] = piece if part.shape is None else piece.reshape(part.shape)
@@ -80,11 +82,13 @@ class WeightNames(Mapping[str, tuple[WeightPart, ...]]):
     def join(self, key: str, parameter: Callable[[str], Any], concatenate: Callable[..., Any]) -> Any:
         """The tensor that *key* names, joined from ``parameter(name)`` for each part.
 
-        A single part gives a view with the named shape, several give ``concatenate(pieces, dim)``, which copies (pass ``torch.cat``).
+        A single part gives a view with the named shape (itself where it has that shape), several give ``concatenate(pieces, dim)``, which
+        copies (pass ``torch.cat``).
         """
         parts = self._parts[key]
         if len(parts) == 1:
-            return parameter(parts[0].parameter).reshape(self._shapes[key])
+            whole = parameter(parts[0].parameter)
+            return whole if tuple(whole.shape) == self._shapes[key] else whole.reshape(self._shapes[key])
         pieces = []
         for part in parts:
             shape = list(self._shapes[key])

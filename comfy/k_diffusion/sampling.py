@@ -1,5 +1,6 @@
 """The names node packs import for samplers and noise levels. Packs also add functions here: ``comfy.samplers`` looks them up by name."""
 
+from comfy.lazy_import import lazy_module
 from comfy.sampling.dpm_solver_pp import sample_dpmpp_2m, sample_dpmpp_2s_ancestral, sample_dpmpp_sde, sample_dpmpp_sde_gpu
 from comfy.sampling.dpm_solver_pp_sde import (
     sample_dpmpp_2m_sde,
@@ -29,6 +30,9 @@ from comfy.sampling.solver_run import (
     to_d,
 )
 from comfy.utils import model_trange as trange
+
+# Packs look at this name, or put an object with another ``randn_like`` in its place.
+torch = lazy_module("torch")
 
 __all__ = [
     "BatchedBrownianTree",
@@ -66,5 +70,6 @@ __all__ = [
     "sample_lms",
     "sigma_to_half_log_snr",
     "to_d",
+    "torch",
     "trange",
 ]

@@ -13,7 +13,7 @@ from comfy.hooks.enums import EnumHookMode, EnumHookType
 from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
 from comfy.patching.model_options import copy_containers
-from comfy.patching.patch_table import Patches, PatchTable, fork_table
+from comfy.patching.patch_table import Patches, PatchTable, fork_table, read_patches
 from comfy.patching.protocols import RegistersHooks
 from comfy.patching.weight_patches import add_to_table
 
@@ -118,7 +118,8 @@ class HookPatches:
         """The patches of all hooks by weight name, with the strengths of the current step."""
         combined: dict[str, list[Any]] = {}
         for hook in () if hooks is None else hooks.hooks:
-            for key, patches in self.hook_patches.get(hook.hook_ref, {}).items():
-                strength = 1.0 if math.isclose(hook.strength, 1.0) else hook.strength
-                combined.setdefault(key, []).extend((patch[0] * strength, *patch[1:]) for patch in patches)
+            table = self.hook_patches.get(hook.hook_ref, {})
+            strength = 1.0 if math.isclose(hook.strength, 1.0) else hook.strength
+            for key in table:
+                combined.setdefault(key, []).extend((patch[0] * strength, *patch[1:]) for patch in read_patches(table, key))
         return combined

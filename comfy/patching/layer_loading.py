@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.layers import Layer, stream, wipe_lowvram_weight
 from comfy.patching.low_vram import LowVramPatch
@@ -92,9 +93,9 @@ class LayerLoading:
         self._placement = Placement(patcher.model, patcher.backup)
         self._values = PatchedValues(patcher, self._weights, self._placement, compute_on)
         # What a node pack computes in its own way cannot be repeated at each call.
-        self._patches_host_copies = (
-            force_patch_weights or self._values.is_replaced or not forwards_to(patcher.calculate_weight, WeightValues.calculate)
-        )
+        own_way = self._values.is_replaced or not forwards_to(patcher.calculate_weight, WeightValues.calculate)
+        self._patches_host_copies = force_patch_weights or own_way
+        self._identities = None if own_way else ContentIdentity(patcher)
 
     def make_resident(self, layers: Sequence[Layer], all_layers: Sequence[Layer]) -> None:
         """Put the patched weights of *layers* on the device; those that are there stay. *all_layers* are the module's."""
@@ -108,9 +109,10 @@ class LayerLoading:
             for path in layer.parameters.values():
                 if placement.is_patched(path):
                     placement.put_back(path, self._patcher.offload_device)
-                value = self._values.take(self._weights.key_of(path), path)
+                key = self._weights.key_of(path)
+                value = self._values.take(key, path)
                 if value is not None:
-                    placement.put(path, self._device.receive(value), patched=True)
+                    placement.put(path, self._device.receive(value), patched=True, identity=self._wanted(key))
                 elif tied is not None:
                     pristine = placement.pristine(path)
                     copy = tied.receive(pristine)
@@ -148,11 +150,21 @@ class LayerLoading:
             self._placement.put_back(path, home)
         layer.module.comfy_patched_weights = False
 
-    def is_touched(self, layer: Layer) -> bool:
-        """Whether patches changed a weight of *layer*, or this patcher's will."""
-        return any(
-            self._placement.is_patched(path) or self._weights.key_of(path) in self._patcher.patches for path in layer.parameters.values()
-        )
+    def is_outdated(self, layer: Layer) -> bool:
+        """Whether a weight of *layer* was made by other patches than this patcher's, or perhaps was."""
+        for path in layer.parameters.values():
+            key, is_patched = self._weights.key_of(path), self._placement.is_patched(path)
+            if (is_patched or key in self._patcher.patches) and not (is_patched and self._is_made_by_own_patches(key, path)):
+                return True
+        return False
+
+    def _is_made_by_own_patches(self, key: str, path: str) -> bool:
+        wanted = self._wanted(key)
+        return wanted is not None and self._placement.identity(path) == wanted
+
+    def _wanted(self, key: str) -> bytes | None:
+        """The identity of this patcher's patches of *key*; None where a node pack computes values in its own way."""
+        return None if self._identities is None else self._identities.of_weight(key)
 
     def _patch_host_copy(self, key: str, path: str) -> None:
         value = self._values.take(key, path)

@@ -12,12 +12,14 @@ from torch import Tensor
 import comfy.model_management
 from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
+from comfy.patching.forwarding import forwards_to
 from comfy.patching.layer_loading import LayerLoading
 from comfy.patching.layers import LayerPlan, layers_of, move_weight_functions, plan_layers, wipe_lowvram_weight
 from comfy.patching.model_weights import ModelWeights
 from comfy.patching.object_patches import ObjectPatches
 from comfy.patching.placement import BufferPlacement, Placement
 from comfy.patching.protocols import PatchedModule, Patcher
+from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
 from comfy.units import megabytes
 
@@ -153,11 +155,14 @@ class WeightLoading:
             budget_bytes = before_bytes + extra_memory
             loaded_uuid = model.current_weight_patches_uuid
             is_stale = loaded_uuid is not None and (loaded_uuid != patcher.patches_uuid or force_patch_weights)
-            patcher.unpatch_model(patcher.offload_device, unpatch_weights=False)
+            # What a node pack wrote into the weights in its own way, only its own unpatch_model takes out.
+            is_replaced = not forwards_to(patcher.patch_weight_to_device, WeightValues.patch_to_device)
+            patcher.unpatch_model(patcher.offload_device, unpatch_weights=is_stale and is_replaced)
+            is_stale = is_stale and not is_replaced
             try:
                 patcher.patch_model(load_weights=False)
                 if is_stale:
-                    self._take_back_touched_layers()
+                    self._take_back_outdated_layers()
                 if model.model_loaded_weight_memory > budget_bytes:
                     surplus_bytes = model.model_loaded_weight_memory - budget_bytes
                     patcher.partially_unload(patcher.offload_device, surplus_bytes, force_patch_weights=force_patch_weights)
@@ -261,12 +266,12 @@ class WeightLoading:
         if not device.is_host and (self._patcher.object_patches or not backups):
             BufferPlacement(self._model, backups).move(device.receive)
 
-    def _take_back_touched_layers(self) -> None:
-        """Put the layers back that the loaded patches changed or this patcher's will, so that the next load redoes only them."""
+    def _take_back_outdated_layers(self) -> None:
+        """Put the layers back whose weights other patches than this patcher's made, so that the next load redoes only them."""
         patcher, model = self._patcher, self._model
         patcher.unpatch_hooks()
         layers = LayerLoading(patcher, _device(model.loaded_device), patcher.load_device)
-        for layer in [layer for layer in layers_of(model) if layer.is_resident and layers.is_touched(layer)]:
+        for layer in [layer for layer in layers_of(model) if layer.is_resident and layers.is_outdated(layer)]:
             layers.take_home(layer, patcher.offload_device)
             model.model_loaded_weight_memory = max(0, model.model_loaded_weight_memory - layer.size_bytes)
 

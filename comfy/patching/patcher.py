@@ -15,9 +15,11 @@ from comfy.hooks.base import Hook, HookGroup
 from comfy.hooks.enums import EnumHookMode
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry
 from comfy.patching.attachments import Attachments, AutoPatcherEjector, call_back, nested_models
+from comfy.patching.content_identity import PatchesUUID
 from comfy.patching.forwarding import ComponentAttribute, SharedAttribute, forward
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.hook_switching import HookSwitching
+from comfy.patching.load_list import load_list
 from comfy.patching.loading import WeightLoading, prepare_module
 from comfy.patching.model_options import ModelOptions, Options, patch_setter
 from comfy.patching.model_weights import ModelWeights
@@ -295,7 +297,7 @@ class ModelPatcher:
 
     # Patches of weights and objects
     patches: ComponentAttribute[Patches] = ComponentAttribute("_weight_patches")
-    patches_uuid: ComponentAttribute[uuid.UUID] = ComponentAttribute("_weight_patches")
+    patches_uuid = PatchesUUID()
     weight_wrapper_patches: ComponentAttribute[dict[str, list[Callable[..., Any]]]] = ComponentAttribute("_weight_patches")
     force_cast_weights: ComponentAttribute[bool] = ComponentAttribute("_weight_patches")
     object_patches: ComponentAttribute[dict[str, Any]] = ComponentAttribute("_weight_patches")
@@ -387,6 +389,8 @@ class ModelPatcher:
         if hasattr(self.model, "current_patcher"):
             self.model.current_patcher = None
         call_back(self, CallbacksMP.ON_CLEANUP)
+
+    _load_list = load_list
 
     def __del__(self) -> None:
         if getattr(self, "is_injected", False):  # the module lives on in other clones and must not keep this one's injections

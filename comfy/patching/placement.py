@@ -15,12 +15,13 @@ class Backup(NamedTuple):
     """What a replaced parameter was: the pristine parameter itself, or None when its host memory was given up.
 
     ``inplace_update`` is always False here and kept for node packs that read it; ``patched`` tells a changed value from a mere
-    copy on a device.
+    copy on a device, ``identity`` which patches made it (None: not known).
     """
 
     weight: Tensor | None
     inplace_update: bool = False
     patched: bool = False
+    identity: bytes | None = None
 
 
 def as_parameter(tensor: Tensor) -> torch.nn.Parameter:
@@ -56,13 +57,17 @@ class Placement:
         backup = self._backups.get(path)
         return backup is not None and getattr(backup, "patched", True)  # a node pack's own record has no such field
 
-    def put(self, path: str, value: Tensor, patched: bool, keep_pristine: bool = True) -> None:
+    def identity(self, path: str) -> bytes | None:
+        """Which patches made the value in place; None when that is not known, or none did."""
+        return getattr(self._backups.get(path), "identity", None)
+
+    def put(self, path: str, value: Tensor, patched: bool, keep_pristine: bool = True, identity: bytes | None = None) -> None:
         """Put *value* in place of the parameter. A pristine value is given up only if *value* is a copy of it."""
         pristine = self.pristine(path)
         keep = patched or keep_pristine
         holder, name = resolve_attr(self._module, path)
         setattr(holder, name, as_parameter(value))
-        self._backups[path] = Backup(pristine if keep else None, False, patched)
+        self._backups[path] = Backup(pristine if keep else None, False, patched, identity)
 
     def take_out(self, path: str, pristine: Tensor) -> Tensor | None:
         """Undo what other code put in place of the parameter, which was *pristine* until then. Returns it; None if nothing was.

@@ -72,7 +72,12 @@ class Patcher(Ejectable, Protocol):
     load_device: torch.device
     offload_device: torch.device
     patches: Patches
-    patches_uuid: uuid.UUID
+
+    @property
+    def patches_uuid(self) -> uuid.UUID: ...
+
+    clone_base_uuid: uuid.UUID
+    hook_patches: dict[Any, Patches]
     weight_wrapper_patches: dict[str, list[Callable[..., Any]]]
     object_patches: dict[str, Any]
     force_cast_weights: bool

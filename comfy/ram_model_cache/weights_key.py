@@ -32,19 +32,25 @@ class NotCacheable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """Which file, and which state of it: real path, size in bytes, time of change in ns, inode."""
+    """Which file, and which state of it: real path, size in bytes, times of the last write and the last change in ns, inode, device.
+
+    Programs can set the time of a write, but not that of a change. It also moves when permissions or the number of links do: such a
+    file is read again, as nothing else tells that it holds what it held.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
+    device: int
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> FileIdentity:
         """The identity of *path* now, links followed. Raises ``OSError`` when there is no such file."""
         real = os.path.realpath(path)
         status = os.stat(real)
-        return cls(real, status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(real, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +110,8 @@ def difference(old: WeightsKey, new: WeightsKey) -> str | None:
 
 
 def _file_change(was: FileIdentity, now: FileIdentity) -> str:
-    what = [
-        name
-        for name, old, new in (("size", was.size, now.size), ("time", was.mtime_ns, now.mtime_ns), ("inode", was.inode, now.inode))
-        if old != new
-    ]
+    facts = (("size", was.size, now.size), ("time", was.mtime_ns, now.mtime_ns), ("inode", was.inode, now.inode))
+    what = [name for name, old, new in facts if old != new] or ["time of change" if was.device == now.device else "device"]
     return f"{os.path.basename(now.path)} ({', '.join(what)})"
 
 
@@ -227,4 +230,4 @@ def _pread(descriptor: int, count: int, offset: int) -> bytes:
 
 
 def _fields(identity: FileIdentity) -> list[str | int]:
-    return [identity.path, identity.size, identity.mtime_ns, identity.inode]
+    return [identity.path, identity.size, identity.mtime_ns, identity.ctime_ns, identity.inode, identity.device]

@@ -107,7 +107,12 @@ class SimulatedDevice(Device):
             self._used_bytes_locked()  # an address that was released before is entered anew, not dropped later
             self._blocks[flat.data_ptr()] = size
         weakref.finalize(memory, self._released.append, (flat.data_ptr(), size)).atexit = False
-        return flat.view(tensor.shape).copy_(tensor)
+        with torch.no_grad():
+            copied = flat.view(tensor.size())
+            copied.copy_(tensor)
+            if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+                return copied
+            return tensor.to(tensor.device, copy=True).set_(copied)  # a node pack's kind of tensor: only it knows how to make another
 
     def plays_memory_of(self, tensor: Tensor) -> bool:
         """Whether *tensor* was received here."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy.sampling.euler import AncestralStep
-from comfy.sampling.noise import NoiseSampler, brownian_noise, default_noise_sampler
+from comfy.sampling.noise import NoiseSampler
 from comfy.sampling.solver_run import (
     SolverRun,
     get_ancestral_step,
@@ -72,7 +72,7 @@ def sample_dpmpp_2s_ancestral(
 ) -> Tensor:
     """Second-order singlestep solver (midpoint in lambda, algorithm 1) that adds fresh noise after each step."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    noise_sampler = run.independent_noise(x, noise_sampler)
     for step, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(step, x, sigma)
         split = AncestralStep(run, sigma, sigma_next, eta, s_noise)
@@ -117,7 +117,7 @@ class StochasticRun(SolverRun):
         cpu_noise: bool = True,
     ) -> None:
         super().__init__(model, x, sigmas, extra_args, callback, disable)
-        self.noise_sampler = noise_sampler or brownian_noise(x, sigmas, self.seed, cpu_noise)
+        self.noise_sampler = self.brownian_noise(x, noise_sampler, cpu_noise)
         self.sampling = self.patched_sampling()
         self.sigmas = offset_first_sigma_for_snr(sigmas, self.sampling)
         self.eta, self.s_noise = eta, s_noise * noise_scale(self.sampling)

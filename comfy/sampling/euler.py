@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from comfy.lazy_import import lazy_module
-from comfy.sampling.noise import NoiseSampler, default_noise_sampler
+from comfy.sampling.noise import NoiseSampler
 from comfy.sampling.solver_run import SolverRun, flow_ancestral_step, get_ancestral_step, noise_scale, to_d, without_gradients
 
 if TYPE_CHECKING:
@@ -19,17 +18,16 @@ if TYPE_CHECKING:
 
     from comfy.sampling.protocols import Denoiser
 
-torch = lazy_module("torch")
 
 MOST_CHURN = 2**0.5 - 1
 
 
-def churn(x: Tensor, sigma: Tensor, steps: int, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) -> tuple[Tensor, Tensor]:
+def churn(run: SolverRun, x: Tensor, sigma: Tensor, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float) -> tuple[Tensor, Tensor]:
     """Raise the noise level before a step; returns the latent and its new sigma (Karras et al., algorithm 2, lines 4 to 6)."""
     if s_churn <= 0 or not s_tmin <= sigma <= s_tmax:
         return x, sigma
-    raised = sigma * (1 + min(s_churn / steps, MOST_CHURN))
-    return x + torch.randn_like(x) * s_noise * (raised**2 - sigma**2) ** 0.5, raised
+    raised = sigma * (1 + min(s_churn / (len(run.sigmas) - 1), MOST_CHURN))
+    return x + run.noise_like(x) * s_noise * (raised**2 - sigma**2) ** 0.5, raised
 
 
 def log_midpoint(sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -53,7 +51,7 @@ def sample_euler(
     """Euler's method: first order, one model call per step."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
-        x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
+        x, level = churn(run, x, sigma, s_churn, s_tmin, s_tmax, s_noise)
         denoised = run.denoise_and_report(step, x, sigma, level)
         x = x + to_d(x, level, denoised) * (sigma_next - level)
     return x
@@ -75,7 +73,7 @@ def sample_heun(
     """Heun's method: second order, by the mean of the slopes at both ends. Two model calls per step, one in the last."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
-        x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
+        x, level = churn(run, x, sigma, s_churn, s_tmin, s_tmax, s_noise)
         slope = to_d(x, level, run.denoise_and_report(step, x, sigma, level))
         distance = sigma_next - level
         if sigma_next > 0:
@@ -101,7 +99,7 @@ def sample_dpm_2(
     """DPM-Solver-2: second order, by the slope at the log-midpoint. Two model calls per step, one in the last."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
     for step, sigma, sigma_next in run.steps():
-        x, level = churn(x, sigma, len(sigmas) - 1, s_churn, s_tmin, s_tmax, s_noise)
+        x, level = churn(run, x, sigma, s_churn, s_tmin, s_tmax, s_noise)
         denoised = run.denoise_and_report(step, x, sigma, level)
         x = _midpoint_step(run, x, level, sigma_next, denoised)
     return x
@@ -155,7 +153,7 @@ def sample_euler_ancestral(
 ) -> Tensor:
     """Euler's method with fresh noise after each step; *eta* 1 adds as much as DDPM's chain, 0 none."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    noise_sampler = run.independent_noise(x, noise_sampler)
     for step, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(step, x, sigma)
         split = AncestralStep(run, sigma, sigma_next, eta, s_noise)
@@ -180,7 +178,7 @@ def sample_dpm_2_ancestral(
 ) -> Tensor:
     """DPM-Solver-2 with fresh noise after each step; *eta* 1 adds as much as DDPM's chain, 0 none."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    noise_sampler = run.independent_noise(x, noise_sampler)
     for step, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(step, x, sigma)
         split = AncestralStep(run, sigma, sigma_next, eta, s_noise)

@@ -9,13 +9,14 @@ from comfy.interruption import interrupt_flag
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from comfy.sampling.protocols import GuidedModel, Options
+    from comfy.sampling.protocols import GuidedModel, NoiseNames, Options
 
 
 class KSamplerX0Inpaint:
     """The model as samplers call it. It restores what the mask protects and stops when the user interrupts.
 
-    ``noise`` and ``latent_image`` must be set before the first call.
+    ``noise`` and ``latent_image`` must be set before the first call. ``noise_names`` is the module in which solvers look up kinds of noise
+    (None: their own).
     """
 
     noise: Tensor
@@ -24,6 +25,7 @@ class KSamplerX0Inpaint:
     def __init__(self, model: GuidedModel, sigmas: Tensor) -> None:
         self.inner_model = model
         self.sigmas = sigmas
+        self.noise_names: NoiseNames | None = None
 
     def __call__(
         self, x: Tensor, sigma: Tensor, denoise_mask: Tensor | None, model_options: Options | None = None, seed: int | None = None

@@ -116,8 +116,3 @@ class BrownianTreeNoiseSampler:
         """The noise for the step between two sigmas."""
         start, end = self._time(sigma), self._time(sigma_next)
         return self.tree(start, end) / (end - start).abs().sqrt()
-
-
-def brownian_noise(x: Tensor, sigmas: Tensor, seed: int | None, cpu: bool) -> BrownianTreeNoiseSampler:
-    """The Brownian noise of one sampling over *sigmas*; *cpu* draws it on the CPU, so that it does not depend on the device."""
-    return BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=seed, cpu=cpu)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from comfy.lazy_import import lazy_module
-from comfy.sampling.noise import NoiseSampler, default_noise_sampler
+from comfy.sampling.noise import NoiseSampler
 from comfy.sampling.solver_run import SolverRun, without_gradients
 
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from comfy.sampling.protocols import Denoiser
 
-torch = lazy_module("torch")
 
 StepFunction = Callable[["Tensor", "Tensor", "Tensor", "Tensor", NoiseSampler], "Tensor"]
 
@@ -45,7 +43,7 @@ def generic_step_sampler(
 ) -> Tensor:
     """Walk the chain that *step_function* defines on latents of unit variance."""
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    noise_sampler = run.independent_noise(x, noise_sampler)
     for step, sigma, sigma_next in run.steps():
         noise = (x - run.denoise_and_report(step, x, sigma)) / sigma
         x = step_function(x / (1 + sigma**2).sqrt(), sigma, sigma_next, noise, noise_sampler)
@@ -86,7 +84,7 @@ def sample_lcm(
     The noise's factor goes linearly from *s_noise* to *s_noise_end*; *noise_clip_std* clips it at that many deviations (0: no clipping).
     """
     run = SolverRun(model, x, sigmas, extra_args, callback, disable)
-    noise_sampler = noise_sampler or default_noise_sampler(x, seed=run.seed)
+    noise_sampler = run.independent_noise(x, noise_sampler)
     sampling = run.patched_sampling()
     last_factor = s_noise if s_noise_end is None else s_noise_end
     for step, sigma, sigma_next in run.steps():

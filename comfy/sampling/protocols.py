@@ -142,6 +142,22 @@ class GuidedModel(Protocol):
         """The guided picture of latents *x* at sigmas *sigma* (B)."""
 
 
+class NoiseNames(Protocol):
+    """A module with the kinds of noise that solvers add."""
+
+    @property
+    def default_noise_sampler(self) -> Callable[..., Any]:
+        """Makes a function that draws independent noise."""
+
+    @property
+    def BrownianTreeNoiseSampler(self) -> Callable[..., Any]:  # noqa: N802 - the name node packs replace
+        """Makes a function that draws Brownian noise."""
+
+    @property
+    def torch(self) -> Any:
+        """torch, or what a pack put in its place to draw noise its own way."""
+
+
 class Denoiser(Protocol):
     """The model as solvers call it: a guider behind the mask (``KSamplerX0Inpaint``)."""
 

@@ -14,13 +14,15 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import comfy.sampling.noise
 import comfy.utils
 from comfy.lazy_import import lazy_module
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from comfy.sampling.protocols import Denoiser, ModelSampling, SolverCallback
+    from comfy.sampling.noise import NoiseSampler
+    from comfy.sampling.protocols import Denoiser, ModelSampling, NoiseNames, SolverCallback
 
 torch = lazy_module("torch")
 model_sampling_kinds = lazy_module("comfy.model_sampling")
@@ -62,6 +64,24 @@ class SolverRun:
     def seed(self) -> int | None:
         """The seed of the whole sampling, or None."""
         return self.extra_args.get("seed")
+
+    @property
+    def noise_names(self) -> NoiseNames:
+        """Where the kinds of noise are looked up: in the module that publishes samplers, whose names node packs replace."""
+        return getattr(self.model, "noise_names", None) or comfy.sampling.noise
+
+    def independent_noise(self, x: Tensor, given: NoiseSampler | None) -> NoiseSampler:
+        """*given*, or without it noise like *x* that is drawn anew at each call."""
+        return given or self.noise_names.default_noise_sampler(x, seed=self.seed)
+
+    def brownian_noise(self, x: Tensor, given: NoiseSampler | None, cpu: bool) -> NoiseSampler:
+        """*given*, or without it Brownian noise like *x* over all sigmas; *cpu* draws it there, so that the device does not matter."""
+        levels = self.sigmas[self.sigmas > 0]
+        return given or self.noise_names.BrownianTreeNoiseSampler(x, levels.min(), self.sigmas.max(), seed=self.seed, cpu=cpu)
+
+    def noise_like(self, x: Tensor) -> Tensor:
+        """Noise like *x* from torch's own generator."""
+        return self.noise_names.torch.randn_like(x)
 
     def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield each step's number, its sigma and the next sigma, and show a bar on the terminal unless disabled."""

@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.autoencoders.vae import DecoderTiny, EncoderTiny
 
+import comfy.ops
 import comfy.utils
 from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import IncompleteModelError, naming_file
 
 BLOCKS_PER_STAGE = {"encoder": (1, 3, 3, 3), "decoder": (3, 3, 3, 1)}
 WIDTH = 64
+
+
+def conv(n_in: int, n_out: int, **kwargs: Any) -> torch.nn.Module:
+    """A convolution over 3 x 3 that keeps the size; *kwargs* are those of ``Conv2d``."""
+    return comfy.ops.disable_weight_init.Conv2d(n_in, n_out, 3, padding=1, **kwargs)
+
+
+class Clamp(torch.nn.Module):
+    """Bends values smoothly into -3…3."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """*x* in that range."""
+        return 3 * (x / 3).tanh()
+
+
+class Block(torch.nn.Module):
+    """Three convolutions beside a shortcut, named as in published files; ``use_midblock_gn`` adds a normalised branch before them."""
+
+    def __init__(self, n_in: int, n_out: int, use_midblock_gn: bool = False) -> None:
+        super().__init__()
+        layers, relu = comfy.ops.disable_weight_init, torch.nn.ReLU
+        self.conv = torch.nn.Sequential(conv(n_in, n_out), relu(), conv(n_out, n_out), relu(), conv(n_out, n_out))
+        self.skip = torch.nn.Identity() if n_in == n_out else layers.Conv2d(n_in, n_out, 1, bias=False)
+        self.fuse = relu()
+        self.pool: torch.nn.Sequential | None = None
+        if use_midblock_gn:
+            width = 4 * n_in
+            widen, narrow = layers.Conv2d(n_in, width, 1, bias=False), layers.Conv2d(width, n_in, 1, bias=False)
+            self.pool = torch.nn.Sequential(widen, layers.GroupNorm(4, width), relu(inplace=True), narrow)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Batch x n_in x height x width to batch x n_out x height x width."""
+        if self.pool is not None:
+            x = x + self.pool(x)
+        return self.fuse(self.conv(x) + self.skip(x))
 
 
 def _load(part: torch.nn.Module, path: str, shift: int, what: str) -> None:

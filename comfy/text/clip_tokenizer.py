@@ -11,6 +11,7 @@ import torch
 import comfy.loading.embeddings
 from comfy.text.clip_vocabulary import clip_tokenizer
 from comfy.text.prompt_weights import escape_important, token_weights, unescape_important
+from utils.whole_text import whole_text
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class SDTokenizer:
         A token is a vocabulary id or a vector of an embedding. With ``disable_weights=True`` parentheses are plain characters.
         """
         options = tokenizer_options or {}
-        escaped = escape_important(text)
+        escaped = escape_important(whole_text(text))
         literal = kwargs.get("disable_weights", self.disable_weights)
         words = []
         for segment, weight in [(escaped, 1.0)] if literal else token_weights(escaped, 1.0):

@@ -31,6 +31,19 @@ class WeightAdapterBase:
         self.loaded_keys = loaded_keys
         self.weights = weights
 
+    def __init_subclass__(cls) -> None:
+        """Every kind is compared by what its objects hold, see :mod:`comfy.patch_identity.fingerprints`."""
+        super().__init_subclass__()
+        for name in ("patch_identity_key", "patch_identity_lasts"):
+            if name not in cls.__dict__:
+                setattr(cls, name, WeightAdapterBase.__dict__[name])
+
+    patch_identity_lasts = True
+
+    def patch_identity_key(self) -> dict[str, Any]:
+        """What the change depends on: everything but the file's names for it."""
+        return {name: value for name, value in vars(self).items() if name != "loaded_keys"}
+
     @classmethod
     def load(
         cls, x: str, lora: Mapping[str, Tensor], alpha: float | None, dora_scale: Tensor | None, loaded_keys: set[str] | None = None

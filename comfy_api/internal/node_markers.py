@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from comfy_execution.nodes_graph.schema_class import SchemaNode
 
-class _ComfyNodeInternal:
+
+class _ComfyNodeInternal(SchemaNode):
     """The base of every V3 node class in every version."""
 
     @classmethod

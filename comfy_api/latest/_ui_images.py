@@ -28,7 +28,7 @@ def png_metadata(cls: Any) -> Any:
         return None
     chunks = pil_png.PngInfo()
     for key, text in texts.items():
-        chunks.add_text(key, text)
+        chunks.add_text(key.encode("latin-1", "replace").decode("latin-1"), text)
     return chunks
 
 

@@ -1,7 +1,7 @@
 """The caches of one executor: results of nodes, by the chosen mode, and node instances."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -9,11 +9,15 @@ from comfy_execution.local_caches.contract import BasicCache, NullCache
 from comfy_execution.local_caches.generations import LRUCache, RAMPressureCache
 from comfy_execution.local_caches.hierarchical import HierarchicalCache
 from comfy_execution.local_caches.keys import CacheKeySetID, CacheKeySetInputSignature
+from comfy_execution.prompt_files.file_state import State
+from comfy_execution.prompt_files.prompt_files import FoundFile
 from comfy_execution.units import GIB
 
 DEFAULT_RAM_HEADROOM_GB = 16.0
 # Asking the system costs about 50 µs, as much as a pass-through node.
 RAM_CHECK_INTERVAL_S = 0.05
+# Of how many nodes it is remembered which files they were called with, and of how many files each.
+MAX_INSTANCES, MAX_INSTANCE_FILES = 10_000, 256
 
 
 class CacheType(Enum):
@@ -44,6 +48,7 @@ class CacheSet:
         self.outputs = self._make_outputs(sizes)
         self.objects: BasicCache = NullCache() if cache_type is CacheType.NONE else HierarchicalCache(CacheKeySetID)
         self.all = [self.outputs, self.objects]
+        self._instance_files: dict[tuple[str, str], dict[str, State | None]] = {}
         self._headroom_bytes = int((sizes.get("ram") or DEFAULT_RAM_HEADROOM_GB) * GIB)
         self._clock = clock
         self._next_check_s = clock()
@@ -62,6 +67,17 @@ class CacheSet:
         if self.cache_type is CacheType.RAM_PRESSURE and self._clock() >= self._next_check_s:
             self.outputs.relieve(self._headroom_bytes)
             self._next_check_s = self._clock() + RAM_CHECK_INTERVAL_S
+
+    def knows_old_files(self, node_id: str, class_type: str, files: Iterable[FoundFile]) -> bool:
+        """Whether the instance for the node may remember what one of *files*, which it is called with now, held before it changed."""
+        known = self._instance_files.pop((node_id, class_type), {})
+        now = {file.path: file.state for file in files}
+        is_old = any(known.get(path, state) != state for path, state in now.items()) or len(known) > MAX_INSTANCE_FILES
+        if now or known:
+            self._instance_files[node_id, class_type] = now if is_old else {**known, **now}
+        while len(self._instance_files) > MAX_INSTANCES:
+            del self._instance_files[next(iter(self._instance_files))]
+        return is_old
 
     def recursive_debug_dump(self) -> dict:
         """What the caches hold, for people."""

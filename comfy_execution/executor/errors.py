@@ -6,10 +6,12 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_execution.executor.results import printable
+from comfy_execution.executor.results import printable, type_name
 
 MAX_VALUE_CHARS = 4096
 MAX_LIST_ITEMS = 20
+# What every JSON reader takes without loss of the whole message.
+MAX_INTEGER_BITS = 1024
 MAX_INPUTS_CHARS = 64_000
 
 _containers = reprlib.Repr()
@@ -24,21 +26,25 @@ class DuplicateNodeError(Exception):
 
 def full_type_name(klass: type) -> str:
     """The qualified name of a class; without the module for built-ins."""
-    module = klass.__module__
-    return klass.__qualname__ if module == "builtins" else f"{module}.{klass.__qualname__}"
+    try:
+        module, name = printable(klass.__module__), printable(klass.__qualname__)
+    except BaseException:
+        return type_name(klass)
+    return name if module == "builtins" else f"{module}.{name}"
 
 
 def format_value(value: Any) -> Any:
     """An input value as JSON can show it: plain scalars as they are, the rest as bounded text. Never raises."""
-    if value is None or isinstance(value, (bool, int)):
+    kind = type(value)
+    if value is None or kind is bool or (kind is int and value.bit_length() < MAX_INTEGER_BITS):
         return value
-    if isinstance(value, float) and math.isfinite(value):
+    if kind is float and math.isfinite(value):
         return value
-    if isinstance(value, (dict, list, tuple, set, frozenset)):
+    if issubclass(kind, (dict, list, tuple, set, frozenset)):
         try:
             return printable(_containers.repr(value), MAX_VALUE_CHARS)
-        except Exception as error:
-            return f"<{type(value).__name__} that can't be printed: {type(error).__name__}>"
+        except BaseException as error:
+            return f"<{type_name(kind)} that can't be printed: {type_name(type(error))}>"
     return printable(value, MAX_VALUE_CHARS)
 
 
@@ -50,21 +56,34 @@ def format_inputs(input_data_all: Mapping[str, Any] | None) -> dict[str, list]:
         if left_chars <= 0:
             shown[name] = ["…"]
             continue
-        items = [format_value(value) for value in list(values)[:MAX_LIST_ITEMS]]
-        if len(values) > MAX_LIST_ITEMS:
-            items.append(f"… ({len(values)} items)")
+        items = _format_items(values)
         left_chars -= sum(len(item) if isinstance(item, str) else 8 for item in items)
         shown[name] = items
     return shown
 
 
+def _format_items(values: Any) -> list:
+    try:
+        items = [format_value(value) for value in list(values)[:MAX_LIST_ITEMS]]
+        return items if len(values) <= MAX_LIST_ITEMS else [*items, f"… ({len(values)} items)"]
+    except BaseException as error:
+        return [f"<{type_name(type(values))} that can't be read: {type_name(type(error))}>"]
+
+
+def _frames(error: BaseException) -> list[str]:
+    try:
+        return traceback.format_tb(error.__traceback__)
+    except BaseException as broken:
+        return [f"<a traceback that can't be shown: {type_name(type(broken))}>"]
+
+
 def error_details(node_id: str, error: BaseException, hint: str, input_data_all: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The fields of an ``execution_error`` that come from the error itself; *hint* tells the user what to try."""
+    """The fields of an ``execution_error`` that come from the error itself; *hint* tells the user what to try. Never raises."""
     message = printable(error, 20_000)
     return {
         "node_id": node_id,
         "exception_message": f"{message}\n{hint}" if hint else message,
         "exception_type": full_type_name(type(error)),
-        "traceback": traceback.format_tb(error.__traceback__),
+        "traceback": _frames(error),
         "current_inputs": format_inputs(input_data_all),
     }

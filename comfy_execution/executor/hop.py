@@ -11,9 +11,9 @@ import contextvars
 import functools
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any
+from typing import Any, NamedTuple
 
-from comfy_execution.executor.threads import NodeWorker
+from comfy_execution.executor.threads import NodeWorker, WorkerLost
 
 
 class _ToWorker:
@@ -46,39 +46,52 @@ async def call_on_worker(worker: NodeWorker, function: Callable[[], Any]) -> Any
     """The result of ``function()``, called on *worker*: at once if this is its thread, else by a trip there and back."""
     if worker.is_current():
         return function()
-    return await _start(worker, function)
+    return (await _start(worker, function)).get()
 
 
-def _start(worker: NodeWorker, function: Callable[[], Any]) -> "asyncio.Future[Any]":
+class _Outcome(NamedTuple):
+    """What a call gave or raised. A future's own error would not do: asyncio throws it into the coroutine that waits, where
+    ``GeneratorExit`` would close all that awaits, and ``KeyboardInterrupt`` or ``SystemExit`` might end the loop."""
+
+    result: Any
+    error: BaseException | None = None
+
+    def get(self) -> Any:
+        """The result; raises the error."""
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def _start(worker: NodeWorker, function: Callable[[], Any]) -> "asyncio.Future[_Outcome]":
     """Have *worker* call ``function()``; a future of the running loop for its outcome."""
     loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[Any] = loop.create_future()
+    awaited: asyncio.Future[_Outcome] = loop.create_future()
 
-    def settle(method: Callable[[Any], None], value: Any) -> None:
-        if not outcome.done():
-            method(value)
+    def settle(outcome: _Outcome) -> None:
+        if not awaited.done():
+            awaited.set_result(outcome)
 
-    def deliver(method: Callable[[Any], None], value: Any) -> None:
+    def deliver(outcome: _Outcome) -> None:
         # The loop is closed when shutdown did not wait for a node that would not end.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, method, value)
+            loop.call_soon_threadsafe(settle, outcome)
 
     def job() -> None:
         # BaseException: an interrupt must reach the awaiting coroutine, and the worker must survive.
         try:
-            result = function()
+            outcome = _Outcome(function())
         except StopIteration as error:
-            # A future refuses StopIteration; the coroutine protocol would turn it into this error anyway.
+            # The coroutine protocol would turn it into this error anyway.
             wrapped = RuntimeError(f"StopIteration raised by a node function: {error}")
             wrapped.__cause__ = error
-            deliver(outcome.set_exception, wrapped)
+            outcome = _Outcome(None, wrapped)
         except BaseException as error:
-            deliver(outcome.set_exception, error)
-        else:
-            deliver(outcome.set_result, result)
+            outcome = _Outcome(None, error)
+        deliver(outcome)
 
-    worker.submit(job)
-    return outcome
+    worker.submit(job, lambda error: deliver(_Outcome(None, error)))
+    return awaited
 
 
 def _step(coroutine: Coroutine[Any, Any, Any], error: BaseException | None, value: Any) -> tuple[bool, Any]:
@@ -98,9 +111,6 @@ def _outlast(trip: "asyncio.Future[Any]") -> Generator[Any, Any, asyncio.Cancell
             yield from asyncio.shield(trip).__await__()
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:
-            # The trip's own error; whoever asks for its result gets it.
-            break
     return cancelled
 
 
@@ -119,7 +129,12 @@ def travel(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
             context = contextvars.copy_context()
             trip = _start(outcome.worker, functools.partial(context.run, _step, coroutine, None, None))
             error = yield from _outlast(trip)
-            finished, outcome = trip.result()
+            ended = trip.result()
+            if isinstance(ended.error, WorkerLost):
+                # The coroutine stands where it wanted to go on; there it learns that it cannot.
+                error = ended.error
+            else:
+                finished, outcome = ended.get()
             if error is not None:
                 break
         if finished and error is not None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from comfy_execution.graph_utils import is_link
 from comfy_execution.nodes_graph.declared_inputs import get_input_info
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 
 InputData = dict[str, Any]
 
@@ -18,11 +19,6 @@ class ResultSource(Protocol):
 
     def get_cache(self, from_node_id: str, to_node_id: str) -> Any:
         """The entry (``ui``, ``outputs``) of a node that *to_node_id* depends on, or None."""
-
-
-def is_schema_class(class_def: type) -> bool:
-    """Whether this is a V3 class: one that describes itself by a schema."""
-    return hasattr(class_def, "GET_SCHEMA")
 
 
 def declared_inputs(class_def: Any, inputs: Mapping[str, Any]) -> dict:

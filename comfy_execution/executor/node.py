@@ -10,13 +10,14 @@ from comfy_execution.executor.caches import CacheEntry, CacheSet
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
-from comfy_execution.executor.inputs import is_schema_class
+from comfy_execution.executor.isolation import Isolation, is_own_end, log_failure
 from comfy_execution.executor.node_call import call_sync, current_call_site, resolve_map_node_over_list_results, task_result
-from comfy_execution.executor.results import get_output_from_returns, merge_resolved, printable, valid_ui_output
+from comfy_execution.executor.results import get_output_from_returns, merge_resolved, valid_ui_output
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.progress_board.state import get_progress_state
 from comfy_execution.server_protocol import ExecutionServer
 
@@ -82,7 +83,10 @@ class NodePass:
         self._inputs: dict[str, Any] | None = None
 
     async def run(self) -> Outcome:
-        """Do the pass. An error of the node is returned, not raised: ``(FAILURE, fields for the message, the error)``."""
+        """Do the pass. An error of the node is returned, not raised: ``(FAILURE, fields for the message, the error)``.
+
+        That is whatever its code raises, ``KeyboardInterrupt``, ``SystemExit`` and ``CancelledError`` included.
+        """
         state = self._state
         try:
             entry = await state.caches.outputs.get(self._id)
@@ -93,21 +97,26 @@ class NodePass:
                 return ExecutionResult.PENDING, None, None
             else:
                 state.executed.add(self._id)
+            get_progress_state().finish_progress(self._id)
         except BaseException as error:
-            if not isinstance(error, (Exception, SystemExit)) and not self._surroundings.is_interrupt(error):
+            site = current_call_site.get()
+            if is_own_end(error, None if site is None else site.task):
                 raise
             return ExecutionResult.FAILURE, self._describe(error), error
-        get_progress_state().finish_progress(self._id)
         return ExecutionResult.SUCCESS, None, None
 
     def _describe(self, error: BaseException) -> dict:
-        get_progress_state().fail_progress(self._id)
+        with Isolation(f"Showing the failure of node {self._id}"):
+            get_progress_state().fail_progress(self._id)
         real_id = self._state.dynprompt.get_real_node_id(self._id)
         if self._surroundings.is_interrupt(error):
             log.info("Processing interrupted at node %s (%s)", self._id, self._class_type)
             return {"node_id": real_id}
-        log.error("Node %s (%s) failed: %s", self._id, self._class_type, printable(error), exc_info=error)
-        return error_details(real_id, error, self._surroundings.error_hint(error, self._class_type), self._inputs)
+        log_failure(log, f"Node {self._id} ({self._class_type}) failed", error)
+        hint = ""
+        with Isolation(f"Looking for advice on the failure of node {self._id}"):
+            hint = self._surroundings.error_hint(error, self._class_type)
+        return error_details(real_id, error, hint, self._inputs)
 
     async def _advance(self) -> bool:
         """Take the node one step on; whether its result is complete."""
@@ -174,9 +183,11 @@ class NodePass:
         """What the function is called on: an instance kept over prompts, or the class itself for classes without state."""
         if is_schema_class(self._class_def):
             return self._class_def
-        objects = self._state.caches.objects
+        caches, objects = self._state.caches, self._state.caches.objects
         instance = await objects.get(self._id)
-        if instance is None:
+        # Nodes keep what they read, by the name of the file (a LoRA).
+        files = () if caches.outputs.files is None else caches.outputs.files.own(self._id)
+        if caches.knows_old_files(self._id, self._class_type, files) or instance is None:
             instance = await call_sync(self._class_def, self._class_def)
             await objects.set(self._id, instance)
         return instance

@@ -13,9 +13,11 @@ from typing import Any
 
 from comfy_execution.executor.hop import call_on_worker, step_within, to_loop
 from comfy_execution.executor.inference_scope import inference_scope
-from comfy_execution.executor.inputs import is_schema_class
+from comfy_execution.executor.isolation import is_ctrl_c
+from comfy_execution.executor.results import printable, type_name
 from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.utils import CurrentNodeContext
 
 BlockCallback = Callable[[ExecutionBlocker], ExecutionBlocker]
@@ -27,8 +29,10 @@ class CallSite:
     Tasks end on the loop while the prompt may be running on the worker, so their news wait in a queue until the prompt asks.
     """
 
-    def __init__(self, worker: NodeWorker) -> None:
+    def __init__(self, worker: NodeWorker, task: asyncio.Task | None = None) -> None:
+        """*task* runs the prompt."""
         self.worker = worker
+        self.task = task
         self.tasks: set[asyncio.Task] = set()
         self._finished: collections.deque[Callable[[], None]] = collections.deque()
         self._wake = asyncio.Event()
@@ -91,12 +95,23 @@ async def call_sync(class_def: type, function: Callable[[], Any]) -> Any:
     return call() if site is None else await call_on_worker(site.worker, call)
 
 
+class NodeExit(RuntimeError):
+    """An async call raised *error*, a ``KeyboardInterrupt`` or ``SystemExit``, which asyncio would let end the whole event loop."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{type_name(type(error))}: {printable(error)}")
+        self.error = error
+
+
 def task_result(result: Any) -> Any:
     """What a finished call gave; raises what it raised. Anything but a task is a result already."""
     if not isinstance(result, asyncio.Task):
         return result
     if result.cancelled():
         raise RuntimeError("an async call of this node was cancelled before it finished")
+    ended = result.exception()
+    if isinstance(ended, NodeExit):
+        raise ended.error
     return result.result()
 
 
@@ -232,7 +247,12 @@ class MappedCall:
 
         async def call() -> Any:
             with CurrentNodeContext(self._prompt_id, self._unique_id, index):
-                return await step_within(lambda: inference_scope(self._class_def), self._function(**prepared))
+                try:
+                    return await step_within(lambda: inference_scope(self._class_def), self._function(**prepared))
+                except (KeyboardInterrupt, SystemExit) as error:
+                    if is_ctrl_c(error):
+                        raise
+                    raise NodeExit(error) from error
 
         task = site.start(call(), context)
         # Let the call run to its first wait: many finish without any.

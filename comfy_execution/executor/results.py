@@ -10,6 +10,9 @@ from comfy_execution.graph_utils import ExecutionBlocker, is_link
 
 log = logging.getLogger(__name__)
 
+# Python writes no larger numbers as decimal digits, so JSON cannot carry them.
+_MOST_BITS = 14_000
+
 
 @dataclass(frozen=True, slots=True)
 class CallReturn:
@@ -106,6 +109,8 @@ def json_safe(value: Any) -> Any:
 
     Anything else becomes its text, cut at 4,096 characters.
     """
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return printable(value)
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -119,12 +124,18 @@ def json_safe(value: Any) -> Any:
     return printable(value)
 
 
+def type_name(kind: type) -> str:
+    """The name of a class, also where its metaclass will not tell. Never raises."""
+    return str.__str__(type.__dict__["__name__"].__get__(kind))
+
+
 def printable(value: Any, max_chars: int = 4096) -> str:
-    """``str(value)``, bounded; a value that can't be printed is named by its type."""
+    """``str(value)``, bounded; a value that can't be printed is named by its type. Never raises."""
     try:
-        text = str(value)
-    except Exception as error:
-        text = f"<{type(value).__name__} that can't be printed: {type(error).__name__}>"
+        # A class of its own for texts may give itself any length.
+        text = str.__str__(str(value))
+    except BaseException as error:
+        text = f"<{type_name(type(value))} that can't be printed: {type_name(type(error))}>"
     return text if len(text) <= max_chars else f"{text[:max_chars]}… ({len(text)} characters)"
 
 

@@ -12,6 +12,7 @@ from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
 from comfy_execution.executor.node_call import CallSite, current_call_site
 from comfy_execution.executor.threads import NodeWorker
+from comfy_execution.local_caches.keys import FilesOfPrompt
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
 from comfy_execution.nodes_graph.registered_classes import node_class
@@ -70,10 +71,15 @@ class PromptRun:
         reporter: Reporter,
         open_external: Callable[[DynamicPrompt, Any], Any] | None = None,
         between_nodes: Callable[[], None] | None = None,
+        conclude: Callable[[str], BaseException | None] | None = None,
+        open_files: Callable[[DynamicPrompt], FilesOfPrompt] | None = None,
     ) -> None:
-        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process.
+        """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process, which
+        it may answer as well.
 
-        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick.
+        *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *conclude(prompt_id)* is
+        called when all work is done: from then on nobody can stop the prompt. It gives the interrupt that no node noticed, if any.
+        *open_files* knows which files the prompt's nodes name.
         """
         self._engine = engine
         self._surroundings = surroundings
@@ -82,9 +88,10 @@ class PromptRun:
         self._make_is_changed = is_changed
         self._reporter = reporter
         self._open_external = open_external
+        self._open_files = open_files
         self._between_nodes = between_nodes or (lambda: None)
-        self._external: Any = None
-        self._site = CallSite(worker)
+        self._conclude = conclude or (lambda prompt_id: None)
+        self._site = CallSite(worker, asyncio.current_task())
         self.ui_outputs: dict[str, dict] = {}
 
     async def run(self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any], execute_outputs: Iterable[str]) -> bool:
@@ -117,30 +124,35 @@ class PromptRun:
             progress.close()
             if failure is None:
                 await self._resend_intermediate_ui(state)
+                interrupt = self._conclude(prompt_id)
+                failure = None if interrupt is None else ({"node_id": next(iter(execute_outputs), "")}, interrupt)
+            if failure is None:
                 self._reporter.add_message("execution_success", {"prompt_id": prompt_id}, False)
             else:
                 details, error = failure
                 self._reporter.handle_execution_error(prompt_id, prompt, current_outputs, state.executed, details, error)
                 # Its frames hold what the node was working on, perhaps all of a device's memory.
-                error.__traceback__ = None
+                BaseException.with_traceback(error, None)
             return failure is None
         finally:
             await to_loop(self._site.worker)
             progress.close()
             await self._end_calls(prompt_id)
-            self._caches.outputs.external = None
+            self._caches.outputs.external = self._caches.outputs.files = None
             current_call_site.reset(token)
 
     async def _prepare_caches(self, dynprompt: DynamicPrompt, prompt: dict, prompt_id: str, execute_outputs: Iterable[str]) -> None:
         """Compute the keys of all nodes, drop what is not used any more, fetch what others have, and say what is cached."""
         is_changed = self._make_is_changed(prompt_id, dynprompt, self._caches.outputs)
+        self._caches.outputs.files = None if self._open_files is None else self._open_files(dynprompt)
         for cache in self._caches.all:
             await cache.set_prompt(dynprompt, prompt.keys(), is_changed)
             cache.clean_unused()
         outputs = self._caches.outputs
         if self._open_external is not None and outputs.enable_providers:
-            self._external = outputs.external = self._open_external(dynprompt, outputs)
-            await self._external.prefetch(execute_outputs)
+            outputs.external = self._open_external(dynprompt, outputs)
+        if outputs.external is not None:
+            await outputs.external.prefetch(execute_outputs)
             cached = [node_id for node_id in prompt if outputs.get_local(node_id) is not None]
         else:
             # Nobody outside is asked, so none of these waits: 10,000 tasks would cost a tenth of a second for nothing.

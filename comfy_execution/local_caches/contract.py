@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from comfy_execution.local_caches.keys import CacheKeySet, CacheKeySetID
+from comfy_execution.local_caches.keys import CacheKeySet, CacheKeySetID, FileBoundKey, FilesOfPrompt
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.signatures import Uncacheable
 
@@ -53,10 +53,14 @@ class BasicCache:
     """Keeps every entry under its key until ``clean_unused`` finds the key in no node of the prompt."""
 
     def __init__(self, key_class: KeyClass, enable_providers: bool = False) -> None:
-        """*enable_providers*: results not found here may come from, and go to, ``external`` when that is set."""
+        """*enable_providers*: results not found here may come from, and go to, ``external`` when that is set.
+
+        ``files``, set before ``set_prompt``, lets keys cover the files that nodes name.
+        """
         self.key_class = key_class
         self.enable_providers = enable_providers
         self.external: ExternalCache | None = None
+        self.files: FilesOfPrompt | None = None
         self.initialized = False
         self.cache: dict[Any, Any] = {}
         self.dynprompt: DynamicPrompt
@@ -68,7 +72,7 @@ class BasicCache:
         """Serve *dynprompt* from now on and work out the keys of *node_ids*. *is_changed_cache* has ``async get(node_id)``."""
         self.dynprompt = dynprompt
         self.is_changed_cache = is_changed_cache
-        self.cache_key_set = self.key_class(dynprompt, node_ids, is_changed_cache)
+        self.cache_key_set = await self._new_keys(node_ids)
         await self.cache_key_set.add_keys(node_ids)
         self.initialized = True
 
@@ -94,7 +98,9 @@ class BasicCache:
         return entry
 
     async def set(self, node_id: str, value: Any) -> None:
-        """Keep the node's entry, here and in ``external``."""
+        """Keep the node's entry, here and in ``external``; only for this prompt when a file it was made from changed meanwhile."""
+        if self.files is not None and not self.files.hold(node_id):
+            self._keys_of(node_id).make_unique(node_id, "a file changed while the prompt ran")
         self.set_local(node_id, value)
         key = None if self.external is None else self.external_key(node_id)
         if key is not None and self.external is not None:
@@ -115,6 +121,8 @@ class BasicCache:
 
     async def ensure_subcache_for(self, node_id: str, children_ids: Collection[str]) -> "BasicCache":
         """Get ready for the nodes *children_ids* that the expansion of *node_id* made; the cache that will hold them."""
+        if self.files is not None:
+            await self.files.survey(children_ids)
         await self.cache_key_set.add_keys(children_ids)
         return self
 
@@ -138,8 +146,19 @@ class BasicCache:
         """The keys and entries, for people."""
         return [{"key": repr(key), "value": repr(value)[:200]} for key, value in self.cache.items()]
 
+    async def _new_keys(self, node_ids: Iterable[str]) -> CacheKeySet:
+        """Keys for the nodes of ``dynprompt``; the files that *node_ids* name are looked at before nodes are asked what changed."""
+        keys = self.key_class(self.dynprompt, node_ids, self.is_changed_cache)
+        keys.files = self.files
+        if self.files is not None:
+            await self.files.survey(node_ids)
+        return keys
+
+    def _keys_of(self, node_id: str) -> CacheKeySet:
+        return self.cache_key_set
+
     def _key_of(self, node_id: str) -> Any:
-        return self.cache_key_set.get_data_key(node_id)
+        return self._keys_of(node_id).get_data_key(node_id)
 
     async def _get_external(self, node_id: str) -> Any:
         key = None if self.external is None else self.external_key(node_id)
@@ -156,7 +175,9 @@ class BasicCache:
         if not self.enable_providers or not self.initialized:
             return None
         key = self._key_of(node_id)
-        return None if isinstance(key, Uncacheable) else key
+        if isinstance(key, Uncacheable):
+            return None
+        return key.signature if isinstance(key, FileBoundKey) else key
 
     def accept_external(self, node_id: str, entry: Any) -> None:
         """Keep an entry that came from outside this process; counts as a hit."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from comfy_execution.local_caches.contract import BasicCache, KeyClass
+from comfy_execution.local_caches.keys import CacheKeySet
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 
 
@@ -50,7 +51,7 @@ class HierarchicalCache(BasicCache):
             part = outer.subcaches[key] = HierarchicalCache(self.key_class)
             part._counters = self._counters
         part.dynprompt = self.dynprompt
-        part.cache_key_set = self.key_class(self.dynprompt, children_ids, self.is_changed_cache)
+        part.cache_key_set = await self._new_keys(children_ids)
         part.cache_key_set.continue_from(self.cache_key_set)
         await part.cache_key_set.add_keys(children_ids)
         part.initialized = True
@@ -78,8 +79,8 @@ class HierarchicalCache(BasicCache):
                 waiting.append((part, below))
         return dumped
 
-    def _key_of(self, node_id: str) -> Any:
-        return self._homes.get(node_id, self).cache_key_set.get_data_key(node_id)
+    def _keys_of(self, node_id: str) -> CacheKeySet:
+        return self._homes.get(node_id, self).cache_key_set
 
     def _count(self) -> int:
         return sum(len(part.cache) for part in self._parts())

@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, ValuesView
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence, ValuesView
+from typing import Any, NamedTuple, Protocol
 
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.registered_classes import Classes, registered_classes
@@ -19,6 +19,29 @@ class Unhashable(Uncacheable):
 
     def __init__(self, reason: str = "the value cannot be compared by content") -> None:
         super().__init__(reason)
+
+
+class FileBoundKey(NamedTuple):
+    """The key of a result that files went into: its input signature, and a text that covers the states of these files."""
+
+    signature: str
+    files: str
+
+
+class FilesOfPrompt(Protocol):
+    """What a cache asks about the files that nodes name (``PromptFiles``)."""
+
+    async def survey(self, node_ids: Iterable[str]) -> None:
+        """Note the states of the files of *node_ids*."""
+
+    def mark(self, node_id: str) -> str:
+        """A text that covers the states of the files that the node and those above it name; "" when they name none."""
+
+    def own(self, node_id: str) -> Sequence[Any]:
+        """The files that the node itself names, each with its ``path`` and ``state``."""
+
+    def hold(self, node_id: str) -> bool:
+        """Whether these files are still in these states."""
 
 
 def to_hashable(obj: Any) -> Any:
@@ -52,6 +75,7 @@ class CacheKeySet(ABC):
         self.is_changed_cache = is_changed_cache
         self.keys: dict[str, Any] = {}
         self.subcache_keys: dict[str, Any] = {}
+        self.files: FilesOfPrompt | None = None
 
     @abstractmethod
     async def key_for(self, node_id: str) -> Any:
@@ -64,6 +88,11 @@ class CacheKeySet(ABC):
                 continue
             self.keys[node_id] = await self.key_for(node_id)
             self.subcache_keys[node_id] = (node_id, self.dynprompt.get_node(node_id)["class_type"])
+
+    def make_unique(self, node_id: str, reason: str) -> None:
+        """Give the node a key that equals no other, so that its result is found in this prompt only."""
+        if node_id in self.keys:
+            self.keys[node_id] = Uncacheable(reason)
 
     def continue_from(self, outer: "CacheKeySet") -> None:
         """Use what *outer*, the keys of the graph around this one, has worked out."""
@@ -113,8 +142,10 @@ class CacheKeySetInputSignature(CacheKeySet):
         return False
 
     async def key_for(self, node_id: str) -> Any:
-        """The node's input signature."""
-        return await self.signatures.get(node_id)
+        """The node's input signature, with the states of the files that it and those above it name, if any."""
+        signature = await self.signatures.get(node_id)
+        files = "" if self.files is None else self.files.mark(node_id)
+        return FileBoundKey(signature, files) if files and isinstance(signature, str) else signature
 
     def continue_from(self, outer: CacheKeySet) -> None:
         """Share the signatures of the surrounding graph, so that none is worked out twice."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from comfy_execution.nodes_graph.schema_class import is_schema_class
+
 InputInfo = tuple[Any, str, dict[str, Any]] | tuple[None, None, None]
 
 UNDECLARED: tuple[None, None, None] = (None, None, None)
@@ -43,7 +45,7 @@ class DeclaredInputs:
 
     def of_node(self, class_def: Any, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same for a node with these *inputs*, groups expanded where the class has any."""
-        if not hasattr(class_def, "GET_SCHEMA"):
+        if not is_schema_class(class_def):
             return self.of_class(class_def)
         if self._node_inputs is not inputs or self._node_class is not class_def:
             self._node_declared = class_def.INPUT_TYPES(live_inputs=inputs)

@@ -8,6 +8,8 @@ import contextvars
 from enum import Enum
 from typing import Any, TypedDict
 
+from comfy_execution.executor.isolation import Isolation
+from comfy_execution.executor.results import printable
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 
 
@@ -121,9 +123,10 @@ class ProgressRegistry:
         self._conclude(node_id, self._enter(node_id, NodeState.Error, before["value"], before["max"]))
 
     def reset_handlers(self) -> None:
-        """Reset every handler."""
-        for handler in self.handlers.values():
-            handler.reset()
+        """Reset every handler; one that fails is logged and keeps no other from it."""
+        for handler in list(self.handlers.values()):
+            with Isolation(f"Resetting the progress handler {printable(handler.name)}"):
+                handler.reset()
 
     @property
     def is_closed(self) -> bool:

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import filterfalse, islice
 from typing import Any
+
+from comfy_execution.prompt_checks.shown_values import MAX_BITS, brief, echo, shown
 
 Problem = dict[str, Any]
 LONG_LIST = 20
-MAX_BITS = 4096
 
 # What no JSON value can stand for: these inputs take links only.
 OBJECT_TYPES = frozenset(
@@ -45,18 +47,22 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "ST
 
 def required_missing(name: str, is_schema: bool) -> Problem:
     """The error for a required input that the prompt does not give."""
-    shown = name.rpartition(".")[2] if is_schema else name
-    return problem("required_input_missing", "Required input is missing", shown, {"input_name": name})
+    details = name.rpartition(".")[2] if is_schema else name
+    return problem("required_input_missing", "Required input is missing", details, {"input_name": name})
+
+
+def plain_type(kind: Any) -> str | None:
+    """The text of a declared type, None for a list of options. Packs' subclasses of ``str`` may lack a hash, or equal everything."""
+    return str.__str__(kind) if isinstance(kind, str) else None
 
 
 def needs_link(name: str, config: tuple[Any, Any], value: Any) -> Problem | None:
     """The error for a constant where only another node's output can go."""
-    if not isinstance(config[0], str) or config[0] not in OBJECT_TYPES:
+    kind = plain_type(config[0])
+    if kind not in OBJECT_TYPES:
         return None
-    message = f"A {config[0]} input takes a link [node_id, slot_index], not a constant"
-    return problem(
-        "bad_linked_input", message, f"{name}, {_shown(value)}", {"input_name": name, "input_config": config, "received_value": echo(value)}
-    )
+    message = f"A {kind} input takes a link [node_id, slot_index], not a constant"
+    return problem("bad_linked_input", message, f"{name}, {shown(value)}", _info(name, config, value))
 
 
 def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any]) -> Problem | None:
@@ -64,7 +70,7 @@ def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any])
     value = inputs[name]
     if isinstance(value, Mapping) and "__value__" in value:
         value = inputs[name] = value["__value__"]
-    convert = _CONVERSIONS.get(config[0]) if isinstance(config[0], str) else None
+    convert = _CONVERSIONS.get(plain_type(config[0]) or "")
     if convert is None:
         return None
     try:
@@ -74,13 +80,10 @@ def conversion_error(name: str, config: tuple[Any, Any], inputs: dict[str, Any])
         if isinstance(converted, int) and converted.bit_length() > MAX_BITS:
             raise ValueError("the number has too many digits")
     except (ValueError, TypeError, OverflowError) as error:
-        reason = str(error)
+        reason = brief(str(error))
         message = f"Failed to convert an input value to a {config[0]} value"
         return problem(
-            "invalid_input_type",
-            message,
-            f"{name}, {_shown(value)}, {reason}",
-            {"input_name": name, "input_config": config, "received_value": echo(value), "exception_message": reason},
+            "invalid_input_type", message, f"{name}, {shown(value)}, {reason}", _info(name, config, value) | {"exception_message": reason}
         )
     inputs[name] = converted
     return None
@@ -91,50 +94,48 @@ def check_literal(name: str, config: tuple[Any, Any], value: Any) -> Problem | N
     kind, options = config
     if not isinstance(options, Mapping):
         options = {}
-    info = {"input_name": name, "input_config": config, "received_value": echo(value)}
     if isinstance(value, int | float):
         smallest, biggest = options.get("min"), options.get("max")
         if smallest is not None and value < smallest:
-            return problem("value_smaller_than_min", f"Value {_shown(value)} smaller than min of {smallest}", name, info)
+            message = f"Value {shown(value)} smaller than min of {smallest}"
+            return problem("value_smaller_than_min", message, name, _info(name, config, value))
         if biggest is not None and value > biggest:
-            return problem("value_bigger_than_max", f"Value {_shown(value)} bigger than max of {biggest}", name, info)
+            message = f"Value {shown(value)} bigger than max of {biggest}"
+            return problem("value_bigger_than_max", message, name, _info(name, config, value))
     if isinstance(kind, list | tuple):
-        return _check_options(name, config, list(kind), options, value)
-    if kind == "COMBO":
-        return _check_options(name, config, list(options.get("options") or ()), options, value)
+        return _check_options(name, config, kind, options, value)
+    if plain_type(kind) == "COMBO":
+        allowed = options.get("options")
+        return _check_options(name, config, [] if allowed is None else allowed, options, value)
     return None
 
 
-def _check_options(name: str, config: tuple[Any, Any], allowed: list[Any], options: Mapping[str, Any], value: Any) -> Problem | None:
+def _check_options(name: str, config: tuple[Any, Any], allowed: Any, options: Mapping[str, Any], value: Any) -> Problem | None:
+    """Whether the options hold *value* is for the list itself to say: packs bring lists that take anything, or look it up elsewhere."""
     chosen = value if options.get("multiselect") and isinstance(value, list) else [value]
-    wrong = [one for one in chosen if one not in allowed]
+    wrong = list(islice(filterfalse(_finder(allowed, len(chosen)), chosen), LONG_LIST))
     if not wrong:
         return None
     long = len(allowed) > LONG_LIST
-    shown = f"(list of length {len(allowed)})" if long else str(allowed)
+    choices = f"(list of length {len(allowed)})" if long else str(allowed)
     return problem(
         "value_not_in_list",
         "Value not in list",
-        f"{name}: {', '.join(map(_shown, wrong))} not in {shown}",
-        {"input_name": name, "input_config": None if long else config, "received_value": echo(value)},
+        f"{name}: {', '.join(map(shown, wrong))} not in {choices}",
+        _info(name, None if long else config, value),
     )
 
 
-def _shown(value: Any) -> str:
-    """*value* for a message, cut when it is long."""
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        return f"a number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+def _finder(allowed: Any, count: int) -> Callable[[Any], bool]:
+    """What tells whether a value is among the options; for many values in a plain list of texts it looks each up in the same short time."""
+    if count > LONG_LIST and type(allowed) in (list, tuple) and all(type(one) is str for one in allowed):
+        texts = frozenset(allowed)
+        return lambda value: isinstance(value, str) and value in texts
+    return lambda value: value in allowed
 
 
-def echo(value: Any) -> Any:
-    """*value* as it may be sent back: numbers that JSON cannot carry, alone or in a link, become text."""
-    if isinstance(value, list):
-        return [echo(part) for part in value] if not any(isinstance(part, list) for part in value) else value
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    return _shown(value) if isinstance(value, int) and value.bit_length() > MAX_BITS else value
+def _info(name: str, config: Any, value: Any) -> dict[str, Any]:
+    return {"input_name": name, "input_config": config, "received_value": echo(value)}
 
 
 def problem(kind: str, message: str, details: str, extra_info: dict[str, Any]) -> Problem:

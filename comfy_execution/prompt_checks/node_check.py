@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_execution.nodes_graph.declared_inputs import DeclaredInputs, get_input_info
-from comfy_execution.prompt_checks.literals import Problem, check_literal, conversion_error, echo, needs_link, problem, required_missing
+from comfy_execution.nodes_graph.schema_class import is_schema_class
+from comfy_execution.prompt_checks.foreign_errors import is_for_the_caller
+from comfy_execution.prompt_checks.literals import Problem, check_literal, conversion_error, needs_link, problem, required_missing
+from comfy_execution.prompt_checks.shown_values import MOST_OF_A_REASON, brief, echo
 from comfy_execution.prompt_checks.validator_call import ValidatorArguments, call_validator, validator_arguments
 from comfy_execution.validation import validate_node_input
 
@@ -55,7 +58,9 @@ class NodeChecker:
             self._check_inputs(node_id, check)
         except NodeFault as fault:
             self._record_fault(check, fault, consumer)
-        except Exception as error:
+        except BaseException as error:
+            if is_for_the_caller(error):
+                raise
             log.exception("Node %s (%s) could not be validated", node_id, self._prompt[node_id]["class_type"])
             self._record_fault(check, error, consumer)
         return check
@@ -72,7 +77,9 @@ class NodeChecker:
         try:
             declared = self._declared.of_node(class_def, inputs)
             check.errors += await call_validator(class_def, arguments, self._prompt_id, node_id, inputs, declared, check.linked_types)
-        except Exception as error:
+        except BaseException as error:
+            if is_for_the_caller(error):
+                raise
             log.exception("The validator of node %s (%s) raised", node_id, self._prompt[node_id]["class_type"])
             check.errors.append(_exception(error, None, None))
 
@@ -80,7 +87,7 @@ class NodeChecker:
         """The class of a node of the prompt."""
         return self._classes[self._prompt[node_id]["class_type"]]
 
-    def _record_fault(self, check: NodeCheck, error: Exception, consumer: tuple[str, LinkedInput] | None) -> None:
+    def _record_fault(self, check: NodeCheck, error: BaseException, consumer: tuple[str, LinkedInput] | None) -> None:
         linked_node = None if consumer is None else self._prompt[consumer[0]]["inputs"][consumer[1].name]
         check.errors.append(_exception(error, None if consumer is None else consumer[1], linked_node))
         check.links.clear()
@@ -89,7 +96,7 @@ class NodeChecker:
     def _check_inputs(self, node_id: str, check: NodeCheck) -> None:
         inputs = self._prompt[node_id].get("inputs")
         if not isinstance(inputs, dict):
-            raise NodeFault(f"node {node_id} has no object 'inputs'")
+            raise NodeFault(f"node {brief(node_id)} has no object 'inputs'")
         class_def = self.class_of(node_id)
         declared = self._declared.of_node(class_def, inputs)
         if class_def not in self._arguments:
@@ -101,7 +108,7 @@ class NodeChecker:
                 config = (kind, options)
                 if name not in inputs:
                     if section == "required":
-                        check.errors.append(required_missing(name, hasattr(class_def, "GET_SCHEMA")))
+                        check.errors.append(required_missing(name, is_schema_class(class_def)))
                 elif isinstance(inputs[name], list):
                     self._check_link(name, config, inputs[name], arguments.takes("input_types"), check)
                 else:
@@ -122,11 +129,8 @@ class NodeChecker:
             return
         parent_id, index = link
         if parent_id not in self._prompt:
-            raise NodeFault(f"input {name!r} is linked to node {parent_id!r}, which is not in the prompt")
-        types = self.class_of(parent_id).RETURN_TYPES
-        if not 0 <= index < len(types):
-            raise NodeFault(f"input {name!r} is linked to output {_short(index)} of node {parent_id}, which has {len(types)} outputs")
-        received = types[index]
+            raise NodeFault(f"input {name!r} is linked to node {brief(repr(parent_id))}, which is not in the prompt")
+        received = self._output_type(name, parent_id, index)
         check.linked_types[name] = received
         if not types_are_taken and not validate_node_input(received, config[0]):
             check.errors.append(
@@ -139,6 +143,16 @@ class NodeChecker:
             )
             return
         check.links.append(LinkedInput(name, config, parent_id))
+
+    def _output_type(self, name: str, parent_id: str, index: int) -> Any:
+        """The declared type of an output. Asks the tuple itself: packs bring some that have a type for any index."""
+        types = self.class_of(parent_id).RETURN_TYPES
+        try:
+            if index >= 0:
+                return types[index]
+        except IndexError:
+            pass
+        raise NodeFault(f"input {name!r} is linked to output {_short(index)} of node {brief(parent_id)}, which has {len(types)} outputs")
 
 
 def _check_constant(
@@ -156,17 +170,12 @@ def _short(number: int) -> str:
     return str(number) if number.bit_length() <= 256 else f"with a number of {number.bit_length()} bits"
 
 
-def _exception(error: Exception, consumer: LinkedInput | None, linked_node: Any) -> Problem:
+def _exception(error: BaseException, consumer: LinkedInput | None, linked_node: Any) -> Problem:
     """*error* as upstream's clients know it: of the node itself, or of a node reached through *consumer*. Tracebacks go to the log."""
-    kind = type(error)
+    kind, reason = type(error), brief(str(error), MOST_OF_A_REASON)
     name = "comfy.ValidationError" if isinstance(error, NodeFault) else f"{kind.__module__}.{kind.__qualname__}"
     info: dict[str, Any] = {"exception_type": name, "traceback": []}
     if consumer is None:
-        return problem("exception_during_validation", "Exception when validating node", str(error), info)
-    info |= {
-        "input_name": consumer.name,
-        "input_config": consumer.config,
-        "exception_message": str(error),
-        "linked_node": echo(linked_node),
-    }
-    return problem("exception_during_inner_validation", "Exception when validating inner node", str(error), info)
+        return problem("exception_during_validation", "Exception when validating node", reason, info)
+    info |= {"input_name": consumer.name, "input_config": consumer.config, "exception_message": reason, "linked_node": echo(linked_node)}
+    return problem("exception_during_inner_validation", "Exception when validating inner node", reason, info)

@@ -7,7 +7,9 @@ from typing import Any
 
 from comfy_execution.executor.inputs import get_input_data
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.nodes_graph.schema_class import is_schema_class
 from comfy_execution.prompt_checks.literals import Problem, problem
+from comfy_execution.prompt_checks.shown_values import MOST_OF_A_REASON, brief
 from comfy_execution.utils import CurrentNodeContext
 
 
@@ -56,7 +58,7 @@ async def call_validator(
         answer = await _call(class_def, given, dict(linked_types) if arguments.takes("input_types") else None, extra)
     if answer is True or isinstance(answer, ExecutionBlocker):
         return []
-    reason = "" if answer is False else str(answer)
+    reason = "" if answer is False else brief(str(answer), MOST_OF_A_REASON)
     names = list(given) or (["input_types"] if arguments.takes("input_types") else [""])
     return [
         problem(
@@ -70,7 +72,7 @@ async def _call(class_def: Any, given: Mapping[str, Any], input_types: dict[str,
     as_lists = bool(getattr(class_def, "INPUT_IS_LIST", False))
     values = {name: list(items) if as_lists else items[0] for name, items in given.items()}
     function = class_def.VALIDATE_INPUTS
-    if hasattr(class_def, "GET_SCHEMA"):
+    if is_schema_class(class_def):
         values = class_def.NEST_INPUTS(values)
         function = class_def.PREPARE_CLASS_CLONE(extra.get("hidden_inputs", {})).VALIDATE_INPUTS
     if input_types is not None:

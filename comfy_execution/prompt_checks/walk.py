@@ -2,22 +2,23 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
+from comfy_execution.prompt_checks.cycles import Cycles
+from comfy_execution.prompt_checks.failures import bounded, details_of, failing_outputs, text_of
 from comfy_execution.prompt_checks.literals import Problem, problem
 from comfy_execution.prompt_checks.node_check import LinkedInput, NodeCheck, NodeChecker
-from comfy_execution.prompt_checks.shape import dependents, lost_links, shape_problem
+from comfy_execution.prompt_checks.shape import links_of, lost_link_problem, lost_links, reached, shape_problem, turned
+from comfy_execution.prompt_checks.shown_values import brief
 
 log = logging.getLogger(__name__)
 
-# Over all nodes together; a prompt of thousands of failing nodes and outputs would else be answered with gigabytes.
-MAX_DEPENDENT_OUTPUTS = 100_000
-MIN_DEPENDENT_OUTPUTS = 10
-MAX_CYCLE_NODES = 1000
-MAX_CYCLES = 100
-MAX_CYCLE_SHOWN = 40
 MAX_LOST = 100
+# Nodes looked at to tell which outputs each lost link fails.
+MAX_LOST_STEPS = 500_000
 MAX_LOGGED = 20
+MOST_LOGGED = 1000
 Verdict = tuple[bool, Problem | None, list[str], dict[str, Any]]
 
 
@@ -42,15 +43,15 @@ async def validate_prompt(prompt_id: str, prompt: Any, partial_execution_list: I
     walk = _Walk(prompt_id, prompt, classes)
     for node_id in outputs:
         await walk.check_output(node_id)
-    good, node_errors = walk.verdict(outputs)
+    good, node_errors, more = walk.verdict(outputs)
     for node in prompt.values():
         if not isinstance(node.get("inputs"), dict):
             node["inputs"] = {}
-    _log(node_errors)
+    _log(node_errors, more)
     if good:
         return True, None, good, node_errors
-    details = "\n".join(f"{one['message']}: {one['details']}" for found in node_errors.values() for one in found["errors"])
-    return False, problem("prompt_outputs_failed_validation", "Prompt outputs failed validation", details, {}), [], node_errors
+    failure = problem("prompt_outputs_failed_validation", "Prompt outputs failed validation", details_of(node_errors, more), {})
+    return False, failure, [], node_errors
 
 
 class _Walk:
@@ -61,7 +62,7 @@ class _Walk:
         self._checker = NodeChecker(prompt_id, prompt, classes)
         self._checks: dict[str, NodeCheck] = {}
         self._finished: list[str] = []
-        self._cycles = 0
+        self._cycles = Cycles(prompt)
 
     async def check_output(self, output_id: str) -> None:
         """Check an output node and all it depends on."""
@@ -73,31 +74,34 @@ class _Walk:
             node_id, links = path[-1]
             for link in links:
                 if link.parent_id in depth:
-                    self._found_cycle(path, depth[link.parent_id])
+                    self._found_cycle(depth[link.parent_id])
                 elif link.parent_id not in self._checks:
                     depth[link.parent_id] = len(path)
                     path.append((link.parent_id, self._begin(link.parent_id, (node_id, link))))
                     break
             else:
                 await self._finish(node_id)
+                self._cycles.leave()
                 path.pop()
                 del depth[node_id]
 
-    def verdict(self, outputs: list[str]) -> tuple[list[str], dict[str, Any]]:
-        """The outputs that can run, and the errors by node id, each with the failed outputs that depend on it."""
+    def verdict(self, outputs: list[str]) -> tuple[list[str], dict[str, Any], int]:
+        """The outputs that can run; the errors by node id, each with the failed outputs that depend on it; how many are left out."""
         lost = lost_links(self._prompt)
-        unreachable = dependents(self._prompt, lost) if lost else set()
+        links = links_of(self._prompt) if lost else {}
+        consumers = turned(links)
+        unreachable = reached(consumers, lost)
         good = [node_id for node_id in outputs if self._checks[node_id].valid and node_id not in unreachable]
-        found = self._node_errors([node_id for node_id in outputs if not self._checks[node_id].valid])
+        entries = self._node_errors([node_id for node_id in outputs if not self._checks[node_id].valid])
         silent = [node_id for node_id in outputs if self._checks[node_id].valid and node_id in unreachable]
         if silent:
-            for node_id, fault in list(lost.items())[:MAX_LOST]:
-                below = dependents(self._prompt, [node_id])
-                if any(output in below for output in silent):
-                    found[node_id] = self._entry(node_id, [fault], [output for output in silent if output in below])
-        return good, found
+            above = reached(links, silent)
+            entries |= self._lost_errors({node_id: name for node_id, name in lost.items() if node_id in above}, consumers, silent)
+        found = bounded(entries.items())
+        return good, found, len(entries) - len(found)
 
     def _begin(self, node_id: str, consumer: tuple[str, LinkedInput] | None) -> Iterator[LinkedInput]:
+        self._cycles.enter(node_id)
         check = self._checks[node_id] = self._checker.check_inputs(node_id, consumer)
         return iter(check.links)
 
@@ -108,62 +112,47 @@ class _Walk:
         check.valid = not check.errors and not check.is_on_cycle and all(self._checks[link.parent_id].valid for link in check.links)
         self._finished.append(node_id)
 
-    def _found_cycle(self, path: list[tuple[str, Iterator[LinkedInput]]], start: int) -> None:
-        """The nodes of *path* from *start* on link to one another in a circle; each gets one such error. A bounded number is spelt out."""
-        self._cycles += 1
-        members = [node_id for node_id, _ in path[start:]] if self._cycles <= MAX_CYCLES else [path[-1][0]]
-        around = [f"{node_id} ({self._prompt[node_id]['class_type']})" for node_id in [*members, members[0]]]
-        if len(around) > MAX_CYCLE_SHOWN or self._cycles > MAX_CYCLES:
-            around[MAX_CYCLE_SHOWN // 2 : -MAX_CYCLE_SHOWN // 2] = ["…"]
-        details = " -> ".join(around)
-        for node_id in members:
+    def _found_cycle(self, start: int) -> None:
+        """The path's last node links to its node number *start*: each node in between gets one error, however many circles it is in."""
+        for node_id, error in self._cycles.close(start).items():
             check = self._checks[node_id]
-            if not check.is_on_cycle:
-                check.is_on_cycle = True
-                check.errors.append(
-                    problem(
-                        "dependency_cycle",
-                        "Dependency cycle detected",
-                        details,
-                        {"node_id": node_id, "cycle_nodes": members[:MAX_CYCLE_NODES]},
-                    )
-                )
+            check.is_on_cycle = True
+            check.errors.append(error)
 
     def _node_errors(self, failed: list[str]) -> dict[str, Any]:
-        """Errors by node id. Sets of outputs are bit masks, handed from each node to the nodes above it."""
-        masks = {node_id: 1 << index for index, node_id in enumerate(failed)}
-        for _ in range(2 if self._cycles else 1):
-            for node_id in reversed(self._finished):
-                mask = masks.get(node_id, 0)
-                for link in self._checks[node_id].links if mask else ():
-                    if not self._checks[link.parent_id].valid:
-                        masks[link.parent_id] = masks.get(link.parent_id, 0) | mask
-        wrong = [node_id for node_id in self._finished if self._checks[node_id].errors and masks.get(node_id)]
-        limit = max(MIN_DEPENDENT_OUTPUTS, MAX_DEPENDENT_OUTPUTS // max(1, len(wrong)))
-        return {node_id: self._entry(node_id, self._checks[node_id].errors, _members(masks[node_id], failed, limit)) for node_id in wrong}
+        """Errors by node id, of all nodes that the *failed* outputs depend on."""
+        above = {
+            node_id: [link.parent_id for link in check.links if not self._checks[link.parent_id].valid]
+            for node_id, check in self._checks.items()
+            if not check.valid
+        }
+        wrong = [node_id for node_id in self._finished if self._checks[node_id].errors]
+        order = [node_id for node_id in reversed(self._finished) if node_id in above]
+        dependent = failing_outputs(failed, order, above, wrong, 2 if self._cycles.count else 1)
+        return {node_id: self._entry(node_id, self._checks[node_id].errors, outputs) for node_id, outputs in dependent.items()}
+
+    def _lost_errors(self, lost: Mapping[str, str | None], consumers: Mapping[str, list[str]], outputs: list[str]) -> dict[str, Any]:
+        """The same of nodes that *outputs* depend on, and whose links lead nowhere. The first of them, as many as take little time."""
+        found: dict[str, Any] = {}
+        steps = 0
+        places = {output_id: index for index, output_id in enumerate(outputs)}
+        for node_id, name in lost.items():
+            if len(found) == MAX_LOST or steps > MAX_LOST_STEPS:
+                break
+            below = reached(consumers, [node_id])
+            steps += len(below)
+            fault = lost_link_problem(self._prompt, node_id, name)
+            found[node_id] = self._entry(node_id, [fault], sorted(below & places.keys(), key=places.__getitem__))
+        return found
 
     def _entry(self, node_id: str, errors: list[Problem], outputs: list[str]) -> dict[str, Any]:
         return {"errors": errors, "dependent_outputs": outputs, "class_type": self._prompt[node_id]["class_type"]}
 
 
-def _members(mask: int, ids: list[str], limit: int) -> list[str]:
-    """The first *limit* of *ids* whose bit is set."""
-    bits = f"{mask:b}"[::-1]
-    found: list[str] = []
-    index = bits.find("1")
-    while index >= 0 and len(found) < limit:
-        found.append(ids[index])
-        index = bits.find("1", index + 1)
-    return found
-
-
-def _log(node_errors: Mapping[str, Any]) -> None:
-    for node_id, entry in list(node_errors.items())[:MAX_LOGGED]:
-        log.error(
-            "Node %s (%s) cannot run: %s",
-            node_id,
-            entry["class_type"],
-            "; ".join(f"{one['message']}: {one['details']}" for one in entry["errors"]),
-        )
-    if len(node_errors) > MAX_LOGGED:
-        log.error("%d more nodes cannot run", len(node_errors) - MAX_LOGGED)
+def _log(node_errors: Mapping[str, Any], more: int) -> None:
+    for node_id, entry in islice(node_errors.items(), MAX_LOGGED):
+        text = "; ".join(map(text_of, entry["errors"][:MAX_LOGGED]))
+        log.error("Node %s (%s) cannot run: %s", brief(node_id), entry["class_type"], brief(text, MOST_LOGGED))
+    more += max(0, len(node_errors) - MAX_LOGGED)
+    if more:
+        log.error("%d more nodes cannot run", more)

@@ -7,7 +7,17 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from comfy_execution.prompts import history_size
+from comfy_execution.prompts.history_size import HistorySize, tree_bytes
+
 MAXIMUM_HISTORY_SIZE = 10000
+
+
+class DuplicatePromptId(ValueError):
+    """A prompt of that id waits or runs already; two under one id could neither be told apart nor cancelled."""
+
+    def __init__(self, prompt_id: str) -> None:
+        super().__init__(f"a prompt with the id {prompt_id} waits or runs already; wait for its end, or leave the id out")
 
 
 class QueueObserver(Protocol):
@@ -61,13 +71,19 @@ class PromptQueue:
     """Rows ``(number, prompt_id, prompt, extra_data, outputs, sensitive)`` in order of number, and the history.
 
     Any thread may call any method; ``mutex`` (re-entrant) guards ``queue`` (a heap), ``currently_running``, ``history`` and
-    ``flags``, which packs read and edit. Putting and taking cost O(log n), finishing O(1).
+    ``flags``, which packs read and edit. Putting looks at every waiting id once, taking costs O(log n), finishing O(1) plus the
+    size of the entry. No two prompts that wait or run have the same id.
     """
 
     ExecutionStatus = ExecutionStatus
 
-    def __init__(self, server: QueueObserver, interrupt: Callable[[], None] | None = None) -> None:
-        """*interrupt* asks the running prompt to stop; without it ``interrupt_if_running`` only says whether it runs."""
+    def __init__(
+        self, server: QueueObserver, interrupt: Callable[[], None] | None = None, withdraw_interrupt: Callable[[], None] | None = None
+    ) -> None:
+        """*interrupt* asks the running prompt to stop, *withdraw_interrupt* takes back what was asked of an earlier one.
+
+        Both are called with the lock held, so that no request is lost between two prompts: they must not block.
+        """
         self.server = server
         self.mutex = threading.RLock()
         self.not_empty = threading.Condition(self.mutex)
@@ -77,12 +93,19 @@ class PromptQueue:
         self.history: dict[str, dict] = {}
         self.flags: dict[str, Any] = {}
         self._interrupt = interrupt
+        self._withdraw_interrupt = withdraw_interrupt
         self._arrivals = itertools.count(1)
+        self._history_size = HistorySize()
+        # Of running prompts: those that were told to stop, and those whose end is decided, so that nobody can stop them any more.
+        self._cancelled: set[str] = set()
+        self._concluded: set[str] = set()
 
     def put(self, item: tuple) -> None:
-        """Queue a row and wake a waiting worker."""
+        """Queue a row and wake a waiting worker. Raises ``DuplicatePromptId`` while a prompt of its id waits or runs."""
         row = QueueRow(item)
         with self.mutex:
+            if self.is_running(row[1]) or any(waiting[1] == row[1] for waiting in self.queue):
+                raise DuplicatePromptId(row[1])
             row.arrival = next(self._arrivals)
             heapq.heappush(self.queue, row)
             self.server.queue_updated()
@@ -91,14 +114,21 @@ class PromptQueue:
     def get(self, timeout: float | None = None) -> tuple[tuple, int] | None:
         """Take the first row: ``(row, item_id)``. Blocks up to *timeout* seconds (None: forever), then returns None.
 
-        A flag that is set wakes a worker that waits with a timeout, and it returns None at once.
+        A flag that is set wakes a worker that waits with a timeout, and it returns None at once; also one that was set before.
         """
         with self.mutex:
             while not self.queue:
+                if timeout is not None and self.flags:
+                    return None
                 self.not_empty.wait(timeout)
                 if timeout is not None and not self.queue:
                     return None
+            # From here on requests to stop are meant for this prompt; what is left of earlier ones is not.
+            if self._withdraw_interrupt is not None:
+                self._withdraw_interrupt()
             row = tuple(heapq.heappop(self.queue))
+            self._cancelled.discard(row[1])
+            self._concluded.discard(row[1])
             item_id = self.task_counter
             self.task_counter += 1
             # Nodes get the prompt as a hidden input and may write to it; the history keeps what was submitted.
@@ -117,13 +147,21 @@ class PromptQueue:
         if status is None:
             status = Status("error", False, [])
         with self.mutex:
-            running = self.currently_running.pop(item_id)
-            row = process_item(running) if process_item is not None else running[:5]
-            entry = {"prompt": row, "outputs": {}, "status": {**status._asdict(), "messages": _copied(list(status.messages))}}
-            entry.update(history_result)
-            while len(self.history) >= MAXIMUM_HISTORY_SIZE:
-                del self.history[next(iter(self.history))]
+            running = self.currently_running[item_id]
+        row = process_item(running) if process_item is not None else running[:5]
+        entry = {"prompt": row, "outputs": {}, "status": {**status._asdict(), "messages": _copied(list(status.messages))}}
+        entry.update(history_result)
+        # Measured without the lock: a large workflow takes some milliseconds.
+        entry_bytes = tree_bytes(entry)
+        with self.mutex:
+            del self.currently_running[item_id]
+            self._cancelled.discard(running[1])
+            self._concluded.discard(running[1])
+            # An older entry of this id would keep its place among the old ones.
+            self.history.pop(row[1], None)
             self.history[row[1]] = entry
+            self._history_size.note(row[1], entry_bytes)
+            self._history_size.trim(self.history, MAXIMUM_HISTORY_SIZE, history_size.MAXIMUM_HISTORY_BYTES)
             self.server.queue_updated()
 
     def get_current_queue(self) -> tuple[list, list]:
@@ -141,13 +179,40 @@ class PromptQueue:
         with self.mutex:
             return len(self.queue) + len(self.currently_running)
 
-    def interrupt_if_running(self, prompt_id: str) -> bool:
-        """Ask prompt *prompt_id* to stop, if it is running now; whether it was. No other prompt can be hit."""
+    def is_running(self, prompt_id: str) -> bool:
+        """Whether that prompt was taken from the queue and is not in the history yet."""
         with self.mutex:
-            is_running = any(row[1] == prompt_id for row in self.currently_running.values())
-            if is_running and self._interrupt is not None:
+            return any(row[1] == prompt_id for row in self.currently_running.values())
+
+    def interrupt_if_running(self, prompt_id: str) -> bool:
+        """Ask prompt *prompt_id* to stop, if it is running now; whether it was: then it does not end as a success.
+
+        No other prompt can be hit. False also when the prompt has done all its work and only its end is being noted.
+        """
+        with self.mutex:
+            can_stop = self.is_running(prompt_id) and prompt_id not in self._concluded
+            if can_stop:
+                self._cancelled.add(prompt_id)
+                if self._interrupt is not None:
+                    self._interrupt()
+            return can_stop
+
+    def interrupt_all(self) -> None:
+        """Ask whatever runs to stop; also what runs without having been queued here."""
+        with self.mutex:
+            self._cancelled.update(row[1] for row in self.currently_running.values() if row[1] not in self._concluded)
+            if self._interrupt is not None:
                 self._interrupt()
-            return is_running
+
+    def conclude(self, prompt_id: str) -> bool:
+        """The prompt has done all its work: from now on nobody can stop it. Whether it was told to stop before.
+
+        Called by whoever runs it before it says how the prompt ended; a request that no node noticed is noticed here.
+        """
+        with self.mutex:
+            if self.is_running(prompt_id):
+                self._concluded.add(prompt_id)
+            return prompt_id in self._cancelled
 
     def wipe_queue(self) -> None:
         """Drop every waiting row."""
@@ -202,11 +267,13 @@ class PromptQueue:
         """Forget all finished prompts."""
         with self.mutex:
             self.history = {}
+            self._history_size.clear()
 
     def delete_history_item(self, id_to_delete: str) -> None:
         """Forget one finished prompt; unknown ids are ignored."""
         with self.mutex:
             self.history.pop(id_to_delete, None)
+            self._history_size.forget(id_to_delete)
 
     def set_flag(self, name: str, data: Any) -> None:
         """Leave a request (``unload_models``, ``free_memory``, …) for the worker and wake it."""

@@ -1,6 +1,7 @@
 """The bridge between a prompt's cache of results and the cache providers: which nodes take part, under which keys, and when."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from comfy_execution.graph_utils import is_link
 from comfy_execution.providers.runtime import PromptProviders
 from comfy_execution.providers.traits import NodeTraits, names_files, read_traits
 from comfy_execution.providers.waves import walk_in_waves
+
+log = logging.getLogger(__name__)
 
 
 class ExternalKeys(Protocol):
@@ -40,7 +43,8 @@ class ExecutorHooks:
 
 
 class ProviderCache:
-    """The external cache of one prompt. Awaited by the coroutine that runs the prompt; nothing raises.
+    """The external cache of one prompt. Awaited by the coroutine that runs the prompt; nothing raises: where a key cannot be made, or
+    anything else here fails, results are not shared, which one warning per prompt says.
 
     That coroutine may be on a thread without a loop; it stays there unless something must be waited for: a node that was asked for, or
     a small result, costs no trip.
@@ -56,9 +60,36 @@ class ProviderCache:
         self._traits: dict[str, NodeTraits] = {}
         self._traits_by_node: dict[str, NodeTraits] = {}
         self._contexts: dict[str, CacheContext] = {}
+        self._has_failed = False
 
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of it is then in the local cache."""
+        try:
+            await self._prefetch(targets)
+        except Exception:
+            self._note_failure("looked up")
+
+    async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
+        """The entry of a node, which waves may or may not have asked for before; or None."""
+        try:
+            return await self._lookup(node_id)
+        except Exception:
+            self._note_failure("looked up")
+            return None
+
+    async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
+        """Hand the entry to the providers; does not wait for them."""
+        try:
+            await self._store(node_id, value)
+        except Exception:
+            self._note_failure("stored")
+
+    def _note_failure(self, what: str) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            log.warning("Results of this prompt, one or more, cannot be %s outside this process; the prompt goes on", what, exc_info=True)
+
+    async def _prefetch(self, targets: Iterable[str]) -> None:
         targets = [node_id for node_id in targets if self._dynprompt.has_node(node_id)]
         await self._hooks.to_loop()
         await self._keys.settle()
@@ -75,8 +106,7 @@ class ProviderCache:
         for node_id in hits:
             self._outputs.accept_external(node_id, self._entry(values[node_id]))
 
-    async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
-        """The entry of a node, which waves may or may not have asked for before; or None."""
+    async def _lookup(self, node_id: str) -> Any:
         context = self._contexts.get(node_id)
         if context is None:
             if not self._may_ask(node_id):
@@ -88,8 +118,7 @@ class ProviderCache:
         value = self._providers.answer(context.cache_key_hash)
         return None if value is None else self._entry(value)
 
-    async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
-        """Hand the entry to the providers; does not wait for them."""
+    async def _store(self, node_id: str, value: Any) -> None:
         traits = self._traits_of(node_id)
         if not traits.is_shareable or names_files(value.ui):
             return

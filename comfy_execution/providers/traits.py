@@ -1,11 +1,11 @@
 """What a node's class says about sharing its results, and what such a result looks like."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_execution.cache_provider import CacheValue
-from comfy_execution.providers.snapshot import MAX_DEPTH, is_tensor
+from comfy_execution.providers.snapshot import MAX_DEPTH
+from comfy_execution.providers.value_shapes import is_plausible
 
 # Types whose values live in this process: asking for them would be in vain. What is really in a result decides when it is stored.
 PROCESS_BOUND_TYPES = frozenset(
@@ -14,18 +14,6 @@ PROCESS_BOUND_TYPES = frozenset(
 )
 # The only hidden input that a shared node may have; its key covers it.
 SHAREABLE_HIDDEN = frozenset(("UNIQUE_ID",))
-
-# What a value of a socket type must at least be; of other types nothing is known.
-_PLAUSIBLE: Mapping[str, Callable[[Any], bool]] = {
-    "IMAGE": is_tensor,
-    "MASK": is_tensor,
-    "LATENT": lambda value: isinstance(value, dict) and is_tensor(value.get("samples")),
-    "CONDITIONING": lambda value: isinstance(value, list),
-    "INT": lambda value: isinstance(value, int),
-    "FLOAT": lambda value: isinstance(value, int | float),
-    "BOOLEAN": lambda value: isinstance(value, bool | int),
-    "STRING": lambda value: isinstance(value, str),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +56,15 @@ def names_files(ui: Any) -> bool:
     """Whether what a node shows is in files on this machine."""
     if ui is None:
         return False
-    waiting = [ui]
+    waiting, seen = [ui], set()
     while waiting:
         current = waiting.pop()
-        if isinstance(current, dict):
-            if "filename" in current:
-                return True
-            waiting.extend(current.values())
-        elif isinstance(current, list | tuple):
-            waiting.extend(current)
+        if not isinstance(current, dict | list | tuple) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, dict) and "filename" in current:
+            return True
+        waiting.extend(current.values() if isinstance(current, dict) else current)
     return False
 
 
@@ -98,9 +86,4 @@ def _is_json(value: Any, depth: int) -> bool:
 def _fits(items: Any, kind: str, is_list: bool) -> bool:
     if not isinstance(items, list | tuple) or (not items and not is_list):
         return False
-    is_plausible = _PLAUSIBLE.get(kind)
-    if is_plausible is not None:
-        for value in items:
-            if value is not None and not is_plausible(value):
-                return False
-    return True
+    return all(is_plausible(kind, value) for value in items)

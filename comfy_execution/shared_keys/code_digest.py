@@ -6,6 +6,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator
 
 from comfy_execution.signatures import framed
+from utils.folder_walk import is_regular_file, walk
+from utils.regular_files import open_regular
 
 # Neither code of the pack itself nor stable: environments, repositories, caches.
 SKIPPED_FOLDERS = frozenset(("__pycache__", ".git", ".venv", "venv", "node_modules", "site-packages"))
@@ -17,18 +19,17 @@ def digest_files(root: str, paths: Iterable[str]) -> str:
     """A digest of the files' names below *root* and contents, the same on every machine. Blocks; raises ``OSError``."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read()
-        name = os.path.relpath(path, root).replace(os.sep, "/").encode()
+        name = os.path.relpath(path, root).replace(os.sep, "/").encode("utf-8", "surrogateescape")
         digest.update(framed(b"", name) + framed(b"", content))
     return digest.hexdigest()
 
 
 def python_files(folder: str) -> Iterator[str]:
-    """Every ``*.py`` below *folder*."""
-    for current, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in SKIPPED_FOLDERS)
-        yield from (os.path.join(current, name) for name in files if name.endswith(".py"))
+    """Every ``*.py`` below *folder*, links followed: what lies behind them is imported too. Pipes and devices are not files."""
+    for visited in walk(folder, wanted=lambda name: name not in SKIPPED_FOLDERS):
+        yield from (entry.path for entry in visited.files if entry.name.endswith(".py") and is_regular_file(entry))
 
 
 def core_digest(root: str) -> str:

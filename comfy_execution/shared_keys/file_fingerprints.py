@@ -15,11 +15,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from blake3 import blake3
 
+from comfy_execution.prompt_files.file_state import State, file_state, state_of
 from comfy_execution.units import MIB
+from utils.regular_files import open_regular
 
 log = logging.getLogger(__name__)
-
-State = tuple[int, int, int, int, int]
 
 READ_BYTES = 4 * MIB
 # A file written this shortly before could be written again without its times showing it.
@@ -40,14 +40,11 @@ class FileFingerprints:
         self._reading: dict[tuple[str, State], Future[str | None]] = {}
         self._pool = ThreadPoolExecutor(threads, "file-fingerprint")
 
-    def request(self, path: str) -> "Future[str | None]":
-        """The fingerprint of the file at *path*; None if it cannot be read or changes meanwhile."""
+    def request(self, path: str, state: State | None) -> "Future[str | None]":
+        """The fingerprint of the file at *path*, a real path, in *state*; None when it cannot be read or is not in that state."""
         done: Future[str | None] = Future()
-        try:
-            path = os.path.realpath(path)
-            state = _state(path)
-        except OSError as error:
-            log.warning("%s cannot be read, so results made from it are not shared: %s", path, error)
+        if state is None:
+            log.warning("%s cannot be read, so results made from it are not shared", path)
             done.set_result(None)
             return done
         with self._lock:
@@ -67,8 +64,8 @@ class FileFingerprints:
     def _read(self, path: str, state: State) -> str | None:
         began_s, began_wall_s = time.monotonic(), time.time()
         try:
-            digest = read_digest(path)
-            if _state(path) != state:
+            digest = read_digest(path, state)
+            if digest is None or file_state(path) != state:
                 log.warning("%s was changed while it was read, so results made from it are not shared now", path)
                 return None
         except OSError as error:
@@ -102,10 +99,12 @@ class FileFingerprints:
         return self._known
 
 
-def read_digest(path: str) -> str:
-    """The BLAKE3 digest of a file's bytes, as 64 hexadecimal digits. Blocks; raises ``OSError``."""
+def read_digest(path: str, state: State) -> str | None:
+    """The BLAKE3 digest of a regular file's bytes, as 64 hexadecimal digits; None when it is not in *state*. Blocks; raises ``OSError``."""
     digest = blake3(max_threads=blake3.AUTO)
-    with open(path, "rb", buffering=0) as stream:
+    with open_regular(path) as stream:
+        if state_of(os.fstat(stream.fileno())) != state:
+            return None
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -113,11 +112,6 @@ def read_digest(path: str) -> str:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
-
-
-def _state(path: str) -> State:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _load(path: str) -> dict[str, tuple[State, str]]:

@@ -7,15 +7,20 @@ library, or computes in another precision, has another key.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from comfy_execution.graph_utils import is_link
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.prompt_files.known_folders import FolderNames
+from comfy_execution.prompt_files.named_files import OUTSIDE
+from comfy_execution.prompt_files.prompt_files import FoundFile, PromptFiles
 from comfy_execution.providers.traits import read_traits
-from comfy_execution.shared_keys.named_files import NamedFiles
 from comfy_execution.shared_keys.world import HermeticWorld
 from comfy_execution.signatures import framed
+
+log = logging.getLogger(__name__)
 
 FORMAT = "keepwarm-key-1"
 
@@ -29,7 +34,8 @@ class HermeticKeys:
         self._dynprompt = dynprompt
         self._outputs = outputs
         self._node_class = node_class
-        self._named: NamedFiles | None = None
+        self._files: PromptFiles = outputs.files or PromptFiles(world.roots, FolderNames(), dynprompt, node_class)
+        self._told: set[str] = set()
         self._hermetic: dict[str, bool] = {}
         self._links: dict[str, list[str]] = {}
         self._code_hashes: dict[str, str] = {}
@@ -47,12 +53,14 @@ class HermeticKeys:
         nodes = [node_id for node_id in self._above(node_ids) if node_id not in self._own]
         if not nodes:
             return
-        named, code = await asyncio.to_thread(self._survey, nodes)
-        reading = {path: self._world.fingerprints.request(path) for path in {path for files in named.values() for _, path in files}}
+        code = await asyncio.to_thread(self._code_of, nodes)
+        await self._files.survey(nodes)
+        files = {file for node_id in nodes for file in self._files.own(node_id) if file.kind != OUTSIDE}
+        reading = {file: self._world.fingerprints.request(file.path, file.state) for file in files}
         # Shielded: reading goes on for a later prompt when this one does not wait any longer.
-        contents = {path: await asyncio.shield(asyncio.wrap_future(future)) for path, future in reading.items()}
+        contents = {file: await asyncio.shield(asyncio.wrap_future(future)) for file, future in reading.items()}
         for node_id in nodes:
-            self._own[node_id] = self._settle(node_id, named[node_id], code[node_id], contents)
+            self._own[node_id] = self._settle(node_id, code.get(node_id), contents)
         self._combine_all(nodes)
 
     def key(self, node_id: str) -> str | None:
@@ -70,30 +78,14 @@ class HermeticKeys:
                     waiting.extend(self._parents(node_id))
         return list(seen)
 
-    def _survey(self, nodes: list[str]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, str | None]]:
-        """On a worker thread: the files that each node names, and a digest of its code."""
+    def _code_of(self, nodes: list[str]) -> dict[str, str | None]:
+        """On a worker thread: a digest of each node's code."""
         _, code = self._world.settled()
-        self._named = self._named or NamedFiles(self._world.roots())
-        named: dict[str, list[tuple[str, str]]] = {}
-        digests: dict[str, str | None] = {}
-        of_class: dict[str, str | None] = {}
-        for node_id in nodes:
-            node = self._dynprompt.get_node(node_id)
-            class_type = node["class_type"]
-            if class_type not in of_class:
-                of_class[class_type] = code.of_class(self._node_class(class_type))
-            named[node_id] = [
-                file
-                for value in node["inputs"].values()
-                if isinstance(value, str | list | dict) and not is_link(value)
-                for file in self._named.behind(value)
-            ]
-            digests[node_id] = of_class[class_type]
-        return named, digests
+        class_types = {node_id: self._dynprompt.get_node(node_id)["class_type"] for node_id in nodes}
+        digests = {class_type: code.of_class(self._node_class(class_type)) for class_type in set(class_types.values())}
+        return {node_id: digests[class_type] for node_id, class_type in class_types.items()}
 
-    def _settle(
-        self, node_id: str, named: list[tuple[str, str]], code: str | None, contents: Mapping[str, str | None]
-    ) -> tuple[str, str] | None:
+    def _settle(self, node_id: str, code: str | None, contents: Mapping[FoundFile, str | None]) -> tuple[str, str] | None:
         """The node's signature and what it contributes itself, its code and files; None when its result cannot be shared."""
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
@@ -102,12 +94,19 @@ class HermeticKeys:
             pinned = self._world.pins.get(signature)
             return None if pinned is None else (signature, pinned)
         is_hermetic = self._is_hermetic(self._dynprompt.get_node(node_id)["class_type"])
-        if code is None or not is_hermetic or any(contents[path] is None for _, path in named):
+        named = [(file.kind, contents.get(file)) for file in self._files.own(node_id)]
+        if code is None or not is_hermetic or not self._files.is_known(node_id) or any(content is None for _, content in named):
             self._world.pins.pop(signature, None)
+            self._tell_elsewhere(node_id)
             return None
-        own = self._hash_code(code) if not named else _hash([code, *sorted(f"{kind}:{contents[path]}" for kind, path in named)])
+        own = self._hash_code(code) if not named else _hash([code, *sorted(f"{kind}:{content}" for kind, content in named)])
         self._world.pin(signature, own)
         return signature, own
+
+    def _tell_elsewhere(self, node_id: str) -> None:
+        for path in [file.path for file in self._files.own(node_id) if file.kind == OUTSIDE and file.path not in self._told]:
+            self._told.add(path)
+            log.info("%s is no file in a folder of this server, so results of node %s and of those below are not shared", path, node_id)
 
     def _hash_code(self, code: str) -> str:
         if code not in self._code_hashes:
@@ -157,4 +156,4 @@ class HermeticKeys:
 
 
 def _hash(parts: Iterable[str]) -> str:
-    return hashlib.sha256(b"".join([framed(b"", part.encode()) for part in parts])).hexdigest()
+    return hashlib.sha256(b"".join([framed(b"", part.encode("utf-8", "surrogatepass")) for part in parts])).hexdigest()

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import folder_paths
+from comfy_execution.prompt_files.known_folders import FileRoots, server_roots
 from comfy_execution.shared_keys.code_digest import CodeDigests, core_digest
 from comfy_execution.shared_keys.file_fingerprints import FileFingerprints
-from comfy_execution.shared_keys.named_files import FileRoots
 
 MAX_PINNED = 20_000
 # Libraries that compute; their versions are read from package metadata, so none is imported.
@@ -62,7 +62,7 @@ def make_world(deployment: Callable[[], str], own_name: str = "") -> HermeticWor
 
     return HermeticWorld(
         namespace,
-        _roots,
+        server_roots,
         lambda: CodeDigests(core_root, folder_paths.get_folder_paths("custom_nodes")),
         FileFingerprints(os.path.join(folder_paths.get_system_user_directory(), "file_fingerprints.json")),
     )
@@ -73,15 +73,3 @@ def _version(library: str) -> str:
         return f"{library} {importlib.metadata.version(library)}"
     except importlib.metadata.PackageNotFoundError:
         return f"{library} missing"
-
-
-def _roots() -> FileRoots:
-    kinds = sorted(kind for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes")
-    return FileRoots(
-        {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in kinds},
-        {
-            "input": folder_paths.get_input_directory(),
-            "output": folder_paths.get_output_directory(),
-            "temp": folder_paths.get_temp_directory(),
-        },
-    )

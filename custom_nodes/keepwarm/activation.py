@@ -64,7 +64,7 @@ def make_provider(url: StoreUrl, settings: Settings, server: ServerTraits) -> Ca
     """The provider for *url*, with around it what *server* does not do itself. Raises ``BadUrl``."""
     store: Any
     if url.scheme in FILE:
-        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / GIB) * GIB))
+        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / GIB) * GIB), url.is_read_only)
     elif url.scheme in REDIS:
         store = RedisStore(url)
     else:

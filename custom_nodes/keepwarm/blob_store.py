@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from .entry_format import Blob
+from .intake import Intake
 
 
 class StoreFull(OSError):
@@ -16,11 +17,17 @@ class BlobStore(Protocol):
 
     name: str
 
-    async def get_entry(self, key: str) -> bytes | memoryview | None:
-        """The entry under *key*, or None."""
+    async def get_entry(self, key: str, intake: Intake) -> Any:
+        """The bytes of the entry under *key*, or None. *intake* is asked before much is read; raises ``Rejected`` for what is no entry.
+
+        Something else under the key's name is no error of the store: it is rejected, and can be stored over.
+        """
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
-        """The bytes of each blob (digest -> size), or None when one is not there. Never more bytes than the size says."""
+        """The bytes of each blob (digest -> size), or None when one is not there. Never more bytes than the size says.
+
+        Raises ``Damaged`` for something else under a blob's name.
+        """
 
     async def put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
         """Keep an entry, given in parts, after all its blobs."""

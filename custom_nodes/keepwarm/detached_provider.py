@@ -18,6 +18,7 @@ from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheVal
 
 from .namespaced_provider import NamespacedProvider
 from .result_provider import ResultProvider
+from .result_shapes import fits
 from .units import GIB
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class DetachedProvider(CacheProvider):
             self._failed(error)
             return None
         self._failures = 0
+        if value is not None and not fits(_node_class(context.class_type), value.outputs):
+            log.warning("The result that %s has for node %s is none that a %s gives", self.url, context.node_id, context.class_type)
+            return None
         return value
 
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
@@ -106,13 +110,17 @@ class DetachedProvider(CacheProvider):
 
 def _acts(class_type: str) -> bool:
     """Whether nodes of the class act as well: save a file, show a picture, ask a paid service."""
-    class_def = importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
+    class_def = _node_class(class_type)
     if class_def is None or getattr(class_def, "OUTPUT_NODE", False) or getattr(class_def, "NOT_IDEMPOTENT", False):
         return True
     if class_def not in _TOLD:
         # Asking a class for its inputs may list folders.
         _TOLD[class_def] = bool(set(map(str, (class_def.INPUT_TYPES().get("hidden") or {}).values())) - {"UNIQUE_ID"})
     return _TOLD[class_def]
+
+
+def _node_class(class_type: str) -> Any:
+    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS.get(class_type)
 
 
 def _names_files(ui: Any) -> bool:

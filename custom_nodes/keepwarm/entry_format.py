@@ -16,15 +16,18 @@ from typing import Any
 from blake3 import blake3
 
 from .units import MIB
-from .value_codec import Buffer, Malformed, decode, encode, expected_bytes
+from .value_codec import Buffer, Malformed, NotRepresentable, decode, encode, expected_bytes
 
 MAGIC = b"KWE1"
 FORMAT = 1
 SEAL_BYTES = 33
-MAX_HEADER_BYTES = 64 * MIB
-MAX_BUFFERS = 1 << 20
-# Header and small tensors; what is longer is not read.
-MAX_ENTRY_BYTES = 128 * MIB
+# Before the header come the mark and its length.
+START_BYTES = len(MAGIC) + 4
+# A header is parsed in one go, which stops every other thread; within these limits that takes a tenth of a second.
+MAX_HEADER_BYTES = 4 * MIB
+MAX_HEADER_ITEMS = 250_000
+# Header and small tensors; what is longer is neither stored nor read.
+MAX_ENTRY_BYTES = 64 * MIB
 # Tensors up to this size lie in the entry itself: another round trip would cost more.
 INLINE_BYTES = 64 << 10
 # Hashing is spread over threads from this size on.
@@ -62,11 +65,12 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An entry whose seal is right; ``wanted`` gives digest and size of each blob it needs."""
+    """An entry whose seal is right; ``wanted`` gives digest and size of each blob it needs, ``total_bytes`` what all tensors take."""
 
     header: dict[str, Any]
     inline: memoryview
     wanted: dict[str, int]
+    total_bytes: int
 
 
 class Sealer:
@@ -76,7 +80,10 @@ class Sealer:
         self._key = None if key is None else hashlib.sha256(b"keepwarm cache entry 1\0" + key).digest()
 
     def seal(self, key: str, class_type: str, value: Any) -> Sealed:
-        """Entry and blobs for *value* under the cache key *key*. No tensor is copied. Raises ``NotRepresentable``."""
+        """Entry and blobs for *value* under the cache key *key*. No tensor is copied.
+
+        Raises ``NotRepresentable``, also for what would make a larger entry than one can be.
+        """
         encoded = encode(value)
         inline: list[Any] = []
         blobs: dict[str, Blob] = {}
@@ -96,25 +103,26 @@ class Sealer:
         header = json.dumps(
             {"format": FORMAT, "key": key, "class": class_type, "value": encoded.tree, "tensors": described}, separators=(",", ":")
         ).encode()
+        if len(header) > MAX_HEADER_BYTES or _items(header) > MAX_HEADER_ITEMS or len(header) + inline_bytes > MAX_ENTRY_BYTES - 64:
+            raise NotRepresentable(f"its structure takes {len(header)} bytes with {_items(header)} items, its small tensors {inline_bytes}")
         parts = [MAGIC + struct.pack(">I", len(header)) + header, *inline]
         return Sealed([*parts, self._seal(parts)], list(blobs.values()))
 
     def open(self, key: str, data: Any) -> Opened:
         """Check an entry that was stored under *key*. Raises ``Rejected``."""
         view = memoryview(data)
-        if view.nbytes < len(MAGIC) + 4 + SEAL_BYTES or bytes(view[:4]) != MAGIC:
-            raise Rejected("it is not an entry, or one of another format")
+        header_bytes = check_start(view, view.nbytes)
         body, seal = view[:-SEAL_BYTES], bytes(view[-SEAL_BYTES:])
         if not hmac.compare_digest(seal, self._seal([body])):
             raise Rejected("its seal is wrong: it is damaged, or was sealed with another KEEPWARM_CACHE_KEY")
-        (length,) = struct.unpack(">I", body[4:8])
-        if length > min(MAX_HEADER_BYTES, body.nbytes - 8):
-            raise Rejected("its header is longer than itself")
+        text, inline = bytes(body[START_BYTES : START_BYTES + header_bytes]), body[START_BYTES + header_bytes :]
+        if _items(text) > MAX_HEADER_ITEMS:
+            raise Rejected(f"its header has more than {MAX_HEADER_ITEMS} items")
         try:
-            header = json.loads(bytes(body[8 : 8 + length]))
+            header = json.loads(text)
             if header["format"] != FORMAT or header["key"] != key:
                 raise Rejected("it belongs to another key or format")
-            return Opened(header, body[8 + length :], _wanted(header["tensors"]))
+            return Opened(header, inline, *_wanted(header["tensors"], inline.nbytes))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise error if isinstance(error, Rejected) else Rejected(f"its header cannot be read: {error}") from None
 
@@ -136,6 +144,7 @@ def read_value(opened: Opened, blobs: dict[str, Any]) -> Any:
     Tensors use the blobs' memory where that is writable.
     """
     buffers = []
+    used: set[str] = set()
     try:
         for about in opened.header["tensors"]:
             size = expected_bytes(about)
@@ -145,7 +154,9 @@ def read_value(opened: Opened, blobs: dict[str, Any]) -> Any:
             data = memoryview(blobs[about["blake3"]])
             if data.nbytes != size or digest_of(data) != about["blake3"]:
                 raise Damaged("the bytes of a tensor are damaged")
-            buffers.append(Buffer(about, data))
+            # Two tensors of equal bytes are one blob; they were apart, so that changing one does not change the other.
+            buffers.append(Buffer(about, bytearray(data) if about["blake3"] in used else data))
+            used.add(about["blake3"])
         return decode(opened.header["value"], buffers)
     except (Malformed, KeyError, TypeError, RecursionError) as error:
         raise Rejected(f"its structure is wrong: {error}") from None
@@ -158,12 +169,36 @@ def digest_of(data: Any) -> str:
     return blake3(view, max_threads=threads).hexdigest()
 
 
-def _wanted(described: Any) -> dict[str, int]:
-    if not isinstance(described, list) or len(described) > MAX_BUFFERS:
+def check_start(start: Any, size: int | None = None) -> int:
+    """Look at the first bytes of an entry of *size* bytes (None: not known yet); the bytes of its header. Raises ``Rejected``.
+
+    ``START_BYTES`` of it are enough; whatever is no entry, or claims more than one can hold, need not be read any further.
+    """
+    view = memoryview(start)
+    if view.nbytes < START_BYTES or bytes(view[: len(MAGIC)]) != MAGIC:
+        raise Rejected("it is not an entry, or one of another format")
+    (header_bytes,) = struct.unpack(">I", view[len(MAGIC) : START_BYTES])
+    if header_bytes > MAX_HEADER_BYTES:
+        raise Rejected(f"its header has {header_bytes} bytes, more than {MAX_HEADER_BYTES}")
+    if size is not None and START_BYTES + header_bytes + SEAL_BYTES > size:
+        raise Rejected("its header is longer than itself")
+    return header_bytes
+
+
+def _items(header: bytes) -> int:
+    """How many things a header can hold at most: whatever is parsed stands behind one of these."""
+    return header.count(b",") + header.count(b"[") + header.count(b"{")
+
+
+def _wanted(described: Any, inline_bytes: int) -> tuple[dict[str, int], int]:
+    """(digest -> size of each blob, bytes of all tensors), after checking that the small tensors are the *inline_bytes* that are there."""
+    if not isinstance(described, list):
         raise Rejected("it has no list of tensors")
     wanted: dict[str, int] = {}
+    total_bytes = used_bytes = 0
     for about in described:
         size = expected_bytes(about)
+        total_bytes += size
         if "blake3" in about:
             digest = about["blake3"]
             if not isinstance(digest, str) or len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
@@ -172,6 +207,10 @@ def _wanted(described: Any) -> dict[str, int]:
                 raise Rejected("a small tensor is kept apart")
             if wanted.setdefault(digest, size) != size:
                 raise Rejected("a tensor has two sizes")
-        elif type(about.get("at")) is not int or about["at"] < 0 or size > INLINE_BYTES:
+            continue
+        if type(about.get("at")) is not int or about["at"] != used_bytes or size > INLINE_BYTES:
             raise Rejected("a small tensor is missing")
-    return wanted
+        used_bytes += size
+    if used_bytes != inline_bytes:
+        raise Rejected(f"its small tensors take {inline_bytes} bytes where {used_bytes} are described")
+    return wanted, total_bytes

@@ -3,16 +3,15 @@
 import asyncio
 import importlib
 import io
-import logging
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from .entry_format import MAX_ENTRY_BYTES, Blob
+from .entry_format import START_BYTES, Blob, Damaged, Rejected, check_start
+from .free_memory import fresh_memory
+from .intake import SMALL_BYTES, Intake
 from .store_urls import BadUrl, StoreUrl
 from .units import MIB
-
-log = logging.getLogger(__name__)
 
 PART_BYTES = 16 * MIB
 CONCURRENT_PARTS = 8
@@ -37,21 +36,41 @@ class ObjectStore:
         except ImportError:
             raise BadUrl(f"{url.scheme}:// needs the package obstore: pip install 'obstore>=0.6'") from None
 
-    async def get_entry(self, key: str) -> memoryview | None:
-        """The entry under *key*."""
+    async def get_entry(self, key: str, intake: Intake) -> bytearray | None:
+        """The entry under *key*; taken as it comes, so that nothing more is read once it is known to be none."""
         try:
             answer = await self._obstore.get_async(self._store, _entry_path(key))
-            if answer.meta["size"] > MAX_ENTRY_BYTES:
-                log.warning("The entry %s has %d bytes, more than an entry can have", _entry_path(key), answer.meta["size"])
-                return None
-            return memoryview(await answer.bytes_async())
         except (FileNotFoundError, self._errors.NotFoundError):
             return None
+        size = answer.meta["size"]
+        await intake.expect_entry(size)
+        entry, is_checked = bytearray(), False
+        async for part in answer.stream(min_chunk_size=SMALL_BYTES):
+            entry += memoryview(part)
+            if len(entry) > size:
+                raise Rejected(f"more than the announced {size} bytes arrive")
+            if not is_checked and len(entry) >= START_BYTES:
+                check_start(entry, size)
+                is_checked = True
+        return entry
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, its ranges side by side."""
-        found = await asyncio.gather(*(self._get_blob(digest, size) for digest, size in wanted.items()))
-        return None if None in found else dict(zip(wanted, found))
+        slots = asyncio.Semaphore(CONCURRENT_PARTS)
+        found = {digest: fresh_memory(size) for digest, size in wanted.items()}
+        parts = [
+            asyncio.ensure_future(self._get_part(digest, start, data[start : start + PART_BYTES], slots))
+            for digest, data in found.items()
+            for start in range(0, len(data), PART_BYTES)
+        ]
+        try:
+            await asyncio.gather(*parts)
+        except (FileNotFoundError, self._errors.NotFoundError):
+            return None
+        finally:
+            for part in parts:
+                part.cancel()
+        return found
 
     async def put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
         """Create the blobs that are not there, then write the entry."""
@@ -67,21 +86,20 @@ class ObjectStore:
     async def aclose(self) -> None:
         """Connections are the library's own."""
 
-    async def _get_blob(self, digest: str, size: int) -> bytearray | None:
-        data = bytearray(size)
-        starts = list(range(0, size, PART_BYTES))
-        try:
-            ranges = await self._obstore.get_ranges_async(
-                self._store, _blob_path(digest), starts=starts, ends=[min(start + PART_BYTES, size) for start in starts], coalesce=0
-            )
-        except (FileNotFoundError, self._errors.NotFoundError):
-            return None
-        for start, part in zip(starts, ranges):
-            view = memoryview(part)
-            if start + view.nbytes > size:
-                return None
-            data[start : start + view.nbytes] = view
-        return data
+    async def _get_part(self, digest: str, start: int, room: memoryview, slots: asyncio.Semaphore) -> None:
+        """Fill *room* with the blob's bytes from *start* on. Raises ``Damaged`` where more or fewer arrive."""
+        async with slots:
+            span = (start, start + room.nbytes)
+            answer = await self._obstore.get_async(self._store, _blob_path(digest), options={"range": span})
+            filled = 0
+            async for part in answer.stream(min_chunk_size=SMALL_BYTES):
+                view = memoryview(part)
+                if filled + view.nbytes > room.nbytes:
+                    raise Damaged("more bytes of a tensor arrive than were asked for")
+                room[filled : filled + view.nbytes] = view
+                filled += view.nbytes
+        if filled < room.nbytes:
+            raise Damaged("the bytes of a tensor end early")
 
     async def _put_blob(self, blob: Blob) -> None:
         path = _blob_path(blob.digest)

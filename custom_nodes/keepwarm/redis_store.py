@@ -1,11 +1,18 @@
-"""Results in Redis or Valkey. Blobs are cut into chunks, so that no command keeps the server busy for long."""
+"""Results in Redis or Valkey. Blobs are cut into chunks, so that no command keeps the server busy for long.
+
+What a name holds that is no text (``WRONGTYPE``) is a miss and can be stored over. A server that sends more than was asked for
+is cut off.
+"""
 
 import importlib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .entry_format import MAX_ENTRY_BYTES, Blob
+from .bounded_connection import bounded
+from .entry_format import Blob, Damaged, Rejected, check_start
+from .free_memory import fresh_memory
+from .intake import SMALL_BYTES, Intake
 from .store_urls import BadUrl, StoreUrl
 from .units import MIB
 
@@ -30,18 +37,34 @@ class RedisStore:
         self._environment = os.environ if environment is None else environment
         self._credentials = _credentials(self._environment)
 
-    async def get_entry(self, key: str) -> bytes | None:
-        """The entry under *key*."""
-        # Empty for a name that is not there. One that is too long is cut, and its seal does not fit.
-        return await self._connected().getrange(self._entry_name(key), 0, MAX_ENTRY_BYTES) or None
+    async def get_entry(self, key: str, intake: Intake) -> bytes | bytearray | None:
+        """The entry under *key*: its beginning, and more of it only if that is the beginning of an entry."""
+        name = self._entry_name(key)
+        first = await self._get(name, 0, SMALL_BYTES)
+        if not first:
+            return None
+        check_start(first)
+        if len(first) < SMALL_BYTES:
+            return first
+        await intake.expect(intake.max_entry_bytes)
+        entry, part = bytearray(first), first
+        while part and len(entry) <= intake.max_entry_bytes:
+            part = await self._get(name, len(entry), CHUNK_BYTES)
+            entry += part
+        if len(entry) > intake.max_entry_bytes:
+            raise Rejected(f"it has more than the {intake.max_entry_bytes} bytes that it may have")
+        return entry
 
     async def get_blobs(self, wanted: Mapping[str, int]) -> dict[str, Any] | None:
         """Every blob, put together from its chunks."""
         found: dict[str, Any] = {}
         for digest, size in wanted.items():
-            data = bytearray(size)
+            data = fresh_memory(size)
             for number, start in enumerate(range(0, size, CHUNK_BYTES)):
-                chunk = await self._connected().getrange(self._chunk_name(digest, number), 0, CHUNK_BYTES)
+                try:
+                    chunk = await self._get(self._chunk_name(digest, number), 0, CHUNK_BYTES)
+                except Rejected as reason:
+                    raise Damaged(f"a tensor is missing: {reason}") from None
                 if not chunk:
                     return None
                 # One of a wrong length leaves bytes that the digest does not fit.
@@ -74,6 +97,20 @@ class RedisStore:
         if client is not None:
             await client.aclose()
 
+    async def _get(self, name: str, start: int, count: int) -> bytes:
+        """Up to *count* bytes from *start* on; empty for a name that is not there. Raises ``Rejected`` for one that holds no text."""
+        try:
+            part = await self._connected().getrange(name, start, start + count - 1)
+        except importlib.import_module("redis.exceptions").ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise Rejected("its name holds a list, a hash or the like") from None
+            raise
+        if part is None:
+            return b""
+        if not isinstance(part, bytes) or len(part) > count:
+            raise OSError(f"the server answered with {type(part).__name__} where {count} bytes or fewer were asked for")
+        return part
+
     def _entry_name(self, key: str) -> str:
         return f"{self._prefix}:e:{key}"
 
@@ -93,6 +130,7 @@ class RedisStore:
                 retry=retry,
                 **self._credentials,
             )
+            pool.connection_class = bounded(pool.connection_class, CHUNK_BYTES)
             self._client = self._redis.Redis(connection_pool=pool)
         return self._client
 

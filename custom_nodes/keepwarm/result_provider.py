@@ -7,15 +7,16 @@ from typing import Any
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
 
 from .blob_store import BlobStore
-from .entry_format import Damaged, Rejected, Sealer, read_value
+from .entry_format import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, Damaged, Opened, Rejected, Sealer, read_value
+from .intake import Intake, IntakeGate
 from .measures import Measures
-from .units import GIB, MIB
+from .units import GIB
 from .value_codec import NotRepresentable
 
 log = logging.getLogger(__name__)
 
 # Smaller results are encoded and checked on the loop itself.
-OFFLOAD_BYTES = MIB // 4
+OFFLOAD_BYTES = 64 << 10
 
 
 class ResultProvider(CacheProvider):
@@ -34,6 +35,7 @@ class ResultProvider(CacheProvider):
         self.max_value_bytes = max_value_bytes
         self.measures = Measures()
         self._sealer = sealer or Sealer()
+        self._gate = IntakeGate()
 
     def should_cache(self, context: CacheContext, value: CacheValue | None = None) -> bool:
         """Everything is looked up; what fits is stored, unless the provider only reads."""
@@ -56,6 +58,10 @@ class ResultProvider(CacheProvider):
         except NotRepresentable as reason:
             log.debug("The result of node %s (%s) is not stored in %s: %s", context.node_id, context.class_type, self.url, reason)
             return
+        except Exception as error:
+            # The value's fault, not that of the store, which is not to be left alone for it.
+            log.warning("The result of node %s (%s) cannot be written: %r", context.node_id, context.class_type, error)
+            return
         with self.measures.store():
             await self.store.put(context.cache_key_hash, sealed.entry, sealed.blobs)
         self.measures.add(bytes_stored=sum(memoryview(part).nbytes for part in sealed.entry) + sum(blob.size for blob in sealed.blobs))
@@ -65,25 +71,48 @@ class ResultProvider(CacheProvider):
         await self.store.aclose()
 
     async def _find(self, context: CacheContext) -> CacheValue | None:
-        entry = await self.store.get_entry(context.cache_key_hash)
+        wanted: dict[str, int] = {}
+        async with self._gate.lookup(min(MAX_ENTRY_BYTES, self.max_value_bytes + MAX_HEADER_BYTES)) as intake:
+            try:
+                return await self._fetch(context, intake, wanted)
+            except (Rejected, MemoryError) as reason:
+                self.measures.add(rejected=1)
+                if isinstance(reason, Damaged) and not self.read_only:
+                    await self.store.discard(wanted)
+                told = "there is no memory for it" if isinstance(reason, MemoryError) else reason
+                log.warning("An entry in %s for node %s (%s) is not used: %s", self.url, context.node_id, context.class_type, told)
+                return None
+
+    async def _fetch(self, context: CacheContext, intake: Intake, wanted: dict[str, int]) -> CacheValue | None:
+        """The value, or None; *wanted* is told the blobs that it needs. Raises ``Rejected``, ``MemoryError`` and what the store raises."""
+        entry = await self.store.get_entry(context.cache_key_hash, intake)
         if entry is None:
             return None
-        try:
-            opened = self._sealer.open(context.cache_key_hash, entry)
-            size = sum(opened.wanted.values())
-            if size > self.max_value_bytes:
-                raise Rejected(f"its tensors take {size} bytes, more than {self.max_value_bytes}")
-            blobs: dict[str, Any] | None = await self.store.get_blobs(opened.wanted) if opened.wanted else {}
-            if blobs is None:
-                return None
-            outputs, ui = await _offload(size, read_value, opened, blobs)
-        except (Rejected, TypeError, ValueError) as reason:
-            self.measures.add(rejected=1)
-            if isinstance(reason, Damaged) and not self.read_only:
-                await self.store.discard(opened.wanted)
-            log.warning("An entry in %s for node %s (%s) is not used: %s", self.url, context.node_id, context.class_type, reason)
+        opened = await _guarded(memoryview(entry).nbytes, self._sealer.open, context.cache_key_hash, entry)
+        if opened.total_bytes > self.max_value_bytes:
+            raise Rejected(f"its tensors take {opened.total_bytes} bytes, more than {self.max_value_bytes}")
+        wanted.update(opened.wanted)
+        await intake.expect(opened.total_bytes)
+        blobs: dict[str, Any] | None = await self.store.get_blobs(opened.wanted) if opened.wanted else {}
+        if blobs is None:
             return None
+        outputs, ui = await _guarded(opened.total_bytes + memoryview(entry).nbytes, _read_pair, opened, blobs)
         return CacheValue(outputs, ui)
+
+
+def _read_pair(opened: Opened, blobs: dict[str, Any]) -> tuple[Any, Any]:
+    outputs, ui = read_value(opened, blobs)
+    return outputs, ui
+
+
+async def _guarded(size: int, function: Any, *arguments: Any) -> Any:
+    """What *function* makes of bytes from a store. Raises ``Rejected`` for whatever it cannot make anything of, ``MemoryError``."""
+    try:
+        return await _offload(size, function, *arguments)
+    except (Rejected, MemoryError):
+        raise
+    except Exception as error:
+        raise Rejected(f"it cannot be read: {type(error).__name__}: {error}") from error
 
 
 async def _offload(size: int, function: Any, *arguments: Any) -> Any:

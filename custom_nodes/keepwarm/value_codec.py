@@ -17,6 +17,8 @@ from typing import Any
 MAX_DEPTH = 200
 MAX_DIMENSIONS = 64
 EXACT_INT = 1 << 53
+# So many keys of a dict or set may share a hash.
+FEW_KEYS = 64
 
 # Name in the structure -> (torch's name, bytes per element). Names as in safetensors where it has the type.
 TORCH_DTYPES: Mapping[str, tuple[str, int]] = {
@@ -160,9 +162,14 @@ class _Reader:
             raise Malformed("a part that is neither a constant nor tagged")
         tag, body = tree
         if tag in _MAKERS and type(body) is list:
-            return _MAKERS[tag]([self.read(item, depth - 1) for item in body])
+            items = [self.read(item, depth - 1) for item in body]
+            if tag in "sz":
+                _check_spread(items)
+            return _MAKERS[tag](items)
         if tag == "d" and type(body) is list:
-            return {self.read(key, depth - 1): self.read(item, depth - 1) for key, item in body}
+            keys = [self.read(key, depth - 1) for key, _ in body]
+            _check_spread(keys)
+            return {key: self.read(item, depth - 1) for key, (_, item) in zip(keys, body)}
         if tag == "x" and type(body) is int and 0 <= body < len(self._buffers):
             if body not in self._made:
                 self._made[body] = build(self._buffers[body])
@@ -170,6 +177,12 @@ class _Reader:
         if type(body) is str:
             return _read_scalar(tag, body)
         raise Malformed(f"unknown tag {tag[:20]!r}")
+
+
+def _check_spread(keys: list) -> None:
+    """Raise ``Malformed`` for keys chosen so that looking one up means looking at all others: numbers of the same hash."""
+    if len(keys) > FEW_KEYS and len(set(map(hash, keys))) < len(keys) / FEW_KEYS:
+        raise Malformed(f"{len(keys)} keys of nearly the same hash")
 
 
 def _read_scalar(tag: str, body: str) -> Any:

@@ -56,6 +56,12 @@ def test_pngs_are_numbered_and_carry_prompt_and_workflow(folders, node):
     assert first.getpixel((0, 0)) == (127, 0, 0) and second.getpixel((0, 0)) == (255, 255, 255)
 
 
+def test_names_of_metadata_that_png_lacks_do_not_fail_the_picture(folders):
+    hidden = types.SimpleNamespace(hidden=io.HiddenHolder(prompt=PROMPT, extra_pnginfo={"\ud83d": 1, "工": 2}))
+    (result,) = ui.ImageSaveHelper.save_images(images(1), "odd", io.FolderType.output, hidden)
+    assert set(read(folders, result).text) == {"prompt", "?"}
+
+
 def test_grey_and_transparent_images_keep_their_channels(folders):
     for channels, mode in ((1, "L"), (4, "RGBA")):
         (result,) = ui.ImageSaveHelper.save_images(images(1, channels), f"c{channels}", io.FolderType.temp, None)

@@ -206,3 +206,13 @@ def test_animated_png_chunk_is_key_nul_json_after_the_picture(folders):
 def test_exif_holds_prompt_and_keys_in_their_tags():
     exif = image_writing.exif_metadata({"prompt": "1", "workflow": "2", "other": "3"}, Image.new("RGB", (1, 1)))
     assert (exif[0x0110], exif[0x010F], exif[0x010E]) == ("prompt:1", "workflow:2", "other:3")
+
+
+@pytest.mark.parametrize("key", ["\ud83d", "工作流"])
+def test_names_of_metadata_that_png_lacks_do_not_fail_the_picture(tmp_path, key):
+    texts = {key: '"x"', "prompt": "{}"}
+    path = tmp_path / "x.png"
+    Image.new("RGB", (1, 1)).save(path, pnginfo=image_writing.png_metadata(texts))
+    with Image.open(path) as opened:
+        assert opened.text == {"?" * len(key): '"x"', "prompt": "{}"}
+    assert image_writing.animated_png_metadata(texts) is not None

@@ -242,6 +242,9 @@ def test_text_is_saved_and_json_indented(folders):
     for number, text in enumerate(("{not json", "[" * 100_000), 1):
         SaveTextNode.execute(text, "y", "json")
         assert (folders / f"output/y_{number:05}.json").read_text() == text
+    for kind in ("md", "json"):
+        SaveTextNode.execute('"half \ud83d"', f"half {kind}", kind)
+        assert (folders / f"output/half {kind}_00001.{kind}").read_text(encoding="utf-8") == '"half \ufffd"'
     with pytest.raises(ValueError, match="exe"):
         SaveTextNode.execute("x", "y", "exe")
 

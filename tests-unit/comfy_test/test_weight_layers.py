@@ -75,3 +75,31 @@ def test_weights_are_prepared_for_an_input_or_for_given_places():
     assert ops.cast_bias_weight(layer, dtype=torch.float16, device=torch.device("cpu"))[0] is not None
     assert ops.cast_to(layer.weight, torch.float16) is layer.weight
     assert ops.cast_to_input(layer.weight, torch.ones(1)).dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_prepared_weights_go_through_a_method_that_packs_replace(name, monkeypatch):
+    make, shape = MAKERS[name]
+    kind = getattr(ops.disable_weight_init, name)
+    layer, calls = make(kind), []
+    original = kind.forward_comfy_cast_weights
+    monkeypatch.setattr(kind, "forward_comfy_cast_weights", lambda self, x: calls.append(self) or original(self, x), raising=False)
+    for parameter in layer.parameters():
+        torch.nn.init.ones_(parameter)
+    layer(torch.randn(shape))
+    assert calls == []
+    layer.comfy_cast_weights = True
+    layer(torch.randn(shape))
+    assert calls == [layer]
+
+
+def test_packs_may_ask_for_what_they_then_give_back():
+    layer = ops.manual_cast.Linear(2, 2, dtype=torch.float16)
+    weight, bias, stream = ops.cast_bias_weight(layer, torch.ones(1, 2), offloadable=True)
+    assert weight.dtype is bias.dtype is torch.float32
+    ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+def test_a_layer_without_its_method_says_so():
+    with pytest.raises(NotImplementedError, match="CastWeightBiasOp"):
+        ops.CastWeightBiasOp().forward_comfy_cast_weights(torch.ones(1))

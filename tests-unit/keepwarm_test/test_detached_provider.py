@@ -36,6 +36,8 @@ class Inner:
 
 
 class Plain:
+    RETURN_TYPES = ("*",)
+
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {}}
@@ -103,3 +105,14 @@ def test_a_value_changed_after_its_store_began_is_stored_as_it_was():
     asyncio.run(prompt())
     one.drain(5)
     assert float(asyncio.run(one.on_lookup(context())).outputs[0][0].sum()) == 0
+
+
+def test_a_stored_value_that_no_such_node_gives_is_a_miss(monkeypatch, caplog):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(Plain, "RETURN_TYPES", ("IMAGE",))
+    inner = Inner()
+    one = DetachedProvider(inner)
+    inner.values["a" * 64] = CacheValue([[torch.zeros(3)]])
+    assert asyncio.run(one.on_lookup(context())) is None and "Plain gives" in caplog.text
+    inner.values["a" * 64] = CacheValue([[torch.zeros(1, 8, 8, 3)]])
+    assert asyncio.run(one.on_lookup(context())) is not None

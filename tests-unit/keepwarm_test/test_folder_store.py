@@ -153,3 +153,68 @@ def test_folder_writers_killed_at_any_moment_leave_no_wrong_entry(tmp_path):
             assert one.measures.snapshot()["rejected"] == 0
 
         asyncio.run(check())
+
+
+LINKED = ["v1", "v1/entries", "v1/blobs", "v1/entries/00", "v1/tmp"]
+
+
+@pytest.mark.parametrize("linked", LINKED)
+def test_folder_links_in_a_store_lead_nowhere(tmp_path, linked, caplog):
+    """Whatever folder of a store is a link: nothing at its other end is read, written or removed, evictions and left-overs included."""
+
+    async def scenario():
+        writer = provider(f"file://{tmp_path}/other")
+        await writer.on_store(context(), value())
+        temporary = tmp_path / "other" / "v1" / "tmp" / ("a" * 32)
+        temporary.write_bytes(b"x")
+        os.utime(temporary, (0, 0))
+        (tmp_path / "other" / "v1" / "mine.txt").write_text("mine")
+        before = {path: path.read_bytes() for path in (tmp_path / "other").rglob("*") if path.is_file()}
+        (tmp_path / "store" / linked).parent.mkdir(parents=True)
+        (tmp_path / "store" / linked).symlink_to(tmp_path / "other" / linked)
+        one = provider(f"file://{tmp_path}/store?max_gb=0.001")
+        assert await one.on_lookup(context()) is None
+        for number in range(8):
+            try:
+                await one.on_store(context(number), value(200_000, float(number)))
+            except NotADirectoryError as error:
+                assert "no links" in str(error)
+        await one.store.discard([path.name for path in before if path.parent.parent.name == "blobs"])
+        assert {path: path.read_bytes() for path in (tmp_path / "other").rglob("*") if path.is_file()} == before
+
+    asyncio.run(scenario())
+
+
+def test_folder_only_what_the_layout_names_is_removed(tmp_path):
+    async def scenario():
+        one = provider(f"file://{tmp_path}?max_gb=0.001")
+        await one.on_store(context(), value(10_000))
+        names = ["v1/notes.txt", "v1/entries/notes", "v1/entries/00/notes.txt", "v1/blobs/zz/" + "0" * 64, "v1/entries/00/" + "ff" * 32]
+        names += ["v1/tmp/notes.txt", "v1/entries/00/deep/" + "00" * 32]
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(bytes(200_000))
+            os.utime(tmp_path / name, (0, 0))
+        (tmp_path / "outside").write_bytes(bytes(200_000))
+        (tmp_path / "v1" / "entries" / "00" / ("00" * 30 + "ffff")).symlink_to(tmp_path / "outside")
+        for number in range(8):
+            await one.on_store(context(number), value(100_000, number))
+        assert all((tmp_path / name).stat().st_size == 200_000 for name in [*names, "outside"])
+        assert await one.on_lookup(context(7)) is not None and await one.on_lookup(context(0)) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("where", ["entries", "blobs"])
+def test_folder_a_folder_in_the_place_of_a_file_is_a_miss_and_no_error(tmp_path, where):
+    async def scenario():
+        one = provider(f"file://{tmp_path}")
+        await one.on_store(context(), value())
+        (path,) = files(tmp_path, where)
+        path.unlink()
+        path.mkdir()
+        assert await one.on_lookup(context()) is None
+        await one.on_store(context(), value())
+        assert same(await one.on_lookup(context()), value())
+
+    asyncio.run(scenario())

@@ -11,8 +11,7 @@ import sys
 
 import pytest
 
-from patchset import compatibility
-from patchset import plan as plan_module
+from patchset import compatibility, tree_files
 from patchset.__main__ import main
 from patchset.checkout import open_checkout
 from patchset.outcomes import PatchsetError
@@ -231,7 +230,7 @@ def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout, mo
 
 def test_a_write_that_fails_midway_leaves_nothing_behind(checkout, monkeypatch, capsys):
     before = state(checkout)
-    real = plan_module._write
+    real = tree_files.write
     written = []
 
     def failing(root, name, content):
@@ -240,7 +239,7 @@ def test_a_write_that_fails_midway_leaves_nothing_behind(checkout, monkeypatch, 
             raise OSError(28, "No space left on device", name)
         real(root, name, content)
 
-    monkeypatch.setattr(plan_module, "_write", failing)
+    monkeypatch.setattr(tree_files, "write", failing)
     assert main(["apply", str(checkout), "--branch", "linear"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert state(checkout) == before

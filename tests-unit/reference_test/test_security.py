@@ -6,11 +6,12 @@ from app import app_settings, user_manager
 from app.files import body_budget, json_body, json_file, off_loop
 from app.logger import MAX_ENTRY_LENGTH
 from app.routes import object_info, upload_form, view
-from app.running import stop_watch
+from app.running import prompt_checking, stop_watch
 from app.sockets import connection_gate, hub, inbound_budget, outbox
 from comfy.cli_args import args
 from comfy.images import picture_files
 from comfy.units import MIB
+from comfy_execution.prompt_checks import failures
 from utils import folder_walk
 
 ROWS = {
@@ -35,6 +36,10 @@ def test_every_limit_is_that_of_the_code():
         "pictures over 16 megapixels": "one at a time",
         "reading from disk for a request": f"{off_loop.READ_LIMIT_S:.0f} s; writing {off_loop.WRITE_LIMIT_S:.0f} s; "
         f"describing nodes {object_info.DESCRIBE_LIMIT_S:.0f} s; a preview {view.ENCODE_LIMIT_S:.0f} s",
+        "checking a prompt, with what its nodes' classes do meanwhile": f"{prompt_checking.CHECK_LIMIT_S:.0f} s; "
+        f"after {prompt_checking.TURN_S:.0f} s the next prompt is checked beside it",
+        "checks left behind that still hang": f"{prompt_checking.MAX_LEFT_BEHIND}",
+        "errors in the answer to a prompt": f"{failures.MAX_ANSWER:,} characters",
         "folders listed": f"{folder_walk.MAX_FOLDERS:,}, {folder_walk.MAX_DEPTH} deep",
         "connections": f"as many files as the process may open less {connection_gate.RESERVED_FILES}, "
         f"at most {connection_gate.MOST_CONNECTIONS:,}",

@@ -292,9 +292,10 @@ async def test_old_scripts_are_warned_about_once_each(start, caplog):
     assert warned == ["/scripts/ui.js", "/scripts/ui/x.js", "/extensions/core/a.js"]
 
 
-async def test_a_failing_handler_is_logged_and_tells_no_details(start, caplog):
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
+async def test_a_failing_handler_is_logged_and_tells_no_details(start, caplog, kind):
     async def broken(request):
-        raise RuntimeError("the secret reason")
+        raise kind("the secret reason")
 
     client = await start(thing=broken)
     answer = await client.get("/api/thing")

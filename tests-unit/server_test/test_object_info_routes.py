@@ -10,6 +10,7 @@ import time
 import pytest
 
 import nodes
+from comfy_api.internal import _ComfyNodeInternal
 
 
 class Plain:
@@ -105,7 +106,7 @@ async def test_python_module_is_always_text(client, node_classes, module):
 
 
 async def test_a_v3_node_describes_itself(client, node_classes):
-    class Modern:
+    class Modern(_ComfyNodeInternal):
         RELATIVE_PYTHON_MODULE = "comfy_extras.x"
 
         @classmethod
@@ -224,3 +225,14 @@ async def test_odd_entries_in_the_input_folder_take_no_node_away(client, node_cl
     assert described["LoadImageMask"]["input"]["required"]["image"][0] == ["real.png"]
     assert described["LoadLatent"]["input"]["required"]["latent"][0] == ["real.latent"]
     assert await (await client.get("/internal/files/input")).json() == ["real.latent [input]", "real.png [input]"]
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+async def test_a_node_cannot_end_the_process_when_it_is_described(client, node_classes, error):
+    def leave(cls):
+        raise error
+
+    node_classes.update({"Bad": type("Bad", (Plain,), {"INPUT_TYPES": classmethod(leave)}), "Good": Plain})
+    assert list(await strict(await client.get("/object_info"))) == ["Good"]
+    assert (await client.get("/object_info/Bad")).status == 500
+    assert list(await strict(await client.get("/object_info/Good"))) == ["Good"]

@@ -1,12 +1,14 @@
 """/prompt: what is queued, and how every mistake is refused."""
 
 import json
+import threading
 import time
 import uuid
 
 import pytest
 
-from app.running.submission import MAX_DEPTH, SubmissionRefused, is_shallow, requested_number
+import execution
+from app.running.submission import MAX_DEPTH, Submission, SubmissionRefused, is_shallow, requested_number
 
 CHOSEN = "0b1e3f52-6d0e-4a57-9d2c-3c5a7f0e8b11"
 PROMPT = {"9": {"class_type": "Save", "inputs": {}}}
@@ -47,6 +49,79 @@ async def test_json_is_read_with_any_declared_type(client, kind):
     assert (await submit(client, headers={"Content-Type": kind}, prompt=PROMPT))[0] == 200
 
 
+async def test_numbers_that_json_lacks_are_taken_and_answered_as_null(server, client, engine):
+    """Pictures of older servers hold ``"is_changed": [NaN]``."""
+    prompt = {"9": {"class_type": "Save", "inputs": {}, "is_changed": [float("nan"), float("inf")]}}
+    status, answer = await submit(client, prompt=prompt, extra_data={"extra_pnginfo": {"x": float("-inf")}})
+    assert status == 200
+    for path in ("/queue", "/api/jobs", f"/api/jobs/{answer['prompt_id']}"):
+        text = await (await client.get(path)).text()
+        json.loads(text, parse_constant=pytest.fail)
+
+
+WORKFLOW = {"nodes": [{"id": 1, "type": "Save", "inputs": [], "outputs": [], "widgets_values": []}], "links": [], "version": 0.4}
+
+
+@pytest.mark.parametrize("body", [{"prompt": WORKFLOW}, WORKFLOW, {"prompt": WORKFLOW, "convert": "yes"}])
+async def test_a_workflow_of_the_page_is_named_as_such(server, client, body):
+    status, answer = await submit(client, **body)
+    assert (status, answer["error"]["type"]) == (400, "workflow_not_prompt")
+    assert "Export (API)" in answer["error"]["details"] and '"convert": true' in answer["error"]["details"]
+    assert server.prompt_queue.queue == []
+
+
+async def test_a_workflow_is_converted_on_demand(server, client, engine, node_classes):
+    node_classes["Save"] = type("Save", (), {"INPUT_TYPES": classmethod(lambda cls: {"required": {}}), "RETURN_TYPES": ()})
+    status, answer = await submit(client, prompt=WORKFLOW, convert=True)
+    assert status == 200, answer
+    row = queued(server)
+    assert {node_id: one["class_type"] for node_id, one in row[2].items()} == {"1": "Save"} and engine.asked[0][1] is row[2]
+    assert row[3]["extra_pnginfo"] == {"workflow": WORKFLOW}
+
+
+async def test_a_workflow_that_cannot_be_converted_is_refused(client):
+    status, answer = await submit(client, prompt={"nodes": [5], "links": [[]]}, convert=True)
+    assert (status, answer["error"]["type"]) == (400, "workflow_not_converted") and answer["error"]["details"]
+
+
+@pytest.mark.parametrize(("given", "kind"), [({}, "prompt_id"), ({"prompt_id": "x"}, "invalid_prompt_id")])
+async def test_a_large_body_is_looked_through_off_the_loop(server, client, monkeypatch, given, kind):
+    threads = []
+    parse = Submission.parse
+    monkeypatch.setattr(Submission, "parse", lambda *arguments: threads.append(threading.current_thread()) or parse(*arguments))
+    status, answer = await submit(client, prompt=PROMPT, extra_data={"x": "y" * 100_000}, **given)
+    assert (answer["error"]["type"] if status == 400 else "prompt_id") == kind
+    assert threads[0] is not threading.current_thread()
+    await submit(client, prompt=PROMPT)
+    assert threads[1] is threading.current_thread()
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), RuntimeError("broken pack")])
+async def test_a_replaced_check_that_raises_is_answered(server, client, monkeypatch, error):
+    async def broken(*arguments):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "validate_prompt", broken)
+        status, answer = await submit(client, prompt=PROMPT)
+    assert (status, answer["error"]["type"]) == (500, "prompt_check_failed")
+    assert (await submit(client, prompt=PROMPT))[0] == 200
+
+
+async def test_a_replaced_check_of_another_shape_is_answered(client, engine):
+    engine.verdict = None
+    status, answer = await submit(client, prompt=PROMPT)
+    assert (status, answer["error"]["type"]) == (500, "prompt_check_failed")
+
+
+async def test_a_handler_of_prompts_cannot_end_the_process(server, client):
+    def leave(body):
+        raise SystemExit(1)
+
+    server.add_on_prompt_handler(leave)
+    assert (await submit(client, prompt=PROMPT))[0] == 200
+
+
 async def test_chosen_prompt_id_is_kept(client):
     chosen = str(uuid.uuid4())
     assert (await submit(client, prompt=PROMPT, prompt_id=chosen))[1]["prompt_id"] == chosen
@@ -61,6 +136,24 @@ async def test_other_prompt_ids_are_refused(server, client, given):
     status, answer = await submit(client, prompt=PROMPT, prompt_id=given)
     assert (status, answer["error"]["type"], answer["node_errors"]) == (400, "invalid_prompt_id", {})
     assert server.prompt_queue.queue == []
+
+
+async def test_an_id_that_waits_or_runs_is_not_given_to_another_prompt(server, client):
+    assert (await submit(client, prompt=PROMPT, prompt_id=CHOSEN))[0] == 200
+    item_id = None
+    for _ in ("waits", "runs"):
+        status, answer = await submit(client, prompt=PROMPT, prompt_id=CHOSEN)
+        assert (status, answer["error"]["type"], answer["node_errors"]) == (409, "duplicate_prompt_id", {})
+        assert CHOSEN in answer["error"]["message"]
+        item_id = server.prompt_queue.get(0)[1] if item_id is None else item_id
+    server.prompt_queue.task_done(item_id, {}, None)
+    assert (await submit(client, prompt=PROMPT, prompt_id=CHOSEN))[0] == 200
+
+
+@pytest.mark.parametrize("front", ["false", "true", 0, 1, [], {}])
+async def test_only_true_puts_a_prompt_to_the_front(server, client, front):
+    status, answer = await submit(client, prompt=PROMPT, front=front)
+    assert (status, answer["error"]["type"]) == (400, "invalid_front") and server.prompt_queue.queue == []
 
 
 async def test_numbers_count_up_and_front_negates(client):
@@ -147,12 +240,17 @@ async def test_usage_source_of_the_header_is_noted_unless_given(server, client):
     assert queued(server)[3]["comfy_usage_source"] == "page"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 20_000, b'{"prompt": NaN}', b"null", b"3", b"[]", b'"text"'])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 20_000, b"null", b"3", b"[]", b'"text"'])
 async def test_bodies_that_are_not_a_json_object_are_refused(client, body):
     answer = await client.post("/prompt", data=body)
     document = await answer.json()
     assert answer.status == 400
     assert document["error"]["type"] == "invalid_json" and document["error"]["message"] and document["node_errors"] == {}
+
+
+async def test_a_number_is_no_prompt(client):
+    status, answer = await submit(client, prompt=float("nan"))
+    assert (status, answer["error"]["type"]) == (400, "invalid_prompt")
 
 
 async def test_missing_prompt_is_refused(client):

@@ -70,10 +70,13 @@ def test_the_official_sdk(v2, monkeypatch):
     comfy_sdk = pytest.importorskip("comfy_sdk", reason="needs the package comfy-sdk")
     monkeypatch.setenv(comfy_sdk.BASE_URL_ENV_VAR, v2.removesuffix("/api/v2"))
     client = comfy_sdk.Comfy(api_key="any")
-    try:
-        job = client.run(comfy_sdk.Workflow(drawing()), timeout=60)
-    except comfy_sdk.JobFailed as error:
-        # The proxy (0.1.6) asks the history, then the queue, and calls a job that ends in between expired.
-        assert "expired" in str(error)
-        job = client.run(comfy_sdk.Workflow(drawing()), timeout=60)
+    job = None
+    for _ in range(6):
+        try:
+            job = client.run(comfy_sdk.Workflow(drawing()), timeout=60)
+            break
+        except comfy_sdk.JobFailed as error:
+            # The proxy (0.1.6) asks the history, then the queue, and calls a job that ends in between expired: short jobs often do.
+            assert "expired" in str(error)
+    assert job is not None, "each of six jobs ended between the proxy's two questions"
     assert job.status == "succeeded" and json.dumps([output.name for output in job.outputs]).count(".png") == 1

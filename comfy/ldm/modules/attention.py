@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.ops
 from comfy.ldm.modules.attention_functions import AttentionFunction, attention_basic, attention_pytorch, wrap_attn
+from comfy.placeholders import placeholders
 
 log = logging.getLogger(__name__)
 
@@ -324,3 +325,10 @@ class SpatialTransformer(torch.nn.Module):
         if not self.use_linear:
             out = self.proj_out(out)
         return out + x
+
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "attention of other libraries, or video models",
+    "SpatialVideoTransformer:SpatialTransformer attention_flash() attention_sage() attention3_sage()",
+)

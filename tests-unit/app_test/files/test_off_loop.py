@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from app.files import off_loop as module
-from app.files.off_loop import off_loop
+from app.files.off_loop import WorkAborted, off_loop
 from app.files.seldom import Seldom
 
 
@@ -14,6 +14,15 @@ async def test_value_and_error_arrive():
     assert await off_loop(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await off_loop(divmod, 7, 0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+async def test_work_cannot_end_the_loop(error):
+    def leave():
+        raise error
+
+    with pytest.raises(WorkAborted, match=type(error).__name__):
+        await off_loop(leave)
 
 
 async def test_work_that_does_not_end_is_left_behind_and_logged_once(caplog, monkeypatch):

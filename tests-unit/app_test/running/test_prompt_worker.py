@@ -1,6 +1,7 @@
 """The worker runs what is queued, applies what was asked for between prompts, and leaves no memory lying about."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +96,121 @@ def test_asked_to_free_memory_it_forgets_results_and_models_and_gives_memory_bac
     queue.set_flag("free_memory", True)
     assert eventually(lambda: executor.told == ["reset", "POST /free"])
     assert eventually(lambda: spare_memory().total_bytes() == 0)
+
+
+class Replaced:
+    """Stands for what a pack put in the place of a function: raises *error*, the first *times* (None: always)."""
+
+    def __init__(self, error, original=None, times=None):
+        self.error, self.original, self.times, self.calls = error, original, times, 0
+
+    def __call__(self, *arguments, **named):
+        self.calls += 1
+        if self.times is not None and self.calls > self.times:
+            return self.original(*arguments, **named)
+        raise self.error("replaced")
+
+
+@pytest.fixture(params=[RuntimeError, SystemExit, KeyboardInterrupt, BaseException])
+def error(request):
+    return request.param
+
+
+def still_runs(queue, executor, prompt_id="after"):
+    queue.put((9, prompt_id, {}, {}, [], {}))
+    return eventually(lambda: prompt_id in queue.history) and queue.history[prompt_id]["status"]["completed"]
+
+
+@pytest.mark.parametrize("name", ["unload_models", "trim", "release_spare"])
+def test_no_replaced_function_of_the_models_ends_the_worker(running, monkeypatch, error, name):
+    queue, executor = running
+    broken = Replaced(error)
+    monkeypatch.setattr(ModelUpkeep, name, broken)
+    queue.set_flag("free_memory", True)
+    assert still_runs(queue, executor, "first")
+    assert eventually(lambda: broken.calls) and eventually(lambda: "POST /free" in executor.told)
+    assert still_runs(queue, executor)
+
+
+@pytest.mark.parametrize("name", ["get", "get_flags"])
+def test_no_replaced_function_of_the_queue_ends_the_worker(running, monkeypatch, error, name):
+    queue, executor = running
+    broken = Replaced(error, getattr(queue, name), times=2)
+    monkeypatch.setattr(queue, name, broken)
+    monkeypatch.setattr("app.running.worker.PAUSE_S", 0.01)
+    queue.set_flag("wake up", True)
+    assert still_runs(queue, executor) and still_runs(queue, executor, "later") and broken.calls > 1
+
+
+@pytest.mark.parametrize("takes_part", [True, False])
+def test_a_prompt_whose_end_cannot_be_noted_ends_as_an_error(running, monkeypatch, error, takes_part):
+    queue, executor = running
+    original = queue.task_done
+
+    def task_done(*arguments, **named):
+        if takes_part:
+            original(*arguments, **named)
+        raise error("replaced")
+
+    monkeypatch.setattr(queue, "task_done", task_done)
+    queue.put((0, "p", {}, {}, [], {}))
+    assert eventually(lambda: "p" in queue.history) and not queue.currently_running
+    assert queue.history["p"]["status"]["status_str"] == ("success" if takes_part else "error")
+    monkeypatch.undo()
+    assert still_runs(queue, executor)
+
+
+def test_a_replaced_executor_may_raise_anything_and_the_owner_is_told(running, monkeypatch, error):
+    queue, executor = running
+    sent = []
+    queue.server.send_sync = lambda *message: sent.append(message)
+    executor.status_messages = [("execution_start", {"prompt_id": "earlier"}), ("execution_start", {"prompt_id": "bad"})]
+    executor.history_result = {"outputs": {"1": "of an earlier prompt"}}
+    monkeypatch.setattr(executor, "execute", Replaced(error))
+    queue.put((0, "bad", {}, {"client_id": "me"}, [], {}))
+    assert eventually(lambda: sent and sent[-1][0] == "executing")
+    entry = queue.history["bad"]
+    assert entry["outputs"] == {} and entry["status"]["status_str"] == "error"
+    assert [event for event, _ in entry["status"]["messages"]] == ["execution_start", "execution_error"]
+    assert [(event, data["prompt_id"], client) for event, data, client in sent] == [
+        ("execution_error", "bad", "me"),
+        ("executing", "bad", "me"),
+    ]
+    assert sent[0][1]["exception_message"] == "replaced"
+
+
+def test_a_server_that_cannot_send_does_not_end_the_worker(running, error):
+    queue, executor = running
+    queue.server.send_sync, queue.server.client_id = Replaced(error), "me"
+    assert still_runs(queue, executor, "first") and still_runs(queue, executor)
+
+
+def test_rows_of_another_shape_do_not_end_the_worker(running):
+    queue, executor = running
+    for row in ((0, "short"), (0, "odd", 1, 2, 3), (0, "none", {}, None, None, None)):
+        queue.put(row)
+    assert still_runs(queue, executor)
+    assert eventually(lambda: not queue.currently_running)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_was_ended_from_outside_is_said_and_started_again(running, monkeypatch, caplog):
+    queue, executor = running
+    sent = []
+    queue.server.send_sync = lambda *message: sent.append(message)
+
+    def ends(worker, item, item_id):
+        monkeypatch.undo()
+        raise SystemExit
+
+    monkeypatch.setattr(PromptWorker, "_execute", ends)
+    began_s = time.monotonic()
+    queue.put((0, "lost", {}, {"client_id": "me"}, [], {}))
+    assert eventually(lambda: "lost" in queue.history) and time.monotonic() - began_s < 1
+    assert queue.history["lost"]["status"]["status_str"] == "error"
+    assert [event for event, *_ in sent] == ["execution_error", "executing"] and "started again" in sent[0][1]["exception_message"]
+    assert caplog.text.count("prompt-worker is gone") == 1
+    assert still_runs(queue, executor)
 
 
 @pytest.mark.parametrize("torch_is_imported", [True, False])

@@ -51,12 +51,12 @@ def test_patch_lists_are_shared_until_they_are_asked_for():
 
 def test_cloning_copies_no_tensor_and_costs_little(base):
     base.add_patches({name: (torch.zeros_like(parameter),) for name, parameter in base.model.named_parameters()})
-    base.patches.update({f"weight {index}": [(1.0, (torch.zeros(1),), 1.0, None, None)] for index in range(20_000)})
-    lists = base.patches.copy()
+    for index in range(20_000):
+        base.patches.put(f"weight {index}", [(1.0, (torch.zeros(1),), 1.0, None, None)])
     clone = base.clone()
-    assert all(clone.patches.read(key) is patches for key, patches in lists.items())
+    assert all(clone.patches.read(key) is base.patches.read(key) for key in base.patches)
     few = patcher_of(Layers())
-    assert fastest(base.clone) < fastest(few.clone) + 0.02, "20,000 patches cost a clone more than 20 ms"
+    assert fastest(base.clone) < fastest(few.clone) * 2 + 0.0005, "20,000 patches cost a clone more than half a millisecond"
 
 
 def fastest(action, tries=5):

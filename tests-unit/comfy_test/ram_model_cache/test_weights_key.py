@@ -105,6 +105,28 @@ def test_replaced_file_gives_another_key(file, tmp_path):
     assert "inode" in difference(before, weights_key("model", [file]))
 
 
+def test_a_file_overwritten_in_place_with_its_old_times_is_another_one(file):
+    before, status = weights_key("model", [file]), os.stat(file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    while os.stat(file).st_ctime_ns == status.st_ctime_ns:
+        file.write_bytes(content)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert difference(before, weights_key("model", [file])) == "file changed: a.safetensors (time of change)"
+    assert not before.is_current()
+
+
+@pytest.mark.parametrize(
+    "touch", [lambda file: file.chmod(0o600), lambda file: os.link(file, file.with_suffix(".link"))], ids=["mode", "link"]
+)
+def test_a_file_whose_time_of_change_moved_is_read_again(file, touch):
+    before = weights_key("model", [file])
+    while weights_key("model", [file]) == before:
+        file.with_suffix(".link").unlink(missing_ok=True)
+        touch(file)
+    assert not before.is_current()
+
+
 def test_label_names_component_and_files(file):
     assert weights_key("clip", [file]).label == "clip of a.safetensors"
 
@@ -159,7 +181,7 @@ def test_damaged_memo_is_ignored(file, tmp_path):
 
 
 def test_file_that_changes_while_it_is_read_is_refused(file, monkeypatch):
-    states = iter([FileIdentity.of(file), FileIdentity(str(file), 1, 1, 1)])
+    states = iter([FileIdentity.of(file), FileIdentity(str(file), 1, 1, 1, 1, 1)])
     monkeypatch.setattr(FileIdentity, "of", classmethod(lambda cls, path: next(states)))
     with pytest.raises(RuntimeError, match="changed while"):
         content_fingerprint(file)

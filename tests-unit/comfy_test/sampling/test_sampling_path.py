@@ -1,9 +1,13 @@
 """The whole way from conditioning to latent, with a small random Stable Diffusion model."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from sampling_runs import loaded, run
+from sampling_toys import GaussianModel
 
+import comfy.k_diffusion.sampling
 import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
@@ -154,3 +158,38 @@ def test_empty_latents_take_the_models_channels_and_scale():
     assert fixed.shape == (1, 4, 8, 8)
     full = torch.ones(1, 4, 4, 4)
     assert comfy.sample.fix_empty_latent_channels(patcher, full, downscale_ratio_spacial=16) is full
+
+
+class SilentTorch:
+    """torch, but whose ``randn_like`` is zero."""
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def randn_like(self, x):
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "name", "replacement", "options"),
+    [
+        ("euler_ancestral", "default_noise_sampler", lambda x, seed=None: lambda *_: torch.zeros_like(x), {}),
+        ("lcm", "default_noise_sampler", lambda x, seed=None: lambda *_: torch.zeros_like(x), {}),
+        ("dpmpp_2s_ancestral", "default_noise_sampler", lambda x, seed=None: lambda *_: torch.zeros_like(x), {}),
+        ("dpmpp_sde", "BrownianTreeNoiseSampler", lambda x, *_, **__: lambda *_: torch.zeros_like(x), {}),
+        ("euler", "torch", SilentTorch(), {"s_churn": 2.0}),
+    ],
+)
+def test_noise_that_packs_replace_beside_the_samplers_is_used(sampler, name, replacement, options, monkeypatch):
+    def sample():
+        model, x = GaussianModel(), torch.ones(1, 4, 4, 4)
+        guider = type("Guider", (SimpleNamespace,), {"__call__": lambda self, x, sigma, **_: model(x, sigma)})(**vars(model.inner_model))
+        return comfy.samplers.ksampler(sampler, options).sample(
+            guider, torch.tensor([2.0, 1.0, 0.5]), {"seed": 3}, None, x, torch.zeros_like(x), disable_pbar=True
+        )
+
+    noisy = sample()
+    monkeypatch.setattr(comfy.k_diffusion.sampling, name, replacement)
+    silent = sample()
+    assert not torch.allclose(noisy, silent, atol=1e-3)
+    assert float(silent.std()) < 1e-6

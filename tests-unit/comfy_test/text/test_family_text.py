@@ -299,3 +299,8 @@ def test_sdxl_joins_both_models_and_pools_the_larger(clip_xl):
 
 def test_an_empty_prompt_is_start_and_end():
     assert gen_empty_tokens({"start": 1, "end": 2, "pad": 0}, 4) == [1, 2, 0, 0]
+
+
+def test_half_a_character_counts_as_one_that_nobody_knows(tokenizer):
+    assert tokenizer.tokenize_with_weights("a \ud83d cat") == tokenizer.tokenize_with_weights("a \ufffd cat")
+    assert tokenizer.tokenize_with_weights("\ud83d\ude00") == tokenizer.tokenize_with_weights("😀")

@@ -5,6 +5,7 @@ from executor_harness import Log, benches, make_node, node
 
 import execution
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.nodes_graph.schema_class import SchemaNode
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_hidden_inputs_are_filled_by_their_kind(bench, log):
     }
 
 
-class SchemaNode:
+class Described(SchemaNode):
     """A class with the names that schema classes provide."""
 
     RETURN_TYPES, FUNCTION, OUTPUT_NODE, ACCEPT_ALL_INPUTS = ("*",), "EXECUTE_NORMALIZED", False, False
@@ -281,10 +282,10 @@ class SchemaNode:
 
 
 def test_schema_classes_get_nested_inputs_and_their_hidden_values_on_a_clone(bench, log):
-    bench(Schema=SchemaNode).run(
+    bench(Schema=Described).run(
         {"1": {"class_type": "Schema", "inputs": {"x": 1, "group.a": 2, "other": 3}}, "2": node("Sink", value=("1", 0))}
     )
-    assert log == [(1, {"a": 2}, {"unique_id": "1"})] and SchemaNode.hidden is None
+    assert log == [(1, {"a": 2}, {"unique_id": "1"})] and Described.hidden is None
 
 
 def test_instances_are_kept_per_node_and_class_over_prompts(bench, log):

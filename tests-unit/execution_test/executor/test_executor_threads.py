@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import contextvars
+import ctypes
 import threading
 import time
 
 import pytest
 
 from comfy_execution.executor.hop import call_on_worker, step_within, to_loop, to_worker, travel
-from comfy_execution.executor.threads import ExecutionThreads
+from comfy_execution.executor.threads import ExecutionThreads, NodeWorker, WorkerLost
 
 
 @pytest.fixture
@@ -190,6 +191,114 @@ def test_a_scope_is_entered_for_each_step_only(threads):
         return task.result()
 
     assert threads.loop.run(main()) == "result" and seen == [1, 1]
+
+
+def end_from_outside(thread):
+    """Have *thread* end at its next step, as packs that stop threads do."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+
+
+def test_a_job_that_raises_leaves_the_worker_to_the_next_one(threads, caplog):
+    async def main():
+        return await call_on_worker(threads.worker, name)
+
+    def fail():
+        raise SystemExit
+
+    threads.worker.submit(fail)
+    assert threads.loop.run(main()) == "node-worker" and "A job of the thread node-worker failed" in caplog.text
+
+
+def test_what_a_lost_worker_was_to_do_fails_and_the_next_job_runs(threads, caplog, monkeypatch):
+    monkeypatch.setattr(NodeWorker, "_run", lambda self, jobs: jobs.get())
+
+    async def journey():
+        await to_worker(threads.worker)
+
+    async def main(direct):
+        await (call_on_worker(threads.worker, name) if direct else travel(journey()))
+
+    for direct in (True, False):
+        with pytest.raises(WorkerLost, match="ended from outside"):
+            threads.run(main(direct))
+    assert caplog.text.count("node-worker is gone") == 2
+    monkeypatch.undo()
+
+    async def hello():
+        return await call_on_worker(threads.worker, name)
+
+    assert threads.run(hello()) == "node-worker"
+
+
+def test_a_worker_that_was_lost_while_it_had_nothing_to_do_costs_nobody_anything(threads):
+    async def main():
+        return await call_on_worker(threads.worker, name)
+
+    assert threads.run(main()) == "node-worker"
+    first = threads.worker._thread
+    threads.worker._jobs.put(None)
+    first.join(5)
+    assert threads.run(main()) == "node-worker" and threads.worker._thread is not first
+
+
+def test_a_worker_ended_while_it_works_goes_on_after_that(threads):
+    entered = threading.Event()
+
+    def busy():
+        entered.set()
+        while True:
+            time.sleep(0.001)
+
+    async def main(function):
+        return await call_on_worker(threads.worker, function)
+
+    def end():
+        assert entered.wait(5)
+        end_from_outside(threads.worker._thread)
+
+    ender = threading.Thread(target=end)
+    ender.start()
+    with pytest.raises(SystemExit):
+        threads.run(main(busy))
+    ender.join()
+    assert threads.run(main(name)) == "node-worker"
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_callback_that_raises_does_not_end_the_loop_or_lose_what_is_due_on_it(threads, error):
+    def fail():
+        raise error
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.call_soon(fail)
+        await asyncio.sleep(0)
+        loop.stop()
+        await asyncio.sleep(0.01)
+        return name()
+
+    assert threads.run(main()) == "execution-loop"
+
+
+def test_a_loop_whose_thread_is_gone_fails_its_callers_and_is_started_again(threads, caplog, monkeypatch):
+    async def forever():
+        threads.loop._closing.set()
+        asyncio.get_running_loop().stop()
+        await asyncio.Event().wait()
+
+    async def ignores_its_end():
+        with contextlib.suppress(asyncio.CancelledError):
+            await forever()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("comfy_execution.executor.threads.CLOSE_TIMEOUT_S", 0.01)
+    with pytest.raises(WorkerLost, match="execution loop"):
+        threads.run(ignores_its_end())
+
+    async def main():
+        return name()
+
+    assert threads.run(main()) == "execution-loop" and "execution-loop is gone" in caplog.text
 
 
 def test_the_loop_refuses_to_wait_for_itself(threads):

@@ -150,7 +150,7 @@ from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.shared_keys.keys import HermeticKeys
 from comfy_execution.shared_keys.world import HermeticWorld
 from comfy_execution.local_caches.hierarchical import HierarchicalCache
-from comfy_execution.shared_keys.named_files import FileRoots
+from comfy_execution.prompt_files.known_folders import FileRoots
 
 class Node:
     RETURN_TYPES, FUNCTION = ("*",), "go"
@@ -163,7 +163,7 @@ class Never:
         return False
 
 class Fingerprints:
-    def request(self, path):
+    def request(self, path, state):
         done = Future()
         done.set_result("content of " + os.path.basename(path))
         return done

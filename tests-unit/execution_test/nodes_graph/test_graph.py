@@ -6,6 +6,7 @@ import random
 import pytest
 
 from comfy_execution.graph import DependencyCycleError, DynamicPrompt, ExecutionList, NodeInputError, NodeNotFoundError, TopologicalSort
+from comfy_execution.nodes_graph.schema_class import SchemaNode
 
 
 class Step:
@@ -30,7 +31,7 @@ class Fetch(Step):
         pass
 
 
-class Grown:
+class Grown(SchemaNode):
     """A class of the newer API whose groups depend on the prompt."""
 
     FUNCTION = "run"

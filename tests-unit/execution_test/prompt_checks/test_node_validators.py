@@ -69,6 +69,22 @@ def test_list_nodes_are_judged_by_lists():
     assert check({"1": node("Asked", x=1, y=1)}, classes=classes)[0] and seen == [([1], [{}])]
 
 
+def leaving(error):
+    def leave(cls, **inputs):
+        raise error
+
+    return classmethod(leave)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit(), BaseExceptionGroup("all", [SystemExit()])])
+def test_a_class_cannot_end_the_process(error, caplog):
+    caplog.set_level(logging.ERROR, "comfy_execution")
+    declaring = {**CLASSES, "Asked": type("Asked", (Asked,), {"INPUT_TYPES": leaving(error)})}
+    for classes in (with_validator(leaving(error)), declaring):
+        (found,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=classes)
+        assert found["extra_info"]["exception_type"] == f"builtins.{type(error).__name__}"
+
+
 def failing(cls, **inputs):
     raise OSError("the disk is gone")
 

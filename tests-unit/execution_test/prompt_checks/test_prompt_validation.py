@@ -7,7 +7,10 @@ from checked_prompts import CLASSES, check, declare, errors_of, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_execution.prompt_checks.walk import MAX_CYCLES, MIN_DEPENDENT_OUTPUTS, validate_prompt
+from comfy_execution.nodes_graph.schema_class import SchemaNode
+from comfy_execution.prompt_checks.cycles import MAX_CYCLES
+from comfy_execution.prompt_checks.failures import MIN_DEPENDENT_OUTPUTS
+from comfy_execution.prompt_checks.walk import validate_prompt
 
 
 def test_a_good_prompt_is_accepted_and_its_literals_are_converted():
@@ -219,10 +222,9 @@ def test_thousands_of_circles_and_failing_outputs_are_answered_in_bounds():
 
 
 def test_groups_of_the_newer_api_are_checked_by_their_flat_names():
-    class Grow:
+    class Grow(SchemaNode):
         RETURN_TYPES = ("T",)
         OUTPUT_NODE = True
-        GET_SCHEMA = classmethod(lambda cls: None)
         seen: list = []
 
         @classmethod

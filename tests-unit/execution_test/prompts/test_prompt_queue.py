@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
+from comfy_execution.prompts import history_size
 from comfy_execution.prompts import queue as prompt_queue
-from comfy_execution.prompts.queue import ExecutionStatus, PromptQueue
+from comfy_execution.prompts.queue import DuplicatePromptId, ExecutionStatus, PromptQueue, QueueRow
 
 SUCCESS = ExecutionStatus("success", True, [("execution_success", {"prompt_id": "p"})])
 
@@ -45,9 +46,48 @@ def test_rows_come_by_number_then_by_arrival(queue):
 
 
 def test_same_number_and_id_twice_do_not_compare_prompts(queue):
-    for _ in range(3):
-        queue.put(row(1, "same", {"1": {"class_type": "A"}}))
+    import heapq
+
+    queue.put(row(1, "same", {"1": {"class_type": "A"}}))
+    for _ in range(2):
+        heapq.heappush(queue.queue, QueueRow(row(1, "same", {"1": {"class_type": "A"}})))
     assert [queue.get()[0][1] for _ in range(3)] == ["same"] * 3
+
+
+def test_an_id_is_free_again_only_when_its_prompt_has_ended(queue):
+    queue.put(row(1, "p"))
+    with pytest.raises(DuplicatePromptId, match="p waits or runs already"):
+        queue.put(row(0, "p"))
+    _, item_id = queue.get(0)
+    with pytest.raises(DuplicatePromptId, match="p waits or runs already"):
+        queue.put(row(0, "p"))
+    assert queue.get_tasks_remaining() == 1
+    queue.task_done(item_id, {}, SUCCESS)
+    queue.put(row(1, "p"))
+
+
+def test_of_many_that_put_the_same_id_at_once_one_gets_through(queue):
+    together, refused = threading.Barrier(8), []
+
+    def put():
+        together.wait()
+        try:
+            queue.put(row(1, "p"))
+        except DuplicatePromptId:
+            refused.append(1)
+
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 7 and len(queue.queue) == 1
+
+
+def test_an_id_used_again_takes_the_newest_place_in_the_history(queue):
+    for prompt_id in "aba":
+        finish(queue, prompt_id)
+    assert list(queue.history) == ["b", "a"]
 
 
 def test_plain_tuples_that_packs_push_still_sort(queue):
@@ -92,6 +132,13 @@ def test_get_times_out_and_a_flag_wakes_a_waiting_worker(queue):
     assert queue.get_flags() == {"free_memory": True} and queue.get_flags() == {}
 
 
+def test_a_flag_that_was_set_before_the_worker_waits_is_not_missed(queue):
+    queue.set_flag("free_memory", True)
+    assert queue.get(timeout=30) is None
+    queue.put(row(1, "p"))
+    assert queue.get(timeout=30)[0][1] == "p" and queue.get_flags() == {"free_memory": True}
+
+
 def test_history_is_stored_before_the_status_is_sent(queue):
     finish(queue, "p")
     counts = [count for count, _ in queue.server.updates]
@@ -116,6 +163,17 @@ def test_history_is_bounded(queue, monkeypatch):
     for index in range(7):
         finish(queue, f"p{index}")
     assert list(queue.history) == ["p4", "p5", "p6"]
+
+
+def test_history_is_bounded_by_bytes_and_keeps_the_newest(queue, monkeypatch):
+    monkeypatch.setattr(history_size, "MAXIMUM_HISTORY_BYTES", 100_000)
+    for index in range(5):
+        finish(queue, f"p{index}", outputs={"1": {"text": [str(index) * 30_000]}})
+    assert list(queue.history) == ["p2", "p3", "p4"]
+    finish(queue, "huge", outputs={"1": {"text": ["x" * 500_000]}})
+    assert list(queue.history) == ["huge"]
+    finish(queue, "small")
+    assert list(queue.history) == ["small"]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +238,31 @@ def test_interrupt_hits_only_the_running_prompt():
     queue.get()
     assert not queue.interrupt_if_running("q") and calls == []
     assert queue.interrupt_if_running("p") and calls == ["stop"]
+
+
+def test_taking_a_prompt_withdraws_what_was_asked_of_the_one_before():
+    observer, calls = Observer(), []
+    queue = observer.queue = PromptQueue(observer, lambda: calls.append("stop"), lambda: calls.append("go on"))
+    for prompt_id in "pq":
+        queue.put(row(1, prompt_id))
+    _, first = queue.get()
+    assert queue.interrupt_if_running("p") and queue.conclude("p")
+    queue.task_done(first, {}, SUCCESS)
+    queue.get()
+    assert calls == ["go on", "stop", "go on"] and not queue.conclude("q")
+
+
+def test_a_prompt_whose_end_is_decided_cannot_be_stopped_any_more(queue):
+    queue.put(row(1, "p"))
+    _, item_id = queue.get()
+    assert not queue.conclude("p") and not queue.interrupt_if_running("p")
+    queue.interrupt_all()
+    assert not queue.conclude("p")
+    queue.task_done(item_id, {}, SUCCESS)
+    queue.put(row(1, "p"))
+    queue.get()
+    queue.interrupt_all()
+    assert queue.conclude("p")
 
 
 def test_finishing_an_unknown_row_is_an_error(queue):

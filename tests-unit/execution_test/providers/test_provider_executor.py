@@ -240,7 +240,7 @@ def test_stored_values_are_copies(server):
     torch = pytest.importorskip("torch")
     provider = Memory(delay_s=0.05)
     register_cache_provider(provider)
-    make = make_node(lambda self: (torch.zeros(8),), {}, returns=("IMAGE",))
+    make = make_node(lambda self: (torch.zeros(1, 2, 4, 1),), {}, returns=("IMAGE",))
     spoil = make_node(lambda self, image: (image.add_(1),), ["image"], returns=("IMAGE",))
     bench = server(Make=make, Spoil=spoil)
     bench.run({"a": node("Make"), "b": node("Spoil", image=("a", 0)), "end": node("Sink", value=("b", 0))})
@@ -249,11 +249,27 @@ def test_stored_values_are_copies(server):
     assert sums == [0.0, 8.0]
 
 
+def test_a_stored_value_of_another_shape_than_declared_is_a_miss(server):
+    torch = pytest.importorskip("torch")
+    provider = Memory()
+    register_cache_provider(provider)
+    make = make_node(lambda self: (torch.zeros(1, 2, 4, 3),), {}, returns=("IMAGE",))
+    first = make_node(lambda self, image: (float(image[0, 0, 0, 0]),), ["image"], returns=("FLOAT",))
+    prompt = {"a": node("Make"), "b": node("First", image=("a", 0)), "end": node("Sink", value=("b", 0))}
+    for _ in range(2):
+        bench = server(Make=make, First=first)
+        bench.run(prompt)
+        bench.executor.close()
+        assert bench.executor.success, bench.error()
+        for value in provider.values.values():
+            value.outputs[0][0] = torch.zeros(3)
+
+
 def test_a_tensor_changed_since_it_was_handed_over_is_not_stored_again(server):
     torch = pytest.importorskip("torch")
     provider = Memory()
     register_cache_provider(provider)
-    shared = torch.zeros(4)
+    shared = torch.zeros(1, 2, 2, 1)
     make = make_node(lambda self: (shared,), {}, returns=("IMAGE",))
     spoil = make_node(lambda self, image: (image.add_(1),), ["image"], returns=("IMAGE",))
     bench = server(Make=make, Spoil=spoil)

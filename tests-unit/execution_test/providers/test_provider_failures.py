@@ -10,6 +10,7 @@ from provider_kinds import GARBAGE, Blocking, Garbage, Hanging, Memory, Raising,
 from comfy_execution.cache_provider import CacheValue, _clear_cache_providers, register_cache_provider
 from comfy_execution.providers.client import ProviderLimits
 from comfy_execution.providers.runtime import ProviderRuntime
+from comfy_execution.shared_keys.keys import HermeticKeys
 
 QUICK = ProviderLimits(lookup_timeout_s=0.2, prompt_budget_s=0.5, drain_timeout_s=0.2, store_timeout_s=0.3, shutdown_timeout_s=1.0)
 ERRORS = [ValueError("no"), KeyError(), RuntimeError(), asyncio.CancelledError(), SystemExit(3), TimeoutError("own")]
@@ -24,6 +25,32 @@ def test_a_provider_that_raises_changes_nothing(server, log, error):
     bench.run(chain(4, value=2))
     assert log == [1, 2] and bench.executor.success
     assert [name for name, _ in provider.events] == ["start", "end"] * 2
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udc80.safetensors", "embedding:\ud800", "/\ud800", "tae\ud800"])
+def test_half_a_surrogate_in_a_text_is_shared_like_any_text(server, log, text):
+    register_cache_provider(Memory())
+    for _ in range(2):
+        bench = server()
+        bench.run(chain(2, value=text))
+        assert bench.executor.success, bench.error()
+    assert log == [text, text] and bench.executed()[0] == "end"
+
+
+@pytest.mark.parametrize("method", ["settle", "prepare", "key", "_above"])
+def test_keys_that_cannot_be_made_are_said_once_and_nothing_is_shared(server, log, monkeypatch, caplog, method):
+    def fail(*arguments):
+        raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    provider = Memory()
+    register_cache_provider(provider)
+    monkeypatch.setattr(HermeticKeys, method, fail)
+    bench = server()
+    bench.run(chain(3))
+    assert log == [1] and bench.executor.success and not provider.lookups
+    bench.executor.close()
+    assert not provider.stores
+    assert len([record for record in caplog.records if "outside this process" in record.message]) == 1
 
 
 @pytest.mark.parametrize("kind", [Hanging, Blocking])

@@ -63,7 +63,8 @@ def test_an_empty_list_fits_an_output_that_is_a_list():
 def test_tensors_fit_images():
     torch = pytest.importorskip("torch")
     traits = read_traits(node_class(("IMAGE", "LATENT")))
-    assert traits.accepts(CacheValue([[torch.zeros(1)], [{"samples": torch.zeros(1)}]]))
+    assert traits.accepts(CacheValue([[torch.zeros(1, 8, 8, 3)], [{"samples": torch.zeros(1, 4, 8, 8)}]]))
+    assert not traits.accepts(CacheValue([[torch.zeros(1)], [{"samples": torch.zeros(1, 4, 8, 8)}]]))
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,9 @@ def test_the_ui_must_have_the_known_shape(ui, fits):
 def test_files_are_found_at_any_depth():
     assert names_files({"output": {"images": [{"filename": "a.png"}]}})
     assert not names_files({"output": {"text": ["filename"]}}) and not names_files(None)
+
+
+def test_what_contains_itself_is_looked_through_once():
+    ui = {"output": {}}
+    ui["output"]["again"] = ui
+    assert not names_files(ui)

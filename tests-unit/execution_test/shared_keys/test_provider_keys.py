@@ -14,10 +14,11 @@ from comfy_execution.executor.caches import CacheEntry
 from comfy_execution.local_caches.hierarchical import HierarchicalCache
 from comfy_execution.local_caches.keys import CacheKeySetInputSignature
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
+from comfy_execution.prompt_files.file_state import file_state
+from comfy_execution.prompt_files.known_folders import FileRoots
 from comfy_execution.shared_keys.code_digest import CodeDigests, digest_files
 from comfy_execution.shared_keys.file_fingerprints import FileFingerprints
 from comfy_execution.shared_keys.keys import HermeticKeys
-from comfy_execution.shared_keys.named_files import FileRoots, NamedFiles
 from comfy_execution.shared_keys.world import HermeticWorld
 
 
@@ -115,28 +116,10 @@ def test_a_chain_of_thousands_needs_no_recursion(roots):
     assert len(set(keys(world(roots), prompt).values())) == 5000
 
 
-def names(roots, value):
-    return [(kind, os.path.basename(path)) for kind, path in NamedFiles(roots).behind(value)]
-
-
-def test_names_are_found_wherever_they_may_mean_a_file(roots, tmp_path):
-    for place in (
-        "checkpoints/m.safetensors",
-        "loras/m.safetensors",
-        "input/p.png",
-        "embeddings/neg.pt",
-        "diffusers/d/x/w.bin",
-        "vae_approx/taesd_encoder.pth",
-    ):
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).write_bytes(b"1")
-    assert names(roots, "m.safetensors") == [("checkpoints", "m.safetensors"), ("loras", "m.safetensors")]
-    assert names(roots, ["x", {"y": "p.png [input]"}]) == [("input", "p.png")]
-    assert names(roots, "p.png") == [("input", "p.png")]
-    assert names(roots, "a cat, (embedding:neg:1.2), b") == [("embeddings", "neg.pt")]
-    assert names(roots, "d") == [("diffusers", "w.bin")] and names(roots, "taesd") == [("vae_approx", "taesd_encoder.pth")]
-    assert names(roots, str(tmp_path / "input" / "p.png")) == [("absolute", "p.png")]
-    assert names(roots, ["", "a.b.c", "x\ny.png", "p" * 600, 3, None, 1.5]) == []
+def test_texts_that_no_file_can_have_and_files_elsewhere(roots, tmp_path):
+    (tmp_path / "elsewhere").write_bytes(b"1")
+    for text, has_key in (("\ud800", True), (str(tmp_path / "elsewhere"), False), (str(tmp_path / "missing"), True)):
+        assert (keys(world(roots), {"a": {"class_type": "User", "inputs": {"name": text}}})["a"] is not None) is has_key
 
 
 def test_fingerprints_follow_content_and_survive_restarts(tmp_path):
@@ -144,14 +127,14 @@ def test_fingerprints_follow_content_and_survive_restarts(tmp_path):
     path.write_bytes(b"a" * (9 << 20))
     os.utime(path, (1, 1))
     first = FileFingerprints(memory)
-    digest = first.request(str(path)).result(20)
-    assert digest == FileFingerprints().request(str(path)).result(20)
+    digest = first.request(str(path), file_state(path)).result(20)
+    assert digest == FileFingerprints().request(str(path), file_state(path)).result(20)
     with path.open("r+b") as stream:
         stream.write(b"b")
     os.utime(path, (1, 1))
-    assert first.request(str(path)).result(20) != digest
-    assert first.request(str(tmp_path / "none")).result(20) is None
-    FileFingerprints(str(tmp_path / "f")).request(str(path)).result(20)
+    assert first.request(str(path), file_state(path)).result(20) != digest
+    assert first.request(str(tmp_path / "none"), None).result(20) is None
+    FileFingerprints(str(tmp_path / "f")).request(str(path), file_state(path)).result(20)
 
 
 def test_code_digests_cover_the_whole_pack_and_nothing_else(tmp_path):

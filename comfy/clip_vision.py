@@ -1,0 +1,176 @@
+"""Image encoders under the names node packs import: loading them, and encoding pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+from comfy.families.clip_vision_encoder import ClipVisionConfig, ClipVisionTransformer, clip_vision_part, load_clip_vision, to_transformers
+from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.loading.components import kept_bytes
+from comfy.loading.model_files import ModelFiles
+from comfy.loading.parts import Part, load_parts
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PENULTIMATE = -2
+
+
+class Output:
+    """What an image encoder makes of pictures, as attributes and items: ``last_hidden_state``, ``penultimate_hidden_states``,
+    ``image_embeds`` and ``image_sizes``."""
+
+    def __getitem__(self, key: str) -> Any:
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, item: Any) -> None:
+        setattr(self, key, item)
+
+
+def clip_preprocess(
+    image: Tensor, size: int = 224, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD, crop: bool = True
+) -> Tensor:
+    """*image* (B x height x width x channels, 0…1) as B x 3 x *size* x *size*: scaled, rounded to 8 bits and normalised.
+
+    With *crop* its shape is kept and its middle taken, else it is stretched.
+    """
+    pictures = image[..., :3].movedim(-1, 1)
+    height, width = pictures.shape[-2:]
+    if (height, width) != (size, size):
+        scale = size / min(height, width)
+        target = (round(scale * height), round(scale * width)) if crop else (size, size)
+        pictures = torch.nn.functional.interpolate(pictures, size=target, mode="bicubic", antialias=True)
+        top, left = (target[0] - size) // 2, (target[1] - size) // 2
+        pictures = pictures[..., top : top + size, left : left + size]
+    pictures = (255.0 * pictures).clamp(0, 255).round() / 255.0
+    means, deviations = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (pictures - means) / deviations
+
+
+class ClipVisionModel:
+    """An image encoder with its patcher; *json_config* is a dict of transformers' names, or the path of a JSON file with one.
+
+    Its weights are unset until :meth:`load_sd`.
+    """
+
+    def __init__(self, json_config: dict[str, Any] | str) -> None:
+        if isinstance(json_config, dict):
+            config = dict(json_config)
+        else:
+            with open(json_config, encoding="utf-8") as file:
+                config = json.load(file)
+        self.config = config
+        self.image_size = config.get("image_size", 224)
+        self.image_mean = config.get("image_mean", list(CLIP_MEAN))
+        self.image_std = config.get("image_std", list(CLIP_STD))
+        self.model_type = config.get("model_type", "clip_vision_model")
+        self.return_all_hidden_states = False
+        management = comfy.model_management
+        self.load_device = management.text_encoder_device()
+        self.dtype = management.text_encoder_dtype(self.load_device)
+        self.model = ClipVisionTransformer(_sizes(config), comfy.ops.manual_cast)
+        self.patcher = comfy.model_patcher.CoreModelPatcher(
+            self.model, load_device=self.load_device, offload_device=management.text_encoder_offload_device()
+        )
+
+    def load_sd(self, sd: MutableMapping[str, Tensor]) -> tuple[list[str], list[str]]:
+        """Take the weights of *sd*, in transformers' names; returns (missing, unexpected) names, the first always empty.
+
+        Raises ``IncompleteModelError`` when tensors are missing.
+        """
+        self.load_weights(StateDictSource(sd))
+        known = set(self.model.state_dict())
+        return [], [name for name in sd if name not in known]
+
+    def load_weights(self, source: WeightSource) -> None:
+        """Take the weights of *source* (no prefix), in transformers' or open_clip's names."""
+        load_clip_vision(self.model, source, self.dtype, "the image encoder")
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights, by name."""
+        return self.model.state_dict()
+
+    def encode_image(self, image: Tensor, crop: bool = True) -> Output:
+        """Encode pictures (B x height x width x channels, 0…1); *crop*: see :func:`clip_preprocess`. Results are float32.
+
+        They lie on the device for values between nodes.
+        """
+        comfy.model_management.load_model_gpu(self.patcher)
+        pixels = clip_preprocess(image.to(self.load_device), self.image_size, self.image_mean, self.image_std, crop).float()
+        last, chosen, embeds, projected = self.model(pixel_values=pixels, intermediate_output=PENULTIMATE)
+        device = comfy.model_management.intermediate_device()
+        output = Output()
+        output["last_hidden_state"] = last.to(device)
+        output["image_embeds"] = embeds.to(device)
+        output["image_sizes"] = [pixels.shape[1:]] * len(pixels)
+        output["penultimate_hidden_states"] = None if chosen is None else chosen.to(device)
+        output["mm_projected"] = projected
+        return output
+
+
+def _sizes(config: dict[str, Any]) -> ClipVisionConfig:
+    return ClipVisionConfig(
+        image_size=config.get("image_size", 224),
+        patch_size=config["patch_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+        hidden_act=config["hidden_act"],
+        projection=config.get("projection_dim", 0),
+    )
+
+
+def convert_to_transformers(sd: MutableMapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of *sd* below *prefix* under transformers' names, whichever of the two styles they are in."""
+    return to_transformers({key.removeprefix(prefix): tensor for key, tensor in sd.items() if key.startswith(prefix)})
+
+
+def load_clipvision_from_sd(sd: MutableMapping[str, Tensor], prefix: str = "", convert_keys: bool = False) -> ClipVisionModel | None:
+    """The image encoder of a state dict, or None if it holds none. With *convert_keys* names begin with *prefix*."""
+    own = convert_to_transformers(sd, prefix) if convert_keys else sd
+    return _from_source(StateDictSource(dict(own), "the state dict"))
+
+
+def load(ckpt_path: str) -> ClipVisionModel | None:
+    """The image encoder of a file, or None if it holds none.
+
+    Raises ``ModelFileError``, naming the file, when it is damaged or holds an image encoder of another kind than CLIP's.
+    """
+    with ModelFiles(os.fspath(ckpt_path)) as files:
+        return load_parts(files, {"clip_vision": _VisionPart(files)})["clip_vision"]
+
+
+class _VisionPart(Part):
+    """The image encoder of a file."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        super().__init__()
+        self._files = files
+
+    def load(self) -> ClipVisionModel | None:
+        return _from_source(self._files.source())
+
+    def estimate_bytes(self) -> int:
+        management = comfy.model_management
+        return kept_bytes(self._files.source(), "", management.text_encoder_dtype(management.text_encoder_device()))
+
+
+def _from_source(source: WeightSource) -> ClipVisionModel | None:
+    found = clip_vision_part(source)
+    if found is None:
+        return None
+    part, sizes = found
+    arguments = sizes.transformers_arguments()
+    if not sizes.projection:
+        del arguments["projection_dim"]
+    model = ClipVisionModel({**arguments, "model_type": "clip_vision_model"})
+    model.load_weights(part)
+    return model

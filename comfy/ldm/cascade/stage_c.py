@@ -1,0 +1,5 @@
+"""Names of Stable Cascade models that node packs import; see :mod:`comfy.placeholders`."""
+
+from comfy.placeholders import placeholders
+
+__getattr__, __dir__ = placeholders(__name__, "Stable Cascade models", "UpDownBlock2d StageC")

@@ -1,0 +1,9 @@
+"""Names of Cosmos models that node packs import; see :mod:`comfy.placeholders`."""
+
+from comfy.placeholders import placeholders
+
+__getattr__, __dir__ = placeholders(
+    __name__,
+    "Cosmos models",
+    "GPT2FeedForward torch_attention_op() Attention Timesteps TimestepEmbedding PatchEmbed FinalLayer Block MiniTrainDIT",
+)

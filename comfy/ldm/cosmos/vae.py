@@ -1,0 +1,7 @@
+"""Names of Cosmos models that node packs import; see :mod:`comfy.placeholders`."""
+
+from comfy.placeholders import placeholders
+
+__getattr__, __dir__ = placeholders(
+    __name__, "Cosmos models", "IdentityDistribution GaussianDistribution ContinuousFormulation:object CausalContinuousVideoTokenizer"
+)

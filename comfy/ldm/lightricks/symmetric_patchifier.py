@@ -1,0 +1,7 @@
+"""Names of LTX-Video models that node packs import; see :mod:`comfy.placeholders`."""
+
+from comfy.placeholders import placeholders
+
+__getattr__, __dir__ = placeholders(
+    __name__, "LTX-Video models", "latent_to_pixel_coords() Patchifier:object SymmetricPatchifier:Patchifier AudioPatchifier:Patchifier"
+)

@@ -1,0 +1,252 @@
+"""``apply`` and ``revert`` killed at any moment, and records or checkouts that lead elsewhere: whole or undone, and nothing outside."""
+
+import base64
+import json
+import os
+import random
+
+import pytest
+from small_checkouts import SERIES, apply, git, killed_at, make_checkout, revert, state
+
+from patchset import journal, tree_files
+from patchset.checkout import open_checkout
+from patchset.outcomes import PatchsetError
+from patchset.record import load
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed")
+WAYS = {"plain": {}, "commits": {"commit": True}, "branch": {"branch": "made", "commit": True}}
+# A part of the moments each time; the long attack takes them all.
+SHARE = 0.05
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return make_checkout(tmp_path / "ComfyUI")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_apply_killed_at_any_step_is_put_back_by_revert_and_by_apply(tmp_path, way, request):
+    steps = kill_apply_everywhere(tmp_path, way, random.Random(request.node.name), SHARE)
+    assert steps > 20
+
+
+def kill_apply_everywhere(tmp_path, way, dice, share):
+    """How many steps there are, after a kill at a *share* of them."""
+    step = 0
+    while True:
+        if step and dice.random() > share:
+            step += 1
+            continue
+        root = make_checkout(tmp_path / f"apply-{step}")
+        before = state(root)
+        was_killed = killed_at(step, lambda root=root: apply(root, **WAYS[way]))
+        with_apply = dice.random() < 0.5 and was_killed
+        if with_apply:
+            apply(root, **(WAYS[way] if not git(root, "branch", "--list", "made") or journal.is_open(open_checkout(root)) else {}))
+            assert (root / "execution.py").read_text() == "one = 11\ntwo = 22\nthree = 33\n"
+        revert(root)
+        after = state(root)
+        assert after == before, f"killed before step {step}, then {'apply and ' if with_apply else ''}revert"
+        if not was_killed:
+            return step
+        step += 1
+
+
+@pytest.mark.parametrize("way", ["plain", "commits"])
+def test_revert_killed_at_any_step_can_be_repeated(tmp_path, way, request):
+    assert kill_revert_everywhere(tmp_path, way, random.Random(request.node.name), SHARE) > 10
+
+
+def kill_revert_everywhere(tmp_path, way, dice, share):
+    """As ``kill_apply_everywhere``."""
+    step = 0
+    while True:
+        if step and dice.random() > share:
+            step += 1
+            continue
+        root = make_checkout(tmp_path / f"revert-{step}")
+        before = state(root)
+        apply(root, **WAYS[way])
+        was_killed = killed_at(step, lambda root=root: revert(root))
+        revert(root)
+        assert state(root) == before, f"killed before step {step}"
+        if not was_killed:
+            return step
+        step += 1
+
+
+def test_a_healing_that_is_killed_itself_can_be_repeated(checkout):
+    before = state(checkout)
+    assert killed_at(40, lambda: apply(checkout, branch="made", commit=True))
+    assert journal.is_open(open_checkout(checkout))
+    for step in range(0, 60, 3):
+        if not killed_at(step, lambda: revert(checkout)):
+            break
+    revert(checkout)
+    assert state(checkout) == before
+
+
+def test_without_git_as_well(tmp_path):
+    for step in range(0, 40, 4):
+        root = make_checkout(tmp_path / str(step), with_git=False)
+        before = state(root)
+        killed_at(step, lambda root=root: apply(root))
+        revert(root)
+        assert state(root) == before
+
+
+def test_what_was_edited_after_an_interruption_is_not_overwritten(checkout):
+    assert killed_at(40, lambda: apply(checkout))
+    assert (checkout / "execution.py").read_text() != "one = 1\ntwo = 2\nthree = 3\n"
+    (checkout / "execution.py").write_text("mine\n")
+    for command in (apply, revert):
+        with pytest.raises(PatchsetError, match="execution.py"):
+            command(checkout)
+    assert (checkout / "execution.py").read_text() == "mine\n"
+    with pytest.raises(PatchsetError, match="interrupted"):
+        journal.require_none(open_checkout(checkout))
+
+
+def test_commits_made_after_an_interruption_stay(checkout):
+    assert killed_at(40, lambda: apply(checkout))
+    git(checkout, "commit", "-q", "--allow-empty", "-m", "mine")
+    with pytest.raises(PatchsetError, match="other commits"):
+        revert(checkout)
+    assert git(checkout, "log", "-1", "--format=%s") == "mine"
+
+
+def test_a_second_process_is_refused(checkout):
+    with journal.alone(open_checkout(checkout)), pytest.raises(PatchsetError, match="another process"):
+        apply(checkout)
+    apply(checkout)
+
+
+def test_a_failed_commit_on_a_detached_head_leaves_it_detached(checkout):
+    git(checkout, "checkout", "-q", "--detach")
+    hook = checkout / ".git/hooks/pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    before = state(checkout)
+    with pytest.raises(PatchsetError):
+        apply(checkout, branch="made", commit=True)
+    assert state(checkout) == before and not git(checkout, "branch", "--list", "made")
+
+
+@pytest.mark.parametrize("commits", [[], ["mine"]])
+def test_several_series_on_a_branch_are_left_together(checkout, commits):
+    before = state(checkout)
+    apply(checkout, branch="made", commit=True)
+    for title in commits:
+        git(checkout, "commit", "-q", "--allow-empty", "-m", title)
+    told = revert(checkout)
+    after = state(checkout)
+    if commits:
+        assert git(checkout, "rev-parse", "--abbrev-ref", "HEAD") == "made"
+        git(checkout, "switch", "-q", "master")
+    else:
+        assert any("back on master" in line for line in told)
+    assert {**after, "branch": "master"} == before and git(checkout, "branch", "--list", "made")
+
+
+def test_one_series_of_a_branch_is_undone_by_a_commit(checkout):
+    apply(checkout, branch="made", commit=True)
+    revert(checkout, [SERIES[2]])
+    assert (checkout / "execution.py").read_text() == "one = 11\ntwo = 22\nthree = 3\n"
+    assert git(checkout, "log", "-1", "--format=%s") == 'Revert "Add third"'
+    revert(checkout)
+    assert (checkout / "execution.py").read_text() == "one = 1\ntwo = 2\nthree = 3\n" and not state(checkout)["remembered"]
+
+
+def test_after_checkout_only_what_is_left_is_undone(checkout):
+    before = state(checkout)
+    apply(checkout)
+    git(checkout, "checkout", "--", ".")
+    revert(checkout)
+    assert state(checkout) == before
+
+
+def test_a_branch_that_is_there_is_not_touched(checkout):
+    git(checkout, "branch", "made")
+    before = state(checkout)
+    with pytest.raises(PatchsetError, match="exists already"):
+        apply(checkout, branch="made", commit=True)
+    assert state(checkout) == before and git(checkout, "branch", "--list", "made")
+
+
+@pytest.mark.parametrize("linked", ["execution.py", "comfy/deep/third.py", "comfy/deep", "comfy/new"])
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_links_are_refused_and_stay(checkout, tmp_path, linked, where):
+    target = (checkout if where == "inside" else tmp_path) / "target"
+    if (checkout / linked).exists():
+        (checkout / linked).rename(target)
+    else:
+        target.mkdir()
+    (checkout / linked).symlink_to(target)
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "-q", "-m", "a link")
+    before = state(checkout)
+    with pytest.raises(PatchsetError, match="is a link to"):
+        apply(checkout)
+    assert state(checkout) == before and (checkout / linked).is_symlink()
+
+
+OUTSIDE = ["../outside.py", "comfy/../../outside.py", "{root}/outside.py", ".git/hooks/post-checkout", ".GIT/config"]
+OUTSIDE += ["a\\..\\b", "C:x", "", "link/x.py", "a\0b"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("which", ["record", "journal"])
+def test_records_that_lead_outside_write_nothing(checkout, tmp_path, name, which):
+    (tmp_path / "elsewhere").mkdir()
+    (checkout / "link").symlink_to(tmp_path / "elsewhere")
+    apply(checkout)
+    folder = checkout / ".git/keepwarm-patchset"
+    content = base64.b64encode(b"written").decode()
+    name = name.format(root=tmp_path)
+    if which == "record":
+        document = json.loads((folder / "third.json").read_text())
+        document["changes"].append({"path": name, "before": content, "after": None})
+        (folder / "third.json").write_text(json.dumps(document))
+    else:
+        row = {"path": name, "before": content, "expected": ["", "x"]}
+        told = {"what": "apply", "series": [], "subjects": [], "start": "", "branch": None, "branch_before": None, "records": {}}
+        (folder / "journal.json").write_text(json.dumps({**told, "files": [row]}))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(PatchsetError):
+        revert(checkout)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("field", ["series", "commit", "branch", "branch_before"])
+def test_records_with_options_for_git_are_refused(checkout, field):
+    apply(checkout, branch="made", commit=True)
+    path = checkout / ".git/keepwarm-patchset/third.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: "--orphan=x"}))
+    with pytest.raises(PatchsetError, match="damaged"):
+        load(open_checkout(checkout), "third")
+
+
+def test_a_folder_of_records_that_is_a_link_is_refused(checkout, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (checkout / ".git/keepwarm-patchset").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PatchsetError, match="is a link"):
+        apply(checkout)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_byte_code_behind_a_link_stays(checkout, tmp_path):
+    apply(checkout)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "__init__.cpython-311.pyc").write_bytes(b"x")
+    (checkout / "comfy/new/folder/__pycache__").symlink_to(tmp_path / "elsewhere")
+    revert(checkout)
+    assert (tmp_path / "elsewhere" / "__init__.cpython-311.pyc").exists()
+
+
+def test_a_write_keeps_the_permissions_and_leaves_nothing_beside(tmp_path):
+    (tmp_path / "a.py").write_text("old")
+    (tmp_path / "a.py").chmod(0o755)
+    tree_files.write(tmp_path, "a.py", b"new")
+    assert (tmp_path / "a.py").read_bytes() == b"new" and (tmp_path / "a.py").stat().st_mode & 0o777 == 0o755
+    assert [path.name for path in tmp_path.iterdir()] == ["a.py"]
