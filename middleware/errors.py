@@ -39,7 +39,7 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except web.HTTPException as error:
         return _refusal(error)
     except BaseException as error:
-        # A pack's handler may call sys.exit, which would end the server. Under comfy-cli, which starts it again, that is how packs restart it.
+        # A pack's handler may call sys.exit, which would end the server. Under comfy-cli, which starts it again, packs restart it so.
         if is_own_end(error, asyncio.current_task()) or (isinstance(error, SystemExit) and RESTARTED_BY in os.environ):
             raise
         if request.transport is None or request.transport.is_closing():
