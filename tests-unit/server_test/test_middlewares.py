@@ -314,7 +314,9 @@ async def test_a_pack_may_end_the_process_where_comfy_cli_starts_it_again(monkey
     async def restart(request):
         sys.exit(0)
 
-    request = make_mocked_request("POST", "/api/manager/reboot", transport=SimpleNamespace(is_closing=lambda: False, get_extra_info=lambda *_: None))
+    request = make_mocked_request(
+        "POST", "/api/manager/reboot", transport=SimpleNamespace(is_closing=lambda: False, get_extra_info=lambda *_: None)
+    )
     assert (await json_errors(request, restart)).status == 500
     monkeypatch.setenv("__COMFY_CLI_SESSION__", "/somewhere")
     with pytest.raises(SystemExit):
