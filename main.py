@@ -10,6 +10,7 @@ comfy.options.enable_args_parsing()
 import asyncio  # noqa: E402
 import contextlib  # noqa: E402
 import faulthandler  # noqa: E402
+import gc  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
@@ -224,6 +225,10 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)
     worker.start()
+
+    # What the start made stays; full collections that look through it again would hold up answers.
+    gc.collect()
+    gc.freeze()
 
     async def serve() -> None:
         try:

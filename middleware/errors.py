@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from middleware.cache_middleware import Handler
 
 log = logging.getLogger(__name__)
 
+RESTARTED_BY = "__COMFY_CLI_SESSION__"
 # They describe the body that is replaced.
 _BODY_HEADERS = frozenset({"content-type", "content-length"})
 
@@ -37,8 +39,8 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
     except web.HTTPException as error:
         return _refusal(error)
     except BaseException as error:
-        # A pack's handler may call sys.exit, which would end the server.
-        if is_own_end(error, asyncio.current_task()):
+        # A pack's handler may call sys.exit, which would end the server. Under comfy-cli, which starts it again, packs restart it so.
+        if is_own_end(error, asyncio.current_task()) or (isinstance(error, SystemExit) and RESTARTED_BY in os.environ):
             raise
         if request.transport is None or request.transport.is_closing():
             raise

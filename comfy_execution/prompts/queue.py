@@ -4,6 +4,7 @@ import copy
 import heapq
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -11,13 +12,17 @@ from comfy_execution.prompts import history_size
 from comfy_execution.prompts.history_size import HistorySize, tree_bytes
 
 MAXIMUM_HISTORY_SIZE = 10000
+REPEATED_WITHIN_S = 0.5
+"""A request for an id that comes so soon after its prompt's end was sent beside it, not after it."""
 
 
 class DuplicatePromptId(ValueError):
-    """A prompt of that id waits or runs already; two under one id could neither be told apart nor cancelled."""
+    """A prompt of that id waits or runs already, or has ended this moment; two under one id could neither be told apart nor cancelled."""
 
     def __init__(self, prompt_id: str) -> None:
-        super().__init__(f"a prompt with the id {prompt_id} waits or runs already; wait for its end, or leave the id out")
+        super().__init__(
+            f"a prompt with the id {prompt_id} waits or runs already, or has just ended; wait a second after its end, or leave the id out"
+        )
 
 
 class QueueObserver(Protocol):
@@ -78,11 +83,15 @@ class PromptQueue:
     ExecutionStatus = ExecutionStatus
 
     def __init__(
-        self, server: QueueObserver, interrupt: Callable[[], None] | None = None, withdraw_interrupt: Callable[[], None] | None = None
+        self,
+        server: QueueObserver,
+        interrupt: Callable[[], None] | None = None,
+        withdraw_interrupt: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """*interrupt* asks the running prompt to stop, *withdraw_interrupt* takes back what was asked of an earlier one.
 
-        Both are called with the lock held, so that no request is lost between two prompts: they must not block.
+        Both are called with the lock held, so that no request is lost between two prompts: they must not block. *clock* counts seconds.
         """
         self.server = server
         self.mutex = threading.RLock()
@@ -95,21 +104,33 @@ class PromptQueue:
         self._interrupt = interrupt
         self._withdraw_interrupt = withdraw_interrupt
         self._arrivals = itertools.count(1)
+        self._clock = clock
+        # Ids whose prompts ended, oldest first, with the time; those of the last moment count.
+        self._ended: dict[str, float] = {}
         self._history_size = HistorySize()
         # Of running prompts: those that were told to stop, and those whose end is decided, so that nobody can stop them any more.
         self._cancelled: set[str] = set()
         self._concluded: set[str] = set()
 
     def put(self, item: tuple) -> None:
-        """Queue a row and wake a waiting worker. Raises ``DuplicatePromptId`` while a prompt of its id waits or runs."""
+        """Queue a row and wake a waiting worker.
+
+        Raises ``DuplicatePromptId`` while a prompt of its id waits or runs, and for half a second after its end.
+        """
         row = QueueRow(item)
         with self.mutex:
-            if self.is_running(row[1]) or any(waiting[1] == row[1] for waiting in self.queue):
+            if self.is_running(row[1]) or self._has_just_ended(row[1]) or any(waiting[1] == row[1] for waiting in self.queue):
                 raise DuplicatePromptId(row[1])
             row.arrival = next(self._arrivals)
             heapq.heappush(self.queue, row)
             self.server.queue_updated()
             self.not_empty.notify()
+
+    def _has_just_ended(self, prompt_id: str) -> bool:
+        since_s = self._clock() - REPEATED_WITHIN_S
+        while self._ended and next(iter(self._ended.values())) < since_s:
+            del self._ended[next(iter(self._ended))]
+        return prompt_id in self._ended
 
     def get(self, timeout: float | None = None) -> tuple[tuple, int] | None:
         """Take the first row: ``(row, item_id)``. Blocks up to *timeout* seconds (None: forever), then returns None.
@@ -157,6 +178,8 @@ class PromptQueue:
             del self.currently_running[item_id]
             self._cancelled.discard(running[1])
             self._concluded.discard(running[1])
+            self._ended.pop(running[1], None)
+            self._ended[running[1]] = self._clock()
             # An older entry of this id would keep its place among the old ones.
             self.history.pop(row[1], None)
             self.history[row[1]] = entry

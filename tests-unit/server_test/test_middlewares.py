@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
 from middleware import cross_origin
+from middleware.errors import json_errors
 
 
 @pytest.fixture
@@ -304,6 +308,19 @@ async def test_a_failing_handler_is_logged_and_tells_no_details(start, caplog, k
     assert answer.status == 500 and "error" in await answer.json()
     assert "secret" not in body and "Traceback" not in body
     assert "the secret reason" in caplog.text and "Traceback" in caplog.text
+
+
+async def test_a_pack_may_end_the_process_where_comfy_cli_starts_it_again(monkeypatch):
+    async def restart(request):
+        sys.exit(0)
+
+    request = make_mocked_request(
+        "POST", "/api/manager/reboot", transport=SimpleNamespace(is_closing=lambda: False, get_extra_info=lambda *_: None)
+    )
+    assert (await json_errors(request, restart)).status == 500
+    monkeypatch.setenv("__COMFY_CLI_SESSION__", "/somewhere")
+    with pytest.raises(SystemExit):
+        await json_errors(request, restart)
 
 
 async def test_a_connection_that_a_handler_lost_elsewhere_is_an_error_too(start, caplog):

@@ -1,5 +1,6 @@
 """/prompt: what is queued, and how every mistake is refused."""
 
+import asyncio
 import json
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 
 import execution
 from app.running.submission import MAX_DEPTH, Submission, SubmissionRefused, is_shallow, requested_number
+from comfy_execution.prompts.queue import REPEATED_WITHIN_S
 
 CHOSEN = "0b1e3f52-6d0e-4a57-9d2c-3c5a7f0e8b11"
 PROMPT = {"9": {"class_type": "Save", "inputs": {}}}
@@ -147,6 +149,8 @@ async def test_an_id_that_waits_or_runs_is_not_given_to_another_prompt(server, c
         assert CHOSEN in answer["error"]["message"]
         item_id = server.prompt_queue.get(0)[1] if item_id is None else item_id
     server.prompt_queue.task_done(item_id, {}, None)
+    assert (await submit(client, prompt=PROMPT, prompt_id=CHOSEN))[0] == 409
+    await asyncio.sleep(REPEATED_WITHIN_S)
     assert (await submit(client, prompt=PROMPT, prompt_id=CHOSEN))[0] == 200
 
 

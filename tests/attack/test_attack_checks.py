@@ -58,7 +58,7 @@ def test_a_few_costly_prompts(attacked):
 def test_costly_prompts(attacked, dice, seconds):
     server = attacked("checks")
     with server.watch() as result:
-        repeat(seconds, lambda left_s: fire(server.server.port, result, requests(dice.randint(1000, 30_000)), left_s))
+        repeat(seconds, lambda left_s: fire(server.server.port, result, requests(dice.randint(1000, 12_000)), left_s))
     server.check(result, rss_growth_bytes=RSS_GROWTH_BYTES)
 
 

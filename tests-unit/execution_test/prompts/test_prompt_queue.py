@@ -22,10 +22,24 @@ class Observer:
         self.updates.append((self.queue.get_tasks_remaining(), list(self.queue.history)))
 
 
+class Clock:
+    """Seconds that pass when told to."""
+
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
 @pytest.fixture
-def queue():
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock):
     observer = Observer()
-    observer.queue = PromptQueue(observer)
+    observer.queue = PromptQueue(observer, clock=clock)
     return observer.queue
 
 
@@ -54,7 +68,7 @@ def test_same_number_and_id_twice_do_not_compare_prompts(queue):
     assert [queue.get()[0][1] for _ in range(3)] == ["same"] * 3
 
 
-def test_an_id_is_free_again_only_when_its_prompt_has_ended(queue):
+def test_an_id_is_free_again_only_a_moment_after_its_prompt_has_ended(queue, clock):
     queue.put(row(1, "p"))
     with pytest.raises(DuplicatePromptId, match="p waits or runs already"):
         queue.put(row(0, "p"))
@@ -63,6 +77,10 @@ def test_an_id_is_free_again_only_when_its_prompt_has_ended(queue):
         queue.put(row(0, "p"))
     assert queue.get_tasks_remaining() == 1
     queue.task_done(item_id, {}, SUCCESS)
+    with pytest.raises(DuplicatePromptId, match="has just ended"):
+        queue.put(row(1, "p"))
+    queue.put(row(1, "q"))
+    clock.now_s += 0.6
     queue.put(row(1, "p"))
 
 
@@ -84,8 +102,9 @@ def test_of_many_that_put_the_same_id_at_once_one_gets_through(queue):
     assert len(refused) == 7 and len(queue.queue) == 1
 
 
-def test_an_id_used_again_takes_the_newest_place_in_the_history(queue):
+def test_an_id_used_again_takes_the_newest_place_in_the_history(queue, clock):
     for prompt_id in "aba":
+        clock.now_s += 1
         finish(queue, prompt_id)
     assert list(queue.history) == ["b", "a"]
 
@@ -252,13 +271,14 @@ def test_taking_a_prompt_withdraws_what_was_asked_of_the_one_before():
     assert calls == ["go on", "stop", "go on"] and not queue.conclude("q")
 
 
-def test_a_prompt_whose_end_is_decided_cannot_be_stopped_any_more(queue):
+def test_a_prompt_whose_end_is_decided_cannot_be_stopped_any_more(queue, clock):
     queue.put(row(1, "p"))
     _, item_id = queue.get()
     assert not queue.conclude("p") and not queue.interrupt_if_running("p")
     queue.interrupt_all()
     assert not queue.conclude("p")
     queue.task_done(item_id, {}, SUCCESS)
+    clock.now_s += 1
     queue.put(row(1, "p"))
     queue.get()
     queue.interrupt_all()
