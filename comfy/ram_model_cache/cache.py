@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from comfy.ram_model_cache.drops import DropQueue
@@ -383,7 +384,7 @@ class RamModelCache:
             with self._changing() as table:
                 kept = table.kept_keys()
             for key in kept:
-                use = uses.enter_context(self._using(lambda table, key=key: table.kept(key)))
+                use = uses.enter_context(self._using(partial(ModelTable.kept, key=key)))
                 if use.entry is not None:
                     measured[key] = self._hooks.measure(own_patcher(use.value))
             with self._changing() as table:
