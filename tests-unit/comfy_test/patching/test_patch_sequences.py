@@ -7,6 +7,7 @@ import gc
 import os
 import weakref
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from comfy.patching.base_weights import BaseWeights
 from comfy.patching.patch_carrier import PatcherCarrier
 from comfy.weight_adapter.lora import LoRAAdapter
 
+pytestmark = pytest.mark.timeout(900)
 KEYS = {"first.weight": (64, 32), "second.weight": (32, 64), "last.weight": (32, 32)}
 SEQUENCES = int(os.environ.get("PATCH_SEQUENCES", "100"))
 STEPS = 20
