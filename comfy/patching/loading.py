@@ -20,6 +20,7 @@ from comfy.patching.model_weights import ModelWeights
 from comfy.patching.object_patches import ObjectPatches, own_path
 from comfy.patching.placement import BufferPlacement, Placement
 from comfy.patching.protocols import PatchedModule, Patcher
+from comfy.patching.tripwire import tripwire
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
 from comfy.units import megabytes
@@ -121,6 +122,7 @@ class WeightLoading:
         """Apply object patches, load (0: without limit) and inject. Returns the module."""
         patcher = self._patcher
         with patcher.use_ejected():
+            tripwire().before_patching(patcher)
             self._take_home_below(patcher.object_patches.keys() - patcher.object_patches_backup.keys())
             self._object_patches.apply()
             if load_weights:
@@ -144,6 +146,8 @@ class WeightLoading:
         else:
             self._take_home_below(patcher.object_patches_backup.keys())
         self._object_patches.restore()
+        if unpatch_weights:
+            tripwire().after_unpatching(patcher)
 
     def partially_load(self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False) -> float:
         """Load up to *extra_memory* bytes more than are loaded (negative: give as much back). Returns the bytes added.
