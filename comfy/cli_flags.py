@@ -310,6 +310,8 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         help="read the models that this JSON file names before the port answers, and hold them",
     )
     add("--preload-check", action="store_true", help="say what the preload config would load, and end")
+    verify_help = "each time a model's patches are undone, compare its weights and buffers with what they were, and log what stayed behind"
+    add("--verify-unpatch", action="store_true", help=verify_help)
 
 
 def _results(group: argparse._ArgumentGroup) -> None:

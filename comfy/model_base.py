@@ -343,7 +343,7 @@ class SDXL_instructpix2pix(IP2P, SDXL):  # noqa: N801 - ComfyUI's name
     """InstructPix2Pix of SDXL. Those trained for velocity with EDM's levels (CosXL Edit) take the picture in the sampler's scale."""
 
     def process_ip2p_image_in(self, image: torch.Tensor) -> torch.Tensor:
-        """See :class:`IP2P`."""
+        """The picture's latent as the network takes it."""
         return comfy.latent_formats.SDXL().process_in(image) if self.model_type == ModelType.V_PREDICTION_EDM else image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import folder_paths
@@ -40,7 +41,7 @@ NODE_CLASS_MAPPINGS = {"DiffusersLoader": DiffusersLoader}
 def _model_folders() -> dict[str, str]:
     """{name: path} of the folders with an index; the first of those with one name."""
     found: dict[str, str] = {}
-    for top in folder_paths.get_folder_paths("diffusers"):
+    for top in filter(os.path.isdir, folder_paths.get_folder_paths("diffusers")):
         for visited in walk(top):
             if any(entry.name == INDEX for entry in visited.files):
                 found.setdefault(visited.below or ".", visited.path)

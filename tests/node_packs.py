@@ -67,6 +67,7 @@ def commits_of(folder: pathlib.Path) -> dict[str, str]:
 def try_pack(pack: pathlib.Path, commit: str, base: pathlib.Path) -> PackResult:
     """Start a server in *base* with a copy of *pack* and ask it for its nodes."""
     shutil.copytree(pack, base / "custom_nodes" / pack.name)
+    (base / "models" / "checkpoints").mkdir(parents=True)  # which every installation has
     server = LiveServer(base, "--disable-metadata")
     try:
         described = server.get("/object_info")

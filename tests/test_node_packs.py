@@ -10,8 +10,9 @@ FOLDER = packs_folder()
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(FOLDER is None, reason="KEEPWARM_PACKS names no folder of packs")
 @pytest.mark.parametrize("pack", packs_in(FOLDER) if FOLDER else [], ids=lambda pack: pack.name)
-def test_a_pack_does_what_the_table_says(pack, tmp_path):
+def test_a_pack_does_what_the_table_says(pack, tmp_path, monkeypatch):
     assert FOLDER is not None
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # there are packs that look for it and then load nothing
     result = try_pack(pack, commits_of(FOLDER).get(pack.name, ""), tmp_path)
     rows = written_table(DOCUMENT.read_text(encoding="utf-8")).splitlines()
     assert result.row() in rows

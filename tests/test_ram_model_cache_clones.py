@@ -98,9 +98,14 @@ def test_plain_pictures_after_patched_ones_match_a_server_without_the_cache_and_
         assert picture == expected[step], f"{step} differs"
         assert {receipt["tier"] for receipt in receipts} <= ({"disk"} if number == 0 else {"ram", "vram"}), receipts
     stats, counters, entries = models(server)
-    assert counters["misses"] == len(entries) == 3 and counters["failures"] == counters["refusals"] == 0 and not counters["evictions"]
-    assert counters["hits"] == (0 if mode == () else 3 * (len(STEPS) - 1))
-    assert counters["read_bytes"] <= (checkpoints(server) / DIGITS).stat().st_size
+    patched_again = len([step for step in STEPS if step[0] == "patched"]) - 1  # each time the node ran, the LoRA's file was in RAM
+    assert counters["misses"] == len(entries) == 4 and counters["failures"] == counters["refusals"] == 0 and not counters["evictions"]
+    assert counters["hits"] == (0 if mode == () else 3 * (len(STEPS) - 1)) + patched_again
+    files = (checkpoints(server) / DIGITS, checkpoints(server).parent / "loras" / LORA)
+    assert counters["read_bytes"] <= sum(path.stat().st_size for path in files)
+    patches = server.get("/caches")["patches"]
+    built = 3 * len({strength for kind, _, strength in STEPS if kind == "patched"})  # model, text encoder, schedule
+    assert (patches["misses"], patches["hits"]) == (built, 3 * (patched_again + 1) - built) and not patches["reasons"]
     assert stats["lent_bytes"] == 0 and "could not be restored" not in server.log()
 
 

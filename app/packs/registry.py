@@ -5,8 +5,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_execution.nodes_graph.schema_class import is_schema_class
-
 log = logging.getLogger(__name__)
 
 
@@ -73,10 +71,13 @@ class PackRegistry:
         return problems
 
     def register_schemas(self, node_list: Iterable[Any], python_module: str, protected: Collection[str] = ()) -> list[str]:
-        """Add V3 classes under the ids of their schemas. Returns a sentence for each class that was refused, with its reason."""
+        """Add the classes of an extension under the ids of their schemas, V3 classes and older ones that packs gave a ``GET_SCHEMA``.
+
+        Returns a sentence for each class that was refused, with its reason.
+        """
         problems = []
         for node_class in node_list:
-            if not is_schema_class(node_class):
+            if not isinstance(node_class, type) or not hasattr(node_class, "GET_SCHEMA"):
                 problems.append(f"get_node_list() returned {node_class!r}, which is not an io.ComfyNode class")
                 continue
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor
 import comfy.model_management
 from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
+from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.layer_loading import LayerLoading
 from comfy.patching.layers import LayerPlan, layers_of, move_weight_functions, plan_layers, wipe_lowvram_weight
 from comfy.patching.model_weights import ModelWeights
-from comfy.patching.object_patches import ObjectPatches
+from comfy.patching.object_patches import ObjectPatches, own_path
 from comfy.patching.placement import BufferPlacement, Placement
 from comfy.patching.protocols import PatchedModule, Patcher
+from comfy.patching.tripwire import tripwire
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
 from comfy.units import megabytes
@@ -26,6 +28,7 @@ from comfy.units import megabytes
 log = logging.getLogger(__name__)
 
 
+REASONS_SHOWN = 3
 LOADED_STATE = {
     "model_loaded_weight_memory": 0,
     "lowvram_patch_counter": 0,
@@ -119,6 +122,8 @@ class WeightLoading:
         """Apply object patches, load (0: without limit) and inject. Returns the module."""
         patcher = self._patcher
         with patcher.use_ejected():
+            tripwire().before_patching(patcher)
+            self._take_home_below(patcher.object_patches.keys() - patcher.object_patches_backup.keys())
             self._object_patches.apply()
             if load_weights:
                 patcher.load(
@@ -138,7 +143,11 @@ class WeightLoading:
             BufferPlacement(self._model, patcher.backup_buffers).put_back()
         if unpatch_weights:
             self._unpatch_weights(device_to)
+        else:
+            self._take_home_below(patcher.object_patches_backup.keys())
         self._object_patches.restore()
+        if unpatch_weights:
+            tripwire().after_unpatching(patcher)
 
     def partially_load(self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False) -> float:
         """Load up to *extra_memory* bytes more than are loaded (negative: give as much back). Returns the bytes added.
@@ -242,6 +251,22 @@ class WeightLoading:
     def _object_patches(self) -> ObjectPatches:
         return ObjectPatches(self._model, self._patcher.object_patches, self._patcher.object_patches_backup)
 
+    def _take_home_below(self, names: Collection[str]) -> None:
+        """Before other objects take the places *names*: what is loaded of those there goes home, and the next load completes the module."""
+        patcher, model = self._patcher, self._model
+        places = [own_path(model, name) for name in names]
+        below = [path for path in patcher.backup if any(path == place or path.startswith(f"{place}.") for place in places)]
+        if below:
+            patcher.unpatch_hooks()
+            for layer in [layer for layer in layers_of(model) if not set(below).isdisjoint(layer.parameters.values())]:
+                model.model_loaded_weight_memory = max(0, model.model_loaded_weight_memory - layer.size_bytes * layer.is_resident)
+                wipe_lowvram_weight(layer.module)
+                vars(layer.module).pop("comfy_patched_weights", None)
+            for path in below:
+                self._placement.put_back(path, patcher.offload_device)
+        if below or any(_has_weights(patcher.object_patches.get(name)) for name in names):
+            model.model_lowvram = True
+
     def _unpatch_weights(self, device_to: torch.device | None) -> None:
         patcher, model = self._patcher, self._model
         patcher.unpatch_hooks()
@@ -284,6 +309,8 @@ class WeightLoading:
         model.current_weight_patches_uuid = self._patcher.patches_uuid
         if device_to is not None:
             note_device(model, device_to)
+        for reason in ContentIdentity(self._patcher).reasons()[:REASONS_SHOWN]:
+            comfy.model_management.ram_cache().note_bypass(f"patches of {type(model).__name__}", reason, "unique")
         log.info(
             "%s loaded %s: %s on %s, %s on the host, %d weights patched at each use",
             type(model).__name__,
@@ -293,6 +320,10 @@ class WeightLoading:
             megabytes(streamed_bytes),
             model.lowvram_patch_counter,
         )
+
+
+def _has_weights(replacement: Any) -> bool:
+    return isinstance(replacement, torch.nn.Module) and next(replacement.parameters(), None) is not None
 
 
 def _device(torch_device: torch.device | None) -> Device:

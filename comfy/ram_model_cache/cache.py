@@ -231,10 +231,10 @@ class RamModelCache:
                 table.release(key)
                 self._journal.failed(key)
 
-    def note_bypass(self, label: str, reason: str) -> None:
-        """Put on record a load that is not cached at all, and why."""
+    def note_bypass(self, label: str, reason: str, tier: str = "bypass") -> None:
+        """Put on record a load that is not cached at all, and why; or, with the *tier* ``unique``, patches that only equal themselves."""
         with self._changing():
-            self._journal.bypassed(label, reason)
+            self._journal.bypassed(label, reason, tier)
 
     # Devices: three calls, each from one place of the owner's memory management
 

@@ -45,6 +45,10 @@ class WeightChecksums(Generic[Checked]):
         """Remember the weights of *patcher*'s module, which has just been loaded."""
         self._sums[patcher.model] = self._checksums(patcher)
 
+    def knows(self, patcher: Checked) -> bool:
+        """Whether something was noted of *patcher*'s module."""
+        return patcher.model in self._sums
+
     def check(self, patcher: Checked) -> None:
         """Raise :class:`WeightsChanged` when a weight differs from what was noted, came or went; modules never noted pass."""
         noted = self._sums.get(patcher.model)

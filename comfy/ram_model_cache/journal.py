@@ -79,8 +79,9 @@ class Journal:
         self.counters.failures += 1
         self.book.add(Receipt(label_of(key), "disk", 0, 0.0, False, "the load failed"))
 
-    def bypassed(self, label: str, reason: str) -> None:
-        """A load ran without the cache."""
-        self.counters.bypasses += 1
-        self.book.add(Receipt(label, "bypass", 0, 0.0, False, reason))
-        self.write(f"RAM model cache: {label} is loaded without it: {reason}")
+    def bypassed(self, label: str, reason: str, tier: str = "bypass") -> None:
+        """A load ran without the cache; or, with the *tier* ``unique``, patches were computed that cannot be known again."""
+        self.book.add(Receipt(label, tier, 0, 0.0, False, reason))
+        if tier == "bypass":
+            self.counters.bypasses += 1
+            self.write(f"RAM model cache: {label} is loaded without it: {reason}")

@@ -47,7 +47,7 @@ class NullRamModelCache:
     def begin_prompt(self, prompt_id: str) -> None:
         """No record is kept."""
 
-    def note_bypass(self, label: str, reason: str) -> None:
+    def note_bypass(self, label: str, reason: str, tier: str = "bypass") -> None:
         """No record is kept."""
 
     def end_prompt(self, prompt_id: str) -> list[dict[str, Any]]:

@@ -26,7 +26,8 @@ class Receipt:
     """Where one model came from.
 
     *tier*: ``vram`` (on a device already), ``ram``, ``in use`` (alive though no longer kept), ``disk``, ``none`` (the file has no such
-    part) or ``bypass`` (loaded anew, not cacheable). *seconds* were spent for ``disk``, saved otherwise. *kept*: whether it stays cached.
+    part), ``bypass`` (loaded anew, not cacheable) or ``unique`` (patches computed anew whenever they are made anew). *seconds* were
+    spent for ``disk``, saved otherwise. *kept*: whether it stays cached.
     """
 
     model: str

@@ -37,19 +37,28 @@ def load_torch_file(ckpt: str, safe_load: bool = False, device: Any = None, retu
 
     ``.safetensors``/``.sft`` files are read as such; everything else as a pickle with ``weights_only=True``, of which the
     ``state_dict`` entry (or the only entry, if it is a dict) is taken. *safe_load* is accepted for old callers; loading is always
-    safe. With *return_metadata* the result is ``(tensors, metadata or None)``. The dict is a :class:`FileTensors`. Raises ``OSError``,
-    and ``ModelFileError`` (a ``ValueError``) that names the file when it is damaged, incomplete or not what its extension says.
-    Blocks on disk.
+    safe. With *return_metadata* the result is ``(tensors, metadata or None)``. The dict is a :class:`FileTensors`. In inference mode, as in
+    nodes, the tensors are of that mode: nodes make them the ``data`` of parameters made there, which torch takes from no others. Raises
+    ``OSError``, and ``ModelFileError`` (a ``ValueError``) that names the file when it is damaged, incomplete or not what its extension
+    says. Blocks on disk.
     """
     device = torch.device("cpu") if device is None else device
     spare_memory().release()  # what follows allocates its own
-    with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode do not tell of changes
-        if str(ckpt).lower().endswith(SAFETENSORS_EXTENSIONS):
-            tensors, metadata = read_safetensors(ckpt, str(device))
-        else:
+    if str(ckpt).lower().endswith(SAFETENSORS_EXTENSIONS):
+        tensors, metadata = read_safetensors(ckpt, str(device))
+        if torch.is_inference_mode_enabled():
+            tensors = {name: tensor if tensor.is_inference() else _over_its_memory(tensor) for name, tensor in tensors.items()}
+    else:
+        with torch.no_grad():
             tensors, metadata = _read_pickle(ckpt, device), None
     named = FileTensors(tensors, str(ckpt))
     return (named, metadata) if return_metadata else named
+
+
+def _over_its_memory(tensor: Tensor) -> Tensor:
+    """A tensor of the present mode with the memory of *tensor*."""
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return empty.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 def read_safetensors(path: str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str] | None]:

@@ -40,16 +40,17 @@ def test_text_encoders_of_several_files(monkeypatch, loader, count):
     assert list(loader.INPUT_TYPES()["required"]) == [f"clip_name{number}" for number in range(1, count + 1)]
 
 
-def test_a_folder_of_the_diffusers_library(monkeypatch, tmp_path):
+def test_a_folder_of_the_diffusers_library(monkeypatch, tmp_path, caplog):
     model = tmp_path / "group" / "model"
     for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model"), ("text_encoder_2", "model.fp16")):
         (model / part).mkdir(parents=True)
         (model / part / f"{name}.safetensors").touch()
     (model / "model_index.json").touch()
-    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda folder: [str(tmp_path)])
+    monkeypatch.setattr(folder_paths, "get_folder_paths", lambda folder: [str(tmp_path / "missing"), str(tmp_path)])
     monkeypatch.setattr(comfy.diffusers_load.comfy.sd, "load_diffusion_model", lambda path: path)
     monkeypatch.setattr(comfy.diffusers_load.comfy.sd, "load_clip", lambda paths, embedding_directory: paths)
     assert DiffusersLoader.INPUT_TYPES() == {"required": {"model_path": (["group/model"],)}}
+    assert not caplog.records, "a folder that is not there holds no models, and nothing is wrong"
     unet, clip, vae = nodes.DiffusersLoader().load_checkpoint("group/model", output_vae=False)
     assert unet == str(model / "unet" / "diffusion_pytorch_model.safetensors") and vae is None
     assert clip == [str(model / "text_encoder" / "model.safetensors"), str(model / "text_encoder_2" / "model.fp16.safetensors")]

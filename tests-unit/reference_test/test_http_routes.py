@@ -58,7 +58,7 @@ UPSTREAM = {
 def registered():
     """``METHOD /path`` of every route that is written out in the code."""
     found = set()
-    for source in (*ROOT.glob("app/**/*.py"), ROOT / "server.py", *ROOT.glob("custom_nodes/keepwarm/*.py")):
+    for source in (*ROOT.glob("app/**/*.py"), ROOT / "server.py", *ROOT.glob("custom_nodes/keepwarm/**/*.py")):
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)

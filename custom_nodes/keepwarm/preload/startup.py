@@ -5,7 +5,7 @@ import importlib
 import logging
 import os
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -115,17 +115,23 @@ class Preloading:
         async def restored(request: web.Request) -> web.Response:
             return web.json_response(await asyncio.to_thread(self.restored))
 
-        async def change(request: web.Request) -> web.Response:
+        async def change(request: web.Request, act: Callable[[Preloader, Entry], Any]) -> web.Response:
             entry = self.preloader.find(request.match_info["key"]) if self.preloader else None
             if self.preloader is None or entry is None:
                 return web.json_response({"error": f"no preloaded model has the key {request.match_info['key']!r}"}, status=404)
-            act = self.preloader.load if request.match_info["act"] == "hold" else self.preloader.let_go
-            await asyncio.to_thread(act, entry)
+            await asyncio.to_thread(act, self.preloader, entry)
             return web.json_response(await asyncio.to_thread(self.described))
+
+        async def hold(request: web.Request) -> web.Response:
+            return await change(request, Preloader.load)
+
+        async def let_go(request: web.Request) -> web.Response:
+            return await change(request, Preloader.let_go)
 
         routes.get("/keepwarm/preload")(show)
         routes.post("/keepwarm/restored")(restored)
-        routes.post("/keepwarm/preload/{act:hold|let-go}/{key:.+}")(change)
+        routes.post("/keepwarm/preload/hold/{key}")(hold)
+        routes.post("/keepwarm/preload/let-go/{key}")(let_go)
 
 
 def install(preloading: Preloading) -> None:

@@ -60,6 +60,24 @@ def test_entrypoint_sync_or_async_registers_its_nodes(load, keyword):
     assert sys.modules[node.__module__].Extension.loaded == [1]
 
 
+def test_an_older_class_with_the_name_of_a_schema_is_one_of_its_nodes(load):
+    source = """
+import types
+class Older:
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    GET_SCHEMA = lambda: types.SimpleNamespace(node_id="Old", display_name=None)
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+Extension.nodes = [Older, *Extension.nodes]
+def comfy_entrypoint(): return Extension()
+"""
+    loaded, report, registry = load(source)
+    assert loaded and report.error is None and set(registry.node_classes) == {"Old", "Double", "Plain"}
+    assert registry.node_classes["Old"].RELATIVE_PYTHON_MODULE == "custom_nodes.v3pack" and "Old" not in registry.display_names
+
+
 def test_mapping_may_hold_v3_classes_and_hides_the_entrypoint(load):
     loaded, _, registry = load("NODE_CLASS_MAPPINGS = {'Mapped': node('Inner')}\ndef comfy_entrypoint(): raise ValueError")
     assert loaded and set(registry.node_classes) == {"Mapped"}

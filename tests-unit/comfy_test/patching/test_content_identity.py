@@ -9,6 +9,7 @@ from residency_models import MIB, Layers, batch, management, patcher_of
 import comfy.lora
 import comfy.model_management
 from comfy.patching.content_identity import ContentIdentity
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.weight_adapter.lora import LoRAAdapter
 
 DEVICES = {"processor": None, "simulated": MIB}
@@ -109,6 +110,41 @@ def test_what_cannot_be_compared_equals_only_itself(base):
     tensor.add_(1)
     assert one.patches_uuid != known and one.patches_uuid == one.patches_uuid
     assert [reason for reason in ContentIdentity(one).reasons() if "Opaque" in reason] and ContentIdentity(base).reasons() == []
+
+
+@pytest.mark.parametrize(
+    "replace", [torch.nn.Identity, lambda: torch.nn.LayerNorm(32).requires_grad_(False)], ids=["empty", "with weights"]
+)
+def test_a_layer_that_is_loaded_leaves_whole_when_another_takes_its_place(base, replace):
+    original, pristine, answer = base.model.norm, base.model.norm.weight, base.model(batch())
+    replacement = replace()
+    own = dict(replacement.named_parameters())
+    clone = base.clone()
+    clone.add_object_patch("norm", replacement)
+    for patcher in (base, clone, base, clone):
+        load([patcher])
+        patcher.model(batch())
+        device = {parameter.device for parameter in base.model.parameters()}
+        assert len(device) == 1 and base.loaded_size() > 0
+    comfy.model_management.unload_all_models()
+    base.detach()
+    assert base.model.norm is original and base.model.norm.weight is pristine and base.backup == {}
+    assert all(dict(replacement.named_parameters())[name] is value for name, value in own.items())
+    assert torch.equal(base.model(batch()), answer)
+
+
+def test_the_receipt_says_why_patches_are_unique():
+    def make_cache(owner):
+        return RamModelCache(CacheSettings(10 * MIB, headroom_bytes=0), owner.hooks(), start_thread=lambda run: None)
+
+    with management(cache=make_cache) as manager:
+        base = patcher_of(Layers())
+        load([patched(base, (lora(1), 1.0))])
+        assert manager.ram_cache.receipts(None) == []
+        load([patched(base, ({("first.weight", None, torch.nn.Identity()): (torch.ones(64, 32),)}, 1.0))])
+        (receipt,) = manager.ram_cache.receipts(None)
+        assert receipt["tier"] == "unique" and receipt["model"] == "patches of Layers" and "Identity" in receipt["reason"]
+        assert manager.ram_cache.stats().counters.bypasses == 0
 
 
 def test_wrappers_and_hooks_and_other_bases_count(base):

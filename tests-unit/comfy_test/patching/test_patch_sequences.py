@@ -1,12 +1,17 @@
-"""Random sequences of patching, loading, dropping and changing in place: weights are always what a computation from scratch gives."""
+"""Random sequences of patching, loading, dropping and changing in place: weights are always what a computation from scratch gives.
+
+``PATCH_SEQUENCES`` in the environment is how many are tried.
+"""
 
 import gc
+import os
 import weakref
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from residency_models import HOST, Layers, batch, management, patcher_of
+from residency_models import Layers, batch, management, patcher_of
 
 import comfy.model_management
 from comfy.hooks import EnumWeightTarget, HookGroup, WeightHook, create_target_dict
@@ -16,8 +21,10 @@ from comfy.patching.base_weights import BaseWeights
 from comfy.patching.patch_carrier import PatcherCarrier
 from comfy.weight_adapter.lora import LoRAAdapter
 
+pytestmark = pytest.mark.timeout(900)
 KEYS = {"first.weight": (64, 32), "second.weight": (32, 64), "last.weight": (32, 32)}
-SEQUENCES, STEPS = 1000, 20
+SEQUENCES = int(os.environ.get("PATCH_SEQUENCES", "100"))
+STEPS = 20
 
 
 class Made:
@@ -135,8 +142,6 @@ class Workplace:
         for _, values, strength in made.recipe:
             if strength is None:
                 module.norm = Scale(values)
-        patcher = patcher_of(module, HOST, HOST) if False else None
-        assert patcher is None
         for key in KEYS:
             weight = self.pristine[key].clone()
             for _, (up, down), strength in [step for step in made.recipe if step[0] == key]:
@@ -164,7 +169,7 @@ def factors(shape, seed):
 
 
 @given(source=st.randoms(use_true_random=False), vram_bytes=st.sampled_from([None, 20_000, 10**6]))
-@settings(max_examples=SEQUENCES // 10, deadline=None)
+@settings(max_examples=SEQUENCES, deadline=None)
 def test_random_sequences_of_patches(source, vram_bytes):
     run(source, vram_bytes)
 

@@ -1,6 +1,7 @@
 """What the RAM model cache does by itself: memory pressure, idle and held entries, pins, receipts, the monitor."""
 
 import logging
+import threading
 
 from ram_cache_fakes import FakeLoadedModel, Key, get, patcher
 
@@ -100,6 +101,28 @@ def test_held_entries_go_last_and_only_under_pressure(make, owner):
     owner.available = 0
     cache.tick()
     assert cache.stats().kept == 0
+
+
+def test_what_is_fetched_in_a_block_of_holds_is_held(make):
+    cache = make()
+    get(cache, A)
+    with cache.holds.block() as outer:
+        get(cache, A)
+        with cache.holds.block() as inner:
+            get(cache, B)
+    get(cache, C)
+    assert (outer, inner) == ({A}, {B})
+    assert {entry["model"]: entry["held"] for entry in cache.entries()} == {"A": True, "B": True, "C": False}
+
+
+def test_a_block_of_holds_is_its_threads_own(make):
+    cache = make()
+    with cache.holds.block() as keys:
+        other = threading.Thread(target=get, args=(cache, A))
+        other.start()
+        other.join()
+        get(cache, B)
+    assert keys == {B} and [entry["held"] for entry in cache.entries()] == [False, True]
 
 
 def test_hold_can_be_given_up(make):

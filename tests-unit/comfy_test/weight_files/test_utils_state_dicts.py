@@ -169,3 +169,17 @@ def test_progress_settings_are_read_live():
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = utils.nothing_here
     assert list(utils.model_trange(3, disable=True)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])
+def test_nodes_may_make_tensors_of_a_file_the_data_of_their_parameters(tmp_path, name):
+    tensors = {"whole": torch.randn(2, 3), "half": torch.randn(2, 3).half(), "none": torch.empty(0)}
+    path = str(tmp_path / name)
+    utils.save_torch_file(tensors, path) if name.endswith("s") else torch.save(tensors, path)
+    with torch.inference_mode():
+        read = utils.load_torch_file(path)
+        layer = torch.nn.Linear(3, 2, bias=False)
+        layer.weight.data = read["whole"]
+        assert torch.equal(layer(torch.eye(3)), tensors["whole"].T)
+        assert all(torch.equal(read[key], tensor) and read[key].is_inference() for key, tensor in tensors.items())
+    assert not utils.load_torch_file(path)["whole"].is_inference()
