@@ -1,5 +1,6 @@
 """Equal patches are one: patched weights stay where they are when nodes make the same patches again, and only others are computed."""
 
+import gc
 import uuid
 
 import pytest
@@ -131,6 +132,36 @@ def test_a_layer_that_is_loaded_leaves_whole_when_another_takes_its_place(base, 
     assert base.model.norm is original and base.model.norm.weight is pristine and base.backup == {}
     assert all(dict(replacement.named_parameters())[name] is value for name, value in own.items())
     assert torch.equal(base.model(batch()), answer)
+
+
+@pytest.mark.parametrize("vram_bytes", DEVICES.values(), ids=DEVICES)
+def test_patched_weights_stay_when_the_results_of_all_nodes_are_dropped(vram_bytes, computed):
+    def make_cache(owner):
+        return RamModelCache(CacheSettings(10 * MIB, headroom_bytes=0), owner.hooks(), start_thread=lambda run: None)
+
+    with management(vram_bytes, cache=make_cache) as manager:
+        cache = manager.ram_cache
+
+        def fetched():
+            return cache.fetch({"file": 10_000}, lambda keys: {"file": patcher_of(Layers())})["file"]
+
+        model = fetched()
+        pristine = model.model(batch())
+        clone = patched(model, (lora(1), 0.5))
+        load([clone])
+        placed, answer = parameters(model), clone.model(batch())
+        for _ in range(3):
+            del model, clone
+            gc.collect()
+            cache.safe_point()
+            assert cache.check() == []
+            model = fetched()
+            clone = patched(model, (lora(1), 0.5))
+            load([clone])
+            assert computed == ["first.weight"] and all(value is placed[name] for name, value in parameters(model).items())
+            assert torch.equal(clone.model(batch()), answer)
+        load([model])
+        assert torch.equal(model.model(batch()), pristine) and cache.stats().counters.misses == 1
 
 
 def test_the_receipt_says_why_patches_are_unique():
