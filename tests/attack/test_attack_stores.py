@@ -29,7 +29,7 @@ def mutations(area, report, dice, seconds, folder, key):
 
     async def attack():
         ends_s = time.monotonic() + seconds
-        while time.monotonic() < ends_s:
+        while time.monotonic() < ends_s or result.tries <= 10:
             shutil.rmtree(folder, ignore_errors=True)
             one = provider(f"file://{folder}?max_value_mb=8", key)
             for number, stored in values.items():
