@@ -9,7 +9,6 @@ import functools
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -28,7 +27,8 @@ from comfy_execution.executor.inference_scope import inference_scope
 from comfy_execution.executor.isolation import Isolation, is_own_end, log_failure
 from comfy_execution.executor.node import NodePass, PromptState
 from comfy_execution.executor.node_call import MappedCall, resolve_map_node_over_list_results, task_result, unfinished_calls
-from comfy_execution.executor.results import get_output_from_returns, merge_values, printable
+from comfy_execution.executor.reports import PromptReports
+from comfy_execution.executor.results import get_output_from_returns, merge_values
 from comfy_execution.executor.run import PromptRun
 from comfy_execution.executor.threads import CLOSE_TIMEOUT_S, STUCK_TIMEOUT_S, ExecutionThreads, WorkerLost
 from comfy_execution.graph_utils import ExecutionBlocker, GraphBuilder, is_link
@@ -230,7 +230,7 @@ class PromptQueue(prompt_queue.PromptQueue):
         )
 
 
-class PromptExecutor:
+class PromptExecutor(PromptReports):
     """Runs prompts one after the other and keeps their results.
 
     ``execute`` blocks and may be called from any one thread; ``execute_async`` is awaited on an event loop. Results stay in
@@ -254,7 +254,7 @@ class PromptExecutor:
         (``RamModelCache``, if any) is told of prompts and safe points between nodes; *forget_patches* lets go what was kept of patched
         models.
         """
-        self.server = server
+        super().__init__(server, is_interrupt)
         self.cache_type = cache_type if isinstance(cache_type, CacheType) else CacheType.CLASSIC
         self.cache_args = dict(cache_args or {})
         self.threads = threads or ExecutionThreads()
@@ -270,9 +270,7 @@ class PromptExecutor:
     def reset(self) -> None:
         """Forget all results and node instances."""
         self.caches = CacheSet(cache_type=self.cache_type, cache_args=self.cache_args)
-        self.status_messages: list[tuple[str, dict]] = []
-        self.history_result: dict[str, Any] = {"outputs": {}, "meta": {}}
-        self.success = True
+        self.forget_reports()
 
     def clear_models(self, why: str) -> None:
         """Let the models go that are kept in RAM, and what is kept of patched ones."""
@@ -290,40 +288,6 @@ class PromptExecutor:
             is_idle = self._idle.wait(CLOSE_TIMEOUT_S)
         self.providers.close()
         self.threads.close(CLOSE_TIMEOUT_S if is_idle else STUCK_TIMEOUT_S)
-
-    def add_message(self, event: str, data: dict, broadcast: bool) -> None:
-        """Note a message for the history, with the time in ms, and send it to the prompt's owner (or to all)."""
-        data = {**data, "timestamp": int(time.time() * 1000)}
-        self.status_messages.append((event, data))
-        if self.server.client_id is not None or broadcast:
-            self.server.send_sync(event, data, self.server.client_id)
-
-    def handle_execution_error(
-        self, prompt_id: str, prompt: Mapping, current_outputs: Iterable[str], executed: set[str], error: dict, ex: BaseException
-    ) -> None:
-        """Report what ended a prompt: an interrupt to all, an error to the owner."""
-        node_id = error["node_id"]
-        about = {
-            "prompt_id": prompt_id,
-            "node_id": node_id,
-            "node_type": prompt.get(node_id, {}).get("class_type", ""),
-            "executed": list(executed),
-        }
-        if is_interrupt(ex):
-            self.add_message("execution_interrupted", about, broadcast=True)
-        else:
-            self.add_message(
-                "execution_error",
-                {
-                    **about,
-                    "exception_message": error.get("exception_message", printable(ex)),
-                    "exception_type": error.get("exception_type", full_type_name(type(ex))),
-                    "traceback": error.get("traceback", []),
-                    "current_inputs": error.get("current_inputs", {}),
-                    "current_outputs": list(current_outputs),
-                },
-                broadcast=False,
-            )
 
     def execute(
         self, prompt: dict, prompt_id: str, extra_data: Mapping[str, Any] | None = None, execute_outputs: Iterable[str] = ()
@@ -344,7 +308,7 @@ class PromptExecutor:
         """The same, awaited on an event loop."""
         extra_data = extra_data or {}
         self._idle.clear()
-        self.success, self.status_messages, self.history_result = False, [], {"outputs": {}, "meta": {}}
+        self.forget_reports(success=False)
         run, providers = None, None
         try:
             self._begin(prompt_id, extra_data)
@@ -395,10 +359,7 @@ class PromptExecutor:
             self.handle_execution_error(prompt_id, prompt, [], set(), {"node_id": next(iter(execute_outputs), "")}, error)
 
     def _end(self, prompt_id: str, ui_outputs: Mapping[str, Mapping[str, Any]]) -> None:
-        self.history_result = {
-            "outputs": {node_id: record["output"] for node_id, record in ui_outputs.items()},
-            "meta": {node_id: record["meta"] for node_id, record in ui_outputs.items()},
-        }
+        self.keep_outputs(ui_outputs)
         with Isolation("Ending the prompt at the model cache"):
             if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts

@@ -13,6 +13,7 @@ from app.files.strict_json import dumps, dumps_by_members, json_answer
 from app.node_replace_manager import NodeReplaceManager
 from app.packs.node_info import registered_node_info
 from app.running.prompt_checking import CheckFailed, PromptChecking
+from app.running.refusals import RefusalLog
 from app.running.submission import Submission, SubmissionRefused, requested_number, wants_front
 from comfy_execution.prompts.queue import DuplicatePromptId, PromptQueue
 
@@ -49,6 +50,7 @@ class PromptRoutes:
         self._server = server
         self._engine = engine
         self._checking = PromptChecking()
+        self._refusals = RefusalLog()
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -67,11 +69,11 @@ class PromptRoutes:
                 parse = functools.partial(_same, parse())
             return await self._queue(parse, number)
         except web.HTTPBadRequest as error:
-            return _refuse({"type": "invalid_json", "message": error.text, "details": "", "extra_info": {}}, {})
+            return self._refuse({"type": "invalid_json", "message": error.text, "details": "", "extra_info": {}})
         except SubmissionRefused as error:
-            return _refuse(error.as_error(), {})
+            return self._refuse(error.as_error())
         except CheckFailed as error:
-            return _refuse(error.as_error(), {}, error.status)
+            return self._refuse(error.as_error(), error.status)
 
     def _number(self, body: dict[str, Any]) -> float:
         """The prompt's place in the queue. The counter also advances for prompts that are refused later."""
@@ -89,15 +91,24 @@ class PromptRoutes:
             raise checked
         submission, (valid, error, outputs, node_errors) = checked
         if not valid:
-            return await off_loop(_refuse, error, node_errors)
+            error = _shown(error)
+            self._refusals.tell(error, node_errors)
+            return await off_loop(_refusal, error, node_errors)
+        self._refusals.tell(None, node_errors)
         sensitive = submission.take_sensitive(engine.SENSITIVE_EXTRA_DATA_KEYS)
         submission.stamp()
         try:
             self._server.prompt_queue.put((number, submission.prompt_id, submission.prompt, submission.extra_data, outputs, sensitive))
         except DuplicatePromptId as twice:
-            return _refuse({"type": "duplicate_prompt_id", "message": str(twice), "details": str(twice), "extra_info": {}}, {}, status=409)
+            return self._refuse({"type": "duplicate_prompt_id", "message": str(twice), "details": str(twice), "extra_info": {}}, status=409)
         log.info("Queued prompt %s with %d nodes", submission.prompt_id, len(submission.prompt))
         return json_answer({"prompt_id": submission.prompt_id, "number": number, "node_errors": node_errors})
+
+    def _refuse(self, error: dict[str, Any], status: int = 400) -> web.Response:
+        """Refuse a prompt whose nodes were not looked at."""
+        error = _shown(error)
+        self._refusals.tell(error, {})
+        return _refusal(error, {}, status)
 
     async def _check(self, engine: Any, parse: Callable[[], Submission]) -> tuple[Submission, Verdict] | SubmissionRefused:
         """The prompt and the verdict on it. Runs on a thread of its own, as does what packs put in the place of ``validate_prompt``."""
@@ -114,11 +125,14 @@ def _same(submission: Submission) -> Submission:
     return submission
 
 
-def _refuse(error: Any, node_errors: dict[str, Any], status: int = 400) -> web.Response:
+def _shown(error: Any) -> dict[str, Any]:
+    """*error*, also that of a pack's ``validate_prompt``, in the form and length that a client gets."""
     if not isinstance(error, dict):
         error = {"type": "invalid_prompt", "message": str(error), "details": str(error), "extra_info": {}}
     # The texts repeat what the client sent; it knows the rest.
-    error = {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
-    log.warning("Refused a prompt: %.1000s %.1000s", error.get("message"), error.get("details"))
+    return {key: value[:MOST_SHOWN] if isinstance(value, str) else value for key, value in error.items()}
+
+
+def _refusal(error: dict[str, Any], node_errors: dict[str, Any], status: int = 400) -> web.Response:
     text = f'{{"error":{dumps(error)},"node_errors":{dumps_by_members(node_errors)}}}'
     return web.json_response(text=text, status=status)

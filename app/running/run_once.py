@@ -16,7 +16,6 @@ from rich.table import Table
 
 import execution
 import folder_paths
-import nodes
 from app.packs.node_info import registered_node_info
 from app.workflow_conversion import WorkflowFormatError, to_prompt
 from comfy_execution.prompts.queue import PromptQueue
@@ -120,16 +119,25 @@ def _run(console: Console, loop: asyncio.AbstractEventLoop, server: OneRunServer
     ) as progress:
         owner = ConsoleOwner(progress, titles)
         server.send_sync = owner.send_sync
-        server.prompt_queue.put((0, prompt_id, prompt, {"client_id": "run", "create_time": int(time.time() * 1000)}, outputs, {}))
         try:
+            server.prompt_queue.put((0, prompt_id, prompt, {"client_id": "run", "create_time": int(time.time() * 1000)}, outputs, {}))
             owner.wait()
         except KeyboardInterrupt:
-            nodes.interrupt_processing()
+            if not _stop(server.prompt_queue, prompt_id):
+                raise RunError("interrupted") from None
             owner.wait()
     if owner.error is not None:
         raise RunError(_failure(owner.error))
     history = server.prompt_queue.get_history(prompt_id=prompt_id)[prompt_id]
     _report(console, owner, history["outputs"], titles, time.perf_counter() - started_s, label)
+
+
+def _stop(queue: PromptQueue, prompt_id: str) -> bool:
+    """Take the prompt out of *queue*, or ask it to stop if it runs; whether it has begun, so that its end will be told."""
+    with queue.mutex:
+        if queue.delete_queue_item(lambda row: row[1] == prompt_id):
+            return False
+        return queue.interrupt_if_running(prompt_id) or queue.is_running(prompt_id) or prompt_id in queue.history
 
 
 def _refusal(error: dict[str, Any], node_errors: dict[str, Any]) -> str:

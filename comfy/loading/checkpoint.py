@@ -77,7 +77,7 @@ def load_checkpoint_guess_config_model_only(
     model_options: Options | None = None,
     te_model_options: Options | None = None,
     disable_dynamic: bool = False,
-) -> Any:
+) -> ModelPatcher:
     """A new model patcher with weights of its own."""
     return load_independent_part("model", ckpt_path, embedding_directory, model_options, te_model_options)
 
@@ -88,7 +88,7 @@ def load_checkpoint_guess_config_clip_only(
     model_options: Options | None = None,
     te_model_options: Options | None = None,
     disable_dynamic: bool = False,
-) -> Any:
+) -> ModelPatcher:
     """A new text encoder patcher with weights of its own."""
     return load_independent_part("clip", ckpt_path, embedding_directory, model_options, te_model_options).patcher
 
@@ -99,7 +99,7 @@ def load_checkpoint_vae_patcher(
     model_options: Options | None = None,
     te_model_options: Options | None = None,
     disable_dynamic: bool = False,
-) -> Any:
+) -> ModelPatcher:
     """A new autoencoder patcher with weights of its own."""
     return load_independent_part("vae", ckpt_path, embedding_directory, model_options, te_model_options).patcher
 

@@ -56,7 +56,7 @@ def hidden_values(declared: Mapping, unique_id: str, dynprompt: DynamicPrompt | 
     for name, kind in (declared.get("hidden") or {}).items():
         if isinstance(kind, (list, tuple)) and kind:
             kind = kind[0]
-        provide = HIDDEN_VALUES.get(kind) if isinstance(kind, str) else None
+        provide = HIDDEN_VALUES.get(str.__str__(kind)) if isinstance(kind, str) else None
         if provide is not None:
             found[name] = provide(unique_id, dynprompt, extra_data)
     return found

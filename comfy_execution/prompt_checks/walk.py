@@ -1,24 +1,17 @@
 """Checks a prompt before it is queued, without recursion and in the order in which nodes declare their inputs."""
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from comfy_execution.prompt_checks.cycles import Cycles
-from comfy_execution.prompt_checks.failures import bounded, details_of, failing_outputs, text_of
+from comfy_execution.prompt_checks.failures import bounded, details_of, failing_outputs
 from comfy_execution.prompt_checks.literals import Problem, problem
 from comfy_execution.prompt_checks.node_check import LinkedInput, NodeCheck, NodeChecker
 from comfy_execution.prompt_checks.shape import links_of, lost_link_problem, lost_links, reached, shape_problem, turned
-from comfy_execution.prompt_checks.shown_values import brief
-
-log = logging.getLogger(__name__)
 
 MAX_LOST = 100
 # Nodes looked at to tell which outputs each lost link fails.
 MAX_LOST_STEPS = 500_000
-MAX_LOGGED = 20
-MOST_LOGGED = 1000
 Verdict = tuple[bool, Problem | None, list[str], dict[str, Any]]
 
 
@@ -47,7 +40,6 @@ async def validate_prompt(prompt_id: str, prompt: Any, partial_execution_list: I
     for node in prompt.values():
         if not isinstance(node.get("inputs"), dict):
             node["inputs"] = {}
-    _log(node_errors, more)
     if good:
         return True, None, good, node_errors
     failure = problem("prompt_outputs_failed_validation", "Prompt outputs failed validation", details_of(node_errors, more), {})
@@ -147,12 +139,3 @@ class _Walk:
 
     def _entry(self, node_id: str, errors: list[Problem], outputs: list[str]) -> dict[str, Any]:
         return {"errors": errors, "dependent_outputs": outputs, "class_type": self._prompt[node_id]["class_type"]}
-
-
-def _log(node_errors: Mapping[str, Any], more: int) -> None:
-    for node_id, entry in islice(node_errors.items(), MAX_LOGGED):
-        text = "; ".join(map(text_of, entry["errors"][:MAX_LOGGED]))
-        log.error("Node %s (%s) cannot run: %s", brief(node_id), entry["class_type"], brief(text, MOST_LOGGED))
-    more += max(0, len(node_errors) - MAX_LOGGED)
-    if more:
-        log.error("%d more nodes cannot run", more)

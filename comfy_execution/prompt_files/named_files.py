@@ -20,6 +20,8 @@ OUTSIDE = "outside"
 # Left alone when it stands in a prompt's text: what is behind it is read by the text encoder.
 EMBEDDING = re.compile(r"embedding:([^\s,:()\[\]]+)")
 EMBEDDING_SUFFIXES = ("", ".safetensors", ".pt", ".bin")
+# A text that looks like the name of a file, by its ending.
+_FILE_LIKE = re.compile(r"\.[A-Za-z0-9_]{1,16}( ?\[(input|output|temp)\])?$")
 ANNOTATED = re.compile(r"^(.*?) ?\[(input|output|temp)\]$", re.DOTALL)
 # Names that say more than "this entry of the folder", so that no list of entries tells whether they are there.
 _ODD = re.compile(r"^[./]|/[./]" + (r"|~\d|[\\:]|[ .]$" if os.name == "nt" else ""))
@@ -47,6 +49,16 @@ class NamedFiles:
         texts = list(itertools.islice(_texts(value), MAX_TEXTS + 1))
         found = [found for text in texts[:MAX_TEXTS] for found in self._behind_text(text)]
         return found if len(texts) <= MAX_TEXTS else [*found, (OUTSIDE, f"more than {MAX_TEXTS} texts in one input")]
+
+    def absent(self, value: Any) -> list[str]:
+        """The texts in *value* that look like names of files, or name embeddings, of which not all are there."""
+        return [text for text in itertools.islice(_texts(value), MAX_TEXTS) if self._is_absent(text)]
+
+    def _is_absent(self, text: str) -> bool:
+        found = self._behind_text(text)
+        if "embedding:" in text:
+            return sum(kind == "embeddings" for kind, _ in found) < len(EMBEDDING.findall(text))
+        return not found and len(text) <= MAX_NAME_CHARS and _FILE_LIKE.search(text) is not None
 
     def _behind_text(self, text: str) -> tuple[tuple[str, str], ...]:
         if text not in self._found:

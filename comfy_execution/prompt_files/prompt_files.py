@@ -39,11 +39,21 @@ class FoundFile(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """The files that a node names, and the names of files that were not there."""
+
+    files: tuple[FoundFile, ...]
+    absent: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Below:
-    """What follows from the files of a node and of those above it: a text that covers their states, "" without any, and the files."""
+    """What follows from the files of a node and of those above it: a text that covers their states, "" without any, the files, and the
+    names of files that were not there."""
 
     mark: str
     files: frozenset[tuple[str, State | None]]
+    absent: frozenset[str] = frozenset()
 
 
 _NOTHING = _Below("", frozenset())
@@ -68,6 +78,7 @@ class PromptFiles:
         self._timeout_s = timeout_s
         self._surveyed: set[str] = set()
         self._own: dict[str, tuple[FoundFile, ...]] = {}
+        self._absent: dict[str, frozenset[str]] = {}
         self._below: dict[str, _Below] = {}
         # Nodes whose files are not known, or have changed since they were surveyed, and those below that have run since.
         self._doubtful: set[str] = set()
@@ -89,14 +100,15 @@ class PromptFiles:
         if not values:
             return
         found = await self._look(values)
-        wait_s = max((unsettled_s(file.state) for files in (found or {}).values() for file in files), default=0.0)
+        wait_s = max((unsettled_s(file.state) for seen in (found or {}).values() for file in seen.files), default=0.0)
         if wait_s:
             await asyncio.sleep(wait_s)
             found = await self._look(values)
         if found is None:
             self._doubtful |= values.keys()
         else:
-            self._own.update(found)
+            self._own.update({node_id: seen.files for node_id, seen in found.items() if seen.files})
+            self._absent.update({node_id: seen.absent for node_id, seen in found.items() if seen.absent})
 
     def own(self, node_id: str) -> tuple[FoundFile, ...]:
         """The files that the node itself names, as they were when it was surveyed."""
@@ -116,30 +128,44 @@ class PromptFiles:
     def hold(self, node_id: str) -> bool:
         """Whether every file that the node or one above it names is in the state noted, so that its result belongs to its key.
 
-        Asked when the node has run, after those above it. Blocks for a ``stat`` per file; what has changed is said once per file.
+        Asked when the node has run, after those above it. What has changed is said once per file. Blocks for a ``stat`` per file, and for
+        up to *timeout_s* where names of files were not there: these are looked for again.
         """
-        if not self._own and not self._doubtful:
+        if not self._own and not self._absent and not self._doubtful:
             return True
         if node_id in self._doubtful or any(parent in self._doubtful for _, parent in self._parents(node_id)):
             self._doubtful.add(node_id)
             return False
-        for path, state in self._reach(node_id).files:
-            if file_state(path) != state:
-                self._doubtful.add(node_id)
-                self._tell_changed(path, node_id)
-                return False
-        return True
+        below = self._reach(node_id)
+        changed = next((path for path, state in below.files if file_state(path) != state), None) or self._appeared(below.absent)
+        if changed is None:
+            return True
+        self._doubtful.add(node_id)
+        self._tell_changed(changed, node_id)
+        return False
+
+    def _appeared(self, absent: frozenset[str]) -> str | None:
+        """One of the names *absent* that is there now, or of which nobody knows, because the file system does not answer."""
+        if not absent:
+            return None
+        here: Future[list[str]] = _outcome_of(lambda: NamedFiles(self._roots(), self._names).absent(list(absent)))
+        try:
+            missing = here.result(self._timeout_s)
+        except Exception:
+            log.debug("Names without files could not be looked for again", exc_info=True)
+            missing = []
+        return next(iter(absent.difference(missing)), None)
 
     def _tell_changed(self, path: str, node_id: str) -> None:
         if path not in self._told:
             self._told.add(path)
             log.warning("%s was changed while the prompt ran: what node %s and those below make is kept for it only", path, node_id)
 
-    async def _look(self, values: Mapping[str, list[Any]]) -> dict[str, tuple[FoundFile, ...]] | None:
-        """The files by node, for the nodes that name any; None when that took too long."""
+    async def _look(self, values: Mapping[str, list[Any]]) -> dict[str, _Seen] | None:
+        """What was seen by node, for the nodes that name any files; None when that took too long."""
         # Whoever waits for a folder that does not answer is left behind; the second try leaves that folder out.
         for _ in range(2):
-            looking = _on_thread(lambda: self._find(values))
+            looking = asyncio.wrap_future(_outcome_of(lambda: self._find(values)))
             done, _ = await asyncio.wait({looking}, timeout=self._timeout_s)
             if done:
                 return looking.result()
@@ -150,18 +176,19 @@ class PromptFiles:
         )
         return None
 
-    def _find(self, values: Mapping[str, list[Any]]) -> dict[str, tuple[FoundFile, ...]]:
+    def _find(self, values: Mapping[str, list[Any]]) -> dict[str, _Seen]:
         named = NamedFiles(self._roots(), self._names)
         states: dict[str, tuple[str, State | None]] = {}
-        found: dict[str, tuple[FoundFile, ...]] = {}
+        found: dict[str, _Seen] = {}
         for node_id, texts in values.items():
             files = [file for text in texts for file in named.behind(text)]
             for _, path in files:
                 if path not in states:
                     real = os.path.realpath(path)
                     states[path] = real, file_state(real)
-            if files:
-                found[node_id] = tuple(FoundFile(kind, *states[path]) for kind, path in files)
+            absent = frozenset(named.absent(texts))
+            if files or absent:
+                found[node_id] = _Seen(tuple(FoundFile(kind, *states[path]) for kind, path in files), absent)
         return found
 
     def _parents(self, node_id: str) -> list[tuple[str, str]]:
@@ -191,10 +218,10 @@ class PromptFiles:
 
     def _combine(self, node_id: str, parents: list[tuple[str, str]]) -> _Below:
         above = [(name, found) for name, parent in sorted(parents) if (found := self._below.get(parent, _NOTHING)) is not _NOTHING]
-        own = self._own.get(node_id, ())
+        own, absent = self._own.get(node_id, ()), self._absent.get(node_id, frozenset())
         if node_id in self._doubtful:
             return _Below(uuid.uuid4().hex, frozenset())
-        if not own:
+        if not own and not absent:
             if not above:
                 return _NOTHING
             if all(found is above[0][1] for _, found in above):
@@ -205,7 +232,8 @@ class PromptFiles:
             [[file for file in own if self._is_bound(node_id, file)], [(name, found.mark) for name, found in above if found.mark]]
         )
         mark = "" if marked == repr([[], []]) else hashlib.sha256(marked.encode("utf-8", "surrogatepass")).hexdigest()
-        return _Below(mark, united if len(united) <= MAX_ABOVE else files)
+        names = absent.union(*(found.absent for _, found in above))
+        return _Below(mark, united if len(united) <= MAX_ABOVE else files, names if len(names) <= MAX_ABOVE else absent)
 
     def _is_bound(self, node_id: str, file: FoundFile) -> bool:
         if file.kind not in ("input", "output", "temp"):
@@ -213,8 +241,8 @@ class PromptFiles:
         return not hasattr(self._node_class(self._dynprompt.get_node(node_id)["class_type"]), "IS_CHANGED")
 
 
-def _on_thread(function: Callable[[], Any]) -> "asyncio.Future[Any]":
-    """A future of the running loop for what *function* gives; it runs on a thread that nothing waits for at the end of the process."""
+def _outcome_of(function: Callable[[], Any]) -> "Future[Any]":
+    """What *function* will give; it runs on a thread that nothing waits for at the end of the process."""
     outcome: Future[Any] = Future()
 
     def work() -> None:
@@ -228,4 +256,4 @@ def _on_thread(function: Callable[[], Any]) -> "asyncio.Future[Any]":
             outcome.set_result(result)
 
     threading.Thread(target=work, name="prompt-files", daemon=True).start()
-    return asyncio.wrap_future(outcome)
+    return outcome

@@ -6,6 +6,7 @@ done. Stores wait in a queue bounded in bytes that outlives the prompt.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -202,12 +203,10 @@ class ProviderClient:
                     outcomes[number] = value, self.clock() - began_s, 0 if value is None else _estimate_value_size(value)
                 except Exception as error:
                     outcomes[number] = error
-                except (SystemExit, KeyboardInterrupt) as error:
-                    outcomes[number] = CallAborted(f"the call raised {type(error).__name__}")
-                except asyncio.CancelledError:
-                    if is_over:
+                except BaseException as error:
+                    if loop.is_closed() or (is_over and issubclass(type(error), asyncio.CancelledError)):
                         raise
-                    outcomes[number] = CallAborted("the call cancelled itself")
+                    outcomes[number] = _aborted(error)
                 if is_over:
                     return
                 open_count -= 1
@@ -225,19 +224,24 @@ class ProviderClient:
     async def _tell(self, event: str, prompt_id: str) -> None:
         try:
             (self.provider.on_prompt_start if event == "start" else self.provider.on_prompt_end)(prompt_id)
-        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt):
+        except BaseException:  # it has not awaited, so nobody else cancelled it, and Ctrl-C comes to the main thread only
             log.warning("Cache provider %s failed at the %s of a prompt", self.name, event, exc_info=True)
 
     async def _store(self, job: StoreJob) -> bool | None:
         """On the provider's loop: whether the provider wanted it; None when it was not asked. Raises what the provider raises."""
         if not self.breaker.allows():
             return None
+        loop = asyncio.get_running_loop()
         try:
             if not self.provider.should_cache(job.context, job.value):
                 return False
             await self.provider.on_store(job.context, job.value)
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise CallAborted(f"the call raised {type(error).__name__}") from error
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            if loop.is_closed():
+                raise
+            raise _aborted(error) from error
         return True
 
     def _stored(self, job: StoreJob, outcome: Any) -> None:
@@ -250,8 +254,7 @@ class ProviderClient:
         elif outcome is None:
             self._counters.add(not_stored=1)
         else:
-            is_own = isinstance(outcome, asyncio.CancelledError)
-            self._failed("stored", job.context, CallAborted("the call cancelled itself") if is_own else outcome)
+            self._failed("stored", job.context, _aborted(outcome) if isinstance(outcome, asyncio.CancelledError) else outcome)
             self._counters.add(not_stored=1)
 
     def _failed(self, what: str, context: CacheContext, error: BaseException) -> None:
@@ -280,11 +283,19 @@ class CallAborted(RuntimeError):
     """A provider ended its own call with an exception meant for threads and tasks."""
 
 
+def _aborted(error: BaseException) -> CallAborted:
+    """What stands for *error*, which is no ``Exception`` and would end the provider's thread or task."""
+    is_cancelled = issubclass(type(error), asyncio.CancelledError)
+    return CallAborted("the call cancelled itself" if is_cancelled else f"the call raised {type(error).__name__}")
+
+
 def _attribute(provider: Any, name: str, default: Any) -> Any:
     """An attribute that a provider may have; it may also be a property that fails."""
     try:
         return getattr(provider, name, default)
-    except Exception:
+    except BaseException as error:
+        if issubclass(type(error), KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         log.warning("The attribute %r of cache provider %s cannot be read", name, type(provider).__name__, exc_info=True)
         return default
 
@@ -295,6 +306,11 @@ def _left_as_it_is(provider: Any, name: str) -> bool:
 
 
 async def _awaited(function: Callable[[], Any]) -> None:
-    result = function()
-    if hasattr(result, "__await__"):
-        await result
+    try:
+        result = function()
+        if hasattr(result, "__await__"):
+            await result
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise _aborted(error) from error

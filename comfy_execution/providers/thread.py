@@ -33,6 +33,7 @@ class ProviderThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> "Future[Any]":
         """Run *coroutine* on the loop. Cancelling the returned future cancels it there."""
@@ -54,6 +55,7 @@ class ProviderThread:
         """Stop the loop, cancel what is left on it and end the thread; one that is blocked is left behind."""
         with self._lock:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+            self._closing.set()
         if loop is None or thread is None:
             return
         with contextlib.suppress(RuntimeError):
@@ -66,16 +68,22 @@ class ProviderThread:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._thread is None or not self._thread.is_alive():
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True)
+                self._loop, self._closing = asyncio.new_event_loop(), threading.Event()
+                self._thread = threading.Thread(target=_serve, args=(self._loop, self._closing), name=self._name, daemon=True)
                 self._thread.start()
             return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, closing: threading.Event) -> None:
+    """Run *loop* until *closing*. Whatever ends ``run_forever`` before, such as ``SystemExit`` in a callback, does not end the loop: what
+    else is due on it waits there and goes on."""
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        while not closing.is_set():
+            try:
+                loop.run_forever()
+            except BaseException:
+                log.warning("%s: what runs on its loop tried to end it; it goes on", threading.current_thread().name, exc_info=True)
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()

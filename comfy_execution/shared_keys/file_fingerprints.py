@@ -1,7 +1,8 @@
 """What is in files: a digest of all their bytes, worked out once per state of a file and remembered over restarts.
 
 A file counts as unchanged while device, inode, size, modification and change time are the same; the last cannot be set by programs, so a
-copy with forged times is read again. Reading runs on worker threads at the speed of the disk.
+copy with forged times is read again. Reading runs on threads of its own at the speed of the disk, which the end of the process does not
+wait for; what stands still, as on a mount that is gone, holds up neither other files nor prompts.
 """
 
 import contextlib
@@ -11,7 +12,10 @@ import os
 import tempfile
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
 
 from blake3 import blake3
 
@@ -27,21 +31,55 @@ SETTLED_S = 0.1
 # Above this a file's fingerprint is worth remembering over restarts.
 REMEMBER_BYTES = 8 * MIB
 MAX_REMEMBERED = 4096
+# Reading that has not come a block further for so long stands still.
+STILL_S = 2.0
+# Threads that stand still before no more is read.
+MAX_STILL = 32
+
+
+@dataclass(eq=False, slots=True)
+class _Reading:
+    """A file that is to be read, or is being read since *moved_s*, or has come a block further then."""
+
+    path: str
+    state: State
+    outcome: "Future[str | None]" = field(default_factory=Future)
+    moved_s: float | None = None
+    is_still: bool = False
+
+    def moved(self) -> None:
+        """It has begun, or come a block further."""
+        self.moved_s = time.monotonic()
+
+    def tell(self, digest: str | None) -> None:
+        """The outcome, for those who still wait for it."""
+        with contextlib.suppress(InvalidStateError):
+            self.outcome.set_result(digest)
 
 
 class FileFingerprints:
     """Any thread. ``request`` never blocks; ``close`` does not wait for reading that has begun."""
 
-    def __init__(self, memory_path: str | None = None, threads: int = 2) -> None:
-        """*memory_path*: a JSON file that keeps fingerprints of large files; it is read at the first request."""
+    def __init__(self, memory_path: str | None = None, threads: int = 2, still_s: float = STILL_S) -> None:
+        """*memory_path*: a JSON file that keeps fingerprints of large files; it is read at the first request.
+
+        Up to *threads* files are read at once, beside those whose reading has stood still for *still_s*.
+        """
         self._memory_path = memory_path
         self._lock = threading.Lock()
         self._known: dict[str, tuple[State, str]] | None = None
-        self._reading: dict[tuple[str, State], Future[str | None]] = {}
-        self._pool = ThreadPoolExecutor(threads, "file-fingerprint")
+        self._threads = threads
+        self._still_s = still_s
+        self._readings: dict[tuple[str, State], _Reading] = {}
+        self._waiting: deque[_Reading] = deque()
+        self._is_watched = self._is_closed = False
+        self._none_left = threading.Condition(self._lock)
 
     def request(self, path: str, state: State | None) -> "Future[str | None]":
-        """The fingerprint of the file at *path*, a real path, in *state*; None when it cannot be read or is not in that state."""
+        """The fingerprint of the file at *path*, a real path, in *state*; None when it cannot be read or is not in that state.
+
+        None also where reading it stands still. That is said once; the next request after it was read all the same has the fingerprint.
+        """
         done: Future[str | None] = Future()
         if state is None:
             log.warning("%s cannot be read, so results made from it are not shared", path)
@@ -52,28 +90,79 @@ class FileFingerprints:
             if known is not None and known[0] == state:
                 done.set_result(known[1])
                 return done
-            reading = self._reading.get((path, state))
+            reading = self._readings.get((path, state))
             if reading is None:
-                reading = self._reading[path, state] = self._pool.submit(self._read, path, state)
-            return reading
+                reading = self._readings[path, state] = _Reading(path, state)
+                self._waiting.append(reading)
+                self._start_locked()
+            return reading.outcome
 
     def close(self) -> None:
         """Begin no more reading."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._is_closed = True
+            self._start_locked()
 
-    def _read(self, path: str, state: State) -> str | None:
+    def _start_locked(self) -> None:
+        """Begin to read as many files as may be read, and watch that they come on."""
+        still = sum(reading.is_still for reading in self._readings.values())
+        while self._waiting:
+            if self._is_closed or still >= MAX_STILL:
+                reading = self._waiting.popleft()
+                del self._readings[reading.path, reading.state]
+                reading.tell(None)
+                continue
+            if self._moving_locked() >= self._threads:
+                break
+            reading = self._waiting.popleft()
+            reading.moved()
+            threading.Thread(target=self._work, args=(reading,), name="file-fingerprint", daemon=True).start()
+        if not self._is_watched and self._moving_locked():
+            self._is_watched = True
+            threading.Thread(target=self._watch, name="file-fingerprint-watch", daemon=True).start()
+
+    def _moving_locked(self) -> int:
+        return sum(reading.moved_s is not None and not reading.is_still for reading in self._readings.values())
+
+    def _watch(self) -> None:
+        """Until nothing is read any more: pass over what stands still."""
+        is_over = False
+        while not is_over:
+            with self._lock:
+                self._none_left.wait_for(lambda: not self._readings, self._still_s / 4)
+                latest_s = time.monotonic() - self._still_s
+                still = [one for one in self._readings.values() if one.moved_s is not None and not one.is_still and one.moved_s < latest_s]
+                for reading in still:
+                    reading.is_still = True
+                self._start_locked()
+                is_over = not self._moving_locked()
+                self._is_watched = not is_over
+            for reading in still:
+                log.warning("Reading %s stands still, so results made from it are not shared until it has been read", reading.path)
+                reading.tell(None)
+
+    def _work(self, reading: _Reading) -> None:
+        digest = None
+        try:
+            digest = self._read(reading.path, reading.state, reading.moved)
+        finally:
+            with self._lock:
+                del self._readings[reading.path, reading.state]
+                self._start_locked()
+                if not self._readings:
+                    self._none_left.notify()
+            reading.tell(digest)
+
+    def _read(self, path: str, state: State, moved: Callable[[], None]) -> str | None:
         began_s, began_wall_s = time.monotonic(), time.time()
         try:
-            digest = read_digest(path, state)
+            digest = read_digest(path, state, moved)
             if digest is None or file_state(path) != state:
                 log.warning("%s was changed while it was read, so results made from it are not shared now", path)
                 return None
         except OSError as error:
             log.warning("%s cannot be read, so results made from it are not shared: %s", path, error)
             return None
-        finally:
-            with self._lock:
-                self._reading.pop((path, state), None)
         took_s = time.monotonic() - began_s
         if took_s > 1:
             log.info("Read %s to know its content for shared results: %.0f MB in %.1f s", path, state[2] / 1e6, took_s)
@@ -99,8 +188,11 @@ class FileFingerprints:
         return self._known
 
 
-def read_digest(path: str, state: State) -> str | None:
-    """The BLAKE3 digest of a regular file's bytes, as 64 hexadecimal digits; None when it is not in *state*. Blocks; raises ``OSError``."""
+def read_digest(path: str, state: State, moved: Callable[[], None] = lambda: None) -> str | None:
+    """The BLAKE3 digest of a regular file's bytes, as 64 hexadecimal digits; None when it is not in *state*. Blocks; raises ``OSError``.
+
+    *moved* is called after each block.
+    """
     digest = blake3(max_threads=blake3.AUTO)
     with open_regular(path) as stream:
         if state_of(os.fstat(stream.fileno())) != state:
@@ -111,6 +203,7 @@ def read_digest(path: str, state: State) -> str | None:
         buffer = memoryview(bytearray(READ_BYTES))
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
+            moved()
     return digest.hexdigest()
 
 

@@ -21,7 +21,7 @@ def offenders(rule) -> list[str]:
 
 
 def test_files_are_short():
-    long = [f"{path}: {lines} lines" for path, lines in files(CHECKED_FOLDERS) if lines > MODULE_LINES]
+    long = [f"{path}: {lines} lines" for path, lines in files(("", *CHECKED_FOLDERS)) if lines > MODULE_LINES]
     assert not long, f"over {MODULE_LINES} lines; split them"
 
 

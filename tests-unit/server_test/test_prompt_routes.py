@@ -331,6 +331,18 @@ async def test_a_validator_that_breaks_is_answered_without_details(client, monke
     assert "the secret reason" in caplog.text
 
 
+async def test_a_client_that_repeats_a_bad_prompt_gets_the_whole_answer_each_time_and_the_log_once(client, engine, caplog):
+    error = {"type": "value_not_in_list", "message": "Value not in list", "details": "name: 'a'"}
+    node_errors = {"9": {"class_type": "Save", "errors": [error], "dependent_outputs": ["9"]}}
+    engine.verdict = (False, {"type": "failed", "message": "failed", "details": "all", "extra_info": {}}, [], node_errors)
+    answers = [await submit(client, prompt=PROMPT) for _ in range(20)]
+    assert all(answer == answers[0] for answer in answers) and answers[0][1]["node_errors"] == node_errors
+    assert caplog.text.count("cannot run") == caplog.text.count("Refused a prompt") == 1
+    for _ in range(20):
+        assert (await submit(client, prompt=5))[0] == 400
+    assert caplog.text.count("Refused a prompt") == 2
+
+
 async def test_the_refusal_of_a_huge_text_is_short(client, engine, caplog):
     engine.verdict = (False, {"type": "t", "message": "m" * 1_000_000, "details": "d" * 1_000_000, "extra_info": {}}, [], {})
     answer = await client.post("/prompt", json={"prompt": {"1": {"class_type": "X", "inputs": {}}}})

@@ -10,6 +10,7 @@ from comfy.families.unet_key_names import unet_to_diffusers
 from comfy.families.weight_names import WeightNames, WeightPart
 from comfy.loading.lora import load_lora_for_models
 from comfy.lora_convert import convert_lora
+from comfy.weight_files.state_dicts import FileTensors
 
 SD15 = {
     "num_res_blocks": [2, 2, 2, 2],
@@ -137,3 +138,4 @@ def test_file_keys_with_one_underscore_too_many_are_mended():
     assert convert_lora(file) == {"lora_unet_blocks_0.lora_up.weight": 1, "other": 2}
     plain = {"lora_unet_blocks_0.lora_up.weight": 1}
     assert convert_lora(plain) is plain
+    assert convert_lora(FileTensors(file, "a.safetensors")).path == "a.safetensors"

@@ -58,6 +58,19 @@ def test_hidden_values_without_a_prompt_are_empty():
     assert collect({}, sections=hidden)[0] == {"p": [{}], "d": [None], "u": ["me"], "e": [None]}
 
 
+class Unhashable(str):
+    """Equal to itself alone, as packs' types for any socket are, and so without a hash."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return self is other
+
+
+def test_a_hidden_value_may_be_declared_by_a_text_without_a_hash():
+    assert collect({}, sections={"hidden": {"u": Unhashable("UNIQUE_ID"), "odd": Unhashable("*")}})[0] == {"u": ["me"]}
+
+
 # --- results ---
 
 

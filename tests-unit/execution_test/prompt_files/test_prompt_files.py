@@ -10,6 +10,7 @@ import pytest
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.prompt_files.file_state import TICK_S
 from comfy_execution.prompt_files.known_folders import FileRoots, FolderNames
+from comfy_execution.prompt_files.named_files import NamedFiles
 from comfy_execution.prompt_files.prompt_files import MAX_ABOVE, PromptFiles
 
 
@@ -97,6 +98,28 @@ def test_a_file_that_is_put_back_does_not_count_as_unchanged(roots, tmp_path):
     assert not files.hold("load")
     os.rename(tmp_path / "aside", path)
     assert not files.hold("load") and not files.hold("end")
+
+
+@pytest.mark.parametrize("text", ["late.safetensors", "sub/late.safetensors", "late.png [input]", "of embedding:late, and m"])
+def test_nothing_made_under_a_name_without_a_file_is_kept_once_the_file_is_there(roots, tmp_path, caplog, text):
+    roots.models["embeddings"] = (str(tmp_path / "embeddings"),)
+    prompt = {"a": node("Plain", name=text), "b": node("Plain", x=["a", 0]), "c": node("Plain", name="euler"), "d": node("Plain", x=1)}
+    files = files_of(roots, prompt)
+    assert all(files.hold(node_id) for node_id in prompt) and files.mark("a") == ""
+    for path in ("models/late.safetensors", "models/sub/late.safetensors", "input/late.png", "embeddings/late.pt"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"1")
+    assert not files.hold("b"), "it may have read by a name that it got from above"
+    assert [node_id for node_id in prompt if not files.hold(node_id)] == ["a", "b"]
+    assert len(caplog.records) == 1 and text in caplog.text
+
+
+def test_names_that_are_looked_for_again_in_vain_count_as_changed(roots, monkeypatch):
+    files = files_of(roots, {"a": node("Plain", name="late.safetensors")}, timeout_s=0.05)
+    release = threading.Event()
+    monkeypatch.setattr(NamedFiles, "absent", lambda self, value: release.wait(20))
+    assert not files.hold("a")
+    release.set()
 
 
 def test_the_survey_waits_until_another_change_would_show(roots, tmp_path):

@@ -110,7 +110,20 @@ def test_the_loop_of_one_prompt_is_that_of_the_next(client):
     assert len(loops) == 3 and len(set(loops)) == 1 and not loops[0].is_closed()
 
 
-ERRORS = [ValueError("no"), OSError("down"), asyncio.CancelledError(), SystemExit(3), KeyboardInterrupt(), TimeoutError("own")]
+class Rogue(BaseException):
+    """No ``Exception``, and none of those that Python knows."""
+
+
+ERRORS = [
+    ValueError("no"),
+    OSError("down"),
+    asyncio.CancelledError(),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    Rogue(),
+    TimeoutError("own"),
+]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -285,6 +298,33 @@ def test_starts_and_ends_are_announced_in_order_and_waited_for_briefly(client, c
         one._thread.submit(asyncio.sleep(0)).result(20)
     assert provider.events == [("start", "p1"), ("end", "p1"), ("start", "p2"), ("end", "p2")]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_whatever_a_provider_raises_when_it_is_told_something_is_only_said(client, caplog, error):
+    def told():
+        raise error
+
+    async def aclose():
+        raise error
+
+    provider = Scripted(seven, told=told)
+    provider.aclose = aclose
+    one = client(provider)
+    asyncio.run(one.notify("start", "p", 5.0))
+    assert asyncio.run(one.lookup_all([context(0)], 1.0))[0].outputs == [[7]]
+    one.close(1.0)
+    assert "failed at the start" in caplog.text and "could not be closed" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), Rogue()], ids=lambda error: type(error).__name__)
+def test_an_attribute_that_raises_anything_has_its_default(client, error):
+    class Odd(Scripted):
+        @property
+        def read_only(self):
+            raise error
+
+    assert client(Odd()).is_writable()
 
 
 def test_closing_ends_the_thread_and_tells_the_provider(client):

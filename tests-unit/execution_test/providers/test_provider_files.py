@@ -179,6 +179,20 @@ def test_a_file_replaced_while_its_key_is_made_has_no_key(bench, log, model, mon
     assert log == ["new"] and not provider.stores and not provider.lookups
 
 
+def test_a_file_that_comes_between_key_and_read_is_not_shared_as_missing(bench, log, model):
+    provider = Memory()
+    register_cache_provider(provider)
+    model.unlink()
+    made = bench(Read=reader(model, lambda: model.write_text("here")))
+    made.executor._world = make_world(lambda: "test")
+    made.run(prompt_for("m.model"))
+    made.executor.close()
+    assert log == ["here"] and made.executor.success and not provider.stores
+    model.unlink()
+    made.run(prompt_for("m.model"))
+    assert "0" in made.executed(), "nor is it kept"
+
+
 def test_keys_that_cannot_be_opened_fail_no_prompt(bench, log, monkeypatch):
     register_cache_provider(Memory())
     made = bench()
