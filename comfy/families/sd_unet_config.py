@@ -133,9 +133,10 @@ def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:
 
 def count_blocks(keys: Iterable[str], pattern: str) -> int:
     """Count the numbers n from 0 up, to the first gap, for which some key begins with ``pattern.format(n)``."""
-    names = list(keys)
+    begin = pattern.partition("{")[0]
+    names = [name for name in keys if name.startswith(begin)]
     count = 0
-    while any(name.startswith(pattern.format(count)) for name in names):
+    while (numbered := pattern.format(count)) and any(name.startswith(numbered) for name in names):
         count += 1
     return count
 

@@ -9,6 +9,7 @@ it; format: Linux, Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from comfy.units import GIB
 
 UNLIMITED_BYTES = 1 << 60
+LONGEST_FILE_BYTES = 1 << 16
 MIN_HEADROOM_BYTES = 2 * GIB
 HEADROOM_SHARE = 0.05
 AUTO_CAP_ABOVE_BYTES = 64 * GIB
@@ -43,11 +45,13 @@ def system_view() -> MemoryView:
 class HostMemory:
     """The host memory of this process. *root* replaces ``/`` and *system* the operating system's view, in tests.
 
-    Reads small kernel files at every call and keeps nothing, so a changed limit is seen. Any thread; blocks for some 50 µs.
+    Reads small kernel files at every call and keeps nothing, so a changed limit is seen. Any thread; blocks for some 50 µs. Every
+    operation of the cache asks, so files are named by plain text and read by one call each.
     """
 
     def __init__(self, root: str | Path = "/", system: Callable[[], MemoryView] = system_view) -> None:
-        self._root = Path(root)
+        self._own_groups = os.path.join(root, "proc/self/cgroup")
+        self._mounted = os.path.join(root, "sys/fs/cgroup")
         self._system = system
 
     def view(self) -> MemoryView:
@@ -72,15 +76,14 @@ class HostMemory:
                 found.append(view)
         return found
 
-    def _groups(self) -> Iterator[tuple[Path, int]]:
+    def _groups(self) -> Iterator[tuple[str, int]]:
         """(folder, version) of the process's memory control groups, each followed by those above it."""
-        mounted = self._root / "sys/fs/cgroup"
-        for line in _text(self._root / "proc/self/cgroup").splitlines():
+        for line in _text(self._own_groups).splitlines():
             number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
             if number == "0" and not controllers:
-                yield from ((folder, 2) for folder in _upwards(mounted, path))
+                yield from ((folder, 2) for folder in _upwards(self._mounted, path))
             elif "memory" in controllers.split(","):
-                yield from ((folder, 1) for folder in _upwards(mounted / "memory", path))
+                yield from ((folder, 1) for folder in _upwards(f"{self._mounted}/memory", path))
 
 
 def default_headroom_bytes(total_bytes: int) -> int:
@@ -103,30 +106,30 @@ def return_freed_memory() -> bool:
     return bool(trim(0)) if trim is not None else False
 
 
-def _upwards(mounted: Path, path: str) -> list[Path]:
+def _upwards(mounted: str, path: str) -> list[str]:
     """The group *path* below the mount point and its ancestors; a path from outside the container is the mount point itself."""
     parts = [part for part in path.split("/") if part]
-    if ".." in parts or not mounted.joinpath(*parts).is_dir():
+    if ".." in parts or (parts and not os.path.isdir("/".join([mounted, *parts]))):
         parts = []
-    return [mounted.joinpath(*parts[:count]) for count in range(len(parts), -1, -1) if mounted.is_dir()]
+    return ["/".join([mounted, *parts[:count]]) for count in range(len(parts), -1, -1)]
 
 
-def _group_v2(folder: Path) -> MemoryView | None:
-    limits = [limit for name in ("memory.max", "memory.high") if (limit := _limit(folder / name)) is not None]
-    used_bytes = _number(_text(folder / "memory.current"))
-    if not limits or used_bytes is None:
+def _group_v2(folder: str) -> MemoryView | None:
+    limits = [limit for name in ("memory.max", "memory.high") if (limit := _limit(f"{folder}/{name}")) is not None]
+    used_bytes = _number(_text(f"{folder}/memory.current")) if limits else None
+    if used_bytes is None:
         return None
-    stat = _statistics(folder / "memory.stat")
+    stat = _statistics(f"{folder}/memory.stat")
     reclaimable = stat.get("inactive_file", 0) + stat.get("active_file", 0) + stat.get("slab_reclaimable", 0)
     return _left(min(limits), used_bytes, reclaimable - stat.get("file_dirty", 0) - stat.get("file_writeback", 0))
 
 
-def _group_v1(folder: Path) -> MemoryView | None:
-    limit_bytes = _limit(folder / "memory.limit_in_bytes")
-    used_bytes = _number(_text(folder / "memory.usage_in_bytes"))
+def _group_v1(folder: str) -> MemoryView | None:
+    limit_bytes = _limit(f"{folder}/memory.limit_in_bytes")
+    used_bytes = _number(_text(f"{folder}/memory.usage_in_bytes")) if limit_bytes is not None else None
     if limit_bytes is None or used_bytes is None:
         return None
-    stat = _statistics(folder / "memory.stat")
+    stat = _statistics(f"{folder}/memory.stat")
     reclaimable = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
     return _left(limit_bytes, used_bytes, reclaimable - stat.get("total_dirty", 0) - stat.get("total_writeback", 0))
 
@@ -136,7 +139,7 @@ def _left(limit_bytes: int, used_bytes: int, reclaimable_bytes: int) -> MemoryVi
     return MemoryView(limit_bytes, max(0, limit_bytes - held_bytes))
 
 
-def _limit(path: Path) -> int | None:
+def _limit(path: str) -> int | None:
     """The limit in a file, None for "max", for v1's huge number, or when there is no such file."""
     limit_bytes = _number(_text(path))
     return None if limit_bytes is None or limit_bytes >= UNLIMITED_BYTES else limit_bytes
@@ -146,14 +149,20 @@ def _number(text: str) -> int | None:
     return int(text) if text.strip().isdigit() else None
 
 
-def _statistics(path: Path) -> dict[str, int]:
+def _statistics(path: str) -> dict[str, int]:
     pairs = (line.split() for line in _text(path).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
-def _text(path: Path) -> str:
-    """What a kernel file says; empty when it is not there or may not be read."""
+def _text(path: str) -> str:
+    """What a kernel file says, up to *LONGEST_FILE_BYTES*; empty when it is not there or may not be read."""
     try:
-        return path.read_text(encoding="ascii", errors="replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(descriptor, LONGEST_FILE_BYTES).decode("ascii", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)

@@ -159,8 +159,9 @@ def test_a_network_in_diffusers_names_is_the_same(name, tmp_path):
         {key: tensor.contiguous().clone() for key, tensor in named.items()}, path, metadata=family(name, 10).metadata()
     )
     other = comfy.sd.load_diffusion_model(path)
+    loaded = other.model.diffusion_model.state_dict()
     for key, tensor in network.state_dict().items():
-        assert torch.equal(other.model.diffusion_model.state_dict()[key], tensor)
+        assert torch.equal(loaded[key], tensor)
     broken = {key: tensor.clone() for key, tensor in named.items() if key != "mid_block.resnets.0.conv1.weight"}
     safetensors.torch.save_file(broken, path, metadata=family(name, 10).metadata())
     with pytest.raises(IncompleteModelError, match=r"diffusion_pytorch_model\.safetensors: mid_block\.resnets\.0\.conv1\.weight"):
