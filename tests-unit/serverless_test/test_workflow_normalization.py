@@ -1,5 +1,6 @@
 """Canonical ids: the same for the same workflow, different for different nodes, and back again."""
 
+import functools
 import json
 import random
 import subprocess
@@ -20,6 +21,7 @@ from serverless.workflow_normalization import (
 )
 
 QUICK = ("random", "equal pairs", "a ring of links")
+shapes_of_ten_thousand = functools.cache(lambda: large_shapes(10_000, random.Random(1)))
 
 
 def canonical(workflow, **more):
@@ -251,7 +253,7 @@ def test_any_small_workflow_has_one_form(workflow, rng):
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in large_shapes(20, random.Random(0))]
 )
 def test_ten_thousand_nodes_take_less_than_a_second(name):
-    workflow = large_shapes(10_000, random.Random(1))[name]
+    workflow = shapes_of_ten_thousand()[name]
     costs_s = []
     # Time of this process, and the best of three, so that others on the machine do not count.
     while len(costs_s) < 3 and min(costs_s, default=1.0) >= 1.0:
