@@ -212,6 +212,10 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     take_cache_providers(loop, policy)
     prompt_server.add_routes()
     install_progress_hook(prompt_server)
+    # What the start made so far stays; full collections that look through it again would hold up answers. The executor comes after:
+    # it replaces its caches on request, and a cycle with one frozen object in it is never collected, nor the models it refers to.
+    gc.collect()
+    gc.freeze()
     executor = make_executor(prompt_server)
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
@@ -220,10 +224,6 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)
     worker.start()
-
-    # What the start made stays; full collections that look through it again would hold up answers.
-    gc.collect()
-    gc.freeze()
 
     async def serve() -> None:
         try:
