@@ -217,8 +217,8 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     take_cache_providers(loop, policy)
     prompt_server.add_routes()
     install_progress_hook(prompt_server)
-    # What was made up to here stays; full collections that look through it again would hold up answers. Not so the executor's caches,
-    # which are made anew when they are emptied.
+    # What the start made so far stays; full collections that look through it again would hold up answers. The executor comes after:
+    # it replaces its caches on request, and a cycle with one frozen object in it is never collected, nor the models it refers to.
     gc.collect()
     gc.freeze()
     executor = make_executor(prompt_server)

@@ -29,10 +29,11 @@ class AreaResult:
 
 @dataclass
 class AttackReport:
-    """All areas of one run, and the seed that repeats it."""
+    """All areas of one run, what some of them have to say besides, and the seed that repeats it."""
 
     seed: int
     results: list[AreaResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """The figures as text."""
@@ -40,4 +41,4 @@ class AttackReport:
         rows = [head, *(result.row() for result in self.results)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([f"seed {self.seed} (KEEPWARM_ATTACK_SEED repeats it)", *lines])
+        return "\n".join([f"seed {self.seed} (KEEPWARM_ATTACK_SEED repeats it)", *lines, *self.notes])
