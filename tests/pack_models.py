@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import make_addons  # noqa: E402
 import make_checkpoint  # noqa: E402
 
 WIDTH = 64
@@ -24,9 +25,13 @@ GUIDED = dataclasses.replace(SIZES["sd15"], in_channels=8)
 
 PACK = '''"""Conditioning of any size, and diffusion models of small sizes on a server that knows families by their width."""
 
-import torch
+import json
+import os
 
 import comfy.supported_models
+import folder_paths
+import torch
+from safetensors.torch import save_file
 
 
 def small(family, **sizes):
@@ -64,6 +69,47 @@ class RandomConditioning:
         return ([[cond, options]],)
 
 
+class Keep:
+    """Keeps a latent, pictures, a mask, numbers or a text as the file *name* in the output folder."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "keep"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"value": ("*",), "name": ("STRING",)}}
+
+    def keep(self, value, name):
+        value = value["samples"] if isinstance(value, dict) and "samples" in value else value
+        path = os.path.join(folder_paths.get_output_directory(), name)
+        if isinstance(value, torch.Tensor):
+            save_file({"kept": value.detach().float().contiguous().clone()}, path)
+        else:
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(value, file, default=str)
+        return {}
+
+
+class RandomPictures:
+    """*count* seeded pictures of soft colours, as IMAGE, and a round MASK."""
+
+    RETURN_TYPES = ("IMAGE", "MASK")
+    FUNCTION = "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        size = ("INT", {"default": 1, "max": 1 << 20})
+        return {"required": {"seed": size, "width": size, "height": size, "count": size}}
+
+    def make(self, seed, width, height, count):
+        generator = torch.Generator().manual_seed(seed)
+        coarse = torch.rand(count, 3, 9, 9, generator=generator)
+        pictures = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear").movedim(1, -1)
+        down, across = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        return (pictures, ((down**2 + across**2) < 0.4).float()[None])
+
+
 class RandomEmbeds:
     """What an image encoder with *width* numbers per picture gives, seeded."""
 
@@ -79,24 +125,36 @@ class RandomEmbeds:
         return (torch.randn(1, width, generator=torch.Generator().manual_seed(seed)),)
 
 
-NODE_CLASS_MAPPINGS = {"RandomConditioning": RandomConditioning, "RandomEmbeds": RandomEmbeds}
+NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (RandomConditioning, RandomEmbeds, RandomPictures, Keep)}
 '''
 
 
 def write_models(models: pathlib.Path) -> None:
-    """Write into the folder *models*: ``small-sd15``, ``small-sdxl`` and ``small-pix2pix``, a LoRA and image adapters; with ``gguf``
+    """Write into the folder *models*: ``small-sd15``, ``small-sdxl`` and ``small-pix2pix``, a LoRA and image adapters,
+    and ``small-sd15`` whole with a LoRA and a ControlNet; with ``gguf``
     installed also a GGUF file.
     """
-    for folder in ("diffusion_models", "unet", "loras", "ipadapter"):
+    for folder in ("checkpoints", "controlnet", "diffusion_models", "unet", "loras", "ipadapter"):
         (models / folder).mkdir(parents=True, exist_ok=True)
     for name, sizes in {**SIZES, "pix2pix": GUIDED}.items():
         path = str(models / "diffusion_models" / f"small-{name}.safetensors")
         make_checkpoint.write_checkpoint(path, make_checkpoint.unet_layout(sizes), seed=3, dtype="fp32")
+    _write_whole(models)
     for name in SIZES:
         _write_ip_adapter(models / "ipadapter" / f"small-{name}.safetensors", name)
     _write_lora(models)
     if importlib.util.find_spec("gguf") is not None:
         _write_gguf(models)
+
+
+def _write_whole(models: pathlib.Path) -> None:
+    """A checkpoint of a small UNet with a text encoder and a VAE of the published sizes, a LoRA of both models, and a ControlNet."""
+    whole = make_checkpoint.Family(SIZES["sd15"], make_checkpoint.VAE, make_checkpoint.CLIP_L, None)
+    path = str(models / "checkpoints" / "small-sd15.safetensors")
+    make_checkpoint.write_checkpoint(path, make_checkpoint.checkpoint_layout(whole), seed=6, dtype="fp16")
+    save_file(make_addons.lora_tensors(whole), models / "loras" / "small-whole.safetensors")
+    path = str(models / "controlnet" / "small-sd15.safetensors")
+    make_checkpoint.write_checkpoint(path, make_addons.controlnet_layout(whole), seed=2, dtype="fp32")
 
 
 def _write_lora(models: pathlib.Path) -> None:

@@ -1,34 +1,18 @@
-"""Latents that node packs sample here against those of an upstream ComfyUI with the same packs.
-
-    KEEPWARM_NODE_PACKS=…/packs KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/test_pack_numbers.py
-
-``KEEPWARM_NODE_PACKS`` is a folder of packs, each in a folder of its published name; those of :mod:`pack_prompts` that are there are
-run, each in servers of its own. Both servers inherit ``PYTHONPATH``, which may lead to what packs need.
-"""
+"""Results of node packs here against those of an upstream ComfyUI with the same packs; :mod:`pack_comparison` says how to run them."""
 
 import os
-import pathlib
 
-import live_server
 import pack_models
 import pytest
-import torch
-from live_server import LiveServer
-from pack_prompts import PACKS
-from safetensors.torch import load
+from pack_cases import CASES
+from pack_cases.case_graphs import at, filled, keep, sample
+from pack_comparison import CHECKOUT, DOCUMENT, FOLDER, GROUPS, PYTHON, CaseResult, compared, servers, table, written_table
 
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-FOLDER = os.environ.get("KEEPWARM_NODE_PACKS")
-CLOSE = 4e-3  # of the standard deviation of upstream's latent
-
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHECKOUT and PYTHON and FOLDER),
-        reason="KEEPWARM_NODE_PACKS, KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no packs and no ComfyUI to test",
-    ),
-    pytest.mark.timeout(1800),
-]
+WANTED = os.environ.get("KEEPWARM_PACK_CASES", "")  # a part of the names of the cases to run: all without it
+with_servers = pytest.mark.skipif(
+    not (CHECKOUT and PYTHON and FOLDER),
+    reason="KEEPWARM_NODE_PACKS, KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no packs and no ComfyUI to test",
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,52 +23,52 @@ def models(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def servers(request, models, tmp_path, monkeypatch):
-    """This server and upstream's, with the pack *request.param* and the models."""
-    monkeypatch.setattr(live_server, "START_TIMEOUT_S", 600)  # packs may import much
-    started = []
-    for name, more in (("here", {}), ("upstream", {"root": pathlib.Path(CHECKOUT), "python": PYTHON})):
-        base = tmp_path / name
-        pack_models.write_pack(base)
-        (base / "models").symlink_to(models)
-        if request.param:
-            (base / "custom_nodes" / request.param).symlink_to(pathlib.Path(FOLDER) / request.param)
-        started.append(LiveServer(base, cold=True, **more))
-    yield started
-    for server in started:
-        server.stop()
+def not_equal_in_the_table():
+    """{pack: cases} that the document names as not equal."""
+    rows = [line.split("|")[1:-1] for line in written_table(DOCUMENT.read_text(encoding="utf-8")).splitlines() if line.startswith("| ")]
+    return {row[0].strip(): [case.strip() for case in row[3].split(";") if case.strip() != "-"] for row in rows[2:]}
 
 
-def latent(server, prompt):
-    """The latent that *prompt* saves on *server*, or what went wrong."""
+@with_servers
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group[0] or 'none'} and {len(group) - 1} more")
+def test_results_are_upstreams_but_for_those_in_the_table(group, models, tmp_path):
+    here, upstream = servers(group, models, tmp_path)
     try:
-        run = server.run(prompt, 600)
-    except AssertionError as error:
-        return f"refused: {str(error)[:300]}"
-    errors = run.of_type("execution_error")
-    if errors:
-        return f"{errors[0]['node_type']}: {errors[0]['exception_message'][:300]}"
-    saved = load(run.file_bytes())["latent_tensor"]
-    return saved if torch.isfinite(saved).all() else "not finite"
+        results = []
+        for result in compared(group, here, upstream, WANTED):
+            print(result.line(), flush=True)
+            results.append(result)
+    finally:
+        here.stop()
+        upstream.stop()
+    named = not_equal_in_the_table()
+    wrong = [one.line() for one in results if not one.upstream and one.equal == (one.case in named.get(one.pack or "no pack", []))]
+    assert not wrong and (WANTED or any(not one.upstream for one in results))
 
 
-@pytest.mark.parametrize("servers", PACKS, indirect=True, ids=lambda pack: pack or "none")
-def test_latents_are_upstreams(servers, request):
-    pack = request.node.callspec.params["servers"]
-    if pack and not (pathlib.Path(FOLDER) / pack).is_dir():
-        pytest.skip(f"{pack} is not in {FOLDER}")
-    here, upstream = servers
-    differing, compared = {}, 0
-    for name, prompt in PACKS[pack].items():
-        expected = latent(upstream, prompt)
-        if isinstance(expected, str):
-            print(f"{pack}: {name}: upstream: {expected}")
-            continue
-        compared += 1
-        found = latent(here, prompt)
-        difference = found if isinstance(found, str) else float((found - expected).abs().max() / expected.std())
-        print(f"{pack}: {name}: {difference}")
-        if isinstance(difference, str) or difference > CLOSE:
-            differing[name] = difference
-    assert compared and not differing, (compared, differing)
+def test_the_committed_table_counts_its_rows_and_holds_the_aim():
+    text = written_table(DOCUMENT.read_text(encoding="utf-8"))
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")][2:]
+    equal, run = sum(int(row[1]) for row in rows), sum(int(row[2]) for row in rows)
+    assert text.startswith(f"{equal} of {run} cases that upstream runs give its numbers.")
+    assert {row[0].strip() for row in rows} <= {pack or "no pack" for pack in CASES}
+    assert all(int(row[1]) + len(not_equal_in_the_table()[row[0].strip()]) == int(row[2]) for row in rows)
+    assert equal >= 0.95 * run
+
+
+def test_a_case_that_upstream_cannot_run_does_not_count():
+    results = [CaseResult("one", "a", equal=True), CaseResult("one", "b", "refused"), CaseResult("one", "c", apart="KSampler: …")]
+    assert table(results).splitlines()[0] == "1 of 2 cases that upstream runs give its numbers."
+    assert table(results).splitlines()[-1] == "| one | 1 | 2 | c |"
+
+
+def test_widgets_that_a_case_leaves_out_take_their_defaults():
+    inputs = {"a": ["INT", {"default": 3}], "b": [["x", "y"]], "c": ["COMBO", {"options": ["z"]}], "d": ["MODEL"]}
+    described = {"Some": {"input": {"required": inputs}}}
+    assert filled({"one": {"class_type": "Some", "inputs": {"b": "y"}}}, described)["one"]["inputs"] == {"a": 3, "b": "y", "c": "z"}
+
+
+def test_nodes_that_lead_to_nothing_kept_are_left_out():
+    graph = {"a": {"class_type": "A", "inputs": {}}, "b": {"class_type": "B", "inputs": {}}, "sampled": sample(at("a"))}
+    assert set(keep(graph, at("sampled"))) == {"a", "sampled", "keep0"}

@@ -1,17 +1,15 @@
-"""Prompts that use public node packs on small models. Each ends in one saved latent."""
+"""Packs that patch a model or load one their own way, and no pack at all. Each case keeps one latent."""
 
 from typing import Any
 
 from picture_prompts import node
 
-Prompt = dict[str, dict[str, Any]]
-
-SIZES = {"sd15": (768, 0), "sdxl": (2048, 1280)}  # channels of a token and of the pooled vector
+from pack_cases.case_graphs import FAMILIES, Prompt
 
 
 def sampling(model: Prompt, family: str = "sd15", sampler: str = "euler", steps: int = 3, **more: Any) -> Prompt:
     """A latent sampled with the model that the node "patched" of *model* gives, or without one "model"; *more* changes the sampler."""
-    width, pooled = SIZES[family]
+    width, pooled = FAMILIES[family]
     nodes = {"model": node("UNETLoader", unet_name=f"small-{family}.safetensors", weight_dtype="default"), **model}
     return {
         **nodes,
@@ -34,7 +32,7 @@ def sampling(model: Prompt, family: str = "sd15", sampler: str = "euler", steps:
                 **more,
             },
         ),
-        "save": node("SaveLatent", samples=["sample", 0], filename_prefix="latent"),
+        "keep": node("Keep", value=["sample", 0], name="0"),
     }
 
 
@@ -108,7 +106,7 @@ def adapted(family: str, weight_type: str, scaling: str) -> Prompt:
     return sampling(adapter, family)
 
 
-PACKS: dict[str, dict[str, Prompt]] = {
+CASES: dict[str, dict[str, Prompt]] = {
     "": {
         "SD 1.5": sampling({}),
         "SDXL": sampling({}, "sdxl"),
