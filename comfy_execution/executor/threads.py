@@ -98,6 +98,7 @@ class NodeWorker:
             with Isolation("A job of the thread node-worker", log):
                 job.run()
             self._owed.pop(job, None)
+            del job  # while the next one is waited for, nothing of this one may stay alive
 
 
 class ExecutionLoop:

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
+import functools
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -362,3 +364,19 @@ def test_closing_both_waits_for_each_no_longer_than_it_is_told(threads):
     threads.close(timeout_s=0.05)
     assert time.monotonic() - began_s < 5
     hang.set()
+
+
+def test_the_worker_keeps_nothing_of_a_job_while_it_waits():
+    class Result:
+        """What a job refers to."""
+
+    worker, done, kept = NodeWorker(), threading.Event(), Result()
+    watched = weakref.ref(kept)
+    worker.submit(functools.partial(lambda kept: done.set(), kept))
+    del kept
+    assert done.wait(10)
+    deadline_s = time.monotonic() + 10
+    while watched() is not None and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert watched() is None
+    worker.close()
