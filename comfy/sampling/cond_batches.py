@@ -53,21 +53,33 @@ def evaluate(
 
     *timestep* holds the sigma of each batch entry. *place* cuts one conditioning out for the latent
     (:func:`comfy.sampling.cond_regions.place_cond`).
+
+    Packs whose model wrapper mixes the results itself find ``out_conds``, ``out_counts``, ``area``, ``mult`` and ``batch_chunks`` by these
+    names in the running frame, and replace ``out_conds`` and ``batch_chunks`` there.
     """
-    sums = [torch.zeros_like(x_in) for _ in conds]
-    weights = [torch.full_like(x_in, SMALLEST_WEIGHT) for _ in conds]
+    out_conds = [torch.zeros_like(x_in) for _ in conds]
+    out_counts = [torch.full_like(x_in, SMALLEST_WEIGHT) for _ in conds]
     waiting = _placed(model, conds, x_in, timestep, model_options, place)
     model.current_patcher.prepare_state(timestep, model_options)
     while waiting:
         batch = _next_batch(model, waiting, x_in)
-        pictures = _run_batch(model, batch, timestep, model_options)
-        for (placed, index), picture in zip(batch, pictures):
-            total, weight = sums[index], weights[index]
-            if placed.area is not None:
-                total, weight = narrow_to(total, placed.area), narrow_to(weight, placed.area)
-            total += picture * placed.mult
-            weight += placed.mult
-    return [total.div_(weight) for total, weight in zip(sums, weights)]
+        area, mult = [cut.area for cut, _ in batch], [cut.mult for cut, _ in batch]
+        batch_chunks = len(batch)
+        pictures = _run_batch(model, batch, timestep, model_options).chunk(batch_chunks)
+        for number in range(batch_chunks):
+            index = batch[number][1]
+            _add(pictures[number], area[number], mult[number], out_conds[index], out_counts[index])
+    for total, weight in zip(out_conds, out_counts):
+        total.div_(weight)
+    return out_conds
+
+
+def _add(picture: Tensor, area: Any, mult: Tensor, total: Tensor, weight: Tensor) -> None:
+    """Add *picture* times *mult* to the part *area* of *total* (None: all of it), and *mult* to that of *weight*."""
+    if area is not None:
+        total, weight = narrow_to(total, area), narrow_to(weight, area)
+    total += picture * mult
+    weight += mult
 
 
 def _placed(
@@ -121,7 +133,8 @@ def _next_batch(model: SampledModel, waiting: list[Placed], x_in: Tensor) -> lis
     return [waiting.pop(number) for number in chosen]
 
 
-def _run_batch(model: SampledModel, batch: Sequence[Placed], timestep: Tensor, model_options: dict[str, Any]) -> tuple[Tensor, ...]:
+def _run_batch(model: SampledModel, batch: Sequence[Placed], timestep: Tensor, model_options: dict[str, Any]) -> Tensor:
+    """What the model gives for *batch*, one after another along the batch."""
     cuts = [cut for cut, _ in batch]
     cond_or_uncond = [index for _, index in batch]
     latents = torch.cat([cut.input_x for cut in cuts])
@@ -134,11 +147,9 @@ def _run_batch(model: SampledModel, batch: Sequence[Placed], timestep: Tensor, m
         arguments["control"] = control.get_control(latents, sigmas, arguments, len(batch), options)
     wrapper = model_options.get("model_function_wrapper")
     if wrapper is None:
-        output = model.apply_model(latents, sigmas, **arguments)
-    else:
-        call = {"input": latents, "timestep": sigmas, "c": arguments, "cond_or_uncond": cond_or_uncond}
-        output = wrapper(model.apply_model, call)
-    return output.chunk(len(batch))
+        return model.apply_model(latents, sigmas, **arguments)
+    call = {"input": latents, "timestep": sigmas, "c": arguments, "cond_or_uncond": cond_or_uncond}
+    return wrapper(model.apply_model, call)
 
 
 def _transformer_options(

@@ -9,6 +9,7 @@ Link = list[Any]
 
 FAMILIES = {"sd15": (768, 0), "sdxl": (2048, 1280)}  # channels of a token and of the pooled vector
 SAMPLED: dict[str, Any] = {"seed": 5, "steps": 3, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+EMPTY: dict[str, Any] = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
 CHECKPOINT, LORA, CONTROLNET = "small-sd15.safetensors", "small-whole.safetensors", "small-sd15.safetensors"
 TEXT = "a (red:1.3) house by the sea, [old] paint"
 
@@ -75,19 +76,21 @@ def _is_link(value: Any, graph: Prompt) -> bool:
 
 
 def filled(prompt: Prompt, described: dict[str, Any]) -> Prompt:
-    """*prompt* with the default, or the first choice, of every required widget that it leaves out. *described*: ``/object_info``."""
+    """*prompt* with the default, or the first choice, of every widget that it leaves out. *described*: ``/object_info``."""
     return {name: {**one, "inputs": {**_defaults(described.get(one["class_type"], {})), **one["inputs"]}} for name, one in prompt.items()}
 
 
 def _defaults(described: dict[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, (kind, *options) in described.get("input", {}).get("required", {}).items():
-        settings = options[0] if options and isinstance(options[0], dict) else {}
-        choices = kind if isinstance(kind, list) else settings.get("options", [])
-        if "default" in settings:
-            found[name] = settings["default"]
-        elif choices:
-            found[name] = choices[0]
-        elif kind in ("INT", "FLOAT", "STRING", "BOOLEAN"):
-            found[name] = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}[kind]
-    return found
+    inputs = {**described.get("input", {}).get("optional", {}), **described.get("input", {}).get("required", {})}
+    values = {name: _default(*spec) for name, spec in inputs.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _default(kind: Any, options: Any = None, *_: Any) -> Any:
+    """What a page would send for an untouched widget; None for an input that is no widget."""
+    settings = options if isinstance(options, dict) else {}
+    plain = "COMBO" if isinstance(kind, list) else str(kind).partition(":")[0]
+    if settings.get("forceInput") or plain not in (*EMPTY, "COMBO"):
+        return None
+    choices = kind if isinstance(kind, list) else settings.get("options", [])
+    return settings.get("default", choices[0] if choices else EMPTY.get(plain))

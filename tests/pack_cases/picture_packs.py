@@ -27,6 +27,7 @@ def detailed(scheduler: str) -> Prompt:
                 clip=at("checkpoint", 1),
                 guide_size=96,
                 max_size=128,
+                noise_mask_feather=0,
                 **{**RENDERED, "scheduler": scheduler},
             ),
         },
@@ -39,11 +40,11 @@ def upscaled(control: bool = False, **more) -> Prompt:
     applied = {"positive": at("applied")} if control else {}
     graph = {
         **whole(),
-        "small": node("RandomPictures", seed=4, width=64, height=64, count=1),
+        "wide": node("RandomPictures", seed=4, width=128, height=64, count=1),
         "applied": node("ControlNetApply", conditioning=at("positive"), control_net=at("controlnet"), image=at("picture"), strength=0.7),
         "done": node(
             "UltimateSDUpscaleNoUpscale",
-            upscaled_image=at("picture"),
+            upscaled_image=at("wide"),
             **{**RENDERED, **applied},
             tile_width=64,
             tile_height=64,

@@ -100,7 +100,7 @@ def easy_pipe() -> Prompt:
             empty_latent_height=64,
             positive=TEXT,
             negative="grey",
-            a1111_prompt_style=True,
+            a1111_prompt_style=False,
         ),
         "set": node("easy preSampling", pipe=at("loader"), **STEPS, seed=5),
         "sampled": node("easy kSampler", pipe=at("set"), image_output="Hide"),
@@ -255,7 +255,7 @@ CASES: dict[str, dict[str, Prompt]] = {
                 **drawn(),
                 "seed": node("Seed", seed=5),
                 "sampled": node("KSampler (WAS)", **LINKS, **STEPS, seed=at("seed")),
-                "blended": node("Blend Latents", latent_a=at("sampled"), latent_b=at("latent"), operation="overlay"),
+                "blended": node("Blend Latents", latent_a=at("sampled"), latent_b=at("latent"), operation="add"),
             },
             at("sampled"),
             at("blended"),
@@ -323,7 +323,7 @@ CASES: dict[str, dict[str, Prompt]] = {
     "comfyui-tooling-nodes": {
         "regions": keep(
             {
-                **drawn(),
+                **drawn(size=128),
                 "background": node("ETN_BackgroundRegion", conditioning=at("positive")),
                 "region": node("ETN_DefineRegion", mask=at("picture", 1), conditioning=at("other"), regions=at("background")),
                 "other": node("RandomConditioning", seed=7, tokens=77, width=768, pooled=0),

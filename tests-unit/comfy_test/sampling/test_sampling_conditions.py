@@ -1,3 +1,5 @@
+import ctypes
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -166,6 +168,29 @@ def test_calc_cond_batch_wrappers_surround_the_call():
     options = {"transformer_options": {"wrappers": {"calc_cond_batch": {"key": [one_more]}}}}
     (picture,) = evaluate(RecordingModel(), [[cond(1)]], options=options)
     assert (picture == 2).all()
+
+
+def test_a_wrapper_can_take_the_mixing_over_in_the_running_frame():
+    class Mixed(list):
+        told = "by the wrapper"
+
+    found = []
+
+    def wrapper(apply_model, call):
+        frame = inspect.currentframe()
+        while "out_conds" not in frame.f_locals:
+            frame = frame.f_back
+        seen = frame.f_locals
+        found.append((len(seen["out_counts"]), seen["area"], [mult.unique().tolist() for mult in seen["mult"]], seen["batch_chunks"]))
+        seen["out_conds"], seen["batch_chunks"] = Mixed(), 0
+        ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(1))
+        output = apply_model(call["input"], call["timestep"], **call["c"])
+        output.chunk = lambda count: output
+        return output
+
+    mixed = evaluate(RecordingModel(), [[cond(1)], [cond(2, strength=0.5)]], options={"model_function_wrapper": wrapper})
+    assert mixed == [] and mixed.told == "by the wrapper"
+    assert found == [(2, [None, None], [[0.5], [1.0]], 2)]
 
 
 def test_cond_cat_joins_by_name_and_moves_to_the_device():
