@@ -100,6 +100,21 @@ def test_the_nodes_take_what_is_held_and_say_when_it_is_not(config, start_server
     assert status == 200 and after["restored"] == 1 and {model["state"] for model in after["models"]} == {"held"}
 
 
+@pytest.mark.parametrize("flags", [("--ram-model-cache-mb", "1000"), ("--no-ram-model-cache",)], ids=["cache", "pack"])
+def test_a_replaced_file_is_held_no_longer_and_gives_its_own_picture(config, start_server, flags):
+    server = start_server(*flags, "--preload-config", config)
+    digits, outlines = (server.base / "models" / "checkpoints" / name for name in STARTERS)
+    expected = run(server, outlines.name, 3)[0]
+    assert run(server, digits.name, 3)[0] != expected
+    shutil.copy(outlines, digits)
+    assert run(server, digits.name, 3)[0] == expected
+    states = {model["cache_key"]: model["state"] for model in server.get("/keepwarm/preload")["models"]}
+    assert states["digits"] == "not held" and list(states.values()).count("held") == 4
+    if "--no-ram-model-cache" not in flags:
+        held = [entry["held"] for entry in server.get("/caches")["models"]["entries"] if entry["model"].endswith(digits.name)]
+        assert True not in held
+
+
 def test_without_a_model_cache_the_pack_holds_the_models_itself(config, start_server):
     server = start_server("--no-ram-model-cache", "--preload-config", config)
     assert [model["state"] for model in server.get("/keepwarm/preload")["models"]] == ["held"] * 5

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from comfy.ram_model_cache.drops import DropQueue
-from comfy.ram_model_cache.flights import Flights
+from comfy.ram_model_cache.flights import Flights, start_daemon
 from comfy.ram_model_cache.holds import Holds
 from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
@@ -41,13 +41,9 @@ __all__ = ["CacheSettings", "CacheStats", "DeviceEvent", "Hit", "Loaded", "NullR
 MONITOR_INTERVAL_S = 5.0
 TICK_INTERVAL_S = 0.05  # asking for free memory costs as much as a pass-through node
 Load = Callable[[list[Hashable]], Mapping[Hashable, Any]]
-Note = Callable[[ModelTable, LoadedModel, Patcher | None], Entry | None]
 Estimate = int | Callable[[], int]
+Note = Callable[[ModelTable, LoadedModel, Patcher | None], Entry | None]
 log = logging.getLogger(__name__)
-
-
-def _start_daemon(run: Callable[[], None]) -> None:
-    threading.Thread(target=run, name="ram-model-cache", daemon=True).start()
 
 
 class RamModelCache:
@@ -66,10 +62,9 @@ class RamModelCache:
         policy: RamCachePolicy | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        start_thread: Callable[[Callable[[], None]], None] = _start_daemon,
+        start_thread: Callable[[Callable[[], None]], None] = start_daemon,
     ) -> None:
-        self.settings = settings
-        self._hooks = hooks or OwnerHooks()
+        self.settings, self._hooks = settings, hooks or OwnerHooks()
         self._clock, self._start_thread = clock, start_thread
         self._lock = threading.Lock()
         self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
@@ -333,6 +328,11 @@ class RamModelCache:
         """Mark a preloaded entry as the last to go, or as an ordinary one; whether it is cached."""
         with self._changing() as table:
             return table.hold(key, held)
+
+    def is_held(self, key: Hashable) -> bool:
+        """Whether the model under *key* is kept, and among the last to go."""
+        with self._changing() as table:
+            return table.is_held(key)
 
     def clear(self, why: str = "asked to free memory") -> int:
         """Evict everything, held entries too; returns the bytes no longer kept. What is in use lives until its users are done."""

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 WAIT_SLICE_S = 0.2
 
 
+def start_daemon(run: Callable[[], None]) -> None:
+    """Run *run* on a thread that ends with the process."""
+    threading.Thread(target=run, name="ram-model-cache", daemon=True).start()
+
+
 class Flights:
     """Which thread is loading which keys. Its lock is a leaf: nothing else is locked or called under it."""
 

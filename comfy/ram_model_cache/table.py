@@ -327,6 +327,11 @@ class ModelTable:
         entry = self.entries.get(key)
         return entry if entry is not None and entry.state is State.KEPT else None
 
+    def is_held(self, key: Hashable) -> bool:
+        """Whether the entry under *key* is kept and held."""
+        entry = self.kept(key)
+        return entry is not None and entry.held
+
     def hold(self, key: Hashable, held: bool) -> bool:
         """Mark the entry under *key* as held or not; whether there is one."""
         entry = self.entries.get(key)

@@ -69,9 +69,10 @@ _COMMON = {"cache_key": _TEXT, "enabled": _SWITCH, "description": _TEXT}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One list under ``models``: the field that names files, and the loader's other inputs."""
+    """One list under ``models``: the folder and the field that name files, and the loader's other inputs."""
 
     name: str
+    folder: str
     file_field: str
     files: _Field
     options: Mapping[str, _Field] = field(default_factory=dict)
@@ -82,10 +83,10 @@ class Kind:
 
 
 KINDS = {
-    "checkpoints": Kind("checkpoint", "name", _NAME),
-    "text_encoders": Kind("text encoder", "clip_names", _NAMES, {"type": _NAME, "device": _NAME}),
-    "diffusion_models": Kind("diffusion model", "model_name", _NAME, {"weight_dtype": _NAME}),
-    "vaes": Kind("VAE", "vae_name", _NAME),
+    "checkpoints": Kind("checkpoint", "checkpoints", "name", _NAME),
+    "text_encoders": Kind("text encoder", "text_encoders", "clip_names", _NAMES, {"type": _NAME, "device": _NAME}),
+    "diffusion_models": Kind("diffusion model", "diffusion_models", "model_name", _NAME, {"weight_dtype": _NAME}),
+    "vaes": Kind("VAE", "vae", "vae_name", _NAME),
 }
 _SETTINGS = {"auto_gpu_load": _SWITCH, "verbose": _SWITCH}
 

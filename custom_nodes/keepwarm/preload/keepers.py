@@ -5,8 +5,10 @@ import importlib
 import inspect
 import threading
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from comfy_api.latest import io
 
 from .loader_calls import NODE_FOLDERS, LoaderCall, call_of, is_v3
 
@@ -43,24 +45,30 @@ class CacheKeeper:
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
-        self._held: dict[tuple[Any, ...], frozenset[Hashable]] = {}
+        self._held: dict[tuple[Any, ...], tuple[Any, frozenset[Hashable]]] = {}  # what was asked for -> the files' states, the cache's keys
 
     def load(self, call: LoaderCall) -> bool:
         """Load or find what *call* loads; whether the cache keeps all of it."""
-        identity = call.identity()
+        states = call.file_states()
         with self._cache.holds.block() as keys:
             call.run()
-        self._held[identity] = frozenset(keys)
+        self.let_go(call)
+        for key in keys:
+            self._cache.set_held(key, True)
+        self._held[call.asks_for()] = states, frozenset(keys)
         return self.holds(call)
 
     def holds(self, call: LoaderCall) -> bool:
-        """Whether each part is held still."""
-        keys = self._held.get(_identity_or_none(call) or (), frozenset())
-        return bool(keys) and all(self._cache.set_held(key, True) for key in keys)
+        """Whether each part is held. What was read from files that have been replaced since is let go."""
+        states, keys = self._held.get(call.asks_for(), (None, frozenset()))
+        if keys and states != call.file_states():
+            self.let_go(call)
+            return False
+        return bool(keys) and all(self._cache.is_held(key) for key in keys)
 
     def let_go(self, call: LoaderCall) -> bool:
         """Keep each part like any other model's from now on."""
-        keys = self._held.pop(_identity_or_none(call) or (), frozenset())
+        _, keys = self._held.pop(call.asks_for(), (None, frozenset()))
         were_kept = [self._cache.set_held(key, False) for key in keys]
         return any(were_kept)
 
@@ -72,9 +80,10 @@ class CacheKeeper:
 
 @dataclass(slots=True)
 class _Kept:
-    """A loader's outputs, and the lock that lets a prompt wait while they are read."""
+    """A loader's outputs, of files in *states*, and the lock that lets a prompt wait while they are read."""
 
-    lock: Any
+    states: tuple[Any, ...] | None
+    lock: threading.Lock = field(default_factory=threading.Lock)
     outputs: tuple[Any, ...] | None = None
 
 
@@ -93,7 +102,8 @@ class OwnKeeper:
 
     def load(self, call: LoaderCall) -> bool:
         """Read what *call* loads, unless it is kept already."""
-        kept = self._entry(call.identity())
+        with self._lock:
+            kept = self._current(call) or self._kept.setdefault(call.asks_for(), _Kept(call.file_states()))
         with kept.lock:
             if kept.outputs is None:
                 kept.outputs = tuple(self._run(call))
@@ -101,15 +111,14 @@ class OwnKeeper:
 
     def holds(self, call: LoaderCall) -> bool:
         """Whether the outputs are kept."""
-        identity = _identity_or_none(call)
         with self._lock:
-            kept = self._kept.get(identity or ())
+            kept = self._current(call)
         return kept is not None and kept.outputs is not None
 
     def let_go(self, call: LoaderCall) -> bool:
         """Drop the outputs."""
         with self._lock:
-            return self._kept.pop(_identity_or_none(call) or (), None) is not None
+            return self._kept.pop(call.asks_for(), None) is not None
 
     def capacity_bytes(self) -> int | None:
         """This server has no limit for it."""
@@ -117,18 +126,21 @@ class OwnKeeper:
 
     def find(self, call: LoaderCall) -> tuple[Any, ...] | None:
         """Clones of what is kept for *call*; waits while it is being read."""
-        identity = _identity_or_none(call) or ()
         with self._lock:
-            kept = self._kept.get(identity)
+            kept = self._current(call)
         if kept is None:
             return None
         with kept.lock:
             outputs = kept.outputs
         return None if outputs is None else tuple(value.clone() if hasattr(value, "clone") else value for value in outputs)
 
-    def _entry(self, identity: tuple[Any, ...]) -> _Kept:
-        with self._lock:
-            return self._kept.setdefault(identity, _Kept(threading.Lock()))
+    def _current(self, call: LoaderCall) -> _Kept | None:
+        """What is kept for *call*, with the lock held; what was read from files that have been replaced since is dropped."""
+        kept = self._kept.get(call.asks_for())
+        if kept is not None and kept.states != call.file_states():
+            del self._kept[call.asks_for()]
+            return None
+        return kept
 
     def _run(self, call: LoaderCall) -> tuple[Any, ...]:
         """The node's own outputs, past the wrapper."""
@@ -146,11 +158,7 @@ class OwnKeeper:
             @functools.wraps(original.__func__)
             def execute(cls: type, *args: Any, **kwargs: Any) -> Any:
                 found = self.find(_asked(name, node_class, original.__func__, (cls, *args), kwargs, folders))
-                return (
-                    original.__func__(cls, *args, **kwargs)
-                    if found is None
-                    else importlib.import_module("comfy_api.latest").io.NodeOutput(*found)
-                )
+                return original.__func__(cls, *args, **kwargs) if found is None else io.NodeOutput(*found)
 
             node_class.execute = classmethod(execute)
             return
@@ -168,10 +176,3 @@ def _asked(name: str, node_class: type, function: Any, args: tuple[Any, ...], kw
     """What a call of a standard loader node asks for, in the form in which a preloaded one was noted."""
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
     return call_of(name, node_class, dict(list(bound.items())[1:]), folders)
-
-
-def _identity_or_none(call: LoaderCall) -> tuple[Any, ...] | None:
-    try:
-        return call.identity()
-    except OSError:
-        return None

@@ -43,17 +43,25 @@ class LoaderCall:
 
     def run(self) -> tuple[Any, ...]:
         """The node's outputs. Blocks while files are read; raises what the node raises."""
-        if hasattr(self.node_class, "FUNCTION") and not is_v3(self.node_class):
-            return tuple(getattr(self.node_class(), self.node_class.FUNCTION)(**self.inputs))
-        return tuple(self.node_class.execute(**self.inputs).args)  # type: ignore[attr-defined]
+        node_class: Any = self.node_class
+        if is_v3(node_class):
+            return tuple(node_class.execute(**self.inputs).args)
+        return tuple(getattr(node_class(), node_class.FUNCTION)(**self.inputs))
 
     def file_bytes(self) -> int:
         """What its files take on the disk."""
         return sum(os.path.getsize(path) for path in self.files)
 
-    def identity(self) -> tuple[Any, ...]:
-        """Equal for calls that load the same: node, inputs and the files as they are now. Raises ``OSError`` for a missing file."""
-        return (self.node, tuple(sorted(self.inputs.items())), tuple(map(_file_identity, self.files)))
+    def asks_for(self) -> tuple[Any, ...]:
+        """Equal for calls of the same node with the same inputs."""
+        return self.node, tuple(sorted(self.inputs.items()))
+
+    def file_states(self) -> tuple[Any, ...] | None:
+        """What tells its files as they are now from others under their names; None where one is missing."""
+        try:
+            return tuple(map(_file_identity, self.files))
+        except OSError:
+            return None
 
 
 def is_v3(node_class: type) -> bool:
@@ -69,8 +77,7 @@ def loader_call(wanted: Wanted, classes: Mapping[str, type], folders: Folders) -
     node_class = classes.get(node)
     if node_class is None:
         raise Unloadable(Problem(wanted.path, f"this server has no node {node}, which would load it"))
-    declared = node_class.INPUT_TYPES()  # type: ignore[attr-defined]
-    accepted = {**declared.get("required", {}), **declared.get("optional", {})}
+    accepted = _accepted(node_class)
     for name, value in inputs.items():
         if name not in accepted and (name, value) != ("device", "default"):
             raise Unloadable(Problem(wanted.path, f"the node {node} of this server takes no {name}"))
@@ -102,6 +109,18 @@ def _node_and_inputs(wanted: Wanted) -> tuple[str, dict[str, str]]:
     else:
         options.pop("type", None)  # three text encoders go together in one way only
     return node, dict(zip(inputs, wanted.files)) | options
+
+
+def choices(node_class: type, name: str) -> list[Any]:
+    """What the input *name* of *node_class* lets choose; nothing for other inputs."""
+    declared = _accepted(node_class).get(name)
+    return [] if declared is None else _offered(declared) or []
+
+
+def _accepted(node_class: Any) -> dict[str, Any]:
+    """The declared inputs, required and optional."""
+    declared = node_class.INPUT_TYPES()
+    return {**declared.get("required", {}), **declared.get("optional", {})}
 
 
 def _offered(declared: Any) -> list[Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .config import KINDS, Wanted, generated_key
-from .loader_calls import Unloadable, loader_call
+from .loader_calls import Unloadable, choices, loader_call
 from .preloader import Entry, Preloader
 from .startup import Preloading
 
@@ -15,7 +15,6 @@ CATEGORY = "Keepwarm/preload"
 NOTHING = "(nothing preloaded)"
 _OUTPUTS = {"checkpoints": (io.Model, io.Clip, io.Vae), "text_encoders": (io.Clip,), "diffusion_models": (io.Model,), "vaes": (io.Vae,)}
 _NAMES = {"checkpoints": "Checkpoint", "text_encoders": "Text Encoder", "diffusion_models": "Diffusion Model", "vaes": "VAE"}
-_FOLDERS = {"checkpoints": "checkpoints", "text_encoders": "text_encoders", "diffusion_models": "diffusion_models", "vaes": "vae"}
 _NO_FILE = "none"
 
 
@@ -65,13 +64,12 @@ def _selector(kind: str, preloading: Preloading) -> type[io.ComfyNode]:
 
         @classmethod
         def define_schema(cls) -> io.Schema:
-            keys = preloading.preloader.keys(kind) if preloading.preloader else []
             return io.Schema(
                 node_id=f"KeepwarmPreloaded{name.replace(' ', '')}",
                 display_name=f"Preloaded {name} (Keepwarm)",
                 category=CATEGORY,
                 description=f"A {KINDS[kind].name} of the preload config, by its key.",
-                inputs=[io.Combo.Input("cache_key", options=keys or [NOTHING])],
+                inputs=[io.Combo.Input("cache_key", options=preloading.keys(kind) or [NOTHING])],
                 outputs=[*(output.Output() for output in _OUTPUTS[kind]), io.String.Output(display_name="status")],
             )
 
@@ -117,13 +115,12 @@ def _status_node(preloading: Preloading) -> type[io.ComfyNode]:
 
         @classmethod
         def define_schema(cls) -> io.Schema:
-            keys = [key for kind in KINDS for key in preloading.preloader.keys(kind)] if preloading.preloader else []
             return io.Schema(
                 node_id="KeepwarmCacheStatus",
                 display_name="Cache Status (Keepwarm)",
                 category=CATEGORY,
                 description="Whether a model of the preload config is held, and in words what is known of it.",
-                inputs=[io.Combo.Input("cache_key", options=keys or [NOTHING])],
+                inputs=[io.Combo.Input("cache_key", options=preloading.keys(*KINDS) or [NOTHING])],
                 outputs=[io.Boolean.Output(display_name="held"), io.String.Output(display_name="status")],
                 not_idempotent=True,
             )
@@ -152,13 +149,9 @@ def _entry(preloading: Preloading, key: str) -> tuple[Preloader, Entry]:
 def _loader_inputs(kind: str) -> list[Any]:
     """The inputs of the cached loader: files as the folders list them now, and the server's own choices for the rest."""
     folders, classes = importlib.import_module("folder_paths"), importlib.import_module("nodes").NODE_CLASS_MAPPINGS
-    files = folders.get_filename_list(_FOLDERS[kind])
+    files = folders.get_filename_list(KINDS[kind].folder)
     if kind == "text_encoders":
-        types = list(
-            dict.fromkeys(
-                classes["CLIPLoader"].INPUT_TYPES()["required"]["type"][0] + classes["DualCLIPLoader"].INPUT_TYPES()["required"]["type"][0]
-            )
-        )
+        types = list(dict.fromkeys(kind for node in ("CLIPLoader", "DualCLIPLoader") for kind in choices(classes[node], "type")))
         return [
             io.Combo.Input("clip_name1", options=files),
             io.Combo.Input("clip_name2", options=[_NO_FILE, *files], default=_NO_FILE),
@@ -168,7 +161,7 @@ def _loader_inputs(kind: str) -> list[Any]:
         ]
     file_input = io.Combo.Input(KINDS[kind].file_field, options=files)
     if kind == "diffusion_models":
-        return [file_input, io.Combo.Input("weight_dtype", options=classes["UNETLoader"].INPUT_TYPES()["required"]["weight_dtype"][0])]
+        return [file_input, io.Combo.Input("weight_dtype", options=choices(classes["UNETLoader"], "weight_dtype"))]
     return [file_input]
 
 

@@ -104,6 +104,10 @@ class Preloading:
             self.move_to_device()
         return {"restored": self._restored, **self.described()}
 
+    def keys(self, *kinds: str) -> list[str]:
+        """The keys of the config's models of *kinds*."""
+        return [key for kind in kinds for key in self.preloader.keys(kind)] if self.preloader else []
+
     def described(self) -> dict[str, Any]:
         """Every entry, as JSON data."""
         return self.preloader.described() if self.preloader else {"models": [], "problems": []}

@@ -128,8 +128,9 @@ def test_a_block_of_holds_is_its_threads_own(make):
 def test_hold_can_be_given_up(make):
     cache = make()
     get(cache, A, hold=True)
+    assert cache.is_held(A) and not cache.is_held(B)
     assert cache.set_held(A, False)
-    assert not cache.entries()[0]["held"]
+    assert not cache.entries()[0]["held"] and not cache.is_held(A)
     assert not cache.set_held(B, True)
 
 
