@@ -1,6 +1,7 @@
 """``apply`` and ``revert`` killed at any moment, and records or checkouts that lead elsewhere: whole or undone, and nothing outside."""
 
 import base64
+import itertools
 import json
 import os
 import random
@@ -24,55 +25,43 @@ def checkout(tmp_path):
     return make_checkout(tmp_path / "ComfyUI")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_apply_killed_at_any_step_is_put_back_by_revert_and_by_apply(tmp_path, way, request):
-    steps = kill_apply_everywhere(tmp_path, way, random.Random(request.node.name), SHARE)
-    assert steps > 20
-
-
-def kill_apply_everywhere(tmp_path, way, dice, share):
-    """How many steps there are, after a kill at a *share* of them."""
-    step = 0
-    while True:
+def kill_everywhere(command, tmp_path, way, dice, share):
+    """Kill *command* ("apply", "revert") before a *share* of its steps, each in a checkout of its own: (how many steps, tries)."""
+    attempt, tries = {"apply": _killed_apply, "revert": _killed_revert}[command], 0
+    for step in itertools.count():
         if step and dice.random() > share:
-            step += 1
             continue
-        root = make_checkout(tmp_path / f"apply-{step}")
-        before = state(root)
-        was_killed = killed_at(step, lambda root=root: apply(root, **WAYS[way]))
-        with_apply = dice.random() < 0.5 and was_killed
-        if with_apply:
-            apply(root, **(WAYS[way] if not git(root, "branch", "--list", "made") or journal.is_open(open_checkout(root)) else {}))
-            assert (root / "execution.py").read_text() == "one = 11\ntwo = 22\nthree = 33\n"
-        revert(root)
-        after = state(root)
-        assert after == before, f"killed before step {step}, then {'apply and ' if with_apply else ''}revert"
-        if not was_killed:
-            return step
-        step += 1
+        tries += 1
+        if not attempt(make_checkout(tmp_path / f"{command}-{step}"), step, WAYS[way], dice):
+            return step, tries
+
+
+def _killed_apply(root, step, how, dice):
+    before = state(root)
+    was_killed = killed_at(step, lambda: apply(root, **how))
+    with_apply = dice.random() < 0.5 and was_killed
+    if with_apply:
+        apply(root, **(how if not git(root, "branch", "--list", "made") or journal.is_open(open_checkout(root)) else {}))
+        assert (root / "execution.py").read_text() == "one = 11\ntwo = 22\nthree = 33\n"
+    revert(root)
+    assert state(root) == before, f"killed before step {step}, then {'apply and ' if with_apply else ''}revert"
+    return was_killed
+
+
+def _killed_revert(root, step, how, dice):
+    before = state(root)
+    apply(root, **how)
+    was_killed = killed_at(step, lambda: revert(root))
+    revert(root)
+    assert state(root) == before, f"killed before step {step}"
+    return was_killed
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_revert_killed_at_any_step_can_be_repeated(tmp_path, way, request):
-    assert kill_revert_everywhere(tmp_path, way, random.Random(request.node.name), SHARE) > 10
-
-
-def kill_revert_everywhere(tmp_path, way, dice, share):
-    """As ``kill_apply_everywhere``."""
-    step = 0
-    while True:
-        if step and dice.random() > share:
-            step += 1
-            continue
-        root = make_checkout(tmp_path / f"revert-{step}")
-        before = state(root)
-        apply(root, **WAYS[way])
-        was_killed = killed_at(step, lambda root=root: revert(root))
-        revert(root)
-        assert state(root) == before, f"killed before step {step}"
-        if not was_killed:
-            return step
-        step += 1
+@pytest.mark.parametrize(("command", "least"), [("apply", 20), ("revert", 10)])
+def test_killed_at_any_step_it_is_put_back_or_repeated(tmp_path, command, least, way, request):
+    steps, tries = kill_everywhere(command, tmp_path, way, random.Random(request.node.name), SHARE)
+    assert steps > least and tries > 1
 
 
 def test_a_healing_that_is_killed_itself_can_be_repeated(checkout):

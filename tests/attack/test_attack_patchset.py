@@ -10,7 +10,7 @@ import time
 import pytest
 from attack_report import AreaResult
 from small_checkouts import apply, git, make_checkout, revert, state
-from test_journal import WAYS, kill_apply_everywhere, kill_revert_everywhere
+from test_journal import WAYS, kill_everywhere
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed"), pytest.mark.timeout(580)]
 PROGRAM = """
@@ -25,20 +25,11 @@ LONGEST_S = 3.0
 
 @pytest.mark.attack
 @pytest.mark.parametrize("way", WAYS)
-def test_apply_killed_at_many_steps(report, dice, seconds, tmp_path, way):
-    share = min(1.0, seconds / 120)
-    result = AreaResult(f"patchset: apply, {way}")
+@pytest.mark.parametrize("command", ["apply", "revert"])
+def test_killed_at_many_steps(report, dice, seconds, tmp_path, command, way):
+    result = AreaResult(f"patchset: {command}, {way}")
     report.results.append(result)
-    result.tries = int(kill_apply_everywhere(tmp_path, way, dice, share) * share)
-
-
-@pytest.mark.attack
-@pytest.mark.parametrize("way", WAYS)
-def test_revert_killed_at_many_steps(report, dice, seconds, tmp_path, way):
-    share = min(1.0, seconds / 120)
-    result = AreaResult(f"patchset: revert, {way}")
-    report.results.append(result)
-    result.tries = int(kill_revert_everywhere(tmp_path, way, dice, share) * share)
+    result.tries = kill_everywhere(command, tmp_path, way, dice, min(1.0, seconds / 120))[1]
 
 
 @pytest.mark.attack
