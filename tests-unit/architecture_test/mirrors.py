@@ -182,7 +182,6 @@ TESTED_THROUGH = {
     "custom_nodes/keepwarm/preload/keepers.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/preload/loader_calls.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/preload/nodes.py": "tests/test_preload.py",
-    "custom_nodes/keepwarm/preload/preloader.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/preload/startup.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/redis_store.py": "tests-unit/keepwarm_test/test_redis_store.py",
     "custom_nodes/keepwarm/routes.py": "tests/test_shared_results.py",

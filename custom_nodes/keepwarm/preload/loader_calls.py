@@ -48,10 +48,6 @@ class LoaderCall:
             return tuple(node_class.execute(**self.inputs).args)
         return tuple(getattr(node_class(), node_class.FUNCTION)(**self.inputs))
 
-    def file_bytes(self) -> int:
-        """What its files take on the disk."""
-        return sum(os.path.getsize(path) for path in self.files)
-
     def asks_for(self) -> tuple[Any, ...]:
         """Equal for calls of the same node with the same inputs."""
         return self.node, tuple(sorted(self.inputs.items()))

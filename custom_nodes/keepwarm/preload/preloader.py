@@ -31,19 +31,29 @@ class State(Enum):
 
 @dataclass(slots=True)
 class Entry:
-    """One model of the config; its preloader writes it."""
+    """One model of the config; *file_sizes* are those of its files when the plan was made. Its preloader writes it."""
 
     wanted: Wanted
     call: LoaderCall
-    file_bytes: int
+    file_sizes: Mapping[str, int]
     state: State = State.WAITING
     seconds: float = 0.0
     why: str = ""
 
     @property
+    def file_bytes(self) -> int:
+        """What its files take on the disk."""
+        return together_bytes([self])
+
+    @property
     def title(self) -> str:
         """What it is, for people."""
         return f"{KINDS[self.wanted.kind].name} {' + '.join(self.wanted.files)}"
+
+
+def together_bytes(entries: Iterable[Entry]) -> int:
+    """What the files of *entries* take on the disk, each counted once."""
+    return sum({path: size for entry in entries for path, size in entry.file_sizes.items()}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +63,6 @@ class Plan:
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
 
-    def file_bytes(self) -> int:
-        """What the files take on the disk, each counted once."""
-        return sum(os.path.getsize(path) for path in {path for entry in self.entries for path in entry.call.files})
-
 
 def make_plan(config: PreloadConfig, classes: Mapping[str, type], folders: Any) -> Plan:
     """The plan for *config* with the loader nodes among *classes*; reads no model."""
@@ -64,11 +70,13 @@ def make_plan(config: PreloadConfig, classes: Mapping[str, type], folders: Any) 
     for wanted in config.models:
         try:
             call = loader_call(wanted, classes, folders)
-            entries.append(Entry(wanted, call, call.file_bytes()))
+            entries.append(Entry(wanted, call, {path: os.path.getsize(path) for path in call.files}))
         except Unloadable as error:
             problems.append(error.problem)
         except OSError as error:
             problems.append(Problem(wanted.path, f"{error.filename} cannot be read: {error.strerror}"))
+        except Exception as error:  # what a loader node that a pack has replaced may raise
+            problems.append(Problem(wanted.path, f"its loader node cannot be asked what it takes: {type(error).__name__}: {error}"))
     return Plan(tuple(entries), tuple(problems))
 
 
@@ -76,7 +84,7 @@ def plan_text(plan: Plan, capacity_bytes: int | None) -> str:
     """The plan for people: a line per model, what is wrong, and whether it fits."""
     lines = [f"{entry.title}: {megabytes(entry.file_bytes)} (key {entry.wanted.cache_key!r})" for entry in plan.entries]
     lines += [f"left out: {problem}" for problem in plan.problems]
-    total_bytes = plan.file_bytes()
+    total_bytes = together_bytes(plan.entries)
     lines.append(f"together {megabytes(total_bytes)}" + ("" if capacity_bytes is None else f" of at most {megabytes(capacity_bytes)}"))
     if capacity_bytes is not None and total_bytes > capacity_bytes:
         lines.append("That does not fit: raise --ram-model-cache-mb, or take models out; those that come last are not held")
@@ -99,14 +107,13 @@ class Preloader:
             for _ in progress(pool.map(self._load, self.plan.entries)):
                 pass
         held = [entry for entry in self.plan.entries if entry.state is State.HELD]
-        held_bytes = sum(os.path.getsize(path) for path in {path for entry in held for path in entry.call.files})
         capacity_bytes = self.keeper.capacity_bytes()
         of = "" if capacity_bytes is None else f" of at most {megabytes(capacity_bytes)}"
         log.info(
             "Preloaded %d of %d models, %s%s, in %.1f s",
             len(held),
             len(self.plan.entries),
-            megabytes(held_bytes),
+            megabytes(together_bytes(held)),
             of,
             self._clock() - started_s,
         )
@@ -142,9 +149,9 @@ class Preloader:
 
     def described_entry(self, entry: Entry) -> dict[str, Any]:
         """*entry* as JSON data; whether it is held is looked up."""
-        state = entry.state
+        state, why = entry.state, entry.why
         if state is State.HELD and not self.keeper.holds(entry.call):
-            state, entry.why = State.NOT_HELD, entry.why or "it was dropped, or its file was replaced"
+            state, why = State.NOT_HELD, "it was dropped, or its file was replaced"
         return {
             "cache_key": entry.wanted.cache_key,
             "kind": KINDS[entry.wanted.kind].name,
@@ -154,7 +161,7 @@ class Preloader:
             "state": state.value,
             "file_bytes": entry.file_bytes,
             "seconds": round(entry.seconds, 3),
-            **({"why": entry.why} if entry.why else {}),
+            **({"why": why} if why else {}),
         }
 
     def _load(self, entry: Entry) -> Entry:
