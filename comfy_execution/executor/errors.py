@@ -40,7 +40,7 @@ def format_value(value: Any) -> Any:
         try:
             return printable(_containers.repr(value), MAX_VALUE_CHARS)
         except BaseException as error:
-            return f"<{type_name(kind)} that can't be printed: {type_name(type(error))}>"
+            return f"<{type_name(kind)} that cannot be printed: {type_name(type(error))}>"
     return printable(value, MAX_VALUE_CHARS)
 
 
@@ -63,14 +63,14 @@ def _format_items(values: Any) -> list:
         items = [format_value(value) for value in list(values)[:MAX_LIST_ITEMS]]
         return items if len(values) <= MAX_LIST_ITEMS else [*items, f"… ({len(values)} items)"]
     except BaseException as error:
-        return [f"<{type_name(type(values))} that can't be read: {type_name(type(error))}>"]
+        return [f"<{type_name(type(values))} that cannot be read: {type_name(type(error))}>"]
 
 
 def _frames(error: BaseException) -> list[str]:
     try:
         return traceback.format_tb(error.__traceback__)
     except BaseException as broken:
-        return [f"<a traceback that can't be shown: {type_name(type(broken))}>"]
+        return [f"<a traceback that cannot be shown: {type_name(type(broken))}>"]
 
 
 def error_details(node_id: str, error: BaseException, hint: str, input_data_all: Mapping[str, Any] | None) -> dict[str, Any]:

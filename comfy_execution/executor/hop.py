@@ -104,7 +104,7 @@ def _step(coroutine: Coroutine[Any, Any, Any], error: BaseException | None, valu
 
 @types.coroutine
 def _outlast(trip: "asyncio.Future[Any]") -> Generator[Any, Any, asyncio.CancelledError | None]:
-    """Wait until *trip* is done, even when cancelled meanwhile: what the worker does can't be taken back. The cancellation, if any."""
+    """Wait until *trip* is done, even when cancelled meanwhile: what the worker does cannot be taken back. The cancellation, if any."""
     cancelled = None
     while not trip.done():
         try:

@@ -38,14 +38,14 @@ def is_own_end(error: BaseException, task: "asyncio.Task | None") -> bool:
 
 
 def log_failure(logger: logging.Logger, message: str, error: BaseException) -> None:
-    """Log *message*, the error's text and its traceback. Never raises, even if the error can't be shown."""
+    """Log *message*, the error's text and its traceback. Never raises, even if the error cannot be shown."""
     text = f"{message}: {printable(error)}"
     try:
         logger.error("%s", text, exc_info=error)
     except BaseException as broken:
         if is_ctrl_c(broken):
             raise
-        logger.error("%s (its traceback can't be shown)", text)
+        logger.error("%s (its traceback cannot be shown)", text)
 
 
 class Isolation:

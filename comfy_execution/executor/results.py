@@ -138,12 +138,12 @@ def qualified_name(kind: type) -> str:
 
 
 def printable(value: Any, max_chars: int = 4096) -> str:
-    """``str(value)``, bounded; a value that can't be printed is named by its type. Never raises."""
+    """``str(value)``, bounded; a value that cannot be printed is named by its type. Never raises."""
     try:
         # A class of its own for texts may give itself any length.
         text = str.__str__(str(value))
     except BaseException as error:
-        text = f"<{type_name(type(value))} that can't be printed: {type_name(type(error))}>"
+        text = f"<{type_name(type(value))} that cannot be printed: {type_name(type(error))}>"
     return text if len(text) <= max_chars else f"{text[:max_chars]}… ({len(text)} characters)"
 
 

@@ -135,7 +135,7 @@ class ExecutionLoop:
         """
         if self._thread is not None and threading.current_thread() is self._thread:
             coroutine.close()
-            raise RuntimeError("the execution loop can't wait for itself: await execute_async() there instead of calling execute()")
+            raise RuntimeError("the execution loop cannot wait for itself: await execute_async() there instead of calling execute()")
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         thread = self._thread
         try:

@@ -45,7 +45,7 @@ def test_an_error_is_reported_with_what_led_to_it(bench, log):
     assert not made.executor.success and log == []
     assert (error["node_id"], error["exception_message"], error["exception_type"]) == ("2", "bad value", "ValueError")
     assert error["executed"] == ["1"] and "in go" in "".join(error["traceback"]) and isinstance(error["timestamp"], int)
-    assert error["current_inputs"]["value"] == [3] and "can't be printed" in error["current_inputs"]["thing"][0]
+    assert error["current_inputs"]["value"] == [3] and "cannot be printed" in error["current_inputs"]["thing"][0]
     assert len(error["current_inputs"]["text"][0]) < 5000 and sorted(error["current_outputs"]) == ["1", "2", "3"]
     assert made.executor.status_messages[-1][0] == "execution_error"
 

@@ -308,7 +308,7 @@ def test_the_loop_refuses_to_wait_for_itself(threads):
         pass
 
     async def main():
-        with pytest.raises(RuntimeError, match="can't wait for itself"):
+        with pytest.raises(RuntimeError, match="cannot wait for itself"):
             threads.loop.run(nothing())
         return True
 

@@ -214,7 +214,7 @@ def test_a_ui_may_raise_anything_when_it_is_looked_at(bench, fail):
     failed(bench(Bad=make_node(lambda self, value: {"ui": {"a": [Stops()]}, "result": (1,)}, ["value"])))
     made = bench(Bad=make_node(lambda self, value: {"ui": shown["in a dict"], "result": (value,)}, ["value"]))
     made.run({"1": node("Bad", value=1), "2": node("Sink", value=("1", 0))})
-    assert made.executor.success and "can't be printed" in made.outputs["1"]["values"][0]
+    assert made.executor.success and "cannot be printed" in made.outputs["1"]["values"][0]
 
 
 def test_inputs_and_error_texts_may_raise_anything_when_they_are_shown(bench, fail):
@@ -227,7 +227,7 @@ def test_inputs_and_error_texts_may_raise_anything_when_they_are_shown(bench, fa
     made = bench(Make=make_node(lambda self: (Hostile(fail),)), Bad=make_node(go, ["value", "thing"]))
     made.run({"0": node("Make"), "1": node("Bad", value=1, thing=("0", 0)), "2": node("Sink", value=("1", 0))})
     error = made.error()
-    assert "can't be printed" in error["exception_message"] and "can't be printed" in error["current_inputs"]["thing"][0]
+    assert "cannot be printed" in error["exception_message"] and "cannot be printed" in error["current_inputs"]["thing"][0]
 
 
 def test_numbers_too_large_for_json_are_told_as_text(bench):
@@ -322,4 +322,4 @@ def test_a_failure_is_logged_whatever_the_error_is_like(caplog):
     logger = logging.getLogger("test_isolation")
     log_failure(logger, "This", Mute())
     log_failure(logger, "That", ValueError("plain"))
-    assert "This: <Mute that can't be printed: GeneratorExit>" in caplog.text and "That: plain" in caplog.text
+    assert "This: <Mute that cannot be printed: GeneratorExit>" in caplog.text and "That: plain" in caplog.text
