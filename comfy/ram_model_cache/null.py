@@ -36,6 +36,10 @@ class NullRamModelCache:
         """Nothing is cached."""
         return False
 
+    def is_held(self, key: Hashable) -> bool:
+        """Nothing is cached."""
+        return False
+
     def remeasure(self, loaded_model: LoadedModel) -> None:
         """Nothing is measured."""
 
