@@ -168,7 +168,7 @@ class StaticFleet:
                 self._records.finish(record, JobState.CANCELLED)
             elif record.state is JobState.WAITING and something_ran and record.attempts < MOST_ATTEMPTS:
                 record.state = JobState.PLACING
-                record.avoided.add(server_id)
+                record.avoided = {server_id}
                 task = asyncio.get_running_loop().create_task(self._move(record), name=f"move-{record.job.prompt_id}")
                 self._moving.add(task)
                 task.add_done_callback(self._moving.discard)
