@@ -83,7 +83,7 @@ class Gateway:
             self.hub,
             PromptRoutes(self.submitting, self.count),
             QueueRoutes(self.fleet, self.histories, self.servers, self.upstream),
-            NodeInfoRoutes(self.inputs, self.servers, self.upstream),
+            NodeInfoRoutes(self.servers, self.upstream),
             self.files,
             whole,
             UserManager(),
@@ -94,7 +94,7 @@ class Gateway:
         self.files.add_undoubled(undoubled)
         PageRoutes(self.fleet, self.servers, self.hub, self.upstream).add_undoubled(undoubled)
         self.v2_jobs.add_routes(undoubled)
-        AssetRoutes(self.assets, self.inputs, self.files).add_routes(undoubled)
+        AssetRoutes(self.assets, self.files).add_routes(undoubled)
         whole.add_undoubled(undoubled)
         for table in (undoubled, doubled(routes), routes):
             register(app, table)
@@ -102,9 +102,9 @@ class Gateway:
 
     async def _lifetime(self, app: web.Application) -> AsyncIterator[None]:
         await self.servers.refresh()
-        await self.inputs.start()
         await self.features.refresh()
         self.events.start()
+        self.count.ask_soon()
         async with asynccontextmanager(self.v2_jobs.lifetime)(self.upstream.session, self.servers):
             yield
         await self.events.close()
