@@ -89,7 +89,7 @@ class BasicCache:
     async def get(self, node_id: str) -> Any:
         """The node's entry from here or, on a miss, from ``external``, which then stays here; or None."""
         entry = self.get_local(node_id)
-        if entry is None:
+        if entry is None and self.external is not None:
             entry = await self._get_external(node_id)
         if entry is None:
             self._counters.misses += 1
@@ -102,8 +102,7 @@ class BasicCache:
         if self.files is not None and not self.files.hold(node_id):
             self._keys_of(node_id).make_unique(node_id, "a file changed while the prompt ran")
         self.set_local(node_id, value)
-        key = None if self.external is None else self.external_key(node_id)
-        if key is not None and self.external is not None:
+        if self.external is not None and (key := self.external_key(node_id)) is not None:
             await self.external.store(node_id, self.dynprompt.get_node(node_id)["class_type"], key, value)
 
     def get_local(self, node_id: str) -> Any:
@@ -175,6 +174,8 @@ class BasicCache:
         if not self.enable_providers or not self.initialized:
             return None
         key = self._key_of(node_id)
+        if type(key) is str:
+            return key
         if isinstance(key, Uncacheable):
             return None
         return key.signature if isinstance(key, FileBoundKey) else key

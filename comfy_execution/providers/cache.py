@@ -72,7 +72,11 @@ class ProviderCache:
     async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
         """The entry of a node, which waves may or may not have asked for before; or None."""
         try:
-            return await self._lookup(node_id)
+            context = self._contexts.get(node_id)
+            if context is None or not self._providers.has_asked(context.cache_key_hash):
+                context = await self._ask(node_id)
+            value = None if context is None else self._providers.answer(context.cache_key_hash)
+            return None if value is None else self._entry(value)
         except Exception:
             self._note_failure("looked up")
             return None
@@ -80,7 +84,7 @@ class ProviderCache:
     async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
         """Hand the entry to the providers; does not wait for them."""
         try:
-            traits = self._traits_of(node_id)
+            traits = self._traits_by_node.get(node_id) or self._traits_of(node_id)
             if not traits.is_shareable or (value.ui is not None and names_files(value.ui)):
                 return
             result = CacheValue(value.outputs, value.ui)
@@ -111,17 +115,14 @@ class ProviderCache:
         for node_id in hits:
             self._outputs.accept_external(node_id, self._entry(values[node_id]))
 
-    async def _lookup(self, node_id: str) -> Any:
-        context = self._contexts.get(node_id)
-        if context is None:
-            if not self._may_ask(node_id):
-                return None
-            context = self._context(node_id)
-        if not self._providers.has_asked(context.cache_key_hash):
-            await self._hooks.to_loop()
-            await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
-        value = self._providers.answer(context.cache_key_hash)
-        return None if value is None else self._entry(value)
+    async def _ask(self, node_id: str) -> CacheContext | None:
+        """Ask for one node; None when it cannot be outside at all."""
+        if node_id not in self._contexts and not self._may_ask(node_id):
+            return None
+        context = self._context(node_id)
+        await self._hooks.to_loop()
+        await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
+        return context
 
     async def _is_keyed(self, node_id: str) -> bool:
         """Whether the node has a key, which is made now if nobody needed it so far."""

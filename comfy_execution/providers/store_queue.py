@@ -6,8 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.providers.thread import ProviderThread, wait_briefly
@@ -21,8 +20,7 @@ WAKE_DELAY_S = 0.02
 TURN_S = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class StoreJob:
+class StoreJob(NamedTuple):
     """A result to be stored. The value belongs to the queue: it is not changed any more."""
 
     context: CacheContext
@@ -75,10 +73,11 @@ class StoreQueue:
 
     def put(self, job: StoreJob) -> bool:
         """Queue *job*; False when there is no room."""
+        size_bytes = _counted(job.size_bytes)
         with self._lock:
-            if not self._has_room_locked(job.size_bytes):
+            if self._bytes and self._bytes + size_bytes > self._max_bytes:
                 return False
-            self._bytes += _counted(job.size_bytes)
+            self._bytes += size_bytes
             self._waiting.append(job)
             starts, self._is_waking = not self._is_waking, True
         if starts:
@@ -206,4 +205,4 @@ class StoreQueue:
 
 
 def _counted(size_bytes: int) -> int:
-    return max(size_bytes, SMALLEST_BYTES)
+    return size_bytes if size_bytes > SMALLEST_BYTES else SMALLEST_BYTES
