@@ -44,7 +44,10 @@ class HierarchicalCache(BasicCache):
 
     def set_local(self, node_id: str, value: Any) -> None:
         """Keep the node's entry where it belongs."""
-        BasicCache.set_local(self._homes.get(node_id, self), node_id, value)
+        part = self._homes.get(node_id, self)
+        key = part.cache_key_set.get_data_key(node_id)
+        if key is not None:
+            part.cache[key] = value
 
     async def ensure_subcache_for(self, node_id: str, children_ids: Collection[str]) -> BasicCache:
         """The part for the expansion of *node_id*, ready for *children_ids*; what an earlier expansion left and these do not use goes."""

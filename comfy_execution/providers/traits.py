@@ -33,9 +33,10 @@ class NodeTraits:
 
     def accepts(self, value: CacheValue) -> bool:
         """Whether *value* can be a result of the class: as many outputs, values of the kinds declared, and a ui of the known shape."""
-        if not isinstance(value.outputs, _ROW_TYPES) or len(value.outputs) != len(self._checks) or not _is_ui(value.ui):
+        outputs, ui = value.outputs, value.ui
+        if not isinstance(outputs, _ROW_TYPES) or len(outputs) != len(self._checks) or (ui is not None and not _is_ui(ui)):
             return False
-        for items, (check, is_list) in zip(value.outputs, self._checks):
+        for items, (check, is_list) in zip(outputs, self._checks):
             if not isinstance(items, _ROW_TYPES) or (not items and not is_list):
                 return False
             if check is not None and not all(map(check, items)):
@@ -81,8 +82,6 @@ def names_files(ui: Any) -> bool:
 
 
 def _is_ui(ui: Any) -> bool:
-    if ui is None:
-        return True
     return isinstance(ui, dict) and isinstance(ui.get("output"), dict) and isinstance(ui.get("meta", {}), dict) and _is_json(ui, MAX_DEPTH)
 
 

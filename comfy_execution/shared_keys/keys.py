@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "keepwarm-key-1"
 # What stands before 64 hexadecimal digits in a row of ``framed`` texts.
-_HEX_HEAD = framed(b"", b"0" * 64)[:-64]
+_HEX_HEAD = framed(b"", b"0" * 64)[:-64].decode("ascii")
 
 
 class _Code(NamedTuple):
@@ -110,9 +110,9 @@ class HermeticKeys:
         if facts is None:
             facts = self._facts[class_type] = self._read_facts(class_type)
         code, is_asked = facts
-        files = self._files.own(node_id)
-        if not files and not is_asked and self._files.is_known(node_id):
+        if not is_asked and self._files.are_none(node_id):
             return None if code is None else (signature, code.alone)
+        files = self._files.own(node_id)
         if self._outputs.get_local(node_id) is not None:
             pinned = self._world.pins.get(signature)
             return None if pinned is None else (signature, pinned)
@@ -168,17 +168,17 @@ class HermeticKeys:
         own = self._own.get(node_id)
         if own is None:
             return None
-        parts = [own[0].encode(), own[1].encode()]
+        parts = ["", *own]
         for parent in parents:
             key = self._keys.get(parent)
             if key is None:
                 return None
-            parts.append(key.encode())
+            parts.append(key)
         if self._beginning is None:
             namespace, _ = self._world.settled()
             self._beginning = hashlib.sha256(_rows([FORMAT, namespace]))
         digest = self._beginning.copy()
-        digest.update(_HEX_HEAD + _HEX_HEAD.join(parts))
+        digest.update(_HEX_HEAD.join(parts).encode())
         return str(digest.hexdigest())
 
     def _parents(self, node_id: str) -> list[str]:
@@ -187,7 +187,7 @@ class HermeticKeys:
         if known is None:
             inputs = self._dynprompt.get_node(node_id)["inputs"]
             links = [(name, value[0]) for name, value in inputs.items() if isinstance(value, list) and is_link(value)]
-            known = self._links[node_id] = [parent for _, parent in sorted(links)]
+            known = self._links[node_id] = [parent for _, parent in sorted(links)] if links else []
         return known
 
 
