@@ -1,7 +1,8 @@
 """What every area of the attack shares: its seed, its time, its report, and a server that is watched while it is attacked.
 
 Tests marked ``attack`` run only when they are asked for (``./test.sh tests/attack -m attack``, ten minutes), and so do those marked
-``memory_rows`` (real-size models under memory limits, twenty minutes and 12 GB); those without a mark are the fast part that always runs. ``KEEPWARM_ATTACK_SEED`` repeats a run, ``KEEPWARM_ATTACK_SECONDS`` (default 60) is the time of an area.
+``memory_rows`` (real-size models under memory limits, twenty minutes and 12 GB); those without a mark are the fast part that always runs.
+``KEEPWARM_ATTACK_SEED`` repeats a run, ``KEEPWARM_ATTACK_SECONDS`` (default 60) is the time of an area.
 """
 
 import os
