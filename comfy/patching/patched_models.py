@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from comfy.patch_identity.content_memo import ContentMemo
 from comfy.patch_identity.fingerprints import fingerprints
 from comfy.patch_identity.registry import PatchRegistry
 from comfy.patching.node_memo import NodeMemo
@@ -22,6 +23,12 @@ def node_memo() -> NodeMemo:
     return NodeMemo(PatchRegistry(PatcherCarrier(), fingerprints()), fingerprints())
 
 
+@functools.cache
+def content_memo() -> ContentMemo:
+    """What nodes computed beside patched models; made at the first call."""
+    return ContentMemo(fingerprints())
+
+
 def forget() -> int:
-    """Let go of every patched model that was built before; returns the bytes of tensors."""
-    return patched_models().clear() + node_memo().clear()
+    """Let go of every patched model that was built before, and of what was computed for them; returns the bytes of tensors."""
+    return patched_models().clear() + node_memo().clear() + content_memo().clear()
