@@ -393,3 +393,4 @@ def _process(group: argparse._ArgumentGroup) -> None:
     add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C or SIGTERM")
     add("--run", metavar="WORKFLOW", help="run this API- or UI-format workflow once without serving, print where the results are, and exit")
     add("--repeat", type=int, default=1, metavar="N", help="with --run: how many times")
+    add("--started-prompts", metavar="FILE", help="append each prompt's id to this file just before it runs")
