@@ -79,6 +79,7 @@ TESTED_THROUGH = {
     "comfy/ram_model_cache/sizing.py": "tests-unit/comfy_test/ram_model_cache/test_ram_model_cache_manager.py",
     "comfy/ram_model_cache/table.py": "tests-unit/comfy_test/ram_model_cache/test_ram_model_cache.py",
     "comfy/ram_model_cache/uses.py": "tests-unit/comfy_test/ram_model_cache/test_ram_model_cache.py",
+    "comfy/preload_flags.py": "tests-unit/reference_test/test_command_line.py",
     "comfy/residency/casting.py": "tests-unit/comfy_test/residency/test_management_devices.py",
     "comfy/residency/deployment_class.py": "tests-unit/execution_test/shared_keys/test_provider_keys.py",
     "comfy/residency/device_facts.py": "tests-unit/comfy_test/residency/test_management_devices.py",

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "comfy.cli_args",
         "comfy.cli_flags",
         "comfy.flag_values",
+        "comfy.preload_flags",
         "comfy.lazy_import",
         "comfy.interruption",
         "comfy.options",

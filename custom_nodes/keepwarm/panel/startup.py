@@ -7,6 +7,7 @@ from aiohttp import web
 
 from ..preload.startup import Preloading
 from ..routes import describe
+from ..write_guard import WriteGuard
 from .panel import Panel
 from .routes import add_routes
 
@@ -17,7 +18,7 @@ def install(preloading: Preloading, providers: list[Any]) -> None:
     if server is None:
         return
     panel = Panel(server, preloading, lambda: [describe(provider) for provider in providers])
-    add_routes(server.routes, panel, lambda handler: handler)
+    add_routes(server.routes, panel, WriteGuard(importlib.import_module("comfy.cli_args").args, server))
 
     async def end(app: web.Application) -> None:
         await panel.watch.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..write_guard import WriteGuard
 from .config import ConfigUnreadable, Wanted, read_config
 from .keepers import keeper_for
 from .loader_calls import loader_call
@@ -36,7 +37,7 @@ class Preloading:
         environment = os.environ if environment is None else environment
         path = getattr(args, "preload_config", None) or environment.get(ENVIRONMENT)
         check_only = getattr(args, "preload_check", False)
-        self._add_routes(server.routes)
+        self._add_routes(server.routes, WriteGuard(args, server, environment))
         if not path:
             if check_only:
                 raise SystemExit(f"--preload-check needs a file: --preload-config FILE, or {ENVIRONMENT}")
@@ -126,7 +127,7 @@ class Preloading:
         """Every entry, as JSON data."""
         return self.preloader.described() if self.preloader else {"models": [], "problems": []}
 
-    def _add_routes(self, routes: web.RouteTableDef) -> None:
+    def _add_routes(self, routes: web.RouteTableDef, writes: WriteGuard) -> None:
         async def show(request: web.Request) -> web.Response:
             return web.json_response(await asyncio.to_thread(self.described))
 
@@ -147,9 +148,9 @@ class Preloading:
             return await change(request, Preloader.let_go)
 
         routes.get("/keepwarm/preload")(show)
-        routes.post("/keepwarm/restored")(restored)
-        routes.post("/keepwarm/preload/hold/{key}")(hold)
-        routes.post("/keepwarm/preload/let-go/{key}")(let_go)
+        routes.post("/keepwarm/restored")(writes(restored))
+        routes.post("/keepwarm/preload/hold/{key}")(writes(hold))
+        routes.post("/keepwarm/preload/let-go/{key}")(writes(let_go))
 
 
 def install(preloading: Preloading) -> None:
