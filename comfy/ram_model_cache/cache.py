@@ -28,6 +28,7 @@ from comfy.ram_model_cache.flights import Flights, start_daemon
 from comfy.ram_model_cache.holds import Holds
 from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
+from comfy.ram_model_cache.named import NamedModels
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
 from comfy.ram_model_cache.states import State
@@ -68,7 +69,7 @@ class RamModelCache:
         self._clock, self._start_thread = clock, start_thread
         self._lock = threading.Lock()
         self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
-        self._journal, self.holds = Journal(wall_clock), Holds()
+        self._journal, self.holds, self.named = Journal(wall_clock), Holds(), NamedModels(self._changing, clock)
         self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
         self._monitor_runs, self._ticked_s, self._closed = False, float("-inf"), threading.Event()
 

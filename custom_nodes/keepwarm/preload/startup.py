@@ -5,15 +5,17 @@ import importlib
 import logging
 import os
 import random
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 
 from ..write_guard import WriteGuard
-from .config import ConfigUnreadable, read_config
+from .config import ConfigUnreadable, Wanted, read_config
 from .keepers import keeper_for
-from .preloader import Entry, Preloader, State, make_plan, plan_text
+from .loader_calls import loader_call
+from .preloader import Entry, Plan, Preloader, State, make_plan, plan_text
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class Preloading:
         self._moves_to_device = False
         self._verbose = False
         self._restored = 0
+        self._adding = threading.Lock()
 
     def join(self, args: Any, server: Any, environment: Mapping[str, str] | None = None) -> None:
         """Have *server* preload at its start what the flag ``--preload-config`` or the environment names, and add the routes."""
@@ -104,6 +107,17 @@ class Preloading:
         if self._moves_to_device:
             self.move_to_device()
         return {"restored": self._restored, **self.described()}
+
+    def add(self, wanted: Wanted) -> Entry:
+        """Load and hold *wanted*, which the config does not name. Blocks; raises :class:`Unloadable`, or ``OSError`` for a lost file."""
+        classes = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+        call = loader_call(wanted, classes, importlib.import_module("folder_paths"))
+        with self._adding:
+            if self.preloader is None:
+                self.preloader = Preloader(Plan((), ()), keeper_for(classes))
+            entry = self.preloader.add(wanted, call)
+        self.preloader.load(entry)
+        return entry
 
     def keys(self, *kinds: str) -> list[str]:
         """The keys of the config's models of *kinds*."""
