@@ -15,8 +15,7 @@ class KeepwarmExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         """Called once by the server, while it loads packs."""
-        await activate()
-        install(self._preloading)
+        install(self._preloading, await activate())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes."""
