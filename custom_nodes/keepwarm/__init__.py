@@ -19,7 +19,7 @@ class KeepwarmExtension(ComfyExtension):
     async def on_load(self) -> None:
         """Called once by the server, while it loads packs."""
         providers = await activate()
-        install(self._preloading)
+        install(self._preloading, providers)
         install_panel(self._preloading, providers)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
