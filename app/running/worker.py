@@ -61,9 +61,19 @@ class PromptWorker:
     """
 
     def __init__(
-        self, queue: PromptQueue, server: ExecutionServer, executor: Executor, status_type: Callable[..., Any], upkeep: Upkeep
+        self,
+        queue: PromptQueue,
+        server: ExecutionServer,
+        executor: Executor,
+        status_type: Callable[..., Any],
+        upkeep: Upkeep,
+        note_start: Callable[[str], None] = lambda prompt_id: None,
     ) -> None:
-        """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``."""
+        """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``.
+
+        *note_start* is told each prompt's id just before it runs; a prompt for which it raises fails without having run.
+        """
+        self._note_start = note_start
         self._queue = queue
         self._server = server
         self._executor = executor
@@ -127,6 +137,7 @@ class PromptWorker:
             prompt_id, prompt, extra_data, outputs = item[1:5]
             sensitive = item[5] if len(item) > 5 else {}
             self._server.last_prompt_id = prompt_id
+            self._note_start(prompt_id)
             self._executor.execute(prompt, prompt_id, {**extra_data, **sensitive}, outputs)
         with Isolation("Putting back the functions that packs must not replace", log):
             hook_breaker_ac10a0.restore_functions()

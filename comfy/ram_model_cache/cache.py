@@ -372,10 +372,11 @@ class RamModelCache:
         with self._lock:
             return self._table.stats()
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Every entry as a plain dict, for status pages; sizes in bytes, times in seconds."""
+    def entries(self, describe: Callable[[Entry, float], Any] = Entry.described) -> list[Any]:
+        """What ``describe(entry, now_s)``, called under the lock, says of every entry; by default plain dicts for status pages."""
         with self._lock:
-            return [entry.described(self._clock()) for entry in self._table.entries.values()]
+            now_s = self._clock()
+            return [describe(entry, now_s) for entry in self._table.entries.values()]
 
     def check(self) -> list[str]:
         """Measure every kept model and recompute the books; returns what does not hold, in words. For tests and status pages."""

@@ -197,6 +197,7 @@ TESTED_THROUGH = {
     "patchset/modules/provider_prompts.py": "patchset/modules/provider_prompts_test.py",
     "patchset/modules/ram_model_cache_hooks/loaders.py": "patchset/modules/linear_signatures_test.py",
     "patchset/modules/ram_model_cache_hooks/owner.py": "patchset/modules/linear_signatures_test.py",
+    "patchset/modules/patch_reuse.py": "patchset/modules/patch_reuse_test.py",
     "patchset/modules/trampoline.py": "patchset/modules/trampoline_test.py",
     "patchset/series/linear_signatures.py": "tests-unit/patchset_test/test_commands.py",
     "starter/evaluate.py": "tests-unit/starter_test/test_starter_training.py",
