@@ -375,8 +375,7 @@ class RamModelCache:
     def entries(self, describe: Callable[[Entry, float], Any] = Entry.described) -> list[Any]:
         """What ``describe(entry, now_s)``, called under the lock, says of every entry; by default plain dicts for status pages."""
         with self._lock:
-            now_s = self._clock()
-            return [describe(entry, now_s) for entry in self._table.entries.values()]
+            return [describe(entry, self._clock()) for entry in self._table.entries.values()]
 
     def check(self) -> list[str]:
         """Measure every kept model and recompute the books; returns what does not hold, in words. For tests and status pages."""
