@@ -1,8 +1,11 @@
 """The panel in the official page, in a real browser: what it shows follows what the server does, and its buttons work."""
 
+import json
 import os
 import re
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 from live_server import ROOT
@@ -227,3 +230,27 @@ def test_a_thousand_models_scroll_smoothly_and_are_reached_by_keyboard(browser, 
     tab.get_by_label("Search models").fill("")
     panel.screenshot("panel-1000", tmp_path)
     assert page.complaints == []
+
+
+def post(server, path, document, **headers):
+    """(status, JSON answer) of a POST with *headers*."""
+    lines = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    request = urllib.request.Request(server.url + path, json.dumps(document).encode(), lines)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_of_several_users_the_first_alone_presses_buttons_and_no_foreign_page_does(start_with_panel):
+    server = start_with_panel("--multi-user", "--ram-model-cache-mb", "100")
+    first, second = (post(server, "/users", {"username": name})[1] for name in ("ann", "bob"))
+    digits = {"id": f"file:checkpoints/{STARTERS[0]}"}
+    assert post(server, "/keepwarm/models/preload", digits, Comfy_User=second)[0] == 403
+    assert post(server, "/keepwarm/models/preload", digits)[0] == 403
+    foreign = {"Origin": "https://evil.example", "Sec_Fetch_Site": "cross-site"}
+    assert post(server, "/keepwarm/models/preload", digits, Comfy_User=first, **foreign)[0] == 403
+    assert all(row["tier"] == "disk" for row in server.get("/keepwarm/models")["rows"])
+    assert post(server, "/keepwarm/models/preload", digits, Comfy_User=first)[0] == 200
+    assert any(row["held"] for row in server.get("/keepwarm/models")["rows"])
