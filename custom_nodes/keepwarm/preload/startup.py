@@ -5,14 +5,17 @@ import importlib
 import logging
 import os
 import random
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from .config import ConfigUnreadable, read_config
+from ..write_guard import WriteGuard
+from .config import ConfigUnreadable, Wanted, read_config
 from .keepers import keeper_for
-from .preloader import Entry, Preloader, State, make_plan, plan_text
+from .loader_calls import loader_call
+from .preloader import Entry, Plan, Preloader, State, make_plan, plan_text
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +30,14 @@ class Preloading:
         self._moves_to_device = False
         self._verbose = False
         self._restored = 0
+        self._adding = threading.Lock()
 
     def join(self, args: Any, server: Any, environment: Mapping[str, str] | None = None) -> None:
         """Have *server* preload at its start what the flag ``--preload-config`` or the environment names, and add the routes."""
         environment = os.environ if environment is None else environment
         path = getattr(args, "preload_config", None) or environment.get(ENVIRONMENT)
         check_only = getattr(args, "preload_check", False)
-        self._add_routes(server.routes)
+        self._add_routes(server.routes, WriteGuard(args, server, environment))
         if not path:
             if check_only:
                 raise SystemExit(f"--preload-check needs a file: --preload-config FILE, or {ENVIRONMENT}")
@@ -104,6 +108,17 @@ class Preloading:
             self.move_to_device()
         return {"restored": self._restored, **self.described()}
 
+    def add(self, wanted: Wanted) -> Entry:
+        """Load and hold *wanted*, which the config does not name. Blocks; raises :class:`Unloadable`, or ``OSError`` for a lost file."""
+        classes = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+        call = loader_call(wanted, classes, importlib.import_module("folder_paths"))
+        with self._adding:
+            if self.preloader is None:
+                self.preloader = Preloader(Plan((), ()), keeper_for(classes))
+            entry = self.preloader.add(wanted, call)
+        self.preloader.load(entry)
+        return entry
+
     def keys(self, *kinds: str) -> list[str]:
         """The keys of the config's models of *kinds*."""
         return [key for kind in kinds for key in self.preloader.keys(kind)] if self.preloader else []
@@ -112,7 +127,7 @@ class Preloading:
         """Every entry, as JSON data."""
         return self.preloader.described() if self.preloader else {"models": [], "problems": []}
 
-    def _add_routes(self, routes: web.RouteTableDef) -> None:
+    def _add_routes(self, routes: web.RouteTableDef, writes: WriteGuard) -> None:
         async def show(request: web.Request) -> web.Response:
             return web.json_response(await asyncio.to_thread(self.described))
 
@@ -133,9 +148,9 @@ class Preloading:
             return await change(request, Preloader.let_go)
 
         routes.get("/keepwarm/preload")(show)
-        routes.post("/keepwarm/restored")(restored)
-        routes.post("/keepwarm/preload/hold/{key}")(hold)
-        routes.post("/keepwarm/preload/let-go/{key}")(let_go)
+        routes.post("/keepwarm/restored")(writes(restored))
+        routes.post("/keepwarm/preload/hold/{key}")(writes(hold))
+        routes.post("/keepwarm/preload/let-go/{key}")(writes(let_go))
 
 
 def install(preloading: Preloading) -> None:
