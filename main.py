@@ -131,7 +131,7 @@ def make_executor(prompt_server: Any) -> Any:
         cache_type=cache_type,
         cache_args=sizes,
         model_cache=model_management.ram_cache(),
-        forget_patches=lambda: torch_is_imported() and patching.patched_models().clear(),
+        forget_patches=lambda: torch_is_imported() and patching.forget(),
     )
 
 
@@ -239,6 +239,8 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
     prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
+    prompt_server.cache_sections.add("nodes", lambda: patching.node_memo().describe() if torch_is_imported() else None)
+    prompt_server.cache_sections.add("remembered", lambda: patching.content_memo().describe() if torch_is_imported() else None)
     model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
     upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
     worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)

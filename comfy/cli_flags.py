@@ -338,6 +338,8 @@ def _results(group: argparse._ArgumentGroup) -> None:
         "for more, which are asked in that order",
     )
     add("--cache-namespace", default="", metavar="NAME", help="share results only with servers that were given the same name")
+    add("--no-node-memo", action="store_true", help="never answer a node that patches a model by what it gave for equal inputs before")
+    add("--node-memo-packs", nargs="+", default=[], metavar="NAME", help="answer nodes of these packs (names of folders) so as well")
 
 
 def _nodes(group: argparse._ArgumentGroup) -> None:
