@@ -183,7 +183,6 @@ TESTED_THROUGH = {
     "custom_nodes/keepwarm/panel/startup.py": "tests/page/test_panel.py",
     "custom_nodes/keepwarm/preload/nodes.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/preload/routes.py": "tests/test_preload.py",
-    "custom_nodes/keepwarm/preload/startup.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/redis_store.py": "tests-unit/keepwarm_test/test_redis_store.py",
     "custom_nodes/keepwarm/routes.py": "tests/test_shared_results.py",
     "custom_nodes/keepwarm/units.py": "tests-unit/keepwarm_test/test_detached_provider.py",
