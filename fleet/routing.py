@@ -94,3 +94,12 @@ def _best(found: list[Found], weights: Weights) -> Choice:
         for _, server_id, wait_s, load_s, missing in found[:SHOWN_ESTIMATES]
     )
     return Choice(found[0][1], weights.ageing * found[0][3], shown, len(warm), min(warm, default=None))
+
+
+def cheapest_to_lose(books: Iterable[ServerBook], copies: Mapping[Place, int], now_s: float) -> str | None:
+    """The server whose loss costs least: seconds of work that waits there, and of loading again what is warm nowhere else."""
+    costs = [
+        (book.wait_s(now_s) + book.load_s([place for place in book.warm if copies.get(place, 0) <= 1]), len(book.warm), book.server_id)
+        for book in books
+    ]
+    return min(costs, default=(0.0, 0, None))[2]
