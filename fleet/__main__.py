@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from fleet.on_ray.installed import is_installed
 from fleet.settings import UpSettings
 
 
@@ -47,12 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if sys.platform != "linux":
         print("The fleet needs Linux: only there the system ends servers when their supervisor is killed.", file=sys.stderr)
         return 2
-    try:
-        import importlib.util
-
-        if importlib.util.find_spec("ray") is None:
-            raise ModuleNotFoundError
-    except ModuleNotFoundError:
+    if not is_installed():
         print("The fleet needs Ray Serve: pip install -r requirements-fleet.txt", file=sys.stderr)
         return 2
     from fleet.on_ray.up import up

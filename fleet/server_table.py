@@ -75,7 +75,7 @@ class ServerTable:
             # Nothing is warm on it; what was sent is settled by those who follow it.
             self._open_book(report)
         if report.state is ServerState.GONE:
-            self._remove(report.server_id)
+            self.remove(report.server_id)
             return
         self.reports[report.server_id] = report
         self._take_files(report, None if before is None else before.files)
@@ -166,9 +166,10 @@ class ServerTable:
         """Those servers are there and no others: what is told of those that were heard of before and are gone for long is dropped."""
         for server_id in [one for one in self.reports if one not in server_ids]:
             if self._clock() - self._heard_s[server_id] > 2 * SILENT_S:
-                self._remove(server_id)
+                self.remove(server_id)
 
-    def _remove(self, server_id: str) -> None:
+    def remove(self, server_id: str) -> None:
+        """A server is gone for good."""
         if self.reports.pop(server_id, None) is not None:
             self._heard_s.pop(server_id, None)
             self._draining.discard(server_id)

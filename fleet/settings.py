@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UpSettings:
-    """*flags* go to every server. *address*: of a Ray cluster that runs already; None: one is started here, on loopback alone."""
+    """*flags* go to every server. *address*: of a Ray cluster that runs already; None: one is started here, on loopback alone.
+
+    *rays_own_router*: Ray Serve's default instead of the fleet's, with so many jobs per server, to compare them.
+    """
 
     servers: int = 1
     gateways: int = 1
@@ -18,3 +21,4 @@ class UpSettings:
     shared_folders: bool = False
     allowed_host: tuple[str, ...] | list[str] = ()
     flags: tuple[str, ...] = ()
+    rays_own_router: int = 0

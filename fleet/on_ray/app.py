@@ -14,7 +14,10 @@ MANY = 10_000
 
 
 class FleetArguments(BaseModel):
-    """The ``args`` of a config file. *flags* go to every server; *gateways* share *port*; *gpus_per_server* 0: servers on the CPU."""
+    """The ``args`` of a config file. *flags* go to every server; *gateways* share *port*; *gpus_per_server* 0: servers on the CPU.
+
+    *rays_own_router*: Ray Serve's default in place of the fleet's, with so many jobs per server; to compare them.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,18 +33,20 @@ class FleetArguments(BaseModel):
     own_folders: bool = True
     environment: dict[str, str] = {}
     allowed_hosts: list[str] = []
+    rays_own_router: int = 0
 
 
 def build(arguments: FleetArguments) -> Application:
     """The application."""
     folder = str(Path(arguments.folder).resolve())
+    ours = RequestRouterConfig(request_router_class="fleet.on_ray.fleet_router.FleetRouter")
     servers = serve.deployment(
         ServerReplica,
         name=SERVERS,
         num_replicas=arguments.servers,
-        max_ongoing_requests=arguments.most_per_server + 10,
+        max_ongoing_requests=arguments.rays_own_router or arguments.most_per_server + 10,
         ray_actor_options={"num_cpus": arguments.cpus_per_server, "num_gpus": arguments.gpus_per_server},
-        request_router_config=RequestRouterConfig(request_router_class="fleet.on_ray.fleet_router.FleetRouter"),
+        request_router_config=RequestRouterConfig() if arguments.rays_own_router else ours,
         health_check_period_s=1.0,
         health_check_timeout_s=30.0,
         graceful_shutdown_timeout_s=60.0,
@@ -65,4 +70,4 @@ def build(arguments: FleetArguments) -> Application:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=1.0,
         graceful_shutdown_timeout_s=5.0,
-    ).bind(dispatcher, arguments)
+    ).bind(dispatcher, arguments.model_copy(update={"servers": 0}))  # another number must not restart them

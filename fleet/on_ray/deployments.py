@@ -48,14 +48,14 @@ class ServerReplica:
         more = ["--base-directory", base] if base else []
         if own_folders:
             more += _own_folders(own)
-        plan = ServerPlan((*flags, *more), own, environment=dict(environment))
+        plan = ServerPlan((*flags, *more), own, ray.util.get_node_ip_address(), dict(environment))
         devices = ",".join(str(one) for one in ray.get_gpu_ids())
         self._dispatcher: DeploymentHandle | None = None
         self._replica = Replica(server_id, node_id, plan, self._report, f"GPU {devices}" if devices else "CPU")
         await self._replica.start()
 
     async def run(self, sent: SentJob) -> AsyncIterator[Reply]:
-        """See ``Replica.run``."""
+        """The replies to *sent*, as ``Replica.run`` gives them."""
         async for reply in self._replica.run(sent):
             yield reply
 
@@ -95,6 +95,10 @@ class DispatcherReplica:
     async def cheapest_to_lose(self) -> str | None:
         """The server whose loss costs least."""
         return self._dispatcher.servers_known.cheapest_to_lose()
+
+    async def lost(self, server_id: str) -> None:
+        """A server was taken away for good."""
+        self._dispatcher.servers_known.remove(server_id)
 
     async def ask(self, method: str, *arguments: Any) -> Any:
         """Any call of ``Fleet``. Raises ``FleetError``."""

@@ -108,6 +108,7 @@ def deploy(settings: UpSettings, servers: int | None = None) -> None:
         most_per_server=settings.most_per_server,
         own_folders=not settings.shared_folders,
         allowed_hosts=list(settings.allowed_host),
+        rays_own_router=settings.rays_own_router,
     )
     serve.run(build(arguments), name=APPLICATION, route_prefix=None)
 

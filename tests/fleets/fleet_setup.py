@@ -12,6 +12,7 @@ from picture_prompts import text_to_picture
 from app.running.started_prompts import read_started
 from fleet.dispatcher import Dispatcher
 from fleet.local_sender import LocalSender
+from fleet.on_ray.installed import is_installed
 from fleet.replica import Replica
 from fleet.supervisor import ServerPlan
 from fleet.values import Job
@@ -91,7 +92,5 @@ class LocalFleet:
 
 
 def has_ray() -> bool:
-    """Whether Ray Serve is installed."""
-    import importlib.util
-
-    return importlib.util.find_spec("ray") is not None and sys.platform == "linux"
+    """Whether Ray Serve is installed, on a system where the fleet works."""
+    return is_installed() and sys.platform == "linux"
