@@ -2,7 +2,9 @@
 
 import logging
 import os
+import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -22,6 +24,7 @@ from fleet.gateway.queue_count import QueueCount
 from fleet.gateway.routes.files import FileRoutes
 from fleet.gateway.routes.jobs import JobsRoutes
 from fleet.gateway.routes.node_info import NodeInfoRoutes
+from fleet.gateway.routes.page import PageRoutes
 from fleet.gateway.routes.prompts import PromptRoutes
 from fleet.gateway.routes.queue import QueueRoutes
 from fleet.gateway.routes.whole import WholeRoutes
@@ -30,6 +33,9 @@ from fleet.gateway.server_list import ServerList
 from fleet.gateway.settings import GatewaySettings
 from fleet.gateway.submission import Submitting
 from fleet.gateway.upstream import ServerSilent, Upstream
+from fleet.gateway.v2.assets import AssetRoutes, AssetStore
+from fleet.gateway.v2.errors import v2_errors
+from fleet.gateway.v2.jobs import JobRoutes as V2JobRoutes
 from fleet.interface import Fleet, FleetError, NoServer
 from middleware.stack import build_middlewares
 
@@ -53,21 +59,23 @@ class Gateway:
         self.histories = Histories(fleet, self.servers, self.upstream)
         self.submitting = Submitting(fleet, self.hub, self.inputs, self.count)
         self.gate = ConnectionGate()
+        self.files = FileRoutes(self.inputs, self.servers, self.upstream)
+        self.assets = AssetStore(settings.directory("assets"))
+        client_id = f"gateway-{uuid.uuid4().hex}"
+        self.v2_jobs = V2JobRoutes(fleet, self.submitting, self.histories, self.files, self.assets, client_id)
 
     def make_app(self) -> web.Application:
         """The application; it works from its start to its cleanup."""
         _use_folders(self.settings)
         flags = self.settings.as_server_flags()
-        app = web.Application(
-            client_max_size=self.settings.max_upload_bytes, middlewares=[self.gate.middleware, *build_middlewares(flags), fleet_errors]
-        )
+        middlewares = [self.gate.middleware, *build_middlewares(flags), fleet_errors, v2_errors]
+        app = web.Application(client_max_size=self.settings.max_upload_bytes, middlewares=middlewares)
         app[BODIES] = BodyBudget()
         self._add_routes(app)
         app.cleanup_ctx.append(self._lifetime)
         return app
 
     def _add_routes(self, app: web.Application) -> None:
-        files = FileRoutes(self.inputs, self.servers, self.upstream)
         whole = WholeRoutes(self.servers, self.upstream, self.features, self.settings.web_root or installed_page())
         routes, undoubled = web.RouteTableDef(), web.RouteTableDef()
         for part in (
@@ -75,14 +83,17 @@ class Gateway:
             PromptRoutes(self.submitting, self.count),
             QueueRoutes(self.fleet, self.histories, self.servers, self.upstream),
             NodeInfoRoutes(self.inputs, self.servers, self.upstream),
-            files,
+            self.files,
             whole,
             UserManager(),
         ):
             part.add_routes(routes)
         JobsRoutes(self.fleet, self.histories).add_routes(undoubled)
         AssetsDisabledRoutes().add_routes(undoubled)
-        files.add_undoubled(undoubled)
+        self.files.add_undoubled(undoubled)
+        PageRoutes(self.fleet, self.servers, self.hub, self.upstream).add_undoubled(undoubled)
+        self.v2_jobs.add_routes(undoubled)
+        AssetRoutes(self.assets, self.inputs, self.files).add_routes(undoubled)
         whole.add_undoubled(undoubled)
         for table in (undoubled, doubled(routes), routes):
             register(app, table)
@@ -93,7 +104,8 @@ class Gateway:
         await self.inputs.start()
         await self.features.refresh()
         self.events.start()
-        yield
+        async with asynccontextmanager(self.v2_jobs.lifetime)(self.upstream.session, self.servers):
+            yield
         await self.events.close()
         await self.hub.close()
         await self.hub.close_links()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -58,19 +59,36 @@ class FileRoutes:
         subfolder = query.get("subfolder", "")
         if name.startswith("@") and not subfolder:
             subfolder, _, name = name.rpartition("/")
-        server_id, folder = unmark(subfolder)
-        if server_id is None and await self._is_here(name, subfolder, kind):
+        if unmark(subfolder)[0] is None and await self._is_here(name, subfolder, kind):
             return await self._own.answer(request)
-        if server_id is None:
-            base_url = await self._only_owner(name, folder, kind)
-        else:
-            base_url = self._servers.url_of(server_id)
-            if base_url is None:
-                return web.Response(status=404, text=f"Server {server_id}, which made this file, is not up.")
+        return await self.answer(request, name, subfolder, kind, {key: query[key] for key in _QUERY if key in query})
+
+    async def answer(
+        self, request: web.Request, name: str, subfolder: str, kind: str, more: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
+        """A file of a server, by its reference; *more* are parameters for ``/view`` there. 404 when nobody has it."""
+        base_url, folder = await self._place(name, subfolder, kind)
         if base_url is None:
-            return web.Response(status=404)
-        parameters = {"filename": name, "subfolder": folder, "type": kind, **{key: query[key] for key in _QUERY if key in query}}
+            return web.Response(status=404, text="No server that is up has this file.")
+        parameters = {"filename": name, "subfolder": folder, "type": kind, **(more or {})}
         return await self._upstream.pass_on(request, base_url, "/view?" + urlencode(parameters, quote_via=quote))
+
+    async def size_of(self, name: str, subfolder: str, kind: str) -> int | None:
+        """The bytes of a file of a server; None when it is not to be had."""
+        base_url, folder = await self._place(name, subfolder, kind)
+        if base_url is None:
+            return None
+        try:
+            async with self._upstream.session.head(view_url(base_url, name, folder, kind)) as answer:
+                return int(answer.headers["Content-Length"]) if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, KeyError, ValueError):
+            return None
+
+    async def _place(self, name: str, subfolder: str, kind: str) -> tuple[str | None, str]:
+        """Where a file is: a server's base URL and the subfolder there."""
+        server_id, folder = unmark(subfolder)
+        base_url = self._servers.url_of(server_id) if server_id is not None else await self._only_owner(name, folder, kind)
+        return base_url, folder
 
     async def _is_here(self, name: str, subfolder: str, kind: str) -> bool:
         """Whether the gateway has that file, or must refuse its name."""
@@ -118,8 +136,7 @@ class FileRoutes:
             return
         name, annotated = named_file(original.name)
         kind = annotated if name != original.name else original.kind
-        server_id, folder = unmark(original.subfolder)
-        base_url = self._servers.url_of(server_id) if server_id is not None else await self._only_owner(name, folder, kind)
+        base_url, folder = await self._place(name, original.subfolder, kind)
         root = folder_paths.get_directory_by_type(kind)
         if base_url is None or root is None:
             return

@@ -17,6 +17,8 @@ from fleet.gateway.upstream import SILENCE_TIMEOUT_S, ServerSilent, Upstream
 from fleet.interface import NoServer
 
 MERGE_LIMIT_S = 120.0
+# Uploads of Comfy API v2 are named by their references, not chosen from lists.
+ASSETS = "assets/"
 
 
 class NodeInfoRoutes:
@@ -40,7 +42,7 @@ class NodeInfoRoutes:
         return web.json_response(text=await off_loop(self._merge, bodies, limit_s=MERGE_LIMIT_S))
 
     def _merge(self, bodies: list[bytes]) -> str:
-        names = self._inputs.names("input")
+        names = [name for name in self._inputs.names("input") if not name.startswith(ASSETS)]
         uploads: dict[str, list[str]] = {kind: folder_paths.filter_files_content_types(names, [kind]) for kind in UPLOAD_KINDS}
         return dumps(merged(_objects(bodies, dict), uploads), clamp_infinity=True)
 
