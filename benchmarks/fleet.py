@@ -6,7 +6,8 @@
     python benchmarks/fleet.py --scale              1 → 3 → 1 servers under load
 
 Needs Ray Serve (requirements-fleet.txt). The models are copies of a starter checkpoint under other names and with other contents; a job is
-a picture of two steps. A job is cold when a receipt of it says that a model was read from disk.
+a picture of two steps. A job is cold when a receipt of it says that a model was read from disk. With kills and scaling a job waits for a
+third of a second in a node of a pack made for this, so that what is seen is the fleet and not the processor.
 """
 
 import argparse
@@ -51,12 +52,37 @@ class Outcome:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+WAITING_PACK = """
+import time
+
+class FleetWait:
+    RETURN_TYPES, FUNCTION, OUTPUT_NODE, CATEGORY = (), "wait", True, "fleet"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"seconds": ("FLOAT", {"default": 0.3}), "number": ("INT", {"default": 0, "max": 2**40})}}
+
+    def wait(self, seconds, number):
+        time.sleep(seconds)
+        return {"ui": {"text": [str(number)]}}
+
+NODE_CLASS_MAPPINGS = {"FleetWait": FleetWait}
+"""
+
+
+def waiting(number: int) -> dict[str, Any]:
+    """A prompt that takes a third of a second and no processor."""
+    return {"1": {"class_type": "FleetWait", "inputs": {"seconds": 0.33, "number": number}}}
+
+
 def make_base(folder: pathlib.Path) -> pathlib.Path:
     """A base directory with the models: one starter checkpoint, each time with other metadata."""
     import safetensors.torch
 
-    checkpoints = folder / "models" / "checkpoints"
+    checkpoints, pack = folder / "models" / "checkpoints", folder / "custom_nodes" / "fleet_wait"
     checkpoints.mkdir(parents=True)
+    pack.mkdir(parents=True)
+    (pack / "__init__.py").write_text(WAITING_PACK, encoding="utf-8")
     weights = safetensors.torch.load_file(ROOT / "models" / "checkpoints" / "starter-digits.safetensors")
     with safetensors.safe_open(ROOT / "models" / "checkpoints" / "starter-digits.safetensors", "pt") as file:
         metadata = file.metadata() or {}
@@ -102,10 +128,10 @@ def trace(jobs: int) -> list[dict[str, Any]]:
 
 async def run_trace(fleet: Any, prompts: list[dict[str, Any]], clients: int) -> Outcome:
     """*clients* that each have one job at a time."""
-    outcome, waiting, began_s = Outcome(), iter(enumerate(prompts)), time.perf_counter()
+    outcome, numbered, began_s = Outcome(), iter(enumerate(prompts)), time.perf_counter()
 
     async def client() -> None:
-        for number, prompt in waiting:
+        for number, prompt in numbered:
             await run_job(fleet, prompt, outcome, number)
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -137,12 +163,12 @@ def compare(settings: UpSettings, jobs: int, clients: int, check: bool) -> int:
 
 @asynccontextmanager
 async def load(fleet: Any, jobs: int, clients: int) -> AsyncIterator[Outcome]:
-    """The trace under way while the block runs; complete at its end."""
-    outcome, waiting = Outcome(), iter(enumerate(trace(jobs)))
+    """Jobs that wait under way while the block runs; all done at its end."""
+    outcome, numbers = Outcome(), iter(range(jobs))
 
     async def client() -> None:
-        for number, prompt in waiting:
-            await run_job(fleet, prompt, outcome, number)
+        for number in numbers:
+            await run_job(fleet, waiting(number), outcome, number)
 
     running_clients = [asyncio.create_task(client()) for _ in range(clients)]
     yield outcome
@@ -163,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         flags = ("--base-directory", str(make_base(pathlib.Path(folder) / "base")), "--cpu", "--disable-all-custom-nodes")
+        flags += ("--whitelist-custom-nodes", "fleet_wait")
         flags += ("--ram-model-cache-mb", str(FITTING_BYTES))
         settings = UpSettings(
             given.servers, 0, folder=str(pathlib.Path(folder) / "fleet"), flags=flags, gpus_per_server=0.0, most_per_server=50

@@ -17,8 +17,7 @@ def prepare(folder: Path, environment: MutableMapping[str, str] = os.environ, lo
     """
     environment["RAY_USAGE_STATS_ENABLED"] = "0"
     environment["RAY_AUTH_MODE"] = "token"
-    environment.setdefault("RAY_SERVE_ENABLE_TELEMETRY", "0")
-    environment.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+    environment.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # it logs to files too
     if loopback:
         # Ray's own name for it: without clusters of several machines a node's address is the loopback one.
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

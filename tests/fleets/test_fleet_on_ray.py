@@ -28,7 +28,7 @@ START_LIMIT_S = 400.0
 class UpFleet:
     """A fleet in processes of its own."""
 
-    def __init__(self, folder: pathlib.Path, servers: int, *flags: str) -> None:
+    def __init__(self, folder: pathlib.Path, servers: int, *flags: str, own: tuple[str, ...] = ()) -> None:
         self.port, self.log_path = free_port(), folder / "up.log"
         self.url = f"http://127.0.0.1:{self.port}"
         command = [
@@ -124,7 +124,7 @@ def test_a_fleet_from_its_start_to_kill_minus_nine(fleet):
     assert len(processes) > 5
     os.kill(fleet.process.pid, signal.SIGKILL)
     fleet.process.wait()
-    assert gone(processes, 30) == []
+    assert gone(processes, 120) == [], "Ray's own agents look for their parent now and then"
 
 
 def models_are_read_once(fleet):
@@ -132,7 +132,7 @@ def models_are_read_once(fleet):
     for seed in range(6):
         entry = fleet.run(picture(seed % 2, seed))
         assert entry["status"]["status_str"] == "success", entry["status"]
-        read.append(any(receipt["tier"] == "disk" for receipt in entry["models"]))
+        read.append(any(receipt["tier"] == "disk" for receipt in entry.get("models") or ()))
     assert read == [True, True, False, False, False, False]
 
 
