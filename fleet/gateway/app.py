@@ -11,11 +11,12 @@ from aiohttp.typedefs import Handler
 
 import folder_paths
 from app.files.body_budget import BODIES, BodyBudget
+from app.files.user_folder import prepare_user_folder
 from app.frontend_management import FrontendManager, FrontendMissing
 from app.routes.assets_disabled import AssetsDisabledRoutes
 from app.running.routing import doubled, register
 from app.sockets.connection_gate import ConnectionGate
-from app.user_manager import UserManager
+from app.user_manager import DEFAULT_USER, UserManager
 from fleet.gateway.client_hub import ClientHub
 from fleet.gateway.fleet_events import FleetEvents
 from fleet.gateway.histories import Histories
@@ -142,3 +143,4 @@ def _use_folders(settings: GatewaySettings) -> None:
     ):
         os.makedirs(settings.directory(name), exist_ok=True)
         use(settings.directory(name))
+    prepare_user_folder(os.path.join(folder_paths.get_user_directory(), DEFAULT_USER))
