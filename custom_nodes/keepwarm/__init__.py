@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import instantid_memo
 from .activation import activate
 from .preload.nodes import node_classes
 from .preload.startup import Preloading, install
@@ -17,6 +18,7 @@ class KeepwarmExtension(ComfyExtension):
         """Called once by the server, while it loads packs."""
         await activate()
         install(self._preloading)
+        instantid_memo.install()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes."""

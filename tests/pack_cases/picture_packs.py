@@ -162,17 +162,17 @@ CASES: dict[str, dict[str, Prompt]] = {
         ),
     },
     "comfyui_controlnet_aux": {
-        kind: keep({**drawn(), "done": node(kind, image=at("picture"), resolution=128)}, at("done"))
-        for kind in (
-            "CannyEdgePreprocessor",
-            "ColorPreprocessor",
-            "TilePreprocessor",
-            "ShufflePreprocessor",
-            "Scribble_XDoG_Preprocessor",
-            "ImageIntensityDetector",
-            "BinaryPreprocessor",
-            "LineartStandardPreprocessor",
-        )
+        kind: keep({**drawn(), "done": node(kind, image=at("picture"), resolution=128, **more)}, at("done"))
+        for kind, more in {
+            "CannyEdgePreprocessor": {},
+            "ColorPreprocessor": {},
+            "TilePreprocessor": {},
+            "ShufflePreprocessor": {"seed": 3},  # at 0 it draws without a seed
+            "Scribble_XDoG_Preprocessor": {},
+            "ImageIntensityDetector": {},
+            "BinaryPreprocessor": {},
+            "LineartStandardPreprocessor": {},
+        }.items()
     },
     "comfyui-inpaint-nodes": {
         **{
