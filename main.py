@@ -167,7 +167,8 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
 
     bundled = os.path.join(os.path.dirname(os.path.realpath(__file__)), "custom_nodes", "keepwarm")
     preloads = args.preload_config or args.preload_check or os.environ.get("KEEPWARM_PRELOAD_CONFIG")
-    is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS") or preloads
+    asked_for = os.environ.get("KEEPWARM_CACHE_PROVIDERS") or os.environ.get("KEEPWARM_REMEMBER_INSTANTID")
+    is_wanted = not_taken() or preloads or asked_for
     if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
         loop.run_until_complete(nodes.load_custom_node(bundled))
     if left := not_taken():

@@ -77,7 +77,7 @@ class InstantIDMemo:
             self._is_installed = True
             return False
         names[ANALYSIS] = self._analysis(analysis)
-        adapter.get_image_embeds = self._resampler(adapter.get_image_embeds)  # type: ignore[union-attr]
+        adapter.get_image_embeds = self._resampler(adapter.get_image_embeds)
         self._is_installed = True
         log.info("ComfyUI_InstantID: faces and their tokens are remembered by content (%s)", ENVIRONMENT)
         return True

@@ -154,7 +154,7 @@ CASES: dict[str, dict[str, Prompt]] = {
         "noise": keep(
             {
                 **drawn(),
-                "noise": node("GenerateNoise", width=128, height=128, seed=3, multiplier=0.5),
+                "noise": node("GenerateNoise", width=64, height=64, seed=3, multiplier=0.5),
                 "mixed": node("InjectNoiseToLatent", latents=at("first"), strength=0.3, noise=at("noise"), mask=at("picture", 1)),
                 "first": sample(at("model")),
             },
