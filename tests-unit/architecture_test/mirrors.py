@@ -52,7 +52,6 @@ TESTED_THROUGH = {
     "comfy/loading/saving.py": "tests-unit/comfy_test/loading/test_cached_loading.py",
     "comfy/loading/text_encoder.py": "tests-unit/comfy_test/text/test_family_text.py",
     "comfy/patch_identity/functions.py": "tests-unit/comfy_test/patch_identity/test_fingerprints.py",
-    "comfy/patch_identity/tensor_digests.py": "tests-unit/comfy_test/patch_identity/test_fingerprints.py",
     "comfy/patching/added_patch.py": "tests-unit/comfy_test/patching/test_content_identity.py",
     "comfy/patching/attachments.py": "tests-unit/comfy_test/patching/test_patcher_clone.py",
     "comfy/patching/attribute_paths.py": "tests-unit/comfy_test/patching/test_patcher_overrides.py",
