@@ -333,6 +333,8 @@ def _results(group: argparse._ArgumentGroup) -> None:
         "for more, which are asked in that order",
     )
     add("--cache-namespace", default="", metavar="NAME", help="share results only with servers that were given the same name")
+    add("--no-node-memo", action="store_true", help="never answer a node that patches a model by what it gave for equal inputs before")
+    add("--node-memo-packs", nargs="+", default=[], metavar="NAME", help="answer nodes of these packs (names of folders) so as well")
 
 
 def _nodes(group: argparse._ArgumentGroup) -> None:
@@ -391,3 +393,4 @@ def _process(group: argparse._ArgumentGroup) -> None:
     add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C or SIGTERM")
     add("--run", metavar="WORKFLOW", help="run this API- or UI-format workflow once without serving, print where the results are, and exit")
     add("--repeat", type=int, default=1, metavar="N", help="with --run: how many times")
+    add("--started-prompts", metavar="FILE", help="append each prompt's id to this file just before it runs")

@@ -103,7 +103,7 @@ def test_the_nodes_take_what_is_held_and_say_when_it_is_not(config, start_server
 
 
 @pytest.mark.parametrize("flags", [("--ram-model-cache-mb", "1000"), ("--no-ram-model-cache",)], ids=["cache", "pack"])
-def test_a_replaced_file_is_held_no_longer_and_gives_its_own_picture(config, start_server, flags):
+def test_a_replaced_file_is_no_longer_held_and_gives_its_own_picture(config, start_server, flags):
     server = start_server(*flags, "--preload-config", config)
     digits, outlines = (server.base / "models" / "checkpoints" / name for name in STARTERS)
     expected = run(server, outlines.name, 3)[0]

@@ -28,6 +28,7 @@ from comfy.ram_model_cache.flights import Flights, start_daemon
 from comfy.ram_model_cache.holds import Holds
 from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
+from comfy.ram_model_cache.named import NamedModels
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
 from comfy.ram_model_cache.resettling import Renamed, resettle
@@ -69,7 +70,7 @@ class RamModelCache:
         self._clock, self._start_thread = clock, start_thread
         self._lock = threading.Lock()
         self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
-        self._journal, self.holds = Journal(wall_clock), Holds()
+        self._journal, self.holds, self.named = Journal(wall_clock), Holds(), NamedModels(self._changing, clock)
         self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
         self._monitor_runs, self._ticked_s, self._closed = False, float("-inf"), threading.Event()
 
@@ -370,11 +371,10 @@ class RamModelCache:
         with self._lock:
             return self._table.stats()
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Every entry as a plain dict, for status pages; sizes in bytes, times in seconds."""
+    def entries(self, describe: Callable[[Entry, float], Any] = Entry.described) -> list[Any]:
+        """What ``describe(entry, now_s)``, called under the lock, says of every entry; by default plain dicts for status pages."""
         with self._lock:
-            now_s = self._clock()
-            return [entry.described(now_s) for entry in self._table.entries.values()]
+            return [describe(entry, self._clock()) for entry in self._table.entries.values()]
 
     def check(self) -> list[str]:
         """Measure every kept model and recompute the books; returns what does not hold, in words. For tests and status pages."""

@@ -70,7 +70,7 @@ class NullRamModelCache:
     def stats(self) -> None:
         """No figures."""
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self, describe: Callable[..., Any] | None = None) -> list[Any]:
         """Nothing."""
         return []
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -151,6 +151,14 @@ class Preloader:
     def find(self, key: str) -> Entry | None:
         """The entry whose ``cache_key`` is *key*."""
         return next((entry for entry in self.plan.entries if entry.wanted.cache_key == key), None)
+
+    def add(self, wanted: Wanted, call: LoaderCall) -> Entry:
+        """An entry for *wanted* beside those of the config, not loaded yet; the one with its key if there is one. Raises ``OSError``."""
+        entry = self.find(wanted.cache_key)
+        if entry is None:
+            entry = Entry(wanted, call, {path: os.path.getsize(path) for path in call.files})
+            self.plan = replace(self.plan, entries=(*self.plan.entries, entry))
+        return entry
 
     def keys(self, kind: str) -> list[str]:
         """The keys of the entries in the list *kind*."""

@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import importlib
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,10 @@ from aiohttp import web
 from ..write_guard import WriteGuard
 from .config import ConfigUnreadable, Wanted, read_config
 from .keepers import cache_capacity_bytes, keeper_for
+from .loader_calls import loader_call
 from .options import PreloadOptions, read_options
 from .phases import Phases
-from .preloader import Entry, Preloader, make_plan, plan_text
+from .preloader import Entry, Plan, Preloader, make_plan, plan_text
 from .routes import add_preload_routes
 from .saved_config import SavedConfig
 from .usage import UsageLog
@@ -34,6 +36,7 @@ class Preloading:
         self._server: Any = None
         self.settings = {"auto_gpu_load": False, "verbose": False}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._adding = threading.Lock()
 
     def join(self, args: Any, server: Any, environment: Mapping[str, str] | None = None) -> None:
         """Have *server* do at its start what flags and environment ask for, and add the routes. Raises ``SystemExit``."""
@@ -125,6 +128,17 @@ class Preloading:
         """The entry of the config with a *key*. Any thread."""
         entry = self.preloader.find(key) if self.preloader else None
         return entry.wanted if entry else None
+
+    def add(self, wanted: Wanted) -> Entry:
+        """Load and hold *wanted*, which the config does not name. Blocks; raises :class:`Unloadable`, or ``OSError`` for a lost file."""
+        classes = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+        call = loader_call(wanted, classes, importlib.import_module("folder_paths"))
+        with self._adding:
+            if self.preloader is None:
+                self.preloader = Preloader(Plan((), ()), keeper_for(classes))
+            entry = self.preloader.add(wanted, call)
+        self.preloader.load(entry)
+        return entry
 
     def keys(self, *kinds: str) -> list[str]:
         """The keys of the config's models of *kinds*."""
