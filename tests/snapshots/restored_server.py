@@ -50,6 +50,8 @@ def main():
         request = json.load(file)
     raise_loopback()
     subprocess.run(["mount", "--bind", request["own_output"], request["output"]], check=True)
+    # CRIU puts unlinked semaphores back by their names, which restores at the same time would share.
+    subprocess.run(["mount", "-t", "tmpfs", "none", "/dev/shm"], check=True)
     if request["cgroup"]:
         with open(os.path.join(request["cgroup"], "cgroup.procs"), "w", encoding="ascii") as group:
             group.write("0")

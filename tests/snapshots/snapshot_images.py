@@ -89,7 +89,8 @@ class Restored:
             said, _ = self._process.communicate(timeout=timeout_s)
         finally:
             self._process.kill()
-        assert self._process.returncode == 0, said
+        log = self._answer.with_name("restore.log")
+        assert self._process.returncode == 0, said + (log.read_text() if log.exists() else "")
         return json.loads(self._answer.read_text())
 
 

@@ -70,7 +70,7 @@ def test_the_first_prompt_opens_no_model_file(start_server, tmp_path):
     with opened_files(*(base / "models" / folder for folder in FOLDERS)) as opened:
         done = server.run(prompt, 120)
     assert done.history["status"]["status_str"] == "success", done.history["status"]
-    assert {"1", "2", "3", "4", "5"} <= set(done.executed) and opened == []
+    assert {"1", "2", "3", "4"} <= set(done.executed) and opened == []  # what loader 5 gave is known from the warm-up
     assert json.loads(done.history["outputs"]["o6"]["text"][0])["models"] == shown["models"]
     refused = server.post("/keepwarm/preload/let-go/nothing", {})
     assert refused[0] == 404
