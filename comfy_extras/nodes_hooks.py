@@ -107,7 +107,7 @@ class CreateHookLora(_MakesHooks):
 
 
 class CreateHookLoraModelOnly(CreateHookLora):
-    """The same for the diffusion model alone."""
+    """Makes a hook of a LoRA for the diffusion model alone."""
 
     FUNCTION = "create_hook_model_only"
 
@@ -153,7 +153,7 @@ class CreateHookModelAsLora(_MakesHooks):
 
 
 class CreateHookModelAsLoraModelOnly(CreateHookModelAsLora):
-    """The same for the diffusion model alone."""
+    """Makes a hook of a checkpoint for the diffusion model alone."""
 
     FUNCTION = "create_hook_model_only"
 

@@ -72,7 +72,7 @@ class LoraModule(torch.nn.Module):
         return any(tensor._version != version for tensor, version in self._versions)
 
 
-class _LoraPart(Part):
+class _LoraPart(Part[Any]):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path

@@ -151,7 +151,7 @@ def test_the_running_prompts_entries_stay_through_cleaning(bench):
     assert all(bench.get(str(index)) for index in range(20))
 
 
-def test_a_node_of_no_prompt_is_not_found_and_not_kept(bench):
+def test_a_node_that_is_not_in_the_prompt_is_neither_found_nor_kept(bench):
     assert bench.cache.get_local("0") is None, "before any prompt"
     bench.begin(chain(1))
     bench.cache.set_local("nobody", "lost")

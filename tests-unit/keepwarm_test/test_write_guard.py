@@ -53,7 +53,7 @@ async def test_the_origin_that_a_flag_names_may_write_and_a_star_names_none():
     assert await status({**foreign, "Origin": "https://other.example"}, enable_cors_header="https://pages.example") == 403
 
 
-async def test_of_several_users_the_first_writes_unless_all_may():
+async def test_with_several_users_only_the_first_writes_unless_all_may():
     users = {"ann_1": "Ann", "bob_2": "Bob"}
     assert await status({"Comfy-User": "ann_1"}, users, multi_user=True) == 200
     for other in ({"Comfy-User": "bob_2"}, {"Comfy-User": "default"}, {}):

@@ -194,7 +194,7 @@ def test_rows_of_another_shape_do_not_end_the_worker(running):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_that_was_ended_from_outside_is_said_and_started_again(running, monkeypatch, caplog):
+def test_a_worker_that_was_ended_from_outside_is_reported_and_restarted(running, monkeypatch, caplog):
     queue, executor = running
     sent = []
     queue.server.send_sync = lambda *message: sent.append(message)

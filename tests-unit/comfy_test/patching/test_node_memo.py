@@ -169,7 +169,7 @@ def test_outputs_that_are_inputs_or_numbers_are_handed_on(bench, nodes):
     assert first == second and len(set(first)) == 2
 
 
-def test_what_is_no_patched_model_is_not_kept_and_errors_pass(bench, nodes):
+def test_what_is_not_a_patched_model_is_not_kept_and_errors_pass(bench, nodes):
     runner = bench(cache_type=CacheType.NONE, **nodes.classes())
     refused = node_memo().describe()["refused"]
     graph = {"load": node("Load", seed=0), "odd": node("Odd", model=("load", 0), strength=1.0), "sink": node("Sink", value=("odd", 0))}
@@ -182,7 +182,7 @@ def test_what_is_no_patched_model_is_not_kept_and_errors_pass(bench, nodes):
         assert runner.error()["exception_message"].startswith("no")
 
 
-def test_patches_changed_since_are_built_anew(bench, nodes):
+def test_patches_changed_since_are_built_again(bench, nodes):
     seen = []
     classes = {**nodes.classes(), "Keep": make_node(lambda own, model: seen.append(model) or (), {"model": ("MODEL",)}, (), is_output=True)}
     runner = bench(cache_type=CacheType.NONE, **classes)

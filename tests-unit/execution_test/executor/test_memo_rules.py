@@ -27,7 +27,7 @@ def test_nodes_of_the_core_and_of_named_packs_are_remembered():
     assert not may_be_remembered(node_class(), ["pack"])
 
 
-def test_a_class_may_wish_for_it_or_refuse():
+def test_a_class_may_opt_in_or_out():
     assert may_be_remembered(node_class(PATCH_MEMO=True), ())
     assert not may_be_remembered(node_class(PATCH_MEMO=False), ["some_pack"])
     assert not may_be_remembered(node_class(PATCH_MEMO=False, __module__="nodes"), ())

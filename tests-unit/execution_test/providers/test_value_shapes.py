@@ -57,7 +57,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "make", "is_one"), CASES)
-def test_values_by_socket_type(kind, make, is_one):
+def test_values_are_checked_by_socket_type(kind, make, is_one):
     value, class_def = make(), type("Node", (), {"RETURN_TYPES": (kind,)})
     check = check_of(kind)
     assert (check is None or check(value)) is is_one

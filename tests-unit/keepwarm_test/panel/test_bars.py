@@ -22,7 +22,7 @@ def management(*devices):
     return SimpleNamespace(get_all_torch_devices=lambda: devices, get_total_memory=lambda device: 100, get_free_memory=lambda device: 60)
 
 
-def test_the_devices_count_together_and_the_processor_is_none(monkeypatch):
+def test_devices_are_counted_together_and_the_cpu_has_no_bar(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", object())
     bar = vram_bar(management(GPU, GPU), ROWS)
     assert (bar["used_bytes"], bar["room_bytes"], bar["free_bytes"]) == (9, 200, 120)
@@ -43,5 +43,5 @@ def test_ram_is_of_the_cap_or_else_of_the_machine():
     assert ram_bar(cache, ROWS, memory) == {"used_bytes": 9, "room_bytes": 50, "free_bytes": 700, "capped": True}
 
 
-def test_of_the_files_those_in_memory_are_told():
+def test_the_disk_bar_counts_files_and_their_bytes_in_memory():
     assert disk_bar(ROWS) == {"used_bytes": 20, "room_bytes": 50, "files": 2}

@@ -155,7 +155,7 @@ async def test_bodies_that_name_no_row_are_refused(host, body):
     assert (await host[1].post("/keepwarm/models/hold", data=body)).status == 400
 
 
-async def test_actions_that_are_none_are_refused(host):
+async def test_unknown_actions_are_not_found(host):
     assert (await act(host[1], "explode", id="cache:x"))[0] == 404
 
 

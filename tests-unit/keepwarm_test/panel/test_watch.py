@@ -76,7 +76,7 @@ async def test_nothing_is_read_when_nobody_watches(watched):
     await server.looks()
 
 
-async def test_who_leaves_or_comes_back_on_another_socket_is_not_told(watched):
+async def test_clients_that_leave_or_change_sockets_get_no_messages(watched):
     server, watch = watched
     watch.start("ann")
     watch.start("bob")
@@ -97,7 +97,7 @@ async def test_clients_without_a_socket_and_too_many_are_refused(watched):
     assert watch.start("late") and watch.watchers == 1
 
 
-async def test_a_look_that_fails_is_said_once_and_the_next_ones_count(watched, caplog):
+async def test_a_failing_look_is_logged_once_and_later_looks_count(watched, caplog):
     server, watch = watched
     await watch.picture()
     server.broken = True

@@ -106,7 +106,58 @@ def adapted(family: str, weight_type: str, scaling: str) -> Prompt:
     return sampling(adapter, family)
 
 
+FACED: Prompt = {
+    "picture": node("RandomPictures", seed=4, width=128, height=128, count=1),
+    "faces": node("StandInFaces"),
+    "instantid": node("InstantIDModelLoader", instantid_file="small-sdxl.safetensors"),
+    "controlnet": node("ControlNetLoader", control_net_name="small-sdxl.safetensors"),
+}
+ADAPTED = {"instantid": ["instantid", 0], "insightface": ["faces", 0], "image": ["picture", 0], "model": ["model", 0]}
+CONDITIONED = {"positive": ["positive", 0], "negative": ["negative", 0]}
+
+
+def faced(kind: str, **inputs: Any) -> Prompt:
+    """A latent sampled with InstantID's node *kind* on SDXL, whose second and third outputs are the conditioning."""
+    applied = node(kind, control_net=["controlnet", 0], **ADAPTED, **CONDITIONED, **inputs)
+    return sampling({**FACED, "patched": applied}, "sdxl", positive=["patched", 1], negative=["patched", 2])
+
+
+FACES: dict[str, Prompt] = {
+    "a face": faced("ApplyInstantID", weight=0.8),
+    "a masked face, part of the time": faced("ApplyInstantID", weight=0.6, start_at=0.2, end_at=0.8, mask=["picture", 1]),
+    "advanced, noise": faced("ApplyInstantIDAdvanced", ip_weight=0.7, cn_strength=0.5, noise=0.3),
+    "attention and ControlNet apart": sampling(
+        {
+            **FACED,
+            "patched": node("InstantIDAttentionPatch", **ADAPTED, weight=0.9, noise=0.2),
+            "points": node("FaceKeypointsPreprocessor", faceanalysis=["faces", 0], image=["picture", 0]),
+            "controlled": node(
+                "ApplyInstantIDControlNet",
+                face_embeds=["patched", 1],
+                control_net=["controlnet", 0],
+                image_kps=["points", 0],
+                **CONDITIONED,
+                strength=0.6,
+            ),
+        },
+        "sdxl",
+        positive=["controlled", 0],
+        negative=["controlled", 1],
+    ),
+}
+
 CASES: dict[str, dict[str, Prompt]] = {
+    "ComfyUI_InstantID": FACES,
+    "PuLID_ComfyUI": {
+        **{method: patched("PulidAttention", "sdxl", method=method) for method in ("fidelity", "style", "neutral")},
+        "masked": sampling(
+            {
+                "picture": node("RandomPictures", seed=4, width=128, height=128, count=1),
+                "patched": node("PulidAttention", model=["model", 0], method="style", mask=["picture", 1]),
+            },
+            "sdxl",
+        ),
+    },
     "": {
         "SD 1.5": sampling({}),
         "SDXL": sampling({}, "sdxl"),
