@@ -180,7 +180,6 @@ TESTED_THROUGH = {
     "custom_nodes/keepwarm/file_store.py": "tests-unit/keepwarm_test/test_folder_store.py",
     "custom_nodes/keepwarm/object_store.py": "tests-unit/keepwarm_test/test_folder_store.py",
     "custom_nodes/keepwarm/panel/panel.py": "tests/page/test_panel.py",
-    "custom_nodes/keepwarm/panel/startup.py": "tests/page/test_panel.py",
     "custom_nodes/keepwarm/preload/nodes.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/preload/routes.py": "tests/test_preload.py",
     "custom_nodes/keepwarm/redis_store.py": "tests-unit/keepwarm_test/test_redis_store.py",
