@@ -195,7 +195,8 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
     preloads = any(getattr(args, name) for name in PRELOAD_FLAGS) or any(
         os.environ.get(f"KEEPWARM_{name.upper()}") for name in PRELOAD_FLAGS
     )
-    is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS") or preloads
+    asked_for = os.environ.get("KEEPWARM_CACHE_PROVIDERS") or os.environ.get("KEEPWARM_REMEMBER_INSTANTID")
+    is_wanted = not_taken() or preloads or asked_for
     if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
         loop.run_until_complete(nodes.load_custom_node(bundled))
     if left := not_taken():

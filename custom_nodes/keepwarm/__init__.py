@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import instantid_memo
 from .activation import activate
 from .panel.startup import install as install_panel
 from .preload.nodes import node_classes
@@ -21,6 +22,7 @@ class KeepwarmExtension(ComfyExtension):
         providers = await activate()
         install(self._preloading, providers)
         install_panel(self._preloading, providers)
+        instantid_memo.install()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes."""

@@ -154,7 +154,7 @@ CASES: dict[str, dict[str, Prompt]] = {
         "noise": keep(
             {
                 **drawn(),
-                "noise": node("GenerateNoise", width=128, height=128, seed=3, multiplier=0.5),
+                "noise": node("GenerateNoise", width=64, height=64, seed=3, multiplier=0.5),
                 "mixed": node("InjectNoiseToLatent", latents=at("first"), strength=0.3, noise=at("noise"), mask=at("picture", 1)),
                 "first": sample(at("model")),
             },
@@ -162,17 +162,17 @@ CASES: dict[str, dict[str, Prompt]] = {
         ),
     },
     "comfyui_controlnet_aux": {
-        kind: keep({**drawn(), "done": node(kind, image=at("picture"), resolution=128)}, at("done"))
-        for kind in (
-            "CannyEdgePreprocessor",
-            "ColorPreprocessor",
-            "TilePreprocessor",
-            "ShufflePreprocessor",
-            "Scribble_XDoG_Preprocessor",
-            "ImageIntensityDetector",
-            "BinaryPreprocessor",
-            "LineartStandardPreprocessor",
-        )
+        kind: keep({**drawn(), "done": node(kind, image=at("picture"), resolution=128, **more)}, at("done"))
+        for kind, more in {
+            "CannyEdgePreprocessor": {},
+            "ColorPreprocessor": {},
+            "TilePreprocessor": {},
+            "ShufflePreprocessor": {"seed": 3},  # at 0 it draws without a seed
+            "Scribble_XDoG_Preprocessor": {},
+            "ImageIntensityDetector": {},
+            "BinaryPreprocessor": {},
+            "LineartStandardPreprocessor": {},
+        }.items()
     },
     "comfyui-inpaint-nodes": {
         **{

@@ -7,6 +7,7 @@ import math
 import pathlib
 import sys
 
+import pack_faces
 import torch
 from live_server import ROOT
 from safetensors.torch import load_file, save_file
@@ -134,7 +135,7 @@ NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (RandomConditioning, Rand
 
 
 def write_models(models: pathlib.Path) -> None:
-    """Write into the folder *models*: ``small-sd15``, ``small-sdxl`` and ``small-pix2pix``, a LoRA and image adapters,
+    """Write into the folder *models*: ``small-sd15``, ``small-sdxl`` and ``small-pix2pix``, a LoRA, image and face adapters,
     and ``small-sd15`` whole with a LoRA and a ControlNet; with ``gguf``
     installed also a GGUF file.
     """
@@ -147,6 +148,7 @@ def write_models(models: pathlib.Path) -> None:
     for name in SIZES:
         _write_ip_adapter(models / "ipadapter" / f"small-{name}.safetensors", name)
     _write_lora(models)
+    pack_faces.write_faces(models, SIZES["sdxl"])
     if importlib.util.find_spec("gguf") is not None:
         _write_gguf(models)
 
@@ -189,8 +191,9 @@ def _write_ip_adapter(path: pathlib.Path, family: str) -> None:
 
 
 def write_pack(base: pathlib.Path) -> None:
-    """Put the pack of this module into the base directory *base*."""
+    """Put the packs of this module and of :mod:`pack_faces` into the base directory *base*."""
     (base / "custom_nodes").mkdir(parents=True, exist_ok=True)
+    (base / "custom_nodes" / "stand_in_faces.py").write_text(pack_faces.PACK, encoding="utf-8")
     (base / "custom_nodes" / "random_conditioning.py").write_text(PACK, encoding="utf-8")
 
 

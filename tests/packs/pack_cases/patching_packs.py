@@ -41,12 +41,22 @@ def patched(kind: str, family: str = "sd15", **inputs: Any) -> Prompt:
     return sampling({"patched": node(kind, model=["model", 0], **inputs)}, family)
 
 
+def shown(prompt: Prompt) -> Prompt:
+    """*prompt* with its latent's picture kept as well, decoded by the VAE of a whole checkpoint."""
+    return {
+        **prompt,
+        "checkpoint": node("CheckpointLoaderSimple", ckpt_name="small-sd15.safetensors"),
+        "decoded": node("VAEDecode", samples=["sample", 0], vae=["checkpoint", 2]),
+        "keep picture": node("Keep", value=["decoded", 0], name="1"),
+    }
+
+
 GUIDANCE = {"sigma_start": -1.0, "sigma_end": -1.0, "rescale": 0.0, "rescale_mode": "full"}
 BLOCK = {"unet_block": "middle", "unet_block_id": 0}
 WINDOW = {"sigma_start": -1.0, "sigma_end": -1.0}
 
 PERTURBED: dict[str, Prompt] = {
-    "PAG": patched("PerturbedAttention", scale=3.0, adaptive_scale=0.0, unet_block_list="d0,m0", **BLOCK, **GUIDANCE),
+    "PAG": shown(patched("PerturbedAttention", scale=3.0, adaptive_scale=0.0, unet_block_list="d0,m0", **BLOCK, **GUIDANCE)),
     "PAG, SDXL": patched("PerturbedAttention", "sdxl", scale=3.0, adaptive_scale=0.1, unet_block_list="d1.0,u0.0-1", **BLOCK, **GUIDANCE),
     "SEG": patched("SmoothedEnergyGuidanceAdvanced", scale=3.0, blur_sigma=2.0, unet_block_list="", **BLOCK, **GUIDANCE),
     "SWG": patched("SlidingWindowGuidanceAdvanced", scale=3.0, tile_width=64, tile_height=64, tile_overlap=32, **WINDOW),
@@ -106,7 +116,58 @@ def adapted(family: str, weight_type: str, scaling: str) -> Prompt:
     return sampling(adapter, family)
 
 
+FACED: Prompt = {
+    "picture": node("RandomPictures", seed=4, width=128, height=128, count=1),
+    "faces": node("StandInFaces"),
+    "instantid": node("InstantIDModelLoader", instantid_file="small-sdxl.safetensors"),
+    "controlnet": node("ControlNetLoader", control_net_name="small-sdxl.safetensors"),
+}
+ADAPTED = {"instantid": ["instantid", 0], "insightface": ["faces", 0], "image": ["picture", 0], "model": ["model", 0]}
+CONDITIONED = {"positive": ["positive", 0], "negative": ["negative", 0]}
+
+
+def faced(kind: str, **inputs: Any) -> Prompt:
+    """A latent sampled with InstantID's node *kind* on SDXL, whose second and third outputs are the conditioning."""
+    applied = node(kind, control_net=["controlnet", 0], **ADAPTED, **CONDITIONED, **inputs)
+    return sampling({**FACED, "patched": applied}, "sdxl", positive=["patched", 1], negative=["patched", 2])
+
+
+FACES: dict[str, Prompt] = {
+    "a face": shown(faced("ApplyInstantID", weight=0.8)),
+    "a masked face, part of the time": faced("ApplyInstantID", weight=0.6, start_at=0.2, end_at=0.8, mask=["picture", 1]),
+    "advanced, noise": faced("ApplyInstantIDAdvanced", ip_weight=0.7, cn_strength=0.5, noise=0.3),
+    "attention and ControlNet apart": sampling(
+        {
+            **FACED,
+            "patched": node("InstantIDAttentionPatch", **ADAPTED, weight=0.9, noise=0.2),
+            "points": node("FaceKeypointsPreprocessor", faceanalysis=["faces", 0], image=["picture", 0]),
+            "controlled": node(
+                "ApplyInstantIDControlNet",
+                face_embeds=["patched", 1],
+                control_net=["controlnet", 0],
+                image_kps=["points", 0],
+                **CONDITIONED,
+                strength=0.6,
+            ),
+        },
+        "sdxl",
+        positive=["controlled", 0],
+        negative=["controlled", 1],
+    ),
+}
+
 CASES: dict[str, dict[str, Prompt]] = {
+    "ComfyUI_InstantID": FACES,
+    "PuLID_ComfyUI": {
+        **{method: shown(patched("PulidAttention", "sdxl", method=method)) for method in ("fidelity", "style", "neutral")},
+        "masked": sampling(
+            {
+                "picture": node("RandomPictures", seed=4, width=128, height=128, count=1),
+                "patched": node("PulidAttention", model=["model", 0], method="style", mask=["picture", 1]),
+            },
+            "sdxl",
+        ),
+    },
     "": {
         "SD 1.5": sampling({}),
         "SDXL": sampling({}, "sdxl"),
@@ -137,8 +198,8 @@ CASES: dict[str, dict[str, Prompt]] = {
         for sampler in ("euler", "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_alt")
     },
     "ComfyUI_IPAdapter_plus": {
-        "SD 1.5": adapted("sd15", "linear", "V only"),
-        "SDXL": adapted("sdxl", "linear", "V only"),
+        "SD 1.5": shown(adapted("sd15", "linear", "V only")),
+        "SDXL": shown(adapted("sdxl", "linear", "V only")),
         "SDXL, style": adapted("sdxl", "style transfer", "K+V"),
         "SDXL, precise": adapted("sdxl", "style transfer precise", "K+mean(V) w/ C penalty"),
     },

@@ -1,6 +1,7 @@
 """What node packs give here against what they give on an upstream ComfyUI, and the table of it in the documents.
 
-    KEEPWARM_NODE_PACKS=…/packs KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python python tests/pack_comparison.py
+    KEEPWARM_NODE_PACKS=…/packs KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python \
+        python tests/packs/pack_comparison.py
 
 runs every case and writes the table into ``docs/reference/compatibility.md``. ``KEEPWARM_NODE_PACKS`` is a folder of packs, each in a
 folder of its published name. Both servers inherit ``PYTHONPATH``, which may lead to what packs need.
@@ -15,12 +16,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import live_server
-import pack_models
-from live_server import ROOT, LiveServer
-from pack_cases import CASES
-from pack_cases.case_graphs import filled
-from pack_cases.case_results import differences, far, outcome
+sys.path.append(str(pathlib.Path(__file__).parents[1]))  # when it is run as a program
+
+import live_server  # noqa: E402
+import pack_models  # noqa: E402
+from live_server import ROOT, LiveServer  # noqa: E402
+from pack_cases import CASES  # noqa: E402
+from pack_cases.case_graphs import filled  # noqa: E402
+from pack_cases.case_results import differences, far, mean_levels, outcome  # noqa: E402
 
 CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
 PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
@@ -54,11 +57,13 @@ class CaseResult:
     upstream: str = ""
     apart: list[float] | str = dataclasses.field(default_factory=list)
     equal: bool = False
+    levels: tuple[float, ...] = ()  # mean differences of pictures, of 255
 
     def line(self) -> str:
         """The result in one line."""
         told = f"upstream: {self.upstream}" if self.upstream else f"{'equal' if self.equal else 'NOT EQUAL'} {self.apart}"
-        return f"{self.pack or 'no pack'}: {self.case}: {told}"
+        pictures = f"; mean of pictures {[round(level, 4) for level in self.levels]} of 255" if self.levels else ""
+        return f"{self.pack or 'no pack'}: {self.case}: {told}{pictures}"
 
 
 def servers(group: tuple[str, ...], models: pathlib.Path, folder: pathlib.Path) -> tuple[LiveServer, LiveServer]:
@@ -96,7 +101,8 @@ def compared(group: tuple[str, ...], here: LiveServer, upstream: LiveServer, wan
                     if isinstance(expected, str):
                         yield CaseResult(pack, case, expected)
                     else:
-                        yield CaseResult(pack, case, "", differences(found, expected), not far(found, expected))
+                        levels = tuple(mean_levels(found, expected))
+                        yield CaseResult(pack, case, "", differences(found, expected), not far(found, expected), levels)
 
 
 def table(results: list[CaseResult]) -> str:
