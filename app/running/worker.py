@@ -54,7 +54,8 @@ class Upkeep(Protocol):
 class PromptWorker:
     """Owns the ``prompt-worker`` thread and one that watches it. ``start`` once, ``stop`` once; both from any thread.
 
-    After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for.
+    After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for
+    and what the queue was given to be called.
     Packs may replace all that it calls, so each step is isolated: whatever is raised there, the next prompt is taken. Should the thread
     be ended from outside, it is started again at once, and the prompt that it ran ends as an error.
     """
@@ -186,6 +187,9 @@ class PromptWorker:
             with Isolation("Forgetting results", log):
                 self._executor.reset()
             self._executor.clear_models("POST /free")
+        for call in flags.get("calls", ()):
+            with Isolation("What was to be done between two prompts", log):
+                call()
 
     def _collect_garbage(self) -> None:
         if not self._collect_due or time.monotonic() - self._last_collection_s < COLLECT_INTERVAL_S:

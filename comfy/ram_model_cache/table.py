@@ -161,6 +161,12 @@ class ModelTable:
         self.absent.clear()
         return kept_bytes
 
+    def shrink(self, why: str) -> None:
+        """Evict, held entries too, until the rest fits under the cap."""
+        for key in self.policy.eviction_order(self._own_bytes(), *self._classes()):
+            if self.ledger.total_bytes > self.settings.cap_bytes:
+                self.evict(self.entries[key], why, "no room")
+
     def expire(self, now_s: float) -> None:
         """Evict what was idle for the time-out; held entries stay."""
         ttl_s = self.settings.ttl_s

@@ -11,11 +11,12 @@ from aiohttp.typedefs import Handler
 
 import folder_paths
 from app.files.body_budget import BODIES, BodyBudget
+from app.files.user_folder import prepare_user_folder
 from app.frontend_management import FrontendManager, FrontendMissing
 from app.routes.assets_disabled import AssetsDisabledRoutes
 from app.running.routing import doubled, register
 from app.sockets.connection_gate import ConnectionGate
-from app.user_manager import UserManager
+from app.user_manager import DEFAULT_USER, UserManager
 from fleet.gateway.client_hub import ClientHub
 from fleet.gateway.fleet_events import FleetEvents
 from fleet.gateway.histories import Histories
@@ -82,7 +83,7 @@ class Gateway:
             self.hub,
             PromptRoutes(self.submitting, self.count),
             QueueRoutes(self.fleet, self.histories, self.servers, self.upstream),
-            NodeInfoRoutes(self.inputs, self.servers, self.upstream),
+            NodeInfoRoutes(self.servers, self.upstream),
             self.files,
             whole,
             UserManager(),
@@ -93,7 +94,7 @@ class Gateway:
         self.files.add_undoubled(undoubled)
         PageRoutes(self.fleet, self.servers, self.hub, self.upstream).add_undoubled(undoubled)
         self.v2_jobs.add_routes(undoubled)
-        AssetRoutes(self.assets, self.inputs, self.files).add_routes(undoubled)
+        AssetRoutes(self.assets, self.files).add_routes(undoubled)
         whole.add_undoubled(undoubled)
         for table in (undoubled, doubled(routes), routes):
             register(app, table)
@@ -101,9 +102,9 @@ class Gateway:
 
     async def _lifetime(self, app: web.Application) -> AsyncIterator[None]:
         await self.servers.refresh()
-        await self.inputs.start()
         await self.features.refresh()
         self.events.start()
+        self.count.ask_soon()
         async with asynccontextmanager(self.v2_jobs.lifetime)(self.upstream.session, self.servers):
             yield
         await self.events.close()
@@ -142,3 +143,4 @@ def _use_folders(settings: GatewaySettings) -> None:
     ):
         os.makedirs(settings.directory(name), exist_ok=True)
         use(settings.directory(name))
+    prepare_user_folder(os.path.join(folder_paths.get_user_directory(), DEFAULT_USER))

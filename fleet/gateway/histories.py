@@ -1,5 +1,6 @@
 """Queue rows and history entries of the whole fleet, with files named by their server."""
 
+import asyncio
 from typing import Any
 
 from comfy_execution.jobs import validate_job_id
@@ -22,7 +23,7 @@ class Histories:
         self._makers: dict[str, str | None] = {}
 
     async def rows(self) -> tuple[list[Row], list[Row]]:
-        """What runs and what waits, on all servers; waiting rows in the order of their numbers."""
+        """What runs and what waits, on all servers and on the way to one; waiting rows in the order of their numbers."""
         told = await self._upstream.get_json_from_all(self._servers.reachable(), "/queue")
         running: list[Row] = []
         waiting: list[Row] = []
@@ -30,6 +31,8 @@ class Histories:
             if isinstance(queue, dict):
                 running += [row for row in queue.get("queue_running") or () if isinstance(row, list) and len(row) > 3]
                 waiting += [row for row in queue.get("queue_pending") or () if isinstance(row, list) and len(row) > 3]
+        known = {str(row[1]) for row in (*running, *waiting)}
+        waiting += [_row_of(job) for job in await self._fleet.jobs() if job.state is JobState.PLACING and job.prompt_id not in known]
         return running, sorted(waiting, key=lambda row: row[0] if isinstance(row[0], int | float) else 0)
 
     async def entry(self, prompt_id: str) -> Entry | None:
@@ -78,7 +81,8 @@ class Histories:
         """Entries by id, oldest first, chosen as ``GET /history`` does."""
         entries = await self._fleet.histories(max_items, offset)
         self._makers = {prompt_id: maker for prompt_id, maker in self._makers.items() if prompt_id in entries or max_items is not None}
-        return {prompt_id: self._marked(entry, await self._maker_of(prompt_id)) or {} for prompt_id, entry in entries.items()}
+        makers = await asyncio.gather(*(self._maker_of(prompt_id) for prompt_id in entries))
+        return {key: self._marked(entry, maker) or {} for (key, entry), maker in zip(entries.items(), makers, strict=True)}
 
     async def _maker_of(self, prompt_id: str) -> str | None:
         if prompt_id not in self._makers:
@@ -91,3 +95,9 @@ class Histories:
         if entry is None or server_id is None:
             return entry
         return {**entry, "outputs": marked_outputs(entry.get("outputs") or {}, server_id)}
+
+
+def _row_of(job: JobView) -> Row:
+    """The row of a job that no server has yet; its prompt is not told."""
+    extra_data = {"create_time": int(job.submitted_s * 1000)}
+    return [job.number, job.prompt_id, {}, extra_data if job.client_id is None else {**extra_data, "client_id": job.client_id}, []]

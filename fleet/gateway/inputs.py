@@ -5,6 +5,7 @@ They lie in the input and temp folders of the gateway's own ``folder_paths``, so
 
 import asyncio
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,71 +22,54 @@ from fleet.gateway.upstream import Upstream
 from fleet.values import InputFile
 from utils.folder_walk import walk
 
-DIGEST_PATH = "/fleet/inputs/"
-MOST_NAMED = 1_000
+INPUT_PATH = "/fleet/inputs/"
+MOST_NAMED, MOST_KNOWN, MOST_CHARACTERS = 1_000, 10_000, 1_000
 HASH_LIMIT_S = 300.0
+OWN_KINDS = ("input", "temp")
 _PIECE_BYTES = 1 << 20
-_OWN_KINDS = ("input", "temp")
+
+
+NamedFiles = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
     """A file of the gateway as it was when its content was read. *state*: size and time of its last change."""
 
-    path: str
     state: tuple[int, int]
     digest: str
 
 
 class Inputs:
-    """Which files the gateway has. Paths in prompts are looked up without touching the disk; only what is named is read, once.
+    """Which files of the gateway prompts name. Remembers nothing but digests, so several gateways may share a folder.
 
-    On the gateway's loop; ``start`` looks through the folders, blocking work runs on worker threads.
+    On the gateway's loop; blocking work runs on worker threads.
     """
 
     def __init__(self, upstream: Upstream, servers: ServerList, own_url: str) -> None:
         """*own_url* is where servers reach this gateway."""
         self._upstream, self._servers, self._own_url = upstream, servers, own_url.rstrip("/")
-        self._names: set[tuple[str, str]] = set()
-        self._known: dict[str, KnownFile] = {}
-        self._by_digest: dict[str, KnownFile] = {}
+        self._known: OrderedDict[str, KnownFile] = OrderedDict()
         self._reading = asyncio.Semaphore(2)
 
-    async def start(self) -> None:
-        """Find what was uploaded earlier."""
-        self._names = await off_loop(_all_names, limit_s=HASH_LIMIT_S)
-
-    def note(self, kind: str, subfolder: str, name: str) -> None:
-        """A file was stored."""
-        path = f"{subfolder}/{name}" if subfolder else name
-        self._names.add((kind, os.path.normpath(path.replace("\\", "/"))))
-
-    def names(self, kind: str) -> list[str]:
-        """What was uploaded to that folder, sorted."""
-        return sorted(name for known_kind, name in self._names if known_kind == kind)
-
-    async def named_in(self, workflow: Mapping[str, Any]) -> tuple[InputFile, ...]:
-        """The files of the gateway, and results of servers, that the inputs of *workflow* name."""
-        wanted = dict.fromkeys(named_file(text) for text in texts_in(workflow))
-        found = []
+    async def found(self, wanted: NamedFiles) -> tuple[InputFile, ...]:
+        """Those of the *wanted* files that the gateway or a server has."""
+        if not wanted:
+            return ()
+        uploads = await off_loop(_found, [one for one in wanted if not one[0].startswith("@")])
+        found = [await self._upload(kind, below, path) for kind, below, path in uploads]
         for path, kind in wanted:
-            file = await self._result(path, kind) if path.startswith("@") else await self._upload(path, kind)
-            if file is not None:
-                found.append(file)
-        return tuple(found[:MOST_NAMED])
+            if path.startswith("@"):
+                found.append(await self._result(path, kind))
+        return tuple(file for file in found if file is not None)[:MOST_NAMED]
 
-    async def _upload(self, path: str, kind: str) -> InputFile | None:
-        plain = os.path.normpath(path.replace("\\", "/")) if path else ""
-        if (kind, plain) not in self._names:
-            return None
-        root = folder_paths.get_directory_by_type(kind)
+    async def _upload(self, kind: str, below: str, path: str) -> InputFile | None:
         try:
-            known = await self.read(await off_loop(contained_path, root or "", plain))
-        except (UnsafePath, OSError):
-            self._names.discard((kind, plain))
+            digest = await self.digest(path)
+        except OSError:
             return None
-        subfolder, _, name = plain.rpartition("/")
-        return InputFile(name, subfolder, kind, known.digest, f"{self._own_url}{DIGEST_PATH}{known.digest}")
+        subfolder, _, name = below.rpartition("/")
+        return InputFile(name, subfolder, kind, digest, f"{self._own_url}{INPUT_PATH}{digest}/{kind}/{quote(below)}")
 
     async def _result(self, path: str, kind: str) -> InputFile | None:
         """A result that is to be an input: it is put on the server under the same marked name, wherever it was made."""
@@ -103,19 +87,61 @@ class Inputs:
                 digest.update(piece)
         return InputFile(name, subfolder, kind, digest.hexdigest(), url)
 
-    async def read(self, path: str) -> KnownFile:
-        """The content of a file, by its digest; read only if it is new or changed. Raises ``OSError``."""
+    async def digest(self, path: str) -> str:
+        """The content of a file as blake3, hexadecimal; read only if the file is new or changed. Raises ``OSError``."""
         state = await off_loop(_state, path)
         known = self._known.get(path)
         if known is None or known.state != state:
             async with self._reading:
-                known = KnownFile(path, state, await off_loop(digest_of, path, limit_s=HASH_LIMIT_S))
-            self._known[path] = self._by_digest[known.digest] = known
-        return known
+                known = KnownFile(state, await off_loop(digest_of, path, limit_s=HASH_LIMIT_S))
+        self._known[path] = known
+        self._known.move_to_end(path)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return known.digest
 
-    def with_digest(self, digest: str) -> KnownFile | None:
-        """The file with that content (64 hexadecimal digits) among those that were named or read."""
-        return self._by_digest.get(digest)
+
+def named_files(workflow: Mapping[str, Any]) -> NamedFiles:
+    """(path, kind of folder) of the files that the inputs of *workflow* might name, each once."""
+    return list(dict.fromkeys(named_file(text) for text in texts_in(workflow) if may_name_a_file(text)))
+
+
+def may_name_a_file(text: str) -> bool:
+    """Whether a text of an input could be the name of a file: not the id of a node, not a page of prose."""
+    return "." in text and len(text) <= MOST_CHARACTERS and "\n" not in text
+
+
+def uploaded_names(kind: str) -> list[str]:
+    """What is in the gateway's folder of that kind, sorted. Blocks on the disk."""
+    root = folder_paths.get_directory_by_type(kind)
+    names = []
+    for visited in walk(root, follow_links=False) if root is not None and os.path.isdir(root) else ():
+        below = visited.below.replace(os.sep, "/")
+        names += [f"{below}/{entry.name}" if below else entry.name for entry in visited.files]
+    return sorted(names)
+
+
+def own_path(kind: str, below: str) -> str | None:
+    """Where the gateway has that file, None where it has none. Touches the disk."""
+    root = folder_paths.get_directory_by_type(kind) if kind in OWN_KINDS else None
+    if root is None or not below:
+        return None
+    try:
+        path = contained_path(root, below)
+    except UnsafePath:
+        return None
+    return path if os.path.isfile(path) else None
+
+
+def _found(wanted: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """(kind, path below its folder, whole path) of those that are there."""
+    found = []
+    for given, kind in wanted:
+        below = os.path.normpath(given.replace("\\", "/"))
+        path = own_path(kind, below)
+        if path is not None:
+            found.append((kind, below, path))
+    return found
 
 
 def view_url(base_url: str, name: str, subfolder: str, kind: str) -> str:
@@ -135,14 +161,3 @@ def digest_of(path: str) -> str:
 def _state(path: str) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns
-
-
-def _all_names() -> set[tuple[str, str]]:
-    names = set()
-    for kind in _OWN_KINDS:
-        root = folder_paths.get_directory_by_type(kind)
-        if root is not None and os.path.isdir(root):
-            for visited in walk(root, follow_links=False):
-                below = visited.below.replace(os.sep, "/")
-                names |= {(kind, f"{below}/{entry.name}" if below else entry.name) for entry in visited.files}
-    return names

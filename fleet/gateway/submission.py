@@ -1,12 +1,12 @@
 """Handing a prompt to the fleet, for ``/prompt`` and for Comfy API v2 alike."""
 
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from app.files.off_loop import off_loop
 from app.running.submission import Submission, SubmissionRefused, requested_number, wants_front
 from fleet.gateway.client_hub import ClientHub
-from fleet.gateway.inputs import Inputs
+from fleet.gateway.inputs import Inputs, NamedFiles, named_files
 from fleet.gateway.queue_count import QueueCount
 from fleet.interface import DuplicateJob, Fleet
 from fleet.values import Accepted, Job
@@ -18,19 +18,17 @@ class Submitting:
     def __init__(self, fleet: Fleet, hub: ClientHub, inputs: Inputs, count: QueueCount) -> None:
         self._fleet, self._hub, self._inputs, self._count = fleet, hub, inputs, count
 
-    async def submit(self, body: dict[str, Any], usage_source: str | None = None) -> Accepted:
-        """Queue the prompt of a body of ``POST /prompt``.
+    async def submit(self, body: dict[str, Any], usage_source: str | None = None, is_large: bool = False) -> Accepted:
+        """Queue the prompt of a body of ``POST /prompt``; one that *is_large* is looked through on a worker thread.
 
         What only servers can judge is left to them. Raises ``SubmissionRefused`` for a body that no server would take, and what
         ``Fleet.submit`` raises.
         """
-        submission = Submission.parse(body, usage_source)
+        submission, named = await off_loop(_read, body, usage_source) if is_large else _read(body, usage_source)
         requested_number(body)
         wants_front(body)
         client_id = submission.extra_data.get("client_id")
-        job = Job(
-            submission.prompt_id, {**body, "prompt_id": submission.prompt_id}, await self._inputs.named_in(submission.prompt), usage_source
-        )
+        job = Job(submission.prompt_id, {**body, "prompt_id": submission.prompt_id}, await self._inputs.found(named), usage_source)
         await self._hub.ready(client_id)
         self._hub.expects(job.prompt_id)
         self._count.is_there(job.prompt_id)
@@ -46,9 +44,9 @@ class Submitting:
         return accepted
 
 
-def new_id() -> str:
-    """An id for a job."""
-    return str(uuid.uuid4())
+def _read(body: dict[str, Any], usage_source: str | None) -> tuple[Submission, NamedFiles]:
+    submission = Submission.parse(body, usage_source)
+    return submission, named_files(submission.prompt)
 
 
 def refusal_body(error: SubmissionRefused) -> dict[str, Any]:

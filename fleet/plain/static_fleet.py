@@ -65,7 +65,7 @@ class StaticFleet:
             await self._session.close()
 
     async def submit(self, job: Job) -> Accepted:
-        known = self._records.unfinished.get(job.prompt_id)
+        known = self._records.get(job.prompt_id)
         if known is not None:
             raise DuplicateJob(view_of(known, self._urls))
         record = Record(job)

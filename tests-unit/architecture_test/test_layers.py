@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "comfy.cli_args",
         "comfy.cli_flags",
         "comfy.flag_values",
+        "comfy.preload_flags",
         "comfy.lazy_import",
         "comfy.interruption",
         "comfy.options",
@@ -46,7 +47,7 @@ FACADES: dict[str, tuple[str, ...]] = {
     "comfy_execution.graph": (),
     "comfy_execution.caching": (),
     "comfy_execution.progress": (),
-    "execution": ("main", "server", "app.running.compose", "app.running.run_once"),
+    "execution": ("main", "server", "app.running.compose", "app.running.run_once", "custom_nodes.keepwarm.preload.warmup"),
 }
 NEEDS_TORCH_LATER = ("torch", "diffusers", "transformers", "torchsde", "scipy", "safetensors.torch")
 
@@ -83,7 +84,7 @@ def test_execution_core_needs_neither_torch_nor_models_nor_http():
     assert not found
 
 
-def test_nothing_imports_each_other():
+def test_no_two_modules_import_each_other():
     assert not list(circles(import_graph(sources()))), "annotations and imports inside functions counted"
 
 

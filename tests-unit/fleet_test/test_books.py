@@ -61,7 +61,7 @@ def test_loads_are_known_by_contents_and_otherwise_by_size():
     assert books.durations.load_of(other)[0] not in (17.0, 0.0)
 
 
-def test_files_of_one_name_and_different_contents_are_told_apart():
+def test_files_of_one_name_and_different_contents_are_distinguished():
     larger = dataclasses.replace(B, size_bytes=5 * GB)
     unread = dataclasses.replace(C, identity=None)
     changed = dataclasses.replace(A, identity="other contents")

@@ -68,7 +68,7 @@ def test_a_rare_job_is_passed_only_by_those_that_come_soon_after_it():
     assert sorted(order).index((8.0, "rare")) == 7, "whoever comes more than 8 s later waits behind it"
 
 
-def test_nothing_is_changed_by_choosing():
+def test_choosing_changes_nothing():
     books = make_books("s")
     books.report("s", summary(A, B), 0.0)
     before = repr(books.servers)

@@ -164,7 +164,10 @@ async def test_a_server_that_was_started_anew_has_lost_what_it_ran():
         servers[0].running.clear()
         view = await ended(fleet, one.prompt_id)
         assert view.state is JobState.LOST and "started anew" in view.failure
-        assert (await fleet.submit(job(one.prompt_id))).server_id == "s1", "who sends it again gets it run"
+        with pytest.raises(DuplicateJob):
+            await fleet.submit(job(one.prompt_id))
+        await fleet.forget([one.prompt_id])
+        assert (await fleet.submit(job(one.prompt_id))).server_id == "s1", "what is forgotten can be sent again"
 
 
 async def test_cancelling_ends_what_waits_and_what_runs():

@@ -10,7 +10,7 @@ from typing import Any
 
 from live_server import ROOT, LiveServer, free_port
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 110
 
 
 class LiveGateway(LiveServer):

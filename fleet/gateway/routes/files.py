@@ -1,9 +1,7 @@
 """``/view``, ``/upload`` and what servers fetch of them: files wherever they are in the fleet."""
 
 import asyncio
-import json
 import os
-import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
@@ -20,11 +18,10 @@ from app.routes.internal import newest_files
 from app.routes.upload import UploadRoutes
 from app.routes.view import ViewRoutes
 from fleet.gateway.file_marks import KINDS, mark, named_file, unmark
-from fleet.gateway.inputs import DIGEST_PATH, Inputs, view_url
+from fleet.gateway.inputs import INPUT_PATH, Inputs, own_path, view_url
 from fleet.gateway.server_list import ServerList
 from fleet.gateway.upstream import Upstream
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _QUERY = ("preview", "channel")
 MOST_ORIGINAL_BYTES = 1 << 30
 
@@ -40,12 +37,11 @@ class FileRoutes:
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
         routes.get("/view")(self.view)
-        routes.post("/upload/image")(self._image)
-        routes.post("/upload/mask")(self._mask)
+        self._uploads.add_routes(routes)
 
     def add_undoubled(self, routes: web.RouteTableDef) -> None:
         """Register what has no twin under ``/api``."""
-        routes.get(DIGEST_PATH + "{digest}")(self._input)
+        routes.get(INPUT_PATH + "{digest}/{kind}/{path:.+}")(self._input)
         routes.get("/internal/files/{kind}")(self._names)
 
     async def view(self, request: web.Request) -> web.StreamResponse:
@@ -118,18 +114,6 @@ class FileRoutes:
         except (aiohttp.ClientError, TimeoutError):
             return None
 
-    async def _image(self, request: web.Request) -> web.Response:
-        return self._noted(await self._uploads.image(request))
-
-    async def _mask(self, request: web.Request) -> web.Response:
-        return self._noted(await self._uploads.mask(request))
-
-    def _noted(self, answer: web.Response) -> web.Response:
-        if answer.status == 200:
-            stored = json.loads(answer.text or "{}")
-            self._inputs.note(stored["type"], stored["subfolder"], stored["name"])
-        return answer
-
     async def _bring(self, original: FileReference) -> None:
         """Fetch the original of a mask from the server that has it, to the same place here."""
         if await self._is_here(original.name, original.subfolder, original.kind):
@@ -147,11 +131,12 @@ class FileRoutes:
                 await off_loop(_write, path, content, limit_s=WRITE_LIMIT_S)
 
     async def _input(self, request: web.Request) -> web.StreamResponse:
-        digest = request.match_info["digest"]
-        known = self._inputs.with_digest(digest) if _DIGEST.fullmatch(digest) else None
-        if known is None or (await self._inputs.read(known.path)).digest != digest:
+        """An uploaded file, as long as it has the content that is asked for."""
+        digest, kind, below = (request.match_info[name] for name in ("digest", "kind", "path"))
+        path = await off_loop(own_path, kind, below)
+        if path is None or await self._inputs.digest(path) != digest:
             return web.Response(status=404)
-        return web.FileResponse(known.path, headers=file_headers(os.path.basename(known.path), None))
+        return web.FileResponse(path, headers=file_headers(os.path.basename(path), None))
 
     async def _names(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"]

@@ -10,7 +10,7 @@ from aiohttp import web
 import folder_paths
 from app.files.off_loop import off_loop
 from app.files.strict_json import dumps, json_answer
-from fleet.gateway.inputs import Inputs
+from fleet.gateway.inputs import uploaded_names
 from fleet.gateway.node_info_merge import UPLOAD_KINDS, merged
 from fleet.gateway.server_list import ServerList
 from fleet.gateway.upstream import SILENCE_TIMEOUT_S, ServerSilent, Upstream
@@ -24,8 +24,8 @@ ASSETS = "assets/"
 class NodeInfoRoutes:
     """Asks all servers and joins their answers; a server that does not answer is left out as long as another one does."""
 
-    def __init__(self, inputs: Inputs, servers: ServerList, upstream: Upstream) -> None:
-        self._inputs, self._servers, self._upstream = inputs, servers, upstream
+    def __init__(self, servers: ServerList, upstream: Upstream) -> None:
+        self._servers, self._upstream = servers, upstream
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
@@ -37,12 +37,13 @@ class NodeInfoRoutes:
 
     async def _all(self, request: web.Request) -> web.Response:
         bodies = await self._bodies(_plain_path(request))
-        if len(set(bodies)) == 1 and not self._inputs.names("input"):
+        if len(set(bodies)) == 1 and not await off_loop(uploaded_names, "input"):
             return web.Response(body=bodies[0], content_type="application/json", charset="utf-8")
         return web.json_response(text=await off_loop(self._merge, bodies, limit_s=MERGE_LIMIT_S))
 
-    def _merge(self, bodies: list[bytes]) -> str:
-        names = [name for name in self._inputs.names("input") if not name.startswith(ASSETS)]
+    @staticmethod
+    def _merge(bodies: list[bytes]) -> str:
+        names = [name for name in uploaded_names("input") if not name.startswith(ASSETS)]
         uploads: dict[str, list[str]] = {kind: folder_paths.filter_files_content_types(names, [kind]) for kind in UPLOAD_KINDS}
         return dumps(merged(_objects(bodies, dict), uploads), clamp_infinity=True)
 

@@ -17,7 +17,9 @@ from fleet.values import Decision, JobView, ServerView
 PAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "page")
 MOST_JOBS, MOST_DECISIONS, MOST_MODELS = 500, 100, 200
 # Nothing on the page comes from elsewhere, and nothing may be put around it.
-_POLICY = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'self'; object-src 'none'; base-uri 'none'"}
+_POLICY = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'self'; object-src 'none'; base-uri 'none'"
+}
 
 
 class PageRoutes:

@@ -10,6 +10,8 @@ from fleet.gateway.submission import Submitting, error_body, plain_error, refusa
 from fleet.interface import DuplicateJob, FleetError, NoServer, PromptRefused, QueueFull
 
 RETRY_AFTER_S = 5
+# Bodies from here on are looked through on a worker thread.
+LARGE_BYTES = 64 * 1024
 
 
 class PromptRoutes:
@@ -29,7 +31,8 @@ class PromptRoutes:
     async def _submit(self, request: web.Request) -> web.Response:
         try:
             body = await read_json_object(request, strict=False)
-            accepted = await self._submitting.submit(body, request.headers.get("Comfy-Usage-Source"))
+            is_large = (request.content_length or LARGE_BYTES) >= LARGE_BYTES
+            accepted = await self._submitting.submit(body, request.headers.get("Comfy-Usage-Source"), is_large)
         except web.HTTPBadRequest as error:
             return json_answer(error_body({**plain_error("invalid_json", error.text or ""), "details": ""}), 400)
         except SubmissionRefused as error:

@@ -19,7 +19,6 @@ from app.files.off_loop import WRITE_LIMIT_S, off_loop
 from app.files.path_guard import UnsafePath, check_relative_name, contained_path
 from app.files.strict_json import json_answer
 from app.routes.upload_form import read_form
-from fleet.gateway.inputs import Inputs
 from fleet.gateway.routes.files import FileRoutes
 from fleet.gateway.v2.errors import V2Error
 from fleet.gateway.v2.outputs import OutputFile, output_of
@@ -106,8 +105,8 @@ def id_of(digest: str) -> str:
 class AssetRoutes:
     """Uploads, look-ups and contents; outputs of jobs are assets too."""
 
-    def __init__(self, store: AssetStore, inputs: Inputs, files: FileRoutes) -> None:
-        self._store, self._inputs, self._files = store, inputs, files
+    def __init__(self, store: AssetStore, files: FileRoutes) -> None:
+        self._store, self._files = store, files
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes; they have no other twin."""
@@ -138,7 +137,6 @@ class AssetRoutes:
                 asset = await off_loop(self._store.put, content, digest, content_type, file_path, limit_s=WRITE_LIMIT_S)
             except UnsafePath as error:
                 raise V2Error(422, "invalid_request", str(error)) from None
-        self._inputs.note("input", os.path.dirname(asset.path), os.path.basename(asset.path))
         return json_answer(asset.body(base_of(request), created_new=True), 201)
 
     async def _from_hash(self, request: web.Request) -> web.Response:

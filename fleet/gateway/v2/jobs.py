@@ -15,6 +15,7 @@ from app.routes.jobs import is_job_id
 from fleet.gateway.client_links import ClientLinks
 from fleet.gateway.histories import Histories
 from fleet.gateway.routes.files import FileRoutes
+from fleet.gateway.routes.prompts import LARGE_BYTES
 from fleet.gateway.server_list import ServerList
 from fleet.gateway.submission import Submitting
 from fleet.gateway.v2.assets import AssetStore, base_of
@@ -85,7 +86,7 @@ class JobRoutes:
             await self._links.ready()
         self._stories.begin(job.prompt_id, story)
         try:
-            await self._submitting.submit(body)
+            await self._submitting.submit(body, is_large=(request.content_length or LARGE_BYTES) >= LARGE_BYTES)
         except BaseException:
             self._stories.drop(job.prompt_id)
             raise

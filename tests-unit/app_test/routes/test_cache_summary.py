@@ -57,7 +57,7 @@ def put(queue, prompt_id, number):
     queue.put((number, prompt_id, {}, {}, []))
 
 
-async def test_queue_and_ends_are_told_in_order(client, queue):
+async def test_queue_and_ends_are_reported_in_order(client, queue):
     for number, prompt_id in enumerate(("done", "runs", "second", "first")):
         put(queue, prompt_id, 9 - number if number > 1 else number)
     _, item = queue.get(0)
@@ -82,7 +82,7 @@ async def test_nothing_new_is_304_and_each_change_another_version(client, queue,
     assert {one["boot"] for one in (first, second, third)} == {first["boot"]}
 
 
-async def test_files_are_told_to_those_who_do_not_have_them(client, summary):
+async def test_files_are_sent_to_those_who_do_not_have_them(client, summary):
     _, tag, told = await read(client, "/caches/summary?files=")
     assert told["files"] == summary.models.listed
     _, _, again = await read(client, f"/caches/summary?files={told['files_version']}")

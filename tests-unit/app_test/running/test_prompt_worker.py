@@ -194,7 +194,7 @@ def test_rows_of_another_shape_do_not_end_the_worker(running):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_that_was_ended_from_outside_is_said_and_started_again(running, monkeypatch, caplog):
+def test_a_worker_that_was_ended_from_outside_is_reported_and_restarted(running, monkeypatch, caplog):
     queue, executor = running
     sent = []
     queue.server.send_sync = lambda *message: sent.append(message)
@@ -239,3 +239,18 @@ def test_each_start_is_noted_and_what_cannot_be_noted_does_not_run():
     eventually(lambda: "noted" in queue.history)
     worker.stop()
     assert noted == ["unnoted", "noted"] and queue.history["unnoted"]["status"]["status_str"] == "error"
+
+
+def test_what_is_to_be_done_between_prompts_waits_for_the_running_one_and_a_call_that_fails_stops_nothing(running, caplog):
+    queue, executor = running
+    begun, may_end, called = threading.Event(), threading.Event(), []
+    executor.execute = lambda *_: (begun.set(), may_end.wait(10), called.append("prompt"))
+    assert queue.between_prompts(lambda: called.append("before")) is False
+    assert eventually(lambda: called == ["before"])
+    queue.put((0, "runs", {}, {}, [], {}))
+    assert begun.wait(10)
+    assert queue.between_prompts(lambda: 1 / 0) is True
+    assert queue.between_prompts(lambda: called.append("after")) is True
+    may_end.set()
+    assert eventually(lambda: called == ["before", "prompt", "after"])
+    assert "ZeroDivisionError" in caplog.text
