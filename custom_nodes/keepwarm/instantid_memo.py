@@ -71,7 +71,8 @@ class InstantIDMemo:
         if self._is_installed or NODE not in node_classes:
             return self._is_installed
         names = vars(sys.modules.get(node_classes[NODE].__module__, types.ModuleType("gone")))  # its methods may be wrapped by others
-        analysis, adapter = names.get(ANALYSIS), names.get(ADAPTER)
+        analysis: Any = names.get(ANALYSIS)
+        adapter: Any = names.get(ADAPTER)
         if not callable(analysis) or not callable(getattr(adapter, RESAMPLER, None)):
             log.warning(
                 "%s has no effect: this version of ComfyUI_InstantID has no %s or no %s.%s", ENVIRONMENT, ANALYSIS, ADAPTER, RESAMPLER
