@@ -303,6 +303,7 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="let models in host RAM go that nothing used for this long (default: no limit)",
     )
+    add("--no-read-ahead", action="store_true", help="read no model before its loader node runs (reading ahead needs the RAM model cache)")
     add(
         "--preload-config",
         default=None,

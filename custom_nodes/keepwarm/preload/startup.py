@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp import web
 from .config import ConfigUnreadable, read_config
 from .keepers import keeper_for
 from .preloader import Entry, Preloader, State, make_plan, plan_text
+from .rest import missing_models
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,9 @@ class Preloading:
             if check_only:
                 raise SystemExit(self._say_plan())
             await self._run()
+            reader = getattr(server, "read_ahead", None)
+            if reader is not None and self.preloader is not None:
+                reader.add_source(partial(missing_models, self.preloader))
 
         server.app.on_startup.append(at_start)
 
