@@ -114,7 +114,7 @@ class ReadAhead:
             with Isolation("Planning what to read ahead", log):
                 self._step()
             with self._changed:
-                is_busy = self._coming is not None or self._active
+                is_busy = self._coming is not None or self._active or self._cache.ahead.waiting()
                 self._changed.wait_for(lambda: self._has_news, POLL_S if is_busy else None)
                 self._has_news = False
 
