@@ -37,6 +37,7 @@ from utils.extra_config import load_extra_path_config  # noqa: E402
 
 patching = lazy_module("comfy.patching.patched_models")
 
+PRELOAD_FLAGS = ("preload_config", "preload_check", "preload_only", "save_preload_config", "warmup_prompt", "snapshot_start")
 log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
 
@@ -133,7 +134,7 @@ def make_executor(prompt_server: Any) -> Any:
         cache_args=sizes,
         model_cache=model_management.ram_cache(),
         read_ahead=prompt_server.read_ahead,
-        forget_patches=lambda: torch_is_imported() and patching.patched_models().clear(),
+        forget_patches=lambda: torch_is_imported() and patching.forget(),
     )
 
 
@@ -151,6 +152,31 @@ def make_read_ahead(prompt_server: Any) -> Any:
 def model_folders() -> dict[str, tuple[str, ...]]:
     """The folders of every kind of model."""
     return {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes"}
+
+
+def describe_caches(prompt_server: Any, executor: Any) -> None:
+    """Have ``GET /caches`` and ``GET /caches/summary`` tell of this process's caches."""
+    from app.routes.caches import describe_models, describe_results
+    from app.running.warm_models import describe_warmth
+
+    prompt_server.cache_sections.add("results", lambda: describe_results(executor))
+    prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
+    prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
+    prompt_server.cache_sections.add("nodes", lambda: patching.node_memo().describe() if torch_is_imported() else None)
+    prompt_server.cache_sections.add("remembered", lambda: patching.content_memo().describe() if torch_is_imported() else None)
+    prompt_server.cache_summary.models = describe_warmth(model_management.ram_cache, model_folders)
+
+
+def note_start_of_prompts() -> Callable[[str], None]:
+    """What is told the id of each prompt just before it runs. Raises ``SystemExit`` when the file for them cannot be made."""
+    from app.running.started_prompts import StartedPrompts
+
+    if not args.started_prompts:
+        return lambda prompt_id: None
+    try:
+        return StartedPrompts(args.started_prompts).note
+    except OSError as error:
+        raise SystemExit(f"--started-prompts {args.started_prompts}: the file cannot be made: {error.strerror}") from None
 
 
 def torch_is_imported() -> bool:
@@ -179,7 +205,9 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
         return [url for url in args.cache_provider if url not in taken]
 
     bundled = os.path.join(os.path.dirname(os.path.realpath(__file__)), "custom_nodes", "keepwarm")
-    preloads = args.preload_config or args.preload_check or os.environ.get("KEEPWARM_PRELOAD_CONFIG")
+    preloads = any(getattr(args, name) for name in PRELOAD_FLAGS) or any(
+        os.environ.get(f"KEEPWARM_{name.upper()}") for name in PRELOAD_FLAGS
+    )
     is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS") or preloads
     if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
         loop.run_until_complete(nodes.load_custom_node(bundled))
@@ -193,7 +221,7 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
         )
     if preloads and "keepwarm" not in nodes.LOADED_MODULE_DIRS:
         raise SystemExit(
-            "--preload-config needs the node pack custom_nodes/keepwarm, which is missing or disabled, or failed (see the log above)"
+            "Preloading needs the node pack custom_nodes/keepwarm, which is missing or disabled, or failed (see the log above)"
         )
     if args.cache_none and _get_cache_providers():
         log.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")
@@ -228,7 +256,6 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     import execution
     import nodes
     import server
-    from app.routes.caches import describe_models, describe_results
     from app.running.model_upkeep import ModelUpkeep
     from app.running.pending_models import PendingModels
     from app.running.worker import PromptWorker
@@ -249,12 +276,12 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     gc.collect()
     gc.freeze()
     executor = make_executor(prompt_server)
-    prompt_server.cache_sections.add("results", lambda: describe_results(executor))
-    prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
-    prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
+    describe_caches(prompt_server, executor)
     model_management.process_models().watch_queue(PendingModels(prompt_server.prompt_queue, model_folders).paths)
     upkeep = ModelUpkeep(model_management.names(), model_management.process_models().spare.release, torch_is_imported)
-    worker = PromptWorker(prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep)
+    worker = PromptWorker(
+        prompt_server.prompt_queue, prompt_server, executor, execution.PromptQueue.ExecutionStatus, upkeep, note_start_of_prompts()
+    )
     worker.start()
 
     async def serve() -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 import execution
 from app.files.body_budget import BODIES, BodyBudget
 from app.read_ahead.reader import ReadAhead
+from app.routes.cache_summary import CacheSummary
 from app.routes.caches import CacheSections
 from app.running import compose
 from app.running.listeners import ReservedPorts, listen, tls_context
@@ -77,6 +78,7 @@ class PromptServer:
         self._name_subsystems()
         replacement_receiver.connect(self._take_replacement)
         self.prompt_queue = execution.PromptQueue(self)
+        self.cache_summary = CacheSummary(lambda: self.prompt_queue)
         self.app = web.Application(
             client_max_size=round(args.max_upload_size * MIB), middlewares=[self._gate.middleware, *build_middlewares(args)]
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from comfy.flag_values import cache_url, host_name
+from comfy.preload_flags import preloading
 
 
 class LatentPreviewMethod(enum.Enum):
@@ -58,7 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         usage="main.py [flags]   (--help explains each)",
         description="A ComfyUI-compatible server that keeps models and results warm.",
     )
-    for add_theme in (_network, _directories, _devices, _precision, _attention, _memory, _results, _nodes, _interface, _process):
+    hardware = (_network, _directories, _devices, _precision, _attention, _memory)
+    for add_theme in (*hardware, preloading, _results, _nodes, _interface, _process):
         add_theme(parser.add_argument_group(add_theme.__doc__ or ""))
     return parser
 
@@ -304,13 +306,6 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         help="let models in host RAM go that nothing used for this long (default: no limit)",
     )
     add("--no-read-ahead", action="store_true", help="read no model before its loader node runs (reading ahead needs the RAM model cache)")
-    add(
-        "--preload-config",
-        default=None,
-        metavar="FILE",
-        help="read the models that this JSON file names before the port answers, and hold them",
-    )
-    add("--preload-check", action="store_true", help="say what the preload config would load, and end")
     verify_help = "each time a model's patches are undone, compare its weights and buffers with what they were, and log what stayed behind"
     add("--verify-unpatch", action="store_true", help=verify_help)
 
@@ -339,6 +334,8 @@ def _results(group: argparse._ArgumentGroup) -> None:
         "for more, which are asked in that order",
     )
     add("--cache-namespace", default="", metavar="NAME", help="share results only with servers that were given the same name")
+    add("--no-node-memo", action="store_true", help="never answer a node that patches a model by what it gave for equal inputs before")
+    add("--node-memo-packs", nargs="+", default=[], metavar="NAME", help="answer nodes of these packs (names of folders) so as well")
 
 
 def _nodes(group: argparse._ArgumentGroup) -> None:
@@ -397,3 +394,4 @@ def _process(group: argparse._ArgumentGroup) -> None:
     add("--debug-hang", action="store_true", help="print every thread's stack on Ctrl-C or SIGTERM")
     add("--run", metavar="WORKFLOW", help="run this API- or UI-format workflow once without serving, print where the results are, and exit")
     add("--repeat", type=int, default=1, metavar="N", help="with --run: how many times")
+    add("--started-prompts", metavar="FILE", help="append each prompt's id to this file just before it runs")

@@ -148,7 +148,7 @@ def load(ckpt_path: str) -> ClipVisionModel | None:
         return load_parts(files, {"clip_vision": _VisionPart(files)})["clip_vision"]
 
 
-class _VisionPart(Part):
+class _VisionPart(Part[ClipVisionModel | None]):
     """The image encoder of a file."""
 
     def __init__(self, files: ModelFiles) -> None:

@@ -132,7 +132,7 @@ def load_controlnet(ckpt_path: str, model: ModelPatcher | None = None, model_opt
     return _of_patcher(patcher, options)
 
 
-class _ControlPart(Part):
+class _ControlPart(Part[ModelPatcher]):
     """The network of a ControlNet's file."""
 
     def __init__(self, files: ModelFiles, model: ModelPatcher | None, options: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ class _ControlPart(Part):
 def load_controlnet_state_dict(
     state_dict: MutableMapping[str, torch.Tensor], model: ModelPatcher | None = None, model_options: dict[str, Any] | None = None
 ) -> ControlNet:
-    """The same from tensors in memory; used tensors leave *state_dict*."""
+    """The ControlNet of tensors in memory; used tensors leave *state_dict*."""
     return _from_source(StateDictSource(state_dict, "the state dict", consume=True), model, dict(model_options or {}))
 
 

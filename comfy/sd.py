@@ -77,7 +77,7 @@ def _load_vae(vae_path: str, device: torch.device | None, bypass: str) -> VAE:
         return load_parts(files, {"vae": _VaePart(files, device, bypass)})["vae"]
 
 
-class _VaePart(Part):
+class _VaePart(Part[VAE]):
     """The one part of an autoencoder's file."""
 
     def __init__(self, files: ModelFiles, device: torch.device | None, bypass: str) -> None:

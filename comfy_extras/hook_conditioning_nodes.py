@@ -69,7 +69,7 @@ class ConditioningSetProperties(_Single):
 
 
 class ConditioningSetPropertiesAndCombine(_Single):
-    """The same, and adds it to another one."""
+    """Gives a conditioning hooks, a mask and a time range, and adds it to another one."""
 
     FUNCTION = "set_properties"
 
@@ -115,7 +115,7 @@ class PairConditioningSetProperties(_Pair):
 
 
 class PairConditioningSetPropertiesAndCombine(_Pair):
-    """The same, and adds it to another pair."""
+    """Gives a pair of conditionings hooks, a mask and a time range, and adds it to another pair."""
 
     FUNCTION = "set_properties"
 

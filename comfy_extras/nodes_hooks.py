@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import comfy.utils
 import folder_paths
 from comfy.lazy_import import lazy_module
 from comfy_extras.hook_conditioning_nodes import (
@@ -29,6 +28,7 @@ from comfy_extras.node_inputs import boolean, real
 
 if TYPE_CHECKING:
     from comfy.hooks import HookGroup, HookKeyframeGroup
+    from comfy.loading.lora_files import LoraTensors
     from comfy.text.encoder import CLIP
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 hooks_module = lazy_module("comfy.hooks")
+lora_files = lazy_module("comfy.loading.lora_files")
 sd = lazy_module("comfy.sd")
 
 CATEGORY = "advanced/hooks"
@@ -84,7 +85,7 @@ class CreateHookLora(_MakesHooks):
     FUNCTION = "create_hook"
 
     def __init__(self) -> None:
-        self.loaded_lora: tuple[str, Any] | None = None
+        self.loaded_lora: LoraTensors | None = None
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -99,15 +100,14 @@ class CreateHookLora(_MakesHooks):
         if strength_model == 0 and strength_clip == 0:
             return (before,)
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        if self.loaded_lora is None or self.loaded_lora[0] != path:
-            self.loaded_lora = None
-            self.loaded_lora = (path, comfy.utils.load_torch_file(path, safe_load=True))
-        made = hooks_module.create_hook_lora(lora=self.loaded_lora[1], strength_model=strength_model, strength_clip=strength_clip)
+        former, self.loaded_lora = self.loaded_lora, None
+        self.loaded_lora = lora_files.load_lora_file(path, former)
+        made = hooks_module.create_hook_lora(lora=self.loaded_lora, strength_model=strength_model, strength_clip=strength_clip)
         return (before.clone_and_combine(made),)
 
 
 class CreateHookLoraModelOnly(CreateHookLora):
-    """The same for the diffusion model alone."""
+    """Makes a hook of a LoRA for the diffusion model alone."""
 
     FUNCTION = "create_hook_model_only"
 
@@ -153,7 +153,7 @@ class CreateHookModelAsLora(_MakesHooks):
 
 
 class CreateHookModelAsLoraModelOnly(CreateHookModelAsLora):
-    """The same for the diffusion model alone."""
+    """Makes a hook of a checkpoint for the diffusion model alone."""
 
     FUNCTION = "create_hook_model_only"
 

@@ -26,7 +26,7 @@ def test_the_committed_table_counts_its_rows():
     assert loaded >= 40
 
 
-def test_a_failed_import_is_told_from_a_missing_library():
+def test_a_failed_import_is_distinguished_from_a_missing_library():
     log = (
         "   0.2 seconds (IMPORT FAILED): /base/custom_nodes/one: ModuleNotFoundError: No module named 'insightface'\n"
         "   0.1 seconds (IMPORT FAILED): /base/custom_nodes/two: ImportError: no name 'x' from 'comfy.sd' (/root/of/all/sd.py)\n"

@@ -168,7 +168,7 @@ def left_behind(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a file system to fill")
-def test_a_full_disk_costs_nothing_but_the_sharing(start_server, tmp_path, plain):
+def test_on_a_full_disk_only_sharing_is_lost(start_server, tmp_path, plain):
     folder = tmp_path / "shared"
     folder.mkdir()
     with full_file_system(folder) as grow:
@@ -192,7 +192,7 @@ def test_a_full_disk_costs_nothing_but_the_sharing(start_server, tmp_path, plain
         second.stop()
 
 
-def test_files_that_may_not_grow_cost_nothing_but_the_sharing(start_server, tmp_path, plain):
+def test_where_files_may_not_grow_only_sharing_is_lost(start_server, tmp_path, plain):
     """As a quota does: writes of more than 2 MB end in the middle (EFBIG)."""
     limited = tmp_path / "limited"
     limited.write_text(f'#!/bin/sh\nulimit -f 4096\nexec "{sys.executable}" "$@"\n')

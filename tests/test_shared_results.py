@@ -115,7 +115,7 @@ def test_metrics_are_off_unless_switched_on(start_server, tmp_path, setting):
         (["--cache-provider", "file:///tmp/x", "--disable-all-custom-nodes"], "--whitelist-custom-nodes keepwarm"),
     ],
 )
-def test_a_provider_that_cannot_be_used_ends_the_start_with_advice(tmp_path, flags, advice):
+def test_an_unusable_provider_stops_the_start_with_advice(tmp_path, flags, advice):
     command = [sys.executable, str(ROOT / "main.py"), "--base-directory", str(tmp_path), "--cpu", "--quick-test-for-ci", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert done.returncode not in (0, None)

@@ -176,7 +176,7 @@ def test_deep_uploads_and_names_are_refused_and_the_server_starts_again(start_se
     assert start_server().get("/models/loras") == []
 
 
-def test_a_damaged_file_of_extra_model_paths_ends_the_start_with_its_name(tmp_path):
+def test_a_damaged_extra_model_paths_file_stops_the_start_and_is_named(tmp_path):
     damaged = tmp_path / "paths.yaml"
     damaged.write_bytes("a:\n  loras: x\n".encode("utf-16"))
     for named, told in ((damaged, "save it as UTF-8"), (tmp_path / "none.yaml", "No such file")):

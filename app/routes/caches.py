@@ -28,6 +28,11 @@ class CacheSections:
         """All sections now; one that fails says so. Blocks as long as they do."""
         return {name: _read(name, describe) for name, describe in self._sections.items()}
 
+    def section(self, name: str) -> Any:
+        """The section *name* now, None when nobody has added it. Blocks as long as it does."""
+        describe = self._sections.get(name)
+        return None if describe is None else _read(name, describe)
+
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Put ``GET /caches`` into the table."""
 

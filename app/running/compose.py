@@ -17,6 +17,7 @@ from app.frontend_management import FrontendManager, FrontendMissing
 from app.model_manager import ModelFileManager
 from app.node_replace_manager import NodeReplaceManager
 from app.routes.assets_disabled import AssetsDisabledRoutes
+from app.routes.cache_summary import CacheSummary
 from app.routes.caches import CacheSections
 from app.routes.extension_list import ExtensionRoutes
 from app.routes.frontend_static import FrontendRoutes
@@ -58,6 +59,7 @@ class ComposedServer(PromptTaker, Protocol):
     web_root: str | None
     subsystems: Subsystems
     cache_sections: CacheSections
+    cache_summary: CacheSummary
 
     def send_sync(self, event: Any, data: Any, sid: str | None = None) -> None:
         """Queue a message to client *sid*, or to all. Any thread; never blocks."""
@@ -100,6 +102,7 @@ def add_core_routes(
         ObjectInfoRoutes(lambda: nodes.NODE_CLASS_MAPPINGS, folder_paths.cache_helper),
         SystemRoutes(model_management.names(), torch_is_imported),
         server.cache_sections,
+        server.cache_summary,
         ModelRoutes(),
         ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS),
         UploadRoutes(args.default_hashing_function),

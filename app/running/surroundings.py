@@ -2,13 +2,17 @@
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.lazy_import import lazy_module
+from comfy_execution.executor.isolation import Isolation
+from comfy_execution.executor.memo_rules import may_be_remembered
 
 log = logging.getLogger(__name__)
+patching = lazy_module("comfy.patching.patched_models")
 model_management = lazy_module("comfy.model_management")
 
 OUT_OF_MEMORY_HINT = (
@@ -63,6 +67,16 @@ class ServerSurroundings:
         """Unload all models where the flags ask for that after each prompt (``--disable-smart-memory``)."""
         if model_management.DISABLE_SMART_MEMORY:
             model_management.unload_all_models()
+
+    def remembers(self, class_def: Any) -> bool:
+        """Whether the memo of patched models is asked about nodes of that class: never with ``--no-node-memo``."""
+        return not args.no_node_memo and may_be_remembered(class_def, args.node_memo_packs)
+
+    def recall(self, class_def: Any, inputs: Mapping[str, Any], files: Any) -> Any:
+        """What the memo of patched models knows of this call; None when the inputs cannot be looked at, which is logged."""
+        with Isolation(f"Comparing the inputs of {class_def.__name__} with earlier ones"):
+            return patching.node_memo().ask(class_def, inputs, tuple(files))
+        return None
 
     def deployment(self) -> str:
         """What kind of device and precision computes here. Loads torch; blocks."""

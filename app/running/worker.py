@@ -54,15 +54,26 @@ class Upkeep(Protocol):
 class PromptWorker:
     """Owns the ``prompt-worker`` thread and one that watches it. ``start`` once, ``stop`` once; both from any thread.
 
-    After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for.
+    After each prompt it stores the history, tells the owner that nothing runs any more, and applies what ``POST /free`` asked for
+    and what the queue was given to be called.
     Packs may replace all that it calls, so each step is isolated: whatever is raised there, the next prompt is taken. Should the thread
     be ended from outside, it is started again at once, and the prompt that it ran ends as an error.
     """
 
     def __init__(
-        self, queue: PromptQueue, server: ExecutionServer, executor: Executor, status_type: Callable[..., Any], upkeep: Upkeep
+        self,
+        queue: PromptQueue,
+        server: ExecutionServer,
+        executor: Executor,
+        status_type: Callable[..., Any],
+        upkeep: Upkeep,
+        note_start: Callable[[str], None] = lambda prompt_id: None,
     ) -> None:
-        """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``."""
+        """*queue* is a ``PromptQueue``, *server* the ``PromptServer``, *status_type* ``PromptQueue.ExecutionStatus``.
+
+        *note_start* is told each prompt's id just before it runs; a prompt for which it raises fails without having run.
+        """
+        self._note_start = note_start
         self._queue = queue
         self._server = server
         self._executor = executor
@@ -126,6 +137,7 @@ class PromptWorker:
             prompt_id, prompt, extra_data, outputs = item[1:5]
             sensitive = item[5] if len(item) > 5 else {}
             self._server.last_prompt_id = prompt_id
+            self._note_start(prompt_id)
             self._executor.execute(prompt, prompt_id, {**extra_data, **sensitive}, outputs)
         with Isolation("Putting back the functions that packs must not replace", log):
             hook_breaker_ac10a0.restore_functions()
@@ -175,6 +187,9 @@ class PromptWorker:
             with Isolation("Forgetting results", log):
                 self._executor.reset()
             self._executor.clear_models("POST /free")
+        for call in flags.get("calls", ()):
+            with Isolation("What was to be done between two prompts", log):
+                call()
 
     def _collect_garbage(self) -> None:
         if not self._collect_due or time.monotonic() - self._last_collection_s < COLLECT_INTERVAL_S:

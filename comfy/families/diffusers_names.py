@@ -37,7 +37,7 @@ def unet_names(config: UNetConfig) -> dict[str, str]:
 
 
 def control_names(config: UNetConfig, stem_layers: int) -> dict[str, str]:
-    """The same of a ControlNet whose hint passes *stem_layers* convolutions."""
+    """Published name of each weight of a ControlNet, whose hint passes *stem_layers* convolutions, to diffusers' name."""
     names = {key: name for key, name in unet_names(config).items() if not key.startswith(("output_blocks", "out."))}
     blocks = 1 + sum(config.num_res_blocks) + len(config.channels) - 1
     extra = {f"zero_convs.{index}.0": f"controlnet_down_blocks.{index}" for index in range(blocks)}

@@ -74,7 +74,7 @@ def _encoder_channels(shapes: Mapping[str, Shape]) -> tuple[tuple[int, ...], int
 
 
 def _decoder_channels(shapes: Mapping[str, Shape]) -> tuple[tuple[int, ...], int]:
-    """The same from the decoder, which has one residual block more per level; diffusers counts its levels from the lowest up."""
+    """Channels and blocks per level, from the decoder: it has one block more, and diffusers counts its levels from the lowest up."""
     published, diffusers = "decoder.up.{}.block.{}.conv1.weight", "decoder.up_blocks.{}.resnets.{}.conv1.weight"
     channels = _widths(shapes, published)
     if channels:

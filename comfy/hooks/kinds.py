@@ -7,10 +7,10 @@ from typing import Any, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
-import comfy.lora
 import comfy.patcher_extension
 from comfy.hooks.base import Hook, Hooked, HookGroup, group_of
 from comfy.hooks.enums import EnumHookScope, EnumHookType, EnumWeightTarget
+from comfy.loading.lora_changes import lora_changes
 from comfy.loading.lora_fit import fitting_changes
 from comfy.patcher_extension import PatcherInjection
 
@@ -83,11 +83,11 @@ class WeightHook(Hook):
             return False
         for_clip = target_dict.get("target") == EnumWeightTarget.Clip
         if self.need_weight_init:
-            key_map = (comfy.lora.model_lora_keys_clip if for_clip else comfy.lora.model_lora_keys_unet)(model.model, {})
-            patches = comfy.lora.load_lora(self.weights or {}, key_map, log_missing=False)
+            diffusion, text = (None, model.model) if for_clip else (model.model, None)
+            patches = lora_changes(self.weights or {}, diffusion, text, log_missing=False)
         else:
-            patches = (self.weights_clip if for_clip else self.weights) or {}
-        patches = fitting_changes(patches, [model.model], getattr(self.weights, "path", "a hook's weights"))
+            given = (self.weights_clip if for_clip else self.weights) or {}
+            patches = fitting_changes(given, [model.model], getattr(self.weights, "path", "a hook's weights"))
         model.add_hook_patches(hook=self, patches=patches, strength_patch=self._strength_clip if for_clip else self._strength_model)
         registered.add(self)
         return True
@@ -216,14 +216,8 @@ def load_hook_lora_for_models(
 
     Changes whose shapes do not fit are left out and named in the log.
     """
-    key_map: dict[Any, Any] = {}
-    if model is not None:
-        key_map = comfy.lora.model_lora_keys_unet(model.model, key_map)
-    if clip is not None:
-        key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, key_map)
     hook = WeightHook()
-    modules = [*([] if model is None else [model.model]), *([] if clip is None else [clip.cond_stage_model])]
-    patches = fitting_changes(comfy.lora.load_lora(lora, key_map), modules, getattr(lora, "path", "the LoRA"))
+    patches = lora_changes(lora, None if model is None else model.model, None if clip is None else clip.cond_stage_model)
     taken: set[Any] = set()
     new_model = None if model is None else model.clone()
     if new_model is not None:

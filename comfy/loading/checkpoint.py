@@ -116,7 +116,7 @@ def load_state_dict_guess_config(
     metadata: Mapping[str, str] | None = None,
     disable_dynamic: bool = False,
 ) -> Loaded | None:
-    """The same from tensors in memory, or None for an unknown family; used tensors leave *sd*."""
+    """(model patcher, CLIP, VAE, None) of a checkpoint in memory, or None for an unknown family; used tensors leave *sd*."""
     try:
         return load_checkpoint_source(
             StateDictSource(sd, "the state dict", metadata, consume=True),
@@ -141,7 +141,7 @@ def load_checkpoint_source(
     model_options: Options | None = None,
     te_model_options: Options | None = None,
 ) -> Loaded:
-    """The same from a weight source. A lone diffusion model comes back without text encoder and with an empty VAE."""
+    """(model patcher, CLIP, VAE, None) of a weight source. A lone diffusion model comes back without text encoder and with an empty VAE."""
     parts = CheckpointParts(source, embedding_directory, model_options, te_model_options)
     if parts.config is None:
         return parts.load_model(), None, VAE({}), None
@@ -253,7 +253,7 @@ class CheckpointFile:
         return value
 
 
-class _ModelPart(Part):
+class _ModelPart(Part[ModelPatcher]):
     """The diffusion model."""
 
     def __init__(self, file: CheckpointFile, bypass: str) -> None:
@@ -267,7 +267,7 @@ class _ModelPart(Part):
         return self._file.parts.model_bytes()
 
 
-class _ClipPart(Part):
+class _ClipPart(Part[CLIP | None]):
     """The text encoder."""
 
     def __init__(self, file: CheckpointFile, bypass: str) -> None:
@@ -282,7 +282,7 @@ class _ClipPart(Part):
         return self._file.parts.clip_bytes()
 
 
-class _VaePart(Part):
+class _VaePart(Part[VAE | None]):
     """The autoencoder."""
 
     def __init__(self, file: CheckpointFile, bypass: str) -> None:

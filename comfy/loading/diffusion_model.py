@@ -29,7 +29,7 @@ def load_diffusion_model(unet_path: str, model_options: Options | None = None, d
 
 
 def load_independent_diffusion_model(unet_path: str, model_options: Options | None = None) -> ModelPatcher:
-    """The same with weights of its own."""
+    """The patcher of a diffusion model's file with weights of its own, which no cache keeps."""
     return _diffusion_model_file(unet_path, model_options, INDEPENDENT)
 
 
@@ -38,7 +38,7 @@ def _diffusion_model_file(unet_path: str, model_options: Options | None, bypass:
         return load_parts(files, {"model": _DiffusionModelPart(files, model_options, bypass)})["model"]
 
 
-class _DiffusionModelPart(Part):
+class _DiffusionModelPart(Part[ModelPatcher]):
     """The one part of such a file."""
 
     def __init__(self, files: ModelFiles, model_options: Options | None, bypass: str) -> None:
@@ -64,7 +64,7 @@ def load_diffusion_model_state_dict(
     metadata: Mapping[str, str] | None = None,
     disable_dynamic: bool = False,
 ) -> ModelPatcher | None:
-    """The same from tensors in memory, or None for an unknown family; used tensors leave *sd*."""
+    """The patcher of a diffusion model in memory, or None for an unknown family; used tensors leave *sd*."""
     try:
         return load_diffusion_model_source(StateDictSource(sd, "the state dict", metadata, consume=True), model_options)
     except UnknownModelError as error:
@@ -73,7 +73,7 @@ def load_diffusion_model_state_dict(
 
 
 def load_diffusion_model_source(source: WeightSource, model_options: Options | None = None) -> ModelPatcher:
-    """The same from a weight source. Raises ``UnknownModelError``, naming it, for an unknown family."""
+    """The patcher of the diffusion model in a weight source. Raises ``UnknownModelError``, naming it, for an unknown family."""
     return DiffusionModel(source, model_options).load()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from comfy.weight_files.state_dicts import FileTensors
 
 log = logging.getLogger(__name__)
 PART = "lora"
+MAX_ANSWERS = 8
 
 
 class LoraTensors(FileTensors):
@@ -30,14 +33,35 @@ class LoraTensors(FileTensors):
     def __init__(self, module: LoraModule, key: WeightsKey | None, handle: Any) -> None:
         super().__init__(module.tensors, module.tensors.path)
         self.metadata, self.key, self.handle = module.metadata, key, handle
+        self._module = module
+
+    def remember(self, question: Hashable, find: Callable[[], Any]) -> Any:
+        """What *find* made of the tensors, or what it made before for the same *question*, unless a tensor was changed since.
+
+        Of the file, kept in memory as long as its tensors; the last ``MAX_ANSWERS`` questions.
+        """
+        answers = self._module.answers
+        if self._module.is_changed():
+            answers.clear()
+            return find()
+        if question not in answers:
+            answers[question] = find()
+        answers.move_to_end(question)
+        while len(answers) > MAX_ANSWERS:
+            answers.popitem(last=False)
+        return answers[question]
 
 
 class LoraModule(torch.nn.Module):
-    """Tensors as a module that the cache can measure. ``is_changed`` tells whether somebody wrote into one."""
+    """Tensors as a module that the cache can measure. ``is_changed`` tells whether somebody wrote into one.
+
+    *answers* is what was found out about the tensors.
+    """
 
     def __init__(self, tensors: FileTensors, metadata: Any) -> None:
         super().__init__()
         self.tensors, self.metadata = tensors, metadata
+        self.answers: OrderedDict[Hashable, Any] = OrderedDict()
         held = [value for value in tensors.values() if isinstance(value, Tensor)]
         for index, tensor in enumerate(held):
             self.register_buffer(f"tensor{index}", tensor, persistent=False)
@@ -48,7 +72,7 @@ class LoraModule(torch.nn.Module):
         return any(tensor._version != version for tensor, version in self._versions)
 
 
-class _LoraPart(Part):
+class _LoraPart(Part[Any]):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import comfy.model_management
 from comfy.loading.model_files import ModelFiles
@@ -19,10 +19,11 @@ from comfy.ram_model_cache.weights_key import NotCacheable, weights_key
 from comfy.weight_files.pace import current_pace
 
 Options = Mapping[str, Any]
+Value = TypeVar("Value")  # what a loader gives: a patcher, an object with one as ``patcher``, or None
 INDEPENDENT = "weights of its own were asked for"
 
 
-class Part:
+class Part(Generic[Value]):
     """How to get one part of some files. *options* are those that change its weights; *bypass* says why it must not be cached ("" when
     it may be).
     """
@@ -31,7 +32,7 @@ class Part:
         self.options = options or {}
         self.bypass = bypass
 
-    def load(self) -> Any:
+    def load(self) -> Value:
         """Read it; returns the patcher, or an object with one as ``patcher``, or None where the files have no such part. Blocks."""
         raise NotImplementedError
 
@@ -40,7 +41,7 @@ class Part:
         raise NotImplementedError
 
 
-def load_parts(files: ModelFiles, parts: Mapping[str, Part]) -> dict[str, Any]:
+def load_parts(files: ModelFiles, parts: Mapping[str, Part[Value]]) -> dict[str, Value]:
     """The *parts* of *files* by name: clones of cached models, or loaded now.
 
     Blocks; raises what a loader raises, and nothing stays reserved then.
@@ -48,8 +49,8 @@ def load_parts(files: ModelFiles, parts: Mapping[str, Part]) -> dict[str, Any]:
     cache = comfy.model_management.ram_cache()
     if not cache.enabled:
         return {name: part.load() for name, part in parts.items()}
-    reading = _Reading(files)
-    loaded: dict[str, Any] = {}
+    reading = _Reading[Value](files)
+    loaded: dict[str, Value] = {}
     for name, part in parts.items():
         try:
             if part.bypass:
@@ -66,18 +67,18 @@ def load_parts(files: ModelFiles, parts: Mapping[str, Part]) -> dict[str, Any]:
     return loaded
 
 
-class _Reading:
+class _Reading(Generic[Value]):
     """Reads for the cache what it lacks of *files*: parts by key, with their names."""
 
     def __init__(self, files: ModelFiles) -> None:
-        self.parts: dict[Hashable, tuple[str, Part]] = {}
+        self.parts: dict[Hashable, tuple[str, Part[Value]]] = {}
         self._files = files
 
     def load(self, missing: Sequence[Hashable]) -> dict[Hashable, Loaded]:
         """Every part of the keys *missing*."""
         return {key: self._load(self.parts[key][1]) for key in missing}
 
-    def _load(self, part: Part) -> Loaded:
+    def _load(self, part: Part[Value]) -> Loaded:
         """Load *part* and note what it cost and its pristine weights."""
         before_bytes, started_s = self._files.read_bytes(), _reading_s()
         value = part.load()

@@ -80,7 +80,7 @@ def _load_clip(
         return load_parts(files, {"clip": _ClipPart(files, embedding_directory, clip_type, model_options, bypass)})["clip"]
 
 
-class _ClipPart(Part):
+class _ClipPart(Part[CLIP]):
     """The one text encoder that the files make together."""
 
     def __init__(
@@ -109,7 +109,7 @@ def load_text_encoder_state_dicts(
     model_options: Mapping[str, Any] | None = None,
     disable_dynamic: bool = False,
 ) -> CLIP:
-    """The same from tensors in memory; used tensors leave the dicts."""
+    """The text encoder that tensors in memory make together; used tensors leave the dicts."""
     sources = [StateDictSource(state_dict, f"state dict {number}", consume=True) for number, state_dict in enumerate(state_dicts, 1)]
     return load_text_encoder_sources(sources, embedding_directory, clip_type, model_options)
 
@@ -120,7 +120,7 @@ def load_text_encoder_sources(
     clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
     model_options: Mapping[str, Any] | None = None,
 ) -> CLIP:
-    """The same from weight sources. Raises ``UnknownModelError`` for another number or kind of text models."""
+    """The text encoder that weight sources make together. Raises ``UnknownModelError`` for another number or kind of text models."""
     parts: dict[str, WeightSource] = {}
     settings: dict[str, Any] = {}
     for source in map(plain_weights, sources):

@@ -54,7 +54,9 @@ class Carrier(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
+class Kept:
+    """The patches of one built model, for as long as its *owner* lives; *seconds* is what building took."""
+
     patches: Any
     owner: weakref.ref[Any]
     params: Fingerprint
@@ -108,7 +110,7 @@ class PatchRegistry:
         self.max_entries, self.max_bytes = max_entries, max_bytes
         self._clock = clock
         self._lock = threading.RLock()
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, Kept] = OrderedDict()
         self._ledger = StorageLedger()
         self._gone: deque[bytes] = deque()
         self._books = _Books()
@@ -122,7 +124,7 @@ class PatchRegistry:
         """
         started_s = self._clock()
         key, known, reason = self._key(base, params, build)
-        entry = None if reason else self._find(key)
+        entry = None if reason else self.find(key)
         if entry is not None:
             result = self._carrier.give(base, entry.patches)
             with self._lock:
@@ -145,7 +147,7 @@ class PatchRegistry:
             log.debug("a patched model is built each time: %s", reason)
             return built
         try:
-            self._keep(key, base, built, known, seconds)
+            self.keep(key, base, built, known, seconds)
         except CannotKeep as why:
             with self._lock:
                 self._books.stats.refused += 1
@@ -186,15 +188,24 @@ class PatchRegistry:
             found += [f"entry {key.hex()} is not in the ledger" for key in self._entries if key not in self._ledger]
             return found
 
+    def give(self, base: Any, kept: Kept) -> Any:
+        """A clone of *base* with the patches that were kept."""
+        return self._carrier.give(base, kept.patches)
+
+    def base_key(self, base: Any) -> tuple[bytes, str]:
+        """What *base* is known by, its module included, and why it equals nothing ("" when it may)."""
+        own = self._carrier.fingerprint(base)
+        owner = "" if own.reason else self._prints.tokens.of(self._carrier.owner(base))
+        return own.digest + str(owner).encode(), own.reason
+
     def _key(self, base: Any, params: Any, build: Callable[[Any], Any]) -> tuple[bytes, Fingerprint, str]:
         """The key, what is known of the parameters, and why there is no key ("" when there is one)."""
-        own = self._carrier.fingerprint(base)
+        own, reason = self.base_key(base)
         known = self._prints.of((params, build))
-        reason = f"the base: {own.reason}" if own.reason else known.reason
-        owner = "" if reason else self._prints.tokens.of(self._carrier.owner(base))
-        return own.digest + known.digest + str(owner).encode(), known, reason
+        return own + known.digest, known, f"the base: {reason}" if reason else known.reason
 
-    def _find(self, key: bytes) -> _Entry | None:
+    def find(self, key: bytes) -> Kept | None:
+        """What was kept under *key* for a base that lives, unless something in it is not what it was then. Reads its tensors."""
         with self._lock:
             self._drain()
             entry = self._entries.get(key)
@@ -207,7 +218,8 @@ class PatchRegistry:
             self._drop(key)
         return None
 
-    def _keep(self, key: bytes, base: Any, built: Any, params: Fingerprint, seconds: float) -> None:
+    def keep(self, key: bytes, base: Any, built: Any, params: Fingerprint, seconds: float) -> None:
+        """Keep the patches of *built*, a changed clone of *base* that took *seconds*. Raises :class:`CannotKeep`."""
         patches, storages = self._carrier.take(base, built)
         size_bytes, state = sum(storages.values()), self._carrier.state(patches)
         if size_bytes > self.max_bytes:
@@ -222,7 +234,7 @@ class PatchRegistry:
             ):
                 self._books.stats.evictions += 1
                 self._drop(next(iter(self._entries)))
-            self._entries[key] = _Entry(patches, owner, params, state, seconds)
+            self._entries[key] = Kept(patches, owner, params, state, seconds)
             self._ledger.put(key, storages)
 
     def _drop(self, key: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy.patcher_extension import CallbacksMP, PatcherInjection, Registry, WrappersMP
 from comfy.patching.model_options import copy_containers
-from comfy.patching.protocols import CallsBack, Ejectable
+from comfy.patching.protocols import AdditionalModel, CallsBack, Ejectable
 
 
 class AutoPatcherEjector:
@@ -50,7 +50,7 @@ class Attachments:
         self.wrappers: Registry = WrappersMP.init_wrappers()
         self.injections: dict[Any, list[PatcherInjection]] = {}
         self.attachments: dict[Any, Any] = {}
-        self.additional_models: dict[Any, list[Any]] = {}
+        self.additional_models: dict[Any, list[AdditionalModel]] = {}
         self.is_injected = False
         self.skip_injection = False
 
@@ -113,7 +113,7 @@ class Attachments:
         """The attachment under *key*, or None."""
         return self.attachments.get(key)
 
-    def set_additional_models(self, key: Any, models: list[Any]) -> None:
+    def set_additional_models(self, key: Any, models: list[AdditionalModel]) -> None:
         """Load and clone *models* together with this one."""
         self.additional_models[key] = models
 
@@ -121,11 +121,11 @@ class Attachments:
         """Forget the models under *key*, if any."""
         self.additional_models.pop(key, None)
 
-    def get_additional_models_with_key(self, key: Any) -> list[Any]:
+    def get_additional_models_with_key(self, key: Any) -> list[AdditionalModel]:
         """The models under *key*."""
         return self.additional_models.get(key, [])
 
-    def get_additional_models(self) -> list[Any]:
+    def get_additional_models(self) -> list[AdditionalModel]:
         """The models under every key."""
         return [model for models in self.additional_models.values() for model in models]
 
@@ -161,9 +161,9 @@ class Attachments:
         call_back(patcher, CallbacksMP.ON_EJECT_MODEL)
 
 
-def nested_models(models: list[Any]) -> list[Any]:
+def nested_models(models: list[AdditionalModel]) -> list[AdditionalModel]:
     """The patchers *models*, their additional models, those of these, and so on; each once, nearest first."""
-    found: dict[int, Any] = {}
+    found: dict[int, AdditionalModel] = {}
     waiting = list(models)
     while waiting:
         model = waiting.pop(0)

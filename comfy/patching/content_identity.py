@@ -10,7 +10,7 @@ import hashlib
 import operator
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from comfy.patch_identity.fingerprints import Fingerprint, fingerprints
 from comfy.patch_identity.tensor_digests import DIGEST_BYTES
@@ -21,7 +21,7 @@ from comfy.patching.protocols import Patcher
 from comfy.patching.weight_patches import WeightPatches
 from comfy.patching.weight_values import WeightValues
 
-_weight_patches: Callable[[Any], WeightPatches] = operator.attrgetter("_weight_patches")
+_weight_patches: Callable[[object], WeightPatches] = operator.attrgetter("_weight_patches")
 
 
 def table_digest(table: Patches) -> bytes:
@@ -100,14 +100,14 @@ class PatchesUUID:
     @overload
     def __get__(self, patcher: object, owner: type) -> uuid.UUID: ...
 
-    def __get__(self, patcher: Any, owner: type) -> PatchesUUID | uuid.UUID:
-        return self if patcher is None else ContentIdentity(patcher).of_all()
+    def __get__(self, patcher: object | None, owner: type) -> PatchesUUID | uuid.UUID:
+        return self if patcher is None else ContentIdentity(cast(Patcher, patcher)).of_all()
 
     def __set__(self, patcher: object, given: uuid.UUID) -> None:
         _weight_patches(patcher).given_uuid = given
 
 
-def _of_itself(thing: Any) -> bytes:
+def _of_itself(thing: object) -> bytes:
     """By content, or as the object that it is."""
     found = fingerprints().of(thing)
     if not found.reason:

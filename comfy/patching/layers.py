@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
+
+WeightFunctions = Sequence[Callable[[torch.Tensor], torch.Tensor]]
 
 
 class LayerModule(Protocol):
@@ -14,8 +16,9 @@ class LayerModule(Protocol):
 
     comfy_patched_weights: bool
     comfy_cast_weights: bool
-    weight_function: Sequence[Callable[[Any], Any]]
-    bias_function: Sequence[Callable[[Any], Any]]
+    prev_comfy_cast_weights: bool
+    weight_function: WeightFunctions
+    bias_function: WeightFunctions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +85,7 @@ def plan_layers(layers: Iterable[Layer], budget_bytes: float | None, buffer_byte
     return LayerPlan(tuple(resident), tuple(streamed), buffer_bytes)
 
 
-def stream(module: Any, weight_functions: list[Any], bias_functions: list[Any]) -> None:
+def stream(module: LayerModule, weight_functions: WeightFunctions, bias_functions: WeightFunctions) -> None:
     """Let *module* fetch its weights at each call and pass them through the functions."""
     if not hasattr(module, "prev_comfy_cast_weights"):
         module.prev_comfy_cast_weights = module.comfy_cast_weights
@@ -91,7 +94,7 @@ def stream(module: Any, weight_functions: list[Any], bias_functions: list[Any]) 
     module.bias_function = bias_functions
 
 
-def wipe_lowvram_weight(m: Any) -> None:
+def wipe_lowvram_weight(m: LayerModule | torch.nn.Module) -> None:
     """Undo :func:`stream`, and forget all functions on the weights of *m*."""
     if hasattr(m, "prev_comfy_cast_weights"):
         m.comfy_cast_weights = m.prev_comfy_cast_weights
@@ -101,7 +104,7 @@ def wipe_lowvram_weight(m: Any) -> None:
             setattr(m, attribute, [])
 
 
-def move_weight_functions(m: Any, device: Any) -> int:
+def move_weight_functions(m: object, device: torch.device | None) -> int:
     """Move functions on the weights of *m* that have a ``move_to``. Returns the bytes they take."""
     if device is None:
         return 0

@@ -13,7 +13,7 @@ from comfy.patching.protocols import Patcher
 SMALL_LAYER_BYTES = 64 * 1024
 
 
-def load_list(patcher: Patcher, for_dynamic: bool = False, default_device: Any = None) -> list[tuple[Any, ...]]:
+def load_list(patcher: Patcher, for_dynamic: bool = False, default_device: torch.device | None = None) -> list[tuple[Any, ...]]:
     """One tuple per layer, in the module's order: (bytes while its weights are fetched, bytes, name, module, {attribute: parameter}).
 
     With *for_dynamic* two entries take the place of the first, so that sorting puts small layers first, then large ones by size.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ LOADED_STATE = {
 }
 
 
-def prepare_module(model: Any, offload_device: torch.device) -> None:
+def prepare_module(model: PatchedModule, offload_device: torch.device) -> None:
     """Give *model* what a patcher keeps on it, as far as it is not there: that nothing is loaded, and that it is at *offload_device*."""
     if getattr(model, "loaded_device", None) is None:
         note_device(model, getattr(model, "device", None) or offload_device)
@@ -47,7 +46,7 @@ def prepare_module(model: Any, offload_device: torch.device) -> None:
             setattr(model, name, value)
 
 
-def note_device(model: Any, device: torch.device) -> None:
+def note_device(model: PatchedModule, device: torch.device) -> None:
     """Record where *model* is: as ``loaded_device``, and as ``device`` unless its class computes that itself."""
     model.loaded_device = device
     if not isinstance(getattr(type(model), "device", None), property):
@@ -322,7 +321,7 @@ class WeightLoading:
         )
 
 
-def _has_weights(replacement: Any) -> bool:
+def _has_weights(replacement: object) -> bool:
     return isinstance(replacement, torch.nn.Module) and next(replacement.parameters(), None) is not None
 
 

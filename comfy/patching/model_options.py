@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from comfy.patching.protocols import AdditionalModel
 
 Options = dict[str, Any]
 
@@ -189,7 +194,7 @@ class ModelOptions:
             override.container_function = optimized_attention.container_function  # type: ignore[attr-defined]
         self.values["transformer_options"]["optimized_attention_override"] = override
 
-    def move_patches(self, device: Any) -> None:
+    def move_patches(self, device: torch.device | torch.dtype) -> None:
         """Move patch objects that have a ``to`` to a device, or convert them to a dtype."""
         if any(hasattr(container[key], "to") for container, key in self._patch_slots()):
             self._own()
@@ -197,9 +202,9 @@ class ModelOptions:
             if hasattr(container[key], "to"):
                 container[key] = container[key].to(device)
 
-    def patches_models(self) -> list[Any]:
+    def patches_models(self) -> list[AdditionalModel]:
         """The patchers that patch objects say they need (by a ``models`` method)."""
-        needed: list[Any] = []
+        needed: list[AdditionalModel] = []
         for container, key in self._patch_slots():
             if hasattr(container[key], "models"):
                 needed += container[key].models()

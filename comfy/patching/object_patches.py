@@ -41,7 +41,7 @@ class ObjectPatches:
         self._originals.clear()
 
 
-def own_path(module: Any, name: str) -> str:
+def own_path(module: torch.nn.Module, name: str) -> str:
     """The path in *module* of the layer or weight that ComfyUI calls *name*; *name* itself for everything else.
 
     Only layers with a weight of their own, kept in one piece and in the shape ComfyUI knows, have a path of ComfyUI's.

@@ -8,7 +8,7 @@ import operator
 import types
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -20,28 +20,39 @@ from comfy.patching.attachments import Attachments
 from comfy.patching.content_identity import ContentIdentity, table_digest
 from comfy.patching.hook_patches import HookPatches
 from comfy.patching.model_options import ModelOptions
+from comfy.patching.protocols import Patcher
 from comfy.patching.weight_patches import WeightPatches
 from comfy.ram_model_cache.storage import own_patcher, patcher_of
 
 Patches = tuple[ModelOptions, Attachments, WeightPatches, HookPatches]
 COMPONENTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
-components: Callable[[Any], Patches] = operator.attrgetter(*COMPONENTS)
+components: Callable[[object], Patches] = operator.attrgetter(*COMPONENTS)
 SET_BY_LOADING = {"comfy_patched_weights", "comfy_cast_weights", "prev_comfy_cast_weights", "weight_function", "bias_function"}
 MAX_OBJECTS = 200_000
 PLAIN = (str, bytes, int, float, complex, type(None))
 PASSED_OVER = (type, types.ModuleType, types.CodeType, *PLAIN)
 
 
+class Clonable(Protocol):
+    """A patcher, or an object around one."""
+
+    def clone(self) -> Self: ...
+
+
+Model = TypeVar("Model", bound=Clonable)
+
+
 class PatcherCarrier:
     """For ``ModelPatcher`` objects, and objects around one (``CLIP``). Implements the registry's ``Carrier``."""
 
-    def owner(self, base: Any) -> Any:
+    def owner(self, base: object) -> torch.nn.Module:
         """The module."""
-        return own_patcher(base).model
+        module: torch.nn.Module = own_patcher(base).model
+        return module
 
-    def fingerprint(self, base: Any) -> Fingerprint:
+    def fingerprint(self, base: object) -> Fingerprint:
         """By all that *base* carries. An object in it that cannot be compared is the same only if it is the very same object."""
-        patcher: Any = patcher_of(base)
+        patcher = cast(Patcher, patcher_of(base))
         if not all(hasattr(patcher, name) for name in COMPONENTS):
             return Fingerprint(fingerprints().unique(), f"a {type(base).__name__} is no model that keeps its patches in the known way")
         options, attachments, weights, hooks = components(patcher)
@@ -57,11 +68,11 @@ class PatcherCarrier:
         )
         return fingerprints().of(state, same_objects=True)
 
-    def clone(self, base: Any) -> Any:
+    def clone(self, base: Model) -> Model:
         """By its own ``clone``."""
         return base.clone()
 
-    def take(self, base: Any, built: Any) -> tuple[Patches, Mapping[Hashable, int]]:
+    def take(self, base: Model, built: Model) -> tuple[Patches, Mapping[Hashable, int]]:
         """Copies of *built*'s components. Raises :class:`CannotKeep` when it differs from a clone of *base* in more than these."""
         own, patcher = own_patcher(base), patcher_of(built)
         if patcher is None or patcher.model is not own.model or type(patcher) is not type(own) or type(built) is not type(base):
@@ -87,7 +98,7 @@ class PatcherCarrier:
                 digest.update((repr(value) if isinstance(value, PLAIN) else f"{type(value).__name__} {id(value)}").encode())
         return digest.digest()
 
-    def give(self, base: Any, patches: Patches) -> Any:
+    def give(self, base: Model, patches: Patches) -> Model:
         """A clone of *base* with copies of *patches*."""
         twin = base.clone()
         patcher = patcher_of(twin)
@@ -102,7 +113,7 @@ def copies(patches: Patches) -> Patches:
     return options.clone(), attachments.clone(), weights.clone(), hooks.clone()
 
 
-def storages_in(patches: Patches, module: Any) -> dict[Hashable, int]:
+def storages_in(patches: Patches, module: torch.nn.Module) -> dict[Hashable, int]:
     """{storage: bytes} of the tensors that *patches* refer to. Raises :class:`CannotKeep` when they refer to *module* or a patcher."""
     found: dict[Hashable, int] = {}
     for value in _reachable(patches):
@@ -147,7 +158,7 @@ def _without_loading(module: torch.nn.Module) -> list[Any]:
     return [item for name, value in vars(module).items() if name not in SET_BY_LOADING for item in (name, value)]
 
 
-def _own_attributes(thing: Any) -> dict[str, Any]:
+def _own_attributes(thing: object) -> dict[str, Any]:
     return {name: value for name, value in vars(thing).items() if name not in (*COMPONENTS, "_shared", "parent", "patcher", "size")}
 
 

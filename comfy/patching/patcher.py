@@ -6,7 +6,7 @@ import copy
 import operator
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 
@@ -27,7 +27,7 @@ from comfy.patching.multigpu import deep_clone, match_clones
 from comfy.patching.object_patches import ObjectPatches
 from comfy.patching.patch_table import Patches
 from comfy.patching.placement import Backup
-from comfy.patching.protocols import PatchedModule
+from comfy.patching.protocols import AdditionalModel, PatchedModule
 from comfy.patching.shared_state import Override, SharedState, load_again
 from comfy.patching.weight_patches import WeightPatches
 from comfy.patching.weight_values import WeightValues
@@ -56,14 +56,19 @@ class ModelPatcher:
     """
 
     def __init__(
-        self, model: Any, load_device: torch.device, offload_device: torch.device, size: int = 0, weight_inplace_update: bool = False
+        self,
+        model: torch.nn.Module,
+        load_device: torch.device,
+        offload_device: torch.device,
+        size: int = 0,
+        weight_inplace_update: bool = False,
     ) -> None:
-        self.model: PatchedModule = model
+        self.model = cast(PatchedModule, model)
         self.size = size
         self.load_device = load_device
         self.offload_device = offload_device
         self.weight_inplace_update = weight_inplace_update
-        prepare_module(model, offload_device)
+        prepare_module(self.model, offload_device)
         self._shared = SharedState()
         self._options = ModelOptions()
         self._attachments = Attachments()
@@ -138,7 +143,7 @@ class ModelPatcher:
         return self.model, self._shared.as_override()
 
     def clone(
-        self, disable_dynamic: bool = False, model_override: tuple[Any, Override] | None = None, force_deepcopy: bool = False
+        self, disable_dynamic: bool = False, model_override: tuple[PatchedModule, Override] | None = None, force_deepcopy: bool = False
     ) -> Self:
         """A patcher with the same changes to the same module, which changes independently.
 
@@ -176,7 +181,7 @@ class ModelPatcher:
     deepclone_multigpu = deep_clone
     match_multigpu_clones = match_clones
 
-    def is_clone(self, other: Any) -> bool:
+    def is_clone(self, other: object) -> bool:
         """Whether *other* is a patcher of the same module."""
         return getattr(other, "model", None) is self.model
 
@@ -237,7 +242,7 @@ class ModelPatcher:
     wrappers: ComponentAttribute[Registry] = ComponentAttribute("_attachments")
     injections: ComponentAttribute[dict[Any, list[PatcherInjection]]] = ComponentAttribute("_attachments")
     attachments: ComponentAttribute[dict[Any, Any]] = ComponentAttribute("_attachments")
-    additional_models: ComponentAttribute[dict[Any, list[Any]]] = ComponentAttribute("_attachments")
+    additional_models: ComponentAttribute[dict[Any, list[AdditionalModel]]] = ComponentAttribute("_attachments")
     is_injected: ComponentAttribute[bool] = ComponentAttribute("_attachments")
     skip_injection: ComponentAttribute[bool] = ComponentAttribute("_attachments")
     add_callback_with_key = forward(_attachments, Attachments.add_callback_with_key)
@@ -267,7 +272,7 @@ class ModelPatcher:
         """Wrap a function named in ``WrappersMP``."""
         self.add_wrapper_with_key(wrapper_type, None, wrapper)
 
-    def get_nested_additional_models(self) -> list[Any]:
+    def get_nested_additional_models(self) -> list[AdditionalModel]:
         """The additional models, theirs, and so on; each once, nearest first."""
         return nested_models(self.get_additional_models())
 

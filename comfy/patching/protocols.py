@@ -14,6 +14,7 @@ from comfy.hooks.base import Hook, HookGroup
 from comfy.hooks.enums import EnumHookMode
 from comfy.patching.patch_table import Patches
 from comfy.patching.placement import Backup
+from comfy.residency import protocols as residency
 
 
 class PatchedModule(torch.nn.Module):
@@ -29,7 +30,7 @@ class PatchedModule(torch.nn.Module):
     model_lowvram: bool
     lowvram_patch_counter: int
     current_weight_patches_uuid: uuid.UUID | None
-    current_patcher: Any
+    current_patcher: Patcher | None
     model_config: Any
     get_dtype: Callable[[], torch.dtype]
     memory_required: Callable[..., float]
@@ -92,7 +93,7 @@ class Patcher(Ejectable, Protocol):
 
     def model_size(self) -> int: ...
 
-    def model_patches_to(self, device: Any) -> None: ...
+    def model_patches_to(self, device: torch.device | torch.dtype) -> None: ...
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list[Any]]: ...
 
@@ -107,7 +108,7 @@ class Patcher(Ejectable, Protocol):
         force_cast: bool = False,
     ) -> Tensor | None: ...
 
-    def model_state_dict_for_saving(self, model: Any = None, prefix: str = "") -> dict[str, Tensor]: ...
+    def model_state_dict_for_saving(self, model: object = None, prefix: str = "") -> dict[str, Tensor]: ...
 
     def load(
         self,
@@ -144,6 +145,24 @@ class Patcher(Ejectable, Protocol):
     def unpatch_hooks(self, whitelist_keys_set: set[str] | None = None) -> None: ...
 
 
+class AdditionalModel(residency.Patcher, Protocol):
+    """A patcher that another one brings along: loaded, cloned and copied to other devices with it."""
+
+    def clone(self) -> AdditionalModel: ...
+
+    def get_additional_models(self) -> list[AdditionalModel]: ...
+
+    def deepclone_multigpu(
+        self, new_load_device: torch.device | None = None, models_cache: dict[uuid.UUID, AdditionalModel] | None = None
+    ) -> AdditionalModel: ...
+
+
+class CountsMemory(Protocol):
+    """Whoever knows how many bytes may still be used."""
+
+    def use(self, weight: Tensor) -> bool: ...
+
+
 class HookPatcher(Patcher, Protocol):
     """The same as far as switching hooks goes."""
 
@@ -157,9 +176,14 @@ class HookPatcher(Patcher, Protocol):
     def patch_hooks(self, hooks: HookGroup | None) -> None: ...
 
     def patch_hook_weight_to_device(
-        self, hooks: HookGroup, combined_patches: Any, key: str, original_weights: dict[str, Any], memory_counter: Any
+        self,
+        hooks: HookGroup,
+        combined_patches: Mapping[str, Sequence[Any]],
+        key: str,
+        original_weights: dict[str, Any],
+        memory_counter: CountsMemory,
     ) -> None: ...
 
-    def patch_cached_hook_weights(self, cached_weights: Any, key: str, memory_counter: Any) -> None: ...
+    def patch_cached_hook_weights(self, cached_weights: dict[str, Tensor], key: str, memory_counter: CountsMemory) -> None: ...
 
     def clear_cached_hook_weights(self) -> None: ...

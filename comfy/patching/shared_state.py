@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from comfy.patching.placement import Backup
+from comfy.patching.protocols import PatchedModule
 
 Override = tuple[dict[str, Backup], dict[str, Any], dict[str, Any], set[str]]
 
@@ -38,7 +39,13 @@ class SharedState:
         return SharedState(backup, buffers, objects, pinned, self.hook_backup if is_same_module else {})
 
 
-def load_again(module: torch.nn.Module, recipe: tuple[Any, ...] | None) -> Any:
+class LentModule(Protocol):
+    """A patcher that hands out its module, and what its clones share."""
+
+    def get_clone_model_override(self) -> tuple[PatchedModule, Override]: ...
+
+
+def load_again(module: torch.nn.Module, recipe: tuple[Any, ...] | None) -> LentModule:
     """The patcher of a second copy of *module*, made by its ``cached_patcher_init``: (function, arguments[, index of the result]).
 
     Raises ``RuntimeError`` when the loader left none, and what the function raises.
@@ -49,4 +56,5 @@ def load_again(module: torch.nn.Module, recipe: tuple[Any, ...] | None) -> Any:
         )
     make, arguments, *index = recipe
     made = make(*arguments)
-    return made[index[0]] if index else made
+    patcher: LentModule = made[index[0]] if index else made
+    return patcher

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,13 +43,16 @@ class WeightValues:
         with self._patcher.use_ejected():
             return {key: self._weights.get(key).detach() for key in self._keys(filter_prefix)}
 
-    def state_dict_for_saving(self, model: Any = None, prefix: str = "") -> dict[str, Tensor]:
+    def state_dict_for_saving(self, model: object = None, prefix: str = "") -> dict[str, Tensor]:
         """The patched weights in host memory by name, *prefix* (of those that have it) taken off."""
         with self._patcher.use_ejected():
             return {key[len(prefix) :]: self._to_save(key).detach().to("cpu") for key in self._keys(prefix)}
 
     def checkpoint_for_saving(
-        self, clip_state_dict: Any = None, vae_state_dict: Any = None, clip_vision_state_dict: Any = None
+        self,
+        clip_state_dict: Mapping[str, Tensor] | None = None,
+        vae_state_dict: Mapping[str, Tensor] | None = None,
+        clip_vision_state_dict: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """A whole checkpoint with this model's patched weights; see ``BaseModel.state_dict_for_saving``."""
         own = self._patcher.model_state_dict_for_saving(prefix="diffusion_model.")

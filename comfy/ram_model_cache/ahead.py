@@ -17,7 +17,7 @@ from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.flights import Flights
 from comfy.ram_model_cache.storage import hand_out, own_patcher, patcher_of
 from comfy.ram_model_cache.table import ModelTable
-from comfy.ram_model_cache.values import CacheSettings, Loaded, OwnerHooks, as_loaded
+from comfy.ram_model_cache.values import Loaded, OwnerHooks, as_loaded
 
 Load = Callable[[list[Hashable]], Mapping[Hashable, Any]]
 Estimate = int | Callable[[], int]
@@ -38,16 +38,8 @@ class AheadBlock:
 class AheadLoads:
     """Blocks of threads that read ahead, and what they have read. Its lock is a leaf. Any thread may call any method."""
 
-    def __init__(
-        self,
-        settings: CacheSettings,
-        hooks: OwnerHooks,
-        flights: Flights,
-        drops: DropQueue,
-        access: TableAccess,
-        clock: Callable[[], float],
-    ) -> None:
-        self._settings, self._hooks, self._flights, self._drops, self._access = settings, hooks, flights, drops, access
+    def __init__(self, hooks: OwnerHooks, flights: Flights, drops: DropQueue, access: TableAccess, clock: Callable[[], float]) -> None:
+        self._hooks, self._flights, self._drops, self._access = hooks, flights, drops, access
         self._clock = clock
         self._of_thread = threading.local()
         self._lock = threading.Lock()
@@ -133,10 +125,10 @@ class AheadLoads:
 
     def _obstacle(self, table: ModelTable, size_bytes: int, available_bytes: int, beyond_cap: bool) -> str:
         """Why *size_bytes* more must not be read now; "" if they may be."""
-        if table.under_pressure or size_bytes + table.loads.loading_bytes() + self._settings.headroom > available_bytes:
+        if table.under_pressure or size_bytes + table.loads.loading_bytes() + table.settings.headroom > available_bytes:
             return "too little RAM is free"
         taken_bytes = table.ledger.total_bytes + table.loads.loading_bytes() + table.ahead_bytes()
-        return "" if beyond_cap or taken_bytes + size_bytes <= self._settings.cap_bytes else "it does not fit beside what is kept"
+        return "" if beyond_cap or taken_bytes + size_bytes <= table.settings.cap_bytes else "it does not fit beside what is kept"
 
     def _take_in(self, key: Hashable, part: Loaded, seconds: float) -> Any:
         """Keep what was read for *key* until its loader asks; None stays None: the file has no such part."""

@@ -30,8 +30,10 @@ from comfy.ram_model_cache.flights import Flights, start_daemon
 from comfy.ram_model_cache.holds import Holds
 from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
+from comfy.ram_model_cache.named import NamedModels
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
+from comfy.ram_model_cache.resettling import Renamed, resettle
 from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, own_patcher, patcher_of
 from comfy.ram_model_cache.table import ModelTable
@@ -74,7 +76,7 @@ class RamModelCache:
         self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
         access = TableAccess(self._table, self._journal, self._drops, self._keep_watch)
         self._lock, self._changing, self._using = access.lock, access.changing, access.using
-        self.ahead = AheadLoads(settings, self._hooks, self._flights, self._drops, access, clock)
+        self.named, self.ahead = NamedModels(access.changing, clock), AheadLoads(self._hooks, self._flights, self._drops, access, clock)
 
     def _keep_watch(self) -> None:
         with self._lock:
@@ -83,14 +85,12 @@ class RamModelCache:
         if starts:
             self._start_thread(self._monitor)
 
-    # Loading
-
     def fetch(self, wanted: Mapping[Hashable, Estimate], load: Load, hold: bool = False) -> dict[Hashable, Any]:
         """The models of *wanted* ({key: estimated bytes, or what tells them}), from here or, those missing, from one call of *load*.
 
         *load* takes the missing keys and returns {key: model, :class:`Loaded`, or None where the file has no such part}; estimates
         given as functions are asked on a miss only. What either raises is raised, nothing stays reserved, and whoever waits for the same
-        keys tries for itself. *hold* keeps new entries to the last; inside a block of ``holds`` all of *wanted* are.
+        keys tries for itself. *hold* keeps new entries to the last; inside a block of ``holds`` all are, or ``NoRoom`` is raised.
         """
         if (reading := self.ahead.current()) is not None:
             return self.ahead.fetch(reading, wanted, load)
@@ -121,7 +121,7 @@ class RamModelCache:
         try:
             sizes = {key: estimate() if callable(estimate) else estimate for key, estimate in missing.items()}
             for key, size_bytes in sizes.items():
-                self.reserve(key, size_bytes, hold)
+                self.holds.insist(self.reserve(key, size_bytes, hold), key, size_bytes)
             started_s = self._clock()
             loaded = load(list(sizes))
             seconds_per_byte = (self._clock() - started_s) / max(1, sum(sizes.values()))
@@ -269,8 +269,6 @@ class RamModelCache:
         """No model is dropped by anyone while this is open; for the owner's loops over its loaded models. May be nested."""
         return self._drops.critical_section()
 
-    # Upkeep
-
     def safe_point(self) -> None:
         """Between two nodes: restore bases whose last clone died, give way to memory pressure, drop what may go."""
         with self._changing() as table:
@@ -321,6 +319,13 @@ class RamModelCache:
         with self._changing() as table:
             return table.is_held(key)
 
+    def resettle(self, settings: CacheSettings, renamed: Renamed) -> None:
+        """After a restore, while nothing loads: other *settings*, and each entry under the key that *renamed* gives it."""
+        self.ahead.let_go()
+        self.settings, self._ticked_s = settings, float("-inf")
+        with self._changing() as table:
+            resettle(table, settings, renamed, self._clock())
+
     def clear(self, why: str = "asked to free memory") -> int:
         """Evict everything, held entries too; returns the bytes no longer kept. What is in use lives until its users are done."""
         self.ahead.let_go()
@@ -331,8 +336,6 @@ class RamModelCache:
         """End the monitor and drop everything."""
         self._closed.set()
         self.clear("the server ends")
-
-    # What happened
 
     def begin_prompt(self, prompt_id: str) -> None:
         """Receipts go to *prompt_id* from now on, in this context."""
@@ -359,11 +362,10 @@ class RamModelCache:
         with self._lock:
             return self._table.stats()
 
-    def entries(self) -> list[dict[str, Any]]:
-        """Every entry as a plain dict, for status pages; sizes in bytes, times in seconds."""
+    def entries(self, describe: Callable[[Entry, float], Any] = Entry.described) -> list[Any]:
+        """What ``describe(entry, now_s)``, called under the lock, says of every entry; by default plain dicts for status pages."""
         with self._lock:
-            now_s = self._clock()
-            return [entry.described(now_s) for entry in self._table.entries.values()]
+            return [describe(entry, self._clock()) for entry in self._table.entries.values()]
 
     def check(self) -> list[str]:
         """Measure every kept model and recompute the books; returns what does not hold, in words. For tests and status pages."""

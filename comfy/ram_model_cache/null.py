@@ -64,10 +64,13 @@ class NullRamModelCache:
         """Nothing to free."""
         return 0
 
+    def resettle(self, settings: Any, renamed: Any) -> None:
+        """Nothing has to fit."""
+
     def stats(self) -> None:
         """No figures."""
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self, describe: Callable[..., Any] | None = None) -> list[Any]:
         """Nothing."""
         return []
 

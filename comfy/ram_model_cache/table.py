@@ -139,7 +139,7 @@ class ModelTable:
 
     def _put(self, entry: Entry) -> str:
         total_bytes = self.ledger.total_bytes + self.ledger.added_bytes(entry.storages)
-        if total_bytes + self.reserved_bytes() > self.settings.cap_bytes:
+        if total_bytes + self.loads.reserved_bytes() > self.settings.cap_bytes:
             return "no room beside loads in progress"
         self.ledger.put(entry.key, entry.storages)
         if entry.state is not State.KEPT:
@@ -179,6 +179,12 @@ class ModelTable:
             self.evict(entry, why, "cleared")
         self.absent.clear()
         return kept_bytes
+
+    def shrink(self, why: str) -> None:
+        """Evict, held entries too, until the rest fits under the cap."""
+        for key in self.policy.eviction_order(self._own_bytes(), *self._classes()):
+            if self.ledger.total_bytes > self.settings.cap_bytes:
+                self.evict(self.entries[key], why, "no room")
 
     def expire(self, now_s: float) -> None:
         """Evict what was idle for the time-out; held entries stay."""
@@ -273,10 +279,6 @@ class ModelTable:
 
     # Room
 
-    def reserved_bytes(self) -> int:
-        """Bytes set aside for loads in progress."""
-        return self.loads.reserved_bytes()
-
     def relieve(self, wanted_bytes: int, why: str) -> None:
         """Evict what nobody uses, least valuable first, until *wanted_bytes* are freed; entries in use would free nothing."""
         for key in self.policy.eviction_order(self._own_bytes(idle_only=True), *self._classes()):
@@ -305,7 +307,7 @@ class ModelTable:
         own = self._own_bytes()
         shared_bytes = self.ledger.total_bytes - sum(own.values())
         limit = self.ledger.total_bytes if self.under_pressure else self.settings.cap_bytes
-        room_bytes = limit - shared_bytes - self.reserved_bytes()
+        room_bytes = limit - shared_bytes - self.loads.reserved_bytes()
         first, held = self._classes()
         if hold or self._is_pending(key):
             first = first | {key}
@@ -365,7 +367,7 @@ class ModelTable:
     def stats(self) -> CacheStats:
         """Sizes and counters now."""
         kept, known, lent = len(self._kept()), len(self.entries), self._lent_bytes()
-        total, reserved, doomed = self.ledger.total_bytes, self.reserved_bytes(), self._drops.waiting_bytes()
+        total, reserved, doomed = self.ledger.total_bytes, self.loads.reserved_bytes(), self._drops.waiting_bytes()
         cap, counted = self.settings.cap_bytes, self.journal.counted()
         return CacheStats(cap, total, reserved, lent, doomed, kept, known - kept, self.under_pressure, counted)
 
@@ -377,7 +379,7 @@ class ModelTable:
     def check(self, measured: Mapping[Hashable, Storages]) -> list[str]:
         """What does not hold, in words; *measured* says what the KEPT entries really use."""
         wrong: list[str] = []
-        cap_bytes, reserved_bytes = self.settings.cap_bytes, self.reserved_bytes()
+        cap_bytes, reserved_bytes = self.settings.cap_bytes, self.loads.reserved_bytes()
         self.ledger.check(measured, wrong.append)
         if self.ledger.total_bytes + reserved_bytes > cap_bytes:
             wrong.append(f"{self.ledger.total_bytes} bytes kept and {reserved_bytes} reserved exceed the cap of {cap_bytes}")

@@ -162,11 +162,15 @@ class Entry:
         """Bytes of its storages, shared ones included."""
         return sum(self.storages.values())
 
+    def device_models(self) -> list[LoadedModel]:
+        """The owner's objects for it on devices with memory of their own."""
+        found = [reference() for reference in list(self.loaded.values())]
+        return [loaded_model for loaded_model in found if loaded_model is not None and not _is_host(loaded_model)]
+
     @property
     def on_devices(self) -> int:
         """How many devices with memory of their own it is on."""
-        loaded_models = [reference() for reference in list(self.loaded.values())]
-        return sum(loaded_model is not None and not _is_host(loaded_model) for loaded_model in loaded_models)
+        return len(self.device_models())
 
     @property
     def label(self) -> str:
@@ -187,7 +191,7 @@ class Entry:
         }
 
 
-def _is_host(loaded_model: LoadedModel | None) -> bool:
+def _is_host(loaded_model: LoadedModel) -> bool:
     """Whether its device is the processor itself; one with an index plays an accelerator."""
     device = getattr(loaded_model, "device", None)
     return getattr(device, "type", None) == "cpu" and getattr(device, "index", None) is None

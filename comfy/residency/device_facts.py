@@ -92,7 +92,7 @@ class DeviceFacts:
         return not self._names.cpu_mode() and not self._names.mps_mode()
 
     def pytorch_attention_enabled_vae(self) -> bool:
-        """The same for autoencoders; not on AMD cards, which fail at high resolutions."""
+        """Whether autoencoders may count on fused attention; not on AMD cards, which fail at high resolutions."""
         return not self._names.is_amd() and self._names.pytorch_attention_enabled()
 
     def pytorch_attention_flash_attention(self) -> bool:

@@ -70,12 +70,14 @@ class BypassedForward:
 class BypassForwardHook:
     """Adds the effect of *adapter* on the input, times *strength*, to the result of *module*, a linear layer or convolution."""
 
-    def __init__(self, module: Any, adapter: WeightAdapterBase, strength: float) -> None:
+    def __init__(self, module: Any, adapter: WeightAdapterBase, strength: float, source: object = None) -> None:
+        """*source* is whoever will take it out again."""
         if not isinstance(module, LAYERS):
             raise TypeError(f"a change can bypass linear layers and convolutions, not {type(module).__name__}")
         self.module = module
         self.adapter = adapter
         self.strength = strength
+        self.source = source
 
     def inject(self) -> None:
         """Put the addition in place."""
@@ -114,15 +116,31 @@ class BypassForwardHook:
 def create_bypass_injections_from_patches(
     patcher: Patcher, patches: Mapping[str, WeightAdapterBase], strength: float
 ) -> list[PatcherInjection]:
-    """One injection for all *patches* ({weight name: adapter}). Names must be whole weights of linear layers or convolutions."""
-    hooks = [BypassForwardHook(layer_of(patcher, key), adapter, strength) for key, adapter in patches.items()]
+    """One injection for all *patches* ({weight name: adapter}). Names must be whole weights of linear layers or convolutions.
 
-    def inject(_: Any) -> None:
-        for hook in hooks:
-            hook.inject()
+    It holds no layer, so that it serves every clone, and keeps no model alive.
+    """
+    for key, adapter in patches.items():
+        BypassForwardHook(layer_of(patcher, key), adapter, strength)
+    beside = _BesideWeights(dict(patches), strength)
+    return [PatcherInjection(beside.inject, beside.eject)]
 
-    def eject(_: Any) -> None:
-        for hook in reversed(hooks):
-            hook.eject()
 
-    return [PatcherInjection(inject, eject)]
+class _BesideWeights:
+    """Changes beside the weights of whatever patcher is loaded."""
+
+    def __init__(self, patches: Mapping[str, WeightAdapterBase], strength: float) -> None:
+        self._patches, self._strength = patches, strength
+
+    def inject(self, patcher: Patcher) -> None:
+        """Put them in place."""
+        for key, adapter in self._patches.items():
+            BypassForwardHook(layer_of(patcher, key), adapter, self._strength, self).inject()
+
+    def eject(self, patcher: Patcher) -> None:
+        """Take them out, if they are in place."""
+        for key in reversed(list(self._patches)):
+            forward: Any = layer_of(patcher, key).forward
+            own = [change for change in getattr(forward, "changes", ()) if change.source is self]
+            if own:
+                own[-1].eject()

@@ -22,6 +22,15 @@ class ExecutionResult(Enum):
     PENDING = 2
 
 
+class Recalled(Protocol):
+    """What is remembered of one call of a node; *outputs* (a list of values per socket) is None when nothing is."""
+
+    outputs: Any
+
+    def keep(self, outputs: Any) -> None:
+        """The node was called and gave *outputs*."""
+
+
 class Surroundings(Protocol):
     """The program around the executor. Any thread."""
 
@@ -42,6 +51,15 @@ class Surroundings(Protocol):
 
     def prompt_ended(self) -> None:
         """A prompt has ended: let go what the flags say is not kept from one prompt to the next."""
+
+    def remembers(self, class_def: Any) -> bool:
+        """Whether calls of nodes of *class_def* are remembered. Quick."""
+
+    def recall(self, class_def: Any, inputs: Mapping[str, Any], files: Any) -> Recalled | None:
+        """What is remembered of calling a node of *class_def* with the lists *inputs* and with *files*, their states included.
+
+        None when that could not be found out. On the worker thread; reads tensors.
+        """
 
     def deployment(self) -> str:
         """What kind of device and precision computes here. May block."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_execution.executor.caches import CacheEntry, CacheSet
-from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
+from comfy_execution.executor.engine import Engine, ExecutionResult, Recalled, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
 from comfy_execution.executor.isolation import Isolation, is_own_end, log_failure
@@ -165,6 +165,9 @@ class NodePass:
         obj = await self._instance()
         if hasattr(obj, "check_lazy_status") and await self._request_lazy(obj, missing, v3_data):
             return None
+        recalled = await self._recall()
+        if recalled is not None and recalled.outputs is not None:
+            return recalled.outputs, {}, False
         outputs, ui, expanded, unfinished = await engine.get_output_data(
             state.prompt_id,
             self._id,
@@ -177,7 +180,34 @@ class NodePass:
         if unfinished:
             self._wait_for(outputs)
             return None
+        if recalled is not None and not ui and not expanded and self._are_files_known():
+            await self._keep(recalled, outputs)
         return outputs, ui, expanded
+
+    async def _recall(self) -> Recalled | None:
+        """What is remembered of the call, if calls of this class are, and if what its files hold is known."""
+        if not self._surroundings.remembers(self._class_def) or not self._are_files_known():
+            return None
+        files = self._state.caches.outputs.files
+        inputs, own = self._inputs or {}, () if files is None else files.own(self._id)
+        recalled = await call_sync(self._class_def, lambda: self._surroundings.recall(self._class_def, inputs, own))
+        if recalled is not None and recalled.outputs is not None:
+            self._surroundings.before_call()
+        return recalled
+
+    def _are_files_known(self) -> bool:
+        """Whether the node names no file, or ones whose states, which have not changed since, are known."""
+        if not any(isinstance(value, str | dict | list) and not is_link(value) for value in self._node["inputs"].values()):
+            return True
+        files = self._state.caches.outputs.files
+        return files is not None and files.is_known(self._id) and files.hold(self._id)
+
+    async def _keep(self, recalled: Recalled, outputs: Any) -> None:
+        def keep() -> None:
+            with Isolation(f"Remembering what node {self._id} ({self._class_type}) made"):
+                recalled.keep(outputs)
+
+        await call_sync(self._class_def, keep)
 
     async def _instance(self) -> Any:
         """What the function is called on: an instance kept over prompts, or the class itself for classes without state."""

@@ -4,7 +4,7 @@ A cache serves one prompt at a time: ``set_prompt`` gives it the prompt, ``clean
 are read and written by node id. All methods are called from the coroutine that runs the prompt, and none blocks.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,13 +39,16 @@ class Counters:
 class ExternalCache(Protocol):
     """Where results go that other processes may use. No method raises. Asked for nodes with a signature only."""
 
+    missing: Set[str]
+    """The nodes that were asked for in this prompt and that nobody has: asking again would be in vain."""
+
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Fetch into the cache what the results of *targets* need and others have."""
 
-    async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
+    async def lookup(self, node_id: str, key: Any) -> Any:
         """The entry stored under *key*, or None."""
 
-    async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
+    async def store(self, node_id: str, key: Any, value: Any) -> None:
         """Take *value* to be stored under *key*; does not wait for it."""
 
 
@@ -89,7 +92,7 @@ class BasicCache:
     async def get(self, node_id: str) -> Any:
         """The node's entry from here or, on a miss, from ``external``, which then stays here; or None."""
         entry = self.get_local(node_id)
-        if entry is None:
+        if entry is None and self.external is not None and node_id not in self.external.missing:
             entry = await self._get_external(node_id)
         if entry is None:
             self._counters.misses += 1
@@ -102,9 +105,8 @@ class BasicCache:
         if self.files is not None and not self.files.hold(node_id):
             self._keys_of(node_id).make_unique(node_id, "a file changed while the prompt ran")
         self.set_local(node_id, value)
-        key = None if self.external is None else self.external_key(node_id)
-        if key is not None and self.external is not None:
-            await self.external.store(node_id, self.dynprompt.get_node(node_id)["class_type"], key, value)
+        if self.external is not None and (key := self.external_key(node_id)) is not None:
+            await self.external.store(node_id, key, value)
 
     def get_local(self, node_id: str) -> Any:
         """The node's entry if this process has it, or None."""
@@ -164,7 +166,7 @@ class BasicCache:
         key = None if self.external is None else self.external_key(node_id)
         if key is None or self.external is None:
             return None
-        entry = await self.external.lookup(node_id, self.dynprompt.get_node(node_id)["class_type"], key)
+        entry = await self.external.lookup(node_id, key)
         if entry is not None:
             self._counters.external_hits += 1
             self.set_local(node_id, entry)
@@ -175,6 +177,8 @@ class BasicCache:
         if not self.enable_providers or not self.initialized:
             return None
         key = self._key_of(node_id)
+        if type(key) is str:
+            return key
         if isinstance(key, Uncacheable):
             return None
         return key.signature if isinstance(key, FileBoundKey) else key

@@ -36,11 +36,18 @@ class HierarchicalCache(BasicCache):
 
     def get_local(self, node_id: str) -> Any:
         """The node's entry, wherever in the hierarchy it belongs, or None."""
-        return BasicCache.get_local(self._homes.get(node_id, self), node_id)
+        part = self._homes.get(node_id, self)
+        if not part.initialized:
+            return None
+        key = part.cache_key_set.get_data_key(node_id)
+        return None if key is None else part.cache.get(key)
 
     def set_local(self, node_id: str, value: Any) -> None:
         """Keep the node's entry where it belongs."""
-        BasicCache.set_local(self._homes.get(node_id, self), node_id, value)
+        part = self._homes.get(node_id, self)
+        key = part.cache_key_set.get_data_key(node_id)
+        if key is not None:
+            part.cache[key] = value
 
     async def ensure_subcache_for(self, node_id: str, children_ids: Collection[str]) -> BasicCache:
         """The part for the expansion of *node_id*, ready for *children_ids*; what an earlier expansion left and these do not use goes."""
@@ -81,6 +88,9 @@ class HierarchicalCache(BasicCache):
 
     def _keys_of(self, node_id: str) -> CacheKeySet:
         return self._homes.get(node_id, self).cache_key_set
+
+    def _key_of(self, node_id: str) -> Any:
+        return self._homes.get(node_id, self).cache_key_set.get_data_key(node_id)
 
     def _count(self) -> int:
         return sum(len(part.cache) for part in self._parts())

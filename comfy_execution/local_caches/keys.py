@@ -40,6 +40,9 @@ class FilesOfPrompt(Protocol):
     def own(self, node_id: str) -> Sequence[Any]:
         """The files that the node itself names, each with its ``path`` and ``state``."""
 
+    def is_known(self, node_id: str) -> bool:
+        """Whether the files that the node names are known."""
+
     def hold(self, node_id: str) -> bool:
         """Whether these files are still in these states."""
 

@@ -114,6 +114,10 @@ class PromptFiles:
         """The files that the node itself names, as they were when it was surveyed."""
         return self._own.get(node_id, ())
 
+    def are_none(self, node_id: str) -> bool:
+        """Whether the node is known to name no files."""
+        return node_id in self._surveyed and node_id not in self._own and node_id not in self._doubtful
+
     def is_known(self, node_id: str) -> bool:
         """Whether the files that the node names are known, and unchanged as far as anybody looked."""
         return node_id in self._surveyed and node_id not in self._doubtful

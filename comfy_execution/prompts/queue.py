@@ -308,6 +308,13 @@ class PromptQueue:
             self.flags[name] = data
             self.not_empty.notify()
 
+    def between_prompts(self, call: Callable[[], object]) -> bool:
+        """Have the worker call *call* before it takes another prompt, and wake it; whether one runs that it waits for. Any thread."""
+        with self.mutex:
+            self.flags.setdefault("calls", []).append(call)
+            self.not_empty.notify()
+            return bool(self.currently_running)
+
     def get_flags(self, reset: bool = True) -> dict:
         """The requests left so far; *reset* takes them away."""
         with self.mutex:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.graph_utils import is_link
-from comfy_execution.providers.runtime import PromptProviders
+from comfy_execution.providers.runtime import IsSound, PromptProviders
 from comfy_execution.providers.traits import NodeTraits, names_files, read_traits
 from comfy_execution.providers.waves import walk_in_waves
 
@@ -59,8 +59,10 @@ class ProviderCache:
         self._hooks = hooks
         self._traits: dict[str, NodeTraits] = {}
         self._traits_by_node: dict[str, NodeTraits] = {}
+        self._accepts: dict[str, IsSound] = {}
         self._contexts: dict[str, CacheContext] = {}
         self._has_failed = False
+        self.missing: set[str] = set()
 
     async def prefetch(self, targets: Iterable[str]) -> None:
         """Find out what need not run for the results of *targets*; what providers have of it is then in the local cache."""
@@ -69,23 +71,30 @@ class ProviderCache:
         except Exception:
             self._note_failure("looked up")
 
-    async def lookup(self, node_id: str, class_type: str, key: Any) -> Any:
+    async def lookup(self, node_id: str, key: Any) -> Any:
         """The entry of a node, which waves may or may not have asked for before; or None."""
         try:
-            return await self._lookup(node_id)
+            context = self._contexts.get(node_id)
+            if context is None or not self._providers.has_asked(context.cache_key_hash):
+                context = await self._ask(node_id)
+            value = None if context is None else self._providers.answer(context.cache_key_hash)
+            if value is not None:
+                return self._entry(value)
+            if context is not None:
+                self.missing.add(node_id)
+            return None
         except Exception:
             self._note_failure("looked up")
             return None
 
-    async def store(self, node_id: str, class_type: str, key: Any, value: Any) -> None:
+    async def store(self, node_id: str, key: Any, value: Any) -> None:
         """Hand the entry to the providers; does not wait for them."""
         try:
-            traits = self._traits_of(node_id)
+            traits = self._traits_by_node.get(node_id) or self._traits_of(node_id)
             if not traits.is_shareable or (value.ui is not None and names_files(value.ui)):
                 return
-            result = CacheValue(value.outputs, value.ui)
-            if traits.accepts(result) and (node_id in self._contexts or await self._is_keyed(node_id)):
-                await self._providers.store(self._context(node_id), result, self._hooks.to_loop)
+            if traits.accepts(value) and (node_id in self._contexts or await self._is_keyed(node_id)):
+                await self._providers.store(self._context(node_id), value, self._hooks.to_loop)
         except Exception:
             self._note_failure("stored")
 
@@ -102,26 +111,25 @@ class ProviderCache:
         values: dict[str, CacheValue] = {}
 
         async def ask(wave: list[str]) -> set[str]:
-            answers = await self._providers.lookup_all([(self._context(node_id), self._traits_of(node_id).accepts) for node_id in wave])
+            contexts = [self._context(node_id) for node_id in wave]
+            answers = await self._providers.lookup_all([(context, self._accepts[context.class_type]) for context in contexts])
             found = {node_id: value for node_id, value in zip(wave, answers) if value is not None}
             values.update(found)
+            self.missing.update(node_id for node_id in wave if node_id not in found)
             return set(found)
 
         hits = await walk_in_waves(targets, self._parents, self._is_local, self._may_ask, ask)
         for node_id in hits:
             self._outputs.accept_external(node_id, self._entry(values[node_id]))
 
-    async def _lookup(self, node_id: str) -> Any:
-        context = self._contexts.get(node_id)
-        if context is None:
-            if not self._may_ask(node_id):
-                return None
-            context = self._context(node_id)
-        if not self._providers.has_asked(context.cache_key_hash):
-            await self._hooks.to_loop()
-            await self._providers.lookup_all([(context, self._traits_of(node_id).accepts)])
-        value = self._providers.answer(context.cache_key_hash)
-        return None if value is None else self._entry(value)
+    async def _ask(self, node_id: str) -> CacheContext | None:
+        """Ask for one node; None when it cannot be outside at all."""
+        if node_id not in self._contexts and not self._may_ask(node_id):
+            return None
+        context = self._context(node_id)
+        await self._hooks.to_loop()
+        await self._providers.lookup_all([(context, self._accepts[context.class_type])])
+        return context
 
     async def _is_keyed(self, node_id: str) -> bool:
         """Whether the node has a key, which is made now if nobody needed it so far."""
@@ -156,9 +164,11 @@ class ProviderCache:
         traits = self._traits_by_node.get(node_id)
         if traits is None:
             class_type = self._dynprompt.get_node(node_id)["class_type"]
-            if class_type not in self._traits:
-                self._traits[class_type] = read_traits(self._hooks.node_class(class_type))
-            traits = self._traits_by_node[node_id] = self._traits[class_type]
+            traits = self._traits.get(class_type)
+            if traits is None:
+                traits = self._traits[class_type] = read_traits(self._hooks.node_class(class_type))
+                self._accepts[class_type] = traits.accepts
+            self._traits_by_node[node_id] = traits
         return traits
 
     def _parents(self, node_id: str) -> list[str]:

@@ -189,6 +189,7 @@ class ProviderClient:
         loop = asyncio.get_running_loop()
         all_answered = loop.create_future()
         waiting = iter(enumerate(contexts))
+        provider, clock = self.provider, self.clock
         open_count = len(contexts)
         is_over = False
 
@@ -196,11 +197,14 @@ class ProviderClient:
             """Ask for one after the other."""
             nonlocal open_count
             for number, context in waiting:
-                began_s = self.clock()
+                began_s = clock()
                 try:
-                    value = await self.provider.on_lookup(context) if self.provider.should_cache(context) else None
-                    _check_answer(value)
-                    outcomes[number] = value, self.clock() - began_s, 0 if value is None else _estimate_value_size(value)
+                    value = await provider.on_lookup(context) if provider.should_cache(context) else None
+                    if value is None:
+                        outcomes[number] = None, clock() - began_s, 0
+                    else:
+                        _check_answer(value)
+                        outcomes[number] = value, clock() - began_s, _estimate_value_size(value)
                 except Exception as error:
                     outcomes[number] = error
                 except BaseException as error:
@@ -231,15 +235,15 @@ class ProviderClient:
         """On the provider's loop: whether the provider wanted it; None when it was not asked. Raises what the provider raises."""
         if not self.breaker.allows():
             return None
-        loop = asyncio.get_running_loop()
+        provider = self.provider
         try:
-            if not self.provider.should_cache(job.context, job.value):
+            if not provider.should_cache(job.context, job.value):
                 return False
-            await self.provider.on_store(job.context, job.value)
+            await provider.on_store(job.context, job.value)
         except (Exception, asyncio.CancelledError):
             raise
         except BaseException as error:
-            if loop.is_closed():
+            if asyncio.get_running_loop().is_closed():
                 raise
             raise _aborted(error) from error
         return True
@@ -275,7 +279,7 @@ class ProviderClient:
 
 
 def _check_answer(value: Any) -> None:
-    if value is not None and (not isinstance(value, CacheValue) or not isinstance(value.outputs, list | tuple)):
+    if not isinstance(value, CacheValue) or not isinstance(value.outputs, list | tuple):
         raise BadAnswer(f"on_lookup returned {type(value).__name__}, not a CacheValue whose outputs are a list")
 
 

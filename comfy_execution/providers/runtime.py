@@ -117,8 +117,9 @@ class PromptProviders:
         limit_s = self._limits.drain_timeout_s
         drains = [client.drained() for client in self._clients if client.is_reacting()]
         if drains:
-            with contextlib.suppress(TimeoutError):
-                await self._within_budget(wait_briefly(drains, limit_s), limit_s)
+            began_s = self._clock()
+            await wait_briefly(drains, min(limit_s, self.remaining_s))
+            self._waited_s += self._clock() - began_s
         await self._tell_all("end")
 
     def has_asked(self, key: str) -> bool:
@@ -135,10 +136,11 @@ class PromptProviders:
         A key asked for before in this prompt gets the answer it got then. Once the budget is used up no provider is asked.
         """
         wanted = list(wanted)
-        new = {context.cache_key_hash: (context, is_sound) for context, is_sound in wanted if context.cache_key_hash not in self._answers}
-        self._answers.update(dict.fromkeys(new))
+        answers = self._answers
+        new = {key: one for one in wanted if (key := one[0].cache_key_hash) not in answers}
+        answers.update(dict.fromkeys(new))
         await self._ask_in_order(new)
-        return [self._answers[context.cache_key_hash] for context, _ in wanted]
+        return [answers[context.cache_key_hash] for context, _ in wanted]
 
     def answer(self, key: str) -> CacheValue | None:
         """What was found for a key that ``has_asked``."""
@@ -232,7 +234,7 @@ class PromptProviders:
         timeout_s = max(0.01, min(self._limits.lookup_timeout_s, self.remaining_s))
         calls = [client.notify(event, self._prompt_id, timeout_s) for client in self._clients]
         began_s = self._clock()
-        await asyncio.gather(*calls)
+        await (calls[0] if len(calls) == 1 else asyncio.gather(*calls))
         self._waited_s += self._clock() - began_s
 
     async def _within_budget(self, awaitable: Awaitable[Any], timeout_s: float) -> Any:

@@ -6,8 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from comfy_execution.cache_provider import CacheContext, CacheValue
 from comfy_execution.providers.thread import ProviderThread, wait_briefly
@@ -21,8 +20,7 @@ WAKE_DELAY_S = 0.02
 TURN_S = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class StoreJob:
+class StoreJob(NamedTuple):
     """A result to be stored. The value belongs to the queue: it is not changed any more."""
 
     context: CacheContext
@@ -75,10 +73,11 @@ class StoreQueue:
 
     def put(self, job: StoreJob) -> bool:
         """Queue *job*; False when there is no room."""
+        size_bytes = _counted(job.size_bytes)
         with self._lock:
-            if not self._has_room_locked(job.size_bytes):
+            if self._bytes and self._bytes + size_bytes > self._max_bytes:
                 return False
-            self._bytes += _counted(job.size_bytes)
+            self._bytes += size_bytes
             self._waiting.append(job)
             starts, self._is_waking = not self._is_waking, True
         if starts:
@@ -143,21 +142,21 @@ class StoreQueue:
 
     async def _work(self, first: StoreJob) -> None:
         """Run *first* and then what waits, until this task is cancelled."""
-        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        me, now, run = asyncio.current_task(), asyncio.get_running_loop().time, self._run
         assert me is not None
-        turned_s, job = loop.time(), first
+        turned_s, job = now(), first
         while True:
             try:
-                outcome = await self._run(job)
+                outcome = await run(job)
             except (Exception, asyncio.CancelledError) as error:
                 outcome = error
             following = self._leave(me, outcome, not me.cancelling())
             if following is None:
                 return
             job = following
-            if loop.time() - turned_s > TURN_S:
+            if now() - turned_s > TURN_S:
                 await asyncio.sleep(0)
-                turned_s = loop.time()
+                turned_s = now()
 
     def _watch(self) -> None:
         """Give up the jobs that are late. One timer serves all: most end long before theirs would."""
@@ -175,9 +174,10 @@ class StoreQueue:
 
     def _leave(self, task: "asyncio.Task[Any]", outcome: Any, goes_on: bool) -> StoreJob | None:
         """Account for the outcome of *task*'s job, unless that was given up before; what it is to run next if it *goes_on*."""
-        if task not in self._running:
+        running = self._running.get(task)
+        if running is None:
             return None
-        job, _ = self._running[task]
+        job, _ = running
         if not self._is_stopped:
             try:
                 self._ended(job, outcome)
@@ -189,7 +189,8 @@ class StoreQueue:
         return following
 
     def _finish(self, task: "asyncio.Task[Any]", job: StoreJob, goes_on: bool) -> StoreJob | None:
-        following, ready = None, []
+        following = None
+        ready: list[tuple[int, Future[None]]] = []
         with self._lock:
             del self._running[task]
             self._bytes -= _counted(job.size_bytes)
@@ -198,7 +199,8 @@ class StoreQueue:
                 self._running[task] = following, task.get_loop().time() + self._timeout_s
             if self._waiters:
                 ready = [waiter for waiter in self._waiters if self._has_room_locked(waiter[0])]
-                self._waiters = [waiter for waiter in self._waiters if waiter not in ready]
+                if ready:
+                    self._waiters = [waiter for waiter in self._waiters if waiter not in ready]
         for _, future in ready:
             if future.set_running_or_notify_cancel():
                 future.set_result(None)
@@ -206,4 +208,4 @@ class StoreQueue:
 
 
 def _counted(size_bytes: int) -> int:
-    return max(size_bytes, SMALLEST_BYTES)
+    return size_bytes if size_bytes > SMALLEST_BYTES else SMALLEST_BYTES

@@ -1,11 +1,12 @@
 """What a node's class says about sharing its results, and what such a result looks like."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_execution.cache_provider import CacheValue
 from comfy_execution.providers.snapshot import MAX_DEPTH
-from comfy_execution.providers.value_shapes import is_plausible
+from comfy_execution.providers.value_shapes import check_of
 
 # Types whose values live in this process: asking for them would be in vain. What is really in a result decides when it is stored.
 PROCESS_BOUND_TYPES = frozenset(
@@ -14,6 +15,7 @@ PROCESS_BOUND_TYPES = frozenset(
 )
 # The only hidden input that a shared node may have; its key covers it.
 SHAREABLE_HIDDEN = frozenset(("UNIQUE_ID",))
+_ROW_TYPES = (list, tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,23 @@ class NodeTraits:
     is_shareable: bool
     is_hermetic: bool
     outputs: tuple[tuple[str, bool], ...]
+    # What each output's values must pass, None where nothing is known of them, and whether there may be none.
+    _checks: tuple[tuple[Callable[[Any], bool] | None, bool], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_checks", tuple((check_of(kind), is_list) for kind, is_list in self.outputs))
 
     def accepts(self, value: CacheValue) -> bool:
         """Whether *value* can be a result of the class: as many outputs, values of the kinds declared, and a ui of the known shape."""
-        if not isinstance(value.outputs, list | tuple) or len(value.outputs) != len(self.outputs) or not _is_ui(value.ui):
+        outputs, ui = value.outputs, value.ui
+        if not isinstance(outputs, _ROW_TYPES) or len(outputs) != len(self._checks) or (ui is not None and not _is_ui(ui)):
             return False
-        return all(_fits(items, kind, is_list) for items, (kind, is_list) in zip(value.outputs, self.outputs))
+        for items, (check, is_list) in zip(outputs, self._checks):
+            if not isinstance(items, _ROW_TYPES) or (not items and not is_list):
+                return False
+            if check is not None and not all(map(check, items)):
+                return False
+        return True
 
 
 def read_traits(class_def: Any) -> NodeTraits:
@@ -69,8 +82,6 @@ def names_files(ui: Any) -> bool:
 
 
 def _is_ui(ui: Any) -> bool:
-    if ui is None:
-        return True
     return isinstance(ui, dict) and isinstance(ui.get("output"), dict) and isinstance(ui.get("meta", {}), dict) and _is_json(ui, MAX_DEPTH)
 
 
@@ -81,9 +92,3 @@ def _is_json(value: Any, depth: int) -> bool:
     if isinstance(value, list | tuple):
         return depth > 0 and all(_is_json(item, depth - 1) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _fits(items: Any, kind: str, is_list: bool) -> bool:
-    if not isinstance(items, list | tuple) or (not items and not is_list):
-        return False
-    return all(is_plausible(kind, value) for value in items)

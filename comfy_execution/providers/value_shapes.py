@@ -13,12 +13,9 @@ from comfy_execution.providers.snapshot import is_tensor
 _MAX_INT_BITS = 1024
 
 
-def is_plausible(kind: str, value: Any) -> bool:
-    """Whether *value* can be one of socket type *kind*. Never raises for plain data."""
-    if kind in _TENSOR_KINDS:
-        return _TENSOR_KINDS[kind](value)
-    check = _SIMPLE_KINDS.get(kind)
-    return check is None or value is None or check(value)
+def check_of(kind: str) -> Callable[[Any], bool] | None:
+    """What tells whether a value can be one of socket type *kind*; None when any can. Never raises for plain data."""
+    return _CHECKS.get(kind)
 
 
 def _is_floating(value: Any, dimensions: range) -> bool:
@@ -76,3 +73,10 @@ _SIMPLE_KINDS: Mapping[str, Callable[[Any], bool]] = {
     "BOOLEAN": lambda value: isinstance(value, bool | int),
     "STRING": lambda value: isinstance(value, str),
 }
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+_CHECKS = {**{kind: _or_none(check) for kind, check in _SIMPLE_KINDS.items()}, **_TENSOR_KINDS}

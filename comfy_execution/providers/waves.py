@@ -56,38 +56,40 @@ class _Walk:
             if not askable:
                 break
             wave += askable
-            level = [parent for node_id in askable for parent in self._look_at(node_id)[1]]
+            level = [parent for node_id in askable for parent in self._looked_at[node_id][1]]
         self._asked.update(wave)
         return wave
 
     def advance(self, start: Iterable[str]) -> list[str]:
         """Follow misses upward from *start*; the wanted nodes that were not asked for yet."""
         frontier: dict[str, None] = {}
+        looked_at, asked, settled, found = self._looked_at, self._asked, self._settled, self.found
         waiting = list(start)
         while waiting:
             node_id = waiting.pop()
-            if node_id in self._settled:
+            if node_id in settled:
                 continue
-            can_be_asked, above = self._look_at(node_id)
-            if can_be_asked and node_id not in self._asked:
+            can_be_asked, above = looked_at.get(node_id) or self._look_at(node_id)
+            if can_be_asked and node_id not in asked:
                 frontier[node_id] = None
                 continue
-            self._settled.add(node_id)
-            if node_id in self.found:
+            settled.add(node_id)
+            if node_id in found:
                 self.hits.add(node_id)
-            else:
+            elif above:
                 waiting.extend(above)
         return list(frontier)
 
     def _askable(self, level: Iterable[str]) -> list[str]:
         askable: list[str] = []
+        looked_at, seen = self._looked_at, self._seen
         waiting = list(level)
         while waiting:
             node_id = waiting.pop()
-            if node_id in self._seen:
+            if node_id in seen:
                 continue
-            self._seen.add(node_id)
-            can_be_asked, above = self._look_at(node_id)
+            seen.add(node_id)
+            can_be_asked, above = looked_at.get(node_id) or self._look_at(node_id)
             if can_be_asked:
                 askable.append(node_id)
             else:
@@ -95,10 +97,9 @@ class _Walk:
         return askable
 
     def _look_at(self, node_id: str) -> tuple[bool, Iterable[str]]:
-        """Whether the node can be asked for, and the nodes above it; none above one whose result is here."""
-        known = self._looked_at.get(node_id)
-        if known is None:
-            is_local = self._is_local(node_id)
-            known = not is_local and self._may_ask(node_id), () if is_local else tuple(self._parents(node_id))
-            self._looked_at[node_id] = known
+        """Whether the node can be asked for, and the nodes above it; none above one whose result is here. Noted in ``_looked_at``."""
+        known: tuple[bool, Iterable[str]] = (False, ())
+        if not self._is_local(node_id):
+            known = self._may_ask(node_id), tuple(self._parents(node_id))
+        self._looked_at[node_id] = known
         return known

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = "keepwarm-key-1"
 # What stands before 64 hexadecimal digits in a row of ``framed`` texts.
-_HEX_HEAD = framed(b"", b"0" * 64)[:-64]
+_HEX_HEAD = framed(b"", b"0" * 64)[:-64].decode("ascii")
 
 
 class _Code(NamedTuple):
@@ -63,10 +63,12 @@ class HermeticKeys:
         nodes = [node_id for node_id in self._above(node_ids) if node_id not in self._own]
         if not nodes:
             return
-        class_types = {node_id: self._dynprompt.get_node(node_id)["class_type"] for node_id in nodes}
+        get_node = self._dynprompt.get_node
+        class_types = {node_id: get_node(node_id)["class_type"] for node_id in nodes}
         await self._learn_code(set(class_types.values()))
         await self._files.survey(nodes)
-        files = {file for node_id in nodes for file in self._files.own(node_id) if file.kind != OUTSIDE}
+        own_files = self._files.own
+        files = {file for node_id in nodes for file in own_files(node_id) if file.kind != OUTSIDE}
         reading = {file: self._world.fingerprints.request(file.path, file.state) for file in files}
         # Shielded: reading goes on for a later prompt when this one does not wait any longer.
         contents = {file: await asyncio.shield(asyncio.wrap_future(future)) for file, future in reading.items()}
@@ -104,10 +106,13 @@ class HermeticKeys:
         signature = self._outputs.external_key(node_id)
         if not isinstance(signature, str):
             return None
-        code, is_asked = self._facts_of(class_type)
-        files = self._files.own(node_id)
-        if not files and not is_asked and self._files.is_known(node_id):
+        facts = self._facts.get(class_type)
+        if facts is None:
+            facts = self._facts[class_type] = self._read_facts(class_type)
+        code, is_asked = facts
+        if not is_asked and self._files.are_none(node_id):
             return None if code is None else (signature, code.alone)
+        files = self._files.own(node_id)
         if self._outputs.get_local(node_id) is not None:
             pinned = self._world.pins.get(signature)
             return None if pinned is None else (signature, pinned)
@@ -120,19 +125,17 @@ class HermeticKeys:
         self._world.pin(signature, own)
         return signature, own
 
-    def _facts_of(self, class_type: str) -> tuple[_Code | None, bool]:
+    def _read_facts(self, class_type: str) -> tuple[_Code | None, bool]:
         """The class's code, None when its results cannot be shared, and whether the class is asked what changed.
 
         A class that is not asked is found in this process under a key that covers the states of its files, so a result that is here was
         made from what they hold now.
         """
-        if class_type not in self._facts:
-            node_class = self._node_class(class_type)
-            digest = self._world.code_by_class[node_class]
-            is_shareable = digest is not None and read_traits(node_class).is_hermetic
-            code = _Code(digest, _hash([digest])) if digest is not None and is_shareable else None
-            self._facts[class_type] = code, hasattr(node_class, "IS_CHANGED")
-        return self._facts[class_type]
+        node_class = self._node_class(class_type)
+        digest = self._world.code_by_class[node_class]
+        is_shareable = digest is not None and read_traits(node_class).is_hermetic
+        code = _Code(digest, _hash([digest])) if digest is not None and is_shareable else None
+        return code, hasattr(node_class, "IS_CHANGED")
 
     def _tell_elsewhere(self, node_id: str) -> None:
         for path in [file.path for file in self._files.own(node_id) if file.kind == OUTSIDE and file.path not in self._told]:
@@ -141,35 +144,42 @@ class HermeticKeys:
 
     def _combine_all(self, nodes: Iterable[str]) -> None:
         """Work out the keys of *nodes*, those above first. Nodes in a circle get none."""
-        opened: set[str] = set()
+        keys, opened = self._keys, set[str]()
         for start in nodes:
-            path = [] if start in self._keys else [start]
+            if start in keys:
+                continue
+            path = [start]
             while path:
                 current = path[-1]
-                above = [] if current in opened or current in self._keys else self._parents(current)
-                opened.add(current)
-                missing = [parent for parent in above if parent in self._own and parent not in self._keys]
-                if missing:
-                    path.extend(missing)
+                if current in keys:
+                    path.pop()
                     continue
+                parents = self._parents(current)
+                if parents and current not in opened:
+                    opened.add(current)
+                    missing = [parent for parent in parents if parent not in keys and parent in self._own]
+                    if missing:
+                        path += missing
+                        continue
                 path.pop()
-                if current not in self._keys:
-                    self._keys[current] = self._combine(current)
+                keys[current] = self._combine(current, parents)
 
-    def _combine(self, node_id: str) -> str | None:
+    def _combine(self, node_id: str, parents: list[str]) -> str | None:
         own = self._own.get(node_id)
         if own is None:
             return None
-        parents = self._parents(node_id)
-        known = [key for parent in parents if (key := self._keys.get(parent)) is not None] if parents else []
-        if len(known) < len(parents):
-            return None
+        parts = ["", *own]
+        for parent in parents:
+            key = self._keys.get(parent)
+            if key is None:
+                return None
+            parts.append(key)
         if self._beginning is None:
             namespace, _ = self._world.settled()
             self._beginning = hashlib.sha256(_rows([FORMAT, namespace]))
         digest = self._beginning.copy()
-        digest.update(_HEX_HEAD + _HEX_HEAD.join([part.encode() for part in (*own, *known)]))
-        return digest.hexdigest()
+        digest.update(_HEX_HEAD.join(parts).encode())
+        return str(digest.hexdigest())
 
     def _parents(self, node_id: str) -> list[str]:
         """The nodes it is linked to, by the names of its inputs."""
@@ -177,7 +187,7 @@ class HermeticKeys:
         if known is None:
             inputs = self._dynprompt.get_node(node_id)["inputs"]
             links = [(name, value[0]) for name, value in inputs.items() if isinstance(value, list) and is_link(value)]
-            known = self._links[node_id] = [parent for _, parent in sorted(links)]
+            known = self._links[node_id] = [parent for _, parent in sorted(links)] if links else []
         return known
 
 

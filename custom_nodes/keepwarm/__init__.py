@@ -1,10 +1,13 @@
-"""Keepwarm: shares node results through a folder, Redis or object storage, and preloads models. Works in Keepwarm's core and in ComfyUI."""
+"""Keepwarm: shares node results, preloads models, and shows what lies where. Works in Keepwarm's core and in ComfyUI."""
 
 from comfy_api.latest import ComfyExtension, io
 
 from .activation import activate
+from .panel.startup import install as install_panel
 from .preload.nodes import node_classes
 from .preload.startup import Preloading, install
+
+WEB_DIRECTORY = "./web"
 
 
 class KeepwarmExtension(ComfyExtension):
@@ -15,8 +18,9 @@ class KeepwarmExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         """Called once by the server, while it loads packs."""
-        await activate()
-        install(self._preloading)
+        providers = await activate()
+        install(self._preloading, providers)
+        install_panel(self._preloading, providers)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes."""

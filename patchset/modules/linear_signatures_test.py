@@ -159,7 +159,7 @@ def test_hits_and_misses_are_those_of_the_ancestor_lists(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_second_prompt_hits_where_the_first_left_something_to_hit(seed):
+def test_a_second_prompt_hits_what_the_first_left_behind(seed):
     dice = random.Random(1000 + seed)
     prompt = random_prompt(dice, 30)
     first = new_keys(DynamicPrompt(prompt))

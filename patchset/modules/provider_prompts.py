@@ -69,11 +69,11 @@ class PromptResults:
 
     def lookup(self, node_id: str) -> Awaitable[Any]:
         """The node's entry as a provider has it, or None; a node that was asked for before is not asked for again."""
-        return self._bridge().lookup(node_id, "", None)
+        return self._bridge().lookup(node_id, None)
 
     def store(self, node_id: str, entry: Any) -> Awaitable[None]:
         """Hand an entry to the providers; does not wait for them."""
-        return self._bridge().store(node_id, "", None, entry)
+        return self._bridge().store(node_id, None, entry)
 
     def _bridge(self) -> ProviderCache:
         """Made when it is needed first: only then the cache serves the prompt."""

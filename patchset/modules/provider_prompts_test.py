@@ -383,7 +383,7 @@ def test_nothing_is_asked_or_stored_without_a_cache(executor):
     assert not provider.asked and not provider.stored
 
 
-def test_should_cache_is_heard(executor):
+def test_should_cache_is_respected(executor):
     provider = use(Memory())
     provider.should_cache = lambda context, value=None: context.class_type == "TestSum"
     run(executor(), {"n": node("Number", value=1), "m": node("Sum", v0="n"), "save": node("Save", v0="m")})

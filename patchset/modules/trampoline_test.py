@@ -37,7 +37,7 @@ def test_errors_pass_through_every_level_in_order():
     assert seen == list(range(1, 3001))
 
 
-def test_an_error_can_be_caught_half_way():
+def test_an_error_can_be_caught_on_the_way():
     @without_recursion
     async def guarded(number):
         if number == 0:

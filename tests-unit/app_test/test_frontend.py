@@ -113,7 +113,7 @@ def test_malformed_version_strings_are_refused(text):
         FrontendManager.parse_version_string(text)
 
 
-def test_version_string_parts():
+def test_a_version_string_is_taken_apart():
     assert FrontendManager.parse_version_string("Comfy-Org/ComfyUI_frontend@v1.2.3") == ("Comfy-Org", "ComfyUI_frontend", "v1.2.3")
 
 

@@ -32,6 +32,7 @@ PACKAGES = (
     "utils",
     "patchset",
     "serverless",
+    "fleet",
     "custom_nodes/keepwarm",
     "starter",
 )

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "comfy.cli_args",
         "comfy.cli_flags",
         "comfy.flag_values",
+        "comfy.preload_flags",
         "comfy.lazy_import",
         "comfy.interruption",
         "comfy.options",
@@ -38,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nodes",
         "server",
     ),
-    ("main", "starter"),
+    ("main", "starter", "serverless", "fleet"),
 )
 # Modules of names for packs, and who else may import them: ``execution`` is where packs replace functions, so what puts the server
 # together and what starts prompts looks them up there. (``patchset`` holds modules for ComfyUI, where these are no facades.)
@@ -46,7 +47,7 @@ FACADES: dict[str, tuple[str, ...]] = {
     "comfy_execution.graph": (),
     "comfy_execution.caching": (),
     "comfy_execution.progress": (),
-    "execution": ("main", "server", "app.running.compose", "app.running.run_once"),
+    "execution": ("main", "server", "app.running.compose", "app.running.run_once", "custom_nodes.keepwarm.preload.warmup"),
 }
 NEEDS_TORCH_LATER = ("torch", "diffusers", "transformers", "torchsde", "scipy", "safetensors.torch")
 
@@ -83,7 +84,7 @@ def test_execution_core_needs_neither_torch_nor_models_nor_http():
     assert not found
 
 
-def test_nothing_imports_each_other():
+def test_no_two_modules_import_each_other():
     assert not list(circles(import_graph(sources()))), "annotations and imports inside functions counted"
 
 
@@ -133,3 +134,14 @@ def test_building_the_server_imports_no_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
+
+
+def test_nothing_outside_the_fleet_imports_ray():
+    found = [
+        f"{source.path}:{one.line}: {one.name}"
+        for source in sources()
+        if not source.module.startswith("fleet.on_ray.")
+        for one in all_imports(source)
+        if one.name.split(".")[0] == "ray"
+    ]
+    assert not found, "fleet/on_ray/ alone knows Ray"

@@ -72,7 +72,7 @@ def test_subclass_has_v1_attributes_of_its_own():
     assert Adder.CATEGORY == "math" and Child.CATEGORY == "other" and Child.GET_SCHEMA().node_id == "Child"
 
 
-def test_input_types_read_the_schema_anew():
+def test_input_types_reads_the_schema_each_time():
     files = ["one"]
 
     class Lister(Bare):

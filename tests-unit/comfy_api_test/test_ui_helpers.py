@@ -42,7 +42,7 @@ def read(folders, result):
     return Image.open(os.path.join(folders, result["type"], result["subfolder"], result["filename"]))
 
 
-def test_names_of_the_module():
+def test_the_module_publishes_its_names():
     assert UI is ui and set(ui.__all__) <= set(dir(ui))
 
 
@@ -126,7 +126,7 @@ def test_mask_preview_is_grey(folders):
     assert picture.size == (6, 4) and picture.getpixel((0, 0)) == (255, 255, 255) and picture.getpixel((1, 1)) == (0, 0, 0)
 
 
-def test_messages_without_files():
+def test_previews_without_files_become_messages():
     assert ui.PreviewText("hello").as_dict() == {"text": ["hello"]}
     assert ui.PreviewVideo([{"filename": "a"}]).as_dict() == {"images": [{"filename": "a"}], "animated": [True]}
     assert ui.PreviewUI3D("m.glb", {"zoom": 1}).as_dict() == {"result": ["m.glb", {"zoom": 1}, None]}

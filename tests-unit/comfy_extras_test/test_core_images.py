@@ -18,7 +18,7 @@ def test_scale_by_rounds_both_sides():
     assert ImageScaleBy().upscale(torch.rand(2, 5, 7, 3), "area", 1.5)[0].shape == (2, 8, 10, 3)
 
 
-def test_invert():
+def test_inverting_subtracts_from_one():
     assert torch.equal(ImageInvert().invert(torch.tensor([0.0, 0.25]))[0], torch.tensor([1.0, 0.75]))
 
 

@@ -38,7 +38,7 @@ def test_refiner_adds_its_score():
 
 
 @pytest.mark.parametrize("node", [CLIPTextEncodeSDXL, CLIPTextEncodeSDXLRefiner])
-def test_lengths_say_no_step_as_in_comfyui(node):
+def test_lengths_declare_no_step_like_comfyuis(node):
     lengths = {name: entry[1] for name, entry in node.INPUT_TYPES()["required"].items() if entry[0] == "INT"}
     assert lengths["width"] == lengths["height"] == {"default": 1024, "min": 0, "max": 16384}
     assert not any("step" in options for options in lengths.values())

@@ -39,7 +39,7 @@ def combine(mode, source_alpha, target_alpha):
         ("OVERLAY", 0, 0.75),
     ],
 )
-def test_operators_on_half_transparent_pixels(mode, colour, alpha):
+def test_operators_mix_half_transparent_pixels(mode, colour, alpha):
     assert combine(mode, 0.5, 0.5) == pytest.approx((colour, alpha))
 
 
@@ -56,7 +56,7 @@ def test_sizes_follow_the_destination_and_channels_must_agree():
         PorterDuffImageComposite.execute(torch.rand(1, 4, 4, 4), torch.rand(1, 4, 4), torch.rand(1, 4, 4, 3), torch.rand(1, 4, 4), "SRC")
 
 
-def test_alpha_channel_comes_off_and_goes_on():
+def test_alpha_channel_is_split_off_and_joined_again():
     image = torch.rand(2, 4, 4, 4)
     colours, mask = SplitImageWithAlpha.execute(image)
     assert torch.equal(colours, image[..., :3])

@@ -7,8 +7,8 @@ import torch
 
 import comfy.hooks
 import comfy.sd
-import comfy.utils
 import folder_paths
+from comfy.loading import lora_files
 from comfy_extras import hook_conditioning_nodes, hook_keyframe_nodes, nodes_hooks
 
 
@@ -17,7 +17,13 @@ def files(monkeypatch):
     """Every file is there; returns the paths that were read."""
     read = []
     monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda folder, name: f"{folder}/{name}")
-    monkeypatch.setattr(comfy.utils, "load_torch_file", lambda path, safe_load: read.append(path) or {"tensors": path})
+
+    def load(path, before):
+        if before != {"tensors": path}:
+            read.append(path)
+        return {"tensors": path}
+
+    monkeypatch.setattr(lora_files, "load_lora_file", load)
     return read
 
 

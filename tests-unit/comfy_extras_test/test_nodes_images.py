@@ -93,7 +93,7 @@ def test_the_size_is_returned_and_shown(monkeypatch):
     assert shown == [("width: 4, height: 3\n batch size: 2", "7")]
 
 
-def test_rotation_flips_and_longest_side():
+def test_images_are_rotated_flipped_and_scaled_to_a_side():
     image = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
     assert nodes.ImageRotate.execute(image, "90 degrees")[0].flatten().tolist() == [3, 1, 4, 2]
     assert nodes.ImageFlip.execute(image, "x-axis: vertically")[0].flatten().tolist() == [3, 4, 1, 2]

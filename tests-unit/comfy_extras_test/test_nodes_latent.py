@@ -53,7 +53,7 @@ def test_batches_are_joined_with_their_indices():
     assert joined["samples"].shape == (3, 4, 8, 8) and joined["batch_index"] == [0, 1, 9]
 
 
-def test_seed_behaviour():
+def test_seed_behaviour_sets_or_drops_the_batch_index():
     batch = latent(1, 3, 4, 8, 8, batch_index=[5, 6, 7])
     assert nodes.LatentBatchSeedBehavior.execute(batch, "fixed")[0]["batch_index"] == [5, 5, 5]
     assert "batch_index" not in nodes.LatentBatchSeedBehavior.execute(batch, "random")[0]

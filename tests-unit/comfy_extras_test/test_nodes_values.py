@@ -45,7 +45,7 @@ def test_values_pass_unchanged():
         ("0 or b", 3),
     ],
 )
-def test_expressions(expression, expected):
+def test_expressions_are_evaluated(expression, expected):
     assert evaluate(expression, {"a": 2, "b": 3, "values": [2, 3]}) == expected
 
 
@@ -169,7 +169,7 @@ def test_switch_asks_for_the_branch_it_needs():
     assert node.execute(True, on_true=1).args == (1,) and node.execute(False, on_false=2).args == (2,)
 
 
-def test_truth_nodes():
+def test_truth_nodes_follow_javascripts_truth():
     assert nodes_logic.NotNode.execute([]) == (True,)
     for values, both, either in (({}, True, False), ({"value0": 1, "value1": 0}, False, True)):
         assert nodes_logic.AndNode.execute(values).args == (both,) and nodes_logic.OrNode.execute(values).args == (either,)
@@ -188,7 +188,7 @@ def test_format_fills_fields_but_reads_nothing_private():
         node.execute({}, "{a}")
 
 
-def test_text_nodes():
+def test_text_nodes_change_and_compare_texts():
     nodes = nodes_string
     assert nodes.StringConcatenate.execute("a", "b", "-") == ("a-b",)
     assert nodes.StringSubstring.execute("hello", -3, -1) == ("ll",) and nodes.StringLength.execute("äb") == (2,)
@@ -199,7 +199,7 @@ def test_text_nodes():
     assert [nodes.StringCompare.execute("Abc", "a", mode, False)[0] for mode in nodes._COMPARISONS] == [True, False, False]
 
 
-def test_patterns():
+def test_regular_expressions_match_extract_and_replace():
     match, extract, replace = nodes_string.RegexMatch.execute, nodes_string.RegexExtract.execute, nodes_string.RegexReplace.execute
     assert match("x1", r"\d", True, False, False) == (True,) and match("x", "(", True, False, False) == (False,)
     content = "a1 b2\nc"
@@ -211,7 +211,7 @@ def test_patterns():
     assert replace(content, r"(\w)(\d)", r"\2\1", count=1) == ("1a b2\nc",)
 
 
-def test_json_nodes():
+def test_json_nodes_read_values_by_key():
     extract = nodes_string.JsonExtractString.execute
     content = '{"a": 1, "b": null}'
     assert [extract(content, key)[0] for key in "abc"] == ["1", "", ""] and extract("[1]", "a") == ("",) and extract("x", "a") == ("",)
@@ -220,7 +220,7 @@ def test_json_nodes():
     assert nodes_string.ConvertArrayToString.execute([1], 2) == ("[\n  1\n]",)
 
 
-def test_colours_and_resolutions():
+def test_colours_are_parsed_and_resolutions_computed():
     assert ColorToRGBInt.execute("#ff800033") == (0xFF8000, "#ff8000", 0.2)
     with pytest.raises(ValueError, match="not a colour"):
         ColorToRGBInt.execute("red")

@@ -128,7 +128,7 @@ def test_sizes_are_read_from_shapes(width, heads):
     assert (config.image_size, config.num_layers, config.projection) == (336, 2, 768)
 
 
-def test_what_is_no_encoder_or_one_of_another_kind(weights):
+def test_what_is_not_an_image_encoder_or_not_clips_is_refused(weights):
     assert comfy.clip_vision.load_clipvision_from_sd({"weight": torch.zeros(1)}) is None
     with pytest.raises(UnknownModelError, match="DINOv2"):
         clip_vision_part(StateDictSource({"encoder.layer.0.layer_scale1.lambda1": torch.zeros(1)}, "a file"))

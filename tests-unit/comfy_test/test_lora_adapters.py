@@ -152,6 +152,56 @@ def test_magnitudes_are_the_lengths_of_the_changed_weights_rows(name, kernel):
     torch.testing.assert_close(change(file | {".alpha": torch.tensor(2.0)}, weight, 0.25), 0.25 * (changed - weight))
 
 
+KINDS = {
+    "kohya": {".lora_up.weight": up, ".lora_down.weight": down},
+    "peft": {".lora_B.weight": up, ".lora_A.weight": down},
+    "dora": {".lora_B.weight": up, ".lora_A.weight": down, ".dora_scale": numbers(1, INNER, seed=9).abs()},
+    "peft dora": {".lora_B.weight": up, ".lora_A.weight": down, ".lora_magnitude_vector": numbers(OUT, seed=9).abs()},
+    "loha": {".hada_w1_a": up, ".hada_w1_b": down, ".hada_w2_a": up + 1, ".hada_w2_b": down + 1},
+    "loha with norms": {
+        ".hada_w1_a": up,
+        ".hada_w1_b": down,
+        ".hada_w2_a": up,
+        ".hada_w2_b": down,
+        ".dora_scale": numbers(1, INNER, seed=9).abs(),
+    },
+    "lokr": {".lokr_w1": numbers(4, 2, seed=1), ".lokr_w2": numbers(4, 4, seed=2)},
+    "lokr factored": {".lokr_w1": numbers(4, 2, seed=1), ".lokr_w2_a": numbers(4, 3, seed=3), ".lokr_w2_b": numbers(3, 4, seed=4)},
+    "glora": {".a1.weight": down.T, ".a2.weight": down, ".b1.weight": up, ".b2.weight": down},
+    "full": {".diff": numbers(OUT, INNER, seed=3)},
+    "norm": {".w_norm": numbers(OUT, INNER, seed=3)},
+    "set": {".set_weight": numbers(OUT, INNER, seed=3)},
+    "oft": {".oft_blocks": 0.3 * numbers(4, 4, 4)},
+    "boft": {".oft_blocks": 0.3 * numbers(2, 4, 4, 4), ".rescale": numbers(OUT, 1, seed=5)},
+}
+RANKS = {"kohya": 4, "peft": 4, "dora": 4, "peft dora": 4, "loha": 4, "loha with norms": 4, "lokr factored": 3, "glora": 4}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_of_any_dtype_count_by_their_values(kind, dtype):
+    weight = numbers(OUT, INNER)
+    stored = {name: tensor.to(dtype) for name, tensor in KINDS[kind].items()}
+    values = {name: tensor.float() for name, tensor in stored.items()}
+    changed = change(stored, weight, 0.5)
+    torch.testing.assert_close(changed, change(values, weight, 0.5))
+    assert changed.abs().max() > 0
+    if kind in RANKS:
+        stored[".alpha"], values[".alpha"] = torch.tensor(2.0).to(dtype), torch.tensor(2.0)
+        torch.testing.assert_close(change(stored, weight), change(values, weight))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_alpha_a_change_counts_as_it_is(kind):
+    weight = numbers(OUT, INNER)
+    if kind in RANKS:
+        as_it_is = {**KINDS[kind], ".alpha": torch.tensor(float(RANKS[kind]))}
+        torch.testing.assert_close(change(KINDS[kind], weight), change(as_it_is, weight))
+        assert not torch.allclose(change(KINDS[kind], weight), change({**as_it_is, ".alpha": torch.tensor(1.0)}, weight))
+    elif kind == "lokr":  # of two whole factors there is no rank to divide by
+        torch.testing.assert_close(change({**KINDS[kind], ".alpha": torch.tensor(3.0)}, weight), change(KINDS[kind], weight))
+
+
 DAMAGED = {
     "up alone": {".lora_up.weight": up},
     "down alone": {".lora_down.weight": down},

@@ -137,7 +137,7 @@ def test_tables_of_weight_names():
     assert ("label_emb.0.2.bias", "add_embedding.linear_2.bias") in comfy.utils.UNET_MAP_BASIC and len(comfy.utils.UNET_MAP_BASIC) == 18
 
 
-def test_an_activation_before_a_layer():
+def test_an_activation_can_be_fused_before_a_layer():
     layer = torch.nn.Linear(2, 2)
     x = torch.tensor([[1.0, -1.0, 2.0, 3.0]])
     expected = layer(torch.nn.functional.silu(x[:, :2]) * x[:, 2:])

@@ -66,7 +66,7 @@ def test_classes_derive_as_in_comfyui(child, parent):
     assert issubclass(*classes)
 
 
-def test_a_model_that_is_here_is_of_no_other_kind():
+def test_a_model_that_exists_here_is_not_an_instance_of_another_kind():
     config = comfy.supported_models.SD15({"in_channels": 4})
     assert isinstance(config, comfy.supported_models_base.BASE)
     assert not isinstance(config, comfy.supported_models.SDXL | comfy.supported_models.SD20 | comfy.supported_models.Flux)
@@ -102,7 +102,7 @@ def test_the_error_names_the_packs_file_the_name_and_the_models(tmp_path):
     )
 
 
-def test_other_names_are_no_attributes():
+def test_other_names_are_not_attributes():
     getter, listing = placeholders("comfy.gligen", "models", "One two() Three:object")
     with pytest.raises(AttributeError, match="module 'comfy.gligen' has no attribute 'Four'"):
         getter("Four")

@@ -151,7 +151,7 @@ def test_the_running_prompts_entries_stay_through_cleaning(bench):
     assert all(bench.get(str(index)) for index in range(20))
 
 
-def test_a_node_of_no_prompt_is_not_found_and_not_kept(bench):
+def test_a_node_that_is_not_in_the_prompt_is_neither_found_nor_kept(bench):
     assert bench.cache.get_local("0") is None, "before any prompt"
     bench.begin(chain(1))
     bench.cache.set_local("nobody", "lost")
@@ -238,12 +238,13 @@ class Outside:
     def __init__(self):
         self.kept = {}
         self.asked = []
+        self.missing = set()
 
-    async def lookup(self, node_id, class_type, key):
-        self.asked.append((node_id, class_type))
+    async def lookup(self, node_id, key):
+        self.asked.append(node_id)
         return self.kept.get(key)
 
-    async def store(self, node_id, class_type, key, value):
+    async def store(self, node_id, key, value):
         self.kept[key] = value
 
 
@@ -256,9 +257,19 @@ def test_a_missing_result_is_asked_for_outside_once_and_then_kept(kind):
     assert len(outside.kept) == 1, "what cannot be compared is nothing for others"
     second.begin(chain(1, math.nan))
     assert (second.get("0"), second.get("0"), second.get("1")) == ("entry of 0", "entry of 0", None)
-    assert outside.asked == [("0", "Plain")]
+    assert outside.asked == ["0"]
     assert second.cache.get_local("0") == "entry of 0"
     assert second.cache.stats().external_hits == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_nobody_outside_has_is_not_asked_for_again(kind):
+    bench, outside = Bench(KINDS[kind](enable_providers=True)), Outside()
+    bench.cache.external = outside
+    bench.begin(chain(1, 2))
+    outside.missing.add("0")
+    assert bench.get("0") is None and bench.get("1") is None
+    assert outside.asked == ["1"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -143,7 +143,7 @@ def test_what_cannot_be_compared_makes_all_below_equal_to_nothing(graph):
     assert found not in {sign(graph, "b"): 1}
 
 
-def test_the_very_same_nan_object_is_still_unequal():
+def test_the_same_nan_object_is_still_unequal():
     assert isinstance(sign({"a": node("Load")}, "a", {"a": math.nan}), Uncacheable)
 
 

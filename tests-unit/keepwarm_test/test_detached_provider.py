@@ -108,7 +108,7 @@ def test_a_value_changed_after_its_store_began_is_stored_as_it_was():
     assert float(asyncio.run(one.on_lookup(context())).outputs[0][0].sum()) == 0
 
 
-def test_a_stored_value_that_no_such_node_gives_is_a_miss(monkeypatch, caplog):
+def test_a_stored_value_that_the_node_cannot_return_is_a_miss(monkeypatch, caplog):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(Plain, "RETURN_TYPES", ("IMAGE",))
     inner = Inner()
@@ -138,5 +138,5 @@ def test_what_a_node_or_the_environment_holds_raises_nothing(monkeypatch, caplog
     assert asyncio.run(one.on_lookup(context())).outputs == [["\ud800"]]
 
 
-def test_a_key_that_is_no_text_seals_nevertheless():
+def test_a_key_that_is_not_text_is_sealed_all_the_same():
     assert read_settings(None, {"KEEPWARM_CACHE_KEY": "\udcff"}).sealing_key == b"\xff"

@@ -206,7 +206,7 @@ def test_folder_only_what_the_layout_names_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["entries", "blobs"])
-def test_folder_a_folder_in_the_place_of_a_file_is_a_miss_and_no_error(tmp_path, where):
+def test_folder_a_folder_in_the_place_of_a_file_is_a_miss_and_not_an_error(tmp_path, where):
     async def scenario():
         one = provider(f"file://{tmp_path}")
         await one.on_store(context(), value())

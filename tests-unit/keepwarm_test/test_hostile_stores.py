@@ -70,7 +70,7 @@ def check(server, url):
 
 
 @pytest.mark.parametrize("mode", HostileRedis.MODES)
-def test_hostile_redis(mode):
+def test_a_hostile_redis_is_survived(mode):
     pytest.importorskip("redis")
     with HostileRedis(mode, entry_with_a_blob()) as server:
         found = check(server, f"redis://127.0.0.1:{server.port}?max_value_mb=64")
@@ -79,7 +79,7 @@ def test_hostile_redis(mode):
 
 
 @pytest.mark.parametrize("mode", HostileS3.MODES)
-def test_hostile_s3(mode, monkeypatch):
+def test_a_hostile_s3_is_survived(mode, monkeypatch):
     pytest.importorskip("obstore")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")

@@ -186,7 +186,7 @@ def test_sparse_files_larger_than_an_entry_are_removed_unread(tmp_path):
     asyncio.run(scenario())
 
 
-def test_a_value_for_which_there_is_no_memory_is_a_miss(tmp_path, caplog):
+def test_a_value_too_large_for_memory_is_a_miss(tmp_path, caplog):
     async def scenario():
         one = provider(f"file://{tmp_path}")
         await one.on_store(context(), value(1_000_000))
@@ -231,7 +231,7 @@ def test_equal_tensors_do_not_share_memory(tmp_path):
     asyncio.run(scenario())
 
 
-def test_a_value_that_cannot_be_written_is_no_error_of_the_store(tmp_path, monkeypatch, caplog):
+def test_a_value_that_cannot_be_written_is_not_the_stores_error(tmp_path, monkeypatch, caplog):
     async def scenario():
         one = provider(f"file://{tmp_path}")
         monkeypatch.setattr(Sealer, "seal", lambda *_: 1 / 0)

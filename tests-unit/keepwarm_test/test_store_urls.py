@@ -62,7 +62,7 @@ def test_good_urls_are_taken_apart():
     assert parse_url("file:///a%20b").path == "/a b"
 
 
-def test_redacted():
+def test_secrets_in_urls_are_redacted():
     assert redacted("redis://u:secret@host/1") == "redis://***@host/1" and redacted("file:///x@y") == "file:///x@y"
     assert redacted("redis://h?ttl=3&password=secret") == "redis://h?ttl=3&password=***" and redacted("://[") == "://["
 

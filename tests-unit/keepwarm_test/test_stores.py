@@ -13,7 +13,7 @@ from comfy_execution.cache_provider import CacheValue
 from custom_nodes.keepwarm.entry_format import INLINE_BYTES, MAGIC, Sealer
 
 
-def test_what_was_stored_is_found_by_another_provider_and_nothing_else_is(url):
+def test_another_provider_finds_exactly_what_was_stored(url):
     async def scenario():
         first, second = provider(url), provider(url)
         for number, size in enumerate((0, 10, INLINE_BYTES // 4, 100_000)):

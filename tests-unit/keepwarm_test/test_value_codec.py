@@ -70,7 +70,7 @@ def test_plain_values_come_back_with_their_types_and_bits(value):
 
 
 @pytest.mark.parametrize("value", [math.nan, -0.0, math.inf, 2**80, -(2**53) - 1, 1, 1.0, True, "1", "\ud800", b"\x00", "", (), [], {}])
-def test_edges(value):
+def test_edge_values_come_back_bit_for_bit(value):
     assert bits(through(value)) == bits(value)
 
 
@@ -196,7 +196,7 @@ def test_values_without_an_exact_form_are_refused(value):
         encode(value)
 
 
-def test_too_deep_values_are_refused():
+def test_values_nested_too_deeply_are_refused():
     value = []
     for _ in range(300):
         value = [value]

@@ -75,7 +75,7 @@ def test_a_healing_that_is_killed_itself_can_be_repeated(checkout):
     assert state(checkout) == before
 
 
-def test_without_git_as_well(tmp_path):
+def test_the_same_holds_without_git(tmp_path):
     for step in range(0, 40, 4):
         root = make_checkout(tmp_path / str(step), with_git=False)
         before = state(root)

@@ -97,7 +97,7 @@ async def test_what_is_broken_unknown_or_too_large_is_refused_as_such(address):
         assert (await post(session, address + "/echo", gzip.compress(gzip.compress(b"x")), "gzip, gzip"))[0] == 415
 
 
-async def test_the_loop_goes_on_meanwhile(monkeypatch):
+async def test_the_loop_goes_on_while_files_are_read(monkeypatch):
     import threading
 
     running, proceed = threading.Event(), threading.Event()

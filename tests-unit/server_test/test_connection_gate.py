@@ -96,7 +96,7 @@ async def test_a_request_head_must_arrive_in_time(serve, monkeypatch):
     assert await slow == "slow" and len(gate) <= 1
 
 
-async def test_the_busy_stay_and_newcomers_are_closed_when_all_are(serve, caplog):
+async def test_busy_connections_stay_and_new_ones_are_closed_when_all_are_busy(serve, caplog):
     port, proceed = await serve(gate := ConnectionGate(limit=2))
     async with aiohttp.ClientSession() as session:
         busy = [asyncio.create_task(get(port, "/slow", session)) for _ in range(2)]

@@ -129,7 +129,7 @@ async def test_detail_of_an_unknown_job(client):
     ("job_id", "cancelled", "interrupted"),
     [(RUNNING, True, 1), (WAITING, True, 0), (DONE, False, 0), (UNKNOWN, False, 0), ("no-uuid", False, 0)],
 )
-async def test_cancelling_one(client, jobs, interrupts, job_id, cancelled, interrupted):
+async def test_cancelling_one_prompt_by_id(client, jobs, interrupts, job_id, cancelled, interrupted):
     answer = await client.post(f"/api/jobs/{job_id}/cancel")
     assert (answer.status, await answer.json()) == (200, {"cancelled": cancelled})
     assert len(interrupts) == interrupted
@@ -146,7 +146,7 @@ async def test_cancelling_many_stops_each(server, client, jobs, interrupts):
     assert len(interrupts) == 1 and server.prompt_queue.queue == []
 
 
-async def test_cancelling_only_what_has_ended(client, jobs, interrupts):
+async def test_cancelling_ended_prompts_cancels_nothing(client, jobs, interrupts):
     assert await (await client.post("/api/jobs/cancel", json={"job_ids": [DONE]})).json() == {"cancelled": False}
     assert await (await client.post("/api/jobs/cancel", json={"job_ids": []})).json() == {"cancelled": False}
 

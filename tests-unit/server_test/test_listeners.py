@@ -70,7 +70,7 @@ async def test_an_address_of_another_machine_is_passed_over(runner, caplog):
 
 
 @pytest.mark.parametrize(("address", "url"), [("127.0.0.1", "https://127.0.0.1:80"), ("::", "https://[::]:80")])
-def test_urls(address, url):
+def test_listeners_have_urls(address, url):
     assert Listener("https", address, 80).url == url
 
 
@@ -78,7 +78,7 @@ def test_tls_is_off_without_files():
     assert tls_context(None, None) is None and tls_context("key", None) is None
 
 
-async def test_tls(runner, tmp_path):
+async def test_tls_is_served_with_a_certificate(runner, tmp_path):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     try:
         subprocess.run(

@@ -213,7 +213,7 @@ async def test_an_unknown_path_is_404(start, path):
 
 
 @pytest.mark.parametrize("flags", [{"max_upload_size": 0.01}])
-async def test_a_body_over_the_limit_is_413(start):
+async def test_a_body_over_the_limit_is_answered_with_413(start):
     client = await start()
     answer = await client.post("/queue", data=b"[" + b" " * 20_000 + b"]")
     assert answer.status == 413 and isinstance((await answer.json())["error"], str)
@@ -256,7 +256,7 @@ async def test_a_handlers_own_cache_header_stays(start):
     assert (await client.get("/a.png")).headers["Cache-Control"] == "max-age=7"
 
 
-async def test_a_raised_404_of_an_image_is_kept_an_hour(start):
+async def test_a_404_raised_for_an_image_may_be_cached_for_an_hour(start):
     async def missing(request):
         raise web.HTTPNotFound
 
@@ -265,7 +265,7 @@ async def test_a_raised_404_of_an_image_is_kept_an_hour(start):
 
 
 @pytest.mark.parametrize("flags", [{}, {"enable_compress_response_body": True}])
-async def test_compression_of_json_and_text(start, flags):
+async def test_json_and_text_are_compressed(start, flags):
     async def picture(_):
         return web.Response(body=b"x" * 2000, content_type="image/png")
 

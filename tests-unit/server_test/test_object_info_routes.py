@@ -179,7 +179,7 @@ async def test_an_unknown_node_is_an_empty_object(client, node_classes):
     assert await strict(await client.get("/object_info/Nothing")) == {}
 
 
-async def test_each_request_asks_the_nodes_anew(client, node_classes):
+async def test_each_request_asks_the_nodes_again(client, node_classes):
     files = ["a"]
     node_classes["N"] = node_with({"file": (files,)})
     await client.get("/object_info")

@@ -79,7 +79,7 @@ async def test_when_much_waits_the_newest_of_a_topic_stays_in_its_place(made):
     assert socket.sent == ["a", "b", "q1", "p3"]
 
 
-async def test_a_million_reports_to_a_stuck_client_take_no_room(made):
+async def test_a_million_reports_to_a_stuck_client_take_no_memory(made):
     box, _, cuts = made()
     for number in range(10_000):
         box.put(Frame(f"{number}", "progress"))
@@ -88,7 +88,7 @@ async def test_a_million_reports_to_a_stuck_client_take_no_room(made):
 
 
 @pytest.mark.parametrize("payload", ["x", "x" * 100])
-async def test_a_client_that_takes_nothing_is_cut_off_once(made, payload, caplog):
+async def test_a_client_that_receives_nothing_is_cut_off_once(made, payload, caplog):
     box, _, cuts = made()
     for _ in range(50):
         box.put(Frame(payload))

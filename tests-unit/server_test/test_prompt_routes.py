@@ -27,7 +27,7 @@ def queued(server):
 
 
 @pytest.mark.parametrize("path", ["/prompt", "/api/prompt"])
-async def test_count_of_waiting_and_running_prompts(server, client, path):
+async def test_waiting_and_running_prompts_are_counted(server, client, path):
     await submit(client, path, prompt=PROMPT)
     await submit(client, path, prompt=PROMPT)
     server.prompt_queue.get(0)
@@ -87,7 +87,7 @@ async def test_a_workflow_that_cannot_be_converted_is_refused(client):
 
 
 @pytest.mark.parametrize(("given", "kind"), [({}, "prompt_id"), ({"prompt_id": "x"}, "invalid_prompt_id")])
-async def test_a_large_body_is_looked_through_off_the_loop(server, client, monkeypatch, given, kind):
+async def test_a_large_body_is_checked_off_the_loop(server, client, monkeypatch, given, kind):
     threads = []
     parse = Submission.parse
     monkeypatch.setattr(Submission, "parse", lambda *arguments: threads.append(threading.current_thread()) or parse(*arguments))
@@ -174,7 +174,7 @@ async def test_refused_prompts_count_too(client, engine):
 
 
 @pytest.mark.parametrize(("given", "number"), [(5, 5), (-1.5, -1.5), ("7", 7)])
-async def test_a_chosen_number_is_taken_and_does_not_count(server, client, given, number):
+async def test_a_given_number_is_used_and_leaves_the_counter_alone(server, client, given, number):
     assert (await submit(client, prompt=PROMPT, number=given))[1]["number"] == number
     assert server.number == 0
 
@@ -252,7 +252,7 @@ async def test_bodies_that_are_not_a_json_object_are_refused(client, body):
     assert document["error"]["type"] == "invalid_json" and document["error"]["message"] and document["node_errors"] == {}
 
 
-async def test_a_number_is_no_prompt(client):
+async def test_a_number_is_not_a_prompt(client):
     status, answer = await submit(client, prompt=float("nan"))
     assert (status, answer["error"]["type"]) == (400, "invalid_prompt")
 

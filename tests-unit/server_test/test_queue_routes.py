@@ -47,7 +47,7 @@ async def test_queue_is_cleared_but_what_runs_stays(server, client):
     assert server.prompt_queue.get_tasks_remaining() == 1
 
 
-async def test_prompts_are_taken_back_and_unknown_ids_ignored(server, client):
+async def test_queued_prompts_are_deleted_and_unknown_ids_ignored(server, client):
     for prompt_id in "abc":
         put(server, prompt_id)
     assert (await client.post("/queue", json={"delete": ["b", "unknown", "c"], "clear": False})).status == 200
@@ -89,7 +89,7 @@ async def test_deletions_that_are_not_a_list_of_ids_are_refused(server, client, 
         ("?offset=-1", "01234"),
     ],
 )
-async def test_history_pages(client, history, query, expected):
+async def test_the_history_is_read_in_pages(client, history, query, expected):
     assert list(await get(client, "/history" + query)) == [f"p{digit}" for digit in expected]
 
 
@@ -100,7 +100,7 @@ async def test_paging_by_anything_but_integers_is_refused(client, key, value):
     assert (answer.status, await answer.json()) == (400, {"error": f"{key} must be an integer"})
 
 
-async def test_history_entry(server, client):
+async def test_a_history_entry_has_prompt_outputs_and_status(server, client):
     finish(server, "p", {"images": [{"filename": "a.png"}]})
     entry = (await get(client, "/history/p"))["p"]
     assert entry["prompt"] == [0, "p", EMPTY, {"client_id": "me"}, ["1"]]
@@ -157,7 +157,7 @@ async def test_interrupt_with_anything_else_than_an_id_stops_nothing(server, cli
 
 
 @pytest.mark.parametrize("value", ["false", "true", 0, 1, [], {}, [1]])
-async def test_wishes_that_are_neither_true_nor_false_do_nothing(server, client, history, value):
+async def test_flags_that_are_neither_true_nor_false_do_nothing(server, client, history, value):
     put(server, "a")
     for path, body in (
         ("/queue", {"clear": value}),

@@ -149,7 +149,7 @@ async def test_log_messages_reach_their_subscriber(server, connect, client):
     assert (message["type"], message["data"]["entries"]) == ("logs", [{"t": "now", "m": "line"}])
 
 
-async def test_names_that_packs_use(server):
+async def test_the_server_has_the_names_that_packs_use(server):
     assert server_module.PromptServer.instance is server
     assert server_module.web is web and server_module.uuid is uuid and server_module.BinaryEventTypes is BinaryEventTypes
     assert server.supports == ["custom_nodes_from_web"]
@@ -161,7 +161,7 @@ async def test_names_that_packs_use(server):
     assert server.encode_bytes(2, b"x") == b"\0\0\0\2x"
 
 
-async def test_a_replaced_send_sync_is_heard(server):
+async def test_a_replaced_send_sync_is_called(server):
     heard = []
     server.send_sync = lambda *message: heard.append(message)
     server.queue_updated()

@@ -22,7 +22,7 @@ from app.files.strict_json import dumps, dumps_by_members
         ({float("nan"): 1}, '{"nan":1}'),
     ],
 )
-def test_values(value, text):
+def test_values_become_strict_json(value, text):
     assert dumps(value) == text
 
 

@@ -15,7 +15,7 @@ async def stats(client):
     return await (await client.get("/system_stats")).json()
 
 
-async def test_facts_of_the_system(client):
+async def test_the_system_is_described(client):
     system = (await stats(client))["system"]
     assert system["argv"] == sys.argv
     assert system["os"] == sys.platform and system["python_version"] == sys.version

@@ -39,21 +39,21 @@ async def until(client, job_id, status):
     return told
 
 
-async def test_run_and_wait():
+async def test_runsync_waits_for_the_result():
     async with service() as (server, client):
         status, answer = await post(client, "/runsync", {"input": INPUT})
     assert status == 200 and answer["status"] == "COMPLETED" and answer["executionTime"] >= 0
     assert base64.b64decode(answer["output"]["images"][0]["data"]) == PICTURE
 
 
-async def test_run_and_ask():
+async def test_run_answers_at_once_and_status_tells_the_end():
     async with service() as (server, client):
         status, answer = await post(client, "/run", {"input": INPUT, "id": "mine"})
         assert status == 200 and answer["id"] == "mine"
         assert (await until(client, "mine", "COMPLETED"))["output"]["images"]
 
 
-async def test_an_error_with_its_details():
+async def test_a_failed_job_carries_error_and_details():
     async with service() as (server, client):
         _, answer = await post(client, "/runsync", {"input": {**INPUT, "images": [{"name": "x", "image": "A"}]}})
     assert answer["status"] == "FAILED" and "base64" in answer["error"] and answer["details"]

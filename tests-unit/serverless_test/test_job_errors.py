@@ -20,7 +20,7 @@ def test_details_are_in_the_text():
     assert str(not_reachable("h:1")) == "ComfyUI server (h:1) not reachable after multiple retries."
 
 
-def test_places_are_the_callers():
+def test_reported_places_are_the_callers():
     data = {"node_type": "T", "node_id": "123456789", "exception_message": "at 123456789: no\n"}
     assert execution_error(data, NAMES) == "Workflow execution error: Node Type: T, Node ID: 9, Message: at 9: no"
     assert interruption(data, NAMES) == "Workflow execution was interrupted: Node Type: T, Node ID: 9"

@@ -8,7 +8,7 @@ from workflow_shapes import text_to_image
 from serverless.job_input import InvalidInput, JobInput
 
 
-def test_the_least_and_what_is_ignored():
+def test_a_workflow_is_enough_and_unknown_fields_are_ignored():
     job = JobInput.parse({"workflow": text_to_image(), "webhook": "x", "s3Config": {}})
     assert job.workflow == text_to_image() and job.images == () and job.timeout_s is None and not job.wants_report
 
@@ -30,7 +30,7 @@ def test_json_text():
         ({"workflow": {}, "images": [1]}, "'images' must be a list of objects with 'name' and 'image' keys"),
     ],
 )
-def test_texts_that_clients_know(given, message):
+def test_error_texts_are_those_that_clients_know(given, message):
     with pytest.raises(InvalidInput) as caught:
         JobInput.parse(given)
     assert str(caught.value) == message
@@ -50,6 +50,6 @@ def test_texts_that_clients_know(given, message):
         ({"workflow": {}, "timeout_s": float("nan")}, "above 0"),
     ],
 )
-def test_what_the_predecessor_let_pass(given, part):
+def test_inputs_that_the_predecessor_let_pass_are_refused(given, part):
     with pytest.raises(InvalidInput, match=part.replace("(", r"\(").replace(")", r"\)")):
         JobInput.parse(given)

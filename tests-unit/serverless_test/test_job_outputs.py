@@ -33,7 +33,7 @@ async def test_images_are_exactly_as_before_and_in_order():
     assert not found.errors
 
 
-async def test_what_else_there_is_has_lists_of_its_own():
+async def test_every_other_kind_has_a_list_of_its_own():
     found = await collect(
         {
             "1": {"gifs": [file("x.mp4")]},

@@ -33,7 +33,7 @@ async def started(registry, work, key="key"):
     return task
 
 
-def test_keys_and_prompt_ids():
+def test_job_keys_ignore_order_and_prompt_ids_follow_them():
     key = job_key("job", {"a": 1, "b": 2})
     assert key == job_key("job", {"b": 2, "a": 1}) != job_key("job", {"a": 1}) and key != job_key("other", {"a": 1, "b": 2})
     assert prompt_id_for(key) == prompt_id_for(key) != prompt_id_for(key, 1)
@@ -59,7 +59,7 @@ async def test_only_the_last_caller_that_leaves_ends_the_run():
         assert work.cancelled == cancelled
 
 
-async def test_a_caller_that_comes_while_a_run_is_being_ended_gets_a_new_one():
+async def test_a_caller_that_arrives_while_a_run_is_ending_gets_a_new_one():
     registry, release, calls = JobRegistry(), asyncio.Event(), []
 
     async def slow_to_end():

@@ -15,18 +15,18 @@ RECEIPTS = [
 ]
 
 
-def test_receipts():
+def test_receipts_tell_cold_from_warm():
     use = ModelUse.from_history({"models": RECEIPTS}, server_tells=True)
     assert (use.read_bytes, use.hits, use.saved_s, use.temperature) == (10, 2, 0.75, "cold")
     assert ModelUse.from_history({"models": RECEIPTS[1:]}, server_tells=False).temperature == "warm"
 
 
-def test_no_receipts_are_warm_only_where_there_could_have_been_some():
+def test_no_receipts_mean_warm_only_where_the_server_tells():
     assert ModelUse.from_history({}, server_tells=True).temperature == "warm"
     assert ModelUse.from_history({}, server_tells=False).temperature == "unknown"
 
 
-def test_the_line_and_the_report():
+def test_the_summary_as_a_line_and_as_a_report():
     times = JobTimes(prepare_s=0.01, submit_s=0.01, prompt_s=1.0, results_s=0.02, total_s=1.04)
     summary = JobSummary("j", "p", "done", ModelUse(0, 2, 0.75), times, nodes=7, cached=4, ran=("3",))
     assert summary.line() == (

@@ -49,15 +49,15 @@ async def end(answers, *events):
     return await PromptWait(answers, "p", queue, PATIENCE, clock=answers.clock).end(ask_now=True)
 
 
-async def test_it_is_in_the_history():
+async def test_a_prompt_in_the_history_has_ended():
     assert (await end(Answers((ENTRY, False, None)))).entry == ENTRY
 
 
-async def test_it_went_from_the_queue_to_the_history_between_two_questions():
+async def test_a_prompt_that_ends_between_two_questions_is_found_in_the_history():
     assert (await end(Answers((None, False, ENTRY)))).entry == ENTRY
 
 
-async def test_it_is_waited_for_while_it_is_queued():
+async def test_a_queued_prompt_is_waited_for():
     answers = Answers((None, True, None), (None, True, None), (ENTRY, False, None))
     await end(answers)
     assert answers.looks == 3
@@ -68,7 +68,7 @@ async def test_a_prompt_unknown_to_the_server_is_lost():
         await end(Answers((None, False, None)))
 
 
-async def test_its_history_may_come_a_moment_after_its_end():
+async def test_the_history_may_come_a_moment_after_the_prompts_end():
     answers = Answers((None, False, None), (ENTRY, False, None), seconds_per_look=0.1)
     assert (await end(answers, Event("executing", {"node": None}))).entry == ENTRY
 
@@ -94,7 +94,7 @@ async def test_a_server_that_is_busy_is_waited_for_however_long():
     assert (await end(answers)).entry == ENTRY and answers.looks == 51
 
 
-async def test_other_trouble_ends_when_patience_does():
+async def test_other_errors_are_retried_until_the_time_is_up():
     with pytest.raises(PromptLost, match="no answer for 15 s"):
         await end(Answers(RESET))
     assert (await end(Answers(*[RESET] * 10, (ENTRY, False, None)))).entry == ENTRY

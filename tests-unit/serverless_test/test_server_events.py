@@ -74,7 +74,7 @@ async def test_a_socket_lost_between_jobs_is_opened_by_the_next(linked):
     assert link.events.is_connected and server.connects == 2
 
 
-async def test_a_server_that_is_not_there():
+async def test_a_server_that_is_down_is_reported_as_refusing_connections():
     async with ServerApi("http://127.0.0.1:9") as api:
         with pytest.raises(ServerUnreachable) as caught:
             await ServerEvents(api, "me").connect()

@@ -24,7 +24,7 @@ async def waited(pid_file, retries=0):
         return await Availability(0.001, retries, str(pid_file)).wait(api)
 
 
-async def test_a_server_that_answers():
+async def test_waiting_ends_as_soon_as_the_server_answers():
     async with ScriptedServer() as server, ServerApi(f"http://{server.host}") as api:
         assert await Availability(0.001, 1).wait(api)
 
@@ -50,7 +50,7 @@ async def test_waiting_goes_on_while_the_servers_process_lives(tmp_path):
     assert not availability._goes_on(1)
 
 
-def test_a_process_that_has_ended_but_was_not_collected_does_not_live():
+def test_an_ended_process_that_was_not_reaped_does_not_count_as_alive():
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert not is_alive(process.pid) and is_alive(os.getpid())
@@ -86,7 +86,7 @@ async def test_a_server_without_the_route_is_accepted(caplog):
     assert "model caching: unknown" in caplog.text
 
 
-def test_the_volume(tmp_path):
+def test_a_volume_without_models_is_diagnosed(tmp_path):
     assert "attach a volume" in next(diagnosis(tmp_path / "none"))
     (tmp_path / "Models").mkdir()
     assert list(diagnosis(tmp_path)) == [

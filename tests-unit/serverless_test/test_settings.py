@@ -77,7 +77,7 @@ def test_nonsense_is_refused(environment):
         WorkerSettings.from_environment(environment)
 
 
-def test_the_bucket_of_old_is_named_after_month_and_year():
+def test_without_a_name_the_bucket_is_named_after_month_and_year():
     settings = WorkerSettings.from_environment({"BUCKET_ENDPOINT_URL": "https://e"})
     assert settings.bucket is not None and settings.bucket.name == time.strftime("%m-%y")
 
@@ -107,7 +107,7 @@ def test_an_incomplete_bucket_is_an_error_and_never_a_made_up_path(key_id, secre
         ResultStorage(BucketSettings(url, key_id, secret, "name"))
 
 
-def test_where_objects_go():
+def test_objects_get_keys_with_the_prefix_and_the_job():
     pytest.importorskip("obstore")
     plain = ResultStorage(BucketSettings("https://e", "k", "s", "name"))
     assert re.fullmatch(r"job/[0-9a-f]{8}\.jpg", plain.key("job", "x.jpg")) and plain.key("job", "x").endswith(".png")

@@ -48,7 +48,7 @@ async def test_a_job_gives_its_pictures():
     assert set(server.bodies[0]["prompt"]).isdisjoint(WORKFLOW), "canonical ids are sent"
 
 
-async def test_a_server_that_chooses_prompt_ids_itself_does_as_well():
+async def test_a_server_that_chooses_prompt_ids_itself_works_too():
     async with running(takes_ids=False) as (server, worker):
         assert (await worker.handle(job()))["images"]
         assert (await worker.handle(job("job-2")))["images"]
@@ -203,7 +203,7 @@ async def test_the_same_id_with_another_input_is_another_job():
     assert len(server.bodies) == 2
 
 
-async def test_of_two_callers_of_one_job_one_may_leave():
+async def test_one_of_two_callers_of_a_job_may_leave():
     async with running(hang) as (server, worker):
         leaving, staying = (asyncio.create_task(worker.handle(job())) for _ in range(2))
         while not server.running:
@@ -228,7 +228,7 @@ async def test_a_dead_server_is_reported_and_the_next_job_finds_its_successor():
         assert (await worker.handle(job("job-2")))["images"]
 
 
-async def test_a_server_that_was_restarted_meanwhile_has_lost_the_prompt():
+async def test_a_server_restarted_in_the_meantime_has_lost_the_prompt():
     async with running(hang) as (server, worker):
         waiting = asyncio.create_task(worker.handle(job()))
         while not server.running:
@@ -237,14 +237,14 @@ async def test_a_server_that_was_restarted_meanwhile_has_lost_the_prompt():
         assert "does not know prompt" in (await waiting)["error"]
 
 
-async def test_a_server_that_never_answers():
+async def test_a_server_that_never_answers_fails_the_job():
     worker = Worker(WorkerSettings(host="127.0.0.1:9", available_retries=2, available_interval_s=0.01))
     result = await worker.handle(job())
     await worker.close()
     assert result == {"error": "ComfyUI server (127.0.0.1:9) not reachable after multiple retries."}
 
 
-async def test_a_prompt_that_ends_without_a_history():
+async def test_a_prompt_that_ends_without_a_history_fails_the_job():
     async def forget(server, prompt_id):
         server.running.remove(prompt_id)
         await server.send("executing", {"node": None, "prompt_id": prompt_id})

@@ -51,7 +51,7 @@ def test_ids_are_the_same_in_every_process_and_under_every_hash_seed():
     assert texts == {json.dumps(normalize_workflow_for_caching(text_to_image()).workflow) + "\n"}
 
 
-def test_the_way_back():
+def test_normalization_can_be_undone():
     workflow = rewritten(text_to_image(), random.Random(3))
     names = normalize_workflow_for_caching(workflow)
     assert names.restore() == workflow
@@ -94,7 +94,7 @@ def test_another_graph_is_another_workflow(change):
     assert set(normalize_workflow_for_caching(other).workflow) != set(normalize_workflow_for_caching(text_to_image()).workflow)
 
 
-def test_twins_stay_two_and_keep_to_their_own():
+def test_equal_twins_stay_two_nodes_with_their_own_links():
     twins = {
         "a1": node("A"),
         "a2": node("A"),
@@ -218,7 +218,7 @@ def test_classes_that_get_their_id_are_found():
     assert classes_that_search_the_page_workflow(info) == {"Page"}
 
 
-def test_formats():
+def test_api_and_page_workflows_are_distinguished():
     assert is_api_workflow(text_to_image()) and not is_page_workflow(text_to_image())
     assert is_page_workflow({"nodes": [], "links": []}) and not is_api_workflow({"nodes": [], "links": []})
     assert not is_api_workflow({}) and not is_api_workflow([]) and not is_page_workflow(None)

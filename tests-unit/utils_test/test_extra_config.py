@@ -74,7 +74,7 @@ def test_relative_base_path_and_no_base_path_start_at_the_files_folder(load, tmp
     ]
 
 
-def test_absolute_paths_and_lists_are_taken_as_they_are(load, tmp_path):
+def test_absolute_paths_and_lists_are_used_unchanged(load, tmp_path):
     assert load("a:\n  base_path: /base\n  vae: [/abs/x, rel]\n") == [("vae", "/abs/x", False), ("vae", "/base/rel", False)]
 
 

@@ -17,7 +17,7 @@ from utils.json_util import merge_json_recursive
         ({}, {}, {}),
     ],
 )
-def test_merge(base, update, merged):
+def test_dicts_are_merged_recursively(base, update, merged):
     assert merge_json_recursive(base, update) == merged
 
 

@@ -52,6 +52,6 @@ def test_a_prefix_with_too_many_folders_is_refused(tmp_path):
     assert save_path("d/" * 60 + "a", str(tmp_path))[2] == 1
 
 
-def test_half_a_character_in_a_prefix_is_replaced(tmp_path):
+def test_half_a_surrogate_in_a_prefix_is_replaced(tmp_path):
     folder, name, counter, subfolder, filled = save_path("sub\ud83d/x\ud83d", str(tmp_path))
     assert (name, counter, subfolder, filled) == ("x\ufffd", 1, "sub\ufffd", "sub\ufffd/x\ufffd") and os.path.isdir(folder)

@@ -1,7 +1,8 @@
 """What every area of the attack shares: its seed, its time, its report, and a server that is watched while it is attacked.
 
-Tests marked ``attack`` run only when they are asked for (``./test.sh tests/attack -m attack``); those without the mark are the
-fast part that always runs. ``KEEPWARM_ATTACK_SEED`` repeats a run, ``KEEPWARM_ATTACK_SECONDS`` (default 60) is the time of an area.
+Tests marked ``attack`` run only when they are asked for (``./test.sh tests/attack -m attack``, ten minutes), and so do those marked
+``memory_rows`` (real-size models under memory limits, twenty minutes and 12 GB); those without a mark are the fast part that always runs.
+``KEEPWARM_ATTACK_SEED`` repeats a run, ``KEEPWARM_ATTACK_SECONDS`` (default 35) is the time of an area.
 """
 
 import os
@@ -24,12 +25,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if "attack" in (config.option.markexpr or ""):
-        return
-    skip = pytest.mark.skip(reason="part of the long attack: -m attack runs it")
-    for item in items:
-        if item.get_closest_marker("attack"):
-            item.add_marker(skip)
+    asked = config.option.markexpr or ""
+    for mark in ("attack", "memory_rows"):
+        if mark in asked:
+            continue
+        for item in items:
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=f"runs only when asked for: -m {mark}"))
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -59,7 +61,7 @@ def seconds(request):
     """How long an area may attack: short in the fast part."""
     if request.node.get_closest_marker("attack") is None:
         return FAST_SECONDS
-    return float(os.environ.get("KEEPWARM_ATTACK_SECONDS") or 60)
+    return float(os.environ.get("KEEPWARM_ATTACK_SECONDS") or 35)
 
 
 @pytest.fixture

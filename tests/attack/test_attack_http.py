@@ -89,7 +89,7 @@ def test_requests_that_cost_more_than_their_sender(attacked, dice, seconds):
 
 @pytest.mark.attack
 @pytest.mark.timeout(300)
-def test_data_of_other_users(attacked, dice, seconds):
+def test_no_client_reaches_another_users_data(attacked, dice, seconds):
     """With ``--multi-user``: whatever name a client gives, it sees and changes nothing of another user's."""
     server = attacked("other users", "--multi-user")
     live = server.server

@@ -179,7 +179,7 @@ def left_after_free(live, group):
     return group.held_bytes
 
 
-@pytest.mark.attack
+@pytest.mark.memory_rows
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("limit_gib", "cache_mb"), ROWS)
 def test_models_larger_than_the_limit(attacked, report, checkpoints, pictures, limited, tmp_path, limit_gib, cache_mb):

@@ -70,7 +70,7 @@ def test_nodes_may_raise_anything_anywhere(attacked, dice, seconds, tmp_path, ar
 
 @pytest.mark.attack
 @pytest.mark.timeout(300)
-def test_threads_that_nodes_end(attacked, seconds, tmp_path):
+def test_the_server_survives_nodes_that_end_its_threads(attacked, seconds, tmp_path):
     """A prompt whose node ends the server's threads may fail, but it ends, and the next one runs."""
     install(tmp_path / "ended threads", "behaviours")
     server = attacked("ended threads")

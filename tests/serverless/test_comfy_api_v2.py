@@ -45,13 +45,13 @@ def drawing():
     }
 
 
-def test_our_client(v2):
+def test_our_client_gets_the_pictures(v2):
     answer = ComfyV2Endpoint(v2).run(Request(drawing()), 60, lambda progress: None)
     (file,) = answer.files
     assert file.name.endswith(".png") and file.read().startswith(b"\x89PNG") and answer.report is None
 
 
-def test_our_client_with_an_input_file(v2):
+def test_our_client_sends_an_input_file(v2):
     picture = ComfyV2Endpoint(v2).run(Request(drawing()), 60, lambda progress: None).files[0].read()
     workflow = {
         "1": node("LoadImage", image="mine.png"),
@@ -61,7 +61,7 @@ def test_our_client_with_an_input_file(v2):
     assert ComfyV2Endpoint(v2).run(Request(workflow, {"mine.png": picture}), 60, lambda progress: None).files[0].read()[:4] == b"\x89PNG"
 
 
-def test_a_workflow_that_is_wrong(v2):
+def test_an_invalid_workflow_is_refused_with_422(v2):
     with pytest.raises(SendError, match="status 422"):
         ComfyV2Endpoint(v2).run(Request({"1": node("SaveImage", filename_prefix="x")}), 60, lambda progress: None)
 

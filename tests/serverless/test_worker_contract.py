@@ -76,7 +76,7 @@ def test_the_local_server_refuses_malformed_input_before_the_worker_sees_it(work
     assert worker.post("/runsync", body)[0] == 422
 
 
-def test_run_then_status(worker):
+def test_run_answers_at_once_and_status_gives_the_pictures(worker):
     _, taken = worker.post("/run", {"input": {"workflow": drawing(6)}})
     assert taken["status"] == "IN_PROGRESS"
     _, told = worker.post(f"/status/{taken['id']}", {})
@@ -128,7 +128,7 @@ def test_what_was_made_before_a_node_failed_is_handed_over(worker):
         ({"workflow": {}, "images": [{"name": "x"}]}, "'images' must be a list of objects with 'name' and 'image' keys"),
     ],
 )
-def test_inputs_that_are_wrong(worker, job_input, message):
+def test_invalid_inputs_are_refused_with_the_workers_messages(worker, job_input, message):
     assert worker.error(**job_input) == message
 
 
@@ -136,19 +136,19 @@ def test_the_pages_format_is_recognised(worker):
     assert "Export (API)" in worker.error(workflow={"nodes": [{"id": 1, "type": "A"}], "links": []})
 
 
-def test_a_file_that_is_not_base64(worker):
+def test_a_file_that_is_not_base64_is_refused(worker):
     assert worker.error(workflow=inverted(), images=[{"name": "x.png", "image": "A"}]).startswith(
         "Failed to upload one or more input images:\n• Error decoding base64 for x.png"
     )
 
 
-def test_a_file_that_the_server_refuses(worker):
+def test_a_file_that_the_server_refuses_fails_the_job(worker):
     assert worker.error(workflow=inverted(), images=[{"name": "..", "image": encoded(png())}]).startswith(
         "Failed to upload one or more input images:\n• Error uploading ..: "
     )
 
 
-def test_an_empty_workflow(worker):
+def test_an_empty_workflow_is_refused(worker):
     assert worker.error(workflow={})
 
 
@@ -174,7 +174,7 @@ def test_a_node_that_fails_is_named_with_its_message(worker):
     assert re.match(r"Job processing failed:\n• Workflow execution error: Node Type: LoadImage, Node ID: 1, Message: \S", error)
 
 
-def test_a_server_that_is_not_there(start_worker):
+def test_an_unreachable_server_fails_the_job(start_worker):
     port = free_port()
     alone = start_worker(f"127.0.0.1:{port}", {"COMFY_API_AVAILABLE_MAX_RETRIES": "2", "COMFY_API_AVAILABLE_INTERVAL_MS": "10"})
     assert alone.error(workflow=drawing()) == f"ComfyUI server (127.0.0.1:{port}) not reachable after multiple retries."
@@ -197,7 +197,7 @@ def test_refresh_is_taken_out_of_the_result_by_the_sdk(model_server, start_worke
     assert "'stopPod': True" in refreshing.log()
 
 
-def test_a_bucket_without_keys_ends_the_start_with_a_reason(model_server, start_worker):
+def test_a_bucket_without_keys_stops_the_start_and_says_why(model_server, start_worker):
     with pytest.raises(RuntimeError, match="BUCKET_ACCESS_KEY_ID"):
         start_worker(f"127.0.0.1:{model_server.port}", {"BUCKET_ENDPOINT_URL": "https://e"})
 
@@ -235,5 +235,5 @@ def test_the_summary_line(worker):
     assert re.fullmatch(expected, worker.summaries()[-1])
 
 
-def test_a_result_is_json(worker):
+def test_the_result_is_json(worker):
     assert json.loads(json.dumps(worker.output(workflow=drawing(15))))

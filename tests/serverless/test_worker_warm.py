@@ -52,7 +52,7 @@ def check_jobs(worker, count, first_seed):
     return reports
 
 
-def test_twenty_jobs(warm_worker):
+def test_twenty_jobs_stay_within_the_workers_time(warm_worker):
     reports = check_jobs(warm_worker, 20, 1000)
     assert statistics.median(report["seconds"]["worker_s"] for report in reports) <= WORKER_MEDIAN_S
     log = warm_worker.log()

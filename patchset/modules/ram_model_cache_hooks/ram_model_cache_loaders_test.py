@@ -167,7 +167,7 @@ def test_a_missing_part_is_remembered(checkpoint, upstream, path):
     assert len(upstream.calls) == 1
 
 
-def test_a_file_that_is_no_checkpoint_is_read_once_and_gives_the_same_vae_that_complains(checkpoint, upstream, path):
+def test_a_file_that_is_not_a_checkpoint_is_read_once_and_gives_the_same_unusable_vae(checkpoint, upstream, path):
     upstream.is_checkpoint = False
     first, second = checkpoint(path), checkpoint(path)
     assert len(upstream.calls) == 1
@@ -209,7 +209,7 @@ def test_loads_that_cannot_be_compared_bypass_the_cache_and_say_so(checkpoint, u
     assert cache.stats().kept == 0
 
 
-def test_a_bypassed_load_s_own_re_creation_is_independent_too(checkpoint, upstream, path):
+def test_re_creating_a_bypassed_load_gives_independent_weights_too(checkpoint, upstream, path):
     checkpoint(path)
     bypassed = checkpoint(path, disable_dynamic=True)[0]
     load, arguments, place = bypassed.cached_patcher_init

@@ -81,7 +81,7 @@ def arguments(mb=None, off=False, ttl=None, cpu=False, cache_ram=()):
     return argparse.Namespace(ram_model_cache_mb=mb, no_ram_model_cache=off, ram_model_cache_ttl=ttl, cpu=cpu, cache_ram=list(cache_ram))
 
 
-def test_off_every_decorator_returns_the_function_it_was_given(models):
+def test_switched_off_every_decorator_returns_the_function_it_was_given(models):
     threads = threading.active_count()
     off = ModelCacheOwner(None, models, never_interrupted)
 
@@ -130,7 +130,7 @@ def test_the_headroom_is_never_below_what_makes_the_executor_drop_results(monkey
     assert ModelCacheOwner.from_args(single, models, never_interrupted).cache.settings.headroom == 20 * GIB
 
 
-def test_a_time_out_without_a_cache_is_pointed_out(models, caplog):
+def test_a_timeout_without_a_cache_is_pointed_out(models, caplog):
     with caplog.at_level(logging.WARNING):
         ModelCacheOwner.from_args(arguments(mb=0, ttl=5.0), models, never_interrupted)
     assert "--ram-model-cache-ttl has no effect" in caplog.text
@@ -147,7 +147,7 @@ def test_a_forgotten_model_leaves_the_list_by_identity_and_its_finalizer_once(ho
     assert finalizer.detached == 1
 
 
-def test_loading_and_unloading_are_noted_and_nothing_is_dropped_meanwhile(host, models, key):
+def test_loading_and_unloading_are_noted_and_nothing_is_dropped_in_between(host, models, key):
     clone = host.cache.fetch({key: 100}, lambda missing: {key: patcher(100)})[key]
     base = weakref.ref(clone.parent)
     loaded_model = Model(clone)
@@ -172,7 +172,7 @@ def test_loading_and_unloading_are_noted_and_nothing_is_dropped_meanwhile(host, 
     assert loaded_model.model_finalizer.detached == 0  # ComfyUI's own model_unload does that
 
 
-def test_a_load_that_fails_half_way_leaves_the_models_it_put_on_the_list_known(host, models, key):
+def test_a_load_that_fails_halfway_keeps_track_of_the_models_it_listed(host, models, key):
     clone = host.cache.fetch({key: 100}, lambda missing: {key: patcher(100)})[key]
     loaded_model = Model(clone)
 
@@ -188,7 +188,7 @@ def test_a_load_that_fails_half_way_leaves_the_models_it_put_on_the_list_known(h
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_a_model_left_half_moved_by_a_failed_load_is_measured_anew(host, key, by_name):
+def test_a_model_left_half_moved_by_a_failed_load_is_measured_again(host, key, by_name):
     clone = host.cache.fetch({key: 100}, lambda missing: {key: FakePatcher(FakeModule(FakeTensor(60), FakeTensor(40)))})[key]
     assert host.cache.stats().kept_bytes == 100
 

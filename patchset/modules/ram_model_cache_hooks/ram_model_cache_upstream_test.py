@@ -69,7 +69,7 @@ def build(host, key):
     return host.cache.fetch({key: 64 * 65 * 4}, load)[key]
 
 
-def test_off_the_hooked_functions_are_comfyui_s_own():
+def test_switched_off_the_hooked_functions_are_comfyuis_own():
     assert model_management.ram_model_cache.cache.enabled is False
     for function in HOOKED:
         assert not hasattr(function, "__wrapped__")

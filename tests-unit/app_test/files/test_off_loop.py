@@ -10,7 +10,7 @@ from app.files.off_loop import WorkAborted, off_loop
 from app.files.seldom import Seldom
 
 
-async def test_value_and_error_arrive():
+async def test_the_value_or_the_error_comes_back():
     assert await off_loop(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await off_loop(divmod, 7, 0)

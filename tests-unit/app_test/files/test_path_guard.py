@@ -17,7 +17,7 @@ def test_ordinary_names_are_below_the_root(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/x", "\\x", "..\\x", "a\\..\\..\\x", "C:\\x", "c:/x", "\\\\host\\x"])
-def test_names_that_leave_are_refused_as_escaping(tmp_path, name):
+def test_names_that_lead_out_are_refused_as_escaping(tmp_path, name):
     with pytest.raises(UnsafePath) as caught:
         contained_path(tmp_path, name)
     assert caught.value.status == 403

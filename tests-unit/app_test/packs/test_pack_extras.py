@@ -106,7 +106,7 @@ async def test_subgraphs_are_listed_without_and_fetched_with_their_content(serve
     assert (await client.get(f"/global_subgraphs/{first}")).status == 404
 
 
-async def test_no_packs_at_all(serve, folders):
+async def test_without_a_packs_folder_the_list_is_empty(serve, folders):
     folders.custom_nodes.rmdir()
     client = await serve(SubgraphManager())
     assert await (await client.get("/global_subgraphs")).json() == {}

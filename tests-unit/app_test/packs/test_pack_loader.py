@@ -127,7 +127,7 @@ def test_failing_pack_is_reported_with_traceback_and_rolled_back(tmp_path, regis
     assert sys_module_key(path) not in sys.modules
 
 
-def test_failure_takes_back_what_the_pack_wrote_into_the_tables(tmp_path, registry, monkeypatch):
+def test_a_failure_undoes_what_the_pack_wrote_into_the_tables(tmp_path, registry, monkeypatch):
     registry.node_classes["Kept"] = int
     monkeypatch.setattr("sys.pack_test_tables", registry.node_classes, raising=False)
     path = write_pack(tmp_path, "sneaky", "import sys\nsys.pack_test_tables['Half'] = int\ndel sys.pack_test_tables['Kept']\n1/0")

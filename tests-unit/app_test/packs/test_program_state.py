@@ -128,7 +128,7 @@ def test_modules_that_the_pack_imports_first_are_put_back_too(load, monkeypatch)
     assert "exec_module" not in vars(module.__loader__)
 
 
-def test_what_the_pack_gave_the_server_is_taken_back(load, monkeypatch):
+def test_what_the_pack_added_to_the_server_is_removed(load, monkeypatch):
     class PromptServer:
         def __init__(self):
             self.routes, self.app, self.on_prompt_handlers = web.RouteTableDef(), web.Application(), []

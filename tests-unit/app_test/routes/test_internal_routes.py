@@ -57,7 +57,7 @@ async def test_malformed_subscriptions_are_refused(client, body):
     assert (await client.patch("/internal/logs/subscribe", data=body)).status == 400
 
 
-async def test_folder_paths(client, folders):
+async def test_folder_paths_are_listed(client, folders):
     assert (await (await client.get("/internal/folder_paths")).json())["loras"] == [str(folders.models)]
 
 

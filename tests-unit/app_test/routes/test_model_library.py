@@ -32,7 +32,7 @@ async def client(serve, folders):
     return await serve(ModelRoutes(), ModelFileManager())
 
 
-async def test_lists_of_names(client):
+async def test_folders_models_and_embeddings_are_listed_by_name(client):
     assert await (await client.get("/models")).json() == ["loras", "embeddings", "custom_nodes", "configs"]
     assert sorted(await (await client.get("/models/loras")).json()) == ["b.safetensors", "sub/a.safetensors"]
     assert sorted(await (await client.get("/embeddings")).json()) == ["b", "sub/a"]
@@ -45,7 +45,7 @@ async def test_folders_with_their_extensions(client, folders):
     assert [item["name"] for item in listed] == ["loras", "embeddings"]
 
 
-async def test_files_with_size_and_times(client, folders):
+async def test_files_are_listed_with_size_and_times(client, folders):
     os.utime(folders.models / "b.safetensors", (1_700_000_000, 1_700_000_000))
     listed = await (await client.get("/experiment/models/loras")).json()
     assert [(item["name"], item["pathIndex"]) for item in listed] == [("b.safetensors", 0), ("sub/a.safetensors", 0)]
@@ -95,7 +95,7 @@ async def test_odd_covers_give_no_preview(client, folders, covers):
         ("loras/²/b", 400),
     ],
 )
-async def test_previews_that_do_not_exist(client, path, status):
+async def test_missing_previews_are_not_found(client, path, status):
     assert (await client.get("/experiment/models/preview/" + path)).status == status
 
 

@@ -28,7 +28,7 @@ async def test_list_is_flat_unless_recursive_and_leaves_out_hidden_files(client)
     assert await (await client.get("/userdata?dir=workflows&recurse=true")).json() == ["deep/a ü.json", "b.json"]
 
 
-async def test_list_with_parts(client):
+async def test_a_split_listing_gives_the_parts_of_paths(client):
     listed = await (await client.get("/userdata?dir=workflows&recurse=true&split=true")).json()
     assert listed == [["deep/a ü.json", "deep", "a ü.json"], ["b.json", "b.json"]]
 
@@ -113,7 +113,7 @@ async def test_folder_in_the_way_is_a_conflict(client):
     assert (await client.post(encoded("/userdata/{}/move/workflows?overwrite=true", "workflows/b.json"))).status == 409
 
 
-async def test_delete(client, home):
+async def test_files_are_deleted_and_folders_are_not(client, home):
     assert (await client.delete(encoded("/userdata/{}", "workflows/b.json"))).status == 204
     assert (await client.delete(encoded("/userdata/{}", "workflows/b.json"))).status == 404
     assert (await client.delete("/userdata/workflows")).status == 404

@@ -194,7 +194,7 @@ def test_rows_of_another_shape_do_not_end_the_worker(running):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_that_was_ended_from_outside_is_said_and_started_again(running, monkeypatch, caplog):
+def test_a_worker_that_was_ended_from_outside_is_reported_and_restarted(running, monkeypatch, caplog):
     queue, executor = running
     sent = []
     queue.server.send_sync = lambda *message: sent.append(message)
@@ -220,3 +220,37 @@ def test_models_are_looked_after_only_where_there_can_be_any(torch_is_imported):
     upkeep.unload_models()
     upkeep.trim()
     assert models.told == (["unload", "empty"] if torch_is_imported else [])
+
+
+def test_each_start_is_noted_and_what_cannot_be_noted_does_not_run():
+    server = SimpleNamespace(client_id=None, last_prompt_id=None, queue_updated=lambda: None)
+    queue, noted = PromptQueue(server), []
+
+    def note(prompt_id):
+        noted.append(prompt_id)
+        if prompt_id == "unnoted":
+            raise OSError("the disk is full")
+
+    upkeep = ModelUpkeep(Models(), spare_memory().release, lambda: True)
+    worker = PromptWorker(queue, server, Executor(), PromptQueue.ExecutionStatus, upkeep, note)
+    worker.start()
+    for prompt_id in ("unnoted", "noted"):
+        queue.put((0, prompt_id, {}, {}, []))
+    eventually(lambda: "noted" in queue.history)
+    worker.stop()
+    assert noted == ["unnoted", "noted"] and queue.history["unnoted"]["status"]["status_str"] == "error"
+
+
+def test_what_is_to_be_done_between_prompts_waits_for_the_running_one_and_a_call_that_fails_stops_nothing(running, caplog):
+    queue, executor = running
+    begun, may_end, called = threading.Event(), threading.Event(), []
+    executor.execute = lambda *_: (begun.set(), may_end.wait(10), called.append("prompt"))
+    assert queue.between_prompts(lambda: called.append("before")) is False
+    assert eventually(lambda: called == ["before"])
+    queue.put((0, "runs", {}, {}, [], {}))
+    assert begun.wait(10)
+    assert queue.between_prompts(lambda: 1 / 0) is True
+    assert queue.between_prompts(lambda: called.append("after")) is True
+    may_end.set()
+    assert eventually(lambda: called == ["before", "prompt", "after"])
+    assert "ZeroDivisionError" in caplog.text

@@ -12,7 +12,7 @@ def wrong(kind="value_not_in_list", class_type="Load", text="no such file"):
     return {"class_type": class_type, "errors": [{"type": kind, "message": text, "details": "x"}]}
 
 
-def test_the_whole_text_of_a_kind_is_said_once_a_minute_and_the_rest_is_counted(caplog):
+def test_the_full_text_of_a_refusal_is_logged_once_a_minute_and_the_rest_is_counted(caplog):
     now_s = [0.0]
     refusals = RefusalLog(Seldom(lambda: now_s[0]).is_due)
     for number in range(50):
@@ -28,7 +28,7 @@ def test_the_whole_text_of_a_kind_is_said_once_a_minute_and_the_rest_is_counted(
     assert "again" in caplog.text and "more prompts" not in caplog.text
 
 
-def test_outputs_that_are_left_out_of_a_good_prompt_are_told_and_a_wholly_good_one_is_not(caplog):
+def test_outputs_left_out_of_an_accepted_prompt_are_reported(caplog):
     refusals = RefusalLog()
     refusals.tell(None, {})
     assert not caplog.records

@@ -58,7 +58,7 @@ def test_a_prompt_that_was_not_begun_is_taken_away(monkeypatch, queue):
     assert queue.get_tasks_remaining() == 0 and not queue.asked
 
 
-def test_a_prompt_that_runs_is_told_to_stop_even_if_no_node_looks_at_the_request(monkeypatch, queue):
+def test_a_running_prompt_stops_even_if_no_node_checks_for_interrupts(monkeypatch, queue):
     def begin(owner):
         (_, prompt_id, *_), _ = queue.get()
         owner.error = {"type": "execution_interrupted"}

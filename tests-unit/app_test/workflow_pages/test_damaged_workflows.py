@@ -120,7 +120,7 @@ def bypassed_chain(length, readers):
     return {"nodes": nodes, "links": links + [[10**6 + number, length + 1, 0, 10**6 + number, 0, "IMAGE"] for number in range(readers)]}
 
 
-def test_the_way_of_all_links_together_is_bounded(classes, monkeypatch):
+def test_the_total_length_of_all_followed_links_is_bounded(classes, monkeypatch):
     monkeypatch.setattr("app.workflow_pages.tracing.MOST_STEPS", 1000)
     assert to_prompt(bypassed_chain(20, 10), classes.get)["1000009"]["inputs"]["images"] == ["1", 0]
     with pytest.raises(WorkflowFormatError, match="more than 1000 reroutes"):
@@ -141,7 +141,7 @@ def test_the_way_of_all_links_together_is_bounded(classes, monkeypatch):
         ),
     ],
 )
-def test_files_beyond_all_measure_are_refused_at_once(classes, document, named):
+def test_absurdly_large_files_are_refused_at_once(classes, document, named):
     with pytest.raises(WorkflowFormatError, match=named):
         to_prompt(document, classes.get)
 

@@ -24,7 +24,7 @@ def comparable(prompt):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_sample(path, classes):
+def test_the_prompt_equals_the_samples(path, classes):
     sample = json.loads(path.read_text(encoding="utf-8"))
     before = copy.deepcopy(sample["workflow"])
     ours = page_to_prompt(sample["workflow"], classes.get, choose=lambda options: options[0], now=lambda: datetime(2026, 1, 2, 3, 4, 5))
@@ -32,6 +32,6 @@ def test_sample(path, classes):
     assert sample["workflow"] == before, "the document was changed"
 
 
-def test_there_is_a_sample_for_every_rule():
+def test_the_samples_are_many_and_each_has_its_prompt():
     assert len(FILES) >= 50
     assert all(json.loads(path.read_text(encoding="utf-8"))["prompt"] for path in FILES)

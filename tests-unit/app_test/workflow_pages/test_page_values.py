@@ -77,17 +77,17 @@ def test_truth_and_sameness_are_javascripts():
         ("", ""),
     ],
 )
-def test_choices_and_comments(text, resolved):
+def test_choices_are_resolved_and_comments_removed(text, resolved):
     assert resolve_choices(text, lambda options: options[0]) == resolved
 
 
-def test_the_chosen_option_is_the_choosers():
+def test_the_chooser_decides_which_option_is_taken():
     seen = []
     assert resolve_choices("{a|b|c}", lambda options: seen.append(list(options)) or options[-1]) == "c"
     assert seen == [["a", "b", "c"]]
 
 
-def test_choices_nested_without_end_are_refused():
+def test_endlessly_nested_choices_are_refused():
     with pytest.raises(WorkflowFormatError, match="choices within choices"):
         resolve_choices("{" * 5000, lambda options: options[0])
 
@@ -107,7 +107,7 @@ def test_a_long_text_of_choices_is_resolved_quickly():
         ("%date%", "%date%"),
     ],
 )
-def test_placeholders(text, filled):
+def test_placeholders_are_filled(text, filled):
     assert Replacements([], lambda: datetime(2026, 1, 2, 3, 4, 5)).apply(text) == filled
 
 

@@ -207,7 +207,7 @@ def test_arguments_that_ask_for_another_network_are_refused(network, change):
 
 
 @pytest.mark.parametrize("network", [openaimodel.UNetModel, ControlNet])
-def test_arguments_without_an_effect_are_taken_and_unknown_ones_are_not(network):
+def test_arguments_without_effect_are_accepted_and_unknown_ones_are_not(network):
     made = network(**unet_arguments(dropout=0.1, use_checkpoint=True, legacy=True, image_size=64, num_heads_upsample=8, n_embed=None))
     assert made.num_heads_upsample == made.num_heads
     with pytest.raises(TypeError, match="no argument 'nonsense'"):

@@ -30,7 +30,7 @@ def test_a_weight_of_another_shape_is_viewed_both_ways():
     assert joined.shape == weight.shape and joined.data_ptr() == weight.data_ptr()
 
 
-def test_questions_about_names():
+def test_weight_names_tell_shapes_and_what_is_fused():
     assert FUSED.name_of("v.weight") == "attn.in_proj_weight" and FUSED.name_of("missing") is None
     assert FUSED.is_whole("conv.weight") and not FUSED.is_whole("attn.in_proj_weight")
     assert FUSED.shape("conv.weight") == (3, 4, 1, 1)

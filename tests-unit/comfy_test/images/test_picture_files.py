@@ -41,7 +41,7 @@ def read(tmp_path, content, name="a.png"):
 
 
 @pytest.mark.parametrize("colour, channels", [(RGB, 3), (RGBA, 4), (GREY_ALPHA, 2)])
-def test_sixteen_bits_a_channel_keep_them_all(tmp_path, colour, channels):
+def test_sixteen_bits_per_channel_are_kept(tmp_path, colour, channels):
     levels = numpy.array([0, 257, 32768, 65535, 128, 384, 1, 65534, 12345, 54321, 2, 3], dtype=numpy.float32)[: 2 * channels]
     pictures, masks = read(tmp_path, png(2, 1, 16, colour, [words(*levels.astype(int))]))
     wanted = torch.from_numpy(levels.reshape(1, 1, 2, channels) / 65535)

@@ -86,7 +86,7 @@ def test_loads_that_must_not_be_shared_bypass_the_cache_and_say_so(cached, file,
     assert cached.entries() == []
 
 
-def test_other_options_and_a_replaced_file_are_loaded_anew(cached, file):
+def test_other_options_and_a_replaced_file_are_loaded_again(cached, file):
     loader = Loader()
     models = [load_parts(ModelFiles(file), {"model": loader.part({"dtype": dtype})})["model"].model for dtype in ("a", "b", "a")]
     assert loader.loads == 2 and models[0] is models[2] is not models[1]
@@ -158,7 +158,7 @@ def test_the_size_follows_from_the_flags_and_the_free_memory(flags, free_gib, ca
     assert not cap_gib or cache.settings.cap_bytes == cap_gib * GIB
 
 
-def test_a_time_out_without_a_cache_is_logged_as_without_effect(caplog):
+def test_a_timeout_without_a_cache_is_logged_as_without_effect(caplog):
     make_ram_cache(arguments(ram_model_cache_mb=0, ram_model_cache_ttl=5.0), CacheOwner())
     assert "--ram-model-cache-ttl has no effect" in caplog.text
 

@@ -127,7 +127,7 @@ def test_values_made_again_are_equal_and_others_are_not(prints, name):
     assert [other for other, make in MAKERS.items() if prints.of(make()).digest == own.digest] == [name]
 
 
-def test_signs_of_zero_and_numbers_that_equal_no_number_are_told_apart(prints):
+def test_signs_of_zero_and_kinds_of_nan_are_distinguished(prints):
     values = [0.0, -0.0, math.nan, math.inf, 0, False]
     assert len({prints.of(value).digest for value in values}) == len(values)
     assert prints.of(math.nan).digest == prints.of(math.nan).digest

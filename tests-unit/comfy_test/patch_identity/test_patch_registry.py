@@ -182,7 +182,7 @@ def returns_another(model):
     return patcher_of(Layers())
 
 
-def test_what_is_no_model_is_built_each_time(registry, build):
+def test_what_is_not_a_model_is_built_each_time(registry, build):
     class Other:
         def clone(self):
             return Other()

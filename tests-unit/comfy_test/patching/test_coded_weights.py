@@ -81,7 +81,7 @@ def test_parameters_without_a_value_stay():
     assert layer.bias is bias and torch.equal(layer.weight, torch.ones(2, 2))
 
 
-def test_a_coded_tensor_is_handed_on_whole_and_never_cut():
+def test_a_coded_tensor_is_passed_on_whole_and_never_cut():
     tensor = CodedTensor.code(torch.ones(4, 3))
     assert TensorView("a", 0, (4, 3), (3, 1)).of(tensor) is tensor
     with pytest.raises(QuantisedModelError, match="a is a CodedTensor"):

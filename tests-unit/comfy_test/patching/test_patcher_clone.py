@@ -20,7 +20,7 @@ def base():
         yield patcher_of(Layers())
 
 
-def test_patches_of_a_clone_stay_its_own(base):
+def test_patches_of_a_clone_stay_with_it(base):
     base.add_patches({"first.weight": (torch.ones(64, 32),)})
     clone = base.clone()
     assert clone.patches_uuid == base.patches_uuid and clone.parent is base and base.is_clone(clone) and clone.is_clone(base)
@@ -69,7 +69,7 @@ def fastest(action, tries=5):
     return min(times)
 
 
-def test_options_of_a_clone_stay_its_own(base):
+def test_options_of_a_clone_stay_with_it(base):
     replaced, patch = object(), object()
     base.set_model_attn1_replace(replaced, "input", 1)
     base.set_model_attn2_patch(patch)

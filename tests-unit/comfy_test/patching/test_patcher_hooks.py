@@ -35,7 +35,7 @@ TARGET = hooks.create_target_dict(hooks.EnumWeightTarget.Model)
 
 @pytest.mark.parametrize("mode", hooks.EnumHookMode)
 @pytest.mark.parametrize("vram_bytes", [None, ROOM, 9000], ids=["cpu", "simulated", "partial"])
-def test_switching_hooks_changes_and_restores_the_very_objects(vram_bytes, mode):
+def test_switching_hooks_changes_and_restores_the_same_objects(vram_bytes, mode):
     with management(vram_bytes) as manager:
         patcher = patcher_of(Layers()).clone()
         patcher.set_hook_mode(mode)
@@ -94,7 +94,7 @@ def test_each_weight_goes_through_a_method_that_packs_override():
         assert not patcher.hook_backup
 
 
-def test_weights_of_a_hook_that_fails_half_way_are_not_kept():
+def test_weights_of_a_hook_that_fails_halfway_are_not_kept():
     class Failing(ModelPatcher):
         def patch_hook_weight_to_device(self, hooks, combined_patches, key, original_weights, memory_counter):
             if key == "last.bias":

@@ -236,7 +236,7 @@ def test_clones_share_what_is_loaded_and_nothing_else():
         assert {name for name in containers if getattr(patcher, name) is getattr(clone, name)} == shared
 
 
-def test_patches_in_a_plain_dict_work_and_stay_a_clones_own():
+def test_patches_in_a_plain_dict_work_and_stay_with_their_clone():
     with management() as manager:
         patcher = patcher_of(ModelPatcher)
         patcher.patches = {}

@@ -124,7 +124,7 @@ def test_a_changed_limit_is_seen(host):
     assert memory.total_bytes() == 4 * GIB
 
 
-def test_this_machine_has_a_plausible_view():
+def test_the_view_of_this_machine_is_plausible():
     view = HostMemory().view()
     assert 0 < view.available_bytes <= system_view().total_bytes
 

@@ -51,5 +51,5 @@ def test_reasons_name_the_change(tmp_path):
     assert reasons.explain(first) == "first use"
 
 
-def test_bytes_for_people():
+def test_byte_counts_are_rounded_for_people():
     assert (megabytes(1_500_000), megabytes(2_340_000_000)) == ("1.5 MB", "2.34 GB")

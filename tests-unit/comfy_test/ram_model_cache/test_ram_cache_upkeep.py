@@ -115,7 +115,7 @@ def test_what_is_fetched_in_a_block_of_holds_is_held(make):
     assert {entry["model"]: entry["held"] for entry in cache.entries()} == {"A": True, "B": True, "C": False}
 
 
-def test_a_block_of_holds_is_its_threads_own(make):
+def test_a_block_of_holds_belongs_to_its_thread(make):
     cache = make()
     with cache.holds.block() as keys:
         other = threading.Thread(target=get, args=(cache, A))

@@ -261,7 +261,7 @@ def test_two_devices_share_one_host_copy(make):
     assert cache.entries()[0]["on_devices"] == 1
 
 
-def test_models_of_others_are_not_the_caches_business(make):
+def test_the_cache_leaves_models_of_others_alone(make):
     cache, foreign = make(), patcher(10)
     assert not cache.reclaim(FakeLoadedModel(foreign))
     assert not cache.retain(FakeLoadedModel(foreign))

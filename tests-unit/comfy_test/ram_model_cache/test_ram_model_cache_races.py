@@ -373,7 +373,7 @@ def test_loaded_models_are_detached_at_most_once_over_many_evictions():
     assert sum(loaded.detached for loaded in every) > 100
 
 
-def test_threads_that_load_evict_and_move_at_once_leave_the_books_straight():
+def test_threads_that_load_evict_and_move_at_once_leave_the_accounts_right():
     owner = Owner()
     cache, keys = make(owner, cap=120), [Key(f"m{index}") for index in range(6)]
 

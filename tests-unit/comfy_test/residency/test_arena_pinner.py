@@ -218,7 +218,7 @@ def test_a_finalizer_never_waits_for_a_lock(make):
 
 @given(choose=st.randoms(use_true_random=False))
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_books_balance_after_many_random_requests_and_deaths(make, choose):
+def test_the_accounts_balance_after_many_random_requests_and_deaths(make, choose):
     pinner, ledger, backend = make(budget_bytes=60 * MIB, start_thread=lambda run: threading.Thread(target=run, daemon=True).start())
     plain = backend.pin
     backend.pin = lambda address, size_bytes: choose.random() < 0.9 and plain(address, size_bytes)

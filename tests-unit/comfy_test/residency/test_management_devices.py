@@ -98,7 +98,7 @@ def test_simulated_devices_are_accelerators_that_compute_as_the_cpu():
     ("flag", "state"),
     [("lowvram", VRAMState.LOW_VRAM), ("novram", VRAMState.NO_VRAM), ("highvram", VRAMState.HIGH_VRAM), ("gpu_only", VRAMState.HIGH_VRAM)],
 )
-def test_memory_flags(flag, state):
+def test_memory_flags_set_the_vram_state(flag, state):
     table = DeviceTable(arguments(simulated_vram_mb=1, **{flag: True}))
     assert table.vram_state == state
 

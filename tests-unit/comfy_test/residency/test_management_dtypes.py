@@ -43,7 +43,7 @@ def policy(monkeypatch, name="", capability=(8, 0), kind="cuda", **flags):
         ("NVIDIA GeForce GTX 980", (5, 2), False, False, False),
     ],
 )
-def test_nvidia_cards(name, capability, fp16, fp16_kept, bf16, monkeypatch):
+def test_dtypes_on_nvidia_cards(name, capability, fp16, fp16_kept, bf16, monkeypatch):
     chosen = policy(monkeypatch, name, capability)
     assert chosen.should_use_fp16(CUDA) == fp16 and chosen.should_use_fp16(CUDA, manual_cast=True) == fp16_kept
     assert chosen.should_use_bf16(CUDA) == bf16
@@ -58,7 +58,7 @@ def test_large_models_are_kept_in_half_precision_where_float32_would_not_fit(mon
     assert chosen.unet_dtype(CUDA, 10**10, (torch.bfloat16, torch.float32), None) == torch.bfloat16
 
 
-def test_a_modern_card(monkeypatch):
+def test_dtypes_on_a_modern_card(monkeypatch):
     chosen = policy(monkeypatch, "NVIDIA RTX 4090", (8, 9))
     every = (torch.bfloat16, torch.float16, torch.float32)
     assert chosen.unet_dtype(CUDA, 1, every, torch.float32) == torch.bfloat16, "the family's first choice"
@@ -79,7 +79,7 @@ def test_flags_win_over_cards(monkeypatch):
     assert not policy(monkeypatch, force_fp16=True).should_use_fp16(torch.device("cpu"))
 
 
-def test_amd_and_apple(monkeypatch):
+def test_dtypes_on_amd_and_apple(monkeypatch):
     old, new = policy(monkeypatch, "gfx1030", kind="rocm"), policy(monkeypatch, "gfx1030", kind="rocm")
     assert old.should_use_fp16(CUDA) and not old.should_use_bf16(CUDA) and new.should_use_bf16(CUDA, manual_cast=True)
     assert policy(monkeypatch, "gfx1100", (11, 0), kind="rocm").should_use_bf16(CUDA)

@@ -44,7 +44,7 @@ def test_ranges_count_against_the_budget_until_they_are_given_back():
     assert ledger.total_bytes() == 0 and not backend.ranges
 
 
-def test_the_books_are_right_when_the_runtime_fails(caplog):
+def test_the_accounts_are_right_when_the_runtime_fails(caplog):
     backend = FakePins()
     ledger = PinLedger(1 << 30, backend)
     backend.refuse = True
@@ -56,7 +56,7 @@ def test_the_books_are_right_when_the_runtime_fails(caplog):
 
 
 @pytest.mark.parametrize(("error", "raised"), [(RuntimeError("no driver"), None), (MemoryError(), MemoryError)])
-def test_an_exception_of_the_runtime_leaves_nothing_in_the_books(error, raised):
+def test_an_exception_from_the_runtime_leaves_nothing_counted(error, raised):
     def pin(address, size_bytes):
         raise error
 

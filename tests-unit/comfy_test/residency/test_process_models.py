@@ -46,7 +46,7 @@ def test_the_cache_needs_no_torch_and_no_manager():
     assert done.stdout.split() == ["True", "False", "False"]
 
 
-def test_the_queue_may_be_told_of_after_the_cache_was_made():
+def test_the_queue_may_be_given_after_the_cache_was_made():
     models = ProcessModels(arguments(cpu=True, ram_model_cache_mb=64))
     cache, asked = models.ram_cache(), []
 

@@ -111,7 +111,7 @@ def test_a_short_group_moves_to_the_next_chunk_whole(tokenizer):
     assert [weight for _, weight in second[1:6]] == [1.2] * 5
 
 
-def test_least_lengths_and_paddings(tokenizer):
+def test_minimum_lengths_and_paddings(tokenizer):
     assert len(tokenizer.tokenize_with_weights("cat", min_length=100)[0]) == 100
     options = {"clip_l_min_padding": 3, "clip_l_min_length": 80}
     assert len(tokenizer.tokenize_with_weights("cat", tokenizer_options=options)[0]) == 80
@@ -301,6 +301,6 @@ def test_an_empty_prompt_is_start_and_end():
     assert gen_empty_tokens({"start": 1, "end": 2, "pad": 0}, 4) == [1, 2, 0, 0]
 
 
-def test_half_a_character_counts_as_one_that_nobody_knows(tokenizer):
+def test_half_a_surrogate_counts_as_an_unknown_character(tokenizer):
     assert tokenizer.tokenize_with_weights("a \ud83d cat") == tokenizer.tokenize_with_weights("a \ufffd cat")
     assert tokenizer.tokenize_with_weights("\ud83d\ude00") == tokenizer.tokenize_with_weights("😀")

@@ -79,7 +79,7 @@ def test_missing_file_says_so(tmp_path):
             utils.load_torch_file(str(tmp_path / name))
 
 
-def test_counting_and_renaming():
+def test_parameters_are_counted_and_keys_renamed():
     tensors = {"a.x": torch.ones(3), "a.y": torch.ones(2, dtype=torch.float16), "b.x": torch.ones(9)}
     assert utils.calculate_parameters(tensors, "a.") == 5 and utils.calculate_parameters(tensors) == 14
     assert utils.weight_dtype(tensors, "a.") == torch.float32 and utils.weight_dtype({}) is None

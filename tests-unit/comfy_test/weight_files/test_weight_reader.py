@@ -125,7 +125,7 @@ def test_reads_that_give_less_than_asked_go_on_where_they_stopped(large, monkeyp
     assert all(torch.equal(read[key], tensor) for key, tensor in tensors.items())
 
 
-def test_systems_without_positional_reads_seek(large, monkeypatch):
+def test_where_positional_reads_are_missing_the_file_is_seeked(large, monkeypatch):
     name, tensors = large
     monkeypatch.delattr("os.preadv")
     with WeightReader(name) as reader:
@@ -157,7 +157,7 @@ def test_a_check_between_chunks_ends_the_read_and_leaves_nothing_running(large, 
         assert torch.equal(reader.read(["wide"])["wide"], tensors["wide"])
 
 
-def test_an_error_in_a_helping_thread_is_the_callers(large, monkeypatch):
+def test_an_error_in_a_helper_thread_reaches_the_caller(large, monkeypatch):
     name, tensors = large
     main, whole = threading.current_thread(), WeightReader._read_chunk
     helping = threading.Event()
@@ -202,7 +202,7 @@ def test_memory_goes_at_once_when_every_thread_fails(large, monkeypatch):
     assert blocks[0]() is None
 
 
-def test_helping_threads_do_not_keep_the_process_from_ending(large, monkeypatch):
+def test_helper_threads_do_not_keep_the_process_alive(large, monkeypatch):
     name, tensors = large
     whole, daemons, is_helped = WeightReader._read_chunk, [], threading.Event()
 

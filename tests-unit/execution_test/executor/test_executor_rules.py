@@ -221,7 +221,7 @@ def test_undeclared_links_are_passed_and_undeclared_constants_dropped(bench, log
     assert log == [{"extra": 1}]
 
 
-def test_a_link_beyond_the_results_is_none(bench, log):
+def test_a_link_past_the_last_result_delivers_none(bench, log):
     bench().run({"1": node("Value", x=1), "2": node("Pass", value=("1", 7)), "3": node("Sink", value=("2", 0))})
     assert log == [None]
 

@@ -232,7 +232,7 @@ def test_what_a_lost_worker_was_to_do_fails_and_the_next_job_runs(threads, caplo
     assert threads.run(hello()) == "node-worker"
 
 
-def test_a_worker_that_was_lost_while_it_had_nothing_to_do_costs_nobody_anything(threads):
+def test_a_worker_lost_while_idle_costs_nobody_anything(threads):
     async def main():
         return await call_on_worker(threads.worker, name)
 
@@ -350,7 +350,7 @@ def test_closing_leaves_a_hanging_node_behind(threads, caplog):
     assert "still running" in caplog.text
 
 
-def test_closing_both_waits_for_each_no_longer_than_it_is_told(threads):
+def test_closing_both_waits_for_each_within_its_limit(threads):
     hang, entered = threading.Event(), threading.Event()
 
     async def block():

@@ -147,7 +147,7 @@ def test_a_node_that_stops_the_loop_or_cancels_what_runs_on_it_stops_itself_only
     assert made.executor.success
 
 
-def test_where_functions_are_replaced_too(bench, fail, monkeypatch):
+def test_replaced_functions_are_isolated_too(bench, fail, monkeypatch):
     async def replaced(*arguments, original=execution.get_output_data, **named):
         return await original(*arguments, **named)
 
@@ -230,7 +230,7 @@ def test_inputs_and_error_texts_may_raise_anything_when_they_are_shown(bench, fa
     assert "cannot be printed" in error["exception_message"] and "cannot be printed" in error["current_inputs"]["thing"][0]
 
 
-def test_numbers_too_large_for_json_are_told_as_text(bench):
+def test_numbers_too_large_for_json_are_sent_as_text(bench):
     def go(self, value):
         raise ValueError(value)
 
@@ -264,7 +264,7 @@ def test_a_progress_handler_may_raise_anything(bench, fail, method):
 
 
 @pytest.mark.parametrize("name", ["unload_all_models", "is_oom"])
-def test_what_is_asked_about_an_error_may_raise_anything(bench, fail, monkeypatch, name):
+def test_questions_about_an_error_may_raise_anything(bench, fail, monkeypatch, name):
     from app.running import surroundings
 
     class Models:
@@ -294,7 +294,7 @@ def test_ctrl_c_on_the_main_thread_passes():
     assert seen == [KeyboardInterrupt, False]
 
 
-def test_while_the_server_listens_to_signals_itself_there_is_no_ctrl_c():
+def test_while_the_server_handles_signals_ctrl_c_raises_nothing():
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         with StopWatch(lambda: None), Isolation("A test") as attempt:

@@ -56,7 +56,7 @@ def test_prompts_used_longest_ago_go_first_and_whole():
     assert cache.stats().evictions >= 2
 
 
-def test_room_for_no_more_entries_keeps_the_last_prompts():
+def test_a_size_of_zero_keeps_the_last_prompts_entries():
     cache = LRUCache(keys, max_size=0)
     use(cache, "a", "b")
     assert use(cache, "b", "c") == ["b"]

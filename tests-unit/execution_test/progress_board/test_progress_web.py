@@ -206,7 +206,7 @@ def test_registry_tells_enabled_handlers_only():
     assert calls == [("start", "1", NodeState.Running, "p"), ("finish", "1", 8, 8), "reset"]
 
 
-def test_a_straggler_of_an_earlier_prompt_is_not_heard_in_the_next():
+def test_a_straggler_of_an_earlier_prompt_does_not_report_in_the_next():
     reset_progress_state("first", DynamicPrompt({}))
     straggler = contextvars.copy_context()
     reset_progress_state("second", DynamicPrompt({}))

@@ -33,7 +33,7 @@ def members_by_force(links):
     return {one for one in links if one in below(one)}
 
 
-def test_each_node_is_told_once_and_those_left_behind_are_not():
+def test_each_node_is_reported_once_and_those_left_behind_are_not():
     cycles = Cycles({node_id: node("Pass") for node_id in "abcde"})
     for node_id in "abcd":
         cycles.enter(node_id)
@@ -76,7 +76,7 @@ def test_the_answer_to_thousands_of_nodes_in_a_circle_is_small():
     assert set(listed) == {MIN_CYCLE_NODES}
 
 
-def test_after_a_hundred_circles_only_their_ends_are_spelt():
+def test_after_a_hundred_circles_only_their_ends_are_written_out():
     path = [str(index) for index in range(500)]
     cycles = book(path)
     found = [cycles.close(start) for start in range(499, -1, -1)]

@@ -26,7 +26,7 @@ def with_validator(function, **attributes):
     return {**CLASSES, "Asked": type("Asked", (Asked,), {"VALIDATE_INPUTS": function, **attributes})}
 
 
-def test_a_validator_gets_what_it_names_and_frees_it_from_the_limits():
+def test_a_validator_gets_the_inputs_it_names_and_these_skip_the_limits():
     seen = []
 
     def judge(cls, x, t, me):
@@ -41,7 +41,7 @@ def test_a_validator_gets_what_it_names_and_frees_it_from_the_limits():
     assert error["type"] == "value_bigger_than_max"
 
 
-def test_a_validator_of_everything_frees_everything_and_may_be_async():
+def test_a_validator_of_all_inputs_skips_all_limits_and_may_be_async():
     async def judge(cls, **inputs):
         return "too much" if inputs["y"] > 50 else True
 
@@ -95,7 +95,7 @@ class Mute(BaseException):
     __class__ = __traceback__ = property(refuse)
 
 
-def test_an_error_that_cannot_be_shown_is_told_by_its_name():
+def test_an_error_that_cannot_be_shown_is_reported_by_its_name():
     (found,) = errors_of({"1": node("Asked", x=1, y=1)}, classes=with_validator(leaving(Mute())))
     assert found["extra_info"]["exception_type"].endswith(".Mute") and "cannot be printed" in found["details"]
 

@@ -134,7 +134,7 @@ def test_an_unknown_class_is_reported_by_title_even_if_nothing_depends_on_it():
 
 
 @pytest.mark.parametrize("depth", [150, 100_000])
-def test_values_nested_without_end_are_refused(depth):
+def test_endlessly_nested_values_are_refused(depth):
     value = "x"
     for _ in range(depth):
         value = {"a": value}

@@ -64,7 +64,7 @@ def test_a_name_is_found_as_soon_as_its_file_is_there(roots, tmp_path):
     assert found() == []
 
 
-def test_what_lies_elsewhere_or_is_no_file_is_not_read_but_known(roots, tmp_path):
+def test_what_lies_elsewhere_or_is_not_a_file_is_known_but_not_read(roots, tmp_path):
     (tmp_path / "elsewhere").write_bytes(b"1")
     os.mkfifo(tmp_path / "input" / "pipe")
     for path in (tmp_path / "elsewhere", tmp_path / "input" / "pipe", tmp_path / "input" / ".." / "elsewhere", "/dev/null"):

@@ -68,7 +68,7 @@ def test_marks_cover_the_files_of_a_node_and_of_those_above(roots, tmp_path):
     assert all((first[node_id] == second[node_id]) is (node_id in ("other", "picture")) for node_id in PROMPT)
 
 
-def test_a_class_that_is_asked_tells_of_its_pictures_itself_but_not_of_models(roots, tmp_path):
+def test_a_class_with_is_changed_tracks_its_pictures_itself_but_not_models(roots, tmp_path):
     first = marks(roots)
     (tmp_path / "input" / "p.png").write_bytes(b"2")
     assert marks(roots) == first
@@ -82,7 +82,7 @@ def test_a_prompt_that_names_no_files_has_no_marks_and_starts_no_thread(roots, m
 
 
 @pytest.mark.parametrize("name, changed", [("models/m.safetensors", {"load", "both", "end"}), ("input/p.png", {"picture", "both", "end"})])
-def test_nothing_made_from_a_file_that_changed_is_kept_and_that_is_said_once(roots, tmp_path, caplog, name, changed):
+def test_nothing_made_from_a_changed_file_is_kept_and_this_is_logged_once(roots, tmp_path, caplog, name, changed):
     files = files_of(roots)
     assert all(files.hold(node_id) for node_id in PROMPT)
     (tmp_path / name).write_bytes(b"2")

@@ -17,7 +17,7 @@ class Hostile(list):
     __len__ = __iter__
 
 
-def test_a_tree_takes_at_least_its_texts_and_shared_parts_count_once():
+def test_the_size_of_a_tree_covers_its_texts_and_counts_shared_parts_once():
     text = "x" * 10_000
     assert 10_000 < tree_bytes({"a": [text, (text, {"b": text})]}) < 12_000
     assert tree_bytes([text + "y", text + "z"]) > 20_000

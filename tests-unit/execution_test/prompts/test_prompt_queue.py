@@ -84,7 +84,7 @@ def test_an_id_is_free_again_only_a_moment_after_its_prompt_has_ended(queue, clo
     queue.put(row(1, "p"))
 
 
-def test_of_many_that_put_the_same_id_at_once_one_gets_through(queue):
+def test_only_one_of_many_simultaneous_puts_of_an_id_gets_through(queue):
     together, refused = threading.Barrier(8), []
 
     def put():
@@ -211,7 +211,7 @@ def test_history_is_bounded_by_bytes_and_keeps_the_newest(queue, monkeypatch):
         ({"offset": -5}, "0123456789"),
     ],
 )
-def test_history_pages(queue, arguments, expected):
+def test_the_history_is_read_in_pages(queue, arguments, expected):
     for index in range(10):
         finish(queue, str(index))
     assert "".join(queue.get_history(**arguments)) == expected
@@ -237,7 +237,7 @@ def test_deleting_keeps_the_heap_in_order(queue):
     assert [queue.get()[0][0] for _ in range(4)] == [1, 5, 7, 9]
 
 
-def test_wiping_and_listing(queue):
+def test_the_queue_is_listed_and_wiped(queue):
     queue.put(row(1, "runs", {"1": {}}))
     queue.get()
     queue.put(row(2, "waits", {"1": {}}))

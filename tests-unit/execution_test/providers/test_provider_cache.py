@@ -123,6 +123,16 @@ def test_misses_are_walked_through_in_growing_waves():
     assert list(bridge.outputs) == ["0"]
 
 
+def test_nodes_that_were_asked_for_in_vain_are_known():
+    bridge = Bridge(chain(3), {"0": value()})
+    asyncio.run(bridge.cache.prefetch(["save"]))
+    assert bridge.cache.missing == {"1", "2"}
+    other = Bridge(chain(2))
+    assert asyncio.run(other.cache.lookup("0", None)) is None
+    assert asyncio.run(other.cache.lookup("save", None)) is None
+    assert other.cache.missing == set(), "neither has a key yet"
+
+
 def test_what_is_here_is_not_asked_for():
     bridge = Bridge(chain(3))
     bridge.outputs["2"] = entry()
@@ -143,8 +153,8 @@ def test_output_nodes_and_models_are_neither_asked_for_nor_stored():
     async def run():
         await bridge.cache.prefetch(["save"])
         for node_id in ("load", "use", "save"):
-            assert await bridge.cache.lookup(node_id, "", None) is None
-            await bridge.cache.store(node_id, "", None, entry(outputs=[[1]]))
+            assert await bridge.cache.lookup(node_id, None) is None
+            await bridge.cache.store(node_id, None, entry(outputs=[[1]]))
 
     asyncio.run(run())
     assert bridge.providers.waves == [["use"]]
@@ -155,9 +165,9 @@ def test_a_node_that_no_wave_reached_is_asked_for_when_it_is_needed():
     bridge = Bridge(chain(2), {"0": value(4)})
 
     async def run():
-        assert await bridge.cache.lookup("0", "", None) is None
-        await bridge.cache.store("1", "", None, entry(outputs=[[2]]))
-        return [await bridge.cache.lookup("0", "", None) for _ in range(2)]
+        assert await bridge.cache.lookup("0", None) is None
+        await bridge.cache.store("1", None, entry(outputs=[[2]]))
+        return [await bridge.cache.lookup("0", None) for _ in range(2)]
 
     found = asyncio.run(run())
     assert [one.outputs for one in found] == [[[4]], [[4]]]
@@ -170,7 +180,7 @@ def test_results_that_the_node_cannot_have_are_not_stored():
 
     async def run():
         for one in (entry(outputs=[["text"]]), entry(outputs=[]), entry(outputs=[[1]], ui=files)):
-            await bridge.cache.store("0", "", None, one)
+            await bridge.cache.store("0", None, one)
 
     asyncio.run(run())
     assert bridge.providers.stored == []

@@ -301,7 +301,7 @@ def test_starts_and_ends_are_announced_in_order_and_waited_for_briefly(client, c
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_whatever_a_provider_raises_when_it_is_told_something_is_only_said(client, caplog, error):
+def test_whatever_a_provider_raises_when_it_is_told_something_is_only_logged(client, caplog, error):
     def told():
         raise error
 

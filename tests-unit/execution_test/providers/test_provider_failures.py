@@ -38,7 +38,7 @@ def test_half_a_surrogate_in_a_text_is_shared_like_any_text(server, log, text):
 
 
 @pytest.mark.parametrize("method", ["settle", "prepare", "key", "_above"])
-def test_keys_that_cannot_be_made_are_said_once_and_nothing_is_shared(server, log, monkeypatch, caplog, method):
+def test_keys_that_cannot_be_made_are_reported_once_and_nothing_is_shared(server, log, monkeypatch, caplog, method):
     def fail(*arguments):
         raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
 
@@ -122,7 +122,7 @@ class Unreadable(Memory):
         raise RuntimeError("cannot say")
 
 
-def test_a_provider_whose_attributes_fail_is_used_nevertheless(server, log):
+def test_a_provider_whose_attributes_fail_is_still_used(server, log):
     provider = Unreadable()
     register_cache_provider(provider)
     bench = server()

@@ -179,7 +179,7 @@ def test_a_file_replaced_while_its_key_is_made_has_no_key(bench, log, model, mon
     assert log == ["new"] and not provider.stores and not provider.lookups
 
 
-def test_a_file_that_comes_between_key_and_read_is_not_shared_as_missing(bench, log, model):
+def test_a_file_that_appears_between_key_and_read_is_not_shared_as_missing(bench, log, model):
     provider = Memory()
     register_cache_provider(provider)
     model.unlink()

@@ -117,5 +117,5 @@ def test_plain_values_are_copied_at_once_as_they_would_be_after_a_look_at_them(o
 
 
 @pytest.mark.parametrize("outputs", [([1],), [(1,)], [[[1]]], [[{}]], [[object()]], [[type("Int", (int,), {})(1)]], [None]])
-def test_anything_else_is_looked_at(outputs):
+def test_anything_else_is_examined_in_full(outputs):
     assert copy_plain(outputs) is None

@@ -26,7 +26,7 @@ def node_class(returns=("INT",), hidden=None, **attributes):
         (node_class(hidden={"prompt": ("PROMPT",)}), False),
     ],
 )
-def test_shared_are_nodes_that_only_compute_from_their_inputs(made, shared):
+def test_only_nodes_that_compute_from_their_inputs_alone_are_shared(made, shared):
     assert read_traits(made).is_shareable is shared
 
 

@@ -45,12 +45,12 @@ def test_nothing_above_a_local_result_is_asked_for():
     assert walk(line(10), [9], local={9}) == (set(), [])
 
 
-def test_a_hit_asked_for_too_early_is_not_wanted():
+def test_a_hit_above_another_hit_is_not_used():
     hits, waves = walk(line(4), [3], outside={2, 1})
     assert hits == {2} and waves == [[3], [2, 1]]
 
 
-def test_circles_end():
+def test_the_walk_ends_in_a_circle():
     hits, waves = walk({"a": ["b"], "b": ["a"]}, ["a"])
     assert not hits and sorted(node for wave in waves for node in wave) == ["a", "b"]
 

@@ -28,7 +28,7 @@ def stuck(monkeypatch):
         assert not thread.is_alive()
 
 
-def test_reading_that_stands_still_is_passed_over_said_once_and_known_when_it_has_ended(tmp_path, caplog, stuck):
+def test_a_stalled_read_is_passed_over_reported_once_and_used_when_it_ends(tmp_path, caplog, stuck):
     fingerprints = FileFingerprints(still_s=0.1)
 
     def request(name):

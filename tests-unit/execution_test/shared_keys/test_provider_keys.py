@@ -137,7 +137,7 @@ def test_fingerprints_follow_content_and_survive_restarts(tmp_path):
     FileFingerprints(str(tmp_path / "f")).request(str(path), file_state(path)).result(20)
 
 
-def test_code_digests_cover_the_whole_pack_and_nothing_else(tmp_path):
+def test_code_digests_cover_exactly_the_pack(tmp_path):
     packs = tmp_path / "packs"
     (packs / "p" / "sub").mkdir(parents=True)
     for name in ("p/__init__.py", "p/sub/x.py", "p/notes.txt", "single.py"):

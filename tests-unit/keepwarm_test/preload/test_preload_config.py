@@ -24,7 +24,7 @@ MANUAL = {
 }
 
 
-def test_the_manuals_example():
+def test_the_example_in_the_manual_holds():
     config = parse_config(MANUAL)
     assert config.problems == () and (config.auto_gpu_load, config.verbose) == (False, True)
     assert [(wanted.kind, wanted.files, dict(wanted.options), wanted.cache_key) for wanted in config.models] == [
@@ -61,7 +61,7 @@ def test_the_manuals_example():
         ({"settings": {"verbose": 1}}, "settings.verbose", "must be true or false, not 1"),
     ],
 )
-def test_mistakes_are_told_by_their_place(change, path, text):
+def test_mistakes_are_reported_with_their_place(change, path, text):
     (problem,) = parse_config({**MANUAL, **change}).problems
     assert problem.path == path and text in problem.text
     assert list(jsonschema.Draft202012Validator(schema()).iter_errors({**MANUAL, **change}))
@@ -88,13 +88,13 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_any_json_is_read_and_what_the_schema_refuses_is_told(data):
+def test_any_json_is_read_and_what_the_schema_refuses_is_reported(data):
     config = parse_config(data)
     if list(jsonschema.Draft202012Validator(schema()).iter_errors(data)):
         assert config.problems
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path):
+def test_a_file_that_is_not_json_is_named(tmp_path):
     for content in (b"{", b"\xff", b"[" * 200_000):
         (tmp_path / "preload.json").write_bytes(content)
         with pytest.raises(ConfigUnreadable, match="preload.json"):

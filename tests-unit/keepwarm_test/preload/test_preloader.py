@@ -37,7 +37,7 @@ class Keeper:
             raise ValueError("damaged")
         if name == "small":
             self.held.add(name)
-        return name in self.held
+        return "" if name in self.held else "no room for it"
 
     def holds(self, call):
         return call.inputs["vae_name"] in self.held
@@ -72,6 +72,8 @@ def test_a_failing_loader_and_a_model_that_does_not_fit_leave_the_rest(folders, 
         "large": "not held",
         "broken": "failed",
     }
+    assert not preloader.is_complete()
+    assert "there is no room in 0.0 MB for VAE large (models.vaes[1])" in caplog.text and "(models.vaes[1]): no room for it" in caplog.text
     assert "Preloaded 1 of 3 models" in caplog.text and "models.vaes[2]): ValueError: damaged" in caplog.text
 
 
@@ -98,14 +100,19 @@ def test_what_cannot_be_loaded_is_a_problem_with_its_place(folders):
 
 def test_a_plan_that_does_not_fit_says_so(folders):
     text = plan_text(planned(folders, "small", "large"), 100)
-    assert "does not fit" in text and "does not fit" not in plan_text(planned(folders, "small"), 100)
+    assert (
+        "does not fit" in text
+        and "not held will be VAE large (models.vaes[1])" in text
+        and "does not fit" not in plan_text(planned(folders, "small"), 100)
+    )
 
 
 def test_what_was_let_go_is_loaded_and_held_again(folders):
     preloader = Preloader(planned(folders, "small"), Keeper())
     preloader.run()
     entry = preloader.find("small")
-    assert preloader.let_go(entry) and preloader.described_entry(entry)["state"] == "let go"
+    assert preloader.is_complete()
+    assert preloader.let_go(entry) and not preloader.is_complete() and preloader.described_entry(entry)["state"] == "let go"
     preloader.load(entry)
     assert preloader.described_entry(entry)["state"] == "held"
     preloader.keeper.held.clear()

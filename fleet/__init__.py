@@ -1,0 +1,1 @@
+"""Several servers as one: prompts go to the server where their models are warm."""
