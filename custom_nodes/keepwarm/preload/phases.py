@@ -89,6 +89,8 @@ class Phases:
 
     def _take_anew(self) -> dict[str, Any]:
         """Random state, devices, limits, identities of files and connections; what does not fit any more is read again."""
+        if (reader := getattr(self._server, "read_ahead", None)) is not None:
+            reader.pause("a snapshot is restored")
         random.seed()
         importlib.import_module("numpy").random.seed()
         importlib.import_module("torch").seed()
