@@ -31,6 +31,7 @@ from comfy.sampling.cond_regions import (
     resolve_areas_and_cond_masks,
     resolve_areas_and_cond_masks_multidim,
 )
+from comfy.sampling.dpm_solver import over_sigmas
 from comfy.sampling.guidance import cfg_function
 from comfy.sampling.guider import Guider, SamplerNames
 from comfy.sampling.inpainting import KSamplerX0Inpaint
@@ -104,6 +105,7 @@ __all__ = [
     "uni_pc",
 ]
 
+RANGE_SAMPLERS = {"dpm_fast", "dpm_adaptive"}  # they take the ends of the sigmas alone
 FULL_DENOISE = 0.9999  # a denoise above this means all of it
 
 Options = dict[str, Any]
@@ -234,6 +236,8 @@ def ksampler(sampler_name: str, extra_options: Options | None = None, inpaint_op
     function = getattr(k_diffusion_sampling, f"sample_{sampler_name}", None)
     if function is None:
         raise ValueError(f"there is no sampler {sampler_name!r}; known: {', '.join(SAMPLER_NAMES)}")
+    if sampler_name in RANGE_SAMPLERS:
+        function = over_sigmas(function, counts_calls=sampler_name == "dpm_fast")
     return KSAMPLER(function, extra_options, inpaint_options)
 
 

@@ -21,6 +21,7 @@ from comfy_extras.sampler_nodes import (
     SamplerDPMPP_3M_SDE,
     SamplerDPMPP_SDE,
     SamplerEulerAncestral,
+    SamplerEulerAncestralCFGPP,
     SamplerLMS,
 )
 from comfy_extras.sigma_nodes import (
@@ -40,6 +41,13 @@ from comfy_extras.sigma_nodes import (
     SplitSigmas,
     SplitSigmasDenoise,
     VPScheduler,
+)
+from comfy_extras.stochastic_sampler_nodes import (
+    STOCHASTIC_SAMPLER_NODES,
+    SamplerDPMAdaptative,
+    SamplerER_SDE,
+    SamplerSASolver,
+    SamplerSEEDS2,
 )
 
 if TYPE_CHECKING:
@@ -77,12 +85,17 @@ __all__ = [
     "SDTurboScheduler",
     "SamplerCustom",
     "SamplerCustomAdvanced",
+    "SamplerDPMAdaptative",
     "SamplerDPMPP_2M_SDE",
     "SamplerDPMPP_2S_Ancestral",
     "SamplerDPMPP_3M_SDE",
     "SamplerDPMPP_SDE",
+    "SamplerER_SDE",
     "SamplerEulerAncestral",
+    "SamplerEulerAncestralCFGPP",
     "SamplerLMS",
+    "SamplerSASolver",
+    "SamplerSEEDS2",
     "SamplingPercentToSigma",
     "SetFirstSigma",
     "SplitSigmas",
@@ -294,7 +307,8 @@ class CustomSamplersExtension(ComfyExtension):
     """The extension with the nodes of custom sampling."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SamplerCustom, SamplerCustomAdvanced, RandomNoise, DisableNoise, AddNoise, *SIGMA_NODES, *SAMPLER_NODES, *GUIDER_NODES]
+        samplers = [*SAMPLER_NODES, *STOCHASTIC_SAMPLER_NODES]
+        return [SamplerCustom, SamplerCustomAdvanced, RandomNoise, DisableNoise, AddNoise, *SIGMA_NODES, *samplers, *GUIDER_NODES]
 
 
 async def comfy_entrypoint() -> CustomSamplersExtension:

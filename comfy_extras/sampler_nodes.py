@@ -13,19 +13,21 @@ torch = lazy_module("torch")
 SAMPLERS = "model/sampling/samplers"
 
 
-def _real(name: str, default: float, advanced: bool | None = True) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.01, round=False, advanced=advanced)
+def real(name: str, default: float, advanced: bool | None = True, tooltip: str | None = None) -> io.Float.Input:
+    """The input of a setting from 0 to 100."""
+    return io.Float.Input(name, default=default, min=0.0, max=100.0, step=0.01, round=False, tooltip=tooltip, advanced=advanced)
 
 
 def _noise_settings(advanced: bool | None = True) -> list[io.Float.Input]:
-    return [_real("eta", 1.0, advanced), _real("s_noise", 1.0, advanced)]
+    return [real("eta", 1.0, advanced), real("s_noise", 1.0, advanced)]
 
 
 def _noise_device() -> io.Combo.Input:
     return io.Combo.Input("noise_device", options=["gpu", "cpu"], advanced=True)
 
 
-def _schema(node_id: str, inputs: list[Any]) -> io.Schema:
+def sampler_schema(node_id: str, inputs: list[Any]) -> io.Schema:
+    """The schema of a node that makes a sampler of *inputs*."""
     return io.Schema(node_id=node_id, category=SAMPLERS, inputs=inputs, outputs=[io.Sampler.Output()])
 
 
@@ -39,7 +41,7 @@ class KSamplerSelect(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("KSamplerSelect", [io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES)])
+        return sampler_schema("KSamplerSelect", [io.Combo.Input("sampler_name", options=comfy.samplers.SAMPLER_NAMES)])
 
     @classmethod
     def execute(cls, sampler_name: str) -> io.NodeOutput:
@@ -53,11 +55,32 @@ class SamplerEulerAncestral(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SamplerEulerAncestral", _noise_settings())
+        return sampler_schema("SamplerEulerAncestral", _noise_settings())
 
     @classmethod
     def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
         return io.NodeOutput(comfy.samplers.ksampler("euler_ancestral", {"eta": eta, "s_noise": s_noise}))
+
+    get_sampler = execute
+
+
+class SamplerEulerAncestralCFGPP(io.ComfyNode):
+    """Makes an ancestral Euler sampler with CFG++."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        limits = (("eta", 1.0), ("s_noise", 10.0))
+        return io.Schema(
+            node_id="SamplerEulerAncestralCFGPP",
+            display_name="SamplerEulerAncestralCFG++",
+            category=SAMPLERS,
+            inputs=[io.Float.Input(name, default=1.0, min=0.0, max=most, step=0.01, round=False) for name, most in limits],
+            outputs=[io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
+        return io.NodeOutput(comfy.samplers.ksampler("euler_ancestral_cfg_pp", {"eta": eta, "s_noise": s_noise}))
 
     get_sampler = execute
 
@@ -67,7 +90,7 @@ class SamplerLMS(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SamplerLMS", [io.Int.Input("order", default=4, min=1, max=100, advanced=True)])
+        return sampler_schema("SamplerLMS", [io.Int.Input("order", default=4, min=1, max=100, advanced=True)])
 
     @classmethod
     def execute(cls, order: int) -> io.NodeOutput:
@@ -81,7 +104,7 @@ class SamplerDPMPP_2S_Ancestral(io.ComfyNode):  # noqa: N801 - the name packs im
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SamplerDPMPP_2S_Ancestral", _noise_settings(None))
+        return sampler_schema("SamplerDPMPP_2S_Ancestral", _noise_settings(None))
 
     @classmethod
     def execute(cls, eta: float, s_noise: float) -> io.NodeOutput:
@@ -95,7 +118,7 @@ class SamplerDPMPP_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SamplerDPMPP_SDE", [*_noise_settings(), _real("r", 0.5), _noise_device()])
+        return sampler_schema("SamplerDPMPP_SDE", [*_noise_settings(), real("r", 0.5), _noise_device()])
 
     @classmethod
     def execute(cls, eta: float, s_noise: float, r: float, noise_device: str) -> io.NodeOutput:
@@ -110,7 +133,7 @@ class SamplerDPMPP_2M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
     @classmethod
     def define_schema(cls) -> io.Schema:
         solver = io.Combo.Input("solver_type", options=["midpoint", "heun"])
-        return _schema("SamplerDPMPP_2M_SDE", [solver, *_noise_settings(), _noise_device()])
+        return sampler_schema("SamplerDPMPP_2M_SDE", [solver, *_noise_settings(), _noise_device()])
 
     @classmethod
     def execute(cls, solver_type: str, eta: float, s_noise: float, noise_device: str) -> io.NodeOutput:
@@ -125,7 +148,7 @@ class SamplerDPMPP_3M_SDE(io.ComfyNode):  # noqa: N801 - the name packs import
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("SamplerDPMPP_3M_SDE", [*_noise_settings(), _noise_device()])
+        return sampler_schema("SamplerDPMPP_3M_SDE", [*_noise_settings(), _noise_device()])
 
     @classmethod
     def execute(cls, eta: float, s_noise: float, noise_device: str) -> io.NodeOutput:
@@ -142,4 +165,5 @@ SAMPLER_NODES: list[type[io.ComfyNode]] = [
     SamplerDPMPP_2M_SDE,
     SamplerDPMPP_SDE,
     SamplerDPMPP_2S_Ancestral,
+    SamplerEulerAncestralCFGPP,
 ]

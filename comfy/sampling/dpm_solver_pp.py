@@ -12,16 +12,7 @@ from typing import TYPE_CHECKING, Any
 from comfy.lazy_import import lazy_module
 from comfy.sampling.euler import AncestralStep
 from comfy.sampling.noise import NoiseSampler
-from comfy.sampling.solver_run import (
-    SolverRun,
-    get_ancestral_step,
-    half_log_snr_to_sigma,
-    noise_scale,
-    offset_first_sigma_for_snr,
-    sigma_to_half_log_snr,
-    to_d,
-    without_gradients,
-)
+from comfy.sampling.solver_run import SnrRun, SolverRun, get_ancestral_step, to_d, without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,13 +71,13 @@ def sample_dpmpp_2s_ancestral(
             x = x + to_d(x, sigma, denoised) * (split.down - sigma)
         else:
             middle = _flow_midpoint(sigma, split.down) if run.is_flow() else (sigma * split.down) ** 0.5
-            halfway = _towards(x, denoised, middle / sigma)
-            x = _towards(x, run.denoise(halfway, middle), split.down / sigma)
+            halfway = towards(x, denoised, middle / sigma)
+            x = towards(x, run.denoise(halfway, middle), split.down / sigma)
         x = split.renoise(x, noise_sampler)
     return x
 
 
-def _towards(x: Tensor, denoised: Tensor, kept: Any) -> Tensor:
+def towards(x: Tensor, denoised: Tensor, kept: Any) -> Tensor:
     """A first-order step that keeps the share *kept* of the distance between *x* and *denoised*."""
     return kept * x + (1 - kept) * denoised
 
@@ -97,8 +88,8 @@ def _flow_midpoint(sigma: Tensor, sigma_next: Tensor) -> Any:
     return ((sigma.logit() + sigma_next.logit()) / 2).sigmoid()
 
 
-class StochasticRun(SolverRun):
-    """A run over the reverse SDE, with levels in half log SNR and Brownian noise between them.
+class StochasticRun(SnrRun):
+    """A run over the reverse SDE with Brownian noise between its levels.
 
     With *cpu_noise* the noise is drawn on the CPU, so that the picture does not depend on the device.
     """
@@ -116,23 +107,12 @@ class StochasticRun(SolverRun):
         noise_sampler: NoiseSampler | None,
         cpu_noise: bool = True,
     ) -> None:
-        super().__init__(model, x, sigmas, extra_args, callback, disable)
-        self.noise_sampler = self.brownian_noise(x, noise_sampler, cpu_noise)
-        self.sampling = self.patched_sampling()
-        self.sigmas = offset_first_sigma_for_snr(sigmas, self.sampling)
-        self.eta, self.s_noise = eta, s_noise * noise_scale(self.sampling)
+        self._cpu_noise = cpu_noise
+        super().__init__(model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler)
 
-    def half_log_snr(self, sigma: Tensor) -> Tensor:
-        """log(signal / noise) at *sigma*."""
-        return sigma_to_half_log_snr(sigma, self.sampling)
-
-    def sigma(self, half_log_snr: Tensor) -> Tensor:
-        """The inverse of :meth:`half_log_snr`."""
-        return half_log_snr_to_sigma(half_log_snr, self.sampling)
-
-    def is_noisy(self) -> bool:
-        """Whether steps add noise at all."""
-        return self.eta > 0 and self.s_noise > 0
+    def own_noise(self, x: Tensor) -> NoiseSampler:
+        """Brownian noise over all levels."""
+        return self.brownian_noise(x, None, self._cpu_noise)
 
 
 @without_gradients

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.sampling.dpm_solver_pp import StochasticRun
 from comfy.sampling.noise import NoiseSampler
-from comfy.sampling.solver_run import without_gradients
+from comfy.sampling.solver_run import phi_2, without_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ def heun_correction(denoised: Tensor, width: Tensor, damped: Tensor, past: list[
     """The second-order term with the slope integrated exactly over the step."""
     if not past:
         return 0.0
-    return _phi_2(damped) * (denoised - past[-1].denoised) * (width / past[-1].width)
+    return phi_2(damped) * (denoised - past[-1].denoised) * (width / past[-1].width)
 
 
 def third_order_correction(denoised: Tensor, width: Tensor, damped: Tensor, past: list[PastStep]) -> Tensor | float:
@@ -53,12 +53,8 @@ def third_order_correction(denoised: Tensor, width: Tensor, damped: Tensor, past
     newer = (denoised - last.denoised) / ratio
     older = (last.denoised - before.denoised) / ratio_before
     bend = (newer - older) / (ratio + ratio_before)
-    phi_2 = _phi_2(damped)
-    return phi_2 * (newer + bend * ratio) - (phi_2 / damped - 0.5) * bend
-
-
-def _phi_2(damped: Tensor) -> Tensor:
-    return (-damped).expm1() / damped + 1
+    slope_weight = phi_2(damped)
+    return slope_weight * (newer + bend * ratio) - (slope_weight / damped - 0.5) * bend
 
 
 def multistep_sde(run: StochasticRun, x: Tensor, correction: Correction, memory: int) -> Tensor:

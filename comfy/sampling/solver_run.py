@@ -112,6 +112,47 @@ class SolverRun:
         return isinstance(self.model.inner_model.inner_model.model_sampling, model_sampling_kinds.CONST)
 
 
+class SnrRun(SolverRun):
+    """A run with levels in half log SNR, of which solvers of the reverse SDE and exponential integrators take their steps.
+
+    A flow's first level is moved away from pure noise. Fresh noise comes from *noise_sampler*, by default independent at each call.
+    """
+
+    def __init__(
+        self,
+        model: Denoiser,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None,
+        callback: SolverCallback | None,
+        disable: bool | None,
+        eta: float,
+        s_noise: float,
+        noise_sampler: NoiseSampler | None,
+    ) -> None:
+        super().__init__(model, x, sigmas, extra_args, callback, disable)
+        self.noise_sampler = noise_sampler or self.own_noise(x)
+        self.sampling = self.patched_sampling()
+        self.sigmas = offset_first_sigma_for_snr(sigmas, self.sampling)
+        self.eta, self.s_noise = eta, s_noise * noise_scale(self.sampling)
+
+    def own_noise(self, x: Tensor) -> NoiseSampler:
+        """The kind of noise that is drawn where the caller gave none."""
+        return self.independent_noise(x, None)
+
+    def half_log_snr(self, sigma: Tensor) -> Tensor:
+        """log(signal / noise) at *sigma*."""
+        return sigma_to_half_log_snr(sigma, self.sampling)
+
+    def sigma(self, half_log_snr: Tensor) -> Tensor:
+        """The inverse of :meth:`half_log_snr`."""
+        return half_log_snr_to_sigma(half_log_snr, self.sampling)
+
+    def is_noisy(self) -> bool:
+        """Whether steps add noise at all."""
+        return self.eta > 0 and self.s_noise > 0
+
+
 def append_zero(x: Tensor) -> Tensor:
     """*x* followed by a zero."""
     return torch.cat([x, x.new_zeros(1)])
@@ -160,6 +201,11 @@ def offset_first_sigma_for_snr(sigmas: Tensor, model_sampling: ModelSampling, pe
     moved = sigmas.clone()
     moved[0] = model_sampling.percent_to_sigma(percent_offset)
     return moved
+
+
+def phi_2(width: Tensor) -> Tensor:
+    """The weight of the slope in an exponential step of *width* > 0: the integral of exp(t - width) * t over the step, divided by it."""
+    return (-width).expm1() / width + 1
 
 
 def noise_scale(model_sampling: ModelSampling) -> float:

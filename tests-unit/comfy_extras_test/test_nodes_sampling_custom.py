@@ -1,4 +1,5 @@
 import asyncio
+import inspect
 import math
 from types import SimpleNamespace
 
@@ -208,8 +209,40 @@ def test_sampler_nodes_choose_function_and_options():
         (custom.SamplerEulerAncestral.execute(1.0, 1.0), sampling.sample_euler_ancestral),
         (custom.SamplerLMS.execute(3), sampling.sample_lms),
         (custom.KSamplerSelect.execute("heun"), sampling.sample_heun),
+        (custom.KSamplerSelect.execute("er_sde"), sampling.sample_er_sde),
+        (custom.SamplerEulerAncestralCFGPP.execute(1.0, 1.0), sampling.sample_euler_ancestral_cfg_pp),
+        (custom.SamplerSEEDS2.execute("phi_2", 1.0, 1.0, 0.5), sampling.sample_seeds_2),
     ):
         assert first(output).sampler_function is function
+
+
+def test_er_sde_node_gives_the_scaler_its_strength_and_the_ode_no_noise():
+    sampler = first(custom.SamplerER_SDE.execute("Reverse-time SDE", 2, 0.5, 0.9))
+    assert (sampler.sampler_function, sampler.extra_options["max_stage"], sampler.extra_options["s_noise"]) == (
+        sampling.sample_er_sde,
+        2,
+        0.9,
+    )
+    assert float(sampler.extra_options["noise_scaler"](torch.tensor(4.0))) == 4.0**1.5
+    for output in (custom.SamplerER_SDE.execute("ODE", 3, 1.0, 1.0), custom.SamplerER_SDE.execute("ER-SDE", 3, 0.0, 1.0)):
+        options = first(output).extra_options
+        assert (options["s_noise"], float(options["noise_scaler"](torch.tensor(4.0)))) == (0.0, 4.0)
+
+
+def test_sa_solver_node_turns_shares_into_sigmas():
+    sampler = first(custom.SamplerSASolver.execute(Model(), 0.6, 0.2, 0.8, 1.0, 3, 4, True, False))
+    tau, levels = sampler.extra_options.pop("tau_func"), [Discrete().percent_to_sigma(share) for share in (0.1, 0.5, 0.9)]
+    assert [tau(level) for level in levels] == [0.0, 0.6, 0.0]
+    assert sampler.sampler_function is sampling.sample_sa_solver
+    assert sampler.extra_options == {"s_noise": 1.0, "predictor_order": 3, "corrector_order": 4, "use_pece": True, "simple_order_2": False}
+
+
+def test_adaptive_solver_node_passes_all_its_settings():
+    schema = custom.SamplerDPMAdaptative.define_schema()
+    settings = {each.id: each.default for each in schema.inputs}
+    taken = inspect.signature(sampling.sample_dpm_adaptive).parameters
+    assert settings == {name: taken[name].default for name in settings}
+    assert first(custom.SamplerDPMAdaptative.execute(**settings)).extra_options == settings
 
 
 CONDITIONING = [[torch.zeros(1, 1, 1), {"name": "x"}]]

@@ -8,9 +8,11 @@ from sampling_toys import DEVIATION, MEAN, DiscreteEps, Flow, GaussianModel, exa
 import comfy.samplers
 from comfy.extra_samplers import uni_pc
 from comfy.k_diffusion import sampling
+from comfy.sampling.er_sde import ErStep, scale_of_ode, scale_of_reverse_sde
 from comfy.sampling.multistep import linear_multistep_coeff
 
-ORDERS = {"euler": 1, "heun": 2, "dpm_2": 2, "lms": 3, "dpmpp_2m": 2}
+ORDERS = {"euler": 1, "heun": 2, "dpm_2": 2, "lms": 3, "dpmpp_2m": 2, "exp_heun_2_x0": 2, "res_multistep": 2, "deis": 2.9}
+ORDERS |= {"ipndm_v": 2, "ipndm": 1, "gradient_estimation": 1, "heunpp2": 1}
 STOCHASTIC_ORDERS = {
     "euler_ancestral": 1,
     "dpm_2_ancestral": 2,
@@ -19,8 +21,16 @@ STOCHASTIC_ORDERS = {
     "dpmpp_2m_sde": 2,
     "dpmpp_2m_sde_heun": 2,
     "dpmpp_3m_sde": 2,
+    "seeds_2": 2,
+    "seeds_3": 3,
+    "exp_heun_2_x0_sde": 2,
+    "res_multistep_ancestral": 2,
 }
 CALLS_PER_STEP = {"heun": 2, "dpm_2": 2, "dpm_2_ancestral": 2, "dpmpp_2s_ancestral": 2, "dpmpp_sde": 2, "dpmpp_sde_gpu": 2}
+CALLS_PER_STEP |= {"heunpp2": 3, "seeds_2": 2, "seeds_3": 3, "exp_heun_2_x0": 2, "exp_heun_2_x0_sde": 2, "sa_solver_pece": 2}
+CALLS_PER_STEP |= {"dpmpp_2s_ancestral_cfg_pp": 2, "dpm_adaptive": 9}
+NEW_NOISE = ("er_sde", "seeds_2", "seeds_3", "exp_heun_2_x0_sde", "sa_solver", "sa_solver_pece", "res_multistep_ancestral")
+CHOOSES_STEPS = {"dpm_fast", "dpm_adaptive"}
 
 
 def starting_points():
@@ -64,12 +74,63 @@ def test_unipc_leaves_the_given_sigmas_alone():
     assert sigmas.tolist() == [3.0, 1.0, 0.0]
 
 
-NOT_FOR_FLOWS = {"ddpm", "uni_pc", "uni_pc_bh2"}
+@pytest.mark.parametrize(
+    ("order", "least"), [(2, 1.4), (3, 3.0), (4, 3.0)]
+)  # 2 over more steps; the first steps are of third order at most
+def test_the_adams_solver_without_noise_converges_with_its_order(order, least):
+    def run(model, x, sigmas):
+        return sampling.sample_sa_solver(
+            model, x, sigmas, disable=True, tau_func=lambda sigma: 0.0, predictor_order=order, corrector_order=order
+        )
+
+    assert observed_order(run) > least
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_er_solver_without_noise_converges_with_its_order(order):
+    def run(model, x, sigmas):
+        return sampling.sample_er_sde(model, x, sigmas, disable=True, s_noise=0.0, noise_scaler=scale_of_ode, max_stage=order)
+
+    assert observed_order(run) > (0.9 if order == 1 else 1.6)  # the integrals' own error bounds the higher ones
+
+
+def test_even_weights_are_those_of_adams_and_bashforth():
+    sigmas = torch.arange(9, 0, -1, dtype=torch.float64)
+    x = starting_points()
+    even, exact = (function(GaussianModel(), x, sigmas, disable=True) for function in (sampling.sample_ipndm, sampling.sample_lms))
+    assert torch.allclose(even, exact)
+    uneven = sampling.sample_ipndm_v(GaussianModel(), x, sigmas, disable=True, max_order=3)
+    assert torch.allclose(uneven, sampling.sample_ipndm(GaussianModel(), x, sigmas, disable=True, max_order=3))
+
+
+@pytest.mark.parametrize("name", ["ipndm", "ipndm_v"])
+def test_orders_over_four_are_refused(name):
+    with pytest.raises(ValueError, match="max_order is 5; it must be from 1 to 4"):
+        getattr(sampling, f"sample_{name}")(GaussianModel(), starting_points(), torch.tensor([1.0, 0.0]), max_order=5)
+
+
+def test_an_unknown_exponential_solver_is_refused():
+    with pytest.raises(ValueError, match="'phi_3'.*phi_1, phi_2"):
+        sampling.sample_seeds_2(GaussianModel(), starting_points(), torch.tensor([1.0, 0.0]), solver_type="phi_3")
+
+
+def test_the_reverse_sde_adds_the_variance_that_its_step_takes():
+    step = ErStep(torch.tensor(4.0), torch.tensor(2.0), scale_of_reverse_sde)
+    assert float(step.kept) == 0.25
+    assert float(step.fresh()) == pytest.approx((4 - 1) ** 0.5)
+    assert float(ErStep(torch.tensor(4.0), torch.tensor(2.0), scale_of_ode).fresh()) == 0.0
+
+
+def is_for_flows(name):
+    """Noise of the others is right for models whose signal does not shrink, in ComfyUI as well."""
+    return name not in {"ddpm", "uni_pc", "uni_pc_bh2", "res_multistep_ancestral"}
+
+
 RUNS = [
     (name, kind)
     for kind in (DiscreteEps, Flow)
     for name in comfy.samplers.SAMPLER_NAMES
-    if kind is DiscreteEps or name not in NOT_FOR_FLOWS
+    if "cfg_pp" not in name and (kind is DiscreteEps or is_for_flows(name))
 ]
 
 
@@ -85,11 +146,11 @@ def test_every_sampler_turns_noise_into_data(name, make_sampling):
     assert result.mean().item() == pytest.approx(MEAN, abs=0.05)
     if name != "lcm":  # it asks the model for a sample in one call, and this model answers with a mean
         assert result.std().item() == pytest.approx(DEVIATION, rel=0.15)
-    assert [state["i"] for state in seen] == list(range(len(sigmas) - 1))
+    assert [state["i"] for state in seen] == list(range(len(seen) if name in CHOOSES_STEPS else len(sigmas) - 1))
     assert len(model.calls) <= CALLS_PER_STEP.get(name, 1) * (len(sigmas) - 1)
 
 
-@pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "lcm", "ddpm"])
+@pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "lcm", "ddpm", *NEW_NOISE])
 def test_added_noise_depends_on_the_seed_alone(name):
     function = getattr(sampling, f"sample_{name}")
     sigmas = comfy.samplers.calculate_sigmas(DiscreteEps(), "karras", 5)
