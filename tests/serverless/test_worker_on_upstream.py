@@ -77,19 +77,19 @@ ROWS = [
     contract.test_the_input_files_of_a_workflow,
     contract.test_an_input_file_of_the_same_name_replaces_the_earlier_one,
     contract.test_keys_that_are_not_known_are_ignored,
-    contract.test_run_then_status,
+    contract.test_run_answers_at_once_and_status_gives_the_pictures,
     contract.test_several_pictures_keep_their_order,
     contract.test_previews_alone_are_a_success_without_pictures,
     contract.test_what_was_made_before_a_node_failed_is_handed_over,
     contract.test_the_pages_format_is_recognised,
-    contract.test_a_file_that_is_not_base64,
-    contract.test_an_empty_workflow,
+    contract.test_a_file_that_is_not_base64_is_refused,
+    contract.test_an_empty_workflow_is_refused,
     contract.test_an_unknown_node_class_is_refused,
     contract.test_a_value_that_is_not_in_the_list_and_the_checkpoints_there_are,
     contract.test_every_node_that_is_wrong_is_named,
     contract.test_a_node_that_fails_is_named_with_its_message,
     contract.test_a_job_that_takes_too_long,
-    contract.test_a_result_is_json,
+    contract.test_the_result_is_json,
 ]
 
 
