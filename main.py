@@ -127,13 +127,26 @@ def make_executor(prompt_server: Any) -> Any:
             "NONE": "none are kept",
         }[cache_type.name],
     )
+    prompt_server.read_ahead = make_read_ahead(prompt_server)
     return execution.PromptExecutor(
         prompt_server,
         cache_type=cache_type,
         cache_args=sizes,
         model_cache=model_management.ram_cache(),
+        read_ahead=prompt_server.read_ahead,
         forget_patches=lambda: torch_is_imported() and patching.forget(),
     )
+
+
+def make_read_ahead(prompt_server: Any) -> Any:
+    """What reads models before their loaders ask; None where a flag says so, or no RAM model cache is there to keep them."""
+    import nodes
+    from app.read_ahead.reader import ReadAhead
+
+    cache = model_management.ram_cache()
+    if args.no_read_ahead or not cache.enabled:
+        return None
+    return ReadAhead(cache, lambda: prompt_server.prompt_queue, lambda: nodes.NODE_CLASS_MAPPINGS)
 
 
 def model_folders() -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@
 
 Needs Ray Serve (requirements-fleet.txt). The models are copies of a starter checkpoint under other names and with other contents; a job is
 a picture of two steps. A job is cold when a receipt of it says that a model was read from disk. With kills and scaling a job waits for a
-third of a second in a node of a pack made for this, so that what is seen is the fleet and not the processor.
+second in a node of a pack made for this, so that what is seen is the fleet and not the processor.
 """
 
 import argparse
@@ -26,14 +26,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleets")]
 import fleet_chaos  # noqa: E402
+import waiting_node  # noqa: E402
 from picture_prompts import text_to_picture  # noqa: E402
 
 from fleet.settings import UpSettings  # noqa: E402
 from fleet.values import Job, JobState  # noqa: E402
 
-MODELS, FITTING_BYTES = 5, 50
+MODELS, FITTING_MB, WAIT_S = 5, 50, 1.0
 ROUTERS = {"the fleet's": 0, "Ray's default, 1 per server": 1, "Ray's default, 2 per server": 2}
 
 
@@ -52,37 +53,13 @@ class Outcome:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-WAITING_PACK = """
-import time
-
-class FleetWait:
-    RETURN_TYPES, FUNCTION, OUTPUT_NODE, CATEGORY = (), "wait", True, "fleet"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"seconds": ("FLOAT", {"default": 0.3}), "number": ("INT", {"default": 0, "max": 2**40})}}
-
-    def wait(self, seconds, number):
-        time.sleep(seconds)
-        return {"ui": {"text": [str(number)]}}
-
-NODE_CLASS_MAPPINGS = {"FleetWait": FleetWait}
-"""
-
-
-def waiting(number: int) -> dict[str, Any]:
-    """A prompt that takes a third of a second and no processor."""
-    return {"1": {"class_type": "FleetWait", "inputs": {"seconds": 0.33, "number": number}}}
-
-
 def make_base(folder: pathlib.Path) -> pathlib.Path:
     """A base directory with the models: one starter checkpoint, each time with other metadata."""
     import safetensors.torch
 
-    checkpoints, pack = folder / "models" / "checkpoints", folder / "custom_nodes" / "fleet_wait"
+    checkpoints = folder / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)
-    pack.mkdir(parents=True)
-    (pack / "__init__.py").write_text(WAITING_PACK, encoding="utf-8")
+    waiting_node.install(folder)
     weights = safetensors.torch.load_file(ROOT / "models" / "checkpoints" / "starter-digits.safetensors")
     with safetensors.safe_open(ROOT / "models" / "checkpoints" / "starter-digits.safetensors", "pt") as file:
         metadata = file.metadata() or {}
@@ -168,7 +145,7 @@ async def load(fleet: Any, jobs: int, clients: int) -> AsyncIterator[Outcome]:
 
     async def client() -> None:
         for number in numbers:
-            await run_job(fleet, waiting(number), outcome, number)
+            await run_job(fleet, waiting_node.waiting(number, WAIT_S), outcome, number)
 
     running_clients = [asyncio.create_task(client()) for _ in range(clients)]
     yield outcome
@@ -188,9 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     from fleet.on_ray.up import cluster
 
     with tempfile.TemporaryDirectory() as folder:
-        flags = ("--base-directory", str(make_base(pathlib.Path(folder) / "base")), "--cpu", "--disable-all-custom-nodes")
-        flags += ("--whitelist-custom-nodes", "fleet_wait")
-        flags += ("--ram-model-cache-mb", str(FITTING_BYTES))
+        flags = ("--base-directory", str(make_base(pathlib.Path(folder) / "base")), "--cpu", *waiting_node.FLAGS)
+        flags += ("--ram-model-cache-mb", str(FITTING_MB))
         settings = UpSettings(
             given.servers, 0, folder=str(pathlib.Path(folder) / "fleet"), flags=flags, gpus_per_server=0.0, most_per_server=50
         )

@@ -17,6 +17,7 @@ from fleet.interface import DuplicateJob, FleetError, NoServer, QueueFull
 from fleet.values import FleetEvent, Job, JobState, ServerState
 
 LOOK_EVERY_S = 0.1
+RECOVERY_LIMIT_S = 240.0
 TARGETS = ("server", "replica")
 Load = Callable[[Any, int, int], AbstractAsyncContextManager[Any]]
 
@@ -79,17 +80,17 @@ async def kills(dispatcher: Any, load: Load, jobs: int, clients: int, count: int
     fleet, random_ = RemoteFleet(dispatcher), random.Random(4)
     ends = Ends(fleet)
     listening = asyncio.create_task(ends.listen())
-    servers = len(await fleet.servers())
+    servers, recovering = len(await fleet.servers()), []
     async with load(fleet, jobs, clients) as outcome:
         for number in range(count):
-            goal = (number + random_.random()) * jobs / (count + 1)
-            while len(outcome.took_s) < goal:
-                await asyncio.sleep(0.05)
+            await reach(outcome, (number + random_.random()) * jobs / (count + 1))
             kind = TARGETS[number % len(TARGETS)]
-            victim = random_.choice(victims(kind) or victims("server"))
-            os.kill(victim.pid, signal.SIGKILL)
-            next_s, up_s = await recovery(fleet, outcome, servers)
-            print(f"kill {number + 1}: a {kind}; the next job ended after {next_s:.1f} s, all servers up after {up_s:.1f} s", flush=True)
+            alive = victims(kind) or victims("server")
+            if alive:
+                os.kill(random_.choice(alive).pid, signal.SIGKILL)
+                recovering.append(asyncio.create_task(recovery(fleet, outcome, servers, jobs, f"kill {number + 1}, of a {kind}")))
+    print(f"all {jobs} jobs have ended", flush=True)
+    await asyncio.gather(*recovering)
     await asyncio.sleep(1.0)
     listening.cancel()
     repeated = {prompt_id: times for prompt_id, times in ends.counts.items() if times != 1}
@@ -97,19 +98,18 @@ async def kills(dispatcher: Any, load: Load, jobs: int, clients: int, count: int
     return int(len(outcome.took_s) != jobs or bool(repeated))
 
 
-async def recovery(fleet: Any, outcome: Any, servers: int) -> tuple[float, float]:
-    """Seconds until another job has ended, and until all servers are up again."""
-    began_s, done = time.perf_counter(), len(outcome.took_s)
-    next_s = None
+async def recovery(fleet: Any, outcome: Any, servers: int, jobs: int, what: str) -> None:
+    """Print the seconds until another job has ended, and until all servers are up again."""
+    began_s, done, next_s = time.perf_counter(), len(outcome.took_s), None
     while True:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(LOOK_EVERY_S)
         passed_s = time.perf_counter() - began_s
-        if next_s is None and len(outcome.took_s) > done:
+        if next_s is None and (len(outcome.took_s) > done or len(outcome.took_s) == jobs):
             next_s = passed_s
-        views = await fleet.servers()
-        ready = sum(view.state is ServerState.READY for view in views)
-        if (next_s is not None and ready >= servers and passed_s > 0.5) or passed_s > 120:
-            return next_s or passed_s, passed_s
+        ready = sum(view.state is ServerState.READY for view in await fleet.servers())
+        if next_s is not None and (ready >= servers or passed_s > RECOVERY_LIMIT_S) and passed_s > 0.5:
+            print(f"{what}: the next job ended after {next_s:.1f} s, all servers up after {passed_s:.1f} s", flush=True)
+            return
 
 
 async def scaling(dispatcher: Any, load: Load, settings: Any, jobs: int, clients: int) -> int:

@@ -132,7 +132,8 @@ class JobTable:
         if after >= self._sequence:
             happened = self._happened
             try:
-                await asyncio.wait_for(happened.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await happened.wait()
             except TimeoutError:
                 return []
         return [event for event in self._events if event.sequence > after]

@@ -158,13 +158,16 @@ class Replica:
 
     async def _keep_reporting(self) -> None:
         while True:
+            # Not by wait_for, which, before Python 3.12, swallows a cancellation that comes with what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._report_soon.wait(), REPORT_EVERY_S)
+                async with asyncio.timeout(REPORT_EVERY_S):
+                    await self._report_soon.wait()
             self._report_soon.clear()
             await self._say(self._current())
 
     async def _say(self, report: ServerReport) -> None:
         try:
-            await asyncio.wait_for(self._report(report), REPORT_LIMIT_S)
+            async with asyncio.timeout(REPORT_LIMIT_S):
+                await self._report(report)
         except Exception as error:
             log.warning("The fleet's dispatcher does not hear of server %s: %s %s", self._server_id, type(error).__name__, error)

@@ -87,7 +87,8 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         try:
-            await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
+            async with asyncio.timeout(STOP_PATIENCE_S):
+                await process.wait()
         except TimeoutError:
             log.warning("The server on port %d does not end by itself; it is killed", self.port)
             with contextlib.suppress(ProcessLookupError):

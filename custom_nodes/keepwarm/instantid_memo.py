@@ -10,7 +10,9 @@ import itertools
 import logging
 import os
 import pathlib
+import sys
 import threading
+import types
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -68,8 +70,9 @@ class InstantIDMemo:
         """Wrap the functions of the pack that brought *node_classes*'s ``ApplyInstantID``, once; whether they are wrapped."""
         if self._is_installed or NODE not in node_classes:
             return self._is_installed
-        names = node_classes[NODE].apply_instantid.__globals__
-        analysis, adapter = names.get(ANALYSIS), names.get(ADAPTER)
+        names = vars(sys.modules.get(node_classes[NODE].__module__, types.ModuleType("gone")))  # its methods may be wrapped by others
+        analysis: Any = names.get(ANALYSIS)
+        adapter: Any = names.get(ADAPTER)
         if not callable(analysis) or not callable(getattr(adapter, RESAMPLER, None)):
             log.warning(
                 "%s has no effect: this version of ComfyUI_InstantID has no %s or no %s.%s", ENVIRONMENT, ANALYSIS, ADAPTER, RESAMPLER

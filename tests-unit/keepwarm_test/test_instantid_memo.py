@@ -1,6 +1,7 @@
 """The memo for ComfyUI_InstantID over a pack of the same shape: what is computed once, and what anew."""
 
 import logging
+import sys
 import types
 
 import pytest
@@ -48,9 +49,10 @@ class ApplyInstantID:
 
 
 @pytest.fixture
-def pack():
+def pack(monkeypatch):
     module = types.ModuleType("instantid_like")
     exec(PACK, module.__dict__)  # noqa: S102 (a pack's module, made anew for each test)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
 
@@ -170,6 +172,13 @@ def test_it_is_put_on_once(pack, apply):
     assert not memo.install({}) and pack.extractFeatures is wrapped
     assert memo.install({"ApplyInstantID": pack.ApplyInstantID}) and memo.install({"ApplyInstantID": pack.ApplyInstantID})
     assert pack.extractFeatures.__wrapped__ is wrapped
+
+
+def test_a_node_that_somebody_else_wrapped_is_no_hindrance(pack):
+    original, wrapped = pack.extractFeatures, pack.ApplyInstantID.apply_instantid
+    pack.ApplyInstantID.apply_instantid = lambda *arguments: wrapped(*arguments)
+    assert InstantIDMemo(lambda params, call: call()).install({"ApplyInstantID": pack.ApplyInstantID})
+    assert pack.extractFeatures.__wrapped__ is original
 
 
 def test_a_version_without_these_functions_is_left_alone(pack, caplog):

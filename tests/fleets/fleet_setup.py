@@ -6,6 +6,7 @@ import shutil
 import sys
 import uuid
 
+import waiting_node
 from live_server import ROOT
 from picture_prompts import text_to_picture
 
@@ -17,7 +18,7 @@ from fleet.replica import Replica
 from fleet.supervisor import ServerPlan
 from fleet.values import Job
 
-FLAGS = ("--cpu", "--disable-all-custom-nodes")
+FLAGS = ("--cpu", *waiting_node.FLAGS)
 
 
 def make_base(folder: pathlib.Path, models: int = 2) -> pathlib.Path:
@@ -27,15 +28,8 @@ def make_base(folder: pathlib.Path, models: int = 2) -> pathlib.Path:
     for number in range(models):
         source = ("starter-digits.safetensors", "starter-outlines.safetensors")[number % 2]
         shutil.copy(ROOT / "models" / "checkpoints" / source, checkpoints / f"m{number}.safetensors")
+    waiting_node.install(folder)
     return folder
-
-
-def cheap_prompt(number: int) -> dict:
-    """A prompt that runs in milliseconds and needs no model."""
-    return {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": number % 2**24}},
-        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
-    }
 
 
 def picture(model: int, seed: int) -> dict:

@@ -8,18 +8,13 @@ import sys
 
 import psutil
 import pytest
-from fleet_setup import LocalFleet, cheap_prompt, end_of, job, make_base
+from fleet_setup import LocalFleet, end_of, job, make_base
+from waiting_node import waiting
 
 from fleet.interface import DuplicateJob, PromptRefused
 from fleet.values import JobState, ServerState
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fleet needs Linux")
-LARGER = {"upscale_method": "lanczos", "width": 4096, "height": 4096, "crop": "disabled"}
-SLOW = {
-    "1": {"class_type": "EmptyImage", "inputs": {"width": 1024, "height": 1024, "batch_size": 1, "color": 1}},
-    "2": {"class_type": "ImageScale", "inputs": {"image": ["1", 0], **LARGER}},
-    "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
-}
 
 
 @pytest.fixture
@@ -31,7 +26,7 @@ async def local(tmp_path):
 
 async def test_jobs_run_refusals_pass_through_and_killed_servers_come_back(local):
     fleet, dispatcher = local
-    jobs = [job(cheap_prompt(number)) for number in range(6)]
+    jobs = [job(waiting(number, 0.05)) for number in range(6)]
     accepted = await asyncio.gather(*(dispatcher.submit(one) for one in jobs))
     assert {one.server_id for one in accepted} == {"s0", "s1"}
     for one in jobs:
@@ -48,13 +43,13 @@ async def test_jobs_run_refusals_pass_through_and_killed_servers_come_back(local
 
 async def kill_while_jobs_run_and_wait(fleet, dispatcher):
     """One runs and is lost; those behind it certainly did not run, and end on the other server; the dead one is there again."""
-    first = [job(SLOW), job(SLOW)]
+    first = [job(waiting(number, 5.0)) for number in (50, 51)]
     placed = {(await dispatcher.submit(one)).server_id: one for one in first}
     assert placed.keys() == {"s0", "s1"}
     async with asyncio.timeout(20):
         while (await dispatcher.find(placed["s0"].prompt_id)).state is not JobState.RUNNING:
             await asyncio.sleep(0.01)
-    behind = [job(cheap_prompt(100 + number)) for number in range(4)]
+    behind = [job(waiting(100 + number, 0.05)) for number in range(4)]
     where = [(await dispatcher.submit(one)).server_id for one in behind]
     assert "s0" in where
     os.kill(fleet.replicas["s0"].supervisor.pid, signal.SIGKILL)
@@ -65,9 +60,13 @@ async def kill_while_jobs_run_and_wait(fleet, dispatcher):
         assert (view.state, view.attempts) == (JobState.SUCCEEDED, 2 if server_id == "s0" else 1)
         assert view.server_id == "s1" or server_id == "s1"
     async with asyncio.timeout(30):
-        while (await dispatcher.servers())[0].state is not ServerState.READY:
+        while (view := await view_of(dispatcher, "s0")).state is not ServerState.READY or not view.restarts:
             await asyncio.sleep(0.05)
-    assert (await dispatcher.servers())[0].restarts == 1
+    assert view.restarts == 1
+
+
+async def view_of(dispatcher, server_id):
+    return next(view for view in await dispatcher.servers() if view.server_id == server_id)
 
 
 async def test_a_server_dies_with_its_supervisor(tmp_path):

@@ -11,9 +11,12 @@ from live_server import ROOT
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from model_workflows import STARTERS, node, workflow  # noqa: E402
-from test_page import Page, browser  # noqa: E402
+from official_page import Page, running_browser  # noqa: E402
 
-__all__ = ["browser"]
+
+@pytest.fixture(scope="module")
+def browser():
+    yield from running_browser()
 
 
 def test_the_official_page_runs_on_the_fleet(browser, gateway):

@@ -23,7 +23,7 @@ import pack_models  # noqa: E402
 from live_server import ROOT, LiveServer  # noqa: E402
 from pack_cases import CASES  # noqa: E402
 from pack_cases.case_graphs import filled  # noqa: E402
-from pack_cases.case_results import differences, far, outcome  # noqa: E402
+from pack_cases.case_results import differences, far, mean_levels, outcome  # noqa: E402
 
 CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
 PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
@@ -57,11 +57,13 @@ class CaseResult:
     upstream: str = ""
     apart: list[float] | str = dataclasses.field(default_factory=list)
     equal: bool = False
+    levels: tuple[float, ...] = ()  # mean differences of pictures, of 255
 
     def line(self) -> str:
         """The result in one line."""
         told = f"upstream: {self.upstream}" if self.upstream else f"{'equal' if self.equal else 'NOT EQUAL'} {self.apart}"
-        return f"{self.pack or 'no pack'}: {self.case}: {told}"
+        pictures = f"; mean of pictures {[round(level, 4) for level in self.levels]} of 255" if self.levels else ""
+        return f"{self.pack or 'no pack'}: {self.case}: {told}{pictures}"
 
 
 def servers(group: tuple[str, ...], models: pathlib.Path, folder: pathlib.Path) -> tuple[LiveServer, LiveServer]:
@@ -99,7 +101,8 @@ def compared(group: tuple[str, ...], here: LiveServer, upstream: LiveServer, wan
                     if isinstance(expected, str):
                         yield CaseResult(pack, case, expected)
                     else:
-                        yield CaseResult(pack, case, "", differences(found, expected), not far(found, expected))
+                        levels = tuple(mean_levels(found, expected))
+                        yield CaseResult(pack, case, "", differences(found, expected), not far(found, expected), levels)
 
 
 def table(results: list[CaseResult]) -> str:

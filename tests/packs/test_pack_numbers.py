@@ -4,8 +4,10 @@ import os
 
 import pack_models
 import pytest
+import torch
 from pack_cases import CASES
 from pack_cases.case_graphs import at, filled, keep, sample
+from pack_cases.case_results import far, mean_levels
 from pack_comparison import CHECKOUT, DOCUMENT, FOLDER, GROUPS, PYTHON, CaseResult, compared, servers, table, written_table
 
 WANTED = os.environ.get("KEEPWARM_PACK_CASES", "")  # a part of the names of the cases to run: all without it
@@ -72,3 +74,12 @@ def test_widgets_that_a_case_leaves_out_take_their_defaults():
 def test_nodes_that_lead_to_nothing_kept_are_left_out():
     graph = {"a": {"class_type": "A", "inputs": {}}, "b": {"class_type": "B", "inputs": {}}, "sampled": sample(at("a"))}
     assert set(keep(graph, at("sampled"))) == {"a", "sampled", "keep0"}
+
+
+def test_pictures_are_equal_within_two_levels_in_the_mean():
+    upstream = torch.arange(192).remainder(2).reshape(1, 8, 8, 3).float()
+    for levels, is_far in ((1.9, False), (2.1, True)):  # both less than 0.04 of its standard deviation
+        here = upstream + levels / 255
+        assert far([here], [upstream]) is is_far
+        assert mean_levels([here], [upstream]) == [pytest.approx(levels, rel=1e-3)]
+    assert mean_levels("KSampler: …", [upstream]) == mean_levels([upstream[..., 0]], [upstream[..., 0]]) == []

@@ -47,7 +47,7 @@ class Snapshot:
             self.process.wait()
 
     def _wait(self, loaded):
-        ends_s = time.monotonic() + 300
+        ends_s = time.monotonic() + 600
         while time.monotonic() < ends_s and self.process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/keepwarm/preload") as answer:
                 if loaded(json.load(answer)):

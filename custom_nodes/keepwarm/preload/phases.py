@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from .clocks import Clocks
 from .file_marks import FileMarks
 from .preloader import Entry, Preloader, State
-from .quiet_moment import quiet_moment
+from .quiet_moment import between_prompts, with_queue_locked
 
 log = logging.getLogger(__name__)
 
@@ -69,20 +69,28 @@ class Phases:
 
     def _restored(self, back_s: float, entered: threading.Event | None = None) -> dict[str, Any]:
         with self._one_at_a_time:
-            was_waiting = self._waits
-            with quiet_moment(self._server.prompt_queue, entered.set if entered else lambda: None):
-                self._count += 1
-                told = {"restored": self._count, "clock_back_s": round(back_s, 3), **self._take_anew()}
-                self._waits = False
-                if self._preloading.settings["auto_gpu_load"]:
-                    self._move_to_device()
+            was_waiting, queue = self._waits, self._server.prompt_queue
+            # A prompt that is on its way to the queue must find it locked.
+            anew = with_queue_locked(queue, self._begin_anew, entered.set) if entered else between_prompts(queue, self._begin_anew)
+            told = {"restored": self._count, "clock_back_s": round(back_s, 3), **anew}
             if was_waiting and self._loop is not None:
                 asyncio.run_coroutine_threadsafe(self._preloading.warm_up(), self._loop).result(WARM_UP_LIMIT_S)
             log.info("Restored: %s", told)
             return told
 
+    def _begin_anew(self) -> dict[str, Any]:
+        """All that must not happen beside a prompt; returns what was done."""
+        self._count += 1
+        anew = self._take_anew()
+        self._waits = False
+        if self._preloading.settings["auto_gpu_load"]:
+            self._move_to_device()
+        return anew
+
     def _take_anew(self) -> dict[str, Any]:
         """Random state, devices, limits, identities of files and connections; what does not fit any more is read again."""
+        if (reader := getattr(self._server, "read_ahead", None)) is not None:
+            reader.pause("a snapshot is restored")
         random.seed()
         importlib.import_module("numpy").random.seed()
         importlib.import_module("torch").seed()

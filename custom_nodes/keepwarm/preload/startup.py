@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import functools
 import importlib
 import logging
 import threading
@@ -17,6 +18,7 @@ from .loader_calls import loader_call
 from .options import PreloadOptions, read_options
 from .phases import Phases
 from .preloader import Entry, Plan, Preloader, make_plan, plan_text
+from .rest import missing_models
 from .routes import add_preload_routes
 from .saved_config import SavedConfig
 from .usage import UsageLog
@@ -49,6 +51,9 @@ class Preloading:
             status = await self._start(server)
             if options.check_only or options.ends:
                 raise SystemExit(status)
+            reader = getattr(server, "read_ahead", None)
+            if reader is not None and self.preloader is not None:
+                reader.add_source(functools.partial(missing_models, self.preloader))
 
         if options != PreloadOptions():
             server.app.on_startup.append(at_start)

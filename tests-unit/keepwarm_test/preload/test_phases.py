@@ -15,7 +15,7 @@ from comfy.ram_model_cache.weights_key import weights_key
 from custom_nodes.keepwarm.preload.clocks import Clocks
 from custom_nodes.keepwarm.preload.file_marks import FileMarks
 from custom_nodes.keepwarm.preload.phases import Phases
-from custom_nodes.keepwarm.preload.quiet_moment import quiet_moment
+from custom_nodes.keepwarm.preload.quiet_moment import between_prompts, with_queue_locked
 
 
 class Queue:
@@ -58,7 +58,7 @@ async def begun(server, waits):
     return preloading, phases
 
 
-def test_a_quiet_moment_waits_for_the_prompt_and_keeps_the_next_one_out():
+def test_a_locked_queue_waits_for_the_prompt_and_keeps_the_next_one_out():
     queue, order = Queue(), []
     queue.currently_running[1] = "prompt"
 
@@ -70,13 +70,28 @@ def test_a_quiet_moment_waits_for_the_prompt_and_keeps_the_next_one_out():
         with queue.mutex:
             order.append("next prompt")
 
-    with quiet_moment(queue, sleep=sleep):
+    def act():
         thread = threading.Thread(target=other)
         thread.start()
         time.sleep(0.05)
         order.append("in it")
-    thread.join()
+        return thread
+
+    with_queue_locked(queue, act, sleep=sleep).join()
     assert order == ["waited", "in it", "next prompt"]
+
+
+def test_a_queue_that_can_calls_it_on_the_thread_that_runs_prompts():
+    calls = []
+
+    def ask(call):
+        calls.append(threading.Thread(target=call))
+        calls[-1].start()
+
+    queue = SimpleNamespace(between_prompts=ask)
+    assert between_prompts(queue, threading.get_ident) == calls[0].ident
+    with pytest.raises(KeyError):
+        between_prompts(queue, lambda: {}["gone"])
 
 
 async def test_the_second_phase_takes_random_state_and_connections_anew_each_time(server):

@@ -7,6 +7,7 @@ import pytest
 
 from custom_nodes.keepwarm.preload.config import parse_config
 from custom_nodes.keepwarm.preload.preloader import Preloader, make_plan, plan_text
+from custom_nodes.keepwarm.preload.rest import missing_models
 
 
 class Loader:
@@ -117,3 +118,21 @@ def test_what_was_let_go_is_loaded_and_held_again(folders):
     preloader.keeper.held.clear()
     described = preloader.described_entry(entry)
     assert described["state"] == "not held" and "dropped" in described["why"]
+
+
+def test_what_is_missing_of_the_config_is_what_was_dropped_and_nobody_let_go(folders, tmp_path):
+    preloader = Preloader(planned(folders, "small", "large", "broken"), Keeper())
+    preloader.run()
+    assert [one.name for one in missing_models(preloader)] == ["VAE large"]
+    preloader.keeper.held.clear()
+    small, large = missing_models(preloader)
+    assert (small.name, large.name) == ("VAE small", "VAE large") and small.key != large.key
+    before = small.states()
+    small.run()
+    assert not preloader.keeper.held
+    small.settle()
+    assert preloader.keeper.held == {"small"} and [one.name for one in missing_models(preloader)] == ["VAE large"]
+    (tmp_path / "small").write_bytes(bytes(11))
+    assert small.states() != before
+    preloader.let_go(preloader.find("large"))
+    assert not missing_models(preloader)

@@ -9,6 +9,7 @@ from safetensors.torch import load
 
 Kept = list[Any]
 CLOSE_LATENT, CLOSE_PICTURE = 4e-3, 4e-2  # of the standard deviation of what upstream gives
+CLOSE_LEVELS = 2.0  # mean difference of a picture, of 255
 
 
 def outcome(server: LiveServer, prompt: dict[str, Any], timeout_s: float = 300) -> Kept | str:
@@ -56,7 +57,17 @@ def far(here: Kept | str, upstream: Kept) -> bool:
     apart = differences(here, upstream)
     if isinstance(apart, str):
         return True
+    if any(levels > CLOSE_LEVELS for levels in mean_levels(here, upstream)):
+        return True
     return any(one > (CLOSE_PICTURE if _is_picture(value) else CLOSE_LATENT) for one, value in zip(apart, upstream, strict=True))
+
+
+def mean_levels(here: Kept | str, upstream: Kept) -> list[float]:
+    """The mean difference of each picture, in steps of 1/255."""
+    if isinstance(here, str):
+        return []
+    pairs = [(one, other) for one, other in zip(here, upstream, strict=True) if _is_picture(other) and _is_picture(one)]
+    return [float((one - other).abs().mean() * 255) for one, other in pairs if one.shape == other.shape]
 
 
 def _is_picture(value: Any) -> bool:

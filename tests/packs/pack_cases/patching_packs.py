@@ -41,12 +41,22 @@ def patched(kind: str, family: str = "sd15", **inputs: Any) -> Prompt:
     return sampling({"patched": node(kind, model=["model", 0], **inputs)}, family)
 
 
+def shown(prompt: Prompt) -> Prompt:
+    """*prompt* with its latent's picture kept as well, decoded by the VAE of a whole checkpoint."""
+    return {
+        **prompt,
+        "checkpoint": node("CheckpointLoaderSimple", ckpt_name="small-sd15.safetensors"),
+        "decoded": node("VAEDecode", samples=["sample", 0], vae=["checkpoint", 2]),
+        "keep picture": node("Keep", value=["decoded", 0], name="1"),
+    }
+
+
 GUIDANCE = {"sigma_start": -1.0, "sigma_end": -1.0, "rescale": 0.0, "rescale_mode": "full"}
 BLOCK = {"unet_block": "middle", "unet_block_id": 0}
 WINDOW = {"sigma_start": -1.0, "sigma_end": -1.0}
 
 PERTURBED: dict[str, Prompt] = {
-    "PAG": patched("PerturbedAttention", scale=3.0, adaptive_scale=0.0, unet_block_list="d0,m0", **BLOCK, **GUIDANCE),
+    "PAG": shown(patched("PerturbedAttention", scale=3.0, adaptive_scale=0.0, unet_block_list="d0,m0", **BLOCK, **GUIDANCE)),
     "PAG, SDXL": patched("PerturbedAttention", "sdxl", scale=3.0, adaptive_scale=0.1, unet_block_list="d1.0,u0.0-1", **BLOCK, **GUIDANCE),
     "SEG": patched("SmoothedEnergyGuidanceAdvanced", scale=3.0, blur_sigma=2.0, unet_block_list="", **BLOCK, **GUIDANCE),
     "SWG": patched("SlidingWindowGuidanceAdvanced", scale=3.0, tile_width=64, tile_height=64, tile_overlap=32, **WINDOW),
@@ -123,7 +133,7 @@ def faced(kind: str, **inputs: Any) -> Prompt:
 
 
 FACES: dict[str, Prompt] = {
-    "a face": faced("ApplyInstantID", weight=0.8),
+    "a face": shown(faced("ApplyInstantID", weight=0.8)),
     "a masked face, part of the time": faced("ApplyInstantID", weight=0.6, start_at=0.2, end_at=0.8, mask=["picture", 1]),
     "advanced, noise": faced("ApplyInstantIDAdvanced", ip_weight=0.7, cn_strength=0.5, noise=0.3),
     "attention and ControlNet apart": sampling(
@@ -149,7 +159,7 @@ FACES: dict[str, Prompt] = {
 CASES: dict[str, dict[str, Prompt]] = {
     "ComfyUI_InstantID": FACES,
     "PuLID_ComfyUI": {
-        **{method: patched("PulidAttention", "sdxl", method=method) for method in ("fidelity", "style", "neutral")},
+        **{method: shown(patched("PulidAttention", "sdxl", method=method)) for method in ("fidelity", "style", "neutral")},
         "masked": sampling(
             {
                 "picture": node("RandomPictures", seed=4, width=128, height=128, count=1),
@@ -188,8 +198,8 @@ CASES: dict[str, dict[str, Prompt]] = {
         for sampler in ("euler", "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_alt")
     },
     "ComfyUI_IPAdapter_plus": {
-        "SD 1.5": adapted("sd15", "linear", "V only"),
-        "SDXL": adapted("sdxl", "linear", "V only"),
+        "SD 1.5": shown(adapted("sd15", "linear", "V only")),
+        "SDXL": shown(adapted("sdxl", "linear", "V only")),
         "SDXL, style": adapted("sdxl", "style transfer", "K+V"),
         "SDXL, precise": adapted("sdxl", "style transfer precise", "K+mean(V) w/ C penalty"),
     },

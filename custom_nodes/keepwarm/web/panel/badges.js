@@ -5,6 +5,7 @@ const DELAY_MS = 300;
 const ORDER = ["vram", "ram", "in use", "disk"];
 const TEXTS = { vram: "VRAM", ram: "RAM", "in use": "in use", disk: "disk" };
 const COLOURS = { vram: "#1c4f80", ram: "#1d5c3a", "in use": "#6b4a12", disk: "#3f434a" };
+const TOLD = "keepwarmPlaces";
 const ON_DISK = { tier: "disk", held: false };
 const EVENTS = ["status", "execution_success", "execution_error", "execution_interrupted", "reconnected"];
 
@@ -59,6 +60,8 @@ export class Badges {
     if (key === this.key) return;
     this.key = key;
     this.places = places;
+    // The page's new nodes look at badges again when something reactive changes that they read: its extension manager is.
+    this.app.extensionManager[TOLD] = key;
     this.app.graph?.setDirtyCanvas(true, true);
   }
 
@@ -72,6 +75,7 @@ export class Badges {
 
   /** The badge to draw, "RAM · held"; the same object for the same text, for this is asked at every frame. */
   badge(node) {
+    void this.app.extensionManager[TOLD];
     const place = this.place(node);
     const text = place ? `${TEXTS[place.tier]}${place.held ? " · held" : ""}` : "";
     let badge = this.made.get(text);
