@@ -247,12 +247,13 @@ class PromptExecutor(PromptReports):
         world: HermeticWorld | None = None,
         model_cache: Any = None,
         forget_patches: Callable[[], object] = bool,
+        read_ahead: Any = None,
     ) -> None:
         """*cache_args* may hold ``lru`` (entries), ``ram`` and ``ram_inactive`` (GB). *threads* start at the first prompt.
 
         *providers* guards the external caches, *world* knows what results depend on besides the prompt. *model_cache*
         (``RamModelCache``, if any) is told of prompts and safe points between nodes; *forget_patches* lets go what was kept of patched
-        models.
+        models. *read_ahead* (``ReadAhead``, if any) reads models before their loaders run.
         """
         super().__init__(server, is_interrupt)
         self.cache_type = cache_type if isinstance(cache_type, CacheType) else CacheType.CLASSIC
@@ -263,6 +264,7 @@ class PromptExecutor(PromptReports):
         self._model_cache = NullRamModelCache() if model_cache is None else model_cache
         self._folder_names = FolderNames()
         self._forget_patches = forget_patches
+        self._read_ahead = read_ahead
         self._idle = threading.Event()
         self._idle.set()
         self.reset()
@@ -274,6 +276,8 @@ class PromptExecutor(PromptReports):
 
     def clear_models(self, why: str) -> None:
         """Let the models go that are kept in RAM, and what is kept of patched ones."""
+        if self._read_ahead is not None:
+            self._read_ahead.pause(why)
         self._model_cache.clear(why)
         self._forget_patches()
 
@@ -282,6 +286,8 @@ class PromptExecutor(PromptReports):
 
         Not for the execution loop's own thread; waits up to ``CLOSE_TIMEOUT_S`` for a node that does not stop.
         """
+        if self._read_ahead is not None:
+            self._read_ahead.close()
         is_idle = self._idle.is_set()
         if not is_idle:
             _surroundings.set_interrupt(True)
@@ -350,6 +356,7 @@ class PromptExecutor(PromptReports):
             self._model_cache.safe_point,
             StopRequests(self._queue()),
             self._open_files,
+            self._read_ahead,
         )
 
     def _report_failure(self, prompt_id: str, prompt: Mapping, execute_outputs: Iterable[str], error: BaseException) -> None:
@@ -360,6 +367,8 @@ class PromptExecutor(PromptReports):
 
     def _end(self, prompt_id: str, ui_outputs: Mapping[str, Mapping[str, Any]]) -> None:
         self.keep_outputs(ui_outputs)
+        if self._read_ahead is not None:
+            self._read_ahead.end()
         with Isolation("Ending the prompt at the model cache"):
             if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts

@@ -37,6 +37,7 @@ from utils.extra_config import load_extra_path_config  # noqa: E402
 
 patching = lazy_module("comfy.patching.patched_models")
 
+PRELOAD_FLAGS = ("preload_config", "preload_check", "preload_only", "save_preload_config", "warmup_prompt", "snapshot_start")
 log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
 
@@ -126,13 +127,26 @@ def make_executor(prompt_server: Any) -> Any:
             "NONE": "none are kept",
         }[cache_type.name],
     )
+    prompt_server.read_ahead = make_read_ahead(prompt_server)
     return execution.PromptExecutor(
         prompt_server,
         cache_type=cache_type,
         cache_args=sizes,
         model_cache=model_management.ram_cache(),
+        read_ahead=prompt_server.read_ahead,
         forget_patches=lambda: torch_is_imported() and patching.forget(),
     )
+
+
+def make_read_ahead(prompt_server: Any) -> Any:
+    """What reads models before their loaders ask; None where a flag says so, or no RAM model cache is there to keep them."""
+    import nodes
+    from app.read_ahead.reader import ReadAhead
+
+    cache = model_management.ram_cache()
+    if args.no_read_ahead or not cache.enabled:
+        return None
+    return ReadAhead(cache, lambda: prompt_server.prompt_queue, lambda: nodes.NODE_CLASS_MAPPINGS)
 
 
 def model_folders() -> dict[str, tuple[str, ...]]:
@@ -191,8 +205,11 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
         return [url for url in args.cache_provider if url not in taken]
 
     bundled = os.path.join(os.path.dirname(os.path.realpath(__file__)), "custom_nodes", "keepwarm")
-    preloads = args.preload_config or args.preload_check or os.environ.get("KEEPWARM_PRELOAD_CONFIG")
-    is_wanted = not_taken() or os.environ.get("KEEPWARM_CACHE_PROVIDERS") or preloads
+    preloads = any(getattr(args, name) for name in PRELOAD_FLAGS) or any(
+        os.environ.get(f"KEEPWARM_{name.upper()}") for name in PRELOAD_FLAGS
+    )
+    asked_for = os.environ.get("KEEPWARM_CACHE_PROVIDERS") or os.environ.get("KEEPWARM_REMEMBER_INSTANTID")
+    is_wanted = not_taken() or preloads or asked_for
     if is_wanted and "keepwarm" not in nodes.LOADED_MODULE_DIRS and policy.allows("keepwarm") and os.path.isdir(bundled):
         loop.run_until_complete(nodes.load_custom_node(bundled))
     if left := not_taken():
@@ -205,7 +222,7 @@ def take_cache_providers(loop: asyncio.AbstractEventLoop, policy: PackPolicy) ->
         )
     if preloads and "keepwarm" not in nodes.LOADED_MODULE_DIRS:
         raise SystemExit(
-            "--preload-config needs the node pack custom_nodes/keepwarm, which is missing or disabled, or failed (see the log above)"
+            "Preloading needs the node pack custom_nodes/keepwarm, which is missing or disabled, or failed (see the log above)"
         )
     if args.cache_none and _get_cache_providers():
         log.warning("With --cache-none results are neither fetched from cache providers nor stored there; leave it out to share them")

@@ -12,6 +12,7 @@ from aiohttp import web
 
 import execution
 from app.files.body_budget import BODIES, BodyBudget
+from app.read_ahead.reader import ReadAhead
 from app.routes.cache_summary import CacheSummary
 from app.routes.caches import CacheSections
 from app.running import compose
@@ -72,6 +73,7 @@ class PromptServer:
         # A thread of its own: whatever else keeps worker threads busy must not hold up messages.
         self._encoder = ThreadPoolExecutor(1, "preview-encoder")
         self.cache_sections = CacheSections()
+        self.read_ahead: ReadAhead | None = None
         self.subsystems = compose.build_subsystems(self, args)
         self._name_subsystems()
         replacement_receiver.connect(self._take_replacement)

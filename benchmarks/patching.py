@@ -1,15 +1,19 @@
 """What patched models cost: cloning, attention replacements, fingerprints, and a LoRA added, added again, and at another strength.
 
-    python benchmarks/patching.py [--folder DIR] [--shrink N] [--rank R] [--check]
+    python benchmarks/patching.py [--folder DIR] [--shrink N] [--rank R] [--check] [--upstream CHECKOUT [--python PYTHON]]
 
 A checkpoint in the shape of SD 1.5 (fp16, 2.1 GB; ``--shrink`` makes it narrower) and a LoRA for it are made in DIR if missing.
 Everything runs in this process on the CPU, through the loaders, the RAM model cache and ``LoraLoader``'s functions; a step is not computed:
-times end when the patched weights are in place. Each bound of ``--check`` compares figures of the same run.
+times end when the patched weights are in place. ``--upstream`` has a ComfyUI checkout do the same, by ``patching_upstream.py`` in a process
+of its own (its Python by default this one; ``PYTHONPATH`` may lead to what it needs). Each bound of ``--check`` compares figures of the
+same run.
 """
 
 import argparse
 import gc
+import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
@@ -36,7 +40,8 @@ from comfy.units import MIB  # noqa: E402
 KEYS = (0, 686, 10_000)
 REPLACEMENTS = 70
 LORA_MIB = 200
-FLAT, REPLACEMENTS_US, AGAIN_SHARE, COPY_SHARE = 1.5, 100, 0.05, 0.5
+FLAT, REPLACEMENTS_US, AGAIN_SHARE, COPY_SHARE, UPSTREAM_SHARE = 1.5, 100, 0.05, 0.5, 0.5
+UPSTREAM = "ComfyUI: "
 
 
 def fastest_us(action: Callable[[], Any], tries: int = 500) -> float:
@@ -88,14 +93,31 @@ def fingerprinting() -> dict[str, float]:
     }
 
 
-def lora_changes(folder: pathlib.Path, shrink: int, rank: int) -> dict[str, float]:
-    """Seconds to have a LoRA's weights in place: first, again after its results were dropped, at another strength; bytes read meanwhile."""
+def files(folder: pathlib.Path, shrink: int, rank: int) -> tuple[pathlib.Path, pathlib.Path]:
+    """The checkpoint and the LoRA in *folder*, made if they are missing."""
     sizes = family("sd15", shrink)
     checkpoint, lora = folder / f"sd15-{shrink}.safetensors", folder / f"lora-{shrink}-{rank}.safetensors"
     if not checkpoint.exists():
         write_checkpoint(str(checkpoint), checkpoint_layout(sizes), 0, "fp16", metadata=sizes.metadata())
     if not lora.exists():
         save_file(lora_tensors(sizes, rank=rank), str(lora))
+    return checkpoint, lora
+
+
+def upstream_figures(checkout: pathlib.Path, python: str, checkpoint: pathlib.Path, lora: pathlib.Path) -> dict[str, float]:
+    """The same of a ComfyUI checkout, each name after ``UPSTREAM``. Raises ``SystemExit`` with its last words if it fails."""
+    script = [python, str(PROJECT / "benchmarks" / "patching_upstream.py"), str(checkout), str(checkpoint), str(lora)]
+    options = ["--counts", *map(str, KEYS), "--replacements", str(REPLACEMENTS)]
+    done = subprocess.run([*script, *options], cwd=checkout, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the measurement in {checkout} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {UPSTREAM + name: value for name, value in found.items()}
+
+
+def lora_changes(folder: pathlib.Path, shrink: int, rank: int) -> dict[str, float]:
+    """Seconds to have a LoRA's weights in place: first, again after its results were dropped, at another strength; bytes read meanwhile."""
+    checkpoint, lora = files(folder, shrink, rank)
     cache = comfy.model_management.ram_cache()
 
     def place(strength: float) -> float:
@@ -114,7 +136,7 @@ def lora_changes(folder: pathlib.Path, shrink: int, rank: int) -> dict[str, floa
     figures = {"LoRA, first (s)": place(0.8)}
     read_bytes = cache.stats().counters.read_bytes
     figures["LoRA, again (s)"] = min(place(0.8) for _ in range(3))
-    figures["LoRA, other strength (s)"] = place(0.5)
+    figures["LoRA, other strength (s)"] = min(place(strength) for strength in (0.5, 0.6, 0.7))
     figures["read since the first (bytes)"] = cache.stats().counters.read_bytes - read_bytes
     return figures
 
@@ -131,6 +153,11 @@ def broken_bounds(figures: dict[str, float]) -> list[str]:
         <= AGAIN_SHARE * figures["LoRA, first (s)"],
         "nothing is read after the first time": figures["read since the first (bytes)"] == 0,
     }
+    changed = "LoRA, other strength (s)"
+    if UPSTREAM + changed in figures:
+        bounds[f"another strength takes at most {UPSTREAM_SHARE} of ComfyUI's time"] = (
+            figures[changed] <= UPSTREAM_SHARE * figures[UPSTREAM + changed]
+        )
     return [bound for bound, holds in bounds.items() if not holds]
 
 
@@ -141,11 +168,20 @@ def main() -> None:
     parser.add_argument("--shrink", type=int, default=1)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--upstream", type=pathlib.Path, metavar="CHECKOUT")
+    parser.add_argument("--python", default=sys.executable)
     given = parser.parse_args()
+    if given.upstream is not None and given.shrink != 1:
+        parser.error("--upstream needs the full shape: ComfyUI knows a family by its sizes")
     args.cpu, args.ram_model_cache_mb = True, 8192
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
         figures = {**cloning(), **fingerprinting(), **lora_changes(folder, given.shrink, given.rank)}
+        if given.upstream is not None:
+            comfy.model_management.unload_all_models()
+            comfy.model_management.ram_cache().clear("the other one needs the memory")
+            made = files(folder, given.shrink, given.rank)
+            figures |= upstream_figures(given.upstream.resolve(), given.python, *(path.resolve() for path in made))
     for name, value in figures.items():
         print(f"{name}: {value:.4g}")
     print(f"registry: {patched_models().describe()}")

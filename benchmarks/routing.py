@@ -15,8 +15,10 @@ import pathlib
 import sys
 import time
 
-from routing_policies import POLICIES
-from routing_simulation import Outcome, Trace, simulate
+# Before this folder, whose fleet.py is not the package.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from routing_policies import POLICIES  # noqa: E402
+from routing_simulation import Outcome, Trace, simulate  # noqa: E402
 
 TRACES = pathlib.Path(__file__).parent / "traces" / "routing"
 WITHIN = 1.10

@@ -305,6 +305,7 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="let models in host RAM go that nothing used for this long (default: no limit)",
     )
+    add("--no-read-ahead", action="store_true", help="read no model before its loader node runs (reading ahead needs the RAM model cache)")
     verify_help = "each time a model's patches are undone, compare its weights and buffers with what they were, and log what stayed behind"
     add("--verify-unpatch", action="store_true", help=verify_help)
 

@@ -1,5 +1,6 @@
 """The one flag that asks the running prompt to stop, and the exception that carries the request through a node."""
 
+import itertools
 import threading
 
 
@@ -11,14 +12,20 @@ class InterruptProcessingException(BaseException):
 
 
 class InterruptFlag:
-    """A request to stop, set from any thread and consumed by the thread that runs nodes."""
+    """A request to stop, set from any thread and consumed by the thread that runs nodes.
+
+    *requests* grows with each, so that those who do not consume it notice one as well.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._requests = itertools.count(1)
+        self.requests = 0
 
     def set(self, value: bool = True) -> None:
         """Ask the running prompt to stop, or withdraw the request."""
         if value:
+            self.requests = next(self._requests)
             self._event.set()
         else:
             self._event.clear()

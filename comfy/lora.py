@@ -12,7 +12,7 @@ from torch import Tensor
 import comfy.model_management
 from comfy.loading.lora_keys import LORA_CLIP_MAP, model_lora_keys_clip, model_lora_keys_unet
 from comfy.weight_adapter import WeightAdapterBase, adapters
-from comfy.weight_adapter.base import CHANGE_ERRORS, pad_tensor_to_shape
+from comfy.weight_adapter.base import CHANGE_ERRORS, pad_tensor_to_shape, unchanged
 
 __all__ = [
     "LORA_CLIP_MAP",
@@ -151,7 +151,7 @@ def calculate_weight(
         target = weight if part is None else weight.narrow(*part)
         if strength_model != 1.0:
             target *= strength_model
-        change = function or _unchanged
+        change = function or unchanged
         if isinstance(patch, WeightAdapterBase):
             try:
                 changed = patch.calculate_weight(target, key, strength, strength_model, part, change, intermediate_dtype, original_weights)
@@ -166,10 +166,6 @@ def calculate_weight(
         if part is None:
             weight = changed
     return weight
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _read_patch(patch: Any, weight: Tensor, key: str, dtype: torch.dtype) -> tuple[str, Any]:

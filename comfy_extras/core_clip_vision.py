@@ -21,6 +21,7 @@ class CLIPVisionLoader:
     RETURN_TYPES = ("CLIP_VISION",)
     FUNCTION = "load_clip"
     CATEGORY = "model/loaders"
+    READS_AHEAD = {"clip_name": "clip_vision"}
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

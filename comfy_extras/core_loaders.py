@@ -87,6 +87,7 @@ class CheckpointLoaderSimple:
     )
     FUNCTION = "load_checkpoint"
     CATEGORY = LOADERS
+    READS_AHEAD = {"ckpt_name": "checkpoints"}
     DESCRIPTION = "Loads the diffusion model, text encoder and autoencoder of a checkpoint."
     SEARCH_ALIASES = ["load model", "checkpoint", "model loader", "load checkpoint", "ckpt", "model"]
 
@@ -133,6 +134,7 @@ class UNETLoader:
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "load_unet"
     CATEGORY = LOADERS
+    READS_AHEAD = {"unet_name": "diffusion_models"}
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -169,6 +171,7 @@ class CLIPLoader:
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = LOADERS
+    READS_AHEAD = {"clip_name": "text_encoders"}
     DESCRIPTION = "stable_diffusion: clip-l for SD 1.x, clip-g for the SDXL refiner. Other types are listed for old workflows."
 
     @classmethod
@@ -186,6 +189,7 @@ class DualCLIPLoader:
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = LOADERS
+    READS_AHEAD = dict.fromkeys(("clip_name1", "clip_name2"), "text_encoders")
     DESCRIPTION = "sdxl: clip-l and clip-g, in any order. Other types are listed for old workflows."
 
     @classmethod
@@ -206,6 +210,7 @@ class VAELoader:
     RETURN_TYPES = ("VAE",)
     FUNCTION = "load_vae"
     CATEGORY = LOADERS
+    READS_AHEAD = {"vae_name": "vae"}
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

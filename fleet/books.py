@@ -15,6 +15,7 @@ from fleet.values import EndedPrompt, ModelFile, ServerSummary
 UNKNOWN_JOB_S = 5.0
 UNKNOWN_SECONDS_PER_BYTE = 1e-9
 LEARNING = 0.3
+OVERDUE = 0.1
 KINDS_REMEMBERED = 10_000
 # In fleets up to this size every server is looked at for every job.
 FEW = 32
@@ -91,11 +92,12 @@ class ServerBook:
     warm_bytes: int = 0
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until all that was sent has run."""
+        """Seconds until all that was sent has run. A job that is late is expected to take a while longer, the more the later it is."""
         if not self.sent:
             return 0.0
         first = next(iter(self.sent.values()))
-        return self.expected_s - min(max(0.0, now_s - self.busy_since_s), first.compute_s + first.load_s)
+        first_s, ran_s = first.compute_s + first.load_s, max(0.0, now_s - self.busy_since_s)
+        return self.expected_s - first_s + max(first_s - ran_s, ran_s * OVERDUE)
 
     @property
     def idle_at_s(self) -> float:

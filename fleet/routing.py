@@ -52,7 +52,7 @@ class Choice:
         return f"{lacks}, which costs less than to wait {self.warm_wait_s:.1f} s where all is warm"
 
 
-Found = tuple[float, str, float, float, list[Place]]
+Found = tuple[float, int, str, float, float, list[Place]]
 
 
 def choose(
@@ -65,7 +65,8 @@ def choose(
 ) -> Choice | None:
     """The best of *books* for *work*, none of *excluded*; None when nobody has all its files.
 
-    *copies*: on how many servers each place is warm. A prompt that names no file that is known can run anywhere.
+    *copies*: on how many servers each place is warm. A prompt that names no file that is known can run anywhere. Of equal servers, what
+    must be loaded goes where least is warm.
     """
     found: list[Found] = []
     for book in books:
@@ -77,7 +78,7 @@ def choose(
         if missing:
             load_s = book.load_s(missing)
             cost_s += weights.load * load_s + weights.eviction * _loss_s(book, missing, work.needs, copies)
-        found.append((cost_s, book.server_id, wait_s, load_s, missing))
+        found.append((cost_s, book.warm_bytes if missing else 0, book.server_id, wait_s, load_s, missing))
     return _best(sorted(found), weights) if found else None
 
 
@@ -88,9 +89,18 @@ def _loss_s(book: ServerBook, missing: list[Place], needs: Collection[Place], co
 
 
 def _best(found: list[Found], weights: Weights) -> Choice:
-    warm = [one[2] for one in found if not one[4]]
+    warm = [one[3] for one in found if not one[5]]
     shown = tuple(
         ServerEstimate(server_id, wait_s, load_s, tuple("/".join(place) for place in missing))
-        for _, server_id, wait_s, load_s, missing in found[:SHOWN_ESTIMATES]
+        for _, _, server_id, wait_s, load_s, missing in found[:SHOWN_ESTIMATES]
     )
-    return Choice(found[0][1], weights.ageing * found[0][3], shown, len(warm), min(warm, default=None))
+    return Choice(shown[0].server_id, weights.ageing * shown[0].load_s, shown, len(warm), min(warm, default=None))
+
+
+def cheapest_to_lose(books: Iterable[ServerBook], copies: Mapping[Place, int], now_s: float) -> str | None:
+    """The server whose loss costs least: seconds of work that waits there, and of loading again what is warm nowhere else."""
+    costs = [
+        (book.wait_s(now_s) + book.load_s([place for place in book.warm if copies.get(place, 0) <= 1]), len(book.warm), book.server_id)
+        for book in books
+    ]
+    return min(costs, default=(0.0, 0, None))[2]

@@ -116,6 +116,14 @@ class ServerApi:
         """The JSON answer of any other route."""
         return json.loads(await self._request("GET", path))
 
+    async def post(self, path: str, document: Any) -> bytes:
+        """The body of the answer of any other route to a POST of JSON."""
+        return await self._request("POST", path, json=document)
+
+    async def post_form(self, path: str, form: aiohttp.FormData) -> bytes:
+        """The same for a form."""
+        return await self._request("POST", path, data=form)
+
     async def _request(self, method: str, path: str, **more: Any) -> bytes:
         """The body of the answer. Raises ``ServerUnreachable`` and, for a status of 400 and over, ``ServerAnswer``."""
         try:

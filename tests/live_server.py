@@ -50,8 +50,10 @@ class LiveServer:
         root: pathlib.Path = ROOT,
         python: str = sys.executable,
         cold: bool = False,
+        start_timeout_s: float = START_TIMEOUT_S,
     ) -> None:
         """*root*: whose ``main.py`` to run, by *python*; *cold*: start the interpreter instead of forking off a warm one."""
+        self.start_timeout_s = start_timeout_s
         self.port = free_port()
         self.base = base
         self.url = f"http://127.0.0.1:{self.port}"
@@ -74,7 +76,7 @@ class LiveServer:
             return subprocess.Popen(command, cwd=root, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
 
     def _wait_until_up(self) -> None:
-        while time.monotonic() - self.started_s < START_TIMEOUT_S:
+        while time.monotonic() - self.started_s < self.start_timeout_s:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):

@@ -1,14 +1,16 @@
 """Preloading in running servers: the first prompt reads no model file, and what is wrong in a config is said and passed over."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 
 import pytest
-from live_server import ROOT, free_port
+from live_server import ROOT, free_port, nursery
 from model_workflows import STARTERS, node, run, with_starters
 from safetensors.torch import load_file, save_file
+from warm_start import ForkedServer
 
 VAE = "first_stage_model."
 STARTER_FOLDER = ROOT / "models" / "checkpoints"
@@ -113,6 +115,75 @@ def test_a_replaced_file_is_no_longer_held_and_gives_its_own_picture(config, sta
     if "--no-ram-model-cache" not in flags:
         held = [entry["held"] for entry in server.get("/caches")["models"]["entries"] if entry["model"].endswith(digits.name)]
         assert True not in held
+
+
+def test_what_does_not_fit_is_said_and_not_read(config, start_server):
+    server = start_server("--ram-model-cache-mb", "32", "--preload-config", config)
+    states = {model["cache_key"]: model for model in server.get("/keepwarm/preload")["models"]}
+    assert states["digits"]["state"] == "held"
+    refused = [model for model in states.values() if model["state"] == "not held"]
+    assert len(refused) >= 2 and all("would take" in model["why"] and "--ram-model-cache-mb" in model["why"] for model in refused)
+    assert "By the sizes of the files there is no room in" in server.log()
+    entries = server.get("/caches")["models"]["entries"]
+    assert all(entry["held"] and entry["state"] == "kept" for entry in entries)
+    assert not any(STARTERS[1] in entry["model"] for entry in entries)
+
+
+def test_a_warm_up_loads_and_computes_and_leaves_no_output(config, start_server, tmp_path):
+    warmup, shared = ROOT / "examples" / "starter.json", f"file://{tmp_path}/shared"
+    server = start_server("--ram-model-cache-mb", "1000", "--warmup-prompt", str(warmup), "--cache-provider", shared)
+    assert f"Warmed up with {warmup}" in server.log()
+    assert server.get("/history") == {} and not any((server.base / "output").iterdir())
+    (provider,) = server.get("/keepwarm/caches")["providers"]
+    assert provider["hits"] == provider["misses"] == provider["stores"] == 0
+    assert "disk" not in {receipt["tier"] for receipt in run(server, STARTERS[0], 3)[1]}
+    assert server.get("/keepwarm/caches")["providers"][0]["misses"] > 0
+
+
+@pytest.mark.parametrize("content", ['{"1": {"class_type": "NoSuchNode", "inputs": {}}}', "[]"])
+def test_a_warm_up_that_fails_is_said_and_the_server_starts(content, start_server, tmp_path):
+    file = tmp_path / "warmup.json"
+    file.write_text(content)
+    server = start_server("--warmup-prompt", str(file))
+    assert f"Not warmed up: {file}" in server.log()
+
+
+def test_what_was_used_is_saved_and_is_the_next_start(config, start_server, tmp_path):
+    saved = tmp_path / "saved.json"
+    server = start_server("--ram-model-cache-mb", "1000", "--save-preload-config", str(saved), "--preload-config", config)
+    run(server, STARTERS[1], 3)
+    assert server.stop() == 0
+    document = json.loads(saved.read_text())
+    assert [entry["name"] for entry in document["models"]["checkpoints"]] == [STARTERS[1]]
+    assert document["settings"] == {"auto_gpu_load": True, "verbose": True} and "used 1 times" in saved.read_text()
+    again = start_server("--ram-model-cache-mb", "1000", "--preload-config", str(saved), "--save-preload-config", str(saved), name="server")
+    assert {receipt["tier"] for receipt in run(again, STARTERS[1], 3)[1]} == {"ram"}
+    before = saved.read_text()
+    unused = start_server(
+        "--ram-model-cache-mb", "1000", "--preload-config", str(saved), "--save-preload-config", str(saved), name="server"
+    )
+    assert unused.stop() == 0 and saved.read_text() == before
+
+
+def ended(tmp_path, document, *flags):
+    """(status, log) of a server with *document* as its preload config, which ends by itself."""
+    file, log = tmp_path / "only.json", tmp_path / "only.log"
+    file.write_text(json.dumps(document))
+    log.write_bytes(b"")
+    arguments = ["--cpu", "--base-directory", str(tmp_path / "server"), "--port", str(free_port()), "--preload-config", str(file), *flags]
+    process = ForkedServer(nursery(), ROOT / "main.py", arguments, log, dict(os.environ))
+    try:
+        return process.wait(110), log.read_text()
+    finally:
+        process.kill()
+
+
+def test_only_loading_ends_with_what_came_of_it(config, tmp_path):
+    flags = ("--preload-only", "--ram-model-cache-mb", "500")
+    status, said = ended(tmp_path, CONFIG, *flags)
+    assert status == 1 and "Preloaded 5 of 5 models" in said and "Traceback" not in said
+    status, said = ended(tmp_path, {"models": {"checkpoints": CONFIG["models"]["checkpoints"][:2]}}, *flags)
+    assert status == 0 and "Preloaded 2 of 2 models" in said
 
 
 def test_without_a_model_cache_the_pack_holds_the_models_itself(config, start_server):

@@ -10,8 +10,8 @@ from app.files.strict_json import json_answer, large_json_answer
 from app.routes.queue import QueueHolder, in_order, integer_parameter, shown_rows
 from comfy_execution.jobs import CANCEL_PENDING, CANCEL_RUNNING, JobStatus, cancel_job, get_all_jobs, get_job, validate_job_id
 
-_SORT_FIELDS = ("created_at", "execution_duration")
-_SORT_ORDERS = ("asc", "desc")
+SORT_FIELDS = ("created_at", "execution_duration")
+SORT_ORDERS = ("asc", "desc")
 
 
 class JobsRoutes:
@@ -38,10 +38,10 @@ class JobsRoutes:
             running,
             waiting,
             self._server.prompt_queue.get_history(),
-            status_filter=_statuses(request),
+            status_filter=statuses(request),
             workflow_id=request.query.get("workflow_id"),
-            sort_by=_choice(request, "sort_by", _SORT_FIELDS, "created_at"),
-            sort_order=_choice(request, "sort_order", _SORT_ORDERS, "desc"),
+            sort_by=choice(request, "sort_by", SORT_FIELDS, "created_at"),
+            sort_order=choice(request, "sort_order", SORT_ORDERS, "desc"),
             limit=limit,
             offset=offset,
         )
@@ -64,7 +64,7 @@ class JobsRoutes:
         job_ids = (await read_json_object(request)).get("job_ids")
         if not isinstance(job_ids, list):
             raise web.HTTPBadRequest(text="job_ids must be a list")
-        invalid = [str(job_id) for job_id in job_ids if not _is_job_id(job_id)]
+        invalid = [str(job_id) for job_id in job_ids if not is_job_id(job_id)]
         if invalid:
             return json_answer({"error": "job_ids must all be UUIDs", "invalid_ids": invalid}, status=400)
         cancelled = [self._cancel(job_id) for job_id in job_ids]
@@ -90,7 +90,8 @@ class JobsRoutes:
         return outcome in (CANCEL_PENDING, CANCEL_RUNNING)
 
 
-def _is_job_id(value: Any) -> bool:
+def is_job_id(value: Any) -> bool:
+    """Whether *value* is a job's id as :func:`validate_job_id` wants it."""
     try:
         validate_job_id(value)
     except ValueError:
@@ -98,7 +99,7 @@ def _is_job_id(value: Any) -> bool:
     return True
 
 
-def _statuses(request: web.Request) -> list[str] | None:
+def statuses(request: web.Request) -> list[str] | None:
     """The wanted states, None for all. Raises ``HTTPBadRequest``."""
     wanted = [text for part in request.query.get("status", "").split(",") if (text := part.strip().lower())]
     unknown = [status for status in wanted if status not in JobStatus.ALL]
@@ -107,7 +108,8 @@ def _statuses(request: web.Request) -> list[str] | None:
     return wanted or None
 
 
-def _choice(request: web.Request, name: str, choices: tuple[str, ...], default: str) -> str:
+def choice(request: web.Request, name: str, choices: tuple[str, ...], default: str) -> str:
+    """One of *choices* from the query, in lower case. Raises ``HTTPBadRequest``."""
     value = request.query.get(name, default).lower()
     if value not in choices:
         raise web.HTTPBadRequest(text=f"{name} must be one of {', '.join(choices)}")

@@ -68,7 +68,7 @@ class QueueRoutes:
         return await large_json_answer({"queue_running": shown_rows(running), "queue_pending": shown_rows(in_order(waiting))})
 
     async def _change_queue(self, request: web.Request) -> web.Response:
-        clear, prompt_ids = await _read_removal(request)
+        clear, prompt_ids = await read_removal(request)
         queue = self._server.prompt_queue
         if clear:
             queue.wipe_queue()
@@ -86,7 +86,7 @@ class QueueRoutes:
         return await large_json_answer(self._server.prompt_queue.get_history(prompt_id=prompt_id, map_function=lambda entry: entry))
 
     async def _change_history(self, request: web.Request) -> web.Response:
-        clear, prompt_ids = await _read_removal(request)
+        clear, prompt_ids = await read_removal(request)
         queue = self._server.prompt_queue
         if clear:
             queue.wipe_history()
@@ -126,7 +126,7 @@ def wants(body: Mapping[str, Any], name: str) -> bool:
     raise web.HTTPBadRequest(text=f"{name} must be true or false")
 
 
-async def _read_removal(request: web.Request) -> tuple[bool, list[str]]:
+async def read_removal(request: web.Request) -> tuple[bool, list[str]]:
     """What ``{clear, delete}`` asks for. Raises ``HTTPBadRequest``."""
     body = await read_json_object(request)
     prompt_ids = body.get("delete")

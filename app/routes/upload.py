@@ -5,6 +5,7 @@ import contextlib
 import errno
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import IO
 
@@ -34,27 +35,33 @@ class _Upload:
 
 
 class UploadRoutes:
-    """Stores uploads on worker threads. *hashing_function* (``args.default_hashing_function``) tells equal files apart."""
+    """Stores uploads on worker threads. *hashing_function* (``args.default_hashing_function``) tells equal files apart; *bring* is
+    awaited with the original of a mask, which may lie elsewhere, before it is looked for."""
 
-    def __init__(self, hashing_function: str) -> None:
+    def __init__(self, hashing_function: str, bring: Callable[[FileReference], Awaitable[None]] | None = None) -> None:
         self.hashing_function = hashing_function
+        self._bring = bring
         self._decoding = asyncio.Semaphore(_CONCURRENT_MASKS)
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register the routes."""
-        routes.post("/upload/image")(self._image)
-        routes.post("/upload/mask")(self._mask)
+        routes.post("/upload/image")(self.image)
+        routes.post("/upload/mask")(self.mask)
 
-    async def _image(self, request: web.Request) -> web.Response:
+    async def image(self, request: web.Request) -> web.Response:
+        """Store the form's file; answers its name, subfolder and type."""
         return await self._answer(request, with_original=False)
 
-    async def _mask(self, request: web.Request) -> web.Response:
+    async def mask(self, request: web.Request) -> web.Response:
+        """The same with the file's alpha laid over the form's ``original_ref``."""
         return await self._answer(request, with_original=True)
 
     async def _answer(self, request: web.Request, *, with_original: bool) -> web.Response:
         try:
             upload = await _read_form(request, with_original)
             with upload.content:
+                if upload.original is not None and self._bring is not None:
+                    await self._bring(upload.original)
                 async with self._decoding if with_original else contextlib.nullcontext():
                     stored = await off_loop(self._store, upload, limit_s=WRITE_LIMIT_S)
         except (UnsafePath, MaskRefused) as error:

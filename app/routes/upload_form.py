@@ -21,29 +21,32 @@ _PLAIN_ENCODINGS = frozenset({"", "binary", "7bit", "8bit"})
 
 @dataclass(frozen=True, slots=True)
 class UploadForm:
-    """The text fields, and the file named ``image`` with the name its sender gave it; None where there is none. The last two may be
-    missing. Whoever has the form closes ``image``."""
+    """The text fields, and the file with the name its sender gave it; None where there is none. The last two may be missing. Whoever has
+    the form closes ``image``."""
 
     texts: dict[str, str] = field(default_factory=dict)
     filename: str = ""
     image: IO[bytes] | None = None
 
 
-async def read_form(request: web.Request) -> UploadForm:
-    """The form in *request*'s body. Raises ``HTTPBadRequest`` for what is not one, ``HTTPRequestEntityTooLarge`` for too much of it and
-    ``HTTPRequestTimeout`` for one that does not end."""
+async def read_form(request: web.Request, file_part: str = "image") -> UploadForm:
+    """The form in *request*'s body, with the file of the part called *file_part*.
+
+    Raises ``HTTPBadRequest`` for what is not one, ``HTTPRequestEntityTooLarge`` for too much of it and ``HTTPRequestTimeout`` for one
+    that does not end.
+    """
     if request.content_type != "multipart/form-data":
         raise web.HTTPBadRequest(text="The body is not a form with a file: send it as multipart/form-data.")
     try:
         async with asyncio.timeout(FORM_LIMIT_S):
-            return await _read_parts(request)
+            return await _read_parts(request, file_part)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"The form did not arrive within {FORM_LIMIT_S:.0f} s.") from None
     except (ValueError, LookupError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise web.HTTPBadRequest(text=f"The body is not a valid form: {error}") from None
 
 
-async def _read_parts(request: web.Request) -> UploadForm:
+async def _read_parts(request: web.Request, file_part: str) -> UploadForm:
     reader, texts, filename, image = await request.multipart(), dict[str, str](), "", None
     left_bytes = request.client_max_size or (1 << 62)
     try:
@@ -54,7 +57,7 @@ async def _read_parts(request: web.Request) -> UploadForm:
             if not isinstance(part, aiohttp.BodyPartReader):
                 raise ValueError("a form inside a form")
             _check_encoding(part)
-            if part.name == "image" and part.filename and image is None:
+            if part.name == file_part and part.filename and image is None:
                 filename, image = part.filename, await _into_file(part, left_bytes)
                 left_bytes -= image.tell()
             else:

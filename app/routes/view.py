@@ -27,9 +27,10 @@ class ViewRoutes:
 
     def add_routes(self, routes: web.RouteTableDef) -> None:
         """Register ``/view``."""
-        routes.get("/view")(self._view)
+        routes.get("/view")(self.answer)
 
-    async def _view(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The file that the query names; 400, 403, 404 and 415 say what is wrong with it."""
         query = request.query
         if "filename" not in query:
             return web.Response(status=404)

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from app.routes.system_stats import SystemRoutes
 from app.routes.template_assets import embedded_docs_folder, template_assets
 from app.routes.upload import UploadRoutes
 from app.routes.view import ViewRoutes
+from app.running.routing import doubled, register
 from app.subgraph_manager import SubgraphManager
 from app.user_manager import UserManager
 from comfy import model_management
@@ -134,21 +135,3 @@ def add_late_routes(server: ComposedServer, app: web.Application, routes: web.Ro
     register(app, routes)
     ExtensionRoutes(server.web_root, nodes.EXTENSION_WEB_DIRS).add_static(app)
     FrontendRoutes(server.web_root, template_assets(), embedded_docs_folder()).add_static(app)
-
-
-def doubled(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:
-    """The routes once more under ``/api``, without the names that only one route can have; folders are not doubled."""
-    return [
-        web.RouteDef(route.method, "/api" + route.path, route.handler, {key: value for key, value in route.kwargs.items() if key != "name"})
-        for route in routes
-        if isinstance(route, web.RouteDef)
-    ]
-
-
-def register(app: web.Application, routes: Iterable[web.AbstractRouteDef]) -> None:
-    """Add each route; one that cannot be added (a pack's second claim on a path, say) is logged and left out."""
-    for route in routes:
-        try:
-            app.add_routes([route])
-        except (RuntimeError, ValueError) as error:
-            log.error("A route cannot be added: %r: %s", route, error)

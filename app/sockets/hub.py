@@ -27,10 +27,10 @@ MAX_ID_LENGTH = 256
 
 def text_frame(event: str, data: Any) -> Frame:
     """The frame of a JSON message; its text begins with ``{"type":``. Raises ``TypeError`` for data that JSON cannot hold."""
-    return Frame(dumps({"type": event, "data": data}), _topic_of(event, data))
+    return Frame(dumps({"type": event, "data": data}), topic_of(event, data))
 
 
-def _topic_of(event: str, data: Any) -> Any:
+def topic_of(event: str, data: Any) -> Any:
     """What makes a later message replace this one when a client is slow; None for messages that all count."""
     if event == "status":
         return event
@@ -71,6 +71,7 @@ class WebSocketHub:
             outbox.put(Frame(text_frame("status", self._greeting(client_id)).payload))
             for event, data in self._resume(client_id):
                 outbox.put(text_frame(event, data))
+            self.joined(client_id)
             if not await self._listen(client_id, socket, outbox) and request.transport is not None:
                 request.transport.abort()
         finally:
@@ -97,6 +98,7 @@ class WebSocketHub:
             del self.sockets[client_id]
             self.sockets_metadata.pop(client_id, None)
             self._outboxes.pop(client_id, None)
+            self.left(client_id)
 
     def _new_outbox(self, client_id: str, socket: Any, cut_off: Callable[[], object]) -> Outbox:
         outbox = Outbox(socket, client_id, cut_off)
@@ -136,8 +138,22 @@ class WebSocketHub:
             flags = message.get("data")
             if self.sockets.get(client_id) is socket:
                 self.sockets_metadata[client_id]["feature_flags"] = flags if isinstance(flags, dict) else {}
-            outbox.put(text_frame("feature_flags", feature_flags.get_server_features()))
+                self.told_features(client_id)
+            outbox.put(text_frame("feature_flags", self.features()))
         return True
+
+    def joined(self, client_id: str) -> None:
+        """A client has connected and was greeted. For subclasses."""
+
+    def left(self, client_id: str) -> None:
+        """A client is connected no more. For subclasses."""
+
+    def told_features(self, client_id: str) -> None:
+        """A client has said what it can do. For subclasses."""
+
+    def features(self) -> dict[str, Any]:
+        """What clients that say what they can do are answered."""
+        return feature_flags.get_server_features()
 
     def supports(self, client_id: str, feature: str) -> bool:
         """Whether the client said that it can do *feature*."""

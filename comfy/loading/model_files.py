@@ -10,6 +10,7 @@ from comfy.families.weight_source import WeightSource
 from comfy.interruption import interrupt_flag
 from comfy.quantisation import kitchen
 from comfy.weight_files.opening import open_model_file
+from comfy.weight_files.pace import current_pace
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,8 @@ log = logging.getLogger(__name__)
 class ModelFiles:
     """A context manager over the files *paths*. Used by the thread that loads.
 
-    An interrupt ends a read. With the RAM model cache on, reads leave no second copy in the system's page cache.
+    An interrupt ends a read, in the background what its pace says. With the RAM model cache on, reads leave no second copy in the
+    system's page cache.
     """
 
     def __init__(self, *paths: str) -> None:
@@ -35,7 +37,9 @@ class ModelFiles:
         """The tensors of each file, which the first call opens. Raises what :func:`open_model_file` and :func:`plain_weights` raise."""
         if self._sources is None:
             drop_pages = comfy.model_management.ram_cache().enabled
-            opened = [open_model_file(path, drop_pages, between_chunks=interrupt_flag.raise_if_set) for path in self.paths]
+            pace = current_pace.get()
+            check = interrupt_flag.raise_if_set if pace is None else pace.check
+            opened = [open_model_file(path, drop_pages, between_chunks=check) for path in self.paths]
             self._sources = [self._opened(self._stack.enter_context(one)) for one in opened]
         return self._sources
 

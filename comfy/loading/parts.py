@@ -16,6 +16,7 @@ from comfy.loading.model_files import ModelFiles
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.ram_model_cache.values import Loaded
 from comfy.ram_model_cache.weights_key import NotCacheable, weights_key
+from comfy.weight_files.pace import current_pace
 
 Options = Mapping[str, Any]
 Value = TypeVar("Value")  # what a loader gives: a patcher, an object with one as ``patcher``, or None
@@ -79,10 +80,16 @@ class _Reading(Generic[Value]):
 
     def _load(self, part: Part[Value]) -> Loaded:
         """Load *part* and note what it cost and its pristine weights."""
-        before_bytes, started_s = self._files.read_bytes(), time.perf_counter()
+        before_bytes, started_s = self._files.read_bytes(), _reading_s()
         value = part.load()
-        seconds, after_bytes = time.perf_counter() - started_s, self._files.read_bytes()
+        seconds, after_bytes = _reading_s() - started_s, self._files.read_bytes()
         patcher = None if value is None else patcher_of(value)
         if patcher is not None:
             comfy.model_management.process_models().note_base(patcher)
         return Loaded(value, seconds, None if before_bytes is None or after_bytes is None else after_bytes - before_bytes)
+
+
+def _reading_s() -> float:
+    """A clock that stands still while a load in the background gives way to others."""
+    pace = current_pace.get()
+    return time.perf_counter() - (0.0 if pace is None else pace.paused_s)

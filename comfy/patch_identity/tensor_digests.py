@@ -52,8 +52,13 @@ class Witness:
 
 
 def version_of(tensor: Tensor) -> int | None:
-    """How often *tensor*'s memory was changed in place by torch; None for a tensor made in inference mode."""
-    return None if tensor.is_inference() else tensor._version
+    """How often *tensor*'s memory was changed in place by torch; None for a tensor made in inference mode, or for one that was given the
+    values of such a tensor (``module.to`` does so), which has no counter either.
+    """
+    try:
+        return None if tensor.is_inference() else tensor._version
+    except RuntimeError:
+        return None
 
 
 def root_of(tensor: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 
 from comfy.patching.placement import Backup, Placement
 from comfy.patching.protocols import PatchedModule
+from comfy.patching.schedules import schedules
+from comfy.patching.tripwire import put_back
 from comfy.ram_model_cache.checksums import WeightChecksums, Weights, WeightsChanged
 from comfy.wrapper_tensors import stored_bytes
 
@@ -20,6 +22,7 @@ class Base(Protocol):
 
     model: PatchedModule
     backup: dict[str, Backup]
+    backup_buffers: dict[str, object]
     object_patches_backup: dict[str, object]
     hook_backup: dict[str, object]
     patches_uuid: uuid.UUID
@@ -49,15 +52,17 @@ class BaseWeights:
         self._checksums = WeightChecksums(_pristine)
 
     def note(self, patcher: Base) -> None:
-        """Take the checksums of *patcher*'s module, which has just been loaded."""
+        """Take the checksums of *patcher*'s module, which has just been loaded, and note its schedule."""
+        schedules().note(patcher)
         self._checksums.note(patcher)
 
     def restore(self, patcher: Base, spare_bytes: int = 0) -> None:
         """Undo what the patches of clones that are gone left in the module of *patcher*, itself unpatched.
 
         Patched weights that take at most *spare_bytes* stay where they are, for the next clone with equal patches; loading any other
-        clone puts the pristine ones back. Of more, only layers that were patched are redone, where they are. Raises ``WeightsChanged``
-        when a pristine weight is not what was loaded, and what copying to the device raises.
+        clone puts the pristine ones back. Of more, only layers that were patched are redone, where they are. Small buffers and the noise
+        schedule are put back. Raises ``WeightsChanged`` when a pristine weight is not what was loaded, and what copying to the device
+        raises.
         """
         if 0 < patched_bytes(patcher) <= spare_bytes:
             if patcher.hook_backup:
@@ -69,6 +74,7 @@ class BaseWeights:
                 patcher.partially_load(patcher.load_device)
             else:
                 patcher.detach()
+        put_back(patcher)
         self._checksums.check(patcher)
 
 

@@ -7,16 +7,18 @@ import logging
 
 from comfy.cli_args import args
 from comfy.patching.protocols import Patcher
+from comfy.patching.schedules import HasBuffers, schedules
 from comfy.ram_model_cache.checksums import WeightChecksums, Weights, WeightsChanged
 
 log = logging.getLogger(__name__)
 
 
 class Tripwire:
-    """Checksums of both ends of each weight and buffer, taken before a module is patched first and compared after every un-patching.
+    """What un-patching must leave as it was: noted before a module is patched first, compared after every un-patching.
 
-    Works with ``--verify-unpatch`` only. A difference is logged as an error and counted in ``leaks``; the module counts as it is from then
-    on. For the thread that runs nodes.
+    Small buffers and the noise schedule are always looked at, and put back. Checksums of both ends of each weight and buffer are compared
+    with ``--verify-unpatch`` only; the module counts as it is from then on. A difference is logged as an error, and with the flag counted
+    in ``leaks``. For the thread that runs nodes.
     """
 
     def __init__(self) -> None:
@@ -26,11 +28,14 @@ class Tripwire:
     def before_patching(self, patcher: Patcher) -> None:
         """Note what *patcher*'s module holds, unless it is patched or loaded."""
         is_pristine = not (patcher.backup or patcher.backup_buffers or patcher.object_patches_backup or patcher.hook_backup)
+        if is_pristine:
+            schedules().note(patcher)
         if args.verify_unpatch and is_pristine and not self._sums.knows(patcher):
             self._sums.note(patcher)
 
     def after_unpatching(self, patcher: Patcher) -> None:
         """Compare what *patcher*'s module holds with what was noted."""
+        self.leaks += put_back(patcher) and args.verify_unpatch
         if not args.verify_unpatch:
             return
         try:
@@ -45,6 +50,21 @@ class Tripwire:
 def tripwire() -> Tripwire:
     """The process's own."""
     return Tripwire()
+
+
+def put_back(patcher: HasBuffers) -> bool:
+    """Put back the buffers and schedule of *patcher*'s module, and log what differed; whether anything did."""
+    changed = schedules().restore(patcher)
+    if changed:
+        kind = type(patcher.model).__name__
+        log.error(
+            "un-patching left something behind: %s of a %s, %d in all; it is put back. A node has written its own schedule or values into "
+            "the model instead of patching a clone of it",
+            changed[0],
+            kind,
+            len(changed),
+        )
+    return bool(changed)
 
 
 def _state(patcher: Patcher) -> Weights:

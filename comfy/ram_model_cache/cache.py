@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+from comfy.ram_model_cache.access import TableAccess
+from comfy.ram_model_cache.ahead import AheadLoads
 from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.flights import Flights, start_daemon
 from comfy.ram_model_cache.holds import Holds
@@ -31,6 +33,7 @@ from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.named import NamedModels
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
+from comfy.ram_model_cache.resettling import Renamed, resettle
 from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, own_patcher, patcher_of
 from comfy.ram_model_cache.table import ModelTable
@@ -67,60 +70,30 @@ class RamModelCache:
     ) -> None:
         self.settings, self._hooks = settings, hooks or OwnerHooks()
         self._clock, self._start_thread = clock, start_thread
-        self._lock = threading.Lock()
-        self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
-        self._journal, self.holds, self.named = Journal(wall_clock), Holds(), NamedModels(self._changing, clock)
-        self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
         self._monitor_runs, self._ticked_s, self._closed = False, float("-inf"), threading.Event()
+        self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
+        self._journal, self.holds = Journal(wall_clock), Holds()
+        self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
+        access = TableAccess(self._table, self._journal, self._drops, self._keep_watch)
+        self._lock, self._changing, self._using = access.lock, access.changing, access.using
+        self.named, self.ahead = NamedModels(access.changing, clock), AheadLoads(self._hooks, self._flights, self._drops, access, clock)
 
-    # The two ways to the table
-
-    @contextmanager
-    def _changing(self) -> Iterator[ModelTable]:
-        """The table, locked, with clones that died noted; afterwards, unlocked: log, start the monitor, drop what may go."""
-        lines: list[tuple[int, str]] = []
-        starts = False
-        try:
-            with self._lock:
-                self._table.drain()
-                try:
-                    yield self._table
-                finally:
-                    self._table.drain()
-                    lines = self._journal.take_lines()
-                    starts = bool(self._table.entries) and not self._monitor_runs and not self._closed.is_set()
-                    self._monitor_runs = self._monitor_runs or starts
-        finally:
-            for level, line in lines:
-                log.log(level, line)
-            if starts:
-                self._start_thread(self._monitor)
-            self._drops.flush()
-
-    @contextmanager
-    def _using(self, find: Callable[[ModelTable], Entry | None]) -> Iterator[Use]:
-        """A use, until the block ends, of the entry that *find* finds in the locked table; of none where it returns None."""
-        use = Use()
-        try:
-            with self._changing() as table:
-                entry = find(table)
-                if entry is not None:
-                    use.begin(entry)
-            yield use
-        finally:
-            if use.entry is not None:
-                with self._changing():
-                    use.end()
-
-    # Loading
+    def _keep_watch(self) -> None:
+        with self._lock:
+            starts = bool(self._table.entries) and not self._monitor_runs and not self._closed.is_set()
+            self._monitor_runs = self._monitor_runs or starts
+        if starts:
+            self._start_thread(self._monitor)
 
     def fetch(self, wanted: Mapping[Hashable, Estimate], load: Load, hold: bool = False) -> dict[Hashable, Any]:
         """The models of *wanted* ({key: estimated bytes, or what tells them}), from here or, those missing, from one call of *load*.
 
         *load* takes the missing keys and returns {key: model, :class:`Loaded`, or None where the file has no such part}; estimates
         given as functions are asked on a miss only. What either raises is raised, nothing stays reserved, and whoever waits for the same
-        keys tries for itself. *hold* keeps new entries to the last; inside a block of ``holds`` all of *wanted* are.
+        keys tries for itself. *hold* keeps new entries to the last; inside a block of ``holds`` all are, or ``NoRoom`` is raised.
         """
+        if (reading := self.ahead.current()) is not None:
+            return self.ahead.fetch(reading, wanted, load)
         held = self.holds.keys()
         found = self._fetch(wanted, load, hold or held is not None)
         if held is not None:
@@ -128,8 +101,13 @@ class RamModelCache:
         return found
 
     def _fetch(self, wanted: Mapping[Hashable, Estimate], load: Load, hold: bool) -> dict[Hashable, Any]:
+        asked_s = self._clock()
         with self.single_flight(*wanted):
-            hits = {key: self.lookup(key) for key in wanted}
+            waited_s = self._clock() - asked_s
+            hits: dict[Hashable, Hit | None] = {}
+            for key in wanted:
+                hits[key] = hit = self.lookup(key, waited_s)
+                waited_s = max(0.0, waited_s - (0.0 if hit is None else hit.saved_seconds))  # one load may have read several
             found = {key: hit.value for key, hit in hits.items() if hit is not None}
             missing = {key: estimate for key, estimate in wanted.items() if key not in found}
             if missing:
@@ -143,7 +121,7 @@ class RamModelCache:
         try:
             sizes = {key: estimate() if callable(estimate) else estimate for key, estimate in missing.items()}
             for key, size_bytes in sizes.items():
-                self.reserve(key, size_bytes, hold)
+                self.holds.insist(self.reserve(key, size_bytes, hold), key, size_bytes)
             started_s = self._clock()
             loaded = load(list(sizes))
             seconds_per_byte = (self._clock() - started_s) / max(1, sum(sizes.values()))
@@ -160,30 +138,36 @@ class RamModelCache:
         """Let only this thread load *keys* meanwhile; others wait, then find them by :meth:`lookup`. See :class:`Flights`."""
         return self._flights.alone(keys)
 
-    def lookup(self, key: Hashable) -> Hit | None:
-        """A clone of the model under *key*, or None. Call it inside :meth:`single_flight` where a miss leads to a load."""
+    def lookup(self, key: Hashable, waited_s: float = 0.0) -> Hit | None:
+        """A clone of the model under *key*, or None. Call it inside :meth:`single_flight` where a miss leads to a load.
+
+        *waited_s*: how long the caller had to wait for it.
+        """
         pending = frozenset(self._hooks.pending_paths())
         with self._using(lambda table: table.asked_for(key, pending)) as use:
             if use.entry is not None:
-                return self._hit(use, use.entry)
+                return self._hit(use, use.entry, waited_s)
         with self._changing() as table:
             return Hit(None, "none") if table.is_absent(key) else None
 
-    def _hit(self, use: Use, entry: Entry) -> Hit:
+    def _hit(self, use: Use, entry: Entry, waited_s: float) -> Hit:
         """Hand out a clone of *entry*, which *use* is of."""
         clone = hand_out(use.value)
         with self._changing() as table:
             use.end()
             table.watch(entry, own_patcher(clone))
-            if entry.state is State.LENT:
-                table.keep(entry)
+            refusal = table.keep(entry) if entry.state is State.LENT else ""
             entry.used_s = self._clock()
-            return Hit(clone, self._journal.hit(entry), entry.seconds)
+            tier = self._journal.hit(entry) if entry.ahead is None else table.take_ahead(entry, refusal, waited_s)
+        self.ahead.let_go(entry.key)
+        return Hit(clone, tier, entry.seconds)
 
     def reserve(self, key: Hashable, estimated_bytes: int, hold: bool = False) -> bool:
         """Make room for *key* before it is read; whether it is to be kept. Evicts by the policy, and more if RAM runs short."""
         pending = frozenset(self._hooks.pending_paths())
-        shortfall = estimated_bytes + self.settings.headroom - self._hooks.available_bytes()
+        needed_bytes = estimated_bytes + self.settings.headroom
+        self.ahead.give_way(needed_bytes)
+        shortfall = needed_bytes - self._hooks.available_bytes()
         with self._changing() as table:
             table.pending_paths = pending
             kept = table.reserve(key, estimated_bytes, hold)
@@ -229,6 +213,7 @@ class RamModelCache:
 
     def note_bypass(self, label: str, reason: str, tier: str = "bypass") -> None:
         """Put on record a load that is not cached at all, and why; or, with the *tier* ``unique``, patches that only equal themselves."""
+        self.ahead.refuse(reason)
         with self._changing():
             self._journal.bypassed(label, reason, tier)
 
@@ -284,8 +269,6 @@ class RamModelCache:
         """No model is dropped by anyone while this is open; for the owner's loops over its loaded models. May be nested."""
         return self._drops.critical_section()
 
-    # Upkeep
-
     def safe_point(self) -> None:
         """Between two nodes: restore bases whose last clone died, give way to memory pressure, drop what may go."""
         with self._changing() as table:
@@ -319,6 +302,7 @@ class RamModelCache:
         """Let idle entries go, give way to memory pressure, drop what may go. The monitor calls it too."""
         pending = frozenset(self._hooks.pending_paths())
         self._ticked_s = self._clock()
+        self.ahead.give_way(self.settings.headroom)
         available_bytes = self._hooks.available_bytes()
         with self._changing() as table:
             table.pending_paths = pending
@@ -335,8 +319,16 @@ class RamModelCache:
         with self._changing() as table:
             return table.is_held(key)
 
+    def resettle(self, settings: CacheSettings, renamed: Renamed) -> None:
+        """After a restore, while nothing loads: other *settings*, and each entry under the key that *renamed* gives it."""
+        self.ahead.let_go()
+        self.settings, self._ticked_s = settings, float("-inf")
+        with self._changing() as table:
+            resettle(table, settings, renamed, self._clock())
+
     def clear(self, why: str = "asked to free memory") -> int:
         """Evict everything, held entries too; returns the bytes no longer kept. What is in use lives until its users are done."""
+        self.ahead.let_go()
         with self._changing() as table:
             return table.clear(why)
 
@@ -344,8 +336,6 @@ class RamModelCache:
         """End the monitor and drop everything."""
         self._closed.set()
         self.clear("the server ends")
-
-    # What happened
 
     def begin_prompt(self, prompt_id: str) -> None:
         """Receipts go to *prompt_id* from now on, in this context."""

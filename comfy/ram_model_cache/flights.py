@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ class Flights:
         self._raise_if_interrupted = raise_if_interrupted
         self._changed = threading.Condition(threading.Lock())
         self._owners: dict[Hashable, tuple[int, int]] = {}
+        self._awaited: Counter[Hashable] = Counter()
 
     @contextmanager
     def alone(self, keys: Collection[Hashable]) -> Iterator[None]:
@@ -28,22 +30,38 @@ class Flights:
 
         A thread that owns some already gets the rest without waiting: rather a second read than a deadlock.
         """
-        while not self._take(keys, WAIT_SLICE_S):
-            self._raise_if_interrupted()
+        if not self._take(keys, None):
+            self._wait(keys)
         try:
             yield
         finally:
             self._give(keys)
 
+    def _wait(self, keys: Collection[Hashable]) -> None:
+        """Take *keys* as soon as they are free; others see meanwhile that somebody waits for them."""
+        with self._changed:
+            self._awaited.update(keys)
+        try:
+            while not self._take(keys, WAIT_SLICE_S):
+                self._raise_if_interrupted()
+        finally:
+            with self._changed:
+                self._awaited -= Counter(keys)
+
+    def awaited(self, keys: Collection[Hashable]) -> bool:
+        """Whether some thread waits for any of *keys*."""
+        with self._changed:
+            return any(key in self._awaited for key in keys)
+
     @contextmanager
-    def if_free(self, key: Hashable) -> Iterator[bool]:
-        """Own *key* without waiting; yields whether that worked."""
-        taken = self._take((key,), None)
+    def if_free(self, *keys: Hashable) -> Iterator[bool]:
+        """Own *keys* without waiting; yields whether that worked."""
+        taken = self._take(keys, None)
         try:
             yield taken
         finally:
             if taken:
-                self._give((key,))
+                self._give(keys)
 
     def busy(self) -> int:
         """How many keys are being loaded."""

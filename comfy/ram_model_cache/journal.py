@@ -52,6 +52,26 @@ class Journal:
         self.book.add(Receipt(entry.label, "disk", entry.size_bytes, entry.seconds, not entry.refusal, story))
         self.write(f"RAM model cache: loaded {entry.label} ({megabytes(entry.size_bytes)} in {entry.seconds:.2f} s): {story}")
 
+    def read_ahead(self, entry: Entry, read_bytes: int | None) -> None:
+        """*entry* was read before its loader asked; None: its bytes were."""
+        self.counters.read_ahead += 1
+        self.counters.read_bytes += entry.size_bytes if read_bytes is None else read_bytes
+        self.write(f"RAM model cache: read ahead {entry.label} ({megabytes(entry.size_bytes)} in {entry.seconds:.2f} s)")
+
+    def taken(self, entry: Entry, why: str, waited_s: float) -> str:
+        """The loader of *entry*, which was read ahead because of *why*, has it now, after *waited_s*; returns the tier."""
+        hidden_s = max(0.0, entry.seconds - waited_s)
+        self.counters.misses += 1
+        self.counters.hidden_seconds += hidden_s
+        story = f"{why}; not kept: {entry.refusal}" if entry.refusal else why
+        self.book.add(Receipt(entry.label, "ahead", entry.size_bytes, hidden_s, not entry.refusal, story))
+        return "ahead"
+
+    def unused(self, entry: Entry) -> None:
+        """*entry* was read ahead and is dropped before its loader asked."""
+        self.counters.ahead_unused += 1
+        self.write(f"RAM model cache: {entry.label} was read ahead and is not needed any more", logging.DEBUG)
+
     def refused(self, entry: Entry) -> None:
         """*entry* was read and is not kept."""
         self.counters.refusals += 1

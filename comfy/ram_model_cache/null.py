@@ -64,6 +64,9 @@ class NullRamModelCache:
         """Nothing to free."""
         return 0
 
+    def resettle(self, settings: Any, renamed: Any) -> None:
+        """Nothing has to fit."""
+
     def stats(self) -> None:
         """No figures."""
 

@@ -25,9 +25,10 @@ current_prompt: contextvars.ContextVar[str | None] = contextvars.ContextVar("ram
 class Receipt:
     """Where one model came from.
 
-    *tier*: ``vram`` (on a device already), ``ram``, ``in use`` (alive though no longer kept), ``disk``, ``none`` (the file has no such
-    part), ``bypass`` (loaded anew, not cacheable) or ``unique`` (patches computed anew whenever they are made anew). *seconds* were
-    spent for ``disk``, saved otherwise. *kept*: whether it stays cached.
+    *tier*: ``vram`` (on a device already), ``ram``, ``in use`` (alive though no longer kept), ``ahead`` (read before its loader asked),
+    ``disk``, ``none`` (the file has no such part), ``bypass`` (loaded anew, not cacheable) or ``unique`` (patches computed anew whenever
+    they are made anew). *seconds* were spent for ``disk``, hidden for ``ahead`` (what the load took, less what its loader had to wait for
+    it), saved otherwise. *kept*: whether it stays cached.
     """
 
     model: str
@@ -40,7 +41,10 @@ class Receipt:
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the cache was made; bytes and seconds as named, *evictions* by kind of reason."""
+    """Totals since the cache was made; bytes and seconds as named, *evictions* by kind of reason.
+
+    What was read ahead counts as a miss when its loader asks, and as *ahead_unused* when it is dropped before.
+    """
 
     hits: int = 0
     misses: int = 0
@@ -52,6 +56,9 @@ class Counters:
     read_bytes: int = 0
     saved_seconds: float = 0.0
     high_water_bytes: int = 0
+    read_ahead: int = 0
+    ahead_unused: int = 0
+    hidden_seconds: float = 0.0
     evictions: dict[str, int] = field(default_factory=dict)
 
 

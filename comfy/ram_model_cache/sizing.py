@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
+from dataclasses import replace
 
 from comfy.ram_model_cache.host_memory import HostMemory, auto_cap_bytes
 from comfy.ram_model_cache.values import CacheSettings
@@ -27,6 +28,22 @@ def settings_from(args: Namespace, memory: HostMemory, chooses: bool = True, hea
     idle = "" if ttl_s is None else f", each until {ttl_s:g} s without use"
     log.info("RAM model cache: models stay in up to %s of host RAM%s (%s)", megabytes(cap_bytes), idle, why)
     return CacheSettings(cap_bytes, headroom_bytes, ttl_s, memory.total_bytes())
+
+
+def settings_anew(args: Namespace, memory: HostMemory, before: CacheSettings, kept_bytes: int) -> CacheSettings:
+    """The settings after a restore, with *kept_bytes* in the cache: as flags or the free RAM say now, and never more than may be used.
+
+    *before*: those until now, whose size stays where nothing else chooses one.
+    """
+    total_bytes = memory.total_bytes()
+    anew = replace(before, total_bytes=total_bytes)
+    if args.ram_model_cache_mb is None:
+        chosen_bytes = auto_cap_bytes(memory.available_bytes() + kept_bytes) or before.cap_bytes
+    else:
+        chosen_bytes = args.ram_model_cache_mb * MIB
+    cap_bytes = max(1, min(chosen_bytes, total_bytes - anew.headroom))
+    log.info("RAM model cache: after the restore up to %s of %s of host RAM", megabytes(cap_bytes), megabytes(total_bytes))
+    return replace(anew, cap_bytes=cap_bytes)
 
 
 def _cap(args: Namespace, memory: HostMemory, chooses: bool) -> tuple[int, str]:

@@ -23,7 +23,7 @@ MOVES: Mapping[tuple[State, State], str] = {
     (State.ABSENT, State.RESERVED): "reserve: a miss, room is made before the read",
     (State.RESERVED, State.ABSENT): "abandon: the load failed or cannot be cached",
     (State.RESERVED, State.KEPT): "admit",
-    (State.RESERVED, State.LENT): "admit, the policy refuses",
+    (State.RESERVED, State.LENT): "admit, the policy refuses, or it was read ahead",
     (State.LENT, State.KEPT): "lookup, the policy agrees",
     (State.KEPT, State.LENT): "evicted while in use",
     (State.KEPT, State.DOOMED): "evicted",

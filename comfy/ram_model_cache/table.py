@@ -19,9 +19,10 @@ from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.policy import TOO_BIG, Decision, RamCachePolicy
 from comfy.ram_model_cache.receipts import current_prompt
+from comfy.ram_model_cache.reservations import Reservations
 from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import StorageLedger, Storages, patcher_of
-from comfy.ram_model_cache.values import CacheSettings, CacheStats, Entry, label_of
+from comfy.ram_model_cache.values import AheadNote, CacheSettings, CacheStats, Entry, label_of
 from comfy.units import megabytes
 
 ABSENT_LIMIT = 4096
@@ -35,13 +36,12 @@ class ModelTable:
         self.settings, self.policy, self.journal = settings, policy, journal
         self.entries: dict[Hashable, Entry] = {}
         self.absent: OrderedDict[Hashable, None] = OrderedDict()
-        self.clones, self.ledger = CloneWatch(), StorageLedger()
+        self.clones, self.ledger, self.loads = CloneWatch(), StorageLedger(), Reservations()
         self.asked: set[Hashable] = set()  # by the running prompt
         self.pending_paths: frozenset[str] = frozenset()
         self.under_pressure = False
         self._drops = drops
         self._by_patcher: dict[int, Entry] = {}
-        self._loading: dict[Hashable, Entry] = {}
         self._lent: dict[int, Entry] = {}
 
     # Loading
@@ -55,7 +55,7 @@ class ModelTable:
         if in_prompt:
             self.asked.add(key)
         entry = self.entries.get(key)
-        if entry is None:
+        if entry is None or entry.ahead is not None:
             self._evict_replaced(key)
         return entry
 
@@ -69,27 +69,21 @@ class ModelTable:
         """Decide on *key* before it is read, and make and set aside its room; whether it is to be kept."""
         self.release(key)
         decision = self._decide(key, size_bytes, hold)
-        entry = self._loading[key] = Entry(key, hold, size_bytes, decision.reason)
-        entry.become(State.RESERVED)
+        self.loads.begin(key, size_bytes, hold, decision.reason)
         self._evict_victims(decision, key)
         return decision.admit
 
     def release(self, key: Hashable) -> None:
         """Give back what was reserved for *key*, if anything was."""
-        entry = self._loading.pop(key, None)
-        if entry is not None:
-            entry.become(State.ABSENT)
+        self.loads.end(key)
 
     def add(self, key: Hashable, value: Any, storages: Storages, seconds: float, hold: bool) -> tuple[Entry, str]:
         """Enter *value*, just loaded for *key* in *seconds*, as KEPT if it may stay, else LENT; returns (its entry, why it was missing)."""
-        if key not in self._loading:  # the caller reserved nothing
-            self._loading[key] = Entry(key, hold)
-            self._loading[key].become(State.RESERVED)
         old = self.entries.get(key)
         if old is not None:  # loaded twice, in a nested flight or without one: the newer one counts
             self.evict(old, "loaded again", "loaded again")
             self._doom(old)
-        entry, why = self._loading.pop(key), self.journal.reasons.explain(key)
+        entry, why = self.loads.take(key, hold), self.journal.reasons.explain(key)
         entry.value, entry.storages, entry.seconds, entry.held = value, storages, seconds, hold
         self.entries[key] = self._by_patcher[id(patcher_of(value))] = entry
         self.journal.reasons.loaded(key)
@@ -99,6 +93,31 @@ class ModelTable:
             self._lend(entry)
             self.journal.refused(entry)
         return entry, why
+
+    # Reading ahead
+
+    def ahead_bytes(self) -> int:
+        """Bytes of what was read ahead and waits for its loader."""
+        return sum(entry.size_bytes for entry in self._lent.values() if entry.ahead is not None)
+
+    def add_ahead(self, key: Hashable, value: Any, storages: Storages, seconds: float, read_bytes: int | None) -> Entry:
+        """Enter *value*, read ahead for *key*, as LENT; whoever keeps it for its loader must be watched before the table is drained."""
+        entry = self.loads.take(key)
+        entry.value, entry.storages, entry.seconds, entry.refusal = value, storages, seconds, ""
+        entry.ahead = AheadNote(self.journal.reasons.explain(key))
+        self.entries[key] = self._by_patcher[id(patcher_of(value))] = entry
+        self.journal.read_ahead(entry, read_bytes)
+        self._lend(entry)
+        return entry
+
+    def take_ahead(self, entry: Entry, refusal: str, waited_s: float) -> str:
+        """The loader of *entry* has it: from now on it is like any other, kept unless *refusal* says why not. Returns the tier."""
+        note, entry.ahead, entry.refusal = entry.ahead, None, refusal
+        self.journal.reasons.loaded(entry.key)
+        self.policy.learn(entry.key, entry.size_bytes, entry.seconds)
+        if refusal:
+            self.journal.refused(entry)
+        return self.journal.taken(entry, "" if note is None else note.why, waited_s)
 
     def _place(self, entry: Entry) -> None:
         """Keep *entry* as was decided before it was read, or decide again where it turned out larger, or smaller than what was refused."""
@@ -120,7 +139,7 @@ class ModelTable:
 
     def _put(self, entry: Entry) -> str:
         total_bytes = self.ledger.total_bytes + self.ledger.added_bytes(entry.storages)
-        if total_bytes + self.reserved_bytes() > self.settings.cap_bytes:
+        if total_bytes + self.loads.reserved_bytes() > self.settings.cap_bytes:
             return "no room beside loads in progress"
         self.ledger.put(entry.key, entry.storages)
         if entry.state is not State.KEPT:
@@ -161,6 +180,12 @@ class ModelTable:
         self.absent.clear()
         return kept_bytes
 
+    def shrink(self, why: str) -> None:
+        """Evict, held entries too, until the rest fits under the cap."""
+        for key in self.policy.eviction_order(self._own_bytes(), *self._classes()):
+            if self.ledger.total_bytes > self.settings.cap_bytes:
+                self.evict(self.entries[key], why, "no room")
+
     def expire(self, now_s: float) -> None:
         """Evict what was idle for the time-out; held entries stay."""
         ttl_s = self.settings.ttl_s
@@ -179,6 +204,8 @@ class ModelTable:
         """Take *entry* out of the books, whoever uses it, and leave it to the drop queue."""
         if self.entries.get(entry.key) is not entry:
             return
+        if entry.ahead is not None:
+            self.journal.unused(entry)
         entry.become(State.DOOMED)
         self._lent.pop(id(entry), None)
         del self.entries[entry.key]
@@ -252,10 +279,6 @@ class ModelTable:
 
     # Room
 
-    def reserved_bytes(self) -> int:
-        """Bytes set aside for loads in progress."""
-        return sum(entry.estimated_bytes for entry in self._loading.values() if not entry.refusal)
-
     def relieve(self, wanted_bytes: int, why: str) -> None:
         """Evict what nobody uses, least valuable first, until *wanted_bytes* are freed; entries in use would free nothing."""
         for key in self.policy.eviction_order(self._own_bytes(idle_only=True), *self._classes()):
@@ -284,7 +307,7 @@ class ModelTable:
         own = self._own_bytes()
         shared_bytes = self.ledger.total_bytes - sum(own.values())
         limit = self.ledger.total_bytes if self.under_pressure else self.settings.cap_bytes
-        room_bytes = limit - shared_bytes - self.reserved_bytes()
+        room_bytes = limit - shared_bytes - self.loads.reserved_bytes()
         first, held = self._classes()
         if hold or self._is_pending(key):
             first = first | {key}
@@ -344,7 +367,7 @@ class ModelTable:
     def stats(self) -> CacheStats:
         """Sizes and counters now."""
         kept, known, lent = len(self._kept()), len(self.entries), self._lent_bytes()
-        total, reserved, doomed = self.ledger.total_bytes, self.reserved_bytes(), self._drops.waiting_bytes()
+        total, reserved, doomed = self.ledger.total_bytes, self.loads.reserved_bytes(), self._drops.waiting_bytes()
         cap, counted = self.settings.cap_bytes, self.journal.counted()
         return CacheStats(cap, total, reserved, lent, doomed, kept, known - kept, self.under_pressure, counted)
 
@@ -356,7 +379,7 @@ class ModelTable:
     def check(self, measured: Mapping[Hashable, Storages]) -> list[str]:
         """What does not hold, in words; *measured* says what the KEPT entries really use."""
         wrong: list[str] = []
-        cap_bytes, reserved_bytes = self.settings.cap_bytes, self.reserved_bytes()
+        cap_bytes, reserved_bytes = self.settings.cap_bytes, self.loads.reserved_bytes()
         self.ledger.check(measured, wrong.append)
         if self.ledger.total_bytes + reserved_bytes > cap_bytes:
             wrong.append(f"{self.ledger.total_bytes} bytes kept and {reserved_bytes} reserved exceed the cap of {cap_bytes}")

@@ -108,6 +108,13 @@ class CacheStats:
     counters: Counters
 
 
+@dataclass(frozen=True, slots=True)
+class AheadNote:
+    """Of a model that was read before its loader asked: why it was missing then."""
+
+    why: str
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One model, internal to the cache; its lock guards everything here.
@@ -115,7 +122,7 @@ class Entry:
     While it is read: *estimated_bytes* are set aside, or *refusal* says why it is not to be kept. Then: *value* is the very object that
     the loader built, *seconds* what the load took, *used_s* the last use on the cache's clock, *busy* the operations in progress,
     *watches* the clones alive, *loaded* the owner's ``LoadedModel`` objects by id; *has_left* says that it was on a device and left it for
-    RAM.
+    RAM, *ahead* that it was read ahead and no loader has asked for it yet.
     """
 
     key: Hashable
@@ -129,6 +136,7 @@ class Entry:
     busy: int = 0
     restore_due: bool = False
     has_left: bool = False
+    ahead: AheadNote | None = None
     watches: set[int] = field(default_factory=set)
     loaded: dict[int, weakref.ref[LoadedModel]] = field(default_factory=dict)
     _state: State = State.ABSENT

@@ -42,6 +42,10 @@ class Device:
         """Whether weights are computed with where they were loaded, so that nothing moves."""
         return False
 
+    def properties(self) -> Any:
+        """What torch tells of the device; asked on accelerators that need more than their kind to choose dtypes."""
+        return getattr(torch, self.torch_device.type).get_device_properties(self.torch_device)
+
     def total_bytes(self) -> int:
         """All memory of the device."""
         return psutil.virtual_memory().total

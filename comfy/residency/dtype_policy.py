@@ -134,10 +134,10 @@ class DtypePolicy:
         if self._args.force_fp32 or kind in ("cpu", "simulated"):
             return False
         if kind == "xpu":
-            return bool(torch.xpu.get_device_properties(device).has_fp16)
+            return bool(self._devices.find(device).properties().has_fp16)
         if kind in ("mps", "rocm"):
             return True
-        properties = torch.cuda.get_device_properties(device)
+        properties = self._devices.find(device).properties()
         if properties.major >= 8 or properties.major < 6:
             return properties.major >= 8
         if PASCAL.search(properties.name):
@@ -157,7 +157,7 @@ class DtypePolicy:
             return tuple(int(part) for part in (platform.mac_ver()[0] or "0").split(".")) >= (14,)
         if kind == "xpu":
             return bool(torch.xpu.is_bf16_supported())
-        properties = torch.cuda.get_device_properties(device)
+        properties = self._devices.find(device).properties()
         if kind == "rocm" and RDNA2_OR_OLDER.search(properties.gcnArchName):
             return manual_cast
         if properties.major >= 8:
@@ -170,7 +170,7 @@ class DtypePolicy:
             return True
         if self._kind_of(device) != "cuda" or getattr(device, "type", "cuda") != "cuda":
             return False
-        properties = torch.cuda.get_device_properties(device)
+        properties = self._devices.find(device).properties()
         return (properties.major, properties.minor) >= (8, 9)
 
     def supports_block_compute(self, device: device | None = None) -> bool:
@@ -183,6 +183,13 @@ class DtypePolicy:
         """Bytes of weights that leave room for computing on *device*."""
         entry = self._devices.find(device)
         return entry.total_bytes() * 0.88 - entry.working_bytes()
+
+    def answers(self) -> tuple[bool, ...]:
+        """What the compute device decides about dtypes: models built under equal answers are the same."""
+        device = self._devices.compute_device()
+        asked = [(params, fast, manual) for params in (0, UNKNOWN_PARAMETERS) for fast in (True, False) for manual in (True, False)]
+        halves = (self.should_use_fp16, self.should_use_bf16)
+        return (self.supports_fp8_compute(device), *(half(device, *question) for half in halves for question in asked))
 
     def _saves_room(self, device: device | None, model_params: int, prioritize_performance: bool) -> bool:
         return not prioritize_performance or model_params * 4 > self.maximum_vram_for_weights(device)

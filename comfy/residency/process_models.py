@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy.ram_model_cache.cache import RamModelCache
+from comfy.ram_model_cache.sizing import settings_anew
+from comfy.residency.device_table import DeviceTable
 from comfy.residency.dtype_policy import DtypePolicy
+from comfy.residency.expected_devices import first_table
 from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.manager import ModelManager
 from comfy.residency.model_cache import AnyCache, CacheOwner, PendingPaths, make_ram_cache
@@ -16,7 +20,6 @@ from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from comfy.ram_model_cache.models import Patcher
-    from comfy.residency.device_table import DeviceTable
     from comfy.residency.devices import Device
 
 
@@ -37,6 +40,7 @@ class ProcessModels:
         self._cache_owner = CacheOwner(self._loaded, self.spare, accelerators=self._accelerators, pending_paths=self._pending_paths)
         self._ram_cache: AnyCache | None = None
         self._used: tuple[ModelManager, DtypePolicy] | None = None
+        self._table: Callable[[Namespace], DeviceTable] = first_table
 
     def watch_queue(self, pending_paths: PendingPaths) -> None:
         """Have the cache spare the models whose files *pending_paths*, asked from any thread, names (real paths). For the queue's owner."""
@@ -73,6 +77,32 @@ class ProcessModels:
         self._used = None if manager is None else (manager, DtypePolicy(manager.devices))
         return before
 
+    def meet_devices(self) -> bool:
+        """After a restore: use the devices that are there in place of those expected; whether what was loaded suits them.
+
+        What does not suit leaves the cache. Call it while no prompt runs. Asks for devices; makes no manager.
+        """
+        with self._lock:
+            self._table = DeviceTable
+            if self._used is None:
+                return True
+            manager, policy = self._used
+            expected, before = manager.devices.all_devices(), policy.answers()
+            manager.devices = DeviceTable(self._args)
+            self.use(manager)
+            met = self._used[1]
+            suits = manager.devices.all_devices()[: len(expected)] == expected and met.answers() == before
+        if not suits:
+            self.ram_cache().clear("the device is not the one that --snapshot-start expected")
+        return suits
+
+    def take_limits_anew(self, renamed: Callable[[Hashable], Hashable] = lambda key: key) -> None:
+        """After a restore: fit the cache into the host's memory as it is now; *renamed* gives a key with its files' new identities."""
+        cache = self.ram_cache()
+        if isinstance(cache, RamModelCache):
+            memory = self._cache_owner.memory
+            cache.resettle(settings_anew(self._args, memory, cache.settings, cache.stats().kept_bytes), renamed)
+
     def note_base(self, patcher: Patcher) -> None:
         """Remember the weights of *patcher*, which a loader has just built, as they are."""
         self._cache_owner.note_base(patcher)
@@ -82,7 +112,9 @@ class ProcessModels:
         if used is None:
             with self._lock:
                 if self._used is None:
-                    manager = ModelManager(self._args, ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare)
+                    manager = ModelManager(
+                        self._args, self._table(self._args), ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare
+                    )
                     apply_torch_settings(self._args, manager.devices.kind)
                     self.use(manager)
                 used = self._used

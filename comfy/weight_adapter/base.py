@@ -119,6 +119,11 @@ class WeightAdapterBase:
         return weight
 
 
+def unchanged(tensor: Tensor) -> Tensor:
+    """The function on a change of patches that have none."""
+    return tensor
+
+
 class Cast:
     """Brings an adapter's tensors to the device of *weight* in *dtype*."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from comfy.weight_adapter.base import Cast, WeightAdapterBase, decompose_rows, pad_tensor_to_shape, present, scale_by
+from comfy.weight_adapter.base import Cast, WeightAdapterBase, decompose_rows, pad_tensor_to_shape, present, scale_by, unchanged
 
 # Trainers' names for the up matrix, the down matrix, and the middle one of convolutions.
 STYLES = (
@@ -97,10 +97,27 @@ class LoRAAdapter(WeightAdapterBase):
         intermediate_dtype: torch.dtype = torch.float32,
         original_weight: Any = None,
     ) -> Tensor:
-        """Change *weight* in place; if the file asks for another shape, a padded copy is changed instead."""
+        """Change *weight* in place; if the file asks for another shape, a padded copy is changed instead.
+
+        A plain product is added as it is computed, in one pass over the weight.
+        """
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])
+        if function is unchanged and weight.dtype == intermediate_dtype and self._is_plain_for(weight):
+            up, down, alpha, *_ = self.weights
+            cast = Cast(weight, intermediate_dtype)
+            rows = weight.view(weight.shape[0], -1)
+            rows.addmm_(cast(up).flatten(1), cast(down).flatten(1), alpha=strength * scale_by(alpha, down.shape[0]))
+            return weight
         return super().calculate_weight(weight, key, strength, strength_model, offset, function, intermediate_dtype, original_weight)
+
+    def _is_plain_for(self, weight: Tensor) -> bool:
+        """Whether the change is a product of two matrices that fits *weight*, and nothing else."""
+        up, down, _, mid, *_ = self.weights
+        if mid is not None or self.dora_scale() is not None or weight.ndim < 2 or not weight.is_contiguous():
+            return False
+        fits = up.ndim >= 2 and up.shape[0] == weight.shape[0] and up[0].numel() == down.shape[0]
+        return fits and down.numel() * weight.shape[0] == weight.numel() * down.shape[0]
 
 
 class DecomposedLoRA(LoRAAdapter):

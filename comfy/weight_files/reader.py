@@ -20,6 +20,7 @@ from comfy.units import MIB
 from comfy.weight_files.chunks import Chunk, plan_chunks
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
+from comfy.weight_files.pace import BackgroundPace, current_pace, lane
 from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
@@ -52,7 +53,8 @@ class WeightReader:
     """Reads tensors of one open file. Methods may be called from several threads; ``close`` ends its use.
 
     With *drop_pages*, what its reads bring into the system's page cache is dropped again, what was there before is not.
-    *between_chunks* is called in the thread that reads, many times a second; what it raises ends the read at once.
+    *between_chunks* is called in the thread that reads, in the background in all that do, many times a second; what it raises ends the
+    read at once.
     """
 
     def __init__(self, path: str, drop_pages: bool = False, between_chunks: Callable[[], None] | None = None) -> None:
@@ -101,29 +103,34 @@ class WeightReader:
                 kept = _kept_dtype(entry, dtype)
                 stop = offset + entry.elements * kept.itemsize
                 destinations[entry.key] = _Destination(memory.tensor[offset:stop].view(kept), view[offset:stop], offset)
-            self._fill(destinations, threads, memory.populate)
+            with lane():
+                self._fill(destinations, threads, memory.populate)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
     def _fill(self, destinations: Mapping[str, _Destination], threads: int | None, prepare: Prepare) -> None:
         """Read everything, this thread being one of *threads* (None: as many as suit where the file is); after an error all of them stop.
 
-        *prepare(first, stop)* is told of bytes of the block before they are written.
+        *prepare(first, stop)* is told of bytes of the block before they are written. In the background (:data:`current_pace`) this thread
+        only reads along once the load is urgent.
         """
+        pace = current_pace.get()
         wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
         waiting = deque(plan_chunks(wanted, CHUNK_BYTES))
-        helpers = min(threads or self._suitable_threads, len(waiting)) - 1 if len(waiting) > 1 else 0
+        helpers = min(threads or self._suitable_threads, len(waiting)) - (pace is None) if len(waiting) > 1 else 0
         if helpers < 1:
             self._work(waiting, destinations, prepare, self._between_chunks)
             return
         errors: list[BaseException] = []
         # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
         working = [
-            threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors), name="weight-reader", daemon=True)
+            threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors, pace), name="weight-reader", daemon=True)
             for _ in range(helpers)
         ]
         for helper in working:
             helper.start()
         try:
+            if pace is not None:
+                pace.wait_for(working)
             self._work(waiting, destinations, prepare, self._between_chunks)
         finally:
             for helper in working:
@@ -138,10 +145,19 @@ class WeightReader:
         is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
         return CACHED_THREADS if is_cached else READ_THREADS
 
-    def _help(self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare, errors: list[BaseException]) -> None:
+    def _help(
+        self,
+        waiting: deque[Chunk],
+        destinations: Mapping[str, _Destination],
+        prepare: Prepare,
+        errors: list[BaseException],
+        pace: BackgroundPace | None,
+    ) -> None:
         """Read along on a thread of its own; what goes wrong is added to *errors*."""
         try:
-            self._work(waiting, destinations, prepare, None)
+            if pace is not None:
+                pace.prepare_thread()
+            self._work(waiting, destinations, prepare, None if pace is None else self._between_chunks)
         except BaseException as error:
             errors.append(error)
         finally:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from comfy_execution.executor.caches import CacheSet
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
+from comfy_execution.executor.foresight import Foresight
 from comfy_execution.executor.hop import to_loop, to_worker
 from comfy_execution.executor.node import PromptState
 from comfy_execution.executor.node_call import CallSite, current_call_site
@@ -83,12 +84,14 @@ class PromptRun:
         between_nodes: Callable[[], None] | None = None,
         stops: "Stops | None" = None,
         open_files: Callable[[DynamicPrompt], FilesOfPrompt] | None = None,
+        foresight: Foresight | None = None,
     ) -> None:
         """*open_external(dynprompt, outputs)* makes the ``ExternalCache`` of the prompt; None when results stay in this process, which
         it may answer as well.
 
         *between_nodes* is called after each pass over a node, when no node function runs; it must be quick. *stops* tells of requests to
-        stop that no node noticed, or that a node swallowed. *open_files* knows which files the prompt's nodes name.
+        stop that no node noticed, or that a node swallowed. *open_files* knows which files the prompt's nodes name. *foresight* is told
+        which nodes come.
         """
         self._engine = engine
         self._surroundings = surroundings
@@ -100,6 +103,7 @@ class PromptRun:
         self._open_files = open_files
         self._between_nodes = between_nodes or (lambda: None)
         self._stops = stops
+        self._foresight = foresight
         self._site = CallSite(worker, asyncio.current_task())
         self.ui_outputs: dict[str, dict] = {}
 
@@ -128,6 +132,9 @@ class PromptRun:
             current_outputs = self._caches.outputs.all_node_ids()
             for node_id in execute_outputs:
                 state.execution_list.add_node(node_id)
+            if self._foresight is not None:
+                nodes = state.execution_list
+                self._foresight.begin([(node_id, dynprompt.get_node(node_id)) for node_id in nodes.get_ready_nodes()])
             failure = await self._run_nodes(state)
             await to_loop(self._site.worker)
             progress.close()
@@ -201,6 +208,8 @@ class PromptRun:
                 nodes.unstage_node_execution()
             else:
                 nodes.complete_node_execution()
+                if self._foresight is not None:
+                    self._foresight.ran(node_id)
             self._caches.relieve_ram()
             self._between_nodes()
         return None

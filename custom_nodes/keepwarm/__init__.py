@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import instantid_memo
 from .activation import activate
 from .panel.startup import install as install_panel
 from .preload.nodes import node_classes
@@ -19,8 +20,9 @@ class KeepwarmExtension(ComfyExtension):
     async def on_load(self) -> None:
         """Called once by the server, while it loads packs."""
         providers = await activate()
-        install(self._preloading)
+        install(self._preloading, providers)
         install_panel(self._preloading, providers)
+        instantid_memo.install()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The pack's nodes."""

@@ -35,5 +35,8 @@ class BlobStore(Protocol):
     async def discard(self, digests: Iterable[str]) -> None:
         """Remove damaged blobs, so that they can be stored again."""
 
+    def renew(self) -> None:
+        """Use new connections from now on. Any thread."""
+
     async def aclose(self) -> None:
         """Close connections."""

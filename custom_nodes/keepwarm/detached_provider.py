@@ -47,6 +47,11 @@ class DetachedProvider(CacheProvider):
         self._paused_until_s = 0.0
         atexit.register(self.drain, EXIT_TIMEOUT_S)
 
+    def renew(self) -> None:
+        """Make new connections at the next use, and forget failures, whose times another clock counted."""
+        self._failures, self._paused_until_s = 0, 0.0
+        self.inner.renew()
+
     def should_cache(self, context: CacheContext, value: CacheValue | None = None) -> bool:
         """No output nodes, nothing that shows files of this machine, nothing while the store does not answer."""
         if time.monotonic() < self._paused_until_s or _acts(context.class_type):

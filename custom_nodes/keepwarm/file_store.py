@@ -86,6 +86,9 @@ class FileStore:
         for digest in digests:
             await asyncio.to_thread(self._remove, self._path("blobs", digest))
 
+    def renew(self) -> None:
+        """Nothing is open."""
+
     async def aclose(self) -> None:
         """Nothing is open."""
 

@@ -27,6 +27,10 @@ class NamespacedProvider(CacheProvider):
     async def on_store(self, context: CacheContext, value: CacheValue) -> None:
         await self.inner.on_store(self._own(context), value)
 
+    def renew(self) -> None:
+        """Make new connections at the next use."""
+        self.inner.renew()
+
     async def aclose(self) -> None:
         """Close the store."""
         await self.inner.aclose()

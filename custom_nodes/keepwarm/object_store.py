@@ -32,6 +32,7 @@ class ObjectStore:
         try:
             self._obstore = importlib.import_module("obstore")
             self._errors = importlib.import_module("obstore.exceptions")
+            self._url = url
             self._store = _open(url)
         except ImportError:
             raise BadUrl(f"{url.scheme}:// needs the package obstore: pip install 'obstore>=0.6'") from None
@@ -82,6 +83,10 @@ class ObjectStore:
         """Delete damaged blobs."""
         for digest in digests:
             await self._obstore.delete_async(self._store, _blob_path(digest))
+
+    def renew(self) -> None:
+        """A new client, with connections of its own."""
+        self._store = _open(self._url)
 
     async def aclose(self) -> None:
         """Connections are the library's own."""

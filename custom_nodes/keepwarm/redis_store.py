@@ -4,6 +4,7 @@ What a name holds that is no text (``WRONGTYPE``) is a miss and can be stored ov
 is cut off.
 """
 
+import asyncio
 import importlib
 import os
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,8 @@ class RedisStore:
         """Options: ``ttl`` in seconds, ``db``, ``prefix``. Raises ``BadUrl`` without the library or for an unreadable password file."""
         self._redis = _library()
         self._client: Any = None
+        self._is_stale = False
+        self._closing: set[asyncio.Task[None]] = set()
         self._url = url
         self._ttl_s = int(url.number("ttl", 0)) or None
         self._prefix = url.options.get("prefix", "keepwarm")
@@ -91,6 +94,10 @@ class RedisStore:
         for digest in digests:
             await self._connected().delete(self._chunk_name(digest, 0))
 
+    def renew(self) -> None:
+        """Use new connections from now on; the old ones are closed at the next use."""
+        self._is_stale = True
+
     async def aclose(self) -> None:
         """Close all connections."""
         client, self._client = self._client, None
@@ -118,6 +125,13 @@ class RedisStore:
         return f"{self._prefix}:b:{digest}:{number}"
 
     def _connected(self) -> Any:
+        if self._is_stale:
+            self._is_stale = False
+            stale, self._client = self._client, None
+            if stale is not None:
+                task = asyncio.get_running_loop().create_task(stale.aclose())
+                self._closing.add(task)  # the loop refers to its tasks weakly
+                task.add_done_callback(self._closing.discard)
         if self._client is None:
             retry = importlib.import_module("redis.asyncio.retry").Retry(importlib.import_module("redis.backoff").NoBackoff(), 1)
             pool = self._redis.BlockingConnectionPool.from_url(

@@ -34,11 +34,14 @@ class ResultProvider(CacheProvider):
         self.read_only = read_only
         self.max_value_bytes = max_value_bytes
         self.measures = Measures()
+        self.is_paused = False  # neither gives nor takes
         self._sealer = sealer or Sealer()
         self._gate = IntakeGate()
 
     def should_cache(self, context: CacheContext, value: CacheValue | None = None) -> bool:
-        """Everything is looked up; what fits is stored, unless the provider only reads."""
+        """Everything is looked up; what fits is stored, unless the provider only reads. Nothing while it is paused."""
+        if self.is_paused:
+            return False
         return value is None or (not self.read_only and _estimate_value_size(value) <= self.max_value_bytes)
 
     async def on_lookup(self, context: CacheContext) -> CacheValue | None:
@@ -65,6 +68,10 @@ class ResultProvider(CacheProvider):
         with self.measures.store():
             await self.store.put(context.cache_key_hash, sealed.entry, sealed.blobs)
         self.measures.add(bytes_stored=sum(memoryview(part).nbytes for part in sealed.entry) + sum(blob.size for blob in sealed.blobs))
+
+    def renew(self) -> None:
+        """Leave the connections that there are, and make new ones at the next use: after a restore nobody is at their other end."""
+        self.store.renew()
 
     async def aclose(self) -> None:
         """Close the store."""

@@ -47,7 +47,7 @@ FACADES: dict[str, tuple[str, ...]] = {
     "comfy_execution.graph": (),
     "comfy_execution.caching": (),
     "comfy_execution.progress": (),
-    "execution": ("main", "server", "app.running.compose", "app.running.run_once"),
+    "execution": ("main", "server", "app.running.compose", "app.running.run_once", "custom_nodes.keepwarm.preload.warmup"),
 }
 NEEDS_TORCH_LATER = ("torch", "diffusers", "transformers", "torchsde", "scipy", "safetensors.torch")
 

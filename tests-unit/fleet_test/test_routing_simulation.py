@@ -6,7 +6,7 @@ import sys
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))
 import routing  # noqa: E402
 from routing_policies import POLICIES  # noqa: E402
 from routing_simulation import Trace, simulate  # noqa: E402

@@ -37,6 +37,7 @@ class ScriptedServer:
         self.takes_ids = takes_ids
         self.bodies: list[dict[str, Any]] = []
         self.uploads: dict[str, bytes] = {}
+        self.upload_count = 0
         self.files: dict[str, bytes] = {"x.png": PICTURE}
         self.history: dict[str, dict[str, Any]] = {}
         self.prompts: dict[str, dict[str, Any]] = {}
@@ -171,7 +172,8 @@ class ScriptedServer:
     async def _upload(self, request: web.Request) -> web.Response:
         form = await request.post()
         image = form["image"]
-        assert form["overwrite"] == "true" and image.content_type == "image/png"
+        assert form["overwrite"] == "true" and image.content_type in ("image/png", "application/octet-stream")
+        self.upload_count += 1
         if image.filename == "refused.png":
             return web.Response(status=400, text="not this one")
         self.uploads[image.filename] = image.file.read()

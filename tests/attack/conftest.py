@@ -2,7 +2,7 @@
 
 Tests marked ``attack`` run only when they are asked for (``./test.sh tests/attack -m attack``, ten minutes), and so do those marked
 ``memory_rows`` (real-size models under memory limits, twenty minutes and 12 GB); those without a mark are the fast part that always runs.
-``KEEPWARM_ATTACK_SEED`` repeats a run, ``KEEPWARM_ATTACK_SECONDS`` (default 60) is the time of an area.
+``KEEPWARM_ATTACK_SEED`` repeats a run, ``KEEPWARM_ATTACK_SECONDS`` (default 35) is the time of an area.
 """
 
 import os
@@ -61,7 +61,7 @@ def seconds(request):
     """How long an area may attack: short in the fast part."""
     if request.node.get_closest_marker("attack") is None:
         return FAST_SECONDS
-    return float(os.environ.get("KEEPWARM_ATTACK_SECONDS") or 60)
+    return float(os.environ.get("KEEPWARM_ATTACK_SECONDS") or 35)
 
 
 @pytest.fixture

@@ -24,9 +24,8 @@ def warm_worker(tmp_path_factory):
     server.stop()
 
 
-def shuffled(seed, rng):
-    """The workflow with a new seed under random ids, nodes and inputs in random order: (workflow, the names behind the ids)."""
-    plain = workflow("starter-digits.safetensors", seed)
+def shuffled(plain, rng):
+    """A workflow under random ids, nodes and inputs in random order: (workflow, the names behind the ids)."""
     names = dict(zip(plain, (str(number) for number in rng.sample(range(1000), len(plain)))))
     nodes = []
     for name, content in plain.items():
@@ -42,7 +41,7 @@ def check_jobs(worker, count, first_seed):
     rng = random.Random(first_seed)
     reports = []
     for number in range(count):
-        sent, names = shuffled(first_seed + number, rng)
+        sent, names = shuffled(workflow("starter-digits.safetensors", first_seed + number), rng)
         report = worker.output(workflow=sent, report=True)["report"]
         assert {names[node_id] for node_id in report["ran"]} == (SEEDED if reports else set(names.values())), report
         reports.append(report)

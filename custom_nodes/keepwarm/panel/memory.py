@@ -49,7 +49,7 @@ class MemoryModels:
         now_s = self._wall_clock()
         for facts in self._cache.named.facts() if self._cache is not None else ():
             on_device, is_kept = facts.device_bytes > 0, facts.state == "kept"
-            actions = [Action.LET_GO if facts.held else Action.HOLD]
+            actions = [Action.LET_GO] if facts.held else [Action.HOLD] * is_kept
             actions += [Action.TO_RAM] * (on_device and self._can_move) + [Action.DROP] * is_kept
             yield Row(
                 id=f"cache:{facts.name}",

@@ -4,13 +4,17 @@ import functools
 import importlib
 import inspect
 import threading
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from comfy_api.latest import io
 
+from ..free_memory import free_bytes
+from ..units import GIB, megabytes
 from .loader_calls import NODE_FOLDERS, LoaderCall, call_of, is_v3
+
+HEADROOM_BYTES = GIB
 
 
 class Keeper(Protocol):
@@ -18,8 +22,8 @@ class Keeper(Protocol):
 
     at_once: int
 
-    def load(self, call: LoaderCall) -> bool:
-        """Load what *call* loads, or find it, and hold it; whether it fits."""
+    def load(self, call: LoaderCall) -> str:
+        """Load what *call* loads, or find it, and hold it; returns "", or why there is no room for it, where possible before it is read."""
 
     def holds(self, call: LoaderCall) -> bool:
         """Whether what *call* loads is held, whole and of the files as they are now."""
@@ -27,8 +31,21 @@ class Keeper(Protocol):
     def let_go(self, call: LoaderCall) -> bool:
         """No longer hold what *call* loaded; whether it was held."""
 
+    def take_over(self, is_same: Callable[[str], bool], renamed: Callable[[Any], Any]) -> None:
+        """After a restore: files whose path *is_same* accepts are those that were read, whatever identifies them now.
+
+        *renamed* gives the key of a model in the server's RAM model cache, which has renamed its own already.
+        """
+
     def capacity_bytes(self) -> int | None:
         """Room for models, None without a limit."""
+
+
+def cache_capacity_bytes() -> int | None:
+    """The size of the server's RAM model cache, None in a server without one."""
+    ram_cache = getattr(importlib.import_module("comfy.model_management"), "ram_cache", None)
+    stats = ram_cache().stats() if callable(ram_cache) else None
+    return None if stats is None else stats.cap_bytes
 
 
 def keeper_for(classes: Mapping[str, type]) -> Keeper:
@@ -45,22 +62,30 @@ class CacheKeeper:
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
-        self._held: dict[tuple[Any, ...], tuple[Any, frozenset[Hashable]]] = {}  # what was asked for -> the files' states, the cache's keys
+        # What was asked for -> by which call, the states of its files, the cache's keys.
+        self._held: dict[tuple[Any, ...], tuple[LoaderCall, Any, frozenset[Hashable]]] = {}
 
-    def load(self, call: LoaderCall) -> bool:
-        """Load or find what *call* loads; whether the cache keeps all of it."""
+    def load(self, call: LoaderCall) -> str:
+        """Load or find what *call* loads. Nothing is read unless the cache can keep all of it."""
         states = call.file_states()
-        with self._cache.holds.block() as keys:
-            call.run()
+        try:
+            with self._cache.holds.block() as keys:
+                call.run()
+        except importlib.import_module("comfy.ram_model_cache.holds").NoRoom as reason:
+            return f"{reason}, and the RAM model cache holds {self._room_text()}; raise --ram-model-cache-mb"
         self.let_go(call)
         for key in keys:
             self._cache.set_held(key, True)
-        self._held[call.asks_for()] = states, frozenset(keys)
-        return self.holds(call)
+        self._held[call.asks_for()] = call, states, frozenset(keys)
+        return "" if self.holds(call) else f"the RAM model cache holds {self._room_text()}; raise --ram-model-cache-mb"
+
+    def _room_text(self) -> str:
+        stats = self._cache.stats()
+        return f"{megabytes(stats.kept_bytes)} of at most {megabytes(stats.cap_bytes)} already"
 
     def holds(self, call: LoaderCall) -> bool:
         """Whether each part is held. What was read from files that have been replaced since is let go."""
-        states, keys = self._held.get(call.asks_for(), (None, frozenset()))
+        _, states, keys = self._held.get(call.asks_for(), (call, None, frozenset()))
         if keys and states != call.file_states():
             self.let_go(call)
             return False
@@ -68,20 +93,26 @@ class CacheKeeper:
 
     def let_go(self, call: LoaderCall) -> bool:
         """Keep each part like any other model's from now on."""
-        _, keys = self._held.pop(call.asks_for(), (None, frozenset()))
+        _, _, keys = self._held.pop(call.asks_for(), (call, None, frozenset()))
         were_kept = [self._cache.set_held(key, False) for key in keys]
         return any(were_kept)
 
+    def take_over(self, is_same: Callable[[str], bool], renamed: Callable[[Any], Any]) -> None:
+        """Note the new identities of the same files, and the keys under which the cache has their models now."""
+        for asked, (call, states, keys) in list(self._held.items()):
+            if states != call.file_states() and all(map(is_same, call.files)):
+                self._held[asked] = call, call.file_states(), frozenset(map(renamed, keys))
+
     def capacity_bytes(self) -> int | None:
         """The cache's cap."""
-        stats = self._cache.stats()
-        return None if stats is None else stats.cap_bytes
+        return cache_capacity_bytes()
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A loader's outputs, of files in *states*, and the lock that lets a prompt wait while they are read."""
+    """The outputs of *call*, a loader's, of files in *states*, and the lock that lets a prompt wait while they are read."""
 
+    call: LoaderCall
     states: tuple[Any, ...] | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     outputs: tuple[Any, ...] | None = None
@@ -100,14 +131,18 @@ class OwnKeeper:
             if name in classes:
                 self._wrap(name, classes[name])
 
-    def load(self, call: LoaderCall) -> bool:
-        """Read what *call* loads, unless it is kept already."""
+    def load(self, call: LoaderCall) -> str:
+        """Read what *call* loads, unless it is kept already, or the memory that is free would not do."""
+        missing_bytes = 0 if self.holds(call) else call.file_bytes() + HEADROOM_BYTES - free_bytes()
+        if missing_bytes > 0:
+            files, missing = megabytes(call.file_bytes()), megabytes(missing_bytes)
+            return f"its files have {files}, and {missing} of RAM are missing if {megabytes(HEADROOM_BYTES)} are to stay free"
         with self._lock:
-            kept = self._current(call) or self._kept.setdefault(call.asks_for(), _Kept(call.file_states()))
+            kept = self._current(call) or self._kept.setdefault(call.asks_for(), _Kept(call, call.file_states()))
         with kept.lock:
             if kept.outputs is None:
                 kept.outputs = tuple(self._run(call))
-        return True
+        return ""
 
     def holds(self, call: LoaderCall) -> bool:
         """Whether the outputs are kept."""
@@ -119,6 +154,13 @@ class OwnKeeper:
         """Drop the outputs."""
         with self._lock:
             return self._kept.pop(call.asks_for(), None) is not None
+
+    def take_over(self, is_same: Callable[[str], bool], renamed: Callable[[Any], Any]) -> None:
+        """Note the new identities of the same files."""
+        with self._lock:
+            for kept in self._kept.values():
+                if all(map(is_same, kept.call.files)):
+                    kept.states = kept.call.file_states()
 
     def capacity_bytes(self) -> int | None:
         """This server has no limit for it."""

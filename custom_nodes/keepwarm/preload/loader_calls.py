@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .config import Problem, Wanted
+from .config import KINDS, Problem, Wanted, generated_key
 
 Folders = Any  # the module folder_paths
 NODE_FOLDERS = {
@@ -21,6 +21,19 @@ _TEXT_LOADERS = {
     2: ("DualCLIPLoader", ("clip_name1", "clip_name2")),
     3: ("TripleCLIPLoader", ("clip_name1", "clip_name2", "clip_name3")),
 }
+_KIND_OF_NODE = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "CLIPLoader": "text_encoders",
+    "DualCLIPLoader": "text_encoders",
+    "TripleCLIPLoader": "text_encoders",
+    "UNETLoader": "diffusion_models",
+    "VAELoader": "vaes",
+    "KeepwarmCheckpointLoader": "checkpoints",
+    "KeepwarmTextEncoderLoader": "text_encoders",
+    "KeepwarmDiffusionModelLoader": "diffusion_models",
+    "KeepwarmVAELoader": "vaes",
+}
+_NAMED_FILES = {"DualCLIPLoader": 2, "TripleCLIPLoader": 3}
 _TEXT_TYPES = {"CLIPLoader": "stable_diffusion", "DualCLIPLoader": "sdxl"}
 
 
@@ -51,6 +64,13 @@ class LoaderCall:
     def asks_for(self) -> tuple[Any, ...]:
         """Equal for calls of the same node with the same inputs."""
         return self.node, tuple(sorted(self.inputs.items()))
+
+    def file_bytes(self) -> int:
+        """What its files take on the disk; 0 where one is missing."""
+        try:
+            return sum(map(os.path.getsize, self.files))
+        except OSError:
+            return 0
 
     def file_states(self) -> tuple[Any, ...] | None:
         """What tells its files as they are now from others under their names; None where one is missing."""
@@ -105,6 +125,22 @@ def _node_and_inputs(wanted: Wanted) -> tuple[str, dict[str, str]]:
     else:
         options.pop("type", None)  # three text encoders go together in one way only
     return node, dict(zip(inputs, wanted.files)) | options
+
+
+def wanted_of(node: str, inputs: Mapping[str, Any]) -> Wanted | None:
+    """The entry of a config for a node of a prompt, with the generated key; None for other nodes, and where a value comes from a node.
+
+    The standard loader nodes, and the pack's own, whose inputs are called otherwise.
+    """
+    kind = _KIND_OF_NODE.get(node)
+    if kind is None or any(isinstance(inputs.get(name), list) for name in KINDS[kind].options):
+        return None
+    values = {name: value for name, value in sorted(inputs.items()) if isinstance(value, str)}
+    files = tuple(value for name, value in values.items() if "name" in name and value != "none")
+    if len(files) < _NAMED_FILES.get(node, 1):
+        return None
+    options = {name: values[name] for name in KINDS[kind].options if name in values and (name, values[name]) != ("device", "default")}
+    return Wanted(kind, f"a prompt's {node}", files, options, generated_key(KINDS[kind].name, files, options))
 
 
 def choices(node_class: type, name: str) -> list[Any]:

@@ -31,6 +31,8 @@ def _cached_loader(kind: str, preloading: Preloading) -> type[io.ComfyNode]:
     class CachedLoader(io.ComfyNode):
         """Loads by file name through the server's own loader."""
 
+        READS_AHEAD = dict.fromkeys(_file_inputs(kind), KINDS[kind].folder)
+
         @classmethod
         def define_schema(cls) -> io.Schema:
             return io.Schema(
@@ -165,10 +167,15 @@ def _loader_inputs(kind: str) -> list[Any]:
     return [file_input]
 
 
+def _file_inputs(kind: str) -> tuple[str, ...]:
+    """The inputs of the cached loader that name files."""
+    return ("clip_name1", "clip_name2", "clip_name3") if kind == "text_encoders" else (KINDS[kind].file_field,)
+
+
 def _wanted(kind: str, inputs: dict[str, Any]) -> Wanted:
     """The node's inputs as an entry of a config."""
     if kind == "text_encoders":
-        files = tuple(inputs[name] for name in ("clip_name1", "clip_name2", "clip_name3") if inputs[name] != _NO_FILE)
+        files = tuple(inputs[name] for name in _file_inputs(kind) if inputs[name] != _NO_FILE)
         options = {"type": inputs["type"], "device": inputs["device"]}
     else:
         files = (inputs[KINDS[kind].file_field],)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..units import megabytes
 from .config import KINDS, PreloadConfig, Problem, Wanted
+from .disks import DiskTurns
 from .keepers import Keeper
 from .loader_calls import LoaderCall, Unloadable, loader_call
 
@@ -87,8 +88,23 @@ def plan_text(plan: Plan, capacity_bytes: int | None) -> str:
     total_bytes = together_bytes(plan.entries)
     lines.append(f"together {megabytes(total_bytes)}" + ("" if capacity_bytes is None else f" of at most {megabytes(capacity_bytes)}"))
     if capacity_bytes is not None and total_bytes > capacity_bytes:
-        lines.append("That does not fit: raise --ram-model-cache-mb, or take models out; those that come last are not held")
+        lines.append(
+            f"That does not fit: raise --ram-model-cache-mb, or take models out; not held will be {_named(beyond(plan, capacity_bytes))}"
+        )
     return "\n".join(lines)
+
+
+def beyond(plan: Plan, capacity_bytes: int) -> list[Entry]:
+    """The entries of *plan*, loaded in its order, that do not fit in *capacity_bytes* by the sizes of their files."""
+    fitting: list[Entry] = []
+    for entry in plan.entries:
+        if together_bytes([*fitting, entry]) <= capacity_bytes:
+            fitting.append(entry)
+    return [entry for entry in plan.entries if entry not in fitting]
+
+
+def _named(entries: Iterable[Entry]) -> str:
+    return ", ".join(f"{entry.title} ({entry.wanted.path})" for entry in entries)
 
 
 class Preloader:
@@ -98,16 +114,22 @@ class Preloader:
         self.plan = plan
         self.keeper = keeper
         self._clock = clock
+        self._disks = DiskTurns()
         self._stopped = threading.Event()
 
     def run(self, progress: Callable[[Iterable[Entry]], Iterable[Entry]] = iter) -> None:
         """Load every entry; *progress* is handed each as it ends, to show how far it is. An entry that fails says so and is passed over."""
         started_s = self._clock()
+        capacity_bytes = self.keeper.capacity_bytes()
+        if capacity_bytes is not None and (outside := beyond(self.plan, capacity_bytes)):
+            log.warning("By the sizes of the files there is no room in %s for %s", megabytes(capacity_bytes), _named(outside))
         with ThreadPoolExecutor(self.keeper.at_once, "preload") as pool:
             for _ in progress(pool.map(self._load, self.plan.entries)):
                 pass
+        for entry in self.plan.entries:  # what found no room beside one that was being read then, or was refused
+            if entry.state is State.NOT_HELD:
+                self._load(entry)
         held = [entry for entry in self.plan.entries if entry.state is State.HELD]
-        capacity_bytes = self.keeper.capacity_bytes()
         of = "" if capacity_bytes is None else f" of at most {megabytes(capacity_bytes)}"
         log.info(
             "Preloaded %d of %d models, %s%s, in %.1f s",
@@ -117,6 +139,10 @@ class Preloader:
             of,
             self._clock() - started_s,
         )
+
+    def is_complete(self) -> bool:
+        """Whether everything that the config names is held, and nothing in it is wrong."""
+        return not self.plan.problems and all(self.described_entry(entry)["state"] == State.HELD.value for entry in self.plan.entries)
 
     def stop(self) -> None:
         """Begin no further load."""
@@ -175,19 +201,21 @@ class Preloader:
     def _load(self, entry: Entry) -> Entry:
         if self._stopped.is_set():
             return entry
-        entry.state, started_s = State.LOADING, self._clock()
+        entry.state = State.LOADING
         try:
-            fits = self.keeper.load(entry.call)
+            with self._disks.turn(entry.call.files):
+                started_s = self._clock()
+                no_room = self.keeper.load(entry.call)
         except Exception as error:
             entry.state, entry.why = State.FAILED, f"{type(error).__name__}: {error}"
             log.warning("Not preloaded: %s (%s): %s", entry.title, entry.wanted.path, entry.why)
             return entry
         entry.seconds = self._clock() - started_s
         speed = f", {entry.file_bytes / max(entry.seconds, 1e-9) / 1e9:.2f} GB/s"
-        if fits:
+        if not no_room:
             entry.state, entry.why = State.HELD, ""
             log.info("Preloaded %s: %s in %.1f s%s", entry.title, megabytes(entry.file_bytes), entry.seconds, speed)
         else:
-            entry.state, entry.why = State.NOT_HELD, "there is no room for it in the RAM model cache"
-            log.warning("Read but not held: %s (%s): %s; raise --ram-model-cache-mb", entry.title, entry.wanted.path, entry.why)
+            entry.state, entry.why = State.NOT_HELD, no_room
+            log.warning("Not preloaded: %s (%s): %s", entry.title, entry.wanted.path, no_room)
         return entry

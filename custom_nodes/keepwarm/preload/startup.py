@@ -1,25 +1,30 @@
 """Preloading as a part of the server's start: after every pack is loaded, before the port answers."""
 
 import asyncio
+import atexit
+import functools
 import importlib
 import logging
-import os
-import random
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
 
 from ..write_guard import WriteGuard
 from .config import ConfigUnreadable, Wanted, read_config
-from .keepers import keeper_for
+from .keepers import cache_capacity_bytes, keeper_for
 from .loader_calls import loader_call
-from .preloader import Entry, Plan, Preloader, State, make_plan, plan_text
+from .options import PreloadOptions, read_options
+from .phases import Phases
+from .preloader import Entry, Plan, Preloader, make_plan, plan_text
+from .rest import missing_models
+from .routes import add_preload_routes
+from .saved_config import SavedConfig
+from .usage import UsageLog
+from .warmup import PausedProviders, WarmupFailed, warm_up
 
 log = logging.getLogger(__name__)
-
-ENVIRONMENT = "KEEPWARM_PRELOAD_CONFIG"
 
 
 class Preloading:
@@ -27,29 +32,46 @@ class Preloading:
 
     def __init__(self) -> None:
         self.preloader: Preloader | None = None
-        self._moves_to_device = False
-        self._verbose = False
-        self._restored = 0
+        self.phases = Phases(self)
+        self.providers: list[Any] = []
+        self._options = PreloadOptions()
+        self._server: Any = None
+        self.settings = {"auto_gpu_load": False, "verbose": False}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._adding = threading.Lock()
 
     def join(self, args: Any, server: Any, environment: Mapping[str, str] | None = None) -> None:
-        """Have *server* preload at its start what the flag ``--preload-config`` or the environment names, and add the routes."""
-        environment = os.environ if environment is None else environment
-        path = getattr(args, "preload_config", None) or environment.get(ENVIRONMENT)
-        check_only = getattr(args, "preload_check", False)
-        self._add_routes(server.routes, WriteGuard(args, server, environment))
-        if not path:
-            if check_only:
-                raise SystemExit(f"--preload-check needs a file: --preload-config FILE, or {ENVIRONMENT}")
-            return
+        """Have *server* do at its start what flags and environment ask for, and add the routes. Raises ``SystemExit``."""
+        self._options, self._server = read_options(args, environment), server
+        options = self._options
+        add_preload_routes(server.routes, self, WriteGuard(args, server, environment))
+        self.phases.join(server, options.waits)
 
         async def at_start(app: web.Application) -> None:
-            self._plan(path)
-            if check_only:
-                raise SystemExit(self._say_plan())
-            await self._run()
+            status = await self._start(server)
+            if options.check_only or options.ends:
+                raise SystemExit(status)
+            reader = getattr(server, "read_ahead", None)
+            if reader is not None and self.preloader is not None:
+                reader.add_source(functools.partial(missing_models, self.preloader))
 
-        server.app.on_startup.append(at_start)
+        if options != PreloadOptions():
+            server.app.on_startup.append(at_start)
+
+    async def _start(self, server: Any) -> int:
+        """Do it all, in order; the exit status for starts that end with it."""
+        options, is_warm = self._options, True
+        if options.config is not None:
+            self._plan(options.config)
+        if options.check_only:
+            return self._say_plan()
+        if options.save_to is not None:
+            self._save_to(options.save_to, server)
+        await self._load()
+        await self.phases.begin()
+        if not options.waits:
+            is_warm = await self.warm_up()
+        return 0 if is_warm and self.preloader is not None and self.preloader.is_complete() else 1
 
     def _plan(self, path: str) -> None:
         """Read the config and find its loaders; what is wrong is logged."""
@@ -63,7 +85,7 @@ class Preloading:
         for problem in plan.problems:
             log.warning("Preload config %s: %s", path, problem)
         self.preloader = Preloader(plan, keeper_for(classes))
-        self._moves_to_device, self._verbose = config.auto_gpu_load, config.verbose
+        self.settings = {"auto_gpu_load": config.auto_gpu_load, "verbose": config.verbose}
 
     def _say_plan(self) -> int:
         """Print what would be loaded; the exit status."""
@@ -72,41 +94,45 @@ class Preloading:
         print(plan_text(self.preloader.plan, self.preloader.keeper.capacity_bytes()))
         return 1 if self.preloader.plan.problems else 0
 
-    async def _run(self) -> None:
+    async def _load(self) -> None:
         preloader = self.preloader
         if preloader is None:
             return
-        if self._verbose:
+        if self.settings["verbose"]:
             log.info("Preloading:\n%s", plan_text(preloader.plan, preloader.keeper.capacity_bytes()))
         try:
             await asyncio.get_running_loop().run_in_executor(None, preloader.run, _progress_bar(len(preloader.plan.entries)))
-            if self._moves_to_device:
-                await asyncio.get_running_loop().run_in_executor(None, self.move_to_device)
         except asyncio.CancelledError:
             preloader.stop()
             raise
 
-    def move_to_device(self) -> None:
-        """Load the held models onto the device, as far as there is room. Blocks; call it while no prompt runs."""
-        management = importlib.import_module("comfy.model_management")
-        for entry in self.preloader.plan.entries if self.preloader else ():
-            if entry.state is not State.HELD:
-                continue
-            patchers = [patcher for patcher in map(_patcher, entry.call.run()) if patcher is not None]
-            try:
-                management.load_models_gpu(patchers)
-            except Exception:
-                log.warning("Preloaded, but not moved to the device: %s", entry.title, exc_info=True)
+    def _save_to(self, path: str, server: Any) -> None:
+        """Keep *path* up to date from now on."""
+        classes = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+        usage = UsageLog(server.prompt_queue, classes, importlib.import_module("folder_paths"), self.wanted)
+        saved = SavedConfig(path, usage, cache_capacity_bytes, self.settings)
+        atexit.register(saved.save_at_end)
+        task = asyncio.get_running_loop().create_task(saved.keep_saving())
+        self._tasks.add(task)  # the loop refers to its tasks weakly
 
-    def restored(self) -> dict[str, Any]:
-        """Take anew what a snapshot froze, after each restore: random state, and what the device holds. Blocks."""
-        self._restored += 1
-        random.seed()
-        importlib.import_module("torch").seed()
-        importlib.import_module("numpy").random.seed()
-        if self._moves_to_device:
-            self.move_to_device()
-        return {"restored": self._restored, **self.described()}
+    async def warm_up(self) -> bool:
+        """Run the prompt of ``--warmup-prompt``, if there is one; whether that worked. The server starts all the same."""
+        path = self._options.warmup
+        if path is None:
+            return True
+        try:
+            with PausedProviders(self.providers):
+                seconds = await warm_up(path, self._server.prompt_queue)
+        except WarmupFailed as error:
+            log.error("Not warmed up: %s", error)
+            return False
+        log.info("Warmed up with %s in %.1f s", path, seconds)
+        return True
+
+    def wanted(self, key: str) -> Wanted | None:
+        """The entry of the config with a *key*. Any thread."""
+        entry = self.preloader.find(key) if self.preloader else None
+        return entry.wanted if entry else None
 
     def add(self, wanted: Wanted) -> Entry:
         """Load and hold *wanted*, which the config does not name. Blocks; raises :class:`Unloadable`, or ``OSError`` for a lost file."""
@@ -124,45 +150,16 @@ class Preloading:
         return [key for kind in kinds for key in self.preloader.keys(kind)] if self.preloader else []
 
     def described(self) -> dict[str, Any]:
-        """Every entry, as JSON data."""
+        """Every entry, as JSON data. Any thread."""
         return self.preloader.described() if self.preloader else {"models": [], "problems": []}
 
-    def _add_routes(self, routes: web.RouteTableDef, writes: WriteGuard) -> None:
-        async def show(request: web.Request) -> web.Response:
-            return web.json_response(await asyncio.to_thread(self.described))
 
-        async def restored(request: web.Request) -> web.Response:
-            return web.json_response(await asyncio.to_thread(self.restored))
-
-        async def change(request: web.Request, act: Callable[[Preloader, Entry], Any]) -> web.Response:
-            entry = self.preloader.find(request.match_info["key"]) if self.preloader else None
-            if self.preloader is None or entry is None:
-                return web.json_response({"error": f"no preloaded model has the key {request.match_info['key']!r}"}, status=404)
-            await asyncio.to_thread(act, self.preloader, entry)
-            return web.json_response(await asyncio.to_thread(self.described))
-
-        async def hold(request: web.Request) -> web.Response:
-            return await change(request, Preloader.load)
-
-        async def let_go(request: web.Request) -> web.Response:
-            return await change(request, Preloader.let_go)
-
-        routes.get("/keepwarm/preload")(show)
-        routes.post("/keepwarm/restored")(writes(restored))
-        routes.post("/keepwarm/preload/hold/{key}")(writes(hold))
-        routes.post("/keepwarm/preload/let-go/{key}")(writes(let_go))
-
-
-def install(preloading: Preloading) -> None:
-    """Let *preloading* join the server of this process, if there is one."""
+def install(preloading: Preloading, providers: Iterable[Any] = ()) -> None:
+    """Let *preloading* join the server of this process, if there is one; *providers* are the pack's cache providers."""
     server = getattr(importlib.import_module("server").PromptServer, "instance", None)
     if server is not None:
+        preloading.providers = list(providers)
         preloading.join(importlib.import_module("comfy.cli_args").args, server)
-
-
-def _patcher(value: Any) -> Any:
-    """What moves *value* between devices: itself, or its patcher."""
-    return value if hasattr(value, "model_size") else getattr(value, "patcher", None)
 
 
 def _progress_bar(total: int) -> Any:

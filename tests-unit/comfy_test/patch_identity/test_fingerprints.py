@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from comfy.patch_identity.fingerprints import Fingerprints
+from comfy.patch_identity.tensor_digests import version_of
 from comfy.weight_adapter.lora import LoRAAdapter
 
 FACTOR = 2
@@ -199,6 +200,19 @@ def test_a_view_of_a_tensor_counts_as_it(prints):
     tensor[3, 3] = 1
     assert not before.is_current() and prints.of(tensor[2:4]).digest != before.digest
     assert prints.of(tensor.t()).digest == prints.of(tensor.t().contiguous()).digest
+
+
+def test_a_parameter_that_got_its_values_from_inference_mode_is_read_each_time(prints):
+    """torch says of it that it is none of inference mode, and has no counter for it either: a pack's module after ``to``."""
+    with torch.inference_mode():
+        module = torch.nn.Linear(3, 4)
+    weight = module.to(torch.float64).weight
+    assert not weight.is_inference() and version_of(weight) is None
+    before = prints.of([weight])
+    assert not before.reason and before.is_current() and prints.of([weight]).digest == before.digest
+    with torch.inference_mode():
+        weight.add_(1)
+    assert not before.is_current() and prints.of([weight]).digest != before.digest
 
 
 def test_a_tensor_of_inference_mode_is_read_each_time_or_is_unique(prints):

@@ -52,7 +52,7 @@ def test_every_move_is_made(make, monkeypatch):
             made.add((self.state, state))
             super().become(state)
 
-    monkeypatch.setattr("comfy.ram_model_cache.table.Entry", Noted)
+    monkeypatch.setattr("comfy.ram_model_cache.reservations.Entry", Noted)
     cache = make(50)
     used, _ = get(cache, A)
     cache.clear()

@@ -14,6 +14,7 @@ from comfy.ram_model_cache.weights_key import weights_key
 from custom_nodes.keepwarm.panel.actions import Actions
 from custom_nodes.keepwarm.panel.memory import MemoryModels
 from custom_nodes.keepwarm.panel.routes import add_routes
+from custom_nodes.keepwarm.panel.startup import install
 from custom_nodes.keepwarm.panel.watch import Watch
 from custom_nodes.keepwarm.preload.startup import Preloading
 
@@ -195,3 +196,24 @@ async def test_two_models_are_loaded_at_once_at_most(host):
     host.actions.do = do
     assert await asyncio.gather(*(act(client, "hold", id="x") for _ in range(5))) == [(200, "done")] * 5
     assert most == [2]
+
+
+async def test_the_server_s_panel_is_guarded_and_ends_with_it(monkeypatch):
+    server = SimpleNamespace(
+        routes=web.RouteTableDef(),
+        app=web.Application(),
+        prompt_queue=SimpleNamespace(),
+        send_sync=lambda *sent: None,
+        sockets={},
+        user_manager=SimpleNamespace(users={"ann": "Ann", "bob": "Bob"}),
+    )
+    monkeypatch.setattr("server.PromptServer.instance", server, raising=False)
+    monkeypatch.setattr("comfy.cli_args.args.multi_user", True, raising=False)
+    install(Preloading(), [])
+    server.app.add_routes(server.routes)
+    async with TestClient(TestServer(server.app)) as client:
+        for user, expected in (("bob", 403), ("ann", 409)):
+            answer = await client.post("/keepwarm/models/hold", json={"id": "cache:x"}, headers={"Comfy-User": user})
+            assert answer.status == expected
+        foreign = {"Comfy-User": "ann", "Origin": "https://evil.example"}
+        assert (await client.post("/keepwarm/models/hold", json={"id": "cache:x"}, headers=foreign)).status == 403

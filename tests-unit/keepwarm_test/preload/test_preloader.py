@@ -7,6 +7,7 @@ import pytest
 
 from custom_nodes.keepwarm.preload.config import parse_config
 from custom_nodes.keepwarm.preload.preloader import Preloader, make_plan, plan_text
+from custom_nodes.keepwarm.preload.rest import missing_models
 
 
 class Loader:
@@ -36,7 +37,7 @@ class Keeper:
             raise ValueError("damaged")
         if name == "small":
             self.held.add(name)
-        return name in self.held
+        return "" if name in self.held else "no room for it"
 
     def holds(self, call):
         return call.inputs["vae_name"] in self.held
@@ -71,6 +72,8 @@ def test_a_failing_loader_and_a_model_that_does_not_fit_leave_the_rest(folders, 
         "large": "not held",
         "broken": "failed",
     }
+    assert not preloader.is_complete()
+    assert "there is no room in 0.0 MB for VAE large (models.vaes[1])" in caplog.text and "(models.vaes[1]): no room for it" in caplog.text
     assert "Preloaded 1 of 3 models" in caplog.text and "models.vaes[2]): ValueError: damaged" in caplog.text
 
 
@@ -97,16 +100,39 @@ def test_what_cannot_be_loaded_is_a_problem_with_its_place(folders):
 
 def test_a_plan_that_does_not_fit_says_so(folders):
     text = plan_text(planned(folders, "small", "large"), 100)
-    assert "does not fit" in text and "does not fit" not in plan_text(planned(folders, "small"), 100)
+    assert (
+        "does not fit" in text
+        and "not held will be VAE large (models.vaes[1])" in text
+        and "does not fit" not in plan_text(planned(folders, "small"), 100)
+    )
 
 
 def test_what_was_let_go_is_loaded_and_held_again(folders):
     preloader = Preloader(planned(folders, "small"), Keeper())
     preloader.run()
     entry = preloader.find("small")
-    assert preloader.let_go(entry) and preloader.described_entry(entry)["state"] == "let go"
+    assert preloader.is_complete()
+    assert preloader.let_go(entry) and not preloader.is_complete() and preloader.described_entry(entry)["state"] == "let go"
     preloader.load(entry)
     assert preloader.described_entry(entry)["state"] == "held"
     preloader.keeper.held.clear()
     described = preloader.described_entry(entry)
     assert described["state"] == "not held" and "dropped" in described["why"]
+
+
+def test_what_is_missing_of_the_config_is_what_was_dropped_and_nobody_let_go(folders, tmp_path):
+    preloader = Preloader(planned(folders, "small", "large", "broken"), Keeper())
+    preloader.run()
+    assert [one.name for one in missing_models(preloader)] == ["VAE large"]
+    preloader.keeper.held.clear()
+    small, large = missing_models(preloader)
+    assert (small.name, large.name) == ("VAE small", "VAE large") and small.key != large.key
+    before = small.states()
+    small.run()
+    assert not preloader.keeper.held
+    small.settle()
+    assert preloader.keeper.held == {"small"} and [one.name for one in missing_models(preloader)] == ["VAE large"]
+    (tmp_path / "small").write_bytes(bytes(11))
+    assert small.states() != before
+    preloader.let_go(preloader.find("large"))
+    assert not missing_models(preloader)

@@ -5,6 +5,8 @@ const DELAY_MS = 300;
 const ORDER = ["vram", "ram", "in use", "disk"];
 const TEXTS = { vram: "VRAM", ram: "RAM", "in use": "in use", disk: "disk" };
 const COLOURS = { vram: "#1c4f80", ram: "#1d5c3a", "in use": "#6b4a12", disk: "#3f434a" };
+const TOLD = "keepwarmPlaces";
+const ON_DISK = { tier: "disk", held: false };
 const EVENTS = ["status", "execution_success", "execution_error", "execution_interrupted", "reconnected"];
 
 export class Badges {
@@ -58,29 +60,27 @@ export class Badges {
     if (key === this.key) return;
     this.key = key;
     this.places = places;
+    // The page's new nodes look at badges again when something reactive changes that they read: its extension manager is.
+    this.app.extensionManager[TOLD] = key;
     this.app.graph?.setDirtyCanvas(true, true);
   }
 
-  /** "RAM · held" for the first widget of *node* that names a model file; "" where none does. */
-  text(node) {
-    const place = this.place(node);
-    return place ? `${TEXTS[place.tier]}${place.held ? " · held" : ""}` : "";
-  }
-
+  /** Where the model is that the first such widget of *node* names; null where none names a file. */
   place(node) {
     for (const { value } of node.widgets ?? []) {
-      if (typeof value === "string" && MODEL_FILE.test(value)) return this.places.get(value) ?? { tier: "disk", held: false };
+      if (typeof value === "string" && MODEL_FILE.test(value)) return this.places.get(value) ?? ON_DISK;
     }
     return null;
   }
 
-  /** The badge to draw; the same object for the same text, for this is asked at every frame. */
+  /** The badge to draw, "RAM · held"; the same object for the same text, for this is asked at every frame. */
   badge(node) {
-    const text = this.text(node);
+    void this.app.extensionManager[TOLD];
     const place = this.place(node);
+    const text = place ? `${TEXTS[place.tier]}${place.held ? " · held" : ""}` : "";
     let badge = this.made.get(text);
     if (!badge) {
-      badge = new window.LGraphBadge({ text, fgColor: "#ffffff", bgColor: COLOURS[place?.tier] ?? COLOURS.disk });
+      badge = new window.LGraphBadge({ text, fgColor: "#ffffff", bgColor: COLOURS[place?.tier ?? "disk"] });
       this.made.set(text, badge);
     }
     return badge;

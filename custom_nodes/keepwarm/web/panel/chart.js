@@ -1,57 +1,84 @@
-// Seconds saved and seconds spent reading, a column per prompt, and the sum of what was saved as a line.
+// Two small charts, a column pair per prompt: seconds saved and spent reading, with what was saved in all as a line; and node results that
+// were there and that were computed.
 
-import { drawn, element } from "./elements.js";
+import { drawn, element, setText } from "./elements.js";
 import { plural, seconds } from "./wording.js";
 
 const MOST = 40;
-const HEIGHT = 56;
+const HEIGHT = 44;
 const STEP = 10;
 
 export class Chart {
   constructor() {
-    this.text = element("p", { class: "kw-more" });
-    this.picture = element("div", { class: "kw-chart" });
-    this.box = element("div", {}, this.picture, this.text);
+    this.models = chart();
+    this.results = chart();
+    this.box = element("div", {}, this.models.box, this.results.box);
   }
 
   show(state) {
     const points = state.points.slice(-MOST);
-    this.text.textContent = summary(state, points);
-    this.picture.hidden = points.length === 0;
-    if (points.length) this.picture.replaceChildren(picture(points, summary(state, points)));
+    show(this.models, state.saved ? points : [], modelsText(state), (point) => [point.saved_s, point.read_s, modelsTitle(point)], true);
+    show(this.results, points, resultsText(points), (point) => [point.cached_nodes, point.nodes - point.cached_nodes, resultsTitle(point)]);
   }
 }
 
-function summary({ saved }, points) {
-  const nodes = points.reduce((sum, point) => sum + point.cached_nodes, 0);
-  const results = `${plural(nodes, "node result")} were there already in the last ${plural(points.length, "prompt")}.`;
-  if (!points.length) return "No prompt has ended yet.";
-  if (!saved) return results;
-  return `${seconds(saved.saved_s)} saved since the start: ${plural(saved.hits, "model")} found, ${saved.misses} read. ${results}`;
+function chart() {
+  const text = element("p", { class: "kw-more" });
+  const picture = element("div", { class: "kw-chart" });
+  return { text, picture, box: element("div", { class: "kw-charted" }, text, picture) };
 }
 
-function picture(points, label) {
-  const width = MOST * STEP;
-  const top = Math.max(...points.map((point) => Math.max(point.saved_s, point.read_s)), 1e-9);
-  const total = points.reduce((sum, point) => sum + point.saved_s, 0);
-  const scaled = (value, most) => (value / most) * (HEIGHT - 4);
-  const line = [];
+/** *read* gives of a point: the good, the bad, and both in words. */
+function show({ text, picture, box }, points, said, read, hasSum = false) {
+  setText(text, said);
+  box.hidden = said === "";
+  picture.hidden = points.length === 0;
+  if (points.length) picture.replaceChildren(columns(points.map(read), said, hasSum));
+}
+
+function columns(pairs, label, hasSum) {
+  const top = Math.max(...pairs.map(([good, bad]) => Math.max(good, bad)), 1e-9);
+  const total = pairs.reduce((sum, [good]) => sum + good, 0);
   let sum = 0;
-  const columns = points.flatMap((point, index) => {
+  const line = [];
+  const drawnPairs = pairs.flatMap(([good, bad, title], index) => {
     const x = index * STEP;
-    sum += point.saved_s;
-    if (total) line.push(`${x + STEP / 2},${HEIGHT - scaled(sum, total) - 2}`);
-    return [column(x + 1, scaled(point.saved_s, top), "kw-saved", point), column(x + 5, scaled(point.read_s, top), "kw-read", point)];
+    sum += good;
+    line.push(`${x + STEP / 2},${HEIGHT - scaled(sum, total || 1) - 2}`);
+    return [column(x + 1, scaled(good, top), "kw-saved", title), column(x + 5, scaled(bad, top), "kw-read", title)];
   });
   return drawn(
     "svg",
-    { viewBox: `0 0 ${width} ${HEIGHT}`, role: "img", "aria-label": `Seconds saved and spent reading, by prompt. ${label}` },
-    ...columns,
-    total ? drawn("polyline", { points: line.join(" "), class: "kw-line" }) : null,
+    { viewBox: `0 0 ${MOST * STEP} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `By prompt: ${label}` },
+    ...drawnPairs,
+    hasSum && total ? drawn("polyline", { points: line.join(" "), class: "kw-line" }) : null,
   );
 }
 
-function column(x, height, kind, point) {
-  const title = `${plural(point.hits, "model")} found, ${seconds(point.saved_s)} saved; ${point.reads} read in ${seconds(point.read_s)}`;
+function scaled(value, most) {
+  return (value / most) * (HEIGHT - 4);
+}
+
+function column(x, height, kind, title) {
   return drawn("rect", { x, y: HEIGHT - height, width: 4, height, class: kind }, drawn("title", {}, title));
+}
+
+function modelsText({ saved }) {
+  if (!saved) return "";
+  return `${seconds(saved.saved_s)} of reading saved since the start: ${plural(saved.hits, "model")} found, ${saved.misses} read`;
+}
+
+function modelsTitle(point) {
+  return `${plural(point.hits, "model")} found, ${seconds(point.saved_s)} saved; ${point.reads} read in ${seconds(point.read_s)}`;
+}
+
+function resultsText(points) {
+  if (!points.length) return "No prompt has ended yet";
+  const found = points.reduce((sum, point) => sum + point.cached_nodes, 0);
+  const all = points.reduce((sum, point) => sum + point.nodes, 0);
+  return `${found} of ${plural(all, "node result")} of the last ${plural(points.length, "prompt")} were there already`;
+}
+
+function resultsTitle(point) {
+  return `${point.cached_nodes} of ${plural(point.nodes, "node result")} were there`;
 }

@@ -12,9 +12,10 @@ const EXPLAINED = {
 };
 
 export class Details {
-  /** *act* is called with (action, row, options). */
-  constructor(act) {
+  /** *act* is called with (action, row, options); *onLost* when the row goes while the focus is on its buttons. */
+  constructor(act, onLost) {
     this.act = act;
+    this.onLost = onLost;
     this.row = null;
     this.key = "";
     this.name = element("h4", { class: "kw-chosen-name" });
@@ -25,6 +26,7 @@ export class Details {
 
   show(row, types, now) {
     this.row = row;
+    if (row === null && this.box.contains(document.activeElement)) this.onLost();
     this.box.hidden = row === null;
     if (row === null) return;
     setText(this.name, row.name);

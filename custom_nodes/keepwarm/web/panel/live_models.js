@@ -12,6 +12,7 @@ export class LiveModels extends EventTarget {
     this.isOpen = false;
     this.loading = null;
     this.early = null;
+    this.turn = Promise.resolve();
     this.onMessage = (event) => this.take(event.detail);
     this.onReturn = () => this.watch();
     this.onVisibility = () => (document.hidden ? this.unwatch() : this.watch());
@@ -48,21 +49,31 @@ export class LiveModels extends EventTarget {
     return "All models move to RAM when no prompt runs.";
   }
 
-  async watch() {
-    try {
-      await this.post("/keepwarm/watch", { client_id: this.api.clientId, watching: true });
-      await this.load();
-    } catch (error) {
-      this.tell("failed", String(error.message ?? error));
-    }
+  watch() {
+    return this.inTurn(async () => {
+      try {
+        await this.post("/keepwarm/watch", { client_id: this.api.clientId, watching: true });
+        await this.load();
+      } catch (error) {
+        this.tell("failed", String(error.message ?? error));
+      }
+    });
   }
 
-  async unwatch() {
-    try {
-      await this.post("/keepwarm/watch", { client_id: this.api.clientId, watching: false });
-    } catch {
-      // A server that is gone sends nothing either.
-    }
+  unwatch() {
+    return this.inTurn(async () => {
+      try {
+        await this.post("/keepwarm/watch", { client_id: this.api.clientId, watching: false });
+      } catch {
+        // A server that is gone sends nothing either.
+      }
+    });
+  }
+
+  /** One after the other: what was asked last is what holds, however fast the tab is opened and shut. */
+  inTurn(step) {
+    this.turn = this.turn.then(step);
+    return this.turn;
   }
 
   /** Loads everything; messages that come meanwhile are applied afterwards. */

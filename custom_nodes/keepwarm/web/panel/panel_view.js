@@ -15,7 +15,10 @@ export class PanelView {
     this.models = models;
     this.bars = new Bars();
     this.chart = new Chart();
-    this.details = new Details((action, row, options) => this.act(() => models.act(action, row.id, options), row.name));
+    this.details = new Details(
+      (action, row, options) => this.act(() => models.act(action, row.id, options), row.name),
+      () => this.list.box.focus(),
+    );
     this.list = new ModelList(
       () => this.draw(),
       () => this.details.focus(),

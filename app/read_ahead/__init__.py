@@ -1,0 +1,1 @@
+"""Reading ahead: while one model computes, the next one is read."""

@@ -1,0 +1,38 @@
+"""How jobs end, read from history entries, and made up for jobs whose server cannot say it any more."""
+
+from typing import Any
+
+from fleet.job_table import JobRecord
+from fleet.values import JobState
+
+
+def ended_state(entry: dict[str, Any]) -> JobState:
+    """The end that a history entry tells of."""
+    status = entry.get("status") or {}
+    if status.get("status_str") == "success":
+        return JobState.SUCCEEDED
+    kinds = [message[0] for message in status.get("messages") or () if isinstance(message, list | tuple) and message]
+    return JobState.CANCELLED if "execution_interrupted" in kinds else JobState.FAILED
+
+
+def lost_entry(record: JobRecord, failure: str) -> dict[str, Any]:
+    """A history entry, as a server would have made it, for a job that ended with its server."""
+    body = {} if record.job is None else record.job.body
+    extra_data = dict(body.get("extra_data") or {})
+    for secret in ("auth_token_comfy_org", "api_key_comfy_org"):
+        extra_data.pop(secret, None)
+    error: dict[str, Any] = {
+        "prompt_id": record.prompt_id,
+        "node_id": None,
+        "node_type": None,
+        "executed": [],
+        "exception_message": failure,
+        "exception_type": "ServerLost",
+        "traceback": [],
+    }
+    return {
+        "prompt": [record.number, record.prompt_id, body.get("prompt") or {}, extra_data, []],
+        "outputs": {},
+        "status": {"status_str": "error", "completed": False, "messages": [["execution_error", error]]},
+        "meta": {},
+    }

@@ -1,0 +1,1 @@
+"""The fleet on Ray Serve: placing, restarting, scaling and streaming are Ray's; only this package imports it."""

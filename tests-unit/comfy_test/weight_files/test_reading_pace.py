@@ -1,0 +1,157 @@
+"""Reads in the background: they give way, stop, and hurry when somebody waits."""
+
+import ctypes
+import os
+import platform
+import sys
+import threading
+import time
+
+import pytest
+import safetensors.torch
+import torch
+
+from comfy.interruption import InterruptFlag, InterruptProcessingException
+from comfy.weight_files import pace, thread_priority
+from comfy.weight_files.pace import BackgroundPace, ReadLanes, current_pace
+from comfy.weight_files.reader import CHUNK_BYTES, WeightReader
+
+TENSORS = {"many": torch.arange(3 * CHUNK_BYTES // 4, dtype=torch.int32)}
+
+
+class Stopped(Exception):
+    """What ends a load in these tests."""
+
+
+def background(lanes, stopped=None, urgent=None, beside=False):
+    def raise_if_stopped():
+        if stopped is not None and stopped.is_set():
+            raise Stopped
+
+    return BackgroundPace(raise_if_stopped, (urgent or threading.Event()).is_set, beside, lanes)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    name = str(tmp_path_factory.mktemp("pace") / "weights.safetensors")
+    safetensors.torch.save_file(TENSORS, name)
+    return name
+
+
+class Reading(threading.Thread):
+    """Reads all of a file at a pace; ``result`` is the tensors or the error."""
+
+    def __init__(self, path, one):
+        super().__init__()
+        self.path, self.one, self.result = path, one, None
+        self.start()
+
+    def run(self):
+        current_pace.set(self.one)
+        try:
+            with WeightReader(self.path, between_chunks=self.one.check) as reader:
+                self.result = reader.read(TENSORS)
+        except Exception as error:
+            self.result = error
+
+    def outcome(self):
+        self.join(20)
+        return self.result
+
+
+def is_pausing(one):
+    """Wait until *one* has paused for a while."""
+    until_s = time.monotonic() + 20
+    while one.waits == 0 and time.monotonic() < until_s:
+        time.sleep(0.001)
+    return one.waits > 0
+
+
+class Watched(BackgroundPace):
+    """Counts its looks at whether it is stopped."""
+
+    waits = 0
+
+    def check(self):
+        self.waits += 0 if self._lanes.is_free(0) else 1
+        super().check()
+
+
+def test_it_reads_what_a_read_at_once_does(path):
+    read = Reading(path, background(ReadLanes())).outcome()
+    assert torch.equal(read["many"], TENSORS["many"])
+
+
+def test_it_pauses_while_others_read_and_the_pause_is_counted(path):
+    lanes = ReadLanes()
+    one = Watched(lambda: None, lambda: False, False, lanes)
+    with lanes.reading():
+        reading = Reading(path, one)
+        assert is_pausing(one)
+        time.sleep(0.1)
+        assert reading.is_alive() and reading.result is None
+    assert torch.equal(reading.outcome()["many"], TENSORS["many"])
+    assert one.paused_s > 0.05
+
+
+def test_a_paused_read_can_be_stopped(path):
+    lanes, stopped = ReadLanes(), threading.Event()
+    with lanes.reading():
+        reading = Reading(path, background(lanes, stopped))
+        stopped.set()
+        assert isinstance(reading.outcome(), Stopped)
+
+
+def test_a_paused_read_hurries_when_somebody_waits_for_it(path):
+    lanes, urgent = ReadLanes(), threading.Event()
+    with lanes.reading():
+        reading = Reading(path, background(lanes, urgent=urgent))
+        time.sleep(0.05)
+        assert reading.is_alive()
+        urgent.set()
+        assert torch.equal(reading.outcome()["many"], TENSORS["many"])
+
+
+def test_beside_others_it_gives_no_way_and_is_given_way_to():
+    lanes = ReadLanes()
+    one = background(lanes, beside=True)
+    with lanes.reading():
+        one.check()
+    with one.lane():
+        assert not lanes.is_free(0)
+    with background(lanes).lane():
+        assert lanes.is_free(0)
+
+
+def test_reads_at_once_are_what_others_give_way_to(path, monkeypatch):
+    lanes, seen = ReadLanes(), []
+    monkeypatch.setattr(pace, "read_lanes", lambda: lanes)
+    with WeightReader(path, between_chunks=lambda: seen.append(lanes.is_free(0))) as reader:
+        reader.read(TENSORS)
+    assert seen and not any(seen) and lanes.is_free(0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere priorities belong to processes")
+def test_threads_that_stand_back_do_so_alone():
+    mine, theirs = os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), []
+
+    def look():
+        thread_priority.stand_back()
+        classes = ctypes.CDLL(None).syscall({"x86_64": 252, "aarch64": 31}.get(platform.machine(), -1), 1, 0) >> 13
+        theirs.append((os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), classes))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert theirs == [(19, 3)] and os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
+
+
+def test_every_request_to_stop_counts_though_it_is_consumed():
+    flag = InterruptFlag()
+    flag.set()
+    with pytest.raises(InterruptProcessingException):
+        flag.raise_if_set()
+    assert (flag.is_set(), flag.requests) == (False, 1)
+    flag.set(False)
+    flag.set()
+    assert flag.requests == 2

@@ -1,0 +1,165 @@
+"""cubiq's ComfyUI_InstantID, unmodified, on SDXL's shape: what each part costs with and without re-use, and that nothing else changes.
+
+Needs ``KEEPWARM_NODE_PACKS``, a folder with the pack, and on ``PYTHONPATH`` what it imports (insightface, onnxruntime, opencv). The
+analysis of faces is a stand-in without weights; adapter, ControlNet and diffusion model are random. ``-s`` shows the times.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import pack_models
+import psutil
+import pytest
+import torch
+from live_server import LiveServer
+from pack_cases.case_graphs import filled
+from pack_cases.patching_packs import faced
+from picture_prompts import node
+from PIL import Image
+from safetensors.torch import load_file
+
+FOLDER = os.environ.get("KEEPWARM_NODE_PACKS")
+PACK = "ComfyUI_InstantID"
+RUNS, LONG_RUNS, GROWTH_MB = 10, 50, 64
+pytestmark = pytest.mark.skipif(not FOLDER or not (pathlib.Path(FOLDER) / PACK).is_dir(), reason="KEEPWARM_NODE_PACKS names no InstantID")
+
+TIMES = '''"""Counts and times the parts of InstantID and sampling, below whatever wraps them later."""
+
+import functools
+import json
+import os
+import time
+
+import folder_paths
+import nodes
+import server
+
+parts = {}
+
+
+def timed(name, function):
+    """*function*, counted."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        started_s = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            count, seconds = parts.get(name, (0, 0.0))
+            parts[name] = (count + 1, seconds + time.perf_counter() - started_s)
+            with open(os.path.join(folder_paths.get_output_directory(), "parts.json"), "w", encoding="utf-8") as file:
+                json.dump(parts, file)
+
+    return call
+
+
+def before_each_prompt(body, done=[]):
+    if not done:
+        done.append(True)
+        names = nodes.NODE_CLASS_MAPPINGS["ApplyInstantID"].apply_instantid.__globals__
+        names["extractFeatures"] = timed("analysis", names["extractFeatures"])
+        names["InstantID"].get_image_embeds = timed("resampler", names["InstantID"].get_image_embeds)
+        names["ApplyInstantID"].apply_instantid = timed("node", names["ApplyInstantID"].apply_instantid)
+        nodes.KSampler.sample = timed("sampling", nodes.KSampler.sample)
+    return body
+
+
+server.PromptServer.instance.add_on_prompt_handler(before_each_prompt)
+NODE_CLASS_MAPPINGS = {}
+'''
+
+
+@dataclasses.dataclass(slots=True)
+class Runs:
+    """What a server gave: latents by run, counts and seconds by part, resident MB after each run."""
+
+    latents: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    resident_mb: list[float] = dataclasses.field(default_factory=list)
+
+    def told(self) -> str:
+        """Calls, and milliseconds of each run, by part; the node without analysis and resampler is what patches are built by."""
+        parts = {**self.seconds, "patch building": self.seconds["node"] - self.seconds["analysis"] - self.seconds["resampler"]}
+        runs = len(self.latents)
+        return "; ".join(f"{name} {self.counts.get(name, runs)} calls, {1e3 * s / runs:.1f} ms a run" for name, s in parts.items())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    pack_models.write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(models, tmp_path_factory):
+    """Starts servers that remember, or do not; all are stopped in the end."""
+    started = []
+
+    def run(remembers):
+        base = tmp_path_factory.mktemp("on" if remembers else "off")
+        pack_models.write_pack(base)
+        (base / "models").symlink_to(models)
+        (base / "custom_nodes" / "a_part_times.py").write_text(TIMES, encoding="utf-8")
+        (base / "custom_nodes" / PACK).symlink_to(pathlib.Path(FOLDER) / PACK)
+        flags, environment = ((), {"KEEPWARM_REMEMBER_INSTANTID": "1"}) if remembers else (("--no-node-memo",), None)
+        started.append(LiveServer(base, *flags, environment=environment, cold=True))
+        Image.radial_gradient("L").resize((128, 128)).convert("RGB").save(base / "input" / "face.png")
+        return started[-1]
+
+    yield run
+    for server in started:
+        server.stop()
+
+
+def prompt(number, picture="face.png"):
+    """A new text (seeded conditioning stands for it) and a new seed with the same face."""
+    made = faced("ApplyInstantID", weight=0.8)
+    made["picture"] = node("LoadImage", image=picture)
+    made["positive"]["inputs"]["seed"], made["sample"]["inputs"]["seed"] = 100 + number, 200 + number
+    return made
+
+
+def measure(server, runs, picture="face.png", first=0):
+    found, described = Runs(), server.get("/object_info")
+    for number in range(first, first + runs):
+        done = server.run(filled(prompt(number, picture), described), 600)
+        assert not done.of_type("execution_error"), done.of_type("execution_error")
+        found.latents.append(load_file(server.base / "output" / "0")["kept"])
+        found.resident_mb.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
+    parts = json.loads((server.base / "output" / "parts.json").read_bytes())
+    found.counts = {name: count for name, (count, _) in parts.items()}
+    found.seconds = {name: seconds for name, (_, seconds) in parts.items()}
+    return found
+
+
+@pytest.mark.timeout(3600)
+def test_analysis_and_resampler_run_once_in_ten_and_pictures_are_the_same_to_the_bit(start):
+    on, off = start(True), start(False)
+    remembered, plain = measure(on, RUNS), measure(off, RUNS)
+    print(f"\nwithout: {plain.told()}\nremembered: {remembered.told()}")
+    assert all(torch.equal(one, other) for one, other in zip(remembered.latents, plain.latents, strict=True))
+    assert len({latent.numpy().tobytes() for latent in plain.latents}) == RUNS
+    assert (plain.counts["analysis"], plain.counts["resampler"], plain.counts["node"]) == (2 * RUNS, RUNS, RUNS)
+    assert (remembered.counts["analysis"], remembered.counts["resampler"], remembered.counts["node"]) == (2, 1, RUNS)
+
+    with Image.open(on.base / "input" / "face.png") as face:
+        face.putpixel((64, 64), (255, 0, 0))
+        for server in (on, off):
+            face.save(server.base / "input" / "other.png")
+    changed, plainly = measure(on, 1, "other.png"), measure(off, 1, "other.png")
+    assert (changed.counts["analysis"], changed.counts["resampler"]) == (4, 2)
+    assert torch.equal(changed.latents[0], plainly.latents[0]) and not torch.equal(changed.latents[0], remembered.latents[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_memory_is_flat_over_fifty_runs(start):
+    found = measure(start(True), LONG_RUNS)
+    print(f"\nresident MB after 10, 20, …: {[round(mb) for mb in found.resident_mb[9::10]]}")
+    assert found.counts["analysis"] == 2
+    assert found.resident_mb[-1] - found.resident_mb[RUNS - 1] < GROWTH_MB

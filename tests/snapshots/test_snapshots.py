@@ -1,0 +1,87 @@
+"""Servers frozen between the two phases by CRIU and restored: they serve right, also ten at once from one image, and under other limits.
+
+Needs root and a CRIU that the kernel suits: ``KEEPWARM_CRIU=/path/criu pytest tests/snapshots`` (some minutes).
+"""
+
+import base64
+import io
+import json
+import shutil
+
+import pytest
+from live_server import ROOT
+from model_workflows import STARTERS, run, with_starters, workflow
+from PIL import Image
+from snapshot_images import GROUPS, Snapshot, limited_group, why_not
+
+from comfy.units import GIB
+
+STARTER_FOLDER = ROOT / "models" / "checkpoints"
+WHY_NOT = why_not()
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def base_with(tmp_path, names):
+    """(base directory, preload config) with the checkpoints *names*, copies of the starters in turn."""
+    base = tmp_path / "base"
+    folder = base / "models" / "checkpoints"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        shutil.copy(STARTER_FOLDER / STARTERS[number % len(STARTERS)], folder / name)
+    config = tmp_path / "preload.json"
+    config.write_text(json.dumps({"models": {"checkpoints": [{"name": name} for name in names]}, "settings": {"auto_gpu_load": True}}))
+    return base, str(config)
+
+
+def all_held(shown):
+    return bool(shown["models"]) and {model["state"] for model in shown["models"]} == {"held"}
+
+
+def pixels(done):
+    """The picture of a prompt that succeeded."""
+    assert done["status"] == "success", done
+    with Image.open(io.BytesIO(base64.b64decode(done["pictures"][0]))) as image:
+        return image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("device", [("--cpu",), ("--simulated-vram-mb", "100")], ids=["cpu", "simulated"])
+def test_ten_restores_of_one_image_serve_ten_prompts_at_once(tmp_path, start_server, device):
+    count = 10 if device == ("--cpu",) else 2
+    base, config = base_with(tmp_path, STARTERS)
+    flags = (*device, "--ram-model-cache-mb", "400", "--preload-config", config, "--snapshot-start")
+    snapshot = Snapshot(tmp_path / "snapshot", base, *flags, loaded=all_held)
+    asked = [(STARTERS[number % 2], number) for number in range(count)]
+    restored = [snapshot.restore(f"restored{number}", workflow(*what), tell=number != 1) for number, what in enumerate(asked)]
+    answers = [one.answer() for one in restored]
+    plain = with_starters(start_server(name="plain"))
+    assert [pixels(answer["runs"][0]) for answer in answers] == [run(plain, *what)[0] for what in asked]
+    for number, answer in enumerate(answers):
+        assert {receipt["tier"] for receipt in answer["runs"][0]["models"]} <= {"ram", "vram"}
+        assert answer["stats"]["counters"]["evictions"] == {} and answer["stats"]["under_pressure"] is False
+        if number != 1:  # that one was not told, and the prompt began the second phase
+            assert answer["restored"]["restored"] == 1 and answer["restored"]["read_again"] == []
+            assert answer["restored"]["device_as_expected"]
+    if device != ("--cpu",):
+        assert answers[0]["runs"][0]["models"] and all(receipt["tier"] == "vram" for receipt in answers[0]["runs"][0]["models"])
+
+
+@pytest.mark.skipif(not (GROUPS / "memory.limit_in_bytes").exists(), reason="needs memory control groups of version 1")
+def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
+    names = [f"{number}.safetensors" for number in range(24)]
+    base, config = base_with(tmp_path, names)
+    flags = ("--cpu", "--ram-model-cache-mb", "900", "--preload-config", config, "--snapshot-start")
+    snapshot = Snapshot(tmp_path / "snapshot", base, *flags, loaded=all_held)
+    prompts = [workflow(name, seed) for seed, name in enumerate(names[::4])]
+    with limited_group("keepwarm-5g", 5 * GIB) as group:
+        roomy = snapshot.restore("roomy", *prompts, cgroup=group).answer()
+    with limited_group("keepwarm-half", int(2.5 * GIB)) as group:
+        tight = snapshot.restore("tight", *prompts, cgroup=group).answer()
+        assert int((group / "memory.max_usage_in_bytes").read_text()) < 2.5 * GIB
+        assert "oom_kill 0" in (group / "memory.oom_control").read_text()
+    assert roomy["stats"]["kept"] == 3 * len(names) and roomy["restored"]["read_again"] == []
+    assert tight["stats"]["cap_bytes"] <= 0.5 * GIB < roomy["stats"]["cap_bytes"]
+    assert 0 < tight["stats"]["kept_bytes"] <= tight["stats"]["cap_bytes"]
+    states = {model["state"] for model in tight["preload"]["models"]}
+    assert states == {"held", "not held"}
+    assert all("RAM model cache" in model["why"] for model in tight["preload"]["models"] if model["state"] == "not held")
+    assert [pixels(done) for done in tight["runs"]] == [pixels(done) for done in roomy["runs"]]
