@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
                     return asyncio.run(fleet_chaos.kills(dispatcher, load, given.jobs or 200, given.clients, given.kills))
             if given.scale:
                 with running(replace(settings, servers=1)) as dispatcher:
-                    return asyncio.run(fleet_chaos.scaling(dispatcher, load, settings, given.jobs or 80, given.clients))
+                    return asyncio.run(fleet_chaos.scaling(dispatcher, load, given.jobs or 80, given.clients))
             return compare(settings, given.jobs or 80, given.clients, given.check)
 
 

@@ -33,7 +33,7 @@ class PerformanceFeature(enum.Enum):
     AutoTune = "autotune"
 
 
-INERT_FEATURES = frozenset(PerformanceFeature) - {PerformanceFeature.Fp16Accumulation}
+INERT_FEATURES = frozenset(PerformanceFeature) - {PerformanceFeature.Fp16Accumulation, PerformanceFeature.Fp8MatrixMultiplication}
 INERT_FLAGS = frozenset(
     "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
     "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
@@ -261,8 +261,8 @@ def _attention(group: argparse._ArgumentGroup) -> None:
         nargs="*",
         type=PerformanceFeature,
         metavar="FEATURE",
-        help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact (bare: so too); other features are "
-        "accepted without effect",
+        help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact; fp8_matrix_mult: multiply weights "
+        "in plain fp8 as fp8 (bare: both); other features are accepted without effect",
     )
 
 

@@ -3,7 +3,8 @@
 A layer computes with its own parameters unless ``comfy_cast_weights`` is set or ``weight_function``/``bias_function`` hold
 callables: then each call goes through ``forward_comfy_cast_weights``, which brings the weights to the input's device and dtype and
 applies the functions to the copy. That is how a weight kept on the host, or in another dtype, is used without changing it. Node packs
-override that method, and replace it in these classes.
+override that method, and replace it in these classes. A linear layer whose weight is quantised always goes through it
+(:mod:`comfy.quantisation.linear`).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 from comfy.families import few_positions
+from comfy.quantisation import linear as quantised_linear
+from comfy.quantisation.weights import LayerSettings, is_quantised
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention
@@ -66,6 +69,10 @@ def cast_bias_weight(
     return (weight, bias, None) if offloadable else (weight, bias)
 
 
+def _prepared_bias(layer: CastLayer, input: torch.Tensor) -> torch.Tensor | None:
+    return None if layer.bias is None else _prepared(layer.bias, input.dtype, input.device, layer.bias_function)
+
+
 def uncast_bias_weight(s: Any, weight: Any, bias: Any, offload_stream: Any) -> None:
     """Nothing: prepared weights are plain copies here, which nobody has to be told about when they are no longer used."""
 
@@ -92,6 +99,8 @@ def _gated(x: torch.Tensor) -> torch.Tensor:
 def _prepared(
     parameter: torch.Tensor, dtype: torch.dtype | None, device: torch.device | None, functions: Sequence[WeightFunction]
 ) -> torch.Tensor:
+    if is_quantised(parameter):
+        return quantised_linear.prepared_weight(parameter, dtype, device, functions)
     value = parameter.to(device=device, dtype=dtype, copy=bool(functions))
     for function in functions:
         value = function(value)
@@ -137,10 +146,21 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
     """Layers that leave their parameters uninitialised."""
 
     class Linear(CastWeightBiasOp, torch.nn.Linear):
-        """``torch.nn.Linear``."""
+        """``torch.nn.Linear``. ``quantised`` says what a file tells of a layer whose weight is quantised, None of any other."""
+
+        quantised: LayerSettings | None = None
+        few_bits = False  # whether products with a quantised weight, or a plain one in fp8, are made in few bits
+
+        def prepares_weights(self) -> bool:
+            """Always with a quantised weight."""
+            return self.quantised is not None or self.few_bits or super().prepares_weights()
 
         def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """(…, in) to (…, out)."""
+            if self.quantised is not None:
+                return quantised_linear.linear(self, input, lambda: _prepared_bias(self, input))
+            if self.few_bits and not self.weight_function and not self.bias_function:
+                return quantised_linear.plain_fp8_linear(self, input, lambda: _prepared_bias(self, input))
             return F.linear(input, *cast_bias_weight(self, input))
 
     class Conv1d(CastConvolution, torch.nn.Conv1d):

@@ -16,8 +16,11 @@ import torch
 from comfy.families.conversion_mode import ViewConversionMode
 from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import IncompleteModelError, ModelFileError, QuantisedModelError
+from comfy.families.quantised_layers import settled
 from comfy.families.weight_names import WeightNames, WeightPart
 from comfy.families.weight_source import WeightSource, is_plain
+from comfy.quantisation.weights import dequantised, is_quantised
+from comfy.wrapper_tensors import parameter_over
 
 Shape = tuple[int, ...]
 Converter = Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]]
@@ -133,10 +136,13 @@ def load_parameters(
     keys = plan.keys()
     say_unused(source.name, what, source.shapes(), set(keys))
     tensors = source.take(keys, dtype)
+    for view in plan.views.values():  # what is cut or reshaped is no quantised weight any more
+        if is_quantised(tensors[view.key]) and (view.offset or view.shape != tuple(tensors[view.key].shape)):
+            tensors[view.key] = dequantised(tensors[view.key], dtype).contiguous()
     for key, tensor in tensors.items():
         if is_plain(tensor) and not tensor.is_floating_point():
             raise QuantisedModelError(f"{what} in {source.name}: {key} is stored as {tensor.dtype}, which is not supported")
-    values = plan.parameters(tensors)
+    values = settled(module, plan.parameters(tensors), dtype)
     assign(module, values if device is None else {name: value.to(device) for name, value in values.items()})
     return plan
 
@@ -149,7 +155,7 @@ def assign(module: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     with torch.inference_mode(False):
         for name in [name for name, _ in module.named_parameters() if name in values]:
             path, _, leaf = name.rpartition(".")
-            owners[path]._parameters[leaf] = torch.nn.Parameter(values[name], requires_grad=False)
+            owners[path]._parameters[leaf] = parameter_over(values[name])
 
 
 def _as_part(name: str, view: TensorView, shape: Shape) -> WeightPart | None:

@@ -37,6 +37,9 @@ class RenamedSource:
     def dtype(self, key: str) -> torch.dtype:
         return self._source.dtype(self._names[key])
 
+    def fixed_bytes(self, key: str) -> int | None:
+        return self._source.fixed_bytes(self._names[key])
+
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         asked = list(keys)
         taken = self._source.take([self._names[key] for key in asked], dtype)

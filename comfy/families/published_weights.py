@@ -7,7 +7,9 @@ import torch
 from comfy.families.conversion_plan import assign
 from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import IncompleteModelError, QuantisedModelError
+from comfy.families.quantised_layers import is_padded, settled
 from comfy.families.weight_source import WeightSource, is_plain
+from comfy.quantisation.weights import dequantised, is_quantised
 
 Shape = tuple[int, ...]
 
@@ -18,19 +20,22 @@ def load_published(
     """Make the tensors of *source* the parameters of *module*, floating-point ones in *dtype* (None: as stored), on *device* (None:
     where they come).
 
-    Nothing is copied where dtype and layout are right already. A 1x1 convolution may be stored as a matrix and the other way round;
-    tensors of a node pack's class are taken as they are, and layers of a pack that load their weights themselves are left to it. Tensors
-    that nothing uses are named in the log; *what* names the component. Raises ``IncompleteModelError`` when tensors are missing or have
-    another shape, ``QuantisedModelError`` for integers.
+    Nothing is copied where dtype and layout are right already; quantised weights stay as they are in linear layers. A 1x1 convolution may
+    be stored as a matrix and the other way round; tensors of a node pack's class are taken as they are, and layers of a pack that load
+    their weights themselves are left to it. Tensors that nothing uses are named in the log; *what* names the component. Raises
+    ``IncompleteModelError`` when tensors are missing or have another shape, ``QuantisedModelError`` for integers.
     """
     layers = _own_loaders(module)
     own = {name for name in source.shapes() if name.rpartition(".")[0] in layers}
     expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters() if name.rpartition(".")[0] not in layers}
     shapes = source.shapes()
-    _check(expected, shapes, f"{what} in {source.name}")
+    _check(expected, source, f"{what} in {source.name}")
     say_unused(source.name, what, shapes, {*expected, *own})
     values = source.take([name for name in shapes if name in expected or name in own], dtype)
-    _load_themselves(layers, {name: values.pop(name) for name in own}, f"{what} in {source.name}", device)
+    taken = {name: values.pop(name) for name in own}
+    taken = {name: dequantised(value, dtype) if is_quantised(value) else value for name, value in taken.items()}
+    _load_themselves(layers, taken, f"{what} in {source.name}", device)
+    values = settled(module, values, dtype)
     for name, value in values.items():
         if is_plain(value) and not value.is_floating_point():
             raise QuantisedModelError(f"{what} in {source.name}: {name} is stored as {value.dtype}, which is not supported")
@@ -63,11 +68,13 @@ def _load_themselves(
             raise IncompleteModelError(f"{what}: {'; '.join(errors) or f'the tensor {missing[0]} is missing'}")
 
 
-def _check(expected: Mapping[str, Shape], shapes: Mapping[str, Shape], what: str) -> None:
+def _check(expected: Mapping[str, Shape], source: WeightSource, what: str) -> None:
+    shapes = source.shapes()
     missing = sorted(expected.keys() - shapes.keys())
     if missing:
         raise IncompleteModelError(f"{what}: {len(missing)} of {len(expected)} tensors are missing, first {missing[0]}")
     wrong = sorted(name for name, shape in expected.items() if _as_matrix(shapes[name]) != _as_matrix(shape))
+    wrong = [name for name in wrong if source.fixed_bytes(name) is None or not is_padded(shapes[name], expected[name])]
     if wrong:
         found, needed = list(shapes[wrong[0]]), list(expected[wrong[0]])
         raise IncompleteModelError(f"{what}: {wrong[0]} has shape {found} where {needed} is needed ({len(wrong)} tensors differ)")

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from comfy.weight_files.reader import WeightReader
+from comfy.wrapper_tensors import stored_bytes
 
 Shape = tuple[int, ...]
 
@@ -33,6 +34,9 @@ class WeightSource(Protocol):
     def dtype(self, key: str) -> torch.dtype:
         """The stored dtype of *key*. Raises ``KeyError`` for an unknown name."""
 
+    def fixed_bytes(self, key: str) -> int | None:
+        """The bytes that *key* takes whatever dtype is asked for, as a quantised weight does; None where the dtype decides."""
+
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         """The tensors *keys*: contiguous, on the CPU or where they already are, floating-point ones in *dtype* (None: as stored).
 
@@ -54,6 +58,9 @@ class FileSource:
 
     def dtype(self, key: str) -> torch.dtype:
         return self._reader.header.entries[key].dtype
+
+    def fixed_bytes(self, key: str) -> int | None:
+        return None
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         wanted = list(keys)
@@ -84,6 +91,10 @@ class StateDictSource:
 
     def dtype(self, key: str) -> torch.dtype:
         return self._state_dict[key].dtype
+
+    def fixed_bytes(self, key: str) -> int | None:
+        tensor = self._state_dict[key]
+        return None if is_plain(tensor) else stored_bytes(tensor)
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         """The dict's own tensors where the dtype is right and the layout contiguous, or a node pack made their class; else new ones."""
@@ -118,6 +129,9 @@ class PrefixedSource:
 
     def dtype(self, key: str) -> torch.dtype:
         return self._source.dtype(self._outer(key))
+
+    def fixed_bytes(self, key: str) -> int | None:
+        return self._source.fixed_bytes(self._outer(key))
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         return {self._inner(key): tensor for key, tensor in self._source.take(map(self._outer, keys), dtype).items()}

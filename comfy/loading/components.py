@@ -10,9 +10,13 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 from comfy import supported_models
+from comfy.cli_args import args
+from comfy.cli_flags import PerformanceFeature
 from comfy.families.clip_text import clip_text_config
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
 from comfy.model_patcher import ModelPatcher
+from comfy.quantisation import kitchen
+from comfy.quantisation import linear as quantised_linear
 from comfy.supported_models_base import BASE
 from comfy.text.encoder import CLIP
 
@@ -22,12 +26,13 @@ Options = Mapping[str, Any]
 
 
 def kept_bytes(source: WeightSource, prefix: str, dtype: torch.dtype | None) -> int:
-    """Bytes of the tensors below *prefix* once floating ones are kept in *dtype* (None: as stored)."""
+    """Bytes of the tensors below *prefix* once floating ones are kept in *dtype* (None: as stored) and quantised ones as they are."""
     total = 0
     for key, shape in source.shapes().items():
         if key.startswith(prefix):
-            stored = source.dtype(key)
-            total += math.prod(shape) * (dtype if dtype is not None and stored.is_floating_point else stored).itemsize
+            stored, fixed = source.dtype(key), source.fixed_bytes(key)
+            own = math.prod(shape) * (dtype if dtype is not None and stored.is_floating_point else stored).itemsize
+            total += own if fixed is None else fixed
     return total
 
 
@@ -54,11 +59,34 @@ def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mappin
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, list(config.supported_inference_dtypes)))
     model = config.get_model(tensors, prefix, device=torch.device("cpu"))
     model.load_model_weights(source, prefix)
+    quantised_linear.allow_few_bits(model, lambda layer: multiplies(layer.format.name, load_device))
+    asked = options.get("fp8_optimizations") or PerformanceFeature.Fp8MatrixMultiplication in (args.fast or ())
+    if asked and dtype == torch.float8_e4m3fn:
+        _multiply_plain_fp8(model, source.name, load_device)
     log.info(
         "diffusion model from %s: %s, kept as %s, computed as %s", source.name, type(config).__name__, dtype, model.get_dtype_inference()
     )
     offload_device = options.get("offload_device", management.unet_offload_device())
     return comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+
+
+def _multiply_plain_fp8(model: torch.nn.Module, name: str, device: torch.device) -> None:
+    """Make products of plain fp8 weights in fp8 on *device*, or say why not."""
+    if not comfy.model_management.supports_fp8_compute(device):
+        log.warning("%s: products in fp8 were asked for, but %s does not make them; weights are cast at each call", name, device)
+    elif not kitchen.is_installed():
+        log.warning("%s: products in fp8 were asked for, which need comfy-kitchen: %s", name, kitchen.INSTALL)
+    else:
+        log.info("%s: %d layers make products in fp8", name, quantised_linear.allow_plain_fp8(model))
+
+
+def multiplies(format_name: str, device: torch.device) -> bool:
+    """Whether products of weights in that format are made in few bits on *device*; int8 ones are everywhere, as in ComfyUI."""
+    if format_name.startswith("float8_"):
+        return comfy.model_management.supports_fp8_compute(device)
+    if format_name in ("mxfp8", "nvfp4"):
+        return comfy.model_management.supports_nvfp4_compute(device)
+    return True
 
 
 def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, options: Options) -> torch.dtype:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import comfy.model_management
-from comfy.families.quantised_weights import plain_weights, scaled_count
+from comfy.families.quantised_weights import QuantisedSource, plain_weights
 from comfy.families.weight_source import WeightSource
 from comfy.interruption import interrupt_flag
+from comfy.quantisation import kitchen
 from comfy.weight_files.opening import open_model_file
 from comfy.weight_files.pace import current_pace
 
@@ -44,10 +45,15 @@ class ModelFiles:
 
     @staticmethod
     def _opened(source: WeightSource) -> WeightSource:
-        """*source* with scaled weights multiplied out, which is said once here."""
+        """*source* with quantised weights as what they mean, which is said once here."""
         plain = plain_weights(source)
-        if scaled_count(plain):
-            log.info("%s: %d weights are fp8 with scales and are multiplied out as they are read", source.name, scaled_count(plain))
+        if isinstance(plain, QuantisedSource):
+            formats = ", ".join(f"{count} {name}" for name, count in sorted(plain.formats().items()))
+            if formats:
+                log.info("%s: weights that stay quantised: %s", source.name, formats)
+            if plain.multiplied_count():
+                how = "" if kitchen.is_installed() else f"; to keep the file's precision: {kitchen.INSTALL}"
+                log.info("%s: %d quantised weights are multiplied out as they are read%s", source.name, plain.multiplied_count(), how)
         return plain
 
     def source(self) -> WeightSource:

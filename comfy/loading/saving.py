@@ -7,6 +7,7 @@ from torch import Tensor
 
 import comfy.model_management
 import comfy.utils
+from comfy.quantisation.weights import is_quantised
 
 
 class _Model(Protocol):
@@ -67,4 +68,5 @@ def save_checkpoint(
         clip_vision_state_dict=None if clip_vision is None else clip_vision.get_sd(),
     )
     tensors.update(extra_keys or {})
-    comfy.utils.save_torch_file({key: tensor.contiguous() for key, tensor in tensors.items()}, output_path, metadata=metadata or {})
+    contiguous = {key: tensor if is_quantised(tensor) else tensor.contiguous() for key, tensor in tensors.items()}
+    comfy.utils.save_torch_file(contiguous, output_path, metadata=metadata or {})

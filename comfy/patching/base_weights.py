@@ -12,6 +12,7 @@ from comfy.patching.protocols import PatchedModule
 from comfy.patching.schedules import schedules
 from comfy.patching.tripwire import put_back
 from comfy.ram_model_cache.checksums import WeightChecksums, Weights, WeightsChanged
+from comfy.wrapper_tensors import stored_bytes
 
 __all__ = ["Base", "BaseWeights", "WeightsChanged"]
 
@@ -80,7 +81,7 @@ class BaseWeights:
 def patched_bytes(patcher: Base) -> int:
     """Bytes of the weights of *patcher*'s module that stand beside their pristine ones because patches changed them."""
     kept = list(patcher.backup.values())
-    return sum(backup.weight.nbytes for backup in kept if getattr(backup, "patched", True) and backup.weight is not None)
+    return sum(stored_bytes(backup.weight) for backup in kept if getattr(backup, "patched", True) and backup.weight is not None)
 
 
 def _is_patched(patcher: Base) -> bool:

@@ -16,6 +16,7 @@ from comfy.patching.model_options import copy_containers
 from comfy.patching.patch_table import Patches, PatchTable, fork_table, read_patches
 from comfy.patching.protocols import RegistersHooks
 from comfy.patching.weight_patches import add_to_table
+from comfy.wrapper_tensors import stored_bytes
 
 
 class MemoryCounter:
@@ -27,9 +28,9 @@ class MemoryCounter:
 
     def use(self, weight: Tensor) -> bool:
         """Take *weight*'s bytes if they are there. Returns whether."""
-        if not self.is_useable(weight.nbytes):
+        if not self.is_useable(stored_bytes(weight)):
             return False
-        self.decrement(weight.nbytes)
+        self.decrement(stored_bytes(weight))
         return True
 
     def is_useable(self, used: int) -> bool:

@@ -8,6 +8,8 @@ from typing import Protocol, cast
 
 import torch
 
+from comfy.wrapper_tensors import stored_bytes
+
 WeightFunctions = Sequence[Callable[[torch.Tensor], torch.Tensor]]
 
 
@@ -58,7 +60,7 @@ def layers_of(model: torch.nn.Module) -> list[Layer]:
     for name, module in model.named_modules():
         own = {attribute: parameter for attribute, parameter in module._parameters.items() if parameter is not None}
         if own:
-            size_bytes = sum(parameter.nbytes for parameter in own.values() if id(parameter) not in weighed)
+            size_bytes = sum(stored_bytes(parameter) for parameter in own.values() if id(parameter) not in weighed)
             weighed |= {id(parameter) for parameter in own.values()}
             paths = {attribute: f"{name}.{attribute}" if name else attribute for attribute in own}
             layers.append(Layer(name, cast(LayerModule, module), paths, size_bytes, hasattr(module, "comfy_cast_weights")))

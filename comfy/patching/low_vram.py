@@ -12,6 +12,7 @@ import comfy.float
 import comfy.lora
 import comfy.model_management
 import comfy.utils
+from comfy.quantisation.weights import dequantised, is_quantised, requantised
 
 
 class LowVramPatch:
@@ -22,6 +23,7 @@ class LowVramPatch:
     """
 
     is_lowvram_patch = True
+    takes_quantised = True
 
     def __init__(
         self, key: str, patches: Mapping[str, Sequence[Any]], shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
@@ -32,6 +34,8 @@ class LowVramPatch:
         self._dtype = dtype
 
     def __call__(self, weight: Tensor) -> Tensor:
+        if is_quantised(weight):  # a matrix under its own name
+            return patched_value(self.patches[self.key], weight, self.key, weight.device, weight.dtype)
         named = weight if self._shape is None else weight.reshape(self._shape)
         changed = patched_value(self.patches[self.key], named, self.key, weight.device, self._dtype or weight.dtype)
         return changed.reshape(weight.shape if changed.numel() == weight.numel() else changed.shape).to(weight.dtype)
@@ -48,8 +52,14 @@ def patched_value(
     """A new tensor: *weight* with *patches*, computed on *device* in the dtype for patches, rounded to *dtype*.
 
     *calculate* applies the patches (None: :func:`comfy.lora.calculate_weight` does). Rounding to 8-bit floats is stochastic with a
-    seed made from *key*, so that it is the same every time.
+    seed made from *key*, so that it is the same every time. A quantised weight is changed as values and quantised again in its
+    format, rounded in the same way.
     """
-    working = comfy.model_management.cast_to_device(weight, device, comfy.model_management.lora_compute_dtype(device), copy=True)
+    computed = comfy.model_management.lora_compute_dtype(device)
+    if is_quantised(weight):
+        stored = weight if device is None else weight.to(device)
+        changed = (calculate or comfy.lora.calculate_weight)(patches, dequantised(stored, computed), key)
+        return requantised(stored, changed, comfy.utils.string_to_seed(key))
+    working = comfy.model_management.cast_to_device(weight, device, computed, copy=True)
     changed = (calculate or comfy.lora.calculate_weight)(patches, working, key)
     return comfy.float.stochastic_rounding(changed, dtype, seed=comfy.utils.string_to_seed(key) if dtype.itemsize == 1 else 0)

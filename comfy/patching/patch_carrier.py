@@ -23,6 +23,7 @@ from comfy.patching.model_options import ModelOptions
 from comfy.patching.protocols import Patcher
 from comfy.patching.weight_patches import WeightPatches
 from comfy.ram_model_cache.storage import own_patcher, patcher_of
+from comfy.wrapper_tensors import inner_tensors
 
 Patches = tuple[ModelOptions, Attachments, WeightPatches, HookPatches]
 COMPONENTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
@@ -119,8 +120,8 @@ def storages_in(patches: Patches, module: torch.nn.Module) -> dict[Hashable, int
     for value in _reachable(patches):
         if value is module or (hasattr(type(value), "clone") and hasattr(value, "clone_base_uuid")):
             raise CannotKeep("its patches refer to a model, which they would keep alive")
-        if isinstance(value, Tensor) and value.device.type != "meta":
-            storage = value.untyped_storage()
+        parts = inner_tensors(value) if isinstance(value, Tensor) and value.device.type != "meta" else ()
+        for storage in (part.untyped_storage() for part in parts):
             found[(value.device.type, value.device.index, storage.data_ptr(), storage.nbytes())] = storage.nbytes()
     return found
 

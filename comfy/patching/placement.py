@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from comfy.patching.attribute_paths import get_attr, resolve_attr
+from comfy.wrapper_tensors import parameter_over
 
 
 class Backup(NamedTuple):
@@ -30,7 +31,7 @@ def as_parameter(tensor: Tensor) -> torch.nn.Parameter:
         return tensor
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         tensor = tensor.clone()
-    return torch.nn.Parameter(tensor, requires_grad=False)
+    return parameter_over(tensor)
 
 
 class Placement:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 import comfy.lora
+from comfy.patching.attribute_paths import get_attr
 from comfy.patching.low_vram import patched_value
 from comfy.patching.model_weights import ModelWeights
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement
 from comfy.patching.protocols import Patcher
+from comfy.quantisation.weights import SETTINGS_ATTRIBUTE, dequantised, is_quantised
 
 
 def get_key_weight(model: torch.nn.Module, key: str) -> tuple[Tensor, None, None]:
@@ -22,8 +24,8 @@ def get_key_weight(model: torch.nn.Module, key: str) -> tuple[Tensor, None, None
 
 
 def unchanged(weight: Tensor, **_: Any) -> Tensor:
-    """The converter that ``get_key_patches`` hands out beside each weight."""
-    return weight
+    """The converter that ``get_key_patches`` hands out beside each weight: the values of a quantised one, others as they are."""
+    return dequantised(weight)
 
 
 class WeightValues:
@@ -41,12 +43,12 @@ class WeightValues:
     def state_dict(self, filter_prefix: str | None = None) -> dict[str, Tensor]:
         """The weights and buffers as they are now, by name; views except where a name is made of several parameters."""
         with self._patcher.use_ejected():
-            return {key: self._weights.get(key).detach() for key in self._keys(filter_prefix)}
+            return {key: self._described(key, self._weights.get(key).detach()) for key in self._keys(filter_prefix)}
 
     def state_dict_for_saving(self, model: object = None, prefix: str = "") -> dict[str, Tensor]:
         """The patched weights in host memory by name, *prefix* (of those that have it) taken off."""
         with self._patcher.use_ejected():
-            return {key[len(prefix) :]: self._to_save(key).detach().to("cpu") for key in self._keys(prefix)}
+            return {key[len(prefix) :]: self._described(key, self._to_save(key).detach().to("cpu")) for key in self._keys(prefix)}
 
     def checkpoint_for_saving(
         self,
@@ -106,6 +108,13 @@ class WeightValues:
 
     def _keys(self, prefix: str | None) -> list[str]:
         return [key for key in self._weights if prefix is None or key.startswith(prefix)]
+
+    def _described(self, key: str, weight: Tensor) -> Tensor:
+        """*weight*, which *key* names; a quantised one with what its layer knows of it, so that it can be saved."""
+        if is_quantised(weight):
+            layer = get_attr(self._patcher.model, self._weights.paths(key)[0].rpartition(".")[0])
+            setattr(weight, SETTINGS_ATTRIBUTE, getattr(layer, "quantised", None))
+        return weight
 
     def _to_save(self, key: str) -> Tensor:
         return self.patched(key, self._patcher.load_device) if key in self._patcher.patches else self.pristine(key)

@@ -71,7 +71,13 @@ def _differ(noted: bytes | None, found: bytes | None) -> bool:
 
 
 def checksum(tensor: torch.Tensor) -> bytes:
-    """A digest of shape, dtype and both ends (4 KiB each) of *tensor*; of one that is not contiguous, of the ends of its last row."""
+    """A digest of shape, dtype and both ends (4 KiB each) of *tensor*; of one that is not contiguous, of the ends of its last row.
+
+    Of a tensor that is made of others (a quantised weight), a digest of theirs.
+    """
+    if hasattr(type(tensor), "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+        return hashlib.blake2b(b"".join(checksum(getattr(tensor, name)) for name in names), digest_size=16).digest()
     row = tensor.detach()
     while row.ndim > 1 and not row.is_contiguous():
         row = row[-1]

@@ -76,9 +76,17 @@ def _tensors(patcher: Patcher) -> Iterator[Any]:
     module = patcher.model
     for name in ("parameters", "buffers"):
         if callable(getattr(module, name, None)):
-            yield from getattr(module, name)()
-    for kept in list(getattr(patcher, "backup", {}).values()):
-        yield getattr(kept, "weight", kept)
+            yield from _with_memory(getattr(module, name)())
+    yield from _with_memory(getattr(kept, "weight", kept) for kept in list(getattr(patcher, "backup", {}).values()))
+
+
+def _with_memory(tensors: Iterable[Any]) -> Iterator[Any]:
+    """*tensors*, those that are made of others (quantised weights) as what they are made of."""
+    for tensor in tensors:
+        if hasattr(type(tensor), "__tensor_flatten__"):
+            yield from _with_memory(getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+        else:
+            yield tensor
 
 
 class StorageLedger:

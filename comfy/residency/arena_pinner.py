@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.residency.pinning import PinLedger
 from comfy.units import MIB, megabytes
+from comfy.wrapper_tensors import inner_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,7 +205,7 @@ class ArenaPinner:
     def _find_blocks(self, tensors: Iterable[Tensor]) -> dict[int, _Block]:
         """{address: block} of the large host storages under *tensors*, cut into pieces."""
         members: dict[int, tuple[Any, list[Piece]]] = {}
-        for tensor in tensors:
+        for tensor in (part for one in tensors for part in inner_tensors(one)):
             if tensor.device.type != "cpu":
                 continue
             storage = tensor.untyped_storage()

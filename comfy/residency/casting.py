@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.wrapper_tensors import stored_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, device, dtype
@@ -22,7 +23,7 @@ def dtype_size(dtype: dtype) -> int:
 def module_size(module: Module) -> int:
     """Bytes of a module's parameters and saved buffers; a tensor reachable by several names counts once."""
     tensors = {id(value): value for value in module.state_dict(keep_vars=True).values()}
-    return sum(value.nbytes for value in tensors.values())
+    return sum(stored_bytes(value) for value in tensors.values())
 
 
 def cast_to(

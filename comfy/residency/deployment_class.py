@@ -3,6 +3,7 @@
 from comfy import model_management
 from comfy.cli_args import args
 from comfy.cli_flags import INERT_FEATURES
+from comfy.quantisation import kitchen
 from comfyui_version import __version__
 
 # Flags whose value changes numbers. Where weights are kept does not.
@@ -14,4 +15,5 @@ def deployment_class() -> str:
     """A line of text, the same on machines whose results may stand for one another. Loads torch and probes devices; blocks."""
     given = sorted(name for name, value in vars(args).items() if value is True and (name in _EXACT or name.endswith(_ENDINGS)))
     fast = sorted(feature.value for feature in set(args.fast or ()) - INERT_FEATURES)
-    return f"{__version__} {model_management.get_torch_device().type} {' '.join([*given, *fast])}"
+    quantised = [f"comfy-kitchen-{kitchen.version()}"] if kitchen.is_installed() else []  # some weights are computed with in few bits
+    return f"{__version__} {model_management.get_torch_device().type} {' '.join([*given, *fast, *quantised])}"

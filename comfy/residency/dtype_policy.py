@@ -173,6 +173,12 @@ class DtypePolicy:
         properties = self._devices.find(device).properties()
         return (properties.major, properties.minor) >= (8, 9)
 
+    def supports_block_compute(self, device: device | None = None) -> bool:
+        """Whether the device multiplies matrices that are scaled in small blocks (mxfp8, nvfp4): NVIDIA from compute capability 10."""
+        if self._kind_of(device) != "cuda" or getattr(device, "type", "cuda") != "cuda":
+            return False
+        return torch.cuda.get_device_properties(device).major >= 10
+
     def maximum_vram_for_weights(self, device: device | None = None) -> float:
         """Bytes of weights that leave room for computing on *device*."""
         entry = self._devices.find(device)

@@ -84,6 +84,14 @@ class DtypeRoles:
         """Whether float8 matrices are multiplied in hardware, or ``--supports-fp8-compute`` says so."""
         return self._models.policy().supports_fp8_compute(device)
 
+    def supports_nvfp4_compute(self, device: device | None = None) -> bool:
+        """Whether nvfp4 matrices are multiplied in hardware."""
+        return self._models.policy().supports_block_compute(device)
+
+    def supports_mxfp8_compute(self, device: device | None = None) -> bool:
+        """Whether mxfp8 matrices are multiplied in hardware."""
+        return self._models.policy().supports_block_compute(device)
+
     def lora_compute_dtype(self, device: device | None) -> dtype:
         """The dtype patches are computed in: half precision where the device likes it, else float32."""
         return torch.float16 if self._names.should_use_fp16(device) else torch.float32

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from comfy.lazy_import import lazy_module
 from comfy.residency.devices import Device
 from comfy.units import megabytes
+from comfy.wrapper_tensors import inner_tensors, is_wrapper, rebuilt, stored_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +86,8 @@ class SimulatedDevice(Device):
 
     def receive(self, tensor: Tensor, non_blocking: bool = False) -> Tensor:
         """A copy in the device's memory. Raises ``torch.OutOfMemoryError`` beyond the capacity."""
+        if is_wrapper(tensor):
+            return rebuilt(tensor, self.receive)
         size = tensor.nbytes
         if size == 0:
             return tensor.clone()
@@ -118,7 +121,7 @@ class SimulatedDevice(Device):
         """Whether *tensor* was received here."""
         with self._lock:
             self._used_bytes_locked()
-            return tensor.untyped_storage().data_ptr() in self._blocks
+            return inner_tensors(tensor)[0].untyped_storage().data_ptr() in self._blocks
 
     def stream_buffer_bytes(self, layer_bytes: int) -> int:
         """None: what a call fetches lies with the activations."""
@@ -127,8 +130,10 @@ class SimulatedDevice(Device):
     def stream(self, tensor: Tensor) -> Tensor:
         """Count *tensor*, a per-call copy of a weight that stays on the host, and return it."""
         with self._lock:
-            self._streamed_bytes += tensor.nbytes
+            self._streamed_bytes += stored_bytes(tensor)
         return tensor
+
+    stream.takes_quantised = True  # type: ignore[attr-defined]
 
     def keeps_host_copy(self) -> bool:
         """Always: the host memory is the machine's own."""

@@ -16,6 +16,7 @@ from utils.whole_files import partial_beside
 if TYPE_CHECKING:
     from torch import Tensor
 
+quantised = lazy_module("comfy.quantisation.weights")
 reading = lazy_module("comfy.weight_files.reader")
 safetensors_torch = lazy_module("safetensors.torch")
 torch = lazy_module("torch")
@@ -106,10 +107,12 @@ def _read_pickle(path: str, device: Any) -> dict[str, Any]:
 def save_torch_file(sd: Mapping[str, Tensor], ckpt: str, metadata: Mapping[str, str] | None = None) -> None:
     """Write *sd* as safetensors to *ckpt*, all or nothing: an existing file stays until the new one is complete.
 
-    Tensors must be contiguous and share no memory; *metadata* values are strings. Blocks on disk.
+    Tensors must be contiguous and share no memory; quantised ones are written in their format. *metadata* values are strings. Blocks on
+    disk.
     """
+    tensors = quantised.stored_tensors(sd)
     with partial_beside(ckpt) as partial:
-        safetensors_torch.save_file(dict(sd), partial, metadata=None if metadata is None else dict(metadata))
+        safetensors_torch.save_file(tensors, partial, metadata=None if metadata is None else dict(metadata))
 
 
 def safetensors_header(safetensors_path: str, max_size: int = HEADER_LIMIT_BYTES) -> bytes | None:

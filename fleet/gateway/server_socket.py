@@ -37,6 +37,7 @@ class ServerSocket:
         self.is_connected = False
         self.server_features: dict[str, Any] = {}
         self.connected: Callable[[], None] = lambda: None
+        self.disconnected: Callable[[], None] = lambda: None
         self._features: dict[str, Any] | None = None
         self._session = session
         self._client_id = client_id
@@ -90,6 +91,7 @@ class ServerSocket:
                     self._take(frame)
             finally:
                 self._socket, self.is_connected = None, False
+                self.disconnected()
 
     def _take(self, frame: aiohttp.WSMessage) -> None:
         try:

@@ -86,8 +86,8 @@ class Deploying(threading.Thread):
             self.failure = f"{error}\n{messages()}"
 
 
-def deploy(settings: UpSettings, servers: int | None = None) -> None:
-    """Have Serve bring the application to what *settings* say, with another number of *servers* if given; blocks until it is."""
+def deploy(settings: UpSettings) -> None:
+    """Have Serve bring the application to what *settings* say; blocks until it is."""
     import ray
     from ray import serve
 
@@ -98,7 +98,7 @@ def deploy(settings: UpSettings, servers: int | None = None) -> None:
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= settings.servers else 0.0
     arguments = FleetArguments(
-        servers=servers or settings.servers,
+        servers=settings.servers,
         gateways=settings.gateways,
         flags=list(settings.flags),
         folder=settings.folder,
@@ -110,7 +110,7 @@ def deploy(settings: UpSettings, servers: int | None = None) -> None:
         allowed_hosts=list(settings.allowed_host),
         rays_own_router=settings.rays_own_router,
     )
-    serve.run(build(arguments), name=APPLICATION, route_prefix=None)
+    serve.run(build(arguments), name=APPLICATION, route_prefix=None, external_scaler_enabled=True)
 
 
 def watch(settings: UpSettings, stopping: threading.Event, deploying: Deploying) -> bool:

@@ -49,7 +49,7 @@ class StaticFleet:
             watch = ServerWatch(server_id, self._calls[server_id], self._records, self._lost, self._changed)
             self._watches[server_id] = watch
             socket = ServerSocket(self._session, server_id, url, client_id, watch)
-            socket.connected = watch.look_soon
+            socket.connected = socket.disconnected = watch.look_soon
             self._sockets.append(socket)
             watch.start()
         await asyncio.gather(*(watch.looked.wait() for watch in self._watches.values()))
@@ -77,12 +77,12 @@ class StaticFleet:
                 del self._records.unfinished[job.prompt_id]
             raise
 
-    async def _place(self, record: Record) -> Accepted:
-        """Send a job to the best server, or the next best when that is gone or lacks what it needs."""
+    async def _place(self, record: Record, is_new: bool = True) -> Accepted:
+        """Send a job to the best server, or the next best when that is gone or lacks what it needs. Limits are for new jobs."""
         refusal: PromptRefused | None = None
         while True:
             try:
-                server_id = self._choose(record)
+                server_id = self._choose(record, is_new)
             except NoServer:
                 if refusal is not None:
                     raise refusal from None
@@ -100,13 +100,13 @@ class StaticFleet:
                     return self._accepted(record, server_id, {})
             record.avoided.add(server_id)
 
-    def _choose(self, record: Record) -> str:
+    def _choose(self, record: Record, is_new: bool) -> str:
         up = [server_id for server_id, watch in self._watches.items() if watch.is_up and server_id not in record.avoided]
         if not up or record.attempts >= max(MOST_ATTEMPTS, len(self._urls)):
             raise NoServer("no server of the fleet can take the job: " + ("all are down" if not up else "it was tried too often"))
         loads = {server_id: len(self._records.at(server_id)) for server_id in up}
         server_id = min(up, key=lambda one: loads[one])
-        if loads[server_id] >= self._most_per_server:
+        if is_new and loads[server_id] >= self._most_per_server:
             raise QueueFull(RETRY_AFTER_S)
         estimates = tuple(ServerEstimate(one, float(loads[one]), 0.0) for one in sorted(up, key=lambda one: loads[one]))
         reason = f"fewest jobs: {loads[server_id]}"
@@ -178,7 +178,7 @@ class StaticFleet:
 
     async def _move(self, record: Record) -> None:
         try:
-            await self._place(record)
+            await self._place(record, is_new=False)
             self._records.tell("moved", record)
         except PromptRefused as error:
             self._give_up(record, f"Its server died, and another one refused it: {error.body.decode('utf-8', 'replace')[:1000]}")

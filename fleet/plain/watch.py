@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # Asked so often while nothing is heard; every ``status`` message has the server asked at once.
 POLL_S = 1.0
+# A short job changes the queue three times; it is looked at once.
+SETTLE_S = 0.03
 REFUSED_S = 1.0
 SILENT_S = 30.0
 
@@ -80,6 +82,7 @@ class ServerWatch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S if self.is_up else POLL_S / 4):
                     await self._wake.wait()
+                    await asyncio.sleep(SETTLE_S)
 
     async def _look(self) -> None:
         running, waiting = await self._calls.queue()

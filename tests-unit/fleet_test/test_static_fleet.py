@@ -110,6 +110,7 @@ async def test_what_one_server_lacks_another_may_have():
 async def test_a_server_that_is_gone_is_passed_over_and_with_none_left_it_is_said():
     async with fleet_of(succeed, succeed) as (fleet, servers):
         await servers[0].vanish()
+        await asyncio.sleep(0.05)
         assert (await fleet.submit(job())).server_id == "s2"
         await servers[1].vanish()
         with pytest.raises(FleetError):
@@ -120,7 +121,7 @@ async def test_a_server_that_is_gone_is_passed_over_and_with_none_left_it_is_sai
 
 
 async def test_when_a_server_dies_its_running_job_is_lost_and_what_waited_behind_it_moves():
-    async with fleet_of(hang, succeed) as (fleet, servers):
+    async with fleet_of(hang, succeed, most_per_server=2) as (fleet, servers):
         servers[1].refusal = (503, {})
         first, second = job(), job(api_key_comfy_org="secret")
         await fleet.submit(first)

@@ -1,4 +1,4 @@
-"""docs/reference/checkpoint-metadata.md says which quantised weights are refused, and what goes unused."""
+"""docs/reference says which quantised weights are read and refused, and what goes unused."""
 
 import logging
 import pathlib
@@ -7,21 +7,29 @@ import re
 import pytest
 import torch
 
-from comfy.families import key_accounts, quantised_weights
+from comfy.families import key_accounts, quantised_marks, quantised_weights
 from comfy.families.model_errors import QuantisedModelError
 from comfy.families.weight_source import StateDictSource
+from comfy.quantisation import formats, kitchen
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "reference" / "checkpoint-metadata.md"
+REFERENCE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "reference"
+PAGE = REFERENCE / "checkpoint-metadata.md"
+QUANTISED = REFERENCE / "quantised-weights.md"
 
 
 def rows():
     """(kind, suffixes) of the page's table of refused kinds."""
-    table = PAGE.read_text(encoding="utf-8").partition("| recognised by |")[2].partition("\n\n")[0]
+    table = QUANTISED.read_text(encoding="utf-8").partition("| recognised by |")[2].partition("\n\n")[0]
     return [(row.split("|")[1].strip(), re.findall(r"`([^`]+)`", row.split("|")[2])) for row in table.splitlines()[2:]]
 
 
 def test_the_table_has_every_refused_kind():
-    assert [kind for kind, _ in rows()] == [kind for _, kind in quantised_weights._FOREIGN]
+    assert [kind for kind, _ in rows()] == [kind for _, kind in quantised_marks._FOREIGN]
+
+
+def test_the_page_has_every_format():
+    page = QUANTISED.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in formats.FORMATS) and kitchen.INSTALL in page
 
 
 @pytest.mark.parametrize("kind, suffix", [(kind, suffix) for kind, suffixes in rows() for suffix in suffixes])

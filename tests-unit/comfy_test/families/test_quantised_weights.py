@@ -1,19 +1,23 @@
-"""Weights that mean something only with companions: scaled fp8 is multiplied out, everything else is refused by kind."""
+"""What files say about quantised weights: formats are read or refused by kind; without comfy-kitchen fp8 and int8 are multiplied out."""
 
 import json
 
 import pytest
 import safetensors.torch
 import torch
+from quantised_files import KINDS, quantised, settings_for, text
 
 import comfy.sd
 from benchmarks.make_checkpoint import checkpoint_layout, family
 from comfy.families.model_errors import IncompleteModelError, QuantisedModelError
-from comfy.families.quantised_weights import ScaledSource, plain_weights, scaled_count
+from comfy.families.quantised_marks import read_marks
+from comfy.families.quantised_weights import QuantisedSource, plain_weights
 from comfy.families.weight_source import PrefixedSource, StateDictSource
 from comfy.loading.components import kept_bytes
+from comfy.quantisation import kitchen
 
 FP8 = torch.float8_e4m3fn
+MXFP8 = text({"format": "mxfp8"})
 
 
 def numbers(*shape):
@@ -27,8 +31,9 @@ def packed(weight, per_row=False, dtype=FP8):
     return (weight / scale).to(dtype), scale
 
 
-def text(settings):
-    return torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)
+@pytest.fixture(autouse=True)
+def no_kitchen(monkeypatch):
+    monkeypatch.setattr(kitchen, "is_installed", lambda: False)
 
 
 def source(tensors, metadata=None, consume=False):
@@ -45,7 +50,7 @@ def test_a_scaled_weight_is_its_numbers_times_its_scale(name, per_row, dtype, ke
     tensors |= {"a.scale_input": torch.ones(1), "a.bias": scale}
     before = stored.clone().view(torch.uint8)
     plain = source(tensors, consume=True)
-    assert set(plain.shapes()) == {"a.weight", "a.bias"} and scaled_count(plain) == 1 and plain.dtype("a.weight") == torch.float32
+    assert set(plain.shapes()) == {"a.weight", "a.bias"} and plain.multiplied_count() == 1 and plain.dtype("a.weight") == torch.float32
     taken = plain.take(["a.bias", "a.weight"], kept)
     assert list(taken) == ["a.bias", "a.weight"] and taken["a.weight"].dtype == (kept or torch.float32)
     expected = (stored.float() * scale).to(kept or torch.float32)
@@ -68,8 +73,37 @@ def test_settings_in_tensors_and_in_metadata_are_read(marks):
     del tensors["a.weight_scale"]
     with pytest.raises(IncompleteModelError, match=r"odd\.safetensors.*a\.weight_scale is missing"):
         source(tensors, metadata)
-    with pytest.raises(QuantisedModelError, match=r"odd\.safetensors.*nvfp4"):
+    with pytest.raises(QuantisedModelError, match=r"odd\.safetensors: a\.weight is stored as float8_e4m3fn, which is not nvfp4"):
         source(tensors | {"a.comfy_quant": text({"format": "nvfp4"})}, metadata)
+    with pytest.raises(QuantisedModelError, match=r"odd\.safetensors is quantised as int3 \(a\..*not supported"):
+        source(tensors | {"a.comfy_quant": text({"format": "int3"})}, metadata)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_torch_alone_can_is_multiplied_out_and_the_rest_says_what_to_install(kind):
+    stored, values = quantised(kind, numbers(32, 32))
+    tensors = {f"a.{suffix}": tensor for suffix, tensor in stored.items()} | {"a.comfy_quant": text(settings_for(kind))}
+    if kind in ("mxfp8", "nvfp4", "int8 convrot"):
+        with pytest.raises(QuantisedModelError, match=r"odd\.safetensors: a\.weight is .*, which needs comfy-kitchen; install it: pip"):
+            source(tensors)
+    else:
+        assert torch.allclose(source(tensors).take(["a.weight"], torch.float32)["a.weight"], values)
+    marks = read_marks(StateDictSource(tensors, "odd"))
+    assert marks["a.weight"].layer.format.name == settings_for(kind)["format"] and marks["a.weight"].shape == (32, 32)
+
+
+@pytest.mark.parametrize("elements", [0, 2])
+def test_the_old_marker_may_ask_for_full_precision(elements):
+    tensors = {"u.scaled_fp8": torch.empty(elements, dtype=FP8)}
+    tensors |= {key: torch.ones(2, 2).to(FP8) for key in ("u.a.weight", "v.a.weight")} | {"u.a.scale_weight": torch.ones(1)}
+    tensors["v.a.scale_weight"] = torch.ones(1)
+    marks = read_marks(StateDictSource(tensors, "odd"))
+    assert [marks[f"{part}.a.weight"].layer.full_precision for part in "uv"] == [elements == 2, False]
+
+
+def test_settings_of_fp8_on_weights_in_more_bits_mean_nothing():
+    plain = source({"a.weight": torch.ones(2, 2), "a.comfy_quant": text({"format": "float8_e4m3fn"})})
+    assert set(plain.shapes()) == {"a.weight"} and plain.multiplied_count() == 0
 
 
 @pytest.mark.parametrize(
@@ -85,6 +119,7 @@ def test_settings_in_tensors_and_in_metadata_are_read(marks):
         ("a.wscales", "SVDQuant"),
         ("a.weight_scale_2", "NVFP4"),
         ("a.weight_scale_inv", "blocks"),
+        ("a.weight_s_rel", "W4A8"),
         ("a.weight_packed", "compressed-tensors"),
         ("a.weight._scale", "Quanto"),
     ],
@@ -102,7 +137,22 @@ def test_other_kinds_are_refused_with_file_kind_and_advice(key, kind):
         ({"a.weight": torch.ones(2, 2, dtype=torch.int8), "a.weight_scale": torch.ones(1)}, "a.weight is stored as int8"),
         ({"a.weight": torch.ones(2, 2).to(FP8), "a.weight_scale": torch.ones(5)}, "one scale per tensor or per row"),
         ({"a.weight": torch.ones(2, 2).to(FP8), "a.comfy_quant": torch.ones(3, dtype=torch.uint8)}, "settings in a.comfy_quant"),
-        ({"a.weight": torch.ones(2, 2).to(FP8), "a.comfy_quant": text([1])}, "settings in a.comfy_quant"),
+        (
+            {"a.weight": torch.ones(2, 2).to(FP8), "a.comfy_quant": text({"format": "mxfp8"}), "a.weight_scale": torch.ones(1)},
+            "a.weight of",
+        ),
+        (
+            {"a.weight": torch.ones(32, 32).to(FP8), "a.comfy_quant": MXFP8, "a.weight_scale": torch.ones(1)},
+            "mxfp8 has a scale of one byte per 32 numbers",
+        ),
+        (
+            {
+                "a.weight": torch.ones(2, 2, dtype=torch.int8),
+                "a.comfy_quant": text({"format": "int8_tensorwise", "convrot": True}),
+                "a.weight_scale": torch.ones(1),
+            },
+            "rotated in groups of 256, which do not fit",
+        ),
     ],
 )
 def test_companions_that_do_not_fit_are_errors_of_the_file(tensors, said):
@@ -115,7 +165,7 @@ def test_plain_files_stay_as_they_are():
     assert plain_weights(plain) is plain
     scaled = plain_weights(StateDictSource({"x.a.weight": torch.ones(2, 2).to(FP8), "x.a.scale_weight": torch.ones(())}))
     part = PrefixedSource(scaled, "x.")
-    assert isinstance(scaled, ScaledSource) and plain_weights(scaled) is scaled and plain_weights(part) is part
+    assert isinstance(scaled, QuantisedSource) and plain_weights(scaled) is scaled and plain_weights(part) is part
     assert kept_bytes(scaled, "", torch.float16) == 8
     with pytest.raises(QuantisedModelError, match="metadata"):
         source({"a": torch.ones(1)}, {"_quantization_metadata": "no JSON"})
