@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,11 @@ from comfy_api.latest import io
 from comfy_extras.sampler_nodes import SAMPLERS, real, sampler_schema
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from comfy.model_patcher import ModelPatcher
 
-ER_SOLVERS = {"ER-SDE": scale_of_er_sde, "Reverse-time SDE": scale_of_reverse_sde, "ODE": scale_of_ode}
+ER_SOLVERS: dict[str, Callable[..., Tensor]] = {"ER-SDE": scale_of_er_sde, "Reverse-time SDE": scale_of_reverse_sde, "ODE": scale_of_ode}
 ADAPTIVE_SETTINGS = {"rtol": 0.05, "atol": 0.0078, "h_init": 0.05, "pcoeff": 0.0, "icoeff": 1.0, "dcoeff": 0.0, "accept_safety": 0.81}
 
 
