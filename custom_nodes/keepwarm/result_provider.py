@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import traceback
 from typing import Any
 
 from comfy_execution.cache_provider import CacheContext, CacheProvider, CacheValue, _estimate_value_size
@@ -88,6 +89,7 @@ class ResultProvider(CacheProvider):
                     await self.store.discard(wanted)
                 told = "there is no memory for it" if isinstance(reason, MemoryError) else reason
                 log.warning("An entry in %s for node %s (%s) is not used: %s", self.url, context.node_id, context.class_type, told)
+                _let_go_of_what_was_read(reason)
                 return None
 
     async def _fetch(self, context: CacheContext, intake: Intake, wanted: dict[str, int]) -> CacheValue | None:
@@ -105,6 +107,13 @@ class ResultProvider(CacheProvider):
             return None
         outputs, ui = await _guarded(opened.total_bytes + memoryview(entry).nbytes, _read_pair, opened, blobs)
         return CacheValue(outputs, ui)
+
+
+def _let_go_of_what_was_read(error: BaseException | None) -> None:
+    """Empty the calls that *error* ended: they would hold the entry's bytes, past its turn, until garbage is collected."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _read_pair(opened: Opened, blobs: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,14 +1,16 @@
 """What lookups may take into memory, and entries that claim to be more than they are."""
 
 import asyncio
+import gc
 import json
 import os
 import time
+import weakref
 from types import SimpleNamespace
 
 import psutil
 import pytest
-from stored_values import context, provider, same, torch, value
+from stored_values import context, provider, run, same, torch, value
 
 from comfy_execution.cache_provider import CacheValue
 from custom_nodes.keepwarm import entry_format
@@ -245,3 +247,26 @@ def test_ordinary_keys_spread():
     assert len(decode(["s", list(range(5000))], [])) == 5000
     with pytest.raises(Malformed, match="hash"):
         decode(["d", [[["i", f"{number * ((1 << 61) - 1):x}"], 1] for number in range(200)]], [])
+
+
+@pytest.mark.parametrize("damage", [b"KWE1" + (1000).to_bytes(4, "big"), b"KWE1" + (4).to_bytes(4, "big") + b"{}{}"])
+def test_the_bytes_of_a_refused_entry_are_let_go_before_garbage_is_collected(tmp_path, monkeypatch, damage):
+    one = provider(f"file://{tmp_path}")
+    run(one.on_store(context(), value()))
+    (path,) = (path for path in (tmp_path / "v1" / "entries").glob("??/*"))
+    path.write_bytes(damage + bytes(300_000))
+    read, get_entry = [], one.store.get_entry
+
+    async def watched(key, intake):
+        entry = await get_entry(key, intake)
+        read.append(weakref.ref(entry))
+        return entry
+
+    monkeypatch.setattr(one.store, "get_entry", watched)
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(one.on_lookup(context()), one.on_lookup(context())) == [None, None]
+        assert len(read) == 2 and read[0]() is None
+    finally:
+        gc.enable()
