@@ -177,3 +177,24 @@ def test_a_saved_model_is_the_same_model(folder, tmp_path, kind):
         again = comfy.sd.load_diffusion_model(path)
         assert again.model.get_submodule(KEY.removesuffix(".weight")).quantised == scaled.quantised
         assert torch.equal(output(again, manager), output(model, manager))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_are_kept_in_the_fp8_type_that_is_asked_for(dtype, caplog):
+    path, answers = small_checkpoint(), []
+    for vram_bytes in (None, MIB):
+        with management(vram_bytes) as manager:
+            model = comfy.sd.load_diffusion_model(path, {"dtype": dtype, "fp8_optimizations": True})
+            parameters, buffers = list(model.model.parameters()), sum(buffer.nbytes for buffer in model.model.buffers())
+            assert {parameter.dtype for parameter in parameters} == {dtype}
+            assert model.model_size() == sum(map(torch.numel, parameters)) + buffers
+            patched, _ = load_lora_for_models(model, None, lora(model), 0.8, 0.0)
+            answers.append([output(model, manager), output(patched, manager), output(model, manager)])
+            rounded = comfy.sd.load_diffusion_model(path)
+            for parameter in rounded.model.parameters():
+                parameter.copy_(parameter.to(dtype))
+            assert torch.equal(output(rounded, manager), answers[-1][0])
+            manager.unload_all_models()
+    assert all(torch.equal(own, other) for own, other in zip(*answers)) and torch.equal(answers[0][0], answers[0][2])
+    assert not torch.allclose(answers[0][0], answers[0][1], atol=1e-3)
+    assert ("does not make them; weights are cast" in caplog.text) == (dtype == torch.float8_e4m3fn)
