@@ -2,7 +2,7 @@
 
     python benchmarks/fleet.py                      three servers that fit 2 of 5 models, 80 jobs, Zipf, 6 clients; each router in turn
     python benchmarks/fleet.py --check              the same, with an exit status
-    python benchmarks/fleet.py --kills 10           kill -9 of servers and replicas at ten random moments in 200 jobs
+    python benchmarks/fleet.py --kills 10           kill -9 of servers, gateways and replicas at ten random moments in 200 jobs
     python benchmarks/fleet.py --scale              1 → 3 → 1 servers under load
 
 Needs Ray Serve (requirements-fleet.txt). The models are copies of a starter checkpoint under other names and with other contents; a job is
@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleets")]
 import fleet_chaos  # noqa: E402
 import waiting_node  # noqa: E402
+from live_server import free_port  # noqa: E402
 from picture_prompts import text_to_picture  # noqa: E402
 
 from fleet.settings import UpSettings  # noqa: E402
@@ -70,7 +71,7 @@ def make_base(folder: pathlib.Path) -> pathlib.Path:
 
 @contextmanager
 def running(settings: UpSettings) -> Iterator[Any]:
-    """A fleet as *settings* say, without a gateway; gives the dispatcher's handle once all servers are up."""
+    """A fleet as *settings* say; gives the dispatcher's handle once all servers are up."""
     from ray import serve
 
     from fleet.on_ray import up
@@ -171,13 +172,23 @@ def main(argv: list[str] | None = None) -> int:
             given.servers, 0, folder=str(pathlib.Path(folder) / "fleet"), flags=flags, gpus_per_server=0.0, most_per_server=50
         )
         with cluster(settings):
-            if given.kills:
-                with running(settings) as dispatcher:
-                    return asyncio.run(fleet_chaos.kills(dispatcher, load, given.jobs or 200, given.clients, given.kills))
-            if given.scale:
-                with running(replace(settings, servers=1)) as dispatcher:
-                    return asyncio.run(fleet_chaos.scaling(dispatcher, load, given.jobs or 80, given.clients))
-            return compare(settings, given.jobs or 80, given.clients, given.check)
+            status = run(settings, given)
+    left = [" ".join(process.cmdline()) for kind in ("server", *fleet_chaos.REPLICAS) for process in fleet_chaos.victims(kind)]
+    print(f"processes left: {left}")
+    return status or int(bool(left))
+
+
+def run(settings: UpSettings, given: argparse.Namespace) -> int:
+    """Do what the command line has *given*, on the cluster that runs; the exit status."""
+    if given.kills:
+        settings = replace(settings, gateways=2, port=free_port())
+        url = f"http://127.0.0.1:{settings.port}"
+        with running(settings) as dispatcher:
+            return asyncio.run(fleet_chaos.kills(dispatcher, url, load, given.jobs or 200, given.clients, given.kills))
+    if given.scale:
+        with running(replace(settings, servers=1)) as dispatcher:
+            return asyncio.run(fleet_chaos.scaling(dispatcher, load, given.jobs or 80, given.clients))
+    return compare(settings, given.jobs or 80, given.clients, given.check)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class ServerBook:
             return 0.0
         first = next(iter(self.sent.values()))
         first_s, ran_s = first.compute_s + first.load_s, max(0.0, now_s - self.busy_since_s)
-        return self.expected_s - first_s + max(first_s - ran_s, ran_s * OVERDUE)
+        return self.expected_s - first_s + (first_s - ran_s if ran_s < first_s else ran_s * OVERDUE)
 
     @property
     def idle_at_s(self) -> float:

@@ -35,10 +35,13 @@ class ServerTable:
         # Found on a server, with nobody who follows them: jobs of the dispatcher before this one.
         self._adopted: dict[str, JobRecord] = {}
         self._draining: set[str] = set()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """End the connections."""
-        await asyncio.gather(*(http.close() for http in self._http.values()))
+        for server_id in list(self._http):
+            self._disconnect(server_id)
+        await asyncio.gather(*self._closing)
 
     def ready(self) -> list[str]:
         """The servers that take jobs."""
@@ -173,6 +176,7 @@ class ServerTable:
         if self.reports.pop(server_id, None) is not None:
             self._heard_s.pop(server_id, None)
             self._draining.discard(server_id)
+            self._disconnect(server_id)
             self._books.remove(server_id)
             self._table.tell("servers")
         for record in [one for one in self._adopted.values() if one.server_id == server_id]:
@@ -218,9 +222,19 @@ class ServerTable:
 
     def _of(self, server_id: str) -> ServerHttp:
         report = self.reports[server_id]
-        if server_id not in self._http or self._http[server_id].base_url != report.base_url:
+        if server_id in self._http and self._http[server_id].base_url != report.base_url:
+            self._disconnect(server_id)
+        if server_id not in self._http:
             self._http[server_id] = ServerHttp(report.base_url)
         return self._http[server_id]
+
+    def _disconnect(self, server_id: str) -> None:
+        """End the connections to a server, if there are any."""
+        http = self._http.pop(server_id, None)
+        if http is not None:
+            task = asyncio.get_running_loop().create_task(http.close(), name=f"disconnect-{server_id}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
 
 def _with_identity(file: ModelFile, known: ModelFile | None) -> ModelFile:

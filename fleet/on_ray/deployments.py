@@ -18,6 +18,7 @@ from fleet.interface import FleetError
 from fleet.messages import Reply, SentJob, ServerReport
 from fleet.on_ray.placement import placement
 from fleet.on_ray.remote_fleet import RemoteFleet
+from fleet.on_ray.replica_port import keep_to_own_address
 from fleet.replica import Replica
 from fleet.supervisor import ServerPlan
 
@@ -41,6 +42,7 @@ class ServerReplica:
     """
 
     async def __init__(self, flags: list[str], folder: str, own_folders: bool, environment: Mapping[str, str]) -> None:  # type: ignore[misc]
+        keep_to_own_address()
         context, runtime = serve.get_replica_context(), ray.get_runtime_context()
         server_id, node_id = context.replica_id.unique_id, runtime.get_node_id()
         own = Path(folder) / server_id
@@ -75,6 +77,7 @@ class DispatcherReplica:
     """The one dispatcher."""
 
     async def __init__(self, servers: DeploymentHandle, most_per_server: int) -> None:  # type: ignore[misc]
+        keep_to_own_address()
         self._servers = servers.options(stream=True)
         self._dispatcher = Dispatcher(self, _begun, DispatchSettings(most_per_server))
         placement.use(self._dispatcher.place, asyncio.get_running_loop())
@@ -114,6 +117,7 @@ class GatewayReplica:
     """A gateway: ComfyUI's API on one port, which all gateways of a machine share."""
 
     async def __init__(self, dispatcher: DeploymentHandle, arguments: Any) -> None:  # type: ignore[misc]
+        keep_to_own_address()
         from aiohttp import web
 
         from fleet.gateway.app import Gateway

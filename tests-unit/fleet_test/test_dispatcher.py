@@ -220,6 +220,17 @@ async def test_jobs_found_on_a_server_after_a_restart_are_taken_over(fleet):
     assert await fleet.state("next") is JobState.LOST
 
 
+async def test_connections_end_with_their_server_and_with_the_fleet(fleet):
+    table = fleet.dispatcher.servers_known
+    sessions = [table._of(server_id).api.session for server_id in ("s", "t")]
+    table.remove("s")
+    while not sessions[0].closed:
+        await asyncio.sleep(0)
+    assert not sessions[1].closed
+    await fleet.dispatcher.close()
+    assert sessions[1].closed
+
+
 async def test_a_server_that_was_restarted_has_nothing_warm(fleet):
     await fleet.report("s", A)
     assert fleet.dispatcher.books.servers["s"].warm

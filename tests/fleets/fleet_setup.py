@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import sys
 import uuid
+from collections.abc import Callable
 
 import waiting_node
 from live_server import ROOT
@@ -43,14 +44,21 @@ def job(prompt: dict, prompt_id: str | None = None) -> Job:
     return Job(prompt_id, {"prompt": prompt, "prompt_id": prompt_id, "client_id": "test"})
 
 
-async def end_of(fleet, prompt_id: str, timeout_s: float = 60.0):
+async def until(holds: Callable[[], bool]) -> None:
+    """Return as soon as *holds* does; the test's own timeout says when to give up."""
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
+async def end_of(fleet, prompt_id: str):
     """The view of a job once it has ended."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            view = await fleet.find(prompt_id)
-            if view is not None and view.state.is_end:
-                return view
-            await asyncio.sleep(0.02)
+    after = -1
+    while True:
+        events = await fleet.events(after)
+        view = await fleet.find(prompt_id)
+        if view is not None and view.state.is_end:
+            return view
+        after = events[-1].sequence if events else after
 
 
 class LocalFleet:
@@ -74,15 +82,18 @@ class LocalFleet:
         return await asyncio.to_thread(read_started, path, 5.0)
 
     async def __aenter__(self) -> Dispatcher:
-        await asyncio.gather(*(replica.start() for replica in self.replicas.values()))
-        async with asyncio.timeout(20):
-            while len(self.dispatcher.servers_known.ready()) < len(self.replicas):
-                await asyncio.sleep(0.02)
+        try:
+            await asyncio.gather(*(replica.start() for replica in self.replicas.values()))
+            await until(lambda: len(self.dispatcher.servers_known.ready()) == len(self.replicas))
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self.dispatcher
 
     async def __aexit__(self, *_: object) -> None:
-        await self.dispatcher.close()
+        # The dispatcher last: the servers report to it that they go.
         await asyncio.gather(*(replica.stop() for replica in self.replicas.values()))
+        await self.dispatcher.close()
 
 
 def has_ray() -> bool:

@@ -25,6 +25,24 @@ pytestmark = [
 ]
 
 
+HEAD = """
+import sys
+from ray.scripts.scripts import main
+sys.argv[1:] = ["start", "--block", "--head", *sys.argv[1:], "--include-dashboard=false", "--num-cpus=1",
+                "--object-store-memory=100000000", "--disable-usage-stats"]
+main()
+"""
+# Not by Ray's command: it lets nodes join only where everything listens on all interfaces.
+JOIN = """
+import signal, sys
+from ray._private.node import Node
+from ray._private.parameter import RayParams
+settings = RayParams(gcs_address=sys.argv[1], num_cpus=1, object_store_memory=100000000, node_ip_address="127.0.0.1")
+node = Node(settings, head=False, shutdown_at_exit=True)
+signal.pause()
+"""
+
+
 @pytest.fixture
 def nodes(tmp_path, monkeypatch):
     """A head and a second node, each with ``same.safetensors`` of other contents and a model that the other lacks; gives the address."""
@@ -40,6 +58,7 @@ def nodes(tmp_path, monkeypatch):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback
         "RAY_TMPDIR": str(tmp_path.parent.parent / "r"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
@@ -47,24 +66,21 @@ def nodes(tmp_path, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     address = f"127.0.0.1:{port}"
-    common = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats"]
     started = []
     try:
-        started.append(node("--head", f"--port={port}", "--include-dashboard=false", *common, base=bases[0]))
+        started.append(ray_node(HEAD, f"--port={port}", base=bases[0]))
         wait_for_port(port)
-        started.append(node(f"--address={address}", *common, base=bases[1]))
+        started.append(ray_node(JOIN, address, base=bases[1]))
         yield address
     finally:
         for process in reversed(started):
             end(process)
 
 
-def node(*arguments, base):
-    """A Ray node with *base* as its base directory; it lives as long as the process."""
-    code = "from ray.scripts.scripts import main; main()"
+def ray_node(code, argument, base):
+    """A process that is a Ray node with *base* as its base directory."""
     environment = {**os.environ, "FLEET_BASE_DIRECTORY": str(base)}
-    command = [sys.executable, "-c", code, "start", "--block", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", code, argument], env=environment, stdout=subprocess.DEVNULL)
 
 
 def wait_for_port(port, timeout_s=200.0):

@@ -5,6 +5,7 @@ from typing import Any
 
 FLAGS = ("--disable-all-custom-nodes", "--whitelist-custom-nodes", "fleet_wait")
 PACK = """
+import os
 import time
 
 class FleetWait:
@@ -12,10 +13,13 @@ class FleetWait:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"seconds": ("FLOAT", {"default": 0.3}), "number": ("INT", {"default": 0, "max": 2**40})}}
+        number, gate = ("INT", {"default": 0, "max": 2**40}), ("STRING", {"default": ""})
+        return {"required": {"seconds": ("FLOAT", {"default": 0.3}), "number": number, "gate": gate}}
 
-    def wait(self, seconds, number):
+    def wait(self, seconds, number, gate):
         time.sleep(seconds)
+        while gate and not os.path.exists(gate):
+            time.sleep(0.01)
         return {"ui": {"text": [str(number)]}}
 
 NODE_CLASS_MAPPINGS = {"FleetWait": FleetWait}
@@ -29,6 +33,6 @@ def install(base: pathlib.Path) -> None:
     (pack / "__init__.py").write_text(PACK, encoding="utf-8")
 
 
-def waiting(number: int, seconds: float = 0.33) -> dict[str, Any]:
-    """A prompt that takes *seconds*; equal numbers are equal prompts."""
-    return {"1": {"class_type": "FleetWait", "inputs": {"seconds": seconds, "number": number}}}
+def waiting(number: int, seconds: float = 0.33, gate: str = "") -> dict[str, Any]:
+    """A prompt that takes *seconds*, and then until the file *gate* is there; equal numbers are equal prompts."""
+    return {"1": {"class_type": "FleetWait", "inputs": {"seconds": seconds, "number": number, "gate": gate}}}

@@ -26,7 +26,7 @@ def drawing():
 def slow():
     prompt = workflow(STARTERS[0], random.randrange(2**32))
     (sampler,) = (one for one in prompt.values() if one["class_type"] == "KSampler")
-    sampler["inputs"]["steps"] = 2000
+    sampler["inputs"]["steps"] = 10_000
     return prompt
 
 
