@@ -99,7 +99,8 @@ def test_a_full_fleet_a_killed_server_and_a_client_that_comes_back(small_fleet):
     assert run.files[0]["subfolder"] == "@s2" and gateway.get_bytes("/fleet")
     assert [one["state"] for one in gateway.get("/fleet/state")["servers"]] == ["gone", "ready"]
 
-    # With none left it is said, and what ended stays known.
+    # With none left it is said, and what ended stays known, once the fleet has noted the end.
+    until(lambda: run.prompt_id not in {job["prompt_id"] for job in gateway.get("/fleet/state")["jobs"]})
     servers[1].process.kill()
     until(lambda: gateway.post("/prompt", {"prompt": drawing()})[0] == 503)
     assert gateway.get(f"/history/{run.prompt_id}")[run.prompt_id]["status"]["status_str"] == "success"
