@@ -39,7 +39,8 @@ class Panel:
         self.until(lambda rows: all(said.startswith("Disk") for said in rows.values()) and rows)
 
     def shut(self):
-        self.tab.get_by_role("button", name="Keepwarm").first.click()
+        with self.tab.expect_response("**/keepwarm/watch"):
+            self.tab.get_by_role("button", name="Keepwarm").first.click()
         self.tab.get_by_role("listbox", name="Models").wait_for(state="detached", timeout=20_000)
 
     def rows(self):
@@ -53,6 +54,19 @@ class Panel:
         while not condition(self.rows()):
             assert time.monotonic() < end_s, self.rows()
             self.tab.wait_for_timeout(50)
+
+    def until_used(self, tier, condition, timeout_s=20):
+        """Wait until *condition* of what :meth:`used` gives holds."""
+        end_s = time.monotonic() + timeout_s
+        while not condition(*self.used(tier)):
+            assert time.monotonic() < end_s, self.used(tier)
+            self.tab.wait_for_timeout(50)
+
+    def until_caught_up(self):
+        """Wait until the bars say what the server says, now that no prompt runs: what is told while one runs is soon out of date."""
+        for tier in ("vram", "ram"):
+            used_bytes = self.server.get("/keepwarm/models")["bars"][tier]["used_bytes"]
+            self.until_used(tier, lambda used, _, expected=used_bytes: used == expected)
 
     def used(self, tier):
         """Bytes that the bar of *tier* says are used, and the shares of its width that its pieces take."""
@@ -70,8 +84,8 @@ class Panel:
         """The sizes of the messages that told of changes."""
         return self.tab.evaluate("() => window.told")
 
-    def said(self):
-        return self.tab.locator(".kw-said").inner_text()
+    def until_said(self, text):
+        self.tab.locator(".kw-said", has_text=text).wait_for()
 
     def screenshot(self, name, tmp_path):
         folder = os.environ.get("KEEPWARM_SCREENSHOTS")
@@ -104,10 +118,12 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     page.tab.wait_for_function("() => window.app.graph.nodes.length === 7")
     panel.begin()
     page.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.badges.some(make => make().text === 'disk'))")
-    assert {name for name, _ in panel.rows()} >= set(STARTERS) and panel.used("ram") == (0, [])
+    panel.until(lambda rows: {name for name, _ in rows} >= set(STARTERS))
+    panel.until_used("ram", lambda used, widths: (used, widths) == (0, []))
 
     run(server, STARTERS[0], 1)
     panel.until(lambda rows: rows.get((STARTERS[0], "model"), "").startswith("VRAM"))
+    panel.until_caught_up()
     used, widths = panel.used("vram")
     assert 20e6 < used < 30e6 and sum(widths) == pytest.approx(100 * used / 31457280, abs=0.5) and len(widths) == 3
     page.tab.get_by_text("first use").first.wait_for()
@@ -116,12 +132,14 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     run(server, STARTERS[1], 2)
     panel.until(lambda rows: rows.get((STARTERS[0], "clip"), "").startswith("RAM"))  # the smallest that makes room
     panel.until(lambda rows: rows.get((STARTERS[1], "model"), "").startswith("VRAM"))
+    panel.until_caught_up()
     assert panel.used("ram")[0] > 40e6
 
     panel.choose(STARTERS[0], "model")
     panel.press("Hold")
     panel.until(lambda rows: "held" in rows[(STARTERS[0], "model")])
-    assert "the last to go" in panel.said() and page.tab.locator(".kw-piece.kw-held").count()
+    panel.until_said("the last to go")
+    page.tab.locator(".kw-piece.kw-held").first.wait_for()
     page.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.badges.some(make => make().text.endsWith('· held')))")
     panel.screenshot("panel-dark", tmp_path)
     panel.press("Let go")
@@ -133,7 +151,7 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     before, _ = panel.used("vram")
     panel.press("Move to RAM")
     panel.until(lambda rows: rows[(STARTERS[1], "model")].startswith("RAM"))
-    assert panel.used("vram")[0] < before - 10e6
+    panel.until_used("vram", lambda used, _: used < before - 10e6)
     panel.press("Move all to RAM")
     page.tab.wait_for_function("() => document.querySelector('.kw-bar[data-tier=vram]').dataset.used === '0'")
 
@@ -145,7 +163,7 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     saved, results = page.tab.locator(".kw-chart svg").all()
     assert "reading saved" in saved.get_attribute("aria-label") and saved.locator("polyline").count() == 1
     assert f"of {7 * prompts} node results of the last {prompts} prompts" in results.get_attribute("aria-label")
-    assert "working" in page.tab.get_by_text(f"file://{server.base}/shared").locator("..").inner_text()
+    page.tab.get_by_text(f"file://{server.base}/shared").locator("..").filter(has_text="working").wait_for()
     page.tab.evaluate("() => window.app.ui.settings.setSettingValueAsync('Comfy.ColorPalette', 'light')")
     page.tab.wait_for_timeout(300)
     panel.screenshot("panel-light", tmp_path)
