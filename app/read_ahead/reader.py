@@ -187,15 +187,17 @@ class ReadAhead:
 
     def _let_go_of_unwanted(self, plan: Mapping[Hashable, tuple[Load, Place]]) -> None:
         """Drop what was read for loads that nobody foresees any more, or of files that have been replaced since."""
+        # Before what is wanted is noted: a load that asks the cache only after that note, and ends at once, is not in this list.
+        there = self._cache.ahead.waiting()
         with self._changed:
             known = {key: self._known[key] for key in plan if key in self._known}
             wanted: set[Hashable] = {key for running in self._active.values() for key in running.asked_for()}
             self._known = {key: one for key, one in self._known.items() if key in plan or self._cache.ahead.has(one.keys)}
-        if not self._cache.ahead.waiting():
+        if not there:
             return
         for key, one in known.items():
             if plan[key][0].states() == one.states:
                 wanted |= one.keys
-        unwanted = [key for key in self._cache.ahead.waiting() if key not in wanted]
+        unwanted = [key for key in there if key not in wanted]
         if unwanted:
             self._cache.ahead.let_go(*unwanted)

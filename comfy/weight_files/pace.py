@@ -84,8 +84,9 @@ class BackgroundPace:
                 reader.join(POLL_S)
 
     def prepare_thread(self) -> None:
-        """Called first by each thread that is started to read for the load."""
-        stand_back()
+        """Called first by each thread that is started to read for the load: it stands back, unless others give way to it."""
+        if not self._beside:
+            stand_back()
 
 
 current_pace: ContextVar[BackgroundPace | None] = ContextVar("reading_pace", default=None)

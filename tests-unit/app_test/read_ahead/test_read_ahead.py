@@ -243,6 +243,31 @@ def test_what_its_loader_takes_is_kept_and_what_nobody_foresees_any_more_goes(be
     bench.queue.task_done(item, {}, None)
 
 
+def test_what_is_read_while_the_thread_looks_for_what_nobody_wants_stays(bench, monkeypatch):
+    fetch, waiting, may_ask = bench.fetch, bench.cache.ahead.waiting, threading.Event()
+
+    def late(name):
+        assert may_ask.wait(20)
+        return fetch(name)
+
+    def slow_look():
+        if bench.ahead._active:
+            may_ask.set()
+            wait_until(waiting)
+        return waiting()
+
+    bench.put(1, "a")
+    monkeypatch.setattr(bench, "fetch", late)
+    monkeypatch.setattr(bench.cache.ahead, "waiting", slow_look)
+    bench.begin()
+    wait_until(waiting)
+    wait_until(lambda: not bench.ahead._active)
+    with bench.ahead._changed:
+        bench.ahead._tell()
+    time.sleep(0.1)
+    assert {key[0] for key in waiting()} == {"a"} and bench.loaded == ["a"]
+
+
 def test_prompts_that_come_while_one_runs_are_noticed(bench):
     bench.begin()
     time.sleep(0.05)

@@ -146,6 +146,14 @@ def test_threads_that_stand_back_do_so_alone():
     assert theirs == [(19, 3)] and os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_threads_stand_back_unless_they_read_for_the_running_prompt(path, monkeypatch, beside):
+    stood_back = []
+    monkeypatch.setattr(pace, "stand_back", lambda: stood_back.append(threading.current_thread().name))
+    assert torch.equal(Reading(path, background(ReadLanes(), beside=beside)).outcome()["many"], TENSORS["many"])
+    assert bool(stood_back) is not beside
+
+
 def test_every_request_to_stop_counts_though_it_is_consumed():
     flag = InterruptFlag()
     flag.set()
