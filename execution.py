@@ -368,7 +368,8 @@ class PromptExecutor(PromptReports):
     def _end(self, prompt_id: str, ui_outputs: Mapping[str, Mapping[str, Any]]) -> None:
         self.keep_outputs(ui_outputs)
         if self._read_ahead is not None:
-            self._read_ahead.end()
+            with Isolation("Telling that nothing is read ahead any more"):
+                self._read_ahead.end()
         with Isolation("Ending the prompt at the model cache"):
             if receipts := self._model_cache.end_prompt(prompt_id):
                 self.history_result["models"] = receipts

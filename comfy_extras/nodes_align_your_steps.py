@@ -39,6 +39,15 @@ def loglinear_interp(t_steps: Sequence[float], num_steps: int) -> list[float]:
     return values
 
 
+def last_steps(levels: Sequence[float], steps: int, denoise: float) -> Tensor:
+    """The last share *denoise* of *steps* steps along *levels*, ending with 0; empty for a share of 0."""
+    if denoise <= 0.0:
+        return torch.FloatTensor([])
+    spread = list(levels) if len(levels) == steps + 1 else loglinear_interp(levels, steps + 1)
+    kept = spread[-(round(steps * min(denoise, 1.0)) + 1) :]
+    return torch.FloatTensor([*kept[:-1], 0.0])
+
+
 class AlignYourStepsScheduler(io.ComfyNode):
     """Makes the sigmas of a tuned schedule."""
 
@@ -59,13 +68,7 @@ class AlignYourStepsScheduler(io.ComfyNode):
     @classmethod
     def execute(cls, model_type: str, steps: int, denoise: float) -> io.NodeOutput:
         """Sigmas for the last share *denoise* of *steps* steps, ending with 0; none for a share of 0."""
-        if denoise <= 0.0:
-            return io.NodeOutput(torch.FloatTensor([]))
-        sigmas = list(NOISE_LEVELS[model_type])
-        if len(sigmas) != steps + 1:
-            sigmas = loglinear_interp(sigmas, steps + 1)
-        kept = sigmas[-(round(steps * min(denoise, 1.0)) + 1) :]
-        return io.NodeOutput(torch.FloatTensor([*kept[:-1], 0.0]))
+        return io.NodeOutput(last_steps(NOISE_LEVELS[model_type], steps, denoise))
 
     def get_sigmas(self, model_type: str, steps: int, denoise: float) -> tuple[Tensor]:
         """What older packs call instead of :meth:`execute`."""

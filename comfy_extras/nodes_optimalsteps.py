@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from comfy.lazy_import import lazy_module
 from comfy_api.latest import ComfyExtension, io
-from comfy_extras.nodes_align_your_steps import loglinear_interp
-
-torch = lazy_module("torch")
+from comfy_extras.nodes_align_your_steps import last_steps
 
 
 def _levels(text: str) -> list[float]:
@@ -46,12 +43,7 @@ class OptimalStepsScheduler(io.ComfyNode):
     @classmethod
     def execute(cls, model_type: str, steps: int, denoise: float) -> io.NodeOutput:
         """Sigmas for the last share *denoise* of *steps* steps, ending with 0; none for a share of 0."""
-        if denoise <= 0.0:
-            return io.NodeOutput(torch.FloatTensor([]))
-        published = NOISE_LEVELS[model_type]
-        levels = published if len(published) == steps + 1 else loglinear_interp(published, steps + 1)
-        kept = levels[-(round(steps * min(denoise, 1.0)) + 1) :]
-        return io.NodeOutput(torch.FloatTensor([*kept[:-1], 0.0]))
+        return io.NodeOutput(last_steps(NOISE_LEVELS[model_type], steps, denoise))
 
 
 class OptimalStepsExtension(ComfyExtension):

@@ -12,6 +12,17 @@ from serverless.server_api import CONNECT_TIMEOUT_S, ServerAnswer, ServerApi, Se
 SUBMIT_TIMEOUT_S = 75.0
 
 
+async def submit_prompt(api: ServerApi, body: dict[str, Any], usage_source: str | None) -> tuple[int, bytes]:
+    """(status, body) of ``POST /prompt``. Raises ``ServerUnreachable``."""
+    timeout = aiohttp.ClientTimeout(total=SUBMIT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+    headers = {"Comfy-Usage-Source": usage_source} if usage_source else {}
+    try:
+        async with api.session.post(api.base_url + "/prompt", json=body, headers=headers, timeout=timeout) as answer:
+            return answer.status, await answer.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ServerUnreachable("POST /prompt", error) from error
+
+
 class ServerHttp:
     """The routes of one server; :meth:`close` on the loop that used it. Raises ``ServerUnreachable`` and ``ServerAnswer``."""
 
@@ -26,13 +37,7 @@ class ServerHttp:
 
     async def submit(self, body: dict[str, Any], usage_source: str | None) -> tuple[int, bytes]:
         """(status, body) of ``POST /prompt``."""
-        timeout = aiohttp.ClientTimeout(total=SUBMIT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-        headers = {"Comfy-Usage-Source": usage_source} if usage_source else {}
-        try:
-            async with self.api.session.post(self.base_url + "/prompt", json=body, headers=headers, timeout=timeout) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServerUnreachable("POST /prompt", error) from error
+        return await submit_prompt(self.api, body, usage_source)
 
     async def summary(self) -> tuple[ServerSummary, tuple[ModelFile, ...] | None] | None:
         """The summary, and the files in the model folders where they have changed; None when nothing has changed since the last call."""

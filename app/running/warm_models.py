@@ -71,8 +71,8 @@ class FileContents:
             try:
                 found = self._fingerprint(file.path, self._memo)
                 is_same = FileIdentity.of(file.path) == file
-            except (OSError, RuntimeError) as error:
-                log.warning("%s cannot be read to know what it contains, so other servers' copies count as different: %s", file.path, error)
+            except Exception as error:  # whatever: no file may end the thread that the others wait for
+                log.warning("%s cannot be read to know what it contains, so other servers' copies count as different: %r", file.path, error)
                 continue
             if is_same:
                 with self._lock:

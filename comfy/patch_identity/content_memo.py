@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from comfy.patch_identity.fingerprints import Fingerprints
+from comfy.patch_identity.reasons import Reasons
 from comfy.units import MIB
 
 MAX_ENTRIES = 256
 MAX_BYTES = 512 * MIB
-REASONS_KEPT = 32
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
@@ -54,18 +54,12 @@ class _Books:
     entries: OrderedDict[bytes, _Entry] = field(default_factory=OrderedDict)
     total_bytes: int = 0
     stats: MemoStats = field(default_factory=MemoStats)
-    reasons: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    reasons: Reasons = field(default_factory=Reasons)
 
     def drop(self, key: bytes) -> None:
         """Forget *key*, if it is there."""
         entry = self.entries.pop(key, None)
         self.total_bytes -= 0 if entry is None else entry.size_bytes
-
-    def note(self, reason: str) -> None:
-        """Count *reason*, of very many only the latest."""
-        self.reasons[reason] = self.reasons.pop(reason, 0) + 1
-        while len(self.reasons) > REASONS_KEPT:
-            self.reasons.popitem(last=False)
 
 
 class ContentMemo:
@@ -111,7 +105,7 @@ class ContentMemo:
             self._books.stats.computed_seconds += seconds
             if not key:
                 self._books.stats.unique += 1
-                self._books.note(known.reason)
+                self._books.reasons.note(known.reason)
                 return value
             self._books.stats.misses += 1
         self._keep(key, value, seconds)
@@ -134,7 +128,7 @@ class ContentMemo:
                 "max_entries": self.max_entries,
                 "max_bytes": self.max_bytes,
                 **asdict(self._books.stats),
-                "reasons": dict(self._books.reasons),
+                "reasons": self._books.reasons.counts(),
             }
 
     def check(self) -> list[str]:
@@ -167,7 +161,7 @@ class ContentMemo:
         with self._lock:
             if reason:
                 self._books.stats.refused += 1
-                self._books.note(reason)
+                self._books.reasons.note(reason)
                 return
             self._books.drop(key)
             while self._books.entries and (

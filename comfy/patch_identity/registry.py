@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import torch
 
 from comfy.patch_identity.fingerprints import Fingerprint, Fingerprints
+from comfy.patch_identity.reasons import Reasons
 from comfy.ram_model_cache.storage import StorageLedger
 from comfy.units import MIB
 
 MAX_ENTRIES = 256
 MAX_BYTES = 1024 * MIB
-REASONS_KEPT = 32
 log = logging.getLogger(__name__)
 
 
@@ -82,13 +82,7 @@ class PatchStats:
 @dataclass(slots=True)
 class _Books:
     stats: PatchStats = field(default_factory=PatchStats)
-    reasons: OrderedDict[str, int] = field(default_factory=OrderedDict)
-
-    def note(self, reason: str) -> None:
-        """Count *reason*, of very many only the latest."""
-        self.reasons[reason] = self.reasons.pop(reason, 0) + 1
-        while len(self.reasons) > REASONS_KEPT:
-            self.reasons.popitem(last=False)
+    reasons: Reasons = field(default_factory=Reasons)
 
 
 class PatchRegistry:
@@ -140,7 +134,7 @@ class PatchRegistry:
             self._books.stats.built_seconds += seconds
             if reason:
                 self._books.stats.unique += 1
-                self._books.note(reason)
+                self._books.reasons.note(reason)
             else:
                 self._books.stats.misses += 1
         if reason:
@@ -151,7 +145,7 @@ class PatchRegistry:
         except CannotKeep as why:
             with self._lock:
                 self._books.stats.refused += 1
-                self._books.note(str(why))
+                self._books.reasons.note(str(why))
             return built
         return self._carrier.clone(built)
 
@@ -174,7 +168,7 @@ class PatchRegistry:
                 "max_bytes": self.max_bytes,
                 **asdict(self._books.stats),
                 "fingerprint_read_bytes": self._prints.tensors.read_bytes,
-                "reasons": dict(self._books.reasons),
+                "reasons": self._books.reasons.counts(),
             }
 
     def check(self) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from comfy.patch_identity.fingerprints import Fingerprint, Fingerprints
+from comfy.patch_identity.reasons import Reasons
 from comfy.patch_identity.registry import CannotKeep, PatchRegistry
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.units import MIB
@@ -20,7 +21,6 @@ log = logging.getLogger(__name__)
 MAX_CALLS = 256
 # Results of nodes are made in inference mode and have no counter of changes: they are read at each comparison.
 REREADS_BYTES = 64 * MIB
-REASONS_KEPT = 32
 PLAIN = (bool, int, float, str, type(None))
 API = ("comfy_api.", "comfy_execution.")
 Inputs = Mapping[str, Sequence[Any]]
@@ -67,14 +67,8 @@ class MemoStats:
 @dataclass(slots=True)
 class _Books:
     calls: OrderedDict[bytes, tuple[Recipe, float]] = field(default_factory=OrderedDict)
-    reasons: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    reasons: Reasons = field(default_factory=Reasons)
     stats: MemoStats = field(default_factory=MemoStats)
-
-    def note(self, reason: str) -> None:
-        """Count *reason*, of very many only the latest."""
-        self.reasons[reason] = self.reasons.pop(reason, 0) + 1
-        while len(self.reasons) > REASONS_KEPT:
-            self.reasons.popitem(last=False)
 
 
 class NodeMemo:
@@ -103,7 +97,7 @@ class NodeMemo:
         except _Incomparable as reason:
             with self._lock:
                 self._books.stats.unique += 1
-                self._books.note(f"{node.__name__}: {reason}")
+                self._books.reasons.note(f"{node.__name__}: {reason}")
             return MemoAnswer(self, None, inputs, None, started_s)
         outputs = self._recall(key, inputs, started_s)
         return MemoAnswer(self, key, inputs, known, self._clock(), outputs)
@@ -115,7 +109,7 @@ class NodeMemo:
         except CannotKeep as why:
             with self._lock:
                 self._books.stats.refused += 1
-                self._books.note(str(why))
+                self._books.reasons.note(str(why))
             return
         with self._lock:
             self._books.calls[key] = recipe, seconds
@@ -137,7 +131,7 @@ class NodeMemo:
                 "max_calls": self.max_calls,
                 **asdict(self._books.stats),
                 **{name: kept[name] for name in ("entries", "bytes", "max_entries", "max_bytes", "outdated", "evictions", "base_gone")},
-                "reasons": dict(self._books.reasons),
+                "reasons": self._books.reasons.counts(),
             }
 
     def check(self) -> list[str]:

@@ -5,10 +5,8 @@ from typing import Any
 
 import aiohttp
 
-from serverless.server_api import CONNECT_TIMEOUT_S, ServerAnswer, ServerApi, ServerUnreachable
-
-# The server checks a prompt for at most 60 s before it answers.
-SUBMIT_TIMEOUT_S = 75.0
+from fleet.server_http import submit_prompt
+from serverless.server_api import ServerAnswer, ServerApi
 
 
 class ServerCalls:
@@ -20,13 +18,7 @@ class ServerCalls:
 
     async def submit(self, body: dict[str, Any], usage_source: str | None) -> tuple[int, bytes]:
         """(status, body) of ``POST /prompt``."""
-        timeout = aiohttp.ClientTimeout(total=SUBMIT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-        headers = {"Comfy-Usage-Source": usage_source} if usage_source else {}
-        try:
-            async with self.api.session.post(self.base_url + "/prompt", json=body, headers=headers, timeout=timeout) as answer:
-                return answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServerUnreachable("POST /prompt", error) from error
+        return await submit_prompt(self.api, body, usage_source)
 
     async def queue(self) -> tuple[set[str], set[str]]:
         """Ids of what runs, and of what waits."""

@@ -8,7 +8,6 @@ import logging
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -136,8 +135,7 @@ class PausedProviders:
 
     def __exit__(self, *_: object) -> None:
         for provider in self._providers:
-            with suppress(AttributeError):
-                provider.is_paused = False
+            provider.is_paused = False
 
 
 def _innermost(provider: Any) -> Any:
