@@ -40,6 +40,9 @@ class Keeper(Protocol):
     def capacity_bytes(self) -> int | None:
         """Room for models, None without a limit."""
 
+    def room_bytes(self) -> int | None:
+        """What is free of that."""
+
 
 def cache_capacity_bytes() -> int | None:
     """The size of the server's RAM model cache, None in a server without one."""
@@ -107,6 +110,11 @@ class CacheKeeper:
         """The cache's cap."""
         return cache_capacity_bytes()
 
+    def room_bytes(self) -> int | None:
+        """What is free without dropping anything."""
+        stats = self._cache.stats()
+        return None if stats.cap_bytes is None else stats.cap_bytes - stats.kept_bytes
+
 
 @dataclass(slots=True)
 class _Kept:
@@ -164,6 +172,10 @@ class OwnKeeper:
 
     def capacity_bytes(self) -> int | None:
         """This server has no limit for it."""
+        return None
+
+    def room_bytes(self) -> int | None:
+        """No limit here, either."""
         return None
 
     def find(self, call: LoaderCall) -> tuple[Any, ...] | None:

@@ -13,6 +13,7 @@ from typing import Any
 from ..units import megabytes
 from .config import KINDS, PreloadConfig, Problem, Wanted
 from .disks import DiskTurns
+from .in_order import LoadsInOrder
 from .keepers import Keeper
 from .loader_calls import LoaderCall, Unloadable, loader_call
 
@@ -123,10 +124,17 @@ class Preloader:
         capacity_bytes = self.keeper.capacity_bytes()
         if capacity_bytes is not None and (outside := beyond(self.plan, capacity_bytes)):
             log.warning("By the sizes of the files there is no room in %s for %s", megabytes(capacity_bytes), _named(outside))
+        order = LoadsInOrder(self.keeper.room_bytes)
+
+        def load(numbered: tuple[int, Entry]) -> Entry:
+            place, entry = numbered
+            with order.turn(place, entry.file_bytes):
+                return self._load(entry)
+
         with ThreadPoolExecutor(self.keeper.at_once, "preload") as pool:
-            for _ in progress(pool.map(self._load, self.plan.entries)):
+            for _ in progress(pool.map(load, enumerate(self.plan.entries))):
                 pass
-        for entry in self.plan.entries:  # what found no room beside one that was being read then, or was refused
+        for entry in self.plan.entries:  # what found no room beside a prompt's models then, or was refused
             if entry.state is State.NOT_HELD:
                 self._load(entry)
         held = [entry for entry in self.plan.entries if entry.state is State.HELD]

@@ -50,6 +50,9 @@ class Keeper:
     def capacity_bytes(self):
         return 100
 
+    def room_bytes(self):
+        return 100
+
 
 @pytest.fixture
 def folders(tmp_path):
