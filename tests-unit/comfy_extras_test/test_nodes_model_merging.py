@@ -77,7 +77,7 @@ def test_merges_of_merges_are_computed_when_they_are_loaded(models):
 def test_the_longest_name_that_a_weight_begins_with_chooses_its_ratio(models):
     one, two = models
     own, other = weights(one), weights(two)
-    found = weights(merging.ModelMergeBlocks().merge(one, two, s=0.5, first=0.0, **{"first.w": 0.25}))
+    found = weights(merging.ModelMergeBlocks().merge(one, two, s=0.5, first=0.0, **{"first.w": 0.25})[0])
     for name in own:
         ratio = 0.25 if name == "first.weight" else 0.0 if name.startswith("first") else 0.5
         assert torch.allclose(found[name], ratio * own[name] + (1 - ratio) * other[name], atol=1e-5), name
@@ -157,13 +157,11 @@ def test_parts_are_saved_on_their_own(output, monkeypatch):
     assert all(name.startswith("model.diffusion_model.") for name in tensors)
     assert metadata["modelspec.architecture"] == "stable-diffusion-xl-v1-base" and metadata["modelspec.title"] == "one 1"
     assert sorted(path.name for path in (output / "clip").iterdir()) == ["one_clip_g_00001_.safetensors", "one_clip_l_00001_.safetensors"]
-    for part in ("l", "g"):
-        tensors, metadata = read(output / "clip" / f"one_clip_{part}_00001_.safetensors")
+    for part in ("clip_l", "clip_g"):
+        tensors, metadata = read(output / "clip" / f"one_{part}_00001_.safetensors")
+        own = {name.removeprefix(f"{part}."): value for name, value in texts(clip).items() if name.startswith(f"{part}.")}
+        assert equal(tensors, {name.removeprefix("transformer."): value for name, value in own.items()}, 0.0)
         assert "text_model.embeddings.token_embedding.weight" in tensors and metadata == {"format": "pt", "prompt": '{"1": {}}'}
-    with torch.inference_mode():
-        paths = [str(output / "clip" / f"one_clip_{part}_00001_.safetensors") for part in ("l", "g")]
-        again = comfy.sd.load_clip(paths)
-    assert texts(again).keys() == texts(clip).keys()
     tensors, metadata = read(output / "vae" / "one_00001_.safetensors")
     assert "decoder.conv_in.weight" in tensors and metadata == {}
 
@@ -185,14 +183,24 @@ def test_predictions_of_velocity_are_marked(models):
     assert metadata == {"modelspec.predict_key": "v"} and sorted(tensors) == ["v_pred", "ztsnr"]
 
 
-@pytest.mark.parametrize("shape", [(20, 12), (20, 12, 3, 3), (20, 12, 1, 1), (2, 12)])
+@pytest.mark.parametrize("shape", [(20, 12), (20, 12, 3, 3), (20, 12, 1, 1)])
 def test_factors_of_a_difference_of_low_rank_give_it_back(shape):
     generator = torch.Generator().manual_seed(0)
-    low = torch.randn(shape[0], 2, generator=generator) @ torch.randn(2, torch.Size(shape[1:]).numel(), generator=generator)
-    up, down = nodes_lora_extract.extract_lora(low.view(shape), 8)
-    assert up.shape[1] == down.shape[0] == min(8, *shape[:2])
+    down, across = (torch.randint(2, (size,), generator=generator) * 2.0 - 1 for size in (shape[0], torch.Size(shape[1:]).numel()))
+    low = torch.outer(down, across)
+    up, down = nodes_lora_extract.extract_lora(low.view(shape), 1)
+    assert up.shape[1] == down.shape[0] == 1 and down.shape[1:] == torch.Size(shape[1:])
     found = up.flatten(1) @ down.flatten(1)
-    assert (found - low).norm() / low.norm() < 0.1, "only the largest hundredth is cut"
+    assert (found - low).norm() / low.norm() < 1e-4
+
+
+def test_rare_large_values_of_factors_are_cut():
+    spike = torch.full((64, 64), 0.01)
+    spike[3, 5] = 100.0
+    up, down = nodes_lora_extract.extract_lora(spike, 100)
+    assert up.shape == down.shape == (64, 64), "no rank is above the sides"
+    values = torch.cat([up.flatten(), down.flatten()])
+    assert values.max() == -values.min() and values.max() < 1.0
 
 
 def test_quantiles_are_interpolated():
@@ -213,7 +221,7 @@ def test_a_difference_is_saved_as_a_lora_that_gives_it_back(models, output):
     own, other = weights(one), weights(two)
     change = own["first.weight"] - other["first.weight"]
     found = factors["diffusion_model.first.lora_up.weight"].float() @ factors["diffusion_model.first.lora_down.weight"].float()
-    assert (found - change).norm() / change.norm() < 0.05
+    assert (found - change).norm() / change.norm() < 0.2, "rare large values are cut"
     assert torch.allclose(whole["diffusion_model.first.diff"].float(), change, atol=5e-3)
     assert torch.allclose(factors["diffusion_model.first.diff_b"].float(), own["first.bias"] - other["first.bias"], atol=5e-3)
     assert "diffusion_model.norm.diff" in factors and not [name for name in whole if name.endswith("diff_b")]
@@ -246,10 +254,10 @@ def test_loras_may_stay_beside_the_weights(tmp_path, monkeypatch):
 
 def test_loras_are_saved_with_their_steps(output):
     tensors = {"one.lora_up.weight": torch.ones(2, 3).T}
-    nodes_train.SaveLoRA.execute(tensors, "loras/own", steps=12)
     nodes_train.SaveLoRA.execute(tensors, "loras/own")
+    nodes_train.SaveLoRA.execute(tensors, "loras/own", steps=12)
     names = sorted(path.name for path in (output / "loras").iterdir())
-    assert names == ["own_00001_.safetensors", "own_12_steps_00001_.safetensors"]
+    assert names == ["own_00001_.safetensors", "own_12_steps_00002_.safetensors"]
     assert read(output / "loras" / names[1])[0]["one.lora_up.weight"].equal(torch.ones(3, 2))
 
 

@@ -16,7 +16,7 @@ from comfy_extras.guider_nodes import DualModelGuider, Guider_DualModel
 
 @pytest.fixture
 def devices():
-    with management(64 * MIB, devices=2):
+    with management(8192 * MIB, devices=2):
         yield comfy.model_management.get_all_torch_devices()
 
 
@@ -30,8 +30,8 @@ def test_a_model_is_computed_where_it_is_asked_to_be(devices):
     assert chosen.model is base.model, "nothing is read again"
     for patcher in (base, chosen, host, base):
         comfy.model_management.load_models_gpu([patcher])
-        assert patcher.model.first.weight.device == patcher.load_device
-        assert patcher.model(batch().to(patcher.load_device)).to(HOST).equal(expected)
+        assert patcher.current_loaded_device() == patcher.load_device and patcher.loaded_size() == patcher.model_size()
+        assert patcher.model(batch()).equal(expected)
 
 
 def test_devices_that_are_not_here_are_named(devices, caplog):
@@ -85,7 +85,7 @@ def test_one_model_for_both_sides_is_plain_guidance():
     plain = DualModelGuider.execute(base, positive, 4.0, negative=negative).args[0]
     assert type(plain) is comfy.samplers.CFGGuider
     both = DualModelGuider.execute(base, positive, 4.0, base.clone(), negative).args[0]
-    assert isinstance(both, Guider_DualModel) and torch.allclose(sample(both), sample(plain), atol=1e-4)
+    assert isinstance(both, Guider_DualModel) and (sample(both) - sample(plain)).norm() / sample(plain).norm() < 1e-5
     assert sample(DualModelGuider.execute(base, positive, 1.0, base.clone(), negative).args[0]).equal(
         sample(DualModelGuider.execute(base, positive, 1.0).args[0])
     )
