@@ -30,7 +30,7 @@ class Ours:
         choice = choose(work, self._books.candidates(work.needs), now_s, self._weights, self._books.copies)
         assert choice is not None
         order = now_s + choice.delay_s
-        self._books.send(choice.server_id, work, now_s, order)
+        self._books.send(choice.server_id, work, now_s)
         return int(choice.server_id), order
 
     def ended(self, job: SimJob, server: int, now_s: float) -> None:

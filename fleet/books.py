@@ -32,12 +32,11 @@ class Work:
 
 @dataclass(slots=True)
 class _Sent:
-    """A job at a server: *compute_s* and *load_s* are expected, *number* orders the server's queue."""
+    """What a job at a server is expected to take; everything else about it is in the ``JobTable``."""
 
     work: Work
     compute_s: float
     load_s: float
-    number: float
 
 
 class Durations:
@@ -130,12 +129,12 @@ class ServerBook:
                 wanted -= size
         return gone
 
-    def send(self, work: Work, now_s: float, number: float) -> None:
+    def send(self, work: Work, now_s: float) -> None:
         """Note that *work* is on its way."""
         if not self.sent:
             self.busy_since_s = now_s
         load_s = self.load_s(self.missing(work.needs))
-        sent = self.sent[work.prompt_id] = _Sent(work, self.durations.compute_s(work.kind), load_s, number)
+        sent = self.sent[work.prompt_id] = _Sent(work, self.durations.compute_s(work.kind), load_s)
         self.expected_s += sent.compute_s + load_s
         self._use(work.needs)
 
@@ -221,10 +220,10 @@ class FleetBooks:
             return list(self.servers.values())
         return [self.servers[server_id] for server_id in self._shortlist.candidates(needs)]
 
-    def send(self, server_id: str, work: Work, now_s: float, number: float) -> None:
-        """Note that *work* is on its way to a server, whose queue is ordered by *number*."""
+    def send(self, server_id: str, work: Work, now_s: float) -> None:
+        """Note that *work* is on its way to a server."""
         book = self.servers[server_id]
-        book.send(work, now_s, number)
+        book.send(work, now_s)
         self._moved(book)
 
     def withdraw(self, server_id: str, prompt_id: str, now_s: float) -> None:

@@ -145,7 +145,8 @@ class Dispatcher:
             sent.tried = (*sent.tried, sent.server_id)
             self._withdraw(sent)
         able = {one for one in self._eligible(sent.excluded, present) if self._has_room(one)}
-        work = Work(sent.prompt_id, sent.needs, sent.kind)
+        record = self.table.unfinished.get(sent.prompt_id)
+        work = record.work if record is not None else Work(sent.prompt_id, sent.needs, sent.kind)
         for books in (self.books.candidates(sent.needs), list(self.books.servers.values())):
             choice = choose(work, [book for book in books if book.server_id in able], now_s, self._settings.weights, self.books.copies)
             if choice is not None:
@@ -159,7 +160,7 @@ class Dispatcher:
         number = float(wanted) if isinstance(wanted, int | float) else time.time() + choice.delay_s
         if wanted is None and sent.body.get("front") is not True:
             sent.body["number"] = number
-        self.books.send(choice.server_id, work, now_s, number)
+        self.books.send(choice.server_id, work, now_s)
         record = self.table.unfinished.get(sent.prompt_id)
         if record is not None:
             record.server_id, record.number = choice.server_id, number
@@ -265,18 +266,10 @@ class Dispatcher:
         return None if record is None else record.entry
 
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
-        entries = [(key, record.entry) for key, record in self.table.ended.items() if record.entry is not None]
-        count = len(entries) if max_items is None else max(max_items, 0)
-        first = max(offset, 0) if offset >= 0 or max_items is None else max(len(entries) - count, 0)
-        return dict(entries[first : first + count])
+        return self.table.histories(max_items, offset)
 
     async def forget(self, prompt_ids: Sequence[str] | None) -> None:
-        gone = [self.table.forget(one) for one in (list(self.table.ended) if prompt_ids is None else prompt_ids)]
-        by_server: dict[str, list[str]] = {}
-        for record in gone:
-            if record is not None and record.server_id is not None:
-                by_server.setdefault(record.server_id, []).append(record.prompt_id)
-        await self.servers_known.forget(by_server)
+        await self.servers_known.forget(self.table.forget(prompt_ids))
 
     async def cancel(self, prompt_id: str) -> bool:
         record = self.table.unfinished.get(prompt_id)

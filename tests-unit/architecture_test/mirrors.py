@@ -210,7 +210,6 @@ TESTED_THROUGH = {
     "fleet/gateway/v2/assets.py": "tests/gateway/test_gateway_v2.py",
     "fleet/gateway/v2/event_stream.py": "tests/gateway/test_gateway_v2.py",
     "fleet/gateway/v2/jobs.py": "tests/gateway/test_gateway_v2.py",
-    "fleet/plain/records.py": "tests-unit/fleet_test/test_static_fleet.py",
     "fleet/plain/server_calls.py": "tests-unit/fleet_test/test_static_fleet.py",
     "fleet/plain/watch.py": "tests-unit/fleet_test/test_static_fleet.py",
     "main.py": "tests-unit/architecture_test/test_layers.py",

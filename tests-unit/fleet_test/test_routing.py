@@ -25,9 +25,9 @@ def test_waiting_where_it_is_warm_is_given_up_when_a_load_costs_less():
     books = make_books("s", "t")
     books.report("t", summary(A), 0.0)
     for number in range(2):
-        books.send("t", work(str(number), A), 0.0, number)
+        books.send("t", work(str(number), A), 0.0)
     assert choice(books, work("x", A)).server_id == "t", "10 s of waiting cost less than 4 s of loading, which count three times"
-    books.send("t", work("2", A), 0.0, 2)
+    books.send("t", work("2", A), 0.0)
     found = choice(books, work("x", A))
     assert found.server_id == "s" and found.delay_s == 8 and found.estimates[0].missing == ("checkpoints/a",)
     assert "must be loaded (4.0 s), which costs less than to wait 15.0 s" in found.reason
@@ -36,7 +36,7 @@ def test_waiting_where_it_is_warm_is_given_up_when_a_load_costs_less():
 def test_what_was_sent_just_now_counts_as_warm_before_any_server_says_so():
     books = make_books("s", "t")
     first = choice(books, work("1", A))
-    books.send(first.server_id, work("1", A), 0.0, 0)
+    books.send(first.server_id, work("1", A), 0.0)
     assert choice(books, work("2", A)).server_id == first.server_id
 
 
@@ -64,7 +64,7 @@ def test_a_rare_job_is_passed_only_by_those_that_come_soon_after_it():
     for arrival_s, job in enumerate([work("rare", C), *(work(str(number), A) for number in range(20))]):
         found = choice(books, job, float(arrival_s), weights=Weights(ageing=2.0))
         order.append((arrival_s + found.delay_s, job.prompt_id))
-        books.send("s", job, float(arrival_s), arrival_s + found.delay_s)
+        books.send("s", job, float(arrival_s))
     assert sorted(order).index((8.0, "rare")) == 7, "whoever comes more than 8 s later waits behind it"
 
 
@@ -91,7 +91,7 @@ def test_the_shortlist_holds_the_best_of_a_large_fleet(seed):
         best = choose(job, books.servers.values(), now_s, weights)
         cost = [one.estimates[0].wait_s + weights.load * one.estimates[0].load_s for one in (found, best)]
         assert cost[0] == pytest.approx(cost[1])
-        books.send(found.server_id, job, now_s, now_s)
+        books.send(found.server_id, job, now_s)
     assert len(books.candidates(job.needs)) <= 4
 
 
