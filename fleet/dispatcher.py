@@ -147,7 +147,7 @@ class Dispatcher:
         able = {one for one in self._eligible(sent.excluded, present) if self._has_room(one)}
         record = self.table.unfinished.get(sent.prompt_id)
         work = record.work if record is not None else Work(sent.prompt_id, sent.needs, sent.kind)
-        for books in (self.books.candidates(sent.needs), list(self.books.servers.values())):
+        for books in (self.books.candidates(sent.needs, now_s), list(self.books.servers.values())):
             choice = choose(work, [book for book in books if book.server_id in able], now_s, self._settings.weights, self.books.copies)
             if choice is not None:
                 self._note(sent, work, choice, now_s)
