@@ -206,7 +206,8 @@ class Dispatcher:
         record.server_id, record.base_url, record.number = taken.server_id, taken.base_url, taken.number
         if record.state is JobState.PLACING:
             record.state = JobState.WAITING
-        self.table.tell(event, record)
+        if not record.state.is_end:
+            self.table.tell(event, record)
         task = asyncio.get_running_loop().create_task(self._follow(record, replies), name=f"follow-{record.prompt_id}")
         self._following.add(task)
         task.add_done_callback(self._following.discard)
@@ -222,6 +223,8 @@ class Dispatcher:
             outcome = await self._aftermath(record.prompt_id, record.server_id, error)
         if record.server_id is not None and not isinstance(outcome, Ended):
             self.books.withdraw(record.server_id, record.prompt_id, time.monotonic())
+        if record.state.is_end:
+            return  # a gateway has seen it
         if isinstance(outcome, Ended):
             self.servers_known.job_ended(record, outcome.entry)
             self.table.end(record, ended_state(outcome.entry), outcome.entry)
@@ -264,6 +267,12 @@ class Dispatcher:
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
         record = self.table.ended.get(prompt_id)
         return None if record is None else record.entry
+
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        record = self.table.unfinished.get(prompt_id)
+        if record is not None and record.server_id == server_id:
+            self.servers_known.job_ended(record, entry)
+            self.table.end(record, ended_state(entry), entry)
 
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
         return self.table.histories(max_items, offset)

@@ -141,8 +141,9 @@ class StaticFleet:
 
     def _accepted(self, record: JobRecord, server_id: str, told: dict[str, Any]) -> Accepted:
         record.number = float(told.get("number") or 0)
-        record.state = JobState.WAITING
-        self._table.tell("placed", record)
+        if record.state is JobState.PLACING:
+            record.state = JobState.WAITING
+            self._table.tell("placed", record)
         self._watches[server_id].look_soon()
         return Accepted(record.prompt_id, record.number, told.get("node_errors") or {}, server_id, self._urls[server_id])
 
@@ -215,6 +216,11 @@ class StaticFleet:
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
         record = self._table.ended.get(prompt_id)
         return None if record is None else record.entry
+
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        record = self._table.unfinished.get(prompt_id)
+        if record is not None and record.server_id == server_id:
+            self._table.end(record, ended_state(entry), entry)
 
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
         return self._table.histories(max_items, offset)
