@@ -53,11 +53,11 @@ class Gateway:
         self.servers = ServerList(fleet)
         self.features = ServerFeatures(self.servers, self.upstream, settings.max_upload_bytes)
         self.count = QueueCount(fleet)
-        self.hub = ClientHub(lambda: self.upstream.session, self.servers, self.count, self.features)
+        self.histories = Histories(fleet, self.servers, self.upstream)
+        self.hub = ClientHub(lambda: self.upstream.session, self.servers, self.count, self.features, self.histories.note)
         self.count.changed = self.hub.broadcast_status
         self.events = FleetEvents(fleet, self.servers, self.hub, self.count)
         self.inputs = Inputs(self.upstream, self.servers, settings.address)
-        self.histories = Histories(fleet, self.servers, self.upstream)
         self.submitting = Submitting(fleet, self.hub, self.inputs, self.count)
         self.gate = ConnectionGate()
         self.files = FileRoutes(self.inputs, self.servers, self.upstream)

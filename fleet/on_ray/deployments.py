@@ -30,7 +30,7 @@ DISPATCHER = "Dispatcher"
 DEATH_PATIENCE_S = 5.0
 READ_PATIENCE_S = 20.0
 FLEET_CALLS = frozenset(
-    {"submit", "find", "jobs", "history", "histories", "forget", "cancel", "interrupt_all", "servers", "decisions", "events"}
+    {"submit", "find", "jobs", "history", "note_end", "histories", "forget", "cancel", "interrupt_all", "servers", "decisions", "events"}
 )
 
 

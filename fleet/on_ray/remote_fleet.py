@@ -43,6 +43,9 @@ class RemoteFleet:
         entry: dict[str, Any] | None = await self._call("history", prompt_id)
         return entry
 
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        await self._call("note_end", prompt_id, server_id, entry)
+
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
         entries: dict[str, dict[str, Any]] = await self._call("histories", max_items, offset)
         return entries

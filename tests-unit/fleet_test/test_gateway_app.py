@@ -18,6 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "serverless_test"))
 from scripted_server import PICTURE, ScriptedServer, hang, succeed  # noqa: E402
 
 from fleet.gateway.app import Gateway  # noqa: E402
+from fleet.gateway.held_ends import HeldEnds  # noqa: E402
 from fleet.gateway.settings import GatewaySettings  # noqa: E402
 from fleet.plain.static_fleet import StaticFleet  # noqa: E402
 
@@ -147,6 +148,101 @@ async def test_a_client_is_told_what_its_dead_server_cannot_say(start):
     assert history[answer["prompt_id"]]["status"]["status_str"] == "error"
     status, refused = await gateway.post("/prompt", {"prompt": PROMPT})
     assert status in (502, 503) and refused["error"]["type"] in ("no_server", "server_lost")
+
+
+async def until_gone(gateway):
+    """Return when the fleet knows that its only server is gone."""
+    async with asyncio.timeout(30):
+        while (await gateway.get("/fleet/state"))[1]["servers"][0]["state"] != "gone":
+            await asyncio.sleep(0.02)
+
+
+async def test_an_end_that_was_told_outlives_its_server(start):
+    gateway = await start(succeed)
+    async with gateway.socket("me") as socket:
+        _, answer = await gateway.post("/prompt", {"prompt": PROMPT, "client_id": "me"})
+        await heard(socket, "execution_success", prompt_id=answer["prompt_id"])
+        await gateway.servers[0].vanish()
+        await heard(socket, "executing", node=None, prompt_id=answer["prompt_id"])
+        await until_gone(gateway)
+        _, history = await gateway.get(f"/history/{answer['prompt_id']}")
+        assert history[answer["prompt_id"]]["status"]["status_str"] == "success"
+
+
+async def test_an_end_that_was_asked_for_outlives_its_server(start):
+    gate = asyncio.Event()
+
+    async def end_silently(server, prompt_id):
+        await gate.wait()
+        server.remember(prompt_id, {"1": {}})
+
+    gateway = await start(end_silently)
+    _, answer = await gateway.post("/prompt", {"prompt": PROMPT})
+    path = f"/history/{answer['prompt_id']}"
+    gate.set()
+    while not (told := (await gateway.get(path))[1]):
+        pass
+    await gateway.servers[0].vanish()
+    await until_gone(gateway)
+    assert (await gateway.get(path))[1] == told and told[answer["prompt_id"]]["status"]["status_str"] == "success"
+
+
+async def test_success_is_not_told_when_its_record_was_lost(start):
+    gate = asyncio.Event()
+
+    async def die_before_the_record(server, prompt_id):
+        await server.send("executing", {"node": "1", "prompt_id": prompt_id})
+        await gate.wait()
+        await server.send("execution_success", {"prompt_id": prompt_id})
+        await server.vanish()
+
+    gateway, kinds = await start(die_before_the_record), []
+    async with gateway.socket("me") as socket:
+        _, answer = await gateway.post("/prompt", {"prompt": PROMPT, "client_id": "me"})
+        await heard(socket, "executing", node="1")
+        gate.set()
+        async with asyncio.timeout(30):
+            async for frame in socket:
+                message = json.loads(frame.data)
+                kinds.append(message["type"])
+                if message["type"] == "executing" and message["data"]["node"] is None:
+                    break
+    assert "execution_error" in kinds and "execution_success" not in kinds
+    _, history = await gateway.get(f"/history/{answer['prompt_id']}")
+    assert history[answer["prompt_id"]]["status"]["messages"][0][1]["exception_type"] == "ServerLost"
+
+
+async def test_what_follows_an_end_waits_for_it_and_keeps_its_order():
+    noted, asked, told = asyncio.Event(), [], []
+
+    async def note(prompt_id, server_id):
+        asked.append((prompt_id, server_id))
+        await noted.wait()
+        return prompt_id != "b"
+
+    ends = HeldEnds(note)
+
+    def say(kind, server_id="s", **data):
+        ends.take(("me", server_id), kind, data, lambda: told.append((kind, *data.values())))
+
+    say("executing", prompt_id="a", node="1")
+    assert told == [("executing", "a", "1")]
+    say("execution_success", prompt_id="a")
+    say("executing", prompt_id="a", node=None)
+    say("execution_start", prompt_id="b")
+    say("executing", prompt_id="b", node=None)
+    say("execution_start", prompt_id="c")
+    say("execution_start", "t", prompt_id="d")
+    assert told == [("executing", "a", "1"), ("execution_start", "d")], "other servers are not held up"
+    noted.set()
+    async with asyncio.timeout(30):
+        while len(told) < 6:
+            await asyncio.sleep(0)
+    after = [("execution_success", "a"), ("executing", "a", None), ("execution_start", "b"), ("execution_start", "c")]
+    assert told[2:] == after and asked == [("a", "s"), ("b", "s")], "the fleet will tell how b ended"
+    say("executing", prompt_id="c", node="1")
+    assert told[-1] == ("executing", "c", "1")
+    await ends.close()
 
 
 async def test_a_full_fleet_says_when_to_come_again(start):
