@@ -227,6 +227,8 @@ TESTED_THROUGH = {
     "patchset/modules/patch_reuse.py": "patchset/modules/patch_reuse_test.py",
     "patchset/modules/trampoline.py": "patchset/modules/trampoline_test.py",
     "patchset/series/linear_signatures.py": "tests-unit/patchset_test/test_commands.py",
+    "scripts/coverage/__main__.py": "tests-unit/scripts_test/test_coverage.py",
+    "scripts/coverage/trial.py": "tests-unit/scripts_test/test_coverage.py",
     "starter/evaluate.py": "tests-unit/starter_test/test_starter_training.py",
     "utils/path_safety.py": "tests-unit/app_test/files/test_path_guard.py",
     "fleet/follower.py": "tests/fleets/test_fleet_servers.py",
