@@ -22,7 +22,6 @@ import contextlib
 import dataclasses
 import gc
 import json
-import mmap
 import os
 import pathlib
 import statistics
@@ -35,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 UNET_PREFIX = "model.diffusion_model."
 PAIRS, HITS, CAST_ROUNDS = 5, 50, 5
-CHUNK_BYTES, HUGE_PAGE_BYTES = 8 << 20, 2 << 20
+CHUNK_BYTES = 8 << 20
 FRESH_BYTES, FRESH_PAUSE_S = 4_300_000_000, 6.0
 BOUNDS = {
     "hit, ms": (float.__lt__, 5.0),

@@ -202,7 +202,6 @@ TESTED_THROUGH = {
     "fleet/gateway/routes/prompts.py": "tests/gateway/test_gateway_native.py",
     "fleet/gateway/routes/queue.py": "tests/gateway/test_gateway_native.py",
     "fleet/gateway/routes/whole.py": "tests/gateway/test_gateway_native.py",
-    "fleet/gateway/held_ends.py": "tests-unit/fleet_test/test_gateway_app.py",
     "fleet/gateway/server_features.py": "tests/gateway/test_gateway_native.py",
     "fleet/gateway/server_list.py": "tests/gateway/test_gateway_native.py",
     "fleet/gateway/server_socket.py": "tests/gateway/test_gateway_native.py",
