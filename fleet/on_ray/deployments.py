@@ -20,6 +20,7 @@ from fleet.on_ray.placement import placement
 from fleet.on_ray.remote_fleet import RemoteFleet
 from fleet.on_ray.replica_port import keep_to_own_address
 from fleet.replica import Replica
+from fleet.shared_uploads import places_in
 from fleet.supervisor import ServerPlan
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,10 @@ class GatewayReplica:
         from fleet.gateway.settings import GatewaySettings
 
         folder = str(Path(arguments.folder).resolve() / "gateway")
-        settings = GatewaySettings(folder, arguments.listen, arguments.port, allowed_hosts=tuple(arguments.allowed_hosts))
+        places = places_in(arguments.flags, {**os.environ, **arguments.environment})
+        settings = GatewaySettings(
+            folder, arguments.listen, arguments.port, allowed_hosts=tuple(arguments.allowed_hosts), cache_providers=places
+        )
         gateway = Gateway(RemoteFleet(dispatcher), settings)
         self._runner = web.AppRunner(gateway.make_app(), access_log=None, shutdown_timeout=2.0, auto_decompress=False)
         await self._runner.setup()

@@ -72,11 +72,7 @@ class StaticFleet:
             raise DuplicateJob(known.view())
         client_id = job.body.get("client_id")
         record = JobRecord(
-            job.prompt_id,
-            job,
-            Work(job.prompt_id, ()),
-            client_id=None if client_id is None else str(client_id),
-            submitted_s=time.time(),
+            job.prompt_id, job, Work(job.prompt_id, ()), client_id=None if client_id is None else str(client_id), submitted_s=time.time()
         )
         self._table.unfinished[job.prompt_id] = record
         try:
