@@ -17,7 +17,7 @@ from fleet.dispatcher import Dispatcher, DispatchSettings
 from fleet.interface import FleetError
 from fleet.messages import Reply, SentJob, ServerReport
 from fleet.on_ray.placement import placement
-from fleet.on_ray.remote_fleet import RemoteFleet
+from fleet.on_ray.remote_fleet import RemoteFleet, directly
 from fleet.on_ray.replica_port import keep_to_own_address
 from fleet.replica import Replica
 from fleet.shared_uploads import places_in
@@ -67,7 +67,7 @@ class ServerReplica:
 
     async def _report(self, report: ServerReport) -> None:
         if self._dispatcher is None:
-            self._dispatcher = serve.get_deployment_handle(DISPATCHER, APPLICATION)
+            self._dispatcher = directly(serve.get_deployment_handle(DISPATCHER, APPLICATION))
         await self._dispatcher.report.remote(report)
 
     async def __del__(self) -> None:
