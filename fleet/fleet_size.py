@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class SizeLimits:
     """Between *least* and *most* servers, about *jobs_per_server* jobs (waiting and running) on each.
 
-    More servers are started when that has been too few for *grow_after_s*, one is taken away when it has been too many for *shrink_after_s*.
+    More servers are started when they have been too few for *grow_after_s*, one is taken away when they have been too many for
+    *shrink_after_s*.
     """
 
     least: int = 1
@@ -18,7 +19,9 @@ class SizeLimits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most:
-            raise ValueError(f"a fleet has 1 or more servers, and at most no fewer than at least: {self.least} to {self.most} makes no sense")
+            raise ValueError(
+                f"a fleet has 1 server or more: it cannot have {self.least} to {self.most}"
+            )
         if self.jobs_per_server <= 0 or self.grow_after_s < 0 or self.shrink_after_s < 0:
             raise ValueError("jobs per server must be above 0, and times 0 s or more")
 

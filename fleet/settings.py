@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class UpSettings:
-    """With *most_servers* above *servers* their number follows the jobs. *flags* go to every server. *address*: of a Ray cluster that runs already; None: one is started here, on loopback alone.
+    """With *most_servers* above *servers* their number follows the jobs. *flags* go to every server. *address*: of a Ray cluster that runs
+    already; None: one is started here, on loopback alone.
 
     *rays_own_router*: Ray Serve's default instead of the fleet's, with so many jobs per server, to compare them.
     """

@@ -43,7 +43,6 @@ class FleetArguments(BaseModel):
     allowed_hosts: list[str] = []
     rays_own_router: int = 0
 
-
     def limits(self) -> SizeLimits | None:
         """Between which numbers of servers the jobs decide; None where they do not."""
         if self.most_servers <= self.servers:

@@ -65,7 +65,7 @@ class Scaling:
         return self._size is not None
 
     async def to(self, wanted: int) -> list[str]:
-        """Return when the fleet has *wanted* servers; which were taken away: those whose loss costs least. Their jobs are finished before."""
+        """Return when the fleet has *wanted* servers; which were taken away, once their jobs had ended: those whose loss costs least."""
         async with self._lock:
             taken: list[str] = []
             while (now := await asyncio.to_thread(_placed)) > wanted:
