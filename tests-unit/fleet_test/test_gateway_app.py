@@ -11,6 +11,7 @@ import uuid
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
+from blake3 import blake3
 
 import folder_paths
 
@@ -21,6 +22,7 @@ from fleet.gateway.app import Gateway  # noqa: E402
 from fleet.gateway.held_ends import HeldEnds  # noqa: E402
 from fleet.gateway.settings import GatewaySettings  # noqa: E402
 from fleet.plain.static_fleet import StaticFleet  # noqa: E402
+from fleet.shared_uploads import SharedUploads  # noqa: E402
 
 PROMPT = {"1": {"class_type": "Any", "inputs": {"image": "deep/mine.png"}}}
 
@@ -70,13 +72,13 @@ async def start(tmp_path, folders):
     """``await start(script, …)``: a gateway before a server for each script."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def starting(*scripts, **settings):
+        async def starting(*scripts, cache_providers=(), **settings):
             servers = [await stack.enter_async_context(ScriptedServer(script)) for script in scripts]
             fleet = StaticFleet({f"s{number}": f"http://{one.host}" for number, one in enumerate(servers, 1)}, **settings)
             await fleet.start()
             stack.push_async_callback(fleet.close)
             port = _free_port()
-            gateway = Gateway(fleet, GatewaySettings(str(tmp_path), port=port))
+            gateway = Gateway(fleet, GatewaySettings(str(tmp_path), port=port, cache_providers=cache_providers))
             listening = TestServer(gateway.make_app(), port=port)
             await listening.start_server()
             stack.push_async_callback(listening.close)
@@ -113,6 +115,16 @@ async def test_a_file_goes_to_the_server_that_needs_it_once(start):
     assert gateway.servers[0].uploads == {"mine.png": b"two"}
     assert (await gateway.get("/view?filename=mine.png&subfolder=deep&type=input"))[1] == b"two"
     assert (await gateway.get(f"/fleet/inputs/{'0' * 64}/input/deep/mine.png"))[0] == 404
+
+
+async def test_an_upload_goes_where_results_are_shared(start, tmp_path):
+    place = f"file://{tmp_path}/results"
+    gateway = await start(succeed, cache_providers=(place,))
+    await gateway.upload("mine.png", b"one", subfolder="deep")
+    assert (await gateway.post("/prompt", {"prompt": PROMPT}))[0] == 200
+    uploads = SharedUploads([place])
+    assert await uploads.fetch(blake3(b"one").hexdigest(), 3) == b"one"
+    await uploads.close()
 
 
 async def test_messages_name_the_server_and_the_end_comes_last(start):
