@@ -27,9 +27,7 @@ def parse(arguments: list[str]) -> UpSettings | ScaleSettings:
     up.add_argument("--shared-folders", action="store_true", help="all servers use this project's input, output and user folders")
     up.add_argument("--allowed-host", action="append", default=[], metavar="NAME", help="a further name that the gateways answer to")
     up.add_argument("--most-servers", type=int, default=0, metavar="N", help="with more than --servers, their number follows the jobs")
-    up.add_argument(
-        "--jobs-per-server", type=float, default=2.0, metavar="N", help="jobs on each then, waiting and running (default: 2)"
-    )
+    up.add_argument("--jobs-per-server", type=float, default=2.0, metavar="N", help="jobs on each then, waiting and running (default: 2)")
     up.add_argument("--shrink-after-s", type=float, default=300.0, metavar="S", help="a server too many goes after so long (default: 300)")
     scale = commands.add_parser("scale", help="bring a fleet that runs to another number of servers")
     scale.add_argument("--servers", type=_positive, required=True, metavar="N", help="how many servers")

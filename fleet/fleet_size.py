@@ -19,9 +19,7 @@ class SizeLimits:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.most:
-            raise ValueError(
-                f"a fleet has 1 server or more: it cannot have {self.least} to {self.most}"
-            )
+            raise ValueError(f"a fleet has 1 server or more: it cannot have {self.least} to {self.most}")
         if self.jobs_per_server <= 0 or self.grow_after_s < 0 or self.shrink_after_s < 0:
             raise ValueError("jobs per server must be above 0, and times 0 s or more")
 
