@@ -41,13 +41,11 @@ class CreateBoundingBoxes(io.ComfyNode):
                     "last_incoming", optional=True, tooltip="Kept by the page: which value of bboxes the canvas began with last."
                 ),
             ],
-            outputs=[
-                io.Image.Output(display_name="preview"),
-                io.BoundingBox.Output(display_name="bboxes"),
-                io.Array.Output(display_name="elements"),
-            ],
-            is_output_node=True,
             is_experimental=True,
+            is_output_node=True,
+            outputs=[
+                kind.Output(display_name=name) for kind, name in ((io.Image, "preview"), (io.BoundingBox, "bboxes"), (io.Array, "elements"))
+            ],
         )
 
     @classmethod

@@ -19,25 +19,23 @@ numpy = lazy_module("numpy")
 pil_image = lazy_module("PIL.Image")
 torch = lazy_module("torch")
 
+CANVAS = {"widgetType": "PAINTER", "image_upload": True}  # what makes the page show one
+
 
 class Painter(io.ComfyNode):
     """Puts what was painted on the page over an image or a plain colour."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        own = io.Image.Input("image", optional=True, tooltip="A picture to paint on; only the first of a batch.")
+        canvas = io.String.Input("mask", default="", socketless=True, extra_dict=CANVAS)
         return io.Schema(
             node_id="Painter",
             display_name="Painter",
             category="image",
-            has_intermediate_output=True,
-            inputs=[
-                io.Image.Input("image", optional=True, tooltip="A picture to paint on; only the first of a batch."),
-                io.String.Input("mask", default="", socketless=True, extra_dict={"widgetType": "PAINTER", "image_upload": True}),
-                _side("width"),
-                _side("height"),
-                io.Color.Input("bg_color", default="#000000"),
-            ],
+            inputs=[own, canvas, _side("width"), _side("height"), io.Color.Input("bg_color", default="#000000")],
             outputs=[io.Image.Output("IMAGE"), io.Mask.Output("MASK")],
+            has_intermediate_output=True,
         )
 
     @classmethod
