@@ -33,6 +33,7 @@ TESTED_THROUGH = {
     "comfy/ram_model_cache/resettling.py": "tests-unit/comfy_test/ram_model_cache/test_resettling.py",
     "comfy_api/latest/_patching.py": "tests-unit/comfy_test/patch_identity/test_patch_registry.py",
     "comfy/deploy_environment.py": "tests-unit/server_test/test_system_stats_routes.py",
+    "comfy/dit/models/flux.py": "tests-unit/comfy_test/dit/test_flux_family.py",
     "comfy/families/clip_text_config.py": "tests-unit/comfy_test/text/test_family_text.py",
     "comfy/families/diffusers_unet.py": "tests-unit/comfy_test/families/test_family_unet.py",
     "comfy/families/open_clip_names.py": "tests-unit/comfy_test/families/test_family_detection.py",
@@ -210,7 +211,6 @@ TESTED_THROUGH = {
     "fleet/gateway/v2/assets.py": "tests/gateway/test_gateway_v2.py",
     "fleet/gateway/v2/event_stream.py": "tests/gateway/test_gateway_v2.py",
     "fleet/gateway/v2/jobs.py": "tests/gateway/test_gateway_v2.py",
-    "fleet/plain/records.py": "tests-unit/fleet_test/test_static_fleet.py",
     "fleet/plain/server_calls.py": "tests-unit/fleet_test/test_static_fleet.py",
     "fleet/plain/watch.py": "tests-unit/fleet_test/test_static_fleet.py",
     "main.py": "tests-unit/architecture_test/test_layers.py",
@@ -243,5 +243,5 @@ TESTED_THROUGH = {
     "fleet/on_ray/replica_port.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/remote_fleet.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/up.py": "tests/fleets/test_fleet_on_ray.py",
-    "fleet/on_ray/scaling.py": "tests/fleets/test_fleet_under_fire.py",
+    "fleet/on_ray/scaling.py": "tests/fleets/test_fleet_scaling.py",
 }
