@@ -1,6 +1,6 @@
 """Nodes for Flux.1: guidance, prompts for both text encoders, Kontext's picture sizes and how it sees them, and kept keys and values.
 
-Names for Flux.2 are :mod:`comfy.placeholders`.
+Those for Flux.2 are in :mod:`comfy_extras.flux2_nodes`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import comfy.utils
 import node_helpers
 from comfy.lazy_import import lazy_module
-from comfy.placeholders import placeholders
+from comfy_extras.flux2_nodes import EmptyFlux2LatentImage, Flux2Scheduler, compute_empirical_mu, generalized_time_snr_shift, get_schedule
 from comfy_extras.node_inputs import combo, real, socket, text
 
 if TYPE_CHECKING:
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from comfy_extras.node_values import Conditioning
 
 torch = lazy_module("torch")
+
+__all__ = [
+    "CLIPTextEncodeFlux",
+    "EmptyFlux2LatentImage",
+    "Flux2Scheduler",
+    "FluxDisableGuidance",
+    "FluxGuidance",
+    "FluxKVCache",
+    "FluxKontextImageScale",
+    "FluxKontextMultiReferenceLatentMethod",
+    "KV_Attn_Input",
+    "compute_empirical_mu",
+    "generalized_time_snr_shift",
+    "get_schedule",
+]
 
 CATEGORY = "model/conditioning/flux"
 KONTEXT_HEIGHTS = {  # by width, in pixels: the portraits that Kontext was trained with; it knows them on their side as well
@@ -191,12 +206,6 @@ class FluxKVCache:
         return (clone,)
 
 
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "Flux.2 models",
-    "EmptyFlux2LatentImage:object generalized_time_snr_shift() compute_empirical_mu() get_schedule() Flux2Scheduler:object",
-)
-
 NODE_CLASS_MAPPINGS = {
     node.__name__: node
     for node in (
@@ -206,6 +215,8 @@ NODE_CLASS_MAPPINGS = {
         FluxKontextImageScale,
         FluxKontextMultiReferenceLatentMethod,
         FluxKVCache,
+        EmptyFlux2LatentImage,
+        Flux2Scheduler,
     )
 }
 NODE_DISPLAY_NAME_MAPPINGS = {"FluxKontextMultiReferenceLatentMethod": "Edit Model Reference Method", "FluxKVCache": "Flux KV Cache"}

@@ -1,7 +1,4 @@
-"""Nodes that load a text encoder of three files and make latents of sixteen channels.
-
-Other names of Stable Diffusion 3 models are :mod:`comfy.placeholders`.
-"""
+"""Nodes for Stable Diffusion 3: text encoder of three files, texts, latents, skip-layer guidance; others: :mod:`comfy.placeholders`."""
 
 from __future__ import annotations
 
@@ -11,10 +8,15 @@ import folder_paths
 from comfy import model_management
 from comfy.lazy_import import lazy_module
 from comfy.placeholders import placeholders
+from comfy_api.latest import io
 from comfy_extras.core_loaders import load_text_encoders
+from comfy_extras.model_patch_schema import layers_input, model_patch_schema, share_input
 from comfy_extras.node_inputs import pixels, whole
+from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+from comfy_extras.prompt_texts import prompt_input, tokens_of
 
 if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
     from comfy.text.encoder import CLIP
     from comfy_extras.node_values import Latent
 
@@ -64,9 +66,80 @@ class EmptySD3LatentImage:
     generate = execute
 
 
-__getattr__, __dir__ = placeholders(
-    __name__, "Stable Diffusion 3 models", "CLIPTextEncodeSD3:object ControlNetApplySD3:object SkipLayerGuidanceSD3:object"
-)
+class CLIPTextEncodeSD3(io.ComfyNode):
+    """Encodes one text for each of Stable Diffusion 3's encoders."""
 
-NODE_CLASS_MAPPINGS = {"TripleCLIPLoader": TripleCLIPLoader, "EmptySD3LatentImage": EmptySD3LatentImage}
-NODE_DISPLAY_NAME_MAPPINGS = {"TripleCLIPLoader": "Load CLIP (Triple)"}
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLIPTextEncodeSD3",
+            category="model/conditioning/stable diffusion",
+            display_name="CLIP Text Encode (SD3)",
+            search_aliases=["sd3 prompt"],
+            inputs=[
+                io.Clip.Input("clip"),
+                *(prompt_input(name) for name in ("clip_l", "clip_g", "t5xxl")),
+                io.Combo.Input("empty_padding", options=["none", "empty_prompt"], advanced=True),
+            ],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip: CLIP, clip_l: str, clip_g: str, t5xxl: str, empty_padding: str) -> io.NodeOutput:
+        """The conditioning. With *empty_padding* "none" an encoder whose text is empty gets no tokens.
+
+        Raises ``ValueError`` when an encoder is missing.
+        """
+        leaves_out = empty_padding == "none"
+        tokens: dict[str, Any] = dict(clip.tokenize(clip_g))
+        for name, text in (("g", clip_g), ("l", clip_l), ("t5xxl", t5xxl)):
+            found = tokens_of(clip, text, name)
+            tokens[name] = [] if leaves_out and not text else found
+        _lengthen(tokens, clip)
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens))
+
+    encode = execute
+
+
+def _lengthen(tokens: dict[str, Any], clip: CLIP) -> None:
+    """Fill the shorter of both CLIP texts up with empty sections, so that they can be joined."""
+    most = max(len(tokens["l"]), len(tokens["g"]))
+    empty = clip.tokenize("")
+    for name in ("l", "g"):
+        while len(tokens[name]) < most:
+            tokens[name] = [*tokens[name], *empty[name]]
+
+
+class SkipLayerGuidanceSD3(io.ComfyNode):
+    """Guides away from the positive prediction without some layers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return model_patch_schema(
+            "SkipLayerGuidanceSD3",
+            "advanced/guidance",
+            layers_input("layers", multiline=False),
+            io.Float.Input("scale", default=3.0, min=0.0, max=10.0, step=0.1),
+            share_input("start_percent", 0.01),
+            share_input("end_percent", 0.15),
+            description="Guides a diffusion transformer towards detail: away from what it gives without some of its layers.",
+            is_experimental=True,
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, layers: str, scale: float, start_percent: float, end_percent: float) -> io.NodeOutput:
+        """A clone of *model*, or *model* when no layer is named."""
+        return SkipLayerGuidanceDiT.execute(model, scale, start_percent, end_percent, double_layers=layers)
+
+    skip_guidance_sd3 = execute
+
+
+__getattr__, __dir__ = placeholders(__name__, "Stable Diffusion 3 models", "ControlNetApplySD3:object")
+
+NODE_CLASS_MAPPINGS = {
+    "TripleCLIPLoader": TripleCLIPLoader,
+    "EmptySD3LatentImage": EmptySD3LatentImage,
+    "CLIPTextEncodeSD3": CLIPTextEncodeSD3,
+    "SkipLayerGuidanceSD3": SkipLayerGuidanceSD3,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {"TripleCLIPLoader": "Load CLIP (Triple)", "CLIPTextEncodeSD3": "CLIP Text Encode (SD3)"}

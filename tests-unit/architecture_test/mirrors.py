@@ -211,7 +211,6 @@ TESTED_THROUGH = {
     "fleet/gateway/v2/assets.py": "tests/gateway/test_gateway_v2.py",
     "fleet/gateway/v2/event_stream.py": "tests/gateway/test_gateway_v2.py",
     "fleet/gateway/v2/jobs.py": "tests/gateway/test_gateway_v2.py",
-    "fleet/plain/records.py": "tests-unit/fleet_test/test_static_fleet.py",
     "fleet/plain/server_calls.py": "tests-unit/fleet_test/test_static_fleet.py",
     "fleet/plain/watch.py": "tests-unit/fleet_test/test_static_fleet.py",
     "main.py": "tests-unit/architecture_test/test_layers.py",
@@ -228,6 +227,8 @@ TESTED_THROUGH = {
     "patchset/modules/patch_reuse.py": "patchset/modules/patch_reuse_test.py",
     "patchset/modules/trampoline.py": "patchset/modules/trampoline_test.py",
     "patchset/series/linear_signatures.py": "tests-unit/patchset_test/test_commands.py",
+    "scripts/coverage/__main__.py": "tests-unit/scripts_test/test_coverage.py",
+    "scripts/coverage/trial.py": "tests-unit/scripts_test/test_coverage.py",
     "starter/evaluate.py": "tests-unit/starter_test/test_starter_training.py",
     "utils/path_safety.py": "tests-unit/app_test/files/test_path_guard.py",
     "fleet/follower.py": "tests/fleets/test_fleet_servers.py",
@@ -242,5 +243,5 @@ TESTED_THROUGH = {
     "fleet/on_ray/replica_port.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/remote_fleet.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/up.py": "tests/fleets/test_fleet_on_ray.py",
-    "fleet/on_ray/scaling.py": "tests/fleets/test_fleet_under_fire.py",
+    "fleet/on_ray/scaling.py": "tests/fleets/test_fleet_scaling.py",
 }

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "comfy.cli_flags",
         "comfy.flag_values",
         "comfy.preload_flags",
+        "comfy.tokenizer_flags",
         "comfy.lazy_import",
         "comfy.interruption",
         "comfy.options",
@@ -39,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nodes",
         "server",
     ),
-    ("main", "starter", "serverless", "fleet"),
+    ("main", "starter", "serverless", "fleet", "scripts"),
 )
 # Modules of names for packs, and who else may import them: ``execution`` is where packs replace functions, so what puts the server
 # together and what starts prompts looks them up there. (``patchset`` holds modules for ComfyUI, where these are no facades.)

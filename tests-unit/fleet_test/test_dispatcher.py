@@ -271,7 +271,7 @@ async def test_scale_in_takes_the_server_whose_loss_costs_least(fleet):
     await fleet.report("t", B)
     assert fleet.dispatcher.servers_known.cheapest_to_lose() == "t", "what is warm there is warm elsewhere too"
     for number in range(3):
-        fleet.dispatcher.books.send("t", fleet_work(number), 0.0, 0)
+        fleet.dispatcher.books.send("t", fleet_work(number), 0.0)
     assert fleet.dispatcher.servers_known.cheapest_to_lose() == "s"
 
 

@@ -4,4 +4,3 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-sys.path.append(str(pathlib.Path(__file__).parents[2] / "tests-unit" / "comfy_test"))  # files of small models
