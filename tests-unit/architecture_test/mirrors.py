@@ -33,6 +33,7 @@ TESTED_THROUGH = {
     "comfy/ram_model_cache/resettling.py": "tests-unit/comfy_test/ram_model_cache/test_resettling.py",
     "comfy_api/latest/_patching.py": "tests-unit/comfy_test/patch_identity/test_patch_registry.py",
     "comfy/deploy_environment.py": "tests-unit/server_test/test_system_stats_routes.py",
+    "comfy/dit/models/flux.py": "tests-unit/comfy_test/dit/test_flux_family.py",
     "comfy/families/clip_text_config.py": "tests-unit/comfy_test/text/test_family_text.py",
     "comfy/families/diffusers_unet.py": "tests-unit/comfy_test/families/test_family_unet.py",
     "comfy/families/open_clip_names.py": "tests-unit/comfy_test/families/test_family_detection.py",
