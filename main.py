@@ -54,6 +54,8 @@ def set_environment() -> None:
         os.environ.update(dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"), visible))
     if args.oneapi_device_selector is not None:
         os.environ["ONEAPI_DEVICE_SELECTOR"] = args.oneapi_device_selector
+    if args.offline or os.environ.get("KEEPWARM_OFFLINE"):
+        os.environ["HF_HUB_OFFLINE"] = "1"
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

@@ -1,22 +1,21 @@
 """Prompt encoding for Stable Diffusion 1.x: the text model with its options, and how token weights act on its output."""
 
-import logging
-import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 
 import comfy.model_management
 import comfy.ops
-from comfy.families.clip_text import ClipTextTransformer, load_clip_text
+from comfy.families.clip_text import ClipTextTransformer
 from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.embeddings import expand_directory_list, load_embed
+from comfy.supported_models_base import ClipTarget
 from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
 from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
-
-log = logging.getLogger(__name__)
+from comfy.text.text_model import TextModel
+from comfy.text.token_embedding import embed_tokens
 
 __all__ = [
     "ClipTokenWeightEncoder",
@@ -64,7 +63,7 @@ class ClipTokenWeightEncoder:
         weighted = any(pair[1] != 1.0 for chunk in token_weight_pairs for pair in chunk)
         to_encode = list(chunks)
         if weighted or not chunks:
-            to_encode.append(gen_empty_tokens(self.special_tokens, max(map(len, chunks), default=0)))
+            to_encode.append(self.gen_empty_tokens(self.special_tokens, max(map(len, chunks), default=0)))
         out, pooled, *extras = self.encode(to_encode)
         device = comfy.model_management.intermediate_device()
         if weighted:
@@ -73,6 +72,10 @@ class ClipTokenWeightEncoder:
         states = torch.cat(list(out[: len(chunks)].split(1)), dim=-2) if chunks else out[-1:]
         result = (states.to(device), None if pooled is None else pooled[:1].to(device))
         return result if not extras else (*result, self._extra_outputs(extras[0], len(chunks), device))
+
+    def gen_empty_tokens(self, special_tokens: Mapping[str, int | None], length: int) -> list[int | None]:
+        """The tokens that weights count from: :func:`gen_empty_tokens`, where a subclass says nothing else."""
+        return gen_empty_tokens(special_tokens, length)
 
     def encode(self, tokens: list[list[Any]]) -> tuple[Any, ...]:
         """(hidden states per chunk, pooled outputs or None[, extras])."""
@@ -93,7 +96,9 @@ def _weight_states(states: torch.Tensor, empty: torch.Tensor, weights: Sequence[
 class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
     """One CLIP text model with the options of a prompt: which layer, which pooled output, on which device.
 
-    ``textmodel_json_config`` is a :class:`ClipTextConfig` (None: CLIP-L's). Weights are meta tensors until :meth:`load_weights`.
+    ``textmodel_json_config`` holds its sizes (None: CLIP-L's). *model_class* makes the network: called with them, the layers to use and
+    the weights' dtype, it gives a :class:`comfy.text.text_model.TextModel`. Of *model_options*, ``NAME_model_config`` and ``NAME_dtype``
+    for the ``model_name`` NAME come before the arguments. Weights are meta tensors until :meth:`load_weights`.
     """
 
     LAYERS = ("last", "pooled", "hidden", "all")
@@ -105,8 +110,9 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         freeze: bool = True,
         layer: str = "last",
         layer_idx: int | None = None,
-        textmodel_json_config: ClipTextConfig | None = None,
+        textmodel_json_config: Any = None,
         dtype: torch.dtype | None = None,
+        model_class: Callable[..., TextModel] = ClipTextTransformer,
         special_tokens: Mapping[str, int | None] | None = None,
         layer_norm_hidden_state: bool = True,
         enable_attention_masks: bool = False,
@@ -117,10 +123,11 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
     ) -> None:
         super().__init__()
         options = model_options or {}
-        self.dtype = torch.float32 if dtype is None else dtype
+        name = options.get("model_name", "clip_l")
+        self.dtype = options.get(f"{name}_dtype") or dtype or torch.float32
         operations = options.get("custom_operations") or comfy.ops.pick_operations(self.dtype, torch.float32)
-        config = options.get(f"{options.get('model_name', 'clip_l')}_model_config") or textmodel_json_config or CLIP_L
-        self.transformer = ClipTextTransformer(config, operations)
+        config = options.get(f"{name}_model_config") or textmodel_json_config or CLIP_L
+        self.transformer: Any = model_class(config, operations, self.dtype)
         self.num_layers = self.transformer.num_layers
         self.device = torch.device(device)
         self.max_length = max_length
@@ -160,9 +167,12 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         self.execution_device = None
 
     def forward(self, tokens: list[list[Any]]) -> tuple[Any, ...]:
-        """(hidden states float32 chunks x tokens x width, pooled or None[, {"attention_mask"}])."""
+        """(hidden states float32 chunks x tokens x width, pooled or None[, {"attention_mask"}]).
+
+        Of several layers, the states are chunks x layers x tokens x width.
+        """
         device = self.execution_device or self.transformer.get_input_embeddings().weight.device
-        embeds, mask, num_tokens = self.process_tokens(tokens, device)
+        embeds, mask, num_tokens, embeds_info = self.process_tokens(tokens, device)
         several = isinstance(self.layer, list) or self.layer == "all"
         last, chosen, projected, pooled = self.transformer(
             embeds,
@@ -170,65 +180,38 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
             mask if self.enable_attention_masks else None,
             intermediate_output=self.layer if several else self.layer_idx,
             final_layer_norm_intermediate=self.layer_norm_hidden_state,
+            embeds_info=embeds_info,
         )
         states = (last if self.layer == "last" else chosen).float()
         if self.zero_out_masked:
             states = states * mask.unsqueeze(-1).float()
         pooled = projected if self.return_projected_pooled and projected is not None else pooled
-        return (states, pooled.float(), {"attention_mask": mask}) if self.return_attention_masks else (states, pooled.float())
+        pooled = None if pooled is None else pooled.float()
+        return (states, pooled, {"attention_mask": mask}) if self.return_attention_masks else (states, pooled)
 
     def encode(self, tokens: list[list[Any]]) -> tuple[Any, ...]:
         """Encode chunks of token ids (or embedding vectors): what :meth:`forward` returns."""
         return self(tokens)
 
-    def process_tokens(self, tokens: list[list[Any]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        """(embeddings float32, attention mask, tokens up to and with the end token) of chunks that may hold embedding vectors."""
-        rows = [self._embed_chunk(chunk, device) for chunk in tokens]
-        masks = [mask for _, mask in rows]
-        return torch.cat([embeds for embeds, _ in rows]), torch.tensor(masks, device=device), [sum(mask) for mask in masks]
-
-    def _embed_chunk(self, chunk: list[Any], device: torch.device) -> tuple[torch.Tensor, list[int]]:
-        """The chunk's embeddings 1 x tokens x width, and its mask: ones up to and with the end token."""
-        table = self.transformer.get_input_embeddings()
-        width = table.weight.shape[-1]
-        ids: list[Any] = []
-        mask: list[int] = []
-        vectors: list[tuple[int, torch.Tensor]] = []
-        ended = False
-        for token in chunk:
-            if not isinstance(token, numbers.Integral):
-                vectors.append((len(mask), token.reshape(1, -1, token.shape[-1])))
-                if token.shape[-1] == width:
-                    ids += [self.special_tokens["pad"]] * vectors[-1][1].shape[1]
-                    mask += [1] * vectors[-1][1].shape[1]
-                continue
-            ids.append(int(token))
-            mask.append(0 if ended else 1)
-            ended = ended or token == self.special_tokens["end"]
-        unfit = sum(vector.shape[1] for _, vector in vectors if vector.shape[-1] != width)
-        ids += [self.special_tokens["pad"]] * unfit
-        mask += [0] * unfit
-        embeds = table(torch.tensor([ids], device=device), out_dtype=torch.float32)
-        for position, vector in vectors:
-            if vector.shape[-1] == width:
-                embeds[:, position : position + vector.shape[1]] = vector.to(embeds)
-            else:
-                log.warning("an embedding of width %d does not fit a text model of width %d; it is left out", vector.shape[-1], width)
-        return embeds, mask
+    def process_tokens(
+        self, tokens: list[list[Any]], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, list[int], list[dict[str, Any]]]:
+        """What :func:`comfy.text.token_embedding.embed_tokens` gives: embeddings, attention mask, tokens per chunk, what was put in."""
+        return embed_tokens(self.transformer, self.special_tokens, tokens, device)
 
     def load_weights(self, source: WeightSource, what: str = "the text encoder") -> None:
-        """Give the text model its weights from *source* (names without prefix, either key style).
+        """Give the text model its weights from *source* (names without prefix, any key style that the model reads).
 
         Parameters carry ComfyUI's weight names already, so there is no table. Raises ``IncompleteModelError``.
         """
-        load_clip_text(self.transformer, source, self.dtype, what)
+        self.transformer.load_weights(source, self.dtype, what)
 
     def load_sd(self, sd: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
         """Give the text model the weights of state dict *sd*; returns (missing, unexpected) names, the first always empty.
 
         Raises ``IncompleteModelError`` when tensors are missing.
         """
-        used = load_clip_text(self.transformer, StateDictSource(sd), self.dtype, "the text encoder")
+        used = self.transformer.load_weights(StateDictSource(sd), self.dtype, "the text encoder")
         return [], sorted(name for name in sd if name not in used)
 
 
@@ -283,3 +266,8 @@ class SD1ClipModel(torch.nn.Module):
     def load_sd(self, sd: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
         """Load the text model's weights from a state dict; returns (missing, unexpected) names."""
         return self._inner.load_sd(sd)
+
+
+def sd1_target(parts: Collection[str]) -> ClipTarget:
+    """Of CLIP-L alone."""
+    return ClipTarget(SD1Tokenizer, SD1ClipModel)

@@ -1,14 +1,15 @@
 """Prompt encoding for Stable Diffusion XL: CLIP-L and CLIP-G side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 
 from comfy.families.clip_text_config import ClipTextConfig
-from comfy.families.weight_source import WeightSource
 from comfy.sd1_clip import SD1ClipModel, SDClipModel
+from comfy.supported_models_base import ClipTarget
 from comfy.text.clip_tokenizer import SDTokenizer
+from comfy.text.joint_encoder import JointTextEncoder
 
 CLIP_G = ClipTextConfig(
     vocabulary=49408,
@@ -93,7 +94,7 @@ class SDXLTokenizer:
         return self.clip_g.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
 
-class SDXLClipModel(torch.nn.Module):
+class SDXLClipModel(JointTextEncoder):
     """Hidden states of CLIP-L and CLIP-G along the width, pooled output of CLIP-G."""
 
     def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
@@ -109,16 +110,6 @@ class SDXLClipModel(torch.nn.Module):
         self.clip_g = SDXLClipG(device=device, dtype=dtype, model_options=model_options)
         self.dtypes = {dtype} - {None}
 
-    def set_clip_options(self, options: Mapping[str, Any]) -> None:
-        """Set options of both text models for the next encoding."""
-        self.clip_l.set_clip_options(options)
-        self.clip_g.set_clip_options(options)
-
-    def reset_clip_options(self) -> None:
-        """Restore both text models' own options."""
-        self.clip_l.reset_clip_options()
-        self.clip_g.reset_clip_options()
-
     def encode_token_weights(self, token_weight_pairs: Mapping[str, Any]) -> tuple[Any, ...]:
         """(hidden states, CLIP-G's pooled output) for chunks keyed "g" and "l"."""
         states_g, pooled_g, *_ = self.clip_g.encode_token_weights(token_weight_pairs["g"])
@@ -126,20 +117,19 @@ class SDXLClipModel(torch.nn.Module):
         tokens = min(states_l.shape[1], states_g.shape[1])
         return torch.cat([states_l[:, :tokens], states_g[:, :tokens]], dim=-1), pooled_g
 
-    def load_weights(self, sources: Mapping[str, WeightSource]) -> None:
-        """Weights by text model ("clip_l", "clip_g"), see :meth:`SDClipModel.load_weights`."""
-        self.clip_l.load_weights(sources["clip_l"], "clip_l")
-        self.clip_g.load_weights(sources["clip_g"], "clip_g")
-
-    def load_sd(self, sd: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
-        """Load one of the two models from *sd*, told apart by depth; see :meth:`SDClipModel.load_sd`."""
-        deepest = f"text_model.encoder.layers.{self.clip_g.num_layers - 1}.mlp.fc1.weight"
-        is_g = deepest in sd or "transformer.resblocks.0.ln_1.weight" in sd
-        return (self.clip_g if is_g else self.clip_l).load_sd(sd)
-
 
 class SDXLRefinerClipModel(SD1ClipModel):
     """The refiner's text encoder: CLIP-G alone."""
 
     def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
         super().__init__(device=device, dtype=dtype, clip_name="g", clip_model=SDXLClipG, model_options=model_options)
+
+
+def sdxl_target(parts: Collection[str]) -> ClipTarget:
+    """Of CLIP-L and CLIP-G."""
+    return ClipTarget(SDXLTokenizer, SDXLClipModel)
+
+
+def refiner_target(parts: Collection[str]) -> ClipTarget:
+    """Of CLIP-G alone."""
+    return ClipTarget(SDXLTokenizer, SDXLRefinerClipModel)

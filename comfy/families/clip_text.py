@@ -9,9 +9,9 @@ from transformers import CLIPTextConfig as TransformersConfig
 from transformers import CLIPTextModelWithProjection
 
 import comfy.ops
-from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
+from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
-from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.model_errors import naming_file
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
 
@@ -28,7 +28,7 @@ class ClipTextTransformer(torch.nn.Module):
     text_model: Any
     text_projection: Any
 
-    def __init__(self, config: ClipTextConfig, operations: type[comfy.ops.disable_weight_init]) -> None:
+    def __init__(self, config: ClipTextConfig, operations: type[comfy.ops.disable_weight_init], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config = config
         self.num_layers = config.num_layers
@@ -53,6 +53,7 @@ class ClipTextTransformer(torch.nn.Module):
         attention_mask: torch.Tensor | None = None,
         intermediate_output: int | str | list[int] | None = None,
         final_layer_norm_intermediate: bool = True,
+        embeds_info: Any = (),
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
         """Run the layers: (last hidden state, chosen hidden state or None, projected pooled output or None, pooled output), float32.
 
@@ -78,6 +79,10 @@ class ClipTextTransformer(torch.nn.Module):
         rows = torch.arange(len(last), device=last.device)
         pooled = last[rows, torch.tensor(num_tokens, device=last.device) - 1]
         return last, chosen, None if self.text_projection is None else self.text_projection(pooled), pooled
+
+    def load_weights(self, source: WeightSource, dtype: torch.dtype, what: str) -> set[str]:
+        """Take the weights from *source* (no prefix), floating-point ones in *dtype*; returns the names of the tensors used."""
+        return load_clip_text(self, source, dtype, what)
 
     def _positions(self, embeds: torch.Tensor) -> torch.Tensor:
         positions = self.text_model.embeddings.position_embedding
@@ -136,12 +141,3 @@ def load_clip_text(model: ClipTextTransformer, source: WeightSource, dtype: torc
     with naming_file(source.name, what):
         plan = plan_clip_text(part.shapes(), model.config.hidden_size)
     return set(load_parameters(model, part, plan, dtype, what).keys())
-
-
-def clip_text_config(source: WeightSource, settings: Mapping[str, Any] | None, what: str) -> ClipTextConfig:
-    """The text model in *source* (no prefix). Raises ``UnknownModelError``, naming *what*, if there is none."""
-    with naming_file(source.name, what):
-        config = read_clip_config(source.shapes(), settings)
-    if config is None:
-        raise UnknownModelError(f"{what} in {source.name} is not a CLIP text model; supported key styles: transformers and open_clip")
-    return config

@@ -9,6 +9,7 @@ from comfy.families.sd_unet_config import count_blocks
 Shape = tuple[int, ...]
 HEAD_WIDTH = 64
 END_OF_TEXT = 49407
+OPENAI_LAYERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def read_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
     """The text model that *shapes* describe in transformers' or open_clip's names (no prefix), or None if they describe none.
 
     *settings* may give ``num_attention_heads`` and ``hidden_act``. By default heads have 64 channels, and the activation is ``quick_gelu``
-    up to CLIP-L's width and ``gelu`` (open_clip) above.
+    up to CLIP-L's width and depth and ``gelu`` (open_clip) above.
     """
     names = (
         "text_model.embeddings.token_embedding.weight",
@@ -62,13 +63,14 @@ def read_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
         return None
     chosen = settings or {}
     projection = shapes.get("text_projection.weight", shapes.get("text_projection", (0, 0))[::-1])
-    is_open_clip = names[1] == "positional_embedding" or tokens[1] > 768
+    layers = count_blocks(shapes, names[2])
+    is_open_clip = names[1] == "positional_embedding" or tokens[1] > 768 or layers > OPENAI_LAYERS
     return ClipTextConfig(
         vocabulary=tokens[0],
         positions=positions[0],
         hidden_size=tokens[1],
         intermediate_size=wide[0],
-        num_layers=count_blocks(shapes, names[2]),
+        num_layers=layers,
         num_heads=chosen.get("num_attention_heads", max(1, tokens[1] // HEAD_WIDTH)),
         hidden_act=chosen.get("hidden_act", "gelu" if is_open_clip else "quick_gelu"),
         projection=projection[0],

@@ -16,6 +16,10 @@ class IncompleteModelError(ModelFileError):
     """Tensors that the family needs are missing or have another shape."""
 
 
+class MissingTokenizerError(ModelFileError):
+    """There is no tokenizer for a text encoder's file."""
+
+
 class QuantisedModelError(ModelFileError):
     """The weights are stored in a form that is not supported."""
 

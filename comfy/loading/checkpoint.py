@@ -15,23 +15,15 @@ from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import working_dtypes
 from comfy.images.vae import VAE
-from comfy.loading.components import (
-    Options,
-    build_clip,
-    build_model,
-    described,
-    first_prefix,
-    kept_bytes,
-    model_dtype,
-    with_text_model_prefix,
-)
+from comfy.loading.components import Options, build_clip, build_model, described, first_prefix, kept_bytes, model_dtype
 from comfy.loading.diffusion_model import DiffusionModel
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.model_patcher import ModelPatcher
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
-from comfy.text.encoder import CLIP, kept_text_dtype
+from comfy.text.encoder import CLIP, kept_part_dtype
+from comfy.text.kinds import FoundEncoder, read_part
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +198,8 @@ class CheckpointParts:
         """What it will take."""
         if self.config is None:
             return 0
-        sources = [first_prefix(self._source, prefixes) for prefixes in self.config.text_encoder_parts().values()]
-        dtype = kept_text_dtype(sources, self._te_options)
-        return sum(kept_bytes(source, "", dtype) for source in sources)
+        found = _checkpoint_encoders(self.config, self._source)
+        return sum(kept_bytes(one.source, "", kept_part_dtype(one, self._te_options)) for one in (found or {}).values())
 
     def vae_source(self) -> WeightSource:
         """The tensors below the autoencoder's prefix."""
@@ -301,12 +292,23 @@ class _VaePart(Part[VAE | None]):
 def _checkpoint_clip(
     config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any, options: Options
 ) -> CLIP | None:
+    parts = _checkpoint_encoders(config, source)
+    if parts is None:
+        return None
+    target = config.clip_target(tensors)
+    return None if target is None else build_clip(target, parts, embedding_directory, options)
+
+
+def _checkpoint_encoders(config: BASE, source: WeightSource) -> dict[str, FoundEncoder] | None:
+    """The family's text models in a checkpoint, by name; None, which is logged, when one is not there.
+
+    Raises ``UnknownModelError`` for a text model of another kind.
+    """
     parts = {}
     for name, prefixes in config.text_encoder_parts().items():
         part = first_prefix(source, prefixes)
         if not part.shapes():
             log.warning("%s has no tensors of the text model %s (%s*); there is no text encoder", source.name, name, prefixes[0])
             return None
-        parts[name] = with_text_model_prefix(part)
-    target = config.clip_target(tensors)
-    return None if target is None else build_clip(target, parts, embedding_directory, options, config.settings)
+        parts[name] = read_part(name, part, config.settings.get(name))
+    return parts

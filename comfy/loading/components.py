@@ -12,13 +12,15 @@ import comfy.model_patcher
 from comfy import supported_models
 from comfy.cli_args import args
 from comfy.cli_flags import PerformanceFeature
-from comfy.families.clip_text import clip_text_config
+from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource, most_common_dtype
 from comfy.model_patcher import ModelPatcher
 from comfy.quantisation import kitchen
 from comfy.quantisation import linear as quantised_linear
 from comfy.supported_models_base import BASE
-from comfy.text.encoder import CLIP
+from comfy.text.encoder import CLIP, kept_part_dtype
+from comfy.text.kinds import FoundEncoder
+from comfy.text.tokenizer_files import CARRIED
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +104,24 @@ def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, 
     )
 
 
-def with_text_model_prefix(source: WeightSource) -> WeightSource:
-    """*source* itself, or under ``text_model.`` when it is in transformers' names but lacks that prefix (old files)."""
-    return PrefixedSource(source, "", "text_model.") if "embeddings.token_embedding.weight" in source.shapes() else source
+def build_clip(target: Any, parts: Mapping[str, FoundEncoder], embedding_directory: Any, options: Options) -> CLIP:
+    """A text encoder of *target*'s classes, of what *parts* (text model name → what was found) hold."""
+    sizes = {f"{name}_model_config": found.config for name, found in parts.items()}
+    dtypes = {f"{name}_dtype": kept_part_dtype(found, options) for name, found in parts.items()}
+    return CLIP(
+        target,
+        embedding_directory=embedding_directory,
+        tokenizer_data=tokenizer_data(parts),
+        model_options={**sizes, **dtypes, **options},
+        sources={name: found.source for name, found in parts.items()},
+    )
 
 
-def build_clip(target: Any, parts: Mapping[str, WeightSource], embedding_directory: Any, options: Options, settings: Options) -> CLIP:
-    """A text encoder of *target*'s classes, sized by what *parts* (text model name → its tensors) hold."""
-    sizes = {f"{name}_model_config": clip_text_config(part, settings.get(name), name) for name, part in parts.items()}
-    return CLIP(target, embedding_directory=embedding_directory, model_options={**sizes, **options}, sources=parts)
+def tokenizer_data(parts: Mapping[str, FoundEncoder]) -> dict[str, Any]:
+    """What *parts* say of their tokenizers: "parts" (their names), by name the file and what it carries, lengths of CLIP's chunks."""
+    data: dict[str, Any] = {"parts": tuple(parts)}
+    for name, found in parts.items():
+        data[name] = {"file": found.source.name, **found.source.take([key for key in CARRIED if key in found.source.shapes()], None)}
+        if isinstance(found.config, ClipTextConfig):
+            data[f"{name}_max_length"] = found.config.positions
+    return data

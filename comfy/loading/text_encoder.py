@@ -6,46 +6,27 @@ from typing import Any
 
 import torch
 
-from comfy import model_detection, sd1_clip, sdxl_clip
-from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
+from comfy import model_detection
 from comfy.families.family_settings import family_settings
 from comfy.families.key_accounts import outside, say_unused
-from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.model_errors import UnknownModelError
 from comfy.families.quantised_weights import plain_weights
-from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
-from comfy.loading.components import build_clip, kept_bytes, with_text_model_prefix
+from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.loading.components import build_clip, kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
-from comfy.supported_models_base import ClipTarget
-from comfy.text.encoder import CLIP, kept_text_dtype
+from comfy.text.combinations import find_combination, makings
+from comfy.text.encoder import CLIP, kept_part_dtype
+from comfy.text.kinds import KINDS, FoundEncoder, recognise
+from comfy.text.te_models import TEModel
 
 CLIPType = enum.Enum(
     "CLIPType",
     "STABLE_DIFFUSION STABLE_CASCADE SD3 STABLE_AUDIO HUNYUAN_DIT FLUX MOCHI LTXV HUNYUAN_VIDEO PIXART COSMOS LUMINA2 WAN HIDREAM "
-    "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2",
+    "CHROMA ACE OMNIGEN2 QWEN_IMAGE HUNYUAN_IMAGE HUNYUAN_VIDEO_15 OVIS KANDINSKY5 KANDINSKY5_IMAGE NEWBIE FLUX2 LONGCAT_IMAGE COGVIDEOX "
+    "LENS PIXELDIT IDEOGRAM4 BOOGU KREA2 JOYIMAGE MAGE MINIMAX",
 )
 CLIPType.__doc__ = "Which family's text encoder several families' files are meant for; files say what they are, this says what for."
-
-
-class TEModel(enum.Enum):
-    """The kinds of text model that are recognised."""
-
-    CLIP_L = 1
-    CLIP_H = 2
-    CLIP_G = 3
-
-
-SUPPORTED = "CLIP-L and CLIP-G, alone or together"
-_PREFIXES = (
-    "",
-    "text_encoder.",
-    "text_encoders.clip_l.transformer.",
-    "text_encoders.clip_g.transformer.",
-    "clip_l.transformer.",
-    "clip_g.transformer.",
-    "cond_stage_model.transformer.",
-    "transformer.",
-)
 
 
 def load_clip(
@@ -55,9 +36,9 @@ def load_clip(
     model_options: Mapping[str, Any] | None = None,
     disable_dynamic: bool = False,
 ) -> CLIP:
-    """A text encoder from one file (CLIP-L: SD 1.x; CLIP-G: SDXL Refiner) or two (both: SDXL), in any order.
+    """The text encoder that the text models in files make together for *clip_type*, in any order; see :mod:`comfy.text.combinations`.
 
-    Raises ``ModelFileError`` naming the file that is not a supported text model.
+    Raises ``ModelFileError`` naming the file that is not a supported text model, or all files where they make nothing together.
     """
     return _load_clip(ckpt_paths, embedding_directory, clip_type, model_options, "")
 
@@ -97,9 +78,7 @@ class _ClipPart(Part[CLIP]):
         return clip
 
     def estimate_bytes(self) -> int:
-        sources = self._files.sources()
-        dtype = kept_text_dtype(sources, self.options["model_options"])
-        return sum(kept_bytes(source, "", dtype) for source in sources)
+        return sum(kept_encoder_bytes(source, self.options["model_options"]) for source in self._files.sources())
 
 
 def load_text_encoder_state_dicts(
@@ -120,42 +99,41 @@ def load_text_encoder_sources(
     clip_type: CLIPType = CLIPType.STABLE_DIFFUSION,
     model_options: Mapping[str, Any] | None = None,
 ) -> CLIP:
-    """The text encoder that weight sources make together. Raises ``UnknownModelError`` for another number or kind of text models."""
-    parts: dict[str, WeightSource] = {}
-    settings: dict[str, Any] = {}
-    for source in map(plain_weights, sources):
-        part, config = _text_model(source)
-        name = "clip_l" if detect_te_model(config) is TEModel.CLIP_L else "clip_g"
-        if name in parts:
-            raise UnknownModelError(f"{source.name} and {parts[name].name} are both {name}; give {SUPPORTED}")
-        parts[name] = part
-        settings |= family_settings(source.metadata, source.name)
-    targets: dict[tuple[str, ...], tuple[Any, Any]] = {
-        ("clip_l",): (sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel),
-        ("clip_g",): (sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLRefinerClipModel),
-        ("clip_g", "clip_l"): (sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLClipModel),
-    }
-    target = targets.get(tuple(sorted(parts)))
-    if target is None:
-        raise UnknownModelError(f"{len(sources)} text models were given for {clip_type.name}; supported: {SUPPORTED}")
-    return build_clip(ClipTarget(*target), parts, embedding_directory, model_options or {}, settings)
+    """The text encoder that weight sources make together. Raises ``UnknownModelError`` for text models that make none."""
+    found = [_recognised(source) for source in map(plain_weights, sources)]
+    combination = find_combination([one.kind.model for one in found], clip_type.name.lower())
+    if combination is None:
+        raise UnknownModelError(_no_combination(found, clip_type.name.lower()))
+    parts = {one.kind.part: one for one in found}
+    return build_clip(combination.make(parts), parts, embedding_directory, model_options or {})
 
 
-def _text_model(source: WeightSource) -> tuple[WeightSource, ClipTextConfig]:
-    for prefix in _PREFIXES:
-        part = with_text_model_prefix(PrefixedSource(source, prefix))
-        with naming_file(source.name, "the text model"):
-            config = read_clip_config(part.shapes())
-        if config is not None:
-            say_unused(source.name, "outside the text model", outside(source.shapes(), (prefix,)), ())
-            return part, config
-    raise UnknownModelError(
-        f"{source.name} is not a supported text model. Found {model_detection.describe_tensors(source.shapes())}. Supported: {SUPPORTED}"
-    )
+def detect_te_model(sd: Mapping[str, torch.Tensor]) -> TEModel | None:
+    """Which text model the state dict *sd* is, or None for one of a kind that does not load."""
+    found = recognise(StateDictSource(dict(sd)))
+    return None if found is None else found.kind.model
 
 
-def detect_te_model(config: ClipTextConfig) -> TEModel:
-    """Which text model *config* is: open_clip's are told by their activation, the larger one by its depth."""
-    if config.hidden_act == "quick_gelu":
-        return TEModel.CLIP_L
-    return TEModel.CLIP_H if config.hidden_size == 1024 else TEModel.CLIP_G
+def kept_encoder_bytes(source: WeightSource, options: Mapping[str, Any]) -> int:
+    """Bytes that the text model in *source* will take."""
+    found = _recognised(plain_weights(source))
+    return kept_bytes(found.source, "", kept_part_dtype(found, options))
+
+
+def _recognised(source: WeightSource) -> FoundEncoder:
+    found = recognise(source, family_settings(source.metadata, source.name))
+    if found is None:
+        raise UnknownModelError(
+            f"{source.name} is not a supported text model. Found {model_detection.describe_tensors(source.shapes())}. "
+            f"Supported: {', '.join(kind.label for kind in KINDS)}"
+        )
+    say_unused(source.name, "outside the text model", outside(source.shapes(), (found.prefix,)), ())
+    return found
+
+
+def _no_combination(found: Sequence[FoundEncoder], kind: str) -> str:
+    """What was given, and what would load instead."""
+    given = " and ".join(f"{one.source.name} ({one.kind.label})" for one in found)
+    labels = {one.model: one.label for one in KINDS}
+    possible = [" + ".join(sorted(labels[model] for model in models)) for models in makings(kind, len(found))]
+    return f"{given} make no text encoder together for type {kind}; give {'; or '.join(dict.fromkeys(possible)) or 'fewer files'}"

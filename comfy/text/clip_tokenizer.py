@@ -21,20 +21,28 @@ LONG_WORD_TOKENS = 8  # words of this many tokens may be split between chunks; s
 
 
 class SDTokenizer:
-    """Tokenizes for one text model. Each chunk has a start token, up to *max_length* - 2 tokens, an end token, and padding."""
+    """Tokenizes for one text model. Each chunk has a start token, up to *max_length* - 2 tokens, an end token, and padding.
+
+    *tokenizer_class* makes the tokenizer (None: CLIP's) with ``from_pretrained(tokenizer_path, **tokenizer_args)``. Whether there are a
+    start and an end token, *has_start_token* and *has_end_token* say; which, *start_token* and *end_token*, or the tokens of an empty text.
+    """
 
     def __init__(
         self,
-        tokenizer_path: str | None = None,
+        tokenizer_path: Any = None,
         max_length: int = 77,
         pad_with_end: bool = True,
         embedding_directory: Any = None,
         embedding_size: int = 768,
         embedding_key: str = "clip_l",
         tokenizer_class: Any = None,
-        min_length: int | None = None,
+        has_start_token: bool = True,
+        has_end_token: bool = True,
         pad_to_max_length: bool = True,
+        min_length: int | None = None,
         pad_token: int | None = None,
+        end_token: int | None = None,
+        start_token: int | None = None,
         min_padding: int | None = None,
         pad_left: bool = False,
         disable_weights: bool = False,
@@ -46,8 +54,13 @@ class SDTokenizer:
             self.tokenizer = clip_tokenizer()
         else:
             self.tokenizer = tokenizer_class.from_pretrained(tokenizer_path, **(tokenizer_args or {}))
-        self.start_token, self.end_token = self.tokenizer("")["input_ids"]
-        self.tokens_start, self.tokenizer_adds_end_token = 1, True  # where a text's own tokens begin, and whether an end follows them
+        empty = list(self.tokenizer("")["input_ids"])
+        self.tokens_start = 1 if has_start_token and empty else 0  # where a text's own tokens begin
+        self.tokenizer_adds_end_token = has_end_token  # whether an end token follows them
+        self.start_token = empty[0] if self.tokens_start else start_token
+        self.end_token = end_token
+        if end_token is None and has_end_token:
+            self.end_token = empty[self.tokens_start]
         self.pad_with_end, self.pad_left = pad_with_end, pad_left
         self.pad_token = pad_token if pad_token is not None else (self.end_token if pad_with_end else 0)
         self.max_length = data.get(f"{embedding_key}_max_length", max_length)
@@ -105,7 +118,8 @@ class SDTokenizer:
                     words.append([(vector, weight) for vector in vectors])
                 if not rest:
                     continue
-            words.append([(token, weight) for token in self.tokenizer(rest)["input_ids"][1:-1]])
+            ids = self.tokenizer(rest)["input_ids"][self.tokens_start :]
+            words.append([(token, weight) for token in (ids[:-1] if self.tokenizer_adds_end_token else ids)])
         return words
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[torch.Tensor | None, str]:
@@ -137,25 +151,26 @@ class SDTokenizer:
 
     def _chunks(self, words: list[list[tuple[Token, float]]]) -> list[list[tuple[Any, ...]]]:
         """Distribute words, numbered from 1, over chunks; all chunks but the last are filled to the full length."""
-        chunk: list[tuple[Any, ...]] = [(self.start_token, 1.0, 0)]
+        start, end = ([] if token is None else [(token, 1.0, 0)] for token in (self.start_token, self.end_token))
+        chunk: list[tuple[Any, ...]] = [*start]
         chunks = [chunk]
         for number, word in enumerate(words, 1):
             left = [(token, weight, number) for token, weight in word]
             may_split = len(left) >= self.max_word_length
             while left:
-                room = self.max_length - 1 - len(chunk)
+                room = self.max_length - len(end) - len(chunk)
                 if len(left) <= room:
                     chunk += left
                     break
                 if may_split:
                     chunk += left[:room]
                     left = left[room:]
-                chunk.append((self.end_token, 1.0, 0))
+                chunk += end
                 if not may_split and self.pad_to_max_length:
                     self._pad(chunk, room)
-                chunk = [(self.start_token, 1.0, 0)]
+                chunk = [*start]
                 chunks.append(chunk)
-        chunk.append((self.end_token, 1.0, 0))
+        chunk += end
         return chunks
 
     def untokenize(self, token_weight_pair: list[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], str]]:

@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 from comfy.families.weight_source import StateDictSource, WeightSource, most_common_dtype
+from comfy.text.kinds import FoundEncoder
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,16 @@ def kept_text_dtype(sources: Iterable[WeightSource], options: Mapping[str, Any])
         return asked
     management = comfy.model_management
     return management.text_encoder_dtype(options.get("load_device", management.text_encoder_device()), most_common_dtype(sources))
+
+
+def kept_part_dtype(found: FoundEncoder, options: Mapping[str, Any]) -> torch.dtype:
+    """The dtype in which to keep the weights of one text model: what its file computes in, unless that is larger than the above."""
+    own = kept_text_dtype([found.source], options)
+    norm = found.kind.norm
+    if norm is None or norm not in found.source.shapes() or "dtype" in options:
+        return own
+    management = comfy.model_management
+    return management.pick_weight_dtype(found.source.dtype(norm), own, options.get("load_device", management.text_encoder_device()))
 
 
 class CLIP:
@@ -59,7 +70,8 @@ class CLIP:
         self.use_clip_schedule = False
         self.apply_hooks_to_conds: Any = None
         self.tokenizer_options: dict[str, Any] = {}
-        log.info("text encoder: load device %s, offload device %s, kept as %s", load_device, offload_device, dtype)
+        kept = ", ".join(sorted(map(str, self.cond_stage_model.dtypes)))
+        log.info("text encoder: load device %s, offload device %s, kept as %s", load_device, offload_device, kept)
 
     def _load_weights(self, sources: Mapping[str, WeightSource] | None, state_dicts: Iterable[dict[str, torch.Tensor]]) -> None:
         if sources is not None:

@@ -1,10 +1,72 @@
-"""Names of Cosmos models that node packs import; see :mod:`comfy.placeholders`."""
+"""Prompt encoding for Cosmos 1: the first T5-XXL, masked states set to zero."""
 
-from comfy.placeholders import placeholders
+from collections.abc import Collection, Mapping
+from typing import Any
 
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "Cosmos models",
-    "T5XXLModel:comfy.sd1_clip.SDClipModel CosmosT5XXL:comfy.sd1_clip.SD1ClipModel T5XXLTokenizer:comfy.sd1_clip.SDTokenizer "
-    "CosmosT5Tokenizer:comfy.sd1_clip.SD1Tokenizer te()",
-)
+import torch
+
+from comfy.families.t5_text import T5Transformer
+from comfy.families.t5_text_sizes import T5_XXL_OLD
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel
+from comfy.supported_models_base import ClipTarget
+from comfy.text.t5_tokenizer import TOKENS, T5Tokenizer
+
+MIN_TOKENS = 512
+
+
+class T5XXLModel(SDClipModel):
+    """T5 1.0 XXL."""
+
+    def __init__(
+        self,
+        device: Any = "cpu",
+        layer: str = "last",
+        layer_idx: int | None = None,
+        dtype: torch.dtype | None = None,
+        attention_mask: bool = True,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            device=device,
+            layer=layer,
+            layer_idx=layer_idx,
+            textmodel_json_config=T5_XXL_OLD,
+            dtype=dtype,
+            special_tokens=TOKENS,
+            model_class=T5Transformer,
+            enable_attention_masks=attention_mask,
+            return_attention_masks=attention_mask,
+            zero_out_masked=attention_mask,
+            model_options=model_options,
+        )
+
+
+class CosmosT5XXL(SD1ClipModel):
+    """The model alone, as ``t5xxl``."""
+
+    def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(device=device, dtype=dtype, name="t5xxl", clip_model=T5XXLModel, model_options=model_options)
+
+
+class T5XXLTokenizer(T5Tokenizer):
+    """T5's tokenizer, padded to 512 tokens."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, MIN_TOKENS, embedding_size=T5_XXL_OLD.hidden_size)
+
+
+class CosmosT5Tokenizer(SD1Tokenizer):
+    """Results are keyed "t5xxl"."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5XXLTokenizer, name="t5xxl")
+
+
+def te(**ignored: Any) -> Any:
+    """:class:`CosmosT5XXL`. What T5 is kept in, its file says, so ``dtype_t5`` needs no passing on."""
+    return CosmosT5XXL
+
+
+def cosmos_target(parts: Collection[str]) -> ClipTarget:
+    """Of the first T5-XXL."""
+    return ClipTarget(CosmosT5Tokenizer, CosmosT5XXL)

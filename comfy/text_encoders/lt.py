@@ -1,11 +1,45 @@
-"""Names of LTX-Video models that node packs import; see :mod:`comfy.placeholders`."""
+"""Prompt encoding for LTX-Video: T5-XXL as for Mochi, padded to 128 tokens. Names of LTX 2 are :mod:`comfy.placeholders`."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from comfy.placeholders import placeholders
+from comfy.sd1_clip import SD1Tokenizer
+from comfy.supported_models_base import ClipTarget
+from comfy.text.t5_tokenizer import T5Tokenizer
+from comfy.text_encoders.genmo import MochiT5XXL, mochi_te
+
+MIN_TOKENS = 128
+
+
+class T5XXLTokenizer(T5Tokenizer):
+    """T5's tokenizer, padded to 128 tokens."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, MIN_TOKENS)
+
+
+class LTXVT5Tokenizer(SD1Tokenizer):
+    """Results are keyed "t5xxl"."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5XXLTokenizer, name="t5xxl")
+
+
+def ltxv_te(**ignored: Any) -> Any:
+    """Mochi's, see :func:`mochi_te`."""
+    return mochi_te(**ignored)
+
+
+def ltxv_target(parts: Collection[str]) -> ClipTarget:
+    """Of T5-XXL."""
+    return ClipTarget(LTXVT5Tokenizer, MochiT5XXL)
+
 
 __getattr__, __dir__ = placeholders(
     __name__,
-    "LTX-Video models",
-    "T5XXLTokenizer:comfy.sd1_clip.SDTokenizer LTXVT5Tokenizer:comfy.sd1_clip.SD1Tokenizer ltxv_te() Gemma3_Tokenizer:object "
+    "LTX 2 models",
+    "Gemma3_Tokenizer:object "
     "Gemma3_12BTokenizer:Gemma3_Tokenizer LTXAVGemmaTokenizer:comfy.sd1_clip.SD1Tokenizer ltxav_gemma4_tokenizer() "
     "Gemma3_12BModel:comfy.sd1_clip.SDClipModel DualLinearProjection LTXAVTEModel ltxav_te() sd_detect() gemma3_te()",
 )

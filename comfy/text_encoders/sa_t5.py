@@ -1,10 +1,67 @@
-"""Names of Stable Audio models that node packs import; see :mod:`comfy.placeholders`."""
+"""Prompt encoding for Stable Audio: T5 base, masked states set to zero."""
 
-from comfy.placeholders import placeholders
+from collections.abc import Collection, Mapping
+from typing import Any
 
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "Stable Audio models",
-    "T5BaseModel:comfy.sd1_clip.SDClipModel T5BaseTokenizer:comfy.sd1_clip.SDTokenizer SAT5Tokenizer:comfy.sd1_clip.SD1Tokenizer "
-    "SAT5Model:comfy.sd1_clip.SD1ClipModel",
-)
+import torch
+
+from comfy.families.t5_text import T5Transformer
+from comfy.families.t5_text_sizes import T5_BASE
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel
+from comfy.supported_models_base import ClipTarget
+from comfy.text.t5_tokenizer import TOKENS, T5Tokenizer
+
+MIN_TOKENS = 128
+
+
+class T5BaseModel(SDClipModel):
+    """T5 1.0 base."""
+
+    def __init__(
+        self,
+        device: Any = "cpu",
+        layer: str = "last",
+        layer_idx: int | None = None,
+        dtype: torch.dtype | None = None,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            device=device,
+            layer=layer,
+            layer_idx=layer_idx,
+            textmodel_json_config=T5_BASE,
+            dtype=dtype,
+            special_tokens=TOKENS,
+            model_class=T5Transformer,
+            enable_attention_masks=True,
+            zero_out_masked=True,
+            model_options=model_options,
+        )
+
+
+class T5BaseTokenizer(T5Tokenizer):
+    """T5's tokenizer, padded to 128 tokens; no embeddings of files."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(None, tokenizer_data, MIN_TOKENS, embedding_key="t5base", embedding_size=T5_BASE.hidden_size)
+
+
+class SAT5Tokenizer(SD1Tokenizer):
+    """Results are keyed "t5base"."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5BaseTokenizer, name="t5base")
+
+
+class SAT5Model(SD1ClipModel):
+    """T5 base alone, as ``t5base``."""
+
+    def __init__(
+        self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(device=device, dtype=dtype, model_options=model_options, name="t5base", clip_model=T5BaseModel, **kwargs)
+
+
+def stable_audio_target(parts: Collection[str]) -> ClipTarget:
+    """Of T5 base."""
+    return ClipTarget(SAT5Tokenizer, SAT5Model)

@@ -1,0 +1,73 @@
+"""Which text models make which family's text encoder, for each ``type`` of the loader nodes. Needs no torch."""
+
+import importlib
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.text.te_models import TEModel
+
+ANY = "any other type"
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """*models* (each once) make what *target* gives, for the loaders' *types*; with ``ANY`` among them, for all types that have no own.
+
+    *target* names a function ("module:function") that is called with the names of the parts and returns a ``ClipTarget``.
+    """
+
+    models: frozenset[TEModel]
+    types: tuple[str, ...]
+    target: str
+
+    def make(self, parts: Collection[str]) -> Any:
+        """The ``ClipTarget`` for *parts* ("clip_l", "t5xxl")."""
+        module, _, name = self.target.partition(":")
+        build: Callable[[Collection[str]], Any] = getattr(importlib.import_module(module), name)
+        return build(parts)
+
+
+def _sets(*several: tuple[TEModel, ...]) -> tuple[frozenset[TEModel], ...]:
+    return tuple(map(frozenset, several))
+
+
+_L, _G, _T5, _OLD, _BASE, _UMT5 = (TEModel.CLIP_L, TEModel.CLIP_G, TEModel.T5_XXL, TEModel.T5_XXL_OLD, TEModel.T5_BASE, TEModel.UMT5_XXL)
+_L_G_T5 = _sets((_L,), (_G,), (_T5,), (_L, _G), (_L, _T5), (_G, _T5), (_L, _G, _T5))
+_RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] = (
+    (_L_G_T5[:-1], ("sd3",), "comfy.text_encoders.sd3_clip:sd3_target"),
+    (_L_G_T5[-1:], ("sd3", ANY), "comfy.text_encoders.sd3_clip:sd3_target"),
+    (_sets((_T5,), (_T5, _L), (_T5, _G), (_L,), (_G,), (_L, _G)), ("hidream",), "comfy.text_encoders.hidream:hidream_target"),
+    (_sets((_L, _T5)), ("flux", ANY), "comfy.text_encoders.flux:flux_target"),
+    (_sets((_T5,)), ("ltxv",), "comfy.text_encoders.lt:ltxv_target"),
+    (_sets((_T5,)), ("pixart", "chroma"), "comfy.text_encoders.pixart_t5:pixart_target"),
+    (_sets((_T5,)), ("cogvideox",), "comfy.text_encoders.cogvideo:cogvideo_target"),
+    (_sets((_T5,)), ("mochi", ANY), "comfy.text_encoders.genmo:mochi_target"),
+    (_sets((_OLD,)), ("cosmos", ANY), "comfy.text_encoders.cosmos:cosmos_target"),
+    (_sets((_BASE,)), ("stable_audio", ANY), "comfy.text_encoders.sa_t5:stable_audio_target"),
+    (_sets((_UMT5,)), ("wan", ANY), "comfy.text_encoders.wan:wan_target"),
+    (_sets((TEModel.QWEN25_7B,)), ("qwen_image", ANY), "comfy.text_encoders.qwen_image:qwen_image_target"),
+    (_sets((TEModel.QWEN3_4B,)), ("lumina2", ANY), "comfy.text_encoders.z_image:z_image_target"),
+    (_sets((_L,)), ("stable_diffusion", ANY), "comfy.sd1_clip:sd1_target"),
+    (_sets((_G,)), ("stable_diffusion", ANY), "comfy.sdxl_clip:refiner_target"),
+    (_sets((_L, _G)), ("sdxl", "stable_diffusion", ANY), "comfy.sdxl_clip:sdxl_target"),
+)
+COMBINATIONS: tuple[Combination, ...] = tuple(Combination(models, types, target) for sets, types, target in _RULES for models in sets)
+
+
+def find_combination(models: Collection[TEModel], kind: str) -> Combination | None:
+    """What *models* make together for the loaders' type *kind* (in lower case), or None."""
+    fitting = [one for one in COMBINATIONS if one.models == frozenset(models) and len(one.models) == len(models)]
+    exact = next((one for one in fitting if kind in one.types), None)
+    return exact or next((one for one in fitting if ANY in one.types), None)
+
+
+def types_for(count: int) -> set[str]:
+    """The loaders' types for which some *count* text models load."""
+    return {kind for one in COMBINATIONS if len(one.models) == count for kind in one.types} - {ANY}
+
+
+def makings(kind: str, count: int) -> list[frozenset[TEModel]]:
+    """The sets of *count* text models that load for the type *kind*; without any, all that load."""
+    sized = [one for one in COMBINATIONS if len(one.models) == count]
+    return [one.models for one in sized if kind in one.types] or [one.models for one in sized]

@@ -1,0 +1,154 @@
+"""The kinds of text model that load, told by the names and shapes of their tensors.
+
+To add one: a file in ``comfy/families/`` that reads its sizes and builds its network, an entry in :data:`KINDS`, its classes of tokenizer
+and model under ComfyUI's name in ``comfy/text_encoders/``, and what it makes with others in :mod:`comfy.text.combinations`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.t5_text_config import T5TextConfig, read_t5_config
+from comfy.families.weight_source import PrefixedSource, WeightSource
+from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
+from comfy.text.te_models import TEModel
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+CLIP_H_WIDTH = 1024
+QWEN25_3B_KEY_HEADS = 2
+OTHER_QWEN3_WIDTHS = (1024, 2048, 4096)  # 0.6B, 1.7B, 8B
+T5_BASE_LAYERS = 23  # fewer than the largest T5 has
+BYTES_VOCABULARY = 2048  # ByT5 reads bytes: it has far fewer tokens than any other
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderKind:
+    """A kind of text model.
+
+    *part*: the name that the families' text encoders give it ("t5xxl"). *read*: the sizes that shapes (without prefix) and settings from
+    the file's metadata give, or None where they are of no such network. *accepts*: whether those are the sizes of this kind. *norm*: a
+    tensor whose dtype is the one that the file computes in, where quantised weights have another; None for the most common dtype.
+    """
+
+    model: TEModel
+    label: str
+    part: str
+    read: Callable[[Shapes, Mapping[str, Any] | None], Any]
+    accepts: Callable[[Any], bool]
+    norm: str | None = None
+
+
+def is_clip_l(config: ClipTextConfig) -> bool:
+    """Whether *config* is OpenAI's text model: open_clip's are told by their activation."""
+    return config.hidden_act == "quick_gelu"
+
+
+def is_clip_g(config: ClipTextConfig) -> bool:
+    """Whether *config* is open_clip's largest, not that of Stable Diffusion 2."""
+    return not is_clip_l(config) and config.hidden_size != CLIP_H_WIDTH
+
+
+def is_t5(config: T5TextConfig) -> bool:
+    """Whether *config* is T5 v1.1."""
+    return config.gated and not config.bias_per_layer and config.vocabulary >= BYTES_VOCABULARY
+
+
+def is_umt5(config: T5TextConfig) -> bool:
+    """Whether *config* is UMT5."""
+    return config.gated and config.bias_per_layer
+
+
+def is_old_t5(config: T5TextConfig) -> bool:
+    """Whether *config* is the largest of the first T5."""
+    return not config.gated and config.num_layers > T5_BASE_LAYERS
+
+
+def is_t5_base(config: T5TextConfig) -> bool:
+    """Whether *config* is a smaller one of the first T5."""
+    return not config.gated and config.num_layers <= T5_BASE_LAYERS
+
+
+def is_qwen25_7b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 2.5 with seven billion parameters; that with three has two heads of keys."""
+    return not config.normalised and config.num_key_heads != QWEN25_3B_KEY_HEADS
+
+
+def is_qwen3_4b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 3 with four billion parameters (or fewer than any that is published)."""
+    return config.normalised and config.hidden_size not in OTHER_QWEN3_WIDTHS
+
+
+_T5_NORM = "encoder.final_layer_norm.weight"
+_DECODER_NORM = "model.norm.weight"
+KINDS: tuple[EncoderKind, ...] = (
+    EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
+    EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
+    EncoderKind(TEModel.T5_XXL, "T5 v1.1", "t5xxl", read_t5_config, is_t5, _T5_NORM),
+    EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
+    EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
+    EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
+    EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEncoder:
+    """A text model in a file: its *kind*, its tensors without prefix, its sizes, and the prefix that its tensors have in the file."""
+
+    kind: EncoderKind
+    source: WeightSource
+    config: Any
+    prefix: str
+
+
+def recognise(source: WeightSource, settings: Mapping[str, Any] | None = None) -> FoundEncoder | None:
+    """The text model in *source*, below any of the prefixes in use, or None. *settings* are by part, from the file's metadata.
+
+    Raises ``ModelFileError`` for shapes that fit no network.
+    """
+    known = source.shapes()
+    for kind in KINDS:
+        for prefix in prefixes(kind.part):
+            if prefix and not any(key.startswith(prefix) for key in known):
+                continue
+            part = with_text_model_prefix(PrefixedSource(source, prefix) if prefix else source)
+            with naming_file(source.name, "the text model"):
+                config = kind.read(part.shapes(), None)
+                if config is not None and kind.accepts(config):
+                    return FoundEncoder(kind, part, kind.read(part.shapes(), (settings or {}).get(kind.part)), prefix)
+    return None
+
+
+def read_part(name: str, source: WeightSource, settings: Mapping[str, Any] | None = None) -> FoundEncoder:
+    """The text model that a family calls *name*, in its part *source* of a checkpoint. *settings* are its own.
+
+    Raises ``UnknownModelError`` where it is no network of that kind.
+    """
+    part = with_text_model_prefix(source)
+    found = []
+    for kind in KINDS:
+        if kind.part == name:
+            with naming_file(source.name, name):
+                config = kind.read(part.shapes(), settings)
+            if config is not None:
+                found.append(FoundEncoder(kind, part, config, ""))
+    if not found:
+        labels = " or ".join(kind.label for kind in KINDS if kind.part == name)
+        raise UnknownModelError(f"{name} in {source.name} is not {labels}: it has none of its tensors")
+    return next((one for one in found if one.kind.accepts(one.config)), found[0])
+
+
+def prefixes(part: str) -> tuple[str, ...]:
+    """What may stand before the names of the tensors of the text model *part* in a file of its own, or in a saved text encoder."""
+    own = (f"text_encoders.{part}.transformer.", f"{part}.transformer.")
+    return ("", "text_encoder.", *own, "cond_stage_model.transformer.", "transformer.")
+
+
+def with_text_model_prefix(source: WeightSource) -> WeightSource:
+    """*source* itself, or under ``text_model.`` when it is CLIP in transformers' names but lacks that prefix (old files)."""
+    return PrefixedSource(source, "", "text_model.") if "embeddings.token_embedding.weight" in source.shapes() else source
