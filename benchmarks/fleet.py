@@ -6,9 +6,10 @@
     python benchmarks/fleet.py --scale              1 → 3 → 1 servers under load
 
 Needs Ray Serve (requirements-fleet.txt). The models are copies of a starter checkpoint under other names and with other contents; a job is
-a picture of two steps. They are read at 10 MB/s, so that a load takes about as long beside a job as those of large models do; each server has
-drawn one picture and dropped its model before the trace begins. A job is cold when a receipt of it says that a model was read from disk. With kills and scaling a job waits for a
-second in a node of a pack made for this, so that what is seen is the fleet and not the processor.
+a picture of two steps. They are read at 10 MB/s, so that a load takes about as long beside a job as those of large models do; each server
+has drawn one picture and dropped its model before the trace begins. A job is cold when a receipt of it says that a model was read from
+disk. With kills and scaling a job waits for a second in a node of a pack made for this, so that what is seen is the fleet and not the
+processor.
 """
 
 import argparse
