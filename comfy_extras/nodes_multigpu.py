@@ -39,14 +39,32 @@ def place(patcher: ModelPatcher, choice: str, what: str, rest_device: Any = None
     return True
 
 
-def _schema(node_id: str, display_name: str, socket: io.Input, output: io.Output, devices: list[str], what: str) -> io.Schema:
+class DeviceInput(io.Combo.Input):
+    """The choice of a device. Which there are is asked when the choices are printed: asking at the start would import torch then."""
+
+    def __init__(self, without: str = "") -> None:
+        """All devices but *without*."""
+        self._without = without
+        super().__init__("device", options=[])
+
+    @property
+    def options(self) -> list[str]:
+        """The names of the devices."""
+        return [name for name in model_management.get_gpu_device_options() if name != self._without]
+
+    @options.setter
+    def options(self, value: list[str]) -> None:
+        """Nothing else can be chosen."""
+
+
+def _schema(node_id: str, display_name: str, socket: io.Input, output: io.Output, what: str, without: str = "") -> io.Schema:
     return io.Schema(
         node_id=node_id,
         display_name=display_name,
         category=CATEGORY,
-        description=f"Computes {what} on a device: {', '.join(devices)}. default is what the loader chose; a device that is not here "
+        description=f"Computes {what} on the chosen device. default is what the loader chose; a device that is not here "
         f"leaves {what} where it is.",
-        inputs=[socket, io.Combo.Input("device", options=devices)],
+        inputs=[socket, DeviceInput(without)],
         outputs=[output],
     )
 
@@ -56,8 +74,7 @@ class SelectModelDeviceNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        devices = model_management.get_gpu_device_options()
-        return _schema("SelectModelDevice", "Select Model Device", io.Model.Input("model"), io.Model.Output(), devices, "a diffusion model")
+        return _schema("SelectModelDevice", "Select Model Device", io.Model.Input("model"), io.Model.Output(), "a diffusion model")
 
     @classmethod
     def validate_inputs(cls, device: str = DEFAULT) -> bool:
@@ -81,8 +98,7 @@ class SelectCLIPDeviceNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        devices = model_management.get_gpu_device_options()
-        return _schema("SelectCLIPDevice", "Select CLIP Device", io.Clip.Input("clip"), io.Clip.Output(), devices, "a text encoder")
+        return _schema("SelectCLIPDevice", "Select CLIP Device", io.Clip.Input("clip"), io.Clip.Output(), "a text encoder")
 
     @classmethod
     def validate_inputs(cls, device: str = DEFAULT) -> bool:
@@ -102,8 +118,7 @@ class SelectVAEDeviceNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        devices = [name for name in model_management.get_gpu_device_options() if name != CPU]
-        return _schema("SelectVAEDevice", "Select VAE Device", io.Vae.Input("vae"), io.Vae.Output(), devices, "an autoencoder")
+        return _schema("SelectVAEDevice", "Select VAE Device", io.Vae.Input("vae"), io.Vae.Output(), "an autoencoder", CPU)
 
     @classmethod
     def validate_inputs(cls, device: str = DEFAULT) -> bool:
