@@ -8,7 +8,8 @@ import torch
 
 import comfy.model_detection
 import comfy.model_management
-from comfy.images.vae import VAE, WORKING_DTYPES
+from comfy.images.autoencoders import working_dtypes
+from comfy.images.vae import VAE
 from comfy.loading.checkpoint import (
     load_checkpoint_guess_config,
     load_checkpoint_guess_config_clip_only,
@@ -93,8 +94,8 @@ class _VaePart(Part[VAE]):
 
     def estimate_bytes(self) -> int:
         management = comfy.model_management
-        dtype = management.vae_dtype(self._device or management.vae_device(), list(WORKING_DTYPES))
-        return kept_bytes(self._files.source(), "", dtype)
+        source = self._files.source()
+        return kept_bytes(source, "", management.vae_dtype(self._device or management.vae_device(), working_dtypes(source)))
 
 
 def load_unet(unet_path: str, dtype: torch.dtype | None = None) -> Any:
