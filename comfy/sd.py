@@ -22,7 +22,7 @@ from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.loading.saving import save_checkpoint
-from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
+from comfy.loading.text_encoder import CLIPType, TEModel, detect_te_model, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.placeholders import placeholders
 from comfy.text.encoder import CLIP
 
@@ -33,6 +33,7 @@ __all__ = [
     "VAE",
     "CLIPType",
     "TEModel",
+    "detect_te_model",
     "load_bypass_lora_for_models",
     "load_checkpoint",
     "load_checkpoint_guess_config",
