@@ -9,6 +9,7 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+from comfy import made_by
 from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights
 from comfy.families.kl_vae_config import read_vae_config
 from comfy.families.model_errors import naming_file
@@ -84,11 +85,15 @@ class VAE:
         """Raise ``RuntimeError`` if there are no weights."""
         self._network()
 
+    def _said(self) -> str:
+        """The autoencoder in words, with its file. Raises ``RuntimeError`` if there are no weights."""
+        return f"the VAE {self._network().source_name}"
+
     def _network(self) -> KlAutoencoder:
         if self.first_stage_model is None:
             raise RuntimeError(
                 f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
-                "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node"
+                "Supported: those of Stable Diffusion 1.x, SDXL, SD3 and Flux.1. Use a checkpoint with a VAE or a VAE loader node"
             )
         return self.first_stage_model
 
@@ -110,7 +115,7 @@ class VAE:
 
         Raises ``RuntimeError`` without weights.
         """
-        self.throw_exception_if_invalid()
+        made_by.check_latent(samples_in, self.latent_channels, self._said())
         if samples_in.ndim == 5:
             samples_in = samples_in[:, :, 0]
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
@@ -139,7 +144,7 @@ class VAE:
         if latents is None:
             comfy.model_management.soft_empty_cache()
             latents = self.encode_tiled_(pixels)
-        return latents
+        return made_by.mark(latents, self._network().source_name)
 
     def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
         """The results of *run* for *inputs*, as many at a time as memory allows; None without inputs."""
@@ -234,7 +239,7 @@ class VAE:
         overlap_t: int | None = None,
     ) -> torch.Tensor:
         """Decode latents to pictures in tiles (sizes in latent pixels)."""
-        self.throw_exception_if_invalid()
+        made_by.check_latent(samples, self.latent_channels, self._said())
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         return self.decode_tiled_(samples, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap)).movedim(1, -1)
 
@@ -251,7 +256,8 @@ class VAE:
         self.throw_exception_if_invalid()
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
-        return self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+        latents = self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+        return made_by.mark(latents, self._network().source_name)
 
     def get_sd(self) -> dict[str, torch.Tensor]:
         """The weights under their published names."""
