@@ -35,7 +35,7 @@ class Tiling:
 
     def __init__(self, tile_size: int, swap_size: int, max_depth: int, scale_depth: bool) -> None:
         self.settings = tile_size, swap_size, max_depth, scale_depth
-        self._cut: tuple[int, int, int, int] | None = None
+        self._cut: tuple[int, int, int, int, int] | None = None
 
     def patch_identity_key(self) -> tuple[int, int, int, bool]:
         """Its settings: how it cut counts until the same attention is put together."""
@@ -53,16 +53,18 @@ class Tiling:
         smallest = max(SMALLEST_TILE, tile_size) // PIXELS_PER_CELL * (2 ** sizes.index(q.shape[-2]) if scale_depth else 1)
         down, across = (random_divisor(side, smallest, swap_size) for side in (rows, columns))
         if down * across > 1:
-            self._cut = down, across, rows // down, columns // across
+            self._cut = q.shape[0], down, across, rows // down, columns // across
             tiles = q.unflatten(1, (down, rows // down, across, columns // across)).transpose(2, 3)
             q = tiles.flatten(3, 4).flatten(0, 2)
         return q, k, v
 
     def join(self, out: Tensor, extra_options: dict[str, Any]) -> Tensor:
-        """The result of the attention whose queries were cut last; that of others as it is."""
+        """The result of the attention whose queries were cut last; that of others as it is, and of those that do not use their queries."""
         if self._cut is None:
             return out
-        (down, across, rows, columns), self._cut = self._cut, None
+        (batch, down, across, rows, columns), self._cut = self._cut, None
+        if out.shape[0] != batch * down * across:
+            return out
         tiles = out.unflatten(0, (-1, down, across)).unflatten(3, (rows, columns))
         return tiles.transpose(2, 3).flatten(1, 4)
 

@@ -42,6 +42,8 @@ CONFIG = {
     "transformer_depth_middle": 1,
     "use_linear_in_transformer": False,
     "context_dim": CONTEXT,
+    "num_heads": 8,
+    "num_head_channels": -1,
     "use_temporal_attention": False,
     "use_temporal_resblock": False,
 }
@@ -86,14 +88,12 @@ def conditioning(seed):
     return [[numbers(1, 7, CONTEXT, seed=seed), {}]]
 
 
-def sampled(patcher, steps=STEPS, scale=SCALE, batch=2, sampler="euler"):
-    """Two latents of 16 × 24 cells."""
+def sampled(patcher, steps=STEPS, batch=2):
+    """Latents of 16 × 24 cells."""
     noise = numbers(batch, 4, 16, 24, seed=3)
     torch.manual_seed(SEED)
-    sides = conditioning(1), conditioning(2)
-    return comfy.sample.sample(
-        patcher, noise, steps, scale, sampler, "normal", *sides, torch.zeros_like(noise), seed=SEED, disable_pbar=True
-    )
+    inputs = (conditioning(1), conditioning(2), torch.zeros_like(noise))
+    return comfy.sample.sample(patcher, noise, steps, SCALE, "euler", "normal", *inputs, seed=SEED, disable_pbar=True)
 
 
 def call(module, name, *arguments, method="execute", **inputs):
@@ -136,9 +136,7 @@ PATCHES = {
     "ModelAttentionBackend": lambda model: call("model_advanced", "ModelAttentionBackend", model, "pytorch attention", method="patch"),
     "SkipLayerGuidanceDiT": lambda model: call("slg", "SkipLayerGuidanceDiT", model, 2.0, 0.0, 0.9, "1, 2", "", 0.3),
     "PerpNeg": lambda model: call("perpneg", "PerpNeg", model, conditioning(4), 0.8),
-    "together": lambda model: call(
-        "hypertile", "HyperTile", call("pag", "PerturbedAttentionGuidance", PATCHES["APG"](model), 1.0), 32, 2, 0, False
-    ),
+    "together": lambda model: PATCHES["TomePatchModel"](PATCHES["PerturbedAttentionGuidance"](PATCHES["APG"](PATCHES["TCFG"](model)))),
 }
 ONE_AT_A_TIME = {
     "RenormCFG of a length": lambda model: call("lumina2", "RenormCFG", model, 100.0, 0.8),
@@ -147,6 +145,14 @@ ONE_AT_A_TIME = {
 SKIPPING = {
     "EasyCache": lambda model: call("easycache", "EasyCacheNode", model, 0.3, 0.1, 0.9, False),
     "LazyCache": lambda model: call("easycache", "LazyCacheNode", model, 0.3, 0.1, 0.9, False),
+}
+SD1_RATIOS = {
+    "time_embed.": 0.1,
+    "input_blocks.1.": 0.4,
+    "input_blocks.3.": 0.6,
+    "middle_block.1.": 0.3,
+    "output_blocks.3.": 0.8,
+    "out.": 0.2,
 }
 MERGES = {
     "ModelMergeSimple": lambda one, two: call("model_merging", "ModelMergeSimple", one, two, 0.3, method="merge"),
@@ -157,14 +163,6 @@ MERGES = {
     ),
     "ModelMergeSD1": lambda one, two: call("model_merging_model_specific", "ModelMergeSD1", one, two, method="merge", **SD1_RATIOS),
     "merges of merges": lambda one, two: MERGES["ModelMergeAdd"](one, MERGES["ModelMergeSubtract"](two, one)),
-}
-SD1_RATIOS = {
-    "time_embed.": 0.1,
-    "input_blocks.1.": 0.4,
-    "input_blocks.3.": 0.6,
-    "middle_block.1.": 0.3,
-    "output_blocks.3.": 0.8,
-    "out.": 0.2,
 }
 
 

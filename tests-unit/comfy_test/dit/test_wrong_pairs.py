@@ -40,7 +40,7 @@ def test_a_text_of_another_family(model):
 
 def test_an_autoencoder_of_another_family():
     vae = comfy.sd.VAE({})
-    vae.first_stage_model, vae.latent_channels = SimpleNamespace(source_name="ae.safetensors"), 16
+    vae.first_stage_model, vae.latent_channels, vae.source_name = SimpleNamespace(), 16, "ae.safetensors"
     latent = made_by.mark(torch.zeros(1, 4, 8, 8), "sd.safetensors")
     for decode in (vae.decode, vae.decode_tiled):
         with pytest.raises(ValueError, match=r"the VAE ae.safetensors works on latents of 16 channels.* 4 \(made by sd.safetensors\)"):
