@@ -185,7 +185,7 @@ async def scaling(dispatcher: Any, load: Load, jobs: int, clients: int) -> int:
         print(f"3 → 1 servers in {time.perf_counter() - began_s:.1f} s, taken away {taken}, {len(outcome.took_s)} of {jobs} jobs done")
     left = [view.server_id for view in await fleet.servers() if view.state is ServerState.READY]
     print(f"{len(outcome.took_s)} jobs: {outcome.ends}; left: {left}")
-    return int(outcome.ends != {JobState.SUCCEEDED: jobs} or len(left) != 1)
+    return int(outcome.ends != {JobState.SUCCEEDED: jobs} or len(left) != 1 or len(taken) != 2)
 
 
 async def reach(outcome: Any, count: float) -> None:

@@ -94,6 +94,7 @@ def server(paths: dict[str, pathlib.Path], limit: dict[str, str] | None, ram_mb:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path.resolve())
         starter = PROJECT / "models" / "checkpoints" / "starter-digits.safetensors"
+        (base / "models" / "checkpoints").mkdir(parents=True, exist_ok=True)
         shutil.copy(starter, base / "models" / "checkpoints")
         if limit is not None:
             (base / "custom_nodes").mkdir()

@@ -1,20 +1,28 @@
-"""Nodes for Stable Diffusion 3: text encoder of three files, texts, skip-layer guidance; other names are :mod:`comfy.placeholders`."""
+"""Nodes for Stable Diffusion 3: text encoder of three files, texts, latents, skip-layer guidance; others: :mod:`comfy.placeholders`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
+from comfy import model_management
+from comfy.lazy_import import lazy_module
 from comfy.placeholders import placeholders
 from comfy_api.latest import io
 from comfy_extras.core_loaders import load_text_encoders
 from comfy_extras.model_patch_schema import layers_input, model_patch_schema, share_input
+from comfy_extras.node_inputs import pixels, whole
 from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from comfy_extras.prompt_texts import prompt_input, tokens_of
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.text.encoder import CLIP
+    from comfy_extras.node_values import Latent
+
+torch = lazy_module("torch")
+
+CHANNELS, PIXELS_PER_CELL = 16, 8
 
 
 class TripleCLIPLoader:
@@ -23,6 +31,8 @@ class TripleCLIPLoader:
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = "model/loaders"
+    READS_AHEAD = dict.fromkeys(("clip_name1", "clip_name2", "clip_name3"), "text_encoders")
+    DESCRIPTION = "sd3: clip-l, clip-g and t5 xxl, in any order."
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -35,6 +45,27 @@ class TripleCLIPLoader:
         return load_text_encoders([clip_name1, clip_name2, clip_name3])
 
     load_clip = execute
+
+
+class EmptySD3LatentImage:
+    """Makes zero latents with the sixteen channels of Stable Diffusion 3 and Flux."""
+
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "execute"
+    CATEGORY = "model/latent/stable diffusion"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"width": pixels(1024, 16, 16), "height": pixels(1024, 16, 16), "batch_size": whole(1, 1, 4096)}}
+
+    @classmethod
+    def execute(cls, width: int, height: int, batch_size: int = 1) -> tuple[Latent]:
+        """*batch_size* latents for pictures of *width* x *height* pixels."""
+        shape = (batch_size, CHANNELS, height // PIXELS_PER_CELL, width // PIXELS_PER_CELL)
+        samples = torch.zeros(shape, device=model_management.intermediate_device(), dtype=model_management.intermediate_dtype())
+        return ({"samples": samples, "downscale_ratio_spacial": PIXELS_PER_CELL},)
+
+    generate = execute
 
 
 class CLIPTextEncodeSD3(io.ComfyNode):
@@ -105,10 +136,11 @@ class SkipLayerGuidanceSD3(io.ComfyNode):
     skip_guidance_sd3 = execute
 
 
-__getattr__, __dir__ = placeholders(__name__, "Stable Diffusion 3 models", "EmptySD3LatentImage:object ControlNetApplySD3:object")
+__getattr__, __dir__ = placeholders(__name__, "Stable Diffusion 3 models", "ControlNetApplySD3:object")
 
 NODE_CLASS_MAPPINGS = {
     "TripleCLIPLoader": TripleCLIPLoader,
+    "EmptySD3LatentImage": EmptySD3LatentImage,
     "CLIPTextEncodeSD3": CLIPTextEncodeSD3,
     "SkipLayerGuidanceSD3": SkipLayerGuidanceSD3,
 }

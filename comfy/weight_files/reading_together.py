@@ -14,13 +14,13 @@ CHUNKS_TO_SETTLE = 4  # reads that were under way when the way of reading change
 CHUNKS_MEASURED = 8
 LEAST_S = 0.1
 MUST_GAIN = 1.25  # a little more does not pay for the delay of what is needed first
-FIRST_PAUSE, LONGEST_PAUSE = 64, 4096  # chunks between two trials
+FIRST_PAUSE, LONGEST_PAUSE = 256, 4096  # chunks between two trials, which cost a second on a slow disk
 
 
 class ReadingTogether:
     """Tells whether to read together now. Its owner calls it under a lock; *clock* counts seconds.
 
-    In turn until it was measured. From then on what was faster, and that is tried again after 64 chunks, after 128 more, and so on, as
+    In turn until it was measured. From then on what was faster, and that is tried again after 256 chunks, after 512 more, and so on, as
     long as it stays the same.
     """
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import ray
@@ -67,13 +68,14 @@ class Scaling:
     async def to(self, wanted: int) -> list[str]:
         """Return when the fleet has *wanted* servers; which were taken away, once their jobs had ended: those whose loss costs least."""
         async with self._lock:
-            taken: list[str] = []
-            while (now := await asyncio.to_thread(_placed)) > wanted:
+            now, taken = await asyncio.to_thread(_placed), list[str]()
+            while now > wanted:
                 server_id = await self._head.cheapest_to_lose()
                 if server_id is None:
                     log.warning("No server is up that could be taken away; the fleet stays at %d", now)
                     return taken
-                await self._take_away(server_id, now - 1)
+                now -= 1
+                await self._take_away(server_id, now)
                 taken.append(server_id)
             if now < wanted:
                 await _target(wanted)
@@ -90,10 +92,10 @@ class Scaling:
                 break
             await asyncio.sleep(LOOK_EVERY_S)
         await asyncio.to_thread(_kill, server_id)
-        seen_s = time.monotonic() + SEEN_LIMIT_S
-        while await asyncio.to_thread(_running) > left and time.monotonic() < seen_s:
-            await asyncio.sleep(LOOK_EVERY_S)
+        await _until_at_most(left, _running)
         await _target(left)
+        # Serve may have begun to replace the one that is gone.
+        await _until_at_most(left, _placed)
         await self._head.lost(server_id)
 
     async def _keep(self, size: FleetSize) -> None:
@@ -111,6 +113,12 @@ class Scaling:
 
 def _kill(server_id: str) -> None:
     ray.kill(ray.get_actor(f"SERVE_REPLICA::{APPLICATION}#{SERVERS}#{server_id}", namespace="serve"))
+
+
+async def _until_at_most(servers: int, count: Callable[[], int]) -> None:
+    end_s = time.monotonic() + SEEN_LIMIT_S
+    while await asyncio.to_thread(count) > servers and time.monotonic() < end_s:
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _target(servers: int) -> None:

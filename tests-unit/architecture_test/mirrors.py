@@ -243,7 +243,6 @@ TESTED_THROUGH = {
     "fleet/on_ray/fleet_router.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/placement.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/replica_port.py": "tests/fleets/test_fleet_on_ray.py",
-    "fleet/on_ray/remote_fleet.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/up.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/scaling.py": "tests/fleets/test_fleet_scaling.py",
 }

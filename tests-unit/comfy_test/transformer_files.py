@@ -68,3 +68,82 @@ def _flux_file(path: str, seed: int, dtype: torch.dtype, prefix: str, sizes: tup
 def flux_file(path, seed: int = 0, dtype: torch.dtype = torch.float32, prefix: str = "", **sizes) -> str:
     """*path*, after a small Flux.1 was written there."""
     return _flux_file(str(path), seed, dtype, prefix, tuple(sorted(sizes.items())))
+
+
+def config_of(shapes: dict) -> dict:
+    """The ``unet_config`` of a file with tensors of *shapes*."""
+    config = read_transformer_config(shapes)
+    assert config is not None
+    return config
+
+
+def qwen_image_config(*, width: int = 64, depth: int = 2, context: int = 48, layered: bool = False, at_time_zero: bool = False) -> dict:
+    """The ``unet_config`` of a small Qwen-Image, whose heads have 32 channels."""
+    shapes = {
+        "txt_norm.weight": (context,),
+        "img_in.weight": (width, 64),
+        "proj_out.weight": (64, width),
+        "transformer_blocks.0.attn.norm_added_q.weight": (32,),
+        **{f"transformer_blocks.{number}.": () for number in range(depth)},
+        **({"time_text_embed.addition_t_embedding.weight": (2, width)} if layered else {}),
+        **({"__index_timestep_zero__": (0,)} if at_time_zero else {}),
+    }
+    return config_of(shapes)
+
+
+def qwen_image_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Qwen-Image in the published names."""
+    mark = {"__index_timestep_zero__": torch.tensor([])} if sizes.get("at_time_zero") else {}
+    return random_tensors(qwen_image_config(**sizes), seed, dtype) | mark
+
+
+def z_image_config(*, depth: int = 2, context: int = 64, inner: int = 320, omni: bool = False) -> dict:
+    """The ``unet_config`` of a small Z-Image of 256 channels, the least that its time embedding fits."""
+    shapes = {
+        "cap_embedder.1.weight": (256, context),
+        "x_embedder.weight": (256, 64),
+        "cap_pad_token": (1, 256),
+        "noise_refiner.0.attention.k_norm.weight": (128,),
+        "noise_refiner.0.attention.qkv.weight": (768, 256),
+        "noise_refiner.0.feed_forward.w1.weight": (inner, 256),
+        "noise_refiner.0.adaLN_modulation.0.weight": (1024, 256),
+        "noise_refiner.1.": (),
+        **{f"layers.{number}.": () for number in range(depth)},
+        **({"siglip_embedder.0.weight": (40,)} if omni else {}),
+    }
+    return config_of(shapes)
+
+
+def lumina2_config(*, width: int = 96, depth: int = 2, context: int = 64, inner: int = 160) -> dict:
+    """The ``unet_config`` of a small Lumina Image 2, whose heads have 24 channels and share keys by twos."""
+    shapes = {
+        "cap_embedder.1.weight": (width, context),
+        "x_embedder.weight": (width, 64),
+        "noise_refiner.0.attention.k_norm.weight": (24,),
+        "noise_refiner.0.attention.qkv.weight": (width * 2, width),
+        "noise_refiner.0.feed_forward.w1.weight": (inner, width),
+        "noise_refiner.0.adaLN_modulation.1.weight": (width * 4, width),
+        "noise_refiner.1.": (),
+        **{f"layers.{number}.": () for number in range(depth)},
+    }
+    return config_of(shapes)
+
+
+def lumina_tensors(config: dict, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    """A small Z-Image or Lumina Image 2 in the published names."""
+    return random_tensors(config, seed, dtype)
+
+
+def qwen_text_tensors(
+    seed: int = 0, *, eyes: bool = True, normalised: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3
+) -> dict[str, torch.Tensor]:
+    """A small Qwen2.5-VL (*eyes*), Qwen 2.5, or Qwen 3 (*normalised*) in the published names, of two heads with one key."""
+    from comfy.ops import disable_weight_init
+    from comfy.text.qwen.network import QwenTextModel
+    from comfy.text.qwen.sizes import EyesConfig, QwenTextConfig
+
+    sight = EyesConfig(hidden_size=160, intermediate_size=96, depth=3, output_size=width, patch_size=14, frames=2) if eyes else None
+    config = QwenTextConfig(vocabulary, width, 96, layers, num_heads=2, num_key_heads=1, head_width=128, normalised=normalised, eyes=sight)
+    generator = torch.Generator().manual_seed(seed)
+    parameters = QwenTextModel(config, disable_weight_init).named_parameters()
+    return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}

@@ -127,6 +127,7 @@ def test_a_fleet_from_its_start_to_kill_minus_nine(fleet):
     fleet.wait_until_up()
     assert "server 1 of 2" in fleet.log() and "server 2 of 2" in fleet.log() and fleet.url in fleet.log()
     models_are_read_once(fleet)
+    a_refusal_says_why(fleet)
     everything_listens_on_loopback_with_a_token_and_reports_nothing(fleet)
     a_killed_server_comes_back(fleet)
     processes = fleet.tree()
@@ -143,6 +144,12 @@ def models_are_read_once(fleet):
         assert entry["status"]["status_str"] == "success", entry["status"]
         read.append(any(receipt["tier"] == "disk" for receipt in entry.get("models") or ()))
     assert read == [True, True, False, False, False, False]
+
+
+def a_refusal_says_why(fleet):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fleet.request("/prompt", {"prompt": {"1": {"class_type": "NoSuchNode", "inputs": {}}}})
+    assert refused.value.code == 400 and "NoSuchNode" in refused.value.read().decode()
 
 
 def everything_listens_on_loopback_with_a_token_and_reports_nothing(fleet):

@@ -99,15 +99,14 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(models, tmp_path_factory):
-    """Starts servers that remember, or do not; all are stopped in the end."""
+def start(request, tmp_path_factory):
+    """Starts servers that remember, or do not, with the narrow models or those in another folder; all are stopped in the end."""
     started = []
-    own_models = models
 
-    def run(remembers, models=own_models):
+    def run(remembers, models=None):
         base = tmp_path_factory.mktemp("on" if remembers else "off")
         pack_models.write_pack(base)
-        (base / "models").symlink_to(models)
+        (base / "models").symlink_to(models or request.getfixturevalue("models"))
         (base / "custom_nodes" / "a_part_times.py").write_text(TIMES, encoding="utf-8")
         (base / "custom_nodes" / PACK).symlink_to(pathlib.Path(FOLDER) / PACK)
         flags, environment = ((), {"KEEPWARM_REMEMBER_INSTANTID": "1"}) if remembers else (("--no-node-memo",), None)
