@@ -53,7 +53,8 @@ def test_residuals_are_those_of_diffusers_own_network(reference, network, kind):
     inputs = given()
     told = torch.zeros(1, KINDS)
     told[0, kind] = 1
-    down, middle = reference(inputs["x"], inputs["timesteps"], inputs["context"], [inputs["hint"]], told.expand(2, -1), [kind], return_dict=False)
+    noisy = inputs["x"], inputs["timesteps"], inputs["context"]
+    down, middle = reference(*noisy, [inputs["hint"]], told.expand(2, -1), [kind], return_dict=False)
     residuals = network(**inputs, control_type=[kind])
     assert isinstance(network, UnionControlNet) and torch.allclose(residuals["middle"][0], middle, atol=1e-5)
     assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(residuals["output"], down, strict=True))
