@@ -242,5 +242,4 @@ TESTED_THROUGH = {
     "fleet/on_ray/placement.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/replica_port.py": "tests/fleets/test_fleet_on_ray.py",
     "fleet/on_ray/up.py": "tests/fleets/test_fleet_on_ray.py",
-    "fleet/on_ray/scaling.py": "tests/fleets/test_fleet_scaling.py",
 }
