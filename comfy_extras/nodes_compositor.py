@@ -27,22 +27,18 @@ class ImageCompositor(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        document = io.Layers.Input("layers", tooltip="The layers, from Add Layer. What the editor saved holds while they stay the same.")
         return io.Schema(
             node_id="ImageCompositor",
             display_name="Create Layered Image",
             category="image",
-            search_aliases=["compositor", "composite", "layer", "layers", "layer editor", "psd"],
-            is_experimental=True,
-            is_output_node=True,
-            has_intermediate_output=True,
-            inputs=[
-                io.Layers.Input("layers", tooltip="The layers, from Add Layer. What the editor saved holds while they stay the same."),
-                io.Compositor.Input("compositor", tooltip="The arrangement that the editor saved."),
-            ],
+            inputs=[document, io.Compositor.Input("compositor", tooltip="The arrangement that the editor saved.")],
             outputs=[
                 io.Image.Output(tooltip="The picture; with an alpha channel where it is not opaque."),
                 io.Mask.Output(tooltip="Where the picture is transparent."),
             ],
+            search_aliases=["compositor", "composite", "layer", "layers", "layer editor", "psd"],
+            **dict.fromkeys(("is_experimental", "is_output_node", "has_intermediate_output"), True),
         )
 
     @classmethod
@@ -68,29 +64,34 @@ class AddLayer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         optional = {"optional": True}
-        spot = {"default": 0, "min": -MAX_RESOLUTION, "max": MAX_RESOLUTION, **optional}
-        side = {"default": 0, "min": 0, "max": MAX_RESOLUTION, **optional}
+        place = {"default": 0, "min": -MAX_RESOLUTION, "max": MAX_RESOLUTION, **optional}
+        length = {**place, "min": 0}
+        before = [
+            io.Layers.Input("layers", tooltip="What the layer is put on; nothing begins a new document.", **optional),
+            io.Image.Input("image", tooltip="The layer; each image of a batch becomes one."),
+            io.Mask.Input("mask", tooltip="Where the layer is transparent.", **optional),
+            io.String.Input("name", default="", tooltip="Its name in the editor.", **optional),
+        ]
+        look = [
+            io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How opaque it is.", **optional),
+            io.Combo.Input("blend_mode", options=list(MODES), default="normal", tooltip="How it meets what is below.", **optional),
+            io.Float.Input("rotation", default=0.0, min=-FULL_TURN, max=FULL_TURN, step=1.0, tooltip="Degrees, clockwise.", **optional),
+        ]
+        order = io.Int.Input("z_index", default=0, min=-1000, max=1000, tooltip="Higher ones lie above lower ones.", **optional)
+        flips = {"flip_h": "Left and right change places.", "flip_v": "Top and bottom change places."}
         return io.Schema(
             node_id="AddLayer",
-            display_name="Add Layer",
             category="image",
-            is_experimental=True,
+            display_name="Add Layer",
             inputs=[
-                io.Layers.Input("layers", tooltip="What the layer is put on; nothing begins a new document.", **optional),
-                io.Image.Input("image", tooltip="The layer; each image of a batch becomes one."),
-                io.Mask.Input("mask", tooltip="Where the layer is transparent.", **optional),
-                io.String.Input("name", default="", tooltip="Its name in the editor.", **optional),
-                io.Int.Input("x", tooltip="Pixels from the left.", **spot),
-                io.Int.Input("y", tooltip="Pixels from the top.", **spot),
-                io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="How opaque it is.", **optional),
-                io.Combo.Input("blend_mode", options=list(MODES), default="normal", tooltip="How it meets what is below.", **optional),
-                io.Float.Input("rotation", default=0.0, min=-FULL_TURN, max=FULL_TURN, step=1.0, tooltip="Degrees, clockwise.", **optional),
-                io.Int.Input("width", tooltip="Width on the canvas; 0 is its own.", **side),
-                io.Int.Input("height", tooltip="Height on the canvas; 0 is its own.", **side),
-                io.Int.Input("z_index", default=0, min=-1000, max=1000, tooltip="Higher ones lie above lower ones.", **optional),
-                io.Boolean.Input("flip_h", default=False, tooltip="Left and right change places.", **optional),
-                io.Boolean.Input("flip_v", default=False, tooltip="Top and bottom change places.", **optional),
+                *before,
+                *(io.Int.Input(axis, tooltip="Where it begins, in pixels.", **place) for axis in ("x", "y")),
+                *look,
+                *(io.Int.Input(side, tooltip="Its size on the canvas; 0 is its own.", **length) for side in ("width", "height")),
+                order,
+                *(io.Boolean.Input(flip, default=False, tooltip=tooltip, **optional) for flip, tooltip in flips.items()),
             ],
+            is_experimental=True,
             outputs=[io.Layers.Output(tooltip="The document.")],
         )
 
