@@ -14,7 +14,7 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.vae import VAE, WORKING_DTYPES
-from comfy.loading.components import Options, build_clip, build_model, described, first_prefix, kept_bytes, model_dtype
+from comfy.loading.components import Options, build_clip, build_model, carried_tokenizers, described, first_prefix, kept_bytes, model_dtype
 from comfy.loading.diffusion_model import DiffusionModel
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
@@ -192,7 +192,7 @@ class CheckpointParts:
         """The text encoder, or None when tensors of it are missing."""
         if self.config is None:
             return None
-        return _checkpoint_clip(self.config, self._source, self._tensors, self._embedding_directory, self._te_options)
+        return checkpoint_clip(self.config, self._source, self._tensors, self._embedding_directory, self._te_options)
 
     def clip_bytes(self) -> int:
         """What it will take."""
@@ -288,9 +288,13 @@ class _VaePart(Part[VAE | None]):
         return self._file.parts.vae_bytes()
 
 
-def _checkpoint_clip(
+def checkpoint_clip(
     config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any, options: Options
 ) -> CLIP | None:
+    """The text encoder of the family *config* that a checkpoint holds, or None. *tensors* stand in for all of its tensors.
+
+    Raises ``UnknownModelError`` for a text model of another kind.
+    """
     parts = _checkpoint_encoders(config, source)
     if not parts:
         return None
