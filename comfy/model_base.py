@@ -14,12 +14,14 @@ import comfy.model_sampling
 import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
+from comfy import made_by
 from comfy.families.guiding_picture import IP2P
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
+CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "context_dim")  # in the unet_config of one family or another
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 
@@ -68,6 +70,7 @@ class BaseModel(torch.nn.Module):
     """
 
     diffusion_model: Any
+    source_name = ""  # the file it comes from
 
     def __init__(
         self,
@@ -220,10 +223,21 @@ class BaseModel(torch.nn.Module):
         adm = self.encode_adm(**kwargs)
         if adm is not None:
             conds["y"] = comfy.conds.CONDRegular(adm)
+        if kwargs.get("cross_attn") is not None:
+            made_by.check_context(kwargs["cross_attn"], self.context_width(), self.said())
         for source, target in (("cross_attn", "c_crossattn"), ("cross_attn_controlnet", "crossattn_controlnet")):
             if kwargs.get(source) is not None:
                 conds[target] = comfy.conds.CONDCrossAttn(kwargs[source])
         return conds
+
+    def context_width(self) -> int | None:
+        """Values per token of the text that the network takes; None where its configuration does not say."""
+        config = self.model_config.unet_config
+        return next((config[name] for name in CONTEXT_WIDTHS if name in config), None)
+
+    def said(self) -> str:
+        """The model in words, with its file."""
+        return f"the diffusion model {self.source_name}".rstrip()
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, Any]:
         """Shapes of :meth:`extra_conds` that count in the memory estimate."""
@@ -240,7 +254,8 @@ class BaseModel(torch.nn.Module):
         return self
 
     def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:
-        """The sampler's latent for an autoencoder latent."""
+        """The sampler's latent for an autoencoder latent. Raises ``ValueError`` for one of another family."""
+        made_by.check_latent(latent, self.latent_format.latent_channels, self.said())
         return self.latent_format.process_in(latent)
 
     def process_latent_out(self, latent: torch.Tensor) -> torch.Tensor:
@@ -359,11 +374,12 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
     "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler Lotus "
-    "StableCascade_C StableCascade_B SD3 AuraFlow StableAudio1 HunyuanDiT PixArt Flux LongCatImage:Flux Flux2:Flux GenmoMochi "
+    "StableCascade_C StableCascade_B SD3 AuraFlow StableAudio1 HunyuanDiT PixArt LongCatImage:Flux Flux2:Flux GenmoMochi "
+    "Flux=comfy.dit.models.flux QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo "
-    "CosmosVideo CosmosPredict2 Anima Lumina2 ZImagePixelSpace:Lumina2 WAN21 WAN21_CausalAR:WAN21 WAN21_Vace:WAN21 "
+    "CosmosVideo CosmosPredict2 Anima ZImagePixelSpace:Lumina2 WAN21 WAN21_CausalAR:WAN21 WAN21_Vace:WAN21 "
     "WAN21_Camera:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN22:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream HiDreamO1 Chroma:Flux ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 QwenImage "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream HiDreamO1 Chroma:Flux ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX MiniMaxH3",
     base="BaseModel",
 )

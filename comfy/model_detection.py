@@ -5,6 +5,7 @@ from typing import Any
 
 import comfy.supported_models
 import comfy.supported_models_base
+from comfy.dit.registry import read_transformer_config
 from comfy.families.family_settings import family_settings
 from comfy.families.sd_unet_config import count_blocks, read_unet_config
 from comfy.placeholders import placeholders
@@ -19,7 +20,7 @@ __all__ = [
     "unet_prefix_from_state_dict",
 ]
 
-UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.", "net.")
 FALLBACK_PREFIX = "model."
 
 
@@ -39,7 +40,7 @@ def detect_unet_config(state_dict: Mapping[str, Any], key_prefix: str, metadata:
     settings = family_settings(metadata, "the file").get("unet")
     shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if hasattr(tensor, "shape")}
     config = read_unet_config(shapes, key_prefix, settings)
-    return None if config is None else config.as_dict()
+    return read_transformer_config(shapes, key_prefix) if config is None else config.as_dict()
 
 
 def model_config_from_unet_config(

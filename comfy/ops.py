@@ -193,6 +193,16 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
             weight, bias = (None, None) if self.weight is None else cast_bias_weight(self, input)
             return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
+    class RMSNorm(CastWeightBiasOp, torch.nn.RMSNorm):
+        """``torch.nn.RMSNorm``."""
+
+        bias = None
+
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+            """The input, divided by the root mean square over its last dimensions."""
+            weight = None if self.weight is None else cast_bias_weight(self, input)[0]
+            return F.rms_norm(input, self.normalized_shape, weight, self.eps)
+
     class Embedding(CastWeightBiasOp, torch.nn.Embedding):
         """``torch.nn.Embedding``."""
 
@@ -255,6 +265,11 @@ class manual_cast(disable_weight_init):  # noqa: N801 - the name node packs impo
 
         comfy_cast_weights = True
 
+    class RMSNorm(disable_weight_init.RMSNorm):
+        """Casting ``RMSNorm``."""
+
+        comfy_cast_weights = True
+
     class Embedding(disable_weight_init.Embedding):
         """Casting ``Embedding``."""
 
@@ -266,7 +281,9 @@ def pick_operations(weight_dtype: torch.dtype | None, compute_dtype: torch.dtype
     return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast
 
 
-_LAYERS = {getattr(torch.nn, name): name for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "Embedding")}
+_LAYERS = {
+    getattr(torch.nn, name): name for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
+}
 
 
 def adopt_layers(module: torch.nn.Module, operations: type[disable_weight_init] = disable_weight_init) -> None:

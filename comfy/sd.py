@@ -8,7 +8,8 @@ import torch
 
 import comfy.model_detection
 import comfy.model_management
-from comfy.images.vae import VAE, WORKING_DTYPES
+from comfy.images.autoencoders import working_dtypes
+from comfy.images.vae import VAE
 from comfy.loading.checkpoint import (
     load_checkpoint_guess_config,
     load_checkpoint_guess_config_clip_only,
@@ -22,6 +23,7 @@ from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.loading.saving import save_checkpoint
+from comfy.loading.style_model import StyleModel, load_style_model
 from comfy.loading.text_encoder import CLIPType, TEModel, detect_te_model, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.placeholders import placeholders
 from comfy.text.encoder import CLIP
@@ -32,6 +34,7 @@ __all__ = [
     "CLIP",
     "VAE",
     "CLIPType",
+    "StyleModel",
     "TEModel",
     "detect_te_model",
     "load_bypass_lora_for_models",
@@ -46,6 +49,7 @@ __all__ = [
     "load_diffusion_model_state_dict",
     "load_lora_for_models",
     "load_state_dict_guess_config",
+    "load_style_model",
     "load_text_encoder_state_dicts",
     "load_unet",
     "load_unet_state_dict",
@@ -56,9 +60,7 @@ __all__ = [
 ]
 
 model_detection = comfy.model_detection
-__getattr__, __dir__ = placeholders(
-    __name__, "models of kinds that are not supported", "StyleModel:object load_style_model() load_gligen() t5xxl_detect() llama_detect()"
-)
+__getattr__, __dir__ = placeholders(__name__, "models of kinds that are not supported", "load_gligen() t5xxl_detect() llama_detect()")
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:
@@ -93,8 +95,8 @@ class _VaePart(Part[VAE]):
 
     def estimate_bytes(self) -> int:
         management = comfy.model_management
-        dtype = management.vae_dtype(self._device or management.vae_device(), list(WORKING_DTYPES))
-        return kept_bytes(self._files.source(), "", dtype)
+        source = self._files.source()
+        return kept_bytes(source, "", management.vae_dtype(self._device or management.vae_device(), working_dtypes(source)))
 
 
 def load_unet(unet_path: str, dtype: torch.dtype | None = None) -> Any:

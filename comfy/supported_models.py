@@ -5,6 +5,7 @@ from typing import Any
 
 import comfy.utils
 from comfy import latent_formats, model_base, sd1_clip, sdxl_clip, supported_models_base
+from comfy.dit import registry
 from comfy.families.open_clip_names import to_open_clip
 from comfy.placeholders import placeholders
 
@@ -154,8 +155,15 @@ class SDXL_instructpix2pix(SDXL):  # noqa: N801 - ComfyUI's name
         return model_base.SDXL_instructpix2pix
 
 
-models: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL, SD15_instructpix2pix, SDXL_instructpix2pix]
-SUPPORTED_FAMILIES = "Stable Diffusion 1.x and SDXL (4 input channels, 9 for inpainting, 8 for InstructPix2Pix), and SDXL Refiner"
+_unets: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL, SD15_instructpix2pix, SDXL_instructpix2pix]
+models: list[type[supported_models_base.BASE]] = [*_unets, *registry.configurations()]
+SUPPORTED_FAMILIES = ", ".join(
+    (
+        "Stable Diffusion 1.x and SDXL (4 input channels, 9 for inpainting, 8 for InstructPix2Pix)",
+        "SDXL Refiner",
+        *(family.name for family in registry.FAMILIES),
+    )
+)
 DETECTION_VALUES = ("edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
@@ -164,14 +172,16 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "SD20 SD21UnclipL:SD20 SD21UnclipH:SD20 SSD1B:SDXL Segmind_Vega:SDXL KOALA_700M:SDXL KOALA_1B:SDXL SVD_img2vid "
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
+    "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux "
+    "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
     "LotusD:SD20 SD3 StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
-    "HunyuanDiT HunyuanDiT1:HunyuanDiT Flux FluxInpaint:Flux FluxSchnell:Flux Flux2:Flux GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
+    "HunyuanDiT HunyuanDiT1:HunyuanDiT Flux2:Flux GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V "
-    "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima Lumina2 ZImage:Lumina2 ZImagePixelSpace:ZImage WAN21_T2V "
+    "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima ZImagePixelSpace:ZImage WAN21_T2V "
     "WAN21_I2V:WAN21_T2V WAN21_FunControl2V:WAN21_T2V WAN21_Camera:WAN21_T2V WAN22_Camera:WAN21_T2V WAN21_Vace:WAN21_T2V "
     "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN22_T2V:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
     "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 Chroma "
-    "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 QwenImage HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
+    "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
     "Kandinsky5 Kandinsky5Image LongCatImage ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3",
     base="supported_models_base.BASE",

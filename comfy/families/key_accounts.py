@@ -12,6 +12,7 @@ HARMLESS = (
     (r"^(model_)?ema\b|^model_ema\.", "a running mean of the weights, which training keeps"),
     (r"^(betas|alphas_cumprod(_prev)?|sqrt_.*|log_one_minus_.*|posterior_.*|lvlb_weights|logvar)$", "the noise schedule of training"),
     (r"^(denoiser\.sigmas|scale_factor|global_step|epoch)$", "settings of training that the family fixes"),
+    (r"^__index_timestep_zero__$", "a mark of Qwen-Image-Edit's later files; read when the family is detected"),
     (r"^(edm_mean|edm_std|edm_vpred\.sigma_(min|max)|v_pred|ztsnr)$", "marks that tell the kind of prediction; read when it is detected"),
     (r"(^|\.)position_ids$", "numbers from 0, which are computed"),
     (r"(^|\.)logit_scale$", "temperature of CLIP's training"),

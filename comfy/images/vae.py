@@ -9,23 +9,26 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
-from comfy.families.kl_vae import KlAutoencoder, decode_memory_bytes, encode_memory_bytes, load_vae_weights
-from comfy.families.kl_vae_config import read_vae_config
-from comfy.families.model_errors import naming_file
+from comfy import made_by
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.images.autoencoders import SUPPORTED, WORKING_DTYPES, find_autoencoder
+from comfy.images.tiled_videos import TiledVideos
 from comfy.model_detection import describe_tensors
+from comfy.patching.model_weights import ModelWeights
 
 log = logging.getLogger(__name__)
 
-WORKING_DTYPES = (torch.bfloat16, torch.float32)
+MANY_FRAMES = 8192
 
 
-class VAE:
+class VAE(TiledVideos):
     """An autoencoder and its patcher. If there are no known weights, ``first_stage_model`` is None and there is no patcher.
 
     *sd* is a state dict (published or diffusers' names, no prefix) or a weight source. Latents are B x channels x height x
-    width, pictures B x height x width x channels in [0, 1]; results are on ``output_device``.
+    width, pictures B x height x width x channels in [0, 1]; results are on ``output_device``. Where ``latent_dim`` is 3, latents are
+    B x channels x frames x height x width, decoded pictures have a dimension of frames as well, and a batch of pictures that is encoded
+    is one video.
     """
 
     def __init__(
@@ -37,42 +40,46 @@ class VAE:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         source = plain_weights(StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd)
-        with naming_file(source.name, "the VAE"):
-            found = read_vae_config(source.shapes())
+        found = find_autoencoder(source)
         self.latent_dim = 2
         self.output_channels = 3
+        self.pad_channel_value: float | None = None
         self.process_input: Callable[[torch.Tensor], torch.Tensor] = lambda image: image * 2.0 - 1.0
         self.process_output: Callable[[torch.Tensor], torch.Tensor] = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
-        self.working_dtypes = list(WORKING_DTYPES)
+        self.working_dtypes = list(WORKING_DTYPES if found is None else found.working_dtypes)
         self.disable_offload = False
+        self.not_video = False
         self.crop_input = True
         self.size: int | None = None
-        self.first_stage_model: KlAutoencoder | None = None
-        self._found = ""
+        self.first_stage_model: Any = None
+        self._found, self.source_name = "", source.name
         if found is None:
             self._found = f" {source.name} holds {describe_tensors(source.shapes())}."
             log.warning("no VAE weights were found in %s; there is no VAE", source.name)
             return
-        self.downscale_ratio = self.upscale_ratio = found.ratio
+        self._kind = found
+        self.latent_dim, self.pad_channel_value = found.latent_dim, found.pad_channel_value
+        self.downscale_ratio, self.upscale_ratio = found.downscale_ratio, found.upscale_ratio
+        self.downscale_index_formula, self.upscale_index_formula = found.downscale_index_formula, found.upscale_index_formula
         self.latent_channels = found.latent_channels
         self.output_channels = found.image_channels
         management = comfy.model_management
         self.device = management.vae_device() if device is None else device
         self.vae_dtype = management.vae_dtype(self.device, self.working_dtypes) if dtype is None else dtype
         self.output_device = management.intermediate_device()
-        self.first_stage_model = KlAutoencoder(found).eval()
-        load_vae_weights(self.first_stage_model, source, self.vae_dtype)
+        self.first_stage_model = found.build().eval()
+        found.load(self.first_stage_model, source, self.vae_dtype)
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             self.first_stage_model, load_device=self.device, offload_device=management.vae_offload_device()
         )
 
     def memory_used_encode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
         """Bytes of working memory to encode pictures of *shape* (B x channels x height x width) in *dtype*."""
-        return encode_memory_bytes(shape, comfy.model_management.dtype_size(dtype))
+        return self._kind.encode_bytes(shape, comfy.model_management.dtype_size(dtype))
 
     def memory_used_decode(self, shape: tuple[int, ...], dtype: torch.dtype) -> float:
         """Bytes of working memory to decode latents of *shape* (B x channels x height x width) in *dtype*."""
-        return decode_memory_bytes(shape, comfy.model_management.dtype_size(dtype), self.upscale_ratio)
+        return self._kind.decode_bytes(shape, comfy.model_management.dtype_size(dtype))
 
     def model_size(self) -> int:
         """Bytes of the weights."""
@@ -84,21 +91,32 @@ class VAE:
         """Raise ``RuntimeError`` if there are no weights."""
         self._network()
 
-    def _network(self) -> KlAutoencoder:
+    def _said(self) -> str:
+        """The autoencoder in words, with its file. Raises ``RuntimeError`` if there are no weights."""
+        self._network()
+        return f"the VAE {self.source_name}"
+
+    def _network(self) -> Any:
         if self.first_stage_model is None:
             raise RuntimeError(
                 f"there is no VAE: the file it was to come from holds no autoencoder that is supported.{self._found} "
-                "Supported: those of Stable Diffusion 1.x and SDXL. Use a checkpoint with a VAE or a VAE loader node"
+                f"Supported: {SUPPORTED}. Use a checkpoint with a VAE or a VAE loader node"
             )
         return self.first_stage_model
 
     def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """*pixels* (B x height x width x channels) cropped around the middle to the latent grid, and to the model's channels."""
+        """*pixels* (… x height x width x channels) cropped around the middle to the latent grid, and to the model's channels.
+
+        Channels that are missing are filled where the model says with what.
+        """
         if self.crop_input:
             ratio = self.spacial_compression_encode()
-            for axis in (1, 2):
+            for axis in (pixels.ndim - 3, pixels.ndim - 2):
                 side = pixels.shape[axis]
                 pixels = pixels.narrow(axis, side % ratio // 2, side // ratio * ratio)
+        missing = self.output_channels - pixels.shape[-1]
+        if missing > 0 and self.pad_channel_value is not None:
+            return torch.nn.functional.pad(pixels, (0, missing), value=self.pad_channel_value)
         return pixels[..., : self.output_channels]
 
     def vae_output_dtype(self) -> torch.dtype:
@@ -110,9 +128,8 @@ class VAE:
 
         Raises ``RuntimeError`` without weights.
         """
-        self.throw_exception_if_invalid()
-        if samples_in.ndim == 5:
-            samples_in = samples_in[:, :, 0]
+        made_by.check_latent(samples_in, self.latent_channels, self._said())
+        samples_in = self._in_latent_dimensions(samples_in)
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
         try:
             pictures = self._in_batches(samples_in, memory_used, self._decode_batch)
@@ -121,7 +138,7 @@ class VAE:
             pictures = None
         if pictures is None:
             comfy.model_management.soft_empty_cache()
-            pictures = self.decode_tiled_(samples_in)
+            pictures = self.decode_tiled_3d(samples_in) if self.latent_dim == 3 else self.decode_tiled_(samples_in)
         return pictures.to(self.output_device).movedim(1, -1)
 
     def encode(self, pixel_samples: torch.Tensor) -> torch.Tensor:
@@ -130,7 +147,7 @@ class VAE:
         Raises ``RuntimeError`` without weights.
         """
         self.throw_exception_if_invalid()
-        pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
+        pixels = self._as_network_takes(pixel_samples)
         try:
             latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch)
         except comfy.model_management.OOM_EXCEPTION:
@@ -138,8 +155,21 @@ class VAE:
             latents = None
         if latents is None:
             comfy.model_management.soft_empty_cache()
-            latents = self.encode_tiled_(pixels)
-        return latents
+            latents = self.encode_tiled_3d(pixels) if self.latent_dim == 3 else self.encode_tiled_(pixels)
+        return made_by.mark(latents, self.source_name)
+
+    def _in_latent_dimensions(self, samples: torch.Tensor) -> torch.Tensor:
+        """*samples* with a dimension of frames or without one, as the network has it."""
+        if self.latent_dim == 2 and samples.ndim == 5:
+            return samples[:, :, 0]
+        return samples.unsqueeze(2) if self.latent_dim == 3 and samples.ndim == 4 else samples
+
+    def _as_network_takes(self, pixel_samples: torch.Tensor) -> torch.Tensor:
+        """Pictures cropped to the grid, channels first; for a network of videos, as the frames of one (``not_video``: one of each)."""
+        pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
+        if self.latent_dim != 3 or pixels.ndim == 5:
+            return pixels
+        return pixels.unsqueeze(2) if self.not_video else pixels.movedim(1, 0).unsqueeze(0)
 
     def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
         """The results of *run* for *inputs*, as many at a time as memory allows; None without inputs."""
@@ -233,9 +263,12 @@ class VAE:
         tile_t: int | None = None,
         overlap_t: int | None = None,
     ) -> torch.Tensor:
-        """Decode latents to pictures in tiles (sizes in latent pixels)."""
-        self.throw_exception_if_invalid()
+        """Decode latents to pictures in tiles (sizes in latent pixels and frames)."""
+        made_by.check_latent(samples, self.latent_channels, self._said())
+        samples = self._in_latent_dimensions(samples)
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
+        if self.latent_dim == 3:
+            return self.decode_video_tiles(samples, tile_x, tile_y, overlap, tile_t, overlap_t).movedim(1, -1)
         return self.decode_tiled_(samples, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap)).movedim(1, -1)
 
     def encode_tiled(
@@ -247,27 +280,32 @@ class VAE:
         tile_t: int | None = None,
         overlap_t: int | None = None,
     ) -> torch.Tensor:
-        """Encode pictures to latents in tiles (sizes in picture pixels)."""
+        """Encode pictures to latents in tiles (sizes in picture pixels and frames)."""
         self.throw_exception_if_invalid()
-        pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
+        pixels = self._as_network_takes(pixel_samples)
         self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
-        return self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+        if self.latent_dim == 3:
+            latents = self.encode_video_tiles(pixels, tile_x, tile_y, overlap, tile_t, overlap_t)
+        else:
+            latents = self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+        return made_by.mark(latents, self.source_name)
 
     def get_sd(self) -> dict[str, torch.Tensor]:
         """The weights under their published names."""
-        return self._network().state_dict()
+        weights = ModelWeights(self._network())
+        return {key: weights.get(key) for key in weights}
 
     def spacial_compression_decode(self) -> int:
         """Picture pixels per latent pixel along one side."""
-        return self.upscale_ratio
+        return self.upscale_ratio[-1] if self.latent_dim == 3 else self.upscale_ratio
 
     def spacial_compression_encode(self) -> int:
         """Picture pixels per latent pixel along one side."""
-        return self.downscale_ratio
+        return self.downscale_ratio[-1] if self.latent_dim == 3 else self.downscale_ratio
 
     def temporal_compression_decode(self) -> int | None:
-        """None, because pictures have no time dimension."""
-        return None
+        """Frames per latent frame; None where latents have no time dimension."""
+        return round(self.upscale_ratio[0](MANY_FRAMES) / MANY_FRAMES) if self.latent_dim == 3 else None
 
     def is_dynamic(self) -> bool:
         """Whether the host streams the weights from files on demand."""

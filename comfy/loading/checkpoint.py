@@ -13,7 +13,8 @@ from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
-from comfy.images.vae import VAE, WORKING_DTYPES
+from comfy.images.autoencoders import working_dtypes
+from comfy.images.vae import VAE
 from comfy.loading.components import Options, build_clip, build_model, carried_tokenizers, described, first_prefix, kept_bytes, model_dtype
 from comfy.loading.diffusion_model import DiffusionModel
 from comfy.loading.model_files import ModelFiles
@@ -214,7 +215,8 @@ class CheckpointParts:
         """What it will take."""
         management = comfy.model_management
         device = self.load_device or management.vae_device()
-        return kept_bytes(self.vae_source(), "", management.vae_dtype(device, list(WORKING_DTYPES)))
+        source = self.vae_source()
+        return kept_bytes(source, "", management.vae_dtype(device, working_dtypes(source)))
 
 
 class CheckpointFile:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 
 from comfy import model_detection, supported_models
+from comfy.dit.diffusers_files import as_published_transformer
 from comfy.families.diffusers_unet import as_published_unet
 from comfy.families.key_accounts import outside, say_unused
 from comfy.families.model_errors import UnknownModelError, naming_file
@@ -81,7 +82,7 @@ class DiffusionModel:
     """A diffusion model alone in an open source. Raises ``UnknownModelError``, naming it, for an unknown family."""
 
     def __init__(self, source: WeightSource, model_options: Options | None) -> None:
-        self.source = as_published_unet(plain_weights(source))
+        self.source = as_published_transformer(as_published_unet(plain_weights(source)))
         self._options = model_options or {}
         self._tensors = described(self.source)
         prefix = model_detection.unet_prefix_from_state_dict(self._tensors)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from comfy.dit.registry import family_of
 from comfy.families.diffusers_names import vector_names
 from comfy.families.unet_key_names import unet_to_diffusers
 from comfy.patching.model_weights import ModelWeights
@@ -47,6 +48,10 @@ def model_lora_keys_unet(model: torch.nn.Module, key_map: dict[Any, Any] | None 
             names[f"{prefix}{processor}"] = key
             names[f"{prefix}{name}"] = key
         names[f"base_model.model.{name}"] = key
+    config = getattr(getattr(model, "model_config", None), "unet_config", None)
+    family = family_of(config)
+    if family is not None and config is not None:
+        names.update(family.lora_names(config, keys))
     return names
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import comfy.patcher_extension
 import comfy.sampler_helpers
+from comfy import made_by
 from comfy.lazy_import import lazy_module
 from comfy.patching.model_options import create_model_options_clone
 from comfy.sampling.sampler import Sampler
@@ -137,7 +138,7 @@ class Guider:
         samples = executor.execute(
             self, sigmas, {"model_options": options, "seed": seed}, callback, noise, latent_image, denoise_mask, disable_pbar
         )
-        return self.inner_model.process_latent_out(samples.to(torch.float32))
+        return made_by.mark(self.inner_model.process_latent_out(samples.to(torch.float32)), getattr(self.inner_model, "source_name", ""))
 
     def outer_sample(
         self,

@@ -9,6 +9,7 @@ import torch
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
+from comfy import made_by
 from comfy.families.weight_source import StateDictSource, WeightSource, most_common_dtype
 from comfy.text.kinds import FoundEncoder
 
@@ -125,6 +126,7 @@ class CLIP:
         *return_pooled* adds the pooled output, before its projection if it is "unprojected"; *return_dict* returns both in a dict.
         """
         states, pooled, *extras = self._encode(tokens, unprojected=return_pooled == "unprojected")
+        made_by.mark(states, getattr(self.cond_stage_model, "source_name", ""))
         if return_dict:
             result = {"cond": states, "pooled_output": pooled, **(extras[0] if extras else {})}
             return self.add_hooks_to_dict(result)

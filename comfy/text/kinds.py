@@ -12,12 +12,15 @@ from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
+from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
 from comfy.text.te_models import TEModel
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 CLIP_H_WIDTH = 1024
+QWEN25_3B_KEY_HEADS = 2
+OTHER_QWEN3_WIDTHS = (1024, 2048, 4096)  # 0.6B, 1.7B, 8B
 T5_BASE_LAYERS = 23  # fewer than the largest T5 has
 BYTES_VOCABULARY = 2048  # ByT5 reads bytes: it has far fewer tokens than any other
 
@@ -69,7 +72,18 @@ def is_t5_base(config: T5TextConfig) -> bool:
     return not config.gated and config.num_layers <= T5_BASE_LAYERS
 
 
+def is_qwen25_7b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 2.5 with seven billion parameters; that with three has two heads of keys."""
+    return not config.normalised and config.num_key_heads != QWEN25_3B_KEY_HEADS
+
+
+def is_qwen3_4b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 3 with four billion parameters (or fewer than any that is published)."""
+    return config.normalised and config.hidden_size not in OTHER_QWEN3_WIDTHS
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
+_DECODER_NORM = "model.norm.weight"
 KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
     EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
@@ -77,6 +91,8 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
+    EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
 )
 
 

@@ -1,10 +1,78 @@
-"""Names of Z-Image models that node packs import; see :mod:`comfy.placeholders`."""
+"""Z-Image's text encoder: Qwen 3 with four billion parameters."""
 
-from comfy.placeholders import placeholders
+from __future__ import annotations
 
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "Z-Image models",
-    "Qwen3Tokenizer:comfy.sd1_clip.SDTokenizer ZImageTokenizer:comfy.sd1_clip.SD1Tokenizer Qwen3_4BModel:comfy.sd1_clip.SDClipModel "
-    "ZImageTEModel:comfy.sd1_clip.SD1ClipModel te()",
-)
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from comfy import sd1_clip
+from comfy.supported_models_base import ClipTarget
+from comfy.text.qwen.network import QwenTextModel
+from comfy.text.tokenizer_files import WantedTokenizer
+from comfy.text_encoders.qwen_image import PAD, tokenizer_settings
+
+PART = "qwen3_4b"
+WANTED = WantedTokenizer(part=PART, folder="qwen25_tokenizer", repository="Qwen/Qwen3-4B")
+CONVERSATION = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+
+
+class Qwen3Tokenizer(sd1_clip.SDTokenizer):
+    """Qwen's tokenizer, with embeddings of the text model's width."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(WANTED, embedding_directory=embedding_directory, **tokenizer_settings(PART, 2560, tokenizer_data))
+
+
+class ZImageTokenizer(sd1_clip.SD1Tokenizer):
+    """Puts prompts into a conversation. Weights in parentheses are plain text."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, name=PART, tokenizer=Qwen3Tokenizer)
+        self.llama_template = CONVERSATION
+
+    def tokenize_with_weights(
+        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """{"qwen3_4b": chunks of (token, weight)}; *llama_template* has ``{}`` for the text."""
+        spoken = (self.llama_template if llama_template is None else llama_template).format(text)
+        return super().tokenize_with_weights(spoken, return_word_ids, **{**kwargs, "disable_weights": True})
+
+
+class Qwen3_4BModel(sd1_clip.SDClipModel):  # noqa: N801 - ComfyUI's name
+    """Qwen 3's hidden states before its last layer."""
+
+    def __init__(
+        self,
+        device: Any = "cpu",
+        layer: str = "hidden",
+        layer_idx: int | None = -2,
+        dtype: torch.dtype | None = None,
+        attention_mask: bool = True,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            device=device,
+            layer=layer,
+            layer_idx=layer_idx,
+            dtype=dtype,
+            special_tokens={"pad": PAD},
+            layer_norm_hidden_state=False,
+            model_class=QwenTextModel,
+            enable_attention_masks=attention_mask,
+            return_attention_masks=attention_mask,
+            model_options=model_options,
+        )
+
+
+class ZImageTEModel(sd1_clip.SD1ClipModel):
+    """The states of the whole conversation, and which tokens are no padding."""
+
+    def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(device=device, dtype=dtype, name=PART, clip_model=Qwen3_4BModel, model_options=model_options)
+
+
+def z_image_target(parts: Collection[str]) -> ClipTarget:
+    """Of Qwen 3 alone."""
+    return ClipTarget(ZImageTokenizer, ZImageTEModel)

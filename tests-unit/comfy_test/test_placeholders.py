@@ -13,7 +13,7 @@ import comfy.controlnet
 import comfy.model_base
 import comfy.supported_models
 import comfy.supported_models_base
-from comfy.ldm.flux.layers import DoubleStreamBlock
+from comfy.ldm.chroma.layers import Approximator
 from comfy.placeholders import MissingModelError, placeholders
 from comfy.quantisation import kitchen
 
@@ -27,9 +27,10 @@ def modules_with_placeholders() -> list[str]:
 
 
 def placeholders_of(module) -> list:
-    """What the module's table makes, and not what it really holds."""
+    """What the module's table makes, and not what it or another module really holds."""
     names = [name for name in dir(module) if name not in vars(module)]
-    return [getattr(module, name) for name in names if name not in ("PROGRESS_BAR_ENABLED", "PROGRESS_BAR_HOOK")]
+    found = [getattr(module, name) for name in names if name not in ("PROGRESS_BAR_ENABLED", "PROGRESS_BAR_HOOK")]
+    return [one for one in found if one.__name__ not in vars(sys.modules[one.__module__])]
 
 
 @pytest.mark.parametrize("name", modules_with_placeholders())
@@ -46,7 +47,7 @@ def test_every_name_exists_once_and_is_refused_when_used(name, monkeypatch):
 @pytest.mark.parametrize(
     ("child", "parent"),
     [
-        ("comfy.ldm.flux.layers.DoubleStreamBlock", "torch.nn.Module"),
+        ("comfy.ldm.chroma.layers.Approximator", "torch.nn.Module"),
         ("comfy.ldm.wan.model.WanT2VCrossAttention", "comfy.ldm.wan.model.WanSelfAttention"),
         ("comfy.model_base.Flux", "comfy.model_base.BaseModel"),
         ("comfy.model_base.Chroma", "comfy.model_base.Flux"),
@@ -87,19 +88,19 @@ def test_a_pack_may_derive_from_it_and_use_what_it_brings():
             comfy.controlnet.ControlBase.__init__(self)
 
     assert isinstance(Adapter(), comfy.controlnet.T2IAdapter)
-    assert DoubleStreamBlock.forward is torch.nn.Module.forward
+    assert Approximator.forward is torch.nn.Module.forward
 
 
 def test_the_error_names_the_packs_file_the_name_and_the_models(tmp_path):
     pack = tmp_path / "custom_nodes" / "some-pack" / "nodes.py"
     pack.parent.mkdir(parents=True)
-    code = "def make():\n    from comfy.ldm.flux.layers import EmbedND\n    return EmbedND(16, 10000, [4])\n"
+    code = "def make():\n    from comfy.ldm.chroma.layers import Approximator\n    return Approximator(16, 16, 16)\n"
     space: dict = {}
     exec(compile(code, str(pack), "exec"), space)  # noqa: S102
     with pytest.raises(MissingModelError) as caught:
         space["make"]()
     assert str(caught.value) == (
-        "some-pack/nodes.py, line 3, in make(), needs comfy.ldm.flux.layers.EmbedND, which belongs to Flux models; "
+        "some-pack/nodes.py, line 3, in make(), needs comfy.ldm.chroma.layers.Approximator, which belongs to Chroma models; "
         "this server does not have it"
     )
 

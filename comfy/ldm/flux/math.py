@@ -1,10 +1,27 @@
-"""Rotary positions, as transformers of the Flux kind use them. Shapes: B batch, N tokens, D width of a head."""
+"""Rotary positions and the attention over them, as transformers of the Flux kind use them.
+
+Shapes: B batch, H heads, N tokens, D width of a head. Node packs replace ``optimized_attention``, ``attention`` and the rotations here.
+"""
+
+from typing import Any
 
 import torch
 
-from comfy.placeholders import placeholders
+from comfy.ldm.modules.attention import optimized_attention
 
-__getattr__, __dir__ = placeholders(__name__, "Flux models", "attention()")
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    pe: torch.Tensor | None,
+    mask: torch.Tensor | None = None,
+    transformer_options: dict[str, Any] | None = None,
+) -> torch.Tensor:
+    """Queries, keys and values (B x H x N x D) attended to, the first two turned by *pe* (None: not): B x N x (H·D)."""
+    if pe is not None:
+        q, k = apply_rope(q, k, pe)
+    return optimized_attention(q, k, v, q.shape[1], skip_reshape=True, mask=mask, transformer_options=transformer_options or {})
 
 
 def rope(pos: torch.Tensor, dim: int, theta: float) -> torch.Tensor:
@@ -18,10 +35,16 @@ def rope(pos: torch.Tensor, dim: int, theta: float) -> torch.Tensor:
 
 
 def apply_rope1(x: torch.Tensor, freqs_cis: torch.Tensor) -> torch.Tensor:
-    """*x* (… x N x D) with each pair of neighbouring values turned by *freqs_cis*; in *x*'s dtype."""
+    """*x* (… x N x D) with each pair of neighbouring values turned by *freqs_cis*; in *x*'s dtype.
+
+    Rotations beyond the tokens are left out.
+    """
     pairs = x.to(freqs_cis.dtype).unflatten(-1, (-1, 1, 2))
-    turned = freqs_cis[..., 0] * pairs[..., 0] + freqs_cis[..., 1] * pairs[..., 1]
-    return turned.flatten(-2).type_as(x)
+    tokens, known = x.shape[-2], freqs_cis.shape[-4]
+    if known > tokens > 1:
+        freqs_cis = freqs_cis.narrow(-4, 0, tokens)
+    turned = freqs_cis[..., 0] * pairs[..., 0]
+    return turned.addcmul_(freqs_cis[..., 1], pairs[..., 1]).flatten(-2).type_as(x)
 
 
 def apply_rope(xq: torch.Tensor, xk: torch.Tensor, freqs_cis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""The diffusion models of transformer families as samplers see them: conditioning, time, memory."""

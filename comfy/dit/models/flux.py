@@ -1,0 +1,88 @@
+"""Flux.1 as samplers see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import comfy.conds
+import comfy.utils
+from comfy.dit.network import without_weights
+from comfy.ldm.flux.model import Flux as FluxNetwork
+from comfy.model_base import BaseModel, ModelType
+
+PIXELS = 8  # along one side of a latent pixel
+
+
+class Flux(BaseModel):
+    """Flux.1: the text as tokens and, pooled, as a vector; a guidance value; pictures to look at; further channels for a picture and a mask."""
+
+    def __init__(
+        self,
+        model_config: Any,
+        model_type: ModelType = ModelType.FLUX,
+        device: torch.device | None = None,
+        unet_model: Callable[..., torch.nn.Module] = FluxNetwork,
+    ) -> None:
+        super().__init__(model_config, model_type, device=device, unet_model=without_weights(unet_model))
+        self.memory_usage_factor_conds = ("ref_latents",)
+
+    def concat_cond(self, **kwargs: Any) -> torch.Tensor | None:
+        """What the network takes beside the latent: nothing, a picture's latent, or also a mask's 64 values per latent pixel.
+
+        A LoRA may have widened ``img_in``, so its weight says how many channels there are.
+        """
+        latent_channels = self.model_config.unet_config["out_channels"]
+        channels = self.diffusion_model.img_in.weight.shape[1] // self.diffusion_model.patch_size**2
+        if channels <= latent_channels:
+            return None
+        noise, device = kwargs["noise"], kwargs["device"]
+        image = kwargs.get("concat_latent_image")
+        image = self._fitted(torch.zeros_like(noise) if image is None else image, noise, device)
+        image = self.process_latent_in(image)
+        if channels <= 2 * latent_channels:
+            return image
+        mask = kwargs.get("concat_mask", kwargs.get("denoise_mask"))
+        mask = torch.ones_like(noise)[:, :1] if mask is None else mask.mean(dim=1, keepdim=True)
+        mask = comfy.utils.common_upscale(mask.to(device), noise.shape[-1] * PIXELS, noise.shape[-2] * PIXELS, "bilinear", "center")
+        mask = torch.nn.functional.pixel_unshuffle(mask, PIXELS)
+        return torch.cat((image, comfy.utils.resize_to_batch_size(mask, len(noise))), dim=1)
+
+    @staticmethod
+    def _fitted(image: torch.Tensor, noise: torch.Tensor, device: torch.device) -> torch.Tensor:
+        image = comfy.utils.common_upscale(image.to(device), noise.shape[-1], noise.shape[-2], "bilinear", "center")
+        return comfy.utils.resize_to_batch_size(image, len(noise))
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor | None:
+        """The pooled text; without it the network takes zeros."""
+        return kwargs.get("pooled_output")
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """Besides the usual: text that is never repeated, an attention mask, ``guidance`` (3.5 unless given; None: none), ``ref_latents``."""
+        conds = super().extra_conds(**kwargs)
+        if kwargs.get("cross_attn") is not None:
+            conds["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])
+        mask, masked_size = kwargs.get("attention_mask"), kwargs.get("attention_mask_img_shape")
+        if mask is not None and masked_size is not None:
+            side = self.diffusion_model.patch_size
+            tokens = tuple(math.ceil(length / side) for length in kwargs["noise"].shape[2:4])
+            conds["attention_mask"] = comfy.conds.CONDRegular(comfy.utils.upscale_dit_mask(mask, masked_size, tokens))
+        guidance = kwargs.get("guidance", 3.5)
+        if guidance is not None:
+            conds["guidance"] = comfy.conds.CONDRegular(torch.tensor([guidance], dtype=torch.float32))
+        references = kwargs.get("reference_latents")
+        if references is not None:
+            conds["ref_latents"] = comfy.conds.CONDList([self.process_latent_in(latent) for latent in references])
+            if kwargs.get("reference_latents_method") is not None:
+                conds["ref_latents_method"] = comfy.conds.CONDConstant(kwargs["reference_latents_method"])
+        return conds
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, Any]:
+        """The pictures to look at, as one row of all their latent pixels."""
+        references = kwargs.get("reference_latents")
+        if references is None:
+            return {}
+        return {"ref_latents": [1, 16, sum(math.prod(latent.shape[2:]) for latent in references)]}

@@ -1,0 +1,32 @@
+"""The families of diffusion transformers that are known, in the order in which files are compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy.dit import flux, lumina, qwen_image
+from comfy.dit.family import Config, Family, Shapes
+from comfy.supported_models_base import BASE
+
+FAMILIES: tuple[Family, ...] = (flux.FAMILY, qwen_image.FAMILY, lumina.FAMILY)
+
+
+def configurations() -> list[type[BASE]]:
+    """The configurations of all families, the most specific first."""
+    return [config for family in FAMILIES for config in family.configs]
+
+
+def family_of(unet_config: Mapping[str, Any] | None) -> Family | None:
+    """The family of a model with *unet_config*, or None."""
+    name = (unet_config or {}).get("image_model")
+    return next((family for family in FAMILIES if name in family.image_models()), None)
+
+
+def read_transformer_config(shapes: Shapes, prefix: str = "") -> Config | None:
+    """ComfyUI's ``unet_config`` for the tensors of *shapes* below *prefix*, in published names; None for an unknown network.
+
+    Raises ``ModelFileError`` and what damaged shapes lead to (see :func:`comfy.families.model_errors.naming_file`).
+    """
+    own = {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
+    return next((config for family in FAMILIES if (config := family.read_config(own)) is not None), None)

@@ -1,0 +1,102 @@
+"""Which autoencoder a file holds, and what its pictures and latents look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from comfy.families import kl_vae
+from comfy.families.kl_vae_config import KlVaeConfig, read_vae_config
+from comfy.families.model_errors import naming_file
+from comfy.families.weight_source import WeightSource
+
+Shape = tuple[int, ...]
+Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
+
+SUPPORTED = "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Wan 2.1 and Qwen-Image"
+WORKING_DTYPES = (torch.bfloat16, torch.float32)
+WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
+
+
+@dataclass(frozen=True, slots=True)
+class Autoencoder:
+    """One kind of autoencoder. ``build()`` makes its network without weights, ``load(network, source, dtype)`` gives it them.
+
+    ``latent_dim`` is 2 for pictures and 3 for videos, whose ratios and positions are given per dimension (frames, height, width); lengths
+    in time are functions. ``pad_channel_value`` fills channels that a picture lacks; None: it must have them.
+    """
+
+    build: Callable[[], Any]
+    load: Callable[[Any, WeightSource, torch.dtype], None]
+    image_channels: int
+    latent_channels: int
+    downscale_ratio: Any
+    upscale_ratio: Any
+    encode_bytes: Memory
+    decode_bytes: Memory
+    latent_dim: int = 2
+    downscale_index_formula: tuple[int, ...] | None = None
+    upscale_index_formula: tuple[int, ...] | None = None
+    pad_channel_value: float | None = None
+    working_dtypes: tuple[torch.dtype, ...] = WORKING_DTYPES
+
+
+def find_autoencoder(source: WeightSource) -> Autoencoder | None:
+    """The kind of autoencoder in *source* (no prefix; plain weights), None if there is none. Raises ``ModelFileError`` for damaged ones."""
+    shapes = source.shapes()
+    with naming_file(source.name, kl_vae.WHAT):
+        if any(mark in shapes for mark in WAN_MARKS):
+            return _wan(shapes, source.name)
+        found = read_vae_config(shapes)
+        return None if found is None else _pictures(found)
+
+
+def working_dtypes(source: WeightSource) -> list[torch.dtype]:
+    """The dtypes that the autoencoder in *source* may be kept in, best first."""
+    found = find_autoencoder(source)
+    return list(WORKING_DTYPES if found is None else found.working_dtypes)
+
+
+def _pictures(config: KlVaeConfig) -> Autoencoder:
+    return Autoencoder(
+        build=lambda: kl_vae.KlAutoencoder(config),
+        load=kl_vae.load_vae_weights,
+        image_channels=config.image_channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=config.ratio,
+        upscale_ratio=config.ratio,
+        encode_bytes=kl_vae.encode_memory_bytes,
+        decode_bytes=lambda shape, dtype_bytes: kl_vae.decode_memory_bytes(shape, dtype_bytes, config.ratio),
+    )
+
+
+def _wan(shapes: Mapping[str, Shape], name: str) -> Autoencoder:
+    from comfy.images import wan_vae
+
+    config = wan_vae.read_wan_vae_config(shapes, name)
+    return Autoencoder(
+        build=lambda: wan_vae.WanAutoencoder(config),
+        load=wan_vae.load_wan_vae,
+        image_channels=config.image_channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=(_latent_frames, 8, 8),
+        upscale_ratio=(_video_frames, 8, 8),
+        encode_bytes=wan_vae.encode_memory_bytes,
+        decode_bytes=wan_vae.decode_memory_bytes,
+        latent_dim=3,
+        downscale_index_formula=(4, 8, 8),
+        upscale_index_formula=(4, 8, 8),
+        pad_channel_value=1.0,
+        working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
+    )
+
+
+def _latent_frames(frames: float) -> int:
+    return max(0, int(frames + 3) // 4)
+
+
+def _video_frames(latent_frames: float) -> int:
+    return max(0, int(latent_frames) * 4 - 3)

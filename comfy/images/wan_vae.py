@@ -1,0 +1,138 @@
+"""The autoencoder of Wan 2.1 and Qwen-Image: diffusers' network over the published weights, for videos and for single pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
+
+import comfy.ops
+from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
+from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.quantised_weights import plain_weights
+from comfy.families.weight_names import WeightNames
+from comfy.families.weight_source import WeightSource
+
+Shape = tuple[int, ...]
+
+WHAT = "the VAE"
+FRAMES_PER_LATENT = 4
+PUBLISHED_MARK = "decoder.middle.0.residual.0.gamma"
+DIFFUSERS_MARK = "decoder.mid_block.resnets.0.norm1.gamma"
+
+
+@dataclass(frozen=True, slots=True)
+class WanVaeConfig:
+    """Sizes of one such autoencoder. ``width`` is the number of channels at full resolution."""
+
+    width: int
+    latent_channels: int
+    image_channels: int
+    output_channels: int
+
+
+def read_wan_vae_config(shapes: Mapping[str, Shape], name: str) -> WanVaeConfig:
+    """The sizes that *shapes* (published or diffusers' names, no prefix) show. Raises ``UnknownModelError``, naming the file *name*, for
+    Wan 2.2's autoencoder, and ``KeyError`` for missing tensors.
+    """
+    if "decoder.upsamples.0.upsamples.0.residual.2.weight" in shapes or shapes.get("encoder.conv_in.weight", (0, 3))[1] == 12:
+        raise UnknownModelError(f"{WHAT} in {name} is Wan 2.2's, which is not supported; use the one of Wan 2.1 or Qwen-Image")
+    if PUBLISHED_MARK in shapes:
+        width, first, latent, last = "decoder.head.0.gamma", "encoder.conv1.weight", "decoder.conv1.weight", "decoder.head.2.weight"
+    else:
+        width, first, latent, last = "decoder.norm_out.gamma", "encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"
+    return WanVaeConfig(shapes[width][0], shapes[latent][1], shapes[first][1], shapes[last][0])
+
+
+class CausalConvolution(WanCausalConv3d):
+    """A convolution over frames and pictures that sees no later frame; for a first frame alone, a convolution of the picture."""
+
+    def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+        """*x*: B x channels x frames x height x width; *cache_x*: the frames before it, None for a beginning."""
+        if cache_x is not None or x.shape[2] != 1 or self.kernel_size[0] > 1 + self._padding[4] or self.stride[0] != 1:
+            return super().forward(x, cache_x)
+        # What comes before is black, so only the kernel's last frame counts.
+        left, _, top = self._padding[:3]
+        picture = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], (top, left))
+        return picture[:, :, None]
+
+
+class WanAutoencoder(torch.nn.Module):
+    """Turns videos (B x channels x frames x height x width, -1 to 1) into latents (B x 16 x frames x height x width) and back.
+
+    Four frames make a latent one, but for the first, which stands alone; sides are divided by eight. Parameters are on the meta device
+    until :func:`load_wan_vae`; ``weight_names`` are the published ones. Networks for pictures with transparency have four channels.
+    """
+
+    weight_names: WeightNames
+
+    def __init__(self, config: WanVaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            built = AutoencoderKLWan(
+                base_dim=config.width, z_dim=config.latent_channels, in_channels=config.image_channels, out_channels=config.output_channels
+            )
+        self.encoder: Any = built.encoder
+        self.decoder: Any = built.decoder
+        self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
+        for layer in self.modules():
+            if isinstance(layer, WanCausalConv3d):
+                layer.__class__ = CausalConvolution
+        comfy.ops.adopt_layers(self)
+        self.eval().requires_grad_(False)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean of the latent distribution; up to three frames that fill no latent one at the end are left out."""
+        later = (x.shape[2] - 1) // FRAMES_PER_LATENT
+        cache = self._cache(self.encoder) if later else None
+        parts = [self.encoder(x[:, :, :1], feat_cache=cache, feat_idx=[0])]
+        for start in range(1, 1 + later * FRAMES_PER_LATENT, FRAMES_PER_LATENT):
+            parts.append(self.encoder(x[:, :, start : start + FRAMES_PER_LATENT], feat_cache=cache, feat_idx=[0]))
+        moments = self.quant_conv(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
+        return moments.chunk(2, dim=1)[0]
+
+    def decode(self, z: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The video of a latent, frame by frame."""
+        latent = self.post_quant_conv(z)
+        cache = self._cache(self.decoder) if z.shape[2] > 1 else None
+        frames = [
+            self.decoder(latent[:, :, index : index + 1], feat_cache=cache, feat_idx=[0], first_chunk=index == 0)
+            for index in range(z.shape[2])
+        ]
+        return frames[0] if len(frames) == 1 else torch.cat(frames, dim=2)
+
+    @staticmethod
+    def _cache(half: torch.nn.Module) -> list[Any]:
+        """Room for the frames that each convolution needs of what came before."""
+        return [None] * sum(isinstance(layer, WanCausalConv3d) for layer in half.modules())
+
+
+def load_wan_vae(model: WanAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:
+    """Give *model* its weights from *source* (no prefix; published or diffusers' names) in *dtype*. Raises ``ModelFileError``."""
+    part = plain_weights(source)
+    with naming_file(source.name, WHAT):
+        plan = plan_wan_vae(part.shapes())
+    model.weight_names = load_parameters(model, part, plan, dtype, WHAT).weight_names()
+
+
+def plan_wan_vae(shapes: Mapping[str, Shape]) -> ConversionPlan:
+    """Which tensor of the file becomes which parameter; nothing is copied."""
+    if PUBLISHED_MARK in shapes:
+        return plan_conversion(shapes, convert_wan_vae_to_diffusers)
+    return plan_conversion(shapes, lambda tensors: tensors)
+
+
+def decode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
+    """Bytes of working memory to decode latents of *shape*, B x C x frames x height x width (or without frames); measured by ComfyUI."""
+    frames = shape[2] if len(shape) == 5 else 1
+    return (2200 if frames <= FRAMES_PER_LATENT else 7000) * shape[-2] * shape[-1] * 8 * 8 * dtype_bytes
+
+
+def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
+    """Bytes of working memory to encode videos of *shape*, B x channels x frames x height x width; measured by ComfyUI."""
+    frames = shape[2] if len(shape) == 5 else 1
+    return (1500 if frames <= FRAMES_PER_LATENT else 6000) * shape[-2] * shape[-1] * dtype_bytes

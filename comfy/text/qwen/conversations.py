@@ -1,0 +1,16 @@
+"""The conversations that Qwen-Image was trained with, around what the user says (``{}``). Needs no torch."""
+
+SYSTEM = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{{}}<|im_end|>\n<|im_start|>assistant\n"
+DESCRIBE = (
+    "Describe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of the objects and background:"
+)
+CHANGE = (
+    "Describe the key features of the input image (color, shape, size, texture, objects, background), then explain how the "
+    "user's text instruction should alter or modify the image. Generate a new image that meets the user's requirements while "
+    "maintaining consistency with the original input where appropriate."
+)
+ONE_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+FROM_TEXT = SYSTEM.format(system=DESCRIBE, before="")
+ABOUT_ONE_PICTURE = SYSTEM.format(system=CHANGE, before=ONE_PICTURE)
+ABOUT_PICTURES = SYSTEM.format(system=CHANGE, before="")

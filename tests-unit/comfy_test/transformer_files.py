@@ -1,0 +1,149 @@
+"""Small files of transformer families with random weights in the published names."""
+
+import functools
+import math
+
+import torch
+from safetensors.torch import save_file
+
+from comfy.dit.registry import read_transformer_config
+from comfy.supported_models import models
+
+
+def random_weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """A float32 value: matrices normal by fan-in, scales around one, biases small."""
+    if len(shape) > 1:
+        return torch.randn(shape, generator=generator) * math.prod(shape[1:]) ** -0.5
+    values = torch.randn(shape, generator=generator) * 0.1
+    return 1 + values if name.endswith(("scale", "weight")) else values
+
+
+def network_of(config: dict):
+    """The network of the ``unet_config`` *config*, without values."""
+    kind = next(one for one in models if one.matches(config))
+    return kind(config).get_model({}, device=torch.device("cpu")).diffusion_model
+
+
+def random_tensors(config: dict, seed: int = 0, dtype: torch.dtype = torch.float32, file_name=lambda name: name) -> dict[str, torch.Tensor]:
+    """Values for all parameters of that network, under *file_name* of theirs."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {file_name(name): tuple(value.shape) for name, value in network_of(config).named_parameters()}
+    return {name: random_weight(name, shape, generator).to(dtype) for name, shape in shapes.items()}
+
+
+def flux_config(
+    *, in_channels: int = 16, guidance: bool = True, width: int = 256, depth: int = 2, single: int = 3, context: int = 64, vector: int = 32
+) -> dict:
+    """The ``unet_config`` of a small Flux.1; heads have their 128 channels."""
+    shapes = {
+        "double_blocks.0.img_attn.norm.key_norm.scale": (128,),
+        "img_in.weight": (width, in_channels * 4),
+        "txt_in.weight": (width, context),
+        "vector_in.in_layer.weight": (width, vector),
+        **({"guidance_in.in_layer.weight": (width, 256)} if guidance else {}),
+        **{f"double_blocks.{number}.": () for number in range(depth)},
+        **{f"single_blocks.{number}.": () for number in range(single)},
+    }
+    config = read_transformer_config(shapes)
+    assert config is not None
+    return config
+
+
+def flux_file_name(name: str) -> str:
+    """The published name of a parameter: the authors say ``scale`` for a norm's weight."""
+    return f"{name.removesuffix('.weight')}.scale" if name.endswith("_norm.weight") else name
+
+
+def flux_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Flux.1 in the authors' names."""
+    return random_tensors(flux_config(**sizes), seed, dtype, flux_file_name)
+
+
+@functools.cache
+def _flux_file(path: str, seed: int, dtype: torch.dtype, prefix: str, sizes: tuple) -> str:
+    save_file({prefix + name: value for name, value in flux_tensors(seed, dtype, **dict(sizes)).items()}, path)
+    return path
+
+
+def flux_file(path, seed: int = 0, dtype: torch.dtype = torch.float32, prefix: str = "", **sizes) -> str:
+    """*path*, after a small Flux.1 was written there."""
+    return _flux_file(str(path), seed, dtype, prefix, tuple(sorted(sizes.items())))
+
+
+def config_of(shapes: dict) -> dict:
+    """The ``unet_config`` of a file with tensors of *shapes*."""
+    config = read_transformer_config(shapes)
+    assert config is not None
+    return config
+
+
+def qwen_image_config(*, width: int = 64, depth: int = 2, context: int = 48, layered: bool = False, at_time_zero: bool = False) -> dict:
+    """The ``unet_config`` of a small Qwen-Image, whose heads have 32 channels."""
+    shapes = {
+        "txt_norm.weight": (context,),
+        "img_in.weight": (width, 64),
+        "proj_out.weight": (64, width),
+        "transformer_blocks.0.attn.norm_added_q.weight": (32,),
+        **{f"transformer_blocks.{number}.": () for number in range(depth)},
+        **({"time_text_embed.addition_t_embedding.weight": (2, width)} if layered else {}),
+        **({"__index_timestep_zero__": (0,)} if at_time_zero else {}),
+    }
+    return config_of(shapes)
+
+
+def qwen_image_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Qwen-Image in the published names."""
+    mark = {"__index_timestep_zero__": torch.tensor([])} if sizes.get("at_time_zero") else {}
+    return random_tensors(qwen_image_config(**sizes), seed, dtype) | mark
+
+
+def z_image_config(*, depth: int = 2, context: int = 64, inner: int = 320, omni: bool = False) -> dict:
+    """The ``unet_config`` of a small Z-Image of 256 channels, the least that its time embedding fits."""
+    shapes = {
+        "cap_embedder.1.weight": (256, context),
+        "x_embedder.weight": (256, 64),
+        "cap_pad_token": (1, 256),
+        "noise_refiner.0.attention.k_norm.weight": (128,),
+        "noise_refiner.0.attention.qkv.weight": (768, 256),
+        "noise_refiner.0.feed_forward.w1.weight": (inner, 256),
+        "noise_refiner.0.adaLN_modulation.0.weight": (1024, 256),
+        "noise_refiner.1.": (),
+        **{f"layers.{number}.": () for number in range(depth)},
+        **({"siglip_embedder.0.weight": (40,)} if omni else {}),
+    }
+    return config_of(shapes)
+
+
+def lumina2_config(*, width: int = 96, depth: int = 2, context: int = 64, inner: int = 160) -> dict:
+    """The ``unet_config`` of a small Lumina Image 2, whose heads have 24 channels and share keys by twos."""
+    shapes = {
+        "cap_embedder.1.weight": (width, context),
+        "x_embedder.weight": (width, 64),
+        "noise_refiner.0.attention.k_norm.weight": (24,),
+        "noise_refiner.0.attention.qkv.weight": (width * 2, width),
+        "noise_refiner.0.feed_forward.w1.weight": (inner, width),
+        "noise_refiner.0.adaLN_modulation.1.weight": (width * 4, width),
+        "noise_refiner.1.": (),
+        **{f"layers.{number}.": () for number in range(depth)},
+    }
+    return config_of(shapes)
+
+
+def lumina_tensors(config: dict, seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    """A small Z-Image or Lumina Image 2 in the published names."""
+    return random_tensors(config, seed, dtype)
+
+
+def qwen_text_tensors(
+    seed: int = 0, *, eyes: bool = True, normalised: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3
+) -> dict[str, torch.Tensor]:
+    """A small Qwen2.5-VL (*eyes*), Qwen 2.5, or Qwen 3 (*normalised*) in the published names, of two heads with one key."""
+    from comfy.ops import disable_weight_init
+    from comfy.text.qwen.network import QwenTextModel
+    from comfy.text.qwen.sizes import EyesConfig, QwenTextConfig
+
+    sight = EyesConfig(hidden_size=160, intermediate_size=96, depth=3, output_size=width, patch_size=14, frames=2) if eyes else None
+    config = QwenTextConfig(vocabulary, width, 96, layers, num_heads=2, num_key_heads=1, head_width=128, normalised=normalised, eyes=sight)
+    generator = torch.Generator().manual_seed(seed)
+    parameters = QwenTextModel(config, disable_weight_init).named_parameters()
+    return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}

@@ -1,0 +1,93 @@
+"""Samples, encodes and decodes with small models of the ``comfy`` package that Python finds, and saves the results.
+
+    python small_model_runs.py CASES_FILE RESULTS_FILE
+
+It uses only what ComfyUI has, so that it runs with a checkout of it as well. From files ComfyUI knows the families' real sizes alone;
+so models are made here from the settings that a file would give. CASES_FILE holds {name: case}: a dict whose ``run`` names a function
+below and whose other members are its arguments. The results are tensors, or lists of them, by name.
+"""
+
+import functools
+import sys
+import types
+
+import torch
+
+from comfy.cli_args import args
+
+args.cpu = True  # before the next import: ComfyUI looks for devices there
+
+import comfy.model_patcher  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.supported_models  # noqa: E402
+
+
+def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3):
+    """The last latent of a model of *family* (a name in ``supported_models``)."""
+    config = getattr(comfy.supported_models, family)(dict(unet_config))
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model(tensors, "", device=torch.device("cpu"))
+    model.load_model_weights(dict(tensors), "")
+    cpu = torch.device("cpu")
+    patcher = comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    if lora is not None:
+        patcher, _ = comfy.sd.load_lora_for_models(patcher, None, dict(lora), 0.8, 0)
+    sides = [[(text, seen(values)) for text, values in side] for side in (positive, negative)]
+    return comfy.sample.sample(patcher, noise, steps, cfg, "euler", "simple", *sides, latent, disable_pbar=True, seed=1)
+
+
+def seen(values):
+    """*values* of a conditioning, with what an image encoder saw (tensor and picture size) as its output object."""
+    sights = values.get("clip_vision_outputs")
+    if sights is None:
+        return values
+    outputs = [types.SimpleNamespace(last_hidden_state=state, image_sizes=[size]) for state, size in sights]
+    return {**values, "clip_vision_outputs": outputs}
+
+
+def encoded(module, name, part, sizes, eyes, tensors, tokens):
+    """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any."""
+    texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
+    options = {f"{part}_model_config": own_sizes(sizes, eyes, tensors)}
+    encoder = getattr(texts, name)(device="cpu", dtype=torch.float32, model_options=options)
+    encoder.load_sd(dict(tensors))
+    found = []
+    for chunk in tokens:
+        states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]]})
+        mask = (extras[0] if extras else {}).get("attention_mask")
+        found += [states] if mask is None else [states, mask.float()]
+    return found
+
+
+def own_sizes(sizes, eyes, tensors):
+    """*sizes* as this ``comfy`` takes them; ComfyUI's eyes are made small on the way."""
+    try:
+        from comfy.text.qwen.sizes import read_qwen_config
+    except ModuleNotFoundError:
+        from comfy.text_encoders import qwen_vl
+
+        network = qwen_vl.Qwen2VLVisionTransformer
+        if not isinstance(network, functools.partial):
+            qwen_vl.Qwen2VLVisionTransformer = lambda hidden_size, **given: network(**{**given, **eyes})
+        return sizes
+    return read_qwen_config({key: tuple(value.shape) for key, value in tensors.items()})
+
+
+def autoencoded(tensors, pictures, latents):
+    """Latents of *pictures*, and pictures of *latents*, whole and in tiles."""
+    vae = comfy.sd.VAE(sd=dict(tensors))
+    found = [vae.encode(one) for one in pictures] + [vae.decode(one) for one in latents]
+    return [*found, vae.decode_tiled(latents[0], tile_x=6, tile_y=6, overlap=2, tile_t=16, overlap_t=2)]
+
+
+def main(cases_file, results_file):
+    """Run all and save."""
+    runs = {function.__name__: function for function in (sampled, encoded, autoencoded)}
+    with torch.inference_mode():
+        cases = torch.load(cases_file)
+        torch.save({name: runs[case.pop("run")](**case) for name, case in cases.items()}, results_file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
