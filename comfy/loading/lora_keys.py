@@ -92,6 +92,12 @@ def model_lora_keys_clip(model: torch.nn.Module, key_map: dict[Any, Any] | None 
     second = (("lora_te2",), ("text_encoder_2",)) if has_l else (("lora_te", "lora_prior_te"), ("text_encoder",))
     for encoder, (kohya, diffusers) in (("clip_h", first), ("clip_l", first), ("clip_g", second)):
         _add_encoder_names(names, known, encoder, kohya, diffusers)
+    first_free = 1 + has_l + any(key.startswith("clip_g.transformer.") for key in keys)
+    for name, key in _without_suffix(keys):
+        inner = name.removeprefix("t5xxl.transformer.")
+        if inner != name:  # the encoder after those of CLIP; OneTrainer counts it as the third even without CLIP-G
+            numbers = {first_free, 3} if has_l and first_free == 2 else {first_free}
+            names.update({f"lora_te{number}_{inner.replace('.', '_')}": key for number in numbers})
     for key, aliases in (
         ("clip_g.transformer.text_projection.weight", ("lora_prior_te_text_projection", "lora_te2_text_projection")),
         ("clip_l.transformer.text_projection.weight", ("lora_te1_text_projection",)),
