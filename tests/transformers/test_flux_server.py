@@ -17,6 +17,7 @@ SIMULATED_MIB = 40  # the network has 26 MiB in bf16, and is computed in fp32
 SIZES = {"context": text_encoder_files.T5_WIDTH, "vector": text_encoder_files.CLIP_WIDTH}
 AE = KlVaeConfig(3, 16, (32, 64, 64, 64), 2, False)
 THREAD = {"OMP_NUM_THREADS": "1"}
+START_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,9 @@ def prompt(seed, whole=False):
     }
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_pictures_are_equal_from_single_files_a_checkpoint_and_on_a_simulated_accelerator(start_server, parts):
-    server = start_server("--ram-model-cache-mb", "1000", name="processor", environment=THREAD)
+    server = start_server("--ram-model-cache-mb", "1000", name="processor", environment=THREAD, start_timeout_s=START_S)
     place(server, parts)
     pictures, receipts = result(server.run(prompt(1), timeout_s=240))
     assert len(set(pictures)) > 20 and len(receipts) >= 3
@@ -95,7 +96,7 @@ def test_pictures_are_equal_from_single_files_a_checkpoint_and_on_a_simulated_ac
     refuses_wrong_pairs(server)
     server.stop()
 
-    limited = start_server("--simulated-vram-mb", str(SIMULATED_MIB), name="limited", environment=THREAD)
+    limited = start_server("--simulated-vram-mb", str(SIMULATED_MIB), name="limited", environment=THREAD, start_timeout_s=START_S)
     place(limited, parts)
     assert result(limited.run(prompt(1), timeout_s=240))[0] == pictures
 
