@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from typing import TYPE_CHECKING
+
+from comfy.lazy_import import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
 
 
 def upscale_dit_mask(mask: torch.Tensor, img_size_in: tuple[int, int], img_size_out: tuple[int, int]) -> torch.Tensor:
@@ -24,5 +30,5 @@ def upscale_dit_mask(mask: torch.Tensor, img_size_in: tuple[int, int], img_size_
 def _resized(mask: torch.Tensor, size_in: tuple[int, int], size_out: tuple[int, int]) -> torch.Tensor:
     """*mask* with the picture's tokens in its last dimension interpolated."""
     words = mask.shape[-1] - size_in[0] * size_in[1]
-    picture = F.interpolate(mask[..., words:].unflatten(-1, size_in), size=size_out, mode="bilinear")
+    picture = torch.nn.functional.interpolate(mask[..., words:].unflatten(-1, size_in), size=size_out, mode="bilinear")
     return torch.cat((mask[..., :words], picture.flatten(-2)), dim=-1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from comfy.patching.freed_memory import FreedMemory
-from comfy.patching.row_blocks import in_row_blocks
+from comfy.patching.on_host.freed_memory import FreedMemory
+from comfy.patching.on_host.row_blocks import in_row_blocks
 from comfy.weight_adapter.lora import LoRAAdapter
 
 SHAPE = (6, 4)
@@ -59,7 +59,7 @@ def test_memory_of_another_size_or_kind_is_not_taken(make):
 
 
 def test_without_a_count_of_users_nothing_is_taken(monkeypatch):
-    monkeypatch.setattr("comfy.patching.freed_memory._use_count", None)
+    monkeypatch.setattr("comfy.patching.on_host.freed_memory._use_count", None)
     freed = FreedMemory(torch.zeros(SHAPE))
     assert freed.take(SHAPE, torch.float32) is None
 
