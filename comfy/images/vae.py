@@ -91,10 +91,10 @@ class VAE(TiledVideos):
         """Raise ``RuntimeError`` if there are no weights."""
         self._network()
 
-    def _said(self) -> str:
-        """The autoencoder in words, with its file. Raises ``RuntimeError`` if there are no weights."""
-        self._network()
-        return f"the VAE {self.source_name}"
+    def _check_latent(self, latent: torch.Tensor) -> None:
+        """Raise ``RuntimeError`` if there are no weights, and ``ValueError`` for a latent of another family."""
+        self.throw_exception_if_invalid()
+        made_by.check_latent(latent, self.latent_channels, f"the VAE {self.source_name}")
 
     def _network(self) -> Any:
         if self.first_stage_model is None:
@@ -128,7 +128,7 @@ class VAE(TiledVideos):
 
         Raises ``RuntimeError`` without weights.
         """
-        made_by.check_latent(samples_in, self.latent_channels, self._said())
+        self._check_latent(samples_in)
         samples_in = self._in_latent_dimensions(samples_in)
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
         try:
@@ -264,7 +264,7 @@ class VAE(TiledVideos):
         overlap_t: int | None = None,
     ) -> torch.Tensor:
         """Decode latents to pictures in tiles (sizes in latent pixels and frames)."""
-        made_by.check_latent(samples, self.latent_channels, self._said())
+        self._check_latent(samples)
         samples = self._in_latent_dimensions(samples)
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         if self.latent_dim == 3:

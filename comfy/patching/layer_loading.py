@@ -9,10 +9,10 @@ from torch import Tensor
 
 from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
-from comfy.patching.freed_memory import FreedMemory
 from comfy.patching.layers import Layer, stream, wipe_lowvram_weight
 from comfy.patching.low_vram import LowVramPatch
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.on_host.freed_memory import FreedMemory
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement, as_parameter
 from comfy.patching.protocols import Patcher

@@ -13,8 +13,8 @@ import comfy.float
 import comfy.lora
 import comfy.model_management
 import comfy.utils
-from comfy.patching.freed_memory import FreedMemory
-from comfy.patching.row_blocks import in_row_blocks
+from comfy.patching.on_host.freed_memory import FreedMemory
+from comfy.patching.on_host.row_blocks import in_row_blocks
 from comfy.quantisation.weights import dequantised, is_quantised, requantised
 
 _CALCULATE = comfy.lora.calculate_weight  # a node pack may put its own in its place

@@ -11,9 +11,9 @@ from torch import Tensor
 import comfy.lora
 from comfy.patching.attribute_paths import get_attr
 from comfy.patching.forwarding import forwards_to
-from comfy.patching.freed_memory import FreedMemory
 from comfy.patching.low_vram import patched_value
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.on_host.freed_memory import FreedMemory
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement
 from comfy.patching.protocols import Patcher

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from comfy.patching.freed_memory import FreedMemory
+from comfy.patching.on_host.freed_memory import FreedMemory
 from comfy.units import MIB
 from comfy.weight_adapter import WeightAdapterBase
 
