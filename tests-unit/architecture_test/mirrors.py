@@ -113,6 +113,7 @@ TESTED_THROUGH = {
     "comfy/text_encoders/genmo.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/hidream.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/lt.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
+    "comfy/text_encoders/lumina2.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/pixart_t5.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/sa_t5.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/t5.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
