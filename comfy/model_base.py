@@ -82,6 +82,7 @@ class BaseModel(torch.nn.Module):
         self.manual_cast_dtype: torch.dtype | None = model_config.manual_cast_dtype
         self.device = device
         self.current_patcher: Any = None
+        self.source_name: str | None = None  # where the weights come from
         unet_config = model_config.unet_config
         if not unet_config.get("disable_unet_model_creation", False):
             operations = model_config.custom_operations
@@ -236,6 +237,7 @@ class BaseModel(torch.nn.Module):
         dtype is already the kept one become views of *sd*'s tensors. Raises ``ModelFileError`` when tensors are missing or
         have another shape.
         """
+        self.source_name = getattr(sd, "name", None)
         self.diffusion_model.load_weights(sd, unet_prefix)
         return self
 

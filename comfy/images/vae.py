@@ -8,6 +8,7 @@ import torch
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.origins
 import comfy.utils
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
@@ -153,7 +154,8 @@ class VAE(TiledVideos):
         return latents
 
     def _in_latent_dimensions(self, samples: torch.Tensor) -> torch.Tensor:
-        """*samples* with a dimension of frames or without one, as the network has it."""
+        """*samples* with a dimension of frames or without one, as the network has it. Raises ``ValueError`` for another kind of latent."""
+        comfy.origins.check_latent(samples, self.latent_channels, self.latent_dim, getattr(self._network(), "source_name", "in use"))
         if self.latent_dim == 2 and samples.ndim == 5:
             return samples[:, :, 0]
         return samples.unsqueeze(2) if self.latent_dim == 3 and samples.ndim == 4 else samples

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import comfy.origins
 import comfy.patcher_extension
 import comfy.sampler_helpers
 from comfy.lazy_import import lazy_module
@@ -137,7 +138,7 @@ class Guider:
         samples = executor.execute(
             self, sigmas, {"model_options": options, "seed": seed}, callback, noise, latent_image, denoise_mask, disable_pbar
         )
-        return self.inner_model.process_latent_out(samples.to(torch.float32))
+        return comfy.origins.note_latent(self.inner_model.process_latent_out(samples.to(torch.float32)), self.inner_model)
 
     def outer_sample(
         self,
