@@ -38,8 +38,7 @@ pack_loader = PackLoader(pack_registry)
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "unCLIPCheckpointLoader:object StyleModelLoader:object StyleModelApply:object "
-    "unCLIPConditioning:object GLIGENLoader:object GLIGENTextBoxApply:object",
+    "unCLIPCheckpointLoader:object unCLIPConditioning:object GLIGENLoader:object GLIGENTextBoxApply:object",
 )
 
 

@@ -75,7 +75,8 @@ def running(settings: UpSettings) -> Iterator[Any]:
     from ray import serve
 
     from fleet.on_ray import up
-    from fleet.on_ray.deployments import APPLICATION, DISPATCHER
+    from fleet.on_ray.deployments import DISPATCHER
+    from fleet.on_ray.scaling import APPLICATION
 
     deploying = up.Deploying(settings)
     deploying.start()

@@ -170,23 +170,22 @@ async def recovery(fleet: Any, outcome: Any, servers: int, jobs: int, what: str)
 async def scaling(dispatcher: Any, load: Load, jobs: int, clients: int) -> int:
     """1 → 3 → 1 servers under load; the exit status says whether a job was lost."""
     from fleet.on_ray.remote_fleet import RemoteFleet
-    from fleet.on_ray.scaling import scale
 
     fleet = RemoteFleet(dispatcher)
     async with load(fleet, jobs, clients) as outcome:
         await reach(outcome, jobs * 0.15)
         began_s = time.perf_counter()
-        await scale(dispatcher, 1, 3)
+        await dispatcher.scale.remote(3)
         print(f"1 → 3 servers in {time.perf_counter() - began_s:.1f} s, {len(outcome.took_s)} of {jobs} jobs done")
         await reach(outcome, jobs * 0.6)
         for view in await fleet.servers():
             print(f"  {view.server_id}: {[one.file.name for one in view.summary.warm]}, {view.backlog_s:.1f} s of work")
         began_s = time.perf_counter()
-        taken = await scale(dispatcher, 3, 1)
+        taken = await dispatcher.scale.remote(1)
         print(f"3 → 1 servers in {time.perf_counter() - began_s:.1f} s, taken away {taken}, {len(outcome.took_s)} of {jobs} jobs done")
     left = [view.server_id for view in await fleet.servers() if view.state is ServerState.READY]
     print(f"{len(outcome.took_s)} jobs: {outcome.ends}; left: {left}")
-    return int(outcome.ends != {JobState.SUCCEEDED: jobs} or len(left) != 1)
+    return int(outcome.ends != {JobState.SUCCEEDED: jobs} or len(left) != 1 or len(taken) != 2)
 
 
 async def reach(outcome: Any, count: float) -> None:

@@ -3,7 +3,8 @@
     python benchmarks/read_ahead.py --folder DIR [--rate MB] [--only cold,disk,real,turns] [--check] [--keep]
 
 Files are made in DIR and deleted at the end: SDXL's text encoders (fp16, 1.6 GB), a diffusion model of SDXL's widths with fewer transformer
-layers (fp16, 1.7 GB), an autoencoder (0.2 GB), and two checkpoints of half SD 1.5's width (0.4 GB each); 4.4 GB of disk, 5 GB of RAM.
+layers (fp16, 1.7 GB), an autoencoder (0.2 GB), and, for the turns, two checkpoints of half SD 1.5's width (0.4 GB each); 4.4 GB of disk,
+3.6 GB without the turns, 0.9 GB with nothing else; 5 GB of RAM.
 Servers are started with ``--no-read-ahead`` and without; a pack (``limited_reads.py``) limits their reads to --rate:
 
 cold: each open file by itself, as network volumes do that limit every connection. Bound: 0.75 times the time without.
@@ -51,8 +52,8 @@ def quick_tensor(key: str, shape: tuple[int, ...], generator: torch.Generator, g
 random_tensor = make_checkpoint.random_tensor
 
 
-def make_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files by their place below ``models``, made where they are missing."""
+def make_files(folder: pathlib.Path, only: list[str]) -> dict[str, pathlib.Path]:
+    """The files that *only* some of the measurements need, by their place below ``models``, made where they are missing."""
     half = family("sd15", 2)
     layouts: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         "text_encoders/l.safetensors": (clip_layout(CLIP_L), {}),
@@ -62,6 +63,8 @@ def make_files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
         "checkpoints/a.safetensors": (checkpoint_layout(half), half.metadata()),
         "checkpoints/b.safetensors": (checkpoint_layout(half), half.metadata()),
     }
+    kinds = ["checkpoints"] * ("turns" in only) + ["text_encoders", "diffusion_models", "vae"] * (only != ["turns"])
+    layouts = {name: layout for name, layout in layouts.items() if name.split("/")[0] in kinds}
     make_checkpoint.random_tensor = quick_tensor
     for number, (name, (layout, metadata)) in enumerate(layouts.items()):
         path = folder / name
@@ -91,6 +94,7 @@ def server(paths: dict[str, pathlib.Path], limit: dict[str, str] | None, ram_mb:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path.resolve())
         starter = PROJECT / "models" / "checkpoints" / "starter-digits.safetensors"
+        (base / "models" / "checkpoints").mkdir(parents=True, exist_ok=True)
         shutil.copy(starter, base / "models" / "checkpoints")
         if limit is not None:
             (base / "custom_nodes").mkdir()
@@ -188,7 +192,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the files")
     given = parser.parse_args()
     only, broken = given.only.split(","), []
-    paths = make_files(given.folder)
+    paths = make_files(given.folder, only)
     limits = {name: {"READ_LIMIT_MB_S": str(given.rate), "READ_LIMIT_OF": name} for name in ("file", "disk")}
     try:
         if "cold" in only and cold("cold prompt, each file limited", paths, limits["file"], given.words) > COLD_BOUND:

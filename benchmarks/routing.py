@@ -2,7 +2,8 @@
 
     python benchmarks/routing.py                 every trace of benchmarks/traces/routing/, every router
     python benchmarks/routing.py --check         the product's router within 10 % of the bound on each; exit status 1 if not
-    python benchmarks/routing.py --large         1,000 servers and 1,000,000 jobs, the product's router alone
+    python benchmarks/routing.py --large         1,000 servers and 1,000,000 jobs, the product's router alone; with --check it has
+                                                 to be within 10 % of the bound too, and done in two minutes
 
 A trace file says how traffic is made (the generator is seeded, so it is the same everywhere). The bound is what nobody can beat, knowing
 all jobs beforehand: every job computes, and each model is read at least once; the last job ends no earlier than all servers together can
@@ -22,6 +23,7 @@ from routing_simulation import Outcome, Trace, simulate  # noqa: E402
 
 TRACES = pathlib.Path(__file__).parent / "traces" / "routing"
 WITHIN = 1.10
+LARGE_LIMIT_S = 120.0
 OURS = "ours"
 
 
@@ -56,6 +58,15 @@ def compare(trace: Trace, policies: list[str]) -> float:
     return ratio
 
 
+def large(servers: int, jobs: int) -> bool:
+    """Simulate a large fleet; whether the product's router keeps to the bound, and to the time that it may take."""
+    started_s = time.perf_counter()
+    ratio = compare(Trace.large(servers, jobs), [OURS])
+    took_s = time.perf_counter() - started_s
+    print(f"{took_s:.0f} s in all, the making of the trace included; at most {LARGE_LIMIT_S:.0f} s and {WITHIN} of the bound are allowed")
+    return ratio <= WITHIN and took_s <= LARGE_LIMIT_S
+
+
 def main(argv: list[str] | None = None) -> int:
     """Compare; the exit status says whether the check passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,11 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--large", action="store_true", help="1,000 servers and 1,000,000 jobs")
     given = parser.parse_args(argv)
     if given.large:
-        started_s = time.perf_counter()
-        trace = Trace.large(1_000, 1_000_000)
-        compare(trace, [OURS])
-        print(f"{time.perf_counter() - started_s:.0f} s in all, the making of the trace included")
-        return 0
+        is_good = large(1_000, 1_000_000)
+        return int(given.check and not is_good)
     ratios = {trace.name: compare(trace, [OURS] if given.check else list(POLICIES)) for trace in load_traces(given.traces)}
     worst = max(ratios, key=lambda name: ratios[name])
     print(f"\nworst: {ratios[worst]:.3f} of the bound on {worst}; at most {WITHIN} is allowed")

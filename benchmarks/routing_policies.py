@@ -27,10 +27,10 @@ class Ours:
 
     def place(self, job: SimJob, now_s: float) -> tuple[int, float]:
         work = Work(str(job.number), tuple((FOLDER, name) for name in job.models), job.models[0])
-        choice = choose(work, self._books.candidates(work.needs), now_s, self._weights, self._books.copies)
+        choice = choose(work, self._books.candidates(work.needs, now_s), now_s, self._weights, self._books.copies)
         assert choice is not None
         order = now_s + choice.delay_s
-        self._books.send(choice.server_id, work, now_s, order)
+        self._books.send(choice.server_id, work, now_s)
         return int(choice.server_id), order
 
     def ended(self, job: SimJob, server: int, now_s: float) -> None:

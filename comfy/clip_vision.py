@@ -14,18 +14,22 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 from comfy.families.clip_vision_encoder import ClipVisionConfig, ClipVisionTransformer, clip_vision_part, load_clip_vision, to_transformers
+from comfy.families.model_errors import naming_file
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.image_encoders.siglip import MODEL_TYPE as SIGLIP
+from comfy.image_encoders.siglip import SiglipConfig, SiglipVisionTransformer, siglip_part
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 PENULTIMATE = -2
 
 
 class Output:
     """What an image encoder makes of pictures, as attributes and items: ``last_hidden_state``, ``penultimate_hidden_states``,
-    ``image_embeds`` and ``image_sizes``."""
+    ``image_embeds``, ``image_sizes`` and, of SigLIP, ``all_hidden_states``."""
 
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key)
@@ -68,14 +72,19 @@ class ClipVisionModel:
                 config = json.load(file)
         self.config = config
         self.image_size = config.get("image_size", 224)
-        self.image_mean = config.get("image_mean", list(CLIP_MEAN))
-        self.image_std = config.get("image_std", list(CLIP_STD))
         self.model_type = config.get("model_type", "clip_vision_model")
-        self.return_all_hidden_states = False
+        is_siglip = self.model_type == SIGLIP
+        self.image_mean = config.get("image_mean", list(SIGLIP_MEAN if is_siglip else CLIP_MEAN))
+        self.image_std = config.get("image_std", list(SIGLIP_STD if is_siglip else CLIP_STD))
+        self.return_all_hidden_states = is_siglip
         management = comfy.model_management
         self.load_device = management.text_encoder_device()
         self.dtype = management.text_encoder_dtype(self.load_device)
-        self.model = ClipVisionTransformer(_sizes(config), comfy.ops.manual_cast)
+        self.model: ClipVisionTransformer | SiglipVisionTransformer = (
+            SiglipVisionTransformer(_siglip_sizes(config), comfy.ops.manual_cast)
+            if is_siglip
+            else ClipVisionTransformer(_sizes(config), comfy.ops.manual_cast)
+        )
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             self.model, load_device=self.load_device, offload_device=management.text_encoder_offload_device()
         )
@@ -104,12 +113,16 @@ class ClipVisionModel:
         """
         comfy.model_management.load_model_gpu(self.patcher)
         pixels = clip_preprocess(image.to(self.load_device), self.image_size, self.image_mean, self.image_std, crop).float()
-        last, chosen, embeds, projected = self.model(pixel_values=pixels, intermediate_output=PENULTIMATE)
+        wanted = "all" if self.return_all_hidden_states else PENULTIMATE
+        last, chosen, embeds, projected = self.model(pixel_values=pixels, intermediate_output=wanted)
         device = comfy.model_management.intermediate_device()
         output = Output()
         output["last_hidden_state"] = last.to(device)
         output["image_embeds"] = embeds.to(device)
         output["image_sizes"] = [pixels.shape[1:]] * len(pixels)
+        if self.return_all_hidden_states:
+            output["all_hidden_states"] = chosen.to(device)
+            chosen = chosen[:, PENULTIMATE]
         output["penultimate_hidden_states"] = None if chosen is None else chosen.to(device)
         output["mm_projected"] = projected
         return output
@@ -128,6 +141,17 @@ def _sizes(config: dict[str, Any]) -> ClipVisionConfig:
     )
 
 
+def _siglip_sizes(config: dict[str, Any]) -> SiglipConfig:
+    return SiglipConfig(
+        image_size=config["image_size"],
+        patch_size=config["patch_size"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        num_layers=config["num_hidden_layers"],
+        num_heads=config["num_attention_heads"],
+    )
+
+
 def convert_to_transformers(sd: MutableMapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors of *sd* below *prefix* under transformers' names, whichever of the two styles they are in."""
     return to_transformers({key.removeprefix(prefix): tensor for key, tensor in sd.items() if key.startswith(prefix)})
@@ -142,7 +166,7 @@ def load_clipvision_from_sd(sd: MutableMapping[str, Tensor], prefix: str = "", c
 def load(ckpt_path: str) -> ClipVisionModel | None:
     """The image encoder of a file, or None if it holds none.
 
-    Raises ``ModelFileError``, naming the file, when it is damaged or holds an image encoder of another kind than CLIP's.
+    Raises ``ModelFileError``, naming the file, when it is damaged or holds an image encoder of another kind than CLIP's or SigLIP's.
     """
     with ModelFiles(os.fspath(ckpt_path)) as files:
         return load_parts(files, {"clip_vision": _VisionPart(files)})["clip_vision"]
@@ -164,6 +188,12 @@ class _VisionPart(Part[ClipVisionModel | None]):
 
 
 def _from_source(source: WeightSource) -> ClipVisionModel | None:
+    with naming_file(source.name, "the image encoder"):
+        siglip = siglip_part(source)
+    if siglip is not None:
+        model = ClipVisionModel({**siglip.transformers_arguments(), "model_type": SIGLIP})
+        model.load_weights(source)
+        return model
     found = clip_vision_part(source)
     if found is None:
         return None

@@ -144,8 +144,8 @@ def calculate_weight(
     """*weight* with *patches* applied in order. *weight* is changed in place; the result is it, or a larger tensor.
 
     A patch is (strength, what, strength of the weight, slice (dim, start, length) or None, function on the change or None), where
-    *what* is an adapter, (kind, values), (tensor,), or the list that ``get_key_patches`` returns. *original_weights* is the
-    result of ``get_key_patches``, for patches that need the model's own weights.
+    *what* is an adapter, (kind, values), (tensor,), (None,) with strength 0, or the list that ``get_key_patches`` returns.
+    *original_weights* is the result of ``get_key_patches``, for patches that need the model's own weights.
     """
     for strength, patch, strength_model, part, function in patches:
         target = weight if part is None else weight.narrow(*part)
@@ -195,9 +195,11 @@ def _apply_plain(
         change = values[0]
         if _pads(values) and change.shape != weight.shape:
             weight = pad_tensor_to_shape(weight, change.shape)
+        if strength == 0.0:  # then it may also be None: the patch only multiplies the weight
+            return weight
         if change.shape != weight.shape:
             log.warning("%s: a change of shape %s does not fit the weight's %s; left out", key, tuple(change.shape), tuple(weight.shape))
-        elif strength != 0.0:
+        else:
             weight += function(strength * cast(change, weight.device, weight.dtype))
     elif kind == "set":
         if _broadcasts(tuple(values[0].shape), tuple(weight.shape)):

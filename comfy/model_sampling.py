@@ -113,7 +113,7 @@ class CONST:
     ) -> torch.Tensor:
         """The straight line between picture and noise at *sigma*."""
         level = reshape_sigma(sigma, noise.ndim)
-        return level * noise + (1.0 - level) * latent_image
+        return level * (getattr(self, "noise_scale", 1.0) * noise) + (1.0 - level) * latent_image
 
     def inverse_noise_scaling(self, sigma: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         """The picture part of a sampler's last latent."""
@@ -280,7 +280,12 @@ class ModelSamplingDiscreteFlow(_SigmaTable):
     def __init__(self, model_config: Any = None) -> None:
         super().__init__()
         settings = _settings(model_config)
+        self.set_noise_scale(settings.get("noise_scale", 1.0))
         self.set_parameters(shift=settings.get("shift", 1.0), multiplier=settings.get("multiplier", 1000))
+
+    def set_noise_scale(self, noise_scale: float) -> None:
+        """Set the standard deviation of the noise that the model was trained with."""
+        self.noise_scale = float(noise_scale)
 
     def set_parameters(self, shift: float = 1.0, timesteps: int = 1000, multiplier: float = 1000) -> None:
         """Set the shift towards noise, the table's length, and the scale of the model's time input."""

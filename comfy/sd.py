@@ -23,6 +23,7 @@ from comfy.loading.lora import load_bypass_lora_for_models, load_lora_for_models
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.loading.saving import save_checkpoint
+from comfy.loading.style_model import StyleModel, load_style_model
 from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.placeholders import placeholders
 from comfy.text.encoder import CLIP
@@ -33,6 +34,7 @@ __all__ = [
     "CLIP",
     "VAE",
     "CLIPType",
+    "StyleModel",
     "TEModel",
     "load_bypass_lora_for_models",
     "load_checkpoint",
@@ -46,6 +48,7 @@ __all__ = [
     "load_diffusion_model_state_dict",
     "load_lora_for_models",
     "load_state_dict_guess_config",
+    "load_style_model",
     "load_text_encoder_state_dicts",
     "load_unet",
     "load_unet_state_dict",
@@ -56,9 +59,7 @@ __all__ = [
 ]
 
 model_detection = comfy.model_detection
-__getattr__, __dir__ = placeholders(
-    __name__, "models of kinds that are not supported", "StyleModel:object load_style_model() load_gligen() t5xxl_detect() llama_detect()"
-)
+__getattr__, __dir__ = placeholders(__name__, "models of kinds that are not supported", "load_gligen() t5xxl_detect() llama_detect()")
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:

@@ -31,7 +31,9 @@ class CLIPVisionLoader:
         """The image encoder. Raises ``RuntimeError`` when the file does not hold one."""
         model = clip_vision.load(folder_paths.get_full_path_or_raise("clip_vision", clip_name))
         if model is None:
-            raise RuntimeError(f"{clip_name} holds no image encoder; supported: those of CLIP, in transformers' or open_clip's names")
+            raise RuntimeError(
+                f"{clip_name} holds no image encoder; supported: those of CLIP, in transformers' or open_clip's names, and of SigLIP"
+            )
         return (model,)
 
 

@@ -159,6 +159,28 @@ class ConditioningConcat:
         return ([[torch.cat((entry[0], context_from), 1), entry[1].copy()] for entry in conditioning_to],)
 
 
+class ConditioningMultiply:
+    """Multiplies encoded prompts by a number."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "multiply"
+    CATEGORY = TRANSFORM
+    SEARCH_ALIASES = ["scale conditioning", "scale prompt", "multiply conditioning", "multiply prompt"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"conditioning": ("CONDITIONING",), "multiplier": real(1.0, -100.0, 100.0)}}
+
+    def multiply(self, conditioning: Conditioning, multiplier: float) -> tuple[Conditioning]:
+        """The conditioning with its text, and the pooled text where it has one, times *multiplier*."""
+        result = []
+        for states, values in conditioning:
+            pooled = values.get("pooled_output")
+            scaled = {} if pooled is None else {"pooled_output": pooled * multiplier}
+            result += node_helpers.conditioning_set_values([[states * multiplier, values]], scaled)
+        return (result,)
+
+
 class ConditioningSetArea:
     """Limits a prompt to a rectangle given in pixels."""
 
@@ -294,6 +316,7 @@ _TITLES = {
     ConditioningCombine: "Conditioning (Combine)",
     ConditioningAverage: "Conditioning (Average)",
     ConditioningConcat: "Conditioning (Concat)",
+    ConditioningMultiply: "Conditioning (Multiply)",
     ConditioningSetArea: "Conditioning (Set Area)",
     ConditioningSetAreaPercentage: "Conditioning (Set Area with Percentage)",
     ConditioningSetAreaStrength: "Conditioning (Set Area Strength)",

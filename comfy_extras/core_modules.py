@@ -15,5 +15,6 @@ CORE_MODULES: tuple[str, ...] = (
     "comfy_extras.core_latents",
     "comfy_extras.core_loaders",
     "comfy_extras.core_sampling",
+    "comfy_extras.core_style_models",
     "comfy_extras.core_vae",
 )

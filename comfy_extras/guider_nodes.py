@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
+import comfy.sampler_helpers
 import comfy.samplers
 import node_helpers
 from comfy.lazy_import import lazy_module
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 torch = lazy_module("torch")
 
 GUIDERS = "model/sampling/guiders"
+BESIDE = "model of the negative side"
 
 
 def _cfg(name: str = "cfg", default: float = 8.0) -> io.Float.Input:
@@ -65,6 +67,78 @@ class Guider_DualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs i
             self.inner_model, between, base, self.cfg2, x, timestep, model_options=options, cond=middle, uncond=negative
         )
         return outer + (full - between) * self.cfg1
+
+
+class Guider_DualModel(comfy.samplers.CFGGuider):  # noqa: N801 - the name packs import
+    """A guider whose negative side is computed by another model, which is loaded beside the first while it samples."""
+
+    model_patcher: ModelPatcher
+
+    def __init__(self, model_patcher: ModelPatcher, uncond_model_patcher: ModelPatcher) -> None:
+        """Of one module with other patches for each side, a second one is loaded. Raises ``RuntimeError`` when that is not possible."""
+        super().__init__(model_patcher)
+        if model_patcher.is_clone(uncond_model_patcher) and not model_patcher.clone_has_same_weights(uncond_model_patcher):
+            uncond_model_patcher = uncond_model_patcher.clone(force_deepcopy=True)
+        self.uncond_model_patcher = uncond_model_patcher
+        self.uncond_inner: Any = None
+        self._negative: Any = None
+
+    def outer_sample(self, noise: Any, *args: Any, **kwargs: Any) -> Any:
+        """Sample with both models loaded; at a scale of 1 with the first alone."""
+        self.uncond_inner = None
+        if math.isclose(self.cfg, 1.0):
+            return super().outer_sample(noise, *args, **kwargs)
+        first, other = self.model_patcher, self.uncond_model_patcher
+        conds = {"negative": [cond.copy() for cond in self.conds["negative"]]}
+        self.uncond_inner, conds, loaded = comfy.sampler_helpers.prepare_sampling(other, noise.shape, conds, other.model_options)
+        self._negative = conds["negative"]
+        other.pre_run()
+        self.model_patcher = first.clone()
+        self.model_patcher.set_additional_models(BESIDE, [other])  # so that loading the first does not evict the other
+        try:
+            return super().outer_sample(noise, *args, **kwargs)
+        finally:
+            other.cleanup()
+            comfy.sampler_helpers.cleanup_models(conds, loaded)
+            self.model_patcher, self.uncond_inner, self._negative = first, None, None
+
+    def inner_sample(
+        self,
+        noise: Any,
+        latent_image: Any,
+        device: Any,
+        sampler: Any,
+        sigmas: Any,
+        denoise_mask: Any,
+        callback: Any,
+        disable_pbar: bool,
+        seed: int | None,
+        latent_shapes: Any = None,
+    ) -> Any:
+        """Sample; the negative conditioning is prepared for the other model."""
+        if self.uncond_inner is not None:
+            latent = latent_image
+            if latent is not None and torch.count_nonzero(latent) > 0:  # zeros stay zeros in either scale
+                latent = self.uncond_inner.process_latent_in(latent)
+            conds = {"negative": self._negative}
+            self._negative = comfy.samplers.process_conds(
+                self.uncond_inner, noise, conds, device, latent, denoise_mask, seed, latent_shapes=latent_shapes
+            )["negative"]
+        common = (noise, latent_image, device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+        return super().inner_sample(*common, latent_shapes=latent_shapes)
+
+    def predict_noise(self, x: Any, timestep: Any, model_options: dict[str, Any] | None = None, seed: int | None = None) -> Any:
+        """The guided denoised latent; the positive one alone where guidance would not change it."""
+        options = {} if model_options is None else model_options
+        positive = self.conds.get("positive")
+        (cond,) = comfy.samplers.calc_cond_batch(self.inner_model, [positive], x, timestep, options)
+        if self.uncond_inner is None or (math.isclose(self.cfg, 1.0) and not options.get("disable_cfg1_optimization", False)):
+            return cond
+        own_options = {name: value for name, value in options.items() if name != "multigpu_clones"}
+        (uncond,) = comfy.samplers.calc_cond_batch(self.uncond_inner, [self._negative], x, timestep, own_options)
+        return comfy.samplers.cfg_function(
+            self.inner_model, cond, uncond, self.cfg, x, timestep, model_options=options, cond=positive, uncond=self._negative
+        )
 
 
 class BasicGuider(io.ComfyNode):
@@ -152,6 +226,46 @@ class DualCFGGuider(io.ComfyNode):
     get_guider = execute
 
 
+class DualModelGuider(io.ComfyNode):
+    """Makes a guider with one model for each side of guidance."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        other = "The model that computes the negative side; left out, the first one does."
+        negative = "The negative prompt, for the second model. Left out, that side is computed without a text."
+        return io.Schema(
+            node_id="DualModelGuider",
+            display_name="Dual Model CFG Guider",
+            category=GUIDERS,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that computes the positive side."),
+                io.Model.Input("model_negative", optional=True, tooltip=other),
+                io.Conditioning.Input("positive"),
+                _cfg(default=4.0),
+                io.Conditioning.Input("negative", optional=True, tooltip=negative),
+            ],
+            outputs=[io.Guider.Output()],
+            is_experimental=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        positive: Conditioning,
+        cfg: float,
+        model_negative: ModelPatcher | None = None,
+        negative: Conditioning | None = None,
+    ) -> io.NodeOutput:
+        """The guider."""
+        guider = comfy.samplers.CFGGuider(model) if model_negative is None else Guider_DualModel(model, model_negative)
+        guider.set_conds(positive, [[None, {}]] if negative is None else negative)
+        guider.set_cfg(cfg)
+        return io.NodeOutput(guider)
+
+    get_guider = execute
+
+
 class CFGOverride(io.ComfyNode):
     """Replaces the guidance scale during a part of the sampling."""
 
@@ -187,4 +301,4 @@ class CFGOverride(io.ComfyNode):
         return io.NodeOutput(clone)
 
 
-GUIDER_NODES: list[type[io.ComfyNode]] = [CFGOverride, CFGGuider, DualCFGGuider, BasicGuider]
+GUIDER_NODES: list[type[io.ComfyNode]] = [CFGOverride, CFGGuider, DualCFGGuider, DualModelGuider, BasicGuider]

@@ -12,7 +12,17 @@ import latent_preview
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
-from comfy_extras.guider_nodes import GUIDER_NODES, BasicGuider, CFGGuider, CFGOverride, DualCFGGuider, Guider_Basic, Guider_DualCFG
+from comfy_extras.guider_nodes import (
+    GUIDER_NODES,
+    BasicGuider,
+    CFGGuider,
+    CFGOverride,
+    DualCFGGuider,
+    DualModelGuider,
+    Guider_Basic,
+    Guider_DualCFG,
+    Guider_DualModel,
+)
 from comfy_extras.sampler_nodes import (
     SAMPLER_NODES,
     KSamplerSelect,
@@ -69,11 +79,13 @@ __all__ = [
     "CFGOverride",
     "DisableNoise",
     "DualCFGGuider",
+    "DualModelGuider",
     "ExponentialScheduler",
     "ExtendIntermediateSigmas",
     "FlipSigmas",
     "Guider_Basic",
     "Guider_DualCFG",
+    "Guider_DualModel",
     "KSamplerSelect",
     "KarrasScheduler",
     "LaplaceScheduler",

@@ -1,12 +1,13 @@
-"""The node that loads a text encoder of four files; other names of HiDream models are :mod:`comfy.placeholders`."""
+"""Nodes for HiDream: loading a text encoder of four files, and encoding a text for each of its encoders."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import folder_paths
-from comfy.placeholders import placeholders
+from comfy_api.latest import io
 from comfy_extras.core_loaders import load_text_encoders
+from comfy_extras.prompt_texts import prompt_input, with_texts
 
 if TYPE_CHECKING:
     from comfy.text.encoder import CLIP
@@ -32,7 +33,25 @@ class QuadrupleCLIPLoader:
     load_clip = execute
 
 
-__getattr__, __dir__ = placeholders(__name__, "HiDream models", "CLIPTextEncodeHiDream:object")
+class CLIPTextEncodeHiDream(io.ComfyNode):
+    """Encodes one text for each of HiDream's four encoders."""
 
-NODE_CLASS_MAPPINGS = {"QuadrupleCLIPLoader": QuadrupleCLIPLoader}
-NODE_DISPLAY_NAME_MAPPINGS = {"QuadrupleCLIPLoader": "Load CLIP (Quadruple)"}
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="CLIPTextEncodeHiDream",
+            display_name="CLIP Text Encode (HiDream)",
+            search_aliases=["hidream prompt"],
+            category="model/conditioning/hidream",
+            inputs=[io.Clip.Input("clip"), *(prompt_input(name) for name in ("clip_l", "clip_g", "t5xxl", "llama"))],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip: CLIP, clip_l: str, clip_g: str, t5xxl: str, llama: str) -> io.NodeOutput:
+        """The conditioning. Raises ``ValueError`` when an encoder is missing."""
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(with_texts(clip, clip_g, l=clip_l, t5xxl=t5xxl, llama=llama)))
+
+
+NODE_CLASS_MAPPINGS = {"QuadrupleCLIPLoader": QuadrupleCLIPLoader, "CLIPTextEncodeHiDream": CLIPTextEncodeHiDream}
+NODE_DISPLAY_NAME_MAPPINGS = {"QuadrupleCLIPLoader": "Load CLIP (Quadruple)", "CLIPTextEncodeHiDream": "CLIP Text Encode (HiDream)"}

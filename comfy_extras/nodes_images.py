@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io, ui
+from comfy_extras.advanced_saving_node import SaveImageAdvanced
 from comfy_extras.animated_image_nodes import SaveAnimatedPNG, SaveAnimatedWEBP
 from comfy_extras.core_images import resize_images
 from comfy_extras.image_stitching_nodes import ImageStitch
 from comfy_extras.image_tile_nodes import ImageMergeTileList, SplitImageToTileList
+from comfy_extras.mask_crop_node import ImageCropToMask
 from comfy_extras.node_inputs import MAX_RESOLUTION, combo, pixels, real, socket, whole
 from comfy_extras.svg_nodes import SaveSVGNode
 
@@ -294,6 +296,7 @@ _NODES = (
     GetImageSize,
     ImageAddNoise,
     ImageCrop,
+    ImageCropToMask,
     ImageCropV2,
     ImageFlip,
     ImageFromBatch,
@@ -305,6 +308,7 @@ _NODES = (
     ResizeAndPadImage,
     SaveAnimatedPNG,
     SaveAnimatedWEBP,
+    SaveImageAdvanced,
     SaveSVGNode,
     SplitImageToTileList,
 )
@@ -315,6 +319,8 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "PrimitiveBoundingBox": "Bounding Box",
     "ImageCrop": "Crop Image (DEPRECATED)",
     "ImageCropV2": "Crop Image",
+    "ImageCropToMask": "Crop Image to Mask",
+    "SaveImageAdvanced": "Save Image (Advanced)",
     "RepeatImageBatch": "Repeat Image Batch",
     "ImageFromBatch": "Get Image from Batch",
     "ImageAddNoise": "Add Noise to Image",

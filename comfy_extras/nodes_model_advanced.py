@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import node_helpers
 from comfy.lazy_import import lazy_module
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 torch = lazy_module("torch")
+attention_functions = lazy_module("comfy.ldm.modules.attention")
 kinds = lazy_module("comfy.model_sampling")
 distilled = lazy_module("comfy.sampling.distilled")
 latent_formats = lazy_module("comfy.latent_formats")
 patching = lazy_module("comfy.patching.patched_models")
+
+log = logging.getLogger(__name__)
 
 CATEGORY = "model/patch"
 SHORT_SEQUENCE, LONG_SEQUENCE = 256, 4096  # the numbers of tokens for Flux's two shifts
@@ -210,6 +214,57 @@ class RescaleCFG(_ModelPatch):
         return (clone,)
 
 
+class ModelNoiseScale(_ModelPatch):
+    """Sets how strong the noise is that a flow model was trained with."""
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tooltip = "The noise's standard deviation in training, such as 8 for HiDream-O1 base and 7.5 for its dev version."
+        return {"required": {"model": ("MODEL",), "noise_scale": real(1.0, 0.0, 64.0, tooltip=tooltip)}}
+
+    def patch(self, model: ModelPatcher, noise_scale: float) -> tuple[ModelPatcher]:
+        """A clone with that noise. Raises ``ValueError`` for a model that is no rectified flow with a shift."""
+        original = model.get_model_object("model_sampling")
+        if not isinstance(original, kinds.ModelSamplingDiscreteFlow):
+            raise ValueError(
+                f"ModelNoiseScale changes rectified flows; the model's schedule is a {type(original).__name__}. "
+                "Take the node out, or put a ModelSamplingSD3 node before it"
+            )
+
+        def build(clone: ModelPatcher) -> None:
+            sampling = type(original)(clone.model.model_config)
+            sampling.set_parameters(shift=original.shift, multiplier=original.multiplier)
+            sampling.set_noise_scale(noise_scale)
+            clone.add_object_patch("model_sampling", sampling)
+
+        return (patching.patched_models().patched(model, (noise_scale,), build),)
+
+
+class ModelAttentionBackend(_ModelPatch):
+    """Sets the function that computes a model's attention."""
+
+    BACKENDS: ClassVar[dict[str, str]] = {"pytorch attention": "pytorch", "comfy kitchen attention": "comfy_kitchen_int8"}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"model": ("MODEL",), "attention": (["pytorch attention"],)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, attention: str) -> bool:
+        """Any name: workflows of other machines may hold one that is not offered here."""
+        return True
+
+    def patch(self, model: ModelPatcher, attention: str) -> tuple[ModelPatcher]:
+        """A clone that computes attention so; one that is not here is replaced by PyTorch's, with a warning."""
+        function = attention_functions.get_attention_function(self.BACKENDS.get(attention, ""), None)
+        if function is None:
+            log.warning("the attention %r is not here; PyTorch's is used", attention)
+            function = attention_functions.get_attention_function("pytorch")
+        clone = model.clone()
+        clone.set_model_optimized_attention(function)
+        return (clone,)
+
+
 class ModelComputeDtype(_ModelPatch):
     """Sets the dtype that a model computes in."""
 
@@ -236,7 +291,9 @@ NODE_CLASS_MAPPINGS = {
         ModelSamplingSD3,
         ModelSamplingAuraFlow,
         ModelSamplingFlux,
+        ModelNoiseScale,
         RescaleCFG,
         ModelComputeDtype,
+        ModelAttentionBackend,
     )
 }

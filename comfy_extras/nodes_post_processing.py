@@ -9,6 +9,7 @@ import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
 from comfy_extras import image_resizing
+from comfy_extras.colour_transfer_node import ColorTransfer
 from comfy_extras.core_images import resize_images
 from comfy_extras.image_filters import convolve_mirrored, gaussian_kernel, sharpening_kernel
 from comfy_extras.image_quantizing import quantize
@@ -27,6 +28,7 @@ __all__ = [
     "BatchMasksNode",
     "Blend",
     "Blur",
+    "ColorTransfer",
     "ImageScaleToTotalPixels",
     "Quantize",
     "ResizeImageMaskNode",
@@ -361,6 +363,7 @@ NODE_CLASS_MAPPINGS = {
     "BatchImagesNode": BatchImagesNode,
     "BatchMasksNode": BatchMasksNode,
     "BatchLatentsNode": BatchLatentsNode,
+    "ColorTransfer": ColorTransfer,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -373,4 +376,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "BatchImagesNode": "Batch Images",
     "BatchMasksNode": "Batch Masks",
     "BatchLatentsNode": "Batch Latents",
+    "ColorTransfer": "Transfer Color",
 }

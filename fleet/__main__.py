@@ -1,13 +1,16 @@
-"""``python -m fleet up --servers 3 -- --ram-model-cache-mb 2000``: a fleet on this machine, or on a Ray cluster that runs already."""
+"""``python -m fleet up --servers 3 -- --ram-model-cache-mb 2000``: a fleet on this machine, or on a Ray cluster that runs already.
+
+``python -m fleet scale --servers 5`` brings one that runs to another number of servers.
+"""
 
 import argparse
 import sys
 
 from fleet.on_ray.installed import is_installed
-from fleet.settings import UpSettings
+from fleet.settings import ScaleSettings, UpSettings
 
 
-def parse(arguments: list[str]) -> UpSettings:
+def parse(arguments: list[str]) -> UpSettings | ScaleSettings:
     """The settings that a command line gives; what follows ``--`` goes to every server. Prints errors and raises ``SystemExit``."""
     own, _, flags = _split(arguments)
     parser = argparse.ArgumentParser(prog="python -m fleet", description=__doc__)
@@ -23,8 +26,16 @@ def parse(arguments: list[str]) -> UpSettings:
     up.add_argument("--folder", default="user/fleet", metavar="DIR", help="logs, the token, folders of the servers (default: user/fleet)")
     up.add_argument("--shared-folders", action="store_true", help="all servers use this project's input, output and user folders")
     up.add_argument("--allowed-host", action="append", default=[], metavar="NAME", help="a further name that the gateways answer to")
+    up.add_argument("--most-servers", type=int, default=0, metavar="N", help="with more than --servers, their number follows the jobs")
+    up.add_argument("--jobs-per-server", type=float, default=2.0, metavar="N", help="jobs on each then, waiting and running (default: 2)")
+    up.add_argument("--shrink-after-s", type=float, default=300.0, metavar="S", help="a server too many goes after so long (default: 300)")
+    scale = commands.add_parser("scale", help="bring a fleet that runs to another number of servers")
+    scale.add_argument("--servers", type=_positive, required=True, metavar="N", help="how many servers")
+    scale.add_argument("--address", default=None, metavar="HOST:PORT", help="its Ray cluster (default: the one on this machine)")
+    scale.add_argument("--folder", default="user/fleet", metavar="DIR", help="the fleet's folder, with its token (default: user/fleet)")
     given = vars(parser.parse_args(own))
-    del given["command"]
+    if given.pop("command") == "scale":
+        return ScaleSettings(**given)
     return UpSettings(flags=tuple(flags), **given)
 
 
@@ -51,9 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not is_installed():
         print("The fleet needs Ray Serve: pip install -r requirements-fleet.txt", file=sys.stderr)
         return 2
-    from fleet.on_ray.up import up
+    from fleet.on_ray.up import scale, up
 
-    return up(settings)
+    return scale(settings) if isinstance(settings, ScaleSettings) else up(settings)
 
 
 if __name__ == "__main__":

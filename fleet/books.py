@@ -32,12 +32,16 @@ class Work:
 
 @dataclass(slots=True)
 class _Sent:
-    """A job at a server: *compute_s* and *load_s* are expected, *number* orders the server's queue."""
+    """What a job at a server is expected to take; everything else about it is in the ``JobTable``."""
 
     work: Work
     compute_s: float
     load_s: float
-    number: float
+
+    @property
+    def seconds(self) -> float:
+        """Both together."""
+        return self.compute_s + self.load_s
 
 
 class Durations:
@@ -78,6 +82,7 @@ class ServerBook:
     """One server: *files* it has, what will be *warm* (bytes by place, least recently used first) when all that was *sent* has run.
 
     *busy_since_s*: since when the first of *sent* runs. *copies* counts for the whole fleet on how many servers each place is warm.
+    *warm_changes* grows whenever *warm* holds other places.
     """
 
     server_id: str
@@ -90,19 +95,20 @@ class ServerBook:
     busy_since_s: float = 0.0
     expected_s: float = 0.0
     warm_bytes: int = 0
+    warm_changes: int = 0
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until all that was sent has run. A job that is late is expected to take a while longer, the more the later it is."""
+        return max(0.0, self.idle_at_s(now_s) - now_s) if self.sent else 0.0
+
+    def idle_at_s(self, now_s: float) -> float:
+        """When the server will be idle, as far as is known at *now_s*: 0 if it is, and never earlier as time passes without an end."""
         if not self.sent:
             return 0.0
-        first = next(iter(self.sent.values()))
-        first_s, ran_s = first.compute_s + first.load_s, max(0.0, now_s - self.busy_since_s)
-        return self.expected_s - first_s + (first_s - ran_s if ran_s < first_s else ran_s * OVERDUE)
-
-    @property
-    def idle_at_s(self) -> float:
-        """When the server will be idle; compared between servers."""
-        return self.busy_since_s + self.expected_s if self.sent else 0.0
+        first_s, ran_s = next(iter(self.sent.values())).seconds, now_s - self.busy_since_s
+        if ran_s < first_s:
+            return self.busy_since_s + self.expected_s
+        return now_s + self.expected_s - first_s + ran_s * OVERDUE
 
     def missing(self, needs: Iterable[Place]) -> list[Place]:
         """Those of *needs* that are not warm when the turn comes."""
@@ -130,13 +136,13 @@ class ServerBook:
                 wanted -= size
         return gone
 
-    def send(self, work: Work, now_s: float, number: float) -> None:
+    def send(self, work: Work, now_s: float) -> None:
         """Note that *work* is on its way."""
         if not self.sent:
             self.busy_since_s = now_s
         load_s = self.load_s(self.missing(work.needs))
-        sent = self.sent[work.prompt_id] = _Sent(work, self.durations.compute_s(work.kind), load_s, number)
-        self.expected_s += sent.compute_s + load_s
+        sent = self.sent[work.prompt_id] = _Sent(work, self.durations.compute_s(work.kind), load_s)
+        self.expected_s += sent.seconds
         self._use(work.needs)
 
     def end(self, prompt_id: str, now_s: float) -> Work | None:
@@ -147,7 +153,7 @@ class ServerBook:
         if next(iter(self.sent)) == prompt_id:
             self.busy_since_s = now_s
         del self.sent[prompt_id]
-        self.expected_s = self.expected_s - sent.compute_s - sent.load_s if self.sent else 0.0
+        self.expected_s = self.expected_s - sent.seconds if self.sent else 0.0
         return sent.work
 
     def correct(self, summary: ServerSummary, now_s: float) -> None:
@@ -157,6 +163,7 @@ class ServerBook:
         self.copies.subtract(self.warm.keys())
         self.warm = {place: actual[place] for place in (*(place for place in actual if place not in self.warm), *known)}
         self.copies.update(self.warm.keys())
+        self.warm_changes += 1
         self.warm_bytes, self.cap_bytes = sum(self.warm.values()), summary.cap_bytes
         order = {prompt_id: position for position, prompt_id in enumerate((*summary.running, *summary.waiting))}
         first = next(iter(self.sent), None)
@@ -166,12 +173,13 @@ class ServerBook:
         self.expected_s = 0.0
         for sent in self.sent.values():
             sent.load_s = self.load_s(self.missing(sent.work.needs))
-            self.expected_s += sent.compute_s + sent.load_s
+            self.expected_s += sent.seconds
             self._use(sent.work.needs)
 
     def _use(self, needs: Iterable[Place]) -> None:
         """Make *needs* the most recently used; the others go as far as there is no room."""
         missing = self.missing(needs)
+        self.warm_changes += bool(missing)
         for place in self.evicted_by(missing, needs):
             self.warm_bytes -= self.warm.pop(place)
             self.copies[place] -= 1
@@ -196,14 +204,15 @@ class FleetBooks:
         self.durations = durations or Durations()
         self.servers: dict[str, ServerBook] = {}
         self.copies: Counter[Place] = Counter()
-        self._shortlist = Shortlist()
+        self._shortlist = Shortlist(lambda server_id, now_s: self.servers[server_id].idle_at_s(now_s))
+        self._listed: dict[str, int] = {}
 
     def add(self, server_id: str, files: Iterable[ModelFile] = (), cap_bytes: int = 0) -> ServerBook:
         """Open the book of a server, cold and idle, in place of an older one."""
         self.remove(server_id)
         book = ServerBook(server_id, self.durations, self.copies, cap_bytes, {file.place: file for file in files})
         self.servers[server_id] = book
-        self._moved(book)
+        self._moved(book, 0.0)
         return book
 
     def remove(self, server_id: str) -> list[Work]:
@@ -212,27 +221,29 @@ class FleetBooks:
         if book is None:
             return []
         self._shortlist.gone(server_id)
+        self._listed.pop(server_id, None)
         self.copies.subtract(book.warm.keys())
         return [sent.work for sent in book.sent.values()]
 
-    def candidates(self, needs: Iterable[Place]) -> list[ServerBook]:
-        """The servers worth a look for a job with *needs*: in a small fleet all of them."""
+    def candidates(self, needs: Iterable[Place], now_s: float) -> list[ServerBook]:
+        """The servers worth a look for a job with *needs*: in a small fleet all of them. *now_s* never goes back."""
         if len(self.servers) <= FEW:
             return list(self.servers.values())
-        return [self.servers[server_id] for server_id in self._shortlist.candidates(needs)]
+        return [self.servers[server_id] for server_id in self._shortlist.candidates(needs, now_s)]
 
-    def send(self, server_id: str, work: Work, now_s: float, number: float) -> None:
-        """Note that *work* is on its way to a server, whose queue is ordered by *number*."""
+    def send(self, server_id: str, work: Work, now_s: float) -> None:
+        """Note that *work* is on its way to a server."""
         book = self.servers[server_id]
-        book.send(work, now_s, number)
-        self._moved(book)
+        book.send(work, now_s)
+        if self._listed[server_id] != book.warm_changes:
+            self._moved(book, now_s)
 
     def withdraw(self, server_id: str, prompt_id: str, now_s: float) -> None:
         """Note that a job is gone from a server without having run."""
         book = self.servers.get(server_id)
         if book is not None:
             book.end(prompt_id, now_s)
-            self._moved(book)
+            self._moved(book, now_s)
 
     def report(self, server_id: str, summary: ServerSummary, now_s: float) -> None:
         """Learn from what a server says of itself, and correct its book."""
@@ -246,21 +257,24 @@ class FleetBooks:
         for ended in summary.ended:
             self._end(book, ended, now_s)
         book.correct(summary, now_s)
-        self._moved(book)
+        self._moved(book, now_s)
 
     def end(self, server_id: str, ended: EndedPrompt, now_s: float) -> None:
         """Note the end of a job and what it took; a second time, nothing."""
         book = self.servers[server_id]
         self._end(book, ended, now_s)
-        self._moved(book)
+        self._moved(book, now_s)
 
     def _end(self, book: ServerBook, ended: EndedPrompt, now_s: float) -> None:
         work = book.end(ended.prompt_id, now_s)
         if work is not None and ended.status == "success":
             self.durations.learn_job(work.kind, max(0.0, ended.seconds - ended.read_s))
 
-    def _moved(self, book: ServerBook) -> None:
-        self._shortlist.moved(book.server_id, book.idle_at_s, book.warm)
+    def _moved(self, book: ServerBook, now_s: float) -> None:
+        if self._listed.get(book.server_id) != book.warm_changes:
+            self._listed[book.server_id] = book.warm_changes
+            self._shortlist.warmed(book.server_id, book.warm)
+        self._shortlist.moved(book.server_id, book.idle_at_s(now_s))
 
     def conflicts(self) -> Iterator[tuple[Place, str, str]]:
         """(place, server, other server) where two servers have different contents under one name."""

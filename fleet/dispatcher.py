@@ -145,8 +145,9 @@ class Dispatcher:
             sent.tried = (*sent.tried, sent.server_id)
             self._withdraw(sent)
         able = {one for one in self._eligible(sent.excluded, present) if self._has_room(one)}
-        work = Work(sent.prompt_id, sent.needs, sent.kind)
-        for books in (self.books.candidates(sent.needs), list(self.books.servers.values())):
+        record = self.table.unfinished.get(sent.prompt_id)
+        work = record.work if record is not None else Work(sent.prompt_id, sent.needs, sent.kind)
+        for books in (self.books.candidates(sent.needs, now_s), list(self.books.servers.values())):
             choice = choose(work, [book for book in books if book.server_id in able], now_s, self._settings.weights, self.books.copies)
             if choice is not None:
                 self._note(sent, work, choice, now_s)
@@ -159,7 +160,7 @@ class Dispatcher:
         number = float(wanted) if isinstance(wanted, int | float) else time.time() + choice.delay_s
         if wanted is None and sent.body.get("front") is not True:
             sent.body["number"] = number
-        self.books.send(choice.server_id, work, now_s, number)
+        self.books.send(choice.server_id, work, now_s)
         record = self.table.unfinished.get(sent.prompt_id)
         if record is not None:
             record.server_id, record.number = choice.server_id, number
@@ -205,7 +206,8 @@ class Dispatcher:
         record.server_id, record.base_url, record.number = taken.server_id, taken.base_url, taken.number
         if record.state is JobState.PLACING:
             record.state = JobState.WAITING
-        self.table.tell(event, record)
+        if not record.state.is_end:
+            self.table.tell(event, record)
         task = asyncio.get_running_loop().create_task(self._follow(record, replies), name=f"follow-{record.prompt_id}")
         self._following.add(task)
         task.add_done_callback(self._following.discard)
@@ -221,6 +223,8 @@ class Dispatcher:
             outcome = await self._aftermath(record.prompt_id, record.server_id, error)
         if record.server_id is not None and not isinstance(outcome, Ended):
             self.books.withdraw(record.server_id, record.prompt_id, time.monotonic())
+        if record.state.is_end:
+            return  # a gateway has seen it
         if isinstance(outcome, Ended):
             self.servers_known.job_ended(record, outcome.entry)
             self.table.end(record, ended_state(outcome.entry), outcome.entry)
@@ -264,19 +268,17 @@ class Dispatcher:
         record = self.table.ended.get(prompt_id)
         return None if record is None else record.entry
 
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        record = self.table.unfinished.get(prompt_id)
+        if record is not None and record.server_id == server_id:
+            self.servers_known.job_ended(record, entry)
+            self.table.end(record, ended_state(entry), entry)
+
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
-        entries = [(key, record.entry) for key, record in self.table.ended.items() if record.entry is not None]
-        count = len(entries) if max_items is None else max(max_items, 0)
-        first = max(offset, 0) if offset >= 0 or max_items is None else max(len(entries) - count, 0)
-        return dict(entries[first : first + count])
+        return self.table.histories(max_items, offset)
 
     async def forget(self, prompt_ids: Sequence[str] | None) -> None:
-        gone = [self.table.forget(one) for one in (list(self.table.ended) if prompt_ids is None else prompt_ids)]
-        by_server: dict[str, list[str]] = {}
-        for record in gone:
-            if record is not None and record.server_id is not None:
-                by_server.setdefault(record.server_id, []).append(record.prompt_id)
-        await self.servers_known.forget(by_server)
+        await self.servers_known.forget(self.table.forget(prompt_ids))
 
     async def cancel(self, prompt_id: str) -> bool:
         record = self.table.unfinished.get(prompt_id)

@@ -73,6 +73,12 @@ class Fleet(Protocol):
         It is kept here, so it outlives the server. Its files are at the job's ``base_url`` (:meth:`find`).
         """
 
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        """Keep *entry*, which server *server_id* has in its history, as the end of the job, if that is there and has no other end.
+
+        Whoever has seen it says so before telling anybody, so that a server that dies next does not take the end along.
+        """
+
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
         """Entries by prompt id, oldest first; the parameters mean what they mean in ``GET /history``."""
 

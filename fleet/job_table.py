@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,11 +102,22 @@ class JobTable:
         self.tell("ended", record)
         return True
 
-    def forget(self, prompt_id: str) -> JobRecord | None:
-        """Drop an ended job."""
-        record = self.ended.get(prompt_id)
-        self._drop(prompt_id)
-        return record
+    def histories(self, max_items: int | None, offset: int) -> dict[str, dict[str, Any]]:
+        """Entries by prompt id, oldest first, chosen as ``Fleet.histories`` says."""
+        entries = [(key, record.entry) for key, record in self.ended.items() if record.entry is not None]
+        count = len(entries) if max_items is None else max(max_items, 0)
+        first = max(offset, 0) if offset >= 0 or max_items is None else max(len(entries) - count, 0)
+        return dict(entries[first : first + count])
+
+    def forget(self, prompt_ids: Sequence[str] | None) -> dict[str, list[str]]:
+        """Drop ended jobs (None: all of them); returns which they were, by the server that ran them."""
+        by_server: dict[str, list[str]] = {}
+        for prompt_id in list(self.ended) if prompt_ids is None else prompt_ids:
+            record = self.ended.get(prompt_id)
+            self._drop(prompt_id)
+            if record is not None and record.server_id is not None:
+                by_server.setdefault(record.server_id, []).append(prompt_id)
+        return by_server
 
     def _drop(self, prompt_id: str) -> None:
         record = self.ended.pop(prompt_id, None)

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fleet.follower import Follower
 from fleet.messages import MayHaveRun, NotRun, Outcome, Refused, Reply, SentJob, ServerReport, Taken
 from fleet.server_http import ServerHttp
+from fleet.shared_uploads import SharedUploads, places_in
 from fleet.supervisor import ServerPlan, Supervisor
 from fleet.values import InputFile, ModelFile, ServerState, ServerSummary
 from serverless.server_api import ServerAnswer, ServerUnreachable
@@ -35,6 +37,7 @@ class Replica:
         self._state = ServerState.STARTING
         self._summary = ServerSummary()
         self._files: tuple[ModelFile, ...] | None = None
+        self._shared = SharedUploads(places_in(plan.flags, {**os.environ, **plan.environment}))
         self._brought: dict[tuple[str, str, str], str] = {}
         self._reporter: asyncio.Task[None] | None = None
         self._report_soon = asyncio.Event()
@@ -55,6 +58,7 @@ class Replica:
         await self._follower.close()
         await self.supervisor.stop()
         await self._http.close()
+        await self._shared.close()
         self._state = ServerState.GONE
         await self._say(self._current())
 
@@ -120,7 +124,7 @@ class Replica:
     async def _bring(self, file: InputFile) -> None:
         key = (file.kind, file.subfolder, file.name)
         if self._brought.get(key) != file.digest:
-            await self._http.bring(file)
+            await self._http.bring(file, await self._shared.fetch(file.digest, file.size_bytes))
             self._brought[key] = file.digest
 
     async def _came_up(self) -> None:

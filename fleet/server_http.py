@@ -79,13 +79,11 @@ class ServerHttp:
         """Take prompts out of the history."""
         await self._post("/history", {"delete": prompt_ids})
 
-    async def bring(self, file: InputFile) -> None:
-        """Fetch *file* from its URL and store it in the server's folder under exactly that name."""
+    async def bring(self, file: InputFile, content: bytes | None = None) -> None:
+        """Store *file* in the server's folder under exactly that name: *content*, or what is fetched from its URL."""
         try:
-            async with self.api.session.get(file.url) as answer:
-                content = await answer.read()
-                if answer.status != 200:
-                    raise ServerAnswer(f"GET {file.url}", answer.status, content.decode("utf-8", "replace"))
+            if content is None:
+                content = await self._fetched(file.url)
             form = aiohttp.FormData()
             form.add_field("image", content, filename=file.name, content_type="application/octet-stream")
             for key, value in (("overwrite", "true"), ("type", file.kind), ("subfolder", file.subfolder)):
@@ -95,6 +93,13 @@ class ServerHttp:
                     raise ServerAnswer("POST /upload/image", answer.status, await answer.text())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServerUnreachable(f"bringing {file.name}", error) from error
+
+    async def _fetched(self, url: str) -> bytes:
+        async with self.api.session.get(url) as answer:
+            content = await answer.read()
+            if answer.status != 200:
+                raise ServerAnswer(f"GET {url}", answer.status, content.decode("utf-8", "replace"))
+            return content
 
     async def _post(self, path: str, document: dict[str, Any]) -> None:
         try:

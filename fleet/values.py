@@ -89,7 +89,8 @@ class ServerView:
 class InputFile:
     """An uploaded file that a prompt names. The server that runs it fetches it from *url* unless it has that content already.
 
-    *kind*: ``input``, ``temp`` or ``output``; *digest* is blake3, hexadecimal.
+    *kind*: ``input``, ``temp`` or ``output``; *digest* is blake3, hexadecimal; *size_bytes* is 0 for one that is not in the places where
+    results are shared.
     """
 
     name: str
@@ -97,6 +98,7 @@ class InputFile:
     kind: str
     digest: str
     url: str
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

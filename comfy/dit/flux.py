@@ -11,6 +11,7 @@ from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE, ClipTarget
+from comfy.text_encoders.flux import flux_target
 
 AXES = (16, 56, 56)
 PATCH_SIDE = 2
@@ -89,8 +90,9 @@ class Flux(BASE):
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
         return {"clip_l": ("text_encoders.clip_l.transformer.",), "t5xxl": ("text_encoders.t5xxl.transformer.",)}
 
-    def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> ClipTarget | None:
-        return None
+    def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> ClipTarget:
+        """CLIP-L and T5-XXL."""
+        return flux_target(self.text_encoder_parts())
 
 
 class FluxInpaint(Flux):

@@ -23,7 +23,6 @@ OPEN_CLIP_MARK = "transformer.resblocks.0.ln_1.weight"
 OTHER_ENCODERS = {
     "encoder.layer.0.layer_scale1.lambda1": "DINOv2",
     "layer.0.attention.o_proj.bias": "DINOv3",
-    "vision_model.head.probe": "SigLIP",
     "multi_modal_projector.linear_1.bias": "LLaVA",
 }
 _OUTSIDE_LAYERS = {
@@ -162,7 +161,7 @@ def read_clip_vision_config(shapes: Mapping[str, Shape]) -> ClipVisionConfig | N
     )
 
 
-def load_clip_vision(model: ClipVisionTransformer, source: WeightSource, dtype: torch.dtype, what: str) -> None:
+def load_clip_vision(model: torch.nn.Module, source: WeightSource, dtype: torch.dtype, what: str) -> None:
     """Give *model* its weights from *source* (no prefix), floating-point ones in *dtype*. Raises ``ModelFileError``, naming *what*."""
     with naming_file(source.name, what):
         plan = plan_conversion(source.shapes(), to_transformers)

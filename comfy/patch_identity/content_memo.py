@@ -11,14 +11,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from comfy.patch_identity.fingerprints import Fingerprints
-from comfy.patch_identity.reasons import Reasons
+from comfy.patch_identity.reuse_figures import ReuseFigures
 from comfy.units import MIB
 
 MAX_ENTRIES = 256
@@ -36,25 +36,10 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class MemoStats:
-    """Totals since the memo was made. *unique*: computed because something could not be compared; *refused*: computed, not kept."""
-
-    hits: int = 0
-    misses: int = 0
-    unique: int = 0
-    refused: int = 0
-    outdated: int = 0
-    evictions: int = 0
-    saved_seconds: float = 0.0
-    computed_seconds: float = 0.0
-
-
-@dataclass(slots=True)
 class _Books:
     entries: OrderedDict[bytes, _Entry] = field(default_factory=OrderedDict)
     total_bytes: int = 0
-    stats: MemoStats = field(default_factory=MemoStats)
-    reasons: Reasons = field(default_factory=Reasons)
+    figures: ReuseFigures = field(default_factory=ReuseFigures)
 
     def drop(self, key: bytes) -> None:
         """Forget *key*, if it is there."""
@@ -94,20 +79,18 @@ class ContentMemo:
         entry = self._find(key) if key else None
         if entry is not None:
             with self._lock:
-                self._books.stats.hits += 1
-                self._books.stats.saved_seconds += max(0.0, entry.seconds - (self._clock() - started_s))
+                self._books.figures.hit(entry.seconds - (self._clock() - started_s))
             kept: Value = entry.value
             return kept
         with torch.inference_mode(False), torch.no_grad():  # changes to what is made here can be seen
             value = compute()
         seconds = self._clock() - started_s
         with self._lock:
-            self._books.stats.computed_seconds += seconds
+            self._books.figures.made_seconds += seconds
             if not key:
-                self._books.stats.unique += 1
-                self._books.reasons.note(known.reason)
+                self._books.figures.incomparable(known.reason)
                 return value
-            self._books.stats.misses += 1
+            self._books.figures.misses += 1
         self._keep(key, value, seconds)
         return value
 
@@ -127,8 +110,7 @@ class ContentMemo:
                 "bytes": self._books.total_bytes,
                 "max_entries": self.max_entries,
                 "max_bytes": self.max_bytes,
-                **asdict(self._books.stats),
-                "reasons": self._books.reasons.counts(),
+                **self._books.figures.described(),
             }
 
     def check(self) -> list[str]:
@@ -150,7 +132,7 @@ class ContentMemo:
         if entry is None or self._prints.of(entry.value).digest == entry.digest:
             return entry
         with self._lock:
-            self._books.stats.outdated += 1
+            self._books.figures.outdated += 1
             self._books.drop(key)
         return None
 
@@ -160,14 +142,13 @@ class ContentMemo:
         reason = found.reason or (f"a result takes {size_bytes} bytes, {self.max_bytes} may be kept" if size_bytes > self.max_bytes else "")
         with self._lock:
             if reason:
-                self._books.stats.refused += 1
-                self._books.reasons.note(reason)
+                self._books.figures.not_kept(reason)
                 return
             self._books.drop(key)
             while self._books.entries and (
                 len(self._books.entries) >= self.max_entries or self._books.total_bytes + size_bytes > self.max_bytes
             ):
-                self._books.stats.evictions += 1
+                self._books.figures.evictions += 1
                 self._books.drop(next(iter(self._books.entries)))
             self._books.entries[key] = _Entry(value, found.digest, size_bytes, seconds)
             self._books.total_bytes += size_bytes

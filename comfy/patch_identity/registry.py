@@ -12,13 +12,13 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from comfy.patch_identity.fingerprints import Fingerprint, Fingerprints
-from comfy.patch_identity.reasons import Reasons
+from comfy.patch_identity.reuse_figures import ReuseFigures
 from comfy.ram_model_cache.storage import StorageLedger
 from comfy.units import MIB
 
@@ -64,27 +64,6 @@ class Kept:
     seconds: float
 
 
-@dataclass(slots=True)
-class PatchStats:
-    """Totals since the registry was made. *unique*: built anew because something could not be compared; *refused*: built, not kept."""
-
-    hits: int = 0
-    misses: int = 0
-    unique: int = 0
-    refused: int = 0
-    outdated: int = 0
-    evictions: int = 0
-    base_gone: int = 0
-    saved_seconds: float = 0.0
-    built_seconds: float = 0.0
-
-
-@dataclass(slots=True)
-class _Books:
-    stats: PatchStats = field(default_factory=PatchStats)
-    reasons: Reasons = field(default_factory=Reasons)
-
-
 class PatchRegistry:
     """Keeps what was built, up to *max_entries* and *max_bytes* of tensors, those used longest ago go first.
 
@@ -107,7 +86,7 @@ class PatchRegistry:
         self._entries: OrderedDict[bytes, Kept] = OrderedDict()
         self._ledger = StorageLedger()
         self._gone: deque[bytes] = deque()
-        self._books = _Books()
+        self._figures = ReuseFigures()
 
     def patched(self, base: Any, params: Any, build: Callable[[Any], Any]) -> Any:
         """What ``build(clone of base)`` makes, from before if *base*, *params* and *build* have the same contents as then.
@@ -122,8 +101,7 @@ class PatchRegistry:
         if entry is not None:
             result = self._carrier.give(base, entry.patches)
             with self._lock:
-                self._books.stats.hits += 1
-                self._books.stats.saved_seconds += max(0.0, entry.seconds - (self._clock() - started_s))
+                self._figures.hit(entry.seconds - (self._clock() - started_s))
             return result
         with torch.inference_mode(False), torch.no_grad():  # changes to what is made here can be seen
             clone = self._carrier.clone(base)
@@ -131,12 +109,11 @@ class PatchRegistry:
         built = clone if made is None else made
         seconds = self._clock() - started_s
         with self._lock:
-            self._books.stats.built_seconds += seconds
+            self._figures.made_seconds += seconds
             if reason:
-                self._books.stats.unique += 1
-                self._books.reasons.note(reason)
+                self._figures.incomparable(reason)
             else:
-                self._books.stats.misses += 1
+                self._figures.misses += 1
         if reason:
             log.debug("a patched model is built each time: %s", reason)
             return built
@@ -144,8 +121,7 @@ class PatchRegistry:
             self.keep(key, base, built, known, seconds)
         except CannotKeep as why:
             with self._lock:
-                self._books.stats.refused += 1
-                self._books.reasons.note(str(why))
+                self._figures.not_kept(str(why))
             return built
         return self._carrier.clone(built)
 
@@ -166,9 +142,8 @@ class PatchRegistry:
                 "bytes": self._ledger.total_bytes,
                 "max_entries": self.max_entries,
                 "max_bytes": self.max_bytes,
-                **asdict(self._books.stats),
                 "fingerprint_read_bytes": self._prints.tensors.read_bytes,
-                "reasons": self._books.reasons.counts(),
+                **self._figures.described(),
             }
 
     def check(self) -> list[str]:
@@ -208,7 +183,7 @@ class PatchRegistry:
         if entry is None or (entry.params.is_current() and self._carrier.state(entry.patches) == entry.state):
             return entry
         with self._lock:
-            self._books.stats.outdated += 1
+            self._figures.outdated += 1
             self._drop(key)
         return None
 
@@ -226,7 +201,7 @@ class PatchRegistry:
             while self._entries and (
                 len(self._entries) >= self.max_entries or self._ledger.total_bytes + self._ledger.added_bytes(storages) > self.max_bytes
             ):
-                self._books.stats.evictions += 1
+                self._figures.evictions += 1
                 self._drop(next(iter(self._entries)))
             self._entries[key] = Kept(patches, owner, params, state, seconds)
             self._ledger.put(key, storages)
@@ -240,5 +215,5 @@ class PatchRegistry:
             key = self._gone.popleft()
             entry = self._entries.get(key)
             if entry is not None and entry.owner() is None:
-                self._books.stats.base_gone += 1
+                self._figures.base_gone += 1
                 self._drop(key)

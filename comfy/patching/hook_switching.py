@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -97,8 +96,7 @@ class HookSwitching:
         if key not in combined_patches:
             return
         patcher, current = self._patcher, self._weights.get(key)
-        calculate = functools.partial(comfy.lora.calculate_weight, original_weights=original_weights)
-        value = patched_value(combined_patches[key], current, key, current.device, current.dtype, calculate)
+        value = patched_value(combined_patches[key], current, key, current.device, current.dtype, original_weights=original_weights)
         if patcher.hook_mode == EnumHookMode.MaxSpeed:
             kept = value if memory_counter.use(value) else value.to(patcher.offload_device)
             patcher.cached_hook_patches.setdefault(hooks, {})[key] = kept

@@ -291,12 +291,19 @@ class WeightLoading:
             BufferPlacement(self._model, backups).move(device.receive)
 
     def _take_back_outdated_layers(self) -> None:
-        """Put the layers back whose weights other patches than this patcher's made, so that the next load redoes only them."""
+        """Put the layers back whose weights other patches than this patcher's made, so that the next load redoes only them.
+
+        On the host they are merely marked: the load drops each old value right before it makes the new one, which gets its memory then.
+        """
         patcher, model = self._patcher, self._model
         patcher.unpatch_hooks()
-        layers = LayerLoading(patcher, _device(model.loaded_device), patcher.load_device)
+        device = _device(model.loaded_device)
+        layers = LayerLoading(patcher, device, patcher.load_device)
         for layer in [layer for layer in layers_of(model) if layer.is_resident and layers.is_outdated(layer)]:
-            layers.take_home(layer, patcher.offload_device)
+            if device.is_host:
+                layer.module.comfy_patched_weights = False
+            else:
+                layers.take_home(layer, patcher.offload_device)
             model.model_loaded_weight_memory = max(0, model.model_loaded_weight_memory - layer.size_bytes)
 
     def _note_loaded(self, plan: LayerPlan, device_to: torch.device | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ import comfy.float
 import comfy.lora
 import comfy.model_management
 import comfy.utils
+from comfy.patching.row_blocks import in_row_blocks
 from comfy.quantisation.weights import dequantised, is_quantised, requantised
+
+_CALCULATE = comfy.lora.calculate_weight  # a node pack may put its own in its place
 
 
 class LowVramPatch:
@@ -48,18 +52,23 @@ def patched_value(
     device: torch.device | None,
     dtype: torch.dtype,
     calculate: Callable[[Sequence[Any], Tensor, str], Tensor] | None = None,
+    original_weights: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """A new tensor: *weight* with *patches*, computed on *device* in the dtype for patches, rounded to *dtype*.
 
-    *calculate* applies the patches (None: :func:`comfy.lora.calculate_weight` does). Rounding to 8-bit floats is stochastic with a
-    seed made from *key*, so that it is the same every time. A quantised weight is changed as values and quantised again in its
-    format, rounded in the same way.
+    *calculate* applies the patches (None: :func:`comfy.lora.calculate_weight` does, with *original_weights*, or on the host the same
+    arithmetic in blocks). Rounding to 8-bit floats is stochastic with a seed made from *key*, so that it is the same every time. A
+    quantised weight is changed as values and quantised again in its format, rounded in the same way.
     """
     computed = comfy.model_management.lora_compute_dtype(device)
+    is_own = calculate is None and comfy.lora.calculate_weight is _CALCULATE
+    apply = calculate or functools.partial(comfy.lora.calculate_weight, original_weights=original_weights)
     if is_quantised(weight):
         stored = weight if device is None else weight.to(device)
-        changed = (calculate or comfy.lora.calculate_weight)(patches, dequantised(stored, computed), key)
+        changed = apply(patches, dequantised(stored, computed), key)
         return requantised(stored, changed, comfy.utils.string_to_seed(key))
-    working = comfy.model_management.cast_to_device(weight, device, computed, copy=True)
-    changed = (calculate or comfy.lora.calculate_weight)(patches, working, key)
+    found = in_row_blocks(patches, weight, computed, dtype) if is_own and (device or weight.device).type == "cpu" else None
+    if found is not None:
+        return found
+    changed = apply(patches, comfy.model_management.cast_to_device(weight, device, computed, copy=True), key)
     return comfy.float.stochastic_rounding(changed, dtype, seed=comfy.utils.string_to_seed(key) if dtype.itemsize == 1 else 0)

@@ -8,12 +8,12 @@ import time
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfy.patch_identity.fingerprints import Fingerprint, Fingerprints
-from comfy.patch_identity.reasons import Reasons
 from comfy.patch_identity.registry import CannotKeep, PatchRegistry
+from comfy.patch_identity.reuse_figures import ReuseFigures
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.units import MIB
 
@@ -23,6 +23,7 @@ MAX_CALLS = 256
 REREADS_BYTES = 64 * MIB
 PLAIN = (bool, int, float, str, type(None))
 API = ("comfy_api.", "comfy_execution.")
+OF_PATCHES = ("entries", "bytes", "max_entries", "max_bytes", "outdated", "evictions", "base_gone")
 Inputs = Mapping[str, Sequence[Any]]
 Outputs = list[list[Any]]
 Place = tuple[str, int]
@@ -54,21 +55,9 @@ Recipe = tuple[tuple[_Input | _Patched | _Plain, ...], ...]
 
 
 @dataclass(slots=True)
-class MemoStats:
-    """Totals of calls since the memo was made. *unique*: an input could not be compared; *refused*: a result could not be kept."""
-
-    hits: int = 0
-    misses: int = 0
-    unique: int = 0
-    refused: int = 0
-    saved_seconds: float = 0.0
-
-
-@dataclass(slots=True)
 class _Books:
     calls: OrderedDict[bytes, tuple[Recipe, float]] = field(default_factory=OrderedDict)
-    reasons: Reasons = field(default_factory=Reasons)
-    stats: MemoStats = field(default_factory=MemoStats)
+    figures: ReuseFigures = field(default_factory=ReuseFigures)
 
 
 class NodeMemo:
@@ -96,8 +85,7 @@ class NodeMemo:
             key, known = self._key(node, inputs, others)
         except _Incomparable as reason:
             with self._lock:
-                self._books.stats.unique += 1
-                self._books.reasons.note(f"{node.__name__}: {reason}")
+                self._books.figures.incomparable(f"{node.__name__}: {reason}")
             return MemoAnswer(self, None, inputs, None, started_s)
         outputs = self._recall(key, inputs, started_s)
         return MemoAnswer(self, key, inputs, known, self._clock(), outputs)
@@ -108,11 +96,11 @@ class NodeMemo:
             recipe = self._recipe(key, inputs, known, outputs, seconds)
         except CannotKeep as why:
             with self._lock:
-                self._books.stats.refused += 1
-                self._books.reasons.note(str(why))
+                self._books.figures.not_kept(str(why))
             return
         with self._lock:
             self._books.calls[key] = recipe, seconds
+            self._books.figures.made_seconds += seconds
             while len(self._books.calls) > self.max_calls:
                 self._books.calls.popitem(last=False)
 
@@ -129,9 +117,8 @@ class NodeMemo:
             return {
                 "calls": len(self._books.calls),
                 "max_calls": self.max_calls,
-                **asdict(self._books.stats),
-                **{name: kept[name] for name in ("entries", "bytes", "max_entries", "max_bytes", "outdated", "evictions", "base_gone")},
-                "reasons": self._books.reasons.counts(),
+                **self._books.figures.described(),
+                **{name: kept[name] for name in OF_PATCHES},
             }
 
     def check(self) -> list[str]:
@@ -167,10 +154,9 @@ class NodeMemo:
         with self._lock:
             if outputs is None:
                 self._books.calls.pop(key, None)
-                self._books.stats.misses += 1
+                self._books.figures.misses += 1
             else:
-                self._books.stats.hits += 1
-                self._books.stats.saved_seconds += max(0.0, seconds - (self._clock() - started_s))
+                self._books.figures.hit(seconds - (self._clock() - started_s))
         return outputs
 
     def _follow(self, recipe: Recipe, inputs: Inputs) -> Outputs | None:

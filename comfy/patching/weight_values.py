@@ -10,6 +10,7 @@ from torch import Tensor
 
 import comfy.lora
 from comfy.patching.attribute_paths import get_attr
+from comfy.patching.forwarding import forwards_to
 from comfy.patching.low_vram import patched_value
 from comfy.patching.model_weights import ModelWeights
 from comfy.patching.patch_table import read_patches
@@ -104,7 +105,9 @@ class WeightValues:
         """A new tensor on *device* with the value of *key*: its patches, if any, on the pristine weight."""
         pristine = self.pristine(key)
         patches = read_patches(self._patcher.patches, key)
-        return patched_value(patches, pristine, key, device, pristine.dtype, self._patcher.calculate_weight)
+        calculate = self._patcher.calculate_weight
+        is_own = forwards_to(calculate, WeightValues.calculate)
+        return patched_value(patches, pristine, key, device, pristine.dtype, None if is_own else calculate)
 
     def _keys(self, prefix: str | None) -> list[str]:
         return [key for key in self._weights if prefix is None or key.startswith(prefix)]

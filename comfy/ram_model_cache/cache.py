@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -33,10 +32,12 @@ from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.named import NamedModels
 from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
+from comfy.ram_model_cache.receipts import current_prompt
 from comfy.ram_model_cache.resettling import Renamed, resettle
 from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, own_patcher, patcher_of
 from comfy.ram_model_cache.table import ModelTable
+from comfy.ram_model_cache.upkeep import Upkeep
 from comfy.ram_model_cache.uses import Use
 from comfy.ram_model_cache.values import CacheSettings, CacheStats, DeviceEvent, Entry, Hit, Loaded, OwnerHooks, as_loaded, label_of
 
@@ -76,6 +77,7 @@ class RamModelCache:
         self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
         access = TableAccess(self._table, self._journal, self._drops, self._keep_watch)
         self._lock, self._changing, self._using = access.lock, access.changing, access.using
+        self._upkeep = Upkeep(self._hooks, self._flights, access)
         self.named, self.ahead = NamedModels(access.changing, clock), AheadLoads(self._hooks, self._flights, self._drops, access, clock)
 
     def _keep_watch(self) -> None:
@@ -167,6 +169,11 @@ class RamModelCache:
         pending = frozenset(self._hooks.pending_paths())
         needed_bytes = estimated_bytes + self.settings.headroom
         self.ahead.give_way(needed_bytes)
+        if current_prompt.get() is not None:  # on the thread that runs nodes
+            with self._changing() as table:
+                over_cap = table.ledger.total_bytes + table.loads.reserved_bytes() + estimated_bytes - self.settings.cap_bytes
+            wanted_bytes = max(over_cap, needed_bytes - self._hooks.available_bytes() - self._drops.waiting_bytes())
+            self._upkeep.unpatch_idle(wanted_bytes, f"memory needed to read {label_of(key)}")
         shortfall = needed_bytes - self._hooks.available_bytes()
         with self._changing() as table:
             table.pending_paths = pending
@@ -270,33 +277,15 @@ class RamModelCache:
         return self._drops.critical_section()
 
     def safe_point(self) -> None:
-        """Between two nodes: restore bases whose last clone died, give way to memory pressure, drop what may go."""
-        with self._changing() as table:
-            due = table.due_for_restore()
-        for key in due:
-            with self._flights.if_free(key) as alone:
-                if alone:
-                    self._restore(key)
-        if due or self._clock() - self._ticked_s >= TICK_INTERVAL_S:
-            self.tick()
+        """Between two nodes: restore bases whose last clone died, give way to memory pressure, drop what may go.
 
-    def _restore(self, key: Hashable) -> None:
-        """Have the owner restore the base under *key*, which this thread has to itself; an entry that cannot be is evicted."""
-        with self._using(lambda table: table.entries.get(key) if key in table.due_for_restore() else None) as use:
-            entry, storages = use.entry, None
-            if entry is None:
-                return
-            try:
-                self._hooks.restore_base(own_patcher(use.value))
-                storages = self._hooks.measure(own_patcher(use.value))
-            except Exception:
-                # As text: a record that kept the exception would keep its frames, and with them the model.
-                reason = traceback.format_exc()
-                log.error("RAM model cache: %s could not be restored to its original weights and is dropped\n%s", entry.label, reason)
-            finally:
-                with self._changing() as table:
-                    use.end()
-                    table.restored(entry, storages)
+        Under pressure patched weights that nobody uses go first, then models.
+        """
+        due = self._upkeep.restore_due()
+        if due or self._clock() - self._ticked_s >= TICK_INTERVAL_S:
+            shortfall = self.settings.pressure_bytes(self._hooks.available_bytes() + self._drops.waiting_bytes())
+            self._upkeep.unpatch_idle(shortfall, "memory pressure")
+            self.tick()
 
     def tick(self) -> None:
         """Let idle entries go, give way to memory pressure, drop what may go. The monitor calls it too."""

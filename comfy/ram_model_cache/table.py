@@ -26,7 +26,6 @@ from comfy.ram_model_cache.values import AheadNote, CacheSettings, CacheStats, E
 from comfy.units import megabytes
 
 ABSENT_LIMIT = 4096
-PRESSURE_RELEASE = 1.5
 
 
 class ModelTable:
@@ -279,9 +278,13 @@ class ModelTable:
 
     # Room
 
+    def idle_keys(self) -> list[Hashable]:
+        """The keys of the kept entries that nobody uses, those to be evicted first leading."""
+        return self.policy.eviction_order(self._own_bytes(idle_only=True), *self._classes())
+
     def relieve(self, wanted_bytes: int, why: str) -> None:
         """Evict what nobody uses, least valuable first, until *wanted_bytes* are freed; entries in use would free nothing."""
-        for key in self.policy.eviction_order(self._own_bytes(idle_only=True), *self._classes()):
+        for key in self.idle_keys():
             if wanted_bytes <= 0:
                 break
             wanted_bytes -= self.ledger.own_bytes(key)
@@ -289,16 +292,16 @@ class ModelTable:
 
     def watch_pressure(self, available_bytes: int) -> None:
         """Shrink when less than the headroom is left; until half as much again is free, the cache does not grow."""
-        headroom, release = self.settings.headroom, int(self.settings.headroom * PRESSURE_RELEASE)
-        if available_bytes < headroom:
+        wanted_bytes, release = self.settings.pressure_bytes(available_bytes), self.settings.release
+        if wanted_bytes:
             if not self.under_pressure:
                 self.journal.write(
-                    f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(headroom)} are to stay free; "
+                    f"RAM model cache: {megabytes(available_bytes)} of RAM left, {megabytes(self.settings.headroom)} are to stay free; "
                     f"the cache shrinks and does not grow until {megabytes(release)} are free",
                     logging.WARNING,
                 )
             self.under_pressure = True
-            self.relieve(release - available_bytes, "memory pressure")
+            self.relieve(wanted_bytes, "memory pressure")
         elif available_bytes >= release:
             self.under_pressure = False
 

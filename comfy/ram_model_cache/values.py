@@ -16,6 +16,7 @@ from comfy.ram_model_cache.storage import Storages, host_storages
 
 UNLIMITED_BYTES = 1 << 62
 NOT_RESERVED = -1
+PRESSURE_RELEASE = 1.5
 
 
 class DeviceEvent(enum.Enum):
@@ -60,7 +61,8 @@ class OwnerHooks:
     *restore_base*: undo what patches left in a patcher's module; raises when it cannot. *deactivate_pins*: of a dynamic patcher.
     *pending_paths*: real paths of the files that queued prompts name. *raise_if_interrupted*: asked while waiting for another load.
     *measure*: bytes of host memory by storage. *trim*: give freed memory back to the system. *release_spare*: the same for what may
-    serve a load in progress; called after its end.
+    serve a load in progress; called after its end. *unpatch_base*: on the thread that runs nodes, give up the patched weights in host
+    memory that *restore_base* let stay; whether there were any.
     """
 
     available_bytes: Callable[[], int] = lambda: UNLIMITED_BYTES
@@ -72,6 +74,7 @@ class OwnerHooks:
     measure: Callable[[Patcher], Storages] = host_storages
     trim: Callable[[], Any] = return_freed_memory
     release_spare: Callable[[], Any] = _nothing
+    unpatch_base: Callable[[Patcher], bool] = lambda patcher: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,15 @@ class CacheSettings:
     def headroom(self) -> int:
         """Bytes to leave free."""
         return default_headroom_bytes(self.total_bytes) if self.headroom_bytes is None else self.headroom_bytes
+
+    @property
+    def release(self) -> int:
+        """Bytes that must be free before the cache grows again after it had to shrink."""
+        return int(self.headroom * PRESSURE_RELEASE)
+
+    def pressure_bytes(self, available_bytes: int) -> int:
+        """How much is to be freed when *available_bytes* are left: nothing until they are less than the headroom."""
+        return self.release - available_bytes if available_bytes < self.headroom else 0
 
 
 @dataclass(frozen=True, slots=True)

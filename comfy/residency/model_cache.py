@@ -58,6 +58,7 @@ class CacheOwner:
             raise_if_interrupted=interrupt_flag.raise_if_set,
             measure=self.measure,
             release_spare=self.spare.release,
+            unpatch_base=self.unpatch_base,
         )
 
     def available_bytes(self) -> int:
@@ -78,6 +79,15 @@ class CacheOwner:
         base = cast("Base", patcher)
         spare_bytes = int(self.available_bytes() * PATCHED_SHARE) if base_weights.patched_bytes(base) else 0
         self._base_weights.restore(base, spare_bytes)
+
+    def unpatch_base(self, patcher: Patcher) -> bool:
+        """Give up the patched weights of *patcher*'s module that :meth:`restore_base` let stay in host RAM; whether there were any."""
+        base = cast("Base", patcher)
+        is_on_device = base.current_loaded_device() in [device.torch_device for device in self.accelerators()]
+        if is_on_device or base_weights.patched_bytes(base) == 0:
+            return False
+        self._base_weights.restore(base)
+        return True
 
     def measure(self, patcher: Patcher) -> Storages:
         """{storage: bytes} of the host memory that *patcher*'s module takes; what a simulated accelerator holds is not the host's."""

@@ -5,6 +5,6 @@ from comfy.placeholders import placeholders
 __getattr__, __dir__ = placeholders(
     __name__,
     "T2I adapters",
-    "conv_nd() avg_pool_nd() Downsample ResnetBlock Adapter LayerNorm:object QuickGELU ResidualAttentionBlock StyleAdapter "
+    "conv_nd() avg_pool_nd() Downsample ResnetBlock Adapter LayerNorm:object QuickGELU ResidualAttentionBlock "
     "ResnetBlock_light extractor Adapter_light",
 )

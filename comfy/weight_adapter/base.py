@@ -59,6 +59,10 @@ class WeightAdapterBase:
         """The tensor to add to *weight* at strength 1, on its device in *dtype*, and the factor that the file gives."""
         raise NotImplementedError
 
+    def product(self, weight: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        """(up [rows, rank], down [rank, columns], factor) where the change of *weight* [rows, …] is their product and nothing else."""
+        return None
+
     def dora_scale(self) -> Tensor | None:
         """The column norms of a weight-decomposed change (DoRA), if the file has them."""
         return None

@@ -103,21 +103,31 @@ class LoRAAdapter(WeightAdapterBase):
         """
         if self.weights[5] is not None:
             weight = pad_tensor_to_shape(weight, self.weights[5])
-        if function is unchanged and weight.dtype == intermediate_dtype and self._is_plain_for(weight):
-            up, down, alpha, *_ = self.weights
+        product = self._factors(weight) if function is unchanged and weight.dtype == intermediate_dtype and weight.is_contiguous() else None
+        if product is not None:
+            up, down, scale = product
             cast = Cast(weight, intermediate_dtype)
-            rows = weight.view(weight.shape[0], -1)
-            rows.addmm_(cast(up).flatten(1), cast(down).flatten(1), alpha=strength * scale_by(alpha, down.shape[0]))
+            weight.view(weight.shape[0], -1).addmm_(cast(up), cast(down), alpha=strength * scale)
             return weight
         return super().calculate_weight(weight, key, strength, strength_model, offset, function, intermediate_dtype, original_weight)
 
-    def _is_plain_for(self, weight: Tensor) -> bool:
-        """Whether the change is a product of two matrices that fits *weight*, and nothing else."""
-        up, down, _, mid, *_ = self.weights
-        if mid is not None or self.dora_scale() is not None or weight.ndim < 2 or not weight.is_contiguous():
-            return False
-        fits = up.ndim >= 2 and up.shape[0] == weight.shape[0] and up[0].numel() == down.shape[0]
-        return fits and down.numel() * weight.shape[0] == weight.numel() * down.shape[0]
+    def product(self, weight: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        """As the base says; None for what a node pack computes in its own way, or what asks for another shape."""
+        is_own = type(self).calculate_weight is _CALCULATE
+        return self._factors(weight) if is_own and self.weights[5] is None else None
+
+    def _factors(self, weight: Tensor) -> tuple[Tensor, Tensor, float] | None:
+        """The two matrices and the factor on them; None unless the change is their product alone, and fits *weight*."""
+        up, down, alpha, mid, *_ = self.weights
+        if mid is not None or self.dora_scale() is not None or min(weight.ndim, up.ndim, down.ndim) < 2:
+            return None
+        rank = down.shape[0]
+        if rank == 0 or up.shape[0] != weight.shape[0] or up[0].numel() != rank or down.numel() * weight.shape[0] != weight.numel() * rank:
+            return None
+        return up.flatten(1), down.flatten(1), scale_by(alpha, rank)
+
+
+_CALCULATE = LoRAAdapter.calculate_weight
 
 
 class DecomposedLoRA(LoRAAdapter):

@@ -20,7 +20,7 @@ from comfy.units import MIB
 from comfy.weight_files.chunks import Chunk, plan_chunks
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
-from comfy.weight_files.pace import BackgroundPace, current_pace, lane
+from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
 from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
@@ -47,6 +47,19 @@ class _Destination:
     def extent(self, first: int, stop: int) -> tuple[int, int]:
         """Where elements *first* to *stop* begin and end in the block."""
         return self.offset + first * self.flat.itemsize, self.offset + stop * self.flat.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The chunks that are *waiting* to be read to their *destinations*.
+
+    *prepare(first, stop)* is told of bytes of the block before they are written, *note(size)* of chunks that have been read.
+    """
+
+    waiting: deque[Chunk]
+    destinations: Mapping[str, _Destination]
+    prepare: Prepare
+    note: Note
 
 
 class WeightReader:
@@ -103,40 +116,43 @@ class WeightReader:
                 kept = _kept_dtype(entry, dtype)
                 stop = offset + entry.elements * kept.itemsize
                 destinations[entry.key] = _Destination(memory.tensor[offset:stop].view(kept), view[offset:stop], offset)
-            with lane():
-                self._fill(destinations, threads, memory.populate)
+            with lane() as note:
+                self._fill(_Read(deque(self._chunks(destinations)), destinations, memory.populate, note), threads)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
-    def _fill(self, destinations: Mapping[str, _Destination], threads: int | None, prepare: Prepare) -> None:
+    def _chunks(self, destinations: Mapping[str, _Destination]) -> list[Chunk]:
+        wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
+        return plan_chunks(wanted, CHUNK_BYTES)
+
+    def _fill(self, read: _Read, threads: int | None) -> None:
         """Read everything, this thread being one of *threads* (None: as many as suit where the file is); after an error all of them stop.
 
-        *prepare(first, stop)* is told of bytes of the block before they are written. In the background (:data:`current_pace`) this thread
-        only reads along once the load is urgent.
+        In the background (:data:`current_pace`) this thread waits until the load is urgent, if it ever is; then it reads along, with
+        new threads in place of those that stood back.
         """
         pace = current_pace.get()
-        wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
-        waiting = deque(plan_chunks(wanted, CHUNK_BYTES))
-        helpers = min(threads or self._suitable_threads, len(waiting)) - (pace is None) if len(waiting) > 1 else 0
-        if helpers < 1:
-            self._work(waiting, destinations, prepare, self._between_chunks)
-            return
+        count = min(threads or self._suitable_threads, len(read.waiting)) if len(read.waiting) > 1 else 1
         errors: list[BaseException] = []
-        # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
-        working = [
-            threading.Thread(target=self._help, args=(waiting, destinations, prepare, errors, pace), name="weight-reader", daemon=True)
-            for _ in range(helpers)
-        ]
-        for helper in working:
-            helper.start()
+        working: list[threading.Thread] = []
         try:
-            if pace is not None:
+            if pace is not None and count > 1:
+                working += self._start_helpers(count, read, errors, pace)
                 pace.wait_for(working)
-            self._work(waiting, destinations, prepare, self._between_chunks)
+                count = min(count, len(read.waiting)) if pace.stands_back else 1
+            working += self._start_helpers(count - 1, read, errors, None)
+            self._work(read, self._between_chunks)
         finally:
             for helper in working:
                 helper.join()
         if errors:
             raise errors.pop()
+
+    def _start_helpers(self, count: int, read: _Read, errors: list[BaseException], pace: BackgroundPace | None) -> list[threading.Thread]:
+        # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
+        started = [threading.Thread(target=self._help, args=(read, errors, pace), name="weight-reader", daemon=True) for _ in range(count)]
+        for helper in started:
+            helper.start()
+        return started
 
     @functools.cached_property
     def _suitable_threads(self) -> int:
@@ -145,41 +161,37 @@ class WeightReader:
         is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
         return CACHED_THREADS if is_cached else READ_THREADS
 
-    def _help(
-        self,
-        waiting: deque[Chunk],
-        destinations: Mapping[str, _Destination],
-        prepare: Prepare,
-        errors: list[BaseException],
-        pace: BackgroundPace | None,
-    ) -> None:
-        """Read along on a thread of its own; what goes wrong is added to *errors*."""
+    def _help(self, read: _Read, errors: list[BaseException], pace: BackgroundPace | None) -> None:
+        """Read along on a thread of its own, at *pace*; what goes wrong is added to *errors*."""
         try:
-            if pace is not None:
+            if pace is None:
+                self._work(read, None)
+            else:
                 pace.prepare_thread()
-            self._work(waiting, destinations, prepare, None if pace is None else self._between_chunks)
+                self._work(read, self._between_chunks, pace.is_urgent if pace.stands_back else None)
         except BaseException as error:
             errors.append(error)
         finally:
             del errors  # else this frame, which the error holds, would hold the error, and the memory stay until garbage is collected
 
-    def _work(
-        self, waiting: deque[Chunk], destinations: Mapping[str, _Destination], prepare: Prepare, check: Callable[[], None] | None
-    ) -> None:
-        """Read chunks off *waiting* until there are none; an error empties it."""
+    def _work(self, read: _Read, check: Callable[[], None] | None, is_over: Callable[[], bool] | None = None) -> None:
+        """Read chunks until there are none, or *is_over*; an error leaves none."""
         try:
-            while waiting:
+            while read.waiting:
                 if check is not None:
                     check()
+                if is_over is not None and is_over():
+                    return
                 try:
-                    chunk = waiting.popleft()
+                    chunk = read.waiting.popleft()
                 except IndexError:  # another thread took the last
                     return
                 for piece in chunk.slices:
-                    prepare(*destinations[piece.entry.key].extent(piece.first, piece.stop))
-                self._read_chunk(chunk, destinations)
+                    read.prepare(*read.destinations[piece.entry.key].extent(piece.first, piece.stop))
+                self._read_chunk(chunk, read.destinations)
+                read.note(chunk.stop - chunk.start)
         except BaseException:
-            waiting.clear()
+            read.waiting.clear()
             raise
 
     def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:

@@ -10,19 +10,14 @@ from comfy_execution.cache_provider import CacheProvider
 
 from .detached_provider import DetachedProvider
 from .entry_format import Sealer
-from .file_store import DEFAULT_CAP_BYTES, FileStore
 from .namespaced_provider import NamespacedProvider
-from .object_store import ObjectStore
-from .redis_store import RedisStore
 from .result_provider import ResultProvider
 from .routes import add_routes
 from .settings import Settings, read_settings
-from .store_urls import FILE, REDIS, BadUrl, StoreUrl, parse_url, redacted
-from .units import GIB, MIB
+from .store_urls import BadUrl, StoreUrl, parse_url, redacted
+from .stores import max_value_bytes, open_store
 
 log = logging.getLogger(__name__)
-
-DEFAULT_MAX_VALUE_MB = {"file": 4096.0, "redis": 512.0, "objects": 2048.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +57,8 @@ async def activate() -> list[Any]:
 
 def make_provider(url: StoreUrl, settings: Settings, server: ServerTraits) -> CacheProvider:
     """The provider for *url*, with around it what *server* does not do itself. Raises ``BadUrl``."""
-    store: Any
-    if url.scheme in FILE:
-        store = FileStore(url.path, int(url.number("max_gb", DEFAULT_CAP_BYTES / GIB) * GIB), url.is_read_only)
-    elif url.scheme in REDIS:
-        store = RedisStore(url)
-    else:
-        store = ObjectStore(url)
-    max_value_bytes = int(url.number("max_value_mb", DEFAULT_MAX_VALUE_MB[store.name]) * MIB)
-    provider = ResultProvider(store, url.text, Sealer(settings.sealing_key), url.is_read_only, max_value_bytes)
+    store = open_store(url)
+    provider = ResultProvider(store, url.text, Sealer(settings.sealing_key), url.is_read_only, max_value_bytes(url, store))
     if server.guards and server.covers_machine:
         return provider
     # Only a server that guards providers knows keys of its own that cover the machine.

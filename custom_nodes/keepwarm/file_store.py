@@ -50,11 +50,11 @@ class FileStore:
     def __init__(self, folder: str, cap_bytes: int = DEFAULT_CAP_BYTES, read_only: bool = False) -> None:
         """*folder* is made when something is stored; ``v1`` in it belongs to this store alone. *read_only*: nothing is removed either."""
         self._root = os.path.join(folder, "v1")
-        self._cap_bytes = cap_bytes
+        self.cap_bytes = cap_bytes
         self._read_only = read_only
         self._lock = threading.Lock()
         self._total_bytes: int | None = None
-        self._uncounted_bytes = 0
+        self._uncounted_bytes, self._counted_s = 0, 0.0
 
     async def get_entry(self, key: str, intake: Intake) -> memoryview | None:
         """The entry under *key*; its size and its first bytes are looked at before the others are read."""
@@ -85,6 +85,13 @@ class FileStore:
         """Remove damaged blobs."""
         for digest in digests:
             await asyncio.to_thread(self._remove, self._path("blobs", digest))
+
+    def used_bytes(self, max_age_s: float) -> int:
+        """What its entries and blobs take, counted again if that was done longer than *max_age_s* ago. Blocks; any thread."""
+        with self._lock:
+            if self._total_bytes is None or time.monotonic() - self._counted_s > max_age_s:
+                self._note_count(sum(file_bytes for _, file_bytes, _ in self._files()))
+            return (self._total_bytes or 0) + self._uncounted_bytes
 
     def renew(self) -> None:
         """Nothing is open."""
@@ -162,8 +169,8 @@ class FileStore:
 
     def _put(self, key: str, entry: list[Any], blobs: list[Blob]) -> None:
         size = sum(memoryview(part).nbytes for part in entry) + sum(blob.size for blob in blobs)
-        if size > self._cap_bytes * KEEP_SHARE:
-            raise StoreFull(f"a result of {size} bytes does not fit below the cap of {self._cap_bytes} bytes (max_gb)")
+        if size > self.cap_bytes * KEEP_SHARE:
+            raise StoreFull(f"a result of {size} bytes does not fit below the cap of {self.cap_bytes} bytes (max_gb)")
         self._make_room(size)
         for blob in blobs:
             path = self._path("blobs", blob.digest)
@@ -204,14 +211,17 @@ class FileStore:
     def _make_room(self, size: int) -> None:
         """Count when it may be necessary, evict when it is. One thread at a time; other processes may do the same, to no harm."""
         with self._lock:
-            if self._total_bytes is not None and self._uncounted_bytes + size <= self._cap_bytes * RECOUNT_SHARE:
+            if self._total_bytes is not None and self._uncounted_bytes + size <= self.cap_bytes * RECOUNT_SHARE:
                 return
             files = sorted(self._files())
             total = sum(file_bytes for _, file_bytes, _ in files)
-            if total + size > self._cap_bytes:
-                total -= self._evict(files, total + size - int(self._cap_bytes * KEEP_SHARE))
-            self._total_bytes = total
-            self._uncounted_bytes = 0
+            if total + size > self.cap_bytes:
+                total -= self._evict(files, total + size - int(self.cap_bytes * KEEP_SHARE))
+            self._note_count(total)
+
+    def _note_count(self, total_bytes: int) -> None:
+        """The folder has just been counted; the lock is held."""
+        self._total_bytes, self._uncounted_bytes, self._counted_s = total_bytes, 0, time.monotonic()
 
     def _evict(self, files: list[tuple[float, int, str]], excess: int) -> int:
         freed = 0

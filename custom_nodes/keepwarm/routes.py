@@ -33,10 +33,15 @@ def add_routes(routes: web.RouteTableDef, providers: list[Any], publishes_metric
 
 def describe(provider: Any) -> dict[str, Any]:
     """One provider as JSON."""
-    inner = provider
-    while hasattr(inner, "inner"):
-        inner = inner.inner
+    inner = innermost(provider)
     return {"url": provider.url, "store": inner.store.name, "read_only": inner.read_only, **provider.measures.snapshot()}
+
+
+def innermost(provider: Any) -> Any:
+    """The provider that has the store, whatever *provider* wraps around it."""
+    while hasattr(provider, "inner"):
+        provider = provider.inner
+    return provider
 
 
 def prometheus_text(client: Any, providers: Iterable[Any]) -> bytes:

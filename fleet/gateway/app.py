@@ -38,6 +38,7 @@ from fleet.gateway.v2.assets import AssetRoutes, AssetStore
 from fleet.gateway.v2.errors import v2_errors
 from fleet.gateway.v2.jobs import JobRoutes as V2JobRoutes
 from fleet.interface import Fleet, FleetError, NoServer
+from fleet.shared_uploads import SharedUploads
 from middleware.stack import build_middlewares
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,12 @@ class Gateway:
         self.servers = ServerList(fleet)
         self.features = ServerFeatures(self.servers, self.upstream, settings.max_upload_bytes)
         self.count = QueueCount(fleet)
-        self.hub = ClientHub(lambda: self.upstream.session, self.servers, self.count, self.features)
+        self.histories = Histories(fleet, self.servers, self.upstream)
+        self.hub = ClientHub(lambda: self.upstream.session, self.servers, self.count, self.features, self.histories.note)
         self.count.changed = self.hub.broadcast_status
         self.events = FleetEvents(fleet, self.servers, self.hub, self.count)
-        self.inputs = Inputs(self.upstream, self.servers, settings.address)
-        self.histories = Histories(fleet, self.servers, self.upstream)
+        self.uploads = SharedUploads(settings.cache_providers)
+        self.inputs = Inputs(self.upstream, self.servers, settings.address, self.uploads)
         self.submitting = Submitting(fleet, self.hub, self.inputs, self.count)
         self.gate = ConnectionGate()
         self.files = FileRoutes(self.inputs, self.servers, self.upstream)
@@ -111,6 +113,7 @@ class Gateway:
         await self.hub.close()
         await self.hub.close_links()
         await self.count.close()
+        await self.uploads.close()
         await self.upstream.close()
 
 

@@ -12,27 +12,29 @@ from app.sockets.hub import WebSocketHub, text_frame, topic_of
 from app.sockets.outbox import Frame
 from fleet.gateway.client_links import ClientLinks
 from fleet.gateway.file_marks import marked_outputs
+from fleet.gateway.held_ends import ENDS, HeldEnds, Note
 from fleet.gateway.queue_count import QueueCount
 from fleet.gateway.server_features import ServerFeatures
 from fleet.gateway.server_list import ServerList
 
 MOST_REMEMBERED = 10_000
-ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 LOST = "ServerLost"
 
 
 class ClientHub(WebSocketHub):
     """``/ws`` of the gateway. For every client it opens a socket to each server and passes on what comes, with these changes: files are
-    named with their server, and ``status`` counts the whole fleet. On the gateway's loop; ``close_links`` ends it."""
+    named with their server, ``status`` counts the whole fleet, and the end of a job is told once *note* has had the fleet note it. On the
+    gateway's loop; ``close_links`` ends it."""
 
     def __init__(
-        self, session: Callable[[], aiohttp.ClientSession], servers: ServerList, count: QueueCount, features: ServerFeatures
+        self, session: Callable[[], aiohttp.ClientSession], servers: ServerList, count: QueueCount, features: ServerFeatures, note: Note
     ) -> None:
         super().__init__(lambda client_id: {"status": count.message(), "sid": client_id}, lambda client_id: [])
         self._session = session
         self._servers = servers
         self._count = count
         self._features = features
+        self._ends = HeldEnds(note)
         self._links: dict[str, ClientLinks] = {}
         self._nodes: OrderedDict[str, str] = OrderedDict()
         self._told_end: OrderedDict[str, None] = OrderedDict()
@@ -78,12 +80,17 @@ class ClientHub(WebSocketHub):
     def pass_on_text(self, client_id: str, server_id: str, text: str, message: dict[str, Any]) -> None:
         """A message of a server to one of its clients."""
         kind, data = str(message.get("type")), message.get("data")
+        self._ends.take((client_id, server_id), kind, data, lambda: self._pass_on(client_id, server_id, text, kind, data))
+
+    def _pass_on(self, client_id: str, server_id: str, text: str, kind: str, data: Any) -> None:
         if kind == "status":
             self._count.ask_soon()
             self.deliver(text_frame("status", {"status": self._count.message()}), client_id)
             return
         prompt_id = data.get("prompt_id") if isinstance(data, dict) else None
         if isinstance(data, dict) and isinstance(prompt_id, str):
+            if prompt_id in self._told_end and (kind in ENDS or kind == "executing"):
+                return  # the fleet was quicker
             self._note(kind, prompt_id, data)
             if kind == "executed":
                 self.deliver(text_frame(kind, {**data, "output": marked_outputs(data.get("output"), server_id)}), client_id)
@@ -127,9 +134,9 @@ class ClientHub(WebSocketHub):
             "timestamp": int(time.time() * 1000),
         }
 
-    def pass_on_bytes(self, client_id: str, frame: bytes) -> None:
+    def pass_on_bytes(self, client_id: str, server_id: str, frame: bytes) -> None:
         """A binary frame, which the server made in the form that the client can read."""
-        self.deliver(Frame(frame), client_id)
+        self._ends.take((client_id, server_id), "", None, lambda: self.deliver(Frame(frame), client_id))
 
     def connected_clients(self) -> Iterator[str]:
         """The ids of the clients that are connected here."""
@@ -137,6 +144,7 @@ class ClientHub(WebSocketHub):
 
     async def close_links(self) -> None:
         """Disconnect from all servers."""
+        await self._ends.close()
         links, self._links = list(self._links.values()), {}
         await asyncio.gather(*(one.close() for one in links), *self._background, return_exceptions=True)
 
@@ -160,7 +168,7 @@ class _Ear:
         self._hub.pass_on_text(self._client_id, server_id, text, message)
 
     def heard_bytes(self, server_id: str, frame: bytes) -> None:
-        self._hub.pass_on_bytes(self._client_id, frame)
+        self._hub.pass_on_bytes(self._client_id, server_id, frame)
 
 
 def _remember(table: OrderedDict[str, Any], key: str, value: Any) -> None:

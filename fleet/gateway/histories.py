@@ -1,15 +1,20 @@
 """Queue rows and history entries of the whole fleet, with files named by their server."""
 
 import asyncio
+import contextlib
+import logging
 from typing import Any
 
 from comfy_execution.jobs import validate_job_id
 from fleet.gateway.file_marks import marked_outputs
 from fleet.gateway.server_list import ServerList
-from fleet.gateway.upstream import ServerSilent, Upstream
+from fleet.gateway.upstream import ASK_TIMEOUT_S, ServerSilent, Upstream
 from fleet.interface import Fleet
 from fleet.values import JobState, JobView
 
+log = logging.getLogger(__name__)
+
+NOTE_TIMEOUT_S = 5.0
 Row = list[Any]
 Entry = dict[str, Any]
 
@@ -42,9 +47,10 @@ class Histories:
     async def entry_and_view(self, prompt_id: str) -> tuple[Entry | None, JobView | None]:
         """The same with what the fleet knows of the job.
 
-        A client hears of an end from the server itself, so it may ask before the fleet has heard: then the server is asked.
+        A client may ask before the fleet has heard of an end: then the server is asked, and the fleet notes what it says before anybody
+        else hears it.
         """
-        view = await self._fleet.find(prompt_id)
+        view, entry = await self._fleet.find(prompt_id), None
         if view is None:
             return await self._entry_of_strangers(prompt_id), None
         if view.state.is_end and view.state is not JobState.LOST:
@@ -52,18 +58,33 @@ class Histories:
         elif view.state is JobState.LOST:
             return await self._fleet.history(prompt_id), view
         else:
-            entry = await self._entry_of(view.base_url, prompt_id)
+            with contextlib.suppress(ServerSilent):
+                entry = await self._noted_entry(prompt_id, view.server_id, view.base_url)
         return self._marked(entry, view.server_id), view
 
-    async def _entry_of(self, base_url: str | None, prompt_id: str) -> Entry | None:
-        if base_url is None:
-            return None
+    async def note(self, prompt_id: str, server_id: str) -> bool:
+        """Have the fleet note the end of a job, of which its server has just told; false when that server can tell no more, and the
+        fleet has heard nothing else: it will say how the job ended."""
         try:
-            told = await self._upstream.get_json(base_url, f"/history/{prompt_id}")
-        except ServerSilent:
+            await self._noted_entry(prompt_id, server_id, self._servers.url_of(server_id), NOTE_TIMEOUT_S)
+            return True
+        except ServerSilent as error:
+            log.warning("The end of job %s cannot be noted: %s", prompt_id, error)
+        view = await self._fleet.find(prompt_id)
+        return view is None or (view.state.is_end and view.state is not JobState.LOST)
+
+    async def _noted_entry(
+        self, prompt_id: str, server_id: str | None, base_url: str | None, timeout_s: float = ASK_TIMEOUT_S
+    ) -> Entry | None:
+        """What the job's server has in its history, which the fleet has then too. Raises ``ServerSilent``."""
+        if server_id is None or base_url is None:
             return None
+        told = await self._upstream.get_json(base_url, f"/history/{prompt_id}", timeout_s)
         entry = told.get(prompt_id) if isinstance(told, dict) else None
-        return entry if isinstance(entry, dict) else None
+        if not isinstance(entry, dict):
+            return None
+        await self._fleet.note_end(prompt_id, server_id, entry)
+        return entry
 
     async def _entry_of_strangers(self, prompt_id: str) -> Entry | None:
         """Of a job that the fleet does not know: it was given to a server directly, or the fleet has forgotten it."""

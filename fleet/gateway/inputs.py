@@ -19,6 +19,7 @@ from app.files.path_guard import UnsafePath, contained_path
 from fleet.gateway.file_marks import named_file, texts_in, unmark
 from fleet.gateway.server_list import ServerList
 from fleet.gateway.upstream import Upstream
+from fleet.shared_uploads import SharedUploads
 from fleet.values import InputFile
 from utils.folder_walk import walk
 
@@ -46,9 +47,9 @@ class Inputs:
     On the gateway's loop; blocking work runs on worker threads.
     """
 
-    def __init__(self, upstream: Upstream, servers: ServerList, own_url: str) -> None:
-        """*own_url* is where servers reach this gateway."""
-        self._upstream, self._servers, self._own_url = upstream, servers, own_url.rstrip("/")
+    def __init__(self, upstream: Upstream, servers: ServerList, own_url: str, shared: SharedUploads) -> None:
+        """*own_url* is where servers reach this gateway; what they may find in *shared* is put there first."""
+        self._upstream, self._servers, self._own_url, self._shared = upstream, servers, own_url.rstrip("/"), shared
         self._known: OrderedDict[str, KnownFile] = OrderedDict()
         self._reading = asyncio.Semaphore(2)
 
@@ -65,11 +66,13 @@ class Inputs:
 
     async def _upload(self, kind: str, below: str, path: str) -> InputFile | None:
         try:
-            digest = await self.digest(path)
+            known = await self._known_file(path)
         except OSError:
             return None
-        subfolder, _, name = below.rpartition("/")
-        return InputFile(name, subfolder, kind, digest, f"{self._own_url}{INPUT_PATH}{digest}/{kind}/{quote(below)}")
+        digest, (subfolder, _, name) = known.digest, below.rpartition("/")
+        is_shared = await self._shared.offer(digest, known.state[0], path)
+        url = f"{self._own_url}{INPUT_PATH}{digest}/{kind}/{quote(below)}"
+        return InputFile(name, subfolder, kind, digest, url, known.state[0] if is_shared else 0)
 
     async def _result(self, path: str, kind: str) -> InputFile | None:
         """A result that is to be an input: it is put on the server under the same marked name, wherever it was made."""
@@ -89,6 +92,9 @@ class Inputs:
 
     async def digest(self, path: str) -> str:
         """The content of a file as blake3, hexadecimal; read only if the file is new or changed. Raises ``OSError``."""
+        return (await self._known_file(path)).digest
+
+    async def _known_file(self, path: str) -> KnownFile:
         state = await off_loop(_state, path)
         known = self._known.get(path)
         if known is None or known.state != state:
@@ -98,7 +104,7 @@ class Inputs:
         self._known.move_to_end(path)
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
-        return known.digest
+        return known
 
 
 def named_files(workflow: Mapping[str, Any]) -> NamedFiles:

@@ -11,6 +11,8 @@ from comfy.units import MIB
 class GatewaySettings:
     """*folder* holds what is uploaded and what users save. *own_url*: where servers reach this gateway; empty: where it listens.
 
+    Uploads are put into the places of *cache_providers* too, where supervised servers find them.
+
     *allowed_hosts* and *cors_origin* mean what ``--allowed-host`` and ``--enable-cors-header`` mean for one server.
     """
 
@@ -22,6 +24,7 @@ class GatewaySettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origin: str | None = None
     web_root: str | None = field(default=None)
+    cache_providers: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:

@@ -7,14 +7,18 @@ from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.deployment import Application
 
+from fleet.fleet_size import SizeLimits
 from fleet.on_ray.deployments import DISPATCHER, DispatcherReplica, GatewayReplica, ServerReplica
+from fleet.on_ray.scaling import SERVERS
 
-SERVERS, GATEWAYS = "Servers", "Gateways"
+GATEWAYS = "Gateways"
 MANY = 10_000
 
 
 class FleetArguments(BaseModel):
     """The ``args`` of a config file. *flags* go to every server; *gateways* share *port*; *gpus_per_server* 0: servers on the CPU.
+
+    With *most_servers* above *servers* their number follows the jobs, between the two, as :class:`fleet.fleet_size.SizeLimits` says.
 
     *rays_own_router*: Ray Serve's default in place of the fleet's, with so many jobs per server; to compare them.
     """
@@ -22,6 +26,10 @@ class FleetArguments(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     servers: int = 1
+    most_servers: int = 0
+    jobs_per_server: float = 2.0
+    grow_after_s: float = 10.0
+    shrink_after_s: float = 300.0
     gateways: int = 1
     flags: list[str] = []
     folder: str = "user/fleet"
@@ -34,6 +42,12 @@ class FleetArguments(BaseModel):
     environment: dict[str, str] = {}
     allowed_hosts: list[str] = []
     rays_own_router: int = 0
+
+    def limits(self) -> SizeLimits | None:
+        """Between which numbers of servers the jobs decide; None where they do not."""
+        if self.most_servers <= self.servers:
+            return None
+        return SizeLimits(self.servers, self.most_servers, self.jobs_per_server, self.grow_after_s, self.shrink_after_s)
 
 
 def build(arguments: FleetArguments) -> Application:
@@ -59,7 +73,7 @@ def build(arguments: FleetArguments) -> Application:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=1.0,
         graceful_shutdown_timeout_s=5.0,
-    ).bind(servers, arguments.most_per_server)
+    ).bind(servers, arguments.most_per_server, arguments.limits())
     if not arguments.gateways:
         return dispatcher
     return serve.deployment(

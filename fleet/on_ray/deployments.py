@@ -14,23 +14,25 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from app.running.started_prompts import read_started
 from fleet.dispatcher import Dispatcher, DispatchSettings
+from fleet.fleet_size import FleetSize, SizeLimits
 from fleet.interface import FleetError
 from fleet.messages import Reply, SentJob, ServerReport
 from fleet.on_ray.placement import placement
-from fleet.on_ray.remote_fleet import RemoteFleet
+from fleet.on_ray.remote_fleet import RemoteFleet, directly
 from fleet.on_ray.replica_port import keep_to_own_address
+from fleet.on_ray.scaling import APPLICATION, Scaling
 from fleet.replica import Replica
+from fleet.shared_uploads import places_in
 from fleet.supervisor import ServerPlan
 
 log = logging.getLogger(__name__)
 
-APPLICATION = "fleet"
 DISPATCHER = "Dispatcher"
 # How long a dead replica's server may take to die, and a worker on its node to read the file that it left.
 DEATH_PATIENCE_S = 5.0
 READ_PATIENCE_S = 20.0
 FLEET_CALLS = frozenset(
-    {"submit", "find", "jobs", "history", "histories", "forget", "cancel", "interrupt_all", "servers", "decisions", "events"}
+    {"submit", "find", "jobs", "history", "note_end", "histories", "forget", "cancel", "interrupt_all", "servers", "decisions", "events"}
 )
 
 
@@ -66,7 +68,7 @@ class ServerReplica:
 
     async def _report(self, report: ServerReport) -> None:
         if self._dispatcher is None:
-            self._dispatcher = serve.get_deployment_handle(DISPATCHER, APPLICATION)
+            self._dispatcher = directly(serve.get_deployment_handle(DISPATCHER, APPLICATION))
         await self._dispatcher.report.remote(report)
 
     async def __del__(self) -> None:
@@ -76,11 +78,15 @@ class ServerReplica:
 class DispatcherReplica:
     """The one dispatcher."""
 
-    async def __init__(self, servers: DeploymentHandle, most_per_server: int) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, servers: DeploymentHandle, most_per_server: int, limits: SizeLimits | None = None
+    ) -> None:
         keep_to_own_address()
         self._servers = servers.options(stream=True)
         self._dispatcher = Dispatcher(self, _begun, DispatchSettings(most_per_server))
         placement.use(self._dispatcher.place, asyncio.get_running_loop())
+        self._scaling = Scaling(self, None if limits is None else FleetSize(limits))
+        self._scaling.start()
 
     async def send(self, sent: SentJob) -> AsyncIterator[Reply]:
         """Carry *sent* to the replica that ``FleetRouter`` chooses."""
@@ -103,6 +109,16 @@ class DispatcherReplica:
         """A server was taken away for good."""
         self._dispatcher.servers_known.remove(server_id)
 
+    async def unfinished(self) -> int:
+        """How many jobs have not ended."""
+        return len(self._dispatcher.table.unfinished)
+
+    async def scale(self, servers: int) -> list[str]:
+        """Bring the fleet to so many servers; which were taken away. Raises ``FleetError`` where the jobs decide."""
+        if self._scaling.is_automatic:
+            raise FleetError("this fleet follows its jobs; the numbers between which it does are given when it is started")
+        return await self._scaling.to(servers)
+
     async def ask(self, method: str, *arguments: Any) -> Any:
         """Any call of ``Fleet``. Raises ``FleetError``."""
         if method not in FLEET_CALLS:
@@ -110,6 +126,7 @@ class DispatcherReplica:
         return await getattr(self._dispatcher, method)(*arguments)
 
     async def __del__(self) -> None:
+        await self._scaling.close()
         await self._dispatcher.close()
 
 
@@ -124,7 +141,10 @@ class GatewayReplica:
         from fleet.gateway.settings import GatewaySettings
 
         folder = str(Path(arguments.folder).resolve() / "gateway")
-        settings = GatewaySettings(folder, arguments.listen, arguments.port, allowed_hosts=tuple(arguments.allowed_hosts))
+        places = places_in(arguments.flags, {**os.environ, **arguments.environment})
+        settings = GatewaySettings(
+            folder, arguments.listen, arguments.port, allowed_hosts=tuple(arguments.allowed_hosts), cache_providers=places
+        )
         gateway = Gateway(RemoteFleet(dispatcher), settings)
         self._runner = web.AppRunner(gateway.make_app(), access_log=None, shutdown_timeout=2.0, auto_decompress=False)
         await self._runner.setup()

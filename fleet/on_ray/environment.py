@@ -20,6 +20,8 @@ def prepare(folder: Path, environment: MutableMapping[str, str] = os.environ, lo
     environment.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # it logs to files too
     # Ray's default is 15, which servers and gateways would inherit: they would wait for anything else that the machine does.
     environment.setdefault("RAY_worker_niceness", "0")
+    # It would end Ray's own processes when the machine's memory is nearly full, and with them the servers, which make room themselves.
+    environment.setdefault("RAY_memory_monitor_refresh_ms", "0")
     if loopback:
         # Ray's own name for it: without clusters of several machines a node's address is the loopback one.
         environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

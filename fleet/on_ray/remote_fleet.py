@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import grpc
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -11,11 +12,20 @@ from fleet.interface import FleetError
 from fleet.values import Accepted, Decision, FleetEvent, Job, JobView, ServerView
 
 
+def directly(handle: DeploymentHandle) -> DeploymentHandle:
+    """*handle* with calls that go straight to the replica's own port, not as Ray tasks.
+
+    Serve makes a generator of every call of the other kind, and Ray (2.60) holds up the whole loop of an actor while the answer of one
+    cannot be handed to a caller that was killed: for up to three seconds nobody else was answered.
+    """
+    return handle.options(_by_reference=False)
+
+
 class RemoteFleet:
     """``Fleet`` over *dispatcher*. What the dispatcher raises is raised here; what Ray raises, as ``FleetError``."""
 
     def __init__(self, dispatcher: DeploymentHandle) -> None:
-        self._dispatcher = dispatcher
+        self._dispatcher = directly(dispatcher)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         try:
@@ -24,7 +34,7 @@ class RemoteFleet:
             if isinstance(error.cause, FleetError):
                 raise error.cause from None
             raise FleetError(f"the fleet's dispatcher failed: {error.cause}") from error
-        except (RayError, RayServeException) as error:
+        except (RayError, RayServeException, grpc.RpcError) as error:
             raise FleetError(f"the fleet's dispatcher cannot be reached: {error}") from error
 
     async def submit(self, job: Job) -> Accepted:
@@ -42,6 +52,9 @@ class RemoteFleet:
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
         entry: dict[str, Any] | None = await self._call("history", prompt_id)
         return entry
+
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        await self._call("note_end", prompt_id, server_id, entry)
 
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
         entries: dict[str, dict[str, Any]] = await self._call("histories", max_items, offset)

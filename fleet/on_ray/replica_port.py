@@ -13,7 +13,7 @@ EVERYWHERE = "[::]:0"
 def keep_to_own_address() -> None:
     """Call it in a replica's ``__init__``. Serve (2.60) opens the port right after that, on all interfaces whatever the node's address is.
 
-    The port asks for the token either way; jobs do not come through it unless Serve is told to use gRPC between deployments.
+    The port asks for the token either way. Calls of the dispatcher come through it (``remote_fleet.directly``).
     """
     from ray.serve._private import replica
 

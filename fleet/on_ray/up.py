@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fleet.on_ray.environment import LOOPBACK, prepare
-from fleet.settings import UpSettings
+from fleet.settings import ScaleSettings, UpSettings
 from fleet.values import ServerState, ServerView
 
 LOOK_EVERY_S = 0.3
@@ -38,7 +38,7 @@ def cluster(settings: UpSettings) -> Iterator[None]:
         # Logical CPUs: they only count replicas.
         ray.init(
             "local",
-            num_cpus=settings.servers * 4 + 8,
+            num_cpus=max(settings.servers, settings.most_servers) * 4 + 8,
             include_dashboard=False,
             _node_ip_address=LOOPBACK,
             object_store_memory=OBJECT_STORE_BYTES,
@@ -50,6 +50,28 @@ def cluster(settings: UpSettings) -> Iterator[None]:
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+def scale(settings: ScaleSettings) -> int:
+    """Bring a fleet that runs to another number of servers; returns the exit status."""
+    prepare(Path(settings.folder), loopback=settings.address is None)
+    import ray
+    from ray import serve
+
+    from fleet.interface import FleetError
+    from fleet.on_ray.deployments import DISPATCHER
+    from fleet.on_ray.scaling import APPLICATION
+
+    ray.init(settings.address or "auto", log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        taken = serve.get_deployment_handle(DISPATCHER, APPLICATION).scale.remote(settings.servers).result()
+    except FleetError as error:
+        say(f"The fleet cannot be scaled: {error}")
+        return 1
+    finally:
+        ray.shutdown()
+    say(f"The fleet has {settings.servers} server{'s' * (settings.servers > 1)}." + f" Taken away: {', '.join(taken)}" * bool(taken))
+    return 0
 
 
 def up(settings: UpSettings) -> int:
@@ -92,13 +114,16 @@ def deploy(settings: UpSettings) -> None:
     from ray import serve
 
     from fleet.on_ray.app import FleetArguments, build
-    from fleet.on_ray.deployments import APPLICATION
+    from fleet.on_ray.scaling import APPLICATION
 
     gpus = settings.gpus_per_server
     if gpus is None:
         gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= settings.servers else 0.0
     arguments = FleetArguments(
         servers=settings.servers,
+        most_servers=settings.most_servers,
+        jobs_per_server=settings.jobs_per_server,
+        shrink_after_s=settings.shrink_after_s,
         gateways=settings.gateways,
         flags=list(settings.flags),
         folder=settings.folder,
@@ -131,7 +156,8 @@ def servers_now() -> list[ServerView]:
     """The servers that the dispatcher knows; none while it is starting."""
     from ray import serve
 
-    from fleet.on_ray.deployments import APPLICATION, DISPATCHER
+    from fleet.on_ray.deployments import DISPATCHER
+    from fleet.on_ray.scaling import APPLICATION
 
     status = serve.status().applications.get(APPLICATION)
     deployment = None if status is None else status.deployments.get(DISPATCHER)
@@ -145,7 +171,7 @@ def messages() -> str:
     """What Serve says of the deployments that are not well."""
     from ray import serve
 
-    from fleet.on_ray.deployments import APPLICATION
+    from fleet.on_ray.scaling import APPLICATION
 
     status = serve.status().applications.get(APPLICATION)
     deployments = {} if status is None else status.deployments
@@ -156,7 +182,7 @@ def is_running() -> bool:
     """Whether everything is up, the gateways included."""
     from ray import serve
 
-    from fleet.on_ray.deployments import APPLICATION
+    from fleet.on_ray.scaling import APPLICATION
 
     status = serve.status().applications.get(APPLICATION)
     return status is not None and status.status == "RUNNING"

@@ -10,9 +10,11 @@ from typing import Any
 
 import aiohttp
 
+from fleet.books import Work
 from fleet.gateway.server_socket import ServerSocket
 from fleet.interface import DuplicateJob, FleetError, NoServer, PromptRefused, QueueFull
-from fleet.plain.records import Record, Records, view_of
+from fleet.job_table import JobRecord, JobTable
+from fleet.lost_jobs import ended_state, lost_entry
 from fleet.plain.server_calls import ServerCalls
 from fleet.plain.watch import ServerWatch
 from fleet.values import Accepted, Decision, FleetEvent, InputFile, Job, JobState, JobView, ServerEstimate, ServerState, ServerView
@@ -32,7 +34,7 @@ class StaticFleet:
     def __init__(self, urls: Mapping[str, str], most_per_server: int = 100) -> None:
         self._urls = {server_id: url.rstrip("/") for server_id, url in urls.items()}
         self._most_per_server = most_per_server
-        self._records = Records()
+        self._table = JobTable()
         self._calls = {server_id: ServerCalls(url) for server_id, url in self._urls.items()}
         self._watches: dict[str, ServerWatch] = {}
         self._sockets: list[ServerSocket] = []
@@ -46,7 +48,7 @@ class StaticFleet:
         self._session = aiohttp.ClientSession(trust_env=False)
         client_id = f"fleet-{uuid.uuid4().hex}"
         for server_id, url in self._urls.items():
-            watch = ServerWatch(server_id, self._calls[server_id], self._records, self._lost, self._changed)
+            watch = ServerWatch(server_id, self._calls[server_id], self._table, self._lost, self._changed)
             self._watches[server_id] = watch
             socket = ServerSocket(self._session, server_id, url, client_id, watch)
             socket.connected = socket.disconnected = watch.look_soon
@@ -65,19 +67,22 @@ class StaticFleet:
             await self._session.close()
 
     async def submit(self, job: Job) -> Accepted:
-        known = self._records.get(job.prompt_id)
+        known = self._table.find(job.prompt_id)
         if known is not None:
-            raise DuplicateJob(view_of(known, self._urls))
-        record = Record(job)
-        self._records.unfinished[job.prompt_id] = record
+            raise DuplicateJob(known.view())
+        client_id = job.body.get("client_id")
+        record = JobRecord(
+            job.prompt_id, job, Work(job.prompt_id, ()), client_id=None if client_id is None else str(client_id), submitted_s=time.time()
+        )
+        self._table.unfinished[job.prompt_id] = record
         try:
             return await self._place(record)
         except BaseException:
-            if self._records.unfinished.get(job.prompt_id) is record:
-                del self._records.unfinished[job.prompt_id]
+            if self._table.unfinished.get(job.prompt_id) is record:
+                del self._table.unfinished[job.prompt_id]
             raise
 
-    async def _place(self, record: Record, is_new: bool = True) -> Accepted:
+    async def _place(self, record: JobRecord, is_new: bool = True) -> Accepted:
         """Send a job to the best server, or the next best when that is gone or lacks what it needs. Limits are for new jobs."""
         refusal: PromptRefused | None = None
         while True:
@@ -87,7 +92,7 @@ class StaticFleet:
                 if refusal is not None:
                     raise refusal from None
                 raise
-            record.server_id, record.attempts = server_id, record.attempts + 1
+            record.server_id, record.base_url, record.attempts = server_id, self._urls[server_id], record.attempts + 1
             try:
                 return await self._send(record, server_id)
             except PromptRefused as error:
@@ -95,49 +100,55 @@ class StaticFleet:
                 if not _is_local(error):
                     raise
             except ServerUnreachable as error:
-                log.warning("Job %s was not taken by server %s: %s", record.job.prompt_id, server_id, error)
+                log.warning("Job %s was not taken by server %s: %s", record.prompt_id, server_id, error)
                 if await self._was_taken(record, server_id, error):
                     return self._accepted(record, server_id, {})
-            record.avoided.add(server_id)
+            record.excluded |= {server_id}
 
-    def _choose(self, record: Record, is_new: bool) -> str:
-        up = [server_id for server_id, watch in self._watches.items() if watch.is_up and server_id not in record.avoided]
+    def _choose(self, record: JobRecord, is_new: bool) -> str:
+        up = [server_id for server_id, watch in self._watches.items() if watch.is_up and server_id not in record.excluded]
         if not up or record.attempts >= max(MOST_ATTEMPTS, len(self._urls)):
             raise NoServer("no server of the fleet can take the job: " + ("all are down" if not up else "it was tried too often"))
-        loads = {server_id: len(self._records.at(server_id)) for server_id in up}
+        loads = {server_id: self._count(server_id) for server_id in up}
         server_id = min(up, key=lambda one: loads[one])
         if is_new and loads[server_id] >= self._most_per_server:
             raise QueueFull(RETRY_AFTER_S)
         estimates = tuple(ServerEstimate(one, float(loads[one]), 0.0) for one in sorted(up, key=lambda one: loads[one]))
         reason = f"fewest jobs: {loads[server_id]}"
-        self._records.decisions.append(Decision(record.job.prompt_id, server_id, reason, time.time(), estimates))
+        self._table.decisions.append(Decision(record.prompt_id, server_id, reason, time.time(), estimates))
         return server_id
 
-    async def _send(self, record: Record, server_id: str) -> Accepted:
-        calls = self._calls[server_id]
+    def _count(self, server_id: str) -> int:
+        return sum(1 for _ in self._table.at(server_id))
+
+    async def _send(self, record: JobRecord, server_id: str) -> Accepted:
+        job, calls = record.job, self._calls[server_id]
+        if job is None:
+            raise FleetError("the job has ended meanwhile")
         try:
-            for file in record.job.inputs:
+            for file in job.inputs:
                 await self._bring(file, server_id)
-            status, body = await calls.submit(dict(record.job.body), record.job.usage_source)
+            status, body = await calls.submit(dict(job.body), job.usage_source)
         except ServerAnswer as error:
             raise PromptRefused(502, json.dumps({"error": f"an input file could not be stored: {error}"}).encode()) from None
         if status != 200:
             raise PromptRefused(status, body)
         return self._accepted(record, server_id, json.loads(body))
 
-    def _accepted(self, record: Record, server_id: str, told: dict[str, Any]) -> Accepted:
+    def _accepted(self, record: JobRecord, server_id: str, told: dict[str, Any]) -> Accepted:
         record.number = float(told.get("number") or 0)
-        record.state = JobState.WAITING
-        self._records.tell("placed", record)
+        if record.state is JobState.PLACING:
+            record.state = JobState.WAITING
+            self._table.tell("placed", record)
         self._watches[server_id].look_soon()
-        return Accepted(record.job.prompt_id, record.number, told.get("node_errors") or {}, server_id, self._urls[server_id])
+        return Accepted(record.prompt_id, record.number, told.get("node_errors") or {}, server_id, self._urls[server_id])
 
-    async def _was_taken(self, record: Record, server_id: str, error: ServerUnreachable) -> bool:
+    async def _was_taken(self, record: JobRecord, server_id: str, error: ServerUnreachable) -> bool:
         """Whether a server whose answer was lost has the job; not if nobody listened there. Raises ``FleetError`` if it cannot say."""
         if error.is_refused:
             return False
         try:
-            where, _ = await self._calls[server_id].find(record.job.prompt_id)
+            where, _ = await self._calls[server_id].find(record.prompt_id)
         except (ServerUnreachable, ServerAnswer):
             raise FleetError(f"server {server_id} was lost while it was given the job; whether it runs it is not known") from None
         return where != "unknown"
@@ -158,72 +169,67 @@ class StaticFleet:
         await self._calls[server_id].put_file(file.name, file.subfolder, file.kind, content)
         self._files[key] = file.digest
 
-    def _lost(self, server_id: str, records: list[Record], why: str) -> None:
+    def _lost(self, server_id: str, records: list[JobRecord], why: str) -> None:
         """The server forgot these jobs or is gone: those that certainly did not run are sent elsewhere, the others are lost."""
         self._files = {key: digest for key, digest in self._files.items() if key[0] != server_id}
         # What waited behind a job that ran has not begun: a server runs one at a time and says so in order.
         something_ran = any(one.state is JobState.RUNNING for one in records)
         for record in records:
             if record.is_cancelled:
-                self._records.finish(record, JobState.CANCELLED)
+                self._table.end(record, JobState.CANCELLED, None)
             elif record.state is JobState.WAITING and something_ran and record.attempts < MOST_ATTEMPTS:
                 record.state = JobState.PLACING
-                record.avoided = {server_id}
-                task = asyncio.get_running_loop().create_task(self._move(record), name=f"move-{record.job.prompt_id}")
+                record.excluded = frozenset({server_id})
+                task = asyncio.get_running_loop().create_task(self._move(record), name=f"move-{record.prompt_id}")
                 self._moving.add(task)
                 task.add_done_callback(self._moving.discard)
             else:
                 doing = "ran it" if record.state is JobState.RUNNING else "was about to run it"
                 self._give_up(record, f"Server {server_id} died while it {doing}: {why}. Send the job again")
 
-    async def _move(self, record: Record) -> None:
+    async def _move(self, record: JobRecord) -> None:
         try:
             await self._place(record, is_new=False)
-            self._records.tell("moved", record)
+            self._table.tell("moved", record)
         except PromptRefused as error:
             self._give_up(record, f"Its server died, and another one refused it: {error.body.decode('utf-8', 'replace')[:1000]}")
         except FleetError as error:
             self._give_up(record, f"Its server died, and it could not be sent to another one: {error}")
 
-    def _give_up(self, record: Record, failure: str) -> None:
-        self._records.finish(record, JobState.LOST, None, failure)
+    def _give_up(self, record: JobRecord, failure: str) -> None:
+        self._table.end(record, JobState.LOST, lost_entry(record, failure), failure)
 
     def _changed(self) -> None:
-        self._records.tell("servers")
+        self._table.tell("servers")
 
     async def find(self, prompt_id: str) -> JobView | None:
-        record = self._records.get(prompt_id)
-        return None if record is None else view_of(record, self._urls)
+        record = self._table.find(prompt_id)
+        return None if record is None else record.view()
 
     async def jobs(self) -> list[JobView]:
-        return list(self._records.views(self._urls))
+        return [record.view() for record in self._table.in_order()]
 
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
-        record = self._records.ended.get(prompt_id)
+        record = self._table.ended.get(prompt_id)
         return None if record is None else record.entry
 
+    async def note_end(self, prompt_id: str, server_id: str, entry: dict[str, Any]) -> None:
+        record = self._table.unfinished.get(prompt_id)
+        if record is not None and record.server_id == server_id:
+            self._table.end(record, ended_state(entry), entry)
+
     async def histories(self, max_items: int | None = None, offset: int = -1) -> dict[str, dict[str, Any]]:
-        entries = [(key, record.entry) for key, record in self._records.ended.items() if record.entry is not None]
-        size = len(entries)
-        count = size if max_items is None else max(max_items, 0)
-        first = max(offset, 0) if offset >= 0 or max_items is None else max(size - count, 0)
-        return dict(entries[first : first + count])
+        return self._table.histories(max_items, offset)
 
     async def forget(self, prompt_ids: Sequence[str] | None) -> None:
-        wanted = list(self._records.ended) if prompt_ids is None else prompt_ids
-        by_server: dict[str, list[str]] = {}
-        for prompt_id in wanted:
-            record = self._records.ended.pop(prompt_id, None)
-            if record is not None and record.server_id is not None:
-                by_server.setdefault(record.server_id, []).append(prompt_id)
-        for server_id, ids in by_server.items():
+        for server_id, ids in self._table.forget(prompt_ids).items():
             try:
                 await self._calls[server_id].api.post("/history", {"delete": ids})
             except (ServerUnreachable, ServerAnswer) as error:
                 log.warning("Server %s keeps %d entries of its history: %s", server_id, len(ids), error)
 
     async def cancel(self, prompt_id: str) -> bool:
-        record = self._records.unfinished.get(prompt_id)
+        record = self._table.unfinished.get(prompt_id)
         if record is None or record.server_id is None:
             return False
         record.is_cancelled = True
@@ -247,17 +253,17 @@ class StaticFleet:
                 server_id,
                 url,
                 ServerState.READY if self._watches[server_id].is_up else ServerState.GONE,
-                backlog_s=float(len(self._records.at(server_id))),
+                backlog_s=float(self._count(server_id)),
                 restarts=self._watches[server_id].restarts,
             )
             for server_id, url in self._urls.items()
         ]
 
     async def decisions(self, limit: int = 100) -> list[Decision]:
-        return list(self._records.decisions)[-limit:][::-1]
+        return list(self._table.decisions)[-limit:][::-1]
 
     async def events(self, after: int, timeout_s: float = 20.0) -> list[FleetEvent]:
-        return await self._records.events(after, timeout_s)
+        return await self._table.events(after, timeout_s)
 
 
 def _is_local(refusal: PromptRefused) -> bool:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fleet.plain.records import Record, Records
+from fleet.job_table import JobRecord, JobTable
+from fleet.lost_jobs import ended_state
 from fleet.plain.server_calls import ServerCalls
 from fleet.values import JobState
 from serverless.server_api import ServerAnswer, ServerUnreachable
@@ -23,7 +24,7 @@ SILENT_S = 30.0
 
 
 class ServerWatch:
-    """Asks the server after each ``status`` message and on a timer, and moves ``Records`` on. On the fleet's loop.
+    """Asks the server after each ``status`` message and on a timer, and moves the ``JobTable`` on. On the fleet's loop.
 
     *lost* is called with (server id, its lost jobs, why) when the server is gone or was started anew; *changed* when it came or went.
     """
@@ -32,8 +33,8 @@ class ServerWatch:
         self,
         server_id: str,
         calls: ServerCalls,
-        records: Records,
-        lost: Callable[[str, list[Record], str], None],
+        table: JobTable,
+        lost: Callable[[str, list[JobRecord], str], None],
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,7 +42,7 @@ class ServerWatch:
         self.is_up = False
         self.restarts = 0
         self.looked = asyncio.Event()
-        self._calls, self._records, self._lost, self._changed, self._clock = calls, records, lost, changed, clock
+        self._calls, self._table, self._lost, self._changed, self._clock = calls, table, lost, changed, clock
         self._wake = asyncio.Event()
         self._away_since_s: float | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -88,28 +89,28 @@ class ServerWatch:
         running, waiting = await self._calls.queue()
         unknown = []
         for record in self._sent():
-            if record.job.prompt_id in running:
+            if record.prompt_id in running:
                 record.state = JobState.RUNNING
-            elif record.job.prompt_id not in waiting and not await self._settle(record):
+            elif record.prompt_id not in waiting and not await self._settle(record):
                 unknown.append(record)
         if unknown:
             self.restarts += 1
             self._lost(self.server_id, unknown, "it does not know the job any more, so it was started anew or its queue was cleared")
 
-    def _sent(self) -> list[Record]:
-        return [one for one in self._records.at(self.server_id) if one.state in (JobState.WAITING, JobState.RUNNING)]
+    def _sent(self) -> list[JobRecord]:
+        return [one for one in self._table.at(self.server_id) if one.state in (JobState.WAITING, JobState.RUNNING)]
 
-    async def _settle(self, record: Record) -> bool:
+    async def _settle(self, record: JobRecord) -> bool:
         """Find out what became of a job that is not in the queue; whether the server knows."""
-        where, entry = await self._calls.find(record.job.prompt_id)
+        where, entry = await self._calls.find(record.prompt_id)
         if entry is not None:
-            self._records.finish(record, end_state(entry), entry)
+            self._table.end(record, ended_state(entry), entry)
         elif where == "running":
             record.state = JobState.RUNNING
         elif where == "unknown":
             if not record.is_cancelled:
                 return False
-            self._records.finish(record, JobState.CANCELLED)
+            self._table.end(record, JobState.CANCELLED, None)
         return True
 
     def _note_up(self) -> None:
@@ -130,12 +131,3 @@ class ServerWatch:
             self._changed()
         if now_s - self._away_since_s >= (REFUSED_S if is_refused else SILENT_S) and self._sent():
             self._lost(self.server_id, self._sent(), str(error))
-
-
-def end_state(entry: dict[str, Any]) -> JobState:
-    """How a job ended, by its history entry."""
-    status = entry.get("status") or {}
-    if status.get("status_str") != "error":
-        return JobState.SUCCEEDED
-    kinds = {message[0] for message in status.get("messages") or () if isinstance(message, list) and message}
-    return JobState.CANCELLED if "execution_interrupted" in kinds else JobState.FAILED

@@ -35,6 +35,7 @@ PACKAGES = (
     "fleet",
     "custom_nodes/keepwarm",
     "starter",
+    "scripts",
 )
 
 

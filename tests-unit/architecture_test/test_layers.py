@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nodes",
         "server",
     ),
-    ("main", "starter", "serverless", "fleet"),
+    ("main", "starter", "serverless", "fleet", "scripts"),
 )
 # Modules of names for packs, and who else may import them: ``execution`` is where packs replace functions, so what puts the server
 # together and what starts prompts looks them up there. (``patchset`` holds modules for ComfyUI, where these are no facades.)

@@ -45,6 +45,18 @@ def test_apply_to_both_sides_shares_controls_with_the_same_chain():
     assert not negative[0][1]["control_apply_to_uncond"]
 
 
+def test_applying_copies_no_picture_and_leaves_the_original_alone():
+    """So there is nothing to remember: to compare the picture with an earlier one would take longer than to apply it."""
+    image = torch.rand(2, 64, 64, 3)
+    original = Control()
+    controls = [
+        nodes.ControlNetApply().apply_controlnet([entry()], original, image, 0.5)[0][0][1]["control"],
+        nodes.ControlNetApplyAdvanced().apply_controlnet([entry()], [entry()], original, image, 0.5, 0.0, 1.0)[1][0][1]["control"],
+    ]
+    assert all(control.cond_hint_original.data_ptr() == image.data_ptr() for control in controls)
+    assert original.cond_hint_original is None
+
+
 def test_no_strength_changes_nothing():
     side = [entry()]
     assert nodes.ControlNetApply().apply_controlnet(side, Control(), IMAGE, 0) == (side,)

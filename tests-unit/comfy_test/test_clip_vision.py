@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig, SiglipVisionModel
 
 import comfy.clip_vision
 from comfy.families.clip_vision_encoder import clip_vision_part, read_clip_vision_config
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
+from comfy.image_encoders.siglip import read_siglip_config
 
 SIZES = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 
@@ -134,3 +135,40 @@ def test_what_is_not_an_image_encoder_or_not_clips_is_refused(weights):
         clip_vision_part(StateDictSource({"encoder.layer.0.layer_scale1.lambda1": torch.zeros(1)}, "a file"))
     with pytest.raises(IncompleteModelError, match="the image encoder"):
         comfy.clip_vision.load_clipvision_from_sd({key: value for key, value in weights.items() if "layer_norm2" not in key})
+
+
+@pytest.fixture(scope="module")
+def siglip():
+    torch.manual_seed(6)
+    config = SiglipVisionConfig(**SIZES, hidden_act="gelu_pytorch_tanh", attn_implementation="eager")
+    return SiglipVisionModel(config).eval().requires_grad_(False).half().float()
+
+
+def test_siglip_encodes_as_transformers_does(siglip, tmp_path):
+    weights = {f"vision_model.{key}": value for key, value in siglip.state_dict().items() if not key.endswith("position_ids")}
+    path = tmp_path / "sigclip.safetensors"
+    save_file(weights, path)
+    model = comfy.clip_vision.load(str(path))
+    image = pictures()
+    output = model.encode_image(image)
+    pixels = comfy.clip_vision.clip_preprocess(image, 28, mean=[0.5] * 3, std=[0.5] * 3)
+    expected = siglip(pixels, output_hidden_states=True)
+    assert model.image_size == 28 and output.last_hidden_state.shape == (2, 4, 128)
+    assert torch.allclose(output.last_hidden_state, expected.last_hidden_state, atol=1e-5)
+    assert output.image_embeds.equal(output.last_hidden_state)
+    assert torch.allclose(output.penultimate_hidden_states, expected.hidden_states[-2], atol=1e-5)
+    assert torch.allclose(output.all_hidden_states[:, 0], expected.hidden_states[1], atol=1e-5)
+    naflex = {**weights, "vision_model.embeddings.patch_embedding.weight": torch.zeros(128, 588)}
+    with pytest.raises(UnknownModelError, match="NaFlex"):
+        comfy.clip_vision.load_clipvision_from_sd(naflex)
+    del weights["vision_model.post_layernorm.bias"]
+    with pytest.raises(IncompleteModelError, match="post_layernorm.bias"):
+        comfy.clip_vision.load_clipvision_from_sd(weights)
+
+
+def test_siglips_sizes_are_read_from_shapes():
+    embeddings, layer = "vision_model.embeddings.", "vision_model.encoder.layers.{}.mlp.fc1.weight"
+    shapes = {layer.format(number): (4304, 1152) for number in range(27)}
+    shapes |= {f"{embeddings}patch_embedding.weight": (1152, 3, 14, 14), f"{embeddings}position_embedding.weight": (729, 1152)}
+    config = read_siglip_config(shapes)
+    assert (config.image_size, config.patch_size, config.num_heads, config.num_layers) == (384, 14, 16, 27)

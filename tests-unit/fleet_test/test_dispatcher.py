@@ -271,7 +271,7 @@ async def test_scale_in_takes_the_server_whose_loss_costs_least(fleet):
     await fleet.report("t", B)
     assert fleet.dispatcher.servers_known.cheapest_to_lose() == "t", "what is warm there is warm elsewhere too"
     for number in range(3):
-        fleet.dispatcher.books.send("t", fleet_work(number), 0.0, 0)
+        fleet.dispatcher.books.send("t", fleet_work(number), 0.0)
     assert fleet.dispatcher.servers_known.cheapest_to_lose() == "s"
 
 
@@ -279,3 +279,40 @@ def fleet_work(number):
     from fleet_books import work
 
     return work(str(number), B)
+
+
+async def test_an_end_that_a_gateway_saw_outlives_the_server(fleet):
+    (now,) = await fleet.dispatcher.events(-1)
+    await fleet.submit("a")
+    await fleet.dispatcher.note_end("a", "t", history("error"))
+    assert await fleet.state("a") is JobState.WAITING, "it is not there"
+    await fleet.dispatcher.note_end("a", "s", history())
+    await fleet.dispatcher.note_end("unknown", "s", history())
+    assert await fleet.state("a") is JobState.SUCCEEDED and not fleet.dispatcher.books.servers["s"].sent
+    for prompt_id, outcome in (("a", MayHaveRun("s was killed")), ("b", NotRun("s was killed"))):
+        if prompt_id == "b":
+            await fleet.submit("b")
+            await fleet.dispatcher.note_end("b", fleet.sender.sent[-1][1], history())
+        await fleet.end(prompt_id, outcome)
+        assert await fleet.state(prompt_id) is JobState.SUCCEEDED and await fleet.dispatcher.history(prompt_id) == history()
+    assert [event.prompt_id for event in await ended_events(fleet, now.sequence)] == ["a", "b"]
+    assert [prompt_id for prompt_id, _ in fleet.sender.sent] == ["a", "b"], "nothing is sent again"
+
+
+async def test_an_end_may_be_seen_before_the_job_is_known_to_be_taken(fleet):
+    (now,) = await fleet.dispatcher.events(-1)
+    gate = asyncio.Event()
+
+    async def slow(sent):
+        await gate.wait()
+        async for reply in fleet.sender.take(sent):
+            yield reply
+
+    fleet.sender.behaviours["s"] = slow
+    submitting = asyncio.create_task(fleet.submit("a"))
+    await fleet.settle()
+    await fleet.dispatcher.note_end("a", "s", history())
+    gate.set()
+    assert (await submitting).server_id == "s" and await fleet.state("a") is JobState.SUCCEEDED
+    await fleet.end("a", Ended(history()))
+    assert [event.kind for event in await fleet.dispatcher.events(now.sequence, 0.0) if event.prompt_id] == ["ended"]

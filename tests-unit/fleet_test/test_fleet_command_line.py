@@ -6,7 +6,7 @@ import pytest
 
 from fleet import __main__ as command
 from fleet.on_ray.installed import is_installed
-from fleet.settings import UpSettings
+from fleet.settings import ScaleSettings, UpSettings
 
 
 def test_flags_after_the_dashes_go_to_the_servers():
@@ -16,7 +16,12 @@ def test_flags_after_the_dashes_go_to_the_servers():
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["up", "--servers", "0"], ["up", "--cpu"]])
+def test_a_fleet_that_runs_is_scaled_by_a_command_of_its_own():
+    assert command.parse(["scale", "--servers", "3", "--address", "a:1"]) == ScaleSettings(3, "a:1", "user/fleet")
+    assert command.parse(["up", "--servers", "1", "--most-servers", "4"]).most_servers == 4
+
+
+@pytest.mark.parametrize("arguments", [[], ["up", "--servers", "0"], ["up", "--cpu"], ["scale"], ["scale", "--servers", "0"]])
 def test_wrong_arguments_end_it(arguments, capsys):
     with pytest.raises(SystemExit):
         command.parse(arguments)

@@ -12,6 +12,7 @@ def test_usage_reports_are_off_the_token_is_on_and_loopback_is_all(tmp_path):
     path = prepare(tmp_path, environment)
     assert environment["RAY_USAGE_STATS_ENABLED"] == "0" and environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0" and environment["RAY_worker_niceness"] == "0"
+    assert environment["RAY_memory_monitor_refresh_ms"] == "0"
     assert environment["RAY_AUTH_TOKEN_PATH"] == str(path) and len(path.read_text()) == 64
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -57,6 +57,20 @@ def test_folder_the_cap_holds_and_the_least_used_goes(tmp_path):
     asyncio.run(scenario())
 
 
+def test_folder_what_it_takes_is_counted_and_what_others_write_is_noticed_later(tmp_path):
+    async def scenario():
+        one, other = provider(f"file://{tmp_path}?max_gb=0.01"), provider(f"file://{tmp_path}")
+        assert (one.store.used_bytes(0.0), one.store.cap_bytes) == (0, int(0.01 * 1024**3))
+        await one.on_store(context(1), value(1000, 1))
+        mine = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+        assert one.store.used_bytes(3600.0) == one.store.used_bytes(-1.0) == mine > 1000
+        await other.on_store(context(2), value(1000, 2))
+        assert one.store.used_bytes(3600.0) == mine
+        assert one.store.used_bytes(-1.0) == sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) > mine
+
+    asyncio.run(scenario())
+
+
 def test_folder_a_value_larger_than_the_cap_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="max_gb"):
         run(provider(f"file://{tmp_path}?max_gb=0.0001").on_store(context(), value()))

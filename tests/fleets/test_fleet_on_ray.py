@@ -26,12 +26,42 @@ pytestmark = [
 START_LIMIT_S = 400.0
 
 
-class UpFleet:
+class FleetClient:
+    """A client of the gateway at *url*."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def request(self, path: str, document: dict | None = None):
+        body = None if document is None else json.dumps(document).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def run(self, prompt: dict, timeout_s: float = 200.0) -> dict:
+        """The history entry of *prompt*, once it has ended; tried again while no server is there."""
+        prompt_id, end_s = str(uuid.uuid4()), time.monotonic() + timeout_s
+        while True:
+            try:
+                self.request("/prompt", {"prompt": prompt, "prompt_id": prompt_id, "client_id": "test"})
+                break
+            except urllib.error.HTTPError as error:
+                assert error.code == 503 and time.monotonic() < end_s, error.read()
+                time.sleep(0.5)
+        while time.monotonic() < end_s:
+            entry = self.request(f"/history/{prompt_id}").get(prompt_id)
+            if entry is not None:
+                return entry
+            time.sleep(0.1)
+        raise AssertionError(f"no end of {prompt_id} within {timeout_s} s")
+
+
+class UpFleet(FleetClient):
     """A fleet in processes of its own."""
 
     def __init__(self, folder: pathlib.Path, servers: int, *flags: str, own: tuple[str, ...] = ()) -> None:
         self.port, self.log_path = free_port(), folder / "up.log"
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(f"http://127.0.0.1:{self.port}")
         command = [
             sys.executable,
             "-m",
@@ -71,29 +101,6 @@ class UpFleet:
                     found.append(process)
         return found
 
-    def request(self, path: str, document: dict | None = None):
-        body = None if document is None else json.dumps(document).encode()
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def run(self, prompt: dict, timeout_s: float = 200.0) -> dict:
-        """The history entry of *prompt*, once it has ended; tried again while no server is there."""
-        prompt_id, end_s = str(uuid.uuid4()), time.monotonic() + timeout_s
-        while True:
-            try:
-                self.request("/prompt", {"prompt": prompt, "prompt_id": prompt_id, "client_id": "test"})
-                break
-            except urllib.error.HTTPError as error:
-                assert error.code == 503 and time.monotonic() < end_s, error.read()
-                time.sleep(0.5)
-        while time.monotonic() < end_s:
-            entry = self.request(f"/history/{prompt_id}").get(prompt_id)
-            if entry is not None:
-                return entry
-            time.sleep(0.1)
-        raise AssertionError(f"no end of {prompt_id} within {timeout_s} s\n{self.log()}")
-
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
@@ -120,6 +127,7 @@ def test_a_fleet_from_its_start_to_kill_minus_nine(fleet):
     fleet.wait_until_up()
     assert "server 1 of 2" in fleet.log() and "server 2 of 2" in fleet.log() and fleet.url in fleet.log()
     models_are_read_once(fleet)
+    a_refusal_says_why(fleet)
     everything_listens_on_loopback_with_a_token_and_reports_nothing(fleet)
     a_killed_server_comes_back(fleet)
     processes = fleet.tree()
@@ -136,6 +144,12 @@ def models_are_read_once(fleet):
         assert entry["status"]["status_str"] == "success", entry["status"]
         read.append(any(receipt["tier"] == "disk" for receipt in entry.get("models") or ()))
     assert read == [True, True, False, False, False, False]
+
+
+def a_refusal_says_why(fleet):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        fleet.request("/prompt", {"prompt": {"1": {"class_type": "NoSuchNode", "inputs": {}}}})
+    assert refused.value.code == 400 and "NoSuchNode" in refused.value.read().decode()
 
 
 def everything_listens_on_loopback_with_a_token_and_reports_nothing(fleet):

@@ -106,16 +106,26 @@ NODE_CLASS_MAPPINGS = {kind.__name__: kind for kind in (StandInFaces, PulidAtten
 '''
 
 
-def write_faces(models: pathlib.Path, unet: make_checkpoint.UNetConfig) -> None:
+def write_full_size(models: pathlib.Path) -> None:
+    """Write into the folder *models* a diffusion model of SDXL's own size with adapter and ControlNet, 8.5 GB, under the same names."""
+    (models / "diffusion_models").mkdir(parents=True)
+    unet = make_checkpoint.UNETS["sdxl"]
+    path = str(models / "diffusion_models" / "small-sdxl.safetensors")
+    make_checkpoint.write_checkpoint(path, make_checkpoint.unet_layout(unet), seed=3, dtype="fp16")
+    write_faces(models, unet, "fp16")
+
+
+def write_faces(models: pathlib.Path, unet: make_checkpoint.UNetConfig, dtype: str = "fp32") -> None:
     """Write into the folder *models* an InstantID adapter and a ControlNet for the SDXL-shaped *unet*, both ``small-sdxl``."""
-    (models / "instantid").mkdir(parents=True, exist_ok=True)
+    for folder in ("instantid", "controlnet"):
+        (models / folder).mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(10)
     layout = {**resampler_layout(), **attention_layout(unet.model_channels)}
     tensors = {key: make_checkpoint.random_tensor(key, shape, generator).half() for key, shape in layout.items()}
     save_file(tensors, models / "instantid" / "small-sdxl.safetensors")
     family = dataclasses.replace(make_checkpoint.family("sdxl", 1), unet=unet)
     path = str(models / "controlnet" / "small-sdxl.safetensors")
-    make_checkpoint.write_checkpoint(path, make_addons.controlnet_layout(family), seed=2, dtype="fp32")
+    make_checkpoint.write_checkpoint(path, make_addons.controlnet_layout(family), seed=2, dtype=dtype)
 
 
 def resampler_layout() -> dict[str, tuple[int, ...]]:

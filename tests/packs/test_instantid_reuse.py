@@ -1,14 +1,17 @@
 """cubiq's ComfyUI_InstantID, unmodified, on SDXL's shape: what each part costs with and without re-use, and that nothing else changes.
 
 Needs ``KEEPWARM_NODE_PACKS``, a folder with the pack, and on ``PYTHONPATH`` what it imports (insightface, onnxruntime, opencv). The
-analysis of faces is a stand-in without weights; adapter, ControlNet and diffusion model are random. ``-s`` shows the times.
+analysis of faces is a stand-in without weights; adapter, ControlNet and diffusion model are random, and narrow but for one test.
+``-s`` shows the times.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 
+import pack_faces
 import pack_models
 import psutil
 import pytest
@@ -96,14 +99,14 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(models, tmp_path_factory):
-    """Starts servers that remember, or do not; all are stopped in the end."""
+def start(request, tmp_path_factory):
+    """Starts servers that remember, or do not, with the narrow models or those in another folder; all are stopped in the end."""
     started = []
 
-    def run(remembers):
+    def run(remembers, models=None):
         base = tmp_path_factory.mktemp("on" if remembers else "off")
         pack_models.write_pack(base)
-        (base / "models").symlink_to(models)
+        (base / "models").symlink_to(models or request.getfixturevalue("models"))
         (base / "custom_nodes" / "a_part_times.py").write_text(TIMES, encoding="utf-8")
         (base / "custom_nodes" / PACK).symlink_to(pathlib.Path(FOLDER) / PACK)
         flags, environment = ((), {"KEEPWARM_REMEMBER_INSTANTID": "1"}) if remembers else (("--no-node-memo",), None)
@@ -124,10 +127,13 @@ def prompt(number, picture="face.png"):
     return made
 
 
-def measure(server, runs, picture="face.png", first=0):
+def measure(server, runs, picture="face.png", **sampler):
+    """Run *runs* prompts with the settings *sampler* of the sampler."""
     found, described = Runs(), server.get("/object_info")
-    for number in range(first, first + runs):
-        done = server.run(filled(prompt(number, picture), described), 600)
+    for number in range(runs):
+        asked = prompt(number, picture)
+        asked["sample"]["inputs"].update(sampler)
+        done = server.run(filled(asked, described), 600)
         assert not done.of_type("execution_error"), done.of_type("execution_error")
         found.latents.append(load_file(server.base / "output" / "0")["kept"])
         found.resident_mb.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
@@ -163,3 +169,21 @@ def test_memory_is_flat_over_fifty_runs(start):
     print(f"\nresident MB after 10, 20, …: {[round(mb) for mb in found.resident_mb[9::10]]}")
     assert found.counts["analysis"] == 2
     assert found.resident_mb[-1] - found.resident_mb[RUNS - 1] < GROWTH_MB
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_the_same_holds_at_the_full_size_of_sdxl(start, tmp_path):
+    """Takes 9 GB of disk and as much memory, one server after the other."""
+    pack_faces.write_full_size(tmp_path)
+    runs = {}
+    for remembers in (True, False):
+        server = start(remembers, tmp_path)
+        with contextlib.ExitStack() as end:
+            end.callback(server.stop)
+            runs[remembers] = measure(server, RUNS, steps=1, cfg=1.0)
+        print(f"\n{'remembered' if remembers else 'without'}: {runs[remembers].told()}")
+    remembered, plain = runs[True], runs[False]
+    assert all(torch.equal(one, other) for one, other in zip(remembered.latents, plain.latents, strict=True))
+    assert (remembered.counts["analysis"], remembered.counts["resampler"]) == (2, 1)
+    assert (plain.counts["analysis"], plain.counts["resampler"]) == (2 * RUNS, RUNS)

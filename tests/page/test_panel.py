@@ -104,7 +104,7 @@ def panel(tmp_path_factory):
         with (loras / f"style-{index:04}.safetensors").open("wb") as file:
             file.truncate(1000 * (index + 1))
     (loras / EVIL).write_bytes(b"1")
-    shared = f"file://{base}/shared"
+    shared = f"file://{base}/shared?max_gb=0.001"
     server = with_starters(LiveServer(base, "--ram-model-cache-mb", "60", "--simulated-vram-mb", "30", "--cache-provider", shared))
     pages = running_browser()
     yield Panel(Page(next(pages), server))
@@ -120,6 +120,7 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     page.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.badges.some(make => make().text === 'disk'))")
     panel.until(lambda rows: {name for name, _ in rows} >= set(STARTERS))
     panel.until_used("ram", lambda used, widths: (used, widths) == (0, []))
+    panel.until_used("store", lambda used, widths: (used, widths) == (0, []))
 
     run(server, STARTERS[0], 1)
     panel.until(lambda rows: rows.get((STARTERS[0], "model"), "").startswith("VRAM"))
@@ -127,6 +128,8 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     used, widths = panel.used("vram")
     assert 20e6 < used < 30e6 and sum(widths) == pytest.approx(100 * used / 31457280, abs=0.5) and len(widths) == 3
     page.tab.get_by_text("first use").first.wait_for()
+    cap_bytes = int(0.001 * 2**30)
+    panel.until_used("store", lambda used, widths: used > 10_000 and widths == [pytest.approx(100 * used / cap_bytes, abs=0.5)])
     page.tab.wait_for_function("() => window.app.graph.nodes.some(node => node.badges.some(make => make().text === 'VRAM'))")
 
     run(server, STARTERS[1], 2)
@@ -163,7 +166,7 @@ def test_the_panel_follows_two_models_and_holds_moves_and_drops_them(panel, tmp_
     saved, results = page.tab.locator(".kw-chart svg").all()
     assert "reading saved" in saved.get_attribute("aria-label") and saved.locator("polyline").count() == 1
     assert f"of {7 * prompts} node results of the last {prompts} prompts" in results.get_attribute("aria-label")
-    page.tab.get_by_text(f"file://{server.base}/shared").locator("..").filter(has_text="working").wait_for()
+    page.tab.get_by_text(f"file://{server.base}/shared").first.locator("..").filter(has_text="working").wait_for()
     page.tab.evaluate("() => window.app.ui.settings.setSettingValueAsync('Comfy.ColorPalette', 'light')")
     page.tab.wait_for_timeout(300)
     panel.screenshot("panel-light", tmp_path)

@@ -1,14 +1,17 @@
 """Servers frozen between the two phases by CRIU and restored: they serve right, also ten at once from one image, and under other limits.
 
-Needs root and a CRIU that the kernel suits: ``KEEPWARM_CRIU=/path/criu pytest tests/snapshots`` (some minutes).
+Needs root and a CRIU that the kernel suits: ``KEEPWARM_CRIU=/path/criu pytest tests/snapshots`` (some minutes). The same without it:
+servers forked off a process that has done the first phase.
 """
 
 import base64
 import io
 import json
+import os
 import shutil
 
 import pytest
+from forked_image import ForkedImage
 from live_server import ROOT
 from model_workflows import STARTERS, run, with_starters, workflow
 from PIL import Image
@@ -18,7 +21,11 @@ from comfy.units import GIB
 
 STARTER_FOLDER = ROOT / "models" / "checkpoints"
 WHY_NOT = why_not()
-pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.slow, pytest.mark.timeout(900)]
+needs_criu = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+needs_groups = pytest.mark.skipif(
+    not (os.access(GROUPS, os.W_OK) and (GROUPS / "memory.limit_in_bytes").exists()), reason="needs memory control groups of version 1"
+)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def base_with(tmp_path, names):
@@ -44,6 +51,19 @@ def pixels(done):
         return image.convert("RGB").tobytes()
 
 
+def check_ten(answers, asked, start_server, untold):
+    """Each of *answers* holds the picture that a plain server makes of what was *asked*, from models in memory."""
+    plain = with_starters(start_server(name="plain"))
+    assert [pixels(answer["runs"][0]) for answer in answers] == [run(plain, *what)[0] for what in asked]
+    for number, answer in enumerate(answers):
+        assert {receipt["tier"] for receipt in answer["runs"][0]["models"]} <= {"ram", "vram"}
+        assert answer["stats"]["counters"]["evictions"] == {} and answer["stats"]["under_pressure"] is False
+        if number != untold:  # that one was not told, and the prompt began the second phase
+            assert answer["restored"]["restored"] == 1 and answer["restored"]["read_again"] == []
+            assert answer["restored"]["device_as_expected"]
+
+
+@needs_criu
 @pytest.mark.parametrize("device", [("--cpu",), ("--simulated-vram-mb", "100")], ids=["cpu", "simulated"])
 def test_ten_restores_of_one_image_serve_ten_prompts_at_once(tmp_path, start_server, device):
     count = 10 if device == ("--cpu",) else 2
@@ -53,35 +73,60 @@ def test_ten_restores_of_one_image_serve_ten_prompts_at_once(tmp_path, start_ser
     asked = [(STARTERS[number % 2], number) for number in range(count)]
     restored = [snapshot.restore(f"restored{number}", workflow(*what), tell=number != 1) for number, what in enumerate(asked)]
     answers = [one.answer() for one in restored]
-    plain = with_starters(start_server(name="plain"))
-    assert [pixels(answer["runs"][0]) for answer in answers] == [run(plain, *what)[0] for what in asked]
-    for number, answer in enumerate(answers):
-        assert {receipt["tier"] for receipt in answer["runs"][0]["models"]} <= {"ram", "vram"}
-        assert answer["stats"]["counters"]["evictions"] == {} and answer["stats"]["under_pressure"] is False
-        if number != 1:  # that one was not told, and the prompt began the second phase
-            assert answer["restored"]["restored"] == 1 and answer["restored"]["read_again"] == []
-            assert answer["restored"]["device_as_expected"]
+    check_ten(answers, asked, start_server, untold=1)
     if device != ("--cpu",):
         assert answers[0]["runs"][0]["models"] and all(receipt["tier"] == "vram" for receipt in answers[0]["runs"][0]["models"])
 
 
-@pytest.mark.skipif(not (GROUPS / "memory.limit_in_bytes").exists(), reason="needs memory control groups of version 1")
-def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
-    names = [f"{number}.safetensors" for number in range(24)]
-    base, config = base_with(tmp_path, names)
-    flags = ("--cpu", "--ram-model-cache-mb", "900", "--preload-config", config, "--snapshot-start")
-    snapshot = Snapshot(tmp_path / "snapshot", base, *flags, loaded=all_held)
-    prompts = [workflow(name, seed) for seed, name in enumerate(names[::4])]
-    with limited_group("keepwarm-5g", 5 * GIB) as group:
-        roomy = snapshot.restore("roomy", *prompts, cgroup=group).answer()
-    with limited_group("keepwarm-half", int(2.5 * GIB)) as group:
-        tight = snapshot.restore("tight", *prompts, cgroup=group).answer()
-        assert int((group / "memory.max_usage_in_bytes").read_text()) < 2.5 * GIB
-        assert "oom_kill 0" in (group / "memory.oom_control").read_text()
-    assert roomy["stats"]["kept"] == 3 * len(names) and roomy["restored"]["read_again"] == []
+@pytest.mark.parametrize("device", [("--cpu",), ("--simulated-vram-mb", "100")], ids=["cpu", "simulated"])
+def test_ten_forks_between_the_phases_serve_ten_prompts_at_once(tmp_path, start_server, device):
+    count = 10 if device == ("--cpu",) else 2
+    base, config = base_with(tmp_path, STARTERS)
+    flags = (*device, "--ram-model-cache-mb", "400", "--preload-config", config, "--snapshot-start")
+    asked = [(STARTERS[number % 2], number) for number in range(count)]
+    with ForkedImage(tmp_path, base, *flags, count=count) as image:
+        answers = image.answers([[workflow(*what)] for what in asked], untold=[1])
+    check_ten(answers, asked, start_server, untold=1)
+    if device != ("--cpu",):
+        assert answers[0]["runs"][0]["models"] and all(receipt["tier"] == "vram" for receipt in answers[0]["runs"][0]["models"])
+
+
+MANY = [f"{number}.safetensors" for number in range(24)]
+
+
+def check_half(roomy, tight, group):
+    """*tight* was restored with half of the limit that *roomy* had, in *group*, and kept under it."""
+    assert int((group / "memory.max_usage_in_bytes").read_text()) < 2.5 * GIB
+    assert "oom_kill 0" in (group / "memory.oom_control").read_text()
+    assert roomy["stats"]["kept"] == 3 * len(MANY) and roomy["restored"]["read_again"] == []
     assert tight["stats"]["cap_bytes"] <= 0.5 * GIB < roomy["stats"]["cap_bytes"]
     assert 0 < tight["stats"]["kept_bytes"] <= tight["stats"]["cap_bytes"]
     states = {model["state"] for model in tight["preload"]["models"]}
     assert states == {"held", "not held"}
     assert all("RAM model cache" in model["why"] for model in tight["preload"]["models"] if model["state"] == "not held")
     assert [pixels(done) for done in tight["runs"]] == [pixels(done) for done in roomy["runs"]]
+
+
+@needs_criu
+@needs_groups
+def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
+    base, config = base_with(tmp_path, MANY)
+    flags = ("--cpu", "--ram-model-cache-mb", "900", "--preload-config", config, "--snapshot-start")
+    snapshot = Snapshot(tmp_path / "snapshot", base, *flags, loaded=all_held)
+    prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::4])]
+    with limited_group("keepwarm-5g", 5 * GIB) as group:
+        roomy = snapshot.restore("roomy", *prompts, cgroup=group).answer()
+    with limited_group("keepwarm-half", int(2.5 * GIB)) as group:
+        tight = snapshot.restore("tight", *prompts, cgroup=group).answer()
+        check_half(roomy, tight, group)
+
+
+@needs_groups
+def test_forked_with_half_the_limit_it_keeps_under_it(tmp_path):
+    base, config = base_with(tmp_path, MANY)
+    flags = ("--cpu", "--ram-model-cache-mb", "900", "--preload-config", config, "--snapshot-start")
+    prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::4])]
+    with limited_group("keepwarm-fork-5g", 5 * GIB) as wide, limited_group("keepwarm-fork-half", int(2.5 * GIB)) as half:
+        with ForkedImage(tmp_path, base, *flags, groups=[str(wide), str(half)], count=2) as image:
+            roomy, tight = image.answers([prompts, prompts])
+        check_half(roomy, tight, half)

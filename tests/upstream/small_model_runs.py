@@ -2,8 +2,8 @@
 
     python small_model_runs.py CASES_FILE RESULTS_FILE
 
-It uses only what ComfyUI has, so that it runs with a checkout of it as well. From files ComfyUI knows the families' real sizes alone; so
-models are made here from the settings that a file would give. CASES_FILE holds {name: case}: a dict whose ``run`` names a function
+It uses only what ComfyUI has, so that it runs with a checkout of it as well. From files ComfyUI knows the families' real sizes alone;
+so models are made here from the settings that a file would give. CASES_FILE holds {name: case}: a dict whose ``run`` names a function
 below and whose other members are its arguments. The results are tensors, or lists of them, by name.
 """
 

@@ -17,6 +17,7 @@ from opened_files import opened_files
 
 CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
 PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
+START_TIMEOUT_S = 400  # ComfyUI alone takes a minute where others compute
 FOLDERS = ("checkpoints", "text_encoders", "diffusion_models", "vae")
 CONFIG = {
     "version": "1.0",
@@ -60,7 +61,9 @@ def test_the_first_prompt_opens_no_model_file(start_server, tmp_path):
         "KEEPWARM_WARMUP_PROMPT": str(warmup),
         "KEEPWARM_SAVE_PRELOAD_CONFIG": str(saved),
     }
-    server = start_server("--disable-api-nodes", environment=environment, root=pathlib.Path(CHECKOUT), python=PYTHON)
+    server = start_server(
+        "--disable-api-nodes", environment=environment, root=pathlib.Path(CHECKOUT), python=PYTHON, start_timeout_s=START_TIMEOUT_S
+    )
     shown = server.get("/keepwarm/preload")
     assert [model["state"] for model in shown["models"]] == ["held"] * 5, server.log()
     assert [problem["path"] for problem in shown["problems"]] == ["models.checkpoints[2]"]

@@ -37,6 +37,22 @@ def ram_bar(cache: Any, rows: Iterable[Row], memory: Any) -> Bar:
     }
 
 
+def store_bar(stores: Iterable[tuple[str, Any]], max_age_s: float) -> Bar | None:
+    """Node results on this machine's disk, of the caps together; *stores*: (name, store). None where none has a cap.
+
+    Stores on other machines tell no sizes. Blocks where a folder has not been counted for *max_age_s*.
+    """
+    parts = [
+        {"name": name, "used_bytes": store.used_bytes(max_age_s), "room_bytes": store.cap_bytes}
+        for name, store in stores
+        if hasattr(store, "cap_bytes")
+    ]
+    if not parts:
+        return None
+    used_bytes, room_bytes = (sum(part[what] for part in parts) for what in ("used_bytes", "room_bytes"))
+    return {"used_bytes": used_bytes, "room_bytes": room_bytes, "free_bytes": max(0, room_bytes - used_bytes), "parts": parts}
+
+
 def disk_bar(rows: Iterable[Row]) -> Bar:
     """All model files; *used_bytes* are those of files that are in memory too."""
     rows = list(rows)

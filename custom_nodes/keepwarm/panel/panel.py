@@ -2,13 +2,13 @@
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..preload.loader_calls import choices
 from ..preload.startup import Preloading
 from .actions import Actions
-from .bars import disk_bar, ram_bar, vram_bar
+from .bars import disk_bar, ram_bar, store_bar, vram_bar
 from .differences import Picture
 from .memory import MemoryModels
 from .model_files import ModelFiles
@@ -16,16 +16,20 @@ from .prompts import Prompts
 from .watch import Watch
 
 FILES_MAX_AGE_S = 15.0
+STORES_MAX_AGE_S = 60.0  # other servers may write into them
 
 
 class Panel:
     """What the routes serve. Made once, when the pack loads; nothing is read before a page asks.
 
-    *server*: the ``PromptServer``; *preloading*: the process's; *providers* describes the pack's stores where the server does not.
+    *server*: the ``PromptServer``; *preloading*: the process's; *providers* describes the pack's providers where the server does not;
+    *stores* are theirs, as (name, store).
     """
 
-    def __init__(self, server: Any, preloading: Preloading, providers: Callable[[], list[dict[str, Any]]]) -> None:
-        self._server, self._providers = server, providers
+    def __init__(
+        self, server: Any, preloading: Preloading, providers: Callable[[], list[dict[str, Any]]], stores: Sequence[tuple[str, Any]] = ()
+    ) -> None:
+        self._server, self._providers, self._stores = server, providers, stores
         self._management = importlib.import_module("comfy.model_management")
         self._cache = _cache(self._management)
         self.files = ModelFiles(importlib.import_module("folder_paths"))
@@ -62,7 +66,12 @@ class Panel:
 
     def _bars(self, rows: list[Any]) -> dict[str, Any]:
         memory = importlib.import_module("psutil").virtual_memory()
-        return {"vram": vram_bar(self._management, rows), "ram": ram_bar(self._cache, rows, memory), "disk": disk_bar(rows)}
+        return {
+            "vram": vram_bar(self._management, rows),
+            "ram": ram_bar(self._cache, rows, memory),
+            "store": store_bar(self._stores, STORES_MAX_AGE_S),
+            "disk": disk_bar(rows),
+        }
 
     def _saved(self) -> dict[str, Any] | None:
         """Totals of the RAM model cache since the start."""

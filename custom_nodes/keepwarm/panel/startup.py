@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from ..preload.startup import Preloading
-from ..routes import describe
+from ..routes import describe, innermost
 from ..write_guard import WriteGuard
 from .panel import Panel
 from .routes import add_routes
@@ -17,7 +17,8 @@ def install(preloading: Preloading, providers: list[Any]) -> None:
     server = getattr(importlib.import_module("server").PromptServer, "instance", None)
     if server is None:
         return
-    panel = Panel(server, preloading, lambda: [describe(provider) for provider in providers])
+    stores = [(provider.url, innermost(provider).store) for provider in providers]
+    panel = Panel(server, preloading, lambda: [describe(provider) for provider in providers], stores)
     add_routes(server.routes, panel, WriteGuard(importlib.import_module("comfy.cli_args").args, server))
 
     async def end(app: web.Application) -> None:

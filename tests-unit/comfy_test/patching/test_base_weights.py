@@ -1,12 +1,16 @@
 """Cached models get their pristine weights back, bit for bit, and weights that were written to are noticed."""
 
+import gc
+
 import pytest
 import torch
 from residency_models import MIB, Layers, batch, management, patcher_of
 
 import comfy.model_management
 from comfy.patching.base_weights import BaseWeights, patched_bytes
+from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.checksums import WeightsChanged
+from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 
 DEVICES = {"processor": None, "simulated": MIB}
 
@@ -89,3 +93,39 @@ def test_checksums_hold_no_module_alive():
         del base
         gc.collect()
         assert module() is None
+
+
+@pytest.mark.parametrize(("vram_bytes", "is_given_up"), [(None, True), (MIB, False)], ids=DEVICES)
+def test_memory_pressure_takes_patched_weights_from_host_memory_and_leaves_the_model(vram_bytes, is_given_up):
+    short = [lambda: False]
+
+    def system():
+        return MemoryView(64 << 30, 9_000 if short[-1]() else 32 << 30)
+
+    def make_cache(owner):
+        return RamModelCache(CacheSettings(MIB, headroom_bytes=10_000), owner.hooks(), start_thread=lambda run: None)
+
+    with management(vram_bytes, cache=make_cache, memory=HostMemory(system=system)) as manager:
+        cache, pristine = manager.ram_cache, {}
+
+        def load(keys):
+            base = patcher_of(Layers())
+            pristine.update({name: tensor.clone() for name, tensor in base.model.state_dict().items()})
+            return {keys[0]: base}
+
+        model = cache.fetch({"file": 30_000}, load)["file"]
+        clone = patched_clone(model)
+        manager.load_models_gpu([clone])
+        module, placed = model.model, model.model.first.weight
+        before_bytes = cache.stats().kept_bytes
+        del model, clone
+        gc.collect()
+        cache.safe_point()
+        assert module.first.weight is placed, "the next equal clone finds its weights"
+        short.append(lambda: module.first.weight is placed)
+        cache._ticked_s = float("-inf")
+        cache.safe_point()
+        assert (module.first.weight is not placed) == is_given_up
+        if is_given_up:
+            assert all(torch.equal(tensor, pristine[name]) for name, tensor in module.state_dict().items())
+            assert (cache.stats().kept, cache.stats().kept_bytes) == (1, before_bytes - placed.nbytes)

@@ -116,6 +116,7 @@ class Owner:
         self.available, self.now, self.pending = 1 << 40, 100.0, ()
         self.forgotten, self.restored, self.started, self.trims, self.released = [], [], [], 0, 0
         self.unpinned, self.fail_restore, self.interrupt = [], False, None
+        self.keeps_patched, self.unpatched = False, []
 
     def forget(self, loaded_model):
         loaded_model.detached += 1
@@ -125,7 +126,18 @@ class Owner:
         self.restored.append(id(patcher))
         if self.fail_restore:
             raise RuntimeError("cannot restore")
+        if not self.keeps_patched:
+            patcher.backup.clear()
+
+    def unpatch(self, patcher):
+        if not patcher.backup:
+            return False
+        if self.fail_restore:
+            raise RuntimeError("cannot restore")
+        self.unpatched.append(id(patcher))
+        patcher.model.tensors = [*patcher.backup.values()]
         patcher.backup.clear()
+        return True
 
     def trim(self):
         self.trims += 1
@@ -147,6 +159,7 @@ class Owner:
             trim=self.trim,
             release_spare=self.release_spare,
             raise_if_interrupted=self.raise_if_interrupted,
+            unpatch_base=self.unpatch,
         )
 
 

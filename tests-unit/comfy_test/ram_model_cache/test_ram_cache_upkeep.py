@@ -1,9 +1,10 @@
 """What the RAM model cache does by itself: memory pressure, idle and held entries, pins, receipts, the monitor."""
 
+import dataclasses
 import logging
 import threading
 
-from ram_cache_fakes import FakeLoadedModel, Key, get, patcher
+from ram_cache_fakes import FakeLoadedModel, FakeTensor, Key, get, patcher
 
 A, B, C = Key("A"), Key("B"), Key("C")
 
@@ -72,6 +73,79 @@ def test_reading_makes_room_in_memory_first(make, owner):
     kept = []
     cache.fetch({C: 80}, lambda missing: kept.append(cache.stats().kept) or {C: patcher(80)})
     assert kept == [1]
+
+
+def leave_patched(cache, owner, key):
+    """Load *key* with patched weights as large as its own, which stay when its clone is gone."""
+    owner.keeps_patched = True
+    clone, _ = get(cache, key, size=40)
+    clone.backup["weight"], clone.model.tensors = clone.model.tensors[0], [FakeTensor(40)]
+    loaded = FakeLoadedModel(clone)
+    assert cache.reclaim(loaded) and cache.retain(loaded)
+    del clone
+    cache.safe_point()
+
+
+def test_under_pressure_patched_weights_go_before_models(make, owner, caplog):
+    cache = make(1000, headroom_bytes=100)
+    leave_patched(cache, owner, A)
+    leave_patched(cache, owner, B)
+    assert cache.stats().kept_bytes == 160 and owner.unpatched == []
+    owner.available, owner.now = 90, owner.now + 1
+    real = owner.unpatch
+
+    def unpatch(patcher):  # what is given up is free at once
+        changed = real(patcher)
+        owner.available += 40 * changed
+        return changed
+
+    cache._upkeep._hooks = cache._hooks = dataclasses.replace(cache._hooks, unpatch_base=unpatch)
+    with caplog.at_level(logging.INFO):
+        cache.safe_point()
+    assert len(owner.unpatched) == 2 and owner.available == 170  # 150 were wanted
+    assert cache.stats().kept == 2 and cache.stats().kept_bytes == 80 and not cache.stats().under_pressure
+    assert "patched weights of A given up (0.0 MB): memory pressure" in caplog.text
+
+
+def test_no_more_patched_weights_go_than_is_needed_and_those_in_use_stay(make, owner):
+    cache = make(1000, headroom_bytes=100)
+    leave_patched(cache, owner, A)
+    leave_patched(cache, owner, B)
+    used, _ = get(cache, A)
+    cache._upkeep.unpatch_idle(1000, "a test")
+    assert len(owner.unpatched) == 1 and id(used.parent) not in owner.unpatched
+    assert cache.stats().kept_bytes == 120
+    del used
+    cache._upkeep.unpatch_idle(0, "a test")
+    assert cache.stats().kept_bytes == 120
+    cache._upkeep.unpatch_idle(1, "a test")
+    assert cache.stats().kept_bytes == 80
+
+
+def test_a_model_that_is_read_in_a_prompt_takes_the_place_of_patched_weights_first(make, owner):
+    cache = make(200)
+    leave_patched(cache, owner, A)
+    leave_patched(cache, owner, B)
+    cache.begin_prompt("p")
+    get(cache, C, size=100)
+    cache.end_prompt("p")
+    assert {entry["model"] for entry in cache.entries()} == {"A", "B", "C"} and cache.stats().kept_bytes == 180
+
+
+def test_outside_prompts_models_are_left_alone_because_another_thread_may_use_them(make, owner):
+    cache = make(200)
+    leave_patched(cache, owner, A)
+    leave_patched(cache, owner, B)
+    get(cache, C, size=100)
+    assert owner.unpatched == []
+
+
+def test_a_base_that_cannot_be_unpatched_is_evicted(make, owner, caplog):
+    cache = make(1000, headroom_bytes=100)
+    leave_patched(cache, owner, A)
+    owner.fail_restore = True
+    cache._upkeep.unpatch_idle(1, "a test")
+    assert cache.entries() == [] and "could not be restored" in caplog.text
 
 
 def test_idle_entries_expire_and_held_ones_do_not(make, owner):

@@ -112,15 +112,25 @@ def test_a_paused_read_hurries_when_somebody_waits_for_it(path):
         assert torch.equal(reading.outcome()["many"], TENSORS["many"])
 
 
-def test_beside_others_it_gives_no_way_and_is_given_way_to():
+def test_beside_others_it_gives_no_way_to_what_is_needed_later_and_is_given_way_to():
     lanes = ReadLanes()
     one = background(lanes, beside=True)
-    with lanes.reading():
+    with one.lane(), lanes.reading(turn=1 << 40):
         one.check()
-    with one.lane():
         assert not lanes.is_free(0)
     with background(lanes).lane():
         assert lanes.is_free(0)
+
+
+def test_beside_others_it_waits_for_its_turn_until_somebody_waits_for_it(path):
+    lanes, urgent = ReadLanes(), threading.Event()
+    with lanes.reading() as first:
+        reading = Reading(path, background(lanes, urgent=urgent, beside=True))
+        time.sleep(0.1)
+        assert reading.is_alive()
+        urgent.set()
+        assert torch.equal(reading.outcome()["many"], TENSORS["many"])
+        assert lanes.may_read(first, 0)
 
 
 def test_reads_at_once_are_what_others_give_way_to(path, monkeypatch):
@@ -144,6 +154,41 @@ def test_threads_that_stand_back_do_so_alone():
     thread.start()
     thread.join()
     assert theirs == [(19, 3)] and os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere priorities belong to processes")
+def test_a_thread_that_stood_back_is_brought_forward_as_far_as_the_system_lets(monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "setpriority", lambda which, who, niceness: asked.append((who, niceness)))
+    monkeypatch.setattr(thread_priority, "_syscall", lambda: lambda number, which, who, disk_class: asked.append((who, disk_class)))
+    thread_priority.come_forward(12)
+    assert asked == [(12, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())), (12, 0)]
+
+
+def test_threads_that_stood_back_begin_nothing_more_once_somebody_waits(path, monkeypatch):
+    """The first chunk of each is held; new threads read all the rest meanwhile."""
+    lanes, urgent, go_on = ReadLanes(), threading.Event(), threading.Event()
+    stood_back, read = set(), []
+    monkeypatch.setattr(pace, "stand_back", lambda: stood_back.add(threading.get_ident()))
+    monkeypatch.setattr(pace, "come_forward", lambda thread: None)
+    original = WeightReader._read_chunk
+
+    def read_chunk(reader, chunk, destinations):
+        original(reader, chunk, destinations)
+        read.append(threading.get_ident() in stood_back)
+        if read[-1]:
+            urgent.set()
+            assert go_on.wait(20)
+
+    monkeypatch.setattr(WeightReader, "_read_chunk", read_chunk)
+    monkeypatch.setattr("comfy.weight_files.reader.CHUNK_BYTES", CHUNK_BYTES // 16)
+    reading = Reading(path, background(lanes, urgent=urgent))
+    until_s = time.monotonic() + 20
+    while len(read) < 48 and time.monotonic() < until_s:
+        time.sleep(0.001)
+    go_on.set()
+    assert torch.equal(reading.outcome()["many"], TENSORS["many"])
+    assert len(read) in (48, 49) and 1 <= read.count(True) <= len(stood_back)
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from panel_fakes import CPU, GPU
 
-from custom_nodes.keepwarm.panel.bars import disk_bar, ram_bar, vram_bar
+from custom_nodes.keepwarm.panel.bars import disk_bar, ram_bar, store_bar, vram_bar
 from custom_nodes.keepwarm.panel.rows import Row, Tier
 
 FILE = (("vae", "v"),)
@@ -41,6 +41,20 @@ def test_ram_is_of_the_cap_or_else_of_the_machine():
     assert ram_bar(None, ROWS, memory) == {"used_bytes": 9, "room_bytes": 1000, "free_bytes": 700, "capped": False}
     cache = SimpleNamespace(stats=lambda: SimpleNamespace(cap_bytes=50))
     assert ram_bar(cache, ROWS, memory) == {"used_bytes": 9, "room_bytes": 50, "free_bytes": 700, "capped": True}
+
+
+def test_stores_with_a_cap_are_counted_together_and_others_have_no_bar():
+    def store(used_bytes, cap_bytes):
+        return SimpleNamespace(used_bytes=lambda max_age_s: used_bytes * int(max_age_s), cap_bytes=cap_bytes)
+
+    remote = SimpleNamespace()
+    assert store_bar([], 1.0) is None and store_bar([("redis://host", remote)], 1.0) is None
+    assert store_bar([("file:///a", store(4, 50)), ("redis://host", remote), ("file:///b", store(20, 10))], 2.0) == {
+        "used_bytes": 48,
+        "room_bytes": 60,
+        "free_bytes": 12,
+        "parts": [{"name": "file:///a", "used_bytes": 8, "room_bytes": 50}, {"name": "file:///b", "used_bytes": 40, "room_bytes": 10}],
+    }
 
 
 def test_the_disk_bar_counts_files_and_their_bytes_in_memory():

@@ -8,7 +8,8 @@ const LEAST_SHARE = 0.006; // of the width: two pixels or so
 const TIERS = [
   ["vram", "VRAM", (row) => row.vram_bytes],
   ["ram", "RAM", (row) => (row.tier === "disk" ? 0 : row.ram_bytes)],
-  ["disk", "Disk", (row) => row.disk_bytes],
+  ["store", "Store", (row) => row.store_bytes ?? 0],
+  ["disk", "Disk", (row) => row.disk_bytes ?? 0],
 ];
 
 export class Bars {
@@ -21,7 +22,7 @@ export class Bars {
     for (const row of state.rows.values()) if (row.tier !== "disk") for (const file of row.files) loaded.add(file.join("/"));
     this.box.replaceChildren(
       ...TIERS.filter(([tier]) => state.bars[tier]).map(([tier, name, size]) => {
-        const rows = [...state.rows.values()].filter((row) => size(row) > 0);
+        const rows = (tier === "store" ? stores(state.bars.store) : [...state.rows.values()]).filter((row) => size(row) > 0);
         const isLoaded = (row) => row.files.some((file) => loaded.has(file.join("/")));
         return bar(tier, name, state.bars[tier], rows, size, selectedId, isLoaded);
       }),
@@ -31,8 +32,8 @@ export class Bars {
 
 function bar(tier, name, room, rows, size, selectedId, isLoaded) {
   const said = tier === "disk" ? diskText(room) : `${bytes(room.used_bytes)} of ${bytes(room.room_bytes)}`;
-  const files = `, ${plural(room.files, "file")}`;
-  const more = tier === "disk" ? files : `, ${plural(rows.length, "model")}; ${bytes(room.free_bytes)} of ${name} free`;
+  const count = tier === "store" ? "node results" : plural(rows.length, "model");
+  const more = tier === "disk" ? `, ${plural(room.files, "file")}` : `, ${count}; ${bytes(room.free_bytes)} of ${name} free`;
   const scale = Math.max(room.room_bytes, room.used_bytes, 1);
   rows.sort((a, b) => size(b) - size(a));
   const isDrawn = (row, index) => row.id === selectedId || (index < MOST_PIECES && size(row) >= LEAST_SHARE * scale);
@@ -54,6 +55,10 @@ function bar(tier, name, room, rows, size, selectedId, isLoaded) {
     element("div", { class: "kw-bar-text" }, element("strong", {}, name), element("span", {}, said)),
     element("div", { class: "kw-track", role: "img", "aria-label": `${name}: ${said}${more}` }, ...pieces),
   );
+}
+
+function stores(room) {
+  return room.parts.map((part) => ({ id: part.name, name: part.name, kind: "node results", store_bytes: part.used_bytes, files: [] }));
 }
 
 function diskText(room) {
