@@ -24,7 +24,7 @@ from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.loading.saving import save_checkpoint
 from comfy.loading.style_model import StyleModel, load_style_model
-from comfy.loading.text_encoder import CLIPType, TEModel, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
+from comfy.loading.text_encoder import CLIPType, TEModel, detect_te_model, load_clip, load_clip_model_patcher, load_text_encoder_state_dicts
 from comfy.placeholders import placeholders
 from comfy.text.encoder import CLIP
 
@@ -36,6 +36,7 @@ __all__ = [
     "CLIPType",
     "StyleModel",
     "TEModel",
+    "detect_te_model",
     "load_bypass_lora_for_models",
     "load_checkpoint",
     "load_checkpoint_guess_config",

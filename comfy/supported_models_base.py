@@ -26,6 +26,7 @@ class BASE:
     sampling_settings: dict[str, Any] = {}
     latent_format: Any = latent_formats.LatentFormat  # of the class, a class; of the instance, an object of it
     vae_key_prefix: tuple[str, ...] = ("first_stage_model.",)
+    text_encoder_type: str | None = None  # of the loaders: makes the text encoder of those of its text models that a checkpoint holds
     text_encoder_key_prefix: tuple[str, ...] = ("cond_stage_model.",)
     clip_vision_prefix: str | None = None
     supported_inference_dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
@@ -73,7 +74,7 @@ class BASE:
         return model_base.BaseModel
 
     def clip_target(self, state_dict: Mapping[str, Any] | None = None) -> ClipTarget | None:
-        """The text encoder classes, or None for a family without one."""
+        """The text encoder classes, or None for a family without one, or one with a ``text_encoder_type``."""
         return None
 
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:

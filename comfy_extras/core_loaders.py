@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy.lazy_import import lazy_module
+from comfy.text.combinations import types_for
 from comfy_extras.node_inputs import real
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ LOADERS = "model/loaders"
 _DEVICE = {"device": (["default", "cpu"], {"advanced": True})}
 _LORA_ALIASES = ["lora", "load lora", "apply lora", "lora loader", "lora model"]
 _FLOAT8 = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
+# In ComfyUI's order; those for which no text model loads are not offered.
 _CLIP_TYPES = [
     "stable_diffusion",
     "stable_cascade",
@@ -69,6 +71,12 @@ _DUAL_CLIP_TYPES = [
     "newbie",
     "ace",
 ]
+
+
+def _types(names: list[str], count: int) -> list[str]:
+    """Those of *names* for which *count* text models make a text encoder."""
+    loadable = types_for(count)
+    return [name for name in names if name in loadable]
 
 
 def _files(folder: str, **options: Any) -> tuple[Any, ...]:
@@ -172,11 +180,14 @@ class CLIPLoader:
     FUNCTION = "load_clip"
     CATEGORY = LOADERS
     READS_AHEAD = {"clip_name": "text_encoders"}
-    DESCRIPTION = "stable_diffusion: clip-l for SD 1.x, clip-g for the SDXL refiner. Other types are listed for old workflows."
+    DESCRIPTION = (
+        "Which text model each type takes. stable_diffusion: clip-l, or clip-g for the SDXL refiner; sd3, hidream: clip-l, clip-g or t5 xxl; "
+        "mochi, ltxv, pixart, chroma, cogvideox: t5 xxl; cosmos: the first t5 xxl; stable_audio: t5 base; wan: umt5 xxl."
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"clip_name": _files("text_encoders"), "type": (_CLIP_TYPES,)}, "optional": _DEVICE}
+        return {"required": {"clip_name": _files("text_encoders"), "type": (_types(_CLIP_TYPES, 1),)}, "optional": _DEVICE}
 
     def load_clip(self, clip_name: str, type: str = "stable_diffusion", device: str = "default") -> tuple[CLIP]:
         """The text encoder."""
@@ -190,12 +201,19 @@ class DualCLIPLoader:
     FUNCTION = "load_clip"
     CATEGORY = LOADERS
     READS_AHEAD = dict.fromkeys(("clip_name1", "clip_name2"), "text_encoders")
-    DESCRIPTION = "sdxl: clip-l and clip-g, in any order. Other types are listed for old workflows."
+    DESCRIPTION = (
+        "Which text models each type takes, in any order. sdxl: clip-l and clip-g; flux: clip-l and t5 xxl; sd3, hidream: two of clip-l, "
+        "clip-g and t5 xxl."
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
-            "required": {"clip_name1": _files("text_encoders"), "clip_name2": _files("text_encoders"), "type": (_DUAL_CLIP_TYPES,)},
+            "required": {
+                "clip_name1": _files("text_encoders"),
+                "clip_name2": _files("text_encoders"),
+                "type": (_types(_DUAL_CLIP_TYPES, 2),),
+            },
             "optional": _DEVICE,
         }
 

@@ -31,6 +31,8 @@ class TripleCLIPLoader:
     RETURN_TYPES = ("CLIP",)
     FUNCTION = "load_clip"
     CATEGORY = "model/loaders"
+    READS_AHEAD = dict.fromkeys(("clip_name1", "clip_name2", "clip_name3"), "text_encoders")
+    DESCRIPTION = "sd3: clip-l, clip-g and t5 xxl, in any order."
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -149,9 +149,10 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def most_common_dtype(sources: Iterable[WeightSource]) -> torch.dtype | None:
-    """The dtype that most elements in *sources* have; None without tensors."""
+    """The dtype that most elements in *sources* have, of those that hold numbers with a point if there are any; None without tensors."""
     elements: Counter[torch.dtype] = Counter()
     for source in sources:
         for key, shape in source.shapes().items():
             elements[source.dtype(key)] += math.prod(shape)
-    return max(elements, key=elements.__getitem__, default=None)
+    floating = {dtype: count for dtype, count in elements.items() if dtype.is_floating_point}
+    return max(floating or elements, key=elements.__getitem__, default=None)

@@ -22,6 +22,7 @@ from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.model_patcher import ModelPatcher
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.supported_models_base import BASE
+from comfy.text.combinations import find_combination
 from comfy.text.encoder import CLIP, kept_part_dtype
 from comfy.text.kinds import FoundEncoder, read_part
 
@@ -199,7 +200,7 @@ class CheckpointParts:
         if self.config is None:
             return 0
         found = _checkpoint_encoders(self.config, self._source)
-        return sum(kept_bytes(one.source, "", kept_part_dtype(one, self._te_options)) for one in (found or {}).values())
+        return sum(kept_bytes(one.source, "", kept_part_dtype(one, self._te_options)) for one in found.values())
 
     def vae_source(self) -> WeightSource:
         """The tensors below the autoencoder's prefix."""
@@ -293,22 +294,31 @@ def _checkpoint_clip(
     config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any, options: Options
 ) -> CLIP | None:
     parts = _checkpoint_encoders(config, source)
-    if parts is None:
+    if not parts:
         return None
     target = config.clip_target(tensors)
-    return None if target is None else build_clip(target, parts, embedding_directory, options)
+    if config.text_encoder_type is not None:
+        combination = find_combination([found.kind.model for found in parts.values()], config.text_encoder_type)
+        if combination is None:
+            log.warning("%s holds %s alone, which make no text encoder for %s", source.name, ", ".join(parts), config.text_encoder_type)
+            return None
+        target = combination.make(parts)
+    return None if target is None else build_clip(target, parts, embedding_directory, options, carried_tokenizers(source))
 
 
-def _checkpoint_encoders(config: BASE, source: WeightSource) -> dict[str, FoundEncoder] | None:
-    """The family's text models in a checkpoint, by name; None, which is logged, when one is not there.
+def _checkpoint_encoders(config: BASE, source: WeightSource) -> dict[str, FoundEncoder]:
+    """The family's text models in a checkpoint, by name; none, which is logged, when one is missing that the family cannot do without.
 
     Raises ``UnknownModelError`` for a text model of another kind.
     """
     parts = {}
     for name, prefixes in config.text_encoder_parts().items():
         part = first_prefix(source, prefixes)
-        if not part.shapes():
+        if part.shapes():
+            parts[name] = read_part(name, part, config.settings.get(name))
+        elif config.text_encoder_type is None:
             log.warning("%s has no tensors of the text model %s (%s*); there is no text encoder", source.name, name, prefixes[0])
-            return None
-        parts[name] = read_part(name, part, config.settings.get(name))
+            return {}
+    if config.text_encoder_type is not None and not parts:
+        log.warning("%s has no tensors of a text model; there is no text encoder", source.name)
     return parts

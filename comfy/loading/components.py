@@ -104,14 +104,16 @@ def model_dtype(config: BASE, tensors: Mapping[str, torch.Tensor], prefix: str, 
     )
 
 
-def build_clip(target: Any, parts: Mapping[str, FoundEncoder], embedding_directory: Any, options: Options) -> CLIP:
-    """A text encoder of *target*'s classes, of what *parts* (text model name → what was found) hold."""
+def build_clip(
+    target: Any, parts: Mapping[str, FoundEncoder], embedding_directory: Any, options: Options, tokenizers: Mapping[str, Any] | None = None
+) -> CLIP:
+    """A text encoder of *target*'s classes, of what *parts* (text model name → what was found) hold; *tokenizers* are for all of them."""
     sizes = {f"{name}_model_config": found.config for name, found in parts.items()}
     dtypes = {f"{name}_dtype": kept_part_dtype(found, options) for name, found in parts.items()}
     return CLIP(
         target,
         embedding_directory=embedding_directory,
-        tokenizer_data=tokenizer_data(parts),
+        tokenizer_data={**(tokenizers or {}), **tokenizer_data(parts)},
         model_options={**sizes, **dtypes, **options},
         sources={name: found.source for name, found in parts.items()},
     )
@@ -121,7 +123,13 @@ def tokenizer_data(parts: Mapping[str, FoundEncoder]) -> dict[str, Any]:
     """What *parts* say of their tokenizers: "parts" (their names), by name the file and what it carries, lengths of CLIP's chunks."""
     data: dict[str, Any] = {"parts": tuple(parts)}
     for name, found in parts.items():
-        data[name] = {"file": found.source.name, **found.source.take([key for key in CARRIED if key in found.source.shapes()], None)}
+        data[name] = {"file": found.source.name, **carried_tokenizers(found.source, "")}
         if isinstance(found.config, ClipTextConfig):
             data[f"{name}_max_length"] = found.config.positions
     return data
+
+
+def carried_tokenizers(source: WeightSource, prefix: str = "text_encoders.") -> dict[str, torch.Tensor]:
+    """The tokenizers that *source* holds below *prefix*, as bytes, by the names that they have in files."""
+    taken = source.take([prefix + name for name in CARRIED if prefix + name in source.shapes()], None)
+    return {key.removeprefix(prefix): tensor.clone() for key, tensor in taken.items()}

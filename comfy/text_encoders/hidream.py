@@ -12,7 +12,7 @@ from comfy.text.joint_encoder import JointTextEncoder
 from comfy.text_encoders.sd3_clip import CLIP_G_WIDTH, CLIP_L_WIDTH, T5_WIDTH, SD3Tokenizer, T5XXLModel, T5XXLTokenizer, zeros
 
 TOKENS = 128
-LLAMA_LAYERS = 32
+LLAMA_LAYERS, LLAMA_WIDTH = 32, 4096
 
 
 class HiDreamTokenizer(SD3Tokenizer):
@@ -58,7 +58,7 @@ class HiDreamTEModel(JointTextEncoder):
         for part, name, width in ((self.clip_l, "l", CLIP_L_WIDTH), (self.clip_g, "g", CLIP_G_WIDTH)):
             pooled.append(zeros(width) if part is None else part.encode_token_weights(token_weight_pairs[name])[1])
         states = zeros(TOKENS, T5_WIDTH) if self.t5xxl is None else self.t5xxl.encode_token_weights(token_weight_pairs["t5xxl"])[0]
-        return states, torch.cat(pooled, dim=-1), {"conditioning_llama3": zeros(LLAMA_LAYERS, 1, states.shape[-1])}
+        return states, torch.cat(pooled, dim=-1), {"conditioning_llama3": zeros(LLAMA_LAYERS, 1, LLAMA_WIDTH)}
 
 
 def hidream_target(parts: Collection[str]) -> ClipTarget:

@@ -6,7 +6,7 @@ import torch
 
 CLIP_VOCABULARY, T5_VOCABULARY, CLIP_TOKENS = 49408, 32128, 77
 CLIP_WIDTH, T5_WIDTH, T5_FEED_FORWARD, T5_HEADS, T5_HEAD_WIDTH = 64, 32, 64, 4, 8
-SIZES = {"clip_l": 3, "clip_g": 32, "t5xxl": 3, "umt5xxl": 3, "t5xxl_old": 24, "t5base": 3}  # layers
+SIZES = {"clip_l": 3, "clip_g": 32, "t5xxl": 24, "umt5xxl": 3, "t5xxl_old": 24, "t5base": 3}  # layers
 SENTENCES = (
     "a red apple on a wooden table",
     "the quick brown fox jumps over the lazy dog",
