@@ -15,7 +15,7 @@ from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import working_dtypes
 from comfy.images.vae import VAE
-from comfy.loading.components import Options, build_clip, build_model, described, first_prefix, kept_bytes, model_dtype
+from comfy.loading.components import Options, build_clip, build_model, carried_tokenizers, described, first_prefix, kept_bytes, model_dtype
 from comfy.loading.diffusion_model import DiffusionModel
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts

@@ -4,7 +4,8 @@ import pytest
 import torch
 from qwen_tokenizer import MARKS, USER, VOCABULARY, byte_names, qwen_tokenizer_json
 from safetensors.torch import save_file
-from transformer_files import qwen_text_tensors
+from transformer_files import lumina_tensors, qwen_image_tensors, qwen_text_tensors, z_image_config
+from wan_vae_files import wan_vae_tensors
 
 import comfy.origins
 import comfy.sd
@@ -125,6 +126,27 @@ def test_states_know_their_file(qwen25):
     with pytest.raises(ValueError, match=r"model.safetensors takes text in 64 numbers.*qwen25\.safetensors"):
         comfy.origins.check_text(states, 64, "model.safetensors")
     comfy.origins.check_text(states, 32, "model.safetensors")
+
+
+@pytest.mark.parametrize("z_image", [False, True])
+def test_a_checkpoint_holds_model_text_encoder_and_autoencoder(z_image, tmp_path):
+    part = "qwen3_4b" if z_image else "qwen25_7b"
+    text_model = qwen_text_tensors(vocabulary=VOCABULARY, width=32, eyes=not z_image, normalised=z_image)
+    network = lumina_tensors(z_image_config(context=32)) if z_image else qwen_image_tensors(context=32)
+    tensors = {
+        **{f"model.diffusion_model.{name}": value for name, value in network.items()},
+        **{f"text_encoders.{part}.transformer.{name}": value for name, value in text_model.items()},
+        **{f"vae.{name}": value for name, value in wan_vae_tensors().items()},
+        "text_encoders.tokenizer_json": torch.frombuffer(bytearray(qwen_tokenizer_json(), "utf-8"), dtype=torch.uint8),
+    }
+    path = tmp_path / "whole.safetensors"
+    save_file(tensors, str(path))
+    model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path))
+    assert type(model.model).__name__ == ("Lumina2" if z_image else "QwenImage") and vae.latent_dim == 3
+    states = clip.encode_from_tokens(clip.tokenize("x"))
+    assert states.shape[-1] == 32
+    with pytest.raises(ValueError, match="whole.safetensors"):
+        comfy.origins.check_text(states, 33, "a model")
 
 
 def test_the_type_of_another_family_is_refused_with_what_would_load(tmp_path):
