@@ -6,8 +6,10 @@
     python benchmarks/fleet.py --scale              1 → 3 → 1 servers under load
 
 Needs Ray Serve (requirements-fleet.txt). The models are copies of a starter checkpoint under other names and with other contents; a job is
-a picture of two steps. A job is cold when a receipt of it says that a model was read from disk. With kills and scaling a job waits for a
-second in a node of a pack made for this, so that what is seen is the fleet and not the processor.
+a picture of two steps. They are read at 10 MB/s, so that a load takes about as long beside a job as those of large models do; each server
+has drawn one picture and dropped its model before the trace begins. A job is cold when a receipt of it says that a model was read from
+disk. With kills and scaling a job waits for a second in a node of a pack made for this, so that what is seen is the fleet and not the
+processor.
 """
 
 import argparse
@@ -16,14 +18,18 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import aiohttp
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "fleets")]
@@ -35,7 +41,7 @@ from picture_prompts import text_to_picture  # noqa: E402
 from fleet.settings import UpSettings  # noqa: E402
 from fleet.values import Job, JobState  # noqa: E402
 
-MODELS, FITTING_MB, WAIT_S = 5, 50, 1.0
+MODELS, FITTING_MB, WAIT_S, READ_MB_S = 5, 50, 1.0, 10
 ROUTERS = {"the fleet's": 0, "Ray's default, 1 per server": 1, "Ray's default, 2 per server": 2}
 
 
@@ -61,6 +67,7 @@ def make_base(folder: pathlib.Path) -> pathlib.Path:
     checkpoints = folder / "models" / "checkpoints"
     checkpoints.mkdir(parents=True)
     waiting_node.install(folder)
+    shutil.copy(ROOT / "benchmarks" / "limited_reads.py", folder / "custom_nodes")
     weights = safetensors.torch.load_file(ROOT / "models" / "checkpoints" / "starter-digits.safetensors")
     with safetensors.safe_open(ROOT / "models" / "checkpoints" / "starter-digits.safetensors", "pt") as file:
         metadata = file.metadata() or {}
@@ -105,8 +112,25 @@ def trace(jobs: int) -> list[dict[str, Any]]:
     return [text_to_picture(f"m{model}.safetensors", seed, f"a handwritten seven, number {seed}") for seed, model in enumerate(models)]
 
 
+async def warm_up(fleet: Any) -> None:
+    """Have every server import what pictures need, and forget the model."""
+    async with aiohttp.ClientSession() as session:
+        for view in await fleet.servers():
+            body = {"prompt": text_to_picture("m0.safetensors", 0, "warm up"), "prompt_id": str(uuid.uuid4())}
+            async with session.post(view.base_url + "/prompt", json=body) as answer:
+                answer.raise_for_status()
+            told: dict[str, Any] = {}
+            while not told:
+                await asyncio.sleep(fleet_chaos.LOOK_EVERY_S)
+                async with session.get(f"{view.base_url}/history/{body['prompt_id']}") as answer:
+                    told = await answer.json()
+            async with session.post(view.base_url + "/free", json={"unload_models": True, "free_memory": True}) as answer:
+                answer.raise_for_status()
+
+
 async def run_trace(fleet: Any, prompts: list[dict[str, Any]], clients: int) -> Outcome:
     """*clients* that each have one job at a time."""
+    await warm_up(fleet)
     outcome, numbered, began_s = Outcome(), iter(enumerate(prompts)), time.perf_counter()
 
     async def client() -> None:
@@ -168,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         flags = ("--base-directory", str(make_base(pathlib.Path(folder) / "base")), "--cpu", *waiting_node.FLAGS)
-        flags += ("--ram-model-cache-mb", str(FITTING_MB))
+        flags += ("limited_reads.py", "--ram-model-cache-mb", str(FITTING_MB))
         settings = UpSettings(
             given.servers, 0, folder=str(pathlib.Path(folder) / "fleet"), flags=flags, gpus_per_server=0.0, most_per_server=50
         )
@@ -194,4 +218,5 @@ def run(settings: UpSettings, given: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= {"READ_LIMIT_MB_S": str(READ_MB_S), "READ_LIMIT_OF": "file"}
     sys.exit(main())

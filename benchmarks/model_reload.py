@@ -82,7 +82,7 @@ def plain_parallel_read(path: str, start: int, stop: int, threads: int) -> float
     """
     from comfy.weight_files.spare_memory import spare_memory
 
-    memory, there_bytes = spare_memory().take(stop - start)
+    memory, there_bytes = spare_memory().take(spare_memory().total_bytes())  # as it is: resizing it would cost the next read
     if there_bytes < stop - start:
         raise RuntimeError("not what was to be measured: the memory of the read before it is gone")
     number = os.open(path, os.O_RDONLY)

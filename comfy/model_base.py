@@ -14,12 +14,14 @@ import comfy.model_sampling
 import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
+from comfy import made_by
 from comfy.families.guiding_picture import IP2P
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
+CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "context_dim")  # in the unet_config of one family or another
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 
@@ -68,6 +70,7 @@ class BaseModel(torch.nn.Module):
     """
 
     diffusion_model: Any
+    source_name = ""  # the file it comes from
 
     def __init__(
         self,
@@ -82,7 +85,6 @@ class BaseModel(torch.nn.Module):
         self.manual_cast_dtype: torch.dtype | None = model_config.manual_cast_dtype
         self.device = device
         self.current_patcher: Any = None
-        self.source_name: str | None = None  # where the weights come from
         unet_config = model_config.unet_config
         if not unet_config.get("disable_unet_model_creation", False):
             operations = model_config.custom_operations
@@ -221,10 +223,21 @@ class BaseModel(torch.nn.Module):
         adm = self.encode_adm(**kwargs)
         if adm is not None:
             conds["y"] = comfy.conds.CONDRegular(adm)
+        if kwargs.get("cross_attn") is not None:
+            made_by.check_context(kwargs["cross_attn"], self.context_width(), self.said())
         for source, target in (("cross_attn", "c_crossattn"), ("cross_attn_controlnet", "crossattn_controlnet")):
             if kwargs.get(source) is not None:
                 conds[target] = comfy.conds.CONDCrossAttn(kwargs[source])
         return conds
+
+    def context_width(self) -> int | None:
+        """Values per token of the text that the network takes; None where its configuration does not say."""
+        config = self.model_config.unet_config
+        return next((config[name] for name in CONTEXT_WIDTHS if name in config), None)
+
+    def said(self) -> str:
+        """The model in words, with its file."""
+        return f"the diffusion model {self.source_name}".rstrip()
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, Any]:
         """Shapes of :meth:`extra_conds` that count in the memory estimate."""
@@ -237,12 +250,12 @@ class BaseModel(torch.nn.Module):
         dtype is already the kept one become views of *sd*'s tensors. Raises ``ModelFileError`` when tensors are missing or
         have another shape.
         """
-        self.source_name = getattr(sd, "name", None)
         self.diffusion_model.load_weights(sd, unet_prefix)
         return self
 
     def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:
-        """The sampler's latent for an autoencoder latent."""
+        """The sampler's latent for an autoencoder latent. Raises ``ValueError`` for one of another family."""
+        made_by.check_latent(latent, self.latent_format.latent_channels, self.said())
         return self.latent_format.process_in(latent)
 
     def process_latent_out(self, latent: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
-import comfy.origins
 import comfy.samplers
 import comfy.utils
+from comfy import made_by
 from comfy.lazy_import import lazy_module
 from comfy.sampling.noise import draw_noise
 
@@ -147,10 +147,10 @@ def sample_custom(
 
 
 def _result(samples: Tensor, model: SampledPatcher) -> Tensor:
-    """*samples* where and as intermediate results are kept, with note of the *model* that made them."""
+    """*samples* where and as intermediate results are kept, with the mark of the *model* that made them."""
     management = comfy.model_management
     kept = samples.to(device=management.intermediate_device(), dtype=management.intermediate_dtype())
-    return comfy.origins.note_latent(kept, model.model)
+    return made_by.mark_latent(kept, model.model)
 
 
 def prepare_sampling(model: Any, noise_shape: Sequence[int], positive: Any, negative: Any, noise_mask: Any) -> tuple[Any, ...]:

@@ -8,22 +8,22 @@ import comfy.utils
 import folder_paths
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_extras.chainner_models.model_loading import load_state_dict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 management = lazy_module("comfy.model_management")
-patchers = lazy_module("comfy.model_patcher")
 spandrel = lazy_module("spandrel")
+upscale_loading = lazy_module("comfy_extras.upscale_loading")
 
 TILE, SMALLEST_TILE, OVERLAP = 512, 128, 32
 WORKING_BYTES_PER_VALUE = 384.0  # estimated: what such models need for one value of a tile, times the scale
-MARK_OF_TRAINING = "module.layers.0.residual_group.blocks.0.norm1.weight"
 
 
 class UpscaleModelLoader(io.ComfyNode):
     """Loads an upscaling model."""
+
+    READS_AHEAD = {"model_name": "upscale_models"}
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -38,14 +38,9 @@ class UpscaleModelLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
         """spandrel's descriptor, with a ``patcher``. Raises ``RuntimeError`` without spandrel, ``ValueError`` for models of other kinds."""
-        weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("upscale_models", model_name), safe_load=True)
-        if MARK_OF_TRAINING in weights:
-            weights = comfy.utils.state_dict_prefix_replace(weights, {"module.": ""})
-        model = load_state_dict(weights)
+        model = upscale_loading.load_upscale_model(folder_paths.get_full_path_or_raise("upscale_models", model_name))
         if not isinstance(model, spandrel.ImageModelDescriptor):
             raise ValueError(f"{model_name} is not a model for single pictures")
-        device, rest = management.get_torch_device(), management.unet_offload_device()
-        model.patcher = patchers.CoreModelPatcher(model.model, load_device=device, offload_device=rest)
         return io.NodeOutput(model)
 
     load_model = execute

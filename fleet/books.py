@@ -116,16 +116,18 @@ class ServerBook:
 
     def load_s(self, places: Iterable[Place]) -> float:
         """Seconds that loading *places* takes here."""
-        return sum(self.durations.load_of(self._file(place))[0] for place in places)
+        return sum([self.durations.load_of(self._file(place))[0] for place in places])
 
     def can_run(self, needs: Iterable[Place]) -> bool:
         """Whether all files are here."""
-        return all(place in self.files for place in needs)
+        return all(map(self.files.__contains__, needs))
 
     def evicted_by(self, places: Iterable[Place], kept: Iterable[Place]) -> list[Place]:
         """What must go to make room for *places*, of what is not in *kept*."""
-        wanted = self.warm_bytes + sum(self.durations.load_of(self._file(place))[1] for place in places) - self.cap_bytes
-        if not self.cap_bytes or wanted <= 0:
+        if not self.cap_bytes:
+            return []
+        wanted = self.warm_bytes + sum([self.durations.load_of(self._file(place))[1] for place in places]) - self.cap_bytes
+        if wanted <= 0:
             return []
         spared, gone = set(kept), []
         for place, size in self.warm.items():
@@ -140,7 +142,8 @@ class ServerBook:
         """Note that *work* is on its way."""
         if not self.sent:
             self.busy_since_s = now_s
-        load_s = self.load_s(self.missing(work.needs))
+        missing = self.missing(work.needs)
+        load_s = self.load_s(missing) if missing else 0.0
         sent = self.sent[work.prompt_id] = _Sent(work, self.durations.compute_s(work.kind), load_s)
         self.expected_s += sent.seconds
         self._use(work.needs)
@@ -179,10 +182,11 @@ class ServerBook:
     def _use(self, needs: Iterable[Place]) -> None:
         """Make *needs* the most recently used; the others go as far as there is no room."""
         missing = self.missing(needs)
-        self.warm_changes += bool(missing)
-        for place in self.evicted_by(missing, needs):
-            self.warm_bytes -= self.warm.pop(place)
-            self.copies[place] -= 1
+        if missing:
+            self.warm_changes += 1
+            for place in self.evicted_by(missing, needs):
+                self.warm_bytes -= self.warm.pop(place)
+                self.copies[place] -= 1
         for place in needs:
             if place in self.warm:
                 self.warm[place] = self.warm.pop(place)

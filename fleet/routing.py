@@ -29,16 +29,24 @@ DEFAULT_WEIGHTS = Weights()
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The server, what its queue shall be ordered by (*delay_s* beyond the time of arrival), and the estimates, best first.
+    """The server, what its queue shall be ordered by (*delay_s* beyond the time of arrival), and what was found of the best servers.
 
     *warm_servers* have everything warm; with the shortest queue of those it would wait *warm_wait_s* (None: there are none).
     """
 
     server_id: str
     delay_s: float
-    estimates: tuple[ServerEstimate, ...]
+    ranked: tuple["Found", ...]
     warm_servers: int
     warm_wait_s: float | None
+
+    @property
+    def estimates(self) -> tuple[ServerEstimate, ...]:
+        """Of the best servers, the chosen one first."""
+        return tuple(
+            ServerEstimate(server_id, wait_s, load_s, tuple("/".join(place) for place in missing))
+            for _, _, server_id, wait_s, load_s, missing in self.ranked
+        )
 
     @property
     def reason(self) -> str:
@@ -90,11 +98,8 @@ def _loss_s(book: ServerBook, missing: list[Place], needs: Collection[Place], co
 
 def _best(found: list[Found], weights: Weights) -> Choice:
     warm = [one[3] for one in found if not one[5]]
-    shown = tuple(
-        ServerEstimate(server_id, wait_s, load_s, tuple("/".join(place) for place in missing))
-        for _, _, server_id, wait_s, load_s, missing in found[:SHOWN_ESTIMATES]
-    )
-    return Choice(shown[0].server_id, weights.ageing * shown[0].load_s, shown, len(warm), min(warm, default=None))
+    best = found[0]
+    return Choice(best[2], weights.ageing * best[4], tuple(found[:SHOWN_ESTIMATES]), len(warm), min(warm, default=None))
 
 
 def cheapest_to_lose(books: Iterable[ServerBook], copies: Mapping[Place, int], now_s: float) -> str | None:

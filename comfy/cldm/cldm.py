@@ -56,6 +56,14 @@ class ControlNet(InputHalf):
         activated = [layer for pair in zip(layers, (torch.nn.SiLU(inplace=True) for _ in layers)) for layer in pair]
         return TimestepEmbedSequential(*activated[:-1])
 
+    def embedding(self, timesteps: torch.Tensor, x: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        """B×width, in the dtype of *x*, of the steps; *options* are further arguments of :meth:`forward`."""
+        return self.time_embed(timestep_embedding(timesteps, self.model_channels).to(x.dtype))
+
+    def hint_features(self, hint: torch.Tensor, emb: torch.Tensor, context: Any, options: dict[str, Any]) -> torch.Tensor:
+        """What is added to the first block's output: *hint* after the stem. *options* are further arguments of :meth:`forward`."""
+        return self.input_hint_block(hint, emb, context)
+
     def forward(
         self, x: torch.Tensor, hint: torch.Tensor, timesteps: torch.Tensor, context: Any, y: torch.Tensor | None = None, **kwargs: Any
     ) -> dict[str, list[torch.Tensor]]:
@@ -64,7 +72,7 @@ class ControlNet(InputHalf):
         *x* B×C×H×W, *hint* B×channels×8H×8W in 0…1, *context* B×tokens×width, *y* B×vector width (SDXL). Raises ``ValueError``
         when *y* is missing.
         """
-        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(x.dtype))
+        emb = self.embedding(timesteps, x, kwargs)
         if self.num_classes is not None:
             if y is None:
                 raise ValueError("this ControlNet is made for SDXL, but the model has no vector conditioning (SD 1.x); use one made for it")
@@ -75,7 +83,7 @@ class ControlNet(InputHalf):
         for number, (block, zero_conv) in enumerate(zip(self.input_blocks, self.zero_convs)):
             h = block(h, emb, context, options)
             if number == 0:
-                h = h + self.input_hint_block(hint, emb, context)
+                h = h + self.hint_features(hint, emb, context, kwargs)
             residuals.append(zero_conv(h, emb, context))
         h = self.middle_block(h, emb, context, options)
         return {"middle": [self.middle_block_out(h, emb, context)], "output": residuals}

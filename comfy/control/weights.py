@@ -13,6 +13,7 @@ import torch
 import comfy.model_management
 import comfy.ops
 from comfy.cldm.cldm import ControlNet
+from comfy.cldm.union import UnionControlNet
 from comfy.families.diffusers_names import control_names
 from comfy.families.diffusers_unet import RenamedSource, read_diffusers_config
 from comfy.families.family_settings import family_settings
@@ -34,12 +35,9 @@ WHAT = "the ControlNet"
 DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
 PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
+UNION_MARK = "task_embedding"
 STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight")  # in diffusers' and in the published names
-UNSUPPORTED_MARKS = {
-    "task_embedding": "a union ControlNet",
-    "lora_controlnet": "a control LoRA",
-    "controlnet_blocks.0.weight": "a ControlNet for a transformer model",
-}
+UNSUPPORTED_MARKS = {"lora_controlnet": "a control LoRA", "controlnet_blocks.0.weight": "a ControlNet for a transformer model"}
 
 
 def build_control_network(source: WeightSource, model: ModelPatcher | None = None, options: Mapping[str, Any] | None = None) -> ControlNet:
@@ -85,7 +83,10 @@ def _make_network(source: WeightSource, shapes: Mapping[str, Shape], options: Ma
     management = comfy.model_management
     cast = management.unet_manual_cast(dtype, management.get_torch_device())
     operations = options.get("custom_operations") or comfy.ops.pick_operations(dtype, cast)
-    return ControlNet(shapes[stem][1], _hint_widths(shapes), dtype, operations=operations, **config.as_dict())
+    own = (shapes[stem][1], _hint_widths(shapes), dtype)
+    if UNION_MARK in shapes:
+        return UnionControlNet(shapes[UNION_MARK][0], *own, operations=operations, **config.as_dict())
+    return ControlNet(*own, operations=operations, **config.as_dict())
 
 
 def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfig:
@@ -114,11 +115,19 @@ def _in_published_names(source: WeightSource, network: ControlNet) -> WeightSour
     """*source*, which has diffusers' names, under the published ones of the tensors that are there."""
     shapes = source.shapes()
     names = control_names(network.config, (len(network.input_hint_block) + 1) // 2)
+    if UNION_MARK in shapes:
+        names |= _union_names(network)
     say_unused(source.name, WHAT, shapes, set(names.values()))
     missing = sorted(name for name in names.values() if name not in shapes)
     if missing:
         raise IncompleteModelError(f"{WHAT} in {source.name}: {len(missing)} of {len(names)} tensors are missing, first {missing[0]}")
     return RenamedSource(source, names, {key: shapes[name] for key, name in names.items()})
+
+
+def _union_names(network: ControlNet) -> dict[str, str]:
+    """The file's names of what union ControlNets have beside others, by the network's."""
+    own = ("task_embedding", "transformer_layes.", "spatial_ch_projs.", "control_add_embedding.")
+    return {name: name.replace(".in_proj.", ".in_proj_") for name, _ in network.named_parameters() if name.startswith(own)}
 
 
 def _with_base_weights(source: WeightSource, model: ModelPatcher | None) -> WeightSource:

@@ -8,8 +8,8 @@ import torch
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.origins
 import comfy.utils
+from comfy import made_by
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import SUPPORTED, WORKING_DTYPES, find_autoencoder
@@ -52,7 +52,7 @@ class VAE(TiledVideos):
         self.crop_input = True
         self.size: int | None = None
         self.first_stage_model: Any = None
-        self._found = ""
+        self._found, self.source_name = "", source.name
         if found is None:
             self._found = f" {source.name} holds {describe_tensors(source.shapes())}."
             log.warning("no VAE weights were found in %s; there is no VAE", source.name)
@@ -91,6 +91,11 @@ class VAE(TiledVideos):
         """Raise ``RuntimeError`` if there are no weights."""
         self._network()
 
+    def _said(self) -> str:
+        """The autoencoder in words, with its file. Raises ``RuntimeError`` if there are no weights."""
+        self._network()
+        return f"the VAE {self.source_name}"
+
     def _network(self) -> Any:
         if self.first_stage_model is None:
             raise RuntimeError(
@@ -123,7 +128,6 @@ class VAE(TiledVideos):
 
         Raises ``RuntimeError`` without weights.
         """
-        self.throw_exception_if_invalid()
         samples_in = self._in_latent_dimensions(samples_in)
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
         try:
@@ -151,11 +155,12 @@ class VAE(TiledVideos):
         if latents is None:
             comfy.model_management.soft_empty_cache()
             latents = self.encode_tiled_3d(pixels) if self.latent_dim == 3 else self.encode_tiled_(pixels)
-        return latents
+        return made_by.mark(latents, self.source_name)
 
     def _in_latent_dimensions(self, samples: torch.Tensor) -> torch.Tensor:
         """*samples* with a dimension of frames or without one, as the network has it. Raises ``ValueError`` for another kind of latent."""
-        comfy.origins.check_latent(samples, self.latent_channels, self.latent_dim, getattr(self._network(), "source_name", "in use"))
+        made_by.check_latent(samples, self.latent_channels, self._said())
+        made_by.check_dimensions(samples, self.latent_dim, self._said())
         if self.latent_dim == 2 and samples.ndim == 5:
             return samples[:, :, 0]
         return samples.unsqueeze(2) if self.latent_dim == 3 and samples.ndim == 4 else samples
@@ -260,7 +265,6 @@ class VAE(TiledVideos):
         overlap_t: int | None = None,
     ) -> torch.Tensor:
         """Decode latents to pictures in tiles (sizes in latent pixels and frames)."""
-        self.throw_exception_if_invalid()
         samples = self._in_latent_dimensions(samples)
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         if self.latent_dim == 3:
@@ -281,8 +285,10 @@ class VAE(TiledVideos):
         pixels = self._as_network_takes(pixel_samples)
         self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
         if self.latent_dim == 3:
-            return self.encode_video_tiles(pixels, tile_x, tile_y, overlap, tile_t, overlap_t)
-        return self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+            latents = self.encode_video_tiles(pixels, tile_x, tile_y, overlap, tile_t, overlap_t)
+        else:
+            latents = self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
+        return made_by.mark(latents, self.source_name)
 
     def get_sd(self) -> dict[str, torch.Tensor]:
         """The weights under their published names."""

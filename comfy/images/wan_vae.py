@@ -83,7 +83,6 @@ class WanAutoencoder(torch.nn.Module):
             if isinstance(layer, WanCausalConv3d):
                 layer.__class__ = CausalConvolution
         comfy.ops.adopt_layers(self)
-        self.source_name = "the file"
         self.eval().requires_grad_(False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -117,7 +116,6 @@ def load_wan_vae(model: WanAutoencoder, source: WeightSource, dtype: torch.dtype
     part = plain_weights(source)
     with naming_file(source.name, WHAT):
         plan = plan_wan_vae(part.shapes())
-    model.source_name = source.name
     model.weight_names = load_parameters(model, part, plan, dtype, WHAT).weight_names()
 
 

@@ -61,6 +61,7 @@ def build_model(config: BASE, source: WeightSource, prefix: str, tensors: Mappin
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, list(config.supported_inference_dtypes)))
     model = config.get_model(tensors, prefix, device=torch.device("cpu"))
     model.load_model_weights(source, prefix)
+    model.source_name = source.name
     quantised_linear.allow_few_bits(model, lambda layer: multiplies(layer.format.name, load_device))
     asked = options.get("fp8_optimizations") or PerformanceFeature.Fp8MatrixMultiplication in (args.fast or ())
     if asked and dtype == torch.float8_e4m3fn:
@@ -110,13 +111,15 @@ def build_clip(
     """A text encoder of *target*'s classes, of what *parts* (text model name → what was found) hold; *tokenizers* are for all of them."""
     sizes = {f"{name}_model_config": found.config for name, found in parts.items()}
     dtypes = {f"{name}_dtype": kept_part_dtype(found, options) for name, found in parts.items()}
-    return CLIP(
+    clip = CLIP(
         target,
         embedding_directory=embedding_directory,
         tokenizer_data={**(tokenizers or {}), **tokenizer_data(parts)},
         model_options={**sizes, **dtypes, **options},
         sources={name: found.source for name, found in parts.items()},
     )
+    clip.cond_stage_model.source_name = " and ".join(dict.fromkeys(found.source.name for found in parts.values()))
+    return clip
 
 
 def tokenizer_data(parts: Mapping[str, FoundEncoder]) -> dict[str, Any]:

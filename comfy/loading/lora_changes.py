@@ -11,11 +11,13 @@ from torch import Tensor
 
 import comfy.lora
 import comfy.lora_convert
+from comfy.families.model_errors import ModelFileError
 from comfy.loading.lora_fit import fitting_changes
 from comfy.patch_identity.fingerprints import fingerprints
 from comfy.weight_files.state_dicts import FileTensors
 
 log = logging.getLogger(__name__)
+OF_TEXT_ENCODERS = ("lora_te", "lora_prior_te", "text_encoder", "clip_", "t5xxl", "te_", "te1_", "te2_")
 
 
 def lora_changes(
@@ -23,6 +25,7 @@ def lora_changes(
 ) -> Mapping[Any, Any]:
     """{weight: change} of *lora* for the modules of a diffusion model and of text encoders. Shared, not to be changed.
 
+    Raises ``ModelFileError`` for a file that changes no weight of them though it does not only speak of text encoders.
     Changes whose shapes do not fit are left out with one log line; with *log_missing*, one names keys that belong to no weight. Tensors
     of a file that :func:`load_lora_file` read are looked through once for the same modules, as long as the file stays in memory.
     """
@@ -44,6 +47,12 @@ def _found(lora: Mapping[str, Tensor], model: torch.nn.Module | None, clip: torc
         key_map = comfy.lora.model_lora_keys_clip(clip, key_map)
     with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode do not tell of changes
         patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(tensors), key_map, log_missing)
+    file = getattr(model, "source_name", "")
+    if file and not patches and any(not key.startswith(OF_TEXT_ENCODERS) for key in tensors):
+        raise ModelFileError(
+            f"{tensors.path} changes nothing in the diffusion model {file}: none of its {len(tensors)} tensors "
+            f"names a weight there, such as {next(iter(tensors))}. It is for another model, or in a form that is not known"
+        )
     return fitting_changes(patches, [module for module in (model, clip) if module is not None], tensors.path)
 
 

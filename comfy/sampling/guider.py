@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import comfy.origins
 import comfy.patcher_extension
 import comfy.sampler_helpers
+from comfy import made_by
 from comfy.lazy_import import lazy_module
 from comfy.patching.model_options import create_model_options_clone
 from comfy.sampling.sampler import Sampler
@@ -138,7 +138,7 @@ class Guider:
         samples = executor.execute(
             self, sigmas, {"model_options": options, "seed": seed}, callback, noise, latent_image, denoise_mask, disable_pbar
         )
-        return comfy.origins.note_latent(self.inner_model.process_latent_out(samples.to(torch.float32)), self.inner_model)
+        return made_by.mark_latent(self.inner_model.process_latent_out(samples.to(torch.float32)), self.inner_model)
 
     def outer_sample(
         self,

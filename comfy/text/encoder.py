@@ -8,8 +8,8 @@ import torch
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.origins
 import comfy.utils
+from comfy import made_by
 from comfy.families.weight_source import StateDictSource, WeightSource, most_common_dtype
 from comfy.text.kinds import FoundEncoder
 
@@ -76,7 +76,6 @@ class CLIP:
 
     def _load_weights(self, sources: Mapping[str, WeightSource] | None, state_dicts: Iterable[dict[str, torch.Tensor]]) -> None:
         if sources is not None:
-            self.cond_stage_model.comfy_files = " and ".join(dict.fromkeys(source.name for source in sources.values()))
             self.cond_stage_model.load_weights(sources)
             return
         for part in state_dicts:
@@ -127,7 +126,7 @@ class CLIP:
         *return_pooled* adds the pooled output, before its projection if it is "unprojected"; *return_dict* returns both in a dict.
         """
         states, pooled, *extras = self._encode(tokens, unprojected=return_pooled == "unprojected")
-        self._note_origin(states)
+        made_by.mark(states, getattr(self.cond_stage_model, "source_name", ""))
         if return_dict:
             result = {"cond": states, "pooled_output": pooled, **(extras[0] if extras else {})}
             return self.add_hooks_to_dict(result)
@@ -167,11 +166,6 @@ class CLIP:
             comfy.model_management.throw_exception_if_processing_interrupted()
         hooks.reset()
         return conditioning
-
-    def _note_origin(self, states: torch.Tensor) -> None:
-        files = getattr(self.cond_stage_model, "comfy_files", None)
-        if files is not None:
-            comfy.origins.note_text(states, files)
 
     def encode(self, text: str) -> torch.Tensor:
         """The hidden states of a prompt (1 x tokens x width)."""

@@ -45,38 +45,34 @@ def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int) ->
     """The reads for *wanted* ((entry, whether it is cast) in any order), in file order, none longer than *chunk_bytes*."""
     chunks: list[Chunk] = []
     slices: list[Slice] = []
+    start = stop = 0  # of *slices*
     kind = False
     for entry, cast in sorted(wanted, key=lambda item: item[0].start):
-        for piece in _cut(entry, chunk_bytes):
-            if slices and (kind is not cast or not _continues(slices, piece, chunk_bytes)):
-                chunks.append(_chunk(slices, kind))
+        itemsize = entry.dtype.itemsize
+        for first, last in _cuts(entry, itemsize, chunk_bytes):
+            begins, ends = entry.start + first * itemsize, entry.start + last * itemsize
+            continues = (
+                kind is cast
+                and begins == stop
+                and start // chunk_bytes == (ends - 1) // chunk_bytes
+                and len(slices) < MAX_SLICES
+                and (begins - start) % itemsize == 0  # an offset that its dtype can be viewed at
+            )
+            if slices and not continues:
+                chunks.append(Chunk(start, stop, tuple(slices), kind))
                 slices = []
-            kind = cast
-            slices.append(piece)
-    return [*chunks, _chunk(slices, kind)] if slices else chunks
+            if not slices:
+                start = begins
+            slices.append(Slice(entry, first, last))
+            stop, kind = ends, cast
+    return [*chunks, Chunk(start, stop, tuple(slices), kind)] if slices else chunks
 
 
-def _cut(entry: TensorEntry, chunk_bytes: int) -> Iterator[Slice]:
-    """The tensor's elements, cut at or just before multiples of *chunk_bytes* in the file."""
-    itemsize, first = entry.dtype.itemsize, 0
-    while first < entry.elements:
-        position = entry.start + first * itemsize
-        to_boundary = (chunk_bytes - position % chunk_bytes) // itemsize
-        stop = min(entry.elements, first + (to_boundary or chunk_bytes // itemsize))
-        yield Slice(entry, first, stop)
+def _cuts(entry: TensorEntry, itemsize: int, chunk_bytes: int) -> Iterator[tuple[int, int]]:
+    """The tensor's elements, cut at or just before multiples of *chunk_bytes* in the file, as (first, stop)."""
+    first, elements = 0, entry.elements
+    while first < elements:
+        to_boundary = (chunk_bytes - (entry.start + first * itemsize) % chunk_bytes) // itemsize
+        stop = min(elements, first + (to_boundary or chunk_bytes // itemsize))
+        yield first, stop
         first = stop
-
-
-def _continues(slices: list[Slice], piece: Slice, chunk_bytes: int) -> bool:
-    """Whether *piece* follows *slices* in the file, in the same chunk, at an offset its dtype can be viewed at."""
-    start = slices[0].start_byte
-    return (
-        piece.start_byte == slices[-1].stop_byte
-        and start // chunk_bytes == (piece.stop_byte - 1) // chunk_bytes
-        and len(slices) < MAX_SLICES
-        and (piece.start_byte - start) % piece.entry.dtype.itemsize == 0
-    )
-
-
-def _chunk(slices: list[Slice], cast: bool) -> Chunk:
-    return Chunk(slices[0].start_byte, slices[-1].stop_byte, tuple(slices), cast)

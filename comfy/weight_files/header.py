@@ -119,7 +119,8 @@ def _entry(path: str, key: str, described: object, data_start: int) -> TensorEnt
         shape = tuple(described["shape"])  # type: ignore[index]
         start, stop = described["data_offsets"]  # type: ignore[index]
         dtype = _DTYPES.get(dtype_name)
-        valid = all(type(number) is int and number >= 0 for number in (*shape, start, stop)) and start <= stop
+        numbers = (*shape, start, stop)
+        valid = set(map(type, numbers)) == {int} and min(numbers) >= 0 and start <= stop
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the header's entry for {key!r} is not understood ({error!r})") from error
     if dtype is None:

@@ -156,7 +156,9 @@ class WeightReader:
 
     @functools.cached_property
     def _suitable_threads(self) -> int:
-        """Fewer where the system has the whole file in memory and says so. Asked once: it takes 2 ms per GB."""
+        """Fewer where the system has the whole file in memory and says so. Asked once, and not again where the guard has asked."""
+        if self._guard is not None:
+            return READ_THREADS if self._guard.absent_bytes() else CACHED_THREADS
         size_bytes = os.fstat(self._file).st_size
         is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
         return CACHED_THREADS if is_cached else READ_THREADS

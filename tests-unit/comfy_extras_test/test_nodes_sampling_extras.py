@@ -10,7 +10,7 @@ import comfy.model_management
 import comfy.samplers
 import comfy.utils
 import folder_paths
-from comfy_extras import nodes_upscale_model
+from comfy_extras import nodes_upscale_model, upscale_loading
 from comfy_extras.nodes_align_your_steps import NOISE_LEVELS, AlignYourStepsScheduler, loglinear_interp
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_perpneg import Guider_PerpNeg, PerpNeg, PerpNegGuider, perp_neg
@@ -130,18 +130,18 @@ def test_pictures_are_enlarged_in_tiles_that_fit(monkeypatch, largest):
         ImageUpscaleWithModel.upscale(Doubling(10), image)
 
 
-def test_a_model_is_loaded_without_the_prefix_of_its_training(monkeypatch):
+def test_a_model_is_loaded_without_the_prefix_of_its_training(monkeypatch, tmp_path):
     class Descriptor:
         model = torch.nn.Linear(1, 1)
 
     given = []
+    mark = upscale_loading.MARK_OF_TRAINING
+    torch.save({mark: torch.ones(1), "module.other": torch.ones(2)}, tmp_path / "a")
     monkeypatch.setattr(nodes_upscale_model, "spandrel", SimpleNamespace(ImageModelDescriptor=Descriptor))
-    monkeypatch.setattr(nodes_upscale_model, "load_state_dict", lambda weights: given.append(weights) or Descriptor())
-    monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda folder, name: name)
-    mark = nodes_upscale_model.MARK_OF_TRAINING
-    monkeypatch.setattr(comfy.utils, "load_torch_file", lambda path, safe_load: {mark: 1, "module.other": 2})
+    monkeypatch.setattr(upscale_loading, "load_state_dict", lambda weights: given.append(set(weights)) or Descriptor())
+    monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda folder, name: str(tmp_path / name))
     (model,) = UpscaleModelLoader.execute("a").args
-    assert given == [{mark.removeprefix("module."): 1, "other": 2}] and model.patcher.model is Descriptor.model
-    monkeypatch.setattr(nodes_upscale_model, "load_state_dict", lambda weights: object())
+    assert given == [{mark.removeprefix("module."), "other"}] and model.patcher.model is Descriptor.model
+    monkeypatch.setattr(nodes_upscale_model, "upscale_loading", SimpleNamespace(load_upscale_model=lambda path: object()))
     with pytest.raises(ValueError, match="b is not a model for single pictures"):
         UpscaleModelLoader.load_model("b")

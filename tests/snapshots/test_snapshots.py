@@ -94,12 +94,12 @@ def test_ten_forks_between_the_phases_serve_ten_prompts_at_once(tmp_path, start_
 MANY = [f"{number}.safetensors" for number in range(24)]
 
 
-def check_half(roomy, tight, group):
-    """*tight* was restored with half of the limit that *roomy* had, in *group*, and kept under it."""
-    assert int((group / "memory.max_usage_in_bytes").read_text()) < 2.5 * GIB
+def check_half(roomy, tight, group, limit_bytes):
+    """*tight* was restored with *limit_bytes*, half of what *roomy* had, in *group*, and kept under it, with the usual 2 GiB to spare."""
+    assert int((group / "memory.max_usage_in_bytes").read_text()) < limit_bytes
     assert "oom_kill 0" in (group / "memory.oom_control").read_text()
     assert roomy["stats"]["kept"] == 3 * len(MANY) and roomy["restored"]["read_again"] == []
-    assert tight["stats"]["cap_bytes"] <= 0.5 * GIB < roomy["stats"]["cap_bytes"]
+    assert tight["stats"]["cap_bytes"] <= limit_bytes - 2 * GIB < roomy["stats"]["cap_bytes"]
     assert 0 < tight["stats"]["kept_bytes"] <= tight["stats"]["cap_bytes"]
     states = {model["state"] for model in tight["preload"]["models"]}
     assert states == {"held", "not held"}
@@ -110,15 +110,16 @@ def check_half(roomy, tight, group):
 @needs_criu
 @needs_groups
 def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
+    """What the process takes without models counts too, as it does not where a fork shares it: so there must be room for that."""
     base, config = base_with(tmp_path, MANY)
-    flags = ("--cpu", "--ram-model-cache-mb", "900", "--preload-config", config, "--snapshot-start")
+    flags = ("--cpu", "--ram-model-cache-mb", "1400", "--preload-config", config, "--snapshot-start")
     snapshot = Snapshot(tmp_path / "snapshot", base, *flags, loaded=all_held)
     prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::4])]
-    with limited_group("keepwarm-5g", 5 * GIB) as group:
+    with limited_group("keepwarm-6g", 6 * GIB) as group:
         roomy = snapshot.restore("roomy", *prompts, cgroup=group).answer()
-    with limited_group("keepwarm-half", int(2.5 * GIB)) as group:
+    with limited_group("keepwarm-half", 3 * GIB) as group:
         tight = snapshot.restore("tight", *prompts, cgroup=group).answer()
-        check_half(roomy, tight, group)
+        check_half(roomy, tight, group, 3 * GIB)
 
 
 @needs_groups
@@ -129,4 +130,4 @@ def test_forked_with_half_the_limit_it_keeps_under_it(tmp_path):
     with limited_group("keepwarm-fork-5g", 5 * GIB) as wide, limited_group("keepwarm-fork-half", int(2.5 * GIB)) as half:
         with ForkedImage(tmp_path, base, *flags, groups=[str(wide), str(half)], count=2) as image:
             roomy, tight = image.answers([prompts, prompts])
-        check_half(roomy, tight, half)
+        check_half(roomy, tight, half, 2.5 * GIB)

@@ -12,7 +12,6 @@ import comfy.conds
 from comfy.dit.network import without_weights
 from comfy.ldm.lumina.model import NextDiT
 from comfy.model_base import BaseModel, ModelType
-from comfy.origins import check_text
 
 CHANNELS = 16
 PIXELS_PER_SIGHT = 16  # along one side of what one of the image encoder's tokens shows
@@ -34,8 +33,6 @@ class Lumina2(BaseModel):
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """Besides the usual: text that is never repeated and its length, the pooled text, and what the omni model looks at."""
         mask, text = kwargs.get("attention_mask"), kwargs.get("cross_attn")
-        if text is not None:
-            check_text(text, self.model_config.unet_config["cap_feat_dim"], self.source_name or "the model")
         conds = super().extra_conds(**kwargs)
         if mask is not None:
             if mask.numel() != mask.sum():

@@ -12,7 +12,6 @@ import comfy.conds
 from comfy.dit.network import without_weights
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.model_base import BaseModel, ModelType
-from comfy.origins import check_text
 
 CHANNELS = 16
 
@@ -32,8 +31,6 @@ class QwenImage(BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """Besides the usual: text that is never repeated, its mask, ``ref_latents`` and where they stand."""
-        if kwargs.get("cross_attn") is not None:
-            check_text(kwargs["cross_attn"], self.model_config.unet_config["joint_attention_dim"], self.source_name or "the model")
         conds = super().extra_conds(**kwargs)
         for source, target in (("attention_mask", "attention_mask"), ("cross_attn", "c_crossattn")):
             if kwargs.get(source) is not None:

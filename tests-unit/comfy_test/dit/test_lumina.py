@@ -189,7 +189,7 @@ def test_conditioning_is_what_the_network_takes():
     plain = model.extra_conds(**given, attention_mask=torch.ones(1, 5))
     assert "attention_mask" not in plain and "ref_latents" not in plain and plain["num_tokens"].cond == 5
     assert model.extra_conds_shapes(reference_latents=[latent]) == {"ref_latents": [1, 16, 16]}
-    with pytest.raises(ValueError, match="takes text in 64 numbers"):
+    with pytest.raises(ValueError, match="takes texts encoded to 64 "):
         model.extra_conds(**{**given, "cross_attn": numbers(1, 5, 48)})
 
 

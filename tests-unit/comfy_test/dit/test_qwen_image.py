@@ -210,7 +210,7 @@ def test_conditioning_is_what_the_network_takes():
     assert isinstance(conds["ref_latents"], comfy.conds.CONDList)
     assert torch.equal(conds["ref_latents"].cond[0], model.process_latent_in(latent))
     assert model.extra_conds_shapes(reference_latents=[latent]) == {"ref_latents": [1, 16, 16]} and model.extra_conds_shapes() == {}
-    with pytest.raises(ValueError, match=r"the state dict takes text in 48 numbers.* has 40.*unknown origin"):
+    with pytest.raises(ValueError, match=r"the state dict takes texts encoded to 48 .* has 40"):
         model.extra_conds(**{**given, "cross_attn": numbers(1, 5, 40)})
 
 

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from transformer_files import lumina_tensors, qwen_image_tensors, qwen_text_tensors, z_image_config
 from wan_vae_files import wan_vae_tensors
 
-import comfy.origins
 import comfy.sd
+from comfy import made_by
 from comfy.families.model_errors import UnknownModelError
 from comfy.families.weight_source import StateDictSource
 from comfy.ops import disable_weight_init
@@ -123,9 +123,9 @@ def test_a_picture_changes_the_states_and_lengthens_them(qwen25):
 
 def test_states_know_their_file(qwen25):
     states = qwen25.encode_from_tokens(qwen25.tokenize("x"))
-    with pytest.raises(ValueError, match=r"model.safetensors takes text in 64 numbers.*qwen25\.safetensors"):
-        comfy.origins.check_text(states, 64, "model.safetensors")
-    comfy.origins.check_text(states, 32, "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors takes texts encoded to 64 .*qwen25\.safetensors"):
+        made_by.check_context(states, 64, "model.safetensors")
+    made_by.check_context(states, 32, "model.safetensors")
 
 
 @pytest.mark.parametrize("z_image", [False, True])
@@ -145,8 +145,7 @@ def test_a_checkpoint_holds_model_text_encoder_and_autoencoder(z_image, tmp_path
     assert type(model.model).__name__ == ("Lumina2" if z_image else "QwenImage") and vae.latent_dim == 3
     states = clip.encode_from_tokens(clip.tokenize("x"))
     assert states.shape[-1] == 32
-    with pytest.raises(ValueError, match="whole.safetensors"):
-        comfy.origins.check_text(states, 33, "a model")
+    assert str(path) in made_by.said(states)
 
 
 def test_the_type_of_another_family_is_refused_with_what_would_load(tmp_path):

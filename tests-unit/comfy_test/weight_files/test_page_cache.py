@@ -9,7 +9,16 @@ import safetensors.torch
 import torch
 
 from comfy.weight_files import page_cache
-from comfy.weight_files.page_cache import SETTLE_CHECKS, PageCacheGuard, absent_by_mincore, absent_by_reading, cached_pages, can_drop_pages
+from comfy.weight_files.page_cache import (
+    BLOCK_BYTES,
+    SETTLE_CHECKS,
+    SPOT_CHECKS,
+    PageCacheGuard,
+    absent_by_mincore,
+    absent_by_reading,
+    cached_pages,
+    can_drop_pages,
+)
 from comfy.weight_files.reader import WeightReader
 
 PAGE = mmap.PAGESIZE
@@ -178,3 +187,35 @@ def test_a_read_that_fails_drops_its_pages_too(weights):
     with pytest.raises(KeyboardInterrupt), WeightReader(path, True, fail_at_the_third_chunk) as reader:
         reader.read(["one", "two", "three"], threads=1)
     assert present(number) == []
+
+
+def test_samples_of_a_large_file_settle_that_all_is_there(file, monkeypatch):
+    monkeypatch.setattr("comfy.weight_files.page_cache.SAMPLED_BYTES", FILE_BYTES)
+    if cached_pages(file, FILE_BYTES) is None:
+        pytest.skip("this kernel counts no pages")
+    bring_in(file, 0, FILE_BYTES)
+    asked = []
+
+    def count(*interval):
+        asked.append(interval[1] - interval[2] if len(interval) == 3 else "whole")
+        return cached_pages(*interval)
+
+    assert PageCacheGuard(file, FILE_BYTES, count).absent_bytes() == 0
+    assert asked == [BLOCK_BYTES] * SPOT_CHECKS
+    os.posix_fadvise(file, 12 * MIB, MIB, os.POSIX_FADV_DONTNEED)
+    asked.clear()
+    assert PageCacheGuard(file, FILE_BYTES, count).absent_bytes() == MIB and asked[-1] == "whole"
+
+
+def test_a_cold_file_is_not_sampled_to_its_end(file, monkeypatch):
+    monkeypatch.setattr("comfy.weight_files.page_cache.SAMPLED_BYTES", FILE_BYTES)
+    if cached_pages(file, FILE_BYTES) is None:
+        pytest.skip("this kernel counts no pages")
+    asked = []
+
+    def count(*interval):
+        asked.append(interval)
+        return cached_pages(*interval)
+
+    assert PageCacheGuard(file, FILE_BYTES, count).absent_bytes() == 24 * MIB + PAGE
+    assert len(asked) == 2, "the first sample is missing, and the count of the whole is nothing"

@@ -2,10 +2,8 @@
 
 import asyncio
 
-import pytest
 import torch
 
-import comfy.origins
 from comfy_extras import nodes_qwen, nodes_zimage
 from comfy_extras.fitted_pictures import with_area
 
@@ -104,19 +102,3 @@ def test_the_extensions_list_their_nodes():
     ):
         extension = asyncio.run(module.comfy_entrypoint())
         assert [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())] == names
-
-
-def test_a_latent_of_another_kind_is_an_error_that_names_both_files():
-    class Model:
-        source_name = "qwen.safetensors"
-        latent_format = type("Format", (), {"latent_dimensions": 3})
-
-    latent = comfy.origins.note_latent(torch.zeros(1, 16, 1, 4, 4), Model)
-    comfy.origins.check_latent(latent, 16, 3, "wan.safetensors")
-    with pytest.raises(ValueError, match=r"ae\.safetensors.*qwen\.safetensors made"):
-        comfy.origins.check_latent(latent, 16, 2, "ae.safetensors")
-    with pytest.raises(ValueError, match=r"vae\.safetensors decodes latents of 4 channels.*qwen\.safetensors made.* has 16"):
-        comfy.origins.check_latent(latent, 4, 2, "vae.safetensors")
-    with pytest.raises(ValueError, match=r"4 channels, but this latent has 16"):
-        comfy.origins.check_latent(torch.zeros(1, 16, 4, 4), 4, 2, "vae.safetensors")
-    comfy.origins.check_latent(torch.zeros(1, 16, 1, 4, 4), 16, 2, "ae.safetensors")  # nobody knows where it is from
