@@ -16,6 +16,8 @@ from wan_vae_files import wan_vae_file
 from benchmarks.make_checkpoint import family
 from comfy.families.published_layout import vae_layout
 
+pytestmark = pytest.mark.timeout(900)
+
 QWEN25_WIDTH, QWEN3_WIDTH = 32, 48
 SIMULATED_MIB = "12"  # less than Z-Image or either text encoder takes
 
