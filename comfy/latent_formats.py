@@ -31,6 +31,12 @@ class LatentFormat:
         return latent / self.scale_factor
 
 
+def _rgb_factors(numbers: str) -> list[list[float]]:
+    """*numbers*, in ten thousandths, as a row of red, green and blue for each channel."""
+    values = [int(number) / 10000 for number in numbers.split()]
+    return [values[start : start + 3] for start in range(0, len(values), 3)]
+
+
 class SD15(LatentFormat):
     """Stable Diffusion 1.x; ``scale_factor`` is the reciprocal of the latents' standard deviation."""
 
@@ -120,6 +126,13 @@ class SD3(LatentFormat):
     shift_factor = 0.0609
     taesd_decoder_name = "taesd3_decoder"
 
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "-922 -175 749 311 633 954 1994 927 458 856 339 902 587 272 -496 -6 1104 309 978 306 427 -42 1038 1358 -194 "
+            "20 669 -488 130 -268 922 988 951 -278 524 -542 332 456 895 -69 -30 -810 -596 -465 -293 -1448 -1463 -1189"
+        )
+        self.latent_rgb_factors_bias = [0.2394, 0.2135, 0.1925]
+
     def process_in(self, latent: torch.Tensor) -> torch.Tensor:
         """Subtract the shift and scale."""
         return (latent - self.shift_factor) * self.scale_factor
@@ -135,6 +148,13 @@ class Flux(SD3):
     scale_factor = 0.3611
     shift_factor = 0.1159
     taesd_decoder_name = "taef1_decoder"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "-346 244 681 34 210 687 275 -668 -433 -174 160 617 859 721 329 4 383 115 405 861 915 -236 -185 -259 -245 "
+            "250 1180 1008 755 -421 -515 201 11 428 -12 -36 817 765 749 -1264 -522 -1103 -280 -881 -499 -1262 -982 -778"
+        )
+        self.latent_rgb_factors_bias = [-0.0329, -0.0718, -0.0851]
 
 
 class Wan21(PerChannelFormat):

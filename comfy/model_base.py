@@ -350,6 +350,17 @@ class SDXLRefiner(SizeConditionedModel):
         return [kwargs.get("height", 768), kwargs.get("width", 768), kwargs.get("crop_h", 0), kwargs.get("crop_w", 0), score]
 
 
+class Lotus(BaseModel):
+    """Lotus: one step from a picture's latent to that of its depth or normals; which task it is, is told as vector conditioning."""
+
+    TASK = (1.0, 0.0)  # dense prediction, as opposed to drawing the picture again
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor:
+        """The task: sines, then cosines (1 x 4)."""
+        task = torch.tensor([self.TASK])
+        return torch.cat([task.sin(), task.cos()], dim=1)
+
+
 class SD15_instructpix2pix(IP2P, BaseModel):  # noqa: N801 - ComfyUI's name
     """InstructPix2Pix of Stable Diffusion 1.x."""
 
@@ -373,7 +384,7 @@ __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
-    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler Lotus "
+    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
     "StableCascade_C StableCascade_B SD3 AuraFlow StableAudio1 HunyuanDiT PixArt LongCatImage:Flux Flux2:Flux GenmoMochi "
     "Flux=comfy.dit.models.flux QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo "

@@ -1,6 +1,6 @@
 """The model families that checkpoints are matched against, most specific first (:data:`models`)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import comfy.utils
@@ -10,7 +10,7 @@ from comfy.families.open_clip_names import to_open_clip
 from comfy.placeholders import placeholders
 
 SIZE_EMBEDDING = 256
-PLAIN_CHANNELS: Collection[int] = (4, 9)  # a latent, for inpainting with a mask and the masked picture
+PLAIN_CHANNELS: Sequence[int] = (4, 9)  # a latent, for inpainting with a mask and the masked picture
 GUIDED_CHANNELS: Collection[int] = (8,)  # a latent and that of a picture
 NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logit_scale"})
 
@@ -155,12 +155,33 @@ class SDXL_instructpix2pix(SDXL):  # noqa: N801 - ComfyUI's name
         return model_base.SDXL_instructpix2pix
 
 
-_unets: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL, SD15_instructpix2pix, SDXL_instructpix2pix]
+class LotusD(supported_models_base.BASE):
+    """Lotus: Stable Diffusion 2's network, which turns a picture's latent into that of its depth or normals."""
+
+    latent_format: Any = latent_formats.SD15
+    memory_usage_factor = 1.0
+    task_width = 4
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        is_linear, vector = unet_config.get("use_linear_in_transformer"), unet_config.get("adm_in_channels")
+        return bool(is_linear) and vector == cls.task_width and unet_config.get("in_channels") in PLAIN_CHANNELS[:1]
+
+    def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
+        """A picture to a picture."""
+        return model_base.ModelType.IMG_TO_IMG
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.Lotus
+
+
+_unets: list[type[supported_models_base.BASE]] = [SD15, SDXLRefiner, SDXL, SD15_instructpix2pix, SDXL_instructpix2pix, LotusD]
 models: list[type[supported_models_base.BASE]] = [*_unets, *registry.configurations()]
 SUPPORTED_FAMILIES = ", ".join(
     (
         "Stable Diffusion 1.x and SDXL (4 input channels, 9 for inpainting, 8 for InstructPix2Pix)",
         "SDXL Refiner",
+        "Lotus",
         *(family.name for family in registry.FAMILIES),
     )
 )
@@ -174,7 +195,7 @@ __getattr__, __dir__ = placeholders(
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
     "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux "
     "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
-    "LotusD:SD20 SD3 StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
+    "SD3 StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
     "HunyuanDiT HunyuanDiT1:HunyuanDiT Flux2:Flux GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V "
     "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima ZImagePixelSpace:ZImage WAN21_T2V "

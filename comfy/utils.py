@@ -14,6 +14,7 @@ from comfy.images.batches import (
 )
 from comfy.images.scaling import bislerp, common_upscale, lanczos
 from comfy.images.tiled import get_tiled_scale_steps, tiled_scale, tiled_scale_multidim
+from comfy.images.token_masks import upscale_dit_mask
 from comfy.lazy_import import lazy_module
 from comfy.patching.attribute_paths import ATTR_UNSET, copy_to_param, get_attr, resolve_attr, set_attr, set_attr_buffer, set_attr_param
 from comfy.progress_bar import ProgressBar, hook_state, set_progress_bar_enabled, set_progress_bar_global_hook
@@ -69,6 +70,7 @@ __all__ = [
     "tiled_scale_multidim",
     "unet_to_diffusers",
     "unpack_latents",
+    "upscale_dit_mask",
     "weight_dtype",
 ]
 

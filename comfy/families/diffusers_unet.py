@@ -14,6 +14,7 @@ from comfy.families.weight_source import WeightSource
 
 Shape = tuple[int, ...]
 WHAT = "the diffusion model"
+CLASS_VECTOR = "class_embedding."  # where vector conditioning enters networks of one task, as Lotus
 _MARKS = ("conv_in.weight", "down_blocks.0.resnets.0.conv1.weight", "conv_out.weight")
 
 
@@ -60,6 +61,8 @@ def as_published_unet(source: WeightSource) -> WeightSource:
         config = read_diffusers_config(shapes, settings)
         layout = unet_layout(config)
         names = unet_names(config)
+        if f"{CLASS_VECTOR}linear_1.weight" in shapes:
+            names = {key: name.replace("add_embedding.", CLASS_VECTOR) for key, name in names.items()}
     say_unused(source.name, WHAT, shapes, set(names.values()))
     for key, name in names.items():
         if name not in shapes or torch.Size(shapes[name]).numel() != torch.Size(layout[key]).numel():
@@ -77,7 +80,7 @@ def read_diffusers_config(shapes: Mapping[str, Shape], settings: Mapping[str, in
     depths = [count_blocks(shapes, f"down_blocks.{level}.attentions.0.transformer_blocks.{{}}.") for level in range(levels)]
     widths = [shapes[f"down_blocks.{level}.resnets.0.conv1.weight"][0] for level in range(levels)]
     linear = any(key.endswith("attentions.0.proj_in.weight") and len(shape) == 2 for key, shape in shapes.items())
-    vector = shapes.get("add_embedding.linear_1.weight")
+    vector = shapes.get("add_embedding.linear_1.weight", shapes.get(f"{CLASS_VECTOR}linear_1.weight"))
     context = next((shape[1] for key, shape in shapes.items() if key.endswith("attn2.to_k.weight")), None)
     by_channels = "num_head_channels" in settings or (linear and "num_heads" not in settings)
     stem = shapes["conv_in.weight"]

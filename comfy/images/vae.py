@@ -91,10 +91,12 @@ class VAE(TiledVideos):
         """Raise ``RuntimeError`` if there are no weights."""
         self._network()
 
-    def _said(self) -> str:
-        """The autoencoder in words, with its file. Raises ``RuntimeError`` if there are no weights."""
-        self._network()
-        return f"the VAE {self.source_name}"
+    def _check_latent(self, latent: torch.Tensor) -> None:
+        """Raise ``RuntimeError`` if there are no weights, and ``ValueError`` for a latent of another family."""
+        self.throw_exception_if_invalid()
+        user = f"the VAE {self.source_name}"
+        made_by.check_latent(latent, self.latent_channels, user)
+        made_by.check_dimensions(latent, self.latent_dim, user)
 
     def _network(self) -> Any:
         if self.first_stage_model is None:
@@ -128,6 +130,7 @@ class VAE(TiledVideos):
 
         Raises ``RuntimeError`` without weights.
         """
+        self._check_latent(samples_in)
         samples_in = self._in_latent_dimensions(samples_in)
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
         try:
@@ -158,9 +161,7 @@ class VAE(TiledVideos):
         return made_by.mark(latents, self.source_name)
 
     def _in_latent_dimensions(self, samples: torch.Tensor) -> torch.Tensor:
-        """*samples* with a dimension of frames or without one, as the network has it. Raises ``ValueError`` for another kind of latent."""
-        made_by.check_latent(samples, self.latent_channels, self._said())
-        made_by.check_dimensions(samples, self.latent_dim, self._said())
+        """*samples* with a dimension of frames or without one, as the network has it."""
         if self.latent_dim == 2 and samples.ndim == 5:
             return samples[:, :, 0]
         return samples.unsqueeze(2) if self.latent_dim == 3 and samples.ndim == 4 else samples
@@ -265,6 +266,7 @@ class VAE(TiledVideos):
         overlap_t: int | None = None,
     ) -> torch.Tensor:
         """Decode latents to pictures in tiles (sizes in latent pixels and frames)."""
+        self._check_latent(samples)
         samples = self._in_latent_dimensions(samples)
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         if self.latent_dim == 3:

@@ -193,7 +193,7 @@ class CheckpointParts:
         """The text encoder, or None when tensors of it are missing."""
         if self.config is None:
             return None
-        return _checkpoint_clip(self.config, self._source, self._tensors, self._embedding_directory, self._te_options)
+        return checkpoint_clip(self.config, self._source, self._tensors, self._embedding_directory, self._te_options)
 
     def clip_bytes(self) -> int:
         """What it will take."""
@@ -290,9 +290,13 @@ class _VaePart(Part[VAE | None]):
         return self._file.parts.vae_bytes()
 
 
-def _checkpoint_clip(
+def checkpoint_clip(
     config: BASE, source: WeightSource, tensors: Mapping[str, torch.Tensor], embedding_directory: Any, options: Options
 ) -> CLIP | None:
+    """The text encoder of the family *config* that a checkpoint holds, or None. *tensors* stand in for all of its tensors.
+
+    Raises ``UnknownModelError`` for a text model of another kind.
+    """
     parts = _checkpoint_encoders(config, source)
     if not parts:
         return None

@@ -18,6 +18,7 @@ LORA_CLIP_MAP = {
     for part in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 }
 ENCODER_LAYERS = 32
+T5_PREFIX = "t5xxl.transformer."
 
 
 def _without_suffix(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -92,6 +93,10 @@ def model_lora_keys_clip(model: torch.nn.Module, key_map: dict[Any, Any] | None 
     second = (("lora_te2",), ("text_encoder_2",)) if has_l else (("lora_te", "lora_prior_te"), ("text_encoder",))
     for encoder, (kohya, diffusers) in (("clip_h", first), ("clip_l", first), ("clip_g", second)):
         _add_encoder_names(names, known, encoder, kohya, diffusers)
+    t5 = [key for key in keys if key.startswith(T5_PREFIX) and key.endswith(".weight")]
+    has_g = any(key.startswith("clip_g.transformer.text_model.encoder.layers.") for key in keys)
+    for prefix in _t5_prefixes(has_l, has_g):
+        names.update({f"{prefix}_{key[len(T5_PREFIX) : -len('.weight')].replace('.', '_')}": key for key in t5})
     for key, aliases in (
         ("clip_g.transformer.text_projection.weight", ("lora_prior_te_text_projection", "lora_te2_text_projection")),
         ("clip_l.transformer.text_projection.weight", ("lora_te1_text_projection",)),
@@ -99,6 +104,11 @@ def model_lora_keys_clip(model: torch.nn.Module, key_map: dict[Any, Any] | None 
         if key in known:
             names.update(dict.fromkeys(aliases, key))
     return names
+
+
+def _t5_prefixes(has_l: bool, has_g: bool) -> tuple[str, ...]:
+    """What OneTrainer calls T5-XXL: the encoder after those of CLIP that are there, and with CLIP-L alone also the third."""
+    return ("lora_te2", "lora_te3") if has_l and not has_g else (f"lora_te{1 + has_l + has_g}",)
 
 
 def _add_encoder_names(names: dict[Any, Any], known: set[str], encoder: str, kohya: Iterable[str], diffusers: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from comfy.patching.forwarding import forwards_to
 from comfy.patching.layers import Layer, stream, wipe_lowvram_weight
 from comfy.patching.low_vram import LowVramPatch
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.on_host.freed_memory import FreedMemory
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement, as_parameter
 from comfy.patching.protocols import Patcher
@@ -36,16 +37,19 @@ class PatchedValues:
         self._waiting: dict[str, Tensor | None] = {}
         self.is_replaced = not forwards_to(patcher.patch_weight_to_device, WeightValues.patch_to_device)
 
-    def take(self, key: str, path: str) -> Tensor | None:
-        """The patched value of the parameter at *path*, which is (part of) the weight *key*; None if it stays as it is."""
+    def take(self, key: str, path: str, freed: FreedMemory | None = None) -> Tensor | None:
+        """The patched value of the parameter at *path*, which is (part of) the weight *key*; None if it stays as it is.
+
+        *freed* is the memory of the value that was there before.
+        """
         if key not in self._patcher.patches and not self.is_replaced:
             return None
         if path not in self._waiting:
-            self._waiting.update(self._from_replacement(key) if self.is_replaced else self._from_patches(key))
+            self._waiting.update(self._from_replacement(key) if self.is_replaced else self._from_patches(key, freed))
         return self._waiting.pop(path, None)
 
-    def _from_patches(self, key: str) -> dict[str, Tensor]:
-        return self._weights.split(key, WeightValues(self._patcher).patched(key, self._compute_on))
+    def _from_patches(self, key: str, freed: FreedMemory | None) -> dict[str, Tensor]:
+        return self._weights.split(key, WeightValues(self._patcher).patched(key, self._compute_on, freed))
 
     def _from_replacement(self, key: str) -> dict[str, Tensor | None]:
         placed = self._patcher.backup  # parameters of layers that are loaded stay there
@@ -107,10 +111,12 @@ class LayerLoading:
             if layer.is_resident:
                 continue
             for path in layer.parameters.values():
+                freed = None
                 if placement.is_patched(path):
+                    freed = FreedMemory(placement.current(path)) if self._device.is_host else None
                     placement.put_back(path, self._patcher.offload_device)
                 key = self._weights.key_of(path)
-                value = self._values.take(key, path)
+                value = self._values.take(key, path, freed)
                 if value is not None:
                     placement.put(path, self._device.receive(value), patched=True, identity=self._wanted(key))
                 elif tied is not None:

@@ -37,7 +37,7 @@ def as_parameter(tensor: Tensor) -> torch.nn.Parameter:
 class Placement:
     """Replaces parameters of *module* and remembers the pristine ones in *backups*, a dict that all clones share.
 
-    Keys of *backups* are parameter paths. No tensor is ever written in place.
+    Keys of *backups* are parameter paths. No tensor that anything refers to is ever written in place.
     """
 
     def __init__(self, module: torch.nn.Module, backups: dict[str, Backup]) -> None:

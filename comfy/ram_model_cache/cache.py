@@ -165,7 +165,10 @@ class RamModelCache:
         return Hit(clone, tier, entry.seconds)
 
     def reserve(self, key: Hashable, estimated_bytes: int, hold: bool = False) -> bool:
-        """Make room for *key* before it is read; whether it is to be kept. Evicts by the policy, and more if RAM runs short."""
+        """Make room for *key* before it is read; whether it is to be kept. Evicts by the policy, and more if RAM runs short.
+
+        Inside a block of ``holds``, where the load is given up if it is not kept, RAM that only held models could free is no room.
+        """
         pending = frozenset(self._hooks.pending_paths())
         needed_bytes = estimated_bytes + self.settings.headroom
         self.ahead.give_way(needed_bytes)
@@ -177,8 +180,13 @@ class RamModelCache:
         shortfall = needed_bytes - self._hooks.available_bytes()
         with self._changing() as table:
             table.pending_paths = pending
+            shortfall -= self._drops.waiting_bytes()
+            if self.holds.keys() is not None and shortfall > 0:
+                unheld = (name for name in table.idle_keys() if not table.entries[name].held)
+                if shortfall > sum(map(table.ledger.own_bytes, unheld)):
+                    return False
             kept = table.reserve(key, estimated_bytes, hold)
-            table.relieve(shortfall - self._drops.waiting_bytes(), f"memory needed to read {label_of(key)}")
+            table.relieve(shortfall, f"memory needed to read {label_of(key)}")
         return kept
 
     def admit(self, key: Hashable, value: Any, reload_seconds: float, read_bytes: int | None = None, hold: bool = False) -> Any:

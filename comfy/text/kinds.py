@@ -12,6 +12,7 @@ from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
+from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
 from comfy.text.te_models import TEModel
 
@@ -72,6 +73,11 @@ def is_t5_base(config: T5TextConfig) -> bool:
     return not config.gated and config.num_layers <= T5_BASE_LAYERS
 
 
+def is_gemma2(config: GemmaTextConfig) -> bool:
+    """Whether *config* is Gemma 2, as every one that is read."""
+    return bool(config.num_layers)
+
+
 def is_qwen25_7b(config: QwenTextConfig) -> bool:
     """Whether *config* is Qwen 2.5 with seven billion parameters; that with three has two heads of keys."""
     return not config.normalised and config.num_key_heads != QWEN25_3B_KEY_HEADS
@@ -91,6 +97,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
+    EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
 )

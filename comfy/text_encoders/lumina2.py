@@ -1,11 +1,112 @@
-"""Names of Lumina models that node packs import; see :mod:`comfy.placeholders`."""
+"""Prompt encoding for Lumina 2: Gemma 2's layer before the last, with its mask. Names of Gemma 3 are :mod:`comfy.placeholders`."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
 
 from comfy.placeholders import placeholders
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
+from comfy.supported_models_base import ClipTarget
+from comfy.text.gemma import GEMMA_2_2B, GemmaTextModel
+from comfy.text.t5_tokenizer import NO_LIMIT
+from comfy.text.tokenizer_files import FoundTokenizer, WantedTokenizer
+from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+
+END_OF_TURN = {"<end_of_turn>": 107}
+TOKENIZER = WantedTokenizer(
+    "gemma2_2b",
+    "gemma2",
+    "google/gemma-2-2b",
+    files=("tokenizer.model",),
+    sentence_piece={"add_bos": True, "add_eos": False, "special_tokens": END_OF_TURN},
+)
+
+
+class Gemma2BTokenizer(SDTokenizer):
+    """Gemma 2's tokenizer: a start token, no end token, no padding; no embeddings of files."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(
+            TOKENIZER,
+            pad_with_end=False,
+            embedding_size=GEMMA_2_2B.hidden_size,
+            embedding_key="gemma2_2b",
+            tokenizer_class=FoundTokenizer,
+            has_end_token=False,
+            pad_to_max_length=False,
+            max_length=NO_LIMIT,
+            min_length=1,
+            tokenizer_data=tokenizer_data,
+            tokenizer_args={"data": tokenizer_data},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SentencePiece model, if the tokenizer is made of one."""
+        return {"spiece_model": self.tokenizer.serialize_model()} if isinstance(self.tokenizer, SPieceTokenizer) else {}
+
+
+class LuminaTokenizer(SD1Tokenizer):
+    """Results are keyed "gemma2_2b"."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(embedding_directory, tokenizer_data, tokenizer=Gemma2BTokenizer, name="gemma2_2b")
+
+
+class Gemma2_2BModel(SDClipModel):  # noqa: N801 - ComfyUI's name
+    """Gemma 2 2B."""
+
+    def __init__(
+        self,
+        device: Any = "cpu",
+        layer: str = "hidden",
+        layer_idx: int | None = -2,
+        dtype: torch.dtype | None = None,
+        attention_mask: bool = True,
+        model_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            device=device,
+            layer=layer,
+            layer_idx=layer_idx,
+            textmodel_json_config=GEMMA_2_2B,
+            dtype=dtype,
+            special_tokens={"start": 2, "pad": 0},
+            layer_norm_hidden_state=False,
+            model_class=GemmaTextModel,
+            enable_attention_masks=attention_mask,
+            return_attention_masks=attention_mask,
+            model_options=model_options,
+        )
+
+
+class LuminaModel(SD1ClipModel):
+    """Gemma 2 alone, as ``gemma2_2b``."""
+
+    def __init__(
+        self,
+        device: Any = "cpu",
+        dtype: torch.dtype | None = None,
+        model_options: Mapping[str, Any] | None = None,
+        name: str = "gemma2_2b",
+        clip_model: Any = Gemma2_2BModel,
+    ) -> None:
+        super().__init__(device=device, dtype=dtype, name=name, clip_model=clip_model, model_options=model_options)
+
+
+def te(**ignored: Any) -> Any:
+    """:class:`LuminaModel`. What Gemma is kept in, its file says, so ``dtype_llama`` needs no passing on."""
+    return LuminaModel
+
+
+def lumina_target(parts: Collection[str]) -> ClipTarget:
+    """Of Gemma 2."""
+    return ClipTarget(LuminaTokenizer, LuminaModel)
+
 
 __getattr__, __dir__ = placeholders(
     __name__,
-    "Lumina models",
-    "Gemma2BTokenizer:comfy.sd1_clip.SDTokenizer Gemma3_4BTokenizer:object LuminaTokenizer:comfy.sd1_clip.SD1Tokenizer "
-    "NTokenizer:comfy.sd1_clip.SD1Tokenizer Gemma2_2BModel:comfy.sd1_clip.SDClipModel Gemma3_4BModel:comfy.sd1_clip.SDClipModel "
-    "Gemma3_4B_Vision_Model:comfy.sd1_clip.SDClipModel LuminaModel:comfy.sd1_clip.SD1ClipModel te()",
+    "Gemma 3 models",
+    "Gemma3_4BTokenizer:object NTokenizer:comfy.sd1_clip.SD1Tokenizer Gemma3_4BModel:comfy.sd1_clip.SDClipModel "
+    "Gemma3_4B_Vision_Model:comfy.sd1_clip.SDClipModel",
 )

@@ -71,7 +71,8 @@ class ReadLanes:
         with self._changed:
             was_on = self._together.is_on
             if was_on or self._is_first(lane):
-                self._together.note(size_bytes, len(self._lanes) - 1)
+                # Several may be first, all of them at once in any case: what can be tried is to let others join.
+                self._together.note(size_bytes, sum(not self._is_first(other) for other in self._lanes))
             if self._together.is_on is not was_on:
                 self._changed.notify_all()
 

@@ -6,7 +6,8 @@ import torch
 
 CLIP_VOCABULARY, T5_VOCABULARY, CLIP_TOKENS = 49408, 32128, 77
 CLIP_WIDTH, T5_WIDTH, T5_FEED_FORWARD, T5_HEADS, T5_HEAD_WIDTH = 64, 32, 64, 4, 8
-SIZES = {"clip_l": 3, "clip_g": 32, "t5xxl": 24, "umt5xxl": 3, "t5xxl_old": 24, "t5base": 3}  # layers
+GEMMA_WIDTH, GEMMA_HEADS, GEMMA_HEAD_WIDTH = 64, 2, 256
+SIZES = {"clip_l": 3, "clip_g": 32, "t5xxl": 24, "umt5xxl": 3, "t5xxl_old": 24, "t5base": 3, "gemma2_2b": 3}  # layers
 SENTENCES = (
     "a red apple on a wooden table",
     "the quick brown fox jumps over the lazy dog",
@@ -19,7 +20,12 @@ SENTENCES = (
 
 def text_model(kind, seed=0, vocabulary=None):
     """The tensors (float32) of a small text model of *kind*, one of :data:`SIZES`."""
-    shapes = _clip(SIZES[kind], kind == "clip_g") if kind.startswith("clip") else _t5(kind, SIZES[kind], vocabulary or T5_VOCABULARY)
+    if kind.startswith("clip"):
+        shapes = _clip(SIZES[kind], kind == "clip_g")
+    elif kind == "gemma2_2b":
+        shapes = _gemma(SIZES[kind], vocabulary or T5_VOCABULARY)
+    else:
+        shapes = _t5(kind, SIZES[kind], vocabulary or T5_VOCABULARY)
     numbers = torch.Generator().manual_seed(seed)
     return {name: _values(name, shape, numbers) for name, shape in shapes.items()}
 
@@ -64,9 +70,25 @@ def _t5(kind, layers, vocabulary):
     return shapes
 
 
+def _gemma(layers, vocabulary):
+    width, feed_forward = GEMMA_WIDTH, 2 * GEMMA_WIDTH
+    shapes = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
+    for layer in range(layers):
+        own = f"model.layers.{layer}."
+        for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
+            shapes[f"{own}{name}_layernorm.weight"] = (width,)
+        for name, heads in (("q", GEMMA_HEADS), ("k", 1), ("v", 1)):
+            shapes[f"{own}self_attn.{name}_proj.weight"] = (heads * GEMMA_HEAD_WIDTH, width)
+        shapes[f"{own}self_attn.o_proj.weight"] = (width, GEMMA_HEADS * GEMMA_HEAD_WIDTH)
+        for name in ("gate", "up"):
+            shapes[f"{own}mlp.{name}_proj.weight"] = (feed_forward, width)
+        shapes[f"{own}mlp.down_proj.weight"] = (width, feed_forward)
+    return shapes
+
+
 @functools.cache
-def sentence_piece_model(vocabulary=200):
-    """The bytes of a SentencePiece model with T5's numbers for padding, end and unknown."""
+def sentence_piece_model(vocabulary=200, begins=False):
+    """The bytes of a SentencePiece model with T5's numbers for padding, end and unknown; *begins*: with Gemma's for the beginning."""
     import io
 
     import sentencepiece
@@ -79,8 +101,8 @@ def sentence_piece_model(vocabulary=200):
         hard_vocab_limit=False,
         pad_id=0,
         eos_id=1,
-        unk_id=2,
-        bos_id=-1,
+        unk_id=3 if begins else 2,
+        bos_id=2 if begins else -1,
         character_coverage=1.0,
         minloglevel=2,
     )

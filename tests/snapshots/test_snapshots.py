@@ -91,7 +91,7 @@ def test_ten_forks_between_the_phases_serve_ten_prompts_at_once(tmp_path, start_
         assert answers[0]["runs"][0]["models"] and all(receipt["tier"] == "vram" for receipt in answers[0]["runs"][0]["models"])
 
 
-MANY = [f"{number}.safetensors" for number in range(24)]
+MANY = [f"{number}.safetensors" for number in range(40)]  # of 22 MB each
 
 
 def check_half(roomy, tight, group, limit_bytes):
@@ -114,7 +114,7 @@ def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
     base, config = base_with(tmp_path, MANY)
     flags = ("--cpu", "--ram-model-cache-mb", "1400", "--preload-config", config, "--snapshot-start")
     snapshot = Snapshot(tmp_path / "snapshot", base, *flags, loaded=all_held)
-    prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::4])]
+    prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::8])]
     with limited_group("keepwarm-6g", 6 * GIB) as group:
         roomy = snapshot.restore("roomy", *prompts, cgroup=group).answer()
     with limited_group("keepwarm-half", 3 * GIB) as group:
@@ -126,7 +126,7 @@ def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
 def test_forked_with_half_the_limit_it_keeps_under_it(tmp_path):
     base, config = base_with(tmp_path, MANY)
     flags = ("--cpu", "--ram-model-cache-mb", "900", "--preload-config", config, "--snapshot-start")
-    prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::4])]
+    prompts = [workflow(name, seed) for seed, name in enumerate(MANY[::8])]
     with limited_group("keepwarm-fork-5g", 5 * GIB) as wide, limited_group("keepwarm-fork-half", int(2.5 * GIB)) as half:
         with ForkedImage(tmp_path, base, *flags, groups=[str(wide), str(half)], count=2) as image:
             roomy, tight = image.answers([prompts, prompts])

@@ -123,6 +123,7 @@ def cases(nodes):
         yield name, lambda chosen=chosen: saved(nodes["SaveImageAdvanced"], chosen)[0]
         yield f"{name}, metadata", lambda chosen=chosen: saved(nodes["SaveImageAdvanced"], chosen)[1]
     yield from dataset_cases(nodes)
+    yield from layer_cases(nodes)
 
 
 def dataset_cases(nodes):
@@ -143,6 +144,57 @@ def dataset_cases(nodes):
     yield "ShuffleDataset", lambda: torch.cat(nodes["ShuffleDataset"].execute(many, seed=[2**40 + 1]).args[0])
     alike = [many[0], (many[0] * 1.02).clamp(0, 1), many[1], many[0].flip(2)]
     yield "ImageDeduplication", lambda: torch.cat(nodes["ImageDeduplication"].execute(alike, similarity_threshold=[0.9]).args[0])
+
+
+def layered(nodes, *modes):
+    """A document of a picture and, over it, one layer for each of *modes*, turned, scaled, and masked in part."""
+    document = nodes["AddLayer"].execute(image(1), name="ground").args[0]
+    for number, mode in enumerate(modes):
+        look = {"blend_mode": mode, "opacity": 0.8, "rotation": 30.0 * number, "x": 4 - 9 * number, "y": 5, "width": 50, "height": 40}
+        document = nodes["AddLayer"].execute(image(6 + number), layers=document, mask=mask() * 0.7, flip_h=True, **look).args[0]
+    return document
+
+
+def composed(nodes, document, saved=None):
+    """Picture and mask of *document*, as one tensor, and what the editor is told."""
+    folder_paths.temp_directory = tempfile.gettempdir()
+    node = type("Composing", (nodes["ImageCompositor"],), {"hidden": types.SimpleNamespace(prompt=None, extra_pnginfo=None)})
+    answer = node.execute(document, saved)
+    told = answer.ui if isinstance(answer.ui, dict) else answer.ui.as_dict()
+    return torch.cat([answer.args[0], answer.args[1].unsqueeze(-1)], dim=-1), told
+
+
+def layer_cases(nodes):
+    """Those of the layer editor."""
+    modes = nodes["AddLayer"].INPUT_TYPES()["optional"]["blend_mode"][1]["options"]
+    for mode in modes:
+        yield f"layer {mode}", lambda mode=mode: composed(nodes, layered(nodes, mode))[0]
+    yield "layers", lambda: composed(nodes, layered(nodes, "multiply", "screen", "normal"))[0]
+
+    def arranged():
+        document = layered(nodes, "overlay", "hue")
+        inputs = composed(nodes, document)[1]["compositor_inputs"]
+        places = [{"x": 3.5, "y": -4, "w": 60, "h": 30, "rotation": 0.4}, {"x": 20, "y": 10, "w": 30, "h": 30, "rotation": 0}, {}]
+        layers = [{"transform": place, "opacity": 0.7, "blend": "screen", "flipV": True} for place in places]
+        saved = {"version": 1, "canvas": {"w": 70, "h": 60}, "layers": layers, "inputs": inputs, "order": [2, 0, 1]}
+        saved["background"] = {"color": "#3a8", "opacity": 0.5, "visible": True}
+        return composed(nodes, document, saved)
+
+    yield "arranged", lambda: arranged()[0]
+    yield "arranged, told", lambda: json.dumps({key: arranged()[1][key] for key in ("compositor_inputs", "compositor_bboxes")})
+
+    def boxed():
+        batch = torch.cat([image(1), image(2)])
+        boxes = [
+            {**BOXES[0], "metadata": {"name": "a", "content_rect": [3, 4, 20, 30]}},
+            {**BOXES[1], "metadata": {"desc": "b", "z_index": 0}},
+        ]
+        return composed(
+            nodes, nodes["LayersFromBoundingBoxes"].execute(batch, boxes, mask=mask(), canvas_width=64, canvas_height=64).args[0]
+        )
+
+    yield "boxed", lambda: boxed()[0]
+    yield "boxed, told", lambda: json.dumps(boxed()[1]["compositor_bboxes"])
 
 
 def main():

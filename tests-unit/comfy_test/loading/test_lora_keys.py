@@ -139,3 +139,16 @@ def test_file_keys_with_one_underscore_too_many_are_mended():
     plain = {"lora_unet_blocks_0.lora_up.weight": 1}
     assert convert_lora(plain) is plain
     assert convert_lora(FileTensors(file, "a.safetensors")).path == "a.safetensors"
+
+
+def test_t5_is_numbered_after_the_clip_models():
+    t5 = "t5xxl.transformer.encoder.block.0.q.weight"
+    clip_l, clip_g = (f"{name}.transformer.text_model.encoder.layers.0.mlp.fc1.weight" for name in ("clip_l", "clip_g"))
+
+    def numbered(*keys):
+        found = comfy.lora.model_lora_keys_clip(module_with(*keys), {})
+        return {name for name, key in found.items() if key == t5 and name.startswith("lora_te")}
+
+    assert numbered(t5) == {"lora_te1_encoder_block_0_q"}
+    assert numbered(t5, clip_l) == {"lora_te2_encoder_block_0_q", "lora_te3_encoder_block_0_q"}
+    assert numbered(t5, clip_l, clip_g) == {"lora_te3_encoder_block_0_q"}

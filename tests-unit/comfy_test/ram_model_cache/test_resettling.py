@@ -70,6 +70,22 @@ def test_what_cannot_be_held_is_not_read(make):
     assert get(cache, C)[1], "outside such a block it is read all the same"
 
 
+def test_what_is_held_does_not_go_for_what_is_only_to_be_held(make, owner):
+    cache = make(200)
+    headroom = cache.settings.headroom
+    hold(cache, A)
+    owner.available = headroom + 10
+    with pytest.raises(NoRoom, match="C would take"), cache.holds.block():
+        cache.fetch({C: 40}, lambda missing: pytest.fail("it was read"))
+    assert cache.is_held(A) and cache.stats().reserved_bytes == 0 and cache.check() == []
+    owner.available = 1 << 40
+    get(cache, B)
+    owner.available = headroom + 10
+    hold(cache, C)
+    assert cache.is_held(A) and cache.is_held(C) and cache.stats().kept == 2, "what is not held makes room"
+    assert get(cache, B)[1] and not cache.is_held(A), "for what a prompt needs, it goes"
+
+
 def test_the_cache_of_size_0_has_nothing_to_fit():
     NullRamModelCache().resettle(CacheSettings(1), lambda key: key)
 

@@ -13,7 +13,10 @@ import comfy_extras.core_loaders as loaders
 from comfy.cli_args import args
 from comfy.families.model_errors import MissingTokenizerError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
-from comfy.loading.text_encoder import load_text_encoder_sources
+from comfy.loading.checkpoint import checkpoint_clip
+from comfy.loading.lora_keys import model_lora_keys_clip
+from comfy.loading.text_encoder import kept_encoder_bytes, load_text_encoder_sources
+from comfy.supported_models_base import BASE
 from comfy.text.combinations import COMBINATIONS, find_combination, makings, types_for
 from comfy.text.kinds import KINDS, prefixes, read_part, recognise
 from comfy.text.te_models import TEModel
@@ -25,6 +28,7 @@ MODELS = {
     "umt5xxl": TEModel.UMT5_XXL,
     "t5xxl_old": TEModel.T5_XXL_OLD,
     "t5base": TEModel.T5_BASE,
+    "gemma2_2b": TEModel.GEMMA_2_2B,
 }
 
 
@@ -41,6 +45,7 @@ def files(tmp_path_factory):
 def tokenizers(monkeypatch, tmp_path):
     write_tokenizer(tmp_path / "t5")
     write_tokenizer(tmp_path / "umt5")
+    write_tokenizer(tmp_path / "gemma2")
     monkeypatch.setattr(args, "tokenizer_directory", [str(tmp_path)])
     monkeypatch.setattr(args, "offline", True)
 
@@ -142,11 +147,12 @@ def test_options_of_the_tokenizer_reach_it(files):
         ("COSMOS", ("t5xxl_old",), (1, 512, T5_WIDTH), True),
         ("STABLE_AUDIO", ("t5base",), (1, 128, T5_WIDTH), False),
         ("HIDREAM", ("t5xxl", "clip_l"), (1, 128, T5_WIDTH), False),
+        ("LUMINA2", ("gemma2_2b",), None, True),
     ],
 )
 def test_shapes_of_conditioning(files, kind, names, shape, extra):
     states, extras = encoded(loaded(files, kind, *names), "a red apple")
-    assert states.shape == shape and ("attention_mask" in extras) == extra
+    assert (shape is None or states.shape == shape) and ("attention_mask" in extras) == extra
     if kind in ("WAN", "COSMOS", "STABLE_AUDIO"):
         assert not states[:, -1].any()
     if kind in ("SD3", "HIDREAM"):
@@ -197,9 +203,40 @@ def test_state_dicts_make_the_same(files):
 
 def test_estimates_are_what_is_kept(files, caplog):
     caplog.set_level(logging.INFO)
-    from comfy.loading.text_encoder import kept_encoder_bytes
-
     source = StateDictSource(text_model("t5xxl", vocabulary=4096))
     clip = loaded(files, "MOCHI", "t5xxl")
     assert kept_encoder_bytes(source, {}) == sum(one.nbytes for one in clip.cond_stage_model.parameters())
     assert "tokenizer" in caplog.text and comfy.model_management.text_encoder_device() is not None
+
+
+class Family(BASE):
+    """A family whose checkpoints hold any of its text models."""
+
+    text_encoder_type = "sd3"
+
+    def text_encoder_parts(self):
+        return {name: (f"text_encoders.{name}.transformer.",) for name in ("clip_l", "clip_g", "t5xxl")}
+
+
+@pytest.mark.parametrize("names", [("clip_l", "clip_g", "t5xxl"), ("clip_g", "t5xxl"), ()])
+def test_checkpoints_may_hold_some_text_models(names, files, caplog):
+    tensors = {}
+    for name in names:
+        tensors |= {f"text_encoders.{name}.transformer.{key}": tensor for key, tensor in text_model(name, vocabulary=4096).items()}
+    clip = checkpoint_clip(Family({}), StateDictSource(tensors, "all.safetensors"), tensors, None, {})
+    if not names:
+        assert clip is None and "all.safetensors has no tensors of a text model" in caplog.text
+        return
+    alone = loaded(files, "SD3", *names)
+    assert set(clip.cond_stage_model.parts()) == set(names) and torch.equal(encoded(clip, "a cat")[0], encoded(alone, "a cat")[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "prefixes"), [(("clip_l", "t5xxl"), "FLUX", (2, 3)), (("clip_l", "clip_g", "t5xxl"), "SD3", (3,))]
+)
+def test_lora_files_may_name_t5(files, names, kind, prefixes):
+    keys = model_lora_keys_clip(loaded(files, kind, *names).cond_stage_model)
+    layer = "encoder_block_1_layer_0_SelfAttention_q"
+    key = "t5xxl.transformer.encoder.block.1.layer.0.SelfAttention.q.weight"
+    assert {name for name, value in keys.items() if value == key and layer in name} == {f"lora_te{number}_{layer}" for number in prefixes}
+    assert keys[f"text_encoders.{key.removesuffix('.weight')}"] == key

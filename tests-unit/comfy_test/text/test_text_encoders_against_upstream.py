@@ -12,7 +12,18 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from text_encoder_files import CLIP_WIDTH, SIZES, T5_FEED_FORWARD, T5_HEAD_WIDTH, T5_HEADS, T5_WIDTH, sentence_piece_model, text_model
+from text_encoder_files import (
+    CLIP_WIDTH,
+    GEMMA_HEADS,
+    GEMMA_WIDTH,
+    SIZES,
+    T5_FEED_FORWARD,
+    T5_HEAD_WIDTH,
+    T5_HEADS,
+    T5_WIDTH,
+    sentence_piece_model,
+    text_model,
+)
 
 import comfy.sd
 from comfy.cli_args import args
@@ -25,7 +36,7 @@ pytestmark = [
 ]
 pytest.importorskip("sentencepiece", reason="UMT5's tokenizer needs it, here and in ComfyUI")
 
-PIECES = 512
+PIECES, CARRY = 512, ("umt5xxl", "gemma2_2b")
 CASES = {
     "sd15": ("stable_diffusion", ["clip_l"]),
     "sdxl": ("sdxl", ["clip_l", "clip_g"]),
@@ -45,6 +56,7 @@ CASES = {
     "cogvideox": ("cogvideox", ["t5xxl"]),
     "wan": ("wan", ["umt5xxl"]),
     "cosmos": ("cosmos", ["t5xxl_old"]),
+    "lumina2": ("lumina2", ["gemma2_2b"]),
     "stable audio": ("stable_audio", ["t5base"]),
 }
 PROMPTS = [
@@ -67,7 +79,10 @@ def upstream_config(kind):
             "num_hidden_layers": SIZES[kind],
             "projection_dim": CLIP_WIDTH,
         }
-    vocabulary = {"vocab_size": PIECES} if kind == "umt5xxl" else {}
+    vocabulary = {"vocab_size": PIECES} if kind in CARRY else {}
+    if kind == "gemma2_2b":
+        sizes = {"hidden_size": GEMMA_WIDTH, "intermediate_size": 2 * GEMMA_WIDTH, "num_hidden_layers": SIZES[kind]}
+        return {**sizes, "num_attention_heads": GEMMA_HEADS, "num_key_value_heads": 1, **vocabulary}
     sizes = {"d_model": T5_WIDTH, "d_ff": T5_FEED_FORWARD, "d_kv": T5_HEAD_WIDTH, "num_heads": T5_HEADS, "num_layers": SIZES[kind]}
     return sizes | vocabulary
 
@@ -76,9 +91,10 @@ def upstream_config(kind):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
     for number, kind in enumerate(SIZES):
-        tensors = text_model(kind, seed=number, vocabulary=PIECES if kind == "umt5xxl" else None)
-        if kind == "umt5xxl":
-            tensors["spiece_model"] = torch.frombuffer(bytearray(sentence_piece_model()), dtype=torch.uint8)
+        tensors = text_model(kind, seed=number, vocabulary=PIECES if kind in CARRY else None)
+        if kind in CARRY:
+            model = sentence_piece_model(begins=kind == "gemma2_2b")
+            tensors["spiece_model"] = torch.frombuffer(bytearray(model), dtype=torch.uint8)
         safetensors.torch.save_file(tensors, folder / f"{kind}.safetensors")
     return folder
 

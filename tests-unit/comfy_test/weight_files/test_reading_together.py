@@ -105,6 +105,15 @@ def test_what_others_read_in_turn_is_not_counted_for_the_first():
     assert noted == [(7, 1), (9, 1)]
 
 
+def test_reads_that_are_all_at_once_are_nothing_to_try():
+    lanes, noted = lanes_of(False), []
+    lanes._together.note = lambda size_bytes, others: noted.append(others)
+    with lanes.reading() as one, lanes.reading() as other:
+        lanes.note(one, 5)
+        lanes.note(other, 5)
+    assert noted == [0, 0]
+
+
 def test_loads_for_the_running_prompt_read_in_the_order_in_which_they_were_begun():
     lanes = lanes_of(False)
     first, second = (BackgroundPace(lambda: None, lambda: False, True, lanes) for _ in range(2))

@@ -9,9 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import comfy.lora
 from comfy.model_patcher import ModelPatcher
-from comfy.patching import low_vram, row_blocks
+from comfy.patching import low_vram
 from comfy.patching.low_vram import patched_value
-from comfy.patching.row_blocks import in_row_blocks
+from comfy.patching.on_host import row_blocks
+from comfy.patching.on_host.row_blocks import in_row_blocks
 from comfy.weight_adapter import LoHaAdapter, LoRAAdapter
 
 ROWS, COLUMNS, RANK = 24, 10, 4

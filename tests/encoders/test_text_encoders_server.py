@@ -1,0 +1,94 @@
+"""A running server with text encoders of several files: what prompts become, where the models came from, and wrong pairs."""
+
+import json
+
+import pytest
+import safetensors.torch
+from text_encoder_files import CLIP_WIDTH, T5_WIDTH, text_model, write_tokenizer
+
+PACK = '''
+import json
+
+
+class ReportConditioning:
+    """Shows the shapes and sums of conditioning."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "report", "test", True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",)}}
+
+    def report(self, conditioning):
+        (states, extras), = conditioning
+        pooled = extras["pooled_output"]
+        return {"ui": {"text": [json.dumps([list(states.shape), list(pooled.shape), states.double().sum().item()])]}}
+
+
+NODE_CLASS_MAPPINGS = {"ReportConditioning": ReportConditioning}
+'''
+KINDS = ("clip_l", "clip_g", "t5xxl", "umt5xxl")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of text encoders and the tokenizer of T5."""
+    folder = tmp_path_factory.mktemp("models")
+    for kind in KINDS:
+        safetensors.torch.save_file(text_model(kind, vocabulary=4096), folder / f"{kind}.safetensors")
+    write_tokenizer(folder / "t5")
+    return folder
+
+
+@pytest.fixture
+def start(start_server, models, tmp_path):
+    """Starts servers that have them."""
+
+    def started(*flags, name):
+        base = tmp_path / name
+        (base / "custom_nodes").mkdir(parents=True)
+        (base / "custom_nodes" / "report.py").write_text(PACK)
+        (base / "models").mkdir()
+        (base / "models" / "text_encoders").symlink_to(models)
+        return start_server("--offline", "--cache-none", *flags, name=name)
+
+    return started
+
+
+def prompt(text, *files, kind="flux"):
+    names = {f"clip_name{number}": f"{name}.safetensors" for number, name in enumerate(files, 1)}
+    return {
+        "1": {"class_type": "DualCLIPLoader", "inputs": {**names, "type": kind}},
+        "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 0], "text": text}},
+        "3": {"class_type": "ReportConditioning", "inputs": {"conditioning": ["2", 0]}},
+    }
+
+
+def reported(run):
+    assert run.history["status"]["status_str"] == "success", run.history["status"]
+    return json.loads(run.history["outputs"]["3"]["text"][0])
+
+
+def test_flux_is_read_once_and_gives_the_same_on_an_accelerator(start):
+    server = start("--ram-model-cache-mb", "1000", name="plain")
+    first = server.run(prompt("a (red:1.3) apple", "clip_l", "t5xxl"), timeout_s=110)
+    expected = reported(first)
+    assert expected[:2] == [[1, 256, T5_WIDTH], [1, CLIP_WIDTH]]
+    assert [receipt["tier"] for receipt in first.history["models"]] == ["disk"]
+    assert all(f"{name}.safetensors" in json.dumps(first.history["models"]) for name in ("clip_l", "t5xxl"))
+    again = server.run(prompt("a (red:1.3) apple", "clip_l", "t5xxl"), timeout_s=110)
+    assert reported(again) == expected and "disk" not in [receipt["tier"] for receipt in again.history["models"]]
+    accelerator = start("--simulated-vram-mb", "64", "--no-ram-model-cache", name="accelerator")
+    assert reported(accelerator.run(prompt("a (red:1.3) apple", "t5xxl", "clip_l"), timeout_s=110)) == expected
+
+
+def test_a_wrong_pair_is_one_error_that_names_both_files(start):
+    server = start(name="wrong")
+    status = server.run(prompt("a", "clip_g", "umt5xxl"), timeout_s=110).history["status"]
+    assert status["status_str"] == "error"
+    message = next(data["exception_message"] for kind, data in status["messages"] if kind == "execution_error")
+    assert "clip_g.safetensors (CLIP-G)" in message and "umt5xxl.safetensors (UMT5)" in message and "CLIP-L + T5 v1.1" in message
+    types = server.get("/object_info/DualCLIPLoader")["DualCLIPLoader"]["input"]["required"]["type"][0]
+    assert "flux" in types and "hunyuan_video" not in types
+    refused, answer = server.post("/prompt", {"prompt": prompt("a", "clip_l", "t5xxl", kind="hunyuan_video")})
+    assert refused == 400 and "hunyuan_video" in json.dumps(answer)
