@@ -48,7 +48,7 @@ SAME_ONCE = ("cap_embedder.0.weight", "siglip_embedder.0.weight", "x_pad_token",
 
 
 class Lumina2(BASE):
-    """Lumina Image 2. Its text encoder, Gemma 2, does not load, so a checkpoint gives none."""
+    """Lumina Image 2."""
 
     unet_config = {"image_model": "lumina2"}
     sampling_settings = {"multiplier": 1.0, "shift": 6.0}
@@ -57,6 +57,7 @@ class Lumina2(BASE):
     supported_inference_dtypes = (torch.bfloat16, torch.float32)
     vae_key_prefix = ("vae.",)
     text_encoder_key_prefix = ("text_encoders.",)
+    text_encoder_type = "lumina2"
 
     def inpaint_model(self) -> bool:
         """No."""
@@ -69,6 +70,9 @@ class Lumina2(BASE):
     def model_class(self) -> type[model_base.BaseModel]:
         return model_base.Lumina2
 
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        return {"gemma2_2b": ("text_encoders.gemma2_2b.transformer.",)}
+
 
 class ZImage(Lumina2):
     """Z-Image: turbo, base and omni."""
@@ -76,7 +80,6 @@ class ZImage(Lumina2):
     unet_config = {"image_model": "lumina2", "z_image_modulation": True}
     sampling_settings = {"multiplier": 1.0, "shift": 3.0}
     memory_usage_factor = 2.8
-    text_encoder_type = "lumina2"
 
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
         return {"qwen3_4b": ("text_encoders.qwen3_4b.transformer.",)}

@@ -183,7 +183,6 @@ TESTED_THROUGH = {
     "comfy_extras/prompt_texts.py": "tests-unit/comfy_extras_test/test_nodes_prompt_texts.py",
     "comfy_extras/animated_image_nodes.py": "tests-unit/comfy_extras_test/test_nodes_images.py",
     "comfy_extras/core_control.py": "tests-unit/comfy_extras_test/test_nodes_sampling_control.py",
-    "comfy_extras/core_vae.py": "tests-unit/comfy_extras_test/test_nodes_sampling_vae.py",
     "comfy_extras/image_filters.py": "tests-unit/comfy_extras_test/test_nodes_latent.py",
     "comfy_extras/image_resizing.py": "tests-unit/comfy_extras_test/test_nodes_post_processing.py",
     "comfy_extras/image_stitching_nodes.py": "tests-unit/comfy_extras_test/test_nodes_images.py",
