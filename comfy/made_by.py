@@ -5,12 +5,13 @@ That is kept on the tensor object, so it is lost when something is computed with
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ATTRIBUTE = "made_by_file"
+ATTRIBUTE, DIMENSIONS = "made_by_file", "made_with_dimensions"
+KINDS = {2: "pictures", 3: "videos, or of pictures as their first frames"}
 
 
 def mark(tensor: Tensor, file: str) -> Tensor:
@@ -18,6 +19,14 @@ def mark(tensor: Tensor, file: str) -> Tensor:
     if file:
         setattr(tensor, ATTRIBUTE, file)
     return tensor
+
+
+def mark_latent(latent: Tensor, model: Any) -> Tensor:
+    """*latent*, marked as made by the diffusion model *model*, and with the dimensions of such latents."""
+    dimensions = getattr(getattr(model, "latent_format", None), "latent_dimensions", None)
+    if dimensions is not None:
+        setattr(latent, DIMENSIONS, dimensions)
+    return mark(latent, getattr(model, "source_name", ""))
 
 
 def said(tensor: Tensor) -> str:
@@ -32,6 +41,16 @@ def check_latent(latent: Tensor, channels: int, user: str) -> None:
         raise ValueError(
             f"{user} works on latents of {channels} channels, but was given one of {latent.shape[1]}{said(latent)}: they are of different "
             "families. Use the VAE that belongs to the diffusion model, and an empty latent made for it"
+        )
+
+
+def check_dimensions(latent: Tensor, dimensions: int, user: str) -> None:
+    """Raise ``ValueError`` if *latent* was made by a model whose latents have other *dimensions* than *user*'s: 2, or 3 with frames."""
+    own = getattr(latent, DIMENSIONS, dimensions)
+    if own != dimensions and {own, dimensions} <= KINDS.keys():
+        raise ValueError(
+            f"{user} works on latents of {KINDS[dimensions]}, but was given one of {KINDS[own]}{said(latent)}: they are of different "
+            "families. Use the VAE that belongs to the diffusion model"
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
+from comfy import made_by
 from comfy.lazy_import import lazy_module
 from comfy.sampling.noise import draw_noise
 
@@ -108,7 +109,7 @@ def sample(
         disable_pbar=disable_pbar,
         seed=seed,
     )
-    return samples.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
+    return _result(samples, model)
 
 
 def sample_custom(
@@ -142,7 +143,14 @@ def sample_custom(
         disable_pbar=disable_pbar,
         seed=seed,
     )
-    return samples.to(device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype())
+    return _result(samples, model)
+
+
+def _result(samples: Tensor, model: SampledPatcher) -> Tensor:
+    """*samples* where and as intermediate results are kept, with the mark of the *model* that made them."""
+    management = comfy.model_management
+    kept = samples.to(device=management.intermediate_device(), dtype=management.intermediate_dtype())
+    return made_by.mark_latent(kept, model.model)
 
 
 def prepare_sampling(model: Any, noise_shape: Sequence[int], positive: Any, negative: Any, noise_mask: Any) -> tuple[Any, ...]:

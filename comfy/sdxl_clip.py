@@ -108,7 +108,7 @@ class SDXLClipModel(JointTextEncoder):
             model_options={**(model_options or {}), "model_name": "clip_l"},
         )
         self.clip_g = SDXLClipG(device=device, dtype=dtype, model_options=model_options)
-        self.dtypes = {dtype} - {None}
+        self.dtypes = {part.dtype for part in self.parts().values()}
 
     def encode_token_weights(self, token_weight_pairs: Mapping[str, Any]) -> tuple[Any, ...]:
         """(hidden states, CLIP-G's pooled output) for chunks keyed "g" and "l"."""

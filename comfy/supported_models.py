@@ -1,6 +1,6 @@
 """The model families that checkpoints are matched against, most specific first (:data:`models`)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.utils
@@ -11,7 +11,7 @@ from comfy.placeholders import placeholders
 
 SIZE_EMBEDDING = 256
 PLAIN_CHANNELS: Sequence[int] = (4, 9)  # a latent, for inpainting with a mask and the masked picture
-GUIDED_CHANNELS: Collection[int] = (8,)  # a latent and that of a picture
+GUIDED_CHANNELS: Sequence[int] = (8,)  # a latent and that of a picture
 NOT_SAVED = frozenset({"clip_l.transformer.text_projection.weight", "clip_l.logit_scale"})
 
 

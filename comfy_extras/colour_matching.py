@@ -6,8 +6,8 @@ Colours are C×N tensors, float32, of one frame; the first two work in CIE L*a*b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 
@@ -47,8 +47,8 @@ def lab_to_rgb(colours: Tensor) -> Tensor:
 
 def reinhard_statistics(frames: Sequence[Tensor]) -> Statistics:
     """Mean and standard deviation of each channel (3×1) over equally large *frames*, which are read twice."""
-    mean = sum(frame.mean(dim=1, keepdim=True) for frame in frames) / len(frames)
-    variance = sum(((frame - mean) ** 2).mean(dim=1, keepdim=True) for frame in frames) / len(frames)
+    mean = _mean_of(frame.mean(dim=1, keepdim=True) for frame in frames)
+    variance = _mean_of(((frame - mean) ** 2).mean(dim=1, keepdim=True) for frame in frames)
     return mean, variance.sqrt().clamp(min=SMALLEST)
 
 
@@ -60,9 +60,8 @@ def reinhard(own: Statistics, wanted: Statistics) -> Transform:
 
 def mkl_statistics(frames: Sequence[Tensor]) -> Statistics:
     """Mean (3×1) and covariance (3×3) over equally large *frames*, which are read twice."""
-    mean = sum(frame.mean(dim=1, keepdim=True) for frame in frames) / len(frames)
-    covariance = sum((frame - mean) @ (frame - mean).T / frame.shape[1] for frame in frames) / len(frames)
-    return mean, covariance
+    mean = _mean_of(frame.mean(dim=1, keepdim=True) for frame in frames)
+    return mean, _mean_of((frame - mean) @ (frame - mean).T / frame.shape[1] for frame in frames)
 
 
 def mkl(own: Statistics, wanted: Statistics) -> Transform:
@@ -78,7 +77,7 @@ def mkl(own: Statistics, wanted: Statistics) -> Transform:
 
 def level_shares(frames: Sequence[Tensor]) -> Tensor:
     """For each channel (C×256) which share of the values in all *frames* is at most as high as a level."""
-    counts = sum(torch.stack([torch.bincount(channel, minlength=LEVELS) for channel in _levels(frame)]) for frame in frames)
+    counts: Any = sum(torch.stack([torch.bincount(channel, minlength=LEVELS) for channel in _levels(frame)]) for frame in frames)
     shares = counts.cumsum(1).to(frames[0])
     return shares / shares[:, -1:]
 
@@ -87,6 +86,14 @@ def histogram(own: Tensor, wanted: Tensor) -> Transform:
     """Values with the :func:`level_shares` *own* to such with *wanted*."""
     levels = torch.searchsorted(wanted, own).clamp(max=LEVELS - 1).to(own) / (LEVELS - 1)
     return lambda colours: levels.gather(1, _levels(colours))
+
+
+def _mean_of(values: Iterable[Tensor]) -> Tensor:
+    """Of as many tensors as there are, one in memory at a time."""
+    count, total = 0, torch.zeros(())
+    for value in values:
+        count, total = count + 1, value + total.to(value)
+    return total / count
 
 
 def _levels(frame: Tensor) -> Tensor:

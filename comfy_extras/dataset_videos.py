@@ -151,7 +151,7 @@ class _Shuffle(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        kinds = {"images": io.Image, "videos": io.Video, "texts": io.String}
+        kinds: dict[str, Any] = {"images": io.Image, "videos": io.Video, "texts": io.String}
         forced = {"force_input": cls.FORCE_TEXTS}
         return io.Schema(
             node_id=cls.NODE_ID,

@@ -141,7 +141,7 @@ def read_arrangement(saved: Any, layers: list[Layer]) -> Arrangement | None:
     if min(size) <= 0 or saved.get("inputs") != [layer.fingerprint() for layer in layers]:
         return None
     placements = tuple(_placement(entry, layer.picture) for entry, layer in zip(entries, layers))
-    order = saved.get("order")
+    order: Any = saved.get("order")
     is_order = isinstance(order, list) and all(type(one) is int for one in order) and sorted(order) == list(range(len(layers)))
     drawn = tuple(order) if is_order else tuple(range(len(layers)))
     return Arrangement((size[0], size[1]), placements, drawn, _background(saved.get("background")), tuple(saved["inputs"]))
@@ -212,10 +212,10 @@ def _placement(entry: Any, picture: Tensor) -> Placement:
     entry = entry if isinstance(entry, Mapping) else {}
     given = entry.get("transform")
     transform = given if isinstance(given, Mapping) else {}
-    height, width = picture.shape[1:3]
+    own_height, own_width = picture.shape[1:3]
     x, y = (min(max(_number(transform.get(axis), 0.0), -MAX_RESOLUTION), MAX_RESOLUTION) for axis in ("x", "y"))
-    sides = [_number(transform.get(side), own) for side, own in (("w", width), ("h", height))]
-    width, height = (min(side, float(MAX_RESOLUTION)) if side > 0 else float(own) for side, own in zip(sides, (width, height)))
+    sides = [_number(transform.get(side), own) for side, own in (("w", own_width), ("h", own_height))]
+    width, height = (min(side, float(MAX_RESOLUTION)) if side > 0 else float(own) for side, own in zip(sides, (own_width, own_height)))
     blend = entry.get("blend")
     made = Placement(x, y, width, height, _number(transform.get("rotation"), 0.0))
     return replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import ComfyExtension, io
@@ -66,7 +66,7 @@ def _is_crest(magnitude: Tensor, along_x: Tensor, along_y: Tensor) -> Tensor:
     return crest & ((along_x != 0) | (along_y != 0))
 
 
-def _connected(weak: numpy.ndarray, strong: numpy.ndarray) -> numpy.ndarray:
+def _connected(weak: Any, strong: Any) -> Any:
     """The 8-connected regions of *weak* that hold something *strong*."""
     regions, count = ndimage.label(weak, structure=numpy.ones((3, 3)))
     kept = numpy.zeros(count + 1, dtype=bool)

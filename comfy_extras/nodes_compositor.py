@@ -38,7 +38,9 @@ class ImageCompositor(io.ComfyNode):
                 io.Mask.Output(tooltip="Where the picture is transparent."),
             ],
             search_aliases=["compositor", "composite", "layer", "layers", "layer editor", "psd"],
-            **dict.fromkeys(("is_experimental", "is_output_node", "has_intermediate_output"), True),
+            has_intermediate_output=True,
+            is_output_node=True,
+            is_experimental=True,
         )
 
     @classmethod
@@ -63,8 +65,8 @@ class AddLayer(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        optional = {"optional": True}
-        place = {"default": 0, "min": -MAX_RESOLUTION, "max": MAX_RESOLUTION, **optional}
+        optional: dict[str, Any] = {"optional": True}
+        place: dict[str, Any] = {"default": 0, "min": -MAX_RESOLUTION, "max": MAX_RESOLUTION, **optional}
         length = {**place, "min": 0}
         before = [
             io.Layers.Input("layers", tooltip="What the layer is put on; nothing begins a new document.", **optional),
@@ -112,7 +114,7 @@ class LayersFromBoundingBoxes(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        side = {
+        side: dict[str, Any] = {
             "default": 0,
             "min": 0,
             "max": MAX_RESOLUTION,
@@ -180,11 +182,12 @@ def _boxed(picture: Tensor, mask: Tensor | None, box: Box, height_order: int, cr
     sides = {"w": whole(box.get("width")), "h": whole(box.get("height"))}
     if crops and (content := _content(metadata.get("content_rect"), picture)):
         left, top, right, bottom = content
-        picture, mask = (None if one is None else one[:, top:bottom, left:right] for one in (picture, mask))
+        picture = picture[:, top:bottom, left:right]
+        mask = None if mask is None else mask[:, top:bottom, left:right]
         x, y, sides = x + left, y + top, {}
     name = next((text for key in ("name", "desc") if isinstance(text := metadata.get(key), str) and text), None)
-    item = {"image": picture, "type": "raster", "x": x, "y": y, "z_index": whole(metadata.get("z_index"), height_order)}
-    optional = {"mask": mask, "name": name} | {key: length or None for key, length in sides.items()}
+    item: dict[str, Any] = {"image": picture, "type": "raster", "x": x, "y": y, "z_index": whole(metadata.get("z_index"), height_order)}
+    optional: dict[str, Any] = {"mask": mask, "name": name} | {key: length or None for key, length in sides.items()}
     return item | {key: value for key, value in optional.items() if value is not None}
 
 

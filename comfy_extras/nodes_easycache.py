@@ -235,10 +235,13 @@ def _schema(name: str, description: str) -> io.Schema:
     )
 
 
-def _with_cache(model: ModelPatcher, kind: type[StepCache], key: str, wrappers: dict[str, Any], *settings: Any) -> ModelPatcher:
+def _with_cache(
+    model: ModelPatcher, kind: type[StepCache], key: str, wrappers: dict[str, Any], settings: tuple[float, float, float, bool]
+) -> ModelPatcher:
     """A clone of *model* with an empty cache and the functions around it."""
     clone = model.clone()
-    clone.model_options["transformer_options"][OPTION] = kind(*settings, model.model.latent_format.latent_channels)
+    module: Any = model.model
+    clone.model_options["transformer_options"][OPTION] = kind(*settings, output_channels=module.latent_format.latent_channels)
     for place, wrapper in {comfy.patcher_extension.WrappersMP.OUTER_SAMPLE: easycache_sample_wrapper, **wrappers}.items():
         clone.add_wrapper_with_key(place, key, wrapper)
     return clone
@@ -257,7 +260,7 @@ class EasyCacheNode(io.ComfyNode):
         places = comfy.patcher_extension.WrappersMP
         wrappers = {places.CALC_COND_BATCH: easycache_calc_cond_batch_wrapper, places.DIFFUSION_MODEL: easycache_forward_wrapper}
         settings = (reuse_threshold, start_percent, end_percent, verbose)
-        return io.NodeOutput(_with_cache(model, EasyCacheHolder, "easycache", wrappers, *settings))
+        return io.NodeOutput(_with_cache(model, EasyCacheHolder, "easycache", wrappers, settings))
 
 
 class LazyCacheNode(io.ComfyNode):
@@ -273,7 +276,7 @@ class LazyCacheNode(io.ComfyNode):
         """A clone of *model*."""
         wrappers = {comfy.patcher_extension.WrappersMP.PREDICT_NOISE: lazycache_predict_noise_wrapper}
         settings = (reuse_threshold, start_percent, end_percent, verbose)
-        return io.NodeOutput(_with_cache(model, LazyCacheHolder, "lazycache", wrappers, *settings))
+        return io.NodeOutput(_with_cache(model, LazyCacheHolder, "lazycache", wrappers, settings))
 
 
 comfy_entrypoint = extension_of(EasyCacheNode, LazyCacheNode)

@@ -27,7 +27,7 @@ def place(patcher: ModelPatcher, choice: str, what: str, rest_device: Any = None
     ``default`` is the loader's choice. Weights rest where the loader had them (on *rest_device* if that is given), with ``cpu`` there. All
     clones share them: what is loaded elsewhere is moved when this one is used, and nothing is read again.
     """
-    chosen = model_management.resolve_gpu_device_option(choice)
+    chosen: Any = model_management.resolve_gpu_device_option(choice)
     if chosen is None and choice != DEFAULT:
         log.warning("there is no device %r here; %s stays on %s", choice, what, patcher.load_device)
         return False
@@ -85,10 +85,11 @@ class SelectModelDeviceNode(io.ComfyNode):
     def execute(cls, model: ModelPatcher, device: str = DEFAULT) -> io.NodeOutput:
         """A clone of *model*; it computes in a dtype that the device knows."""
         clone = model.clone()
-        if place(clone, device, "the model") and device != DEFAULT:
-            dtype = model_management.unet_manual_cast(clone.model_dtype(), clone.load_device)
+        kept = clone.model_dtype()
+        if place(clone, device, "the model") and device != DEFAULT and kept is not None:
+            dtype = model_management.unet_manual_cast(kept, clone.load_device)
             if dtype is not None:
-                log.info("the model computes in %s on %s; its weights are %s", dtype, clone.load_device, clone.model_dtype())
+                log.info("the model computes in %s on %s; its weights are %s", dtype, clone.load_device, kept)
                 clone.set_model_compute_dtype(dtype)
         return io.NodeOutput(clone)
 

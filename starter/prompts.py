@@ -1,6 +1,7 @@
 """Prompts that ask for a digit, as tokens of CLIP's vocabulary."""
 
 import random
+from typing import Any
 
 import torch
 
@@ -118,4 +119,5 @@ class PromptTokens:
     def _row(self, words: list[int]) -> list[int]:
         kept = words[: TEXT.positions - 2]
         padding = TEXT.positions - 1 - len(kept)
-        return [self._tokenizer.start_token, *kept, *[self._tokenizer.end_token] * padding]
+        row: list[Any] = [self._tokenizer.start_token, *kept, *[self._tokenizer.end_token] * padding]
+        return row

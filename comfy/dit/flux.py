@@ -72,7 +72,7 @@ class Flux(BASE):
     unet_config = {"image_model": "flux", "guidance_embed": True}
     latent_format: Any = latent_formats.Flux
     memory_usage_factor = 3.1
-    supported_inference_dtypes = (torch.bfloat16, torch.float16, torch.float32)
+    supported_inference_dtypes: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16, torch.float32)
     vae_key_prefix = ("vae.",)
     text_encoder_key_prefix = ("text_encoders.",)
 

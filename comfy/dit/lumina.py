@@ -57,6 +57,7 @@ class Lumina2(BASE):
     supported_inference_dtypes = (torch.bfloat16, torch.float32)
     vae_key_prefix = ("vae.",)
     text_encoder_key_prefix = ("text_encoders.",)
+    text_encoder_type = "lumina2"
 
     def inpaint_model(self) -> bool:
         """No."""

@@ -31,6 +31,7 @@ class QwenImage(BASE):
     supported_inference_dtypes = (torch.bfloat16, torch.float32)
     vae_key_prefix = ("vae.",)
     text_encoder_key_prefix = ("text_encoders.",)
+    text_encoder_type = "qwen_image"
 
     def inpaint_model(self) -> bool:
         """No: pictures to look at are tokens of their own."""

@@ -60,7 +60,8 @@ class T5Transformer(torch.nn.Module):
         wanted = None if intermediate_output is None else intermediate_output % self.num_layers
         x = embeds if self.dtype in COMPUTED_IN else embeds.nan_to_num()  # fp8 tables hold no number for some rare tokens
         mask = None if attention_mask is None else _additive(attention_mask, x)
-        chosen, shared_bias = None, {}
+        chosen: torch.Tensor | None = None
+        shared_bias: dict[str, torch.Tensor] = {}
         for number, block in enumerate(self.encoder.block):
             if self.config.bias_per_layer:
                 x = block(x, attention_mask=mask)
@@ -150,7 +151,8 @@ def _keep_dtypes(module: torch.nn.Module) -> None:
         elif hasattr(layer, "wi"):
             layer.__class__ = _Dense
         elif hasattr(layer, "relative_attention_bias"):
-            layer.relative_attention_bias.register_forward_hook(_in_float32)
+            biases: Any = layer.relative_attention_bias
+            biases.register_forward_hook(_in_float32)
 
 
 def _in_float32(layer: torch.nn.Module, inputs: Any, biases: torch.Tensor) -> torch.Tensor:

@@ -94,7 +94,9 @@ class VAE(TiledVideos):
     def _check_latent(self, latent: torch.Tensor) -> None:
         """Raise ``RuntimeError`` if there are no weights, and ``ValueError`` for a latent of another family."""
         self.throw_exception_if_invalid()
-        made_by.check_latent(latent, self.latent_channels, f"the VAE {self.source_name}")
+        user = f"the VAE {self.source_name}"
+        made_by.check_latent(latent, self.latent_channels, user)
+        made_by.check_dimensions(latent, self.latent_dim, user)
 
     def _network(self) -> Any:
         if self.first_stage_model is None:

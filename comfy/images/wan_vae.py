@@ -52,10 +52,11 @@ class CausalConvolution(WanCausalConv3d):
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
         """*x*: B x channels x frames x height x width; *cache_x*: the frames before it, None for a beginning."""
-        if cache_x is not None or x.shape[2] != 1 or self.kernel_size[0] > 1 + self._padding[4] or self.stride[0] != 1:
+        padding: Any = self._padding
+        if cache_x is not None or x.shape[2] != 1 or self.kernel_size[0] > 1 + padding[4] or self.stride[0] != 1:
             return super().forward(x, cache_x)
         # What comes before is black, so only the kernel's last frame counts.
-        left, _, top = self._padding[:3]
+        left, _, top = padding[:3]
         picture = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], (top, left))
         return picture[:, :, None]
 

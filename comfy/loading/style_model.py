@@ -16,7 +16,7 @@ from comfy.ldm.flux.redux import EXPANSION, ReduxImageEncoder
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
-from comfy.model_patcher import CoreModelPatcher
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from comfy.t2i_adapter.style import StyleAdapter
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -29,7 +29,7 @@ _STYLE_BLOCK = re.compile(r"transformer_layes\.(\d+)\.")
 class StyleModel:
     """A style model with its patcher."""
 
-    def __init__(self, model: torch.nn.Module, device: str = "cpu", patcher: CoreModelPatcher | None = None) -> None:
+    def __init__(self, model: torch.nn.Module, device: str = "cpu", patcher: ModelPatcher | None = None) -> None:
         management = comfy.model_management
         self.model = model
         self.patcher = patcher or CoreModelPatcher(
@@ -53,7 +53,10 @@ class StyleModel:
 
 def width_of(model: torch.nn.Module) -> int:
     """The width of the hidden states that *model* takes."""
-    return model.redux_dim if isinstance(model, ReduxImageEncoder) else int(model.style_embedding.shape[-1])
+    if isinstance(model, ReduxImageEncoder):
+        return model.redux_dim
+    embedding: Any = model.style_embedding
+    return int(embedding.shape[-1])
 
 
 def load_style_model(ckpt_path: str) -> StyleModel:
@@ -63,14 +66,14 @@ def load_style_model(ckpt_path: str) -> StyleModel:
     return StyleModel(patcher.model, patcher=patcher)
 
 
-class _StylePart(Part[CoreModelPatcher]):
+class _StylePart(Part[ModelPatcher]):
     """The style model of a file."""
 
     def __init__(self, files: ModelFiles) -> None:
         super().__init__()
         self._files = files
 
-    def load(self) -> CoreModelPatcher:
+    def load(self) -> ModelPatcher:
         source = self._files.source()
         with naming_file(source.name, WHAT):
             model, dtype = _built(source)

@@ -180,13 +180,12 @@ class RamModelCache:
         shortfall = needed_bytes - self._hooks.available_bytes()
         with self._changing() as table:
             table.pending_paths = pending
-            shortfall -= self._drops.waiting_bytes()
-            if self.holds.keys() is not None and shortfall > 0:
+            if self.holds.keys() is not None and shortfall > self._drops.waiting_bytes():
                 unheld = (name for name in table.idle_keys() if not table.entries[name].held)
-                if shortfall > sum(map(table.ledger.own_bytes, unheld)):
+                if shortfall > self._drops.waiting_bytes() + sum(map(table.ledger.own_bytes, unheld)):
                     return False
             kept = table.reserve(key, estimated_bytes, hold)
-            table.relieve(shortfall, f"memory needed to read {label_of(key)}")
+            table.relieve(shortfall - self._drops.waiting_bytes(), f"memory needed to read {label_of(key)}")  # less what that evicted
         return kept
 
     def admit(self, key: Hashable, value: Any, reload_seconds: float, read_bytes: int | None = None, hold: bool = False) -> Any:

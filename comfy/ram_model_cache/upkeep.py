@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Hashable
+from functools import partial
 
 from comfy.ram_model_cache.access import TableAccess
 from comfy.ram_model_cache.flights import Flights
@@ -32,7 +33,7 @@ class Upkeep:
         with self._changing() as table:
             due = table.due_for_restore()
         for key in due:
-            self._change(key, lambda table, key=key: table.entries.get(key) if key in table.due_for_restore() else None, self._restore)
+            self._change(key, partial(_due, key), self._restore)
         return bool(due)
 
     def unpatch_idle(self, wanted_bytes: int, why: str) -> None:
@@ -47,7 +48,7 @@ class Upkeep:
         for key in idle:
             if wanted_bytes <= 0:
                 break
-            freed_bytes = self._change(key, lambda table, key=key: _idle(table, key), self._hooks.unpatch_base)
+            freed_bytes = self._change(key, partial(_idle, key), self._hooks.unpatch_base)
             if freed_bytes > 0:
                 wanted_bytes -= freed_bytes
                 log.info("RAM model cache: patched weights of %s given up (%s): %s", label_of(key), megabytes(freed_bytes), why)
@@ -84,7 +85,12 @@ class Upkeep:
                 return before_bytes - entry.size_bytes if changed and storages is not None else 0
 
 
-def _idle(table: ModelTable, key: Hashable) -> Entry | None:
+def _due(key: Hashable, table: ModelTable) -> Entry | None:
+    """The entry under *key* if its last clone has died."""
+    return table.entries.get(key) if key in table.due_for_restore() else None
+
+
+def _idle(key: Hashable, table: ModelTable) -> Entry | None:
     """The entry under *key* if it is kept and nobody uses it."""
     entry = table.kept(key)
     return None if entry is None or entry.in_use else entry

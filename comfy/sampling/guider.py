@@ -138,7 +138,7 @@ class Guider:
         samples = executor.execute(
             self, sigmas, {"model_options": options, "seed": seed}, callback, noise, latent_image, denoise_mask, disable_pbar
         )
-        return made_by.mark(self.inner_model.process_latent_out(samples.to(torch.float32)), getattr(self.inner_model, "source_name", ""))
+        return made_by.mark_latent(self.inner_model.process_latent_out(samples.to(torch.float32)), self.inner_model)
 
     def outer_sample(
         self,

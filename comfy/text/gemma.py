@@ -94,6 +94,6 @@ def _language_model(config: GemmaTextConfig) -> Any:
     """transformers' network without its head, on the meta device."""
     from transformers import Gemma2Config, Gemma2Model
 
-    arguments = Gemma2Config(**config.transformers_arguments(), attn_implementation="eager")
+    arguments = Gemma2Config(**{**config.transformers_arguments(), "attn_implementation": "eager"})
     with torch.device("meta"):
         return Gemma2Model(arguments).eval().requires_grad_(False)

@@ -24,17 +24,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("templates", nargs="?", help="folder of the templates' JSON files")
     parser.add_argument("--output", type=pathlib.Path, default=PAGE, help="where the page is written")
     given = parser.parse_args(arguments)
-    from scripts.coverage.offer import ask_server, comfyui_names, load_nodes
-    from scripts.coverage.page import summary, write_page
     from scripts.coverage.templates import NoTemplatesError, find_folder, read_templates
-    from scripts.coverage.trial import Trial
-    from scripts.coverage.verdicts import judge
 
     try:
         templates = read_templates(find_folder(given.templates))
     except NoTemplatesError as error:
         print(error, file=sys.stderr)
         return 1
+    from scripts.coverage.offer import ask_server, comfyui_names, load_nodes  # late: with them comes the whole server
+    from scripts.coverage.page import summary, write_page
+    from scripts.coverage.trial import Trial
+    from scripts.coverage.verdicts import judge
+
     load_nodes()
     with tempfile.TemporaryDirectory() as scratch:
         offer, trial = ask_server(), Trial(pathlib.Path(scratch).resolve())

@@ -32,8 +32,8 @@ class Lumina2(BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """Besides the usual: text that is never repeated and its length, the pooled text, and what the omni model looks at."""
-        conds = super().extra_conds(**kwargs)
         mask, text = kwargs.get("attention_mask"), kwargs.get("cross_attn")
+        conds = super().extra_conds(**kwargs)
         if mask is not None:
             if mask.numel() != mask.sum():
                 conds["attention_mask"] = comfy.conds.CONDRegular(mask)

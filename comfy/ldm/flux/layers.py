@@ -49,7 +49,7 @@ def timestep_embedding(t: torch.Tensor, dim: int, max_period: int = 10000, time_
 class EmbedND(torch.nn.Module):
     """Rotations for positions along several axes, each of which has its share of a head's values."""
 
-    def __init__(self, dim: int, theta: int, axes_dim: Sequence[int]) -> None:
+    def __init__(self, dim: int, theta: float, axes_dim: Sequence[int]) -> None:
         super().__init__()
         self.dim, self.theta, self.axes_dim = dim, theta, axes_dim
 
@@ -235,6 +235,13 @@ def _finite(x: torch.Tensor) -> torch.Tensor:
 
 class DoubleStreamBlock(torch.nn.Module):
     """Picture and text tokens, each with layers of its own, attend to all tokens together."""
+
+    img_mod: Any
+    img_norm1: Any
+    img_attn: Any
+    txt_mod: Any
+    txt_norm1: Any
+    txt_attn: Any
 
     def __init__(
         self,

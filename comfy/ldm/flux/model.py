@@ -50,7 +50,7 @@ class FluxParams:
 def invert_slices(slices: Sequence[Sequence[int]], length: int) -> list[tuple[int, int]]:
     """The ranges of 0…*length* between the ranges *slices*, in order."""
     gaps, reached = [], 0
-    for start, end in sorted(slices):
+    for start, end in sorted(map(tuple, slices)):
         if start > reached:
             gaps.append((reached, start))
         reached = max(reached, end)
@@ -162,7 +162,7 @@ class Flux(DiffusionTransformer):
         for axis in self.params.txt_ids_dims:
             txt_ids[:, :, axis] = torch.arange(context.shape[1], device=x.device, dtype=torch.float32)
         mask = kwargs.get("attention_mask")
-        settings = {"timestep_zero_index": zero_ranges, "transformer_options": options, "attn_mask": mask}
+        settings: Options = {"timestep_zero_index": zero_ranges, "transformer_options": options, "attn_mask": mask}
         out = self.forward_orig(img, img_ids, context, txt_ids, timestep, y, guidance, control, **settings)[:, :tokens]
         side = self.patch_size
         patches = out.unflatten(1, (rows, columns)).unflatten(-1, (-1, side, side))  # B x rows x columns x channels x side x side

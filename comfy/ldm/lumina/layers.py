@@ -132,6 +132,11 @@ class FeedForward(torch.nn.Module):
 class JointTransformerBlock(torch.nn.Module):
     """Attention and a feed-forward layer, normalised before and after, with *modulation* scaled and gated by the time."""
 
+    attention_norm1: torch.nn.Module
+    attention_norm2: torch.nn.Module
+    ffn_norm1: torch.nn.Module
+    ffn_norm2: torch.nn.Module
+
     def __init__(
         self,
         layer_id: int,

@@ -76,7 +76,11 @@ class _Parts:
     settings: dict[str, Any]
 
     def blocks(self, count: int, modulation: bool = True) -> torch.nn.ModuleList:
-        kind = {"modulation": modulation, "z_image_modulation": self.z_image and modulation, "operation_settings": self.settings}
+        kind: dict[str, Any] = {
+            "modulation": modulation,
+            "z_image_modulation": self.z_image and modulation,
+            "operation_settings": self.settings,
+        }
         return torch.nn.ModuleList(JointTransformerBlock(number, *self.sizes, **kind) for number in range(count))
 
     def embedder(self, width: int, target: int) -> torch.nn.Sequential:
@@ -162,7 +166,7 @@ class NextDiT(DiffusionTransformer):
     ) -> tuple[Embedded, Embedded, int]:
         """(tokens), (rotations) of text, which stands in a row from *offset* on, and how many tokens it has without padding."""
         if cap_feats is None:
-            length, feats = 0, self.cap_pad_token.to(device=device, dtype=dtype)[None].expand(bsz, self.pad_tokens_multiple, -1)
+            length, feats = 0, self.cap_pad_token.to(device=device, dtype=dtype)[None].expand(bsz, self.pad_tokens_multiple or 0, -1)
         else:
             feats = self.cap_embedder(cap_feats)
             length = feats.shape[1]
@@ -256,9 +260,9 @@ class NextDiT(DiffusionTransformer):
         if len(joined) == 3:
             assert self.siglip_refiner is not None
             refined.append(self._refine(self.siglip_refiner, *joined[1], options))
-        image, turns = joined[-1]
+        image, image_turns = joined[-1]
         own = [(image.shape[1] - noisy_image, image.shape[1])] if omni else None
-        image = self._refine_picture(image, turns, refined[0], time, own, x, options)
+        image = self._refine_picture(image, image_turns, refined[0], time, own, x, options)
         feats = torch.cat([*refined, image], dim=1)
         text_tokens, total = refined[0].shape[1], feats.shape[1]
         noisy_ranges = [(total - noisy_image, total), (text_tokens - noisy_text, text_tokens)] if omni else None

@@ -197,6 +197,15 @@ class Attention(torch.nn.Module):
 class QwenImageTransformerBlock(torch.nn.Module):
     """Joint attention and one feed-forward layer per stream, each shifted, scaled and gated by the time."""
 
+    img_mod: torch.nn.Module
+    img_norm1: torch.nn.Module
+    img_norm2: torch.nn.Module
+    img_mlp: torch.nn.Module
+    txt_mod: torch.nn.Module
+    txt_norm1: torch.nn.Module
+    txt_norm2: torch.nn.Module
+    txt_mlp: torch.nn.Module
+
     def __init__(
         self,
         dim: int,

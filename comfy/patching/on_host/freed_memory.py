@@ -6,6 +6,7 @@ asked of torch: a view, a NumPy array, a saved copy of the parameter each keep t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,4 +29,8 @@ class FreedMemory:
             return None
         if storage.is_shared() or _use_count(storage._cdata) != 1:  # the one is *storage* itself
             return None
-        return torch.empty(0, dtype=dtype).set_(storage, 0, torch.Size(shape))
+        return torch.empty(0, dtype=dtype).set_(storage, 0, torch.Size(shape), _contiguous_strides(shape))
+
+
+def _contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))

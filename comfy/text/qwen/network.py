@@ -136,7 +136,7 @@ def _eyes(config: EyesConfig) -> Any:
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
-    arguments = Qwen2_5_VLVisionConfig(**config.transformers_arguments(), attn_implementation="sdpa")
+    arguments = Qwen2_5_VLVisionConfig(**{**config.transformers_arguments(), "attn_implementation": "sdpa"})
     with torch.device("meta"):
         built: Any = Qwen2_5_VisionTransformerPretrainedModel(arguments).eval().requires_grad_(False)
     built.rotary_pos_emb = type(built.rotary_pos_emb)(arguments)  # its frequencies are in no file

@@ -47,6 +47,17 @@ def test_an_autoencoder_of_another_family():
             decode(latent)
 
 
+def test_an_autoencoder_for_latents_of_other_dimensions():
+    diffusion_model = SimpleNamespace(source_name="qwen.safetensors", latent_format=SimpleNamespace(latent_dimensions=3))
+    latent = made_by.mark_latent(torch.zeros(1, 16, 1, 8, 8), diffusion_model)
+    vae = comfy.sd.VAE({})
+    vae.first_stage_model, vae.latent_channels, vae.source_name = SimpleNamespace(), 16, "ae.safetensors"
+    with pytest.raises(ValueError, match=r"the VAE ae.safetensors works on latents of pictures.* one of videos.*made by qwen.safetensors"):
+        vae.decode(latent)
+    made_by.check_dimensions(latent, 3, "a VAE of videos")
+    made_by.check_dimensions(torch.zeros(1, 16, 1, 8, 8), 2, "nobody knows what made it")
+
+
 def test_a_lora_of_another_model(model, tmp_path):
     file = tmp_path / "sd.safetensors"
     save_file({"lora_unet_input_blocks_1_1_proj_in.lora_up.weight": torch.zeros(4, 4)}, file)

@@ -65,6 +65,17 @@ def test_memory_that_waits_to_be_dropped_is_not_evicted_for_twice(make, owner):
         assert cache.stats().kept == 4
 
 
+def test_what_makes_room_in_the_cache_frees_memory_for_the_read_too(make, owner):
+    cache = make(1000, headroom_bytes=100)
+    for index in range(5):
+        get(cache, Key(f"m{index}"), size=60)
+    owner.available = 90
+    cache.tick()  # one goes; until 150 bytes are free, what comes takes the place of what goes
+    owner.available = 120
+    get(cache, Key("new"), size=60)  # 40 of 160 bytes are missing: what goes for the room is enough
+    assert cache.stats().kept == 4 and dict(cache.stats().counters.evictions) == {"memory pressure": 1, "room": 1}
+
+
 def test_reading_makes_room_in_memory_first(make, owner):
     cache = make(1000, headroom_bytes=100)
     get(cache, A)

@@ -1,0 +1,32 @@
+"""A tokenizer of Qwen's kind that knows single bytes, one word, and Qwen's marks under their numbers."""
+
+MARKS = {
+    "<|endoftext|>": 151643,
+    "<|im_start|>": 151644,
+    "<|im_end|>": 151645,
+    "<|vision_start|>": 151652,
+    "<|vision_end|>": 151653,
+    "<|image_pad|>": 151655,
+}
+VOCABULARY = 151656
+USER = 872
+
+
+def byte_names() -> dict[int, str]:
+    """The sign that stands for each byte, in the order of their numbers: printable bytes first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + number) for number, byte in enumerate(others)}
+
+
+def qwen_tokenizer_json() -> str:
+    """The content of its ``tokenizer.json``."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {sign: number for number, sign in enumerate(byte_names().values())}
+    vocabulary |= {"us": 300, "er": 301, "user": USER} | MARKS
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[("u", "s"), ("e", "r"), ("us", "er")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(mark, special=True) for mark in MARKS])
+    return made.to_str()
