@@ -75,17 +75,17 @@ def metadata_of(cls: Any) -> dict[str, str]:
 
 
 class SavePlan:
-    """Names for a batch of files: ``<prefix>_<counter>_.<extension>`` in the folder that the prefix names."""
+    """Names for a batch of files: ``<prefix>_<counter><ending>.<extension>`` in the folder that the prefix names."""
 
-    def __init__(self, filename_prefix: str, folder_type: FolderType, width: int = 0, height: int = 0) -> None:
-        self.folder_type = FolderType(folder_type)
+    def __init__(self, filename_prefix: str, folder_type: FolderType, width: int = 0, height: int = 0, ending: str = "_") -> None:
+        self.folder_type, self.ending = FolderType(folder_type), ending
         place = folder_paths.get_save_image_path(filename_prefix, folder_of(self.folder_type), width, height)
         self.folder, self.filename, self.counter, self.subfolder, _ = place
 
     def next(self, extension: str, batch_number: int = 0) -> SavedResult:
         """The next file; ``%batch_num%`` in the prefix becomes *batch_number*."""
         stem = self.filename.replace("%batch_num%", str(batch_number))
-        name = f"{stem}_{self.counter:05}_.{extension}"
+        name = f"{stem}_{self.counter:05}{self.ending}.{extension}"
         self.counter += 1
         return SavedResult(name, self.subfolder, self.folder_type)
 

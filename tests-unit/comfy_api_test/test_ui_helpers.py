@@ -148,7 +148,7 @@ def test_sound_is_saved_with_its_workflow(folders, node, format, quality, codec,
     tone_BCT = torch.sin(torch.linspace(0, 600, 22050)).repeat(2, 2, 1) * 0.5
     shown = ui.AudioSaveHelper.get_save_audio_ui({"waveform": tone_BCT, "sample_rate": 44100}, "tone", node, format, quality)
     names = [result["filename"] for result in shown.as_dict()["audio"]]
-    assert names == [f"tone_00001_.{format}", f"tone_00002_.{format}"]
+    assert names == [f"tone_00001.{format}", f"tone_00002.{format}"]
     with av.open(os.path.join(folders, "output", names[0])) as container:
         stream = container.streams.audio[0]
         tags = {key.lower(): value for key, value in (container.metadata | stream.metadata).items()}

@@ -1,0 +1,84 @@
+"""Another sample rate for a waveform, and the three filters of the equalizer. Both run on the CPU, by SciPy."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from comfy.lazy_import import lazy_module
+
+if TYPE_CHECKING:
+    from numpy import ndarray
+    from torch import Tensor
+
+numpy = lazy_module("numpy")
+signal = lazy_module("scipy.signal")
+torch = lazy_module("torch")
+
+# The kernel of a changed rate: so many zero crossings to each side, and a cutoff at this share of the lower rate's half. ComfyUI's.
+ZERO_CROSSINGS = 6
+ROLLOFF = 0.99
+
+Shape = Literal["low shelf", "peak", "high shelf"]
+
+
+def resampled(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
+    """*waveform* (float, …×samples) at *to_hz* samples per second instead of *from_hz*; on the same device, of the same dtype.
+
+    Band-limited interpolation with a Hann-windowed sinc (J. O. Smith, Digital Audio Resampling); what lies beyond the ends counts as
+    silence. The length is rounded up. Raises ``ValueError`` for rates below 1 Hz.
+    """
+    if min(from_hz, to_hz) < 1:
+        raise ValueError(f"sound cannot be brought from {from_hz} Hz to {to_hz} Hz; sample rates begin at 1 Hz")
+    if from_hz == to_hz or not waveform.shape[-1]:
+        return waveform
+    divisor = math.gcd(from_hz, to_hz)
+    up, down = to_hz // divisor, from_hz // divisor
+    values = waveform.detach().to("cpu", torch.float32).numpy()
+    changed = signal.resample_poly(values, up, down, axis=-1, window=_kernel(up, down).astype(numpy.float32))
+    return torch.from_numpy(numpy.ascontiguousarray(changed)).to(waveform)
+
+
+def _kernel(up: int, down: int) -> ndarray:
+    """The taps, on the grid that both rates share; resample_poly multiplies them by *up*."""
+    cutoff = min(up, down) * ROLLOFF
+    half = math.ceil(ZERO_CROSSINGS * up * down / cutoff)
+    crossings = numpy.arange(-half, half + 1) * (cutoff / (up * down))
+    crossings = crossings.clip(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+    window = numpy.cos(crossings * (numpy.pi / ZERO_CROSSINGS / 2)) ** 2
+    return numpy.sinc(crossings) * window * (cutoff / (up * down))
+
+
+def equalized(waveform: Tensor, sample_rate_hz: int, shape: Shape, gain_db: float, frequency_hz: float, quality: float) -> Tensor:
+    """*waveform* (float, …×samples) with the frequencies around, below or above *frequency_hz* changed by *gain_db*; clipped to -1…1.
+
+    One second-order filter of the Audio EQ Cookbook (R. Bristow-Johnson), from silence. Raises ``ValueError`` for a frequency that
+    sound of this rate does not have.
+    """
+    if 2 * frequency_hz >= sample_rate_hz:
+        raise ValueError(
+            f"sound with {sample_rate_hz} samples per second has no frequencies from {sample_rate_hz / 2:g} Hz on; "
+            f"choose one below that instead of {frequency_hz:g} Hz, or a gain of 0"
+        )
+    numerator, denominator = _biquad(shape, gain_db, 2 * math.pi * frequency_hz / sample_rate_hz, quality)
+    filtered = signal.lfilter(numerator, denominator, waveform.detach().to("cpu", torch.float64).numpy(), axis=-1)
+    return torch.from_numpy(filtered).clamp(-1.0, 1.0).to(waveform)
+
+
+def _biquad(shape: Shape, gain_db: float, angle: float, quality: float) -> tuple[Any, Any]:
+    """Numerator and denominator; *angle* is the frequency in radians per sample."""
+    amplitude = 10 ** (gain_db / 40)
+    cosine, alpha = math.cos(angle), math.sin(angle) / (2 * quality)
+    if shape == "peak":
+        top = (1 + alpha * amplitude, -2 * cosine, 1 - alpha * amplitude)
+        return top, (1 + alpha / amplitude, -2 * cosine, 1 - alpha / amplitude)
+    # The high shelf is the low one mirrored at a quarter of the rate: the cosine's sign turns, and that of the middle terms.
+    sign = 1 if shape == "low shelf" else -1
+    cosine *= sign
+    more, less, bend = amplitude + 1, amplitude - 1, 2 * math.sqrt(amplitude) * alpha
+    top = (
+        amplitude * (more - less * cosine + bend),
+        sign * 2 * amplitude * (less - more * cosine),
+        amplitude * (more - less * cosine - bend),
+    )
+    return top, (more + less * cosine + bend, -sign * 2 * (less + more * cosine), more + less * cosine - bend)
