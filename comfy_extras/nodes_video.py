@@ -29,7 +29,7 @@ _SPACE_HELP = (
     "What the pixels are; they are not converted. Auto: sRGB for videos made of images, and what loaded videos say they are. "
     "HDR (hybrid log-gamma) and HDR PQ are written with 10 bits in BT.2020."
 )
-_PARTS = {"images": io.Image, "audio": io.Audio, "fps": io.Float, "bit_depth": io.Int, "color_space": io.Combo}
+_PARTS: dict[str, Any] = {"images": io.Image, "audio": io.Audio, "fps": io.Float, "bit_depth": io.Int, "color_space": io.Combo}
 # Of each codec: the encoder's usual constant rate factor and the largest.
 _RATE_FACTORS = {"h264": (23.0, 51.0), "av1": (30.0, 63.0)}
 
@@ -232,7 +232,7 @@ def _codec_input(codecs: tuple[str, ...], **settings: Any) -> io.DynamicCombo.In
 
 def _encoding_input(codec: str) -> io.DynamicCombo.Input:
     usual, largest = _RATE_FACTORS[codec]
-    encoded_again = [
+    encoded_again: list[io.Input] = [
         io.Float.Input("crf", default=usual, min=0.0, max=largest, step=1.0, tooltip="Lower: better and larger."),
         io.Combo.Input(
             "color_space", options=["auto", "sRGB", "HDR", "HDR PQ"], default="auto", display_name="color space", tooltip=_SPACE_HELP

@@ -41,13 +41,13 @@ def get_open_write_kwargs(dest: Any, container_format: str, to_format: str | Non
 
     *to_format* AUTO keeps the container. Only streams need a format; for paths the extension decides.
     """
-    if _on_disk(dest):
-        written, arguments = _extension(dest).lstrip("."), {"mode": "w"}
-    else:
+    arguments: dict[str, Any] = {"mode": "w"}
+    written: str | None = _extension(dest).lstrip(".")
+    if not _on_disk(dest):
         wanted = container_format if to_format == VideoContainer.AUTO else to_format
         wanted = _MUXERS[wanted] if isinstance(wanted, VideoContainer) else wanted
         written = container_to_output_format(wanted.lower() if wanted else None)
-        arguments = {"mode": "w", "format": written}
+        arguments["format"] = written
     return arguments | ({"options": _iso_options(dest)} if written in ("mov", "mp4") else {})
 
 

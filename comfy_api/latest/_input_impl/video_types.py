@@ -136,7 +136,7 @@ class VideoFromFile(VideoInput):
         with self._open() as container:
             stream = next(iter(container.streams.video), None)
             own = space_of_stream(stream)
-            if None not in (own, space) and own != space:
+            if own is not None and space is not None and own != space:
                 raise ValueError(
                     f"the video is in the color space {own.name} and is not converted to {space.name}; choose auto or {own.name}"
                 )
