@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_api.latest._pyav import av
 from comfy_extras.dataset_bases import random_numbers, seed_input
 
 implementations = lazy_module("comfy_api.latest._input_impl.video_types")
+opening = lazy_module("comfy_api.latest._input_impl.video_opening")
 torch = lazy_module("torch")
 types = lazy_module("comfy_api.latest._util.video_types")
 
@@ -20,7 +20,7 @@ LONGEST = 99999
 def chosen_frames(video: Any, indices: list[int]) -> Any:
     """A video of the frames *indices* (ascending), the only ones that are kept in memory. Raises ``ValueError`` where it ends before."""
     wanted, frames = set(indices), {}
-    with av.open(video.get_stream_source(), mode="r") as container:
+    with opening.open_video(video.get_stream_source()) as container:
         for number, frame in enumerate(container.decode(container.streams.video[0])):
             if number in wanted:
                 frames[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).float() / 255.0

@@ -10,14 +10,14 @@ NEW_FILE_MODE = 0o644
 
 
 @contextlib.contextmanager
-def partial_beside(path: str) -> Iterator[str]:
+def partial_beside(path: str, suffix: str = "") -> Iterator[str]:
     """The path of an empty file to fill, in *path*'s folder; it takes the place of *path* at the end of the block.
 
-    On any error it is removed, and what was at *path* is untouched. Its name is short, so that it fits wherever *path* does. Blocks;
-    raises ``OSError`` and what the block raises.
+    On any error it is removed, and what was at *path* is untouched. Its name is short, so that it fits wherever *path* does, and ends
+    with *suffix*, for writers that look at it. Blocks; raises ``OSError`` and what the block raises.
     """
     mode = _mode_for(path)
-    handle, temporary = tempfile.mkstemp(prefix=".part-", dir=os.path.dirname(path) or ".")
+    handle, temporary = tempfile.mkstemp(prefix=".part-", suffix=suffix, dir=os.path.dirname(path) or ".")
     os.close(handle)
     try:
         yield temporary

@@ -21,9 +21,10 @@ def _chosen(declared: Any, value: Any) -> Any:
 def expand_inputs(inputs: Sequence[Input], live_inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """``INPUT_TYPES`` for a prompt with *live_inputs* ({input id: value or link}), in which groups have flat ids.
 
-    A growing list shows all its possible sockets, the first ones as required. A choice shows the inputs of the chosen option; a
-    required choice that is missing stays required, and for an unknown key it becomes a plain combo of the keys, so that
-    validation refuses it by name.
+    A growing list shows all its possible sockets, the first ones as required. A choice shows the inputs of the chosen option; for an
+    unknown key it becomes a plain combo of the keys, so that validation refuses it by name. A required choice that is missing stays
+    required, except within an option: prompts from before a node's options had choices of their own leave them out, and ComfyUI
+    accepts those (Save Video's codec).
     """
     sections: dict[str, dict[str, Any]] = {"required": {}, "optional": {}}
     _expand(inputs, live_inputs, "", sections)
@@ -64,7 +65,7 @@ def _expand_autogrow(declared: Any, flat_id: str, sections: dict[str, dict[str, 
 
 def _expand_combo(declared: Any, live: Mapping[str, Any], flat_id: str, sections: dict[str, dict[str, Any]]) -> None:
     if flat_id not in live:
-        if not declared.optional:
+        if not declared.optional and flat_id == declared.id:
             _add(declared, flat_id, sections)
         return
     option = _chosen(declared, live[flat_id])

@@ -11,7 +11,7 @@ import torch
 
 from comfy_api.input_impl.video_types import container_to_output_format, get_open_write_kwargs
 from comfy_api.latest import Input, InputImpl, Types
-from comfy_api.latest._input_impl.video_output import mp4_write_kwargs
+from comfy_api.latest._input_impl.video_output import encoding_for
 
 av = pytest.importorskip("av")
 FPS = 20
@@ -165,13 +165,13 @@ def test_failure_while_re_encoding_removes_the_partial_file(video_path, tmp_path
     target = str(tmp_path / "partial.mp4")
 
     def fail(self):
-        assert os.path.exists(target)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
         raise OSError("disk full")
 
     monkeypatch.setattr(video_transcode._VideoTrack, "flush", fail)
     with pytest.raises(OSError, match="disk full"):
         InputImpl.VideoFromFile(video_path).save_to(target, crf=30)
-    assert not os.path.exists(target)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_not_a_video_is_refused(tmp_path):
@@ -191,11 +191,14 @@ def test_a_file_that_is_not_a_video_is_refused(tmp_path):
 
 def test_formats_that_are_not_offered_are_refused():
     with pytest.raises(ValueError, match="avi"):
-        mp4_write_kwargs("x.mp4", "avi", "auto")
+        encoding_for("x.mp4", "avi", "auto")
     with pytest.raises(ValueError, match="vp9"):
-        mp4_write_kwargs("x.mp4", "auto", "vp9")
-    assert mp4_write_kwargs("x.mp4", Types.VideoContainer.AUTO, Types.VideoCodec.H264)["options"]["movflags"].endswith("+faststart")
-    assert mp4_write_kwargs(bytes_io.BytesIO(), "auto", "auto") == {
+        encoding_for("x.mp4", "auto", "vp9")
+    with pytest.raises(ValueError, match="WebM file cannot hold H264"):
+        encoding_for("x.webm", "auto", "h264")
+    chosen = encoding_for("x.mp4", Types.VideoContainer.AUTO, Types.VideoCodec.H264)
+    assert chosen.open_arguments("x.mp4")["options"]["movflags"].endswith("+faststart")
+    assert encoding_for(bytes_io.BytesIO(), "auto", "auto").open_arguments(bytes_io.BytesIO()) == {
         "mode": "w", "options": {"movflags": "use_metadata_tags"}, "format": "mp4",
     }  # fmt: skip
 
@@ -203,13 +206,17 @@ def test_formats_that_are_not_offered_are_refused():
 def test_copying_chooses_one_format_for_streams_and_leaves_paths_alone():
     assert container_to_output_format("mov,mp4") == "mov" and container_to_output_format("") is None
     assert "format" not in get_open_write_kwargs("a.mkv", "matroska,webm", Types.VideoContainer.AUTO)
-    assert get_open_write_kwargs("a.mkv", "x", "auto")["options"]["movflags"] == "use_metadata_tags"
+    assert "options" not in get_open_write_kwargs("a.mkv", "x", "auto")
+    assert get_open_write_kwargs("a.mov", "x", "auto")["options"]["movflags"] == "use_metadata_tags+faststart"
+    assert get_open_write_kwargs(bytes_io.BytesIO(), "avi", Types.VideoContainer.MKV)["format"] == "matroska"
     assert get_open_write_kwargs(bytes_io.BytesIO(), "MOV,mp4", Types.VideoContainer.AUTO)["format"] == "mov"
     assert get_open_write_kwargs(bytes_io.BytesIO(), "avi", Types.VideoContainer.MP4)["format"] == "mp4"
 
 
 def test_names_for_combos_and_files():
-    assert Types.VideoCodec.as_input() == ["auto", "h264"] and Types.VideoContainer.as_input() == ["auto", "mp4"]
+    assert Types.VideoCodec.as_input() == ["auto", "h264", "av1"]
+    assert Types.VideoContainer.as_input() == ["auto", "mp4", "mkv", "webm"]
+    assert Types.VideoContainer.get_extension("webm") == "webm" and Types.VideoContainer.get_extension("mkv") == "mkv"
     assert Types.VideoContainer.get_extension("auto") == Types.VideoContainer.get_extension(Types.VideoContainer.MP4) == "mp4"
 
 

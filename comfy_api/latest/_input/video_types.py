@@ -25,12 +25,18 @@ class VideoInput(ABC):
         metadata: dict | None = None,
         bit_depth: int | None = None,
         crf: float | None = None,
+        color_space: str | None = None,
     ) -> None:
         """Write the video to a path or binary stream.
 
-        *metadata* becomes tags (values as JSON). With *bit_depth* None the video keeps its own; *crf* is H.264's constant rate factor, None
-        for the encoder's default.
+        *metadata* becomes tags (values as JSON). With *bit_depth* None the video keeps its own; *crf* is the encoder's constant rate
+        factor, None for its default. *color_space* is "sRGB", "HDR" (hybrid log-gamma) or "HDR PQ" and says what the pixels are:
+        they are not converted. None keeps that of a file, and means sRGB for tensors.
         """
+
+    def get_color_space(self) -> str:
+        """One of "sRGB", "HDR", "HDR PQ", or "auto" if it is not known."""
+        return "auto"
 
     @abstractmethod
     def as_trimmed(

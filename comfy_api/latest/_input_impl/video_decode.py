@@ -1,9 +1,14 @@
 """Decodes a video file into tensors."""
 
 import logging
+import math
 from typing import Any, Final
 
+from comfy.images.picture_files import SHARE_OF_FREE_RAM
+from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_cache.host_memory import HostMemory
+from comfy.units import MIB
 from comfy_api.latest._pyav import av
 from comfy_api.latest._util.video_types import VideoComponents
 
@@ -42,11 +47,18 @@ class _Aligner:
 
 
 class _FrameCollector:
-    """Converts frames to arrays, all in the format that suits the first one."""
+    """Converts frames to one array, all in the format that suits the first one.
 
-    def __init__(self, time_base: Any) -> None:
+    *expected* frames get their place at once, so that no second copy of all is made; more are taken as well. Raises ``ValueError``,
+    naming *source*, before the frames take more than their share of the RAM that is free, and when their size changes.
+    """
+
+    def __init__(self, time_base: Any, expected: int, source: Any) -> None:
         self.time_base = time_base
-        self.arrays: list[Any] = []
+        self.expected = max(expected, 1)
+        self.source = source
+        self.frames_FHWC: Any = None
+        self.count = 0
         self.format: str | None = None
         self.has_alpha = False
         self.aligner: _Aligner | None = None
@@ -61,7 +73,34 @@ class _FrameCollector:
             pixels_HWC = frame.to_ndarray(format=layout)
         if frame.rotation:
             pixels_HWC = np.rot90(pixels_HWC, k=round(frame.rotation // 90), axes=(0, 1)).copy()
-        self.arrays.append(pixels_HWC)
+        self._keep(pixels_HWC)
+
+    def _keep(self, pixels_HWC: Any) -> None:
+        if self.frames_FHWC is None:
+            self.frames_FHWC = self._room(self.expected, pixels_HWC.shape)
+        elif pixels_HWC.shape != self.frames_FHWC.shape[1:]:
+            before, now = (f"{shape[1]}x{shape[0]}" for shape in (self.frames_FHWC.shape[1:], pixels_HWC.shape))
+            raise ValueError(f"the video {self.source!r} changes its size from {before} to {now}; encode it again in one size")
+        if self.count == len(self.frames_FHWC):
+            grown = self._room(self.count + self.count // 2 + 1, pixels_HWC.shape)
+            grown[: self.count] = self.frames_FHWC
+            self.frames_FHWC = grown
+        if self.is_eight_bit:
+            np.divide(pixels_HWC, np.float32(255), out=self.frames_FHWC[self.count], dtype=np.float32)
+        else:
+            self.frames_FHWC[self.count] = pixels_HWC
+        self.count += 1
+
+    def _room(self, frames: int, shape_HWC: tuple[int, ...]) -> Any:
+        """An uninitialised array for *frames*; the system provides memory as it is filled."""
+        needed_bytes = frames * math.prod(shape_HWC) * 4
+        allowed_bytes = int(HostMemory().available_bytes() * SHARE_OF_FREE_RAM)
+        if needed_bytes > allowed_bytes:
+            raise ValueError(
+                f"decoding {frames} frames of {shape_HWC[1]}x{shape_HWC[0]} pixels of {self.source!r} takes {needed_bytes // MIB:,} MiB, "
+                f"and it may take {allowed_bytes // MIB:,} MiB of the memory that is free; trim the video or make it smaller"
+            )
+        return np.empty((frames, *shape_HWC), dtype=np.float32)
 
     def _choose_format(self, frame: Any) -> str:
         name = frame.format.name
@@ -73,11 +112,9 @@ class _FrameCollector:
 
     def tensors(self) -> tuple[Any, Any]:
         """Images [frame, height, width, 3] and alpha [frame, height, width, 1] or None; float, 0 to 1."""
-        if not self.arrays:
+        if self.frames_FHWC is None:
             return torch.zeros(0, 0, 0, 3), None
-        stacked = torch.stack([torch.from_numpy(array) for array in self.arrays])
-        if self.is_eight_bit:
-            stacked = stacked.float() / 255.0
+        stacked = torch.from_numpy(self.frames_FHWC[: self.count])
         return (stacked[..., :3], stacked[..., 3:]) if self.has_alpha else (stacked, None)
 
 
@@ -124,7 +161,7 @@ def decode_components(container: Any, window: TrimWindow, source: Any) -> VideoC
     end_pts = None if window.end_s is None else int(window.end_s / stream.time_base)
     if start_pts:
         container.seek(start_pts, stream=stream)
-    frames = _FrameCollector(stream.time_base)
+    frames = _FrameCollector(stream.time_base, _expected_frames(stream, window), source)
     audio_stream = last_decodable_audio_stream(container)
     samples = None if audio_stream is None else _SampleCollector(audio_stream, window)
     video_done = False
@@ -141,8 +178,22 @@ def decode_components(container: Any, window: TrimWindow, source: Any) -> VideoC
     return VideoComponents(images, frame_rate(container, stream), audio, dict(container.metadata), alpha)
 
 
+def _expected_frames(stream: Any, window: TrimWindow) -> int:
+    """How many frames the header lets expect in *window*; 1 if it does not say."""
+    rate = float(stream.average_rate or 0)
+    if window.duration_s and rate:
+        in_window = math.ceil(window.duration_s * rate) + 1
+        return min(in_window, stream.frames) if stream.frames else in_window
+    if stream.frames:
+        return max(1, int(stream.frames) - int(window.start_s * rate))
+    if stream.duration is not None and rate:
+        return max(1, math.ceil((float(stream.duration * stream.time_base) - window.start_s) * rate))
+    return 1
+
+
 def _collect(packet: Any, frames: _FrameCollector, start_pts: int, end_pts: int | None) -> bool:
     """Decode one packet; True once a frame lies after the window."""
+    interrupt_flag.raise_if_set()
     try:
         for frame in packet.decode():
             if frame.pts is not None and frame.pts < start_pts:

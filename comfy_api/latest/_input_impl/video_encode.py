@@ -1,15 +1,17 @@
-"""Encodes tensors as H.264 and AAC in MP4."""
+"""Encodes tensors as a video file, one frame at a time."""
 
 import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy_api.latest._pyav import av
-from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
+from comfy_api.latest._util.video_types import VideoComponents
 
-from .video_output import mp4_write_kwargs, write_tags
+from .video_colours import ColourSpace
+from .video_output import Encoding, write_tags, written_whole
 from .video_probe import AudioFormat
 
 np = lazy_module("numpy")
@@ -22,7 +24,12 @@ def pixel_format(bits: int) -> str:
     return "yuv420p10le" if bits >= HIGH_DEPTH_BITS else "yuv420p"
 
 
-def _frame_of(image_HWC: Any, bits: int) -> Any:
+def bits_for(bits: int, space: ColourSpace | None) -> int:
+    """*bits* per component, or what *space* needs if that is more."""
+    return max(bits, HIGH_DEPTH_BITS) if space is not None and space.is_hdr else bits
+
+
+def _frame_of(image_HWC: Any, bits: int, space: ColourSpace) -> Any:
     """One float image as a video frame; 10-bit frames are made from 16 bits, so that gradients stay smooth."""
     if bits >= HIGH_DEPTH_BITS:
         pixels = (image_HWC.float() * 65535).clamp(0, 65535).cpu().numpy().astype(np.uint16)
@@ -30,31 +37,35 @@ def _frame_of(image_HWC: Any, bits: int) -> Any:
     else:
         pixels = (image_HWC * 255).clamp(0, 255).byte().cpu().numpy()
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-    return frame.reformat(format=pixel_format(bits))
+    converted = frame.reformat(format=pixel_format(bits), dst_colorspace=space.primaries)
+    space.mark(converted)
+    return converted
 
 
 def encode_components(
-    components: VideoComponents, path: Any, format: VideoContainer, codec: VideoCodec, metadata: dict | None, bits: int, crf: float | None
+    components: VideoComponents, path: Any, encoding: Encoding, metadata: dict | None, bits: int, crf: float | None, space: ColourSpace
 ) -> None:
-    """Write frames and sound to a path or stream; the sound is cut where the last frame ends.
+    """Write frames and sound to a path or stream; the sound is cut where the last frame ends. Alpha is not written.
 
-    Raises ``ValueError`` for an unsupported format or codec, and for frames of odd width or height, which H.264 cannot hold.
+    Nothing stays at a path unless all was written. Raises ``ValueError`` for sizes that the codec cannot hold and for no frames at all, and
+    ``InterruptProcessingException``.
     """
-    arguments = mp4_write_kwargs(path, format, codec)
-    height, width = components.images.shape[1:3]
-    if width % 2 or height % 2:
-        raise ValueError(f"H.264 needs an even width and height, but the frames are {width}x{height}; crop or resize them first")
+    frame_count, height, width = components.images.shape[:3]
+    if not frame_count:
+        raise ValueError("the video has no frames, so there is nothing to save")
+    encoding.check_size(width, height, "frames are")
+    bits = bits_for(bits, space)
     rate = Fraction(round(components.frame_rate * 1000), 1000)
-    with av.open(path, **arguments) as output:
+    with written_whole(path) as target, av.open(target, **encoding.open_arguments(path)) as output:
         write_tags(output, metadata)
-        stream = output.add_stream("h264", rate=rate)
+        stream = output.add_stream(encoding.encoder, rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format(bits)
-        if crf is not None:
-            stream.options = {"crf": str(crf)}
-        frame_count = components.images.shape[0]
-        sound = _AudioTrack(output, components.audio, frame_count / rate) if components.audio else None
+        stream.options = encoding.options(crf)
+        space.mark(stream.codec_context)
+        sound = _AudioTrack(output, components.audio, encoding, frame_count / rate) if components.audio else None
         for image in components.images:
-            output.mux(stream.encode(_frame_of(image[..., :3], bits)))
+            interrupt_flag.raise_if_set()
+            output.mux(stream.encode(_frame_of(image[..., :3], bits, space)))
         output.mux(stream.encode(None))
         if sound is not None:
             sound.write()
@@ -63,18 +74,26 @@ def encode_components(
 class _AudioTrack:
     """The sound of a video: the first of its batch, at most *length_s* seconds (the length of the frames)."""
 
-    def __init__(self, output: Any, audio: Mapping[str, Any], length_s: Fraction) -> None:
+    def __init__(self, output: Any, audio: Mapping[str, Any], encoding: Encoding, length_s: Fraction) -> None:
         self.output = output
         self.rate_hz = int(audio["sample_rate"])
         length = math.ceil(self.rate_hz * length_s)
         self.waveform_CT = audio["waveform"][0, :, :length]
         self.layout = AudioFormat(self.rate_hz, self.waveform_CT.shape[0]).layout
-        self.stream = output.add_stream("aac", rate=self.rate_hz, layout=self.layout)
+        self.stored_rate_hz = encoding.sound_rate_hz(self.rate_hz)
+        self.stream = output.add_stream(encoding.sound_encoder, rate=self.stored_rate_hz, layout=self.layout)
 
     def write(self) -> None:
         """Encode everything."""
         samples = self.waveform_CT.float().cpu().contiguous().numpy()
         frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
         frame.sample_rate, frame.pts = self.rate_hz, 0
-        self.output.mux(self.stream.encode(frame))
+        for piece in self._in_stored_rate(frame):
+            self.output.mux(self.stream.encode(piece))
         self.output.mux(self.stream.encode(None))
+
+    def _in_stored_rate(self, frame: Any) -> list[Any]:
+        if self.stored_rate_hz == self.rate_hz:
+            return [frame]
+        resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=self.stored_rate_hz)
+        return [*resampler.resample(frame), *resampler.resample(None)]

@@ -1,17 +1,20 @@
 """Re-encodes a video file or a part of it frame by frame, so that memory use does not grow with its length."""
 
+import contextlib
+import dataclasses
 import logging
 import math
-import os
 from collections import deque
 from fractions import Fraction
 from typing import Any, Final
 
+from comfy.interruption import interrupt_flag
 from comfy.lazy_import import lazy_module
 from comfy_api.latest._pyav import av
 
-from .video_encode import pixel_format
-from .video_output import write_tags
+from .video_colours import ColourSpace, copy_marks, space_of_stream
+from .video_encode import bits_for, pixel_format
+from .video_output import Encoding, write_tags, written_whole
 from .video_probe import AudioFormat, TrimWindow, audio_format, first_video_stream, last_decodable_audio_stream
 from .video_timeline import FrameTimeline
 
@@ -20,6 +23,16 @@ log = logging.getLogger(__name__)
 
 # Quarter turns counter-clockwise -> FFmpeg filters.
 _TURNS: Final = {1: (("transpose", "cclock"),), 2: (("hflip", None), ("vflip", None)), 3: (("transpose", "clock"),)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OutputForm:
+    """How to re-encode: *bits* per component, the constant rate factor *crf* or None, and the colour space the user says the pixels are."""
+
+    encoding: Encoding
+    bits: int
+    crf: float | None = None
+    space: ColourSpace | None = None
 
 
 class _Turner:
@@ -44,10 +57,11 @@ class _Turner:
 class _VideoTrack:
     """Decodes, trims, turns and encodes the frames. The output has the size of the first kept frame."""
 
-    def __init__(self, stream: Any, window: TrimWindow, bits: int, crf: float | None) -> None:
+    def __init__(self, stream: Any, window: TrimWindow, form: OutputForm) -> None:
         self.stream = stream
-        self.bits = bits
-        self.crf = crf
+        self.form = form
+        self.keeps_marks = space_of_stream(stream) is not None
+        self.bits = bits_for(form.bits, space_of_stream(stream) or form.space)
         self.rate = Fraction(stream.average_rate) if stream.average_rate else Fraction(1)
         self.start_pts = int(window.start_s / stream.time_base)
         self.end_pts = None if window.end_s is None else int(window.end_s / stream.time_base)
@@ -78,19 +92,25 @@ class _VideoTrack:
 
     def add_stream(self, output: Any, frame: Any) -> None:
         """Add the video stream to *output* in the size of the upright *frame*. Raises ``ValueError`` for odd sizes."""
+        encoding = self.form.encoding
         quarters = round(frame.rotation // 90) % 4 if frame.rotation else 0
         width, height = (frame.height, frame.width) if quarters % 2 else (frame.width, frame.height)
-        if width % 2 or height % 2:
-            raise ValueError(f"H.264 needs an even width and height, but the video is {width}x{height}; resize it first")
+        encoding.check_size(width, height, "video is")
         self.source_size = (frame.width, frame.height)
         self.turner = _Turner(frame, quarters, self.stream.time_base) if quarters else None
-        self.out = output.add_stream("h264", rate=self.rate)
+        self.out = output.add_stream(encoding.encoder, rate=self.rate)
         # Without B-frames packets keep the order of display, so that each keeps its own duration in MP4.
         self.out.codec_context.max_b_frames = 0
         self.out.width, self.out.height, self.out.pix_fmt = width, height, pixel_format(self.bits)
+        self.out.options = encoding.options(self.form.crf)
+        self._mark(self.out.codec_context)
         self.out.codec_context.time_base = self.stream.time_base
-        if self.crf is not None:
-            self.out.options = {"crf": str(self.crf)}
+
+    def _mark(self, target: Any) -> None:
+        if self.keeps_marks:
+            copy_marks(self.stream, target)
+        elif self.form.space is not None:
+            self.form.space.mark(target)
 
     def encode(self, frame: Any) -> list[Any]:
         """The packets for *frame*. Raises ``ValueError`` when the video changes its size."""
@@ -101,9 +121,10 @@ class _VideoTrack:
         if pts is None:
             return []
         upright = frame if self.turner is None else self.turner.turn(frame)
-        full_range = upright.color_range == av.video.reformatter.ColorRange.JPEG
+        full_range = not self.keeps_marks and upright.color_range == av.video.reformatter.ColorRange.JPEG
         ranges = {"src_color_range": "JPEG", "dst_color_range": "MPEG"} if full_range else {}
         converted = upright.reformat(format=pixel_format(self.bits), **ranges)
+        self._mark(converted)
         converted.pts = pts
         converted.pict_type = 0  # else the encoder copies the source's choice of key frames
         return self._timed(self.out.encode(converted))
@@ -126,9 +147,10 @@ class _VideoTrack:
 class _AudioTrack:
     """Decodes, trims and encodes the sound, never ahead of the frames written so far."""
 
-    def __init__(self, stream: Any, format: AudioFormat, window: TrimWindow) -> None:
+    def __init__(self, stream: Any, format: AudioFormat, window: TrimWindow, encoding: Encoding) -> None:
         self.stream = stream
-        self.format = format
+        self.encoder = encoding.sound_encoder
+        format = self.format = dataclasses.replace(format, rate_hz=encoding.sound_rate_hz(format.rate_hz))
         self.window = window
         self.resampler = av.AudioResampler(format="fltp", layout=format.layout, rate=format.rate_hz)
         self.limit = math.ceil(window.duration_s * format.rate_hz) if window.duration_s else None
@@ -140,7 +162,7 @@ class _AudioTrack:
 
     def add_stream(self, output: Any) -> None:
         """Add the sound stream to *output*."""
-        self.out = output.add_stream("aac", rate=self.format.rate_hz, layout=self.format.layout)
+        self.out = output.add_stream(self.encoder, rate=self.format.rate_hz, layout=self.format.layout)
 
     def feed(self, packet: Any) -> None:
         """Decode one packet and queue what lies within the window."""
@@ -198,30 +220,21 @@ class _AudioTrack:
 
 
 class Transcoder:
-    """One run over an open source *container*. It opens the output with *open_arguments* when it keeps the first frame."""
+    """One run over an open source *container*. It opens the output at *path* when it keeps the first frame."""
 
-    def __init__(
-        self,
-        container: Any,
-        window: TrimWindow,
-        path: Any,
-        open_arguments: dict[str, Any],
-        metadata: dict | None,
-        bits: int,
-        crf: float | None,
-        source: Any,
-    ) -> None:
+    def __init__(self, container: Any, window: TrimWindow, path: Any, form: OutputForm, metadata: dict | None, source: Any) -> None:
         self.container = container
         self.path = path
-        self.open_arguments = open_arguments
+        self.form = form
         self.metadata = metadata
         self.source = source
         stream = first_video_stream(container, source)
-        self.video = _VideoTrack(stream, window, bits, crf)
+        self.video = _VideoTrack(stream, window, form)
         if self.video.start_pts:
             container.seek(self.video.start_pts, stream=stream)
         self.audio = self._audio_track(window)
         self.output: Any = None
+        self.opened = contextlib.ExitStack()
 
     def _audio_track(self, window: TrimWindow) -> _AudioTrack | None:
         stream = last_decodable_audio_stream(self.container)
@@ -233,25 +246,19 @@ class Transcoder:
             self.container.seek(self.video.start_pts, stream=self.video.stream)
             if format is not None:
                 stream.codec_context.flush_buffers()
-        return None if format is None else _AudioTrack(stream, format, window)
+        return None if format is None else _AudioTrack(stream, format, window, self.form.encoding)
 
     def run(self) -> None:
-        """Write the output. If anything fails, remove the incomplete file and raise the error."""
-        try:
+        """Write the output. If anything fails, what was at the path stays, and the error is raised."""
+        with self.opened:
             self._run()
-        except BaseException:
-            if self.output is not None:
-                self.output.close()
-                if isinstance(self.path, str | os.PathLike) and os.path.exists(self.path):
-                    os.remove(self.path)
-            raise
-        self.output.close()
 
     def _run(self) -> None:
         video, audio = self.video, self.audio
         for packet in self.container.demux(*[video.stream] if audio is None else [video.stream, audio.stream]):
             if video.done and (audio is None or audio.done):
                 break
+            interrupt_flag.raise_if_set()
             if packet.stream == video.stream:
                 if not video.done:
                     self._add_frames(packet)
@@ -287,7 +294,8 @@ class Transcoder:
 
     def _open(self, first_frame: Any) -> None:
         # Seeking back later would lose the first sound of some containers, so the output waits for this frame.
-        self.output = av.open(self.path, **self.open_arguments)
+        target = self.opened.enter_context(written_whole(self.path))
+        self.output = self.opened.enter_context(av.open(target, **self.form.encoding.open_arguments(self.path)))
         write_tags(self.output, self.metadata, self.container.metadata)
         self.video.add_stream(self.output, first_frame)
         if self.audio is not None:

@@ -6,15 +6,27 @@ from fractions import Fraction
 from io import BytesIO
 from typing import IO, Any
 
+from comfy.interruption import interrupt_flag
 from comfy_api.latest._input.video_types import VideoInput
 from comfy_api.latest._pyav import av
 from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
 
 from . import video_probe as probe
+from .video_colours import SRGB, colour_space, space_of_stream
 from .video_decode import decode_components
 from .video_encode import encode_components
-from .video_output import container_to_output_format, get_open_write_kwargs, mp4_write_kwargs, write_tags
-from .video_transcode import Transcoder
+from .video_opening import open_video
+from .video_output import (
+    Encoding,
+    container_names,
+    container_to_output_format,
+    encoding_for,
+    fits_webm,
+    get_open_write_kwargs,
+    write_tags,
+    written_whole,
+)
+from .video_transcode import OutputForm, Transcoder
 
 __all__ = ["VideoFromComponents", "VideoFromFile", "container_to_output_format", "get_open_write_kwargs"]
 
@@ -40,7 +52,7 @@ class VideoFromFile(VideoInput):
         return self._file
 
     def _open(self) -> AbstractContextManager[Any]:
-        return av.open(self.get_stream_source(), mode="r")
+        return open_video(self.get_stream_source())
 
     def _window(self) -> probe.TrimWindow:
         start_s = float(self._start_time)
@@ -67,6 +79,16 @@ class VideoFromFile(VideoInput):
         """Bits per component of the stored frames."""
         with self._open() as container:
             return probe.bit_depth(next(iter(container.streams.video), None))
+
+    def get_color_space(self) -> str:
+        """One of "sRGB", "HDR" and "HDR PQ", by the transfer function in the header; "sRGB" if that has none."""
+        with self._open() as container:
+            return (space_of_stream(next(iter(container.streams.video), None)) or SRGB).name
+
+    def get_container_format(self) -> str:
+        """The container's name as FFmpeg reports it, such as ``mov,mp4,m4a,3gp,3g2,mj2``."""
+        with self._open() as container:
+            return str(container.format.name)
 
     def get_duration(self) -> float:
         """The selected part's length in seconds."""
@@ -104,43 +126,43 @@ class VideoFromFile(VideoInput):
         metadata: dict | None = None,
         bit_depth: int | None = None,
         crf: float | None = None,
+        color_space: str | None = None,
     ) -> None:
-        """Write the selected part: the unchanged streams unless an argument asks for another encoding, else H.264 in MP4."""
+        """Write the selected part: the unchanged streams unless an argument asks for another encoding.
+
+        The file then appears whole or not at all. Raises ``ValueError`` when the file is in another colour space than the asked-for one.
+        """
+        space, encoding = colour_space(color_space), encoding_for(path, format, codec)
         with self._open() as container:
             stream = next(iter(container.streams.video), None)
-            if self._can_copy(container, stream, format, codec, bit_depth, crf):
+            own = space_of_stream(stream)
+            if own is not None and space is not None and own != space:
+                raise ValueError(
+                    f"the video is in the color space {own.name} and is not converted to {space.name}; choose auto or {own.name}"
+                )
+            changes = crf is not None or space is not None or bool(self._start_time or self._duration)
+            if not changes and self._can_copy(container, stream, encoding, format, codec, bit_depth):
                 _copy_streams(container, path, format, metadata)
             else:
                 bits = probe.bit_depth(stream) if bit_depth is None else bit_depth
-                self._save_transcoded(container, path, format, codec, metadata, bits, crf)
+                form = OutputForm(encoding, bits, crf, space)
+                Transcoder(container, self._window(), path, form, metadata, self._file).run()
 
-    def _can_copy(self, container: Any, stream: Any, format: str, codec: str, bit_depth: int | None, crf: float | None) -> bool:
-        if crf is not None or self._start_time or self._duration:
+    def _can_copy(self, container: Any, stream: Any, encoding: Encoding, format: str, codec: str, bit_depth: int | None) -> bool:
+        if format != VideoContainer.AUTO and container_names(format) not in container.format.name.split(","):
             return False
-        if format != VideoContainer.AUTO and VideoContainer(format).value not in container.format.name.split(","):
+        if encoding.container is VideoContainer.WEBM and not fits_webm(container.streams):
             return False
         if stream is None:
             return True
-        same_codec = codec == VideoCodec.AUTO or VideoCodec(codec).value == stream.codec.name
+        same_codec = codec == VideoCodec.AUTO or VideoCodec(codec).value == stream.codec.canonical_name
         return same_codec and bit_depth in (None, probe.bit_depth(stream))
-
-    def _save_transcoded(
-        self,
-        container: Any,
-        path: Any,
-        format: VideoContainer,
-        codec: VideoCodec,
-        metadata: dict | None,
-        bit_depth: int,
-        crf: float | None = None,
-    ) -> None:
-        arguments = mp4_write_kwargs(path, format, codec)
-        Transcoder(container, self._window(), path, arguments, metadata, bit_depth, crf, self._file).run()
 
 
 def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: dict | None) -> None:
     """Copy the packets of every stream; streams without a known codec are left out."""
-    with av.open(path, **get_open_write_kwargs(path, container.format.name, format)) as output:
+    arguments = get_open_write_kwargs(path, container.format.name, format)
+    with written_whole(path) as target, av.open(target, **arguments) as output:
         write_tags(output, metadata, container.metadata)
         copies = {}
         for stream in container.streams:
@@ -151,6 +173,7 @@ def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: d
             else:
                 copies[stream] = output.add_stream_from_template(template=stream, opaque=True)
         for packet in container.demux():
+            interrupt_flag.raise_if_set()
             if packet.stream in copies and packet.dts is not None:
                 packet.stream = copies[packet.stream]
                 output.mux(packet)
@@ -172,6 +195,10 @@ class VideoFromComponents(VideoInput):
         """Bits per component when encoded."""
         return self._bit_depth
 
+    def get_color_space(self) -> str:
+        """The space "sRGB": what tensors are saved as unless saving says otherwise."""
+        return SRGB.name
+
     def save_to(
         self,
         path: str | IO[bytes],
@@ -180,10 +207,12 @@ class VideoFromComponents(VideoInput):
         metadata: dict | None = None,
         bit_depth: int | None = None,
         crf: float | None = None,
+        color_space: str | None = None,
     ) -> None:
-        """Encode as H.264 in MP4."""
+        """Encode frame by frame; *color_space* (None: sRGB) says what the pixels are."""
         bits = self._bit_depth if bit_depth is None else bit_depth
-        encode_components(self._components, path, format, codec, metadata, bits, crf)
+        encoding, space = encoding_for(path, format, codec), colour_space(color_space) or SRGB
+        encode_components(self._components, path, encoding, metadata, bits, crf, space)
 
     def as_trimmed(self, start_time: float | None = 0, duration: float | None = 0, strict_duration: bool = True) -> VideoInput | None:
         """A part of this video, encoded in memory; None if it would be too short."""

@@ -12,6 +12,7 @@ class VideoCodec(str, Enum):  # noqa: UP042 - printed as a plain string
 
     AUTO = "auto"
     H264 = "h264"
+    AV1 = "av1"
 
     @classmethod
     def as_input(cls) -> list[str]:
@@ -24,6 +25,8 @@ class VideoContainer(str, Enum):  # noqa: UP042
 
     AUTO = "auto"
     MP4 = "mp4"
+    MKV = "mkv"
+    WEBM = "webm"
 
     @classmethod
     def as_input(cls) -> list[str]:
@@ -33,7 +36,8 @@ class VideoContainer(str, Enum):  # noqa: UP042
     @classmethod
     def get_extension(cls, value: "VideoContainer | str") -> str:
         """The file name extension for *value*, a member or its name. Raises ``ValueError`` for an unknown name."""
-        return {cls.AUTO: "mp4", cls.MP4: "mp4"}[cls(value)]
+        container = cls(value)
+        return "mp4" if container is cls.AUTO else container.value
 
 
 @dataclass
