@@ -23,6 +23,7 @@ RATES_HZ: Final = {
     "mp3": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
     "opus": (8_000, 12_000, 16_000, 24_000, 48_000),
 }
+MP3_CHANNELS: Final = 2
 OPUS_BITS_PER_CHANNEL: Final = 256_000
 LAYOUTS: Final = {1: "mono", 2: "stereo", 6: "5.1"}
 MP3_BEST_VARIABLE = "V0"
@@ -48,9 +49,11 @@ def encode_audio(path: str, waveform_CT: Any, sample_rate_hz: int, format: str, 
 
     Raises ``ValueError`` for an unsupported number of channels, and for no samples at all.
     """
-    layout = LAYOUTS.get(waveform_CT.shape[0])
-    if layout is None:
-        raise ValueError(f"sound with {waveform_CT.shape[0]} channels cannot be saved; mix it down to 1, 2 or 6 channels first")
+    channels = waveform_CT.shape[0]
+    layout = LAYOUTS.get(channels)
+    if layout is None or (format == "mp3" and channels > MP3_CHANNELS):
+        accepted = "1 or 2" if format == "mp3" else "1, 2 or 6"
+        raise ValueError(f"sound with {channels} channels cannot be saved as {format}; mix it down to {accepted} channels first")
     if not waveform_CT.shape[1]:
         raise ValueError("sound without samples cannot be saved; check what the sound was cut from")
     try:
@@ -61,7 +64,7 @@ def encode_audio(path: str, waveform_CT: Any, sample_rate_hz: int, format: str, 
             if format == "mp3" and quality == MP3_BEST_VARIABLE:
                 stream.codec_context.qscale = 1
             elif format != "flac" and quality in BIT_RATES:
-                stream.bit_rate = bit_rate(format, quality, waveform_CT.shape[0])
+                stream.bit_rate = bit_rate(format, quality, channels)
             for piece in _pieces(waveform_CT, sample_rate_hz, rate_hz, layout):
                 output.mux(stream.encode(piece))
             output.mux(stream.encode(None))

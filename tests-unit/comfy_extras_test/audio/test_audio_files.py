@@ -250,3 +250,11 @@ def test_no_sound_is_one_error(folders, node):
     with pytest.raises(ValueError, match="outside the output folder"):
         run(node, {"waveform": tone(), "sample_rate": 8000}, "../x", *more)
     assert not list((folders / "output").iterdir())
+
+
+def test_six_channels_are_kept_where_a_format_has_them(folders):
+    audio = {"waveform": tone(6), "sample_rate": RATE_HZ}
+    (path,) = paths(run(nodes_audio.SaveAudio, audio, "x"), folders)
+    assert torch.equal(nodes_audio.load(str(path))[0], audio["waveform"][0])
+    with pytest.raises(ValueError, match="6 channels cannot be saved as mp3; mix it down to 1 or 2"):
+        run(nodes_audio.SaveAudioMP3, audio, "x")
