@@ -137,7 +137,6 @@ TESTED_THROUGH = {
     "comfy_api/latest/_input/curve_types.py": "tests-unit/comfy_api_test/test_curve_and_range_inputs.py",
     "comfy_api/latest/_input/range_types.py": "tests-unit/comfy_api_test/test_curve_and_range_inputs.py",
     "comfy_api/latest/_input/video_types.py": "tests-unit/comfy_api_test/test_video_input.py",
-    "comfy_api/latest/_input_impl/video_decode.py": "tests-unit/comfy_api_test/test_video_input.py",
     "comfy_api/latest/_input_impl/video_encode.py": "tests-unit/comfy_api_test/test_video_input.py",
     "comfy_api/latest/_input_impl/video_probe.py": "tests-unit/comfy_api_test/test_video_input.py",
     "comfy_api/latest/_input_impl/video_types.py": "tests-unit/comfy_api_test/test_video_input.py",
