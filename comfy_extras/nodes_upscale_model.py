@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 management = lazy_module("comfy.model_management")
 spandrel = lazy_module("spandrel")
-upscale_loading = lazy_module("comfy_extras.upscale_loading")
+upscale_loading = lazy_module("comfy_extras.chainner_models.upscale_loading")
 
 TILE, SMALLEST_TILE, OVERLAP = 512, 128, 32
 WORKING_BYTES_PER_VALUE = 384.0  # estimated: what such models need for one value of a tile, times the scale

@@ -20,7 +20,7 @@ HARMLESS = (
     (r"^(vision_model|visual|visual_projection)\b", "the half of CLIP that looks at pictures"),
     (r"(^|\.)loss\.", "the critic that autoencoders are trained against"),
     (r"(^|\.)num_batches_tracked$", "a count of training"),
-    (r"^(decoder\.|lm_head\.weight$)", "the half of T5 that writes text"),
+    (r"^(decoder\.(block\.\d+|final_layer_norm|embed_tokens)\.|lm_head\.weight$)", "the half of T5 that writes text"),
     (r"^encoder\.embed_tokens\.weight$", "T5's table of embeddings, which is shared.weight once more"),
     (r"^(text_encoders\.)?(spiece_model|tokenizer_json)$", "the tokenizer, which is read by itself"),
 )

@@ -177,6 +177,8 @@ TESTED_THROUGH = {
     "comfy_execution/prompt_checks/validator_call.py": "tests-unit/execution_test/prompt_checks/test_prompt_validation.py",
     "comfy_execution/prompts/job_outputs.py": "tests-unit/execution_test/prompts/test_jobs_view.py",
     "comfy_execution/server_protocol.py": "tests-unit/execution_test/executor/test_executor_flow.py",
+    "comfy_extras/audio_editing_nodes.py": "tests-unit/comfy_extras_test/audio/test_audio_editing.py",
+    "comfy_extras/audio_file_nodes.py": "tests-unit/comfy_extras_test/audio/test_audio_files.py",
     "comfy_extras/flux2_nodes.py": "tests-unit/comfy_extras_test/test_nodes_prompt_texts.py",
     "comfy_extras/model_patch_schema.py": "tests-unit/comfy_extras_test/test_node_definitions.py",
     "comfy_extras/node_extension.py": "tests-unit/comfy_extras_test/test_node_definitions.py",

@@ -10,7 +10,8 @@ import comfy.model_management
 import comfy.samplers
 import comfy.utils
 import folder_paths
-from comfy_extras import nodes_upscale_model, upscale_loading
+from comfy_extras import nodes_upscale_model
+from comfy_extras.chainner_models import upscale_loading
 from comfy_extras.nodes_align_your_steps import NOISE_LEVELS, AlignYourStepsScheduler, loglinear_interp
 from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
 from comfy_extras.nodes_perpneg import Guider_PerpNeg, PerpNeg, PerpNegGuider, perp_neg

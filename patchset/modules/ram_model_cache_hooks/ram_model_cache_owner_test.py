@@ -10,7 +10,7 @@ import pytest
 from ram_cache_fakes import FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, patcher
 
 import comfy.options
-from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache
+from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks
 from comfy.ram_model_cache.host_memory import GIB, HostMemory, MemoryView
 from comfy.ram_model_cache.weights_key import weights_key
 from comfy.ram_model_cache_hooks import owner as ram_cache_owner
@@ -240,7 +240,7 @@ def test_a_prompt_s_history_gets_its_receipts(host):
 
 def test_after_each_node_bases_without_users_are_restored(host, key, monkeypatch):
     restored = []
-    monkeypatch.setattr(host.cache, "_hooks", host.cache._hooks.__class__(restore_base=restored.append))
+    monkeypatch.setattr(host.cache._upkeep, "_hooks", OwnerHooks(restore_base=restored.append))
     clone = host.cache.fetch({key: 100}, lambda missing: {key: patcher(100)})[key]
 
     async def execute(error):

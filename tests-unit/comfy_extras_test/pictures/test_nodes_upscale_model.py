@@ -10,7 +10,8 @@ import folder_paths
 from comfy.loading.model_files import ModelFiles
 from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.values import CacheSettings, OwnerHooks
-from comfy_extras import nodes_upscale_model, upscale_loading
+from comfy_extras import nodes_upscale_model
+from comfy_extras.chainner_models import upscale_loading
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
 
 spandrel = pytest.importorskip("spandrel", reason="upscaling models are built by spandrel: pip install -c constraints.txt spandrel")
