@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from comfy_extras.dataset_bases import random_numbers, seed_input
 
 implementations = lazy_module("comfy_api.latest._input_impl.video_types")
-opening = lazy_module("comfy_api.latest._input_impl.video_opening")
+opening = lazy_module("comfy_api.latest._util.video_opening")
 torch = lazy_module("torch")
 types = lazy_module("comfy_api.latest._util.video_types")
 

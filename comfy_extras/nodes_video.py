@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 implementations = lazy_module("comfy_api.latest._input_impl.video_types")
-opening = lazy_module("comfy_api.latest._input_impl.video_opening")
+opening = lazy_module("comfy_api.latest._util.video_opening")
 types = lazy_module("comfy_api.latest._util.video_types")
 
 _PREFIX_HELP = (

@@ -5,7 +5,7 @@ from fractions import Fraction
 from io import BytesIO
 from typing import IO
 
-from comfy_api.latest._pyav import av
+from comfy_api.latest._util.video_opening import open_video
 from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
 
 
@@ -79,5 +79,5 @@ class VideoInput(ABC):
 
     def get_container_format(self) -> str:
         """The container's name as FFmpeg reports it, such as ``mov,mp4,m4a,3gp,3g2,mj2``."""
-        with av.open(self.get_stream_source(), mode="r") as container:
+        with open_video(self.get_stream_source()) as container:
             return container.format.name

@@ -9,13 +9,13 @@ from typing import IO, Any
 from comfy.interruption import interrupt_flag
 from comfy_api.latest._input.video_types import VideoInput
 from comfy_api.latest._pyav import av
+from comfy_api.latest._util.video_opening import open_video
 from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, VideoContainer
 
 from . import video_probe as probe
 from .video_colours import SRGB, colour_space, space_of_stream
 from .video_decode import decode_components
 from .video_encode import encode_components
-from .video_opening import open_video
 from .video_output import (
     Encoding,
     container_names,

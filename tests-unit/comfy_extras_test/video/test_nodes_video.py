@@ -15,7 +15,7 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, Types
 from comfy_api.latest._input_impl import video_decode
 from comfy_api.latest._input_impl.video_colours import SPACES, colour_space, space_of_stream
-from comfy_api.latest._input_impl.video_opening import open_video
+from comfy_api.latest._util.video_opening import open_video
 from comfy_extras import nodes_video, webm_writing
 
 av = pytest.importorskip("av")
