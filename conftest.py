@@ -1,4 +1,4 @@
-"""What holds for all tests: compiled modules are kept."""
+"""What holds for all tests: compiled modules are kept, and long ones run when asked for."""
 
 import os
 import sys
@@ -14,3 +14,11 @@ def pytest_configure() -> None:
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests marked ``long`` out unless ``-m`` names the mark."""
+    if "long" not in (config.option.markexpr or ""):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="runs only when asked for: -m long"))

@@ -78,7 +78,9 @@ def test_ten_restores_of_one_image_serve_ten_prompts_at_once(tmp_path, start_ser
         assert answers[0]["runs"][0]["models"] and all(receipt["tier"] == "vram" for receipt in answers[0]["runs"][0]["models"])
 
 
-@pytest.mark.parametrize("device", [("--cpu",), ("--simulated-vram-mb", "100")], ids=["cpu", "simulated"])
+@pytest.mark.parametrize(
+    "device", [pytest.param(("--cpu",), marks=pytest.mark.long), ("--simulated-vram-mb", "100")], ids=["cpu", "simulated"]
+)
 def test_ten_forks_between_the_phases_serve_ten_prompts_at_once(tmp_path, start_server, device):
     count = 10 if device == ("--cpu",) else 2
     base, config = base_with(tmp_path, STARTERS)
@@ -122,6 +124,7 @@ def test_restored_with_half_the_limit_it_keeps_under_it(tmp_path):
         check_half(roomy, tight, group, 3 * GIB)
 
 
+@pytest.mark.long
 @needs_groups
 def test_forked_with_half_the_limit_it_keeps_under_it(tmp_path):
     base, config = base_with(tmp_path, MANY)
