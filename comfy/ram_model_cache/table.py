@@ -112,11 +112,12 @@ class ModelTable:
     def take_ahead(self, entry: Entry, refusal: str, waited_s: float) -> str:
         """The loader of *entry* has it: from now on it is like any other, kept unless *refusal* says why not. Returns the tier."""
         note, entry.ahead, entry.refusal = entry.ahead, None, refusal
+        self.entries[entry.key] = self.entries.pop(entry.key)  # among equals the order of asking decides
         self.journal.reasons.loaded(entry.key)
         self.policy.learn(entry.key, entry.size_bytes, entry.seconds)
         if refusal:
             self.journal.refused(entry)
-        return self.journal.taken(entry, "" if note is None else note.why, waited_s)
+        return self.journal.taken(entry, note.why if note else "", waited_s)
 
     def _place(self, entry: Entry) -> None:
         """Keep *entry* as was decided before it was read, or decide again where it turned out larger, or smaller than what was refused."""
@@ -328,8 +329,7 @@ class ModelTable:
 
     def _own_bytes(self, idle_only: bool = False) -> dict[Hashable, int]:
         """{key: bytes that evicting it would free} of what the ledger counts."""
-        counted = ((key, entry) for key, entry in self.entries.items() if key in self.ledger)
-        return {key: self.ledger.own_bytes(key) for key, entry in counted if not (idle_only and entry.in_use)}
+        return {k: self.ledger.own_bytes(k) for k, entry in self.entries.items() if k in self.ledger and not (idle_only and entry.in_use)}
 
     def _classes(self) -> tuple[frozenset[Hashable], frozenset[Hashable]]:
         """Keys that pending prompts name, and keys that are held."""

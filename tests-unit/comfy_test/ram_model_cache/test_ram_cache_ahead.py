@@ -55,6 +55,18 @@ def test_what_was_read_ahead_waits_for_its_loader_and_is_then_like_any_other(mak
     del model
 
 
+@pytest.mark.parametrize("read_first", [(), (A, B), (B, A)], ids=["nothing", "in order", "the other way round"])
+def test_of_equal_models_the_one_asked_for_first_stays_in_whatever_order_they_were_read(make, owner, read_first):
+    cache = make(100)
+    for key in read_first:
+        assert read_ahead(cache, key) == ""
+    for key in (A, B):
+        get(cache, key)
+    owner.pending = ("wanted",)
+    get(cache, Key("pending", owner.pending))
+    assert [entry["model"] for entry in cache.entries()] == ["A", "pending"]
+
+
 def test_a_loader_that_comes_while_it_is_read_waits_for_it_and_has_the_rest_hidden_only(make, owner):
     cache, reading, go_on, found = make(), threading.Event(), threading.Event(), []
 
