@@ -50,6 +50,7 @@ class ReadAhead:
         self._failed: OrderedDict[tuple[Hashable, States], None] = OrderedDict()
         self._is_paused = self._is_closed = self._has_news = False
         self._interrupts = 0
+        self._moves = 0  # prompts that began and loaders that ran: a plan from before the last one is out of date
 
     def add_source(self, source: Source) -> None:
         """Ask *source* what else to read when prompts want nothing; on the thread ``read-ahead``."""
@@ -65,6 +66,7 @@ class ReadAhead:
             coming = {node_id: load for node_id, node in nodes if (load := node_load(node, classes)) is not None}
         with self._changed:
             self._coming, self._is_paused, self._interrupts = coming, False, interrupt_flag.requests
+            self._moves += 1
             self._tried = {coming[node_id].key for node_id, _ in nodes[:1] if node_id in coming}
             if self._thread is None and not self._is_closed:
                 self._thread = threading.Thread(target=self._plan_on, name="read-ahead", daemon=True)
@@ -72,10 +74,14 @@ class ReadAhead:
             self._tell()
 
     def ran(self, node_id: str) -> None:
-        """A node has run: what it loads is not to be read any more."""
+        """A node has run: what it loads is not to be read any more, nor any further."""
         coming = self._coming
-        if coming:
-            coming.pop(node_id, None)
+        load = coming.pop(node_id, None) if coming else None
+        if load is not None:
+            self._moves += 1
+            running = self._active.get(load.key)
+            if running is not None:
+                running.stop()
 
     def end(self) -> None:
         """The prompt has ended."""
@@ -120,7 +126,7 @@ class ReadAhead:
 
     def _step(self) -> None:
         """Stop what is not wanted any more, and begin what may be read now."""
-        plan = self._plan()
+        moves, plan = self._moves, self._plan()
         with self._changed:
             if interrupt_flag.requests != self._interrupts or getattr(self._queue(), "flags", None):
                 self._stop_all()
@@ -131,7 +137,7 @@ class ReadAhead:
         for load, place in plan.values():
             if not self._may_start(place):
                 return
-            self._start(load, place)
+            self._start(load, place, moves)
 
     def _plan(self) -> dict[Hashable, tuple[Load, Place]]:
         """Everything that is foreseen, by key, what is wanted first leading."""
@@ -156,8 +162,8 @@ class ReadAhead:
                 return False
             return len(self._active) < (AT_ONCE if place is Place.RUNNING else 1)
 
-    def _start(self, load: Load, place: Place) -> None:
-        """Begin *load*, unless it was tried for this prompt, has failed before, or is there."""
+    def _start(self, load: Load, place: Place, moves: int) -> None:
+        """Begin *load*, unless it was tried for this prompt, has failed before, or is there; or more than *moves* were made: plan again."""
         states = None if load.key in self._tried or load.key in self._active else load.states()
         if states is None or (load.key, states) in self._failed:
             return
@@ -167,6 +173,9 @@ class ReadAhead:
         running = RunningLoad(load, states, place, self._cache, self._ended)
         with self._changed:
             if self._is_paused or self._coming is None:
+                return
+            if self._moves != moves:
+                self._tell()
                 return
             self._tried.add(load.key)
             self._active[load.key] = running

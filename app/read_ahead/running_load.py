@@ -62,7 +62,7 @@ class RunningLoad:
     def _read(self) -> Outcome:
         ahead = self._cache.ahead
         try:
-            with ahead.block(beyond_cap=self._place is not Place.LATER) as block:
+            with ahead.block(self._place is not Place.LATER, self._raise_if_stopped) as block:
                 self._block = block
                 beside = self._place is Place.RUNNING
                 current_pace.set(BackgroundPace(self._raise_if_stopped, lambda: ahead.awaited(block), beside))

@@ -28,10 +28,10 @@ class NotAhead(Exception):
 
 
 class AheadBlock:
-    """One load ahead: the keys it asked for, and whether it may take room beyond the cap."""
+    """One load ahead: the keys it asked for, whether it may take room beyond the cap, and what raises when it is not wanted any more."""
 
-    def __init__(self, beyond_cap: bool) -> None:
-        self.beyond_cap = beyond_cap
+    def __init__(self, beyond_cap: bool, raise_if_stopped: Callable[[], None]) -> None:
+        self.beyond_cap, self.raise_if_stopped = beyond_cap, raise_if_stopped
         self.keys: set[Hashable] = set()
 
 
@@ -51,13 +51,14 @@ class AheadLoads:
         return block
 
     @contextmanager
-    def block(self, beyond_cap: bool) -> Iterator[AheadBlock]:
+    def block(self, beyond_cap: bool, raise_if_stopped: Callable[[], None] = lambda: None) -> Iterator[AheadBlock]:
         """A block of this thread, in which loaders read ahead and may raise :class:`NotAhead`. Not inside another.
 
         *beyond_cap*: the models are wanted next, so they may be read although they do not fit beside what is kept, as their loader would
-        do. Without it they must fit under the cap. In both cases the RAM must be free.
+        do. Without it they must fit under the cap. In both cases the RAM must be free. *raise_if_stopped* is asked before a read begins,
+        when no loader can have the same models read any more.
         """
-        self._of_thread.block = AheadBlock(beyond_cap)
+        self._of_thread.block = AheadBlock(beyond_cap, raise_if_stopped)
         try:
             yield self._of_thread.block
         finally:
@@ -95,6 +96,7 @@ class AheadLoads:
                 missing = self._missing(wanted)
             if not missing:
                 raise NotAhead("it is here already")
+            block.raise_if_stopped()
             with self._drops.loading():
                 found = self._load(block, {key: wanted[key] for key in missing}, load)
             return {key: found[key] if key in found else self._clone_of(key) for key in wanted}

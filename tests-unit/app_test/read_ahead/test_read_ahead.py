@@ -177,6 +177,14 @@ def test_the_cores_and_the_packs_loaders_are_foreseen():
         assert vars(one)["READS_AHEAD"].keys() <= required.keys(), name
 
 
+def test_a_loader_that_ran_while_the_plan_was_made_is_not_read(bench, monkeypatch):
+    plan = bench.ahead._plan
+    monkeypatch.setattr(bench.ahead, "_plan", lambda: (plan(), bench.ahead.ran("load a"))[0])
+    bench.begin("a", "b")
+    bench.waits_for("b")
+    assert bench.loaded == ["b"]
+
+
 def test_waiting_prompts_are_looked_through_once_in_their_order(bench):
     asked = []
     prompts = WaitingPrompts(lambda: asked.append(1) or bench.classes)
