@@ -7,38 +7,19 @@ import torch
 
 from comfy.families.t5_text import T5Transformer
 from comfy.families.t5_text_sizes import T5_XXL_OLD
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text.t5_tokenizer import TOKENS, T5Tokenizer
+from comfy.text_encoders.published_model import PublishedTextModel
 
 MIN_TOKENS = 512
 
 
-class T5XXLModel(SDClipModel):
+class T5XXLModel(PublishedTextModel):
     """T5 1.0 XXL."""
 
-    def __init__(
-        self,
-        device: Any = "cpu",
-        layer: str = "last",
-        layer_idx: int | None = None,
-        dtype: torch.dtype | None = None,
-        attention_mask: bool = True,
-        model_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            device=device,
-            layer=layer,
-            layer_idx=layer_idx,
-            textmodel_json_config=T5_XXL_OLD,
-            dtype=dtype,
-            special_tokens=TOKENS,
-            model_class=T5Transformer,
-            enable_attention_masks=attention_mask,
-            return_attention_masks=attention_mask,
-            zero_out_masked=attention_mask,
-            model_options=model_options,
-        )
+    MODEL_CLASS, SIZES, TOKENS = T5Transformer, T5_XXL_OLD, TOKENS
+    ZEROS_MASKED = True
 
 
 class CosmosT5XXL(SD1ClipModel):

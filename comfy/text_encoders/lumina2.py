@@ -6,12 +6,13 @@ from typing import Any
 import torch
 
 from comfy.placeholders import placeholders
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text.gemma import GEMMA_2_2B, GemmaTextModel
-from comfy.text.t5_tokenizer import NO_LIMIT
-from comfy.text.tokenizer_files import FoundTokenizer, WantedTokenizer
-from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+from comfy.text.one_chunk import OneChunkTokenizer
+from comfy.text.tokenizer_files import WantedTokenizer
+from comfy.text_encoders.published_model import PublishedTextModel
+from comfy.text_encoders.spiece_tokenizer import SavesSentencePiece
 
 END_OF_TURN = {"<end_of_turn>": 107}
 TOKENIZER = WantedTokenizer(
@@ -23,27 +24,11 @@ TOKENIZER = WantedTokenizer(
 )
 
 
-class Gemma2BTokenizer(SDTokenizer):
+class Gemma2BTokenizer(SavesSentencePiece, OneChunkTokenizer):
     """Gemma 2's tokenizer: a start token, no end token, no padding; no embeddings of files."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(
-            TOKENIZER,
-            pad_with_end=False,
-            embedding_size=GEMMA_2_2B.hidden_size,
-            embedding_key="gemma2_2b",
-            tokenizer_class=FoundTokenizer,
-            has_end_token=False,
-            pad_to_max_length=False,
-            max_length=NO_LIMIT,
-            min_length=1,
-            tokenizer_data=tokenizer_data,
-            tokenizer_args={"data": tokenizer_data},
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The SentencePiece model, if the tokenizer is made of one."""
-        return {"spiece_model": self.tokenizer.serialize_model()} if isinstance(self.tokenizer, SPieceTokenizer) else {}
+        super().__init__(TOKENIZER, tokenizer_data, embedding_size=GEMMA_2_2B.hidden_size, has_end_token=False, min_length=1)
 
 
 class LuminaTokenizer(SD1Tokenizer):
@@ -53,31 +38,11 @@ class LuminaTokenizer(SD1Tokenizer):
         super().__init__(embedding_directory, tokenizer_data, tokenizer=Gemma2BTokenizer, name="gemma2_2b")
 
 
-class Gemma2_2BModel(SDClipModel):  # noqa: N801 - ComfyUI's name
+class Gemma2_2BModel(PublishedTextModel):  # noqa: N801 - ComfyUI's name
     """Gemma 2 2B."""
 
-    def __init__(
-        self,
-        device: Any = "cpu",
-        layer: str = "hidden",
-        layer_idx: int | None = -2,
-        dtype: torch.dtype | None = None,
-        attention_mask: bool = True,
-        model_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            device=device,
-            layer=layer,
-            layer_idx=layer_idx,
-            textmodel_json_config=GEMMA_2_2B,
-            dtype=dtype,
-            special_tokens={"start": 2, "pad": 0},
-            layer_norm_hidden_state=False,
-            model_class=GemmaTextModel,
-            enable_attention_masks=attention_mask,
-            return_attention_masks=attention_mask,
-            model_options=model_options,
-        )
+    MODEL_CLASS, SIZES, TOKENS = GemmaTextModel, GEMMA_2_2B, {"start": 2, "pad": 0}
+    LAYER, SETTINGS = ("hidden", -2), {"layer_norm_hidden_state": False}
 
 
 class LuminaModel(SD1ClipModel):

@@ -9,9 +9,11 @@ import torch
 
 from comfy import sd1_clip
 from comfy.supported_models_base import ClipTarget
+from comfy.text.one_chunk import OneChunkTokenizer
 from comfy.text.qwen.conversations import ABOUT_ONE_PICTURE, FROM_TEXT
 from comfy.text.qwen.network import QwenTextModel
-from comfy.text.tokenizer_files import FoundTokenizer, WantedTokenizer
+from comfy.text.tokenizer_files import WantedTokenizer
+from comfy.text_encoders.published_model import PublishedTextModel
 
 PART = "qwen25_7b"
 PAD, START, PICTURE = 151643, 151644, 151655  # <|endoftext|>, <|im_start|>, <|image_pad|>
@@ -20,29 +22,29 @@ WANTED = WantedTokenizer(part=PART, folder="qwen25_tokenizer", repository="Qwen/
 WRITTEN_OUT = ("<|im_start|>", "<|start_header_id|>")  # how a text begins that needs no template
 
 
-class Qwen25_7BVLITokenizer(sd1_clip.SDTokenizer):  # noqa: N801 - ComfyUI's name
-    """Qwen's tokenizer. There are no embeddings for it."""
+class QwenWords(OneChunkTokenizer):
+    """Qwen's tokenizer: one chunk of any length, without marks around it."""
+
+    def __init__(
+        self, wanted: WantedTokenizer, width: int, tokenizer_data: Mapping[str, Any] | None, embedding_directory: Any = None
+    ) -> None:
+        super().__init__(
+            wanted,
+            tokenizer_data,
+            embedding_directory=embedding_directory,
+            embedding_size=width,
+            has_start_token=False,
+            has_end_token=False,
+            min_length=1,
+            pad_token=PAD,
+        )
+
+
+class Qwen25_7BVLITokenizer(QwenWords):  # noqa: N801 - ComfyUI's name
+    """Qwen2.5-VL's. There are no embeddings for it."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(WANTED, **tokenizer_settings(PART, 3584, tokenizer_data))
-
-
-def tokenizer_settings(part: str, width: int, tokenizer_data: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Arguments of ``SDTokenizer`` for a text model that Qwen's tokenizer is for: one chunk of any length, without marks around it."""
-    return {
-        "tokenizer_class": FoundTokenizer,
-        "tokenizer_args": {"data": tokenizer_data or {}},
-        "tokenizer_data": tokenizer_data,
-        "embedding_size": width,
-        "embedding_key": part,
-        "pad_with_end": False,
-        "has_start_token": False,
-        "has_end_token": False,
-        "pad_to_max_length": False,
-        "max_length": 99999999,
-        "min_length": 1,
-        "pad_token": PAD,
-    }
+        super().__init__(WANTED, 3584, tokenizer_data)
 
 
 class QwenImageTokenizer(sd1_clip.SD1Tokenizer):
@@ -80,30 +82,10 @@ class QwenImageTokenizer(sd1_clip.SD1Tokenizer):
         return tokens
 
 
-class Qwen25_7BVLIModel(sd1_clip.SDClipModel):  # noqa: N801 - ComfyUI's name
+class Qwen25_7BVLIModel(PublishedTextModel):  # noqa: N801 - ComfyUI's name
     """Qwen2.5-VL's hidden states after its last layer."""
 
-    def __init__(
-        self,
-        device: Any = "cpu",
-        layer: str = "last",
-        layer_idx: int | None = None,
-        dtype: torch.dtype | None = None,
-        attention_mask: bool = True,
-        model_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            device=device,
-            layer=layer,
-            layer_idx=layer_idx,
-            dtype=dtype,
-            special_tokens={"pad": PAD},
-            layer_norm_hidden_state=False,
-            model_class=QwenTextModel,
-            enable_attention_masks=attention_mask,
-            return_attention_masks=attention_mask,
-            model_options=model_options,
-        )
+    MODEL_CLASS, TOKENS, SETTINGS = QwenTextModel, {"pad": PAD}, {"layer_norm_hidden_state": False}
 
 
 class QwenImageTEModel(sd1_clip.SD1ClipModel):

@@ -13,36 +13,19 @@ from comfy.sd1_clip import SDClipModel, SDTokenizer
 from comfy.sdxl_clip import SDXLClipG, SDXLClipGTokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text.joint_encoder import JointTextEncoder
-from comfy.text.t5_tokenizer import NO_LIMIT, TOKENS, T5Tokenizer
+from comfy.text.one_chunk import NO_LIMIT
+from comfy.text.t5_tokenizer import TOKENS, T5Tokenizer
+from comfy.text_encoders.published_model import PublishedTextModel
 
 CLIP_L_WIDTH, CLIP_G_WIDTH, T5_WIDTH = 768, 1280, 4096  # of the published models, for what is not there
 EMPTY_TOKENS = 77
 
 
-class T5XXLModel(SDClipModel):
+class T5XXLModel(PublishedTextModel):
     """T5-XXL: the last hidden state, no pooled output. *attention_mask*: padding is masked, and the mask given to the diffusion model."""
 
-    def __init__(
-        self,
-        device: Any = "cpu",
-        layer: str = "last",
-        layer_idx: int | None = None,
-        dtype: torch.dtype | None = None,
-        attention_mask: bool = False,
-        model_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            device=device,
-            layer=layer,
-            layer_idx=layer_idx,
-            textmodel_json_config=T5_XXL,
-            dtype=dtype,
-            special_tokens=TOKENS,
-            model_class=T5Transformer,
-            enable_attention_masks=attention_mask,
-            return_attention_masks=attention_mask,
-            model_options={**(model_options or {}), "model_name": "t5xxl"},
-        )
+    MODEL_CLASS, SIZES, TOKENS, NAME = T5Transformer, T5_XXL, TOKENS, "t5xxl"
+    MASKED = False
 
 
 def t5_xxl_detect(state_dict: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.dtype]:

@@ -69,3 +69,13 @@ def _processor(model: Any, add_bos: bool, add_eos: bool) -> Any:
         return sentencepiece.SentencePieceProcessor(**source, add_bos=add_bos, add_eos=add_eos)
     except (RuntimeError, OSError) as error:
         raise ValueError(f"this is no SentencePiece model ({error})") from error
+
+
+class SavesSentencePiece:
+    """For tokenizers of text encoders whose files carry a SentencePiece model: so do those that are saved."""
+
+    tokenizer: Any
+
+    def state_dict(self) -> dict[str, Any]:
+        """The SentencePiece model, if the tokenizer is made of one."""
+        return {"spiece_model": self.tokenizer.serialize_model()} if isinstance(self.tokenizer, SPieceTokenizer) else {}

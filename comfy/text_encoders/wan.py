@@ -7,63 +7,32 @@ import torch
 
 from comfy.families.t5_text import T5Transformer
 from comfy.families.t5_text_sizes import UMT5_XXL
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
+from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.supported_models_base import ClipTarget
-from comfy.text.t5_tokenizer import NO_LIMIT, TOKENS
-from comfy.text.tokenizer_files import FoundTokenizer, WantedTokenizer
-from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
+from comfy.text.one_chunk import OneChunkTokenizer
+from comfy.text.t5_tokenizer import TOKENS
+from comfy.text.tokenizer_files import WantedTokenizer
+from comfy.text_encoders.published_model import PublishedTextModel
+from comfy.text_encoders.spiece_tokenizer import SavesSentencePiece
 
 MIN_TOKENS = 512
 TOKENIZER = WantedTokenizer("umt5xxl", "umt5", "google/umt5-xxl", files=("spiece.model",))
 
 
-class UMT5XXlModel(SDClipModel):
+class UMT5XXlModel(PublishedTextModel):
     """UMT5-XXL."""
 
-    def __init__(
-        self,
-        device: Any = "cpu",
-        layer: str = "last",
-        layer_idx: int | None = None,
-        dtype: torch.dtype | None = None,
-        model_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            device=device,
-            layer=layer,
-            layer_idx=layer_idx,
-            textmodel_json_config=UMT5_XXL,
-            dtype=dtype,
-            special_tokens=TOKENS,
-            model_class=T5Transformer,
-            enable_attention_masks=True,
-            zero_out_masked=True,
-            model_options=model_options,
-        )
+    MODEL_CLASS, SIZES, TOKENS = T5Transformer, UMT5_XXL, TOKENS
+    GIVES_MASK, ZEROS_MASKED = False, True
 
 
-class UMT5XXlTokenizer(SDTokenizer):
+class UMT5XXlTokenizer(SavesSentencePiece, OneChunkTokenizer):
     """UMT5's tokenizer, padded to 512 tokens; no embeddings of files."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
         super().__init__(
-            TOKENIZER,
-            pad_with_end=False,
-            embedding_size=UMT5_XXL.hidden_size,
-            embedding_key="umt5xxl",
-            tokenizer_class=FoundTokenizer,
-            has_start_token=False,
-            pad_to_max_length=False,
-            max_length=NO_LIMIT,
-            min_length=MIN_TOKENS,
-            pad_token=0,
-            tokenizer_data=tokenizer_data,
-            tokenizer_args={"data": tokenizer_data},
+            TOKENIZER, tokenizer_data, embedding_size=UMT5_XXL.hidden_size, has_start_token=False, min_length=MIN_TOKENS, pad_token=0
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The SentencePiece model, if the tokenizer is made of one."""
-        return {"spiece_model": self.tokenizer.serialize_model()} if isinstance(self.tokenizer, SPieceTokenizer) else {}
 
 
 class WanT5Tokenizer(SD1Tokenizer):

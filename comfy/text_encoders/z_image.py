@@ -11,18 +11,19 @@ from comfy import sd1_clip
 from comfy.supported_models_base import ClipTarget
 from comfy.text.qwen.network import QwenTextModel
 from comfy.text.tokenizer_files import WantedTokenizer
-from comfy.text_encoders.qwen_image import PAD, tokenizer_settings
+from comfy.text_encoders.published_model import PublishedTextModel
+from comfy.text_encoders.qwen_image import PAD, QwenWords
 
 PART = "qwen3_4b"
 WANTED = WantedTokenizer(part=PART, folder="qwen25_tokenizer", repository="Qwen/Qwen3-4B")
 CONVERSATION = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
-class Qwen3Tokenizer(sd1_clip.SDTokenizer):
+class Qwen3Tokenizer(QwenWords):
     """Qwen's tokenizer, with embeddings of the text model's width."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(WANTED, embedding_directory=embedding_directory, **tokenizer_settings(PART, 2560, tokenizer_data))
+        super().__init__(WANTED, 2560, tokenizer_data, embedding_directory)
 
 
 class ZImageTokenizer(sd1_clip.SD1Tokenizer):
@@ -40,30 +41,10 @@ class ZImageTokenizer(sd1_clip.SD1Tokenizer):
         return super().tokenize_with_weights(spoken, return_word_ids, **{**kwargs, "disable_weights": True})
 
 
-class Qwen3_4BModel(sd1_clip.SDClipModel):  # noqa: N801 - ComfyUI's name
+class Qwen3_4BModel(PublishedTextModel):  # noqa: N801 - ComfyUI's name
     """Qwen 3's hidden states before its last layer."""
 
-    def __init__(
-        self,
-        device: Any = "cpu",
-        layer: str = "hidden",
-        layer_idx: int | None = -2,
-        dtype: torch.dtype | None = None,
-        attention_mask: bool = True,
-        model_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            device=device,
-            layer=layer,
-            layer_idx=layer_idx,
-            dtype=dtype,
-            special_tokens={"pad": PAD},
-            layer_norm_hidden_state=False,
-            model_class=QwenTextModel,
-            enable_attention_masks=attention_mask,
-            return_attention_masks=attention_mask,
-            model_options=model_options,
-        )
+    MODEL_CLASS, TOKENS, LAYER, SETTINGS = QwenTextModel, {"pad": PAD}, ("hidden", -2), {"layer_norm_hidden_state": False}
 
 
 class ZImageTEModel(sd1_clip.SD1ClipModel):
