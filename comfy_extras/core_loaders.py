@@ -240,16 +240,13 @@ class VAELoader:
         return (sd.load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)),)
 
 
-class LoraLoader:
-    """Applies a LoRA to a diffusion model and a text encoder. Keeps the tensors of the last file for the next run."""
+class LoraNode:
+    """Loads a LoRA for a diffusion model and a text encoder. Keeps the tensors of the last file for the next run."""
 
     RETURN_TYPES: tuple[str, ...] = ("MODEL", "CLIP")
     OUTPUT_TOOLTIPS = ("The changed diffusion model.", "The changed text encoder.")
     FUNCTION = "load_lora"
     CATEGORY = LOADERS
-    ESSENTIALS_CATEGORY = "Image Generation"
-    DESCRIPTION = "Changes model and text encoder by a LoRA, a small file that adds a style or subject. Several can be chained."
-    SEARCH_ALIASES = _LORA_ALIASES
 
     def __init__(self) -> None:
         self.loaded_lora: LoraTensors | None = None
@@ -275,17 +272,20 @@ class LoraLoader:
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
         before, self.loaded_lora = self.loaded_lora, None
         self.loaded_lora = lora_files.load_lora_file(path, before)
-        return sd.load_lora_for_models(
-            model, clip, self.loaded_lora, strength_model, strength_clip, lora_metadata=self.loaded_lora.metadata
-        )
+        return self._changed(model, clip, self.loaded_lora, strength_model, strength_clip)
+
+    def _changed(
+        self, model: ModelPatcher, clip: CLIP | None, lora: LoraTensors, strength_model: float, strength_clip: float
+    ) -> tuple[ModelPatcher, CLIP | None]:
+        raise NotImplementedError
 
 
-class LoraLoaderModelOnly(LoraLoader):
-    """Applies a LoRA to a diffusion model only."""
+class ForModelOnly:
+    """For subclasses of a :class:`LoraNode`: changes the diffusion model only."""
 
-    RETURN_TYPES = ("MODEL",)
+    RETURN_TYPES: tuple[str, ...] = ("MODEL",)
     FUNCTION = "load_lora_model_only"
-    DESCRIPTION = "Changes a diffusion model by a LoRA, a small file that adds a style or subject. Several can be chained."
+    load_lora: Any
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -294,6 +294,25 @@ class LoraLoaderModelOnly(LoraLoader):
     def load_lora_model_only(self, model: ModelPatcher, lora_name: str, strength_model: float) -> tuple[ModelPatcher]:
         """The changed model."""
         return (self.load_lora(model, None, lora_name, strength_model, 0)[0],)
+
+
+class LoraLoader(LoraNode):
+    """Applies a LoRA to a diffusion model and a text encoder."""
+
+    ESSENTIALS_CATEGORY = "Image Generation"
+    DESCRIPTION = "Changes model and text encoder by a LoRA, a small file that adds a style or subject. Several can be chained."
+    SEARCH_ALIASES = _LORA_ALIASES
+
+    def _changed(
+        self, model: ModelPatcher, clip: CLIP | None, lora: LoraTensors, strength_model: float, strength_clip: float
+    ) -> tuple[ModelPatcher, CLIP | None]:
+        return sd.load_lora_for_models(model, clip, lora, strength_model, strength_clip, lora_metadata=lora.metadata)
+
+
+class LoraLoaderModelOnly(ForModelOnly, LoraLoader):
+    """Applies a LoRA to a diffusion model only."""
+
+    DESCRIPTION = "Changes a diffusion model by a LoRA, a small file that adds a style or subject. Several can be chained."
 
 
 NODE_CLASS_MAPPINGS = {
