@@ -3,33 +3,13 @@
 KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_nodes_against_upstream.py
 """
 
-import os
-import pathlib
-import subprocess
-import sys
-
-import pytest
 import torch
+from both_trees import against_upstream, run_here, run_there
 
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = pathlib.Path(__file__).with_name("node_runs.py")
 BOUND = 1e-4
 NO_EFFECT = {"none", "RenormCFG", "ModelAttentionBackend"}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
-]
-
-
-def results(python, tree, folder, name):
-    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, SCRIPT, folder / "weights.safetensors", folder / name], cwd=tree, env=environment, check=True)
-    return torch.load(folder / name)
+pytestmark = against_upstream(1200)
 
 
 def distance(one, other):
@@ -37,7 +17,9 @@ def distance(one, other):
 
 
 def test_every_node_gives_upstreams_numbers(tmp_path):
-    theirs, ours = results(PYTHON, CHECKOUT, tmp_path, "theirs.pt"), results(sys.executable, PROJECT, tmp_path, "ours.pt")
+    run_there("node_runs.py", tmp_path / "weights.safetensors", tmp_path / "theirs.pt")
+    run_here("node_runs.py", tmp_path / "weights.safetensors", tmp_path / "ours.pt")
+    ours, theirs = torch.load(tmp_path / "ours.pt"), torch.load(tmp_path / "theirs.pt")
     differences = {}
     for case, tensor in theirs.items():
         if isinstance(tensor, str) or isinstance(ours[case], str):

@@ -5,34 +5,13 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 Upstream's Python needs kornia, and both need PyAV and OpenEXR.
 """
 
-import os
-import pathlib
-import subprocess
-import sys
+from both_trees import against_upstream, results_of_both
 
-import pytest
-import torch
-
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = pathlib.Path(__file__).with_name("picture_node_runs.py")
 # The share of values that may differ by more than TOLERANCE: edges are where rounding decides, labels have another font.
 TOLERANCE = 1e-4
 SHARES = {"canny": 1e-3, "drawn": 0.0, "colours histogram": 5e-3}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
-]
-
-
-def results(python, tree, file):
-    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, SCRIPT, file], cwd=tree, env=environment, check=True)
-    return torch.load(file)
+pytestmark = against_upstream(600)
 
 
 def difference(case, ours, theirs):
@@ -48,7 +27,7 @@ def difference(case, ours, theirs):
 
 
 def test_every_node_gives_upstreams_result(tmp_path):
-    ours, theirs = results(sys.executable, PROJECT, tmp_path / "ours.pt"), results(PYTHON, CHECKOUT, tmp_path / "theirs.pt")
+    ours, theirs = results_of_both("picture_node_runs.py", tmp_path)
     assert ours.keys() == theirs.keys() and len(ours) >= 59
     found = {case: difference(case, ours[case], theirs[case]) for case in theirs}
     assert not {case: told for case, told in found.items() if told}

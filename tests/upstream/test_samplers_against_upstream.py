@@ -3,20 +3,10 @@
 KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_samplers_against_upstream.py
 """
 
-import os
-import pathlib
-import subprocess
-import sys
-
-import pytest
-import torch
+from both_trees import against_upstream, results_of_both
 
 from comfy.sampling.sampler_table import SAMPLER_NAMES
 
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = pathlib.Path(__file__).with_name("sampler_runs.py")
 BOUND = 1e-4
 SETTINGS = (
     "seeds_2,solver_type='phi_2',r=0.3",
@@ -37,26 +27,11 @@ SETTINGS = (
     "dpmpp_2s_ancestral_cfg_pp,eta=0.0",
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
-]
-
-
-def results(python, tree, file):
-    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    subprocess.run(
-        [python, SCRIPT, file, *SAMPLER_NAMES, *SETTINGS],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
-        check=True,
-    )
-    return torch.load(file)
+pytestmark = against_upstream(600)
 
 
 def test_every_sampler_gives_upstreams_latents(tmp_path):
-    ours, theirs = results(sys.executable, PROJECT, tmp_path / "ours.pt"), results(PYTHON, CHECKOUT, tmp_path / "theirs.pt")
+    ours, theirs = results_of_both("sampler_runs.py", tmp_path, after=[*SAMPLER_NAMES, *SETTINGS])
     differences = {}
     for case, latent in theirs.items():
         if isinstance(latent, str) or isinstance(ours[case], str):

@@ -3,30 +3,19 @@
 KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_small_models_against_upstream.py
 """
 
-import os
-import pathlib
-import subprocess
 import sys
 
-import pytest
 import torch
+from both_trees import PROJECT, against_upstream, results_of_both
 
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
 from transformer_files import lumina2_config, lumina_tensors, qwen_image_config, qwen_image_tensors, qwen_text_tensors, z_image_config  # noqa: E402
 from wan_vae_files import wan_vae_tensors  # noqa: E402
 
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-SCRIPT = pathlib.Path(__file__).with_name("small_model_runs.py")
 BOUND = 1e-3
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
-]
+pytestmark = against_upstream(1200)
 
 
 def drawn(*shape, seed=0):
@@ -129,17 +118,9 @@ def cases():
     return {**qwen_cases(), **lumina_cases(), **text_cases(), "Wan's autoencoder": vae, "Wan's autoencoder, four channels": layered}
 
 
-def results(python, tree, cases_file, file):
-    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, SCRIPT, cases_file, file], cwd=tree, env=environment, check=True)
-    return torch.load(file)
-
-
 def test_every_case_gives_upstreams_result(tmp_path):
     torch.save(cases(), tmp_path / "cases.pt")
-    ours = results(sys.executable, PROJECT, tmp_path / "cases.pt", tmp_path / "ours.pt")
-    theirs = results(PYTHON, CHECKOUT, tmp_path / "cases.pt", tmp_path / "theirs.pt")
+    ours, theirs = results_of_both("small_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
     assert ours.keys() == theirs.keys() and len(theirs) >= 18
     differences = {}
     for case, expected in theirs.items():

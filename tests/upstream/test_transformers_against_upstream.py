@@ -3,29 +3,16 @@
 KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_transformers_against_upstream.py
 """
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import flux_loras
-import pytest
 import torch
+from both_trees import against_upstream, results_of_both
 from safetensors.torch import save_file
 from transformer_files import flux_file
 
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = pathlib.Path(__file__).with_name("transformer_runs.py")
 BOUND = 1e-3
 LORAS = ("kohya", "plain", "diffusers", "onetrainer", "lycoris", "control")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
-]
+pytestmark = against_upstream(900)
 
 
 class Numbers:
@@ -68,19 +55,10 @@ def flux_cases(folder) -> dict:
     return cases
 
 
-def results(python, tree, cases_file, file):
-    """The latents that *tree*'s ``comfy`` makes."""
-    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, SCRIPT, cases_file, file], cwd=tree, env=environment, check=True)
-    return torch.load(file)
-
-
 def test_latents_are_upstreams(tmp_path):
     cases_file = tmp_path / "cases.pt"
     torch.save(flux_cases(tmp_path), cases_file)
-    ours = results(sys.executable, PROJECT, cases_file, tmp_path / "ours.pt")
-    theirs = results(PYTHON, CHECKOUT, cases_file, tmp_path / "theirs.pt")
+    ours, theirs = results_of_both("transformer_runs.py", tmp_path, [cases_file])
     differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
     for name, difference in differences.items():
         print(f"{name:28} {difference:.1e}")

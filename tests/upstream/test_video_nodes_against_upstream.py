@@ -4,41 +4,23 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 """
 
 import os
-import pathlib
-import subprocess
-import sys
 
-import pytest
 import torch
+from both_trees import against_upstream, run_here, run_there
 
-CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
-PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
-PROJECT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = pathlib.Path(__file__).with_name("video_node_runs.py")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
-]
-
-
-def run(python, tree, *arguments):
-    path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, SCRIPT, *arguments], cwd=tree, env=environment, check=True)
+pytestmark = against_upstream(600)
 
 
 def test_what_is_saved_and_read_is_what_upstream_saves_and_reads(tmp_path):
-    savers = {"ours": (sys.executable, PROJECT), "theirs": (PYTHON, CHECKOUT)}
-    for name, (python, tree) in savers.items():
+    savers = {"ours": run_here, "theirs": run_there}
+    for name, run in savers.items():
         (tmp_path / "saved" / name).mkdir(parents=True)
-        run(python, tree, "save", tmp_path / "saved" / name)
+        run("video_node_runs.py", "save", tmp_path / "saved" / name)
     names = [sorted(os.listdir(tmp_path / "saved" / name)) for name in savers]
     assert names[0] == names[1] and len(names[0]) == 9
     read = {}
-    for reader, (python, tree) in savers.items():
-        run(python, tree, "read", tmp_path / "saved", tmp_path / "read.pt")
+    for reader, run in savers.items():
+        run("video_node_runs.py", "read", tmp_path / "saved", tmp_path / "read.pt")
         everything = torch.load(tmp_path / "read.pt")
         for saver in savers:
             start = f"{saver}/"
