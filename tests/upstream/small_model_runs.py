@@ -46,11 +46,15 @@ def seen(values):
     return {**values, "clip_vision_outputs": outputs}
 
 
-def encoded(module, name, part, sizes, eyes, tensors, tokens):
-    """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any."""
+def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None):
+    """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
+
+    With *arguments*, *name* is called with them, and makes the class.
+    """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
-    options = {f"{part}_model_config": own_sizes(sizes, eyes, tensors)}
-    encoder = getattr(texts, name)(device="cpu", dtype=torch.float32, model_options=options)
+    options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
+    kind = getattr(texts, name) if arguments is None else getattr(texts, name)(**arguments)
+    encoder = kind(device="cpu", dtype=torch.float32, model_options=options)
     encoder.load_sd(dict(tensors))
     found = []
     for chunk in tokens:
@@ -60,10 +64,10 @@ def encoded(module, name, part, sizes, eyes, tensors, tokens):
     return found
 
 
-def own_sizes(sizes, eyes, tensors):
+def own_sizes(part, sizes, eyes, tensors):
     """*sizes* as this ``comfy`` takes them; ComfyUI's eyes are made small on the way."""
     try:
-        from comfy.text.qwen.sizes import read_qwen_config
+        from comfy.text.kinds import KINDS
     except ModuleNotFoundError:
         from comfy.text_encoders import qwen_vl
 
@@ -71,7 +75,8 @@ def own_sizes(sizes, eyes, tensors):
         if not isinstance(network, functools.partial):
             qwen_vl.Qwen2VLVisionTransformer = lambda hidden_size, **given: network(**{**given, **eyes})
         return sizes
-    return read_qwen_config({key: tuple(value.shape) for key, value in tensors.items()})
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    return next(config for kind in KINDS if kind.part == part and (config := kind.read(shapes, None)) is not None)
 
 
 def autoencoded(tensors, pictures, latents):

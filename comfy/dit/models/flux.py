@@ -15,6 +15,7 @@ from comfy.ldm.flux.model import Flux as FluxNetwork
 from comfy.model_base import BaseModel, ModelType
 
 PIXELS = 8  # along one side of a latent pixel
+FLUX2_WORDS = 512  # tokens of text that Flux.2 was trained with
 
 
 class Flux(BaseModel):
@@ -86,3 +87,16 @@ class Flux(BaseModel):
         if references is None:
             return {}
         return {"ref_latents": [1, 16, sum(math.prod(latent.shape[2:]) for latent in references)]}
+
+
+class Flux2(Flux):
+    """Flux.2: short texts are preceded by zeros."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """As for Flux.1, with texts of 512 tokens or more."""
+        conds = super().extra_conds(**kwargs)
+        text = kwargs.get("cross_attn")
+        if text is not None:
+            missing = max(0, FLUX2_WORDS - text.shape[1])
+            conds["c_crossattn"] = comfy.conds.CONDRegular(torch.nn.functional.pad(text, (0, 0, missing, 0)))
+        return conds

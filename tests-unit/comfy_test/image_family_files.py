@@ -1,0 +1,80 @@
+"""Small models of image families with random weights in the published names, and text models for them."""
+
+import torch
+from transformer_files import config_of, random_tensors, random_weight
+
+from comfy.families.kl_vae_config import KlVaeConfig
+from comfy.families.published_layout import vae_layout
+
+
+def numbers(*shape, seed=0):
+    """Normal ones."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def flux2_config(*, width: int = 256, depth: int = 2, single: int = 2, context: int = 96, guidance: bool = True) -> dict:
+    """The ``unet_config`` of a small Flux.2; heads have their 128 channels."""
+    return config_of(
+        {
+            "double_stream_modulation_img.lin.weight": (width * 6, width),
+            "img_in.weight": (width, 128),
+            "txt_in.weight": (width, context),
+            **({"guidance_in.in_layer.weight": (width, 256)} if guidance else {}),
+            **{f"double_blocks.{number}.": () for number in range(depth)},
+            **{f"single_blocks.{number}.": () for number in range(single)},
+        }
+    )
+
+
+def flux2_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Flux.2 in the authors' names."""
+    return random_tensors(flux2_config(**sizes), seed, dtype)
+
+
+FLUX2_VAE = KlVaeConfig(3, 32, (32, 32, 64, 64), 1, True, decoder_channels=(64, 64, 128, 128), normalised=True)
+
+
+def vae_tensors(config: KlVaeConfig, seed: int = 0) -> dict[str, torch.Tensor]:
+    """An autoencoder in the published names."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: random_weight(name, shape, generator) if "running_var" not in name else torch.rand(shape, generator=generator) + 0.5
+        for name, shape in vae_layout(config).items()
+    }
+
+
+def llama_tensors(seed: int = 0, *, vocabulary: int = 400, width: int = 32, layers: int = 3, inner: int = 48) -> dict[str, torch.Tensor]:
+    """A small Llama, or Mistral (40 layers), in the published names, of two heads with one key."""
+    from comfy.ops import disable_weight_init
+    from comfy.text.llama import LlamaTextConfig, LlamaTextModel
+
+    config = LlamaTextConfig(vocabulary, width, inner, layers, num_heads=2, num_key_heads=1)
+    generator = torch.Generator().manual_seed(seed)
+    parameters = LlamaTextModel(config, disable_weight_init).named_parameters()
+    return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}
+
+
+def tekken_json(specials: tuple[str, ...] = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")) -> str:
+    """A tokenizer in Mistral's format that knows single bytes, and a word."""
+    import base64
+    import json
+
+    words = [bytes([number]) for number in range(256)] + [b"re", b"red"]
+    filled = [*specials, *(f"<SPECIAL_{number}>" for number in range(len(specials), 20))]
+    return json.dumps(
+        {
+            "config": {
+                "pattern": r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+                "default_vocab_size": len(words) + 20,
+                "default_num_special_tokens": 20,
+                "version": "v7",
+            },
+            "vocab": [{"rank": rank, "token_bytes": base64.b64encode(word).decode(), "token_str": None} for rank, word in enumerate(words)],
+            "special_tokens": [{"rank": rank, "token_str": name, "is_control": True} for rank, name in enumerate(filled)],
+        }
+    )
+
+
+def as_bytes(text: str) -> torch.Tensor:
+    """*text* as files of text encoders carry it."""
+    return torch.frombuffer(bytearray(text, "utf-8"), dtype=torch.uint8).clone()

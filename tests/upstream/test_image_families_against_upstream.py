@@ -1,0 +1,94 @@
+"""Small models of image families, their text encoders and autoencoders give upstream's results.
+
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_image_families_against_upstream.py
+"""
+
+import dataclasses
+import sys
+
+import torch
+from both_trees import PROJECT, against_upstream, results_of_both
+
+sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
+
+from image_family_files import FLUX2_VAE, flux2_config, flux2_tensors, llama_tensors, numbers, vae_tensors  # noqa: E402
+from transformer_files import qwen_text_tensors  # noqa: E402
+
+BOUND = 1e-3
+
+pytestmark = against_upstream(1200)
+
+
+def sampled(family, config, tensors, *, width, shape=(1, 16, 7, 6), values=None, **more):
+    """A case of ``sampled``: two texts of *width*, and *values* of both conditionings."""
+    return {
+        "run": "sampled",
+        "family": family,
+        "unet_config": config,
+        "tensors": tensors,
+        "positive": [(numbers(1, 7, width, seed=1), values or {})],
+        "negative": [(numbers(1, 4, width, seed=2), values or {})],
+        "latent": torch.zeros(shape),
+        "noise": numbers(*shape, seed=3),
+        **more,
+    }
+
+
+def lora(*layers):
+    """Rank 4 for each (name of the layer, in, out), as diffusers writes it."""
+    tensors = {}
+    for number, (name, inner, outer) in enumerate(layers):
+        tensors[f"{name}.lora_A.weight"] = numbers(4, inner, seed=90 + number) * inner**-0.5
+        tensors[f"{name}.lora_B.weight"] = numbers(outer, 4, seed=95 + number) * 0.5
+    return tensors
+
+
+def encoded(module, name, part, tensors, layers, *, inner=96, arguments=None):
+    """A case of ``encoded``: a text model of two heads with one key."""
+    vocabulary, width = tensors["model.embed_tokens.weight"].shape
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "vocab_size": vocabulary}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    ids = [int(value) for value in torch.randint(5, 390, (12,), generator=torch.Generator().manual_seed(5))]
+    case = {"run": "encoded", "module": module, "name": name, "part": part, "sizes": sizes, "eyes": {}, "tensors": tensors}
+    return {**case, "tokens": [ids, ids[:5]], "arguments": arguments}
+
+
+def flux2_cases():
+    plain = {"width": 96, "shape": (1, 128, 3, 5)}
+    references = {"reference_latents": [numbers(1, 128, 4, 2, seed=4), numbers(1, 128, 2, 2, seed=5)]}
+    layers = (("transformer.transformer_blocks.1.attn.to_q", 256, 256), ("transformer.single_transformer_blocks.0.attn.to_out", 1024, 256))
+    made = flux2_config(), flux2_tensors()
+    small = flux2_config(guidance=False), flux2_tensors(guidance=False)
+    mistral = {"layers": 40, "inner": 48}
+    qwen = qwen_text_tensors(eyes=False, normalised=True, width=32, layers=28)
+    vae = dataclasses.replace(FLUX2_VAE, channels=(128, 256, 512, 512), num_res_blocks=2, decoder_channels=(64, 128, 256, 256))
+    latents = [numbers(1, 128, 4, 6, seed=2)]
+    pictures = [torch.rand(1, 32, 48, 3, generator=torch.Generator().manual_seed(1))]
+    return {
+        "Flux.2": sampled("Flux2", *made, **plain, values={"guidance": 2.5}),
+        "Flux.2, references": sampled("Flux2", *made, **plain, values=references),
+        "Flux.2, LoRA": sampled("Flux2", *made, **plain, values={"guidance": 2.5}, lora=lora(*layers)),
+        "Flux.2 klein": sampled("Flux2", *small, **plain),
+        "Mistral": encoded("flux", "Flux2TEModel", "mistral3_24b", llama_tensors(**mistral), 40, inner=48),
+        "Qwen 3 of Flux.2": encoded("flux", "klein_te", "qwen3_4b", qwen, 28, arguments={"model_type": "qwen3_4b"}),
+        "Flux.2's autoencoder": {"run": "autoencoded", "tensors": vae_tensors(vae), "pictures": pictures, "latents": latents},
+    }
+
+
+FAMILIES = (flux2_cases,)
+
+
+def test_every_case_gives_upstreams_result(tmp_path):
+    torch.save({name: case for cases in FAMILIES for name, case in cases().items()}, tmp_path / "cases.pt")
+    ours, theirs = results_of_both("small_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    assert ours.keys() == theirs.keys()
+    differences = {}
+    for case, expected in theirs.items():
+        pairs = list(zip(*(one if isinstance(one, list) else [one] for one in (ours[case], expected)), strict=True))
+        assert all(own.shape == other.shape for own, other in pairs), case
+        differences[case] = max(((own - other).norm() / other.norm()).item() for own, other in pairs)
+        print(f"{case}: {differences[case]:.1e}")
+    for case in ours:  # what is compared must change something
+        plain, mark, _ = case.partition(", LoRA")
+        assert not mark or not torch.allclose(ours[plain], ours[case], rtol=0.01)
+    assert not {case: value for case, value in differences.items() if not value <= BOUND}
