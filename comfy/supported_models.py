@@ -193,9 +193,9 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "SD20 SD21UnclipL:SD20 SD21UnclipH:SD20 SSD1B:SDXL Segmind_Vega:SDXL KOALA_700M:SDXL KOALA_1B:SDXL SVD_img2vid "
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
-    "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux Flux2=comfy.dit.flux2 "
+    "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux SD3=comfy.dit.sd3 Flux2=comfy.dit.flux2 "
     "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
-    "SD3 StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
+    "StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
     "HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V "
     "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima ZImagePixelSpace:ZImage WAN21_T2V "

@@ -35,6 +35,7 @@ class Flux2(Flux):
     unet_config = {"image_model": "flux2"}
     sampling_settings = {"shift": 2.02}
     latent_format: Any = latent_formats.Flux2
+    text_encoder_type = "flux2"
 
     def __init__(self, unet_config: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__(unet_config, settings)

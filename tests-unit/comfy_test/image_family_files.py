@@ -34,6 +34,31 @@ def flux2_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) ->
 FLUX2_VAE = KlVaeConfig(3, 32, (32, 32, 64, 64), 1, True, decoder_channels=(64, 64, 128, 128), normalised=True)
 
 
+def sd3_config(
+    *, depth: int = 2, context: int = 48, pooled: int = 32, side: int | None = 12, twice: tuple[int, ...] = (), normalised: bool = False
+) -> dict:
+    """The ``unet_config`` of a small Stable Diffusion 3; *twice* are the blocks in which the picture attends to itself as well."""
+    width = 64 * depth
+    return config_of(
+        {
+            "x_embedder.proj.weight": (width, 16, 2, 2),
+            "final_layer.linear.weight": (64, width),
+            "y_embedder.mlp.0.weight": (width, pooled),
+            "context_embedder.weight": (width, context),
+            "joint_blocks.0.context_block.attn.qkv.weight": (3 * width, width),
+            **({"joint_blocks.0.context_block.attn.ln_q.weight": (64,)} if normalised else {}),
+            **({} if side is None else {"pos_embed": (1, side * side, width)}),
+            **{f"joint_blocks.{number}.": () for number in range(depth)},
+            **{f"joint_blocks.{number}.x_block.attn2.qkv.weight": (3 * width, width) for number in twice},
+        }
+    )
+
+
+def sd3_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small Stable Diffusion 3 in the authors' names."""
+    return random_tensors(sd3_config(**sizes), seed)
+
+
 def vae_tensors(config: KlVaeConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     """An autoencoder in the published names."""
     generator = torch.Generator().manual_seed(seed)

@@ -3,17 +3,21 @@
 import io
 
 import pytest
-from image_family_files import FLUX2_VAE, as_bytes, flux2_tensors, llama_tensors, tekken_json, vae_tensors
+import text_encoder_files
+from image_family_files import FLUX2_VAE, as_bytes, flux2_tensors, llama_tensors, sd3_tensors, tekken_json, vae_tensors
 from picture_prompts import node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
 from transformer_files import qwen_text_tensors
 
+from comfy.families.kl_vae_config import KlVaeConfig
+
 pytestmark = pytest.mark.timeout(900)
 
 SIMULATED_MIB = "12"  # less than most of the models take
 WIDTH = 32  # of text models
+SIXTEEN_CHANNELS = KlVaeConfig(3, 16, (32, 32, 64, 64), 1, False)
 
 
 def qwen3(layers=28):
@@ -30,7 +34,18 @@ def flux2():
     }
 
 
-FILES = (flux2,)
+def sd3():
+    t5 = {**text_encoder_files.text_model("t5xxl"), "tokenizer_json": as_bytes(text_encoder_files.tokenizer_json())}
+    pooled = 2 * text_encoder_files.CLIP_WIDTH
+    return {
+        "diffusion_models/sd3": sd3_tensors(context=text_encoder_files.T5_WIDTH, pooled=pooled, twice=(0,), normalised=True),
+        **{f"text_encoders/{name}": text_encoder_files.text_model(name) for name in ("clip_l", "clip_g")},
+        "text_encoders/t5xxl": t5,
+        "vae/sixteen": vae_tensors(SIXTEEN_CHANNELS),
+    }
+
+
+FILES = (flux2, sd3)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 

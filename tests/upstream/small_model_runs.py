@@ -8,6 +8,7 @@ below and whose other members are its arguments. The results are tensors, or lis
 """
 
 import functools
+import importlib.util
 import sys
 import types
 
@@ -23,9 +24,11 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 
 
-def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3):
-    """The last latent of a model of *family* (a name in ``supported_models``)."""
-    config = getattr(comfy.supported_models, family)(dict(unet_config))
+def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3, ours_alone=()):
+    """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*."""
+    is_ours = importlib.util.find_spec("comfy.dit") is not None
+    given = {name: value for name, value in unet_config.items() if is_ours or name not in ours_alone}
+    config = getattr(comfy.supported_models, family)(given)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(tensors, "", device=torch.device("cpu"))
     model.load_model_weights(dict(tensors), "")

@@ -6,12 +6,13 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 import dataclasses
 import sys
 
+import pytest
 import torch
 from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
-from image_family_files import FLUX2_VAE, flux2_config, flux2_tensors, llama_tensors, numbers, vae_tensors  # noqa: E402
+from image_family_files import FLUX2_VAE, flux2_config, flux2_tensors, llama_tensors, numbers, sd3_config, sd3_tensors, vae_tensors  # noqa: E402
 from transformer_files import qwen_text_tensors  # noqa: E402
 
 BOUND = 1e-3
@@ -75,11 +76,28 @@ def flux2_cases():
     }
 
 
-FAMILIES = (flux2_cases,)
+def sd3_cases():
+    plain = {"width": 48, "values": {"pooled_output": numbers(1, 32, seed=6)}, "shape": (2, 16, 7, 6)}
+    layers = ("transformer.transformer_blocks.1.attn.to_k", 128, 128), ("transformer.transformer_blocks.1.norm1_context.linear", 128, 256)
+
+    def case(lora_tensors=None, **sizes):
+        return sampled("SD3", sd3_config(**sizes), sd3_tensors(**sizes), **plain, lora=lora_tensors, ours_alone=("image_model",))
+
+    medium = {"twice": (0,), "normalised": True}
+    return {
+        "Stable Diffusion 3": case(),
+        "Stable Diffusion 3, LoRA": case(lora(*layers)),
+        "Stable Diffusion 3.5 medium": case(**medium),
+        "Stable Diffusion 3, computed positions": case(side=None),
+    }
 
 
-def test_every_case_gives_upstreams_result(tmp_path):
-    torch.save({name: case for cases in FAMILIES for name, case in cases().items()}, tmp_path / "cases.pt")
+FAMILIES = (flux2_cases, sd3_cases)
+
+
+@pytest.mark.parametrize("cases", FAMILIES, ids=lambda cases: cases.__name__.removesuffix("_cases"))
+def test_every_case_gives_upstreams_result(tmp_path, cases):
+    torch.save(cases(), tmp_path / "cases.pt")
     ours, theirs = results_of_both("small_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
     assert ours.keys() == theirs.keys()
     differences = {}
