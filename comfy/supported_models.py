@@ -198,7 +198,7 @@ __getattr__, __dir__ = placeholders(
     "StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
     "HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V "
-    "CosmosT2IPredict2 CosmosI2VPredict2:CosmosT2IPredict2 Anima ZImagePixelSpace:ZImage WAN21_T2V "
+    "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos ZImagePixelSpace:ZImage WAN21_T2V "
     "WAN21_I2V:WAN21_T2V WAN21_FunControl2V:WAN21_T2V WAN21_Camera:WAN21_T2V WAN22_Camera:WAN21_T2V WAN21_Vace:WAN21_T2V "
     "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN22_T2V:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
     "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 Chroma "

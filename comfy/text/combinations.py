@@ -49,6 +49,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN25_7B,)), ("qwen_image", ANY), "comfy.text_encoders.qwen_image:qwen_image_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
     (_sets((TEModel.QWEN3_4B,)), ("lumina2", ANY), "comfy.text_encoders.z_image:z_image_target"),
+    (_sets((TEModel.QWEN3_06B,)), ("stable_diffusion", ANY), "comfy.text_encoders.anima:anima_target"),
     (_sets((TEModel.QWEN3_4B,)), ("flux", "flux2"), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((TEModel.QWEN3_8B,), (TEModel.MISTRAL3_24B,)), ("flux2", ANY), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((_L,)), ("stable_diffusion", ANY), "comfy.sd1_clip:sd1_target"),

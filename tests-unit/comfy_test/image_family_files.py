@@ -59,6 +59,43 @@ def sd3_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
     return random_tensors(sd3_config(**sizes), seed)
 
 
+def cosmos_config(
+    *,
+    width: int = 256,
+    depth: int = 2,
+    context: int = 32,
+    channels: int = 16,
+    lora: int = 16,
+    adapter: int | None = None,
+    vocabulary: int = 300,
+) -> dict:
+    """The ``unet_config`` of a small Cosmos-Predict2, or of Anima for Qwen's states of width *adapter*; heads have their 128 channels."""
+    first = "llm_adapter.blocks.0."
+    of_adapter = {
+        "llm_adapter.embed.weight": (vocabulary, context),
+        f"{first}cross_attn.q_proj.weight": (64, 64),
+        f"{first}cross_attn.k_proj.weight": (64, adapter),
+        f"{first}cross_attn.q_norm.weight": (32,),
+        f"{first}mlp.2.weight": (64, 256),
+        "llm_adapter.blocks.1.": (),
+    }
+    return config_of(
+        {
+            "x_embedder.proj.1.weight": (width, (channels + 1) * 4),
+            "blocks.0.mlp.layer1.weight": (4 * width, width),
+            "blocks.0.cross_attn.k_proj.weight": (width, context),
+            "blocks.0.adaln_modulation_mlp.1.weight": (lora, width),
+            **{f"blocks.{number}.": () for number in range(depth)},
+            **(of_adapter if adapter else {}),
+        }
+    )
+
+
+def cosmos_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small Cosmos-Predict2 or Anima in the published names."""
+    return random_tensors(cosmos_config(**sizes), seed)
+
+
 def vae_tensors(config: KlVaeConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     """An autoencoder in the published names."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,12 +4,13 @@ import io
 
 import pytest
 import text_encoder_files
-from image_family_files import FLUX2_VAE, as_bytes, flux2_tensors, llama_tensors, sd3_tensors, tekken_json, vae_tensors
+from image_family_files import FLUX2_VAE, as_bytes, cosmos_tensors, flux2_tensors, llama_tensors, sd3_tensors, tekken_json, vae_tensors
 from picture_prompts import node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
 from transformer_files import qwen_text_tensors
+from wan_vae_files import wan_vae_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
 
@@ -45,7 +46,16 @@ def sd3():
     }
 
 
-FILES = (flux2, sd3)
+def anima():
+    tensors = qwen_text_tensors(eyes=False, normalised=True, vocabulary=VOCABULARY, width=1024, layers=1)
+    return {
+        "diffusion_models/anima": cosmos_tensors(adapter=1024, vocabulary=32128),
+        "text_encoders/qwen3_06b": {name: value.half() for name, value in tensors.items()},
+        "vae/wan": wan_vae_tensors(),
+    }
+
+
+FILES = (flux2, sd3, anima)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 
@@ -94,6 +104,7 @@ def files(tmp_path_factory):
     for kind in ("diffusion_models", "text_encoders/qwen25_tokenizer", "vae"):
         (folder / kind).mkdir(parents=True)
     (folder / "text_encoders" / "qwen25_tokenizer" / "tokenizer.json").write_text(qwen_tokenizer_json(), encoding="utf-8")
+    text_encoder_files.write_tokenizer(folder / "text_encoders" / "t5")
     for family in FILES:
         for name, tensors in family().items():
             save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")

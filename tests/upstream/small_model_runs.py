@@ -28,6 +28,11 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
     """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*."""
     is_ours = importlib.util.find_spec("comfy.dit") is not None
     given = {name: value for name, value in unet_config.items() if is_ours or name not in ours_alone}
+    if not is_ours and "llm_adapter_config" in unet_config:
+        import comfy.ldm.anima.model as anima
+
+        sizes = {name: value for name, value in unet_config["llm_adapter_config"].items() if name != "vocabulary"}
+        anima.LLMAdapter = functools.partial(anima.LLMAdapter, **sizes)
     config = getattr(comfy.supported_models, family)(given)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(tensors, "", device=torch.device("cpu"))
@@ -49,10 +54,10 @@ def seen(values):
     return {**values, "clip_vision_outputs": outputs}
 
 
-def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None):
+def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None):
     """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
 
-    With *arguments*, *name* is called with them, and makes the class.
+    With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers.
     """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
     options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
@@ -61,7 +66,7 @@ def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None):
     encoder.load_sd(dict(tensors))
     found = []
     for chunk in tokens:
-        states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]]})
+        states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]], **(beside or {})})
         mask = (extras[0] if extras else {}).get("attention_mask")
         found += [states] if mask is None else [states, mask.float()]
     return found

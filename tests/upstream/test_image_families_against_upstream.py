@@ -12,7 +12,18 @@ from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
-from image_family_files import FLUX2_VAE, flux2_config, flux2_tensors, llama_tensors, numbers, sd3_config, sd3_tensors, vae_tensors  # noqa: E402
+from image_family_files import (  # noqa: E402
+    FLUX2_VAE,
+    cosmos_config,
+    cosmos_tensors,
+    flux2_config,
+    flux2_tensors,
+    llama_tensors,
+    numbers,
+    sd3_config,
+    sd3_tensors,
+    vae_tensors,
+)
 from transformer_files import qwen_text_tensors  # noqa: E402
 
 BOUND = 1e-3
@@ -92,7 +103,31 @@ def sd3_cases():
     }
 
 
-FAMILIES = (flux2_cases, sd3_cases)
+def cosmos_cases():
+    plain = {"width": 32, "shape": (1, 16, 1, 7, 6)}
+    of_anima = {"t5xxl_ids": torch.tensor([5, 9, 1], dtype=torch.int), "t5xxl_weights": torch.tensor([1.0, 0.6, 1.0])}
+    anima = {"adapter": 32, "vocabulary": 32128}
+    layers = ("diffusion_model.blocks.1.mlp.layer2", 1024, 256), ("diffusion_model.blocks.0.cross_attn.k_proj", 32, 256)
+    mask = torch.ones(1, 1, 2, 4, 6)
+    mask[:, :, 0] = 0
+
+    def case(**more):
+        config, tensors = cosmos_config(**anima), cosmos_tensors(**anima)
+        return sampled("Anima", config, tensors, **{**plain, "values": of_anima, "ours_alone": ("llm_adapter_config",), **more})
+
+    qwen = qwen_text_tensors(eyes=False, normalised=True, width=64, layers=3)
+    encoder = encoded("anima", "AnimaTEModel", "qwen3_06b", qwen, 3) | {"beside": {"t5xxl": [[(5, 1.0), (1, 1.0)]]}}
+    video = {"width": 32, "shape": (1, 16, 2, 4, 6), "values": {"denoise_mask": mask, "frame_rate": 16}}
+    return {
+        "Anima": case(),
+        "Anima, LoRA": case(lora=lora(*layers)),
+        "Anima's Qwen 3": encoder,
+        "Cosmos-Predict2": sampled("CosmosT2IPredict2", cosmos_config(), cosmos_tensors(), **plain),
+        "Cosmos-Predict2, video": sampled("CosmosI2VPredict2", cosmos_config(channels=17), cosmos_tensors(channels=17), **video),
+    }
+
+
+FAMILIES = (flux2_cases, sd3_cases, cosmos_cases)
 
 
 @pytest.mark.parametrize("cases", FAMILIES, ids=lambda cases: cases.__name__.removesuffix("_cases"))
