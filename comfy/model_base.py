@@ -386,14 +386,14 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
     "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
-    "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt LongCatImage:Flux GenmoMochi "
-    "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux "
-    "QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
+    "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt GenmoMochi "
+    "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
+    "Chroma=comfy.dit.models.flux QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo HunyuanVideo15:HunyuanVideo "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos "
     "ZImagePixelSpace:Lumina2 WAN21 WAN21_CausalAR:WAN21 WAN21_Vace:WAN21 "
     "WAN21_Camera:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN22:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream HiDreamO1 Chroma:Flux ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream HiDreamO1 ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX MiniMaxH3",
     base="BaseModel",
 )

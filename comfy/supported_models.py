@@ -193,7 +193,8 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "SD20 SD21UnclipL:SD20 SD21UnclipH:SD20 SSD1B:SDXL Segmind_Vega:SDXL KOALA_700M:SDXL KOALA_1B:SDXL SVD_img2vid "
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
-    "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux SD3=comfy.dit.sd3 Flux2=comfy.dit.flux2 "
+    "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux "
+    "SD3=comfy.dit.sd3 LongCatImage=comfy.dit.flux Chroma=comfy.dit.chroma Flux2=comfy.dit.flux2 "
     "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
     "StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha "
     "HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
@@ -201,9 +202,9 @@ __getattr__, __dir__ = placeholders(
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos ZImagePixelSpace:ZImage WAN21_T2V "
     "WAN21_I2V:WAN21_T2V WAN21_FunControl2V:WAN21_T2V WAN21_Camera:WAN21_T2V WAN22_Camera:WAN21_T2V WAN21_Vace:WAN21_T2V "
     "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN22_T2V:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
-    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 Chroma "
+    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 "
     "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
-    "Kandinsky5 Kandinsky5Image LongCatImage ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
+    "Kandinsky5 Kandinsky5Image ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3",
     base="supported_models_base.BASE",
 )

@@ -94,6 +94,11 @@ def is_qwen3_06b(config: QwenTextConfig) -> bool:
     return config.normalised and config.hidden_size == QWEN3_06B_WIDTH
 
 
+def is_qwen3_2b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 3 with two billion parameters."""
+    return config.normalised and config.hidden_size == QWEN3_2B_WIDTH
+
+
 def is_qwen3_8b(config: QwenTextConfig) -> bool:
     """Whether *config* is Qwen 3 with eight billion parameters."""
     return config.normalised and config.hidden_size == QWEN3_8B_WIDTH
@@ -113,6 +118,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
 )

@@ -98,13 +98,13 @@ class QwenImageTEModel(sd1_clip.SD1ClipModel):
         """(states 1 x tokens x width, None, {"attention_mask"} or {}). *template_end*: the first token to keep; -1: found by the marks."""
         states, pooled, extra = super().encode_token_weights(token_weight_pairs)
         if template_end == -1:
-            template_end = _template_end([token[0] for token in token_weight_pairs[PART][0]])
+            template_end = template_end_of([token[0] for token in token_weight_pairs[PART][0]])
         mask = extra["attention_mask"][:, template_end:]
         others = {name: value for name, value in extra.items() if name != "attention_mask"}
         return states[:, template_end:], pooled, others if mask.all() else {**others, "attention_mask": mask}
 
 
-def _template_end(tokens: Sequence[Any]) -> int:
+def template_end_of(tokens: Sequence[Any]) -> int:
     """Where the user's words begin: behind the second mark of a speaker (or the first, if there is but one) and the speaker's name."""
     marks = [index for index, token in enumerate(tokens) if isinstance(token, int) and token == START][:2]
     if not marks:

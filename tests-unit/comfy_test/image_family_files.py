@@ -96,6 +96,47 @@ def cosmos_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
     return random_tensors(cosmos_config(**sizes), seed)
 
 
+def chroma_config(*, width: int = 256, depth: int = 2, single: int = 2, context: int = 48, inner: int = 64) -> dict:
+    """The ``unet_config`` of a small Chroma; heads have their 128 channels."""
+    return config_of(
+        {
+            "img_in.weight": (width, 64),
+            "txt_in.weight": (width, context),
+            "final_layer.linear.weight": (64, width),
+            "distilled_guidance_layer.in_proj.weight": (inner, 64),
+            "distilled_guidance_layer.out_proj.weight": (width, inner),
+            **{f"distilled_guidance_layer.layers.{number}.": () for number in range(2)},
+            **{f"double_blocks.{number}.": () for number in range(depth)},
+            **{f"single_blocks.{number}.": () for number in range(single)},
+        }
+    )
+
+
+def chroma_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small Chroma in the authors' names."""
+    return random_tensors(chroma_config(**sizes), seed, file_name=_scales)
+
+
+def _scales(name: str) -> str:
+    is_norm = ".norms." in name or name.endswith("_norm.weight")
+    return f"{name.removesuffix('.weight')}.scale" if is_norm else name
+
+
+def flux_relative_config(kind: str, *, width: int = 256, context: int = 48) -> dict:
+    """The ``unet_config`` of a small Ovis-Image ("ovis"), or of LongCat-Image ("longcat"), whose text has its 3584 values."""
+    words = context if kind == "ovis" else 3584
+    own = {"double_blocks.0.img_mlp.gate_proj.weight": (), "txt_norm.scale": (words,)} if kind == "ovis" else {}
+    return config_of(
+        {
+            "double_blocks.0.img_attn.norm.key_norm.scale": (128,),
+            "img_in.weight": (width, 64),
+            "txt_in.weight": (width, words),
+            **own,
+            **{f"{kind}_blocks.{number}.": () for kind in ("double", "single") for number in range(2)},
+        }
+    )
+
+
 def vae_tensors(config: KlVaeConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     """An autoencoder in the published names."""
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,17 @@ import io
 
 import pytest
 import text_encoder_files
-from image_family_files import FLUX2_VAE, as_bytes, cosmos_tensors, flux2_tensors, llama_tensors, sd3_tensors, tekken_json, vae_tensors
+from image_family_files import (
+    FLUX2_VAE,
+    as_bytes,
+    chroma_tensors,
+    cosmos_tensors,
+    flux2_tensors,
+    llama_tensors,
+    sd3_tensors,
+    tekken_json,
+    vae_tensors,
+)
 from picture_prompts import node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
@@ -55,7 +65,11 @@ def anima():
     }
 
 
-FILES = (flux2, sd3, anima)
+def chroma():
+    return {"diffusion_models/chroma": chroma_tensors(context=text_encoder_files.T5_WIDTH)}
+
+
+FILES = (flux2, sd3, anima, chroma)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 

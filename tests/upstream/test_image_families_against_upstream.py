@@ -14,17 +14,20 @@ sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
 from image_family_files import (  # noqa: E402
     FLUX2_VAE,
+    chroma_config,
+    chroma_tensors,
     cosmos_config,
     cosmos_tensors,
     flux2_config,
     flux2_tensors,
+    flux_relative_config,
     llama_tensors,
     numbers,
     sd3_config,
     sd3_tensors,
     vae_tensors,
 )
-from transformer_files import qwen_text_tensors  # noqa: E402
+from transformer_files import qwen_text_tensors, random_tensors  # noqa: E402
 
 BOUND = 1e-3
 
@@ -127,7 +130,26 @@ def cosmos_cases():
     }
 
 
-FAMILIES = (flux2_cases, sd3_cases, cosmos_cases)
+def flux_relative_cases():
+    layers = ("transformer.transformer_blocks.1.attn.to_q", 256, 256), ("transformer.single_transformer_blocks.0.proj_mlp", 256, 1024)
+    plain = {"width": 48, "shape": (2, 16, 7, 6)}
+    made = chroma_config(), chroma_tensors()
+    longcat, yak = flux_relative_config("longcat"), flux_relative_config("ovis")
+    qwen = qwen_text_tensors(eyes=False, width=64)
+    mark = encoded("longcat_image", "LongCatImageTEModel", "qwen25_7b", qwen, 3)
+    twin = encoded("ovis", "OvisTEModel", "qwen3_2b", qwen_text_tensors(eyes=False, normalised=True, width=64), 3)
+    seen = {"guidance": 2.0, "reference_latents": [numbers(1, 16, 4, 4, seed=4)], "reference_latents_method": "index"}
+    return {
+        "Chroma": sampled("Chroma", *made, **plain),
+        "Chroma, LoRA": sampled("Chroma", *made, **plain, lora=lora(*layers)),
+        "LongCat-Image": sampled("LongCatImage", longcat, random_tensors(longcat), width=3584, values=seen),
+        "Ovis-Image": sampled("FluxSchnell", yak, random_tensors(yak), width=48),
+        "Qwen2.5-VL of LongCat-Image": mark,
+        "Qwen 3 of Ovis-Image": twin,
+    }
+
+
+FAMILIES = (flux2_cases, sd3_cases, cosmos_cases, flux_relative_cases)
 
 
 @pytest.mark.parametrize("cases", FAMILIES, ids=lambda cases: cases.__name__.removesuffix("_cases"))
