@@ -202,7 +202,7 @@ __getattr__, __dir__ = placeholders(
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos ZImagePixelSpace:ZImage WAN21_T2V "
     "WAN21_I2V:WAN21_T2V WAN21_FunControl2V:WAN21_T2V WAN21_Camera:WAN21_T2V WAN22_Camera:WAN21_T2V WAN21_Vace:WAN21_T2V "
     "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN22_T2V:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
-    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream HiDreamO1 "
+    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDream=comfy.dit.hidream HiDreamO1 "
     "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
     "Kandinsky5 Kandinsky5Image ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3",

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, lumina, qwen_image, sd3
+from comfy.dit import chroma, cosmos, flux, flux2, hidream, lumina, qwen_image, sd3
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
-FAMILIES: tuple[Family, ...] = (flux.FAMILY, flux2.FAMILY, chroma.FAMILY, qwen_image.FAMILY, lumina.FAMILY, sd3.FAMILY, cosmos.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    flux.FAMILY,
+    flux2.FAMILY,
+    chroma.FAMILY,
+    qwen_image.FAMILY,
+    lumina.FAMILY,
+    sd3.FAMILY,
+    cosmos.FAMILY,
+    hidream.FAMILY,
+)
 
 
 def configurations() -> list[type[BASE]]:

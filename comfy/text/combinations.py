@@ -1,6 +1,7 @@
 """Which text models make which family's text encoder, for each ``type`` of the loader nodes. Needs no torch."""
 
 import importlib
+import itertools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +35,13 @@ def _sets(*several: tuple[TEModel, ...]) -> tuple[frozenset[TEModel], ...]:
 
 _L, _G, _T5, _OLD, _BASE, _UMT5 = (TEModel.CLIP_L, TEModel.CLIP_G, TEModel.T5_XXL, TEModel.T5_XXL_OLD, TEModel.T5_BASE, TEModel.UMT5_XXL)
 _L_G_T5 = _sets((_L,), (_G,), (_T5,), (_L, _G), (_L, _T5), (_G, _T5), (_L, _G, _T5))
+_LLAMA = TEModel.LLAMA3_8
+_HIDREAM = tuple(frozenset(some) for count in range(1, 5) for some in itertools.combinations((_L, _G, _T5, _LLAMA), count))
 _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] = (
     (_L_G_T5[:-1], ("sd3",), "comfy.text_encoders.sd3_clip:sd3_target"),
     (_L_G_T5[-1:], ("sd3", ANY), "comfy.text_encoders.sd3_clip:sd3_target"),
-    (_sets((_T5,), (_T5, _L), (_T5, _G), (_L,), (_G,), (_L, _G)), ("hidream",), "comfy.text_encoders.hidream:hidream_target"),
+    (_HIDREAM[:-1], ("hidream",), "comfy.text_encoders.hidream:hidream_target"),
+    (_HIDREAM[-1:], ("hidream", ANY), "comfy.text_encoders.hidream:hidream_target"),
     (_sets((_L, _T5)), ("flux", ANY), "comfy.text_encoders.flux:flux_target"),
     (_sets((_T5,)), ("ltxv",), "comfy.text_encoders.lt:ltxv_target"),
     (_sets((_T5,)), ("pixart", "chroma"), "comfy.text_encoders.pixart_t5:pixart_target"),

@@ -13,7 +13,7 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
-from comfy.text.llama import is_mistral, read_llama_config
+from comfy.text.llama import is_llama, is_mistral, read_llama_config
 from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
 from comfy.text.te_models import TEModel
 
@@ -120,6 +120,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
+    EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
 )
 

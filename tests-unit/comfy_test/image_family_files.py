@@ -137,6 +137,42 @@ def flux_relative_config(kind: str, *, width: int = 256, context: int = 48) -> d
     )
 
 
+def hidream_config(*, width: int = 128, double: int = 2, single: int = 2, text: int = 32, llama: int = 32, pooled: int = 48) -> dict:
+    """The ``unet_config`` of a small HiDream; heads have their 128 channels."""
+    return config_of(
+        {
+            "double_stream_blocks.0.block.adaLN_modulation.1.weight": (12 * width, width),
+            "x_embedder.proj.weight": (width, 64),
+            "p_embedder.pooled_embedder.linear_1.weight": (width, pooled),
+            **{f"caption_projection.{number}.linear.weight": (width, llama) for number in range(double + single)},
+            f"caption_projection.{double + single}.linear.weight": (width, text),
+            **{f"double_stream_blocks.0.block.ff_i.experts.{number}.": () for number in range(4)},
+            **{f"double_stream_blocks.{number}.": () for number in range(double)},
+            **{f"single_stream_blocks.{number}.": () for number in range(single)},
+        }
+    )
+
+
+def hidream_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small HiDream in the published names."""
+    return random_tensors(hidream_config(**sizes), seed)
+
+
+def llama_tokenizer_json() -> str:
+    """A tokenizer of single bytes and one word that begins texts with Llama 3's mark."""
+    from qwen_tokenizer import byte_names
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+    vocabulary = {sign: number for number, sign in enumerate(byte_names().values())}
+    vocabulary |= {"us": 300, "<|begin_of_text|>": 128000, "<|eot_id|>": 128009}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[("u", "s")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(mark, special=True) for mark in ("<|begin_of_text|>", "<|eot_id|>")])
+    made.post_processor = processors.TemplateProcessing(single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 128000)])
+    return made.to_str()
+
+
 def vae_tensors(config: KlVaeConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     """An autoencoder in the published names."""
     generator = torch.Generator().manual_seed(seed)

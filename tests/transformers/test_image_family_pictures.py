@@ -10,7 +10,9 @@ from image_family_files import (
     chroma_tensors,
     cosmos_tensors,
     flux2_tensors,
+    hidream_tensors,
     llama_tensors,
+    llama_tokenizer_json,
     sd3_tensors,
     tekken_json,
     vae_tensors,
@@ -69,7 +71,16 @@ def chroma():
     return {"diffusion_models/chroma": chroma_tensors(context=text_encoder_files.T5_WIDTH)}
 
 
-FILES = (flux2, sd3, anima, chroma)
+def hidream():
+    carried = {"tokenizer_json": as_bytes(llama_tokenizer_json())}
+    sizes = {"text": text_encoder_files.T5_WIDTH, "llama": WIDTH, "pooled": 2 * text_encoder_files.CLIP_WIDTH}
+    return {
+        "diffusion_models/hidream": hidream_tensors(**sizes),
+        "text_encoders/llama": {**llama_tensors(layers=4, width=WIDTH, vocabulary=128010), **carried},
+    }
+
+
+FILES = (flux2, sd3, anima, chroma, hidream)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 

@@ -54,10 +54,11 @@ def seen(values):
     return {**values, "clip_vision_outputs": outputs}
 
 
-def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None):
+def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None, extra=None):
     """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
 
-    With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers.
+    With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers. *extra*
+    names what of its extras is meant in place of the states.
     """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
     options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
@@ -67,6 +68,8 @@ def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, be
     found = []
     for chunk in tokens:
         states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]], **(beside or {})})
+        if extra is not None:
+            states = extras[0][extra]
         mask = (extras[0] if extras else {}).get("attention_mask")
         found += [states] if mask is None else [states, mask.float()]
     return found

@@ -21,6 +21,8 @@ from image_family_files import (  # noqa: E402
     flux2_config,
     flux2_tensors,
     flux_relative_config,
+    hidream_config,
+    hidream_tensors,
     llama_tensors,
     numbers,
     sd3_config,
@@ -149,7 +151,23 @@ def flux_relative_cases():
     }
 
 
-FAMILIES = (flux2_cases, sd3_cases, cosmos_cases, flux_relative_cases)
+def hidream_cases():
+    values = {"pooled_output": numbers(1, 48, seed=6), "conditioning_llama3": numbers(1, 4, 6, 32, seed=7)}
+    plain = {"width": 32, "values": values, "shape": (2, 16, 6, 8)}
+    made = hidream_config(), hidream_tensors()
+    name = "transformer.double_stream_blocks.1.block.attn1.to_q_t"
+    llama = llama_tensors(layers=4, width=64)
+    encoder = encoded("hidream", "hidream_clip", "llama", llama, 4, inner=48, arguments={"clip_l": False, "clip_g": False, "t5": False})
+    seen = {**plain, "values": {**values, "concat_latent_image": numbers(1, 16, 6, 8, seed=8)}}
+    return {
+        "HiDream": sampled("HiDream", *made, **plain),
+        "HiDream, LoRA": sampled("HiDream", *made, **plain, lora=lora((name, 128, 128))),
+        "HiDream-E1": sampled("HiDream", *made, **seen),
+        "Llama of HiDream": encoder | {"beside": {"l": [], "g": [], "t5xxl": []}, "extra": "conditioning_llama3"},
+    }
+
+
+FAMILIES = (flux2_cases, sd3_cases, cosmos_cases, flux_relative_cases, hidream_cases)
 
 
 @pytest.mark.parametrize("cases", FAMILIES, ids=lambda cases: cases.__name__.removesuffix("_cases"))
