@@ -153,7 +153,9 @@ class ControlNetSD35(ControlNet):
         network: Any = model.diffusion_model
         name = self.control_model.control_settings["borrowed"]
         if not hasattr(network, "joint_blocks"):
-            raise ValueError("this ControlNet is for Stable Diffusion 3.5, but the model is of another family; load the two that belong together")
+            raise ValueError(
+                "this ControlNet is for Stable Diffusion 3.5, but the model is of another family; load the two that belong together"
+            )
         self.set_extra_arg("borrowed", getattr(network, name))
 
     def cleanup(self) -> None:

@@ -24,8 +24,11 @@ class ControlNetEmbedder(torch.nn.Module):
     """The network. With *double_y_emb* the pooled text passes the model's embedder and one of its own, and every block sees the same
     tokens; else the tokens come from the model's embedder of patches and pass the blocks in turn.
 
-    *main_model_double* is how many blocks the sampled model has. ``dtype`` is the dtype its weights are kept in.
+    *main_model_double* is how many blocks the sampled model has. ``dtype`` is the dtype its weights are kept in, ``control_settings`` what
+    the control around it is made with.
     """
+
+    control_settings: dict[str, Any]
 
     def __init__(
         self,

@@ -18,7 +18,6 @@ from comfy.families.weight_source import WeightSource
 WHAT = "the ControlNet"
 KIND = "control_type"
 MARKS = ("pos_embed_input.proj.weight", "transformer_blocks.0.adaLN_modulation.1.bias")
-POOLED = 2048
 Preparation = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -39,7 +38,7 @@ def is_sd35_control(shapes: Mapping[str, Any]) -> bool:
 
 
 def build_sd35_control(source: WeightSource, dtype: torch.dtype, operations: Any) -> ControlNetEmbedder:
-    """The network of *source* with its weights in *dtype*; ``control_settings`` says how its hint is prepared. Raises ``ModelFileError``."""
+    """The network of *source*, its weights in *dtype*; ``control_settings`` says how its hint is prepared. Raises ``ModelFileError``."""
     shapes = source.shapes()
     named = {f"{name}.{leaf}": f"{own}.{leaf}" for name, own in OUTSIDE_NAMES.items() for leaf in ("weight", "bias")}
     names = {named.get(key, key): key for key in shapes if key != KIND}

@@ -173,6 +173,30 @@ def llama_tokenizer_json() -> str:
     return made.to_str()
 
 
+def sd35_control_tensors(kind: int, *, double: bool, depth: int = 2, layers: int = 1, pooled: int = 2048) -> dict[str, torch.Tensor]:
+    """A small ControlNet for Stable Diffusion 3.5 of *depth* blocks in the published names, for a *kind* of picture."""
+    from comfy.cldm.dit_embedder import ControlNetEmbedder
+    from comfy.dit.sd3 import OUTSIDE_NAMES
+
+    network = ControlNetEmbedder(
+        num_layers=layers,
+        main_model_double=depth,
+        num_attention_heads=depth,
+        attention_head_dim=64,
+        patch_size=2,
+        in_chans=16,
+        double_y_emb=double,
+        adm_in_channels=pooled,
+    )
+    generator = torch.Generator().manual_seed(kind)
+    files = {own: name for name, own in OUTSIDE_NAMES.items()}
+    tensors = {"control_type": torch.tensor(float(kind))}
+    for name, value in network.named_parameters():
+        bare, _, leaf = name.rpartition(".")
+        tensors[f"{files.get(bare, bare)}.{leaf}"] = random_weight(name, tuple(value.shape), generator)
+    return tensors
+
+
 def vae_tensors(config: KlVaeConfig, seed: int = 0) -> dict[str, torch.Tensor]:
     """An autoencoder in the published names."""
     generator = torch.Generator().manual_seed(seed)

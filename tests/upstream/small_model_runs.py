@@ -24,8 +24,11 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 
 
-def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3, ours_alone=()):
-    """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*."""
+def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3, ours_alone=(), control=None):
+    """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*.
+
+    *control*: the tensors of a ControlNet, and its hint.
+    """
     is_ours = importlib.util.find_spec("comfy.dit") is not None
     given = {name: value for name, value in unet_config.items() if is_ours or name not in ours_alone}
     if not is_ours and "llm_adapter_config" in unet_config:
@@ -41,8 +44,32 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
     if lora is not None:
         patcher, _ = comfy.sd.load_lora_for_models(patcher, None, dict(lora), 0.8, 0)
-    sides = [[(text, seen(values)) for text, values in side] for side in (positive, negative)]
+    controls = {} if control is None else {"control": controlled(*control), "control_apply_to_uncond": True}
+    sides = [[(text, {**seen(values), **controls}) for text, values in side] for side in (positive, negative)]
     return comfy.sample.sample(patcher, noise, steps, cfg, "euler", "simple", *sides, latent, disable_pbar=True, seed=1)
+
+
+class Averages:
+    """Stands for an autoencoder of sixteen channels."""
+
+    def spacial_compression_encode(self):
+        return 8
+
+    def encode(self, pictures):
+        means = torch.nn.functional.avg_pool2d(pictures.movedim(-1, 1), 8).mean(dim=1, keepdim=True)
+        return means * torch.linspace(-1, 1, 16).reshape(1, 16, 1, 1)
+
+
+def controlled(tensors, hint):
+    """The control of a file with *tensors*, for the picture *hint*."""
+    import comfy.controlnet
+
+    load = getattr(comfy.controlnet, "load_controlnet_state_dict", None)
+    if load is None or importlib.util.find_spec("comfy.dit") is None:
+        control = comfy.controlnet.load_controlnet_sd35(dict(tensors))
+    else:
+        control = load(dict(tensors))
+    return control.set_cond_hint(hint, 0.7, (0.0, 0.9), vae=Averages())
 
 
 def seen(values):

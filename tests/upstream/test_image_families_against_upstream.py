@@ -27,6 +27,7 @@ from image_family_files import (  # noqa: E402
     numbers,
     sd3_config,
     sd3_tensors,
+    sd35_control_tensors,
     vae_tensors,
 )
 from transformer_files import qwen_text_tensors, random_tensors  # noqa: E402
@@ -99,8 +100,20 @@ def sd3_cases():
     def case(lora_tensors=None, **sizes):
         return sampled("SD3", sd3_config(**sizes), sd3_tensors(**sizes), **plain, lora=lora_tensors, ours_alone=("image_model",))
 
+    def steered(kind, double):
+        sizes = {"pooled": 2048, "normalised": True}
+        hint = torch.rand(1, 3, 56, 48, generator=torch.Generator().manual_seed(kind))
+        more = {
+            **plain,
+            "values": {"pooled_output": numbers(1, 2048, seed=6)},
+            "control": (sd35_control_tensors(kind, double=double), hint),
+        }
+        return sampled("SD3", sd3_config(**sizes), sd3_tensors(**sizes), **more, ours_alone=("image_model",))
+
     medium = {"twice": (0,), "normalised": True}
     return {
+        "Stable Diffusion 3.5, edges": steered(1, double=True),
+        "Stable Diffusion 3.5, depth": steered(2, double=False),
         "Stable Diffusion 3": case(),
         "Stable Diffusion 3, LoRA": case(lora(*layers)),
         "Stable Diffusion 3.5 medium": case(**medium),
