@@ -150,7 +150,7 @@ class ControlNetSD35(ControlNet):
     def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         """Raises ``ValueError`` for a model of another family."""
         super().pre_run(model, percent_to_timestep_function)
-        network: Any = model.diffusion_model
+        network = getattr(model, "diffusion_model", None)
         name = self.control_model.control_settings["borrowed"]
         if not hasattr(network, "joint_blocks"):
             raise ValueError(

@@ -188,7 +188,7 @@ class Anima(MiniTrainDIT):
 
     def __init__(self, *args: Any, llm_adapter_config: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        made = {name: kwargs.get(name) for name in ("device", "dtype")}
+        made: dict[str, Any] = {name: kwargs.get(name) for name in ("device", "dtype")}
         operations = kwargs.get("operations") or comfy.ops.disable_weight_init
         self.llm_adapter = LLMAdapter(operations=operations, **made, **(llm_adapter_config or {}))
 

@@ -108,7 +108,8 @@ class HiDreamAttention(torch.nn.Module):
         parts = self._heads(image_tokens, "")
         if text_tokens is not None:
             parts = [torch.cat(pair, dim=2) for pair in zip(parts, self._heads(text_tokens, "_t"))]
-        attended = attention(*parts, pe=rope, transformer_options=options)
+        q, k, v = parts
+        attended = attention(q, k, v, pe=rope, transformer_options=options)
         if text_tokens is None:
             return self.to_out(attended)
         of_image, of_text = attended.split([image_tokens.shape[1], text_tokens.shape[1]], dim=1)
@@ -185,7 +186,7 @@ class _Block(torch.nn.Module):
     """A block over the streams *streams*: "i", the picture (with experts), and "t", the text."""
 
     def __init__(
-        self, dim: int, heads: int, head_dim: int, routed: int, activated: int, streams: str, *, operations: Any, **kept: Any
+        self, streams: str, dim: int, heads: int, head_dim: int, routed: int, activated: int, *, operations: Any, **kept: Any
     ) -> None:
         super().__init__()
         made: Options = {"operations": operations, **kept}
@@ -223,14 +224,14 @@ class HiDreamImageTransformerBlock(_Block):
     """Picture and text as streams of their own."""
 
     def __init__(self, *sizes: int, **made: Any) -> None:
-        super().__init__(*sizes, streams="it", **made)
+        super().__init__("it", *sizes, **made)
 
 
 class HiDreamImageSingleTransformerBlock(_Block):
     """All tokens in one stream."""
 
     def __init__(self, *sizes: int, **made: Any) -> None:
-        super().__init__(*sizes, streams="i", **made)
+        super().__init__("i", *sizes, **made)
 
 
 class HiDreamImageBlock(torch.nn.Module):

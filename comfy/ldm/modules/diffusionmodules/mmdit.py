@@ -122,6 +122,11 @@ class MMDiT(DiffusionTransformer):
     """
 
     PATCH_BLOCKS = {"double_block": "joint_blocks"}
+    context_processor: ContextProcessor | None
+    y_embedder: VectorEmbedder | None
+    pos_embed: torch.nn.Parameter | None
+    joint_blocks: Any
+    final_layer: Any
 
     def __init__(
         self,

@@ -169,6 +169,7 @@ class RMSNorm(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.eps, self.learnable_scale = eps, elementwise_affine
+        self.weight: torch.nn.Parameter | None
         weight = torch.nn.Parameter(torch.empty(dim, device=device, dtype=dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)
 
@@ -342,16 +343,25 @@ def block_mixing(
 
 
 class JointBlock(torch.nn.Module):
-    """The streams of text (``context_block``) and picture (``x_block``)."""
+    """The streams of text (``context_block``) and picture (``x_block``) of one width and one number of heads."""
 
-    def __init__(self, *args: Any, pre_only: bool, qk_norm: str | None = None, x_block_self_attn: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        pre_only: bool,
+        qk_norm: str | None = None,
+        x_block_self_attn: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__()
-        self.context_block = DismantledBlock(*args, pre_only=pre_only, qk_norm=qk_norm, **kwargs)
-        self.x_block = DismantledBlock(*args, qk_norm=qk_norm, x_block_self_attn=x_block_self_attn, **kwargs)
+        self.context_block = DismantledBlock(hidden_size, num_heads, pre_only=pre_only, qk_norm=qk_norm, **kwargs)
+        self.x_block = DismantledBlock(hidden_size, num_heads, qk_norm=qk_norm, x_block_self_attn=x_block_self_attn, **kwargs)
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor | None, torch.Tensor]:
+    def forward(self, context: torch.Tensor, x: torch.Tensor, c: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor | None, torch.Tensor]:
         """Text and picture tokens after the block; None for text that nothing needs any more."""
-        return block_mixing(*args, context_block=self.context_block, x_block=self.x_block, **kwargs)
+        return block_mixing(context, x, self.context_block, self.x_block, c, **kwargs)
 
 
 class FinalLayer(torch.nn.Module):
