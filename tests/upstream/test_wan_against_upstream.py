@@ -6,8 +6,10 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 import torch
 from both_trees import against_upstream, results_of_both
 from wan_files import wan_file
+from wan_vae_files import wan22_vae_layout, wan_vae_tensors
 
 BOUND = 1e-3
+LEVEL = 1 / 255
 CONTEXT = 4096  # the only width of text that upstream knows
 
 pytestmark = against_upstream(900)
@@ -109,3 +111,15 @@ def test_latents_are_upstreams(tmp_path):
     assert not {name: value for name, value in differences.items() if not value <= BOUND}
     text = ours["text"]
     assert not [name for name, latent in ours.items() if name != "text" and latent.shape == text.shape and torch.equal(latent, text)]
+
+
+def test_wan_2_2_latents_and_pictures_are_upstreams(tmp_path):
+    numbers = Numbers()
+    pictures = [numbers(frames, 64, 96, 3).sigmoid() for frames in (1, 6, 9)]
+    case = {"vae": wan_vae_tensors(layout=wan22_vae_layout), "pictures": pictures, "latents": [numbers(1, 48, 3, 6, 8), numbers(1, 48, 1, 3, 4)]}
+    torch.save({"vae": case}, tmp_path / "cases.pt")
+    ours, theirs = (results["vae"] for results in results_of_both("wan_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    for own, other in zip(ours[:3], theirs[:3], strict=True):
+        assert (own - other).norm() <= BOUND * other.norm()
+    for own, other in zip(ours[3:], theirs[3:], strict=True):
+        assert own.shape == other.shape and (own - other).abs().max() <= LEVEL and own.std() > 0.05

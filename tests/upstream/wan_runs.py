@@ -3,7 +3,8 @@
     python wan_runs.py CASES_FILE RESULTS_FILE
 
 Cases are as in ``transformer_runs.py``; besides, ``shift`` is that of ModelSamplingSD3, ``noise_mask`` says what is sampled, and a
-``vision`` in a conditioning is what an image encoder saw.
+``vision`` in a conditioning is what an image encoder saw. A case with ``vae`` (tensors of Wan 2.2's autoencoder) encodes ``pictures`` and
+decodes ``latents``, whole and in tiles.
 """
 
 import sys
@@ -44,8 +45,27 @@ def shifted(model, shift):
     return model
 
 
+def small_autoencoders(tensors):
+    """Let ComfyUI, which knows the real sizes alone, make Wan 2.2's autoencoder of those of *tensors*."""
+    import comfy.ldm.wan.vae2_2 as networks
+
+    if hasattr(networks, "CausalConv3d"):  # this project has other classes
+        network, dec_dim = networks.WanVAE, len(tensors["decoder.head.0.gamma"])
+        networks.WanVAE = lambda dim, **given: network(dim=len(tensors["encoder.conv1.bias"]), dec_dim=dec_dim, **given)
+
+
+def autoencoded(case):
+    """Latents of pictures, then pictures of latents."""
+    small_autoencoders(case["vae"])
+    vae = comfy.sd.VAE(sd=dict(case["vae"]))
+    found = [vae.encode(one) for one in case["pictures"]] + [vae.decode(one) for one in case["latents"]]
+    return [*found, vae.decode_tiled(case["latents"][0], tile_x=4, tile_y=4, overlap=2, tile_t=16, overlap_t=2)]
+
+
 def run(case):
     """The last latent of *case*."""
+    if "vae" in case:
+        return autoencoded(case)
     model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
     if "shift" in case:
         model = shifted(model, case["shift"])
