@@ -21,7 +21,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
-CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim")  # in the unet_config of one family or another
+CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim")  # in families' unet_config
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 

@@ -195,16 +195,15 @@ def _kind(shapes: Shapes) -> str:
     if kind is None:
         return "i2v" if PICTURES in shapes else "t2v"
     if kind not in SUPPORTED_KINDS:
-        raise UnknownModelError(f"it is Wan's network of the kind {kind!r}, which is not supported; supported: {', '.join(SUPPORTED_KINDS)}")
+        raise UnknownModelError(
+            f"it is Wan's network of the kind {kind!r}, which is not supported; supported: {', '.join(SUPPORTED_KINDS)}"
+        )
     return "camera_2.2" if kind == "camera" and PICTURES not in shapes else kind
 
 
 def diffusers_places(config: Config) -> dict[str, Place]:
     """Where every tensor in diffusers' names belongs, for the numbers of blocks in *config*."""
-    places = {
-        "scale_shift_table": Place(MARK),
-        "condition_embedder.image_embedder.pos_embed": Place("img_emb.emb_pos"),
-    }
+    places = {"scale_shift_table": Place(MARK), "condition_embedder.image_embedder.pos_embed": Place("img_emb.emb_pos")}
     for leaf in ("weight", "bias"):
         places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}
         for stack in ("blocks", "vace_blocks"):

@@ -1,4 +1,4 @@
-"""The autoencoders of Wan 2.1 (also Qwen-Image's) and Wan 2.2: diffusers' network over the published weights, for videos and for pictures."""
+"""The autoencoders of Wan 2.1 (also Qwen-Image's) and Wan 2.2: diffusers' network over the published weights, for videos and pictures."""
 
 import re
 from collections.abc import Mapping

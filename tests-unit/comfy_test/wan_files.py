@@ -12,7 +12,7 @@ VISION = 1280
 def wan_config(
     kind: str = "t2v", *, width: int = WIDTH, depth: int = 2, inner: int = 192, context: int = 64, channels: int | None = None, **extra: int
 ) -> dict:
-    """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera", "camera_2.2" or "5b".
+    """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera", "camera_2.2", "5b".
 
     *channels* of its input, where they are not the kind's usual ones. *extra*: ``reference`` (channels of a picture before the video),
     ``vace_depth``.

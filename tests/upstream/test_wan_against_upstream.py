@@ -116,10 +116,26 @@ def test_latents_are_upstreams(tmp_path):
 def test_wan_2_2_latents_and_pictures_are_upstreams(tmp_path):
     numbers = Numbers()
     pictures = [numbers(frames, 64, 96, 3).sigmoid() for frames in (1, 6, 9)]
-    case = {"vae": wan_vae_tensors(layout=wan22_vae_layout), "pictures": pictures, "latents": [numbers(1, 48, 3, 6, 8), numbers(1, 48, 1, 3, 4)]}
+    latents = [numbers(1, 48, 3, 6, 8), numbers(1, 48, 1, 3, 4)]
+    case = {"vae": wan_vae_tensors(layout=wan22_vae_layout), "pictures": pictures, "latents": latents}
     torch.save({"vae": case}, tmp_path / "cases.pt")
     ours, theirs = (results["vae"] for results in results_of_both("wan_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     for own, other in zip(ours[:3], theirs[:3], strict=True):
         assert (own - other).norm() <= BOUND * other.norm()
     for own, other in zip(ours[3:], theirs[3:], strict=True):
         assert own.shape == other.shape and (own - other).abs().max() <= LEVEL and own.std() > 0.05
+
+
+def test_nodes_give_what_upstreams_give(tmp_path):
+    ours, theirs = results_of_both("wan_node_runs.py", tmp_path)
+    assert ours.keys() == theirs.keys() and len(theirs) > 30
+    different = {}
+    for case, expected in theirs.items():
+        own = ours[case]
+        if own.keys() != expected.keys():
+            different[case] = sorted(own.keys() ^ expected.keys())
+            continue
+        for name, value in expected.items():
+            if own[name].shape != value.shape or not torch.allclose(own[name].float(), value.float(), rtol=1e-5, atol=1e-5):
+                different[f"{case}{name}"] = (own[name].shape, value.shape)
+    assert not different

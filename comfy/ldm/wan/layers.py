@@ -34,7 +34,7 @@ def repeat_e(e: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Values per time *e* (B x F x C), each repeated for the tokens of *x* (B x N x C) that are of its time; of a single time, itself."""
     times, tokens = e.shape[1], x.shape[1]
     each = tokens // times
-    if times == 1 or each == 1:
+    if times in (1, tokens):
         return e
     if each * times == tokens:
         return e.repeat_interleave(each, dim=1)
@@ -78,7 +78,7 @@ class WanSelfAttention(torch.nn.Module):
         return settings["operations"].RMSNorm(self.dim, eps=self.eps, elementwise_affine=True, **_kept(settings))
 
     def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, options: Options, **settings: Any) -> torch.Tensor:
-        """The attention of *query* to *key* and *value*, all B x N x C; the function is looked up at each call, for packs that replace it."""
+        """The attention of *query* to *key* and *value*, all B x N x C; looked up at each call, for packs that replace it."""
         attention = comfy.ldm.modules.attention.optimized_attention
         return attention(query, key, value, heads=self.num_heads, transformer_options=options, **settings)
 
@@ -268,14 +268,10 @@ class Head(torch.nn.Module):
 
 
 class MLPProj(torch.nn.Module):
-    """What an image encoder saw, as tokens beside the text. *flf_pos_embed_token_number*: tokens that have learnt places, of two pictures."""
+    """What an image encoder saw, as tokens beside the text. *flf_pos_embed_token_number*: tokens with learnt places, of two pictures."""
 
     def __init__(
-        self,
-        in_dim: int,
-        out_dim: int,
-        flf_pos_embed_token_number: int | None = None,
-        operation_settings: Mapping[str, Any] | None = None,
+        self, in_dim: int, out_dim: int, flf_pos_embed_token_number: int | None = None, operation_settings: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__()
         settings = dict(operation_settings or {})
