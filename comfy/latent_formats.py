@@ -213,10 +213,30 @@ class Wan22(Wan21):
         self.latent_rgb_factors_bias = [0.0317, -0.0878, -0.1388]
 
 
+class HunyuanVideo15(LatentFormat):
+    """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels = 32
+    latent_dimensions = 3
+    spacial_downscale_ratio = 16
+    temporal_downscale_ratio = 4
+    scale_factor = 1.03682
+    taesd_decoder_name = "lighttaehy1_5"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "568 -521 -131 14 735 326 186 531 -138 -31 51 288 110 556 432 -41 -23 -485 530 413 253 283 251 339 277 -372 "
+            "-93 393 944 1131 20 251 37 -17 12 234 468 436 203 354 439 -233 90 123 346 382 29 217 261 -300 30 -88 -220 "
+            "-283 -272 -121 -363 -664 -622 144 414 479 529 355 612 -247 147 264 174 438 38 542 431 -573 -33 -162 -211 -406 "
+            "-487 -295 -393 5 -109 253 296 591 353 119 181 -306 -85 -362 229 5 -106 242"
+        )
+        self.latent_rgb_factors_bias = [0.0456, -0.0202, -0.0644]
+
+
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
     "StableAudio1 Flux2 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "HunyuanVideo15 Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

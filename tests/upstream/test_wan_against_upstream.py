@@ -103,7 +103,7 @@ def test_latents_are_upstreams(tmp_path):
     cases_file = tmp_path / "cases.pt"
     cases = wan_cases(tmp_path)
     torch.save(cases, cases_file)
-    ours, theirs = results_of_both("wan_runs.py", tmp_path, [cases_file])
+    ours, theirs = results_of_both("video_model_runs.py", tmp_path, [cases_file])
     assert ours.keys() == theirs.keys() == cases.keys()
     differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
     for name, difference in differences.items():
@@ -119,7 +119,7 @@ def test_wan_2_2_latents_and_pictures_are_upstreams(tmp_path):
     latents = [numbers(1, 48, 3, 6, 8), numbers(1, 48, 1, 3, 4)]
     case = {"vae": wan_vae_tensors(layout=wan22_vae_layout), "pictures": pictures, "latents": latents}
     torch.save({"vae": case}, tmp_path / "cases.pt")
-    ours, theirs = (results["vae"] for results in results_of_both("wan_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     for own, other in zip(ours[:3], theirs[:3], strict=True):
         assert (own - other).norm() <= BOUND * other.norm()
     for own, other in zip(ours[3:], theirs[3:], strict=True):

@@ -1,10 +1,10 @@
-"""Samples with Wan's models of the ``comfy`` package that Python finds, and saves the latents.
+"""Samples with video models of the ``comfy`` package that Python finds, and saves the latents.
 
-    python wan_runs.py CASES_FILE RESULTS_FILE
+    python video_model_runs.py CASES_FILE RESULTS_FILE
 
 Cases are as in ``transformer_runs.py``; besides, ``shift`` is that of ModelSamplingSD3, ``noise_mask`` says what is sampled, and a
-``vision`` in a conditioning is what an image encoder saw. A case with ``vae`` (tensors of Wan 2.2's autoencoder) encodes ``pictures`` and
-decodes ``latents``, whole and in tiles.
+``vision`` in a conditioning is what an image encoder saw before its last layer, ``sight`` after it. A case with ``vae`` (tensors of an
+autoencoder) encodes ``pictures`` and decodes ``latents``, whole and in tiles.
 """
 
 import sys
@@ -24,11 +24,11 @@ import comfy.sd  # noqa: E402
 def prepared(conditioning):
     """The conditioning, with what was seen as the object that ComfyUI passes."""
     values, options = conditioning[0]
-    options = dict(options)
-    if "vision" in options:
-        output = comfy.clip_vision.Output()
-        output.penultimate_hidden_states = options.pop("vision")
-        options["clip_vision_output"] = output
+    options, output = dict(options), comfy.clip_vision.Output()
+    for name, attribute in (("vision", "penultimate_hidden_states"), ("sight", "last_hidden_state")):
+        if name in options:
+            setattr(output, attribute, options.pop(name))
+            options["clip_vision_output"] = output
     return [[values, options]]
 
 
@@ -46,12 +46,21 @@ def shifted(model, shift):
 
 
 def small_autoencoders(tensors):
-    """Let ComfyUI, which knows the real sizes alone, make Wan 2.2's autoencoder of those of *tensors*."""
+    """Let ComfyUI, which knows the real sizes alone, make Wan 2.2's autoencoder, or HunyuanVideo 1.5's, of those of *tensors*."""
     import comfy.ldm.wan.vae2_2 as networks
 
-    if hasattr(networks, "CausalConv3d"):  # this project has other classes
+    if not hasattr(networks, "CausalConv3d"):  # this project has other classes
+        return
+    if "decoder.head.0.gamma" in tensors:
         network, dec_dim = networks.WanVAE, len(tensors["decoder.head.0.gamma"])
         networks.WanVAE = lambda dim, **given: network(dim=len(tensors["encoder.conv1.bias"]), dec_dim=dec_dim, **given)
+        return
+    import comfy.ldm.hunyuan_video.vae_refiner as refiner
+
+    widths = [len(tensors[f"encoder.down.{level}.block.0.norm1.gamma"]) for level in range(5)]
+    for name in ("Encoder", "Decoder"):
+        half = getattr(refiner, name)
+        setattr(refiner, name, lambda block_out_channels, half=half, **given: half(block_out_channels=widths, **given))
 
 
 def autoencoded(case):

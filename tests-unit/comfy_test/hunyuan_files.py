@@ -1,0 +1,53 @@
+"""Small networks of HunyuanVideo 1.5's kind with random weights in the authors' names, and autoencoders."""
+
+import torch
+from safetensors.torch import save_file
+from transformer_files import config_of, random_tensors, random_weight
+
+SEEN, WRITTEN = 1152, 1472
+
+
+def hunyuan_config(*, channels: int = 65, width: int = 128, depth: int = 2, context: int = 48, meanflow: bool = False) -> dict:
+    """The ``unet_config`` of a small network, whose one head has 128 channels; *meanflow*: of one that goes from one time to another."""
+    shapes = {
+        "txt_in.individual_token_refiner.blocks.0.norm1.weight": (width,),
+        "txt_in.input_embedder.weight": (width, context),
+        "img_in.proj.weight": (width, channels, 1, 1, 1),
+        "final_layer.linear.weight": (32, width),
+        "vision_in.proj.0.weight": (SEEN,),
+        "byt5_in.fc1.weight": (2048, WRITTEN),
+        "cond_type_embedding.weight": (3, width),
+        **({"time_r_in.mlp.0.weight": (width, 256)} if meanflow else {}),
+        **{f"double_blocks.{number}.": () for number in range(depth)},
+    }
+    return config_of(shapes)
+
+
+def authors_name(name: str) -> str:
+    """What the authors' files call the parameter *name*."""
+    for own, theirs in (
+        ("txt_in.t_embedder.in_layer.", "txt_in.t_embedder.mlp.0."),
+        ("txt_in.t_embedder.out_layer.", "txt_in.t_embedder.mlp.2."),
+        ("txt_in.c_embedder.in_layer.", "txt_in.c_embedder.linear_1."),
+        ("txt_in.c_embedder.out_layer.", "txt_in.c_embedder.linear_2."),
+        ("_in.in_layer.", "_in.mlp.0."),
+        ("_in.out_layer.", "_in.mlp.2."),
+        ("_mod.lin.", "_mod.linear."),
+        ("_attn.qkv.", "_attn_qkv."),
+        ("_attn.proj.", "_attn_proj."),
+        ("_attn.norm.query_norm.", "_attn_q_norm."),
+        ("_attn.norm.key_norm.", "_attn_k_norm."),
+    ):
+        name = name.replace(own, theirs)
+    return name.replace("mlp.0.", "mlp.fc1.").replace("mlp.2.", "mlp.fc2.") if "_in.mlp." not in name and "embedder" not in name else name
+
+
+def hunyuan_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small network in the authors' names."""
+    return random_tensors(hunyuan_config(**sizes), seed, dtype, authors_name)
+
+
+def hunyuan_file(path, seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> str:
+    """*path*, after such a network was written there."""
+    save_file(hunyuan_tensors(seed, dtype, **sizes), path)
+    return str(path)

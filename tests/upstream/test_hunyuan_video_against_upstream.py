@@ -1,0 +1,63 @@
+"""HunyuanVideo 1.5's models give upstream's latents and pictures: same files, conditioning, noise and seed.
+
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_hunyuan_video_against_upstream.py
+"""
+
+import torch
+from both_trees import against_upstream, results_of_both
+from hunyuan_files import SEEN, WRITTEN, hunyuan_file
+
+BOUND = 1e-3
+CONTEXT = 48
+
+pytestmark = against_upstream(900)
+
+
+class Numbers:
+    """Random tensors, one after the other."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(7)
+
+    def __call__(self, *shape):
+        return torch.randn(shape, generator=self.generator)
+
+
+def cases(folder) -> dict:
+    """Text, a picture, texts to be written, the network that adds detail, and one that goes from one time to another."""
+    numbers = Numbers()
+    plain = hunyuan_file(folder / "plain.safetensors", context=CONTEXT)
+    detail = hunyuan_file(folder / "detail.safetensors", 1, context=CONTEXT, channels=98)
+    flow = hunyuan_file(folder / "flow.safetensors", 2, context=CONTEXT, meanflow=True)
+    frames = torch.ones(1, 1, 3, 4, 6)
+    frames[:, :, :1] = 0.0
+
+    def case(options=None, model=plain, **more):
+        sides = {side: [[numbers(1, 7, CONTEXT), {"pooled_output": None, **(options or {})}]] for side in ("positive", "negative")}
+        sampled = {"noise": numbers(1, 32, 3, 4, 6), "latent": torch.zeros(1, 32, 3, 4, 6), "cfg": 2.0}
+        return {"model": model, **sides, **sampled, **more}
+
+    picture = {"concat_latent_image": numbers(1, 32, 3, 4, 6), "concat_mask": frames, "sight": numbers(1, 9, SEEN)}
+    larger = {"concat_latent_image": numbers(1, 66, 3, 4, 6)}
+    return {
+        "text": case(),
+        "text, bf16": case(model_options={"dtype": torch.bfloat16}),
+        "written": case({"conditioning_byt5small": numbers(1, 5, WRITTEN)}),
+        "picture": case(picture),
+        "picture, written": case({**picture, "conditioning_byt5small": numbers(1, 5, WRITTEN)}),
+        "detail": case({**larger, "noise_augmentation": 0.7}, detail),
+        "detail, no noise": case({**larger, "noise_augmentation": 0.0}, detail),
+        "detail of nothing": case(None, detail),
+        "from one time to another": case(model=flow, cfg=1.0, steps=3),
+        "shifted": case(shift=5.0),
+    }
+
+
+def test_latents_are_upstreams(tmp_path):
+    torch.save(cases(tmp_path), tmp_path / "cases.pt")
+    ours, theirs = results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
+    for name, difference in differences.items():
+        print(f"{name:28} {difference:.1e}")
+    assert not {name: value for name, value in differences.items() if not value <= BOUND}
+    assert not [name for name, latent in ours.items() if name != "text" and torch.equal(latent, ours["text"])]
