@@ -51,3 +51,54 @@ def hunyuan_file(path, seed: int = 0, dtype: torch.dtype = torch.float32, **size
     """*path*, after such a network was written there."""
     save_file(hunyuan_tensors(seed, dtype, **sizes), path)
     return str(path)
+
+
+def hunyuan_vae_layout(widths=(8, 16, 32, 64, 64)):
+    """{published name: shape} of an autoencoder with *widths* channels in the encoder's levels."""
+    shapes, last = {}, len(widths) - 1
+
+    def conv(name, inner, outer, size=3):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outer, inner, size, size, size), (outer,)
+
+    def block(name, width):
+        for number in (1, 2):
+            shapes[f"{name}.norm{number}.gamma"] = (width, 1, 1, 1)
+            conv(f"{name}.conv{number}.conv", width, width)
+
+    def ends(half, width, inner, outer):
+        conv(f"{half}.conv_in.conv", inner, width if half == "encoder" else widths[-1])
+        block(f"{half}.mid.block_1", widths[-1])
+        block(f"{half}.mid.block_2", widths[-1])
+        shapes[f"{half}.mid.attn_1.norm.gamma"] = (widths[-1], 1, 1, 1)
+        for name in ("q", "k", "v", "proj_out"):
+            conv(f"{half}.mid.attn_1.{name}", widths[-1], widths[-1], 1)
+        end = widths[-1] if half == "encoder" else width
+        shapes[f"{half}.norm_out.gamma"] = (end, 1, 1, 1)
+        conv(f"{half}.conv_out.conv", end, outer)
+
+    ends("encoder", widths[0], 3, 64)
+    ends("decoder", widths[0], 32, 3)
+    for level, width in enumerate(widths):
+        for number in range(2):
+            block(f"encoder.down.{level}.block.{number}", width)
+        if level < last:
+            conv(f"encoder.down.{level}.downsample.conv.conv", width, widths[level + 1] // (8 if level >= 2 else 4))
+    for level, width in enumerate(widths[::-1]):
+        for number in range(3):
+            block(f"decoder.up.{level}.block.{number}", width)
+        if level < last:
+            conv(f"decoder.up.{level}.upsample.conv.conv", width, widths[::-1][level + 1] * (8 if level < 2 else 4))
+    return shapes
+
+
+def hunyuan_vae_tensors(seed=0, **sizes):
+    """Values for such an autoencoder, float32."""
+    generator = torch.Generator().manual_seed(seed)
+    layout = hunyuan_vae_layout(**sizes)
+    return {name: 1 + 0.1 * torch.randn(s, generator=generator) if name.endswith("gamma") else random_weight(name, s, generator) for name, s in layout.items()}
+
+
+def hunyuan_vae_file(path, seed=0, **sizes):
+    """*path*, after such an autoencoder was written there."""
+    save_file(hunyuan_vae_tensors(seed, **sizes), str(path))
+    return str(path)

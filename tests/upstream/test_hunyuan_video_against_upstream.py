@@ -5,10 +5,10 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
-from hunyuan_files import SEEN, WRITTEN, hunyuan_file
+from hunyuan_files import SEEN, WRITTEN, hunyuan_file, hunyuan_vae_tensors
 
 BOUND = 1e-3
-CONTEXT = 48
+CONTEXT, LEVEL = 48, 1 / 255
 
 pytestmark = against_upstream(900)
 
@@ -61,3 +61,16 @@ def test_latents_are_upstreams(tmp_path):
         print(f"{name:28} {difference:.1e}")
     assert not {name: value for name, value in differences.items() if not value <= BOUND}
     assert not [name for name, latent in ours.items() if name != "text" and torch.equal(latent, ours["text"])]
+
+
+def test_pictures_and_their_latents_are_upstreams(tmp_path):
+    numbers = Numbers()
+    pictures = [numbers(frames, 64, 96, 3).sigmoid() for frames in (1, 6, 13)]
+    latents = [numbers(1, 32, 5, 6, 8), numbers(1, 32, 1, 3, 4), numbers(1, 32, 2, 3, 4)]
+    case = {"vae": hunyuan_vae_tensors(), "pictures": pictures, "latents": latents}
+    torch.save({"vae": case}, tmp_path / "cases.pt")
+    ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    for own, other in zip(ours[:3], theirs[:3], strict=True):
+        assert own.shape == other.shape and (own - other).norm() <= BOUND * other.norm()
+    for own, other in zip(ours[3:], theirs[3:], strict=True):
+        assert own.shape == other.shape and (own - other).abs().max() <= LEVEL and own.std() > 0.05
