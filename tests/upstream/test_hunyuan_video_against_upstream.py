@@ -6,9 +6,12 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 import torch
 from both_trees import against_upstream, results_of_both
 from hunyuan_files import SEEN, WRITTEN, hunyuan_file, hunyuan_vae_tensors
+from text_encoder_files import text_model
+from transformer_files import qwen_text_tensors
 
 BOUND = 1e-3
 CONTEXT, LEVEL = 48, 1 / 255
+START, WORDS = (151644,), 151700  # a mark of a speaker, and as many words as it needs
 
 pytestmark = against_upstream(900)
 
@@ -74,3 +77,24 @@ def test_pictures_and_their_latents_are_upstreams(tmp_path):
         assert own.shape == other.shape and (own - other).norm() <= BOUND * other.norm()
     for own, other in zip(ours[3:], theirs[3:], strict=True):
         assert own.shape == other.shape and (own - other).abs().max() <= LEVEL and own.std() > 0.05
+
+
+def test_states_of_texts_are_upstreams(tmp_path):
+    width = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1}
+    byt5 = {"d_ff": 64, "d_kv": 8, "d_model": 32, "num_heads": 4, "num_layers": 3, "vocab_size": 400, "model_type": "t5"}
+    byt5 |= {"is_gated_act": True, "dense_act_fn": "gelu_pytorch_tanh"}
+    ids = [int(value) for value in torch.randint(5, 390, (14,), generator=torch.Generator().manual_seed(5))]
+    said = [*START, 8948, 198, *ids[:5], *START, 872, 198, *ids]
+    case = {
+        "sizes": {"qwen": {**width, "vocab_size": WORDS}, "byt5": byt5},
+        "qwen": qwen_text_tensors(eyes=False, layers=4, vocabulary=WORDS),
+        "byt5": text_model("t5xxl", vocabulary=400) | {"shared.weight": Numbers()(400, 32)},
+        "tokens": {"qwen25_7b": said, "byt5": [*ids[:6], 1]},
+        "text": 'Text "Grüße, 世界!". ',
+    }
+    case["byt5"] = {name: value for name, value in case["byt5"].items() if not name.startswith("encoder.block.") or int(name.split(".")[2]) < 3}
+    torch.save({"texts": case}, tmp_path / "cases.pt")
+    ours, theirs = (results["texts"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    assert ours[0].shape == (1, len(ids), 64)  # what the user says
+    for own, other in zip(ours, theirs, strict=True):
+        assert own.shape == other.shape and (own - other).norm() <= BOUND * other.norm()

@@ -4,7 +4,8 @@
 
 Cases are as in ``transformer_runs.py``; besides, ``shift`` is that of ModelSamplingSD3, ``noise_mask`` says what is sampled, and a
 ``vision`` in a conditioning is what an image encoder saw before its last layer, ``sight`` after it. A case with ``vae`` (tensors of an
-autoencoder) encodes ``pictures`` and decodes ``latents``, whole and in tiles.
+autoencoder) encodes ``pictures`` and decodes ``latents``, whole and in tiles. A case with ``qwen`` and ``byt5`` (tensors, with ``sizes``)
+encodes ``tokens`` of both with HunyuanVideo 1.5's text encoder, and says which tokens ByT5's tokenizer makes of ``text``.
 """
 
 import sys
@@ -71,10 +72,34 @@ def autoencoded(case):
     return [*found, vae.decode_tiled(case["latents"][0], tile_x=4, tile_y=4, overlap=2, tile_t=16, overlap_t=2)]
 
 
+def encoded(case):
+    """The states of Qwen2.5-VL and of ByT5, and the tokens that stand for the text to be written."""
+    from comfy.text_encoders import hunyuan_image
+
+    sizes = dict(case["sizes"])
+    try:
+        from comfy.families.t5_text_config import read_t5_config
+        from comfy.text.qwen.sizes import read_qwen_config
+
+        shapes = [{name: tuple(value.shape) for name, value in case[part].items()} for part in ("qwen", "byt5")]
+        sizes = {"qwen25_7b_model_config": read_qwen_config(shapes[0]), "byt5_small_model_config": read_t5_config(shapes[1])}
+    except ModuleNotFoundError:  # ComfyUI takes transformers' settings, and ByT5's under no name
+        sizes = {"qwen25_7b_model_config": sizes["qwen"], "_model_config": sizes["byt5"]}
+    model = hunyuan_image.HunyuanImageTEModel(device="cpu", dtype=torch.float32, model_options=sizes)
+    for part in ("qwen", "byt5"):
+        model.load_sd(dict(case[part]))
+    tokens = {part: [[(token, 1.0) for token in chunk]] for part, chunk in case["tokens"].items()}
+    states, _, extra = model.encode_token_weights(tokens)
+    written = hunyuan_image.ByT5SmallTokenizer().tokenize_with_weights(case["text"])
+    return [states, extra["conditioning_byt5small"], torch.tensor([[token[0] for token in written[0]]], dtype=torch.float32)]
+
+
 def run(case):
     """The last latent of *case*."""
     if "vae" in case:
         return autoencoded(case)
+    if "qwen" in case:
+        return encoded(case)
     model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
     if "shift" in case:
         model = shifted(model, case["shift"])
