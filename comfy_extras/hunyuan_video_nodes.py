@@ -150,9 +150,7 @@ class HunyuanVideo15LatentUpscaleWithModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        sizes = (
-            io.Int.Input(name, default=default, min=0, max=16384, step=8) for name, default in (("width", 1280), ("height", 720))
-        )
+        sizes = (io.Int.Input(name, default=default, min=0, max=16384, step=8) for name, default in (("width", 1280), ("height", 720)))
         return io.Schema(
             node_id="HunyuanVideo15LatentUpscaleWithModel",
             display_name="Hunyuan Video 15 Latent Upscale With Model",
@@ -171,7 +169,7 @@ class HunyuanVideo15LatentUpscaleWithModel(io.ComfyNode):
     def execute(
         cls, model: HunyuanVideo15SRModel, samples: Latent, upscale_method: str, width: int, height: int, crop: str
     ) -> io.NodeOutput:
-        """Latents for videos of *width* x *height* pixels; where one is 0 it follows from the proportions, where both are, nothing changes."""
+        """Latents for videos of *width* x *height* pixels; where one is 0 it follows from the proportions; with both 0 nothing changes."""
         if not width and not height:
             return io.NodeOutput(samples)
         latent = samples["samples"]

@@ -50,7 +50,9 @@ class HunyuanVaeConfig:
 
 
 def read_hunyuan_vae_config(shapes: Mapping[str, Shape]) -> HunyuanVaeConfig:
-    """The sizes that *shapes* (published names, no prefix) show. Raises ``KeyError`` for missing tensors, ``UnknownModelError`` for others."""
+    """The sizes that *shapes* (published names, no prefix) show. Raises ``KeyError`` for missing tensors, ``UnknownModelError`` for others
+    of the kind.
+    """
     levels = count_blocks(shapes, "encoder.down.{}.")
     widths = tuple(shapes[f"encoder.down.{level}.block.0.norm1.gamma"][0] for level in range(levels))
     latent = shapes["decoder.conv_in.conv.weight"][1]

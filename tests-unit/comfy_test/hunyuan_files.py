@@ -1,4 +1,4 @@
-"""Small networks of HunyuanVideo 1.5's kind with random weights in the authors' names, and autoencoders."""
+"""Small networks of HunyuanVideo 1.5's kind with random weights in the authors' names, and what belongs to them."""
 
 import torch
 from safetensors.torch import save_file
@@ -94,11 +94,55 @@ def hunyuan_vae_layout(widths=(8, 16, 32, 64, 64)):
 def hunyuan_vae_tensors(seed=0, **sizes):
     """Values for such an autoencoder, float32."""
     generator = torch.Generator().manual_seed(seed)
-    layout = hunyuan_vae_layout(**sizes)
-    return {name: 1 + 0.1 * torch.randn(s, generator=generator) if name.endswith("gamma") else random_weight(name, s, generator) for name, s in layout.items()}
+    tensors = {name: random_weight(name, shape, generator) for name, shape in hunyuan_vae_layout(**sizes).items()}
+    return {name: 1 + 0.1 * value if name.endswith("gamma") else value for name, value in tensors.items()}
 
 
 def hunyuan_vae_file(path, seed=0, **sizes):
     """*path*, after such an autoencoder was written there."""
     save_file(hunyuan_vae_tensors(seed, **sizes), str(path))
     return str(path)
+
+
+def byt5_tensors(layers=2, vocabulary=400, seed=0):
+    """A small ByT5 of the width that the networks take."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"shared.weight": (vocabulary, WRITTEN), "encoder.final_layer_norm.weight": (WRITTEN,)}
+    for layer in range(layers):
+        own = f"encoder.block.{layer}.layer."
+        shapes |= {f"{own}{number}.layer_norm.weight": (WRITTEN,) for number in range(2)}
+        shapes |= {f"{own}0.SelfAttention.{name}.weight": (32, WRITTEN) for name in "qkv"} | {
+            f"{own}0.SelfAttention.o.weight": (WRITTEN, 32)
+        }
+        shapes |= {f"{own}1.DenseReluDense.{name}.weight": (48, WRITTEN) for name in ("wi_0", "wi_1")}
+        shapes[f"{own}1.DenseReluDense.wo.weight"] = (WRITTEN, 48)
+    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, 4)
+    return {name: random_weight(name, shape, generator) for name, shape in shapes.items()}
+
+
+def upscaler_tensors(kind="720p", channels=32, hidden=8, seed=0):
+    """A small model that makes enlarged latents sharper, for "720p" or "1080p"."""
+    shapes, generator = {}, torch.Generator().manual_seed(seed)
+
+    def conv(name, inner, outer, size=3):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outer, inner, size, size, size), (outer,)
+
+    if kind == "720p":
+        conv("in_conv.conv", channels, hidden)
+        conv("out_conv.conv", hidden, channels)
+        for number in range(6):
+            conv(f"blocks.{number // 3}.block.{number % 3 * 2}.conv", hidden, hidden)
+    else:
+        widths = (channels, hidden)
+        conv("conv_in.conv", channels, channels)
+        conv("conv_out.conv", hidden, channels)
+        shapes["norm_out.gamma"] = (hidden, 1, 1, 1)
+        for stage, width in enumerate(widths):
+            for block in range(3):
+                name, inner = f"up.{stage}.block.{block}", widths[0] if block == 0 else width
+                shapes |= {f"{name}.norm1.gamma": (inner, 1, 1, 1), f"{name}.norm2.gamma": (width, 1, 1, 1)}
+                conv(f"{name}.conv1.conv", inner, width)
+                conv(f"{name}.conv2.conv", width, width)
+                if inner != width:
+                    conv(f"{name}.nin_shortcut", inner, width, 1)
+    return {name: random_weight(name, shape, generator) for name, shape in shapes.items()}

@@ -92,7 +92,9 @@ def test_states_of_texts_are_upstreams(tmp_path):
         "tokens": {"qwen25_7b": said, "byt5": [*ids[:6], 1]},
         "text": 'Text "Grüße, 世界!". ',
     }
-    case["byt5"] = {name: value for name, value in case["byt5"].items() if not name.startswith("encoder.block.") or int(name.split(".")[2]) < 3}
+    case["byt5"] = {
+        name: value for name, value in case["byt5"].items() if not name.startswith("encoder.block.") or int(name.split(".")[2]) < 3
+    }
     torch.save({"texts": case}, tmp_path / "cases.pt")
     ours, theirs = (results["texts"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     assert ours[0].shape == (1, len(ids), 64)  # what the user says

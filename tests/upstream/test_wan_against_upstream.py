@@ -127,7 +127,7 @@ def test_wan_2_2_latents_and_pictures_are_upstreams(tmp_path):
 
 
 def test_nodes_give_what_upstreams_give(tmp_path):
-    ours, theirs = results_of_both("wan_node_runs.py", tmp_path)
+    ours, theirs = results_of_both("video_model_node_runs.py", tmp_path)
     assert ours.keys() == theirs.keys() and len(theirs) > 30
     different = {}
     for case, expected in theirs.items():

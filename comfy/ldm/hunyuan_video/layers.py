@@ -38,7 +38,9 @@ class TokenRefinerBlock(torch.nn.Module):
         self.adaLN_modulation = torch.nn.Sequential(torch.nn.SiLU(), gates)
         self.norm1, self.norm2 = (operations.LayerNorm(hidden_size, eps=EPS, elementwise_affine=True, **kept) for _ in range(2))
         self.self_attn = SelfAttentionRef(hidden_size, True, operations=operations, **kept)
-        widening, narrowing = (operations.Linear(*sizes, **kept) for sizes in ((hidden_size, 4 * hidden_size), (4 * hidden_size, hidden_size)))
+        widening, narrowing = (
+            operations.Linear(*sizes, **kept) for sizes in ((hidden_size, 4 * hidden_size), (4 * hidden_size, hidden_size))
+        )
         self.mlp = torch.nn.Sequential(widening, torch.nn.SiLU(), narrowing)
 
     def forward(

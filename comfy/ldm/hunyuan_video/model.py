@@ -39,6 +39,7 @@ REFINER_BLOCKS = 2
 BYT5_WIDTH, BYT5_INNER = 1472, 2048
 TEXT, WRITTEN, SEEN = range(3)  # kinds of conditioning, as the network numbers them
 
+
 @dataclass
 class HunyuanVideoParams:
     """The sizes of a network."""

@@ -95,7 +95,9 @@ class _Stage(torch.nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, count: int) -> None:
         super().__init__()
-        self.block = torch.nn.Sequential(*(UpsamplerBlock(out_channels if number else in_channels, out_channels) for number in range(count)))
+        self.block = torch.nn.Sequential(
+            *(UpsamplerBlock(out_channels if number else in_channels, out_channels) for number in range(count))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.block(x)

@@ -17,7 +17,10 @@ ASPECTS = (
     "camera angles, movements, and transitions used in the video.",
 )
 DESCRIBE_VIDEO = "\n".join(
-    ("You are a helpful assistant. Describe the video by detailing the following aspects:", *(f"{n}. {a}" for n, a in enumerate(ASPECTS, 1)))
+    (
+        "You are a helpful assistant. Describe the video by detailing the following aspects:",
+        *(f"{n}. {a}" for n, a in enumerate(ASPECTS, 1)),
+    )
 )
 ONE_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 

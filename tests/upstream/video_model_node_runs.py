@@ -1,14 +1,17 @@
-"""Runs Wan's nodes of the ``comfy_extras`` that Python finds over an autoencoder that only averages, and saves what they give.
+"""Runs nodes of video models of the ``comfy_extras`` that Python finds over an autoencoder that only averages, and saves what they give.
 
-    python wan_node_runs.py RESULTS_FILE
+    python video_model_node_runs.py RESULTS_FILE
 
 It uses only what ComfyUI has, so that it runs with a checkout of it as well. The results are {case: {name: tensor or number}}.
 """
 
 import importlib
+import os
 import sys
+import tempfile
 
 import torch
+from safetensors.torch import save_file
 
 from comfy.cli_args import args
 
@@ -74,7 +77,15 @@ CASES = {
         {"reference_images": {"reference_image_0": PICTURE, "reference_image_1": VIDEO[:2]}},
     ),
 }
-MODULES = {"BerniniConditioning": "bernini"}
+HUNYUAN = {
+    "HunyuanVideo15ImageToVideo": ({}, {"start_image": PICTURE, "clip_vision_output": seen(2)}, {"start_image": VIDEO}),
+    "HunyuanVideo15SuperResolution": (
+        {"noise_augmentation": 0.5},
+        {"noise_augmentation": 0.7, "start_image": PICTURE, "clip_vision_output": seen(2)},
+    ),
+}
+CASES |= HUNYUAN
+MODULES = {"BerniniConditioning": "bernini", **dict.fromkeys(HUNYUAN, "hunyuan")}
 CAMERA = (
     ("Static", {}),
     ("Pan Left", {"speed": 2.0}),
@@ -100,9 +111,63 @@ def run(name, options, sizes=SIZES):
     module = importlib.import_module(f"comfy_extras.nodes_{MODULES.get(name, 'wan')}")
     wide = name == "Wan22ImageToVideoLatent"
     arguments = {"vae": Averages(48, 16) if wide else Averages(), **sizes, **options}
+    if name in HUNYUAN:
+        arguments["vae"] = Averages(32, 16)
+    if name == "HunyuanVideo15SuperResolution":
+        arguments = {"vae": arguments["vae"], "latent": {"samples": numbers(1, 32, 3, 3, 4)}, **options}
     if not wide:
         arguments |= {side: [[numbers(1, 4, 8, seed=seed), {}]] for side, seed in (("positive", 10), ("negative", 11))}
     return flat(getattr(module, name).execute(**arguments).args)
+
+
+def upscaled():
+    """Latents enlarged and made sharper by small models of both kinds."""
+    import folder_paths
+
+    nodes = importlib.import_module("comfy_extras.nodes_hunyuan")
+    folder = tempfile.mkdtemp()
+    folder_paths.add_model_folder_path("latent_upscale_models", folder)
+    found = {}
+    for kind, shapes in UPSCALERS.items():
+        tensors = {name: numbers(*shape, seed=seed) * shape[0] ** -0.5 for seed, (name, shape) in enumerate(shapes().items())}
+        save_file(tensors, os.path.join(folder, f"{kind}.safetensors"))
+        model = nodes.LatentUpscaleModelLoader.execute(f"{kind}.safetensors").args[0]
+        for sizes in ((128, 96), (0, 160)):
+            latent = {"samples": numbers(1, 4, 3, 4, 6, seed=3)}
+            made = nodes.HunyuanVideo15LatentUpscaleWithModel.execute(model, latent, "bilinear", *sizes, "disabled").args
+            found[f"upscaled {kind} {sizes}"] = flat(made)
+    return found
+
+
+def conv(name, inner, outer, size=3):
+    """The shapes of a convolution."""
+    return {f"{name}.weight": (outer, inner, size, size, size), f"{name}.bias": (outer,)}
+
+
+def small_720p():
+    """{published name: shape} of the network for 720p."""
+    shapes = conv("in_conv.conv", 4, 8) | conv("out_conv.conv", 8, 4)
+    for block in range(2):
+        for layer in (0, 2, 4):
+            shapes |= conv(f"blocks.{block}.block.{layer}.conv", 8, 8)
+    return shapes
+
+
+def small_1080p():
+    """The same of that for 1080p."""
+    shapes = conv("conv_in.conv", 4, 8) | conv("conv_out.conv", 12, 4) | {"norm_out.gamma": (12, 1, 1, 1)}
+    inner = 8
+    for stage, width in enumerate((8, 12)):
+        for block in range(3):
+            name = f"up.{stage}.block.{block}"
+            shapes |= {f"{name}.norm1.gamma": (inner, 1, 1, 1), f"{name}.norm2.gamma": (width, 1, 1, 1)}
+            shapes |= conv(f"{name}.conv1.conv", inner, width) | conv(f"{name}.conv2.conv", width, width)
+            shapes |= conv(f"{name}.nin_shortcut", inner, width, 1) if inner != width else {}
+            inner = width
+    return shapes
+
+
+UPSCALERS = {"720p": small_720p, "1080p": small_1080p}
 
 
 def main(results_file):
@@ -115,6 +180,7 @@ def main(results_file):
     sizes = {name: SIZES[name] for name in ("width", "height", "length")}
     for pose, options in CAMERA:
         found[f"camera {pose}"] = flat(camera.execute(camera_pose=pose, **{**sizes, **options}).args)
+    found |= upscaled()
     torch.save(found, results_file)
 
 
