@@ -216,11 +216,9 @@ class Wan22(Wan21):
 class HunyuanVideo15(LatentFormat):
     """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
 
-    latent_channels = 32
-    latent_dimensions = 3
-    spacial_downscale_ratio = 16
-    temporal_downscale_ratio = 4
     scale_factor = 1.03682
+    latent_channels, latent_dimensions = 32, 3
+    spacial_downscale_ratio, temporal_downscale_ratio = 16, 4
     taesd_decoder_name = "lighttaehy1_5"
 
     def __init__(self) -> None:

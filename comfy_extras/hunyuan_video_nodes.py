@@ -156,8 +156,7 @@ class HunyuanVideo15LatentUpscaleWithModel(io.ComfyNode):
             display_name="Hunyuan Video 15 Latent Upscale With Model",
             category="model/latent/hunyhuan video",  # so written in ComfyUI, whose menus people know
             inputs=[
-                io.LatentUpscaleModel.Input("model"),
-                io.Latent.Input("samples"),
+                *(io.LatentUpscaleModel.Input("model"), io.Latent.Input("samples")),
                 io.Combo.Input("upscale_method", options=METHODS, default="bilinear"),
                 *sizes,
                 io.Combo.Input("crop", options=["disabled", "center"]),

@@ -73,8 +73,8 @@ class BerniniConditioning(io.ComfyNode):
             videos.append(fitted(source_video[:length], width, height, "area"))
         if reference_video is not None:
             videos.append(_with_longest_side(reference_video[:length], ref_max_size))
-        given = reference_images or {}
-        pictures = [picture[None] for name in sorted(given) for picture in (() if given[name] is None else given[name])]
+        given = {name: batch for name, batch in (reference_images or {}).items() if batch is not None}
+        pictures = [picture[None] for name in sorted(given) for picture in given[name]]
         videos += [_with_longest_side(picture, ref_max_size) for picture in pictures]
         sides = (positive, negative)
         if videos:

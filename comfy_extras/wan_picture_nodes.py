@@ -110,7 +110,7 @@ def _both_seen(start: Output | None, end: Output | None) -> Any:
     if start is None or end is None:
         return end if start is None else start
     seen = clip_vision.Output()
-    seen["penultimate_hidden_states"] = torch.cat([one.penultimate_hidden_states for one in (start, end)], dim=-2)
+    seen["penultimate_hidden_states"] = torch.cat([one["penultimate_hidden_states"] for one in (start, end)], dim=-2)
     return seen
 
 

@@ -146,7 +146,8 @@ def read_config(shapes: Shapes) -> Config | None:
 
 def diffusers_places(config: Config) -> dict[str, Place]:
     """Where every tensor in diffusers' names belongs, for the ``width`` and the numbers of blocks in *config*."""
-    width, places = config["width"], {}
+    width = config["width"]
+    places: dict[str, Place] = {}
     for leaf in ("weight", "bias"):
         places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}
         places[f"norm_out.linear.{leaf}"] = Place(f"final_layer.adaLN_modulation.1.{leaf}", swapped=True)

@@ -60,9 +60,9 @@ class HunyuanImageTokenizer(QwenImageTokenizer):
         super().__init__(embedding_directory, tokenizer_data)
         self.byt5 = ByT5SmallTokenizer(embedding_directory, tokenizer_data)
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, *arguments: Any, **kwargs: Any) -> dict[str, Any]:
         """{"qwen25_7b": chunks}, and with texts in quotes {"byt5": chunks}."""
-        tokens = super().tokenize_with_weights(text, return_word_ids, **kwargs)
+        tokens = super().tokenize_with_weights(text, return_word_ids, *arguments, **kwargs)
         written = "".join(f'Text "{quoted}". ' for quote in QUOTES for quoted in re.findall(quote, text))
         return {**tokens, WRITTEN: self.byt5.tokenize_with_weights(written, return_word_ids, **kwargs)} if written else tokens
 

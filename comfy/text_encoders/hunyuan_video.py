@@ -18,9 +18,9 @@ class HunyuanVideo15Tokenizer(HunyuanImageTokenizer):
         super().__init__(embedding_directory, tokenizer_data)
         self.llama_template = FOR_VIDEO
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, *arguments: Any, **kwargs: Any) -> dict[str, Any]:
         """Those of Qwen and, with texts in quotes, of ByT5."""
-        return super().tokenize_with_weights(text, return_word_ids, **{**kwargs, "prevent_empty_text": True})
+        return super().tokenize_with_weights(text or " ", return_word_ids, *arguments, **kwargs)
 
 
 def hunyuan_video_15_target(parts: Collection[str]) -> ClipTarget:

@@ -40,29 +40,29 @@ BYT5_WIDTH, BYT5_INNER = 1472, 2048
 TEXT, WRITTEN, SEEN = range(3)  # kinds of conditioning, as the network numbers them
 
 
-@dataclass
+@dataclass(kw_only=True)
 class HunyuanVideoParams:
     """The sizes of a network."""
 
-    in_channels: int
-    out_channels: int
-    vec_in_dim: int | None
+    axes_dim: list[int]
+    byt5: bool
     context_in_dim: int
-    hidden_size: int
-    mlp_ratio: float
-    num_heads: int
     depth: int
     depth_single_blocks: int
-    axes_dim: list[int]
-    theta: int
+    guidance_embed: bool
+    hidden_size: int
+    in_channels: int
+    meanflow: bool
+    meanflow_sum: bool
+    mlp_ratio: float
+    num_heads: int
+    out_channels: int
     patch_size: list[int]
     qkv_bias: bool
-    guidance_embed: bool
-    byt5: bool
-    meanflow: bool
+    theta: int
     use_cond_type_embedding: bool
+    vec_in_dim: int | None
     vision_in_dim: int | None
-    meanflow_sum: bool
 
 
 class HunyuanVideo(DiffusionTransformer):

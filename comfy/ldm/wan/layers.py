@@ -49,6 +49,10 @@ def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
 class WanSelfAttention(torch.nn.Module):
     """Attention of the video's tokens to each other; queries and keys are normalised over all heads, then turned by their places."""
 
+    q: Any
+    k: Any
+    v: Any
+    o: Any
     norm_q: torch.nn.Module
     norm_k: torch.nn.Module
 
@@ -98,7 +102,9 @@ class WanSelfAttention(torch.nn.Module):
 class WanT2VCrossAttention(WanSelfAttention):
     """Attention of the video's tokens to the text."""
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor, transformer_options: Options | None = None, **kwargs: Any) -> torch.Tensor:
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, context: torch.Tensor, transformer_options: Options | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """*x* B x N x C, *context* B x T x C."""
         options = {} if transformer_options is None else transformer_options
         return self.o(self._attend(self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context), options))
@@ -121,7 +127,7 @@ class WanI2VCrossAttention(WanSelfAttention):
         self.k_img, self.v_img = (settings["operations"].Linear(dim, dim, **_kept(settings)) for _ in range(2))
         self.norm_k_img = self._norm(settings)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: torch.Tensor, context: torch.Tensor, context_img_len: int | None, transformer_options: Options | None = None
     ) -> torch.Tensor:
         """*x* B x N x C, *context* B x T x C: the picture's tokens, *context_img_len* of them, then the text's.

@@ -72,7 +72,7 @@ class WanModel(DiffusionTransformer):
     """
 
     PATCH_BLOCKS = {"double_block": "blocks"}
-    FLOAT32 = ("patch_embedding.",)
+    FLOAT32: tuple[str, ...] = ("patch_embedding.",)
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class WanModel(DiffusionTransformer):
         self.text_embedding = torch.nn.Sequential(linear(text_dim, dim, **kept), torch.nn.GELU("tanh"), linear(dim, dim, **kept))
         self.time_embedding = torch.nn.Sequential(linear(freq_dim, dim, **kept), torch.nn.SiLU(), linear(dim, dim, **kept))
         self.time_projection = torch.nn.Sequential(torch.nn.SiLU(), linear(dim, dim * 6, **kept))
-        block: tuple[Any, ...] = (dim, ffn_dim, num_heads, window_size, qk_norm, cross_attn_norm, eps)
+        block = self.block_sizes()
         self.blocks = torch.nn.ModuleList(
-            wan_attn_block_class(f"{model_type}_cross_attn", *block, operation_settings=settings) for _ in range(num_layers)
+            wan_attn_block_class(f"{model_type}_cross_attn", **block, operation_settings=settings) for _ in range(num_layers)
         )
         self.head = Head(dim, out_dim, self.patch_size, eps, settings)
         pair = dim // num_heads // 6 * 2  # of a head's values, for rows and as many for columns; frames have the rest
@@ -126,6 +126,11 @@ class WanModel(DiffusionTransformer):
         self.ref_conv: Any = None
         if in_dim_ref_conv is not None:
             self.ref_conv = operations.Conv2d(in_dim_ref_conv, dim, self.patch_size[1:], self.patch_size[1:], **kept)
+
+    def block_sizes(self) -> dict[str, Any]:
+        """The sizes of a block, by the names of its constructor's arguments."""
+        names = ("dim", "ffn_dim", "num_heads", "window_size", "qk_norm", "cross_attn_norm", "eps")
+        return {name: getattr(self, name) for name in names}
 
     def forward(
         self,
@@ -161,12 +166,13 @@ class WanModel(DiffusionTransformer):
         x = pad_to_patch_size(x, self.patch_size)
         if time_dim_concat is not None:
             x = torch.cat((x, pad_to_patch_size(time_dim_concat, self.patch_size)), dim=2)
-        places = {"device": x.device, "dtype": x.dtype, "transformer_options": options}
+        places: dict[str, Any] = {"device": x.device, "dtype": x.dtype, "transformer_options": options}
         leading = self.ref_conv is not None and kwargs.get("reference_latent") is not None
         freqs = self.rope_encode(x.shape[2] + leading, height, width, **places)
         if kwargs.get("context_latents") is not None:
             kwargs["context_latents"] = [pad_to_patch_size(latent, self.patch_size) for latent in kwargs["context_latents"]]
-            turns = [self.rope_encode(*latent.shape[-3:], **places, source_id=n) for n, latent in enumerate(kwargs["context_latents"], 1)]
+            sizes = [latent.shape[-3:] for latent in kwargs["context_latents"]]
+            turns = [self.rope_encode(t, h, w, **places, source_id=number) for number, (t, h, w) in enumerate(sizes, 1)]
             freqs = torch.cat((freqs, *turns), dim=1)
         out = self.forward_orig(x, timestep, context, clip_fea=clip_fea, freqs=freqs, transformer_options=options, **kwargs)
         return out[:, :, :frames, :height, :width]
@@ -297,7 +303,7 @@ class VaceWanModel(WanModel):
     def __init__(
         self,
         model_type: str = "vace",
-        *arguments: Any,
+        *,
         vace_layers: int | None = None,
         vace_in_dim: int | None = None,
         device: Any = None,
@@ -305,14 +311,14 @@ class VaceWanModel(WanModel):
         operations: Any = None,
         **sizes: Any,
     ) -> None:
-        kept = {"device": device, "dtype": dtype, "operations": operations}
-        super().__init__("t2v", *arguments, **kept, **sizes)
+        kept: dict[str, Any] = {"device": device, "dtype": dtype, "operations": operations}
+        super().__init__("t2v", **kept, **sizes)
         if vace_layers is None:
             return
         self.vace_layers, self.vace_in_dim = vace_layers, vace_in_dim
-        block: tuple[Any, ...] = (self.dim, self.ffn_dim, self.num_heads, self.window_size, self.qk_norm, self.cross_attn_norm, self.eps)
+        block = self.block_sizes()
         self.vace_blocks = torch.nn.ModuleList(
-            VaceWanAttentionBlock("t2v_cross_attn", *block, block_id=number, operation_settings=kept) for number in range(vace_layers)
+            VaceWanAttentionBlock("t2v_cross_attn", **block, block_id=number, operation_settings=kept) for number in range(vace_layers)
         )
         every = self.num_layers // vace_layers
         self.vace_layers_mapping = {number * every: number for number in range(vace_layers)}
@@ -353,15 +359,15 @@ class CameraWanModel(WanModel):
     def __init__(
         self,
         model_type: str = "camera",
-        *arguments: Any,
+        *,
         in_dim_control_adapter: int = 24,
         device: Any = None,
         dtype: torch.dtype | None = None,
         operations: Any = None,
         **sizes: Any,
     ) -> None:
-        kept = {"device": device, "dtype": dtype, "operations": operations}
-        super().__init__("i2v" if model_type == "camera" else "t2v", *arguments, **kept, **sizes)
+        kept: dict[str, Any] = {"device": device, "dtype": dtype, "operations": operations}
+        super().__init__("i2v" if model_type == "camera" else "t2v", **kept, **sizes)
         patch = self.patch_size[1:]
         self.control_adapter = WanCamAdapter(in_dim_control_adapter, self.dim, patch, patch, operation_settings=kept)
 
