@@ -12,8 +12,16 @@ from comfy_extras.wan_picture_nodes import (
     WanImageToVideo,
     WanPhantomSubjectToVideo,
 )
+from comfy_extras.wan_track_nodes import WanTrackToVideo
 
-PICTURES = (WanImageToVideo, WanFirstLastFrameToVideo, WanFunInpaintToVideo, WanPhantomSubjectToVideo, Wan22ImageToVideoLatent)
+PICTURES = (
+    WanImageToVideo,
+    WanTrackToVideo,
+    WanFirstLastFrameToVideo,
+    WanFunInpaintToVideo,
+    WanPhantomSubjectToVideo,
+    Wan22ImageToVideoLatent,
+)
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
 comfy_entrypoint = extension_of(*PICTURES, *VIDEOS)

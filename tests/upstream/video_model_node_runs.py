@@ -6,6 +6,7 @@ It uses only what ComfyUI has, so that it runs with a checkout of it as well. Th
 """
 
 import importlib
+import json
 import os
 import sys
 import tempfile
@@ -77,6 +78,14 @@ CASES = {
         {"reference_images": {"reference_image_0": PICTURE, "reference_image_1": VIDEO[:2]}},
     ),
 }
+WAYS = [[{"x": 10 + 2 * step, "y": 20 - step} for step in range(121)], [{"x": 50 - step, "y": 8} for step in range(20)]]
+FEW = {"temperature": 220.0, "topk": 1, "tracks": json.dumps(WAYS[0]), "start_image": PICTURE}
+CASES["WanTrackToVideo"] = (
+    {"temperature": 220.0, "topk": 2, "tracks": json.dumps(WAYS), "start_image": PICTURE, "clip_vision_output": seen(4)},
+    {"temperature": 20.0, "topk": 5, "tracks": json.dumps([WAYS, WAYS[::-1]]), "start_image": VIDEO},
+    FEW,
+    {"temperature": 220.0, "topk": 2, "tracks": "[]", "start_image": PICTURE},
+)
 HUNYUAN = {
     "HunyuanVideo15ImageToVideo": ({}, {"start_image": PICTURE, "clip_vision_output": seen(2)}, {"start_image": VIDEO}),
     "HunyuanVideo15SuperResolution": (

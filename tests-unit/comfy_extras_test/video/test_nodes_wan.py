@@ -1,5 +1,7 @@
 """Wan's nodes: starts and ends of videos, videos to go by, masks, cameras, what models look at."""
 
+import json
+
 import pytest
 import torch
 
@@ -17,6 +19,7 @@ from comfy_extras.wan_picture_nodes import (
     WanImageToVideo,
     WanPhantomSubjectToVideo,
 )
+from comfy_extras.wan_track_nodes import WanTrackToVideo
 
 WIDTH, HEIGHT, LENGTH = 64, 48, 9
 
@@ -59,7 +62,7 @@ def seen(value):
 
 def test_the_module_lists_every_node_once():
     nodes = [*nodes_wan.PICTURES, *nodes_wan.VIDEOS]
-    assert len({node.GET_SCHEMA().node_id for node in nodes}) == len(nodes) == 10
+    assert len({node.GET_SCHEMA().node_id for node in nodes}) == len(nodes) == 11
 
 
 def test_a_video_begins_with_a_picture_and_is_free_after_it():
@@ -178,6 +181,37 @@ def test_bernini_sees_videos_and_pictures_in_order_of_their_size():
     shapes = [(1, 16, 3, 6, 8), (1, 16, 3, 4, 4), (1, 16, 1, 4, 4), (1, 16, 1, 4, 2), (1, 16, 1, 4, 2)]
     assert [tuple(latent.shape) for latent in given] == shapes and given[2].count_nonzero() == 0
     assert told(run(BerniniConditioning)) == {}
+
+
+WAY = [{"x": 10 + step / 4, "y": 24} for step in range(121)]
+TRACKED = {"temperature": 220.0, "topk": 2, "start_image": torch.ones(1, HEIGHT, WIDTH, 3)}
+
+
+def test_points_of_a_picture_follow_tracks():
+    outputs = run(WanTrackToVideo, tracks=json.dumps([WAY, WAY[:1]]), **TRACKED, clip_vision_output=seen(1.0))
+    values = told(outputs)
+    assert values["concat_latent_image"].shape == (2, 16, 3, 6, 8) and values["concat_mask"].shape == (2, 4, 3, 6, 8)
+    free = values["concat_mask"][0, 0]
+    assert free[0].unique().tolist() == [0.0] and free[1:].max() > 0.9
+    goes = [int(free[cell].min(dim=0).values.argmin()) for cell in (1, 2)]
+    assert goes[0] < goes[1]  # to the right
+    assert values["clip_vision_output"].penultimate_hidden_states.mean() == 1.0
+
+
+def test_tracks_are_read_one_by_one_or_per_picture():
+    alone, listed, batched = (told(run(WanTrackToVideo, tracks=json.dumps(tracks), **TRACKED)) for tracks in (WAY, [WAY], [[WAY]]))
+    assert torch.equal(alone["concat_mask"], listed["concat_mask"]) and torch.equal(listed["concat_mask"], batched["concat_mask"])
+    without = told(run(WanTrackToVideo, tracks=" ", **TRACKED))
+    assert torch.equal(without["concat_mask"], told(run(WanImageToVideo, start_image=TRACKED["start_image"]))["concat_mask"])
+    long = {"width": WIDTH, "height": HEIGHT, "length": 121, "batch_size": 1}
+    whole = WanTrackToVideo.execute(**sides(), vae=Averages(), tracks=json.dumps(WAY), **long, **TRACKED).args
+    assert told(whole)["concat_mask"].shape == (1, 4, 31, 6, 8)
+
+
+@pytest.mark.parametrize("tracks", ["[{", '[{"x": 1}]', "[1]", '[{"x": 1, "y": 2}, 5]', '{"x": 1, "y": 2}', "[[[[]]]]"])
+def test_other_texts_are_no_tracks(tracks):
+    with pytest.raises(ValueError, match="tracks are"):
+        run(WanTrackToVideo, tracks=tracks, **TRACKED)
 
 
 @pytest.mark.parametrize(("length", "expected"), [(1, 1), (4, 1), (5, 2), (81, 21)])
