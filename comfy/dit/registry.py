@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import flux, lumina, qwen_image
+from comfy.dit import flux, hunyuan_video, lumina, qwen_image, wan
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
-FAMILIES: tuple[Family, ...] = (flux.FAMILY, qwen_image.FAMILY, lumina.FAMILY)
+FAMILIES: tuple[Family, ...] = (flux.FAMILY, qwen_image.FAMILY, lumina.FAMILY, wan.FAMILY, hunyuan_video.FAMILY)
 
 
 def configurations() -> list[type[BASE]]:
