@@ -92,14 +92,33 @@ class ControlNet(ControlBase):
         return self.control_merge(control, before, output_dtype=None)
 
     def _fitting_hint(self, x_noisy: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The hint in the size that belongs to *x_noisy*, kept for the next steps."""
+        """The hint in the size that belongs to *x_noisy*, kept for the next steps: a picture, or, for controls of latents, its latent.
+
+        Raises ``ValueError`` without a hint, or without a VAE where one is needed.
+        """
         height, width = (length * self.compression_ratio for length in x_noisy.shape[-2:])
         if self.cond_hint is None or tuple(self.cond_hint.shape[-2:]) != (height, width):
             if self.cond_hint_original is None:
                 raise ValueError("the control has no hint picture; give it one with set_cond_hint()")
+            if self.latent_format is not None:
+                if self.vae is None:
+                    raise ValueError("this ControlNet works on the latent of its hint; connect a VAE to the node that applies it")
+                pixels = self.vae.spacial_compression_encode()
+                height, width = height * pixels, width * pixels
             scaled = comfy.utils.common_upscale(self.cond_hint_original, width, height, self.upscale_algorithm, "center")
-            self.cond_hint = self.preprocess_image(scaled).to(device=x_noisy.device, dtype=dtype)
+            hint = self.preprocess_image(scaled)
+            if self.latent_format is not None:
+                hint = self._latent_of(hint)
+            self.cond_hint = hint.to(device=x_noisy.device, dtype=dtype)
         return self.cond_hint
+
+    def _latent_of(self, hint: torch.Tensor) -> torch.Tensor:
+        """The latent of pictures (B x channels x height x width); models that were on the device come back to it."""
+        management = comfy.model_management
+        sampled = management.loaded_models(only_currently_used=True)
+        latent = self.vae.encode(hint.movedim(1, -1))
+        management.load_models_gpu(sampled)
+        return self.latent_format.process_in(latent)
 
     def copy(self) -> ControlNet:
         twin = ControlNet(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
@@ -116,6 +135,31 @@ class ControlNet(ControlBase):
 
     def cleanup(self) -> None:
         self.model_sampling_current = None
+        super().cleanup()
+
+
+class ControlNetSD35(ControlNet):
+    """One for Stable Diffusion 3.5, which borrows a layer of the sampled model."""
+
+    def copy(self) -> ControlNetSD35:
+        twin = ControlNetSD35(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
+        twin.control_model, twin.control_model_wrapped = self.control_model, self.control_model_wrapped
+        self.copy_to(twin)
+        return twin
+
+    def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
+        """Raises ``ValueError`` for a model of another family."""
+        super().pre_run(model, percent_to_timestep_function)
+        network = getattr(model, "diffusion_model", None)
+        name = self.control_model.control_settings["borrowed"]
+        if not hasattr(network, "joint_blocks"):
+            raise ValueError(
+                "this ControlNet is for Stable Diffusion 3.5, but the model is of another family; load the two that belong together"
+            )
+        self.set_extra_arg("borrowed", getattr(network, name))
+
+    def cleanup(self) -> None:
+        self.extra_args.pop("borrowed", None)
         super().cleanup()
 
 
@@ -170,11 +214,15 @@ def _patcher_of(network: Any) -> Any:
 def _of_patcher(patcher: ModelPatcher, options: dict[str, Any]) -> ControlNet:
     network: Any = patcher.model
     cast_dtype = comfy.model_management.unet_manual_cast(network.dtype, patcher.load_device)
-    control = ControlNet(
+    settings = getattr(network, "control_settings", None)
+    kind = ControlNet if settings is None else ControlNetSD35
+    own = {name: value for name, value in (settings or {}).items() if name != "borrowed"}
+    control = kind(
         None,
         global_average_pooling=options.get("global_average_pooling", False),
         load_device=patcher.load_device,
         manual_cast_dtype=cast_dtype,
+        **own,
     )
     control.control_model, control.control_model_wrapped = network, patcher
     return control
@@ -183,7 +231,7 @@ def _of_patcher(patcher: ModelPatcher, options: dict[str, Any]) -> ControlNet:
 __getattr__, __dir__ = placeholders(
     __name__,
     "control models of kinds that are not supported",
-    "T2IAdapter:ControlBase ControlLora:ControlNet ControlLoraOps:object ControlNetSD35:ControlNet QwenFunControlNet:ControlNet "
+    "T2IAdapter:ControlBase ControlLora:ControlNet ControlLoraOps:object QwenFunControlNet:ControlNet "
     "load_t2i_adapter() load_controlnet_mmdit() load_controlnet_sd35() load_controlnet_hunyuandit() "
     "load_controlnet_flux_xlabs_mistoline() load_controlnet_flux_instantx() load_controlnet_qwen_instantx() "
     "load_controlnet_qwen_fun() convert_mistoline() controlnet_config() controlnet_load_state_dict()",

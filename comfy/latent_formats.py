@@ -1,5 +1,8 @@
 """How each family scales its latents between the sampler and the autoencoder, and how to preview them as RGB."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 
 from comfy.placeholders import placeholders
@@ -17,7 +20,7 @@ class LatentFormat:
     latent_dimensions = 2
     latent_rgb_factors: list[list[float]] | None = None
     latent_rgb_factors_bias: list[float] | None = None
-    latent_rgb_factors_reshape = None
+    latent_rgb_factors_reshape: Callable[[torch.Tensor], torch.Tensor] | None = None
     taesd_decoder_name: str | None = None
     spacial_downscale_ratio = 8
     temporal_downscale_ratio = 1
@@ -157,6 +160,24 @@ class Flux(SD3):
         self.latent_rgb_factors_bias = [-0.0329, -0.0718, -0.0851]
 
 
+class Flux2(LatentFormat):
+    """Flux.2: each cell holds 2 × 2 places of 32 channels; the autoencoder itself normalises them. Previews show the places."""
+
+    latent_channels = 128
+    spacial_downscale_ratio = 16
+    taesd_decoder_name = "taef2_decoder"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "58 113 73 495 443 836 -99 96 644 2144 3009 3652 166 -39 -54 157 103 -160 -398 902 -235 -52 95 109 -3527 -2712 -1666 -301 -356 "
+            "-180 -107 78 13 746 90 -941 156 169 70 -34 -40 -114 32 181 80 -939 -8 186 18 43 104 284 56 -127 -24 -22 -30 1207 -26 65 128 "
+            "101 142 137 -72 -7 95 92 -59 0 -77 -49 -465 -204 -312 95 12 -66 290 -34 25 220 169 -48 -332 -457 -468 -85 389 609 -76 3 -43 "
+            "-111 -460 -614"
+        )
+        self.latent_rgb_factors_bias = [-0.0329, -0.0718, -0.0851]
+        self.latent_rgb_factors_reshape = functools.partial(torch.pixel_shuffle, upscale_factor=2)
+
+
 class Wan21(PerChannelFormat):
     """Wan 2.1's video latents: batch x 16 x frames x height x width."""
 
@@ -234,7 +255,7 @@ class HunyuanVideo15(LatentFormat):
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "StableAudio1 Flux2 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
+    "StableAudio1 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

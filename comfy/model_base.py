@@ -21,9 +21,9 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
-CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim")  # in families' unet_config
+# In the unet_config of one family or another.
+CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim", "crossattn_emb_channels")
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
-
 
 ModelType = enum.Enum(
     "ModelType",
@@ -48,6 +48,7 @@ def model_sampling(model_config: Any, model_type: ModelType) -> Any:
         ModelType.FLOW: (kinds.ModelSamplingDiscreteFlow, kinds.CONST),
         ModelType.FLUX: (kinds.ModelSamplingFlux, kinds.CONST),
         ModelType.IMG_TO_IMG: (kinds.ModelSamplingDiscrete, kinds.IMG_TO_IMG),
+        ModelType.FLOW_COSMOS: (kinds.ModelSamplingCosmosRFlow, kinds.COSMOS_RFLOW),
     }
     if model_type not in mixes:
         raise ValueError(f"no sampling is defined for {model_type}; defined: {', '.join(kind.name for kind in mixes)}")
@@ -385,14 +386,15 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
     "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
-    "StableCascade_C StableCascade_B SD3 AuraFlow StableAudio1 HunyuanDiT PixArt LongCatImage:Flux Flux2:Flux GenmoMochi "
-    "Flux=comfy.dit.models.flux QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
+    "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt GenmoMochi "
+    "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
+    "Chroma=comfy.dit.models.flux QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "WAN21=comfy.dit.models.wan WAN22=comfy.dit.models.wan WAN21_Vace=comfy.dit.models.wan WAN21_Camera=comfy.dit.models.wan "
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
     "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
-    "CosmosVideo CosmosPredict2 Anima ZImagePixelSpace:Lumina2 WAN21_CausalAR:WAN21 "
-    "WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream HiDreamO1 Chroma:Flux ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
+    "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
+    "WAN21_CausalAR:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX MiniMaxH3",
     base="BaseModel",
 )

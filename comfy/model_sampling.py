@@ -120,6 +120,28 @@ class CONST:
         return latent / (1.0 - reshape_sigma(sigma, latent.ndim))
 
 
+class COSMOS_RFLOW(EPS):  # noqa: N801 - the name node packs import
+    """Rectified flow told in levels of noise beside the picture (Cosmos): sigma / (sigma + 1) is the share of noise."""
+
+    def calculate_input(self, sigma: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """The latent on the straight line between picture and noise."""
+        return noise * (1.0 - self._share(sigma, noise))
+
+    def calculate_denoised(self, sigma: torch.Tensor, model_output: torch.Tensor, model_input: torch.Tensor) -> torch.Tensor:
+        share = self._share(sigma, model_output)
+        return model_input * (1.0 - share) - model_output * share
+
+    @staticmethod
+    def _share(sigma: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return reshape_sigma(sigma / (sigma + 1.0), like.ndim)
+
+    def noise_scaling(
+        self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, max_denoise: bool = False
+    ) -> torch.Tensor:
+        """The picture with noise of deviation *sigma* added."""
+        return noise * reshape_sigma(sigma, noise.ndim) + latent_image
+
+
 class IMG_TO_IMG_FLOW(CONST):  # noqa: N801 - the name node packs import
     """A flow from one picture to another: no noise is added, and the model predicts the end."""
 
@@ -260,6 +282,19 @@ class ModelSamplingContinuousEDM(_SigmaTable):
             return 0.0
         low = math.log(self.sigma_min)
         return math.exp((math.log(self.sigma_max) - low) * (1.0 - percent) + low)
+
+
+class ModelSamplingCosmosRFlow(ModelSamplingContinuousEDM):
+    """Continuous sigmas whose time input is the share of noise, sigma / (sigma + 1)."""
+
+    def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
+        """The model's time input for *sigma*."""
+        return sigma / (sigma + 1.0)
+
+    def sigma(self, timestep: Any) -> Any:
+        """The sigma for a time input, at most the largest."""
+        largest = self.sigma_max
+        return largest if timestep >= largest / (largest + 1.0) else timestep / (1.0 - timestep)
 
 
 class ModelSamplingContinuousV(ModelSamplingContinuousEDM):

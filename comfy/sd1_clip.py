@@ -108,7 +108,7 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         device: Any = "cpu",
         max_length: int = 77,
         freeze: bool = True,
-        layer: str = "last",
+        layer: str | list[int] = "last",
         layer_idx: int | None = None,
         textmodel_json_config: Any = None,
         dtype: torch.dtype | None = None,

@@ -14,6 +14,7 @@ import comfy.model_management
 import comfy.ops
 from comfy.cldm.cldm import ControlNet
 from comfy.cldm.union import UnionControlNet
+from comfy.control.sd35 import build_sd35_control, is_sd35_control
 from comfy.families.diffusers_names import control_names
 from comfy.families.diffusers_unet import RenamedSource, read_diffusers_config
 from comfy.families.family_settings import family_settings
@@ -36,21 +37,26 @@ DIFFUSERS_MARK = "controlnet_cond_embedding.conv_in.weight"
 PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
 UNION_MARK = "task_embedding"
-STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight")  # in diffusers' and in the published names
+# In diffusers' and in the published names, and of transformers.
+STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight", "pos_embed_input.proj.weight")
 UNSUPPORTED_MARKS = {"lora_controlnet": "a control LoRA", "controlnet_blocks.0.weight": "a ControlNet for a transformer model"}
 
 
-def build_control_network(source: WeightSource, model: ModelPatcher | None = None, options: Mapping[str, Any] | None = None) -> ControlNet:
+def build_control_network(source: WeightSource, model: ModelPatcher | None = None, options: Mapping[str, Any] | None = None) -> Any:
     """Build the network of *source* with its weights, in the dtype that suits the device.
 
     *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
-    source, for anything but a ControlNet of Stable Diffusion 1.x or SDXL, and ``IncompleteModelError`` for missing tensors.
+    source, for anything but a ControlNet of Stable Diffusion 1.x, 3.5 or SDXL, and ``IncompleteModelError`` for missing tensors.
     """
     source = plain_weights(source)
     shapes = source.shapes()
+    if is_sd35_control(shapes):
+        dtype = kept_dtype(source, options or {})
+        with naming_file(source.name, WHAT):
+            return build_sd35_control(source, dtype, _operations(dtype, options or {}))
     for mark, kind in UNSUPPORTED_MARKS.items():
         if mark in shapes:
-            raise UnknownModelError(f"{source.name} is {kind}, which is not supported; supported: ControlNets of SD 1.x and SDXL")
+            raise UnknownModelError(f"{source.name} is {kind}, which is not supported; supported: ControlNets of SD 1.x, SDXL and SD 3.5")
     if DIFFERENCE_MARK in shapes:
         source = _with_base_weights(source, model)
     if any(key.startswith(PREFIX) for key in shapes):
@@ -80,13 +86,17 @@ def _make_network(source: WeightSource, shapes: Mapping[str, Shape], options: Ma
     if config.adm_in_channels is None and any(key.startswith(("label_emb.", "add_embedding.")) for key in shapes):
         raise IncompleteModelError(f"{WHAT} in {source.name}: the first tensor of its vector embedding is missing")
     stem, dtype = next(key for key in shapes if key.endswith(STEMS)), kept_dtype(source, options)
-    management = comfy.model_management
-    cast = management.unet_manual_cast(dtype, management.get_torch_device())
-    operations = options.get("custom_operations") or comfy.ops.pick_operations(dtype, cast)
+    operations = _operations(dtype, options)
     own = (shapes[stem][1], _hint_widths(shapes), dtype)
     if UNION_MARK in shapes:
         return UnionControlNet(shapes[UNION_MARK][0], *own, operations=operations, **config.as_dict())
     return ControlNet(*own, operations=operations, **config.as_dict())
+
+
+def _operations(dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
+    management = comfy.model_management
+    cast = management.unet_manual_cast(dtype, management.get_torch_device())
+    return options.get("custom_operations") or comfy.ops.pick_operations(dtype, cast)
 
 
 def _read_config(source: WeightSource, shapes: Mapping[str, Shape]) -> UNetConfig:

@@ -17,6 +17,7 @@ AXES = (16, 56, 56)
 PATCH_SIDE = 2
 LATENT_CHANNELS = 16
 MLP_RATIO = 4
+LONGCAT_TEXT = 3584  # width of Qwen2.5-VL's states
 KEY_NORM = "double_blocks.0.img_attn.norm.key_norm"
 OTHER_FAMILIES = ("distilled_guidance_layer.", "double_stream_modulation_img.")  # Chroma, Flux.2
 
@@ -113,13 +114,35 @@ class FluxSchnell(Flux):
         return model_base.ModelType.FLOW
 
 
+class LongCatImage(Flux):
+    """LongCat-Image: Flux.1's network with the text as places of a row, and Qwen2.5-VL's states."""
+
+    unet_config = {
+        "image_model": "flux",
+        "guidance_embed": False,
+        "vec_in_dim": None,
+        "context_in_dim": LONGCAT_TEXT,
+        "txt_ids_dims": [1, 2],
+    }
+    memory_usage_factor = 2.5
+    text_encoder_type = "longcat_image"
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.LongCatImage
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        return {"qwen25_7b": ("text_encoders.qwen25_7b.transformer.",)}
+
+
 def read_config(shapes: Shapes) -> Config | None:
-    """The ``unet_config`` of a Flux.1 network with tensors of *shapes*, else None."""
+    """The ``unet_config`` of a Flux.1 network (or that of Ovis-Image or LongCat-Image) with tensors of *shapes*, else None."""
     has_norm = f"{KEY_NORM}.scale" in shapes or f"{KEY_NORM}.weight" in shapes
     if not has_norm or "img_in.weight" not in shapes or any(key.startswith(OTHER_FAMILIES) for key in shapes):
         return None
     width, channels = shapes["img_in.weight"]
     vector = shapes.get("vector_in.in_layer.weight")
+    yak, normed = "double_blocks.0.img_mlp.gate_proj.weight" in shapes, "txt_norm.scale" in shapes or "txt_norm.weight" in shapes
+    in_a_row = (yak and normed) or (vector is None and shapes["txt_in.weight"][1] == LONGCAT_TEXT)
     return {
         "image_model": "flux",
         "in_channels": channels // PATCH_SIDE**2,
@@ -136,7 +159,9 @@ def read_config(shapes: Shapes) -> Config | None:
         "patch_size": PATCH_SIDE,
         "qkv_bias": True,
         "guidance_embed": "guidance_in.in_layer.weight" in shapes,
-        "txt_ids_dims": [],
+        "txt_ids_dims": [1, 2] if in_a_row else [],
+        **({"yak_mlp": True} if yak else {}),
+        **({"txt_norm": True} if normed else {}),
     }
 
 
@@ -200,7 +225,7 @@ def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
 
 FAMILY = Family(
     name="Flux.1",
-    configs=(FluxInpaint, Flux, FluxSchnell),
+    configs=(LongCatImage, FluxInpaint, Flux, FluxSchnell),
     read_config=read_config,
     diffusers=DiffusersNames(("x_embedder.weight", "single_transformer_blocks.0.norm.linear.weight"), _diffusers_sizes, diffusers_places),
     lora_names=lora_names,

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import flux, hunyuan_video, lumina, qwen_image, wan
+from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, lumina, qwen_image, sd3, wan
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
-FAMILIES: tuple[Family, ...] = (flux.FAMILY, qwen_image.FAMILY, lumina.FAMILY, wan.FAMILY, hunyuan_video.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    flux.FAMILY,
+    flux2.FAMILY,
+    chroma.FAMILY,
+    qwen_image.FAMILY,
+    lumina.FAMILY,
+    sd3.FAMILY,
+    cosmos.FAMILY,
+    hidream.FAMILY,
+    wan.FAMILY,
+    hunyuan_video.FAMILY,
+)
 
 
 def configurations() -> list[type[BASE]]:

@@ -22,7 +22,7 @@ HARMLESS = (
     (r"(^|\.)num_batches_tracked$", "a count of training"),
     (r"^(decoder\.(block\.\d+|final_layer_norm|embed_tokens)\.|lm_head\.weight$)", "the half of T5 that writes text"),
     (r"^encoder\.embed_tokens\.weight$", "T5's table of embeddings, which is shared.weight once more"),
-    (r"^(text_encoders\.)?(spiece_model|tokenizer_json)$", "the tokenizer, which is read by itself"),
+    (r"^(text_encoders\.)?(spiece_model|tokenizer_json|tekken_model)$", "the tokenizer, which is read by itself"),
 )
 CHECKPOINT_PARTS = (
     "model.diffusion_model.",

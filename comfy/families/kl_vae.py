@@ -10,13 +10,14 @@ import comfy.ops
 from comfy.families.diffusers_names import earlier_vae_name, vae_names
 from comfy.families.diffusers_unet import RenamedSource
 from comfy.families.key_accounts import say_unused
-from comfy.families.kl_vae_config import KlVaeConfig, is_diffusers_vae
+from comfy.families.kl_vae_config import CELL, KlVaeConfig, is_diffusers_vae
 from comfy.families.model_errors import IncompleteModelError, naming_file
 from comfy.families.published_layout import vae_layout
 from comfy.families.published_weights import load_published
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
 from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder
+from comfy.ops import cast_to_input
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ class KlAutoencoder(torch.nn.Module):
         super().__init__()
         self.config = config
         self.embed_dim = latent = config.latent_channels
-        self.bn = None
+        self.bn = CellNorm(config.shown_channels) if config.normalised else None
+        own = config.decoder_channels or config.channels
         sizes: dict[str, Any] = {
-            "ch": config.channels[0],
-            "ch_mult": [width // config.channels[0] for width in config.channels],
+            **_multiples(config.channels),
             "num_res_blocks": config.num_res_blocks,
             "in_channels": config.image_channels,
             "out_ch": config.image_channels,
@@ -46,7 +47,7 @@ class KlAutoencoder(torch.nn.Module):
         }
         with torch.device("meta"):
             self.encoder: Any = Encoder(**sizes) if config.has_encoder else None
-            self.decoder: Any = Decoder(**sizes) if config.has_decoder else None
+            self.decoder: Any = Decoder(**{**sizes, **_multiples(own)}) if config.has_decoder else None
             convolution, quant = comfy.ops.disable_weight_init.Conv2d, config.quant_conv
             self.quant_conv = convolution(2 * latent, 2 * latent, 1) if quant and config.has_encoder else None
             self.post_quant_conv = convolution(latent, latent, 1) if quant and config.has_decoder else None
@@ -60,16 +61,49 @@ class KlAutoencoder(torch.nn.Module):
         moments = self.encoder(x)
         if self.quant_conv is not None:
             moments = self.quant_conv(moments)
-        return moments.chunk(2, dim=1)[0]
+        mean = moments.chunk(2, dim=1)[0]
+        return mean if self.bn is None else self.bn(mean)
 
     def decode(self, z: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The picture of a latent."""
         if self.decoder is None:
             raise RuntimeError(self._missing("decoder", "latents cannot be turned into pictures"))
+        if self.bn is not None:
+            z = self.bn.undone(z)
         return self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z), **kwargs)
 
     def _missing(self, half: str, so: str) -> str:
         return f"the VAE of {self.source_name} holds no {half}, so {so} with it; load a VAE with both halves"
+
+
+class CellNorm(torch.nn.Module):
+    """Puts the 2 × 2 places of a cell behind each other as channels, and normalises those by running means and variances."""
+
+    EPS = 1e-4
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.running_mean = torch.nn.Parameter(torch.empty(channels, device="meta"))
+        self.running_var = torch.nn.Parameter(torch.empty(channels, device="meta"))
+
+    def _numbers(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, variance = (cast_to_input(value, like)[:, None, None] for value in (self.running_mean, self.running_var))
+        return mean, torch.sqrt(variance + self.EPS)
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        """B x channels x height x width to B x (4 · channels) x height/2 x width/2."""
+        cells = torch.nn.functional.pixel_unshuffle(places, CELL)
+        mean, deviation = self._numbers(cells)
+        return (cells - mean) / deviation
+
+    def undone(self, cells: torch.Tensor) -> torch.Tensor:
+        """The places of *cells*."""
+        mean, deviation = self._numbers(cells)
+        return torch.nn.functional.pixel_shuffle(cells * deviation + mean, CELL)
+
+
+def _multiples(channels: tuple[int, ...]) -> dict[str, Any]:
+    return {"ch": channels[0], "ch_mult": [width // channels[0] for width in channels]}
 
 
 def load_vae_weights(model: KlAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:

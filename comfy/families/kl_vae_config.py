@@ -7,11 +7,17 @@ from typing import Any
 from comfy.families.sd_unet_config import NORM_GROUPS
 
 Shape = tuple[int, ...]
+CELL = 2  # places along a side of a cell
+NORM = "bn.running_mean"
 
 
 @dataclass(frozen=True, slots=True)
 class KlVaeConfig:
-    """Sizes of one KL autoencoder. ``channels`` begins with the level of full resolution."""
+    """Sizes of one KL autoencoder. ``channels`` begins with the level of full resolution.
+
+    ``decoder_channels`` are the decoder's where they differ. ``normalised``: a latent is 2 × 2 places of ``latent_channels`` in one cell,
+    which are normalised by numbers of the file (Flux.2).
+    """
 
     image_channels: int
     latent_channels: int
@@ -20,11 +26,18 @@ class KlVaeConfig:
     quant_conv: bool
     has_encoder: bool = True
     has_decoder: bool = True
+    decoder_channels: tuple[int, ...] | None = None
+    normalised: bool = False
 
     @property
     def ratio(self) -> int:
         """Picture pixels per latent pixel along one side."""
-        return 2 ** (len(self.channels) - 1)
+        return 2 ** (len(self.channels) - 1) * (CELL if self.normalised else 1)
+
+    @property
+    def shown_channels(self) -> int:
+        """Channels of latents as samplers have them."""
+        return self.latent_channels * (CELL**2 if self.normalised else 1)
 
     def diffusers_arguments(self) -> dict[str, Any]:
         """Constructor arguments of diffusers' ``AutoencoderKL`` for this network."""
@@ -61,7 +74,17 @@ def read_vae_config(shapes: Mapping[str, Shape]) -> KlVaeConfig | None:
     if not channels or not image_channels or not latent_channels:
         return None
     quant_conv = "post_quant_conv.weight" in shapes or (latent is None and "quant_conv.weight" in shapes)
-    return KlVaeConfig(image_channels, latent_channels, channels, blocks, quant_conv, **halves)
+    own = _decoder_channels(shapes)[0] if first is not None and latent is not None else ()
+    return KlVaeConfig(
+        image_channels,
+        latent_channels,
+        channels,
+        blocks,
+        quant_conv,
+        **halves,
+        decoder_channels=None if own in ((), channels) else own,
+        normalised=NORM in shapes,
+    )
 
 
 def _encoder_channels(shapes: Mapping[str, Shape]) -> tuple[tuple[int, ...], int]:

@@ -112,6 +112,8 @@ def vae_layout(config: KlVaeConfig) -> dict[str, Shape]:
     tensors |= _vae_middle("encoder.mid", width)
     tensors |= _weight_bias("encoder.norm_out", width)
     tensors |= _weight_bias("encoder.conv_out", latent * 2, width, 3, 3)
+    channels = config.decoder_channels or channels
+    width = channels[-1]
     tensors |= _weight_bias("decoder.conv_in", width, latent, 3, 3)
     tensors |= _vae_middle("decoder.mid", width)
     for level in reversed(range(len(channels))):
@@ -125,6 +127,8 @@ def vae_layout(config: KlVaeConfig) -> dict[str, Shape]:
     if config.quant_conv:
         tensors |= _weight_bias("quant_conv", latent * 2, latent * 2, 1, 1)
         tensors |= _weight_bias("post_quant_conv", latent, latent, 1, 1)
+    if config.normalised:
+        tensors |= {f"bn.running_{name}": (config.shown_channels,) for name in ("mean", "var")}
     return tensors
 
 

@@ -88,6 +88,7 @@ def model_lora_keys_clip(model: torch.nn.Module, key_map: dict[Any, Any] | None 
         wrapper, found, inner = name.partition(".transformer.")
         if found and wrapper and not name.startswith("clip_"):
             names[f"text_encoders.transformer.{inner}"] = key
+    names.update(_sole_decoder_names(keys))
     has_l = any(key.startswith("clip_l.transformer.text_model.encoder.layers.") for key in keys)
     first = (("lora_te", "lora_te1"), ("text_encoder",))
     second = (("lora_te2",), ("text_encoder_2",)) if has_l else (("lora_te", "lora_prior_te"), ("text_encoder",))
@@ -104,6 +105,15 @@ def model_lora_keys_clip(model: torch.nn.Module, key_map: dict[Any, Any] | None 
         if key in known:
             names.update(dict.fromkeys(aliases, key))
     return names
+
+
+def _sole_decoder_names(keys: Iterable[str]) -> dict[str, str]:
+    """What kohya's trainer calls the weights of a language model that is the only text model."""
+    weights = [key for key in keys if key.endswith(".weight")]
+    parts = {key.partition(".")[0] for key in weights}
+    inner = f"{next(iter(parts))}.transformer.model." if len(parts) == 1 else None
+    bare = [(key, key[len(inner) : -len(".weight")]) for key in weights if inner is not None and key.startswith(inner)]
+    return {f"lora_te_{name.replace('.', '_')}": key for key, name in bare}
 
 
 def _t5_prefixes(has_l: bool, has_g: bool) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Which text models make which family's text encoder, for each ``type`` of the loader nodes. Needs no torch."""
 
 import importlib
+import itertools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +35,13 @@ def _sets(*several: tuple[TEModel, ...]) -> tuple[frozenset[TEModel], ...]:
 
 _L, _G, _T5, _OLD, _BASE, _UMT5 = (TEModel.CLIP_L, TEModel.CLIP_G, TEModel.T5_XXL, TEModel.T5_XXL_OLD, TEModel.T5_BASE, TEModel.UMT5_XXL)
 _L_G_T5 = _sets((_L,), (_G,), (_T5,), (_L, _G), (_L, _T5), (_G, _T5), (_L, _G, _T5))
+_LLAMA = TEModel.LLAMA3_8
+_HIDREAM = tuple(frozenset(some) for count in range(1, 5) for some in itertools.combinations((_L, _G, _T5, _LLAMA), count))
 _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] = (
     (_L_G_T5[:-1], ("sd3",), "comfy.text_encoders.sd3_clip:sd3_target"),
     (_L_G_T5[-1:], ("sd3", ANY), "comfy.text_encoders.sd3_clip:sd3_target"),
-    (_sets((_T5,), (_T5, _L), (_T5, _G), (_L,), (_G,), (_L, _G)), ("hidream",), "comfy.text_encoders.hidream:hidream_target"),
+    (_HIDREAM[:-1], ("hidream",), "comfy.text_encoders.hidream:hidream_target"),
+    (_HIDREAM[-1:], ("hidream", ANY), "comfy.text_encoders.hidream:hidream_target"),
     (_sets((_L, _T5)), ("flux", ANY), "comfy.text_encoders.flux:flux_target"),
     (_sets((_T5,)), ("ltxv",), "comfy.text_encoders.lt:ltxv_target"),
     (_sets((_T5,)), ("pixart", "chroma"), "comfy.text_encoders.pixart_t5:pixart_target"),
@@ -52,8 +56,13 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
         ("hunyuan_video_15",),
         "comfy.text_encoders.hunyuan_video:hunyuan_video_15_target",
     ),
+    (_sets((TEModel.QWEN25_7B,)), ("longcat_image",), "comfy.text_encoders.longcat_image:longcat_target"),
+    (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
     (_sets((TEModel.QWEN3_4B,)), ("lumina2", ANY), "comfy.text_encoders.z_image:z_image_target"),
+    (_sets((TEModel.QWEN3_06B,)), ("stable_diffusion", ANY), "comfy.text_encoders.anima:anima_target"),
+    (_sets((TEModel.QWEN3_4B,)), ("flux", "flux2"), "comfy.text_encoders.flux2:flux2_target"),
+    (_sets((TEModel.QWEN3_8B,), (TEModel.MISTRAL3_24B,)), ("flux2", ANY), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((_L,)), ("stable_diffusion", ANY), "comfy.sd1_clip:sd1_target"),
     (_sets((_G,)), ("stable_diffusion", ANY), "comfy.sdxl_clip:refiner_target"),
     (_sets((_L, _G)), ("sdxl", "stable_diffusion", ANY), "comfy.sdxl_clip:sdxl_target"),

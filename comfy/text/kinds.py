@@ -13,6 +13,7 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
+from comfy.text.llama import is_llama, is_mistral, read_llama_config
 from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
 from comfy.text.te_models import TEModel
 
@@ -21,7 +22,7 @@ Shapes = Mapping[str, Shape]
 
 CLIP_H_WIDTH = 1024
 QWEN25_3B_KEY_HEADS = 2
-OTHER_QWEN3_WIDTHS = (1024, 2048, 4096)  # 0.6B, 1.7B, 8B
+QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH = 1024, 2048, 4096
 T5_BASE_LAYERS = 23  # fewer than the largest T5 has
 BYTES_VOCABULARY = 2048  # ByT5 reads bytes: it has far fewer tokens than any other
 
@@ -90,11 +91,27 @@ def is_qwen25_7b(config: QwenTextConfig) -> bool:
 
 def is_qwen3_4b(config: QwenTextConfig) -> bool:
     """Whether *config* is Qwen 3 with four billion parameters (or fewer than any that is published)."""
-    return config.normalised and config.hidden_size not in OTHER_QWEN3_WIDTHS
+    return config.normalised and config.hidden_size not in (QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH)
+
+
+def is_qwen3_06b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 3 with six hundred million parameters."""
+    return config.normalised and config.hidden_size == QWEN3_06B_WIDTH
+
+
+def is_qwen3_2b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 3 with two billion parameters."""
+    return config.normalised and config.hidden_size == QWEN3_2B_WIDTH
+
+
+def is_qwen3_8b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 3 with eight billion parameters."""
+    return config.normalised and config.hidden_size == QWEN3_8B_WIDTH
 
 
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
+_FIRST_NORM = "model.layers.0.input_layernorm.weight"
 KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
     EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
@@ -106,6 +123,11 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
+    EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
+    EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
 )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,8 @@ from comfy.text_encoders.spiece_tokenizer import SPieceTokenizer
 
 log = logging.getLogger(__name__)
 
-FAST, SENTENCE_PIECE = "tokenizer.json", ("spiece.model", "tokenizer.model")
-CARRIED = ("tokenizer_json", "spiece_model")  # tensors of bytes in files of text encoders
+FAST, SENTENCE_PIECE, TEKKEN = "tokenizer.json", ("spiece.model", "tokenizer.model"), "tekken.json"
+CARRIED = ("tokenizer_json", "spiece_model", "tekken_model")  # tensors of bytes in files of text encoders
 ENCODERS = "text_encoders"
 
 
@@ -55,15 +56,15 @@ def find_tokenizer(wanted: WantedTokenizer, data: Mapping[str, Any]) -> Any:
     file = own.get("file") or f"the text encoder {wanted.part}"
     for name in CARRIED:
         if own.get(name) is not None:
-            return _made(wanted, own[name], name == CARRIED[0], f"{name} in {file}")
+            return _made(wanted, own[name], name, f"{name} in {file}")
     for folder in folders(wanted, own.get("file")):
-        for name in (FAST, *SENTENCE_PIECE):
+        for name in (FAST, *SENTENCE_PIECE, TEKKEN):
             path = os.path.join(folder, name)
             if os.path.isfile(path):
                 log.info("%s: its tokenizer is %s", file, path)
-                return _made(wanted, path, name == FAST, path)
+                return _made(wanted, path, name, path)
     path = _from_hub(wanted, file)
-    return _made(wanted, path, path.endswith(FAST), path)
+    return _made(wanted, path, os.path.basename(path), path)
 
 
 def folders(wanted: WantedTokenizer, file: str | None) -> Iterator[str]:
@@ -106,10 +107,14 @@ def _from_hub(wanted: WantedTokenizer, file: str) -> str:
     )
 
 
-def _made(wanted: WantedTokenizer, source: Any, fast: bool, name: str) -> Any:
-    """The tokenizer in *source*: bytes, a tensor or text of it, or a file's path. *name* is for errors."""
+def _made(wanted: WantedTokenizer, source: Any, kind: str, name: str) -> Any:
+    """The tokenizer in *source*: bytes, a tensor or text of it, or a file's path. *kind* is its file's name, or that of the tensor that
+    carries it; *name* is for errors.
+    """
     try:
-        return _fast(source) if fast else SPieceTokenizer(source, **wanted.sentence_piece)
+        if kind in (TEKKEN, CARRIED[2]):
+            return _tekken(source)
+        return _fast(source) if kind in (FAST, CARRIED[0]) else SPieceTokenizer(source, **wanted.sentence_piece)
     except ModuleNotFoundError as error:
         raise MissingTokenizerError(f"{name}: {error}") from error
     except Exception as error:  # the tokenizers library raises Exception itself for what is no tokenizer
@@ -130,3 +135,17 @@ def _fast(source: Any) -> Any:
     made.no_truncation()
     made.no_padding()
     return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+def _tekken(source: Any) -> Any:
+    """A tokenizer of Mistral's own format, from the path of its JSON or that JSON in a tensor."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.integrations.mistral.tokenizer import MistralConverter
+
+    if not torch.is_tensor(source):
+        return PreTrainedTokenizerFast(tokenizer_object=MistralConverter(source).converted())
+    with tempfile.TemporaryDirectory() as folder:  # transformers reads files only
+        path = os.path.join(folder, TEKKEN)
+        with open(path, "wb") as file:
+            file.write(source.cpu().numpy().tobytes())
+        return PreTrainedTokenizerFast(tokenizer_object=MistralConverter(path).converted())

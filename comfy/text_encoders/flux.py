@@ -1,4 +1,4 @@
-"""Prompt encoding for Flux.1: T5-XXL's hidden states and CLIP-L's pooled output. Flux.2's names are :mod:`comfy.placeholders`."""
+"""Prompt encoding for Flux.1: T5-XXL's hidden states and CLIP-L's pooled output. Flux.2's are in :mod:`comfy.text_encoders.flux2`."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,6 +13,10 @@ from comfy.text.t5_tokenizer import T5Tokenizer
 from comfy.text_encoders.sd3_clip import T5XXLModel
 
 MIN_TOKENS = 256
+FLUX2_NAMES = (
+    "Mistral3Tokenizer Flux2Tokenizer Mistral3_24BModel Flux2TEModel flux2_te "
+    "Qwen3Tokenizer Qwen3Tokenizer8B KleinTokenizer KleinTokenizer8B Qwen3_4BModel Qwen3_8BModel klein_te"
+).split()
 
 
 class T5XXLTokenizer(T5Tokenizer):
@@ -85,9 +89,5 @@ def flux_target(parts: Collection[str]) -> ClipTarget:
 __getattr__, __dir__ = placeholders(
     __name__,
     "Flux.2 models",
-    "load_mistral_tokenizer() "
-    "MistralTokenizerClass:object Mistral3Tokenizer:comfy.sd1_clip.SDTokenizer Flux2Tokenizer:comfy.sd1_clip.SD1Tokenizer "
-    "Mistral3_24BModel:comfy.sd1_clip.SDClipModel Flux2TEModel:comfy.sd1_clip.SD1ClipModel flux2_te() "
-    "Qwen3Tokenizer:comfy.sd1_clip.SDTokenizer Qwen3Tokenizer8B:comfy.sd1_clip.SDTokenizer KleinTokenizer:comfy.sd1_clip.SD1Tokenizer "
-    "KleinTokenizer8B:KleinTokenizer Qwen3_4BModel:comfy.sd1_clip.SDClipModel Qwen3_8BModel:comfy.sd1_clip.SDClipModel klein_te()",
+    "load_mistral_tokenizer() MistralTokenizerClass:object " + " ".join(f"{name}=comfy.text_encoders.flux2" for name in FLUX2_NAMES),
 )

@@ -14,15 +14,15 @@ from comfy.text.text_model import TextModel
 class PublishedTextModel(SDClipModel):
     """A text model that a subclass describes in attributes, so that it is made by a device, a dtype and options alone.
 
-    ``LAYER``: which hidden state it gives (a name, a number). ``MASKED``: whether padding is masked where nothing else is asked for; where
-    it is, ``GIVES_MASK`` says whether the diffusion model gets the mask and ``ZEROS_MASKED`` whether masked states become zeros.
+    ``LAYER``: which hidden state it gives (a name or numbers, a number). ``MASKED``: whether padding is masked where nothing else is asked
+    for; where it is, ``GIVES_MASK`` says whether the diffusion model gets the mask and ``ZEROS_MASKED`` whether masked states become zeros.
     ``SETTINGS`` are further arguments of :class:`comfy.sd1_clip.SDClipModel`, ``NAME`` is the name by which *model_options* speak of it.
     """
 
     MODEL_CLASS: ClassVar[Callable[..., TextModel]]
     SIZES: ClassVar[Any] = None
     TOKENS: ClassVar[Mapping[str, int | None]] = {}
-    LAYER: ClassVar[tuple[str, int | None]] = ("last", None)
+    LAYER: ClassVar[tuple[str | list[int], int | None]] = ("last", None)
     MASKED: ClassVar[bool] = True
     GIVES_MASK: ClassVar[bool] = True
     ZEROS_MASKED: ClassVar[bool] = False
@@ -32,7 +32,7 @@ class PublishedTextModel(SDClipModel):
     def __init__(
         self,
         device: Any = "cpu",
-        layer: str | None = None,
+        layer: str | list[int] | None = None,
         layer_idx: int | None = None,
         dtype: torch.dtype | None = None,
         attention_mask: bool | None = None,

@@ -104,13 +104,13 @@ def users_part(encoded: tuple[Any, ...], chunk: Sequence[Any], template_end: int
     :class:`QwenImageTEModel`."""
     states, pooled, extra = encoded
     if template_end == -1:
-        template_end = _template_end([token[0] for token in chunk])
+        template_end = template_end_of([token[0] for token in chunk])
     mask = extra["attention_mask"][:, template_end:]
     others = {name: value for name, value in extra.items() if name != "attention_mask"}
     return states[:, template_end:], pooled, others if mask.all() else {**others, "attention_mask": mask}
 
 
-def _template_end(tokens: Sequence[Any]) -> int:
+def template_end_of(tokens: Sequence[Any]) -> int:
     """Where the user's words begin: behind the second mark of a speaker (or the first, if there is but one) and the speaker's name."""
     marks = [index for index, token in enumerate(tokens) if isinstance(token, int) and token == START][:2]
     if not marks:

@@ -54,7 +54,6 @@ TESTED_THROUGH = {
     "comfy/images/vae.py": "tests-unit/comfy_test/images/test_family_vae.py",
     "comfy/ldm/models/autoencoder.py": "tests-unit/architecture_test/test_old_import_paths.py",
     "comfy/ldm/modules/diffusionmodules/fixed_arguments.py": "tests-unit/comfy_test/families/test_block_tree.py",
-    "comfy/ldm/modules/diffusionmodules/mmdit.py": "tests-unit/comfy_test/dit/test_lumina.py",
     "comfy/patch_identity/functions.py": "tests-unit/comfy_test/patch_identity/test_fingerprints.py",
     "comfy/patching/added_patch.py": "tests-unit/comfy_test/patching/test_content_identity.py",
     "comfy/patching/attachments.py": "tests-unit/comfy_test/patching/test_patcher_clone.py",

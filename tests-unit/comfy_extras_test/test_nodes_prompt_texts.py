@@ -87,6 +87,23 @@ def test_control_may_have_a_text_of_its_own():
     assert before[0][1] == {"pooled_output": 1}
 
 
+def test_every_t5_of_a_clone_is_told_how_to_fill_up_prompts():
+    class Text:
+        def __init__(self):
+            self.options = {}
+
+        def clone(self):
+            return Text()
+
+        def set_tokenizer_option(self, name, value):
+            self.options[name] = value
+
+    before = Text()
+    (changed,) = nodes_cond.T5TokenizerOptions.execute(before, 3, 7).args
+    assert before.options == {} and len(changed.options) == 10
+    assert changed.options["t5xxl_min_padding"] == 3 and changed.options["umt5xxl_min_length"] == 7
+
+
 def test_conditioning_is_multiplied_with_its_pooled_text():
     before = [[torch.ones(1, 2, 3), {"pooled_output": torch.ones(1, 3), "strength": 0.5}], [torch.ones(1, 2, 3), {"area": 1}]]
     (result,) = core_conditioning.ConditioningMultiply().multiply(before, -2.0)

@@ -8,6 +8,7 @@ below and whose other members are its arguments. The results are tensors, or lis
 """
 
 import functools
+import importlib.util
 import sys
 import types
 
@@ -23,9 +24,19 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 
 
-def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3):
-    """The last latent of a model of *family* (a name in ``supported_models``)."""
-    config = getattr(comfy.supported_models, family)(dict(unet_config))
+def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3, ours_alone=(), control=None):
+    """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*.
+
+    *control*: the tensors of a ControlNet, and its hint.
+    """
+    is_ours = importlib.util.find_spec("comfy.dit") is not None
+    given = {name: value for name, value in unet_config.items() if is_ours or name not in ours_alone}
+    if not is_ours and "llm_adapter_config" in unet_config:
+        import comfy.ldm.anima.model as anima
+
+        sizes = {name: value for name, value in unet_config["llm_adapter_config"].items() if name != "vocabulary"}
+        anima.LLMAdapter = functools.partial(anima.LLMAdapter, **sizes)
+    config = getattr(comfy.supported_models, family)(given)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(tensors, "", device=torch.device("cpu"))
     model.load_model_weights(dict(tensors), "")
@@ -33,8 +44,32 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
     patcher = comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
     if lora is not None:
         patcher, _ = comfy.sd.load_lora_for_models(patcher, None, dict(lora), 0.8, 0)
-    sides = [[(text, seen(values)) for text, values in side] for side in (positive, negative)]
+    controls = {} if control is None else {"control": controlled(*control), "control_apply_to_uncond": True}
+    sides = [[(text, {**seen(values), **controls}) for text, values in side] for side in (positive, negative)]
     return comfy.sample.sample(patcher, noise, steps, cfg, "euler", "simple", *sides, latent, disable_pbar=True, seed=1)
+
+
+class Averages:
+    """Stands for an autoencoder of sixteen channels."""
+
+    def spacial_compression_encode(self):
+        return 8
+
+    def encode(self, pictures):
+        means = torch.nn.functional.avg_pool2d(pictures.movedim(-1, 1), 8).mean(dim=1, keepdim=True)
+        return means * torch.linspace(-1, 1, 16).reshape(1, 16, 1, 1)
+
+
+def controlled(tensors, hint):
+    """The control of a file with *tensors*, for the picture *hint*."""
+    import comfy.controlnet
+
+    load = getattr(comfy.controlnet, "load_controlnet_state_dict", None)
+    if load is None or importlib.util.find_spec("comfy.dit") is None:
+        control = comfy.controlnet.load_controlnet_sd35(dict(tensors))
+    else:
+        control = load(dict(tensors))
+    return control.set_cond_hint(hint, 0.7, (0.0, 0.9), vae=Averages())
 
 
 def seen(values):
@@ -46,24 +81,31 @@ def seen(values):
     return {**values, "clip_vision_outputs": outputs}
 
 
-def encoded(module, name, part, sizes, eyes, tensors, tokens):
-    """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any."""
+def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None, extra=None):
+    """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
+
+    With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers. *extra*
+    names what of its extras is meant in place of the states.
+    """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
-    options = {f"{part}_model_config": own_sizes(sizes, eyes, tensors)}
-    encoder = getattr(texts, name)(device="cpu", dtype=torch.float32, model_options=options)
+    options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
+    kind = getattr(texts, name) if arguments is None else getattr(texts, name)(**arguments)
+    encoder = kind(device="cpu", dtype=torch.float32, model_options=options)
     encoder.load_sd(dict(tensors))
     found = []
     for chunk in tokens:
-        states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]]})
+        states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]], **(beside or {})})
+        if extra is not None:
+            states = extras[0][extra]
         mask = (extras[0] if extras else {}).get("attention_mask")
         found += [states] if mask is None else [states, mask.float()]
     return found
 
 
-def own_sizes(sizes, eyes, tensors):
+def own_sizes(part, sizes, eyes, tensors):
     """*sizes* as this ``comfy`` takes them; ComfyUI's eyes are made small on the way."""
     try:
-        from comfy.text.qwen.sizes import read_qwen_config
+        from comfy.text.kinds import KINDS
     except ModuleNotFoundError:
         from comfy.text_encoders import qwen_vl
 
@@ -71,7 +113,8 @@ def own_sizes(sizes, eyes, tensors):
         if not isinstance(network, functools.partial):
             qwen_vl.Qwen2VLVisionTransformer = lambda hidden_size, **given: network(**{**given, **eyes})
         return sizes
-    return read_qwen_config({key: tuple(value.shape) for key, value in tensors.items()})
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    return next(config for kind in KINDS if kind.part == part and (config := kind.read(shapes, None)) is not None)
 
 
 def autoencoded(tensors, pictures, latents):

@@ -11,10 +11,13 @@ import torch
 import comfy.conds
 import comfy.utils
 from comfy.dit.network import without_weights
+from comfy.ldm.chroma.model import Chroma as ChromaNetwork
 from comfy.ldm.flux.model import Flux as FluxNetwork
 from comfy.model_base import BaseModel, ModelType
 
 PIXELS = 8  # along one side of a latent pixel
+LONGCAT_WORDS = 512  # where nothing says how many there are
+FLUX2_WORDS = 512  # tokens of text that Flux.2 was trained with
 
 
 class Flux(BaseModel):
@@ -86,3 +89,67 @@ class Flux(BaseModel):
         if references is None:
             return {}
         return {"ref_latents": [1, 16, sum(math.prod(latent.shape[2:]) for latent in references)]}
+
+
+class Flux2(Flux):
+    """Flux.2: short texts are preceded by zeros."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """As for Flux.1, with texts of 512 tokens or more."""
+        conds = super().extra_conds(**kwargs)
+        text = kwargs.get("cross_attn")
+        if text is not None:
+            missing = max(0, FLUX2_WORDS - text.shape[1])
+            conds["c_crossattn"] = comfy.conds.CONDRegular(torch.nn.functional.pad(text, (0, 0, missing, 0)))
+        return conds
+
+
+class LongCatImage(Flux):
+    """LongCat-Image: the picture's places follow the text's. It takes neither a vector nor a guidance value."""
+
+    def _apply_model(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        words = float(LONGCAT_WORDS if c_crossattn is None else c_crossattn.shape[1])
+        options = dict(transformer_options or {})
+        options["rope_options"] = {"shift_t": 1.0, "shift_y": words, "shift_x": words, **(options.get("rope_options") or {})}
+        return super()._apply_model(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def encode_adm(self, **kwargs: Any) -> None:
+        """None."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """As for Flux.1, without guidance."""
+        conds = super().extra_conds(**kwargs)
+        conds.pop("guidance", None)
+        return conds
+
+
+class Chroma(Flux):
+    """Chroma: text as T5's tokens; no guidance value means 0."""
+
+    def __init__(
+        self,
+        model_config: Any,
+        model_type: ModelType = ModelType.FLUX,
+        device: torch.device | None = None,
+        unet_model: Callable[..., torch.nn.Module] = ChromaNetwork,
+    ) -> None:
+        super().__init__(model_config, model_type, device, unet_model)
+
+    def concat_cond(self, **kwargs: Any) -> None:
+        """None: there are no further channels."""
+
+    def encode_adm(self, **kwargs: Any) -> None:
+        """None."""
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """As for Flux.1. Pictures to look at are left out: the network was not made for them."""
+        return super().extra_conds(**{"guidance": 0, **kwargs, "reference_latents": None})

@@ -3,7 +3,7 @@
 Shapes: B batch, N tokens, C channels. Node packs replace ``forward_orig`` and walk ``double_blocks`` and ``single_blocks``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +88,7 @@ class Flux(DiffusionTransformer):
         self.hidden_size, self.num_heads = width, heads
         self.pe_embedder = EmbedND(width // heads, params.theta, params.axes_dim)
         self.img_in = operations.Linear(self.in_channels, width, bias=bias, **kept)
-        self.time_in = MLPEmbedder(TIME_WIDTH, width, bias=bias, **made)
-        self.vector_in = None if params.vec_in_dim is None else MLPEmbedder(params.vec_in_dim, width, **made)
-        self.guidance_in = MLPEmbedder(TIME_WIDTH, width, bias=bias, **made) if params.guidance_embed else torch.nn.Identity()
+        self._build_conditioning(made, bias)
         self.txt_in = operations.Linear(params.context_in_dim, width, bias=bias, **kept)
         self.txt_norm = operations.RMSNorm(params.context_in_dim, **kept) if params.txt_norm else None
         block: dict[str, Any] = {"mlp_ratio": params.mlp_ratio, "modulation": not params.global_modulation, **made}
@@ -101,11 +99,21 @@ class Flux(DiffusionTransformer):
             SingleStreamBlock(width, heads, bias=bias, **block) for _ in range(params.depth_single_blocks)
         )
         if final_layer:
-            self.final_layer = LastLayer(width, 1, self.out_channels, bias=bias, **made)
+            self.final_layer = self._build_end(made, bias)
+
+    def _build_conditioning(self, made: dict[str, Any], bias: bool) -> None:
+        """Make the layers that embed time, guidance and vector, and the modulations that all blocks share."""
+        params, width = self.params, self.params.hidden_size
+        self.time_in = MLPEmbedder(TIME_WIDTH, width, bias=bias, **made)
+        self.vector_in = None if params.vec_in_dim is None else MLPEmbedder(params.vec_in_dim, width, **made)
+        self.guidance_in = MLPEmbedder(TIME_WIDTH, width, bias=bias, **made) if params.guidance_embed else torch.nn.Identity()
         if params.global_modulation:
             self.double_stream_modulation_img = Modulation(width, double=True, bias=False, **made)
             self.double_stream_modulation_txt = Modulation(width, double=True, bias=False, **made)
             self.single_stream_modulation = Modulation(width, double=False, bias=False, **made)
+
+    def _build_end(self, made: dict[str, Any], bias: bool) -> torch.nn.Module:
+        return LastLayer(self.hidden_size, 1, self.out_channels, bias=bias, **made)
 
     @staticmethod
     def parameter_name(key: str) -> str:
@@ -272,6 +280,18 @@ class Flux(DiffusionTransformer):
             vec = vec + (embedded if len(embedded) == 1 else embedded.repeat(len(vec) // len(embedded), 1))
         return vec
 
+    def _double_modulation(self, vec: torch.Tensor, txt_vec: torch.Tensor) -> Callable[[int], Any]:
+        """What each double block is given as ``vec``: the conditioning, or the modulations of both streams where blocks share them."""
+        shared: Any = vec
+        if self.params.global_modulation:
+            shared = self.double_stream_modulation_img(vec), self.double_stream_modulation_txt(txt_vec)
+        return lambda number: shared
+
+    def _single_modulation(self, vec: torch.Tensor) -> Callable[[int], Any]:
+        """The same for single blocks."""
+        shared: Any = self.single_stream_modulation(vec)[0] if self.params.global_modulation else vec
+        return lambda number: shared
+
     def _run_double(
         self,
         img: torch.Tensor,
@@ -283,11 +303,10 @@ class Flux(DiffusionTransformer):
         control: Any,
         options: Options,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        vec: Any = vecs[0]
         dims = {} if ranges is None else {"modulation_dims_img": ranges, "modulation_dims_txt": [(0, txt.shape[1], 0)]}
         if self.params.global_modulation:
-            vec = (self.double_stream_modulation_img(vecs[0]), self.double_stream_modulation_txt(vecs[1]))
             dims.pop("modulation_dims_txt", None)
+        modulation = self._double_modulation(*vecs)
         options["total_blocks"], options["block_type"] = len(self.double_blocks), "double"
         for number, block in enumerate(self.double_blocks):
             options["block_index"] = number
@@ -297,7 +316,7 @@ class Flux(DiffusionTransformer):
                 picture, words = block(**{name: args.get(name) for name in names}, **dims)
                 return {"img": picture, "txt": words}
 
-            given = {"img": img, "txt": txt, "vec": vec, "pe": pe, "attn_mask": mask, "transformer_options": options}
+            given = {"img": img, "txt": txt, "vec": modulation(number), "pe": pe, "attn_mask": mask, "transformer_options": options}
             out = run_block(options, ("double_block", number), given, original)
             img, txt = out["img"], out["txt"]
             _add_residual(control, "input", number, img)
@@ -315,8 +334,7 @@ class Flux(DiffusionTransformer):
         options: Options,
     ) -> torch.Tensor:
         """The picture's tokens after the single blocks; *img* begins with *words* text tokens."""
-        if self.params.global_modulation:
-            vec, _ = self.single_stream_modulation(vec)
+        modulation = self._single_modulation(vec)
         dims = {}
         if ranges is not None:  # the text belongs to the range that begins with the picture
             dims["modulation_dims"] = [(0 if start == 0 else start + words, end + words, row) for start, end, row in ranges]
@@ -329,7 +347,7 @@ class Flux(DiffusionTransformer):
                 names = ("vec", "pe", "attn_mask", "transformer_options")
                 return {"img": block(args["img"], **{name: args.get(name) for name in names}, **dims)}
 
-            given = {"img": img, "vec": vec, "pe": pe, "attn_mask": mask, "transformer_options": options}
+            given = {"img": img, "vec": modulation(number), "pe": pe, "attn_mask": mask, "transformer_options": options}
             img = run_block(options, ("single_block", number), given, original)["img"]
             _add_residual(control, "output", number, img[:, words:])
         return img[:, words:]

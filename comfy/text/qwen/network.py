@@ -35,7 +35,7 @@ class QwenTextModel(torch.nn.Module):
         for name in ("embed_tokens", "layers", "norm"):
             setattr(self.model, name, getattr(built, name))
         self.visual = None if config.eyes is None else _eyes(config.eyes)
-        _keep_dtypes(self)
+        keep_dtypes(self)
         comfy.ops.adopt_layers(self, operations)
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
@@ -182,7 +182,7 @@ class _PatchEmbedding(torch.nn.Module):
         return self.proj(pictures).view(-1, self.embed_dim)
 
 
-def _keep_dtypes(module: torch.nn.Module) -> None:
+def keep_dtypes(module: torch.nn.Module) -> None:
     """Turn the norms, which cast to their weights' dtype, into ours, in place."""
     for layer in module.modules():
         if hasattr(layer, "variance_epsilon"):

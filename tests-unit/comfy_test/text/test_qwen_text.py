@@ -74,7 +74,12 @@ def test_relatives_are_not_taken():
     first = "model.layers.0."
     assert read_qwen_config({**shapes, f"{first}post_feedforward_layernorm.weight": (64,)}) is None  # Gemma
     assert read_qwen_config({key: shape for key, shape in shapes.items() if "_norm." not in key}) is None  # Llama, Mistral
-    assert recognise(StateDictSource(qwen_text_tensors(eyes=False, normalised=True, width=1024, layers=1))) is None  # Qwen3 0.6B
+
+
+@pytest.mark.parametrize(("width", "model"), [(1024, TEModel.QWEN3_06B), (2048, TEModel.QWEN3_2B)])
+def test_smaller_ones_are_told_by_their_width(width, model):
+    found = recognise(StateDictSource(qwen_text_tensors(eyes=False, normalised=True, width=width, layers=1)))
+    assert found.kind.model is model
 
 
 def test_a_prompt_is_put_into_the_conversation(tokenizer_data):
@@ -108,7 +113,7 @@ def test_states_begin_with_what_the_user_says(qwen25):
     states, values = qwen25.encode_from_tokens_scheduled(tokens)[0]
     ids = tokens_of(tokens)
     assert states.shape == (1, len(ids) - ids.index(USER) - 2, 32) and "attention_mask" not in values
-    assert qwen_image._template_end([5, 6]) == -1 and qwen_image._template_end([MARKS["<|im_start|>"], 5]) == 0
+    assert qwen_image.template_end_of([5, 6]) == -1 and qwen_image.template_end_of([MARKS["<|im_start|>"], 5]) == 0
 
 
 def test_a_picture_changes_the_states_and_lengthens_them(qwen25):

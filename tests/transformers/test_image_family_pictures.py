@@ -1,0 +1,171 @@
+"""Text to picture over HTTP with small models of each image family: files that open, the same bits on a small simulated accelerator."""
+
+import io
+
+import pytest
+import text_encoder_files
+from image_family_files import (
+    FLUX2_VAE,
+    as_bytes,
+    chroma_tensors,
+    cosmos_tensors,
+    flux2_tensors,
+    hidream_tensors,
+    llama_tensors,
+    llama_tokenizer_json,
+    sd3_tensors,
+    tekken_json,
+    vae_tensors,
+)
+from picture_prompts import node
+from PIL import Image
+from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
+from safetensors.torch import save_file
+from transformer_files import qwen_text_tensors
+from wan_vae_files import wan_vae_tensors
+
+from comfy.families.kl_vae_config import KlVaeConfig
+
+pytestmark = pytest.mark.timeout(900)
+
+SIMULATED_MIB = "12"  # less than most of the models take
+WIDTH = 32  # of text models
+SIXTEEN_CHANNELS = KlVaeConfig(3, 16, (32, 32, 64, 64), 1, False)
+
+
+def qwen3(layers=28):
+    return qwen_text_tensors(eyes=False, normalised=True, vocabulary=VOCABULARY, width=WIDTH, layers=layers)
+
+
+def flux2():
+    mistral = {**llama_tensors(layers=40, width=WIDTH), "tekken_model": as_bytes(tekken_json())}
+    return {
+        "diffusion_models/flux2": flux2_tensors(context=3 * WIDTH),
+        "text_encoders/mistral": mistral,
+        "text_encoders/qwen3": qwen3(),
+        "vae/flux2": vae_tensors(FLUX2_VAE),
+    }
+
+
+def sd3():
+    t5 = {**text_encoder_files.text_model("t5xxl"), "tokenizer_json": as_bytes(text_encoder_files.tokenizer_json())}
+    pooled = 2 * text_encoder_files.CLIP_WIDTH
+    return {
+        "diffusion_models/sd3": sd3_tensors(context=text_encoder_files.T5_WIDTH, pooled=pooled, twice=(0,), normalised=True),
+        **{f"text_encoders/{name}": text_encoder_files.text_model(name) for name in ("clip_l", "clip_g")},
+        "text_encoders/t5xxl": t5,
+        "vae/sixteen": vae_tensors(SIXTEEN_CHANNELS),
+    }
+
+
+def anima():
+    tensors = qwen_text_tensors(eyes=False, normalised=True, vocabulary=VOCABULARY, width=1024, layers=1)
+    return {
+        "diffusion_models/anima": cosmos_tensors(adapter=1024, vocabulary=32128),
+        "text_encoders/qwen3_06b": {name: value.half() for name, value in tensors.items()},
+        "vae/wan": wan_vae_tensors(),
+    }
+
+
+def chroma():
+    return {"diffusion_models/chroma": chroma_tensors(context=text_encoder_files.T5_WIDTH)}
+
+
+def hidream():
+    carried = {"tokenizer_json": as_bytes(llama_tokenizer_json())}
+    sizes = {"text": text_encoder_files.T5_WIDTH, "llama": WIDTH, "pooled": 2 * text_encoder_files.CLIP_WIDTH}
+    return {
+        "diffusion_models/hidream": hidream_tensors(**sizes),
+        "text_encoders/llama": {**llama_tensors(layers=4, width=WIDTH, vocabulary=128010), **carried},
+    }
+
+
+FILES = (flux2, sd3, anima, chroma, hidream)
+# Model, text encoders, their type, autoencoder.
+PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
+
+
+def text_encoder(names, kind):
+    """The loader's node for as many files."""
+    if len(names) == 1:
+        return node("CLIPLoader", clip_name=f"{names[0]}.safetensors", type=kind, device="default")
+    given = {f"clip_name{number}": f"{name}.safetensors" for number, name in enumerate(names, 1)}
+    return node(
+        {2: "DualCLIPLoader", 3: "TripleCLIPLoader", 4: "QuadrupleCLIPLoader"}[len(names)], **given, **({"type": kind} if kind else {})
+    )
+
+
+def workflow(model, encoders, kind, vae, seed=5):
+    """Text to picture from separate files, as the official templates do it."""
+    return {
+        "model": node("UNETLoader", unet_name=f"{model}.safetensors", weight_dtype="default"),
+        "clip": text_encoder(encoders, kind),
+        "vae": node("VAELoader", vae_name=f"{vae}.safetensors"),
+        "positive": node("CLIPTextEncode", text="a user in the rain", clip=["clip", 0]),
+        "negative": node("CLIPTextEncode", text="", clip=["clip", 0]),
+        "latent": node("EmptyLatentImage", width=64, height=48, batch_size=1),
+        "sample": node(
+            "KSampler",
+            model=["model", 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            seed=seed,
+            steps=2,
+            cfg=2.5,
+            sampler_name="euler",
+            scheduler="simple",
+            denoise=1.0,
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["vae", 0]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
+    }
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of models, with Qwen's tokenizer beside the text encoders."""
+    folder = tmp_path_factory.mktemp("models")
+    for kind in ("diffusion_models", "text_encoders/qwen25_tokenizer", "vae"):
+        (folder / kind).mkdir(parents=True)
+    (folder / "text_encoders" / "qwen25_tokenizer" / "tokenizer.json").write_text(qwen_tokenizer_json(), encoding="utf-8")
+    text_encoder_files.write_tokenizer(folder / "text_encoders" / "t5")
+    for family in FILES:
+        for name, tensors in family().items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+    return folder
+
+
+def with_models(start_server, files, *flags, name):
+    server = start_server("--fp32-text-enc", "--offline", *flags, name=name, environment={"OMP_NUM_THREADS": "1"})
+    for kind in ("diffusion_models", "text_encoders", "vae"):
+        place = server.base / "models" / kind
+        place.mkdir(parents=True, exist_ok=True)
+        for file in (files / kind).iterdir():
+            (place / file.name).symlink_to(file)
+    return server
+
+
+def pixels(server, prompt):
+    run = server.run(prompt, timeout_s=400)
+    assert run.history["status"]["status_str"] == "success", run.history["status"]
+    with Image.open(io.BytesIO(run.file_bytes())) as image:
+        assert image.size == (64, 48)
+        return image.convert("RGB").tobytes()
+
+
+def test_pictures_of_every_family(start_server, files):
+    server = with_models(start_server, files, name="server")
+    pictures = {name: pixels(server, workflow(*parts)) for name, parts in PICTURES.items()}
+    assert all(len(set(picture)) > 20 for picture in pictures.values())  # not flat
+    assert len(set(pictures.values())) == len(pictures)
+
+
+@pytest.mark.long
+def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
+    unlimited = with_models(start_server, files, name="unlimited")
+    reference = {name: pixels(unlimited, workflow(*parts)) for name, parts in PICTURES.items()}
+    unlimited.stop()
+    limited = with_models(start_server, files, "--simulated-vram-mb", SIMULATED_MIB, name="limited")
+    for name, parts in PICTURES.items():
+        assert pixels(limited, workflow(*parts)) == reference[name], name
