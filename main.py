@@ -151,6 +151,16 @@ def make_read_ahead(prompt_server: Any) -> Any:
     return ReadAhead(cache, lambda: prompt_server.prompt_queue, lambda: nodes.NODE_CLASS_MAPPINGS)
 
 
+def open_model_store() -> None:
+    """Open the store of weights that a flag names. Raises ``SystemExit`` for a folder that may not be used."""
+    from comfy.ram_model_store.folder import StoreRefused
+
+    try:
+        model_management.process_models().open_store()
+    except StoreRefused as error:
+        raise SystemExit(f"--ram-model-store {args.ram_model_store}: {error}") from None
+
+
 def model_folders() -> dict[str, tuple[str, ...]]:
     """The folders of every kind of model."""
     return {kind: tuple(folder_paths.get_folder_paths(kind)) for kind in folder_paths.folder_names_and_paths if kind != "custom_nodes"}
@@ -255,6 +265,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     log_settings()
     policy = PackPolicy(args.disable_all_custom_nodes, frozenset(args.whitelist_custom_nodes))
     run_prestartup_scripts(folder_paths.get_folder_paths("custom_nodes"), policy)
+    open_model_store()
 
     import execution
     import nodes

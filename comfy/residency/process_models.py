@@ -15,11 +15,13 @@ from comfy.residency.expected_devices import first_table
 from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.manager import ModelManager
 from comfy.residency.model_cache import AnyCache, CacheOwner, PendingPaths, make_ram_cache
+from comfy.residency.model_store import make_store
 from comfy.residency.torch_settings import apply_torch_settings
 from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from comfy.ram_model_cache.models import Patcher
+    from comfy.ram_model_store.store import RamModelStore
     from comfy.residency.devices import Device
 
 
@@ -37,7 +39,10 @@ class ProcessModels:
         self._loaded = LoadedModels()
         self.spare = spare_memory()
         self._queue_paths: PendingPaths = tuple
-        self._cache_owner = CacheOwner(self._loaded, self.spare, accelerators=self._accelerators, pending_paths=self._pending_paths)
+        self._cache_owner = CacheOwner(
+            self._loaded, self.spare, accelerators=self._accelerators, pending_paths=self._pending_paths, store=self.store
+        )
+        self._store: RamModelStore | None = None
         self._ram_cache: AnyCache | None = None
         self._used: tuple[ModelManager, DtypePolicy] | None = None
         self._table: Callable[[Namespace], DeviceTable] = first_table
@@ -54,6 +59,20 @@ class ProcessModels:
             if self._ram_cache is None:
                 self._ram_cache = make_ram_cache(self._args, self._cache_owner)
             return self._ram_cache
+
+    def store(self) -> RamModelStore | None:
+        """The store of weights that outlive this process, once it was opened."""
+        return self._store
+
+    def open_store(self) -> RamModelStore | None:
+        """Open the store that the flags name; None where they name none, or it cannot be had, which is said.
+
+        Raises ``StoreRefused`` for a folder that was named and may not be used. Imports no torch.
+        """
+        with self._lock:
+            if self._store is None and self._args.ram_model_store:
+                self._store = make_store(self._args, self.ram_cache(), self._cache_owner.memory)
+            return self._store
 
     def has_manager(self) -> bool:
         """Whether a manager was made, or put in use."""
@@ -115,6 +134,8 @@ class ProcessModels:
                     manager = ModelManager(
                         self._args, self._table(self._args), ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare
                     )
+                    if self._store is not None:
+                        manager.pin_ledger.keeps_out = self._store.holds
                     apply_torch_settings(self._args, manager.devices.kind)
                     self.use(manager)
                 used = self._used
