@@ -36,6 +36,7 @@ from comfy.units import GIB, megabytes  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
 patching = lazy_module("comfy.patching.patched_models")
+store_description = lazy_module("comfy.ram_model_store.description")
 
 PRELOAD_FLAGS = ("preload_config", "preload_check", "preload_only", "save_preload_config", "warmup_prompt", "snapshot_start")
 log = logging.getLogger(__name__)
@@ -136,8 +137,17 @@ def make_executor(prompt_server: Any) -> Any:
         cache_args=sizes,
         model_cache=model_management.ram_cache(),
         read_ahead=prompt_server.read_ahead,
-        forget_patches=lambda: torch_is_imported() and patching.forget(),
+        forget_patches=forget_beside_models,
     )
+
+
+def forget_beside_models() -> None:
+    """Let go of what is kept of patched models, and of the weights in the store that no other server uses."""
+    if torch_is_imported():
+        patching.forget()
+    store = model_management.process_models().store()
+    if store is not None:
+        store.clear("POST /free")
 
 
 def make_read_ahead(prompt_server: Any) -> Any:
@@ -152,7 +162,9 @@ def make_read_ahead(prompt_server: Any) -> Any:
 
 
 def open_model_store() -> None:
-    """Open the store of weights that a flag names. Raises ``SystemExit`` for a folder that may not be used."""
+    """Open the store of weights that a flag names, if one does. Raises ``SystemExit`` for a folder that may not be used."""
+    if not args.ram_model_store:
+        return
     from comfy.ram_model_store.folder import StoreRefused
 
     try:
@@ -173,10 +185,17 @@ def describe_caches(prompt_server: Any, executor: Any) -> None:
 
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
+    prompt_server.cache_sections.add("store", describe_store)
     prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
     prompt_server.cache_sections.add("nodes", lambda: patching.node_memo().describe() if torch_is_imported() else None)
     prompt_server.cache_sections.add("remembered", lambda: patching.content_memo().describe() if torch_is_imported() else None)
     prompt_server.cache_summary.models = describe_warmth(model_management.ram_cache, model_folders)
+
+
+def describe_store() -> dict[str, Any]:
+    """The section of the store of weights."""
+    store = model_management.process_models().store()
+    return {"enabled": False} if store is None else store_description.describe(store)
 
 
 def note_start_of_prompts() -> Callable[[str], None]:

@@ -56,7 +56,7 @@ class Shelf:
         if sum(tensor.nbytes for _, tensors in self.common for tensor in tensors.values()) > MOST_COMMON_BYTES:
             writer.problem = "its loader reads much before it knows which part it reads"
         for number, tensors in self.common:
-            copy_into(writer, number, tensors, dtype_name)
+            copy_into(writer, number, tensors)
 
 
 class StoredSource:
@@ -128,7 +128,7 @@ class StoredSource:
             writer.problem = "tensors of a class of their own cannot be stored"
             return taken
         with torch.inference_mode(False):
-            return copy_into(writer, self._number, taken, dtype_name) or taken
+            return copy_into(writer, self._number, taken) or taken
 
     def _read_into(self, writer: PartWriter, source: FileSource, keys: list[str], dtype: torch.dtype | None) -> Tensors:
         blocks: list[WritableBlock] = []

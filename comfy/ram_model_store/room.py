@@ -77,9 +77,10 @@ class StoreRoom:
                 wanted_bytes -= sizes[name]
         return gone
 
-    def remove_all(self, why: str) -> list[Removed]:
-        """Remove every part that nobody uses."""
-        return [self._remove(name, why) for name in self._folder.names(PART_NAME) if not is_used(self._folder, name)]
+    def remove_all(self, why: str, mapped: Callable[[str], bool]) -> list[Removed]:
+        """Remove every part that nobody uses, or of which *mapped* is true."""
+        names = self._folder.names(PART_NAME)
+        return [self._remove(name, why) for name in names if mapped(name) or not is_used(self._folder, name)]
 
     def policy(self) -> RamCachePolicy:
         """The policy, told of all uses that are written down."""

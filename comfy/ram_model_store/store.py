@@ -163,7 +163,7 @@ class RamModelStore:
                 writer = None if why else self._new_writer(key, needed_bytes)
             self._note_removed(gone)
         except OBSTACLES as error:
-            self._say_once(f"takes nothing in: {error}")
+            self._say_once(f"cannot be used: {error}")
             return None
         if writer is None:
             log.info("RAM model store: %s (%s) is not stored: %s", key.label, megabytes(size_bytes), why)
@@ -229,11 +229,12 @@ class RamModelStore:
         return sum(one.size_bytes for one in gone if not one.is_mapped)
 
     def clear(self, why: str) -> int:
-        """Remove every part that no process uses; returns their bytes."""
+        """Remove every part that no other process uses; returns their bytes. What this process has mapped it lets go of when it likes."""
         gone: list[Removed] = []
+        mine = self._mapped_names()
         try:
             with self._at_books() as room:
-                gone = room.remove_all(why)
+                gone = room.remove_all(why, mine.__contains__)
         except OBSTACLES as error:
             self._say_once(f"cannot be used: {error}")
         self._note_removed(gone)

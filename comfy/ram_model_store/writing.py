@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_store.folder import StoreFolder
-from comfy.ram_model_store.mapping import make_private, tensor_over
+from comfy.ram_model_store.mapping import dtype_name, make_private, tensor_over
 from comfy.ram_model_store.part_format import PAGE_BYTES, Block, PartTable, SourceFacts, StoredTensor, encode
 
 if TYPE_CHECKING:
@@ -129,11 +129,8 @@ class PartWriter:
             os.close(descriptor)
 
 
-def copy_into(writer: PartWriter, source: int, tensors: dict[str, Tensor], name_of: Callable[[Tensor], str]) -> dict[str, Tensor] | None:
-    """*tensors* of the model file number *source*, copied into a new block; None when there is no room.
-
-    *name_of* gives the name of a tensor's dtype.
-    """
+def copy_into(writer: PartWriter, source: int, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """*tensors* of the model file number *source*, copied into a new block; None when there is no room."""
     starts, end = {}, 0
     for key, tensor in tensors.items():
         starts[key] = end
@@ -145,7 +142,7 @@ def copy_into(writer: PartWriter, source: int, tensors: dict[str, Tensor], name_
     for key, tensor in tensors.items():
         copies[key] = block.tensor[starts[key] : starts[key] + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         copies[key].copy_(tensor)
-    writer.filled(block, [StoredTensor(source, key, name_of(tensor), block.start + starts[key]) for key, tensor in tensors.items()])
+    writer.filled(block, [StoredTensor(source, key, dtype_name(tensor.dtype), block.start + starts[key]) for key, tensor in tensors.items()])
     return copies
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.sizing import settings_anew
 from comfy.residency.device_table import DeviceTable
@@ -15,7 +16,6 @@ from comfy.residency.expected_devices import first_table
 from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.manager import ModelManager
 from comfy.residency.model_cache import AnyCache, CacheOwner, PendingPaths, make_ram_cache
-from comfy.residency.model_store import make_store
 from comfy.residency.torch_settings import apply_torch_settings
 from comfy.weight_files.spare_memory import spare_memory
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from comfy.ram_model_cache.models import Patcher
     from comfy.ram_model_store.store import RamModelStore
     from comfy.residency.devices import Device
+
+model_store = lazy_module("comfy.residency.model_store")
 
 
 class ProcessModels:
@@ -71,7 +73,7 @@ class ProcessModels:
         """
         with self._lock:
             if self._store is None and self._args.ram_model_store:
-                self._store = make_store(self._args, self.ram_cache(), self._cache_owner.memory)
+                self._store = model_store.make_store(self._args, self.ram_cache(), self._cache_owner.memory)
             return self._store
 
     def has_manager(self) -> bool:
