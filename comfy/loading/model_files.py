@@ -58,7 +58,7 @@ class ModelFiles:
 
     def stored_facts(self) -> list[SourceFacts] | None:
         """What a stored part says of the files; None where it cannot say all of one."""
-        found = [source.facts() for source in self._stored]
+        found = [source.facts for source in self._stored]
         facts = [one for one in found if one is not None]
         return facts if len(facts) == len(found) else None
 

@@ -134,7 +134,7 @@ class StoredParts:
         """Around the loader of a part that goes into the store."""
         began_s = time.perf_counter()
         self._shelf.write_common()
-        yield functools.partial(_check_memory, writer)
+        yield functools.partial(_check_memory, writer, self._keys[key].label)
         facts = self._files.stored_facts()
         if facts is not None and isinstance(key, WeightsKey) and key.is_current() and not writer.is_unfit:
             self._store.finish(writer, self._keys[key], facts, time.perf_counter() - began_s)
@@ -144,14 +144,14 @@ def _accept(value: Any) -> None:
     """Of what comes from the store, or does not go into it, nothing is asked."""
 
 
-def _check_memory(writer: PartWriter, value: Any) -> None:
-    """Mark what *writer* has as unfit for the store where the model *value* does not lie in it: it would take memory for nothing."""
+def _check_memory(writer: PartWriter, label: str, value: Any) -> None:
+    """Mark what *writer* has of *label* as unfit for the store where the model *value* lies elsewhere: it would take memory for nothing."""
     patcher = None if value is None else patcher_of(value)
     storages = {} if patcher is None else host_storages(patcher)
     places = [(address_of(mapping), len(mapping)) for mapping in writer.mappings]
     inside = sum(size for (*_, pointer, size) in storages if any(start <= pointer < start + length for start, length in places))
-    if not writer.problem and inside < LEAST_SHARE * sum(storages.values()) or not inside:
-        log.debug("RAM model store: what is read of %s is not what its loader keeps", writer.name)
+    if not writer.problem and (not inside or inside < LEAST_SHARE * sum(storages.values())):
+        log.info("RAM model store: %s is not stored: its loader keeps other memory than it reads into", label)
         writer.is_unfit = True
 
 

@@ -68,10 +68,11 @@ class StoredSource:
         facts = shelf.facts(number)
         if facts is None:
             source = self.opened()
-            self._shapes, self.metadata = source.shapes(), source.metadata
+            self._shapes, self.metadata = dict(source.shapes()), source.metadata
+            facts = self._facts_of(source)
         else:
             self._shapes, self.metadata = {key: shape for key, (_, shape) in facts.tensors.items()}, facts.metadata
-        self._facts = facts
+        self.facts = facts  # what a stored part says of the file; None where tensors of it cannot be stored
 
     def opened(self) -> WeightSource:
         """The file itself."""
@@ -79,15 +80,9 @@ class StoredSource:
             self._opened = self._open_file()
         return self._opened
 
-    def facts(self) -> SourceFacts | None:
-        """What a stored part says of the file; None where tensors of it cannot be stored."""
-        if self._facts is None:
-            opened = self.opened()
-            kinds = {key: dtype_name(opened.dtype(key)) for key in self._shapes}
-            if any(kind not in ITEM_BYTES for kind in kinds.values()):
-                return None
-            self._facts = SourceFacts(self.name, self.metadata, {key: (kinds[key], tuple(shape)) for key, shape in self._shapes.items()})
-        return self._facts
+    def _facts_of(self, source: WeightSource) -> SourceFacts | None:
+        tensors = {key: (dtype_name(source.dtype(key)), tuple(shape)) for key, shape in self._shapes.items()}
+        return SourceFacts(self.name, self.metadata, tensors) if all(kind in ITEM_BYTES for kind, _ in tensors.values()) else None
 
     @property
     def read_bytes(self) -> int | None:
@@ -100,8 +95,8 @@ class StoredSource:
     def dtype(self, key: str) -> torch.dtype:
         if self._opened is not None:
             return self._opened.dtype(key)
-        assert self._facts is not None
-        return getattr(torch, self._facts.tensors[key][0])
+        assert self.facts is not None
+        return getattr(torch, self.facts.tensors[key][0])
 
     def fixed_bytes(self, key: str) -> int | None:
         return None if self._opened is None else self._opened.fixed_bytes(key)

@@ -142,7 +142,9 @@ def copy_into(writer: PartWriter, source: int, tensors: dict[str, Tensor]) -> di
     for key, tensor in tensors.items():
         copies[key] = block.tensor[starts[key] : starts[key] + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
         copies[key].copy_(tensor)
-    writer.filled(block, [StoredTensor(source, key, dtype_name(tensor.dtype), block.start + starts[key]) for key, tensor in tensors.items()])
+    writer.filled(
+        block, [StoredTensor(source, key, dtype_name(tensor.dtype), block.start + starts[key]) for key, tensor in tensors.items()]
+    )
     return copies
 
 

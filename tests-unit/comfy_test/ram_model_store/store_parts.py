@@ -40,4 +40,6 @@ def put(store, key, tensors, seconds=1.0):
 def held(part, tensors):
     """Whether *part* has just *tensors*."""
     found = part.tensors(0, list(tensors), None)
-    return found is not None and all(torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items())
+    return found is not None and all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )

@@ -20,7 +20,9 @@ from comfy.ram_model_store.part_format import (
     read_table,
 )
 
-FACTS = SourceFacts("/models/a.safetensors", {"format": "pt"}, {"w": ("float16", (4, 8)), "b": ("float32", (3,)), "none": ("int64", (0, 7))})
+FACTS = SourceFacts(
+    "/models/a.safetensors", {"format": "pt"}, {"w": ("float16", (4, 8)), "b": ("float32", (3,)), "none": ("int64", (0, 7))}
+)
 BLOCKS = (
     Block(PAGE_BYTES, 100, (StoredTensor(0, "w", "float16", PAGE_BYTES), StoredTensor(0, "b", "float32", PAGE_BYTES + 64))),
     Block(2 * PAGE_BYTES, 300, (StoredTensor(0, "w", "float32", 2 * PAGE_BYTES + 128), StoredTensor(0, "none", "int64", 2 * PAGE_BYTES))),
@@ -87,7 +89,9 @@ def test_a_foreign_version_and_a_strange_file_are_refused_by_name():
 
 def with_block(number, **changes):
     """A table with one block changed."""
-    return dataclasses.replace(TABLE, blocks=tuple(dataclasses.replace(one, **changes) if at == number else one for at, one in enumerate(BLOCKS)))
+    return dataclasses.replace(
+        TABLE, blocks=tuple(dataclasses.replace(one, **changes) if at == number else one for at, one in enumerate(BLOCKS))
+    )
 
 
 def with_tensor(**changes):
@@ -146,7 +150,9 @@ def test_what_is_no_table_is_refused(raw):
         read(page, raw, TABLE_START + len(raw))
 
 
-@pytest.mark.parametrize("change", [{"table_start": 0}, {"table_start": PAGE_BYTES + 1}, {"table_bytes": 1 << 40}, {"seconds": float("nan")}])
+@pytest.mark.parametrize(
+    "change", [{"table_start": 0}, {"table_start": PAGE_BYTES + 1}, {"table_bytes": 1 << 40}, {"seconds": float("nan")}]
+)
 def test_a_first_page_that_lies_is_refused(change):
     page, _, file_bytes = written()
     lying: Head = dataclasses.replace(read_head(page, file_bytes), **change)

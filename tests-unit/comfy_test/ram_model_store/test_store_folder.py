@@ -15,7 +15,7 @@ def test_a_folder_is_made_for_this_user_alone_and_found_again(folder):
             os.close(opened.open("a", os.O_RDWR | os.O_CREAT))
     assert stat.S_IMODE(os.stat(folder.path).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(os.path.join(folder.path, "a")).st_mode) == 0o600
-    assert 0 < folder.total_bytes()
+    assert folder.total_bytes() > 0
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701, 0o740])
