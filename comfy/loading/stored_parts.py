@@ -29,6 +29,7 @@ from comfy.weight_files.pace import current_pace
 log = logging.getLogger(__name__)
 LEAST_SHARE = 0.9  # of a model's memory that must be what was read
 DTYPE_FLAGS = ("fp16", "fp32", "fp64", "bf16", "fp8", "cpu_vae", "upcast")
+NOT_OF_WEIGHTS = ("embedding_directory",)  # options that decide about the model around them, which every server builds for itself
 _of_thread = threading.local()
 
 
@@ -102,25 +103,17 @@ class StoredParts:
     @contextmanager
     def building(self, key: Hashable, size_bytes: Callable[[], int]) -> Iterator[Callable[[Any], None]]:
         """Around the loader of *key*: its tensors come from the store, or go into it. Yields what is to be told the loader's result."""
-        part = self._found.get(key)
-        if part is not None:
-            self._shelf.current = part
-            try:
-                yield _accept
-            finally:
-                self._shelf.current = None
-            return
-        writer = self._writer(key, size_bytes)
-        if writer is None:
-            yield _accept
-            self._release(key)
-            return
-        self._shelf.writer = writer
+        writer = None if key in self._found else self._writer(key, size_bytes)
+        self._shelf.current, self._shelf.writer, self._shelf.is_building = self._found.get(key), writer, True
         try:
-            yield from self._recording(key, writer)
+            if writer is None:
+                yield _accept
+            else:
+                yield from self._recording(key, writer)
         finally:
-            self._shelf.writer = None
-            self._store.abandon(writer)
+            self._shelf.current, self._shelf.writer, self._shelf.is_building = None, None, False
+            if writer is not None:
+                self._store.abandon(writer)
             self._release(key)
 
     def _writer(self, key: Hashable, size_bytes: Callable[[], int]) -> PartWriter | None:
@@ -157,11 +150,9 @@ def _check_memory(writer: PartWriter, label: str, value: Any) -> None:
 
 def stored_key(key: WeightsKey, world: str) -> PartKey:
     """How *key* is known in a store; *world*: what else decides about its weights."""
-    files = repr(key.files)
-    rest = repr((key.component, key.options, world))
-    return PartKey(
-        part_name(repr((key.component, key.paths)), files, rest), repr((key.component, key.files, key.options, world)), key.label
-    )
+    options = tuple(option for option in key.options if option[0] not in NOT_OF_WEIGHTS)
+    name = part_name(repr((key.component, key.paths)), repr(key.files), repr((key.component, options, world)))
+    return PartKey(name, repr((key.component, key.files, options, world)), key.label)
 
 
 def _world() -> str:

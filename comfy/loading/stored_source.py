@@ -21,12 +21,13 @@ Tensors = dict[str, torch.Tensor]
 @dataclass(slots=True)
 class Shelf:
     """Where the tensors of one load come from and go to: *found* parts, the part that is being built (*current*, one of those), and the
-    *writer* of the one that is being read. What is read for no part in particular is *common* to all: (file number, tensors) each.
+    *writer* of the one that is being read. What is read before any part *is_building* is *common* to all: (file number, tensors) each.
     """
 
     found: list[MappedPart] = field(default_factory=list)
     current: MappedPart | None = None
     writer: PartWriter | None = None
+    is_building: bool = False
     common: list[tuple[int, Tensors]] = field(default_factory=list)
 
     def facts(self, number: int) -> SourceFacts | None:
@@ -44,8 +45,8 @@ class Shelf:
         return None
 
     def note_common(self, number: int, tensors: Tensors) -> None:
-        """Tensors that were taken while no part is being built or read: each part needs them again."""
-        if tensors and self.current is None and self.writer is None:
+        """Tensors that were taken while no part is being built: each part needs them again."""
+        if tensors and not self.is_building:
             self.common.append((number, tensors))
 
     def write_common(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
+from comfy.ram_model_store import locks
 from comfy.ram_model_store.folder import StoreFolder
 from comfy.ram_model_store.mapping import dtype_name, make_private, tensor_over
 from comfy.ram_model_store.part_format import PAGE_BYTES, Block, PartTable, SourceFacts, StoredTensor, encode
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 fcntl = lazy_module("fcntl")  # Windows has none
 BLOCK_ALIGNMENT_BYTES = 64
+GROWTH = 16  # a sixteenth more than was thought is still within what the cap leaves
 
 
 class WritableBlock:
@@ -54,6 +56,7 @@ class PartWriter:
     def __init__(self, folder: StoreFolder, name: str, temporary: str, descriptor: int, room_bytes: int) -> None:
         self._folder, self.name, self._temporary, self._descriptor = folder, name, temporary, descriptor
         self._room_bytes, self._end = room_bytes, PAGE_BYTES
+        self._limit_bytes = room_bytes + room_bytes // GROWTH
         self._blocks: list[Block] = []
         self.mappings: list[mmap.mmap] = []
         self.problem, self.is_unfit = "", False
@@ -63,10 +66,13 @@ class PartWriter:
         return self._descriptor
 
     def block(self, size_bytes: int) -> WritableBlock | None:
-        """Memory of the file for one read; None when the file system has no more, and from then on."""
+        """Memory of the file for one read; None when there is no more, and from then on."""
         if self.problem:
             return None
         start = self._end
+        if start + size_bytes > self._limit_bytes:
+            self.problem = "it takes more than its loader said"
+            return None
         try:
             self._extend(start + size_bytes)
             made = WritableBlock(self._descriptor, start, size_bytes)
@@ -96,7 +102,7 @@ class PartWriter:
     def finish(self, key: str, label: str, sources: Sequence[SourceFacts], seconds: float) -> int:
         """Complete the file and give it its name; returns its blocks' bytes.
 
-        Raises ``OSError`` or ``StoredPartError``, and then it is gone.
+        Raises ``OSError``, ``StoreBusy`` or ``StoredPartError``, and then it is gone.
         """
         table = PartTable(key, label, tuple(sources), tuple(self._blocks))
         try:
@@ -105,9 +111,9 @@ class PartWriter:
             _write(self._descriptor, raw, self._end)
             os.ftruncate(self._descriptor, self._end + len(raw))
             _write(self._descriptor, page, 0)
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # held by the mappings from now on
-            with self._folder.opened() as folder:
+            with locks.books(self._folder), self._folder.opened() as folder:
                 folder.rename(self._temporary, self.name)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH)  # held by the mappings from now on
         except BaseException:
             self.abandon()
             raise

@@ -219,7 +219,7 @@ def test_a_full_file_system_leaves_models_in_private_memory(a_server, path, monk
         calls.append(start)
         if when == "at first" or start:
             raise OSError(28, os.strerror(28))
-        real(descriptor, 0, 1 << 20)  # of which the writer knows nothing
+        real(descriptor, 0, size)
 
     with management():
         expected = weights(load(path))
@@ -235,8 +235,8 @@ def test_a_full_file_system_leaves_models_in_private_memory(a_server, path, monk
 
 
 def _small_writer(self, key, size_bytes):
-    """A writer for a part that turns out larger than was thought."""
-    return self._store.begin(self._keys[key], 4096)
+    """A writer for a part that turns out a little larger than was thought."""
+    return self._store.begin(self._keys[key], int(size_bytes() * 0.97))
 
 
 def test_a_load_that_fails_or_whose_file_changes_leaves_nothing(a_server, path, monkeypatch):
@@ -276,6 +276,20 @@ def test_a_pickled_checkpoint_is_stored_too(a_server, path, tmp_path, monkeypatc
             patched.setattr("comfy.utils.load_torch_file", lambda *arguments, **more: pytest.fail("a model file was opened"))
             again = comfy.sd.load_vae(str(plain))
         assert same(weights([again]), first) and tiers(cache) == ["store"]
+
+
+def test_a_part_that_is_refused_does_not_go_into_the_others(a_server, path, monkeypatch):
+    with a_server() as (_, store):
+        load(path)
+        usual = {file["model"]: file["bytes"] for file in describe(store)["files"]}
+        store.clear("tested")
+    gc.collect()
+    with a_server() as (_, store):
+        real = store.begin
+        monkeypatch.setattr(store, "begin", lambda key, size: None if key.label.startswith("model") else real(key, size))
+        load(path)
+        found = {file["model"]: file["bytes"] for file in describe(store)["files"]}
+        assert found == {label: size for label, size in usual.items() if not label.startswith("model")}
 
 
 def test_loras_and_parts_that_a_file_lacks_take_no_place(a_server, path, tmp_path):

@@ -249,10 +249,16 @@ def test_where_room_ends_half_way_the_rest_comes_from_elsewhere_and_nothing_is_l
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    assert writer.block(8 * MIB) is None and writer.block(1) is None
+    assert writer.block(MIB + MIB // 16) is None and writer.block(1) is None
     assert store.finish(writer, key, [], 1.0) is False
     assert "could not be stored" in caplog.text and "No space left" in caplog.text
     assert os.listdir(store.folder.path) == [locks.NAME] and int(first.tensor.sum()) == 7 * MIB
+
+
+def test_a_part_that_takes_much_more_than_was_said_does_not_break_the_cap(store, caplog):
+    writer = store.begin(key_of("one"), MIB)
+    assert writer.block(8 * MIB) is None
+    assert store.finish(writer, key_of("one"), [], 1.0) is False and "more than its loader said" in caplog.text
 
 
 def test_too_little_ram_is_no_reason_to_be_killed(folder, caplog):
