@@ -25,6 +25,7 @@ from app.files.off_loop import WORKER_THREADS  # noqa: E402
 from app.files.user_folder import prepare_user_folder  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
 from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
+from app.running import lasting_weights  # noqa: E402
 from app.running.exposure import say_who_may_use  # noqa: E402
 from app.running.listeners import ReservedPorts  # noqa: E402
 from app.running.stop_watch import StopWatch  # noqa: E402
@@ -36,7 +37,6 @@ from comfy.units import GIB, megabytes  # noqa: E402
 from utils.extra_config import load_extra_path_config  # noqa: E402
 
 patching = lazy_module("comfy.patching.patched_models")
-store_description = lazy_module("comfy.ram_model_store.description")
 
 PRELOAD_FLAGS = ("preload_config", "preload_check", "preload_only", "save_preload_config", "warmup_prompt", "snapshot_start")
 log = logging.getLogger(__name__)
@@ -145,9 +145,7 @@ def forget_beside_models() -> None:
     """Let go of what is kept of patched models, and of the weights in the store that no other server uses."""
     if torch_is_imported():
         patching.forget()
-    store = model_management.process_models().store()
-    if store is not None:
-        store.clear("POST /free")
+    lasting_weights.clear("POST /free")
 
 
 def make_read_ahead(prompt_server: Any) -> Any:
@@ -159,18 +157,6 @@ def make_read_ahead(prompt_server: Any) -> Any:
     if args.no_read_ahead or not cache.enabled:
         return None
     return ReadAhead(cache, lambda: prompt_server.prompt_queue, lambda: nodes.NODE_CLASS_MAPPINGS)
-
-
-def open_model_store() -> None:
-    """Open the store of weights that a flag names, if one does. Raises ``SystemExit`` for a folder that may not be used."""
-    if not args.ram_model_store:
-        return
-    from comfy.ram_model_store.folder import StoreRefused
-
-    try:
-        model_management.process_models().open_store()
-    except StoreRefused as error:
-        raise SystemExit(f"--ram-model-store {args.ram_model_store}: {error}") from None
 
 
 def model_folders() -> dict[str, tuple[str, ...]]:
@@ -185,17 +171,11 @@ def describe_caches(prompt_server: Any, executor: Any) -> None:
 
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
-    prompt_server.cache_sections.add("store", describe_store)
+    prompt_server.cache_sections.add("store", lasting_weights.describe)
     prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
     prompt_server.cache_sections.add("nodes", lambda: patching.node_memo().describe() if torch_is_imported() else None)
     prompt_server.cache_sections.add("remembered", lambda: patching.content_memo().describe() if torch_is_imported() else None)
     prompt_server.cache_summary.models = describe_warmth(model_management.ram_cache, model_folders)
-
-
-def describe_store() -> dict[str, Any]:
-    """The section of the store of weights."""
-    store = model_management.process_models().store()
-    return {"enabled": False} if store is None else store_description.describe(store)
 
 
 def note_start_of_prompts() -> Callable[[str], None]:
@@ -284,7 +264,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     log_settings()
     policy = PackPolicy(args.disable_all_custom_nodes, frozenset(args.whitelist_custom_nodes))
     run_prestartup_scripts(folder_paths.get_folder_paths("custom_nodes"), policy)
-    open_model_store()
+    lasting_weights.open_store()
 
     import execution
     import nodes

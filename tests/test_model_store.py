@@ -112,7 +112,7 @@ def test_three_servers_that_want_a_model_at_once_read_it_once_and_keep_one_copy(
     assert sorted(tier for _, receipts in found for tier in tiers(receipts)) == ["disk"] * 3 + ["store"] * 6
     stored_bytes = sum((store / name).stat().st_blocks * 512 for name in parts(store))
     mapped_bytes = sum(pss_bytes(server, store) for server in servers)
-    assert 0.8 * stored_bytes < mapped_bytes <= 1.1 * stored_bytes
+    assert 0.5 * stored_bytes < mapped_bytes <= 1.1 * stored_bytes
     file = servers[0].get("/caches")["store"]["files"][0]
     assert file["users"] == sorted(server.process.pid for server in servers)
 

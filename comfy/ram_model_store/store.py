@@ -97,7 +97,7 @@ class RamModelStore:
             if part is not None:
                 self._note_uses([Use(key.name, Found.STORE, self._wall_clock(), part.head.file_bytes, part.head.seconds)])
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
             return None
         with self._lock:
             self._counters.hits += part is not None
@@ -133,7 +133,7 @@ class RamModelStore:
         try:
             self._note_uses([Use(key.name, Found.SERVER, self._wall_clock()) for key in keys])
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
 
     def _note_uses(self, found: list[Use]) -> None:
         with locks.books(self.folder), self.folder.opened() as opened:
@@ -149,7 +149,7 @@ class RamModelStore:
         try:
             return locks.lock(self.folder, byte, check) if wait else locks.try_lock(self.folder, byte)
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
             return None
 
     def begin(self, key: PartKey, size_bytes: int) -> PartWriter | None:
@@ -163,7 +163,7 @@ class RamModelStore:
                 writer = None if why else self._new_writer(key, needed_bytes)
             self._note_removed(gone)
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
             return None
         if writer is None:
             log.info("RAM model store: %s (%s) is not stored: %s", key.label, megabytes(size_bytes), why)
@@ -207,7 +207,7 @@ class RamModelStore:
         try:
             writer.abandon()
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
 
     # Letting go
 
@@ -224,7 +224,7 @@ class RamModelStore:
             with self._at_books() as room:
                 gone = room.free(wanted_bytes, "memory pressure", mine.__contains__)
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
         self._note_removed(gone)
         return sum(one.size_bytes for one in gone if not one.is_mapped)
 
@@ -236,7 +236,7 @@ class RamModelStore:
             with self._at_books() as room:
                 gone = room.remove_all(why, mine.__contains__)
         except OBSTACLES as error:
-            self._say_once(f"cannot be used: {error}")
+            self._say_once(str(error))
         self._note_removed(gone)
         return sum(one.size_bytes for one in gone)
 
@@ -267,6 +267,13 @@ class RamModelStore:
             known = [one for alive in self._mapped.values() for one in alive]
         return any(start < address + size_bytes and address < start + _length(reference) for start, reference in known)
 
+    def keeps_unlocked(self, address: int, size_bytes: int) -> bool:
+        """Whether memory at *address* must not be page-locked: the system would copy what is mapped privately. The first time says so."""
+        is_ours = self.holds(address, size_bytes)
+        if is_ours and self._is_new("not page-locked"):
+            log.info("RAM model store: weights in it are not page-locked, which would copy them; copies to the accelerator are slower")
+        return is_ours
+
     def _mapped_names(self) -> set[str]:
         return {name for name, _ in self.mapped()}
 
@@ -296,11 +303,15 @@ class RamModelStore:
             self._counters.leftovers += len(names)
 
     def _say_once(self, what: str) -> None:
+        if self._is_new(what):
+            log.warning("RAM model store: %s cannot be used, models are read as without it: %s", self.folder.path, what)
+
+    def _is_new(self, what: str) -> bool:
+        """Whether *what* was not said before."""
         with self._lock:
             is_new = what not in self._said
             self._said.add(what)
-        if is_new:
-            log.warning("RAM model store: %s %s", self.folder.path, what)
+        return is_new
 
 
 def _length(reference: weakref.ref[mmap.mmap]) -> int:

@@ -28,7 +28,7 @@ def make_store(args: Namespace, cache: AnyCache, memory: HostMemory) -> RamModel
         log.warning("--ram-model-store has no effect: the RAM model cache is off; give --ram-model-cache-mb")
         return None
     if not sys.platform.startswith("linux"):
-        raise StoreRefused("--ram-model-store needs Linux")
+        raise StoreRefused("it needs Linux")
     is_auto = args.ram_model_store == AUTO
     asked_bytes = stats.cap_bytes if args.ram_model_store_mb is None else args.ram_model_store_mb * MIB
     try:
@@ -36,7 +36,7 @@ def make_store(args: Namespace, cache: AnyCache, memory: HostMemory) -> RamModel
         cap_bytes = min(asked_bytes, folder.total_bytes())
         store = RamModelStore(folder, cap_bytes, memory.available_bytes)
     except (OSError, StoreBusy) as error:
-        raise StoreRefused(f"--ram-model-store {args.ram_model_store}: {error}") from error
+        raise StoreRefused(f"it cannot be used ({error})") from error
     except StoreRefused as error:
         if not is_auto:
             raise

@@ -137,7 +137,7 @@ class ProcessModels:
                         self._args, self._table(self._args), ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare
                     )
                     if self._store is not None:
-                        manager.pin_ledger.keeps_out = self._store.holds
+                        manager.pin_ledger.keeps_out = self._store.keeps_unlocked
                     apply_torch_settings(self._args, manager.devices.kind)
                     self.use(manager)
                 used = self._used

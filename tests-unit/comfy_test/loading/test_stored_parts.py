@@ -19,6 +19,7 @@ import comfy.sd
 import comfy.weight_files.reader as reading
 from comfy.loading import stored_parts
 from comfy.loading.lora_files import load_lora_file
+from comfy.loading.stored_source import Shelf, StoredSource
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 from comfy.ram_model_cache.storage import host_storages
 from comfy.ram_model_store.description import check, describe
@@ -344,10 +345,38 @@ def test_parts_of_the_store_are_never_page_locked(a_server, path):
     with a_server() as (_, store):
         weight = max(modules(load(path))[0].parameters(), key=lambda one: one.nbytes)
         ledger = PinLedger(GIB, Backend())
-        ledger.keeps_out = store.holds
+        ledger.keeps_out = store.keeps_unlocked
         assert not ledger.pin(weight.data) and ledger.total_bytes() == 0
         own = torch.zeros(4096)
         assert ledger.pin(own) and ledger.unpin(own)
+
+
+def test_a_source_opens_its_file_once_and_only_when_it_must(path):
+    opened = []
+
+    class Source:
+        name, metadata, read_bytes = path, {}, 7
+
+        def shapes(self):
+            return {"a": (2, 3)}
+
+        def dtype(self, key):
+            return torch.float16
+
+        def fixed_bytes(self, key):
+            return None
+
+        def take(self, keys, dtype):
+            return {key: torch.ones(2, 3) for key in keys}
+
+    shelf = Shelf()
+    source = StoredSource(path, 0, shelf, lambda: opened.append(1) or Source())
+    assert opened == [1] and source.take([], None) == {} and source.dtype("a") is torch.float16
+    assert set(source.take(["a"], None)) == {"a"} and opened == [1] and source.read_bytes == 7
+    assert [number for number, _ in shelf.common] == [0] and source.facts.tensors == {"a": ("float16", (2, 3))}
+    shelf.is_building = True
+    source.take(["a"], None)
+    assert len(shelf.common) == 1
 
 
 def test_without_a_store_nothing_of_it_runs(path, monkeypatch):
