@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import comfy.model_management
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.stored_parts import StoredParts
+from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.ram_model_cache.values import Loaded
 from comfy.ram_model_cache.weights_key import NotCacheable, weights_key
@@ -86,9 +87,10 @@ class _Reading(Generic[Value]):
 
     def estimate(self, key: Hashable) -> int:
         """The bytes of host memory that the part *key* takes; asked of missing parts, of all before the first is loaded."""
-        if self.stored is not None:
-            ahead = comfy.model_management.ram_cache().ahead
-            self.stored.look_up([other for other, (_, part) in self.parts.items() if part.is_stored and not ahead.has([other])])
+        cache = comfy.model_management.ram_cache()
+        if self.stored is not None and isinstance(cache, RamModelCache):
+            stored = [other for other, (_, part) in self.parts.items() if part.is_stored]
+            self.stored.look_up([other for other in stored if not cache.ahead.has([other])])
             if (known_bytes := self.stored.bytes_of(key)) is not None:
                 return known_bytes
         return self.parts[key][1].estimate_bytes()

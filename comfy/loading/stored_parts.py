@@ -39,7 +39,7 @@ class StoredParts:
     def __init__(self, store: RamModelStore, files: ModelFiles, keys: Mapping[Hashable, object]) -> None:
         self._store, self._files = store, files
         world = _world()
-        self._keys = {key: stored_key(key, world) for key in keys if isinstance(key, WeightsKey)}
+        self._keys: dict[Hashable, PartKey] = {key: stored_key(key, world) for key in keys if isinstance(key, WeightsKey)}
         self._found: dict[Hashable, MappedPart] = {}
         self._claims: dict[Hashable, HeldLock] = {}
         self._missing: set[Hashable] = set()
@@ -142,7 +142,10 @@ def _check_memory(writer: PartWriter, label: str, value: Any) -> None:
     patcher = None if value is None else patcher_of(value)
     storages = {} if patcher is None else host_storages(patcher)
     places = [(address_of(mapping), len(mapping)) for mapping in writer.mappings]
-    inside = sum(size for (*_, pointer, size) in storages if any(start <= pointer < start + length for start, length in places))
+    inside = 0
+    for storage, size in storages.items():
+        pointer = storage[2] if isinstance(storage, tuple) and len(storage) > 2 else 0
+        inside += size if any(start <= pointer < start + length for start, length in places) else 0
     if not writer.problem and (not inside or inside < LEAST_SHARE * sum(storages.values())):
         log.info("RAM model store: %s is not stored: its loader keeps other memory than it reads into", label)
         writer.is_unfit = True

@@ -6,7 +6,7 @@ All servers decide alike, because they decide by the same notes of uses. Call ev
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from comfy.lazy_import import lazy_module
@@ -35,7 +35,7 @@ class StoreRoom:
     def __init__(self, folder: OpenFolder, cap_bytes: int) -> None:
         self._folder, self._cap_bytes = folder, cap_bytes
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[Hashable, int]:
         """{name: bytes} of the complete parts."""
         return {name: self._folder.size_bytes(name) for name in self._folder.names(PART_NAME)}
 
