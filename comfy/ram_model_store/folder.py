@@ -46,11 +46,12 @@ class OpenFolder:
         return sorted(name for name in os.listdir(self.descriptor) if pattern.fullmatch(name))
 
     def size_bytes(self, name: str) -> int:
-        """Memory that the file *name* takes; 0 when it is gone."""
+        """Memory that the file *name* takes, or is meant to take; 0 when it is gone."""
         try:
-            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_blocks * 512
+            status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return 0
+        return max(status.st_size, status.st_blocks * 512)
 
     def remove(self, name: str) -> bool:
         """Take *name* out of the folder, whatever it is; whether it was there. An empty or full folder of that name stays."""

@@ -147,7 +147,11 @@ class RamModelStore:
         """
         byte = locks.byte_of(key.name)
         try:
-            return locks.lock(self.folder, byte, check) if wait else locks.try_lock(self.folder, byte)
+            held = locks.try_lock(self.folder, byte)
+            if held is None and wait:
+                log.info("RAM model store: another server reads %s; waiting for it", key.label)
+                held = locks.lock(self.folder, byte, check)
+            return held
         except OBSTACLES as error:
             self._say_once(str(error))
             return None
@@ -160,8 +164,9 @@ class RamModelStore:
                 self._note_leftovers(room.sweep())
                 why, gone = room.make(key.name, needed_bytes)
                 why = why or ("too little RAM is free" if self._available_bytes() < needed_bytes else "")
-                writer = None if why else self._new_writer(key, needed_bytes)
+                temporary, descriptor = ("", -1) if why else self._new_file(key, needed_bytes)
             self._note_removed(gone)
+            writer = None if why else self._new_writer(key, temporary, descriptor, needed_bytes)
         except OBSTACLES as error:
             self._say_once(str(error))
             return None
@@ -171,18 +176,24 @@ class RamModelStore:
                 self._counters.refusals += 1
         return writer
 
-    def _new_writer(self, key: PartKey, needed_bytes: int) -> PartWriter:
+    def _new_file(self, key: PartKey, size_bytes: int) -> tuple[str, int]:
+        """(name, descriptor) of a locked file that counts as *size_bytes* from now on; the books are locked."""
         temporary = f"{key.name.removesuffix(PART)}.{uuid.uuid4().hex[:16]}{WRITING}"
         with self.folder.opened() as opened:
             descriptor = opened.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.posix_fallocate(descriptor, 0, needed_bytes)
-            except BaseException:
-                opened.remove(temporary)
-                os.close(descriptor)
-                raise
-        return PartWriter(self.folder, key.name, temporary, descriptor, needed_bytes)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, size_bytes)
+        return temporary, descriptor
+
+    def _new_writer(self, key: PartKey, temporary: str, descriptor: int, size_bytes: int) -> PartWriter:
+        """For the new file, whose memory is set aside now: that may take a second, in which others use the books."""
+        writer = PartWriter(self.folder, key.name, temporary, descriptor, size_bytes)
+        try:
+            os.posix_fallocate(descriptor, 0, size_bytes)
+        except BaseException:
+            writer.abandon()
+            raise
+        return writer
 
     def finish(self, writer: PartWriter, key: PartKey, sources: Collection[SourceFacts], seconds: float) -> bool:
         """Complete what *writer* wrote, which took *seconds* to read; whether it is in the store now. Why not is said."""
