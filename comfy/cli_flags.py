@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy.flag_values import cache_url, host_name
 from comfy.preload_flags import preloading
+from comfy.store_flags import lasting_weights
 from comfy.tokenizer_flags import tokenizers
 
 
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A ComfyUI-compatible server that keeps models and results warm.",
     )
     hardware = (_network, _directories, _devices, _precision, _attention, _memory)
-    for add_theme in (*hardware, preloading, tokenizers, _results, _nodes, _interface, _process):
+    for add_theme in (*hardware, lasting_weights, preloading, tokenizers, _results, _nodes, _interface, _process):
         add_theme(parser.add_argument_group(add_theme.__doc__ or ""))
     return parser
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import torch
 
@@ -36,6 +37,18 @@ CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
 
 Prepare = Callable[[int, int], None]
+
+
+class BlockMemory(Protocol):
+    """Memory for one read: ``tensor`` is all of it as bytes and keeps it alive; any thread may call :meth:`populate`."""
+
+    tensor: torch.Tensor
+
+    def populate(self, first: int, stop: int) -> None:
+        """Bytes *first* to *stop* are about to be written."""
+
+
+MakeBlock = Callable[[int], BlockMemory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +119,17 @@ class WeightReader:
             os.close(self._file)
             self._file = -1
 
-    def read(self, keys: Iterable[str], dtype: torch.dtype | None = None, threads: int | None = None) -> dict[str, torch.Tensor]:
-        """The tensors *keys* on the CPU, all views of one block of fresh memory.
+    def read(
+        self, keys: Iterable[str], dtype: torch.dtype | None = None, threads: int | None = None, make_block: MakeBlock | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The tensors *keys* on the CPU, all views of one block of fresh memory, or of what *make_block* gives for its size in bytes.
 
         Floating tensors come in *dtype* (None: the file's). Blocks until everything is read. Raises ``KeyError`` for an unknown key,
         ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
         """
         entries = [self.header.entries[key] for key in keys]
         offsets, total = _layout(entries, dtype)
-        memory = FreshMemory(total)
+        memory = (make_block or FreshMemory)(total)
         view = memory.tensor.numpy().data
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is

@@ -32,6 +32,7 @@ TESTED_THROUGH = {
     "app/workflow_pages/widget_kinds.py": "tests-unit/app_test/workflow_pages/test_damaged_workflows.py",
     "comfy/ram_model_cache/resettling.py": "tests-unit/comfy_test/ram_model_cache/test_resettling.py",
     "comfy/ram_model_cache/upkeep.py": "tests-unit/comfy_test/ram_model_cache/test_ram_cache_upkeep.py",
+    "comfy/store_flags.py": "tests-unit/comfy_test/residency/test_opening_a_store.py",
     "comfy/text/one_chunk.py": "tests-unit/comfy_test/text/test_tokenizer_files.py",
     "comfy/text_encoders/published_model.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy_api/latest/_patching.py": "tests-unit/comfy_test/patch_identity/test_patch_registry.py",
