@@ -143,8 +143,6 @@ class LayerLoading:
                 else:
                     functions[attribute].append(self._patch_at_each_call(key, placement.pristine(path)))
                     self._patcher.model.lowvram_patch_counter += 1
-            if not self._force_patch_weights and self._device.kind in ("cuda", "rocm"):
-                self._patcher.pin_weight_to_device(path)
         for attribute in functions:
             functions[attribute] += self._wrappers(layer, attribute)
         stream(layer.module, functions["weight"], functions["bias"])

@@ -24,6 +24,7 @@ class Device:
     """A compute device. Sizes are in bytes; methods may be called from the thread that loads models.
 
     ``streams_through_functions``: layers whose weights stay on the host must pass them through :meth:`stream`.
+    ``fetches_from_locked_memory``: such weights are copied faster, and without waiting, from memory that :meth:`pin` has page-locked.
     ``margin`` multiplies a model's size when room is made for it, because allocators lose some; ``reserved_bytes`` are left to
     other programs; ``minimum_weight_share`` of the free memory goes to weights even when activations ask for all of it.
     """
@@ -32,6 +33,7 @@ class Device:
     margin = 1.1
     minimum_weight_share = 0.4
     streams_through_functions = False
+    fetches_from_locked_memory = False
 
     def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
         self.torch_device = torch_device
@@ -125,6 +127,8 @@ class HostDevice(Device):
 
 class CudaDevice(Device):
     """An NVIDIA card, or an AMD card through ROCm (``kind`` tells)."""
+
+    fetches_from_locked_memory = True
 
     def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
         super().__init__(torch_device, reserved_bytes)

@@ -181,6 +181,7 @@ def engine(
         made = Engine(machine)
         yield made
         if machine is not None and settle:
+            made.forget()
             unload(made)
             assert leftovers(made) == []
 
