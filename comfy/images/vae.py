@@ -180,9 +180,7 @@ class VAE(TiledVideos):
         comfy.model_management.soft_empty_cache()  # here the error, which keeps what was computed alive, is gone
         return None
 
-    def _collected(
-        self, parts: Sequence[torch.Tensor], count: int, run: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor | None:
+    def _collected(self, parts: Sequence[torch.Tensor], count: int, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
         outputs, start = None, 0
         for part in parts:
             out = run(part)

@@ -13,9 +13,8 @@ from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
 from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
-from comfy.patching.layer_loading import LayerLoading
+from comfy.patching.layer_loading import FETCHER, LayerLoading
 from comfy.patching.layers import LayerPlan, layers_of, move_weight_functions, plan_layers, wipe_lowvram_weight
-from comfy.patching.model_weights import ModelWeights
 from comfy.patching.object_patches import ObjectPatches, own_path
 from comfy.patching.placement import BufferPlacement, Placement
 from comfy.patching.protocols import PatchedModule, Patcher
@@ -277,6 +276,7 @@ class WeightLoading:
             move_weight_functions(module, device_to)
             wipe_lowvram_weight(module)
             module.__dict__.pop("comfy_patched_weights", None)
+        vars(model).pop(FETCHER, None)
         if device_to is not None:
             note_device(model, device_to)
         model.model_lowvram = False

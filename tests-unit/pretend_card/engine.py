@@ -74,7 +74,7 @@ class Engine:
 
     def sample(self, model: Any, positive: Any, negative: Any, latent: Any = None, **changed: Any) -> torch.Tensor:
         """What KSampler makes: by default three steps of euler."""
-        settings = dict(seed=1, steps=3, cfg=4.5, sampler_name="euler", scheduler="normal", denoise=1.0) | changed
+        settings = {"seed": 1, "steps": 3, "cfg": 4.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0} | changed
         latent = self.latent() if latent is None else latent
         return self.first("KSampler", model=model, positive=positive, negative=negative, latent_image=latent, **settings)["samples"]
 
@@ -160,9 +160,7 @@ def _own_models() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def engine(
-    cards: int = 0, card_mib: float = 4096, working_mib: float | None = None, settle: bool = True, **flags: Any
-) -> Iterator[Engine]:
+def engine(cards: int = 0, card_mib: float = 4096, working_mib: float | None = None, settle: bool = True, **flags: Any) -> Iterator[Engine]:
     """An engine with *cards* pretend cards of *card_mib* MiB (0: on the plain CPU), with *flags*.
 
     *working_mib*: what is left free for activations, small for small cards. With *settle* everything is unloaded at the end, and nothing

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cases.registry import case
 from engine import Engine
 
 import comfy.hooks
+from cases.registry import case
 
 LONG = "many words in a row about rivers and hills " * 12
 SDXL = "small-sdxl.safetensors"
@@ -60,7 +60,7 @@ def lengths(e: Engine) -> Any:
 @case("conditioning where nothing else is")
 def fallback(e: Engine) -> Any:
     model, clip, _, positive, negative = e.parts()
-    masked = dict(strength=0.8, set_cond_area="default", mask=e.mask(128), hooks=None, timesteps_range=None)
+    masked = {"strength": 0.8, "set_cond_area": "default", "mask": e.mask(128), "hooks": None, "timesteps_range": None}
     new = [e.text(clip, "a circle"), negative]
     conds = comfy.hooks.set_conds_props_and_combine(conds=[positive, negative], new_conds=new, **masked)
     conds = comfy.hooks.set_default_conds_and_combine(conds=conds, new_conds=[positive, negative])
@@ -78,7 +78,7 @@ def texts(e: Engine) -> Any:
 @case("SDXL")
 def sdxl(e: Engine) -> Any:
     model, clip, vae, _, negative = e.parts(SDXL)
-    sizes = dict(width=768, height=640, crop_w=16, crop_h=8, target_width=512, target_height=512)
+    sizes = {"width": 768, "height": 640, "crop_w": 16, "crop_h": 8, "target_width": 512, "target_height": 512}
     positive = e.first("CLIPTextEncodeSDXL", clip=clip, **sizes, text_g="a cat", text_l="a (red:1.3) cat " * 30)
     skipping = e.first("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-3)
     samples = e.sample(model, positive, negative, steps=2)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from cases.registry import case
-from cases.weights import with_lora
 from engine import Engine
 
 import comfy.ldm.modules.attention as attention
+from cases.registry import case
+from cases.weights import with_lora
 from comfy.patcher_extension import PatcherInjection, WrappersMP
 
 SD15, SDXL = "small-sd15.safetensors", "small-sdxl.safetensors"
@@ -17,7 +17,7 @@ SD15, SDXL = "small-sd15.safetensors", "small-sdxl.safetensors"
 
 def controlled(e: Engine, positive: Any, negative: Any, name: str, picture: torch.Tensor, start: float = 0.0, end: float = 1.0) -> Any:
     net = e.first("ControlNetLoader", control_net_name=name)
-    inputs = dict(control_net=net, image=picture, strength=0.8, start_percent=start, end_percent=end)
+    inputs = {"control_net": net, "image": picture, "strength": 0.8, "start_percent": start, "end_percent": end}
     return e.node("ControlNetApplyAdvanced", positive=positive, negative=negative, **inputs)
 
 
@@ -33,7 +33,7 @@ def controls(e: Engine) -> Any:
     model, clip, _, positive, negative = e.parts(SD15)
     conds = controlled(e, positive, negative, "small-sd15-1.safetensors", e.picture(96, 2))
     conds = controlled(e, *conds, "small-sd15-2.safetensors", e.picture(), 0.2, 0.8)
-    inputs = dict(lora_name=SD15, strength_model=0.8, strength_clip=0.7)
+    inputs = {"lora_name": SD15, "strength_model": 0.8, "strength_clip": 0.7}
     changed, _ = e.node("LoraLoader", model=model, clip=clip, **inputs)
     return [e.sample(each, *conds, e.latent(batch=2), steps=4) for each in (model, changed)]
 
@@ -46,12 +46,12 @@ def sdxl_controls(e: Engine) -> Any:
 
 
 SAMPLING: list[tuple[str, dict[str, Any]]] = [
-    *[("ModelSamplingDiscrete", dict(sampling=kind, zsnr=kind == "v_prediction")) for kind in ("eps", "v_prediction", "lcm", "x0")],
-    ("ModelSamplingContinuousEDM", dict(sampling="edm", sigma_max=80.0, sigma_min=0.002)),
-    ("ModelSamplingContinuousV", dict(sampling="v_prediction", sigma_max=80.0, sigma_min=0.03)),
-    ("ModelSamplingSD3", dict(shift=3.0)),
-    ("ModelSamplingAuraFlow", dict(shift=1.7)),
-    ("ModelSamplingFlux", dict(max_shift=1.15, base_shift=0.5, width=512, height=512)),
+    *[("ModelSamplingDiscrete", {"sampling": kind, "zsnr": kind == "v_prediction"}) for kind in ("eps", "v_prediction", "lcm", "x0")],
+    ("ModelSamplingContinuousEDM", {"sampling": "edm", "sigma_max": 80.0, "sigma_min": 0.002}),
+    ("ModelSamplingContinuousV", {"sampling": "v_prediction", "sigma_max": 80.0, "sigma_min": 0.03}),
+    ("ModelSamplingSD3", {"shift": 3.0}),
+    ("ModelSamplingAuraFlow", {"shift": 1.7}),
+    ("ModelSamplingFlux", {"max_shift": 1.15, "base_shift": 0.5, "width": 512, "height": 512}),
 ]
 
 
@@ -111,8 +111,7 @@ def guidance(e: Engine) -> Any:
     changed = model.clone()
     changed.set_model_unet_function_wrapper(lambda apply, inputs: apply(inputs["input"], inputs["timestep"], **inputs["c"]) * 1.01)
     changed.set_model_sampler_cfg_function(
-        lambda inputs: inputs["uncond"] + (inputs["cond"] - inputs["uncond"]) * inputs["cond_scale"] * 0.9,
-        disable_cfg1_optimization=True,
+        lambda inputs: inputs["uncond"] + (inputs["cond"] - inputs["uncond"]) * inputs["cond_scale"] * 0.9, disable_cfg1_optimization=True
     )
     changed.set_model_sampler_post_cfg_function(lambda inputs: inputs["denoised"] * 0.99)
     changed.set_model_sampler_pre_cfg_function(lambda inputs: [out * 1.001 for out in inputs["conds_out"]])

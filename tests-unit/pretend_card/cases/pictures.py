@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy
 import torch
-from cases.registry import case
 from engine import Engine
 
 import comfy.utils
+from cases.registry import case
 from comfy.cli_args import LatentPreviewMethod, args
 
 
@@ -52,7 +52,7 @@ for _method in ("latent2rgb", "taesd", "auto"):
 def latents(e: Engine) -> Any:
     vae = e.checkpoint()[2]
     one, other = (e.first("VAEEncode", pixels=pixels, vae=vae) for pixels in (e.picture(128), 1 - e.picture(128)))
-    both = dict(samples1=one, samples2=other)
+    both = {"samples1": one, "samples2": other}
     sharpen = e.first("LatentOperationSharpen", sharpen_radius=3, sigma=1.0, alpha=0.2)
     return [
         e.node("LatentUpscale", samples=one, upscale_method="bislerp", width=192, height=160, crop="center"),
@@ -75,7 +75,7 @@ def latents(e: Engine) -> Any:
 @case("nodes on pictures")
 def pictures(e: Engine) -> Any:
     one, other, mask = e.picture(), 1 - e.picture(), e.mask()
-    scale = dict(width=96, height=80, crop="center")
+    scale = {"width": 96, "height": 80, "crop": "center"}
     methods = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
     made = [e.node("ImageScale", image=one, upscale_method=method, **scale) for method in methods]
     modes = ("normal", "multiply", "screen", "overlay", "soft_light", "difference")

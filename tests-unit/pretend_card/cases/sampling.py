@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from cases.registry import case
 from engine import Engine
 
 import comfy.samplers
+from cases.registry import case
 
 SCHEDULERS = list(comfy.samplers.SCHEDULER_NAMES)
 QUICK_SAMPLERS = {"euler", "dpmpp_2m_sde", "dpmpp_2m_sde_gpu", "uni_pc"}
@@ -63,7 +63,7 @@ def inpaint_encoded(e: Engine) -> Any:
 @case("inpainting by conditioning")
 def inpaint_conditioned(e: Engine) -> Any:
     model, _, vae, positive, negative = e.parts()
-    inputs = dict(positive=positive, negative=negative, vae=vae, pixels=e.picture(), mask=e.mask(), noise_mask=True)
+    inputs = {"positive": positive, "negative": negative, "vae": vae, "pixels": e.picture(), "mask": e.mask(), "noise_mask": True}
     positive, negative, latent = e.node("InpaintModelConditioning", **inputs)
     return latent, e.sample(model, positive, negative, latent, denoise=0.9)
 
@@ -71,7 +71,16 @@ def inpaint_conditioned(e: Engine) -> Any:
 @case("two stages of KSamplerAdvanced")
 def two_stages(e: Engine) -> Any:
     model, _, _, positive, negative = e.parts()
-    fixed = dict(model=model, noise_seed=4, steps=5, cfg=4.0, sampler_name="euler", scheduler="karras", positive=positive, negative=negative)
+    fixed = {
+        "model": model,
+        "noise_seed": 4,
+        "steps": 5,
+        "cfg": 4.0,
+        "sampler_name": "euler",
+        "scheduler": "karras",
+        "positive": positive,
+        "negative": negative,
+    }
     first = e.first(
         "KSamplerAdvanced",
         **fixed,
@@ -81,7 +90,13 @@ def two_stages(e: Engine) -> Any:
         end_at_step=2,
         return_with_leftover_noise="enable",
     )
-    second = dict(add_noise="disable", latent_image=first, start_at_step=2, end_at_step=1000, return_with_leftover_noise="disable")
+    second = {
+        "add_noise": "disable",
+        "latent_image": first,
+        "start_at_step": 2,
+        "end_at_step": 1000,
+        "return_with_leftover_noise": "disable",
+    }
     return first, e.node("KSamplerAdvanced", **fixed, **second)
 
 
@@ -114,7 +129,7 @@ def guided(e: Engine, guider: Any, sampler: Any = None, sigmas: torch.Tensor | N
 def guiders(e: Engine) -> Any:
     model, clip, vae, positive, negative = e.parts()
     second = e.text(clip, "a circle")
-    dual = dict(model=model, cond1=positive, cond2=second, negative=negative, cfg_conds=4.0, cfg_cond2_negative=2.0)
+    dual = {"model": model, "cond1": positive, "cond2": second, "negative": negative, "cfg_conds": 4.0, "cfg_cond2_negative": 2.0}
     made = [guided(e, e.first("BasicGuider", model=model, conditioning=positive))]
     made += [guided(e, e.first("DualCFGGuider", **dual, style=style)) for style in ("regular", "nested")]
     encoded = e.first("VAEEncode", pixels=e.picture(), vae=vae)
@@ -127,7 +142,7 @@ def noise_nodes(e: Engine) -> Any:
     model, _, _, positive, negative = e.parts()
     sigmas = e.first("BasicScheduler", model=model, scheduler="normal", steps=3, denoise=1.0)
     sampler = e.first("KSamplerSelect", sampler_name="dpmpp_2m")
-    fixed = dict(model=model, noise_seed=3, cfg=4.0, positive=positive, negative=negative, sampler=sampler, sigmas=sigmas)
+    fixed = {"model": model, "noise_seed": 3, "cfg": 4.0, "positive": positive, "negative": negative, "sampler": sampler, "sigmas": sigmas}
     first = e.node("SamplerCustom", **fixed, add_noise=True, latent_image=e.latent())
     noisy = e.first("AddNoise", model=model, noise=e.first("RandomNoise", noise_seed=8), sigmas=sigmas, latent_image=first[0])
     second = e.node("SamplerCustom", **fixed, add_noise=False, latent_image=noisy)
@@ -136,14 +151,14 @@ def noise_nodes(e: Engine) -> Any:
 
 
 SIGMAS: dict[str, dict[str, Any]] = {
-    "KarrasScheduler": dict(steps=4, sigma_max=14.0, sigma_min=0.03, rho=7.0),
-    "ExponentialScheduler": dict(steps=4, sigma_max=14.0, sigma_min=0.03),
-    "PolyexponentialScheduler": dict(steps=4, sigma_max=14.0, sigma_min=0.03, rho=1.0),
-    "LaplaceScheduler": dict(steps=4, sigma_max=14.0, sigma_min=0.03, mu=0.0, beta=0.5),
-    "VPScheduler": dict(steps=4, beta_d=19.9, beta_min=0.1, eps_s=0.001),
-    "BetaSamplingScheduler": dict(model=None, steps=4, alpha=0.6, beta=0.6),
-    "SDTurboScheduler": dict(model=None, steps=2, denoise=1.0),
-    "ManualSigmas": dict(sigmas="14, 7.5, 2.0, 0.5, 0"),
+    "KarrasScheduler": {"steps": 4, "sigma_max": 14.0, "sigma_min": 0.03, "rho": 7.0},
+    "ExponentialScheduler": {"steps": 4, "sigma_max": 14.0, "sigma_min": 0.03},
+    "PolyexponentialScheduler": {"steps": 4, "sigma_max": 14.0, "sigma_min": 0.03, "rho": 1.0},
+    "LaplaceScheduler": {"steps": 4, "sigma_max": 14.0, "sigma_min": 0.03, "mu": 0.0, "beta": 0.5},
+    "VPScheduler": {"steps": 4, "beta_d": 19.9, "beta_min": 0.1, "eps_s": 0.001},
+    "BetaSamplingScheduler": {"model": None, "steps": 4, "alpha": 0.6, "beta": 0.6},
+    "SDTurboScheduler": {"model": None, "steps": 2, "denoise": 1.0},
+    "ManualSigmas": {"sigmas": "14, 7.5, 2.0, 0.5, 0"},
 }
 
 
@@ -172,12 +187,12 @@ def changed_sigmas(e: Engine) -> Any:
 
 
 SAMPLERS: dict[str, dict[str, Any]] = {
-    "SamplerEulerAncestral": dict(eta=1.0, s_noise=1.0),
-    "SamplerDPMPP_2S_Ancestral": dict(eta=1.0, s_noise=1.0),
-    "SamplerLMS": dict(order=3),
-    "SamplerDPMPP_3M_SDE": dict(eta=1.0, s_noise=1.0, noise_device="cpu"),
-    "SamplerDPMPP_2M_SDE": dict(solver_type="heun", eta=1.0, s_noise=1.0, noise_device="cpu"),
-    "SamplerDPMPP_SDE": dict(eta=1.0, s_noise=1.0, r=0.5, noise_device="cpu"),
+    "SamplerEulerAncestral": {"eta": 1.0, "s_noise": 1.0},
+    "SamplerDPMPP_2S_Ancestral": {"eta": 1.0, "s_noise": 1.0},
+    "SamplerLMS": {"order": 3},
+    "SamplerDPMPP_3M_SDE": {"eta": 1.0, "s_noise": 1.0, "noise_device": "cpu"},
+    "SamplerDPMPP_2M_SDE": {"solver_type": "heun", "eta": 1.0, "s_noise": 1.0, "noise_device": "cpu"},
+    "SamplerDPMPP_SDE": {"eta": 1.0, "s_noise": 1.0, "r": 0.5, "noise_device": "cpu"},
 }
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-import folder_paths
-from cases.registry import case
 from engine import Engine
 from small_files import KINDS
 
 import comfy.hooks
 import comfy.sd
 import comfy.utils
+import folder_paths
+from cases.registry import case
 
 OTHER = "starter-outlines.safetensors"
 
@@ -23,7 +23,7 @@ def _lora(kind: str) -> None:
         model, clip, _, positive, negative = e.parts()
         made = []
         for strengths in ((0.8, 0.7), (0.3, 1.0)):
-            inputs = dict(lora_name=f"starter-{kind}.safetensors", strength_model=strengths[0], strength_clip=strengths[1])
+            inputs = {"lora_name": f"starter-{kind}.safetensors", "strength_model": strengths[0], "strength_clip": strengths[1]}
             changed, text = e.node("LoraLoader", model=model, clip=clip, **inputs)
             made.append(e.sample(changed, e.text(text, "a seven"), negative, steps=2))
         return made, e.sample(model, positive, negative, steps=2)

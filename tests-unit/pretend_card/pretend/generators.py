@@ -35,6 +35,18 @@ class _Kind(type):
         return issubclass(other, HOST_KIND)
 
 
+class _Entry:
+    """Which card a generator is of; torch hands generators on by address, and addresses are used again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+
+def _forget(entries: dict[int, _Entry], address: int, entry: _Entry) -> None:
+    if entries.get(address) is entry:
+        del entries[address]
+
+
 def generator_class(machine: Any) -> type:
     """What stands for ``torch.Generator`` on *machine*."""
 
@@ -45,8 +57,8 @@ def generator_class(machine: Any) -> type:
                 return HOST_KIND(device)
             made = CardGenerator()
             made.card_device = card.device
-            machine.generators[made._cdata] = made.card_device
-            weakref.finalize(made, machine.generators.pop, made._cdata, None).atexit = False
+            entry = machine.generators[made._cdata] = _Entry(made.card_device)
+            weakref.finalize(made, _forget, machine.generators, made._cdata, entry).atexit = False
             made.manual_seed(0)
             return made
 

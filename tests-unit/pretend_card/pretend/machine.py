@@ -21,7 +21,7 @@ class Machine:
         self.page_locks = PageLocks()
         self.cards = [Card(index, capacity_bytes, self.scheduler.new_queue(index)) for index in range(count)]
         self.faults: list[str] = []
-        self.generators: dict[int, torch.device] = {}  # of card generators, by their address in torch
+        self.generators: dict[int, Any] = {}  # of cards, by their address in torch
         self._chosen = threading.local()
         self._host_uses: dict[int, Uses] = {}  # host storages that queued copies read or write
 

@@ -43,11 +43,11 @@ def check_indices(operation: Operation, args: Sequence[Any]) -> None:
             raise RuntimeError(TOGETHER.format(f"{subject.device} and {values.device}", operation.name))
 
 
-def check_generators(values: Sequence[Any], card: Card | None, generators: dict[int, torch.device]) -> None:
+def check_generators(values: Sequence[Any], card: Card | None, generators: dict[int, Any]) -> None:
     """Raise ``RuntimeError`` when a generator is not of the device that draws."""
     for value in values:
         if isinstance(value, HOST_KIND):
-            of = generators.get(value._cdata)
-            if of != (None if card is None else card.device):
-                found, wanted = ("cpu" if of is None else "cuda"), ("cpu" if card is None else "cuda")
+            entry = generators.get(value._cdata)
+            if (None if entry is None else entry.device) != (None if card is None else card.device):
+                found, wanted = ("cpu" if entry is None else "cuda"), ("cpu" if card is None else "cuda")
                 raise RuntimeError(f"Expected a '{wanted}' device type for generator but found '{found}'")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
@@ -31,8 +33,18 @@ def pretend_cards(count: int = 1, capacity_bytes: int = 8 << 30) -> Iterator[Mac
             stack.enter_context(patch.object(torch.cuda, name, replacement))
         for place, name, replacement in names.elsewhere():
             stack.enter_context(patch.object(place, name, replacement))
+        _forget_stand_ins()
+        stack.callback(_forget_stand_ins)
         stack.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
         torch._C._set_only_lift_cpu_tensors(True)
         with mode:
             yield machine
         gc.collect()
+
+
+def _forget_stand_ins() -> None:
+    """Modules may hold stand-ins for torch, imported late, that remember its attributes: they look the replaced one up again."""
+    for module in list(sys.modules.values()):
+        stand_in = getattr(module, "__dict__", {}).get("torch")
+        if isinstance(stand_in, ModuleType) and stand_in is not torch:
+            vars(stand_in).pop("Generator", None)
