@@ -294,7 +294,7 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         const=2,
         metavar="N",
-        help="on NVIDIA and AMD cards: how many layers that stay in RAM are fetched at a time, by as many streams (default: 2; 0: none ahead)",
+        help="on NVIDIA and AMD cards: how many layers that stay in RAM are fetched at a time, a stream each (default: 2; 0: none ahead)",
     )
     add(
         "--ram-model-cache-mb",

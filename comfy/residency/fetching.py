@@ -28,8 +28,8 @@ LARGEST_GAP_BYTES = 4096  # between two tensors that are copied as one
 class WeightFetcher:
     """Brings weights to the card *torch_device* through *count* buffers, each filled by a stream of its own.
 
-    What :meth:`fetch` returns lies in a buffer and holds until the next call but *count* - 1; whoever needs it longer copies it. Made for one
-    module on one device; layers refer to it, it refers to them weakly. Used by one thread at a time, on that thread's current stream.
+    What :meth:`fetch` returns lies in a buffer and holds until the next call; whoever needs it longer copies it. Made for one module on
+    one device; layers refer to it, it refers to them weakly. Used by one thread at a time, on that thread's current stream.
     Buffers have the size of the largest layer and are freed with this object.
     """
 
@@ -44,6 +44,7 @@ class WeightFetcher:
         """A copied layer has none; loading it gives it one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """None in another process."""
         return type(None), ()
 
     def fetch(self, layer: Any) -> Mapping[str, Tensor]:

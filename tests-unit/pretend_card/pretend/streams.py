@@ -37,8 +37,8 @@ Clock = dict[int, int]
 
 
 def merge(clock: Clock, other: Clock) -> None:
-    """Let *clock* know all that *other* knows."""
-    for queue, tick in other.items():
+    """Let *clock* know all that *other* knows. The list is made at once, so that another thread may add to *other* meanwhile."""
+    for queue, tick in list(other.items()):
         if clock.get(queue, 0) < tick:
             clock[queue] = tick
 
