@@ -55,35 +55,34 @@ class WeightFetcher:
         self._note_order(layer)
         current = torch.cuda.current_stream(self.torch_device)
         slot = self._holding(layer)
-        if slot is None:
-            slot = self._next_free(set())
-            self._send(layer, slot, current)
+        while slot is None:
+            slot = self._sent_to(set(), layer, current)
         wanted, following = {id(slot)}, layer
         for _ in self._slots[1:]:
             following = self._follower(following)
             if following is None or following is layer:
                 break
-            ahead = self._holding(following) or self._send_ahead(following, self._next_free(wanted), current)
+            ahead = self._holding(following) or self._sent_to(wanted, following, current)
             if ahead is None:
                 break
             wanted.add(id(ahead))
         return slot.take(current)
 
-    def _send_ahead(self, layer: Any, slot: _Slot, current: Any) -> _Slot | None:
-        """*slot*, on its way to hold *layer*; None, and one slot less from now on, where there is no room for it."""
+    def _sent_to(self, wanted: set[int], layer: Any, current: Any) -> _Slot | None:
+        """The slot, none of the *wanted* (ids), that *layer* is on its way to; None, and one slot less from now on, without room for it."""
+        slot = self._next_free(wanted)
+        self._sent += 1
+        slot.serial = self._sent
         try:
-            self._send(layer, slot, current)
+            with torch.inference_mode():  # buffers are written in place, whatever mode the caller is in
+                slot.send(layer, current)
         except torch.OutOfMemoryError:
+            if len(self._slots) == 1:
+                raise
             log.info("%s has no room for %d buffers of weights: one less is used", self.torch_device, len(self._slots))
             self._slots.remove(slot)
             return None
         return slot
-
-    def _send(self, layer: Any, slot: _Slot, current: Any) -> None:
-        self._sent += 1
-        slot.serial = self._sent
-        with torch.inference_mode():  # buffers are written in place, whatever mode the caller is in
-            slot.send(layer, current)
 
     def _note_order(self, layer: Any) -> None:
         before = None if self._last is None else self._last()

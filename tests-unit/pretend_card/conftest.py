@@ -19,13 +19,16 @@ KINDS = ("checkpoints", "loras", "controlnet", "embeddings", "vae_approx", "vae"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where torch allows no pretend card, say so instead of failing."""
+    """Where torch allows no pretend card, say so instead of failing. On a busy machine a prompt may take minutes."""
+    own = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in own:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))
     try:
         register_guard()
     except NoPretendCard as error:
-        for item in items:
-            if item.path.is_relative_to(HERE):
-                item.add_marker(pytest.mark.skip(reason=str(error)))
+        for item in own:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture(scope="session")

@@ -105,13 +105,12 @@ def stop() -> Any:
 KINDS = {"once": once, "large ones": for_large_ones, "stopped": stop}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_at_a_few_moments(models: pathlib.Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["once", "stopped"])
+def test_at_a_moment(models: pathlib.Path, kind: str) -> None:
     with engine(1, **FP32) as made:
         trials = Trials(made, None)
-        for share in (0.1, 0.6):
-            trials.at(int(trials.allocations * share), KINDS[kind]())
-        assert sum(trials.outcomes.values()) == 2
+        trials.at(int(trials.allocations * 0.6), KINDS[kind]())
+        assert trials.outcomes == {"out of memory" if kind == "once" else "stopped": 1}
 
 
 @pytest.mark.long

@@ -58,7 +58,7 @@ class Run:
         return Counter({kind: count // 2 for kind, count in more.items()})
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", ["all streamed", pytest.param("a part streamed", marks=pytest.mark.long), "fp8"])
 def test_no_step_waits_for_a_copy(models: pathlib.Path, setting: str) -> None:
     with engine(1, **SETTINGS[setting]) as made:
         run = Run(made)
@@ -83,7 +83,7 @@ def test_copies_run_while_the_card_computes(models: pathlib.Path) -> None:
         del run
 
 
-@pytest.mark.parametrize("lora", [None, "starter-dora.safetensors"])
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.long), "starter-dora.safetensors"])
 def test_results_are_those_of_weights_on_the_card(models: pathlib.Path, lora: str | None) -> None:
     with engine(1, **FP32) as made:
         expected = Run(made, lora).steps(1)

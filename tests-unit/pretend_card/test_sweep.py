@@ -82,7 +82,7 @@ def test_a_large_card(models: pathlib.Path, name: str) -> None:
         ("12 MiB", "two LoRAs, one, two, none"),
         ("novram", "LoRA hooks"),
         ("gpu-only", "picture to picture"),
-        ("8 MiB", "ControlNet of SD 1.5"),
+        pytest.param("8 MiB", "ControlNet of SD 1.5", marks=pytest.mark.long),
     ],
 )
 def test_memory_flags(models: pathlib.Path, setting: str, name: str) -> None:

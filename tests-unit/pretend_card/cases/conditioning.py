@@ -27,7 +27,7 @@ def joined(e: Engine) -> Any:
     return made, e.sample(model, positive, e.first("ConditioningZeroOut", conditioning=negative), steps=2)
 
 
-@case("areas and masks", quick=True)
+@case("areas and masks")
 def areas(e: Engine) -> Any:
     model, clip, _, positive, negative = e.parts()
     other = e.text(clip, "a circle")

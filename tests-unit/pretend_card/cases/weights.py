@@ -18,7 +18,7 @@ OTHER = "starter-outlines.safetensors"
 
 
 def _lora(kind: str) -> None:
-    @case(f"LoRA {kind}", quick=kind in {"dora", "text"})
+    @case(f"LoRA {kind}", quick=kind == "dora")
     def run(e: Engine) -> Any:
         model, clip, _, positive, negative = e.parts()
         made = []
