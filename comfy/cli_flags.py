@@ -288,14 +288,7 @@ def _memory(group: argparse._ArgumentGroup) -> None:
     )
     add("--reserve-vram", type=float, metavar="GB", help="device memory to leave to others")
     add("--vram-headroom", type=float, default=0, metavar="GB", help="not used here")
-    add(
-        "--async-offload",
-        type=int,
-        nargs="?",
-        const=2,
-        metavar="N",
-        help="on NVIDIA and AMD cards: how many layers that stay in RAM are fetched at a time, a stream each (default: 2; 0: none ahead)",
-    )
+    add("--async-offload", type=int, nargs="?", const=2, metavar="N", help="layers in RAM that a card fetches at a time (default: 2)")
     add(
         "--ram-model-cache-mb",
         type=_not_negative,
