@@ -44,6 +44,8 @@ class CudaPins:
         return False
 
     def unpin(self, address: int) -> bool:
+        for index in range(torch.cuda.device_count()):  # copies from the memory may still be queued
+            torch.cuda.synchronize(index)
         return int(torch.cuda.cudart().cudaHostUnregister(address)) == 0
 
 
