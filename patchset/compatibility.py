@@ -4,9 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from patchset.checkout import open_checkout
-from patchset.commands import summary
+from patchset.intent import intend
 from patchset.outcomes import PatchsetError
-from patchset.plan import make_plan
 from patchset.series import SERIES
 
 
@@ -15,7 +14,8 @@ def table(folders: Sequence[str]) -> str:
     checkouts = sorted((open_checkout(folder) for folder in folders), key=lambda checkout: checkout.version, reverse=True)
     rows = [["ComfyUI", *SERIES], ["---"] * (len(SERIES) + 1)]
     for checkout in checkouts:
-        rows.append([checkout.version_text, *(summary(make_plan(series, checkout)) for series in SERIES.values())])
+        standings = intend(checkout, list(SERIES.values()), SERIES).standings
+        rows.append([checkout.version_text, *(standing.summary for standing in standings)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

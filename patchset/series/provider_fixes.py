@@ -114,8 +114,8 @@ def edits(version: Version) -> list[Transform]:
             EXECUTION, f"{EXECUTOR}.execute_async", 'self._notify_prompt_lifecycle("end", prompt_id)', "await self.cache_providers.end()\n"
         ),
         ReplaceStatement(EXECUTION, f"{EXECUTOR}.execute_async", ASK_ALL, ASK_OUTPUTS),
-        ReplaceStatement(EXECUTION, "execute", LINK_LAZY, ASK_LAZY + LINK_LAZY),
-        ReplaceStatement(EXECUTION, "execute", ADD_EXPANDED, ASK_EXPANDED + ADD_EXPANDED),
+        ReplaceStatement(EXECUTION, "execute", LINK_LAZY, ASK_LAZY + LINK_LAZY.lstrip()),
+        ReplaceStatement(EXECUTION, "execute", ADD_EXPANDED, ASK_EXPANDED + ADD_EXPANDED.lstrip()),
         ReplaceStatement(INTERFACE, "CacheProvider", ABOUT_PROVIDERS, ABOUT_THEIR_LOOP),
         ReplaceStatement(
             INTERFACE,

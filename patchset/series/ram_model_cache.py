@@ -13,6 +13,7 @@ model_cache_group = parser.add_mutually_exclusive_group()
 model_cache_group.add_argument("--ram-model-cache-mb", type=int, default=None, metavar="MB", help="Keep loaded models in up to this much RAM when they leave VRAM or the node cache, so that they are not read from disk again. 0 turns it off. Default: off, but with more than 64GB of RAM free at start 25%% of it, at most 32GB.")
 model_cache_group.add_argument("--no-ram-model-cache", action="store_true", help="Never keep unused models in RAM.")
 parser.add_argument("--ram-model-cache-ttl", type=float, default=None, metavar="SECONDS", help="Let a model kept in RAM go when it was not used for this long.")
+
 """  # noqa: E501 (upstream writes one flag per line)
 STATS_REPLY = "return web.json_response(system_stats)\n"
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from patchset.__main__ import main
+from patchset.command_line import main
 from patchset.plan import PROJECT
 from patchset.series.provider_fixes import SERIES
 
@@ -222,13 +222,18 @@ def test_both_series_fit_together_in_either_order(checkout, order, at_once):
     assert state(checkout) == before
 
 
-def test_the_series_that_was_applied_first_cannot_be_undone_alone(checkout, capsys):
-    main(["apply", str(checkout), *OURS, *OTHER])
-    together = state(checkout)
-    assert main(["revert", str(checkout), *OURS]) == 1
-    assert "changed since it was applied" in capsys.readouterr().err and state(checkout) == together
-    assert main(["revert", str(checkout), *OTHER]) == 0
-    assert main(["revert", str(checkout), *OURS]) == 0
+@pytest.mark.parametrize("commit", [[], ["--commit"]], ids=["plain", "commit"])
+@pytest.mark.parametrize(("first", "second"), [(OURS, OTHER), (OTHER, OURS)], ids=["ours", "other"])
+def test_either_series_can_be_undone_alone_also_from_under_the_other(checkout, first, second, commit):
+    assert main(["apply", str(checkout), *second]) == 0
+    alone = state(checkout)
+    assert main(["revert", str(checkout)]) == 0
+    before = state(checkout)
+    assert main(["apply", str(checkout), *OURS, *OTHER, *commit]) == 0
+    assert main(["revert", str(checkout), *first]) == 0
+    assert state(checkout) == alone
+    assert main(["revert", str(checkout)]) == 0
+    assert state(checkout) == before and (git(checkout, "status", "--porcelain") or "") == ""
 
 
 @pytest.mark.parametrize(
