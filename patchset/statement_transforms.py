@@ -56,6 +56,35 @@ class ReplaceStatement(Transform):
 
 
 @dataclass(frozen=True)
+class InsertInFinally(Transform):
+    """Put *lines* first in the only ``finally`` below ``if __name__ == "__main__":``, whatever else is done there."""
+
+    path: str
+    lines: str
+    anchor = "if __name__ == '__main__'"
+    expected = "one try there that has a finally"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Insert the lines, unless they stand there."""
+        starts = [line for line in module.body if isinstance(line, cst.If) and _is_start(line)]
+        tries = [line for start in starts for line in start.body.body if isinstance(line, cst.Try) and line.finalbody is not None]
+        if len(tries) != 1:
+            return self._unchanged(module, Verdict.AMBIGUOUS if tries else Verdict.MISSING)
+        block = cast(cst.Finally, tries[0].finalbody).body
+        new = _parse(self.lines, module)
+        if not isinstance(block, cst.IndentedBlock):
+            return self._unchanged(module, Verdict.MISSING)
+        if _stand_in(new, block.body):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        return anchors.replaced(module, block, block.with_changes(body=[*new, *block.body])), self._outcome(Verdict.APPLIED)
+
+
+def _is_start(line: cst.If) -> bool:
+    """Whether *line* begins what runs when the file is the program."""
+    return isinstance(line.test, cst.Comparison) and anchors.source_of(line.test.left) == "__name__"
+
+
+@dataclass(frozen=True)
 class RemoveUnused(Transform):
     """Delete what another edit of the series leaves without use: the function *anchor*, or the top-level line that reads like it.
 

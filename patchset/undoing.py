@@ -3,14 +3,12 @@
 A file that does not have a layer (``git checkout`` took it away, say) is left as it is.
 """
 
-import pathlib
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import libcst as cst
 
 from patchset.checkout import Checkout, Version
+from patchset.merging import merged
 from patchset.outcomes import PatchsetError, Verdict
 from patchset.plan import transformed
 from patchset.record import Layer
@@ -53,7 +51,7 @@ def _is_free(overlay: Overlay, layers: Sequence[Layer], change: FileChange, chec
         return True
     without = _exactly_without(series, overlay, path, content, [*earlier, *versions(checkout, path)]) if series is not None else None
     if without is None:
-        without = _merged(content, change.after, change.before)
+        without = merged(change.after, content, change.before)
     if without is not None:
         overlay.put(path, without)
     return without is not None
@@ -102,23 +100,12 @@ def versions(checkout: Checkout, path: str) -> Iterator[bytes | None]:
             yield CommitTree(checkout, commit).read(path)
 
 
-def _merged(content: bytes, after: bytes, before: bytes) -> bytes | None:
-    """*content* with the way from *after* to *before* applied; None where both changed the same lines, or without git."""
-    with tempfile.TemporaryDirectory(prefix="keepwarm-patchset-") as name:
-        folder = pathlib.Path(name)
-        for side, data in (("now", content), ("after", after), ("before", before)):
-            (folder / side).write_bytes(data)
-        try:
-            done = subprocess.run(["git", "merge-file", "-p", "-q", "now", "after", "before"], cwd=folder, capture_output=True, check=False)
-        except FileNotFoundError:
-            return None
-    return done.stdout if done.returncode == 0 else None
-
-
 def _advice(checkout: Checkout, layer: Layer, paths: Sequence[str]) -> str:
     names = " ".join(paths)
     if not checkout.is_git:
         return "Undo those changes first, so that nothing of yours is lost."
     if layer.commit is not None:
         return f"Do `git revert {layer.commit[:12]}` and settle the conflict there."
+    if all(checkout.read_committed("HEAD", path) == checkout.read(path) for path in paths):
+        return f"Your commits have it so: set the lines that the series changed to what they were (`git log -p -- {names}` shows them)."
     return f"Undo those changes first, so that nothing of yours is lost; `git checkout -- {names}` gives up every change of theirs."

@@ -6,7 +6,7 @@ import libcst as cst
 
 from patchset import anchors
 from patchset.series.definition import Series, Version
-from patchset.statement_transforms import RemoveUnused, ReplaceStatement
+from patchset.statement_transforms import InsertInFinally, RemoveUnused, ReplaceStatement
 from patchset.transforms import AddImport, InsertAfter, Transform
 
 CACHING, EXECUTION, MAIN = "comfy_execution/caching.py", "execution.py", "main.py"
@@ -125,7 +125,7 @@ def edits(version: Version) -> list[Transform]:
         ),
         ReplaceStatement(API, "ComfyAPI_latest.Caching", API_TYPES, GUARDS),
         AddImport(MAIN, "comfy_execution.provider_prompts", "close_providers", "protocol", "BinaryEventTypes"),
-        ReplaceStatement(MAIN, "", "asset_seeder.shutdown()", "asset_seeder.shutdown()\nclose_providers()\n"),
+        InsertInFinally(MAIN, "close_providers()\n"),
     ]
 
 

@@ -1,7 +1,18 @@
-"""A checkout that has the places which the series linear-signatures anchors on, and nothing else."""
+"""A checkout that has the places which the series linear-signatures and flat-validation anchor on, and both as one series."""
 
+import dataclasses
 import hashlib
 import subprocess
+
+from patchset.series import SERIES
+
+_LINEAR, _FLAT = SERIES["linear-signatures"], SERIES["flat-validation"]
+BOTH = dataclasses.replace(
+    _LINEAR,
+    edits=lambda version: [*_LINEAR.edits(version), *_FLAT.edits(version)],
+    files=_LINEAR.files + _FLAT.files,
+    tests=_LINEAR.tests + _FLAT.tests,
+)
 
 # The places that the series anchors on, in files that only have these places.
 CACHING = """import itertools

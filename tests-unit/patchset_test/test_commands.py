@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from linear_checkout import EXECUTION, FILES, edit, git, make, state
+from linear_checkout import BOTH, EXECUTION, FILES, edit, git, make, state
 
 from patchset import compatibility, tree_files
 from patchset.checkout import open_checkout
@@ -21,6 +21,7 @@ from patchset.series import SERIES
 def one_series(monkeypatch):
     for name in SERIES.keys() - {"linear-signatures"}:
         monkeypatch.delitem(SERIES, name)
+    monkeypatch.setitem(SERIES, BOTH.name, BOTH)
 
 
 @pytest.fixture

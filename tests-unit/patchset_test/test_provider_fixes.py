@@ -205,7 +205,7 @@ def test_the_old_way_is_gone_and_the_new_one_is_called(checkout):
     assert "_cache_logger" not in executor and "_notify_prompt_lifecycle" not in executor
     assert executor.count("await prefetch(") == 3
     assert "CacheValue\n        # Providers need" in (checkout / "comfy_api/latest/__init__.py").read_text()
-    assert "        asset_seeder.shutdown()\n        close_providers()\n        cleanup_temp()\n" in (checkout / "main.py").read_text()
+    assert "        close_providers()\n        asset_seeder.shutdown()\n        cleanup_temp()\n" in (checkout / "main.py").read_text()
 
 
 @pytest.mark.parametrize("order", [OURS + OTHER, OTHER + OURS], ids=["first", "second"])
@@ -244,8 +244,8 @@ def test_either_series_can_be_undone_alone_also_from_under_the_other(checkout, f
         ("execution.py", "make_input_strong_link(unique_id, i)", "link(unique_id, i)", "make_input_strong_link"),
         ("comfy_execution/caching.py", "self._pending_store_tasks: set = set()", "self._tasks = set()", "BasicCache.__init__"),
         ("comfy_execution/caching.py", "provider.on_lookup(", "provider.find(", "_check_providers_lookup"),
-        ("main.py", "asset_seeder.shutdown()", "stop()", "asset_seeder.shutdown()"),
-        ("main.py", "cleanup_temp()", "asset_seeder.shutdown()", "ambiguous"),
+        ("main.py", "finally:", "except KeyboardInterrupt:", "one try there that has a finally"),
+        ("main.py", "BinaryEventTypes", "EventTypes", "from protocol import BinaryEventTypes"),
         ("comfy_api/latest/_caching.py", "Dispatched", "Sent", "on_store"),
         ("comfy_api/latest/__init__.py", ", CacheValue", "", "ComfyAPI_latest.Caching"),
     ],

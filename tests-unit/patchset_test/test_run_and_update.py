@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from linear_checkout import edit, git, make, state
+from linear_checkout import BOTH, edit, git, make, state
 
 from patchset.command_line import main
 from patchset.series import SERIES
@@ -15,6 +15,7 @@ from patchset.series import SERIES
 def one_series(monkeypatch):
     for name in SERIES.keys() - {"linear-signatures"}:
         monkeypatch.delitem(SERIES, name)
+    monkeypatch.setitem(SERIES, BOTH.name, BOTH)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_run_shows_the_lines_that_ran_in_tracebacks(checkout):
     )
     git(checkout, "commit", "-q", "-am", "fails")
     project = pathlib.Path(__file__).parents[2]
-    command = [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"]
+    command = [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "flat-validation"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=project, check=False)
     assert done.returncode == 1
     assert done.stderr.count("coroutine: Any = function(*args, **kwargs)") == 2, done.stderr
