@@ -43,7 +43,7 @@ CACHE_TESTS = (
     "test_weights_key",
 )
 HOOKS = "patchset/modules/ram_model_cache_hooks"
-HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "upstream"))
+HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "dynamic", "upstream"))
 
 
 def edits(version: Version) -> list[Transform]:

@@ -12,7 +12,7 @@ from patchset.outcomes import Verdict
 from patchset.series.ram_model_cache import SERIES
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
-NEEDS_COMFYUI = ("ram_model_cache_upstream_test.py", "test_ram_model_cache_patcher.py")
+NEEDS_COMFYUI = ("ram_model_cache_upstream_test.py", "ram_model_cache_dynamic_test.py", "test_ram_model_cache_patcher.py")
 MANAGER = """from comfy.cli_args import args, PerformanceFeature
 
 current_loaded_models{annotation} = []
