@@ -5,11 +5,12 @@
 A checkpoint in the shape of SD 1.5 (fp16, 2.1 GB; ``--shrink`` makes it narrower) and a LoRA for it are made in DIR if missing.
 Everything runs in this process on the CPU, through the loaders, the RAM model cache and ``LoraLoader``'s functions; a step is not computed:
 times end when the patched weights are in place. ``--upstream`` has a ComfyUI checkout do the same, by ``patching_upstream.py`` in a process
-of its own (its Python by default this one; ``PYTHONPATH`` may lead to what it needs). Each bound of ``--check`` compares figures of the
-same run.
+of its own (its Python by default this one; ``PYTHONPATH`` may lead to what it needs), in turn with this one where the two are compared, so
+that a noisy machine is so for both; 14 GB of RAM. Each bound of ``--check`` compares figures of the same run.
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import pathlib
@@ -41,7 +42,8 @@ KEYS = (0, 686, 10_000)
 REPLACEMENTS = 70
 LORA_MIB = 200
 FLAT, REPLACEMENTS_US, AGAIN_SHARE, COPY_SHARE, UPSTREAM_SHARE = 1.5, 100, 0.05, 0.5, 0.5
-UPSTREAM = "ComfyUI: "
+STRENGTHS = (0.5, 0.6, 0.7, 0.55, 0.65)
+UPSTREAM, OTHER_STRENGTH = "ComfyUI: ", "LoRA, other strength (s)"
 
 
 def fastest_us(action: Callable[[], Any], tries: int = 500) -> float:
@@ -104,41 +106,74 @@ def files(folder: pathlib.Path, shrink: int, rank: int) -> tuple[pathlib.Path, p
     return checkpoint, lora
 
 
-def upstream_figures(checkout: pathlib.Path, python: str, checkpoint: pathlib.Path, lora: pathlib.Path) -> dict[str, float]:
-    """The same of a ComfyUI checkout, each name after ``UPSTREAM``. Raises ``SystemExit`` with its last words if it fails."""
-    script = [python, str(PROJECT / "benchmarks" / "patching_upstream.py"), str(checkout), str(checkpoint), str(lora)]
-    options = ["--counts", *map(str, KEYS), "--replacements", str(REPLACEMENTS)]
-    done = subprocess.run([*script, *options], cwd=checkout, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"the measurement in {checkout} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return {UPSTREAM + name: value for name, value in found.items()}
+class Upstream:
+    """A ComfyUI checkout that measures the same. Raises ``SystemExit`` with its last words if it fails."""
+
+    def __init__(self, checkout: pathlib.Path, python: str, checkpoint: pathlib.Path, lora: pathlib.Path) -> None:
+        script = [python, str(PROJECT / "benchmarks" / "patching_upstream.py"), str(checkout), str(checkpoint), str(lora)]
+        options = ["--counts", *map(str, KEYS), "--replacements", str(REPLACEMENTS)]
+        self._checkout = checkout
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
+        self._process = subprocess.Popen(
+            [*script, *options], cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
+        )
+        self.figures: dict[str, float] = {UPSTREAM + name: value for name, value in self._answer().items()}
+
+    def place(self, strength: float) -> float:
+        """Seconds until the weights of the LoRA are in place at *strength*."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{strength}\n")
+        self._process.stdin.flush()
+        return float(self._answer())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+        self._words.close()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        while line := self._process.stdout.readline():
+            with contextlib.suppress(ValueError):  # what else it says
+                return json.loads(line)
+        self._words.seek(0)
+        raise SystemExit(f"the measurement in {self._checkout} failed:\n{self._words.read().decode(errors='replace')[-2000:]}")
 
 
-def lora_changes(folder: pathlib.Path, shrink: int, rank: int) -> dict[str, float]:
-    """Seconds to have a LoRA's weights in place: first, again after its results were dropped, at another strength; bytes read meanwhile."""
-    checkpoint, lora = files(folder, shrink, rank)
-    cache = comfy.model_management.ram_cache()
+class LoraChanges:
+    """Puts weights of the file *checkpoint* with those of the file *lora* in place."""
 
-    def place(strength: float) -> float:
+    def __init__(self, checkpoint: pathlib.Path, lora: pathlib.Path) -> None:
+        self._checkpoint, self._lora = checkpoint, lora
+        self._cache = comfy.model_management.ram_cache()
+        comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
+
+    def place(self, strength: float) -> float:
+        """Seconds until the weights are in place at *strength*; everything that nodes made is dropped afterwards."""
         started_s = time.perf_counter()
         with torch.inference_mode():
-            model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
-            model, clip = comfy.sd.load_lora_for_models(model, clip, load_lora_file(str(lora)), strength, strength)
+            model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(self._checkpoint), output_vae=False)
+            model, clip = comfy.sd.load_lora_for_models(model, clip, load_lora_file(str(self._lora)), strength, strength)
             comfy.model_management.load_models_gpu([model, clip.patcher])
         seconds = time.perf_counter() - started_s
         del model, clip
         gc.collect()
-        cache.safe_point()
+        self._cache.safe_point()
         return seconds
 
-    comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False)
-    figures = {"LoRA, first (s)": place(0.8)}
-    read_bytes = cache.stats().counters.read_bytes
-    figures["LoRA, again (s)"] = min(place(0.8) for _ in range(3))
-    figures["LoRA, other strength (s)"] = min(place(strength) for strength in (0.5, 0.6, 0.7))
-    figures["read since the first (bytes)"] = cache.stats().counters.read_bytes - read_bytes
-    return figures
+    def figures(self, upstream: Upstream | None) -> dict[str, float]:
+        """Seconds the first time, again, and at another strength, in turn with *upstream*; bytes read since the first time."""
+        figures = {"LoRA, first (s)": self.place(0.8)}
+        read_bytes = self._cache.stats().counters.read_bytes
+        figures["LoRA, again (s)"] = min(self.place(0.8) for _ in range(3))
+        figures[OTHER_STRENGTH] = self.place(STRENGTHS[0])
+        if upstream is not None:
+            figures[UPSTREAM + OTHER_STRENGTH] = upstream.place(STRENGTHS[0])
+        for strength in STRENGTHS[1:]:
+            figures[OTHER_STRENGTH] = min(figures[OTHER_STRENGTH], self.place(strength))
+            if upstream is not None:
+                figures[UPSTREAM + OTHER_STRENGTH] = min(figures[UPSTREAM + OTHER_STRENGTH], upstream.place(strength))
+        return figures | {"read since the first (bytes)": self._cache.stats().counters.read_bytes - read_bytes}
 
 
 def broken_bounds(figures: dict[str, float]) -> list[str]:
@@ -153,10 +188,9 @@ def broken_bounds(figures: dict[str, float]) -> list[str]:
         <= AGAIN_SHARE * figures["LoRA, first (s)"],
         "nothing is read after the first time": figures["read since the first (bytes)"] == 0,
     }
-    changed = "LoRA, other strength (s)"
-    if UPSTREAM + changed in figures:
+    if UPSTREAM + OTHER_STRENGTH in figures:
         bounds[f"another strength takes at most {UPSTREAM_SHARE} of ComfyUI's time"] = (
-            figures[changed] <= UPSTREAM_SHARE * figures[UPSTREAM + changed]
+            figures[OTHER_STRENGTH] <= UPSTREAM_SHARE * figures[UPSTREAM + OTHER_STRENGTH]
         )
     return [bound for bound, holds in bounds.items() if not holds]
 
@@ -176,12 +210,13 @@ def main() -> None:
     args.cpu, args.ram_model_cache_mb = True, 8192
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or pathlib.Path(temporary)
-        figures = {**cloning(), **fingerprinting(), **lora_changes(folder, given.shrink, given.rank)}
-        if given.upstream is not None:
-            comfy.model_management.unload_all_models()
-            comfy.model_management.ram_cache().clear("the other one needs the memory")
-            made = files(folder, given.shrink, given.rank)
-            figures |= upstream_figures(given.upstream.resolve(), given.python, *(path.resolve() for path in made))
+        figures = {**cloning(), **fingerprinting()}
+        made = [path.resolve() for path in files(folder, given.shrink, given.rank)]
+        upstream = None if given.upstream is None else Upstream(given.upstream.resolve(), given.python, *made)
+        figures |= LoraChanges(*made).figures(upstream)
+        if upstream is not None:
+            figures |= upstream.figures
+            upstream.close()
     for name, value in figures.items():
         print(f"{name}: {value:.4g}")
     print(f"registry: {patched_models().describe()}")

@@ -2,8 +2,9 @@
 
     python benchmarks/patching_upstream.py CHECKOUT CHECKPOINT LORA
 
-prints one JSON object: microseconds of clones and of attention replacements, seconds until the weights of a LoRA are in place, first and at
-another strength. The loader node reads the LoRA's file once and keeps it, as it does between two prompts.
+prints one JSON object: microseconds of clones and of attention replacements, seconds until the weights of a LoRA are in place, first and
+again by a new node. Then it reads strengths, one a line, and answers each with the seconds until the weights are in place at that strength.
+The loader node reads the LoRA's file once and keeps it, as it does between two prompts.
 """
 
 import argparse
@@ -49,36 +50,46 @@ def cloning(counts: list[int], replacements: int) -> dict[str, float]:
     return figures
 
 
-def lora_changes(checkpoint: str, lora: str) -> dict[str, float]:
-    """Seconds until the weights of *checkpoint* with *lora* are in place: first, again by a new node, at another strength."""
-    import torch
+class LoraChanges:
+    """Puts weights of the file *checkpoint* with those of the file *lora* in place."""
 
-    import folder_paths
-    import nodes
-    from comfy import model_management, sd
+    def __init__(self, checkpoint: str, lora: str) -> None:
+        import folder_paths
+        import nodes
+        from comfy import sd
 
-    folder_paths.add_model_folder_path("loras", str(pathlib.Path(lora).parent))
-    model, clip, *_ = sd.load_checkpoint_guess_config(checkpoint, output_vae=False)
+        folder_paths.add_model_folder_path("loras", str(pathlib.Path(lora).parent))
+        self._name = pathlib.Path(lora).name
+        self._new_node: Callable[[], Any] = nodes.LoraLoader
+        self._node = nodes.LoraLoader()
+        self._model, self._clip, *_ = sd.load_checkpoint_guess_config(checkpoint, output_vae=False)
 
-    def place(loader: Any, strength: float) -> float:
+    def first_figures(self) -> dict[str, float]:
+        """Seconds the first time, and by a new node, which reads the file again."""
+        figures = {"LoRA, first (s)": self.place(0.8)}
+        node, self._node = self._node, self._new_node()
+        figures["LoRA, again by a new node (s)"] = self.place(0.7)
+        self._node = node
+        return figures
+
+    def place(self, strength: float) -> float:
+        """Seconds until the weights are in place at *strength*."""
+        import torch
+
+        from comfy import model_management
+
         started_s = time.perf_counter()
         with torch.inference_mode():
-            changed, encoder = loader.load_lora(model, clip, pathlib.Path(lora).name, strength, strength)
+            changed, encoder = self._node.load_lora(self._model, self._clip, self._name, strength, strength)
             model_management.load_models_gpu([changed, encoder.patcher])
         seconds = time.perf_counter() - started_s
         del changed, encoder
         gc.collect()
         return seconds
 
-    loader = nodes.LoraLoader()
-    figures = {"LoRA, first (s)": place(loader, 0.8)}
-    figures["LoRA, other strength (s)"] = min(place(loader, strength) for strength in (0.5, 0.6, 0.7))
-    figures["LoRA, again by a new node (s)"] = place(nodes.LoraLoader(), 0.7)
-    return figures
-
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print, and answer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout")
     parser.add_argument("checkpoint")
@@ -91,7 +102,10 @@ def main() -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    print(json.dumps({**cloning(given.counts, given.replacements), **lora_changes(given.checkpoint, given.lora)}))
+    changes = LoraChanges(given.checkpoint, given.lora)
+    print(json.dumps({**cloning(given.counts, given.replacements), **changes.first_figures()}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(changes.place(float(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,17 @@ def resolve_attr(obj: Any, attr: str) -> tuple[Any, str]:
     """The object that holds the last name of the path *attr*, and that name. Raises ``AttributeError``."""
     *outer, last = attr.split(".")
     for name in outer:
-        obj = getattr(obj, name)
+        obj = _attribute(obj, name)
     return obj, last
+
+
+def _attribute(obj: Any, name: str) -> Any:
+    """``getattr(obj, name)``; of a module's submodules without the detour that torch makes, since this is done for each weight."""
+    own = getattr(obj, "__dict__", None)
+    submodules = None if own is None else own.get("_modules")
+    if not isinstance(submodules, dict) or name not in submodules or name in own or hasattr(type(obj), name):
+        return getattr(obj, name)
+    return submodules[name]
 
 
 def get_attr(obj: Any, attr: str) -> Any:

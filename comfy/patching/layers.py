@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -57,7 +57,7 @@ def layers_of(model: torch.nn.Module) -> list[Layer]:
     """Every module of *model* with parameters of its own. A parameter that several share weighs once."""
     layers: list[Layer] = []
     weighed: set[int] = set()
-    for name, module in model.named_modules():
+    for name, module in _modules_of(model):
         own = {attribute: parameter for attribute, parameter in module._parameters.items() if parameter is not None}
         if own:
             size_bytes = sum(stored_bytes(parameter) for parameter in own.values() if id(parameter) not in weighed)
@@ -65,6 +65,19 @@ def layers_of(model: torch.nn.Module) -> list[Layer]:
             paths = {attribute: f"{name}.{attribute}" if name else attribute for attribute in own}
             layers.append(Layer(name, cast(LayerModule, module), paths, size_bytes, hasattr(module, "comfy_cast_weights")))
     return layers
+
+
+def _modules_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """As ``model.named_modules()``, which passes each module through a generator for each level of the tree."""
+    seen: set[int] = set()
+    waiting: list[tuple[str, torch.nn.Module]] = [("", model)]
+    while waiting:
+        name, module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield name, module
+            prefix = f"{name}." if name else ""
+            waiting.extend((prefix + child, below) for child, below in reversed(module._modules.items()) if below is not None)
 
 
 def plan_layers(layers: Iterable[Layer], budget_bytes: float | None, buffer_bytes_for: Callable[[int], int]) -> LayerPlan:

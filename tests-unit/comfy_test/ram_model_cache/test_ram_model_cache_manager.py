@@ -13,7 +13,7 @@ import comfy.model_management
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
 
-CYCLES, WIDTH, ESTIMATE_BYTES = 10_000, 32, 30_000
+WIDTH, ESTIMATE_BYTES = 32, 30_000
 FILES = tuple(f"file {number}" for number in range(6))
 EVERYTHING = 1e32
 
@@ -85,7 +85,8 @@ def cycle(manager, cache, chance, modules, held):
     cache.safe_point()
 
 
-def test_ten_thousand_cycles_with_failures_end_where_they_began(soaked, caplog):
+@pytest.mark.parametrize("cycles", [2500, pytest.param(10_000, marks=pytest.mark.long)])
+def test_thousands_of_cycles_with_failures_end_where_they_began(soaked, caplog, cycles):
     manager, cache, chance, modules = soaked
     held, process = {}, psutil.Process()
     caplog.set_level(logging.INFO)
@@ -97,17 +98,17 @@ def test_ten_thousand_cycles_with_failures_end_where_they_began(soaked, caplog):
         caplog.clear()
         return found
 
-    for number in range(CYCLES):
+    for number in range(cycles):
         cycle(manager, cache, chance, modules, held)
-        if number == CYCLES // 10:
+        if number == cycles // 10:
             warm_bytes = process.memory_info().rss
         if number % 500 == 0:
             assert cache.check() == []
             assert len(manager.current_loaded_models) <= len(FILES) and len(modules) <= 2 * len(FILES)
             outlived += take_complaints()
     counters = cache.stats().counters
-    assert min(counters.hits, counters.misses, counters.failures, counters.vram_evictions, counters.reclaims) > 300
-    assert counters.evictions["room"] > 100 and counters.evictions["cleared"] > 100
+    assert min(counters.hits, counters.misses, counters.failures, counters.vram_evictions, counters.reclaims) > 0.03 * cycles
+    assert min(counters.evictions["room"], counters.evictions["cleared"]) > 0.01 * cycles
     held.clear()
     cache.close()
     manager.unload_all_models()

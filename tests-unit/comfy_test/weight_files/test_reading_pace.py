@@ -137,7 +137,7 @@ def test_reads_at_once_are_what_others_give_way_to(path, monkeypatch):
     lanes, seen = ReadLanes(), []
     monkeypatch.setattr(pace, "read_lanes", lambda: lanes)
     with WeightReader(path, between_chunks=lambda: seen.append(lanes.is_free(0))) as reader:
-        reader.read(TENSORS)
+        reader.read(TENSORS, threads=1)  # others might leave nothing for this thread, which alone looks
     assert seen and not any(seen) and lanes.is_free(0)
 
 

@@ -233,13 +233,20 @@ def test_a_disk_error_names_the_file(large, monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_large_file_that_shrinks_while_it_is_read_says_so(large, threads):
+def test_a_large_file_that_shrinks_while_it_is_read_says_so(large, threads, monkeypatch):
     name, tensors = large
+    whole, shrunk = WeightReader._read_chunk, threading.Event()
 
     def shrink():
         with open(name, "r+b") as file:
             file.truncate(20 << 20)
+        shrunk.set()
 
+    def read(self, chunk, destinations):
+        assert shrunk.wait(20)  # else the helper may have read everything by then
+        whole(self, chunk, destinations)
+
+    monkeypatch.setattr(WeightReader, "_read_chunk", read)
     with pytest.raises(ModelFileError, match="large.safetensors ended inside"), WeightReader(name, between_chunks=shrink) as reader:
         reader.read(tensors, threads=threads)
 
