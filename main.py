@@ -25,6 +25,7 @@ from app.files.off_loop import WORKER_THREADS  # noqa: E402
 from app.files.user_folder import prepare_user_folder  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
 from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
+from app.running import lasting_weights  # noqa: E402
 from app.running.exposure import say_who_may_use  # noqa: E402
 from app.running.listeners import ReservedPorts  # noqa: E402
 from app.running.stop_watch import StopWatch  # noqa: E402
@@ -136,8 +137,15 @@ def make_executor(prompt_server: Any) -> Any:
         cache_args=sizes,
         model_cache=model_management.ram_cache(),
         read_ahead=prompt_server.read_ahead,
-        forget_patches=lambda: torch_is_imported() and patching.forget(),
+        forget_patches=forget_beside_models,
     )
+
+
+def forget_beside_models() -> None:
+    """Let go of what is kept of patched models, and of the weights in the store that no other server uses."""
+    if torch_is_imported():
+        patching.forget()
+    lasting_weights.clear("POST /free")
 
 
 def make_read_ahead(prompt_server: Any) -> Any:
@@ -163,6 +171,7 @@ def describe_caches(prompt_server: Any, executor: Any) -> None:
 
     prompt_server.cache_sections.add("results", lambda: describe_results(executor))
     prompt_server.cache_sections.add("models", lambda: describe_models(model_management.ram_cache()))
+    prompt_server.cache_sections.add("store", lasting_weights.describe)
     prompt_server.cache_sections.add("patches", lambda: patching.patched_models().describe() if torch_is_imported() else None)
     prompt_server.cache_sections.add("nodes", lambda: patching.node_memo().describe() if torch_is_imported() else None)
     prompt_server.cache_sections.add("remembered", lambda: patching.content_memo().describe() if torch_is_imported() else None)
@@ -255,6 +264,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
     log_settings()
     policy = PackPolicy(args.disable_all_custom_nodes, frozenset(args.whitelist_custom_nodes))
     run_prestartup_scripts(folder_paths.get_folder_paths("custom_nodes"), policy)
+    lasting_weights.open_store()
 
     import execution
     import nodes

@@ -1,6 +1,6 @@
 """Re-running a cached chain on ComfyUI without and with the series, over HTTP, in one run.
 
-    python benchmarks/patched_chain.py --unpatched CHECKOUT --python PYTHON [--series linear-signatures]
+    python benchmarks/patched_chain.py --unpatched CHECKOUT --python PYTHON [--series NAME ...]
 
 Starts servers one after the other: the checkout as it is, the checkout under ``python -m patchset run`` (untouched, changes in
 memory) and, with ``--patched``, a checkout that the series was applied to. Each runs a chain of pass-through nodes three times; the
@@ -151,12 +151,13 @@ def main() -> int:
     parser.add_argument("--unpatched", type=pathlib.Path, required=True)
     parser.add_argument("--patched", type=pathlib.Path)
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--series", default="linear-signatures")
+    parser.add_argument("--series", nargs="+", default=["linear-signatures", "flat-validation"])
     parser.add_argument("--length", type=int, default=900)
     parser.add_argument("--long", type=int, default=2000)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    in_memory = [sys.executable, "-m", "patchset", "run", str(given.unpatched), "--series", given.series, "--python", given.python, "--"]
+    chosen = [word for name in given.series for word in ("--series", name)]
+    in_memory = [sys.executable, "-m", "patchset", "run", str(given.unpatched), *chosen, "--python", given.python, "--"]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         plain_s, plain_hits = measure("as it is", [given.python, "main.py"], given.unpatched, folder, given.length, given.long)

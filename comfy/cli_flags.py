@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy.flag_values import cache_url, host_name
 from comfy.preload_flags import preloading
+from comfy.store_flags import lasting_weights
 from comfy.tokenizer_flags import tokenizers
 
 
@@ -34,13 +35,13 @@ class PerformanceFeature(enum.Enum):
     AutoTune = "autotune"
 
 
-INERT_FEATURES = frozenset(PerformanceFeature) - {PerformanceFeature.Fp16Accumulation, PerformanceFeature.Fp8MatrixMultiplication}
+INERT_FEATURES = frozenset({PerformanceFeature.CublasOps})
 INERT_FLAGS = frozenset(
     "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
     "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
     "--use-flash-attention --use-pytorch-cross-attention --mmap-torch-files --disable-mmap --fast-disk --high-ram "
-    "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom --async-offload "
-    "--disable-async-offload --fp16-intermediates --normalvram --comfy-api-base --enable-asset-hashing --database-url "
+    "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom "
+    "--fp16-intermediates --normalvram --comfy-api-base --enable-asset-hashing --database-url "
     "--enable-assets --disable-manager-ui".split()
 )
 
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A ComfyUI-compatible server that keeps models and results warm.",
     )
     hardware = (_network, _directories, _devices, _precision, _attention, _memory)
-    for add_theme in (*hardware, preloading, tokenizers, _results, _nodes, _interface, _process):
+    for add_theme in (*hardware, lasting_weights, preloading, tokenizers, _results, _nodes, _interface, _process):
         add_theme(parser.add_argument_group(add_theme.__doc__ or ""))
     return parser
 
@@ -253,8 +254,8 @@ def _attention(group: argparse._ArgumentGroup) -> None:
         (
             *((f"--use-{kind}", "accepted; torch's own attention is used") for kind in ATTENTION_KINDS),
             ("--disable-xformers", "accepted; xformers is not used"),
-            ("--force-upcast-attention", "compute attention in float32"),
-            ("--dont-upcast-attention", "never raise attention's precision"),
+            ("--force-upcast-attention", "compute attention of half precision (fp16) in float32"),
+            ("--dont-upcast-attention", "never raise attention's precision, which only macOS does by itself"),
         ),
     )
     group.add_argument(
@@ -263,7 +264,7 @@ def _attention(group: argparse._ArgumentGroup) -> None:
         type=PerformanceFeature,
         metavar="FEATURE",
         help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact; fp8_matrix_mult: multiply weights "
-        "in plain fp8 as fp8 (bare: both); other features are accepted without effect",
+        "in plain fp8 as fp8; autotune: on cards try convolutions' algorithms out at each new size (bare: all); cublas_ops has no effect",
     )
 
 
@@ -280,16 +281,15 @@ def _memory(group: argparse._ArgumentGroup) -> None:
             ("--novram", "keep as little as possible on the accelerator"),
             ("--disable-smart-memory", "move models off the accelerator as soon as they are not in use"),
             ("--disable-pinned-memory", "never page-lock host memory"),
+            ("--disable-async-offload", "let each layer that stays in RAM fetch its weights itself, when it is called"),
             ("--force-non-blocking", "queue every copy to the accelerator, also where that may go wrong"),
-            *_unused(
-                "disable-async-offload disable-dynamic-vram enable-dynamic-vram disable-nvml-pressure fast-disk high-ram mmap-torch-files"
-            ),
+            *_unused("disable-dynamic-vram enable-dynamic-vram disable-nvml-pressure fast-disk high-ram mmap-torch-files"),
             ("--disable-mmap", "accepted; files are never mapped"),
         ),
     )
     add("--reserve-vram", type=float, metavar="GB", help="device memory to leave to others")
     add("--vram-headroom", type=float, default=0, metavar="GB", help="not used here")
-    add("--async-offload", type=int, nargs="?", const=2, metavar="N", help="not used here")
+    add("--async-offload", type=int, nargs="?", const=2, metavar="N", help="layers in RAM that a card fetches at a time (default: 2)")
     add(
         "--ram-model-cache-mb",
         type=_not_negative,

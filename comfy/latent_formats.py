@@ -194,14 +194,68 @@ class Wan21(PerChannelFormat):
             "2.8184 1.4541 2.3275 2.6558 1.2196 1.7708 2.6052 2.0743 3.2687 2.1526 2.8652 1.5579 1.6382 1.1253 2.8251 1.916"
         )
 
+        self.latent_rgb_factors = _rgb_factors(
+            "-1299 -1692 2932 671 406 442 3568 2548 1747 372 2344 1420 313 189 -328 296 -956 -665 -3477 -4059 -2925 166 "
+            "1902 1975 -412 267 -1364 -1293 740 1636 680 3019 1128 32 581 639 -1251 927 1699 60 -633 5 3477 2275 2950 1984 "
+            "913 1861"
+        )
+        self.latent_rgb_factors_bias = [-0.1835, -0.0868, -0.336]
+
     def _per_channel(self, numbers: str) -> torch.Tensor:
         return torch.tensor([float(number) for number in numbers.split()]).view(1, self.latent_channels, 1, 1, 1)
+
+
+class Wan22(Wan21):
+    """The video latents of Wan 2.2 5B: batch x 48 x frames x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels = 48
+    spacial_downscale_ratio = 16
+    taesd_decoder_name = "lighttaew2_2"
+
+    def __init__(self) -> None:
+        self.latents_mean = self._per_channel(
+            "-.2289 -.0052 -.1323 -.2339 -.2799 .0174 .1838 .1557 -.1382 .0542 .2813 .0891 .157 -.0098 .0375 -.1825 -.2246 "
+            "-.1207 -.0698 .5109 .2665 -.2108 -.2158 .2502 -.2055 -.0322 .1109 .1567 -.0729 .0899 -.2799 -.123 -.0313 "
+            "-.1649 .0117 .0723 -.2839 -.2083 -.052 .3748 .0152 .1957 .1433 -.2944 .3573 -.0548 -.1681 -.0667"
+        )
+        self.latents_std = self._per_channel(
+            ".4765 1.0364 .4514 1.1677 .5313 .499 .4818 .5013 .8158 1.0344 .5894 1.0901 .6885 .6165 .8454 .4978 .5759 "
+            ".3523 .7135 .6804 .5833 1.4146 .8986 .5659 .7069 .5338 .4889 .4917 .4069 .4999 .6866 .4093 .5709 .6065 .6415 "
+            ".4944 .5726 1.2042 .5458 1.6887 .3971 1.06 .3943 .5537 .5444 .4089 .7468 .7744"
+        )
+        self.latent_rgb_factors = _rgb_factors(
+            "119 103 46 -1062 -504 165 140 409 491 -813 -677 607 656 851 808 264 463 912 295 326 590 -244 -270 25 443 -102 "
+            "288 -465 -90 -205 359 236 82 -776 854 1048 564 264 561 6 594 418 -319 -542 -637 -268 24 260 539 265 358 -359 "
+            "-312 -287 -285 -1032 -1237 1041 537 622 -86 -374 -51 390 670 2863 69 144 82 6 -167 79 313 -574 -232 -1454 "
+            "-902 -481 714 827 447 -304 -574 -196 401 384 204 -758 -297 -14 568 1307 1372 -55 -310 -380 239 -305 325 -663 "
+            "-673 -140 -416 -47 -23 166 112 -93 -211 11 331 1833 1466 2250 -368 370 295 -3441 -3543 -2008 -479 -489 -420 "
+            "-660 -153 800 -101 68 156 -690 -452 -927 -145 41 15 421 451 373 504 -483 -356 -837 168 55"
+        )
+        self.latent_rgb_factors_bias = [0.0317, -0.0878, -0.1388]
+
+
+class HunyuanVideo15(LatentFormat):
+    """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
+
+    scale_factor = 1.03682
+    latent_channels, latent_dimensions = 32, 3
+    spacial_downscale_ratio, temporal_downscale_ratio = 16, 4
+    taesd_decoder_name = "lighttaehy1_5"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "568 -521 -131 14 735 326 186 531 -138 -31 51 288 110 556 432 -41 -23 -485 530 413 253 283 251 339 277 -372 "
+            "-93 393 944 1131 20 251 37 -17 12 234 468 436 203 354 439 -233 90 123 346 382 29 217 261 -300 30 -88 -220 "
+            "-283 -272 -121 -363 -664 -622 144 414 479 529 355 612 -247 147 264 174 438 38 542 431 -573 -33 -162 -211 -406 "
+            "-487 -295 -393 5 -109 253 296 591 353 119 181 -306 -85 -362 229 5 -106 242"
+        )
+        self.latent_rgb_factors_bias = [0.0456, -0.0202, -0.0644]
 
 
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "StableAudio1 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 Wan22:Wan21 HunyuanImage21 HunyuanImage21Refiner "
-    "HunyuanVideo15 Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    "StableAudio1 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

@@ -155,9 +155,9 @@ def calculate_weight(
         if isinstance(patch, WeightAdapterBase):
             try:
                 changed = patch.calculate_weight(target, key, strength, strength_model, part, change, intermediate_dtype, original_weights)
-            except comfy.model_management.OOM_EXCEPTION:
-                raise
             except CHANGE_ERRORS as error:  # of a patch that was added without load_lora_for_models, which looks at shapes first
+                if comfy.model_management.is_oom(error):
+                    raise
                 log.error("%s %s: %s; this change is left out", patch.name, key, error)
                 changed = target
         else:

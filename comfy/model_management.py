@@ -86,7 +86,6 @@ torch = lazy_module("torch")
 psutil = lazy_module("psutil")
 XFORMERS_IS_AVAILABLE = False
 XFORMERS_VERSION = ""
-NUM_STREAMS = 0
 lowvram_available = True
 in_training = False
 
@@ -128,6 +127,7 @@ def __getattr__(name: str) -> Any:
         "cpu_state": lambda: _models.devices().cpu_state,
         "total_vram": lambda: get_total_memory(get_torch_device()) / MIB,
         "total_ram": lambda: psutil.virtual_memory().total / MIB,
+        "NUM_STREAMS": lambda: getattr(_models.devices().find(), "fetch_buffers", 0),
         "DISABLE_SMART_MEMORY": lambda: args.disable_smart_memory,
         "FORCE_FP32": lambda: args.force_fp32,
         "PRIORITIZE_FP16": lambda: _models.policy().prioritizes_fp16,

@@ -7,7 +7,7 @@ override that method, and replace it in these classes. A linear layer whose weig
 (:mod:`comfy.quantisation.linear`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from comfy.families import few_positions
 from comfy.quantisation import linear as quantised_linear
 from comfy.quantisation.weights import LayerSettings, is_quantised
+from comfy.residency.fetching import WeightFetcher
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
 scaled_dot_product_attention = F.scaled_dot_product_attention
@@ -28,6 +29,7 @@ class CastLayer(Protocol):
     bias: Any
     weight_function: Sequence[WeightFunction]
     bias_function: Sequence[WeightFunction]
+    fetcher: WeightFetcher | None
 
 
 def cast_to(
@@ -69,8 +71,26 @@ def cast_bias_weight(
     return (weight, bias, None) if offloadable else (weight, bias)
 
 
-def _prepared_bias(layer: CastLayer, input: torch.Tensor) -> torch.Tensor | None:
-    return None if layer.bias is None else _prepared(layer.bias, input.dtype, input.device, layer.bias_function)
+def _operands(layer: CastLayer, input: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """*layer*'s weight and bias for one product with *input*: fetched ahead if it streams, else as :func:`cast_bias_weight` gives them."""
+    fetched = _fetched(layer, input)
+    if fetched is None:
+        weight, bias = cast_bias_weight(layer, input)
+        return weight, bias
+    bias = fetched.get("bias")
+    prepared_bias = None if bias is None else _prepared(bias, input.dtype, None, layer.bias_function)
+    return _prepared(fetched["weight"], input.dtype, None, layer.weight_function), prepared_bias
+
+
+def _fetched(layer: CastLayer, input: torch.Tensor) -> Mapping[str, torch.Tensor] | None:
+    """*layer*'s parameters where *input* is, good until other layers are called; None if nobody fetches them ahead.
+
+    Gradients would need them for longer, and a compiled graph has no host that sends for them.
+    """
+    fetcher = layer.fetcher
+    if fetcher is None or fetcher.torch_device != input.device or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    return fetcher.fetch(layer)
 
 
 def uncast_bias_weight(s: Any, weight: Any, bias: Any, offload_stream: Any) -> None:
@@ -101,6 +121,8 @@ def _prepared(
 ) -> torch.Tensor:
     if is_quantised(parameter):
         return quantised_linear.prepared_weight(parameter, dtype, device, functions)
+    if device is not None and device != parameter.device and device.type == "cuda":
+        parameter = parameter.to(device, non_blocking=True)  # as it is: its own dtype may be smaller, and the host does not convert
     value = parameter.to(device=device, dtype=dtype, copy=bool(functions))
     for function in functions:
         value = function(value)
@@ -113,6 +135,7 @@ class CastWeightBiasOp(torch.nn.Module):
     comfy_cast_weights = False
     weight_function: Sequence[WeightFunction] = ()
     bias_function: Sequence[WeightFunction] = ()
+    fetcher: WeightFetcher | None = None  # of a layer that stays on the host: brings its weights ahead of a call
 
     def prepares_weights(self) -> bool:
         """Whether a call works on prepared copies instead of the parameters."""
@@ -139,7 +162,7 @@ class CastConvolution(CastWeightBiasOp):
 
     def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
         """Batch x in x positions to batch x out x positions."""
-        return self._conv_forward(input, *cast_bias_weight(self, input))
+        return self._conv_forward(input, *_operands(self, input))
 
 
 class disable_weight_init:  # noqa: N801 - the name node packs import
@@ -158,10 +181,16 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
         def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """(…, in) to (…, out)."""
             if self.quantised is not None:
-                return quantised_linear.linear(self, input, lambda: _prepared_bias(self, input))
+                return quantised_linear.linear(self, input, *self._unprepared(input))
             if self.few_bits and not self.weight_function and not self.bias_function:
-                return quantised_linear.plain_fp8_linear(self, input, lambda: _prepared_bias(self, input))
-            return F.linear(input, *cast_bias_weight(self, input))
+                return quantised_linear.plain_fp8_linear(self, input, *self._unprepared(input))
+            return F.linear(input, *_operands(self, input))
+
+        def _unprepared(self, input: torch.Tensor) -> tuple[torch.Tensor, Callable[[], torch.Tensor | None]]:
+            """The weight as it is, perhaps fetched ahead, and what prepares the bias for *input*."""
+            found = _fetched(self, input) or {"weight": self.weight, "bias": self.bias}
+            bias = found.get("bias")
+            return found["weight"], lambda: None if bias is None else _prepared(bias, input.dtype, input.device, self.bias_function)
 
     class Conv1d(CastConvolution, torch.nn.Conv1d):
         """``torch.nn.Conv1d``."""
@@ -182,7 +211,7 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
 
         def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """The input, normalised per group."""
-            weight, bias = cast_bias_weight(self, input)
+            weight, bias = _operands(self, input)
             return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
     class LayerNorm(CastWeightBiasOp, torch.nn.LayerNorm):
@@ -190,7 +219,7 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
 
         def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """The input, normalised over its last dimensions."""
-            weight, bias = (None, None) if self.weight is None else cast_bias_weight(self, input)
+            weight, bias = (None, None) if self.weight is None else _operands(self, input)
             return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
     class RMSNorm(CastWeightBiasOp, torch.nn.RMSNorm):
@@ -200,7 +229,7 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
 
         def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """The input, divided by the root mean square over its last dimensions."""
-            weight = None if self.weight is None else cast_bias_weight(self, input)[0]
+            weight = None if self.weight is None else _operands(self, input)[0]
             return F.rms_norm(input, self.normalized_shape, weight, self.eps)
 
     class Embedding(CastWeightBiasOp, torch.nn.Embedding):

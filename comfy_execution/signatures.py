@@ -201,7 +201,9 @@ class InputSignatures:
     """The signatures of one prompt's nodes, each worked out once, when it or a node below it is first asked for.
 
     *node_at* gives a node by id (``{"class_type": …, "inputs": {…}}``) or None; nodes may appear later, by expansion. *changed* gives
-    the node's IS_CHANGED value. *names_itself* says whether the node's id belongs to its signature. For one task at a time.
+    the node's IS_CHANGED value. *names_itself* says whether the node's id belongs to its signature. *replaced* gives the nodes that stand
+    in for others since, by id: where a loop puts another node in the place of one, whatever was worked out before is forgotten.
+    For one task at a time.
     """
 
     def __init__(
@@ -209,8 +211,11 @@ class InputSignatures:
         node_at: Callable[[str], Mapping[str, Any] | None],
         changed: Callable[[str], Awaitable[Any]],
         names_itself: Callable[[str], bool],
+        replaced: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._node_at = node_at
+        self._replaced = replaced
+        self._replaced_before: dict[str, Any] = {}
         self._changed = changed
         self._names_itself = names_itself
         self._known: dict[str, Signature] = {}
@@ -227,6 +232,7 @@ class InputSignatures:
 
     async def get(self, node_id: str) -> Signature:
         """The signature of *node_id*: 64 hexadecimal digits, or an ``Uncacheable``."""
+        self._forget_if_replaced()
         path: list[tuple[str, Iterator[str]]] = []
         on_path: set[str] = set()
         following: str | None = node_id
@@ -242,6 +248,12 @@ class InputSignatures:
                     self._known[following] = await self._sign(following)
             following = await self._next_parent(path, on_path)
         return self._known[node_id]
+
+    def _forget_if_replaced(self) -> None:
+        now, before = self._replaced(), self._replaced_before
+        if len(now) != len(before) or any(before.get(node_id) is not node for node_id, node in now.items()):
+            self._replaced_before = dict(now)
+            self._known.clear()
 
     async def _next_parent(self, path: list[tuple[str, Iterator[str]]], on_path: set[str]) -> str | None:
         """Sign the nodes at the end of *path* whose parents are all known; the first parent that is not, or None at the end."""

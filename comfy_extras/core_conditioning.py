@@ -134,7 +134,7 @@ class ConditioningAverage:
             other = context_from[:, : context.shape[1]]
             missing = context.shape[1] - other.shape[1]
             if missing > 0:
-                other = torch.cat([other, torch.zeros((1, missing, context.shape[2]))], dim=1)
+                other = torch.cat([other, other.new_zeros((1, missing, context.shape[2]))], dim=1)
             options = options.copy()
             if pooled_from is not None:
                 options["pooled_output"] = mix(options.get("pooled_output", pooled_from), pooled_from)

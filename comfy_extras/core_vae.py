@@ -172,7 +172,7 @@ class VAEEncodeForInpaint:
         pixels, mask = _crop_to_grid(pixels, _mask_like(mask, pixels), vae.spacial_compression_encode())
         grown = mask
         if grow_mask_by > 0:
-            kernel = torch.ones((1, 1, grow_mask_by, grow_mask_by))
+            kernel = mask.new_ones((1, 1, grow_mask_by, grow_mask_by))
             padding = math.ceil((grow_mask_by - 1) / 2)
             grown = torch.nn.functional.conv2d(mask.round(), kernel, padding=padding).clamp(0, 1)
         height, width = pixels.shape[1:3]

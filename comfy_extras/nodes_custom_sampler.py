@@ -308,7 +308,8 @@ class AddNoise(io.ComfyNode):
         if torch.count_nonzero(samples) > 0:  # zeros stay zeros in either scale
             samples = model.get_model_object("process_latent_in")(samples)
         scale = torch.abs(sigmas[0] - sigmas[-1]) if len(sigmas) > 1 else sigmas[0]
-        noisy = model.get_model_object("model_sampling").noise_scaling(scale, noise.generate_noise(latent_image), samples)
+        drawn = noise.generate_noise(latent_image).to(samples.device)
+        noisy = model.get_model_object("model_sampling").noise_scaling(scale, drawn, samples)
         noisy = torch.nan_to_num(model.get_model_object("process_latent_out")(noisy), nan=0.0, posinf=0.0, neginf=0.0)
         return io.NodeOutput({**latent_image, "samples": noisy})
 

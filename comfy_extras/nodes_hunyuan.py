@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 from comfy_extras.empty_latents import empty_latent, size_inputs
+from comfy_extras.hunyuan_video_nodes import (
+    HunyuanVideo15ImageToVideo,
+    HunyuanVideo15LatentUpscaleWithModel,
+    HunyuanVideo15SuperResolution,
+    LatentUpscaleModelLoader,
+)
 from comfy_extras.node_extension import extension_of
 from comfy_extras.prompt_texts import prompt_input, with_texts
 
@@ -97,4 +103,7 @@ class EmptyHunyuanImageLatent(io.ComfyNode):
     generate = execute
 
 
-comfy_entrypoint = extension_of(CLIPTextEncodeHunyuanDiT, EmptyHunyuanLatentVideo, EmptyHunyuanVideo15Latent, EmptyHunyuanImageLatent)
+EMPTY = (EmptyHunyuanLatentVideo, EmptyHunyuanVideo15Latent, EmptyHunyuanImageLatent)
+LARGER = (LatentUpscaleModelLoader, HunyuanVideo15LatentUpscaleWithModel, HunyuanVideo15SuperResolution)
+
+comfy_entrypoint = extension_of(CLIPTextEncodeHunyuanDiT, *EMPTY, HunyuanVideo15ImageToVideo, *LARGER)

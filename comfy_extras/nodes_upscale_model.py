@@ -71,7 +71,8 @@ class ImageUpscaleWithModel(io.ComfyNode):
         while True:
             try:
                 return io.NodeOutput(cls._enlarged(upscale_model, pictures, tile))
-            except management.OOM_EXCEPTION:
+            except RuntimeError as error:
+                management.raise_non_oom(error)
                 tile //= 2
                 if tile < SMALLEST_TILE:
                     raise

@@ -8,6 +8,9 @@ import libcst as cst
 import libcst.matchers as m
 
 Body = Sequence[cst.BaseStatement]
+Block = cst.Module | cst.IndentedBlock
+# The fields of statements that hold statements, or blocks of them.
+NESTING = ("body", "handlers", "orelse", "finalbody")
 Definition = cst.FunctionDef | cst.ClassDef
 
 
@@ -45,16 +48,62 @@ def source_of(node: cst.CSTNode) -> str:
 
 def shape(text: str) -> Callable[[cst.CSTNode], bool]:
     """A test for a statement that reads like *text*, spaces and comments aside."""
-    wanted = _normal(cst.parse_statement(text))
+    statement = cst.parse_statement(text)
+    wanted, kind = _normal(statement), _kind(statement)
 
     def matches(node: cst.CSTNode) -> bool:
-        return isinstance(node, cst.BaseStatement) and _normal(node) == wanted
+        return isinstance(node, cst.BaseStatement) and _kind(node) == kind and _normal(node) == wanted
 
     return matches
 
 
+def _kind(statement: cst.BaseStatement) -> tuple[type[cst.CSTNode], ...]:
+    """What can be told apart without writing the statement out."""
+    body = statement.body if isinstance(statement, cst.SimpleStatementLine) else ()
+    return (type(statement), *map(type, body))
+
+
 def _normal(statement: cst.CSTNode) -> str:
     return ast.dump(ast.parse(textwrap.dedent(source_of(statement))))
+
+
+def blocks(node: cst.CSTNode) -> Iterator[Block]:
+    """Every block of statements in *node*: the file itself, and what is indented at any depth."""
+    if isinstance(node, cst.Module | cst.IndentedBlock):
+        yield node
+    for below in _below(node):
+        yield from blocks(below)
+
+
+def replaced(module: cst.Module, old: cst.CSTNode, new: cst.CSTNode | None) -> cst.Module:
+    """*module* with the statement or block *old* replaced; None takes a statement away."""
+    found = _replaced(module, old, new)
+    return found if isinstance(found, cst.Module) else module
+
+
+def _replaced(node: cst.CSTNode, old: cst.CSTNode, new: cst.CSTNode | None) -> cst.CSTNode | None:
+    if node is old:
+        return new
+    for field in NESTING:
+        value = getattr(node, field, None)
+        if isinstance(value, cst.CSTNode):
+            after = _replaced(value, old, new)
+            if after is not value:
+                return node.with_changes(**{field: after})
+        elif value and not isinstance(node, cst.SimpleStatementLine):
+            rows = [_replaced(each, old, new) for each in value]
+            if any(after is not before for after, before in zip(rows, value)):
+                return node.with_changes(**{field: [row for row in rows if row is not None]})
+    return node
+
+
+def _below(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    for field in NESTING:
+        value = getattr(node, field, None)
+        if isinstance(value, cst.CSTNode):
+            yield value
+        elif value and not isinstance(node, cst.SimpleStatementLine):
+            yield from value
 
 
 def calls(node: cst.CSTNode, name: str) -> bool:

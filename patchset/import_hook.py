@@ -7,8 +7,10 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import linecache
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import CodeType, ModuleType
 
@@ -49,7 +51,10 @@ class OverlayLoader(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """Always compiled from the overlay: cached byte code belongs to the untouched file."""
-        return compile(self.get_data(self.path), self.path, "exec", dont_inherit=True)
+        # Tracebacks show the lines that ran. (Without a time of change an entry is never compared with the file.)
+        source = self.get_data(self.path)
+        linecache.cache[self.path] = (len(source), None, importlib.util.decode_source(source).splitlines(keepends=True), self.path)
+        return compile(source, self.path, "exec", dont_inherit=True)
 
 
 def main() -> None:
@@ -65,6 +70,7 @@ def main() -> None:
     program = ModuleType("__main__")
     program.__file__ = sys.argv[0]
     sys.modules["__main__"] = program
+    sys.excepthook = traceback.print_exception  # the interpreter's own reads lines from the files
     loader.exec_module(program)
 
 

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 from patchset import record, tree_files
 from patchset.checkout import Checkout
 from patchset.outcomes import PatchsetError
-from patchset.plan import FileChange
+from patchset.trees import FileChange
 
 NAME = record.JOURNAL
 GIT_WAIT_S = 10.0
@@ -118,7 +119,6 @@ def _document(checkout: Checkout, journal: Journal) -> dict[str, Any]:
     for change in journal.changes:
         befores.setdefault(change.path, change.before)
         expected.setdefault(change.path, {_digest(change.before)}).add(_digest(change.after))
-    records = {name: checkout.state_file(name) for name in journal.series}
     return {
         "what": journal.what,
         "series": list(journal.series),
@@ -126,7 +126,7 @@ def _document(checkout: Checkout, journal: Journal) -> dict[str, Any]:
         "start": journal.start,
         "branch": journal.branch,
         "branch_before": journal.branch_before,
-        "records": {name: _encode(path.read_bytes() if path.is_file() else None) for name, path in records.items()},
+        "records": {path.stem: _encode(path.read_bytes()) for path in record.files(checkout)},
         "files": [{"path": path, "before": _encode(before), "expected": sorted(expected[path])} for path, before in befores.items()],
     }
 
@@ -136,7 +136,7 @@ def _put_back(checkout: Checkout, document: dict[str, Any]) -> None:
     try:
         files = {row["path"]: _decode(row["before"]) for row in document["files"]}
         foreign = [row["path"] for row in document["files"] if _digest(checkout.read(row["path"])) not in row["expected"]]
-        records = {checkout.state_file(name): _decode(content) for name, content in document["records"].items()}
+        records = {checkout.state_file(_plain(name)): base64.b64decode(text) for name, text in document["records"].items()}
         start, branch, before = document["start"], document["branch"], document["branch_before"]
         subjects = document["subjects"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -156,10 +156,10 @@ def _put_back(checkout: Checkout, document: dict[str, Any]) -> None:
     if start:
         _put_back_commits(checkout, files, start, branch, before)
     for path_of, data in records.items():
-        if data is None:
-            path_of.unlink(missing_ok=True)
-        else:
-            tree_files.write_durably(path_of, data)
+        tree_files.write_durably(path_of, data)
+    for path_of in record.files(checkout):
+        if path_of not in records:
+            path_of.unlink()
     _delete(checkout.state_file(NAME))
 
 
@@ -192,6 +192,12 @@ def _wait_for_git(checkout: Checkout) -> None:
         if time.monotonic() > until_s:
             raise PatchsetError(f"git is at work in {checkout.root}, or was killed there; if none runs, delete {lock} and repeat this")
         time.sleep(0.05)
+
+
+def _plain(name: str) -> str:
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"{name!r} is no name of a record")
+    return name
 
 
 def _delete(path: pathlib.Path) -> None:

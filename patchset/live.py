@@ -9,26 +9,26 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from types import FrameType
 
 from patchset.checkout import Checkout
-from patchset.plan import Plan
+from patchset.trees import FileChange
 
 HOOK = pathlib.Path(__file__).with_name("import_hook.py")
 
 
-def run(checkout: Checkout, plans: list[Plan], flags: list[str], python: str | None = None) -> int:
-    """Start ``main.py`` of *checkout* under *python* with *plans* in effect; returns its exit status. Writes nothing to the checkout."""
+def run(checkout: Checkout, changes: Iterable[FileChange], flags: list[str], python: str | None = None) -> int:
+    """Start ``main.py`` of *checkout* under *python* with *changes* in effect; returns its exit status. Writes nothing to the checkout."""
     with tempfile.TemporaryDirectory(prefix="keepwarm-patchset-") as folder:
         overlay = pathlib.Path(folder)
         modules: dict[str, str] = {}
-        for plan in plans:
-            for change in plan.changes:
-                if change.path.endswith(".py") and change.after is not None:
-                    copy = overlay / change.path
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    copy.write_bytes(change.after)
-                    modules[change.path[:-3].replace("/", ".").removesuffix(".__init__")] = change.path
+        for change in changes:
+            if change.path.endswith(".py") and change.after is not None:
+                copy = overlay / change.path
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(change.after)
+                modules[change.path[:-3].replace("/", ".").removesuffix(".__init__")] = change.path
         (overlay / "overlay.json").write_text(json.dumps({"root": str(checkout.root), "modules": modules}), encoding="utf-8")
         return _run_to_its_end([python or sys.executable, str(HOOK), folder, *flags], checkout.root)
 

@@ -41,10 +41,11 @@ class PatchsetError(Exception):
 class AnchorError(PatchsetError):
     """Some anchors of a series are missing or ambiguous."""
 
-    def __init__(self, series: str, failures: Iterable[Outcome]) -> None:
+    def __init__(self, series: str, failures: Iterable[Outcome], leave_out: bool = False) -> None:
         self.failures = tuple(failures)
         lines = "\n".join(f"  {failure}" for failure in self.failures)
+        way = f"\nThe others fit: leave out --strict, or leave out {series}." if leave_out else ""
         super().__init__(
-            f"{series} does not fit this checkout; nothing was changed:\n{lines}\n"
-            "If these places were edited by hand, undo that first; otherwise this version is not supported yet."
+            f"does not fit this checkout: {series}; nothing was changed:\n{lines}\n"
+            f"If these places were edited by hand, undo that first; otherwise this version is not supported yet.{way}"
         )

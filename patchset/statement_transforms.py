@@ -1,24 +1,22 @@
 """Edits of single statements at any depth of a file, and the removal of what they make useless."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import libcst as cst
-import libcst.matchers as m
 
 from patchset import anchors
 from patchset.outcomes import Verdict
 from patchset.transforms import Result, Transform
-
-Block = cst.Module | cst.IndentedBlock
 
 
 @dataclass(frozen=True)
 class ReplaceStatement(Transform):
     """Put *lines* in the place of the only statement that reads like *statement*, in function or class *within* at any depth.
 
-    Without *within* it is looked for in the whole file. Where *lines* contain the statement itself, its own text is kept.
+    Without *within* it is looked for in the whole file. Where *lines* contain the statement itself, its own text is kept; blank lines above
+    it are those of *lines*, and those that were above it come first.
     """
 
     path: str
@@ -42,20 +40,48 @@ class ReplaceStatement(Transform):
         if len(roots) != 1:
             return self._unchanged(module, Verdict.AMBIGUOUS if roots else Verdict.MISSING)
         new = _parse(self.lines, module)
-        if any(_stand_in(new, block.body) for block in _blocks(roots[0])):
+        if any(_stand_in(new, block.body) for block in anchors.blocks(roots[0])):
             return self._unchanged(module, Verdict.ALREADY_THERE)
         is_it = anchors.shape(self.statement)
-        places = [(block, index) for block in _blocks(roots[0]) for index, line in enumerate(block.body) if is_it(line)]
+        places = [(block, index) for block in anchors.blocks(roots[0]) for index, line in enumerate(block.body) if is_it(line)]
         if len(places) != 1:
             return self._unchanged(module, Verdict.AMBIGUOUS if places else Verdict.MISSING)
         block, index = places[0]
         old = block.body[index]
-        placed = [old if is_it(line) else line for line in new]
-        if placed and placed[0] is not old:
-            placed[0] = placed[0].with_changes(leading_lines=getattr(old, "leading_lines", ()))
-            placed = [line.with_changes(leading_lines=()) if line is old else line for line in placed]
+        above = getattr(old, "leading_lines", ())
+        placed = [old.with_changes(leading_lines=getattr(line, "leading_lines", ())) if is_it(line) else line for line in new]
+        placed[:1] = [line.with_changes(leading_lines=above) for line in placed[:1]]
         body = [*block.body[:index], *placed, *block.body[index + 1 :]]
-        return _with_body(module, block, body), self._outcome(Verdict.APPLIED)
+        return anchors.replaced(module, block, block.with_changes(body=body)), self._outcome(Verdict.APPLIED)
+
+
+@dataclass(frozen=True)
+class InsertInFinally(Transform):
+    """Put *lines* first in the only ``finally`` below ``if __name__ == "__main__":``, whatever else is done there."""
+
+    path: str
+    lines: str
+    anchor = "if __name__ == '__main__'"
+    expected = "one try there that has a finally"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Insert the lines, unless they stand there."""
+        starts = [line for line in module.body if isinstance(line, cst.If) and _is_start(line)]
+        tries = [line for start in starts for line in start.body.body if isinstance(line, cst.Try) and line.finalbody is not None]
+        if len(tries) != 1:
+            return self._unchanged(module, Verdict.AMBIGUOUS if tries else Verdict.MISSING)
+        block = cast(cst.Finally, tries[0].finalbody).body
+        new = _parse(self.lines, module)
+        if not isinstance(block, cst.IndentedBlock):
+            return self._unchanged(module, Verdict.MISSING)
+        if _stand_in(new, block.body):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        return anchors.replaced(module, block, block.with_changes(body=[*new, *block.body])), self._outcome(Verdict.APPLIED)
+
+
+def _is_start(line: cst.If) -> bool:
+    """Whether *line* begins what runs when the file is the program."""
+    return isinstance(line.test, cst.Comparison) and anchors.source_of(line.test.left) == "__name__"
 
 
 @dataclass(frozen=True)
@@ -90,35 +116,21 @@ class RemoveUnused(Transform):
         node = found[0]
         if self.recognise is not None and not (isinstance(node, cst.FunctionDef) and self.recognise(node)):
             return self._unchanged(module, Verdict.MISSING)
-        return cast(cst.Module, module.deep_remove(node)), self._outcome(Verdict.APPLIED)
+        return anchors.replaced(module, node, None), self._outcome(Verdict.APPLIED)
 
     def _is_replaced(self, module: cst.Module) -> bool:
         is_it = anchors.shape(self.replacement)
-        return any(is_it(line) for root in anchors.find(module, self.where) for block in _blocks(root) for line in block.body)
+        return any(is_it(line) for root in anchors.find(module, self.where) for block in anchors.blocks(root) for line in block.body)
 
 
 def _roots(module: cst.Module, within: str) -> Sequence[cst.CSTNode]:
     return anchors.find(module, within) if within else [module]
 
 
-def _blocks(root: cst.CSTNode) -> Iterator[Block]:
-    """Every indented block of *root*, and the file itself."""
-    if isinstance(root, cst.Module):
-        yield root
-    for block in m.findall(root, m.IndentedBlock()):
-        yield cast(cst.IndentedBlock, block)
-
-
 def _stand_in(lines: Sequence[cst.BaseStatement], body: Sequence[cst.CSTNode]) -> bool:
     """Whether *lines* stand in *body*, one after the other."""
     tests = [anchors.shape(anchors.source_of(line)) for line in lines]
     return any(all(test(body[start + offset]) for offset, test in enumerate(tests)) for start in range(len(body) - len(tests) + 1))
-
-
-def _with_body(module: cst.Module, block: Block, body: Sequence[cst.CSTNode]) -> cst.Module:
-    if isinstance(block, cst.Module):
-        return module.with_changes(body=body)
-    return cast(cst.Module, module.deep_replace(block, block.with_changes(body=body)))
 
 
 def _parse(lines: str, module: cst.Module) -> Sequence[cst.BaseStatement]:

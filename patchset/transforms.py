@@ -54,7 +54,7 @@ class DefinitionTransform(Transform):
         changed = self.change(found[0], module)
         if isinstance(changed, Verdict):
             return self._unchanged(module, changed)
-        return cast(cst.Module, module.deep_replace(found[0], changed)), self._outcome(Verdict.APPLIED)
+        return anchors.replaced(module, found[0], changed), self._outcome(Verdict.APPLIED)
 
     @abc.abstractmethod
     def change(self, definition: anchors.Definition, module: cst.Module) -> cst.CSTNode | Verdict:
@@ -123,7 +123,7 @@ class ReplaceImport(Transform):
         line = cast(cst.SimpleStatementLine, old[0])
         new = cst.parse_statement(f"from {self.module} import {self.name}")
         changed = line.with_changes(body=cast(cst.SimpleStatementLine, new).body)
-        return cast(cst.Module, module.deep_replace(line, changed)), self._outcome(Verdict.APPLIED)
+        return anchors.replaced(module, line, changed), self._outcome(Verdict.APPLIED)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class RemoveDefinition(Transform):
             return self._unchanged(module, Verdict.AMBIGUOUS)
         if not isinstance(found[0], cst.FunctionDef) or not self.recognise(found[0]):
             return self._unchanged(module, Verdict.MISSING)
-        return cast(cst.Module, module.deep_remove(found[0])), self._outcome(Verdict.APPLIED)
+        return anchors.replaced(module, found[0], None), self._outcome(Verdict.APPLIED)
 
 
 def _parse(lines: str, module: cst.Module) -> Sequence[cst.BaseStatement]:

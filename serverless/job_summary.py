@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-HIT_TIERS = frozenset({"ram", "vram", "in use"})
+HIT_TIERS = frozenset({"ram", "vram", "in use", "store"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,11 @@ class DiffusionTransformer(torch.nn.Module):
 
     A subclass defines ``_forward`` and calls :meth:`wrapped` in ``forward``. ``dtype`` is the dtype its weights are kept in.
     ``PATCH_BLOCKS`` maps the names under which ``transformer_options["patches_replace"]["dit"]`` replaces blocks to the lists they are in.
+    ``FLOAT32``: with what the names of weights begin that are kept in float32, whatever ``dtype`` is.
     """
 
     PATCH_BLOCKS: Mapping[str, str] = {}
+    FLOAT32: tuple[str, ...] = ()
     dtype: torch.dtype | None
     weights_device: torch.device | None = None
 
@@ -37,7 +39,8 @@ class DiffusionTransformer(torch.nn.Module):
         return key
 
     def load_weights(self, source: WeightSource | MutableMapping[str, torch.Tensor], prefix: str = "") -> None:
-        """Make the tensors of *source* below *prefix* the parameters, floating ones in ``dtype``, without copying those that have it.
+        """Make the tensors of *source* below *prefix* the parameters, floating ones in ``dtype`` or as ``FLOAT32`` says, without copying
+        those that have it.
 
         A plain dict loses the tensors that were used. Raises ``ModelFileError`` if tensors are missing or do not fit.
         """
@@ -47,7 +50,7 @@ class DiffusionTransformer(torch.nn.Module):
         names = {self.parameter_name(key): key for key in part.shapes()}
         if any(name != key for name, key in names.items()):
             part = RenamedSource(part, names, {name: part.shapes()[key] for name, key in names.items()})
-        load_published(self, part, self.dtype, WHAT, self.weights_device)
+        load_published(self, part, self.dtype, WHAT, self.weights_device, self.FLOAT32)
 
     def wrapped(self, *arguments: Any, options: Options, **extra: Any) -> torch.Tensor:
         """``_forward`` with *arguments* and *extra*, through the DIFFUSION_MODEL wrappers in *options*."""

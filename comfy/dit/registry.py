@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, lumina, qwen_image, sd3
+from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, lumina, qwen_image, sd3, wan
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
@@ -18,6 +18,8 @@ FAMILIES: tuple[Family, ...] = (
     sd3.FAMILY,
     cosmos.FAMILY,
     hidream.FAMILY,
+    wan.FAMILY,
+    hunyuan_video.FAMILY,
 )
 
 

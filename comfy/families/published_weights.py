@@ -15,10 +15,15 @@ Shape = tuple[int, ...]
 
 
 def load_published(
-    module: torch.nn.Module, source: WeightSource, dtype: torch.dtype | None, what: str, device: torch.device | None = None
+    module: torch.nn.Module,
+    source: WeightSource,
+    dtype: torch.dtype | None,
+    what: str,
+    device: torch.device | None = None,
+    in_float32: tuple[str, ...] = (),
 ) -> None:
     """Make the tensors of *source* the parameters of *module*, floating-point ones in *dtype* (None: as stored), on *device* (None:
-    where they come).
+    where they come). Those whose names begin with one of *in_float32* are kept in float32.
 
     Nothing is copied where dtype and layout are right already; quantised weights stay as they are in linear layers. A 1x1 convolution may
     be stored as a matrix and the other way round; tensors of a node pack's class are taken as they are, and layers of a pack that load
@@ -31,11 +36,12 @@ def load_published(
     shapes = source.shapes()
     _check(expected, source, f"{what} in {source.name}")
     say_unused(source.name, what, shapes, {*expected, *own})
-    values = source.take([name for name in shapes if name in expected or name in own], dtype)
+    wide = [name for name in shapes if name in expected and name.startswith(in_float32)] if in_float32 else []
+    values = source.take([name for name in shapes if (name in expected or name in own) and name not in wide], dtype)
     taken = {name: values.pop(name) for name in own}
     taken = {name: dequantised(value, dtype) if is_quantised(value) else value for name, value in taken.items()}
     _load_themselves(layers, taken, f"{what} in {source.name}", device)
-    values = settled(module, values, dtype)
+    values = settled(module, values, dtype) | source.take(wide, torch.float32)
     for name, value in values.items():
         if is_plain(value) and not value.is_floating_point():
             raise QuantisedModelError(f"{what} in {source.name}: {name} is stored as {value.dtype}, which is not supported")

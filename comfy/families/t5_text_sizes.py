@@ -46,3 +46,14 @@ T5_BASE = T5TextConfig(
     gated=False,
     bias_per_layer=False,
 )
+BYT5_SMALL_GLYPH = T5TextConfig(
+    vocabulary=1510,
+    hidden_size=1472,
+    intermediate_size=3584,
+    num_layers=12,
+    num_heads=6,
+    head_width=64,
+    buckets=32,
+    gated=True,
+    bias_per_layer=False,
+)

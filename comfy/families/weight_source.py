@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from comfy.weight_files.reader import WeightReader
+from comfy.weight_files.reader import MakeBlock, WeightReader
 from comfy.wrapper_tensors import stored_bytes
 
 Shape = tuple[int, ...]
@@ -64,9 +64,16 @@ class FileSource:
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         wanted = list(keys)
-        tensors = self._reader.read(wanted, dtype)
+        return self._counted(self._reader.read(wanted, dtype), wanted)
+
+    def take_into(self, make_block: MakeBlock, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+        """:meth:`take`, into the one block of memory that *make_block* gives for its size in bytes."""
+        wanted = list(keys)
+        return self._counted(self._reader.read(wanted, dtype, make_block=make_block), wanted)
+
+    def _counted(self, tensors: dict[str, torch.Tensor], keys: list[str]) -> dict[str, torch.Tensor]:
         entries = self._reader.header.entries
-        self.read_bytes = (self.read_bytes or 0) + sum(entries[key].stop - entries[key].start for key in wanted)
+        self.read_bytes = (self.read_bytes or 0) + sum(entries[key].stop - entries[key].start for key in keys)
         return tensors
 
 

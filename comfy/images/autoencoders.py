@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from comfy.families.weight_source import WeightSource
 Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
-SUPPORTED = "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and Qwen-Image"
+SUPPORTED = "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image and HunyuanVideo 1.5"
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
+HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
 
 
@@ -49,7 +51,9 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
     shapes = source.shapes()
     with naming_file(source.name, kl_vae.WHAT):
         if any(mark in shapes for mark in WAN_MARKS):
-            return _wan(shapes, source.name)
+            return _wan(shapes)
+        if HUNYUAN_MARK in shapes:
+            return _hunyuan(shapes)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -73,24 +77,45 @@ def _pictures(config: KlVaeConfig) -> Autoencoder:
     )
 
 
-def _wan(shapes: Mapping[str, Shape], name: str) -> Autoencoder:
+def _wan(shapes: Mapping[str, Shape]) -> Autoencoder:
     from comfy.images import wan_vae
 
-    config = wan_vae.read_wan_vae_config(shapes, name)
+    config = wan_vae.read_wan_vae_config(shapes)
+    side = config.side
     return Autoencoder(
         build=lambda: wan_vae.WanAutoencoder(config),
         load=wan_vae.load_wan_vae,
         image_channels=config.image_channels,
         latent_channels=config.latent_channels,
-        downscale_ratio=(_latent_frames, 8, 8),
-        upscale_ratio=(_video_frames, 8, 8),
-        encode_bytes=wan_vae.encode_memory_bytes,
-        decode_bytes=wan_vae.decode_memory_bytes,
+        downscale_ratio=(_latent_frames, side, side),
+        upscale_ratio=(_video_frames, side, side),
+        encode_bytes=functools.partial(wan_vae.encode_memory_bytes, config),
+        decode_bytes=functools.partial(wan_vae.decode_memory_bytes, config),
         latent_dim=3,
-        downscale_index_formula=(4, 8, 8),
-        upscale_index_formula=(4, 8, 8),
-        pad_channel_value=1.0,
+        downscale_index_formula=(4, side, side),
+        upscale_index_formula=(4, side, side),
+        pad_channel_value=None if config.is_residual else 1.0,
         working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
+    )
+
+
+def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.images import hunyuan_vae
+
+    config, side = hunyuan_vae.read_hunyuan_vae_config(shapes), hunyuan_vae.SIDE
+    return Autoencoder(
+        build=lambda: hunyuan_vae.HunyuanAutoencoder(config),
+        load=hunyuan_vae.load_hunyuan_vae,
+        image_channels=3,
+        latent_channels=config.latent_channels,
+        downscale_ratio=(_latent_frames, side, side),
+        upscale_ratio=(_video_frames, side, side),
+        encode_bytes=hunyuan_vae.encode_memory_bytes,
+        decode_bytes=hunyuan_vae.decode_memory_bytes,
+        latent_dim=3,
+        downscale_index_formula=(4, side, side),
+        upscale_index_formula=(4, side, side),
+        working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
     )
 
 

@@ -1,7 +1,7 @@
 """The autoencoder that nodes use: pictures in [0, 1] with channels last, memory estimates, batches, tiles."""
 
 import logging
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -132,15 +132,10 @@ class VAE(TiledVideos):
         """
         self._check_latent(samples_in)
         samples_in = self._in_latent_dimensions(samples_in)
+        tiled = self.decode_tiled_3d if self.latent_dim == 3 else self.decode_tiled_
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
-        try:
-            pictures = self._in_batches(samples_in, memory_used, self._decode_batch)
-        except comfy.model_management.OOM_EXCEPTION:
-            log.warning("decoding ran out of memory; decoding in tiles instead")
-            pictures = None
-        if pictures is None:
-            comfy.model_management.soft_empty_cache()
-            pictures = self.decode_tiled_3d(samples_in) if self.latent_dim == 3 else self.decode_tiled_(samples_in)
+        pictures = self._in_batches(samples_in, memory_used, self._decode_batch, "decoding")
+        pictures = tiled(samples_in) if pictures is None else pictures
         return pictures.to(self.output_device).movedim(1, -1)
 
     def encode(self, pixel_samples: torch.Tensor) -> torch.Tensor:
@@ -150,14 +145,9 @@ class VAE(TiledVideos):
         """
         self.throw_exception_if_invalid()
         pixels = self._as_network_takes(pixel_samples)
-        try:
-            latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch)
-        except comfy.model_management.OOM_EXCEPTION:
-            log.warning("encoding ran out of memory; encoding in tiles instead")
-            latents = None
-        if latents is None:
-            comfy.model_management.soft_empty_cache()
-            latents = self.encode_tiled_3d(pixels) if self.latent_dim == 3 else self.encode_tiled_(pixels)
+        tiled = self.encode_tiled_3d if self.latent_dim == 3 else self.encode_tiled_
+        latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch, "encoding")
+        latents = tiled(pixels) if latents is None else latents
         return made_by.mark(latents, self.source_name)
 
     def _in_latent_dimensions(self, samples: torch.Tensor) -> torch.Tensor:
@@ -173,16 +163,31 @@ class VAE(TiledVideos):
             return pixels
         return pixels.unsqueeze(2) if self.not_video else pixels.movedim(1, 0).unsqueeze(0)
 
-    def _in_batches(self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
-        """The results of *run* for *inputs*, as many at a time as memory allows; None without inputs."""
+    def _in_batches(
+        self, inputs: torch.Tensor, memory_used: float, run: Callable[[torch.Tensor], torch.Tensor], doing: str
+    ) -> torch.Tensor | None:
+        """The results of *run* for *inputs*, as many at a time as memory allows; None without inputs, or if memory ran out meanwhile.
+
+        Raises what loading the weights raises: where there is no room for them, tiles do not help.
+        """
         self._load(memory_used)
         batch = max(1, int(self.patcher.get_free_memory(self.device) / max(1, memory_used)))
-        outputs = None
-        for start in range(0, len(inputs), batch):
-            out = run(inputs[start : start + batch])
+        try:
+            return self._collected([inputs[start : start + batch] for start in range(0, len(inputs), batch)], len(inputs), run)
+        except RuntimeError as error:
+            comfy.model_management.raise_non_oom(error)
+            log.warning("%s ran out of memory; %s in tiles instead", doing, doing)
+        comfy.model_management.soft_empty_cache()  # here the error, which keeps what was computed alive, is gone
+        return None
+
+    def _collected(self, parts: Sequence[torch.Tensor], count: int, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+        outputs, start = None, 0
+        for part in parts:
+            out = run(part)
             if outputs is None:
-                outputs = torch.empty((len(inputs), *out.shape[1:]), device=self.output_device, dtype=self.vae_output_dtype())
-            outputs[start : start + batch].copy_(out)
+                outputs = torch.empty((count, *out.shape[1:]), device=self.output_device, dtype=self.vae_output_dtype())
+            outputs[start : start + len(part)].copy_(out)
+            start += len(part)
             del out
         return outputs
 

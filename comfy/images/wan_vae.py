@@ -1,5 +1,6 @@
-"""The autoencoder of Wan 2.1 and Qwen-Image: diffusers' network over the published weights, for videos and for single pictures."""
+"""The autoencoders of Wan 2.1 (also Qwen-Image's) and Wan 2.2: diffusers' network over the published weights, for videos and pictures."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, patchify, unpatchify
 
 import comfy.ops
 from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
-from comfy.families.model_errors import UnknownModelError, naming_file
+from comfy.families.model_errors import naming_file
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import WeightSource
@@ -22,29 +23,46 @@ WHAT = "the VAE"
 FRAMES_PER_LATENT = 4
 PUBLISHED_MARK = "decoder.middle.0.residual.0.gamma"
 DIFFUSERS_MARK = "decoder.mid_block.resnets.0.norm1.gamma"
+PATCH = 2  # along one side of what Wan 2.2's networks take as one pixel
+RESNETS = {"encoder": 2, "decoder": 3}  # in each level
+# Of a level's parts in Wan 2.2's published files: the level's names in diffusers, and its parts'.
+LEVEL = re.compile(r"(encoder|decoder)\.(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(.+)")
+LEVELS = {"encoder": ("down_blocks", "downsampler"), "decoder": ("up_blocks", "upsampler")}
+IN_RESNET = {"residual.0": "norm1", "residual.2": "conv1", "residual.3": "norm2", "residual.6": "conv2", "shortcut": "conv_shortcut"}
 
 
 @dataclass(frozen=True, slots=True)
 class WanVaeConfig:
-    """Sizes of one such autoencoder. ``width`` is the number of channels at full resolution."""
+    """Sizes of one such autoencoder. ``width`` is the number of the encoder's channels at full resolution.
+
+    ``is_residual``: whether it is Wan 2.2's, whose levels have shortcuts and whose pixels are patches of pictures.
+    """
 
     width: int
+    decoder_width: int
     latent_channels: int
     image_channels: int
     output_channels: int
+    is_residual: bool = False
+
+    @property
+    def side(self) -> int:
+        """Picture pixels per latent pixel along one side."""
+        return 8 * (PATCH if self.is_residual else 1)
 
 
-def read_wan_vae_config(shapes: Mapping[str, Shape], name: str) -> WanVaeConfig:
-    """The sizes that *shapes* (published or diffusers' names, no prefix) show. Raises ``UnknownModelError``, naming the file *name*, for
-    Wan 2.2's autoencoder, and ``KeyError`` for missing tensors.
-    """
-    if "decoder.upsamples.0.upsamples.0.residual.2.weight" in shapes or shapes.get("encoder.conv_in.weight", (0, 3))[1] == 12:
-        raise UnknownModelError(f"{WHAT} in {name} is Wan 2.2's, which is not supported; use the one of Wan 2.1 or Qwen-Image")
+def read_wan_vae_config(shapes: Mapping[str, Shape]) -> WanVaeConfig:
+    """The sizes that *shapes* (published or diffusers' names, no prefix) show. Raises ``KeyError`` for missing tensors."""
     if PUBLISHED_MARK in shapes:
         width, first, latent, last = "decoder.head.0.gamma", "encoder.conv1.weight", "decoder.conv1.weight", "decoder.head.2.weight"
+        is_residual = any(LEVEL.match(name) for name in shapes)
     else:
         width, first, latent, last = "decoder.norm_out.gamma", "encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"
-    return WanVaeConfig(shapes[width][0], shapes[latent][1], shapes[first][1], shapes[last][0])
+        is_residual = any(name.startswith("decoder.up_blocks.0.upsampler.") for name in shapes)
+    pixel = PATCH**2 if is_residual else 1
+    return WanVaeConfig(
+        shapes[first][0], shapes[width][0], shapes[latent][1], shapes[first][1] // pixel, shapes[last][0] // pixel, is_residual
+    )
 
 
 class CausalConvolution(WanCausalConv3d):
@@ -64,8 +82,9 @@ class CausalConvolution(WanCausalConv3d):
 class WanAutoencoder(torch.nn.Module):
     """Turns videos (B x channels x frames x height x width, -1 to 1) into latents (B x 16 x frames x height x width) and back.
 
-    Four frames make a latent one, but for the first, which stands alone; sides are divided by eight. Parameters are on the meta device
-    until :func:`load_wan_vae`; ``weight_names`` are the published ones. Networks for pictures with transparency have four channels.
+    Four frames make a latent one, but for the first, which stands alone; sides are divided by eight, by Wan 2.2's network by sixteen (and
+    latents have 48 channels). Parameters are on the meta device until :func:`load_wan_vae`; ``weight_names`` are the published ones.
+    Networks for pictures with transparency have four channels.
     """
 
     weight_names: WeightNames
@@ -73,9 +92,15 @@ class WanAutoencoder(torch.nn.Module):
     def __init__(self, config: WanVaeConfig) -> None:
         super().__init__()
         self.config = config
+        self._patch = PATCH if config.is_residual else 1
         with torch.device("meta"):
             built = AutoencoderKLWan(
-                base_dim=config.width, z_dim=config.latent_channels, in_channels=config.image_channels, out_channels=config.output_channels
+                base_dim=config.width,
+                decoder_base_dim=config.decoder_width,
+                z_dim=config.latent_channels,
+                in_channels=config.image_channels * self._patch**2,
+                out_channels=config.output_channels * self._patch**2,
+                is_residual=config.is_residual,
             )
         self.encoder: Any = built.encoder
         self.decoder: Any = built.decoder
@@ -88,6 +113,7 @@ class WanAutoencoder(torch.nn.Module):
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of the latent distribution; up to three frames that fill no latent one at the end are left out."""
+        x = patchify(x, self._patch)
         later = (x.shape[2] - 1) // FRAMES_PER_LATENT
         cache = self._cache(self.encoder) if later else None
         parts = [self.encoder(x[:, :, :1], feat_cache=cache, feat_idx=[0])]
@@ -104,7 +130,7 @@ class WanAutoencoder(torch.nn.Module):
             self.decoder(latent[:, :, index : index + 1], feat_cache=cache, feat_idx=[0], first_chunk=index == 0)
             for index in range(z.shape[2])
         ]
-        return frames[0] if len(frames) == 1 else torch.cat(frames, dim=2)
+        return unpatchify(frames[0] if len(frames) == 1 else torch.cat(frames, dim=2), self._patch)
 
     @staticmethod
     def _cache(half: torch.nn.Module) -> list[Any]:
@@ -122,18 +148,44 @@ def load_wan_vae(model: WanAutoencoder, source: WeightSource, dtype: torch.dtype
 
 def plan_wan_vae(shapes: Mapping[str, Shape]) -> ConversionPlan:
     """Which tensor of the file becomes which parameter; nothing is copied."""
+    if any(LEVEL.match(name) for name in shapes):
+        levels = {name: _in_level(name) for name in shapes}
+        return plan_conversion(shapes, lambda tensors: _converted_levels(tensors, levels))
     if PUBLISHED_MARK in shapes:
         return plan_conversion(shapes, convert_wan_vae_to_diffusers)
     return plan_conversion(shapes, lambda tensors: tensors)
 
 
-def decode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
+def _in_level(name: str) -> str | None:
+    """diffusers' name of a part of a level of Wan 2.2's networks; None for what is in no level."""
+    found = LEVEL.match(name)
+    if found is None:
+        return None
+    half, level, part, rest = found.groups()
+    levels, sampler = LEVELS[half]
+    if int(part) == RESNETS[half]:
+        return f"{half}.{levels}.{level}.{sampler}.{rest}"
+    inner, _, leaf = rest.rpartition(".")
+    return f"{half}.{levels}.{level}.resnets.{part}.{IN_RESNET[inner]}.{leaf}"
+
+
+def _converted_levels(tensors: Mapping[str, torch.Tensor], levels: Mapping[str, str | None]) -> dict[str, torch.Tensor]:
+    """*tensors* under diffusers' names: those in levels as *levels* says, the others as diffusers does with Wan 2.1's."""
+    others = convert_wan_vae_to_diffusers({name: value for name, value in tensors.items() if levels[name] is None})
+    return others | {named: tensors[name] for name, named in levels.items() if named is not None}
+
+
+def decode_memory_bytes(config: WanVaeConfig, shape: Shape, dtype_bytes: int) -> float:
     """Bytes of working memory to decode latents of *shape*, B x C x frames x height x width (or without frames); measured by ComfyUI."""
+    if config.is_residual:
+        return 8000 * shape[-2] * shape[-1] * config.side**2 * dtype_bytes
     frames = shape[2] if len(shape) == 5 else 1
     return (2200 if frames <= FRAMES_PER_LATENT else 7000) * shape[-2] * shape[-1] * 8 * 8 * dtype_bytes
 
 
-def encode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
+def encode_memory_bytes(config: WanVaeConfig, shape: Shape, dtype_bytes: int) -> float:
     """Bytes of working memory to encode videos of *shape*, B x channels x frames x height x width; measured by ComfyUI."""
+    if config.is_residual:
+        return 3300 * shape[-2] * shape[-1] * dtype_bytes
     frames = shape[2] if len(shape) == 5 else 1
     return (1500 if frames <= FRAMES_PER_LATENT else 6000) * shape[-2] * shape[-1] * dtype_bytes

@@ -50,6 +50,8 @@ def load_add_on(path: str, kind: str, build: Build, options: Mapping[str, Any] |
 
 
 class _AddOnPart(Part):
+    is_stored = False
+
     def __init__(self, path: str, build: Build, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         self._path, self._build = path, build

@@ -73,6 +73,8 @@ class LoraModule(torch.nn.Module):
 
 
 class _LoraPart(Part[Any]):
+    is_stored = False
+
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path

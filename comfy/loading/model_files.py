@@ -1,14 +1,17 @@
 """The files of one load: opened when the first part of them is read, closed once."""
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import comfy.model_management
 from comfy.families.quantised_weights import QuantisedSource, plain_weights
 from comfy.families.weight_source import WeightSource
 from comfy.interruption import interrupt_flag
+from comfy.loading.stored_source import Shelf, StoredSource
 from comfy.quantisation import kitchen
+from comfy.ram_model_store.part_format import SourceFacts
 from comfy.weight_files.opening import open_model_file
 from comfy.weight_files.pace import current_pace
 
@@ -26,6 +29,8 @@ class ModelFiles:
         self.paths: Sequence[str] = paths
         self._stack = ExitStack()
         self._sources: list[WeightSource] | None = None
+        self._stored: list[StoredSource] = []
+        self.shelf: Shelf | None = None  # set by who loads with a store of weights
 
     def __enter__(self) -> "ModelFiles":
         return self
@@ -39,9 +44,23 @@ class ModelFiles:
             drop_pages = comfy.model_management.ram_cache().enabled
             pace = current_pace.get()
             check = interrupt_flag.raise_if_set if pace is None else pace.check
-            opened = [open_model_file(path, drop_pages, between_chunks=check) for path in self.paths]
-            self._sources = [self._opened(self._stack.enter_context(one)) for one in opened]
+            openers = [
+                functools.partial(self._stack.enter_context, open_model_file(path, drop_pages, between_chunks=check)) for path in self.paths
+            ]
+            self._sources = [self._opened(self._source(number, opener)) for number, opener in enumerate(openers)]
         return self._sources
+
+    def _source(self, number: int, open_file: Callable[[], WeightSource]) -> WeightSource:
+        if self.shelf is None:
+            return open_file()
+        self._stored.append(StoredSource(self.paths[number], number, self.shelf, open_file))
+        return self._stored[-1]
+
+    def stored_facts(self) -> list[SourceFacts] | None:
+        """What a stored part says of the files; None where it cannot say all of one."""
+        found = [source.facts for source in self._stored]
+        facts = [one for one in found if one is not None]
+        return facts if len(facts) == len(found) else None
 
     @staticmethod
     def _opened(source: WeightSource) -> WeightSource:
@@ -59,6 +78,10 @@ class ModelFiles:
     def source(self) -> WeightSource:
         """The tensors of the first file."""
         return self.sources()[0]
+
+    def multiplies(self) -> bool:
+        """Whether weights are multiplied out as they are read."""
+        return any(isinstance(source, QuantisedSource) and source.multiplied_count() for source in self._sources or ())
 
     def read_bytes(self) -> int | None:
         """Bytes read so far, opening nothing; None where that is not known."""

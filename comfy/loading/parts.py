@@ -7,12 +7,17 @@ The way down, each step calling only the next: a loader (``comfy.sd``, ``comfy.l
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import comfy.model_management
 from comfy.loading.model_files import ModelFiles
+from comfy.loading.stored_parts import StoredParts
+from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.storage import patcher_of
 from comfy.ram_model_cache.values import Loaded
 from comfy.ram_model_cache.weights_key import NotCacheable, weights_key
@@ -27,6 +32,8 @@ class Part(Generic[Value]):
     """How to get one part of some files. *options* are those that change its weights; *bypass* says why it must not be cached ("" when
     it may be).
     """
+
+    is_stored = True  # in a store of weights; not where the weights are no views of what the files' sources give
 
     def __init__(self, options: Options | None = None, bypass: str = "") -> None:
         self.options = options or {}
@@ -62,7 +69,10 @@ def load_parts(files: ModelFiles, parts: Mapping[str, Part[Value]]) -> dict[str,
             cache.note_bypass(f"{name} of {' + '.join(map(str, files.paths))}", str(reason))
             loaded[name] = part.load()
     if reading.parts:
-        found = cache.fetch({key: part.estimate_bytes for key, (_, part) in reading.parts.items()}, reading.load)
+        store = comfy.model_management.process_models().store()
+        used = {key: name for key, (name, part) in reading.parts.items() if part.is_stored}
+        with contextlib.nullcontext() if store is None or not used else StoredParts(store, files, used) as reading.stored:
+            found = cache.fetch({key: functools.partial(reading.estimate, key) for key in reading.parts}, reading.load)
         loaded.update((name, found[key]) for key, (name, _) in reading.parts.items())
     return loaded
 
@@ -72,11 +82,33 @@ class _Reading(Generic[Value]):
 
     def __init__(self, files: ModelFiles) -> None:
         self.parts: dict[Hashable, tuple[str, Part[Value]]] = {}
+        self.stored: StoredParts | None = None
         self._files = files
+
+    def estimate(self, key: Hashable) -> int:
+        """The bytes of host memory that the part *key* takes; asked of missing parts, of all before the first is loaded."""
+        cache = comfy.model_management.ram_cache()
+        if self.stored is not None and isinstance(cache, RamModelCache):
+            stored = [other for other, (_, part) in self.parts.items() if part.is_stored]
+            self.stored.look_up([other for other in stored if not cache.ahead.has([other])])
+            if (known_bytes := self.stored.bytes_of(key)) is not None:
+                return known_bytes
+        return self.parts[key][1].estimate_bytes()
 
     def load(self, missing: Sequence[Hashable]) -> dict[Hashable, Loaded]:
         """Every part of the keys *missing*."""
-        return {key: self._load(self.parts[key][1]) for key in missing}
+        return {key: self._load_stored(key) for key in missing}
+
+    def _load_stored(self, key: Hashable) -> Loaded:
+        """Load the part *key*, by way of the store where there is one."""
+        part = self.parts[key][1]
+        if self.stored is None:
+            return self._load(part)
+        with self.stored.building(key, part.estimate_bytes) as check:
+            loaded = self._load(part)
+            check(loaded.value)
+        seconds = self.stored.seconds_of(key)
+        return loaded if seconds is None or loaded.read_bytes else replace(loaded, seconds=seconds, tier="store")
 
     def _load(self, part: Part[Value]) -> Loaded:
         """Load *part* and note what it cost and its pristine weights."""

@@ -18,7 +18,9 @@ from comfy.patching.placement import Placement, as_parameter
 from comfy.patching.protocols import Patcher
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
+from comfy.residency.fetching import WeightFetcher, can_fetch
 
+FETCHER = "weight_fetcher"  # the attribute of a module that keeps what fetches its weights
 WeightFunctions = list[Callable[[Tensor], Tensor]]
 
 
@@ -83,6 +85,14 @@ class TiedCopies:
         return copy
 
 
+def _fetcher_of(module: torch.nn.Module, device: Device) -> WeightFetcher | None:
+    """What fetches the weights of *module*'s streamed layers ahead on *device*: one for all loads, until everything is unloaded."""
+    kept: WeightFetcher | None = vars(module).get(FETCHER)
+    if kept is None or kept.torch_device != device.torch_device:
+        kept = vars(module)[FETCHER] = device.new_fetcher()
+    return kept
+
+
 class LayerLoading:
     """Moves layers of *patcher*'s module between its home and *device*, with the patcher's patches. Made for one operation.
 
@@ -100,6 +110,7 @@ class LayerLoading:
         own_way = self._values.is_replaced or not forwards_to(patcher.calculate_weight, WeightValues.calculate)
         self._patches_host_copies = force_patch_weights or own_way
         self._identities = None if own_way else ContentIdentity(patcher)
+        self._fetcher = _fetcher_of(patcher.model, device)
 
     def make_resident(self, layers: Sequence[Layer], all_layers: Sequence[Layer]) -> None:
         """Put the patched weights of *layers* on the device; those that are there stay. *all_layers* are the module's."""
@@ -143,12 +154,12 @@ class LayerLoading:
                 else:
                     functions[attribute].append(self._patch_at_each_call(key, placement.pristine(path)))
                     self._patcher.model.lowvram_patch_counter += 1
-            if not self._force_patch_weights and self._device.kind in ("cuda", "rocm"):
-                self._patcher.pin_weight_to_device(path)
         for attribute in functions:
             functions[attribute] += self._wrappers(layer, attribute)
         stream(layer.module, functions["weight"], functions["bias"])
         layer.module.comfy_patched_weights = False
+        if self._fetcher is not None and hasattr(layer.module, "fetcher") and can_fetch(layer.module):
+            layer.module.fetcher = self._fetcher
 
     def take_home(self, layer: Layer, home: torch.device) -> None:
         """Put the pristine weights of *layer* back, at *home*."""

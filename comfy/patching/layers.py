@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -21,6 +21,7 @@ class LayerModule(Protocol):
     prev_comfy_cast_weights: bool
     weight_function: WeightFunctions
     bias_function: WeightFunctions
+    fetcher: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +115,7 @@ def wipe_lowvram_weight(m: LayerModule | torch.nn.Module) -> None:
     if hasattr(m, "prev_comfy_cast_weights"):
         m.comfy_cast_weights = m.prev_comfy_cast_weights
         del m.prev_comfy_cast_weights
+    vars(m).pop("fetcher", None)
     for attribute in ("weight_function", "bias_function"):
         if hasattr(m, attribute):
             setattr(m, attribute, [])

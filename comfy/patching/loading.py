@@ -13,9 +13,8 @@ from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
 from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
-from comfy.patching.layer_loading import LayerLoading
+from comfy.patching.layer_loading import FETCHER, LayerLoading
 from comfy.patching.layers import LayerPlan, layers_of, move_weight_functions, plan_layers, wipe_lowvram_weight
-from comfy.patching.model_weights import ModelWeights
 from comfy.patching.object_patches import ObjectPatches, own_path
 from comfy.patching.placement import BufferPlacement, Placement
 from comfy.patching.protocols import PatchedModule, Patcher
@@ -106,6 +105,7 @@ class WeightLoading:
             for layer in plan.streamed:
                 loading.stream(layer)
             loading.make_resident(plan.resident, layers)
+            self._lock_host_memory(device, bool(plan.streamed) and not force_patch_weights)
             self._move_buffers(device_to)
             self._note_loaded(plan, device_to)
             call_back(patcher, CallbacksMP.ON_LOAD, device_to, lowvram_model_memory, force_patch_weights, full_load)
@@ -210,6 +210,7 @@ class WeightLoading:
                 freed_bytes += layer.size_bytes
                 model.model_offload_buffer_memory = max(model.model_offload_buffer_memory, device.stream_buffer_bytes(layer.size_bytes))
                 model.model_lowvram = True
+            self._lock_host_memory(device, freed_bytes > 0 and not force_patch_weights)
             model.model_loaded_weight_memory -= freed_bytes
             log.info(
                 "%s: %s moved off %s, %s stay",
@@ -231,18 +232,16 @@ class WeightLoading:
         return self._model
 
     def pin_weight(self, key: str) -> None:
-        """Page-lock the host memory of the parameter at *key*."""
-        if comfy.model_management.pin_memory(ModelWeights(self._model).parameter(key)):
+        """Have the host memory of the module page-locked, soon and in whole blocks; that ends with the module, or with the block."""
+        if comfy.model_management.manager().pinner.request(self._model, self.pristine_weights()):
             self._patcher.pinned.add(key)
 
     def unpin_weight(self, key: str) -> None:
-        """Undo ``pin_weight_to_device``."""
-        if key in self._patcher.pinned:
-            comfy.model_management.unpin_memory(self._placement.pristine(key))
-            self._patcher.pinned.discard(key)
+        """Take back ``pin_weight_to_device``; the block stays page-locked for the module's other weights."""
+        self._patcher.pinned.discard(key)
 
     def unpin_all_weights(self) -> None:
-        """Undo every ``pin_weight_to_device``."""
+        """Take back every ``pin_weight_to_device``."""
         for key in list(self._patcher.pinned):
             self._patcher.unpin_weight(key)
 
@@ -277,6 +276,7 @@ class WeightLoading:
             move_weight_functions(module, device_to)
             wipe_lowvram_weight(module)
             module.__dict__.pop("comfy_patched_weights", None)
+        vars(model).pop(FETCHER, None)
         if device_to is not None:
             note_device(model, device_to)
         model.model_lowvram = False
@@ -289,6 +289,14 @@ class WeightLoading:
         device, backups = _device(torch_device), self._patcher.backup_buffers
         if not device.is_host and (self._patcher.object_patches or not backups):
             BufferPlacement(self._model, backups).move(device.receive)
+
+    def _lock_host_memory(self, device: Device, is_streamed: bool) -> None:
+        """Have the blocks page-locked that layers are fetched from; blocks whose weights were given up are let go first."""
+        pinner = comfy.model_management.manager().pinner
+        if any(backup.weight is None for backup in self._patcher.backup.values()):
+            pinner.release(self._model)
+        if is_streamed and device.fetches_from_locked_memory:
+            pinner.request(self._model, self.pristine_weights())
 
     def _take_back_outdated_layers(self) -> None:
         """Put the layers back whose weights other patches than this patcher's made, so that the next load redoes only them.

@@ -28,7 +28,15 @@ from comfy.wrapper_tensors import inner_tensors
 Patches = tuple[ModelOptions, Attachments, WeightPatches, HookPatches]
 COMPONENTS = ("_options", "_attachments", "_weight_patches", "_hook_patches")
 components: Callable[[object], Patches] = operator.attrgetter(*COMPONENTS)
-SET_BY_LOADING = {"comfy_patched_weights", "comfy_cast_weights", "prev_comfy_cast_weights", "weight_function", "bias_function"}
+SET_BY_LOADING = {
+    "comfy_patched_weights",
+    "comfy_cast_weights",
+    "prev_comfy_cast_weights",
+    "weight_function",
+    "bias_function",
+    "fetcher",
+    "weight_fetcher",
+}
 MAX_OBJECTS = 200_000
 PLAIN = (str, bytes, int, float, complex, type(None))
 PASSED_OVER = (type, types.ModuleType, types.CodeType, *PLAIN)

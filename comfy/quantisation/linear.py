@@ -49,12 +49,12 @@ def prepared_weight(
     return value if keep else dequantised(value)
 
 
-def linear(layer: QuantisedLayer, input: Tensor, prepare_bias: Callable[[], Tensor | None]) -> Tensor:
-    """(…, in) to (…, out) through *layer*; *prepare_bias* gives its bias for *input*."""
+def linear(layer: QuantisedLayer, input: Tensor, weight: Tensor, prepare_bias: Callable[[], Tensor | None]) -> Tensor:
+    """(…, in) to (…, out) through *layer* with its *weight*, wherever that is; *prepare_bias* gives its bias for *input*."""
     settings = cast(LayerSettings, layer.quantised)
     if settings.pre_quant_scale is not None:
         input = input * settings.pre_quant_scale.to(input)
-    weight = prepared_weight(layer.weight, input.dtype, input.device, layer.weight_function, keep=layer.few_bits)
+    weight = prepared_weight(weight, input.dtype, input.device, layer.weight_function, keep=layer.few_bits)
     bias = prepare_bias()
     if not is_quantised(weight) or not settings.layer.format.quantises_input:
         return F.linear(input, weight, bias)
@@ -65,11 +65,11 @@ def linear(layer: QuantisedLayer, input: Tensor, prepare_bias: Callable[[], Tens
     return F.linear(quantised, weight, bias).reshape(*input.shape[:-1], -1)
 
 
-def plain_fp8_linear(layer: QuantisedLayer, input: Tensor, prepare_bias: Callable[[], Tensor | None]) -> Tensor:
-    """(…, in) to (…, out) through *layer*, whose weight is fp8 without a scale: a product in fp8. Larger inputs are cut off."""
+def plain_fp8_linear(layer: QuantisedLayer, input: Tensor, weight: Tensor, prepare_bias: Callable[[], Tensor | None]) -> Tensor:
+    """(…, in) to (…, out) through *layer*, whose *weight* is fp8 without a scale: a product in fp8. Larger inputs are cut off."""
     limit = torch.finfo(torch.float8_e4m3fn).max
     rows = input.reshape(-1, input.shape[-1]).clamp(-limit, limit).to(torch.float8_e4m3fn)
-    product = F.linear(_unscaled(rows, input.dtype), _unscaled(layer.weight.to(input.device), input.dtype), prepare_bias())
+    product = F.linear(_unscaled(rows, input.dtype), _unscaled(weight.to(input.device), input.dtype), prepare_bias())
     return product.reshape(*input.shape[:-1], -1)
 
 

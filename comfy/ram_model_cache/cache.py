@@ -130,7 +130,7 @@ class RamModelCache:
             for key, size_bytes in sizes.items():
                 part = as_loaded(loaded.get(key))
                 seconds = size_bytes * seconds_per_byte if part.seconds is None else part.seconds
-                found[key] = self.admit(key, part.value, seconds, part.read_bytes, hold)
+                found[key] = self.admit(key, part.value, seconds, part.read_bytes, hold, part.tier)
         finally:
             if len(found) < len(missing):
                 self.abandon(*(key for key in missing if key not in found))
@@ -170,8 +170,9 @@ class RamModelCache:
         Inside a block of ``holds``, where the load is given up if it is not kept, RAM that only held models could free is no room.
         """
         pending = frozenset(self._hooks.pending_paths())
-        needed_bytes = estimated_bytes + self.settings.headroom
+        needed_bytes = self._hooks.fresh_bytes(key, estimated_bytes) + self.settings.headroom
         self.ahead.give_way(needed_bytes)
+        self._hooks.relieve(needed_bytes - self._hooks.available_bytes() - self._drops.waiting_bytes())
         if current_prompt.get() is not None:  # on the thread that runs nodes
             with self._changing() as table:
                 over_cap = table.ledger.total_bytes + table.loads.reserved_bytes() + estimated_bytes - self.settings.cap_bytes
@@ -188,7 +189,9 @@ class RamModelCache:
             table.relieve(shortfall - self._drops.waiting_bytes(), f"memory needed to read {label_of(key)}")  # less what that evicted
         return kept
 
-    def admit(self, key: Hashable, value: Any, reload_seconds: float, read_bytes: int | None = None, hold: bool = False) -> Any:
+    def admit(
+        self, key: Hashable, value: Any, reload_seconds: float, read_bytes: int | None = None, hold: bool = False, tier: str = "disk"
+    ) -> Any:
         """Take *value*, just loaded for *key*, and return the clone to use in its place (None stays None: no such part).
 
         *value* itself is returned when it cannot be cached: it has no patcher, or a file changed during the load.
@@ -206,7 +209,7 @@ class RamModelCache:
             entry, why = table.add(key, value, storages, reload_seconds, hold)
             entry.used_s = self._clock()
             table.watch(entry, own_patcher(clone))
-            self._journal.loaded(entry, why, read_bytes)
+            self._journal.loaded(entry, why, read_bytes, tier)
         return clone
 
     def _pass_on(self, key: Hashable, why: str, seconds: float, read_bytes: int) -> None:
@@ -299,6 +302,7 @@ class RamModelCache:
         pending = frozenset(self._hooks.pending_paths())
         self._ticked_s = self._clock()
         self.ahead.give_way(self.settings.headroom)
+        self._hooks.relieve(self.settings.pressure_bytes(self._hooks.available_bytes() + self._drops.waiting_bytes()))
         available_bytes = self._hooks.available_bytes()
         with self._changing() as table:
             table.pending_paths = pending

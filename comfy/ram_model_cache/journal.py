@@ -44,12 +44,17 @@ class Journal:
         self.book.add(Receipt(entry.label, tier, entry.size_bytes, entry.seconds, entry.state is State.KEPT))
         return tier
 
-    def loaded(self, entry: Entry, why: str, read_bytes: int | None) -> None:
-        """*entry* was read because of *why*; None: its bytes were."""
+    def loaded(self, entry: Entry, why: str, read_bytes: int | None, tier: str = "disk") -> None:
+        """*entry* was read, or is in the store where *tier* says so, because of *why*; None: its bytes were read."""
         self.counters.misses += 1
         self.counters.read_bytes += entry.size_bytes if read_bytes is None else read_bytes
         story = f"{why}; not kept: {entry.refusal}" if entry.refusal else why
-        self.book.add(Receipt(entry.label, "disk", entry.size_bytes, entry.seconds, not entry.refusal, story))
+        self.book.add(Receipt(entry.label, tier, entry.size_bytes, entry.seconds, not entry.refusal, story))
+        if tier == "store":
+            self.counters.from_store += 1
+            self.counters.saved_seconds += entry.seconds
+            self.write(f"RAM model cache: {entry.label} ({megabytes(entry.size_bytes)}) is in the store: {story}")
+            return
         self.write(f"RAM model cache: loaded {entry.label} ({megabytes(entry.size_bytes)} in {entry.seconds:.2f} s): {story}")
 
     def read_ahead(self, entry: Entry, read_bytes: int | None) -> None:

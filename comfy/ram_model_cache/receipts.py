@@ -26,9 +26,9 @@ class Receipt:
     """Where one model came from.
 
     *tier*: ``vram`` (on a device already), ``ram``, ``in use`` (alive though no longer kept), ``ahead`` (read before its loader asked),
-    ``disk``, ``none`` (the file has no such part), ``bypass`` (loaded anew, not cacheable) or ``unique`` (patches computed anew whenever
-    they are made anew). *seconds* were spent for ``disk``, hidden for ``ahead`` (what the load took, less what its loader had to wait for
-    it), saved otherwise. *kept*: whether it stays cached.
+    ``store`` (mapped: a server before, or another one, left it), ``disk``, ``none`` (the file has no such part), ``bypass`` (loaded anew,
+    not cacheable) or ``unique`` (patches computed anew whenever they are made anew). *seconds* were spent for ``disk``, hidden for
+    ``ahead`` (what the load took, less what its loader had to wait for it), saved otherwise. *kept*: whether it stays cached.
     """
 
     model: str
@@ -43,7 +43,8 @@ class Receipt:
 class Counters:
     """Totals since the cache was made; bytes and seconds as named, *evictions* by kind of reason.
 
-    What was read ahead counts as a miss when its loader asks, and as *ahead_unused* when it is dropped before.
+    What was read ahead counts as a miss when its loader asks, and as *ahead_unused* when it is dropped before. *from_store*: misses that
+    the store of weights served.
     """
 
     hits: int = 0
@@ -59,6 +60,7 @@ class Counters:
     read_ahead: int = 0
     ahead_unused: int = 0
     hidden_seconds: float = 0.0
+    from_store: int = 0
     evictions: dict[str, int] = field(default_factory=dict)
 
 

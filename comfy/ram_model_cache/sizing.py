@@ -17,7 +17,7 @@ def settings_from(args: Namespace, memory: HostMemory, chooses: bool = True, hea
     """The settings that *args* ask for, None for no cache; says in the log which and why.
 
     *chooses*: whether the free RAM decides where no flag does. *headroom_bytes*: RAM to leave free (None: a share of all there is).
-    Reads ``ram_model_cache_mb`` (in MiB), ``no_ram_model_cache`` and ``ram_model_cache_ttl`` (in seconds).
+    Reads ``ram_model_cache_mb`` (in MiB), ``ram_model_cache_ttl`` (in seconds) and, where there is one, ``no_ram_model_cache``.
     """
     cap_bytes, why = _cap(args, memory, chooses)
     ttl_s = args.ram_model_cache_ttl
@@ -48,7 +48,7 @@ def settings_anew(args: Namespace, memory: HostMemory, before: CacheSettings, ke
 
 def _cap(args: Namespace, memory: HostMemory, chooses: bool) -> tuple[int, str]:
     """(bytes, who chose them)"""
-    if args.no_ram_model_cache:
+    if getattr(args, "no_ram_model_cache", False):
         return 0, ""
     if args.ram_model_cache_mb is not None:
         return args.ram_model_cache_mb * MIB, "by --ram-model-cache-mb"

@@ -53,10 +53,11 @@ def host_storages(patcher: Patcher, is_elsewhere: Callable[[Any], bool] | None =
     """{storage: bytes} of the host memory that *patcher*'s module and backups hold, except tensors of which *is_elsewhere* is true.
 
     ``mps`` shares the host's RAM and counts; other accelerators, ``meta`` and memory-mapped files do not. A dynamic patcher counts as
-    what it has pinned. Valid until weights move; measure again then.
+    the buffers it has read weights into, whether pinned (registered) or not. Valid until weights move; measure again then.
     """
     if is_dynamic(patcher):
-        return {("pinned", id(patcher)): max(0, patcher.pinned_memory_size())}
+        in_buffers = getattr(patcher, "loaded_ram_size", patcher.pinned_memory_size)  # ComfyUI tells the two apart since 0.24
+        return {("buffers", id(patcher)): max(0, in_buffers(), patcher.pinned_memory_size())}
     found: dict[Hashable, int] = {}
     for tensor in _tensors(patcher):
         device = getattr(tensor, "device", None)

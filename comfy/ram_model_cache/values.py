@@ -42,11 +42,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A loader's result with what it cost, for loaders that know it better than the clock around them."""
+    """A loader's result with what it cost, for loaders that know it better than the clock around them.
+
+    *tier*: where it was; of what was not read, *seconds* are what reading takes.
+    """
 
     value: Any
     seconds: float | None = None
     read_bytes: int | None = None
+    tier: str = "disk"
 
 
 def _nothing(*_: Any) -> None:
@@ -62,7 +66,8 @@ class OwnerHooks:
     *pending_paths*: real paths of the files that queued prompts name. *raise_if_interrupted*: asked while waiting for another load.
     *measure*: bytes of host memory by storage. *trim*: give freed memory back to the system. *release_spare*: the same for what may
     serve a load in progress; called after its end. *unpatch_base*: on the thread that runs nodes, give up the patched weights in host
-    memory that *restore_base* let stay; whether there were any.
+    memory that *restore_base* let stay; whether there were any. *fresh_bytes*: of the estimated bytes of a key, how many reading it will
+    really take. *relieve*: free this much RAM outside the cache, if it holds any; asked before models are evicted for lack of it.
     """
 
     available_bytes: Callable[[], int] = lambda: UNLIMITED_BYTES
@@ -75,6 +80,8 @@ class OwnerHooks:
     trim: Callable[[], Any] = return_freed_memory
     release_spare: Callable[[], Any] = _nothing
     unpatch_base: Callable[[Patcher], bool] = lambda patcher: False
+    fresh_bytes: Callable[[Hashable, int], int] = lambda key, estimated_bytes: estimated_bytes
+    relieve: Callable[[int], Any] = _nothing
 
 
 @dataclass(frozen=True, slots=True)

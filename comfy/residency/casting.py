@@ -49,6 +49,8 @@ def cast_to(
     with scope:
         if not moves:
             return weight.to(dtype=dtype, copy=copy)
+        if r is None and device is not None and device.type == "cuda" and dtype not in (None, weight.dtype):
+            return weight.to(device, non_blocking=non_blocking).to(dtype)  # in one call the host would convert
         target = torch.empty_like(weight, dtype=dtype, device=device) if r is None else r
         return target.copy_(weight, non_blocking=non_blocking)
 

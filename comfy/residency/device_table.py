@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
-from comfy.residency.devices import RESERVED_BYTES, CudaDevice, Device, HostDevice, MpsDevice, XpuDevice
+from comfy.residency.devices import FETCH_BUFFERS, RESERVED_BYTES, CudaDevice, Device, HostDevice, MpsDevice, XpuDevice
 from comfy.residency.memory_states import CPUState, VRAMState
 from comfy.residency.simulated import SimulatedDevice
 from comfy.units import GIB, MIB
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 torch = lazy_module("torch")
 log = logging.getLogger(__name__)
+
+
+def fetch_buffers(args: Namespace) -> int:
+    """How many layers' weights a card fetches at a time: ``--async-offload``, or two; with ``--disable-async-offload`` none ahead."""
+    if args.disable_async_offload:
+        return 0
+    return FETCH_BUFFERS if args.async_offload is None else max(0, args.async_offload)
 
 
 class DeviceTable:
@@ -45,7 +52,8 @@ class DeviceTable:
         if args.cpu:
             return []
         if torch.cuda.is_available():
-            return [CudaDevice(torch.device("cuda", index), reserved) for index in range(torch.cuda.device_count())]
+            buffers = fetch_buffers(args)
+            return [CudaDevice(torch.device("cuda", index), reserved, buffers) for index in range(torch.cuda.device_count())]
         if hasattr(torch, "xpu") and torch.xpu.is_available():
             return [XpuDevice(torch.device("xpu", index), reserved) for index in range(torch.xpu.device_count())]
         if torch.backends.mps.is_available():

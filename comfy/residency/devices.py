@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.residency.fetching import WeightFetcher
 from comfy.residency.pinning import CudaPins
 from comfy.units import GIB, MIB
 
@@ -16,6 +17,7 @@ psutil = lazy_module("psutil")
 
 WORKING_BYTES = int(0.8 * GIB)
 RESERVED_BYTES = 400 * MIB
+FETCH_BUFFERS = 2
 HOST_HEADROOM_BYTES = 2 * GIB
 HOST_HEADROOM_SHARE = 0.05
 
@@ -24,6 +26,7 @@ class Device:
     """A compute device. Sizes are in bytes; methods may be called from the thread that loads models.
 
     ``streams_through_functions``: layers whose weights stay on the host must pass them through :meth:`stream`.
+    ``fetches_from_locked_memory``: such weights are copied faster, and without waiting, from memory that :meth:`pin` has page-locked.
     ``margin`` multiplies a model's size when room is made for it, because allocators lose some; ``reserved_bytes`` are left to
     other programs; ``minimum_weight_share`` of the free memory goes to weights even when activations ask for all of it.
     """
@@ -32,6 +35,7 @@ class Device:
     margin = 1.1
     minimum_weight_share = 0.4
     streams_through_functions = False
+    fetches_from_locked_memory = False
 
     def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
         self.torch_device = torch_device
@@ -77,6 +81,10 @@ class Device:
     def stream_buffer_bytes(self, layer_bytes: int) -> int:
         """What must stay free for a layer of *layer_bytes* that is fetched from the host at each call."""
         return layer_bytes
+
+    def new_fetcher(self) -> WeightFetcher | None:
+        """What fetches the weights of one module's streamed layers ahead of their use; None where each call fetches its own."""
+        return None
 
     def stream(self, tensor: Tensor) -> Tensor:
         """Called with the copy of a weight that stays on the host, each time a layer uses it. Returns it."""
@@ -126,8 +134,12 @@ class HostDevice(Device):
 class CudaDevice(Device):
     """An NVIDIA card, or an AMD card through ROCm (``kind`` tells)."""
 
-    def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
+    fetches_from_locked_memory = True
+
+    def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES, fetch_buffers: int = FETCH_BUFFERS) -> None:
+        """*fetch_buffers*: how many layers' weights are fetched at a time (0: none ahead)."""
         super().__init__(torch_device, reserved_bytes)
+        self.fetch_buffers = fetch_buffers
         self.kind = "rocm" if torch.version.hip else "cuda"
         self.minimum_weight_share = 0.0 if self.kind == "cuda" else 0.4
 
@@ -153,6 +165,18 @@ class CudaDevice(Device):
     def allocator_total_bytes(self) -> int:
         """Held by the allocator."""
         return self._statistics()[0]
+
+    def receive(self, tensor: Tensor, non_blocking: bool = True) -> Tensor:
+        """A copy on the card; from page-locked memory only queued, so that many follow each other without the host waiting."""
+        return tensor.to(self.torch_device, non_blocking=non_blocking)
+
+    def stream_buffer_bytes(self, layer_bytes: int) -> int:
+        """A buffer of the layer's size for each that is fetched at a time."""
+        return layer_bytes * max(1, self.fetch_buffers)
+
+    def new_fetcher(self) -> WeightFetcher | None:
+        """One with this card's number of buffers."""
+        return WeightFetcher(self.torch_device, self.fetch_buffers) if self.fetch_buffers > 0 else None
 
     def pin(self, address: int, size_bytes: int) -> bool:
         """Page-lock host memory for all cards."""

@@ -104,7 +104,8 @@ class DtypeRoles:
     def force_upcast_attention_dtype(self) -> dict[dtype, dtype] | None:
         """A map from dtypes to those attention must use instead, or None. Recent macOS gives black pictures in half precision."""
         version = mac_version()
-        if self._args.force_upcast_attention or (version is not None and version >= (14, 5)):
+        by_system = version is not None and version >= (14, 5) and not self._args.dont_upcast_attention
+        if self._args.force_upcast_attention or by_system:
             return {torch.float16: torch.float32}
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -14,6 +14,7 @@ from comfy.ram_model_cache.cache import NullRamModelCache, OwnerHooks, RamModelC
 from comfy.ram_model_cache.host_memory import HostMemory
 from comfy.ram_model_cache.sizing import settings_from
 from comfy.ram_model_cache.storage import Storages, host_storages
+from comfy.ram_model_store.at_hand import parts_at_hand
 from comfy.residency.loaded_model import LoadedModel
 from comfy.residency.loaded_models import LoadedModels
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from comfy.patching.base_weights import Base, BaseWeights
     from comfy.ram_model_cache.models import LoadedModel as CachedLoadedModel
     from comfy.ram_model_cache.models import Patcher
+    from comfy.ram_model_store.store import RamModelStore
     from comfy.residency.devices import Device
 
 base_weights = lazy_module("comfy.patching.base_weights")
@@ -35,7 +37,8 @@ class CacheOwner:
     """What the RAM model cache may ask of this server. Complete as soon as it is made, which imports no torch; any thread.
 
     *loaded* is the list of models on devices, *spare* the memory of dropped weights, *memory* the RAM of this host. *accelerators* gives
-    the devices with memory of their own, *pending_paths* the real paths of the files that queued prompts name.
+    the devices with memory of their own, *pending_paths* the real paths of the files that queued prompts name, *store* the store of
+    weights.
     """
 
     loaded: LoadedModels = field(default_factory=LoadedModels)
@@ -43,6 +46,7 @@ class CacheOwner:
     memory: HostMemory = field(default_factory=HostMemory)
     accelerators: Callable[[], Sequence[Device]] = tuple
     pending_paths: PendingPaths = tuple
+    store: Callable[[], RamModelStore | None] = lambda: None
 
     @cached_property
     def _base_weights(self) -> BaseWeights:
@@ -59,6 +63,8 @@ class CacheOwner:
             measure=self.measure,
             release_spare=self.spare.release,
             unpatch_base=self.unpatch_base,
+            fresh_bytes=self.fresh_bytes,
+            relieve=self.relieve,
         )
 
     def available_bytes(self) -> int:
@@ -88,6 +94,16 @@ class CacheOwner:
             return False
         self._base_weights.restore(base)
         return True
+
+    def fresh_bytes(self, key: Hashable, estimated_bytes: int) -> int:
+        """What reading *key* takes of the RAM: nothing where the running load has found it in the store."""
+        return 0 if key in parts_at_hand.get() else estimated_bytes
+
+    def relieve(self, wanted_bytes: int) -> None:
+        """Free *wanted_bytes* of what the store holds, if there is one."""
+        store = self.store() if wanted_bytes > 0 else None
+        if store is not None:
+            store.relieve(wanted_bytes)
 
     def measure(self, patcher: Patcher) -> Storages:
         """{storage: bytes} of the host memory that *patcher*'s module takes; what a simulated accelerator holds is not the host's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from comfy.lazy_import import lazy_module
@@ -43,15 +44,21 @@ class CudaPins:
         return False
 
     def unpin(self, address: int) -> bool:
+        for index in range(torch.cuda.device_count()):  # copies from the memory may still be queued
+            torch.cuda.synchronize(index)
         return int(torch.cuda.cudart().cudaHostUnregister(address)) == 0
 
 
 class PinLedger:
-    """Owner of the process's page-locked memory: at most *budget_bytes* (0: never pin). Any thread; the lock covers the books only."""
+    """Owner of the process's page-locked memory: at most *budget_bytes* (0: never pin). Any thread; the lock covers the books only.
+
+    ``keeps_out(address, bytes)`` tells of memory that is never locked: privately mapped files, of which locking would make copies.
+    """
 
     def __init__(self, budget_bytes: int, backend: PinBackend | None = None) -> None:
         self.budget_bytes = budget_bytes
         self._backend = backend or CudaPins()
+        self.keeps_out: Callable[[int, int], bool] = lambda address, size_bytes: False
         self._lock = threading.Lock()
         self._ranges: dict[int, int] = {}
         self._tensors: set[int] = set()
@@ -74,6 +81,8 @@ class PinLedger:
 
         The caller keeps the memory alive until it has called :meth:`unpin_range`.
         """
+        if self.keeps_out(address, size_bytes):
+            return False
         with self._lock:
             used_bytes = sum(self._ranges.values())
             allowed = used_bytes + size_bytes <= self.budget_bytes and self.ensure_pin_registerable(size_bytes)

@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.cache import RamModelCache
 from comfy.ram_model_cache.sizing import settings_anew
 from comfy.residency.device_table import DeviceTable
@@ -20,7 +21,10 @@ from comfy.weight_files.spare_memory import spare_memory
 
 if TYPE_CHECKING:
     from comfy.ram_model_cache.models import Patcher
+    from comfy.ram_model_store.store import RamModelStore
     from comfy.residency.devices import Device
+
+model_store = lazy_module("comfy.residency.model_store")
 
 
 class ProcessModels:
@@ -37,7 +41,10 @@ class ProcessModels:
         self._loaded = LoadedModels()
         self.spare = spare_memory()
         self._queue_paths: PendingPaths = tuple
-        self._cache_owner = CacheOwner(self._loaded, self.spare, accelerators=self._accelerators, pending_paths=self._pending_paths)
+        self._cache_owner = CacheOwner(
+            self._loaded, self.spare, accelerators=self._accelerators, pending_paths=self._pending_paths, store=self.store
+        )
+        self._store: RamModelStore | None = None
         self._ram_cache: AnyCache | None = None
         self._used: tuple[ModelManager, DtypePolicy] | None = None
         self._table: Callable[[Namespace], DeviceTable] = first_table
@@ -54,6 +61,20 @@ class ProcessModels:
             if self._ram_cache is None:
                 self._ram_cache = make_ram_cache(self._args, self._cache_owner)
             return self._ram_cache
+
+    def store(self) -> RamModelStore | None:
+        """The store of weights that outlive this process, once it was opened."""
+        return self._store
+
+    def open_store(self) -> RamModelStore | None:
+        """Open the store that the flags name; None where they name none, or it cannot be had, which is said.
+
+        Raises ``StoreRefused`` for a folder that was named and may not be used. Imports no torch.
+        """
+        with self._lock:
+            if self._store is None and self._args.ram_model_store:
+                self._store = model_store.make_store(self._args, self.ram_cache(), self._cache_owner.memory)
+            return self._store
 
     def has_manager(self) -> bool:
         """Whether a manager was made, or put in use."""
@@ -115,6 +136,8 @@ class ProcessModels:
                     manager = ModelManager(
                         self._args, self._table(self._args), ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare
                     )
+                    if self._store is not None:
+                        manager.pin_ledger.keeps_out = self._store.keeps_unlocked
                     apply_torch_settings(self._args, manager.devices.kind)
                     self.use(manager)
                 used = self._used

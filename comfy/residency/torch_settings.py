@@ -18,12 +18,26 @@ def adds_in_fp16(args: Namespace, kind: str) -> bool:
 
 
 def apply_torch_settings(args: Namespace, kind: str) -> None:
-    """Let matrix products of half precision add up in half precision if the flags ask for it; torch can from 2.7 on."""
-    matmul = torch.backends.cuda.matmul if adds_in_fp16(args, kind) else None
-    if matmul is None:
+    """Set what flags ask of torch, for a *kind* of device (:attr:`DeviceTable.kind`), as ComfyUI does.
+
+    ``--deterministic``: deterministic algorithms where there are any, a warning elsewhere. On cards: trying cuDNN's algorithms out as
+    ``--fast autotune`` says, reductions in half precision in attention that is written out, sums of products in half precision if asked
+    for (torch can from 2.7 on).
+    """
+    if args.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        log.info("--deterministic: torch uses deterministic algorithms where it has them")
+    if kind not in ("cuda", "rocm"):
         return
+    torch.backends.cudnn.benchmark = PerformanceFeature.AutoTune in (args.fast or ())
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    if adds_in_fp16(args, kind):
+        _add_in_fp16()
+
+
+def _add_in_fp16() -> None:
     try:
-        matmul.allow_fp16_accumulation = True
+        torch.backends.cuda.matmul.allow_fp16_accumulation = True
     except AttributeError:
         log.warning("--fast fp16_accumulation: torch %s cannot add in half precision; install 2.7 or later", torch.__version__)
     else:

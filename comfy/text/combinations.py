@@ -51,6 +51,11 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((_BASE,)), ("stable_audio", ANY), "comfy.text_encoders.sa_t5:stable_audio_target"),
     (_sets((_UMT5,)), ("wan", ANY), "comfy.text_encoders.wan:wan_target"),
     (_sets((TEModel.QWEN25_7B,)), ("qwen_image", ANY), "comfy.text_encoders.qwen_image:qwen_image_target"),
+    (
+        _sets((TEModel.QWEN25_7B,), (TEModel.QWEN25_7B, TEModel.BYT5_SMALL_GLYPH)),
+        ("hunyuan_video_15",),
+        "comfy.text_encoders.hunyuan_video:hunyuan_video_15_target",
+    ),
     (_sets((TEModel.QWEN25_7B,)), ("longcat_image",), "comfy.text_encoders.longcat_image:longcat_target"),
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),

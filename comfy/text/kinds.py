@@ -59,6 +59,11 @@ def is_t5(config: T5TextConfig) -> bool:
     return config.gated and not config.bias_per_layer and config.vocabulary >= BYTES_VOCABULARY
 
 
+def is_byt5(config: T5TextConfig) -> bool:
+    """Whether *config* is ByT5, whose tokens are bytes and a few marks."""
+    return config.gated and not config.bias_per_layer and config.vocabulary < BYTES_VOCABULARY
+
+
 def is_umt5(config: T5TextConfig) -> bool:
     """Whether *config* is UMT5."""
     return config.gated and config.bias_per_layer
@@ -111,6 +116,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
     EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
     EncoderKind(TEModel.T5_XXL, "T5 v1.1", "t5xxl", read_t5_config, is_t5, _T5_NORM),
+    EncoderKind(TEModel.BYT5_SMALL_GLYPH, "ByT5", "byt5_small", read_t5_config, is_byt5, _T5_NORM),
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),

@@ -96,12 +96,18 @@ class QwenImageTEModel(sd1_clip.SD1ClipModel):
 
     def encode_token_weights(self, token_weight_pairs: Mapping[str, Any], template_end: int = -1) -> tuple[Any, ...]:
         """(states 1 x tokens x width, None, {"attention_mask"} or {}). *template_end*: the first token to keep; -1: found by the marks."""
-        states, pooled, extra = super().encode_token_weights(token_weight_pairs)
-        if template_end == -1:
-            template_end = template_end_of([token[0] for token in token_weight_pairs[PART][0]])
-        mask = extra["attention_mask"][:, template_end:]
-        others = {name: value for name, value in extra.items() if name != "attention_mask"}
-        return states[:, template_end:], pooled, others if mask.all() else {**others, "attention_mask": mask}
+        return users_part(super().encode_token_weights(token_weight_pairs), token_weight_pairs[PART][0], template_end)
+
+
+def users_part(encoded: tuple[Any, ...], chunk: Sequence[Any], template_end: int = -1) -> tuple[Any, ...]:
+    """*encoded* (states, pooled output, extras with a mask) of the tokens of *chunk* from the user's words on, see
+    :class:`QwenImageTEModel`."""
+    states, pooled, extra = encoded
+    if template_end == -1:
+        template_end = template_end_of([token[0] for token in chunk])
+    mask = extra["attention_mask"][:, template_end:]
+    others = {name: value for name, value in extra.items() if name != "attention_mask"}
+    return states[:, template_end:], pooled, others if mask.all() else {**others, "attention_mask": mask}
 
 
 def template_end_of(tokens: Sequence[Any]) -> int:

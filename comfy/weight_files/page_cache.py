@@ -49,6 +49,11 @@ class PageCacheGuard:
         """Bytes of the pages that were absent."""
         return sum(self._stops) - sum(self._starts)
 
+    def was_absent(self, start: int, stop: int) -> bool:
+        """Whether no byte from *start* to *stop* was there."""
+        position = bisect.bisect_right(self._stops, start)
+        return position < len(self._starts) and self._starts[position] <= start and stop <= self._stops[position]
+
     def drop(self, start: int, stop: int) -> None:
         """Drop the pages that lie wholly in bytes *start* to *stop* and were absent. Pages being written or fetched stay."""
         position = bisect.bisect_right(self._stops, start)

@@ -1,7 +1,8 @@
 """Reads chosen tensors of a safetensors file by position, into fresh memory of their own.
 
 Nothing is mapped: a reader issues large positional reads, several at a time, straight into the destination when the dtype is the
-file's, else through a small buffer that is cast on the way.
+file's, else through a small buffer that is cast on the way. What is to leave nothing in the system's page cache and is not there yet is
+read past it, where the file system can.
 """
 
 import functools
@@ -9,15 +10,17 @@ import mmap
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import torch
 
 from comfy.families.model_errors import ModelFileError
 from comfy.units import MIB
-from comfy.weight_files.chunks import Chunk, plan_chunks
+from comfy.weight_files.chunks import Chunk, Slice, plan_chunks
+from comfy.weight_files.direct_reads import DirectReads
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
@@ -34,6 +37,18 @@ CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
 
 Prepare = Callable[[int, int], None]
+
+
+class BlockMemory(Protocol):
+    """Memory for one read: ``tensor`` is all of it as bytes and keeps it alive; any thread may call :meth:`populate`."""
+
+    tensor: torch.Tensor
+
+    def populate(self, first: int, stop: int) -> None:
+        """Bytes *first* to *stop* are about to be written."""
+
+
+MakeBlock = Callable[[int], BlockMemory]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,7 @@ class WeightReader:
         """Open *path* and check its header; raises what :func:`read_header` raises."""
         self._between_chunks = between_chunks
         self._guard: PageCacheGuard | None = None
+        self._direct: DirectReads | None = None
         self._seek_lock = threading.Lock()  # guards the file position where positional reads do not exist
         self._bounce = threading.local()
         self._casting = threading.Semaphore(CASTS_AT_ONCE)
@@ -81,6 +97,7 @@ class WeightReader:
         try:
             if drop_pages and can_drop_pages():  # before the header: reading it makes the system read ahead
                 self._guard = PageCacheGuard(self._file, os.fstat(self._file).st_size)
+                self._direct = DirectReads(path, CHUNK_BYTES) if self._guard.absent_bytes() else None
             self.header = read_header(path)
         except BaseException:
             self.close()
@@ -95,20 +112,24 @@ class WeightReader:
     def close(self) -> None:
         """Close the file; calling it again does nothing."""
         if self._file >= 0:
+            if self._direct is not None:
+                self._direct.close()
             if self._guard is not None:
                 self._guard.drop_all()
             os.close(self._file)
             self._file = -1
 
-    def read(self, keys: Iterable[str], dtype: torch.dtype | None = None, threads: int | None = None) -> dict[str, torch.Tensor]:
-        """The tensors *keys* on the CPU, all views of one block of fresh memory.
+    def read(
+        self, keys: Iterable[str], dtype: torch.dtype | None = None, threads: int | None = None, make_block: MakeBlock | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The tensors *keys* on the CPU, all views of one block of fresh memory, or of what *make_block* gives for its size in bytes.
 
         Floating tensors come in *dtype* (None: the file's). Blocks until everything is read. Raises ``KeyError`` for an unknown key,
         ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
         """
         entries = [self.header.entries[key] for key in keys]
         offsets, total = _layout(entries, dtype)
-        memory = FreshMemory(total)
+        memory = (make_block or FreshMemory)(total)
         view = memory.tensor.numpy().data
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
@@ -198,13 +219,13 @@ class WeightReader:
 
     def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:
         places = [(piece, destinations[piece.entry.key]) for piece in chunk.slices]
-        if chunk.cast:
+        direct = self._read_directly(chunk)
+        if direct is not None:
+            self._distribute(torch.frombuffer(direct, dtype=torch.uint8), chunk, places)
+        elif chunk.cast:
             bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
             self._read_bytes([bounce.numpy().data], chunk)
-            with self._casting, torch.inference_mode():  # nothing for autograd to note
-                for piece, place in places:
-                    read = bounce[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
-                    place.flat[piece.first : piece.stop].copy_(read)
+            self._distribute(bounce, chunk, places)
         else:
             self._read_bytes(
                 [place.raw[piece.first * piece.entry.dtype.itemsize : piece.stop * piece.entry.dtype.itemsize] for piece, place in places],
@@ -213,6 +234,40 @@ class WeightReader:
         if self._guard is not None:
             self._guard.drop(chunk.start, chunk.stop)
 
+    def _distribute(self, read: torch.Tensor, chunk: Chunk, places: Sequence[tuple[Slice, _Destination]]) -> None:
+        """Copy the bytes of *chunk* to their tensors, casting them where the dtypes differ."""
+        if not chunk.cast:
+            raw, done = read.numpy().data, 0
+            for piece, place in places:
+                size, first = piece.stop_byte - piece.start_byte, piece.first * piece.entry.dtype.itemsize
+                place.raw[first : first + size] = raw[done : done + size]
+                done += size
+            return
+        with self._casting, torch.inference_mode():  # nothing for autograd to note
+            for piece, place in places:
+                part = read[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
+                place.flat[piece.first : piece.stop].copy_(part)
+
+    def _read_directly(self, chunk: Chunk) -> memoryview | None:
+        """The bytes of *chunk* past the page cache; None where it is in there, or the file system has no such reads."""
+        direct, guard = self._direct, self._guard
+        if direct is None or guard is None or not direct.are_possible or not guard.was_absent(chunk.start, chunk.stop):
+            return None
+        try:
+            read = direct.read(chunk.start, chunk.stop)
+        except OSError as error:
+            raise self._unreadable(chunk.start, error) from error
+        if read is not None and len(read) < chunk.stop - chunk.start:
+            raise self._ended_inside(chunk, chunk.start + len(read))
+        return read
+
+    def _unreadable(self, position: int, error: OSError) -> ModelFileError:
+        return ModelFileError(f"{self.header.path} cannot be read at byte {position} ({error.strerror}); check the disk")
+
+    def _ended_inside(self, chunk: Chunk, position: int) -> ModelFileError:
+        inside = next(piece.entry.key for piece in chunk.slices if piece.stop_byte > position)
+        return ModelFileError(f"{self.header.path} ended inside {inside!r}; it was replaced or truncated while it was read")
+
     def _read_bytes(self, views: list[memoryview], chunk: Chunk) -> None:
         """Fill *views* one after the other with the bytes of *chunk*."""
         position = chunk.start
@@ -220,10 +275,9 @@ class WeightReader:
             try:
                 count = self._read_at(views, position)
             except OSError as error:
-                raise ModelFileError(f"{self.header.path} cannot be read at byte {position} ({error.strerror}); check the disk") from error
+                raise self._unreadable(position, error) from error
             if count == 0:
-                inside = next(piece.entry.key for piece in chunk.slices if piece.stop_byte > position)
-                raise ModelFileError(f"{self.header.path} ended inside {inside!r}; it was replaced or truncated while it was read")
+                raise self._ended_inside(chunk, position)
             position += count
             views = _after(views, count)
 

@@ -27,6 +27,8 @@ def load_upscale_model(path: str) -> Any:
 class _UpscalePart(Part[Any]):
     """The upscaling model of a file."""
 
+    is_stored = False  # spandrel copies the weights
+
     def __init__(self, files: ModelFiles) -> None:
         super().__init__()
         self._files = files

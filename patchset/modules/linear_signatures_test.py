@@ -1,4 +1,4 @@
-"""Cache keys against the definition they replace, and validation of graphs deeper than the Python stack."""
+"""Cache keys against the definition they replace, in long chains and in loops."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ import execution
 import nodes
 from comfy_execution.caching import CacheKeySetInputSignature, Unhashable, include_unique_id_in_input, to_hashable
 from comfy_execution.graph import DynamicPrompt
-from comfy_execution.graph_utils import is_link
+from comfy_execution.graph_utils import GraphBuilder, is_link
 
 
 class Plain:
@@ -179,18 +179,102 @@ def chain(length):
     return prompt
 
 
-def test_long_chains_get_keys_and_pass_validation():
-    prompt = chain(3000)
-    assert len(set(new_keys(DynamicPrompt(prompt)).values())) == 3001
-    valid, error, outputs, _ = asyncio.run(execution.validate_prompt("id", prompt, None))
-    assert (valid, error, outputs) == (True, None, ["out"])
+def test_long_chains_get_keys():
+    assert len(set(new_keys(DynamicPrompt(chain(3000))).values())) == 3001
 
 
-def test_errors_at_the_far_end_of_a_chain_are_reported_there():
-    prompt = chain(1500)
-    prompt["0"]["inputs"]["value"] = "x"
-    valid, error, _, node_errors = asyncio.run(execution.validate_prompt("id", prompt, None))
-    assert not valid
-    assert error["type"] == "prompt_outputs_failed_validation"
-    assert [problem["type"] for problem in node_errors["0"]["errors"]] == ["invalid_input_type"]
-    assert node_errors["0"]["dependent_outputs"] == ["out"]
+class Replaceable(DynamicPrompt):
+    """As newer versions have it: a loop's node puts another node in the place of one, in the middle of a prompt."""
+
+    def __init__(self, prompt):
+        super().__init__(prompt)
+        self.node_overrides = {}
+
+    def get_node(self, node_id):
+        return self.node_overrides.get(node_id) or super().get_node(node_id)
+
+    def override_node(self, node_id, node_info):
+        self.node_overrides[node_id] = node_info
+
+
+def test_a_node_put_in_the_place_of_another_changes_the_keys_of_all_below_it():
+    prompt = {"a": {"class_type": "Plain", "inputs": {"value": 1}}, "b": {"class_type": "Plain", "inputs": {"image": ["a", 0]}}}
+    dynprompt = Replaceable(prompt)
+    keys = CacheKeySetInputSignature(dynprompt, ["a", "b"], Changed(dynprompt))
+    seen = []
+    for value in (1, 2, 3, 2):
+        if value > 1:
+            dynprompt.override_node("a", {"class_type": "Plain", "inputs": {"value": value}})
+        child = f"child {len(seen)}"
+        dynprompt.add_ephemeral_node(child, {"class_type": "Plain", "inputs": {"image": ["b", 0]}}, "b", "b")
+        asyncio.run(keys.add_keys([child]))
+        seen.append(keys.keys[child])
+    assert seen[1] == seen[3] and len({*seen}) == 3
+    assert seen[0] == new_keys(DynamicPrompt({**prompt, "c": {"class_type": "Plain", "inputs": {"image": ["b", 0]}}}))["c"]
+
+
+class CountDown(Plain):
+    """Runs itself again with one less, by an expansion, until nothing is left; adds what *step* gives each time."""
+
+    RETURN_TYPES = ("INT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"left": ("INT", {"default": 0}), "total": ("INT", {"default": 0, "forceInput": True})}}
+
+    def run(self, left, total):
+        if not left:
+            return (total,)
+        graph = GraphBuilder()
+        step = graph.node("Add", first=total, second=left)
+        again = graph.node("CountDown", left=left - 1, total=step.out(0))
+        return {"result": (again.out(0),), "expand": graph.finalize()}
+
+
+class Add(Plain):
+    RETURN_TYPES = ("INT",)
+    runs: list[int] = []
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"first": ("INT", {"default": 0}), "second": ("INT", {"default": 0})}}
+
+    def run(self, first, second):
+        self.runs.append(second)
+        return (first + second,)
+
+
+class Total(Add):
+    OUTPUT_NODE = True
+    seen: list[int] = []
+
+    def run(self, first, second):
+        self.seen.append(first)
+        return {"ui": {}, "result": (first,)}
+
+
+class Server:
+    client_id = last_node_id = last_prompt_id = None
+    sockets_metadata: dict = {}
+
+    def send_sync(self, *message):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["CLASSIC", "LRU", "NONE"])
+def test_a_loop_of_expansions_gives_the_same_total_and_runs_again_only_what_changed(monkeypatch, kind):
+    for name, node_class in (("CountDown", CountDown), ("Add", Add), ("Total", Total)):
+        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node_class)
+    Add.runs.clear()
+    Total.seen.clear()
+    executor = execution.PromptExecutor(Server(), execution.CacheType[kind], {"lru": 50, "ram": 1.0, "ram_inactive": 1.0})
+    for number, (left, expected) in enumerate([(5, 15), (5, 15), (3, 6), (5, 15)]):
+        prompt = {
+            "start": {"class_type": "Add", "inputs": {"first": 0, "second": 0}},
+            "loop": {"class_type": "CountDown", "inputs": {"left": left, "total": ["start", 0]}},
+            "end": {"class_type": "Total", "inputs": {"first": ["loop", 0], "second": number}},
+        }
+        executor.execute(prompt, str(number), {}, ["end"])
+        assert executor.success and Total.seen[-1] == expected
+    if kind != "NONE":
+        assert Add.runs[:6] == [0, 5, 4, 3, 2, 1] and Add.runs[6:9] == [3, 2, 1]

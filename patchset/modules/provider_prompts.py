@@ -100,7 +100,7 @@ class SignatureKeys:
     def __init__(self, dynprompt: Any, is_changed_cache: Any) -> None:
         self._dynprompt = dynprompt
         self._names_itself: dict[str, bool] = {}
-        self._signatures = InputSignatures(self._node_at, is_changed_cache.get, self._covers_its_id)
+        self._signatures = InputSignatures(self._node_at, is_changed_cache.get, self._covers_its_id, self._replaced_nodes)
 
     async def settle(self) -> None:
         """Nothing takes time once per process."""
@@ -116,6 +116,9 @@ class SignatureKeys:
 
     def _node_at(self, node_id: str) -> Any:
         return self._dynprompt.get_node(node_id) if self._dynprompt.has_node(node_id) else None
+
+    def _replaced_nodes(self) -> Mapping[str, Any]:
+        return getattr(self._dynprompt, "node_overrides", {})
 
     def _covers_its_id(self, node_id: str) -> bool:
         class_type = self._dynprompt.get_node(node_id)["class_type"]

@@ -1,4 +1,4 @@
-"""Series ``linear-signatures``: cache keys in linear time, validation without recursion."""
+"""Series ``linear-signatures``: cache keys in linear time."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,19 @@ import libcst as cst
 
 from patchset import anchors
 from patchset.series.definition import Series, Version
-from patchset.transforms import AddImport, AddMethod, Decorate, InsertAfter, RemoveDefinition, ReplaceBody, ReplaceImport, Transform
+from patchset.transforms import AddMethod, InsertAfter, RemoveDefinition, ReplaceBody, ReplaceImport, Transform
 
-CACHING, EXECUTION = "comfy_execution/caching.py", "execution.py"
+CACHING = "comfy_execution/caching.py"
 KEYS = "CacheKeySetInputSignature"
 SUCCESSOR = f"{KEYS}.names_its_node"
 
 NODE_AT = """
 def node_at(self, node_id):
     return self.dynprompt.get_node(node_id) if self.dynprompt.has_node(node_id) else None
+"""
+REPLACED = """
+def replaced_nodes(self):
+    return getattr(self.dynprompt, "node_overrides", {})
 """
 NAMES_ITSELF = """
 def names_its_node(self, node_id):
@@ -25,12 +29,11 @@ def names_its_node(self, node_id):
 
 MESSAGE = """
 A node's cache key was built from the descriptions of the node and of all its ancestors, again for every node: n nodes in a
-chain cost n^2 work, and 900 cached nodes take as long as running them. Validation called itself once per node of a chain, so
-1000 nodes in a row were refused with a recursion error.
+chain cost n^2 work, and 900 cached nodes take as long as running them.
 
-A key is now a hash of the node's own inputs and its parents' keys, worked out once per node (comfy_execution/signatures.py),
-and validate_inputs runs its own calls on a list instead of the Python stack (comfy_execution/trampoline.py). Hits and misses
-stay as they were, except that 1, 1.0 and True no longer count as the same input.
+A key is now a hash of the node's own inputs and its parents' keys, worked out once per node (comfy_execution/signatures.py).
+When a loop puts another node in the place of one (DynamicPrompt.override_node), keys are worked out anew. Hits and misses stay
+as they were, except that 1, 1.0 and True no longer count as the same input.
 """
 
 
@@ -42,7 +45,7 @@ def edits(version: Version) -> list[Transform]:
             CACHING,
             f"{KEYS}.__init__",
             "self.is_changed_cache = is_changed_cache",
-            "self.signatures = InputSignatures(self.node_at, is_changed_cache.get, self.names_its_node)\n",
+            "self.signatures = InputSignatures(self.node_at, is_changed_cache.get, self.names_its_node, self.replaced_nodes)\n",
         ),
         ReplaceBody(
             CACHING,
@@ -73,9 +76,8 @@ def edits(version: Version) -> list[Transform]:
             "the body that calls itself",
         ),
         AddMethod(CACHING, KEYS, "include_node_id_in_input", NAMES_ITSELF),
+        AddMethod(CACHING, KEYS, "include_node_id_in_input", REPLACED),
         AddMethod(CACHING, KEYS, "include_node_id_in_input", NODE_AT),
-        AddImport(EXECUTION, "comfy_execution.trampoline", "without_recursion", "comfy_execution.graph_utils", "is_link"),
-        Decorate(EXECUTION, "validate_inputs", "without_recursion"),
     ]
 
 
@@ -90,16 +92,12 @@ def _calls(name: str) -> Callable[[cst.FunctionDef], bool]:
 
 SERIES = Series(
     name="linear-signatures",
-    subject="Compute cache keys in linear time, validate without recursion",
+    subject="Compute cache keys in linear time",
     message=MESSAGE,
     edits=edits,
-    files=(
-        ("comfy_execution/signatures.py", "comfy_execution/signatures.py"),
-        ("patchset/modules/trampoline.py", "comfy_execution/trampoline.py"),
-    ),
+    files=(("comfy_execution/signatures.py", "comfy_execution/signatures.py"),),
     tests=(
         ("tests-unit/execution_test/test_signatures.py", "tests-unit/execution_test/signatures_test.py"),
-        ("patchset/modules/trampoline_test.py", "tests-unit/execution_test/trampoline_test.py"),
         ("patchset/modules/linear_signatures_test.py", "tests-unit/execution_test/linear_signatures_test.py"),
     ),
 )

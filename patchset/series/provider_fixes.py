@@ -6,7 +6,7 @@ import libcst as cst
 
 from patchset import anchors
 from patchset.series.definition import Series, Version
-from patchset.statement_transforms import RemoveUnused, ReplaceStatement
+from patchset.statement_transforms import InsertInFinally, RemoveUnused, ReplaceStatement
 from patchset.transforms import AddImport, InsertAfter, Transform
 
 CACHING, EXECUTION, MAIN = "comfy_execution/caching.py", "execution.py", "main.py"
@@ -114,8 +114,8 @@ def edits(version: Version) -> list[Transform]:
             EXECUTION, f"{EXECUTOR}.execute_async", 'self._notify_prompt_lifecycle("end", prompt_id)', "await self.cache_providers.end()\n"
         ),
         ReplaceStatement(EXECUTION, f"{EXECUTOR}.execute_async", ASK_ALL, ASK_OUTPUTS),
-        ReplaceStatement(EXECUTION, "execute", LINK_LAZY, ASK_LAZY + LINK_LAZY),
-        ReplaceStatement(EXECUTION, "execute", ADD_EXPANDED, ASK_EXPANDED + ADD_EXPANDED),
+        ReplaceStatement(EXECUTION, "execute", LINK_LAZY, ASK_LAZY + LINK_LAZY.lstrip()),
+        ReplaceStatement(EXECUTION, "execute", ADD_EXPANDED, ASK_EXPANDED + ADD_EXPANDED.lstrip()),
         ReplaceStatement(INTERFACE, "CacheProvider", ABOUT_PROVIDERS, ABOUT_THEIR_LOOP),
         ReplaceStatement(
             INTERFACE,
@@ -125,7 +125,7 @@ def edits(version: Version) -> list[Transform]:
         ),
         ReplaceStatement(API, "ComfyAPI_latest.Caching", API_TYPES, GUARDS),
         AddImport(MAIN, "comfy_execution.provider_prompts", "close_providers", "protocol", "BinaryEventTypes"),
-        ReplaceStatement(MAIN, "", "asset_seeder.shutdown()", "asset_seeder.shutdown()\nclose_providers()\n"),
+        InsertInFinally(MAIN, "close_providers()\n"),
     ]
 
 

@@ -9,10 +9,9 @@ NODES, CLIP_VISION, CONTROLNET = "nodes.py", "comfy/clip_vision.py", "comfy/cont
 OWNER = "comfy.model_management.ram_model_cache"
 NEXT_FLAGS = "attn_group = parser.add_mutually_exclusive_group()\n"
 NEW_FLAGS = """
-model_cache_group = parser.add_mutually_exclusive_group()
-model_cache_group.add_argument("--ram-model-cache-mb", type=int, default=None, metavar="MB", help="Keep loaded models in up to this much RAM when they leave VRAM or the node cache, so that they are not read from disk again. 0 turns it off. Default: off, but with more than 64GB of RAM free at start 25%% of it, at most 32GB.")
-model_cache_group.add_argument("--no-ram-model-cache", action="store_true", help="Never keep unused models in RAM.")
+parser.add_argument("--ram-model-cache-mb", type=int, default=0, metavar="MB", help="Keep loaded models in up to this much RAM when they leave VRAM or the node cache, so that they are not read from disk again. Default: 0 (off).")
 parser.add_argument("--ram-model-cache-ttl", type=float, default=None, metavar="SECONDS", help="Let a model kept in RAM go when it was not used for this long.")
+
 """  # noqa: E501 (upstream writes one flag per line)
 STATS_REPLY = "return web.json_response(system_stats)\n"
 
@@ -21,8 +20,8 @@ A model whose node outputs leave the executor's cache is freed, and read from di
 checkpoints used in turn are read at every switch, however much RAM is free.
 
 With --ram-model-cache-mb N, loaders keep what they built (per file, part and options) in up to N MB of host RAM and hand out
-clones of it. The cache is owned by model_management, bounded, off by default below 64 GB of free RAM, gives way to memory
-pressure, and says in the log and in the prompt's history where each model came from and why one was read again. At 0 every
+clones of it. The cache is owned by model_management, bounded, off unless the flag is given, gives way to memory pressure, and
+says in the log and in the prompt's history where each model came from and why one was read again. At 0 every
 decorator returns the function it was given.
 """
 
@@ -44,12 +43,12 @@ CACHE_TESTS = (
     "test_weights_key",
 )
 HOOKS = "patchset/modules/ram_model_cache_hooks"
-HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "upstream"))
+HOOK_TESTS = tuple(f"ram_model_cache_{name}_test.py" for name in ("owner", "loaders", "dynamic", "upstream"))
 
 
 def edits(version: Version) -> list[Transform]:
-    """The same places in every supported version; 0.24 began to annotate the manager's list."""
-    models = "current_loaded_models = []" if version < (0, 24, 0) else "current_loaded_models: list[LoadedModel] = []"
+    """The same places in every supported version; 0.23 began to annotate the manager's list."""
+    models = "current_loaded_models = []" if version < (0, 23, 0) else "current_loaded_models: list[LoadedModel] = []"
     owned = "ram_model_cache = ModelCacheOwner.from_args(args, current_loaded_models, lambda: throw_exception_if_processing_interrupted())"
     return [
         ReplaceStatement(FLAGS, "", NEXT_FLAGS, NEW_FLAGS.lstrip() + NEXT_FLAGS),

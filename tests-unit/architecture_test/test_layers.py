@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "comfy.cli_flags",
         "comfy.flag_values",
         "comfy.preload_flags",
+        "comfy.store_flags",
         "comfy.tokenizer_flags",
         "comfy.lazy_import",
         "comfy.interruption",

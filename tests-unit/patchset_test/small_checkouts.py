@@ -32,6 +32,9 @@ SERIES = [
 ]
 
 
+KNOWN = {series.name: series for series in SERIES}
+
+
 def git(root, *arguments):
     return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
@@ -65,11 +68,11 @@ def state(root):
 
 
 def apply(root, **how):
-    return commands.apply(open_checkout(root), SERIES, **how)
+    return commands.apply(open_checkout(root), how.pop("series", SERIES), known=KNOWN, **how)
 
 
 def revert(root, series=None):
-    return commands.revert(open_checkout(root), series or SERIES)
+    return commands.revert(open_checkout(root), series or SERIES, KNOWN)
 
 
 def killed_at(step, work):

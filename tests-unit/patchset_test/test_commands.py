@@ -4,104 +4,29 @@ It is tried with one series; the others have test files of their own.
 """
 
 import dataclasses
-import hashlib
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from linear_checkout import BOTH, EXECUTION, FILES, edit, git, make, state
 
 from patchset import compatibility, tree_files
-from patchset.__main__ import main
 from patchset.checkout import open_checkout
+from patchset.command_line import main
 from patchset.outcomes import PatchsetError
 from patchset.series import SERIES
-
-# The places that the series anchors on, in files that only have these places.
-CACHING = """import itertools
-
-from comfy_execution.graph_utils import is_link
-import nodes
-
-
-class CacheKeySetInputSignature:
-    def __init__(self, dynprompt, node_ids, is_changed_cache):
-        self.dynprompt = dynprompt
-        self.is_changed_cache = is_changed_cache
-
-    def include_node_id_in_input(self):
-        return False
-
-    # how a node is told from others
-    async def get_node_signature(self, dynprompt, node_id):
-        return list(self.get_ordered_ancestry(dynprompt, node_id))
-
-    async def get_immediate_node_signature(self, dynprompt, node_id):
-        return include_unique_id_in_input(node_id)
-
-    def get_ordered_ancestry(self, dynprompt, node_id):
-        return self.get_ordered_ancestry_internal(dynprompt, node_id)
-
-    def get_ordered_ancestry_internal(self, dynprompt, node_id):
-        return self.get_ordered_ancestry_internal(dynprompt, node_id)
-"""
-EXECUTION = """from comfy_execution.graph_utils import GraphBuilder, is_link
-
-
-async def validate_inputs(prompt, item):
-    return await validate_inputs(prompt, item)
-"""
-MAIN = """import sys
-import comfy_execution.caching
-print('argv', sys.argv[1:], 'signatures' in str(vars(comfy_execution.caching)))
-"""
-FILES = {
-    "comfyui_version.py": '__version__ = "0.30.0"\n',
-    "execution.py": EXECUTION,
-    "comfy_execution/caching.py": CACHING,
-    "comfy_execution/graph_utils.py": "GraphBuilder = is_link = None\n",
-    "nodes.py": "",
-    "main.py": MAIN,
-}
 
 
 @pytest.fixture(autouse=True)
 def one_series(monkeypatch):
     for name in SERIES.keys() - {"linear-signatures"}:
         monkeypatch.delitem(SERIES, name)
+    monkeypatch.setitem(SERIES, BOTH.name, BOTH)
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    root = tmp_path / "ComfyUI"
-    for name, content in FILES.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content.encode())
-    git(root, "init", "-q", "-b", "master")
-    git(root, "config", "user.name", "Ada")
-    git(root, "config", "user.email", "ada@example.org")
-    git(root, "add", "-A")
-    git(root, "commit", "-q", "-m", "start")
-    return root
-
-
-def git(root, *arguments):
-    return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def state(root):
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and ".git" not in path.parts and "__pycache__" not in path.parts
-    }
-
-
-def edit(root, name, old, new):
-    text = (root / name).read_text()
-    assert old in text
-    (root / name).write_text(text.replace(old, new))
-    git(root, "commit", "-q", "-am", "edited")
+    return make(tmp_path / "ComfyUI")
 
 
 @pytest.mark.parametrize("flags", [[], ["--commit"], ["--branch", "linear"], ["--branch", "linear", "--commit"]], ids=" ".join)
@@ -176,8 +101,9 @@ def test_what_someone_did_by_hand_is_recognised(checkout, capsys):
         "import GraphBuilder, is_link\nfrom comfy_execution.trampoline import without_recursion\n",
     )
     assert main(["check", str(checkout)]) == 0
-    printed = capsys.readouterr().out
-    assert "already there: execution.py: validate_inputs" in printed
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["check", str(checkout), "--verbose"]) == 0
+    assert "already there: execution.py: validate_inputs" in capsys.readouterr().out
     assert main(["apply", str(checkout)]) == 0
     assert (checkout / "execution.py").read_text().count("@without_recursion") == 1
 
@@ -193,7 +119,7 @@ def test_dirty_files_and_foreign_files_of_the_same_name_are_refused(checkout, ca
     assert (checkout / "comfy_execution" / "signatures.py").read_text() == "# another\n"
 
 
-@pytest.mark.parametrize(("version", "told"), [('__version__ = "0.20.3"\n', "0.21"), ("nothing\n", "names no version")])
+@pytest.mark.parametrize(("version", "told"), [('__version__ = "0.19.3"\n', "0.20"), ("nothing\n", "names no version")])
 def test_unsupported_versions_are_refused(checkout, capsys, version, told):
     (checkout / "comfyui_version.py").write_text(version)
     assert main(["check", str(checkout)]) == 1
@@ -205,13 +131,35 @@ def test_a_folder_without_comfyui_is_refused(tmp_path, capsys):
     assert "holds no ComfyUI" in capsys.readouterr().err
 
 
-def test_revert_does_not_overwrite_later_changes(checkout, capsys):
+def test_revert_keeps_later_changes(checkout):
     main(["apply", str(checkout)])
     (checkout / "execution.py").write_text((checkout / "execution.py").read_text() + "# mine\n")
+    assert main(["revert", str(checkout)]) == 0
+    assert (checkout / "execution.py").read_text() == EXECUTION + "# mine\n"
+    assert git(checkout, "status", "--porcelain") == " M execution.py\n"
+
+
+@pytest.mark.parametrize("name", ["execution.py", "comfy_execution/trampoline.py"])
+def test_revert_does_not_overwrite_changes_of_what_it_would_undo(checkout, capsys, name):
+    main(["apply", str(checkout)])
+    (checkout / name).write_text((checkout / name).read_text().replace("without_recursion", "with_recursion"))
     after = state(checkout)
     assert main(["revert", str(checkout)]) == 1
-    assert "changed since it was applied: execution.py" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"changed since it was applied: {name}" in told and f"git checkout -- {name}" in told
     assert state(checkout) == after
+
+
+@pytest.mark.parametrize("flags", [[], ["--commit"]], ids=["plain", "commit"])
+def test_an_update_in_between_is_kept(checkout, flags):
+    """The tool takes its lines out of the newer file, though it never saw that."""
+    main(["apply", str(checkout), *flags])
+    git(checkout, "stash", "-q") if not flags else None
+    edit(checkout, "execution.py", "return await validate", "# newer\n    return await validate")
+    git(checkout, "stash", "pop", "-q") if not flags else None
+    assert main(["revert", str(checkout)]) == 0
+    assert (checkout / "execution.py").read_text() == EXECUTION.replace("return await", "# newer\n    return await")
+    assert git(checkout, "status", "--porcelain") == ""
 
 
 def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout, monkeypatch):
@@ -258,30 +206,14 @@ def test_a_commit_that_fails_leaves_nothing_behind(checkout, capsys):
     assert git(checkout, "status", "--porcelain") == ""
 
 
-def test_run_starts_the_untouched_checkout_with_the_changes_in_memory(checkout):
-    before = state(checkout)
-    command = [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures", "--python", sys.executable]
-    project = pathlib.Path(__file__).parents[2]
-    done = subprocess.run([*command, "--", "--port", "1"], capture_output=True, text=True, cwd=project, check=False)
-    assert done.stdout.strip() == "argv ['--port', '1'] True", done.stderr
-    assert state(checkout) == before
-
-
-def test_run_hands_a_request_to_end_on_to_the_server(checkout):
-    (checkout / "main.py").write_text(
-        "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(7))\nprint('ready', flush=True)\nsignal.pause()\n"
-    )
-    git(checkout, "commit", "-q", "-am", "a server that waits")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "patchset", "run", str(checkout), "--series", "linear-signatures"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=pathlib.Path(__file__).parents[2],
-    )
-    assert process.stdout.readline() == "ready\n"
-    process.terminate()
-    assert process.wait(30) == 7
-    process.stdout.close()
+def test_a_failed_commit_says_why_and_not_what_was_to_be_committed(checkout, capsys):
+    hook = checkout / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho no such commits here >&2\nexit 1\n")
+    hook.chmod(0o755)
+    assert main(["apply", str(checkout), "--commit"]) == 1
+    told = capsys.readouterr().err
+    assert told == f"git commit failed in {checkout}: no such commits here\n"
 
 
 def test_a_folder_without_git_can_be_patched_and_restored(checkout, tmp_path):
@@ -295,6 +227,13 @@ def test_a_folder_without_git_can_be_patched_and_restored(checkout, tmp_path):
     assert state(plain) != before
     assert main(["revert", str(plain)]) == 0
     assert state(plain) == before
+
+
+def test_checks_output_is_a_line_per_series(checkout, capsys):
+    main(["check", str(checkout)])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    main(["check", str(checkout), "--verbose"])
+    assert len(capsys.readouterr().out.splitlines()) > 10
 
 
 def test_opening_reads_the_version(checkout):

@@ -12,7 +12,6 @@ from small_checkouts import SERIES, apply, git, killed_at, make_checkout, revert
 from patchset import journal, tree_files
 from patchset.checkout import open_checkout
 from patchset.outcomes import PatchsetError
-from patchset.record import load
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked to be killed")
 WAYS = {"plain": {}, "commits": {"commit": True}, "branch": {"branch": "made", "commit": True}}
@@ -194,9 +193,9 @@ def test_records_that_lead_outside_write_nothing(checkout, tmp_path, name, which
     content = base64.b64encode(b"written").decode()
     name = name.format(root=tmp_path)
     if which == "record":
-        document = json.loads((folder / "third.json").read_text())
-        document["changes"].append({"path": name, "before": content, "after": None})
-        (folder / "third.json").write_text(json.dumps(document))
+        document = json.loads((folder / "applied.json").read_text())
+        document[-1]["changes"].append({"path": name, "before": content, "after": None})
+        (folder / "applied.json").write_text(json.dumps(document))
     else:
         row = {"path": name, "before": content, "expected": ["", "x"]}
         told = {"what": "apply", "series": [], "subjects": [], "start": "", "branch": None, "branch_before": None, "records": {}}
@@ -207,13 +206,27 @@ def test_records_that_lead_outside_write_nothing(checkout, tmp_path, name, which
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("field", ["series", "commit", "branch", "branch_before"])
-def test_records_with_options_for_git_are_refused(checkout, field):
-    apply(checkout, branch="made", commit=True)
-    path = checkout / ".git/keepwarm-patchset/third.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), field: "--orphan=x"}))
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/b", ""])
+def test_a_journal_whose_records_lead_elsewhere_is_refused(checkout, name):
+    apply(checkout)
+    told = {"what": "apply", "series": [], "subjects": [], "start": "", "branch": None, "branch_before": None, "files": []}
+    (checkout / ".git/keepwarm-patchset/journal.json").write_text(json.dumps({**told, "records": {name: ""}}))
     with pytest.raises(PatchsetError, match="damaged"):
-        load(open_checkout(checkout), "third")
+        revert(checkout)
+
+
+def test_a_record_of_an_older_keepwarm_is_undone_with_series_that_are_no_more(checkout):
+    before = state(checkout)
+    (checkout / "execution.py").write_text("one = 1\ntwo = 2\nthree = 3\nfour = 4\n")
+    row = {"path": "execution.py", "before": b"one = 1\ntwo = 2\nthree = 3\n", "after": (checkout / "execution.py").read_bytes()}
+    row |= {side: base64.b64encode(row[side]).decode() for side in ("before", "after")}
+    folder = checkout / ".git/keepwarm-patchset"
+    folder.mkdir()
+    (folder / "old-name.json").write_text(json.dumps({"series": "old-name", "commit": None, "branch": None, "changes": [row]}))
+    with pytest.raises(PatchsetError, match="another version"):
+        apply(checkout)
+    assert any("old-name" in line for line in revert(checkout))
+    assert state(checkout) == before
 
 
 def test_a_folder_of_records_that_is_a_link_is_refused(checkout, tmp_path):

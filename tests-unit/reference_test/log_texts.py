@@ -7,7 +7,10 @@ from reason_texts import ROOT, texts
 
 SOURCES = (
     "comfy/ram_model_cache/*.py",
+    "comfy/ram_model_store/*.py",
     "comfy/residency/model_cache.py",
+    "comfy/residency/model_store.py",
+    "comfy/loading/stored_parts.py",
     "comfy/residency/arena_pinner.py",
     "comfy/residency/pinning.py",
     "app/read_ahead/*.py",

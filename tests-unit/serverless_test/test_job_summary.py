@@ -10,6 +10,7 @@ RECEIPTS = [
     {"tier": "disk", "bytes": 10, "seconds": 9.0},
     {"tier": "ram", "bytes": 5, "seconds": 0.5},
     {"tier": "in use", "bytes": 5, "seconds": 0.25},
+    {"tier": "store", "bytes": 7, "seconds": 2.0},
     {"tier": "none", "bytes": 0, "seconds": 0.0},
     "odd",
 ]
@@ -17,7 +18,7 @@ RECEIPTS = [
 
 def test_receipts_tell_cold_from_warm():
     use = ModelUse.from_history({"models": RECEIPTS}, server_tells=True)
-    assert (use.read_bytes, use.hits, use.saved_s, use.temperature) == (10, 2, 0.75, "cold")
+    assert (use.read_bytes, use.hits, use.saved_s, use.temperature) == (10, 3, 2.75, "cold")
     assert ModelUse.from_history({"models": RECEIPTS[1:]}, server_tells=False).temperature == "warm"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
+import comfy.model_management
+
 AttentionFunction = Callable[..., torch.Tensor]
 
 
@@ -56,14 +58,20 @@ def attention_pytorch(
 ) -> torch.Tensor:
     """Multi-head attention by torch's fused kernels: B x N x (H·D) in and out, or B x H x N x D where the flags say so.
 
-    *mask*: boolean (True attends) or additive, (B x) (H x) N x N. Keyword arguments ``scale`` and ``enable_gqa`` are passed on.
+    *mask*: boolean (True attends) or additive, (B x) (H x) N x N. Keyword arguments ``scale`` and ``enable_gqa`` are passed on. Half
+    precision is computed in float32 where ``--force-upcast-attention`` or the system asks for it.
     """
     if not skip_reshape:
         key_heads = k.shape[-1] * heads // q.shape[-1] if kwargs.get("enable_gqa") else heads
         batch = len(q)
         q, k, v = _split_heads(q, batch, heads), _split_heads(k, batch, key_heads), _split_heads(v, batch, key_heads)
     options = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=_broadcast_mask(mask), **options)
+    mask, kept = _broadcast_mask(mask), q.dtype
+    computed = (comfy.model_management.force_upcast_attention_dtype() or {}).get(kept, kept)
+    if computed != kept:
+        q, k, v = q.to(computed), k.to(computed), v.to(computed)
+        mask = mask if mask is None or mask.dtype == torch.bool else mask.to(computed)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options).to(kept)
     return out if skip_output_reshape else _join_heads(out)
 
 

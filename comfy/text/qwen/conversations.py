@@ -1,4 +1,4 @@
-"""The conversations that Qwen-Image was trained with, around what the user says (``{}``). Needs no torch."""
+"""The conversations that Qwen-Image and HunyuanVideo 1.5 were trained with, around what the user says (``{}``). Needs no torch."""
 
 SYSTEM = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{{}}<|im_end|>\n<|im_start|>assistant\n"
 DESCRIBE = (
@@ -9,8 +9,22 @@ CHANGE = (
     "user's text instruction should alter or modify the image. Generate a new image that meets the user's requirements while "
     "maintaining consistency with the original input where appropriate."
 )
+ASPECTS = (
+    "The main content and theme of the video.",
+    "The color, shape, size, texture, quantity, text, and spatial relationships of the objects.",
+    "Actions, events, behaviors temporal relationships, physical movement changes of the objects.",
+    "background environment, light, style and atmosphere.",
+    "camera angles, movements, and transitions used in the video.",
+)
+DESCRIBE_VIDEO = "\n".join(
+    (
+        "You are a helpful assistant. Describe the video by detailing the following aspects:",
+        *(f"{n}. {a}" for n, a in enumerate(ASPECTS, 1)),
+    )
+)
 ONE_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 FROM_TEXT = SYSTEM.format(system=DESCRIBE, before="")
 ABOUT_ONE_PICTURE = SYSTEM.format(system=CHANGE, before=ONE_PICTURE)
 ABOUT_PICTURES = SYSTEM.format(system=CHANGE, before="")
+FOR_VIDEO = SYSTEM.format(system=DESCRIBE_VIDEO, before="")

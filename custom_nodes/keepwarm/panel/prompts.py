@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MOST_POINTS = 100
-HITS = ("ram", "vram", "in use", "ahead")
+HITS = ("ram", "vram", "in use", "ahead", "store")
 
 
 class Prompts:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 import comfy.memory_management
-import comfy.options
 from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks, RamModelCache
 from comfy.ram_model_cache.checksums import WeightChecksums, Weights
 from comfy.ram_model_cache.host_memory import HostMemory, default_headroom_bytes
@@ -66,10 +65,9 @@ class ModelCacheOwner:
 
     @classmethod
     def from_args(cls, args: Namespace, loaded_models: list[Any], raise_if_interrupted: Callable[[], None]) -> ModelCacheOwner:
-        """The cache that the command line asks for; without a flag one sized by the free RAM, in a server with very much of it."""
+        """The cache that the command line asks for; none without a flag."""
         memory = HostMemory()
-        chooses = getattr(comfy.options, "args_parsing", False)
-        settings = settings_from(args, memory, chooses, _headroom_bytes(args, memory.view().total_bytes))
+        settings = settings_from(args, memory, False, _headroom_bytes(args, memory.view().total_bytes))
         return cls(settings, loaded_models, raise_if_interrupted, 4 if args.cpu else 0, memory)
 
     # What the cache asks

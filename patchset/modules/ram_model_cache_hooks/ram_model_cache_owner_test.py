@@ -9,7 +9,6 @@ import weakref
 import pytest
 from ram_cache_fakes import FakeLoadedModel, FakeModule, FakePatcher, FakeTensor, patcher
 
-import comfy.options
 from comfy.ram_model_cache.cache import CacheSettings, NullRamModelCache, OwnerHooks
 from comfy.ram_model_cache.host_memory import GIB, HostMemory, MemoryView
 from comfy.ram_model_cache.weights_key import weights_key
@@ -77,8 +76,8 @@ class Model(FakeLoadedModel):
     __hash__ = None
 
 
-def arguments(mb=None, off=False, ttl=None, cpu=False, cache_ram=()):
-    return argparse.Namespace(ram_model_cache_mb=mb, no_ram_model_cache=off, ram_model_cache_ttl=ttl, cpu=cpu, cache_ram=list(cache_ram))
+def arguments(mb=None, ttl=None, cpu=False, cache_ram=()):
+    return argparse.Namespace(ram_model_cache_mb=mb, ram_model_cache_ttl=ttl, cpu=cpu, cache_ram=list(cache_ram))
 
 
 def test_switched_off_every_decorator_returns_the_function_it_was_given(models):
@@ -98,23 +97,11 @@ def test_switched_off_every_decorator_returns_the_function_it_was_given(models):
     assert isinstance(off.cache, NullRamModelCache)
 
 
-@pytest.mark.parametrize(
-    ("given", "free_gb", "parsing", "cap_mb"),
-    [
-        (arguments(mb=100), 1, False, 100),
-        (arguments(mb=0), 90, True, 0),
-        (arguments(off=True), 90, True, 0),
-        (arguments(), 90, True, 23040),
-        (arguments(), 90, False, 0),
-        (arguments(), 64, True, 0),
-        (arguments(), 500, True, 32768),
-        (arguments(mb=-1), 90, True, 0),
-    ],
-)
-def test_the_size_follows_flags_and_free_ram(monkeypatch, models, given, free_gb, parsing, cap_mb):
-    monkeypatch.setattr(comfy.options, "args_parsing", parsing, raising=False)
+@pytest.mark.parametrize("free_gb", [1, 90, 500])
+@pytest.mark.parametrize(("given_mb", "cap_mb"), [(100, 100), (0, 0), (-1, 0), (None, 0)])
+def test_the_size_is_the_flags_and_nothing_else(monkeypatch, models, given_mb, free_gb, cap_mb):
     monkeypatch.setattr(ram_cache_owner, "HostMemory", lambda: HostMemory("/nowhere", lambda: MemoryView(512 * GIB, free_gb * GIB)))
-    made = ModelCacheOwner.from_args(given, models, never_interrupted)
+    made = ModelCacheOwner.from_args(arguments(mb=given_mb), models, never_interrupted)
     assert made.cache.enabled == bool(cap_mb)
     if cap_mb:
         assert made.system_stats()[STATS_NAME]["cap"] == cap_mb * 1024**2

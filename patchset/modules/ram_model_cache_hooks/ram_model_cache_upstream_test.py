@@ -77,11 +77,9 @@ def test_switched_off_the_hooked_functions_are_comfyuis_own():
         assert "ram_cache" not in inspect.getsourcefile(function)
 
 
-def test_the_two_flags_exclude_each_other(capsys):
+def test_it_is_off_unless_the_flag_is_given():
+    assert parser.parse_args([]).ram_model_cache_mb == 0
     assert parser.parse_args(["--ram-model-cache-mb", "5", "--ram-model-cache-ttl", "60"]).ram_model_cache_mb == 5
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--ram-model-cache-mb", "5", "--no-ram-model-cache"])
-    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_the_parser_s_names_are_those_the_cache_reads():

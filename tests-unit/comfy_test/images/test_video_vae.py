@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from wan_vae_files import wan_vae_file, wan_vae_tensors
+from wan_vae_files import wan22_vae_layout, wan_vae_file, wan_vae_tensors
 
 import comfy.sd
 from comfy.families.model_errors import ModelFileError
@@ -131,7 +131,46 @@ def test_a_damaged_file_is_one_error(change):
         comfy.sd.VAE(tensors)
 
 
-def test_wan_2_2_is_refused_by_name():
-    tensors = {**wan_vae_tensors(), "decoder.upsamples.0.upsamples.0.residual.2.weight": torch.zeros(1, 1, 3, 3, 3)}
-    with pytest.raises(ModelFileError, match=r"Wan 2\.2"):
+@pytest.fixture(scope="module")
+def vae22():
+    return comfy.sd.VAE(wan_vae_tensors(layout=wan22_vae_layout))
+
+
+def test_wan_2_2_divides_sides_by_sixteen(vae22):
+    latent = vae22.encode(drawn(9, 68, 96, 4))
+    assert latent.shape == (1, 48, 3, 4, 6) and vae22.latent_channels == 48
+    video = vae22.decode(latent)
+    assert video.shape == (1, 9, 64, 96, 3) and video.min() >= 0 and video.max() <= 1
+    assert (vae22.spacial_compression_decode(), vae22.spacial_compression_encode(), vae22.temporal_compression_decode()) == (16, 16, 4)
+    assert vae22.memory_used_decode((1, 48, 9, 8, 8), torch.float32) > vae22.memory_used_encode((1, 3, 9, 128, 128), torch.float32) > 0
+
+
+def test_wan_2_2_first_frame_knows_nothing_of_the_later_ones(vae22):
+    frames = drawn(5, 32, 32, 3)
+    torch.testing.assert_close(vae22.encode(frames)[:, :, :1], vae22.encode(frames[:1]), rtol=1e-4, atol=1e-5)
+    latent = torch.randn(1, 48, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(vae22.decode(latent)[:, :1], vae22.decode(latent[:, :, :1]), rtol=1e-4, atol=1e-5)
+
+
+def test_wan_2_2_in_tiles_of_space_and_time(vae22):
+    latent = torch.randn(1, 48, 5, 4, 6, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(vae22.decode_tiled(latent, tile_x=64, tile_y=64, overlap=16), vae22.decode(latent), rtol=1e-4, atol=1e-5)
+    tiled = vae22.decode_tiled(latent, tile_x=4, tile_y=4, overlap=1, tile_t=3, overlap_t=1)
+    assert tiled.shape == (1, 17, 64, 96, 3) and tiled.isfinite().all()
+    assert vae22.encode_tiled(drawn(9, 64, 96, 3), tile_x=64, tile_y=64, overlap=16, tile_t=5, overlap_t=1).shape == (1, 48, 3, 4, 6)
+
+
+def test_wan_2_2_goes_by_its_published_names_and_diffusers(vae22):
+    original, saved = wan_vae_tensors(layout=wan22_vae_layout), vae22.get_sd()
+    assert original.keys() == saved.keys() and all(torch.equal(original[name], tensor) for name, tensor in saved.items())
+    other = comfy.sd.VAE({name: value.clone() for name, value in vae22.first_stage_model.named_parameters()})
+    latent = vae22.encode(drawn(1, 32, 32, 3))
+    assert torch.equal(other.decode(latent), vae22.decode(latent))
+
+
+@pytest.mark.parametrize("name", ["decoder.upsamples.1.upsamples.3.time_conv.bias", "encoder.downsamples.0.downsamples.0.residual.0.gamma"])
+def test_a_damaged_file_of_wan_2_2_is_one_error(name):
+    tensors = wan_vae_tensors(layout=wan22_vae_layout)
+    del tensors[name]
+    with pytest.raises(ModelFileError, match="the VAE"):
         comfy.sd.VAE(tensors)

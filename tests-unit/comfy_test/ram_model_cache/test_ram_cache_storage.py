@@ -5,7 +5,7 @@ import weakref
 
 import psutil
 import pytest
-from ram_cache_fakes import FakeDevice, FakePatcher
+from ram_cache_fakes import FakeDevice, FakePatcher, patcher
 
 from comfy.ram_model_cache.cache import CacheSettings, RamModelCache
 from comfy.ram_model_cache.storage import StorageLedger, base_of, hand_out, host_storages, patcher_of
@@ -112,3 +112,11 @@ def test_evicted_weights_leave_the_process():
     assert module() is None
     assert full_bytes - process.memory_info().rss >= 0.95 * 256 * MIB
     assert cache.check() == []
+
+
+@pytest.mark.parametrize(("pinned", "loaded", "counted"), [(0, None, 0), (7, None, 7), (7, 20, 20), (7, 0, 7), (-1, -1, 0)])
+def test_a_dynamic_patcher_counts_as_the_buffers_it_has_filled_pinned_or_not(pinned, loaded, counted):
+    dynamic = patcher(400, dynamic=True, pinned=pinned)
+    if loaded is not None:
+        dynamic.loaded_ram_size = lambda: loaded
+    assert sum(host_storages(dynamic).values()) == counted

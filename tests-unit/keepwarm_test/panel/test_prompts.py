@@ -31,9 +31,9 @@ class Queue:
 
 
 def test_a_point_counts_models_that_were_there_and_models_that_were_read():
-    models = [receipt("ram", 2), receipt("vram", 1.5), receipt("disk", 4), receipt("none", 0), receipt("bypass", 0)]
+    models = [receipt("ram", 2), receipt("vram", 1.5), receipt("store", 3), receipt("disk", 4), receipt("none", 0), receipt("bypass", 0)]
     shown = point("p", entry(3, ["1"], models))
-    assert shown == {"id": "p", "at": 5.0, "hits": 2, "reads": 1, "saved_s": 3.5, "read_s": 4, "cached_nodes": 1, "nodes": 3}
+    assert shown == {"id": "p", "at": 5.0, "hits": 3, "reads": 1, "saved_s": 6.5, "read_s": 4, "cached_nodes": 1, "nodes": 3}
 
 
 def test_a_point_of_a_server_without_receipts_or_of_a_prompt_without_messages():

@@ -1,7 +1,7 @@
 // Sizes, times and states in words.
 
 const UNITS = ["bytes", "kB", "MB", "GB", "TB"];
-const HIT_WORDS = { ram: "from RAM", vram: "in VRAM already", "in use": "in use already", ahead: "read ahead" };
+const HIT_WORDS = { ram: "from RAM", vram: "in VRAM already", "in use": "in use already", ahead: "read ahead", store: "from the store" };
 const PROVIDER_STATES = { closed: "working", open: "failed too often, left out for now", "half-open": "failed, being tried again" };
 
 export const TIER_NAMES = { vram: "VRAM", ram: "RAM", "in use": "in use", store: "Store", disk: "Disk" };

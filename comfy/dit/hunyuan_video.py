@@ -1,0 +1,196 @@
+"""HunyuanVideo 1.5: text or a picture to video, and the network that adds detail to a video made larger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from comfy import latent_formats, model_base
+from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
+from comfy.families.model_errors import ModelFileError, UnknownModelError
+from comfy.families.sd_unet_config import count_blocks
+from comfy.ldm.hunyuan_video.names import parameter_name
+from comfy.supported_models_base import BASE
+
+HEAD, AXES = 128, [16, 56, 56]
+MARK = "txt_in.individual_token_refiner.blocks.0.norm1.weight"
+WEIGHT = ".weight"
+MODULE = "diffusion_model."
+# diffusers' names: those of the network as a whole, of a block, of the text refiner's block.
+ONCE = {
+    "x_embedder.proj": "img_in.proj",
+    "time_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_embed.timestep_embedder_r.linear_1": "time_r_in.in_layer",
+    "time_embed.timestep_embedder_r.linear_2": "time_r_in.out_layer",
+    "context_embedder.proj_in": "txt_in.input_embedder",
+    "context_embedder.time_text_embed.timestep_embedder.linear_1": "txt_in.t_embedder.in_layer",
+    "context_embedder.time_text_embed.timestep_embedder.linear_2": "txt_in.t_embedder.out_layer",
+    "context_embedder.time_text_embed.text_embedder.linear_1": "txt_in.c_embedder.in_layer",
+    "context_embedder.time_text_embed.text_embedder.linear_2": "txt_in.c_embedder.out_layer",
+    "context_embedder_2.norm": "byt5_in.layernorm",
+    "context_embedder_2.linear_1": "byt5_in.fc1",
+    "context_embedder_2.linear_2": "byt5_in.fc2",
+    "context_embedder_2.linear_3": "byt5_in.fc3",
+    "image_embedder.norm_in": "vision_in.proj.0",
+    "image_embedder.linear_1": "vision_in.proj.1",
+    "image_embedder.linear_2": "vision_in.proj.3",
+    "image_embedder.norm_out": "vision_in.proj.4",
+    "cond_type_embed": "cond_type_embedding",
+    "proj_out": "final_layer.linear",
+}
+IN_BLOCK = {
+    "norm1.linear": "img_mod.lin",
+    "norm1_context.linear": "txt_mod.lin",
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.net.0.proj": "img_mlp.0",
+    "ff.net.2": "img_mlp.2",
+    "ff_context.net.0.proj": "txt_mlp.0",
+    "ff_context.net.2": "txt_mlp.2",
+}
+REFINERS = ("context_embedder.token_refiner.refiner_blocks.{}", "txt_in.individual_token_refiner.blocks.{}")
+IN_REFINER = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "attn.to_out.0": "self_attn.proj",
+    "ff.net.0.proj": "mlp.0",
+    "ff.net.2": "mlp.2",
+    "norm_out.linear": "adaLN_modulation.1",
+}
+ENLARGED_CHANNELS = 98  # of the network that adds detail: noise, a picture, a video, and a mask of each
+
+
+class HunyuanVideo15(BASE):
+    """Text to video, and a picture to video."""
+
+    unet_config = {"image_model": "hunyuan_video", "vision_in_dim": 1152}
+    sampling_settings = {"shift": 7.0}
+    latent_format: Any = latent_formats.HunyuanVideo15
+    memory_usage_factor = 4.0
+    vae_key_prefix = ("vae.",)
+    text_encoder_key_prefix = ("text_encoders.",)
+    text_encoder_type = "hunyuan_video_15"
+
+    def inpaint_model(self) -> bool:
+        """No: the model itself says what further channels are."""
+        return False
+
+    def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
+        """A flow over shifted time."""
+        return model_base.ModelType.FLOW
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.HunyuanVideo15
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        return {"qwen25_7b": ("text_encoders.qwen25_7b.transformer.",), "byt5_small": ("text_encoders.byt5_small.transformer.",)}
+
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """The network's tensors under their names in a checkpoint."""
+        return {f"model.model.{name}": value for name, value in state_dict.items()}
+
+
+class HunyuanVideo15_SR_Distilled(HunyuanVideo15):  # noqa: N801 - ComfyUI's name
+    """The network that adds detail."""
+
+    unet_config = {"image_model": "hunyuan_video", "vision_in_dim": 1152, "in_channels": ENLARGED_CHANNELS}
+    sampling_settings = {"shift": 2.0}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.HunyuanVideo15_SR_Distilled
+
+
+def read_config(shapes: Shapes) -> Config | None:
+    """The ``unet_config`` of such a network with tensors of *shapes*, else None.
+
+    Raises ``UnknownModelError`` for Hunyuan's other networks.
+    """
+    if MARK not in shapes:
+        return None
+    own = {parameter_name(key): shape for key, shape in shapes.items()}
+    first, last = own["img_in.proj.weight"], own["final_layer.linear.weight"]
+    width, channels, *patch = first
+    if width % HEAD:
+        raise ModelFileError(f"a network of {width} values per token has no known number of heads; it must be a multiple of {HEAD}")
+    seen = own.get("vision_in.proj.0.weight")
+    if seen is None or len(patch) != len(AXES) or any(name.startswith(("vector_in.", "single_blocks.")) for name in own):
+        raise UnknownModelError("it is a network of Hunyuan's that is not supported; supported: HunyuanVideo 1.5")
+    return {
+        "image_model": "hunyuan_video",
+        "in_channels": channels,
+        "patch_size": patch,
+        "out_channels": last[0] // (patch[0] * patch[1] * patch[2]),
+        "vec_in_dim": None,
+        "axes_dim": AXES,
+        "meanflow": any(name.startswith("time_r_in.") for name in own),
+        "context_in_dim": own["txt_in.input_embedder.weight"][1],
+        "hidden_size": width,
+        "mlp_ratio": 4.0,
+        "num_heads": width // HEAD,
+        "depth": count_blocks(own, "double_blocks.{}."),
+        "depth_single_blocks": 0,
+        "theta": 256,
+        "qkv_bias": True,
+        "byt5": "byt5_in.fc1.weight" in own,
+        "guidance_embed": any(name.startswith("guidance_in.") for name in own),
+        "use_cond_type_embedding": "cond_type_embedding.weight" in own,
+        "vision_in_dim": seen[0],
+        "meanflow_sum": True,
+    }
+
+
+def diffusers_places(config: Config) -> dict[str, Place]:
+    """Where every tensor in diffusers' names belongs, for the ``width`` and the numbers of blocks in *config*."""
+    width = config["width"]
+    places: dict[str, Place] = {}
+    for leaf in ("weight", "bias"):
+        places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}
+        places[f"norm_out.linear.{leaf}"] = Place(f"final_layer.adaLN_modulation.1.{leaf}", swapped=True)
+        stacks = (
+            ("transformer_blocks.{}", "double_blocks.{}", IN_BLOCK, config["blocks"]),
+            (*REFINERS, IN_REFINER, config["refiner_blocks"]),
+        )
+        for theirs, own, inner, count in stacks:
+            for number in range(count):
+                there, here = theirs.format(number), own.format(number)
+                places |= {f"{there}.{name}.{leaf}": Place(f"{here}.{part}.{leaf}") for name, part in inner.items()}
+                joined = (("to_{}", "img_attn"), ("add_{}_proj", "txt_attn")) if inner is IN_BLOCK else (("to_{}", "self_attn"),)
+                for pattern, attention in joined:
+                    for index, letter in enumerate("qkv"):
+                        place = Place(f"{here}.{attention}.qkv.{leaf}", index * width, width)
+                        places[f"{there}.attn.{pattern.format(letter)}.{leaf}"] = place
+    return places
+
+
+def _diffusers_sizes(shapes: Shapes) -> Config:
+    return {
+        "width": shapes["x_embedder.proj.weight"][0],
+        "blocks": count_blocks(shapes, "transformer_blocks.{}."),
+        "refiner_blocks": count_blocks(shapes, REFINERS[0] + "."),
+    }
+
+
+def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
+    """The authors' names, which trainers write with ``transformer.`` before them."""
+    names: dict[str, Target] = {}
+    for key in keys:
+        if key.startswith(MODULE) and key.endswith(WEIGHT):
+            bare = key.removeprefix(MODULE).removesuffix(WEIGHT)
+            theirs = bare.replace("_mod.lin", "_mod.linear").replace("_attn.qkv", "_attn_qkv").replace("_attn.proj", "_attn_proj")
+            theirs = theirs.replace("mlp.0", "mlp.fc1").replace("mlp.2", "mlp.fc2")
+            names |= dict.fromkeys((f"transformer.{theirs}", MODULE + theirs), key)
+    return names
+
+
+FAMILY = Family(
+    name="HunyuanVideo 1.5",
+    configs=(HunyuanVideo15_SR_Distilled, HunyuanVideo15),
+    read_config=read_config,
+    diffusers=DiffusersNames(("cond_type_embed.weight", "context_embedder_2.linear_3.weight"), _diffusers_sizes, diffusers_places),
+    lora_names=lora_names,
+)

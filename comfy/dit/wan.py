@@ -1,0 +1,249 @@
+"""Wan 2.1 and 2.2: text to video, picture to video, first and last frame, control videos, VACE, cameras, and the 5B model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from comfy import latent_formats, model_base
+from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
+from comfy.families.model_errors import ModelFileError, UnknownModelError
+from comfy.families.sd_unet_config import count_blocks
+from comfy.supported_models_base import BASE
+
+PATCH = (1, 2, 2)
+HEAD = 128
+WEIGHT = ".weight"
+MODULE = "diffusion_model."
+MARK = "head.modulation"
+PICTURES = "img_emb.proj.0.bias"
+USUAL_WIDTH = 2222  # of a network that takes ComfyUI's usual share of memory per latent pixel
+# What tells the kinds of networks apart that are more than text or a picture to a video; the first that a file has counts.
+KINDS = {
+    "vace_patch_embedding.weight": "vace",
+    "control_adapter.conv.weight": "camera",
+    "casual_audio_encoder.encoder.final_linear.weight": "s2v",
+    "audio_proj.audio_proj_glob_1.layer.bias": "humo",
+    "face_adapter.fuser_blocks.0.k_norm.weight": "animate",
+    "patch_embedding_mask.weight": "scail2",
+    "patch_embedding_pose.weight": "scail",
+    "patch_embedding_global.weight": "wandancer",
+}
+SUPPORTED_KINDS = ("vace", "camera")
+# diffusers' names: those of the network as a whole, of a block, and of attention to a picture.
+ONCE = {
+    "patch_embedding": "patch_embedding",
+    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
+    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
+    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
+    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
+    "condition_embedder.time_proj": "time_projection.1",
+    "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
+    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
+    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
+    "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
+    "proj_out": "head.head",
+    "vace_patch_embedding": "vace_patch_embedding",
+}
+IN_ATTENTION = {
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "o",
+    "norm_q": "norm_q",
+    "norm_k": "norm_k",
+    "add_k_proj": "k_img",
+    "add_v_proj": "v_img",
+    "norm_added_k": "norm_k_img",
+}
+IN_BLOCK = {
+    **{f"attn1.{name}": f"self_attn.{own}" for name, own in IN_ATTENTION.items()},
+    **{f"attn2.{name}": f"cross_attn.{own}" for name, own in IN_ATTENTION.items()},
+    "norm2": "norm3",
+    "ffn.net.0.proj": "ffn.0",
+    "ffn.net.2": "ffn.2",
+    "proj_in": "before_proj",
+    "proj_out": "after_proj",
+}
+
+
+class WAN21_T2V(BASE):  # noqa: N801 - ComfyUI's name
+    """Wan 2.1 and 2.2 of 1.3B and 14B without an image encoder: text to video, and 2.2's picture to video and control videos."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "t2v"}
+    sampling_settings = {"shift": 8.0}
+    latent_format: Any = latent_formats.Wan21
+    vae_key_prefix = ("vae.",)
+    text_encoder_key_prefix = ("text_encoders.",)
+    text_encoder_type = "wan"
+    image_to_video = False
+    memory_share = 1.0
+
+    def __init__(self, unet_config: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(unet_config, settings)
+        self.memory_usage_factor = self.memory_share * self.unet_config.get("dim", 2000) / USUAL_WIDTH
+
+    def inpaint_model(self) -> bool:
+        """No: the model itself says what further channels are."""
+        return False
+
+    def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
+        """A flow over shifted time."""
+        return model_base.ModelType.FLOW
+
+    def get_model(self, state_dict: Mapping[str, Any], prefix: str = "", device: torch.device | None = None) -> model_base.BaseModel:
+        """A new model without weights."""
+        kind: Any = self.model_class()
+        return kind(self, model_type=self.model_type(state_dict, prefix), image_to_video=self.image_to_video, device=device)
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21
+
+    def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
+        return {"umt5xxl": ("text_encoders.umt5xxl.transformer.",)}
+
+
+class WAN22_T2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.2 5B, with latents of its own: text or a picture to video, control videos, inpainting."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "t2v", "out_dim": 48}
+    latent_format: Any = latent_formats.Wan22
+    image_to_video = True
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN22
+
+
+class WAN21_I2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.1's picture to video, first and last frame, and inpainting, which look at pictures through an image encoder."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "i2v", "in_dim": 36}
+    image_to_video = True
+
+
+class WAN21_FunControl2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.1's control videos."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "i2v", "in_dim": 48}
+
+
+class WAN21_Vace(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """VACE of any size."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "vace"}
+    memory_share = 1.2
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_Vace
+
+
+class WAN21_Camera(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.1 that is told where the camera is."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "camera", "in_dim": 32}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_Camera
+
+
+class WAN22_Camera(WAN21_Camera):  # noqa: N801 - ComfyUI's name
+    """Wan 2.2 that is."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "camera_2.2", "in_dim": 36}
+
+
+def read_config(shapes: Shapes) -> Config | None:
+    """The ``unet_config`` of one of Wan's networks with tensors of *shapes*, else None.
+
+    Raises ``UnknownModelError`` for a relative of a kind that is not supported.
+    """
+    if MARK not in shapes:
+        return None
+    width = shapes[MARK][-1]
+    if width % HEAD:
+        raise ModelFileError(f"a network of {width} values per token has no known number of heads; it must be a multiple of {HEAD}")
+    config: Config = {
+        "image_model": "wan2.1",
+        "dim": width,
+        "out_dim": shapes["head.head.weight"][0] // (PATCH[1] * PATCH[2]),
+        "num_heads": width // HEAD,
+        "ffn_dim": shapes["blocks.0.ffn.0.weight"][0],
+        "num_layers": count_blocks(shapes, "blocks.{}."),
+        "patch_size": PATCH,
+        "freq_dim": shapes["time_embedding.0.weight"][1],
+        "text_dim": shapes["text_embedding.0.weight"][1],
+        "window_size": (-1, -1),
+        "qk_norm": True,
+        "cross_attn_norm": True,
+        "eps": 1e-6,
+        "in_dim": shapes["patch_embedding.weight"][1],
+        "model_type": _kind(shapes),
+    }
+    if config["model_type"] == "vace":
+        config |= {"vace_in_dim": shapes["vace_patch_embedding.weight"][1], "vace_layers": count_blocks(shapes, "vace_blocks.{}.")}
+    if "img_emb.emb_pos" in shapes:
+        config["flf_pos_embed_token_number"] = shapes["img_emb.emb_pos"][1]
+    if "ref_conv.weight" in shapes:
+        config["in_dim_ref_conv"] = shapes["ref_conv.weight"][1]
+    return config
+
+
+def _kind(shapes: Shapes) -> str:
+    kind = next((kind for mark, kind in KINDS.items() if mark in shapes), None)
+    if kind is None:
+        return "i2v" if PICTURES in shapes else "t2v"
+    if kind not in SUPPORTED_KINDS:
+        raise UnknownModelError(
+            f"it is Wan's network of the kind {kind!r}, which is not supported; supported: {', '.join(SUPPORTED_KINDS)}"
+        )
+    return "camera_2.2" if kind == "camera" and PICTURES not in shapes else kind
+
+
+def diffusers_places(config: Config) -> dict[str, Place]:
+    """Where every tensor in diffusers' names belongs, for the numbers of blocks in *config*."""
+    places = {"scale_shift_table": Place(MARK), "condition_embedder.image_embedder.pos_embed": Place("img_emb.emb_pos")}
+    for leaf in ("weight", "bias"):
+        places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}
+        for stack in ("blocks", "vace_blocks"):
+            for number in range(config[stack]):
+                places |= {f"{stack}.{number}.{name}.{leaf}": Place(f"{stack}.{number}.{own}.{leaf}") for name, own in IN_BLOCK.items()}
+    for stack in ("blocks", "vace_blocks"):
+        places |= {f"{stack}.{n}.scale_shift_table": Place(f"{stack}.{n}.modulation") for n in range(config[stack])}
+    return places
+
+
+def _diffusers_sizes(shapes: Shapes) -> Config:
+    return {stack: count_blocks(shapes, stack + ".{}.") for stack in ("blocks", "vace_blocks")}
+
+
+def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
+    """diffusers' names as trainers write them, and the published ones without a prefix."""
+    known = set(keys)
+    sizes = {"blocks": config["num_layers"], "vace_blocks": config.get("vace_layers") or 0}
+    names: dict[str, Target] = {}
+    for key in known:
+        if key.startswith(MODULE) and key.endswith(WEIGHT):
+            bare = key.removeprefix(MODULE).removesuffix(WEIGHT)
+            names |= dict.fromkeys((bare, f"transformer.{bare}", f"lycoris_{bare.replace('.', '_')}"), key)
+    for name, place in diffusers_places(sizes).items():
+        if name.endswith(WEIGHT) and MODULE + place.key in known:
+            bare = name.removesuffix(WEIGHT)
+            spellings = (bare, f"transformer.{bare}", f"{MODULE}{bare}", f"lycoris_{bare.replace('.', '_')}")
+            for spelling in spellings:  # "proj_out" of diffusers is the whole network's, "norm2" another layer's than the published one
+                names.setdefault(spelling, MODULE + place.key)
+    return names
+
+
+FAMILY = Family(
+    name="Wan 2.1 and 2.2",
+    configs=(WAN22_T2V, WAN21_T2V, WAN21_I2V, WAN21_FunControl2V, WAN21_Vace, WAN21_Camera, WAN22_Camera),
+    read_config=read_config,
+    diffusers=DiffusersNames(
+        ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),
+        _diffusers_sizes,
+        diffusers_places,
+    ),
+    lora_names=lora_names,
+)

@@ -1,0 +1,73 @@
+"""Reads of a file past the system's page cache, for what is not in it.
+
+A read through the cache takes fresh pages from the system, copies out of them and, as weights are not to be in memory twice, gives them
+back: that took as long again as the disk did (8 MB reads by four threads on a virtual disk: 1.7 GB/s past the cache, 1.2 GB/s through it,
+0.9 GB/s when the pages are dropped). Linux; positions, lengths and addresses are multiples of a block, so such reads go to a buffer.
+"""
+
+import errno
+import mmap
+import os
+import threading
+
+BLOCK_BYTES = 4096  # a multiple of what any disk asks for
+REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
+
+
+class DirectReads:
+    """Reads of the file at *path*, each of at most *longest_bytes*; any thread. Close it.
+
+    Where the system or the file system has no such reads, ``read`` says so once and for all.
+    """
+
+    def __init__(self, path: str, longest_bytes: int) -> None:
+        self._buffers = threading.local()
+        self._buffer_bytes = longest_bytes + 2 * BLOCK_BYTES
+        self._file = -1
+        self._refused = False
+        if hasattr(os, "O_DIRECT") and hasattr(os, "preadv"):
+            try:
+                self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            except OSError as error:
+                if error.errno not in REFUSALS:
+                    raise
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether nothing has refused yet."""
+        return self._file >= 0 and not self._refused
+
+    def close(self) -> None:
+        """Close the file; calling it again does nothing."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    def read(self, start: int, stop: int) -> memoryview | None:
+        """Bytes *start* to *stop* of the file, fewer where it ends before; valid until this thread reads again.
+
+        None where such reads are refused. Raises ``OSError`` where the disk fails.
+        """
+        first = start - start % BLOCK_BYTES
+        wanted = -(-(stop - first) // BLOCK_BYTES) * BLOCK_BYTES
+        buffer = self._buffer()
+        count = 0
+        while count < stop - first:
+            try:
+                got = os.preadv(self._file, [buffer[count:wanted]], first + count)
+            except OSError as error:
+                if error.errno not in REFUSALS:
+                    raise
+                self._refused = True
+                return None
+            count += got
+            if got == 0 or count % BLOCK_BYTES:  # the end of the file
+                break
+        return buffer[start - first : max(start - first, min(count, stop - first))]
+
+    def _buffer(self) -> memoryview:
+        """This thread's, at a page's beginning."""
+        if not hasattr(self._buffers, "view"):
+            self._buffers.view = memoryview(mmap.mmap(-1, self._buffer_bytes))
+        view: memoryview = self._buffers.view
+        return view

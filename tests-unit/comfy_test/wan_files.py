@@ -1,0 +1,50 @@
+"""Small networks of Wan's kinds with random weights in the published names."""
+
+import torch
+from safetensors.torch import save_file
+from transformer_files import config_of, random_tensors
+
+WIDTH = 128  # one head
+IN_CHANNELS = {"i2v": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48}
+VISION = 1280
+
+
+def wan_config(
+    kind: str = "t2v", *, width: int = WIDTH, depth: int = 2, inner: int = 192, context: int = 64, channels: int | None = None, **extra: int
+) -> dict:
+    """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera", "camera_2.2", "5b".
+
+    *channels* of its input, where they are not the kind's usual ones. *extra*: ``reference`` (channels of a picture before the video),
+    ``vace_depth``.
+    """
+    looks = kind in ("i2v", "flf", "control", "camera")
+    latent = 48 if kind == "5b" else 16
+    first = channels or IN_CHANNELS.get("i2v" if kind == "flf" else kind, latent)
+    shapes = {
+        "head.modulation": (1, 2, width),
+        "head.head.weight": (latent * 4, width),
+        "blocks.0.ffn.0.weight": (inner, width),
+        "time_embedding.0.weight": (width, 256),
+        "text_embedding.0.weight": (width, context),
+        "patch_embedding.weight": (width, first, 1, 2, 2),
+        **{f"blocks.{number}.": () for number in range(depth)},
+        **({"img_emb.proj.0.bias": (VISION,)} if looks else {}),
+        **({"img_emb.emb_pos": (1, 514, VISION)} if kind == "flf" else {}),
+        **({"control_adapter.conv.weight": (width, 1536, 2, 2)} if kind.startswith("camera") else {}),
+        **({"ref_conv.weight": (width, extra["reference"], 2, 2)} if "reference" in extra else {}),
+    }
+    if kind == "vace":
+        shapes["vace_patch_embedding.weight"] = (width, 96, 1, 2, 2)
+        shapes |= {f"vace_blocks.{number}.": () for number in range(extra.get("vace_depth", 1))}
+    return config_of(shapes)
+
+
+def wan_tensors(kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, torch.Tensor]:
+    """A small network in the published names."""
+    return random_tensors(wan_config(kind, **sizes), seed, dtype)
+
+
+def wan_file(path, kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.float32, prefix: str = "", **sizes: int) -> str:
+    """*path*, after such a network was written there."""
+    save_file({prefix + name: value for name, value in wan_tensors(kind, seed, dtype, **sizes).items()}, path)
+    return str(path)

@@ -1,0 +1,223 @@
+"""What a program asks ``torch.cuda`` for, answered by the pretend machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from pretend.generators import generator_class
+from pretend.machine import Machine
+from pretend.mode import CardMode
+from pretend.page_locks import Runtime
+from pretend.streams import Queue
+from pretend.tensors import CardTensor
+
+CAPABILITY = (8, 9)
+NAME = "Pretend"
+
+
+class Names:
+    """The replacements, each under torch's own name."""
+
+    def __init__(self, machine: Machine, mode: CardMode) -> None:
+        self._machine, self._mode = machine, mode
+
+    def _index(self, device: Any = None) -> int:
+        if device is None:
+            return self._machine.current_index()
+        card = self._machine.cards[device] if isinstance(device, int) else self._machine.card_for(device)
+        if card is None:
+            raise ValueError(f"Expected a cuda device, but got: {device}")
+        return card.index
+
+    def memory(self) -> dict[str, Any]:
+        cards, index = self._machine.cards, self._index
+
+        def mem_get_info(device: Any = None) -> tuple[int, int]:
+            card = cards[index(device)]
+            return card.capacity_bytes - max(card.reserved_bytes(), card.used_bytes()), card.capacity_bytes
+
+        def memory_stats(device: Any = None) -> dict[str, int]:
+            card = cards[index(device)]
+            used, reserved = card.used_bytes(), card.reserved_bytes()
+            now = {"reserved": reserved, "active": used, "allocated": used}
+            peak = {"reserved": reserved, "active": card.peak_bytes, "allocated": card.peak_bytes}
+            counted = {f"{kind}_bytes.all.current": size for kind, size in now.items()}
+            return counted | {f"{kind}_bytes.all.peak": size for kind, size in peak.items()} | {"num_ooms": card.refused}
+
+        def empty_cache() -> None:
+            for card in cards:
+                card.trim()
+
+        locks = self._machine.page_locks
+        return {
+            "mem_get_info": mem_get_info,
+            "memory_stats": memory_stats,
+            "empty_cache": empty_cache,
+            "memory_allocated": lambda device=None: cards[index(device)].used_bytes(),
+            "memory_reserved": lambda device=None: cards[index(device)].reserved_bytes(),
+            "max_memory_allocated": lambda device=None: cards[index(device)].peak_bytes,
+            "reset_peak_memory_stats": lambda device=None: cards[index(device)].forget_peak(),
+            "memory_summary": lambda *_, **__: "a pretend card",
+            "ipc_collect": lambda: None,
+            "cudart": lambda: Runtime(locks, mem_get_info),
+            "get_allocator_backend": lambda: "native",
+        }
+
+    def identity(self) -> dict[str, Any]:
+        machine = self._machine
+
+        def properties(device: Any = None) -> SimpleNamespace:
+            total = machine.cards[self._index(device)].capacity_bytes
+            major, minor = CAPABILITY
+            return SimpleNamespace(
+                total_memory=total, name=NAME, major=major, minor=minor, multi_processor_count=80, gcnArchName="", is_integrated=False
+            )
+
+        @contextlib.contextmanager
+        def device(chosen: Any) -> Iterator[None]:
+            before = machine.current_index()
+            machine.choose(self._index(chosen))
+            try:
+                yield
+            finally:
+                machine.choose(before)
+
+        return {
+            "is_available": lambda: True,
+            "is_initialized": lambda: True,
+            "_lazy_init": lambda: None,
+            "init": lambda: None,
+            "device_count": lambda: len(machine.cards),
+            "current_device": machine.current_index,
+            "set_device": lambda chosen: machine.choose(self._index(chosen)),
+            "device": device,
+            "get_device_properties": properties,
+            "get_device_capability": lambda device=None: CAPABILITY,
+            "get_device_name": lambda device=None: NAME,
+            "get_arch_list": lambda: ["sm_89"],
+            "is_bf16_supported": lambda *_, **__: True,
+            "manual_seed": lambda seed: None,
+            "manual_seed_all": lambda seed: None,
+        }
+
+    def queues(self) -> dict[str, Any]:
+        machine, scheduler = self._machine, self._machine.scheduler
+        index = self._index
+
+        class Event:
+            """``torch.cuda.Event``."""
+
+            def __init__(self, *_: Any, **__: Any) -> None:
+                self._clock: dict[int, int] = {}
+                self._at_us = 0.0
+
+            def record(self, stream: Any = None) -> None:
+                queue = (stream or current_stream()).queue
+                self._clock, self._at_us = queue.position(), queue.free_at_us
+
+            def wait(self, stream: Any = None) -> None:
+                scheduler.queue_waits((stream or current_stream()).queue, self._clock, self._at_us)
+
+            def synchronize(self) -> None:
+                counters = machine.cards[machine.current_index()].counters
+                if any(scheduler.host_clock.get(queue, 0) < tick for queue, tick in self._clock.items()):
+                    counters["syncs"] += self._at_us > scheduler.host_us
+                    counters["sync: event"] += 1
+                scheduler.host_waits(self._clock, self._at_us)
+
+            def query(self) -> bool:
+                done = self._at_us <= scheduler.host_us
+                if done:
+                    scheduler.host_waits(self._clock, self._at_us)
+                return done
+
+            def elapsed_time(self, later: Any) -> float:
+                return (later._at_us - self._at_us) / 1000
+
+        class Stream:
+            """``torch.cuda.Stream``."""
+
+            def __init__(self, device: Any = None, priority: int = 0, queue: Queue | None = None, **_: Any) -> None:
+                self.queue = queue or scheduler.new_queue(index(device))
+                self.device = machine.cards[self.queue.card].device
+                self.cuda_stream = self.stream_id = self.queue.number
+
+            def __eq__(self, other: object) -> bool:
+                return isinstance(other, Stream) and other.queue is self.queue
+
+            def __hash__(self) -> int:
+                return hash(self.queue.number)
+
+            def wait_stream(self, other: Any) -> None:
+                scheduler.queue_waits(self.queue, other.queue.position(), other.queue.free_at_us)
+
+            def wait_event(self, event: Event) -> None:
+                event.wait(self)
+
+            def record_event(self, event: Event | None = None) -> Event:
+                event = event or Event()
+                event.record(self)
+                return event
+
+            def synchronize(self) -> None:
+                machine.cards[self.queue.card].counters["syncs"] += 1
+                machine.cards[self.queue.card].counters["sync: synchronize"] += 1
+                scheduler.host_waits(self.queue.position(), self.queue.free_at_us)
+
+            def query(self) -> bool:
+                return self.queue.free_at_us <= scheduler.host_us
+
+        def current_stream(device: Any = None) -> Stream:
+            return Stream(queue=machine.queue(index(device)))
+
+        @contextlib.contextmanager
+        def stream(chosen: Stream | None) -> Iterator[None]:
+            if chosen is None:
+                yield
+                return
+            before, card = machine.queue(chosen.queue.card), machine.current_index()
+            machine.choose_queue(chosen.queue)
+            machine.choose(chosen.queue.card)
+            try:
+                yield
+            finally:
+                machine.choose_queue(before)
+                machine.choose(card)
+
+        def set_stream(chosen: Stream) -> None:
+            machine.choose_queue(chosen.queue)
+
+        return {
+            "Stream": Stream,
+            "Event": Event,
+            "stream": stream,
+            "set_stream": set_stream,
+            "current_stream": current_stream,
+            "default_stream": lambda device=None: Stream(queue=machine.cards[index(device)].default),
+            "synchronize": lambda device=None: machine.synchronize(index(device)),
+        }
+
+    def elsewhere(self) -> list[tuple[Any, str, Any]]:
+        """(object, name, replacement) outside ``torch.cuda``."""
+        machine = self._machine
+
+        def is_pinned(tensor: torch.Tensor, device: Any = None) -> bool:
+            return not isinstance(tensor, CardTensor) and machine.is_locked(tensor)
+
+        def pin_memory(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
+            return self._mode._lock_copy(None, (tensor,), {})
+
+        return [
+            (torch, "Generator", generator_class(machine)),
+            (torch.Tensor, "is_pinned", is_pinned),
+            (torch.Tensor, "pin_memory", pin_memory),
+            (torch.Tensor, "record_stream", lambda tensor, stream: self._mode._record_stream(None, (tensor, stream), {})),
+            (torch.version, "cuda", "12.8"),
+            (torch.backends.cudnn, "version", lambda: 91600),
+            (CardTensor, "run", staticmethod(self._mode.run)),
+        ]

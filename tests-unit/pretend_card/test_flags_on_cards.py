@@ -1,0 +1,68 @@
+"""Flags that change how a card computes."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from engine import FP32, differences, engine, tensors_in
+
+import comfy.ldm.modules.attention as attention
+import comfy.model_management as management
+from comfy.cli_args import PerformanceFeature
+from comfy.residency.torch_settings import apply_torch_settings
+
+
+@pytest.fixture(autouse=True)
+def torch_is_as_before() -> Iterator[None]:
+    deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
+
+
+def test_deterministic_reaches_torch_before_anything_is_computed(models: pathlib.Path) -> None:
+    with engine(1, deterministic=True, **FP32) as made:
+        made.parts()
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(set(), False), ({PerformanceFeature.AutoTune}, True)])
+def test_autotune_tries_algorithms_out_on_cards(fast: set[PerformanceFeature], expected: bool) -> None:
+    torch.backends.cudnn.benchmark = not expected
+    with engine(1, fast=fast):
+        apply_torch_settings(management.args, management.manager().devices.kind)
+        assert torch.backends.cudnn.benchmark is expected
+
+
+@pytest.mark.parametrize(("flags", "expected"), [({}, torch.float16), ({"force_upcast_attention": True}, torch.float32)])
+def test_attention_is_computed_in_float32_when_asked_for(flags: dict[str, bool], expected: torch.dtype) -> None:
+    seen = []
+
+    def spy(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: object) -> torch.Tensor:
+        seen.append((q.dtype, k.dtype, v.dtype))
+        return v
+
+    with engine(1, **flags), patch.object(functional, "scaled_dot_product_attention", spy):
+        q = torch.randn(1, 8, 32, device="cuda", dtype=torch.float16)
+        assert attention.optimized_attention(q, q, q, 2).dtype == torch.float16
+        del q
+    assert seen == [(expected,) * 3]
+
+
+def test_fp8_weights_cross_as_fp8_and_are_converted_on_the_card(models: pathlib.Path) -> None:
+    flags = {"fp8_e4m3fn_unet": True, "novram": True}
+    with engine(1, **flags) as made:
+        model, _, _, positive, negative = made.parts()
+        made.sample(model, positive, negative, steps=1)
+        management.manager().pinner.settle(30)
+        before = made.card.counters["h2d bytes converted on the host"]
+        streamed = tensors_in(made.sample(model, positive, negative, steps=2))
+        assert made.card.counters["h2d bytes converted on the host"] - before < 4096
+    with engine(1, fp8_e4m3fn_unet=True) as made:
+        model, _, _, positive, negative = made.parts()
+        assert differences(tensors_in(made.sample(model, positive, negative, steps=2)), streamed, 1e-6) == []

@@ -1,0 +1,129 @@
+"""Samples with video models of the ``comfy`` package that Python finds, and saves the latents.
+
+    python video_model_runs.py CASES_FILE RESULTS_FILE
+
+Cases are as in ``transformer_runs.py``; besides, ``shift`` is that of ModelSamplingSD3, ``noise_mask`` says what is sampled, and a
+``vision`` in a conditioning is what an image encoder saw before its last layer, ``sight`` after it. A case with ``vae`` (tensors of an
+autoencoder) encodes ``pictures`` and decodes ``latents``, whole and in tiles. A case with ``qwen`` and ``byt5`` (tensors, with ``sizes``)
+encodes ``tokens`` of both with HunyuanVideo 1.5's text encoder, and says which tokens ByT5's tokenizer makes of ``text``.
+"""
+
+import sys
+
+import torch
+
+from comfy.cli_args import args
+
+args.cpu = True  # before the next import: ComfyUI looks for devices there
+
+import comfy.clip_vision  # noqa: E402
+import comfy.model_sampling  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.sd  # noqa: E402
+
+
+def prepared(conditioning):
+    """The conditioning, with what was seen as the object that ComfyUI passes."""
+    values, options = conditioning[0]
+    options, output = dict(options), comfy.clip_vision.Output()
+    for name, attribute in (("vision", "penultimate_hidden_states"), ("sight", "last_hidden_state")):
+        if name in options:
+            setattr(output, attribute, options.pop(name))
+            options["clip_vision_output"] = output
+    return [[values, options]]
+
+
+def shifted(model, shift):
+    """*model* with another shift, as the node makes it."""
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        pass
+
+    sampling = Sampling(model.model.model_config)
+    sampling.set_parameters(shift=shift, multiplier=1000)
+    model = model.clone()
+    model.add_object_patch("model_sampling", sampling)
+    return model
+
+
+def small_autoencoders(tensors):
+    """Let ComfyUI, which knows the real sizes alone, make Wan 2.2's autoencoder, or HunyuanVideo 1.5's, of those of *tensors*."""
+    import comfy.ldm.wan.vae2_2 as networks
+
+    if not hasattr(networks, "CausalConv3d"):  # this project has other classes
+        return
+    if "decoder.head.0.gamma" in tensors:
+        network, dec_dim = networks.WanVAE, len(tensors["decoder.head.0.gamma"])
+        networks.WanVAE = lambda dim, **given: network(dim=len(tensors["encoder.conv1.bias"]), dec_dim=dec_dim, **given)
+        return
+    import comfy.ldm.hunyuan_video.vae_refiner as refiner
+
+    widths = [len(tensors[f"encoder.down.{level}.block.0.norm1.gamma"]) for level in range(5)]
+    for name in ("Encoder", "Decoder"):
+        half = getattr(refiner, name)
+        setattr(refiner, name, lambda block_out_channels, half=half, **given: half(block_out_channels=widths, **given))
+
+
+def autoencoded(case):
+    """Latents of pictures, then pictures of latents."""
+    small_autoencoders(case["vae"])
+    vae = comfy.sd.VAE(sd=dict(case["vae"]))
+    found = [vae.encode(one) for one in case["pictures"]] + [vae.decode(one) for one in case["latents"]]
+    return [*found, vae.decode_tiled(case["latents"][0], tile_x=4, tile_y=4, overlap=2, tile_t=16, overlap_t=2)]
+
+
+def encoded(case):
+    """The states of Qwen2.5-VL and of ByT5, and the tokens that stand for the text to be written."""
+    from comfy.text_encoders import hunyuan_image
+
+    sizes = dict(case["sizes"])
+    try:
+        from comfy.families.t5_text_config import read_t5_config
+        from comfy.text.qwen.sizes import read_qwen_config
+
+        shapes = [{name: tuple(value.shape) for name, value in case[part].items()} for part in ("qwen", "byt5")]
+        sizes = {"qwen25_7b_model_config": read_qwen_config(shapes[0]), "byt5_small_model_config": read_t5_config(shapes[1])}
+    except ModuleNotFoundError:  # ComfyUI takes transformers' settings, and ByT5's under no name
+        sizes = {"qwen25_7b_model_config": sizes["qwen"], "_model_config": sizes["byt5"]}
+    model = hunyuan_image.HunyuanImageTEModel(device="cpu", dtype=torch.float32, model_options=sizes)
+    for part in ("qwen", "byt5"):
+        model.load_sd(dict(case[part]))
+    tokens = {part: [[(token, 1.0) for token in chunk]] for part, chunk in case["tokens"].items()}
+    states, _, extra = model.encode_token_weights(tokens)
+    written = hunyuan_image.ByT5SmallTokenizer().tokenize_with_weights(case["text"])
+    return [states, extra["conditioning_byt5small"], torch.tensor([[token[0] for token in written[0]]], dtype=torch.float32)]
+
+
+def run(case):
+    """The last latent of *case*."""
+    if "vae" in case:
+        return autoencoded(case)
+    if "qwen" in case:
+        return encoded(case)
+    model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
+    if "shift" in case:
+        model = shifted(model, case["shift"])
+    return comfy.sample.sample(
+        model,
+        case["noise"],
+        case.get("steps", 2),
+        case["cfg"],
+        case.get("sampler", "euler"),
+        "simple",
+        prepared(case["positive"]),
+        prepared(case["negative"]),
+        case["latent"],
+        noise_mask=case.get("noise_mask"),
+        disable_pbar=True,
+        seed=1,
+    )
+
+
+def main(cases_file, results_file):
+    """Run all and save."""
+    with torch.inference_mode():
+        torch.save({name: run(case) for name, case in torch.load(cases_file).items()}, results_file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
