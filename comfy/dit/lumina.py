@@ -105,7 +105,7 @@ def read_config(shapes: Shapes) -> Config | None:
         "n_heads": heads,
         "n_kv_heads": (shapes[f"{BLOCK}.attention.qkv.weight"][0] // head - heads) // 2,
         "axes_dims": _axes(head, is_z_image),
-        **_feed_forward(width, shapes[f"{BLOCK}.feed_forward.w1.weight"][0], 8 / 3 if is_z_image else 4.0),
+        **feed_forward(width, shapes[f"{BLOCK}.feed_forward.w1.weight"][0], 8 / 3 if is_z_image else 4.0),
     }
     if not is_z_image:
         config |= {"axes_lens": [300, 512, 512], "rope_theta": 10000.0}
@@ -128,7 +128,7 @@ def _axes(head: int, is_z_image: bool) -> list[int]:
     return [head // 4, head * 3 // 8, head * 3 // 8] if is_z_image else [head // 3] * 3
 
 
-def _feed_forward(width: int, inner: int, multiplier: float) -> Config:
+def feed_forward(width: int, inner: int, multiplier: float) -> Config:
     """Settings that make a feed-forward layer of *inner* values: the published rule, or the number itself."""
     if -(-int(multiplier * width) // 256) * 256 == inner:
         return {"ffn_dim_multiplier": multiplier}

@@ -7,7 +7,19 @@ import torch
 from safetensors.torch import save_file
 
 from comfy.dit.registry import read_transformer_config
+from comfy.ldm.flux.siglip_style import SigLIPMultiFeatProjModel
+from comfy.ldm.lumina.controlnet import ZImage_Control
+from comfy.ldm.qwen_image.blockwise import QwenImageBlockWiseControlNet
+from comfy.ops import disable_weight_init
 from comfy.supported_models import models
+
+STYLE_SIZES = {"siglip_token_nums": 9, "style_token_nums": 4, "siglip_token_dims": 24, "hidden_size": 256}
+Z_IMAGE_SIZES = {"dim": 256, "n_heads": 2, "n_kv_heads": 2, "ffn_dim_multiplier": 320.5 / 256, "multiple_of": 1}
+DIFFUSERS = {
+    ".attention.out.": ".attention.to_out.0.",
+    ".attention.q_norm.": ".attention.norm_q.",
+    ".attention.k_norm.": ".attention.norm_k.",
+}
 
 
 def random_weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
@@ -147,3 +159,58 @@ def qwen_text_tensors(
     generator = torch.Generator().manual_seed(seed)
     parameters = QwenTextModel(config, disable_weight_init).named_parameters()
     return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}
+
+
+def _tensors(network, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: random_weight(name, tuple(value.shape), generator) for name, value in network.named_parameters()}
+
+
+def blockwise_tensors(seed=0, blocks=2, width=64, mask=False):
+    """DiffSynth's ControlNet for the small Qwen-Image."""
+    return _tensors(QwenImageBlockWiseControlNet(blocks, additional_in_dim=4 * mask, dim=width, operations=disable_weight_init), seed)
+
+
+def style_tensors(seed=0):
+    """USO's projector for the small Flux."""
+    return {
+        f"feature_embedder.{name}": value
+        for name, value in _tensors(SigLIPMultiFeatProjModel(**STYLE_SIZES, operations=disable_weight_init), seed).items()
+    }
+
+
+def fun_tensors(seed=0, blocks=6, untrained=False):
+    """A Fun ControlNet for the small Z-Image: of 6 blocks, or the later ones of 3 and 15; *untrained*: without refining blocks' results."""
+    later = blocks != 6
+    network = ZImage_Control(
+        **Z_IMAGE_SIZES, n_control_layers=blocks, additional_in_dim=17 * later, refiner_control=later, operations=disable_weight_init
+    )
+    tensors = {}
+    for name, value in _tensors(network, seed).items():
+        if untrained and name.startswith("control_noise_refiner") and ".after_proj." in name:
+            value = torch.zeros_like(value)
+        if name.endswith(".attention.qkv.weight"):
+            base = name.removesuffix("qkv.weight")
+            tensors |= {f"{base}to_{letter}.weight": part.clone() for letter, part in zip("qkv", value.chunk(3))}
+            continue
+        for ours, theirs in DIFFUSERS.items():
+            name = name.replace(ours, theirs)
+        tensors[name] = value
+    return tensors
+
+
+class Autoencoder:
+    """Encodes each 8 x 8 pixels as 16 numbers, for *latent_dim* 3 with a dimension of frames."""
+
+    latent_channels, source_name = 16, "vae.safetensors"
+
+    def __init__(self, latent_dim):
+        self.latent_dim = latent_dim
+
+    def spacial_compression_encode(self):
+        return 8
+
+    def encode(self, pictures):
+        grid = torch.nn.functional.avg_pool2d(pictures.movedim(-1, 1), 8)
+        latent = torch.cat([torch.sin(grid * (number + 2)) for number in range(6)], dim=1)[:, :16]
+        return latent.unsqueeze(2) if self.latent_dim == 3 else latent

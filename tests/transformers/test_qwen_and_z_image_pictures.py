@@ -10,7 +10,15 @@ from picture_prompts import node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
-from transformer_files import lumina_tensors, qwen_image_tensors, qwen_text_tensors, random_weight, z_image_config
+from transformer_files import (
+    blockwise_tensors,
+    fun_tensors,
+    lumina_tensors,
+    qwen_image_tensors,
+    qwen_text_tensors,
+    random_weight,
+    z_image_config,
+)
 from wan_vae_files import wan_vae_file
 
 from benchmarks.make_checkpoint import family
@@ -26,11 +34,13 @@ SIMULATED_MIB = "12"  # less than Z-Image or either text encoder takes
 def files(tmp_path_factory):
     """A folder of models: diffusion models, text encoders with a tokenizer beside them, an autoencoder of 16 channels each."""
     folder = tmp_path_factory.mktemp("models")
-    for kind in ("diffusion_models", "text_encoders/qwen25_tokenizer", "vae"):
+    for kind in ("diffusion_models", "model_patches", "text_encoders/qwen25_tokenizer", "vae"):
         (folder / kind).mkdir(parents=True)
     (folder / "text_encoders" / "qwen25_tokenizer" / "tokenizer.json").write_text(qwen_tokenizer_json(), encoding="utf-8")
     save_file(qwen_image_tensors(context=QWEN25_WIDTH), folder / "diffusion_models" / "qwen.safetensors")
     save_file(lumina_tensors(z_image_config(context=QWEN3_WIDTH)), folder / "diffusion_models" / "z.safetensors")
+    save_file(blockwise_tensors(), folder / "model_patches" / "blockwise.safetensors")
+    save_file(fun_tensors(), folder / "model_patches" / "fun.safetensors")
     qwen25 = qwen_text_tensors(vocabulary=VOCABULARY, width=QWEN25_WIDTH)
     save_file(qwen25, folder / "text_encoders" / "qwen25.safetensors")
     qwen3 = qwen_text_tensors(eyes=False, normalised=True, vocabulary=VOCABULARY, width=QWEN3_WIDTH)
@@ -78,16 +88,33 @@ def edited(prompt):
     return {**prompt, "picture": picture, "positive": instruction}
 
 
+def controlled(prompt, patch, loader="QwenImageDiffsynthControlnet"):
+    """*prompt*, whose model looks at a picture by a model patch."""
+    sockets = {"model": ["shifted", 0], "model_patch": ["patch", 0], "vae": ["vae", 0], "image": ["picture", 0], "strength": 1.0}
+    return {
+        **prompt,
+        "picture": node("EmptyImage", width=64, height=48, batch_size=1, color=0x336699),
+        "patch": node("ModelPatchLoader", name=f"{patch}.safetensors"),
+        "controlled": node(loader, **sockets),
+        "sample": node("KSampler", **{**prompt["sample"]["inputs"], "model": ["controlled", 0]}),
+    }
+
+
 PROMPTS = {"Qwen-Image": workflow("qwen", "qwen25", "qwen_image", "wan"), "Z-Image": workflow("z", "qwen3", "lumina2", "ae")}
+CONTROLLED = {
+    "Qwen-Image": controlled(PROMPTS["Qwen-Image"], "blockwise"),
+    "Z-Image": controlled(PROMPTS["Z-Image"], "fun", "ZImageFunControlnet"),
+}
 WRONG = (
     (workflow("qwen", "qwen3", "lumina2", "wan"), ("qwen.safetensors", "qwen3.safetensors")),
     (workflow("qwen", "qwen25", "qwen_image", "ae"), ("qwen.safetensors", "ae.safetensors")),
+    (controlled(PROMPTS["Z-Image"], "blockwise"), ("z.safetensors", "blockwise.safetensors")),
 )
 
 
 def with_models(start_server, files, *flags, name):
     server = start_server("--fp32-text-enc", "--offline", *flags, name=name, environment={"OMP_NUM_THREADS": "1"})
-    for kind in ("diffusion_models", "text_encoders", "vae"):
+    for kind in ("diffusion_models", "model_patches", "text_encoders", "vae"):
         place = server.base / "models" / kind
         place.mkdir(parents=True, exist_ok=True)
         for file in (files / kind).iterdir():
@@ -109,10 +136,13 @@ def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
     assert all(len(set(picture)) > 20 for picture in reference.values())  # not flat
     about_picture = pixels(unlimited, edited(PROMPTS["Qwen-Image"]))
     assert about_picture != reference["Qwen-Image"]
+    looking = {name: pixels(unlimited, prompt) for name, prompt in CONTROLLED.items()}
+    assert all(picture != reference[name] for name, picture in looking.items())
     unlimited.stop()
     limited = with_models(start_server, files, "--simulated-vram-mb", SIMULATED_MIB, name="limited")
     for name, prompt in PROMPTS.items():
         assert pixels(limited, prompt) == reference[name], name
+        assert pixels(limited, CONTROLLED[name]) == looking[name], name
     assert pixels(limited, edited(PROMPTS["Qwen-Image"])) == about_picture
 
 
