@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from quantised_files import quantised_model
 from safetensors.torch import save_file
 from transformer_files import (
     STYLE_SIZES,
@@ -193,3 +194,19 @@ def test_other_and_incomplete_files_are_refused(tmp_path):
         del tensors[lost]
         with pytest.raises(IncompleteModelError, match=r"part.safetensors"):
             loaded(tmp_path, tensors, "part")
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int8 rows"])
+@pytest.mark.parametrize("make", [blockwise_tensors, fun_tensors])
+def test_quantised_files_mean_what_they_say(tmp_path, make, kind):
+    stored, values, _ = quantised_model(kind, make(), prefix="control")
+    network, plain = loaded(tmp_path, stored, "stored").model, loaded(tmp_path, values, "values").model
+    x, other = numbers(1, 6, network.dim), numbers(1, 6, network.dim, seed=1)
+    if make is blockwise_tensors:
+        assert network.controlnet_blocks[0].input_proj.quantised is not None
+        found, expected = network.control_block(x, other, 1), plain.control_block(x, other, 1)
+    else:
+        turns, time = torch.eye(2).expand(1, 6, 1, 64, 2, 2), numbers(1, 256, seed=2)
+        assert network.control_layers[0].before_proj.quantised is not None
+        found, expected = (one.control(0, x, other, turns, time)[0] for one in (network, plain))
+    assert ((found - expected).norm() / expected.norm()).item() < (0.05 if kind.startswith("int8") else 1e-3)
