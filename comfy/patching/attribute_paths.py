@@ -24,8 +24,8 @@ def resolve_attr(obj: Any, attr: str) -> tuple[Any, str]:
 
 def _attribute(obj: Any, name: str) -> Any:
     """``getattr(obj, name)``; of a module's submodules without the detour that torch makes, since this is done for each weight."""
-    own = getattr(obj, "__dict__", None)
-    submodules = None if own is None else own.get("_modules")
+    own: dict[str, Any] = getattr(obj, "__dict__", None) or {}
+    submodules = own.get("_modules")
     if not isinstance(submodules, dict) or name not in submodules or name in own or hasattr(type(obj), name):
         return getattr(obj, name)
     return submodules[name]
