@@ -21,6 +21,7 @@ from comfy.patching.protocols import PatchedModule, Patcher
 from comfy.patching.tripwire import tripwire
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
+from comfy.residency.fetching import WeightFetcher
 from comfy.units import megabytes
 
 log = logging.getLogger(__name__)
@@ -277,7 +278,9 @@ class WeightLoading:
             move_weight_functions(module, device_to)
             wipe_lowvram_weight(module)
             module.__dict__.pop("comfy_patched_weights", None)
-        vars(model).pop(FETCHER, None)
+        fetcher: WeightFetcher | None = vars(model).pop(FETCHER, None)
+        if fetcher is not None:
+            fetcher.release()
         if device_to is not None:
             note_device(model, device_to)
         model.model_lowvram = False
