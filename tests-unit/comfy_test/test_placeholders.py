@@ -13,7 +13,7 @@ import comfy.controlnet
 import comfy.model_base
 import comfy.supported_models
 import comfy.supported_models_base
-from comfy.ldm.chroma.layers import Approximator
+from comfy.ldm.aura.mmdit import DoubleAttention
 from comfy.placeholders import MissingModelError, placeholders
 from comfy.quantisation import kitchen
 
@@ -47,7 +47,7 @@ def test_every_name_exists_once_and_is_refused_when_used(name, monkeypatch):
 @pytest.mark.parametrize(
     ("child", "parent"),
     [
-        ("comfy.ldm.chroma.layers.Approximator", "torch.nn.Module"),
+        ("comfy.ldm.aura.mmdit.DoubleAttention", "torch.nn.Module"),
         ("comfy.ldm.wan.model.WanT2VCrossAttention", "comfy.ldm.wan.model.WanSelfAttention"),
         ("comfy.model_base.Flux", "comfy.model_base.BaseModel"),
         ("comfy.model_base.Chroma", "comfy.model_base.Flux"),
@@ -88,19 +88,19 @@ def test_a_pack_may_derive_from_it_and_use_what_it_brings():
             comfy.controlnet.ControlBase.__init__(self)
 
     assert isinstance(Adapter(), comfy.controlnet.T2IAdapter)
-    assert Approximator.forward is torch.nn.Module.forward
+    assert DoubleAttention.forward is torch.nn.Module.forward
 
 
 def test_the_error_names_the_packs_file_the_name_and_the_models(tmp_path):
     pack = tmp_path / "custom_nodes" / "some-pack" / "nodes.py"
     pack.parent.mkdir(parents=True)
-    code = "def make():\n    from comfy.ldm.chroma.layers import Approximator\n    return Approximator(16, 16, 16)\n"
+    code = "def make():\n    from comfy.ldm.aura.mmdit import DoubleAttention\n    return DoubleAttention(16, 16, 16)\n"
     space: dict = {}
     exec(compile(code, str(pack), "exec"), space)  # noqa: S102
     with pytest.raises(MissingModelError) as caught:
         space["make"]()
     assert str(caught.value) == (
-        "some-pack/nodes.py, line 3, in make(), needs comfy.ldm.chroma.layers.Approximator, which belongs to Chroma models; "
+        "some-pack/nodes.py, line 3, in make(), needs comfy.ldm.aura.mmdit.DoubleAttention, which belongs to AuraFlow models; "
         "this server does not have it"
     )
 
