@@ -21,6 +21,7 @@ from comfy.patching.protocols import PatchedModule, Patcher
 from comfy.patching.tripwire import tripwire
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
+from comfy.residency.fetching import WeightFetcher
 from comfy.units import megabytes
 
 log = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ class WeightLoading:
             is_stale = loaded_uuid is not None and (loaded_uuid != patcher.patches_uuid or force_patch_weights)
             # What a node pack wrote into the weights in its own way, only its own unpatch_model takes out.
             is_replaced = not forwards_to(patcher.patch_weight_to_device, WeightValues.patch_to_device)
+            is_swapped = bool(patcher.object_patches or patcher.object_patches_backup)  # layers may come in that no load has seen
             patcher.unpatch_model(patcher.offload_device, unpatch_weights=is_stale and is_replaced)
             is_stale = is_stale and not is_replaced
             try:
@@ -174,7 +176,7 @@ class WeightLoading:
                 if model.model_loaded_weight_memory > budget_bytes:
                     surplus_bytes = model.model_loaded_weight_memory - budget_bytes
                     patcher.partially_unload(patcher.offload_device, surplus_bytes, force_patch_weights=force_patch_weights)
-                    if not is_stale:
+                    if not is_stale and not is_swapped:
                         return model.model_loaded_weight_memory - before_bytes
                 if not is_stale and model.model_loaded_weight_memory > 0 and not model.model_lowvram:
                     self._move_buffers(device_to)
@@ -276,7 +278,9 @@ class WeightLoading:
             move_weight_functions(module, device_to)
             wipe_lowvram_weight(module)
             module.__dict__.pop("comfy_patched_weights", None)
-        vars(model).pop(FETCHER, None)
+        fetcher: WeightFetcher | None = vars(model).pop(FETCHER, None)
+        if fetcher is not None:
+            fetcher.release()
         if device_to is not None:
             note_device(model, device_to)
         model.model_lowvram = False

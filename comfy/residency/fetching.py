@@ -68,6 +68,11 @@ class WeightFetcher:
             wanted.add(id(ahead))
         return slot.take(current)
 
+    def release(self) -> None:
+        """Free the buffers, also while layers that are out of the module for now still refer to this object."""
+        for slot in self._slots:
+            slot.release()
+
     def _sent_to(self, wanted: set[int], layer: Any, current: Any) -> _Slot | None:
         """The slot, none of the *wanted* (ids), that *layer* is on its way to; None, and one slot less from now on, without room for it."""
         slot = self._next_free(wanted)
@@ -115,6 +120,11 @@ class _Slot:
         self._layer: weakref.ref[Any] | None = None
         self._sources: dict[str, weakref.ref[Any]] = {}
         self._values: dict[str, Tensor] = {}
+
+    def release(self) -> None:
+        """Free the buffer; what was taken from it is not to be used any more."""
+        self._layer, self._buffer = None, None
+        self._values, self._sources = {}, {}
 
     def holds(self, layer: Any) -> bool:
         """Whether the parameters that *layer* has now are here, or on their way."""

@@ -18,10 +18,14 @@ from patchset.series import SERIES
 
 
 @pytest.fixture(autouse=True)
-def one_series(monkeypatch):
-    for name in SERIES.keys() - {"linear-signatures"}:
-        monkeypatch.delitem(SERIES, name)
-    monkeypatch.setitem(SERIES, BOTH.name, BOTH)
+def one_series():
+    """The only one meanwhile; afterwards all, in their order."""
+    every = dict(SERIES)
+    SERIES.clear()
+    SERIES[BOTH.name] = BOTH
+    yield
+    SERIES.clear()
+    SERIES.update(every)
 
 
 @pytest.fixture
@@ -162,10 +166,10 @@ def test_an_update_in_between_is_kept(checkout, flags):
     assert git(checkout, "status", "--porcelain") == ""
 
 
-def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout, monkeypatch):
+def test_folders_that_a_series_brings_go_with_it_byte_code_included(checkout):
     before, old = state(checkout), SERIES["linear-signatures"]
     package = (("patchset/outcomes.py", "comfy/brought/deep/__init__.py"), ("patchset/record.py", "comfy/brought/deep/record.py"))
-    monkeypatch.setitem(SERIES, old.name, dataclasses.replace(old, tests=old.tests + package))
+    SERIES[old.name] = dataclasses.replace(old, tests=old.tests + package)
     assert main(["apply", str(checkout)]) == 0
     for name in ("comfy/brought/deep", "comfy_execution"):
         subprocess.run([sys.executable, "-m", "compileall", "-q", name], cwd=checkout, check=True)

@@ -12,10 +12,14 @@ from patchset.series import SERIES
 
 
 @pytest.fixture(autouse=True)
-def one_series(monkeypatch):
-    for name in SERIES.keys() - {"linear-signatures"}:
-        monkeypatch.delitem(SERIES, name)
-    monkeypatch.setitem(SERIES, BOTH.name, BOTH)
+def one_series():
+    """The only one meanwhile; afterwards all, in their order."""
+    every = dict(SERIES)
+    SERIES.clear()
+    SERIES[BOTH.name] = BOTH
+    yield
+    SERIES.clear()
+    SERIES.update(every)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class Setting:
     stays: bool = False
 
 
-SMALL = {"working_mib": 0.5}
+SMALL = {"working_mib": 3}  # a LoHa that is applied at each call takes several copies of the largest weight
 SETTINGS = {
     "a large card": Setting(),
     "text encoders on the card": Setting(ON_CARD, tolerance=2e-3),
