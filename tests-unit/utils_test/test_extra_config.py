@@ -8,7 +8,7 @@ import pytest
 import folder_paths
 from utils.extra_config import load_extra_path_config
 
-FILES = int(os.environ.get("FUZZ_FILES", "600"))
+FILES = int(os.environ.get("FUZZ_FILES", "300"))
 WHOLE = """\
 a111: &a
   base_path: ~/webui

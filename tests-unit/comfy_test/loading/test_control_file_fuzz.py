@@ -13,7 +13,7 @@ import comfy.controlnet
 from comfy.cli_args import args
 from comfy.families.model_errors import ModelFileError
 
-FILES = int(os.environ.get("FUZZ_FILES", "600"))
+FILES = int(os.environ.get("FUZZ_FILES", "300"))
 
 
 @pytest.fixture(autouse=True)

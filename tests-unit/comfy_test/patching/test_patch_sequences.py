@@ -23,7 +23,7 @@ from comfy.weight_adapter.lora import LoRAAdapter
 
 pytestmark = pytest.mark.timeout(900)
 KEYS = {"first.weight": (64, 32), "second.weight": (32, 64), "last.weight": (32, 32)}
-SEQUENCES = int(os.environ.get("PATCH_SEQUENCES", "30"))
+SEQUENCES = int(os.environ.get("PATCH_SEQUENCES", "15"))
 STEPS = 20
 
 

@@ -41,7 +41,7 @@ class Family:
 
 
 @given(source=st.randoms(use_true_random=False), keeps_host_copy=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_random_sequences(source, keeps_host_copy):
     with management(source.choice([1500, 20_000, 45_000, 200_000])) as manager, pytest.MonkeyPatch.context() as patch:
         device = manager.devices.accelerators[0]

@@ -16,7 +16,7 @@ from comfy.loading.embeddings import load_embed
 from comfy.utils import load_torch_file
 from comfy.weight_files.header import read_header
 
-FILES = int(os.environ.get("FUZZ_FILES", "600"))
+FILES = int(os.environ.get("FUZZ_FILES", "300"))
 JUNK = (-1, 0, 7, 2**31, 2**64, 1.5, None, True, "", "F32", "I9", [], [3], {}, {"a": 1}, "\ud800", [[1]])
 
 
