@@ -15,12 +15,13 @@ REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class DirectReads:
-    """Reads of the file at *path*, each of at most *longest_bytes*; any thread. Close it.
+    """Reads of the file at *path*, which is open as *file*, each of at most *longest_bytes*; any thread. Close it.
 
-    Where the system or the file system has no such reads, ``read`` says so once and for all.
+    Where the system or the file system has no such reads, ``read`` says so once and for all; where another file is at *path* by now,
+    there are none.
     """
 
-    def __init__(self, path: str, longest_bytes: int) -> None:
+    def __init__(self, path: str, file: int, longest_bytes: int) -> None:
         self._buffers = threading.local()
         self._buffer_bytes = longest_bytes + 2 * BLOCK_BYTES
         self._file = -1
@@ -29,8 +30,10 @@ class DirectReads:
             try:
                 self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
             except OSError as error:
-                if error.errno not in REFUSALS:
+                if error.errno not in (*REFUSALS, errno.ENOENT):
                     raise
+        if self._file >= 0 and not os.path.samestat(os.fstat(self._file), os.fstat(file)):
+            self.close()
 
     @property
     def are_possible(self) -> bool:

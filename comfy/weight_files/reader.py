@@ -97,7 +97,7 @@ class WeightReader:
         try:
             if drop_pages and can_drop_pages():  # before the header: reading it makes the system read ahead
                 self._guard = PageCacheGuard(self._file, os.fstat(self._file).st_size)
-                self._direct = DirectReads(path, CHUNK_BYTES) if self._guard.absent_bytes() else None
+                self._direct = DirectReads(path, self._file, CHUNK_BYTES) if self._guard.absent_bytes() else None
             self.header = read_header(path)
         except BaseException:
             self.close()

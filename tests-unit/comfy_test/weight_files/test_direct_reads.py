@@ -26,8 +26,16 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def direct(path):
-    found = DirectReads(path, SIZE_BYTES)
+def file(path):
+    """The file's number."""
+    number = os.open(path, os.O_RDONLY)
+    yield number
+    os.close(number)
+
+
+@pytest.fixture
+def direct(path, file):
+    found = DirectReads(path, file, SIZE_BYTES)
     if not found.are_possible or found.read(0, 1) is None:
         pytest.skip("this system or file system has no reads past the page cache")
     yield found
@@ -74,12 +82,20 @@ def test_a_disk_that_fails_is_no_refusal(direct, monkeypatch):
     assert direct.are_possible
 
 
-def test_where_files_cannot_be_opened_so_there_are_none(path, monkeypatch):
+@pytest.mark.parametrize("reason", [errno.EINVAL, errno.ENOENT])
+def test_where_the_file_cannot_be_opened_so_there_are_none(path, file, monkeypatch, reason):
     def refuse(*_):
-        raise OSError(errno.EINVAL, "Invalid argument")
+        raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(os, "open", refuse)
-    assert not DirectReads(path, SIZE_BYTES).are_possible
+    assert not DirectReads(path, file, SIZE_BYTES).are_possible
+
+
+def test_a_file_that_took_its_place_is_not_read(path, file, direct, tmp_path):
+    other = tmp_path / "other.bin"
+    other.write_bytes(bytes(SIZE_BYTES))
+    os.replace(other, path)
+    assert not DirectReads(path, file, SIZE_BYTES).are_possible
 
 
 TENSORS = {
