@@ -43,3 +43,34 @@ def text_to_picture(
         "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
         "save": node("SaveImage", images=["decode", 0], filename_prefix=prefix),
     }
+
+
+def from_parts(model, clip, vae, seed=5, **between):
+    """Text to picture by the diffusion model and the autoencoder of these names and the node *clip*, as the official templates do it.
+
+    Of the nodes *between*, each put between the model and the sampler, the last one is sampled with.
+    """
+    return {
+        "model": node("UNETLoader", unet_name=f"{model}.safetensors", weight_dtype="default"),
+        "clip": clip,
+        "vae": node("VAELoader", vae_name=f"{vae}.safetensors"),
+        **between,
+        "positive": node("CLIPTextEncode", text="a user in the rain", clip=["clip", 0]),
+        "negative": node("CLIPTextEncode", text="", clip=["clip", 0]),
+        "latent": node("EmptyLatentImage", width=64, height=48, batch_size=1),
+        "sample": node(
+            "KSampler",
+            model=[next(reversed(between), "model"), 0],
+            positive=["positive", 0],
+            negative=["negative", 0],
+            latent_image=["latent", 0],
+            seed=seed,
+            steps=2,
+            cfg=2.5,
+            sampler_name="euler",
+            scheduler="simple",
+            denoise=1.0,
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["vae", 0]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
+    }

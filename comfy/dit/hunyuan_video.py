@@ -53,6 +53,8 @@ IN_BLOCK = {
     "ff_context.net.0.proj": "txt_mlp.0",
     "ff_context.net.2": "txt_mlp.2",
 }
+JOINED_IN_BLOCK = {"to_{}": "img_attn", "add_{}_proj": "txt_attn"}
+JOINED_IN_REFINER = {"to_{}": "self_attn"}
 REFINERS = ("context_embedder.token_refiner.refiner_blocks.{}", "txt_in.individual_token_refiner.blocks.{}")
 IN_REFINER = {
     "norm1": "norm1",
@@ -146,25 +148,27 @@ def read_config(shapes: Shapes) -> Config | None:
 
 def diffusers_places(config: Config) -> dict[str, Place]:
     """Where every tensor in diffusers' names belongs, for the ``width`` and the numbers of blocks in *config*."""
-    width = config["width"]
+    stacks = (("transformer_blocks.{}", "double_blocks.{}", IN_BLOCK, config["blocks"]), (*REFINERS, IN_REFINER, config["refiner_blocks"]))
     places: dict[str, Place] = {}
     for leaf in ("weight", "bias"):
         places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}
         places[f"norm_out.linear.{leaf}"] = Place(f"final_layer.adaLN_modulation.1.{leaf}", swapped=True)
-        stacks = (
-            ("transformer_blocks.{}", "double_blocks.{}", IN_BLOCK, config["blocks"]),
-            (*REFINERS, IN_REFINER, config["refiner_blocks"]),
-        )
         for theirs, own, inner, count in stacks:
             for number in range(count):
                 there, here = theirs.format(number), own.format(number)
                 places |= {f"{there}.{name}.{leaf}": Place(f"{here}.{part}.{leaf}") for name, part in inner.items()}
-                joined = (("to_{}", "img_attn"), ("add_{}_proj", "txt_attn")) if inner is IN_BLOCK else (("to_{}", "self_attn"),)
-                for pattern, attention in joined:
-                    for index, letter in enumerate("qkv"):
-                        place = Place(f"{here}.{attention}.qkv.{leaf}", index * width, width)
-                        places[f"{there}.attn.{pattern.format(letter)}.{leaf}"] = place
+                joined = JOINED_IN_BLOCK if inner is IN_BLOCK else JOINED_IN_REFINER
+                places |= _joined_places(f"{there}.attn", here, joined, leaf, config["width"])
     return places
+
+
+def _joined_places(there: str, here: str, joined: Mapping[str, str], leaf: str, width: int) -> dict[str, Place]:
+    """Where diffusers' separate q, k and v of one block are in the joined layers, by the *joined* table of name patterns."""
+    return {
+        f"{there}.{pattern.format(letter)}.{leaf}": Place(f"{here}.{attention}.qkv.{leaf}", index * width, width)
+        for pattern, attention in joined.items()
+        for index, letter in enumerate("qkv")
+    }
 
 
 def _diffusers_sizes(shapes: Shapes) -> Config:

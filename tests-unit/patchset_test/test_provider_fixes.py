@@ -4,39 +4,16 @@ import ast
 import hashlib
 import subprocess
 
+import linear_checkout
 import pytest
 
 from patchset.command_line import main
 from patchset.plan import PROJECT
 from patchset.series.provider_fixes import SERIES
 
-CACHING = """import asyncio
-import itertools
-
-from comfy_execution.graph_utils import is_link
-import nodes
-
-
-class CacheKeySetInputSignature:
-    def __init__(self, dynprompt, node_ids, is_changed_cache):
-        self.dynprompt = dynprompt
-        self.is_changed_cache = is_changed_cache
-
-    def include_node_id_in_input(self):
-        return False
-
-    async def get_node_signature(self, dynprompt, node_id):
-        return list(self.get_ordered_ancestry(dynprompt, node_id))
-
-    async def get_immediate_node_signature(self, dynprompt, node_id):
-        return include_unique_id_in_input(node_id)
-
-    def get_ordered_ancestry(self, dynprompt, node_id):
-        return self.get_ordered_ancestry_internal(dynprompt, node_id)
-
-    def get_ordered_ancestry_internal(self, dynprompt, node_id):
-        return self.get_ordered_ancestry_internal(dynprompt, node_id)
-
+CACHING = (
+    f"import asyncio\n{linear_checkout.CACHING}"
+    + """
 
 class BasicCache:
     def __init__(self, key_class, enable_providers=False):
@@ -78,6 +55,7 @@ class BasicCache:
         await subcache.set_prompt(self.dynprompt, children_ids, self.is_changed_cache)
         return subcache
 """
+)
 EXECUTION = """import asyncio
 from comfy_execution.graph_utils import GraphBuilder, is_link
 from comfy_execution.cache_provider import _has_cache_providers, _get_cache_providers, _logger as _cache_logger

@@ -17,7 +17,7 @@ from image_family_files import (
     tekken_json,
     vae_tensors,
 )
-from picture_prompts import node
+from picture_prompts import from_parts, node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
@@ -97,29 +97,7 @@ def text_encoder(names, kind):
 
 def workflow(model, encoders, kind, vae, seed=5):
     """Text to picture from separate files, as the official templates do it."""
-    return {
-        "model": node("UNETLoader", unet_name=f"{model}.safetensors", weight_dtype="default"),
-        "clip": text_encoder(encoders, kind),
-        "vae": node("VAELoader", vae_name=f"{vae}.safetensors"),
-        "positive": node("CLIPTextEncode", text="a user in the rain", clip=["clip", 0]),
-        "negative": node("CLIPTextEncode", text="", clip=["clip", 0]),
-        "latent": node("EmptyLatentImage", width=64, height=48, batch_size=1),
-        "sample": node(
-            "KSampler",
-            model=["model", 0],
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-            seed=seed,
-            steps=2,
-            cfg=2.5,
-            sampler_name="euler",
-            scheduler="simple",
-            denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["vae", 0]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
+    return from_parts(model, text_encoder(encoders, kind), vae, seed)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import io
 
 import pytest
 import torch
-from picture_prompts import node
+from picture_prompts import from_parts, node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
@@ -55,30 +55,8 @@ def files(tmp_path_factory):
 
 def workflow(model, clip, kind, vae, seed=5):
     """Text to picture from separate files, as the official templates do it."""
-    return {
-        "model": node("UNETLoader", unet_name=f"{model}.safetensors", weight_dtype="default"),
-        "clip": node("CLIPLoader", clip_name=f"{clip}.safetensors", type=kind, device="default"),
-        "vae": node("VAELoader", vae_name=f"{vae}.safetensors"),
-        "shifted": node("ModelSamplingAuraFlow", model=["model", 0], shift=3.1),
-        "positive": node("CLIPTextEncode", text="a user in the rain", clip=["clip", 0]),
-        "negative": node("CLIPTextEncode", text="", clip=["clip", 0]),
-        "latent": node("EmptyLatentImage", width=64, height=48, batch_size=1),
-        "sample": node(
-            "KSampler",
-            model=["shifted", 0],
-            positive=["positive", 0],
-            negative=["negative", 0],
-            latent_image=["latent", 0],
-            seed=seed,
-            steps=2,
-            cfg=2.5,
-            sampler_name="euler",
-            scheduler="simple",
-            denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["vae", 0]),
-        "save": node("SaveImage", images=["decode", 0], filename_prefix="picture"),
-    }
+    clip = node("CLIPLoader", clip_name=f"{clip}.safetensors", type=kind, device="default")
+    return from_parts(model, clip, vae, seed, shifted=node("ModelSamplingAuraFlow", model=["model", 0], shift=3.1))
 
 
 def edited(prompt):

@@ -13,8 +13,8 @@ from pretend.generators import generator_class
 from pretend.machine import Machine
 from pretend.mode import CardMode
 from pretend.page_locks import Runtime
-from pretend.streams import Queue
 from pretend.tensors import CardTensor
+from pretend.torch_queues import queue_names
 
 CAPABILITY = (8, 9)
 NAME = "Pretend"
@@ -106,101 +106,7 @@ class Names:
         }
 
     def queues(self) -> dict[str, Any]:
-        machine, scheduler = self._machine, self._machine.scheduler
-        index = self._index
-
-        class Event:
-            """``torch.cuda.Event``."""
-
-            def __init__(self, *_: Any, **__: Any) -> None:
-                self._clock: dict[int, int] = {}
-                self._at_us = 0.0
-
-            def record(self, stream: Any = None) -> None:
-                queue = (stream or current_stream()).queue
-                self._clock, self._at_us = queue.position(), queue.free_at_us
-
-            def wait(self, stream: Any = None) -> None:
-                scheduler.queue_waits((stream or current_stream()).queue, self._clock, self._at_us)
-
-            def synchronize(self) -> None:
-                counters = machine.cards[machine.current_index()].counters
-                if any(scheduler.host_clock.get(queue, 0) < tick for queue, tick in self._clock.items()):
-                    counters["syncs"] += self._at_us > scheduler.host_us
-                    counters["sync: event"] += 1
-                scheduler.host_waits(self._clock, self._at_us)
-
-            def query(self) -> bool:
-                done = self._at_us <= scheduler.host_us
-                if done:
-                    scheduler.host_waits(self._clock, self._at_us)
-                return done
-
-            def elapsed_time(self, later: Any) -> float:
-                return (later._at_us - self._at_us) / 1000
-
-        class Stream:
-            """``torch.cuda.Stream``."""
-
-            def __init__(self, device: Any = None, priority: int = 0, queue: Queue | None = None, **_: Any) -> None:
-                self.queue = queue or scheduler.new_queue(index(device))
-                self.device = machine.cards[self.queue.card].device
-                self.cuda_stream = self.stream_id = self.queue.number
-
-            def __eq__(self, other: object) -> bool:
-                return isinstance(other, Stream) and other.queue is self.queue
-
-            def __hash__(self) -> int:
-                return hash(self.queue.number)
-
-            def wait_stream(self, other: Any) -> None:
-                scheduler.queue_waits(self.queue, other.queue.position(), other.queue.free_at_us)
-
-            def wait_event(self, event: Event) -> None:
-                event.wait(self)
-
-            def record_event(self, event: Event | None = None) -> Event:
-                event = event or Event()
-                event.record(self)
-                return event
-
-            def synchronize(self) -> None:
-                machine.cards[self.queue.card].counters["syncs"] += 1
-                machine.cards[self.queue.card].counters["sync: synchronize"] += 1
-                scheduler.host_waits(self.queue.position(), self.queue.free_at_us)
-
-            def query(self) -> bool:
-                return self.queue.free_at_us <= scheduler.host_us
-
-        def current_stream(device: Any = None) -> Stream:
-            return Stream(queue=machine.queue(index(device)))
-
-        @contextlib.contextmanager
-        def stream(chosen: Stream | None) -> Iterator[None]:
-            if chosen is None:
-                yield
-                return
-            before, card = machine.queue(chosen.queue.card), machine.current_index()
-            machine.choose_queue(chosen.queue)
-            machine.choose(chosen.queue.card)
-            try:
-                yield
-            finally:
-                machine.choose_queue(before)
-                machine.choose(card)
-
-        def set_stream(chosen: Stream) -> None:
-            machine.choose_queue(chosen.queue)
-
-        return {
-            "Stream": Stream,
-            "Event": Event,
-            "stream": stream,
-            "set_stream": set_stream,
-            "current_stream": current_stream,
-            "default_stream": lambda device=None: Stream(queue=machine.cards[index(device)].default),
-            "synchronize": lambda device=None: machine.synchronize(index(device)),
-        }
+        return queue_names(self._machine, self._index)
 
     def elsewhere(self) -> list[tuple[Any, str, Any]]:
         """(object, name, replacement) outside ``torch.cuda``."""
