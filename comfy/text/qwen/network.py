@@ -22,6 +22,7 @@ class QwenTextModel(torch.nn.Module):
     ``model`` and ``visual`` (None without eyes) carry the published names, which are ComfyUI's.
     """
 
+    AXES: tuple[int, ...] = tuple(axis for axis, pairs in enumerate(ROPE_SECTIONS) for _ in range(pairs))  # that each pair turns by
     model: Any
     visual: Any
 
@@ -34,7 +35,7 @@ class QwenTextModel(torch.nn.Module):
         self.model = torch.nn.Module()
         for name in ("embed_tokens", "layers", "norm"):
             setattr(self.model, name, getattr(built, name))
-        self.visual = None if config.eyes is None else _eyes(config.eyes)
+        self.visual = None if config.eyes is None else self._make_eyes(config.eyes)
         keep_dtypes(self)
         comfy.ops.adopt_layers(self, operations)
 
@@ -77,7 +78,7 @@ class QwenTextModel(torch.nn.Module):
         for number, layer in enumerate(self.model.layers):
             if several and number in wanted:
                 taken.append(x)
-            x = layer(x, attention_mask=mask, position_embeddings=turns)
+            x = self._seen(number, layer(x, attention_mask=mask, position_embeddings=turns), embeds_info)
             if not several and number in wanted:
                 taken.append(x)
         last = self.model.norm(x)
@@ -87,6 +88,20 @@ class QwenTextModel(torch.nn.Module):
             return last, None, None, None
         chosen = torch.stack(taken, dim=1) if several else taken[0]
         return last, self.model.norm(chosen) if final_layer_norm_intermediate else chosen, None, None
+
+    @staticmethod
+    def _make_eyes(config: Any) -> Any:
+        """The part that looks at pictures."""
+        return _eyes(config)
+
+    @staticmethod
+    def _grid(info: Mapping[str, Any]) -> Any:
+        """The grid of a picture among the tokens."""
+        return info["extra"]
+
+    def _seen(self, number: int, x: torch.Tensor, embeds_info: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """*x* after the layer *number*, with what that layer is told of pictures: nothing."""
+        return x
 
     def _wanted(self, intermediate_output: Intermediate) -> set[int]:
         if intermediate_output is None:
@@ -100,11 +115,10 @@ class QwenTextModel(torch.nn.Module):
         width, length = self.config.head_width, embeds.shape[1]
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=embeds.device) / width
         frequencies = 1.0 / self.config.rope_theta**exponents
-        pictures = [info for info in embeds_info if info.get("type") == "image"]
+        pictures = [{**info, "extra": self._grid(info)} for info in embeds_info if info.get("type") == "image"]
         if pictures:
             positions = token_positions(pictures, length, embeds.device)
-            axes = torch.repeat_interleave(torch.arange(3), torch.tensor(ROPE_SECTIONS)).to(embeds.device)
-            angles = positions[axes].T * frequencies
+            angles = positions[torch.tensor(self.AXES, device=embeds.device)].T * frequencies
         else:
             angles = torch.arange(length, dtype=torch.float32, device=embeds.device)[:, None] * frequencies
         angles = torch.cat((angles, angles), dim=-1)[None]
@@ -140,7 +154,7 @@ def _eyes(config: EyesConfig) -> Any:
     with torch.device("meta"):
         built: Any = Qwen2_5_VisionTransformerPretrainedModel(arguments).eval().requires_grad_(False)
     built.rotary_pos_emb = type(built.rotary_pos_emb)(arguments)  # its frequencies are in no file
-    built.patch_embed.__class__ = _PatchEmbedding
+    built.patch_embed.__class__ = PatchEmbedding
     return built
 
 
@@ -167,7 +181,7 @@ class _Norm(torch.nn.Module):
         return comfy.ops.cast_to_input(self.weight, x, copy=False) * (x * scale)
 
 
-class _PatchEmbedding(torch.nn.Module):
+class PatchEmbedding(torch.nn.Module):
     """transformers' embedding of patches, which does not round them to the weight's dtype."""
 
     in_channels: int
