@@ -229,7 +229,8 @@ class QwenExtension(ComfyExtension):
     """The extension with these nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TextEncodeQwenImageEdit, TextEncodeQwenImageEditPlus, TextEncodeQwenImage21, QwenImage21Cache, EmptyQwenImageLayeredLatentImage]
+        encoding = [TextEncodeQwenImageEdit, TextEncodeQwenImageEditPlus, TextEncodeQwenImage21]
+        return [*encoding, QwenImage21Cache, EmptyQwenImageLayeredLatentImage]
 
 
 async def comfy_entrypoint() -> QwenExtension:

@@ -17,7 +17,10 @@ from comfy.families.weight_source import WeightSource
 Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
-SUPPORTED = "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image (also 2.1) and HunyuanVideo 1.5"
+SUPPORTED = (
+    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1 and "
+    "HunyuanVideo 1.5"
+)
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")

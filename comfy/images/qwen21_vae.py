@@ -5,11 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import (
-    AutoencoderKLQwenImage21,
-    QwenImage21CausalConv3d,
-    QwenImage21Resample,
-)
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage21 import AutoencoderKLQwenImage21, QwenImage21CausalConv3d, QwenImage21Resample
 
 import comfy.ops
 from comfy.families.conversion_plan import load_parameters, plan_conversion

@@ -1,5 +1,5 @@
-"""Qwen-Image 2.1's text encoder: Qwen3-VL with eight billion parameters. Where the diffusion model gets pictures as latents, what is said of
-them here is where they stand."""
+"""Qwen-Image 2.1's text encoder: Qwen3-VL with eight billion parameters. Of pictures that the diffusion model gets as latents, it says
+where they stand."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class Attention(torch.nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Modulation:
-    """Scales and gates (each B x 1 x C) of attention and of the wider layer: the picture's *own*, and those of the *prefix* tokens before."""
+    """Scales and gates (each B x 1 x C) of attention and of the wider layer: the picture's *own*, and those of *prefix* tokens before."""
 
     own: Sequence[torch.Tensor]
     fixed: Sequence[torch.Tensor]
