@@ -148,10 +148,10 @@ class TextEncodeQwenImage21(io.ComfyNode):
         height, width = fitted[0].shape[1:3] if fitted else (resolution or REFERENCE_SIDE,) * 2
         seen = [_on_white(image) for image in fitted]
         latents = [] if vae is None else [vae.encode(image) for image in fitted]
-        options = {"images": seen, "keep_vision": not latents, "prevent_empty_text": True}
-        texts = (clip.encode_from_tokens_scheduled(clip.tokenize(text, **options)) for text in (prompt, negative_prompt))
+        tokens = (clip.tokenize(text, images=seen, keep_vision=not latents, prevent_empty_text=True) for text in (prompt, negative_prompt))
         empty = torch.zeros((1, 64, height // 16, width // 16), device=model_management.intermediate_device())
-        return io.NodeOutput(*(_with_references(text, latents) for text in texts), {"samples": empty})
+        encoded = (_with_references(clip.encode_from_tokens_scheduled(one), latents) for one in tokens)
+        return io.NodeOutput(*encoded, {"samples": empty})
 
 
 def _on_grid(image: Tensor, side: int) -> Tensor:

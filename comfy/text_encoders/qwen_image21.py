@@ -11,7 +11,7 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from comfy.text.qwen.conversations import ONE_PICTURE, SYSTEM
 from comfy.text.qwen.pictures import MERGED, fitting_size
-from comfy.text_encoders.qwen3vl import LARGE, Qwen3VLTEModel, Qwen3VLTokenizer, pictures_of
+from comfy.text_encoders.qwen3vl import LARGE, Qwen3VLTEModel, Qwen3VLTokenizer
 from comfy.text_encoders.qwen_image import START
 
 SPOKEN = SYSTEM.format(system="Comprehend and analyze the provided prompt.", before="")
@@ -30,19 +30,10 @@ class QwenImage21Tokenizer(Qwen3VLTokenizer):
         return SPOKEN.replace("{}", numbered + "{}")
 
     def tokenize_with_weights(
-        self,
-        text: str,
-        return_word_ids: bool = False,
-        llama_template: str | None = None,
-        images: Sequence[torch.Tensor] = (),
-        *args: Any,
-        thinking: bool = True,
-        keep_vision: bool = True,
-        **kwargs: Any,
+        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, *, keep_vision: bool = True, **kwargs: Any
     ) -> dict[str, Any]:
         """As its base class. Without *keep_vision*, the states of pictures are left out, see :class:`QwenImage21TEModel`."""
-        pictures = pictures_of(images, kwargs.pop("image", None))
-        tokens = super().tokenize_with_weights(text, return_word_ids, llama_template, pictures, *args, thinking=thinking, **kwargs)
+        tokens = super().tokenize_with_weights(text, return_word_ids, llama_template, **{"thinking": True, **kwargs})
         for chunks in tokens.values():
             for chunk in chunks:
                 chunk[:] = [({**token[0], "keep_vision": keep_vision}, *token[1:]) if _is_picture(token[0]) else token for token in chunk]
@@ -62,8 +53,11 @@ class QwenImage21TEModel(Qwen3VLTEModel):
         """(states 1 x tokens x width, None, {"image_slots"} or {})."""
         states, pooled, extra = super().encode_token_weights(token_weight_pairs)
         chunk = [token[0] for token in token_weight_pairs[LARGE][0]]
-        patch = self.qwen3vl_8b.transformer.config.eyes.patch_size
-        start, kept, slots = _users_turn(chunk), [], []
+        inner: Any = self.qwen3vl_8b
+        patch = inner.transformer.config.eyes.patch_size
+        start = _users_turn(chunk)
+        kept: list[int] = []
+        slots: list[int] = []
         place = 0
         for number, token in enumerate(chunk):
             size = _tokens_of(token["data"], patch) if _is_picture(token) else 1

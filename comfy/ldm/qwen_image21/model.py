@@ -117,7 +117,9 @@ class QwenImage21Transformer2DModel(DiffusionTransformer):
         slots = [*(image_slots or ())][: len(references)]
         slots += [context.shape[1]] * (len(references) - len(slots))
         text = self.txt_in(context)
-        tokens, places, segments = [], [], []
+        tokens: list[torch.Tensor] = []
+        places: list[torch.Tensor] = []
+        segments: list[Segment] = []
         done = place = 0
         for slot, latent in zip([*slots, text.shape[1]], [*references, x]):
             if slot > done:
