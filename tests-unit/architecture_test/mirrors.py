@@ -50,6 +50,7 @@ TESTED_THROUGH = {
     "comfy/images/batches.py": "tests-unit/comfy_test/images/test_utils_scaling.py",
     "comfy/images/scaling.py": "tests-unit/comfy_test/images/test_utils_scaling.py",
     "comfy/images/tiled.py": "tests-unit/comfy_test/images/test_utils_scaling.py",
+    "comfy/control/lllite_patches.py": "tests-unit/comfy_test/dit/test_model_patches.py",
     "comfy/images/qwen21_vae.py": "tests-unit/comfy_test/dit/test_qwen_image21.py",
     "comfy/ldm/krea2/layers.py": "tests-unit/comfy_test/dit/test_krea2.py",
     "comfy/ldm/krea2/model.py": "tests-unit/comfy_test/dit/test_krea2.py",
