@@ -51,6 +51,8 @@ TESTED_THROUGH = {
     "comfy/images/scaling.py": "tests-unit/comfy_test/images/test_utils_scaling.py",
     "comfy/images/tiled.py": "tests-unit/comfy_test/images/test_utils_scaling.py",
     "comfy/control/lllite_patches.py": "tests-unit/comfy_test/dit/test_model_patches.py",
+    "comfy/ldm/mage_flow/model.py": "tests-unit/comfy_test/dit/test_mage_flow.py",
+    "comfy/text_encoders/mage_flow.py": "tests-unit/comfy_test/dit/test_mage_flow.py",
     "comfy/images/qwen21_vae.py": "tests-unit/comfy_test/dit/test_qwen_image21.py",
     "comfy/ldm/krea2/layers.py": "tests-unit/comfy_test/dit/test_krea2.py",
     "comfy/ldm/krea2/model.py": "tests-unit/comfy_test/dit/test_krea2.py",
