@@ -82,7 +82,12 @@ class GemmaTextModel(QwenTextModel):
         self.model.layers, self.model.norm = built.layers, built.norm
         self.visual = None
         comfy.ops.adopt_layers(self, operations)
-        self.model.embed_tokens.register_forward_hook(_scaled)
+        scale_embeddings(self.model.embed_tokens)
+
+
+def scale_embeddings(layer: torch.nn.Module) -> None:
+    """Make the token embedding *layer* give vectors as Gemma's layers take them."""
+    layer.register_forward_hook(_scaled)
 
 
 def _scaled(layer: torch.nn.Module, inputs: Any, vectors: torch.Tensor) -> torch.Tensor:

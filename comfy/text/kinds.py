@@ -13,6 +13,7 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
+from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
 from comfy.text.llama import is_llama, is_mistral, read_llama_config
 from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
 from comfy.text.te_models import TEModel
@@ -121,6 +122,9 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_12B, "Gemma 3 12B", "gemma3_12b", read_gemma3_config, is_gemma3_12b, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_4B_VISION, "Gemma 3 4B with eyes", "gemma3_4b", read_gemma3_config, is_gemma3_4b_vision, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
