@@ -69,6 +69,8 @@ def read_gemma_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] |
 class GemmaTextModel(QwenTextModel):
     """Token embeddings, which it scales itself, to hidden states; otherwise as its base class."""
 
+    STOPS = (1,)
+
     def __init__(
         self, config: GemmaTextConfig, operations: type[comfy.ops.disable_weight_init], dtype: torch.dtype = torch.float32
     ) -> None:

@@ -107,6 +107,8 @@ class Gemma3TextModel(QwenTextModel):
     ``vision_model`` and ``multi_modal_projector`` are what looks at pictures, and are only there where the file has them.
     """
 
+    STOPS = (1, 106)  # <eos>, <end_of_turn>
+
     def __init__(
         self, config: Gemma3TextConfig, operations: type[comfy.ops.disable_weight_init], dtype: torch.dtype = torch.float32
     ) -> None:
@@ -126,6 +128,10 @@ class Gemma3TextModel(QwenTextModel):
             self._look = (eyes,)  # no submodule of its own: its weights are those of ``vision_model``
         comfy.ops.adopt_layers(self, operations)
         scale_embeddings(self.model.embed_tokens)
+
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The end of the model's turn and, of the smaller one, of the text, as in ComfyUI."""
+        return self.STOPS[1:] if is_gemma3_12b(self.config) else self.STOPS
 
     def preprocess_embed(self, embed: Mapping[str, Any], device: torch.device) -> tuple[torch.Tensor | None, Any]:
         """(vectors 1 x 256 x width, None) of {"type": "image", "data": 1 x height x width x 3}, of whose picture the middle square counts.

@@ -10,7 +10,7 @@ from comfy.families.conversion_plan import load_parameters, plan_conversion
 from comfy.families.model_errors import naming_file
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
-from comfy.text.memory import Memory
+from comfy.text.memory import Memory, new_memory
 from comfy.text.qwen.pictures import picture_patches, token_positions
 from comfy.text.qwen.sizes import ROPE_SECTIONS, EyesConfig, QwenTextConfig
 
@@ -23,8 +23,10 @@ class QwenTextModel(torch.nn.Module):
     ``model`` and ``visual`` (None without eyes) carry the published names, which are ComfyUI's.
     """
 
+    STOPS: tuple[int, ...] = (151643, 151645)  # <|endoftext|>, <|im_end|>
     model: Any
     visual: Any
+    lm_head: torch.nn.Module | None = None
 
     def __init__(self, config: QwenTextConfig, operations: type[comfy.ops.disable_weight_init], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -36,12 +38,32 @@ class QwenTextModel(torch.nn.Module):
         for name in ("embed_tokens", "layers", "norm"):
             setattr(self.model, name, getattr(built, name))
         self.visual = None if config.eyes is None else _eyes(config.eyes)
+        if config.has_head:
+            self.lm_head = torch.nn.Linear(config.hidden_size, config.vocabulary, bias=False, device="meta").requires_grad_(False)
         keep_dtypes(self)
         comfy.ops.adopt_layers(self, operations)
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         """The token embedding layer."""
         return self.model.embed_tokens
+
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The tokens after which the model has nothing more to say. Raises ``ValueError`` for a model that cannot say anything."""
+        return self.STOPS
+
+    def new_memory(self) -> Memory:
+        """What :meth:`forward` takes to go on from the tokens before: nothing yet."""
+        return new_memory()
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """How likely each token of the vocabulary is after *states* (B x tokens x width): B x tokens x vocabulary.
+
+        Where the file has no head of its own, it is the table of token embeddings.
+        """
+        if self.lm_head is not None:
+            return self.lm_head(states)
+        weight = comfy.ops.cast_bias_weight(self.get_input_embeddings(), states)[0]
+        return torch.nn.functional.linear(states, weight)
 
     def preprocess_embed(self, embed: Mapping[str, Any], device: torch.device) -> tuple[torch.Tensor | None, Any]:
         """(vectors tokens x width, grid) of {"type": "image", "data": B x height x width x 3}, of which the first picture counts.

@@ -10,6 +10,7 @@ Shape = tuple[int, ...]
 
 HEAD = 128  # of a head of Qwen 2.5, which no shape tells
 EYE_HEAD = 80
+UNTIED_WIDTH = 4096  # of the Qwen 3 whose head is not its table of embeddings
 ROPE_SECTIONS = (16, 24, 24)  # how many of a head's pairs turn by frame, row and column, in Qwen2.5-VL
 _FIRST = "model.layers.0."
 
@@ -40,7 +41,10 @@ class EyesConfig:
 
 @dataclass(frozen=True, slots=True)
 class QwenTextConfig:
-    """Sizes of one language model. ``normalised``: queries and keys are normalised (Qwen 3), else projections have biases (Qwen 2.5)."""
+    """Sizes of one language model. ``normalised``: queries and keys are normalised (Qwen 3), else projections have biases (Qwen 2.5).
+
+    ``has_head``: whether what says the next token is more than the table of embeddings, and is in the file.
+    """
 
     vocabulary: int
     hidden_size: int
@@ -51,6 +55,7 @@ class QwenTextConfig:
     head_width: int
     normalised: bool
     eyes: EyesConfig | None = None
+    has_head: bool = False
     rope_theta: float = 1000000.0
     eps: float = 1e-6
 
@@ -88,6 +93,7 @@ def read_qwen_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
         head_width=head,
         normalised=norm is not None,
         eyes=_read_eyes(shapes),
+        has_head=table[1] == UNTIED_WIDTH and norm is not None and "lm_head.weight" in shapes,
     )
 
 
