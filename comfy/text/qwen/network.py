@@ -24,6 +24,7 @@ class QwenTextModel(torch.nn.Module):
     """
 
     STOPS: tuple[int, ...] = (151643, 151645)  # <|endoftext|>, <|im_end|>
+    AXES: tuple[int, ...] = tuple(axis for axis, pairs in enumerate(ROPE_SECTIONS) for _ in range(pairs))  # that each pair turns by
     model: Any
     visual: Any
     lm_head: torch.nn.Module | None = None
@@ -37,7 +38,7 @@ class QwenTextModel(torch.nn.Module):
         self.model = torch.nn.Module()
         for name in ("embed_tokens", "layers", "norm"):
             setattr(self.model, name, getattr(built, name))
-        self.visual = None if config.eyes is None else _eyes(config.eyes)
+        self.visual = None if config.eyes is None else self._make_eyes(config.eyes)
         if config.has_head:
             self.lm_head = torch.nn.Linear(config.hidden_size, config.vocabulary, bias=False, device="meta").requires_grad_(False)
         keep_dtypes(self)
@@ -104,6 +105,7 @@ class QwenTextModel(torch.nn.Module):
             if several and number in wanted:
                 taken.append(x)
             x = layer(x, past_key_values=None if memory is None else memory.cache, **arguments[number % len(arguments)])
+            x = self._seen(number, x, embeds_info)
             if not several and number in wanted:
                 taken.append(x)
         last = self.model.norm(x)
@@ -113,6 +115,20 @@ class QwenTextModel(torch.nn.Module):
             return last, None, None, None
         chosen = torch.stack(taken, dim=1) if several else taken[0]
         return last, self.model.norm(chosen) if final_layer_norm_intermediate else chosen, None, None
+
+    @staticmethod
+    def _make_eyes(config: Any) -> Any:
+        """The part that looks at pictures."""
+        return _eyes(config)
+
+    @staticmethod
+    def _grid(info: Mapping[str, Any]) -> Any:
+        """The grid of a picture among the tokens."""
+        return info["extra"]
+
+    def _seen(self, number: int, x: torch.Tensor, embeds_info: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """*x* after the layer *number*, with what that layer is told of pictures: nothing."""
+        return x
 
     def _wanted(self, intermediate_output: Intermediate) -> set[int]:
         if intermediate_output is None:
@@ -124,7 +140,7 @@ class QwenTextModel(torch.nn.Module):
     def _positions(self, length: int, embeds_info: Sequence[dict[str, Any]], device: torch.device, memory: Memory | None) -> torch.Tensor:
         """Where *length* tokens stand: tokens, or, with pictures among them, 3 x tokens."""
         start = 0 if memory is None else memory.next_position
-        pictures = [info for info in embeds_info if info.get("type") == "image"]
+        pictures = [{**info, "extra": self._grid(info)} for info in embeds_info if info.get("type") == "image"]
         if pictures:
             positions = start + token_positions(pictures, length, device)
         else:
@@ -144,8 +160,7 @@ class QwenTextModel(torch.nn.Module):
         """Cosines and sines of *positions*: 1 x tokens x width of a head."""
         frequencies = turn_frequencies(self.config.head_width, self.config.rope_theta, positions.device)
         if positions.ndim > 1:
-            axes = torch.repeat_interleave(torch.arange(3), torch.tensor(ROPE_SECTIONS)).to(positions.device)
-            return cosines_and_sines(positions[axes].T * frequencies, dtype)
+            return cosines_and_sines(positions[torch.tensor(self.AXES, device=positions.device)].T * frequencies, dtype)
         return cosines_and_sines(positions.to(torch.float32)[:, None] * frequencies, dtype)
 
     def load_weights(self, source: WeightSource, dtype: torch.dtype, what: str) -> set[str]:
@@ -178,7 +193,7 @@ def _eyes(config: EyesConfig) -> Any:
     with torch.device("meta"):
         built: Any = Qwen2_5_VisionTransformerPretrainedModel(arguments).eval().requires_grad_(False)
     built.rotary_pos_emb = type(built.rotary_pos_emb)(arguments)  # its frequencies are in no file
-    built.patch_embed.__class__ = _PatchEmbedding
+    built.patch_embed.__class__ = PatchEmbedding
     return built
 
 
@@ -223,7 +238,7 @@ class _Norm(torch.nn.Module):
         return comfy.ops.cast_to_input(self.weight, x, copy=False) * (x * scale)
 
 
-class _PatchEmbedding(torch.nn.Module):
+class PatchEmbedding(torch.nn.Module):
     """transformers' embedding of patches, which does not round them to the weight's dtype."""
 
     in_channels: int
