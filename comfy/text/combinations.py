@@ -71,6 +71,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3_4B,)), ("flux", "flux2"), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((TEModel.QWEN3_8B,), (TEModel.MISTRAL3_24B,)), ("flux2", ANY), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((_L,)), ("stable_diffusion", ANY), "comfy.sd1_clip:sd1_target"),
+    (_sets((TEModel.CLIP_H,)), ("stable_diffusion", ANY), "comfy.text_encoders.sd2_clip:sd2_target"),
     (_sets((_G,)), ("stable_diffusion", ANY), "comfy.sdxl_clip:refiner_target"),
     (_sets((_L, _G)), ("sdxl", "stable_diffusion", ANY), "comfy.sdxl_clip:sdxl_target"),
 )
