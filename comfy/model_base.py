@@ -18,11 +18,14 @@ from comfy import made_by
 from comfy.families.guiding_picture import IP2P
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.encoders.noise_aug_modules import USUAL_SCHEDULE, CLIPEmbeddingNoiseAugmentation, unclip_adm
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
 # In the unet_config of one family or another.
 CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim", "crossattn_emb_channels")
+SDXL_POOLED = 1280  # values of the pooled text of SDXL
+UNCLIP_SEED_OFFSET = 10  # noise on pictures is that of another seed than the latent's
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 ModelType = enum.Enum(
@@ -318,10 +321,8 @@ class SizeConditionedModel(BaseModel):
         raise NotImplementedError
 
     def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """Pooled text (batch x width) followed by the embedded sizes. Raises ``ValueError`` for unCLIP conditioning."""
-        if "unclip_conditioning" in kwargs:
-            raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-        pooled = kwargs["pooled_output"]
+        """Pooled text (batch x width), or what unCLIP conditioning has in its place, followed by the embedded sizes."""
+        pooled = sdxl_pooled(kwargs)
         embedded = self.embedder(torch.tensor(self.size_conditioning(kwargs), dtype=torch.float32)).flatten()
         return torch.cat([pooled.to(embedded.device), embedded.expand(len(pooled), -1)], dim=1)
 
@@ -374,18 +375,53 @@ class SDXL_instructpix2pix(IP2P, SDXL):  # noqa: N801 - ComfyUI's name
         return comfy.latent_formats.SDXL().process_in(image) if self.model_type == ModelType.V_PREDICTION_EDM else image
 
 
-def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any) -> torch.Tensor:
-    """The pooled text of the sampler's arguments *args*. Raises ``ValueError`` for unCLIP conditioning, which nothing here can augment."""
-    if "unclip_conditioning" in args:
-        raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-    return args["pooled_output"]
+def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any = None) -> torch.Tensor:
+    """The pooled text of the sampler's arguments *args*, or what was seen of pictures in its place: B x 1280.
+
+    *noise_augmentor*: what makes the latter noisy; None for SDXL's own.
+    """
+    if "unclip_conditioning" not in args:
+        return args["pooled_output"]
+    augmentor = noise_augmentor or CLIPEmbeddingNoiseAugmentation(USUAL_SCHEDULE, timestep_dim=SDXL_POOLED)
+    seed = (args.get("seed") or 0) - UNCLIP_SEED_OFFSET
+    return unclip_adm(args["unclip_conditioning"], args["device"], augmentor, seed=seed)[:, :SDXL_POOLED]
+
+
+class SD21UNCLIP(BaseModel):
+    """Stable Diffusion 2.1 that draws after pictures: what an image encoder saw of them, with noise, is its vector conditioning.
+
+    *noise_aug_config*: arguments of :class:`CLIPEmbeddingNoiseAugmentation`.
+    """
+
+    def __init__(
+        self,
+        model_config: Any,
+        noise_aug_config: Mapping[str, Any],
+        model_type: ModelType = ModelType.V_PREDICTION,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(model_config, model_type, device=device)
+        self._noise_config = dict(noise_aug_config)
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor:
+        """What was seen (1 x vector width); zeros without pictures. Raises ``ValueError`` for embeddings of another width."""
+        seen, device = kwargs.get("unclip_conditioning"), kwargs["device"]
+        if seen is None:
+            return torch.zeros((1, self.adm_channels), device=device)
+        for one in seen:
+            width = one["clip_vision_output"].image_embeds.shape[-1]
+            if width != self.adm_channels // 2:
+                raise ValueError(f"{self.said()} takes pictures seen as {self.adm_channels // 2} values, not {width}; use its own encoder")
+        augmentor = CLIPEmbeddingNoiseAugmentation(**self._noise_config)
+        seed = (kwargs.get("seed") or 0) - UNCLIP_SEED_OFFSET
+        return unclip_adm(seen, device, augmentor, kwargs.get("unclip_noise_augment_merge", 0.05), seed)
 
 
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
-    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
+    "SVD_img2vid SV3D_u:SVD_img2vid QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
+    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
     "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
     "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "

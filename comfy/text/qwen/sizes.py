@@ -10,6 +10,7 @@ Shape = tuple[int, ...]
 
 HEAD = 128  # of a head of Qwen 2.5, which no shape tells
 EYE_HEAD = 80
+UNTIED_WIDTH = 4096  # of the Qwen 3 whose head is not its table of embeddings
 DEEP_EYE_HEADS = 16  # of Qwen3-VL's, which no shape tells
 DEEP_THETA = 5000000.0
 LARGE_EYES, LARGE_TOLD = 27, (8, 16, 24)  # the number of layers of its larger eyes, and after which they tell
@@ -54,6 +55,7 @@ class DeepEyesConfig:
     frames: int
     positions: int
     told: tuple[int, ...]
+    heads: int = DEEP_EYE_HEADS
 
     def transformers_arguments(self) -> dict[str, Any]:
         """Constructor arguments of transformers' ``Qwen3VLVisionConfig``."""
@@ -61,7 +63,7 @@ class DeepEyesConfig:
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
             "depth": self.depth,
-            "num_heads": DEEP_EYE_HEADS,
+            "num_heads": self.heads,
             "out_hidden_size": self.output_size,
             "patch_size": self.patch_size,
             "temporal_patch_size": self.frames,
@@ -72,7 +74,10 @@ class DeepEyesConfig:
 
 @dataclass(frozen=True, slots=True)
 class QwenTextConfig:
-    """Sizes of one language model. ``normalised``: queries and keys are normalised (Qwen 3), else projections have biases (Qwen 2.5)."""
+    """Sizes of one language model. ``normalised``: queries and keys are normalised (Qwen 3), else projections have biases (Qwen 2.5).
+
+    ``has_head``: whether what says the next token is more than the table of embeddings, and is in the file.
+    """
 
     vocabulary: int
     hidden_size: int
@@ -83,6 +88,7 @@ class QwenTextConfig:
     head_width: int
     normalised: bool
     eyes: "EyesConfig | DeepEyesConfig | None" = None
+    has_head: bool = False
     rope_theta: float = 1000000.0
     eps: float = 1e-6
 
@@ -120,6 +126,7 @@ def read_qwen_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
         head_width=head,
         normalised=norm is not None,
         eyes=_read_eyes(shapes),
+        has_head=table[1] == UNTIED_WIDTH and norm is not None and "lm_head.weight" in shapes,
     )
 
 
@@ -167,7 +174,8 @@ def read_qwen3_vl_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any
         positions=places[0],
         told=_told(depth, count_blocks(own, "visual.deepstack_merger_list.{}.")),
     )
-    return replace(language, eyes=eyes, rope_theta=DEEP_THETA)
+    has_head = language.hidden_size == UNTIED_WIDTH and "lm_head.weight" in own
+    return replace(language, eyes=eyes, rope_theta=DEEP_THETA, has_head=has_head)
 
 
 def _told(depth: int, count: int) -> tuple[int, ...]:
