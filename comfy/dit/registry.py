@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, krea2, lumina, mage_flow, qwen_image, qwen_image21, sd3, wan
+from comfy.dit import (
+    chroma,
+    cosmos,
+    flux,
+    flux2,
+    hidream,
+    hunyuan_video,
+    krea2,
+    lumina,
+    mage_flow,
+    omnigen,
+    qwen_image,
+    qwen_image21,
+    sd3,
+    wan,
+)
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
@@ -16,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     qwen_image.FAMILY,
     qwen_image21.FAMILY,
     mage_flow.FAMILY,
+    omnigen.FAMILY,
     lumina.FAMILY,
     krea2.FAMILY,
     sd3.FAMILY,
