@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, krea2, lumina, qwen_image, sd3, wan
+from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, krea2, lumina, qwen_image, qwen_image21, sd3, wan
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
@@ -14,6 +14,7 @@ FAMILIES: tuple[Family, ...] = (
     flux2.FAMILY,
     chroma.FAMILY,
     qwen_image.FAMILY,
+    qwen_image21.FAMILY,
     lumina.FAMILY,
     krea2.FAMILY,
     sd3.FAMILY,

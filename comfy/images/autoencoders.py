@@ -17,7 +17,10 @@ from comfy.families.weight_source import WeightSource
 Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
-SUPPORTED = "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image and HunyuanVideo 1.5"
+SUPPORTED = (
+    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1 and "
+    "HunyuanVideo 1.5"
+)
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
@@ -51,7 +54,7 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
     shapes = source.shapes()
     with naming_file(source.name, kl_vae.WHAT):
         if any(mark in shapes for mark in WAN_MARKS):
-            return _wan(shapes)
+            return _of_wan_or_relatives(shapes)
         if HUNYUAN_MARK in shapes:
             return _hunyuan(shapes)
         found = read_vae_config(shapes)
@@ -74,6 +77,29 @@ def _pictures(config: KlVaeConfig) -> Autoencoder:
         upscale_ratio=config.ratio,
         encode_bytes=kl_vae.encode_memory_bytes,
         decode_bytes=lambda shape, dtype_bytes: kl_vae.decode_memory_bytes(shape, dtype_bytes, config.ratio),
+    )
+
+
+def _of_wan_or_relatives(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.images import qwen21_vae
+
+    return _qwen21(shapes) if qwen21_vae.is_qwen21_vae(shapes) else _wan(shapes)
+
+
+def _qwen21(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.images import qwen21_vae
+
+    config = qwen21_vae.read_qwen21_vae_config(shapes)
+    return Autoencoder(
+        build=lambda: qwen21_vae.Qwen21Autoencoder(config),
+        load=qwen21_vae.load_qwen21_vae,
+        image_channels=config.image_channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=qwen21_vae.SIDE,
+        upscale_ratio=qwen21_vae.SIDE,
+        encode_bytes=functools.partial(qwen21_vae.encode_memory_bytes, config),
+        decode_bytes=functools.partial(qwen21_vae.decode_memory_bytes, config),
+        pad_channel_value=1.0,
     )
 
 
