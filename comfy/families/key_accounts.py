@@ -32,6 +32,9 @@ CHECKPOINT_PARTS = (
     "text_encoders.",
     "control_model.",
     "vae.",
+    "audio_vae.",
+    "vocoder.",
+    "text_embedding_projection.",
 )
 _ANY_HARMLESS = re.compile("|".join(f"(?:{pattern})" for pattern, _ in HARMLESS))
 
