@@ -195,7 +195,7 @@ __getattr__, __dir__ = placeholders(
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
     "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux "
     "SD3=comfy.dit.sd3 LongCatImage=comfy.dit.flux Chroma=comfy.dit.chroma Flux2=comfy.dit.flux2 "
-    "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
+    "QwenImage=comfy.dit.qwen_image Krea2=comfy.dit.krea2 Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
     "WAN21_T2V=comfy.dit.wan WAN21_I2V=comfy.dit.wan WAN21_FunControl2V=comfy.dit.wan WAN21_Camera=comfy.dit.wan "
     "WAN22_Camera=comfy.dit.wan WAN21_Vace=comfy.dit.wan WAN22_T2V=comfy.dit.wan "
     "HunyuanVideo15=comfy.dit.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.hunyuan_video "

@@ -21,13 +21,14 @@ Target = str | tuple[Any, ...]  # a weight, or (weight, slice (dim, start, lengt
 class Place:
     """Where a tensor in diffusers' names belongs: in the weight *key* from row *start* on, *length* rows; the whole if *length* is 0.
 
-    *swapped*: the two halves of its rows stand the other way round there.
+    *swapped*: the two halves of its rows stand the other way round there. *flat*: its rows are one behind the other there.
     """
 
     key: str
     start: int = 0
     length: int = 0
     swapped: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, ltx, lumina, qwen_image, sd3, wan
+from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, krea2, ltx, lumina, qwen_image, sd3, wan
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
@@ -15,6 +15,7 @@ FAMILIES: tuple[Family, ...] = (
     chroma.FAMILY,
     qwen_image.FAMILY,
     lumina.FAMILY,
+    krea2.FAMILY,
     sd3.FAMILY,
     cosmos.FAMILY,
     hidream.FAMILY,
