@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
-from comfy.families.model_errors import ModelFileError
+from comfy.families.published_settings import part_settings
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE
 
@@ -24,7 +23,6 @@ MARK = "adaln_single.emb.timestep_embedder.linear_1.bias"
 SOUND = "audio_adaln_single.linear.weight"
 MARKERS = "keyframes_abs_pos_embedding"
 USUAL_TEXT = 2048  # values per token of the text, for which the usual memory is needed
-METADATA_KEY = "config"
 # Members of the published configuration that the network is built by.
 USED = frozenset(
     "in_channels cross_attention_dim attention_head_dim num_attention_heads caption_channels num_layers positional_embedding_theta "
@@ -151,30 +149,11 @@ def with_metadata(config: Config, metadata: Mapping[str, str], name: str = "the 
 
     Raises ``ModelFileError`` where that is not understood. Members that nothing here knows are named in the log.
     """
-    settings = published_settings(metadata, name).get("transformer", {})
-    if not isinstance(settings, dict):
-        raise ModelFileError(f"{name}: metadata {METADATA_KEY}: transformer must be a JSON object")
+    settings = part_settings(metadata, "transformer", name)
     unknown = sorted(settings.keys() - USED - FIXED)
     if unknown:
         log.warning("%s: %d settings of the transformer in its metadata are not used: %s", name, len(unknown), ", ".join(unknown))
     return {**config, **{key: value for key, value in settings.items() if key in USED}}
-
-
-def published_settings(metadata: Mapping[str, str] | None, name: str = "the file") -> dict[str, Any]:
-    """What LTX's files say of their parts (``transformer``, ``vae``, ``audio_vae``, ``vocoder``); empty if there is nothing.
-
-    Raises ``ModelFileError``, naming the file *name*, where it is no JSON object.
-    """
-    text = (metadata or {}).get(METADATA_KEY)
-    if text is None:
-        return {}
-    try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{name}: metadata {METADATA_KEY} is not JSON ({error})") from error
-    if not isinstance(settings, dict):
-        raise ModelFileError(f"{name}: metadata {METADATA_KEY} must be a JSON object")
-    return settings
 
 
 def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
