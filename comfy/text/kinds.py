@@ -15,6 +15,7 @@ from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
 from comfy.text.llama import is_llama, is_mistral, read_llama_config
+from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
 from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
 from comfy.text.te_models import TEModel
 
@@ -121,6 +122,11 @@ def is_qwen3_vl_4b(config: QwenTextConfig) -> bool:
     return not is_qwen3_vl_8b(config) and config.hidden_size <= QWEN3_8B_WIDTH
 
 
+def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
+    """Whether a Qwen 3.5 is that of *width*; None: of any."""
+    return lambda config: width is None or config.hidden_size == width
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
 _VISION_NORM = "model.language_model.norm.weight"
@@ -144,6 +150,16 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3VL_4B, "Qwen3-VL 4B", "qwen3vl_4b", read_qwen3_vl_config, is_qwen3_vl_4b, _VISION_NORM),
     EncoderKind(TEModel.QWEN3VL_8B, "Qwen3-VL 8B", "qwen3vl_8b", read_qwen3_vl_config, is_qwen3_vl_8b, _VISION_NORM),
+    *(
+        EncoderKind(model, f"Qwen3.5 {size}", f"qwen35_{part}", read_hybrid_config, is_qwen35(width), _VISION_NORM)
+        for model, size, part, width in (
+            (TEModel.QWEN35_08B, "0.8B", "08b", 1024),
+            (TEModel.QWEN35_4B, "4B", "4b", 2560),
+            (TEModel.QWEN35_9B, "9B", "9b", 4096),
+            (TEModel.QWEN35_27B, "27B", "27b", 5120),
+            (TEModel.QWEN35_2B, "2B", "2b", None),
+        )
+    ),
     EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
 )
