@@ -13,11 +13,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import LTX2AudioDecoder, LTX2AudioEncoder
 
 import comfy.ops
-from comfy.audio.ltx_vocoder import Vocoder, VocoderWithBWE, diffusers_name, parameters_from_buffers
+from comfy.audio.ltx_vocoder import Vocoder, VocoderWithBWE, diffusers_name
 from comfy.audio.resampling import resampled
 from comfy.families.conversion_plan import load_parameters, plan_conversion
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.published_settings import part_settings
+from comfy.families.published_weights import parameters_from_buffers
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import WeightSource

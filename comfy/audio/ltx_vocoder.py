@@ -99,13 +99,3 @@ class VocoderWithBWE(Vocoder):
         heard = self.mel_stft(low.flatten(0, 1))[0].unflatten(0, low.shape[:2])
         high = self.bwe_generator(heard, time_last=True) + self.resampler(low)
         return high.clamp(-1, 1)[..., :samples]
-
-
-def parameters_from_buffers(module: torch.nn.Module) -> None:
-    """Make the buffers of *module* that files hold (filters, bases of transforms) parameters, in place."""
-    for part in module.modules():
-        kept = [name for name in part._buffers if name not in part._non_persistent_buffers_set]
-        for name in kept:
-            value = part._buffers.pop(name)
-            assert value is not None
-            part.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))

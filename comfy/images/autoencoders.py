@@ -18,8 +18,8 @@ Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
 SUPPORTED = (
-    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, HunyuanVideo 1.5 and LTX, and of sound "
-    "those of Stable Audio, ACE-Step 1.5 and LTX 2"
+    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, HunyuanVideo 1.5 and LTX, and of "
+    "sound those of Stable Audio, ACE-Step 1.5 and LTX 2"
 )
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"

@@ -49,9 +49,7 @@ def words_of(model_type: str) -> Callable[..., Qwen3VLSDTokenizer]:
 class Qwen3VLTokenizer(sd1_clip.SD1Tokenizer):
     """Puts prompts into a conversation. Weights in parentheses are plain text."""
 
-    def __init__(
-        self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None, model_type: str = LARGE
-    ) -> None:
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None, model_type: str = LARGE) -> None:
         super().__init__(embedding_directory, tokenizer_data, name=model_type, tokenizer=words_of(model_type))
         self.llama_template = CONVERSATION
         self.llama_template_images = CONVERSATION.format(ONE_PICTURE + "{}")

@@ -195,7 +195,9 @@ VOCODERS = {
     "2.3": {
         "vocoder": {**SMOOTH, "upsample_rates": [5, 4, 2, 2, 2], "upsample_kernel_sizes": [15, 12, 4, 4, 4]},
         "bwe": {
-            **{**SMOOTH, "upsample_rates": [5, 3, 4, 2, 2], "upsample_kernel_sizes": [15, 7, 12, 4, 4]},
+            **SMOOTH,
+            "upsample_rates": [5, 3, 4, 2, 2],
+            "upsample_kernel_sizes": [15, 7, 12, 4, 4],
             "input_sampling_rate": 16000,
             "output_sampling_rate": 48000,
             "hop_length": 80,
