@@ -66,6 +66,7 @@ class HybridTextConfig:
             "linear_value_head_dim": self.state_width,
             "linear_conv_kernel_dim": self.kernel,
             "rms_norm_eps": self.eps,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta, "partial_rotary_factor": 1 / TURNED_PART},
         }
 
 
