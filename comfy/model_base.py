@@ -143,14 +143,14 @@ class BaseModel(torch.nn.Module):
             for name, value in kwargs.items()
         }
         timestep = self.process_timestep(self.model_sampling.timestep(t).float(), x=x, **extras)
+        network_input = network_input.to(dtype)
+        if "latent_shapes" in extras:  # several latents in one flat tensor
+            network_input = comfy.utils.unpack_latents(network_input, extras.pop("latent_shapes"))
         output = self.diffusion_model(
-            network_input.to(dtype),
-            timestep,
-            context=context,
-            control=control,
-            transformer_options=dict(transformer_options or {}),
-            **extras,
+            network_input, timestep, context=context, control=control, transformer_options=dict(transformer_options or {}), **extras
         )
+        if not torch.is_tensor(output):
+            output = comfy.utils.pack_latents(output)[0]
         return self.model_sampling.calculate_denoised(t, output.float(), x)
 
     def process_timestep(self, timestep: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -391,7 +391,7 @@ __getattr__, __dir__ = placeholders(
     "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "WAN21=comfy.dit.models.wan WAN22=comfy.dit.models.wan WAN21_Vace=comfy.dit.models.wan WAN21_Camera=comfy.dit.models.wan "
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
-    "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
+    "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
     "WAN21_CausalAR:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "

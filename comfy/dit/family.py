@@ -55,6 +55,7 @@ class Family:
     *configs*: its configurations, the most specific first, each with ``image_model`` in its ``unet_config``. *read_config* makes the
     ``unet_config`` of the shapes of a file, or None where it is none of this family. *lora_names* gives what LoRA files call weights,
     besides the names that every model's weights have, from the ``unet_config`` and the weights' names (``diffusion_model.…``).
+    *with_metadata* adds to the ``unet_config`` what the metadata of the file says.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Family:
     read_config: Callable[[Shapes], Config | None]
     diffusers: DiffusersNames | None = None
     lora_names: Callable[[Config, Iterable[str]], Mapping[str, Target]] = _no_names
+    with_metadata: Callable[[Config, Mapping[str, str]], Config] | None = None
 
     def __post_init__(self) -> None:
         nameless = [config.__name__ for config in self.configs if "image_model" not in config.unet_config]
