@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, lumina, qwen_image, sd3, wan
+from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, lumina, minimax, qwen_image, sd3, wan
 from comfy.dit.family import Config, Family, Shapes
 from comfy.supported_models_base import BASE
 
@@ -20,6 +20,7 @@ FAMILIES: tuple[Family, ...] = (
     hidream.FAMILY,
     wan.FAMILY,
     hunyuan_video.FAMILY,
+    minimax.FAMILY,
 )
 
 
