@@ -289,10 +289,30 @@ class MiniMaxH3AV(MiniMaxH3Video):
         return NestedTensor((video, silence))
 
 
+class StableAudio1(LatentFormat):
+    """Stable Audio's sound latents: batch x 64 x places, each of 2048 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 2048
+
+
+class ACEAudio(LatentFormat):
+    """ACE-Step 1's sound latents: batch x 8 x 16 rows x places."""
+
+    latent_channels, latent_dimensions = 8, 2
+
+
+class ACEAudio15(LatentFormat):
+    """ACE-Step 1.5's sound latents: batch x 64 x places. The ratio is what ComfyUI's nodes say, though each place is of 1920 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 1764
+
+
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "StableAudio1 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    "Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

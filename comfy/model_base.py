@@ -21,7 +21,9 @@ from comfy.placeholders import placeholders
 from comfy.units import MIB
 
 # In the unet_config of one family or another.
-CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim", "crossattn_emb_channels")
+CONTEXT_WIDTHS = tuple(
+    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim context_dim crossattn_emb_channels".split()
+)
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 
@@ -365,7 +367,8 @@ __getattr__, __dir__ = placeholders(
     "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
     "WAN21_CausalAR:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
+    "ACEStep ACEStep15=comfy.dit.models.ace15 Omnigen2 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX "
     "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",

@@ -17,10 +17,15 @@ from comfy.families.weight_source import WeightSource
 Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
-SUPPORTED = "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image and HunyuanVideo 1.5"
+SUPPORTED = (
+    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image and HunyuanVideo 1.5, and of sound "
+    "those of Stable Audio and ACE-Step 1.5"
+)
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
+OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
+REPEATED = "replicate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Autoencoder:
     """One kind of autoencoder. ``build()`` makes its network without weights, ``load(network, source, dtype)`` gives it them.
 
     ``latent_dim`` is 2 for pictures and 3 for videos, whose ratios and positions are given per dimension (frames, height, width); lengths
-    in time are functions. ``pad_channel_value`` fills channels that a picture lacks; None: it must have them.
+    in time are functions. ``pad_channel_value`` fills channels that a picture lacks; None: it must have them; "replicate": with the last.
+    ``sample_rate_hz`` is that of the sound for autoencoders of sound, whose latents have one dimension, or ``extra_1d_channel`` rows of it.
     """
 
     build: Callable[[], Any]
@@ -42,8 +48,10 @@ class Autoencoder:
     latent_dim: int = 2
     downscale_index_formula: tuple[int, ...] | None = None
     upscale_index_formula: tuple[int, ...] | None = None
-    pad_channel_value: float | None = None
+    pad_channel_value: float | str | None = None
     working_dtypes: tuple[torch.dtype, ...] = WORKING_DTYPES
+    sample_rate_hz: int | None = None
+    extra_1d_channel: int | None = None
 
 
 def find_autoencoder(source: WeightSource) -> Autoencoder | None:
@@ -54,6 +62,8 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _wan(shapes)
         if HUNYUAN_MARK in shapes:
             return _hunyuan(shapes)
+        if any(mark in shapes for mark in OOBLECK_MARKS):
+            return _oobleck(shapes)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -116,6 +126,26 @@ def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
         downscale_index_formula=(4, side, side),
         upscale_index_formula=(4, side, side),
         working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
+    )
+
+
+def _oobleck(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.audio import oobleck
+
+    config = oobleck.read_oobleck_config(shapes)
+    return Autoencoder(
+        build=lambda: oobleck.OobleckAutoencoder(config),
+        load=oobleck.load_oobleck,
+        image_channels=config.channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=config.ratio,
+        upscale_ratio=config.ratio,
+        encode_bytes=lambda shape, dtype_bytes: 1000 * shape[2] * dtype_bytes,
+        decode_bytes=lambda shape, dtype_bytes: 1000 * shape[2] * 2048 * dtype_bytes,
+        latent_dim=1,
+        pad_channel_value=REPEATED,
+        working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
+        sample_rate_hz=config.rate_hz,
     )
 
 

@@ -1,7 +1,7 @@
 """MiniMax H3's autoencoder of videos: diffusers' encoder over the published weights, and a transformer that decodes.
 
-Videos go through in clips of 17 frames, pictures in tiles of 256 pixels whose seams are blended, as the model was trained; so only a clip is
-ever on the device.
+Videos go through in clips of 17 frames, pictures in tiles of 256 pixels whose seams are blended, as the model was trained; so only a clip
+is ever on the device.
 """
 
 from __future__ import annotations

@@ -60,6 +60,11 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
     (_sets((TEModel.QWEN3_4B,)), ("lumina2", ANY), "comfy.text_encoders.z_image:z_image_target"),
+    (
+        _sets(*((TEModel.QWEN3_06B, writer) for writer in (TEModel.QWEN3_2B, TEModel.QWEN3_4B))),
+        ("ace",),
+        "comfy.text_encoders.ace15:ace15_target",
+    ),
     (_sets((TEModel.QWEN3_06B,)), ("stable_diffusion", ANY), "comfy.text_encoders.anima:anima_target"),
     (_sets((TEModel.QWEN3_4B,)), ("flux", "flux2"), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((TEModel.QWEN3_8B,), (TEModel.MISTRAL3_24B,)), ("flux2", ANY), "comfy.text_encoders.flux2:flux2_target"),

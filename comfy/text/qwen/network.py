@@ -72,7 +72,7 @@ class QwenTextModel(torch.nn.Module):
         """
         several = intermediate_output == "all" or isinstance(intermediate_output, list)
         wanted = self._wanted(intermediate_output)
-        mask, turns = _causal_mask(embeds, attention_mask), self._turns(embeds, embeds_info)
+        mask, turns = causal_mask(embeds, attention_mask), self._turns(embeds, embeds_info)
         x, taken = embeds, []
         for number, layer in enumerate(self.model.layers):
             if several and number in wanted:
@@ -97,18 +97,12 @@ class QwenTextModel(torch.nn.Module):
 
     def _turns(self, embeds: torch.Tensor, embeds_info: Sequence[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of the tokens' positions: 1 x tokens x width of a head."""
-        width, length = self.config.head_width, embeds.shape[1]
-        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=embeds.device) / width
-        frequencies = 1.0 / self.config.rope_theta**exponents
         pictures = [info for info in embeds_info if info.get("type") == "image"]
-        if pictures:
-            positions = token_positions(pictures, length, embeds.device)
-            axes = torch.repeat_interleave(torch.arange(3), torch.tensor(ROPE_SECTIONS)).to(embeds.device)
-            angles = positions[axes].T * frequencies
-        else:
-            angles = torch.arange(length, dtype=torch.float32, device=embeds.device)[:, None] * frequencies
-        angles = torch.cat((angles, angles), dim=-1)[None]
-        return angles.cos().to(embeds.dtype), angles.sin().to(embeds.dtype)
+        if not pictures:
+            return rotations(self.config, torch.arange(embeds.shape[1], device=embeds.device), embeds)
+        positions = token_positions(pictures, embeds.shape[1], embeds.device)
+        axes = torch.repeat_interleave(torch.arange(3), torch.tensor(ROPE_SECTIONS)).to(embeds.device)
+        return rotations(self.config, positions[axes].T, embeds)
 
     def load_weights(self, source: WeightSource, dtype: torch.dtype, what: str) -> set[str]:
         """Take the weights from *source* (no prefix), floating-point ones in *dtype*; returns the names of the tensors used.
@@ -144,11 +138,22 @@ def _eyes(config: EyesConfig) -> Any:
     return built
 
 
-def _causal_mask(embeds: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """What is added to scores: (1 or B) x 1 x tokens x tokens, low for later tokens and for those that *attention_mask* hides."""
+def rotations(config: Any, places: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines, 1 x tokens x width of a head, as *like* is, of *places*: one per token, or one per token and pair of values."""
+    width = config.head_width
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=like.device) / width
+    angles = (places if places.ndim == 2 else places[:, None]) * (1.0 / config.rope_theta**exponents)
+    angles = torch.cat((angles, angles), dim=-1)[None]
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def causal_mask(embeds: torch.Tensor, attention_mask: torch.Tensor | None, done: int = 0) -> torch.Tensor:
+    """What is added to scores: (1 or B) x 1 x tokens x (done + tokens), low for later tokens and for those that *attention_mask*
+    (B x (done + tokens)) hides. *done*: how many came before.
+    """
     tokens = embeds.shape[1]
     lowest = torch.finfo(embeds.dtype).min / 4
-    mask = torch.full((tokens, tokens), lowest, dtype=embeds.dtype, device=embeds.device).triu_(1)[None, None]
+    mask = torch.full((tokens, done + tokens), lowest, dtype=embeds.dtype, device=embeds.device).triu_(done + 1)[None, None]
     if attention_mask is None:
         return mask
     hidden = (attention_mask == 0)[:, None, None, :]
