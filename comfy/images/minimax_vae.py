@@ -28,9 +28,9 @@ from comfy.families.weight_source import WeightSource
 Shape = tuple[int, ...]
 
 WHAT = "the VAE"
-MARKS = ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight")
 SIDE, FRAMES = 16, 4  # pixels along one side, and frames, of what one token of the decoder becomes
-CLIP, CLIP_CELLS, SHORT_CELLS = 17, 5, 2  # frames that are encoded at once, the latent frames they make, and those of a video's end
+CLIP, CLIP_CELLS = 17, 5  # frames that are encoded at once, and the latent frames they make
+SHORT_FRAMES, SHORT_CELLS = 5, 2  # of a video's end
 WINDOW = CLIP_CELLS + SHORT_CELLS  # latent frames that are decoded at once
 LEAD = FRAMES * CLIP_CELLS - CLIP  # frames that a window's first latent frame makes too many
 TILE, TILE_SEAM = 256 // SIDE, 64 // SIDE  # cells of a tile along one side, and the fewest that two share
@@ -276,6 +276,16 @@ def frames_of(cells: int) -> int:
     return sum(1 if cell % CLIP_CELLS == 0 else FRAMES for cell in range(cells))
 
 
+def whole_frames_of(cells: float) -> int:
+    """The frames of a video that ends where a clip does: of at most *cells* latent ones."""
+    return max(1, int(cells - SHORT_CELLS) // CLIP_CELLS * CLIP + SHORT_FRAMES)
+
+
+def cells_of(frames: float) -> int:
+    """The latent frames of such a video of at most *frames*."""
+    return max(1, int(frames - SHORT_FRAMES) // CLIP * CLIP_CELLS + SHORT_CELLS) if frames > 1 else 1
+
+
 def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.to(like).view(1, -1, 1, 1, 1)
 
@@ -364,7 +374,7 @@ def _own_name(name: str) -> str:
 def decode_memory_bytes(shape: Shape, dtype_bytes: int) -> float:
     """Bytes of working memory to decode latents of *shape*, B x C x frames x height x width; measured by ComfyUI."""
     frames = frames_of(shape[2])
-    fixed = 110e6 if frames <= CLIP + SHORT_CELLS + 3 else 270e6
+    fixed = 110e6 if frames <= CLIP + SHORT_FRAMES else 270e6
     return (9.5 * min(frames, DECODED_BYTES_FRAMES) * shape[3] * shape[4] * SIDE**2 + fixed) * dtype_bytes * 1.03
 
 

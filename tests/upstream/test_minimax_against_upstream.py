@@ -6,8 +6,9 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 import torch
 from both_trees import against_upstream, results_of_both
 from minimax_files import minimax_file
+from minimax_vae_files import audio_vae_tensors, vae_tensors
 
-BOUND = 1e-3
+BOUND, LEVEL, SILENCE = 1e-3, 1 / 255, 1e-3  # of latents, colours, and -60 dB of sound
 CONTEXT = 40
 SIDES, TIMES = (2, 6, 8), 5
 
@@ -94,3 +95,23 @@ def test_latents_are_upstreams(tmp_path):
         text = ours["text"][kind]
         same = [name for name, made in ours.items() if made[kind].shape == text.shape and torch.equal(made[kind], text)]
         assert same == ["text"]
+
+
+def test_pictures_and_sounds_are_upstreams(tmp_path):
+    numbers = Numbers()
+    videos = [numbers(*sides, 3).sigmoid() for sides in ((1, 32, 48), (5, 32, 32), (22, 48, 32), (6, 32, 288))]
+    shapes = ((2, 2, 3), (7, 3, 2), (8, 2, 2), (1, 2, 2), (7, 20, 18))
+    of_video = {"vae": vae_tensors(), "given": videos, "latents": [numbers(1, 24, *shape) for shape in shapes]}
+    sounds = [numbers(1, 1600, 2) * 0.2, numbers(1, 2000, 1) * 0.2]
+    of_sound = {"vae": audio_vae_tensors(), "given": sounds, "latents": [numbers(1, 32, 2, 3), numbers(2, 32, 2, 2)]}
+    torch.save({"video": of_video, "sound": of_sound}, tmp_path / "cases.pt")
+    ours, theirs = results_of_both("minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    for kind, given in (("video", len(videos)), ("sound", len(sounds))):
+        for number, (own, other) in enumerate(zip(ours[kind], theirs[kind], strict=True)):
+            difference = (own - other).abs().max().item()
+            print(f"{kind} {number} {tuple(own.shape)!s:24} {difference:.1e} of {other.abs().max().item():.2f}, {other.std().item():.2f}")
+            assert own.shape == other.shape and other.std() > 0.01
+            if number < given:
+                assert (own - other).norm() <= BOUND * other.norm()
+            else:
+                assert difference <= (LEVEL if kind == "video" else SILENCE)
