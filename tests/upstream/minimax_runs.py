@@ -2,8 +2,8 @@
 
     python minimax_runs.py CASES_FILE RESULTS_FILE
 
-Cases are as in ``transformer_runs.py``, but for ``noise``, ``latent`` and ``noise_mask``, which are lists: a video's and a sound's. A case with
-``vae`` (tensors of an autoencoder) encodes what is ``given`` and decodes ``latents``.
+Cases are as in ``transformer_runs.py``, but for ``noise``, ``latent`` and ``noise_mask``, which are lists: a video's and a sound's. A case
+with ``vae`` (tensors of an autoencoder) encodes what is ``given`` and decodes ``latents``.
 """
 
 import sys

@@ -41,10 +41,8 @@ def audio_vae_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     filters = sinc_filter()
     tensors |= {name: filters.clone() for name in tensors if name.endswith(".filter")}
     tensors |= {name: 1 + value for name, value in tensors.items() if name.startswith("encoder.") and name.endswith(".alpha")}
-    louder = {
-        name: value * 2 for name, value in tensors.items() if name.startswith("decoder.") and value.ndim == 3 and ".filter" not in name
-    }
-    return tensors | louder | {"pre_block.attn.zero_k_bias": torch.zeros(256), "latents_std": 1 + torch.rand(32, generator=generator)}
+    tensors["decoder.conv_post.weight"] *= 0.1
+    return tensors | {"pre_block.attn.zero_k_bias": torch.zeros(256), "latents_std": 1 + torch.rand(32, generator=generator)}
 
 
 def sinc_filter() -> torch.Tensor:
