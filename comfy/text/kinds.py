@@ -13,8 +13,9 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
+from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
 from comfy.text.llama import is_llama, is_mistral, read_llama_config
-from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
+from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
 from comfy.text.te_models import TEModel
 
 Shape = tuple[int, ...]
@@ -109,8 +110,20 @@ def is_qwen3_8b(config: QwenTextConfig) -> bool:
     return config.normalised and config.hidden_size == QWEN3_8B_WIDTH
 
 
+def is_qwen3_vl_8b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen3-VL with eight billion parameters: told by its width, or, in models smaller than any, by its eyes."""
+    small = config.hidden_size < QWEN3_06B_WIDTH
+    return config.hidden_size == QWEN3_8B_WIDTH or (small and config.eyes is not None and config.eyes.depth == LARGE_EYES)
+
+
+def is_qwen3_vl_4b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen3-VL with four billion parameters (or fewer than any that is published)."""
+    return not is_qwen3_vl_8b(config) and config.hidden_size <= QWEN3_8B_WIDTH
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
+_VISION_NORM = "model.language_model.norm.weight"
 _FIRST_NORM = "model.layers.0.input_layernorm.weight"
 KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
@@ -121,11 +134,16 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_12B, "Gemma 3 12B", "gemma3_12b", read_gemma3_config, is_gemma3_12b, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_4B_VISION, "Gemma 3 4B with eyes", "gemma3_4b", read_gemma3_config, is_gemma3_4b_vision, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3VL_4B, "Qwen3-VL 4B", "qwen3vl_4b", read_qwen3_vl_config, is_qwen3_vl_4b, _VISION_NORM),
+    EncoderKind(TEModel.QWEN3VL_8B, "Qwen3-VL 8B", "qwen3vl_8b", read_qwen3_vl_config, is_qwen3_vl_8b, _VISION_NORM),
     EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
 )

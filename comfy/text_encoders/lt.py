@@ -39,7 +39,7 @@ def ltxv_target(parts: Collection[str]) -> ClipTarget:
 __getattr__, __dir__ = placeholders(
     __name__,
     "LTX 2 models",
-    "Gemma3_Tokenizer:object "
-    "Gemma3_12BTokenizer:Gemma3_Tokenizer LTXAVGemmaTokenizer:comfy.sd1_clip.SD1Tokenizer ltxav_gemma4_tokenizer() "
-    "Gemma3_12BModel:comfy.sd1_clip.SDClipModel DualLinearProjection LTXAVTEModel ltxav_te() sd_detect() gemma3_te()",
+    "Gemma3_Tokenizer=comfy.text_encoders.gemma3 Gemma3_12BTokenizer=comfy.text_encoders.gemma3 "
+    "LTXAVGemmaTokenizer=comfy.text_encoders.gemma3 Gemma3_12BModel=comfy.text_encoders.gemma3 gemma3_te=comfy.text_encoders.gemma3 "
+    "ltxav_gemma4_tokenizer() DualLinearProjection LTXAVTEModel ltxav_te() sd_detect()",
 )

@@ -241,3 +241,26 @@ def tekken_json(specials: tuple[str, ...] = ("<unk>", "<s>", "</s>", "[INST]", "
 def as_bytes(text: str) -> torch.Tensor:
     """*text* as files of text encoders carry it."""
     return torch.frombuffer(bytearray(text, "utf-8"), dtype=torch.uint8).clone()
+
+
+def krea2_config(*, width: int = 256, depth: int = 2, context: int = 32, states: int = 12, text_head: int = 16) -> dict:
+    """The ``unet_config`` of a small Krea 2, whose heads have 64 channels, and those of its text *text_head*."""
+    return config_of(
+        {
+            "first.weight": (width, 64),
+            "txtfusion.projector.weight": (1, states),
+            "txtfusion.layerwise_blocks.0.prenorm.scale": (context,),
+            "txtfusion.layerwise_blocks.0.attn.wk.weight": (context, context),
+            "txtfusion.layerwise_blocks.0.attn.qknorm.qnorm.scale": (text_head,),
+            "blocks.0.attn.qknorm.qnorm.scale": (64,),
+            "blocks.0.attn.wq.weight": (width, width),
+            "blocks.0.attn.wk.weight": (128, width),
+            **{f"blocks.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def krea2_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Krea 2 in the authors' names; scales of norms are kept as what is more than one."""
+    tensors = random_tensors(krea2_config(**sizes), seed, dtype)
+    return {name: value - 1 if name.endswith(".scale") else value for name, value in tensors.items()}

@@ -161,6 +161,23 @@ def qwen_text_tensors(
     return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}
 
 
+def qwen3_vl_tensors(
+    seed: int = 0, *, large: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3, published: bool = True
+) -> dict[str, torch.Tensor]:
+    """A small Qwen3-VL of two heads with one key, in transformers' names (*published*) or ComfyUI's; *large* ones have deeper eyes."""
+    from comfy.text.qwen.sizes import LARGE_EYES, LARGE_TOLD, DeepEyesConfig, QwenTextConfig
+    from comfy.text.qwen.vision3 import Qwen3VLTextModel
+
+    told = LARGE_TOLD if large else (0, 1, 2)
+    eyes = DeepEyesConfig(64, 48, LARGE_EYES if large else 4, width, patch_size=16, frames=2, positions=16, told=told)
+    config = QwenTextConfig(vocabulary, width, 96, layers, num_heads=2, num_key_heads=1, head_width=128, normalised=True, eyes=eyes)
+    tensors = _tensors(Qwen3VLTextModel(config, disable_weight_init), seed)
+    if not published:
+        return tensors
+    theirs = {"model.": "model.language_model.", "visual.": "model.visual."}
+    return {f"{theirs[name.partition('.')[0] + '.']}{name.partition('.')[2]}": value for name, value in tensors.items()}
+
+
 def _tensors(network, seed):
     generator = torch.Generator().manual_seed(seed)
     return {name: random_weight(name, tuple(value.shape), generator) for name, value in network.named_parameters()}

@@ -109,6 +109,12 @@ def own_sizes(part, sizes, eyes, tensors):
     except ModuleNotFoundError:
         from comfy.text_encoders import qwen_vl
 
+        if part.startswith("qwen3vl"):
+            from comfy.text_encoders import qwen3vl
+
+            qwen3vl.QWEN3VL_VISION[part] = {**qwen3vl.QWEN3VL_VISION[part], **eyes}
+            qwen3vl.QWEN3VL_VISION_COMMON = {name: value for name, value in qwen3vl.QWEN3VL_VISION_COMMON.items() if name not in eyes}
+            return sizes
         network = qwen_vl.Qwen2VLVisionTransformer
         if not isinstance(network, functools.partial):
             qwen_vl.Qwen2VLVisionTransformer = lambda hidden_size, **given: network(**{**given, **eyes})
