@@ -5,7 +5,7 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
-from sound_files import ace15_config, ace15_file, oobleck_tensors
+from sound_files import ace15_config, ace15_file, oobleck_tensors, stable_audio_file
 from transformer_files import qwen_text_tensors
 
 BOUND = 1e-3
@@ -51,7 +51,10 @@ def ace15_cases(folder) -> dict:
         texts = {"pooled_output": None, "conditioning_lyrics": numbers(1, 9, 40), **(options or {})}
         sides = {"positive": [[numbers(1, 7, 40), texts]], "negative": [[numbers(1, 5, 40) if negative is None else negative, texts]]}
         empty = torch.zeros(batch, 64, places)
-        told = {"comfy.ldm.ace.ace_step15:AceStepConditionGenerationModel": kept, "comfy.ldm.ace.ace_step15:AudioTokenDetokenizer": {"num_layers": 1}}
+        told = {
+            "comfy.ldm.ace.ace_step15:AceStepConditionGenerationModel": kept,
+            "comfy.ldm.ace.ace_step15:AudioTokenDetokenizer": {"num_layers": 1},
+        }
         return {"model": model, **sides, "noise": numbers(batch, 64, places), "latent": empty, "cfg": 2.0, "sizes": told, **more}
 
     codes = {"audio_codes": [[17, 63999, 5, 41234]]}
@@ -69,6 +72,31 @@ def ace15_cases(folder) -> dict:
 
 def test_ace_step_15_gives_upstreams_latents(tmp_path):
     assert_alike(*both(tmp_path, ace15_cases(tmp_path)))
+
+
+def stable_audio_cases(folder) -> dict:
+    """Two lengths of sound with and without words about them, tokens of its own, and queries and keys that are normalised."""
+    numbers = Numbers()
+
+    def case(options=None, batch=1, places=12, **sizes):
+        file = folder / f"stable-{len(sizes)}.safetensors"
+        file = str(file) if file.exists() else stable_audio_file(file, width=768, text=768, **sizes)
+        sides = {side: [[numbers(1, 7, 768), {"pooled_output": None, **(options or {})}]] for side in ("positive", "negative")}
+        told = {"comfy.ldm.audio.dit:AudioDiffusionTransformer": {"num_heads": 12}}
+        empty = {"noise": numbers(batch, 64, places), "latent": torch.zeros(batch, 64, places)}
+        return {"model": file, "checkpoint": True, **sides, **empty, "cfg": 3.0, "sizes": told, "sampler": "dpmpp_2m"}
+
+    return {
+        "plain": case(),
+        "times": case({"seconds_start": 3.5, "seconds_total": 11.0}),
+        "several": case({"seconds_total": 600.0}, batch=2, places=25),
+        "tokens of its own": case(memory=3),
+        "normalised": case(memory=3, normed=True),
+    }
+
+
+def test_stable_audio_gives_upstreams_latents(tmp_path):
+    assert_alike(*both(tmp_path, stable_audio_cases(tmp_path)))
 
 
 def sounds_of(folder, tensors, rate_hz, places, sizes) -> None:
@@ -110,7 +138,10 @@ def test_ace_step_15s_texts_and_codes_are_upstreams(tmp_path):
     texts["lyrics"] = [token for token in texts["lyrics"] if token < 2000]
     case = {
         "encoder": "ace15",
-        "settings": {"qwen3_06b": {**sizes, "hidden_size": 1024, "vocab_size": 2000}, "qwen3_4b": {**sizes, "hidden_size": 64, "vocab_size": 215670}},
+        "settings": {
+            "qwen3_06b": {**sizes, "hidden_size": 1024, "vocab_size": 2000},
+            "qwen3_4b": {**sizes, "hidden_size": 64, "vocab_size": 215670},
+        },
         "qwen3_06b": small,
         "qwen3_4b": writer,
         "tokens": [{**texts, "lm_metadata": {**usual, **choice}} for choice in choices],
