@@ -22,7 +22,7 @@ from comfy.units import MIB
 
 # In the unet_config of one family or another.
 CONTEXT_WIDTHS = tuple(
-    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim context_dim crossattn_emb_channels".split()
+    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels".split()
 )
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
@@ -359,7 +359,7 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
     "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
-    "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt GenmoMochi "
+    "StableCascade_C StableCascade_B AuraFlow StableAudio1=comfy.dit.models.stable_audio HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
     "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "WAN21=comfy.dit.models.wan WAN22=comfy.dit.models.wan WAN21_Vace=comfy.dit.models.wan WAN21_Camera=comfy.dit.models.wan "

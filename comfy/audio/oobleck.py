@@ -44,7 +44,7 @@ SHALLOW = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.(.+)")
 
 @dataclass(frozen=True, slots=True)
 class OobleckConfig:
-    """Sizes of one such autoencoder: the channels of both halves at the sound's own rate, how many times as many each level has, strides."""
+    """Sizes of one such autoencoder: channels of both halves at the sound's own rate, how many times as many a level has, strides."""
 
     width: int
     decoder_width: int

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import ace15, chroma, cosmos, flux, flux2, hidream, hunyuan_video, krea2, ltx, lumina, minimax, qwen_image, sd3, wan
+from comfy.dit import (
+    ace15,
+    chroma,
+    cosmos,
+    flux,
+    flux2,
+    hidream,
+    hunyuan_video,
+    krea2,
+    ltx,
+    lumina,
+    minimax,
+    qwen_image,
+    sd3,
+    stable_audio,
+    wan,
+)
 from comfy.dit.family import Config, Family, Shapes, network_kind
 from comfy.supported_models_base import BASE
 
@@ -24,6 +40,7 @@ FAMILIES: tuple[Family, ...] = (
     minimax.FAMILY,
     ace15.FAMILY,
     ltx.FAMILY,
+    stable_audio.FAMILY,
 )
 
 

@@ -96,9 +96,10 @@ def ace15(case):
     model = ace15.te(lm_model=writer)(device="cpu", dtype=torch.float32, model_options=options)
     for part in sizes:
         getattr(model, part).load_sd(dict(case[part]))
-    model.set_clip_options({"execution_device": torch.device("cpu")})
     found = []
     for tokens in case["tokens"]:
+        model.reset_clip_options()
+        model.set_clip_options({"execution_device": torch.device("cpu")})
         pairs = {name: [[(token, 1.0) for token in chunk]] for name, chunk in tokens.items() if name != "lm_metadata"}
         states, _, extra = model.encode_token_weights({**pairs, "lm_metadata": tokens["lm_metadata"]})
         found += [states, extra["conditioning_lyrics"], torch.tensor(extra["audio_codes"], dtype=torch.float32)]

@@ -5,7 +5,7 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
-from sound_files import ace15_config, ace15_file, oobleck_tensors
+from sound_files import ace15_config, ace15_file, oobleck_tensors, stable_audio_file
 from transformer_files import qwen_text_tensors
 
 BOUND = 1e-3
@@ -72,6 +72,31 @@ def ace15_cases(folder) -> dict:
 
 def test_ace_step_15_gives_upstreams_latents(tmp_path):
     assert_alike(*both(tmp_path, ace15_cases(tmp_path)))
+
+
+def stable_audio_cases(folder) -> dict:
+    """Two lengths of sound with and without words about them, tokens of its own, and queries and keys that are normalised."""
+    numbers = Numbers()
+
+    def case(options=None, batch=1, places=12, **sizes):
+        file = folder / f"stable-{len(sizes)}.safetensors"
+        file = str(file) if file.exists() else stable_audio_file(file, width=768, text=768, **sizes)
+        sides = {side: [[numbers(1, 7, 768), {"pooled_output": None, **(options or {})}]] for side in ("positive", "negative")}
+        told = {"comfy.ldm.audio.dit:AudioDiffusionTransformer": {"num_heads": 12}}
+        empty = {"noise": numbers(batch, 64, places), "latent": torch.zeros(batch, 64, places)}
+        return {"model": file, "checkpoint": True, **sides, **empty, "cfg": 3.0, "sizes": told, "sampler": "dpmpp_2m"}
+
+    return {
+        "plain": case(),
+        "times": case({"seconds_start": 3.5, "seconds_total": 11.0}),
+        "several": case({"seconds_total": 600.0}, batch=2, places=25),
+        "tokens of its own": case(memory=3),
+        "normalised": case(memory=3, normed=True),
+    }
+
+
+def test_stable_audio_gives_upstreams_latents(tmp_path):
+    assert_alike(*both(tmp_path, stable_audio_cases(tmp_path)))
 
 
 def sounds_of(folder, tensors, rate_hz, places, sizes) -> None:

@@ -1,7 +1,10 @@
 """The sizes of Qwen's language models, read from tensor shapes: Qwen 2.5 and Qwen 3 (with eyes: Qwen2.5-VL and Qwen3-VL)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
+
+from comfy.families.sd_unet_config import count_blocks
 
 Shape = tuple[int, ...]
 
@@ -83,3 +86,100 @@ class QwenTextConfig:
     num_key_heads: int
     head_width: int
     normalised: bool
+    eyes: "EyesConfig | DeepEyesConfig | None" = None
+    has_head: bool = False
+    rope_theta: float = 1000000.0
+    eps: float = 1e-6
+
+    def transformers_arguments(self) -> dict[str, Any]:
+        """Constructor arguments of transformers' ``Qwen2Config`` and ``Qwen3Config``."""
+        return {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_key_heads,
+            "head_dim": self.head_width,
+            "rms_norm_eps": self.eps,
+        }
+
+
+def read_qwen_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | None = None) -> QwenTextConfig | None:
+    """The model that *shapes* describe in published names (no prefix), or None if they describe none. *settings* are not asked."""
+    table, wide = shapes.get("model.embed_tokens.weight"), shapes.get(f"{_FIRST}mlp.gate_proj.weight")
+    queries, keys = shapes.get(f"{_FIRST}self_attn.q_proj.weight"), shapes.get(f"{_FIRST}self_attn.k_proj.weight")
+    norm, bias = shapes.get(f"{_FIRST}self_attn.q_norm.weight"), shapes.get(f"{_FIRST}self_attn.k_proj.bias")
+    if table is None or wide is None or queries is None or keys is None or (norm is None) == (bias is None):
+        return None
+    if f"{_FIRST}post_feedforward_layernorm.weight" in shapes or _DEEP in shapes:  # Gemma, Qwen3-VL
+        return None
+    head = HEAD if norm is None else norm[0]
+    return QwenTextConfig(
+        vocabulary=table[0],
+        hidden_size=table[1],
+        intermediate_size=wide[0],
+        num_layers=count_blocks(shapes, "model.layers.{}."),
+        num_heads=queries[0] // head,
+        num_key_heads=keys[0] // head,
+        head_width=head,
+        normalised=norm is not None,
+        eyes=_read_eyes(shapes),
+        has_head=table[1] == UNTIED_WIDTH and norm is not None and "lm_head.weight" in shapes,
+    )
+
+
+def _read_eyes(shapes: Mapping[str, Shape]) -> EyesConfig | None:
+    patches, out = shapes.get("visual.patch_embed.proj.weight"), shapes.get("visual.merger.mlp.2.weight")
+    wide = shapes.get("visual.blocks.0.mlp.gate_proj.weight")
+    if patches is None or out is None or wide is None:
+        return None
+    return EyesConfig(
+        hidden_size=patches[0],
+        intermediate_size=wide[0],
+        depth=count_blocks(shapes, "visual.blocks.{}."),
+        output_size=out[0],
+        patch_size=patches[-1],
+        frames=patches[2],
+    )
+
+
+def qwen3_vl_name(key: str) -> str:
+    """ComfyUI's name for the tensor *key* of a file of Qwen3-VL, which has transformers' names."""
+    for theirs, ours in (("model.language_model.", "model."), ("model.visual.", "visual.")):
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    return key
+
+
+def read_qwen3_vl_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | None = None) -> QwenTextConfig | None:
+    """As :func:`read_qwen_config` for Qwen3-VL, in transformers' names or in ComfyUI's."""
+    own = {qwen3_vl_name(key): shape for key, shape in shapes.items()}
+    if _DEEP not in own:
+        return None
+    language = read_qwen_config({key: shape for key, shape in own.items() if key.startswith("model.")})
+    patches, places = own.get("visual.patch_embed.proj.weight"), own.get("visual.pos_embed.weight")
+    wide, out = own.get("visual.blocks.0.mlp.linear_fc1.weight"), own.get("visual.merger.linear_fc2.weight")
+    if language is None or patches is None or places is None or wide is None or out is None:
+        return None
+    depth = count_blocks(own, "visual.blocks.{}.")
+    eyes = DeepEyesConfig(
+        hidden_size=patches[0],
+        intermediate_size=wide[0],
+        depth=depth,
+        output_size=out[0],
+        patch_size=patches[-1],
+        frames=patches[2],
+        positions=places[0],
+        told=_told(depth, count_blocks(own, "visual.deepstack_merger_list.{}.")),
+    )
+    has_head = language.hidden_size == UNTIED_WIDTH and "lm_head.weight" in own
+    return replace(language, eyes=eyes, rope_theta=DEEP_THETA, has_head=has_head)
+
+
+def _told(depth: int, count: int) -> tuple[int, ...]:
+    """After which of *depth* layers eyes tell, which do so *count* times."""
+    if depth == LARGE_EYES and count == len(LARGE_TOLD):
+        return LARGE_TOLD
+    step = max(depth // (count + 1), 1)
+    return tuple(step * number - 1 for number in range(1, count + 1))

@@ -94,3 +94,41 @@ def ace15_file(path, seed=0, **sizes):
     """*path*, after such a network was written there."""
     save_file(ace15_tensors(seed, **sizes), str(path))
     return str(path)
+
+
+def stable_audio_config(*, width=128, text=32, inner=None, depth=2, memory=0, normed=False):
+    """The ``unet_config`` of a small Stable Audio with heads of 64 channels; *inner*: the width of its context, if not the text's."""
+    shapes = {
+        "transformer.rotary_pos_emb.inv_freq": (16,),
+        "timestep_features.weight": (128, 1),
+        "to_timestep_embed.0.weight": (width, 256),
+        "postprocess_conv.weight": (64, 64, 1),
+        "to_cond_embed.0.weight": (inner or text, text),
+        "to_global_embed.0.weight": (width, 2 * text),
+        "transformer.project_in.weight": (width, 64),
+        **({"transformer.memory_tokens": (memory, width)} if memory else {}),
+        **({"transformer.layers.0.self_attn.q_norm.weight": (64,)} if normed else {}),
+        **{f"transformer.layers.{number}.": () for number in range(depth)},
+    }
+    return config_of(shapes)
+
+
+def stable_audio_tensors(seed=0, **sizes):
+    """A checkpoint of a small Stable Audio in the published names, without autoencoder and text encoder."""
+    config = stable_audio_config(**sizes)
+    tensors = {f"model.model.{name}": value for name, value in random_tensors(config, seed).items()}
+    frequencies = "model.model.transformer.rotary_pos_emb.inv_freq"
+    tensors[frequencies] = 10000 ** -(torch.arange(16) / 16)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for time in ("start", "total"):
+        own, width = f"conditioner.conditioners.seconds_{time}.embedder.embedding.", config["cond_token_dim"]
+        for name, shape in (("0.weights", (128,)), ("1.weight", (width, 257)), ("1.bias", (width,))):
+            tensors[own + name] = random_weight(name, shape, generator)
+    return tensors
+
+
+def stable_audio_file(path, seed=0, rate_hz=44100, **sizes):
+    """*path*, after a checkpoint was written there: the network, and an autoencoder."""
+    autoencoder = {f"pretransform.model.{name}": value for name, value in oobleck_tensors(seed, rate_hz=rate_hz).items()}
+    save_file(stable_audio_tensors(seed, **sizes) | autoencoder, str(path))
+    return str(path)
