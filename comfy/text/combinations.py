@@ -59,6 +59,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN25_7B,)), ("longcat_image",), "comfy.text_encoders.longcat_image:longcat_target"),
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("krea2",), "comfy.text_encoders.krea2:krea2_target"),
+    (_sets((TEModel.QWEN3VL_32B,)), ("minimax", ANY), "comfy.text_encoders.minimax:minimax_target"),
     (_sets((TEModel.QWEN3VL_4B,), (TEModel.QWEN3VL_8B,)), (ANY,), "comfy.text_encoders.qwen3vl:qwen3vl_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
     (_sets((TEModel.GEMMA_3_12B,)), ("ltxv", ANY), "comfy.text_encoders.gemma3:gemma3_target"),

@@ -3,7 +3,8 @@
     python minimax_runs.py CASES_FILE RESULTS_FILE
 
 Cases are as in ``transformer_runs.py``, but for ``noise``, ``latent`` and ``noise_mask``, which are lists: a video's and a sound's. A case
-with ``vae`` (tensors of an autoencoder) encodes what is ``given`` and decodes ``latents``.
+with ``vae`` (tensors of an autoencoder) encodes what is ``given`` and decodes ``latents``. One with a ``node`` runs that with ``inputs``,
+stand-ins for ``encoders``, and a ``latent`` of ``kinds``; the results are all tensors and numbers that it gives.
 """
 
 import sys
@@ -66,9 +67,82 @@ def autoencoded(case):
     return found + ([vae.decode_tiled(case["latents"][0], tile_x=8, tile_y=8, overlap=2)] if case["latents"][0].ndim == 5 else [])
 
 
+class Letters:
+    """Stands for a tokenizer: a token per letter."""
+
+    @staticmethod
+    def tokenize_with_weights(text, *ignored, **settings):
+        return [[(ord(letter), 1.0) for letter in text]]
+
+
+class Clip:
+    """Stands for the text encoder of nodes: its conditioning says what it was told, tokens as numbers, pictures as values."""
+
+    @staticmethod
+    def tokenize(text, **given):
+        from comfy.text_encoders.minimax import MiniMaxH3Tokenizer
+
+        tokenizer = MiniMaxH3Tokenizer.__new__(MiniMaxH3Tokenizer)
+        tokenizer.qwen3vl_32b = Letters()
+        return tokenizer.tokenize_with_weights(text, **given)["qwen3vl_32b"][0]
+
+    @staticmethod
+    def encode_from_tokens_scheduled(tokens):
+        parts = [token[0]["data"].flatten() if isinstance(token[0], dict) else torch.tensor([float(token[0])]) for token in tokens]
+        return [
+            [torch.cat(parts), {"pairs": torch.tensor([bool(t[0].get("minimax_video_block")) for t in tokens if isinstance(t[0], dict)])}]
+        ]
+
+
+class Encoder:
+    """Stands for an autoencoder: latents are means of places."""
+
+    audio_sample_rate = 32000
+
+    @staticmethod
+    def encode(values):
+        if values.ndim == 3:
+            places = values.movedim(-1, 1).unfold(-1, 800, 800).mean(-1)
+            return places[:, None].expand(-1, 32, -1, -1) if places.shape[1] == 2 else places[:, None].expand(-1, 32, 2, -1)
+        frames, height, width, _ = values.shape
+        cells = 1 if frames == 1 else (frames - 5) // 17 * 5 + 2
+        means = values[:cells].reshape(cells, height // 16, 16, width // 16, 16, 3).mean(dim=(2, 4, 5))
+        return means[None, None].expand(-1, 24, -1, -1, -1)
+
+
+def flat(value, name="", found=None):
+    """The tensors and numbers in *value* by where they are."""
+    found = {} if found is None else found
+    if torch.is_tensor(value):
+        found[name] = value.float()
+    elif isinstance(value, NestedTensor):
+        flat(value.unbind(), name, found)
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            flat(value[key], f"{name}.{key}", found)
+    elif isinstance(value, (list, tuple)):
+        for number, one in enumerate(value):
+            flat(one, f"{name}[{number}]", found)
+    elif value is not None:
+        found[name] = torch.tensor([float(value) if not isinstance(value, str) else float(sum(map(ord, value)))])
+    return found
+
+
+def told(case):
+    """What the node of *case* gives."""
+    from comfy_extras import nodes_minimax_h3 as nodes
+
+    given = dict(case["inputs"])
+    for name in case.get("encoders", ()):
+        given[name] = Clip() if name == "clip" else Encoder()
+    if "kinds" in case:
+        given["latent"] = {"samples": NestedTensor(case["kinds"])}
+    return flat(list(getattr(nodes, case["node"]).execute(**given).args))
+
+
 def run(case):
     """What comes of *case*."""
-    return autoencoded(case) if "vae" in case else sampled(case)
+    return told(case) if "node" in case else autoencoded(case) if "vae" in case else sampled(case)
 
 
 def main(cases_file, results_file):

@@ -5,7 +5,7 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
-from minimax_files import minimax_file
+from minimax_files import minimax_file, minimax_text_tensors
 from minimax_vae_files import audio_vae_tensors, vae_tensors
 
 BOUND, LEVEL, SILENCE = 1e-3, 1 / 255, 1e-3  # of latents, colours, and -60 dB of sound
@@ -115,3 +115,66 @@ def test_pictures_and_sounds_are_upstreams(tmp_path):
                 assert (own - other).norm() <= BOUND * other.norm()
             else:
                 assert difference <= (LEVEL if kind == "video" else SILENCE)
+
+
+def test_texts_are_upstreams(tmp_path):
+    tensors, numbers = minimax_text_tensors(), Numbers()
+    sizes = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 50, "vocab_size": 151656}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    eyes = {"hidden_size": 64, "intermediate_size": 48, "depth": 4, "deepstack_visual_indexes": [0, 1, 2], "num_position_embeddings": 16}
+    picture = {"type": "image", "data": numbers(1, 64, 96, 3).sigmoid()}
+    pair = {"type": "image", "data": numbers(2, 70, 64, 3).sigmoid(), "minimax_video_block": True}
+    texts = [[5, 6, 7], [151652, picture, 151653, 9, 151652, pair, 151653, 7, 8], [5, 151652, pair, 151653]]
+    case = {"run": "encoded", "module": "minimax", "name": "te", "part": "qwen3vl_32b", "sizes": sizes, "eyes": eyes}
+    case |= {"tensors": tensors, "tokens": texts, "arguments": {}}
+    torch.save({"states": case, "tags": {**case, "extra": "minimax_token_tags"}}, tmp_path / "cases.pt")
+    ours, theirs = results_of_both("small_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    for own, other in zip(ours["states"], theirs["states"], strict=True):
+        difference = ((own - other).norm() / other.norm()).item()
+        print(f"{tuple(own.shape)} {difference:.1e}")
+        assert difference <= BOUND
+    assert all(
+        torch.equal(own, other) and len(own) == states.shape[1] for own, other, states in zip(ours["tags"], theirs["tags"], ours["states"])
+    )
+    assert {int(tag) for tags in ours["tags"] for tag in tags} == {0, 1}
+
+
+def node_cases(numbers) -> dict:
+    """Every way to use the nodes."""
+    kinds = [torch.zeros(1, 24, 12, 4, 6), torch.zeros(1, 32, 2, 65)]
+    sound, mono = ({"waveform": numbers(1, channels, 40000), "sample_rate": 16000} for channels in (2, 1))
+    film, shorter, picture = numbers(45, 40, 50, 3).sigmoid(), numbers(7, 30, 30, 3).sigmoid(), numbers(2, 130, 70, 3).sigmoid()
+    size = {"width": 96, "height": 64, "length": 30}
+    every = ("clip", "vae", "audio_vae")
+    text = {**size, "prompt": "a cat"}
+    guide = {"positive": [[torch.zeros(1, 2), {}]], "frame_idx": 5}
+    shown = {"ref_images": {"ref_image_0": picture, "ref_image_1": None}, "ref_videos": {"ref_video_0": film, "ref_video_1": shorter}}
+    heard = {"ref_video_audios": {"ref_video_audio_1": sound}, "ref_audios": {"ref_audio_0": mono}}
+    return {
+        "empty": {"node": "EmptyMiniMaxH3LatentAV", "inputs": size},
+        "text": {"node": "MiniMaxH3ImageToVideo", "inputs": text, "encoders": every[:2]},
+        "no words": {"node": "MiniMaxH3ImageToVideo", "inputs": {**text, "prompt": ""}, "encoders": every[:2]},
+        "frames": {"node": "MiniMaxH3ImageToVideo", "inputs": {**text, "first_frame": picture, "last_frame": film}, "encoders": every[:2]},
+        "guide": {"node": "MiniMaxH3AddGuide", "inputs": {**guide, "image": picture}, "encoders": every[1:], "kinds": kinds},
+        "clip": {
+            "node": "MiniMaxH3AddGuide",
+            "inputs": {**guide, "image": film[:25], "audio": sound},
+            "encoders": every[1:],
+            "kinds": kinds,
+        },
+        "late": {"node": "MiniMaxH3AddGuide", "inputs": {**guide, "audio": mono, "frame_idx": -4}, "encoders": every[1:], "kinds": kinds},
+        "shown": {"node": "MiniMaxH3ReferenceToVideo", "inputs": {**text, **shown, **heard}, "encoders": every},
+        "large": {"node": "MiniMaxH3ReferenceToVideo", "inputs": {**text, **shown, "ref_image_size": "max"}, "encoders": every},
+        "nothing": {"node": "MiniMaxH3ReferenceToVideo", "inputs": text, "encoders": every},
+    }
+
+
+def test_nodes_give_what_upstreams_give(tmp_path):
+    cases = node_cases(Numbers())
+    torch.save(cases, tmp_path / "cases.pt")
+    ours, theirs = results_of_both("minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    for name in cases:
+        assert ours[name].keys() == theirs[name].keys(), name
+        for place, expected in theirs[name].items():
+            own = ours[name][place]
+            assert own.shape == expected.shape and torch.allclose(own, expected, rtol=1e-4, atol=1e-5), (name, place)

@@ -2,7 +2,7 @@
 
 import torch
 from safetensors.torch import save_file
-from transformer_files import config_of, random_tensors
+from transformer_files import config_of, qwen3_vl_tensors, random_tensors
 
 CHANNELS, AUDIO_CHANNELS = 24, 32
 TURNS = 4  # pairs of values that each axis turns
@@ -41,3 +41,9 @@ def minimax_file(path, seed: int = 0, dtype: torch.dtype = torch.float32, **size
     """*path*, after such a network was written there."""
     save_file(minimax_tensors(seed, dtype, **sizes), path)
     return str(path)
+
+
+def minimax_text_tensors(seed: int = 0, width: int = 32, vocabulary: int = 151656) -> dict[str, torch.Tensor]:
+    """A small text encoder: as many layers as the published one, and no norm after them."""
+    tensors = qwen3_vl_tensors(seed, vocabulary=vocabulary, width=width, layers=50, published=False)
+    return {name: value for name, value in tensors.items() if name != "model.norm.weight"}
