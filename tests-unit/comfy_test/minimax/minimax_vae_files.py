@@ -1,5 +1,7 @@
 """Small autoencoders of MiniMax H3's kinds, of videos and of sound, with random weights in the published names."""
 
+import functools
+
 import torch
 from safetensors.torch import save_file
 from transformer_files import random_weight
@@ -33,6 +35,7 @@ def vae_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     return tensors | {"latents_std": 1 + torch.rand(24, generator=generator)}
 
 
+@functools.cache
 def audio_vae_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     """An autoencoder of sound; the filters between its samples are those that it is made with."""
     generator = torch.Generator().manual_seed(seed)
