@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from comfy.nested_tensor import NestedTensor
 from comfy.placeholders import placeholders
 
 
@@ -32,6 +34,10 @@ class LatentFormat:
     def process_out(self, latent: torch.Tensor) -> torch.Tensor:
         """The autoencoder's latent for a sampler latent (new tensor)."""
         return latent / self.scale_factor
+
+    def fix_empty_latent(self, latent: torch.Tensor) -> Any:
+        """What sampling starts from for an empty *latent* of these channels: formats of several kinds add the others."""
+        return latent
 
 
 def _rgb_factors(numbers: str) -> list[list[float]]:
@@ -277,6 +283,57 @@ class HunyuanVideo15(LatentFormat):
         self.latent_rgb_factors_bias = [0.0456, -0.0202, -0.0644]
 
 
+class MiniMaxH3Video(LatentFormat):
+    """MiniMax H3's video latents: batch x 24 x frames x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels, latent_dimensions = 24, 3
+    spacial_downscale_ratio, temporal_downscale_ratio = 16, 4
+    taesd_decoder_name = "taeh3"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "-186 243 -175 1502 1372 1292 274 -504 -2086 -8 -1646 -3232 -486 140 -743 117 142 -69 615 612 1100 353 869 1101 "
+            "-174 30 354 5315 5488 6244 -250 -402 -343 -325 -291 -172 226 203 507 -840 -381 -208 -188 104 611 208 112 -310 "
+            "-84 -122 -257 -133 -29 63 3 18 -110 1055 1005 1321 165 152 100 -140 -174 -191 -338 -100 -197 42 173 272"
+        )
+        self.latent_rgb_factors_bias = [0.0574, -0.0221, -0.0714]
+
+
+class MiniMaxH3AV(MiniMaxH3Video):
+    """MiniMax H3's videos with their sound, batch x 32 x 2 (left, right) x times; ``latent_channels`` is the larger number of channels."""
+
+    latent_channels = 32
+    frames_of_latents = (1, 4, 4, 4, 4)  # over and over
+    audio_per_frame = 5.0 / 3.0
+
+    def fix_empty_latent(self, latent: torch.Tensor) -> NestedTensor:
+        """The video's channels of *latent*, and silence for as long."""
+        video = latent[:, : MiniMaxH3Video.latent_channels].clone()
+        frames = sum(self.frames_of_latents[number % len(self.frames_of_latents)] for number in range(video.shape[2]))
+        silence = latent.new_zeros((len(latent), self.latent_channels, 2, round(frames * self.audio_per_frame)))
+        return NestedTensor((video, silence))
+
+
+class StableAudio1(LatentFormat):
+    """Stable Audio's sound latents: batch x 64 x places, each of 2048 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 2048
+
+
+class ACEAudio(LatentFormat):
+    """ACE-Step 1's sound latents: batch x 8 x 16 rows x places."""
+
+    latent_channels, latent_dimensions = 8, 2
+
+
+class ACEAudio15(LatentFormat):
+    """ACE-Step 1.5's sound latents: batch x 64 x places. The ratio is what ComfyUI's nodes say, though each place is of 1920 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 1764
+
+
 class LTXV(LatentFormat):
     """LTX-Video's latents: batch x 128 x frames x height x width, at a thirty-second of the picture's size; its autoencoder scales them."""
 
@@ -327,7 +384,7 @@ class LTXAV(LTXV):
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "StableAudio1 Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    "Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

@@ -169,7 +169,7 @@ class CheckpointParts:
             self._lone = DiffusionModel(source, model_options)
             return
         encoders = [prefix for prefixes in self.config.text_encoder_parts().values() for prefix in prefixes]
-        parts = (self._prefix, *self.config.vae_key_prefix, *encoders)
+        parts = (self._prefix, *self.config.vae_key_prefix, *encoders, *self.config.further_key_prefixes)
         say_unused(source.name, "outside model, text encoder and VAE", (key for key in self._tensors if not key.startswith(parts)), ())
 
     @property

@@ -15,6 +15,7 @@ from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
 from comfy.text.llama import is_llama, is_mistral, read_llama_config
+from comfy.text.qwen.half_sizes import read_half_config
 from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
 from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
 from comfy.text.te_models import TEModel
@@ -127,6 +128,11 @@ def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
     return lambda config: width is None or config.hidden_size == width
 
 
+def is_any(config: QwenTextConfig) -> bool:
+    """Yes: what is read is of one kind."""
+    return True
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
 _VISION_NORM = "model.language_model.norm.weight"
@@ -148,6 +154,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3VL_32B, "Qwen3-VL 32B", "qwen3vl_32b", read_half_config, is_any, _FIRST_NORM),
     EncoderKind(TEModel.QWEN3VL_4B, "Qwen3-VL 4B", "qwen3vl_4b", read_qwen3_vl_config, is_qwen3_vl_4b, _VISION_NORM),
     EncoderKind(TEModel.QWEN3VL_8B, "Qwen3-VL 8B", "qwen3vl_8b", read_qwen3_vl_config, is_qwen3_vl_8b, _VISION_NORM),
     *(

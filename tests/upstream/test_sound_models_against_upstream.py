@@ -1,0 +1,155 @@
+"""Models of sound give upstream's latents and sounds: same files, conditioning, noise and seed.
+
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_sound_models_against_upstream.py
+"""
+
+import torch
+from both_trees import against_upstream, results_of_both
+from sound_files import ace15_config, ace15_file, oobleck_tensors, stable_audio_file
+from transformer_files import qwen_text_tensors
+
+BOUND = 1e-3
+QUIET = 1e-3  # 60 dB below the sound
+
+pytestmark = against_upstream(900)
+
+
+class Numbers:
+    """Random tensors, one after the other."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(7)
+
+    def __call__(self, *shape):
+        return torch.randn(shape, generator=self.generator)
+
+
+def both(folder, cases) -> tuple:
+    """What both trees make of *cases*."""
+    torch.save(cases, folder / "cases.pt")
+    return results_of_both("sound_model_runs.py", folder, [folder / "cases.pt"])
+
+
+def assert_alike(ours, theirs) -> None:
+    """Latents within the bound, none of them like the first where their cases differ."""
+    differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
+    for name, difference in differences.items():
+        print(f"{name:28} {difference:.1e}")
+    assert not {name: value for name, value in differences.items() if not value <= BOUND}
+    first, *others = ours
+    assert not [name for name in others if ours[name].shape == ours[first].shape and torch.equal(ours[name], ours[first])]
+
+
+def ace15_cases(folder) -> dict:
+    """Codes, a reference, neither, no text at all, several at once, and a longer latent than codes or window reach."""
+    numbers = Numbers()
+    sizes = {"hidden": 64, "encoder": 48, "text": 40}
+    model, config = ace15_file(folder / "ace15.safetensors", **sizes), ace15_config(**sizes)
+    kept = {name: value for name, value in config.items() if name not in ("audio_model", "num_detokenizer_layers")}
+
+    def case(options=None, places=20, batch=1, negative=None, **more):
+        texts = {"pooled_output": None, "conditioning_lyrics": numbers(1, 9, 40), **(options or {})}
+        sides = {"positive": [[numbers(1, 7, 40), texts]], "negative": [[numbers(1, 5, 40) if negative is None else negative, texts]]}
+        empty = torch.zeros(batch, 64, places)
+        told = {
+            "comfy.ldm.ace.ace_step15:AceStepConditionGenerationModel": kept,
+            "comfy.ldm.ace.ace_step15:AudioTokenDetokenizer": {"num_layers": 1},
+        }
+        return {"model": model, **sides, "noise": numbers(batch, 64, places), "latent": empty, "cfg": 2.0, "sizes": told, **more}
+
+    codes = {"audio_codes": [[17, 63999, 5, 41234]]}
+    return {
+        "plain": case(),
+        "codes": case(codes),
+        "few codes": case(codes, places=33),
+        "reference": case({"reference_audio_timbre_latents": [numbers(1, 64, 12)]}),
+        "long reference": case({"reference_audio_timbre_latents": [numbers(1, 64, 40)], **codes}),
+        "nothing asked for": case(codes, negative=torch.zeros(1, 5, 40)),
+        "several": case(codes, batch=2),
+        "long": case(places=301, cfg=1.0, steps=1),
+    }
+
+
+def test_ace_step_15_gives_upstreams_latents(tmp_path):
+    assert_alike(*both(tmp_path, ace15_cases(tmp_path)))
+
+
+def stable_audio_cases(folder) -> dict:
+    """Two lengths of sound with and without words about them, tokens of its own, and queries and keys that are normalised."""
+    numbers = Numbers()
+
+    def case(options=None, batch=1, places=12, **sizes):
+        file = folder / f"stable-{len(sizes)}.safetensors"
+        file = str(file) if file.exists() else stable_audio_file(file, width=768, text=768, **sizes)
+        sides = {side: [[numbers(1, 7, 768), {"pooled_output": None, **(options or {})}]] for side in ("positive", "negative")}
+        told = {"comfy.ldm.audio.dit:AudioDiffusionTransformer": {"num_heads": 12}}
+        empty = {"noise": numbers(batch, 64, places), "latent": torch.zeros(batch, 64, places)}
+        return {"model": file, "checkpoint": True, **sides, **empty, "cfg": 3.0, "sizes": told, "sampler": "dpmpp_2m"}
+
+    return {
+        "plain": case(),
+        "times": case({"seconds_start": 3.5, "seconds_total": 11.0}),
+        "several": case({"seconds_total": 600.0}, batch=2, places=25),
+        "tokens of its own": case(memory=3),
+        "normalised": case(memory=3, normed=True),
+    }
+
+
+def test_stable_audio_gives_upstreams_latents(tmp_path):
+    assert_alike(*both(tmp_path, stable_audio_cases(tmp_path)))
+
+
+def sounds_of(folder, tensors, rate_hz, places, sizes) -> None:
+    """Assert that both trees encode and decode alike with an autoencoder, whose rate they know."""
+    numbers = Numbers()
+    latent = numbers(1, 64, places)
+    sounds = [0.2 * numbers(1, 30000, 2), 0.2 * numbers(2, 24000, 1)]
+    case = {"vae": tensors, "sounds": sounds, "latents": [latent, numbers(2, 64, 5)], "sizes": sizes}
+    ours, theirs = (results["vae"] for results in both(folder, {"vae": case}))
+    assert int(ours[-1][0, 0]) == rate_hz
+    for number, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        difference = ((own - other).norm() / other.norm()).item()
+        print(f"{number} {tuple(own.shape)} {difference:.1e}")
+        assert own.shape == other.shape and difference <= QUIET and other.std() > 0.01
+
+
+def test_ace_step_15s_sounds_are_upstreams(tmp_path):
+    sounds_of(tmp_path, oobleck_tensors(), 48000, 20, {"comfy.sd:AudioOobleckVAE": {"channels": 8}})
+
+
+def test_stable_audios_sounds_are_upstreams(tmp_path):
+    tensors = oobleck_tensors(rate_hz=44100, old_names=False)
+    sounds_of(tmp_path, tensors, 44100, 20, {"comfy.sd:AudioOobleckVAE": {"channels": 8}})
+
+
+def test_ace_step_15s_texts_and_codes_are_upstreams(tmp_path):
+    sizes = {"intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    small = qwen_text_tensors(1, eyes=False, normalised=True, vocabulary=2000, width=1024, layers=2)
+    writer = qwen_text_tensors(2, eyes=False, normalised=True, vocabulary=215670, width=64, layers=2)
+    ids = torch.randint(5, 1990, (40,), generator=torch.Generator().manual_seed(5)).tolist()
+    usual = {"min_tokens": 12, "max_tokens": 12, "seed": 3, "generate_audio_codes": True}
+    choices = [
+        {"cfg_scale": 2.0, "temperature": 0.85, "top_p": 0.9, "top_k": 0, "min_p": 0.0},
+        {"cfg_scale": 1.0, "temperature": 1.2, "top_p": 1.0, "top_k": 30, "min_p": 0.0},
+        {"cfg_scale": 3.0, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.01},
+        {"cfg_scale": 1.5, "temperature": 2.0, "top_p": 0.95, "top_k": 100, "min_p": 0.2},
+    ]
+    texts = {"qwen3_06b": ids[:12], "lyrics": [*ids[12:20], 151643, 151643], "lm_prompt": ids[20:32], "lm_prompt_negative": ids[32:40]}
+    texts["lyrics"] = [token for token in texts["lyrics"] if token < 2000]
+    case = {
+        "encoder": "ace15",
+        "settings": {
+            "qwen3_06b": {**sizes, "hidden_size": 1024, "vocab_size": 2000},
+            "qwen3_4b": {**sizes, "hidden_size": 64, "vocab_size": 215670},
+        },
+        "qwen3_06b": small,
+        "qwen3_4b": writer,
+        "tokens": [{**texts, "lm_metadata": {**usual, **choice}} for choice in choices],
+    }
+    ours, theirs = (results["texts"] for results in both(tmp_path, {"texts": case}))
+    for number, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert own.shape == other.shape, number
+        if number % 3 == 2:
+            assert own.tolist() == other.tolist() and len(set(own.flatten().tolist())) > 3
+        else:
+            assert (own - other).norm() <= BOUND * other.norm()
