@@ -131,7 +131,7 @@ def test_stable_audio_makes_sound_that_plays(start_server):
         (models / kind).mkdir(parents=True, exist_ok=True)
     stable_audio_file(models / "checkpoints" / "stable.safetensors", inner=128)
     save_file(text_model("t5base"), models / "text_encoders" / "t5.safetensors")
-    write_tokenizer(models / "text_encoders" / "t5_tokenizer")
+    write_tokenizer(models / "text_encoders" / "t5")
     made = []
     for seconds in (1.0, 400.0):
         rate_hz, channels, length, samples = heard(server.run(stable_audio_sound(seconds_total=seconds), timeout_s=300))

@@ -43,7 +43,8 @@ def spoken(tokenizer, **changed):
 def test_texts_tell_what_the_song_is_about(tokenizer):
     tokens, texts = spoken(tokenizer)
     assert texts["qwen3_06b"].endswith(
-        "# Caption\npiano\n\n# Metas\n- bpm: 90\n- timesignature: 4\n- keyscale: C major\n- duration: 2 seconds\n<|endoftext|>\n<|endoftext|>"
+        "# Caption\npiano\n\n# Metas\n"
+        "- bpm: 90\n- timesignature: 4\n- keyscale: C major\n- duration: 2 seconds\n<|endoftext|>\n<|endoftext|>"
     )
     assert texts["lyrics"] == "# Languages\nen\n\n# Lyric\nla la<|endoftext|><|endoftext|>"
     thoughts = "<think>\nbpm: 90\nduration: 2\nkeyscale: C major\ntimesignature: 4\n</think>"
