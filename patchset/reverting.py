@@ -41,10 +41,13 @@ def revert(checkout: Checkout, chosen: Sequence[Series], known: Known, leave_bra
 
 
 def commit(checkout: Checkout, changes: Sequence[FileChange], title: str, message: str = "") -> str:
-    """Commit the files of *changes*, nothing else; the commit's name."""
-    paths = [change.path for change in changes]
-    checkout.git("add", "-A", "--", *paths)
-    checkout.git("commit", "-q", "-m", title, *(["-m", message] if message else []), "--", *paths)
+    """Commit the files of *changes*, nothing else; the commit's name. Files that are gone and that git never had are left out."""
+    names = [change.path for change in changes]
+    tracked = set(checkout.git("ls-files", "-z", "--", *names).split("\0"))
+    paths = [name for name in names if name in tracked or checkout.read(name) is not None]
+    if paths:
+        checkout.git("add", "-A", "--", *paths)
+        checkout.git("commit", "-q", "-m", title, *(["-m", message] if message else []), "--", *paths)
     return checkout.git("rev-parse", "HEAD")
 
 
