@@ -16,6 +16,7 @@ from patchset.undoing import take_off
 
 # Git's own note on a branch made by ``apply --branch``: what was checked out before. It goes with the branch.
 BEFORE = "keepwarmBefore"
+NOT_APPLIED = "not applied; nothing to undo"
 Known = Mapping[str, Series]
 
 
@@ -115,4 +116,4 @@ def _not_found(checkout: Checkout, series: Series) -> str:
     plan = make_plan(series, checkout) if brought else None
     if plan is not None and plan.is_noop and not plan.failures:
         return f"{series.name}: part of ComfyUI as it was cloned or copied; nothing to undo"
-    return f"{series.name}: not applied; nothing to undo"
+    return f"{series.name}: {NOT_APPLIED}"

@@ -123,6 +123,38 @@ class RemoveUnused(Transform):
         return any(is_it(line) for root in anchors.find(module, self.where) for block in anchors.blocks(root) for line in block.body)
 
 
+@dataclass(frozen=True)
+class RemoveStatement(Transform):
+    """Delete the only statement in function or class *anchor* that reads like *statement*, which the series leaves without use.
+
+    A file that lacks it counts as done only if function *where* has the statement *replacement*.
+    """
+
+    path: str
+    anchor: str
+    statement: str
+    where: str
+    replacement: str
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """The statement, once."""
+        return f"the statement {self.statement.strip()!r} once"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Remove it, unless it is gone and its replacement stands."""
+        is_it, is_new = anchors.shape(self.statement), anchors.shape(self.replacement)
+        places = [
+            line for root in anchors.find(module, self.anchor) for block in anchors.blocks(root) for line in block.body if is_it(line)
+        ]
+        if len(places) == 1:
+            return anchors.replaced(module, places[0], None), self._outcome(Verdict.APPLIED)
+        lines = [line for root in anchors.find(module, self.where) for block in anchors.blocks(root) for line in block.body]
+        if not places and any(map(is_new, lines)):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        return self._unchanged(module, Verdict.AMBIGUOUS if places else Verdict.MISSING)
+
+
 def _roots(module: cst.Module, within: str) -> Sequence[cst.CSTNode]:
     return anchors.find(module, within) if within else [module]
 
