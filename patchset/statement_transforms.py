@@ -1,6 +1,6 @@
 """Edits of single statements at any depth of a file, and the removal of what they make useless."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -119,8 +119,7 @@ class RemoveUnused(Transform):
         return anchors.replaced(module, node, None), self._outcome(Verdict.APPLIED)
 
     def _is_replaced(self, module: cst.Module) -> bool:
-        is_it = anchors.shape(self.replacement)
-        return any(is_it(line) for root in anchors.find(module, self.where) for block in anchors.blocks(root) for line in block.body)
+        return any(map(anchors.shape(self.replacement), _lines_in(module, self.where)))
 
 
 @dataclass(frozen=True)
@@ -149,14 +148,18 @@ class RemoveStatement(Transform):
         ]
         if len(places) == 1:
             return anchors.replaced(module, places[0], None), self._outcome(Verdict.APPLIED)
-        lines = [line for root in anchors.find(module, self.where) for block in anchors.blocks(root) for line in block.body]
-        if not places and any(map(is_new, lines)):
+        if not places and any(map(is_new, _lines_in(module, self.where))):
             return self._unchanged(module, Verdict.ALREADY_THERE)
         return self._unchanged(module, Verdict.AMBIGUOUS if places else Verdict.MISSING)
 
 
 def _roots(module: cst.Module, within: str) -> Sequence[cst.CSTNode]:
     return anchors.find(module, within) if within else [module]
+
+
+def _lines_in(module: cst.Module, name: str) -> Iterator[cst.CSTNode]:
+    """The statements at any depth of the definition called *name*."""
+    return (line for root in anchors.find(module, name) for block in anchors.blocks(root) for line in block.body)
 
 
 def _stand_in(lines: Sequence[cst.BaseStatement], body: Sequence[cst.CSTNode]) -> bool:
