@@ -124,6 +124,7 @@ TESTED_THROUGH = {
     "comfy/text_encoders/t5.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/wan.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/tokenizer_flags.py": "tests-unit/reference_test/test_command_line.py",
+    "comfy/attention_flags.py": "tests-unit/reference_test/test_command_line.py",
     "comfy/weight_adapter/base.py": "tests-unit/comfy_test/test_lora_adapters.py",
     "comfy/weight_adapter/bypass.py": "tests-unit/comfy_test/patching/test_lora_bypass.py",
     "comfy/weight_adapter/glora.py": "tests-unit/comfy_test/test_lora_adapters.py",
