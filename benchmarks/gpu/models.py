@@ -43,8 +43,12 @@ def load_on_card(bench: Bench, patcher: Any) -> None:
     """Bring all of the patcher's weights to the card, as a sampler does."""
     import comfy.model_management as management
 
-    shape = [BATCH, bench.choice.sizes().unet.in_channels, bench.choice.side, bench.choice.side]
-    management.load_models_gpu([patcher], memory_required=patcher.memory_required(shape))
+    management.load_models_gpu([patcher], memory_required=patcher.memory_required(input_shape(bench)))
+
+
+def input_shape(bench: Bench) -> list[int]:
+    """The shape of a batch of latents."""
+    return [BATCH, bench.choice.sizes().unet.in_channels, bench.choice.side, bench.choice.side]
 
 
 def diffusers_step(bench: Bench) -> tuple[Any, Callable[[], torch.Tensor]]:

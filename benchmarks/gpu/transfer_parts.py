@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.bench import GB, Bench
-from benchmarks.gpu.models import load, load_on_card, step
+from benchmarks.gpu.models import input_shape, load, load_on_card, step
 from benchmarks.gpu.results import Figure
+from comfy.residency.devices import WORKING_BYTES
 
 RECLAIM_BOUND, RECLAIM_GOAL = 0.85, 0.95
 ROUNDS = 4
@@ -125,14 +126,16 @@ def switching(bench: Bench) -> dict[str, Figure]:
     """Two models in turn on a card that is said to hold one."""
     import comfy.model_management as management
 
-    size = load(bench)[0].model_size()
+    patcher = load(bench)[0]
+    size, computing = patcher.model_size(), max(WORKING_BYTES, patcher.memory_required(input_shape(bench)))
     device = management.manager().devices.find(bench.device)
     reserved, rounds = device.reserved_bytes, 4 if bench.pretends else 2 * ROUNDS
     counters = management.ram_cache().stats().counters
     switches: list[float] = []
+    del patcher
     evicted = 0
     try:
-        device.reserved_bytes = int(max(reserved, device.free_bytes() - 1.6 * size))
+        device.reserved_bytes = int(max(reserved, device.free_bytes() - 1.4 * size - computing))
         for turn in range(rounds):
             misses = counters.misses
             patcher = load(bench, turn % 2)[0]

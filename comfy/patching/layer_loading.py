@@ -170,6 +170,17 @@ class LayerLoading:
         if self._fetcher is not None and hasattr(layer.module, "fetcher") and can_fetch(layer.module):
             layer.module.fetcher = self._fetcher
 
+    def call_bytes(self, layer: Layer) -> int:
+        """What a call of *layer* takes on the device beside activations when it streams: buffers, and room to patch the weights in."""
+        size_bytes = self._device.stream_buffer_bytes(layer.size_bytes)
+        if self._patches_host_copies or not self._patcher.patches:
+            return size_bytes
+        patched = [self._placement.pristine(path) for path in self._patched_paths(layer)]
+        return size_bytes + max((self._device.patching_bytes(weight.numel(), weight.element_size()) for weight in patched), default=0)
+
+    def _patched_paths(self, layer: Layer) -> list[str]:
+        return [path for path in layer.parameters.values() if self._weights.key_of(path) in self._patcher.patches]
+
     def take_home(self, layer: Layer, home: torch.device) -> None:
         """Put the pristine weights of *layer* back, at *home*."""
         for path in layer.parameters.values():
