@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from comfy.residency.loaded_model import EVERYTHING, LoadedModel
 from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.memory_states import VRAMState
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
+from comfy.units import megabytes
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from comfy.residency.protocols import Patcher
 
 log = logging.getLogger(__name__)
+EARLY_MARGIN = 2.0  # times the memory that a computation asks for is left to it, and this share of the card, before weights are sent early
+EARLY_SPARED_SHARE = 0.1
 NO_ROOM = 0.1  # a budget in bytes that nothing fits; 0 would mean "no limit" to LoadedModel.model_load
 
 
@@ -54,6 +58,8 @@ class ModelManager:
         self.pin_ledger = self.pinner.ledger
         self._loaded = LoadedModels() if loaded is None else loaded
         self._spare = spare or spare_memory()
+        self._expected: list[weakref.ref[Patcher]] = []
+        self._loading: tuple[object, ...] = ()  # the modules of the load in progress
 
     @property
     def current_loaded_models(self) -> list[LoadedModel]:
@@ -75,7 +81,60 @@ class ModelManager:
         fetched layer by layer, unless *force_full_load*. Raises what a copy raises, out-of-memory included.
         """
         with self.ram_cache.critical_section():
-            self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
+            self._loading = tuple(patcher.model for patcher in models)
+            try:
+                self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
+            finally:
+                self._drop_early(self._loading)
+                self._loading = ()
+            self._send_early(memory_required)
+
+    def expect(self, models: Iterable[Patcher]) -> None:
+        """The running prompt will load *models*: what fits of their weights is sent to the card while those loaded before compute."""
+        self._expected += [weakref.ref(patcher) for patcher in models]
+
+    def expect_nothing(self) -> None:
+        """No load is foreseen any more, as at the end of a prompt; what was sent is dropped."""
+        self._expected = []
+        for accelerator in self.devices.accelerators:
+            if accelerator.early is not None:
+                accelerator.early.drop()
+
+    def _send_early(self, memory_required: float) -> None:
+        """After a load that asked for *memory_required* bytes to compute with: send for the newest of the expected models."""
+        living = [patcher for reference in self._expected if (patcher := reference()) is not None]
+        waiting = [patcher for patcher in living if not self._is_loaded(patcher)]
+        self._expected = [weakref.ref(patcher) for patcher in waiting]
+        if not waiting or self.devices.vram_state == VRAMState.NO_VRAM:
+            return
+        patcher = waiting[-1]
+        device, weights = self.devices.find(patcher.load_device), getattr(patcher, "weights_to_send", None)
+        if device.early is not None and weights is not None:
+            spared_bytes = device.working_bytes(EARLY_MARGIN * memory_required) + EARLY_SPARED_SHARE * device.total_bytes()
+            room_bytes = device.free_bytes() - device.early.size_bytes() - spared_bytes
+            sent_bytes = device.early.send(patcher.model, weights(), room_bytes)
+            if sent_bytes:
+                log.info("%s of %s are sent to %s ahead", megabytes(sent_bytes), type(patcher.model).__name__, device.torch_device)
+
+    def _is_loaded(self, patcher: Patcher) -> bool:
+        return any(loaded.model is not None and loaded.model.model is patcher.model for loaded in self.current_loaded_models)
+
+    def _drop_early(self, modules: Sequence[object]) -> None:
+        """Drop what was sent of *modules*, which are loaded now."""
+        for accelerator in self.devices.accelerators:
+            if accelerator.early is not None and any(accelerator.early.belongs_to(module) for module in modules):
+                accelerator.early.drop()
+
+    def _yield_early(self, device: device | None, memory_required: float) -> None:
+        """Drop what was sent early to *device* if *memory_required* bytes are not free without it, unless it is being loaded."""
+        if device is None:
+            return
+        found = self.devices.find(device)
+        early = found.early
+        if early is None or not early.size_bytes() or any(early.belongs_to(module) for module in self._loading):
+            return
+        if found.free_bytes() - early.size_bytes() < memory_required:
+            early.drop()
 
     def _load(
         self,
@@ -117,6 +176,7 @@ class ModelManager:
 
     def _free(self, memory_required: float, device: device | None, kept: list[LoadedModel]) -> list[LoadedModel]:
         self.cleanup_models_gc()
+        self._yield_early(device, memory_required)
         candidates = []
         for age, loaded_model in enumerate(reversed(self.current_loaded_models)):
             patcher = loaded_model.model  # kept in the candidate, so that it cannot die under the loop below
