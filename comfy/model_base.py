@@ -16,6 +16,7 @@ from comfy import made_by
 from comfy.families.guiding_picture import IP2P
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.encoders.noise_aug_modules import sdxl_pooled
 from comfy.model_types import ModelType, model_sampling
 from comfy.placeholders import placeholders
 from comfy.units import MIB
@@ -288,10 +289,8 @@ class SizeConditionedModel(BaseModel):
         raise NotImplementedError
 
     def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """Pooled text (batch x width) followed by the embedded sizes. Raises ``ValueError`` for unCLIP conditioning."""
-        if "unclip_conditioning" in kwargs:
-            raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-        pooled = kwargs["pooled_output"]
+        """Pooled text (batch x width), or what unCLIP conditioning has in its place, followed by the embedded sizes."""
+        pooled = sdxl_pooled(kwargs)
         embedded = self.embedder(torch.tensor(self.size_conditioning(kwargs), dtype=torch.float32)).flatten()
         return torch.cat([pooled.to(embedded.device), embedded.expand(len(pooled), -1)], dim=1)
 
@@ -344,18 +343,12 @@ class SDXL_instructpix2pix(IP2P, SDXL):  # noqa: N801 - ComfyUI's name
         return comfy.latent_formats.SDXL().process_in(image) if self.model_type == ModelType.V_PREDICTION_EDM else image
 
 
-def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any) -> torch.Tensor:
-    """The pooled text of the sampler's arguments *args*. Raises ``ValueError`` for unCLIP conditioning, which nothing here can augment."""
-    if "unclip_conditioning" in args:
-        raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-    return args["pooled_output"]
-
-
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
-    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler QwenImage21=comfy.dit.models.qwen_image21 "
+    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP=comfy.unclip_model "
+    "SVD_img2vid SV3D_u:SVD_img2vid QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
+    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
     "StableCascade_C StableCascade_B AuraFlow StableAudio1=comfy.dit.models.stable_audio HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
     "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "

@@ -19,9 +19,10 @@ Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of on
 
 SUPPORTED = (
     "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1, HunyuanVideo 1.5, "
-    "LTX and MiniMax H3, and of sound those of Stable Audio, ACE-Step 1.5, LTX 2 and MiniMax H3"
+    "LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1.5, LTX 2 and MiniMax H3"
 )
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
+MAGE_MARK = "student.dconv_encoder.proj_out.weight"
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
 OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
@@ -80,6 +81,8 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _minimax(shapes)
         if MINIMAX_AUDIO_MARK in shapes:
             return _minimax_audio(shapes)
+        if MAGE_MARK in shapes:
+            return _mage(shapes)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -145,6 +148,22 @@ def _wan(shapes: Mapping[str, Shape]) -> Autoencoder:
         upscale_index_formula=(4, side, side),
         pad_channel_value=None if config.is_residual else 1.0,
         working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
+    )
+
+
+def _mage(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.images import mage_vae
+
+    sizes = mage_vae.read_mage_sizes(shapes)
+    return Autoencoder(
+        build=lambda: mage_vae.build_mage_vae(sizes),
+        load=mage_vae.load_mage_vae,
+        image_channels=sizes.colours,
+        latent_channels=sizes.latent,
+        downscale_ratio=mage_vae.SIDE,
+        upscale_ratio=mage_vae.SIDE,
+        encode_bytes=mage_vae.encode_memory_bytes,
+        decode_bytes=mage_vae.decode_memory_bytes,
     )
 
 

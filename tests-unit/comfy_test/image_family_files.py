@@ -6,6 +6,7 @@ from wan_vae_files import Layout
 
 from comfy.families.kl_vae_config import KlVaeConfig
 from comfy.families.published_layout import vae_layout
+from comfy.ldm.mage_flow.vae import MageSizes, MageVAE
 
 
 def numbers(*shape, seed=0):
@@ -323,3 +324,32 @@ def qwen21_vae_layout(width=8, decoder_width=12):
             layout.conv(f"{name}.3.time_conv", inner, 2 * inner, 1, 1, 1)
     layout.head("decoder", inner, 4)
     return layout.shapes
+
+
+def mage_config(*, width: int = 64, depth: int = 2, context: int = 48) -> dict:
+    """The ``unet_config`` of a small Mage-Flow, whose heads have 32 channels."""
+    return config_of(
+        {
+            "txt_norm.weight": (context,),
+            "img_in.weight": (width, 128),
+            "proj_out.weight": (128, width),
+            "transformer_blocks.0.attn.norm_added_q.weight": (32,),
+            **{f"transformer_blocks.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def mage_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small Mage-Flow in the published names."""
+    return random_tensors(mage_config(**sizes), seed)
+
+
+def mage_vae_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    """A small autoencoder of Mage-Flow in the published names, with a rest of the one that it was taught by."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = MageSizes(latent=128, head=32, width=32, pixel=8, head_blocks=1, encoder_blocks=2, decoder_blocks=2, pixel_blocks=1)
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in MageVAE(sizes).named_parameters()}
+    names = {name: name.replace("dconv_encoder.", "student.dconv_encoder.").replace("decoder_model.", "pipeline.") for name in shapes}
+    tensors = {names[name]: random_weight(name, shape, generator) for name, shape in shapes.items()}
+    return tensors | {"pipeline.y_embedder.encoder.conv_in.weight": torch.zeros(2, 2, 3, 3)}

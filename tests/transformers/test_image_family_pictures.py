@@ -14,6 +14,8 @@ from image_family_files import (
     krea2_tensors,
     llama_tensors,
     llama_tokenizer_json,
+    mage_tensors,
+    mage_vae_tensors,
     qwen21_tensors,
     qwen21_vae_layout,
     sd3_tensors,
@@ -98,10 +100,18 @@ def qwen21():
     }
 
 
-FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21)
+def mage():
+    return {"diffusion_models/mage": mage_tensors(context=WIDTH), "vae/mage": mage_vae_tensors()}
+
+
+FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
-PICTURES |= {"Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"), "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21")}
+PICTURES |= {
+    "Mage-Flow": ("mage", ["qwen3vl_4b"], "mage", "mage"),
+    "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
+    "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),
+}
 
 
 def text_encoder(names, kind):
