@@ -120,7 +120,23 @@ def shared(options, writer):
         setattr(ace15, name, make)
 
 
-ENCODERS = {"ace15": ace15}
+def lyrics(case):
+    """The tokens of lyrics, and their weights."""
+    if OURS:
+        args.tokenizer_directory = [case["folder"].rpartition("/")[0]]
+        from comfy.text_encoders.ace import LyricsTokenizer
+
+        tokenizer = LyricsTokenizer()
+    else:
+        from comfy.text_encoders import ace
+
+        made = ace.VoiceBpeTokenizer
+        ace.VoiceBpeTokenizer.from_pretrained = lambda path, **kwargs: made(f"{case['folder']}/vocab.json")
+        tokenizer = ace.LyricsTokenizer()
+    return [[list(pair) for pair in tokenizer.tokenize_with_weights(text)[0]] for text in case["texts"]]
+
+
+ENCODERS = {"ace15": ace15, "lyrics": lyrics}
 
 
 def main(cases_file, results_file):

@@ -5,7 +5,19 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
-from sound_files import ace15_config, ace15_file, oobleck_tensors, stable_audio_file
+from sound_files import (
+    BLOCK_KERNELS,
+    DCAE_WIDTHS,
+    VOCODER_WIDTHS,
+    ace15_config,
+    ace15_file,
+    ace_config,
+    ace_file,
+    lyrics_tokenizer_json,
+    music_vae_tensors,
+    oobleck_tensors,
+    stable_audio_file,
+)
 from transformer_files import qwen_text_tensors
 
 BOUND = 1e-3
@@ -74,6 +86,62 @@ def test_ace_step_15_gives_upstreams_latents(tmp_path):
     assert_alike(*both(tmp_path, ace15_cases(tmp_path)))
 
 
+def ace_cases(folder) -> dict:
+    """Tags and lyrics, lyrics that count less, several at once, another length."""
+    numbers = Numbers()
+    sizes = {"width": 256, "text": 768, "lyrics": 64, "inner": 2048}
+    model, config = ace_file(folder / "ace.safetensors", **sizes), ace_config(**sizes)
+    of_lyrics = {"output_size": 64, "attention_heads": 4, "linear_units": 96, "num_blocks": 2}
+    unknown = ("audio_model", "patch_channels", "lyric_heads", "lyric_units", "lyric_blocks")
+    network = {name: value for name, value in config.items() if name not in unknown} | {"ssl_latent_dims": [4], "ssl_names": ["x"]}
+    told = {"comfy.ldm.ace.model:LyricEncoder": of_lyrics, "comfy.ldm.ace.model:ACEStepTransformer2DModel": network}
+
+    def case(options=None, places=9, batch=1, lyrics=11):
+        tokens = torch.randint(3, 390, (1, lyrics), generator=numbers.generator)
+        texts = {"pooled_output": None, "conditioning_lyrics": tokens, **(options or {})}
+        sides = {side: [[numbers(1, 7, 768), texts]] for side in ("positive", "negative")}
+        shape = (batch, 8, 16, places)
+        return {"model": model, **sides, "noise": numbers(*shape), "latent": torch.zeros(shape), "cfg": 3.0, "sizes": told}
+
+    return {"plain": case(), "less lyrics": case({"lyrics_strength": 0.4}), "several": case(batch=2), "long": case(places=70, lyrics=1)}
+
+
+def test_ace_step_1_gives_upstreams_latents(tmp_path):
+    assert_alike(*both(tmp_path, ace_cases(tmp_path)))
+
+
+def test_ace_step_1s_sounds_are_upstreams(tmp_path):
+    numbers, blocks = Numbers(), (1, 1, 1, 1)
+    halves = {f"{half}_block_out_channels": DCAE_WIDTHS for half in ("encoder", "decoder")}
+    halves |= {f"{half}_layers_per_block": blocks for half in ("encoder", "decoder")}
+    vocoder = {"depths": [1, 1, 2, 1], "dims": list(VOCODER_WIDTHS), "num_mels": VOCODER_WIDTHS[-1], "upsample_initial_channel": 128}
+    vocoder |= {"resblock_kernel_sizes": BLOCK_KERNELS, "resblock_dilation_sizes": ((1, 3, 5),) * len(BLOCK_KERNELS)}
+    told = {"comfy.ldm.ace.vae.music_dcae_pipeline:MusicDCAE": {"dcae_config": halves, "vocoder_config": vocoder}}
+    case = {"vae": music_vae_tensors(), "sounds": [0.2 * numbers(1, 30000, 2), 0.2 * numbers(2, 9000, 1)], "sizes": told}
+    case["latents"] = [numbers(1, 8, 16, 20), numbers(2, 8, 16, 5)]
+    ours, theirs = (results["vae"] for results in both(tmp_path, {"vae": case}))
+    compare(ours, theirs)
+
+
+def test_lyrics_are_upstreams_tokens(tmp_path):
+    folder = tmp_path / "ace_lyrics_tokenizer"
+    folder.mkdir()
+    (folder / "vocab.json").write_text(lyrics_tokenizer_json(), encoding="utf-8")
+    lines = [
+        "[verse]",
+        "La la, the 2nd of 3 (loud:1.2) nights!",
+        "",
+        "[fr]Été à 5$",
+        "[DE]  Über 10% Öl",
+        "きゃっち la",
+        "[zh]你好 7",
+        "[xx] Mr. X & co.",
+    ]
+    case = {"encoder": "lyrics", "folder": str(folder), "texts": ["\n".join(lines), *lines, "[chorus] 1,234.5 apples\n"]}
+    ours, theirs = (results["lyrics"] for results in both(tmp_path, {"lyrics": case}))
+    assert ours == theirs and len(ours[0]) > 60
+
+
 def stable_audio_cases(folder) -> dict:
     """Two lengths of sound with and without words about them, tokens of its own, and queries and keys that are normalised."""
     numbers = Numbers()
@@ -107,6 +175,11 @@ def sounds_of(folder, tensors, rate_hz, places, sizes) -> None:
     case = {"vae": tensors, "sounds": sounds, "latents": [latent, numbers(2, 64, 5)], "sizes": sizes}
     ours, theirs = (results["vae"] for results in both(folder, {"vae": case}))
     assert int(ours[-1][0, 0]) == rate_hz
+    compare(ours, theirs)
+
+
+def compare(ours, theirs) -> None:
+    """Assert that sounds and latents are alike."""
     for number, (own, other) in enumerate(zip(ours, theirs, strict=True)):
         difference = ((own - other).norm() / other.norm()).item()
         print(f"{number} {tuple(own.shape)} {difference:.1e}")
