@@ -29,11 +29,12 @@ def told(path, **sizes):
         module, _, name = path.partition(":")
         module = importlib.import_module(module)
         made = getattr(module, name)
+        before = made.__init__
 
-        def make(*arguments, **given):
-            return made(*arguments, **{**given, **sizes})
+        def begin(self, *arguments, **given):
+            before(self, *arguments, **{**given, **sizes})
 
-        setattr(module, name, make)
+        made.__init__ = begin
 
 
 def sampled(case):
