@@ -19,6 +19,7 @@ from sound_files import (
     stable_audio_file,
 )
 from transformer_files import qwen_text_tensors
+from wan_files import wan_file
 
 BOUND = 1e-3
 QUIET = 1e-3  # 60 dB below the sound
@@ -226,3 +227,63 @@ def test_ace_step_15s_texts_and_codes_are_upstreams(tmp_path):
             assert own.tolist() == other.tolist() and len(set(own.flatten().tolist())) > 3
         else:
             assert (own - other).norm() <= BOUND * other.norm()
+
+
+def wan_cases(folder) -> dict:
+    """S2V with sound, a picture, frames before, a control video, and a long sound; both sizes of HuMo, with and without a picture."""
+    numbers, frames, side = Numbers(), 3, 8
+    s2v = wan_file(folder / "s2v.safetensors", "s2v", width=256, context=4096, heard=1024, layers=25)
+    humo = {"width": 256, "context": 4096, "heard": 51200, "sound": 1536}
+    small = wan_file(folder / "humo.safetensors", "humo", **humo)
+    large = wan_file(folder / "humo-large.safetensors", "humo", **humo, channels=36)
+
+    def latent(count=frames):
+        return numbers(1, 16, count, side, side)
+
+    def case(model, options):
+        sides = {name: [[numbers(1, 7, 4096), {"pooled_output": None, **options}]] for name in ("positive", "negative")}
+        return {"model": model, **sides, "noise": latent(), "latent": torch.zeros(1, 16, frames, side, side), "cfg": 2.0}
+
+    sound, picture = {"audio_embed": numbers(1, 25, 1024, 4 * frames)}, {"reference_latents": [latent(1)]}
+    heard = {"audio_embed": numbers(1, frames, 8, 5, 1280)}
+    return {
+        "s2v": case(s2v, sound),
+        "s2v, silent": case(s2v, picture),
+        "s2v, picture": case(s2v, {**sound, **picture}),
+        "s2v, going on": case(s2v, {**sound, **picture, "reference_motion": latent(7), "control_video": latent()}),
+        "humo": case(small, heard),
+        "humo, picture": case(small, {**heard, **picture}),
+        "humo, large": case(large, heard),
+        "humo, large, picture": case(large, {**heard, **picture}),
+    }
+
+
+def test_wan_hears_what_upstream_does(tmp_path):
+    assert_alike(*both(tmp_path, wan_cases(tmp_path)))
+
+
+def test_wans_nodes_for_sound_are_upstreams(tmp_path):
+    numbers = Numbers()
+    sizes = {"width": 48, "height": 32, "length": 13, "batch_size": 2}
+    short = {"encoded_audio_all_layers": tuple(numbers(1, 61, 6) for _ in range(3)), "audio_samples": 19520}
+    whisper = {"encoded_audio_all_layers": tuple(numbers(1, 100, 1280) for _ in range(33)), "audio_samples": 16000}
+    picture, video = {"ref_image": numbers(1, 40, 40, 3).sigmoid()}, numbers(20, 32, 48, 3).sigmoid()
+    before = {"length": 9, "video_latent": {"samples": numbers(1, 16, 4, 4, 6)}}
+    given = {
+        "s2v": ("WanSoundImageToVideo", {**sizes, "audio_encoder_output": short, **picture}),
+        "s2v, all": ("WanSoundImageToVideo", {**sizes, "audio_encoder_output": short, "control_video": video, "ref_motion": video}),
+        "going on": ("WanSoundImageToVideoExtend", {**before, "audio_encoder_output": short}),
+        "behind the end": (
+            "WanSoundImageToVideoExtend",
+            {**before, "video_latent": {"samples": numbers(1, 16, 30, 4, 6)}, "audio_encoder_output": short},
+        ),
+        "humo": ("WanHuMoImageToVideo", {**sizes, "audio_encoder_output": whisper, **picture}),
+        "humo, long": ("WanHuMoImageToVideo", {**sizes, "length": 81, "audio_encoder_output": whisper}),
+        "humo, silent": ("WanHuMoImageToVideo", sizes),
+    }
+    cases = {name: {"encoder": "nodes", "node": node, "given": values} for name, (node, values) in given.items()}
+    ours, theirs = both(tmp_path, cases)
+    for name, expected in theirs.items():
+        assert [one.shape for one in ours[name]] == [one.shape for one in expected], name
+        for own, other in zip(ours[name], expected, strict=True):
+            assert torch.allclose(own, other, atol=1e-5), name
