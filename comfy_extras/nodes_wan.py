@@ -12,6 +12,7 @@ from comfy_extras.wan_picture_nodes import (
     WanImageToVideo,
     WanPhantomSubjectToVideo,
 )
+from comfy_extras.wan_sound_nodes import WanHuMoImageToVideo, WanSoundImageToVideo, WanSoundImageToVideoExtend
 from comfy_extras.wan_track_nodes import WanTrackToVideo
 
 PICTURES = (
@@ -24,4 +25,6 @@ PICTURES = (
 )
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
-comfy_entrypoint = extension_of(*PICTURES, *VIDEOS)
+SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo)
+
+comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, *SOUNDS)

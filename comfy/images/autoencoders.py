@@ -19,12 +19,13 @@ Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of on
 
 SUPPORTED = (
     "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1, HunyuanVideo 1.5, "
-    "LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1.5, LTX 2 and MiniMax H3"
+    "LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1 and 1.5, LTX 2 and MiniMax H3"
 )
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 MAGE_MARK = "student.dconv_encoder.proj_out.weight"
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
+MUSIC_MARK = "vocoder.backbone.channel_layers.0.0.bias"
 OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
 LTX_MARK = "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight"
 LTX_SOUND_MARKS = ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight")
@@ -83,6 +84,8 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _minimax_audio(shapes)
         if MAGE_MARK in shapes:
             return _mage(shapes)
+        if MUSIC_MARK in shapes:
+            return _music(shapes)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -285,6 +288,26 @@ def _minimax_audio(shapes: Mapping[str, Shape]) -> Autoencoder:
         pad_channel_value=REPEATED,
         working_dtypes=(torch.float32,),
         sample_rate_hz=minimax.RATE_HZ,
+    )
+
+
+def _music(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.audio import music_dcae
+
+    config, ratio = music_dcae.read_music_vae_config(shapes), music_dcae.HOP * music_dcae.SIDE
+    return Autoencoder(
+        build=lambda: music_dcae.MusicAutoencoder(config),
+        load=music_dcae.load_music_vae,
+        image_channels=config.channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=ratio,
+        upscale_ratio=ratio,
+        encode_bytes=lambda shape, dtype_bytes: 330 * shape[2] * dtype_bytes,
+        decode_bytes=lambda shape, dtype_bytes: 87000 * shape[2] * shape[3] * dtype_bytes,
+        pad_channel_value=REPEATED,
+        working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
+        sample_rate_hz=music_dcae.RATE_HZ,
+        extra_1d_channel=music_dcae.ROWS,
     )
 
 
