@@ -7,7 +7,7 @@ from ltx_files import TEXT, ltx_file
 import comfy.sample
 import comfy.sd
 from comfy.dit.models import ltx as models
-from comfy.ldm.lightricks import av_model
+from comfy.ldm.lightricks import av_model, model
 from comfy.nested_tensor import NestedTensor, PackedLatents, cat_nested
 
 
@@ -65,7 +65,7 @@ def test_noise_is_drawn_part_after_part():
 
 def test_a_model_samples_video_and_sound_as_one(tmp_path):
     patcher = comfy.sd.load_diffusion_model(ltx_file(tmp_path / "two.safetensors", "2"), model_options={"dtype": torch.float32})
-    assert isinstance(patcher.model, models.LTXAV) and isinstance(patcher.model.diffusion_model, av_model.LTXAVModel)
+    assert isinstance(patcher.model, models.LTXAV) and isinstance(patcher.model.diffusion_model, model.LTXVModel | av_model.LTXAVModel)
     latent = NestedTensor((torch.zeros(1, 128, 2, 2, 2), torch.randn(1, 8, 5, 16)))
     text = [[torch.randn(1, 3, TEXT), {"pooled_output": None}]]
     shown = []
