@@ -137,17 +137,22 @@ def preprocess(image: Tensor, crf: int = 29) -> Tensor:
     if crf == 0:
         return image
     height, width = (length // 2 * 2 for length in image.shape[:2])
-    picture = av.VideoFrame.from_ndarray((image[:height, :width] * 255.0).byte().cpu().numpy(), format="rgb24")
-    with BytesIO() as file:
-        with av.open(file, "w", format="mp4") as written:
-            stream = written.add_stream("libx264", rate=1, options={"crf": str(crf), "preset": "veryfast"})
-            stream.height, stream.width = height, width
-            written.mux(stream.encode(picture.reformat(format="yuv420p")))
-            written.mux(stream.encode())
-        file.seek(0)
-        with av.open(file) as read:
-            shown = next(read.decode(video=0)).to_ndarray(format="rgb24")
-    return torch.tensor(shown, dtype=image.dtype, device=image.device) / 255.0
+    levels = image[:height, :width].mul(255.0).byte().cpu().numpy()
+    shown = _as_a_video_shows(av.VideoFrame.from_ndarray(levels, format="rgb24"), {"preset": "veryfast", "crf": str(crf)})
+    return torch.from_numpy(shown).to(image) / 255.0
+
+
+def _as_a_video_shows(picture: Any, options: dict[str, str]) -> Any:
+    """The levels of *picture*, a frame, after it was the only one of an H.264 video made with *options*."""
+    file = BytesIO()
+    with av.open(file, "w", format="mp4") as video:
+        stream = video.add_stream("libx264", rate=1, options=options)
+        stream.width, stream.height = picture.width, picture.height
+        for frame in (picture.reformat(format="yuv420p"), None):
+            video.mux(stream.encode(frame))
+    file.seek(0)
+    with av.open(file) as video:
+        return next(video.decode(video=0)).to_ndarray(format="rgb24")
 
 
 class LTXVPreprocess(io.ComfyNode):
@@ -155,14 +160,12 @@ class LTXVPreprocess(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        quality = io.Int.Input("img_compression", default=35, min=0, max=100, tooltip="How strongly the picture is compressed; 0: not.")
         return io.Schema(
             node_id="LTXVPreprocess",
             display_name="LTXV Preprocess",
             category="video/preprocessors",
-            inputs=[
-                io.Image.Input("image"),
-                io.Int.Input("img_compression", default=35, min=0, max=100, tooltip="How strongly the picture is compressed; 0: not."),
-            ],
+            inputs=[io.Image.Input("image"), quality],
             outputs=[io.Image.Output(display_name="output_image")],
         )
 

@@ -9,6 +9,7 @@ from transformer_files import network_of, random_weight
 from comfy.audio.ltx import LtxAudioAutoencoder, LtxAudioConfig
 from comfy.dit.ltx import read_config, with_metadata
 from comfy.images.ltx_vae import LtxAutoencoder, LtxVaeConfig
+from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
 
 TEXT, WIDTH, SOUND_WIDTH = 48, 64, 32
 VIDEO = {
@@ -239,3 +240,44 @@ def ltx_sound_tensors(kind, seed=0):
 def ltx_sound_metadata(kind):
     """The metadata of its file."""
     return {"config": json.dumps({"audio_vae": SMALL_SOUND, "vocoder": VOCODERS[kind]})}
+
+
+def projection_tensors(kind, states=49 * 64, seed=5):
+    """What a checkpoint of the *kind* has for the states of its text model, of so many values per token."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = {"video_aggregate_embed": WIDTH, "audio_aggregate_embed": SOUND_WIDTH} if kind == "2.3" else {"aggregate_embed": TEXT}
+    shapes = {f"text_embedding_projection.{name}.weight": (width, states) for name, width in parts.items()}
+    if kind == "2.3":
+        shapes |= {f"text_embedding_projection.{name}.bias": (width,) for name, width in parts.items()}
+    return {name: random_weight(name, shape, generator) for name, shape in shapes.items()}
+
+
+def ltx_checkpoint(path, kind, vae="2", seed=0):
+    """*path*, after a whole checkpoint of the *kind* was written there: with sound for LTX 2's."""
+    tensors = {f"model.diffusion_model.{name}": value for name, value in ltx_tensors(kind, seed).items()}
+    tensors |= {f"vae.{name}": value for name, value in ltx_vae_tensors(vae, seed).items()}
+    parts = {"vae": VAE_KINDS[vae]}
+    if kind.startswith("2"):
+        tensors |= ltx_sound_tensors(kind, seed) | projection_tensors(kind)
+        parts |= {"audio_vae": SMALL_SOUND, "vocoder": VOCODERS[kind]}
+    save_file({name: value.contiguous() for name, value in tensors.items()}, str(path), ltx_metadata(kind, **parts))
+    return str(path)
+
+
+SMALL_UPSAMPLER = {"in_channels": 128, "mid_channels": 32, "num_blocks_per_stage": 1, "dims": 3}
+UPSAMPLERS = {
+    "x2": SMALL_UPSAMPLER,
+    "x1.5": {**SMALL_UPSAMPLER, "rational_resampler": True, "spatial_scale": 1.5},
+    "frames": {**SMALL_UPSAMPLER, "spatial_upsample": False, "temporal_upsample": True},
+    "pictures": {**SMALL_UPSAMPLER, "dims": 2},
+}
+
+
+def ltx_upsampler_file(path, kind="x2", seed=0):
+    """*path*, after a small network of the *kind* that enlarges latents was written there."""
+    tensors = _values(LatentUpsampler.from_config(UPSAMPLERS[kind]), seed)
+    if "upsampler.blur_down.kernel" in tensors:
+        row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+        tensors["upsampler.blur_down.kernel"] = torch.outer(row, row)[None, None]
+    save_file(tensors, str(path), {"config": json.dumps({"_class_name": "LatentUpsampler", **UPSAMPLERS[kind]})})
+    return str(path)
