@@ -41,7 +41,7 @@ class VAE(TiledVideos, TiledSounds):
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        source = plain_weights(StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd)
+        source = plain_weights(StateDictSource(sd or {}, metadata=metadata) if sd is None or isinstance(sd, MutableMapping) else sd)
         found = find_autoencoder(source)
         self.latent_dim = 2
         self.output_channels = 3
@@ -69,6 +69,7 @@ class VAE(TiledVideos, TiledSounds):
         self.output_channels = found.image_channels
         if found.sample_rate_hz is not None:
             self.audio_sample_rate, self.extra_1d_channel, self.disable_offload = found.sample_rate_hz, found.extra_1d_channel, True
+            self.audio_sample_rate_output = found.output_rate_hz or found.sample_rate_hz
             self.process_input = self.process_output = lambda sound: sound
         if found.in_parts:
             self.process_output = lambda colours: colours

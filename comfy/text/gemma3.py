@@ -148,7 +148,7 @@ class Gemma3TextModel(QwenTextModel):
     def _layer_arguments(
         self, embeds: torch.Tensor, attention_mask: torch.Tensor | None, positions: torch.Tensor, memory: Memory | None
     ) -> tuple[dict[str, Any], ...]:
-        past = 0 if memory is None else memory.length()
+        past = 0 if memory is None else memory.tokens
         near = {
             "attention_mask": causal_mask(embeds, attention_mask, past, self.config.window),
             "position_embeddings": self._turns_of(positions, LOCAL, embeds.dtype),

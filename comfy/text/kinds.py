@@ -15,7 +15,9 @@ from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
 from comfy.text.llama import is_llama, is_mistral, read_llama_config
+from comfy.text.ltx_projection_config import PROJECTION, is_projection, projection_source, read_projection_config
 from comfy.text.qwen.half_sizes import read_half_config
+from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
 from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
 from comfy.text.te_models import TEModel
 
@@ -35,7 +37,8 @@ class EncoderKind:
 
     *part*: the name that the families' text encoders give it ("t5xxl"). *read*: the sizes that shapes (without prefix) and settings from
     the file's metadata give, or None where they are of no such network. *accepts*: whether those are the sizes of this kind. *norm*: a
-    tensor whose dtype is the one that the file computes in, where quantised weights have another; None for the most common dtype.
+    tensor whose dtype is the one that the file computes in, where quantised weights have another; None for the most common dtype. *select*:
+    takes it out of a file that holds more, such as a checkpoint.
     """
 
     model: TEModel
@@ -44,6 +47,7 @@ class EncoderKind:
     read: Callable[[Shapes, Mapping[str, Any] | None], Any]
     accepts: Callable[[Any], bool]
     norm: str | None = None
+    select: Callable[[WeightSource], WeightSource] | None = None
 
 
 def is_clip_l(config: ClipTextConfig) -> bool:
@@ -127,6 +131,11 @@ def is_any(config: QwenTextConfig) -> bool:
     return True
 
 
+def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
+    """Whether a Qwen 3.5 is that of *width*; None: of any."""
+    return lambda config: width is None or config.hidden_size == width
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
 _VISION_NORM = "model.language_model.norm.weight"
@@ -151,8 +160,21 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.QWEN3VL_32B, "Qwen3-VL 32B", "qwen3vl_32b", read_half_config, is_any, _FIRST_NORM),
     EncoderKind(TEModel.QWEN3VL_4B, "Qwen3-VL 4B", "qwen3vl_4b", read_qwen3_vl_config, is_qwen3_vl_4b, _VISION_NORM),
     EncoderKind(TEModel.QWEN3VL_8B, "Qwen3-VL 8B", "qwen3vl_8b", read_qwen3_vl_config, is_qwen3_vl_8b, _VISION_NORM),
+    *(
+        EncoderKind(model, f"Qwen3.5 {size}", f"qwen35_{part}", read_hybrid_config, is_qwen35(width), _VISION_NORM)
+        for model, size, part, width in (
+            (TEModel.QWEN35_08B, "0.8B", "08b", 1024),
+            (TEModel.QWEN35_4B, "4B", "4b", 2560),
+            (TEModel.QWEN35_9B, "9B", "9b", 4096),
+            (TEModel.QWEN35_27B, "27B", "27b", 5120),
+            (TEModel.QWEN35_2B, "2B", "2b", None),
+        )
+    ),
     EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
+    EncoderKind(
+        TEModel.LTX_PROJECTION, "a checkpoint of LTX 2", PROJECTION, read_projection_config, is_projection, select=projection_source
+    ),
 )
 
 
@@ -180,6 +202,7 @@ def recognise(source: WeightSource, settings: Mapping[str, Any] | None = None) -
             with naming_file(source.name, "the text model"):
                 config = kind.read(part.shapes(), None)
                 if config is not None and kind.accepts(config):
+                    part = part if kind.select is None else kind.select(part)
                     return FoundEncoder(kind, part, kind.read(part.shapes(), (settings or {}).get(kind.part)), prefix)
     return None
 

@@ -6,18 +6,15 @@ from typing import Any
 
 @dataclass(slots=True)
 class Memory:
-    """*cache*: keys and values of each layer, in transformers' form. *next_position*: where the next token stands."""
+    """*cache*: what each layer keeps, in transformers' form. *tokens*: how many were read. *next_position*: where the next one stands."""
 
     cache: Any
+    tokens: int = 0
     next_position: int = 0
 
-    def length(self) -> int:
-        """How many tokens it holds."""
-        return int(self.cache.get_seq_length())
 
-
-def new_memory() -> Memory:
-    """One that holds nothing, for a network whose layers all attend."""
+def new_memory(config: Any = None) -> Memory:
+    """One that holds nothing; transformers' *config* of the network is needed where not all layers attend."""
     from transformers import DynamicCache
 
-    return Memory(DynamicCache())
+    return Memory(DynamicCache(config=config))

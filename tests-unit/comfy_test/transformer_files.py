@@ -178,6 +178,22 @@ def qwen3_vl_tensors(
     return {f"{theirs[name.partition('.')[0] + '.']}{name.partition('.')[2]}": value for name, value in tensors.items()}
 
 
+def qwen35_tensors(seed=0, *, eyes=True, vocabulary=400, width=64, layers=4, published=True):
+    """A small Qwen 3.5, of three layers with a state and one that attends, in transformers' names (*published*) or ComfyUI's."""
+    from comfy.text.qwen.hybrid import FULL, LINEAR, HybridTextConfig, HybridTextModel
+    from comfy.text.qwen.sizes import DeepEyesConfig
+
+    sight = DeepEyesConfig(64, 48, 3, width, patch_size=16, frames=2, positions=16, told=()) if eyes else None
+    kinds = tuple(FULL if number % 4 == 3 else LINEAR for number in range(layers))
+    states = {"kinds": kinds, "value_heads": 4, "state_heads": 2, "state_width": 16, "kernel": 4}
+    config = HybridTextConfig(vocabulary, width, 96, layers, 2, 1, head_width=256, eyes=sight, **states)
+    tensors = _tensors(HybridTextModel(config, disable_weight_init), seed)
+    if not published:
+        return tensors
+    theirs = {"model.": "model.language_model.", "visual.": "model.visual."}
+    return {f"{theirs[name.partition('.')[0] + '.']}{name.partition('.')[2]}": value for name, value in tensors.items()}
+
+
 def _tensors(network, seed):
     generator = torch.Generator().manual_seed(seed)
     return {name: random_weight(name, tuple(value.shape), generator) for name, value in network.named_parameters()}

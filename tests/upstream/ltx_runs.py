@@ -4,7 +4,8 @@
 
 A case is a dict with the file of the ``model``, ``positive`` and ``negative`` (conditionings), ``noise`` and ``latent`` (tensors, or lists
 of those of the video and of the sound), ``cfg``, and perhaps ``noise_mask``, ``steps``, ``sampler``, ``lora`` (a file) and ``options``
-(transformer_options).
+(transformer_options). A case with ``vae`` (tensors of an autoencoder, with the ``metadata`` of their file) encodes ``inputs``, pictures or
+sounds, and decodes ``latents``, the first of them also in tiles.
 """
 
 import sys
@@ -26,8 +27,23 @@ def nested(value):
     return NestedTensor(value) if isinstance(value, list) else value
 
 
+def autoencoded(case):
+    """Latents of the inputs, then what comes of latents, drawing the same numbers each time."""
+    vae, found = comfy.sd.VAE(sd=dict(case["vae"]), metadata=case["metadata"]), []
+    for call, values in ((vae.encode, case["inputs"]), (vae.decode, case["latents"])):
+        for value in values:
+            torch.manual_seed(3)
+            found.append(call(value))
+    if case["latents"][0].ndim == 5:
+        torch.manual_seed(3)
+        found.append(vae.decode_tiled(case["latents"][0], tile_x=4, tile_y=4, overlap=1, tile_t=3, overlap_t=1))
+    return found
+
+
 def run(case):
     """The last latents of *case*, as a list."""
+    if "vae" in case:
+        return autoencoded(case)
     model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
     if "lora" in case:
         model, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(case["lora"]), 0.8, 0)

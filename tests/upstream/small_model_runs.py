@@ -115,6 +115,11 @@ def own_sizes(part, sizes, eyes, tensors):
             qwen3vl.QWEN3VL_VISION[part] = {**qwen3vl.QWEN3VL_VISION[part], **eyes}
             qwen3vl.QWEN3VL_VISION_COMMON = {name: value for name, value in qwen3vl.QWEN3VL_VISION_COMMON.items() if name not in eyes}
             return sizes
+        if part.startswith("qwen35"):
+            from comfy.text_encoders import qwen35
+
+            qwen35.QWEN35_MODELS[part] = {**qwen35.QWEN35_MODELS[part], "vision": eyes}
+            return sizes
         network = qwen_vl.Qwen2VLVisionTransformer
         if not isinstance(network, functools.partial):
             qwen_vl.Qwen2VLVisionTransformer = lambda hidden_size, **given: network(**{**given, **eyes})

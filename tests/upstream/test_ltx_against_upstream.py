@@ -5,10 +5,22 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
-from ltx_files import SOUND_WIDTH, TEXT, WIDTH, ltx_file, ltx_tensors
+from ltx_files import (
+    SOUND_WIDTH,
+    TEXT,
+    VAE_KINDS,
+    VOCODERS,
+    WIDTH,
+    ltx_file,
+    ltx_sound_metadata,
+    ltx_sound_tensors,
+    ltx_tensors,
+    ltx_vae_metadata,
+    ltx_vae_tensors,
+)
 from safetensors.torch import save_file
 
-BOUND = 1e-3
+BOUND, LEVEL, SILENCE = 1e-3, 1 / 255, 1e-3  # -60 dB
 FRAMES, ROWS, COLUMNS, TIMES = 3, 4, 6, 9
 
 pytestmark = against_upstream(900)
@@ -125,3 +137,31 @@ def test_latents_are_upstreams(tmp_path):
     bounds = {name: 5e-2 if "bf16" in name else BOUND for name in differences}
     assert not {name: value for name, value in differences.items() if not value <= bounds[name]}
     assert not [name for name, latents in ours.items() if name != "2" and torch.equal(latents[0], ours["2"][0])]
+
+
+def autoencoder_cases() -> dict:
+    """Every kind of video autoencoder, with one frame and more, and every kind of vocoder."""
+    numbers = Numbers()
+    pictures = [numbers(frames, 64, 96, 3).sigmoid() for frames in (1, 9, 20)]
+    latents = [numbers(1, 128, 4, 5, 6), numbers(1, 128, 1, 2, 3), numbers(1, 128, 2, 2, 3)]
+    sounds = [numbers(1, 30000, 2) * 0.3, numbers(1, 9000, 1) * 0.3]
+    heard = [numbers(1, 8, 9, 16), numbers(2, 8, 4, 16)]
+    videos = {kind: (ltx_vae_tensors(kind), ltx_vae_metadata(kind), pictures, latents) for kind in VAE_KINDS}
+    audio = {f"sound, {kind}": (ltx_sound_tensors(kind), ltx_sound_metadata(kind), sounds, heard) for kind in VOCODERS}
+    names = ("vae", "metadata", "inputs", "latents")
+    return {name: dict(zip(names, values)) for name, values in (videos | audio).items()}
+
+
+def test_what_autoencoders_make_is_upstreams(tmp_path):
+    made = autoencoder_cases()
+    torch.save(made, tmp_path / "cases.pt")
+    ours, theirs = results_of_both("ltx_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    for name, values in theirs.items():
+        encoded = len(made[name]["inputs"])
+        for number, (own, other) in enumerate(zip(ours[name], values, strict=True)):
+            assert own.shape == other.shape, (name, number)
+            if number < encoded:
+                assert (own - other).norm() <= BOUND * other.norm(), (name, number)
+            else:
+                assert (own - other).abs().max() <= (SILENCE if "sound" in name else LEVEL), (name, number)
+                assert own.std() > 0.02

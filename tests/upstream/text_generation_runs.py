@@ -5,7 +5,6 @@
 CASES_FILE holds {name: case}: a dict of the arguments of :func:`said`. The results are lists of ids, by name.
 """
 
-import functools
 import sys
 
 import torch
@@ -22,10 +21,10 @@ import comfy.text_encoders.llama  # noqa: E402
 def said(module, name, part, sizes, tensors, tokens, options, arguments=None, eyes=None):
     """What the text encoder *name* of ``comfy.text_encoders.MODULE`` says after *tokens*, with each of *options*."""
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
-    own = small_model_runs.own_sizes(part, sizes, {}, tensors)
+    own = small_model_runs.own_sizes(part, sizes, eyes or {}, tensors)
     options_name = part if own is not sizes or part != "gemma3_12b" else ""  # ComfyUI's has no family around it
-    if own is sizes and eyes is not None:
-        make_eyes_small(eyes)
+    if own is sizes and part == "gemma3_12b":
+        comfy.text_encoders.llama.GEMMA3_VISION_CONFIG.update(eyes)
     kind = getattr(texts, name) if arguments is None else getattr(texts, name)(**arguments)
     encoder = kind(device="cpu", dtype=torch.float32, model_options={f"{options_name}_model_config": own})
     encoder.load_sd(dict(tensors))
@@ -33,18 +32,6 @@ def said(module, name, part, sizes, tensors, tokens, options, arguments=None, ey
     chunks = [[(token, 1.0) for token in tokens]]
     given = chunks if hasattr(encoder, "transformer") else {part: chunks}
     return [encoder.generate(given, **one) for one in options]
-
-
-def make_eyes_small(eyes):
-    """ComfyUI's eyes have the published sizes, whatever it is told: *eyes* changes them."""
-    if "num_hidden_layers" in eyes:
-        comfy.text_encoders.llama.GEMMA3_VISION_CONFIG.update(eyes)
-        return
-    from comfy.text_encoders import qwen3vl
-
-    for sizes in qwen3vl.QWEN3VL_VISION.values():
-        sizes.update(eyes)
-    qwen3vl.Qwen35VisionModel = functools.partial(qwen3vl.Qwen35VisionModel)
 
 
 def main(cases_file, results_file):

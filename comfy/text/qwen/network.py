@@ -72,7 +72,7 @@ class QwenTextModel(torch.nn.Module):
         Raises ``ValueError`` for other kinds, and for a model without eyes.
         """
         if self.visual is None or embed.get("type") != "image":
-            needs = "holds no part that looks at pictures; use Qwen2.5-VL's file" if self.visual is None else "takes pictures only"
+            needs = "holds no part that looks at pictures; use a file of it with visual" if self.visual is None else "takes pictures only"
             raise ValueError(f"there is {embed.get('type')!r} among the tokens, but this text encoder {needs}")
         eyes = self.config.eyes
         assert eyes is not None
@@ -108,6 +108,8 @@ class QwenTextModel(torch.nn.Module):
             x = self._seen(number, x, embeds_info)
             if not several and number in wanted:
                 taken.append(x)
+        if memory is not None:
+            memory.tokens += x.shape[1]
         last = self.model.norm(x)
         if several and self.num_layers in wanted:
             taken.append(last)
@@ -153,7 +155,7 @@ class QwenTextModel(torch.nn.Module):
         self, embeds: torch.Tensor, attention_mask: torch.Tensor | None, positions: torch.Tensor, memory: Memory | None
     ) -> tuple[dict[str, Any], ...]:
         """What the layers are called with beside their input: the first, the second …, and from the first again."""
-        mask = causal_mask(embeds, attention_mask, 0 if memory is None else memory.length())
+        mask = causal_mask(embeds, attention_mask, 0 if memory is None else memory.tokens)
         return ({"attention_mask": mask, "position_embeddings": self._turns(positions, embeds.dtype)},)
 
     def _turns(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

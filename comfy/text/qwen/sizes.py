@@ -55,6 +55,7 @@ class DeepEyesConfig:
     frames: int
     positions: int
     told: tuple[int, ...]
+    heads: int = DEEP_EYE_HEADS
 
     def transformers_arguments(self) -> dict[str, Any]:
         """Constructor arguments of transformers' ``Qwen3VLVisionConfig``."""
@@ -62,7 +63,7 @@ class DeepEyesConfig:
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
             "depth": self.depth,
-            "num_heads": DEEP_EYE_HEADS,
+            "num_heads": self.heads,
             "out_hidden_size": self.output_size,
             "patch_size": self.patch_size,
             "temporal_patch_size": self.frames,

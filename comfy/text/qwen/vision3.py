@@ -42,7 +42,7 @@ class Qwen3VLTextModel(QwenTextModel):
 
     @staticmethod
     def _make_eyes(config: Any) -> Any:
-        return _deep_eyes(config)
+        return deep_eyes(config)
 
     @staticmethod
     def _grid(info: Mapping[str, Any]) -> Any:
@@ -64,7 +64,7 @@ class Qwen3VLTextModel(QwenTextModel):
         return {names[name] for name in super().load_weights(renamed, dtype, what)}
 
 
-def _deep_eyes(config: DeepEyesConfig) -> Any:
+def deep_eyes(config: DeepEyesConfig) -> Any:
     """transformers' network for pictures, on the meta device."""
     from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
