@@ -20,10 +20,9 @@ from comfy.model_types import ModelType, model_sampling
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
-# In the unet_config of one family or another.
 CONTEXT_WIDTHS = tuple(
     "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels".split()
-)
+)  # in the unet_config of one family or another
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
 
@@ -206,8 +205,7 @@ class BaseModel(torch.nn.Module):
 
     def context_width(self) -> int | None:
         """Values per token of the text that the network takes; None where its configuration does not say."""
-        config = self.model_config.unet_config
-        return next((config[name] for name in CONTEXT_WIDTHS if name in config), None)
+        return next((self.model_config.unet_config[name] for name in CONTEXT_WIDTHS if name in self.model_config.unet_config), None)
 
     def said(self) -> str:
         """The model in words, with its file."""
@@ -259,8 +257,7 @@ class BaseModel(torch.nn.Module):
 
     def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The kept part of an inpainted latent at noise level *sigma*."""
-        level = sigma.reshape(sigma.shape[0], *(1,) * (noise.ndim - 1))
-        return self.model_sampling.noise_scaling(level, noise, latent_image)
+        return self.model_sampling.noise_scaling(sigma.reshape(sigma.shape[0], *(1,) * (noise.ndim - 1)), noise, latent_image)
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
         """Bytes of working memory for one call on a latent batch of *input_shape*."""
@@ -368,7 +365,7 @@ __getattr__, __dir__ = placeholders(
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
     "WAN21_CausalAR:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
-    "ACEStep ACEStep15=comfy.dit.models.ace15 Omnigen2 "
+    "ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 Omnigen2 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX "
     "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",

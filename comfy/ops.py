@@ -212,8 +212,8 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
         def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
             """Batch x in x positions to batch x out x positions."""
             weight, bias = _operands(self, input)
-            padding = (self.padding, self.output_padding)
-            return F.conv_transpose1d(input, weight, bias, self.stride, *padding, self.groups, self.dilation)
+            padding: Any = self.padding
+            return F.conv_transpose1d(input, weight, bias, self.stride, padding, self.output_padding, self.groups, self.dilation)
 
     class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
         """``torch.nn.GroupNorm``."""

@@ -87,7 +87,7 @@ def read_config(shapes: Shapes) -> Config | None:
 
 def diffusers_places(config: Config) -> dict[str, Place]:
     """Where every tensor of the diffusion model proper in diffusers' names belongs, for the number of blocks in *config*."""
-    places = {}
+    places: dict[str, Place] = {}
     for leaf in ("weight", "bias"):
         places |= {f"{name}.{leaf}": Place(f"decoder.{own}.{leaf}") for name, own in ({name: name for name in TIMES} | ONCE).items()}
     places |= {name: Place(f"decoder.{name}") for name in ("norm_out.weight", "scale_shift_table")}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy.dit import (
+    ace,
     ace15,
     chroma,
     cosmos,
@@ -38,6 +39,7 @@ FAMILIES: tuple[Family, ...] = (
     wan.FAMILY,
     hunyuan_video.FAMILY,
     minimax.FAMILY,
+    ace.FAMILY,
     ace15.FAMILY,
     ltx.FAMILY,
     stable_audio.FAMILY,

@@ -19,11 +19,12 @@ Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of on
 
 SUPPORTED = (
     "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, HunyuanVideo 1.5, LTX and "
-    "MiniMax H3, and of sound those of Stable Audio, ACE-Step 1.5, LTX 2 and MiniMax H3"
+    "MiniMax H3, and of sound those of Stable Audio, ACE-Step 1 and 1.5, LTX 2 and MiniMax H3"
 )
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
+MUSIC_MARK = "vocoder.backbone.channel_layers.0.0.bias"
 OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
 MINIMAX_MARKS = ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight")
 MINIMAX_AUDIO_MARK = "pre_block.attn.zero_k_bias"
@@ -80,6 +81,8 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _ltx(source)
         if any(mark in shapes for mark in LTX_SOUND_MARKS):
             return _ltx_sound(source)
+        if MUSIC_MARK in shapes:
+            return _music(shapes)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -243,6 +246,26 @@ def _ltx_sound(source: WeightSource) -> Autoencoder:
         sample_rate_hz=ltx.RATE_HZ,
         extra_1d_channel=found.latent_frequency_bins,
         output_rate_hz=found.output_sample_rate,
+    )
+
+
+def _music(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.audio import music_dcae
+
+    config, ratio = music_dcae.read_music_vae_config(shapes), music_dcae.HOP * music_dcae.SIDE
+    return Autoencoder(
+        build=lambda: music_dcae.MusicAutoencoder(config),
+        load=music_dcae.load_music_vae,
+        image_channels=config.channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=ratio,
+        upscale_ratio=ratio,
+        encode_bytes=lambda shape, dtype_bytes: 330 * shape[2] * dtype_bytes,
+        decode_bytes=lambda shape, dtype_bytes: 87000 * shape[2] * shape[3] * dtype_bytes,
+        pad_channel_value=REPEATED,
+        working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
+        sample_rate_hz=music_dcae.RATE_HZ,
+        extra_1d_channel=music_dcae.ROWS,
     )
 
 

@@ -27,6 +27,7 @@ Shapes = Mapping[str, Shape]
 CLIP_H_WIDTH = 1024
 QWEN25_3B_KEY_HEADS = 2
 QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH = 1024, 2048, 4096
+UMT5_BASE_WIDTH = 768
 T5_BASE_LAYERS = 23  # fewer than the largest T5 has
 BYTES_VOCABULARY = 2048  # ByT5 reads bytes: it has far fewer tokens than any other
 
@@ -71,8 +72,13 @@ def is_byt5(config: T5TextConfig) -> bool:
 
 
 def is_umt5(config: T5TextConfig) -> bool:
-    """Whether *config* is UMT5."""
-    return config.gated and config.bias_per_layer
+    """Whether *config* is UMT5, but for its base size."""
+    return config.gated and config.bias_per_layer and config.hidden_size != UMT5_BASE_WIDTH
+
+
+def is_umt5_base(config: T5TextConfig) -> bool:
+    """Whether *config* is UMT5 base."""
+    return config.gated and config.bias_per_layer and config.hidden_size == UMT5_BASE_WIDTH
 
 
 def is_old_t5(config: T5TextConfig) -> bool:
@@ -146,6 +152,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.T5_XXL, "T5 v1.1", "t5xxl", read_t5_config, is_t5, _T5_NORM),
     EncoderKind(TEModel.BYT5_SMALL_GLYPH, "ByT5", "byt5_small", read_t5_config, is_byt5, _T5_NORM),
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
+    EncoderKind(TEModel.UMT5_BASE, "UMT5 base", "umt5base", read_t5_config, is_umt5_base, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),

@@ -8,6 +8,7 @@ alone; a case's ``sizes`` are those that it is told instead.
 """
 
 import importlib
+import importlib.util
 import sys
 
 import torch

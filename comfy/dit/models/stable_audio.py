@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class StableAudio1(BaseModel):
 
     def load_model_weights(self, sd: Any, unet_prefix: str = "", assign: bool = False) -> BaseModel:
         """Also those of the two times, which only a whole checkpoint has."""
-        source = StateDictSource(sd) if isinstance(sd, Mapping) else sd
+        source = StateDictSource(sd) if isinstance(sd, MutableMapping) else sd
         for prefix, conditioner in self.conditioners().items():
             if not any(key.startswith(prefix) for key in source.shapes()):
                 raise IncompleteModelError(

@@ -168,7 +168,8 @@ class AceStepDiTModel(torch.nn.Module):
         transformer_options |= {"total_blocks": len(self.layers), "block_type": "single"}
         for number, layer in enumerate(self.layers):
             transformer_options["block_index"] = number
-            mask = None if layer.self_attn.sliding_window is None else near
+            attention: Any = layer.self_attn
+            mask = None if attention.sliding_window is None else near
             tokens = layer(tokens, modulation, asked, turns, mask, transformer_options)
         shift, scale = (cast(self.scale_shift_table, vector) + vector[:, None]).chunk(2, dim=1)
         tokens = torch.addcmul(shift, self.norm_out(tokens), 1 + scale)

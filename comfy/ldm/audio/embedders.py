@@ -56,7 +56,7 @@ class NumberConditioner(torch.nn.Module):
 
     def forward(self, floats: Sequence[float], device: Any = None) -> list[torch.Tensor]:
         """[tokens N x 1 x values, ones N x 1]."""
-        on = self.embedder.embedding[1].weight.device if device is None else device
+        on: Any = self.embedder.embedding[1].weight.device if device is None else device
         numbers = torch.tensor([float(number) for number in floats], device=on).clamp(self.min_val, self.max_val)
         tokens = self.embedder((numbers - self.min_val) / (self.max_val - self.min_val))[:, None]
         return [tokens, torch.ones(len(tokens), 1, device=on)]

@@ -132,3 +132,117 @@ def stable_audio_file(path, seed=0, rate_hz=44100, **sizes):
     autoencoder = {f"pretransform.model.{name}": value for name, value in oobleck_tensors(seed, rate_hz=rate_hz).items()}
     save_file(stable_audio_tensors(seed, **sizes) | autoencoder, str(path))
     return str(path)
+
+
+DCAE_WIDTHS, VOCODER_WIDTHS = (16, 32, 64, 64), (8, 12, 16, 24)
+VOCODER_KERNELS, BLOCK_KERNELS = (8, 8, 4, 4, 4, 4, 4), (3, 5)
+
+
+def music_vae_layout(channels=128, widths=DCAE_WIDTHS, blocks=(1, 1, 1, 1), stages=(1, 1, 2, 1)):
+    """{published name: shape} of ACE-Step 1's autoencoder; heads have 32 values, *channels* are the vocoder's."""
+    shapes = {}
+
+    def conv(name, rows, inner, *kernel, bias=True):
+        shapes[f"{name}.weight"] = (rows, inner, *kernel)
+        if bias:
+            shapes[f"{name}.bias"] = (rows,)
+
+    def norm(name, width):
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+
+    def normed(name, rows, inner, kernel, bias):
+        shapes[f"{name}.parametrizations.weight.original1"] = (rows, inner, kernel)
+        shapes[f"{name}.parametrizations.weight.original0"], shapes[f"{name}.bias"] = (rows, 1, 1), (bias,)
+
+    def block(name, width, attentive):
+        if not attentive:
+            conv(f"{name}.conv1", width, width, 3, 3)
+            conv(f"{name}.conv2", width, width, 3, 3, bias=False)
+            norm(f"{name}.norm", width)
+            return
+        for part in ("to_q", "to_k", "to_v"):
+            conv(f"{name}.attn.{part}", width, width, bias=False)
+        conv(f"{name}.attn.to_qkv_multiscale.0.proj_in", 3 * width, 1, 5, 5, bias=False)
+        conv(f"{name}.attn.to_qkv_multiscale.0.proj_out", 3 * width, 32, 1, 1, bias=False)
+        conv(f"{name}.attn.to_out", width, 2 * width, bias=False)
+        norm(f"{name}.attn.norm_out", width)
+        conv(f"{name}.conv_out.conv_inverted", 8 * width, width, 1, 1)
+        conv(f"{name}.conv_out.conv_depth", 8 * width, 1, 3, 3)
+        conv(f"{name}.conv_out.conv_point", width, 4 * width, 1, 1, bias=False)
+        norm(f"{name}.conv_out.norm", width)
+
+    conv("dcae.encoder.conv_in", widths[0], 2, 3, 3)
+    conv("dcae.encoder.conv_out", 8, widths[-1], 3, 3)
+    conv("dcae.decoder.conv_in", widths[-1], 8, 3, 3)
+    conv("dcae.decoder.conv_out", 2, widths[0], 3, 3)
+    norm("dcae.decoder.norm_out", widths[0])
+    last = len(widths) - 1
+    for level, (width, count) in enumerate(zip(widths, blocks)):
+        down, up, first = f"dcae.encoder.down_blocks.{level}", f"dcae.decoder.up_blocks.{level}", int(level < last)
+        for number in range(count):
+            block(f"{down}.{number}", width, level == last)
+            block(f"{up}.{number + first}", width, level == last)
+        if first:
+            conv(f"{down}.{count}.conv", widths[level + 1], width, 3, 3)
+            conv(f"{up}.0.conv", width, widths[level + 1], 3, 3)
+    conv("vocoder.backbone.channel_layers.0.0", VOCODER_WIDTHS[0], 128, 7)
+    norm("vocoder.backbone.channel_layers.0.1", VOCODER_WIDTHS[0])
+    norm("vocoder.backbone.norm", VOCODER_WIDTHS[-1])
+    for stage, (width, count) in enumerate(zip(VOCODER_WIDTHS, stages)):
+        if stage:
+            norm(f"vocoder.backbone.channel_layers.{stage}.0", VOCODER_WIDTHS[stage - 1])
+            conv(f"vocoder.backbone.channel_layers.{stage}.1", width, VOCODER_WIDTHS[stage - 1], 1)
+        for number in range(count):
+            own = f"vocoder.backbone.stages.{stage}.{number}"
+            conv(f"{own}.dwconv", width, 1, 7)
+            norm(f"{own}.norm", width)
+            conv(f"{own}.pwconv1", 4 * width, width)
+            conv(f"{own}.pwconv2", width, 4 * width)
+            shapes[f"{own}.gamma"] = (width,)
+    head, width = "vocoder.head", channels
+    normed(f"{head}.conv_pre", channels, VOCODER_WIDTHS[-1], 13, channels)
+    for step, kernel in enumerate(VOCODER_KERNELS):
+        normed(f"{head}.ups.{step}", width, width // 2, kernel, width // 2)
+        width //= 2
+        for place, own in enumerate(BLOCK_KERNELS):
+            for number in range(6):
+                name = f"{head}.resblocks.{step * len(BLOCK_KERNELS) + place}.convs{number // 3 + 1}.{number % 3}"
+                normed(name, width, width, own, width)
+    normed(f"{head}.conv_post", 1, width, 13, 1)
+    return shapes
+
+
+def music_vae_tensors(seed=0, **sizes):
+    """Values for such an autoencoder, float32."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {name: random_weight(name, shape, generator) for name, shape in music_vae_layout(**sizes).items()}
+    return {name: 0.1 * value.abs() + 0.5 if name.endswith("original0") else value for name, value in tensors.items()}
+
+
+def ace_config(*, width=128, text=32, lyrics=48, depth=2, vocabulary=400, inner=64):
+    """The ``unet_config`` of a small ACE-Step 1 of one head."""
+    encoder = "lyric_encoder.encoders.{}.".format
+    shapes = {
+        "genre_embedder.weight": (width, text),
+        "speaker_embedder.weight": (width, 512),
+        "lyric_embs.weight": (vocabulary, lyrics),
+        f"{encoder(0)}self_attn.pos_bias_u": (4, lyrics // 4),
+        f"{encoder(0)}feed_forward.w_1.weight": (96, lyrics),
+        f"{encoder(1)}": (),
+        "proj_in.early_conv_layers.0.weight": (inner, 8, 16, 1),
+        "final_layer.linear.weight": (128, width),
+        "transformer_blocks.0.ff.point_conv.conv.weight": (width, width * 5 // 2, 1),
+        **{f"transformer_blocks.{number}.": () for number in range(depth)},
+    }
+    return config_of(shapes)
+
+
+def ace_tensors(seed=0, **sizes):
+    """A small ACE-Step 1 in the published names."""
+    return random_tensors(ace_config(**sizes), seed)
+
+
+def ace_file(path, seed=0, **sizes):
+    """*path*, after such a network was written there."""
+    save_file(ace_tensors(seed, **sizes), str(path))
+    return str(path)
