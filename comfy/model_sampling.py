@@ -344,7 +344,9 @@ class ModelSamplingAV(ModelSamplingDiscreteFlow):
         super().__init__(model_config)
         self.audio_shift: float | None = _settings(model_config).get("audio_shift")
 
-    def set_parameters(self, shift: float = 1.0, audio_shift: float | None = None, timesteps: int = 1000, multiplier: float = 1000) -> None:
+    def set_parameters(  # type: ignore[override]
+        self, shift: float = 1.0, audio_shift: float | None = None, timesteps: int = 1000, multiplier: float = 1000
+    ) -> None:
         """Set both shifts, the table's length, and the scale of the model's time input."""
         self.audio_shift = audio_shift
         super().set_parameters(shift=shift, timesteps=timesteps, multiplier=multiplier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
 from comfy.families.model_errors import ModelFileError, UnknownModelError
+from comfy.families.published_settings import part_settings
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE
+
+log = logging.getLogger(__name__)
 
 PATCH = (1, 2, 2)
 HEAD = 128
@@ -149,6 +153,17 @@ class WAN21_Camera(WAN21_T2V):  # noqa: N801 - ComfyUI's name
         return model_base.WAN21_Camera
 
 
+class WAN_Animate2(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan-Animate 2, which is told by its file's metadata: its weights are those of a picture to video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "animate2"}
+    sampling_settings = {"shift": 5.0}
+    image_to_video = True
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN_Animate2
+
+
 class WAN22_Camera(WAN21_Camera):  # noqa: N801 - ComfyUI's name
     """Wan 2.2 that is."""
 
@@ -238,6 +253,18 @@ def _kind(shapes: Shapes) -> str:
     return "camera_2.2" if kind == "camera" and PICTURES not in shapes else kind
 
 
+def with_metadata(config: Config, metadata: Mapping[str, str], name: str = "the file") -> Config:
+    """*config* with what the file's metadata says of the kind of network and its sizes, which counts before the shapes.
+
+    Raises ``ModelFileError`` where that is not understood. Members that nothing here knows are named in the log.
+    """
+    settings = part_settings(metadata, "transformer", name)
+    unknown = sorted(settings.keys() - config.keys())
+    if unknown:
+        log.warning("%s: %d settings of the transformer in its metadata are not used: %s", name, len(unknown), ", ".join(unknown))
+    return {**config, **{key: value for key, value in settings.items() if key in config}}
+
+
 def diffusers_places(config: Config) -> dict[str, Place]:
     """Where every tensor in diffusers' names belongs, for the numbers of blocks in *config*."""
     places = {"scale_shift_table": Place(MARK), "condition_embedder.image_embedder.pos_embed": Place("img_emb.emb_pos")}
@@ -275,7 +302,18 @@ def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
 
 FAMILY = Family(
     name="Wan 2.1 and 2.2",
-    configs=(WAN22_T2V, WAN21_T2V, WAN21_I2V, WAN21_FunControl2V, WAN21_Vace, WAN21_Camera, WAN22_Camera, WAN21_HuMo, WAN22_S2V),
+    configs=(
+        WAN_Animate2,
+        WAN22_T2V,
+        WAN21_T2V,
+        WAN21_I2V,
+        WAN21_FunControl2V,
+        WAN21_Vace,
+        WAN21_Camera,
+        WAN22_Camera,
+        WAN21_HuMo,
+        WAN22_S2V,
+    ),
     read_config=read_config,
     diffusers=DiffusersNames(
         ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),
@@ -283,4 +321,5 @@ FAMILY = Family(
         diffusers_places,
     ),
     lora_names=lora_names,
+    with_metadata=with_metadata,
 )

@@ -89,7 +89,7 @@ class MiniMaxH3ClipModel(PublishedTextModel):
     MODEL_CLASS, TOKENS, MASKED, SETTINGS = HalfQwen3VLTextModel, {"pad": PAD}, False, {"layer_norm_hidden_state": False}
     _tags: torch.Tensor
 
-    def process_tokens(self, tokens: list[list[Any]], device: torch.device) -> tuple[Any, ...]:  # type: ignore[override]
+    def process_tokens(self, tokens: list[list[Any]], device: torch.device) -> tuple[Any, ...]:
         """As its base class; it keeps what the tokens are for :meth:`encode_token_weights`."""
         found = super().process_tokens(tokens, device)
         self._tags = token_tags(found[0].shape[1], found[3])

@@ -36,6 +36,8 @@ TESTED_THROUGH = {
     "comfy/text/one_chunk.py": "tests-unit/comfy_test/text/test_tokenizer_files.py",
     "comfy/text_encoders/published_model.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy_api/latest/_patching.py": "tests-unit/comfy_test/patch_identity/test_patch_registry.py",
+    "comfy/beta_schedules.py": "tests-unit/comfy_test/test_model_sampling_schedules.py",
+    "comfy/model_types.py": "tests-unit/comfy_test/test_model_base.py",
     "comfy/deploy_environment.py": "tests-unit/server_test/test_system_stats_routes.py",
     "comfy/dit/models/flux.py": "tests-unit/comfy_test/dit/test_flux_family.py",
     "comfy/families/clip_text_config.py": "tests-unit/comfy_test/text/test_family_text.py",

@@ -116,7 +116,14 @@ class MiniMaxH3Model(DiffusionTransformer):
     """
 
     PATCH_BLOCKS = {"double_block": "blocks"}
-    FLOAT32 = ("video_patch_proj.", "audio_patch_proj.", "time_embedder.", "rope.", "final_layer.video_out.", "final_layer.audio_out.")
+    FLOAT32: tuple[str, ...] = (
+        "video_patch_proj.",
+        "audio_patch_proj.",
+        "time_embedder.",
+        "rope.",
+        "final_layer.video_out.",
+        "final_layer.audio_out.",
+    )
 
     def __init__(
         self,
@@ -167,11 +174,13 @@ class MiniMaxH3Model(DiffusionTransformer):
         self.rope = torch.nn.Module()
         self.rope.inv_freq = torch.nn.Parameter(torch.empty(rope_inv_freq_len, **wide))
         sizes = (hidden_size, num_attention_heads, attention_head_dim, ffn_hidden_size)
+        tables |= made
         self.token_refiner = TokenRefiner(token_refiner_num_layers, *sizes, norm_eps, qk_norm_eps, final_norm_eps, **made)
         self.blocks = torch.nn.ModuleList(
-            DiTBlock(*sizes, time_embed_dim, norm_eps, qk_norm_eps, **tables, **made) for _ in range(num_layers)
+            DiTBlock(hidden_size, num_attention_heads, attention_head_dim, ffn_hidden_size, time_embed_dim, norm_eps, qk_norm_eps, **tables)
+            for _ in range(num_layers)
         )
-        self.final_layer = FinalLayer(hidden_size, time_embed_dim, patch_values, audio_latents_dim, final_norm_eps, **tables, **made)
+        self.final_layer = FinalLayer(hidden_size, time_embed_dim, patch_values, audio_latents_dim, final_norm_eps, **tables)
 
     def preprocess_text_embeds(self, text_states: torch.Tensor) -> torch.Tensor:
         """The text encoder's states (1 x T x values) as the sequence holds them, 1 x T x C; those that are so already as they are."""
@@ -243,7 +252,8 @@ class MiniMaxH3Model(DiffusionTransformer):
             raise ValueError(f"MiniMax H3 makes one video at a time, but was given a batch of {len(video)}; use a batch size of 1")
         video = comfy.ldm.common_dit.pad_to_patch_size(video, self.patch_size)
         layout = payload.get("layout")
-        signature = (context.shape[1], *video.shape[2:], audio.shape[-1])
+        frames, height, width = video.shape[2:]
+        signature = (context.shape[1], frames, height, width, audio.shape[-1])
         if layout is None or layout.signature != signature:
             layout = PackedLayout(*signature, keyframes=payload.get("keyframes"), refs=payload.get("refs"))
         times = self._times(layout, self._sigmas(timestep, options), payload, (denoise_mask, audio_denoise_mask))
@@ -253,8 +263,8 @@ class MiniMaxH3Model(DiffusionTransformer):
         rows = self._run_blocks(rows, embedded, times.runs(payload.get("text_token_tags")), turns, options)
         segments = [(*layout.span(kind), times.of(kind)) for kind in ("video", "audio")]
         made, sounding = self.final_layer(rows, embedded, *segments)
-        counts = (length // patch for length, patch in zip(video.shape[2:], self.patch_size))
-        made = unpatchify_video(made, *counts, self.latents_dim, self.patch_size)
+        t, h, w = self.patch_size
+        made = unpatchify_video(made, frames // t, height // h, width // w, self.latents_dim, (t, h, w))
         made = made[:, :, : sides[0], : sides[1], : sides[2]]
         return [-made.to(video.dtype), -unpack_audio(sounding).to(audio.dtype)]
 
@@ -323,7 +333,8 @@ class MiniMaxH3Model(DiffusionTransformer):
 
     def _turns(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of the turns of *places* (N x 3): N x pairs, those of time, lines and columns behind each other."""
-        angles = (places[:, :, None] * self.rope.inv_freq.to(places.device, torch.float32)).flatten(1)
+        frequencies: Any = self.rope.inv_freq
+        angles = (places[:, :, None] * frequencies.to(places.device, torch.float32)).flatten(1)
         return angles.cos(), angles.sin()
 
     def _run_blocks(

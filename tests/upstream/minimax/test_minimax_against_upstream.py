@@ -1,6 +1,6 @@
 """MiniMax H3's models give upstream's latents, pictures, sounds and conditioning: same files, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_minimax_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/minimax/test_minimax_against_upstream.py
 """
 
 import torch
@@ -82,7 +82,7 @@ def minimax_cases(folder) -> dict:
 def test_latents_are_upstreams(tmp_path):
     cases = minimax_cases(tmp_path)
     torch.save(cases, tmp_path / "cases.pt")
-    ours, theirs = results_of_both("minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    ours, theirs = results_of_both("minimax/minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
     assert ours.keys() == theirs.keys() == cases.keys()
     differences = {
         name: max(((own - latent).norm() / latent.norm()).item() for own, latent in zip(ours[name], latents, strict=True))
@@ -105,7 +105,7 @@ def test_pictures_and_sounds_are_upstreams(tmp_path):
     sounds = [numbers(1, 1600, 2) * 0.2, numbers(1, 2000, 1) * 0.2]
     of_sound = {"vae": audio_vae_tensors(), "given": sounds, "latents": [numbers(1, 32, 2, 3), numbers(2, 32, 2, 2)]}
     torch.save({"video": of_video, "sound": of_sound}, tmp_path / "cases.pt")
-    ours, theirs = results_of_both("minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    ours, theirs = results_of_both("minimax/minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
     for kind, given in (("video", len(videos)), ("sound", len(sounds))):
         for number, (own, other) in enumerate(zip(ours[kind], theirs[kind], strict=True)):
             difference = (own - other).abs().max().item()
@@ -172,7 +172,7 @@ def node_cases(numbers) -> dict:
 def test_nodes_give_what_upstreams_give(tmp_path):
     cases = node_cases(Numbers())
     torch.save(cases, tmp_path / "cases.pt")
-    ours, theirs = results_of_both("minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    ours, theirs = results_of_both("minimax/minimax_runs.py", tmp_path, [tmp_path / "cases.pt"])
     for name in cases:
         assert ours[name].keys() == theirs[name].keys(), name
         for place, expected in theirs[name].items():
