@@ -21,20 +21,9 @@ from comfy.cli_args import args
 
 PIECE_BYTES = 8 * 1024**2
 MOST_HEADER_BYTES = 100_000_000
-TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+WHOLE = {"U8": "uint8", "BOOL": "bool", **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)}}
+TYPES = {name: getattr(torch, kind) for name, kind in (FLOATS | WHOLE).items()}
 
 
 def read_in_parallel(path: str, threads: int) -> tuple[dict[str, torch.Tensor], dict[str, str] | None] | None:
@@ -51,23 +40,22 @@ def read_in_parallel(path: str, threads: int) -> tuple[dict[str, torch.Tensor], 
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
         first = 8 + length
-        if size == first or not all(_is_sound(*row[1:], size - first) for row in rows):
+        if size == first or not all(_is_sound(kind, shape, begin, end, size - first) for _, kind, shape, begin, end in rows):
             return None
         arena = mmap.mmap(-1, size - first)
         view = memoryview(arena)
 
-        def read(begin: int) -> int:
-            """One piece; the bytes that were read."""
+        def read(begin: int) -> None:
             done, end = begin, min(begin + PIECE_BYTES, size - first)
             while done < end:
                 count = os.preadv(file.fileno(), [view[done:end]], first + done)
                 if not count:
                     raise EOFError(f"{path} became shorter while it was read")
                 done += count
-            return end - begin
 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            sum(pool.map(read, range(0, size - first, PIECE_BYTES)))
+            for _ in pool.map(read, range(0, size - first, PIECE_BYTES)):
+                pass  # raises what a piece raised
     block = torch.frombuffer(arena, dtype=torch.uint8)
     return {name: block[begin:end].view(kind).reshape(shape) for name, kind, shape, begin, end in rows}, metadata
 

@@ -42,7 +42,8 @@ def with_receipts(execute_async: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return await execute_async(executor, *args, **kwargs)
         finally:
-            rows, history = receipts.take(), getattr(executor, "history_result", None)
+            rows = receipts.take()
+            history: Any = getattr(executor, "history_result", None)
             if rows and history is not before:
                 history[HISTORY_NAME] = rows
 
