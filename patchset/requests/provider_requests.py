@@ -12,7 +12,7 @@ CACHE, PROMPT = "BasicCache", "PromptExecutor.execute_async"
 MODULES, TESTS = "patchset/modules/requests", "tests-unit/execution_test"
 STORE, LOOKUP = f"{CACHE}._notify_providers_store", f"{CACHE}._check_providers_lookup"
 LOOPS = (f"{MODULES}/provider_loops.py", "comfy_execution/provider_loops.py")
-FAKES = (f"{MODULES}/provider_fakes.py", f"{TESTS}/provider_fakes.py")
+FAKES = ("tests-unit/patchset_test/provider_fakes.py", f"{TESTS}/provider_fakes.py")
 
 CREATE_TASK = """
 if provider.should_cache(context, cache_value):
@@ -52,10 +52,9 @@ for node_id in new_output_ids:
     execution_list.cache_link(node_id, unique_id)
 """
 ASK_EXPANDED = """
-if _has_cache_providers():
-    # What a provider has need not run, nor what is above it.
-    wanted = [*new_output_ids, *(link[0] for link in new_output_links)]
-    await asyncio.gather(*(caches.outputs.get(node_id) for node_id in dict.fromkeys(wanted)))
+# What a provider has need not run, nor what is above it.
+wanted = dict.fromkeys([*new_output_ids, *(link[0] for link in new_output_links)])
+await asyncio.gather(*(caches.outputs.get(node_id) for node_id in wanted))
 """
 PLAIN_SUBCACHE, SUBCACHE = (
     "subcache = BasicCache(self.key_class)",

@@ -53,6 +53,10 @@ class Budget:
     def __init__(self) -> None:
         self._spent_s, self._since, self._waiting = 0.0, 0.0, 0
 
+    def renew(self) -> None:
+        """Another prompt begins."""
+        self._spent_s, self._since = 0.0, time.monotonic()
+
     def left_s(self) -> float:
         """What the prompt may still wait."""
         return PROMPT_S - self._spent_s - (time.monotonic() - self._since if self._waiting else 0.0)
@@ -74,8 +78,7 @@ _budget = Budget()
 
 def begin_prompt() -> None:
     """The budget is a new one."""
-    global _budget
-    _budget = Budget()
+    _budget.renew()
 
 
 async def look_up(provider: CacheProvider, context: CacheContext) -> Any:

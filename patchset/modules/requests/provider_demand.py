@@ -31,7 +31,7 @@ def _parents(dynprompt: Any, node_id: str) -> list[str]:
     if not dynprompt.has_node(node_id):
         return []
     node = dynprompt.get_node(node_id)
-    class_def = nodes.NODE_CLASS_MAPPINGS[node["class_type"]]
+    class_def: Any = nodes.NODE_CLASS_MAPPINGS[node["class_type"]]
     declared = class_def.INPUT_TYPES()
     found = []
     for name, value in node["inputs"].items():

@@ -25,6 +25,7 @@ PARTS = {"model": "output_model", "clip": "output_clip", "vae": "output_vae", "c
 RETURNED = ("model", "clip", "vae", "clip_vision")
 MIB = 1024**2
 Load = Callable[..., Any]
+log = logging.getLogger(__name__)
 # Of a weight: its type, its shape, and its first and last elements.
 Ends = dict[str, tuple[Any, Any, bytes]]
 
@@ -40,7 +41,7 @@ class RamModels:
         self._lock = threading.RLock()
         self._noted: dict[Hashable, Ends] = {}
         if cap_bytes:
-            logging.info("Models stay in up to %d MB of RAM", cap_bytes // MIB)
+            log.info("Models stay in up to %d MB of RAM", cap_bytes // MIB)
 
     # Decorators
 
@@ -100,11 +101,6 @@ class RamModels:
         """Let go of every model; those in use live as long as they are used."""
         self.shrink(0, "asked to")
 
-    def kept_bytes(self) -> int:
-        """What the kept models take."""
-        with self._lock:
-            return sum(entry.size_bytes() for entry in self.cache.entries.values())
-
     def _parts(
         self,
         read: Callable[[Sequence[str]], dict[str, Any]],
@@ -153,7 +149,7 @@ class RamModels:
         noted = self._noted[key]
         changed = [name for name in now if name in noted and now[name] != noted[name]]
         if changed:
-            logging.error("%s: %s was changed in place by a node; it is loaded anew", _label(key), changed[0])
+            log.error("%s: %s was changed in place by a node; it is loaded anew", _label(key), changed[0])
             self._forget([key], "changed in place")
             self.cache.drop(key)
         return not changed
@@ -173,7 +169,7 @@ class RamModels:
 
 def log_event(event: str, label: str, size_bytes: int, seconds: float) -> None:
     """One line in the log for each model that is read, found or let go."""
-    logging.info("RAM models: %s: %s (%.0f MB, %.2f s)", label, event, size_bytes / MIB, seconds)
+    log.info("RAM models: %s: %s (%.0f MB, %.2f s)", label, event, size_bytes / MIB, seconds)
 
 
 def _label(key: Any) -> str:
