@@ -59,6 +59,7 @@ class ModelManager:
         self._loaded = LoadedModels() if loaded is None else loaded
         self._spare = spare or spare_memory()
         self._expected: list[weakref.ref[Patcher]] = []
+        self._left: list[LoadedModel] = []  # for RAM, in the running prompt
         self._loading: tuple[object, ...] = ()  # the modules of the load in progress
 
     @property
@@ -93,8 +94,17 @@ class ModelManager:
         """The running prompt will load *models*: what fits of their weights is sent to the card while those loaded before compute."""
         self._expected += [weakref.ref(patcher) for patcher in models]
 
+    def end_prompt(self) -> None:
+        """Foresee no load any more, and have the host memory of models that left for RAM page-locked before they come back."""
+        self.expect_nothing()
+        left, self._left = self._left, []
+        for loaded_model in left:
+            patcher = loaded_model.model
+            if patcher is not None:
+                self.pinner.request(patcher.model, patcher.pristine_weights())
+
     def expect_nothing(self) -> None:
-        """No load is foreseen any more, as at the end of a prompt; what was sent is dropped."""
+        """No load is foreseen any more; what was sent is dropped."""
         self._expected = []
         for accelerator in self.devices.accelerators:
             if accelerator.early is not None:
@@ -189,7 +199,8 @@ class ModelManager:
             if wanted > 0 and loaded_model.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, loaded_model.device)
                 self._loaded.remove(loaded_model)
-                self.ram_cache.retain(loaded_model)
+                if self.ram_cache.retain(loaded_model) is DeviceEvent.LEFT:
+                    self._left.append(loaded_model)
                 unloaded.append(loaded_model)
         self._trim_allocator(device, bool(unloaded))
         return unloaded
