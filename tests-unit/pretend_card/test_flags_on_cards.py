@@ -97,6 +97,28 @@ def test_kernels_of_comfy_kitchen_are_chosen_by_flags_and_by_torchs_cuda(
         assert [name for name, known in Package.kernels.items() if not known["disabled"]] == used + extra
 
 
+def test_convolutions_have_their_weights_in_channels_last_order_on_the_card_when_asked_for(models: pathlib.Path) -> None:
+    found = []
+    for flags in ({}, {"force_channels_last": True}):
+        with engine(1, **flags, **FP32) as made:
+            model, _, vae, positive, negative = made.parts()
+            found.append(tensors_in(made.sample(model, positive, negative, steps=1)))
+            weights = [weight for weight in model.model.diffusion_model.parameters() if weight.ndim == 4 and 1 not in weight.shape[1:]]
+            assert weights and all(weight.device.type == "cuda" for weight in weights)
+            assert all(weight.is_contiguous(memory_format=torch.channels_last) is bool(flags) for weight in weights)
+            assert all(weight.is_contiguous() for weight in model.pristine_weights()), "the host keeps them as the file has them"
+            del model, vae, weights
+    assert differences(*found, 1e-4) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "left_mib"), [({}, 400), ({"reserve_vram": 0.5}, 512), ({"reserve_vram": 0.5, "vram_headroom": 0.25}, 768)]
+)
+def test_flags_say_how_much_of_a_card_is_left_to_others(flags: dict[str, float], left_mib: int) -> None:
+    with engine(1, **flags):
+        assert management.extra_reserved_memory() == left_mib << 20
+
+
 def test_fp8_weights_cross_as_fp8_and_are_converted_on_the_card(models: pathlib.Path) -> None:
     flags = {"fp8_e4m3fn_unet": True, "novram": True}
     with engine(1, **flags) as made:
