@@ -72,7 +72,7 @@ class ServerSurroundings:
     def prompt_ended(self) -> None:
         """Expect no model any more, and unload all where the flags ask for that after each prompt (``--disable-smart-memory``)."""
         if model_management.process_models().has_manager():
-            model_management.manager().expect_nothing()
+            model_management.manager().end_prompt()
         if model_management.DISABLE_SMART_MEMORY:
             model_management.unload_all_models()
 

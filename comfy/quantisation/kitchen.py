@@ -8,11 +8,15 @@ import importlib.metadata
 import importlib.util
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy.cli_args import args
 from comfy.lazy_import import lazy_module
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = lazy_module("torch")
 log = logging.getLogger(__name__)
@@ -39,6 +43,17 @@ def layouts() -> ModuleType:
     choose_kernels(importlib.import_module("comfy_kitchen"), args)
     module.register()
     return module
+
+
+@functools.cache
+def fused_rope() -> Callable[[Tensor, Tensor], Tensor] | None:
+    """comfy-kitchen's rotation of queries or keys by their positions, where it has kernels for the cards of this machine; else None."""
+    if not is_installed() or int((torch.version.cuda or "0").split(".")[0]) < FIRST_CUDA:
+        return None
+    layouts()
+    package = importlib.import_module("comfy_kitchen")
+    kernels = package.list_backends().get("cuda", {})
+    return package.apply_rope1 if kernels.get("available") and not kernels.get("disabled") else None
 
 
 def choose_kernels(comfy_kitchen: Any, args: Namespace) -> None:

@@ -170,9 +170,9 @@ class CudaDevice(Device):
         return self._early
 
     def free_bytes(self) -> int:
-        """Unallocated memory plus what the allocator could reuse, and what was sent early, which can be dropped at any time."""
+        """Unallocated memory plus what the allocator could reuse."""
         reserved, active, unallocated = self._statistics()
-        return unallocated + reserved - active + (0 if self._early is None else self._early.size_bytes())
+        return unallocated + reserved - active
 
     def reusable_bytes(self) -> int:
         """Cached by the allocator and not in use."""

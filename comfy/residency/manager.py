@@ -59,6 +59,7 @@ class ModelManager:
         self._loaded = LoadedModels() if loaded is None else loaded
         self._spare = spare or spare_memory()
         self._expected: list[weakref.ref[Patcher]] = []
+        self._left: list[LoadedModel] = []  # for RAM, in the running prompt
         self._loading: tuple[object, ...] = ()  # the modules of the load in progress
 
     @property
@@ -93,8 +94,17 @@ class ModelManager:
         """The running prompt will load *models*: what fits of their weights is sent to the card while those loaded before compute."""
         self._expected += [weakref.ref(patcher) for patcher in models]
 
+    def end_prompt(self) -> None:
+        """Foresee no load any more, and have the host memory of models that left for RAM page-locked before they come back."""
+        self.expect_nothing()
+        left, self._left = self._left, []
+        for loaded_model in left:
+            patcher = loaded_model.model
+            if patcher is not None:
+                self.pinner.request(patcher.model, patcher.pristine_weights())
+
     def expect_nothing(self) -> None:
-        """No load is foreseen any more, as at the end of a prompt; what was sent is dropped."""
+        """No load is foreseen any more; what was sent is dropped."""
         self._expected = []
         for accelerator in self.devices.accelerators:
             if accelerator.early is not None:
@@ -111,7 +121,7 @@ class ModelManager:
         device, weights = self.devices.find(patcher.load_device), getattr(patcher, "weights_to_send", None)
         if device.early is not None and weights is not None:
             spared_bytes = device.working_bytes(EARLY_MARGIN * memory_required) + EARLY_SPARED_SHARE * device.total_bytes()
-            room_bytes = device.free_bytes() - device.early.size_bytes() - spared_bytes
+            room_bytes = device.free_bytes() - spared_bytes
             sent_bytes = device.early.send(patcher.model, weights(), room_bytes)
             if sent_bytes:
                 log.info("%s of %s are sent to %s ahead", megabytes(sent_bytes), type(patcher.model).__name__, device.torch_device)
@@ -133,7 +143,7 @@ class ModelManager:
         early = found.early
         if early is None or not early.size_bytes() or any(early.belongs_to(module) for module in self._loading):
             return
-        if found.free_bytes() - early.size_bytes() < memory_required:
+        if found.free_bytes() < memory_required:
             early.drop()
 
     def _load(
@@ -189,7 +199,8 @@ class ModelManager:
             if wanted > 0 and loaded_model.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, loaded_model.device)
                 self._loaded.remove(loaded_model)
-                self.ram_cache.retain(loaded_model)
+                if self.ram_cache.retain(loaded_model) is DeviceEvent.LEFT:
+                    self._left.append(loaded_model)
                 unloaded.append(loaded_model)
         self._trim_allocator(device, bool(unloaded))
         return unloaded
@@ -264,7 +275,7 @@ class ModelManager:
                 continue
             self.free_memory(weight_bytes * device.margin + device.working_bytes(memory_required), torch_device)
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
-            if device.free_bytes() < least:
+            if _free_for_weights(device) < least:
                 log.info("%d models unloaded", len(self.free_memory(least, torch_device)))
 
     @staticmethod
@@ -279,7 +290,7 @@ class ModelManager:
         if force_full_load or state not in (VRAMState.LOW_VRAM, VRAMState.NORMAL_VRAM):
             return 0
         loaded_bytes = loaded_model.model_loaded_memory() if loaded_model.model.current_loaded_device() == loaded_model.device else 0
-        free_bytes = device.free_bytes() + loaded_bytes
+        free_bytes = _free_for_weights(device) + loaded_bytes
         share = min(free_bytes * device.minimum_weight_share, free_bytes - device.working_bytes())
         return max(0, free_bytes - least_bytes, share) - loaded_bytes or NO_ROOM
 
@@ -288,7 +299,7 @@ class ModelManager:
             return 0
         if self.args.disable_smart_memory:
             return EVERYTHING
-        return memory_required - self.devices.find(device).free_bytes()
+        return memory_required - _free_for_weights(self.devices.find(device))
 
     def _trim_allocator(self, device: device | None, unloaded: bool) -> None:
         if unloaded:
@@ -297,6 +308,11 @@ class ModelManager:
             found = self.devices.find(device)
             if not found.is_host and found.reusable_bytes() > found.free_bytes() * 0.25:
                 self.soft_empty_cache()
+
+
+def _free_for_weights(device: Device) -> int:
+    """What is free on *device* and what was sent there early: that is taken by the load it was sent for, or was dropped before."""
+    return device.free_bytes() + (0 if device.early is None else device.early.size_bytes())
 
 
 def _with_dependencies(models: Sequence[Patcher]) -> list[Patcher]:

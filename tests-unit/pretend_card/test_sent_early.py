@@ -101,7 +101,7 @@ def test_only_what_is_free_is_taken_and_it_is_given_up_for_others(models: pathli
         made.text(clip, "words")
         sent = early(made).size_bytes()
         assert 0 < sent <= 18 * MIB and made.card.used_bytes() <= 18 * MIB
-        assert management.get_free_memory(made.card.device) >= 18 * MIB - (made.card.used_bytes() - sent)
+        assert management.get_free_memory(made.card.device) == 20 * MIB - made.card.used_bytes(), "computing is not promised what it took"
         found = sampled(made, other, *texts)
         assert torch.isfinite(found).all() and early(made).size_bytes() < sent, "the other model needs the room"
         assert torch.equal(sampled(made, model, *texts), expected)
