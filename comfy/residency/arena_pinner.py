@@ -1,9 +1,9 @@
 """Page-locks the host memory of models that are used again, in the background, piece by piece.
 
 Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. The model manager calls
-:meth:`ArenaPinner.request` when a cached model is back from RAM. One thread does the work; between two pieces it looks whether a model has
-gone, and then gives its memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive
-until then.
+:meth:`ArenaPinner.request` at the end of a prompt in which a cached model left a device for RAM, and when one is back from there. One
+thread does the work; between two pieces it looks whether a model has gone, and then gives its memory back at once: pages are unlocked
+first and freed after, because the pinner itself keeps the memory alive until then.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def seen(values):
 def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None, extra=None, key=None):
     """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
 
-    *key* is what its tokens are called, if not *part*. With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers. *extra*
-    names what of its extras is meant in place of the states.
+    *key* is what its tokens are called, if not *part*. With *arguments*, *name* is called with them, and makes the class. *beside* are
+    chunks for its other tokenizers. *extra* names what of its extras is meant in place of the states.
     """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
     options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
