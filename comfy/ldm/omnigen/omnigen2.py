@@ -302,8 +302,8 @@ class OmniGen2Transformer2DModel(DiffusionTransformer):
         self.rope_embedder = OmniGen2RotaryPosEmbed(THETA, axes_dim_rope, patch_size)
         self.x_embedder, self.ref_image_patch_embedder = (operations.Linear(values, width, **placed) for _ in range(2))
         self.time_caption_embed = Lumina2CombinedTimestepCaptionEmbedding(width, text_feat_dim, norm_eps, timestep_scale, **kept)
-        for name, modulation in (("noise_refiner", True), ("ref_image_refiner", True), ("context_refiner", False)):
-            setattr(self, name, self._blocks(num_refiner_layers, kept, modulation))
+        self.noise_refiner, self.ref_image_refiner = (self._blocks(num_refiner_layers, kept) for _ in range(2))
+        self.context_refiner = self._blocks(num_refiner_layers, kept, modulation=False)
         setattr(self, self.LAYERS, self._blocks(num_layers, kept))
         self.norm_out = LuminaLayerNormContinuous(width, min(width, TIME_WIDTH), patch_size**2 * self.out_channels, **kept)
         self.image_index_embedding = torch.nn.Parameter(torch.empty(PICTURES, width, **placed))
