@@ -352,17 +352,6 @@ class SDXLRefiner(SizeConditionedModel):
         return [kwargs.get("height", 768), kwargs.get("width", 768), kwargs.get("crop_h", 0), kwargs.get("crop_w", 0), score]
 
 
-class Lotus(BaseModel):
-    """Lotus: one step from a picture's latent to that of its depth or normals; which task it is, is told as vector conditioning."""
-
-    TASK = (1.0, 0.0)  # dense prediction, as opposed to drawing the picture again
-
-    def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """The task: sines, then cosines (1 x 4)."""
-        task = torch.tensor([self.TASK])
-        return torch.cat([task.sin(), task.cos()], dim=1)
-
-
 class SD15_instructpix2pix(IP2P, BaseModel):  # noqa: N801 - ComfyUI's name
     """InstructPix2Pix of Stable Diffusion 1.x."""
 
@@ -387,40 +376,10 @@ def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any = None) -> torch.T
     return unclip_adm(args["unclip_conditioning"], args["device"], augmentor, seed=seed)[:, :SDXL_POOLED]
 
 
-class SD21UNCLIP(BaseModel):
-    """Stable Diffusion 2.1 that draws after pictures: what an image encoder saw of them, with noise, is its vector conditioning.
-
-    *noise_aug_config*: arguments of :class:`CLIPEmbeddingNoiseAugmentation`.
-    """
-
-    def __init__(
-        self,
-        model_config: Any,
-        noise_aug_config: Mapping[str, Any],
-        model_type: ModelType = ModelType.V_PREDICTION,
-        device: torch.device | None = None,
-    ) -> None:
-        super().__init__(model_config, model_type, device=device)
-        self._noise_config = dict(noise_aug_config)
-
-    def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """What was seen (1 x vector width); zeros without pictures. Raises ``ValueError`` for embeddings of another width."""
-        seen, device = kwargs.get("unclip_conditioning"), kwargs["device"]
-        if seen is None:
-            return torch.zeros((1, self.adm_channels), device=device)
-        for one in seen:
-            width = one["clip_vision_output"].image_embeds.shape[-1]
-            if width != self.adm_channels // 2:
-                raise ValueError(f"{self.said()} takes pictures seen as {self.adm_channels // 2} values, not {width}; use its own encoder")
-        augmentor = CLIPEmbeddingNoiseAugmentation(**self._noise_config)
-        seed = (kwargs.get("seed") or 0) - UNCLIP_SEED_OFFSET
-        return unclip_adm(seen, device, augmentor, kwargs.get("unclip_noise_augment_merge", 0.05), seed)
-
-
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "SVD_img2vid SV3D_u:SVD_img2vid "
+    "Lotus=comfy.families.sd_models SD21UNCLIP=comfy.families.sd_models SVD_img2vid SV3D_u:SVD_img2vid "
     "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
     "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
