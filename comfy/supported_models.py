@@ -319,17 +319,21 @@ __getattr__, __dir__ = placeholders(
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
     "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux "
     "SD3=comfy.dit.sd3 LongCatImage=comfy.dit.flux Chroma=comfy.dit.chroma Flux2=comfy.dit.flux2 "
-    "QwenImage=comfy.dit.qwen_image Krea2=comfy.dit.krea2 Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
+    "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
+    "QwenImage21=comfy.dit.qwen_image21 Krea2=comfy.dit.krea2 MageFlow=comfy.dit.mage_flow "
     "WAN21_T2V=comfy.dit.wan WAN21_I2V=comfy.dit.wan WAN21_FunControl2V=comfy.dit.wan WAN21_Camera=comfy.dit.wan "
-    "WAN22_Camera=comfy.dit.wan WAN21_Vace=comfy.dit.wan WAN22_T2V=comfy.dit.wan "
+    "WAN22_Camera=comfy.dit.wan WAN21_Vace=comfy.dit.wan WAN22_T2V=comfy.dit.wan WAN_Animate2=comfy.dit.wan "
     "HunyuanVideo15=comfy.dit.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.hunyuan_video "
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos HiDream=comfy.dit.hidream "
-    "StableAudio AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi LTXV LTXAV:LTXV HunyuanVideo "
+    "StableAudio=comfy.dit.stable_audio "
+    "AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi "
+    "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
-    "WAN21_HuMo:WAN21_T2V WAN22_S2V:WAN21_T2V WAN22_Animate:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
+    "WAN21_HuMo=comfy.dit.wan WAN22_S2V=comfy.dit.wan WAN22_Animate:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
     "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
-    "ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
+    "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 "
+    "ChromaRadiance:Chroma Omnigen2 HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
     "Kandinsky5 Kandinsky5Image ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
-    "MiniMaxH3",
+    "MiniMaxH3=comfy.dit.minimax",
     base="supported_models_base.BASE",
 )

@@ -27,7 +27,12 @@ IN_BLOCK = {
     "ff.up": "mlp.up",
     "ff.down": "mlp.down",
 }
-NORMS = {"norm1": "prenorm.scale", "norm2": "postnorm.scale", "attn.norm_q": "attn.qknorm.qnorm.scale", "attn.norm_k": "attn.qknorm.knorm.scale"}
+NORMS = {
+    "norm1": "prenorm.scale",
+    "norm2": "postnorm.scale",
+    "attn.norm_q": "attn.qknorm.qnorm.scale",
+    "attn.norm_k": "attn.qknorm.knorm.scale",
+}
 ONCE = {
     "img_in": "first",
     "time_embed.linear_1": "tmlp.0",
@@ -74,7 +79,12 @@ class Krea2(BASE):
 
 def read_config(shapes: Shapes) -> Config | None:
     """The ``unet_config`` of a Krea 2 network with tensors of *shapes*, else None."""
-    needed = ("first.weight", f"{FUSION}.projector.weight", f"{FUSION}.layerwise_blocks.0.prenorm.scale", "blocks.0.attn.qknorm.qnorm.scale")
+    needed = (
+        "first.weight",
+        f"{FUSION}.projector.weight",
+        f"{FUSION}.layerwise_blocks.0.prenorm.scale",
+        "blocks.0.attn.qknorm.qnorm.scale",
+    )
     if not all(name in shapes for name in needed):
         return None
     width, values = shapes["first.weight"]
@@ -98,7 +108,9 @@ def read_config(shapes: Shapes) -> Config | None:
 def diffusers_places(config: Config) -> dict[str, Place]:
     """Where every tensor of Krea 2 in diffusers' names belongs, for the number of ``layers`` of *config*."""
     blocks = {f"transformer_blocks.{number}": f"blocks.{number}" for number in range(config["layers"])}
-    blocks |= {f"text_fusion.{kind}.{number}": f"{FUSION}.{kind}.{number}" for kind in ("layerwise_blocks", "refiner_blocks") for number in (0, 1)}
+    blocks |= {
+        f"text_fusion.{kind}.{number}": f"{FUSION}.{kind}.{number}" for kind in ("layerwise_blocks", "refiner_blocks") for number in (0, 1)
+    }
     places = {name: Place(own) for name, own in PARAMETERS.items()}
     for leaf in ("weight", "bias"):
         places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}

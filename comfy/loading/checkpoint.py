@@ -171,7 +171,7 @@ class CheckpointParts:
             return
         encoders = [prefix for prefixes in self.config.text_encoder_parts().values() for prefix in prefixes]
         eyes = () if self.config.clip_vision_prefix is None else (self.config.clip_vision_prefix,)
-        parts = (self._prefix, *self.config.vae_key_prefix, *encoders, *eyes)
+        parts = (self._prefix, *self.config.vae_key_prefix, *encoders, *self.config.further_key_prefixes, *eyes)
         say_unused(source.name, "outside model, text encoder and VAE", (key for key in self._tensors if not key.startswith(parts)), ())
 
     @property

@@ -98,8 +98,8 @@ def seen(values):
 def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None, extra=None, key=None):
     """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
 
-    *key* is what its tokens are called, if not *part*. With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers. *extra*
-    names what of its extras is meant in place of the states.
+    *key* is what its tokens are called, if not *part*. With *arguments*, *name* is called with them, and makes the class. *beside* are
+    chunks for its other tokenizers. *extra* names what of its extras is meant in place of the states.
     """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
     options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
@@ -142,8 +142,13 @@ def own_sizes(part, sizes, eyes, tensors):
     return next(config for kind in KINDS if kind.part == part and (config := kind.read(shapes, None)) is not None)
 
 
-def autoencoded(tensors, pictures, latents):
-    """Latents of *pictures*, and pictures of *latents*, whole and in tiles."""
+def autoencoded(tensors, pictures, latents, mage=None):
+    """Latents of *pictures*, and pictures of *latents*, whole and in tiles. *mage*: the sizes of ComfyUI's halves of Mage-Flow's."""
+    if mage is not None and importlib.util.find_spec("comfy.dit") is None:
+        import comfy.ldm.mage_flow.vae as vae_module
+
+        for name, sizes in mage.items():
+            setattr(vae_module, name, functools.partial(getattr(vae_module, name), **sizes))
     vae = comfy.sd.VAE(sd=dict(tensors))
     found = [vae.encode(one) for one in pictures] + [vae.decode(one) for one in latents]
     return [*found, vae.decode_tiled(latents[0], tile_x=6, tile_y=6, overlap=2, tile_t=16, overlap_t=2)]

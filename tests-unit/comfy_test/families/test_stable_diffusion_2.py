@@ -1,4 +1,4 @@
-"""Stable Diffusion 2, its unCLIP models and pruned SDXL: telling files, loading whole checkpoints, what is predicted, pictures as conditioning."""
+"""Stable Diffusion 2 and unCLIP: telling whole checkpoints, what is predicted, pictures as conditioning."""
 
 import dataclasses
 import types

@@ -1,19 +1,22 @@
 """Noise on what an image encoder saw, as unCLIP models take it: the more noise, the more freely they draw."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from comfy.beta_schedules import make_beta_schedule
 from comfy.families.timestep_embedding import Timestep
-from comfy.model_sampling import make_beta_schedule
 
+SDXL_POOLED = 1280  # values of the pooled text of SDXL
+UNCLIP_SEED_OFFSET = 10  # noise on pictures is that of another seed than the latent's
 USUAL_SCHEDULE = {"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
 
 
 class CLIPEmbeddingNoiseAugmentation(torch.nn.Module):
     """Adds the noise of one of *max_noise_level* levels to picture embeddings of *timestep_dim* values, and embeds the level.
 
-    *noise_schedule_config*: ``timesteps`` and ``beta_schedule``, see :func:`comfy.model_sampling.make_beta_schedule`.
+    *noise_schedule_config*: ``timesteps`` and ``beta_schedule``, see :func:`comfy.beta_schedules.make_beta_schedule`.
     """
 
     kept: torch.Tensor
@@ -67,3 +70,15 @@ def unclip_adm(
 def _noisy(augmentor: CLIPEmbeddingNoiseAugmentation, embedding: torch.Tensor, amount: float, seed: int | None) -> torch.Tensor:
     level = torch.tensor([round((augmentor.max_noise_level - 1) * amount)], device=embedding.device)
     return torch.cat(augmentor(embedding, noise_level=level, seed=seed), dim=1)
+
+
+def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any = None) -> torch.Tensor:
+    """The pooled text of the sampler's arguments *args*, or what was seen of pictures in its place: B x 1280.
+
+    *noise_augmentor*: what makes the latter noisy; None for SDXL's own.
+    """
+    if "unclip_conditioning" not in args:
+        return args["pooled_output"]
+    augmentor = noise_augmentor or CLIPEmbeddingNoiseAugmentation(USUAL_SCHEDULE, timestep_dim=SDXL_POOLED)
+    seed = (args.get("seed") or 0) - UNCLIP_SEED_OFFSET
+    return unclip_adm(args["unclip_conditioning"], args["device"], augmentor, seed=seed)[:, :SDXL_POOLED]

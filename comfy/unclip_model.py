@@ -1,23 +1,15 @@
-"""Models over Stable Diffusion 2's network that take more than texts."""
+"""Stable Diffusion 2.1 unCLIP as samplers see it."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from comfy.ldm.modules.encoders.noise_aug_modules import CLIPEmbeddingNoiseAugmentation, unclip_adm
-from comfy.model_base import UNCLIP_SEED_OFFSET, BaseModel, ModelType
-
-
-class Lotus(BaseModel):
-    """Lotus: one step from a picture's latent to that of its depth or normals; which task it is, is told as vector conditioning."""
-
-    TASK = (1.0, 0.0)  # dense prediction, as opposed to drawing the picture again
-
-    def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """The task: sines, then cosines (1 x 4)."""
-        task = torch.tensor([self.TASK])
-        return torch.cat([task.sin(), task.cos()], dim=1)
+from comfy.ldm.modules.encoders.noise_aug_modules import UNCLIP_SEED_OFFSET, CLIPEmbeddingNoiseAugmentation, unclip_adm
+from comfy.model_base import BaseModel
+from comfy.model_types import ModelType
 
 
 class SD21UNCLIP(BaseModel):
