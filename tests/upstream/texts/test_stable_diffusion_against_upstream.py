@@ -1,6 +1,7 @@
 """Small UNets of Stable Diffusion 2, of its unCLIP models and of pruned SDXL, and CLIP-H, give upstream's results.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_stable_diffusion_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python
+pytest tests/upstream/texts/test_stable_diffusion_against_upstream.py
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
 """Small language models say, token by token, what they say in ComfyUI: the likeliest and those drawn with a seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_text_generation_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python
+pytest tests/upstream/texts/test_text_generation_against_upstream.py
 """
 
 import sys
@@ -73,6 +74,6 @@ def cases():
 
 def test_every_model_says_the_same(tmp_path):
     torch.save(cases(), tmp_path / "cases.pt")
-    ours, theirs = results_of_both("text_generation_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    ours, theirs = results_of_both("texts/text_generation_runs.py", tmp_path, [tmp_path / "cases.pt"])
     assert ours == theirs
     assert all(len(one) == 24 for said in ours.values() for one in said)
