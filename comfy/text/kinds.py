@@ -14,7 +14,7 @@ from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
-from comfy.text.llama import is_llama, is_mistral, read_llama_config
+from comfy.text.llama import is_llama, is_ministral, is_mistral, read_llama_config
 from comfy.text.ltx_projection_config import PROJECTION, is_projection, projection_source, read_projection_config
 from comfy.text.qwen.half_sizes import read_half_config
 from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
@@ -190,6 +190,7 @@ KINDS: tuple[EncoderKind, ...] = (
         )
     ),
     EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
+    EncoderKind(TEModel.MINISTRAL_3_3B, "Ministral 3 3B", "ministral3_3b", read_llama_config, is_ministral, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
     EncoderKind(
         TEModel.LTX_PROJECTION, "a checkpoint of LTX 2", PROJECTION, read_projection_config, is_projection, select=projection_source
