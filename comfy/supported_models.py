@@ -333,7 +333,7 @@ __getattr__, __dir__ = placeholders(
     "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
     "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 Omnigen2=comfy.dit.omnigen Boogu=comfy.dit.omnigen "
     "ChromaRadiance:Chroma HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
-    "Kandinsky5 Kandinsky5Image ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
+    "Kandinsky5 Kandinsky5Image ErnieImage=comfy.dit.ernie CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3=comfy.dit.minimax",
     base="supported_models_base.BASE",
 )

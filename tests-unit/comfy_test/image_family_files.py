@@ -376,3 +376,17 @@ def omnigen_config(*, width: int = 96, depth: int = 2, context: int = 48, double
 def omnigen_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
     """A small OmniGen2 or Boogu in the published names."""
     return random_tensors(omnigen_config(**sizes), seed)
+
+
+def ernie_config(*, width: int = 64, depth: int = 2, context: int = 48) -> dict:
+    """The ``unet_config`` of a small ERNIE-Image, whose heads have 32 channels."""
+    return config_of(
+        {
+            "layers.0.self_attention.norm_q.weight": (32,),
+            "layers.0.mlp.linear_fc2.weight": (width, 3 * width),
+            "x_embedder.proj.weight": (width, 128, 1, 1),
+            "text_proj.weight": (width, context),
+            "final_linear.weight": (128, width),
+            **{f"layers.{number}.": () for number in range(depth)},
+        }
+    )

@@ -13,6 +13,7 @@ from both_trees import PROJECT, against_upstream, results_of_both
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
 from image_family_files import (  # noqa: E402
+    ernie_config,
     krea2_config,
     krea2_tensors,
     mage_config,
@@ -24,7 +25,7 @@ from image_family_files import (  # noqa: E402
 )
 from test_image_families_against_upstream import encoded as encoded_words  # noqa: E402
 from test_image_families_against_upstream import lora, sampled  # noqa: E402
-from transformer_files import qwen3_vl_tensors, qwen_text_tensors  # noqa: E402
+from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors  # noqa: E402
 
 BOUND = 1e-3
 EYES = {"hidden_size": 64, "intermediate_size": 48, "depth": 4, "deepstack_visual_indexes": [0, 1, 2], "num_position_embeddings": 16}
@@ -121,6 +122,16 @@ def omnigen_cases():
     return cases
 
 
+def ernie_cases():
+    made = ernie_config(), random_tensors(ernie_config())
+    plain = {"width": 48, "shape": (2, 128, 5, 4)}
+    layers = ("diffusion_model.layers.1.self_attention.to_q", 64, 64), ("diffusion_model.layers.0.mlp.linear_fc2", 192, 64)
+    return {
+        "ERNIE-Image": sampled("ErnieImage", *made, **plain),
+        "ERNIE-Image, LoRA": sampled("ErnieImage", *made, **plain, lora=lora(*layers)),
+    }
+
+
 def qwen3_vl_cases():
     return {
         "Qwen3-VL 4B": encoded("qwen3vl", "te", "qwen3vl_4b", arguments={"model_type": "qwen3vl_4b"}),
@@ -140,7 +151,7 @@ def measured(cases, folder):
     return differences, ours
 
 
-@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases])
+@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases])
 def test_results_are_upstreams(cases, tmp_path):
     differences, ours = measured(cases(), tmp_path)
     assert not {name: value for name, value in differences.items() if not value <= BOUND}
