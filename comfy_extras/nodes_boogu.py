@@ -24,16 +24,13 @@ class TextEncodeBooguEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         pictures = io.Autogrow.TemplateNames(io.Image.Input("image"), names=[f"image_{number}" for number in range(1, 17)], min=0)
+        words: dict[str, Any] = {"multiline": True, "dynamic_prompts": True}
+        texts = [io.String.Input("prompt", **words), io.String.Input("negative_prompt", advanced=True, **words)]
+        shown = io.Autogrow.Input("images", template=pictures, tooltip="the model was trained with one")
         return io.Schema(
             node_id="TextEncodeBooguEdit",
             category="model/conditioning/boogu",
-            inputs=[
-                io.Clip.Input("clip"),
-                io.String.Input("prompt", multiline=True, dynamic_prompts=True),
-                io.String.Input("negative_prompt", multiline=True, dynamic_prompts=True, advanced=True),
-                io.Vae.Input("vae"),
-                io.Autogrow.Input("images", template=pictures, tooltip="the model was trained with one"),
-            ],
+            inputs=[io.Clip.Input("clip"), *texts, io.Vae.Input("vae"), shown],
             outputs=[io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")],
         )
 

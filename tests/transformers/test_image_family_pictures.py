@@ -9,6 +9,7 @@ from image_family_files import (
     as_bytes,
     chroma_tensors,
     cosmos_tensors,
+    ernie_config,
     flux2_tensors,
     hidream_tensors,
     krea2_tensors,
@@ -27,7 +28,7 @@ from picture_prompts import from_parts, node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
-from transformer_files import qwen3_vl_tensors, qwen_text_tensors
+from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors
 from wan_vae_files import wan_vae_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
@@ -48,6 +49,8 @@ def flux2():
     return {
         "diffusion_models/flux2": flux2_tensors(context=3 * WIDTH),
         "text_encoders/mistral": mistral,
+        "text_encoders/ministral": {**llama_tensors(layers=26, width=WIDTH), "tekken_model": mistral["tekken_model"]},
+        "diffusion_models/ernie": random_tensors(ernie_config(context=WIDTH)),
         "text_encoders/qwen3": qwen3(),
         "vae/flux2": vae_tensors(FLUX2_VAE),
     }
@@ -119,6 +122,7 @@ PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klei
 PICTURES |= {
     "Mage-Flow": ("mage", ["qwen3vl_4b"], "mage", "mage"),
     "OmniGen2": ("omnigen2", ["qwen25_3b"], "omnigen2", "sixteen"),
+    "ERNIE-Image": ("ernie", ["ministral"], "flux2", "flux2"),
     "Boogu": ("boogu", ["qwen3vl_8b"], "boogu", "sixteen"),
     "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
     "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),

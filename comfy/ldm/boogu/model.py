@@ -6,7 +6,6 @@ Shapes: B batch, T tokens of text, P tokens of pictures, N of both, C width of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -141,44 +140,16 @@ class BooguTransformer2DModel(OmniGen2Transformer2DModel):
 
     def __init__(
         self,
-        patch_size: int = 2,
-        in_channels: int = 16,
-        out_channels: int | None = None,
-        hidden_size: int = 3360,
-        num_layers: int = 32,
-        num_double_stream_layers: int = 8,
-        num_refiner_layers: int = 2,
-        num_attention_heads: int = 28,
-        num_kv_heads: int = 7,
-        multiple_of: int = 256,
-        ffn_dim_multiplier: float | None = None,
-        norm_eps: float = EPS,
-        axes_dim_rope: Sequence[int] = (40, 40, 40),
-        axes_lens: Sequence[int] = (2048, 1664, 1664),
+        *,
         instruction_feat_dim: int = 4096,
-        timestep_scale: float = 1000.0,
-        image_model: str | None = None,
-        device: torch.device | None = None,
+        num_double_stream_layers: int = 8,
         dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
         operations: Any = None,
+        **settings: Any,
     ) -> None:
         kept: Options = {"dtype": dtype, "device": device, "operations": operations}
-        super().__init__(
-            patch_size=patch_size,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            num_refiner_layers=num_refiner_layers,
-            num_attention_heads=num_attention_heads,
-            num_kv_heads=num_kv_heads,
-            multiple_of=multiple_of,
-            norm_eps=norm_eps,
-            axes_dim_rope=axes_dim_rope,
-            text_feat_dim=instruction_feat_dim,
-            timestep_scale=timestep_scale,
-            **kept,
-        )
+        super().__init__(text_feat_dim=instruction_feat_dim, **kept, **settings)
         self.double_stream_layers = torch.nn.ModuleList(
             BooguDoubleStreamBlock(*self._sizes, **kept) for _ in range(num_double_stream_layers)
         )

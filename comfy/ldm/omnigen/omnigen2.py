@@ -28,9 +28,7 @@ PICTURES = 5  # to look at, at most
 EPS = 1e-5
 
 
-def apply_rotary_emb(x: torch.Tensor, freqs_cis: torch.Tensor) -> torch.Tensor:
-    """*x* turned by *freqs_cis*, where there is any."""
-    return apply_rope1(x, freqs_cis) if x.shape[1] else x
+apply_rotary_emb = apply_rope1
 
 
 class TimestepEmbedding(torch.nn.Module):
@@ -273,24 +271,23 @@ class OmniGen2Transformer2DModel(DiffusionTransformer):
 
     def __init__(
         self,
-        patch_size: int = 2,
-        in_channels: int = 16,
-        out_channels: int | None = None,
+        *,
+        text_feat_dim: int = 1024,
         hidden_size: int = 2304,
-        num_layers: int = 26,
-        num_refiner_layers: int = 2,
         num_attention_heads: int = 24,
         num_kv_heads: int = 8,
-        multiple_of: int = 256,
-        ffn_dim_multiplier: float | None = None,
-        norm_eps: float = EPS,
         axes_dim_rope: Sequence[int] = (32, 32, 32),
-        axes_lens: Sequence[int] = (300, 512, 512),
-        text_feat_dim: int = 1024,
+        num_refiner_layers: int = 2,
+        num_layers: int = 26,
+        in_channels: int = 16,
+        patch_size: int = 2,
+        out_channels: int | None = None,
         timestep_scale: float = 1.0,
+        multiple_of: int = 256,
+        norm_eps: float = EPS,
         image_model: str | None = None,
-        device: torch.device | None = None,
         dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
         operations: Any = None,
     ) -> None:
         super().__init__()
@@ -365,8 +362,7 @@ class OmniGen2Transformer2DModel(DiffusionTransformer):
     ) -> Seen:
         """Text, references and picture (*tokens* of *size*), after what each goes through alone."""
         time, text = self.time_caption_embed(times, context, tokens.dtype)
-        shown = [self._patches(latent) for latent in references]
-        words = text.shape[1]
+        shown, words = [self._patches(latent) for latent in references], text.shape[1]
         rotations = self.rope_embedder(words, [*(own for _, own in shown), size], tokens.device)
         for layer in self.context_refiner:
             text = layer(text, mask, rotations[:, :, :words], transformer_options=options)
