@@ -296,13 +296,14 @@ class ArenaPinner:
 def cut_pieces(address: int, size_bytes: int, tensors: Iterable[Piece], piece_bytes: int) -> tuple[Piece, ...]:
     """The block of *size_bytes* at *address* in pieces (address, size) of about *piece_bytes*, none of which cuts one of *tensors*.
 
-    Cuts lie on pages that a tensor begins, since pages cannot be locked twice and a copy may not cross two registrations. A piece is
-    longer where there is no such place.
+    Cuts lie at the beginnings of pages that hold the beginning of a tensor and nothing before it, since pages cannot be locked twice and
+    a copy may not cross two registrations. A piece is longer where there is no such place.
     """
     cuts, end = [], address
     for first, length in sorted(tensors):
-        if first > address and first >= end and first % PAGE_BYTES == 0:
-            cuts.append(first)
+        page = first - first % PAGE_BYTES
+        if page > address and page >= end:
+            cuts.append(page)
         end = max(end, first + length)
     pieces, start = [], address
     for cut, following in zip(cuts, [*cuts[1:], address + size_bytes]):
