@@ -17,7 +17,7 @@ from wan_vae_files import wan_vae_file
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 av = pytest.importorskip("av")
 
-WIDTH, HEIGHT, LENGTH, FPS = 64, 48, 5, 16
+WIDTH, HEIGHT, LENGTH, FPS = 64, 64, 5, 16  # the frames before are seen in patches of up to 64 pixels
 CONTEXT, HEARD = text_encoder_files.T5_WIDTH, 128
 EARS = {"hidden_size": HEARD, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "conv_dim": (16,) * 7}
 WHISPER = {"d_model": 64, "encoder_ffn_dim": 32, "encoder_layers": 32, "encoder_attention_heads": 1, "num_mel_bins": 128}
