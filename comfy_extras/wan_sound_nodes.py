@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from comfy.images.vae import VAE
     from comfy_extras.node_values import Conditioning, Latent
 
+    Heard = Mapping[str, Any]  # what an audio encoder gives
+
 torch = lazy_module("torch")
 
 HEARD_PER_SECOND = 50  # states of an audio encoder
@@ -37,8 +39,6 @@ FRAMES_BEFORE, CELLS_BEFORE = 73, 19
 HUMO_FRAMES, HEARD_AROUND, HEARD_FROM = 25, 8, -5
 LAYERS_TOGETHER, WHISPER_LAYERS, WHISPER_WIDTH = 8, 32, 1280
 SAMPLES_PER_FRAME = 640
-
-Heard = "Mapping[str, Any]"
 
 
 def _heard_input() -> io.Input:
