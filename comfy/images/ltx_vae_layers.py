@@ -161,7 +161,7 @@ class Decoder(Half):
     def forward(self, x: torch.Tensor, time: float | None = None) -> torch.Tensor:
         """*time*: how much noise there still is, for timed ones."""
         scale = self.timestep_scale_multiplier
-        said = None if scale is None else time * scale.to(x)
+        said = None if scale is None or time is None else time * scale.to(x)
         x = self.conv_in(x, causal=self.causal)
         for block in self.up_blocks:
             x = block(x, causal=self.causal, time=said) if isinstance(block, Stage) else block(x, causal=self.causal)
