@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from comfy.nested_tensor import NestedTensor
 from comfy.placeholders import placeholders
 
 
@@ -32,6 +34,10 @@ class LatentFormat:
     def process_out(self, latent: torch.Tensor) -> torch.Tensor:
         """The autoencoder's latent for a sampler latent (new tensor)."""
         return latent / self.scale_factor
+
+    def fix_empty_latent(self, latent: torch.Tensor) -> Any:
+        """What sampling starts from for an empty *latent* of these channels: formats of several kinds add the others."""
+        return latent
 
 
 def _rgb_factors(numbers: str) -> list[list[float]]:
@@ -234,6 +240,31 @@ class Wan22(Wan21):
         self.latent_rgb_factors_bias = [0.0317, -0.0878, -0.1388]
 
 
+class QwenImage21(PerChannelFormat):
+    """The latents of Qwen-Image 2.1: batch x 64 x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels = 64
+    spacial_downscale_ratio = 16
+
+    def __init__(self) -> None:
+        means = (
+            ".5126 .7721 -.0631 1.3506 -.7855 -2.1025 -.3458 1.3722 1.8873 -1.7177 -.651 .2732 .7562 -.6163 -1.0277 "
+            "3.8363 2.021 .0472 .932 2.0087 2.4954 -.1391 -1.4249 1.8464 -.5236 1.2826 3.7046 -1.3035 2.7286 -1.4518 "
+            "-1.9036 -1.9955 -.0342 -1.0265 -.7636 3.0555 .0746 -3.0751 -.1076 1.7376 -1.0914 -1.9435 -.2784 -1.368 .4809 "
+            "-.4433 .3764 .5729 -2.0595 1.096 -1.326 -2.0211 -5.0179 .5275 4.0162 1.8505 .3026 1.9373 1.4937 .2632 .5547 "
+            "-1.7121 -.1562 .0304"
+        )
+        deviations = (
+            "3.2001 3.2936 3.4321 3.0091 3.1061 4.0379 4.0705 3.791 3.0785 3.65 3.9308 3.0904 2.8778 3.7675 3.732 5.0756 "
+            "3.2864 4.0397 3.1317 4.0443 2.9249 3.9454 3.0988 4.2489 3.4896 3.8513 3.9323 3.4719 3.7498 4.283 3.5694 "
+            "4.2467 3.9037 3.2947 5.077 3.5075 3.27 3.4767 2.8063 5.1125 3.5327 4.7833 3.1286 4.1819 3.8527 3.8312 3.5605 "
+            "4.3875 3.9624 4.0168 3.5643 4.055 5.5614 4.2963 4.408 3.4959 3.8747 3.7608 3.5735 3.149 3.7662 3.6746 3.4563 "
+            "3.8161"
+        )
+        numbers = (torch.tensor([float(number) for number in text.split()]) for text in (means, deviations))
+        self.latents_mean, self.latents_std = (values.view(1, self.latent_channels, 1, 1) for values in numbers)
+
+
 class HunyuanVideo15(LatentFormat):
     """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
 
@@ -250,6 +281,57 @@ class HunyuanVideo15(LatentFormat):
             "-487 -295 -393 5 -109 253 296 591 353 119 181 -306 -85 -362 229 5 -106 242"
         )
         self.latent_rgb_factors_bias = [0.0456, -0.0202, -0.0644]
+
+
+class MiniMaxH3Video(LatentFormat):
+    """MiniMax H3's video latents: batch x 24 x frames x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels, latent_dimensions = 24, 3
+    spacial_downscale_ratio, temporal_downscale_ratio = 16, 4
+    taesd_decoder_name = "taeh3"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "-186 243 -175 1502 1372 1292 274 -504 -2086 -8 -1646 -3232 -486 140 -743 117 142 -69 615 612 1100 353 869 1101 "
+            "-174 30 354 5315 5488 6244 -250 -402 -343 -325 -291 -172 226 203 507 -840 -381 -208 -188 104 611 208 112 -310 "
+            "-84 -122 -257 -133 -29 63 3 18 -110 1055 1005 1321 165 152 100 -140 -174 -191 -338 -100 -197 42 173 272"
+        )
+        self.latent_rgb_factors_bias = [0.0574, -0.0221, -0.0714]
+
+
+class MiniMaxH3AV(MiniMaxH3Video):
+    """MiniMax H3's videos with their sound, batch x 32 x 2 (left, right) x times; ``latent_channels`` is the larger number of channels."""
+
+    latent_channels = 32
+    frames_of_latents = (1, 4, 4, 4, 4)  # over and over
+    audio_per_frame = 5.0 / 3.0
+
+    def fix_empty_latent(self, latent: torch.Tensor) -> NestedTensor:
+        """The video's channels of *latent*, and silence for as long."""
+        video = latent[:, : MiniMaxH3Video.latent_channels].clone()
+        frames = sum(self.frames_of_latents[number % len(self.frames_of_latents)] for number in range(video.shape[2]))
+        silence = latent.new_zeros((len(latent), self.latent_channels, 2, round(frames * self.audio_per_frame)))
+        return NestedTensor((video, silence))
+
+
+class StableAudio1(LatentFormat):
+    """Stable Audio's sound latents: batch x 64 x places, each of 2048 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 2048
+
+
+class ACEAudio(LatentFormat):
+    """ACE-Step 1's sound latents: batch x 8 x 16 rows x places."""
+
+    latent_channels, latent_dimensions = 8, 2
+
+
+class ACEAudio15(LatentFormat):
+    """ACE-Step 1.5's sound latents: batch x 64 x places. The ratio is what ComfyUI's nodes say, though each place is of 1920 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 1764
 
 
 class LTXV(LatentFormat):
@@ -302,7 +384,7 @@ class LTXAV(LTXV):
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "StableAudio1 Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    "Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

@@ -71,7 +71,7 @@ def fix_empty_latent_channels(
     if is_empty and downscale_ratio_temporal not in (None, latent_format.temporal_downscale_ratio):
         frames = latent_image.shape[2] * downscale_ratio_temporal / latent_format.temporal_downscale_ratio
         latent_image = comfy.utils.repeat_to_batch_size(latent_image, max(1, round(frames)), dim=2)
-    return latent_image
+    return latent_format.fix_empty_latent(latent_image) if is_empty else latent_image
 
 
 def sample(

@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck, Snake1d
 from torch.nn.utils import weight_norm
 
+from comfy.audio.normed import Normed, NormedConvolution, NormedTransposed, older_name
 from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.quantised_weights import plain_weights
@@ -31,7 +32,6 @@ PUBLISHED_MARK = "decoder.layers.1.layers.0.beta"
 DIFFUSERS_MARK = "decoder.block.0.snake1.beta"
 RATE_HZ, FINER_RATE_HZ = 44100, 48000
 FINER_KERNEL = 12  # of the decoder's second level, which tells ACE-Step's from Stable Audio's
-DIRECTION = {"parametrizations.weight.original1": "weight_v", "parametrizations.weight.original0": "weight_g"}
 # Of a level of each half: its parts in order, by diffusers' names.
 LEVELS = {
     "encoder": ("res_unit1", "res_unit2", "res_unit3", "snake1", "conv1"),
@@ -93,28 +93,7 @@ class _Snake(Snake1d):
         return turned.mul_((beta + 1e-9).reciprocal()).add_(hidden_states)
 
 
-class _Normed(torch.nn.Module):
-    """A convolution whose weight is a direction and a length for each of its rows: ``weight_v`` and ``weight_g``, as files have them."""
-
-    weight_v: torch.Tensor
-    weight_g: torch.Tensor
-
-    def normed(self) -> torch.Tensor:
-        """The weight, made anew at each call, so that nothing is kept twice."""
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)
-
-
-class _NormedConvolution(_Normed, torch.nn.Conv1d):
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
-        return F.conv1d(input, self.normed(), self.bias, self.stride, self.padding, self.dilation)
-
-
-class _NormedTransposed(_Normed, torch.nn.ConvTranspose1d):
-    def forward(self, input: torch.Tensor, output_size: Any = None) -> torch.Tensor:  # noqa: A002 - torch's name
-        return F.conv_transpose1d(input, self.normed(), self.bias, self.stride, self.padding)
-
-
-OWN_CLASSES: dict[type, type] = {Snake1d: _Snake, torch.nn.Conv1d: _NormedConvolution, torch.nn.ConvTranspose1d: _NormedTransposed}
+OWN_CLASSES: dict[type, type] = {Snake1d: _Snake, torch.nn.Conv1d: NormedConvolution, torch.nn.ConvTranspose1d: NormedTransposed}
 
 
 class OobleckAutoencoder(torch.nn.Module):
@@ -147,7 +126,7 @@ class OobleckAutoencoder(torch.nn.Module):
             own = OWN_CLASSES.get(type(layer))
             if own is not None:
                 layer.__class__ = own
-            if isinstance(layer, _Normed):
+            if isinstance(layer, Normed):
                 layer._forward_pre_hooks.clear()  # which would put the weight beside its parts
                 vars(layer).pop("weight", None)
         self.eval().requires_grad_(False)
@@ -185,10 +164,10 @@ def diffusers_name(name: str, shapes: Mapping[str, Shape]) -> str:
     if deep is not None:
         half, level, part, inner, leaf = deep.groups()
         unit = "" if inner is None else f".{UNIT[int(inner)]}"
-        return f"{half}.block.{int(level) - 1}.{LEVELS[half][int(part)]}{unit}.{DIRECTION.get(leaf, leaf)}"
+        return f"{half}.block.{int(level) - 1}.{LEVELS[half][int(part)]}{unit}.{older_name(leaf)}"
     shallow = SHALLOW.fullmatch(name)
     if shallow is None:
         return name
     half, level, leaf = shallow.groups()
     place = "conv1" if level == "0" else "snake1" if leaf in ("alpha", "beta") else "conv2"
-    return f"{half}.{place}.{DIRECTION.get(leaf, leaf)}"
+    return f"{half}.{place}.{older_name(leaf)}"

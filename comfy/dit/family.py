@@ -44,6 +44,11 @@ class DiffusersNames:
     places: Callable[[Config], Mapping[str, Place]]
 
 
+def network_kind(unet_config: Mapping[str, Any]) -> str | None:
+    """Which kind of network *unet_config* is of: its ``image_model``, for sound its ``audio_model``; None where it says neither."""
+    return unet_config.get("image_model") or unet_config.get("audio_model")
+
+
 def _no_names(config: Config, keys: Iterable[str]) -> Mapping[str, Target]:
     return {}
 
@@ -52,9 +57,10 @@ def _no_names(config: Config, keys: Iterable[str]) -> Mapping[str, Target]:
 class Family:
     """One family.
 
-    *configs*: its configurations, the most specific first, each with ``image_model`` in its ``unet_config``. *read_config* makes the
-    ``unet_config`` of the shapes of a file, or None where it is none of this family. *lora_names* gives what LoRA files call weights,
-    besides the names that every model's weights have, from the ``unet_config`` and the weights' names (``diffusion_model.…``).
+    *configs*: its configurations, the most specific first, each with ``image_model`` (or ``audio_model``) in its ``unet_config``.
+    *read_config* makes the ``unet_config`` of the shapes of a file, or None where it is none of this family. *lora_names* gives what LoRA
+    files call weights, besides the names that every model's weights have, from the ``unet_config`` and the weights' names
+    (``diffusion_model.…``).
     *with_metadata* adds to the ``unet_config`` what the metadata of the file says.
     """
 
@@ -66,10 +72,10 @@ class Family:
     with_metadata: Callable[[Config, Mapping[str, str]], Config] | None = None
 
     def __post_init__(self) -> None:
-        nameless = [config.__name__ for config in self.configs if "image_model" not in config.unet_config]
+        nameless = [config.__name__ for config in self.configs if network_kind(config.unet_config) is None]
         if nameless or not self.configs:
             raise ValueError(f"{self.name}: the unet_config of {nameless or 'no configuration'} says no image_model")
 
     def image_models(self) -> set[str]:
         """The names of its kinds of network."""
-        return {config.unet_config["image_model"] for config in self.configs}
+        return {kind for config in self.configs if (kind := network_kind(config.unet_config)) is not None}

@@ -5,8 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, krea2, ltx, lumina, qwen_image, sd3, wan
-from comfy.dit.family import Config, Family, Shapes
+from comfy.dit import (
+    ace,
+    ace15,
+    chroma,
+    cosmos,
+    flux,
+    flux2,
+    hidream,
+    hunyuan_video,
+    krea2,
+    ltx,
+    lumina,
+    mage_flow,
+    minimax,
+    qwen_image,
+    qwen_image21,
+    sd3,
+    stable_audio,
+    wan,
+)
+from comfy.dit.family import Config, Family, Shapes, network_kind
 from comfy.supported_models_base import BASE
 
 FAMILIES: tuple[Family, ...] = (
@@ -14,6 +33,8 @@ FAMILIES: tuple[Family, ...] = (
     flux2.FAMILY,
     chroma.FAMILY,
     qwen_image.FAMILY,
+    qwen_image21.FAMILY,
+    mage_flow.FAMILY,
     lumina.FAMILY,
     krea2.FAMILY,
     sd3.FAMILY,
@@ -21,7 +42,11 @@ FAMILIES: tuple[Family, ...] = (
     hidream.FAMILY,
     wan.FAMILY,
     hunyuan_video.FAMILY,
+    minimax.FAMILY,
+    ace.FAMILY,
+    ace15.FAMILY,
     ltx.FAMILY,
+    stable_audio.FAMILY,
 )
 
 
@@ -32,7 +57,7 @@ def configurations() -> list[type[BASE]]:
 
 def family_of(unet_config: Mapping[str, Any] | None) -> Family | None:
     """The family of a model with *unet_config*, or None."""
-    name = (unet_config or {}).get("image_model")
+    name = network_kind(unet_config or {})
     return next((family for family in FAMILIES if name in family.image_models()), None)
 
 

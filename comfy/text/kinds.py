@@ -16,6 +16,7 @@ from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
 from comfy.text.llama import is_llama, is_mistral, read_llama_config
 from comfy.text.ltx_projection_config import PROJECTION, is_projection, projection_source, read_projection_config
+from comfy.text.qwen.half_sizes import read_half_config
 from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
 from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
 from comfy.text.te_models import TEModel
@@ -26,6 +27,7 @@ Shapes = Mapping[str, Shape]
 CLIP_H_WIDTH = 1024
 QWEN25_3B_KEY_HEADS = 2
 QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH = 1024, 2048, 4096
+UMT5_BASE_WIDTH = 768
 T5_BASE_LAYERS = 23  # fewer than the largest T5 has
 BYTES_VOCABULARY = 2048  # ByT5 reads bytes: it has far fewer tokens than any other
 
@@ -56,7 +58,12 @@ def is_clip_l(config: ClipTextConfig) -> bool:
 
 def is_clip_g(config: ClipTextConfig) -> bool:
     """Whether *config* is open_clip's largest, not that of Stable Diffusion 2."""
-    return not is_clip_l(config) and config.hidden_size != CLIP_H_WIDTH
+    return not is_clip_l(config) and not is_clip_h(config)
+
+
+def is_clip_h(config: ClipTextConfig) -> bool:
+    """Whether *config* is Stable Diffusion 2's of open_clip, told by its width."""
+    return not is_clip_l(config) and config.hidden_size == CLIP_H_WIDTH
 
 
 def is_t5(config: T5TextConfig) -> bool:
@@ -70,8 +77,13 @@ def is_byt5(config: T5TextConfig) -> bool:
 
 
 def is_umt5(config: T5TextConfig) -> bool:
-    """Whether *config* is UMT5."""
-    return config.gated and config.bias_per_layer
+    """Whether *config* is UMT5, but for its base size."""
+    return config.gated and config.bias_per_layer and config.hidden_size != UMT5_BASE_WIDTH
+
+
+def is_umt5_base(config: T5TextConfig) -> bool:
+    """Whether *config* is UMT5 base."""
+    return config.gated and config.bias_per_layer and config.hidden_size == UMT5_BASE_WIDTH
 
 
 def is_old_t5(config: T5TextConfig) -> bool:
@@ -130,6 +142,11 @@ def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
     return lambda config: width is None or config.hidden_size == width
 
 
+def is_any(config: QwenTextConfig) -> bool:
+    """Yes: what is read is of one kind."""
+    return True
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
 _VISION_NORM = "model.language_model.norm.weight"
@@ -137,9 +154,11 @@ _FIRST_NORM = "model.layers.0.input_layernorm.weight"
 KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
     EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
+    EncoderKind(TEModel.CLIP_H, "CLIP-H", "clip_h", read_clip_config, is_clip_h),
     EncoderKind(TEModel.T5_XXL, "T5 v1.1", "t5xxl", read_t5_config, is_t5, _T5_NORM),
     EncoderKind(TEModel.BYT5_SMALL_GLYPH, "ByT5", "byt5_small", read_t5_config, is_byt5, _T5_NORM),
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
+    EncoderKind(TEModel.UMT5_BASE, "UMT5 base", "umt5base", read_t5_config, is_umt5_base, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
@@ -151,6 +170,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3VL_32B, "Qwen3-VL 32B", "qwen3vl_32b", read_half_config, is_any, _FIRST_NORM),
     EncoderKind(TEModel.QWEN3VL_4B, "Qwen3-VL 4B", "qwen3vl_4b", read_qwen3_vl_config, is_qwen3_vl_4b, _VISION_NORM),
     EncoderKind(TEModel.QWEN3VL_8B, "Qwen3-VL 8B", "qwen3vl_8b", read_qwen3_vl_config, is_qwen3_vl_8b, _VISION_NORM),
     *(
