@@ -185,6 +185,12 @@ class BaseModel(torch.nn.Module):
         """Take a mask and the masked picture as extra input channels."""
         self.concat_keys = ("mask", "masked_image")
 
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
+    ) -> Any:
+        """What :meth:`extra_conds` gave as *cond_key*, cut to *window* of *x_in*; None where its size says how (see ``slice_cond``)."""
+        return None
+
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """What the network needs besides latent and time, as batchable conditioning."""
         conds: dict[str, comfy.conds.CONDRegular] = {}

@@ -106,6 +106,35 @@ def wan_cases(folder) -> dict:
     add("2 moves at first", "animate2", options=moves, late={**picture, **vision(numbers)})
     add("2 moves, kept over steps", "animate2", options=moves, cache="default", steps=3)
     add("2 moves, kept in few bits", "animate2", options=moves, cache="int8", steps=3)
+    long = {"sides": (9, 6, 8), "steps": 3}
+    frame = torch.ones(1, 1, 9, 6, 8)
+    frame[:, :, :1] = 0.0
+    begun = {"concat_latent_image": numbers(1, 16, 9, 6, 8), "concat_mask": frame, **vision(numbers)}
+    for schedule in ("standard_static", "standard_uniform", "looped_uniform", "batched"):
+        add(f"windows, {schedule}", **long, windows={"context_schedule": schedule, "context_stride": 2, "closed_loop": True})
+    for fuse in ("relative", "flat", "overlap-linear"):
+        add(f"windows, {fuse}", **long, windows={"fuse_method": fuse})
+    add("windows, nothing before", **long, windows={"causal_window_fix": False, "freenoise": True})
+    kept = {"cond_retain_index_list": "0", "latent_retain_index_list": "0, 1"}
+    add("windows, picture kept", "i2v", **long, options=begun, windows=kept)
+    add(
+        "windows, vace",
+        "vace",
+        **long,
+        sizes=vace_sizes,
+        windows={},
+        options={"vace_frames": [numbers(1, 32, 9, 6, 8)], "vace_mask": [numbers(1, 64, 9, 6, 8)]},
+    )
+    add(
+        "windows, 2 moves",
+        "animate2",
+        **long,
+        options={**begun, "pose_video_latent": numbers(1, 16, 8, 6, 8)},
+        windows=kept,
+        cache="default",
+    )
+    parts = {"split_conds_to_windows": True}
+    add("windows, several texts", **long, windows=parts, late={})
     shifted = {"shift": 5.0, "steps": 3}
     add("shifted", **shifted)
     return made.cases
