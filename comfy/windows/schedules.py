@@ -106,7 +106,10 @@ def create_windows_uniform_standard(num_frames: int, handler: WindowSettings, mo
         if rolls:
             first = window[place]
             shift_window_to_end(window, num_frames)
-            if first not in windows[(index + 1) % len(windows)]:
+            if max(window) >= num_frames:  # wider than the video
+                start = min(first, num_frames - handler.context_length)
+                window[:] = range(start, start + handler.context_length)
+            elif first not in windows[(index + 1) % len(windows)]:
                 windows.insert(index + 1, list(range(first, first + handler.context_length)))
         index += 1
     return [window for index, window in enumerate(windows) if window not in windows[:index]]
@@ -184,9 +187,9 @@ def create_weights_pyramid(length: int, **kwargs: Any) -> list[int]:
 def create_weights_overlap_linear(length: int, full_length: int, idxs: Sequence[int], context_overlap: int, **kwargs: Any) -> Tensor:
     """Only the frames that windows share count less, the less the nearer to the edge; not at the beginning and the end of the video."""
     weights = torch.ones(length)
-    if min(idxs) > 0:
+    if min(idxs) > 0 and context_overlap:
         weights[:context_overlap] = torch.linspace(SMALLEST_WEIGHT, 1, context_overlap)
-    if max(idxs) < full_length - 1:
+    if max(idxs) < full_length - 1 and context_overlap:
         weights[-context_overlap:] = torch.linspace(1, SMALLEST_WEIGHT, context_overlap)
     return weights
 
