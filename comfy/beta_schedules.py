@@ -19,7 +19,8 @@ def rescale_zero_terminal_snr_sigmas(sigmas: torch.Tensor) -> torch.Tensor:
 def make_beta_schedule(
     schedule: str, n_timestep: int, linear_start: float = 1e-4, linear_end: float = 2e-2, cosine_s: float = 8e-3
 ) -> torch.Tensor:
-    """The variances added per step, float64: ``linear`` (in the square root), ``sqrt_linear``, ``sqrt`` or ``cosine``.
+    """The variances added per step, float64: ``linear`` (in the square root), ``sqrt_linear``, ``sqrt``, ``cosine`` or, which is the same
+    with its usual offset, ``squaredcos_cap_v2``.
 
     Raises ``ValueError`` for another name.
     """
@@ -28,8 +29,10 @@ def make_beta_schedule(
     if schedule in ("sqrt_linear", "sqrt"):
         betas = torch.linspace(linear_start, linear_end, n_timestep, dtype=torch.float64)
         return betas if schedule == "sqrt_linear" else betas**0.5
+    if schedule == "squaredcos_cap_v2":
+        schedule, cosine_s = "cosine", 8e-3
     if schedule == "cosine":
         times = torch.arange(n_timestep + 1, dtype=torch.float64) / n_timestep + cosine_s
         alpha_bar = torch.cos(times / (1 + cosine_s) * math.pi / 2) ** 2
         return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(0, 0.999)
-    raise ValueError(f"unknown beta schedule {schedule!r}; known: linear, sqrt_linear, sqrt, cosine")
+    raise ValueError(f"unknown beta schedule {schedule!r}; known: linear, sqrt_linear, sqrt, cosine, squaredcos_cap_v2")

@@ -138,7 +138,7 @@ def convert_to_transformers(sd: MutableMapping[str, Tensor], prefix: str) -> dic
 def load_clipvision_from_sd(sd: MutableMapping[str, Tensor], prefix: str = "", convert_keys: bool = False) -> ClipVisionModel | None:
     """The image encoder of a state dict, or None if it holds none. With *convert_keys* names begin with *prefix*."""
     own = convert_to_transformers(sd, prefix) if convert_keys else sd
-    return _from_source(StateDictSource(dict(own), "the state dict"))
+    return load_clip_vision_source(StateDictSource(dict(own), "the state dict"))
 
 
 def load(ckpt_path: str) -> ClipVisionModel | None:
@@ -158,14 +158,15 @@ class _VisionPart(Part[ClipVisionModel | None]):
         self._files = files
 
     def load(self) -> ClipVisionModel | None:
-        return _from_source(self._files.source())
+        return load_clip_vision_source(self._files.source())
 
     def estimate_bytes(self) -> int:
         management = comfy.model_management
         return kept_bytes(self._files.source(), "", management.text_encoder_dtype(management.text_encoder_device()))
 
 
-def _from_source(source: WeightSource) -> ClipVisionModel | None:
+def load_clip_vision_source(source: WeightSource) -> ClipVisionModel | None:
+    """The image encoder of a weight source (no prefix), or None if it holds none. Raises ``ModelFileError``."""
     with naming_file(source.name, "the image encoder"):
         siglip = siglip_part(source)
     if siglip is not None:

@@ -240,6 +240,31 @@ class Wan22(Wan21):
         self.latent_rgb_factors_bias = [0.0317, -0.0878, -0.1388]
 
 
+class QwenImage21(PerChannelFormat):
+    """The latents of Qwen-Image 2.1: batch x 64 x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels = 64
+    spacial_downscale_ratio = 16
+
+    def __init__(self) -> None:
+        means = (
+            ".5126 .7721 -.0631 1.3506 -.7855 -2.1025 -.3458 1.3722 1.8873 -1.7177 -.651 .2732 .7562 -.6163 -1.0277 "
+            "3.8363 2.021 .0472 .932 2.0087 2.4954 -.1391 -1.4249 1.8464 -.5236 1.2826 3.7046 -1.3035 2.7286 -1.4518 "
+            "-1.9036 -1.9955 -.0342 -1.0265 -.7636 3.0555 .0746 -3.0751 -.1076 1.7376 -1.0914 -1.9435 -.2784 -1.368 .4809 "
+            "-.4433 .3764 .5729 -2.0595 1.096 -1.326 -2.0211 -5.0179 .5275 4.0162 1.8505 .3026 1.9373 1.4937 .2632 .5547 "
+            "-1.7121 -.1562 .0304"
+        )
+        deviations = (
+            "3.2001 3.2936 3.4321 3.0091 3.1061 4.0379 4.0705 3.791 3.0785 3.65 3.9308 3.0904 2.8778 3.7675 3.732 5.0756 "
+            "3.2864 4.0397 3.1317 4.0443 2.9249 3.9454 3.0988 4.2489 3.4896 3.8513 3.9323 3.4719 3.7498 4.283 3.5694 "
+            "4.2467 3.9037 3.2947 5.077 3.5075 3.27 3.4767 2.8063 5.1125 3.5327 4.7833 3.1286 4.1819 3.8527 3.8312 3.5605 "
+            "4.3875 3.9624 4.0168 3.5643 4.055 5.5614 4.2963 4.408 3.4959 3.8747 3.7608 3.5735 3.149 3.7662 3.6746 3.4563 "
+            "3.8161"
+        )
+        numbers = (torch.tensor([float(number) for number in text.split()]) for text in (means, deviations))
+        self.latents_mean, self.latents_std = (values.view(1, self.latent_channels, 1, 1) for values in numbers)
+
+
 class HunyuanVideo15(LatentFormat):
     """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
 

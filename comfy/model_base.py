@@ -16,6 +16,7 @@ from comfy import made_by
 from comfy.families.guiding_picture import IP2P
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.encoders.noise_aug_modules import sdxl_pooled
 from comfy.model_types import ModelType, model_sampling
 from comfy.placeholders import placeholders
 from comfy.units import MIB
@@ -294,10 +295,8 @@ class SizeConditionedModel(BaseModel):
         raise NotImplementedError
 
     def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """Pooled text (batch x width) followed by the embedded sizes. Raises ``ValueError`` for unCLIP conditioning."""
-        if "unclip_conditioning" in kwargs:
-            raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-        pooled = kwargs["pooled_output"]
+        """Pooled text (batch x width), or what unCLIP conditioning has in its place, followed by the embedded sizes."""
+        pooled = sdxl_pooled(kwargs)
         embedded = self.embedder(torch.tensor(self.size_conditioning(kwargs), dtype=torch.float32)).flatten()
         return torch.cat([pooled.to(embedded.device), embedded.expand(len(pooled), -1)], dim=1)
 
@@ -350,17 +349,11 @@ class SDXL_instructpix2pix(IP2P, SDXL):  # noqa: N801 - ComfyUI's name
         return comfy.latent_formats.SDXL().process_in(image) if self.model_type == ModelType.V_PREDICTION_EDM else image
 
 
-def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any) -> torch.Tensor:
-    """The pooled text of the sampler's arguments *args*. Raises ``ValueError`` for unCLIP conditioning, which nothing here can augment."""
-    if "unclip_conditioning" in args:
-        raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-    return args["pooled_output"]
-
-
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
+    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP=comfy.unclip_model "
+    "SVD_img2vid SV3D_u:SVD_img2vid QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
     "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
     "StableCascade_C StableCascade_B AuraFlow StableAudio1=comfy.dit.models.stable_audio HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
@@ -370,9 +363,9 @@ __getattr__, __dir__ = placeholders(
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
     "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
-    "WAN21_CausalAR:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
+    "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
-    "ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 Omnigen2 "
+    "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 Omnigen2 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX "
     "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",

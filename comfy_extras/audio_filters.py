@@ -1,11 +1,10 @@
-"""Another sample rate for a waveform, and the three filters of the equalizer. Both run on the CPU, by SciPy."""
+"""The three filters of the equalizer, which run on the CPU, by SciPy."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from comfy.audio.resampling import resampled
 from comfy.lazy_import import lazy_module
 
 if TYPE_CHECKING:
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 
 signal = lazy_module("scipy.signal")
 torch = lazy_module("torch")
-
-__all__ = ["equalized", "resampled"]
 
 Shape = Literal["low shelf", "peak", "high shelf"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from comfy.audio.resampling import resampled
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_extras.audio_filters import resampled
 from comfy_extras.audio_values import Audio, audio_of, required
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 import node_helpers
+from comfy.audio.resampling import resampled
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_extras.audio_filters import resampled
 from comfy_extras.audio_values import Audio, required
 from comfy_extras.ltx_guides import CATEGORY
 from comfy_extras.model_patch_schema import model_patch_schema, share_input

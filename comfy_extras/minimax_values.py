@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 from comfy import model_management
+from comfy.audio.resampling import resampled
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_extras.audio_filters import resampled
 from comfy_extras.node_inputs import MAX_RESOLUTION
 
 if TYPE_CHECKING:

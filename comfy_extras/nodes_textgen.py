@@ -17,7 +17,7 @@ _THOUGHTS = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL)
 
 
 def _sampling_options() -> list[io.DynamicCombo.Option]:
-    numbers = [
+    numbers: list[Any] = [
         io.Float.Input("temperature", default=0.7, min=0.01, max=2.0, step=0.000001),
         io.Int.Input("top_k", default=64, min=0, max=1000),
         io.Float.Input("top_p", default=0.95, min=0.0, max=1.0, step=0.01),

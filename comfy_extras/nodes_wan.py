@@ -13,6 +13,7 @@ from comfy_extras.wan_picture_nodes import (
     WanImageToVideo,
     WanPhantomSubjectToVideo,
 )
+from comfy_extras.wan_sound_nodes import WanHuMoImageToVideo, WanSoundImageToVideo, WanSoundImageToVideoExtend
 from comfy_extras.wan_track_nodes import WanTrackToVideo
 
 PICTURES = (
@@ -25,4 +26,7 @@ PICTURES = (
 )
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
-comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, WanAnimate2ToVideo, WanAnimate2Cache)
+SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo)
+MOVES = (WanAnimate2ToVideo, WanAnimate2Cache)
+
+comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, *SOUNDS, *MOVES)

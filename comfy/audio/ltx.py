@@ -16,8 +16,8 @@ import comfy.ops
 from comfy.audio.ltx_vocoder import Vocoder, VocoderWithBWE, diffusers_name
 from comfy.audio.resampling import resampled
 from comfy.families.conversion_plan import load_parameters, plan_conversion
+from comfy.families.family_settings import part_settings
 from comfy.families.model_errors import UnknownModelError, naming_file
-from comfy.families.published_settings import part_settings
 from comfy.families.published_weights import parameters_from_buffers
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_names import WeightNames

@@ -24,18 +24,21 @@ class Normed(torch.nn.Module):
     weight: Any
     weight_v: torch.Tensor
     weight_g: torch.Tensor
+    norm_dim = 0  # the dimension whose entries have a length each
 
-    def part(self) -> None:
+    def part(self, dim: int = 0) -> None:
         """Put the two parts in the weight's place, if they are not there yet."""
         if "weight" in self._parameters:
             weight = self._parameters.pop("weight")
             assert weight is not None
-            self.weight_g = torch.nn.Parameter(torch.empty((len(weight), 1, 1), device=weight.device), requires_grad=False)
+            self.norm_dim = dim
+            shape = [size if place == dim else 1 for place, size in enumerate(weight.shape)]
+            self.weight_g = torch.nn.Parameter(torch.empty(shape, device=weight.device), requires_grad=False)
             self.weight_v = torch.nn.Parameter(weight.detach(), requires_grad=False)
 
-    def normed(self) -> torch.Tensor:
-        """The weight, made anew at each call, so that nothing is kept twice."""
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)
+    def normed(self, like: torch.Tensor) -> torch.Tensor:
+        """The weight where and as *like* is, made anew at each call, so that nothing is kept twice."""
+        return torch._weight_norm(self.weight_v.to(like), self.weight_g.to(like), self.norm_dim)
 
 
 class NormedConvolution(Normed, torch.nn.Conv1d):
@@ -43,7 +46,8 @@ class NormedConvolution(Normed, torch.nn.Conv1d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's name
         """B x in x T to B x out x T'."""
-        return F.conv1d(input, self.normed(), self.bias, self.stride, self.padding, self.dilation)
+        bias = None if self.bias is None else self.bias.to(input)
+        return F.conv1d(input, self.normed(input), bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class NormedTransposed(Normed, torch.nn.ConvTranspose1d):
@@ -51,4 +55,6 @@ class NormedTransposed(Normed, torch.nn.ConvTranspose1d):
 
     def forward(self, input: torch.Tensor, output_size: Any = None) -> torch.Tensor:  # noqa: A002 - torch's name
         """B x in x T to B x out x T'."""
-        return F.conv_transpose1d(input, self.normed(), self.bias, self.stride, self.padding)
+        bias = None if self.bias is None else self.bias.to(input)
+        padding: Any = self.padding
+        return F.conv_transpose1d(input, self.normed(input), bias, self.stride, padding)

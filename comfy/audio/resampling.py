@@ -1,4 +1,4 @@
-"""Another sample rate for a waveform; on the CPU, by SciPy."""
+"""Another sample rate for a waveform, made on the CPU by SciPy."""
 
 from __future__ import annotations
 

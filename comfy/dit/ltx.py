@@ -10,7 +10,7 @@ import torch
 
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
-from comfy.families.published_settings import part_settings
+from comfy.families.family_settings import part_settings
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE
 

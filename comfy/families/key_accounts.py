@@ -19,6 +19,7 @@ HARMLESS = (
     (r"(^|\.)(text_projection(\.weight)?|text_projection\.bias)$", "projection of pooled text, where the family takes it unprojected"),
     (r"^(vision_model|visual|visual_projection)\b", "the half of CLIP that looks at pictures"),
     (r"(^|\.)loss\.", "the critic that autoencoders are trained against"),
+    (r"(sampler|samples\.\d+)\.time_conv\.", "what autoencoders of videos do between frames, where they are used for pictures"),
     (r"(^|\.)per_channel_statistics\.(channel|mean-of-stds)", "figures of LTX's latents that nothing is computed from"),
     (r"(^|\.)stft_fn\.inverse_basis$", "the way back of a transform that is made one way only"),
     (r"(^|\.)num_batches_tracked$", "a count of training"),

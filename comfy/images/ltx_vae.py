@@ -10,8 +10,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import patchify, unpatchify
 
 import comfy.ops
+from comfy.families.family_settings import part_settings
 from comfy.families.model_errors import UnknownModelError, naming_file
-from comfy.families.published_settings import part_settings
 from comfy.families.published_weights import load_published
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource

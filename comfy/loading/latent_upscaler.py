@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 import comfy.model_management
+from comfy.families.family_settings import published_settings
 from comfy.families.model_errors import UnknownModelError, naming_file
-from comfy.families.published_settings import published_settings
 from comfy.families.published_weights import load_published
 from comfy.families.sd_unet_config import count_blocks
 from comfy.families.weight_source import WeightSource

@@ -62,6 +62,8 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("krea2",), "comfy.text_encoders.krea2:krea2_target"),
     (_sets((TEModel.QWEN3VL_32B,)), ("minimax", ANY), "comfy.text_encoders.minimax:minimax_target"),
+    (_sets((TEModel.QWEN3VL_4B,)), ("mage",), "comfy.text_encoders.mage_flow:mage_flow_target"),
+    (_sets((TEModel.QWEN3VL_8B,)), ("qwen_image",), "comfy.text_encoders.qwen_image21:qwen_image21_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("ideogram4", ANY), "comfy.text_encoders.qwen3vl:qwen3vl_target"),  # Ideogram's own is the larger
     (_sets((TEModel.QWEN3VL_8B,)), (ANY,), "comfy.text_encoders.qwen3vl:qwen3vl_target"),
     (_QWEN35, ("stable_diffusion", ANY), "comfy.text_encoders.qwen35:qwen35_target"),
@@ -79,6 +81,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3_4B,)), ("flux", "flux2"), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((TEModel.QWEN3_8B,), (TEModel.MISTRAL3_24B,)), ("flux2", ANY), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((_L,)), ("stable_diffusion", ANY), "comfy.sd1_clip:sd1_target"),
+    (_sets((TEModel.CLIP_H,)), ("stable_diffusion", ANY), "comfy.text_encoders.sd2_clip:sd2_target"),
     (_sets((_G,)), ("stable_diffusion", ANY), "comfy.sdxl_clip:refiner_target"),
     (_sets((_L, _G)), ("sdxl", "stable_diffusion", ANY), "comfy.sdxl_clip:sdxl_target"),
 )

@@ -58,7 +58,12 @@ def is_clip_l(config: ClipTextConfig) -> bool:
 
 def is_clip_g(config: ClipTextConfig) -> bool:
     """Whether *config* is open_clip's largest, not that of Stable Diffusion 2."""
-    return not is_clip_l(config) and config.hidden_size != CLIP_H_WIDTH
+    return not is_clip_l(config) and not is_clip_h(config)
+
+
+def is_clip_h(config: ClipTextConfig) -> bool:
+    """Whether *config* is Stable Diffusion 2's of open_clip, told by its width."""
+    return not is_clip_l(config) and config.hidden_size == CLIP_H_WIDTH
 
 
 def is_t5(config: T5TextConfig) -> bool:
@@ -132,14 +137,14 @@ def is_qwen3_vl_4b(config: QwenTextConfig) -> bool:
     return not is_qwen3_vl_8b(config) and config.hidden_size <= QWEN3_8B_WIDTH
 
 
-def is_any(config: QwenTextConfig) -> bool:
-    """Yes: what is read is of one kind."""
-    return True
-
-
 def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
     """Whether a Qwen 3.5 is that of *width*; None: of any."""
     return lambda config: width is None or config.hidden_size == width
+
+
+def is_any(config: QwenTextConfig) -> bool:
+    """Yes: what is read is of one kind."""
+    return True
 
 
 _T5_NORM = "encoder.final_layer_norm.weight"
@@ -149,6 +154,7 @@ _FIRST_NORM = "model.layers.0.input_layernorm.weight"
 KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
     EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
+    EncoderKind(TEModel.CLIP_H, "CLIP-H", "clip_h", read_clip_config, is_clip_h),
     EncoderKind(TEModel.T5_XXL, "T5 v1.1", "t5xxl", read_t5_config, is_t5, _T5_NORM),
     EncoderKind(TEModel.BYT5_SMALL_GLYPH, "ByT5", "byt5_small", read_t5_config, is_byt5, _T5_NORM),
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),

@@ -24,10 +24,10 @@ class Krea2Tokenizer(Qwen3VLTokenizer):
         self.llama_template = KREA2_TEMPLATE
 
     def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, *args: Any, thinking: bool = True, **kwargs: Any
+        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """As its base class."""
-        return super().tokenize_with_weights(text, return_word_ids, *args, thinking=thinking, **kwargs)
+        return super().tokenize_with_weights(text, return_word_ids, llama_template, **{"thinking": True, **kwargs})
 
 
 class Krea2Qwen3VLClipModel(Qwen3VLClipModel):

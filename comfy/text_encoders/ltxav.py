@@ -52,6 +52,22 @@ class DualLinearProjection(torch.nn.Module):
         return torch.cat([part(even * math.sqrt(part.out_features / width)) for part in parts], dim=-1)
 
 
+def projection_layers(config: ProjectionConfig, kept: torch.dtype) -> dict[str, torch.nn.Module]:
+    """The modules after the text model by their names, without weights, which are kept in *kept*."""
+    operations: Any = comfy.ops.pick_operations(kept, torch.float32)
+    places: dict[str, Any] = {"dtype": kept, "device": "meta"}
+    if config.sound_width is None:
+        projection = operations.Linear(config.inputs, config.video_width, bias=config.video_bias, **places)
+    else:
+        sizes = (config.inputs, config.video_width, config.sound_width, config.video_bias, config.sound_bias)
+        projection = DualLinearProjection(*sizes, **places, operations=operations)
+    layers: dict[str, torch.nn.Module] = {PROJECTION: projection}
+    for name in CONNECTORS if config.connected else ():
+        connector = Embeddings1DConnector(split_rope=True, double_precision_rope=True, operations=operations, **places)
+        layers[name.removesuffix(".")] = connector
+    return layers
+
+
 class LTXAVTEModel(JointTextEncoder):
     """Gemma's states as text for LTX 2. Of the first one, whose files have small connectors, the text goes through these here."""
 
@@ -63,17 +79,8 @@ class LTXAVTEModel(JointTextEncoder):
         config: ProjectionConfig = options[f"{PROJECTION}_model_config"]
         self.config, self.dtypes = config, {kept, self.gemma3_12b.dtype}
         self.execution_device: torch.device | None = None
-        operations: Any = comfy.ops.pick_operations(kept, torch.float32)
-        places: dict[str, Any] = {"dtype": kept, "device": "meta"}
-        sizes: tuple[Any, ...] = (config.inputs, config.video_width, config.sound_width, config.video_bias, config.sound_bias)
-        self.text_embedding_projection: Any = (
-            operations.Linear(config.inputs, config.video_width, bias=config.video_bias, **places)
-            if config.sound_width is None
-            else DualLinearProjection(*sizes, **places, operations=operations)
-        )
-        for name in CONNECTORS if config.connected else ():
-            connector = Embeddings1DConnector(split_rope=True, double_precision_rope=True, operations=operations, **places)
-            setattr(self, name.removesuffix("."), connector)
+        for name, module in projection_layers(config, kept).items():
+            setattr(self, name, module)
 
     def parts(self) -> dict[str, Any]:
         """The text model alone."""
@@ -120,7 +127,10 @@ class LTXAVTEModel(JointTextEncoder):
     def load_weights(self, sources: Mapping[str, WeightSource]) -> None:
         """Weights of the text model and of what comes after it, by part."""
         super().load_weights(sources)
-        source = sources[PROJECTION]
+        self.load_projection(sources[PROJECTION])
+
+    def load_projection(self, source: WeightSource) -> None:
+        """Weights of what comes after the text model."""
         rest = torch.nn.ModuleDict({name: module for name, module in self.named_children() if name != LARGE})
         load_published(rest, source, next(iter(rest.parameters())).dtype, "the text encoder's projection")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -59,6 +59,7 @@ class Qwen3VLTokenizer(sd1_clip.SD1Tokenizer):
         text: str,
         return_word_ids: bool = False,
         llama_template: str | None = None,
+        *,
         images: Sequence[torch.Tensor] = (),
         prevent_empty_text: bool = False,
         thinking: bool = False,
@@ -103,7 +104,8 @@ def _put_in(chunks: Sequence[list[Any]], pictures: Sequence[torch.Tensor]) -> No
 class Qwen3VLClipModel(PublishedTextModel):
     """Qwen3-VL's states after its last layer, before its last norm."""
 
-    MODEL_CLASS, TOKENS, LAYER, SETTINGS = Qwen3VLTextModel, {"pad": PAD}, ("hidden", -1), {"layer_norm_hidden_state": False}
+    MODEL_CLASS, TOKENS, SETTINGS = Qwen3VLTextModel, {"pad": PAD}, {"layer_norm_hidden_state": False}
+    LAYER: ClassVar[tuple[str | list[int], int | None]] = ("hidden", -1)
 
 
 class NormalisedStates(Qwen3VLClipModel):

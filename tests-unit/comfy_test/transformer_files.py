@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfy.dit.registry import read_transformer_config
+from comfy.ldm.anima.lllite import AnimaLLLiteConditioning, AnimaLLLiteModule
 from comfy.ldm.flux.siglip_style import SigLIPMultiFeatProjModel
 from comfy.ldm.lumina.controlnet import ZImage_Control
 from comfy.ldm.qwen_image.blockwise import QwenImageBlockWiseControlNet
@@ -210,6 +211,17 @@ def style_tensors(seed=0):
         f"feature_embedder.{name}": value
         for name, value in _tensors(SigLIPMultiFeatProjModel(**STYLE_SIZES, operations=disable_weight_init), seed).items()
     }
+
+
+def lllite_tensors(seed=0, blocks=2, width=256, mask=False, far=True):
+    """An LLLite for the small Cosmos-Predict2: of each kind of layer in its first block, of one in each other; *far*: looking far."""
+    conditioning = AnimaLLLiteConditioning(3 + mask, 16, 24, 1, (1, 2) if far else (), operations=disable_weight_init)
+    layers = ["0_self_attn_q_proj", "0_self_attn_k_proj", "0_self_attn_v_proj", "0_cross_attn_q_proj", "0_mlp_layer1"]
+    tensors = {f"lllite_conditioning1.{name}": value for name, value in _tensors(conditioning, seed).items()}
+    for number, layer in enumerate([*layers, *(f"{block}_mlp_layer1" for block in range(1, blocks))], seed + 1):
+        module = AnimaLLLiteModule(width, 24, 12, operations=disable_weight_init)
+        tensors |= {f"lllite_dit_blocks_{layer}.{name}": value for name, value in _tensors(module, number).items()}
+    return tensors
 
 
 def fun_tensors(seed=0, blocks=6, untrained=False):

@@ -19,7 +19,7 @@ def wan_config(
     "camera_2.2", "5b", "animate2".
 
     *channels* of its input, where they are not the kind's usual ones. *extra*: ``reference`` (channels of a picture before the video),
-    ``vace_depth``.
+    ``vace_depth``. "s2v" and "humo" hear: ``heard`` values at a time (of "humo", of all its layers and times), ``sound`` per token.
     """
     looks = kind in ("i2v", "animate2", "flf", "control", "camera")
     latent = 48 if kind == "5b" else 16
@@ -37,6 +37,19 @@ def wan_config(
         **({"control_adapter.conv.weight": (width, 1536, 2, 2)} if kind.startswith("camera") else {}),
         **({"ref_conv.weight": (width, extra["reference"], 2, 2)} if "reference" in extra else {}),
     }
+    if kind == "s2v":
+        shapes |= {f"audio_injector.injector.{number}.": () for number in range(12)} | {"cond_encoder.weight": (width, 16, 1, 2, 2)}
+        shapes |= {
+            "casual_audio_encoder.weights": (1, extra.get("layers", 3), 1, 1),
+            "casual_audio_encoder.encoder.final_linear.weight": (),
+        }
+        shapes["casual_audio_encoder.encoder.conv1_local.conv.weight"] = (width, extra.get("heard", 8), 3)
+    if kind == "humo":
+        shapes |= {
+            "audio_proj.audio_proj_glob_1.layer.bias": (),
+            "audio_proj.audio_proj_glob_1.layer.weight": (512, extra.get("heard", 80)),
+        }
+        shapes["audio_proj.audio_proj_glob_norm.layer.weight"] = (extra.get("sound", 24),)
     if kind == "vace":
         shapes["vace_patch_embedding.weight"] = (width, 96, 1, 2, 2)
         shapes |= {f"vace_blocks.{number}.": () for number in range(extra.get("vace_depth", 1))}

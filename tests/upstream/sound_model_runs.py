@@ -29,11 +29,12 @@ def told(path, **sizes):
         module, _, name = path.partition(":")
         module = importlib.import_module(module)
         made = getattr(module, name)
+        before = made.__init__
 
-        def make(*arguments, **given):
-            return made(*arguments, **{**given, **sizes})
+        def begin(self, *arguments, **given):
+            before(self, *arguments, **{**given, **sizes})
 
-        setattr(module, name, make)
+        made.__init__ = begin
 
 
 def sampled(case):
@@ -120,7 +121,46 @@ def shared(options, writer):
         setattr(ace15, name, make)
 
 
-ENCODERS = {"ace15": ace15}
+def lyrics(case):
+    """The tokens of lyrics, and their weights."""
+    if OURS:
+        args.tokenizer_directory = [case["folder"].rpartition("/")[0]]
+        from comfy.text_encoders.ace import LyricsTokenizer
+
+        tokenizer = LyricsTokenizer()
+    else:
+        from comfy.text_encoders import ace
+
+        made = ace.VoiceBpeTokenizer
+        ace.VoiceBpeTokenizer.from_pretrained = lambda path, **kwargs: made(f"{case['folder']}/vocab.json")
+        tokenizer = ace.LyricsTokenizer()
+    return [[list(pair) for pair in tokenizer.tokenize_with_weights(text)[0]] for text in case["texts"]]
+
+
+class Autoencoder:
+    """Makes latents of videos by picking frames and pixels."""
+
+    def encode(self, pixels):
+        latent = pixels[::4, ::8, ::8].mean(dim=-1, keepdim=True).expand(-1, -1, -1, 16)
+        return latent.movedim(-1, 0)[None] + torch.arange(16).view(1, 16, 1, 1, 1)
+
+
+def nodes_of_wan(case):
+    """What Wan's nodes for sound put into conditionings, as tensors."""
+    from comfy_extras import nodes_wan
+
+    name, given = case["node"], dict(case["given"])
+    sides = [[torch.zeros(1, 2, 4), {}]], [[torch.ones(1, 2, 4), {}]]
+    made = getattr(nodes_wan, name).execute(*sides, Autoencoder(), **given).args
+    found = [made[2]["samples"]]
+    for side in made[:2]:
+        for key in sorted(side[0][1]):
+            value = side[0][1][key]
+            found += value if isinstance(value, list) else [value]
+    return found
+
+
+ENCODERS = {"ace15": ace15, "lyrics": lyrics, "nodes": nodes_of_wan}
 
 
 def main(cases_file, results_file):

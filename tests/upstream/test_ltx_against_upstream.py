@@ -8,6 +8,7 @@ from both_trees import against_upstream, results_of_both
 from ltx_files import (
     SOUND_WIDTH,
     TEXT,
+    UPSAMPLERS,
     VAE_KINDS,
     VOCODERS,
     WIDTH,
@@ -15,8 +16,10 @@ from ltx_files import (
     ltx_sound_metadata,
     ltx_sound_tensors,
     ltx_tensors,
+    ltx_upsampler_file,
     ltx_vae_metadata,
     ltx_vae_tensors,
+    projection_tensors,
 )
 from safetensors.torch import save_file
 
@@ -165,3 +168,29 @@ def test_what_autoencoders_make_is_upstreams(tmp_path):
             else:
                 assert (own - other).abs().max() <= (SILENCE if "sound" in name else LEVEL), (name, number)
                 assert own.std() > 0.02
+
+
+def node_cases(folder) -> dict:
+    """What the nodes work with."""
+    text = [[Numbers()(1, 5, TEXT), {"pooled_output": None, "unprocessed_ltxav_embeds": True}]]
+    return {
+        "model": ltx_file(folder / "two.safetensors", "2"),
+        "upsamplers": [ltx_upsampler_file(folder / f"{kind}.safetensors", kind) for kind in UPSAMPLERS],
+        "vae": (ltx_vae_tensors("2"), ltx_vae_metadata("2")),
+        "sound": (ltx_sound_tensors("2"), ltx_sound_metadata("2")),
+        "text": text,
+        "projections": {kind: projection_tensors(kind) for kind in ("2", "2.3")},
+    }
+
+
+def test_what_nodes_give_is_upstreams(tmp_path):
+    torch.save(node_cases(tmp_path), tmp_path / "cases.pt")
+    ours, theirs = results_of_both("ltx_node_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    assert ours.keys() == theirs.keys() and len(theirs) > 25
+    wrong = {}
+    for name, values in theirs.items():
+        assert [value.shape for value in ours[name]] == [value.shape for value in values], name
+        apart = max(((own - other).float().norm() / other.float().norm().clamp(min=1e-9)).item() for own, other in zip(ours[name], values))
+        print(f"{name:32} {apart:.1e}")
+        wrong |= {} if apart <= BOUND else {name: apart}
+    assert not wrong

@@ -12,7 +12,7 @@ from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
-from image_family_files import krea2_config, krea2_tensors, numbers  # noqa: E402
+from image_family_files import krea2_config, krea2_tensors, mage_config, mage_tensors, mage_vae_tensors, numbers  # noqa: E402
 from test_image_families_against_upstream import lora, sampled  # noqa: E402
 from transformer_files import qwen3_vl_tensors  # noqa: E402
 
@@ -56,6 +56,34 @@ def krea2_cases():
     }
 
 
+def mage_cases():
+    plain = {"width": 48, "shape": (2, 128, 5, 4)}
+    references = {"reference_latents": [numbers(1, 128, 3, 4, seed=4), numbers(2, 128, 5, 2, seed=5)]}
+    layers = ("transformer.transformer_blocks.1.attn.to_q", 64, 64), ("transformer_blocks.0.img_mlp.net.2", 256, 64)
+    pictures = [torch.rand(1, 48, 80, 3, generator=torch.Generator().manual_seed(1))]
+    halves = {
+        "DConvEncoder": {"hidden_size": 32, "num_blocks": 2, "head_size": 32, "num_head_blocks": 1},
+        "DConvDenoiser": {"hidden_size": 32, "hidden_size_x": 8, "num_blocks": 3, "num_cond_blocks": 2},
+    }
+
+    def case(values=None, **more):
+        return sampled("MageFlow", mage_config(), mage_tensors(), **{**plain, "values": values, **more})
+
+    return {
+        "Mage-Flow": case(),
+        "Mage-Flow, references": case(references),
+        "Mage-Flow, LoRA": case(lora=lora(*layers)),
+        "Qwen3-VL of Mage-Flow": encoded("mage_flow", "te", "qwen3vl_4b", arguments={}),
+        "Mage-Flow's autoencoder": {
+            "run": "autoencoded",
+            "tensors": mage_vae_tensors(),
+            "pictures": pictures,
+            "latents": [numbers(1, 128, 34, 7, seed=2)],
+            "mage": halves,
+        },
+    }
+
+
 def qwen3_vl_cases():
     return {
         "Qwen3-VL 4B": encoded("qwen3vl", "te", "qwen3vl_4b", arguments={"model_type": "qwen3vl_4b"}),
@@ -75,7 +103,7 @@ def measured(cases, folder):
     return differences, ours
 
 
-@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases])
+@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases])
 def test_results_are_upstreams(cases, tmp_path):
     differences, ours = measured(cases(), tmp_path)
     assert not {name: value for name, value in differences.items() if not value <= BOUND}

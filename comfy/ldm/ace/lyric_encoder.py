@@ -105,23 +105,13 @@ class LinearEmbed(torch.nn.Module):
 
 
 class ConformerEncoder(torch.nn.Module):
-    """The blocks."""
+    """The blocks, *blocks* of them, with *heads* each and *units* in the widest layer."""
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int = 1024,
-        attention_heads: int = 16,
-        linear_units: int = 4096,
-        num_blocks: int = 6,
-        **made: Any,
-    ) -> None:
+    def __init__(self, input_size: int, output_size: int, heads: int, units: int, blocks: int, **made: Any) -> None:
         super().__init__()
         self.embed = LinearEmbed(input_size, output_size, **made)
         self.after_norm = made["operations"].LayerNorm(output_size, eps=1e-5, **kept(made))
-        self.encoders = torch.nn.ModuleList(
-            ConformerEncoderLayer(output_size, attention_heads, linear_units, **made) for _ in range(num_blocks)
-        )
+        self.encoders = torch.nn.ModuleList(ConformerEncoderLayer(output_size, heads, units, **made) for _ in range(blocks))
 
     def forward(self, xs: torch.Tensor) -> torch.Tensor:
         """B x N x in to B x N x out."""

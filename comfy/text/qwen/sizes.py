@@ -154,7 +154,7 @@ def qwen3_vl_name(key: str) -> str:
 
 
 def read_qwen3_vl_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | None = None) -> QwenTextConfig | None:
-    """As :func:`read_qwen_config` for Qwen3-VL, in transformers' names or in ComfyUI's."""
+    """The Qwen3-VL that *shapes* describe in transformers' names or ComfyUI's (no prefix), or None. *settings* are not asked."""
     own = {qwen3_vl_name(key): shape for key, shape in shapes.items()}
     if _DEEP not in own:
         return None

@@ -216,7 +216,7 @@ def music_vae_tensors(seed=0, **sizes):
     """Values for such an autoencoder, float32."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: random_weight(name, shape, generator) for name, shape in music_vae_layout(**sizes).items()}
-    return {name: 0.1 * value.abs() + 0.5 if name.endswith("original0") else value for name, value in tensors.items()}
+    return {name: 0.1 * value.abs() + 0.9 if name.endswith("original0") else value for name, value in tensors.items()}
 
 
 def ace_config(*, width=128, text=32, lyrics=48, depth=2, vocabulary=400, inner=64):
@@ -246,3 +246,16 @@ def ace_file(path, seed=0, **sizes):
     """*path*, after such a network was written there."""
     save_file(ace_tensors(seed, **sizes), str(path))
     return str(path)
+
+
+def lyrics_tokenizer_json():
+    """The JSON of a tokenizer of the kind that ACE-Step 1 has for lyrics: single signs, and marks of languages."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    marks = ["[STOP]", "[UNK]", "[SPACE]", *(f"[{language}]" for language in ("en", "fr", "ja", "zh-cn", "de"))]
+    signs = [chr(number) for number in range(33, 127)] + list("éüöß你好")
+    vocabulary = {token: number for number, token in enumerate([*marks, *signs, "la", "th"])}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[("l", "a"), ("t", "h")], unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+    return made.to_str()
