@@ -50,7 +50,7 @@ class IndexListContextWindow(ContextWindowABC):
         """Whether the frame before the window is sampled with it."""
         return self.causal_anchor_index is not None and self.causal_anchor_index >= 0
 
-    def get_tensor(  # type: ignore[override]
+    def get_tensor(
         self, full: torch.Tensor, device: Any = None, dim: int | None = None, retain_index_list: Sequence[int] = ()
     ) -> torch.Tensor:
         """The frames of *full* along *dim* (None: the window's), on *device*; at the places *retain_index_list* those of *full* itself.
