@@ -10,8 +10,8 @@ import torch
 import comfy.conds
 import comfy.utils
 from comfy.dit.network import without_weights
-from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
+from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.model_base import BaseModel, ModelType
 from comfy.windows.window import slice_cond
 
@@ -25,11 +25,7 @@ class WAN21(BaseModel):
     NETWORK: Callable[..., torch.nn.Module] = WanModel
 
     def __init__(
-        self,
-        model_config: Any,
-        model_type: ModelType = ModelType.FLOW,
-        image_to_video: bool = False,
-        device: torch.device | None = None,
+        self, model_config: Any, model_type: ModelType = ModelType.FLOW, image_to_video: bool = False, device: torch.device | None = None
     ) -> None:
         super().__init__(model_config, model_type, device=device, unet_model=without_weights(type(self).NETWORK))
         self.image_to_video = image_to_video
@@ -83,7 +79,6 @@ class WAN21(BaseModel):
         if kwargs.get("context_latents") is not None:
             conds["context_latents"] = comfy.conds.CONDList([self.process_latent_in(latent) for latent in kwargs["context_latents"]])
         return conds
-
 
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
