@@ -90,6 +90,15 @@ CASES["WanAnimate2ToVideo"] = (
     {"video_frame_offset": 1, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
     {"video_frame_offset": 9, "pose_video": LONG, "continue_motion": VIDEO, "pose_start_percent": 0.2, "reference_image_strength": 0.5},
 )
+FIGURES = numbers(3, 48, 64, 3, seed=12).round() * torch.linspace(0.7, 1.0, 48).view(48, 1, 1)
+SCAIL = {"pose_strength": 0.7, "pose_start": 0.0, "pose_end": 1.0, "video_frame_offset": 0, "previous_frame_count": 5}
+CASES["WanSCAILToVideo"] = (
+    {**SCAIL, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
+    {**SCAIL, "reference_image": VIDEO[:2], "reference_image_mask": FIGURES, "pose_video": LONG, "pose_end": 0.5, "batch_size": 1},
+    {**SCAIL, "reference_image": LONG[:3], "reference_image_mask": FIGURES[:1], "replacement_mode": True, "batch_size": 1},
+    {**SCAIL, "video_frame_offset": 7, "previous_frames": VIDEO, "pose_video": LONG, "pose_video_mask": FIGURES.repeat(4, 1, 1, 1)},
+    {**SCAIL, "video_frame_offset": 12, "previous_frames": VIDEO[:1], "pose_video": LONG[:9], "pose_video_mask": FIGURES},
+)
 PATHS = torch.tensor([[[4.0 + 5 * frame, 4.0], [60.0, 44.0 - 5 * frame], [8.0 * frame - 9, 20.0 + 2 * frame]] for frame in range(12)])
 TRACKS = {"track_path": PATHS, "track_visibility": torch.ones(12, 3, dtype=torch.bool)}
 CASES["WanMoveTrackToVideo"] = (
@@ -121,7 +130,11 @@ HUNYUAN = {
     ),
 }
 CASES |= HUNYUAN
-MODULES = dict.fromkeys((*MOVED, "WanMoveTrackToVideo"), "wanmove") | dict.fromkeys(HUNYUAN, "hunyuan") | {"BerniniConditioning": "bernini"}
+MODULES = (
+    dict.fromkeys((*MOVED, "WanMoveTrackToVideo"), "wanmove")
+    | dict.fromkeys(HUNYUAN, "hunyuan")
+    | {"BerniniConditioning": "bernini", "WanSCAILToVideo": "scail"}
+)
 CAMERA = (
     ("Static", {}),
     ("Pan Left", {"speed": 2.0}),
