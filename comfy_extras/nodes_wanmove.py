@@ -189,7 +189,7 @@ class WanMoveConcatTrack(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs = [io.Tracks.Input("tracks_1"), io.Tracks.Input("tracks_2", optional=True)]
+        inputs: list[io.Input] = [io.Tracks.Input("tracks_1"), io.Tracks.Input("tracks_2", optional=True)]
         return io.Schema(node_id="WanMoveConcatTrack", category=CATEGORY, inputs=inputs, outputs=_tracks_outputs(length=False))
 
     @classmethod

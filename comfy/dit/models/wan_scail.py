@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ def _beside_video(shape: Sequence[float]) -> list[float]:
 class WAN21_SCAIL(WAN21):  # noqa: N801 - ComfyUI's name
     """Pictures before the video and poses beside it, each with a mask of ones."""
 
-    NETWORK = SCAILWanModel
+    NETWORK: Callable[..., torch.nn.Module] = SCAILWanModel
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)

@@ -87,7 +87,8 @@ class SCAILWanModel(WanModel):
             down, across = height / pose.shape[-2], width / pose.shape[-1]
             spread = {"scale_y": down, "scale_x": across, "shift_y": (down - 1) / 2, "shift_x": ASIDE + (across - 1) / 2}
             beside = {"rope_options": spread}
-            places.append(self.rope_encode(*pose.shape[-3:], t_start=start, transformer_options=beside, **kept))
+            shown, rows, columns = pose.shape[-3:]
+            places.append(self.rope_encode(shown, rows, columns, t_start=start, transformer_options=beside, **kept))
         return torch.cat(places, dim=1)
 
     def _embedded(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
