@@ -35,11 +35,7 @@ LOADED_MODULE_DIRS: dict[str, str] = {}
 pack_registry = PackRegistry(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, EXTENSION_WEB_DIRS, LOADED_MODULE_DIRS)
 pack_loader = PackLoader(pack_registry)
 
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "models of kinds that are not supported",
-    "unCLIPCheckpointLoader:object unCLIPConditioning:object GLIGENLoader:object GLIGENTextBoxApply:object",
-)
+__getattr__, __dir__ = placeholders(__name__, "models of kinds that are not supported", "GLIGENLoader:object GLIGENTextBoxApply:object")
 
 
 @class_source.provide

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ATTRIBUTE, DIMENSIONS = "made_by_file", "made_with_dimensions"
-KINDS = {2: "pictures", 3: "videos, or of pictures as their first frames"}
+KINDS = {1: "sound", 2: "pictures", 3: "videos, or of pictures as their first frames"}
 
 
 def mark(tensor: Tensor, file: str) -> Tensor:

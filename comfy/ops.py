@@ -226,6 +226,15 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
     class Conv3d(CastConvolution, torch.nn.Conv3d):
         """``torch.nn.Conv3d``."""
 
+    class ConvTranspose1d(CastWeightBiasOp, torch.nn.ConvTranspose1d):
+        """``torch.nn.ConvTranspose1d``."""
+
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+            """Batch x in x positions to batch x out x positions."""
+            weight, bias = _operands(self, input)
+            padding: Any = self.padding
+            return F.conv_transpose1d(input, weight, bias, self.stride, padding, self.output_padding, self.groups, self.dilation)
+
     class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
         """``torch.nn.GroupNorm``."""
 
@@ -304,6 +313,11 @@ class manual_cast(disable_weight_init):  # noqa: N801 - the name node packs impo
 
         comfy_cast_weights = True
 
+    class ConvTranspose1d(disable_weight_init.ConvTranspose1d):
+        """Casting ``ConvTranspose1d``."""
+
+        comfy_cast_weights = True
+
     class GroupNorm(disable_weight_init.GroupNorm):
         """Casting ``GroupNorm``."""
 
@@ -330,9 +344,8 @@ def pick_operations(weight_dtype: torch.dtype | None, compute_dtype: torch.dtype
     return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast
 
 
-_LAYERS = {
-    getattr(torch.nn, name): name for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
-}
+_NAMES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
+_LAYERS = {getattr(torch.nn, name): name for name in _NAMES}
 
 
 def adopt_layers(module: torch.nn.Module, operations: type[disable_weight_init] = disable_weight_init) -> None:

@@ -128,7 +128,7 @@ class Noise_EmptyNoise:  # noqa: N801 - the name packs import
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Any:
         """Zeros in the latent's shape, on the CPU."""
-        return torch.zeros_like(input_latent["samples"], device="cpu")
+        return comfy.sample.prepare_empty_noise(input_latent["samples"])
 
 
 class Noise_RandomNoise:  # noqa: N801 - the name packs import

@@ -37,7 +37,7 @@ class ModelTable:
         self.absent: OrderedDict[Hashable, None] = OrderedDict()
         self.clones, self.ledger, self.loads = CloneWatch(), StorageLedger(), Reservations()
         self.asked: set[Hashable] = set()  # by the running prompt
-        self.pending_paths: frozenset[str] = frozenset()
+        self.pending_paths: tuple[str, ...] = ()
         self.under_pressure = False
         self._drops = drops
         self._by_patcher: dict[int, Entry] = {}
@@ -45,12 +45,13 @@ class ModelTable:
 
     # Loading
 
-    def asked_for(self, key: Hashable, pending_paths: frozenset[str]) -> Entry | None:
+    def asked_for(self, key: Hashable, pending_paths: tuple[str, ...]) -> Entry | None:
         """The entry of *key*, if there is one; tells the policy of the request, once per key and prompt."""
         self.pending_paths = pending_paths
         in_prompt = current_prompt.get() is not None
         if not in_prompt or key not in self.asked:
             self.policy.request(key)
+            self.journal.write(self.policy.news())
         if in_prompt:
             self.asked.add(key)
         entry = self.entries.get(key)
@@ -315,7 +316,7 @@ class ModelTable:
         first, held = self._classes()
         if hold or self._is_pending(key):
             first = first | {key}
-        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key})
+        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key}, self.policy.known.behind(self.pending_paths))
         if decision.admit:
             return decision
         if self.under_pressure:
@@ -333,13 +334,10 @@ class ModelTable:
 
     def _classes(self) -> tuple[frozenset[Hashable], frozenset[Hashable]]:
         """Keys that pending prompts name, and keys that are held."""
-        return (
-            frozenset(key for key in self.entries if self._is_pending(key)),
-            frozenset(key for key, entry in self.entries.items() if entry.held),
-        )
+        return frozenset(filter(self._is_pending, self.entries)), frozenset(key for key, entry in self.entries.items() if entry.held)
 
     def _is_pending(self, key: Hashable) -> bool:
-        return not self.pending_paths.isdisjoint(getattr(key, "paths", ()))
+        return any(path in self.pending_paths for path in getattr(key, "paths", ()))
 
     def _kept(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.state is State.KEPT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
@@ -50,7 +50,10 @@ class ProcessModels:
         self._table: Callable[[Namespace], DeviceTable] = first_table
 
     def watch_queue(self, pending_paths: PendingPaths) -> None:
-        """Have the cache spare the models whose files *pending_paths*, asked from any thread, names (real paths). For the queue's owner."""
+        """Have the cache plan for the models whose files *pending_paths* names (real paths, in the order in which they will be asked for).
+
+        It is asked from any thread. For the queue's owner.
+        """
         self._queue_paths = pending_paths
 
     def ram_cache(self) -> AnyCache:
@@ -147,5 +150,5 @@ class ProcessModels:
     def _accelerators(self) -> Sequence[Device]:
         return () if self._used is None else self._used[0].devices.accelerators
 
-    def _pending_paths(self) -> Collection[str]:
+    def _pending_paths(self) -> Sequence[str]:
         return self._queue_paths()

@@ -49,4 +49,4 @@ def run_there(script, *arguments):
 def _run(python, tree, script, arguments):
     path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, pathlib.Path(__file__).with_name(script), *arguments], cwd=tree, env=environment, check=True)
+    subprocess.run([python, pathlib.Path(__file__).parent / script, *arguments], cwd=tree, env=environment, check=True)

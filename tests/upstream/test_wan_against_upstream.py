@@ -94,6 +94,18 @@ def wan_cases(folder) -> dict:
     add("5b", "5b")
     add("5b picture", "5b", latent=numbers(1, 48, 3, 6, 8), noise_mask=frames)
     add("5b control", "5b", sizes={"channels": 148}, options={**control, "concat_latent_image": numbers(1, 96, 3, 6, 8)})
+    moves = {**picture, **vision(numbers), "pose_video_latent": numbers(1, 16, 2, 6, 8)}
+    seen = {"cross_attn_pose": numbers(1, 5, CONTEXT), "pose_strength": 0.6, "reference_strength": 1.7}
+    add("2 moves as a video", "animate2", options=moves)
+    add(
+        "2 moves, told of the video, odd sides",
+        "animate2",
+        sides=(3, 5, 7),
+        options={**moves, **seen, "pose_video_latent": numbers(1, 16, 2, 5, 7)},
+    )
+    add("2 moves at first", "animate2", options=moves, late={**picture, **vision(numbers)})
+    add("2 moves, kept over steps", "animate2", options=moves, cache="default", steps=3)
+    add("2 moves, kept in few bits", "animate2", options=moves, cache="int8", steps=3)
     shifted = {"shift": 5.0, "steps": 3}
     add("shifted", **shifted)
     return made.cases

@@ -103,6 +103,14 @@ def run(case):
     model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
     if "shift" in case:
         model = shifted(model, case["shift"])
+    if "cache" in case:
+        from comfy_extras.nodes_wan import WanAnimate2Cache
+
+        model = WanAnimate2Cache.execute(model, "cpu", case["cache"]).args[0]
+    positive = prepared(case["positive"])
+    if "late" in case:  # what holds in the second half of the sampling
+        positive[0][1]["end_percent"] = 0.5
+        positive += [[part[0], {**part[1], "start_percent": 0.5}] for part in prepared([[case["positive"][0][0], case["late"]]])]
     return comfy.sample.sample(
         model,
         case["noise"],
@@ -110,7 +118,7 @@ def run(case):
         case["cfg"],
         case.get("sampler", "euler"),
         "simple",
-        prepared(case["positive"]),
+        positive,
         prepared(case["negative"]),
         case["latent"],
         noise_mask=case.get("noise_mask"),

@@ -10,6 +10,7 @@ import torch
 import comfy.conds
 import comfy.utils
 from comfy.dit.network import without_weights
+from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
 from comfy.model_base import BaseModel, ModelType
 
@@ -138,4 +139,27 @@ class WAN21_Camera(WAN21):  # noqa: N801 - ComfyUI's name
         conds = super().extra_conds(**kwargs)
         if kwargs.get("camera_conditions") is not None:
             conds["camera_conditions"] = comfy.conds.CONDRegular(kwargs["camera_conditions"])
+        return conds
+
+
+class WAN_Animate2(WAN21):  # noqa: N801 - ComfyUI's name
+    """A picture that moves as a video does."""
+
+    NETWORK = WanAnimate2Model
+
+    def __init__(self, model_config: Any, model_type: ModelType = ModelType.FLOW, device: torch.device | None = None, **_: Any) -> None:
+        super().__init__(model_config, model_type, image_to_video=True, device=device)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """With the video, what was seen and said of it, and how much it and the picture count."""
+        conds = super().extra_conds(**kwargs)
+        if kwargs.get("pose_video_latent") is not None:
+            conds["pose_latents"] = comfy.conds.CONDRegular(self.process_latent_in(kwargs["pose_video_latent"]))
+        if kwargs.get("clip_vision_output_pose") is not None:
+            conds["clip_fea_pose"] = comfy.conds.CONDRegular(kwargs["clip_vision_output_pose"].penultimate_hidden_states)
+        if kwargs.get("cross_attn_pose") is not None:
+            conds["context_pose"] = comfy.conds.CONDRegular(kwargs["cross_attn_pose"])
+        for name in ("pose_strength", "reference_strength"):
+            if kwargs.get(name, 1.0) != 1.0:
+                conds[name] = comfy.conds.CONDConstant(kwargs[name])
         return conds

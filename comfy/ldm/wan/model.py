@@ -58,9 +58,11 @@ After = Callable[[int, torch.Tensor], torch.Tensor]
 __getattr__, __dir__ = placeholders(
     __name__,
     "Wan models",
-    "CausalConv1d MotionEncoder_tc CausalAudioEncoder AdaLayerNorm AudioInjector_WAN FramePackMotioner WanModel_S2V:WanModel "
-    "WanT2VCrossAttentionGather:WanSelfAttention AudioCrossAttentionWrapper WanAttentionBlockAudio:WanAttentionBlock DummyAdapterLayer "
-    "AudioProjModel HumoWanModel:WanModel SCAILWanModel:WanModel SCAIL2WanModel:SCAILWanModel",
+    "CausalConv1d=comfy.ldm.wan.hearing MotionEncoder_tc=comfy.ldm.wan.hearing CausalAudioEncoder=comfy.ldm.wan.hearing "
+    "AdaLayerNorm=comfy.ldm.wan.hearing AudioInjector_WAN=comfy.ldm.wan.hearing FramePackMotioner=comfy.ldm.wan.hearing "
+    "WanModel_S2V=comfy.ldm.wan.sound WanT2VCrossAttentionGather=comfy.ldm.wan.sound AudioCrossAttentionWrapper=comfy.ldm.wan.sound "
+    "WanAttentionBlockAudio=comfy.ldm.wan.sound DummyAdapterLayer=comfy.ldm.wan.sound AudioProjModel=comfy.ldm.wan.sound "
+    "HumoWanModel=comfy.ldm.wan.sound SCAILWanModel:WanModel SCAIL2WanModel:SCAILWanModel",
 )
 
 
@@ -241,8 +243,8 @@ class WanModel(DiffusionTransformer):
 
             def original(given: Mapping[str, Any], block: torch.nn.Module = block) -> dict[str, Any]:
                 arguments = {"context": given["txt"], "e": given["vec"], "freqs": given["pe"]}
-                length = state["context_img_len"]
-                return {"img": block(given["img"], **arguments, context_img_len=length, transformer_options=given["transformer_options"])}
+                arguments |= {"context_img_len": state["context_img_len"], "transformer_options": given["transformer_options"]}
+                return {"img": block(given["img"], **arguments, **state.get("block", {}))}
 
             shown = {name: state[name] for name in ("txt", "vec", "pe")}
             tokens = run_block(options, ("double_block", number), {"img": tokens, **shown, "transformer_options": options}, original)["img"]
