@@ -28,8 +28,8 @@ FAILED = ctypes.c_void_p(-1).value
 class MappedPart:
     """A part that was found complete; :meth:`tensors` gives views of it. Nothing of its blocks is read before it is touched."""
 
-    def __init__(self, name: str, head: Head, table: PartTable, mapping: mmap.mmap) -> None:
-        self.name, self.head, self.table, self.mapping = name, head, table, mapping
+    def __init__(self, name: str, head: Head, table: PartTable, mapping: mmap.mmap, inode: int = 0) -> None:
+        self.name, self.head, self.table, self.mapping, self.inode = name, head, table, mapping, inode
 
     @functools.cached_property
     def _memory(self) -> Tensor:
@@ -97,7 +97,7 @@ def is_used(folder: OpenFolder, name: str) -> bool:
     return False
 
 
-def map_part(descriptor: int, name: str, key: str) -> MappedPart:
+def map_part(descriptor: int, name: str, key: str, inode: int = 0) -> MappedPart:
     """The part in the open file, checked and mapped; closes *descriptor*. Raises ``StoredPartError`` for one that is not *key*'s or not in
     order, and ``OSError``.
     """
@@ -107,7 +107,7 @@ def map_part(descriptor: int, name: str, key: str) -> MappedPart:
         if table.key != key:
             raise StoredPartError("it is another part")
         mapping = mmap.mmap(descriptor, head.table_start, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        return MappedPart(name, head, table, mapping)
+        return MappedPart(name, head, table, mapping, inode)
     finally:
         os.close(descriptor)  # the mapping has one of its own
 

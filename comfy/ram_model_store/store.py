@@ -22,6 +22,7 @@ from typing import Any
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.values import UNLIMITED_BYTES
 from comfy.ram_model_store import locks, uses
+from comfy.ram_model_store.checking import Checker, Due
 from comfy.ram_model_store.folder import PART, WRITING, OpenFolder, StoreFolder, StoreRefused
 from comfy.ram_model_store.locks import HeldLock, StoreBusy
 from comfy.ram_model_store.mapping import MappedPart, address_of, map_part, open_shared
@@ -81,6 +82,7 @@ class RamModelStore:
         self._labels: dict[str, str] = {}
         self._counters = StoreCounters()
         self._said: set[str] = set()
+        self.checker = Checker(folder)
         with self._at_books() as room:
             self._note_leftovers(room.sweep())
 
@@ -114,7 +116,7 @@ class RamModelStore:
     def _mapped_part(self, descriptor: int, key: PartKey) -> MappedPart | None:
         inode = os.fstat(descriptor).st_ino
         try:
-            part = map_part(descriptor, key.name, key.text)
+            part = map_part(descriptor, key.name, key.text, inode)
         except StoredPartError as error:
             with self.folder.opened() as opened:
                 self._remove_damaged(opened, key, error)
@@ -127,6 +129,29 @@ class RamModelStore:
         log.warning("RAM model store: %s in %s was removed and is read again: %s", key.label, self.folder.path, error)
         with self._lock:
             self._counters.damaged += 1
+
+    def check_soon(self, part: MappedPart, key: PartKey, on_damage: Callable[[], object]) -> None:
+        """Look, in the background, whether the weights of *part* are those that were stored; once for each file that is mapped.
+
+        Where they are not the file goes, an error is logged, and *on_damage* is called.
+        """
+
+        def damaged(what: str) -> None:
+            on_damage()
+            with self.folder.opened() as opened:
+                opened.remove(key.name)
+            with self._lock:
+                self._counters.damaged += 1
+            log.error(
+                "RAM model store: the weights of %s changed in memory after they were stored (%s); they were removed, the model is read "
+                "again at its next use, and what was made with it since %s may be wrong",
+                key.label,
+                what,
+                time.strftime("%H:%M:%S", time.localtime(mapped_s)),
+            )
+
+        mapped_s = self._wall_clock()
+        self.checker.add(Due(part.name, part.inode, part.table, damaged))
 
     def note_uses(self, keys: Collection[PartKey]) -> None:
         """This server had *keys* in memory when they were asked for."""
