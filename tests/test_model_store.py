@@ -1,5 +1,6 @@
 """Real servers that share a store of weights: restarts read no file, several keep one copy, and faults cost a read at most."""
 
+import collections
 import concurrent.futures
 import contextlib
 import json
@@ -18,7 +19,10 @@ from live_server import ROOT
 from model_workflows import STARTERS, run, with_starters
 from opened_files import opened_files
 
-from comfy.ram_model_store.folder import MEMORY_FILE_SYSTEMS, PART_NAME, SHARED_MEMORY, file_system_of
+from comfy.ram_model_cache.policy import RamCachePolicy
+from comfy.ram_model_store import locks, uses
+from comfy.ram_model_store.folder import MEMORY_FILE_SYSTEMS, PART_NAME, SHARED_MEMORY, StoreFolder, file_system_of
+from comfy.ram_model_store.uses import Found
 
 if not os.path.isdir(SHARED_MEMORY) or file_system_of(os.stat(SHARED_MEMORY).st_dev) not in MEMORY_FILE_SYSTEMS:
     pytest.skip("there is no memory file system", allow_module_level=True)
@@ -134,6 +138,56 @@ def test_prompts_that_alternate_over_more_than_the_store_holds_are_right_on_two_
     assert all(picture == expected[name] for name, picture, _ in found)
     assert any("store" in tiers(receipts) for _, _, receipts in found)
     assert sum((store / name).stat().st_blocks * 512 for name in parts(store)) <= 46 << 20
+    assert not [path for path in store.iterdir() if path.name.endswith(".writing")]
+
+
+def foretold_reads(store, cap_bytes):
+    """{part: how often it has to be read}, when the policy alone decides what stays of what was asked for, in the order on record."""
+    folder = StoreFolder(str(store))
+    with locks.books(folder), folder.opened() as opened:
+        asked = uses.read(opened)
+    sizes = {use.name: use.size_bytes for use in asked if use.size_bytes}
+    policy, kept, reads = RamCachePolicy(), {}, collections.Counter()
+    for use in asked:
+        policy.request(use.name)
+        if use.size_bytes:
+            policy.learn(use.name, use.size_bytes, use.seconds)
+        if use.found is not Found.NOWHERE or use.name in kept:
+            continue
+        reads[use.name] += 1
+        decision = policy.decide(use.name, sizes[use.name], cap_bytes, kept)
+        for victim in decision.victims:
+            del kept[victim]
+        kept.update({use.name: sizes[use.name]} if decision.admit else {})
+    return reads
+
+
+@pytest.mark.long
+def test_three_servers_at_once_over_more_than_the_store_holds_read_no_more_than_the_policy_foretells(start_server, store, tmp_path):
+    models, cap_mb = tmp_path / "models", 46
+    (models / "checkpoints").mkdir(parents=True)
+    names = [*STARTERS, "third.safetensors"]
+    for name in names:
+        shutil.copy(ROOT / "models" / "checkpoints" / (name if name in STARTERS else STARTERS[0]), models / "checkpoints" / name)
+    for name in ("a", "b", "c", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "models").symlink_to(models)
+    plain = start_server("--no-ram-model-cache", "--cache-none", name="plain")
+    expected = {name: run(plain, name, 1)[0] for name in names}
+    flags = ("--ram-model-store-mb", str(cap_mb), "--ram-model-cache-mb", "24", "--cache-none", "--ram-model-store", str(store))
+    servers = [start_server(*flags, name=name) for name in ("a", "b", "c")]
+
+    def prompts(number):
+        return [(name, *run(servers[number], name, 1)) for name in (names[number:] + names[:number]) * 4]
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = [one for some in pool.map(prompts, range(3)) for one in some]
+    assert all(picture == expected[name] for name, picture, _ in found)
+    reads = sum(receipt["tier"] == "disk" for _, _, receipts in found for receipt in receipts)
+    foretold = sum(foretold_reads(store, cap_mb << 20).values())
+    print(f"{reads} reads of parts, {foretold} foretold, {sum(len(receipts) for _, _, receipts in found)} asked for")
+    assert 0 < reads <= foretold
+    assert sum((store / name).stat().st_blocks * 512 for name in parts(store)) <= cap_mb << 20
     assert not [path for path in store.iterdir() if path.name.endswith(".writing")]
 
 

@@ -16,7 +16,7 @@ from comfy.lazy_import import lazy_module
 from comfy.ram_model_store import locks
 from comfy.ram_model_store.checking import sums_of
 from comfy.ram_model_store.folder import StoreFolder
-from comfy.ram_model_store.mapping import dtype_name, make_private, tensor_over
+from comfy.ram_model_store.mapping import dtype_name, make_private, tensor_over, twin_mapping
 from comfy.ram_model_store.part_format import PAGE_BYTES, Block, PartTable, SourceFacts, StoredTensor, encode
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class PartWriter:
         self._end = start + len(made.mapping)
         self.mappings.append(made.mapping)
         return made
+
+    def twins(self) -> list[Tensor | None]:
+        """Of each of ``mappings``, its second mapping for page-locking."""
+        starts = [block.start for block in self._blocks]
+        return [twin_mapping(self._descriptor, len(mapping), start) for mapping, start in zip(self.mappings, starts)]
 
     def _extend(self, stop: int) -> None:
         """Set aside what is missing up to *stop*. Raises ``OSError``."""

@@ -345,7 +345,7 @@ def test_parts_of_the_store_are_never_page_locked(a_server, path):
     with a_server() as (_, store):
         weight = max(modules(load(path))[0].parameters(), key=lambda one: one.nbytes)
         ledger = PinLedger(GIB, Backend())
-        ledger.keeps_out = store.keeps_unlocked
+        ledger.keeps_out = store.holds
         assert not ledger.pin(weight.data) and ledger.total_bytes() == 0
         own = torch.zeros(4096)
         assert ledger.pin(own) and ledger.unpin(own)
