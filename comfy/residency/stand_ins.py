@@ -1,8 +1,8 @@
 """Page-locked memory in place of weights that are mapped from a store.
 
-A card's runtime locks memory for writing, and the system would copy every page of a private mapping for that. So a second, shared mapping of
-the same file is locked, its twin, into which nobody writes; and copies to the card come from there, as long as this process has written into
-none of the weight's own pages.
+A card's runtime locks memory for writing, and the system would copy every page of a private mapping for that. So a second, shared mapping
+of the same file is locked, its twin, into which nobody writes; and copies to the card come from there, as long as this process has written
+into none of the weight's own pages.
 """
 
 from __future__ import annotations
