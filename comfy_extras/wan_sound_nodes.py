@@ -22,6 +22,8 @@ from comfy_extras.wan_conditioning import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from comfy.images.vae import VAE
