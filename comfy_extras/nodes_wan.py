@@ -13,6 +13,7 @@ from comfy_extras.wan_picture_nodes import (
     WanPhantomSubjectToVideo,
 )
 from comfy_extras.wan_sound_nodes import WanHuMoImageToVideo, WanSoundImageToVideo, WanSoundImageToVideoExtend
+from comfy_extras.wan_talk_nodes import WanInfiniteTalkToVideo
 from comfy_extras.wan_track_nodes import WanTrackToVideo
 
 PICTURES = (
@@ -25,6 +26,6 @@ PICTURES = (
 )
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
-SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo)
+SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo, WanInfiniteTalkToVideo)
 
 comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, *SOUNDS)
