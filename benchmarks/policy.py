@@ -21,7 +21,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "benchmarks")]
 
 from policies.traces import MOST_KEYS, Trace, committed, generated, write_traces  # noqa: E402
 
-from comfy.ram_model_cache.policy import RamCachePolicy  # noqa: E402
+from comfy.ram_model_cache.shadows import ChoosingPolicy  # noqa: E402
 
 Run = list[float]  # seconds saved by each request
 
@@ -32,7 +32,7 @@ class SimulatedCache:
     def __init__(self, cap: int) -> None:
         self.cap = cap
         self.kept: dict[str, int] = {}
-        self._policy = RamCachePolicy()
+        self._policy = ChoosingPolicy(cap)
 
     def ask(self, parts: Mapping[str, tuple[int, float]]) -> set[str]:
         """Ask for *parts*, {key: (size, reload seconds)}, of one file at once; returns those that had to be read."""

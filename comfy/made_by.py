@@ -29,6 +29,14 @@ def mark_latent(latent: Tensor, model: Any) -> Tensor:
     return mark(latent, getattr(model, "source_name", ""))
 
 
+def carry(source: Tensor, copy: Tensor) -> Tensor:
+    """*copy*, which has the values of *source* on another device or in another dtype, with the notes that *source* has."""
+    for name in (ATTRIBUTE, DIMENSIONS):
+        if hasattr(source, name):
+            setattr(copy, name, getattr(source, name))
+    return copy
+
+
 def said(tensor: Tensor) -> str:
     """Words for an error: " (made by …)", or nothing where it is not known."""
     file = getattr(tensor, ATTRIBUTE, "")

@@ -19,7 +19,27 @@ from comfy.quantisation.weights import LayerSettings, is_quantised
 from comfy.residency.fetching import WeightFetcher
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
-scaled_dot_product_attention = F.scaled_dot_product_attention
+SMALL_ATTENTION = 1 << 17  # elements of queries; for fewer, choosing a kernel costs more than it saves
+
+
+def scaled_dot_product_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """torch's function of this name (B x H x N x D). On cards flash kernels are tried first, then cuDNN's, then those that save memory.
+
+    Fewer heads of keys beside a mask, which no fused kernel of a card takes, are repeated there.
+    """
+    if q.device.type != "cuda":
+        return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
+    mask = args[0] if args else kwargs.get("attn_mask")
+    if kwargs.get("enable_gqa") and mask is not None:
+        times = q.shape[-3] // k.shape[-3]
+        k, v = k.repeat_interleave(times, -3), v.repeat_interleave(times, -3)
+        kwargs["enable_gqa"] = False
+    if q.numel() < SMALL_ATTENTION:
+        return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
+    backends = torch.nn.attention.SDPBackend
+    order = [backends.FLASH_ATTENTION, backends.CUDNN_ATTENTION, backends.EFFICIENT_ATTENTION, backends.MATH]
+    with torch.nn.attention.sdpa_kernel(order, set_priority=True):
+        return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
 
 
 class CastLayer(Protocol):

@@ -10,7 +10,6 @@ from comfy.lazy_import import lazy_module
 if TYPE_CHECKING:
     from torch import Tensor
 
-numpy = lazy_module("numpy")
 signal = lazy_module("scipy.signal")
 torch = lazy_module("torch")
 

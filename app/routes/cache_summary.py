@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from app.files.off_loop import off_loop
-from app.routes.queue import in_order
-from comfy_execution.prompts.queue import PromptQueue
+from comfy_execution.prompts.queue import PromptQueue, in_order
 
 ENDED_SHOWN = 64
 

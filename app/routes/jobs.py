@@ -7,8 +7,9 @@ from aiohttp import web
 
 from app.files.json_body import read_json_object
 from app.files.strict_json import json_answer, large_json_answer
-from app.routes.queue import QueueHolder, in_order, integer_parameter, shown_rows
+from app.routes.queue import QueueHolder, integer_parameter, shown_rows
 from comfy_execution.jobs import CANCEL_PENDING, CANCEL_RUNNING, JobStatus, cancel_job, get_all_jobs, get_job, validate_job_id
+from comfy_execution.prompts.queue import in_order
 
 SORT_FIELDS = ("created_at", "execution_duration")
 SORT_ORDERS = ("asc", "desc")

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from app.files.json_body import read_json_object
 from app.files.strict_json import large_json_answer
-from comfy_execution.prompts.queue import PromptQueue
+from comfy_execution.prompts.queue import PromptQueue, in_order
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _SHOWN_COLUMNS = 5
@@ -36,11 +36,6 @@ def integer_parameter(request: web.Request, name: str) -> int | None:
 def shown_rows(rows: list[tuple]) -> list[tuple]:
     """Queue rows without their sensitive column."""
     return [tuple(row[:_SHOWN_COLUMNS]) for row in rows]
-
-
-def in_order(rows: list[tuple]) -> list[tuple]:
-    """Waiting rows as they will be taken; the queue keeps them as a heap."""
-    return sorted(rows, key=lambda row: (row[0], getattr(row, "arrival", 0)))
 
 
 def _has_id(prompt_id: str, row: tuple) -> bool:

@@ -21,13 +21,14 @@ Target = str | tuple[Any, ...]  # a weight, or (weight, slice (dim, start, lengt
 class Place:
     """Where a tensor in diffusers' names belongs: in the weight *key* from row *start* on, *length* rows; the whole if *length* is 0.
 
-    *swapped*: the two halves of its rows stand the other way round there.
+    *swapped*: the two halves of its rows stand the other way round there. *flat*: its rows are one behind the other there.
     """
 
     key: str
     start: int = 0
     length: int = 0
     swapped: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Family:
     *read_config* makes the ``unet_config`` of the shapes of a file, or None where it is none of this family. *lora_names* gives what LoRA
     files call weights, besides the names that every model's weights have, from the ``unet_config`` and the weights' names
     (``diffusion_model.…``).
+    *with_metadata* adds to the ``unet_config`` what the metadata of the file says.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Family:
     read_config: Callable[[Shapes], Config | None]
     diffusers: DiffusersNames | None = None
     lora_names: Callable[[Config, Iterable[str]], Mapping[str, Target]] = _no_names
+    with_metadata: Callable[[Config, Mapping[str, str]], Config] | None = None
 
     def __post_init__(self) -> None:
         nameless = [config.__name__ for config in self.configs if network_kind(config.unet_config) is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
+from comfy.families.family_settings import part_settings
 from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE
+
+log = logging.getLogger(__name__)
 
 PATCH = (1, 2, 2)
 HEAD = 128
@@ -32,7 +36,7 @@ KINDS = {
     "patch_embedding_global.weight": "wandancer",
 }
 INJECTED = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)  # blocks after which S2V hears
-SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo")
+SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo", "scail", "scail2")
 # diffusers' names: those of the network as a whole, of a block, and of attention to a picture.
 ONCE = {
     "patch_embedding": "patch_embedding",
@@ -149,6 +153,17 @@ class WAN21_Camera(WAN21_T2V):  # noqa: N801 - ComfyUI's name
         return model_base.WAN21_Camera
 
 
+class WAN_Animate2(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan-Animate 2, which is told by its file's metadata: its weights are those of a picture to video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "animate2"}
+    sampling_settings = {"shift": 5.0}
+    image_to_video = True
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN_Animate2
+
+
 class WAN22_Camera(WAN21_Camera):  # noqa: N801 - ComfyUI's name
     """Wan 2.2 that is."""
 
@@ -171,6 +186,24 @@ class WAN22_S2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
 
     def model_class(self) -> type[model_base.BaseModel]:
         return model_base.WAN22_S2V
+
+
+class WAN21_SCAIL(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """SCAIL: figures in a picture move as poses in a video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "scail"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_SCAIL
+
+
+class WAN21_SCAIL2(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """SCAIL-2: with several figures, which are told apart by colours."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "scail2"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_SCAIL2
 
 
 def read_config(shapes: Shapes) -> Config | None:
@@ -206,6 +239,8 @@ def read_config(shapes: Shapes) -> Config | None:
         names = {"audio_input_dim": 1, "audio_intermediate_dim": 0}
         config |= {name: shapes["audio_proj.audio_proj_glob_1.layer.weight"][place] for name, place in names.items()}
         config["audio_output_dim"] = shapes["audio_proj.audio_proj_glob_norm.layer.weight"][0]
+    if config["model_type"] == "scail2":
+        config["mask_in_dim"] = shapes["patch_embedding_mask.weight"][1]
     if config["model_type"] == "s2v":
         config |= _what_s2v_hears(shapes, width)
     if "img_emb.emb_pos" in shapes:
@@ -236,6 +271,18 @@ def _kind(shapes: Shapes) -> str:
             f"it is Wan's network of the kind {kind!r}, which is not supported; supported: {', '.join(SUPPORTED_KINDS)}"
         )
     return "camera_2.2" if kind == "camera" and PICTURES not in shapes else kind
+
+
+def with_metadata(config: Config, metadata: Mapping[str, str], name: str = "the file") -> Config:
+    """*config* with what the file's metadata says of the kind of network and its sizes, which counts before the shapes.
+
+    Raises ``ModelFileError`` where that is not understood. Members that nothing here knows are named in the log.
+    """
+    settings = part_settings(metadata, "transformer", name)
+    unknown = sorted(settings.keys() - config.keys())
+    if unknown:
+        log.warning("%s: %d settings of the transformer in its metadata are not used: %s", name, len(unknown), ", ".join(unknown))
+    return {**config, **{key: value for key, value in settings.items() if key in config}}
 
 
 def diffusers_places(config: Config) -> dict[str, Place]:
@@ -275,7 +322,20 @@ def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
 
 FAMILY = Family(
     name="Wan 2.1 and 2.2",
-    configs=(WAN22_T2V, WAN21_T2V, WAN21_I2V, WAN21_FunControl2V, WAN21_Vace, WAN21_Camera, WAN22_Camera, WAN21_HuMo, WAN22_S2V),
+    configs=(
+        WAN_Animate2,
+        WAN22_T2V,
+        WAN21_T2V,
+        WAN21_I2V,
+        WAN21_FunControl2V,
+        WAN21_Vace,
+        WAN21_Camera,
+        WAN22_Camera,
+        WAN21_HuMo,
+        WAN22_S2V,
+        WAN21_SCAIL,
+        WAN21_SCAIL2,
+    ),
     read_config=read_config,
     diffusers=DiffusersNames(
         ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),
@@ -283,4 +343,5 @@ FAMILY = Family(
         diffusers_places,
     ),
     lora_names=lora_names,
+    with_metadata=with_metadata,
 )

@@ -41,7 +41,7 @@ class VAE(TiledVideos, TiledSounds):
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        source = plain_weights(StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd)
+        source = plain_weights(StateDictSource(sd or {}, metadata=metadata) if sd is None or isinstance(sd, MutableMapping) else sd)
         found = find_autoencoder(source)
         self.latent_dim = 2
         self.output_channels = 3
@@ -69,7 +69,10 @@ class VAE(TiledVideos, TiledSounds):
         self.output_channels = found.image_channels
         if found.sample_rate_hz is not None:
             self.audio_sample_rate, self.extra_1d_channel, self.disable_offload = found.sample_rate_hz, found.extra_1d_channel, True
+            self.audio_sample_rate_output = found.output_rate_hz or found.sample_rate_hz
             self.process_input = self.process_output = lambda sound: sound
+        if found.in_parts:
+            self.process_output = lambda colours: colours
         management = comfy.model_management
         self.device = management.vae_device() if device is None else device
         self.vae_dtype = management.vae_dtype(self.device, self.working_dtypes) if dtype is None else dtype
@@ -143,7 +146,8 @@ class VAE(TiledVideos, TiledSounds):
         """
         self._check_latent(samples_in)
         samples_in = self._in_latent_dimensions(samples_in)
-        tiled = self.decode_tiled_3d if self.latent_dim == 3 else self.decode_tiled_1d if self._is_of_sound() else self.decode_tiled_
+        tiled: Any = self.decode_tiled_3d if self.latent_dim == 3 else self.decode_tiled_1d if self._is_of_sound() else self.decode_tiled_
+        tiled = self._decode_batch if self._kind.in_parts else tiled
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
         pictures = self._in_batches(samples_in, memory_used, self._decode_batch, "decoding")
         pictures = tiled(samples_in) if pictures is None else pictures
@@ -156,7 +160,8 @@ class VAE(TiledVideos, TiledSounds):
         """
         self.throw_exception_if_invalid()
         pixels = self._as_network_takes(pixel_samples)
-        tiled = self.encode_tiled_3d if self.latent_dim == 3 else self.encode_tiled_1d if self._is_of_sound() else self.encode_tiled_
+        tiled: Any = self.encode_tiled_3d if self.latent_dim == 3 else self.encode_tiled_1d if self._is_of_sound() else self.encode_tiled_
+        tiled = self._encode_batch if self._kind.in_parts else tiled
         latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch, "encoding")
         latents = tiled(pixels) if latents is None else latents
         return made_by.mark(latents, self.source_name)
@@ -195,6 +200,8 @@ class VAE(TiledVideos, TiledSounds):
         return None
 
     def _collected(self, parts: Sequence[torch.Tensor], count: int, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+        if len(parts) == 1:
+            return run(parts[0]).to(device=self.output_device, dtype=self.vae_output_dtype())
         outputs, start = None, 0
         for part in parts:
             out = run(part)
@@ -209,10 +216,16 @@ class VAE(TiledVideos, TiledSounds):
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory_used, force_full_load=self.disable_offload)
 
     def _decode_batch(self, latents: torch.Tensor) -> torch.Tensor:
-        picture = self._network().decode(latents.to(device=self.device, dtype=self.vae_dtype))
+        network, latents = self._network(), latents.to(device=self.device, dtype=self.vae_dtype)
+        if self._kind.in_parts:
+            shape = network.decode_output_shape(latents.shape)
+            return network.decode(latents, output_buffer=torch.empty(shape, device=self.output_device, dtype=self.vae_output_dtype()))
+        picture = network.decode(latents)
         return self.process_output(picture.to(device=self.output_device, dtype=self.vae_output_dtype(), copy=True))
 
     def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._kind.in_parts:
+            return self._network().encode(self.process_input(pixels).to(self.vae_dtype), device=self.device)
         return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
@@ -286,6 +299,8 @@ class VAE(TiledVideos, TiledSounds):
     ) -> torch.Tensor:
         """Decode latents to pictures in tiles (sizes in latent pixels and frames)."""
         self._check_latent(samples)
+        if self._kind.in_parts:
+            return self.decode(samples)
         samples = self._in_latent_dimensions(samples)
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         if self.latent_dim == 3:
@@ -305,6 +320,8 @@ class VAE(TiledVideos, TiledSounds):
     ) -> torch.Tensor:
         """Encode pictures to latents in tiles (sizes in picture pixels and frames)."""
         self.throw_exception_if_invalid()
+        if self._kind.in_parts:
+            return self.encode(pixel_samples)
         pixels = self._as_network_takes(pixel_samples)
         self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
         if self.latent_dim == 3:

@@ -34,6 +34,7 @@ from comfy.ram_model_cache.null import NullRamModelCache
 from comfy.ram_model_cache.policy import RamCachePolicy
 from comfy.ram_model_cache.receipts import current_prompt
 from comfy.ram_model_cache.resettling import Renamed, resettle
+from comfy.ram_model_cache.shadows import ChoosingPolicy
 from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import base_of, hand_out, is_dynamic, own_patcher, patcher_of
 from comfy.ram_model_cache.table import ModelTable
@@ -74,7 +75,7 @@ class RamModelCache:
         self._monitor_runs, self._ticked_s, self._closed = False, float("-inf"), threading.Event()
         self._drops, self._flights = DropQueue(self._hooks), Flights(self._hooks.raise_if_interrupted)
         self._journal, self.holds = Journal(wall_clock), Holds()
-        self._table = ModelTable(settings, policy or RamCachePolicy(), self._drops, self._journal)
+        self._table = ModelTable(settings, policy or ChoosingPolicy(settings.cap_bytes), self._drops, self._journal)
         access = TableAccess(self._table, self._journal, self._drops, self._keep_watch)
         self._lock, self._changing, self._using = access.lock, access.changing, access.using
         self._upkeep = Upkeep(self._hooks, self._flights, access)
@@ -145,7 +146,7 @@ class RamModelCache:
 
         *waited_s*: how long the caller had to wait for it.
         """
-        pending = frozenset(self._hooks.pending_paths())
+        pending = tuple(self._hooks.pending_paths())
         with self._using(lambda table: table.asked_for(key, pending)) as use:
             if use.entry is not None:
                 return self._hit(use, use.entry, waited_s)
@@ -169,7 +170,7 @@ class RamModelCache:
 
         Inside a block of ``holds``, where the load is given up if it is not kept, RAM that only held models could free is no room.
         """
-        pending = frozenset(self._hooks.pending_paths())
+        pending = tuple(self._hooks.pending_paths())
         needed_bytes = self._hooks.fresh_bytes(key, estimated_bytes) + self.settings.headroom
         self.ahead.give_way(needed_bytes)
         self._hooks.relieve(needed_bytes - self._hooks.available_bytes() - self._drops.waiting_bytes())
@@ -299,7 +300,7 @@ class RamModelCache:
 
     def tick(self) -> None:
         """Let idle entries go, give way to memory pressure, drop what may go. The monitor calls it too."""
-        pending = frozenset(self._hooks.pending_paths())
+        pending = tuple(self._hooks.pending_paths())
         self._ticked_s = self._clock()
         self.ahead.give_way(self.settings.headroom)
         self._hooks.relieve(self.settings.pressure_bytes(self._hooks.available_bytes() + self._drops.waiting_bytes()))
@@ -308,6 +309,11 @@ class RamModelCache:
             table.pending_paths = pending
             table.expire(self._clock())
             table.watch_pressure(available_bytes + self._drops.waiting_bytes())
+
+    def discard(self, key: Hashable, why: str) -> None:
+        """Forget the model under *key*, whoever uses it: it is not to be handed out again."""
+        with self._changing() as table:
+            table.discard(key, why, "damaged")
 
     def set_held(self, key: Hashable, held: bool) -> bool:
         """Mark a preloaded entry as the last to go, or as an ordinary one; whether it is cached."""

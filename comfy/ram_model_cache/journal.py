@@ -24,8 +24,9 @@ class Journal:
         self._lines: list[tuple[int, str]] = []
 
     def write(self, text: str, level: int = logging.INFO) -> None:
-        """Have a line logged once the lock is free."""
-        self._lines.append((level, text))
+        """Have a line logged once the lock is free; "" is none."""
+        if text:
+            self._lines.append((level, text))
 
     def take_lines(self) -> list[tuple[int, str]]:
         """(level, text) of what was written since the last call."""

@@ -17,6 +17,7 @@ def resettle(table: ModelTable, settings: CacheSettings, renamed: Renamed, now_s
     No load is in progress. The cache's lock is held.
     """
     table.settings = settings
+    table.policy.resize(settings.cap_bytes)
     table.absent = OrderedDict.fromkeys(map(renamed, table.absent))
     for entry in list(table.entries.values()):
         entry.used_s = now_s

@@ -37,7 +37,7 @@ class ModelTable:
         self.absent: OrderedDict[Hashable, None] = OrderedDict()
         self.clones, self.ledger, self.loads = CloneWatch(), StorageLedger(), Reservations()
         self.asked: set[Hashable] = set()  # by the running prompt
-        self.pending_paths: frozenset[str] = frozenset()
+        self.pending_paths: tuple[str, ...] = ()
         self.under_pressure = False
         self._drops = drops
         self._by_patcher: dict[int, Entry] = {}
@@ -45,12 +45,13 @@ class ModelTable:
 
     # Loading
 
-    def asked_for(self, key: Hashable, pending_paths: frozenset[str]) -> Entry | None:
+    def asked_for(self, key: Hashable, pending_paths: tuple[str, ...]) -> Entry | None:
         """The entry of *key*, if there is one; tells the policy of the request, once per key and prompt."""
         self.pending_paths = pending_paths
         in_prompt = current_prompt.get() is not None
         if not in_prompt or key not in self.asked:
             self.policy.request(key)
+            self.journal.write(self.policy.news())
         if in_prompt:
             self.asked.add(key)
         entry = self.entries.get(key)
@@ -78,10 +79,7 @@ class ModelTable:
 
     def add(self, key: Hashable, value: Any, storages: Storages, seconds: float, hold: bool) -> tuple[Entry, str]:
         """Enter *value*, just loaded for *key* in *seconds*, as KEPT if it may stay, else LENT; returns (its entry, why it was missing)."""
-        old = self.entries.get(key)
-        if old is not None:  # loaded twice, in a nested flight or without one: the newer one counts
-            self.evict(old, "loaded again", "loaded again")
-            self._doom(old)
+        self.discard(key, "loaded again", "loaded again")  # in a nested flight or without one: the newer one counts
         entry, why = self.loads.take(key, hold), self.journal.reasons.explain(key)
         entry.value, entry.storages, entry.seconds, entry.held = value, storages, seconds, hold
         self.entries[key] = self._by_patcher[id(patcher_of(value))] = entry
@@ -164,6 +162,12 @@ class ModelTable:
             self._doom(entry)
         elif entry.state is State.KEPT:
             self._lend(entry)
+
+    def discard(self, key: Hashable, why: str, kind: str) -> None:
+        """Take the entry of *key*, if there is one, out of the books, whoever uses it."""
+        if (entry := self.entries.get(key)) is not None:
+            self.evict(entry, why, kind)
+            self._doom(entry)
 
     def _evict_replaced(self, key: Hashable) -> None:
         """Evict what was loaded from the files that *key* names while they were other files."""
@@ -286,10 +290,9 @@ class ModelTable:
     def relieve(self, wanted_bytes: int, why: str) -> None:
         """Evict what nobody uses, least valuable first, until *wanted_bytes* are freed; entries in use would free nothing."""
         for key in self.idle_keys():
-            if wanted_bytes <= 0:
-                break
-            wanted_bytes -= self.ledger.own_bytes(key)
-            self.evict(self.entries[key], why, "memory pressure")
+            if wanted_bytes > 0:
+                wanted_bytes -= self.ledger.own_bytes(key)
+                self.evict(self.entries[key], why, "memory pressure")
 
     def watch_pressure(self, available_bytes: int) -> None:
         """Shrink when less than the headroom is left; until half as much again is free, the cache does not grow."""
@@ -315,7 +318,7 @@ class ModelTable:
         first, held = self._classes()
         if hold or self._is_pending(key):
             first = first | {key}
-        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key})
+        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key}, self.policy.known.behind(self.pending_paths))
         if decision.admit:
             return decision
         if self.under_pressure:
@@ -333,13 +336,10 @@ class ModelTable:
 
     def _classes(self) -> tuple[frozenset[Hashable], frozenset[Hashable]]:
         """Keys that pending prompts name, and keys that are held."""
-        return (
-            frozenset(key for key in self.entries if self._is_pending(key)),
-            frozenset(key for key, entry in self.entries.items() if entry.held),
-        )
+        return frozenset(filter(self._is_pending, self.entries)), frozenset(key for key, entry in self.entries.items() if entry.held)
 
     def _is_pending(self, key: Hashable) -> bool:
-        return not self.pending_paths.isdisjoint(getattr(key, "paths", ()))
+        return any(path in self.pending_paths for path in getattr(key, "paths", ()))
 
     def _kept(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.state is State.KEPT]

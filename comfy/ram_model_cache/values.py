@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import weakref
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,8 @@ class OwnerHooks:
 
     *available_bytes*: RAM still to be had. *forget_loaded*: take a ``LoadedModel`` off the owner's list and detach its finalizer.
     *restore_base*: undo what patches left in a patcher's module; raises when it cannot. *deactivate_pins*: of a dynamic patcher.
-    *pending_paths*: real paths of the files that queued prompts name. *raise_if_interrupted*: asked while waiting for another load.
+    *pending_paths*: real paths of the files that queued prompts name, in the order in which they will be asked for; a file comes once for
+    each prompt that names it. *raise_if_interrupted*: asked while waiting for another load.
     *measure*: bytes of host memory by storage. *trim*: give freed memory back to the system. *release_spare*: the same for what may
     serve a load in progress; called after its end. *unpatch_base*: on the thread that runs nodes, give up the patched weights in host
     memory that *restore_base* let stay; whether there were any. *fresh_bytes*: of the estimated bytes of a key, how many reading it will
@@ -74,7 +75,7 @@ class OwnerHooks:
     forget_loaded: Callable[[LoadedModel], None] = _nothing
     restore_base: Callable[[Patcher], None] = _nothing
     deactivate_pins: Callable[[Patcher], None] = _nothing
-    pending_paths: Callable[[], Collection[str]] = tuple
+    pending_paths: Callable[[], Sequence[str]] = tuple
     raise_if_interrupted: Callable[[], None] = _nothing
     measure: Callable[[Patcher], Storages] = host_storages
     trim: Callable[[], Any] = return_freed_memory

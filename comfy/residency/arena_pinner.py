@@ -1,9 +1,9 @@
 """Page-locks the host memory of models that are used again, in the background, piece by piece.
 
 Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. The model manager calls
-:meth:`ArenaPinner.request` when a cached model is back from RAM. One thread does the work; between two pieces it looks whether a model has
-gone, and then gives its memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive
-until then.
+:meth:`ArenaPinner.request` at the end of a prompt in which a cached model left a device for RAM, and when one is back from there. One
+thread does the work; between two pieces it looks whether a model has gone, and then gives its memory back at once: pages are unlocked
+first and freed after, because the pinner itself keeps the memory alive until then.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class ArenaPinner:
         self._serial = 0
         self._runs = self._closed = False
         self._ended = threading.Event()
+        self.stand_in: Callable[[Tensor], Tensor] = lambda tensor: tensor  # what to lock for a tensor
 
     @property
     def ledger(self) -> PinLedger:
@@ -208,6 +209,7 @@ class ArenaPinner:
         for tensor in (part for one in tensors for part in inner_tensors(one)):
             if tensor.device.type != "cpu":
                 continue
+            tensor = self.stand_in(tensor)
             storage = tensor.untyped_storage()
             if storage.nbytes() >= SMALLEST_BYTES and getattr(storage, "filename", None) is None:
                 members.setdefault(storage.data_ptr(), (storage, []))[1].append((tensor.data_ptr(), _extent_bytes(tensor)))

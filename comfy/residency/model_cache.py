@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 base_weights = lazy_module("comfy.patching.base_weights")
 AnyCache = RamModelCache | NullRamModelCache
 PATCHED_SHARE = 0.5
-PendingPaths = Callable[[], Collection[str]]
+PendingPaths = Callable[[], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class CacheOwner:
     """What the RAM model cache may ask of this server. Complete as soon as it is made, which imports no torch; any thread.
 
     *loaded* is the list of models on devices, *spare* the memory of dropped weights, *memory* the RAM of this host. *accelerators* gives
-    the devices with memory of their own, *pending_paths* the real paths of the files that queued prompts name, *store* the store of
-    weights.
+    the devices with memory of their own, *pending_paths* the real paths of the files that queued prompts name, in their order, *store*
+    the store of weights.
     """
 
     loaded: LoadedModels = field(default_factory=LoadedModels)

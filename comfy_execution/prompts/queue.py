@@ -58,6 +58,11 @@ class QueueRow(tuple):
         return _rank(self) > _rank(other)
 
 
+def in_order(rows: list[tuple]) -> list[tuple]:
+    """Waiting rows as they will be taken; the queue keeps them as a heap."""
+    return sorted(rows, key=_rank)
+
+
 def _rank(row: tuple) -> tuple:
     return row[0], getattr(row, "arrival", 0)
 

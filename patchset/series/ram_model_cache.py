@@ -40,6 +40,7 @@ CACHE_TESTS = (
     "test_ram_model_cache",
     "test_ram_model_cache_patcher",
     "test_ram_model_cache_races",
+    "test_ram_policy_planning",
     "test_weights_key",
 )
 HOOKS = "patchset/modules/ram_model_cache_hooks"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import comfy.ops
-from comfy.text.qwen.network import QwenTextModel, causal_mask, rotations
+from comfy.text.qwen.network import QwenTextModel, causal_mask, cosines_and_sines, turn_frequencies
 
 
 class Continuation:
@@ -30,7 +30,8 @@ class Continuation:
             self._mask = torch.cat((self._mask, self._mask.new_ones(len(self._mask), tokens)), dim=1)
         mask = causal_mask(embeds, self._mask, self._done)
         places = torch.arange(self._done, self._done + tokens, device=embeds.device)
-        turns = rotations(self._model.config, places, embeds)
+        frequencies = turn_frequencies(self._model.config.head_width, self._model.config.rope_theta, embeds.device)
+        turns = cosines_and_sines(places[:, None] * frequencies, embeds.dtype)
         x = embeds
         for layer in self._model.model.layers:
             x = layer(x, attention_mask=mask, position_embeddings=turns, past_key_values=self._cache, use_cache=True)

@@ -246,14 +246,14 @@ class CachedLoaders:
         while len(self._paths) > PATHS_REMEMBERED:
             self._paths.popitem(last=False)
 
-    def paths_named(self, names: Collection[str]) -> frozenset[str]:
-        """Real paths of the files loaded so far that any of *names*, relative to a model folder, may mean."""
+    def paths_named(self, names: Collection[str]) -> list[str]:
+        """Real paths of the files loaded so far that any of *names*, relative to a model folder, may mean; sorted."""
         found = set()
         for path, real in list(self._paths.items()):
             parts = path.replace("\\", "/").split("/")
             if any("/".join(parts[start:]) in names for start in range(len(parts))):
                 found.add(real)
-        return frozenset(found)
+        return sorted(found)
 
 
 def part_sizes(paths: Sequence[str], parts: Collection[str]) -> dict[str, tuple[int, int]]:

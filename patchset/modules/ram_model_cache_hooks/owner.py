@@ -97,22 +97,22 @@ class ModelCacheOwner:
             patcher.detach(True)
         self._checksums.check(patcher)
 
-    def pending_paths(self) -> frozenset[str]:
-        """The files that the prompts next in the queue name, of those loaded before."""
+    def pending_paths(self) -> tuple[str, ...]:
+        """The files that the prompts next in the queue name, of those loaded before, prompt by prompt in the queue's order."""
         if self._queue is None or self.loaders is None:
-            return frozenset()
+            return ()
         _, queued = self._queue.get_current_queue_volatile()
         if not queued:
-            return frozenset()
-        names: set[str] = set()
+            return ()
+        paths: list[str] = []
         for item in sorted(queued, key=lambda item: item[0])[:PENDING_PROMPTS]:
             named = self._names.get(item[1])
             if named is None:
                 named = self._names[item[1]] = frozenset(_strings(item[2]))
                 while len(self._names) > 2 * PENDING_PROMPTS:
                     self._names.popitem(last=False)
-            names |= named
-        return self.loaders.paths_named(names)
+            paths += self.loaders.paths_named(named)
+        return tuple(paths)
 
     # What the manager's functions tell
 

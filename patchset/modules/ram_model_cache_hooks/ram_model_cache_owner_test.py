@@ -92,7 +92,7 @@ def test_switched_off_every_decorator_returns_the_function_it_was_given(models):
     assert off.system_stats() == {}
     off.watch_queue(object())
     off.clear()
-    assert off.pending_paths() == frozenset()
+    assert off.pending_paths() == ()
     assert threading.active_count() == threads
     assert isinstance(off.cache, NullRamModelCache)
 
@@ -256,12 +256,12 @@ def test_queued_prompts_name_files_the_running_one_does_not(host, key, tmp_path)
         def get_current_queue_volatile(self):
             return [(0, "running", {"1": {"inputs": {"name": "file"}}})], self.queued
 
-    assert host.pending_paths() == frozenset()
+    assert host.pending_paths() == ()
     host.watch_queue(Queue())
-    assert host.pending_paths() == frozenset()
+    assert host.pending_paths() == ()
     host.watch_queue(Queue((2, "b", {"1": {"inputs": {"name": "other", "n": 3}}}), (1, "a", {"1": {"inputs": {"name": "sub\\file"}}})))
-    assert host.pending_paths() == {path}
-    assert host.pending_paths() == {path}
+    assert host.pending_paths() == (path,)
+    assert host.pending_paths() == (path,)
 
 
 def test_pins_are_left_to_others():

@@ -98,8 +98,8 @@ def test_reload_seconds_of_an_unknown_key_follow_the_speed_measured_so_far():
     policy = RamCachePolicy()
     policy.request("a")
     policy.learn("a", 100, 5.0)
-    assert policy.seconds_for("a", 100) == 5.0
-    assert policy.seconds_for("never loaded", 40) == pytest.approx(2.0)
+    assert policy.known.seconds_for("a", 100) == 5.0
+    assert policy.known.seconds_for("never loaded", 40) == pytest.approx(2.0)
 
 
 def test_random_requests_never_exceed_the_cap_nor_grow_the_record():
@@ -108,7 +108,7 @@ def test_random_requests_never_exceed_the_cap_nor_grow_the_record():
     sizes, seconds = {key: rng.randint(1, 50) for key in keys}, {key: rng.random() for key in keys}
     policy = RamCachePolicy()
     replay(policy, rng.choices(keys, k=900), sizes, seconds, 200)
-    assert len(policy._known) <= 512
+    assert len(policy.known) <= 512
 
 
 @pytest.mark.parametrize("order", ["abc" * 8, "aabbbcacbbca" * 3, "ab" * 5 + "cd" * 5 + "abcd" * 4])

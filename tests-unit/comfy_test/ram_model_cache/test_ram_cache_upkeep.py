@@ -254,11 +254,11 @@ def test_two_loaders_of_one_prompt_count_as_one_request(make):
     cache.begin_prompt("p")
     for _ in range(3):
         get(cache, A)
-    assert cache._table.policy._now == 1
+    assert cache._table.policy.known.now == 1
     cache.end_prompt("p")
     get(cache, A)
     get(cache, A)
-    assert cache._table.policy._now == 3
+    assert cache._table.policy.known.now == 3
 
 
 def test_miss_names_who_evicted_it_and_when(make):

@@ -152,14 +152,17 @@ def test_slower_to_reload_stays(make):
     assert [entry["model"] for entry in cache.entries() if entry["state"] == "kept"] == ["B"]
 
 
-def test_pending_prompts_models_are_evicted_last(make, owner):
+def test_what_the_queue_names_soon_is_kept_before_what_it_does_not_name(make, owner):
     cache = make(80)
-    wanted, other = Key("wanted", ["/w"]), Key("other", ["/o"])
-    get(cache, wanted, seconds=0.1)
-    get(cache, other, seconds=50.0)
+    wanted, other, new = Key("wanted", ["/w"]), Key("other", ["/o"]), Key("new", ["/n"])
+    for key in (wanted, other):
+        get(cache, key, seconds=1.0)
     owner.pending = ["/w", "/n"]
-    get(cache, Key("new", ["/n"]), seconds=1.0)
+    get(cache, new, seconds=1.0)
     assert {entry["model"] for entry in cache.entries()} == {"wanted", "new"}
+    owner.pending = ["/o", "/w", "/o"]
+    get(cache, other, seconds=1.0)
+    assert {entry["model"] for entry in cache.entries()} == {"wanted", "other"}, "what is not named any more goes"
 
 
 def test_failed_load_leaves_nothing_behind(make):
