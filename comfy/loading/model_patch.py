@@ -33,9 +33,7 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 Network = Any
 
 WHAT = "the model patch"
-SUPPORTED = (
-    "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO's style projector for Flux, LLLite for Anima, InfiniteTalk for Wan"
-)
+SUPPORTED = "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO for Flux, LLLite for Anima, InfiniteTalk for Wan"
 LLLITE_MARK = f"{lllite.CONDITIONING}.conv1.weight"
 QWEN_MARK = "controlnet_blocks.0.y_rms.weight"
 STYLE_PREFIX = "feature_embedder."
@@ -174,10 +172,4 @@ def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
 
 
 Builder = Callable[[WeightSource, dict[str, Any]], tuple[Network, WeightSource]]
-_BUILDERS: dict[str, Builder] = {
-    QWEN_MARK: _qwen_image,
-    STYLE_MARK: _style,
-    Z_IMAGE_MARK: _z_image,
-    LLLITE_MARK: _lllite,
-    TALK_MARK: _talk,
-}
+_BUILDERS: dict[str, Builder] = {QWEN_MARK: _qwen_image, STYLE_MARK: _style, Z_IMAGE_MARK: _z_image, LLLITE_MARK: _lllite, TALK_MARK: _talk}

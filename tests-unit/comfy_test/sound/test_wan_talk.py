@@ -5,6 +5,7 @@ import torch
 from wan_files import talk_file, wan_tensors
 
 import comfy.sd
+from comfy.control.infinite_talk import FirstFramesKept, FirstFramesSeen
 from comfy.ldm.wan.model_multitalk import BETWEEN, heard_around, likeness, places
 from comfy.loading.model_patch import load_model_patch
 from comfy_extras.wan_talk_nodes import WanInfiniteTalkToVideo, people, said
@@ -65,6 +66,14 @@ def test_tokens_are_placed_by_the_person_they_look_at():
     assert found.argmax(dim=0).tolist() == [[0, 0, 1, 2]] * 2
     placed = places(found)
     assert (placed[:, :2] > 3.5).all() and (placed[:, 2] > 23.5).all() and (placed[:, 3] == BETWEEN).all()
+
+
+@pytest.mark.parametrize("kind", [FirstFramesSeen, FirstFramesKept])
+def test_first_frames_are_held_and_nothing_is_changed_in_place(kind):
+    frames, latent = torch.ones(1, 16, 1, 2, 2), torch.zeros(2, 16, 3, 2, 2)
+    found = kind(frames)(lambda x: x, latent)
+    assert found[0, 0, :, 0, 0].tolist() == found[1, 0, :, 0, 0].tolist() == [1, 0, 0]
+    assert not latent.any()
 
 
 def test_going_on_trims_the_frames_before(patch):
