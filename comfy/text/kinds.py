@@ -106,6 +106,11 @@ def is_qwen25_7b(config: QwenTextConfig) -> bool:
     return not config.normalised and config.num_key_heads != QWEN25_3B_KEY_HEADS
 
 
+def is_qwen25_3b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 2.5 with three billion parameters."""
+    return not config.normalised and config.num_key_heads == QWEN25_3B_KEY_HEADS
+
+
 def is_qwen3_4b(config: QwenTextConfig) -> bool:
     """Whether *config* is Qwen 3 with four billion parameters (or fewer than any that is published)."""
     return config.normalised and config.hidden_size not in (QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH)
@@ -166,6 +171,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),
     EncoderKind(TEModel.GEMMA_3_4B_VISION, "Gemma 3 4B with eyes", "gemma3_4b", read_gemma3_config, is_gemma3_4b_vision, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN25_3B, "Qwen2.5-VL 3B", "qwen25_3b", read_qwen_config, is_qwen25_3b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
