@@ -14,6 +14,7 @@ from comfy_extras.wan_picture_nodes import (
     WanPhantomSubjectToVideo,
 )
 from comfy_extras.wan_sound_nodes import WanHuMoImageToVideo, WanSoundImageToVideo, WanSoundImageToVideoExtend
+from comfy_extras.wan_talk_nodes import WanInfiniteTalkToVideo
 from comfy_extras.wan_track_nodes import WanTrackToVideo
 
 PICTURES = (
@@ -26,7 +27,7 @@ PICTURES = (
 )
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
-SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo)
+SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo, WanInfiniteTalkToVideo)
 MOVES = (WanAnimate2ToVideo, WanAnimate2Cache)
 
 comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, *SOUNDS, *MOVES)

@@ -203,19 +203,14 @@ class WanMoveVisualizeTracks(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="WanMoveVisualizeTracks",
-            category=CATEGORY,
-            inputs=[
-                io.Image.Input("images"),
-                io.Tracks.Input("tracks", optional=True),
-                io.Int.Input("line_resolution", default=24, min=1, max=1024),
-                io.Int.Input("circle_size", default=12, min=1, max=128, advanced=True),
-                io.Float.Input("opacity", default=0.75, min=0.0, max=1.0, step=0.01),
-                io.Int.Input("line_width", default=16, min=1, max=128, advanced=True),
-            ],
-            outputs=[io.Image.Output()],
+        dot, line = (
+            io.Int.Input(name, default=usual, min=1, max=128, advanced=True) for name, usual in (("circle_size", 12), ("line_width", 16))
         )
+        trail = io.Int.Input("line_resolution", default=24, min=1, max=1024, tooltip="For how many frames a line shows where a point was.")
+        opacity = io.Float.Input("opacity", default=0.75, min=0.0, max=1.0, step=0.01)
+        given = [io.Image.Input("images"), io.Tracks.Input("tracks", optional=True)]
+        inputs = [*given, trail, dot, opacity, line]
+        return io.Schema(node_id="WanMoveVisualizeTracks", category=CATEGORY, inputs=inputs, outputs=[io.Image.Output()])
 
     @classmethod
     def execute(

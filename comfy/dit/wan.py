@@ -320,22 +320,12 @@ def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
     return names
 
 
+FIGURES = (WAN_Animate2, WAN21_SCAIL2, WAN21_SCAIL)
+HEARING = (WAN22_S2V, WAN21_HuMo)
+CAMERAS = (WAN22_Camera, WAN21_Camera)
 FAMILY = Family(
     name="Wan 2.1 and 2.2",
-    configs=(
-        WAN_Animate2,
-        WAN22_T2V,
-        WAN21_T2V,
-        WAN21_I2V,
-        WAN21_FunControl2V,
-        WAN21_Vace,
-        WAN21_Camera,
-        WAN22_Camera,
-        WAN21_HuMo,
-        WAN22_S2V,
-        WAN21_SCAIL,
-        WAN21_SCAIL2,
-    ),
+    configs=(*FIGURES, *HEARING, *CAMERAS, WAN21_Vace, WAN22_T2V, WAN21_FunControl2V, WAN21_I2V, WAN21_T2V),
     read_config=read_config,
     diffusers=DiffusersNames(
         ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),

@@ -23,6 +23,7 @@ from comfy.ldm.anima import lllite
 from comfy.ldm.flux.siglip_style import SigLIPMultiFeatProjModel
 from comfy.ldm.lumina import controlnet as z_image
 from comfy.ldm.qwen_image import blockwise
+from comfy.ldm.wan.model_multitalk import AROUND, MultiTalkModelPatch
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
@@ -32,12 +33,13 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 Network = Any
 
 WHAT = "the model patch"
-SUPPORTED = "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO's style projector for Flux, LLLite for Anima"
+SUPPORTED = "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO for Flux, LLLite for Anima, InfiniteTalk for Wan"
 LLLITE_MARK = f"{lllite.CONDITIONING}.conv1.weight"
 QWEN_MARK = "controlnet_blocks.0.y_rms.weight"
 STYLE_PREFIX = "feature_embedder."
 STYLE_MARK = f"{STYLE_PREFIX}mid_layer_norm.bias"
 Z_IMAGE_MARK = f"control_all_x_embedder.{z_image.KIND}.weight"
+TALK_MARK = "audio_proj.proj1.weight"
 REFINER_RESULT = "control_noise_refiner.0.after_proj.weight"
 UNTRAINED_FROM = 15  # blocks on; with as many, refining blocks of zeros mean that there are none
 _ROWS = re.compile(r"(.*\.attention)\.to_([qkv])\.weight")
@@ -112,6 +114,19 @@ def _style(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, Wei
     return SigLIPMultiFeatProjModel(**sizes, **settings), part
 
 
+def _talk(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
+    shapes = source.shapes()
+    between, heard = _shape(shapes, TALK_MARK)
+    sizes: dict[str, Any] = {
+        "heard": heard // AROUND,
+        "intermediate_dim": between,
+        "in_dim": _shape(shapes, "blocks.0.audio_cross_attn.proj.weight")[0],
+        "out_dim": _shape(shapes, "audio_proj.norm.weight")[0],
+        "num_layers": count_blocks(shapes, "blocks.{}."),
+    }
+    return MultiTalkModelPatch(**sizes, **settings), source
+
+
 def _z_image(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
     part = _in_the_models_names(source)
     shapes = part.shapes()
@@ -157,4 +172,4 @@ def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
 
 
 Builder = Callable[[WeightSource, dict[str, Any]], tuple[Network, WeightSource]]
-_BUILDERS: dict[str, Builder] = {QWEN_MARK: _qwen_image, STYLE_MARK: _style, Z_IMAGE_MARK: _z_image, LLLITE_MARK: _lllite}
+_BUILDERS: dict[str, Builder] = {QWEN_MARK: _qwen_image, STYLE_MARK: _style, Z_IMAGE_MARK: _z_image, LLLITE_MARK: _lllite, TALK_MARK: _talk}

@@ -56,13 +56,9 @@ class ContextSchedules:
 class ContextFuseMethods:
     """The names of the ways to weigh."""
 
-    FLAT = "flat"
-    PYRAMID = "pyramid"
-    RELATIVE = "relative"
-    OVERLAP_LINEAR = "overlap-linear"
-
-    LIST = [PYRAMID, FLAT, OVERLAP_LINEAR]
-    LIST_STATIC = [PYRAMID, RELATIVE, FLAT, OVERLAP_LINEAR]
+    LIST_STATIC = ["pyramid", "relative", "flat", "overlap-linear"]
+    PYRAMID, RELATIVE, FLAT, OVERLAP_LINEAR = LIST_STATIC
+    LIST = [method for method in LIST_STATIC if method != "relative"]  # of schedules whose windows move
 
 
 def ordered_halving(val: int) -> float:
@@ -160,10 +156,10 @@ def get_missing_indexes(windows: Sequence[Sequence[int]], num_frames: int) -> li
 
 
 CONTEXT_MAPPING = {
-    ContextSchedules.UNIFORM_LOOPED: create_windows_uniform_looped,
-    ContextSchedules.UNIFORM_STANDARD: create_windows_uniform_standard,
-    ContextSchedules.STATIC_STANDARD: create_windows_static_standard,
-    ContextSchedules.BATCHED: create_windows_batched,
+    "standard_static": create_windows_static_standard,
+    "standard_uniform": create_windows_uniform_standard,
+    "looped_uniform": create_windows_uniform_looped,
+    "batched": create_windows_batched,
 }
 
 

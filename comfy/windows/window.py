@@ -40,11 +40,11 @@ class IndexListContextWindow(ContextWindowABC):
         self.index_list, self.dim, self.total_frames = index_list, dim, total_frames
         self.context_length, self.context_overlap = len(index_list), context_overlap
         self.center_ratio = (min(index_list) + max(index_list)) / (2 * total_frames)
-        self.modality_windows = modality_windows
-        self.guide_frames_indices: list[int] = []
-        self.guide_overlap_info: list[tuple[int, int]] = []
-        self.guide_kf_local_positions: list[int] = []
         self.guide_downscale_factors: list[int] = []
+        self.guide_kf_local_positions: list[int] = []
+        self.guide_overlap_info: list[tuple[int, int]] = []
+        self.guide_frames_indices: list[int] = []
+        self.modality_windows = modality_windows
 
     def has_anchor(self) -> bool:
         """Whether the frame before the window is sampled with it."""

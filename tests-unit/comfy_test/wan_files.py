@@ -73,3 +73,26 @@ def wan_file(path, kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.
         ANIMATE2 if kind == "animate2" else None,
     )
     return str(path)
+
+
+def talk_file(path, width: int, heard: int, out: int = 24, between: int = 32, blocks: int = 40, seed: int = 0) -> str:
+    """*path*, after a small model patch of InfiniteTalk was written there, for *heard* values at a time."""
+    chance = torch.Generator().manual_seed(seed)
+    shapes: dict[str, tuple[int, ...]] = {
+        "audio_proj.proj1": (between, 5 * heard),
+        "audio_proj.proj1_vf": (between, 8 * heard),
+        "audio_proj.proj2": (between, between),
+        "audio_proj.proj3": (32 * out, between),
+        "audio_proj.norm": (out,),
+    }
+    for number in range(blocks):
+        layers = {"q_linear": (width, width), "kv_linear": (2 * width, out), "proj": (width, width)}
+        shapes |= {f"blocks.{number}.audio_cross_attn.{name}": shape for name, shape in layers.items()}
+        shapes[f"blocks.{number}.norm_x"] = (width,)
+    tensors = {f"{name}.weight": torch.randn(shape, generator=chance) * shape[-1] ** -0.5 for name, shape in shapes.items()}
+    tensors |= {f"{name}.bias": torch.randn(shape[0], generator=chance) * 0.1 for name, shape in shapes.items()}
+    for name in tensors:
+        if "norm" in name and name.endswith(".weight"):
+            tensors[name] += 1.0
+    save_file(tensors, path)
+    return str(path)

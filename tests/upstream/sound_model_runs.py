@@ -160,7 +160,34 @@ def nodes_of_wan(case):
     return found
 
 
-ENCODERS = {"ace15": ace15, "lyrics": lyrics, "nodes": nodes_of_wan}
+def talk(case):
+    """The latent that a model makes which hears by InfiniteTalk's patch, its mask and its first frames."""
+    import folder_paths
+    from comfy_extras import nodes_model_patch, nodes_wan
+
+    folder_paths.get_full_path_or_raise = lambda kind, name: name
+    for path, sizes in case["sizes"].items():
+        told(path, **sizes)
+    model = comfy.sd.load_diffusion_model(case["file"])
+    patch = nodes_model_patch.ModelPatchLoader().load_model_patch(case["patch"])[0]
+    sides = [[[states, {"pooled_output": None}]] for states in case["states"]]
+    made = nodes_wan.WanInfiniteTalkToVideo.execute(
+        model=model, model_patch=patch, positive=sides[0], negative=sides[1], vae=Autoencoder(), **case["given"]
+    )
+    patched, positive, negative, latent, trim = made.args
+    settings = {
+        "noise": case["noise"],
+        "steps": 3,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "latent_image": latent["samples"],
+    }
+    latent = comfy.sample.sample(patched, positive=positive, negative=negative, seed=1, **settings)
+    return [latent, positive[0][1]["concat_latent_image"], positive[0][1]["concat_mask"], torch.tensor([float(trim)])]
+
+
+ENCODERS = {"talk": talk, "ace15": ace15, "lyrics": lyrics, "nodes": nodes_of_wan}
 
 
 def main(cases_file, results_file):

@@ -19,7 +19,7 @@ from sound_files import (
     stable_audio_file,
 )
 from transformer_files import qwen_text_tensors
-from wan_files import wan_file
+from wan_files import talk_file, wan_file
 
 BOUND = 1e-3
 QUIET = 1e-3  # 60 dB below the sound
@@ -287,3 +287,34 @@ def test_wans_nodes_for_sound_are_upstreams(tmp_path):
         assert [one.shape for one in ours[name]] == [one.shape for one in expected], name
         for own, other in zip(ours[name], expected, strict=True):
             assert torch.allclose(own, other, atol=1e-5), name
+
+
+def test_people_talk_as_upstreams_do(tmp_path):
+    numbers, width = Numbers(), 640
+    files = {
+        "encoder": "talk",
+        "file": wan_file(tmp_path / "wan.safetensors", "i2v", width=width, context=4096),
+        "patch": talk_file(tmp_path / "talk.safetensors", width, heard=3 * 8),
+        "sizes": {"comfy_extras.nodes_model_patch:MultiTalkAudioProjModel": {"blocks": 3, "channels": 8}},
+        "states": [numbers(1, 7, 4096) for _ in range(2)],
+        "noise": numbers(1, 16, 3, 4, 6),
+    }
+    first, second = ({"encoded_audio_all_layers": [numbers(1, count, 8) for _ in range(4)]} for count in (30, 21))
+    picture, before = {"start_image": numbers(1, 40, 50, 3).sigmoid()}, numbers(12, 40, 50, 3).sigmoid()
+    sizes = {"width": 48, "height": 32, "length": 9, "motion_frame_count": 5, "audio_encoder_output_1": first, "audio_scale": 0.8}
+    alone = {"mode": {"mode": "single_speaker"}, **sizes, **picture}
+    mask = torch.zeros(1, 32, 48)
+    mask[..., :20] = 1.0
+    two = {"mode": "two_speakers", "audio_encoder_output_2": second, "mask_1": mask, "mask_2": 1.0 - mask}
+    cases = {
+        "alone": {**files, "given": alone},
+        "going on": {**files, "given": {**alone, "previous_frames": before}},
+        "behind the end": {**files, "given": {**alone, "previous_frames": before[:6].repeat(4, 1, 1, 1)}},
+        "two": {**files, "given": {**alone, "mode": two}},
+    }
+    ours, theirs = both(tmp_path, cases)
+    for name, expected in theirs.items():
+        for own, other in zip(ours[name], expected, strict=True):
+            assert own.shape == other.shape, name
+            assert (own - other).norm() <= BOUND * other.norm(), (name, (own - other).norm() / other.norm())
+    assert not torch.allclose(ours["alone"][0], ours["two"][0], atol=1e-3)

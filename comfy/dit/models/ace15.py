@@ -34,7 +34,8 @@ class ACEStep15(BaseModel):
         references, codes = kwargs.get("reference_audio_timbre_latents"), kwargs.get("audio_codes")
         if references:
             known = references[-1][:, :, :places].to(silence)
-            conds["refer_audio"] = comfy.conds.CONDRegular(torch.cat((known, silence[:, :, known.shape[2] :].expand(len(known), -1, -1)), 2))
+            rest = silence[:, :, known.shape[2] :].expand(len(known), -1, -1)
+            conds["refer_audio"] = comfy.conds.CONDRegular(torch.cat((known, rest), 2))
             conds["is_covers"] = comfy.conds.CONDConstant(True)
             return conds
         conds["refer_audio"] = comfy.conds.CONDRegular(silence)

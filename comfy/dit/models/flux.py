@@ -21,7 +21,7 @@ FLUX2_WORDS = 512  # tokens of text that Flux.2 was trained with
 
 
 class Flux(BaseModel):
-    """Flux.1: the text as tokens and, pooled, as a vector; a guidance value; pictures to look at; further channels for a picture and a mask."""
+    """Flux.1: the text as tokens and pooled; a guidance value; pictures to look at; further channels for a picture and a mask."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Flux(BaseModel):
         return kwargs.get("pooled_output")
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
-        """Besides the usual: text that is never repeated, an attention mask, ``guidance`` (3.5 unless given; None: none), ``ref_latents``."""
+        """Besides the usual: text that is never repeated, its mask, ``guidance`` (3.5 unless given; None: none), ``ref_latents``."""
         conds = super().extra_conds(**kwargs)
         if kwargs.get("cross_attn") is not None:
             conds["c_crossattn"] = comfy.conds.CONDRegular(kwargs["cross_attn"])

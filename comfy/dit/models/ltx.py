@@ -87,7 +87,11 @@ class LTXAV(LTXV):
         return dict(zip(("denoise_mask", "audio_denoise_mask"), parts))
 
     def process_timestep(
-        self, timestep: torch.Tensor, denoise_mask: torch.Tensor | None = None, audio_denoise_mask: torch.Tensor | None = None, **kwargs: Any
+        self,
+        timestep: torch.Tensor,
+        denoise_mask: torch.Tensor | None = None,
+        audio_denoise_mask: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
         """Of the video and of the sound."""
         sound = timestep

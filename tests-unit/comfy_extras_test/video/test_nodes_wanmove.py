@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from comfy_extras import point_tracks
 from comfy_extras.nodes_wanmove import (
     GenerateTracks,
     WanMoveConcatTrack,
@@ -65,6 +66,11 @@ def test_points_move_at_a_pace(pace, quarter):
 
 def test_tracks_of_points_that_stand_still_lie_side_by_side():
     assert paths(end_x=0.0)[0].tolist() == [[-12.0, 16.0], [0.0, 16.0], [12.0, 16.0]]
+
+
+def test_pictures_without_tracks_are_left_as_they_are():
+    nothing = point_tracks.tracks_of(torch.zeros(2, 0, 2))
+    assert not point_tracks.drawn(torch.zeros(2, 8, 8, 3), nothing, 4, 2, 1.0, 2).any()
 
 
 def test_a_mask_hides_points_in_frames_of_nothing():

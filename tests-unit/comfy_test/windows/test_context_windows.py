@@ -50,7 +50,7 @@ def test_windows_lie_as_their_schedule_says():
 
 
 def test_what_is_unknown_or_cannot_be_is_one_clear_error():
-    with pytest.raises(ValueError, match="unknown context schedule 'x'; known: looped_uniform"):
+    with pytest.raises(ValueError, match="unknown context schedule 'x'; known: standard_static"):
         get_matching_context_schedule("x")
     with pytest.raises(ValueError, match="unknown way to fuse"):
         get_matching_fuse_method("x")
