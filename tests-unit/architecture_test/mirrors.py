@@ -127,6 +127,8 @@ TESTED_THROUGH = {
     "comfy/sampling/schedules.py": "tests-unit/comfy_test/sampling/test_sampling_schedules.py",
     "comfy/sampling/solver_run.py": "tests-unit/comfy_test/sampling/test_sampling_solvers.py",
     "comfy/text_encoders/sd2_clip.py": "tests-unit/comfy_test/families/test_stable_diffusion_2.py",
+    "comfy/text_encoders/ernie.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
+    "comfy/unclip_model.py": "tests-unit/comfy_test/families/test_stable_diffusion_2.py",
     "comfy/image_encoders/pictures.py": "tests-unit/comfy_test/test_clip_vision.py",
     "comfy/text/memory.py": "tests-unit/comfy_test/text/test_generation.py",
     "comfy_extras/ltx_prompts.py": "tests-unit/comfy_test/text/test_generation.py",

@@ -76,7 +76,7 @@ def folder(tmp_path):
     refused["nodes"][1]["widgets_values"] = [64, 64, 1_000_000]
     made = {
         "runs": decoding("vae-ft-mse-840000-ema-pruned.safetensors"),
-        "other_family": decoding("minimax_h3_audio_vae.safetensors"),
+        "other_family": decoding("triposplat_vae.safetensors"),
         "other_format": decoding("sdxl_vae-w4a8.safetensors"),
         "other_class": workflow(node(1, "NobodyHasThis")),
         "refused": refused,
@@ -104,7 +104,7 @@ def test_templates_are_judged_by_classes_values_families_and_formats(folder, tmp
     assert "2 of 8 templates covered (7 by node names)" in done.stdout
     rows = dict(re.findall(r"^\| (\w+) \| \d+ \| (.*) \|$", (tmp_path / "page.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert rows["runs"] == "covered"
-    assert rows["other_family"] == "family MiniMaxH3"
+    assert rows["other_family"] == "family TripoSplat"
     assert rows["other_format"] == "w4a8 weights"
     assert rows["other_class"] == "`NobodyHasThis`"
     assert "EmptyLatentImage" in rows["refused"] and "batch_size" in rows["refused"]
