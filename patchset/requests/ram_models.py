@@ -46,5 +46,6 @@ CORE = Series(
     tests=(
         (f"{MODULES}/ram_models_cache_test.py", f"{TESTS}/ram_models_cache_test.py"),
         (f"{MODULES}/ram_models_loaders_test.py", f"{TESTS}/ram_models_loaders_test.py"),
+        (f"{MODULES}/ram_models_dynamic_test.py", f"{TESTS}/ram_models_dynamic_test.py"),
     ),
 )

@@ -9,7 +9,6 @@ import concurrent.futures
 import functools
 import json
 import math
-import mmap
 import os
 from collections.abc import Callable
 from typing import Any
@@ -42,8 +41,8 @@ def read_in_parallel(path: str, threads: int) -> tuple[dict[str, torch.Tensor], 
         first = 8 + length
         if size == first or not all(_is_sound(kind, shape, begin, end, size - first) for _, kind, shape, begin, end in rows):
             return None
-        arena = mmap.mmap(-1, size - first)
-        view = memoryview(arena)
+        arena = torch.empty(size - first, dtype=torch.uint8)
+        view = memoryview(arena.numpy())
 
         def read(begin: int) -> None:
             done, end = begin, min(begin + PIECE_BYTES, size - first)
@@ -56,8 +55,7 @@ def read_in_parallel(path: str, threads: int) -> tuple[dict[str, torch.Tensor], 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(read, range(0, size - first, PIECE_BYTES)):
                 pass  # raises what a piece raised
-    block = torch.frombuffer(arena, dtype=torch.uint8)
-    return {name: block[begin:end].view(kind).reshape(shape) for name, kind, shape, begin, end in rows}, metadata
+    return {name: arena[begin:end].view(kind).reshape(shape) for name, kind, shape, begin, end in rows}, metadata
 
 
 def _is_sound(kind: torch.dtype, shape: list[int], begin: int, end: int, size: int) -> bool:

@@ -1,7 +1,9 @@
 """What is asked for in cache providers, and in how many rounds, under the real executor."""
 
 import pytest
-from provider_fakes import CACHES, Memory, new_executor, node, ran, registered, row, run, use, wide  # noqa: F401
+from provider_fakes import CACHES, Memory, new_executor, node, ran, registered, row, run, settle, use, wide  # noqa: F401
+
+from comfy_execution import provider_demand
 
 
 def learned(provider, prompt):
@@ -12,8 +14,24 @@ def learned(provider, prompt):
 
     provider.on_store = store
     run(prompt)
+    settle()
     provider.asked.clear()
-    provider.rounds = 0
+
+
+@pytest.fixture
+def rounds(monkeypatch):
+    """What is asked for side by side, round by round."""
+    asked, walk = [], provider_demand.walk_in_waves
+
+    async def noting(targets, parents, is_local, may_ask, ask):
+        async def ask_noting(wave):
+            asked.append(wave)
+            return await ask(wave)
+
+        return await walk(targets, parents, is_local, may_ask, ask_noting)
+
+    monkeypatch.setattr(provider_demand, "walk_in_waves", noting)
+    return asked
 
 
 @pytest.mark.parametrize("cache_type", CACHES)
@@ -35,17 +53,17 @@ def test_nothing_above_a_result_that_is_found_is_asked_for():
     assert len(provider.asked) <= 3 and ran == ["Save"]  # the second wave takes two levels
 
 
-def test_a_row_of_misses_takes_few_round_trips_and_no_key_is_asked_twice():
-    provider = use(Memory(lookup_s=0.01))
+def test_a_row_of_misses_takes_few_round_trips_and_no_key_is_asked_twice(rounds):
+    provider = use(Memory())
     run(row(200))
-    assert provider.rounds <= 10
+    assert len(rounds) <= 10
     assert len(provider.asked) == len(set(provider.asked)) == 201
 
 
-def test_nodes_side_by_side_are_asked_for_at_once():
-    provider = use(Memory(lookup_s=0.01))
+def test_nodes_side_by_side_are_asked_for_at_once(rounds):
+    provider = use(Memory())
     run(wide(199))
-    assert provider.rounds == 2 and len(provider.asked) == 200
+    assert [len(wave) for wave in rounds] == [1, 199] and len(provider.asked) == 200
 
 
 def test_what_a_lazy_input_wants_is_asked_for_when_it_is_wanted():

@@ -1,7 +1,7 @@
 """Nodes of expanded graphs and cache providers, under the real executor."""
 
 import pytest
-from provider_fakes import CACHES, Memory, new_executor, ran, registered, row, run, use  # noqa: F401
+from provider_fakes import CACHES, Memory, new_executor, ran, registered, row, run, settle, use  # noqa: F401
 
 
 @pytest.mark.parametrize("cache_type", CACHES)
@@ -14,6 +14,7 @@ def test_nodes_of_expanded_graphs_take_part(cache_type):
 
     provider.on_store = store
     assert run(row(1, kind="Loop"), new_executor(cache_type)) == [7]
+    settle()
     assert ran.count("Number") == 10 and len(kept) == 10
     provider.values = kept
     assert run(row(1, kind="Loop"), new_executor(cache_type)) == [7]
@@ -28,6 +29,7 @@ def test_results_of_the_cache_above_keep_their_keys():
 
     provider.on_store = store
     run(row(3))
+    settle()
     assert sorted(set(provider.asked)) == sorted(set(keys))
 
 
