@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from comfy.images.ltx_vae_layers import (
     ResidualBlock,
     Stage,
     Stream,
+    Upsampler,
     blocks_of,
     down_block,
     embedded_time,
@@ -44,15 +46,16 @@ class Half(torch.nn.Module):
         self, blocks: Iterable[torch.nn.Module], pieces: Iterable[Piece], stream: Stream, time: torch.Tensor | None, dtype: torch.dtype
     ) -> Iterator[Piece]:
         """What the first layer and *blocks* make of *pieces*."""
-        flowing = stream.through(lambda x: self.conv_in(x, self.causal, stream), pieces)
+        how: dict[str, Any] = {"causal": self.causal, "stream": stream}
+        flowing = stream.through(partial(self.conv_in, **how), pieces)
         for block in blocks:
             if isinstance(block, Stage):
                 for layer in block.layers(self.causal, stream, time, dtype):
                     flowing = stream.through(layer, flowing)
             elif isinstance(block, ResidualBlock):
-                flowing = stream.through(lambda x, block=block: block(x, None, self.causal, stream), flowing)
+                flowing = stream.through(partial(block, temb=None, **how), flowing)
             else:
-                flowing = stream.through(lambda x, block=block: block(x, self.causal, stream), flowing)
+                flowing = stream.through(partial(block, **how), flowing, block.growth if isinstance(block, Upsampler) else 1)
         return flowing
 
 

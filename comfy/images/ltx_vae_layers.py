@@ -8,6 +8,7 @@ gives; of a layer that looks ahead the last frames come with the next piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ from comfy.units import MIB
 
 Block = tuple[str, Mapping[str, Any]]
 Piece = tuple[torch.Tensor, bool]  # frames, and whether they are the last ones
+Layer = Callable[[torch.Tensor], torch.Tensor]
 KERNEL = 3
-PIECE_BYTES = 128 * MIB  # the most that frames between two layers take, unless one frame takes more
+PIECE_BYTES = 32 * MIB  # the most that frames between two layers take, unless one frame takes more
 # Strides of blocks that halve frames, sides or both; and of those that double them.
 STRIDES = {"compress_time": (2, 1, 1), "compress_space": (1, 2, 2), "compress_all": (2, 2, 2)}
 
@@ -50,18 +52,20 @@ class Stream:
         """Keep *x*, and nothing that it is a part of; nothing at the end."""
         self._kept[id(owner), name] = x[:, :, :0] if self.last else x.clone()
 
-    def through(self, layer: Callable[[torch.Tensor], torch.Tensor], pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """What *layer* makes of *pieces*, in pieces of limited size."""
+    def through(self, layer: Layer, pieces: Iterable[Piece], growth: int = 1) -> Iterator[Piece]:
+        """What *layer*, which gives up to *growth* times what it is given, makes of *pieces*, in pieces of limited size.
+
+        Nothing is held here while later layers are at work, but for what is not yet through.
+        """
         for piece, last in pieces:
-            self.last = last
-            made = layer(piece)
+            frame_bytes = max(1, piece[:, :, :1].numel() * piece.element_size()) * growth
+            parts = list(reversed(piece.split(max(1, PIECE_BYTES // frame_bytes), dim=2)))
             del piece
-            frame_bytes = max(1, made[:, :, :1].numel() * made.element_size())
-            parts = made.split(max(1, PIECE_BYTES // frame_bytes), dim=2)
-            del made
-            for number, part in enumerate(parts, 1):
-                if part.shape[2] or last:
-                    yield part, last and number == len(parts)
+            while parts:
+                self.last = last and len(parts) == 1
+                made = [layer(parts.pop())]
+                if made[0].shape[2] or (last and not parts):
+                    yield made.pop(), last and not parts
 
 
 class Convolution(LTX2VideoCausalConv3d):
@@ -157,6 +161,11 @@ class Downsampler(LTX2VideoDownsampler3d):
 class Upsampler(LTX2VideoUpsampler3d):
     """More frames, rows or columns, of the channels of each; of the first frame's the last one counts alone."""
 
+    @property
+    def growth(self) -> int:
+        """How many numbers it makes of one, at most."""
+        return self.stride[0] * self.stride[1] * self.stride[2]
+
     def forward(self, hidden_states: torch.Tensor, causal: bool, stream: Stream) -> torch.Tensor:  # type: ignore[override]
         """As many frames as it can give by now."""
         made = self.conv(hidden_states, causal, stream)
@@ -165,7 +174,7 @@ class Upsampler(LTX2VideoUpsampler3d):
         if self.residual:
             past = stream.joined(self, "past", hidden_states)
             stream.keep(self, "past", past[:, :, count:])
-            repeats = self.stride[0] * self.stride[1] * self.stride[2] // self.upscale_factor
+            repeats = self.growth // self.upscale_factor
             x = x + self._spread(past[:, :, :count]).repeat(1, repeats, 1, 1, 1)
         if count and stream.begins(self, "begun"):
             stream.keep(self, "begun", x[:, :, :0])
@@ -175,7 +184,7 @@ class Upsampler(LTX2VideoUpsampler3d):
     def _spread(self, x: torch.Tensor) -> torch.Tensor:
         """*x* with channels as further frames, rows and columns."""
         batch, channels, *lengths = x.shape
-        rest = channels // (self.stride[0] * self.stride[1] * self.stride[2])
+        rest = channels // self.growth
         cells = x.reshape(batch, rest, *self.stride, *lengths).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return cells.reshape(batch, rest, *(length * step for length, step in zip(lengths, self.stride)))
 
@@ -212,11 +221,11 @@ class Stage(torch.nn.Module):
         self.time_embedder = PixArtAlphaCombinedTimestepSizeEmbeddings(channels * 4, 0) if timed else None
         self.res_blocks = torch.nn.ModuleList(residual_block(channels, channels, padding, noisy, timed) for _ in range(layers))
 
-    def layers(self, causal: bool, stream: Stream, time: torch.Tensor | None, dtype: torch.dtype) -> Iterator[Callable[..., torch.Tensor]]:
+    def layers(self, causal: bool, stream: Stream, time: torch.Tensor | None, dtype: torch.dtype) -> Iterator[Layer]:
         """Its blocks as functions of frames. *time*: one for all, in thousandths; for timed ones."""
         said = None if self.time_embedder is None or time is None else embedded_time(self.time_embedder, time, dtype)
         for block in self.res_blocks:
-            yield lambda x, block=block: block(x, said, causal, stream)
+            yield partial(block, temb=said, causal=causal, stream=stream)
 
 
 def embedded_time(embedder: torch.nn.Module, time: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -105,3 +105,12 @@ def mask_of_cells(mask: torch.Tensor, frames: int, height: int, width: int) -> t
     else:
         later = later[:, : (frames - 1) * each].unflatten(1, (frames - 1, each)).mean(dim=2)
     return torch.cat((first, later), dim=1).flatten(1)
+
+
+def left_of_guides(entries: Sequence[Mapping[str, Any]], kept: torch.Tensor) -> list[dict[str, Any]]:
+    """*entries*, each with the number of its tokens that are left, of which *kept* says which these are."""
+    counts = [entry["pre_filter_count"] for entry in entries]
+    if sum(counts) != len(kept):
+        raise ValueError(f"the guides should have {sum(counts)} tokens in all, but {len(kept)} were given")
+    left = [int(part.sum()) for part in kept.split(counts)]
+    return [{**entry, "surviving_count": count} for entry, count in zip(entries, left)]

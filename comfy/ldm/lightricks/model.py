@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from comfy.dit.network import DiffusionTransformer, run_block
-from comfy.ldm.lightricks.guides import GuideAttentionMask, guide_mask
+from comfy.ldm.lightricks.guides import GuideAttentionMask, guide_mask, left_of_guides
 from comfy.ldm.lightricks.layers import (
     ADALN_BASE_PARAMS_COUNT,
     ADALN_CROSS_ATTN_PARAMS_COUNT,
@@ -331,17 +331,8 @@ class LTXVModel(LTXBaseModel):
         found: Options = {"orig_patchified_shape": list(tokens.shape), "grid_mask": kept, "num_guide_tokens": left}
         entries = known.get("guide_attention_entries")
         if entries:
-            found["resolved_guide_entries"] = self._left_of_guides(entries, guides)
+            found["resolved_guide_entries"] = left_of_guides(entries, guides)
         return tokens[:, kept], places, found
-
-    @staticmethod
-    def _left_of_guides(entries: Sequence[Mapping[str, Any]], kept: torch.Tensor) -> list[Options]:
-        """*entries*, each with the number of its tokens that are left, of which *kept* says which these are."""
-        counts = [entry["pre_filter_count"] for entry in entries]
-        if sum(counts) != len(kept):
-            raise ValueError(f"the guides should have {sum(counts)} tokens in all, but {len(kept)} were given")
-        left = [int(part.sum()) for part in kept.split(counts)]
-        return [{**entry, "surviving_count": count} for entry, count in zip(entries, left)]
 
     def keyframes_abs_pos_mask(
         self,
