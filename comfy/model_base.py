@@ -186,6 +186,12 @@ class BaseModel(torch.nn.Module):
         """Take a mask and the masked picture as extra input channels."""
         self.concat_keys = ("mask", "masked_image")
 
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
+    ) -> Any:
+        """What :meth:`extra_conds` gave as *cond_key*, cut to *window* of *x_in*; None where its size says how (see ``slice_cond``)."""
+        return None
+
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """What the network needs besides latent and time, as batchable conditioning."""
         conds: dict[str, comfy.conds.CONDRegular] = {}
@@ -348,7 +354,7 @@ __getattr__, __dir__ = placeholders(
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP=comfy.unclip_model "
     "SVD_img2vid SV3D_u:SVD_img2vid QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
-    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
+    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler Boogu=comfy.dit.models.omnigen Omnigen2=comfy.dit.models.omnigen "
     "StableCascade_C StableCascade_B AuraFlow StableAudio1=comfy.dit.models.stable_audio HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
     "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
@@ -357,9 +363,10 @@ __getattr__, __dir__ = placeholders(
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
     "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
-    "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
+    "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 "
+    "WAN21_SCAIL=comfy.dit.models.wan_scail WAN21_SCAIL2=comfy.dit.models.wan_scail "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
-    "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 Omnigen2 "
+    "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX "
     "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",

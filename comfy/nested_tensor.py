@@ -94,6 +94,11 @@ class NestedTensor:
         return self.tensors[0].dtype
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of all."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
     def layout(self) -> Any:
         """The layout of the first one."""
         return self.tensors[0].layout

@@ -330,9 +330,9 @@ __getattr__, __dir__ = placeholders(
     "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
     "WAN21_HuMo=comfy.dit.wan WAN22_S2V=comfy.dit.wan WAN22_Animate:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
-    "WAN21_SCAIL:WAN21_T2V Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
-    "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 "
-    "ChromaRadiance:Chroma Omnigen2 HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
+    "WAN21_SCAIL=comfy.dit.wan WAN21_SCAIL2=comfy.dit.wan Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
+    "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 Omnigen2=comfy.dit.omnigen Boogu=comfy.dit.omnigen "
+    "ChromaRadiance:Chroma HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
     "Kandinsky5 Kandinsky5Image ErnieImage CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3=comfy.dit.minimax",
     base="supported_models_base.BASE",

@@ -59,7 +59,8 @@ def get_keyframe_idxs(cond: Conditioning, latent_shape: Sequence[int] | None = N
 
 def _with_entry(cond: Conditioning, entry: Mapping[str, Any]) -> Conditioning:
     """*cond* with one more guide's *entry*."""
-    before = next((options["guide_attention_entries"] for _, options in cond if options.get("guide_attention_entries") is not None), [])
+    known = (options.get("guide_attention_entries") for _, options in cond)
+    before: list[Any] = next((entries for entries in known if entries is not None), [])
     return node_helpers.conditioning_set_values(cond, {"guide_attention_entries": [*before, entry]})
 
 

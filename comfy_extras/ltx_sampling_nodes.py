@@ -106,7 +106,7 @@ class Guider_LTXAVDualCFG(comfy.samplers.CFGGuider):  # noqa: N801 - the name pa
 
     def sample(self, noise: Any, latent_image: Any, *args: Any, **kwargs: Any) -> Any:
         """Sample; where the latent has sound, both parts at their own scale."""
-        parts = latent_image.unbind() if latent_image.is_nested else ()
+        parts = latent_image.unbind() if latent_image.is_nested else []
         self._video_numbers = math.prod(parts[0].shape[1:]) if len(parts) > 1 else None
         return super().sample(noise, latent_image, *args, **kwargs)
 

@@ -23,7 +23,7 @@ torch = lazy_module("torch")
 LATENTS, LOADERS = "model/latent/ltxv", "model/loaders"
 
 
-def _audio_vae(tooltip: str) -> io.Vae.Input:
+def _audio_vae(tooltip: str) -> io.Input:
     return io.Vae.Input("audio_vae", display_name="Audio VAE", tooltip=tooltip)
 
 

@@ -66,7 +66,7 @@ def generated(clip: Any, prompt: str, max_length: int, sampling_mode: Mapping[st
     given = [name for name in ("image", "video", "audio") if media.get(name) is not None]
     if given and not any(isinstance(token[0], dict) for chunks in tokens.values() for chunk in chunks for token in chunk):
         log.warning("the text encoder takes no %s here; it answers without", " or ".join(given))
-    options = {name: value for name, value in sampling_mode.items() if name != "sampling_mode"}
+    options = {name: value for name, value in sampling_mode.items() if name != "sampling_mode" and value is not None}
     said = clip.generate(tokens, do_sample=sampling_mode.get("sampling_mode") == "on", max_length=max_length, **options)
     return str(clip.decode(said))
 

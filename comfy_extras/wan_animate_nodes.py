@@ -121,10 +121,10 @@ class WanAnimate2ToVideo(io.ComfyNode):
             pose["cross_attn_pose"] = said[0][0]
         if pose_strength != 1.0:
             pose["pose_strength"] = pose_strength
-        sides = tuple(_during(side, pose, pose_start_percent, pose_end_percent) for side in sides)
+        shown_sides = [_during(side, pose, pose_start_percent, pose_end_percent) for side in sides]
         latent = empty_video(batch_size, length, width, height)
         latent["samples"] = torch.cat((latent["samples"][:, :, :1].repeat(1, 1, kept, 1, 1), latent["samples"]), dim=2)
-        return io.NodeOutput(*sides, latent, kept, max(0, known * 4 - 3), video_frame_offset + length)
+        return io.NodeOutput(*shown_sides, latent, kept, max(0, known * 4 - 3), video_frame_offset + length)
 
 
 def _from(video: Tensor, offset: int, width: int, height: int, length: int) -> Tensor:

@@ -22,10 +22,14 @@ from comfy_extras.wan_conditioning import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from comfy.images.vae import VAE
     from comfy_extras.node_values import Conditioning, Latent
+
+    Heard = Mapping[str, Any]  # what an audio encoder gives
 
 torch = lazy_module("torch")
 
@@ -37,8 +41,6 @@ FRAMES_BEFORE, CELLS_BEFORE = 73, 19
 HUMO_FRAMES, HEARD_AROUND, HEARD_FROM = 25, 8, -5
 LAYERS_TOGETHER, WHISPER_LAYERS, WHISPER_WIDTH = 8, 32, 1280
 SAMPLES_PER_FRAME = 640
-
-Heard = "Mapping[str, Any]"
 
 
 def _heard_input() -> io.Input:

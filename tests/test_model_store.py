@@ -18,7 +18,11 @@ from live_server import ROOT
 from model_workflows import STARTERS, run, with_starters
 from opened_files import opened_files
 
-from comfy.ram_model_store.folder import MEMORY_FILE_SYSTEMS, PART_NAME, SHARED_MEMORY, file_system_of
+from comfy.ram_model_cache.policy import RamCachePolicy
+from comfy.ram_model_store import locks, uses
+from comfy.ram_model_store.folder import MEMORY_FILE_SYSTEMS, PART_NAME, SHARED_MEMORY, StoreFolder, file_system_of
+from comfy.ram_model_store.store import TABLE_ROOM_BYTES
+from comfy.ram_model_store.uses import Found
 
 if not os.path.isdir(SHARED_MEMORY) or file_system_of(os.stat(SHARED_MEMORY).st_dev) not in MEMORY_FILE_SYSTEMS:
     pytest.skip("there is no memory file system", allow_module_level=True)
@@ -134,6 +138,71 @@ def test_prompts_that_alternate_over_more_than_the_store_holds_are_right_on_two_
     assert all(picture == expected[name] for name, picture, _ in found)
     assert any("store" in tiers(receipts) for _, _, receipts in found)
     assert sum((store / name).stat().st_blocks * 512 for name in parts(store)) <= 46 << 20
+    assert not [path for path in store.iterdir() if path.name.endswith(".writing")]
+
+
+def on_record(store):
+    """Every use of a part by any server, oldest first."""
+    folder = StoreFolder(str(store))
+    with locks.books(folder), folder.opened() as opened:
+        return uses.read(opened)
+
+
+def foretold_reads(recorded, ends, cap_bytes):
+    """How many parts are read where the policy alone decides what stays: of *recorded* uses, the n-th prompt's up to the n-th end."""
+    sizes = {use.name: use.size_bytes for use in recorded if use.size_bytes}
+    policy, kept, reads = RamCachePolicy(), {}, 0
+    for start, end in zip([0, *ends], ends):
+        for use in recorded[start:end]:
+            policy.request(use.name)
+            if use.size_bytes:
+                policy.learn(use.name, use.size_bytes, use.seconds)
+        for name in [use.name for use in recorded[start:end] if use.found is not Found.SERVER and use.name not in kept]:
+            reads += 1
+            decision = policy.decide(name, sizes.get(name, cap_bytes // 4) + TABLE_ROOM_BYTES, cap_bytes, kept)
+            for victim in decision.victims:
+                del kept[victim]
+            kept.update({name: sizes.get(name, cap_bytes // 4)} if decision.admit else {})
+    return reads
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_three_servers_over_more_than_the_store_holds_read_no_more_than_the_policy_foretells(start_server, store, tmp_path):
+    models, cap_mb = tmp_path / "models", 54  # two of three models, and the tables of what is being written
+    (models / "checkpoints").mkdir(parents=True)
+    names = [*STARTERS, "third.safetensors"]
+    for name in names:
+        shutil.copy(ROOT / "models" / "checkpoints" / (name if name in STARTERS else STARTERS[0]), models / "checkpoints" / name)
+    for name in ("a", "b", "c", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "models").symlink_to(models)
+    plain = start_server("--no-ram-model-cache", "--cache-none", name="plain")
+    expected = {name: run(plain, name, 1)[0] for name in names}
+    flags = ("--ram-model-store-mb", str(cap_mb), "--ram-model-cache-mb", "24", "--cache-none", "--ram-model-store", str(store))
+    servers = [start_server(*flags, name=name) for name in ("a", "b", "c")]
+    in_turn, ends = [], []
+    for turn in range(24):
+        name = names[(turn + turn // 9) % 3]
+        picture, receipts = run(servers[turn % 3], name, 1)
+        assert picture == expected[name]
+        in_turn += [receipt["tier"] for receipt in receipts]
+        ends.append(len(on_record(store)))
+    foretold = foretold_reads(on_record(store), ends, cap_mb << 20)
+    print(f"in turn: {in_turn.count('disk')} of {len(in_turn)} parts read, {foretold} foretold")
+    assert 0 < in_turn.count("disk") <= foretold
+
+    def prompts(number):
+        return [(name, *run(servers[number], name, 1)) for name in (names[number:] + names[:number]) * 3]
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = [one for some in pool.map(prompts, range(3)) for one in some]
+    assert all(picture == expected[name] for name, picture, _ in found)
+    asked = on_record(store)[ends[-1] :]
+    read = sum(tiers(receipts).count("disk") for _, _, receipts in found)
+    print(f"at once: {read} of {sum(len(receipts) for _, _, receipts in found)} parts read")
+    assert read <= sum(use.found is Found.NOWHERE for use in asked), "what is there, or read by another server, is not read"
+    assert sum((store / name).stat().st_blocks * 512 for name in parts(store)) <= cap_mb << 20
     assert not [path for path in store.iterdir() if path.name.endswith(".writing")]
 
 

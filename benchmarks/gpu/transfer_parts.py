@@ -133,14 +133,15 @@ def switching(bench: Bench) -> dict[str, Figure]:
     counters = management.ram_cache().stats().counters
     switches: list[float] = []
     del patcher
-    evicted = 0
+    made_room = 0
     try:
-        device.reserved_bytes = int(max(reserved, device.free_bytes() - 1.4 * size - computing))
+        device.reserved_bytes = int(max(reserved, device.free_bytes() - 1.15 * size - computing))
         for turn in range(rounds):
             misses = counters.misses
             patcher = load(bench, turn % 2)[0]
             switches.append(bench.seconds(lambda one=patcher: load_on_card(bench, one)))
-            evicted += len(management.loaded_models()) == 1
+            others = [other for other in management.loaded_models() if other.model is not patcher.model]
+            made_room += all(other.loaded_size() < 0.5 * size for other in others)
             step(bench, patcher)()
             bench.synchronize()
             del patcher
@@ -155,5 +156,5 @@ def switching(bench: Bench) -> dict[str, Figure]:
             size / min(switches[2:]) / locked_rate(bench), "", at_least=0.7, goal=RECLAIM_BOUND
         ),
         "models read in the last switch": Figure(read_again, "", at_most=0, is_exact=True),
-        "switches after which one model was on the card": Figure(evicted, "", at_least=rounds, is_exact=True),
+        "switches that made room": Figure(made_room, "", at_least=rounds, is_exact=True),
     }

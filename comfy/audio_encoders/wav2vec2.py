@@ -84,7 +84,8 @@ class Wav2Vec2Model(torch.nn.Module):
 
         super().__init__()
         self.sizes = sizes
-        config = Wav2Vec2Config(**sizes.transformers_arguments(), attn_implementation="sdpa")
+        arguments: dict[str, Any] = {**sizes.transformers_arguments(), "attn_implementation": "sdpa"}
+        config = Wav2Vec2Config(**arguments)
         with torch.device("meta"):
             built: Any = Theirs(config)
             reach = NormedConvolution(sizes.width, sizes.width, sizes.reach, padding=sizes.reach // 2, groups=GROUPS)

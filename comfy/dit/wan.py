@@ -36,7 +36,7 @@ KINDS = {
     "patch_embedding_global.weight": "wandancer",
 }
 INJECTED = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)  # blocks after which S2V hears
-SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo")
+SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo", "scail", "scail2")
 # diffusers' names: those of the network as a whole, of a block, and of attention to a picture.
 ONCE = {
     "patch_embedding": "patch_embedding",
@@ -188,6 +188,24 @@ class WAN22_S2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
         return model_base.WAN22_S2V
 
 
+class WAN21_SCAIL(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """SCAIL: figures in a picture move as poses in a video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "scail"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_SCAIL
+
+
+class WAN21_SCAIL2(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """SCAIL-2: with several figures, which are told apart by colours."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "scail2"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_SCAIL2
+
+
 def read_config(shapes: Shapes) -> Config | None:
     """The ``unet_config`` of one of Wan's networks with tensors of *shapes*, else None.
 
@@ -221,6 +239,8 @@ def read_config(shapes: Shapes) -> Config | None:
         names = {"audio_input_dim": 1, "audio_intermediate_dim": 0}
         config |= {name: shapes["audio_proj.audio_proj_glob_1.layer.weight"][place] for name, place in names.items()}
         config["audio_output_dim"] = shapes["audio_proj.audio_proj_glob_norm.layer.weight"][0]
+    if config["model_type"] == "scail2":
+        config["mask_in_dim"] = shapes["patch_embedding_mask.weight"][1]
     if config["model_type"] == "s2v":
         config |= _what_s2v_hears(shapes, width)
     if "img_emb.emb_pos" in shapes:
@@ -313,6 +333,8 @@ FAMILY = Family(
         WAN22_Camera,
         WAN21_HuMo,
         WAN22_S2V,
+        WAN21_SCAIL,
+        WAN21_SCAIL2,
     ),
     read_config=read_config,
     diffusers=DiffusersNames(

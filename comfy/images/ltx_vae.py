@@ -15,13 +15,14 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.published_weights import load_published
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import WeightSource
-from comfy.images.ltx_vae_layers import Decoder, Encoder
+from comfy.images.ltx_vae_halves import Decoder, Encoder
 
 Shape = tuple[int, ...]
 
 WHAT = "the VAE"
 MARK = "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight"
 SIDE, FRAMES_PER_LATENT = 32, 8
+FRAMES_READ = 2 * FRAMES_PER_LATENT  # at a time, of a video that is encoded
 DECODE_BYTES, ENCODE_BYTES = 1200 * FRAMES_PER_LATENT**3, 80  # of working memory per number, measured by ComfyUI
 FEWEST_FRAMES = 7
 # Further channels of an encoder's last layer, by what they say.
@@ -110,7 +111,8 @@ class LtxAutoencoder(torch.nn.Module):
     """Turns videos (B x 3 x frames x height x width, -1 to 1) into latents (B x 128 x frames x height x width) and back.
 
     Eight frames make a latent one, but for the first, which stands alone; sides are divided by 32. Parameters are on the meta device until
-    :func:`load_ltx_vae`, under their published names. A decoder that is told how much noise there is gets latents with a little of it.
+    :func:`load_ltx_vae`, under their published names. Both go through the layers piece by piece, so that long videos take no more memory
+    there than short ones. A decoder that is told how much noise there is gets latents with a little of it.
     """
 
     def __init__(self, config: LtxVaeConfig) -> None:
@@ -137,7 +139,9 @@ class LtxAutoencoder(torch.nn.Module):
     def encode(self, x: torch.Tensor, device: Any = None) -> torch.Tensor:
         """The mean of the latent distribution; up to seven frames that fill no latent one at the end are left out."""
         whole = 1 + (x.shape[2] - 1) // FRAMES_PER_LATENT * FRAMES_PER_LATENT
-        found = self.encoder(patchify(x[:, :, :whole], self.patch))
+        frames = [x[:, :, :1], *x[:, :, 1:whole].split(FRAMES_READ, dim=2)]
+        pieces = ((patchify(part, self.patch), number == len(frames)) for number, part in enumerate(frames, 1) if part.shape[2])
+        found = self.encoder(pieces, x.dtype)
         return self.per_channel_statistics.normalize(found[:, : self.latent_channels])
 
     def decode(self, x: torch.Tensor, **ignored: Any) -> torch.Tensor:
@@ -145,8 +149,17 @@ class LtxAutoencoder(torch.nn.Module):
         if self.timestep_conditioning:
             share = self.decode_noise_scale
             x = torch.randn_like(x) * share + (1.0 - share) * x
-        decoded = self.decoder(self.per_channel_statistics.un_normalize(x), self.decode_timestep if self.timestep_conditioning else None)
-        return unpatchify(decoded, self.patch)
+        time = self.decode_timestep if self.timestep_conditioning else None
+        pieces = self.decoder(self.per_channel_statistics.un_normalize(x), time)
+        video, filled = None, 0
+        for piece in (unpatchify(part, self.patch) for part in pieces):
+            if video is None:
+                frames = (x.shape[2] - 1) * FRAMES_PER_LATENT + 1
+                video = piece.new_empty((*piece.shape[:2], max(frames, piece.shape[2]), *piece.shape[3:]))
+            video[:, :, filled : filled + piece.shape[2]] = piece
+            filled += piece.shape[2]
+        assert video is not None
+        return video[:, :, :filled]
 
 
 def load_ltx_vae(model: LtxAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:

@@ -128,10 +128,11 @@ class VAE(TiledVideos, TiledSounds):
                 side = pixels.shape[axis]
                 pixels = pixels.narrow(axis, side % ratio // 2, side // ratio * ratio)
         missing = self.output_channels - pixels.shape[-1]
-        if missing > 0 and isinstance(self.pad_channel_value, str):
-            return torch.nn.functional.pad(pixels, (0, missing), mode=self.pad_channel_value)
-        if missing > 0 and self.pad_channel_value is not None:
-            return torch.nn.functional.pad(pixels, (0, missing), value=self.pad_channel_value)
+        filling = self.pad_channel_value
+        if missing > 0 and isinstance(filling, str):
+            return torch.nn.functional.pad(pixels, (0, missing), mode=filling)
+        if missing > 0 and filling is not None:
+            return torch.nn.functional.pad(pixels, (0, missing), value=float(filling))
         return pixels[..., : self.output_channels]
 
     def vae_output_dtype(self) -> torch.dtype:

@@ -253,7 +253,7 @@ class CheckpointFile:
 
     def all_parts(self, bypass: str = "") -> dict[str, Part]:
         """Every part by name, with the reason *bypass* not to cache it."""
-        parts = {"model": _ModelPart(self, bypass), "clip": _ClipPart(self, bypass), "vae": _VaePart(self, bypass)}
+        parts: dict[str, Part] = {"model": _ModelPart(self, bypass), "clip": _ClipPart(self, bypass), "vae": _VaePart(self, bypass)}
         return {**parts, "clip_vision": _ClipVisionPart(self, bypass)}
 
     def reloadable(self, value: Any, load_again: Callable[..., Any]) -> Any:

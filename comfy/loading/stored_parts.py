@@ -54,6 +54,8 @@ class StoredParts:
             self._release(key)
         self._files.shelf = None
         parts_at_hand.reset(self._token)
+        for key, part in self._found.items():
+            self._store.check_soon(part, self._keys[key], functools.partial(_discard, key))
         if error[0] is None:
             self._store.note_uses([stored for key, stored in self._keys.items() if key not in self._missing])
 
@@ -131,6 +133,11 @@ class StoredParts:
         facts = self._files.stored_facts()
         if facts is not None and isinstance(key, WeightsKey) and key.is_current() and not writer.is_unfit:
             self._store.finish(writer, self._keys[key], facts, time.perf_counter() - began_s)
+
+
+def _discard(key: Hashable) -> None:
+    """Have the model under *key* read again at its next use."""
+    comfy.model_management.ram_cache().discard(key, "its weights in the store were damaged")
 
 
 def _accept(value: Any) -> None:

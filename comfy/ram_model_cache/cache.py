@@ -310,6 +310,11 @@ class RamModelCache:
             table.expire(self._clock())
             table.watch_pressure(available_bytes + self._drops.waiting_bytes())
 
+    def discard(self, key: Hashable, why: str) -> None:
+        """Forget the model under *key*, whoever uses it: it is not to be handed out again."""
+        with self._changing() as table:
+            table.discard(key, why, "damaged")
+
     def set_held(self, key: Hashable, held: bool) -> bool:
         """Mark a preloaded entry as the last to go, or as an ordinary one; whether it is cached."""
         with self._changing() as table:

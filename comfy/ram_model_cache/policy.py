@@ -1,9 +1,9 @@
 """Which models to keep when not all of them fit: the decision alone, without tensors, locks or clocks.
 
-What is kept is the set of keys worth most that fits, so a key may be refused although room could be made for it. What a key is worth comes
-from two sides: of the futures that the past foretells (``planning.py``), in how many it should be kept; and what it saves by chance, by its
-own gaps between requests (``known_keys.py``). The more requests the queue names, the less chance counts. A cycle larger than the cap foretells
-itself, so the same set wins each time and the scan evicts nothing.
+What is kept is the set of keys worth most that fits, so a key may be refused although room could be made for it. What a key is worth
+comes from two sides: of the futures that the past foretells (``planning.py``), in how many it should be kept; and what it saves by
+chance, by its own gaps between requests (``known_keys.py``). The more requests the queue names, the less chance counts. A cycle larger
+than the cap foretells itself, so the same set wins each time and the scan evicts nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ LEAST_PAST = 6
 CHANCE_SHARE, CHANCE_REQUESTS = 0.5, AHEAD // 4
 CERTAIN_REQUESTS = 4
 TOO_BIG = "too big for the cap"
-WORTH_LESS = "worth less than what is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ class RamCachePolicy:
             return Decision(True)
         wanted = choose(asked)
         if asked.key not in wanted and asked.key not in asked.held:
-            return Decision(False, (), WORTH_LESS)
+            return Decision(False, (), "worth less than what is kept")
         first = () if asked.coming else asked.first
         victims = []
         for other in self.eviction_order(asked.kept_bytes, {*wanted, *first}, asked.held):

@@ -79,10 +79,7 @@ class ModelTable:
 
     def add(self, key: Hashable, value: Any, storages: Storages, seconds: float, hold: bool) -> tuple[Entry, str]:
         """Enter *value*, just loaded for *key* in *seconds*, as KEPT if it may stay, else LENT; returns (its entry, why it was missing)."""
-        old = self.entries.get(key)
-        if old is not None:  # loaded twice, in a nested flight or without one: the newer one counts
-            self.evict(old, "loaded again", "loaded again")
-            self._doom(old)
+        self.discard(key, "loaded again", "loaded again")  # in a nested flight or without one: the newer one counts
         entry, why = self.loads.take(key, hold), self.journal.reasons.explain(key)
         entry.value, entry.storages, entry.seconds, entry.held = value, storages, seconds, hold
         self.entries[key] = self._by_patcher[id(patcher_of(value))] = entry
@@ -165,6 +162,12 @@ class ModelTable:
             self._doom(entry)
         elif entry.state is State.KEPT:
             self._lend(entry)
+
+    def discard(self, key: Hashable, why: str, kind: str) -> None:
+        """Take the entry of *key*, if there is one, out of the books, whoever uses it."""
+        if (entry := self.entries.get(key)) is not None:
+            self.evict(entry, why, kind)
+            self._doom(entry)
 
     def _evict_replaced(self, key: Hashable) -> None:
         """Evict what was loaded from the files that *key* names while they were other files."""
@@ -287,10 +290,9 @@ class ModelTable:
     def relieve(self, wanted_bytes: int, why: str) -> None:
         """Evict what nobody uses, least valuable first, until *wanted_bytes* are freed; entries in use would free nothing."""
         for key in self.idle_keys():
-            if wanted_bytes <= 0:
-                break
-            wanted_bytes -= self.ledger.own_bytes(key)
-            self.evict(self.entries[key], why, "memory pressure")
+            if wanted_bytes > 0:
+                wanted_bytes -= self.ledger.own_bytes(key)
+                self.evict(self.entries[key], why, "memory pressure")
 
     def watch_pressure(self, available_bytes: int) -> None:
         """Shrink when less than the headroom is left; until half as much again is free, the cache does not grow."""

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 fcntl = lazy_module("fcntl")  # Windows has none
 torch = lazy_module("torch")
 FAILED = ctypes.c_void_p(-1).value
+PAGE_MAP, PAGE_ENTRY_BYTES = "/proc/self/pagemap", 8
 
 
 class MappedPart:
     """A part that was found complete; :meth:`tensors` gives views of it. Nothing of its blocks is read before it is touched."""
 
-    def __init__(self, name: str, head: Head, table: PartTable, mapping: mmap.mmap) -> None:
-        self.name, self.head, self.table, self.mapping = name, head, table, mapping
+    def __init__(self, name: str, head: Head, table: PartTable, mapping: mmap.mmap, inode: int = 0, twin: Tensor | None = None) -> None:
+        self.name, self.head, self.table, self.mapping, self.inode, self.twin = name, head, table, mapping, inode, twin
 
     @functools.cached_property
     def _memory(self) -> Tensor:
@@ -59,13 +60,13 @@ class MappedPart:
         return views
 
 
-def open_shared(folder: OpenFolder, name: str) -> int | None:
-    """The file *name*, open and locked as in use; None where there is none. Call it with the books locked.
+def open_shared(folder: OpenFolder, name: str, for_twin: bool = False) -> int | None:
+    """The file *name*, open and locked as in use; None where there is none. *for_twin*: so that it can be mapped shared, too.
 
-    Raises ``StoredPartError`` for what is no file of this user's store.
+    Call it with the books locked. Raises ``StoredPartError`` for what is no file of this user's store.
     """
     try:
-        descriptor = folder.open(name, os.O_RDONLY)
+        descriptor = folder.open(name, os.O_RDWR if for_twin else os.O_RDONLY)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -97,7 +98,7 @@ def is_used(folder: OpenFolder, name: str) -> bool:
     return False
 
 
-def map_part(descriptor: int, name: str, key: str) -> MappedPart:
+def map_part(descriptor: int, name: str, key: str, inode: int = 0, with_twin: bool = False) -> MappedPart:
     """The part in the open file, checked and mapped; closes *descriptor*. Raises ``StoredPartError`` for one that is not *key*'s or not in
     order, and ``OSError``.
     """
@@ -107,9 +108,38 @@ def map_part(descriptor: int, name: str, key: str) -> MappedPart:
         if table.key != key:
             raise StoredPartError("it is another part")
         mapping = mmap.mmap(descriptor, head.table_start, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        return MappedPart(name, head, table, mapping)
+        return MappedPart(name, head, table, mapping, inode, twin_mapping(descriptor, head.table_start) if with_twin else None)
     finally:
         os.close(descriptor)  # the mapping has one of its own
+
+
+def twin_mapping(descriptor: int, length: int, start: int = 0) -> Tensor | None:
+    """*length* bytes of the open file from *start*, mapped shared, for page-locking; None where the system refuses. Never write into it."""
+    try:
+        return tensor_over(
+            mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE, offset=start), length
+        )
+    except OSError:
+        return None
+
+
+def is_untouched(address: int, size_bytes: int) -> bool | None:
+    """Whether this process has no page of its own in the *size_bytes* at *address*, privately mapped memory of a file: nobody wrote there.
+
+    None where the system does not tell (Linux, proc(5): ``pagemap``).
+    """
+    first, stop = address // mmap.PAGESIZE, -(-(address + size_bytes) // mmap.PAGESIZE)
+    try:
+        with open(PAGE_MAP, "rb", buffering=0) as file:
+            file.seek(first * PAGE_ENTRY_BYTES)
+            raw = bytearray(file.read((stop - first) * PAGE_ENTRY_BYTES) or b"")
+    except OSError:
+        return None
+    if len(raw) != (stop - first) * PAGE_ENTRY_BYTES:
+        return None
+    with torch.inference_mode(False):
+        kinds = torch.frombuffer(raw, dtype=torch.int64) >> 61 & 7  # present, swapped, of a file
+        return bool(((kinds & 5 != 4) & (kinds & 2 == 0)).all())
 
 
 def check_file(descriptor: int) -> int:

@@ -2,8 +2,8 @@
 
 The first page (:data:`HEAD`) names the version of the form, the size of the file, the table's place and digest, what reading the part
 took, and ends in a digest of itself. The table is JSON: the key of the part, the tensors of its model files (names, dtypes and shapes, so
-that a loader finds its way without opening them), and for each block which tensors it holds, in which dtype, and where. Everything is
-checked before a block is mapped; what the blocks hold is not, as nobody checks memory. Imports no torch.
+that a loader finds its way without opening them), and for each block which tensors it holds, in which dtype, and where, and sums of its
+bytes. Everything but those sums is checked before a block is mapped; they are compared after the load (``checking.py``). Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"keepwarm weights"
 PAGE_BYTES = 4096
 MAX_TABLE_BYTES = 256 << 20
 MAX_SIDES = 64
 MAX_SIDE = 1 << 48
+SUM_BYTES = 4 << 20
 DIGEST_BYTES = 32
 HEAD = struct.Struct(f"<16sIIQQQd{DIGEST_BYTES}s")  # magic, version, 0, file bytes, table's start and bytes, seconds, table's digest
 ITEM_BYTES = {
@@ -72,11 +73,19 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """*size* bytes from *start* of the stored file, filled by one read, and the *tensors* that lie in them."""
+    """*size* bytes from *start* of the stored file, filled by one read, and the *tensors* that lie in them.
+
+    *sums* are those of each ``SUM_BYTES`` of its pages as 64-bit numbers, modulo 2**64, signed.
+    """
 
     start: int
     size: int
     tensors: tuple[StoredTensor, ...]
+    sums: tuple[int, ...] = ()
+
+    def pages_bytes(self) -> int:
+        """Bytes of its pages."""
+        return -(-max(1, self.size) // PAGE_BYTES) * PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,10 @@ class Head:
 def encode(table: PartTable, table_start: int, seconds: float) -> tuple[bytes, bytes]:
     """(the first page, the table's bytes) of a file whose table begins at *table_start*. Raises ``StoredPartError`` if it is too long."""
     sources = [{"path": one.path, "metadata": dict(one.metadata), "tensors": dict(one.tensors)} for one in table.sources]
-    blocks = [[block.start, block.size, [[one.source, one.key, one.dtype, one.start] for one in block.tensors]] for block in table.blocks]
+    blocks = [
+        [block.start, block.size, [[one.source, one.key, one.dtype, one.start] for one in block.tensors], block.sums]
+        for block in table.blocks
+    ]
     said = {"key": table.key, "label": table.label, "sources": sources, "blocks": blocks}
     raw = json.dumps(said, separators=(",", ":"), ensure_ascii=True).encode("ascii")
     if len(raw) > MAX_TABLE_BYTES:
@@ -167,7 +179,7 @@ def _source(said: Any) -> SourceFacts:
 
 
 def _block(said: Any, sources: Sequence[SourceFacts]) -> Block:
-    start, size, tensors = said
+    start, size, tensors, sums = said
     found = tuple(StoredTensor(*one) for one in tensors)
     numbers = [start, size, *(number for one in found for number in (one.source, one.start))]
     if any(type(number) is not int or number < 0 for number in numbers):
@@ -175,7 +187,10 @@ def _block(said: Any, sources: Sequence[SourceFacts]) -> Block:
     for one in found:
         if one.source >= len(sources) or one.key not in sources[one.source].tensors or one.dtype not in ITEM_BYTES:
             raise StoredPartError("a block names a tensor or dtype that there is not")
-    return Block(start, size, found)
+    block = Block(start, size, found, tuple(sums))
+    if any(type(number) is not int for number in sums) or len(sums) != -(-block.pages_bytes() // SUM_BYTES):
+        raise StoredPartError("a block has not the sums that it should have")
+    return block
 
 
 def _check_block(block: Block, sources: Sequence[SourceFacts]) -> None:

@@ -17,11 +17,12 @@ import weakref
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_cache.values import UNLIMITED_BYTES
 from comfy.ram_model_store import locks, uses
+from comfy.ram_model_store.checking import Checker, Due
 from comfy.ram_model_store.folder import PART, WRITING, OpenFolder, StoreFolder, StoreRefused
 from comfy.ram_model_store.locks import HeldLock, StoreBusy
 from comfy.ram_model_store.mapping import MappedPart, address_of, map_part, open_shared
@@ -30,6 +31,9 @@ from comfy.ram_model_store.room import Removed, StoreRoom
 from comfy.ram_model_store.uses import Found, Use
 from comfy.ram_model_store.writing import PartWriter
 from comfy.units import MIB, megabytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 fcntl = lazy_module("fcntl")  # Windows has none
 log = logging.getLogger(__name__)
@@ -81,6 +85,9 @@ class RamModelStore:
         self._labels: dict[str, str] = {}
         self._counters = StoreCounters()
         self._said: set[str] = set()
+        self.checker = Checker(folder)
+        self.makes_twins = False
+        self._twins: weakref.WeakKeyDictionary[mmap.mmap, Tensor] = weakref.WeakKeyDictionary()
         with self._at_books() as room:
             self._note_leftovers(room.sweep())
 
@@ -106,7 +113,7 @@ class RamModelStore:
 
     def _opened_part(self, opened: OpenFolder, key: PartKey) -> int | None:
         try:
-            return open_shared(opened, key.name)
+            return open_shared(opened, key.name, self.makes_twins)
         except StoredPartError as error:
             self._remove_damaged(opened, key, error)
             return None
@@ -114,12 +121,12 @@ class RamModelStore:
     def _mapped_part(self, descriptor: int, key: PartKey) -> MappedPart | None:
         inode = os.fstat(descriptor).st_ino
         try:
-            part = map_part(descriptor, key.name, key.text)
+            part = map_part(descriptor, key.name, key.text, inode, self.makes_twins)
         except StoredPartError as error:
             with self.folder.opened() as opened:
                 self._remove_damaged(opened, key, error)
             return None
-        self._note_mapped(key, inode, [part.mapping])
+        self._note_mapped(key, inode, [part.mapping], [part.twin])
         return part
 
     def _remove_damaged(self, opened: OpenFolder, key: PartKey, error: StoredPartError) -> None:
@@ -127,6 +134,29 @@ class RamModelStore:
         log.warning("RAM model store: %s in %s was removed and is read again: %s", key.label, self.folder.path, error)
         with self._lock:
             self._counters.damaged += 1
+
+    def check_soon(self, part: MappedPart, key: PartKey, on_damage: Callable[[], object]) -> None:
+        """Look, in the background, whether the weights of *part* are those that were stored; once for each file that is mapped.
+
+        Where they are not the file goes, an error is logged, and *on_damage* is called.
+        """
+
+        def damaged(what: str) -> None:
+            on_damage()
+            with self.folder.opened() as opened:
+                opened.remove(key.name)
+            with self._lock:
+                self._counters.damaged += 1
+            log.error(
+                "RAM model store: the weights of %s changed in memory after they were stored (%s); they were removed, the model is read "
+                "again at its next use, and what was made with it since %s may be wrong",
+                key.label,
+                what,
+                time.strftime("%H:%M:%S", time.localtime(mapped_s)),
+            )
+
+        mapped_s = self._wall_clock()
+        self.checker.add(Due(part.name, part.inode, part.table, damaged))
 
     def note_uses(self, keys: Collection[PartKey]) -> None:
         """This server had *keys* in memory when they were asked for."""
@@ -201,12 +231,13 @@ class RamModelStore:
             if writer.problem:
                 raise StoredPartError(writer.problem)
             inode = os.fstat(writer.descriptor()).st_ino
+            twins = writer.twins() if self.makes_twins else []
             stored_bytes = writer.finish(key.text, key.label, tuple(sources), seconds)
         except (*OBSTACLES, StoredPartError) as error:
             log.warning("RAM model store: %s could not be stored and is in this server's own memory: %s", key.label, error)
             self.abandon(writer)
             return False
-        self._note_mapped(key, inode, writer.mappings)
+        self._note_mapped(key, inode, writer.mappings, twins)
         with self._lock:
             self._counters.stored += 1
             self._counters.stored_bytes += stored_bytes
@@ -258,9 +289,10 @@ class RamModelStore:
         with locks.books(self.folder), self.folder.opened() as opened:
             yield StoreRoom(opened, self.cap_bytes)
 
-    def _note_mapped(self, key: PartKey, inode: int, mappings: Collection[mmap.mmap]) -> None:
+    def _note_mapped(self, key: PartKey, inode: int, mappings: Collection[mmap.mmap], twins: Collection[Tensor | None] = ()) -> None:
         found = [(address_of(one), weakref.ref(one)) for one in mappings]
         with self._lock:
+            self._twins.update((mapping, twin) for mapping, twin in zip(mappings, twins) if twin is not None)
             self._labels[key.name] = key.label
             self._mapped.setdefault((key.name, inode), []).extend(found)
 
@@ -278,12 +310,16 @@ class RamModelStore:
             known = [one for alive in self._mapped.values() for one in alive]
         return any(start < address + size_bytes and address < start + _length(reference) for start, reference in known)
 
-    def keeps_unlocked(self, address: int, size_bytes: int) -> bool:
-        """Whether memory at *address* must not be page-locked: the system would copy what is mapped privately. The first time says so."""
-        is_ours = self.holds(address, size_bytes)
-        if is_ours and self._is_new("not page-locked"):
-            log.info("RAM model store: weights in it are not page-locked, which would copy them; copies to the accelerator are slower")
-        return is_ours
+    def twin_of(self, address: int, size_bytes: int) -> Tensor | None:
+        """The *size_bytes* of the file that lie at *address*, as bytes in memory that may be page-locked; None where there are none."""
+        with self._lock:
+            known = [one for alive in self._mapped.values() for one in alive]
+        for start, reference in known:
+            mapping = reference() if start <= address else None
+            twin = None if mapping is None or address + size_bytes > start + len(mapping) else self._twins.get(mapping)
+            if twin is not None:
+                return twin[address - start : address - start + size_bytes]
+        return None
 
     def _mapped_names(self) -> set[str]:
         return {name for name, _ in self.mapped()}

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
 from comfy.ram_model_store import locks
+from comfy.ram_model_store.checking import sums_of
 from comfy.ram_model_store.folder import StoreFolder
-from comfy.ram_model_store.mapping import dtype_name, make_private, tensor_over
+from comfy.ram_model_store.mapping import dtype_name, make_private, tensor_over, twin_mapping
 from comfy.ram_model_store.part_format import PAGE_BYTES, Block, PartTable, SourceFacts, StoredTensor, encode
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class WritableBlock:
         whole = tensor_over(self.mapping, length)
         self._address = whole.data_ptr()
         self.tensor: Tensor = whole[:size_bytes]
+
+    def sums(self) -> tuple[int, ...]:
+        """Of what it holds now, for its :class:`Block`."""
+        return sums_of(tensor_over(self.mapping, len(self.mapping)))
 
     def populate(self, first: int, stop: int) -> None:
         """Its pages are there already."""
@@ -83,6 +88,11 @@ class PartWriter:
         self.mappings.append(made.mapping)
         return made
 
+    def twins(self) -> list[Tensor | None]:
+        """Of each of ``mappings``, its second mapping for page-locking."""
+        starts = [block.start for block in self._blocks]
+        return [twin_mapping(self._descriptor, len(mapping), start) for mapping, start in zip(self.mappings, starts)]
+
     def _extend(self, stop: int) -> None:
         """Set aside what is missing up to *stop*. Raises ``OSError``."""
         stop = -(-stop // PAGE_BYTES) * PAGE_BYTES
@@ -92,12 +102,13 @@ class PartWriter:
 
     def filled(self, block: WritableBlock, tensors: Sequence[StoredTensor]) -> None:
         """*block* now holds *tensors*."""
+        sums = block.sums()
         try:
             block.seal()
         except OSError as error:
             self.problem = f"{error.strerror or error}"
             return
-        self._blocks.append(Block(block.start, block.size_bytes, tuple(tensors)))
+        self._blocks.append(Block(block.start, block.size_bytes, tuple(tensors), sums))
 
     def finish(self, key: str, label: str, sources: Sequence[SourceFacts], seconds: float) -> int:
         """Complete the file and give it its name; returns its blocks' bytes.

@@ -92,6 +92,7 @@ class ArenaPinner:
         self._serial = 0
         self._runs = self._closed = False
         self._ended = threading.Event()
+        self.stand_in: Callable[[Tensor], Tensor] = lambda tensor: tensor  # what to lock for a tensor
 
     @property
     def ledger(self) -> PinLedger:
@@ -208,6 +209,7 @@ class ArenaPinner:
         for tensor in (part for one in tensors for part in inner_tensors(one)):
             if tensor.device.type != "cpu":
                 continue
+            tensor = self.stand_in(tensor)
             storage = tensor.untyped_storage()
             if storage.nbytes() >= SMALLEST_BYTES and getattr(storage, "filename", None) is None:
                 members.setdefault(storage.data_ptr(), (storage, []))[1].append((tensor.data_ptr(), _extent_bytes(tensor)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy.residency.early_copies import EarlyCopies
-from comfy.residency.fetching import WeightFetcher
+from comfy.residency.fetching import StandIn, WeightFetcher, no_stand_in
 from comfy.residency.pinning import CudaPins
 from comfy.units import GIB, MIB
 
@@ -31,6 +31,7 @@ class Device:
     ``fetches_from_locked_memory``: such weights are copied faster, and without waiting, from memory that :meth:`pin` has page-locked.
     ``margin`` multiplies a model's size when room is made for it, because allocators lose some; ``reserved_bytes`` are left to
     other programs; ``minimum_weight_share`` of the free memory goes to weights even when activations ask for all of it.
+    ``stand_in(address, bytes)`` tells where else bytes of the host lie, page-locked; None where nowhere.
     """
 
     kind = "cpu"
@@ -42,6 +43,7 @@ class Device:
     def __init__(self, torch_device: device, reserved_bytes: int = RESERVED_BYTES) -> None:
         self.torch_device = torch_device
         self.reserved_bytes = reserved_bytes
+        self.stand_in: StandIn = no_stand_in
 
     @property
     def is_host(self) -> bool:
@@ -189,18 +191,19 @@ class CudaDevice(Device):
         One that was sent early is taken; when there is no room, what else was sent early is dropped.
         """
         early = self._early
-        if early is None:
-            return tensor.to(self.torch_device, non_blocking=non_blocking)
-        copy = early.take(tensor)
+        copy = None if early is None else early.take(tensor)
         if copy is not None:
             return copy
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
+        locked = self.stand_in(tensor.data_ptr(), tensor.nbytes) if plain else None
+        source = tensor if locked is None else locked.view(tensor.dtype).view(tensor.shape)
         try:
-            return tensor.to(self.torch_device, non_blocking=non_blocking)
+            return source.to(self.torch_device, non_blocking=non_blocking)
         except torch.OutOfMemoryError:
-            if not early.size_bytes():
+            if early is None or not early.size_bytes():
                 raise
         early.drop()
-        return tensor.to(self.torch_device, non_blocking=non_blocking)
+        return source.to(self.torch_device, non_blocking=non_blocking)
 
     def stream_buffer_bytes(self, layer_bytes: int) -> int:
         """A buffer of the layer's size for each that is fetched at a time."""
@@ -208,7 +211,7 @@ class CudaDevice(Device):
 
     def new_fetcher(self) -> WeightFetcher | None:
         """One with this card's number of buffers."""
-        return WeightFetcher(self.torch_device, self.fetch_buffers) if self.fetch_buffers > 0 else None
+        return WeightFetcher(self.torch_device, self.fetch_buffers, self.stand_in) if self.fetch_buffers > 0 else None
 
     def pin(self, address: int, size_bytes: int) -> bool:
         """Page-lock host memory for all cards."""

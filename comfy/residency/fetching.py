@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
@@ -25,6 +25,13 @@ ALIGNMENT_BYTES = 256  # of each tensor in a buffer; kernels read up to 16 bytes
 LARGEST_GAP_BYTES = 4096  # between two tensors that are copied as one
 
 
+StandIn = Callable[[int, int], "Tensor | None"]
+
+
+def no_stand_in(address: int, size_bytes: int) -> None:
+    """Bytes are copied from where they lie."""
+
+
 class WeightFetcher:
     """Brings weights to the card *torch_device* through *count* buffers, each filled by a stream of its own.
 
@@ -33,9 +40,10 @@ class WeightFetcher:
     Buffers have the size of the largest layer and are freed with this object.
     """
 
-    def __init__(self, torch_device: device, count: int) -> None:
+    def __init__(self, torch_device: device, count: int, stand_in: StandIn = no_stand_in) -> None:
+        """*stand_in*: where else bytes of the host lie, page-locked."""
         self.torch_device = torch_device
-        self._slots = [_Slot(torch_device) for _ in range(count)]
+        self._slots = [_Slot(torch_device, stand_in) for _ in range(count)]
         self._following: dict[int, weakref.ref[Any]] = {}  # after the layer with this id came that one
         self._last: weakref.ref[Any] | None = None
         self._sent = 0
@@ -111,7 +119,8 @@ class WeightFetcher:
 class _Slot:
     """A buffer, the stream that fills it, and what is in it."""
 
-    def __init__(self, torch_device: device) -> None:
+    def __init__(self, torch_device: device, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
         self.serial = 0  # of what was sent last
         self._device = torch_device
         self._stream = torch.cuda.Stream(torch_device)
@@ -142,7 +151,7 @@ class _Slot:
         self._unused.record(current)
         self._stream.wait_event(self._unused)
         with torch.cuda.stream(self._stream):
-            moved = plan.copy_into(buffer)
+            moved = plan.copy_into(buffer, self._stand_in)
         self._filled.record(self._stream)
         self._values = {name: rebuilt(value, lambda part: moved[id(part)]) for name, value in parameters.items()}
         self._sources = {name: weakref.ref(value) for name, value in parameters.items()}
@@ -174,13 +183,14 @@ class _Layout:
             run.append(tensor)
             self.size_bytes = offset + tensor.data_ptr() - run[0].data_ptr() + tensor.nbytes
 
-    def copy_into(self, buffer: Tensor) -> dict[int, Tensor]:
+    def copy_into(self, buffer: Tensor, stand_in: StandIn) -> dict[int, Tensor]:
         """Queue the copies on the current stream. Returns what is each tensor (by id) in *buffer*."""
         placed = {}
         for start, run in self._runs:
             first = run[0].data_ptr()
             length = run[-1].data_ptr() + run[-1].nbytes - first
-            buffer[start : start + length].copy_(_bytes_from(run[0], length), non_blocking=True)
+            locked = stand_in(first, length)
+            buffer[start : start + length].copy_(_bytes_from(run[0], length) if locked is None else locked, non_blocking=True)
             for tensor in run:
                 offset = start + tensor.data_ptr() - first
                 placed[id(tensor)] = buffer[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)

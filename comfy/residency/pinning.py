@@ -76,6 +76,11 @@ class PinLedger:
         """Whether *size_bytes* can be pinned in one call."""
         return 0 < size_bytes <= LONGEST_BYTES
 
+    def covers(self, address: int, size_bytes: int) -> bool:
+        """Whether the memory lies in one range that is pinned."""
+        with self._lock:
+            return any(start <= address and address + size_bytes <= start + size for start, size in self._ranges.items())
+
     def pin_range(self, address: int, size_bytes: int) -> bool:
         """Page-lock *size_bytes* from *address*. False if not within the budget, not possible, or pinned here already.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from comfy.residency.devices import Device
 
 model_store = lazy_module("comfy.residency.model_store")
+stand_ins = lazy_module("comfy.residency.stand_ins")
 
 
 class ProcessModels:
@@ -113,6 +114,8 @@ class ProcessModels:
             manager, policy = self._used
             expected, before = manager.devices.all_devices(), policy.answers()
             manager.devices = DeviceTable(self._args)
+            if self._store is not None:
+                self._lock_stored_weights(manager, self._store)
             self.use(manager)
             met = self._used[1]
             suits = manager.devices.all_devices()[: len(expected)] == expected and met.answers() == before
@@ -140,12 +143,19 @@ class ProcessModels:
                         self._args, self._table(self._args), ram_cache=self.ram_cache(), loaded=self._loaded, spare=self.spare
                     )
                     if self._store is not None:
-                        manager.pin_ledger.keeps_out = self._store.keeps_unlocked
+                        self._lock_stored_weights(manager, self._store)
                     apply_torch_settings(self._args, manager.devices.kind)
                     self.use(manager)
                 used = self._used
         assert used is not None
         return used
+
+    def _lock_stored_weights(self, manager: ModelManager, store: RamModelStore) -> None:
+        """Have the twins of weights in *store* page-locked in their place, and copied from."""
+        found = stand_ins.StandIns(store, manager.pin_ledger)
+        manager.pin_ledger.keeps_out, manager.pinner.stand_in = store.holds, found.for_locking
+        for device in manager.devices.accelerators:
+            device.stand_in = found.for_copying
 
     def _accelerators(self) -> Sequence[Device]:
         return () if self._used is None else self._used[0].devices.accelerators

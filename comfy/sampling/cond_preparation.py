@@ -120,9 +120,10 @@ def prepare(
 
 
 def _share_control(conds: dict[str, list[Cond]]) -> None:
-    """Apply the control of the positive side to the other sides where it asks for this."""
+    """Apply the control of the positive side to the other sides where it asks for this, and its boxes in any case."""
     positive = conds.get("positive", [])
     sharing = [cond for cond in positive if cond.get("control_apply_to_uncond", False)]
     for name in conds:
         if name != "positive":
             apply_empty_x_to_equal_area(sharing, conds[name], "control", lambda controls, number: controls[number])
+            apply_empty_x_to_equal_area(positive, conds[name], "gligen", lambda told, number: told[number])

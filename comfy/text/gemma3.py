@@ -175,7 +175,7 @@ class _Projector(torch.nn.Module):
         self.side, self.eps = eyes.image_size // eyes.patch_size, eps
         empty = torch.empty(eyes.hidden_size, width, device="meta")
         self.mm_input_projection_weight = torch.nn.Parameter(empty, requires_grad=False)
-        self.mm_soft_emb_norm = _scale_alone(eyes.hidden_size)
+        self.mm_soft_emb_norm: Any = _scale_alone(eyes.hidden_size)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """B x patches x width of the eyes to B x tokens x width."""

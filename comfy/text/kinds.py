@@ -14,7 +14,7 @@ from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
-from comfy.text.llama import is_llama, is_mistral, read_llama_config
+from comfy.text.llama import is_llama, is_ministral, is_mistral, read_llama_config
 from comfy.text.ltx_projection_config import PROJECTION, is_projection, projection_source, read_projection_config
 from comfy.text.qwen.half_sizes import read_half_config
 from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
@@ -106,6 +106,11 @@ def is_qwen25_7b(config: QwenTextConfig) -> bool:
     return not config.normalised and config.num_key_heads != QWEN25_3B_KEY_HEADS
 
 
+def is_qwen25_3b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 2.5 with three billion parameters."""
+    return not config.normalised and config.num_key_heads == QWEN25_3B_KEY_HEADS
+
+
 def is_qwen3_4b(config: QwenTextConfig) -> bool:
     """Whether *config* is Qwen 3 with four billion parameters (or fewer than any that is published)."""
     return config.normalised and config.hidden_size not in (QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH)
@@ -166,6 +171,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),
     EncoderKind(TEModel.GEMMA_3_4B_VISION, "Gemma 3 4B with eyes", "gemma3_4b", read_gemma3_config, is_gemma3_4b_vision, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN25_3B, "Qwen2.5-VL 3B", "qwen25_3b", read_qwen_config, is_qwen25_3b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
@@ -184,6 +190,7 @@ KINDS: tuple[EncoderKind, ...] = (
         )
     ),
     EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
+    EncoderKind(TEModel.MINISTRAL_3_3B, "Ministral 3 3B", "ministral3_3b", read_llama_config, is_ministral, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
     EncoderKind(
         TEModel.LTX_PROJECTION, "a checkpoint of LTX 2", PROJECTION, read_projection_config, is_projection, select=projection_source

@@ -160,11 +160,11 @@ class ACE15TEModel(JointTextEncoder):
         return states, None, extra
 
     def _codes(self, token_weight_pairs: Mapping[str, Any], about: Mapping[str, Any]) -> list[int]:
-        texts = [[token for token, *_ in token_weight_pairs[name][0]] for name in ("lm_prompt", "lm_prompt_negative")]
+        prompt, negative = ([token for token, *_ in token_weight_pairs[name][0]] for name in ("lm_prompt", "lm_prompt_negative"))
         choice = Choice(about["temperature"], about["top_p"], int(about["top_k"]), about["min_p"])
         most = about["min_tokens"]  # as in ComfyUI, which does not ask for max_tokens
         settings = SongSettings(most, about["min_tokens"], about["seed"], about["cfg_scale"], choice)
-        return write_codes(getattr(self, self.lm_model or PART), *texts, settings)
+        return write_codes(getattr(self, self.lm_model or PART), prompt, negative, settings)
 
     def memory_estimation_function(self, token_weight_pairs: Mapping[str, Any], device: torch.device | None = None) -> float:
         """Bytes of working memory for a text; measured by ComfyUI."""

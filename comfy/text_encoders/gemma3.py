@@ -35,6 +35,7 @@ class Gemma3_Tokenizer:  # noqa: N801 - ComfyUI's name
         self,
         text: str,
         return_word_ids: bool = False,
+        tokenizer_options: Mapping[str, Any] | None = None,
         image: torch.Tensor | None = None,
         llama_template: str | None = None,
         skip_template: bool = True,
@@ -47,7 +48,7 @@ class Gemma3_Tokenizer:  # noqa: N801 - ComfyUI's name
         if not skip_template and not text.startswith(TURN):
             own = CONVERSATION if image is None else ABOUT_A_PICTURE
             text = (own if llama_template is None else llama_template).format(text)
-        chunks = super().tokenize_with_weights(text, return_word_ids, **kwargs)  # type: ignore[misc]
+        chunks = super().tokenize_with_weights(text, return_word_ids, tokenizer_options, **kwargs)  # type: ignore[misc]
         return chunks if image is None else _with_picture(chunks, _seen(image))
 
 

@@ -71,6 +71,8 @@ def projection_layers(config: ProjectionConfig, kept: torch.dtype) -> dict[str, 
 class LTXAVTEModel(JointTextEncoder):
     """Gemma's states as text for LTX 2. Of the first one, whose files have small connectors, the text goes through these here."""
 
+    text_embedding_projection: Any
+
     def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         options = dict(model_options or {})

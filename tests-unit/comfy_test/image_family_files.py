@@ -353,3 +353,26 @@ def mage_vae_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
     names = {name: name.replace("dconv_encoder.", "student.dconv_encoder.").replace("decoder_model.", "pipeline.") for name in shapes}
     tensors = {names[name]: random_weight(name, shape, generator) for name, shape in shapes.items()}
     return tensors | {"pipeline.y_embedder.encoder.conv_in.weight": torch.zeros(2, 2, 3, 3)}
+
+
+def omnigen_config(*, width: int = 96, depth: int = 2, context: int = 48, double: int | None = None) -> dict:
+    """The ``unet_config`` of a small OmniGen2, or Boogu with so many *double* layers; two heads of 48 values with one key."""
+    single = "layers" if double is None else "single_stream_layers"
+    return config_of(
+        {
+            "time_caption_embed.caption_embedder.0.weight": (context,),
+            "image_index_embedding": (5, width),
+            "x_embedder.weight": (width, 64),
+            "noise_refiner.0.attn.norm_q.weight": (48,),
+            "noise_refiner.0.attn.to_q.weight": (width, width),
+            "noise_refiner.0.attn.to_k.weight": (width // 2, width),
+            **({"double_stream_layers.0.img_instruct_attn.norm_q.weight": (48,)} if double else {}),
+            **{f"double_stream_layers.{number}.": () for number in range(double or 0)},
+            **{f"{single}.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def omnigen_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small OmniGen2 or Boogu in the published names."""
+    return random_tensors(omnigen_config(**sizes), seed)

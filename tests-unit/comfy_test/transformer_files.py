@@ -148,15 +148,16 @@ def lumina_tensors(config: dict, seed: int = 0, dtype: torch.dtype = torch.float
 
 
 def qwen_text_tensors(
-    seed: int = 0, *, eyes: bool = True, normalised: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3
+    seed: int = 0, *, eyes: bool = True, normalised: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3, keys: int = 1
 ) -> dict[str, torch.Tensor]:
-    """A small Qwen2.5-VL (*eyes*), Qwen 2.5, or Qwen 3 (*normalised*) in the published names, of two heads with one key."""
+    """A small Qwen2.5-VL (*eyes*), Qwen 2.5, or Qwen 3 (*normalised*) in the published names, of two heads with so many *keys*."""
     from comfy.ops import disable_weight_init
     from comfy.text.qwen.network import QwenTextModel
     from comfy.text.qwen.sizes import EyesConfig, QwenTextConfig
 
     sight = EyesConfig(hidden_size=160, intermediate_size=96, depth=3, output_size=width, patch_size=14, frames=2) if eyes else None
-    config = QwenTextConfig(vocabulary, width, 96, layers, num_heads=2, num_key_heads=1, head_width=128, normalised=normalised, eyes=sight)
+    heads = {"num_heads": 2, "num_key_heads": keys, "head_width": 128}
+    config = QwenTextConfig(vocabulary, width, 96, layers, **heads, normalised=normalised, eyes=sight)
     generator = torch.Generator().manual_seed(seed)
     parameters = QwenTextModel(config, disable_weight_init).named_parameters()
     return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}

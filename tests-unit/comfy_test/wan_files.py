@@ -8,7 +8,7 @@ from transformer_files import config_of, random_tensors
 
 WIDTH = 128  # one head
 ANIMATE2 = {"config": json.dumps({"transformer": {"model_type": "animate2"}})}  # in the metadata of such a file
-IN_CHANNELS = {"i2v": 36, "animate2": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48}
+IN_CHANNELS = {"i2v": 36, "animate2": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48, "scail": 20, "scail2": 20}
 VISION = 1280
 
 
@@ -16,12 +16,12 @@ def wan_config(
     kind: str = "t2v", *, width: int = WIDTH, depth: int = 2, inner: int = 192, context: int = 64, channels: int | None = None, **extra: int
 ) -> dict:
     """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera",
-    "camera_2.2", "5b", "animate2".
+    "camera_2.2", "5b", "animate2", "scail", "scail2".
 
     *channels* of its input, where they are not the kind's usual ones. *extra*: ``reference`` (channels of a picture before the video),
     ``vace_depth``. "s2v" and "humo" hear: ``heard`` values at a time (of "humo", of all its layers and times), ``sound`` per token.
     """
-    looks = kind in ("i2v", "animate2", "flf", "control", "camera")
+    looks = kind in ("i2v", "animate2", "flf", "control", "camera", "scail", "scail2")
     latent = 48 if kind == "5b" else 16
     first = channels or IN_CHANNELS.get("i2v" if kind == "flf" else kind, latent)
     shapes = {
@@ -50,6 +50,10 @@ def wan_config(
             "audio_proj.audio_proj_glob_1.layer.weight": (512, extra.get("heard", 80)),
         }
         shapes["audio_proj.audio_proj_glob_norm.layer.weight"] = (extra.get("sound", 24),)
+    if kind.startswith("scail"):
+        shapes["patch_embedding_pose.weight"] = (width, first, 1, 2, 2)
+    if kind == "scail2":
+        shapes["patch_embedding_mask.weight"] = (width, 28, 1, 2, 2)
     if kind == "vace":
         shapes["vace_patch_embedding.weight"] = (width, 96, 1, 2, 2)
         shapes |= {f"vace_blocks.{number}.": () for number in range(extra.get("vace_depth", 1))}

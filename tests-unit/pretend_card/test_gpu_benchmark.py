@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from benchmarks.gpu.bench import CHOICES, suitable
+from benchmarks.gpu.marked_tests import files_with_marked_tests
 from benchmarks.gpu.results import Figure, Results
 from benchmarks.gpu.run_all import PARTS, TIME_S
 
@@ -47,6 +48,10 @@ def test_files_fit_into_half_of_what_is_free() -> None:
 def test_the_parts_that_matter_fit_into_the_time() -> None:
     assert [part.name for part in PARTS] == list(dict.fromkeys(part.name for part in PARTS))
     assert all(part.limit_s < TIME_S / 3 for part in PARTS) and TIME_S <= 540
+
+
+def test_the_files_with_tests_for_cards_are_found() -> None:
+    assert "tests-unit/comfy_test/residency/test_arena_pinner.py" in files_with_marked_tests()
 
 
 @pytest.mark.long

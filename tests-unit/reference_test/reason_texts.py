@@ -12,6 +12,7 @@ SOURCES = (
     "comfy/ram_model_cache/receipts.py",
     "comfy/ram_model_cache/weights_key.py",
     "comfy/loading/parts.py",
+    "comfy/loading/stored_parts.py",
     "comfy/loading/checkpoint.py",
     "comfy/loading/components.py",
     "comfy/loading/diffusion_model.py",
@@ -23,6 +24,7 @@ SOURCES = (
 # Where a reason stands among a call's arguments.
 CALLS = {
     "evict": 1,
+    "discard": 1,
     "relieve": 1,
     "Decision": 2,
     "NotCacheable": 0,

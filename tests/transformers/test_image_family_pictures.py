@@ -16,6 +16,7 @@ from image_family_files import (
     llama_tokenizer_json,
     mage_tensors,
     mage_vae_tensors,
+    omnigen_tensors,
     qwen21_tensors,
     qwen21_vae_layout,
     sd3_tensors,
@@ -104,11 +105,21 @@ def mage():
     return {"diffusion_models/mage": mage_tensors(context=WIDTH), "vae/mage": mage_vae_tensors()}
 
 
-FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage)
+def omnigen():
+    return {
+        "diffusion_models/omnigen2": omnigen_tensors(context=WIDTH),
+        "text_encoders/qwen25_3b": qwen_text_tensors(vocabulary=VOCABULARY, width=WIDTH, keys=2),
+        "diffusion_models/boogu": omnigen_tensors(context=WIDTH, double=2),
+    }
+
+
+FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 PICTURES |= {
     "Mage-Flow": ("mage", ["qwen3vl_4b"], "mage", "mage"),
+    "OmniGen2": ("omnigen2", ["qwen25_3b"], "omnigen2", "sixteen"),
+    "Boogu": ("boogu", ["qwen3vl_8b"], "boogu", "sixteen"),
     "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
     "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),
 }

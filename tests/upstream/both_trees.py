@@ -27,7 +27,7 @@ def against_upstream(timeout_s):
 
 
 def results_of_both(script, folder, before=(), after=()):
-    """(what *script*, of this folder, saved here, the same in the checkout): it is given *before*, the file to save to, *after*.
+    """(what *script*, a path below this folder, saved here, the same in the checkout): it is given *before*, the file to save to, *after*.
 
     Raises ``CalledProcessError``.
     """

@@ -74,13 +74,20 @@ def controlled(tensors, hint):
 
 def seen(values):
     """*values* of a conditioning, with what an image encoder saw (tensor and picture size, or embedding, strength and noise) as its output
-    object."""
+    object, and GLIGEN's tensors as a patcher."""
     if "unclip_conditioning" in values:
         told = [
             {"clip_vision_output": types.SimpleNamespace(image_embeds=embeds), "strength": strength, "noise_augmentation": noise}
             for embeds, strength, noise in values["unclip_conditioning"]
         ]
         values = {**values, "unclip_conditioning": told}
+    if "gligen" in values:
+        from comfy.gligen import load_gligen
+
+        tensors, boxes = values["gligen"]
+        cpu = torch.device("cpu")
+        patcher = comfy.model_patcher.ModelPatcher(load_gligen(dict(tensors)), load_device=cpu, offload_device=cpu)
+        values = {**values, "gligen": ("position", patcher, boxes)}
     sights = values.get("clip_vision_outputs")
     if sights is None:
         return values

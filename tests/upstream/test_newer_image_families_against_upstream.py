@@ -12,9 +12,19 @@ from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
-from image_family_files import krea2_config, krea2_tensors, mage_config, mage_tensors, mage_vae_tensors, numbers  # noqa: E402
+from image_family_files import (  # noqa: E402
+    krea2_config,
+    krea2_tensors,
+    mage_config,
+    mage_tensors,
+    mage_vae_tensors,
+    numbers,
+    omnigen_config,
+    omnigen_tensors,
+)
+from test_image_families_against_upstream import encoded as encoded_words  # noqa: E402
 from test_image_families_against_upstream import lora, sampled  # noqa: E402
-from transformer_files import qwen3_vl_tensors  # noqa: E402
+from transformer_files import qwen3_vl_tensors, qwen_text_tensors  # noqa: E402
 
 BOUND = 1e-3
 EYES = {"hidden_size": 64, "intermediate_size": 48, "depth": 4, "deepstack_visual_indexes": [0, 1, 2], "num_position_embeddings": 16}
@@ -84,6 +94,33 @@ def mage_cases():
     }
 
 
+def with_masks(case):
+    """*case* whose texts say that none of their tokens are padding."""
+    for side in ("positive", "negative"):
+        case[side] = [(text, {**values, "attention_mask": torch.ones(text.shape[:2], dtype=torch.long)}) for text, values in case[side]]
+    return case
+
+
+def omnigen_cases():
+    references = {"reference_latents": [numbers(1, 16, 4, 6, seed=4), numbers(1, 16, 3, 5, seed=5)]}
+    cases = {}
+    for name, family, sizes in (("OmniGen2", "Omnigen2", {}), ("Boogu", "Boogu", {"double": 2})):
+        made = omnigen_config(**sizes), omnigen_tensors(**sizes)
+        stack = "single_stream_layers" if sizes else "layers"
+        layers = (f"diffusion_model.{stack}.1.attn.to_q", 96, 96), (f"diffusion_model.{stack}.0.feed_forward.linear_2", 512, 96)
+        plain = {"width": 48, "shape": (2, 16, 7, 6)}
+        cases |= {
+            name: with_masks(sampled(family, *made, **plain)),
+            f"{name}, references": with_masks(sampled(family, *made, **plain, values=references)),
+            f"{name}, LoRA": with_masks(sampled(family, *made, **plain, lora=lora(*layers))),
+        }
+    of_omnigen = encoded_words("omnigen2", "te", "qwen25_3b", qwen_text_tensors(eyes=False, keys=2), 3, arguments={})
+    of_omnigen["sizes"]["num_key_value_heads"] = 2
+    cases["Qwen 2.5 of OmniGen2"] = of_omnigen
+    cases["Qwen3-VL of Boogu"] = encoded("boogu", "te", "qwen3vl_8b", large=True, arguments={})
+    return cases
+
+
 def qwen3_vl_cases():
     return {
         "Qwen3-VL 4B": encoded("qwen3vl", "te", "qwen3vl_4b", arguments={"model_type": "qwen3vl_4b"}),
@@ -103,7 +140,7 @@ def measured(cases, folder):
     return differences, ours
 
 
-@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases])
+@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases])
 def test_results_are_upstreams(cases, tmp_path):
     differences, ours = measured(cases(), tmp_path)
     assert not {name: value for name, value in differences.items() if not value <= BOUND}

@@ -94,6 +94,17 @@ def encoded(case):
     return [states, extra["conditioning_byt5small"], torch.tensor([[token[0] for token in written[0]]], dtype=torch.float32)]
 
 
+def in_windows(model, **changed):
+    """*model* sampling in windows, as the node makes it."""
+    from comfy_extras import nodes_context_windows as nodes
+
+    node = getattr(nodes, "ContextWindowsManualNode", None) or nodes.ContextWindowsManual
+    settings = {"context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "context_stride": 1}
+    settings |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 2, "freenoise": False}
+    result = node.execute(model, **{**settings, **changed})
+    return result.args[0]
+
+
 def run(case):
     """The last latent of *case*."""
     if "vae" in case:
@@ -107,6 +118,8 @@ def run(case):
         from comfy_extras.nodes_wan import WanAnimate2Cache
 
         model = WanAnimate2Cache.execute(model, "cpu", case["cache"]).args[0]
+    if "windows" in case:
+        model = in_windows(model, **case["windows"])
     positive = prepared(case["positive"])
     if "late" in case:  # what holds in the second half of the sampling
         positive[0][1]["end_percent"] = 0.5

@@ -116,7 +116,7 @@ class MiniMaxH3(BaseModel):
         denoise_mask: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """What a mask keeps, nearly without noise, as the network knows it; in a patch that is partly free the mask counts for all of it."""
+        """What a mask keeps, nearly without noise, as the network knows it; in a patch that is partly free the mask counts for it all."""
         if not self._is_packed():
             return super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
         shapes: Any = self.latent_shapes

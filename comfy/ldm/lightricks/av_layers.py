@@ -170,9 +170,9 @@ class BasicAVTransformerBlock(torch.nn.Module):
         if not self.cross_attention_adaln:
             x += to_text(rms_norm(x), context=text, mask=text_mask, transformer_options=options)
             return
-        values: Any = self.get_ada_values(table, len(x), times, slice(6, 9))
+        shift, scale, share = self.get_ada_values(table, len(x), times, slice(6, 9))
         text_table = getattr(self, f"{of}prompt_scale_shift_table")
-        x += apply_cross_attention_adaln(x, text, to_text, *values, text_table, text_times, text_mask, options)
+        x += apply_cross_attention_adaln(x, text, to_text, shift, scale, share, text_table, text_times, text_mask, options)
 
     def _cross(
         self,

@@ -54,8 +54,9 @@ class LTXAVModel(LTXVModel):
             "apply_gated_attention": apply_gated_attention,
             "audio_ff_bias": audio_ff_bias,
         }
-        path = (in_channels, cross_attention_dim, attention_head_dim, num_attention_heads, caption_channels, num_layers)
-        super().__init__(*path, **sound, **kwargs)
+        super().__init__(
+            in_channels, cross_attention_dim, attention_head_dim, num_attention_heads, caption_channels, num_layers, **{**sound, **kwargs}
+        )
 
     def _init_model_components(self, device: Any, dtype: Any, **kwargs: Any) -> None:
         """The sound's counterparts, what changes how both look at each other, and the connectors to the text."""

@@ -315,9 +315,9 @@ class BasicTransformerBlock(torch.nn.Module):
         x.addcmul_(seen, share)
         settings: Mapping[str, Any] = {"transformer_options": transformer_options}
         if self.cross_attention_adaln:
-            own: Any = values_of(self.scale_shift_table, times, slice(6, 9))
+            shift, scale, share = values_of(self.scale_shift_table, times, slice(6, 9))
             tables = (self.prompt_scale_shift_table, prompt_timestep, attention_mask)
-            x += apply_cross_attention_adaln(x, context, self.attn2, *own, *tables, **settings)
+            x += apply_cross_attention_adaln(x, context, self.attn2, shift, scale, share, *tables, **settings)
         else:
             x += self.attn2(x, context=context, mask=attention_mask, **settings)
         return x.addcmul_(self.ff(modulated(x, later_scale, later_shift)), later_share)

@@ -276,13 +276,15 @@ class LTXVModel(LTXBaseModel):
     """The network of videos. ``patches_replace["dit"]`` replaces ``("double_block", number)``."""
 
     def _init_transformer_blocks(self, device: Any, dtype: Any, **kwargs: Any) -> None:
-        sizes = (self.inner_dim, self.num_attention_heads, self.attention_head_dim, self.cross_attention_dim)
+        sizes = (self.inner_dim, self.num_attention_heads, self.attention_head_dim)
         settings: dict[str, Any] = {
+            "context_dim": self.cross_attention_dim,
             "cross_attention_adaln": self.cross_attention_adaln,
             "ff_bias": self.ff_bias,
             "operations": self.operations,
         }
-        blocks = (BasicTransformerBlock(*sizes, **settings, **self._kept) for _ in range(self.num_layers))
+        settings |= self._kept
+        blocks = (BasicTransformerBlock(*sizes, **settings) for _ in range(self.num_layers))
         self.transformer_blocks = torch.nn.ModuleList(blocks)
 
     def _init_output_components(self, device: Any, dtype: Any) -> None:

@@ -129,7 +129,9 @@ def get_attention_function(name: str, default: Any = ...) -> Any:
 
 
 def optimized_attention_for_device(device: torch.device, mask: bool = False, small_input: bool = False) -> AttentionFunction:
-    """The attention function to use on *device*, for masked or small inputs."""
+    """The attention function to use on *device*: torch's for small inputs and on the CPU, else the one in use."""
+    if small_input or torch.device(device).type == "cpu":
+        return attention_pytorch
     return optimized_attention_masked if mask else optimized_attention
 
 

@@ -96,7 +96,7 @@ def attention_pytorch(
     precision is computed in float32 where ``--force-upcast-attention`` or the system asks for it.
     """
     q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
-    options = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
+    options: dict[str, Any] = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
     mask, kept = broadcast_mask(mask), q.dtype
     computed = (comfy.model_management.force_upcast_attention_dtype() or {}).get(kept, kept)
     if computed != kept:

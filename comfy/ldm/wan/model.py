@@ -6,7 +6,7 @@ Shapes: B batch, N tokens of the video, T tokens of the text, C width of a token
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ __getattr__, __dir__ = placeholders(
     "AdaLayerNorm=comfy.ldm.wan.hearing AudioInjector_WAN=comfy.ldm.wan.hearing FramePackMotioner=comfy.ldm.wan.hearing "
     "WanModel_S2V=comfy.ldm.wan.sound WanT2VCrossAttentionGather=comfy.ldm.wan.sound AudioCrossAttentionWrapper=comfy.ldm.wan.sound "
     "WanAttentionBlockAudio=comfy.ldm.wan.sound DummyAdapterLayer=comfy.ldm.wan.sound AudioProjModel=comfy.ldm.wan.sound "
-    "HumoWanModel=comfy.ldm.wan.sound SCAILWanModel:WanModel SCAIL2WanModel:SCAILWanModel",
+    "HumoWanModel=comfy.ldm.wan.sound SCAILWanModel=comfy.ldm.wan.model_scail SCAIL2WanModel=comfy.ldm.wan.model_scail",
 )
 
 
@@ -202,8 +202,8 @@ class WanModel(DiffusionTransformer):
             reference = self.ref_conv(kwargs["reference_latent"]).flatten(2).transpose(1, 2)
             leading, tokens = reference.shape[1], torch.cat((reference, tokens), dim=1)
         own = tokens.shape[1]
-        for latent in kwargs.get("context_latents") or ():
-            tokens = torch.cat((tokens, self._patches(latent.to(x.device)).flatten(2).transpose(1, 2)), dim=1)
+        for patches in self._beside(x, kwargs):
+            tokens = torch.cat((tokens, patches.flatten(2).transpose(1, 2)), dim=1)
         context = self.text_embedding(context)
         if clip_fea is not None and self.img_emb is not None:
             context = torch.cat((self.img_emb(clip_fea), context), dim=1)
@@ -219,6 +219,10 @@ class WanModel(DiffusionTransformer):
     def _embedded(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """What the video's tokens begin with, of the same shape."""
         return self._patches(x)
+
+    def _beside(self, x: torch.Tensor, given: Mapping[str, Any]) -> Iterable[torch.Tensor]:
+        """Patches of further videos, whose tokens stand behind those of *x*; nothing is made of them."""
+        return (self._patches(latent.to(x.device)) for latent in given.get("context_latents") or ())
 
     def _second_stream(
         self, tokens: torch.Tensor, state: Mapping[str, Any], options: dict[str, Any], given: Mapping[str, Any]

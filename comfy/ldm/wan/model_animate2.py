@@ -168,7 +168,7 @@ class WanAnimate2Model(WanModel):
         beside = {"rope_options": {"shift_x": float(w_patches)}}
         return super().rope_encode(t, h, w, t_start=1, device=device, dtype=dtype, transformer_options=beside)
 
-    def _forward(  # type: ignore[override]
+    def _forward(
         self,
         x: torch.Tensor,
         timestep: torch.Tensor,

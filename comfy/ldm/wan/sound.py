@@ -44,8 +44,8 @@ class AudioCrossAttentionWrapper(torch.nn.Module):
         super().__init__()
         settings = dict(operation_settings or {})
         kept = {"device": settings.get("device"), "dtype": settings.get("dtype")}
-        sizes = {"qk_norm": qk_norm, "eps": eps, "kv_dim": kv_dim}
-        self.audio_cross_attn = WanT2VCrossAttentionGather(dim, num_heads, **sizes, operation_settings=settings)
+        sizes: dict[str, Any] = {"qk_norm": qk_norm, "eps": eps, "kv_dim": kv_dim, "operation_settings": settings}
+        self.audio_cross_attn = WanT2VCrossAttentionGather(dim, num_heads, **sizes)
         self.norm1_audio = settings["operations"].LayerNorm(dim, eps, elementwise_affine=True, **kept)
 
     def forward(self, x: torch.Tensor, audio: torch.Tensor, transformer_options: Options | None = None) -> torch.Tensor:
@@ -57,7 +57,7 @@ class WanAttentionBlockAudio(WanAttentionBlock):
     """A block that also attends to sound, between the text and the feed-forward layer. *audio_dim*: width of the sound's tokens."""
 
     def __init__(self, *arguments: Any, audio_dim: int = 1536, operation_settings: Any = None, **sizes: Any) -> None:
-        super().__init__(*arguments, **sizes, operation_settings=operation_settings)
+        super().__init__(*arguments, **{**sizes, "operation_settings": operation_settings})
         heard = (self.dim, audio_dim, self.num_heads, self.qk_norm, self.eps)
         self.audio_cross_attn_wrapper = AudioCrossAttentionWrapper(*heard, operation_settings=operation_settings)
 
@@ -65,14 +65,14 @@ class WanAttentionBlockAudio(WanAttentionBlock):
         """As its base class, with *audio* B x (F·16) x width."""
         options = {} if transformer_options is None else transformer_options
         if audio is None:
-            return super().forward(*arguments, **given, transformer_options=options)
+            return super().forward(*arguments, **{**given, "transformer_options": options})
 
         def hear(seen: Mapping[str, Any]) -> torch.Tensor:
             return self.audio_cross_attn_wrapper(seen["x"], audio, options)
 
         patches = options.get("patches", {})
         heard = {**options, "patches": {**patches, "attn2_patch": [*patches.get("attn2_patch", ()), hear]}}
-        return super().forward(*arguments, **given, transformer_options=heard)
+        return super().forward(*arguments, **{**given, "transformer_options": heard})
 
 
 class DummyAdapterLayer(torch.nn.Module):
@@ -152,7 +152,8 @@ class HumoWanModel(WanModel):
         embedded = self.time_embedding(sinusoidal_embedding_1d(self.freq_dim, t.flatten()).to(x.dtype)).unflatten(0, (len(t), -1))
         if reference_latent is not None:
             tokens = torch.cat((tokens, self._patches(reference_latent).flatten(2).transpose(1, 2)), dim=1)
-            behind = self.rope_encode(*reference_latent.shape[-3:], t_start=x.shape[2], device=x.device, dtype=x.dtype)
+            frames, height, width = reference_latent.shape[-3:]
+            behind = self.rope_encode(frames, height, width, t_start=x.shape[2], device=x.device, dtype=x.dtype)
             freqs = torch.cat((freqs, behind), dim=1)
         heard = None
         if audio_embed is not None:
@@ -209,6 +210,7 @@ class WanModel_S2V(WanModel):  # noqa: N801 - ComfyUI's name
         """*audio_embed* B x layers x width x (4·F); *reference_latent*, *control_video* and *reference_motion* (the frames before) are
         latents as *x*.
         """
+        assert freqs is not None
         options, frames = {} if transformer_options is None else transformer_options, x.shape[2]
         cells = self._patches(x)
         if control_video is not None:
@@ -220,9 +222,10 @@ class WanModel_S2V(WanModel):  # noqa: N801 - ComfyUI's name
         turns = [freqs]
         if reference_latent is not None:
             tokens = torch.cat((tokens, self._patches(reference_latent).flatten(2).transpose(1, 2) + kinds[1]), dim=1)
-            places = {"t_start": max(FIRST_REFERENCE, frames + BEHIND), "device": x.device, "dtype": x.dtype}
-            turns.append(self.rope_encode(*reference_latent.shape[-3:], **places))
-            t = torch.nn.functional.pad(t, (0, reference_latent.shape[-3]))
+            seen, height, width = reference_latent.shape[-3:]
+            start = max(FIRST_REFERENCE, frames + BEHIND)
+            turns.append(self.rope_encode(seen, height, width, t_start=start, device=x.device, dtype=x.dtype))
+            t = torch.nn.functional.pad(t, (0, seen))
         if reference_motion is not None:
             before, before_turns = self.frame_packer(reference_motion, self)
             tokens = torch.cat((tokens, before + kinds[2]), dim=1)

@@ -43,6 +43,6 @@ class Continuation:
 
         They are the weights of the last layer too, of networks without one of its own.
         """
-        layer = self._model.get_input_embeddings()
+        layer: Any = self._model.get_input_embeddings()
         table, _ = comfy.ops.cast_bias_weight(layer, device=like.device, dtype=layer.weight.dtype)
         return table[start:end].to(like.dtype)

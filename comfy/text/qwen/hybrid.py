@@ -78,9 +78,9 @@ def read_hybrid_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] 
     if LINEAR not in kinds or FULL not in kinds:
         return None
     state, full = f"model.layers.{kinds.index(LINEAR)}.linear_attn.", f"model.layers.{kinds.index(FULL)}.self_attn."
-    names = (f"{state}in_proj_qkv.weight", f"{state}in_proj_z.weight", f"{state}norm.weight", f"{state}conv1d.weight")
-    names += (f"{full}q_proj.weight", f"{full}k_proj.weight", f"{full}q_norm.weight")
-    names += ("model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight")
+    names = [f"{state}{name}.weight" for name in ("in_proj_qkv", "in_proj_z", "norm", "conv1d")]
+    names += [f"{full}{name}.weight" for name in ("q_proj", "k_proj", "q_norm")]
+    names += ["model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight"]
     if not all(name in own for name in names):
         return None
     mixed, values, width, convolution, queries, keys, head, table, wide = (own[name] for name in names)

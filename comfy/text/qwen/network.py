@@ -63,7 +63,8 @@ class QwenTextModel(torch.nn.Module):
         """
         if self.lm_head is not None:
             return self.lm_head(states)
-        weight = comfy.ops.cast_bias_weight(self.get_input_embeddings(), states)[0]
+        table: Any = self.get_input_embeddings()
+        weight = comfy.ops.cast_bias_weight(table, states)[0]
         return torch.nn.functional.linear(states, weight)
 
     def preprocess_embed(self, embed: Mapping[str, Any], device: torch.device) -> tuple[torch.Tensor | None, Any]:

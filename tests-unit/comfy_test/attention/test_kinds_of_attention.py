@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 import comfy.ldm.modules.attention as attention
 import comfy.ldm.modules.attention_in_parts as in_parts
 import comfy.ldm.modules.attention_packages as packages
+import comfy.ldm.modules.diffusionmodules.model as autoencoder
 import comfy.model_management
 import comfy.ops
 from comfy.cli_args import args
@@ -201,6 +202,24 @@ def test_comfy_kitchens_attention_where_the_card_has_it(monkeypatch: pytest.Monk
 def test_an_attention_that_is_not_here_is_torchs_and_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(args, "use_flash_attention", True)
     assert attention.chosen_attention() is attention.attention_pytorch and "is not on this machine" in caplog.text
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("shape", [(2, 8, 6, 5), (1, 8, 3, 4, 5)])
+def test_autoencoders_attend_in_parts_where_a_flag_asks_for_it(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = torch.randn(3, *shape, generator=torch.Generator().manual_seed(6)).unbind()
+    attend, parts = autoencoder.vae_attention(), []
+    expected = attend(q, k, v)
+    monkeypatch.setattr(args, "use_split_cross_attention", True)
+    attended = in_parts._attended
+    monkeypatch.setattr(in_parts, "_attended", lambda *given: parts.append(1) or attended(*given))
+    assert torch.allclose(attend(q, k, v), expected, atol=1e-5) and len(parts) > 1
+
+
+def test_small_inputs_and_the_processor_get_torchs() -> None:
+    for_device = attention.optimized_attention_for_device
+    assert for_device(torch.device("cuda"), small_input=True) is for_device(torch.device("cpu")) is attention.attention_pytorch
+    assert for_device(torch.device("cuda"), mask=True) is attention.optimized_attention_masked
 
 
 def test_estimates_count_on_fused_attention_unless_parts_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -345,7 +345,7 @@ def test_parts_of_the_store_are_never_page_locked(a_server, path):
     with a_server() as (_, store):
         weight = max(modules(load(path))[0].parameters(), key=lambda one: one.nbytes)
         ledger = PinLedger(GIB, Backend())
-        ledger.keeps_out = store.keeps_unlocked
+        ledger.keeps_out = store.holds
         assert not ledger.pin(weight.data) and ledger.total_bytes() == 0
         own = torch.zeros(4096)
         assert ledger.pin(own) and ledger.unpin(own)
@@ -385,3 +385,13 @@ def test_without_a_store_nothing_of_it_runs(path, monkeypatch):
     with management(cache=lambda owner: make_ram_cache(arguments(ram_model_cache_mb=1024), owner), memory=memory) as manager:
         assert sum(host_storages(load(path)[0]).values()) > 0
         manager.ram_cache.close()
+
+
+def test_weights_damaged_in_the_store_are_read_again_whoever_has_the_model(a_server, path, caplog):
+    with a_server():
+        expected = weights(load(path))
+    with a_server() as (cache, store), next(pathlib.Path(store.folder.path).glob("*.weights")).open("r+b") as file:
+        store.checker.start_thread = lambda run: run()
+        os.pwrite(file.fileno(), bytes(64), 8192)
+        assert not same(weights(load(path)), expected) and "may be wrong" in caplog.text
+        assert same(weights(load(path)), expected) and sorted(tiers(cache)[3:]) == ["disk", "ram", "ram"]

@@ -40,6 +40,7 @@ SOUND = {
 }
 KINDS = {
     "0.9": {**VIDEO, "causal_temporal_positioning": False},
+    "0.9, by a small T5": {**VIDEO, "causal_temporal_positioning": False, "caption_channels": 32},
     "0.9.5": VIDEO,
     "2": SOUND,
     "2.3": {

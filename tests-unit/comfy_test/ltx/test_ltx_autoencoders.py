@@ -24,6 +24,7 @@ from comfy.audio.ltx import LtxAudioAutoencoder, LtxAudioConfig, own_name, read_
 from comfy.audio.resampling import resampled
 from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
+from comfy.images import ltx_vae, ltx_vae_halves, ltx_vae_layers
 from comfy.images.ltx_vae import ENCODERS, LtxVaeConfig, read_ltx_vae_config
 from comfy.images.ltx_vae_layers import blocks_of, down_block, up_block
 from comfy.loading import audio_vae, latent_upscaler
@@ -49,6 +50,31 @@ def test_videos_become_latents_of_an_eighth_of_their_frames(kind):
     assert vae.downscale_index_formula == (8, 32, 32) and vae.latent_channels == 128
     statistics = vae.first_stage_model.per_channel_statistics
     assert torch.allclose(statistics.normalize(statistics.un_normalize(latent)), latent, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", VAE_KINDS)
+@pytest.mark.parametrize(("piece_bytes", "frames_read"), [(1, 1), (300_000, 3)])
+def test_pieces_give_what_the_whole_gives(kind, piece_bytes, frames_read, monkeypatch):
+    network = video_vae(kind).first_stage_model
+    for name, parameter in network.named_parameters():
+        if "per_channel_scale" in name:
+            parameter.zero_()
+    video, latent = torch.rand(1, 3, 33, 64, 64), torch.randn(1, 128, 5, 2, 2)
+    whole = []
+    for bytes_, frames in ((2**40, 10**6), (piece_bytes, frames_read)):
+        monkeypatch.setattr(ltx_vae_layers, "PIECE_BYTES", bytes_)
+        monkeypatch.setattr(ltx_vae, "FRAMES_READ", frames)
+        torch.manual_seed(3)
+        whole.append((network.encode(video), network.decode(latent)))
+    assert whole[0][0].shape == (1, 128, 5, 2, 2) and whole[0][1].shape == (1, 3, 33, 64, 64)
+    for once, in_pieces in zip(*whole):
+        assert torch.allclose(once, in_pieces, atol=1e-5 * float(once.abs().max()))
+
+
+def test_decoders_begin_as_wide_as_their_blocks_ask():
+    wide = [("res_x", {}, 8), ("res_x_y", {}, 16), ("res_x_y", {"in_channels": 24}, 24), ("compress_all", {"multiplier": 4}, 32)]
+    for name, settings, width in wide:
+        assert ltx_vae_halves.widest_before(name, settings, 8) == width
 
 
 def test_a_decoder_that_is_told_of_noise_gets_a_little():

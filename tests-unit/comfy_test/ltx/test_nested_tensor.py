@@ -29,7 +29,7 @@ def test_arithmetic_goes_part_by_part():
     assert both.shape == both.size() == (1, 2, 6) and both.ndim == 3 and both.is_nested and both.new_ones(2).tolist() == [1, 1]
     assert both.to(torch.float16).dtype == torch.float16 and both.to(torch.float16).float().dtype == torch.float32
     assert [part.shape[0] for part in cat_nested([both, both]).unbind()] == [2, 2] and both.cpu().device.type == "cpu"
-    assert len(both.chunk(1)[0].unbind()) == 2 and "NestedTensor" in repr(both) and both.layout == torch.strided
+    assert both.nbytes == 60 and len(both.chunk(1)[0].unbind()) == 2 and "NestedTensor" in repr(both) and both.layout == torch.strided
     with pytest.raises(ValueError, match="argument 2"):
         _ = both + NestedTensor([torch.ones(1)])
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from comfy.ram_model_cache.known_keys import KnownKeys
 from comfy.ram_model_cache.planning import AHEAD, Past, Value, knapsack, worth_keeping
 from comfy.ram_model_cache.policy import RamCachePolicy
 from comfy.ram_model_cache.shadows import NEWEST, OLDEST, PLAN, ChoosingPolicy
@@ -136,8 +137,18 @@ class Part:
 
 
 def test_the_queues_files_stand_for_the_keys_last_asked_for():
-    policy = RamCachePolicy()
+    known = KnownKeys()
     old, new, clip, both = (Part("model", "/a", options="old"), Part("model", "/a"), Part("clip", "/a"), Part("clip", "/b", "/a"))
     for key in (clip, old, new, both, "no files"):
-        policy.request(key)
-    assert policy.known.behind(["/b", "/a", "/unknown", "/b"]) == [both, clip, new, both]
+        known.request(key)
+    assert known.behind(["/b", "/a", "/unknown", "/b"]) == [both, clip, new, both]
+
+
+def test_what_was_never_loaded_or_asked_for_once_has_no_size_of_its_own():
+    known = KnownKeys()
+    for key in ("once", "twice", "twice", "never loaded", "never loaded"):
+        known.request(key)
+    known.learn("once", 5, 1.0)
+    known.learn("twice", 7, 1.0)
+    assert known.loaded() == {"once": 5, "twice": 7} and known.loaded(returning=True) == {"twice": 7}
+    assert known.bytes_of("once") == 5 and known.bytes_of("never loaded") == known.bytes_of("unknown") == 0

@@ -23,10 +23,9 @@ from comfy.ram_model_store.part_format import (
 FACTS = SourceFacts(
     "/models/a.safetensors", {"format": "pt"}, {"w": ("float16", (4, 8)), "b": ("float32", (3,)), "none": ("int64", (0, 7))}
 )
-BLOCKS = (
-    Block(PAGE_BYTES, 100, (StoredTensor(0, "w", "float16", PAGE_BYTES), StoredTensor(0, "b", "float32", PAGE_BYTES + 64))),
-    Block(2 * PAGE_BYTES, 300, (StoredTensor(0, "w", "float32", 2 * PAGE_BYTES + 128), StoredTensor(0, "none", "int64", 2 * PAGE_BYTES))),
-)
+SMALL = (StoredTensor(0, "w", "float16", PAGE_BYTES), StoredTensor(0, "b", "float32", PAGE_BYTES + 64))
+LARGE = (StoredTensor(0, "w", "float32", 2 * PAGE_BYTES + 128), StoredTensor(0, "none", "int64", 2 * PAGE_BYTES))
+BLOCKS = (Block(PAGE_BYTES, 100, SMALL, (1,)), Block(2 * PAGE_BYTES, 300, LARGE, (-(1 << 63),)))
 TABLE = PartTable("a key", "model of a", (FACTS,), BLOCKS)
 TABLE_START = 3 * PAGE_BYTES
 
@@ -128,6 +127,9 @@ WRONG = {
     "very many sides": with_facts("float16", (1,) * 100),
     "sides that are no numbers": with_facts("float16", ("4", 8)),
     "a larger shape": with_facts("float16", (40, 8)),
+    "no sum": with_block(0, sums=()),
+    "a sum too many": with_block(0, sums=(1, 2)),
+    "a sum that is no number": with_block(0, sums=(1.0,)),
     "no text as the key": dataclasses.replace(TABLE, key=7),
 }
 

@@ -5,6 +5,7 @@
 CASES_FILE holds {name: case}: a dict of the arguments of :func:`said`. The results are lists of ids, by name.
 """
 
+import pathlib
 import sys
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from comfy.cli_args import args
 
 args.cpu = True  # before the next import: ComfyUI looks for devices there
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 
 import small_model_runs  # noqa: E402
 

@@ -1,6 +1,7 @@
 """Small UNets of Stable Diffusion 2, of its unCLIP models and of pruned SDXL, and CLIP-H, give upstream's results.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_stable_diffusion_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python
+pytest tests/upstream/texts/test_stable_diffusion_against_upstream.py
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 from image_family_files import numbers  # noqa: E402
 from transformer_files import random_weight  # noqa: E402
 
+import comfy.gligen  # noqa: E402
 from comfy.families.clip_text_config import ClipTextConfig  # noqa: E402
 from comfy.families.published_layout import clip_layout, unet_layout  # noqa: E402
 from comfy.families.sd_unet_config import NO_MIDDLE, ONE_RESIDUAL, UNetConfig  # noqa: E402
@@ -35,8 +37,8 @@ def tensors_of(layout):
     return {name: random_weight(name, shape, generator) for name, shape in layout.items()}
 
 
-def sampled(family, config, values=None, **more):
-    """A case of ``sampled``."""
+def sampled(family, config, values=None, gligen=None, **more):
+    """A case of ``sampled``, the positive side with *gligen*."""
     tensors = tensors_of(unet_layout(config))
     if "mark" in more:
         tensors[PREDICTION_MARK] = tensors[PREDICTION_MARK] + more.pop("mark") * numbers(*tensors[PREDICTION_MARK].shape, seed=9)
@@ -45,12 +47,26 @@ def sampled(family, config, values=None, **more):
         "family": family,
         "unet_config": config.as_dict(),
         "tensors": tensors,
-        "positive": [(numbers(1, 7, 48, seed=1), values or {})],
+        "positive": [(numbers(1, 7, 48, seed=1), {**(values or {}), **({} if gligen is None else {"gligen": gligen})})],
         "negative": [(numbers(1, 7, 48, seed=2), values or {})],
         "latent": torch.zeros(2, 4, 16, 8),
         "noise": numbers(2, 4, 16, 8, seed=3),
         **more,
     }
+
+
+def gligen_tensors():
+    """GLIGEN's layers for each transformer of ``TWO``, and its net of positions."""
+    net = comfy.gligen.PositionNet(WIDTH, WIDTH)
+    shapes = {f"position_net.{name}": value.shape for name, value in net.named_parameters()}
+    for name, shape in unet_layout(TWO).items():
+        if name.endswith("transformer_blocks.0.norm1.weight"):
+            layers = comfy.gligen.GatedSelfAttentionDense(shape[0], WIDTH, shape[0] // WIDTH, WIDTH)
+            block = name.removesuffix("norm1.weight")
+            shapes |= {f"{block}fuser.{own}": value.shape for own, value in layers.named_parameters()}
+    generator = torch.Generator().manual_seed(6)
+    gates = ("alpha_attn", "alpha_dense")
+    return {name: torch.tensor(0.7) if name.endswith(gates) else random_weight(name, shape, generator) for name, shape in shapes.items()}
 
 
 def cases():
@@ -67,6 +83,7 @@ def cases():
         "Stable Diffusion 2, inpainting": sampled("SD20", dataclasses.replace(TWO, in_channels=9)),
         "Stable Diffusion 2 unCLIP": sampled("SD21UnclipH", unclip, {"unclip_conditioning": seen}),
         "Stable Diffusion 2 unCLIP, no picture": sampled("SD21UnclipH", unclip),
+        "Stable Diffusion 2, GLIGEN": sampled("SD20", TWO, gligen=(gligen_tensors(), [(numbers(1, WIDTH, seed=5), 8, 4, 0, 4)])),
         "SSD-1B": sampled("SSD1B", SSD, pooled),
         "SSD-1B, a picture": sampled("SSD1B", SSD, {**pooled, **told}),
         "KOALA": sampled("KOALA_700M", KOALA, pooled),
@@ -85,4 +102,5 @@ def test_every_case_gives_upstreams_result(tmp_path):
     assert ours.keys() == theirs.keys() and not {case: value for case, value in differences.items() if not value <= BOUND}
     plain = ours["Stable Diffusion 2"]
     assert (ours["Stable Diffusion 2, velocity"] - plain).norm() > 0.1 * plain.norm()
+    assert not torch.allclose(ours["Stable Diffusion 2, GLIGEN"], plain, rtol=0.01)
     assert not torch.allclose(ours["SSD-1B"], ours["SSD-1B, a picture"], rtol=0.01)

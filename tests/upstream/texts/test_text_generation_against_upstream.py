@@ -1,6 +1,7 @@
 """Small language models say, token by token, what they say in ComfyUI: the likeliest and those drawn with a seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_text_generation_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python
+pytest tests/upstream/texts/test_text_generation_against_upstream.py
 """
 
 import sys
@@ -10,6 +11,7 @@ from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
+from image_family_files import llama_tensors  # noqa: E402
 from test_newer_image_families_against_upstream import EYES  # noqa: E402
 from text_encoder_files import EYES_WIDTH, text_model  # noqa: E402
 from transformer_files import qwen3_vl_tensors, qwen35_tensors, qwen_text_tensors  # noqa: E402
@@ -60,6 +62,7 @@ def cases():
     return {
         "Qwen 3": said("z_image", "ZImageTEModel", "qwen3_4b", qwen3),
         "Qwen 3 of Anima": said("anima", "AnimaTEModel", "qwen3_06b", qwen3),
+        "Ministral": said("ernie", "ErnieTEModel", "ministral3_3b", llama_tensors(layers=26, inner=96, vocabulary=WORDS)),
         "Gemma 2": said("lumina2", "LuminaModel", "gemma2_2b", text_model("gemma2_2b", vocabulary=WORDS)),
         "Qwen3-VL": about_a_picture(),
         "Qwen 3.5": with_states(),
@@ -71,6 +74,6 @@ def cases():
 
 def test_every_model_says_the_same(tmp_path):
     torch.save(cases(), tmp_path / "cases.pt")
-    ours, theirs = results_of_both("text_generation_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    ours, theirs = results_of_both("texts/text_generation_runs.py", tmp_path, [tmp_path / "cases.pt"])
     assert ours == theirs
     assert all(len(one) == 24 for said in ours.values() for one in said)
