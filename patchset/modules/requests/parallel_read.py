@@ -42,7 +42,7 @@ def read_in_parallel(path: str, threads: int) -> tuple[dict[str, torch.Tensor], 
         if size == first or not all(_is_sound(kind, shape, begin, end, size - first) for _, kind, shape, begin, end in rows):
             return None
         arena = torch.empty(size - first, dtype=torch.uint8)
-        view = memoryview(arena.numpy())
+        view = memoryview(arena.numpy().data)
 
         def read(begin: int) -> None:
             done, end = begin, min(begin + PIECE_BYTES, size - first)

@@ -1,9 +1,20 @@
 """What is asked for in cache providers, and in how many rounds, under the real executor."""
 
+import importlib.util
+
 import pytest
 from provider_fakes import CACHES, Memory, new_executor, node, ran, registered, row, run, settle, use, wide  # noqa: F401
 
 from comfy_execution import provider_demand
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Where lookups have a deadline, it is not what is tested here."""
+    if importlib.util.find_spec("comfy_execution.provider_deadline") is not None:
+        deadline = importlib.import_module("comfy_execution.provider_deadline")
+        monkeypatch.setattr(deadline, "LOOKUP_S", 600.0)
+        monkeypatch.setattr(deadline, "PROMPT_S", 600.0)
 
 
 def learned(provider, prompt):
