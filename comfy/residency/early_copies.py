@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
-from comfy.wrapper_tensors import is_wrapper
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -91,4 +90,6 @@ class EarlyCopies:
 
 
 def _can_be_sent(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.numel() > 0 and not is_wrapper(weight) and weight.is_contiguous() and weight.is_pinned()
+    """Whether *weight* is a plain tensor (only its maker knows how to copy another kind) in page-locked host memory."""
+    is_plain = type(weight) in (torch.Tensor, torch.nn.Parameter)
+    return is_plain and weight.device.type == "cpu" and weight.numel() > 0 and weight.is_contiguous() and weight.is_pinned()

@@ -13,6 +13,7 @@ from engine import FP32, MIB, ON_CARD, Engine, engine, on_host
 import comfy.model_management as management
 import comfy.residency.arena_pinner as arena_pinner
 import comfy.weight_files.fresh_memory as fresh_memory
+from comfy.residency.early_copies import EarlyCopies
 
 OTHER = "starter-outlines.safetensors"
 IN_RAM = {"ram_model_cache_mb": 400}
@@ -134,6 +135,20 @@ def test_running_out_of_memory_drops_what_was_sent(models: pathlib.Path) -> None
         del model, clip, texts, other
         made.forget()
         gc.collect()
+
+
+def test_only_plain_tensors_are_sent() -> None:
+    class OwnKind(torch.Tensor):
+        """As node packs make for their formats: its own ``to`` keeps what it knows."""
+
+    with engine(1) as made:
+        locked = [torch.ones(4096).pin_memory() for _ in range(2)]
+        weights = [torch.ones(4096), locked[0], locked[1].as_subclass(OwnKind), locked[0]]
+        copies, module = EarlyCopies(made.card.device), torch.nn.Linear(1, 1)
+        assert copies.send(module, weights, 1 << 20) == copies.size_bytes() == locked[0].nbytes
+        assert copies.take(weights[0]) is None and copies.take(weights[2]) is None
+        assert torch.equal(on_host(copies.take(locked[0])), locked[0]) and copies.take(locked[0]) is None
+        del copies, locked, weights
 
 
 @pytest.mark.parametrize("flags", [{"novram": True}, {"disable_async_offload": True}, {"disable_pinned_memory": True}])

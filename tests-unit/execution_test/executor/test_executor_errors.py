@@ -206,6 +206,7 @@ def test_without_smart_memory_models_are_unloaded_after_each_prompt(bench, monke
     fake = types.ModuleType("comfy.model_management")
     fake.DISABLE_SMART_MEMORY = is_disabled
     fake.unload_all_models = lambda: unloaded.append(1)
+    fake.process_models = lambda: types.SimpleNamespace(has_manager=lambda: False)
     monkeypatch.setitem(sys.modules, "comfy.model_management", fake)
     bench().run(chain(1))
     assert unloaded == [1] * is_disabled
