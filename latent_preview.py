@@ -152,7 +152,8 @@ def prepare_callback(
 ) -> Callable[[int, Any, Any, int], None]:
     """A sampler callback ``(step, picture, latent, total)`` that reports progress and previews for the running node.
 
-    With *x0_output_dict* the latest picture's latent is kept in it under ``x0``. The callback raises what the progress hook raises.
+    With *x0_output_dict* the latest picture's latent is kept in it under ``x0``. Of several latents in one the first is
+    shown. The callback raises what the progress hook raises.
     """
     previewer = get_previewer(model.load_device, model.model.latent_format)
     progress = comfy.utils.ProgressBar(steps)
@@ -160,7 +161,8 @@ def prepare_callback(
     def callback(step: int, x0: Any, x: Any, total_steps: int) -> None:
         if x0_output_dict is not None:
             x0_output_dict["x0"] = x0
-        preview = None if previewer is None else previewer.decode_latent_to_preview_image(PREVIEW_FORMAT, x0)
+        shown = x0.unbind()[0] if x0.is_nested else x0
+        preview = None if previewer is None else previewer.decode_latent_to_preview_image(PREVIEW_FORMAT, shown)
         progress.update_absolute(step + 1, total_steps, preview)
 
     return callback

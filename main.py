@@ -26,6 +26,7 @@ from app.files.user_folder import prepare_user_folder  # noqa: E402
 from app.logger import setup_logger  # noqa: E402
 from app.packs.loader import PackPolicy, run_prestartup_scripts  # noqa: E402
 from app.running import lasting_weights  # noqa: E402
+from app.running.environment import set_environment  # noqa: E402
 from app.running.exposure import say_who_may_use  # noqa: E402
 from app.running.listeners import ReservedPorts  # noqa: E402
 from app.running.stop_watch import StopWatch  # noqa: E402
@@ -41,24 +42,6 @@ patching = lazy_module("comfy.patching.patched_models")
 PRELOAD_FLAGS = ("preload_config", "preload_check", "preload_only", "save_preload_config", "warmup_prompt", "snapshot_start")
 log = logging.getLogger(__name__)
 Serve = Callable[[], Coroutine[Any, Any, None]]
-
-
-def set_environment() -> None:
-    """Set what libraries read from the environment when they are imported; must run before torch is."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    visible = str(args.cuda_device) if args.cuda_device is not None else None
-    if args.default_device is not None:
-        others = [str(index) for index in range(32) if index != args.default_device]
-        visible = ",".join([str(args.default_device), *others])
-    if visible is not None:
-        os.environ.update(dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES"), visible))
-    if args.oneapi_device_selector is not None:
-        os.environ["ONEAPI_DEVICE_SELECTOR"] = args.oneapi_device_selector
-    if args.offline or os.environ.get("KEEPWARM_OFFLINE"):
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    if args.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def set_directories() -> None:
@@ -258,7 +241,7 @@ def start_comfyui(asyncio_loop: asyncio.AbstractEventLoop | None = None) -> tupl
 
     Returns the event loop, the ``PromptServer`` and a coroutine function that serves until it is cancelled.
     """
-    set_environment()
+    set_environment(args)
     set_directories()
     temp_folder = TempFolder(folder_paths.get_temp_directory(), args.port)
     log_settings()

@@ -16,7 +16,6 @@ from app.packs.loader import PackLoader, PackPolicy, find_packs, log_table, pack
 from app.packs.registry import PackRegistry
 from comfy.cli_args import args
 from comfy.interruption import interrupt_flag
-from comfy.placeholders import placeholders
 from comfy_api.internal import ComfyAPIWithVersion, register_versions
 from comfy_api.version_list import supported_versions
 from comfy_execution.nodes_graph.registered_classes import class_source
@@ -34,12 +33,6 @@ LOADED_MODULE_DIRS: dict[str, str] = {}
 
 pack_registry = PackRegistry(NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS, EXTENSION_WEB_DIRS, LOADED_MODULE_DIRS)
 pack_loader = PackLoader(pack_registry)
-
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "models of kinds that are not supported",
-    "unCLIPCheckpointLoader:object unCLIPConditioning:object GLIGENLoader:object GLIGENTextBoxApply:object",
-)
 
 
 @class_source.provide

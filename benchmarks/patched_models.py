@@ -1,13 +1,16 @@
-"""Two checkpoints used in turn, on ComfyUI without and with the series ``ram-model-cache``, over HTTP.
+"""Two checkpoints used in turn, on ComfyUI without and with the series ``ram-model-cache`` (or a request), over HTTP.
 
     python benchmarks/patched_models.py --unpatched CHECKOUT --patched CHECKOUT --python PYTHON --checkpoints A.safetensors B.safetensors
 
 Runs three servers one after the other, each alone: the checkout as it is, the patched one with ``--ram-model-cache-mb 0``, and with
-``--cap-mb``. Each gets the prompts A, B, A, B (new seeds, default cache mode). Before each prompt the files are dropped from the page
+``--cap-mb``. Each gets the prompts A, B, A, B, A (new seeds, default cache mode). Before each prompt the files are dropped from the page
 cache, so what a prompt reads shows in the process's ``read_bytes``. Loads are counted by the line that ComfyUI logs for each diffusion
 model it builds. Then the unpatched server and the one with size 0 run together and get ``--pairs`` prompts in turn with the model loaded,
 which shows what the hooks cost while the cache is off. Fails unless the pictures of all servers are equal to the last bit, unless the
 cache read each file once, and unless the server with size 0 read as often as the unpatched one. Needs 12 GB of free RAM.
+
+``--flag=--ram-models-mb`` is for a checkout with the request ``ram-models``. ``--in-memory`` starts the patched servers by
+``patchset run`` on the unpatched checkout. ``--pairs 0`` leaves the pairs out.
 """
 
 import argparse
@@ -27,8 +30,10 @@ import urllib.request
 
 from PIL import Image
 
+PROJECT = pathlib.Path(__file__).resolve().parents[1]
+IN_MEMORY = "in memory"
 BUILT = "model weight dtype"
-ORDER = (0, 1, 0, 1)
+ORDER = (0, 1, 0, 1, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,9 +87,10 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
+        in_memory = flags[:1] == [IN_MEMORY]
+        start = [sys.executable, "-m", "patchset", "run", str(checkout), "--python", python, "--"] if in_memory else [python, "main.py"]
         command = [
-            python,
-            "main.py",
+            *start,
             "--cpu",
             "--port",
             str(self.port),
@@ -92,12 +98,12 @@ class Server:
             str(base),
             "--disable-api-nodes",
             "--disable-metadata",
-            *flags,
+            *flags[in_memory:],
         ]
         self.files, self.log_file = files, base / "log"
         self.log = self.log_file.open("wb")
         started_s = time.perf_counter()
-        self.process = subprocess.Popen(command, cwd=checkout, stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(command, cwd=PROJECT if in_memory else checkout, stdout=self.log, stderr=subprocess.STDOUT)
         while True:
             try:
                 self.stats = self.get("/system_stats")
@@ -107,6 +113,8 @@ class Server:
                     raise SystemExit(f"the server did not start:\n{self.text()[-3000:]}") from None
                 time.sleep(0.1)
         self.start_s = time.perf_counter() - started_s
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        self.pid = int(children[0]) if in_memory else self.process.pid
 
     def get(self, path: str) -> dict:
         """The JSON answer to a GET."""
@@ -119,12 +127,12 @@ class Server:
 
     def process_figure(self, file: str, name: str) -> int:
         """A number out of ``/proc/PID/*file*``."""
-        lines = pathlib.Path(f"/proc/{self.process.pid}/{file}").read_text().splitlines()
+        lines = pathlib.Path(f"/proc/{self.pid}/{file}").read_text().splitlines()
         return int(next(line for line in lines if line.startswith(name + ":")).split()[1])
 
     def cpu_s(self) -> float:
         """Processor time of the process so far, in seconds."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def shoot(self, checkpoint: str, seed: int, size: int, steps: int) -> Shot:
@@ -164,7 +172,7 @@ class Server:
 def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Namespace) -> list[Shot]:
     """All prompts on one server; prints a line for each."""
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(checkout, given.python, given.checkpoints, pathlib.Path(folder) / "base", flags)
+        server = Server(checkout, given.python, given.checkpoints, pathlib.Path(folder) / "base", [*flags, *given.server_flags.split()])
         try:
             version = server.stats["system"]["comfyui_version"]
             print(f"{version} {name}: up after {server.start_s:.1f} s", flush=True)
@@ -173,7 +181,7 @@ def run(name: str, checkout: pathlib.Path, flags: list[str], given: argparse.Nam
                 checkpoint = given.checkpoints[which].name
                 shot = server.shoot(checkpoint, 100 + index, given.size, given.steps)
                 shots.append(shot)
-                tiers = ", ".join(f"{one['model'].split()[0]}: {one['tier']}" for one in shot.receipts)
+                tiers = ", ".join(f"{one['model'].split()[0]}: {one.get('tier') or one['event']}" for one in shot.receipts)
                 print(
                     f"  {checkpoint:16s} {shot.seconds:6.2f} s, {shot.cpu_s:6.2f} s of processor, {shot.built} built, "
                     f"{shot.read_mb:6.0f} MB read  {tiers}",
@@ -193,8 +201,10 @@ def alternate(plain: pathlib.Path, patched: pathlib.Path, given: argparse.Namesp
     """Prompts in turn on an unpatched server and one with size 0, both with one model loaded; whether their pictures are equal."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
         servers = []
-        for name, checkout, flags in (("plain", plain, []), ("off", patched, ["--ram-model-cache-mb", "0"])):
-            servers.append(Server(checkout, given.python, given.checkpoints[:1], pathlib.Path(folder) / name, flags))
+        for name, checkout, flags in (("plain", plain, []), ("off", patched, [given.flag, "0"])):
+            servers.append(
+                Server(checkout, given.python, given.checkpoints[:1], pathlib.Path(folder) / name, [*flags, *given.server_flags.split()])
+            )
             ends.callback(servers[-1].stop)
             servers[-1].shoot(given.checkpoints[0].name, 1, given.size, given.steps)
         pairs: list[list[Shot]] = []
@@ -220,10 +230,13 @@ def main() -> int:
     """Run the servers, print the comparison, and say whether all that is claimed holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unpatched", type=pathlib.Path, required=True)
-    parser.add_argument("--patched", type=pathlib.Path, required=True)
+    parser.add_argument("--patched", type=pathlib.Path)
     parser.add_argument("--checkpoints", type=pathlib.Path, nargs=2, required=True)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--cap-mb", type=int, default=9500)
+    parser.add_argument("--flag", default="--ram-model-cache-mb", help="the flag that sets the cap")
+    parser.add_argument("--server-flags", default="", help="more flags for every server, e.g. '--fp8_e4m3fn-unet --bf16-vae'")
+    parser.add_argument("--in-memory", action="store_true", help="start the patched servers by patchset run, on the unpatched checkout")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
@@ -233,23 +246,25 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     if given.pairs_only:
         return 0 if alternate(given.unpatched, given.patched, given) else 1
+    patched, how = (given.unpatched, [IN_MEMORY]) if given.in_memory else (given.patched, [])
     servers = {
         "unpatched": (given.unpatched, []),
-        "patched, size 0": (given.patched, ["--ram-model-cache-mb", "0"]),
-        f"patched, {given.cap_mb} MB": (given.patched, ["--ram-model-cache-mb", str(given.cap_mb)]),
+        "patched, size 0": (patched, [*how, given.flag, "0"]),
+        f"patched, {given.cap_mb} MB": (patched, [*how, given.flag, str(given.cap_mb)]),
     }
     shots = [run(name, checkout, flags, given) for name, (checkout, flags) in servers.items()]
     plain, off, on = shots
     same = [one.pixels == two.pixels == three.pixels for one, two, three in zip(plain, off, on)]
     built = [[shot.built for shot in some] for some in shots]
-    print(f"models built in A, B, A, B: {dict(zip(servers, built))}")
-    for what, part in (("first visits", slice(0, 2)), ("second visits", slice(2, 4))):
+    print(f"models built in A, B, A, B, A: {dict(zip(servers, built))}")
+    for what, part in (("first visits", slice(0, 2)), ("later visits", slice(2, 5))):
         for figure in ("seconds", "cpu_s"):
             means = (round(statistics.mean(getattr(shot, figure) for shot in some[part]), 2) for some in shots)
             print(f"{what}, mean {figure}: {dict(zip(servers, means))}")
     print(f"pictures equal to the last bit: {sum(same)} of {len(same)}", flush=True)
-    same.append(alternate(given.unpatched, given.patched, given))
-    return 0 if all(same) and built[2] == [1, 1, 0, 0] and built[0] == built[1] == [1, 1, 1, 1] else 1
+    if given.pairs:
+        same.append(alternate(given.unpatched, given.patched, given))
+    return 0 if all(same) and built[2] == [1, 1, 0, 0, 0] and built[0] == built[1] == [1] * 5 else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from comfy.attention_flags import ATTENTION_KINDS, PerformanceFeature, attention
 from comfy.flag_values import cache_url, host_name
 from comfy.preload_flags import preloading
 from comfy.store_flags import lasting_weights
@@ -26,28 +27,16 @@ class LatentPreviewMethod(enum.Enum):
         return next((member for member in cls if member.value == value), None)
 
 
-class PerformanceFeature(enum.Enum):
-    """What ``--fast`` can switch on."""
-
-    Fp16Accumulation = "fp16_accumulation"
-    Fp8MatrixMultiplication = "fp8_matrix_mult"
-    CublasOps = "cublas_ops"
-    AutoTune = "autotune"
-
-
 INERT_FEATURES = frozenset({PerformanceFeature.CublasOps})
 INERT_FLAGS = frozenset(
-    "--cuda-malloc --disable-cuda-malloc --directml --enable-triton-backend --disable-triton-backend "
-    "--force-channels-last --disable-xformers --use-split-cross-attention --use-quad-cross-attention --use-sage-attention "
-    "--use-flash-attention --use-pytorch-cross-attention --mmap-torch-files --disable-mmap --fast-disk --high-ram "
-    "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --vram-headroom "
+    "--directml --disable-xformers --mmap-torch-files --disable-mmap --fast-disk --high-ram "
+    "--enable-dynamic-vram --disable-dynamic-vram --disable-nvml-pressure --disable-cuda-graphs "
     "--fp16-intermediates --normalvram --comfy-api-base --enable-asset-hashing --database-url "
     "--enable-assets --disable-manager-ui".split()
 )
 
 UNET_DTYPES = ("fp32", "fp64", "bf16", "fp16", "fp8_e4m3fn", "fp8_e5m2", "fp8_e8m0fnu")
 HASHES = ("md5", "sha1", "sha256", "sha512")
-ATTENTION_KINDS = ("split-cross-attention", "quad-cross-attention", "pytorch-cross-attention", "sage-attention", "flash-attention")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_FRONT_END = "comfyanonymous/ComfyUI@latest"
 
@@ -61,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         usage="main.py [flags]   (--help explains each)",
         description="A ComfyUI-compatible server that keeps models and results warm.",
     )
-    hardware = (_network, _directories, _devices, _precision, _attention, _memory)
+    hardware = (_network, _directories, _devices, _precision, attention, _memory)
     for add_theme in (*hardware, lasting_weights, preloading, tokenizers, _results, _nodes, _interface, _process):
         add_theme(parser.add_argument_group(add_theme.__doc__ or ""))
     return parser
@@ -78,13 +67,7 @@ def settle(parsed: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         ("fp32_unet", "fp64_unet", "bf16_unet", "fp16_unet", "fp8_e4m3fn_unet", "fp8_e5m2_unet", "fp8_e8m0fnu_unet"),
         ("fp16_vae", "fp32_vae", "bf16_vae"),
         ("fp8_e4m3fn_text_enc", "fp8_e5m2_text_enc", "fp16_text_enc", "fp32_text_enc", "bf16_text_enc"),
-        (
-            "use_split_cross_attention",
-            "use_quad_cross_attention",
-            "use_pytorch_cross_attention",
-            "use_sage_attention",
-            "use_flash_attention",
-        ),
+        tuple(f"use_{kind.replace('-', '_')}" for kind, _ in ATTENTION_KINDS),
         ("force_upcast_attention", "dont_upcast_attention"),
     )
     for group in exclusive:
@@ -224,7 +207,15 @@ def _devices(group: argparse._ArgumentGroup) -> None:
         add,
         (
             ("--cpu", "use the CPU for everything"),
-            *_unused("cuda-malloc disable-cuda-malloc enable-triton-backend disable-triton-backend force-channels-last"),
+            (
+                "--cuda-malloc",
+                "use CUDA's asynchronous allocator (the default where torch was built for CUDA and all cards have memory pools)",
+            ),
+            ("--disable-cuda-malloc", "use torch's own allocator"),
+            ("--enable-triton-backend", "let comfy-kitchen use its Triton kernels"),
+            ("--disable-triton-backend", "keep comfy-kitchen from using its Triton kernels (the default)"),
+            ("--force-channels-last", "keep the weights of diffusion models' convolutions in channels-last order on the card"),
+            *_unused("disable-cuda-graphs"),
             ("--deterministic", "ask torch for deterministic algorithms; slower"),
             ("--supports-fp8-compute", "take the card for one that multiplies float8 matrices"),
         ),
@@ -244,27 +235,6 @@ def _precision(group: argparse._ArgumentGroup) -> None:
             *((f"--{kind}-text-enc", f"keep the text encoder in {kind}") for kind in ("fp8_e4m3fn", "fp8_e5m2", "fp16", "fp32", "bf16")),
             ("--fp16-intermediates", "not used here"),
         ),
-    )
-
-
-def _attention(group: argparse._ArgumentGroup) -> None:
-    """attention"""
-    _switches(
-        group.add_argument,
-        (
-            *((f"--use-{kind}", "accepted; torch's own attention is used") for kind in ATTENTION_KINDS),
-            ("--disable-xformers", "accepted; xformers is not used"),
-            ("--force-upcast-attention", "compute attention of half precision (fp16) in float32"),
-            ("--dont-upcast-attention", "never raise attention's precision, which only macOS does by itself"),
-        ),
-    )
-    group.add_argument(
-        "--fast",
-        nargs="*",
-        type=PerformanceFeature,
-        metavar="FEATURE",
-        help="fp16_accumulation: on cards prefer half precision and add up in it, faster and less exact; fp8_matrix_mult: multiply weights "
-        "in plain fp8 as fp8; autotune: on cards try convolutions' algorithms out at each new size (bare: all); cublas_ops has no effect",
     )
 
 
@@ -288,7 +258,7 @@ def _memory(group: argparse._ArgumentGroup) -> None:
         ),
     )
     add("--reserve-vram", type=float, metavar="GB", help="device memory to leave to others")
-    add("--vram-headroom", type=float, default=0, metavar="GB", help="not used here")
+    add("--vram-headroom", type=float, default=0, metavar="GB", help="device memory to leave free beyond that")
     add("--async-offload", type=int, nargs="?", const=2, metavar="N", help="layers in RAM that a card fetches at a time (default: 2)")
     add(
         "--ram-model-cache-mb",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import comfy.model_management
@@ -16,14 +15,13 @@ import comfy.ops
 from comfy.families.clip_vision_encoder import ClipVisionConfig, ClipVisionTransformer, clip_vision_part, load_clip_vision, to_transformers
 from comfy.families.model_errors import naming_file
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.image_encoders.pictures import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, clip_preprocess
 from comfy.image_encoders.siglip import MODEL_TYPE as SIGLIP
 from comfy.image_encoders.siglip import SiglipConfig, SiglipVisionTransformer, siglip_part
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 PENULTIMATE = -2
 
 
@@ -36,26 +34,6 @@ class Output:
 
     def __setitem__(self, key: str, item: Any) -> None:
         setattr(self, key, item)
-
-
-def clip_preprocess(
-    image: Tensor, size: int = 224, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD, crop: bool = True
-) -> Tensor:
-    """*image* (B x height x width x channels, 0…1) as B x 3 x *size* x *size*: scaled, rounded to 8 bits and normalised.
-
-    With *crop* its shape is kept and its middle taken, else it is stretched.
-    """
-    pictures = image[..., :3].movedim(-1, 1)
-    height, width = pictures.shape[-2:]
-    if (height, width) != (size, size):
-        scale = size / min(height, width)
-        target = (round(scale * height), round(scale * width)) if crop else (size, size)
-        pictures = torch.nn.functional.interpolate(pictures, size=target, mode="bicubic", antialias=True)
-        top, left = (target[0] - size) // 2, (target[1] - size) // 2
-        pictures = pictures[..., top : top + size, left : left + size]
-    pictures = (255.0 * pictures).clamp(0, 255).round() / 255.0
-    means, deviations = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (pictures - means) / deviations
 
 
 class ClipVisionModel:
@@ -160,7 +138,7 @@ def convert_to_transformers(sd: MutableMapping[str, Tensor], prefix: str) -> dic
 def load_clipvision_from_sd(sd: MutableMapping[str, Tensor], prefix: str = "", convert_keys: bool = False) -> ClipVisionModel | None:
     """The image encoder of a state dict, or None if it holds none. With *convert_keys* names begin with *prefix*."""
     own = convert_to_transformers(sd, prefix) if convert_keys else sd
-    return _from_source(StateDictSource(dict(own), "the state dict"))
+    return load_clip_vision_source(StateDictSource(dict(own), "the state dict"))
 
 
 def load(ckpt_path: str) -> ClipVisionModel | None:
@@ -180,14 +158,15 @@ class _VisionPart(Part[ClipVisionModel | None]):
         self._files = files
 
     def load(self) -> ClipVisionModel | None:
-        return _from_source(self._files.source())
+        return load_clip_vision_source(self._files.source())
 
     def estimate_bytes(self) -> int:
         management = comfy.model_management
         return kept_bytes(self._files.source(), "", management.text_encoder_dtype(management.text_encoder_device()))
 
 
-def _from_source(source: WeightSource) -> ClipVisionModel | None:
+def load_clip_vision_source(source: WeightSource) -> ClipVisionModel | None:
+    """The image encoder of a weight source (no prefix), or None if it holds none. Raises ``ModelFileError``."""
     with naming_file(source.name, "the image encoder"):
         siglip = siglip_part(source)
     if siglip is not None:

@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from comfy.nested_tensor import NestedTensor
 from comfy.placeholders import placeholders
 
 
@@ -32,6 +34,10 @@ class LatentFormat:
     def process_out(self, latent: torch.Tensor) -> torch.Tensor:
         """The autoencoder's latent for a sampler latent (new tensor)."""
         return latent / self.scale_factor
+
+    def fix_empty_latent(self, latent: torch.Tensor) -> Any:
+        """What sampling starts from for an empty *latent* of these channels: formats of several kinds add the others."""
+        return latent
 
 
 def _rgb_factors(numbers: str) -> list[list[float]]:
@@ -234,6 +240,31 @@ class Wan22(Wan21):
         self.latent_rgb_factors_bias = [0.0317, -0.0878, -0.1388]
 
 
+class QwenImage21(PerChannelFormat):
+    """The latents of Qwen-Image 2.1: batch x 64 x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels = 64
+    spacial_downscale_ratio = 16
+
+    def __init__(self) -> None:
+        means = (
+            ".5126 .7721 -.0631 1.3506 -.7855 -2.1025 -.3458 1.3722 1.8873 -1.7177 -.651 .2732 .7562 -.6163 -1.0277 "
+            "3.8363 2.021 .0472 .932 2.0087 2.4954 -.1391 -1.4249 1.8464 -.5236 1.2826 3.7046 -1.3035 2.7286 -1.4518 "
+            "-1.9036 -1.9955 -.0342 -1.0265 -.7636 3.0555 .0746 -3.0751 -.1076 1.7376 -1.0914 -1.9435 -.2784 -1.368 .4809 "
+            "-.4433 .3764 .5729 -2.0595 1.096 -1.326 -2.0211 -5.0179 .5275 4.0162 1.8505 .3026 1.9373 1.4937 .2632 .5547 "
+            "-1.7121 -.1562 .0304"
+        )
+        deviations = (
+            "3.2001 3.2936 3.4321 3.0091 3.1061 4.0379 4.0705 3.791 3.0785 3.65 3.9308 3.0904 2.8778 3.7675 3.732 5.0756 "
+            "3.2864 4.0397 3.1317 4.0443 2.9249 3.9454 3.0988 4.2489 3.4896 3.8513 3.9323 3.4719 3.7498 4.283 3.5694 "
+            "4.2467 3.9037 3.2947 5.077 3.5075 3.27 3.4767 2.8063 5.1125 3.5327 4.7833 3.1286 4.1819 3.8527 3.8312 3.5605 "
+            "4.3875 3.9624 4.0168 3.5643 4.055 5.5614 4.2963 4.408 3.4959 3.8747 3.7608 3.5735 3.149 3.7662 3.6746 3.4563 "
+            "3.8161"
+        )
+        numbers = (torch.tensor([float(number) for number in text.split()]) for text in (means, deviations))
+        self.latents_mean, self.latents_std = (values.view(1, self.latent_channels, 1, 1) for values in numbers)
+
+
 class HunyuanVideo15(LatentFormat):
     """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
 
@@ -252,10 +283,108 @@ class HunyuanVideo15(LatentFormat):
         self.latent_rgb_factors_bias = [0.0456, -0.0202, -0.0644]
 
 
+class MiniMaxH3Video(LatentFormat):
+    """MiniMax H3's video latents: batch x 24 x frames x height x width, at a sixteenth of the picture's size."""
+
+    latent_channels, latent_dimensions = 24, 3
+    spacial_downscale_ratio, temporal_downscale_ratio = 16, 4
+    taesd_decoder_name = "taeh3"
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "-186 243 -175 1502 1372 1292 274 -504 -2086 -8 -1646 -3232 -486 140 -743 117 142 -69 615 612 1100 353 869 1101 "
+            "-174 30 354 5315 5488 6244 -250 -402 -343 -325 -291 -172 226 203 507 -840 -381 -208 -188 104 611 208 112 -310 "
+            "-84 -122 -257 -133 -29 63 3 18 -110 1055 1005 1321 165 152 100 -140 -174 -191 -338 -100 -197 42 173 272"
+        )
+        self.latent_rgb_factors_bias = [0.0574, -0.0221, -0.0714]
+
+
+class MiniMaxH3AV(MiniMaxH3Video):
+    """MiniMax H3's videos with their sound, batch x 32 x 2 (left, right) x times; ``latent_channels`` is the larger number of channels."""
+
+    latent_channels = 32
+    frames_of_latents = (1, 4, 4, 4, 4)  # over and over
+    audio_per_frame = 5.0 / 3.0
+
+    def fix_empty_latent(self, latent: torch.Tensor) -> NestedTensor:
+        """The video's channels of *latent*, and silence for as long."""
+        video = latent[:, : MiniMaxH3Video.latent_channels].clone()
+        frames = sum(self.frames_of_latents[number % len(self.frames_of_latents)] for number in range(video.shape[2]))
+        silence = latent.new_zeros((len(latent), self.latent_channels, 2, round(frames * self.audio_per_frame)))
+        return NestedTensor((video, silence))
+
+
+class StableAudio1(LatentFormat):
+    """Stable Audio's sound latents: batch x 64 x places, each of 2048 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 2048
+
+
+class ACEAudio(LatentFormat):
+    """ACE-Step 1's sound latents: batch x 8 x 16 rows x places."""
+
+    latent_channels, latent_dimensions = 8, 2
+
+
+class ACEAudio15(LatentFormat):
+    """ACE-Step 1.5's sound latents: batch x 64 x places. The ratio is what ComfyUI's nodes say, though each place is of 1920 samples."""
+
+    latent_channels, latent_dimensions = 64, 1
+    temporal_downscale_ratio = 1764
+
+
+class LTXV(LatentFormat):
+    """LTX-Video's latents: batch x 128 x frames x height x width, at a thirty-second of the picture's size; its autoencoder scales them."""
+
+    latent_channels, latent_dimensions = 128, 3
+    spacial_downscale_ratio, temporal_downscale_ratio = 32, 8
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "112 -6 -100 860 658 10 -126 -76 -41 94 -22 26 38 128 92 210 -53 34 -89 -197 -188 -132 -105 20 -15 -70 -76 -17 5 -34 "
+            "136 47 -20 103 77 139 -161 -62 12 73 156 4 10 -30 -148 191 109 123 45 0 -69 -5 33 78 339 334 375 -230 -25 -31 503 388 "
+            "335 -41 -11 16 -1269 -1311 -2100 263 142 -36 -49 88 78 -17 -49 -52 -21 24 94 -225 -213 -151 -158 -106 -65 -47 50 -67 "
+            "120 207 162 -64 -85 -95 73 -99 -230 -9 63 96 -372 -371 -567 -1337 -1072 -538 -54 81 88 -1525 -2144 -2184 314 70 -98 22 "
+            "-90 -210 38 -59 -150 -43 -129 -160 -55 -108 -30 -65 31 -102 -50 -72 -9 -86 -24 11 -90 -96 16 51 121 200 138 117 82 "
+            "-105 -116 -41 -284 -313 -221 29 365 187 -167 -167 -45 488 401 87 -151 -6 30 -176 -81 131 -93 108 -63 31 5 123 -228 "
+            "-230 -260 -248 -154 -221 -236 11 124 -79 -12 -61 -115 -13 63 -542 266 63 44 -73 -105 -45 16 144 137 89 41 -101 90 157 "
+            "-56 12 81 -37 -54 13 295 214 304 -349 -243 -253 -341 -224 -106 -173 -132 -107 -21 -86 -30 12 -42 -69 9 -67 -1 160 -101 "
+            "-289 12 102 189 173 3 138 -135 -36 7 47 -52 24 -59 -62 -18 155 146 20 75 16 -82 191 16 -40 -57 -27 -41 17 146 258 -8 "
+            "23 45 116 89 -73 76 27 114 52 37 140 -184 -225 -245 6 -58 -148 -161 -86 -145 205 207 64 34 -112 -164 -15 -105 17 281 "
+            "235 328 -185 -128 -88 -81 -108 -175 -39 162 334 -75 -142 -62 35 -114 -106 115 39 28 72 -15 -38 22 -88 -96 241 217 281 "
+            "-54 -243 -178 74 105 127 63 63 192 164 95 67 172 236 233 -146 -98 -116 144 144 66 -68 189 146 61 35 -27 -27 -59 -92 "
+            "102 74 -76 -133 193 -9 24 -48 -158 262 260 202 157 185 27 -22 47 -224 -75 74 144 -84 -80 98 383 97 -193 -146 -67 40"
+        )
+        self.latent_rgb_factors_bias = [-0.0571, -0.1657, -0.2512]
+
+
+class LTXAV(LTXV):
+    """LTX 2's, of which the video's are shown; those of sound are batch x 8 x times x 16."""
+
+    def __init__(self) -> None:
+        self.latent_rgb_factors = _rgb_factors(
+            "11 -106 -49 -80 -62 -56 126 56 127 235 208 178 -119 -9 93 186 110 140 -364 -466 -579 -319 1 152 145 210 153 189 161 "
+            "-28 -38 -61 -82 133 303 298 505 504 253 186 77 29 -157 -85 -7 -136 -126 -44 125 215 279 -182 -135 -110 138 126 220 179 "
+            "66 56 268 68 -94 -68 -84 -139 297 187 228 -147 -192 9 196 326 534 -37 40 104 -202 -261 -361 -23 65 131 172 92 65 11 -6 "
+            "1 -2 118 179 -153 -125 -62 -95 -87 -41 -56 -60 -15 95 88 132 -100 -80 -96 -15 -88 -68 11 90 91 259 164 80 63 7 -60 -19 "
+            "-70 -96 -71 -26 -72 -52 48 82 -43 13 -49 -170 -127 -75 250 330 366 137 123 100 -138 -84 -154 -93 -10 76 -31 -34 -38 74 "
+            "50 105 183 221 211 -56 -68 -82 -74 19 -12 -74 5 -60 -147 -72 65 138 142 82 602 698 728 99 49 12 -37 33 80 37 -37 -89 "
+            "149 62 53 -67 -43 -67 206 152 124 -326 -61 104 -590 -302 -380 -356 -219 -111 -234 -113 -51 -27 -52 -41 146 153 140 83 "
+            "25 -32 52 11 7 -216 -309 -447 75 39 6 -68 41 102 -865 -820 -834 42 8 -87 110 90 74 40 -67 -110 122 64 75 293 140 111 "
+            "485 346 163 241 126 118 -132 -202 -198 -108 -85 -55 58 14 19 524 448 328 76 -81 -125 98 42 12 -259 -132 -106 85 31 8 "
+            "40 -26 -102 65 83 208 -49 -134 -154 55 91 -37 -143 -159 -169 26 284 141 -277 -454 -650 92 155 106 -22 29 46 -203 -82 "
+            "-5 193 37 -28 71 -28 0 573 733 744 -26 -17 -5 72 98 228 -26 -56 -4 -77 39 -41 -574 -455 -253 452 480 541 9 -89 -384 "
+            "-102 -80 -54 -302 -275 -308 -84 132 109 41 21 69 395 273 83 -757 -763 -716 27 51 -22 -25 -28 -105 123 55 17 178 87 35 "
+            "556 491 441 -259 -238 -188 -149 -108 -107 -173 -126 -87 -85 -62 -77 -402 -423 -481 -194 -211 -219"
+        )
+        self.latent_rgb_factors_bias = [-0.347892, -0.363814, -0.370287]
+
+
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "StableAudio1 Mochi LTXV LTXAV:LTXV HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ACEAudio ACEAudio15 ChromaRadiance CogVideoX",
+    "Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

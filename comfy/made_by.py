@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ATTRIBUTE, DIMENSIONS = "made_by_file", "made_with_dimensions"
-KINDS = {2: "pictures", 3: "videos, or of pictures as their first frames"}
+KINDS = {1: "sound", 2: "pictures", 3: "videos, or of pictures as their first frames"}
 
 
 def mark(tensor: Tensor, file: str) -> Tensor:
@@ -27,6 +27,14 @@ def mark_latent(latent: Tensor, model: Any) -> Tensor:
     if dimensions is not None:
         setattr(latent, DIMENSIONS, dimensions)
     return mark(latent, getattr(model, "source_name", ""))
+
+
+def carry(source: Tensor, copy: Tensor) -> Tensor:
+    """*copy*, which has the values of *source* on another device or in another dtype, with the notes that *source* has."""
+    for name in (ATTRIBUTE, DIMENSIONS):
+        if hasattr(source, name):
+            setattr(copy, name, getattr(source, name))
+    return copy
 
 
 def said(tensor: Tensor) -> str:

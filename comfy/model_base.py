@@ -1,6 +1,5 @@
 """A diffusion model with everything the sampler asks of it: input scaling, conditioning, latent format, memory estimate."""
 
-import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 import comfy.conds
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_sampling
 import comfy.ops
 import comfy.patcher_extension
 import comfy.utils
@@ -18,41 +16,15 @@ from comfy import made_by
 from comfy.families.guiding_picture import IP2P
 from comfy.families.timestep_embedding import Timestep
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.encoders.noise_aug_modules import sdxl_pooled
+from comfy.model_types import ModelType, model_sampling
 from comfy.placeholders import placeholders
 from comfy.units import MIB
 
-# In the unet_config of one family or another.
-CONTEXT_WIDTHS = ("context_in_dim", "joint_attention_dim", "cap_feat_dim", "text_dim", "context_dim", "crossattn_emb_channels")
+CONTEXT_WIDTHS = tuple(
+    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels".split()
+)  # in the unet_config of one family or another
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
-
-ModelType = enum.Enum(
-    "ModelType",
-    "EPS V_PREDICTION V_PREDICTION_EDM STABLE_CASCADE EDM FLOW V_PREDICTION_CONTINUOUS FLUX IMG_TO_IMG FLOW_COSMOS "
-    "IMG_TO_IMG_FLOW V_PREDICTION_DDPM FLOW_AV",
-)
-ModelType.__doc__ = "What the network predicts and over which schedule; ComfyUI's names and numbers."
-
-
-def model_sampling(model_config: Any, model_type: ModelType) -> Any:
-    """A new sampling object (prediction and schedule mixed) for *model_type*.
-
-    Raises ``ValueError`` for a type that no family here uses.
-    """
-    kinds = comfy.model_sampling
-    mixes = {
-        ModelType.EPS: (kinds.ModelSamplingDiscrete, kinds.EPS),
-        ModelType.V_PREDICTION: (kinds.ModelSamplingDiscrete, kinds.V_PREDICTION),
-        ModelType.V_PREDICTION_EDM: (kinds.ModelSamplingContinuousEDM, kinds.V_PREDICTION),
-        ModelType.EDM: (kinds.ModelSamplingContinuousEDM, kinds.EDM),
-        ModelType.V_PREDICTION_CONTINUOUS: (kinds.ModelSamplingContinuousV, kinds.V_PREDICTION),
-        ModelType.FLOW: (kinds.ModelSamplingDiscreteFlow, kinds.CONST),
-        ModelType.FLUX: (kinds.ModelSamplingFlux, kinds.CONST),
-        ModelType.IMG_TO_IMG: (kinds.ModelSamplingDiscrete, kinds.IMG_TO_IMG),
-        ModelType.FLOW_COSMOS: (kinds.ModelSamplingCosmosRFlow, kinds.COSMOS_RFLOW),
-    }
-    if model_type not in mixes:
-        raise ValueError(f"no sampling is defined for {model_type}; defined: {', '.join(kind.name for kind in mixes)}")
-    return type("ModelSampling", mixes[model_type], {})(model_config)
 
 
 def convert_tensor(extra: Any, dtype: torch.dtype, device: torch.device) -> Any:
@@ -95,6 +67,7 @@ class BaseModel(torch.nn.Module):
             self.diffusion_model.requires_grad_(False).eval()
         self.model_type = model_type
         self.model_sampling = model_sampling(model_config, model_type)
+        self.latent_shapes: list[Any] | None = None  # of the kinds that the latent being sampled is packed from
         self.adm_channels = unet_config.get("adm_in_channels") or 0
         self.concat_keys: tuple[str, ...] = ()
         self.memory_usage_factor = model_config.memory_usage_factor
@@ -143,14 +116,14 @@ class BaseModel(torch.nn.Module):
             for name, value in kwargs.items()
         }
         timestep = self.process_timestep(self.model_sampling.timestep(t).float(), x=x, **extras)
+        network_input = network_input.to(dtype)
+        if "latent_shapes" in extras:  # several latents in one flat tensor
+            network_input = comfy.utils.unpack_latents(network_input, extras.pop("latent_shapes"))
         output = self.diffusion_model(
-            network_input.to(dtype),
-            timestep,
-            context=context,
-            control=control,
-            transformer_options=dict(transformer_options or {}),
-            **extras,
+            network_input, timestep, context=context, control=control, transformer_options=dict(transformer_options or {}), **extras
         )
+        if not torch.is_tensor(output):
+            output = comfy.utils.pack_latents(output)[0]
         return self.model_sampling.calculate_denoised(t, output.float(), x)
 
     def process_timestep(self, timestep: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -213,6 +186,12 @@ class BaseModel(torch.nn.Module):
         """Take a mask and the masked picture as extra input channels."""
         self.concat_keys = ("mask", "masked_image")
 
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
+    ) -> Any:
+        """What :meth:`extra_conds` gave as *cond_key*, cut to *window* of *x_in*; None where its size says how (see ``slice_cond``)."""
+        return None
+
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         """What the network needs besides latent and time, as batchable conditioning."""
         conds: dict[str, comfy.conds.CONDRegular] = {}
@@ -233,8 +212,7 @@ class BaseModel(torch.nn.Module):
 
     def context_width(self) -> int | None:
         """Values per token of the text that the network takes; None where its configuration does not say."""
-        config = self.model_config.unet_config
-        return next((config[name] for name in CONTEXT_WIDTHS if name in config), None)
+        return next((self.model_config.unet_config[name] for name in CONTEXT_WIDTHS if name in self.model_config.unet_config), None)
 
     def said(self) -> str:
         """The model in words, with its file."""
@@ -286,8 +264,7 @@ class BaseModel(torch.nn.Module):
 
     def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The kept part of an inpainted latent at noise level *sigma*."""
-        level = sigma.reshape(sigma.shape[0], *(1,) * (noise.ndim - 1))
-        return self.model_sampling.noise_scaling(level, noise, latent_image)
+        return self.model_sampling.noise_scaling(sigma.reshape(sigma.shape[0], *(1,) * (noise.ndim - 1)), noise, latent_image)
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
         """Bytes of working memory for one call on a latent batch of *input_shape*."""
@@ -318,10 +295,8 @@ class SizeConditionedModel(BaseModel):
         raise NotImplementedError
 
     def encode_adm(self, **kwargs: Any) -> torch.Tensor:
-        """Pooled text (batch x width) followed by the embedded sizes. Raises ``ValueError`` for unCLIP conditioning."""
-        if "unclip_conditioning" in kwargs:
-            raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-        pooled = kwargs["pooled_output"]
+        """Pooled text (batch x width), or what unCLIP conditioning has in its place, followed by the embedded sizes."""
+        pooled = sdxl_pooled(kwargs)
         embedded = self.embedder(torch.tensor(self.size_conditioning(kwargs), dtype=torch.float32)).flatten()
         return torch.cat([pooled.to(embedded.device), embedded.expand(len(pooled), -1)], dim=1)
 
@@ -374,27 +349,25 @@ class SDXL_instructpix2pix(IP2P, SDXL):  # noqa: N801 - ComfyUI's name
         return comfy.latent_formats.SDXL().process_in(image) if self.model_type == ModelType.V_PREDICTION_EDM else image
 
 
-def sdxl_pooled(args: Mapping[str, Any], noise_augmentor: Any) -> torch.Tensor:
-    """The pooled text of the sampler's arguments *args*. Raises ``ValueError`` for unCLIP conditioning, which nothing here can augment."""
-    if "unclip_conditioning" in args:
-        raise ValueError("unCLIP conditioning is not supported for SDXL; remove the unCLIPConditioning node")
-    return args["pooled_output"]
-
-
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP SVD_img2vid SV3D_u:SVD_img2vid "
-    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler "
-    "StableCascade_C StableCascade_B AuraFlow StableAudio1 HunyuanDiT PixArt GenmoMochi "
+    "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP=comfy.unclip_model "
+    "SVD_img2vid SV3D_u:SVD_img2vid QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
+    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler Boogu=comfy.dit.models.omnigen Omnigen2=comfy.dit.models.omnigen "
+    "StableCascade_C StableCascade_B AuraFlow StableAudio1=comfy.dit.models.stable_audio HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
-    "Chroma=comfy.dit.models.flux QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
+    "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "WAN21=comfy.dit.models.wan WAN22=comfy.dit.models.wan WAN21_Vace=comfy.dit.models.wan WAN21_Camera=comfy.dit.models.wan "
+    "WAN_Animate2=comfy.dit.models.wan "
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
-    "LTXV LTXAV HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
+    "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
-    "WAN21_CausalAR:WAN21 WAN21_HuMo:WAN21 WAN22_Animate:WAN21 WAN22_S2V:WAN21 WAN21_FlowRVS:WAN21 WAN21_SCAIL:WAN21 "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma ACEStep ACEStep15 Omnigen2 "
-    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX MiniMaxH3",
+    "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 "
+    "WAN21_SCAIL=comfy.dit.models.wan_scail WAN21_SCAIL2=comfy.dit.models.wan_scail "
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
+    "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
+    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage CogVideoX "
+    "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",
 )

@@ -40,7 +40,7 @@ def detect_unet_config(state_dict: Mapping[str, Any], key_prefix: str, metadata:
     settings = family_settings(metadata, "the file").get("unet")
     shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if hasattr(tensor, "shape")}
     config = read_unet_config(shapes, key_prefix, settings)
-    return read_transformer_config(shapes, key_prefix) if config is None else config.as_dict()
+    return read_transformer_config(shapes, key_prefix, metadata) if config is None else config.as_dict()
 
 
 def model_config_from_unet_config(

@@ -24,7 +24,6 @@ from comfy.residency.memory_states import CPUState, VRAMState
 from comfy.residency.model_cache import AnyCache
 from comfy.residency.platform_facts import (
     extended_fp16_support,
-    flash_attention_enabled,
     get_autocast_device,
     is_ascend_npu,
     is_device_cpu,
@@ -39,7 +38,6 @@ from comfy.residency.platform_facts import (
     is_wsl,
     mac_version,
     raise_non_oom,
-    sage_attention_enabled,
     xformers_enabled,
     xformers_enabled_vae,
 )
@@ -61,7 +59,6 @@ __all__ = [
     "cast_to",
     "dtype_size",
     "extended_fp16_support",
-    "flash_attention_enabled",
     "get_autocast_device",
     "is_ascend_npu",
     "is_device_cpu",
@@ -77,7 +74,6 @@ __all__ = [
     "mac_version",
     "module_size",
     "raise_non_oom",
-    "sage_attention_enabled",
     "xformers_enabled",
     "xformers_enabled_vae",
 ]
@@ -179,6 +175,10 @@ synchronize = _facts.synchronize
 debug_memory_summary = _facts.debug_memory_summary
 pytorch_attention_enabled = _facts.pytorch_attention_enabled
 pytorch_attention_enabled_vae = _facts.pytorch_attention_enabled_vae
+sage_attention_enabled = _facts.sage_attention_enabled
+flash_attention_enabled = _facts.flash_attention_enabled
+comfy_kitchen_attention_enabled = _facts.comfy_kitchen_attention_enabled
+force_channels_last = _facts.force_channels_last
 pytorch_attention_flash_attention = _facts.pytorch_attention_flash_attention
 
 # dtypes

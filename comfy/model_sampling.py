@@ -9,22 +9,14 @@ from typing import Any
 
 import torch
 
+from comfy.beta_schedules import make_beta_schedule, rescale_zero_terminal_snr_sigmas
+
 BEYOND_EVERY_SIGMA = 999999999.9  # what 0 % of the schedule means: before any noise was removed
-LAST_ALPHA_BAR = 4.8973451890853435e-08  # keeps the terminal sigma finite when its signal is rescaled to zero
 
 
 def reshape_sigma(sigma: torch.Tensor, noise_dim: int) -> torch.Tensor:
     """View *sigma* (one per batch item, or one for all) so that it broadcasts over a tensor of *noise_dim* dimensions."""
     return sigma.view(()) if sigma.nelement() == 1 else sigma.view(sigma.shape[0], *(1,) * (noise_dim - 1))
-
-
-def rescale_zero_terminal_snr_sigmas(sigmas: torch.Tensor) -> torch.Tensor:
-    """Stretch a schedule so that its last step holds no signal (Lin et al. 2023, arXiv:2305.08891, algorithm 1)."""
-    signal = (1 / (sigmas * sigmas + 1)).sqrt()
-    first, last = signal[0].clone(), signal[-1].clone()
-    alpha_bar = ((signal - last) * (first / (first - last))) ** 2
-    alpha_bar[-1] = LAST_ALPHA_BAR
-    return ((1 - alpha_bar) / alpha_bar) ** 0.5
 
 
 def time_snr_shift(alpha: float, t: Any) -> Any:
@@ -342,6 +334,29 @@ class ModelSamplingDiscreteFlow(_SigmaTable):
         return 0.0 if percent >= 1.0 else time_snr_shift(self.shift, 1.0 - percent)
 
 
+class ModelSamplingAV(ModelSamplingDiscreteFlow):
+    """Rectified flow of a video with sound, packed together, where the sound has a shift of its own (``audio_shift``; None: the same).
+
+    The sound is carried ``audio_scale`` times as large, so that its straight line from sound to noise, in the video's time, ends there.
+    """
+
+    def __init__(self, model_config: Any = None) -> None:
+        super().__init__(model_config)
+        self.audio_shift: float | None = _settings(model_config).get("audio_shift")
+
+    def set_parameters(  # type: ignore[override]
+        self, shift: float = 1.0, audio_shift: float | None = None, timesteps: int = 1000, multiplier: float = 1000
+    ) -> None:
+        """Set both shifts, the table's length, and the scale of the model's time input."""
+        self.audio_shift = audio_shift
+        super().set_parameters(shift=shift, timesteps=timesteps, multiplier=multiplier)
+
+    @property
+    def audio_scale(self) -> float:
+        """How many times as large as the network's the sampler's latent of the sound is."""
+        return 1.0 if self.audio_shift is None else self.shift / self.audio_shift
+
+
 class ModelSamplingFlux(_SigmaTable):
     """Rectified flow with Flux's time shift; the time input is sigma itself."""
 
@@ -367,22 +382,3 @@ class ModelSamplingFlux(_SigmaTable):
         if percent <= 0.0:
             return 1.0
         return 0.0 if percent >= 1.0 else flux_time_shift(self.shift, 1.0, 1.0 - percent)
-
-
-def make_beta_schedule(
-    schedule: str, n_timestep: int, linear_start: float = 1e-4, linear_end: float = 2e-2, cosine_s: float = 8e-3
-) -> torch.Tensor:
-    """The variances added per step, float64: ``linear`` (in the square root), ``sqrt_linear``, ``sqrt`` or ``cosine``.
-
-    Raises ``ValueError`` for another name.
-    """
-    if schedule == "linear":
-        return torch.linspace(linear_start**0.5, linear_end**0.5, n_timestep, dtype=torch.float64) ** 2
-    if schedule in ("sqrt_linear", "sqrt"):
-        betas = torch.linspace(linear_start, linear_end, n_timestep, dtype=torch.float64)
-        return betas if schedule == "sqrt_linear" else betas**0.5
-    if schedule == "cosine":
-        times = torch.arange(n_timestep + 1, dtype=torch.float64) / n_timestep + cosine_s
-        alpha_bar = torch.cos(times / (1 + cosine_s) * math.pi / 2) ** 2
-        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(0, 0.999)
-    raise ValueError(f"unknown beta schedule {schedule!r}; known: linear, sqrt_linear, sqrt, cosine")

@@ -19,7 +19,27 @@ from comfy.quantisation.weights import LayerSettings, is_quantised
 from comfy.residency.fetching import WeightFetcher
 
 WeightFunction = Callable[[torch.Tensor], torch.Tensor]
-scaled_dot_product_attention = F.scaled_dot_product_attention
+SMALL_ATTENTION = 1 << 17  # elements of queries; for fewer, choosing a kernel costs more than it saves
+
+
+def scaled_dot_product_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """torch's function of this name (B x H x N x D). On cards flash kernels are tried first, then cuDNN's, then those that save memory.
+
+    Fewer heads of keys beside a mask, which no fused kernel of a card takes, are repeated there.
+    """
+    if q.device.type != "cuda":
+        return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
+    mask = args[0] if args else kwargs.get("attn_mask")
+    if kwargs.get("enable_gqa") and mask is not None:
+        times = q.shape[-3] // k.shape[-3]
+        k, v = k.repeat_interleave(times, -3), v.repeat_interleave(times, -3)
+        kwargs["enable_gqa"] = False
+    if q.numel() < SMALL_ATTENTION:
+        return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
+    backends = torch.nn.attention.SDPBackend
+    order = [backends.FLASH_ATTENTION, backends.CUDNN_ATTENTION, backends.EFFICIENT_ATTENTION, backends.MATH]
+    with torch.nn.attention.sdpa_kernel(order, set_priority=True):
+        return F.scaled_dot_product_attention(q, k, v, *args, **kwargs)
 
 
 class CastLayer(Protocol):
@@ -206,6 +226,15 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
     class Conv3d(CastConvolution, torch.nn.Conv3d):
         """``torch.nn.Conv3d``."""
 
+    class ConvTranspose1d(CastWeightBiasOp, torch.nn.ConvTranspose1d):
+        """``torch.nn.ConvTranspose1d``."""
+
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+            """Batch x in x positions to batch x out x positions."""
+            weight, bias = _operands(self, input)
+            padding: Any = self.padding
+            return F.conv_transpose1d(input, weight, bias, self.stride, padding, self.output_padding, self.groups, self.dilation)
+
     class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
         """``torch.nn.GroupNorm``."""
 
@@ -284,6 +313,11 @@ class manual_cast(disable_weight_init):  # noqa: N801 - the name node packs impo
 
         comfy_cast_weights = True
 
+    class ConvTranspose1d(disable_weight_init.ConvTranspose1d):
+        """Casting ``ConvTranspose1d``."""
+
+        comfy_cast_weights = True
+
     class GroupNorm(disable_weight_init.GroupNorm):
         """Casting ``GroupNorm``."""
 
@@ -310,9 +344,8 @@ def pick_operations(weight_dtype: torch.dtype | None, compute_dtype: torch.dtype
     return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast
 
 
-_LAYERS = {
-    getattr(torch.nn, name): name for name in ("Linear", "Conv1d", "Conv2d", "Conv3d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
-}
+_NAMES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
+_LAYERS = {getattr(torch.nn, name): name for name in _NAMES}
 
 
 def adopt_layers(module: torch.nn.Module, operations: type[disable_weight_init] = disable_weight_init) -> None:

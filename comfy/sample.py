@@ -11,6 +11,7 @@ import comfy.samplers
 import comfy.utils
 from comfy import made_by
 from comfy.lazy_import import lazy_module
+from comfy.nested_tensor import NestedTensor
 from comfy.sampling.noise import draw_noise
 
 if TYPE_CHECKING:
@@ -32,9 +33,20 @@ def prepare_noise_inner(latent_image: Tensor, generator: Generator, noise_inds: 
 def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Sequence[int] | None = None) -> Tensor:
     """The noise a sampling of *latent_image* starts from, drawn on the CPU from *seed* alone.
 
-    *noise_inds* holds one number per batch entry: entry *i* gets the noise that the number would have in a larger batch.
+    *noise_inds* holds one number per batch entry: entry *i* gets the noise that the number would have in a larger batch. Of several latents
+    in one (:mod:`comfy.nested_tensor`) each draws from the same generator, in order.
     """
-    return prepare_noise_inner(latent_image, torch.manual_seed(seed), noise_inds)
+    generator = torch.manual_seed(seed)
+    if latent_image.is_nested:
+        return NestedTensor(prepare_noise_inner(part, generator, noise_inds) for part in latent_image.unbind())  # type: ignore[return-value]
+    return prepare_noise_inner(latent_image, generator, noise_inds)
+
+
+def prepare_empty_noise(latent_image: Tensor) -> Tensor:
+    """Zeros on the CPU in the place of noise for *latent_image*."""
+    if latent_image.is_nested:
+        return NestedTensor(torch.zeros_like(part, device="cpu") for part in latent_image.unbind())  # type: ignore[return-value]
+    return torch.zeros_like(latent_image, device="cpu")
 
 
 def fix_empty_latent_channels(
@@ -42,8 +54,10 @@ def fix_empty_latent_channels(
 ) -> Tensor:
     """Bring an all-zero latent to the channels and scale of *model*; the ratios say what the latent was made for.
 
-    A latent that holds a picture only gains the time dimension that video models want.
+    A latent that holds a picture only gains the time dimension that video models want. Several latents in one stay as they are.
     """
+    if latent_image.is_nested:
+        return latent_image
     latent_format = model.get_model_object("latent_format")
     is_empty = torch.count_nonzero(latent_image) == 0
     if is_empty and latent_format.latent_channels != latent_image.shape[1]:
@@ -57,7 +71,7 @@ def fix_empty_latent_channels(
     if is_empty and downscale_ratio_temporal not in (None, latent_format.temporal_downscale_ratio):
         frames = latent_image.shape[2] * downscale_ratio_temporal / latent_format.temporal_downscale_ratio
         latent_image = comfy.utils.repeat_to_batch_size(latent_image, max(1, round(frames)), dim=2)
-    return latent_image
+    return latent_format.fix_empty_latent(latent_image) if is_empty else latent_image
 
 
 def sample(

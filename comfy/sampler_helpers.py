@@ -79,6 +79,7 @@ def get_additional_models(conds: Conds, dtype: Any) -> tuple[list[Any], float]:
     others: list[Any] = []
     for entries in conds.values():
         controls.update(dict.fromkeys(get_models_from_cond(entries, "control")))
+        others += [told[1] for told in get_models_from_cond(entries, "gligen") if told[1] not in others]
         others += get_models_from_cond(entries, "additional_models")
     models = [model for control in controls for model in control.get_models()]
     return models + others, sum(control.inference_memory_requirements(dtype) for control in controls)

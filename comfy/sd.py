@@ -8,6 +8,7 @@ import torch
 
 import comfy.model_detection
 import comfy.model_management
+from comfy.gligen import load_gligen_file as load_gligen
 from comfy.images.autoencoders import working_dtypes
 from comfy.images.vae import VAE
 from comfy.loading.checkpoint import (
@@ -47,6 +48,7 @@ __all__ = [
     "load_clip_model_patcher",
     "load_diffusion_model",
     "load_diffusion_model_state_dict",
+    "load_gligen",
     "load_lora_for_models",
     "load_state_dict_guess_config",
     "load_style_model",
@@ -60,7 +62,7 @@ __all__ = [
 ]
 
 model_detection = comfy.model_detection
-__getattr__, __dir__ = placeholders(__name__, "models of kinds that are not supported", "load_gligen() t5xxl_detect() llama_detect()")
+__getattr__, __dir__ = placeholders(__name__, "models of kinds that are not supported", "t5xxl_detect() llama_detect()")
 
 
 def load_vae(vae_path: str, device: torch.device | None = None) -> VAE:

@@ -13,6 +13,7 @@ from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.loading.embeddings import expand_directory_list, load_embed
 from comfy.supported_models_base import ClipTarget
 from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
+from comfy.text.generation import Sampling, generate
 from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
 from comfy.text.text_model import TextModel
 from comfy.text.token_embedding import embed_tokens
@@ -199,6 +200,31 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
         """What :func:`comfy.text.token_embedding.embed_tokens` gives: embeddings, attention mask, tokens per chunk, what was put in."""
         return embed_tokens(self.transformer, self.special_tokens, tokens, device)
 
+    def generate(
+        self,
+        tokens: Sequence[Sequence[tuple[Any, ...]]],
+        do_sample: bool,
+        max_length: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        repetition_penalty: float,
+        seed: int | None,
+        presence_penalty: float = 0.0,
+    ) -> list[int]:
+        """The ids that the model says after *tokens* (chunks of (token, weight), of which the first counts).
+
+        Options: :class:`comfy.text.generation.Sampling`; without *seed* it is 0. Raises ``ValueError`` for a model that reads only.
+        """
+        if not hasattr(self.transformer, "logits"):
+            raise ValueError(f"{type(self.transformer).__name__} is a text encoder that reads only; load a language model to generate text")
+        stops = self.transformer.stop_tokens()
+        device = self.execution_device or self.transformer.get_input_embeddings().weight.device
+        embeds, _, _, infos = self.process_tokens([[token for token, *_ in tokens[0]]], device)
+        sampling = Sampling(do_sample, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, seed or 0)
+        return generate(self.transformer, embeds, sampling, max_length, stops, infos)
+
     def load_weights(self, source: WeightSource, what: str = "the text encoder") -> None:
         """Give the text model its weights from *source* (names without prefix, any key style that the model reads).
 
@@ -258,6 +284,10 @@ class SD1ClipModel(torch.nn.Module):
     def encode_token_weights(self, token_weight_pairs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Encode {short name of the text model: chunks of (token, weight)}: hidden states (1 x tokens x width) and the pooled output."""
         return self._inner.encode_token_weights(token_weight_pairs[self.clip_name])
+
+    def generate(self, tokens: Mapping[str, Any], **options: Any) -> list[int]:
+        """The ids that the text model says after *tokens*; *options* are those of :meth:`SDClipModel.generate`."""
+        return self._inner.generate(tokens[self.clip_name], **options)
 
     def load_weights(self, sources: Mapping[str, WeightSource]) -> None:
         """Weights by text model ("clip_l"), see :meth:`SDClipModel.load_weights`."""

@@ -28,6 +28,7 @@ class BASE:
     vae_key_prefix: tuple[str, ...] = ("first_stage_model.",)
     text_encoder_type: str | None = None  # of the loaders: makes the text encoder of those of its text models that a checkpoint holds
     text_encoder_key_prefix: tuple[str, ...] = ("cond_stage_model.",)
+    further_key_prefixes: tuple[str, ...] = ()  # of what else of the model a checkpoint holds
     clip_vision_prefix: str | None = None
     supported_inference_dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32)
     memory_usage_factor = 2.0

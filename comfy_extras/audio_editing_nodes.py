@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from comfy.audio.resampling import resampled
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_extras.audio_filters import Shape, equalized, resampled
+from comfy_extras.audio_filters import Shape, equalized
 from comfy_extras.audio_values import Audio, audio_of, check_alike, check_fits
 
 if TYPE_CHECKING:

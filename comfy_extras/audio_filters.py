@@ -1,4 +1,4 @@
-"""Another sample rate for a waveform, and the three filters of the equalizer. Both run on the CPU, by SciPy."""
+"""The three filters of the equalizer, which run on the CPU, by SciPy."""
 
 from __future__ import annotations
 
@@ -8,45 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from comfy.lazy_import import lazy_module
 
 if TYPE_CHECKING:
-    from numpy import ndarray
     from torch import Tensor
 
-numpy = lazy_module("numpy")
 signal = lazy_module("scipy.signal")
 torch = lazy_module("torch")
 
-# The kernel of a changed rate: so many zero crossings to each side, and a cutoff at this share of the lower rate's half. ComfyUI's.
-ZERO_CROSSINGS = 6
-ROLLOFF = 0.99
-
 Shape = Literal["low shelf", "peak", "high shelf"]
-
-
-def resampled(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """*waveform* (float, …×samples) at *to_hz* samples per second instead of *from_hz*; on the same device, of the same dtype.
-
-    Band-limited interpolation with a Hann-windowed sinc (J. O. Smith, Digital Audio Resampling); what lies beyond the ends counts as
-    silence. The length is rounded up. Raises ``ValueError`` for rates below 1 Hz.
-    """
-    if min(from_hz, to_hz) < 1:
-        raise ValueError(f"sound cannot be brought from {from_hz} Hz to {to_hz} Hz; sample rates begin at 1 Hz")
-    if from_hz == to_hz or not waveform.shape[-1]:
-        return waveform
-    divisor = math.gcd(from_hz, to_hz)
-    up, down = to_hz // divisor, from_hz // divisor
-    values = waveform.detach().to("cpu", torch.float32).numpy()
-    changed = signal.resample_poly(values, up, down, axis=-1, window=_kernel(up, down).astype(numpy.float32))
-    return torch.from_numpy(numpy.ascontiguousarray(changed)).to(waveform)
-
-
-def _kernel(up: int, down: int) -> ndarray:
-    """The taps, on the grid that both rates share; resample_poly multiplies them by *up*."""
-    cutoff = min(up, down) * ROLLOFF
-    half = math.ceil(ZERO_CROSSINGS * up * down / cutoff)
-    crossings = numpy.arange(-half, half + 1) * (cutoff / (up * down))
-    crossings = crossings.clip(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = numpy.cos(crossings * (numpy.pi / ZERO_CROSSINGS / 2)) ** 2
-    return numpy.sinc(crossings) * window * (cutoff / (up * down))
 
 
 def equalized(waveform: Tensor, sample_rate_hz: int, shape: Shape, gain_db: float, frequency_hz: float, quality: float) -> Tensor:

@@ -310,6 +310,34 @@ class ConditioningSetTimestepRange:
         return (node_helpers.conditioning_set_values(conditioning, {"start_percent": start, "end_percent": end}),)
 
 
+class unCLIPConditioning:  # noqa: N801 - ComfyUI's name
+    """Has a model that draws after pictures see one."""
+
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "apply_adm"
+    CATEGORY = "model/conditioning"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "conditioning": ("CONDITIONING",),
+                "clip_vision_output": ("CLIP_VISION_OUTPUT",),
+                "strength": real(1.0, -10.0, 10.0),
+                "noise_augmentation": real(0.0, 0.0, 1.0),
+            }
+        }
+
+    def apply_adm(
+        self, conditioning: Conditioning, clip_vision_output: Any, strength: float, noise_augmentation: float
+    ) -> tuple[Conditioning]:
+        """The conditioning with one more picture, unless its *strength* is 0."""
+        if strength == 0:
+            return (conditioning,)
+        seen = {"clip_vision_output": clip_vision_output, "strength": strength, "noise_augmentation": noise_augmentation}
+        return (node_helpers.conditioning_set_values(conditioning, {"unclip_conditioning": [seen]}, append=True),)
+
+
 _TITLES = {
     CLIPTextEncode: "CLIP Text Encode (Prompt)",
     CLIPSetLastLayer: "CLIP Set Last Layer",
@@ -323,6 +351,7 @@ _TITLES = {
     ConditioningSetMask: "Conditioning (Set Mask)",
     ConditioningZeroOut: "Conditioning Zero Out",
     ConditioningSetTimestepRange: None,
+    unCLIPConditioning: None,
 }
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in _TITLES}
 NODE_DISPLAY_NAME_MAPPINGS = {node.__name__: title for node, title in _TITLES.items() if title is not None}

@@ -136,6 +136,25 @@ class CheckpointLoader:
         )
 
 
+class unCLIPCheckpointLoader:  # noqa: N801 - ComfyUI's name
+    """Loads a checkpoint that draws after pictures, with its image encoder."""
+
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE", "CLIP_VISION")
+    FUNCTION = "load_checkpoint"
+    CATEGORY = LOADERS
+    READS_AHEAD = {"ckpt_name": "checkpoints"}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"ckpt_name": _files("checkpoints")}}
+
+    def load_checkpoint(self, ckpt_name: str) -> tuple[ModelPatcher, CLIP, VAE, Any]:
+        """Model patcher, CLIP, VAE and image encoder; None for a part that the file does not hold."""
+        path = folder_paths.get_full_path_or_raise("checkpoints", ckpt_name)
+        folders = folder_paths.get_folder_paths("embeddings")
+        return sd.load_checkpoint_guess_config(path, output_clipvision=True, embedding_directory=folders)
+
+
 class UNETLoader:
     """Loads a diffusion model without other parts."""
 
@@ -321,6 +340,7 @@ NODE_CLASS_MAPPINGS = {
     for node in (
         CheckpointLoaderSimple,
         CheckpointLoader,
+        unCLIPCheckpointLoader,
         UNETLoader,
         CLIPLoader,
         DualCLIPLoader,
@@ -332,6 +352,7 @@ NODE_CLASS_MAPPINGS = {
 NODE_DISPLAY_NAME_MAPPINGS = {
     "CheckpointLoaderSimple": "Load Checkpoint",
     "CheckpointLoader": "Load Checkpoint With Config (DEPRECATED)",
+    "unCLIPCheckpointLoader": "Load unCLIP Checkpoint",
     "UNETLoader": "Load Diffusion Model",
     "CLIPLoader": "Load CLIP",
     "DualCLIPLoader": "Load CLIP (Dual)",

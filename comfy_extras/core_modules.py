@@ -9,6 +9,7 @@ CORE_MODULES: tuple[str, ...] = (
     "comfy_extras.core_conditioning",
     "comfy_extras.core_control",
     "comfy_extras.core_diffusers",
+    "comfy_extras.core_gligen",
     "comfy_extras.core_image_files",
     "comfy_extras.core_images",
     "comfy_extras.core_latent_files",

@@ -47,7 +47,7 @@ def common_ksampler(
         model, latent["samples"], latent.get("downscale_ratio_spacial"), latent.get("downscale_ratio_temporal")
     )
     if disable_noise:
-        noise = torch.zeros_like(start, device="cpu")
+        noise = comfy.sample.prepare_empty_noise(start)
     else:
         noise = comfy.sample.prepare_noise(start, seed, latent.get("batch_index"))
     samples = comfy.sample.sample(

@@ -23,6 +23,12 @@ PIXELS_PER_CELL = 8
 FEWEST_TILES_PER_OVERLAP = 4
 
 
+def _pictures_latent(samples: Latent) -> Tensor:
+    """The latent of pictures in *samples*: of several in one the first, a video's."""
+    latent = samples["samples"]
+    return latent.unbind()[0] if latent.is_nested else latent
+
+
 def _as_images(pictures: Tensor) -> Tensor:
     """The frames of a video (B×T×H×W×C) as one batch."""
     return pictures.flatten(0, 1) if pictures.ndim == 5 else pictures
@@ -58,7 +64,7 @@ class VAEDecode:
 
     def decode(self, vae: VAE, samples: Latent) -> tuple[Tensor]:
         """The pictures."""
-        return (_as_images(vae.decode(samples["samples"])),)
+        return (_as_images(vae.decode(_pictures_latent(samples))),)
 
 
 class VAEDecodeTiled:
@@ -89,7 +95,12 @@ class VAEDecodeTiled:
         return (
             _as_images(
                 vae.decode_tiled(
-                    samples["samples"], tile_x=tile, tile_y=tile, overlap=overlap // pixels_per_cell, tile_t=tile_t, overlap_t=overlap_t
+                    _pictures_latent(samples),
+                    tile_x=tile,
+                    tile_y=tile,
+                    overlap=overlap // pixels_per_cell,
+                    tile_t=tile_t,
+                    overlap_t=overlap_t,
                 )
             ),
         )

@@ -1,4 +1,4 @@
-"""Nodes for sound: files, editing, and what Stable Audio starts from. Sound files need PyAV."""
+"""Nodes for sound: files, editing, latents, and what Stable Audio starts from. Sound files need PyAV."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from comfy_extras.audio_editing_nodes import (
     match_audio_sample_rates,
 )
 from comfy_extras.audio_file_nodes import LoadAudio, PreviewAudio, RecordAudio, SaveAudio, SaveAudioAdvanced, SaveAudioMP3, SaveAudioOpus
+from comfy_extras.audio_model_nodes import VAEDecodeAudio, VAEDecodeAudioTiled, VAEEncodeAudio
 from comfy_extras.audio_reading import read_audio
 from comfy_extras.empty_latents import MAX_BATCH
 from comfy_extras.node_extension import extension_of
@@ -93,9 +94,11 @@ class ConditioningStableAudio(io.ComfyNode):
 __all__ = [
     "AudioAdjustVolume", "AudioConcat", "AudioEqualizer3Band", "AudioMerge", "ConditioningStableAudio", "EmptyAudio", "EmptyLatentAudio",
     "JoinAudioChannels", "LoadAudio", "PreviewAudio", "RecordAudio", "SaveAudio", "SaveAudioAdvanced", "SaveAudioMP3", "SaveAudioOpus",
-    "SplitAudioChannels", "TrimAudioDuration", "comfy_entrypoint", "load", "match_audio_sample_rates",
+    "SplitAudioChannels", "TrimAudioDuration", "VAEDecodeAudio", "VAEDecodeAudioTiled", "VAEEncodeAudio",
+    "comfy_entrypoint", "load", "match_audio_sample_rates",
 ]  # fmt: skip
 
 _FILES = (LoadAudio, RecordAudio, PreviewAudio, SaveAudioAdvanced, SaveAudio, SaveAudioMP3, SaveAudioOpus)
 _EDITING = (TrimAudioDuration, AudioConcat, AudioMerge, SplitAudioChannels, JoinAudioChannels, AudioAdjustVolume, AudioEqualizer3Band)
-comfy_entrypoint = extension_of(*_FILES, EmptyAudio, *_EDITING, EmptyLatentAudio, ConditioningStableAudio)
+_MODELS = (VAEEncodeAudio, VAEDecodeAudio, VAEDecodeAudioTiled, EmptyLatentAudio, ConditioningStableAudio)
+comfy_entrypoint = extension_of(*_FILES, EmptyAudio, *_EDITING, *_MODELS)

@@ -9,6 +9,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
+from comfy import made_by
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import ComfyExtension, io
 from comfy_extras.core_sampling import LARGEST_SEED, sampled_latent
@@ -127,7 +128,7 @@ class Noise_EmptyNoise:  # noqa: N801 - the name packs import
 
     def generate_noise(self, input_latent: dict[str, Any]) -> Any:
         """Zeros in the latent's shape, on the CPU."""
-        return torch.zeros_like(input_latent["samples"], device="cpu")
+        return comfy.sample.prepare_empty_noise(input_latent["samples"])
 
 
 class Noise_RandomNoise:  # noqa: N801 - the name packs import
@@ -253,7 +254,8 @@ class SamplerCustomAdvanced(io.ComfyNode):
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=noise.seed,
         )
-        return _both_outputs(model, latent, samples.to(comfy.model_management.intermediate_device()), x0_output)
+        kept = made_by.carry(samples, samples.to(comfy.model_management.intermediate_device()))
+        return _both_outputs(model, latent, kept, x0_output)
 
     sample = execute
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy.placeholders import placeholders
+from comfy.residency.attention_asked import may_have_int8_attention
 from comfy_extras.node_inputs import pixels, real
 
 if TYPE_CHECKING:
@@ -247,7 +248,8 @@ class ModelAttentionBackend(_ModelPatch):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), "attention": (["pytorch attention"],)}}
+        offered = [*cls.BACKENDS] if may_have_int8_attention() else ["pytorch attention"]
+        return {"required": {"model": ("MODEL",), "attention": (offered,)}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, attention: str) -> bool:

@@ -1,4 +1,4 @@
-"""Nodes for model patches: ControlNets of Qwen-Image and Z-Image, and USO's style for Flux."""
+"""Nodes for model patches: ControlNets of Qwen-Image and Z-Image, USO's style for Flux, LLLite for Anima."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ model_base = lazy_module("comfy.model_base")
 patches = lazy_module("comfy.control.model_patches")
 z_image = lazy_module("comfy.ldm.lumina.controlnet")
 blockwise = lazy_module("comfy.ldm.qwen_image.blockwise")
+lllite = lazy_module("comfy.ldm.anima.lllite")
+lllite_patches = lazy_module("comfy.control.lllite_patches")
 style = lazy_module("comfy.ldm.flux.siglip_style")
 
 PICTURES, VIDEOS = 2, 3  # dimensions of latents
@@ -135,15 +137,66 @@ class USOStyleReference:
         return (patched,)
 
 
+class AnimaLLLiteApply:
+    """Lets Anima follow a picture by LLLite."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply_patch"
+    CATEGORY = "model_patches/anima"
+    EXPERIMENTAL = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        sockets = {"model": ("MODEL",), "model_patch": ("MODEL_PATCH",), "image": ("IMAGE",)}
+        shares = {name: real(default, 0.0, 1.0, 0.001) for name, default in (("start_percent", 0.0), ("end_percent", 1.0))}
+        return {"required": {**sockets, **_STRENGTH, **shares}, "optional": {"mask": ("MASK",)}}
+
+    def apply_patch(
+        self,
+        model: ModelPatcher,
+        model_patch: ModelPatcher,
+        image: Tensor,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        mask: Tensor | None = None,
+    ) -> tuple[ModelPatcher]:
+        """A clone of *model* that *model_patch* corrects in that share of the sampling. *mask* (B x height x width) is 1 where to paint;
+        files for one take its absence as nowhere, others do not look at it.
+
+        Raises ``ValueError``, naming the files, for another model than Anima or Cosmos-Predict2.
+        """
+        network: Any = model_patch.model
+        if not isinstance(network, lllite.AnimaLLLite):
+            raise ValueError(f"{network.source_name} is no LLLite of Anima, but a {type(network).__name__}")
+        patches.check_model(model_patch, model, (model_base.Anima, model_base.CosmosPredict2), {"model_channels": network.model_dim})
+        image = image[..., :3]
+        if lllite_patches.has_mask(network):
+            mask = image.new_zeros(image.shape[:3]) if mask is None else mask
+        else:
+            mask = None
+        levels = (float(model.get_model_object("model_sampling").percent_to_sigma(share)) for share in (start_percent, end_percent))
+        patch = lllite_patches.AnimaLLLitePatch(model_patch, image, mask, strength, *levels)
+        own = {letter: f"self_attn_{letter}_proj" for letter in "qkv"}
+        patched = model.clone()
+        patched.set_model_post_input_patch(patch)
+        patched.set_model_attn1_patch(lllite_patches.AnimaLLLiteAttentionPatch(patch, own))
+        patched.set_model_attn2_patch(lllite_patches.AnimaLLLiteAttentionPatch(patch, {"q": "cross_attn_q_proj"}))
+        patched.set_model_patch(lllite_patches.AnimaLLLiteMLPPatch(patch), "mlp_patch")
+        return (patched,)
+
+
 NODE_CLASS_MAPPINGS = {
     "ModelPatchLoader": ModelPatchLoader,
     "QwenImageDiffsynthControlnet": QwenImageDiffsynthControlnet,
     "ZImageFunControlnet": ZImageFunControlnet,
     "USOStyleReference": USOStyleReference,
+    "AnimaLLLiteApply": AnimaLLLiteApply,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "ModelPatchLoader": "Load Model Patch",
     "QwenImageDiffsynthControlnet": "Apply Qwen Image DiffSynth ControlNet",
     "ZImageFunControlnet": "Apply Z-Image Fun ControlNet",
     "USOStyleReference": "Apply USO Style Reference",
+    "AnimaLLLiteApply": "Apply Anima LLLite",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_extras.node_extension import extension_of
+from comfy_extras.wan_animate_nodes import WanAnimate2Cache, WanAnimate2ToVideo
 from comfy_extras.wan_control_nodes import TrimVideoLatent, Wan22FunControlToVideo, WanFunControlToVideo, WanVaceToVideo
 from comfy_extras.wan_picture_nodes import (
     Wan22ImageToVideoLatent,
@@ -12,6 +13,7 @@ from comfy_extras.wan_picture_nodes import (
     WanImageToVideo,
     WanPhantomSubjectToVideo,
 )
+from comfy_extras.wan_sound_nodes import WanHuMoImageToVideo, WanSoundImageToVideo, WanSoundImageToVideoExtend
 from comfy_extras.wan_track_nodes import WanTrackToVideo
 
 PICTURES = (
@@ -24,4 +26,7 @@ PICTURES = (
 )
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
-comfy_entrypoint = extension_of(*PICTURES, *VIDEOS)
+SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo)
+MOVES = (WanAnimate2ToVideo, WanAnimate2Cache)
+
+comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, *SOUNDS, *MOVES)

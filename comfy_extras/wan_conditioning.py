@@ -26,16 +26,25 @@ Sides = tuple["Conditioning", "Conditioning"]
 
 
 def video_schema(
-    node_id: str, category: str, *inputs: io.Input, length: int = 81, outputs: tuple[io.Output, ...] = (), **settings: Any
+    node_id: str,
+    category: str,
+    *inputs: io.Input,
+    length: int = 81,
+    sides: tuple[int, int, int] = (832, 480, 16),
+    outputs: tuple[io.Output, ...] = (),
+    **settings: Any,
 ) -> io.Schema:
-    """A node from two conditionings, an autoencoder, sizes and *inputs* to both conditionings, a latent and further *outputs*."""
-    sides = [io.Conditioning.Input("positive"), io.Conditioning.Input("negative")]
-    sizes = size_inputs(832, 480, 16, length=(length, 1, FRAMES_PER_CELL))
+    """A node from two conditionings, an autoencoder, sizes and *inputs* to both conditionings, a latent and further *outputs*.
+
+    *sides*: the usual width and height, and the step of both.
+    """
+    both = [io.Conditioning.Input("positive"), io.Conditioning.Input("negative")]
+    sizes = size_inputs(*sides, length=(length, 1, FRAMES_PER_CELL))
     given = [io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")]
     return io.Schema(
         node_id=node_id,
         category=f"model/conditioning/wan{category}",
-        inputs=[*sides, io.Vae.Input("vae"), *sizes, *inputs],
+        inputs=[*both, io.Vae.Input("vae"), *sizes, *inputs],
         outputs=[*given, io.Latent.Output(display_name="latent"), *outputs],
         **settings,
     )

@@ -73,7 +73,7 @@ class WanTrackToVideo(io.ComfyNode):
         *tracks* is JSON: the points ({"x", "y"} in pixels) of a track, a list of such tracks, or a list of these for each picture. Without
         tracks the picture begins the video. Raises ``ValueError`` for text that is none of this.
         """
-        batches = _read(tracks)
+        batches = read_tracks(tracks)
         if not batches:
             sizes = (width, height, length, batch_size)
             return WanImageToVideo.execute(positive, negative, vae, *sizes, start_image=start_image, clip_vision_output=clip_vision_output)
@@ -86,8 +86,8 @@ class WanTrackToVideo(io.ComfyNode):
         return io.NodeOutput(*with_sight(sides, clip_vision_output), empty_video(batch_size, length, width, height))
 
 
-def _read(tracks: str) -> list[Any]:
-    """For each picture its tracks, each a list of (x, y)."""
+def read_tracks(tracks: str) -> list[Any]:
+    """For each picture its tracks, each a list of (x, y), from JSON. Raises ``ValueError`` for text that is not such."""
     if not tracks.strip():
         return []
     try:

@@ -117,10 +117,22 @@ def in_memory(checkout: Checkout, chosen: Sequence[Series], known: Known = SERIE
 
 def revert(checkout: Checkout, chosen: Sequence[Series], known: Known = SERIES) -> list[str]:
     """Undo what ``apply`` did: the files become what they were, with what others changed since. What was committed is undone by commits,
-    or by going back to the branch before. What an interrupted call left behind is put back first.
+    or by going back to the branch before; what lies above it without a commit is taken off for that, and put on again. What an
+    interrupted call left behind is put back first.
     """
     with journal.alone(checkout):
-        return [*journal.heal(checkout), *reverting.revert(checkout, chosen, known)]
+        told = journal.heal(checkout)
+        committed, loose = reverting.applied(checkout, known)
+        names = {series.name for series in chosen}
+        above = [known[name] for name in loose if name in known and name not in names] if names & set(committed) else []
+        if not above:
+            return [*told, *reverting.revert(checkout, chosen, known)]
+        reverting.revert(checkout, above, known)
+        try:
+            told += reverting.revert(checkout, chosen, known)
+        finally:
+            left_out = [line for line in _apply(checkout, above, None, False, False, known) if not line.endswith(" files")]
+        return [*told, *left_out]
 
 
 def update(checkout: Checkout, known: Known = SERIES) -> list[str]:

@@ -4,7 +4,7 @@ Git is asked first: a commit is known by its title, and gone when it is not in t
 committed. Changes that neither knows, such as those that ``git stash pop`` brought back, are told by what the last commit lacks.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from patchset import record
 from patchset.checkout import Checkout
@@ -29,15 +29,14 @@ def committed(checkout: Checkout, known: Mapping[str, Series]) -> list[Layer]:
             decided.add(series.name)
             if title in by_title:
                 found.append(Layer(series.name, _changes_of(checkout, commit, series, by_title), commit))
-    return [layer for layer in reversed(found) if is_in(layer, Overlay(checkout), known[layer.series])]
+    return _still_in(found[::-1], checkout, known, [])
 
 
 def uncommitted(checkout: Checkout, known: Mapping[str, Series], below: Collection[Layer]) -> list[Layer]:
     """What was applied and not committed, oldest first. *below* are the committed layers."""
-    disk = Overlay(checkout)
     committed_names = {layer.series for layer in below}
     layers = [layer for layer in record.load(checkout) if layer.series not in committed_names]
-    layers = [layer for layer in layers if is_in(layer, disk, known.get(layer.series))]
+    layers = _still_in(layers, checkout, known, below)
     names = committed_names | {layer.series for layer in layers}
     return [*layers, *_shown(checkout, [series for series in known.values() if series.name not in names], [*below, *layers])]
 
@@ -45,6 +44,24 @@ def uncommitted(checkout: Checkout, known: Mapping[str, Series], below: Collecti
 def undo_title(series: Series) -> str:
     """The title of a commit that undoes the commit of *series*."""
     return f'Revert "{series.subject}"'
+
+
+def _still_in(layers: Sequence[Layer], checkout: Checkout, known: Mapping[str, Series], below: Collection[Layer]) -> list[Layer]:
+    """Those of *layers* that the files have. A file that several bring says of none that it is there while another's own files do."""
+    disk, everyone = Overlay(checkout), [*below, *layers]
+    shared = {
+        change.path for layer in everyone for change in layer.changes if change.before is None and _bringers(change.path, everyone) > 1
+    }
+    found = [layer for layer in layers if is_in(layer, disk, known.get(layer.series), apart_from=shared)]
+    for layer in layers:
+        held = {change.path for other in (*below, *found) for change in other.changes}
+        if layer not in found and is_in(layer, disk, known.get(layer.series), apart_from=shared & held):
+            found.append(layer)
+    return [layer for layer in layers if layer in found]
+
+
+def _bringers(path: str, layers: Collection[Layer]) -> int:
+    return sum(layer.change_of(path) is not None for layer in layers)
 
 
 def _changes_of(checkout: Checkout, commit: str, series: Series, titles: Collection[str]) -> tuple[FileChange, ...]:

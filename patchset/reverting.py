@@ -16,6 +16,7 @@ from patchset.undoing import take_off
 
 # Git's own note on a branch made by ``apply --branch``: what was checked out before. It goes with the branch.
 BEFORE = "keepwarmBefore"
+NOT_APPLIED = "not applied; nothing to undo"
 Known = Mapping[str, Series]
 
 
@@ -41,10 +42,13 @@ def revert(checkout: Checkout, chosen: Sequence[Series], known: Known, leave_bra
 
 
 def commit(checkout: Checkout, changes: Sequence[FileChange], title: str, message: str = "") -> str:
-    """Commit the files of *changes*, nothing else; the commit's name."""
-    paths = [change.path for change in changes]
-    checkout.git("add", "-A", "--", *paths)
-    checkout.git("commit", "-q", "-m", title, *(["-m", message] if message else []), "--", *paths)
+    """Commit the files of *changes*, nothing else; the commit's name. Files that are gone and that git never had are left out."""
+    names = [change.path for change in changes]
+    tracked = set(checkout.git("ls-files", "-z", "--", *names).split("\0"))
+    paths = [name for name in names if name in tracked or checkout.read(name) is not None]
+    if paths:
+        checkout.git("add", "-A", "--", *paths)
+        checkout.git("commit", "-q", "-m", title, *(["-m", message] if message else []), "--", *paths)
     return checkout.git("rev-parse", "HEAD")
 
 
@@ -112,4 +116,4 @@ def _not_found(checkout: Checkout, series: Series) -> str:
     plan = make_plan(series, checkout) if brought else None
     if plan is not None and plan.is_noop and not plan.failures:
         return f"{series.name}: part of ComfyUI as it was cloned or copied; nothing to undo"
-    return f"{series.name}: not applied; nothing to undo"
+    return f"{series.name}: {NOT_APPLIED}"

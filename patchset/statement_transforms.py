@@ -1,6 +1,6 @@
 """Edits of single statements at any depth of a file, and the removal of what they make useless."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -119,12 +119,47 @@ class RemoveUnused(Transform):
         return anchors.replaced(module, node, None), self._outcome(Verdict.APPLIED)
 
     def _is_replaced(self, module: cst.Module) -> bool:
-        is_it = anchors.shape(self.replacement)
-        return any(is_it(line) for root in anchors.find(module, self.where) for block in anchors.blocks(root) for line in block.body)
+        return any(map(anchors.shape(self.replacement), _lines_in(module, self.where)))
+
+
+@dataclass(frozen=True)
+class RemoveStatement(Transform):
+    """Delete the only statement in function or class *anchor* that reads like *statement*, which the series leaves without use.
+
+    A file that lacks it counts as done only if function *where* has the statement *replacement*.
+    """
+
+    path: str
+    anchor: str
+    statement: str
+    where: str
+    replacement: str
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        """The statement, once."""
+        return f"the statement {self.statement.strip()!r} once"
+
+    def apply(self, module: cst.Module) -> Result:
+        """Remove it, unless it is gone and its replacement stands."""
+        is_it, is_new = anchors.shape(self.statement), anchors.shape(self.replacement)
+        places = [
+            line for root in anchors.find(module, self.anchor) for block in anchors.blocks(root) for line in block.body if is_it(line)
+        ]
+        if len(places) == 1:
+            return anchors.replaced(module, places[0], None), self._outcome(Verdict.APPLIED)
+        if not places and any(map(is_new, _lines_in(module, self.where))):
+            return self._unchanged(module, Verdict.ALREADY_THERE)
+        return self._unchanged(module, Verdict.AMBIGUOUS if places else Verdict.MISSING)
 
 
 def _roots(module: cst.Module, within: str) -> Sequence[cst.CSTNode]:
     return anchors.find(module, within) if within else [module]
+
+
+def _lines_in(module: cst.Module, name: str) -> Iterator[cst.CSTNode]:
+    """The statements at any depth of the definition called *name*."""
+    return (line for root in anchors.find(module, name) for block in anchors.blocks(root) for line in block.body)
 
 
 def _stand_in(lines: Sequence[cst.BaseStatement], body: Sequence[cst.CSTNode]) -> bool:

@@ -3,7 +3,7 @@
 A file that does not have a layer (``git checkout`` took it away, say) is left as it is.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import libcst as cst
 
@@ -57,9 +57,11 @@ def _is_free(overlay: Overlay, layers: Sequence[Layer], change: FileChange, chec
     return without is not None
 
 
-def is_in(layer: Layer, overlay: Overlay, series: Series | None) -> bool:
-    """Whether any file has the bytes that *layer* left, or what its *series* makes there."""
+def is_in(layer: Layer, overlay: Overlay, series: Series | None, apart_from: Collection[str] = ()) -> bool:
+    """Whether any file, *apart_from* some, has the bytes that *layer* left, or what its *series* makes there."""
     for change in layer.changes:
+        if change.path in apart_from:
+            continue
         content = overlay.read(change.path)
         if content == change.after:
             return True

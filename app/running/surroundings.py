@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from comfy.cli_args import args
@@ -63,8 +63,16 @@ class ServerSurroundings:
         except Exception:
             log.warning("The preview method %r could not be set", method, exc_info=True)
 
+    def expects(self, values: Sequence[Any]) -> None:
+        """Weights of the patchers among *values* may be sent to the card while other models compute, once torch is there."""
+        if model_management.process_models().has_manager():
+            patchers = [value for value in values if isinstance(value, importlib.import_module("comfy.model_patcher").ModelPatcher)]
+            model_management.manager().expect(patchers)
+
     def prompt_ended(self) -> None:
-        """Unload all models where the flags ask for that after each prompt (``--disable-smart-memory``)."""
+        """Expect no model any more, and unload all where the flags ask for that after each prompt (``--disable-smart-memory``)."""
+        if model_management.process_models().has_manager():
+            model_management.manager().end_prompt()
         if model_management.DISABLE_SMART_MEMORY:
             model_management.unload_all_models()
 

@@ -20,7 +20,7 @@ LAYERS = 30  # of Z-Image, over which the blocks of its ControlNets are spread
 LOW, MIDDLE = -20, -11  # SigLIP's layers that USO looks at, beside the last but one
 
 
-class _Patch:
+class PatchOfNetwork:
     """A network and what it looks at, ``seen``."""
 
     def __init__(self, model_patch: Any) -> None:
@@ -38,7 +38,7 @@ class _Patch:
         return [self.model_patch]
 
 
-class _PicturePatch(_Patch):
+class _PicturePatch(PatchOfNetwork):
     """A patch that looks at a picture's latent, which is encoded again where the model works on another size."""
 
     size: tuple[int, int] | None = None  # of the picture behind ``seen``, in pixels
@@ -179,7 +179,7 @@ class ZImageControlPatch(_PicturePatch):
         return step(number, tokens, x[:, : tokens.shape[1]], turns, time)
 
 
-class StylePatch(_Patch):
+class StylePatch(PatchOfNetwork):
     """USO's tokens before the text. *states*: 3 (SigLIP's low, middle, high layer) x B x tokens x width."""
 
     def __init__(self, model_patch: Any, states: torch.Tensor) -> None:
@@ -207,7 +207,7 @@ def style_states(seen: Any, network: Any) -> torch.Tensor:
 
 
 def check_model(model_patch: Any, model: Any, kind: Any, sizes: Mapping[str, int], least_blocks: str = "") -> None:
-    """Raise ``ValueError``, naming both files, unless *model*'s is a *kind* whose network has the attributes *sizes*.
+    """Raise ``ValueError``, naming both files, unless *model*'s is a *kind* (or one of several) whose network has the attributes *sizes*.
 
     *least_blocks*: an attribute with its blocks, of which *model_patch* must correct each.
     """
@@ -217,7 +217,8 @@ def check_model(model_patch: Any, model: Any, kind: Any, sizes: Mapping[str, int
     found = {name: getattr(base.diffusion_model, name, None) for name in sizes}
     if not isinstance(base, kind) or found != sizes:
         own = f" of {found}" if isinstance(base, kind) else ""
-        raise ValueError(f"{network.source_name} changes a {kind.__name__} of {dict(sizes)}; {file} holds a {type(base).__name__}{own}")
+        known = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ValueError(f"{network.source_name} changes a {known} of {dict(sizes)}; {file} holds a {type(base).__name__}{own}")
     if least_blocks and len(getattr(base.diffusion_model, least_blocks)) > len(network.controlnet_blocks):
         blocks = len(getattr(base.diffusion_model, least_blocks))
         raise ValueError(f"{network.source_name} is for {len(network.controlnet_blocks)} blocks; {file} has {blocks}")

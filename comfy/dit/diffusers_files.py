@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -51,7 +52,7 @@ class JoinedSource:
     @staticmethod
     def _joined(tensors: list[torch.Tensor], parts: Parts, dtype: torch.dtype | None) -> torch.Tensor:
         if len(parts) == 1 and not parts[0][1].swapped:
-            return tensors[0]
+            return tensors[0].flatten() if parts[0][1].flat else tensors[0]
         values = [dequantised(tensor, dtype) if is_quantised(tensor) else tensor for tensor in tensors]
         if len(values) == 1:
             return torch.cat(values[0].chunk(2)[::-1])
@@ -99,5 +100,6 @@ def _published(source: WeightSource, family: Family) -> WeightSource:
             if place.length and (place.start != rows or shapes[name][0] != place.length):
                 raise IncompleteModelError(f"{name} has shape {list(shapes[name])}, which does not fit rows {rows} on of {key}")
             rows += shapes[name][0]
-        joined[key] = (rows, *shapes[found[0][0]][1:])
+        rest = shapes[found[0][0]][1:]
+        joined[key] = (rows * math.prod(rest),) if found[0][1].flat else (rows, *rest)
     return JoinedSource(source, parts, joined)

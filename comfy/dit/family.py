@@ -21,13 +21,14 @@ Target = str | tuple[Any, ...]  # a weight, or (weight, slice (dim, start, lengt
 class Place:
     """Where a tensor in diffusers' names belongs: in the weight *key* from row *start* on, *length* rows; the whole if *length* is 0.
 
-    *swapped*: the two halves of its rows stand the other way round there.
+    *swapped*: the two halves of its rows stand the other way round there. *flat*: its rows are one behind the other there.
     """
 
     key: str
     start: int = 0
     length: int = 0
     swapped: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,11 @@ class DiffusersNames:
     places: Callable[[Config], Mapping[str, Place]]
 
 
+def network_kind(unet_config: Mapping[str, Any]) -> str | None:
+    """Which kind of network *unet_config* is of: its ``image_model``, for sound its ``audio_model``; None where it says neither."""
+    return unet_config.get("image_model") or unet_config.get("audio_model")
+
+
 def _no_names(config: Config, keys: Iterable[str]) -> Mapping[str, Target]:
     return {}
 
@@ -51,9 +57,11 @@ def _no_names(config: Config, keys: Iterable[str]) -> Mapping[str, Target]:
 class Family:
     """One family.
 
-    *configs*: its configurations, the most specific first, each with ``image_model`` in its ``unet_config``. *read_config* makes the
-    ``unet_config`` of the shapes of a file, or None where it is none of this family. *lora_names* gives what LoRA files call weights,
-    besides the names that every model's weights have, from the ``unet_config`` and the weights' names (``diffusion_model.…``).
+    *configs*: its configurations, the most specific first, each with ``image_model`` (or ``audio_model``) in its ``unet_config``.
+    *read_config* makes the ``unet_config`` of the shapes of a file, or None where it is none of this family. *lora_names* gives what LoRA
+    files call weights, besides the names that every model's weights have, from the ``unet_config`` and the weights' names
+    (``diffusion_model.…``).
+    *with_metadata* adds to the ``unet_config`` what the metadata of the file says.
     """
 
     name: str
@@ -61,12 +69,13 @@ class Family:
     read_config: Callable[[Shapes], Config | None]
     diffusers: DiffusersNames | None = None
     lora_names: Callable[[Config, Iterable[str]], Mapping[str, Target]] = _no_names
+    with_metadata: Callable[[Config, Mapping[str, str]], Config] | None = None
 
     def __post_init__(self) -> None:
-        nameless = [config.__name__ for config in self.configs if "image_model" not in config.unet_config]
+        nameless = [config.__name__ for config in self.configs if network_kind(config.unet_config) is None]
         if nameless or not self.configs:
             raise ValueError(f"{self.name}: the unet_config of {nameless or 'no configuration'} says no image_model")
 
     def image_models(self) -> set[str]:
         """The names of its kinds of network."""
-        return {config.unet_config["image_model"] for config in self.configs}
+        return {kind for config in self.configs if (kind := network_kind(config.unet_config)) is not None}

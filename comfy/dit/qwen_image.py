@@ -50,28 +50,34 @@ class QwenImage(BASE):
 
 def read_config(shapes: Shapes) -> Config | None:
     """The ``unet_config`` of a Qwen-Image network with tensors of *shapes*, else None."""
-    if not all(f"{name}{WEIGHT}" in shapes for name in ("txt_norm", "img_in", "proj_out", "transformer_blocks.0.attn.norm_added_q")):
+    sizes = read_sizes(shapes)
+    if sizes is None:
         return None
     values = shapes["proj_out.weight"][0]
     if values == MAGE_FLOW_PATCH:
         return None
+    config: Config = {"image_model": "qwen_image", **sizes, "out_channels": values // PATCH**2}
+    if AT_TIME_ZERO in shapes:
+        config["default_ref_method"] = "index_timestep_zero"
+    if LAYERED in shapes:
+        config |= {"use_additional_t_cond": True, "default_ref_method": "negative_index"}
+    return config
+
+
+def read_sizes(shapes: Shapes) -> Config | None:
+    """What the ``unet_config`` of a network of this kind with tensors of *shapes* says of its layers, else None."""
+    if not all(f"{name}{WEIGHT}" in shapes for name in ("txt_norm", "img_in", "proj_out", "transformer_blocks.0.attn.norm_added_q")):
+        return None
     width, in_channels = shapes["img_in.weight"]
     head = shapes["transformer_blocks.0.attn.norm_added_q.weight"][0]
-    config: Config = {
-        "image_model": "qwen_image",
+    return {
         "in_channels": in_channels,
-        "out_channels": values // PATCH**2,
         "num_layers": count_blocks(shapes, "transformer_blocks.{}."),
         "attention_head_dim": head,
         "num_attention_heads": width // head,
         "joint_attention_dim": shapes["txt_norm.weight"][0],
         "axes_dims_rope": _axes(head),
     }
-    if AT_TIME_ZERO in shapes:
-        config["default_ref_method"] = "index_timestep_zero"
-    if LAYERED in shapes:
-        config |= {"use_additional_t_cond": True, "default_ref_method": "negative_index"}
-    return config
 
 
 def _axes(head: int) -> list[int]:

@@ -5,8 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy.dit import chroma, cosmos, flux, flux2, hidream, hunyuan_video, lumina, qwen_image, sd3, wan
-from comfy.dit.family import Config, Family, Shapes
+from comfy.dit import (
+    ace,
+    ace15,
+    chroma,
+    cosmos,
+    flux,
+    flux2,
+    hidream,
+    hunyuan_video,
+    krea2,
+    ltx,
+    lumina,
+    mage_flow,
+    minimax,
+    omnigen,
+    qwen_image,
+    qwen_image21,
+    sd3,
+    stable_audio,
+    wan,
+)
+from comfy.dit.family import Config, Family, Shapes, network_kind
 from comfy.supported_models_base import BASE
 
 FAMILIES: tuple[Family, ...] = (
@@ -14,12 +34,21 @@ FAMILIES: tuple[Family, ...] = (
     flux2.FAMILY,
     chroma.FAMILY,
     qwen_image.FAMILY,
+    qwen_image21.FAMILY,
+    mage_flow.FAMILY,
+    omnigen.FAMILY,
     lumina.FAMILY,
+    krea2.FAMILY,
     sd3.FAMILY,
     cosmos.FAMILY,
     hidream.FAMILY,
     wan.FAMILY,
     hunyuan_video.FAMILY,
+    minimax.FAMILY,
+    ace.FAMILY,
+    ace15.FAMILY,
+    ltx.FAMILY,
+    stable_audio.FAMILY,
 )
 
 
@@ -30,14 +59,19 @@ def configurations() -> list[type[BASE]]:
 
 def family_of(unet_config: Mapping[str, Any] | None) -> Family | None:
     """The family of a model with *unet_config*, or None."""
-    name = (unet_config or {}).get("image_model")
+    name = network_kind(unet_config or {})
     return next((family for family in FAMILIES if name in family.image_models()), None)
 
 
-def read_transformer_config(shapes: Shapes, prefix: str = "") -> Config | None:
+def read_transformer_config(shapes: Shapes, prefix: str = "", metadata: Mapping[str, str] | None = None) -> Config | None:
     """ComfyUI's ``unet_config`` for the tensors of *shapes* below *prefix*, in published names; None for an unknown network.
 
-    Raises ``ModelFileError`` and what damaged shapes lead to (see :func:`comfy.families.model_errors.naming_file`).
+    *metadata* of the file counts for families whose files say something there. Raises ``ModelFileError`` and what damaged shapes lead to
+    (see :func:`comfy.families.model_errors.naming_file`).
     """
     own = {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
-    return next((config for family in FAMILIES if (config := family.read_config(own)) is not None), None)
+    for family in FAMILIES:
+        config = family.read_config(own)
+        if config is not None:
+            return config if family.with_metadata is None or not metadata else family.with_metadata(config, metadata)
+    return None

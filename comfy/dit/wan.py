@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
+from comfy.families.family_settings import part_settings
 from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.sd_unet_config import count_blocks
 from comfy.supported_models_base import BASE
+
+log = logging.getLogger(__name__)
 
 PATCH = (1, 2, 2)
 HEAD = 128
@@ -31,7 +35,8 @@ KINDS = {
     "patch_embedding_pose.weight": "scail",
     "patch_embedding_global.weight": "wandancer",
 }
-SUPPORTED_KINDS = ("vace", "camera")
+INJECTED = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)  # blocks after which S2V hears
+SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo", "scail", "scail2")
 # diffusers' names: those of the network as a whole, of a block, and of attention to a picture.
 ONCE = {
     "patch_embedding": "patch_embedding",
@@ -148,10 +153,57 @@ class WAN21_Camera(WAN21_T2V):  # noqa: N801 - ComfyUI's name
         return model_base.WAN21_Camera
 
 
+class WAN_Animate2(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan-Animate 2, which is told by its file's metadata: its weights are those of a picture to video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "animate2"}
+    sampling_settings = {"shift": 5.0}
+    image_to_video = True
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN_Animate2
+
+
 class WAN22_Camera(WAN21_Camera):  # noqa: N801 - ComfyUI's name
     """Wan 2.2 that is."""
 
     unet_config = {"image_model": "wan2.1", "model_type": "camera_2.2", "in_dim": 36}
+
+
+class WAN21_HuMo(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """HuMo, which hears and looks at a picture of who is to be seen."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "humo"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_HuMo
+
+
+class WAN22_S2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.2's sound to video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "s2v"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN22_S2V
+
+
+class WAN21_SCAIL(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """SCAIL: figures in a picture move as poses in a video."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "scail"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_SCAIL
+
+
+class WAN21_SCAIL2(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """SCAIL-2: with several figures, which are told apart by colours."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "scail2"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN21_SCAIL2
 
 
 def read_config(shapes: Shapes) -> Config | None:
@@ -183,11 +235,31 @@ def read_config(shapes: Shapes) -> Config | None:
     }
     if config["model_type"] == "vace":
         config |= {"vace_in_dim": shapes["vace_patch_embedding.weight"][1], "vace_layers": count_blocks(shapes, "vace_blocks.{}.")}
+    if config["model_type"] == "humo":
+        names = {"audio_input_dim": 1, "audio_intermediate_dim": 0}
+        config |= {name: shapes["audio_proj.audio_proj_glob_1.layer.weight"][place] for name, place in names.items()}
+        config["audio_output_dim"] = shapes["audio_proj.audio_proj_glob_norm.layer.weight"][0]
+    if config["model_type"] == "scail2":
+        config["mask_in_dim"] = shapes["patch_embedding_mask.weight"][1]
+    if config["model_type"] == "s2v":
+        config |= _what_s2v_hears(shapes, width)
     if "img_emb.emb_pos" in shapes:
         config["flf_pos_embed_token_number"] = shapes["img_emb.emb_pos"][1]
     if "ref_conv.weight" in shapes:
         config["in_dim_ref_conv"] = shapes["ref_conv.weight"][1]
     return config
+
+
+def _what_s2v_hears(shapes: Shapes, width: int) -> Config:
+    """The sizes of the parts that only S2V has."""
+    rows, heard, _ = shapes["casual_audio_encoder.encoder.conv1_local.conv.weight"]
+    return {
+        "audio_dim": heard,
+        "audio_layers": shapes["casual_audio_encoder.weights"][1],
+        "num_audio_token": rows // (width // 4),
+        "cond_dim": shapes["cond_encoder.weight"][1] if "cond_encoder.weight" in shapes else 0,
+        "audio_inject_layers": INJECTED[: count_blocks(shapes, "audio_injector.injector.{}.")],
+    }
 
 
 def _kind(shapes: Shapes) -> str:
@@ -199,6 +271,18 @@ def _kind(shapes: Shapes) -> str:
             f"it is Wan's network of the kind {kind!r}, which is not supported; supported: {', '.join(SUPPORTED_KINDS)}"
         )
     return "camera_2.2" if kind == "camera" and PICTURES not in shapes else kind
+
+
+def with_metadata(config: Config, metadata: Mapping[str, str], name: str = "the file") -> Config:
+    """*config* with what the file's metadata says of the kind of network and its sizes, which counts before the shapes.
+
+    Raises ``ModelFileError`` where that is not understood. Members that nothing here knows are named in the log.
+    """
+    settings = part_settings(metadata, "transformer", name)
+    unknown = sorted(settings.keys() - config.keys())
+    if unknown:
+        log.warning("%s: %d settings of the transformer in its metadata are not used: %s", name, len(unknown), ", ".join(unknown))
+    return {**config, **{key: value for key, value in settings.items() if key in config}}
 
 
 def diffusers_places(config: Config) -> dict[str, Place]:
@@ -238,7 +322,20 @@ def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
 
 FAMILY = Family(
     name="Wan 2.1 and 2.2",
-    configs=(WAN22_T2V, WAN21_T2V, WAN21_I2V, WAN21_FunControl2V, WAN21_Vace, WAN21_Camera, WAN22_Camera),
+    configs=(
+        WAN_Animate2,
+        WAN22_T2V,
+        WAN21_T2V,
+        WAN21_I2V,
+        WAN21_FunControl2V,
+        WAN21_Vace,
+        WAN21_Camera,
+        WAN22_Camera,
+        WAN21_HuMo,
+        WAN22_S2V,
+        WAN21_SCAIL,
+        WAN21_SCAIL2,
+    ),
     read_config=read_config,
     diffusers=DiffusersNames(
         ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),
@@ -246,4 +343,5 @@ FAMILY = Family(
         diffusers_places,
     ),
     lora_names=lora_names,
+    with_metadata=with_metadata,
 )

@@ -29,7 +29,7 @@ def cross_attention_blocks(unet_config: Mapping[str, Any]) -> tuple[AttentionBlo
         raise ValueError("block names are known for UNets of Stable Diffusion only; this network is of another kind")
     widths = [unet_config["model_channels"] * multiple for multiple in unet_config["channel_mult"]]
     counts: Sequence[int] = unet_config["num_res_blocks"]
-    middle = unet_config.get("transformer_depth_middle") or 0
+    middle = max(0, unet_config.get("transformer_depth_middle") or 0)
     return (
         *_blocks("input", _input_places(counts), unet_config["transformer_depth"], widths),
         *_blocks("output", _output_places(counts), list(reversed(unet_config["transformer_depth_output"])), widths),

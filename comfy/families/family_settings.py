@@ -7,6 +7,8 @@ The header key ``keepwarm.config`` may hold a JSON object with these optional me
      "latent": {"scale_factor": 1.0}, "prediction": "eps" or "v_prediction"}
 
 A file without it is read by its family's standard: 8 heads (SD 1.x) or 64 channels per head (SDXL), and 64 channels per text head.
+
+Some authors write settings of their own, as JSON under ``config``: :func:`published_settings`.
 """
 
 import json
@@ -15,7 +17,7 @@ from typing import Any
 
 from comfy.families.model_errors import ModelFileError
 
-METADATA_KEY = "keepwarm.config"
+METADATA_KEY, PUBLISHED_KEY = "keepwarm.config", "config"
 _KNOWN: dict[str, frozenset[str]] = {
     "unet": frozenset({"num_heads", "num_head_channels"}),
     "clip_l": frozenset({"num_attention_heads", "hidden_act"}),
@@ -48,4 +50,31 @@ def family_settings(metadata: Mapping[str, str] | None, name: str) -> dict[str, 
                 f"{name}: {METADATA_KEY}: {key} = {value!r} is not understood; known members: prediction, "
                 + "; ".join(f"{known} with {', '.join(sorted(members))}" for known, members in _KNOWN.items())
             )
+    return settings
+
+
+def published_settings(metadata: Mapping[str, str] | None, name: str = "the file") -> dict[str, Any]:
+    """The object, which LTX's files have a member in for each of their parts (``transformer``, ``vae``, ``audio_vae``, ``vocoder``).
+
+    Empty if there is none. Raises ``ModelFileError``, naming the file *name*, where it is no JSON object.
+    """
+    text = (metadata or {}).get(PUBLISHED_KEY)
+    if text is None:
+        return {}
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{name}: metadata {PUBLISHED_KEY} is not JSON ({error})") from error
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{name}: metadata {PUBLISHED_KEY} must be a JSON object")
+    return settings
+
+
+def part_settings(metadata: Mapping[str, str] | None, part: str, name: str = "the file") -> dict[str, Any]:
+    """The settings of one *part*; empty if there are none. Raises ``ModelFileError`` as :func:`published_settings` does."""
+    settings = published_settings(metadata, name).get(part)
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{name}: metadata {PUBLISHED_KEY}: {part} must be a JSON object")
     return settings

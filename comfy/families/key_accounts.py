@@ -19,6 +19,9 @@ HARMLESS = (
     (r"(^|\.)(text_projection(\.weight)?|text_projection\.bias)$", "projection of pooled text, where the family takes it unprojected"),
     (r"^(vision_model|visual|visual_projection)\b", "the half of CLIP that looks at pictures"),
     (r"(^|\.)loss\.", "the critic that autoencoders are trained against"),
+    (r"(sampler|samples\.\d+)\.time_conv\.", "what autoencoders of videos do between frames, where they are used for pictures"),
+    (r"(^|\.)per_channel_statistics\.(channel|mean-of-stds)", "figures of LTX's latents that nothing is computed from"),
+    (r"(^|\.)stft_fn\.inverse_basis$", "the way back of a transform that is made one way only"),
     (r"(^|\.)num_batches_tracked$", "a count of training"),
     (r"^(decoder\.(block\.\d+|final_layer_norm|embed_tokens)\.|lm_head\.weight$)", "the half of T5 that writes text"),
     (r"^encoder\.embed_tokens\.weight$", "T5's table of embeddings, which is shared.weight once more"),
@@ -32,6 +35,9 @@ CHECKPOINT_PARTS = (
     "text_encoders.",
     "control_model.",
     "vae.",
+    "audio_vae.",
+    "vocoder.",
+    "text_embedding_projection.",
 )
 _ANY_HARMLESS = re.compile("|".join(f"(?:{pattern})" for pattern, _ in HARMLESS))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from comfy.families.clip_text_config import ClipTextConfig
 from comfy.families.kl_vae_config import KlVaeConfig
-from comfy.families.sd_unet_config import UNetConfig
+from comfy.families.sd_unet_config import NO_MIDDLE, UNetConfig
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]
@@ -38,9 +38,11 @@ def unet_layout(config: UNetConfig) -> dict[str, Shape]:
             tensors |= _weight_bias(f"input_blocks.{number}.0.op", width, width, 3, 3)
             number += 1
             skips.append(width)
-    tensors |= _res_block("middle_block.0", channels, channels, time)
-    tensors |= _transformer("middle_block.1", config, channels, config.middle_depth)
-    tensors |= _res_block("middle_block.2" if config.middle_depth else "middle_block.1", channels, channels, time)
+    if config.middle_depth != NO_MIDDLE:
+        tensors |= _res_block("middle_block.0", channels, channels, time)
+    if config.middle_depth >= 0:
+        tensors |= _transformer("middle_block.1", config, channels, config.middle_depth)
+        tensors |= _res_block("middle_block.2" if config.middle_depth else "middle_block.1", channels, channels, time)
     number = 0
     for level in reversed(range(len(config.channels))):
         width = config.channels[level]

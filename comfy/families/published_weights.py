@@ -88,3 +88,13 @@ def _check(expected: Mapping[str, Shape], source: WeightSource, what: str) -> No
 
 def _as_matrix(shape: Shape) -> Shape:
     return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else tuple(shape)
+
+
+def parameters_from_buffers(module: torch.nn.Module) -> None:
+    """Make the buffers of *module* that files hold (filters, bases of transforms) parameters, in place."""
+    for part in module.modules():
+        kept = [name for name in part._buffers if name not in part._non_persistent_buffers_set]
+        for name in kept:
+            value = part._buffers.pop(name)
+            assert value is not None
+            part.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))

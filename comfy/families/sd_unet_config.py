@@ -8,13 +8,15 @@ from comfy.families.model_errors import ModelFileError
 
 Shape = tuple[int, ...]
 NORM_GROUPS = 32
+ONE_RESIDUAL, NO_MIDDLE = -1, -2
 
 
 @dataclass(frozen=True, slots=True)
 class UNetConfig:
     """Sizes of one UNet. Tuples begin with the highest resolution; depths count transformer blocks.
 
-    ``depths`` has one number per residual block of the input half, ``output_depths`` one per output block, level by level.
+    ``depths`` has one number per residual block of the input half, ``output_depths`` one per output block, level by level. Of the middle
+    block, ``ONE_RESIDUAL`` means that a residual block is all of it, and ``NO_MIDDLE`` that there is none, as in ComfyUI's configurations.
     """
 
     in_channels: int
@@ -41,17 +43,17 @@ class UNetConfig:
         return tuple(self.model_channels * multiple for multiple in self.channel_mult)
 
     def level_depths(self) -> tuple[int, ...]:
-        """Transformer depth per level. Raises ``ModelFileError`` for networks whose blocks differ inside a level."""
+        """Transformer depth per level. Raises ``ModelFileError`` for networks whose blocks differ inside a level: diffusers' have one."""
         levels, position, output_position = [], 0, 0
         for blocks in self.num_res_blocks:
             inner = self.depths[position : position + blocks]
             outer = self.output_depths[output_position : output_position + blocks + 1]
             if len(set(inner + outer)) != 1 or blocks != self.num_res_blocks[0]:
-                raise ModelFileError("UNets with uneven blocks (SSD-1B, Vega, KOALA and other pruned SDXL files) are not supported")
+                raise ModelFileError("diffusers' UNet has no uneven blocks, as SSD-1B, Vega and KOALA have them")
             levels.append(inner[0])
             position, output_position = position + blocks, output_position + blocks + 1
         if levels[-1] not in (0, self.middle_depth):
-            raise ModelFileError("UNets whose middle depth differs from the lowest level's are not supported")
+            raise ModelFileError("diffusers' UNet has no middle whose depth differs from the lowest level's")
         return tuple(levels)
 
     def heads(self) -> tuple[int, ...]:
@@ -192,7 +194,7 @@ def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping
         num_res_blocks=res_blocks,
         depths=depths,
         output_depths=tuple(tensors.depth(f"output_blocks.{index}.1") for index in reversed(range(outputs))),
-        middle_depth=tensors.depth("middle_block.1"),
+        middle_depth=_middle_depth(tensors),
         context_dim=tensors.context_dim(),
         use_linear=tensors.linear_projection(),
         adm_in_channels=None if label is None else label[1],
@@ -205,6 +207,13 @@ def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping
             "give the head count in the file's keepwarm.config metadata"
         )
     return config
+
+
+def _middle_depth(tensors: _Shapes) -> int:
+    """Transformer blocks in the middle, or what stands for a middle without a second residual block."""
+    if "middle_block.0.in_layers.0.weight" not in tensors:
+        return NO_MIDDLE
+    return tensors.depth("middle_block.1") if tensors.blocks("middle_block") > 1 else ONE_RESIDUAL
 
 
 def _read_levels(tensors: _Shapes, model_channels: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

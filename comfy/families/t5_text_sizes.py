@@ -24,6 +24,17 @@ UMT5_XXL = T5TextConfig(
     gated=True,
     bias_per_layer=True,
 )
+UMT5_BASE = T5TextConfig(
+    vocabulary=256384,
+    hidden_size=768,
+    intermediate_size=2048,
+    num_layers=12,
+    num_heads=12,
+    head_width=64,
+    buckets=32,
+    gated=True,
+    bias_per_layer=True,
+)
 T5_XXL_OLD = T5TextConfig(
     vocabulary=32128,
     hidden_size=1024,

@@ -61,8 +61,10 @@ def unet_to_diffusers(unet_config: Mapping[str, Any]) -> dict[str, str]:
             block += 1
         names.update(_with_bias(f"down_blocks.{level}.downsamplers.0.conv", f"input_blocks.{block}.0.op"))
         block += 1
-    names.update(_transformer("mid_block.attentions.0", "middle_block.1", unet_config.get("transformer_depth_middle") or 0))
-    for index, place in enumerate((0, 2)):
+    middle = unet_config.get("transformer_depth_middle") or 0
+    if middle >= 0:
+        names.update(_transformer("mid_block.attentions.0", "middle_block.1", middle))
+    for index, place in enumerate((0, 2)[: 2 if middle >= 0 else middle + 2]):
         names.update(_resnet(f"mid_block.resnets.{index}", f"middle_block.{place}"))
     block = 0
     for level, count in enumerate(reversed(counts)):

@@ -1,7 +1,7 @@
 """One interface to a model's tensors, whether they are still in a file or already in a state dict."""
 
 import math
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from comfy.weight_files.reader import MakeBlock, WeightReader
 from comfy.wrapper_tensors import stored_bytes
 
 Shape = tuple[int, ...]
+SMALL_ELEMENTS = 4096
 
 
 class WeightSource(Protocol):
@@ -78,7 +79,10 @@ class FileSource:
 
 
 class StateDictSource:
-    """Tensors in memory. With *consume*, :meth:`take` removes them from the dict, so that a cast frees the originals one by one."""
+    """Tensors in memory. With *consume*, :meth:`take` removes them from the dict, so that a cast frees the originals one by one.
+
+    Small ones, which tell what a model is, can be taken again all the same.
+    """
 
     def __init__(
         self,
@@ -89,31 +93,41 @@ class StateDictSource:
     ) -> None:
         self._state_dict = state_dict
         self._consume = consume
+        self._small: dict[str, torch.Tensor] = {}  # those that left the dict
         self.name = name
         self.metadata = metadata or {}
         self.read_bytes: int | None = None
 
     def shapes(self) -> Mapping[str, Shape]:
-        return {key: tuple(tensor.shape) for key, tensor in self._state_dict.items() if hasattr(tensor, "shape")}
+        return {key: tuple(tensor.shape) for key, tensor in self._all().items() if hasattr(tensor, "shape")}
 
     def dtype(self, key: str) -> torch.dtype:
-        return self._state_dict[key].dtype
+        return self._all()[key].dtype
 
     def fixed_bytes(self, key: str) -> int | None:
-        tensor = self._state_dict[key]
+        tensor = self._all()[key]
         return None if is_plain(tensor) else stored_bytes(tensor)
 
     def take(self, keys: Iterable[str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
         """The dict's own tensors where the dtype is right and the layout contiguous, or a node pack made their class; else new ones."""
         taken = {}
         for key in keys:
-            tensor = self._state_dict.pop(key) if self._consume else self._state_dict[key]
+            tensor = self._pop(key) if self._consume else self._state_dict[key]
             if not is_plain(tensor):
                 taken[key] = tensor
                 continue
             wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             taken[key] = tensor.detach().to(wanted).contiguous()
         return taken
+
+    def _pop(self, key: str) -> torch.Tensor:
+        tensor = self._small[key] if key in self._small else self._state_dict.pop(key)
+        if is_plain(tensor) and tensor.numel() <= SMALL_ELEMENTS:
+            self._small[key] = tensor
+        return tensor
+
+    def _all(self) -> Mapping[str, torch.Tensor]:
+        return ChainMap(self._small, self._state_dict) if self._small else self._state_dict
 
 
 class PrefixedSource:

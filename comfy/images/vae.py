@@ -1,4 +1,4 @@
-"""The autoencoder that nodes use: pictures in [0, 1] with channels last, memory estimates, batches, tiles."""
+"""The autoencoder that nodes use: pictures in [0, 1] or sounds with channels last, memory estimates, batches, tiles."""
 
 import logging
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -13,6 +13,7 @@ from comfy import made_by
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import SUPPORTED, WORKING_DTYPES, find_autoencoder
+from comfy.images.tiled_sounds import TiledSounds
 from comfy.images.tiled_videos import TiledVideos
 from comfy.model_detection import describe_tensors
 from comfy.patching.model_weights import ModelWeights
@@ -20,15 +21,16 @@ from comfy.patching.model_weights import ModelWeights
 log = logging.getLogger(__name__)
 
 MANY_FRAMES = 8192
+AUDIO_RATE_HZ = 44100
 
 
-class VAE(TiledVideos):
+class VAE(TiledVideos, TiledSounds):
     """An autoencoder and its patcher. If there are no known weights, ``first_stage_model`` is None and there is no patcher.
 
     *sd* is a state dict (published or diffusers' names, no prefix) or a weight source. Latents are B x channels x height x
     width, pictures B x height x width x channels in [0, 1]; results are on ``output_device``. Where ``latent_dim`` is 3, latents are
     B x channels x frames x height x width, decoded pictures have a dimension of frames as well, and a batch of pictures that is encoded
-    is one video.
+    is one video. Those of sound take B x samples x channels in [-1, 1] at ``audio_sample_rate`` Hz instead.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class VAE(TiledVideos):
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        source = plain_weights(StateDictSource(sd if sd is not None else {}) if sd is None or isinstance(sd, MutableMapping) else sd)
+        source = plain_weights(StateDictSource(sd or {}, metadata=metadata) if sd is None or isinstance(sd, MutableMapping) else sd)
         found = find_autoencoder(source)
         self.latent_dim = 2
         self.output_channels = 3
-        self.pad_channel_value: float | None = None
+        self.pad_channel_value: float | str | None = None
+        self.extra_1d_channel: int | None = None
+        self.audio_sample_rate = AUDIO_RATE_HZ
         self.process_input: Callable[[torch.Tensor], torch.Tensor] = lambda image: image * 2.0 - 1.0
         self.process_output: Callable[[torch.Tensor], torch.Tensor] = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
         self.working_dtypes = list(WORKING_DTYPES if found is None else found.working_dtypes)
@@ -63,6 +67,12 @@ class VAE(TiledVideos):
         self.downscale_index_formula, self.upscale_index_formula = found.downscale_index_formula, found.upscale_index_formula
         self.latent_channels = found.latent_channels
         self.output_channels = found.image_channels
+        if found.sample_rate_hz is not None:
+            self.audio_sample_rate, self.extra_1d_channel, self.disable_offload = found.sample_rate_hz, found.extra_1d_channel, True
+            self.audio_sample_rate_output = found.output_rate_hz or found.sample_rate_hz
+            self.process_input = self.process_output = lambda sound: sound
+        if found.in_parts:
+            self.process_output = lambda colours: colours
         management = comfy.model_management
         self.device = management.vae_device() if device is None else device
         self.vae_dtype = management.vae_dtype(self.device, self.working_dtypes) if dtype is None else dtype
@@ -107,18 +117,22 @@ class VAE(TiledVideos):
         return self.first_stage_model
 
     def vae_encode_crop_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """*pixels* (… x height x width x channels) cropped around the middle to the latent grid, and to the model's channels.
+        """*pixels* (… x height x width x channels; B x samples x channels) cropped around the middle to the latent grid, and to the model's
+        channels.
 
         Channels that are missing are filled where the model says with what.
         """
         if self.crop_input:
             ratio = self.spacial_compression_encode()
-            for axis in (pixels.ndim - 3, pixels.ndim - 2):
+            for axis in range(max(1, pixels.ndim - 3), pixels.ndim - 1):
                 side = pixels.shape[axis]
                 pixels = pixels.narrow(axis, side % ratio // 2, side // ratio * ratio)
         missing = self.output_channels - pixels.shape[-1]
-        if missing > 0 and self.pad_channel_value is not None:
-            return torch.nn.functional.pad(pixels, (0, missing), value=self.pad_channel_value)
+        filling = self.pad_channel_value
+        if missing > 0 and isinstance(filling, str):
+            return torch.nn.functional.pad(pixels, (0, missing), mode=filling)
+        if missing > 0 and filling is not None:
+            return torch.nn.functional.pad(pixels, (0, missing), value=float(filling))
         return pixels[..., : self.output_channels]
 
     def vae_output_dtype(self) -> torch.dtype:
@@ -132,7 +146,8 @@ class VAE(TiledVideos):
         """
         self._check_latent(samples_in)
         samples_in = self._in_latent_dimensions(samples_in)
-        tiled = self.decode_tiled_3d if self.latent_dim == 3 else self.decode_tiled_
+        tiled: Any = self.decode_tiled_3d if self.latent_dim == 3 else self.decode_tiled_1d if self._is_of_sound() else self.decode_tiled_
+        tiled = self._decode_batch if self._kind.in_parts else tiled
         memory_used = self.memory_used_decode(samples_in.shape, self.vae_dtype)
         pictures = self._in_batches(samples_in, memory_used, self._decode_batch, "decoding")
         pictures = tiled(samples_in) if pictures is None else pictures
@@ -145,10 +160,14 @@ class VAE(TiledVideos):
         """
         self.throw_exception_if_invalid()
         pixels = self._as_network_takes(pixel_samples)
-        tiled = self.encode_tiled_3d if self.latent_dim == 3 else self.encode_tiled_
+        tiled: Any = self.encode_tiled_3d if self.latent_dim == 3 else self.encode_tiled_1d if self._is_of_sound() else self.encode_tiled_
+        tiled = self._encode_batch if self._kind.in_parts else tiled
         latents = self._in_batches(pixels, self.memory_used_encode(pixels.shape, self.vae_dtype), self._encode_batch, "encoding")
         latents = tiled(pixels) if latents is None else latents
         return made_by.mark(latents, self.source_name)
+
+    def _is_of_sound(self) -> bool:
+        return self.latent_dim == 1 or self.extra_1d_channel is not None
 
     def _in_latent_dimensions(self, samples: torch.Tensor) -> torch.Tensor:
         """*samples* with a dimension of frames or without one, as the network has it."""
@@ -181,6 +200,8 @@ class VAE(TiledVideos):
         return None
 
     def _collected(self, parts: Sequence[torch.Tensor], count: int, run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor | None:
+        if len(parts) == 1:
+            return run(parts[0]).to(device=self.output_device, dtype=self.vae_output_dtype())
         outputs, start = None, 0
         for part in parts:
             out = run(part)
@@ -195,10 +216,16 @@ class VAE(TiledVideos):
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory_used, force_full_load=self.disable_offload)
 
     def _decode_batch(self, latents: torch.Tensor) -> torch.Tensor:
-        picture = self._network().decode(latents.to(device=self.device, dtype=self.vae_dtype))
+        network, latents = self._network(), latents.to(device=self.device, dtype=self.vae_dtype)
+        if self._kind.in_parts:
+            shape = network.decode_output_shape(latents.shape)
+            return network.decode(latents, output_buffer=torch.empty(shape, device=self.output_device, dtype=self.vae_output_dtype()))
+        picture = network.decode(latents)
         return self.process_output(picture.to(device=self.output_device, dtype=self.vae_output_dtype(), copy=True))
 
     def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._kind.in_parts:
+            return self._network().encode(self.process_input(pixels).to(self.vae_dtype), device=self.device)
         return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
@@ -272,10 +299,14 @@ class VAE(TiledVideos):
     ) -> torch.Tensor:
         """Decode latents to pictures in tiles (sizes in latent pixels and frames)."""
         self._check_latent(samples)
+        if self._kind.in_parts:
+            return self.decode(samples)
         samples = self._in_latent_dimensions(samples)
         self._load(self.memory_used_decode(samples.shape, self.vae_dtype))
         if self.latent_dim == 3:
             return self.decode_video_tiles(samples, tile_x, tile_y, overlap, tile_t, overlap_t).movedim(1, -1)
+        if self._is_of_sound():
+            return self.decode_tiled_1d(samples, **_given(tile_x=tile_x, overlap=overlap)).movedim(1, -1)
         return self.decode_tiled_(samples, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap)).movedim(1, -1)
 
     def encode_tiled(
@@ -289,10 +320,14 @@ class VAE(TiledVideos):
     ) -> torch.Tensor:
         """Encode pictures to latents in tiles (sizes in picture pixels and frames)."""
         self.throw_exception_if_invalid()
+        if self._kind.in_parts:
+            return self.encode(pixel_samples)
         pixels = self._as_network_takes(pixel_samples)
         self._load(self.memory_used_encode(pixels.shape, self.vae_dtype))
         if self.latent_dim == 3:
             latents = self.encode_video_tiles(pixels, tile_x, tile_y, overlap, tile_t, overlap_t)
+        elif self._is_of_sound():
+            latents = self.encode_tiled_1d(pixels, **_given(tile_x=tile_x, overlap=overlap))
         else:
             latents = self.encode_tiled_(pixels, **_given(tile_x=tile_x, tile_y=tile_y, overlap=overlap))
         return made_by.mark(latents, self.source_name)

@@ -149,8 +149,7 @@ def load_wan_vae(model: WanAutoencoder, source: WeightSource, dtype: torch.dtype
 def plan_wan_vae(shapes: Mapping[str, Shape]) -> ConversionPlan:
     """Which tensor of the file becomes which parameter; nothing is copied."""
     if any(LEVEL.match(name) for name in shapes):
-        levels = {name: _in_level(name) for name in shapes}
-        return plan_conversion(shapes, lambda tensors: _converted_levels(tensors, levels))
+        return plan_conversion(shapes, published_levels)
     if PUBLISHED_MARK in shapes:
         return plan_conversion(shapes, convert_wan_vae_to_diffusers)
     return plan_conversion(shapes, lambda tensors: tensors)
@@ -169,8 +168,9 @@ def _in_level(name: str) -> str | None:
     return f"{half}.{levels}.{level}.resnets.{part}.{IN_RESNET[inner]}.{leaf}"
 
 
-def _converted_levels(tensors: Mapping[str, torch.Tensor], levels: Mapping[str, str | None]) -> dict[str, torch.Tensor]:
-    """*tensors* under diffusers' names: those in levels as *levels* says, the others as diffusers does with Wan 2.1's."""
+def published_levels(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """*tensors* of a network with levels, in published names, under diffusers' names."""
+    levels = {name: _in_level(name) for name in tensors}
     others = convert_wan_vae_to_diffusers({name: value for name, value in tensors.items() if levels[name] is None})
     return others | {named: tensors[name] for name, named in levels.items() if named is not None}
 

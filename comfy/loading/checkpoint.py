@@ -9,10 +9,11 @@ import torch
 
 import comfy.model_management
 from comfy import model_detection
+from comfy.clip_vision import ClipVisionModel, load_clip_vision_source
 from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.quantised_weights import plain_weights
-from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.images.autoencoders import working_dtypes
 from comfy.images.vae import VAE
 from comfy.loading.components import Options, build_clip, build_model, carried_tokenizers, described, first_prefix, kept_bytes, model_dtype
@@ -28,7 +29,7 @@ from comfy.text.kinds import FoundEncoder, read_part
 
 log = logging.getLogger(__name__)
 
-Loaded = tuple[Any, CLIP | None, VAE | None, None]
+Loaded = tuple[Any, CLIP | None, VAE | None, ClipVisionModel | None]
 
 
 def load_checkpoint_guess_config(
@@ -42,18 +43,18 @@ def load_checkpoint_guess_config(
     te_model_options: Options | None = None,
     disable_dynamic: bool = False,
 ) -> Loaded:
-    """(model patcher, CLIP, VAE, None) of a checkpoint file, None for what was not asked for or is not in it.
+    """(model patcher, CLIP, VAE, image encoder) of a checkpoint file, None for what was not asked for or is not in it.
 
     Raises ``ModelFileError`` naming the file when it is not a model of a supported family, truncated or damaged.
     """
-    wanted = {"model": output_model, "clip": output_clip, "vae": output_vae}
+    wanted = {"model": output_model, "clip": output_clip, "vae": output_vae, "clip_vision": output_clipvision}
     with ModelFiles(ckpt_path) as files:
         known = CheckpointFile(files, embedding_directory, model_options, te_model_options).all_parts()
         parts = load_parts(files, {name: part for name, part in known.items() if wanted[name]})
         vae = parts.get("vae")
         if output_vae and vae is None:
             vae = VAE({})
-        return parts.get("model"), parts.get("clip"), vae, None
+        return parts.get("model"), parts.get("clip"), vae, parts.get("clip_vision")
 
 
 def load_independent_part(
@@ -169,7 +170,8 @@ class CheckpointParts:
             self._lone = DiffusionModel(source, model_options)
             return
         encoders = [prefix for prefixes in self.config.text_encoder_parts().values() for prefix in prefixes]
-        parts = (self._prefix, *self.config.vae_key_prefix, *encoders)
+        eyes = () if self.config.clip_vision_prefix is None else (self.config.clip_vision_prefix,)
+        parts = (self._prefix, *self.config.vae_key_prefix, *encoders, *self.config.further_key_prefixes, *eyes)
         say_unused(source.name, "outside model, text encoder and VAE", (key for key in self._tensors if not key.startswith(parts)), ())
 
     @property
@@ -201,6 +203,21 @@ class CheckpointParts:
             return 0
         found = _checkpoint_encoders(self.config, self._source)
         return sum(kept_bytes(one.source, "", kept_part_dtype(one, self._te_options)) for one in found.values())
+
+    def load_clip_vision(self) -> ClipVisionModel | None:
+        """The image encoder, or None for a family without one."""
+        source = self.clip_vision_source()
+        return None if source is None else load_clip_vision_source(source)
+
+    def clip_vision_bytes(self) -> int:
+        """What it will take."""
+        source, management = self.clip_vision_source(), comfy.model_management
+        return 0 if source is None else kept_bytes(source, "", management.text_encoder_dtype(management.text_encoder_device()))
+
+    def clip_vision_source(self) -> WeightSource | None:
+        """The tensors below the image encoder's prefix, None for a family without one."""
+        prefix = None if self.config is None else self.config.clip_vision_prefix
+        return None if prefix is None else PrefixedSource(self._source, prefix)
 
     def vae_source(self) -> WeightSource:
         """The tensors below the autoencoder's prefix."""
@@ -236,7 +253,8 @@ class CheckpointFile:
 
     def all_parts(self, bypass: str = "") -> dict[str, Part]:
         """Every part by name, with the reason *bypass* not to cache it."""
-        return {"model": _ModelPart(self, bypass), "clip": _ClipPart(self, bypass), "vae": _VaePart(self, bypass)}
+        parts: dict[str, Part] = {"model": _ModelPart(self, bypass), "clip": _ClipPart(self, bypass), "vae": _VaePart(self, bypass)}
+        return {**parts, "clip_vision": _ClipVisionPart(self, bypass)}
 
     def reloadable(self, value: Any, load_again: Callable[..., Any]) -> Any:
         """*value* (None stays None) with word of how to load it once more."""
@@ -288,6 +306,20 @@ class _VaePart(Part[VAE | None]):
 
     def estimate_bytes(self) -> int:
         return self._file.parts.vae_bytes()
+
+
+class _ClipVisionPart(Part[ClipVisionModel | None]):
+    """The image encoder of an unCLIP checkpoint."""
+
+    def __init__(self, file: CheckpointFile, bypass: str) -> None:
+        super().__init__({"in": "checkpoint"}, bypass)
+        self._file = file
+
+    def load(self) -> ClipVisionModel | None:
+        return self._file.parts.load_clip_vision()
+
+    def estimate_bytes(self) -> int:
+        return self._file.parts.clip_vision_bytes()
 
 
 def checkpoint_clip(

@@ -42,7 +42,7 @@ def described(source: WeightSource) -> dict[str, torch.Tensor]:
     """Stand-ins (meta tensors) for all of *source*'s tensors, with the values that detection looks at."""
     shapes = source.shapes()
     tensors = {key: torch.empty(shape, dtype=source.dtype(key), device="meta") for key, shape in shapes.items()}
-    tensors.update(source.take([key for key in supported_models.DETECTION_VALUES if key in shapes], None))
+    tensors.update(source.take(supported_models.detection_values(shapes), None))
     return tensors
 
 

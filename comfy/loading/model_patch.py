@@ -19,6 +19,7 @@ from comfy.families.published_weights import load_published
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.sd_unet_config import count_blocks
 from comfy.families.weight_source import PrefixedSource, WeightSource, most_common_dtype
+from comfy.ldm.anima import lllite
 from comfy.ldm.flux.siglip_style import SigLIPMultiFeatProjModel
 from comfy.ldm.lumina import controlnet as z_image
 from comfy.ldm.qwen_image import blockwise
@@ -31,7 +32,8 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 Network = Any
 
 WHAT = "the model patch"
-SUPPORTED = "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO's style projector for Flux"
+SUPPORTED = "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO's style projector for Flux, LLLite for Anima"
+LLLITE_MARK = f"{lllite.CONDITIONING}.conv1.weight"
 QWEN_MARK = "controlnet_blocks.0.y_rms.weight"
 STYLE_PREFIX = "feature_embedder."
 STYLE_MARK = f"{STYLE_PREFIX}mid_layer_norm.bias"
@@ -89,6 +91,11 @@ def _qwen_image(source: WeightSource, settings: dict[str, Any]) -> tuple[Network
         raise IncompleteModelError(f"img_in.weight takes {values} values per token, which are no latent of Qwen-Image")
     blocks = count_blocks(source.shapes(), "controlnet_blocks.{}.")
     return blockwise.QwenImageBlockWiseControlNet(blocks, additional_in_dim=extra, dim=width, **settings), source
+
+
+def _lllite(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
+    shapes = {key: torch.empty(shape, device="meta") for key, shape in source.shapes().items()}
+    return lllite.AnimaLLLite(shapes, source.metadata, **settings), source
 
 
 def _style(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
@@ -150,4 +157,4 @@ def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
 
 
 Builder = Callable[[WeightSource, dict[str, Any]], tuple[Network, WeightSource]]
-_BUILDERS: dict[str, Builder] = {QWEN_MARK: _qwen_image, STYLE_MARK: _style, Z_IMAGE_MARK: _z_image}
+_BUILDERS: dict[str, Builder] = {QWEN_MARK: _qwen_image, STYLE_MARK: _style, Z_IMAGE_MARK: _z_image, LLLITE_MARK: _lllite}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+import comfy.model_management
 from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.layers import Layer, stream, wipe_lowvram_weight
@@ -19,6 +20,7 @@ from comfy.patching.protocols import Patcher
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
 from comfy.residency.fetching import WeightFetcher, can_fetch
+from comfy.wrapper_tensors import is_wrapper
 
 FETCHER = "weight_fetcher"  # the attribute of a module that keeps what fetches its weights
 WeightFunctions = list[Callable[[Tensor], Tensor]]
@@ -111,6 +113,7 @@ class LayerLoading:
         self._patches_host_copies = force_patch_weights or own_way
         self._identities = None if own_way else ContentIdentity(patcher)
         self._fetcher = _fetcher_of(patcher.model, device)
+        self._channels_last = comfy.model_management.force_channels_last() and hasattr(patcher.model, "diffusion_model")
 
     def make_resident(self, layers: Sequence[Layer], all_layers: Sequence[Layer]) -> None:
         """Put the patched weights of *layers* on the device; those that are there stay. *all_layers* are the module's."""
@@ -129,13 +132,19 @@ class LayerLoading:
                 key = self._weights.key_of(path)
                 value = self._values.take(key, path, freed)
                 if value is not None:
-                    placement.put(path, self._device.receive(value), patched=True, identity=self._wanted(key))
+                    placement.put(path, self._in_order(self._device.receive(value)), patched=True, identity=self._wanted(key))
                 elif tied is not None:
                     pristine = placement.pristine(path)
-                    copy = tied.receive(pristine)
+                    copy = self._in_order(tied.receive(pristine))
                     if copy is not pristine:
                         placement.put(path, copy, patched=False, keep_pristine=keep_pristine)
             layer.module.comfy_patched_weights = True
+
+    def _in_order(self, weight: Tensor) -> Tensor:
+        """*weight*; a diffusion model's convolutions are put in channels-last order on the card where a flag asks for it."""
+        if self._channels_last and weight.ndim == 4 and weight.device.type == "cuda" and not is_wrapper(weight):
+            return weight.contiguous(memory_format=torch.channels_last)
+        return weight
 
     def stream(self, layer: Layer) -> None:
         """Let *layer* fetch its weights. Patches that cannot be applied at each call are applied to the host's copy."""
@@ -160,6 +169,17 @@ class LayerLoading:
         layer.module.comfy_patched_weights = False
         if self._fetcher is not None and hasattr(layer.module, "fetcher") and can_fetch(layer.module):
             layer.module.fetcher = self._fetcher
+
+    def call_bytes(self, layer: Layer) -> int:
+        """What a call of *layer* takes on the device beside activations when it streams: buffers, and room to patch the weights in."""
+        size_bytes = self._device.stream_buffer_bytes(layer.size_bytes)
+        if self._patches_host_copies or not self._patcher.patches:
+            return size_bytes
+        patched = [self._placement.pristine(path) for path in self._patched_paths(layer)]
+        return size_bytes + max((self._device.patching_bytes(weight.numel(), weight.element_size()) for weight in patched), default=0)
+
+    def _patched_paths(self, layer: Layer) -> list[str]:
+        return [path for path in layer.parameters.values() if self._weights.key_of(path) in self._patcher.patches]
 
     def take_home(self, layer: Layer, home: torch.device) -> None:
         """Put the pristine weights of *layer* back, at *home*."""

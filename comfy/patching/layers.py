@@ -81,16 +81,16 @@ def _modules_of(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]
             waiting.extend((prefix + child, below) for child, below in reversed(module._modules.items()) if below is not None)
 
 
-def plan_layers(layers: Iterable[Layer], budget_bytes: float | None, buffer_bytes_for: Callable[[int], int]) -> LayerPlan:
+def plan_layers(layers: Iterable[Layer], budget_bytes: float | None, buffer_bytes_for: Callable[[Layer], int]) -> LayerPlan:
     """Fill *budget_bytes* (None: no limit) with layers.
 
     Layers that cannot stream go to the device in any case, those that are there stay, then the largest first; each must leave
-    room to fetch one as large as itself, so that those after it can be streamed.
+    room to fetch one as large as itself (*buffer_bytes_for* it), so that those after it can be streamed.
     """
     order = sorted(layers, key=lambda layer: (layer.can_stream, not layer.is_resident, -layer.size_bytes))
     resident, streamed, used_bytes, buffer_bytes = [], [], 0, 0
     for layer in order:
-        buffer = max(buffer_bytes, buffer_bytes_for(layer.size_bytes))
+        buffer = max(buffer_bytes, buffer_bytes_for(layer))
         fits = budget_bytes is None or layer.is_resident or used_bytes + layer.size_bytes + buffer <= budget_bytes
         if fits or not layer.can_stream:
             resident.append(layer)

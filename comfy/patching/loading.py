@@ -15,6 +15,7 @@ from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.layer_loading import FETCHER, LayerLoading
 from comfy.patching.layers import LayerPlan, layers_of, move_weight_functions, plan_layers, wipe_lowvram_weight
+from comfy.patching.model_weights import ModelWeights
 from comfy.patching.object_patches import ObjectPatches, own_path
 from comfy.patching.placement import BufferPlacement, Placement
 from comfy.patching.protocols import PatchedModule, Patcher
@@ -80,6 +81,17 @@ class WeightLoading:
         for path, _ in self._model.named_parameters(remove_duplicate=False):
             yield self._placement.pristine(path)
 
+    def weights_to_send(self) -> Iterator[Tensor]:
+        """The unpatched weights on the host that the next load copies as they are: of layers that cannot stream first, then the largest."""
+        weights, patches = ModelWeights(self._model), self._patcher.patches
+        if self._patcher.object_patches or not forwards_to(self._patcher.patch_weight_to_device, WeightValues.patch_to_device):
+            return
+        for layer in sorted(layers_of(self._model), key=lambda layer: (layer.can_stream, -layer.size_bytes)):
+            if not layer.is_resident:
+                for path in layer.parameters.values():
+                    if weights.key_of(path) not in patches:
+                        yield self._placement.pristine(path)
+
     def load(
         self,
         device_to: torch.device | None = None,
@@ -100,8 +112,8 @@ class WeightLoading:
             if not full_load and not device.is_host:
                 budget_bytes = lowvram_model_memory - sum(buffer.nbytes for buffer in model.buffers())
             layers = layers_of(model)
-            plan = plan_layers(layers, budget_bytes, device.stream_buffer_bytes)
             loading = LayerLoading(patcher, device, device_to, force_patch_weights)
+            plan = plan_layers(layers, budget_bytes, loading.call_bytes)
             model.lowvram_patch_counter = 0
             for layer in plan.streamed:
                 loading.stream(layer)
@@ -210,7 +222,7 @@ class WeightLoading:
                 layers.take_home(layer, device_to)
                 layers.stream(layer)
                 freed_bytes += layer.size_bytes
-                model.model_offload_buffer_memory = max(model.model_offload_buffer_memory, device.stream_buffer_bytes(layer.size_bytes))
+                model.model_offload_buffer_memory = max(model.model_offload_buffer_memory, layers.call_bytes(layer))
                 model.model_lowvram = True
             self._lock_host_memory(device, freed_bytes > 0 and not force_patch_weights)
             model.model_loaded_weight_memory -= freed_bytes

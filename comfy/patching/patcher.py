@@ -330,6 +330,7 @@ class ModelPatcher:
     unpin_weight = forward(WeightLoading, WeightLoading.unpin_weight)
     unpin_all_weights = forward(WeightLoading, WeightLoading.unpin_all_weights)
     pristine_weights = forward(WeightLoading, WeightLoading.pristine_weights)
+    weights_to_send = forward(WeightLoading, WeightLoading.weights_to_send)
 
     # Hooks
     hook_patches: ComponentAttribute[dict[Any, Patches]] = ComponentAttribute("_hook_patches")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,11 +68,18 @@ class Schedules:
             if type(current) is not type(value) or current != value:
                 setattr(noted.schedule, name, value)
                 changed.append(f"{SCHEDULE}.{name}")
-        return changed + [path for path in noted.buffers if self._put_back(patcher, path, *noted.buffers[path])]
+        moved = [patcher.backup_buffers.get(path, (None, None))[1] for path in noted.buffers]
+        read = _read_from_cards([*moved, *(original for original, _ in noted.buffers.values())])
+        return changed + [
+            path for path, (original, values) in noted.buffers.items() if self._put_back(patcher, path, original, values, read)
+        ]
 
     @staticmethod
-    def _put_back(patcher: HasBuffers, path: str, original: Tensor, values: Tensor) -> bool:
-        """Whether the buffer at *path*, or the original that a copy on a device stands for, was not what was noted."""
+    def _put_back(patcher: HasBuffers, path: str, original: Tensor, values: Tensor, read: Mapping[int, Tensor]) -> bool:
+        """Whether the buffer at *path*, or the original that a copy on a device stands for, was not what was noted.
+
+        *read* has the values of what lies on cards, by id.
+        """
         try:
             holder, name = resolve_attr(patcher.model, path)
         except AttributeError:  # the part of the module that it was in is gone
@@ -85,7 +92,7 @@ class Schedules:
             patcher.backup_buffers.pop(path, None)
             is_changed = True
         for tensor in (original, moved if current is moved else None):
-            if tensor is not None and not _is_same(tensor, values):
+            if tensor is not None and not _is_same(read.get(id(tensor), tensor), values):
                 tensor.data.copy_(values)
                 is_changed = True
         return is_changed
@@ -95,6 +102,21 @@ class Schedules:
 def schedules() -> Schedules:
     """The process's own."""
     return Schedules()
+
+
+def _read_from_cards(tensors: Iterable[Tensor | None]) -> dict[int, Tensor]:
+    """The values of those *tensors* that lie on cards, by id, as host tensors; each card is waited for once."""
+    there: dict[torch.device, dict[int, Tensor]] = {}
+    for tensor in tensors:
+        if tensor is not None and tensor.device.type != "cpu":
+            there.setdefault(tensor.device, {})[id(tensor)] = tensor.detach()
+    found = {}
+    for own in there.values():
+        stored = [tensor.reshape(-1).view(torch.uint8) for tensor in own.values()]
+        parts = torch.cat(stored).cpu().split([part.numel() for part in stored])
+        for (place, tensor), part in zip(own.items(), parts):
+            found[place] = part.clone().view(tensor.dtype).view(tensor.shape)
+    return found
 
 
 def _small_buffers(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -1,9 +1,9 @@
 """Which models to keep when not all of them fit: the decision alone, without tensors, locks or clocks.
 
 What is kept is the set of keys worth most that fits, so a key may be refused although room could be made for it. What a key is worth
-comes from two sides: of the futures that the past foretells (``planning.py``), in how many it should be kept; and what it saves by chance,
-by its own gaps between requests (``known_keys.py``). The more requests the queue names, the less chance counts. A cycle larger than the cap
-foretells itself, so the same set wins each time and the scan evicts nothing.
+comes from two sides: of the futures that the past foretells (``planning.py``), in how many it should be kept; and what it saves by
+chance, by its own gaps between requests (``known_keys.py``). The more requests the queue names, the less chance counts. A cycle larger
+than the cap foretells itself, so the same set wins each time and the scan evicts nothing.
 """
 
 from __future__ import annotations

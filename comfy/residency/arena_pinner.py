@@ -1,9 +1,9 @@
 """Page-locks the host memory of models that are used again, in the background, piece by piece.
 
 Registering memory costs about 0.1 s per GB, so a model that is used once should not pay for it. The model manager calls
-:meth:`ArenaPinner.request` when a cached model is back from RAM. One thread does the work; between two pieces it looks whether a model has
-gone, and then gives its memory back at once: pages are unlocked first and freed after, because the pinner itself keeps the memory alive
-until then.
+:meth:`ArenaPinner.request` at the end of a prompt in which a cached model left a device for RAM, and when one is back from there. One
+thread does the work; between two pieces it looks whether a model has gone, and then gives its memory back at once: pages are unlocked
+first and freed after, because the pinner itself keeps the memory alive until then.
 """
 
 from __future__ import annotations
@@ -298,13 +298,14 @@ class ArenaPinner:
 def cut_pieces(address: int, size_bytes: int, tensors: Iterable[Piece], piece_bytes: int) -> tuple[Piece, ...]:
     """The block of *size_bytes* at *address* in pieces (address, size) of about *piece_bytes*, none of which cuts one of *tensors*.
 
-    Cuts lie on pages that a tensor begins, since pages cannot be locked twice and a copy may not cross two registrations. A piece is
-    longer where there is no such place.
+    Cuts lie at the beginnings of pages that hold the beginning of a tensor and nothing before it, since pages cannot be locked twice and
+    a copy may not cross two registrations. A piece is longer where there is no such place.
     """
     cuts, end = [], address
     for first, length in sorted(tensors):
-        if first > address and first >= end and first % PAGE_BYTES == 0:
-            cuts.append(first)
+        page = first - first % PAGE_BYTES
+        if page > address and page >= end:
+            cuts.append(page)
         end = max(end, first + length)
     pieces, start = [], address
     for cut, following in zip(cuts, [*cuts[1:], address + size_bytes]):

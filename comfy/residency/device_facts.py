@@ -6,6 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.residency.attention_asked import IN_PARTS, asked_attention
 from comfy.residency.memory_states import CPUState
 from comfy.residency.platform_facts import is_device_mps
 
@@ -88,8 +89,8 @@ class DeviceFacts:
         return torch.cuda.memory.memory_summary() if self._names.is_nvidia() or self._names.is_amd() else ""
 
     def pytorch_attention_enabled(self) -> bool:
-        """Whether memory estimates may count on fused attention: on accelerators."""
-        return not self._names.cpu_mode() and not self._names.mps_mode()
+        """Whether memory estimates may count on fused attention: on accelerators, unless a flag asks for attention in parts."""
+        return not self._names.cpu_mode() and not self._names.mps_mode() and asked_attention(self._args) not in IN_PARTS
 
     def pytorch_attention_enabled_vae(self) -> bool:
         """Whether autoencoders may count on fused attention; not on AMD cards, which fail at high resolutions."""
@@ -98,3 +99,19 @@ class DeviceFacts:
     def pytorch_attention_flash_attention(self) -> bool:
         """Whether fused attention that never holds the whole matrix is available."""
         return self._names.pytorch_attention_enabled() and self._models.devices().kind in ("cuda", "rocm", "xpu")
+
+    def sage_attention_enabled(self) -> bool:
+        """Whether ``--use-sage-attention`` was given."""
+        return bool(self._args.use_sage_attention)
+
+    def flash_attention_enabled(self) -> bool:
+        """Whether ``--use-flash-attention`` was given."""
+        return bool(self._args.use_flash_attention)
+
+    def comfy_kitchen_attention_enabled(self) -> bool:
+        """Whether ``--use-ck-attention`` was given."""
+        return bool(self._args.use_ck_attention)
+
+    def force_channels_last(self) -> bool:
+        """Whether diffusion models' convolutions have their weights in channels-last order on cards: ``--force-channels-last``."""
+        return bool(self._args.force_channels_last)

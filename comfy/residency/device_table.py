@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,19 @@ def fetch_buffers(args: Namespace) -> int:
     return FETCH_BUFFERS if args.async_offload is None else max(0, args.async_offload)
 
 
+def asked_reserve_bytes(args: Namespace) -> int | None:
+    """What ``--reserve-vram`` leaves to others; None without the flag."""
+    reserve_gb = getattr(args, "reserve_vram", None)
+    return None if reserve_gb is None else int(reserve_gb * GIB)
+
+
+def default_reserve_bytes(system: str, total_bytes: int) -> int:
+    """What is left to others without the flag: more under Windows, which lends cards' memory to the host, most on large cards there."""
+    if system != "Windows":
+        return RESERVED_BYTES
+    return (700 if total_bytes > 15 * GIB else 600) * MIB
+
+
 class DeviceTable:
     """The devices, the one in use first, and the memory policy that follows from flags and hardware.
 
@@ -35,29 +49,32 @@ class DeviceTable:
     def __init__(self, args: Namespace) -> None:
         self.args = args
         self.host = HostDevice(torch.device("cpu"))
-        reserve_gb = getattr(args, "reserve_vram", None)
-        self._reserved_bytes = None if reserve_gb is None else int(reserve_gb * GIB)
+        self._reserved_bytes = asked_reserve_bytes(args)
         self.accelerators: tuple[Device, ...] = tuple(self._find_accelerators())
         self.cpu_state = self._cpu_state()
         self.vram_state = self._vram_state()
 
     def _find_accelerators(self) -> list[Device]:
         args = self.args
-        reserved = RESERVED_BYTES if self._reserved_bytes is None else self._reserved_bytes
+        headroom_bytes = int(args.vram_headroom * GIB)
+        reserved = self._reserved_bytes
         if args.simulated_vram_mb:
             return [
-                SimulatedDevice(index, args.simulated_vram_mb * MIB, self._reserved_bytes or 0)
+                SimulatedDevice(index, args.simulated_vram_mb * MIB, (reserved or 0) + headroom_bytes)
                 for index in range(max(1, args.simulated_vram_devices))
             ]
         if args.cpu:
             return []
         if torch.cuda.is_available():
             buffers = fetch_buffers(args)
-            return [CudaDevice(torch.device("cuda", index), reserved, buffers) for index in range(torch.cuda.device_count())]
+            total_bytes = torch.cuda.mem_get_info(0)[1] if reserved is None and platform.system() == "Windows" else 0
+            left = (default_reserve_bytes(platform.system(), total_bytes) if reserved is None else reserved) + headroom_bytes
+            return [CudaDevice(torch.device("cuda", index), left, buffers) for index in range(torch.cuda.device_count())]
+        left = (RESERVED_BYTES if reserved is None else reserved) + headroom_bytes
         if hasattr(torch, "xpu") and torch.xpu.is_available():
-            return [XpuDevice(torch.device("xpu", index), reserved) for index in range(torch.xpu.device_count())]
+            return [XpuDevice(torch.device("xpu", index), left) for index in range(torch.xpu.device_count())]
         if torch.backends.mps.is_available():
-            return [MpsDevice(torch.device("mps"), reserved)]
+            return [MpsDevice(torch.device("mps"), left)]
         log.info("no accelerator found: computing on the CPU")
         return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.residency.early_copies import EarlyCopies
 from comfy.residency.fetching import StandIn, WeightFetcher, no_stand_in
 from comfy.residency.pinning import CudaPins
 from comfy.units import GIB, MIB
@@ -18,6 +19,7 @@ psutil = lazy_module("psutil")
 WORKING_BYTES = int(0.8 * GIB)
 RESERVED_BYTES = 400 * MIB
 FETCH_BUFFERS = 2
+PATCH_ELEMENT_BYTES = 4
 HOST_HEADROOM_BYTES = 2 * GIB
 HOST_HEADROOM_SHARE = 0.05
 
@@ -84,6 +86,15 @@ class Device:
         """What must stay free for a layer of *layer_bytes* that is fetched from the host at each call."""
         return layer_bytes
 
+    def patching_bytes(self, count: int, element_bytes: int) -> int:
+        """What must stay free to patch a weight of *count* elements at a call: it and a change in the dtype for patches, and the result."""
+        return count * (2 * PATCH_ELEMENT_BYTES + element_bytes)
+
+    @property
+    def early(self) -> EarlyCopies | None:
+        """Weights that are sent here before their model is loaded; None where nothing is."""
+        return None
+
     def new_fetcher(self) -> WeightFetcher | None:
         """What fetches the weights of one module's streamed layers ahead of their use; None where each call fetches its own."""
         return None
@@ -142,6 +153,7 @@ class CudaDevice(Device):
         """*fetch_buffers*: how many layers' weights are fetched at a time (0: none ahead)."""
         super().__init__(torch_device, reserved_bytes)
         self.fetch_buffers = fetch_buffers
+        self._early = EarlyCopies(torch_device) if fetch_buffers > 0 else None
         self.kind = "rocm" if torch.version.hip else "cuda"
         self.minimum_weight_share = 0.0 if self.kind == "cuda" else 0.4
 
@@ -153,6 +165,11 @@ class CudaDevice(Device):
     def total_bytes(self) -> int:
         """The card's memory."""
         return torch.cuda.mem_get_info(self.torch_device)[1]
+
+    @property
+    def early(self) -> EarlyCopies | None:
+        """Weights that are sent here before their model is loaded; None where a flag keeps copies from running while the card computes."""
+        return self._early
 
     def free_bytes(self) -> int:
         """Unallocated memory plus what the allocator could reuse."""
@@ -169,10 +186,23 @@ class CudaDevice(Device):
         return self._statistics()[0]
 
     def receive(self, tensor: Tensor, non_blocking: bool = True) -> Tensor:
-        """A copy on the card; from page-locked memory only queued, so that many follow each other without the host waiting."""
+        """A copy on the card; from page-locked memory only queued, so that many follow each other without the host waiting.
+
+        One that was sent early is taken; when there is no room, what else was sent early is dropped.
+        """
+        early = self._early
+        copy = None if early is None else early.take(tensor)
+        if copy is not None:
+            return copy
         plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type == "cpu" and tensor.is_contiguous()
         locked = self.stand_in(tensor.data_ptr(), tensor.nbytes) if plain else None
         source = tensor if locked is None else locked.view(tensor.dtype).view(tensor.shape)
+        try:
+            return source.to(self.torch_device, non_blocking=non_blocking)
+        except torch.OutOfMemoryError:
+            if early is None or not early.size_bytes():
+                raise
+        early.drop()
         return source.to(self.torch_device, non_blocking=non_blocking)
 
     def stream_buffer_bytes(self, layer_bytes: int) -> int:
@@ -192,7 +222,9 @@ class CudaDevice(Device):
         return CudaPins().unpin(address)
 
     def empty_cache(self) -> None:
-        """Return cached blocks to the driver."""
+        """Return cached blocks to the driver, and what was sent early."""
+        if self._early is not None:
+            self._early.drop()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.ipc_collect()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
 from comfy.residency.casting import dtype_size
-from comfy.residency.torch_settings import adds_in_fp16
+from comfy.residency.torch_settings import RDNA2_OR_OLDER, adds_in_fp16
 
 if TYPE_CHECKING:
     from torch import device, dtype
@@ -40,7 +40,6 @@ UNKNOWN_PARAMETERS = 10**21
 # Pascal cards run half precision slowly; Turing cards without tensor cores give wrong results in it.
 PASCAL = re.compile(r"10[6-8]0|1050|titan x|p[456]000|p[345]200|p3000|p40|p100|\bp[46]\b", re.IGNORECASE)
 TURING_WITHOUT_TENSOR_CORES = re.compile(r"16[356]0|T5[05]0|T600|MX[45]50|CMP 30HX|T[12]000")
-RDNA2_OR_OLDER = re.compile(r"gfx(103[015]|101[0-2]|90[06]|803)")
 
 
 class DtypePolicy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import weakref
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from comfy.residency.loaded_model import EVERYTHING, LoadedModel
 from comfy.residency.loaded_models import LoadedModels
 from comfy.residency.memory_states import VRAMState
 from comfy.residency.pinning import PinLedger, default_pin_budget_bytes
+from comfy.units import megabytes
 from comfy.weight_files.spare_memory import SpareMemory, spare_memory
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from comfy.residency.protocols import Patcher
 
 log = logging.getLogger(__name__)
+EARLY_MARGIN = 2.0  # times the memory that a computation asks for is left to it, and this share of the card, before weights are sent early
+EARLY_SPARED_SHARE = 0.1
 NO_ROOM = 0.1  # a budget in bytes that nothing fits; 0 would mean "no limit" to LoadedModel.model_load
 
 
@@ -54,6 +58,9 @@ class ModelManager:
         self.pin_ledger = self.pinner.ledger
         self._loaded = LoadedModels() if loaded is None else loaded
         self._spare = spare or spare_memory()
+        self._expected: list[weakref.ref[Patcher]] = []
+        self._left: list[LoadedModel] = []  # for RAM, in the running prompt
+        self._loading: tuple[object, ...] = ()  # the modules of the load in progress
 
     @property
     def current_loaded_models(self) -> list[LoadedModel]:
@@ -75,7 +82,69 @@ class ModelManager:
         fetched layer by layer, unless *force_full_load*. Raises what a copy raises, out-of-memory included.
         """
         with self.ram_cache.critical_section():
-            self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
+            self._loading = tuple(patcher.model for patcher in models)
+            try:
+                self._load(models, memory_required, force_patch_weights, minimum_memory_required, force_full_load)
+            finally:
+                self._drop_early(self._loading)
+                self._loading = ()
+            self._send_early(memory_required)
+
+    def expect(self, models: Iterable[Patcher]) -> None:
+        """The running prompt will load *models*: what fits of their weights is sent to the card while those loaded before compute."""
+        self._expected += [weakref.ref(patcher) for patcher in models]
+
+    def end_prompt(self) -> None:
+        """Foresee no load any more, and have the host memory of models that left for RAM page-locked before they come back."""
+        self.expect_nothing()
+        left, self._left = self._left, []
+        for loaded_model in left:
+            patcher = loaded_model.model
+            if patcher is not None:
+                self.pinner.request(patcher.model, patcher.pristine_weights())
+
+    def expect_nothing(self) -> None:
+        """No load is foreseen any more; what was sent is dropped."""
+        self._expected = []
+        for accelerator in self.devices.accelerators:
+            if accelerator.early is not None:
+                accelerator.early.drop()
+
+    def _send_early(self, memory_required: float) -> None:
+        """After a load that asked for *memory_required* bytes to compute with: send for the newest of the expected models."""
+        living = [patcher for reference in self._expected if (patcher := reference()) is not None]
+        waiting = [patcher for patcher in living if not self._is_loaded(patcher)]
+        self._expected = [weakref.ref(patcher) for patcher in waiting]
+        if not waiting or self.devices.vram_state == VRAMState.NO_VRAM:
+            return
+        patcher = waiting[-1]
+        device, weights = self.devices.find(patcher.load_device), getattr(patcher, "weights_to_send", None)
+        if device.early is not None and weights is not None:
+            spared_bytes = device.working_bytes(EARLY_MARGIN * memory_required) + EARLY_SPARED_SHARE * device.total_bytes()
+            room_bytes = device.free_bytes() - spared_bytes
+            sent_bytes = device.early.send(patcher.model, weights(), room_bytes)
+            if sent_bytes:
+                log.info("%s of %s are sent to %s ahead", megabytes(sent_bytes), type(patcher.model).__name__, device.torch_device)
+
+    def _is_loaded(self, patcher: Patcher) -> bool:
+        return any(loaded.model is not None and loaded.model.model is patcher.model for loaded in self.current_loaded_models)
+
+    def _drop_early(self, modules: Sequence[object]) -> None:
+        """Drop what was sent of *modules*, which are loaded now."""
+        for accelerator in self.devices.accelerators:
+            if accelerator.early is not None and any(accelerator.early.belongs_to(module) for module in modules):
+                accelerator.early.drop()
+
+    def _yield_early(self, device: device | None, memory_required: float) -> None:
+        """Drop what was sent early to *device* if *memory_required* bytes are not free without it, unless it is being loaded."""
+        if device is None:
+            return
+        found = self.devices.find(device)
+        early = found.early
+        if early is None or not early.size_bytes() or any(early.belongs_to(module) for module in self._loading):
+            return
+        if found.free_bytes() < memory_required:
+            early.drop()
 
     def _load(
         self,
@@ -117,6 +186,7 @@ class ModelManager:
 
     def _free(self, memory_required: float, device: device | None, kept: list[LoadedModel]) -> list[LoadedModel]:
         self.cleanup_models_gc()
+        self._yield_early(device, memory_required)
         candidates = []
         for age, loaded_model in enumerate(reversed(self.current_loaded_models)):
             patcher = loaded_model.model  # kept in the candidate, so that it cannot die under the loop below
@@ -129,7 +199,8 @@ class ModelManager:
             if wanted > 0 and loaded_model.model_unload(wanted):
                 log.debug("unloaded %s from %s", type(patcher.model).__name__, loaded_model.device)
                 self._loaded.remove(loaded_model)
-                self.ram_cache.retain(loaded_model)
+                if self.ram_cache.retain(loaded_model) is DeviceEvent.LEFT:
+                    self._left.append(loaded_model)
                 unloaded.append(loaded_model)
         self._trim_allocator(device, bool(unloaded))
         return unloaded
@@ -204,7 +275,7 @@ class ModelManager:
                 continue
             self.free_memory(weight_bytes * device.margin + device.working_bytes(memory_required), torch_device)
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
-            if device.free_bytes() < least:
+            if _free_for_weights(device) < least:
                 log.info("%d models unloaded", len(self.free_memory(least, torch_device)))
 
     @staticmethod
@@ -219,7 +290,7 @@ class ModelManager:
         if force_full_load or state not in (VRAMState.LOW_VRAM, VRAMState.NORMAL_VRAM):
             return 0
         loaded_bytes = loaded_model.model_loaded_memory() if loaded_model.model.current_loaded_device() == loaded_model.device else 0
-        free_bytes = device.free_bytes() + loaded_bytes
+        free_bytes = _free_for_weights(device) + loaded_bytes
         share = min(free_bytes * device.minimum_weight_share, free_bytes - device.working_bytes())
         return max(0, free_bytes - least_bytes, share) - loaded_bytes or NO_ROOM
 
@@ -228,7 +299,7 @@ class ModelManager:
             return 0
         if self.args.disable_smart_memory:
             return EVERYTHING
-        return memory_required - self.devices.find(device).free_bytes()
+        return memory_required - _free_for_weights(self.devices.find(device))
 
     def _trim_allocator(self, device: device | None, unloaded: bool) -> None:
         if unloaded:
@@ -237,6 +308,11 @@ class ModelManager:
             found = self.devices.find(device)
             if not found.is_host and found.reusable_bytes() > found.free_bytes() * 0.25:
                 self.soft_empty_cache()
+
+
+def _free_for_weights(device: Device) -> int:
+    """What is free on *device* and what was sent there early: that is taken by the load it was sent for, or was dropped before."""
+    return device.free_bytes() + (0 if device.early is None else device.early.size_bytes())
 
 
 def _with_dependencies(models: Sequence[Patcher]) -> list[Patcher]:

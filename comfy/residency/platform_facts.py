@@ -92,24 +92,11 @@ def raise_non_oom(e: BaseException) -> None:
         raise e
 
 
-# Attention: torch's own is always used, whichever flag asks for another.
-
-
-def sage_attention_enabled() -> bool:
-    """Never: torch's own attention is used."""
-    return False
-
-
-def flash_attention_enabled() -> bool:
-    """Never as a package of its own; torch's attention has kernels of that kind."""
-    return False
-
-
 def xformers_enabled() -> bool:
-    """Never: torch's own attention is used."""
+    """Never: the package is not used."""
     return False
 
 
 def xformers_enabled_vae() -> bool:
-    """Never: torch's own attention is used."""
+    """Never: the package is not used."""
     return False

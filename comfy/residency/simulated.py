@@ -127,6 +127,10 @@ class SimulatedDevice(Device):
         """None: what a call fetches lies with the activations."""
         return 0
 
+    def patching_bytes(self, count: int, element_bytes: int) -> int:
+        """None, for the same reason."""
+        return 0
+
     def stream(self, tensor: Tensor) -> Tensor:
         """Count *tensor*, a per-call copy of a weight that stays on the host, and return it."""
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from comfy.lazy_import import lazy_module
 from comfy.sampling.cond_regions import Cond, create_cond_with_same_area_if_none, resolve_areas_and_cond_masks_multidim
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from comfy.sampling.protocols import SampledModel
 
+torch = lazy_module("torch")
+conditioning = lazy_module("comfy.conds")
 PIXELS_PER_CELL = 8
 
 
@@ -60,8 +63,18 @@ def encode_model_conds(
     defaults = {"width": default_width, "height": noise.shape[2] * PIXELS_PER_CELL, "prompt_type": prompt_type}
     for index, cond in enumerate(conds):
         encoded = model_function(**{**kwargs, **defaults, **cond, "device": device, "noise": noise})
-        conds[index] = {**cond, "model_conds": {**cond["model_conds"], **encoded}}
+        conds[index] = {**cond, "model_conds": {name: _moved(value, device) for name, value in {**cond["model_conds"], **encoded}.items()}}
     return conds
+
+
+def _moved(value: Any, device: Any) -> Any:
+    """*value* with its tensor on *device*, so that no step has to bring it there; kinds of conditioning that are not known here stay."""
+    if type(value) not in (conditioning.CONDRegular, conditioning.CONDCrossAttn, conditioning.CONDNoiseShape):
+        return value
+    tensor = value.cond
+    if not isinstance(tensor, torch.Tensor) or tensor.device.type != "cpu" or torch.device(device).type == "cpu":
+        return value
+    return type(value)(tensor.to(device))
 
 
 def prepare(
@@ -107,9 +120,10 @@ def prepare(
 
 
 def _share_control(conds: dict[str, list[Cond]]) -> None:
-    """Apply the control of the positive side to the other sides where it asks for this."""
+    """Apply the control of the positive side to the other sides where it asks for this, and its boxes in any case."""
     positive = conds.get("positive", [])
     sharing = [cond for cond in positive if cond.get("control_apply_to_uncond", False)]
     for name in conds:
         if name != "positive":
             apply_empty_x_to_equal_area(sharing, conds[name], "control", lambda controls, number: controls[number])
+            apply_empty_x_to_equal_area(positive, conds[name], "gligen", lambda told, number: told[number])

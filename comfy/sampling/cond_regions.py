@@ -59,7 +59,15 @@ def place_cond(conds: Cond, x_in: Tensor, timestep_in: Tensor) -> PlacedCond | N
     if area is not None and "mask" not in conds:
         _feather(weight, area, x_in.shape[2:])
     model_conds = {name: value.process_cond(batch_size=x_in.shape[0], area=area) for name, value in conds["model_conds"].items()}
-    return PlacedCond(cut, weight, model_conds, area, conds.get("control"), None, conds["uuid"], conds.get("hooks"))
+    patches = _box_patches(*conds["gligen"], cut) if "gligen" in conds else None
+    return PlacedCond(cut, weight, model_conds, area, conds.get("control"), patches, conds["uuid"], conds.get("hooks"))
+
+
+def _box_patches(kind: str, patcher: Any, boxes: Sequence[Any], latent: Tensor) -> dict[str, list[Any]]:
+    """The patches of a GLIGEN model (:mod:`comfy.gligen`) for *latent*, with *boxes* if *kind* is "position", else without any."""
+    model = patcher.model
+    placed = model.set_position(latent.shape, boxes, latent.device) if kind == "position" else model.set_empty(latent.shape, latent.device)
+    return {"middle_patch": [placed]}
 
 
 def narrow_to(tensor: Tensor, area: Sequence[int]) -> Tensor:

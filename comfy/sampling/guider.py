@@ -13,6 +13,7 @@ import comfy.patcher_extension
 import comfy.sampler_helpers
 from comfy import made_by
 from comfy.lazy_import import lazy_module
+from comfy.nested_tensor import PackedLatents
 from comfy.patching.model_options import create_model_options_clone
 from comfy.sampling.sampler import Sampler
 
@@ -182,13 +183,15 @@ class Guider:
         """Sample *latent_image* with *noise* (both B×C×spatial) over descending *sigmas*, through the OUTER_SAMPLE wrappers.
 
         *denoise_mask* is 1 where the sampler may change the latent; *callback* gets (step, denoised latent, latent, steps). Without sigmas
-        *latent_image* comes back. The guider can be used again.
+        *latent_image* comes back. The guider can be used again. Several latents in one (:mod:`comfy.nested_tensor`) are sampled as one
+        flat tensor; the callback and the caller get them apart again.
         """
         if sigmas.shape[-1] == 0:
             return latent_image
+        parts = PackedLatents(latent_image)
+        latent_image, noise = parts.packed(latent_image), parts.packed(noise)
         if denoise_mask is not None:
-            device = self.model_patcher.load_device
-            denoise_mask = comfy.sampler_helpers.prepare_mask(denoise_mask, latent_image.shape, device).float()
+            denoise_mask = parts.mask(denoise_mask, self.model_patcher.load_device)
         self.conds = {name: [cond.copy() for cond in conds] for name, conds in self.original_conds.items()}
         self.names.preprocess_conds_hooks(self.conds)
         original_options, original_hook_mode = self.model_options, self.model_patcher.hook_mode
@@ -201,9 +204,8 @@ class Guider:
             comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
             self.names.filter_registered_hooks_on_conds(self.conds, self.model_options)
             executor = self._wrapped(self.outer_sample, "OUTER_SAMPLE", self.model_options)
-            return executor.execute(
-                noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, latent_shapes=[latent_image.shape]
-            )
+            path = (sampler, sigmas, denoise_mask, parts.callback(callback), disable_pbar, seed)
+            return parts.apart(executor.execute(noise, latent_image, *path, latent_shapes=parts.shapes))
         finally:
             self.names.cast_to_load_options(self.model_options, device=self.model_patcher.offload_device)
             self.model_options, self.model_patcher.hook_mode = original_options, original_hook_mode

@@ -43,6 +43,8 @@ class KSamplerX0Inpaint:
                 sigma, denoise_mask, extra_options={"model": self.inner_model, "sigmas": self.sigmas}
             )
         kept_mask = 1.0 - denoise_mask
-        kept = self.inner_model.inner_model.scale_latent_inpaint(x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image)
+        kept = self.inner_model.inner_model.scale_latent_inpaint(
+            x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image, denoise_mask=denoise_mask
+        )
         out = self.inner_model(x * denoise_mask + kept * kept_mask, sigma, model_options=options, seed=seed)
         return out * denoise_mask + self.latent_image * kept_mask

@@ -36,6 +36,7 @@ def _sets(*several: tuple[TEModel, ...]) -> tuple[frozenset[TEModel], ...]:
 _L, _G, _T5, _OLD, _BASE, _UMT5 = (TEModel.CLIP_L, TEModel.CLIP_G, TEModel.T5_XXL, TEModel.T5_XXL_OLD, TEModel.T5_BASE, TEModel.UMT5_XXL)
 _L_G_T5 = _sets((_L,), (_G,), (_T5,), (_L, _G), (_L, _T5), (_G, _T5), (_L, _G, _T5))
 _LLAMA = TEModel.LLAMA3_8
+_QWEN35 = _sets((TEModel.QWEN35_08B,), (TEModel.QWEN35_2B,), (TEModel.QWEN35_4B,), (TEModel.QWEN35_9B,), (TEModel.QWEN35_27B,))
 _HIDREAM = tuple(frozenset(some) for count in range(1, 5) for some in itertools.combinations((_L, _G, _T5, _LLAMA), count))
 _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] = (
     (_L_G_T5[:-1], ("sd3",), "comfy.text_encoders.sd3_clip:sd3_target"),
@@ -49,6 +50,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((_T5,)), ("mochi", ANY), "comfy.text_encoders.genmo:mochi_target"),
     (_sets((_OLD,)), ("cosmos", ANY), "comfy.text_encoders.cosmos:cosmos_target"),
     (_sets((_BASE,)), ("stable_audio", ANY), "comfy.text_encoders.sa_t5:stable_audio_target"),
+    (_sets((TEModel.UMT5_BASE,)), ("ace", ANY), "comfy.text_encoders.ace:ace_target"),
     (_sets((_UMT5,)), ("wan", ANY), "comfy.text_encoders.wan:wan_target"),
     (_sets((TEModel.QWEN25_7B,)), ("qwen_image", ANY), "comfy.text_encoders.qwen_image:qwen_image_target"),
     (
@@ -58,12 +60,31 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     ),
     (_sets((TEModel.QWEN25_7B,)), ("longcat_image",), "comfy.text_encoders.longcat_image:longcat_target"),
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
+    (_sets((TEModel.QWEN3VL_4B,)), ("krea2",), "comfy.text_encoders.krea2:krea2_target"),
+    (_sets((TEModel.QWEN3VL_32B,)), ("minimax", ANY), "comfy.text_encoders.minimax:minimax_target"),
+    (_sets((TEModel.QWEN3VL_4B,)), ("mage",), "comfy.text_encoders.mage_flow:mage_flow_target"),
+    (_sets((TEModel.QWEN25_3B,)), ("omnigen2", ANY), "comfy.text_encoders.omnigen2:omnigen2_target"),
+    (_sets((TEModel.QWEN3VL_8B,)), ("boogu",), "comfy.text_encoders.boogu:boogu_target"),
+    (_sets((TEModel.QWEN3VL_8B,)), ("qwen_image",), "comfy.text_encoders.qwen_image21:qwen_image21_target"),
+    (_sets((TEModel.QWEN3VL_4B,)), ("ideogram4", ANY), "comfy.text_encoders.qwen3vl:qwen3vl_target"),  # Ideogram's own is the larger
+    (_sets((TEModel.QWEN3VL_8B,)), (ANY,), "comfy.text_encoders.qwen3vl:qwen3vl_target"),
+    (_sets((TEModel.MINISTRAL_3_3B,)), ("flux2", ANY), "comfy.text_encoders.ernie:ernie_target"),
+    (_QWEN35, ("stable_diffusion", ANY), "comfy.text_encoders.qwen35:qwen35_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
+    (_sets((TEModel.GEMMA_3_12B, TEModel.LTX_PROJECTION)), ("ltxv",), "comfy.text_encoders.lt:ltxav_target"),
+    (_sets((TEModel.GEMMA_3_12B,)), ("ltxv", ANY), "comfy.text_encoders.gemma3:gemma3_target"),
+    (_sets((TEModel.GEMMA_3_4B,), (TEModel.GEMMA_3_4B_VISION,)), ("lumina2", ANY), "comfy.text_encoders.gemma3:gemma3_target"),
     (_sets((TEModel.QWEN3_4B,)), ("lumina2", ANY), "comfy.text_encoders.z_image:z_image_target"),
+    (
+        _sets(*((TEModel.QWEN3_06B, writer) for writer in (TEModel.QWEN3_2B, TEModel.QWEN3_4B))),
+        ("ace",),
+        "comfy.text_encoders.ace15:ace15_target",
+    ),
     (_sets((TEModel.QWEN3_06B,)), ("stable_diffusion", ANY), "comfy.text_encoders.anima:anima_target"),
     (_sets((TEModel.QWEN3_4B,)), ("flux", "flux2"), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((TEModel.QWEN3_8B,), (TEModel.MISTRAL3_24B,)), ("flux2", ANY), "comfy.text_encoders.flux2:flux2_target"),
     (_sets((_L,)), ("stable_diffusion", ANY), "comfy.sd1_clip:sd1_target"),
+    (_sets((TEModel.CLIP_H,)), ("stable_diffusion", ANY), "comfy.text_encoders.sd2_clip:sd2_target"),
     (_sets((_G,)), ("stable_diffusion", ANY), "comfy.sdxl_clip:refiner_target"),
     (_sets((_L, _G)), ("sdxl", "stable_diffusion", ANY), "comfy.sdxl_clip:sdxl_target"),
 )

@@ -223,6 +223,35 @@ class CLIP:
         """{weight name: its value and patches}, as :meth:`ModelPatcher.get_key_patches` returns it."""
         return self.patcher.get_key_patches()
 
+    def generate(
+        self,
+        tokens: Mapping[str, Any],
+        do_sample: bool = True,
+        max_length: int = 256,
+        temperature: float = 1.0,
+        top_k: int = 50,
+        top_p: float = 0.95,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        presence_penalty: float = 0.0,
+    ) -> list[int]:
+        """The ids of the tokens that the language model says after *tokens*, :meth:`decode` makes a text of them.
+
+        Options: :class:`comfy.text.generation.Sampling`. Raises ``ValueError`` for a text encoder that is no language model, and
+        ``InterruptProcessingException``.
+        """
+        model = self.cond_stage_model
+        if not hasattr(model, "generate"):
+            raise ValueError(f"{type(model).__name__} is made of text models that read only; load a language model to generate text")
+        model.reset_clip_options()
+        self.load_model(tokens)
+        model.set_clip_options({"layer": None})
+        model.set_clip_options({"execution_device": self.patcher.load_device})
+        chances = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+        penalties = {"repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty}
+        return model.generate(tokens, do_sample=do_sample, max_length=max_length, **chances, **penalties)
+
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of vocabulary ids."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)

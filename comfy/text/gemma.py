@@ -69,6 +69,8 @@ def read_gemma_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] |
 class GemmaTextModel(QwenTextModel):
     """Token embeddings, which it scales itself, to hidden states; otherwise as its base class."""
 
+    STOPS = (1,)
+
     def __init__(
         self, config: GemmaTextConfig, operations: type[comfy.ops.disable_weight_init], dtype: torch.dtype = torch.float32
     ) -> None:
@@ -82,7 +84,12 @@ class GemmaTextModel(QwenTextModel):
         self.model.layers, self.model.norm = built.layers, built.norm
         self.visual = None
         comfy.ops.adopt_layers(self, operations)
-        self.model.embed_tokens.register_forward_hook(_scaled)
+        scale_embeddings(self.model.embed_tokens)
+
+
+def scale_embeddings(layer: torch.nn.Module) -> None:
+    """Make the token embedding *layer* give vectors as Gemma's layers take them."""
+    layer.register_forward_hook(_scaled)
 
 
 def _scaled(layer: torch.nn.Module, inputs: Any, vectors: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,12 @@ from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
-from comfy.text.llama import is_llama, is_mistral, read_llama_config
-from comfy.text.qwen.sizes import QwenTextConfig, read_qwen_config
+from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
+from comfy.text.llama import is_llama, is_ministral, is_mistral, read_llama_config
+from comfy.text.ltx_projection_config import PROJECTION, is_projection, projection_source, read_projection_config
+from comfy.text.qwen.half_sizes import read_half_config
+from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
+from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
 from comfy.text.te_models import TEModel
 
 Shape = tuple[int, ...]
@@ -23,6 +27,7 @@ Shapes = Mapping[str, Shape]
 CLIP_H_WIDTH = 1024
 QWEN25_3B_KEY_HEADS = 2
 QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH = 1024, 2048, 4096
+UMT5_BASE_WIDTH = 768
 T5_BASE_LAYERS = 23  # fewer than the largest T5 has
 BYTES_VOCABULARY = 2048  # ByT5 reads bytes: it has far fewer tokens than any other
 
@@ -33,7 +38,8 @@ class EncoderKind:
 
     *part*: the name that the families' text encoders give it ("t5xxl"). *read*: the sizes that shapes (without prefix) and settings from
     the file's metadata give, or None where they are of no such network. *accepts*: whether those are the sizes of this kind. *norm*: a
-    tensor whose dtype is the one that the file computes in, where quantised weights have another; None for the most common dtype.
+    tensor whose dtype is the one that the file computes in, where quantised weights have another; None for the most common dtype. *select*:
+    takes it out of a file that holds more, such as a checkpoint.
     """
 
     model: TEModel
@@ -42,6 +48,7 @@ class EncoderKind:
     read: Callable[[Shapes, Mapping[str, Any] | None], Any]
     accepts: Callable[[Any], bool]
     norm: str | None = None
+    select: Callable[[WeightSource], WeightSource] | None = None
 
 
 def is_clip_l(config: ClipTextConfig) -> bool:
@@ -51,7 +58,12 @@ def is_clip_l(config: ClipTextConfig) -> bool:
 
 def is_clip_g(config: ClipTextConfig) -> bool:
     """Whether *config* is open_clip's largest, not that of Stable Diffusion 2."""
-    return not is_clip_l(config) and config.hidden_size != CLIP_H_WIDTH
+    return not is_clip_l(config) and not is_clip_h(config)
+
+
+def is_clip_h(config: ClipTextConfig) -> bool:
+    """Whether *config* is Stable Diffusion 2's of open_clip, told by its width."""
+    return not is_clip_l(config) and config.hidden_size == CLIP_H_WIDTH
 
 
 def is_t5(config: T5TextConfig) -> bool:
@@ -65,8 +77,13 @@ def is_byt5(config: T5TextConfig) -> bool:
 
 
 def is_umt5(config: T5TextConfig) -> bool:
-    """Whether *config* is UMT5."""
-    return config.gated and config.bias_per_layer
+    """Whether *config* is UMT5, but for its base size."""
+    return config.gated and config.bias_per_layer and config.hidden_size != UMT5_BASE_WIDTH
+
+
+def is_umt5_base(config: T5TextConfig) -> bool:
+    """Whether *config* is UMT5 base."""
+    return config.gated and config.bias_per_layer and config.hidden_size == UMT5_BASE_WIDTH
 
 
 def is_old_t5(config: T5TextConfig) -> bool:
@@ -89,6 +106,11 @@ def is_qwen25_7b(config: QwenTextConfig) -> bool:
     return not config.normalised and config.num_key_heads != QWEN25_3B_KEY_HEADS
 
 
+def is_qwen25_3b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen 2.5 with three billion parameters."""
+    return not config.normalised and config.num_key_heads == QWEN25_3B_KEY_HEADS
+
+
 def is_qwen3_4b(config: QwenTextConfig) -> bool:
     """Whether *config* is Qwen 3 with four billion parameters (or fewer than any that is published)."""
     return config.normalised and config.hidden_size not in (QWEN3_06B_WIDTH, QWEN3_2B_WIDTH, QWEN3_8B_WIDTH)
@@ -109,25 +131,70 @@ def is_qwen3_8b(config: QwenTextConfig) -> bool:
     return config.normalised and config.hidden_size == QWEN3_8B_WIDTH
 
 
+def is_qwen3_vl_8b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen3-VL with eight billion parameters: told by its width, or, in models smaller than any, by its eyes."""
+    small = config.hidden_size < QWEN3_06B_WIDTH
+    return config.hidden_size == QWEN3_8B_WIDTH or (small and config.eyes is not None and config.eyes.depth == LARGE_EYES)
+
+
+def is_qwen3_vl_4b(config: QwenTextConfig) -> bool:
+    """Whether *config* is Qwen3-VL with four billion parameters (or fewer than any that is published)."""
+    return not is_qwen3_vl_8b(config) and config.hidden_size <= QWEN3_8B_WIDTH
+
+
+def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
+    """Whether a Qwen 3.5 is that of *width*; None: of any."""
+    return lambda config: width is None or config.hidden_size == width
+
+
+def is_any(config: QwenTextConfig) -> bool:
+    """Yes: what is read is of one kind."""
+    return True
+
+
 _T5_NORM = "encoder.final_layer_norm.weight"
 _DECODER_NORM = "model.norm.weight"
+_VISION_NORM = "model.language_model.norm.weight"
 _FIRST_NORM = "model.layers.0.input_layernorm.weight"
 KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.CLIP_L, "CLIP-L", "clip_l", read_clip_config, is_clip_l),
     EncoderKind(TEModel.CLIP_G, "CLIP-G", "clip_g", read_clip_config, is_clip_g),
+    EncoderKind(TEModel.CLIP_H, "CLIP-H", "clip_h", read_clip_config, is_clip_h),
     EncoderKind(TEModel.T5_XXL, "T5 v1.1", "t5xxl", read_t5_config, is_t5, _T5_NORM),
     EncoderKind(TEModel.BYT5_SMALL_GLYPH, "ByT5", "byt5_small", read_t5_config, is_byt5, _T5_NORM),
     EncoderKind(TEModel.UMT5_XXL, "UMT5", "umt5xxl", read_t5_config, is_umt5, _T5_NORM),
+    EncoderKind(TEModel.UMT5_BASE, "UMT5 base", "umt5base", read_t5_config, is_umt5_base, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_12B, "Gemma 3 12B", "gemma3_12b", read_gemma3_config, is_gemma3_12b, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),
+    EncoderKind(TEModel.GEMMA_3_4B_VISION, "Gemma 3 4B with eyes", "gemma3_4b", read_gemma3_config, is_gemma3_4b_vision, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN25_3B, "Qwen2.5-VL 3B", "qwen25_3b", read_qwen_config, is_qwen25_3b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_06B, "Qwen3 0.6B", "qwen3_06b", read_qwen_config, is_qwen3_06b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_2B, "Qwen3 2B", "qwen3_2b", read_qwen_config, is_qwen3_2b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_8B, "Qwen3 8B", "qwen3_8b", read_qwen_config, is_qwen3_8b, _DECODER_NORM),
+    EncoderKind(TEModel.QWEN3VL_32B, "Qwen3-VL 32B", "qwen3vl_32b", read_half_config, is_any, _FIRST_NORM),
+    EncoderKind(TEModel.QWEN3VL_4B, "Qwen3-VL 4B", "qwen3vl_4b", read_qwen3_vl_config, is_qwen3_vl_4b, _VISION_NORM),
+    EncoderKind(TEModel.QWEN3VL_8B, "Qwen3-VL 8B", "qwen3vl_8b", read_qwen3_vl_config, is_qwen3_vl_8b, _VISION_NORM),
+    *(
+        EncoderKind(model, f"Qwen3.5 {size}", f"qwen35_{part}", read_hybrid_config, is_qwen35(width), _VISION_NORM)
+        for model, size, part, width in (
+            (TEModel.QWEN35_08B, "0.8B", "08b", 1024),
+            (TEModel.QWEN35_4B, "4B", "4b", 2560),
+            (TEModel.QWEN35_9B, "9B", "9b", 4096),
+            (TEModel.QWEN35_27B, "27B", "27b", 5120),
+            (TEModel.QWEN35_2B, "2B", "2b", None),
+        )
+    ),
     EncoderKind(TEModel.LLAMA3_8, "Llama 3.1 8B", "llama", read_llama_config, is_llama, _FIRST_NORM),
+    EncoderKind(TEModel.MINISTRAL_3_3B, "Ministral 3 3B", "ministral3_3b", read_llama_config, is_ministral, _FIRST_NORM),
     EncoderKind(TEModel.MISTRAL3_24B, "Mistral Small 3", "mistral3_24b", read_llama_config, is_mistral, _FIRST_NORM),
+    EncoderKind(
+        TEModel.LTX_PROJECTION, "a checkpoint of LTX 2", PROJECTION, read_projection_config, is_projection, select=projection_source
+    ),
 )
 
 
@@ -155,6 +222,7 @@ def recognise(source: WeightSource, settings: Mapping[str, Any] | None = None) -
             with naming_file(source.name, "the text model"):
                 config = kind.read(part.shapes(), None)
                 if config is not None and kind.accepts(config):
+                    part = part if kind.select is None else kind.select(part)
                     return FoundEncoder(kind, part, kind.read(part.shapes(), (settings or {}).get(kind.part)), prefix)
     return None
 

@@ -89,6 +89,8 @@ def read_llama_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] |
 class LlamaTextModel(QwenTextModel):
     """Token embeddings to hidden states, as its base class."""
 
+    STOPS = (2,)  # of Ministral: </s>
+
     def __init__(
         self, config: LlamaTextConfig, operations: type[comfy.ops.disable_weight_init], dtype: torch.dtype = torch.float32
     ) -> None:
@@ -103,6 +105,12 @@ class LlamaTextModel(QwenTextModel):
         self.visual = None
         keep_dtypes(self)
         comfy.ops.adopt_layers(self, operations)
+
+    def stop_tokens(self) -> tuple[int, ...]:
+        """Ministral's end of a text. Raises ``ValueError`` for the others, whose heads stay in their files, as in ComfyUI."""
+        if is_ministral(self.config):
+            return self.STOPS
+        raise ValueError("Llama 3.1 and Mistral Small are loaded without the part that says the next token; use Qwen 3, Gemma or Ministral")
 
 
 def _language_model(config: LlamaTextConfig) -> Any:

@@ -58,7 +58,7 @@ def find_tokenizer(wanted: WantedTokenizer, data: Mapping[str, Any]) -> Any:
         if own.get(name) is not None:
             return _made(wanted, own[name], name, f"{name} in {file}")
     for folder in folders(wanted, own.get("file")):
-        for name in (FAST, *SENTENCE_PIECE, TEKKEN):
+        for name in dict.fromkeys((FAST, *SENTENCE_PIECE, TEKKEN, *wanted.files)):
             path = os.path.join(folder, name)
             if os.path.isfile(path):
                 log.info("%s: its tokenizer is %s", file, path)
@@ -114,7 +114,7 @@ def _made(wanted: WantedTokenizer, source: Any, kind: str, name: str) -> Any:
     try:
         if kind in (TEKKEN, CARRIED[2]):
             return _tekken(source)
-        return _fast(source) if kind in (FAST, CARRIED[0]) else SPieceTokenizer(source, **wanted.sentence_piece)
+        return _fast(source) if kind == CARRIED[0] or kind.endswith(".json") else SPieceTokenizer(source, **wanted.sentence_piece)
     except ModuleNotFoundError as error:
         raise MissingTokenizerError(f"{name}: {error}") from error
     except Exception as error:  # the tokenizers library raises Exception itself for what is no tokenizer

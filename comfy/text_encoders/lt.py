@@ -1,4 +1,4 @@
-"""Prompt encoding for LTX-Video: T5-XXL as for Mochi, padded to 128 tokens. Names of LTX 2 are :mod:`comfy.placeholders`."""
+"""Prompt encoding for LTX-Video: T5-XXL as for Mochi, padded to 128 tokens. LTX 2's is :mod:`comfy.text_encoders.ltxav`."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -36,10 +36,18 @@ def ltxv_target(parts: Collection[str]) -> ClipTarget:
     return ClipTarget(LTXVT5Tokenizer, MochiT5XXL)
 
 
+def ltxav_target(parts: Collection[str]) -> ClipTarget:
+    """Of Gemma 3 12B and what a checkpoint of LTX 2 has for its states."""
+    from comfy.text_encoders.gemma3 import LTXAVGemmaTokenizer
+    from comfy.text_encoders.ltxav import LTXAVTEModel
+
+    return ClipTarget(LTXAVGemmaTokenizer, LTXAVTEModel)
+
+
 __getattr__, __dir__ = placeholders(
     __name__,
     "LTX 2 models",
-    "Gemma3_Tokenizer:object "
-    "Gemma3_12BTokenizer:Gemma3_Tokenizer LTXAVGemmaTokenizer:comfy.sd1_clip.SD1Tokenizer ltxav_gemma4_tokenizer() "
-    "Gemma3_12BModel:comfy.sd1_clip.SDClipModel DualLinearProjection LTXAVTEModel ltxav_te() sd_detect() gemma3_te()",
+    "Gemma3_Tokenizer=comfy.text_encoders.gemma3 Gemma3_12BTokenizer=comfy.text_encoders.gemma3 "
+    "LTXAVGemmaTokenizer=comfy.text_encoders.gemma3 Gemma3_12BModel=comfy.text_encoders.gemma3 gemma3_te=comfy.text_encoders.gemma3 "
+    "DualLinearProjection=comfy.text_encoders.ltxav LTXAVTEModel=comfy.text_encoders.ltxav ltxav_gemma4_tokenizer() ltxav_te() sd_detect()",
 )

@@ -1,4 +1,4 @@
-"""Prompt encoding for Lumina 2: Gemma 2's layer before the last, with its mask. Names of Gemma 3 are :mod:`comfy.placeholders`."""
+"""Prompt encoding for Lumina 2: Gemma 2's layer before the last, with its mask. Gemma 3 is in ``gemma3.py``."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -72,6 +72,6 @@ def lumina_target(parts: Collection[str]) -> ClipTarget:
 __getattr__, __dir__ = placeholders(
     __name__,
     "Gemma 3 models",
-    "Gemma3_4BTokenizer:object NTokenizer:comfy.sd1_clip.SD1Tokenizer Gemma3_4BModel:comfy.sd1_clip.SDClipModel "
-    "Gemma3_4B_Vision_Model:comfy.sd1_clip.SDClipModel",
+    "Gemma3_4BTokenizer=comfy.text_encoders.gemma3 NTokenizer=comfy.text_encoders.gemma3 Gemma3_4BModel=comfy.text_encoders.gemma3 "
+    "Gemma3_4B_Vision_Model=comfy.text_encoders.gemma3",
 )

@@ -4,7 +4,7 @@ A chunk is one range of the file whose bytes all go to one kind of place: straig
 buffer that is cast. Boundaries lie on multiples of the chunk size in the file where the elements allow it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from comfy.weight_files.header import TensorEntry
@@ -41,8 +41,11 @@ class Chunk:
     cast: bool
 
 
-def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int) -> list[Chunk]:
-    """The reads for *wanted* ((entry, whether it is cast) in any order), in file order, none longer than *chunk_bytes*."""
+def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int, alone: Collection[str] = ()) -> list[Chunk]:
+    """The reads for *wanted* ((entry, whether it is cast) in any order), in file order, none longer than *chunk_bytes*.
+
+    Tensors whose keys are in *alone* share no read with others.
+    """
     chunks: list[Chunk] = []
     slices: list[Slice] = []
     start = stop = 0  # of *slices*
@@ -52,10 +55,12 @@ def plan_chunks(wanted: Iterable[tuple[TensorEntry, bool]], chunk_bytes: int) ->
         for first, last in _cuts(entry, itemsize, chunk_bytes):
             begins, ends = entry.start + first * itemsize, entry.start + last * itemsize
             continues = (
-                kind is cast
+                bool(slices)
+                and kind is cast
                 and begins == stop
                 and start // chunk_bytes == (ends - 1) // chunk_bytes
                 and len(slices) < MAX_SLICES
+                and not (entry.key in alone or slices[-1].entry.key in alone)
                 and (begins - start) % itemsize == 0  # an offset that its dtype can be viewed at
             )
             if slices and not continues:

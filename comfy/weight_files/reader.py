@@ -19,8 +19,9 @@ import torch
 
 from comfy.families.model_errors import ModelFileError
 from comfy.units import MIB
+from comfy.weight_files.block_layout import PAGE_BYTES, lay_out
 from comfy.weight_files.chunks import Chunk, Slice, plan_chunks
-from comfy.weight_files.direct_reads import DirectReads
+from comfy.weight_files.direct_reads import BLOCK_BYTES, DirectReads
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
@@ -29,9 +30,6 @@ from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
 CHUNK_BYTES = 8 * MIB
-ALIGNMENT_BYTES = 64
-PAGE_BYTES = 4096
-PAGE_ALIGNED_FROM_BYTES = MIB
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
 CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
 CASTS_AT_ONCE = 2  # torch spreads each over all cores
@@ -53,11 +51,15 @@ MakeBlock = Callable[[int], BlockMemory]
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """Where a tensor goes: *flat*, its elements in a row, the same memory as bytes, and where that begins in the block read into."""
+    """Where a tensor goes: *flat*, its elements in a row, the same memory as bytes, and where that begins in the block read into.
+
+    *pages* is the whole block where the tensor has pages of its own there and lies in them as in its file.
+    """
 
     flat: torch.Tensor
     raw: memoryview
     offset: int
+    pages: memoryview | None
 
     def extent(self, first: int, stop: int) -> tuple[int, int]:
         """Where elements *first* to *stop* begin and end in the block."""
@@ -128,22 +130,24 @@ class WeightReader:
         ``ModelFileError`` if the file shrank meanwhile or cannot be read, and ``MemoryError``.
         """
         entries = [self.header.entries[key] for key in keys]
-        offsets, total = _layout(entries, dtype)
+        places, total = lay_out(entries, dtype)
         memory = (make_block or FreshMemory)(total)
         view = memory.tensor.numpy().data
+        in_pages = memory.tensor.data_ptr() % PAGE_BYTES == 0
         destinations = {}
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
-            for entry, offset in zip(entries, offsets):
-                kept = _kept_dtype(entry, dtype)
-                stop = offset + entry.elements * kept.itemsize
-                destinations[entry.key] = _Destination(memory.tensor[offset:stop].view(kept), view[offset:stop], offset)
+            for place in places:
+                flat = memory.tensor[place.start : place.stop].view(place.dtype)
+                pages = view if in_pages and place.lies_as_in_file else None
+                destinations[place.entry.key] = _Destination(flat, view[place.start : place.stop], place.start, pages)
             with lane() as note:
                 self._fill(_Read(deque(self._chunks(destinations)), destinations, memory.populate, note), threads)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
     def _chunks(self, destinations: Mapping[str, _Destination]) -> list[Chunk]:
         wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
-        return plan_chunks(wanted, CHUNK_BYTES)
+        alone = {key for key, place in destinations.items() if place.pages is not None} if self._direct is not None else set()
+        return plan_chunks(wanted, CHUNK_BYTES, alone)
 
     def _fill(self, read: _Read, threads: int | None) -> None:
         """Read everything, this thread being one of *threads* (None: as many as suit where the file is); after an error all of them stop.
@@ -219,10 +223,9 @@ class WeightReader:
 
     def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:
         places = [(piece, destinations[piece.entry.key]) for piece in chunk.slices]
-        direct = self._read_directly(chunk)
-        if direct is not None:
-            self._distribute(torch.frombuffer(direct, dtype=torch.uint8), chunk, places)
-        elif chunk.cast:
+        if self._read_directly(chunk, places):
+            return
+        if chunk.cast:
             bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
             self._read_bytes([bounce.numpy().data], chunk)
             self._distribute(bounce, chunk, places)
@@ -248,18 +251,27 @@ class WeightReader:
                 part = read[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
                 place.flat[piece.first : piece.stop].copy_(part)
 
-    def _read_directly(self, chunk: Chunk) -> memoryview | None:
-        """The bytes of *chunk* past the page cache; None where it is in there, or the file system has no such reads."""
+    def _read_directly(self, chunk: Chunk, places: Sequence[tuple[Slice, _Destination]]) -> bool:
+        """Read *chunk* past the page cache; False where it is in there, or the file system has no such reads."""
         direct, guard = self._direct, self._guard
         if direct is None or guard is None or not direct.are_possible or not guard.was_absent(chunk.start, chunk.stop):
-            return None
+            return False
+        pages = _pages_of(chunk, places)
         try:
-            read = direct.read(chunk.start, chunk.stop)
+            if pages is not None:
+                count = direct.read_into(pages, chunk.start, chunk.stop)
+            else:
+                read = direct.read(chunk.start, chunk.stop)
+                count = None if read is None else len(read)
         except OSError as error:
             raise self._unreadable(chunk.start, error) from error
-        if read is not None and len(read) < chunk.stop - chunk.start:
-            raise self._ended_inside(chunk, chunk.start + len(read))
-        return read
+        if count is None:
+            return False
+        if count < chunk.stop - chunk.start:
+            raise self._ended_inside(chunk, chunk.start + count)
+        if pages is None and read is not None:
+            self._distribute(torch.frombuffer(read, dtype=torch.uint8), chunk, places)
+        return True
 
     def _unreadable(self, position: int, error: OSError) -> ModelFileError:
         return ModelFileError(f"{self.header.path} cannot be read at byte {position} ({error.strerror}); check the disk")
@@ -306,23 +318,10 @@ def _after(views: list[memoryview], count: int) -> list[memoryview]:
     return []
 
 
-def _kept_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
-    return dtype if dtype is not None and entry.dtype.is_floating_point else entry.dtype
-
-
-def _layout(entries: list[TensorEntry], dtype: torch.dtype | None) -> tuple[list[int], int]:
-    """Byte offset of each entry in a block where every tensor is aligned, and the block's size.
-
-    Large tensors begin on a page, so that a block can be page-locked in pieces that cut no tensor.
-    """
-    offsets, position = [], 0
-    for entry in entries:
-        size = entry.elements * _kept_dtype(entry, dtype).itemsize
-        position = _aligned(position, PAGE_BYTES if size >= PAGE_ALIGNED_FROM_BYTES else ALIGNMENT_BYTES)
-        offsets.append(position)
-        position += size
-    return offsets, _aligned(position, ALIGNMENT_BYTES)
-
-
-def _aligned(position: int, unit: int) -> int:
-    return -(-position // unit) * unit
+def _pages_of(chunk: Chunk, places: Sequence[tuple[Slice, _Destination]]) -> memoryview | None:
+    """The pages that hold *chunk* where it goes to, if it lies there as in the file and nothing else is in them; else None."""
+    piece, place = places[0]
+    if len(places) > 1 or place.pages is None:
+        return None
+    start, stop = place.extent(piece.first, piece.stop)
+    return place.pages[start - start % BLOCK_BYTES : -(-stop // BLOCK_BYTES) * BLOCK_BYTES]

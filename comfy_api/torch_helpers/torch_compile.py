@@ -8,6 +8,7 @@ from comfy.lazy_import import lazy_module
 torch = lazy_module("torch")
 model_utils = lazy_module("comfy.utils")
 patcher_extension = lazy_module("comfy.patcher_extension")
+attention = lazy_module("comfy.ldm.modules.attention")
 
 COMPILE_KEY = "torch.compile"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -45,6 +46,7 @@ def set_torch_compile_wrapper(
 
     The other arguments go to ``torch.compile``. An earlier wrapper is replaced.
     """
+    attention.chosen_attention()  # so that no graph is cut to choose it
     paths = keys or ["diffusion_model"]
     settings = {"backend": backend, "options": options, "mode": mode, "fullgraph": fullgraph, "dynamic": dynamic}
     compiled = {path: torch.compile(model=model.get_model_object(path), **settings) for path in paths}

@@ -4,7 +4,7 @@
 replacement takes effect. ``Surroundings`` is the program around the executor. Everything else is imported and called directly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -48,6 +48,9 @@ class Surroundings(Protocol):
 
     def choose_previews(self, method: str | None) -> None:
         """Apply a prompt's own preview method; None goes back to the one of the start."""
+
+    def expects(self, values: Sequence[Any]) -> None:
+        """Nodes that are still to run will use the models *values*. Quick."""
 
     def prompt_ended(self) -> None:
         """A prompt has ended: let go what the flags say is not kept from one prompt to the next."""

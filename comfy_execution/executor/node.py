@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from comfy_execution.executor.caches import CacheEntry, CacheSet
+from comfy_execution.executor.coming_models import model_values
 from comfy_execution.executor.engine import Engine, ExecutionResult, Recalled, Surroundings
 from comfy_execution.executor.errors import DuplicateNodeError, error_details
 from comfy_execution.executor.hop import to_loop
@@ -143,6 +144,8 @@ class NodePass:
         entry = CacheEntry(ui=state.ui_outputs.get(self._id), outputs=outputs)
         state.execution_list.cache_update(self._id, entry)
         await state.caches.outputs.set(self._id, entry)
+        if models := model_values(self._class_def, outputs):
+            self._surroundings.expects(models)
         return True
 
     def _linked(self, link: Any) -> list:

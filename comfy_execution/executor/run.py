@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from comfy_execution.executor.caches import CacheSet
+from comfy_execution.executor.coming_models import cached_models
 from comfy_execution.executor.engine import Engine, ExecutionResult, Surroundings
 from comfy_execution.executor.foresight import Foresight
 from comfy_execution.executor.hop import to_loop, to_worker
@@ -135,6 +136,8 @@ class PromptRun:
             if self._foresight is not None:
                 nodes = state.execution_list
                 self._foresight.begin([(node_id, dynprompt.get_node(node_id)) for node_id in nodes.get_ready_nodes()])
+            if models := cached_models(state.execution_list, dynprompt):
+                self._surroundings.expects(models)
             failure = await self._run_nodes(state)
             await to_loop(self._site.worker)
             progress.close()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import nodes
 from comfy import samplers, supported_models
 from comfy.quantisation.formats import FORMATS
+from comfy.text.combinations import COMBINATIONS
+from comfy.text.kinds import KINDS
 
 NAMES = pathlib.Path(__file__).with_name("comfyui_names.json")
 
@@ -32,6 +34,7 @@ class Offer:
     families: frozenset[str]
     formats: frozenset[str]
     samplers: frozenset[str]
+    text_models: frozenset[str] = frozenset()
 
 
 def comfyui_names() -> Names:
@@ -53,4 +56,5 @@ def ask_server() -> Offer:
         frozenset(family.__name__ for family in supported_models.models),
         frozenset(FORMATS),
         frozenset(samplers.SAMPLER_NAMES),
+        frozenset(kind.model.name for kind in KINDS if any(kind.model in one.models for one in COMBINATIONS)),
     )

@@ -10,8 +10,9 @@ HEAD = """# Coverage of ComfyUI's nodes and official templates
 
 Written by `python -m scripts.coverage` from the templates of comfyui-workflow-templates-json and the names of ComfyUI 0.33's core nodes
 (`scripts/coverage/comfyui_names.json`); templates that need paid services do not count. A template is **covered** when this server has
-all its node classes, its prompt, converted by the page's rules, is accepted with its files in place, and the model files that it loads
-are of families and formats that this server's tables name (`scripts/coverage/published_files.json` tells a file's family by its name).
+all its node classes, its prompt, converted by the page's rules, is accepted with its files in place, the model files that it loads are of
+families and formats that this server's tables name (`scripts/coverage/published_files.json` tells a file's family by its name), and its
+text encoders are of text models that are here and make an encoder together for the type that is asked for.
 Models whose loader node is here and whose folder holds one kind only count as loadable. Nothing is downloaded or run for this page.
 """
 

@@ -19,7 +19,8 @@ FORMATS = (
 
 
 def family_of(folder: str, name: str) -> str | None:
-    """The family of the file *name* of a model folder, as ``comfy.supported_models`` names it; None where the table has none."""
+    """The family of the file *name* of a model folder, as ``comfy.supported_models`` names it, or the text model, as ``comfy.sd.TEModel``
+    does; None where the table has none."""
     own = name.replace("\\", "/").rpartition("/")[2]
     return next((family for folders, pattern, family in _table() if folder in folders and pattern.search(own)), None)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pathlib
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +13,16 @@ import nodes
 from app.packs.node_info import registered_node_info
 from app.workflow_pages.conversion import page_to_prompt
 from app.workflow_pages.errors import WorkflowFormatError
+from comfy.text.combinations import find_combination
+from comfy.text.kinds import KINDS
+from comfy.text.te_models import TEModel
 from comfy_execution.prompt_checks.walk import validate_prompt
+from scripts.coverage.published import family_of
 from scripts.coverage.templates import Template
 
 MARK = "keepwarm_names_this_folder"
 INPUT = "input"
+LOADER = re.compile(r"(Dual|Triple|Quadruple)?CLIPLoader(GGUF)?")
 INPUT_ENDINGS = (".png", ".mp4", ".wav", ".glb")
 
 
@@ -61,7 +67,7 @@ class Trial:
             prompt = self.prompt_of(template)
         except WorkflowFormatError as error:
             return frozenset(), [f"not converted: {error}"]
-        return self.files_of(prompt), self.problems(prompt)
+        return self.files_of(prompt), [*self.problems(prompt), *unmade_encoders(prompt)]
 
     def _lists_of(self, class_type: str) -> dict[str, str]:
         """For each input of a class that offers a folder's files, the folder: told by the files put there for that."""
@@ -77,6 +83,21 @@ class Trial:
         if os.path.commonpath([root, os.path.normpath(path)]) == str(root):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+
+
+def unmade_encoders(prompt: Mapping[str, Any]) -> list[str]:
+    """Of each loader of text encoders in *prompt* whose files' text models are known but make nothing together for its type, that."""
+    known, found = {kind.model.name for kind in KINDS}, []
+    for node in prompt.values():
+        given = node["inputs"]
+        if not LOADER.fullmatch(node["class_type"]):
+            continue
+        names = [family_of("text_encoders", given[name]) for name in sorted(given) if name.startswith("clip_name")]
+        if all(name in known for name in names):
+            kind = str(given.get("type", ""))
+            if find_combination([TEModel[str(name)] for name in names], kind) is None:
+                found.append(f"{' and '.join(map(str, names))} make no text encoder for type {kind!r}")
+    return found
 
 
 def _marked_folder(offered: str) -> str | None:

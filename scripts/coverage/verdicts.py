@@ -9,6 +9,7 @@ from scripts.coverage.trial import INPUT, Trial
 
 # Folders of models whose family is told by their name; whether other models load is what their loader nodes stand for.
 BY_FAMILY = ("diffusion_models", "checkpoints", "vae", "controlnet")
+ENCODERS = "text_encoders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,11 @@ def _not_loaded(folder: str, name: str, offer: Offer) -> str | None:
     stored = format_of(name)
     if stored is not None and stored not in offer.formats:
         return f"{stored} weights"
-    if folder not in BY_FAMILY:
+    if folder not in (*BY_FAMILY, ENCODERS):
         return None
     family = family_of(folder, name)
+    if folder == ENCODERS:
+        return None if family in offer.text_models else f"text model {family or name}"
     if family is None:
         return f"family of {name}"
     return None if family in offer.families else f"family {family}"

@@ -12,7 +12,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LOGGERS = (["__name__"], [], ["'serverless'"])
 EFFECTS_AT_IMPORT = {"comfy.options.enable_args_parsing", "parse", "configure", "globals().update"}
 # Folders whose modules ComfyUI names: their number is not ours to choose.
-NAMED_BY_COMFYUI = {"comfy", "comfy_extras"}
+NAMED_BY_COMFYUI = {"comfy", "comfy/text_encoders", "comfy_extras"}
 
 
 def offenders(rule) -> list[str]:

@@ -45,3 +45,21 @@ def test_a_read_is_found_as_an_attribute_and_as_a_text():
 def test_every_listed_flag_is_one_that_the_parser_knows():
     known = {option for action in build_parser()._actions for option in action.option_strings}
     assert known >= INERT_FLAGS
+
+
+def test_every_other_flag_is_read_by_something():
+    every = {action.dest for action in build_parser()._actions if action.option_strings} - {"help"}
+    asks_for_defaults = {"cache_classic"}
+    read = {
+        name
+        for source in sources()
+        for _, name in reads(settled(source.tree) if source.path == DECLARED_IN else source.tree, every)
+        if not (source.path.startswith("comfy/") and source.path.endswith("_flags.py")) or source.path == DECLARED_IN
+    }
+    assert every - read - destinations() == asks_for_defaults, "list these in INERT_FLAGS, or have them do what they say"
+
+
+def settled(tree):
+    """What makes one flag say something about another."""
+    (function,) = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "settle"]
+    return ast.Module([node for node in function.body if isinstance(node, ast.If)], [])

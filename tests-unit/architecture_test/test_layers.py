@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "comfy.preload_flags",
         "comfy.store_flags",
         "comfy.tokenizer_flags",
+        "comfy.attention_flags",
         "comfy.lazy_import",
         "comfy.interruption",
         "comfy.options",

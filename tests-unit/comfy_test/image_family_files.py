@@ -2,9 +2,11 @@
 
 import torch
 from transformer_files import config_of, random_tensors, random_weight
+from wan_vae_files import Layout
 
 from comfy.families.kl_vae_config import KlVaeConfig
 from comfy.families.published_layout import vae_layout
+from comfy.ldm.mage_flow.vae import MageSizes, MageVAE
 
 
 def numbers(*shape, seed=0):
@@ -241,3 +243,136 @@ def tekken_json(specials: tuple[str, ...] = ("<unk>", "<s>", "</s>", "[INST]", "
 def as_bytes(text: str) -> torch.Tensor:
     """*text* as files of text encoders carry it."""
     return torch.frombuffer(bytearray(text, "utf-8"), dtype=torch.uint8).clone()
+
+
+def krea2_config(*, width: int = 256, depth: int = 2, context: int = 32, states: int = 12, text_head: int = 16) -> dict:
+    """The ``unet_config`` of a small Krea 2, whose heads have 64 channels, and those of its text *text_head*."""
+    return config_of(
+        {
+            "first.weight": (width, 64),
+            "txtfusion.projector.weight": (1, states),
+            "txtfusion.layerwise_blocks.0.prenorm.scale": (context,),
+            "txtfusion.layerwise_blocks.0.attn.wk.weight": (context, context),
+            "txtfusion.layerwise_blocks.0.attn.qknorm.qnorm.scale": (text_head,),
+            "blocks.0.attn.qknorm.qnorm.scale": (64,),
+            "blocks.0.attn.wq.weight": (width, width),
+            "blocks.0.attn.wk.weight": (128, width),
+            **{f"blocks.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def krea2_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Krea 2 in the authors' names; scales of norms are kept as what is more than one."""
+    tensors = random_tensors(krea2_config(**sizes), seed, dtype)
+    return {name: value - 1 if name.endswith(".scale") else value for name, value in tensors.items()}
+
+
+def qwen21_config(*, width: int = 64, depth: int = 2, context: int = 48, fused: bool = True) -> dict:
+    """The ``unet_config`` of a small Qwen-Image 2.1, whose heads have 32 channels."""
+    inner = {"gate_up.weight": (6 * width, width)} if fused else {"proj.weight": (3 * width, width)}
+    return config_of(
+        {
+            "txt_in.text_norm.weight": (context,),
+            "txt_in.in_layer.weight": (width, context),
+            "img_in.weight": (width, 64),
+            "proj_out.weight": (64, width),
+            "modulation.1.weight": (4 * width, width),
+            "transformer_blocks.0.attn.norm_q.weight": (32,),
+            **{f"transformer_blocks.0.img_mlp.{name}": shape for name, shape in inner.items()},
+            **{f"transformer_blocks.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def qwen21_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small Qwen-Image 2.1 in the published names."""
+    tensors = random_tensors(qwen21_config(**sizes), seed, dtype)
+    return tensors | {"txt_in.text_norm.weight": tensors["txt_in.text_norm.weight"] - 1}
+
+
+def qwen21_vae_layout(width=8, decoder_width=12):
+    """The layout of an autoencoder of Qwen-Image 2.1's, with *width* and *decoder_width* channels at full resolution."""
+    layout = Layout((1, 3, 3))
+    steps, between = (1, 2, 4, 8, 8), (1, 2, 3)  # channels of each level; levels that halve the number of a video's frames
+    inner = width
+    layout.conv("encoder.conv1", 4, width, 1, 3, 3)
+    for level, step in enumerate(steps):
+        name = f"encoder.downsamples.{level}.downsamples"
+        for part in range(2):
+            layout.block(f"{name}.{part}", inner, step * width)
+            inner = step * width
+        if level < 4:
+            layout.conv(f"{name}.2.resample.1", inner, inner, 3, 3)
+        if level in between:
+            layout.conv(f"{name}.2.time_conv", inner, inner, 1, 1, 1)
+    layout.middle("encoder", inner)
+    layout.head("encoder", inner, 128)
+    layout.conv("conv1", 128, 128, 1, 1, 1)
+    layout.conv("conv2", 64, 64, 1, 1, 1)
+    inner = 8 * decoder_width
+    layout.conv("decoder.conv1", 64, inner, 1, 3, 3)
+    layout.middle("decoder", inner)
+    for level, step in enumerate((8, 8, 4, 2, 1)):
+        name = f"decoder.upsamples.{level}.upsamples"
+        for part in range(3):
+            layout.block(f"{name}.{part}", inner, step * decoder_width)
+            inner = step * decoder_width
+        if level < 4:
+            layout.conv(f"{name}.3.resample.1", inner, inner, 3, 3)
+        if level < 3:
+            layout.conv(f"{name}.3.time_conv", inner, 2 * inner, 1, 1, 1)
+    layout.head("decoder", inner, 4)
+    return layout.shapes
+
+
+def mage_config(*, width: int = 64, depth: int = 2, context: int = 48) -> dict:
+    """The ``unet_config`` of a small Mage-Flow, whose heads have 32 channels."""
+    return config_of(
+        {
+            "txt_norm.weight": (context,),
+            "img_in.weight": (width, 128),
+            "proj_out.weight": (128, width),
+            "transformer_blocks.0.attn.norm_added_q.weight": (32,),
+            **{f"transformer_blocks.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def mage_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small Mage-Flow in the published names."""
+    return random_tensors(mage_config(**sizes), seed)
+
+
+def mage_vae_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    """A small autoencoder of Mage-Flow in the published names, with a rest of the one that it was taught by."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = MageSizes(latent=128, head=32, width=32, pixel=8, head_blocks=1, encoder_blocks=2, decoder_blocks=2, pixel_blocks=1)
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in MageVAE(sizes).named_parameters()}
+    names = {name: name.replace("dconv_encoder.", "student.dconv_encoder.").replace("decoder_model.", "pipeline.") for name in shapes}
+    tensors = {names[name]: random_weight(name, shape, generator) for name, shape in shapes.items()}
+    return tensors | {"pipeline.y_embedder.encoder.conv_in.weight": torch.zeros(2, 2, 3, 3)}
+
+
+def omnigen_config(*, width: int = 96, depth: int = 2, context: int = 48, double: int | None = None) -> dict:
+    """The ``unet_config`` of a small OmniGen2, or Boogu with so many *double* layers; two heads of 48 values with one key."""
+    single = "layers" if double is None else "single_stream_layers"
+    return config_of(
+        {
+            "time_caption_embed.caption_embedder.0.weight": (context,),
+            "image_index_embedding": (5, width),
+            "x_embedder.weight": (width, 64),
+            "noise_refiner.0.attn.norm_q.weight": (48,),
+            "noise_refiner.0.attn.to_q.weight": (width, width),
+            "noise_refiner.0.attn.to_k.weight": (width // 2, width),
+            **({"double_stream_layers.0.img_instruct_attn.norm_q.weight": (48,)} if double else {}),
+            **{f"double_stream_layers.{number}.": () for number in range(double or 0)},
+            **{f"{single}.{number}.": () for number in range(depth)},
+        }
+    )
+
+
+def omnigen_tensors(seed: int = 0, **sizes) -> dict[str, torch.Tensor]:
+    """A small OmniGen2 or Boogu in the published names."""
+    return random_tensors(omnigen_config(**sizes), seed)

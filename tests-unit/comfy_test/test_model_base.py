@@ -57,8 +57,6 @@ def test_sdxl_conditioning_is_pooled_text_and_sizes():
     assert vector.shape == (2, model.adm_channels) and torch.equal(vector[:, :96], pooled)
     sizes = torch.tensor([512.0, 640.0, 4.0, 8.0, 512.0, 320.0])
     torch.testing.assert_close(vector[0, 96:].view(6, 256), timestep_embedding(sizes, 256))
-    with pytest.raises(ValueError, match="unCLIP"):
-        model.encode_adm(pooled_output=pooled, unclip_conditioning=[])
 
 
 @pytest.mark.parametrize(("values", "score"), [({}, 6), ({"prompt_type": "negative"}, 2.5), ({"aesthetic_score": 4}, 4)])

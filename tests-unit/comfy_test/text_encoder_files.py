@@ -7,7 +7,9 @@ import torch
 CLIP_VOCABULARY, T5_VOCABULARY, CLIP_TOKENS = 49408, 32128, 77
 CLIP_WIDTH, T5_WIDTH, T5_FEED_FORWARD, T5_HEADS, T5_HEAD_WIDTH = 64, 32, 64, 4, 8
 GEMMA_WIDTH, GEMMA_HEADS, GEMMA_HEAD_WIDTH = 64, 2, 256
+EYES_WIDTH, EYES_PATCHES, EYES_PATCH = 32, 32, 14  # patches along a side
 SIZES = {"clip_l": 3, "clip_g": 32, "t5xxl": 24, "umt5xxl": 3, "t5xxl_old": 24, "t5base": 3, "gemma2_2b": 3}  # layers
+GEMMA3_LAYERS = {"gemma3_12b": 48, "gemma3_4b": 7}
 SENTENCES = (
     "a red apple on a wooden table",
     "the quick brown fox jumps over the lazy dog",
@@ -19,8 +21,11 @@ SENTENCES = (
 
 
 def text_model(kind, seed=0, vocabulary=None):
-    """The tensors (float32) of a small text model of *kind*, one of :data:`SIZES`."""
-    if kind.startswith("clip"):
+    """The tensors (float32) of a small text model of *kind*, one of :data:`SIZES` or :data:`GEMMA3_LAYERS` (+ "+eyes")."""
+    if kind.startswith("gemma3"):
+        name, _, eyes = kind.partition("+")
+        shapes = _gemma(GEMMA3_LAYERS[name], vocabulary or T5_VOCABULARY, third=True) | (_gemma_eyes() if eyes else {})
+    elif kind.startswith("clip"):
         shapes = _clip(SIZES[kind], kind == "clip_g")
     elif kind == "gemma2_2b":
         shapes = _gemma(SIZES[kind], vocabulary or T5_VOCABULARY)
@@ -70,7 +75,7 @@ def _t5(kind, layers, vocabulary):
     return shapes
 
 
-def _gemma(layers, vocabulary):
+def _gemma(layers, vocabulary, third=False):
     width, feed_forward = GEMMA_WIDTH, 2 * GEMMA_WIDTH
     shapes = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
     for layer in range(layers):
@@ -83,7 +88,29 @@ def _gemma(layers, vocabulary):
         for name in ("gate", "up"):
             shapes[f"{own}mlp.{name}_proj.weight"] = (feed_forward, width)
         shapes[f"{own}mlp.down_proj.weight"] = (width, feed_forward)
+        if third:
+            shapes |= {f"{own}self_attn.{name}_norm.weight": (GEMMA_HEAD_WIDTH,) for name in "qk"}
     return shapes
+
+
+def _gemma_eyes(layers=2):
+    width, feed_forward = EYES_WIDTH, 2 * EYES_WIDTH
+    shapes = {
+        "vision_model.embeddings.patch_embedding.weight": (width, 3, EYES_PATCH, EYES_PATCH),
+        "vision_model.embeddings.patch_embedding.bias": (width,),
+        "vision_model.embeddings.position_embedding.weight": (EYES_PATCHES**2, width),
+        "multi_modal_projector.mm_input_projection_weight": (width, GEMMA_WIDTH),
+        "multi_modal_projector.mm_soft_emb_norm.weight": (width,),
+    }
+    norms = ["vision_model.post_layernorm"]
+    for layer in range(layers):
+        own = f"vision_model.encoder.layers.{layer}."
+        norms += [f"{own}layer_norm1", f"{own}layer_norm2"]
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= {f"{own}self_attn.{name}.weight": (width, width), f"{own}self_attn.{name}.bias": (width,)}
+        shapes |= {f"{own}mlp.fc1.weight": (feed_forward, width), f"{own}mlp.fc1.bias": (feed_forward,)}
+        shapes |= {f"{own}mlp.fc2.weight": (width, feed_forward), f"{own}mlp.fc2.bias": (width,)}
+    return shapes | {f"{name}.{leaf}": (width,) for name in norms for leaf in ("weight", "bias")}
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from comfy.dit.registry import read_transformer_config
+from comfy.ldm.anima.lllite import AnimaLLLiteConditioning, AnimaLLLiteModule
 from comfy.ldm.flux.siglip_style import SigLIPMultiFeatProjModel
 from comfy.ldm.lumina.controlnet import ZImage_Control
 from comfy.ldm.qwen_image.blockwise import QwenImageBlockWiseControlNet
@@ -147,18 +148,52 @@ def lumina_tensors(config: dict, seed: int = 0, dtype: torch.dtype = torch.float
 
 
 def qwen_text_tensors(
-    seed: int = 0, *, eyes: bool = True, normalised: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3
+    seed: int = 0, *, eyes: bool = True, normalised: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3, keys: int = 1
 ) -> dict[str, torch.Tensor]:
-    """A small Qwen2.5-VL (*eyes*), Qwen 2.5, or Qwen 3 (*normalised*) in the published names, of two heads with one key."""
+    """A small Qwen2.5-VL (*eyes*), Qwen 2.5, or Qwen 3 (*normalised*) in the published names, of two heads with so many *keys*."""
     from comfy.ops import disable_weight_init
     from comfy.text.qwen.network import QwenTextModel
     from comfy.text.qwen.sizes import EyesConfig, QwenTextConfig
 
     sight = EyesConfig(hidden_size=160, intermediate_size=96, depth=3, output_size=width, patch_size=14, frames=2) if eyes else None
-    config = QwenTextConfig(vocabulary, width, 96, layers, num_heads=2, num_key_heads=1, head_width=128, normalised=normalised, eyes=sight)
+    heads = {"num_heads": 2, "num_key_heads": keys, "head_width": 128}
+    config = QwenTextConfig(vocabulary, width, 96, layers, **heads, normalised=normalised, eyes=sight)
     generator = torch.Generator().manual_seed(seed)
     parameters = QwenTextModel(config, disable_weight_init).named_parameters()
     return {name: random_weight(name, tuple(value.shape), generator) for name, value in parameters}
+
+
+def qwen3_vl_tensors(
+    seed: int = 0, *, large: bool = False, vocabulary: int = 400, width: int = 64, layers: int = 3, published: bool = True
+) -> dict[str, torch.Tensor]:
+    """A small Qwen3-VL of two heads with one key, in transformers' names (*published*) or ComfyUI's; *large* ones have deeper eyes."""
+    from comfy.text.qwen.sizes import LARGE_EYES, LARGE_TOLD, DeepEyesConfig, QwenTextConfig
+    from comfy.text.qwen.vision3 import Qwen3VLTextModel
+
+    told = LARGE_TOLD if large else (0, 1, 2)
+    eyes = DeepEyesConfig(64, 48, LARGE_EYES if large else 4, width, patch_size=16, frames=2, positions=16, told=told)
+    config = QwenTextConfig(vocabulary, width, 96, layers, num_heads=2, num_key_heads=1, head_width=128, normalised=True, eyes=eyes)
+    tensors = _tensors(Qwen3VLTextModel(config, disable_weight_init), seed)
+    if not published:
+        return tensors
+    theirs = {"model.": "model.language_model.", "visual.": "model.visual."}
+    return {f"{theirs[name.partition('.')[0] + '.']}{name.partition('.')[2]}": value for name, value in tensors.items()}
+
+
+def qwen35_tensors(seed=0, *, eyes=True, vocabulary=400, width=64, layers=4, published=True):
+    """A small Qwen 3.5, of three layers with a state and one that attends, in transformers' names (*published*) or ComfyUI's."""
+    from comfy.text.qwen.hybrid import FULL, LINEAR, HybridTextConfig, HybridTextModel
+    from comfy.text.qwen.sizes import DeepEyesConfig
+
+    sight = DeepEyesConfig(64, 48, 3, width, patch_size=16, frames=2, positions=16, told=()) if eyes else None
+    kinds = tuple(FULL if number % 4 == 3 else LINEAR for number in range(layers))
+    states = {"kinds": kinds, "value_heads": 4, "state_heads": 2, "state_width": 16, "kernel": 4}
+    config = HybridTextConfig(vocabulary, width, 96, layers, 2, 1, head_width=256, eyes=sight, **states)
+    tensors = _tensors(HybridTextModel(config, disable_weight_init), seed)
+    if not published:
+        return tensors
+    theirs = {"model.": "model.language_model.", "visual.": "model.visual."}
+    return {f"{theirs[name.partition('.')[0] + '.']}{name.partition('.')[2]}": value for name, value in tensors.items()}
 
 
 def _tensors(network, seed):
@@ -177,6 +212,17 @@ def style_tensors(seed=0):
         f"feature_embedder.{name}": value
         for name, value in _tensors(SigLIPMultiFeatProjModel(**STYLE_SIZES, operations=disable_weight_init), seed).items()
     }
+
+
+def lllite_tensors(seed=0, blocks=2, width=256, mask=False, far=True):
+    """An LLLite for the small Cosmos-Predict2: of each kind of layer in its first block, of one in each other; *far*: looking far."""
+    conditioning = AnimaLLLiteConditioning(3 + mask, 16, 24, 1, (1, 2) if far else (), operations=disable_weight_init)
+    layers = ["0_self_attn_q_proj", "0_self_attn_k_proj", "0_self_attn_v_proj", "0_cross_attn_q_proj", "0_mlp_layer1"]
+    tensors = {f"lllite_conditioning1.{name}": value for name, value in _tensors(conditioning, seed).items()}
+    for number, layer in enumerate([*layers, *(f"{block}_mlp_layer1" for block in range(1, blocks))], seed + 1):
+        module = AnimaLLLiteModule(width, 24, 12, operations=disable_weight_init)
+        tensors |= {f"lllite_dit_blocks_{layer}.{name}": value for name, value in _tensors(module, number).items()}
+    return tensors
 
 
 def fun_tensors(seed=0, blocks=6, untrained=False):

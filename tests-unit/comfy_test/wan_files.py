@@ -1,23 +1,27 @@
 """Small networks of Wan's kinds with random weights in the published names."""
 
+import json
+
 import torch
 from safetensors.torch import save_file
 from transformer_files import config_of, random_tensors
 
 WIDTH = 128  # one head
-IN_CHANNELS = {"i2v": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48}
+ANIMATE2 = {"config": json.dumps({"transformer": {"model_type": "animate2"}})}  # in the metadata of such a file
+IN_CHANNELS = {"i2v": 36, "animate2": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48, "scail": 20, "scail2": 20}
 VISION = 1280
 
 
 def wan_config(
     kind: str = "t2v", *, width: int = WIDTH, depth: int = 2, inner: int = 192, context: int = 64, channels: int | None = None, **extra: int
 ) -> dict:
-    """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera", "camera_2.2", "5b".
+    """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera",
+    "camera_2.2", "5b", "animate2", "scail", "scail2".
 
     *channels* of its input, where they are not the kind's usual ones. *extra*: ``reference`` (channels of a picture before the video),
-    ``vace_depth``.
+    ``vace_depth``. "s2v" and "humo" hear: ``heard`` values at a time (of "humo", of all its layers and times), ``sound`` per token.
     """
-    looks = kind in ("i2v", "flf", "control", "camera")
+    looks = kind in ("i2v", "animate2", "flf", "control", "camera", "scail", "scail2")
     latent = 48 if kind == "5b" else 16
     first = channels or IN_CHANNELS.get("i2v" if kind == "flf" else kind, latent)
     shapes = {
@@ -33,10 +37,27 @@ def wan_config(
         **({"control_adapter.conv.weight": (width, 1536, 2, 2)} if kind.startswith("camera") else {}),
         **({"ref_conv.weight": (width, extra["reference"], 2, 2)} if "reference" in extra else {}),
     }
+    if kind == "s2v":
+        shapes |= {f"audio_injector.injector.{number}.": () for number in range(12)} | {"cond_encoder.weight": (width, 16, 1, 2, 2)}
+        shapes |= {
+            "casual_audio_encoder.weights": (1, extra.get("layers", 3), 1, 1),
+            "casual_audio_encoder.encoder.final_linear.weight": (),
+        }
+        shapes["casual_audio_encoder.encoder.conv1_local.conv.weight"] = (width, extra.get("heard", 8), 3)
+    if kind == "humo":
+        shapes |= {
+            "audio_proj.audio_proj_glob_1.layer.bias": (),
+            "audio_proj.audio_proj_glob_1.layer.weight": (512, extra.get("heard", 80)),
+        }
+        shapes["audio_proj.audio_proj_glob_norm.layer.weight"] = (extra.get("sound", 24),)
+    if kind.startswith("scail"):
+        shapes["patch_embedding_pose.weight"] = (width, first, 1, 2, 2)
+    if kind == "scail2":
+        shapes["patch_embedding_mask.weight"] = (width, 28, 1, 2, 2)
     if kind == "vace":
         shapes["vace_patch_embedding.weight"] = (width, 96, 1, 2, 2)
         shapes |= {f"vace_blocks.{number}.": () for number in range(extra.get("vace_depth", 1))}
-    return config_of(shapes)
+    return {**config_of(shapes), **({"model_type": "animate2"} if kind == "animate2" else {})}
 
 
 def wan_tensors(kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, torch.Tensor]:
@@ -46,5 +67,9 @@ def wan_tensors(kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.flo
 
 def wan_file(path, kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.float32, prefix: str = "", **sizes: int) -> str:
     """*path*, after such a network was written there."""
-    save_file({prefix + name: value for name, value in wan_tensors(kind, seed, dtype, **sizes).items()}, path)
+    save_file(
+        {prefix + name: value for name, value in wan_tensors(kind, seed, dtype, **sizes).items()},
+        path,
+        ANIMATE2 if kind == "animate2" else None,
+    )
     return str(path)

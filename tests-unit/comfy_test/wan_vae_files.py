@@ -9,17 +9,17 @@ from safetensors.torch import save_file
 class Layout:
     """{published name: shape}, part by part."""
 
-    def __init__(self):
-        self.shapes = {}
+    def __init__(self, kernel=(3, 3, 3)):
+        self.shapes, self.kernel = {}, kernel
 
     def conv(self, name, inner, outer, *kernel):
         self.shapes[f"{name}.weight"], self.shapes[f"{name}.bias"] = (outer, inner, *kernel), (outer,)
 
     def block(self, name, inner, outer):
         self.shapes[f"{name}.residual.0.gamma"] = (inner, 1, 1, 1)
-        self.conv(f"{name}.residual.2", inner, outer, 3, 3, 3)
+        self.conv(f"{name}.residual.2", inner, outer, *self.kernel)
         self.shapes[f"{name}.residual.3.gamma"] = (outer, 1, 1, 1)
-        self.conv(f"{name}.residual.6", outer, outer, 3, 3, 3)
+        self.conv(f"{name}.residual.6", outer, outer, *self.kernel)
         if inner != outer:
             self.conv(f"{name}.shortcut", inner, outer, 1, 1, 1)
 
@@ -32,7 +32,7 @@ class Layout:
 
     def head(self, half, inner, outer):
         self.shapes[f"{half}.head.0.gamma"] = (inner, 1, 1, 1)
-        self.conv(f"{half}.head.2", inner, outer, 3, 3, 3)
+        self.conv(f"{half}.head.2", inner, outer, *self.kernel)
 
 
 def wan_vae_layout(width=8, channels=3):

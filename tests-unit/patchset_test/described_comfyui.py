@@ -15,6 +15,7 @@ DESCRIPTION = {
     "comfy/cli_args.py": [
         "import argparse",
         "",
+        'parser.add_argument("--disable-metadata", action="store_true", help="Disable saving prompt metadata in files.")',
         'parser.add_argument("--force-channels-last", action="store_true", help="Force channels last format when inferencing the models.")',
         "",
         "attn_group = parser.add_mutually_exclusive_group()",
@@ -32,7 +33,11 @@ DESCRIPTION = {
         "from comfy.patcher_extension import CallbacksMP, WrappersMP",
         ("ModelPatcher", None, [("add_patches", "self, patches", ["p = set()", "self.patches_uuid = uuid.uuid4()"])]),
     ],
-    "comfy/sd.py": [(name, "path", []) for name in ("load_clip", "load_checkpoint_guess_config", "load_diffusion_model")],
+    "comfy/sd.py": [
+        "from comfy import model_management",
+        *((name, "path", []) for name in ("load_clip", "load_checkpoint_guess_config", "load_diffusion_model")),
+    ],
+    "comfy/utils.py": ["from comfy.cli_args import args", ("load_torch_file", "ckpt", [])],
     "comfy/clip_vision.py": [("load", "ckpt_path", [])],
     "comfy/controlnet.py": [("load_controlnet", "ckpt_path", [])],
     "nodes.py": [("VAELoader", None, [("load_vae", "self, vae_name", [])])],
@@ -62,18 +67,22 @@ DESCRIPTION = {
             None,
             [
                 ("__init__", "self, key_class, enable_providers=False", ["self._pending_store_tasks: set = set()"]),
+                ("async set_prompt", "self, dynprompt, node_ids, is_changed_cache", ["self.initialized = True"]),
                 ("async _set_immediate", "self, node_id, value", ["await self._notify_providers_store(node_id, cache_key, value)"]),
                 ("async _get_immediate", "self, node_id", ["external_result = await self._check_providers_lookup(node_id, cache_key)"]),
-                ("async _notify_providers_store", "self, node_id, cache_key, value", ["self._safe_provider_store(provider)"]),
+                ("async _notify_providers_store", "self, node_id, cache_key, value", ["STORE"]),
                 ("async _safe_provider_store", "provider, context, cache_value", ["await provider.on_store(context, cache_value)"]),
-                ("async _check_providers_lookup", "self, node_id, cache_key", ["await provider.on_lookup(context)"]),
+                ("async _check_providers_lookup", "self, node_id, cache_key", ["LOOKUP"]),
                 ("_is_external_cacheable_value", "self, value", ["return hasattr(value, 'outputs')"]),
                 ("_get_class_type", "self, node_id", ["return self.dynprompt.get_node(node_id)"]),
                 ("_build_context", "self, node_id, cache_key", ["return _serialize_cache_key(cache_key)"]),
                 (
                     "async _ensure_subcache",
                     "self, node_id, children_ids",
-                    ["await subcache.set_prompt(self.dynprompt, children_ids, self.is_changed_cache)"],
+                    [
+                        "subcache = BasicCache(self.key_class)",
+                        "await subcache.set_prompt(self.dynprompt, children_ids, self.is_changed_cache)",
+                    ],
                 ),
             ],
         ),
@@ -124,6 +133,12 @@ BLOCKS = {
     "PROVIDERS": 'class CacheProvider(ABC):\n    """Abstract base class for external cache providers.\n'
     "    Exceptions from provider methods are caught by the caller and never break execution.\n"
     '    """\n\n    async def on_store(self, context, value):\n        """Called after local store. Dispatched via asyncio.create_task."""',
+    "STORE": "if context is None:\n    return\nfor provider in _get_cache_providers():\n"
+    "    if provider.should_cache(context, cache_value):\n"
+    "        task = asyncio.create_task(self._safe_provider_store(provider, context, cache_value))\n"
+    "        self._pending_store_tasks.add(task)\n        task.add_done_callback(self._pending_store_tasks.discard)",
+    "LOOKUP": "if context is None:\n    return None\nfor provider in _get_cache_providers():\n"
+    "    result = await provider.on_lookup(context)",
     "LAZY": "if len(required_inputs) > 0:\n    for i in required_inputs:\n        execution_list.make_input_strong_link(unique_id, i)",
     "EXPANDED": "for node_id in new_output_ids:\n    execution_list.add_node(node_id)\n    execution_list.cache_link(node_id, unique_id)",
     "PROMPT": 'self._notify_prompt_lifecycle("start", prompt_id)\ntry:\n    cache_results = await asyncio.gather(\n'

@@ -16,6 +16,7 @@ import comfy.residency.devices as devices
 
 OTHER = "starter-outlines.safetensors"
 STREAMED = {"novram": True, **FP32}
+TEXTS: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +36,10 @@ def settle() -> None:
 
 
 def sampled(made: Engine, name: str = STARTER) -> torch.Tensor:
-    model, _, _, positive, negative = made.parts(name)
-    return on_host(made.sample(model, positive, negative, steps=2)).clone()
+    """One step with the texts of the first engine that asked: they lie on the host."""
+    if not TEXTS:
+        TEXTS.extend(made.parts(name)[3:])
+    return on_host(made.sample(made.checkpoint(name)[0], *TEXTS, steps=1)).clone()
 
 
 def test_a_streamed_model_is_locked_in_few_ranges_and_none_outlives_it(models: pathlib.Path) -> None:
@@ -55,7 +58,7 @@ def test_a_streamed_model_is_locked_in_few_ranges_and_none_outlives_it(models: p
 
 def test_switching_models_leaves_no_range_over_memory_that_is_gone(models: pathlib.Path) -> None:
     with engine(1, **STREAMED) as made:
-        for name in (STARTER, OTHER, STARTER, OTHER):
+        for name in (STARTER, OTHER, STARTER):
             sampled(made, name)
             settle()
             living = [weight.untyped_storage() for weight in made.checkpoint(name)[0].pristine_weights()]
@@ -77,7 +80,7 @@ def test_streamed_weights_come_from_locked_memory(models: pathlib.Path) -> None:
         assert moved["h2d locked bytes"] > 0.9 * moved["h2d bytes"]
 
 
-@pytest.mark.parametrize("card_mib", [12, 4096])
+@pytest.mark.parametrize("card_mib", [12, pytest.param(4096, marks=pytest.mark.long)])
 def test_host_copies_that_are_given_up_are_not_kept_by_the_lock(
     models: pathlib.Path, monkeypatch: pytest.MonkeyPatch, card_mib: int
 ) -> None:

@@ -54,6 +54,23 @@ def test_models_that_alternate_are_read_once_and_come_back_from_locked_memory(mo
         assert cache.check() == [] and management.manager().pinner.check() == []
 
 
+def test_what_left_for_ram_is_locked_before_it_comes_back(models: pathlib.Path, small_arenas: None) -> None:
+    with engine(1, ram_model_cache_mb=400, **FP32) as made:
+        manager = management.manager()
+        expected = prompt(made, STARTER)
+        unload(made)
+        assert manager.pin_ledger.total_bytes() == 0
+        manager.end_prompt()
+        while manager.pinner.stats().waiting_bytes:
+            pass
+        assert manager.pin_ledger.total_bytes() > 5 * MIB
+        before = Counter(made.card.counters)
+        assert torch.equal(prompt(made, STARTER), expected)
+        moved = Counter(made.card.counters)
+        moved.subtract(before)
+        assert moved["h2d locked bytes"] > 0.8 * moved["h2d bytes"], "already the first time that it comes back"
+
+
 def test_eviction_copies_nothing_back(models: pathlib.Path, small_arenas: None) -> None:
     with engine(1, ram_model_cache_mb=400, **FP32) as made:
         prompt(made, STARTER)

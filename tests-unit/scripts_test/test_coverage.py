@@ -55,10 +55,23 @@ def decoding(vae):
     )
 
 
+def encoding(file, kind, second=None):
+    """A workflow that encodes a text by the text encoder in *file*, or in that and *second*, for the type *kind*."""
+    loader = node(1, "CLIPLoader", [file, kind], outputs=[("CLIP", [1])])
+    if second:
+        loader = node(1, "DualCLIPLoader", [file, second, kind], outputs=[("CLIP", [1])])
+    return workflow(
+        loader,
+        node(2, "CLIPTextEncode", ["x"], inputs=[("clip", "CLIP", 1)], outputs=[("CONDITIONING", [2])]),
+        node(3, "PreviewAny", inputs=[("source", "*", 2)]),
+        links=[[1, 1, 0, 2, 0, "CLIP"], [2, 2, 0, 3, 0, "CONDITIONING"]],
+    )
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Templates: one that runs, one of another family, one in a format that is not read, one with a class nobody has, one with a value
-    that its node refuses, one that needs a paid service."""
+    that its node refuses, one with a text model that is not here, two with two of them, one that needs a paid service."""
     refused = decoding("vae-ft-mse-840000-ema-pruned.safetensors")
     refused["nodes"][1]["widgets_values"] = [64, 64, 1_000_000]
     made = {
@@ -67,6 +80,9 @@ def folder(tmp_path):
         "other_format": decoding("sdxl_vae-w4a8.safetensors"),
         "other_class": workflow(node(1, "NobodyHasThis")),
         "refused": refused,
+        "text_model": encoding("gpt_oss_20b_nvfp4.safetensors", "stable_diffusion"),
+        "two_text_models": encoding("clip_l.safetensors", "flux", "clip_g.safetensors"),
+        "odd_pair": encoding("clip_l.safetensors", "flux", "umt5_xxl_fp16.safetensors"),
         "paid": decoding("vae-ft-mse-840000-ema-pruned.safetensors"),
     }
     for name, one in made.items():
@@ -85,13 +101,15 @@ def run_command(*arguments, **environment):
 def test_templates_are_judged_by_classes_values_families_and_formats(folder, tmp_path):
     done = run_command(folder, "--output", tmp_path / "page.md")
     assert done.returncode == 0, done.stderr
-    assert "1 of 5 templates covered (4 by node names)" in done.stdout
+    assert "2 of 8 templates covered (7 by node names)" in done.stdout
     rows = dict(re.findall(r"^\| (\w+) \| \d+ \| (.*) \|$", (tmp_path / "page.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert rows["runs"] == "covered"
     assert rows["other_family"] == "family MiniMaxH3"
     assert rows["other_format"] == "w4a8 weights"
     assert rows["other_class"] == "`NobodyHasThis`"
     assert "EmptyLatentImage" in rows["refused"] and "batch_size" in rows["refused"]
+    assert rows["text_model"] == "text model GPT_OSS_20B" and rows["two_text_models"] == "covered"
+    assert rows["odd_pair"] == "CLIP_L and UMT5_XXL make no text encoder for type 'flux'"
     assert "paid" not in rows and "no_file" not in rows
 
 
@@ -116,6 +134,9 @@ def test_classes_in_subgraphs_count_and_subgraphs_themselves_do_not():
         ("vae", "ae.safetensors", "Flux"),
         ("diffusion_models", "somebody_elses.safetensors", None),
         ("loras", "flux1-dev.safetensors", None),
+        ("text_encoders", "qwen_2.5_vl_7b_fp8_scaled.safetensors", "QWEN25_7B"),
+        ("text_encoders", "qwen_2.5_vl_fp16.safetensors", "QWEN25_3B"),
+        ("text_encoders", "qwen3.5_9b_int8_convrot.safetensors", "QWEN35_9B"),
     ],
 )
 def test_families_are_told_by_names(folder, name, family):

@@ -4,7 +4,10 @@ import json
 
 import pytest
 import safetensors.torch
+from live_server import Client
+from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from text_encoder_files import CLIP_WIDTH, T5_WIDTH, text_model, write_tokenizer
+from transformer_files import qwen_text_tensors
 
 PACK = '''
 import json
@@ -37,6 +40,12 @@ def models(tmp_path_factory):
     for kind in KINDS:
         safetensors.torch.save_file(text_model(kind, vocabulary=4096), folder / f"{kind}.safetensors")
     write_tokenizer(folder / "t5")
+    writing = qwen_text_tensors(vocabulary=VOCABULARY, width=32, layers=2, eyes=False, normalised=True)
+    writing["model.embed_tokens.weight"][256:] = 0.0  # the tokenizer knows bytes, and hardly another token that would be text
+    writing["model.norm.weight"] *= 0.2  # of forty tokens none is much likelier than another
+    safetensors.torch.save_file(writing, folder / "qwen3.safetensors")
+    (folder / "qwen25_tokenizer").mkdir()
+    (folder / "qwen25_tokenizer" / "tokenizer.json").write_text(qwen_tokenizer_json(), encoding="utf-8")
     return folder
 
 
@@ -92,3 +101,35 @@ def test_a_wrong_pair_is_one_error_that_names_both_files(start):
     assert "flux" in types and "hunyuan_video" not in types
     refused, answer = server.post("/prompt", {"prompt": prompt("a", "clip_l", "t5xxl", kind="hunyuan_video")})
     assert refused == 400 and "hunyuan_video" in json.dumps(answer)
+
+
+def writing(length, seed=1):
+    """A prompt that has Qwen 3 write *length* tokens at most."""
+    options = {"temperature": 2.0, "top_k": 40, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "seed": seed}
+    sampling = {"sampling_mode": "on", **{f"sampling_mode.{name}": value for name, value in options.items()}}
+    return {
+        "1": {"class_type": "CLIPLoader", "inputs": {"clip_name": "qwen3.safetensors", "type": "lumina2"}},
+        "2": {"class_type": "TextGenerate", "inputs": {"clip": ["1", 0], "prompt": "rain", "max_length": length, **sampling}},
+        "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+    }
+
+
+def test_a_language_model_writes_the_same_for_a_seed_and_is_interrupted(start):
+    server = start(name="writing")
+    runs = [server.run(writing(8, seed), timeout_s=110).history for seed in (1, 1, 2)]
+    assert [run["status"]["status_str"] for run in runs] == ["success"] * 3, runs[0]["status"]["messages"][-1][1]["exception_message"]
+    told = [run["outputs"]["3"]["text"] for run in runs]
+    assert told[0] == told[1] != told[2]
+    client = Client(server)
+    status, answer = server.post("/prompt", {"prompt": writing(4000), "client_id": client.client_id})
+    assert status == 200, answer
+    is_asked = False
+    for message in client.messages():
+        if not isinstance(message, dict):
+            continue
+        if not is_asked and message["type"] in ("progress", "progress_state"):
+            is_asked = server.post("/interrupt", {})[0] == 200
+        if message["type"] == "execution_interrupted":
+            break
+    client.close()
+    assert is_asked

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import statistics
 
 import pack_faces
 import pack_models
@@ -51,8 +52,7 @@ def timed(name, function):
         try:
             return function(*args, **kwargs)
         finally:
-            count, seconds = parts.get(name, (0, 0.0))
-            parts[name] = (count + 1, seconds + time.perf_counter() - started_s)
+            parts.setdefault(name, []).append(time.perf_counter() - started_s)
             with open(os.path.join(folder_paths.get_output_directory(), "parts.json"), "w", encoding="utf-8") as file:
                 json.dump(parts, file)
 
@@ -77,18 +77,26 @@ NODE_CLASS_MAPPINGS = {}
 
 @dataclasses.dataclass(slots=True)
 class Runs:
-    """What a server gave: latents by run, counts and seconds by part, resident MB after each run."""
+    """What a server gave: latents by run, seconds of each call by part, resident MB after each run."""
 
     latents: list[torch.Tensor] = dataclasses.field(default_factory=list)
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     resident_mb: list[float] = dataclasses.field(default_factory=list)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Calls by part."""
+        return {name: len(calls) for name, calls in self.seconds.items()}
+
     def told(self) -> str:
-        """Calls, and milliseconds of each run, by part; the node without analysis and resampler is what patches are built by."""
-        parts = {**self.seconds, "patch building": self.seconds["node"] - self.seconds["analysis"] - self.seconds["resampler"]}
-        runs = len(self.latents)
-        return "; ".join(f"{name} {self.counts.get(name, runs)} calls, {1e3 * s / runs:.1f} ms a run" for name, s in parts.items())
+        """Calls by part, with the first one's milliseconds and the median of the later ones. The node's time holds analysis and resampler;
+        its first call also moves and converts the adapter."""
+        return "; ".join(f"{name} {len(calls)} calls, {_times(calls)}" for name, calls in self.seconds.items())
+
+
+def _times(seconds: list[float]) -> str:
+    first, later = 1e3 * seconds[0], [1e3 * each for each in seconds[1:]]
+    return f"first {first:.1f} ms" + (f", then {statistics.median(later):.1f} ms" if later else "")
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +145,7 @@ def measure(server, runs, picture="face.png", **sampler):
         assert not done.of_type("execution_error"), done.of_type("execution_error")
         found.latents.append(load_file(server.base / "output" / "0")["kept"])
         found.resident_mb.append(psutil.Process(server.process.pid).memory_info().rss / 1e6)
-    parts = json.loads((server.base / "output" / "parts.json").read_bytes())
-    found.counts = {name: count for name, (count, _) in parts.items()}
-    found.seconds = {name: seconds for name, (_, seconds) in parts.items()}
+    found.seconds = json.loads((server.base / "output" / "parts.json").read_bytes())
     return found
 
 

@@ -11,8 +11,14 @@ from image_family_files import (
     cosmos_tensors,
     flux2_tensors,
     hidream_tensors,
+    krea2_tensors,
     llama_tensors,
     llama_tokenizer_json,
+    mage_tensors,
+    mage_vae_tensors,
+    omnigen_tensors,
+    qwen21_tensors,
+    qwen21_vae_layout,
     sd3_tensors,
     tekken_json,
     vae_tensors,
@@ -21,7 +27,7 @@ from picture_prompts import from_parts, node
 from PIL import Image
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import save_file
-from transformer_files import qwen_text_tensors
+from transformer_files import qwen3_vl_tensors, qwen_text_tensors
 from wan_vae_files import wan_vae_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
@@ -80,9 +86,43 @@ def hidream():
     }
 
 
-FILES = (flux2, sd3, anima, chroma, hidream)
+def krea2():
+    return {
+        "diffusion_models/krea2": krea2_tensors(context=WIDTH),
+        "text_encoders/qwen3vl_4b": qwen3_vl_tensors(vocabulary=VOCABULARY, width=WIDTH, layers=36),
+    }
+
+
+def qwen21():
+    return {
+        "diffusion_models/qwen21": qwen21_tensors(context=WIDTH),
+        "text_encoders/qwen3vl_8b": qwen3_vl_tensors(large=True, vocabulary=VOCABULARY, width=WIDTH),
+        "vae/qwen21": wan_vae_tensors(layout=qwen21_vae_layout),
+    }
+
+
+def mage():
+    return {"diffusion_models/mage": mage_tensors(context=WIDTH), "vae/mage": mage_vae_tensors()}
+
+
+def omnigen():
+    return {
+        "diffusion_models/omnigen2": omnigen_tensors(context=WIDTH),
+        "text_encoders/qwen25_3b": qwen_text_tensors(vocabulary=VOCABULARY, width=WIDTH, keys=2),
+        "diffusion_models/boogu": omnigen_tensors(context=WIDTH, double=2),
+    }
+
+
+FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
+PICTURES |= {
+    "Mage-Flow": ("mage", ["qwen3vl_4b"], "mage", "mage"),
+    "OmniGen2": ("omnigen2", ["qwen25_3b"], "omnigen2", "sixteen"),
+    "Boogu": ("boogu", ["qwen3vl_8b"], "boogu", "sixteen"),
+    "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
+    "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),
+}
 
 
 def text_encoder(names, kind):
@@ -147,3 +187,28 @@ def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
     limited = with_models(start_server, files, "--simulated-vram-mb", SIMULATED_MIB, name="limited")
     for name, parts in PICTURES.items():
         assert pixels(limited, workflow(*parts)) == reference[name], name
+
+
+def about_pictures(prompt):
+    """*prompt* of Qwen-Image 2.1 with an instruction about two pictures in place of its text, at the size of the first."""
+    encoded = node(
+        "TextEncodeQwenImage21", clip=["clip", 0], prompt="<image1> like <image2>", negative_prompt="", vae=["vae", 0], resolution=0
+    )
+    encoded["inputs"] |= {"images.image_1": ["picture", 0], "images.image_2": ["other", 0]}
+    sampled = {"model": ["cache", 0], "positive": ["encoded", 0], "negative": ["encoded", 1], "latent_image": ["encoded", 2]}
+    return {
+        **{name: own for name, own in prompt.items() if name not in ("positive", "negative", "latent")},
+        "picture": node("EmptyImage", width=64, height=96, batch_size=1, color=0x336699),
+        "other": node("EmptyImage", width=32, height=64, batch_size=1, color=0x993311),
+        "encoded": encoded,
+        "cache": node("QwenImage21Cache", model=["model", 0], device="cpu", dtype="int8"),
+        "sample": node("KSampler", **{**prompt["sample"]["inputs"], **sampled}),
+    }
+
+
+def test_qwen_image_21_looks_at_pictures_and_makes_transparent_ones(start_server, files):
+    server = with_models(start_server, files, name="looking")
+    run = server.run(about_pictures(workflow(*PICTURES["Qwen-Image 2.1"])), timeout_s=400)
+    assert run.history["status"]["status_str"] == "success", run.history["status"]
+    with Image.open(io.BytesIO(run.file_bytes())) as image:
+        assert image.size == (64, 96) and image.mode == "RGBA" and len(set(image.tobytes())) > 20

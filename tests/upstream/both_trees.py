@@ -27,7 +27,7 @@ def against_upstream(timeout_s):
 
 
 def results_of_both(script, folder, before=(), after=()):
-    """(what *script*, of this folder, saved here, the same in the checkout): it is given *before*, the file to save to, *after*.
+    """(what *script*, a path below this folder, saved here, the same in the checkout): it is given *before*, the file to save to, *after*.
 
     Raises ``CalledProcessError``.
     """
@@ -49,4 +49,4 @@ def run_there(script, *arguments):
 def _run(python, tree, script, arguments):
     path = os.pathsep.join([str(tree), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([python, pathlib.Path(__file__).with_name(script), *arguments], cwd=tree, env=environment, check=True)
+    subprocess.run([python, pathlib.Path(__file__).parent / script, *arguments], cwd=tree, env=environment, check=True)

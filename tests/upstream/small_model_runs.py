@@ -73,7 +73,21 @@ def controlled(tensors, hint):
 
 
 def seen(values):
-    """*values* of a conditioning, with what an image encoder saw (tensor and picture size) as its output object."""
+    """*values* of a conditioning, with what an image encoder saw (tensor and picture size, or embedding, strength and noise) as its output
+    object, and GLIGEN's tensors as a patcher."""
+    if "unclip_conditioning" in values:
+        told = [
+            {"clip_vision_output": types.SimpleNamespace(image_embeds=embeds), "strength": strength, "noise_augmentation": noise}
+            for embeds, strength, noise in values["unclip_conditioning"]
+        ]
+        values = {**values, "unclip_conditioning": told}
+    if "gligen" in values:
+        from comfy.gligen import load_gligen
+
+        tensors, boxes = values["gligen"]
+        cpu = torch.device("cpu")
+        patcher = comfy.model_patcher.ModelPatcher(load_gligen(dict(tensors)), load_device=cpu, offload_device=cpu)
+        values = {**values, "gligen": ("position", patcher, boxes)}
     sights = values.get("clip_vision_outputs")
     if sights is None:
         return values
@@ -81,11 +95,11 @@ def seen(values):
     return {**values, "clip_vision_outputs": outputs}
 
 
-def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None, extra=None):
+def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, beside=None, extra=None, key=None):
     """The states that the text encoder *name* of ``comfy.text_encoders.MODULE`` gives for each of *tokens*, and their mask if any.
 
-    With *arguments*, *name* is called with them, and makes the class. *beside* are chunks for its other tokenizers. *extra*
-    names what of its extras is meant in place of the states.
+    *key* is what its tokens are called, if not *part*. With *arguments*, *name* is called with them, and makes the class. *beside* are
+    chunks for its other tokenizers. *extra* names what of its extras is meant in place of the states.
     """
     texts = getattr(__import__(f"comfy.text_encoders.{module}").text_encoders, module)
     options = {f"{part}_model_config": own_sizes(part, sizes, eyes, tensors)}
@@ -94,7 +108,7 @@ def encoded(module, name, part, sizes, eyes, tensors, tokens, arguments=None, be
     encoder.load_sd(dict(tensors))
     found = []
     for chunk in tokens:
-        states, _, *extras = encoder.encode_token_weights({part: [[(token, 1.0) for token in chunk]], **(beside or {})})
+        states, _, *extras = encoder.encode_token_weights({key or part: [[(token, 1.0) for token in chunk]], **(beside or {})})
         if extra is not None:
             states = extras[0][extra]
         mask = (extras[0] if extras else {}).get("attention_mask")
@@ -109,6 +123,17 @@ def own_sizes(part, sizes, eyes, tensors):
     except ModuleNotFoundError:
         from comfy.text_encoders import qwen_vl
 
+        if part.startswith("qwen3vl"):
+            from comfy.text_encoders import qwen3vl
+
+            qwen3vl.QWEN3VL_VISION[part] = {**qwen3vl.QWEN3VL_VISION[part], **eyes}
+            qwen3vl.QWEN3VL_VISION_COMMON = {name: value for name, value in qwen3vl.QWEN3VL_VISION_COMMON.items() if name not in eyes}
+            return sizes
+        if part.startswith("qwen35"):
+            from comfy.text_encoders import qwen35
+
+            qwen35.QWEN35_MODELS[part] = {**qwen35.QWEN35_MODELS[part], "vision": eyes}
+            return sizes
         network = qwen_vl.Qwen2VLVisionTransformer
         if not isinstance(network, functools.partial):
             qwen_vl.Qwen2VLVisionTransformer = lambda hidden_size, **given: network(**{**given, **eyes})
@@ -117,8 +142,13 @@ def own_sizes(part, sizes, eyes, tensors):
     return next(config for kind in KINDS if kind.part == part and (config := kind.read(shapes, None)) is not None)
 
 
-def autoencoded(tensors, pictures, latents):
-    """Latents of *pictures*, and pictures of *latents*, whole and in tiles."""
+def autoencoded(tensors, pictures, latents, mage=None):
+    """Latents of *pictures*, and pictures of *latents*, whole and in tiles. *mage*: the sizes of ComfyUI's halves of Mage-Flow's."""
+    if mage is not None and importlib.util.find_spec("comfy.dit") is None:
+        import comfy.ldm.mage_flow.vae as vae_module
+
+        for name, sizes in mage.items():
+            setattr(vae_module, name, functools.partial(getattr(vae_module, name), **sizes))
     vae = comfy.sd.VAE(sd=dict(tensors))
     found = [vae.encode(one) for one in pictures] + [vae.decode(one) for one in latents]
     return [*found, vae.decode_tiled(latents[0], tile_x=6, tile_y=6, overlap=2, tile_t=16, overlap_t=2)]

@@ -5,6 +5,7 @@ KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python p
 
 import torch
 from both_trees import against_upstream, results_of_both
+from image_family_files import cosmos_config, cosmos_tensors
 from safetensors.torch import save_file
 from transformer_files import (
     STYLE_SIZES,
@@ -13,6 +14,7 @@ from transformer_files import (
     flux_config,
     flux_tensors,
     fun_tensors,
+    lllite_tensors,
     lumina_tensors,
     qwen_image_config,
     qwen_image_tensors,
@@ -39,8 +41,8 @@ def picture(height, width, seed):
     return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def saved(folder, name, tensors):
-    save_file(tensors, folder / f"{name}.safetensors")
+def saved(folder, name, tensors, metadata=None):
+    save_file(tensors, folder / f"{name}.safetensors", metadata)
     return str(folder / f"{name}.safetensors")
 
 
@@ -106,8 +108,28 @@ def flux_cases(folder):
     return {"flux": plain, "flux, style": plain | style}
 
 
+def cosmos_cases(folder):
+    """LLLite: a picture, one with a mask and without, a part of the sampling."""
+    text = [[numbers(1, 9, 32, seed=1), {}]], [[numbers(1, 7, 32, seed=2), {}]]
+    plain = {"family": "CosmosT2IPredict2", "config": cosmos_config(), "tensors": cosmos_tensors(), "cfg": 2.0}
+    plain |= {"positive": text[0], "negative": text[1]}
+    plain |= {"noise": numbers(2, 16, 1, 10, 12, seed=3), "latent": torch.zeros(2, 16, 1, 10, 12)}
+    far = {"lllite.version": "2", "lllite.aspp_dilations": "1,2", "lllite.inpaint_masked_input": "true"}
+    inputs = {"image": picture(56, 120, 6), "strength": 0.8, "start_percent": 0.0, "end_percent": 1.0}
+    node = {"node": "AnimaLLLiteApply", "patch": saved(folder, "lllite", lllite_tensors(far=False)), "inputs": inputs}
+    masked = node | {"patch": saved(folder, "lllite, mask", lllite_tensors(1, mask=True), far)}
+    mask = (numbers(1, 56, 120, seed=4) > 0).float()
+    return {
+        "cosmos": plain,
+        "cosmos, picture": plain | node,
+        "cosmos, part": plain | node | {"inputs": {**inputs, "start_percent": 0.5}},
+        "cosmos, mask": plain | masked | {"inputs": {**inputs, "mask": mask}},
+        "cosmos, no mask": plain | masked,
+    }
+
+
 def test_latents_are_upstreams(tmp_path):
-    cases = qwen_cases(tmp_path) | z_image_cases(tmp_path) | flux_cases(tmp_path)
+    cases = qwen_cases(tmp_path) | z_image_cases(tmp_path) | flux_cases(tmp_path) | cosmos_cases(tmp_path)
     torch.save({**cases, "sizes": SIZES}, tmp_path / "cases.pt")
     ours, theirs = results_of_both("model_patch_runs.py", tmp_path, [tmp_path / "cases.pt"])
     assert theirs.keys() == cases.keys()

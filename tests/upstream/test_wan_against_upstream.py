@@ -94,6 +94,62 @@ def wan_cases(folder) -> dict:
     add("5b", "5b")
     add("5b picture", "5b", latent=numbers(1, 48, 3, 6, 8), noise_mask=frames)
     add("5b control", "5b", sizes={"channels": 148}, options={**control, "concat_latent_image": numbers(1, 96, 3, 6, 8)})
+    moves = {**picture, **vision(numbers), "pose_video_latent": numbers(1, 16, 2, 6, 8)}
+    seen = {"cross_attn_pose": numbers(1, 5, CONTEXT), "pose_strength": 0.6, "reference_strength": 1.7}
+    add("2 moves as a video", "animate2", options=moves)
+    add(
+        "2 moves, told of the video, odd sides",
+        "animate2",
+        sides=(3, 5, 7),
+        options={**moves, **seen, "pose_video_latent": numbers(1, 16, 2, 5, 7)},
+    )
+    add("2 moves at first", "animate2", options=moves, late={**picture, **vision(numbers)})
+    add("2 moves, kept over steps", "animate2", options=moves, cache="default", steps=3)
+    add("2 moves, kept in few bits", "animate2", options=moves, cache="int8", steps=3)
+    pictures = [numbers(1, 16, 1, 6, 8), numbers(1, 16, 1, 6, 8)]
+    figure = {"reference_latents": pictures[:1], "pose_video_latent": numbers(1, 16, 3, 3, 4), **vision(numbers)}
+    masks = {"ref_mask_28ch": numbers(1, 4, 28, 6, 8), "driving_mask_28ch": numbers(1, 3, 28, 3, 4)}
+    odd = {"reference_latents": [numbers(1, 16, 1, 5, 7)], "pose_video_latent": numbers(1, 16, 3, 2, 3)}
+    add("figures", "scail", options=figure)
+    add("figures, odd sides", "scail", sides=(3, 5, 7), options=odd)
+    add("figures, poses alone", "scail", options={"pose_video_latent": figure["pose_video_latent"]}, batch=2)
+    add("several figures", "scail2", options={**figure, **masks, "ref_mask_flag": True})
+    add("figures replaced", "scail2", options={**figure, **masks, "ref_mask_flag": False})
+    several = {**figure, **masks, "reference_latents": pictures, "ref_mask_28ch": numbers(1, 5, 28, 6, 8), "ref_mask_flag": False}
+    add("figures replaced, two pictures", "scail2", options=several, batch=2)
+    add("figures go on", "scail2", options=figure, latent=numbers(1, 16, 3, 6, 8), noise_mask=frames)
+    long = {"sides": (9, 6, 8), "steps": 3}
+    masked = {"ref_mask_28ch": torch.zeros(1, 10, 28, 6, 8), "driving_mask_28ch": numbers(1, 9, 28, 3, 4), "ref_mask_flag": True}
+    masked["ref_mask_28ch"][:, 0] = numbers(28, 6, 8)
+    add("windows, figures", "scail2", **long, windows={}, options={**figure, **masked, "pose_video_latent": numbers(1, 16, 9, 3, 4)})
+    frame = torch.ones(1, 1, 9, 6, 8)
+    frame[:, :, :1] = 0.0
+    begun = {"concat_latent_image": numbers(1, 16, 9, 6, 8), "concat_mask": frame, **vision(numbers)}
+    for schedule in ("standard_static", "standard_uniform", "looped_uniform", "batched"):
+        add(f"windows, {schedule}", **long, windows={"context_schedule": schedule, "context_stride": 2, "closed_loop": True})
+    for fuse in ("relative", "flat", "overlap-linear"):
+        add(f"windows, {fuse}", **long, windows={"fuse_method": fuse})
+    add("windows, nothing before", **long, windows={"causal_window_fix": False, "freenoise": True})
+    kept = {"cond_retain_index_list": "0", "latent_retain_index_list": "0, 1"}
+    add("windows, picture kept", "i2v", **long, options=begun, windows=kept)
+    add(
+        "windows, vace",
+        "vace",
+        **long,
+        sizes=vace_sizes,
+        windows={},
+        options={"vace_frames": [numbers(1, 32, 9, 6, 8)], "vace_mask": [numbers(1, 64, 9, 6, 8)]},
+    )
+    add(
+        "windows, 2 moves",
+        "animate2",
+        **long,
+        options={**begun, "pose_video_latent": numbers(1, 16, 8, 6, 8)},
+        windows=kept,
+        cache="default",
+    )
+    parts = {"split_conds_to_windows": True}
+    add("windows, several texts", **long, windows=parts, late={})
     shifted = {"shift": 5.0, "steps": 3}
     add("shifted", **shifted)
     return made.cases

@@ -86,6 +86,42 @@ CASES["WanTrackToVideo"] = (
     FEW,
     {"temperature": 220.0, "topk": 2, "tracks": "[]", "start_image": PICTURE},
 )
+CASES["WanAnimate2ToVideo"] = (
+    {"video_frame_offset": 1, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
+    {"video_frame_offset": 9, "pose_video": LONG, "continue_motion": VIDEO, "pose_start_percent": 0.2, "reference_image_strength": 0.5},
+)
+FIGURES = numbers(3, 48, 64, 3, seed=12).round() * torch.linspace(0.7, 1.0, 48).view(48, 1, 1)
+SCAIL = {"pose_strength": 0.7, "pose_start": 0.0, "pose_end": 1.0, "video_frame_offset": 0, "previous_frame_count": 5}
+CASES["WanSCAILToVideo"] = (
+    {**SCAIL, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
+    {**SCAIL, "reference_image": VIDEO[:2], "reference_image_mask": FIGURES, "pose_video": LONG, "pose_end": 0.5, "batch_size": 1},
+    {**SCAIL, "reference_image": LONG[:3], "reference_image_mask": FIGURES[:1], "replacement_mode": True, "batch_size": 1},
+    {**SCAIL, "video_frame_offset": 7, "previous_frames": VIDEO, "pose_video": LONG, "pose_video_mask": FIGURES.repeat(4, 1, 1, 1)},
+    {**SCAIL, "video_frame_offset": 12, "previous_frames": VIDEO[:1], "pose_video": LONG[:9], "pose_video_mask": FIGURES},
+)
+PATHS = torch.tensor([[[4.0 + 5 * frame, 4.0], [60.0, 44.0 - 5 * frame], [8.0 * frame - 9, 20.0 + 2 * frame]] for frame in range(12)])
+TRACKS = {"track_path": PATHS, "track_visibility": torch.ones(12, 3, dtype=torch.bool)}
+CASES["WanMoveTrackToVideo"] = (
+    {"strength": 1.0, "start_image": PICTURE, "tracks": TRACKS, "batch_size": 1, "clip_vision_output": seen(4)},
+    {"strength": 0.4, "start_image": VIDEO, "tracks": TRACKS, "batch_size": 1},
+    {"strength": 1.0, "start_image": VIDEO},
+)
+MOVE = {"start_x": 0.1, "start_y": 0.2, "mid_x": 0.9, "mid_y": 0.1, "end_x": 0.7, "end_y": 0.8, "num_frames": 9, "num_tracks": 3}
+MOVE |= {"width": 64, "height": 48, "track_spread": 0.1}
+MOVED = {
+    "GenerateTracks": (
+        *({**MOVE, "interpolation": pace} for pace in ("linear", "ease_in", "ease_out", "ease_in_out", "constant")),
+        {**MOVE, "bezier": True},
+        {**MOVE, "num_tracks": 1, "track_mask": numbers(9, 4, 4).round() * (torch.arange(9) % 2)[:, None, None]},
+    ),
+    "WanMoveTracksFromCoords": ({"track_coords": json.dumps([[{"x": 10 + 2 * step, "y": 20 - step} for step in range(9)]] * 2)},),
+    "WanMoveConcatTrack": ({"tracks_1": TRACKS}, {"tracks_1": TRACKS, "tracks_2": TRACKS}),
+    "WanMoveVisualizeTracks": (
+        {"images": LONG, "line_resolution": 24, "circle_size": 12, "opacity": 0.75, "line_width": 16, "tracks": TRACKS},
+        {"images": PICTURE, "line_resolution": 3, "circle_size": 2, "opacity": 0.5, "line_width": 3, "tracks": TRACKS},
+    ),
+}
+CASES |= MOVED
 HUNYUAN = {
     "HunyuanVideo15ImageToVideo": ({}, {"start_image": PICTURE, "clip_vision_output": seen(2)}, {"start_image": VIDEO}),
     "HunyuanVideo15SuperResolution": (
@@ -94,7 +130,11 @@ HUNYUAN = {
     ),
 }
 CASES |= HUNYUAN
-MODULES = {"BerniniConditioning": "bernini", **dict.fromkeys(HUNYUAN, "hunyuan")}
+MODULES = (
+    dict.fromkeys((*MOVED, "WanMoveTrackToVideo"), "wanmove")
+    | dict.fromkeys(HUNYUAN, "hunyuan")
+    | {"BerniniConditioning": "bernini", "WanSCAILToVideo": "scail"}
+)
 CAMERA = (
     ("Static", {}),
     ("Pan Left", {"speed": 2.0}),
@@ -124,7 +164,9 @@ def run(name, options, sizes=SIZES):
         arguments["vae"] = Averages(32, 16)
     if name == "HunyuanVideo15SuperResolution":
         arguments = {"vae": arguments["vae"], "latent": {"samples": numbers(1, 32, 3, 3, 4)}, **options}
-    if not wide:
+    if name in MOVED:
+        arguments = options
+    elif not wide:
         arguments |= {side: [[numbers(1, 4, 8, seed=seed), {}]] for side, seed in (("positive", 10), ("negative", 11))}
     return flat(getattr(module, name).execute(**arguments).args)
 

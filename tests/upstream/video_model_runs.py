@@ -94,6 +94,17 @@ def encoded(case):
     return [states, extra["conditioning_byt5small"], torch.tensor([[token[0] for token in written[0]]], dtype=torch.float32)]
 
 
+def in_windows(model, **changed):
+    """*model* sampling in windows, as the node makes it."""
+    from comfy_extras import nodes_context_windows as nodes
+
+    node = getattr(nodes, "ContextWindowsManualNode", None) or nodes.ContextWindowsManual
+    settings = {"context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "context_stride": 1}
+    settings |= {"closed_loop": False, "fuse_method": "pyramid", "dim": 2, "freenoise": False}
+    result = node.execute(model, **{**settings, **changed})
+    return result.args[0]
+
+
 def run(case):
     """The last latent of *case*."""
     if "vae" in case:
@@ -103,6 +114,16 @@ def run(case):
     model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
     if "shift" in case:
         model = shifted(model, case["shift"])
+    if "cache" in case:
+        from comfy_extras.nodes_wan import WanAnimate2Cache
+
+        model = WanAnimate2Cache.execute(model, "cpu", case["cache"]).args[0]
+    if "windows" in case:
+        model = in_windows(model, **case["windows"])
+    positive = prepared(case["positive"])
+    if "late" in case:  # what holds in the second half of the sampling
+        positive[0][1]["end_percent"] = 0.5
+        positive += [[part[0], {**part[1], "start_percent": 0.5}] for part in prepared([[case["positive"][0][0], case["late"]]])]
     return comfy.sample.sample(
         model,
         case["noise"],
@@ -110,7 +131,7 @@ def run(case):
         case["cfg"],
         case.get("sampler", "euler"),
         "simple",
-        prepared(case["positive"]),
+        positive,
         prepared(case["negative"]),
         case["latent"],
         noise_mask=case.get("noise_mask"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ import comfy.conds
 import comfy.utils
 from comfy.dit.network import without_weights
 from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
+from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.model_base import BaseModel, ModelType
+from comfy.windows.window import slice_cond
 
 MASKS = 4  # channels of a mask: one per frame that a latent frame stands for
 VACE_MASKS = 64  # one per pixel that a latent pixel stands for
@@ -23,11 +25,7 @@ class WAN21(BaseModel):
     NETWORK: Callable[..., torch.nn.Module] = WanModel
 
     def __init__(
-        self,
-        model_config: Any,
-        model_type: ModelType = ModelType.FLOW,
-        image_to_video: bool = False,
-        device: torch.device | None = None,
+        self, model_config: Any, model_type: ModelType = ModelType.FLOW, image_to_video: bool = False, device: torch.device | None = None
     ) -> None:
         super().__init__(model_config, model_type, device=device, unet_model=without_weights(type(self).NETWORK))
         self.image_to_video = image_to_video
@@ -81,6 +79,23 @@ class WAN21(BaseModel):
         if kwargs.get("context_latents") is not None:
             conds["context_latents"] = comfy.conds.CONDList([self.process_latent_in(latent) for latent in kwargs["context_latents"]])
         return conds
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
+    ) -> Any:
+        """Of videos to look at, those as long as *x_in* are cut."""
+        if cond_key != "context_latents":
+            return super().resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, retain_index_list)
+        axis = window.dim
+        frames = x_in.shape[axis]
+        return cond_value._copy_with(
+            [
+                window.get_tensor(video, device, dim=axis, retain_index_list=retain_index_list)
+                if video.ndim > axis and video.shape[axis] == frames > 1
+                else video.to(device)
+                for video in cond_value.cond
+            ]
+        )
 
 
 class WAN22(WAN21):
@@ -139,3 +154,34 @@ class WAN21_Camera(WAN21):  # noqa: N801 - ComfyUI's name
         if kwargs.get("camera_conditions") is not None:
             conds["camera_conditions"] = comfy.conds.CONDRegular(kwargs["camera_conditions"])
         return conds
+
+
+class WAN_Animate2(WAN21):  # noqa: N801 - ComfyUI's name
+    """A picture that moves as a video does."""
+
+    NETWORK = WanAnimate2Model
+
+    def __init__(self, model_config: Any, model_type: ModelType = ModelType.FLOW, device: torch.device | None = None, **_: Any) -> None:
+        super().__init__(model_config, model_type, image_to_video=True, device=device)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """With the video, what was seen and said of it, and how much it and the picture count."""
+        conds = super().extra_conds(**kwargs)
+        if kwargs.get("pose_video_latent") is not None:
+            conds["pose_latents"] = comfy.conds.CONDRegular(self.process_latent_in(kwargs["pose_video_latent"]))
+        if kwargs.get("clip_vision_output_pose") is not None:
+            conds["clip_fea_pose"] = comfy.conds.CONDRegular(kwargs["clip_vision_output_pose"].penultimate_hidden_states)
+        if kwargs.get("cross_attn_pose") is not None:
+            conds["context_pose"] = comfy.conds.CONDRegular(kwargs["cross_attn_pose"])
+        for name in ("pose_strength", "reference_strength"):
+            if kwargs.get(name, 1.0) != 1.0:
+                conds[name] = comfy.conds.CONDConstant(kwargs[name])
+        return conds
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
+    ) -> Any:
+        """The pose's video has no frame for the picture."""
+        if cond_key == "pose_latents":
+            return slice_cond(cond_value, window, x_in, device, temporal_dim=2, temporal_offset=1)
+        return super().resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, retain_index_list)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from comfy.ldm.modules.attention import optimized_attention
+from comfy.quantisation import kitchen
 
 
 def attention(
@@ -37,12 +38,15 @@ def rope(pos: torch.Tensor, dim: int, theta: float) -> torch.Tensor:
 def apply_rope1(x: torch.Tensor, freqs_cis: torch.Tensor) -> torch.Tensor:
     """*x* (… x N x D) with each pair of neighbouring values turned by *freqs_cis*; in *x*'s dtype.
 
-    Rotations beyond the tokens are left out.
+    Rotations beyond the tokens are left out. On cards that comfy-kitchen has a kernel for, that computes it.
     """
-    pairs = x.to(freqs_cis.dtype).unflatten(-1, (-1, 1, 2))
     tokens, known = x.shape[-2], freqs_cis.shape[-4]
     if known > tokens > 1:
         freqs_cis = freqs_cis.narrow(-4, 0, tokens)
+    fused = kitchen.fused_rope() if x.device.type == "cuda" and not torch.is_grad_enabled() else None
+    if fused is not None:
+        return fused(x, freqs_cis)
+    pairs = x.to(freqs_cis.dtype).unflatten(-1, (-1, 1, 2))
     turned = freqs_cis[..., 0] * pairs[..., 0]
     return turned.addcmul_(freqs_cis[..., 1], pairs[..., 1]).flatten(-2).type_as(x)
 

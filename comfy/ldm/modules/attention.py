@@ -13,8 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.ops
+from comfy.cli_args import args
 from comfy.ldm.modules.attention_functions import AttentionFunction, attention_basic, attention_pytorch, wrap_attn
+from comfy.ldm.modules.attention_in_parts import attention_split, attention_sub_quad
+from comfy.ldm.modules.attention_packages import PACKAGED, attention3_sage, attention_comfy_kitchen_int8, attention_flash, attention_sage
 from comfy.placeholders import placeholders
+from comfy.residency.attention_asked import asked_attention
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +30,12 @@ __all__ = [
     "CrossAttention",
     "FeedForward",
     "SpatialTransformer",
+    "attention3_sage",
     "attention_basic",
+    "attention_comfy_kitchen_int8",
+    "attention_flash",
     "attention_pytorch",
+    "attention_sage",
     "attention_split",
     "attention_sub_quad",
     "attention_xformers",
@@ -55,16 +63,49 @@ def default(val: Any, d: Any) -> Any:
     return d if val is None else val
 
 
-# Memory-saving variants are what torch's fused kernels already do; the names are kept for callers.
-attention_sub_quad = attention_split = attention_xformers = attention_pytorch
-optimized_attention = attention_pytorch
-optimized_attention_masked = attention_pytorch
+attention_xformers = attention_pytorch  # the package is not used; the name is kept for callers
 
 REGISTERED_ATTENTION_FUNCTIONS: dict[str, AttentionFunction] = {
     "pytorch": attention_pytorch,
     "sub_quad": attention_sub_quad,
     "split": attention_split,
 }
+
+
+class AttentionInUse:
+    """Which function computes attention in this process; None before it was chosen."""
+
+    function: AttentionFunction | None = None
+
+
+_in_use = AttentionInUse()
+
+
+def chosen_attention() -> AttentionFunction:
+    """The function that flags ask for, else torch's; chosen, and said, at the first call of the process."""
+    if _in_use.function is None:
+        _in_use.function = _choice()
+    return _in_use.function
+
+
+def _choice() -> AttentionFunction:
+    name = asked_attention(args) or "pytorch"
+    function = get_attention_function(name, None)
+    if function is None:
+        log.warning("The attention %r that a flag asks for is not on this machine; torch's is used", name)
+        name, function = "pytorch", attention_pytorch
+    order = "; cards try flash, cuDNN, memory-saving and plain kernels in this order" if function is attention_pytorch else ""
+    log.info("Attention: %s%s", name, order)
+    found: AttentionFunction = function
+    return found
+
+
+def optimized_attention(*args: Any, **kwargs: Any) -> torch.Tensor:
+    """The attention in use, with the arguments of :func:`attention_pytorch`."""
+    return chosen_attention()(*args, **kwargs)
+
+
+optimized_attention_masked = optimized_attention
 
 
 def register_attention_function(name: str, func: AttentionFunction) -> None:
@@ -74,19 +115,23 @@ def register_attention_function(name: str, func: AttentionFunction) -> None:
 
 
 def get_attention_function(name: str, default: Any = ...) -> Any:
-    """The function registered under *name* (``optimized`` is the one in use), or *default*.
+    """The function registered under *name* (``optimized`` is the one in use), or *default*. Those of packages are known where these are.
 
     Raises ``KeyError`` when there is neither.
     """
     if name == "optimized":
         return optimized_attention
+    if name not in REGISTERED_ATTENTION_FUNCTIONS and name in PACKAGED and PACKAGED[name][1]():
+        REGISTERED_ATTENTION_FUNCTIONS[name] = PACKAGED[name][0]
     if name not in REGISTERED_ATTENTION_FUNCTIONS and default is ...:
         raise KeyError(f"no attention function {name!r}; registered: {', '.join(sorted(REGISTERED_ATTENTION_FUNCTIONS))}")
     return REGISTERED_ATTENTION_FUNCTIONS.get(name, default)
 
 
 def optimized_attention_for_device(device: torch.device, mask: bool = False, small_input: bool = False) -> AttentionFunction:
-    """The attention function to use on *device*, for masked or small inputs."""
+    """The attention function to use on *device*: torch's for small inputs and on the CPU, else the one in use."""
+    if small_input or torch.device(device).type == "cpu":
+        return attention_pytorch
     return optimized_attention_masked if mask else optimized_attention
 
 
@@ -327,8 +372,15 @@ class SpatialTransformer(torch.nn.Module):
         return out + x
 
 
-__getattr__, __dir__ = placeholders(
-    __name__,
-    "attention of other libraries, or video models",
-    "SpatialVideoTransformer:SpatialTransformer attention_flash() attention_sage() attention3_sage()",
-)
+_placeholder, __dir__ = placeholders(__name__, "video models", "SpatialVideoTransformer:SpatialTransformer")
+AVAILABLE = {
+    "SAGE_ATTENTION_IS_AVAILABLE": "sage",
+    "SAGE_ATTENTION3_IS_AVAILABLE": "sage3",
+    "FLASH_ATTENTION_IS_AVAILABLE": "flash",
+    "COMFY_KITCHEN_INT8_ATTENTION_IS_AVAILABLE": "comfy_kitchen_int8",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Whether a package's attention is here, found out when it is asked for; names of models that are not."""
+    return PACKAGED[AVAILABLE[name]][1]() if name in AVAILABLE else _placeholder(name)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.model_management
+import comfy.ops
+from comfy.cli_args import args
 
 AttentionFunction = Callable[..., torch.Tensor]
+LARGEST_BATCH = 1 << 15  # that cards' fused kernels take at once
 
 
 def wrap_attn(func: AttentionFunction) -> AttentionFunction:
@@ -29,16 +31,48 @@ def wrap_attn(func: AttentionFunction) -> AttentionFunction:
     return overridable
 
 
+def split_qkv(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, is_split: bool, enable_gqa: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All three to B x heads x N x D, which they are already if *is_split*; keys and values may have fewer heads if *enable_gqa*.
+
+    A patch may have cut queries into tiles, whose keys then share their batch (HyperTile).
+    """
+    if is_split:
+        return q, k, v
+    batch = len(q)
+    key_heads = k.shape[-1] * heads // q.shape[-1] if enable_gqa else heads
+    return _split_heads(q, batch, heads), _split_heads(k, batch, key_heads), _split_heads(v, batch, key_heads)
+
+
 def _split_heads(tensor: torch.Tensor, batch: int, heads: int) -> torch.Tensor:
-    """To *batch* x heads x N x D; a patch may have cut queries into tiles, whose keys then share their batch (HyperTile)."""
     return tensor.reshape(batch, -1, heads, tensor.shape[-1] // heads).transpose(1, 2)
 
 
-def _join_heads(tensor_BHND: torch.Tensor) -> torch.Tensor:
+def repeated_heads(q_BHND: torch.Tensor, k_BHND: torch.Tensor, v_BHND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values with as many heads as *q_BHND*, each repeated for the queries that share it."""
+    times = q_BHND.shape[1] // k_BHND.shape[1]
+    return (k_BHND, v_BHND) if times <= 1 else (k_BHND.repeat_interleave(times, 1), v_BHND.repeat_interleave(times, 1))
+
+
+def join_heads(tensor_BHND: torch.Tensor) -> torch.Tensor:
+    """To B x N x (H·D)."""
     return tensor_BHND.transpose(1, 2).flatten(2)
 
 
-def _broadcast_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
+def upcast_dtype(kept: torch.dtype, attn_precision: torch.dtype | None) -> torch.dtype:
+    """The dtype to compute scores in of queries in *kept*: what flags or the system force, else *attn_precision*, else their own.
+
+    ``--dont-upcast-attention`` keeps their own in any case.
+    """
+    if args.dont_upcast_attention:
+        return kept
+    forced = (comfy.model_management.force_upcast_attention_dtype() or {}).get(kept)
+    return forced or attn_precision or kept
+
+
+def broadcast_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """*mask* as B or 1 x H or 1 x N x N."""
     if mask is not None and mask.ndim == 2:
         mask = mask[None]
     return mask[:, None] if mask is not None and mask.ndim == 3 else mask
@@ -61,18 +95,26 @@ def attention_pytorch(
     *mask*: boolean (True attends) or additive, (B x) (H x) N x N. Keyword arguments ``scale`` and ``enable_gqa`` are passed on. Half
     precision is computed in float32 where ``--force-upcast-attention`` or the system asks for it.
     """
-    if not skip_reshape:
-        key_heads = k.shape[-1] * heads // q.shape[-1] if kwargs.get("enable_gqa") else heads
-        batch = len(q)
-        q, k, v = _split_heads(q, batch, heads), _split_heads(k, batch, key_heads), _split_heads(v, batch, key_heads)
-    options = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
-    mask, kept = _broadcast_mask(mask), q.dtype
+    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
+    options: dict[str, Any] = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
+    mask, kept = broadcast_mask(mask), q.dtype
     computed = (comfy.model_management.force_upcast_attention_dtype() or {}).get(kept, kept)
     if computed != kept:
         q, k, v = q.to(computed), k.to(computed), v.to(computed)
         mask = mask if mask is None or mask.dtype == torch.bool else mask.to(computed)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options).to(kept)
-    return out if skip_output_reshape else _join_heads(out)
+    if len(q) <= LARGEST_BATCH or q.device.type != "cuda":
+        out = comfy.ops.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options).to(kept)
+    else:
+        out = torch.cat([_attended_part(q, k, v, mask, first, options) for first in range(0, len(q), LARGEST_BATCH)]).to(kept)
+    return out if skip_output_reshape else join_heads(out)
+
+
+def _attended_part(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, first: int, options: dict[str, Any]
+) -> torch.Tensor:
+    part = slice(first, first + LARGEST_BATCH)
+    own = mask if mask is None or len(mask) == 1 else mask[part]
+    return comfy.ops.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=own, **options)
 
 
 @wrap_attn
@@ -88,12 +130,12 @@ def attention_basic(
     **kwargs: Any,
 ) -> torch.Tensor:
     """The same written out; *attn_precision* ``torch.float32`` computes the scores in float32."""
-    if not skip_reshape:
-        q, k, v = (_split_heads(tensor, len(q), heads) for tensor in (q, k, v))
-    precision = attn_precision or q.dtype
+    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
+    k, v = repeated_heads(q, k, v)
+    precision = upcast_dtype(q.dtype, attn_precision)
     scores = q.to(precision) @ k.to(precision).transpose(-1, -2) * kwargs.get("scale", q.shape[-1] ** -0.5)
-    mask = _broadcast_mask(mask)
+    mask = broadcast_mask(mask)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.finfo(scores.dtype).max) if mask.dtype == torch.bool else scores + mask
     out = scores.softmax(dim=-1).to(v.dtype) @ v
-    return out if skip_output_reshape else _join_heads(out)
+    return out if skip_output_reshape else join_heads(out)

@@ -6,7 +6,7 @@ Shapes: B batch, N tokens of the video, T tokens of the text, C width of a token
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,9 +58,11 @@ After = Callable[[int, torch.Tensor], torch.Tensor]
 __getattr__, __dir__ = placeholders(
     __name__,
     "Wan models",
-    "CausalConv1d MotionEncoder_tc CausalAudioEncoder AdaLayerNorm AudioInjector_WAN FramePackMotioner WanModel_S2V:WanModel "
-    "WanT2VCrossAttentionGather:WanSelfAttention AudioCrossAttentionWrapper WanAttentionBlockAudio:WanAttentionBlock DummyAdapterLayer "
-    "AudioProjModel HumoWanModel:WanModel SCAILWanModel:WanModel SCAIL2WanModel:SCAILWanModel",
+    "CausalConv1d=comfy.ldm.wan.hearing MotionEncoder_tc=comfy.ldm.wan.hearing CausalAudioEncoder=comfy.ldm.wan.hearing "
+    "AdaLayerNorm=comfy.ldm.wan.hearing AudioInjector_WAN=comfy.ldm.wan.hearing FramePackMotioner=comfy.ldm.wan.hearing "
+    "WanModel_S2V=comfy.ldm.wan.sound WanT2VCrossAttentionGather=comfy.ldm.wan.sound AudioCrossAttentionWrapper=comfy.ldm.wan.sound "
+    "WanAttentionBlockAudio=comfy.ldm.wan.sound DummyAdapterLayer=comfy.ldm.wan.sound AudioProjModel=comfy.ldm.wan.sound "
+    "HumoWanModel=comfy.ldm.wan.sound SCAILWanModel=comfy.ldm.wan.model_scail SCAIL2WanModel=comfy.ldm.wan.model_scail",
 )
 
 
@@ -200,8 +202,8 @@ class WanModel(DiffusionTransformer):
             reference = self.ref_conv(kwargs["reference_latent"]).flatten(2).transpose(1, 2)
             leading, tokens = reference.shape[1], torch.cat((reference, tokens), dim=1)
         own = tokens.shape[1]
-        for latent in kwargs.get("context_latents") or ():
-            tokens = torch.cat((tokens, self._patches(latent.to(x.device)).flatten(2).transpose(1, 2)), dim=1)
+        for patches in self._beside(x, kwargs):
+            tokens = torch.cat((tokens, patches.flatten(2).transpose(1, 2)), dim=1)
         context = self.text_embedding(context)
         if clip_fea is not None and self.img_emb is not None:
             context = torch.cat((self.img_emb(clip_fea), context), dim=1)
@@ -217,6 +219,10 @@ class WanModel(DiffusionTransformer):
     def _embedded(self, x: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """What the video's tokens begin with, of the same shape."""
         return self._patches(x)
+
+    def _beside(self, x: torch.Tensor, given: Mapping[str, Any]) -> Iterable[torch.Tensor]:
+        """Patches of further videos, whose tokens stand behind those of *x*; nothing is made of them."""
+        return (self._patches(latent.to(x.device)) for latent in given.get("context_latents") or ())
 
     def _second_stream(
         self, tokens: torch.Tensor, state: Mapping[str, Any], options: dict[str, Any], given: Mapping[str, Any]
@@ -241,8 +247,8 @@ class WanModel(DiffusionTransformer):
 
             def original(given: Mapping[str, Any], block: torch.nn.Module = block) -> dict[str, Any]:
                 arguments = {"context": given["txt"], "e": given["vec"], "freqs": given["pe"]}
-                length = state["context_img_len"]
-                return {"img": block(given["img"], **arguments, context_img_len=length, transformer_options=given["transformer_options"])}
+                arguments |= {"context_img_len": state["context_img_len"], "transformer_options": given["transformer_options"]}
+                return {"img": block(given["img"], **arguments, **state.get("block", {}))}
 
             shown = {name: state[name] for name in ("txt", "vec", "pe")}
             tokens = run_block(options, ("double_block", number), {"img": tokens, **shown, "transformer_options": options}, original)["img"]

@@ -26,15 +26,18 @@ def fitting_size(height: int, width: int, patch: int) -> tuple[int, int]:
     return fitted
 
 
-def picture_patches(images: torch.Tensor, patch: int, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def picture_patches(
+    images: torch.Tensor, patch: int, frames: int, mean: Sequence[float] = MEAN, deviation: Sequence[float] = DEVIATION
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(patches x values, grid) of the first of *images* (B x height x width x 3 in 0…1), which stands still for *frames*.
 
-    The grid, 1 x 3, says how many patches there are in time, down and across. Patches of one token follow each other.
+    The grid, 1 x 3, says how many patches there are in time, down and across. Patches of one token follow each other. *mean* and
+    *deviation* of the three colours become 0 and 1.
     """
     size = fitting_size(images.shape[1], images.shape[2], patch)
     picture = F.interpolate(images[:1].movedim(-1, 1), size=size, mode="bilinear", align_corners=False)[0]
-    mean, deviation = (picture.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-    picture = (picture - mean) / deviation
+    centre, spread = (picture.new_tensor(values)[:, None, None] for values in (mean, deviation))
+    picture = (picture - centre) / spread
     rows, columns = size[0] // patch, size[1] // patch
     cells = picture.reshape(len(picture), rows // MERGED, MERGED, patch, columns // MERGED, MERGED, patch)
     ordered = cells.permute(1, 4, 2, 5, 0, 3, 6)  # token row, token column, row and column within, channel, y, x

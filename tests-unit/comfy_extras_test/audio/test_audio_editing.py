@@ -6,8 +6,9 @@ import numpy
 import pytest
 import torch
 
+from comfy.audio.resampling import resampled
 from comfy_extras import audio_values, nodes_audio
-from comfy_extras.audio_filters import equalized, resampled
+from comfy_extras.audio_filters import equalized
 
 RATE_HZ = 8000
 GAINS = {"low_gain_dB": 0.0, "mid_gain_dB": 0.0, "high_gain_dB": 0.0}

@@ -10,6 +10,7 @@ from comfy.latent_formats import Wan21, Wan22
 from comfy_extras import nodes_wan, wan_conditioning
 from comfy_extras.nodes_bernini import BerniniConditioning
 from comfy_extras.nodes_camera_trajectory import WanCameraEmbedding
+from comfy_extras.wan_animate_nodes import WanAnimate2ToVideo
 from comfy_extras.wan_control_nodes import TrimVideoLatent, Wan22FunControlToVideo, WanFunControlToVideo, WanVaceToVideo
 from comfy_extras.wan_picture_nodes import (
     Wan22ImageToVideoLatent,
@@ -217,3 +218,28 @@ def test_other_texts_are_no_tracks(tracks):
 @pytest.mark.parametrize(("length", "expected"), [(1, 1), (4, 1), (5, 2), (81, 21)])
 def test_four_frames_make_a_cell_but_for_the_first(length, expected):
     assert wan_conditioning.cells(length) == expected
+
+
+def test_a_picture_is_told_to_move_as_a_video():
+    picture, film = torch.rand(1, 40, 70, 3), torch.rand(6, 50, 60, 3)
+    outputs = run(WanAnimate2ToVideo, reference_image=picture, pose_video=film, clip_vision_output=seen(1.0), video_frame_offset=1)
+    values = told(outputs)
+    assert outputs[2]["samples"].shape == (2, 16, 4, 6, 8) and outputs[3:] == (1, 0, 10)
+    assert values["concat_latent_image"].shape == (1, 16, 4, 6, 8) and values["concat_mask"][0, 0, :, 0, 0].tolist() == [0, 1, 1, 1]
+    assert values["pose_video_latent"].shape == (1, 16, 3, 6, 8) and values["clip_vision_output_pose"] is values["clip_vision_output"]
+    torch.testing.assert_close(values["pose_video_latent"][:, :, 1], values["pose_video_latent"][:, :, 2])  # the last frame stands still
+    assert values["cross_attn_pose"].eq(0).all() and "pose_strength" not in values
+
+
+def test_a_pose_may_count_for_a_part_of_the_sampling_and_go_on():
+    film, before = torch.rand(20, 50, 60, 3), torch.rand(4, 50, 60, 3)
+    options = {"pose_start_percent": 0.2, "pose_end_percent": 0.7, "pose_strength": 0.5, "reference_image_strength": 2.0}
+    outputs = run(WanAnimate2ToVideo, pose_video=film, continue_motion=before, video_frame_offset=9, **options)
+    ranges = [(part[1]["start_percent"], part[1]["end_percent"], "pose_video_latent" in part[1]) for part in outputs[0]]
+    assert ranges == [(0.2, 0.7, True), (0.0, 0.2, False), (0.7, 1.0, False)]
+    assert outputs[0][0][1]["pose_strength"] == 0.5 and all(part[1]["reference_strength"] == 2.0 for part in outputs[1])
+    assert outputs[3:] == (1, 1, 17) and outputs[0][0][1]["concat_mask"][0, 0, :, 0, 0].tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="none are left"):
+        run(WanAnimate2ToVideo, pose_video=film, video_frame_offset=20)
+    with pytest.raises(ValueError, match="choose it smaller"):
+        run(WanAnimate2ToVideo, video_frame_offset=0, pose_start_percent=0.8, pose_end_percent=0.7)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from image_family_files import cosmos_tensors
 from quantised_files import quantised_model
 from safetensors.torch import save_file
 from transformer_files import (
@@ -13,6 +14,7 @@ from transformer_files import (
     blockwise_tensors,
     flux_tensors,
     fun_tensors,
+    lllite_tensors,
     lumina_tensors,
     qwen_image_tensors,
     style_tensors,
@@ -39,8 +41,8 @@ def numbers(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def loaded(folder, tensors, name="patch"):
-    save_file(tensors, folder / f"{name}.safetensors")
+def loaded(folder, tensors, name="patch", metadata=None):
+    save_file(tensors, folder / f"{name}.safetensors", metadata)
     return load_model_patch(str(folder / f"{name}.safetensors"))
 
 
@@ -153,6 +155,36 @@ def test_the_style_stands_before_the_text_of_each_of_a_batch(tmp_path):
     assert out["txt_ids"].shape == (2, 17, 3) and out["txt_ids"][:, :12].eq(0).all() and out["txt_ids"][:, 12:].eq(1).all()
 
 
+def test_lllite_follows_a_picture_for_a_part_of_the_sampling(tmp_path):
+    said = {"lllite.version": "2", "lllite.aspp_dilations": "1,2", "lllite.inpaint_masked_input": "true"}
+    plain, masked = loaded(tmp_path, lllite_tensors(far=False)), loaded(tmp_path, lllite_tensors(mask=True), "masked", said)
+    assert (plain.model.block_count, plain.model.model_dim, len(plain.model.module_names)) == (2, 256, 6)
+    assert masked.model.inpaint_masked_input and masked.model.cond_in_channels == 4 and plain.model.lllite_conditioning1.aspp is None
+    model = model_of(tmp_path, cosmos_tensors(), "cosmos")
+    image, mask = torch.rand(1, 48, 64, 3, generator=torch.Generator().manual_seed(1)), torch.ones(1, 48, 64)
+    given = {"x": numbers(2, 16, 1, 6, 8), "timesteps": torch.tensor([0.6, 0.6]), "context": numbers(2, 5, 32, seed=2)}
+
+    def run(patch, sigma=0.5, strength=1.0, x=given["x"], **more):
+        (patched,) = nodes_model_patch.AnimaLLLiteApply().apply_patch(model, patch, image, strength, 0.4, 1.0, **more)
+        options = {"patches": options_of(patched), "sigmas": torch.tensor([sigma])}
+        return model.model.diffusion_model(**{**given, "x": x}, transformer_options=options)
+
+    without = model.model.diffusion_model(**given)
+    followed = run(plain)
+    assert not torch.allclose(followed, without, rtol=1e-2) and torch.equal(run(plain, mask=mask), followed)
+    assert torch.equal(run(plain, sigma=1000.0), without) and torch.equal(run(plain, strength=0.0), without)
+    assert not torch.allclose(run(masked, mask=mask), run(masked), rtol=1e-2)
+    with pytest.raises(ValueError, match="2 frames"):
+        run(plain, x=numbers(1, 16, 2, 6, 8))
+    with pytest.raises(ValueError, match="3 masks for 1 pictures"):
+        run(masked, mask=torch.ones(3, 48, 64))
+    with pytest.raises(IncompleteModelError, match="old.safetensors.*version 1"):
+        loaded(tmp_path, lllite_tensors(), "old", {"lllite.version": "1"})
+    odd = {name.replace("mlp_layer1", "mlp_layer2"): value for name, value in lllite_tensors(far=False).items()}
+    with pytest.raises(IncompleteModelError, match="knows no part lllite_dit_blocks_0_mlp_layer2"):
+        loaded(tmp_path, odd, "odd")
+
+
 def test_wrong_pairs_name_both_files(tmp_path):
     flux, qwen = model_of(tmp_path, flux_tensors(), "flux"), model_of(tmp_path, qwen_image_tensors(), "qwen")
     deep, wide = model_of(tmp_path, qwen_image_tensors(depth=3), "deep"), model_of(tmp_path, qwen_image_tensors(width=128), "wide")
@@ -162,7 +194,8 @@ def test_wrong_pairs_name_both_files(tmp_path):
         for tensors, name in ((blockwise_tensors(), "blocks"), (fun_tensors(), "fun"), (style_tensors(), "style"))
     )
     control, reference = nodes_model_patch.ZImageFunControlnet().diffsynth_controlnet, nodes_model_patch.USOStyleReference().apply_patch
-    image = torch.zeros(1, 48, 64, 3)
+    image, lite = torch.zeros(1, 48, 64, 3), loaded(tmp_path, lllite_tensors(far=False), "lllite")
+    follow = nodes_model_patch.AnimaLLLiteApply().apply_patch
     wrong = [
         (r"blocks.safetensors changes a QwenImage of .*64.*flux.safetensors holds a Flux$", control, (flux, blocks, Autoencoder(3), image)),
         (r"blocks.safetensors .*64.*wide.safetensors holds a QwenImage of .*128", control, (wide, blocks, Autoencoder(3), image)),
@@ -174,6 +207,8 @@ def test_wrong_pairs_name_both_files(tmp_path):
         (r"style.safetensors is no ControlNet", control, (flux, style, Autoencoder(2), image)),
         (r"fun.safetensors is no style projector", reference, (flux, fun, seen_by_siglip())),
         (r"style.safetensors needs a SigLIP.*20 layers", reference, (flux, style, seen_by_siglip(12))),
+        (r"style.safetensors is no LLLite", follow, (flux, style, image, 1.0, 0.0, 1.0)),
+        (r"lllite.safetensors changes a Anima or CosmosPredict2.*flux.safetensors", follow, (flux, lite, image, 1.0, 0.0, 1.0)),
         (r"blocks.safetensors looks at an image; connect", control, (qwen, blocks, Autoencoder(3))),
         (r"fun.safetensors looks at an image; connect", control, (z, fun, Autoencoder(2), None, 1.0, image)),
     ]

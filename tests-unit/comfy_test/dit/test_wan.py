@@ -22,6 +22,8 @@ from comfy.families.weight_source import StateDictSource
 from comfy.ldm.wan import layers
 from comfy.ldm.wan.camera import WanCamAdapter
 from comfy.ldm.wan.model import WanModel
+from comfy.ldm.wan.model_animate2 import WanAnimate2Model
+from comfy.ldm.wan.pose_cache import PoseBranchCache
 from comfy.loading.lora_keys import model_lora_keys_unet
 
 CONTEXT = 64
@@ -338,6 +340,51 @@ def test_lora_files_name_weights_in_the_usual_ways():
     assert names["transformer.condition_embedder.text_embedder.linear_1"] == "diffusion_model.text_embedding.0.weight"
     assert names["transformer.blocks.0.norm2"] == "diffusion_model.blocks.0.norm3.weight"
     assert names["diffusion_model.blocks.0.modulation"] == "diffusion_model.blocks.0.modulation"
+
+
+def moving(network, **given):
+    """What *network* of Wan-Animate 2 makes of a picture and two latent frames."""
+    options = given.pop("options", {})
+    return network(numbers(1, 36, 3, 4, 6), torch.tensor([300.0]), numbers(1, 5, CONTEXT, seed=1), transformer_options=options, **given)
+
+
+def test_a_picture_moves_as_a_video_does():
+    network = made("animate2")
+    assert type(network) is WanAnimate2Model and family_of(wan_config("animate2")).configs[0] is wan.WAN_Animate2
+    pose = numbers(1, 16, 2, 4, 6, seed=4)
+    with torch.inference_mode():
+        still, moves = moving(network), moving(network, pose_latents=pose)
+        results = [
+            moving(network, pose_latents=pose, pose_strength=0.5),
+            moving(network, pose_latents=pose, reference_strength=0.5),
+            moving(network, pose_latents=pose, context_pose=numbers(1, 3, CONTEXT, seed=5)),
+            moving(network, pose_latents=pose.flip(2)),
+        ]
+        assert still.shape == moves.shape == (1, 16, 3, 4, 6)
+        assert not any(torch.allclose(one, moves, atol=1e-4) for one in (still, *results))
+        with pytest.raises(ValueError, match="the pose video has 3 latent frames, the video that is made 2"):
+            moving(network, pose_latents=numbers(1, 16, 3, 4, 6))
+
+
+def test_what_is_kept_of_a_pose_changes_nothing():
+    network, cache = made("animate2"), PoseBranchCache()
+    pose, other = numbers(1, 16, 2, 4, 6, seed=4), numbers(1, 16, 2, 4, 6, seed=5)
+    with torch.inference_mode():
+        expected = moving(network, pose_latents=pose)
+        for options in ({}, {}, {"context_window": object()}):
+            torch.testing.assert_close(moving(network, pose_latents=pose, options={"animate2_cache": cache, **options}), expected)
+        kept = cache.memory_bytes()
+        moving(network, pose_latents=other, options={"animate2_cache": cache, "context_window": object()})
+    assert cache.filled(2) and cache.memory_bytes() == 2 * kept > 0
+    cache.free()
+    assert not cache.filled(2) and cache.memory_bytes() == 0
+
+
+def test_metadata_says_what_the_shapes_do_not(caplog):
+    config = wan_config("i2v")
+    made_of = {"config": '{"transformer": {"model_type": "animate2", "novel": 1}}'}
+    assert wan.with_metadata(config, made_of) == {**config, "model_type": "animate2"} and "novel" in caplog.text
+    assert wan.with_metadata(config, {}) == config
 
 
 def test_the_network_has_comfyuis_arguments():

@@ -241,13 +241,16 @@ def test_the_accounts_balance_after_many_random_requests_and_deaths(make, choose
     assert [block() for block in blocks] == [None] * len(blocks)
 
 
-def test_pieces_are_cut_where_a_tensor_begins_a_page():
+def test_pieces_are_cut_where_a_tensor_is_the_first_in_a_page():
     base = 10 * PAGE
     assert cut_pieces(base, 100 * PAGE, [], 30 * PAGE) == ((base, 100 * PAGE),)
     ten = [(base + number * 10 * PAGE, 10 * PAGE) for number in range(10)]
     assert [size // PAGE for _, size in cut_pieces(base, 100 * PAGE, ten, 30 * PAGE)] == [30, 30, 30, 10]
-    unaligned = [(base, 10 * PAGE), (base + 10 * PAGE + 64, 30 * PAGE), (base + 50 * PAGE, 50 * PAGE)]
+    unaligned = [(base, 10 * PAGE + 64), (base + 10 * PAGE + 64, 30 * PAGE), (base + 50 * PAGE, 50 * PAGE)]
     assert [size // PAGE for _, size in cut_pieces(base, 100 * PAGE, unaligned, 30 * PAGE)] == [50, 50]
+    inside = [(base + number * 10 * PAGE + 72, 9 * PAGE) for number in range(10)]
+    pieces = cut_pieces(base, 100 * PAGE, inside, 30 * PAGE)
+    assert [size // PAGE for _, size in pieces] == [30, 30, 30, 10] and all(start % PAGE == 0 for start, _ in pieces)
     overlapping = [(base, 60 * PAGE), (base + 20 * PAGE, 20 * PAGE), (base + 70 * PAGE, 30 * PAGE)]
     assert [size // PAGE for _, size in cut_pieces(base, 100 * PAGE, overlapping, 30 * PAGE)] == [70, 30]
     for start, size in cut_pieces(base, 100 * PAGE, ten, 30 * PAGE):

@@ -93,12 +93,21 @@ def test_a_copy_of_a_structure_that_holds_a_role_keeps_it():
     assert copy.deepcopy(held) == held
 
 
-@pytest.mark.parametrize("flag", ["use_split_cross_attention", "use_quad_cross_attention", "use_sage_attention", "use_flash_attention"])
-def test_no_flag_makes_the_server_claim_another_attention(flag, monkeypatch):
+@pytest.mark.parametrize(
+    ("flag", "claims"),
+    [
+        ("use_pytorch_cross_attention", (True, False, False)),
+        ("use_split_cross_attention", (False, False, False)),
+        ("use_quad_cross_attention", (False, False, False)),
+        ("use_sage_attention", (True, True, False)),
+        ("use_flash_attention", (True, False, True)),
+    ],
+)
+def test_flags_say_which_attention_is_in_use(flag, claims, monkeypatch):
     monkeypatch.setattr(names.args, flag, True)
     monkeypatch.setattr(names, "cpu_mode", lambda: False)
     with management():
-        assert names.pytorch_attention_enabled() and not names.sage_attention_enabled() and not names.flash_attention_enabled()
+        assert (names.pytorch_attention_enabled(), names.sage_attention_enabled(), names.flash_attention_enabled()) == claims
 
 
 def test_copies_are_queued_everywhere_by_flag(monkeypatch):

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from text_encoder_files import (
     CLIP_WIDTH,
+    GEMMA3_LAYERS,
     GEMMA_HEADS,
     GEMMA_WIDTH,
     SIZES,
@@ -36,7 +37,8 @@ pytestmark = [
 ]
 pytest.importorskip("sentencepiece", reason="UMT5's tokenizer needs it, here and in ComfyUI")
 
-PIECES, CARRY = 512, ("umt5xxl", "gemma2_2b")
+PIECES, CARRY = 512, ("umt5xxl", "gemma2_2b", "gemma3_12b", "gemma3_4b")
+KINDS = {**SIZES, **GEMMA3_LAYERS}
 CASES = {
     "sd15": ("stable_diffusion", ["clip_l"]),
     "sdxl": ("sdxl", ["clip_l", "clip_g"]),
@@ -57,6 +59,8 @@ CASES = {
     "wan": ("wan", ["umt5xxl"]),
     "cosmos": ("cosmos", ["t5xxl_old"]),
     "lumina2": ("lumina2", ["gemma2_2b"]),
+    "gemma 3 large": ("ltxv", ["gemma3_12b"]),
+    "gemma 3 small": ("lumina2", ["gemma3_4b"]),
     "stable audio": ("stable_audio", ["t5base"]),
 }
 PROMPTS = [
@@ -66,7 +70,7 @@ PROMPTS = [
     "an oil painting of a castle at night, very detailed " * 60,
     "ünïcödé – 苹果  with   blanks\nand lines",
 ]
-PARTS = {"t5xxl_old": "t5xxl"}
+PARTS = {"t5xxl_old": "t5xxl", "gemma3_12b": ""}  # as ComfyUI's options name them
 
 
 def upstream_config(kind):
@@ -80,8 +84,8 @@ def upstream_config(kind):
             "projection_dim": CLIP_WIDTH,
         }
     vocabulary = {"vocab_size": PIECES} if kind in CARRY else {}
-    if kind == "gemma2_2b":
-        sizes = {"hidden_size": GEMMA_WIDTH, "intermediate_size": 2 * GEMMA_WIDTH, "num_hidden_layers": SIZES[kind]}
+    if kind.startswith("gemma"):
+        sizes = {"hidden_size": GEMMA_WIDTH, "intermediate_size": 2 * GEMMA_WIDTH, "num_hidden_layers": KINDS[kind]}
         return {**sizes, "num_attention_heads": GEMMA_HEADS, "num_key_value_heads": 1, **vocabulary}
     sizes = {"d_model": T5_WIDTH, "d_ff": T5_FEED_FORWARD, "d_kv": T5_HEAD_WIDTH, "num_heads": T5_HEADS, "num_layers": SIZES[kind]}
     return sizes | vocabulary
@@ -90,10 +94,10 @@ def upstream_config(kind):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
-    for number, kind in enumerate(SIZES):
+    for number, kind in enumerate(KINDS):
         tensors = text_model(kind, seed=number, vocabulary=PIECES if kind in CARRY else None)
         if kind in CARRY:
-            model = sentence_piece_model(begins=kind == "gemma2_2b")
+            model = sentence_piece_model(begins=kind.startswith("gemma"))
             tensors["spiece_model"] = torch.frombuffer(bytearray(model), dtype=torch.uint8)
         safetensors.torch.save_file(tensors, folder / f"{kind}.safetensors")
     return folder

@@ -30,6 +30,8 @@ class NoTokens:
 
 
 def plain(tokens):
+    if isinstance(tokens, list):  # of a text model without a family around it
+        tokens = {"gemma3_12b": tokens}
     return {name: [[[int(token[0]), token[1]] for token in chunk] for chunk in chunks] for name, chunks in tokens.items()}
 
 
@@ -44,6 +46,8 @@ def main(asked_path, target):
 
     import comfy.sd
     import comfy.text_encoders.sd3_clip
+
+    comfy.text_encoders.llama.GEMMA3_VISION_CONFIG.update(hidden_size=32, intermediate_size=64, num_hidden_layers=2)
 
     with open(asked_path) as file:
         asked = json.load(file)

@@ -129,9 +129,9 @@ def counted(monkeypatch):
     """How many chunks were read past the page cache."""
     done, whole = [], WeightReader._read_directly
 
-    def read(self, chunk):
-        found = whole(self, chunk)
-        done.append(found is not None)
+    def read(self, chunk, places):
+        found = whole(self, chunk, places)
+        done.append(found)
         return found
 
     monkeypatch.setattr(WeightReader, "_read_directly", read)
@@ -147,6 +147,29 @@ def test_weights_that_are_not_cached_are_read_past_the_cache(weights, counted, d
     assert all(counted)
     assert all(torch.equal(found[key], tensor.to(found[key].dtype)) for key, tensor in TENSORS.items())
     assert found["c.half"].dtype == (dtype or torch.float16)
+
+
+def test_large_weights_are_read_where_they_stay_and_the_rest_through_a_buffer(weights, monkeypatch):
+    done, into, through = {"into": 0, "through": 0}, DirectReads.read_into, DirectReads.read
+
+    def read_into(self, blocks, start, stop):
+        done["into"] += stop - start
+        return into(self, blocks, start, stop)
+
+    def read(self, start, stop):
+        done["through"] += stop - start
+        return through(self, start, stop)
+
+    monkeypatch.setattr(DirectReads, "read_into", read_into)
+    monkeypatch.setattr(DirectReads, "read", read)
+    with WeightReader(weights, drop_pages=True) as reader:
+        if not reader._direct.are_possible:
+            pytest.skip("this file system has no reads past the page cache")
+        found = reader.read(reversed(TENSORS))
+        assert reader._direct.are_possible
+    assert all(torch.equal(found[key], tensor) for key, tensor in TENSORS.items())
+    assert done["through"] == TENSORS["b.short"].nbytes + TENSORS["d.odd"].nbytes
+    assert done["into"] == sum(tensor.nbytes for tensor in TENSORS.values())  # a buffer is read into, too
 
 
 def test_what_is_cached_is_read_from_there(weights, counted):
@@ -176,7 +199,7 @@ def test_after_a_refusal_ordinary_reads_give_the_same(weights, monkeypatch, dtyp
 
 
 def test_a_file_that_ends_early_and_a_disk_that_fails_are_named(weights, monkeypatch):
-    monkeypatch.setattr(reader_module.DirectReads, "read", lambda self, start, stop: memoryview(b"\0" * 16))
+    monkeypatch.setattr(reader_module.DirectReads, "read_into", lambda self, blocks, start, stop: 16)
     with (
         WeightReader(weights, drop_pages=True) as reader,
         pytest.raises(ModelFileError, match=r"weights\.safetensors ended inside 'a.long'"),
@@ -186,7 +209,7 @@ def test_a_file_that_ends_early_and_a_disk_that_fails_are_named(weights, monkeyp
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(reader_module.DirectReads, "read", fail)
+    monkeypatch.setattr(reader_module.DirectReads, "read_into", fail)
     with (
         WeightReader(weights, drop_pages=True) as reader,
         pytest.raises(ModelFileError, match="weights.safetensors cannot be read at byte"),

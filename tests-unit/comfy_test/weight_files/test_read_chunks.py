@@ -29,6 +29,18 @@ def test_neighbours_share_a_read_and_boundaries_are_multiples_of_the_chunk_size(
     ]
 
 
+def test_tensors_that_share_no_read_have_reads_of_their_own():
+    chunks = plan_chunks([(entry, False) for entry in entries(10, 20, 1000, 30)], CHUNK, {"t1", "t2"})
+    assert [(chunk.start, chunk.stop, len(chunk.slices)) for chunk in chunks] == [
+        (100, 120, 1),
+        (120, 160, 1),
+        (160, 1024, 1),
+        (1024, 2048, 1),
+        (2048, 2160, 1),
+        (2160, 2220, 1),
+    ]
+
+
 def test_gaps_and_changes_between_casting_and_not_end_a_read():
     one, two, three, four = entries(10, 10, 10, 10)
     chunks = plan_chunks([(four, True), (one, False), (three, False)], CHUNK)

@@ -85,6 +85,7 @@ def test_out_of_memory_unloads_models_and_gives_a_hint(bench, monkeypatch):
     fake.DISABLE_SMART_MEMORY = False
     fake.is_oom = lambda error: isinstance(error, MemoryError)
     fake.unload_all_models = lambda: unloaded.append(1)
+    fake.process_models = lambda: types.SimpleNamespace(has_manager=lambda: False)
     monkeypatch.setitem(sys.modules, "comfy.model_management", fake)
 
     def go(self):

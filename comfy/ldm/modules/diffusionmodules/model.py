@@ -10,8 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
+import comfy.model_management
 import comfy.ops
+from comfy.cli_args import args
+from comfy.ldm.modules.attention_in_parts import attention_split
 from comfy.ldm.modules.diffusionmodules.fixed_arguments import AUTOENCODER, refuse_others
+from comfy.residency.attention_asked import IN_PARTS, asked_attention
 
 ops = comfy.ops.disable_weight_init
 
@@ -111,9 +115,19 @@ def pytorch_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torc
     return out[:, 0].transpose(1, 2).unflatten(2, q.shape[2:])
 
 
+def attention_by_flags(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """The same result; in parts where a flag asks for that, and on cards whose fused attention fails at high resolutions (AMD's)."""
+    management = comfy.model_management
+    is_refused = q.device.type == "cuda" and not management.pytorch_attention_enabled_vae()
+    if not is_refused and asked_attention(args) not in IN_PARTS:
+        return pytorch_attention(q, k, v)
+    out = attention_split(*(part.flatten(2).transpose(1, 2) for part in (q, k, v)), heads=1)
+    return out.transpose(1, 2).unflatten(2, q.shape[2:])
+
+
 def vae_attention() -> Any:
     """The attention function in use."""
-    return pytorch_attention
+    return attention_by_flags
 
 
 class AttnBlock(torch.nn.Module):

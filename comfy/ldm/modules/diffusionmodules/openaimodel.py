@@ -127,7 +127,7 @@ class InputHalf(torch.nn.Module):
 
 
 class UNetModel(InputHalf):
-    """The network of one SD 1.x or SDXL model, from ComfyUI's ``unet_config`` members as keyword arguments.
+    """The network of one Stable Diffusion 1, 2 or XL model, from ComfyUI's ``unet_config`` members as keyword arguments.
 
     Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
     """
@@ -140,7 +140,6 @@ class UNetModel(InputHalf):
     ) -> None:
         blocks = UNetBlocks(unet_config_from_dict(unet_config), operations or comfy.ops.disable_weight_init)
         super().__init__(unet_config, dtype, device, blocks)
-        self.config.level_depths()
         self.out_channels = self.config.out_channels
         self.output_blocks = _blocks(blocks.output_blocks())
         self.out = blocks.out()

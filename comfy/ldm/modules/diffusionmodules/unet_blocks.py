@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from comfy.families.sd_unet_config import NORM_GROUPS, UNetConfig
+from comfy.families.sd_unet_config import NO_MIDDLE, NORM_GROUPS, ONE_RESIDUAL, UNetConfig
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, Upsample
 
@@ -60,10 +60,13 @@ class UNetBlocks:
         return blocks
 
     def middle_block(self) -> Layers:
-        """Residual, transformer, residual."""
-        layers = self._stage(self._channels, self._channels, self.config.middle_depth)
+        """Residual, transformer, residual; in pruned networks a residual block alone, or nothing."""
+        depth = self.config.middle_depth
+        if depth == NO_MIDDLE:
+            return []
+        layers = self._stage(self._channels, self._channels, max(depth, 0))
         self._count()
-        return [*layers, self._residual(self._channels, self._channels)]
+        return layers if depth == ONE_RESIDUAL else [*layers, self._residual(self._channels, self._channels)]
 
     def output_blocks(self) -> list[Layers]:
         """The second half; the last block of a level but the highest ends with an upsampling."""

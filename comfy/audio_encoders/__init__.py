@@ -1,0 +1,1 @@
+"""Networks that listen: wav2vec 2.0 and Whisper."""
