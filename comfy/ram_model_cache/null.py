@@ -36,6 +36,9 @@ class NullRamModelCache:
         """Nothing is cached."""
         return False
 
+    def discard(self, key: Hashable, why: str) -> None:
+        """Nothing is cached."""
+
     def is_held(self, key: Hashable) -> bool:
         """Nothing is cached."""
         return False

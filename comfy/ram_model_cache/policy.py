@@ -32,6 +32,16 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """Keys are kept by *now*, which would have saved *now_s* seconds of late, and no longer by *before*, which saved *before_s*."""
+
+    now: str
+    before: str
+    now_s: float
+    before_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Whether *key* of *size_bytes* deserves a place among *kept_bytes* under *cap_bytes*; see :meth:`RamCachePolicy.decide`."""
 
@@ -74,9 +84,9 @@ class RamCachePolicy:
         """Note what loading *key* took."""
         self.known.learn(key, size_bytes, seconds)
 
-    def news(self) -> str:
-        """What is to be told about how it decides, since the last call; "" when there is nothing."""
-        return ""
+    def news(self) -> Followed | None:
+        """Which rule it follows now, if that has changed since the last call."""
+        return None
 
     def resize(self, cap_bytes: int) -> None:
         """There is room for *cap_bytes* from now on."""

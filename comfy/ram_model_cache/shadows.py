@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from comfy.ram_model_cache.policy import Decision, Question, RamCachePolicy
+from comfy.ram_model_cache.policy import Decision, Followed, Question, RamCachePolicy
 
 MEMORY = 0.98  # of the seconds saved, per request
 LEAD, LEAD_LOADS = 1.15, 6  # how far ahead another shadow must be before it is followed, the latter in loads of the key asked for
@@ -54,7 +54,8 @@ class ChoosingPolicy(RamCachePolicy):
             Shadow(OLDEST, self._by_age(False)),
             Shadow(NEWEST, self._by_age(True)),
         )
-        self.followed, self._news = self._home, ""
+        self.followed = self._home
+        self._news: Followed | None = None
 
     def resize(self, cap_bytes: int) -> None:
         self._cap_bytes = cap_bytes
@@ -62,8 +63,8 @@ class ChoosingPolicy(RamCachePolicy):
             while sum(shadow.kept.values()) > cap_bytes:
                 shadow.kept.popitem(last=False)
 
-    def news(self) -> str:
-        told, self._news = self._news, ""
+    def news(self) -> Followed | None:
+        told, self._news = self._news, None
         return told
 
     def request(self, key: Hashable) -> None:
@@ -121,10 +122,7 @@ class ChoosingPolicy(RamCachePolicy):
         elif best.saved_s > LEAD * before.saved_s + LEAD_LOADS * seconds:
             self.followed = best
         if self.followed is not before:
-            self._news = (
-                f"RAM model cache: from now on kept by {self.followed.name}, not by {before.name}: of the last requests that would have "
-                f"saved {self.followed.saved_s:.1f} s of loading, against {before.saved_s:.1f} s"
-            )
+            self._news = Followed(self.followed.name, before.name, self.followed.saved_s, before.saved_s)
 
     def _by(self, choose: Callable[[Question], Collection[Hashable]]) -> Place:
         def place(key: Hashable, size_bytes: int, kept: Kept) -> None:

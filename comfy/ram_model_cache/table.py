@@ -51,7 +51,7 @@ class ModelTable:
         in_prompt = current_prompt.get() is not None
         if not in_prompt or key not in self.asked:
             self.policy.request(key)
-            self.journal.write(self.policy.news())
+            self.journal.follows(self.policy.news())
         if in_prompt:
             self.asked.add(key)
         entry = self.entries.get(key)

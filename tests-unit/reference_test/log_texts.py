@@ -14,6 +14,7 @@ SOURCES = (
     "comfy/residency/arena_pinner.py",
     "comfy/residency/pinning.py",
     "app/read_ahead/*.py",
+    "comfy/residency/stand_ins.py",
     "comfy_execution/providers/*.py",
     "comfy_execution/prompt_files/*.py",
     "comfy_execution/shared_keys/*.py",

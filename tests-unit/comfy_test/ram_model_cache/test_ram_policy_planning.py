@@ -103,8 +103,9 @@ def test_a_policy_that_saves_more_is_followed_and_says_so_once(monkeypatch):
         if not policy.known.bytes_of(key):
             policy.decide(key, 1, 2, {})
             policy.learn(key, 1, 1.0)
-    lines = [line for line in told if line]
-    assert policy.followed.name != PLAN and len(lines) == 1 and "from now on kept by" in lines[0] and PLAN in lines[0]
+    changes = [news for news in told if news is not None]
+    assert policy.followed.name != PLAN and [(news.now, news.before) for news in changes] == [(policy.followed.name, PLAN)]
+    assert changes[0].now_s > changes[0].before_s == 0
     kept = {"c": 1, "a": 1}
     policy.request("b")
     assert policy.decide("b", 1, 2, kept).victims == ("c",), "what the followed one does not keep goes first"
@@ -116,7 +117,7 @@ def test_a_policy_that_saves_more_is_followed_and_says_so_once(monkeypatch):
 def test_chance_does_not_change_who_is_followed():
     policy = ChoosingPolicy(3)
     served(policy, list("abcde" * 30), 3)
-    assert policy.followed.name == PLAN and policy.news() == ""
+    assert policy.followed.name == PLAN and policy.news() is None
 
 
 def test_shadows_keep_to_the_cap_and_to_a_new_one():
