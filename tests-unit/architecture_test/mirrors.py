@@ -78,7 +78,6 @@ TESTED_THROUGH = {
     "comfy/patching/forwarding.py": "tests-unit/comfy_test/patching/test_patcher_clone.py",
     "comfy/patching/hook_patches.py": "tests-unit/comfy_test/patching/test_patcher_hooks.py",
     "comfy/patching/hook_switching.py": "tests-unit/comfy_test/patching/test_patcher_hooks.py",
-    "comfy/residency/early_copies.py": "tests-unit/pretend_card/test_sent_early.py",
     "comfy/patching/layer_loading.py": "tests-unit/comfy_test/patching/test_patcher_loading.py",
     "comfy/patching/loading.py": "tests-unit/comfy_test/patching/test_patcher_loading.py",
     "comfy/patching/model_weights.py": "tests-unit/comfy_test/patching/test_lora_bypass.py",
