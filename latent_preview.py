@@ -161,7 +161,7 @@ def prepare_callback(
     def callback(step: int, x0: Any, x: Any, total_steps: int) -> None:
         if x0_output_dict is not None:
             x0_output_dict["x0"] = x0
-        shown = x0.unbind()[0] if x0.is_nested else x0
+        shown = x0.unbind()[0] if getattr(x0, "is_nested", False) else x0
         preview = None if previewer is None else previewer.decode_latent_to_preview_image(PREVIEW_FORMAT, shown)
         progress.update_absolute(step + 1, total_steps, preview)
 

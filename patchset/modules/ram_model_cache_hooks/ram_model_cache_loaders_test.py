@@ -332,8 +332,8 @@ def test_names_in_prompts_find_the_files_they_mean(checkpoint, loaders, tmp_path
     path = write(tmp_path / "sub" / "a.safetensors")
     checkpoint(path)
     for names in ({"a.safetensors"}, {"sub/a.safetensors", "x"}):
-        assert loaders.paths_named(names) == {path}
-    assert loaders.paths_named({"b/a.safetensors", "safetensors", ""}) == frozenset()
+        assert loaders.paths_named(names) == [path]
+    assert loaders.paths_named({"b/a.safetensors", "safetensors", ""}) == []
 
 
 def test_sizes_by_part(tmp_path):

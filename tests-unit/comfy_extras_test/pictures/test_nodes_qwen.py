@@ -97,8 +97,17 @@ def test_the_omni_node_without_pictures_is_a_prompt():
 
 def test_the_extensions_list_their_nodes():
     for module, names in (
-        (nodes_qwen, ["TextEncodeQwenImageEdit", "TextEncodeQwenImageEditPlus", "EmptyQwenImageLayeredLatentImage"]),
-        (nodes_zimage, ["TextEncodeZImageOmni"]),
+        (
+            nodes_qwen,
+            {
+                "TextEncodeQwenImageEdit",
+                "TextEncodeQwenImageEditPlus",
+                "TextEncodeQwenImage21",
+                "QwenImage21Cache",
+                "EmptyQwenImageLayeredLatentImage",
+            },
+        ),
+        (nodes_zimage, {"TextEncodeZImageOmni"}),
     ):
         extension = asyncio.run(module.comfy_entrypoint())
-        assert [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())] == names
+        assert {node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())} == names

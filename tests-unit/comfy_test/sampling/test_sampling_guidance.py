@@ -80,7 +80,7 @@ def inpainting(answer=3.0):
         calls.append(x)
         return torch.full_like(x, answer)
 
-    model.inner_model = SimpleNamespace(scale_latent_inpaint=lambda x, sigma, noise, latent_image: latent_image + sigma * noise)
+    model.inner_model = SimpleNamespace(scale_latent_inpaint=lambda x, sigma, noise, latent_image, **_: latent_image + sigma * noise)
     wrapped = comfy.samplers.KSamplerX0Inpaint(model, torch.tensor([2.0, 0.0]))
     wrapped.noise, wrapped.latent_image = ones(0.5), ones(7)
     return wrapped, calls

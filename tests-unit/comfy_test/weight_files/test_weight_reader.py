@@ -103,7 +103,7 @@ def test_large_and_small_tensors_side_by_side_come_back_equal(large, dtype, thre
         read = reader.read(reversed(tensors), dtype, threads=threads)
     for key, tensor in tensors.items():
         assert torch.equal(read[key], tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)), key
-        assert read[key].data_ptr() % read[key].itemsize == 0
+        assert read[key].data_ptr() % ALIGNMENT_BYTES == 0
     assert len({tensor.untyped_storage().data_ptr() for tensor in read.values()}) == 1
 
 
