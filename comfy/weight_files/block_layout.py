@@ -1,9 +1,9 @@
 """Where the tensors of one read lie in the block of memory that they share.
 
-A large tensor that keeps its file's dtype lies in pages of its own, and in them as in its file: at the same distance from a page's
-beginning. So the disk can write it there, past the page cache, without a copy (:mod:`comfy.weight_files.direct_reads`), and a block can
-be page-locked in pieces that cut no tensor. That is a file's own alignment, the one of weights that are mapped. The rest is aligned for
-the processor's caches.
+Every tensor begins at a multiple of 64 bytes: how it lies within them changes the last bits of what layers compute with it. A large one
+that keeps its file's dtype, and begins at such a multiple there too, lies in pages of its own, and in them as in its file: at the same
+distance from a page's beginning. So the disk can write it there, past the page cache, without a copy
+(:mod:`comfy.weight_files.direct_reads`), and a block can be page-locked in pieces that cut no tensor.
 """
 
 from collections.abc import Iterable
