@@ -120,6 +120,10 @@ FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 PICTURES |= {
+    "Stable Diffusion 3": ("sd3", ["clip_l", "clip_g", "t5xxl"], None, "sixteen"),
+    "Anima": ("anima", ["qwen3_06b"], "stable_diffusion", "wan"),
+    "Chroma": ("chroma", ["t5xxl"], "chroma", "sixteen"),
+    "HiDream": ("hidream", ["clip_l", "clip_g", "t5xxl", "llama"], None, "sixteen"),
     "Mage-Flow": ("mage", ["qwen3vl_4b"], "mage", "mage"),
     "OmniGen2": ("omnigen2", ["qwen25_3b"], "omnigen2", "sixteen"),
     "ERNIE-Image": ("ernie", ["ministral"], "flux2", "flux2"),
