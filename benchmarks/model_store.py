@@ -7,8 +7,10 @@ is made in DIR when it is not there. Needs Linux, 9 GB of free RAM and a tmpfs w
 
 A loads all parts in a process of its own, cold caches aside, and is killed; others follow. Each loads a small checkpoint first, so that
 imports are not measured. "Warm" is a load without a store from a file whose pages are in the page cache. Reads of files are what the
-system counts for the process (``rchar`` in /proc/PID/io) while it loads. The machine's memory is the store's files plus what each server
-has for itself of them (``Pss`` of the mappings is asked of all servers at once, so that shared pages count once).
+system counts for the process (``rchar`` in /proc/PID/io) while it loads, less what the thread that compares the store's sums in the
+background has read of the store meanwhile; how long that thread takes for all parts is a row of its own. The machine's memory is the
+store's files plus what each server has for itself of them (``Pss`` of the mappings is asked of all servers at once, so that shared pages
+count once).
 
 Bounds (``--check`` fails when one is broken): a hit after the kill under 0.5 s for 4 GB kept, and at least 5 times as fast as the warm load
 of the same run; it reads less than 1 % of the file; weights are bit-identical; with all servers the store's pages are there at most 1.1
@@ -26,7 +28,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 BOUNDS = {
@@ -40,10 +44,44 @@ BOUNDS = {
 # In the processes that load
 
 
-def read_bytes() -> int:
-    """Bytes that this process has read by system calls."""
-    lines = pathlib.Path("/proc/self/io").read_text().splitlines()
+def read_bytes(who: str = "self") -> int:
+    """Bytes that this process, or its thread "self/task/NUMBER", has read by system calls."""
+    lines = pathlib.Path(f"/proc/{who}/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
+
+
+class Checks:
+    """Starts the threads that compare a store's sums as the store does, and knows what they read and how long they took."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._running: dict[int, None] = {}
+        self._ended_bytes, self.seconds = 0, 0.0
+        self._lock = threading.Lock()
+
+    def start(self, run: Callable[[], None]) -> None:
+        """Run *run* in a thread of its own."""
+        self._threads.append(threading.Thread(target=self._run, args=(run,), daemon=True))
+        self._threads[-1].start()
+
+    def _run(self, run: Callable[[], None]) -> None:
+        number, began_s = threading.get_native_id(), time.perf_counter()
+        self._running[number] = None
+        run()
+        with self._lock:
+            del self._running[number]
+            self._ended_bytes += read_bytes(f"self/task/{number}")
+            self.seconds += time.perf_counter() - began_s
+
+    def read_bytes(self) -> int:
+        """What they have read so far."""
+        with self._lock:
+            return self._ended_bytes + sum(read_bytes(f"self/task/{number}") for number in self._running)
+
+    def wait(self) -> None:
+        """Until all have ended."""
+        for thread in self._threads:
+            thread.join()
 
 
 def digest_of(parts: tuple[object, ...]) -> str:
@@ -72,15 +110,20 @@ def load(path: str, small: str, store: str) -> None:
     import comfy.model_management as management
     import comfy.sd
 
-    management.process_models().open_store()
+    checks, opened = Checks(), management.process_models().open_store()
+    if opened is not None:
+        opened.checker.start_thread = checks.start
     comfy.sd.load_checkpoint_guess_config(small)
-    before_bytes, began_s = read_bytes(), time.perf_counter()
+    before_bytes, began_s = read_bytes() - checks.read_bytes(), time.perf_counter()
     parts = comfy.sd.load_checkpoint_guess_config(path)[:3]
-    seconds, taken_bytes = time.perf_counter() - began_s, read_bytes() - before_bytes
+    seconds = time.perf_counter() - began_s
+    taken_bytes = read_bytes() - checks.read_bytes() - before_bytes
+    checks.wait()
     receipts = management.ram_cache().receipts(None)[3:]
     kept_bytes = sum(receipt["bytes"] for receipt in receipts)
     tiers = [receipt["tier"] for receipt in receipts]
-    print(json.dumps({"seconds": seconds, "read": taken_bytes, "kept": kept_bytes, "tiers": tiers}), flush=True)
+    checked = {"checked_s": checks.seconds, "checked_bytes": checks.read_bytes()}
+    print(json.dumps({"seconds": seconds, "read": taken_bytes, "kept": kept_bytes, "tiers": tiers, **checked}), flush=True)
     for _ in sys.stdin:
         print(json.dumps({"weights": digest_of(parts)}), flush=True)
 
@@ -201,6 +244,8 @@ def measure(path: str, small: str, store: str, servers: int, report: Report) -> 
                 warm_load_hit=plain.said["seconds"] / said["seconds"],
                 share_of_the_file_read=said["read"] / os.path.getsize(path),
             )
+        checked = [f"{one.said['checked_s']:.2f} s for {one.said['checked_bytes'] / 1e9:.2f} GB" for one in running]
+        report.row("comparing the sums in the background", ", ".join(checked))
         stored = sum(file.stat().st_blocks * 512 for file in pathlib.Path(store).iterdir())
         together = sum(one.pss_bytes(store) for one in running)
         report.row(
