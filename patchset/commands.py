@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from patchset import journal, record, reverting
 from patchset.checkout import NEWEST_TESTED, Checkout, open_checkout
-from patchset.intent import Intent, Standing, intend, require_clean
+from patchset.intent import Intent, Standing, intend, require_clean, require_no_rivals
 from patchset.journal import Journal
 from patchset.outcomes import AnchorError, PatchsetError
 from patchset.plan import write_all
@@ -26,14 +26,16 @@ def check(checkout: Checkout, chosen: Sequence[Series], known: Known = SERIES, v
     for standing in standings:
         shown = standing.outcomes if verbose else standing.failures
         lines += [f"{standing.series.name}: {standing.summary}", *(f"  {outcome}" for outcome in shown)]
-    return lines, not any(standing.failures for standing in standings)
+    return lines, all(standing.fits for standing in standings)
 
 
 def fitting(checkout: Checkout, chosen: Sequence[Series], known: Known, strict: bool, with_tests: bool = True) -> tuple[Intent, list[str]]:
     """What to write for those of *chosen* that fit, and why others do not. Raises ``PatchsetError`` if none does, or, *strict*, not all."""
     intent = intend(checkout, chosen, known, with_tests=with_tests)
-    unfit = [standing for standing in intent.standings if standing.failures]
+    unfit = [standing for standing in intent.standings if not standing.fits]
     if unfit and (strict or len(unfit) == len(intent.standings)):
+        if any(standing.rivals for standing in unfit):
+            raise PatchsetError("\n".join(standing.refusal for standing in unfit if standing.rivals))
         raise AnchorError(
             ", ".join(standing.series.name for standing in unfit),
             [failure for standing in unfit for failure in standing.failures],
@@ -43,6 +45,8 @@ def fitting(checkout: Checkout, chosen: Sequence[Series], known: Known, strict: 
 
 
 def _left_out(standing: Standing) -> list[str]:
+    if standing.rivals:
+        return [f"{standing.series.name}: left out; {standing.refusal}"]
     return [
         f"{standing.series.name}: left out, since it does not fit ComfyUI as it is there:",
         *(f"  {failure}" for failure in standing.failures),
@@ -66,6 +70,8 @@ def apply(
 
 
 def _apply(checkout: Checkout, chosen: Sequence[Series], branch: str | None, commit: bool, strict: bool, known: Known) -> list[str]:
+    if checkout.is_git and not checkout.git("rev-parse", "-q", "--verify", "HEAD", check=False):
+        raise PatchsetError(f"{checkout.root} is a git repository without a commit; commit its files first, or clone ComfyUI with git")
     intent, told = fitting(checkout, chosen, known, strict)
     there = [f"{standing.series.name}: already applied" for standing in intent.standings if standing.summary == "already applied"]
     if not intent.new and not intent.changes:
@@ -142,6 +148,10 @@ def update(checkout: Checkout, known: Known = SERIES) -> list[str]:
     with journal.alone(checkout):
         told = journal.heal(checkout)
         committed, loose = reverting.applied(checkout, known)
+        gone = [name for name in loose if name not in known]
+        told += [f"{name}: applied by another version of Keepwarm, and not known to this one; it is not applied again" for name in gone]
+        loose = [name for name in loose if name in known]
+        require_no_rivals([known[name] for name in (*committed, *loose)])
         told += reverting.revert(checkout, list(known.values()), known, leave_branch=False)
         problem = ""
         try:

@@ -3,6 +3,7 @@
 So the files always are what applying everything to a fresh checkout would make of them, whatever was done in between.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,16 +19,30 @@ from patchset.undoing import take_off
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One chosen series and a checkout: *summary* in a few words, and what was found at each of its places."""
+    """One chosen series and a checkout: *summary* in a few words, and what was found at each of its places.
+
+    *rivals* names what is applied and does the same in the same places ("" if nothing does).
+    """
 
     series: Series
     summary: str
     outcomes: tuple[Outcome, ...]
+    rivals: str = ""
 
     @property
     def failures(self) -> tuple[Outcome, ...]:
         """The outcomes that forbid applying it."""
         return tuple(outcome for outcome in self.outcomes if outcome.verdict.is_failure)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be applied, or is."""
+        return not self.rivals and not self.failures
+
+    @property
+    def refusal(self) -> str:
+        """Why a rival keeps it out, in a line."""
+        return f"{self.series.name} and {self.rivals} do the same in the same places, and {self.rivals} is applied: revert that first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,12 @@ def intend(
 ) -> Intent:
     """Add *chosen* to what is applied without a commit, and leave out the series in *without*. Series that do not fit are left out.
 
-    Raises ``PatchsetError`` where files were changed so that what is applied cannot be told from the rest.
+    Raises ``PatchsetError`` where files were changed so that what is applied cannot be told from the rest, and for *chosen* series that
+    exclude each other.
     """
-    loose = layers.uncommitted(checkout, known, layers.committed(checkout, known))
+    require_no_rivals(chosen)
+    below = layers.committed(checkout, known)
+    loose = layers.uncommitted(checkout, known, below)
     whole = [layer.series for layer in loose if layer.series not in without and _is_whole(layer, checkout, known)]
     foreign = [name for name in whole if name not in known]
     if foreign:
@@ -70,8 +88,13 @@ def intend(
     take_off(base, loose, checkout, known)
     overlay, made, standings = Overlay(base), [], []
     names = {series.name for series in chosen} - without
+    there = [known[name] for name in (*(layer.series for layer in below), *whole)]
     for series in known.values():
         if series.name not in names and series.name not in whole:
+            continue
+        rivals = ", ".join(other.name for other in there if series.is_rival_of(other))
+        if rivals and series.name not in whole:
+            standings.append(Standing(series, f"not together with {rivals}, which is applied", (), rivals))
             continue
         plan = make_plan(series, overlay, with_tests)
         if series.name in whole and plan.failures:
@@ -91,6 +114,13 @@ def intend(
     return Intent(
         tuple(standings), base.changes(), tuple(made), final.changes(), frozenset(layer.series for layer in loose), frozenset(whole)
     )
+
+
+def require_no_rivals(chosen: Sequence[Series]) -> None:
+    """Raise ``PatchsetError`` where two of *chosen* exclude each other."""
+    for one, other in itertools.combinations(chosen, 2):
+        if one.is_rival_of(other):
+            raise PatchsetError(f"{one.name} and {other.name} do the same in the same places: name one of them, not both")
 
 
 def require_clean(checkout: Checkout, intent: Intent, needs_git: bool) -> None:

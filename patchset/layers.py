@@ -4,6 +4,7 @@ Git is asked first: a commit is known by its title, and gone when it is not in t
 committed. Changes that neither knows, such as those that ``git stash pop`` brought back, are told by what the last commit lacks.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from patchset import record
@@ -38,7 +39,9 @@ def uncommitted(checkout: Checkout, known: Mapping[str, Series], below: Collecti
     layers = [layer for layer in record.load(checkout) if layer.series not in committed_names]
     layers = _still_in(layers, checkout, known, below)
     names = committed_names | {layer.series for layer in layers}
-    return [*layers, *_shown(checkout, [series for series in known.values() if series.name not in names], [*below, *layers])]
+    bringers = Counter(there for series in known.values() for _, there in series.copied(with_tests=True))
+    shared = {path for path, number in bringers.items() if number > 1}
+    return [*layers, *_shown(checkout, [series for series in known.values() if series.name not in names], [*below, *layers], shared)]
 
 
 def undo_title(series: Series) -> str:
@@ -82,9 +85,10 @@ def _was_brought(checkout: Checkout, commit: str, path: str, titles: Collection[
     return checkout.git("log", "-1", "--diff-filter=A", "--format=%s", commit, "--", path, check=False) in titles
 
 
-def _shown(checkout: Checkout, candidates: list[Series], found: list[Layer]) -> list[Layer]:
+def _shown(checkout: Checkout, candidates: list[Series], found: list[Layer], shared: Collection[str]) -> list[Layer]:
     """The *candidates* that the files have, at least in part, though nothing says who put them there: ``git stash pop`` did, or the user
-    committed them. What was before is what the newest commit without them has. *found* are the layers known so far.
+    committed them. What was before is what the newest commit without them has. *found* are the layers known so far; the files *shared* by
+    several series are a sign of none.
     """
     if not checkout.is_git:
         return []
@@ -94,12 +98,13 @@ def _shown(checkout: Checkout, candidates: list[Series], found: list[Layer]) -> 
         copied = [(here, there) for here, there in series.copied(with_tests=True) if there not in known_files]
         brought = [FileChange(there, None, (PROJECT / here).read_bytes()) for here, there in copied]
         there = [change for change in brought if checkout.read(change.path) == change.after]
-        if series.copied(with_tests=True) and not there and not _is_partly_committed(checkout, series):
+        own = [change for change in there if change.path not in shared]
+        if series.copied(with_tests=True) and not own and not _is_partly_committed(checkout, series):
             continue
         edited = [_edit(checkout, series, path) for path in dict.fromkeys(edit.path for edit in series.edits(checkout.version))]
-        changes = (*(change for change in edited if change is not None), *there)
-        if changes:
-            layers.append(Layer(series.name, changes))
+        changes = [change for change in edited if change is not None]
+        if changes or own:
+            layers.append(Layer(series.name, (*changes, *there)))
     return layers
 
 

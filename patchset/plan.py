@@ -1,5 +1,6 @@
 """Works out, without touching the checkout, what a series would write; then writes it."""
 
+import functools
 import pathlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -54,14 +55,15 @@ def make_plan(series: Series, tree: Tree, with_tests: bool = True) -> Plan:
     return Plan(series, tuple(outcomes), tuple(changes))
 
 
-def transformed(series: Series, version: Version, path: str, content: bytes) -> tuple[bytes, list[Outcome]]:
+@functools.lru_cache(maxsize=256)  # one command asks about the same file several times
+def transformed(series: Series, version: Version, path: str, content: bytes) -> tuple[bytes, tuple[Outcome, ...]]:
     """*content* with the edits that *series* makes in *path*, and what each found. Raises ``ParserSyntaxError``."""
     module, outcomes = cst.parse_module(content), []
     for edit in series.edits(version):
         if edit.path == path:
             module, outcome = edit.apply(module)
             outcomes.append(outcome)
-    return module.bytes, outcomes
+    return module.bytes, tuple(outcomes)
 
 
 def _copy(here: str, there: str, have: bytes | None, outcomes: list[Outcome]) -> FileChange:

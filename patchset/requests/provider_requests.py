@@ -3,6 +3,7 @@
 import libcst as cst
 
 from patchset import anchors
+from patchset.series import provider_fixes
 from patchset.series.definition import Series, Version
 from patchset.statement_transforms import InsertInFinally, RemoveStatement, RemoveUnused, ReplaceStatement
 from patchset.transforms import AddImport, InsertAfter, Transform
@@ -12,7 +13,7 @@ CACHE, PROMPT = "BasicCache", "PromptExecutor.execute_async"
 MODULES, TESTS = "patchset/modules/requests", "tests-unit/execution_test"
 STORE, LOOKUP = f"{CACHE}._notify_providers_store", f"{CACHE}._check_providers_lookup"
 LOOPS = (f"{MODULES}/provider_loops.py", "comfy_execution/provider_loops.py")
-FAKES = ("tests-unit/patchset_test/provider_fakes.py", f"{TESTS}/provider_fakes.py")
+FAKES = provider_fixes.FAKES
 
 CREATE_TASK = """
 if provider.should_cache(context, cache_value):
@@ -125,6 +126,7 @@ on_store now runs on an event loop that the provider keeps, on a thread of its o
 waits up to 10 s for stores on their way.
 """,
     edits=stores,
+    rivals=("provider-fixes",),
     files=(LOOPS, (f"{MODULES}/provider_stores.py", "comfy_execution/provider_stores.py")),
     tests=(FAKES, (f"{MODULES}/provider_stores_test.py", f"{TESTS}/provider_stores_test.py")),
 )
@@ -138,6 +140,7 @@ A lookup now has 3 s, and all of one prompt together 5 s. It runs on the provide
 covered too. After three failures in a row a provider is not asked for 15 s.
 """,
     edits=deadline,
+    rivals=("provider-fixes",),
     files=(LOOPS, (f"{MODULES}/provider_deadline.py", "comfy_execution/provider_deadline.py")),
     tests=(FAKES, (f"{MODULES}/provider_deadline_test.py", f"{TESTS}/provider_deadline_test.py")),
 )
@@ -151,6 +154,7 @@ again when its node runs, one after the other.
 Lookups now start at the outputs and go up in waves that end at what is found. No key is asked for twice in a prompt.
 """,
     edits=demand,
+    rivals=("provider-fixes",),
     files=(
         ("comfy_execution/providers/waves.py", "comfy_execution/provider_waves.py"),
         (f"{MODULES}/provider_demand.py", "comfy_execution/provider_demand.py"),

@@ -42,6 +42,7 @@ CORE = Series(
     subject="Keep models in RAM, up to a cap, by what they save",
     message=MESSAGE,
     edits=edits,
+    rivals=("ram-model-cache",),
     modules=((f"{MODULES}/ram_models", "comfy/ram_models"),),
     tests=(
         (f"{MODULES}/ram_models_cache_test.py", f"{TESTS}/ram_models_cache_test.py"),

@@ -15,7 +15,8 @@ class Series:
     """One pull request.
 
     *modules* are folders of this project copied whole, *files* and *tests* single files, each as ``(path here, path there)``; *edits* gives
-    the transforms for a version (an empty list: not needed there).
+    the transforms for a version (an empty list: not needed there). *rivals* names series that do the same in the same places: a checkout
+    has one of them at most. Naming it on one side is enough.
     """
 
     name: str
@@ -25,6 +26,11 @@ class Series:
     modules: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     tests: tuple[tuple[str, str], ...] = ()
+    rivals: tuple[str, ...] = ()
+
+    def is_rival_of(self, other: "Series") -> bool:
+        """Whether a checkout cannot have both."""
+        return other.name in self.rivals or self.name in other.rivals
 
     def copied(self, with_tests: bool) -> list[tuple[str, str]]:
         """Every file that is copied, ``(path here, path there)``: those of the folders in the order of their names, then the others."""

@@ -143,6 +143,7 @@ def _calls(name: str) -> Callable[[cst.FunctionDef], bool]:
     return recognise
 
 
+FAKES = ("tests-unit/patchset_test/provider_fakes.py", "tests-unit/execution_test/provider_fakes.py")
 TESTED = ("breaker", "cache", "client", "runtime", "snapshot", "traits", "waves")
 
 SERIES = Series(
@@ -161,6 +162,7 @@ SERIES = Series(
             (f"tests-unit/execution_test/providers/test_provider_{name}.py", f"tests-unit/execution_test/provider_{name}_test.py")
             for name in TESTED
         ),
+        FAKES,
         ("patchset/modules/provider_prompts_test.py", "tests-unit/execution_test/provider_prompts_test.py"),
     ),
 )

@@ -138,11 +138,12 @@ def new_executor(cache_type=execution.CacheType.CLASSIC):
     return execution.PromptExecutor(QuietServer(), cache_type=cache_type, cache_args=SIZES)
 
 
-def run(prompt, executor=None):
+def run(prompt, executor=None, prompt_id="p"):
     """The total that ``save`` shows; *ran* then names what ran."""
     ran.clear()
     executor = executor or new_executor()
-    executor.execute(prompt, "p", {"client_id": "me"}, ["save"])
+    executor.server.sent.clear()
+    executor.execute(prompt, prompt_id, {"client_id": "me"}, ["save"])
     return executor.history_result["outputs"].get("save", {}).get("total")
 
 

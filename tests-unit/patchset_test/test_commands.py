@@ -4,6 +4,7 @@ It is tried with one series; the others have test files of their own.
 """
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -55,6 +56,23 @@ def test_commits_carry_the_callers_name_and_the_series_message(checkout):
     assert author == "Ada"
     assert len(subject) < 72
     assert git(checkout, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("flags", [[], ["--branch", "made"]], ids=" ".join)
+def test_a_repository_without_a_commit_is_refused_and_stays_as_it_is(checkout, flags, capsys):
+    shutil.rmtree(checkout / ".git")
+    git(checkout, "init", "-q", "-b", "master")
+    for staged in (False, True):
+        if staged:
+            git(checkout, "add", "-A")
+        before = state(checkout)
+        assert main(["apply", str(checkout), *flags]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert "without a commit" in line and "first" in line
+        assert main(["revert", str(checkout)]) == 0
+        assert main(["update", str(checkout)]) == 1
+        capsys.readouterr()
+        assert state(checkout) == before and git(checkout, "symbolic-ref", "--short", "HEAD").strip() == "master"
 
 
 def test_dry_run_prints_the_diff_and_changes_nothing(checkout, capsys):

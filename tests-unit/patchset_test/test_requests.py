@@ -7,10 +7,10 @@ import subprocess
 import pytest
 from described_comfyui import NEW, OLD, files
 
-from patchset import commands
+from patchset import commands, reverting
 from patchset.checkout import open_checkout
 from patchset.command_line import main
-from patchset.outcomes import AnchorError, Verdict
+from patchset.outcomes import AnchorError, PatchsetError, Verdict
 from patchset.plan import make_plan
 from patchset.requests import REQUESTS
 from patchset.series import SERIES
@@ -84,7 +84,7 @@ def test_all_fit_together_and_are_undone(checkout):
 
 @pytest.mark.parametrize("name", ALONE)
 def test_each_fits_beside_the_series_about_other_things(checkout, name):
-    others = [one for one in SERIES.values() if one.name != "provider-fixes"]
+    others = [one for one in SERIES.values() if one.name != "provider-fixes" and not one.is_rival_of(REQUESTS[name])]
     before = contents(checkout)
     commands.apply(checkout, others, strict=True, known=KNOWN)
     if name not in PROVIDERS:
@@ -93,11 +93,64 @@ def test_each_fits_beside_the_series_about_other_things(checkout, name):
     assert contents(checkout) == before
 
 
-def test_the_series_and_the_requests_about_providers_exclude_each_other(checkout):
-    commands.apply(checkout, [SERIES["provider-fixes"]], known=KNOWN)
-    for name in ("provider-stores", "provider-deadline", "provider-demand"):
-        with pytest.raises(AnchorError):
-            commands.apply(checkout, [REQUESTS[name]], known=KNOWN)
+RIVALS = [
+    ("ram-model-cache", "ram-models", True),
+    ("ram-models", "ram-model-cache", False),
+    ("provider-fixes", "provider-stores", False),
+    ("provider-deadline", "provider-fixes", True),
+    ("provider-fixes", "provider-demand", False),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "commit"), RIVALS)
+def test_what_does_the_same_is_refused_in_one_line_in_either_order(checkout, first, second, commit):
+    if commit:
+        into_git(checkout)
+        checkout = open_checkout(checkout.root)
+    first, second = KNOWN[first], KNOWN[second]
+    assert first.is_rival_of(second) and second.is_rival_of(first)
+    with pytest.raises(PatchsetError, match="name one of them, not both") as both:
+        commands.apply(checkout, [first, second], known=KNOWN)
+    commands.apply(checkout, [first], known=KNOWN, commit=commit)
+    before = contents(checkout)
+    for attempt in (commands.apply, commands.in_memory):
+        with pytest.raises(PatchsetError, match=f"^{second.name} and {first.name} do the same .*revert that first$") as after:
+            attempt(checkout, [second], known=KNOWN)
+        assert "\n" not in str(both.value) + str(after.value)
+    lines, sound = commands.check(checkout, [second], KNOWN)
+    assert not sound and lines[-1] == f"{second.name}: not together with {first.name}, which is applied"
+    assert contents(checkout) == before
+
+
+def test_a_plain_apply_beside_a_request_says_in_one_line_what_it_leaves_out(checkout):
+    commands.apply(checkout, [REQUESTS["ram-models"]], known=KNOWN)
+    told = commands.apply(checkout, list(SERIES.values()), known=KNOWN)
+    assert told[0].startswith("ram-model-cache: left out; ") and "ram-models is applied" in told[0]
+    assert [line.split(":")[0] for line in told[1:]] == [name for name in SERIES if name != "ram-model-cache"]
+    with pytest.raises(PatchsetError, match="ram-models is applied"):
+        commands.apply(checkout, list(SERIES.values()), strict=True, known=KNOWN)
+
+
+def into_git(checkout):
+    """A repository of the files with one commit."""
+    for command in (
+        ["init", "-q"],
+        ["config", "user.name", "A"],
+        ["config", "user.email", "a@b"],
+        ["add", "-A"],
+        ["commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", "-C", str(checkout.root), *command], check=True)
+
+
+def test_fakes_that_several_bring_are_a_sign_of_none(checkout):
+    into_git(checkout)
+    checkout = open_checkout(checkout.root)
+    commands.apply(checkout, [REQUESTS["provider-stores"]], known=KNOWN)
+    subprocess.run(["git", "-C", str(checkout.root), "add", "-A"], check=True)
+    subprocess.run(["git", "-C", str(checkout.root), "commit", "-qm", "mine"], check=True)
+    (checkout.state_folder / "applied.json").unlink()
+    assert reverting.applied(checkout, KNOWN) == ([], ["provider-stores"])
 
 
 def test_from_the_command_line_they_come_only_when_named(checkout, capsys):
