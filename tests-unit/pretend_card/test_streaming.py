@@ -178,7 +178,8 @@ def test_weights_written_to_in_place_are_fetched_anew() -> None:
         for number in (0, 1, 2, 3, 2, 3):
             layers.check(number)
         torch.cuda.synchronize()
-        torch._foreach_mul_([layer.weight for layer in layers.layers], 2.0)
+        for number in range(4):
+            layers.layers[number].weight.mul_(2)
         layers.check(3)
         layers.layers[2].weight.data.mul_(3)  # torch does not count this
         layers.fetcher.forget()
