@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 torch = lazy_module("torch")
 tensor_digests = lazy_module("comfy.patch_identity.tensor_digests")
 SAMPLED_BYTES = 64
+SMALLEST_BYTES = 16 * 1024  # half of SDXL's weights are smaller, 0.0005 of its bytes: queueing them would only hold up the texts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,37 +87,33 @@ class EarlyCopies:
         if self._stream is None:
             self._stream, self._arrived = torch.cuda.Stream(self._device), torch.cuda.Event()
         self._owner = weakref.ref(module)
-        chosen = self._with_room(weights, budget_bytes)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))  # what is queued there may still use the memory
-        with torch.cuda.stream(self._stream), torch.no_grad():
-            for source, sent in chosen.values():
-                sent.copy.copy_(source, non_blocking=True)
-        self._arrived.record(self._stream)
-        self._sent = {key: sent for key, (_, sent) in chosen.items()}
+        try:
+            for weight in weights:
+                source = self._locked(weight) if weight.nbytes <= budget_bytes and id(weight) not in self._sent else None
+                if source is not None:
+                    self._queue_copy(weight, source)
+                    budget_bytes -= weight.nbytes
+        except torch.OutOfMemoryError:
+            pass
+        finally:
+            self._arrived.record(self._stream)
         return self.size_bytes()
 
-    def _with_room(self, weights: Iterable[Tensor], budget_bytes: float) -> dict[int, tuple[Tensor, _Sent]]:
-        """Those of *weights* (by id) that can be sent, each with where from and memory for its copy, while there is room and budget."""
-        chosen: dict[int, tuple[Tensor, _Sent]] = {}
-        for weight in weights:
-            if budget_bytes < weight.nbytes or id(weight) in chosen:
-                continue
-            source = self._locked(weight)
-            if source is None:
-                continue
-            try:
-                copy = torch.empty_like(weight, device=self._device, requires_grad=False)
-            except torch.OutOfMemoryError:
-                break
-            copy.record_stream(self._stream)
-            chosen[id(weight)] = source, _Sent.now(weight, copy, source is not weight)
-            budget_bytes -= weight.nbytes
-        return chosen
+    def _queue_copy(self, weight: Tensor, source: Tensor) -> None:
+        """Have *weight* copied from *source*; its memory is the current stream's, and the copies' too until they are done."""
+        copy = torch.empty_like(weight, device=self._device, requires_grad=False)
+        copy.record_stream(self._stream)
+        self._sent[id(weight)] = _Sent.now(weight, copy, source is not weight)
+        with torch.cuda.stream(self._stream), torch.no_grad():
+            copy.copy_(source, non_blocking=True)
 
     def _locked(self, weight: Tensor) -> Tensor | None:
-        """*weight*, or its twin, in page-locked host memory; None where neither is, and for kinds that only their maker knows to copy."""
+        """*weight*, or its twin, in page-locked host memory. None where neither is, for small ones, and for kinds that only their maker
+        knows how to copy.
+        """
         is_plain = type(weight) in (torch.Tensor, torch.nn.Parameter)
-        if not is_plain or weight.device.type != "cpu" or weight.numel() == 0 or not weight.is_contiguous():
+        if not is_plain or weight.device.type != "cpu" or weight.nbytes < SMALLEST_BYTES or not weight.is_contiguous():
             return None
         twin = self._stand_in(weight.data_ptr(), weight.nbytes)
         if twin is not None:

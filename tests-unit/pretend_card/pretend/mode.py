@@ -107,7 +107,7 @@ class CardMode(TorchDispatchMode):
         wrapped = changed(result, lambda value: CardTensor(value, card, queue) if isinstance(value, torch.Tensor) else value)
         if operation.is_view:
             card.counters["views"] += 1
-        else:
+        elif not operation.only_allocates:
             machine.kernel(card, operation.name, sum(value.nbytes for value in cards))
             self._note_uses(operation, queue, cards, written, wrapped)
             if operation.waits:
