@@ -50,6 +50,7 @@ PARTS = (
     Part("correctness", "compute_parts", "correctness", 120),
     Part("reclaiming", "transfer_parts", "reclaim", 120),
     Part("hit to first step", "transfer_parts", "first_step", 90),
+    Part("sending early", "transfer_parts", "sending_early", 60),
     Part("streaming", "compute_parts", "streaming", 90),
     Part("steps", "compute_parts", "steps", 150),
     Part("switching", "transfer_parts", "switching", 120),

@@ -122,6 +122,41 @@ def first_step(bench: Bench) -> dict[str, Figure]:
     }
 
 
+def sending_early(bench: Bench) -> dict[str, Figure]:
+    """Texts and the first step, with the model's page-locked weights sent while the texts are encoded, and without."""
+    import comfy.model_management as management
+
+    patcher, clip, _ = load(bench)
+    manager = management.manager()
+    for part in (patcher, clip.patcher):
+        manager.pinner.request(part.model, part.pristine_weights())
+    bench.locked()
+    tokens, early = clip.tokenize("a photograph of a lighthouse at dusk"), manager.devices.find(bench.device).early
+    sent: list[int] = []
+
+    def prompt(expected: list[Any]) -> None:
+        manager.expect(expected)
+        clip.encode_from_tokens_scheduled(tokens)
+        sent.append(0 if early is None else early.size_bytes())
+        load_on_card(bench, patcher)
+        step(bench, patcher)()
+
+    def alone(expected: list[Any]) -> float:
+        bench.unload()
+        return bench.seconds(lambda: prompt(expected))
+
+    alone([])
+    without_s = min(alone([]) for _ in range(ROUNDS))
+    with_s = min(alone([patcher]) for _ in range(ROUNDS))
+    manager.expect_nothing()
+    return {
+        "texts and first step, all copied in its load": Figure(without_s, "s"),
+        "texts and first step, sent early": Figure(with_s, "s"),
+        "the second against the first": Figure(with_s / without_s, "", at_most=1.02, goal=0.9),
+        "share of the weights sent before the load": Figure(sent[-1] / patcher.model_size(), "", at_least=0.9, is_exact=True),
+    }
+
+
 def switching(bench: Bench) -> dict[str, Figure]:
     """Two models in turn on a card that is said to hold one."""
     import comfy.model_management as management

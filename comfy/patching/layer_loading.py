@@ -92,6 +92,8 @@ def _fetcher_of(module: torch.nn.Module, device: Device) -> WeightFetcher | None
     kept: WeightFetcher | None = vars(module).get(FETCHER)
     if kept is None or kept.torch_device != device.torch_device:
         kept = vars(module)[FETCHER] = device.new_fetcher()
+    elif kept is not None:
+        kept.forget()
     return kept
 
 

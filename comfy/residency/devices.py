@@ -153,7 +153,7 @@ class CudaDevice(Device):
         """*fetch_buffers*: how many layers' weights are fetched at a time (0: none ahead)."""
         super().__init__(torch_device, reserved_bytes)
         self.fetch_buffers = fetch_buffers
-        self._early = EarlyCopies(torch_device) if fetch_buffers > 0 else None
+        self._early = EarlyCopies(torch_device, self._stand_in_now) if fetch_buffers > 0 else None
         self.kind = "rocm" if torch.version.hip else "cuda"
         self.minimum_weight_share = 0.0 if self.kind == "cuda" else 0.4
 
@@ -204,6 +204,9 @@ class CudaDevice(Device):
                 raise
         early.drop()
         return source.to(self.torch_device, non_blocking=non_blocking)
+
+    def _stand_in_now(self, address: int, size_bytes: int) -> Tensor | None:
+        return self.stand_in(address, size_bytes)
 
     def stream_buffer_bytes(self, layer_bytes: int) -> int:
         """A buffer of the layer's size for each that is fetched at a time."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, device
 
 torch = lazy_module("torch")
+tensor_digests = lazy_module("comfy.patch_identity.tensor_digests")
 log = logging.getLogger(__name__)
 ALIGNMENT_BYTES = 256  # of each tensor in a buffer; kernels read up to 16 bytes at once
 LARGEST_GAP_BYTES = 4096  # between two tensors that are copied as one
@@ -76,6 +77,11 @@ class WeightFetcher:
             wanted.add(id(ahead))
         return slot.take(current)
 
+    def forget(self) -> None:
+        """Fetch everything anew from now on: weights may have been written to in ways that torch does not count."""
+        for slot in self._slots:
+            slot.forget()
+
     def release(self) -> None:
         """Free the buffers, also while layers that are out of the module for now still refer to this object."""
         for slot in self._slots:
@@ -128,7 +134,12 @@ class _Slot:
         self._buffer: Tensor | None = None
         self._layer: weakref.ref[Any] | None = None
         self._sources: dict[str, weakref.ref[Any]] = {}
+        self._versions: list[int | None] = []
         self._values: dict[str, Tensor] = {}
+
+    def forget(self) -> None:
+        """Hold no layer's parameters any more; the buffer stays."""
+        self._layer = None
 
     def release(self) -> None:
         """Free the buffer; what was taken from it is not to be used any more."""
@@ -136,16 +147,18 @@ class _Slot:
         self._values, self._sources = {}, {}
 
     def holds(self, layer: Any) -> bool:
-        """Whether the parameters that *layer* has now are here, or on their way."""
+        """Whether the parameters that *layer* has now are here, or on their way, and torch has changed none of them in place since."""
         if self._layer is None or self._layer() is not layer:
             return False
         own = _parameters(layer)
-        return own.keys() == self._sources.keys() and all(self._sources[name]() is value for name, value in own.items())
+        are_same = own.keys() == self._sources.keys() and all(self._sources[name]() is value for name, value in own.items())
+        return are_same and _versions(own) == self._versions
 
     def send(self, layer: Any, current: Any) -> None:
         """Copy *layer*'s parameters here, once what *current* has queued by now, which may use the buffer, is done."""
         self._layer = None
         parameters = _parameters(layer)
+        versions = _versions(parameters)
         plan = _Layout([part for value in parameters.values() for part in inner_tensors(value)])
         buffer = self._room_for(plan.size_bytes)
         self._unused.record(current)
@@ -155,6 +168,7 @@ class _Slot:
         self._filled.record(self._stream)
         self._values = {name: rebuilt(value, lambda part: moved[id(part)]) for name, value in parameters.items()}
         self._sources = {name: weakref.ref(value) for name, value in parameters.items()}
+        self._versions = versions
         self._layer = weakref.ref(layer)
 
     def take(self, current: Any) -> Mapping[str, Tensor]:
@@ -205,6 +219,11 @@ def can_fetch(layer: Any) -> bool:
 
 def _parameters(layer: Any) -> dict[str, Any]:
     return {name: value for name, value in layer._parameters.items() if value is not None}
+
+
+def _versions(parameters: Mapping[str, Any]) -> list[int | None]:
+    """How often torch has changed the *parameters* in place; None for those it does not count for."""
+    return [tensor_digests.version_of(part) for value in parameters.values() for part in inner_tensors(value)]
 
 
 def _are_neighbours(one: Tensor, other: Tensor) -> bool:

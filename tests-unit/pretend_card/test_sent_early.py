@@ -6,6 +6,7 @@ import gc
 import pathlib
 from typing import Any
 
+import pretend.machine as clock
 import pytest
 import torch
 from engine import FP32, MIB, ON_CARD, Engine, engine, on_host
@@ -13,6 +14,7 @@ from engine import FP32, MIB, ON_CARD, Engine, engine, on_host
 import comfy.model_management as management
 import comfy.residency.arena_pinner as arena_pinner
 import comfy.weight_files.fresh_memory as fresh_memory
+from comfy.cli_args import args
 from comfy.residency.early_copies import EarlyCopies
 
 OTHER = "starter-outlines.safetensors"
@@ -71,6 +73,61 @@ def test_copies_of_the_next_model_run_while_texts_are_encoded(models: pathlib.Pa
         assert counters["h2d bytes"] - before < 0.2 * model.model_size(), "what was sent is not copied again"
         assert early(made).size_bytes() == 0
         del model, clip, states, tokens
+
+
+def test_what_was_sent_is_not_copied_between_the_texts_and_the_first_step(models: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prints what sending early saves, by the clock of a card that takes a hundred times as long for each byte, as for larger models."""
+    for rate in ("COPY_BYTES_PER_US", "PAGEABLE_BYTES_PER_US", "KERNEL_BYTES_PER_US"):
+        monkeypatch.setattr(clock, rate, getattr(clock, rate) / 100)
+    with engine(1, **IN_RAM, **ON_CARD) as made:
+        model, clip = locked_parts(made)
+        machine, card, figures = made.machine, made.card.counters, []
+        assert machine is not None
+        empty = made.text(clip, "")
+        for expected in ([], [model]):
+            management.unload_all_models()
+            management.load_models_gpu([clip.patcher])
+            torch.cuda.synchronize()
+            management.manager().expect(expected)
+            started_us, before = machine.scheduler.host_us, dict(card)
+            words = made.text(clip, "a seven")
+            encoded_us, after = machine.scheduler.host_us, dict(card)
+            samples = sampled(made, model, words, empty)
+            torch.cuda.synchronize()
+            counts = [
+                later[kind] - sooner[kind] for sooner, later in ((before, after), (after, card)) for kind in ("h2d copies", "h2d bytes")
+            ]
+            figures.append((*counts, encoded_us - started_us, machine.scheduler.host_us - encoded_us, samples))
+        for name, (*numbers, _) in zip(("all in the load", "sent early"), figures):
+            print(name, "copies, bytes with the texts: {}, {}; with the first step: {}, {}; us: {:.0f}, {:.0f}".format(*numbers))
+        whole, sent = figures
+        assert torch.equal(whole[-1], sent[-1])
+        assert whole[1] < 0.01 * model.model_size() < 0.9 * model.model_size() < whole[3]
+        assert sent[1] > 0.9 * model.model_size() and sent[3] < 0.02 * model.model_size()
+        saved_us, texts_us = whole[4] + whole[5] - sent[4] - sent[5], whole[4]
+        assert saved_us > 0.8 * texts_us, "what crosses while texts are encoded costs no time of its own"
+        del model, clip, words, empty
+
+
+def test_what_is_written_to_after_it_was_sent_is_copied_anew(models: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(args, "verify_unpatch", False)  # it finds what is written here on purpose
+    with engine(1, **IN_RAM, **FP32) as made:
+        model, clip = locked_parts(made)
+        texts = made.text(clip, "a seven"), made.text(clip, "")
+        results = [sampled(made, model, *texts)]
+        for counted in (True, False):
+            management.unload_all_models()
+            management.manager().expect([model])
+            made.text(clip, "another")
+            assert early(made).size_bytes() > 0.9 * model.model_size()
+            torch.cuda.synchronize()
+            weight = max(model.pristine_weights(), key=lambda one: one.nbytes)
+            (weight if counted else weight.data).mul_(2)  # torch counts the one, and not the other
+            results.append(sampled(made, model, *texts))
+            management.unload_all_models()
+            assert torch.equal(sampled(made, model, *texts), results[-1]), "as without anything sent"
+        assert not any(torch.equal(one, other) for one, other in zip(results, results[1:]))
+        del model, clip, texts, weight
 
 
 def test_patched_weights_are_not_sent_and_results_are_the_same(models: pathlib.Path) -> None:

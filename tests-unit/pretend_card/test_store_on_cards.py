@@ -121,6 +121,51 @@ def test_what_this_process_wrote_is_copied_from_where_it_wrote_it(
         assert torch.equal(sampled(made), plain), "nobody else's weights changed"
 
 
+def test_what_is_sent_early_comes_from_locked_twins_and_not_if_written_to_since(
+    models: pathlib.Path, store: str, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(args, "verify_unpatch", False, raising=False)
+
+    def write(weights: list[torch.Tensor]) -> None:
+        for number, weight in enumerate(weights):
+            (weight if number % 2 else weight.data).view(-1)[-1:].add_(1.0)  # as torch counts it, and as it does not
+
+    with engine(1, **STREAMED) as made:
+        write(convolutions(made))
+        expected = sampled(made)
+        assert not torch.equal(expected, plain)
+    with a_server(store, novram=False) as made:
+        lock(made.checkpoint()[0])
+        card, early = made.card.counters, management.manager().devices.find(made.card.device).early
+        for touch, wanted in ((False, plain), (True, expected)):
+            management.unload_all_models()
+            management.manager().expect([made.checkpoint()[0]])
+            before = dict(card)
+            made.text(made.checkpoint()[1], "another")
+            assert early is not None and early.size_bytes() > 0.9 * made.checkpoint()[0].model_size()
+            assert card["h2d locked bytes"] - before.get("h2d locked bytes", 0) >= early.size_bytes()
+            torch.cuda.synchronize()
+            written = convolutions(made) if touch else []
+            write(written)
+            before = dict(card)
+            assert torch.equal(sampled(made), wanted)
+            again = card["h2d bytes"] - before["h2d bytes"]
+            assert sum(weight.nbytes for weight in written) <= again < 0.5 * made.checkpoint()[0].model_size()
+
+
+def lock(model: Any) -> None:
+    pinner = management.manager().pinner
+    pinner.request(model.model, model.pristine_weights())
+    assert pinner.settle(60)
+    while pinner.stats().waiting_bytes:
+        pass
+
+
+def convolutions(made: Engine) -> list[torch.Tensor]:
+    """A few weights of the diffusion model, as they are on the host."""
+    return [weight for weight in made.checkpoint()[0].pristine_weights() if weight.dim() == 4][:6]
+
+
 def test_where_the_system_does_not_tell_of_pages_copies_are_plain_and_it_is_said_once(
     models: pathlib.Path, store: str, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

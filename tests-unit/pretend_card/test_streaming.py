@@ -14,6 +14,7 @@ from engine import FP32, Engine, engine, on_host
 
 import comfy.model_management as management
 import comfy.residency.arena_pinner as arena_pinner
+from comfy.cli_args import args
 from comfy.ops import _fetched, disable_weight_init
 from comfy.residency.fetching import WeightFetcher
 
@@ -168,6 +169,38 @@ def test_a_network_that_changes_its_order_is_computed_right() -> None:
         for number in (0, 1):  # the buffer has, or is getting, the weight that was there before
             layers.check(number)
         del layers
+
+
+def test_weights_written_to_in_place_are_fetched_anew() -> None:
+    with engine(1), torch.no_grad():
+        with torch.inference_mode(False):  # torch counts no changes of what is made in that mode
+            layers = Layers()
+        for number in (0, 1, 2, 3, 2, 3):
+            layers.check(number)
+        torch.cuda.synchronize()
+        for number in range(4):
+            layers.layers[number].weight.mul_(2)
+        layers.check(3)
+        layers.layers[2].weight.data.mul_(3)  # torch does not count this
+        layers.fetcher.forget()
+        layers.check(2)
+        del layers
+
+
+def test_weights_written_to_between_two_prompts_are_fetched_anew(models: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(args, "verify_unpatch", False)  # it finds what is written here on purpose
+    with engine(1, **NOVRAM) as made:
+        run = Run(made)
+        plain = run.steps(1)
+        torch.cuda.synchronize()
+        first = run.model.model.diffusion_model.time_embed[0]  # sent for when the last one was computed
+        first.weight.data.mul_(2)
+        found = run.steps(1)
+        assert not torch.equal(found, plain)
+        management.unload_all_models()
+        assert torch.equal(run.steps(1), found), "as after everything was unloaded"
+        first.weight.data.mul_(0.5)
+        del run, first
 
 
 def test_without_room_for_two_buffers_one_is_used(caplog: pytest.LogCaptureFixture) -> None:

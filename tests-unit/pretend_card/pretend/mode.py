@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map
 
 from pretend import copies, rules
 from pretend.cards import Card
 from pretend.machine import Machine
+from pretend.nested import changed, leaves
 from pretend.operations import Operation
 from pretend.streams import check
 from pretend.tensors import CardTensor
@@ -59,9 +59,9 @@ class CardMode(TorchDispatchMode):
 
     def _compute(self, func: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
         machine = self._machine
-        flat, _ = tree_flatten((args, kwargs))
+        flat = leaves((args, kwargs))
         cards = [value for value in flat if isinstance(value, CardTensor)]
-        written = tree_flatten(operation.written_operands(args, kwargs))[0] if operation.writes or operation.written_names else []
+        written = leaves(operation.written_operands(args, kwargs)) if operation.writes or operation.written_names else []
         goal = self._goal(operation, cards, kwargs)
         rules.check_generators(flat, goal, machine.generators)
         if not cards and goal is None:
@@ -72,8 +72,8 @@ class CardMode(TorchDispatchMode):
             self._count_indices(args)
         elif cards:
             rules.check_devices(operation, cards, hosts, written)
-        inner = tree_map(_inner, (args, {name: value for name, value in kwargs.items() if name != "pin_memory"}))
-        result = func(*inner[0], **inner[1])
+        named = {name: changed(value, _inner) for name, value in kwargs.items() if name != "pin_memory"}
+        result = func(*changed(args, _inner), **named)
         if goal is None:
             if operation.waits and cards:
                 machine.host_waits_for(machine.cards[cards[0].device.index], operation.name)
@@ -104,10 +104,10 @@ class CardMode(TorchDispatchMode):
         self, func: Any, operation: Operation, card: Card, cards: list[CardTensor], written: list[Any], args: Any, kwargs: Any, result: Any
     ) -> Any:
         machine, queue = self._machine, self._machine.queue(card.index)
-        wrapped = tree_map(lambda value: CardTensor(value, card, queue) if isinstance(value, torch.Tensor) else value, result)
+        wrapped = changed(result, lambda value: CardTensor(value, card, queue) if isinstance(value, torch.Tensor) else value)
         if operation.is_view:
             card.counters["views"] += 1
-        else:
+        elif not operation.only_allocates:
             machine.kernel(card, operation.name, sum(value.nbytes for value in cards))
             self._note_uses(operation, queue, cards, written, wrapped)
             if operation.waits:
@@ -120,7 +120,7 @@ class CardMode(TorchDispatchMode):
             writes = any(tensor is one for one in written)
             check(tensor.block.uses, queue.clock, writes, operation.name)
             tensor.block.uses.note(queue, writes)
-        for tensor in tree_flatten(results)[0]:
+        for tensor in leaves(results):
             if isinstance(tensor, CardTensor):
                 tensor.block.uses.note(queue, writes=True)
 

@@ -19,6 +19,7 @@ WAITS = (aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.
 LOOKS_ONLY = (aten.is_same_size, aten.sym_size)
 INDEXES = (aten.index, aten._unsafe_index)
 INDEX_WRITES = (aten.index_put_, aten.index_put, aten._index_put_impl_, aten._unsafe_index_put)
+EMPTY = (aten.empty, aten.empty_like, aten.empty_strided, aten.empty_permuted, aten.new_empty, aten.new_empty_strided)
 # One kernel on a card; taken apart, results would no longer be the host's bit for bit.
 WHOLE = (aten.scaled_dot_product_attention, aten._scaled_dot_product_attention_math)
 
@@ -41,6 +42,7 @@ class Operation:
         self.allows_scalars = TAGS.pointwise in func.tags or packet in ALSO_POINTWISE or packet in BOUNDS
         self.indexes, self.index_writes = packet in INDEXES, packet in INDEX_WRITES
         self.waits = packet in WAITS or (TAGS.dynamic_output_shape in func.tags and not self.indexes)  # indices: only boolean ones
+        self.only_allocates = packet in EMPTY
         self.looks_only = packet in LOOKS_ONLY
         has = torch._C._dispatch_has_kernel_for_dispatch_key
         self.is_composite = packet not in WHOLE and has(func.name(), "CompositeImplicitAutograd") and not has(func.name(), "CPU")
