@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -15,6 +15,7 @@ import comfy.utils
 from comfy.control.base import ControlBase, Residuals, StrengthType, broadcast_image_to
 from comfy.control.weights import build_control_network, kept_dtype
 from comfy.families.weight_source import StateDictSource, WeightSource
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from comfy.sampling.protocols import SampledModel
 
 __all__ = ["ControlBase", "ControlNet", "StrengthType", "broadcast_image_to", "load_controlnet", "load_controlnet_state_dict"]
+
+Twin = TypeVar("Twin", bound="ControlNet")
 
 POOLED_NAMES = ("_shuffle", "_shuffle_fp16")
 
@@ -109,6 +112,7 @@ class ControlNet(ControlBase):
             hint = self.preprocess_image(scaled)
             if self.latent_format is not None:
                 hint = self._latent_of(hint)
+            hint = self._with_masks(hint)
             self.cond_hint = hint.to(device=x_noisy.device, dtype=dtype)
         return self.cond_hint
 
@@ -120,8 +124,21 @@ class ControlNet(ControlBase):
         management.load_models_gpu(sampled)
         return self.latent_format.process_in(latent)
 
+    def _with_masks(self, hint: torch.Tensor) -> torch.Tensor:
+        """*hint* with the channels that the node gave beside it, in its size."""
+        parts = [hint]
+        for extra in self.extra_concat_orig:
+            fitting = comfy.utils.common_upscale(extra.to(hint.device), hint.shape[-1], hint.shape[-2], self.upscale_algorithm, "center")
+            if hint.ndim == 5:
+                fitting = comfy.utils.repeat_to_batch_size(fitting.unsqueeze(2), hint.shape[2], dim=2)
+            parts.append(comfy.utils.repeat_to_batch_size(fitting, hint.shape[0]))
+        return torch.cat(parts, dim=1) if len(parts) > 1 else hint
+
     def copy(self) -> ControlNet:
-        twin = ControlNet(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
+        return self._copy_as(ControlNet)
+
+    def _copy_as(self, kind: type[Twin]) -> Twin:
+        twin = kind(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
         twin.control_model, twin.control_model_wrapped = self.control_model, self.control_model_wrapped
         self.copy_to(twin)
         return twin
@@ -142,10 +159,7 @@ class ControlNetSD35(ControlNet):
     """One for Stable Diffusion 3.5, which borrows a layer of the sampled model."""
 
     def copy(self) -> ControlNetSD35:
-        twin = ControlNetSD35(None, load_device=self.load_device, manual_cast_dtype=self.manual_cast_dtype)
-        twin.control_model, twin.control_model_wrapped = self.control_model, self.control_model_wrapped
-        self.copy_to(twin)
-        return twin
+        return self._copy_as(ControlNetSD35)
 
     def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         """Raises ``ValueError`` for a model of another family."""
@@ -161,6 +175,54 @@ class ControlNetSD35(ControlNet):
     def cleanup(self) -> None:
         self.extra_args.pop("borrowed", None)
         super().cleanup()
+
+
+class QwenControlNet(ControlNet):
+    """One for Qwen-Image with first layers of its own."""
+
+    def copy(self) -> QwenControlNet:
+        return self._copy_as(QwenControlNet)
+
+    def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
+        """Raises ``ValueError`` for a model of another family or width."""
+        super().pre_run(model, percent_to_timestep_function)
+        network: Any = getattr(model, "diffusion_model", None)
+        width = self.control_model.control_settings["width"]
+        if not isinstance(network, QwenImageTransformer2DModel) or network.inner_dim != width:
+            file, other = (getattr(one, "source_name", "") for one in (self.control_model, model))
+            raise ValueError(
+                f"{file} is a ControlNet for Qwen-Image with {width} values per token, but the diffusion model {other} is another; "
+                "load the two that belong together"
+            )
+
+
+class QwenFunControlNet(QwenControlNet):
+    """One of Alibaba's "Fun" for Qwen-Image, which borrows the model's first layers. Strengths act by their square root."""
+
+    def copy(self) -> QwenFunControlNet:
+        return self._copy_as(QwenFunControlNet)
+
+    def get_control(
+        self, x_noisy: torch.Tensor, t: torch.Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
+    ) -> Residuals | None:
+        given, self.strength = self.strength, max(self.strength, 0.0) ** 0.5
+        try:
+            return super().get_control(x_noisy, t, cond, batched_number, transformer_options)
+        finally:
+            self.strength = given
+
+    def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
+        super().pre_run(model, percent_to_timestep_function)
+        self.set_extra_arg("base_model", model.diffusion_model)
+
+    def cleanup(self) -> None:
+        self.extra_args.pop("base_model", None)
+        super().cleanup()
+
+
+# By the kind that the settings of a network name.
+KINDS: dict[str, type[ControlNet]] = {"": ControlNet, "sd35": ControlNetSD35, "qwen": QwenControlNet, "qwen_fun": QwenFunControlNet}
+NOT_FOR_CONTROLS = ("kind", "borrowed", "width")
 
 
 def load_controlnet(ckpt_path: str, model: ModelPatcher | None = None, model_options: dict[str, Any] | None = None) -> ControlNet:
@@ -214,15 +276,13 @@ def _patcher_of(network: Any) -> Any:
 def _of_patcher(patcher: ModelPatcher, options: dict[str, Any]) -> ControlNet:
     network: Any = patcher.model
     cast_dtype = comfy.model_management.unet_manual_cast(network.dtype, patcher.load_device)
-    settings = getattr(network, "control_settings", None)
-    kind = ControlNet if settings is None else ControlNetSD35
-    own = {name: value for name, value in (settings or {}).items() if name != "borrowed"}
-    control = kind(
+    settings = getattr(network, "control_settings", {})
+    control = KINDS[settings.get("kind", "")](
         None,
         global_average_pooling=options.get("global_average_pooling", False),
         load_device=patcher.load_device,
         manual_cast_dtype=cast_dtype,
-        **own,
+        **{name: value for name, value in settings.items() if name not in NOT_FOR_CONTROLS},
     )
     control.control_model, control.control_model_wrapped = network, patcher
     return control
@@ -231,7 +291,7 @@ def _of_patcher(patcher: ModelPatcher, options: dict[str, Any]) -> ControlNet:
 __getattr__, __dir__ = placeholders(
     __name__,
     "control models of kinds that are not supported",
-    "T2IAdapter:ControlBase ControlLora:ControlNet ControlLoraOps:object QwenFunControlNet:ControlNet "
+    "T2IAdapter:ControlBase ControlLora:ControlNet ControlLoraOps:object "
     "load_t2i_adapter() load_controlnet_mmdit() load_controlnet_sd35() load_controlnet_hunyuandit() "
     "load_controlnet_flux_xlabs_mistoline() load_controlnet_flux_instantx() load_controlnet_qwen_instantx() "
     "load_controlnet_qwen_fun() convert_mistoline() controlnet_config() controlnet_load_state_dict()",

@@ -1,10 +1,11 @@
-"""The node that joins separate values to a list."""
+"""Nodes that join separate values to a list, and that take one out of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from comfy_api.latest import io
+from comfy_extras.list_values import items_of
 
 
 class CreateList(io.ComfyNode):
@@ -30,6 +31,32 @@ class CreateList(io.ComfyNode):
         return io.NodeOutput([item for items in inputs.values() for item in items])
 
 
-NODE_CLASS_MAPPINGS = {"CreateList": CreateList}
+class GetItemFromList(io.ComfyNode):
+    """Takes one item out of a list."""
 
-NODE_DISPLAY_NAME_MAPPINGS = {"CreateList": "Create List"}
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GetItemFromList",
+            display_name="Get Item From List",
+            is_input_list=True,
+            category="utilities",
+            inputs=[io.AnyType.Input("list"), io.Int.Input("index", default=0, tooltip="From 0 on; below 0 from the end.")],
+            outputs=[io.AnyType.Output()],
+            hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, list: Any, index: Any) -> io.NodeOutput:
+        """The item. Raises ``ValueError`` where the list has none there."""
+        dynprompt = cls.hidden.dynprompt
+        items = items_of(dynprompt, dynprompt.get_node(cls.hidden.unique_id)["inputs"]["list"], list)
+        try:
+            return io.NodeOutput(items[index[0]])
+        except IndexError:
+            raise ValueError(f"the list has {len(items)} items, so there is none at index {index[0]}; choose a smaller index") from None
+
+
+NODE_CLASS_MAPPINGS = {"CreateList": CreateList, "GetItemFromList": GetItemFromList}
+
+NODE_DISPLAY_NAME_MAPPINGS = {"CreateList": "Create List", "GetItemFromList": "Get Item From List"}

@@ -29,7 +29,16 @@ _SPACE_HELP = (
     "What the pixels are; they are not converted. Auto: sRGB for videos made of images, and what loaded videos say they are. "
     "HDR (hybrid log-gamma) and HDR PQ are written with 10 bits in BT.2020."
 )
-_PARTS: dict[str, Any] = {"images": io.Image, "audio": io.Audio, "fps": io.Float, "bit_depth": io.Int, "color_space": io.Combo}
+_SPACES = ("sRGB", "HDR", "HDR PQ")
+_PIXELS_HELP = "What the pixels of the images are; they are not converted. HDR is BT.2020 with hybrid log-gamma, HDR PQ BT.2020 with PQ."
+# Bits per colour go into numbers and into the choice that Create Video has for them.
+_PARTS: dict[str, Any] = {
+    "images": io.Image,
+    "audio": io.Audio,
+    "fps": io.Float,
+    "bit_depth": io.Custom("INT,COMBO"),
+    "color_space": io.Combo,
+}
 # Of each codec: the encoder's usual constant rate factor and the largest.
 _RATE_FACTORS = {"h264": (23.0, 51.0), "av1": (30.0, 63.0)}
 
@@ -94,25 +103,27 @@ class CreateVideo(io.ComfyNode):
                 io.Image.Input("images", tooltip="The frames."),
                 io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
                 io.Audio.Input("audio", optional=True, tooltip="The sound; what is longer than the frames is cut off."),
-                io.Int.Input(
+                io.Combo.Input(
                     "bit_depth",
-                    default=8,
-                    min=8,
-                    max=10,
-                    step=2,
+                    options=["auto", 8, 10],
+                    default="auto",
                     optional=True,
-                    display_mode=io.NumberDisplay.number,
-                    tooltip="Bits per colour when it is saved. 10 show gradients without bands, but not every player knows them.",
+                    tooltip="Bits per colour when it is saved. Auto: 8 for sRGB, 10 for the others. 10 show gradients without bands, "
+                    "but not every player knows them.",
                 ),
+                io.Combo.Input("color_space", options=list(_SPACES), default="sRGB", optional=True, tooltip=_PIXELS_HELP),
             ],
             outputs=[io.Video.Output()],
         )
 
     @classmethod
-    def execute(cls, images: Tensor, fps: float, audio: Mapping[str, Any] | None = None, bit_depth: int = 8) -> io.NodeOutput:
-        """A video of *images* (F×H×W×C, 0…1), which are not copied."""
+    def execute(
+        cls, images: Tensor, fps: float, audio: Mapping[str, Any] | None = None, bit_depth: int | str = "auto", color_space: str = "sRGB"
+    ) -> io.NodeOutput:
+        """A video of *images* (F×H×W×C, 0…1), which are not copied. *bit_depth* is "auto", 8 or 10."""
+        bits = (8 if color_space == "sRGB" else 10) if bit_depth == "auto" else int(bit_depth)
         parts = types.VideoComponents(images=images, audio=audio, frame_rate=Fraction(fps))
-        return io.NodeOutput(implementations.VideoFromComponents(parts, bit_depth=bit_depth))
+        return io.NodeOutput(implementations.VideoFromComponents(parts, bit_depth=bits, color_space=color_space))
 
 
 class GetVideoComponents(io.ComfyNode):
@@ -234,9 +245,7 @@ def _encoding_input(codec: str) -> io.DynamicCombo.Input:
     usual, largest = _RATE_FACTORS[codec]
     encoded_again: list[io.Input] = [
         io.Float.Input("crf", default=usual, min=0.0, max=largest, step=1.0, tooltip="Lower: better and larger."),
-        io.Combo.Input(
-            "color_space", options=["auto", "sRGB", "HDR", "HDR PQ"], default="auto", display_name="color space", tooltip=_SPACE_HELP
-        ),
+        io.Combo.Input("color_space", options=["auto", *_SPACES], default="auto", display_name="color space", tooltip=_SPACE_HELP),
     ]
     return io.DynamicCombo.Input(
         "encoding",

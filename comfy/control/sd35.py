@@ -62,6 +62,7 @@ def build_sd35_control(source: WeightSource, dtype: torch.dtype, operations: Any
     load_published(network, part, dtype, WHAT)
     kind = round(source.take([KIND], None)[KIND].float().item()) if KIND in shapes else -1
     network.control_settings = {
+        "kind": "sd35",
         "compression_ratio": 1,
         "latent_format": comfy.latent_formats.SD3(),
         "preprocess_image": PREPARATIONS.get(kind),

@@ -14,6 +14,7 @@ import comfy.model_management
 import comfy.ops
 from comfy.cldm.cldm import ControlNet
 from comfy.cldm.union import UnionControlNet
+from comfy.control.qwen import FUN_MARKS, INSTANTX_MARKS, build_qwen_control, is_qwen_control
 from comfy.control.sd35 import build_sd35_control, is_sd35_control
 from comfy.families.diffusers_names import control_names
 from comfy.families.diffusers_unet import RenamedSource, read_diffusers_config
@@ -38,7 +39,10 @@ PUBLISHED_MARK = "zero_convs.0.0.weight"
 DIFFERENCE_MARK = "difference"
 UNION_MARK = "task_embedding"
 # In diffusers' and in the published names, and of transformers.
-STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight", "pos_embed_input.proj.weight")
+STEMS = (DIFFUSERS_MARK, "input_hint_block.0.weight", "pos_embed_input.proj.weight", INSTANTX_MARKS[0], FUN_MARKS[0])
+# Of transformers, by the configurations of the models they are for: what tells such files, and what builds their networks.
+TRANSFORMERS = {"SD3": (is_sd35_control, build_sd35_control), "QwenImage": (is_qwen_control, build_qwen_control)}
+SUPPORTED = "ControlNets of SD 1.x, SDXL, SD 3.5 and Qwen-Image"
 UNSUPPORTED_MARKS = {"lora_controlnet": "a control LoRA", "controlnet_blocks.0.weight": "a ControlNet for a transformer model"}
 
 
@@ -46,17 +50,18 @@ def build_control_network(source: WeightSource, model: ModelPatcher | None = Non
     """Build the network of *source* with its weights, in the dtype that suits the device.
 
     *model* (a patcher) supplies the base weights of files that hold differences only. Raises ``UnknownModelError``, naming the
-    source, for anything but a ControlNet of Stable Diffusion 1.x, 3.5 or SDXL, and ``IncompleteModelError`` for missing tensors.
+    source, for anything but the supported ControlNets, and ``IncompleteModelError`` for missing tensors.
     """
     source = plain_weights(source)
     shapes = source.shapes()
-    if is_sd35_control(shapes):
-        dtype = kept_dtype(source, options or {})
-        with naming_file(source.name, WHAT):
-            return build_sd35_control(source, dtype, _operations(dtype, options or {}))
+    for is_one, build in TRANSFORMERS.values():
+        if is_one(shapes):
+            dtype = kept_dtype(source, options or {})
+            with naming_file(source.name, WHAT):
+                return build(source, dtype, _operations(dtype, options or {}))
     for mark, kind in UNSUPPORTED_MARKS.items():
         if mark in shapes:
-            raise UnknownModelError(f"{source.name} is {kind}, which is not supported; supported: ControlNets of SD 1.x, SDXL and SD 3.5")
+            raise UnknownModelError(f"{source.name} is {kind}, which is not supported; supported: {SUPPORTED}")
     if DIFFERENCE_MARK in shapes:
         source = _with_base_weights(source, model)
     if any(key.startswith(PREFIX) for key in shapes):

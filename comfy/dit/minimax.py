@@ -15,6 +15,7 @@ from comfy.supported_models_base import BASE
 MARKS = ("video_patch_proj.weight", "audio_patch_proj.weight")
 PATCH_VALUES = 4
 CURVE = "adaln_t_table"
+GATES = "blocks.0.attn.to_gate_compress.weight"
 
 
 class MiniMaxH3(BASE):
@@ -62,6 +63,8 @@ def read_config(shapes: Shapes) -> Config | None:
         "text_dim": shapes["condition_proj.weight"][1],
         "rope_inv_freq_len": shapes["rope.inv_freq"][0],
     }
+    if GATES in shapes:
+        config["gate_compress"] = True
     if CURVE in shapes:
         points, width = shapes[CURVE]
         return config | {"adaln_curve_grid": points, "time_embed_dim": width}

@@ -17,6 +17,7 @@ from comfy_execution.executor.threads import NodeWorker
 from comfy_execution.local_caches.keys import FilesOfPrompt
 from comfy_execution.nodes_graph.dynamic_prompt import DynamicPrompt
 from comfy_execution.nodes_graph.execution_list import ExecutionList
+from comfy_execution.nodes_graph.loops import boundary_of, find_loops
 from comfy_execution.nodes_graph.registered_classes import node_class
 from comfy_execution.progress_board.state import add_progress_handler, get_progress_state, reset_progress_state
 from comfy_execution.progress_board.web import WebUIProgressHandler
@@ -131,8 +132,9 @@ class PromptRun:
                 self.ui_outputs,
             )
             current_outputs = self._caches.outputs.all_node_ids()
+            loops = find_loops(prompt, lambda node_id: boundary_of(node_class(prompt[node_id]["class_type"])))
             for node_id in execute_outputs:
-                state.execution_list.add_node(node_id)
+                state.execution_list.add_node(loops.run_for(node_id))
             if self._foresight is not None:
                 nodes = state.execution_list
                 self._foresight.begin([(node_id, dynprompt.get_node(node_id)) for node_id in nodes.get_ready_nodes()])

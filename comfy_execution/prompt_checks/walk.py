@@ -6,6 +6,7 @@ from typing import Any
 from comfy_execution.prompt_checks.cycles import Cycles
 from comfy_execution.prompt_checks.failures import bounded, details_of, failing_outputs
 from comfy_execution.prompt_checks.literals import Problem, problem
+from comfy_execution.prompt_checks.loop_check import LoopCheck
 from comfy_execution.prompt_checks.node_check import LinkedInput, NodeCheck, NodeChecker
 from comfy_execution.prompt_checks.shape import links_of, lost_link_problem, lost_links, reached, shape_problem, turned
 
@@ -33,10 +34,17 @@ async def validate_prompt(prompt_id: str, prompt: Any, partial_execution_list: I
     ]
     if not outputs:
         return False, problem("prompt_no_outputs", "Prompt has no outputs", "", {}), [], {}
-    walk = _Walk(prompt_id, prompt, classes)
-    for node_id in outputs:
+    walk, loops = _Walk(prompt_id, prompt, classes), LoopCheck(prompt, classes)
+    roots = {node_id: loops.root_of(node_id) for node_id in outputs}
+    for node_id, root in roots.items():
         await walk.check_output(node_id)
-    good, node_errors, more = walk.verdict(outputs)
+        await walk.check_output(root)
+    good, node_errors, more = walk.verdict(outputs, roots)
+    for node_id, entry in loops.errors(good).items():
+        known = node_errors.setdefault(node_id, {**entry, "errors": [], "dependent_outputs": []})
+        known["errors"] += entry["errors"]
+        known["dependent_outputs"] += [output for output in entry["dependent_outputs"] if output not in known["dependent_outputs"]]
+        good = [output for output in good if output not in entry["dependent_outputs"]]
     for node in prompt.values():
         if not isinstance(node.get("inputs"), dict):
             node["inputs"] = {}
@@ -77,13 +85,21 @@ class _Walk:
                 path.pop()
                 del depth[node_id]
 
-    def verdict(self, outputs: list[str]) -> tuple[list[str], dict[str, Any], int]:
-        """The outputs that can run; the errors by node id, each with the failed outputs that depend on it; how many are left out."""
+    def verdict(self, outputs: list[str], roots: Mapping[str, str]) -> tuple[list[str], dict[str, Any], int]:
+        """The outputs that can run; the errors by node id, each with the failed outputs that depend on it; how many are left out.
+
+        *roots*: what runs for each output, itself or the end of the loop around it.
+        """
         lost = lost_links(self._prompt)
         links = links_of(self._prompt) if lost else {}
         consumers = turned(links)
         unreachable = reached(consumers, lost)
-        good = [node_id for node_id in outputs if self._checks[node_id].valid and node_id not in unreachable]
+        good = [
+            node_id
+            for node_id in outputs
+            if all(self._checks[root].valid and root not in unreachable for root in (node_id, roots[node_id]))
+        ]
+        outputs = [*dict.fromkeys(root for node_id in outputs for root in (node_id, roots[node_id]))]
         entries = self._node_errors([node_id for node_id in outputs if not self._checks[node_id].valid])
         silent = [node_id for node_id in outputs if self._checks[node_id].valid and node_id in unreachable]
         if silent:

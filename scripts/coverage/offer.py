@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import nodes
 from comfy import samplers, supported_models
+from comfy.control.weights import TRANSFORMERS
 from comfy.quantisation.formats import FORMATS
 from comfy.text.combinations import COMBINATIONS
 from comfy.text.kinds import KINDS
@@ -53,7 +54,7 @@ def ask_server() -> Offer:
     """What is offered now; :func:`load_nodes` comes first."""
     return Offer(
         frozenset(nodes.NODE_CLASS_MAPPINGS),
-        frozenset(family.__name__ for family in supported_models.models),
+        frozenset(family.__name__ for family in supported_models.models) | {f"ControlNet of {family}" for family in TRANSFORMERS},
         frozenset(FORMATS),
         frozenset(samplers.SAMPLER_NAMES),
         frozenset(kind.model.name for kind in KINDS if any(kind.model in one.models for one in COMBINATIONS)),

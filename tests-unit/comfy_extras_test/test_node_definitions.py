@@ -1,6 +1,7 @@
 """What ``/object_info`` says of nodes: ComfyUI 0.33's ids, categories, names, inputs with their bounds, and outputs.
 
-``node_definitions.json`` holds it as ComfyUI prints it, without the texts that explain inputs.
+``node_definitions.json`` holds it as ComfyUI prints it, without the texts that explain inputs; where a newer
+ComfyUI changed a node, as that one does.
 """
 
 import asyncio

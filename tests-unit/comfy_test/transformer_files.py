@@ -206,6 +206,21 @@ def blockwise_tensors(seed=0, blocks=2, width=64, mask=False):
     return _tensors(QwenImageBlockWiseControlNet(blocks, additional_in_dim=4 * mask, dim=width, operations=disable_weight_init), seed)
 
 
+def qwen_control_tensors(seed=0, mask=False, blocks=2, **sizes):
+    """InstantX's ControlNet for the small Qwen-Image; *mask*: one that fills in."""
+    from comfy.ldm.qwen_image.controlnet import QwenImageControlNetModel
+
+    config = qwen_image_config(depth=blocks, **sizes)
+    return _tensors(QwenImageControlNetModel(4 * mask, **config, operations=disable_weight_init), seed)
+
+
+def qwen_fun_tensors(seed=0, blocks=5, width=64):
+    """Alibaba's Fun ControlNet for the small Qwen-Image."""
+    from comfy.ldm.qwen_image.controlnet import QwenImageFunControlNetModel
+
+    return _tensors(QwenImageFunControlNetModel(132, width, width // 32, 32, blocks, operations=disable_weight_init), seed)
+
+
 def style_tensors(seed=0):
     """USO's projector for the small Flux."""
     return {

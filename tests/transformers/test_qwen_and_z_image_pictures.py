@@ -14,6 +14,8 @@ from transformer_files import (
     blockwise_tensors,
     fun_tensors,
     lumina_tensors,
+    qwen_control_tensors,
+    qwen_fun_tensors,
     qwen_image_tensors,
     qwen_text_tensors,
     random_weight,
@@ -34,13 +36,15 @@ SIMULATED_MIB = "12"  # less than Z-Image or either text encoder takes
 def files(tmp_path_factory):
     """A folder of models: diffusion models, text encoders with a tokenizer beside them, an autoencoder of 16 channels each."""
     folder = tmp_path_factory.mktemp("models")
-    for kind in ("diffusion_models", "model_patches", "text_encoders/qwen25_tokenizer", "vae"):
+    for kind in ("diffusion_models", "model_patches", "controlnet", "text_encoders/qwen25_tokenizer", "vae"):
         (folder / kind).mkdir(parents=True)
     (folder / "text_encoders" / "qwen25_tokenizer" / "tokenizer.json").write_text(qwen_tokenizer_json(), encoding="utf-8")
     save_file(qwen_image_tensors(context=QWEN25_WIDTH), folder / "diffusion_models" / "qwen.safetensors")
     save_file(lumina_tensors(z_image_config(context=QWEN3_WIDTH)), folder / "diffusion_models" / "z.safetensors")
     save_file(blockwise_tensors(), folder / "model_patches" / "blockwise.safetensors")
     save_file(fun_tensors(), folder / "model_patches" / "fun.safetensors")
+    save_file(qwen_control_tensors(context=QWEN25_WIDTH, mask=True), folder / "controlnet" / "instantx.safetensors")
+    save_file(qwen_fun_tensors(), folder / "controlnet" / "fun.safetensors")
     qwen25 = qwen_text_tensors(vocabulary=VOCABULARY, width=QWEN25_WIDTH)
     save_file(qwen25, folder / "text_encoders" / "qwen25.safetensors")
     qwen3 = qwen_text_tensors(eyes=False, normalised=True, vocabulary=VOCABULARY, width=QWEN3_WIDTH)
@@ -78,12 +82,29 @@ def controlled(prompt, patch, loader="QwenImageDiffsynthControlnet"):
     }
 
 
+def filled_in(prompt):
+    """*prompt* with a part of a picture filled in by one ControlNet while another one steers."""
+    sides = {"positive": ["steered", 0], "negative": ["steered", 1]}
+    share = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "vae": ["vae", 0], "image": ["picture", 0]}
+    return {
+        **prompt,
+        "picture": node("EmptyImage", width=64, height=48, batch_size=1, color=0x336699),
+        "mask": node("SolidMask", value=1.0, width=64, height=48),
+        "fun": node("ControlNetLoader", control_net_name="fun.safetensors"),
+        "steered": node("ControlNetApplyAdvanced", positive=["positive", 0], negative=["negative", 0], control_net=["fun", 0], **share),
+        "instantx": node("ControlNetLoader", control_net_name="instantx.safetensors"),
+        "filled": node("ControlNetInpaintingAliMamaApply", **sides, control_net=["instantx", 0], mask=["mask", 0], **share),
+        "sample": node("KSampler", **{**prompt["sample"]["inputs"], "positive": ["filled", 0], "negative": ["filled", 1]}),
+    }
+
+
 PROMPTS = {"Qwen-Image": workflow("qwen", "qwen25", "qwen_image", "wan"), "Z-Image": workflow("z", "qwen3", "lumina2", "ae")}
 CONTROLLED = {
     "Qwen-Image": controlled(PROMPTS["Qwen-Image"], "blockwise"),
     "Z-Image": controlled(PROMPTS["Z-Image"], "fun", "ZImageFunControlnet"),
 }
 WRONG = (
+    (filled_in(PROMPTS["Z-Image"]), ("z.safetensors", "fun.safetensors")),
     (workflow("qwen", "qwen3", "lumina2", "wan"), ("qwen.safetensors", "qwen3.safetensors")),
     (workflow("qwen", "qwen25", "qwen_image", "ae"), ("qwen.safetensors", "ae.safetensors")),
     (controlled(PROMPTS["Z-Image"], "blockwise"), ("z.safetensors", "blockwise.safetensors")),
@@ -92,7 +113,7 @@ WRONG = (
 
 def with_models(start_server, files, *flags, name):
     server = start_server("--fp32-text-enc", "--offline", *flags, name=name, environment={"OMP_NUM_THREADS": "1"})
-    for kind in ("diffusion_models", "model_patches", "text_encoders", "vae"):
+    for kind in ("diffusion_models", "model_patches", "controlnet", "text_encoders", "vae"):
         place = server.base / "models" / kind
         place.mkdir(parents=True, exist_ok=True)
         for file in (files / kind).iterdir():
@@ -114,6 +135,8 @@ def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
     assert all(len(set(picture)) > 20 for picture in reference.values())  # not flat
     about_picture = pixels(unlimited, edited(PROMPTS["Qwen-Image"]))
     assert about_picture != reference["Qwen-Image"]
+    filled = pixels(unlimited, filled_in(PROMPTS["Qwen-Image"]))
+    assert filled != reference["Qwen-Image"]
     looking = {name: pixels(unlimited, prompt) for name, prompt in CONTROLLED.items()}
     assert all(picture != reference[name] for name, picture in looking.items())
     unlimited.stop()
@@ -122,6 +145,7 @@ def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
         assert pixels(limited, prompt) == reference[name], name
         assert pixels(limited, CONTROLLED[name]) == looking[name], name
     assert pixels(limited, edited(PROMPTS["Qwen-Image"])) == about_picture
+    assert pixels(limited, filled_in(PROMPTS["Qwen-Image"])) == filled
 
 
 def test_files_that_do_not_belong_together_are_one_error(start_server, files):

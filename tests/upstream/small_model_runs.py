@@ -27,7 +27,7 @@ import comfy.supported_models  # noqa: E402
 def sampled(family, unet_config, tensors, positive, negative, latent, noise, lora=None, cfg=2.5, steps=3, ours_alone=(), control=None):
     """The last latent of a model of *family* (a name in ``supported_models``); ComfyUI's *unet_config* has no members *ours_alone*.
 
-    *control*: the tensors of a ControlNet, and its hint.
+    *control*: the tensors of a ControlNet, its hint, and what else :func:`controlled` takes.
     """
     is_ours = importlib.util.find_spec("comfy.dit") is not None
     given = {name: value for name, value in unet_config.items() if is_ours or name not in ours_alone}
@@ -50,26 +50,43 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
 
 
 class Averages:
-    """Stands for an autoencoder of sixteen channels."""
+    """Stands for an autoencoder of sixteen channels, whose latents may have a frame."""
+
+    def __init__(self, frames=False):
+        self.frames = frames
 
     def spacial_compression_encode(self):
         return 8
 
     def encode(self, pictures):
         means = torch.nn.functional.avg_pool2d(pictures.movedim(-1, 1), 8).mean(dim=1, keepdim=True)
-        return means * torch.linspace(-1, 1, 16).reshape(1, 16, 1, 1)
+        latent = means * torch.linspace(-1, 1, 16).reshape(1, 16, 1, 1)
+        return latent.unsqueeze(2) if self.frames else latent
 
 
-def controlled(tensors, hint):
-    """The control of a file with *tensors*, for the picture *hint*."""
+def controlled(tensors, hint, sizes=None, mask=None):
+    """The control of a file with *tensors*, for the picture *hint*, filled in where *mask* is 1.
+
+    For Qwen-Image *sizes* are those that ComfyUI takes as given.
+    """
     import comfy.controlnet
 
     load = getattr(comfy.controlnet, "load_controlnet_state_dict", None)
-    if load is None or importlib.util.find_spec("comfy.dit") is None:
-        control = comfy.controlnet.load_controlnet_sd35(dict(tensors))
-    else:
-        control = load(dict(tensors))
-    return control.set_cond_hint(hint, 0.7, (0.0, 0.9), vae=Averages())
+    if importlib.util.find_spec("comfy.dit") is None:
+        if sizes is None:
+            load = comfy.controlnet.load_controlnet_sd35
+        else:
+            import comfy.ldm.qwen_image.controlnet as networks
+
+            networks.QwenImageControlNetModel = functools.partial(networks.QwenImageControlNetModel, **sizes)
+    control = load(dict(tensors))
+    if mask is None:
+        return control.set_cond_hint(hint, 0.7, (0.0, 0.9), vae=Averages(sizes is not None))
+    from comfy_extras.nodes_controlnet import ControlNetInpaintingAliMamaApply as Node
+
+    told = [[hint, {}]]
+    found = Node.execute(told, told, control, Averages(True), hint.movedim(1, -1), mask, 0.7, 0.0, 0.9)
+    return (found.args if hasattr(found, "args") else found.result)[0][0][1]["control"]
 
 
 def seen(values):

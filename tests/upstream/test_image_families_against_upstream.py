@@ -30,7 +30,14 @@ from image_family_files import (  # noqa: E402
     sd35_control_tensors,
     vae_tensors,
 )
-from transformer_files import qwen_text_tensors, random_tensors  # noqa: E402
+from transformer_files import (  # noqa: E402
+    qwen_control_tensors,
+    qwen_fun_tensors,
+    qwen_image_config,
+    qwen_image_tensors,
+    qwen_text_tensors,
+    random_tensors,
+)
 
 BOUND = 1e-3
 
@@ -180,7 +187,30 @@ def hidream_cases():
     }
 
 
-FAMILIES = (flux2_cases, sd3_cases, cosmos_cases, flux_relative_cases, hidream_cases)
+def qwen_control_cases():
+    """InstantX's ControlNets, for filling in too, and Alibaba's, with a model of so many blocks that two get residuals."""
+    hint = torch.rand(1, 3, 56, 48, generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros(1, 56, 48)
+    mask[:, 12:40, 8:] = 1.0
+
+    def case(control=None, depth=3):
+        sizes = {"depth": depth}
+        plain = {"width": 48, "shape": (1, 16, 1, 7, 6), "control": control}
+        return sampled("QwenImage", qwen_image_config(**sizes), qwen_image_tensors(**sizes), **plain)
+
+    unread = ("attention_head_dim", "num_attention_heads", "joint_attention_dim", "axes_dims_rope")
+    sizes = {name: qwen_image_config()[name] for name in unread}
+    return {
+        "Qwen-Image": case(),
+        "Qwen-Image, InstantX": case((qwen_control_tensors(), hint, sizes)),
+        "Qwen-Image, InstantX, filling in": case((qwen_control_tensors(mask=True), hint, sizes, mask)),
+        "Qwen-Image, InstantX, nothing to fill in": case((qwen_control_tensors(mask=True), hint, sizes)),
+        "Qwen-Image of 13 blocks": case(depth=13),
+        "Qwen-Image of 13 blocks, Fun": case((qwen_fun_tensors(), hint, sizes), depth=13),
+    }
+
+
+FAMILIES = (qwen_control_cases, flux2_cases, sd3_cases, cosmos_cases, flux_relative_cases, hidream_cases)
 
 
 @pytest.mark.parametrize("cases", FAMILIES, ids=lambda cases: cases.__name__.removesuffix("_cases"))

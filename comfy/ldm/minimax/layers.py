@@ -6,6 +6,7 @@ one such row for each: a tensor).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def rotated(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.
 
 
 class Attention(torch.nn.Module):
-    """Attention of all rows to each other."""
+    """Attention of all rows to each other. *gate_compress*: with gates for attention among blocks of rows, as FastVideo's models have."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Attention(torch.nn.Module):
         heads: int,
         head_dim: int,
         eps: float,
+        gate_compress: bool = False,
         dtype: torch.dtype | None = None,
         device: Any = None,
         operations: Any = None,
@@ -69,18 +71,25 @@ class Attention(torch.nn.Module):
         self.q_norm = operations.RMSNorm(head_dim, eps=eps, **made)
         self.k_norm = operations.RMSNorm(head_dim, eps=eps, **made)
         self.out_proj = operations.Linear(heads * head_dim, hidden, bias=False, **made)
+        self.to_gate_compress = operations.Linear(hidden, heads * head_dim, bias=False, **made) if gate_compress else None
 
     def forward(
         self, x: torch.Tensor, rope_freqs: tuple[torch.Tensor, torch.Tensor] | None = None, transformer_options: Options | None = None
     ) -> torch.Tensor:
-        """*x* N x C, *rope_freqs* as :func:`rotated` takes them (None: places do not count). The function is looked up at each call."""
+        """*x* N x C, *rope_freqs* as :func:`rotated` takes them (None: places do not count). The function is looked up at each call.
+
+        It finds the gates (N x heads · values of a head), if there are any, by calling ``minimax_h3_gate`` of its options.
+        """
+        options = {} if transformer_options is None else transformer_options
+        if self.to_gate_compress is not None:
+            options = {**options, "minimax_h3_gate": functools.partial(self.to_gate_compress, x)}
         query, key, value = (part.unflatten(-1, (self.heads, self.head_dim)) for part in self.qkv_proj(x).chunk(3, dim=-1))
         query, key = self.q_norm(query), self.k_norm(key)
         if rope_freqs is not None:
             query, key = rotated(query, rope_freqs), rotated(key, rope_freqs)
         parts = (part.transpose(0, 1)[None] for part in (query, key, value))
         attention = comfy.ldm.modules.attention.optimized_attention
-        return self.out_proj(attention(*parts, self.heads, skip_reshape=True, transformer_options=transformer_options or {})[0])
+        return self.out_proj(attention(*parts, self.heads, skip_reshape=True, transformer_options=options)[0])
 
 
 class MLP(torch.nn.Module):
@@ -207,6 +216,7 @@ class DiTBlock(torch.nn.Module):
         qk_eps: float,
         apply_silu: bool = True,
         adaln_dtype: torch.dtype | None = None,
+        gate_compress: bool = False,
         dtype: torch.dtype | None = None,
         device: Any = None,
         operations: Any = None,
@@ -215,7 +225,7 @@ class DiTBlock(torch.nn.Module):
         made: dict[str, Any] = {"dtype": dtype, "device": device}
         self.norm1 = operations.RMSNorm(hidden, eps=eps, **made)
         self.norm2 = operations.RMSNorm(hidden, eps=eps, **made)
-        self.attn = Attention(hidden, heads, head_dim, qk_eps, operations=operations, **made)
+        self.attn = Attention(hidden, heads, head_dim, qk_eps, gate_compress, operations=operations, **made)
         self.mlp = MLP(hidden, ffn, operations=operations, **made)
         tables: dict[str, Any] = {"dtype": adaln_dtype or dtype, "device": device, "operations": operations}
         self.adaln_proj = AdalnProj(t_dim, hidden, 6, MODALITIES, apply_silu, **tables)

@@ -111,8 +111,9 @@ class Times:
 class MiniMaxH3Model(DiffusionTransformer):
     """The network. ``patches_replace["dit"]`` of ``transformer_options`` replaces ``("double_block", number)``.
 
-    With *adaln_curve_grid* times are places on a curve of that many points that the file holds, not embedded. *sigma_shift_video* and
-    *sigma_shift_audio* hold where ``transformer_options`` name no others.
+    With *gate_compress* blocks have the gates of FastVideo's sparse attention. With *adaln_curve_grid* times are places on a curve of that
+    many points that the file holds, not embedded. *sigma_shift_video* and *sigma_shift_audio* hold where ``transformer_options`` name no
+    others.
     """
 
     PATCH_BLOCKS = {"double_block": "blocks"}
@@ -147,6 +148,7 @@ class MiniMaxH3Model(DiffusionTransformer):
         sigma_shift_video: float = 12.0,
         sigma_shift_audio: float = 3.0,
         adaln_curve_grid: int | None = None,
+        gate_compress: bool = False,
         image_model: str | None = None,
         dtype: torch.dtype | None = None,
         device: Any = None,
@@ -176,8 +178,9 @@ class MiniMaxH3Model(DiffusionTransformer):
         sizes = (hidden_size, num_attention_heads, attention_head_dim, ffn_hidden_size)
         tables |= made
         self.token_refiner = TokenRefiner(token_refiner_num_layers, *sizes, norm_eps, qk_norm_eps, final_norm_eps, **made)
+        inner: dict[str, Any] = {**tables, "gate_compress": gate_compress}
         self.blocks = torch.nn.ModuleList(
-            DiTBlock(hidden_size, num_attention_heads, attention_head_dim, ffn_hidden_size, time_embed_dim, norm_eps, qk_norm_eps, **tables)
+            DiTBlock(hidden_size, num_attention_heads, attention_head_dim, ffn_hidden_size, time_embed_dim, norm_eps, qk_norm_eps, **inner)
             for _ in range(num_layers)
         )
         self.final_layer = FinalLayer(hidden_size, time_embed_dim, patch_values, audio_latents_dim, final_norm_eps, **tables)
@@ -260,6 +263,7 @@ class MiniMaxH3Model(DiffusionTransformer):
         rows = self._rows(layout, video, audio, context, payload, options)
         embedded = self._embedded_times(torch.tensor(times.different, dtype=torch.float32, device=rows.device), rows.dtype)
         turns = self._turns(layout.position_ids.to(rows.device, torch.float32))
+        options = {**options, "minimax_h3_layout": layout}
         rows = self._run_blocks(rows, embedded, times.runs(payload.get("text_token_tags")), turns, options)
         segments = [(*layout.span(kind), times.of(kind)) for kind in ("video", "audio")]
         made, sounding = self.final_layer(rows, embedded, *segments)
@@ -341,6 +345,7 @@ class MiniMaxH3Model(DiffusionTransformer):
         self, rows: torch.Tensor, embedded: torch.Tensor, runs: list[Run], turns: tuple[torch.Tensor, torch.Tensor], options: Options
     ) -> torch.Tensor:
         for number, block in enumerate(self.blocks):
+            options["block_index"] = number
 
             def original(given: Mapping[str, Any], block: torch.nn.Module = block) -> dict[str, Any]:
                 names = ("img", "t_emb", "mod_segments", "rope_freqs")

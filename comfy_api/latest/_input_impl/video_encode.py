@@ -54,7 +54,6 @@ def encode_components(
     if not frame_count:
         raise ValueError("the video has no frames, so there is nothing to save")
     encoding.check_size(width, height, "frames are")
-    bits = bits_for(bits, space)
     rate = Fraction(round(components.frame_rate * 1000), 1000)
     with written_whole(path) as target, av.open(target, **encoding.open_arguments(path)) as output:
         write_tags(output, metadata)

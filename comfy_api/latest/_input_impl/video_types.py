@@ -15,7 +15,7 @@ from comfy_api.latest._util.video_types import VideoCodec, VideoComponents, Vide
 from . import video_probe as probe
 from .video_colours import SRGB, colour_space, space_of_stream
 from .video_decode import decode_components
-from .video_encode import encode_components
+from .video_encode import bits_for, encode_components
 from .video_output import (
     Encoding,
     container_names,
@@ -180,11 +180,15 @@ def _copy_streams(container: Any, path: Any, format: VideoContainer, metadata: d
 
 
 class VideoFromComponents(VideoInput):
-    """A video of tensors. It is encoded with *bit_depth* unless saving asks for another one."""
+    """A video of tensors. It is encoded with *bit_depth*, as being in *color_space*, unless saving asks for others.
 
-    def __init__(self, components: VideoComponents, bit_depth: int = 8) -> None:
+    Raises ``ValueError`` for a colour space that videos are not saved in.
+    """
+
+    def __init__(self, components: VideoComponents, bit_depth: int = 8, color_space: str = SRGB.name) -> None:
         self._components = components
         self._bit_depth = bit_depth
+        self._space = colour_space(color_space) or SRGB
 
     def get_components(self) -> VideoComponents:
         """The tensors themselves, not copies."""
@@ -196,8 +200,8 @@ class VideoFromComponents(VideoInput):
         return self._bit_depth
 
     def get_color_space(self) -> str:
-        """The space "sRGB": what tensors are saved as unless saving says otherwise."""
-        return SRGB.name
+        """What the tensors are saved as unless saving says otherwise."""
+        return self._space.name
 
     def save_to(
         self,
@@ -209,9 +213,12 @@ class VideoFromComponents(VideoInput):
         crf: float | None = None,
         color_space: str | None = None,
     ) -> None:
-        """Encode frame by frame; *color_space* (None: sRGB) says what the pixels are."""
+        """Encode frame by frame; *color_space* says what the pixels are (None: what this video says)."""
         bits = self._bit_depth if bit_depth is None else bit_depth
-        encoding, space = encoding_for(path, format, codec), colour_space(color_space) or SRGB
+        asked = colour_space(color_space)
+        encoding, space = encoding_for(path, format, codec), asked or self._space
+        if asked is not None:  # whoever made the video did not know of it when they chose the bits
+            bits = bits_for(bits, asked)
         encode_components(self._components, path, encoding, metadata, bits, crf, space)
 
     def as_trimmed(self, start_time: float | None = 0, duration: float | None = 0, strict_duration: bool = True) -> VideoInput | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 from fractions import Fraction
 
 import pytest
@@ -148,6 +149,46 @@ def test_settings_of_re_encoding_reach_the_encoder(bench, folders):
     assert found["space"] == SPACES["HDR"] and found["format"] == "yuv420p10le"
     bench.run(saving({"format": "auto", "format.codec": "auto"}, bit_depth=10))
     assert facts(folders / "output" / "clips" / "take_00002_.mp4")["format"] == "yuv420p10le"
+
+
+@pytest.mark.parametrize(
+    ("bit_depth", "space", "pixels"),
+    [("auto", "sRGB", "yuv420p"), ("auto", "HDR", "yuv420p10le"), (10, "sRGB", "yuv420p10le"), (8, "HDR PQ", "yuv420p")],
+)
+def test_bits_and_colour_space_of_a_created_video_are_what_is_saved(bench, folders, bit_depth, space, pixels):
+    prompt = saving({"format": "auto", "format.codec": "auto"}, bit_depth=bit_depth, color_space=space) | {
+        "5": node("Keep", value=("3", 0))
+    }
+    assert asyncio.run(execution.validate_prompt("x", prompt, None))[0]
+    bench.run(prompt)
+    found = facts(folders / "output" / "clips" / "take_00001_.mp4")
+    assert (found["format"], found["space"]) == (pixels, SPACES[space])
+    assert (bench.seen[0].get_bit_depth(), bench.seen[0].get_color_space()) == (8 if pixels == "yuv420p" else 10, space)
+
+
+def test_ten_bits_keep_levels_that_eight_cannot_tell_apart(bench, folders, monkeypatch):
+    ramp_FHWC = torch.linspace(0.4, 0.45, WIDTH).view(1, 1, WIDTH, 1).repeat(2, HEIGHT, 1, 3)
+    monkeypatch.setattr(sys.modules[__name__], "pictures", lambda channels: ramp_FHWC)
+    levels = {}
+    for number, bits in enumerate((8, 10), 1):
+        coding = {"format.codec.encoding": "re-encode", "format.codec.encoding.crf": 0.0, "format.codec.encoding.color_space": "auto"}
+        bench.run(saving({"format": "mp4", "format.codec": "h264", **coding}, bit_depth=bits))
+        with av.open(str(folders / "output" / "clips" / f"take_{number:05}_.mp4")) as container:
+            frame = next(container.decode(container.streams.video[0]))
+            levels[bits] = len(set(frame.to_ndarray(format="gray16le")[0].tolist()))
+    assert levels[10] > 2 * levels[8]
+
+
+def test_bits_of_a_loaded_video_go_into_created_ones_and_into_numbers(bench, folders):
+    prompt = loaded(folders, bit_depth=10) | {"2": node("GetVideoComponents", video=("1", 0))}
+    prompt["3"] = node("CreateVideo", images=("2", 0), fps=8.0, bit_depth=("2", 3), color_space=("2", 4))
+    prompt["4"] = node("Keep", value=("3", 0))
+    prompt["5"] = node("Images", channels=("2", 3))
+    prompt["6"] = node("Keep", value=("5", 0))
+    accepted, error, _, _ = asyncio.run(execution.validate_prompt("x", prompt, None))
+    assert accepted, error
+    bench.run({key: prompt[key] for key in "1234"})
+    assert bench.seen[0].get_bit_depth() == 10
 
 
 def test_no_tags_are_written_where_the_user_wants_none(bench, folders, monkeypatch):

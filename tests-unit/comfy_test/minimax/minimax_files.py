@@ -8,8 +8,21 @@ CHANNELS, AUDIO_CHANNELS = 24, 32
 TURNS = 4  # pairs of values that each axis turns
 
 
-def minimax_config(*, width: int = 48, heads: int = 2, head: int = 32, depth: int = 2, inner: int = 64, context: int = 40, curve=0) -> dict:
-    """The ``unet_config`` of a small network; *curve*: of one whose times are places on a curve of so many points."""
+def minimax_config(
+    *,
+    width: int = 48,
+    heads: int = 2,
+    head: int = 32,
+    depth: int = 2,
+    inner: int = 64,
+    context: int = 40,
+    curve: int = 0,
+    gates: bool = False,
+) -> dict:
+    """The ``unet_config`` of a small network; *curve*: of one whose times are places on a curve of so many points.
+
+    *gates*: of one with FastVideo's gates.
+    """
     shapes = {
         "video_patch_proj.weight": (width, CHANNELS * 4),
         "audio_patch_proj.weight": (width, AUDIO_CHANNELS),
@@ -23,6 +36,8 @@ def minimax_config(*, width: int = 48, heads: int = 2, head: int = 32, depth: in
         **{f"blocks.{number}.": () for number in range(depth)},
         **{f"token_refiner.blocks.{number}.": () for number in range(2)},
     }
+    if gates:
+        shapes["blocks.0.attn.to_gate_compress.weight"] = (heads * head, width)
     if curve:
         shapes["adaln_t_table"] = (curve, 6)
     else:
