@@ -361,13 +361,15 @@ __getattr__, __dir__ = placeholders(
     "WAN21=comfy.dit.models.wan WAN22=comfy.dit.models.wan WAN21_Vace=comfy.dit.models.wan WAN21_Camera=comfy.dit.models.wan "
     "WAN_Animate2=comfy.dit.models.wan "
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
-    "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
+    "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo=comfy.dit.models.hunyuan_video "
+    "HunyuanVideoI2V=comfy.dit.models.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.models.hunyuan_video "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
     "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 "
     "WAN21_SCAIL=comfy.dit.models.wan_scail WAN21_SCAIL2=comfy.dit.models.wan_scail "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
     "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
-    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage=comfy.dit.models.ernie CogVideoX "
+    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 ErnieImage=comfy.dit.models.ernie CogVideoX "
+    "Kandinsky5=comfy.dit.models.kandinsky5 Kandinsky5Image=comfy.dit.models.kandinsky5 "
     "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",
 )

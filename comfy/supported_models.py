@@ -327,13 +327,15 @@ __getattr__, __dir__ = placeholders(
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos HiDream=comfy.dit.hidream "
     "StableAudio=comfy.dit.stable_audio "
     "AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi "
-    "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo "
-    "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
+    "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo=comfy.dit.hunyuan_video "
+    "HunyuanVideoI2V=comfy.dit.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.hunyuan_video "
+    "CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
     "WAN21_HuMo=comfy.dit.wan WAN22_S2V=comfy.dit.wan WAN22_Animate:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
     "WAN21_SCAIL=comfy.dit.wan WAN21_SCAIL2=comfy.dit.wan Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
     "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 Omnigen2=comfy.dit.omnigen Boogu=comfy.dit.omnigen "
     "ChromaRadiance:Chroma HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
-    "Kandinsky5 Kandinsky5Image ErnieImage=comfy.dit.ernie CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
+    "Kandinsky5=comfy.dit.kandinsky5 Kandinsky5Image=comfy.dit.kandinsky5 ErnieImage=comfy.dit.ernie "
+    "CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3=comfy.dit.minimax",
     base="supported_models_base.BASE",
 )
