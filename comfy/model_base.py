@@ -22,7 +22,8 @@ from comfy.placeholders import placeholders
 from comfy.units import MIB
 
 CONTEXT_WIDTHS = tuple(
-    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels".split()
+    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels "
+    "in_text_dim".split()
 )  # in the unet_config of one family or another
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 

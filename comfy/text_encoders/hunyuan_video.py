@@ -30,6 +30,16 @@ FOR_TEXT = "".join(
     TURN.format(speaker=speaker, text=text)
     for speaker, text in (("system", f"Describe the video by detailing the following aspects: {ABOUT}:"), ("user", "{}"))
 )
+ABOUT_PICTURE = "".join(
+    (
+        TURN.format(
+            speaker="system",
+            text=f"{PICTURE_MARK}\nDescribe the video by detailing the following aspects according to the reference image: {ABOUT}:",
+        ),
+        "\n\n" + TURN.format(speaker="user", text="{}"),
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    )
+)
 
 
 class LLAMA3Tokenizer(OneChunkTokenizer):
