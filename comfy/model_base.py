@@ -154,6 +154,7 @@ class BaseModel(torch.nn.Module):
         if latent is not None:
             if latent.shape[1:] != noise.shape[1:]:
                 latent = comfy.utils.common_upscale(latent, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+                latent = latent if noise.ndim < 5 else _with_frames(latent, noise.shape[2])
             latent = comfy.utils.resize_to_batch_size(latent, len(noise)).to(device)
         if mask is not None:
             mask = self._concat_mask(mask, noise).to(device)
@@ -282,6 +283,11 @@ class BaseModel(torch.nn.Module):
         else:
             per_element = 0.15
         return area * per_element * self.memory_usage_factor * MIB
+
+
+def _with_frames(video: torch.Tensor, frames: int) -> torch.Tensor:
+    """*video* (B x C x frames x rows x columns) cut to *frames*, or followed by empty ones."""
+    return torch.nn.functional.pad(video[:, :, :frames], (0, 0, 0, 0, 0, max(0, frames - video.shape[2])))
 
 
 class SizeConditionedModel(BaseModel):

@@ -17,6 +17,7 @@ from comfy.supported_models_base import BASE
 
 HEAD, AXES, WIDENED = 128, [16, 56, 56], 4
 MARK = "txt_in.individual_token_refiner.blocks.0.norm1.weight"
+SEES = "vision_in.proj.0.weight"
 FIRST_MARKS = ("vector_in.", "single_blocks.")  # what begins names of HunyuanVideo 1's alone
 WEIGHT = ".weight"
 MODULE = "diffusion_model."
@@ -162,17 +163,21 @@ def read_config(shapes: Shapes) -> Config | None:
 
     Raises ``UnknownModelError`` for Hunyuan's other networks.
     """
-    if MARK not in shapes:
+    if MARK not in shapes or _is_first(shapes):
         return None
-    if "vision_in.proj.0.weight" not in shapes or any(name.startswith(FIRST_MARKS) for name in shapes):
+    if SEES not in shapes or any(name.startswith(FIRST_MARKS) for name in shapes):
         raise UnknownModelError("it is a network of Hunyuan's that is not supported; supported: HunyuanVideo 1 and HunyuanVideo 1.5")
     return _config_of(shapes)
 
 
 def read_first_config(shapes: Shapes) -> Config | None:
     """The ``unet_config`` of HunyuanVideo 1 with tensors of *shapes*, else None."""
-    is_first = MARK in shapes and len(shapes["img_in.proj.weight"]) == 2 + len(AXES) and "vision_in.proj.0.weight" not in shapes
-    return _config_of(shapes) if is_first and all(any(name.startswith(mark) for name in shapes) for mark in FIRST_MARKS) else None
+    return _config_of(shapes) if MARK in shapes and _is_first(shapes) else None
+
+
+def _is_first(shapes: Shapes) -> bool:
+    has_frames = len(shapes.get("img_in.proj.weight", ())) == 2 + len(AXES)
+    return has_frames and SEES not in shapes and all(any(name.startswith(mark) for name in shapes) for mark in FIRST_MARKS)
 
 
 def _config_of(shapes: Shapes) -> Config:
@@ -181,7 +186,7 @@ def _config_of(shapes: Shapes) -> Config:
     width, channels, *patch = first
     if width % HEAD:
         raise ModelFileError(f"a network of {width} values per token has no known number of heads; it must be a multiple of {HEAD}")
-    seen, pooled = own.get("vision_in.proj.0.weight"), own.get("vector_in.in_layer.weight")
+    seen, pooled = own.get(SEES), own.get("vector_in.in_layer.weight")
     return {
         "image_model": "hunyuan_video",
         "in_channels": channels,

@@ -57,7 +57,7 @@ def hunyuan_cases(folder, numbers) -> dict:
         "concat": case_of(numbers, masked, CONTEXT, {"concat_latent_image": latent, "concat_mask": free}),
         "replace": case_of(numbers, plain, CONTEXT, {"guiding_frame_index": 0}, latent=begun, noise_mask=free),
         "beside": case_of(numbers, plain, CONTEXT, {"ref_latent": latent[:, :, :1]}, cfg=1.0),
-        "skyreels": case_of(numbers, skyreels, CONTEXT, {"concat_latent_image": latent}),
+        "skyreels": case_of(numbers, skyreels, CONTEXT, {"concat_latent_image": latent[:, :, :1]}),
     }
 
 
