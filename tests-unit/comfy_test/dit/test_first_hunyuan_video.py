@@ -140,8 +140,10 @@ def test_conditioning_is_what_the_network_takes():
     assert more["attention_mask"].cond.shape == (1, 5) and more["guiding_frame_index"].cond.tolist() == [0.0]
     torch.testing.assert_close(more["ref_latent"].cond, latent * 0.476986)
     assert model.scale_latent_inpaint(torch.tensor([0.7]), noise=latent * 2, latent_image=latent) is latent
-    masked = loaded(channels=33).extra_conds(**given, concat_latent_image=latent, concat_mask=torch.ones(1, 1, 1, 4, 6))
-    assert masked["c_concat"].cond.shape == (1, 17, 3, 4, 6) and masked["c_concat"].cond[:, 16].count_nonzero() == 0
+    masked = loaded(channels=33).extra_conds(**given, concat_latent_image=latent, concat_mask=torch.ones(1, 1, 3, 4, 6))
+    channels = masked["c_concat"].cond  # one frame of the picture, and nothing after it
+    assert channels.shape == (1, 17, 3, 4, 6) and channels[:, 16].count_nonzero() == 0
+    assert channels[:, :16].abs().mean(dim=(0, 1, 3, 4)).gt(0).tolist() == [True, False, False]
 
 
 def test_lora_files_name_weights_in_the_usual_ways():

