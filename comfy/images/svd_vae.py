@@ -22,6 +22,7 @@ __all__ = ["FramesAutoencoder", "decode_memory_bytes", "encode_memory_bytes", "l
 Shape = tuple[int, ...]
 
 WHAT = "the VAE"
+BLOCKS = 2  # in each level of the encoder, and in the middle
 # Published names of the decoder's parts, and diffusers'; levels are counted the other way round there.
 BLOCK = re.compile(r"decoder\.(mid\.block_[12]|up\.\d+\.block\.\d+)\.(.+)")
 ATTENTION = re.compile(r"decoder\.mid\.attn_1\.(\w+)\.(weight|bias)")
@@ -33,10 +34,11 @@ ENDS = {"decoder.norm_out.": "decoder.conv_norm_out.", "decoder.conv_out.time_mi
 
 
 def read_svd_vae_config(shapes: Mapping[str, Shape]) -> KlVaeConfig:
-    """The sizes that *shapes* (published names, no prefix) show. Raises ``UnknownModelError`` where a half is missing."""
+    """The sizes that *shapes* (published names, no prefix) show. Raises ``UnknownModelError`` for others of the kind."""
     config = read_vae_config(shapes)
-    if config is None or not (config.has_encoder and config.has_decoder) or config.decoder_channels is not None:
-        raise UnknownModelError("it is an autoencoder for videos without both halves of the same sizes")
+    is_whole = config is not None and config.has_encoder and config.has_decoder and config.decoder_channels is None
+    if config is None or not is_whole or config.num_res_blocks != BLOCKS:
+        raise UnknownModelError(f"supported are autoencoders with both halves, of the same sizes, with {BLOCKS} blocks in each level")
     return config
 
 

@@ -27,7 +27,7 @@ SMALL = UNetConfig(
     num_head_channels=64,
     is_video=True,
 )
-SMALL_VAE = KlVaeConfig(3, 4, (32, 32, 64, 64), 1, quant_conv=False)
+SMALL_VAE = KlVaeConfig(3, 4, (32, 32, 64, 64), 2, quant_conv=False)
 EYES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 1, "image_size": 28, "patch_size": 14}
 
 
@@ -46,13 +46,8 @@ def frames_vae_layout(config: KlVaeConfig = SMALL_VAE) -> dict[str, tuple[int, .
         if name.startswith("decoder.") and name.endswith(".norm2.weight"):
             block, width = name.removesuffix(".norm2.weight"), shape[0]
             shapes[f"{block}.mix_factor"] = (1,)
-            for layer, sides in (
-                ("in_layers.0", ()),
-                ("in_layers.2", (width, 3, 1, 1)),
-                ("out_layers.0", ()),
-                ("out_layers.3", (width, 3, 1, 1)),
-            ):
-                shapes[f"{block}.time_stack.{layer}.weight"] = (width, *sides)
+            for layer in ("in_layers.0", "in_layers.2", "out_layers.0", "out_layers.3"):
+                shapes[f"{block}.time_stack.{layer}.weight"] = (width,) if layer.endswith("0") else (width, width, 3, 1, 1)
                 shapes[f"{block}.time_stack.{layer}.bias"] = (width,)
     last = config.image_channels
     return shapes | {"decoder.conv_out.time_mix_conv.weight": (last, last, 3, 1, 1), "decoder.conv_out.time_mix_conv.bias": (last,)}

@@ -124,7 +124,6 @@ def test_every_workflow_makes_a_video_that_plays(start_server, files):
         assert len(frames) == LENGTH and rate == FPS and seconds == pytest.approx(LENGTH / FPS, abs=0.02)
         assert frames[0].shape == (HEIGHT, WIDTH, 3) and max(frame.std() for frame in frames) > 2
         made.append(b"".join(frame.tobytes() for frame in frames))
-        assert run.history["models"], "what was loaded"
     assert len(set(made)) == 4
     picture = {
         **loaders("picture", "qwen25", "kandinsky5_image", 3.0),

@@ -58,7 +58,7 @@ def small_autoencoders(tensors):
         return
     if "decoder.mid.block_1.mix_factor" in tensors:
         engine, widths = comfy.sd.AutoencodingEngine, [len(tensors[f"encoder.down.{level}.block.0.conv1.bias"]) for level in range(4)]
-        sizes = {"ch": widths[0], "ch_mult": [width // widths[0] for width in widths], "num_res_blocks": 1}
+        sizes = {"ch": widths[0], "ch_mult": [width // widths[0] for width in widths]}
         smaller = {"target": lambda half: half["target"], "params": lambda half: {**half["params"], **sizes}}
         comfy.sd.AutoencodingEngine = lambda regularizer_config, **halves: engine(
             regularizer_config=regularizer_config,

@@ -1,5 +1,7 @@
 """Stable Video Diffusion: what its files are told by, its network and autoencoder against diffusers', what it is conditioned by."""
 
+import dataclasses
+
 import pytest
 import torch
 from svd_files import SEEN, SMALL, SMALL_VAE, VECTOR, frames_vae_tensors, svd_file, svd_tensors, unet_tensors
@@ -21,13 +23,9 @@ from comfy.svd_model import SVD_img2vid
 from comfy_extras import nodes_video_model as nodes
 
 FRAMES = 3
-RESIDUAL = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-}
+RESIDUAL = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj"}
+RESIDUAL |= {"out_layers.0": "norm2", "out_layers.3": "conv2"}
+OVER_FRAMES = {"time_stack.": "temporal_transformer_blocks.", "embed.0.": "embed.linear_1.", "embed.2.": "embed.linear_2."}
 
 
 def numbers(*shape, seed=0):
@@ -60,18 +58,11 @@ def inputs(videos=1):
 
 def in_diffusers_names():
     """The small network as diffusers names it: what goes over frames stands beside what does not."""
-    import dataclasses
-
     own, found = unet_tensors(), {}
     spatial = unet_names(dataclasses.replace(SMALL, is_video=False))
-    homes = {
-        name.rsplit(".in_layers.0.weight")[0]: there.rsplit(".norm1.weight")[0]
-        for name, there in spatial.items()
-        if "in_layers.0.w" in name
-    }
-    homes |= {
-        name.rsplit(".proj_in.weight")[0]: there.rsplit(".proj_in.weight")[0] for name, there in spatial.items() if ".proj_in.w" in name
-    }
+    homes = {}  # of layers by their published names
+    for mark, there in ((".in_layers.0.weight", ".norm1.weight"), (".proj_in.weight", ".proj_in.weight")):
+        homes |= {name.removesuffix(mark): other.removesuffix(there) for name, other in spatial.items() if name.endswith(mark)}
     for name, value in own.items():
         if name in spatial:
             there = spatial[name]
@@ -83,11 +74,7 @@ def in_diffusers_names():
         if ".resnets." in there and rest.startswith("time_stack."):
             layer, _, leaf = rest.removeprefix("time_stack.").rpartition(".")
             rest = f"temporal_res_block.{RESIDUAL[layer]}.{leaf}"
-        for theirs, here in (
-            ("time_stack.", "temporal_transformer_blocks."),
-            ("embed.0.", "embed.linear_1."),
-            ("embed.2.", "embed.linear_2."),
-        ):
+        for theirs, here in OVER_FRAMES.items():
             rest = rest.replace(theirs, here)
         found[f"{there}.{rest}"] = value
     return found
@@ -136,9 +123,8 @@ def test_layers_have_comfyuis_names_and_ways_to_mix():
     layers = list(network().modules())
     assert {VideoResBlock, SpatialVideoTransformer} <= {type(layer) for layer in layers}
     one, two = torch.ones(2, 3), torch.zeros(2, 3)
-    assert AlphaBlender(0.25, "fixed")(one, two).unique().tolist() == [0.25] and AlphaBlender(0.0, "learned")(
-        one, two
-    ).unique().tolist() == [0.5]
+    for kind, share, mixed in (("fixed", 0.25, 0.25), ("learned", 0.0, 0.5)):
+        assert AlphaBlender(share, kind)(one, two).unique().tolist() == [mixed]
     with pytest.raises(ValueError, match="merge strategy"):
         AlphaBlender(0.5, "other")
 
@@ -206,7 +192,7 @@ def test_frames_are_decoded_together(vae):
 
 
 def test_a_damaged_autoencoder_is_one_error():
-    for missing in ("decoder.up.1.block.0.time_stack.in_layers.0.bias", "encoder.conv_in.weight"):
+    for missing in ("decoder.up.1.block.0.time_stack.in_layers.0.bias", "encoder.conv_in.weight", "encoder.down.0.block.1.conv1.weight"):
         with pytest.raises(ModelFileError, match="the VAE"):
             comfy.sd.VAE({name: value for name, value in frames_vae_tensors().items() if name != missing})
 
