@@ -40,7 +40,7 @@ class LatentFormat:
         return latent
 
 
-def _rgb_factors(numbers: str) -> list[list[float]]:
+def rgb_factors(numbers: str) -> list[list[float]]:
     """*numbers*, in ten thousandths, as a row of red, green and blue for each channel."""
     values = [int(number) / 10000 for number in numbers.split()]
     return [values[start : start + 3] for start in range(0, len(values), 3)]
@@ -136,7 +136,7 @@ class SD3(LatentFormat):
     taesd_decoder_name = "taesd3_decoder"
 
     def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "-922 -175 749 311 633 954 1994 927 458 856 339 902 587 272 -496 -6 1104 309 978 306 427 -42 1038 1358 -194 "
             "20 669 -488 130 -268 922 988 951 -278 524 -542 332 456 895 -69 -30 -810 -596 -465 -293 -1448 -1463 -1189"
         )
@@ -159,7 +159,7 @@ class Flux(SD3):
     taesd_decoder_name = "taef1_decoder"
 
     def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "-346 244 681 34 210 687 275 -668 -433 -174 160 617 859 721 329 4 383 115 405 861 915 -236 -185 -259 -245 "
             "250 1180 1008 755 -421 -515 201 11 428 -12 -36 817 765 749 -1264 -522 -1103 -280 -881 -499 -1262 -982 -778"
         )
@@ -174,7 +174,7 @@ class Flux2(LatentFormat):
     taesd_decoder_name = "taef2_decoder"
 
     def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "58 113 73 495 443 836 -99 96 644 2144 3009 3652 166 -39 -54 157 103 -160 -398 902 -235 -52 95 109 -3527 -2712 -1666 -301 -356 "
             "-180 -107 78 13 746 90 -941 156 169 70 -34 -40 -114 32 181 80 -939 -8 186 18 43 104 284 56 -127 -24 -22 -30 1207 -26 65 128 "
             "101 142 137 -72 -7 95 92 -59 0 -77 -49 -465 -204 -312 95 12 -66 290 -34 25 220 169 -48 -332 -457 -468 -85 389 609 -76 3 -43 "
@@ -200,7 +200,7 @@ class Wan21(PerChannelFormat):
             "2.8184 1.4541 2.3275 2.6558 1.2196 1.7708 2.6052 2.0743 3.2687 2.1526 2.8652 1.5579 1.6382 1.1253 2.8251 1.916"
         )
 
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "-1299 -1692 2932 671 406 442 3568 2548 1747 372 2344 1420 313 189 -328 296 -956 -665 -3477 -4059 -2925 166 "
             "1902 1975 -412 267 -1364 -1293 740 1636 680 3019 1128 32 581 639 -1251 927 1699 60 -633 5 3477 2275 2950 1984 "
             "913 1861"
@@ -229,7 +229,7 @@ class Wan22(Wan21):
             ".3523 .7135 .6804 .5833 1.4146 .8986 .5659 .7069 .5338 .4889 .4917 .4069 .4999 .6866 .4093 .5709 .6065 .6415 "
             ".4944 .5726 1.2042 .5458 1.6887 .3971 1.06 .3943 .5537 .5444 .4089 .7468 .7744"
         )
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "119 103 46 -1062 -504 165 140 409 491 -813 -677 607 656 851 808 264 463 912 295 326 590 -244 -270 25 443 -102 "
             "288 -465 -90 -205 359 236 82 -776 854 1048 564 264 561 6 594 418 -319 -542 -637 -268 24 260 539 265 358 -359 "
             "-312 -287 -285 -1032 -1237 1041 537 622 -86 -374 -51 390 670 2863 69 144 82 6 -167 79 313 -574 -232 -1454 "
@@ -265,24 +265,6 @@ class QwenImage21(PerChannelFormat):
         self.latents_mean, self.latents_std = (values.view(1, self.latent_channels, 1, 1) for values in numbers)
 
 
-class HunyuanVideo15(LatentFormat):
-    """HunyuanVideo 1.5's video latents: batch x 32 x frames x height x width, at a sixteenth of the picture's size."""
-
-    scale_factor = 1.03682
-    latent_channels, latent_dimensions = 32, 3
-    spacial_downscale_ratio, temporal_downscale_ratio = 16, 4
-    taesd_decoder_name = "lighttaehy1_5"
-
-    def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
-            "568 -521 -131 14 735 326 186 531 -138 -31 51 288 110 556 432 -41 -23 -485 530 413 253 283 251 339 277 -372 "
-            "-93 393 944 1131 20 251 37 -17 12 234 468 436 203 354 439 -233 90 123 346 382 29 217 261 -300 30 -88 -220 "
-            "-283 -272 -121 -363 -664 -622 144 414 479 529 355 612 -247 147 264 174 438 38 542 431 -573 -33 -162 -211 -406 "
-            "-487 -295 -393 5 -109 253 296 591 353 119 181 -306 -85 -362 229 5 -106 242"
-        )
-        self.latent_rgb_factors_bias = [0.0456, -0.0202, -0.0644]
-
-
 class MiniMaxH3Video(LatentFormat):
     """MiniMax H3's video latents: batch x 24 x frames x height x width, at a sixteenth of the picture's size."""
 
@@ -291,7 +273,7 @@ class MiniMaxH3Video(LatentFormat):
     taesd_decoder_name = "taeh3"
 
     def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "-186 243 -175 1502 1372 1292 274 -504 -2086 -8 -1646 -3232 -486 140 -743 117 142 -69 615 612 1100 353 869 1101 "
             "-174 30 354 5315 5488 6244 -250 -402 -343 -325 -291 -172 226 203 507 -840 -381 -208 -188 104 611 208 112 -310 "
             "-84 -122 -257 -133 -29 63 3 18 -110 1055 1005 1321 165 152 100 -140 -174 -191 -338 -100 -197 42 173 272"
@@ -341,7 +323,7 @@ class LTXV(LatentFormat):
     spacial_downscale_ratio, temporal_downscale_ratio = 32, 8
 
     def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "112 -6 -100 860 658 10 -126 -76 -41 94 -22 26 38 128 92 210 -53 34 -89 -197 -188 -132 -105 20 -15 -70 -76 -17 5 -34 "
             "136 47 -20 103 77 139 -161 -62 12 73 156 4 10 -30 -148 191 109 123 45 0 -69 -5 33 78 339 334 375 -230 -25 -31 503 388 "
             "335 -41 -11 16 -1269 -1311 -2100 263 142 -36 -49 88 78 -17 -49 -52 -21 24 94 -225 -213 -151 -158 -106 -65 -47 50 -67 "
@@ -363,7 +345,7 @@ class LTXAV(LTXV):
     """LTX 2's, of which the video's are shown; those of sound are batch x 8 x times x 16."""
 
     def __init__(self) -> None:
-        self.latent_rgb_factors = _rgb_factors(
+        self.latent_rgb_factors = rgb_factors(
             "11 -106 -49 -80 -62 -56 126 56 127 235 208 178 -119 -9 93 186 110 140 -364 -466 -579 -319 1 152 145 210 153 189 161 "
             "-28 -38 -61 -82 133 303 298 505 504 253 186 77 29 -157 -85 -7 -136 -126 -44 125 215 279 -182 -135 -110 138 126 220 179 "
             "66 56 268 68 -94 -68 -84 -139 297 187 228 -147 -192 9 196 326 534 -37 40 104 -202 -261 -361 -23 65 131 172 92 65 11 -6 "
@@ -384,7 +366,7 @@ class LTXAV(LTXV):
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
+    "HunyuanVideo=comfy.ldm.hunyuan_video.latents HunyuanVideo15=comfy.ldm.hunyuan_video.latents Mochi Cosmos1CV8x8x8 HunyuanImage21 "
+    "HunyuanImage21Refiner Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
     base="LatentFormat",
 )

@@ -22,7 +22,8 @@ from comfy.placeholders import placeholders
 from comfy.units import MIB
 
 CONTEXT_WIDTHS = tuple(
-    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels".split()
+    "context_in_dim joint_attention_dim cap_feat_dim text_dim text_hidden_dim cond_token_dim context_dim crossattn_emb_channels "
+    "in_text_dim".split()
 )  # in the unet_config of one family or another
 BLANK_LATENT = (0.8223, -0.6876, 0.6364, 0.1380)  # a mid-grey picture in Stable Diffusion's latent space
 
@@ -153,6 +154,7 @@ class BaseModel(torch.nn.Module):
         if latent is not None:
             if latent.shape[1:] != noise.shape[1:]:
                 latent = comfy.utils.common_upscale(latent, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+                latent = latent if noise.ndim < 5 else _with_frames(latent, noise.shape[2])
             latent = comfy.utils.resize_to_batch_size(latent, len(noise)).to(device)
         if mask is not None:
             mask = self._concat_mask(mask, noise).to(device)
@@ -283,6 +285,11 @@ class BaseModel(torch.nn.Module):
         return area * per_element * self.memory_usage_factor * MIB
 
 
+def _with_frames(video: torch.Tensor, frames: int) -> torch.Tensor:
+    """*video* (B x C x frames x rows x columns) cut to *frames*, or followed by empty ones."""
+    return torch.nn.functional.pad(video[:, :, :frames], (0, 0, 0, 0, 0, max(0, frames - video.shape[2])))
+
+
 class SizeConditionedModel(BaseModel):
     """A model whose vector conditioning is the pooled text followed by embedded picture sizes."""
 
@@ -353,21 +360,24 @@ __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
     "CLIPEmbeddingNoiseAugmentation=comfy.ldm.modules.encoders.noise_aug_modules SD21UNCLIP=comfy.unclip_model "
-    "SVD_img2vid SV3D_u:SVD_img2vid QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
-    "SV3D_p:SVD_img2vid Stable_Zero123 SD_X4Upscaler Boogu=comfy.dit.models.omnigen Omnigen2=comfy.dit.models.omnigen "
+    "SVD_img2vid=comfy.svd_model SV3D_u:comfy.svd_model.SVD_img2vid "
+    "QwenImage21=comfy.dit.models.qwen_image21 MageFlow=comfy.dit.models.mage_flow "
+    "SV3D_p:comfy.svd_model.SVD_img2vid Stable_Zero123 SD_X4Upscaler Boogu=comfy.dit.models.omnigen Omnigen2=comfy.dit.models.omnigen "
     "StableCascade_C StableCascade_B AuraFlow StableAudio1=comfy.dit.models.stable_audio HunyuanDiT PixArt GenmoMochi "
     "SD3=comfy.dit.models.sd3 Flux=comfy.dit.models.flux Flux2=comfy.dit.models.flux LongCatImage=comfy.dit.models.flux "
     "Chroma=comfy.dit.models.flux Krea2=comfy.dit.models.krea2 QwenImage=comfy.dit.models.qwen_image Lumina2=comfy.dit.models.lumina "
     "WAN21=comfy.dit.models.wan WAN22=comfy.dit.models.wan WAN21_Vace=comfy.dit.models.wan WAN21_Camera=comfy.dit.models.wan "
     "WAN_Animate2=comfy.dit.models.wan "
     "HunyuanVideo15=comfy.dit.models.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.models.hunyuan_video "
-    "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo "
+    "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo=comfy.dit.models.hunyuan_video "
+    "HunyuanVideoI2V=comfy.dit.models.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.models.hunyuan_video "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
     "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 "
     "WAN21_SCAIL=comfy.dit.models.wan_scail WAN21_SCAIL2=comfy.dit.models.wan_scail "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
     "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
-    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage=comfy.dit.models.ernie CogVideoX "
+    "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 ErnieImage=comfy.dit.models.ernie CogVideoX "
+    "Kandinsky5=comfy.dit.models.kandinsky5 Kandinsky5Image=comfy.dit.models.kandinsky5 "
     "MiniMaxH3=comfy.dit.models.minimax",
     base="BaseModel",
 )

@@ -276,8 +276,34 @@ class LotusD(supported_models_base.BASE):
         return model_base.Lotus
 
 
+class SVD_img2vid(supported_models_base.BASE):  # noqa: N801 - ComfyUI's name
+    """Stable Video Diffusion of any width: a network over frames, and the image encoder in the file."""
+
+    latent_format: Any = latent_formats.SD15
+    sampling_settings = {"sigma_max": 700.0, "sigma_min": 0.002}
+    clip_vision_prefix = "conditioner.embedders.0.open_clip.model.visual."
+    vector_width = 3 * SIZE_EMBEDDING
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        is_video, vector = unet_config.get("use_temporal_attention"), unet_config.get("adm_in_channels")
+        return bool(is_video) and vector == cls.vector_width and unet_config.get("in_channels") in GUIDED_CHANNELS
+
+    def inpaint_model(self) -> bool:
+        """No: the further channels are a picture's latent."""
+        return False
+
+    def model_type(self, state_dict: Mapping[str, Any], prefix: str = "") -> model_base.ModelType:
+        """Velocity with EDM's levels."""
+        return model_base.ModelType.V_PREDICTION_EDM
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.SVD_img2vid
+
+
 _pruned: list[type[supported_models_base.BASE]] = [SSD1B, Segmind_Vega, KOALA_700M, KOALA_1B]
 _unets: list[type[supported_models_base.BASE]] = [
+    SVD_img2vid,
     SD15,
     SD20,
     SD21UnclipL,
@@ -296,6 +322,7 @@ SUPPORTED_FAMILIES = ", ".join(
         "Stable Diffusion 2.x (4 input channels, 9 for inpainting) and its unCLIP models",
         "SDXL Refiner",
         "Lotus",
+        "Stable Video Diffusion",
         *(family.name for family in registry.FAMILIES),
     )
 )
@@ -315,7 +342,6 @@ def detection_values(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
 __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
-    "SVD_img2vid "
     "SV3D_u:SVD_img2vid SV3D_p:SV3D_u Stable_Zero123 SD_X4Upscaler:SD20 Stable_Cascade_C Stable_Cascade_B:Stable_Cascade_C "
     "Flux=comfy.dit.flux FluxInpaint=comfy.dit.flux FluxSchnell=comfy.dit.flux "
     "SD3=comfy.dit.sd3 LongCatImage=comfy.dit.flux Chroma=comfy.dit.chroma Flux2=comfy.dit.flux2 "
@@ -327,13 +353,15 @@ __getattr__, __dir__ = placeholders(
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos HiDream=comfy.dit.hidream "
     "StableAudio=comfy.dit.stable_audio "
     "AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi "
-    "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo "
-    "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
+    "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo=comfy.dit.hunyuan_video "
+    "HunyuanVideoI2V=comfy.dit.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.hunyuan_video "
+    "CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "
     "WAN21_HuMo=comfy.dit.wan WAN22_S2V=comfy.dit.wan WAN22_Animate:WAN21_T2V WAN21_FlowRVS:WAN21_T2V "
     "WAN21_SCAIL=comfy.dit.wan WAN21_SCAIL2=comfy.dit.wan Hunyuan3Dv2 Hunyuan3Dv2_1:Hunyuan3Dv2 Hunyuan3Dv2mini:Hunyuan3Dv2 HiDreamO1 "
     "ACEStep=comfy.dit.ace ACEStep15=comfy.dit.ace15 Omnigen2=comfy.dit.omnigen Boogu=comfy.dit.omnigen "
     "ChromaRadiance:Chroma HunyuanImage21:HunyuanVideo HunyuanImage21Refiner:HunyuanVideo "
-    "Kandinsky5 Kandinsky5Image ErnieImage=comfy.dit.ernie CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
+    "Kandinsky5=comfy.dit.kandinsky5 Kandinsky5Image=comfy.dit.kandinsky5 ErnieImage=comfy.dit.ernie "
+    "CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3=comfy.dit.minimax",
     base="supported_models_base.BASE",
 )

@@ -1,4 +1,4 @@
-"""Nodes for HunyuanVideo 1.5: a picture to video, larger videos, and detail for these."""
+"""Nodes for HunyuanVideo 1 and 1.5: a picture to video, larger videos, and detail for these."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import comfy.utils
 import folder_paths
+import node_helpers
 from comfy import model_management
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
 from comfy_extras.empty_latents import empty_latent, size_inputs
-from comfy_extras.wan_conditioning import FRAMES_PER_CELL, cells, fitted, image_inputs, put_first, seen_input, with_sight, with_values
+from comfy_extras.prompt_texts import prompt_input
+from comfy_extras.wan_conditioning import (
+    FRAMES_PER_CELL,
+    cells,
+    empty_video,
+    fitted,
+    image_inputs,
+    put_first,
+    seen_input,
+    with_sight,
+    with_values,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,10 +30,12 @@ if TYPE_CHECKING:
     from comfy.clip_vision import Output
     from comfy.images.vae import VAE
     from comfy.ldm.hunyuan_video.upsampler import HunyuanVideo15SRModel
+    from comfy.text.encoder import CLIP
     from comfy_extras.node_values import Conditioning, Latent
 
 torch = lazy_module("torch")
 latent_upscaler = lazy_module("comfy.loading.latent_upscaler")
+text_encoder = lazy_module("comfy.text_encoders.hunyuan_video")
 
 CHANNELS, SIDE = 32, 16  # of a latent, and pixels of a cell along one side
 SMALLEST = 64
@@ -35,6 +49,80 @@ def _sides() -> list[io.Input]:
 def _outputs() -> list[io.Output]:
     sides = (io.Conditioning.Output(display_name=name) for name in ("positive", "negative"))
     return [*sides, io.Latent.Output(display_name="latent")]
+
+
+class HunyuanImageToVideo(io.ComfyNode):
+    """Makes a video of HunyuanVideo 1 begin with frames, in the way its version wants."""
+
+    CONCAT, REPLACE, BESIDE = "v1 (concat)", "v2 (replace)", "custom"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="HunyuanImageToVideo",
+            category="model/conditioning/hunyuan video",
+            inputs=[
+                *(io.Conditioning.Input("positive"), io.Vae.Input("vae")),
+                *size_inputs(848, 480, 16, length=(53, 1, FRAMES_PER_CELL)),
+                io.Combo.Input("guidance_type", options=[cls.CONCAT, cls.REPLACE, cls.BESIDE], advanced=True),
+                *image_inputs("start_image"),
+            ],
+            outputs=[io.Conditioning.Output(display_name="positive"), io.Latent.Output(display_name="latent")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: Conditioning,
+        vae: VAE,
+        width: int,
+        height: int,
+        length: int,
+        batch_size: int,
+        guidance_type: str,
+        start_image: Tensor | None = None,
+    ) -> io.NodeOutput:
+        """The conditioning and an empty latent; with version 2 the latent begins with the frames', and a mask keeps them."""
+        latent: Latent = empty_video(batch_size, length, width, height)
+        if start_image is None:
+            return io.NodeOutput(positive, latent)
+        frames = fitted(start_image[:length], width, height)
+        encoded = vae.encode(frames)
+        free = torch.ones((1, 1, latent["samples"].shape[2], *encoded.shape[-2:]), device=frames.device, dtype=frames.dtype)
+        free[:, :, : cells(len(frames))] = 0.0
+        values: dict[str, Any] = {"ref_latent": encoded}
+        if guidance_type == cls.CONCAT:
+            values = {"concat_latent_image": encoded, "concat_mask": free}
+        elif guidance_type == cls.REPLACE:
+            values = {"guiding_frame_index": 0}
+            latent |= {"samples": put_first(latent["samples"], encoded), "noise_mask": free}
+        return io.NodeOutput(node_helpers.conditioning_set_values(positive, values), latent)
+
+
+class TextEncodeHunyuanVideo_ImageToVideo(io.ComfyNode):  # noqa: N801 - ComfyUI's name
+    """Encodes a text and the picture that it is about."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        share = "How much the image influences things vs the text prompt. Higher number means more influence from the text prompt."
+        return io.Schema(
+            node_id="TextEncodeHunyuanVideo_ImageToVideo",
+            category="model/conditioning/hunyuan video",
+            inputs=[
+                *(io.Clip.Input("clip"), io.ClipVisionOutput.Input("clip_vision_output"), prompt_input("prompt")),
+                io.Int.Input("image_interleave", default=2, min=1, max=512, tooltip=share, advanced=True),
+            ],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip: CLIP, clip_vision_output: Output, prompt: str, image_interleave: int) -> io.NodeOutput:
+        """The conditioning. Raises ``ValueError`` for what an image encoder saw that gives nothing to language models."""
+        seen = clip_vision_output["mm_projected"]
+        if seen is None:
+            raise ValueError("this image encoder gives nothing that a language model reads; load llava_llama3_vision in CLIPVisionLoader")
+        tokens = clip.tokenize(prompt, llama_template=text_encoder.ABOUT_PICTURE, image_embeds=seen, image_interleave=image_interleave)
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens))
 
 
 class HunyuanVideo15ImageToVideo(io.ComfyNode):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from comfy_extras.empty_latents import empty_latent, size_inputs
 from comfy_extras.hunyuan_video_nodes import (
+    HunyuanImageToVideo,
     HunyuanVideo15ImageToVideo,
     HunyuanVideo15LatentUpscaleWithModel,
     HunyuanVideo15SuperResolution,
     LatentUpscaleModelLoader,
+    TextEncodeHunyuanVideo_ImageToVideo,
 )
 from comfy_extras.node_extension import extension_of
 from comfy_extras.prompt_texts import prompt_input, with_texts
@@ -106,4 +108,6 @@ class EmptyHunyuanImageLatent(io.ComfyNode):
 EMPTY = (EmptyHunyuanLatentVideo, EmptyHunyuanVideo15Latent, EmptyHunyuanImageLatent)
 LARGER = (LatentUpscaleModelLoader, HunyuanVideo15LatentUpscaleWithModel, HunyuanVideo15SuperResolution)
 
-comfy_entrypoint = extension_of(CLIPTextEncodeHunyuanDiT, *EMPTY, HunyuanVideo15ImageToVideo, *LARGER)
+FROM_PICTURES = (TextEncodeHunyuanVideo_ImageToVideo, HunyuanImageToVideo, HunyuanVideo15ImageToVideo)
+
+comfy_entrypoint = extension_of(CLIPTextEncodeHunyuanDiT, *EMPTY, *FROM_PICTURES, *LARGER)

@@ -9,6 +9,16 @@ from comfy.families.model_errors import ModelFileError
 Shape = tuple[int, ...]
 NORM_GROUPS = 32
 ONE_RESIDUAL, NO_MIDDLE = -1, -2
+VIDEO: Mapping[str, Any] = {  # what ComfyUI's unet_config says of networks over frames
+    "extra_ff_mix_layer": True,
+    "use_spatial_context": True,
+    "merge_strategy": "learned_with_images",
+    "merge_factor": 0.0,
+    "video_kernel_size": [3, 1, 1],
+    "use_temporal_resblock": True,
+    "use_temporal_attention": True,
+    "disable_temporal_crossattention": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +27,7 @@ class UNetConfig:
 
     ``depths`` has one number per residual block of the input half, ``output_depths`` one per output block, level by level. Of the middle
     block, ``ONE_RESIDUAL`` means that a residual block is all of it, and ``NO_MIDDLE`` that there is none, as in ComfyUI's configurations.
+    ``is_video``: its blocks also go over frames, as Stable Video Diffusion's do.
     """
 
     in_channels: int
@@ -32,6 +43,7 @@ class UNetConfig:
     adm_in_channels: int | None
     num_heads: int
     num_head_channels: int
+    is_video: bool = False
 
     def __post_init__(self) -> None:
         if (self.num_heads > 0) == (self.num_head_channels > 0):
@@ -105,13 +117,13 @@ class UNetConfig:
             "use_linear_in_transformer": self.use_linear,
             "context_dim": self.context_dim,
             "adm_in_channels": self.adm_in_channels,
-            "use_temporal_attention": False,
+            "use_temporal_attention": self.is_video,
             "num_heads": self.num_heads,
             "num_head_channels": self.num_head_channels,
         }
         if self.adm_in_channels is not None:
             config["num_classes"] = "sequential"
-        return config
+        return config | VIDEO if self.is_video else config
 
 
 def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:
@@ -130,6 +142,7 @@ def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:
         adm_in_channels=config["adm_in_channels"],
         num_heads=config["num_heads"],
         num_head_channels=config["num_head_channels"],
+        is_video=bool(config.get("use_temporal_attention")),
     )
 
 
@@ -172,16 +185,23 @@ class _Shapes:
     def has_temporal_layers(self) -> bool:
         return any(".time_stack." in key or ".time_mix" in key or ".temporal" in key for key in self._shapes)
 
+    def is_video(self) -> bool:
+        """Whether it is a network over frames as Stable Video Diffusion has it."""
+        first = "input_blocks.1."
+        return f"{first}0.time_stack.in_layers.2.weight" in self and any(
+            key.startswith(f"{first}1.time_stack.0.attn2.") for key in self._shapes
+        )
+
 
 def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping[str, Any] | None = None) -> UNetConfig | None:
-    """The sizes of the UNet below *prefix*, or None if the tensors are not a two-dimensional Stable Diffusion UNet.
+    """The sizes of the UNet below *prefix*, or None if the tensors are not a UNet of Stable Diffusion or Stable Video Diffusion.
 
     *settings* may give ``num_heads`` or ``num_head_channels``. The default is 8 heads, and 64 channels per head for UNets with linear
     projections. Raises ``ModelFileError`` for a UNet whose channels the number of heads does not divide.
     """
     tensors = _Shapes(shapes, prefix)
     first, last = tensors.get("input_blocks.0.0.weight"), tensors.get("out.2.weight")
-    if first is None or last is None or len(first) != 4 or 0 in first or tensors.has_temporal_layers():
+    if first is None or last is None or len(first) != 4 or 0 in first or (tensors.has_temporal_layers() and not tensors.is_video()):
         return None
     multiples, res_blocks, depths = _read_levels(tensors, first[0])
     outputs = tensors.blocks("output_blocks")
@@ -199,6 +219,7 @@ def read_unet_config(shapes: Mapping[str, Shape], prefix: str, settings: Mapping
         use_linear=tensors.linear_projection(),
         adm_in_channels=None if label is None else label[1],
         **_heads(tensors.linear_projection(), settings or {}),
+        is_video=tensors.is_video(),
     )
     uneven = [(channels, heads) for channels, heads in zip(config.channels, config.heads()) if channels % heads]
     if uneven:

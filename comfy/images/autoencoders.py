@@ -18,12 +18,15 @@ Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
 SUPPORTED = (
-    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1, HunyuanVideo 1.5, "
-    "LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1 and 1.5, LTX 2 and MiniMax H3"
+    "those of Stable Diffusion 1.x, SDXL, Stable Video Diffusion, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, "
+    "Qwen-Image 2.1, HunyuanVideo 1 and 1.5, LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1 and 1.5, LTX 2 "
+    "and MiniMax H3"
 )
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
 MAGE_MARK = "student.dconv_encoder.proj_out.weight"
 HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
+FRAMES_MARK = "decoder.mid.block_1.mix_factor"
+HUNYUAN_VIDEO_MARKS = {"decoder.conv_in.conv.weight", "post_quant_conv.weight"}
 WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
 MUSIC_MARK = "vocoder.backbone.channel_layers.0.0.bias"
 OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
@@ -72,6 +75,10 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _of_wan_or_relatives(shapes)
         if HUNYUAN_MARK in shapes:
             return _hunyuan(shapes)
+        if FRAMES_MARK in shapes:
+            return _frames(shapes)
+        if shapes.keys() >= HUNYUAN_VIDEO_MARKS:
+            return _hunyuan_video(shapes)
         if any(mark in shapes for mark in OOBLECK_MARKS):
             return _oobleck(shapes)
         if LTX_MARK in shapes:
@@ -106,6 +113,22 @@ def _pictures(config: KlVaeConfig) -> Autoencoder:
         upscale_ratio=config.ratio,
         encode_bytes=kl_vae.encode_memory_bytes,
         decode_bytes=lambda shape, dtype_bytes: kl_vae.decode_memory_bytes(shape, dtype_bytes, config.ratio),
+    )
+
+
+def _frames(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.images import svd_vae
+
+    config = svd_vae.read_svd_vae_config(shapes)
+    return Autoencoder(
+        build=lambda: svd_vae.FramesAutoencoder(config),
+        load=svd_vae.load_svd_vae,
+        image_channels=config.image_channels,
+        latent_channels=config.latent_channels,
+        downscale_ratio=config.ratio,
+        upscale_ratio=config.ratio,
+        encode_bytes=svd_vae.encode_memory_bytes,
+        decode_bytes=lambda shape, dtype_bytes: svd_vae.decode_memory_bytes(shape, dtype_bytes, config.ratio),
     )
 
 
@@ -187,6 +210,26 @@ def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
         downscale_index_formula=(4, side, side),
         upscale_index_formula=(4, side, side),
         working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
+    )
+
+
+def _hunyuan_video(shapes: Mapping[str, Shape]) -> Autoencoder:
+    from comfy.images import hunyuan_video_vae
+
+    config, side = hunyuan_video_vae.read_hunyuan_video_vae_config(shapes), hunyuan_video_vae.SIDE
+    return Autoencoder(
+        build=lambda: hunyuan_video_vae.HunyuanVideoAutoencoder(config),
+        load=hunyuan_video_vae.load_hunyuan_video_vae,
+        image_channels=3,
+        latent_channels=config.latent_channels,
+        downscale_ratio=(_latent_frames, side, side),
+        upscale_ratio=(_video_frames, side, side),
+        encode_bytes=hunyuan_video_vae.encode_memory_bytes,
+        decode_bytes=hunyuan_video_vae.decode_memory_bytes,
+        latent_dim=3,
+        downscale_index_formula=(4, side, side),
+        upscale_index_formula=(4, side, side),
+        working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
     )
 
 

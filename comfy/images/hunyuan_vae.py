@@ -30,7 +30,6 @@ WHAT = "the VAE"
 MARK = "decoder.mid.block_1.norm1.gamma"
 SIDE, FRAMES_PER_LATENT = 16, 4
 FRAMES_READ, FRAMES_WRITTEN = 2 * FRAMES_PER_LATENT, 2  # at a time: of a video, of a latent
-CARRIED = 2  # frames that a convolution needs of what came before
 LATENT_CHANNELS = 32
 # The published names of parts, and diffusers'.
 LEVEL = re.compile(r"(encoder|decoder)\.(?:down|up)\.(\d+)\.(block\.\d+|downsample|upsample)\.(.+)")
@@ -72,19 +71,29 @@ class Carried:
         self.before, self.carries = None, carries
 
 
-class CarriedConvolution(Carried, HunyuanVideo15CausalConv3d):
-    """A convolution over frames and pictures that sees no later frame."""
+class CarriedConvolution(Carried):
+    """For convolutions of Hunyuan's over frames and pictures that see no later frame."""
+
+    conv: Any
+    pad_mode: str
+    time_causal_padding: tuple[int, ...]  # left, right, above, below, before, after
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """B x channels x frames x height x width; what lies outside repeats the edge."""
+        lead = self.time_causal_padding[4]
+        if not lead:
+            return self.conv(hidden_states)
         sides = self.time_causal_padding[:4]
-        lead = CARRIED if self.before is None else 0
-        padded = F.pad(hidden_states, (*sides, lead, 0), mode=self.pad_mode)
+        padded = F.pad(hidden_states, (*sides, lead if self.before is None else 0, 0), mode=self.pad_mode)
         if self.before is not None:
             padded = torch.cat((self.before, padded), dim=2)
         if self.carries:
-            self.before = padded[:, :, -CARRIED:].clone()
+            self.before = padded[:, :, -lead:].clone()
         return self.conv(padded)
+
+
+class Convolution(CarriedConvolution, HunyuanVideo15CausalConv3d):
+    """That of HunyuanVideo 1.5."""
 
 
 class CarriedSampling(Carried):
@@ -148,7 +157,7 @@ class WholeAttention(HunyuanVideo15AttnBlock):
 
 
 SWAPPED: dict[type, type] = {
-    HunyuanVideo15CausalConv3d: CarriedConvolution,
+    HunyuanVideo15CausalConv3d: Convolution,
     HunyuanVideo15Downsample: CarriedDownsample,
     HunyuanVideo15Upsample: CarriedUpsample,
     HunyuanVideo15AttnBlock: WholeAttention,
@@ -178,8 +187,6 @@ class HunyuanAutoencoder(torch.nn.Module):
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The mean of the latent distribution; up to three frames that fill no latent one at the end are left out."""
-        later = (x.shape[2] - 1) // FRAMES_PER_LATENT * FRAMES_PER_LATENT
-        parts = [x[:, :, :1], *(x[:, :, 1 : 1 + later].split(FRAMES_READ, dim=2) if later else ())]
 
         def down(frames: torch.Tensor) -> torch.Tensor:
             frames = self.encoder.conv_in(frames)
@@ -187,7 +194,7 @@ class HunyuanAutoencoder(torch.nn.Module):
                 frames = block(frames)
             return frames
 
-        whole = self.encoder.mid_block(self._in_turn([self.encoder.conv_in, *self.encoder.down_blocks], down, parts))
+        whole = self.encoder.mid_block(in_turn([self.encoder.conv_in, *self.encoder.down_blocks], down, in_parts(x)))
         means = whole.unflatten(1, (2 * self.config.latent_channels, -1)).mean(dim=2)
         moments = self.encoder.conv_out(self.encoder.conv_act(self.encoder.norm_out(whole))) + means
         return moments.chunk(2, dim=1)[0]
@@ -201,21 +208,29 @@ class HunyuanAutoencoder(torch.nn.Module):
                 frames = block(frames)
             return self.decoder.conv_out(self.decoder.conv_act(self.decoder.norm_out(frames)))
 
-        return self._in_turn([*self.decoder.up_blocks, self.decoder.conv_out], up, whole.split(FRAMES_WRITTEN, dim=2))
+        return in_turn([*self.decoder.up_blocks, self.decoder.conv_out], up, whole.split(FRAMES_WRITTEN, dim=2))
 
-    @staticmethod
-    def _in_turn(layers: list[torch.nn.Module], run: Any, parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        """The results of *run* for *parts*, one behind the other, with what *layers* keep of each for the next."""
-        carried = [one for layer in layers for one in layer.modules() if isinstance(one, Carried)]
-        listed = list(parts)
-        try:
-            for one in carried:
-                one.begin(len(listed) > 1)
-            results = [run(part) for part in listed]
-        finally:
-            for one in carried:
-                one.begin(False)
-        return results[0] if len(results) == 1 else torch.cat(results, dim=2)
+
+def in_turn(layers: Iterable[torch.nn.Module], run: Any, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The results of *run* for *parts*, one behind the other, with what *layers* keep of each for the next, which they then forget."""
+    carried = [one for layer in layers for one in layer.modules() if isinstance(one, Carried)]
+    listed = list(parts)
+    try:
+        for one in carried:
+            one.begin(len(listed) > 1)
+        results = [run(part) for part in listed]
+    finally:
+        for one in carried:
+            one.begin(False)
+    return results[0] if len(results) == 1 else torch.cat(results, dim=2)
+
+
+def in_parts(video: torch.Tensor) -> list[torch.Tensor]:
+    """*video* (B x channels x frames x height x width): its first frame, then as many at a time as are read at once; those that fill no
+    latent frame at the end are left out.
+    """
+    later = (video.shape[2] - 1) // FRAMES_PER_LATENT * FRAMES_PER_LATENT
+    return [video[:, :, :1], *(video[:, :, 1 : 1 + later].split(FRAMES_READ, dim=2) if later else ())]
 
 
 def load_hunyuan_vae(model: HunyuanAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:

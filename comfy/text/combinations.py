@@ -53,6 +53,9 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.UMT5_BASE,)), ("ace", ANY), "comfy.text_encoders.ace:ace_target"),
     (_sets((_UMT5,)), ("wan", ANY), "comfy.text_encoders.wan:wan_target"),
     (_sets((TEModel.QWEN25_7B,)), ("qwen_image", ANY), "comfy.text_encoders.qwen_image:qwen_image_target"),
+    (_sets((_L, _LLAMA)), ("hunyuan_video",), "comfy.text_encoders.hunyuan_video:hunyuan_video_target"),
+    (_sets((_L, TEModel.QWEN25_7B)), ("kandinsky5",), "comfy.text_encoders.kandinsky5:kandinsky5_target"),
+    (_sets((_L, TEModel.QWEN25_7B)), ("kandinsky5_image",), "comfy.text_encoders.kandinsky5:kandinsky5_image_target"),
     (
         _sets((TEModel.QWEN25_7B,), (TEModel.QWEN25_7B, TEModel.BYT5_SMALL_GLYPH)),
         ("hunyuan_video_15",),

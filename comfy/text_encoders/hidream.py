@@ -9,39 +9,26 @@ from comfy.sd1_clip import SDClipModel
 from comfy.sdxl_clip import SDXLClipG
 from comfy.supported_models_base import ClipTarget
 from comfy.text.joint_encoder import JointTextEncoder
-from comfy.text.llama import LlamaTextModel
-from comfy.text.one_chunk import OneChunkTokenizer
-from comfy.text.tokenizer_files import WantedTokenizer
-from comfy.text_encoders.published_model import PublishedTextModel
+from comfy.text_encoders import hunyuan_video
 from comfy.text_encoders.sd3_clip import CLIP_G_WIDTH, CLIP_L_WIDTH, T5_WIDTH, SD3Tokenizer, T5XXLModel, T5XXLTokenizer, zeros
 
 TOKENS = 128
 LLAMA_LAYERS, LLAMA_WIDTH = 32, 4096
-LLAMA_START, LLAMA_PAD = 128000, 128009
-WANTED = WantedTokenizer("llama", "llama_tokenizer", "NousResearch/Meta-Llama-3.1-8B-Instruct")
+LLAMA_PAD = 128009
 
 
-class LLAMA3Tokenizer(OneChunkTokenizer):
+class LLAMA3Tokenizer(hunyuan_video.LLAMA3Tokenizer):
     """Llama's tokenizer: a start token, no end token, filled up to 128 tokens."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(
-            WANTED,
-            tokenizer_data,
-            embedding_directory=embedding_directory,
-            embedding_size=LLAMA_WIDTH,
-            has_end_token=False,
-            start_token=LLAMA_START,
-            pad_token=LLAMA_PAD,
-            min_length=TOKENS,
-        )
+        super().__init__(embedding_directory, tokenizer_data, min_length=TOKENS, pad_token=LLAMA_PAD)
 
 
-class LLAMAModel(PublishedTextModel):
+class LLAMAModel(hunyuan_video.LLAMAModel):
     """The states before and after each layer of Llama 3.1, the last normalised."""
 
-    MODEL_CLASS, NAME, TOKENS = LlamaTextModel, "llama", {"start": LLAMA_START, "pad": LLAMA_PAD}
-    LAYER, SETTINGS = ("all", None), {"layer_norm_hidden_state": False}
+    TOKENS = {"start": hunyuan_video.LLAMA_START, "pad": LLAMA_PAD}
+    LAYER = ("all", None)
 
 
 class HiDreamTokenizer(SD3Tokenizer):

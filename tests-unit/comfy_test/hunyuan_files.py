@@ -1,10 +1,11 @@
-"""Small networks of HunyuanVideo 1.5's kind with random weights in the authors' names, and what belongs to them."""
+"""Small networks of HunyuanVideo 1 and 1.5 with random weights in the authors' names, and what belongs to them."""
 
 import torch
 from safetensors.torch import save_file
 from transformer_files import config_of, random_tensors, random_weight
 
 SEEN, WRITTEN = 1152, 1472
+POOLED = 768  # of CLIP-L, whose vector HunyuanVideo 1 takes
 
 
 def hunyuan_config(*, channels: int = 65, width: int = 128, depth: int = 2, context: int = 48, meanflow: bool = False) -> dict:
@@ -23,6 +24,32 @@ def hunyuan_config(*, channels: int = 65, width: int = 128, depth: int = 2, cont
     return config_of(shapes)
 
 
+def first_config(*, channels: int = 16, width: int = 128, depth: int = 2, single: int = 2, context: int = 48, pooled: int = POOLED) -> dict:
+    """The ``unet_config`` of a small HunyuanVideo 1, whose one head has 128 channels."""
+    shapes = {
+        "txt_in.individual_token_refiner.blocks.0.norm1.weight": (width,),
+        "txt_in.input_embedder.weight": (width, context),
+        "img_in.proj.weight": (width, channels, 1, 2, 2),
+        "final_layer.linear.weight": (64, width),
+        "vector_in.in_layer.weight": (width, pooled),
+        "guidance_in.mlp.0.weight": (width, 256),
+        **{f"double_blocks.{number}.": () for number in range(depth)},
+        **{f"single_blocks.{number}.": () for number in range(single)},
+    }
+    return config_of(shapes)
+
+
+def first_tensors(seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> dict[str, torch.Tensor]:
+    """A small HunyuanVideo 1 in the authors' names."""
+    return random_tensors(first_config(**sizes), seed, dtype, authors_name)
+
+
+def first_file(path, seed: int = 0, dtype: torch.dtype = torch.float32, **sizes) -> str:
+    """*path*, after such a network was written there."""
+    save_file(first_tensors(seed, dtype, **sizes), path)
+    return str(path)
+
+
 def authors_name(name: str) -> str:
     """What the authors' files call the parameter *name*."""
     for own, theirs in (
@@ -37,6 +64,9 @@ def authors_name(name: str) -> str:
         ("_attn.proj.", "_attn_proj."),
         ("_attn.norm.query_norm.", "_attn_q_norm."),
         ("_attn.norm.key_norm.", "_attn_k_norm."),
+        (".norm.query_norm.", ".q_norm."),
+        (".norm.key_norm.", ".k_norm."),
+        (".modulation.lin.", ".modulation.linear."),
     ):
         name = name.replace(own, theirs)
     return name.replace("mlp.0.", "mlp.fc1.").replace("mlp.2.", "mlp.fc2.") if "_in.mlp." not in name and "embedder" not in name else name
@@ -101,6 +131,56 @@ def hunyuan_vae_tensors(seed=0, **sizes):
 def hunyuan_vae_file(path, seed=0, **sizes):
     """*path*, after such an autoencoder was written there."""
     save_file(hunyuan_vae_tensors(seed, **sizes), str(path))
+    return str(path)
+
+
+def first_vae_layout(widths=(32, 32, 64, 64), latent=16):
+    """{published name: shape} of HunyuanVideo 1's autoencoder with *widths* channels in the levels."""
+    shapes, last = {}, len(widths) - 1
+
+    def conv(name, inner, outer, size=3):
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outer, inner, size, size, size), (outer,)
+
+    def block(name, inner, outer):
+        for number, width in ((1, inner), (2, outer)):
+            shapes[f"{name}.norm{number}.weight"] = shapes[f"{name}.norm{number}.bias"] = (width,)
+            conv(f"{name}.conv{number}.conv", width, outer)
+        if inner != outer:
+            conv(f"{name}.nin_shortcut.conv", inner, outer, 1)
+
+    for half, first, end in (("encoder", 3, 2 * latent), ("decoder", latent, 3)):
+        conv(f"{half}.conv_in.conv", first, widths[0] if half == "encoder" else widths[-1])
+        for number in (1, 2):
+            block(f"{half}.mid.block_{number}", widths[-1], widths[-1])
+        shapes[f"{half}.mid.attn_1.norm.weight"] = shapes[f"{half}.mid.attn_1.norm.bias"] = (widths[-1],)
+        for name in ("q", "k", "v", "proj_out"):
+            conv(f"{half}.mid.attn_1.{name}", widths[-1], widths[-1], 1)
+        out = widths[-1] if half == "encoder" else widths[0]
+        shapes[f"{half}.norm_out.weight"] = shapes[f"{half}.norm_out.bias"] = (out,)
+        conv(f"{half}.conv_out.conv", out, end)
+    for level, width in enumerate(widths):
+        for number in range(2):
+            block(f"encoder.down.{level}.block.{number}", width if number else widths[max(0, level - 1)], width)
+        for number in range(3):
+            block(f"decoder.up.{level}.block.{number}", width if number else widths[min(last, level + 1)], width)
+        if level < last:
+            conv(f"encoder.down.{level}.downsample.conv.conv", width, width)
+        if level:
+            conv(f"decoder.up.{level}.upsample.conv.conv", width, width)
+    conv("quant_conv", 2 * latent, 2 * latent, 1)
+    conv("post_quant_conv", latent, latent, 1)
+    return shapes
+
+
+def first_vae_tensors(seed=0, **sizes):
+    """Values for such an autoencoder, float32."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: random_weight(name, shape, generator) for name, shape in first_vae_layout(**sizes).items()}
+
+
+def first_vae_file(path, seed=0, **sizes):
+    """*path*, after such an autoencoder was written there."""
+    save_file(first_vae_tensors(seed, **sizes), str(path))
     return str(path)
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer of Qwen's kind that knows single bytes, one word, and Qwen's marks under their numbers."""
+"""Tokenizers of Qwen's and Llama's kind that know single bytes, one word, and the marks under their numbers."""
 
 MARKS = {
     "<|endoftext|>": 151643,
@@ -29,4 +29,22 @@ def qwen_tokenizer_json() -> str:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(mark, special=True) for mark in MARKS])
+    return made.to_str()
+
+
+LLAMA_MARKS = {"<|begin_of_text|>": 128000, "<|start_header_id|>": 128006, "<|end_header_id|>": 128007, "<|eot_id|>": 128009}
+LLAMA_VOCABULARY = 128260
+
+
+def llama_tokenizer_json() -> str:
+    """The content of Llama's, which puts a mark before every text."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+
+    vocabulary = {sign: number for number, sign in enumerate(byte_names().values())}
+    vocabulary |= {"us": 300, "er": 301, "user": 882, "ĊĊ": 271} | LLAMA_MARKS
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[("u", "s"), ("e", "r"), ("us", "er"), ("Ċ", "Ċ")]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.add_special_tokens([AddedToken(mark, special=True) for mark in LLAMA_MARKS])
+    start = next(iter(LLAMA_MARKS))
+    made.post_processor = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, LLAMA_MARKS[start])])
     return made.to_str()

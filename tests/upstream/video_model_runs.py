@@ -47,7 +47,7 @@ def shifted(model, shift):
 
 
 def small_autoencoders(tensors):
-    """Let ComfyUI, which knows the real sizes alone, make Wan 2.2's autoencoder, or HunyuanVideo 1.5's, of those of *tensors*."""
+    """Let ComfyUI, which knows the real sizes alone, make the autoencoder of Wan 2.2, HunyuanVideo or SVD of those of *tensors*."""
     import comfy.ldm.wan.vae2_2 as networks
 
     if not hasattr(networks, "CausalConv3d"):  # this project has other classes
@@ -55,6 +55,20 @@ def small_autoencoders(tensors):
     if "decoder.head.0.gamma" in tensors:
         network, dec_dim = networks.WanVAE, len(tensors["decoder.head.0.gamma"])
         networks.WanVAE = lambda dim, **given: network(dim=len(tensors["encoder.conv1.bias"]), dec_dim=dec_dim, **given)
+        return
+    if "decoder.mid.block_1.mix_factor" in tensors:
+        engine, widths = comfy.sd.AutoencodingEngine, [len(tensors[f"encoder.down.{level}.block.0.conv1.bias"]) for level in range(4)]
+        sizes = {"ch": widths[0], "ch_mult": [width // widths[0] for width in widths]}
+        smaller = {"target": lambda half: half["target"], "params": lambda half: {**half["params"], **sizes}}
+        comfy.sd.AutoencodingEngine = lambda regularizer_config, **halves: engine(
+            regularizer_config=regularizer_config,
+            **{name: {key: change(half) for key, change in smaller.items()} for name, half in halves.items()},
+        )
+        return
+    if "post_quant_conv.weight" in tensors:
+        whole, widths = comfy.sd.AutoencoderKL, [len(tensors[f"encoder.down.{level}.block.0.conv1.conv.bias"]) for level in range(4)]
+        sizes = {"ch": widths[0], "ch_mult": [width // widths[0] for width in widths]}
+        comfy.sd.AutoencoderKL = lambda ddconfig, embed_dim: whole(ddconfig={**ddconfig, **sizes}, embed_dim=embed_dim)
         return
     import comfy.ldm.hunyuan_video.vae_refiner as refiner
 

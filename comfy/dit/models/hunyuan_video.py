@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.5 as samplers see it."""
+"""HunyuanVideo 1 and 1.5 as samplers see them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,58 @@ KEPT_SHARE = 0.75  # the most of an enlarged video's latent that is left beside 
 SEED_DISTANCE = 10  # of the noise added to a video from the sampler's
 
 
-class HunyuanVideo15(BaseModel):
-    """Text as tokens, texts to be written, what an image encoder saw, and a picture as further channels with a mask."""
+class HunyuanVideo(BaseModel):
+    """HunyuanVideo 1: text as tokens and as a vector; of a picture, what the nodes say of it."""
 
     def __init__(self, model_config: Any, model_type: ModelType = ModelType.FLOW, device: torch.device | None = None) -> None:
         super().__init__(model_config, model_type, device=device, unet_model=without_weights(HunyuanVideoNetwork))
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor | None:
+        """The pooled text."""
+        return kwargs["pooled_output"]
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """Besides the usual: text that is never repeated, its mask, guidance (6), the time of a first frame that is given, and the latent
+        of a picture beside the video.
+        """
+        conds = super().extra_conds(**kwargs)
+        for source, target in (("cross_attn", "c_crossattn"), ("attention_mask", "attention_mask")):
+            if kwargs.get(source) is not None:
+                conds[target] = comfy.conds.CONDRegular(kwargs[source])
+        for name, value in (("guidance", kwargs.get("guidance", GUIDANCE)), ("guiding_frame_index", kwargs.get("guiding_frame_index"))):
+            if value is not None:
+                conds[name] = comfy.conds.CONDRegular(torch.tensor([value], dtype=torch.float32))
+        if kwargs.get("ref_latent") is not None:
+            conds["ref_latent"] = comfy.conds.CONDRegular(self.process_latent_in(kwargs["ref_latent"]))
+        return conds
+
+    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """The latent itself, whatever the noise level."""
+        return latent_image
+
+
+class HunyuanVideoI2V(HunyuanVideo):
+    """With a picture's latent and its mask beside the noise."""
+
+    def __init__(self, model_config: Any, model_type: ModelType = ModelType.FLOW, device: torch.device | None = None) -> None:
+        super().__init__(model_config, model_type, device)
+        self.concat_keys = ("concat_image", "mask_inverted")
+
+
+class HunyuanVideoSkyreelsI2V(HunyuanVideo):
+    """With a picture's latent beside the noise."""
+
+    def __init__(self, model_config: Any, model_type: ModelType = ModelType.FLOW, device: torch.device | None = None) -> None:
+        super().__init__(model_config, model_type, device)
+        self.concat_keys = ("concat_image",)
+
+
+class HunyuanVideo15(HunyuanVideo):
+    """Text as tokens, texts to be written, what an image encoder saw, and a picture as further channels with a mask."""
+
+    def encode_adm(self, **kwargs: Any) -> torch.Tensor | None:
+        """None: there is no vector."""
+        return None
 
     def concat_cond(self, **kwargs: Any) -> torch.Tensor | None:
         """A picture's latent and a mask that is 1 where it stands; zeros without one. None for networks without room for them."""
@@ -44,24 +91,14 @@ class HunyuanVideo15(BaseModel):
         return torch.cat((image, comfy.utils.resize_to_batch_size(kept, len(noise))), dim=1)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
-        """Besides the usual: text that is never repeated, a mask where some of it is padding, ``txt_byt5``, ``clip_fea``, guidance (6)."""
-        conds = super().extra_conds(**kwargs)
+        """Besides the usual: ``txt_byt5`` and ``clip_fea``; the mask only where some of the text is padding."""
         mask = kwargs.get("attention_mask")
-        if mask is not None and not bool((mask == 1).all()):
-            conds["attention_mask"] = comfy.conds.CONDRegular(mask)
-        for source, target in (("cross_attn", "c_crossattn"), ("conditioning_byt5small", "txt_byt5")):
-            if kwargs.get(source) is not None:
-                conds[target] = comfy.conds.CONDRegular(kwargs[source])
-        guidance = kwargs.get("guidance", GUIDANCE)
-        if guidance is not None:
-            conds["guidance"] = comfy.conds.CONDRegular(torch.tensor([guidance], dtype=torch.float32))
+        conds = super().extra_conds(**{**kwargs, "attention_mask": None if mask is None or bool((mask == 1).all()) else mask})
+        if kwargs.get("conditioning_byt5small") is not None:
+            conds["txt_byt5"] = comfy.conds.CONDRegular(kwargs["conditioning_byt5small"])
         if kwargs.get("clip_vision_output") is not None:
             conds["clip_fea"] = comfy.conds.CONDRegular(kwargs["clip_vision_output"].last_hidden_state)
         return conds
-
-    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """The latent itself, whatever the noise level."""
-        return latent_image
 
 
 class HunyuanVideo15_SR_Distilled(HunyuanVideo15):  # noqa: N801 - ComfyUI's name

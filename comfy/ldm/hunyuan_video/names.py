@@ -15,6 +15,7 @@ RENAMED = (
     (".q_norm.weight", ".norm.query_norm.weight"),
     (".k_norm.weight", ".norm.key_norm.weight"),
     ("_attn_proj.", "_attn.proj."),
+    (".modulation.linear.", ".modulation.lin."),
     ("_in.mlp.2.", "_in.out_layer."),
     ("_in.mlp.0.", "_in.in_layer."),
 )

@@ -372,7 +372,7 @@ class SpatialTransformer(torch.nn.Module):
         return out + x
 
 
-_placeholder, __dir__ = placeholders(__name__, "video models", "SpatialVideoTransformer:SpatialTransformer")
+_placeholder, __dir__ = placeholders(__name__, "video models", "SpatialVideoTransformer=comfy.ldm.modules.video_attention")
 AVAILABLE = {
     "SAGE_ATTENTION_IS_AVAILABLE": "sage",
     "SAGE_ATTENTION3_IS_AVAILABLE": "sage3",

@@ -1,4 +1,4 @@
-"""The conversations that Qwen-Image and HunyuanVideo 1.5 were trained with, around what the user says (``{}``). Needs no torch."""
+"""Conversations that Qwen-Image, HunyuanVideo 1.5 and Kandinsky 5 were trained with, around what the user says (``{}``). Needs no torch."""
 
 SYSTEM = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{{}}<|im_end|>\n<|im_start|>assistant\n"
 DESCRIBE = (
@@ -28,3 +28,20 @@ FROM_TEXT = SYSTEM.format(system=DESCRIBE, before="")
 ABOUT_ONE_PICTURE = SYSTEM.format(system=CHANGE, before=ONE_PICTURE)
 ABOUT_PICTURES = SYSTEM.format(system=CHANGE, before="")
 FOR_VIDEO = SYSTEM.format(system=DESCRIBE_VIDEO, before="")
+
+# Kandinsky 5's end with what the user says. A word of the second is misspelt, as it was trained.
+WITHOUT_ANSWER = SYSTEM.removesuffix("\n<|im_start|>assistant\n")
+DIRECT_VIDEO = "\n".join(
+    (
+        "You are a prompt engineer. Describe the video in detail.",
+        "Describe how the camera moves or shakes, describe the zoom and view angle, whether it follows the objects.",
+        "Describe the location of the video, main characters or objects and their action.",
+        "Describe the dynamism of the video and presented actions.",
+        "Name the visual style of the video: whether it is a professional footage, user generated content, some kind of animation, video "
+        "game or screen content.",
+        "Describe the visual effects, postprocessing and transitions if they are presented in the video.",
+        "Pay attention to the order of key actions shown in the scene.",
+    )
+)
+FOR_DIRECTED_VIDEO = WITHOUT_ANSWER.format(system=DIRECT_VIDEO, before="")
+FOR_DIRECTED_PICTURE = WITHOUT_ANSWER.format(system=f"You are a promt engineer. {DESCRIBE}", before="")

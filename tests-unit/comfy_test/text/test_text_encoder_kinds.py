@@ -88,7 +88,7 @@ def test_every_type_that_is_offered_loads_something_and_no_other_is():
             for models in makings(name, count):
                 parts = {one.part for one in KINDS if one.model in models}
                 assert find_combination(models, name).make(parts) is not None
-    assert "kandinsky5" not in dual and "lens" not in single
+    assert "newbie" not in dual and "lens" not in single
     known = {kind.model for kind in KINDS}
     assert all(one.models <= known for one in COMBINATIONS)
 

@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from comfy.families.sd_unet_config import VIDEO
+
 ANY: Collection[Any] = ()  # changes no result: training, memory, or sizes of examples
 
 UNET_SIZES = frozenset(
@@ -64,6 +66,11 @@ def refuse_others(what: str, given: Mapping[str, Any], known: Mapping[str, Colle
 
 
 def check_unet(what: str, unet_config: Mapping[str, Any]) -> None:
-    """The same for the ``unet_config`` of a UNet or of half of one."""
-    upsampling = {"num_heads_upsample": (-1, unet_config.get("num_heads"))}
-    refuse_others(what, {name: value for name, value in unet_config.items() if name not in UNET_SIZES}, {**UNET, **upsampling})
+    """The same for the ``unet_config`` of a UNet or of half of one. Of a network over frames, all that concerns them must be as known."""
+    known = {**UNET, "num_heads_upsample": (-1, unet_config.get("num_heads"))}
+    if unet_config.get("use_temporal_attention"):
+        missing = sorted(VIDEO.keys() - unet_config.keys())
+        if missing:
+            raise ValueError(f"{what} over frames needs {', '.join(missing)}")
+        known |= {name: (value,) for name, value in VIDEO.items()}
+    refuse_others(what, {name: value for name, value in unet_config.items() if name not in UNET_SIZES}, known)

@@ -19,13 +19,17 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.fixed_arguments import check_unet
 from comfy.ldm.modules.diffusionmodules.unet_blocks import UNetBlocks
 from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, TimestepBlock, Upsample, VideoResBlock
+from comfy.ldm.modules.video_attention import SpatialVideoTransformer
 
 log = logging.getLogger(__name__)
+
+OF_FRAMES = ("time_context", "num_video_frames", "image_only_indicator")  # arguments of networks over frames
 
 __all__ = [
     "Downsample",
     "ResBlock",
     "SpatialTransformer",
+    "SpatialVideoTransformer",
     "Timestep",
     "TimestepBlock",
     "TimestepEmbedSequential",
@@ -67,8 +71,14 @@ def forward_timestep_embed(
         handler = next((handler for kind, handler in handlers if isinstance(layer, kind)), None)
         if handler is not None:
             x = handler(layer, x, emb, context, options, output_shape, time_context, num_video_frames, image_only_indicator)
+        elif isinstance(layer, VideoResBlock):
+            x = layer(x, emb, num_video_frames, image_only_indicator)
         elif isinstance(layer, TimestepBlock):
             x = layer(x, emb)
+        elif isinstance(layer, SpatialVideoTransformer):
+            x = layer(x, context, time_context, num_video_frames, image_only_indicator, options)
+            if "transformer_index" in options:
+                options["transformer_index"] += 1
         elif isinstance(layer, SpatialTransformer):
             x = layer(x, context, options)
             if "transformer_index" in options:
@@ -117,7 +127,7 @@ class InputHalf(torch.nn.Module):
         self.num_heads, self.num_head_channels = self.config.num_heads, self.config.num_head_channels
         self.num_classes = unet_config.get("num_classes")
         self.dropout, self.dims, self.conv_resample, self.use_checkpoint = 0, 2, True, False
-        self.predict_codebook_ids, self.use_temporal_resblocks, self.default_num_video_frames = False, False, None
+        self.predict_codebook_ids, self.use_temporal_resblocks, self.default_num_video_frames = False, self.config.is_video, None
         self.num_heads_upsample = self.num_heads
         self.time_embed = blocks.time_embed()
         if self.config.adm_in_channels is not None:
@@ -180,7 +190,8 @@ class UNetModel(InputHalf):
     ) -> torch.Tensor:
         """*x* B x C x height x width, *timesteps* B, *context* B x tokens x width, *y* B x vector width (SDXL).
 
-        *control* maps input/middle/output to lists of residuals, last first; they are consumed.
+        *control* maps input/middle/output to lists of residuals, last first; they are consumed. Networks over frames also take
+        ``num_video_frames`` (frames are along B, video by video), ``time_context`` and ``image_only_indicator``.
         """
         options = {} if transformer_options is None else transformer_options
         options["original_shape"] = list(x.shape)
@@ -188,9 +199,10 @@ class UNetModel(InputHalf):
         if (y is None) != (self.num_classes is None):
             raise ValueError("this network needs vector conditioning y" if y is None else "this network takes no vector conditioning y")
         emb = self._embed(timesteps, y, options, x.dtype)
-        h, skips = self._run_input(x, emb, context, control, options)
-        h = self._run_middle(h, emb, context, control, options, {"x": x, "y": y, "timesteps": timesteps})
-        h = self._run_output(h, skips, emb, context, control, options)
+        frames = {name: kwargs.get(name) for name in OF_FRAMES} if self.config.is_video else {}
+        h, skips = self._run_input(x, emb, context, control, options, **frames)
+        h = self._run_middle(h, emb, context, control, options, {"x": x, "y": y, "timesteps": timesteps}, **frames)
+        h = self._run_output(h, skips, emb, context, control, options, **frames)
         return self.out(h.type(x.dtype))
 
     def _embed(self, timesteps: torch.Tensor, y: torch.Tensor | None, options: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
@@ -200,13 +212,13 @@ class UNetModel(InputHalf):
         return emb if y is None else emb + self.label_emb(y)
 
     def _run_input(
-        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any]
+        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any], **frames: Any
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         patches = options.get("patches", {})
         skips = []
         for number, block in enumerate(self.input_blocks):
             options["block"] = ("input", number)
-            h = apply_control(forward_timestep_embed(block, h, emb, context, options), control, "input")
+            h = apply_control(forward_timestep_embed(block, h, emb, context, options, **frames), control, "input")
             for patch in patches.get("input_block_patch", ()):
                 h = patch(h, options)
             skips.append(h)
@@ -215,16 +227,23 @@ class UNetModel(InputHalf):
         return h, skips
 
     def _run_middle(
-        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any], seen: dict[str, Any]
+        self, h: torch.Tensor, emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any], seen: dict[str, Any], **frames: Any
     ) -> torch.Tensor:
         options["block"] = ("middle", 0)
-        h = apply_control(forward_timestep_embed(self.middle_block, h, emb, context, options), control, "middle")
+        h = apply_control(forward_timestep_embed(self.middle_block, h, emb, context, options, **frames), control, "middle")
         for patch in options.get("patches", {}).get("middle_block_after_patch", ()):
             h = patch({"h": h, "emb": emb, "context": context, "transformer_options": options, **seen})["h"]
         return h
 
     def _run_output(
-        self, h: torch.Tensor, skips: list[torch.Tensor], emb: torch.Tensor, context: Any, control: Any, options: dict[str, Any]
+        self,
+        h: torch.Tensor,
+        skips: list[torch.Tensor],
+        emb: torch.Tensor,
+        context: Any,
+        control: Any,
+        options: dict[str, Any],
+        **frames: Any,
     ) -> torch.Tensor:
         for number, block in enumerate(self.output_blocks):
             options["block"] = ("output", number)
@@ -234,7 +253,7 @@ class UNetModel(InputHalf):
             if skip is not None:
                 h = torch.cat([h, skip], dim=1)
                 del skip
-            h = forward_timestep_embed(block, h, emb, context, options, skips[-1].shape if skips else None)
+            h = forward_timestep_embed(block, h, emb, context, options, skips[-1].shape if skips else None, **frames)
         return h
 
 

@@ -4,11 +4,13 @@ from typing import Any
 
 import torch
 
-from comfy.families.sd_unet_config import NO_MIDDLE, NORM_GROUPS, ONE_RESIDUAL, UNetConfig
+from comfy.families.sd_unet_config import NO_MIDDLE, NORM_GROUPS, ONE_RESIDUAL, VIDEO, UNetConfig
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, Upsample
+from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, Upsample, VideoResBlock
+from comfy.ldm.modules.video_attention import SpatialVideoTransformer
 
 META: dict[str, Any] = {"device": "meta"}
+ACROSS_FRAMES = ("use_spatial_context", "merge_strategy", "merge_factor", "disable_temporal_crossattention")
 Layers = list[torch.nn.Module]
 
 
@@ -101,6 +103,9 @@ class UNetBlocks:
         return layers
 
     def _residual(self, channels_in: int, channels_out: int) -> ResBlock:
+        if self.config.is_video:
+            sizes = {name: VIDEO[name] for name in ("video_kernel_size", "merge_strategy", "merge_factor")}
+            return VideoResBlock(channels_in, self._time, 0, out_channels=channels_out, operations=self._operations, **sizes, **META)
         return ResBlock(channels_in, self._time, 0, channels_out, operations=self._operations, **META)
 
     def _transformer(self, channels: int, depth: int) -> SpatialTransformer:
@@ -108,4 +113,7 @@ class UNetBlocks:
         heads = config.num_heads if config.num_heads > 0 else max(1, channels // config.num_head_channels)
         width = config.context_dim or config.channels[-1]
         sizes: dict[str, Any] = {"depth": depth, "context_dim": width, "use_linear": config.use_linear}
+        if self.config.is_video:
+            sizes |= {"ff_in": VIDEO["extra_ff_mix_layer"], **{name: VIDEO[name] for name in ACROSS_FRAMES}}
+            return SpatialVideoTransformer(channels, heads, channels // heads, operations=self._operations, **sizes, **META)
         return SpatialTransformer(channels, heads, channels // heads, operations=self._operations, **sizes, **META)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.ops
+from comfy.ldm.modules.diffusionmodules.util import AlphaBlender
 
 NORM_GROUPS = 32
 Dimensions = Literal[1, 2, 3]  # length; height and width; frames, height and width
@@ -169,4 +170,41 @@ class ResBlock(TimestepBlock):
 
 
 class VideoResBlock(ResBlock):
-    """Never instantiated here: the class that packs test for to tell video networks apart."""
+    """A :class:`ResBlock` of each frame, and one over *video_kernel_size* frames after it (``time_stack``), mixed."""
+
+    def __init__(
+        self,
+        channels: int,
+        emb_channels: int,
+        dropout: float,
+        video_kernel_size: Any = 3,
+        merge_strategy: str = "fixed",
+        merge_factor: float = 0.5,
+        out_channels: int | None = None,
+        use_conv: bool = False,
+        use_scale_shift_norm: bool = False,
+        dims: Dimensions = 2,
+        use_checkpoint: bool = False,
+        up: bool = False,
+        down: bool = False,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        operations: Any = comfy.ops.disable_weight_init,
+    ) -> None:
+        kept: dict[str, Any] = {"dtype": dtype, "device": device, "operations": operations}
+        shape = (use_conv, use_scale_shift_norm, dims, use_checkpoint, up, down)
+        super().__init__(channels, emb_channels, dropout, out_channels, *shape, **kept)
+        frames: dict[str, Any] = {"dims": 3, "kernel_size": video_kernel_size, "exchange_temb_dims": True}
+        self.time_stack = ResBlock(self.out_channels, emb_channels, dropout, self.out_channels, **frames, **kept)
+        self.time_mixer = AlphaBlender(merge_factor, merge_strategy, rearrange_pattern="b t -> b 1 t 1 1")
+        if device is not None:
+            self.time_mixer.to(device)
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, emb: torch.Tensor, num_video_frames: int, image_only_indicator: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(B · frames) x C in x height x width and (B · frames) x time width to the same with C out."""
+        alone = super().forward(x, emb).unflatten(0, (-1, num_video_frames)).transpose(1, 2)
+        together = self.time_stack(alone, emb.unflatten(0, (-1, num_video_frames)))
+        mixed = self.time_mixer(x_spatial=alone, x_temporal=together, image_only_indicator=image_only_indicator)
+        return mixed.transpose(1, 2).flatten(0, 1)

@@ -11,6 +11,7 @@ from comfy.model_sampling import make_beta_schedule
 from comfy.placeholders import placeholders
 
 __all__ = [
+    "AlphaBlender",
     "avg_pool_nd",
     "checkpoint",
     "extract_into_tensor",
@@ -22,7 +23,42 @@ __all__ = [
     "zero_module",
 ]
 
-__getattr__, __dir__ = placeholders(__name__, "video models", "AlphaBlender HybridConditioner")
+__getattr__, __dir__ = placeholders(__name__, "video models", "HybridConditioner")
+
+
+class AlphaBlender(torch.nn.Module):
+    """Mixes what a layer makes of each frame with what it makes of all: a share of the first, the rest of the second.
+
+    *merge_strategy*: the share is *alpha* ("fixed"), learned ("learned"), or learned and all of it for pictures ("learned_with_images").
+    *rearrange_pattern* says along which dimensions frames are; it ends with as many ones as follow them.
+    """
+
+    strategies = ("learned", "fixed", "learned_with_images")
+
+    def __init__(self, alpha: float, merge_strategy: str = "learned_with_images", rearrange_pattern: str = "b t -> (b t) 1 1") -> None:
+        super().__init__()
+        if merge_strategy not in self.strategies:
+            raise ValueError(f"unknown merge strategy {merge_strategy!r}; known: {', '.join(self.strategies)}")
+        self.merge_strategy, self.rearrange_pattern = merge_strategy, rearrange_pattern
+        share = torch.tensor([float(alpha)])
+        if merge_strategy == "fixed":
+            self.register_buffer("mix_factor", share)
+        else:
+            self.mix_factor = torch.nn.Parameter(share)
+
+    def get_alpha(self, image_only_indicator: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+        """The share, broadcastable to the values; *image_only_indicator*: B x frames, 1 for pictures."""
+        factor = self.mix_factor.to(device)
+        share = factor if self.merge_strategy == "fixed" else torch.sigmoid(factor)
+        if self.merge_strategy != "learned_with_images" or image_only_indicator is None:
+            return share
+        by_frame = torch.where(image_only_indicator.bool().to(device), 1.0, share)
+        return by_frame[:, None, :, None, None] if "1 t" in self.rearrange_pattern else by_frame.reshape(-1, 1, 1)
+
+    def forward(self, x_spatial: torch.Tensor, x_temporal: torch.Tensor, image_only_indicator: torch.Tensor | None = None) -> torch.Tensor:
+        """Both mixed, in the first's dtype."""
+        alpha = self.get_alpha(image_only_indicator, x_spatial.device).to(x_spatial.dtype)
+        return alpha * x_spatial + (1.0 - alpha) * x_temporal
 
 
 def checkpoint(func: Callable[..., Any], inputs: Sequence[Any], params: Any, flag: bool) -> Any:
