@@ -38,9 +38,8 @@ def made(tensors, sizes, kind, calls, written):
     results = []
     for call in calls:
         tokens = clip.tokenize(**call)
-        ids = [
-            token[0] if isinstance(token[0], int) else token[0]["type"] for chunks in tokens.values() for chunk in chunks for token in chunk
-        ]
+        given = [token for chunks in tokens.values() for chunk in chunks for token, *_ in chunk]
+        ids = [token if isinstance(token, int) else token["type"] for token in given]
         result = {"ids": ids, "name": list(tokens), "said": []}
         for one in written:
             said = clip.generate(clip.tokenize(**call), **one)
