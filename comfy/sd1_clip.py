@@ -16,7 +16,7 @@ from comfy.text.clip_tokenizer import SD1Tokenizer, SDTokenizer
 from comfy.text.generation import Sampling, generate
 from comfy.text.prompt_weights import escape_important, parse_parentheses, token_weights, unescape_important
 from comfy.text.text_model import TextModel
-from comfy.text.token_embedding import embed_tokens
+from comfy.text.token_embedding import embed_tokens, token_ids
 
 __all__ = [
     "ClipTokenWeightEncoder",
@@ -221,9 +221,11 @@ class SDClipModel(torch.nn.Module, ClipTokenWeightEncoder):
             raise ValueError(f"{type(self.transformer).__name__} is a text encoder that reads only; load a language model to generate text")
         stops = self.transformer.stop_tokens()
         device = self.execution_device or self.transformer.get_input_embeddings().weight.device
-        embeds, _, _, infos = self.process_tokens([[token for token, *_ in tokens[0]]], device)
+        given = [token for token, *_ in tokens[0]]
+        embeds, _, _, infos = self.process_tokens([given], device)
+        ids = token_ids(given, infos, embeds.shape[1]) if self.transformer.WANTS_IDS else ()
         sampling = Sampling(do_sample, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, seed or 0)
-        return generate(self.transformer, embeds, sampling, max_length, stops, infos)
+        return generate(self.transformer, embeds, sampling, max_length, stops, infos, ids)
 
     def load_weights(self, source: WeightSource, what: str = "the text encoder") -> None:
         """Give the text model its weights from *source* (names without prefix, any key style that the model reads).

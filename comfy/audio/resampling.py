@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy.lazy_import import lazy_module
@@ -15,15 +16,25 @@ numpy = lazy_module("numpy")
 signal = lazy_module("scipy.signal")
 torch = lazy_module("torch")
 
-# The kernel of a changed rate: so many zero crossings to each side, and a cutoff at this share of the lower rate's half. ComfyUI's.
-ZERO_CROSSINGS = 6
-ROLLOFF = 0.99
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """That of a changed rate: so many zero *crossings* to each side, and a cutoff at the share *rolloff* of the lower rate's half; its
+    window is Hann's or, with a *beta*, Kaiser's.
+    """
+
+    crossings: int
+    rolloff: float
+    beta: float | None = None
 
 
-def resampled(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
+USUAL = Kernel(crossings=6, rolloff=0.99)  # ComfyUI's
+
+
+def resampled(waveform: Tensor, from_hz: int, to_hz: int, kernel: Kernel = USUAL) -> Tensor:
     """*waveform* (float, …×samples) at *to_hz* samples per second instead of *from_hz*; on the same device, of the same dtype.
 
-    Band-limited interpolation with a Hann-windowed sinc (J. O. Smith, Digital Audio Resampling); what lies beyond the ends counts as
+    Band-limited interpolation with a windowed sinc (J. O. Smith, Digital Audio Resampling); what lies beyond the ends counts as
     silence. The length is rounded up. Raises ``ValueError`` for rates below 1 Hz.
     """
     if min(from_hz, to_hz) < 1:
@@ -33,15 +44,18 @@ def resampled(waveform: Tensor, from_hz: int, to_hz: int) -> Tensor:
     divisor = math.gcd(from_hz, to_hz)
     up, down = to_hz // divisor, from_hz // divisor
     values = waveform.detach().to("cpu", torch.float32).numpy()
-    changed = signal.resample_poly(values, up, down, axis=-1, window=_kernel(up, down).astype(numpy.float32))
+    changed = signal.resample_poly(values, up, down, axis=-1, window=_taps(up, down, kernel).astype(numpy.float32))
     return torch.from_numpy(numpy.ascontiguousarray(changed)).to(waveform)
 
 
-def _kernel(up: int, down: int) -> ndarray:
+def _taps(up: int, down: int, kernel: Kernel) -> ndarray:
     """The taps, on the grid that both rates share; resample_poly multiplies them by *up*."""
-    cutoff = min(up, down) * ROLLOFF
-    half = math.ceil(ZERO_CROSSINGS * up * down / cutoff)
+    cutoff = min(up, down) * kernel.rolloff
+    half = math.ceil(kernel.crossings * up * down / cutoff)
     crossings = numpy.arange(-half, half + 1) * (cutoff / (up * down))
-    crossings = crossings.clip(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = numpy.cos(crossings * (numpy.pi / ZERO_CROSSINGS / 2)) ** 2
+    crossings = crossings.clip(-kernel.crossings, kernel.crossings)
+    if kernel.beta is None:
+        window = numpy.cos(crossings * (numpy.pi / kernel.crossings / 2)) ** 2
+    else:
+        window = numpy.i0(kernel.beta * numpy.sqrt(1 - (crossings / kernel.crossings) ** 2)) / numpy.i0(kernel.beta)
     return numpy.sinc(crossings) * window * (cutoff / (up * down))

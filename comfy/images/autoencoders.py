@@ -31,6 +31,7 @@ WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.n
 MUSIC_MARK = "vocoder.backbone.channel_layers.0.0.bias"
 OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
 LTX_MARK = "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight"
+LTX_DIFFUSION_MARK = "decoder.conv_in_x_t.weight"
 LTX_SOUND_MARKS = ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight")
 MINIMAX_MARKS = ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight")
 MINIMAX_AUDIO_MARK = "pre_block.attn.zero_k_bias"
@@ -83,6 +84,8 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _oobleck(shapes)
         if LTX_MARK in shapes:
             return _ltx(source)
+        if LTX_DIFFUSION_MARK in shapes:
+            return _ltx_diffusion(source)
         if any(mark in shapes for mark in LTX_SOUND_MARKS):
             return _ltx_sound(source)
         if all(mark in shapes for mark in MINIMAX_MARKS):
@@ -266,6 +269,26 @@ def _ltx(source: WeightSource) -> Autoencoder:
         upscale_ratio=(lambda length: max(0, int(length) * frames - frames + 1), side, side),
         encode_bytes=ltx_vae.encode_memory_bytes,
         decode_bytes=ltx_vae.decode_memory_bytes,
+        latent_dim=3,
+        downscale_index_formula=(frames, side, side),
+        upscale_index_formula=(frames, side, side),
+    )
+
+
+def _ltx_diffusion(source: WeightSource) -> Autoencoder:
+    from comfy.images import ltx_diffusion_vae as later
+    from comfy.images import ltx_vae
+
+    config, side, frames = later.read_diffusion_vae_config(source), ltx_vae.SIDE, ltx_vae.FRAMES_PER_LATENT
+    return Autoencoder(
+        build=lambda: later.DiffusionAutoencoder(config),
+        load=later.load_diffusion_vae,
+        image_channels=3,
+        latent_channels=config.decoder.get("in_channels", 128),
+        downscale_ratio=(lambda length: max(0, int(length + frames - 1) // frames), side, side),
+        upscale_ratio=(lambda length: max(0, int(length) * frames - frames + 1), side, side),
+        encode_bytes=ltx_vae.encode_memory_bytes,
+        decode_bytes=later.decode_memory_bytes,
         latent_dim=3,
         downscale_index_formula=(frames, side, side),
         upscale_index_formula=(frames, side, side),

@@ -17,7 +17,7 @@ from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import INDEPENDENT, Part, load_parts
 from comfy.text.combinations import find_combination, makings
 from comfy.text.encoder import CLIP, kept_part_dtype
-from comfy.text.kinds import KINDS, FoundEncoder, recognise
+from comfy.text.kinds import KINDS, FoundEncoder, recognise, recognise_parts
 from comfy.text.te_models import TEModel
 
 CLIPType = enum.Enum(
@@ -100,7 +100,7 @@ def load_text_encoder_sources(
     model_options: Mapping[str, Any] | None = None,
 ) -> CLIP:
     """The text encoder that weight sources make together. Raises ``UnknownModelError`` for text models that make none."""
-    found = [_recognised(source) for source in map(plain_weights, sources)]
+    found = [part for source in map(plain_weights, sources) for part in _recognised(source)]
     combination = find_combination([one.kind.model for one in found], clip_type.name.lower())
     if combination is None:
         raise UnknownModelError(_no_combination(found, clip_type.name.lower()))
@@ -117,17 +117,17 @@ def detect_te_model(sd: Mapping[str, torch.Tensor]) -> TEModel | None:
 def kept_encoder_bytes(source: WeightSource, options: Mapping[str, Any]) -> int:
     """Bytes that the text model in *source* will take."""
     found = _recognised(plain_weights(source))
-    return kept_bytes(found.source, "", kept_part_dtype(found, options))
+    return sum(kept_bytes(part.source, "", kept_part_dtype(part, options)) for part in found)
 
 
-def _recognised(source: WeightSource) -> FoundEncoder:
-    found = recognise(source, family_settings(source.metadata, source.name))
-    if found is None:
+def _recognised(source: WeightSource) -> list[FoundEncoder]:
+    found = recognise_parts(source, family_settings(source.metadata, source.name))
+    if not found:
         raise UnknownModelError(
             f"{source.name} is not a supported text model. Found {model_detection.describe_tensors(source.shapes())}. "
             f"Supported: {', '.join(kind.label for kind in KINDS)}"
         )
-    say_unused(source.name, "outside the text model", outside(source.shapes(), (found.prefix,)), ())
+    say_unused(source.name, "outside the text model", outside(source.shapes(), (found[0].prefix,)), ())
     return found
 
 

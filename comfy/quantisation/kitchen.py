@@ -56,6 +56,15 @@ def fused_rope() -> Callable[[Tensor, Tensor], Tensor] | None:
     return package.apply_rope1 if kernels.get("available") and not kernels.get("disabled") else None
 
 
+@functools.cache
+def neighbourhood_attention() -> Callable[..., Tensor] | None:
+    """comfy-kitchen's attention (B x frames x height x width x heads x channels) to neighbourhoods, where it is installed; else None."""
+    if not is_installed():
+        return None
+    layouts()
+    return importlib.import_module("comfy_kitchen").na3d
+
+
 def choose_kernels(comfy_kitchen: Any, args: Namespace) -> None:
     """Switch kernels of *comfy_kitchen* off as ComfyUI does, and say in one line which are left.
 

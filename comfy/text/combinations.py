@@ -37,6 +37,7 @@ _L, _G, _T5, _OLD, _BASE, _UMT5 = (TEModel.CLIP_L, TEModel.CLIP_G, TEModel.T5_XX
 _L_G_T5 = _sets((_L,), (_G,), (_T5,), (_L, _G), (_L, _T5), (_G, _T5), (_L, _G, _T5))
 _LLAMA = TEModel.LLAMA3_8
 _QWEN35 = _sets((TEModel.QWEN35_08B,), (TEModel.QWEN35_2B,), (TEModel.QWEN35_4B,), (TEModel.QWEN35_9B,), (TEModel.QWEN35_27B,))
+_GEMMA4 = (TEModel.GEMMA_4_E2B, TEModel.GEMMA_4_E4B, TEModel.GEMMA_4_12B, TEModel.GEMMA_4_31B)
 _HIDREAM = tuple(frozenset(some) for count in range(1, 5) for some in itertools.combinations((_L, _G, _T5, _LLAMA), count))
 _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] = (
     (_L_G_T5[:-1], ("sd3",), "comfy.text_encoders.sd3_clip:sd3_target"),
@@ -74,6 +75,14 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.MINISTRAL_3_3B,)), ("flux2", ANY), "comfy.text_encoders.ernie:ernie_target"),
     (_QWEN35, ("stable_diffusion", ANY), "comfy.text_encoders.qwen35:qwen35_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
+    *(
+        rule
+        for model, size in zip(_GEMMA4, ("e2b", "e4b", "unified", "large"))
+        for rule in (
+            (_sets((model,)), ("stable_diffusion", ANY), f"comfy.text_encoders.gemma4:{size}_target"),
+            (_sets((model, TEModel.LTX_PROJECTION)), ("ltxv", ANY), f"comfy.text_encoders.gemma4:ltx_{size}_target"),
+        )
+    ),
     (_sets((TEModel.GEMMA_3_12B, TEModel.LTX_PROJECTION)), ("ltxv",), "comfy.text_encoders.lt:ltxav_target"),
     (_sets((TEModel.GEMMA_3_12B,)), ("ltxv", ANY), "comfy.text_encoders.gemma3:gemma3_target"),
     (_sets((TEModel.GEMMA_3_4B,), (TEModel.GEMMA_3_4B_VISION,)), ("lumina2", ANY), "comfy.text_encoders.gemma3:gemma3_target"),

@@ -39,8 +39,11 @@ def generate(
     max_length: int,
     stop: Collection[int],
     embeds_info: Sequence[Mapping[str, Any]] = (),
+    ids: Sequence[int] = (),
 ) -> list[int]:
     """The ids of up to *max_length* tokens that follow *embeds* (1 x tokens x width), the last one of *stop* if that ended it.
+
+    *ids*: the numbers of those tokens, for a network that is told them; they count as said.
 
     *network* is a :class:`comfy.text.qwen.network.QwenTextModel`, or one like it. Each token is a step of progress. Raises
     ``InterruptProcessingException`` between tokens.
@@ -50,16 +53,20 @@ def generate(
     numbers = torch.Generator(device=device).manual_seed(sampling.seed) if sampling.do_sample else None
     progress = comfy.utils.ProgressBar(max_length)
     memory: Memory = network.new_memory()
+    if ids:
+        memory.ids = torch.tensor([ids], device=device)
     said: list[int] = []
     x, infos = embeds.to(dtype), embeds_info
     while len(said) < max_length:
         comfy.model_management.throw_exception_if_processing_interrupted()
         last = network(x, [x.shape[1]], None, embeds_info=infos, memory=memory)[0]
-        token = next_token(network.logits(last[:, -1:])[:, -1], sampling, said, numbers)
+        token = next_token(network.logits(last[:, -1:])[:, -1], sampling, [*ids, *said], numbers)
         said.append(int(token))
         progress.update(1)
         if said[-1] in stop:
             break
+        if ids:
+            memory.ids = token.view(1, 1)
         x, infos = network.get_input_embeddings()(token.view(1, 1), out_dtype=torch.float32).to(dtype), ()
     return said
 

@@ -14,6 +14,7 @@ from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
 from comfy.text.gemma import GemmaTextConfig, read_gemma_config
 from comfy.text.gemma3 import is_gemma3_4b, is_gemma3_4b_vision, is_gemma3_12b, read_gemma3_config
+from comfy.text.gemma4.sizes import LARGE, MEDIUM, SMALL, UNIFIED, gemma4_source, is_gemma4, read_gemma4_config
 from comfy.text.llama import is_llama, is_ministral, is_mistral, read_llama_config
 from comfy.text.ltx_projection_config import PROJECTION, is_projection, projection_source, read_projection_config
 from comfy.text.qwen.half_sizes import read_half_config
@@ -170,6 +171,15 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.GEMMA_3_12B, "Gemma 3 12B", "gemma3_12b", read_gemma3_config, is_gemma3_12b, _DECODER_NORM),
     EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),
     EncoderKind(TEModel.GEMMA_3_4B_VISION, "Gemma 3 4B with eyes", "gemma3_4b", read_gemma3_config, is_gemma3_4b_vision, _DECODER_NORM),
+    *(
+        EncoderKind(model, f"Gemma 4 {label}", "gemma4", read_gemma4_config, is_gemma4(size), _DECODER_NORM, gemma4_source)
+        for model, label, size in (
+            (TEModel.GEMMA_4_E2B, "E2B", SMALL),
+            (TEModel.GEMMA_4_E4B, "E4B", MEDIUM),
+            (TEModel.GEMMA_4_12B, "12B", UNIFIED),
+            (TEModel.GEMMA_4_31B, "31B", LARGE),
+        )
+    ),
     EncoderKind(TEModel.QWEN25_7B, "Qwen2.5-VL 7B", "qwen25_7b", read_qwen_config, is_qwen25_7b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN25_3B, "Qwen2.5-VL 3B", "qwen25_3b", read_qwen_config, is_qwen25_3b, _DECODER_NORM),
     EncoderKind(TEModel.QWEN3_4B, "Qwen3 4B", "qwen3_4b", read_qwen_config, is_qwen3_4b, _DECODER_NORM),
@@ -225,6 +235,20 @@ def recognise(source: WeightSource, settings: Mapping[str, Any] | None = None) -
                     part = part if kind.select is None else kind.select(part)
                     return FoundEncoder(kind, part, kind.read(part.shapes(), (settings or {}).get(kind.part)), prefix)
     return None
+
+
+def recognise_parts(source: WeightSource, settings: Mapping[str, Any] | None = None) -> list[FoundEncoder]:
+    """The text model in *source*, as :func:`recognise` tells it, and what LTX 2 has for its states where the same file holds both for the
+    video and the sound, as those of Gemma 4 do. Empty where there is none.
+    """
+    found = recognise(source, settings)
+    if found is None:
+        return []
+    projection = next(kind for kind in KINDS if kind.model == TEModel.LTX_PROJECTION)
+    config = read_projection_config(source.shapes())
+    if found.kind.part != "gemma4" or config is None or config.sound_width is None:
+        return [found]
+    return [found, FoundEncoder(projection, projection_source(source), config, "")]
 
 
 def read_part(name: str, source: WeightSource, settings: Mapping[str, Any] | None = None) -> FoundEncoder:

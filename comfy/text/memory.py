@@ -6,11 +6,15 @@ from typing import Any
 
 @dataclass(slots=True)
 class Memory:
-    """*cache*: what each layer keeps, in transformers' form. *tokens*: how many were read. *next_position*: where the next one stands."""
+    """*cache*: what each layer keeps, in transformers' form. *tokens*: how many were read. *next_position*: where the next one stands.
+
+    *ids*: the numbers (1 x tokens) of those to be read next, for networks whose layers are told them.
+    """
 
     cache: Any
     tokens: int = 0
     next_position: int = 0
+    ids: Any = None
 
 
 def new_memory(config: Any = None) -> Memory:

@@ -2,7 +2,7 @@
 
 import logging
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,16 @@ def embed_tokens(
     masks = [row.mask for row in rows]
     embeds = torch.cat([row.embeds for row in rows])
     return embeds, torch.tensor(masks, device=device, dtype=torch.long), [sum(mask) for mask in masks], rows[-1].infos
+
+
+def token_ids(chunk: Sequence[Any], infos: Sequence[Mapping[str, Any]], length: int) -> list[int]:
+    """The ids of *chunk* where they stand among *length* vectors, and 0 where *infos* say that something was put in."""
+    put_in = {info["index"]: info["size"] for info in infos if info["size"]}
+    left = iter(token for token in chunk if isinstance(token, numbers.Integral))
+    ids: list[int] = []
+    while len(ids) < length:
+        ids += [0] * put_in[len(ids)] if len(ids) in put_in else [int(next(left, 0))]
+    return ids
 
 
 class _Row:

@@ -49,5 +49,6 @@ __getattr__, __dir__ = placeholders(
     "LTX 2 models",
     "Gemma3_Tokenizer=comfy.text_encoders.gemma3 Gemma3_12BTokenizer=comfy.text_encoders.gemma3 "
     "LTXAVGemmaTokenizer=comfy.text_encoders.gemma3 Gemma3_12BModel=comfy.text_encoders.gemma3 gemma3_te=comfy.text_encoders.gemma3 "
-    "DualLinearProjection=comfy.text_encoders.ltxav LTXAVTEModel=comfy.text_encoders.ltxav ltxav_gemma4_tokenizer() ltxav_te() sd_detect()",
+    "DualLinearProjection=comfy.text_encoders.ltxav LTXAVTEModel=comfy.text_encoders.ltxav "
+    "ltxav_gemma4_tokenizer=comfy.text_encoders.gemma4 ltxav_te() sd_detect()",
 )

@@ -1,11 +1,11 @@
-"""Prompt encoding for LTX 2: the states of all layers of Gemma 3 12B, projected to the width of the transformer's text."""
+"""Prompt encoding for LTX 2: the states of all layers of Gemma 3 12B or Gemma 4, projected to the width of the transformer's text."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,6 +17,7 @@ from comfy.ldm.lightricks.embeddings_connector import Embeddings1DConnector
 from comfy.text.joint_encoder import JointTextEncoder
 from comfy.text.ltx_projection_config import CONNECTORS, PROJECTION, ProjectionConfig
 from comfy.text_encoders.gemma3 import LARGE, Gemma3_12BModel
+from comfy.text_encoders.gemma4 import PART, Gemma4Model
 from comfy.units import MIB
 
 SPREAD = 8.0  # of states after they are brought to a common range
@@ -69,14 +70,19 @@ def projection_layers(config: ProjectionConfig, kept: torch.dtype) -> dict[str, 
 
 
 class LTXAVTEModel(JointTextEncoder):
-    """Gemma's states as text for LTX 2. Of the first one, whose files have small connectors, the text goes through these here."""
+    """Gemma's states as text for LTX 2. Of the first one, whose files have small connectors, the text goes through these here.
 
+    The text model, of the class ``TEXT_MODEL``, is ``gemma3_12b`` as in ComfyUI; its part of files and prompts is named ``PART``.
+    """
+
+    PART: ClassVar[str] = LARGE
+    TEXT_MODEL: ClassVar[Callable[..., Any]] = Gemma3_12BModel
     text_embedding_projection: Any
 
     def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         options = dict(model_options or {})
-        self.gemma3_12b = Gemma3_12BModel(device=device, dtype=dtype, model_options={**options, "model_name": LARGE})
+        self.gemma3_12b = self.TEXT_MODEL(device=device, dtype=dtype, model_options={**options, "model_name": self.PART})
         kept = options.get(f"{PROJECTION}_dtype") or dtype or torch.float32
         config: ProjectionConfig = options[f"{PROJECTION}_model_config"]
         self.config, self.dtypes = config, {kept, self.gemma3_12b.dtype}
@@ -86,7 +92,7 @@ class LTXAVTEModel(JointTextEncoder):
 
     def parts(self) -> dict[str, Any]:
         """The text model alone."""
-        return {LARGE: self.gemma3_12b}
+        return {self.PART: self.gemma3_12b}
 
     def set_clip_options(self, options: Mapping[str, Any]) -> None:
         """Options of the text model, and the device to compute on."""
@@ -99,11 +105,11 @@ class LTXAVTEModel(JointTextEncoder):
         self.execution_device = None
 
     def encode_token_weights(self, token_weight_pairs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """(text 1 x tokens x width float32, pooled output, extras) for {"gemma3_12b": chunks}, without the tokens that only fill up.
+        """(text 1 x tokens x width float32, pooled output, extras) for {``PART``: chunks}, without the tokens that only fill up.
 
         ``unprocessed_ltxav_embeds`` in the extras says that connectors are still to come.
         """
-        states, pooled, extra = self.gemma3_12b.encode_token_weights(token_weight_pairs[LARGE])
+        states, pooled, extra = self.gemma3_12b.encode_token_weights(token_weight_pairs[self.PART])
         states = states[:, :, -int(extra["attention_mask"].sum()) :]
         device, computed = states.device, self.execution_device or states.device
         fewer_bits = comfy.model_management.should_use_bf16(self.execution_device)
@@ -124,7 +130,7 @@ class LTXAVTEModel(JointTextEncoder):
 
     def generate(self, tokens: Mapping[str, Any], **options: Any) -> Any:
         """What the text model says after *tokens*, see :meth:`comfy.text.encoder.CLIP.generate`."""
-        return self.gemma3_12b.generate(tokens[LARGE], **options)
+        return self.gemma3_12b.generate(tokens[self.PART], **options)
 
     def load_weights(self, sources: Mapping[str, WeightSource]) -> None:
         """Weights of the text model and of what comes after it, by part."""
@@ -138,7 +144,13 @@ class LTXAVTEModel(JointTextEncoder):
 
     def memory_estimation_function(self, token_weight_pairs: Mapping[str, Any], device: Any = None) -> float:
         """Bytes of working memory to encode these tokens on *device*."""
-        chunks = token_weight_pairs.get(LARGE, [])
+        chunks = token_weight_pairs.get(self.PART, [])
         filling = min((sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == 0, chunk)) for chunk in chunks), default=0)
         count = max(sum(map(len, chunks)) - filling, FEWEST_TOKENS)
         return count * MIB_PER_TOKEN / (2 if comfy.model_management.should_use_bf16(device) else 1) * MIB
+
+
+class LTXAVGemma4TEModel(LTXAVTEModel):
+    """The same with Gemma 4, as LTX 2.5 has it."""
+
+    PART, TEXT_MODEL = PART, Gemma4Model

@@ -12,6 +12,8 @@ from ltx_files import (
     VAE_KINDS,
     VOCODERS,
     WIDTH,
+    diffusion_vae_metadata,
+    diffusion_vae_tensors,
     ltx_file,
     ltx_sound_metadata,
     ltx_sound_tensors,
@@ -63,7 +65,7 @@ def lora_file(path, kind):
 def cases(folder) -> dict:
     """Text, first frames, guides of every strength, sound alone kept, LoRA, both kinds and all ages of networks."""
     numbers = Numbers()
-    old, plain, loud, newer = (ltx_file(folder / f"{kind}.safetensors", kind) for kind in ("0.9", "0.9.5", "2", "2.3"))
+    old, plain, loud, newer, last = (ltx_file(folder / f"{kind}.safetensors", kind) for kind in ("0.9", "0.9.5", "2", "2.3", "2.5"))
 
     def case(model=plain, options=None, frames=FRAMES, text=TEXT, **more):
         mask = {"attention_mask": torch.ones(1, 7).long()} if model in (old, plain) else {}
@@ -122,6 +124,9 @@ def cases(folder) -> dict:
         "2.3": heard(newer, ready, text=pair),
         "2.3, first frame": heard(newer, ready, text=pair, **silent),
         "2.3, heard before": heard(newer, {**ready, "ref_audio": {"tokens": numbers(1, 4, 128)}}, text=pair),
+        "2.5": heard(last, ready, text=pair),
+        "2.5, first frame": heard(last, ready, text=pair, **silent),
+        "2.5, guides": heard(last, {**weak, **ready}, frames=FRAMES + 2, text=pair, **both),
         "2.3, heard before, sound kept": heard(newer, {**ready, "ref_audio": {"tokens": numbers(1, 4, 128)}}, text=pair, **silent),
     }
     found["2, apart"]["options"] = {"a2v_cross_attn": False, "v2a_cross_attn": False}
@@ -150,6 +155,7 @@ def autoencoder_cases() -> dict:
     sounds = [numbers(1, 30000, 2) * 0.3, numbers(1, 9000, 1) * 0.3]
     heard = [numbers(1, 8, 9, 16), numbers(2, 8, 4, 16)]
     videos = {kind: (ltx_vae_tensors(kind), ltx_vae_metadata(kind), pictures, latents) for kind in VAE_KINDS}
+    videos["2.5"] = (diffusion_vae_tensors(), diffusion_vae_metadata(), pictures, latents)
     audio = {f"sound, {kind}": (ltx_sound_tensors(kind), ltx_sound_metadata(kind), sounds, heard) for kind in VOCODERS}
     names = ("vae", "metadata", "inputs", "latents")
     return {name: dict(zip(names, values)) for name, values in (videos | audio).items()}

@@ -24,6 +24,7 @@ class QwenTextModel(torch.nn.Module):
     """
 
     STOPS: tuple[int, ...] = (151643, 151645)  # <|endoftext|>, <|im_end|>
+    WANTS_IDS: bool = False  # whether it is told, when it writes, which tokens it reads; then these count as said too
     AXES: tuple[int, ...] = tuple(axis for axis, pairs in enumerate(ROPE_SECTIONS) for _ in range(pairs))  # that each pair turns by
     model: Any
     visual: Any

@@ -1,6 +1,7 @@
 """Small models of LTX's kinds with random weights in the published names, and the metadata of their files."""
 
 import json
+import re
 
 import torch
 from safetensors.torch import save_file
@@ -8,6 +9,7 @@ from transformer_files import network_of, random_weight
 
 from comfy.audio.ltx import LtxAudioAutoencoder, LtxAudioConfig
 from comfy.dit.ltx import read_config, with_metadata
+from comfy.images.ltx_diffusion_vae import DiffusionAutoencoder, DiffusionVaeConfig
 from comfy.images.ltx_vae import LtxAutoencoder, LtxVaeConfig
 from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
 
@@ -56,6 +58,7 @@ KINDS = {
         "audio_connector_num_attention_heads": 2,
     },
 }
+KINDS["2.5"] = {**KINDS["2.3"], "ff_bias": False, "audio_ff_bias": False}
 
 
 def ltx_metadata(kind, **parts):
@@ -67,6 +70,7 @@ def ltx_config(kind):
     """The ``unet_config`` of a small network of the *kind*."""
     sizes = {
         "image_model": "ltxav" if kind.startswith("2") else "ltxv",
+        "use_keyframes_abs_pos_embedding": kind == "2.5",
         **{key: value for key, value in KINDS[kind].items() if key[0] != "_"},
     }
     shapes = {name: tuple(value.shape) for name, value in network_of(sizes).named_parameters()}
@@ -158,6 +162,58 @@ def ltx_vae_tensors(kind, seed=0):
 def ltx_vae_metadata(kind):
     """The metadata of its file."""
     return {"config": json.dumps({"vae": VAE_KINDS[kind]})}
+
+
+DIFFUSION_VAE = {
+    "_class_name": "CausalDiffusionVAE",
+    "dims": 3,
+    "model_output_type": "x0",
+    "encoder": {
+        "in_channels": 3,
+        "out_channels": 128,
+        "blocks": [
+            *(_res(1), ["compress_space_res", {"multiplier": 2}], _res(1), ["compress_time_res", {"multiplier": 2}], _res(1)),
+            *(["compress_all_res", {"multiplier": 2}], _res(1), ["compress_all_res", {"multiplier": 1}], _res(1)),
+        ],
+        "patch_size": 4,
+        "latent_log_var": "constant",
+        "norm_layer": "pixel_norm",
+        "base_channels": 8,
+        "spatial_padding_mode": "zeros",
+    },
+    "decoder": {
+        "in_channels": 128,
+        "out_channels": 3,
+        "patch_size": 4,
+        "head_dim": 16,
+        "stage_channels": [128, 64, 32, 32, 16],
+        "stage_depths": [1, 1, 1, 1, 2],
+        "stage_kernels": [[3, 3, 3], [3, 3, 3], [3, 5, 5], [3, 5, 5], [5, 5, 5]],
+        "upsamples": [[[1, 2, 2], 2], [[2, 1, 1], 2], [[2, 2, 2], 1], [[2, 2, 2], 2]],
+        "stage5_kernel": [5, 5, 5],
+        "t_emb_dim": 24,
+    },
+}
+
+
+def diffusion_vae_tensors(seed=0):
+    """A small video autoencoder of LTX 2.5 in the published names."""
+    config = DiffusionVaeConfig(DIFFUSION_VAE["encoder"], DIFFUSION_VAE["decoder"])
+    found = {}
+    for name, value in _values(DiffusionAutoencoder(config), seed, 1.5).items():
+        for theirs, own in (("timestep_embedder.linear_1.", "mlp.0."), ("timestep_embedder.linear_2.", "mlp.2."), ("to_out.0", "proj")):
+            name = name.replace(theirs, own)
+        name = name.replace(".norm_q.", ".q_norm.").replace(".norm_k.", ".k_norm.")
+        if ".attn.to_" in name:
+            name = re.sub(r"\.to_[qkv]\.", ".qkv.", name)
+            value = torch.cat((found[name], value)) if name in found else value
+        found[name] = value
+    return found
+
+
+def diffusion_vae_metadata():
+    """The metadata of its file."""
+    return {"config": json.dumps({"vae": DIFFUSION_VAE})}
 
 
 SMALL_SOUND = {

@@ -1,0 +1,1 @@
+"""Gemma 4's language models as text encoders, with what looks and listens."""
