@@ -56,6 +56,8 @@ TESTED_THROUGH = {
     "comfy/ldm/omnigen/omnigen2.py": "tests-unit/comfy_test/dit/test_omnigen.py",
     "comfy/text_encoders/boogu.py": "tests-unit/comfy_test/dit/test_omnigen.py",
     "comfy/text_encoders/omnigen2.py": "tests-unit/comfy_test/dit/test_omnigen.py",
+    "comfy/ldm/ideogram4/model.py": "tests-unit/comfy_test/dit/test_ideogram4.py",
+    "comfy/text_encoders/ideogram4.py": "tests-unit/comfy_test/dit/test_ideogram4.py",
     "comfy/ldm/ernie/model.py": "tests-unit/comfy_test/dit/test_ernie.py",
     "comfy/ldm/mage_flow/model.py": "tests-unit/comfy_test/dit/test_mage_flow.py",
     "comfy/text_encoders/mage_flow.py": "tests-unit/comfy_test/dit/test_mage_flow.py",

@@ -4,6 +4,7 @@ import io
 
 import pytest
 import text_encoder_files
+from ideogram_files import ideogram_tensors
 from image_family_files import (
     FLUX2_VAE,
     as_bytes,
@@ -116,7 +117,16 @@ def omnigen():
     }
 
 
-FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
+def ideogram():
+    qwen = qwen3_vl_tensors(large=True, vocabulary=VOCABULARY, width=WIDTH, layers=36)
+    return {
+        "diffusion_models/ideogram4": ideogram_tensors(context=WIDTH),
+        "diffusion_models/ideogram4_unconditional": ideogram_tensors(context=WIDTH, seed=1),
+        "text_encoders/qwen3vl_8b_whole": qwen,
+    }
+
+
+FILES = (ideogram, flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 PICTURES |= {

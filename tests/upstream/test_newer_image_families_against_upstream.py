@@ -12,6 +12,7 @@ from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
+from ideogram_files import ideogram_config, ideogram_tensors  # noqa: E402
 from image_family_files import (  # noqa: E402
     ernie_config,
     krea2_config,
@@ -132,6 +133,24 @@ def ernie_cases():
     }
 
 
+def ideogram_cases():
+    plain = {"width": 13 * 32, "shape": (2, 128, 5, 4)}
+    layers = ("diffusion_model.layers.1.attention.qkv", 256, 768), ("diffusion_model.layers.0.feed_forward.w2", 512, 256)
+
+    def case(values=None, **more):
+        return sampled("Ideogram4", ideogram_config(), ideogram_tensors(), **{**plain, "values": values, **more})
+
+    padded = case()
+    for side in ("positive", "negative"):
+        padded[side] = [(text, {"attention_mask": torch.arange(text.shape[1])[None] < text.shape[1] - 2}) for text, _ in padded[side]]
+    return {
+        "Ideogram 4": case(),
+        "Ideogram 4, padding": padded,
+        "Ideogram 4, LoRA": case(lora=lora(*layers)),
+        "Qwen3-VL of Ideogram 4": encoded("ideogram4", "te_qwen3vl", "qwen3vl_8b", layers=36, large=True, arguments={}),
+    }
+
+
 def qwen3_vl_cases():
     return {
         "Qwen3-VL 4B": encoded("qwen3vl", "te", "qwen3vl_4b", arguments={"model_type": "qwen3vl_4b"}),
@@ -151,7 +170,7 @@ def measured(cases, folder):
     return differences, ours
 
 
-@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases])
+@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases, ideogram_cases])
 def test_results_are_upstreams(cases, tmp_path):
     differences, ours = measured(cases(), tmp_path)
     assert not {name: value for name, value in differences.items() if not value <= BOUND}

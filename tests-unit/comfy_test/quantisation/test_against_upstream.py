@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import safetensors.torch
 import torch
-from quantised_files import KINDS, quantised, settings_for, text
+from quantised_files import KINDS, OTHER_CODES, quantised, settings_for, text
 
 import comfy.ops
 from comfy.families.published_weights import load_published
@@ -24,7 +24,8 @@ from comfy.quantisation.weights import dequantised, requantised
 CHECKOUT = os.environ.get("KEEPWARM_UPSTREAM_CHECKOUT")
 PYTHON = os.environ.get("KEEPWARM_UPSTREAM_PYTHON")
 OLD = "fp8 old"
-ROUNDED_AS_UPSTREAM = ("fp8", OLD, "fp8 e5m2", "mxfp8", "int8", "int8 rows", "int8 convrot")
+ALL = (*KINDS, *(kind for kind in OTHER_CODES if "shifted" not in kind), OLD)  # ComfyUI leaves out what is added to groups
+ROUNDED_AS_UPSTREAM = ("fp8", OLD, "fp8 e5m2", "mxfp8", "int8", "int8 rows", "int8 convrot", "w4a8", "w4a8 even", "w6a8")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHECKOUT and PYTHON), reason="KEEPWARM_UPSTREAM_CHECKOUT and KEEPWARM_UPSTREAM_PYTHON name no ComfyUI to test"),
@@ -40,7 +41,7 @@ def numbers(*shape, seed):
 def asked():
     """What both are given."""
     tensors = {"x": numbers(2, 7, 256, seed=1)}
-    for kind in (*KINDS, OLD):
+    for kind in ALL:
         stored, values = quantised(kind, numbers(160, 256, seed=2))
         own = {**stored, "bias": numbers(160, seed=3), "changed": values + 0.05 * numbers(160, 256, seed=4)}
         if kind == OLD:
@@ -70,7 +71,7 @@ def own_layer(asked, kind):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", [*KINDS, OLD])
+@pytest.mark.parametrize("kind", ALL)
 def test_layers_give_what_upstreams_give(asked, answered, kind):
     layer = own_layer(asked, kind)
     with torch.inference_mode():
