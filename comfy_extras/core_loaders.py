@@ -56,6 +56,7 @@ _CLIP_TYPES = [
     "joyimage",
     "mage",
     "minimax",
+    "flux3",
 ]
 _DUAL_CLIP_TYPES = [
     "sdxl",
@@ -203,7 +204,8 @@ class CLIPLoader:
         "Which text model each type takes. stable_diffusion: clip-l, clip-g for the SDXL refiner, or qwen 3 0.6B for Anima; "
         "sd3, hidream: clip-l, clip-g or t5 xxl; mochi, ltxv, pixart, chroma, cogvideox: t5 xxl; "
         "cosmos: the first t5 xxl; stable_audio: t5 base; wan: umt5 xxl; lumina2: gemma 2 2B or qwen 3 4B; "
-        "flux2: mistral 3 small, or qwen 3 4B or 8B; qwen_image, longcat_image: qwen 2.5 vl 7B; ovis: qwen 3 2B."
+        "flux2: mistral 3 small, or qwen 3 4B or 8B; qwen_image, longcat_image: qwen 2.5 vl 7B; ovis: qwen 3 2B; "
+        "flux3: qwen 3 vl 4B."
     )
 
     @classmethod

@@ -13,6 +13,7 @@ from comfy.dit import (
     ernie,
     flux,
     flux2,
+    flux3,
     hidream,
     hunyuan_video,
     ideogram4,
@@ -34,6 +35,7 @@ from comfy.supported_models_base import BASE
 FAMILIES: tuple[Family, ...] = (
     flux.FAMILY,
     flux2.FAMILY,
+    flux3.FAMILY,
     chroma.FAMILY,
     qwen_image.FAMILY,
     qwen_image21.FAMILY,

@@ -62,6 +62,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("krea2",), "comfy.text_encoders.krea2:krea2_target"),
     (_sets((TEModel.QWEN3VL_32B,)), ("minimax", ANY), "comfy.text_encoders.minimax:minimax_target"),
+    (_sets((TEModel.QWEN3VL_4B,)), ("flux3",), "comfy.text_encoders.flux3:flux3_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("mage",), "comfy.text_encoders.mage_flow:mage_flow_target"),
     (_sets((TEModel.QWEN25_3B,)), ("omnigen2", ANY), "comfy.text_encoders.omnigen2:omnigen2_target"),
     (_sets((TEModel.QWEN3VL_8B,)), ("ideogram4",), "comfy.text_encoders.ideogram4:ideogram4_target"),

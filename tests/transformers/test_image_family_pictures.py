@@ -138,6 +138,7 @@ PICTURES |= {
     "OmniGen2": ("omnigen2", ["qwen25_3b"], "omnigen2", "sixteen"),
     "ERNIE-Image": ("ernie", ["ministral"], "flux2", "flux2"),
     "Boogu": ("boogu", ["qwen3vl_8b"], "boogu", "sixteen"),
+    "Ideogram 4": ("ideogram4", ["qwen3vl_8b_whole"], "ideogram4", "flux2"),
     "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
     "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),
 }
@@ -156,6 +157,22 @@ def text_encoder(names, kind):
 def workflow(model, encoders, kind, vae, seed=5):
     """Text to picture from separate files, as the official templates do it."""
     return from_parts(model, text_encoder(encoders, kind), vae, seed)
+
+
+def with_second_network(prompt):
+    """*prompt* of Ideogram 4 guided by its second network, which gets no text, on its own schedule."""
+    guider = {"model": ["model", 0], "positive": ["positive", 0], "model_negative": ["second", 0], "negative": ["nothing", 0], "cfg": 4.0}
+    sampled = {"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["sampler", 0], "sigmas": ["sigmas", 0]}
+    return {
+        **{name: own for name, own in prompt.items() if name not in ("negative", "sample")},
+        "second": node("UNETLoader", unet_name="ideogram4_unconditional.safetensors", weight_dtype="default"),
+        "nothing": node("ConditioningZeroOut", conditioning=["positive", 0]),
+        "noise": node("RandomNoise", noise_seed=5),
+        "sampler": node("KSamplerSelect", sampler_name="euler"),
+        "sigmas": node("Ideogram4Scheduler", steps=2, width=256, height=256, mu=0.5, std=1.75),
+        "guider": node("DualModelGuider", **guider),
+        "sample": node("SamplerCustomAdvanced", **sampled, latent_image=["latent", 0]),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +210,7 @@ def pixels(server, prompt):
 def test_pictures_of_every_family(start_server, files):
     server = with_models(start_server, files, name="server")
     pictures = {name: pixels(server, workflow(*parts)) for name, parts in PICTURES.items()}
+    pictures["Ideogram 4, both networks"] = pixels(server, with_second_network(workflow(*PICTURES["Ideogram 4"])))
     assert all(len(set(picture)) > 20 for picture in pictures.values())  # not flat
     assert len(set(pictures.values())) == len(pictures)
 
