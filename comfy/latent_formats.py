@@ -385,6 +385,7 @@ __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
     "Mochi HunyuanVideo Cosmos1CV8x8x8 HunyuanImage21 HunyuanImage21Refiner "
-    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
+    "Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini CogVideoX "
+    "ChromaRadiance=comfy.pixel_space_convert PixelDiTPixel=comfy.pixel_space_convert",
     base="LatentFormat",
 )

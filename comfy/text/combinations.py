@@ -72,6 +72,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3VL_8B,)), (ANY,), "comfy.text_encoders.qwen3vl:qwen3vl_target"),
     (_sets((TEModel.MINISTRAL_3_3B,)), ("flux2", ANY), "comfy.text_encoders.ernie:ernie_target"),
     (_QWEN35, ("stable_diffusion", ANY), "comfy.text_encoders.qwen35:qwen35_target"),
+    (_sets((TEModel.GEMMA_2_2B,)), ("pixeldit",), "comfy.text_encoders.pixeldit:pixeldit_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
     (_sets((TEModel.GEMMA_3_12B, TEModel.LTX_PROJECTION)), ("ltxv",), "comfy.text_encoders.lt:ltxav_target"),
     (_sets((TEModel.GEMMA_3_12B,)), ("ltxv", ANY), "comfy.text_encoders.gemma3:gemma3_target"),
