@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import functools
-import inspect
+import importlib.util
+import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,11 +21,20 @@ BEGINS = 'Given a user prompt, generate an "Enhanced prompt"'
 
 @functools.cache
 def instruction() -> str:
-    """What comes before a prompt: the instruction that Sana was trained with, as diffusers has it, in PixelDiT's spelling."""
-    from diffusers.pipelines.sana.pipeline_sana import SanaPipeline
+    """What comes before a prompt: the instruction that Sana was trained with, as diffusers has it, in PixelDiT's spelling.
 
-    lines = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
-    return "\n".join(lines).replace("'Enhanced prompt'", '"Enhanced prompt"')
+    It is a default value in a module whose import takes seconds, so it is read from that module's text. Raises ``LookupError`` where
+    diffusers has it no more.
+    """
+    found = importlib.util.find_spec("diffusers")
+    folder = next(iter(found.submodule_search_locations or ()), "") if found is not None else ""
+    text = (pathlib.Path(folder) / "pipelines" / "sana" / "pipeline_sana.py").read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name == "__call__":
+            defaults = dict(zip([one.arg for one in reversed(node.args.args)], reversed(node.args.defaults)))
+            lines = ast.literal_eval(defaults["complex_human_instruction"])
+            return "\n".join(lines).replace("'Enhanced prompt'", '"Enhanced prompt"')
+    raise LookupError("diffusers has no Sana pipeline with the instruction that PixelDiT's prompts need; install the pinned diffusers")
 
 
 class PixelDiTGemma2Tokenizer(LuminaTokenizer):

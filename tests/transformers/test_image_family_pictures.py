@@ -4,6 +4,7 @@ import io
 
 import pytest
 import text_encoder_files
+import torch
 from flux3_files import flux3_tensors
 from ideogram_files import ideogram_tensors
 from image_family_files import (
@@ -28,9 +29,11 @@ from image_family_files import (
 )
 from picture_prompts import from_parts, node
 from PIL import Image
+from pixeldit_files import pixeldit_tensors
 from quantised_files import quantised_model
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import load_file, save_file
+from text_encoder_files import GEMMA_WIDTH
 from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors
 from wan_vae_files import wan_vae_tensors
 
@@ -255,6 +258,20 @@ def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
     limited = with_models(start_server, files, "--simulated-vram-mb", SIMULATED_MIB, name="limited")
     for name, parts in PICTURES.items():
         assert pixels(limited, workflow(*parts)) == reference[name], name
+
+
+@pytest.mark.long
+def test_pixels_are_made_without_an_autoencoder(start_server, files):
+    pytest.importorskip("sentencepiece")
+    spiece = torch.frombuffer(bytearray(text_encoder_files.sentence_piece_model(begins=True)), dtype=torch.uint8)
+    gemma = {**text_encoder_files.text_model("gemma2_2b", vocabulary=512), "spiece_model": spiece}
+    for name, tensors in (("text_encoders/gemma", gemma), ("diffusion_models/pixeldit", pixeldit_tensors(context=GEMMA_WIDTH))):
+        save_file(tensors, files / f"{name}.safetensors")
+    server = with_models(start_server, files, name="pixels")
+    prompt = workflow("pixeldit", ["gemma"], "pixeldit", "")
+    prompt["vae"] = node("VAELoader", vae_name="pixel_space")
+    prompt["latent"] = node("EmptyChromaRadianceLatentImage", width=64, height=48, batch_size=1)
+    assert len(set(pixels(server, prompt))) > 20
 
 
 @pytest.mark.long

@@ -24,8 +24,10 @@ from image_family_files import (  # noqa: E402
     omnigen_config,
     omnigen_tensors,
 )
+from pixeldit_files import pixeldit_config, pixeldit_tensors  # noqa: E402
 from test_image_families_against_upstream import encoded as encoded_words  # noqa: E402
 from test_image_families_against_upstream import lora, sampled  # noqa: E402
+from text_encoder_files import text_model  # noqa: E402
 from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors  # noqa: E402
 
 BOUND = 1e-3
@@ -151,6 +153,19 @@ def ideogram_cases():
     }
 
 
+def pixeldit_cases():
+    made, plain = (pixeldit_config(), pixeldit_tensors()), {"width": 32, "shape": (2, 3, 11, 14)}
+    layers = ("diffusion_model.patch_blocks.1.attn.qkv_x", 64, 192), ("diffusion_model.pixel_blocks.0.attn.proj", 32, 32)
+    of_text = encoded_words("pixeldit", "pixeldit_te", "gemma2_2b", text_model("gemma2_2b", vocabulary=400), 3, inner=128, arguments={})
+    numbered = torch.randint(5, 390, (420,), generator=torch.Generator().manual_seed(5)).tolist()
+    of_text["tokens"] = [[2, *numbered[:340], *[0] * 60], [2, *numbered[:40]]]
+    return {
+        "PixelDiT": sampled("PixelDiTT2I", *made, **plain),
+        "PixelDiT, LoRA": sampled("PixelDiTT2I", *made, **plain, lora=lora(*layers)),
+        "Gemma 2 of PixelDiT": of_text,
+    }
+
+
 def qwen3_vl_cases():
     return {
         "Qwen3-VL 4B": encoded("qwen3vl", "te", "qwen3vl_4b", arguments={"model_type": "qwen3vl_4b"}),
@@ -170,7 +185,7 @@ def measured(cases, folder):
     return differences, ours
 
 
-@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases, ideogram_cases])
+@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases, ideogram_cases, pixeldit_cases])
 def test_results_are_upstreams(cases, tmp_path):
     differences, ours = measured(cases(), tmp_path)
     assert not {name: value for name, value in differences.items() if not value <= BOUND}

@@ -134,6 +134,11 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         )
         self.final_layer = FinalLayer(pixel_hidden_size, in_channels, **kept)
 
+    @property
+    def patch_blocks(self) -> Any:  # type: ignore[override]
+        """The joint blocks, as files name them; none of them can be replaced, which the base class's method of this name would tell."""
+        return self._modules["patch_blocks"]
+
     @staticmethod
     def parameter_name(key: str) -> str:
         """Files put "core." or "net." before all names."""
