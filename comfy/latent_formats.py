@@ -367,6 +367,7 @@ __getattr__, __dir__ = placeholders(
     __name__,
     "models of kinds that are not supported",
     "HunyuanVideo=comfy.ldm.hunyuan_video.latents HunyuanVideo15=comfy.ldm.hunyuan_video.latents Mochi Cosmos1CV8x8x8 HunyuanImage21 "
-    "HunyuanImage21Refiner Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini ChromaRadiance CogVideoX",
+    "HunyuanImage21Refiner Hunyuan3Dv2 Hunyuan3Dv2_1 Hunyuan3Dv2mini CogVideoX "
+    "ChromaRadiance=comfy.pixel_space_convert PixelDiTPixel=comfy.pixel_space_convert",
     base="LatentFormat",
 )

@@ -378,6 +378,7 @@ __getattr__, __dir__ = placeholders(
     "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 ErnieImage=comfy.dit.models.ernie CogVideoX "
     "Kandinsky5=comfy.dit.models.kandinsky5 Kandinsky5Image=comfy.dit.models.kandinsky5 "
-    "MiniMaxH3=comfy.dit.models.minimax",
+    "MiniMaxH3=comfy.dit.models.minimax Ideogram4=comfy.dit.models.ideogram4 Flux3=comfy.dit.models.flux3 "
+    "PixelDiTT2I=comfy.dit.models.pixeldit PiD:PixelDiTT2I",
     base="BaseModel",
 )

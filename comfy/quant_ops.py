@@ -11,7 +11,8 @@ _stand_in, __dir__ = placeholders(
     "quantised weights without comfy-kitchen",
     "QuantizedTensor:torch.Tensor QuantizedLayout:object TensorCoreFP8Layout:QuantizedLayout "
     "TensorCoreFP8E4M3Layout:QuantizedLayout TensorCoreFP8E5M2Layout:QuantizedLayout TensorCoreNVFP4Layout:QuantizedLayout "
-    "TensorCoreMXFP8Layout:QuantizedLayout TensorWiseINT8Layout:QuantizedLayout ck:object register_layout_op() "
+    "TensorCoreMXFP8Layout:QuantizedLayout TensorWiseINT8Layout:QuantizedLayout AsymW4A8Int8Layout:QuantizedLayout "
+    "ck:object register_layout_op() "
     "register_layout_class() get_layout_class() register_generic_util()",
 )
 

@@ -23,6 +23,7 @@ sd = lazy_module("comfy.sd")
 lora_files = lazy_module("comfy.loading.lora_files")
 
 LOADERS = "model/loaders"
+PIXEL_SPACE = "pixel_space"  # not a file
 _DEVICE = {"device": (["default", "cpu"], {"advanced": True})}
 _LORA_ALIASES = ["lora", "load lora", "apply lora", "lora loader", "lora model"]
 _FLOAT8 = {"fp8_e4m3fn": "float8_e4m3fn", "fp8_e4m3fn_fast": "float8_e4m3fn", "fp8_e5m2": "float8_e5m2"}
@@ -56,6 +57,7 @@ _CLIP_TYPES = [
     "joyimage",
     "mage",
     "minimax",
+    "flux3",
 ]
 _DUAL_CLIP_TYPES = [
     "sdxl",
@@ -203,7 +205,8 @@ class CLIPLoader:
         "Which text model each type takes. stable_diffusion: clip-l, clip-g for the SDXL refiner, or qwen 3 0.6B for Anima; "
         "sd3, hidream: clip-l, clip-g or t5 xxl; mochi, ltxv, pixart, chroma, cogvideox: t5 xxl; "
         "cosmos: the first t5 xxl; stable_audio: t5 base; wan: umt5 xxl; lumina2: gemma 2 2B or qwen 3 4B; "
-        "flux2: mistral 3 small, or qwen 3 4B or 8B; qwen_image, longcat_image: qwen 2.5 vl 7B; ovis: qwen 3 2B."
+        "flux2: mistral 3 small, or qwen 3 4B or 8B; qwen_image, longcat_image: qwen 2.5 vl 7B; ovis: qwen 3 2B; "
+        "flux3: qwen 3 vl 4B."
     )
 
     @classmethod
@@ -253,10 +256,13 @@ class VAELoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"vae_name": _files("vae")}}
+        return {"required": {"vae_name": ([*folder_paths.get_filename_list("vae"), PIXEL_SPACE],)}}
 
     def load_vae(self, vae_name: str) -> tuple[VAE]:
-        """The autoencoder. Raises ``RuntimeError`` when the file does not hold one."""
+        """The autoencoder; *vae_name* "pixel_space": that of models which make pixels. Raises ``RuntimeError`` when the file does not hold
+        one."""
+        if vae_name == PIXEL_SPACE:
+            return (sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)}),)
         return (sd.load_vae(folder_paths.get_full_path_or_raise("vae", vae_name)),)
 
 

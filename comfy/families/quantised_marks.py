@@ -29,9 +29,16 @@ COMPANIONS = {
     "weight_scale_2": ("weight_scale_2",),
     "input_scale": ("input_scale", "scale_input"),
     "pre_quant_scale": ("pre_quant_scale",),
+    "weight_s_rel": ("weight_s_rel",),
+    "weight_s_channel": ("weight_s_channel",),
+    "weight_codebook": ("weight_codebook",),
+    "weight_correction": ("weight_correction",),
 }
 BLOCK_SCALES = {"mxfp8": (32, (torch.uint8, torch.float8_e8m0fnu)), "nvfp4": (16, (torch.uint8, torch.float8_e4m3fn))}
-OPTIONAL = ("weight_scale_2", "pre_quant_scale")  # of layers with settings only
+GROUPED = ("weight_s_rel", "weight_s_channel", "weight_codebook", "weight_correction")
+OPTIONAL = ("weight_scale_2", "pre_quant_scale", *GROUPED)  # of layers with settings only
+CODES = 16  # numbers in a codebook
+GROUP_STEP = 16  # groups are multiples of this or divide it
 ADVICE = (
     "use the model's file in fp16, bf16 or a format of ComfyUI's (docs/reference/quantised-weights.md), or the node pack made for this kind"
 )
@@ -41,7 +48,6 @@ _FOREIGN = (
     (r"\.(wscales|wtscale|wcscales|smooth_factor|smooth_factor_orig)$", "SVDQuant (nunchaku)"),
     (r"\.(qweight|qzeros|g_idx|scales|zeros)$", "GPTQ or AWQ"),
     (r"\.(weight_quantizer\..*|input_quantizer\..*)$", "ModelOpt"),
-    (r"\.(weight_s_rel|weight_s_channel|weight_codebook)$", "W4A8"),
     (r"\.weight_scale_inv$", "fp8 in blocks"),
     (r"\.(weight_packed|weight_zero_point|weight_g_idx|zero_point)$", "compressed-tensors"),
     (r"\.weight\._(data|scale|shift|zeropoint)$", "Quanto"),
@@ -87,7 +93,8 @@ def read_marks(source: WeightSource) -> dict[str, StoredWeight]:
     found = {weight: own for weight in _weights(source, companions, layers) if (own := _stored(source, weight, layers)) is not None}
     lost = [key for key in companions if key.rpartition(".")[2] in OPTIONAL and f"{key.rpartition('.')[0]}.weight" not in found]
     if lost:
-        raise QuantisedModelError(f"{source.name} is quantised with NVFP4 or ModelOpt without ComfyUI's settings ({_some(lost)}); {ADVICE}")
+        kind = "W4A8" if lost[0].rpartition(".")[2] in GROUPED else "NVFP4 or ModelOpt"
+        raise QuantisedModelError(f"{source.name} is quantised with {kind} without ComfyUI's settings ({_some(lost)}); {ADVICE}")
     return found
 
 
@@ -125,9 +132,40 @@ def _stored(source: WeightSource, weight: str, layers: Mapping[str, LayerFormat]
     missing = [name for name in given.format.scales if name not in companions]
     if missing:
         raise IncompleteModelError(f"{source.name}: {weight} is {_said(given.format)}, but its scale {layer}.{missing[0]} is missing")
+    if given.format.grouped:
+        return _grouped(source, weight, given, companions)
     stored = StoredWeight(given, given.format.logical_shape(shapes[weight]), companions)
     _check_scales(source, weight, stored)
     return stored
+
+
+def _grouped(source: WeightSource, weight: str, layer: LayerFormat, companions: Mapping[str, str]) -> StoredWeight:
+    """The *weight* whose numbers are codes of four or six bits; the scales of its groups tell how many inputs it has."""
+    shapes, key = source.shapes(), companions["weight_s_rel"]
+    stored, scales = shapes[weight], shapes[key]
+    rows, inputs = (scales[0], scales[1] * layer.group) if len(scales) == 2 and layer.group > 0 else (0, 0)
+    name = layer.format.name
+    if len(stored) != 2 or stored[0] != rows or inputs == 0 or stored[1] * 8 not in (4 * inputs, 6 * inputs):
+        raise QuantisedModelError(
+            f"{source.name}: {weight} of {list(stored)} cannot be {name} with {key} of {list(scales)} for groups of {layer.group}; {ADVICE}"
+        )
+    if inputs % GROUP_STEP or (layer.group % GROUP_STEP and GROUP_STEP % layer.group) or layer.rotation < 1 or inputs % layer.rotation:
+        raise QuantisedModelError(
+            f"{source.name}: {weight} of {[rows, inputs]} is rotated in groups of {layer.rotation} and scaled in groups of {layer.group}, "
+            "which do not fit"
+        )
+    is_uniform = stored[1] * 8 == 6 * inputs
+    if is_uniform and (inputs % 32 or layer.group % GROUP_STEP or not companions.keys().isdisjoint(GROUPED[2:])):
+        raise QuantisedModelError(f"{source.name}: {weight} has codes of six bits, but groups or a codebook that only four have; {ADVICE}")
+    needed = {"weight_s_channel": (rows,), "weight_codebook": (CODES,), "weight_correction": (scales[1], rows)}
+    for own, shape in needed.items():
+        if own in companions and math.prod(shapes[companions[own]]) != math.prod(shape):
+            raise QuantisedModelError(
+                f"{source.name}: {companions[own]} has shape {list(shapes[companions[own]])} for {weight}, not {list(shape)}; {ADVICE}"
+            )
+    if source.dtype(key) not in (torch.float8_e4m3fn, torch.uint8, torch.float32):
+        raise QuantisedModelError(f"{source.name}: {key} is stored as {source.dtype(key)}, which {name} is not; {ADVICE}")
+    return StoredWeight(layer, (rows, inputs), companions)
 
 
 def _check_scales(source: WeightSource, weight: str, stored: StoredWeight) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from comfy import pixel_space_convert
 from comfy.families import kl_vae
 from comfy.families.kl_vae_config import KlVaeConfig, read_vae_config
 from comfy.families.model_errors import naming_file
@@ -94,6 +95,8 @@ def find_autoencoder(source: WeightSource) -> Autoencoder | None:
             return _minimax_audio(shapes)
         if MAGE_MARK in shapes:
             return _mage(shapes)
+        if pixel_space_convert.MARK in shapes:
+            return _pixels()
         if MUSIC_MARK in shapes:
             return _music(shapes)
         found = read_vae_config(shapes)
@@ -193,6 +196,19 @@ def _mage(shapes: Mapping[str, Shape]) -> Autoencoder:
         upscale_ratio=mage_vae.SIDE,
         encode_bytes=mage_vae.encode_memory_bytes,
         decode_bytes=mage_vae.decode_memory_bytes,
+    )
+
+
+def _pixels() -> Autoencoder:
+    return Autoencoder(
+        build=pixel_space_convert.PixelspaceConversionVAE,
+        load=pixel_space_convert.load_nothing,
+        image_channels=3,
+        latent_channels=3,
+        downscale_ratio=1,
+        upscale_ratio=1,
+        encode_bytes=pixel_space_convert.bytes_of_pixels,
+        decode_bytes=pixel_space_convert.bytes_of_pixels,
     )
 
 

@@ -18,7 +18,8 @@ class Format:
 
     ``stored`` is the dtype of the numbers and ``per_byte`` how many share a byte; ``scales`` are the companions a weight must have, by
     suffix; rows and columns are padded to multiples of ``padding``. ``layout`` is comfy-kitchen's name for it. ``quantises_input``: a
-    product in few bits takes its input quantised in the same way; otherwise the layout does that itself.
+    product in few bits takes its input quantised in the same way; otherwise the layout does that itself. ``grouped``: numbers are codes
+    that scales of groups of inputs make int8 ones of, and are rotated.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Format:
     per_byte: int = 1
     padding: int = 1
     quantises_input: bool = True
+    grouped: bool = False
 
     def logical_shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the weight whose numbers have the shape *stored*, padding included."""
@@ -42,25 +44,31 @@ FORMATS: Mapping[str, Format] = {
         Format("mxfp8", torch.float8_e4m3fn, "TensorCoreMXFP8Layout", padding=32),
         Format("nvfp4", torch.uint8, "TensorCoreNVFP4Layout", ("weight_scale", "weight_scale_2"), per_byte=2, padding=16),
         Format("int8_tensorwise", torch.int8, "TensorWiseINT8Layout", quantises_input=False),
+        Format(
+            "asym_w4a8_int8", torch.int8, "AsymW4A8Int8Layout", ("weight_s_rel", "weight_s_channel"), quantises_input=False, grouped=True
+        ),
     )
 }
 FLOAT8 = {one.stored: one for one in FORMATS.values() if one.name.startswith("float8_")}
 ROTATION_GROUP = 256
+SCALE_GROUP = 16
 # What the settings of a layer may hold; another name means something that is not known here.
 KNOWN_SETTINGS = ("format", "full_precision_matrix_mult", "convrot", "convrot_groupsize", "params")
+GROUPED_SETTINGS = (*KNOWN_SETTINGS, "group_size")
 
 
 @dataclass(frozen=True, slots=True)
 class LayerFormat:
     """What a file says about one layer.
 
-    ``rotation`` is the size of the groups of inputs in which an int8 weight was rotated before it was quantised, 0 if it was not.
-    ``full_precision``: products must not be made in few bits.
+    ``rotation`` is the size of the groups of inputs in which an int8 weight was rotated before it was quantised, 0 if it was not, and
+    ``group`` that of the groups with a scale of their own. ``full_precision``: products must not be made in few bits.
     """
 
     format: Format
     full_precision: bool = False
     rotation: int = 0
+    group: int = 0
 
 
 class UnknownFormat(ValueError):
@@ -74,15 +82,18 @@ def read_settings(settings: Any) -> LayerFormat:
     name = settings.get("format", "float8_e4m3fn")
     if name not in FORMATS:
         raise UnknownFormat(f"{name}")
-    unknown = [key for key in settings if key not in KNOWN_SETTINGS]
+    found = FORMATS[name]
+    unknown = [key for key in settings if key not in (GROUPED_SETTINGS if found.grouped else KNOWN_SETTINGS)]
     if unknown:
         raise UnknownFormat(f"{name} with the setting {unknown[0]!r}")
     inner = settings.get("params")
     both = {**(inner if isinstance(inner, Mapping) else {}), **settings}
-    rotation = int(both.get("convrot_groupsize", ROTATION_GROUP)) if both.get("convrot", False) else 0
-    if rotation and name != "int8_tensorwise":
-        raise UnknownFormat(f"{name} with convrot")
-    return LayerFormat(FORMATS[name], bool(settings.get("full_precision_matrix_mult", False)), rotation)
+    is_rotated = bool(both.get("convrot", found.grouped))
+    if is_rotated != found.grouped and name != "int8_tensorwise":
+        raise UnknownFormat(f"{name} {'with' if is_rotated else 'without'} convrot")
+    rotation = int(both.get("convrot_groupsize", ROTATION_GROUP)) if is_rotated else 0
+    group = int(both.get("group_size", SCALE_GROUP)) if found.grouped else 0
+    return LayerFormat(found, bool(settings.get("full_precision_matrix_mult", False)), rotation, group)
 
 
 def settings_of(layer: LayerFormat) -> dict[str, Any]:
@@ -92,4 +103,6 @@ def settings_of(layer: LayerFormat) -> dict[str, Any]:
         settings["full_precision_matrix_mult"] = True
     if layer.rotation:
         settings |= {"convrot": True, "convrot_groupsize": layer.rotation}
+    if layer.group:
+        settings["group_size"] = layer.group
     return settings

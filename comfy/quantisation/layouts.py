@@ -13,6 +13,7 @@ import comfy_kitchen as ck
 import torch
 from comfy_kitchen.float_utils import F4_E2M1_MAX, F8_E4M3_MAX, e8m0_to_f32, from_blocked, pack_uint4
 from comfy_kitchen.tensor import (
+    AsymW4A8Int8Layout,
     QuantizedLayout,
     QuantizedTensor,
     TensorCoreMXFP8Layout,
@@ -26,6 +27,7 @@ from comfy_kitchen.tensor import TensorCoreFP8Layout as KitchenFP8Layout
 from torch import Tensor
 
 __all__ = [
+    "AsymW4A8Int8Layout",
     "QuantizedLayout",
     "QuantizedTensor",
     "RowScaledFP8Layout",

@@ -41,10 +41,12 @@ def quantised_weight(
 ) -> Tensor:
     """The weight of *shape* that *numbers* and *scales* (by suffix, as the file names them) mean, in *dtype*, over their memory."""
     kind: Format = layer.format
-    main = scales["weight_scale"]
+    main = scales[kind.scales[0]]
     settings: dict[str, Any] = {"scale": main}
     layout = kind.layout
-    if kind.name == "nvfp4":
+    if kind.grouped:
+        settings = _grouped(layer, scales)
+    elif kind.name == "nvfp4":
         settings = {"scale": scales["weight_scale_2"].reshape(()), "block_scale": main.view(torch.float8_e4m3fn)}
     elif kind.name == "mxfp8":
         settings = {"scale": main.view(torch.float8_e8m0fnu)}
@@ -53,11 +55,24 @@ def quantised_weight(
     else:
         settings = {"scale": main.reshape(-1, 1)}
         layout = "RowScaledFP8Layout" if kind.name.startswith("float8_") else layout
-    if layer.rotation:
+    if layer.rotation and not kind.grouped:
         settings |= {"convrot": True, "convrot_groupsize": layer.rotation}
     kitchen = layouts()
     params = kitchen.get_layout_class(layout).Params(**settings, orig_dtype=dtype, orig_shape=tuple(shape))
     return cast(Tensor, kitchen.QuantizedTensor(numbers, layout, params))
+
+
+def _grouped(layer: LayerFormat, scales: Mapping[str, Tensor]) -> dict[str, Any]:
+    """comfy-kitchen's settings of a weight whose numbers are codes: the scales of groups and rows, and what a file may leave out."""
+    groups = scales["weight_s_rel"]
+    return {
+        "scale": groups.view(torch.float8_e4m3fn) if groups.dtype == torch.uint8 else groups,
+        "s_channel": scales["weight_s_channel"].reshape(-1),
+        "codebook": scales.get("weight_codebook"),
+        "correction": scales.get("weight_correction"),
+        "group_size": layer.group,
+        "convrot_groupsize": layer.rotation,
+    }
 
 
 def with_shape(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -116,4 +131,5 @@ def _format_of(weight: Tensor) -> LayerFormat:
     own = cast(Any, weight)
     named = next((one for one in FORMATS.values() if one.layout == own._layout_cls), None) or FLOAT8[own._qdata.dtype]
     params = own._params
-    return LayerFormat(named, rotation=params.convrot_groupsize if getattr(params, "convrot", False) else 0)
+    rotation = params.convrot_groupsize if getattr(params, "convrot", named.grouped) else 0
+    return LayerFormat(named, rotation=rotation, group=params.group_size if named.grouped else 0)

@@ -66,14 +66,17 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((TEModel.QWEN3_2B,)), ("ovis", ANY), "comfy.text_encoders.ovis:ovis_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("krea2",), "comfy.text_encoders.krea2:krea2_target"),
     (_sets((TEModel.QWEN3VL_32B,)), ("minimax", ANY), "comfy.text_encoders.minimax:minimax_target"),
+    (_sets((TEModel.QWEN3VL_4B,)), ("flux3",), "comfy.text_encoders.flux3:flux3_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("mage",), "comfy.text_encoders.mage_flow:mage_flow_target"),
     (_sets((TEModel.QWEN25_3B,)), ("omnigen2", ANY), "comfy.text_encoders.omnigen2:omnigen2_target"),
+    (_sets((TEModel.QWEN3VL_8B,)), ("ideogram4",), "comfy.text_encoders.ideogram4:ideogram4_target"),
     (_sets((TEModel.QWEN3VL_8B,)), ("boogu",), "comfy.text_encoders.boogu:boogu_target"),
     (_sets((TEModel.QWEN3VL_8B,)), ("qwen_image",), "comfy.text_encoders.qwen_image21:qwen_image21_target"),
     (_sets((TEModel.QWEN3VL_4B,)), ("ideogram4", ANY), "comfy.text_encoders.qwen3vl:qwen3vl_target"),  # Ideogram's own is the larger
     (_sets((TEModel.QWEN3VL_8B,)), (ANY,), "comfy.text_encoders.qwen3vl:qwen3vl_target"),
     (_sets((TEModel.MINISTRAL_3_3B,)), ("flux2", ANY), "comfy.text_encoders.ernie:ernie_target"),
     (_QWEN35, ("stable_diffusion", ANY), "comfy.text_encoders.qwen35:qwen35_target"),
+    (_sets((TEModel.GEMMA_2_2B,)), ("pixeldit",), "comfy.text_encoders.pixeldit:pixeldit_target"),
     (_sets((TEModel.GEMMA_2_2B,)), ("lumina2", ANY), "comfy.text_encoders.lumina2:lumina_target"),
     *(
         rule

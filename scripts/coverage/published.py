@@ -8,7 +8,8 @@ import re
 TABLE = pathlib.Path(__file__).with_name("published_files.json")
 # Parts of names of quantised files, and the format they stand for; the first that is found holds.
 FORMATS = (
-    (r"w4a8|gptq", "w4a8"),
+    (r"w4a8", "asym_w4a8_int8"),  # however the codes were found
+    (r"gptq", "gptq"),
     (r"gguf", "gguf"),
     (r"nvfp4|fp4", "nvfp4"),
     (r"mxfp8", "mxfp8"),

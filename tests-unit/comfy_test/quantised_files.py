@@ -6,7 +6,11 @@ import torch
 
 E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 ROTATION = 16
-KINDS = ("fp8", "fp8 rows", "fp8 e5m2", "mxfp8", "nvfp4", "int8", "int8 rows", "int8 convrot")
+KINDS = ("fp8", "fp8 rows", "fp8 e5m2", "mxfp8", "nvfp4", "int8", "int8 rows", "int8 convrot", "w4a8")
+OTHER_CODES = ("w4a8 even", "w4a8 shifted", "w6a8")  # without a codebook, with values added to groups, of six bits
+CODED = ("w4a8", *OTHER_CODES)
+GROUP = 16
+CODEBOOK = torch.linspace(-1, 1, 16) ** 3 * 0.4 + torch.linspace(-1, 1, 16) * 0.6  # denser around zero
 NAMES = {"fp8 e5m2": "float8_e5m2", "mxfp8": "mxfp8", "nvfp4": "nvfp4"}
 
 
@@ -17,12 +21,16 @@ def text(settings):
 
 def settings_for(kind):
     """What a file says about a layer of *kind*."""
+    if kind in CODED:
+        return {"format": "asym_w4a8_int8", "group_size": GROUP, "convrot": True, "convrot_groupsize": ROTATION}
     settings = {"format": NAMES.get(kind) or ("int8_tensorwise" if kind.startswith("int8") else "float8_e4m3fn")}
     return settings | ({"convrot": True, "convrot_groupsize": ROTATION} if kind == "int8 convrot" else {})
 
 
 def quantised(kind, weight):
     """({suffix: tensor}, values): the matrix *weight* stored as *kind*, and what that means."""
+    if kind in CODED:
+        return coded(kind, weight)
     if kind.startswith("fp8"):
         dtype = torch.float8_e5m2 if "e5m2" in kind else torch.float8_e4m3fn
         scale = largest(weight, kind) / torch.finfo(dtype).max
@@ -39,6 +47,33 @@ def quantised(kind, weight):
     padded = torch.nn.functional.pad(weight, (0, -columns % padding, 0, -rows % padding))
     tensors, values = (mxfp8 if kind == "mxfp8" else nvfp4)(padded)
     return tensors, values[:rows, :columns]
+
+
+def coded(kind, weight):
+    """Rotated; codes for numbers of a codebook, or for whole ones around zero. A group's fp8 scale makes int8 numbers of them, a row's
+    scale values. Of two codes the first lies in the lower half of a byte; the upper two bits of codes of six follow all halves, four to a
+    byte."""
+    groups = rotate(weight).unflatten(1, (-1, GROUP))
+    shift = torch.zeros_like(groups[..., :1])
+    if "shifted" in kind:
+        shift = groups.mean(-1, keepdim=True)
+    levels = torch.arange(-31, 32) if kind == "w6a8" else CODEBOOK if kind == "w4a8" else torch.arange(-8, 8)
+    numbers = groups - shift
+    each = numbers.abs().amax(-1, keepdim=True) / levels.abs().float()[1:].max()
+    codes = torch.cat([(part[..., None] - levels).abs().argmin(-1) for part in (numbers / each).split(8)])
+    row = (each * levels.abs().max()).amax(1, keepdim=True) / 127
+    scales = (each / row).to(torch.float8_e4m3fn)
+    whole = (levels[codes] * scales.float()).round().clamp(-127, 127)
+    values = rotate((whole * row + shift).flatten(1))
+    tensors = {"weight_s_rel": scales.squeeze(-1), "weight_s_channel": row.flatten()}
+    tensors |= {"weight_codebook": CODEBOOK.clone()} if kind == "w4a8" else {}
+    tensors |= {"weight_correction": shift.squeeze(-1).T.contiguous()} if "shifted" in kind else {}
+    stored = (codes + (1 if kind == "w6a8" else 0)).flatten(1)
+    halves = (stored[:, 0::2] & 15) | (stored[:, 1::2] & 15) << 4
+    if kind == "w6a8":
+        upper = stored >> 4
+        halves = torch.cat((halves, upper[:, 0::4] | upper[:, 1::4] << 2 | upper[:, 2::4] << 4 | upper[:, 3::4] << 6), dim=1)
+    return {"weight": halves.to(torch.uint8).view(torch.int8), **tensors}, values
 
 
 def largest(weight, kind):
@@ -103,4 +138,4 @@ def quantised_model(kind, tensors, prefix="model.diffusion_model.", in_metadata=
 
 def fits(kind, weight):
     """Whether *weight* can be rotated in groups, where that is asked for."""
-    return kind != "int8 convrot" or weight.shape[1] % ROTATION == 0
+    return (kind != "int8 convrot" and kind not in CODED) or weight.shape[1] % ROTATION == 0

@@ -77,7 +77,7 @@ def folder(tmp_path):
     made = {
         "runs": decoding("vae-ft-mse-840000-ema-pruned.safetensors"),
         "other_family": decoding("triposplat_vae.safetensors"),
-        "other_format": decoding("sdxl_vae-w4a8.safetensors"),
+        "other_format": decoding("sdxl_vae-gptq.safetensors"),
         "other_class": workflow(node(1, "NobodyHasThis")),
         "refused": refused,
         "text_model": encoding("gpt_oss_20b_nvfp4.safetensors", "stable_diffusion"),
@@ -105,7 +105,7 @@ def test_templates_are_judged_by_classes_values_families_and_formats(folder, tmp
     rows = dict(re.findall(r"^\| (\w+) \| \d+ \| (.*) \|$", (tmp_path / "page.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert rows["runs"] == "covered"
     assert rows["other_family"] == "family TripoSplat"
-    assert rows["other_format"] == "w4a8 weights"
+    assert rows["other_format"] == "gptq weights"
     assert rows["other_class"] == "`NobodyHasThis`"
     assert "EmptyLatentImage" in rows["refused"] and "batch_size" in rows["refused"]
     assert rows["text_model"] == "text model GPT_OSS_20B" and rows["two_text_models"] == "covered"
@@ -149,6 +149,7 @@ def test_families_are_told_by_names(folder, name, family):
         ("a_int8_convrot.safetensors", "int8_tensorwise"),
         ("a_fp8_scaled.safetensors", "float8_e4m3fn"),
         ("a_nvfp4.safetensors", "nvfp4"),
+        ("a_w4a8_gptq.safetensors", "asym_w4a8_int8"),
         ("a_bf16.safetensors", None),
     ],
 )

@@ -4,6 +4,9 @@ import io
 
 import pytest
 import text_encoder_files
+import torch
+from flux3_files import flux3_tensors
+from ideogram_files import ideogram_tensors
 from image_family_files import (
     FLUX2_VAE,
     as_bytes,
@@ -26,12 +29,16 @@ from image_family_files import (
 )
 from picture_prompts import from_parts, node
 from PIL import Image
+from pixeldit_files import pixeldit_tensors
+from quantised_files import quantised_model
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from text_encoder_files import GEMMA_WIDTH
 from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors
 from wan_vae_files import wan_vae_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
+from comfy.quantisation.kitchen import INSTALL
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -116,7 +123,23 @@ def omnigen():
     }
 
 
-FILES = (flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
+def ideogram():
+    qwen = qwen3_vl_tensors(large=True, vocabulary=VOCABULARY, width=WIDTH, layers=36)
+    return {
+        "diffusion_models/ideogram4": ideogram_tensors(context=WIDTH),
+        "diffusion_models/ideogram4_unconditional": ideogram_tensors(context=WIDTH, seed=1),
+        "text_encoders/qwen3vl_8b_whole": qwen,
+    }
+
+
+def flux3():
+    return {
+        "diffusion_models/flux3": flux3_tensors(context=WIDTH),
+        "diffusion_models/flux3_few_steps": flux3_tensors(context=WIDTH, few_steps=True),
+    }
+
+
+FILES = (ideogram, flux3, flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 PICTURES |= {
@@ -128,6 +151,8 @@ PICTURES |= {
     "OmniGen2": ("omnigen2", ["qwen25_3b"], "omnigen2", "sixteen"),
     "ERNIE-Image": ("ernie", ["ministral"], "flux2", "flux2"),
     "Boogu": ("boogu", ["qwen3vl_8b"], "boogu", "sixteen"),
+    "Ideogram 4": ("ideogram4", ["qwen3vl_8b_whole"], "ideogram4", "flux2"),
+    "Flux.3 klein": ("flux3_few_steps", ["qwen3vl_4b"], "flux3", "flux2"),
     "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
     "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),
 }
@@ -146,6 +171,41 @@ def text_encoder(names, kind):
 def workflow(model, encoders, kind, vae, seed=5):
     """Text to picture from separate files, as the official templates do it."""
     return from_parts(model, text_encoder(encoders, kind), vae, seed)
+
+
+def with_second_network(prompt):
+    """*prompt* of Ideogram 4 guided by its second network, which gets no text, on its own schedule."""
+    guider = {"model": ["model", 0], "positive": ["positive", 0], "model_negative": ["second", 0], "negative": ["nothing", 0], "cfg": 4.0}
+    sampled = {"noise": ["noise", 0], "guider": ["guider", 0], "sampler": ["sampler", 0], "sigmas": ["sigmas", 0]}
+    return {
+        **{name: own for name, own in prompt.items() if name not in ("negative", "sample")},
+        "second": node("UNETLoader", unet_name="ideogram4_unconditional.safetensors", weight_dtype="default"),
+        "nothing": node("ConditioningZeroOut", conditioning=["positive", 0]),
+        "noise": node("RandomNoise", noise_seed=5),
+        "sampler": node("KSamplerSelect", sampler_name="euler"),
+        "sigmas": node("Ideogram4Scheduler", steps=2, width=256, height=256, mu=0.5, std=1.75),
+        "guider": node("DualModelGuider", **guider),
+        "sample": node("SamplerCustomAdvanced", **sampled, latent_image=["latent", 0]),
+    }
+
+
+def looking_at_pictures(prompt):
+    """*prompt* of Flux.3 with two pictures to look at, at the size of the first, and a place in its text."""
+    given = {"positive": ["positive", 0], "negative": ["negative", 0], "vae": ["vae", 0], "resolution": "native"}
+    box = {"x": 8, "y": 8, "width": 32, "height": 16, "metadata": {"type": "obj", "text": "", "desc": "a roof", "palette": []}}
+    drawn = node("CreateBoundingBoxes", width=64, height=64, editor_state={"__value__": [box]})
+    told = node("Flux3LayoutPrompt", element=["boxes", 2], prompt="In <ref_image_0>, make <obj_1> red")
+    sampled = {"positive": ["references", 0], "negative": ["references", 1], "latent_image": ["references", 2]}
+    return {
+        **{name: own for name, own in prompt.items() if name != "latent"},
+        "picture": node("EmptyImage", width=64, height=48, batch_size=1, color=0x336699),
+        "other": node("EmptyImage", width=32, height=32, batch_size=1, color=0x993311),
+        "boxes": drawn,
+        "told": told,
+        "positive": node("CLIPTextEncode", text=["told", 0], clip=["clip", 0]),
+        "references": node("ReferenceMultiLatent", **given, **{"images.image0": ["picture", 0], "images.image1": ["other", 0]}),
+        "sample": node("KSampler", **{**prompt["sample"]["inputs"], **sampled}),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +243,9 @@ def pixels(server, prompt):
 def test_pictures_of_every_family(start_server, files):
     server = with_models(start_server, files, name="server")
     pictures = {name: pixels(server, workflow(*parts)) for name, parts in PICTURES.items()}
+    pictures["Ideogram 4, both networks"] = pixels(server, with_second_network(workflow(*PICTURES["Ideogram 4"])))
+    looking = looking_at_pictures(workflow("flux3", *PICTURES["Flux.3 klein"][1:]))
+    pictures["Flux.3, looking at pictures"] = pixels(server, looking)
     assert all(len(set(picture)) > 20 for picture in pictures.values())  # not flat
     assert len(set(pictures.values())) == len(pictures)
 
@@ -195,6 +258,34 @@ def test_pictures_are_the_same_bits_on_a_small_accelerator(start_server, files):
     limited = with_models(start_server, files, "--simulated-vram-mb", SIMULATED_MIB, name="limited")
     for name, parts in PICTURES.items():
         assert pixels(limited, workflow(*parts)) == reference[name], name
+
+
+@pytest.mark.long
+def test_pixels_are_made_without_an_autoencoder(start_server, files):
+    pytest.importorskip("sentencepiece")
+    spiece = torch.frombuffer(bytearray(text_encoder_files.sentence_piece_model(begins=True)), dtype=torch.uint8)
+    gemma = {**text_encoder_files.text_model("gemma2_2b", vocabulary=512), "spiece_model": spiece}
+    for name, tensors in (("text_encoders/gemma", gemma), ("diffusion_models/pixeldit", pixeldit_tensors(context=GEMMA_WIDTH))):
+        save_file(tensors, files / f"{name}.safetensors")
+    server = with_models(start_server, files, name="pixels")
+    prompt = workflow("pixeldit", ["gemma"], "pixeldit", "")
+    prompt["vae"] = node("VAELoader", vae_name="pixel_space")
+    prompt["latent"] = node("EmptyChromaRadianceLatentImage", width=64, height=48, batch_size=1)
+    assert len(set(pixels(server, prompt))) > 20
+
+
+@pytest.mark.long
+def test_files_in_w4a8_make_pictures(start_server, files):
+    pytest.importorskip("comfy_kitchen", reason=INSTALL)
+    names = {"diffusion_models": ("flux3", ""), "text_encoders": ("qwen3vl_4b", "model.language_model.")}
+    for folder, (name, prefix) in names.items():
+        stored, _, _ = quantised_model("w4a8", load_file(files / folder / f"{name}.safetensors"), prefix)
+        assert any(key.endswith(".weight_s_rel") for key in stored)
+        save_file({key: value.contiguous() for key, value in stored.items()}, files / folder / f"{name}_w4a8.safetensors")
+    server = with_models(start_server, files, name="codes")
+    picture = pixels(server, workflow("flux3_w4a8", ["qwen3vl_4b_w4a8"], "flux3", "flux2"))
+    assert len(set(picture)) > 20
+    assert "asym_w4a8_int8" in server.log()
 
 
 def about_pictures(prompt):

@@ -36,7 +36,9 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
 
         sizes = {name: value for name, value in unet_config["llm_adapter_config"].items() if name != "vocabulary"}
         anima.LLMAdapter = functools.partial(anima.LLMAdapter, **sizes)
-    config = getattr(comfy.supported_models, family)(given)
+    kind = getattr(comfy.supported_models, family)
+    kind.unet_extra_config = {name: value for name, value in kind.unet_extra_config.items() if name not in given}
+    config = kind(given)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(tensors, "", device=torch.device("cpu"))
     model.load_model_weights(dict(tensors), "")

@@ -12,6 +12,7 @@ from both_trees import PROJECT, against_upstream, results_of_both
 
 sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
 
+from ideogram_files import ideogram_config, ideogram_tensors  # noqa: E402
 from image_family_files import (  # noqa: E402
     ernie_config,
     krea2_config,
@@ -23,8 +24,10 @@ from image_family_files import (  # noqa: E402
     omnigen_config,
     omnigen_tensors,
 )
+from pixeldit_files import pixeldit_config, pixeldit_tensors  # noqa: E402
 from test_image_families_against_upstream import encoded as encoded_words  # noqa: E402
 from test_image_families_against_upstream import lora, sampled  # noqa: E402
+from text_encoder_files import text_model  # noqa: E402
 from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors  # noqa: E402
 
 BOUND = 1e-3
@@ -132,6 +135,37 @@ def ernie_cases():
     }
 
 
+def ideogram_cases():
+    plain = {"width": 13 * 32, "shape": (2, 128, 5, 4)}
+    layers = ("diffusion_model.layers.1.attention.qkv", 256, 768), ("diffusion_model.layers.0.feed_forward.w2", 512, 256)
+
+    def case(values=None, **more):
+        return sampled("Ideogram4", ideogram_config(), ideogram_tensors(), **{**plain, "values": values, **more})
+
+    padded = case()
+    for side in ("positive", "negative"):
+        padded[side] = [(text, {"attention_mask": torch.arange(text.shape[1])[None] < text.shape[1] - 2}) for text, _ in padded[side]]
+    return {
+        "Ideogram 4": case(),
+        "Ideogram 4, padding": padded,
+        "Ideogram 4, LoRA": case(lora=lora(*layers)),
+        "Qwen3-VL of Ideogram 4": encoded("ideogram4", "te_qwen3vl", "qwen3vl_8b", layers=36, large=True, arguments={}),
+    }
+
+
+def pixeldit_cases():
+    made, plain = (pixeldit_config(), pixeldit_tensors()), {"width": 32, "shape": (2, 3, 11, 14)}
+    layers = ("diffusion_model.patch_blocks.1.attn.qkv_x", 64, 192), ("diffusion_model.pixel_blocks.0.attn.proj", 32, 32)
+    of_text = encoded_words("pixeldit", "pixeldit_te", "gemma2_2b", text_model("gemma2_2b", vocabulary=400), 3, inner=128, arguments={})
+    numbered = torch.randint(5, 390, (420,), generator=torch.Generator().manual_seed(5)).tolist()
+    of_text["tokens"] = [[2, *numbered[:340], *[0] * 60], [2, *numbered[:40]]]
+    return {
+        "PixelDiT": sampled("PixelDiTT2I", *made, **plain),
+        "PixelDiT, LoRA": sampled("PixelDiTT2I", *made, **plain, lora=lora(*layers)),
+        "Gemma 2 of PixelDiT": of_text,
+    }
+
+
 def qwen3_vl_cases():
     return {
         "Qwen3-VL 4B": encoded("qwen3vl", "te", "qwen3vl_4b", arguments={"model_type": "qwen3vl_4b"}),
@@ -151,7 +185,7 @@ def measured(cases, folder):
     return differences, ours
 
 
-@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases])
+@pytest.mark.parametrize("cases", [qwen3_vl_cases, krea2_cases, mage_cases, omnigen_cases, ernie_cases, ideogram_cases, pixeldit_cases])
 def test_results_are_upstreams(cases, tmp_path):
     differences, ours = measured(cases(), tmp_path)
     assert not {name: value for name, value in differences.items() if not value <= BOUND}

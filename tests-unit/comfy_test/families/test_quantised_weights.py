@@ -31,6 +31,17 @@ def packed(weight, per_row=False, dtype=FP8):
     return (weight / scale).to(dtype), scale
 
 
+def coded(rows, columns, row_bytes=None):
+    """A weight of codes, in groups of 16 that are rotated in groups of 16."""
+    settings = {"format": "asym_w4a8_int8", "convrot": True, "convrot_groupsize": 16, "group_size": 16}
+    return {
+        "a.weight": torch.ones(rows, row_bytes or columns // 2, dtype=torch.int8),
+        "a.weight_s_rel": torch.ones(rows, columns // 16).to(FP8),
+        "a.weight_s_channel": torch.ones(rows),
+        "a.comfy_quant": text(settings),
+    }
+
+
 @pytest.fixture(autouse=True)
 def no_kitchen(monkeypatch):
     monkeypatch.setattr(kitchen, "is_installed", lambda: False)
@@ -83,7 +94,7 @@ def test_settings_in_tensors_and_in_metadata_are_read(marks):
 def test_what_torch_alone_can_is_multiplied_out_and_the_rest_says_what_to_install(kind):
     stored, values = quantised(kind, numbers(32, 32))
     tensors = {f"a.{suffix}": tensor for suffix, tensor in stored.items()} | {"a.comfy_quant": text(settings_for(kind))}
-    if kind in ("mxfp8", "nvfp4", "int8 convrot"):
+    if kind in ("mxfp8", "nvfp4", "int8 convrot", "w4a8"):
         with pytest.raises(QuantisedModelError, match=r"odd\.safetensors: a\.weight is .*, which needs comfy-kitchen; install it: pip"):
             source(tensors)
     else:
@@ -141,6 +152,12 @@ def test_other_kinds_are_refused_with_file_kind_and_advice(key, kind):
             {"a.weight": torch.ones(2, 2).to(FP8), "a.comfy_quant": text({"format": "mxfp8"}), "a.weight_scale": torch.ones(1)},
             "a.weight of",
         ),
+        ({**coded(16, 32), "a.weight_s_rel": torch.ones(16, 3).to(FP8)}, "a.weight of .* cannot be asym_w4a8_int8 with a.weight_s_rel"),
+        ({**coded(16, 32), "a.weight_codebook": torch.ones(8)}, "a.weight_codebook has shape"),
+        ({**coded(16, 32), "a.comfy_quant": text({"format": "asym_w4a8_int8"})}, "rotated in groups of 256 and scaled in groups of 16"),
+        ({**coded(16, 32), "a.weight_s_rel": torch.ones(16, 2).half()}, "a.weight_s_rel is stored as torch.float16"),
+        ({**coded(16, 32, 24), "a.weight_codebook": torch.ones(16)}, "codes of six bits"),
+        ({key: value for key, value in coded(16, 32).items() if "s_channel" not in key}, "its scale a.weight_s_channel is missing"),
         (
             {"a.weight": torch.ones(32, 32).to(FP8), "a.comfy_quant": MXFP8, "a.weight_scale": torch.ones(1)},
             "mxfp8 has a scale of one byte per 32 numbers",

@@ -9,8 +9,16 @@ from comfy.quantisation.formats import FORMATS, UnknownFormat, read_settings, se
 @pytest.mark.parametrize("name", FORMATS)
 def test_settings_are_read_and_written(name):
     settings = {"format": name, "full_precision_matrix_mult": True}
+    if name == "asym_w4a8_int8":
+        settings |= {"group_size": 32, "convrot": True, "convrot_groupsize": 64}
     layer = read_settings(settings)
     assert layer.format.name == name and layer.full_precision and settings_of(layer) == settings
+
+
+def test_codes_are_rotated_and_in_groups_also_where_the_file_does_not_say_so():
+    layer = read_settings({"format": "asym_w4a8_int8"})
+    assert (layer.rotation, layer.group) == (256, 16)
+    assert read_settings({"format": "asym_w4a8_int8", "params": {"group_size": 64}}).group == 64
 
 
 @pytest.mark.parametrize("settings", [{"convrot": True, "convrot_groupsize": 64}, {"params": {"convrot": True, "convrot_groupsize": 64}}])
@@ -27,6 +35,8 @@ def test_rotation_may_stand_in_two_places(settings):
         ({"format": "convrot_w4a4"}, "convrot_w4a4"),
         ({"format": "nvfp4", "num_experts": 8}, "nvfp4 with the setting 'num_experts'"),
         ({"format": "nvfp4", "convrot": True}, "nvfp4 with convrot"),
+        ({"format": "nvfp4", "group_size": 16}, "nvfp4 with the setting 'group_size'"),
+        ({"format": "asym_w4a8_int8", "convrot": False}, "asym_w4a8_int8 without convrot"),
         ([1], "a list"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_model_keeps_its_precision_and_gives_what_its_values_give(folder, kind
         assert torch.allclose(output(model, manager), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["fp8", "nvfp4", "int8 convrot"])
+@pytest.mark.parametrize("kind", ["fp8", "nvfp4", "int8 convrot", pytest.param("w4a8", marks=pytest.mark.long)])
 def test_loras_streaming_and_devices_give_the_same_bits_and_leave_nothing(folder, kind):
     answers = []
     for vram_bytes in (None, 64 * MIB, MIB):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from quantised_files import KINDS, quantised, settings_for
+from quantised_files import KINDS, OTHER_CODES, quantised, settings_for
 
 import comfy.ops
 import comfy.quant_ops
@@ -28,7 +28,7 @@ def made(kind, shape=(96, 64), dtype=torch.float32):
     stored, values = quantised(kind, numbers(*shape))
     scales = {suffix: tensor for suffix, tensor in stored.items() if suffix != "weight"}
     layer = formats.read_settings(settings_for(kind))
-    padded = layer.format.logical_shape(tuple(stored["weight"].shape))
+    padded = shape if layer.format.grouped else layer.format.logical_shape(tuple(stored["weight"].shape))
     weight = quantised_weight(layer, stored["weight"], scales, padded, dtype)
     weight.layer_settings = LayerSettings(layer)
     return weight, values, stored
@@ -43,8 +43,10 @@ def made_layer(kind, shape=(96, 64), few_bits=False):
     return layer, values
 
 
-@EVERY_KIND
-@pytest.mark.parametrize("shape", [(96, 64), (160, 320), (16, 16)])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [(kind, shape) for kind in KINDS for shape in ((96, 64), (160, 320), (16, 16))] + [(one, (24, 64)) for one in OTHER_CODES],
+)
 def test_a_quantised_tensor_means_what_its_format_defines(kind, shape):
     weight, values, stored = made(kind, shape)
     cut = with_shape(weight, shape)
@@ -77,7 +79,7 @@ def test_products_in_few_bits_are_near(kind):
     x = numbers(3, 7, 64, seed=1)
     expected = torch.nn.functional.linear(x, values, layer.bias)
     error = (layer(x) - expected).norm() / expected.norm()
-    assert error < {"nvfp4": 0.15, "fp8": 0.05, "fp8 e5m2": 0.1, "mxfp8": 0.05}.get(kind, 0.02)
+    assert error < {"nvfp4": 0.15, "w4a8": 0.03, "fp8": 0.05, "fp8 e5m2": 0.1, "mxfp8": 0.05}.get(kind, 0.02)
 
 
 def test_input_scales_and_factors_of_columns_are_used():
@@ -101,10 +103,19 @@ def test_changed_values_are_quantised_again_in_the_same_way_each_time(kind):
     assert checksum(weight) == before and type(again) is type(weight) and again._layout_cls == weight._layout_cls
     assert stored_bytes(again) == sum(tensor.nbytes for tensor in stored.values()) and again.dtype == weight.dtype
     error = dequantised(again) - changed
-    step = {"nvfp4": 0.3, "fp8 e5m2": 0.3, "fp8": 0.15, "fp8 rows": 0.15, "mxfp8": 0.15}.get(kind, 0.06)
+    step = {"nvfp4": 0.3, "w4a8": 0.2, "fp8 e5m2": 0.3, "fp8": 0.15, "fp8 rows": 0.15, "mxfp8": 0.15}.get(kind, 0.06)
     assert error.norm() / changed.norm() < step
     many = torch.stack([dequantised(requantised(weight, changed.clone(), seed)) for seed in range(1, 33)]).mean(0)
     assert (many - changed).norm() < error.norm() / 2.5, "rounding by chance is right on average"
+
+
+@pytest.mark.parametrize("kind", OTHER_CODES)
+def test_changed_values_get_codes_of_the_same_kind(kind):
+    weight, values, stored = made(kind)
+    again = requantised(weight, values.clone(), 7)
+    assert again._qdata.shape == weight._qdata.shape and stored_bytes(again) == sum(tensor.nbytes for tensor in stored.values())
+    assert (again._params.codebook is None) and (again._params.correction is None) == (kind != "w4a8 shifted")
+    assert (dequantised(again) - values).norm() / values.norm() < (0.04 if kind == "w6a8" else 0.2)
 
 
 def test_a_change_that_makes_a_weight_larger_is_no_quantised_weight_any_more():
