@@ -23,6 +23,7 @@ from comfy.dit import (
     omnigen,
     qwen_image,
     qwen_image21,
+    sam3,
     sd3,
     stable_audio,
     wan,
@@ -51,6 +52,7 @@ FAMILIES: tuple[Family, ...] = (
     ace15.FAMILY,
     ltx.FAMILY,
     stable_audio.FAMILY,
+    sam3.FAMILY,
 )
 
 
