@@ -22,11 +22,14 @@ __all__ = [
 
 UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.model.", "net.")
 FALLBACK_PREFIX = "model."
+WITHOUT_PREFIX = ("detector.", "tracker.")  # what the names of a network that has none begin with: SAM 3's
 
 
 def unet_prefix_from_state_dict(state_dict: Iterable[str]) -> str:
     """The prefix below which the diffusion model's tensors lie in a checkpoint; "model." when none of the usual ones does."""
     keys = list(state_dict)
+    if all(any(key.startswith(start) for key in keys) for start in WITHOUT_PREFIX):
+        return ""
     counts = {prefix: sum(key.startswith(prefix) for key in keys) for prefix in UNET_PREFIXES}
     best = max(counts, key=lambda prefix: counts[prefix])
     return best if counts[best] > 5 else FALLBACK_PREFIX

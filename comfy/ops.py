@@ -235,6 +235,15 @@ class disable_weight_init:  # noqa: N801 - the name node packs import
             padding: Any = self.padding
             return F.conv_transpose1d(input, weight, bias, self.stride, padding, self.output_padding, self.groups, self.dilation)
 
+    class ConvTranspose2d(CastWeightBiasOp, torch.nn.ConvTranspose2d):
+        """``torch.nn.ConvTranspose2d``."""
+
+        def forward_comfy_cast_weights(self, input: torch.Tensor) -> torch.Tensor:
+            """Batch x in x positions to batch x out x positions."""
+            weight, bias = _operands(self, input)
+            padding: Any = self.padding
+            return F.conv_transpose2d(input, weight, bias, self.stride, padding, self.output_padding, self.groups, self.dilation)
+
     class GroupNorm(CastWeightBiasOp, torch.nn.GroupNorm):
         """``torch.nn.GroupNorm``."""
 
@@ -318,6 +327,11 @@ class manual_cast(disable_weight_init):  # noqa: N801 - the name node packs impo
 
         comfy_cast_weights = True
 
+    class ConvTranspose2d(disable_weight_init.ConvTranspose2d):
+        """Casting ``ConvTranspose2d``."""
+
+        comfy_cast_weights = True
+
     class GroupNorm(disable_weight_init.GroupNorm):
         """Casting ``GroupNorm``."""
 
@@ -344,7 +358,7 @@ def pick_operations(weight_dtype: torch.dtype | None, compute_dtype: torch.dtype
     return disable_weight_init if compute_dtype is None or weight_dtype == compute_dtype else manual_cast
 
 
-_NAMES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
+_NAMES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "GroupNorm", "LayerNorm", "RMSNorm", "Embedding")
 _LAYERS = {getattr(torch.nn, name): name for name in _NAMES}
 
 

@@ -1,4 +1,4 @@
-"""The node of SCAIL: figures in a picture that move as poses in a video."""
+"""The nodes of SCAIL: figures in a picture that move as poses in a video, and the coloured masks that say who is who."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
+from comfy_extras.coloured_tracks import ORDERS, Track, TrackType, coloured, coloured_mask, numbers_in, only, ordered
 from comfy_extras.node_extension import extension_of
 from comfy_extras.node_inputs import MAX_RESOLUTION
 from comfy_extras.wan_conditioning import (
@@ -174,4 +175,60 @@ def _before_video(figures: Tensor, frames: int) -> Tensor:
     return torch.cat((*channels, channels[0].new_zeros(1, frames, *channels[0].shape[2:])), dim=1)
 
 
-comfy_entrypoint = extension_of(WanSCAILToVideo)
+class SCAIL2ColoredMask(io.ComfyNode):
+    """Makes the masks that WanSCAILToVideo takes of tracks: each figure has the same colour in the video and in the pictures of it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        order = "The order in which figures get their colours; those that appear first always come first."
+        replaced = "Whether the figures of the video are replaced: its mask has a white background then, that of the pictures a black one."
+        return io.Schema(
+            node_id="SCAIL2ColoredMask",
+            display_name="Create SCAIL-2 Colored Mask",
+            category="model/conditioning/wan/scail",
+            inputs=[
+                TrackType.Input("driving_track_data", tooltip="The figures in the video of poses."),
+                io.MultiType.Input(
+                    "ref_track_data",
+                    [TrackType, io.Mask],
+                    optional=True,
+                    display_name="reference_masks",
+                    tooltip="The figures in the pictures of them; or masks, all of one figure.",
+                ),
+                io.String.Input("object_indices", default="", tooltip="The numbers of figures in that order (0, 2, 3); empty: all."),
+                io.Combo.Input("sort_by", options=list(ORDERS), default="left_to_right", tooltip=order),
+                io.Boolean.Input("replacement_mode", default=False, tooltip=replaced),
+            ],
+            outputs=[io.Image.Output("pose_video_mask"), io.Image.Output("reference_image_mask")],
+            is_experimental=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        driving_track_data: Track,
+        object_indices: str,
+        sort_by: str,
+        replacement_mode: bool,
+        ref_track_data: Track | Tensor | None = None,
+    ) -> io.NodeOutput:
+        """Both masks, frames x height x width x 3; without pictures a plain one stands for theirs."""
+        behind_video, behind_pictures = (1.0, 0.0) if replacement_mode else (0.0, 1.0)
+        video = coloured(_chosen(driving_track_data, object_indices, sort_by), behind_video)
+        if isinstance(ref_track_data, torch.Tensor):
+            return io.NodeOutput(video, coloured_mask(ref_track_data, behind_pictures))
+        pictures = {**driving_track_data, "packed_masks": None, "n_frames": 1}
+        if ref_track_data is not None:
+            pictures = _chosen(ref_track_data, object_indices, sort_by)
+        return io.NodeOutput(video, coloured(pictures, behind_pictures))
+
+
+def _chosen(track: Track, numbers: str, order: str) -> Track:
+    track = ordered(track, order)
+    if not numbers.strip():
+        return track
+    packed = track["packed_masks"]
+    return only(track, numbers_in(numbers, 0 if packed is None else packed.shape[1]))
+
+
+comfy_entrypoint = extension_of(WanSCAILToVideo, SCAIL2ColoredMask)

@@ -27,6 +27,7 @@ from comfy.dit import (
     pixeldit,
     qwen_image,
     qwen_image21,
+    sam3,
     sd3,
     stable_audio,
     wan,
@@ -60,6 +61,7 @@ FAMILIES: tuple[Family, ...] = (
     ace15.FAMILY,
     ltx.FAMILY,
     stable_audio.FAMILY,
+    sam3.FAMILY,
 )
 
 

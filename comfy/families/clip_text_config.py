@@ -1,7 +1,7 @@
 """The sizes of a CLIP text model, read from tensor shapes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy.families.sd_unet_config import count_blocks
@@ -10,6 +10,7 @@ Shape = tuple[int, ...]
 HEAD_WIDTH = 64
 END_OF_TEXT = 49407
 OPENAI_LAYERS = 12
+SAM3_POSITIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +76,12 @@ def read_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | 
         hidden_act=chosen.get("hidden_act", "gelu" if is_open_clip else "quick_gelu"),
         projection=projection[0],
     )
+
+
+def read_sam3_clip_config(shapes: Mapping[str, Shape], settings: Mapping[str, Any] | None = None) -> ClipTextConfig | None:
+    """As :func:`read_clip_config`, for SAM 3's text model: open_clip's with ``quick_gelu``, as ComfyUI runs it. None for one with more
+    positions than it has."""
+    found = read_clip_config(shapes, settings)
+    if found is None or found.positions > SAM3_POSITIONS:
+        return None
+    return replace(found, hidden_act=(settings or {}).get("hidden_act", "quick_gelu"))

@@ -189,7 +189,11 @@ class CheckpointParts:
         """What it will take."""
         if self.config is None:
             return self._lone.kept_bytes()
-        return kept_bytes(self._source, self._prefix, model_dtype(self.config, self._tensors, self._prefix, self._options))
+        dtype = model_dtype(self.config, self._tensors, self._prefix, self._options)
+        whole = kept_bytes(self._source, self._prefix, dtype)
+        if self._prefix:
+            return whole
+        return whole - sum(kept_bytes(one.source, "", dtype) for one in _checkpoint_encoders(self.config, self._source).values())
 
     def load_clip(self) -> CLIP | None:
         """The text encoder, or None when tensors of it are missing."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy.families.clip_text_config import ClipTextConfig, read_clip_config
+from comfy.families.clip_text_config import ClipTextConfig, read_clip_config, read_sam3_clip_config
 from comfy.families.model_errors import UnknownModelError, naming_file
 from comfy.families.t5_text_config import T5TextConfig, read_t5_config
 from comfy.families.weight_source import PrefixedSource, WeightSource
@@ -148,7 +148,7 @@ def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
     return lambda config: width is None or config.hidden_size == width
 
 
-def is_any(config: QwenTextConfig) -> bool:
+def is_any(config: Any) -> bool:
     """Yes: what is read is of one kind."""
     return True
 
@@ -205,6 +205,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(
         TEModel.LTX_PROJECTION, "a checkpoint of LTX 2", PROJECTION, read_projection_config, is_projection, select=projection_source
     ),
+    EncoderKind(TEModel.SAM3_CLIP, "SAM 3's text model", "sam3_clip", read_sam3_clip_config, is_any),
 )
 
 
