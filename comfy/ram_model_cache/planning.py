@@ -7,7 +7,7 @@ per byte and request first, as the offline bound PFOO-L does (Berger, Beckmann a
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +18,7 @@ AHEAD = 24
 ENOUGH_MATCHES, MOST_MATCHES = 6, 12
 MOST_TRIES = 16
 SEARCH_STEPS = 500
+CLEARLY = 1.1  # how much better a rule must be than the one that is mostly right; less is chance
 
 
 class Past:
@@ -81,6 +82,11 @@ def worth_keeping(
     items = _intervals(future, here, values)
     items.sort(key=lambda item: item.seconds / (item.size_bytes * (item.stop - item.start)), reverse=True)
     best_s, packed = _packed(items, cap_bytes, slots)
+    throughout = _worth_most_throughout(items, here, cap_bytes)
+    total_s, others = _packed(sorted(items, key=lambda item: item.key not in throughout), cap_bytes, slots)
+    if total_s > CLEARLY * best_s:
+        best_s, packed = total_s, others
+        items.sort(key=lambda item: item.key not in throughout)
     tried = 0
     for item in items:
         if item.start == 0 and item not in packed and tried < MOST_TRIES:
@@ -119,6 +125,21 @@ def _intervals(future: Sequence[Hashable], here: Collection[Hashable], values: M
             saved_s = value.seconds * stop / (stop + value.seconds / value.per_request)
             items.append(_Interval(key, 0, stop, value.size_bytes, saved_s))
     return items
+
+
+def _worth_most_throughout(items: Sequence[_Interval], here: Collection[Hashable], cap_bytes: int) -> set[Hashable]:
+    """Those of the keys *here* that save most when they are kept all the time, as suits models that come round and round.
+
+    Packed one interval after the other, a small model may take the place of one that is worth more, time and again.
+    """
+    saved_s: dict[Hashable, float] = defaultdict(float)
+    size_bytes: dict[Hashable, int] = {}
+    for item in items:
+        if item.key in here:
+            saved_s[item.key] += item.seconds
+            size_bytes[item.key] = item.size_bytes
+    keys = sorted(saved_s, key=lambda key: saved_s[key] / size_bytes[key], reverse=True)
+    return set(knapsack([(saved_s[key], size_bytes[key], key) for key in keys], cap_bytes))
 
 
 def _packed(items: Iterable[_Interval], cap_bytes: int, slots: int) -> tuple[float, set[_Interval]]:

@@ -52,6 +52,15 @@ def test_a_slow_key_is_kept_although_small_ones_save_more_per_byte():
     assert worth_keeping(["small", "large"], list(sizes), values(sizes, seconds, 0.0), 10) == {"large"}
 
 
+def test_on_a_round_the_set_worth_most_is_kept_although_others_save_more_per_byte():
+    """Interval by interval the small models, seven seconds a round, would take the place of the large one, ten seconds a round."""
+    seconds, sizes = {"large": 10.0, "a": 3.5, "b": 3.5}, {"large": 10, "a": 3, "b": 3}
+    future = ["a", "b", "large"] * 8
+    for kept in (["large", "a"], ["large", "b"]):
+        assert worth_keeping(future, kept, values(sizes, seconds, 0.0), 10) == {"large"}
+    assert worth_keeping(future, ["large"], values(sizes, seconds, 0.0), 9) == set()
+
+
 def test_keys_of_which_nothing_is_known_take_no_part():
     assert worth_keeping(["a", "b", "a"], ["a", "b"], values({"a": 1, "b": 0}), 1) == {"a"}
 
