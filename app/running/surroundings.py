@@ -2,14 +2,14 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from comfy.cli_args import args
 from comfy.interruption import InterruptProcessingException
 from comfy.lazy_import import lazy_module
 from comfy_execution.executor.isolation import Isolation
-from comfy_execution.executor.memo_rules import may_be_remembered
+from comfy_execution.executor.memo_rules import is_core, may_be_remembered
 
 log = logging.getLogger(__name__)
 patching = lazy_module("comfy.patching.patched_models")
@@ -19,10 +19,20 @@ OUT_OF_MEMORY_HINT = (
     "The device ran out of memory, so all loaded models were unloaded. If this workflow fitted before, a batch size or an image size "
     "has probably become too large; else try --lowvram or a smaller model."
 )
+PIPE_DEPTH = 4  # lists of values, of a tuple or dict of several things
 SHAPE_HINT = (
     "Two parts of the model do not fit together. The usual reason is a text encoder of another model family: check the file and the "
     "type in the CLIP loader that this sampler's conditioning comes from."
 )
+
+
+def _patchers_in(value: Any, depth: int) -> Iterator[Any]:
+    """The patchers in *value*, also in lists, tuples and dicts in it, as packs hand on several things at once; *depth* deep."""
+    if isinstance(value, importlib.import_module("comfy.model_patcher").ModelPatcher):
+        yield value
+    elif isinstance(value, list | tuple | dict) and depth:
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _patchers_in(part, depth - 1)
 
 
 def nodes_module() -> Any:
@@ -68,6 +78,13 @@ class ServerSurroundings:
         if model_management.process_models().has_manager():
             patchers = [value for value in values if isinstance(value, importlib.import_module("comfy.model_patcher").ModelPatcher)]
             model_management.manager().expect(patchers)
+
+    def called(self, class_def: Any, inputs: Mapping[str, Any] | None) -> None:
+        """A pack's node may have written into the weights of models among its *inputs* (None: of any): what was sent of them is dropped."""
+        if is_core(class_def) or not model_management.process_models().has_manager() or not model_management.manager().has_sent():
+            return
+        patchers = None if inputs is None else list(_patchers_in(list(inputs.values()), PIPE_DEPTH))
+        model_management.manager().distrust(patchers)
 
     def prompt_ended(self) -> None:
         """Expect no model any more, and unload all where the flags ask for that after each prompt (``--disable-smart-memory``)."""

@@ -175,7 +175,7 @@ def switching(bench: Bench) -> dict[str, Figure]:
             misses = counters.misses
             patcher = load(bench, turn % 2)[0]
             switches.append(bench.seconds(lambda one=patcher: load_on_card(bench, one)))
-            others = [other for other in management.loaded_models() if other.model is not patcher.model]
+            others = [one for one in management.loaded_models() if one.model is not patcher.model and one.load_device == bench.device]
             made_room += all(other.loaded_size() < 0.5 * size for other in others)
             step(bench, patcher)()
             bench.synchronize()

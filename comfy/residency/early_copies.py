@@ -6,7 +6,8 @@ stream of their own, into memory that is free anyway. Loading takes what has com
 what was sent can be dropped at any time, at no cost.
 
 Node packs may write into weights meanwhile; what was sent of those is not used. torch counts changes in place, the system tells which pages
-of a stored weight were written to, and a sample of the values shows what is written past torch's counter (``weight.data``, numpy).
+of a stored weight were written to, and a sample of the values shows most of what is written past torch's counter (``weight.data``, numpy).
+After a pack's node that was given the model, all that was sent of it before is dropped.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class EarlyCopies:
         self._sent: dict[int, _Sent] = {}
 
     def size_bytes(self) -> int:
-        """What they take."""
-        return sum(sent.copy.nbytes for sent in self._sent.values())
+        """What they take. Any thread."""
+        return sum(sent.copy.nbytes for sent in list(self._sent.values()))
 
     def belongs_to(self, module: Any) -> bool:
         """Whether weights of *module* were sent."""
@@ -131,7 +132,7 @@ class EarlyCopies:
         return sent.copy
 
     def drop(self) -> None:
-        """Let go of what was sent."""
+        """Let go of what was sent. Any thread."""
         self._sent.clear()
         self._owner = None
 

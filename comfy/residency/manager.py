@@ -106,6 +106,17 @@ class ModelManager:
     def expect_nothing(self) -> None:
         """No load is foreseen any more; what was sent is dropped."""
         self._expected = []
+        self.distrust(None)
+
+    def has_sent(self) -> bool:
+        """Whether weights of a model that is not loaded yet are on a card."""
+        return any(accelerator.early is not None and accelerator.early.size_bytes() for accelerator in self.devices.accelerators)
+
+    def distrust(self, patchers: Iterable[Patcher] | None) -> None:
+        """Somebody may have written into the weights of *patchers* (None: of any): what was sent of them is dropped. Any thread."""
+        if patchers is not None:
+            self._drop_early([patcher.model for patcher in patchers])
+            return
         for accelerator in self.devices.accelerators:
             if accelerator.early is not None:
                 accelerator.early.drop()

@@ -52,6 +52,9 @@ class Surroundings(Protocol):
     def expects(self, values: Sequence[Any]) -> None:
         """Nodes that are still to run will use the models *values*. Quick."""
 
+    def called(self, class_def: Any, inputs: Mapping[str, Any] | None) -> None:
+        """A node of *class_def* has run with the lists *inputs* (None: not known any more). Quick."""
+
     def prompt_ended(self) -> None:
         """A prompt has ended: let go what the flags say is not kept from one prompt to the next."""
 

@@ -21,14 +21,15 @@ def may_be_remembered(class_def: Any, packs: Collection[str]) -> bool:
     False, that tell what has changed outside the prompt, see hidden inputs, act outside, or neither take nor return a model.
     """
     wish = getattr(class_def, ATTRIBUTE, None)
-    if wish is False or not (wish is True or _is_core(class_def) or _pack_of(class_def) in packs):
+    if wish is False or not (wish is True or is_core(class_def) or _pack_of(class_def) in packs):
         return False
     if class_def not in _suited:
         _suited[class_def] = _is_suited(class_def)
     return _suited[class_def]
 
 
-def _is_core(class_def: Any) -> bool:
+def is_core(class_def: Any) -> bool:
+    """Whether *class_def* is a node of this program, not of a pack."""
     return str(class_def.__module__).partition(".")[0] in CORE
 
 

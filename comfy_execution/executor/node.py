@@ -144,6 +144,7 @@ class NodePass:
         entry = CacheEntry(ui=state.ui_outputs.get(self._id), outputs=outputs)
         state.execution_list.cache_update(self._id, entry)
         await state.caches.outputs.set(self._id, entry)
+        self._surroundings.called(self._class_def, self._inputs)
         if models := model_values(self._class_def, outputs):
             self._surroundings.expects(models)
         return True

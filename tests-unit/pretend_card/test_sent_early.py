@@ -127,6 +127,16 @@ def test_what_is_written_to_after_it_was_sent_is_copied_anew(models: pathlib.Pat
             management.unload_all_models()
             assert torch.equal(sampled(made, model, *texts), results[-1]), "as without anything sent"
         assert not any(torch.equal(one, other) for one, other in zip(results, results[1:]))
+        management.unload_all_models()
+        management.manager().expect([model])
+        made.text(clip, "yet another")
+        assert management.manager().has_sent()
+        management.manager().distrust([clip.patcher])
+        assert management.manager().has_sent(), "not of this model"
+        management.manager().distrust([model])
+        assert not management.manager().has_sent()
+        made.text(clip, "and one more")
+        assert early(made).size_bytes() > 0.9 * model.model_size(), "as it is now"
         del model, clip, texts, weight
 
 

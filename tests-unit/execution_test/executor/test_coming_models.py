@@ -42,6 +42,17 @@ def test_models_are_told_before_the_nodes_that_use_them_run(monkeypatch, bench):
     assert len(told) == 2, "nothing is left to run"
 
 
+def test_what_a_node_was_given_is_told_once_it_has_run(monkeypatch, bench):
+    told = []
+    made = bench(Loader=LOADER, Encode=ENCODE, Sample=SAMPLE)
+    monkeypatch.setattr(execution._surroundings, "called", lambda class_def, inputs: told.append((class_def, inputs)), raising=False)
+    made.run(prompt("one"))
+    assert [inputs for class_def, inputs in told if class_def is SAMPLE] == [{"model": ["model a"], "words": ["one by clip a"]}]
+    count = len(told)
+    made.run(prompt("one"))
+    assert len(told) == count, "nothing has run"
+
+
 def test_only_sockets_of_models_count():
     assert model_values(LOADER, [["a", "b"], ["clip"]]) == ["a", "b"]
     assert model_values(ENCODE, [["words"]]) == [] and model_values(object, [["words"]]) == []

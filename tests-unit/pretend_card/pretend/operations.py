@@ -20,8 +20,11 @@ LOOKS_ONLY = (aten.is_same_size, aten.sym_size)
 INDEXES = (aten.index, aten._unsafe_index)
 INDEX_WRITES = (aten.index_put_, aten.index_put, aten._index_put_impl_, aten._unsafe_index_put)
 EMPTY = (aten.empty, aten.empty_like, aten.empty_strided, aten.empty_permuted, aten.new_empty, aten.new_empty_strided)
-# One kernel on a card; taken apart, results would no longer be the host's bit for bit.
-WHOLE = (aten.scaled_dot_product_attention, aten._scaled_dot_product_attention_math)
+# One kernel on a card. Attention taken apart would no longer be the host's bit for bit; the others would take longer, to no use.
+WHOLE = (
+    aten.scaled_dot_product_attention, aten._scaled_dot_product_attention_math,
+    aten.linear, aten.conv1d, aten.conv2d, aten.conv3d, aten.layer_norm, aten.group_norm,
+)  # fmt: skip
 
 
 class Operation:
