@@ -372,7 +372,7 @@ __getattr__, __dir__ = placeholders(
     "LTXV=comfy.dit.models.ltx LTXAV=comfy.dit.models.ltx HunyuanVideo=comfy.dit.models.hunyuan_video "
     "HunyuanVideoI2V=comfy.dit.models.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.models.hunyuan_video "
     "CosmosVideo CosmosPredict2=comfy.dit.models.cosmos Anima=comfy.dit.models.cosmos ZImagePixelSpace:Lumina2 "
-    "WAN21_CausalAR:WAN21 WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 "
+    "WAN21_CausalAR=comfy.dit.models.wan WAN21_HuMo=comfy.dit.models.wan_sound WAN22_Animate:WAN21 WAN21_FlowRVS:WAN21 "
     "WAN21_SCAIL=comfy.dit.models.wan_scail WAN21_SCAIL2=comfy.dit.models.wan_scail "
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
     "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "

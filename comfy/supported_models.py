@@ -347,6 +347,7 @@ __getattr__, __dir__ = placeholders(
     "SD3=comfy.dit.sd3 LongCatImage=comfy.dit.flux Chroma=comfy.dit.chroma Flux2=comfy.dit.flux2 "
     "QwenImage=comfy.dit.qwen_image Lumina2=comfy.dit.lumina ZImage=comfy.dit.lumina "
     "QwenImage21=comfy.dit.qwen_image21 Krea2=comfy.dit.krea2 MageFlow=comfy.dit.mage_flow "
+    "WAN21_CausalAR_T2V=comfy.dit.wan "
     "WAN21_T2V=comfy.dit.wan WAN21_I2V=comfy.dit.wan WAN21_FunControl2V=comfy.dit.wan WAN21_Camera=comfy.dit.wan "
     "WAN22_Camera=comfy.dit.wan WAN21_Vace=comfy.dit.wan WAN22_T2V=comfy.dit.wan WAN_Animate2=comfy.dit.wan "
     "HunyuanVideo15=comfy.dit.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.hunyuan_video "

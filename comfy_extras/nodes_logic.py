@@ -7,14 +7,16 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_extras.node_inputs import socket
 
+NOT_CONNECTED = object()
+
 
 class SwitchNode(io.ComfyNode):
-    """Passes on one of two inputs; the other one is not computed."""
+    """Passes on one of two inputs; the other one is not computed. One that is not connected is None."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         template = io.MatchType.Template("switch")
-        branches = [io.MatchType.Input(name, template=template, lazy=True) for name in ("on_false", "on_true")]
+        branches = [io.MatchType.Input(name, template=template, lazy=True, optional=True) for name in ("on_false", "on_true")]
         return io.Schema(
             node_id="ComfySwitchNode",
             display_name="If/Else Switch",
@@ -26,10 +28,10 @@ class SwitchNode(io.ComfyNode):
         )
 
     @classmethod
-    def check_lazy_status(cls, switch: bool, on_false: Any = None, on_true: Any = None) -> list[str]:
-        """The name of the chosen input, as long as it has not been computed."""
-        name, value = ("on_true", on_true) if switch else ("on_false", on_false)
-        return [name] if value is None else []
+    def check_lazy_status(cls, switch: bool, on_false: Any = NOT_CONNECTED, on_true: Any = NOT_CONNECTED) -> list[str]:
+        """The name of the chosen input, as long as it has not been computed; where only the other one is connected, nothing is."""
+        name, value, other = ("on_true", on_true, on_false) if switch else ("on_false", on_false, on_true)
+        return [name] if value is None or value is other is NOT_CONNECTED else []
 
     @classmethod
     def execute(cls, switch: bool, on_true: Any = None, on_false: Any = None) -> io.NodeOutput:

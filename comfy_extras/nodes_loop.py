@@ -60,7 +60,7 @@ class StartLoop(io.ComfyNode):
             io.Int.Input("step", default=1, min=1, tooltip="How far indices are apart."),
         ]
         listed = [io.MatchType.Input("list", item, tooltip="The loop's nodes run once for each of its items.")]
-        modes = {"simple": counted, "For": stepped, "List": listed}
+        modes: dict[str, list[Any]] = {"simple": counted, "For": stepped, "List": listed}
         return io.Schema(
             node_id="StartLoop",
             display_name="Start Loop",

@@ -29,6 +29,7 @@ _SPACE_HELP = (
     "What the pixels are; they are not converted. Auto: sRGB for videos made of images, and what loaded videos say they are. "
     "HDR (hybrid log-gamma) and HDR PQ are written with 10 bits in BT.2020."
 )
+_BITS: list[Any] = ["auto", 8, 10]
 _SPACES = ("sRGB", "HDR", "HDR PQ")
 _PIXELS_HELP = "What the pixels of the images are; they are not converted. HDR is BT.2020 with hybrid log-gamma, HDR PQ BT.2020 with PQ."
 # Bits per colour go into numbers and into the choice that Create Video has for them.
@@ -105,7 +106,7 @@ class CreateVideo(io.ComfyNode):
                 io.Audio.Input("audio", optional=True, tooltip="The sound; what is longer than the frames is cut off."),
                 io.Combo.Input(
                     "bit_depth",
-                    options=["auto", 8, 10],
+                    options=_BITS,
                     default="auto",
                     optional=True,
                     tooltip="Bits per colour when it is saved. Auto: 8 for sRGB, 10 for the others. 10 show gradients without bands, "

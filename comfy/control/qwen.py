@@ -31,7 +31,7 @@ def build_qwen_control(source: WeightSource, dtype: torch.dtype, operations: Any
     Raises ``ModelFileError``.
     """
     kept = {"dtype": dtype, "device": torch.device("meta"), "operations": operations}
-    build = _instantx if INSTANTX_MARKS[0] in source.shapes() else _fun
+    build: Any = _instantx if INSTANTX_MARKS[0] in source.shapes() else _fun
     network, settings = build(source, kept)
     network.requires_grad_(False).eval()
     load_published(network, source, dtype, WHAT)

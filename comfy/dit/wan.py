@@ -22,6 +22,7 @@ HEAD = 128
 WEIGHT = ".weight"
 MODULE = "diffusion_model."
 MARK = "head.modulation"
+CAUSAL = "causal_ar"
 PICTURES = "img_emb.proj.0.bias"
 USUAL_WIDTH = 2222  # of a network that takes ComfyUI's usual share of memory per latent pixel
 # What tells the kinds of networks apart that are more than text or a picture to a video; the first that a file has counts.
@@ -108,6 +109,19 @@ class WAN21_T2V(BASE):  # noqa: N801 - ComfyUI's name
 
     def text_encoder_parts(self) -> dict[str, tuple[str, ...]]:
         return {"umt5xxl": ("text_encoders.umt5xxl.transformer.",)}
+
+
+class WAN21_CausalAR_T2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.1 of text to video that makes some frames after those before them, which is told by its file's metadata."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "t2v", CAUSAL: True}
+    sampling_settings = {"shift": 5.0}
+
+    def __init__(self, unet_config: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__({name: value for name, value in unet_config.items() if name != CAUSAL}, settings)
+
+    def get_model(self, state_dict: Mapping[str, Any], prefix: str = "", device: torch.device | None = None) -> model_base.BaseModel:
+        return model_base.WAN21_CausalAR(self, device=device)
 
 
 class WAN22_T2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
@@ -278,7 +292,9 @@ def with_metadata(config: Config, metadata: Mapping[str, str], name: str = "the 
 
     Raises ``ModelFileError`` where that is not understood. Members that nothing here knows are named in the log.
     """
-    settings = part_settings(metadata, "transformer", name)
+    settings = dict(part_settings(metadata, "transformer", name))
+    if settings.pop(CAUSAL, False):
+        config = {**config, CAUSAL: True}
     unknown = sorted(settings.keys() - config.keys())
     if unknown:
         log.warning("%s: %d settings of the transformer in its metadata are not used: %s", name, len(unknown), ", ".join(unknown))
@@ -325,7 +341,7 @@ HEARING = (WAN22_S2V, WAN21_HuMo)
 CAMERAS = (WAN22_Camera, WAN21_Camera)
 FAMILY = Family(
     name="Wan 2.1 and 2.2",
-    configs=(*FIGURES, *HEARING, *CAMERAS, WAN21_Vace, WAN22_T2V, WAN21_FunControl2V, WAN21_I2V, WAN21_T2V),
+    configs=(*FIGURES, *HEARING, *CAMERAS, WAN21_Vace, WAN22_T2V, WAN21_FunControl2V, WAN21_I2V, WAN21_CausalAR_T2V, WAN21_T2V),
     read_config=read_config,
     diffusers=DiffusersNames(
         ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),

@@ -1,6 +1,7 @@
 """The names node packs import for samplers and noise levels. Packs also add functions here: ``comfy.samplers`` looks them up by name."""
 
 from comfy.lazy_import import lazy_module
+from comfy.sampling.autoregressive import sample_ar_video
 from comfy.sampling.cfg_pp import (
     sample_dpmpp_2m_cfg_pp,
     sample_dpmpp_2s_ancestral_cfg_pp,
@@ -77,6 +78,7 @@ __all__ = [
     "linear_multistep_coeff",
     "offset_first_sigma_for_snr",
     "res_multistep",
+    "sample_ar_video",
     "sample_ddpm",
     "sample_deis",
     "sample_dpm_2",

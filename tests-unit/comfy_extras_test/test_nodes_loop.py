@@ -35,6 +35,7 @@ def bench(monkeypatch, log, calls):
 
     maker = benches(monkeypatch, log)
     classes = {"Note": make_node(add, ["a", "b"]), "Show": make_node(show, ["value"], is_output=True)}
+    classes["OrOne"] = make_node(lambda self, value: (1 if value is None else value,), ["value"])
     yield next(maker)(**NODES, **classes)
     next(maker, None)
 
@@ -107,12 +108,13 @@ def test_a_list_is_gone_through_item_by_item_also_where_one_looks_like_a_link(be
 
 
 def test_several_values_are_carried_as_a_list_as_the_wan_animate_template_does(bench, log, calls):
-    """The first iteration takes its own values, as there is nothing carried yet."""
+    """The first iteration takes its own values, or none, as there is nothing carried yet."""
     prompt = {
         "start": start(3),
         "old": node("GetItemFromList", list=("start", 4), index=0),
         "sum": node("GetItemFromList", list=("start", 4), index=1),
-        "first": node("ComfySwitchNode", switch=("start", 1), on_true=("one", 0), on_false=("old", 0)),
+        "before": node("ComfySwitchNode", switch=("start", 1), on_false=("old", 0)),  # None at first
+        "first": node("OrOne", value=("before", 0)),
         "second": node("ComfySwitchNode", switch=("start", 1), on_true=("one", 0), on_false=("sum", 0)),
         "one": node("Value", x=1),
         "body": node("Note", a=("first", 0), b=("second", 0)),

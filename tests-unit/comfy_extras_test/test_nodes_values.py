@@ -166,6 +166,7 @@ def test_switch_asks_for_the_branch_it_needs():
     node = nodes_logic.SwitchNode
     assert node.check_lazy_status(True) == ["on_true"] and node.check_lazy_status(False, None, 1) == ["on_false"]
     assert node.check_lazy_status(True, None, 1) == []
+    assert node.check_lazy_status(True, on_false=None) == node.check_lazy_status(False, on_true=None) == []  # what is not connected
     assert node.execute(True, on_true=1).args == (1,) and node.execute(False, on_false=2).args == (2,)
 
 

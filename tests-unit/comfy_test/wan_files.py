@@ -8,6 +8,7 @@ from transformer_files import config_of, random_tensors
 
 WIDTH = 128  # one head
 ANIMATE2 = {"config": json.dumps({"transformer": {"model_type": "animate2"}})}  # in the metadata of such a file
+CAUSAL = {"config": json.dumps({"transformer": {"causal_ar": True}})}
 IN_CHANNELS = {"i2v": 36, "animate2": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48, "scail": 20, "scail2": 20}
 VISION = 1280
 
@@ -70,7 +71,7 @@ def wan_file(path, kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.
     save_file(
         {prefix + name: value for name, value in wan_tensors(kind, seed, dtype, **sizes).items()},
         path,
-        ANIMATE2 if kind == "animate2" else None,
+        {"animate2": ANIMATE2, "causal": CAUSAL}.get(kind),
     )
     return str(path)
 

@@ -63,6 +63,12 @@ def wan_cases(folder) -> dict:
     by_frame = {**picture, "concat_mask": frames.repeat(1, 4, 1, 1, 1)}
     add("text")
     add("text, odd sides, two videos", sides=(2, 5, 7), batch=2)
+    for name, more in {
+        "frame by frame": {"frames_at_a_time": 1},
+        "two frames at a time, the last alone": {"frames_at_a_time": 2, "sides": (5, 4, 6)},
+        "frame by frame, from a picture, two videos": {"frames_at_a_time": 1, "begin": numbers(2, 16, 1, 6, 8), "batch": 2},
+    }.items():
+        add(name, "causal", **more)
     add("text, bf16", model_options={"dtype": torch.bfloat16})
     add("text, fp8", model_options={"dtype": torch.float8_e4m3fn})
     add("2.2 picture", options=picture, sizes={"channels": 36})

@@ -119,6 +119,17 @@ def in_windows(model, **changed):
     return result.args[0]
 
 
+def some_frames_at_a_time(model, case):
+    """The latent of a video made some frames at a time, beginning with ``begin`` if that is there."""
+    if "begin" in case:
+        model = model.clone()
+        model.model_options["transformer_options"]["ar_config"] = {"initial_latent": case["begin"]}
+    sampler = comfy.samplers.ksampler("ar_video", {"num_frame_per_block": case["frames_at_a_time"]})
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", case.get("steps", 3))
+    texts = prepared(case["positive"]), prepared(case["negative"])
+    return comfy.sample.sample_custom(model, case["noise"], 1.0, sampler, sigmas, *texts, case["latent"], disable_pbar=True, seed=1)
+
+
 def run(case):
     """The last latent of *case*."""
     if "vae" in case:
@@ -134,6 +145,8 @@ def run(case):
         model = WanAnimate2Cache.execute(model, "cpu", case["cache"]).args[0]
     if "windows" in case:
         model = in_windows(model, **case["windows"])
+    if "frames_at_a_time" in case:
+        return some_frames_at_a_time(model, case)
     positive = prepared(case["positive"])
     if "late" in case:  # what holds in the second half of the sampling
         positive[0][1]["end_percent"] = 0.5

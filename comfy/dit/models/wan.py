@@ -10,6 +10,7 @@ import torch
 import comfy.conds
 import comfy.utils
 from comfy.dit.network import without_weights
+from comfy.ldm.wan.ar_model import CausalWanModel
 from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
 from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.model_base import BaseModel, ModelType
@@ -116,6 +117,12 @@ class WAN22(WAN21):
     def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """The latent itself, whatever the noise level."""
         return latent_image
+
+
+class WAN21_CausalAR(WAN21):  # noqa: N801 - ComfyUI's name
+    """Text to video, some frames at a time."""
+
+    NETWORK = CausalWanModel
 
 
 class WAN21_Vace(WAN21):  # noqa: N801 - ComfyUI's name

@@ -139,7 +139,11 @@ class SparseAttention:
     def _routed(self, parts: Sequence[torch.Tensor], options: Options, scale: float | None) -> torch.Tensor:
         """B x H x N x D."""
         keys, queries = self._sinks(options, parts[0].shape[2])
-        chosen = {"tau": self.tau, "topk_ratio": 0.0 if self.method == "sol-attn" else self.share, "token_aug": self.extra_rows}
+        chosen: dict[str, Any] = {
+            "tau": self.tau,
+            "topk_ratio": 0.0 if self.method == "sol-attn" else self.share,
+            "token_aug": self.extra_rows,
+        }
         return _attention(parts, sink_blocks=list(keys), sink_q=list(queries), scale=scale, **chosen)
 
     def _tiled(self, parts: Sequence[torch.Tensor], options: Options) -> torch.Tensor:
@@ -183,15 +187,15 @@ def _why_not_here(query: torch.Tensor) -> str | None:
 def _attention(parts: Sequence[torch.Tensor], gate: torch.Tensor | None = None, **chosen: Any) -> torch.Tensor:
     """comfy-kitchen's sparse attention of B x H x N x D; on the host some heads at a time, as it holds the scores of all rows there."""
     attention = importlib.import_module("comfy_kitchen").sol_attn
-    rows_first = [None if part is None else part.transpose(1, 2) for part in (*parts, gate)]
-    query = rows_first[0]
+    query, *others = (None if part is None else part.transpose(1, 2) for part in (*parts, gate))
+    assert query is not None, "parts are queries, keys and values"
     if query.device.type != "cpu":
-        narrow = [part.to(torch.bfloat16) if part is not None and part.dtype == torch.float32 else part for part in rows_first]
+        narrow = [part.to(torch.bfloat16) if part is not None and part.dtype == torch.float32 else part for part in (query, *others)]
         return attention(*narrow[:3], coarse_gate=narrow[3], **chosen).to(query.dtype).transpose(1, 2)
     step = max(1, SCORE_BYTES // (len(query) * query.shape[1] ** 2 * 4))
     found = []
     for first in range(0, query.shape[2], step):
-        some = [None if part is None else part[:, :, first : first + step].contiguous() for part in rows_first]
+        some = [None if part is None else part[:, :, first : first + step].contiguous() for part in (query, *others)]
         found.append(attention(*some[:3], coarse_gate=some[3], **chosen))
     return torch.cat(found, dim=2).transpose(1, 2)
 

@@ -29,6 +29,7 @@ class QwenImageControlNetModel(QwenImageTransformer2DModel):
     *extra_condition_channels*: how many values of a token of the hint are its mask's. ``control_settings``: what the control is made with.
     """
 
+    source_name = ""  # the file it comes from
     control_settings: dict[str, Any]
 
     def __init__(self, extra_condition_channels: int = 0, **settings: Any) -> None:
@@ -39,7 +40,9 @@ class QwenImageControlNetModel(QwenImageTransformer2DModel):
         self.controlnet_blocks = torch.nn.ModuleList(linear(width, width, **placed) for _ in self.transformer_blocks)
         self.controlnet_x_embedder = linear(self.in_channels + extra_condition_channels, width, **placed)
 
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, hint: torch.Tensor, **kwargs: Any) -> Any:
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, hint: torch.Tensor, **kwargs: Any
+    ) -> dict[str, list[torch.Tensor]]:
         """{"input": residuals for the model's blocks}, each B x I x C, for latents *x* and the hint's latent *hint*, with its mask if any.
 
         *timesteps*: B, 0 to 1. *context*: B x T x width of the text encoder.
@@ -59,6 +62,9 @@ class QwenImageControlNetModel(QwenImageTransformer2DModel):
 
 class QwenImageFunControlBlock(QwenImageTransformerBlock):
     """A block of Fun's: its output is also projected to a residual; the first projects what it gets (*has_before_proj*)."""
+
+    before_proj: torch.nn.Module
+    after_proj: torch.nn.Module
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class QwenImageFunControlNetModel(torch.nn.Module):
     is not given is zero. ``control_settings`` is what the control is made with.
     """
 
+    source_name = ""  # the file it comes from
     control_settings: dict[str, Any]
 
     def __init__(
@@ -125,7 +132,8 @@ class QwenImageFunControlNetModel(torch.nn.Module):
         time = base_model.time_text_embed(timesteps, image)
         control = self.control_img_in(control[:, :length])
         residuals: list[torch.Tensor | None] = [None] * self.main_model_double
-        for block, place in zip(self.control_blocks, self.injection_layers):
+        blocks: Any = self.control_blocks
+        for block, place in zip(blocks, self.injection_layers):
             if block.has_before_proj:
                 control = block.before_proj(control) + image
             text, control = block(control, text, None, time, rotations)
