@@ -23,11 +23,12 @@ from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
 
 PENULTIMATE = -2
+LLAVA, LLAVA_WIDTH = "llava3", 4096  # ComfyUI's name of LLaVA's encoder, and the width of its language model
 
 
 class Output:
     """What an image encoder makes of pictures, as attributes and items: ``last_hidden_state``, ``penultimate_hidden_states``,
-    ``image_embeds``, ``image_sizes`` and, of SigLIP, ``all_hidden_states``."""
+    ``image_embeds``, ``image_sizes``, of SigLIP ``all_hidden_states`` and of LLaVA ``mm_projected``, for its language model."""
 
     def __getitem__(self, key: str) -> Any:
         return getattr(self, key)
@@ -102,7 +103,7 @@ class ClipVisionModel:
             output["all_hidden_states"] = chosen.to(device)
             chosen = chosen[:, PENULTIMATE]
         output["penultimate_hidden_states"] = None if chosen is None else chosen.to(device)
-        output["mm_projected"] = projected
+        output["mm_projected"] = None if projected is None else projected.to(device)
         return output
 
 
@@ -116,6 +117,7 @@ def _sizes(config: dict[str, Any]) -> ClipVisionConfig:
         num_heads=config["num_attention_heads"],
         hidden_act=config["hidden_act"],
         projection=config.get("projection_dim", 0),
+        projector=config.get("projector_dim", LLAVA_WIDTH if config.get("projector_type") == LLAVA else 0),
     )
 
 
@@ -180,6 +182,6 @@ def load_clip_vision_source(source: WeightSource) -> ClipVisionModel | None:
     arguments = sizes.transformers_arguments()
     if not sizes.projection:
         del arguments["projection_dim"]
-    model = ClipVisionModel({**arguments, "model_type": "clip_vision_model"})
+    model = ClipVisionModel({**arguments, "projector_dim": sizes.projector, "model_type": "clip_vision_model"})
     model.load_weights(part)
     return model

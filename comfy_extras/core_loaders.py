@@ -227,7 +227,7 @@ class DualCLIPLoader:
     READS_AHEAD = dict.fromkeys(("clip_name1", "clip_name2"), "text_encoders")
     DESCRIPTION = (
         "Which text models each type takes, in any order. sdxl: clip-l and clip-g; flux: clip-l and t5 xxl; sd3, hidream: two of clip-l, "
-        "clip-g and t5 xxl."
+        "clip-g and t5 xxl; hunyuan_video: clip-l and llama 3 8B; kandinsky5, kandinsky5_image: clip-l and qwen 2.5 vl 7B."
     )
 
     @classmethod

@@ -107,7 +107,7 @@ class SVD_img2vid_Conditioning:  # noqa: N801 - ComfyUI's name
         augmentation_level: float,
     ) -> tuple[Conditioning, Conditioning, Latent]:
         """What the image encoder sees with the picture's latent, zeros for both, and an empty latent for each frame."""
-        seen = clip_vision.encode_image(init_image).image_embeds[None]
+        seen = clip_vision.encode_image(init_image)["image_embeds"][None]
         pixels = fitted(init_image, width, height)
         if augmentation_level > 0:
             pixels = pixels + torch.randn_like(pixels) * augmentation_level

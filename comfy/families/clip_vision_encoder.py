@@ -20,11 +20,7 @@ HEAD_WIDTH = 64
 HEADS_OF_OPEN_CLIP = 16  # of the widths above CLIP-L's, whose heads are wider
 WIDTH_OF_CLIP_L = 1024
 OPEN_CLIP_MARK = "transformer.resblocks.0.ln_1.weight"
-OTHER_ENCODERS = {
-    "encoder.layer.0.layer_scale1.lambda1": "DINOv2",
-    "layer.0.attention.o_proj.bias": "DINOv3",
-    "multi_modal_projector.linear_1.bias": "LLaVA",
-}
+OTHER_ENCODERS = {"encoder.layer.0.layer_scale1.lambda1": "DINOv2", "layer.0.attention.o_proj.bias": "DINOv3"}
 _OUTSIDE_LAYERS = {
     "class_embedding": "embeddings.class_embedding",
     "conv1.weight": "embeddings.patch_embedding.weight",
@@ -45,7 +41,9 @@ _LAYER_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class ClipVisionConfig:
-    """Sizes of one image encoder; ``projection`` is the width of the embedding, or 0 without a projection."""
+    """Sizes of one image encoder; ``projection`` is the width of the embedding, or 0 without a projection. ``projector``: the width of the
+    language model that LLaVA's encoder speaks to, or 0.
+    """
 
     image_size: int
     patch_size: int
@@ -55,6 +53,7 @@ class ClipVisionConfig:
     num_heads: int
     hidden_act: str
     projection: int
+    projector: int = 0
 
     def transformers_arguments(self) -> dict[str, Any]:
         """Constructor arguments of transformers' ``CLIPVisionConfig``."""
@@ -71,6 +70,18 @@ class ClipVisionConfig:
         }
 
 
+class LlavaProjector(torch.nn.Module):
+    """What LLaVA makes of the states of a picture's patches for its language model."""
+
+    def __init__(self, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.linear_1, self.linear_2 = torch.nn.Linear(in_dim, out_dim), torch.nn.Linear(out_dim, out_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """*x*: B x (1 + patches) x width, of which the first state is left out."""
+        return self.linear_2(torch.nn.functional.gelu(self.linear_1(x[:, 1:])))
+
+
 class ClipVisionTransformer(torch.nn.Module):
     """Pictures to hidden states and an embedding. Parameters are on the meta device until :func:`load_clip_vision`.
 
@@ -85,17 +96,19 @@ class ClipVisionTransformer(torch.nn.Module):
         self.config = config
         with torch.device("meta"):
             built = CLIPVisionModelWithProjection(TransformersConfig(**config.transformers_arguments())).eval().requires_grad_(False)
+            speaks = LlavaProjector(config.hidden_size, config.projector).requires_grad_(False) if config.projector else None
         self.vision_model = torch.nn.Module()
         for name in ("embeddings", "pre_layrnorm", "encoder", "post_layernorm"):
             setattr(self.vision_model, name, getattr(built.vision_model, name))
         del self.vision_model.embeddings.position_ids
         self.visual_projection = built.visual_projection if config.projection else torch.nn.Identity()
+        self.multi_modal_projector = speaks
         comfy.ops.adopt_layers(self, operations)
 
     def forward(
         self, pixel_values: torch.Tensor, attention_mask: None = None, intermediate_output: int | str | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, None]:
-        """(last hidden state, that of layer *intermediate_output* or None, embedding, None).
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+        """(last hidden state, that of layer *intermediate_output* or None, embedding, what LLaVA's language model is given of the layer's).
 
         *pixel_values*: B x 3 x size x size, normalised. Negative layer numbers count from the end; "all" stacks all along dimension 1.
         """
@@ -107,7 +120,8 @@ class ClipVisionTransformer(torch.nn.Module):
             if intermediate_output == "all" or index == number:
                 taken.append(x)
         chosen = torch.stack(taken, dim=1) if intermediate_output == "all" else taken[0] if taken else None
-        return x, chosen, self.visual_projection(self.vision_model.post_layernorm(x[:, 0])), None
+        said = None if self.multi_modal_projector is None or number is None else self.multi_modal_projector(taken[0])
+        return x, chosen, self.visual_projection(self.vision_model.post_layernorm(x[:, 0])), said
 
     def _embedded(self, pixel_values: torch.Tensor) -> torch.Tensor:
         embeddings = self.vision_model.embeddings
@@ -158,6 +172,7 @@ def read_clip_vision_config(shapes: Mapping[str, Shape]) -> ClipVisionConfig | N
         num_heads=HEADS_OF_OPEN_CLIP if is_large else max(1, width // HEAD_WIDTH),
         hidden_act="gelu" if is_large else "quick_gelu",
         projection=embedding[1] if is_open_clip else embedding[0],
+        projector=shapes.get("multi_modal_projector.linear_1.weight", (0,))[0],
     )
 
 

@@ -123,7 +123,7 @@ class UNetConfig:
         }
         if self.adm_in_channels is not None:
             config["num_classes"] = "sequential"
-        return config | VIDEO if self.is_video else config
+        return {**config, **VIDEO} if self.is_video else config
 
 
 def unet_config_from_dict(config: Mapping[str, Any]) -> UNetConfig:

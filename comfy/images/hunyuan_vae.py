@@ -76,7 +76,7 @@ class CarriedConvolution(Carried):
 
     conv: Any
     pad_mode: str
-    time_causal_padding: tuple[int, ...]  # left, right, above, below, before, after
+    time_causal_padding: Any  # left, right, above, below, before, after
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """B x channels x frames x height x width; what lies outside repeats the edge."""

@@ -63,9 +63,8 @@ class FramesAutoencoder(torch.nn.Module):
         }
         with torch.device("meta"):
             self.encoder: Any = Encoder(**sizes)
-            self.decoder: Any = TemporalDecoder(
-                config.latent_channels, config.image_channels, config.channels, layers_per_block=config.num_res_blocks
-            )
+            widths: Any = config.channels
+            self.decoder: Any = TemporalDecoder(config.latent_channels, config.image_channels, widths, config.num_res_blocks)
         comfy.ops.adopt_layers(self.decoder)
         self.eval().requires_grad_(False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -68,7 +68,7 @@ class LLAMAModel(PublishedTextModel):
     """Llama's hidden states before its last two layers."""
 
     MODEL_CLASS, NAME, TOKENS = LlamaTextModel, "llama", {"start": LLAMA_START, "pad": LLAMA_PAD}
-    LAYER: Any = ("hidden", -3)
+    LAYER: ClassVar[tuple[str | list[int], int | None]] = ("hidden", -3)
     SETTINGS = {"layer_norm_hidden_state": False}
 
 

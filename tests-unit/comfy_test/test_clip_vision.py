@@ -172,3 +172,18 @@ def test_siglips_sizes_are_read_from_shapes():
     shapes |= {f"{embeddings}patch_embedding.weight": (1152, 3, 14, 14), f"{embeddings}position_embedding.weight": (729, 1152)}
     config = read_siglip_config(shapes)
     assert (config.image_size, config.patch_size, config.num_heads, config.num_layers) == (384, 14, 16, 27)
+
+
+def test_llavas_encoder_gives_its_language_model_the_states_of_patches(reference, weights):
+    torch.manual_seed(6)
+    first, second = torch.nn.Linear(128, 40).half().float(), torch.nn.Linear(40, 40).half().float()
+    projector = {f"multi_modal_projector.linear_{number}": layer for number, layer in ((1, first), (2, second))}
+    named = {f"{name}.{leaf}": getattr(layer, leaf).detach() for name, layer in projector.items() for leaf in ("weight", "bias")}
+    model = comfy.clip_vision.load_clipvision_from_sd({**weights, **named})
+    with torch.inference_mode():
+        seen = model.encode_image(pictures())
+        states = reference.vision_model(comfy.clip_vision.clip_preprocess(pictures(), 28), output_hidden_states=True).hidden_states[-2]
+        expected = second(torch.nn.functional.gelu(first(states[:, 1:])))
+    assert seen["mm_projected"].shape == (2, 4, 40)
+    torch.testing.assert_close(seen["mm_projected"], expected, rtol=1e-3, atol=1e-3)
+    assert comfy.clip_vision.load_clipvision_from_sd(dict(weights)).encode_image(pictures())["mm_projected"] is None

@@ -1,4 +1,4 @@
-"""HunyuanVideo 1 and Kandinsky 5 over HTTP: text, a picture and their encoders make videos that play, and a picture."""
+"""HunyuanVideo 1, Kandinsky 5 and Stable Video Diffusion over HTTP: texts and pictures make videos that play, and a picture."""
 
 import pytest
 from hunyuan_files import first_file, first_vae_file
@@ -7,6 +7,7 @@ from kandinsky_files import kandinsky_file
 from picture_prompts import node
 from qwen_tokenizer import LLAMA_VOCABULARY, VOCABULARY, llama_tokenizer_json, qwen_tokenizer_json
 from safetensors.torch import save_file
+from svd_files import svd_file
 from text_encoder_files import CLIP_WIDTH, text_model
 from transformer_files import qwen_text_tensors
 from video_prompts import FPS, played, sampled, saved
@@ -22,7 +23,7 @@ SIZES = {"width": WIDTH, "height": HEIGHT, "length": LENGTH, "batch_size": 1}
 def files(tmp_path_factory):
     """A folder of models: networks, text encoders with their tokenizers beside them, autoencoders."""
     folder = tmp_path_factory.mktemp("models")
-    for kind in ("diffusion_models", "text_encoders/qwen25_tokenizer", "text_encoders/llama_tokenizer", "vae"):
+    for kind in ("checkpoints", "diffusion_models", "text_encoders/qwen25_tokenizer", "text_encoders/llama_tokenizer", "vae"):
         (folder / kind).mkdir(parents=True)
     sizes = {"context": CONTEXT, "pooled": CLIP_WIDTH}
     first_file(folder / "diffusion_models" / "hunyuan.safetensors", **sizes)
@@ -35,6 +36,7 @@ def files(tmp_path_factory):
     save_file(llama_tensors(vocabulary=LLAMA_VOCABULARY, width=CONTEXT), encoders / "llama.safetensors")
     save_file(text_model("clip_l"), encoders / "clip_l.safetensors")
     first_vae_file(folder / "vae" / "video.safetensors")
+    svd_file(folder / "checkpoints" / "svd.safetensors")
     return folder
 
 
@@ -113,18 +115,34 @@ def kandinsky(**picture):
     }
 
 
+def frames_of_a_picture():
+    """A picture to video with Stable Video Diffusion, whose guidance grows from frame to frame."""
+    told = {"width": WIDTH, "height": HEIGHT, "video_frames": LENGTH, "motion_bucket_id": 127, "fps": 6, "augmentation_level": 0.0}
+    parts = {"clip_vision": ["model", 1], "init_image": ["picture", 0], "vae": ["model", 2]}
+    settings = {"sampler_name": "uni_pc_bh2", "scheduler": "normal"}
+    return {
+        "model": node("ImageOnlyCheckpointLoader", ckpt_name="svd.safetensors"),
+        "picture": node("EmptyImage", width=80, height=48, batch_size=1, color=0x336699),
+        "begun": node("SVD_img2vid_Conditioning", **parts, **told),
+        "guided": node("VideoLinearCFGGuidance", model=["model", 0], min_cfg=1.0),
+        "sample": sampled(["guided", 0], ["begun", 0], ["begun", 1], ["begun", 2], **settings),
+        **saved(["sample", 0], ["model", 2]),
+    }
+
+
 def test_every_workflow_makes_a_video_that_plays(start_server, files):
     flags = ("--fp32-text-enc", "--offline", "--ram-model-cache-mb", "1000")
     server = start_server(*flags, name="kandinsky", environment={"OMP_NUM_THREADS": "1"}, start_timeout_s=300)
     with_models(server, files)
     made = []
-    for prompt in (hunyuan(), hunyuan_from_picture(), kandinsky(), kandinsky(start_image=["picture", 0])):
+    texts = (hunyuan(), hunyuan_from_picture(), kandinsky(), kandinsky(start_image=["picture", 0]))
+    for prompt in (*texts, frames_of_a_picture()):
         run = server.run(prompt, timeout_s=300)
         frames, rate, seconds = played(run)
         assert len(frames) == LENGTH and rate == FPS and seconds == pytest.approx(LENGTH / FPS, abs=0.02)
         assert frames[0].shape == (HEIGHT, WIDTH, 3) and max(frame.std() for frame in frames) > 2
         made.append(b"".join(frame.tobytes() for frame in frames))
-    assert len(set(made)) == 4
+    assert len(set(made)) == 5
     picture = {
         **loaders("picture", "qwen25", "kandinsky5_image", 3.0),
         "latent": node("EmptyLatentImage", width=WIDTH, height=HEIGHT, batch_size=1),

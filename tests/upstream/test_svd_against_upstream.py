@@ -43,7 +43,8 @@ def test_latents_are_upstreams(tmp_path):
 def test_pictures_and_their_latents_are_upstreams(tmp_path):
     pictures = [numbers(2, 32, 48, 3, seed=2).sigmoid()]
     latents = [numbers(FRAMES, 4, 6, 8, seed=3), numbers(1, 4, 4, 6, seed=4)]
-    torch.save({"vae": {"vae": frames_vae_tensors(), "pictures": pictures, "latents": latents}}, tmp_path / "cases.pt")
+    case = {"vae": frames_vae_tensors(), "pictures": pictures, "latents": latents, "overlap": 1}
+    torch.save({"vae": case}, tmp_path / "cases.pt")
     ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     assert ours[0].shape == theirs[0].shape and (ours[0] - theirs[0]).norm() <= BOUND * theirs[0].norm()
     for own, other in zip(ours[1:], theirs[1:], strict=True):

@@ -83,7 +83,7 @@ def autoencoded(case):
     small_autoencoders(case["vae"])
     vae = comfy.sd.VAE(sd=dict(case["vae"]))
     found = [vae.encode(one) for one in case["pictures"]] + [vae.decode(one) for one in case["latents"]]
-    return [*found, vae.decode_tiled(case["latents"][0], tile_x=4, tile_y=4, overlap=2, tile_t=16, overlap_t=2)]
+    return [*found, vae.decode_tiled(case["latents"][0], tile_x=4, tile_y=4, overlap=case.get("overlap", 2), tile_t=16, overlap_t=2)]
 
 
 def encoded(case):

@@ -159,7 +159,7 @@ class Kandinsky5(DiffusionTransformer):
             given = comfy.ldm.common_dit.pad_to_patch_size(time_dim_replace, tuple(self.patch_size))
             padded = padded.clone()
             padded[:, : given.shape[1], : given.shape[2]] = given
-        place = {"device": x.device, "dtype": x.dtype}
+        place: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
         freqs = self.rope_encode_3d(frames, height, width, transformer_options=options, **place)
         out = self._run(padded, timestep, context, y, freqs, self.rope_encode_1d(context.shape[1], **place), options)
         out = out[:, :, :frames, :height, :width]

@@ -206,5 +206,5 @@ def test_a_saved_checkpoint_is_the_one_that_was_loaded(path, tmp_path, monkeypat
     nodes.ImageOnlyCheckpointSave().save(model, eyes, vae, "again")
     (saved,) = tmp_path.glob("again*.safetensors")
     tensors = load_file(saved)
-    wrong = [name for name, value in svd_tensors().items() if name not in tensors or not torch.equal(tensors[name].float(), value)]
-    assert not wrong
+    wrong = [name for name, value in svd_tensors().items() if not torch.equal(tensors[name], value.to(tensors[name].dtype))]
+    assert not wrong and tensors.keys() >= svd_tensors().keys()
