@@ -276,6 +276,14 @@ class LotusD(supported_models_base.BASE):
         return model_base.Lotus
 
 
+class SDPose(LotusD):
+    """SDPose: Lotus' network, whose features a head makes maps of a body's points of."""
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        return "heatmap_head" in unet_config and super().matches(unet_config, state_dict, unet_key_prefix)
+
+
 _pruned: list[type[supported_models_base.BASE]] = [SSD1B, Segmind_Vega, KOALA_700M, KOALA_1B]
 _unets: list[type[supported_models_base.BASE]] = [
     SD15,
@@ -287,6 +295,7 @@ _unets: list[type[supported_models_base.BASE]] = [
     SDXL,
     SD15_instructpix2pix,
     SDXL_instructpix2pix,
+    SDPose,
     LotusD,
 ]
 models: list[type[supported_models_base.BASE]] = [*_unets, *registry.configurations()]
@@ -295,7 +304,7 @@ SUPPORTED_FAMILIES = ", ".join(
         "Stable Diffusion 1.x and SDXL (4 input channels, 9 for inpainting, 8 for InstructPix2Pix)",
         "Stable Diffusion 2.x (4 input channels, 9 for inpainting) and its unCLIP models",
         "SDXL Refiner",
-        "Lotus",
+        "Lotus and SDPose",
         *(family.name for family in registry.FAMILIES),
     )
 )
