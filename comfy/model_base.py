@@ -368,6 +368,6 @@ __getattr__, __dir__ = placeholders(
     "Hunyuan3Dv2 Hunyuan3Dv2_1 HiDream=comfy.dit.models.hidream HiDreamO1 ChromaRadiance:Chroma "
     "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage=comfy.dit.models.ernie CogVideoX "
-    "MiniMaxH3=comfy.dit.models.minimax SAM3=comfy.dit.models.sam3",
+    "MiniMaxH3=comfy.dit.models.minimax SAM3=comfy.dit.models.detection RT_DETR_v4=comfy.dit.models.detection",
     base="BaseModel",
 )

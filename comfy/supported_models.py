@@ -334,7 +334,7 @@ __getattr__, __dir__ = placeholders(
     "WAN22_Camera=comfy.dit.wan WAN21_Vace=comfy.dit.wan WAN22_T2V=comfy.dit.wan WAN_Animate2=comfy.dit.wan "
     "HunyuanVideo15=comfy.dit.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.hunyuan_video "
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos HiDream=comfy.dit.hidream "
-    "StableAudio=comfy.dit.stable_audio SAM3=comfy.dit.sam3 SAM31=comfy.dit.sam3 "
+    "StableAudio=comfy.dit.stable_audio SAM3=comfy.dit.sam3 SAM31=comfy.dit.sam3 RT_DETR_v4=comfy.dit.rt_detr "
     "AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi "
     "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo "
     "HunyuanVideoI2V:HunyuanVideo HunyuanVideoSkyreelsI2V:HunyuanVideo CosmosT2V CosmosI2V:CosmosT2V ZImagePixelSpace:ZImage "

@@ -15,8 +15,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from transformers import SwinBackbone, SwinConfig
 
 import comfy.ops
+from comfy.families.batch_norm import FixedBatchNorm
 from comfy.families.sd_unet_config import count_blocks
-from comfy.ops import cast_bias_weight, cast_to_input
+from comfy.ops import cast_bias_weight
 
 Shape = tuple[int, ...]
 STAGES = 4
@@ -94,20 +95,6 @@ def parameter_name(key: str) -> str | None:
     return key
 
 
-class Normed(torch.nn.Module):
-    """Batch norm with the figures of training."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            self.register_parameter(name, torch.nn.Parameter(torch.empty(channels), requires_grad=False))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B x C x H x W."""
-        mean, variance, weight, bias = (cast_to_input(value, x) for value in (self.running_mean, self.running_var, self.weight, self.bias))
-        return F.batch_norm(x, mean, variance, weight, bias)
-
-
 class DeformableConv2d(torch.nn.Module):
     """A convolution that looks beside its cells, where the picture says, and as much as it says (X. Zhu et al., 2019)."""
 
@@ -143,7 +130,7 @@ class _Around(torch.nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
         self.atrous_conv = DeformableConv2d(in_channels, out_channels, kernel_size)
-        self.bn = Normed(out_channels)
+        self.bn = FixedBatchNorm(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.bn(self.atrous_conv(x)))
@@ -156,10 +143,10 @@ class ASPPDeformable(torch.nn.Module):
         super().__init__()
         self.aspp1 = _Around(channels, around, 1)
         self.aspp_deforms = torch.nn.ModuleList(_Around(channels, around, kernel) for kernel in KERNELS)
-        pooled = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(channels, around, 1, bias=False), Normed(around), torch.nn.ReLU())
+        pooled = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(channels, around, 1, bias=False), FixedBatchNorm(around), torch.nn.ReLU())
         self.global_avg_pool = torch.nn.Sequential(*pooled)
         self.conv1 = torch.nn.Conv2d(around * (2 + len(KERNELS)), channels, 1, bias=False)
-        self.bn1 = Normed(channels)
+        self.bn1 = FixedBatchNorm(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x H x W."""
@@ -174,10 +161,10 @@ class BasicDecBlk(torch.nn.Module):
     def __init__(self, in_channels: int, out_channels: int, sizes: BiRefNetSizes) -> None:
         super().__init__()
         self.conv_in = torch.nn.Conv2d(in_channels, sizes.inner, 3, padding=1)
-        self.bn_in = Normed(sizes.inner)
+        self.bn_in = FixedBatchNorm(sizes.inner)
         self.dec_att = ASPPDeformable(sizes.inner, sizes.around)
         self.conv_out = torch.nn.Conv2d(sizes.inner, out_channels, 3, padding=1)
-        self.bn_out = Normed(out_channels)
+        self.bn_out = FixedBatchNorm(out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x H x W."""
@@ -202,7 +189,7 @@ class Decoder(torch.nn.Module):
             block = torch.nn.Module()
             block.conv = torch.nn.Conv2d(width, width, 1)
             setattr(self, f"lateral_block{number}", block)
-            edges = torch.nn.Sequential(torch.nn.Conv2d(width, sizes.edge, 3, padding=1), Normed(sizes.edge), torch.nn.ReLU())
+            edges = torch.nn.Sequential(torch.nn.Conv2d(width, sizes.edge, 3, padding=1), FixedBatchNorm(sizes.edge), torch.nn.ReLU())
             setattr(self, f"gdt_convs_{number}", edges)
             setattr(self, f"gdt_convs_attn_{number}", torch.nn.Sequential(torch.nn.Conv2d(sizes.edge, 1, 1)))
         self.conv_out1 = torch.nn.Sequential(torch.nn.Conv2d(channels[3] // 2 + seen[4], 1, 1))

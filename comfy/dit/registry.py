@@ -23,6 +23,7 @@ from comfy.dit import (
     omnigen,
     qwen_image,
     qwen_image21,
+    rt_detr,
     sam3,
     sd3,
     stable_audio,
@@ -53,6 +54,7 @@ FAMILIES: tuple[Family, ...] = (
     ltx.FAMILY,
     stable_audio.FAMILY,
     sam3.FAMILY,
+    rt_detr.FAMILY,
 )
 
 

@@ -39,7 +39,7 @@ def birefnet(weights):
         assert old in source
         source = source.replace(old, new)
     names = {}
-    exec(compile(source, "birefnet", "exec"), names)
+    exec(compile(source, "birefnet", "exec"), names)  # noqa: S102 - a checkout that whoever runs this chose
     model = names["BiRefNet"]({}, torch.float32, torch.device("cpu"), comfy.ops.manual_cast).eval()
     missing, _ = model.load_state_dict(weights, strict=False)
     assert all("relative_position_index" in name or "spvn" in name or "gdt_convs_pred" in name for name in missing), missing

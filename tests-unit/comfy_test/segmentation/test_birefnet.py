@@ -3,13 +3,16 @@
 import pytest
 import torch
 from birefnet_files import SMALL, birefnet_file, birefnet_tensors
+from residency_models import arguments, management
 from safetensors.torch import save_file
 
 import comfy.background_removal.birefnet as birefnet
 import comfy.bg_removal_model as removal
-import comfy.model_management
 import folder_paths
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError
+from comfy.ram_model_cache.host_memory import HostMemory, MemoryView
+from comfy.residency.model_cache import make_ram_cache
+from comfy.units import GIB
 from comfy_extras.nodes_bg_removal import LoadBackgroundRemovalModel, RemoveBackground
 
 
@@ -24,10 +27,9 @@ def test_sizes_are_read_from_a_files_shapes():
     assert birefnet.read_birefnet_sizes({"a": (1,)}) is None
 
 
-def test_a_file_gives_masks_of_the_pictures_size_and_stays_in_memory(path, caplog, monkeypatch):
+def test_a_file_gives_masks_of_the_pictures_size(path, caplog, monkeypatch):
     model = removal.load(path)
     assert "not used" not in caplog.text
-    assert removal.load(path).model is model.model or comfy.model_management.ram_cache().stats().cap_bytes == 0
     monkeypatch.setattr(model, "image_size", 64)
     pictures = torch.rand(2, 30, 50, 3)
     with torch.inference_mode():
@@ -35,6 +37,14 @@ def test_a_file_gives_masks_of_the_pictures_size_and_stays_in_memory(path, caplo
         alone = model.encode_image(pictures[1:])
     assert masks.shape == (2, 30, 50) and masks.min() >= 0 and masks.max() <= 1 and masks.std() > 0
     torch.testing.assert_close(masks[1:], alone)
+
+
+def test_a_second_load_reads_nothing(path):
+    memory = HostMemory(system=lambda: MemoryView(64 * GIB, 32 * GIB))
+    with management(cache=lambda owner: make_ram_cache(arguments(ram_model_cache_mb=1024), owner), memory=memory) as manager:
+        first, second = removal.load(path), removal.load(path)
+        assert second.model is first.model and manager.ram_cache.check() == []
+        manager.ram_cache.close()
 
 
 def test_the_node_loads_what_is_in_its_folder(path, monkeypatch):

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from sam3_files import sam3_file, sam3_sizes, sam3_tensors
 from transformers.models.sam3.modeling_sam3 import Sam3SinePositionEmbedding
 
-import comfy.dit.models.sam3
+import comfy.dit.models.detection
 import comfy.dit.sam3
 import comfy.sd
 from comfy.families.model_errors import ModelFileError
@@ -57,7 +57,7 @@ def test_sizes_are_read_from_a_files_shapes(multiplex):
 
 def test_a_checkpoint_is_read_without_a_word_on_unused_tensors_and_saved(tmp_path, caplog):
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(sam3_file(tmp_path / "small.safetensors", seed=5))
-    assert isinstance(model.model, comfy.dit.models.sam3.SAM3) and vae.first_stage_model is None
+    assert isinstance(model.model, comfy.dit.models.detection.SAM3) and vae.first_stage_model is None
     assert "not used" not in caplog.text
     comfy.sd.save_checkpoint(str(tmp_path / "saved.safetensors"), model, clip)
     again, text, *_ = comfy.sd.load_checkpoint_guess_config(str(tmp_path / "saved.safetensors"))
