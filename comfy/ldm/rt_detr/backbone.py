@@ -15,8 +15,8 @@ from comfy.ldm.sam3.sam import layers_of
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """*inputs* channels become *outputs* in *blocks* of *layers* of *inner* ones with kernels of *kernel*; *light*: each layer mixes channels
-    and then convolves each; *halves*: the sides."""
+    """*inputs* channels become *outputs* in *blocks* of *layers* of *inner* ones with kernels of *kernel*; *light*: layers mix channels and
+    then convolve each; *halves*: the sides."""
 
     inputs: int
     inner: int
