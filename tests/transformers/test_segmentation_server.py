@@ -4,9 +4,16 @@ import io
 
 import pytest
 import torch
+from birefnet_files import birefnet_file
+from image_family_files import vae_tensors
 from picture_prompts import node
 from PIL import Image
+from rt_detr_files import rt_detr_file
+from safetensors.torch import save_file
 from sam3_files import sam3_file
+from sdpose_files import sdpose_tensors
+
+from comfy.families.kl_vae_config import KlVaeConfig
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -71,3 +78,35 @@ def test_sam3_outlines_and_follows_what_a_text_names_and_is_read_once(start_serv
     assert len(run.history["outputs"]["video"]["images"]) == 3
     (shown,) = run.history["outputs"]["preview"]["images"]
     assert shown["filename"].endswith(".mp4") and shown["type"] == "temp"
+
+
+@pytest.mark.long
+def test_backgrounds_things_and_poses_are_found(start_server):
+    server = with_models(start_server())
+    models = server.base / "models"
+    birefnet_file(models / "background_removal" / "birefnet.safetensors")
+    (models / "diffusion_models").mkdir(parents=True, exist_ok=True)
+    rt_detr_file(models / "diffusion_models" / "rt_detr.safetensors")
+    pose = {f"model.diffusion_model.{name}": value for name, value in sdpose_tensors().items()}
+    vae = vae_tensors(KlVaeConfig(3, 4, (32, 32, 64, 64), 1, True))
+    save_file(pose | {f"first_stage_model.{name}": value for name, value in vae.items()}, models / "checkpoints" / "sdpose.safetensors")
+    image = {"image": node("LoadImage", image="noise.png")}
+    style = {"draw_body": True, "draw_hands": True, "draw_face": True, "draw_feet": True, "draw_head": True}
+    style |= {"stick_width": 4, "face_point_size": 2, "score_threshold": 0.0}
+    prompt = image | {
+        "remover": node("LoadBackgroundRemovalModel", bg_removal_name="birefnet.safetensors"),
+        "mask": node("RemoveBackground", bg_removal_model=["remover", 0], image=["image", 0]),
+        "shown": node("MaskToImage", mask=["mask", 0]),
+        "saved mask": node("SaveImage", images=["shown", 0], filename_prefix="mask"),
+        "detector": node("UNETLoader", unet_name="rt_detr.safetensors", weight_dtype="default"),
+        "boxes": node("RTDETR_detect", model=["detector", 0], image=["image", 0], threshold=0.0, class_name="all", max_detections=2),
+        "pose model": node("CheckpointLoaderSimple", ckpt_name="sdpose.safetensors"),
+        "points": node(
+            "SDPoseKeypointExtractor", model=["pose model", 0], vae=["pose model", 2], image=["image", 0], batch_size=1, bboxes=["boxes", 0]
+        ),
+        "drawn": node("SDPoseDrawKeypoints", keypoints=["points", 0], **style),
+        "saved pose": node("SaveImage", images=["drawn", 0], filename_prefix="pose"),
+    }
+    run = server.run(prompt, timeout_s=800)
+    _, saved = pictures(run)
+    assert [picture.size for picture in saved] == [SIZE] * 2 and len(run.history["models"]) >= 3

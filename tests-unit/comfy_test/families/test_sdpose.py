@@ -1,37 +1,21 @@
 """SDPose: told from Lotus by its head, and where that says that points are."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
+from sdpose_files import POINTS, sdpose_tensors
 
 import comfy.sd
-from benchmarks.make_checkpoint import UNETS
 from comfy import model_detection, supported_models
 from comfy.cli_args import args
 from comfy.families.model_errors import IncompleteModelError
-from comfy.families.published_layout import unet_layout
 from comfy.ldm.modules.sdpose import HeatmapHead, middles
 from comfy_extras.nodes_sdpose import SDPoseKeypointExtractor
-
-LOTUS = dataclasses.replace(UNETS["sd15"], context_dim=1024, use_linear=True, adm_in_channels=4, num_heads=-1, num_head_channels=64)
-SMALL = dataclasses.replace(LOTUS, model_channels=64, channel_mult=(1, 2), num_res_blocks=(1, 1), depths=(1, 1), output_depths=(1,) * 4)
-POINTS = 133
 
 
 @pytest.fixture(autouse=True)
 def on_cpu(monkeypatch):
     monkeypatch.setattr(args, "cpu", True)
-
-
-def weights():
-    generator = torch.Generator().manual_seed(0)
-    head = {f"heatmap_head.{name}": tuple(value.shape) for name, value in HeatmapHead(128, POINTS).named_parameters()}
-    return {
-        key: torch.randn(shape, generator=generator) * (torch.Size(shape[1:]).numel() ** -0.5 if len(shape) > 1 else 0.1)
-        for key, shape in {**unet_layout(SMALL), **head}.items()
-    }
 
 
 class Averages:
@@ -48,7 +32,7 @@ def bump(height, width, x, y, top=1.0):
 
 
 def test_it_is_told_by_its_head():
-    tensors = weights()
+    tensors = sdpose_tensors()
     config = model_detection.model_config_from_unet(tensors, "")
     assert type(config) is supported_models.SDPose and config.unet_config["heatmap_head"] == POINTS
     plain = {name: value for name, value in tensors.items() if "heatmap" not in name}
@@ -75,7 +59,7 @@ def test_the_heads_places_are_pixels_of_its_pictures(monkeypatch):
 
 
 def test_the_extractor_finds_someone_in_each_picture_or_box(monkeypatch):
-    patcher = comfy.sd.load_diffusion_model_state_dict(weights())
+    patcher = comfy.sd.load_diffusion_model_state_dict(sdpose_tensors())
     head = patcher.model.diffusion_model.heatmap_head
     monkeypatch.setattr(head, "heatmap_size", (16, 24))
     asked = []
