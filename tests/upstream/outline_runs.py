@@ -26,6 +26,32 @@ SMALLER = {
 STYLE = {"draw_body": True, "draw_hands": True, "draw_face": True, "draw_feet": True, "stick_width": 4, "face_point_size": 2}
 
 
+def has_operators():
+    """Whether torchvision has those of its own; builds for another torch have none."""
+    from torchvision.extension import _has_ops
+
+    return _has_ops()
+
+
+def by_definition(input, offset, weight, bias, stride, padding, mask):
+    """torchvision's ``deform_conv2d`` (stride 1): each place of the kernel, cell by cell, from its four neighbours."""
+    (height, width), side = input.shape[-2:], weight.shape[-1]
+    padded = torch.nn.functional.pad(input, (1, 1, 1, 1))
+    total = 0
+    for place in range(side * side):
+        y = torch.arange(height)[:, None] + place // side - padding + offset[0, 2 * place]
+        x = torch.arange(width) + place % side - padding + offset[0, 2 * place + 1]
+        value = 0
+        for down in (0, 1):
+            for right in (0, 1):
+                row, column = y.floor() + down, x.floor() + right
+                share = (1 - (y - row).abs()) * (1 - (x - column).abs())
+                row, column = ((at.clamp(-1, limit) + 1).long() for at, limit in ((row, height), (column, width)))
+                value = value + share * padded[0, :, row, column]
+        total = total + torch.einsum("oc,chw->ohw", weight[:, :, place // side, place % side], value * mask[0, place])
+    return total[None]
+
+
 def birefnet(weights):
     """The network of either tree with *weights*."""
     import comfy.bg_removal_model as models
@@ -39,7 +65,10 @@ def birefnet(weights):
         assert old in source
         source = source.replace(old, new)
     names = {}
+    names.update(__name__="birefnet")
     exec(compile(source, "birefnet", "exec"), names)  # noqa: S102 - a checkout that whoever runs this chose
+    if not has_operators():
+        names["deform_conv2d"] = by_definition
     model = names["BiRefNet"]({}, torch.float32, torch.device("cpu"), comfy.ops.manual_cast).eval()
     missing, _ = model.load_state_dict(weights, strict=False)
     assert all("relative_position_index" in name or "spvn" in name or "gdt_convs_pred" in name for name in missing), missing
