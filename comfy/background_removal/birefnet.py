@@ -15,8 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from transformers import SwinBackbone, SwinConfig
 
 import comfy.ops
-from comfy.families.batch_norm import FixedBatchNorm
 from comfy.families.sd_unet_config import count_blocks
+from comfy.ldm.modules.batch_norm import FixedBatchNorm
 from comfy.ops import cast_bias_weight
 
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
-from comfy.families.batch_norm import FixedBatchNorm
+from comfy.ldm.modules.batch_norm import FixedBatchNorm
 from comfy.ldm.sam3.sam import layers_of
 
 

@@ -9,7 +9,7 @@ from rt_detr_files import SMALL, rt_detr_file, rt_detr_tensors
 import comfy.sd
 from comfy.dit.models.detection import RT_DETR_v4
 from comfy.dit.rt_detr import read_config
-from comfy.families.batch_norm import FixedBatchNorm
+from comfy.ldm.modules.batch_norm import FixedBatchNorm
 from comfy.ldm.rt_detr import rtdetr_v4
 from comfy.ldm.rt_detr.backbone import HGNetv2
 from comfy_extras import nodes_rtdetr

@@ -33,7 +33,7 @@ def both(tmp_path_factory):
         "frames": [{"canvas_width": 180, "canvas_height": 130, "people": people}],
     }
     torch.save(cases, folder / "cases.pt")
-    return results_of_both("outline_runs.py", folder, [folder / "cases.pt"])
+    return results_of_both("outlines/outline_runs.py", folder, [folder / "cases.pt"])
 
 
 def test_birefnets_masks_are_comfyuis(both):

@@ -84,7 +84,7 @@ def both(request, tmp_path_factory):
         "nodes": nodes,
     }
     torch.save(cases, folder / "cases.pt")
-    return results_of_both("sam3_runs.py", folder, [folder / "cases.pt"])
+    return results_of_both("outlines/sam3_runs.py", folder, [folder / "cases.pt"])
 
 
 def apart(ours, theirs):
