@@ -43,7 +43,10 @@ def detect_unet_config(state_dict: Mapping[str, Any], key_prefix: str, metadata:
     settings = family_settings(metadata, "the file").get("unet")
     shapes = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if hasattr(tensor, "shape")}
     config = read_unet_config(shapes, key_prefix, settings)
-    return read_transformer_config(shapes, key_prefix, metadata) if config is None else config.as_dict()
+    if config is None:
+        return read_transformer_config(shapes, key_prefix, metadata)
+    points = shapes.get(f"{key_prefix}heatmap_head.final_layer.weight")
+    return config.as_dict() | ({} if points is None else {"heatmap_head": points[0]})
 
 
 def model_config_from_unet_config(

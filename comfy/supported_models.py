@@ -301,6 +301,14 @@ class SVD_img2vid(supported_models_base.BASE):  # noqa: N801 - ComfyUI's name
         return model_base.SVD_img2vid
 
 
+class SDPose(LotusD):
+    """SDPose: Lotus' network, whose features a head makes maps of a body's points of."""
+
+    @classmethod
+    def matches(cls, unet_config: Mapping[str, Any], state_dict: Mapping[str, Any] | None = None, unet_key_prefix: str = "") -> bool:
+        return "heatmap_head" in unet_config and super().matches(unet_config, state_dict, unet_key_prefix)
+
+
 _pruned: list[type[supported_models_base.BASE]] = [SSD1B, Segmind_Vega, KOALA_700M, KOALA_1B]
 _unets: list[type[supported_models_base.BASE]] = [
     SVD_img2vid,
@@ -313,6 +321,7 @@ _unets: list[type[supported_models_base.BASE]] = [
     SDXL,
     SD15_instructpix2pix,
     SDXL_instructpix2pix,
+    SDPose,
     LotusD,
 ]
 models: list[type[supported_models_base.BASE]] = [*_unets, *registry.configurations()]
@@ -321,7 +330,7 @@ SUPPORTED_FAMILIES = ", ".join(
         "Stable Diffusion 1.x and SDXL (4 input channels, 9 for inpainting, 8 for InstructPix2Pix)",
         "Stable Diffusion 2.x (4 input channels, 9 for inpainting) and its unCLIP models",
         "SDXL Refiner",
-        "Lotus",
+        "Lotus and SDPose",
         "Stable Video Diffusion",
         *(family.name for family in registry.FAMILIES),
     )
@@ -352,7 +361,7 @@ __getattr__, __dir__ = placeholders(
     "WAN22_Camera=comfy.dit.wan WAN21_Vace=comfy.dit.wan WAN22_T2V=comfy.dit.wan WAN_Animate2=comfy.dit.wan "
     "HunyuanVideo15=comfy.dit.hunyuan_video HunyuanVideo15_SR_Distilled=comfy.dit.hunyuan_video "
     "CosmosT2IPredict2=comfy.dit.cosmos CosmosI2VPredict2=comfy.dit.cosmos Anima=comfy.dit.cosmos HiDream=comfy.dit.hidream "
-    "StableAudio=comfy.dit.stable_audio SAM3=comfy.dit.sam3 SAM31=comfy.dit.sam3 "
+    "StableAudio=comfy.dit.stable_audio SAM3=comfy.dit.sam3 SAM31=comfy.dit.sam3 RT_DETR_v4=comfy.dit.rt_detr "
     "AuraFlow PixArtAlpha PixArtSigma:PixArtAlpha HunyuanDiT HunyuanDiT1:HunyuanDiT GenmoMochi "
     "LTXV=comfy.dit.ltx LTXAV=comfy.dit.ltx HunyuanVideo=comfy.dit.hunyuan_video "
     "HunyuanVideoI2V=comfy.dit.hunyuan_video HunyuanVideoSkyreelsI2V=comfy.dit.hunyuan_video "

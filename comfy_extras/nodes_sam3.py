@@ -42,39 +42,42 @@ def _boxes_per_frame(given: Any, frames: int) -> list[list[Box]]:
     return (found + [found[-1]] * (frames - len(found)))[:frames]
 
 
+def _labelled(kind: Any, name: str, **options: Any) -> io.Input:
+    """An input whose name is also what the page shows."""
+    return kind.Input(name, display_name=name, **options)
+
+
+def _schema(node_id: str, title: str, **parts: Any) -> io.Schema:
+    return io.Schema(node_id=node_id, display_name=title, category="image/detection", **parts)
+
+
 class SAM3_Detect(io.ComfyNode):  # noqa: N801 - ComfyUI's name
     """Finds what a text names, or outlines what boxes and points mean, in each image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         coordinates = {"force_input": True, "optional": True}
-        return io.Schema(
-            node_id="SAM3_Detect",
-            display_name="SAM3 Detect",
-            category="image/detection",
-            search_aliases=["sam3", "segment anything", "open vocabulary", "text detection", "segment"],
+        return _schema(
+            "SAM3_Detect",
+            "SAM3 Detect",
+            search_aliases="sam3;segment anything;open vocabulary;text detection;segment".split(";"),
             inputs=[
-                io.Model.Input("model", display_name="model"),
-                io.Image.Input("image", display_name="image"),
-                io.Conditioning.Input("conditioning", display_name="conditioning", optional=True, tooltip="What is looked for."),
-                io.BoundingBox.Input("bboxes", display_name="bboxes", tooltip="Boxes around what is meant.", **coordinates),
-                io.String.Input("positive_coords", display_name="positive_coords", tooltip=f"On it: {POINTS}.", **coordinates),
-                io.String.Input("negative_coords", display_name="negative_coords", tooltip=f"Beside it: {POINTS}.", **coordinates),
-                io.Float.Input("threshold", display_name="threshold", default=0.5, min=0.0, max=1.0, step=0.01),
-                io.Int.Input(
+                _labelled(io.Model, "model"),
+                _labelled(io.Image, "image"),
+                _labelled(io.Conditioning, "conditioning", optional=True, tooltip="What is looked for."),
+                _labelled(io.BoundingBox, "bboxes", tooltip="Boxes around what is meant.", **coordinates),
+                _labelled(io.String, "positive_coords", tooltip=f"On it: {POINTS}.", **coordinates),
+                _labelled(io.String, "negative_coords", tooltip=f"Beside it: {POINTS}.", **coordinates),
+                _labelled(io.Float, "threshold", default=0.5, min=0.0, max=1.0, step=0.01),
+                _labelled(
+                    io.Int,
                     "refine_iterations",
-                    display_name="refine_iterations",
                     default=2,
                     min=0,
                     max=5,
                     tooltip="How often masks are drawn again from themselves; 0: as they were found.",
                 ),
-                io.Boolean.Input(
-                    "individual_masks",
-                    display_name="individual_masks",
-                    default=False,
-                    tooltip="A mask for each thing instead of one for all.",
-                ),
+                _labelled(io.Boolean, "individual_masks", default=False, tooltip="A mask for each thing instead of one for all."),
             ],
             outputs=[io.Mask.Output("masks"), io.BoundingBox.Output("bboxes")],
         )
@@ -117,31 +120,26 @@ class SAM3_VideoTrack(io.ComfyNode):  # noqa: N801 - ComfyUI's name
     def define_schema(cls) -> io.Schema:
         shown = "What to follow: a mask of the first frame for each thing."
         most = "How many things are followed, those of initial_mask included; 0: 64."
-        return io.Schema(
-            node_id="SAM3_VideoTrack",
-            display_name="Run SAM3 Video Track",
-            category="image/detection",
-            search_aliases=["sam3", "video", "track", "propagate"],
+        return _schema(
+            "SAM3_VideoTrack",
+            "Run SAM3 Video Track",
+            search_aliases="sam3;video;track;propagate".split(";"),
             inputs=[
-                io.Image.Input("images", display_name="images", tooltip="The frames."),
-                io.Model.Input("model", display_name="model"),
-                io.Mask.Input("initial_mask", display_name="initial_mask", optional=True, tooltip=shown),
-                io.Conditioning.Input(
-                    "conditioning", display_name="conditioning", optional=True, tooltip="What is looked for in the frames."
-                ),
-                io.Float.Input(
+                _labelled(io.Image, "images", tooltip="The frames."),
+                _labelled(io.Model, "model"),
+                _labelled(io.Mask, "initial_mask", optional=True, tooltip=shown),
+                _labelled(io.Conditioning, "conditioning", optional=True, tooltip="What is looked for in the frames."),
+                _labelled(
+                    io.Float,
                     "detection_threshold",
-                    display_name="detection_threshold",
                     default=0.5,
                     min=0.0,
                     max=1.0,
                     step=0.01,
                     tooltip="How sure what is found by text must be.",
                 ),
-                io.Int.Input("max_objects", display_name="max_objects", default=4, min=0, max=64, tooltip=most),
-                io.Int.Input(
-                    "detect_interval", display_name="detect_interval", default=1, min=1, tooltip="Frames from one search to the next."
-                ),
+                _labelled(io.Int, "max_objects", default=4, min=0, max=64, tooltip=most),
+                _labelled(io.Int, "detect_interval", default=1, min=1, tooltip="Frames from one search to the next."),
             ],
             outputs=[TrackType.Output("track_data", display_name="track_data")],
         )
@@ -180,15 +178,14 @@ class SAM3_TrackPreview(io.ComfyNode):  # noqa: N801 - ComfyUI's name
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SAM3_TrackPreview",
-            display_name="SAM3 Track Preview",
-            category="image/detection",
+        return _schema(
+            "SAM3_TrackPreview",
+            "SAM3 Track Preview",
             inputs=[
-                TrackType.Input("track_data", display_name="track_data"),
-                io.Image.Input("images", display_name="images", optional=True),
-                io.Float.Input("opacity", display_name="opacity", default=0.5, min=0.0, max=1.0, step=0.05),
-                io.Float.Input("fps", display_name="fps", default=24.0, min=1.0, max=120.0, step=1.0),
+                _labelled(TrackType, "track_data"),
+                _labelled(io.Image, "images", optional=True),
+                _labelled(io.Float, "opacity", default=0.5, min=0.0, max=1.0, step=0.05),
+                _labelled(io.Float, "fps", default=24.0, min=1.0, max=120.0, step=1.0),
             ],
             is_output_node=True,
         )
@@ -212,15 +209,12 @@ class SAM3_TrackToMask(io.ComfyNode):  # noqa: N801 - ComfyUI's name
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SAM3_TrackToMask",
-            display_name="SAM3 Track to Mask",
-            category="image/detection",
+        return _schema(
+            "SAM3_TrackToMask",
+            "SAM3 Track to Mask",
             inputs=[
-                TrackType.Input("track_data", display_name="track_data"),
-                io.String.Input(
-                    "object_indices", display_name="object_indices", default="", tooltip="The numbers of things (0, 2, 3); empty: all."
-                ),
+                _labelled(TrackType, "track_data"),
+                _labelled(io.String, "object_indices", default="", tooltip="The numbers of things (0, 2, 3); empty: all."),
             ],
             outputs=[io.Mask.Output("masks", display_name="masks")],
         )

@@ -27,6 +27,7 @@ from comfy.dit import (
     pixeldit,
     qwen_image,
     qwen_image21,
+    rt_detr,
     sam3,
     sd3,
     stable_audio,
@@ -62,6 +63,7 @@ FAMILIES: tuple[Family, ...] = (
     ltx.FAMILY,
     stable_audio.FAMILY,
     sam3.FAMILY,
+    rt_detr.FAMILY,
 )
 
 

@@ -16,7 +16,6 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from comfy.families.conversion_plan import load_parameters, plan_conversion
 from comfy.families.model_errors import naming_file
 from comfy.families.quantised_weights import plain_weights
-from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import PrefixedSource, StateDictSource, WeightSource
 from comfy.ldm.sam3.boxes import corners, roi_align
 from comfy.ldm.sam3.following import Following, Rules, follow_shown
@@ -188,7 +187,6 @@ class SAM3Detector(torch.nn.Module):
 class SAM3Model(torch.nn.Module):
     """Detector and tracker of *sizes* (see :mod:`comfy.dit.sam3`). :mod:`comfy.ldm.sam3.weights` says how files name its parameters."""
 
-    weight_names: WeightNames
     weights_device: torch.device | None = None
 
     def __init__(self, dtype: torch.dtype | None = None, device: Any = None, operations: Any = None, **sizes: Any) -> None:
@@ -215,7 +213,7 @@ class SAM3Model(torch.nn.Module):
         with naming_file(source.name, WHAT):
             plan = plan_conversion(part.shapes(), split)
         dtype = self.dtype if self.dtype is not None else torch.float32
-        self.weight_names = load_parameters(self, part, plan, dtype, WHAT, self.weights_device).weight_names()
+        load_parameters(self, part, plan, dtype, WHAT, self.weights_device)
 
     def look(self, picture: torch.Tensor) -> torch.Tensor:
         """What the trunk sees in *picture* (B x 3 x S x S): B x C x H x W, for the methods below."""

@@ -19,6 +19,7 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.fixed_arguments import check_unet
 from comfy.ldm.modules.diffusionmodules.unet_blocks import UNetBlocks
 from comfy.ldm.modules.diffusionmodules.unet_layers import Downsample, ResBlock, TimestepBlock, Upsample, VideoResBlock
+from comfy.ldm.modules.sdpose import HeatmapHead
 from comfy.ldm.modules.video_attention import SpatialVideoTransformer
 
 log = logging.getLogger(__name__)
@@ -146,10 +147,18 @@ class UNetModel(InputHalf):
     out: Any
 
     def __init__(
-        self, dtype: torch.dtype | None = None, device: torch.device | None = None, operations: Any = None, **unet_config: Any
+        self,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        operations: Any = None,
+        heatmap_head: int = 0,
+        **unet_config: Any,
     ) -> None:
+        """*heatmap_head*: of how many points SDPose's head makes maps; 0: there is none."""
         blocks = UNetBlocks(unet_config_from_dict(unet_config), operations or comfy.ops.disable_weight_init)
         super().__init__(unet_config, dtype, device, blocks)
+        if heatmap_head:
+            self.heatmap_head = HeatmapHead(2 * self.model_channels, heatmap_head, torch.device("meta"), operations=operations)
         self.out_channels = self.config.out_channels
         self.output_blocks = _blocks(blocks.output_blocks())
         self.out = blocks.out()

@@ -16,6 +16,7 @@ import torch
 from comfy.cli_args import args
 
 args.cpu = True  # before the next import: ComfyUI looks for devices there
+args.use_pytorch_cross_attention = True  # its own attention on processors adds masks of truth values to scores
 
 import comfy.sd  # noqa: E402
 

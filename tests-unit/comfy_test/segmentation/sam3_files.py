@@ -79,7 +79,8 @@ def sam3_text_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
         shapes |= {f"{stem}attn.out_proj.weight": (wide, wide), f"{stem}attn.out_proj.bias": (wide,)}
         shapes |= {f"{stem}mlp.c_fc.weight": (inner, wide), f"{stem}mlp.c_fc.bias": (inner,)}
         shapes |= {f"{stem}mlp.c_proj.weight": (wide, inner), f"{stem}mlp.c_proj.bias": (wide,)}
-    return {f"{TEXT}encoder.{name}": random_weight(name, shape, generator) for name, shape in shapes.items()}
+    values = {f"{TEXT}encoder.{name}": random_weight(name, shape, generator) for name, shape in shapes.items()}
+    return {name: value.half().float() for name, value in values.items()}  # ComfyUI keeps text models in float16
 
 
 def sam3_file(path, seed: int = 0, multiplex: bool = True, dtype: torch.dtype = torch.float32, **sizes) -> str:

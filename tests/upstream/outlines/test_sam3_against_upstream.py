@@ -8,7 +8,7 @@ from sam3_files import sam3_file
 pytestmark = against_upstream(3600)
 # ComfyUI's pictures have 1008 pixels whatever the file, its hidden layers 2048 values; larger patches make fewer of them.
 SIZES = {
-    "depth": 2,
+    "depth": 8,
     "patch_size": 42,
     "pretrain_grid": 8,
     "grid": 24,
@@ -23,7 +23,16 @@ SIZES = {
     "fuser_layers": 2,
     "num_maskmem": 7,
 }
-UNET = {"depth": 2, "embed_dim": 64, "mlp_ratio": 1.5, "global_att_blocks": [0, 1], "d_model": 32, "num_queries": 20, "window_size": 24}
+UNET = {
+    "depth": 8,
+    "embed_dim": 64,
+    "mlp_ratio": 1.5,
+    "global_att_blocks": [1, 3, 5, 7],
+    "d_model": 32,
+    "num_queries": 20,
+    "window_size": 8,
+    "patch_size": 42,
+}
 TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 1, "num_hidden_layers": 2, "projection_dim": 64}
 NODES, SCAIL = "comfy_extras.nodes_sam3", "comfy_extras.nodes_scail"
 DIFFERENT = 1e-3  # of a mask's cells
@@ -75,7 +84,7 @@ def both(request, tmp_path_factory):
         "nodes": nodes,
     }
     torch.save(cases, folder / "cases.pt")
-    return results_of_both("sam3_runs.py", folder, [folder / "cases.pt"])
+    return results_of_both("outlines/sam3_runs.py", folder, [folder / "cases.pt"])
 
 
 def apart(ours, theirs):
