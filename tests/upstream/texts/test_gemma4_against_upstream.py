@@ -13,8 +13,8 @@ sys.path[:0] = [str(PROJECT / "tests-unit" / "comfy_test"), str(PROJECT / "tests
 
 import gemma4_files as files  # noqa: E402
 import test_t5_gemma as t5  # noqa: E402
-from text_encoder_files import sentence_piece_model  # noqa: E402
 from test_text_generation_against_upstream import DRAWN, LIKELIEST  # noqa: E402
+from text_encoder_files import sentence_piece_model  # noqa: E402
 
 pytestmark = against_upstream(1200)
 
