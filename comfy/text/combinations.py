@@ -51,6 +51,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
     (_sets((_T5,)), ("mochi", ANY), "comfy.text_encoders.genmo:mochi_target"),
     (_sets((_OLD,)), ("cosmos", ANY), "comfy.text_encoders.cosmos:cosmos_target"),
     (_sets((_BASE,)), ("stable_audio", ANY), "comfy.text_encoders.sa_t5:stable_audio_target"),
+    (_sets((TEModel.T5_GEMMA,)), ("stable_audio", ANY), "comfy.text_encoders.sa3:t5_gemma_target"),
     (_sets((TEModel.UMT5_BASE,)), ("ace", ANY), "comfy.text_encoders.ace:ace_target"),
     (_sets((_UMT5,)), ("wan", ANY), "comfy.text_encoders.wan:wan_target"),
     (_sets((TEModel.QWEN25_7B,)), ("qwen_image", ANY), "comfy.text_encoders.qwen_image:qwen_image_target"),

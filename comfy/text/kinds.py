@@ -20,6 +20,7 @@ from comfy.text.ltx_projection_config import PROJECTION, is_projection, projecti
 from comfy.text.qwen.half_sizes import read_half_config
 from comfy.text.qwen.hybrid import HybridTextConfig, read_hybrid_config
 from comfy.text.qwen.sizes import LARGE_EYES, QwenTextConfig, read_qwen3_vl_config, read_qwen_config
+from comfy.text.t5_gemma import read_t5_gemma_config
 from comfy.text.te_models import TEModel
 
 Shape = tuple[int, ...]
@@ -148,7 +149,7 @@ def is_qwen35(width: int | None) -> Callable[[HybridTextConfig], bool]:
     return lambda config: width is None or config.hidden_size == width
 
 
-def is_any(config: Any) -> bool:
+def is_any(config: object) -> bool:
     """Yes: what is read is of one kind."""
     return True
 
@@ -167,6 +168,7 @@ KINDS: tuple[EncoderKind, ...] = (
     EncoderKind(TEModel.UMT5_BASE, "UMT5 base", "umt5base", read_t5_config, is_umt5_base, _T5_NORM),
     EncoderKind(TEModel.T5_XXL_OLD, "T5 1.0 XXL", "t5xxl", read_t5_config, is_old_t5, _T5_NORM),
     EncoderKind(TEModel.T5_BASE, "T5 base", "t5base", read_t5_config, is_t5_base, _T5_NORM),
+    EncoderKind(TEModel.T5_GEMMA, "T5Gemma", "t5gemma", read_t5_gemma_config, is_any, "model.encoder.norm.weight"),
     EncoderKind(TEModel.GEMMA_2_2B, "Gemma 2 2B", "gemma2_2b", read_gemma_config, is_gemma2, _DECODER_NORM),
     EncoderKind(TEModel.GEMMA_3_12B, "Gemma 3 12B", "gemma3_12b", read_gemma3_config, is_gemma3_12b, _DECODER_NORM),
     EncoderKind(TEModel.GEMMA_3_4B, "Gemma 3 4B", "gemma3_4b", read_gemma3_config, is_gemma3_4b, _DECODER_NORM),

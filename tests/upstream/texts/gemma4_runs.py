@@ -1,4 +1,4 @@
-"""Has small models of Gemma 4 of the ``comfy`` package that Python finds encode and write, and saves what comes of it.
+"""Has small models of Gemma 4, and T5Gemma, of the ``comfy`` package that Python finds encode and write, and saves what comes of it.
 
     python gemma4_runs.py CASES_FILE RESULTS_FILE
 
@@ -15,6 +15,7 @@ args.cpu = True  # before the next import: ComfyUI looks for devices there
 
 import comfy.sd  # noqa: E402
 import comfy.text_encoders.gemma4 as gemma4  # noqa: E402
+import comfy.text_encoders.sa3 as sa3  # noqa: E402
 
 IS_UPSTREAM = hasattr(gemma4, "GEMMA4_VISION_CONFIG")
 
@@ -31,9 +32,22 @@ def shrunk(sizes):
     return {f"{name}_model_config": sizes["network"] for name in ("gemma4", "")}
 
 
+def shrink_t5_gemma(sizes):
+    """Have ComfyUI's T5Gemma be of *sizes*."""
+    published = sa3.T5GemmaEncoderConfig.__init__
+
+    def init(self):
+        published(self)
+        self.__dict__.update(sizes)
+
+    sa3.T5GemmaEncoderConfig.__init__ = init
+
+
 def made(tensors, sizes, kind, calls, written):
     """Of each of *calls* (arguments of ``tokenize``): ids, states, mask and, for each of *written* (of ``generate``), ids and text."""
-    options = {"dtype": torch.float32, **(shrunk(sizes) if IS_UPSTREAM else {})}
+    options = {"dtype": torch.float32, **(shrunk(sizes) if IS_UPSTREAM and "network" in sizes else {})}
+    if IS_UPSTREAM and "t5" in sizes:
+        shrink_t5_gemma(sizes["t5"])
     clip = comfy.sd.load_text_encoder_state_dicts([dict(tensors)], clip_type=getattr(comfy.sd.CLIPType, kind), model_options=options)
     results = []
     for call in calls:

@@ -1,4 +1,4 @@
-"""Small models of Gemma 4 read words, pictures, videos and sounds, and write, as in ComfyUI.
+"""Small models of Gemma 4 read words, pictures, videos and sounds, and write, as in ComfyUI; so does T5Gemma read.
 
 KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/texts/test_gemma4_against_upstream.py
 """
@@ -9,10 +9,12 @@ import pytest
 import torch
 from both_trees import PROJECT, against_upstream, results_of_both
 
-sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
+sys.path[:0] = [str(PROJECT / "tests-unit" / "comfy_test"), str(PROJECT / "tests-unit" / "comfy_test" / "text")]
 
 import gemma4_files as files  # noqa: E402
+import test_t5_gemma as t5  # noqa: E402
 from test_text_generation_against_upstream import DRAWN, LIKELIEST  # noqa: E402
+from text_encoder_files import sentence_piece_model  # noqa: E402
 
 pytestmark = against_upstream(1200)
 
@@ -64,7 +66,18 @@ def projection():
     }
 
 
+def t5_gemma():
+    """T5Gemma's case."""
+    words = torch.frombuffer(bytearray(sentence_piece_model(begins=True)), dtype=torch.uint8)
+    sizes = {"vocab_size": 300, "hidden_size": t5.WIDTH, "intermediate_size": t5.INNER, "num_hidden_layers": t5.LAYERS}
+    sizes |= {"num_attention_heads": t5.HEADS, "num_key_value_heads": t5.HEADS}
+    calls = [{"text": "a (red:1.3) apple"}, {"text": "two cats and a bird", "min_length": 30}]
+    tensors = {**t5.t5_gemma_tensors(), "spiece_model": words}
+    return {"tensors": tensors, "sizes": {"t5": sizes}, "kind": "STABLE_AUDIO", "calls": calls, "written": []}
+
+
 CASES = {
+    "T5Gemma": t5_gemma(),
     "E2B": case("e2b", WORDS, PICTURE, SOUND, LONG),
     "E4B": case("e4b", WORDS, TWO, VIDEO, SOUND, {**PICTURE, "audio": SOUND["audio"]}),
     "12B": case("12b", WORDS, PICTURE, SOUND, SEEN_ALONE),
