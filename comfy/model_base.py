@@ -369,6 +369,6 @@ __getattr__, __dir__ = placeholders(
     "WAN22_S2V=comfy.dit.models.wan_sound ACEStep=comfy.dit.models.ace ACEStep15=comfy.dit.models.ace15 "
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 Kandinsky5 Kandinsky5Image:Kandinsky5 ErnieImage=comfy.dit.models.ernie CogVideoX "
     "MiniMaxH3=comfy.dit.models.minimax Ideogram4=comfy.dit.models.ideogram4 Flux3=comfy.dit.models.flux3 "
-    "PixelDiTT2I=comfy.dit.models.pixeldit PiD:PixelDiTT2I",
+    "PixelDiTT2I=comfy.dit.models.pixeldit PiD=comfy.dit.models.pixeldit",
     base="BaseModel",
 )

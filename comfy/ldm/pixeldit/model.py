@@ -187,12 +187,20 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         text = text + comfy.ops.cast_to_input(self.y_pos_embedding, text, copy=False)[:, : text.shape[1]]
         told = rope(torch.arange(text.shape[1], dtype=torch.float32, device=x.device)[None], self.head_dim, self.text_rope_theta)[0]
         patches = self.s_embedder(F.unfold(picture, side, stride=side).transpose(1, 2))
-        for block in self.patch_blocks:
-            patches, text = block(patches, text, F.silu(time), turns, told, options)
-        said = F.silu(time + patches).flatten(0, 1)
+        for number, block in enumerate(self.patch_blocks):
+            patches, text = block(self._before_block(patches, number, **kwargs), text, F.silu(time), turns, told, options)
+        said = self._before_pixels(F.silu(time + patches), **kwargs).flatten(0, 1)
         pixels = self.pixel_embedder(picture, side)
         for block in self.pixel_blocks:
             pixels = block(pixels, said, height, width, side, options)
         colours = self.final_layer(pixels).unflatten(0, (len(x), -1))
         made = F.fold(colours.transpose(2, 3).flatten(2).transpose(1, 2), (height, width), side, stride=side)
         return made[..., : x.shape[2], : x.shape[3]]
+
+    def _before_block(self, patches: torch.Tensor, number: int, **kwargs: Any) -> torch.Tensor:
+        """*patches* (B x I x C) as the joint block *number* gets them; *kwargs* are further arguments of the network."""
+        return patches
+
+    def _before_pixels(self, said: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """What pixels are told of their patches (B x I x C)."""
+        return said
