@@ -127,7 +127,7 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         self.t_embedder = TimestepEmbedder(hidden_size, max_period=TIME_PERIOD, **kept)
         self.y_embedder = PatchTokenEmbedder(txt_embed_dim, hidden_size, use_norm=True, **kept)
         self.y_pos_embedding = torch.nn.Parameter(torch.empty(1, txt_max_length, hidden_size, **placed))
-        self.patch_blocks = torch.nn.ModuleList(MMDiTBlockT2I(hidden_size, num_groups, **kept) for _ in range(patch_depth))
+        self._modules["patch_blocks"] = torch.nn.ModuleList(MMDiTBlockT2I(hidden_size, num_groups, **kept) for _ in range(patch_depth))
         pixels: Options = {"attn_hidden_size": pixel_attn_hidden_size, "attn_num_heads": pixel_num_groups, "mlp_chunks": pixel_mlp_chunks}
         self.pixel_blocks = torch.nn.ModuleList(
             PiTBlock(pixel_hidden_size, hidden_size, patch_size, num_groups, **pixels, **kept) for _ in range(pixel_depth)
@@ -135,7 +135,7 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         self.final_layer = FinalLayer(pixel_hidden_size, in_channels, **kept)
 
     @property
-    def patch_blocks(self) -> Any:  # type: ignore[override]
+    def patch_blocks(self) -> Any:
         """The joint blocks, as files name them; none of them can be replaced, which the base class's method of this name would tell."""
         return self._modules["patch_blocks"]
 
