@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import node_helpers
-from comfy import latent_formats
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
 from comfy_extras.node_extension import extension_of
@@ -13,6 +12,7 @@ from comfy_extras.node_extension import extension_of
 if TYPE_CHECKING:
     from comfy_extras.node_values import Conditioning, Latent
 
+latent_formats = lazy_module("comfy.latent_formats")
 torch = lazy_module("torch")
 
 FORMATS = {"flux": "Flux", "sd3": "SD3", "sdxl": "SDXL", "qwenimage": "Wan21"}
