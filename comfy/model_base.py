@@ -379,6 +379,7 @@ __getattr__, __dir__ = placeholders(
     "HunyuanImage21 HunyuanImage21Refiner:HunyuanImage21 ErnieImage=comfy.dit.models.ernie CogVideoX "
     "Kandinsky5=comfy.dit.models.kandinsky5 Kandinsky5Image=comfy.dit.models.kandinsky5 "
     "MiniMaxH3=comfy.dit.models.minimax Ideogram4=comfy.dit.models.ideogram4 Flux3=comfy.dit.models.flux3 "
-    "PixelDiTT2I=comfy.dit.models.pixeldit PiD:PixelDiTT2I SAM3=comfy.dit.models.detection RT_DETR_v4=comfy.dit.models.detection",
+    "PixelDiTT2I=comfy.dit.models.pixeldit PiD=comfy.dit.models.pixeldit SAM3=comfy.dit.models.detection "
+    "RT_DETR_v4=comfy.dit.models.detection",
     base="BaseModel",
 )

@@ -373,6 +373,6 @@ __getattr__, __dir__ = placeholders(
     "Kandinsky5=comfy.dit.kandinsky5 Kandinsky5Image=comfy.dit.kandinsky5 ErnieImage=comfy.dit.ernie "
     "CogVideoX_T2V CogVideoX_I2V:CogVideoX_T2V CogVideoX_Inpaint:CogVideoX_T2V "
     "MiniMaxH3=comfy.dit.minimax Ideogram4=comfy.dit.ideogram4 Flux3=comfy.dit.flux3 "
-    "PixelDiTT2I=comfy.dit.pixeldit PiD:PixelDiTT2I",
+    "PixelDiTT2I=comfy.dit.pixeldit PiD=comfy.dit.pixeldit",
     base="supported_models_base.BASE",
 )

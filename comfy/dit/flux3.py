@@ -50,7 +50,7 @@ class Flux3(BASE):
     sampling_settings = {"multiplier": 1.0, "shift": 6.93}
     latent_format: Any = latent_formats.Flux2
     memory_usage_factor = 14.6  # of a network of its width, as for Flux.2
-    supported_inference_dtypes = (torch.bfloat16, torch.float16, torch.float32)
+    supported_inference_dtypes = (torch.bfloat16, torch.float32)
     vae_key_prefix = ("vae.",)
     text_encoder_key_prefix = ("text_encoders.",)
     text_encoder_type = "flux3"

@@ -27,7 +27,6 @@ class Ideogram4(BASE):
     """Ideogram 4 of any size."""
 
     unet_config = {"image_model": "ideogram4"}
-    unet_extra_config = {"rope_theta": 5000000, "mrope_section": [24, 20, 20], "norm_eps": 1e-5}
     sampling_settings = {"multiplier": 1.0, "shift": 1.0}
     latent_format: Any = latent_formats.Flux2
     memory_usage_factor = 11.6

@@ -14,6 +14,7 @@ HARMLESS = (
     (r"^(denoiser\.sigmas|scale_factor|global_step|epoch)$", "settings of training that the family fixes"),
     (r"^__index_timestep_zero__$", "a mark of Qwen-Image-Edit's later files; read when the family is detected"),
     (r"^(edm_mean|edm_std|edm_vpred\.sigma_(min|max)|v_pred|ztsnr)$", "marks that tell the kind of prediction; read when it is detected"),
+    (r"(^|\.)_?repa_projectors?\.", "what training compares with an image encoder"),
     (r"(^|\.)position_ids$", "numbers from 0, which are computed"),
     (r"(^|\.)logit_scale$", "temperature of CLIP's training"),
     (r"(^|\.)(text_projection(\.weight)?|text_projection\.bias)$", "projection of pooled text, where the family takes it unprojected"),

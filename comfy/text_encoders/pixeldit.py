@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from comfy.supported_models_base import ClipTarget
-from comfy.text_encoders.lumina2 import Gemma2_2BModel, LuminaModel, LuminaTokenizer
+from comfy.text.gemma import GEMMA_2_2B, GemmaTextModel
+from comfy.text_encoders.lumina2 import LuminaModel, LuminaTokenizer
+from comfy.text_encoders.published_model import PublishedTextModel
 
 PART = "gemma2_2b"
 WINDOW = 300
@@ -47,17 +49,18 @@ class PixelDiTGemma2Tokenizer(LuminaTokenizer):
         if not text.strip():
             return super().tokenize_with_weights("", return_word_ids, **{**options, "disable_weights": True, "min_length": WINDOW})
         before = instruction()
-        inner: Any = self.gemma2_2b
+        inner: Any = getattr(self, PART)
         length = len(inner.tokenizer(before)["input_ids"]) + WINDOW - 2
         whole = text if text.startswith(BEGINS) else before + text
         tokens = super().tokenize_with_weights(whole, return_word_ids, **{**options, "disable_weights": True, "min_length": length})
         return {**tokens, PART: [tokens[PART][0][:length]]}
 
 
-class PixelDiTGemma2_2BModel(Gemma2_2BModel):  # noqa: N801 - ComfyUI's name
+class PixelDiTGemma2_2BModel(PublishedTextModel):  # noqa: N801 - ComfyUI's name
     """Gemma 2 2B's last states."""
 
-    LAYER = ("last", None)
+    MODEL_CLASS, SIZES, TOKENS = GemmaTextModel, GEMMA_2_2B, {"start": 2, "pad": 0}
+    SETTINGS = {"layer_norm_hidden_state": False}
 
 
 class PixelDiTGemma2TE(LuminaModel):

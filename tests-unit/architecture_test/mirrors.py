@@ -60,6 +60,7 @@ TESTED_THROUGH = {
     "comfy/ldm/flux3/model.py": "tests-unit/comfy_test/dit/test_flux3.py",
     "comfy/text_encoders/flux3.py": "tests-unit/comfy_test/dit/test_flux3.py",
     "comfy/ldm/pixeldit/model.py": "tests-unit/comfy_test/dit/test_pixeldit.py",
+    "comfy/ldm/pixeldit/pid.py": "tests-unit/comfy_test/dit/test_pixeldit.py",
     "comfy/ldm/ideogram4/model.py": "tests-unit/comfy_test/dit/test_ideogram4.py",
     "comfy/text_encoders/ideogram4.py": "tests-unit/comfy_test/dit/test_ideogram4.py",
     "comfy/ldm/ernie/model.py": "tests-unit/comfy_test/dit/test_ernie.py",

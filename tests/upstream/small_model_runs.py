@@ -37,7 +37,8 @@ def sampled(family, unet_config, tensors, positive, negative, latent, noise, lor
         sizes = {name: value for name, value in unet_config["llm_adapter_config"].items() if name != "vocabulary"}
         anima.LLMAdapter = functools.partial(anima.LLMAdapter, **sizes)
     kind = getattr(comfy.supported_models, family)
-    kind.unet_extra_config = {name: value for name, value in kind.unet_extra_config.items() if name not in given}
+    fixed = getattr(kind, "unet_extra_config", {})  # ComfyUI's real sizes, which would come before those that are given
+    kind.unet_extra_config = {name: value for name, value in fixed.items() if name not in given}
     config = kind(given)
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model(tensors, "", device=torch.device("cpu"))

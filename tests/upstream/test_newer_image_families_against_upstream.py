@@ -24,11 +24,11 @@ from image_family_files import (  # noqa: E402
     omnigen_config,
     omnigen_tensors,
 )
-from pixeldit_files import pixeldit_config, pixeldit_tensors  # noqa: E402
+from pixeldit_files import pid_shapes, pid_tensors, pixeldit_config, pixeldit_tensors  # noqa: E402
 from test_image_families_against_upstream import encoded as encoded_words  # noqa: E402
 from test_image_families_against_upstream import lora, sampled  # noqa: E402
 from text_encoder_files import text_model  # noqa: E402
-from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors  # noqa: E402
+from transformer_files import config_of, qwen3_vl_tensors, qwen_text_tensors, random_tensors  # noqa: E402
 
 BOUND = 1e-3
 EYES = {"hidden_size": 64, "intermediate_size": 48, "depth": 4, "deepstack_visual_indexes": [0, 1, 2], "num_position_embeddings": 16}
@@ -159,7 +159,18 @@ def pixeldit_cases():
     of_text = encoded_words("pixeldit", "pixeldit_te", "gemma2_2b", text_model("gemma2_2b", vocabulary=400), 3, inner=128, arguments={})
     numbered = torch.randint(5, 390, (420,), generator=torch.Generator().manual_seed(5)).tolist()
     of_text["tokens"] = [[2, *numbered[:340], *[0] * 60], [2, *numbered[:40]]]
+    told = {"lq_latent": numbers(1, 16, 2, 5, seed=4), "degrade_sigma": torch.tensor([0.3])}
+    cells = {"lq_latent": numbers(1, 128, 2, 2, seed=4), "degrade_sigma": torch.tensor([0.0])}
+    others = {"PiD": ({}, told), "PiD 1.5": ({"later": True}, told), "PiD 1.5 for Flux.2": ({"later": True, "channels": 32}, cells)}
+
+    def decoded(own, given):
+        return sampled("PiD", config_of(pid_shapes(**own)), pid_tensors(**own), **plain, values=given)
+
     return {
+        **{
+            name: sampled("PiD", config_of(pid_shapes(**own)), pid_tensors(**own), **plain, values=given)
+            for name, (own, given) in others.items()
+        },
         "PixelDiT": sampled("PixelDiTT2I", *made, **plain),
         "PixelDiT, LoRA": sampled("PixelDiTT2I", *made, **plain, lora=lora(*layers)),
         "Gemma 2 of PixelDiT": of_text,

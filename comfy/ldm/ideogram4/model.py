@@ -225,7 +225,8 @@ class Ideogram4Transformer2DModel(DiffusionTransformer):
         words = 0 if context is None else context.shape[1]
         if context is not None:
             tokens = torch.cat((self._text(context, is_padding), tokens), dim=1)
-        turns = places_turned(self._places(words, *x.shape[-2:], x.device), self.head_dim, self.rope_theta, self.mrope_section)
+        rows, columns = x.shape[-2:]
+        turns = places_turned(self._places(words, rows, columns, x.device), self.head_dim, self.rope_theta, self.mrope_section)
         mask = None if is_padding is None else _among_themselves(F.pad(is_padding, (0, tokens.shape[1] - words)), tokens.dtype)
         time = F.silu(self.adaln_proj(self.t_embedding(1 - timesteps, x.dtype)[:, None]))
         for layer in self.layers:

@@ -127,7 +127,7 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         self.t_embedder = TimestepEmbedder(hidden_size, max_period=TIME_PERIOD, **kept)
         self.y_embedder = PatchTokenEmbedder(txt_embed_dim, hidden_size, use_norm=True, **kept)
         self.y_pos_embedding = torch.nn.Parameter(torch.empty(1, txt_max_length, hidden_size, **placed))
-        self.patch_blocks = torch.nn.ModuleList(MMDiTBlockT2I(hidden_size, num_groups, **kept) for _ in range(patch_depth))
+        self._modules["patch_blocks"] = torch.nn.ModuleList(MMDiTBlockT2I(hidden_size, num_groups, **kept) for _ in range(patch_depth))
         pixels: Options = {"attn_hidden_size": pixel_attn_hidden_size, "attn_num_heads": pixel_num_groups, "mlp_chunks": pixel_mlp_chunks}
         self.pixel_blocks = torch.nn.ModuleList(
             PiTBlock(pixel_hidden_size, hidden_size, patch_size, num_groups, **pixels, **kept) for _ in range(pixel_depth)
@@ -135,7 +135,7 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         self.final_layer = FinalLayer(pixel_hidden_size, in_channels, **kept)
 
     @property
-    def patch_blocks(self) -> Any:  # type: ignore[override]
+    def patch_blocks(self) -> Any:
         """The joint blocks, as files name them; none of them can be replaced, which the base class's method of this name would tell."""
         return self._modules["patch_blocks"]
 
@@ -187,12 +187,20 @@ class PixDiT_T2I(DiffusionTransformer):  # noqa: N801 - ComfyUI's name
         text = text + comfy.ops.cast_to_input(self.y_pos_embedding, text, copy=False)[:, : text.shape[1]]
         told = rope(torch.arange(text.shape[1], dtype=torch.float32, device=x.device)[None], self.head_dim, self.text_rope_theta)[0]
         patches = self.s_embedder(F.unfold(picture, side, stride=side).transpose(1, 2))
-        for block in self.patch_blocks:
-            patches, text = block(patches, text, F.silu(time), turns, told, options)
-        said = F.silu(time + patches).flatten(0, 1)
+        for number, block in enumerate(self.patch_blocks):
+            patches, text = block(self._before_block(patches, number, **kwargs), text, F.silu(time), turns, told, options)
+        said = self._before_pixels(F.silu(time + patches), **kwargs).flatten(0, 1)
         pixels = self.pixel_embedder(picture, side)
         for block in self.pixel_blocks:
             pixels = block(pixels, said, height, width, side, options)
         colours = self.final_layer(pixels).unflatten(0, (len(x), -1))
         made = F.fold(colours.transpose(2, 3).flatten(2).transpose(1, 2), (height, width), side, stride=side)
         return made[..., : x.shape[2], : x.shape[3]]
+
+    def _before_block(self, patches: torch.Tensor, number: int, **kwargs: Any) -> torch.Tensor:
+        """*patches* (B x I x C) as the joint block *number* gets them; *kwargs* are further arguments of the network."""
+        return patches
+
+    def _before_pixels(self, said: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """What pixels are told of their patches (B x I x C)."""
+        return said

@@ -29,6 +29,8 @@ def precompute_freqs_cis_2d(
     theta: float = THETA,
     scale: float = REACH,
     *,
+    ref_grid_h: int | None = None,
+    ref_grid_w: int | None = None,
     scale_x: float = 1.0,
     scale_y: float = 1.0,
     shift_x: float = 0.0,
@@ -38,11 +40,16 @@ def precompute_freqs_cis_2d(
 ) -> torch.Tensor:
     """Rotations ((height · width) x dim/2 x 2 x 2) of heads of *dim* values, whose pairs turn by column and row in turn.
 
-    The others move and stretch places, as ``rope_options`` ask for.
+    *ref_grid_h*, *ref_grid_w*: the numbers of rows and columns that it was trained with; with others the turns slow down accordingly
+    (NTK-aware scaling). What follows moves and stretches places, as ``rope_options`` ask for.
     """
+    axis = dim // 2
+    slower = axis / (axis - 2) if axis > 2 else 0.0
+    periods = [theta * (count / (known or count)) ** slower for count, known in ((width, ref_grid_w), (height, ref_grid_h))]
     columns = torch.linspace(shift_x, scale * scale_x + shift_x, width, device=device)
     rows = torch.linspace(shift_y, scale * scale_y + shift_y, height, device=device)
-    turned = [rope(places[None], dim // 2, theta)[0] for places in (columns.repeat(height), rows.repeat_interleave(width))]
+    places = columns.repeat(height), rows.repeat_interleave(width)
+    turned = [rope(own[None], axis, period)[0] for own, period in zip(places, periods)]
     return torch.stack(turned, dim=2).flatten(1, 2)
 
 

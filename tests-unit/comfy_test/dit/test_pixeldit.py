@@ -1,9 +1,9 @@
-"""PixelDiT: what its files are told by, its places, its text encoder, and what stands for an autoencoder where models make pixels."""
+"""PixelDiT and PiD: what their files are told by, places, latents, the text encoder, and what stands for an autoencoder."""
 
 import pytest
 import torch
 from image_family_files import numbers
-from pixeldit_files import pixeldit_config, pixeldit_tensors
+from pixeldit_files import pid_shapes, pid_tensors, pixeldit_config, pixeldit_tensors
 from safetensors.torch import save_file
 from text_encoder_files import GEMMA_WIDTH, sentence_piece_model, text_model
 from transformer_files import network_of
@@ -14,12 +14,14 @@ import comfy.pixel_space_convert
 import comfy.sd
 import comfy.supported_models
 from comfy.dit import pixeldit
-from comfy.dit.models.pixeldit import PixelDiTT2I
+from comfy.dit.models.pixeldit import PiD, PixelDiTT2I
 from comfy.dit.registry import family_of, read_transformer_config
+from comfy.families.model_errors import ModelFileError
 from comfy.ldm.pixeldit.modules import waves_of_places
 from comfy.loading.lora_keys import model_lora_keys_unet
 from comfy.text_encoders.pixeldit import BEGINS, instruction
 from comfy_extras.core_loaders import VAELoader
+from comfy_extras.nodes_pid import PiDConditioning
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +53,6 @@ def test_it_is_told_by_its_names(before, network):
     assert (model.latent_format.latent_channels, model.latent_format.spacial_downscale_ratio) == (3, 1)
     assert isinstance(model.latent_format, comfy.latent_formats.ChromaRadiance)
     assert torch.equal(model.diffusion_model(**inputs()), network(**inputs()))
-    decoder = {name: tuple(value.shape) for name, value in pixeldit_tensors().items()} | {"lq_proj.latent_proj.0.weight": (8, 16, 3, 3)}
-    assert pixeldit.read_config(decoder) is None
 
 
 def test_the_real_sizes_give_the_published_names():
@@ -110,6 +110,48 @@ def test_the_text_encoder_gives_the_first_state_and_the_last_299(tmp_path):
     assert torch.equal(states[:, 0], whole[:, 0].to(states)) and torch.equal(states[:, 1:], whole[:, -299:].to(states))
     assert len(told) > 400 and len(clip.tokenize("word " * 900)["gemma2_2b"][0]) == len(told)
     assert [token for token, _ in clip.tokenize(" ")["gemma2_2b"][0]] == [2] + [0] * 299
+
+
+def test_pid_is_told_by_what_reads_its_latent():
+    model = loaded(pid_tensors()).model
+    config = model.model_config.unet_config
+    assert type(model) is comfy.model_base.PiD is PiD and isinstance(model.model_config, comfy.supported_models.PiD)
+    assert family_of(config) is pixeldit.FAMILY and model.model_sampling.shift == 1.5
+    assert (config["lq_interval"], config["lq_num_res_blocks"], config["latent_spatial_down_factor"]) == (2, 1, 8)
+    assert read_transformer_config(pid_shapes(channels=128))["latent_spatial_down_factor"] == 16
+    later = read_transformer_config(pid_shapes(channels=32, later=True))
+    assert (later["lq_latent_channels"], later["lq_latent_unpatchify_factor"], later["rope_ref_h"]) == (128, 2, 2048)
+    assert later["lq_gate_per_token"] and later["pit_lq_inject"]
+    with pytest.raises(ModelFileError, match="takes 24 channels; PiD 1.5 is known for 16, 32"):
+        read_transformer_config(pid_shapes(channels=24, later=True))
+    body = {name: shape for name, shape in pid_shapes().items() if not name.startswith("lq_proj")}
+    assert read_transformer_config(body) is None
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_pid_makes_pixels_of_a_latent(later):
+    network = loaded(pid_tensors(later=later)).model.diffusion_model
+    latents = numbers(1, 16, 2, 3, seed=4), numbers(1, 16, 4, 4, seed=5)
+    first, second = (network(**inputs(), lq_latent=latent) for latent in latents)
+    assert first.shape == (2, 3, 8, 12) and not torch.allclose(first, second)
+    noisy = network(**inputs(), lq_latent=latents[0], degrade_sigma=torch.tensor([1.0]))
+    clean = network(**inputs(), lq_latent=latents[0], degrade_sigma=torch.tensor([0.0, 0.0]))
+    assert torch.equal(clean, first) and not torch.allclose(noisy, first)
+    for given, said in (({}, "there is none"), ({"lq_latent": numbers(1, 4, 2, 2)}, "this one has 4")):
+        with pytest.raises(ValueError, match=f"latent of 16 channels, but {said}.*PiDConditioning"):
+            network(**inputs(), **given)
+
+
+def test_pid_gets_its_latent_from_a_node():
+    latent = {"samples": numbers(1, 16, 2, 2)}
+    (((_, values),),) = PiDConditioning.execute([["text", {}]], latent, "flux", 0.25).args
+    assert torch.equal(values["lq_latent"], comfy.latent_formats.Flux().process_in(latent["samples"]))
+    conds = loaded(pid_tensors()).model.extra_conds(cross_attn=numbers(1, 3, 32), **values)
+    assert torch.equal(conds["lq_latent"].cond, values["lq_latent"]) and conds["degrade_sigma"].cond.tolist() == [0.25]
+    (((_, wide),),) = PiDConditioning.execute([["text", {}]], {"samples": numbers(1, 128, 2, 2)}, "flux", 0.0).args
+    assert torch.equal(wide["lq_latent"], comfy.latent_formats.Flux2().process_in(numbers(1, 128, 2, 2)))
+    (((_, first),),) = PiDConditioning.execute([["text", {}]], {"samples": numbers(1, 16, 3, 2, 2)}, "qwenimage", 0.0).args
+    assert first["lq_latent"].shape == (1, 16, 2, 2)
 
 
 def test_pictures_are_their_own_latents():
