@@ -17,21 +17,9 @@ from comfy.families.weight_source import WeightSource
 Shape = tuple[int, ...]
 Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
 
-SUPPORTED = (
-    "those of Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1, HunyuanVideo 1.5, "
-    "LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1 and 1.5, LTX 2 and MiniMax H3"
-)
 WORKING_DTYPES = (torch.bfloat16, torch.float32)
-MAGE_MARK = "student.dconv_encoder.proj_out.weight"
-HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
-WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
-MUSIC_MARK = "vocoder.backbone.channel_layers.0.0.bias"
-OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
-LTX_MARK = "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight"
-LTX_SOUND_MARKS = ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight")
-MINIMAX_MARKS = ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight")
-MINIMAX_AUDIO_MARK = "pre_block.attn.zero_k_bias"
 REPEATED = "replicate"
+PICTURES, SOUND = "pictures", "sound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +52,29 @@ class Autoencoder:
     output_rate_hz: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of autoencoder as files have it: of which models it is ("Wan 2.1 and 2.2"), of ``PICTURES`` (and videos) or ``SOUND``, the
+    tensors that tell it (any of *marks*, or all), and what makes of a file of it what is known.
+    """
+
+    models: str
+    of: str
+    marks: tuple[str, ...]
+    read: Callable[[WeightSource], Autoencoder]
+    needs_all: bool = False
+
+    def matches(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether the tensors of *shapes* are of this kind."""
+        return (all if self.needs_all else any)(mark in shapes for mark in self.marks)
+
+
 def find_autoencoder(source: WeightSource) -> Autoencoder | None:
     """The kind of autoencoder in *source* (no prefix; plain weights), None if there is none. Raises ``ModelFileError`` for damaged ones."""
     shapes = source.shapes()
     with naming_file(source.name, kl_vae.WHAT):
-        if any(mark in shapes for mark in WAN_MARKS):
-            return _of_wan_or_relatives(shapes)
-        if HUNYUAN_MARK in shapes:
-            return _hunyuan(shapes)
-        if any(mark in shapes for mark in OOBLECK_MARKS):
-            return _oobleck(shapes)
-        if LTX_MARK in shapes:
-            return _ltx(source)
-        if any(mark in shapes for mark in LTX_SOUND_MARKS):
-            return _ltx_sound(source)
-        if all(mark in shapes for mark in MINIMAX_MARKS):
-            return _minimax(shapes)
-        if MINIMAX_AUDIO_MARK in shapes:
-            return _minimax_audio(shapes)
-        if MAGE_MARK in shapes:
-            return _mage(shapes)
-        if MUSIC_MARK in shapes:
-            return _music(shapes)
+        if (kind := next((kind for kind in KINDS if kind.matches(shapes)), None)) is not None:
+            return kind.read(source)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -109,9 +98,10 @@ def _pictures(config: KlVaeConfig) -> Autoencoder:
     )
 
 
-def _of_wan_or_relatives(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _of_wan_or_relatives(source: WeightSource) -> Autoencoder:
     from comfy.images import qwen21_vae
 
+    shapes = source.shapes()
     return _qwen21(shapes) if qwen21_vae.is_qwen21_vae(shapes) else _wan(shapes)
 
 
@@ -154,10 +144,10 @@ def _wan(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _mage(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _mage(source: WeightSource) -> Autoencoder:
     from comfy.images import mage_vae
 
-    sizes = mage_vae.read_mage_sizes(shapes)
+    sizes = mage_vae.read_mage_sizes(source.shapes())
     return Autoencoder(
         build=lambda: mage_vae.build_mage_vae(sizes),
         load=mage_vae.load_mage_vae,
@@ -170,10 +160,10 @@ def _mage(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _hunyuan(source: WeightSource) -> Autoencoder:
     from comfy.images import hunyuan_vae
 
-    config, side = hunyuan_vae.read_hunyuan_vae_config(shapes), hunyuan_vae.SIDE
+    config, side = hunyuan_vae.read_hunyuan_vae_config(source.shapes()), hunyuan_vae.SIDE
     return Autoencoder(
         build=lambda: hunyuan_vae.HunyuanAutoencoder(config),
         load=hunyuan_vae.load_hunyuan_vae,
@@ -190,10 +180,10 @@ def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _oobleck(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _oobleck(source: WeightSource) -> Autoencoder:
     from comfy.audio import oobleck
 
-    config = oobleck.read_oobleck_config(shapes)
+    config = oobleck.read_oobleck_config(source.shapes())
     return Autoencoder(
         build=lambda: oobleck.OobleckAutoencoder(config),
         load=oobleck.load_oobleck,
@@ -251,10 +241,10 @@ def _ltx_sound(source: WeightSource) -> Autoencoder:
     )
 
 
-def _minimax(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _minimax(source: WeightSource) -> Autoencoder:
     from comfy.images import minimax_vae
 
-    config, side = minimax_vae.read_minimax_vae_config(shapes), minimax_vae.SIDE
+    config, side = minimax_vae.read_minimax_vae_config(source.shapes()), minimax_vae.SIDE
     return Autoencoder(
         build=lambda: minimax_vae.MiniMaxAutoencoder(config),
         load=minimax_vae.load_minimax_vae,
@@ -272,10 +262,10 @@ def _minimax(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _minimax_audio(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _minimax_audio(source: WeightSource) -> Autoencoder:
     from comfy.audio import minimax
 
-    config = minimax.read_minimax_audio_config(shapes)
+    config = minimax.read_minimax_audio_config(source.shapes())
     return Autoencoder(
         build=lambda: minimax.MiniMaxAudioAutoencoder(config),
         load=minimax.load_minimax_audio,
@@ -291,10 +281,10 @@ def _minimax_audio(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _music(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _music(source: WeightSource) -> Autoencoder:
     from comfy.audio import music_dcae
 
-    config, ratio = music_dcae.read_music_vae_config(shapes), music_dcae.HOP * music_dcae.SIDE
+    config, ratio = music_dcae.read_music_vae_config(source.shapes()), music_dcae.HOP * music_dcae.SIDE
     return Autoencoder(
         build=lambda: music_dcae.MusicAutoencoder(config),
         load=music_dcae.load_music_vae,
@@ -317,3 +307,31 @@ def _latent_frames(frames: float) -> int:
 
 def _video_frames(latent_frames: float) -> int:
     return max(0, int(latent_frames) * 4 - 3)
+
+
+# Every kind but that of Stable Diffusion and its relatives, which is what a file of none of these is tried as.
+KINDS = (
+    Kind(
+        "Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1",
+        PICTURES,
+        ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),
+        _of_wan_or_relatives,
+    ),
+    Kind("HunyuanVideo 1.5", PICTURES, ("decoder.mid.block_1.norm1.gamma",), _hunyuan),
+    Kind("Stable Audio, ACE-Step 1.5", SOUND, ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta"), _oobleck),
+    Kind("LTX", PICTURES, ("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight",), _ltx),
+    Kind("LTX 2", SOUND, ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight"), _ltx_sound),
+    Kind("MiniMax H3", PICTURES, ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight"), _minimax, needs_all=True),
+    Kind("MiniMax H3", SOUND, ("pre_block.attn.zero_k_bias",), _minimax_audio),
+    Kind("Mage-Flow", PICTURES, ("student.dconv_encoder.proj_out.weight",), _mage),
+    Kind("ACE-Step 1", SOUND, ("vocoder.backbone.channel_layers.0.0.bias",), _music),
+)
+STABLE = "Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2"
+
+
+def _supported() -> str:
+    pictures, sound = (", ".join(kind.models for kind in KINDS if kind.of == what) for what in (PICTURES, SOUND))
+    return f"those of {STABLE}, {pictures}, and of sound those of {sound}"
+
+
+SUPPORTED = _supported()
