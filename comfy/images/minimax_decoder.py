@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.ldm.modules.attention
 import comfy.ops
+from comfy.ldm.minimax.layers import rotated
 
 Shape = tuple[int, ...]
 
@@ -28,18 +29,10 @@ class Attention(torch.nn.Module):
     def forward(self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """*x* B x tokens x width, *turns* cosines and sines (tokens x pairs) of its places."""
         query, key, value = self.to_qkv(x).unflatten(-1, (-1, 3 * HEAD)).chunk(3, dim=-1)
-        query, key = (_turned(F.rms_norm(part, (HEAD,), eps=EPS), turns) for part in (query, key))
+        query, key = (rotated(F.rms_norm(part, (HEAD,), eps=EPS), turns) for part in (query, key))
         parts = (part.transpose(1, 2) for part in (query, key, value))
         attention = comfy.ldm.modules.attention.optimized_attention
         return self.to_out(attention(*parts, x.shape[-1] // HEAD, skip_reshape=True).nan_to_num(0.0))
-
-
-def _turned(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """*x* (B x tokens x heads x values) with value i and value i + pairs turned."""
-    cosines, sines = (turn[:, None].to(x.dtype) for turn in turns)
-    pairs = cosines.shape[-1]
-    first, second = x[..., :pairs], x[..., pairs : 2 * pairs]
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines, x[..., 2 * pairs :]), dim=-1)
 
 
 class FeedForward(torch.nn.Module):

@@ -58,6 +58,8 @@ TESTED_THROUGH = {
     "comfy/ldm/lightricks/base_model.py": "tests-unit/comfy_test/ltx/test_ltx_networks.py",
     "comfy/images/minimax_decoder.py": "tests-unit/comfy_test/minimax/test_minimax_vae.py",
     "comfy/text_encoders/boogu.py": "tests-unit/comfy_test/dit/test_omnigen.py",
+    "comfy/text_encoders/conversation.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
+    "comfy/text_encoders/sole_t5.py": "tests-unit/comfy_test/text/test_text_encoder_kinds.py",
     "comfy/text_encoders/omnigen2.py": "tests-unit/comfy_test/dit/test_omnigen.py",
     "comfy/ldm/ernie/model.py": "tests-unit/comfy_test/dit/test_ernie.py",
     "comfy/ldm/mage_flow/model.py": "tests-unit/comfy_test/dit/test_mage_flow.py",
