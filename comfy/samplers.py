@@ -212,6 +212,7 @@ class KSAMPLER(Sampler):
     ) -> Tensor:
         """Run the function over *sigmas* and return the latent, shaped like *noise*; *callback* gets (step, denoised, latent, steps)."""
         extra_args["denoise_mask"] = denoise_mask
+        sigmas = sigmas.clone()  # a node's, which stay: uni_pc changes the last one
         model = KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise, model.noise_names = latent_image, noise, k_diffusion_sampling
         if self.inpaint_options.get("random", False):

@@ -17,6 +17,12 @@ torch = lazy_module("torch")
 MAX_BATCH = 4096
 
 
+def sides_and_latent() -> list[io.Output]:
+    """The outputs of nodes that change both conditionings and a latent."""
+    sides = (io.Conditioning.Output(display_name=name) for name in ("positive", "negative"))
+    return [*sides, io.Latent.Output(display_name="latent")]
+
+
 def size_inputs(
     width: int,
     height: int,

@@ -10,7 +10,7 @@ import node_helpers
 from comfy import model_management
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
-from comfy_extras.empty_latents import empty_latent, size_inputs
+from comfy_extras.empty_latents import empty_latent, sides_and_latent, size_inputs
 from comfy_extras.prompt_texts import prompt_input
 from comfy_extras.wan_conditioning import (
     FRAMES_PER_CELL,
@@ -44,11 +44,6 @@ METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 
 def _sides() -> list[io.Input]:
     return [io.Conditioning.Input("positive"), io.Conditioning.Input("negative")]
-
-
-def _outputs() -> list[io.Output]:
-    sides = (io.Conditioning.Output(display_name=name) for name in ("positive", "negative"))
-    return [*sides, io.Latent.Output(display_name="latent")]
 
 
 class HunyuanImageToVideo(io.ComfyNode):
@@ -135,7 +130,7 @@ class HunyuanVideo15ImageToVideo(io.ComfyNode):
             node_id="HunyuanVideo15ImageToVideo",
             category="model/conditioning/hunyuan video",
             inputs=[*_sides(), io.Vae.Input("vae"), *sizes, *image_inputs("start_image"), seen_input()],
-            outputs=_outputs(),
+            outputs=sides_and_latent(),
         )
 
     @classmethod
@@ -180,7 +175,7 @@ class HunyuanVideo15SuperResolution(io.ComfyNode):
                 io.Latent.Input("latent"),
                 io.Float.Input("noise_augmentation", default=0.70, min=0.0, max=1.0, step=0.01, advanced=True),
             ],
-            outputs=_outputs(),
+            outputs=sides_and_latent(),
         )
 
     @classmethod

@@ -13,6 +13,7 @@ import comfy.utils
 import node_helpers
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
+from comfy_extras.empty_latents import sides_and_latent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,7 +191,7 @@ class LTXVAddGuide(io.ComfyNode):
                     "iclora_parameters", optional=True, tooltip="What an IC-LoRA needs, from Get IC-LoRA Parameters; for this guide alone."
                 ),
             ],
-            outputs=_outputs(),
+            outputs=sides_and_latent(),
         )
 
     @classmethod
@@ -247,11 +248,6 @@ def _encoded(vae: VAE, images: Tensor, height: int, width: int, factors: Sequenc
     return vae.encode(pixels[..., :3])
 
 
-def _outputs() -> list[io.Output]:
-    sides = (io.Conditioning.Output(display_name=name) for name in ("positive", "negative"))
-    return [*sides, io.Latent.Output(display_name="latent")]
-
-
 class LTXVCropGuides(io.ComfyNode):
     """Takes the guides off an LTX video's latent."""
 
@@ -261,7 +257,7 @@ class LTXVCropGuides(io.ComfyNode):
             node_id="LTXVCropGuides",
             category=CATEGORY,
             inputs=[io.Conditioning.Input("positive"), io.Conditioning.Input("negative"), io.Latent.Input("latent")],
-            outputs=_outputs(),
+            outputs=sides_and_latent(),
         )
 
     @classmethod

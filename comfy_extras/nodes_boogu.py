@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import node_helpers
 from comfy_api.latest import ComfyExtension, io
-from comfy_extras.fitted_pictures import with_area
+from comfy_extras.fitted_pictures import with_area, with_references
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,13 +43,7 @@ class TextEncodeBooguEdit(io.ComfyNode):
         seen = [with_area(image, SEEN_SIDE)[..., :3] for image in shown]
         latents = [] if vae is None else [vae.encode(with_area(image, REFERENCE_SIDE, GRID)[..., :3]) for image in shown]
         tokens = clip.tokenize(prompt, images=seen), clip.tokenize(negative_prompt)
-        return io.NodeOutput(*(_with_references(clip.encode_from_tokens_scheduled(one), latents) for one in tokens))
-
-
-def _with_references(conditioning: Any, latents: list[Tensor]) -> Any:
-    if not latents:
-        return conditioning
-    return node_helpers.conditioning_set_values(conditioning, {"reference_latents": latents}, append=True)
+        return io.NodeOutput(*(with_references(clip.encode_from_tokens_scheduled(one), latents) for one in tokens))
 
 
 class BooguExtension(ComfyExtension):

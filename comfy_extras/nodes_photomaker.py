@@ -15,7 +15,7 @@ model_management = lazy_module("comfy.model_management")
 torch = lazy_module("torch")
 
 WORD = "photomaker"  # the word that the person stands for
-TOKENS = 77
+CHUNK, MARKS = 77, 2  # tokens that are encoded together, and the marks of their begin and end among them
 
 
 class PhotoMakerLoader(io.ComfyNode):
@@ -70,9 +70,19 @@ class PhotoMakerEncode(io.ComfyNode):
             model_management.load_models_gpu([photomaker])
             device = photomaker.load_device
             pixels = clip_vision.clip_preprocess(image.to(device)).float()[None]
-            places = (torch.arange(TOKENS, device=device) == number - 1)[None]
+            places = (torch.arange(states.shape[1], device=device) == _place_before(number))[None]
             states = photomaker.model(pixels, states.to(device), places).to(states.device)
         return io.NodeOutput([[states, {"pooled_output": pooled}]])
+
+
+def _place_before(number: int) -> int:
+    """Where the state of the word before word *number* is, a token counted for each word, as ComfyUI does: chunk after chunk, behind its
+    begin. ComfyUI itself takes one chunk only.
+    """
+    if number < 2:
+        return 0
+    chunk, place = divmod(number - 2, CHUNK - MARKS)
+    return chunk * CHUNK + 1 + place
 
 
 def _without(chunk: list[tuple[Any, ...]], number: int) -> list[tuple[Any, ...]]:

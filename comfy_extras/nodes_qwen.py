@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import comfy.utils
-import node_helpers
 from comfy import model_management
 from comfy.lazy_import import lazy_module
 from comfy.text.qwen.conversations import ABOUT_PICTURES, ONE_PICTURE
 from comfy_api.latest import ComfyExtension, io
-from comfy_extras.fitted_pictures import with_area
+from comfy_extras.fitted_pictures import with_area, with_references
 from comfy_extras.node_inputs import MAX_RESOLUTION
 
 if TYPE_CHECKING:
@@ -38,12 +37,6 @@ def _inputs(*pictures: str) -> list[io.Input]:
     ]
 
 
-def _with_references(conditioning: Any, latents: list[Tensor]) -> Any:
-    if not latents:
-        return conditioning
-    return node_helpers.conditioning_set_values(conditioning, {"reference_latents": latents}, append=True)
-
-
 class TextEncodeQwenImageEdit(io.ComfyNode):
     """Encodes an instruction about one picture."""
 
@@ -61,7 +54,7 @@ class TextEncodeQwenImageEdit(io.ComfyNode):
             if vae is not None:
                 latents.append(vae.encode(fitted))
         conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt, images=images))
-        return io.NodeOutput(_with_references(conditioning, latents))
+        return io.NodeOutput(with_references(conditioning, latents))
 
 
 class TextEncodeQwenImageEditPlus(io.ComfyNode):
@@ -96,7 +89,7 @@ class TextEncodeQwenImageEditPlus(io.ComfyNode):
             if vae is not None:
                 latents.append(vae.encode(with_area(image, REFERENCE_SIDE, 8)[..., :3]))
         tokens = clip.tokenize(marks + prompt, images=seen, llama_template=ABOUT_PICTURES)
-        return io.NodeOutput(_with_references(clip.encode_from_tokens_scheduled(tokens), latents))
+        return io.NodeOutput(with_references(clip.encode_from_tokens_scheduled(tokens), latents))
 
 
 class TextEncodeQwenImage21(io.ComfyNode):
@@ -150,7 +143,7 @@ class TextEncodeQwenImage21(io.ComfyNode):
         latents = [] if vae is None else [vae.encode(image) for image in fitted]
         tokens = (clip.tokenize(text, images=seen, keep_vision=not latents, prevent_empty_text=True) for text in (prompt, negative_prompt))
         empty = torch.zeros((1, 64, height // 16, width // 16), device=model_management.intermediate_device())
-        encoded = (_with_references(clip.encode_from_tokens_scheduled(one), latents) for one in tokens)
+        encoded = (with_references(clip.encode_from_tokens_scheduled(one), latents) for one in tokens)
         return io.NodeOutput(*encoded, {"samples": empty})
 
 

@@ -18,6 +18,7 @@ from comfy_extras.wan_conditioning import (
     image_inputs,
     put_first,
     seen_input,
+    share_input,
     video_schema,
     with_sight,
     with_values,
@@ -54,10 +55,6 @@ def _masks_input(name: str, tooltip: str) -> io.Input:
     return io.Image.Input(name, optional=True, tooltip=f"For SCAIL-2: {tooltip}, each figure in a colour of its own.")
 
 
-def _share(name: str, default: float, most: float, tooltip: str) -> io.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=most, step=0.01, tooltip=tooltip)
-
-
 class WanSCAILToVideo(io.ComfyNode):
     """Prepares pictures of figures and the video of poses that they are to follow."""
 
@@ -70,9 +67,9 @@ class WanSCAILToVideo(io.ComfyNode):
             io.Image.Input("pose_video", optional=True, tooltip="The poses; scaled to half the sides of the new video."),
             _masks_input("pose_video_mask", "the figures in pose_video"),
             io.Boolean.Input("replacement_mode", default=False, optional=True, tooltip=REPLACED),
-            _share("pose_strength", 1.0, 10.0, "How much the poses count."),
-            _share("pose_start", 0.0, 1.0, "From which share of the sampling on they count."),
-            _share("pose_end", 1.0, 1.0, "Up to which share of the sampling they count."),
+            share_input("pose_strength", 1.0, 10.0, "How much the poses count."),
+            share_input("pose_start", 0.0, 1.0, "From which share of the sampling on they count."),
+            share_input("pose_end", 1.0, 1.0, "Up to which share of the sampling they count."),
             io.Image.Input("reference_image", optional=True, tooltip=REFERENCES),
             _masks_input("reference_image_mask", "the figures in reference_image, as many pictures"),
             seen_input(),

@@ -17,6 +17,7 @@ from comfy_extras.wan_conditioning import (
     grey_video,
     image_inputs,
     seen_input,
+    share_input,
     video_schema,
     with_sight,
     with_values,
@@ -37,10 +38,6 @@ CATEGORY = "/animate"
 GOES_ON = 1  # frames of the video before that the next one begins with
 
 
-def _share(name: str, default: float, most: float, tooltip: str) -> io.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=most, step=0.01, tooltip=tooltip)
-
-
 class WanAnimate2ToVideo(io.ComfyNode):
     """Prepares a picture and the video that it is to move like."""
 
@@ -59,10 +56,10 @@ class WanAnimate2ToVideo(io.ComfyNode):
             io.Int.Input(
                 "video_frame_offset", default=0, min=0, max=MAX_RESOLUTION, step=1, tooltip="Frames of the pose video that are passed over."
             ),
-            _share("pose_strength", 1.0, 10.0, "How much the pose video counts."),
-            _share("pose_start_percent", 0.0, 1.0, "From which share of the sampling on it counts; before, steps take less time."),
-            _share("pose_end_percent", 1.0, 1.0, "Up to which share of the sampling it counts."),
-            _share("reference_image_strength", 1.0, 10.0, "How much the picture counts."),
+            share_input("pose_strength", 1.0, 10.0, "How much the pose video counts."),
+            share_input("pose_start_percent", 0.0, 1.0, "From which share of the sampling on it counts; before, steps take less time."),
+            share_input("pose_end_percent", 1.0, 1.0, "Up to which share of the sampling it counts."),
+            share_input("reference_image_strength", 1.0, 10.0, "How much the picture counts."),
             description="Makes the figure in a picture move, gesture and look as the one in a video does.",
             outputs=(*outputs, io.Int.Output(display_name="video_frame_offset", tooltip="Frames of the pose video that are used up.")),
             is_experimental=True,

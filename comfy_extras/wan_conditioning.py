@@ -55,6 +55,11 @@ def image_inputs(*names: str) -> list[io.Input]:
     return [io.Image.Input(name, optional=True) for name in names]
 
 
+def share_input(name: str, default: float, most: float, tooltip: str) -> io.Input:
+    """The input for a strength, or a share of the steps."""
+    return io.Float.Input(name, default=default, min=0.0, max=most, step=0.01, tooltip=tooltip)
+
+
 def seen_input(name: str = "clip_vision_output") -> io.Input:
     """The input for what an image encoder saw."""
     return io.ClipVisionOutput.Input(name, optional=True)

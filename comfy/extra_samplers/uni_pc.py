@@ -107,18 +107,18 @@ def sample_unipc(
 ) -> Tensor:
     """Order 3 (less with few steps); *variant* is ``bh1`` or ``bh2``. Raises ``ValueError`` for another.
 
-    The last model call's picture finishes the sampling with a step that is not corrected.
+    The last model call's picture finishes the sampling with a step that is not corrected. Of *sigmas*, a last one of zero becomes
+    :data:`LAST_SIGMA`, as in ComfyUI: what it stops at is where a flow's latent is taken from.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown UniPC variant {variant!r}; known: {', '.join(VARIANTS)}")
-    times = sigmas.clone()
-    if times[-1] == 0:
-        times[-1] = LAST_SIGMA
-    if len(times) < 2:
+    if len(sigmas) < 2:
         return noise
-    levels = [Level.at(sigma) for sigma in times]
-    run = SolverRun(model, noise, times, extra_args, callback, disable)
-    steps = len(times) - 1
+    if sigmas[-1] == 0:
+        sigmas[-1] = LAST_SIGMA
+    levels = [Level.at(sigma) for sigma in sigmas]
+    run = SolverRun(model, noise, sigmas, extra_args, callback, disable)
+    steps = len(sigmas) - 1
     highest = max(1, min(HIGHEST_ORDER, steps - 1))
     known: list[Known] = []
     x = noise * levels[0].alpha

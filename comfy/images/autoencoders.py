@@ -5,100 +5,43 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from comfy import pixel_space_convert
+from comfy.audio import autoencoders as sound
 from comfy.families import kl_vae
 from comfy.families.kl_vae_config import KlVaeConfig, read_vae_config
 from comfy.families.model_errors import naming_file
 from comfy.families.weight_source import WeightSource
+from comfy.images.autoencoder import WORKING_DTYPES, Autoencoder, Shape
 
-Shape = tuple[int, ...]
-Memory = Callable[[Shape, int], float]  # of a batch's shape and the bytes of one number
-
-SUPPORTED = (
-    "those of Stable Diffusion 1.x, SDXL, Stable Video Diffusion, Stable Diffusion 3, Flux, Flux.2, Wan 2.1 and 2.2, Qwen-Image, "
-    "Qwen-Image 2.1, HunyuanVideo 1 and 1.5, LTX, MiniMax H3 and Mage-Flow, and of sound those of Stable Audio, ACE-Step 1 and 1.5, LTX 2 "
-    "and MiniMax H3"
-)
-WORKING_DTYPES = (torch.bfloat16, torch.float32)
-MAGE_MARK = "student.dconv_encoder.proj_out.weight"
-HUNYUAN_MARK = "decoder.mid.block_1.norm1.gamma"
-FRAMES_MARK = "decoder.mid.block_1.mix_factor"
-HUNYUAN_VIDEO_MARKS = {"decoder.conv_in.conv.weight", "post_quant_conv.weight"}
-WAN_MARKS = ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma")
-MUSIC_MARK = "vocoder.backbone.channel_layers.0.0.bias"
-OOBLECK_MARKS = ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta")
-LTX_MARK = "decoder.up_blocks.0.res_blocks.0.conv1.conv.weight"
-LTX_DIFFUSION_MARK = "decoder.conv_in_x_t.weight"
-LTX_SOUND_MARKS = ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight")
-MINIMAX_MARKS = ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight")
-MINIMAX_AUDIO_MARK = "pre_block.attn.zero_k_bias"
-REPEATED = "replicate"
+PICTURES, SOUND = "pictures", "sound"
 
 
 @dataclass(frozen=True, slots=True)
-class Autoencoder:
-    """One kind of autoencoder. ``build()`` makes its network without weights, ``load(network, source, dtype)`` gives it them.
-
-    ``latent_dim`` is 2 for pictures and 3 for videos, whose ratios and positions are given per dimension (frames, height, width); lengths
-    in time are functions. ``pad_channel_value`` fills channels that a picture lacks; None: it must have them; "replicate": with the last.
-    ``sample_rate_hz`` is that of the sound for autoencoders of sound, whose latents have one dimension, or ``extra_1d_channel`` rows of it;
-    ``output_rate_hz`` that of decoded sound where it is another one. ``in_parts``: its network goes through videos on the host part by
-    part, in tiles, whatever their size, and gives colours from 0 to 1.
+class Kind:
+    """A kind of autoencoder as files have it: of which models it is ("Wan 2.1 and 2.2"), of ``PICTURES`` (and videos) or ``SOUND``, the
+    tensors that tell it (any of *marks*, or all), and what makes of a file of it what is known.
     """
 
-    build: Callable[[], Any]
-    load: Callable[[Any, WeightSource, torch.dtype], None]
-    image_channels: int
-    latent_channels: int
-    downscale_ratio: Any
-    upscale_ratio: Any
-    encode_bytes: Memory
-    decode_bytes: Memory
-    latent_dim: int = 2
-    downscale_index_formula: tuple[int, ...] | None = None
-    upscale_index_formula: tuple[int, ...] | None = None
-    pad_channel_value: float | str | None = None
-    working_dtypes: tuple[torch.dtype, ...] = WORKING_DTYPES
-    sample_rate_hz: int | None = None
-    in_parts: bool = False
-    extra_1d_channel: int | None = None
-    output_rate_hz: int | None = None
+    models: str
+    of: str
+    marks: tuple[str, ...]
+    read: Callable[[WeightSource], Autoencoder]
+    needs_all: bool = False
+
+    def matches(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether the tensors of *shapes* are of this kind."""
+        return (all if self.needs_all else any)(mark in shapes for mark in self.marks)
 
 
 def find_autoencoder(source: WeightSource) -> Autoencoder | None:
     """The kind of autoencoder in *source* (no prefix; plain weights), None if there is none. Raises ``ModelFileError`` for damaged ones."""
     shapes = source.shapes()
     with naming_file(source.name, kl_vae.WHAT):
-        if any(mark in shapes for mark in WAN_MARKS):
-            return _of_wan_or_relatives(shapes)
-        if HUNYUAN_MARK in shapes:
-            return _hunyuan(shapes)
-        if FRAMES_MARK in shapes:
-            return _frames(shapes)
-        if shapes.keys() >= HUNYUAN_VIDEO_MARKS:
-            return _hunyuan_video(shapes)
-        if any(mark in shapes for mark in OOBLECK_MARKS):
-            return _oobleck(shapes)
-        if LTX_MARK in shapes:
-            return _ltx(source)
-        if LTX_DIFFUSION_MARK in shapes:
-            return _ltx_diffusion(source)
-        if any(mark in shapes for mark in LTX_SOUND_MARKS):
-            return _ltx_sound(source)
-        if all(mark in shapes for mark in MINIMAX_MARKS):
-            return _minimax(shapes)
-        if MINIMAX_AUDIO_MARK in shapes:
-            return _minimax_audio(shapes)
-        if MAGE_MARK in shapes:
-            return _mage(shapes)
-        if pixel_space_convert.MARK in shapes:
-            return _pixels()
-        if MUSIC_MARK in shapes:
-            return _music(shapes)
+        if (kind := next((kind for kind in KINDS if kind.matches(shapes)), None)) is not None:
+            return kind.read(source)
         found = read_vae_config(shapes)
         return None if found is None else _pictures(found)
 
@@ -122,10 +65,10 @@ def _pictures(config: KlVaeConfig) -> Autoencoder:
     )
 
 
-def _frames(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _frames(source: WeightSource) -> Autoencoder:
     from comfy.images import svd_vae
 
-    config = svd_vae.read_svd_vae_config(shapes)
+    config = svd_vae.read_svd_vae_config(source.shapes())
     return Autoencoder(
         build=lambda: svd_vae.FramesAutoencoder(config),
         load=svd_vae.load_svd_vae,
@@ -138,9 +81,10 @@ def _frames(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _of_wan_or_relatives(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _of_wan_or_relatives(source: WeightSource) -> Autoencoder:
     from comfy.images import qwen21_vae
 
+    shapes = source.shapes()
     return _qwen21(shapes) if qwen21_vae.is_qwen21_vae(shapes) else _wan(shapes)
 
 
@@ -183,10 +127,10 @@ def _wan(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _mage(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _mage(source: WeightSource) -> Autoencoder:
     from comfy.images import mage_vae
 
-    sizes = mage_vae.read_mage_sizes(shapes)
+    sizes = mage_vae.read_mage_sizes(source.shapes())
     return Autoencoder(
         build=lambda: mage_vae.build_mage_vae(sizes),
         load=mage_vae.load_mage_vae,
@@ -199,7 +143,7 @@ def _mage(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _pixels() -> Autoencoder:
+def _pixels(source: WeightSource) -> Autoencoder:
     return Autoencoder(
         build=pixel_space_convert.PixelspaceConversionVAE,
         load=pixel_space_convert.load_nothing,
@@ -212,10 +156,10 @@ def _pixels() -> Autoencoder:
     )
 
 
-def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _hunyuan(source: WeightSource) -> Autoencoder:
     from comfy.images import hunyuan_vae
 
-    config, side = hunyuan_vae.read_hunyuan_vae_config(shapes), hunyuan_vae.SIDE
+    config, side = hunyuan_vae.read_hunyuan_vae_config(source.shapes()), hunyuan_vae.SIDE
     return Autoencoder(
         build=lambda: hunyuan_vae.HunyuanAutoencoder(config),
         load=hunyuan_vae.load_hunyuan_vae,
@@ -232,10 +176,10 @@ def _hunyuan(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _hunyuan_video(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _hunyuan_video(source: WeightSource) -> Autoencoder:
     from comfy.images import hunyuan_video_vae
 
-    config, side = hunyuan_video_vae.read_hunyuan_video_vae_config(shapes), hunyuan_video_vae.SIDE
+    config, side = hunyuan_video_vae.read_hunyuan_video_vae_config(source.shapes()), hunyuan_video_vae.SIDE
     return Autoencoder(
         build=lambda: hunyuan_video_vae.HunyuanVideoAutoencoder(config),
         load=hunyuan_video_vae.load_hunyuan_video_vae,
@@ -249,26 +193,6 @@ def _hunyuan_video(shapes: Mapping[str, Shape]) -> Autoencoder:
         downscale_index_formula=(4, side, side),
         upscale_index_formula=(4, side, side),
         working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
-    )
-
-
-def _oobleck(shapes: Mapping[str, Shape]) -> Autoencoder:
-    from comfy.audio import oobleck
-
-    config = oobleck.read_oobleck_config(shapes)
-    return Autoencoder(
-        build=lambda: oobleck.OobleckAutoencoder(config),
-        load=oobleck.load_oobleck,
-        image_channels=config.channels,
-        latent_channels=config.latent_channels,
-        downscale_ratio=config.ratio,
-        upscale_ratio=config.ratio,
-        encode_bytes=lambda shape, dtype_bytes: 1000 * shape[2] * dtype_bytes,
-        decode_bytes=lambda shape, dtype_bytes: 1000 * shape[2] * 2048 * dtype_bytes,
-        latent_dim=1,
-        pad_channel_value=REPEATED,
-        working_dtypes=(torch.float16, torch.bfloat16, torch.float32),
-        sample_rate_hz=config.rate_hz,
     )
 
 
@@ -311,32 +235,10 @@ def _ltx_diffusion(source: WeightSource) -> Autoencoder:
     )
 
 
-def _ltx_sound(source: WeightSource) -> Autoencoder:
-    from comfy.audio import ltx
-
-    config = ltx.read_ltx_audio_config(source)
-    found = ltx.LtxAudioAutoencoder(config)
-    return Autoencoder(
-        build=lambda: ltx.LtxAudioAutoencoder(config),
-        load=ltx.load_ltx_audio,
-        image_channels=2,
-        latent_channels=found.latent_channels,
-        downscale_ratio=ltx.SAMPLES_PER_LATENT,
-        upscale_ratio=ltx.SAMPLES_PER_LATENT,
-        encode_bytes=lambda shape, dtype_bytes: 330 * shape[2] * dtype_bytes,
-        decode_bytes=lambda shape, dtype_bytes: 87000 * shape[2] * shape[3] * dtype_bytes,
-        pad_channel_value=REPEATED,
-        working_dtypes=(torch.float32,),
-        sample_rate_hz=ltx.RATE_HZ,
-        extra_1d_channel=found.latent_frequency_bins,
-        output_rate_hz=found.output_sample_rate,
-    )
-
-
-def _minimax(shapes: Mapping[str, Shape]) -> Autoencoder:
+def _minimax(source: WeightSource) -> Autoencoder:
     from comfy.images import minimax_vae
 
-    config, side = minimax_vae.read_minimax_vae_config(shapes), minimax_vae.SIDE
+    config, side = minimax_vae.read_minimax_vae_config(source.shapes()), minimax_vae.SIDE
     return Autoencoder(
         build=lambda: minimax_vae.MiniMaxAutoencoder(config),
         load=minimax_vae.load_minimax_vae,
@@ -354,48 +256,41 @@ def _minimax(shapes: Mapping[str, Shape]) -> Autoencoder:
     )
 
 
-def _minimax_audio(shapes: Mapping[str, Shape]) -> Autoencoder:
-    from comfy.audio import minimax
-
-    config = minimax.read_minimax_audio_config(shapes)
-    return Autoencoder(
-        build=lambda: minimax.MiniMaxAudioAutoencoder(config),
-        load=minimax.load_minimax_audio,
-        image_channels=minimax.SIDES,
-        latent_channels=config.latent_channels,
-        downscale_ratio=config.ratio,
-        upscale_ratio=config.ratio,
-        encode_bytes=minimax.encode_memory_bytes,
-        decode_bytes=functools.partial(minimax.decode_memory_bytes, config.ratio),
-        pad_channel_value=REPEATED,
-        working_dtypes=(torch.float32,),
-        sample_rate_hz=minimax.RATE_HZ,
-    )
-
-
-def _music(shapes: Mapping[str, Shape]) -> Autoencoder:
-    from comfy.audio import music_dcae
-
-    config, ratio = music_dcae.read_music_vae_config(shapes), music_dcae.HOP * music_dcae.SIDE
-    return Autoencoder(
-        build=lambda: music_dcae.MusicAutoencoder(config),
-        load=music_dcae.load_music_vae,
-        image_channels=config.channels,
-        latent_channels=config.latent_channels,
-        downscale_ratio=ratio,
-        upscale_ratio=ratio,
-        encode_bytes=lambda shape, dtype_bytes: 330 * shape[2] * dtype_bytes,
-        decode_bytes=lambda shape, dtype_bytes: 87000 * shape[2] * shape[3] * dtype_bytes,
-        pad_channel_value=REPEATED,
-        working_dtypes=(torch.bfloat16, torch.float16, torch.float32),
-        sample_rate_hz=music_dcae.RATE_HZ,
-        extra_1d_channel=music_dcae.ROWS,
-    )
-
-
 def _latent_frames(frames: float) -> int:
     return max(0, int(frames + 3) // 4)
 
 
 def _video_frames(latent_frames: float) -> int:
     return max(0, int(latent_frames) * 4 - 3)
+
+
+# Every kind but that of Stable Diffusion and its relatives, which is what a file of none of these is tried as.
+KINDS = (
+    Kind(
+        "Wan 2.1 and 2.2, Qwen-Image, Qwen-Image 2.1",
+        PICTURES,
+        ("decoder.middle.0.residual.0.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),
+        _of_wan_or_relatives,
+    ),
+    Kind("HunyuanVideo 1.5", PICTURES, ("decoder.mid.block_1.norm1.gamma",), _hunyuan),
+    Kind("Stable Video Diffusion", PICTURES, ("decoder.mid.block_1.mix_factor",), _frames),
+    Kind("HunyuanVideo 1", PICTURES, ("decoder.conv_in.conv.weight", "post_quant_conv.weight"), _hunyuan_video, needs_all=True),
+    Kind("Stable Audio, ACE-Step 1.5", SOUND, ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta"), sound.oobleck_autoencoder),
+    Kind("LTX", PICTURES, ("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight",), _ltx),
+    Kind("LTX 2.5", PICTURES, ("decoder.conv_in_x_t.weight",), _ltx_diffusion),
+    Kind("LTX 2", SOUND, ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight"), sound.ltx_autoencoder),
+    Kind("MiniMax H3", PICTURES, ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight"), _minimax, needs_all=True),
+    Kind("MiniMax H3", SOUND, ("pre_block.attn.zero_k_bias",), sound.minimax_autoencoder),
+    Kind("Mage-Flow", PICTURES, ("student.dconv_encoder.proj_out.weight",), _mage),
+    Kind("models of pixels", PICTURES, (pixel_space_convert.MARK,), _pixels),
+    Kind("ACE-Step 1", SOUND, ("vocoder.backbone.channel_layers.0.0.bias",), sound.music_autoencoder),
+)
+STABLE = "Stable Diffusion 1.x, SDXL, Stable Diffusion 3, Flux, Flux.2"
+
+
+def _supported() -> str:
+    shown, heard = (", ".join(kind.models for kind in KINDS if kind.of == what) for what in (PICTURES, SOUND))
+    return f"those of {STABLE}, {shown}, and of sound those of {heard}"
+
+
+SUPPORTED = _supported()

@@ -6,9 +6,8 @@ is ever on the device.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from diffusers.models.autoencoders.autoencoder_kl_minimax_h3 import MiniMaxH3VideoCausalConv3d, MiniMaxH3VideoEncoder3d
 
-import comfy.ldm.modules.attention
 import comfy.ops
 from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
 from comfy.families.model_errors import ModelFileError, naming_file
@@ -24,18 +22,16 @@ from comfy.families.quantised_weights import plain_weights
 from comfy.families.sd_unet_config import count_blocks
 from comfy.families.weight_names import WeightNames
 from comfy.families.weight_source import WeightSource
+from comfy.images.minimax_decoder import FRAMES, HEAD, SIDE, Decoder
+from comfy.images.seamed_tiles import blended, in_tiles
 
 Shape = tuple[int, ...]
 
 WHAT = "the VAE"
-SIDE, FRAMES = 16, 4  # pixels along one side, and frames, of what one token of the decoder becomes
 CLIP, CLIP_CELLS = 17, 5  # frames that are encoded at once, and the latent frames they make
 SHORT_FRAMES, SHORT_CELLS = 5, 2  # of a video's end
 WINDOW = CLIP_CELLS + SHORT_CELLS  # latent frames that are decoded at once
 LEAD = FRAMES * CLIP_CELLS - CLIP  # frames that a window's first latent frame makes too many
-TILE, TILE_SEAM = 256 // SIDE, 64 // SIDE  # cells of a tile along one side, and the fewest that two share
-HEAD, TURNED_SHARE, THETA = 64, 0.75, 100.0
-AXES, LAST_TOKENS, EPS = 3, 1, 1e-5
 DECODED_BYTES_FRAMES = FRAMES * WINDOW + 2
 # Means and deviations of the colours that pictures are counted in, and those of latents, which files also hold.
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -90,96 +86,6 @@ class CausalConvolution(MiniMaxH3VideoCausalConv3d):
         return F.conv2d(picture, self.weight[:, :, -1], self.bias, self.stride[1:])[:, :, None]
 
 
-class Attention(torch.nn.Module):
-    """Attention of all tokens to each other. Queries, keys and values of a head stand together."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.to_qkv = torch.nn.Linear(width, 3 * width)
-        self.to_out = torch.nn.Linear(width, width)
-
-    def forward(self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """*x* B x tokens x width, *turns* cosines and sines (tokens x pairs) of its places."""
-        query, key, value = self.to_qkv(x).unflatten(-1, (-1, 3 * HEAD)).chunk(3, dim=-1)
-        query, key = (_turned(F.rms_norm(part, (HEAD,), eps=EPS), turns) for part in (query, key))
-        parts = (part.transpose(1, 2) for part in (query, key, value))
-        attention = comfy.ldm.modules.attention.optimized_attention
-        return self.to_out(attention(*parts, x.shape[-1] // HEAD, skip_reshape=True).nan_to_num(0.0))
-
-
-def _turned(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """*x* (B x tokens x heads x values) with value i and value i + pairs turned."""
-    cosines, sines = (turn[:, None].to(x.dtype) for turn in turns)
-    pairs = cosines.shape[-1]
-    first, second = x[..., :pairs], x[..., pairs : 2 * pairs]
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines, x[..., 2 * pairs :]), dim=-1)
-
-
-class FeedForward(torch.nn.Module):
-    """Values that are gated: gates first."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.w1 = torch.nn.Linear(width, 8 * width)
-        self.w2 = torch.nn.Linear(4 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B x tokens x width."""
-        return comfy.ops.linear_input_act(self.w2, self.w1(x), "swiglu")
-
-
-class Block(torch.nn.Module):
-    """A layer of the decoder, whose two results are scaled."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = torch.nn.RMSNorm(width, eps=EPS), torch.nn.RMSNorm(width, eps=EPS)
-        self.attn, self.ff = Attention(width), FeedForward(width)
-        self.scale1, self.scale2 = torch.nn.Parameter(torch.empty(width)), torch.nn.Parameter(torch.empty(width))
-
-    def forward(self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """B x tokens x width."""
-        x = torch.addcmul(x, self.attn(self.norm1(x), turns), self.scale1.to(x))
-        return torch.addcmul(x, self.ff(self.norm2(x)), self.scale2.to(x))
-
-
-class Decoder(torch.nn.Module):
-    """A window of latents as colours: each cell a token, which becomes 4 frames of 16 x 16 pixels."""
-
-    def __init__(self, config: MiniMaxVaeConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.x_embedder = torch.nn.Linear(config.latent_channels, width)
-        self.register_tokens = torch.nn.Parameter(torch.empty(1, config.tokens, width))
-        self.mask_token = torch.nn.Parameter(torch.empty(1, 1, width))  # of its training
-        self.transformer_blocks = torch.nn.ModuleList(Block(width) for _ in range(config.layers))
-        self.norm_out = torch.nn.LayerNorm(width, eps=EPS)
-        self.proj_out = torch.nn.Linear(width, 3 * FRAMES * SIDE**2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """*x* B x channels x frames x height x width."""
-        batch, sizes = len(x), x.shape[2:]
-        cells = self.x_embedder(x.flatten(2).transpose(1, 2))
-        last = cells.new_zeros(batch, LAST_TOKENS, cells.shape[-1])
-        tokens = torch.cat((cells, self.register_tokens.to(cells).expand(batch, -1, -1), last), dim=1)
-        turns = self._turns(sizes, tokens.shape[1], x.device)
-        for block in self.transformer_blocks:
-            tokens = block(tokens, turns)
-        values = self.proj_out(self.norm_out(tokens))[:, : cells.shape[1]].unflatten(1, sizes)
-        parts = values.unflatten(-1, (3, FRAMES, SIDE, SIDE)).permute(0, 4, 1, 5, 2, 6, 3, 7)
-        return parts.flatten(6).flatten(4, 5).flatten(2, 3)
-
-    @staticmethod
-    def _turns(sizes: Shape, tokens: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of the places of a window's cells, -1 to 1 along each axis; of the tokens after them, those of its middle."""
-        axes = [(torch.arange(size, device=device) + 0.5) / size * 2.0 - 1.0 for size in sizes]
-        places = F.pad(torch.cartesian_prod(*axes), (0, 0, 0, tokens - math.prod(sizes)))
-        pairs = int(HEAD * TURNED_SHARE) // (2 * AXES)
-        steps = THETA ** -(torch.arange(pairs, dtype=torch.float32, device=device) / pairs)
-        angles = (2.0 * math.pi * places[:, :, None] * steps).flatten(1)
-        return angles.cos(), angles.sin()
-
-
 class MiniMaxAutoencoder(torch.nn.Module):
     """Turns videos (B x 3 x frames x height x width, -1 to 1) into latents (B x 24 x frames x height x width) and back, to 0 to 1.
 
@@ -198,7 +104,7 @@ class MiniMaxAutoencoder(torch.nn.Module):
             self.encoder: Any = MiniMaxH3VideoEncoder3d(out_channels=2 * channels, block_out_channels=config.widths)
             self.quant_conv = torch.nn.Conv3d(2 * channels, 2 * channels, 1)
             self.post_quant_conv = torch.nn.Conv3d(channels, channels, 1)
-            self.decoder = Decoder(config)
+            self.decoder = Decoder(channels, config.layers, config.width, config.tokens)
             self.latents_mean, self.latents_std = (torch.nn.Parameter(torch.empty(channels)) for _ in range(2))
         for layer in self.modules():
             if isinstance(layer, MiniMaxH3VideoCausalConv3d):
@@ -212,7 +118,7 @@ class MiniMaxAutoencoder(torch.nn.Module):
         """
         clips = [x] if x.shape[2] == 1 else [self._filled(clip) for clip in x.split(CLIP, dim=2)]
         moments = torch.cat(
-            [_in_tiles(self._colours(clip.to(x.device if device is None else device)), self._moments, SIDE, 1) for clip in clips], dim=2
+            [in_tiles(self._colours(clip.to(x.device if device is None else device)), self._moments, SIDE, 1) for clip in clips], dim=2
         )
         moments = moments[:, :, -1:] if x.shape[2] == 1 else moments[:, :, : moments.shape[2] - (CLIP_CELLS - SHORT_CELLS)]
         mean = moments.float().chunk(2, dim=1)[0]
@@ -262,13 +168,13 @@ class MiniMaxAutoencoder(torch.nn.Module):
         for window in range(windows):
             pixels = self._pixels(z[:, :, window * CLIP_CELLS : window * CLIP_CELLS + WINDOW])
             part = pixels[:, :, LEAD : LEAD + CLIP]
-            yield part if end is None else _blended(end, part, 2)
+            yield part if end is None else blended(end, part, 2)
             end = pixels[:, :, LEAD + CLIP + LEAD :].clone()
         if end is not None:
             yield end
 
     def _pixels(self, z: torch.Tensor) -> torch.Tensor:
-        return _in_tiles(z, lambda tile: self.decoder(self.post_quant_conv(tile)), 1, SIDE)
+        return in_tiles(z, lambda tile: self.decoder(self.post_quant_conv(tile)), 1, SIDE)
 
 
 def frames_of(cells: int) -> int:
@@ -288,58 +194,6 @@ def cells_of(frames: float) -> int:
 
 def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.to(like).view(1, -1, 1, 1, 1)
-
-
-def _in_tiles(x: torch.Tensor, run: Callable[[torch.Tensor], torch.Tensor], from_side: int, to_side: int) -> torch.Tensor:
-    """The results of *run* for tiles of *x*, put together: what two tiles share goes over from the one to the other.
-
-    A cell of a latent is *from_side* wide in *x* and *to_side* in the results.
-    """
-    rows, columns = (_tiles(-(-length // from_side)) for length in x.shape[-2:])
-    if len(rows) == len(columns) == 1:
-        return run(x)
-    whole: torch.Tensor | None = None
-    above: list[torch.Tensor] = []
-    for row, (top, seam_below) in enumerate(rows):
-        below, left = [], None
-        for column, (start, seam_right) in enumerate(columns):
-            lines, places = (slice(first * from_side, (first + TILE) * from_side) for first in (top, start))
-            tile = run(x[..., lines, places])
-            bottom = tile[..., tile.shape[-2] - seam_below * to_side :, :].clone()
-            right = tile[..., tile.shape[-1] - seam_right * to_side :].clone()
-            tile = _blended(above[column], tile, -2) if row else tile
-            tile = tile if left is None else _blended(left, tile, -1)
-            if whole is None:
-                whole = tile.new_empty((*tile.shape[:-2], *(-(-length // from_side) * to_side for length in x.shape[-2:])))
-            whole[..., top * to_side : top * to_side + tile.shape[-2], start * to_side : start * to_side + tile.shape[-1]] = tile
-            below.append(bottom)
-            left = right
-        above = below
-    assert whole is not None
-    return whole
-
-
-def _tiles(cells: int) -> list[tuple[int, int]]:
-    """First cell of each tile along a side of *cells*, and how many it shares with the next: as few tiles as possible, seams as even as
-    whole cells allow.
-    """
-    count = 1 if cells <= TILE else -(-(cells - TILE_SEAM) // (TILE - TILE_SEAM))
-    spare = max(0, TILE * count - TILE_SEAM * (count - 1) - cells)
-    seams = [TILE_SEAM + spare // (count - 1) + (index < spare % (count - 1)) for index in range(count - 1)]
-    starts = [0]
-    for seam in seams:
-        starts.append(starts[-1] + TILE - seam)
-    return list(zip(starts, [*seams, 0]))
-
-
-def _blended(before: torch.Tensor, after: torch.Tensor, axis: int) -> torch.Tensor:
-    """*after*, whose beginning along *axis* goes over from *before*, the end of what comes before it, to itself."""
-    length = min(before.shape[axis], after.shape[axis])
-    shape = [1] * after.ndim
-    shape[axis] = length
-    share = (torch.arange(length, device=after.device, dtype=after.dtype) / length).view(shape)
-    begin = before.narrow(axis, before.shape[axis] - length, length) * (1 - share) + after.narrow(axis, 0, length) * share
-    return torch.cat((begin, after.narrow(axis, length, after.shape[axis] - length)), dim=axis)
 
 
 def load_minimax_vae(model: MiniMaxAutoencoder, source: WeightSource, dtype: torch.dtype) -> None:

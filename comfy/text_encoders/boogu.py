@@ -18,6 +18,8 @@ SPOKEN = "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{{}}
 class BooguTokenizer(Qwen3VLTokenizer):
     """Puts prompts into the conversations that Boogu was trained with: to draw, or, about pictures and without words, to change."""
 
+    THINKING = True  # an empty one is put there where it is asked to be off
+
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
         super().__init__(embedding_directory, tokenizer_data, LARGE)
         self.llama_template = SPOKEN.format(system=DRAW, before="")
@@ -27,12 +29,6 @@ class BooguTokenizer(Qwen3VLTokenizer):
     def template(self, text: str, pictures: int) -> str:
         """The conversation for *text* about so many *pictures*."""
         return super().template(text, pictures) if pictures or text.strip() else self.llama_template_drop
-
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As its base class, without a thought unless ``thinking`` is asked to be off."""
-        return super().tokenize_with_weights(text, return_word_ids, llama_template, **{"thinking": True, **kwargs})
 
 
 class BooguTEModel(Qwen3VLTEModel):

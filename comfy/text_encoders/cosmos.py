@@ -1,18 +1,14 @@
 """Prompt encoding for Cosmos 1: the first T5-XXL, masked states set to zero."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
-
-import torch
 
 from comfy.families.t5_text import T5Transformer
 from comfy.families.t5_text_sizes import T5_XXL_OLD
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.supported_models_base import ClipTarget
-from comfy.text.t5_tokenizer import TOKENS, T5Tokenizer
+from comfy.text.t5_tokenizer import TOKENS
 from comfy.text_encoders.published_model import PublishedTextModel
-
-MIN_TOKENS = 512
+from comfy.text_encoders.sole_t5 import FilledT5Tokenizer, SoleT5, SoleT5Tokenizer
 
 
 class T5XXLModel(PublishedTextModel):
@@ -22,25 +18,22 @@ class T5XXLModel(PublishedTextModel):
     ZEROS_MASKED = True
 
 
-class CosmosT5XXL(SD1ClipModel):
+class CosmosT5XXL(SoleT5):
     """The model alone, as ``t5xxl``."""
 
-    def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
-        super().__init__(device=device, dtype=dtype, name="t5xxl", clip_model=T5XXLModel, model_options=model_options)
+    MODEL = T5XXLModel
 
 
-class T5XXLTokenizer(T5Tokenizer):
+class T5XXLTokenizer(FilledT5Tokenizer):
     """T5's tokenizer, padded to 512 tokens."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, MIN_TOKENS, embedding_size=T5_XXL_OLD.hidden_size)
+    MIN_TOKENS, WIDTH = 512, T5_XXL_OLD.hidden_size
 
 
-class CosmosT5Tokenizer(SD1Tokenizer):
+class CosmosT5Tokenizer(SoleT5Tokenizer):
     """Results are keyed "t5xxl"."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5XXLTokenizer, name="t5xxl")
+    WORDS = T5XXLTokenizer
 
 
 def te(**ignored: Any) -> Any:

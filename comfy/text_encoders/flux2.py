@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
+from comfy.sd1_clip import SD1ClipModel
 from comfy.supported_models_base import ClipTarget
 from comfy.text.llama import LlamaTextModel
 from comfy.text.one_chunk import OneChunkTokenizer
 from comfy.text.qwen.network import QwenTextModel
 from comfy.text.tokenizer_files import WantedTokenizer
+from comfy.text_encoders.conversation import ConversationTokenizer
 from comfy.text_encoders.published_model import PublishedTextModel
 from comfy.text_encoders.qwen_image import PAD
 
@@ -64,20 +65,7 @@ def _places(wanted: WantedTokenizer) -> tuple[str, str, tuple[str, ...]]:
     return wanted.folder, wanted.repository, wanted.files
 
 
-class _Conversation(SD1Tokenizer):
-    """Puts prompts into ``llama_template``. Weights in parentheses are plain text."""
-
-    llama_template: str
-
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """{name of the text model: chunks of (token, weight)}; *llama_template* has ``{}`` for the text."""
-        spoken = (self.llama_template if llama_template is None else llama_template).format(text)
-        return super().tokenize_with_weights(spoken, return_word_ids, **{**kwargs, "disable_weights": True})
-
-
-class Flux2Tokenizer(_Conversation):
+class Flux2Tokenizer(ConversationTokenizer):
     """For Mistral."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
@@ -115,7 +103,7 @@ class Qwen3Tokenizer8B(_Qwen3Words):  # noqa: N801 - ComfyUI's name
         super().__init__(QWEN3_8B, "Qwen/Qwen3-8B", 4096, embedding_directory, tokenizer_data)
 
 
-class KleinTokenizer(_Conversation):
+class KleinTokenizer(ConversationTokenizer):
     """For Qwen 3; *name* says which."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None, name: str = QWEN3_4B) -> None:

@@ -1,16 +1,11 @@
 """Prompt encoding for Mochi: T5-XXL with its attention mask."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-import torch
-
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.supported_models_base import ClipTarget
-from comfy.text.t5_tokenizer import T5Tokenizer
 from comfy.text_encoders import sd3_clip
-
-MIN_TOKENS = 256
+from comfy.text_encoders.sole_t5 import FilledT5Tokenizer, SoleT5, SoleT5Tokenizer
 
 
 class T5XXLModel(sd3_clip.T5XXLModel):
@@ -20,25 +15,22 @@ class T5XXLModel(sd3_clip.T5XXLModel):
         super().__init__(**{**kwargs, "attention_mask": True})
 
 
-class MochiT5XXL(SD1ClipModel):
+class MochiT5XXL(SoleT5):
     """T5-XXL alone, as ``t5xxl``."""
 
-    def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
-        super().__init__(device=device, dtype=dtype, name="t5xxl", clip_model=T5XXLModel, model_options=model_options)
+    MODEL = T5XXLModel
 
 
-class T5XXLTokenizer(T5Tokenizer):
+class T5XXLTokenizer(FilledT5Tokenizer):
     """T5's tokenizer, padded to 256 tokens."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, MIN_TOKENS)
+    MIN_TOKENS = 256
 
 
-class MochiT5Tokenizer(SD1Tokenizer):
+class MochiT5Tokenizer(SoleT5Tokenizer):
     """Results are keyed "t5xxl"."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5XXLTokenizer, name="t5xxl")
+    WORDS = T5XXLTokenizer
 
 
 def mochi_te(**ignored: Any) -> Any:

@@ -19,15 +19,11 @@ KREA2_TAP_LAYERS = list(range(2, 36, 3))
 class Krea2Tokenizer(Qwen3VLTokenizer):
     """Puts prompts into the conversation that Krea 2 was trained with, without a thought unless ``thinking`` is asked to be off."""
 
+    THINKING = True  # an empty one is put there where it is asked to be off
+
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
         super().__init__(embedding_directory, tokenizer_data, SMALL)
         self.llama_template = KREA2_TEMPLATE
-
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As its base class."""
-        return super().tokenize_with_weights(text, return_word_ids, llama_template, **{"thinking": True, **kwargs})
 
 
 class Krea2Qwen3VLClipModel(Qwen3VLClipModel):

@@ -1,29 +1,24 @@
 """Prompt encoding for LTX-Video: T5-XXL as for Mochi, padded to 128 tokens. LTX 2's is :mod:`comfy.text_encoders.ltxav`."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from comfy.placeholders import placeholders
-from comfy.sd1_clip import SD1Tokenizer
 from comfy.supported_models_base import ClipTarget
-from comfy.text.t5_tokenizer import T5Tokenizer
 from comfy.text_encoders.genmo import MochiT5XXL, mochi_te
+from comfy.text_encoders.sole_t5 import FilledT5Tokenizer, SoleT5Tokenizer
 
-MIN_TOKENS = 128
 
-
-class T5XXLTokenizer(T5Tokenizer):
+class T5XXLTokenizer(FilledT5Tokenizer):
     """T5's tokenizer, padded to 128 tokens."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, MIN_TOKENS)
+    MIN_TOKENS = 128
 
 
-class LTXVT5Tokenizer(SD1Tokenizer):
+class LTXVT5Tokenizer(SoleT5Tokenizer):
     """Results are keyed "t5xxl"."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5XXLTokenizer, name="t5xxl")
+    WORDS = T5XXLTokenizer
 
 
 def ltxv_te(**ignored: Any) -> Any:

@@ -16,6 +16,8 @@ from comfy.text_encoders.qwen_image import users_part
 class MageFlowTokenizer(Qwen3VLTokenizer):
     """Puts prompts into the conversations that Mage-Flow was trained with, in which pictures are numbered."""
 
+    THINKING = True  # an empty one is put there where it is asked to be off
+
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
         super().__init__(embedding_directory, tokenizer_data, SMALL)
         self.llama_template, self.llama_template_images = FROM_TEXT, ABOUT_PICTURES
@@ -24,12 +26,6 @@ class MageFlowTokenizer(Qwen3VLTokenizer):
         """The conversation for *text* about so many *pictures*."""
         numbered = "".join(f"Image {number}: {ONE_PICTURE}" for number in range(1, pictures + 1))
         return self.llama_template_images.replace("{}", numbered + "{}", 1) if pictures else self.llama_template
-
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """As its base class, without a thought unless ``thinking`` is asked to be off."""
-        return super().tokenize_with_weights(text, return_word_ids, llama_template, **{"thinking": True, **kwargs})
 
 
 class MageFlowTEModel(Qwen3VLTEModel):

@@ -3,12 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
-
-from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, gen_empty_tokens
+from comfy.sd1_clip import gen_empty_tokens
 from comfy.supported_models_base import ClipTarget
-from comfy.text.t5_tokenizer import T5Tokenizer
 from comfy.text_encoders import sd3_clip
+from comfy.text_encoders.sole_t5 import FilledT5Tokenizer, SoleT5, SoleT5Tokenizer
 
 
 class T5XXLModel(sd3_clip.T5XXLModel):
@@ -19,25 +17,20 @@ class T5XXLModel(sd3_clip.T5XXLModel):
         return gen_empty_tokens({name: token for name, token in special_tokens.items() if name != "end"}, length)
 
 
-class PixArtT5XXL(SD1ClipModel):
+class PixArtT5XXL(SoleT5):
     """T5-XXL alone, as ``t5xxl``."""
 
-    def __init__(self, device: Any = "cpu", dtype: torch.dtype | None = None, model_options: Mapping[str, Any] | None = None) -> None:
-        super().__init__(device=device, dtype=dtype, name="t5xxl", clip_model=T5XXLModel, model_options=model_options)
+    MODEL = T5XXLModel
 
 
-class T5XXLTokenizer(T5Tokenizer):
+class T5XXLTokenizer(FilledT5Tokenizer):
     """T5's tokenizer without padding."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, 1)
 
-
-class PixArtTokenizer(SD1Tokenizer):
+class PixArtTokenizer(SoleT5Tokenizer):
     """Results are keyed "t5xxl"."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(embedding_directory, tokenizer_data, tokenizer=T5XXLTokenizer, name="t5xxl")
+    WORDS = T5XXLTokenizer
 
 
 def pixart_te(**ignored: Any) -> Any:

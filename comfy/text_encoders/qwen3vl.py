@@ -49,6 +49,8 @@ def words_of(model_type: str) -> Callable[..., Qwen3VLSDTokenizer]:
 class Qwen3VLTokenizer(sd1_clip.SD1Tokenizer):
     """Puts prompts into a conversation. Weights in parentheses are plain text."""
 
+    THINKING = False  # whether the answer may begin with a thought, where nobody says
+
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None, model_type: str = LARGE) -> None:
         super().__init__(embedding_directory, tokenizer_data, name=model_type, tokenizer=words_of(model_type))
         self.llama_template = CONVERSATION
@@ -62,21 +64,21 @@ class Qwen3VLTokenizer(sd1_clip.SD1Tokenizer):
         *,
         images: Sequence[torch.Tensor] = (),
         prevent_empty_text: bool = False,
-        thinking: bool = False,
+        thinking: bool | None = None,
         skip_template: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """{name of the text model: chunks of (token, weight)}, in which each of *images* (B x height x width x 3, or each of the batch
         ``image``) takes the place of a picture's mark.
 
-        *llama_template* has ``{}`` for the text. Without *thinking* the answer begins with an empty thought. A text that begins with a
-        mark of a conversation, or *skip_template*, is taken as it is.
+        *llama_template* has ``{}`` for the text. Without *thinking* (None: as ``THINKING`` says) the answer begins with an empty thought.
+        A text that begins with a mark of a conversation, or *skip_template*, is taken as it is.
         """
         pictures = pictures_of(images, kwargs.get("image"))
         text = " " if prevent_empty_text and text == "" else text
         if not skip_template and not text.startswith(OPENED):
             template = self.template(text, len(pictures)) if llama_template is None else llama_template
-            text = template.format(text) + ("" if thinking else NO_THOUGHT)
+            text = template.format(text) + ("" if (self.THINKING if thinking is None else thinking) else NO_THOUGHT)
         tokens = super().tokenize_with_weights(text, return_word_ids, **{**kwargs, "disable_weights": True})
         for chunks in tokens.values():
             _put_in(chunks, pictures)

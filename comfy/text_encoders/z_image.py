@@ -11,6 +11,7 @@ from comfy import sd1_clip
 from comfy.supported_models_base import ClipTarget
 from comfy.text.qwen.network import QwenTextModel
 from comfy.text.tokenizer_files import WantedTokenizer
+from comfy.text_encoders.conversation import ConversationTokenizer
 from comfy.text_encoders.published_model import PublishedTextModel
 from comfy.text_encoders.qwen_image import PAD, QwenWords
 
@@ -26,19 +27,12 @@ class Qwen3Tokenizer(QwenWords):
         super().__init__(WANTED, 2560, tokenizer_data, embedding_directory)
 
 
-class ZImageTokenizer(sd1_clip.SD1Tokenizer):
+class ZImageTokenizer(ConversationTokenizer):
     """Puts prompts into a conversation. Weights in parentheses are plain text."""
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
         super().__init__(embedding_directory, tokenizer_data, name=PART, tokenizer=Qwen3Tokenizer)
         self.llama_template = CONVERSATION
-
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, llama_template: str | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """{"qwen3_4b": chunks of (token, weight)}; *llama_template* has ``{}`` for the text."""
-        spoken = (self.llama_template if llama_template is None else llama_template).format(text)
-        return super().tokenize_with_weights(spoken, return_word_ids, **{**kwargs, "disable_weights": True})
 
 
 class Qwen3_4BModel(PublishedTextModel):  # noqa: N801 - ComfyUI's name

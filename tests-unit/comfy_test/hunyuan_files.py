@@ -184,19 +184,18 @@ def first_vae_file(path, seed=0, **sizes):
     return str(path)
 
 
-def byt5_tensors(layers=2, vocabulary=400, seed=0):
-    """A small ByT5 of the width that the networks take."""
+def byt5_tensors(layers=2, vocabulary=400, seed=0, width=WRITTEN, every_bias=False):
+    """A small ByT5 of the width that the networks take, or one of UMT5's kind of *width*, whose layers have a bias each."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"shared.weight": (vocabulary, WRITTEN), "encoder.final_layer_norm.weight": (WRITTEN,)}
+    shapes = {"shared.weight": (vocabulary, width), "encoder.final_layer_norm.weight": (width,)}
     for layer in range(layers):
         own = f"encoder.block.{layer}.layer."
-        shapes |= {f"{own}{number}.layer_norm.weight": (WRITTEN,) for number in range(2)}
-        shapes |= {f"{own}0.SelfAttention.{name}.weight": (32, WRITTEN) for name in "qkv"} | {
-            f"{own}0.SelfAttention.o.weight": (WRITTEN, 32)
-        }
-        shapes |= {f"{own}1.DenseReluDense.{name}.weight": (48, WRITTEN) for name in ("wi_0", "wi_1")}
-        shapes[f"{own}1.DenseReluDense.wo.weight"] = (WRITTEN, 48)
-    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, 4)
+        shapes |= {f"{own}{number}.layer_norm.weight": (width,) for number in range(2)}
+        shapes |= {f"{own}0.SelfAttention.{name}.weight": (32, width) for name in "qkv"} | {f"{own}0.SelfAttention.o.weight": (width, 32)}
+        shapes |= {f"{own}1.DenseReluDense.{name}.weight": (48, width) for name in ("wi_0", "wi_1")}
+        shapes[f"{own}1.DenseReluDense.wo.weight"] = (width, 48)
+        if layer == 0 or every_bias:
+            shapes[f"{own}0.SelfAttention.relative_attention_bias.weight"] = (32, 4)
     return {name: random_weight(name, shape, generator) for name, shape in shapes.items()}
 
 

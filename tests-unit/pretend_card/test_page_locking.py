@@ -58,7 +58,7 @@ def test_a_streamed_model_is_locked_in_few_ranges_and_none_outlives_it(models: p
 
 def test_switching_models_leaves_no_range_over_memory_that_is_gone(models: pathlib.Path) -> None:
     with engine(1, **STREAMED) as made:
-        for name in (STARTER, OTHER, STARTER):
+        for name in (STARTER, OTHER, STARTER, OTHER):
             sampled(made, name)
             settle()
             living = [weight.untyped_storage() for weight in made.checkpoint(name)[0].pristine_weights()]

@@ -14,6 +14,7 @@ from image_family_files import (
     cosmos_tensors,
     ernie_config,
     flux2_tensors,
+    flux_relative_config,
     hidream_tensors,
     krea2_tensors,
     llama_tensors,
@@ -34,7 +35,7 @@ from quantised_files import quantised_model
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors.torch import load_file, save_file
 from text_encoder_files import GEMMA_WIDTH
-from transformer_files import qwen3_vl_tensors, qwen_text_tensors, random_tensors
+from transformer_files import flux_file_name, lumina2_config, lumina_tensors, qwen3_vl_tensors, qwen_text_tensors, random_tensors
 from wan_vae_files import wan_vae_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
@@ -139,7 +140,30 @@ def flux3():
     }
 
 
-FILES = (ideogram, flux3, flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen)
+def lumina2():
+    gemma = {**text_encoder_files.text_model("gemma2_2b"), "tokenizer_json": as_bytes(text_encoder_files.tokenizer_json())}
+    network = lumina_tensors(lumina2_config(context=text_encoder_files.GEMMA_WIDTH))
+    return {"diffusion_models/lumina2": network, "text_encoders/gemma2": gemma}
+
+
+def cosmos():
+    t5 = {**text_encoder_files.text_model("t5xxl_old"), "tokenizer_json": as_bytes(text_encoder_files.tokenizer_json())}
+    return {"diffusion_models/cosmos": cosmos_tensors(context=text_encoder_files.T5_WIDTH), "text_encoders/old_t5": t5}
+
+
+def ovis():
+    tensors = qwen_text_tensors(eyes=False, normalised=True, vocabulary=VOCABULARY, width=2048, layers=1)
+    network = random_tensors(flux_relative_config("ovis", context=2048), file_name=flux_file_name)
+    return {"diffusion_models/ovis": network, "text_encoders/qwen3_2b": {name: value.bfloat16() for name, value in tensors.items()}}
+
+
+def longcat():
+    tensors = qwen_text_tensors(vocabulary=VOCABULARY, width=3584, layers=1)
+    network = random_tensors(flux_relative_config("longcat"), file_name=flux_file_name)
+    return {"diffusion_models/longcat": network, "text_encoders/qwen25_7b": {name: value.bfloat16() for name, value in tensors.items()}}
+
+
+FILES = (ideogram, flux3, flux2, sd3, anima, chroma, hidream, krea2, qwen21, mage, omnigen, lumina2, cosmos)
 # Model, text encoders, their type, autoencoder.
 PICTURES = {"Flux.2 dev": ("flux2", ["mistral"], "flux2", "flux2"), "Flux.2 klein": ("flux2", ["qwen3"], "flux2", "flux2")}
 PICTURES |= {
@@ -155,7 +179,12 @@ PICTURES |= {
     "Flux.3 klein": ("flux3_few_steps", ["qwen3vl_4b"], "flux3", "flux2"),
     "Krea 2": ("krea2", ["qwen3vl_4b"], "krea2", "wan"),
     "Qwen-Image 2.1": ("qwen21", ["qwen3vl_8b"], "qwen_image", "qwen21"),
+    "Lumina Image 2": ("lumina2", ["gemma2"], "lumina2", "sixteen"),
+    "Cosmos-Predict2": ("cosmos", ["old_t5"], "cosmos", "wan"),
 }
+# Those whose text encoders are told by their widths, with words for all of which there are 600 MB and more.
+WIDE_FILES, WIDE = (ovis, longcat), {"Ovis-Image": ("ovis", ["qwen3_2b"], "ovis", "sixteen")}
+WIDE |= {"LongCat-Image": ("longcat", ["qwen25_7b"], "longcat_image", "sixteen")}
 
 
 def text_encoder(names, kind):
@@ -216,14 +245,18 @@ def files(tmp_path_factory):
         (folder / kind).mkdir(parents=True)
     (folder / "text_encoders" / "qwen25_tokenizer" / "tokenizer.json").write_text(qwen_tokenizer_json(), encoding="utf-8")
     text_encoder_files.write_tokenizer(folder / "text_encoders" / "t5")
-    for family in FILES:
-        for name, tensors in family().items():
-            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+    write(folder, FILES)
     return folder
 
 
-def with_models(start_server, files, *flags, name):
-    server = start_server("--fp32-text-enc", "--offline", *flags, name=name, environment={"OMP_NUM_THREADS": "1"})
+def write(folder, families):
+    for family in families:
+        for name, tensors in family().items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+
+
+def with_models(start_server, files, *flags, name, texts="--fp32-text-enc"):
+    server = start_server(texts, "--offline", *flags, name=name, environment={"OMP_NUM_THREADS": "1"})
     for kind in ("diffusion_models", "text_encoders", "vae"):
         place = server.base / "models" / kind
         place.mkdir(parents=True, exist_ok=True)
@@ -286,6 +319,18 @@ def test_files_in_w4a8_make_pictures(start_server, files):
     picture = pixels(server, workflow("flux3_w4a8", ["qwen3vl_4b_w4a8"], "flux3", "flux2"))
     assert len(set(picture)) > 20
     assert "asym_w4a8_int8" in server.log()
+
+
+@pytest.mark.long
+def test_pictures_of_families_with_wide_texts_are_the_same_bits_on_a_small_accelerator(start_server, files):
+    write(files, WIDE_FILES)
+    made = []
+    for flags in ((), ("--simulated-vram-mb", SIMULATED_MIB)):
+        server = with_models(start_server, files, *flags, name=f"wide{len(flags)}", texts="--bf16-text-enc")
+        made.append({name: pixels(server, workflow(*parts)) for name, parts in WIDE.items()})
+        server.stop()
+    assert made[0] == made[1]
+    assert all(len(set(picture)) > 20 for picture in made[0].values()) and len(set(made[0].values())) == len(WIDE)
 
 
 def about_pictures(prompt):

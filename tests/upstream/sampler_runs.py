@@ -53,7 +53,7 @@ class GuidedModel:
 
 
 def run(name, sampling, scheduler):
-    """The last latent of the sampler *name* (a comma and ``option=value`` may follow)."""
+    """What is sampled by *name* (a comma and ``option=value`` may follow), taken from where the sampler stopped."""
     name, *options = name.split(",")
     chosen = {key: ast.literal_eval(value) for key, value in (option.split("=") for option in options)}
     dtype = torch.float32 if name.startswith("uni_pc") else torch.float64  # ComfyUI's UniPC takes no others
@@ -62,7 +62,8 @@ def run(name, sampling, scheduler):
     x = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
     function = comfy.samplers.sampler_object(name).sampler_function
     torch.manual_seed(SEED)
-    return function(GuidedModel(sampling), x, sigmas, extra_args={"seed": SEED}, callback=None, disable=True, **chosen)
+    x = function(GuidedModel(sampling), x, sigmas, extra_args={"seed": SEED}, callback=None, disable=True, **chosen)
+    return sampling.inverse_noise_scaling(sigmas[-1], x)
 
 
 def main(results_file, names):

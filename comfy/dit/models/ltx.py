@@ -11,7 +11,8 @@ import comfy.utils
 from comfy import made_by
 from comfy.dit.network import without_weights
 from comfy.ldm.lightricks.av_model import LTXAVModel
-from comfy.ldm.lightricks.model import FRAME_RATE, LTXVModel
+from comfy.ldm.lightricks.base_model import FRAME_RATE
+from comfy.ldm.lightricks.model import LTXVModel
 from comfy.model_base import BaseModel, ModelType
 
 CONSTANTS = ("guide_attention_entries", "generated_keyframes", "ref_audio")

@@ -10,16 +10,8 @@ from typing import Any
 
 import torch
 
-from comfy.ldm.omnigen.omnigen2 import (
-    EPS,
-    Attention,
-    LuminaFeedForward,
-    LuminaRMSNormZero,
-    OmniGen2Transformer2DModel,
-    Options,
-    Seen,
-    attended,
-)
+from comfy.ldm.omnigen.layers import EPS, Attention, LuminaFeedForward, LuminaRMSNormZero, Options, attended
+from comfy.ldm.omnigen.omnigen2 import OmniGen2Transformer2DModel, Seen
 
 __all__ = ["BooguDoubleStreamBlock", "BooguDoubleStreamProcessor", "BooguJointAttention", "BooguTransformer2DModel"]
 

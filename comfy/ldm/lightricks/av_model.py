@@ -12,9 +12,10 @@ import torch
 
 from comfy.dit.network import run_block
 from comfy.ldm.lightricks.av_layers import BasicAVTransformerBlock, CompressedTimestep
+from comfy.ldm.lightricks.base_model import FRAME_RATE, Options
 from comfy.ldm.lightricks.embeddings_connector import Embeddings1DConnector
 from comfy.ldm.lightricks.layers import compute_prompt_timestep
-from comfy.ldm.lightricks.model import FRAME_RATE, LTXVModel, Options
+from comfy.ldm.lightricks.model import LTXVModel
 from comfy.ldm.lightricks.symmetric_patchifier import AudioPatchifier
 
 __all__ = ["BasicAVTransformerBlock", "CompressedTimestep", "LTXAVModel"]

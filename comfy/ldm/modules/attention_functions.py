@@ -1,7 +1,7 @@
 """Multi-head attention as functions. Shapes: B batch, N tokens, C channels, H heads, D head width."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,35 @@ def wrap_attn(func: AttentionFunction) -> AttentionFunction:
     return overridable
 
 
-def split_qkv(
+def attention_function(compute: AttentionFunction) -> AttentionFunction:
+    """*compute* as a function with the arguments that all attention functions have, which are taken apart here alone.
+
+    It is called with queries (B x heads x N x D), keys and values (of which there may be fewer heads with ``enable_gqa``), ``mask``,
+    ``attn_precision`` and the further arguments by name, and gives B x heads x N x D. Callers give and get B x N x (H·D) unless
+    ``skip_reshape`` and ``skip_output_reshape`` say that they have the other form.
+    """
+
+    def attend(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        heads: int,
+        mask: torch.Tensor | None = None,
+        attn_precision: torch.dtype | None = None,
+        skip_reshape: bool = False,
+        skip_output_reshape: bool = False,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        parts = _split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
+        out = compute(*parts, mask, attn_precision, kwargs)
+        return out if skip_output_reshape else join_heads(out)
+
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(attend, name, getattr(compute, name))
+    return wrap_attn(attend)
+
+
+def _split_qkv(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, is_split: bool, enable_gqa: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All three to B x heads x N x D, which they are already if *is_split*; keys and values may have fewer heads if *enable_gqa*.
@@ -78,35 +106,29 @@ def broadcast_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     return mask[:, None] if mask is not None and mask.ndim == 3 else mask
 
 
-@wrap_attn
+@attention_function
 def attention_pytorch(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
-    """Multi-head attention by torch's fused kernels: B x N x (H·D) in and out, or B x H x N x D where the flags say so.
+    """Multi-head attention by torch's fused kernels.
 
     *mask*: boolean (True attends) or additive, (B x) (H x) N x N. Keyword arguments ``scale`` and ``enable_gqa`` are passed on. Half
     precision is computed in float32 where ``--force-upcast-attention`` or the system asks for it.
     """
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
-    options: dict[str, Any] = {name: kwargs[name] for name in ("scale", "enable_gqa") if name in kwargs}
+    own: dict[str, Any] = {name: options[name] for name in ("scale", "enable_gqa") if name in options}
     mask, kept = broadcast_mask(mask), q.dtype
     computed = (comfy.model_management.force_upcast_attention_dtype() or {}).get(kept, kept)
     if computed != kept:
         q, k, v = q.to(computed), k.to(computed), v.to(computed)
         mask = mask if mask is None or mask.dtype == torch.bool else mask.to(computed)
     if len(q) <= LARGEST_BATCH or q.device.type != "cuda":
-        out = comfy.ops.scaled_dot_product_attention(q, k, v, attn_mask=mask, **options).to(kept)
-    else:
-        out = torch.cat([_attended_part(q, k, v, mask, first, options) for first in range(0, len(q), LARGEST_BATCH)]).to(kept)
-    return out if skip_output_reshape else join_heads(out)
+        return comfy.ops.scaled_dot_product_attention(q, k, v, attn_mask=mask, **own).to(kept)
+    return torch.cat([_attended_part(q, k, v, mask, first, own) for first in range(0, len(q), LARGEST_BATCH)]).to(kept)
 
 
 def _attended_part(
@@ -117,25 +139,20 @@ def _attended_part(
     return comfy.ops.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=own, **options)
 
 
-@wrap_attn
+@attention_function
 def attention_basic(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """The same written out; *attn_precision* ``torch.float32`` computes the scores in float32."""
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
     k, v = repeated_heads(q, k, v)
     precision = upcast_dtype(q.dtype, attn_precision)
-    scores = q.to(precision) @ k.to(precision).transpose(-1, -2) * kwargs.get("scale", q.shape[-1] ** -0.5)
+    scores = q.to(precision) @ k.to(precision).transpose(-1, -2) * options.get("scale", q.shape[-1] ** -0.5)
     mask = broadcast_mask(mask)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.finfo(scores.dtype).max) if mask.dtype == torch.bool else scores + mask
-    out = scores.softmax(dim=-1).to(v.dtype) @ v
-    return out if skip_output_reshape else join_heads(out)
+    return scores.softmax(dim=-1).to(v.dtype) @ v

@@ -3,12 +3,13 @@
 Shapes: B batch, N tokens, C channels, H heads, D head width.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 import comfy.model_management
-from comfy.ldm.modules.attention_functions import broadcast_mask, join_heads, repeated_heads, split_qkv, upcast_dtype, wrap_attn
+from comfy.ldm.modules.attention_functions import attention_function, broadcast_mask, repeated_heads, upcast_dtype
 from comfy.ldm.modules.sub_quadratic_attention import efficient_dot_product_attention
 from comfy.units import MIB
 
@@ -18,23 +19,19 @@ LEAST_BYTES = 64 * MIB
 QUERY_ROWS = (4096, 2048, 1024, 512, 256)
 
 
-@wrap_attn
+@attention_function
 def attention_split(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """Multi-head attention for as many queries at a time as free memory allows; half as many when it runs out."""
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
     k, v = repeated_heads(q, k, v)
     precision = upcast_dtype(q.dtype, attn_precision)
-    mask, scale = broadcast_mask(mask), kwargs.get("scale") or q.shape[-1] ** -0.5
+    mask, scale = broadcast_mask(mask), options.get("scale") or q.shape[-1] ** -0.5
     keys = k.to(precision).transpose(-1, -2)
     out = torch.empty((*q.shape[:-1], v.shape[-1]), dtype=v.dtype, device=v.device)
     first, rows = 0, _rows_at_a_time(q, k, precision)
@@ -50,26 +47,22 @@ def attention_split(
             rows = (rows + 1) // 2
         else:
             first += rows
-    return out if skip_output_reshape else join_heads(out)
+    return out
 
 
-@wrap_attn
+@attention_function
 def attention_sub_quad(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """Multi-head attention for pieces of queries and, where their scores over all keys do not fit, of keys."""
-    q, k, v = split_qkv(query, key, value, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
     k, v = repeated_heads(q, k, v)
     batch, heads, _, width = q.shape
-    scale = kwargs.get("scale")
+    scale = options.get("scale")
     if scale is not None:
         q = q * (scale * width**0.5)
     mask = broadcast_mask(mask)
@@ -78,7 +71,7 @@ def attention_sub_quad(
     precision = upcast_dtype(q.dtype, attn_precision)
     fitting = _rows_at_a_time(q, k, precision)
     rows = next((rows for rows in QUERY_ROWS if rows <= fitting), None)
-    out = efficient_dot_product_attention(
+    return efficient_dot_product_attention(
         q.flatten(0, 1),
         k.flatten(0, 1).transpose(-1, -2),
         v.flatten(0, 1),
@@ -87,7 +80,6 @@ def attention_sub_quad(
         upcast_attention=precision != q.dtype,
         mask=mask,
     ).unflatten(0, (batch, heads))
-    return out if skip_output_reshape else join_heads(out)
 
 
 def _attended(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -9,20 +9,12 @@ import importlib
 import importlib.util
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from comfy.ldm.modules.attention_functions import (
-    AttentionFunction,
-    attention_pytorch,
-    broadcast_mask,
-    join_heads,
-    repeated_heads,
-    split_qkv,
-    wrap_attn,
-)
+from comfy.ldm.modules.attention_functions import AttentionFunction, attention_function, attention_pytorch, broadcast_mask, repeated_heads
 
 log = logging.getLogger(__name__)
 Kernel = Callable[..., torch.Tensor]
@@ -49,95 +41,79 @@ def _takes_masks(kernel: Kernel) -> bool:
     return "attn_mask" in inspect.signature(kernel).parameters
 
 
-@wrap_attn
+@attention_function
 def attention_sage(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """SageAttention: 8-bit products. Callers that pass ``low_precision_attention=False`` get torch's, as do masks it does not take."""
     kernel = _kernel("sageattention", "sageattn")
-    fits = kwargs.get("low_precision_attention") is not False and (mask is None or _takes_masks(kernel))
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
+    fits = options.get("low_precision_attention") is not False and (mask is None or _takes_masks(kernel))
     out = None
     if fits:
         keys, values = repeated_heads(q, k, v)
         masking = {} if mask is None else {"attn_mask": broadcast_mask(mask)}
-        options = {"tensor_layout": "HND", "is_causal": False, "sm_scale": kwargs.get("scale"), "smooth_k": False}
-        out = _tried("SageAttention", functools.partial(kernel, q, keys, values, **options, **masking))
-    return _result(out, (q, k, v), heads, mask, skip_output_reshape, kwargs)
+        settings = {"tensor_layout": "HND", "is_causal": False, "sm_scale": options.get("scale"), "smooth_k": False}
+        out = _tried("SageAttention", functools.partial(kernel, q, keys, values, **settings, **masking))
+    return _or_torchs(out, (q, k, v), mask, options)
 
 
-@wrap_attn
+@attention_function
 def attention3_sage(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """SageAttention 3 for Blackwell cards: 4-bit products of half precision, for many tokens, without masks or a scale of the caller's."""
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
     many = q.shape[-2] > SAGE3_LEAST_TOKENS and q.shape[-1] < SAGE3_WIDTH_LIMIT
     out = None
-    if many and mask is None and kwargs.get("scale") is None and q.device.type == "cuda" and q.dtype in HALVES:
+    if many and mask is None and options.get("scale") is None and q.device.type == "cuda" and q.dtype in HALVES:
         keys, values = repeated_heads(q, k, v)
         operands = [tensor.contiguous() for tensor in (q, keys, values)]
         out = _tried("SageAttention 3", lambda: _kernel("sageattn3", "sageattn3_blackwell")(*operands, is_causal=False))
-    return _result(out, (q, k, v), heads, mask, skip_output_reshape, kwargs)
+    return _or_torchs(out, (q, k, v), mask, options)
 
 
-@wrap_attn
+@attention_function
 def attention_flash(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """The package flash-attn, for half precision without masks."""
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
     out = None
     if mask is None and q.dtype in HALVES:
         operands = [tensor.transpose(1, 2) for tensor in (q, k, v)]
-        kernel = functools.partial(_kernel("flash_attn", "flash_attn_func"), *operands, softmax_scale=kwargs.get("scale"), causal=False)
+        kernel = functools.partial(_kernel("flash_attn", "flash_attn_func"), *operands, softmax_scale=options.get("scale"), causal=False)
         out = _tried("flash-attn", kernel)
         out = None if out is None else out.transpose(1, 2)
-    return _result(out, (q, k, v), heads, mask, skip_output_reshape, kwargs)
+    return _or_torchs(out, (q, k, v), mask, options)
 
 
-@wrap_attn
+@attention_function
 def attention_comfy_kitchen_int8(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    heads: int,
-    mask: torch.Tensor | None = None,
-    attn_precision: torch.dtype | None = None,
-    skip_reshape: bool = False,
-    skip_output_reshape: bool = False,
-    **kwargs: Any,
+    mask: torch.Tensor | None,
+    attn_precision: torch.dtype | None,
+    options: Mapping[str, Any],
 ) -> torch.Tensor:
     """comfy-kitchen's attention in 8-bit integers."""
-    q, k, v = split_qkv(q, k, v, heads, skip_reshape, bool(kwargs.get("enable_gqa")))
     kernel = functools.partial(
-        _kernel("comfy_kitchen", "int8_attention"), q, k, v, scale=kwargs.get("scale"), attn_mask=broadcast_mask(mask)
+        _kernel("comfy_kitchen", "int8_attention"), q, k, v, scale=options.get("scale"), attn_mask=broadcast_mask(mask)
     )
-    return _result(_tried("comfy-kitchen", kernel), (q, k, v), heads, mask, skip_output_reshape, kwargs)
+    return _or_torchs(_tried("comfy-kitchen", kernel), (q, k, v), mask, options)
 
 
 def _tried(package: str, kernel: Callable[[], torch.Tensor]) -> torch.Tensor | None:
@@ -151,18 +127,13 @@ def _tried(package: str, kernel: Callable[[], torch.Tensor]) -> torch.Tensor | N
         return None
 
 
-def _result(
-    out: torch.Tensor | None,
-    qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    heads: int,
-    mask: torch.Tensor | None,
-    skip_output_reshape: bool,
-    kwargs: dict[str, Any],
+def _or_torchs(
+    out: torch.Tensor | None, qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor], mask: torch.Tensor | None, options: Mapping[str, Any]
 ) -> torch.Tensor:
-    """*out* (B x H x N x D) in the caller's shape; torch's attention where there is none."""
-    if out is None:
-        return attention_pytorch(*qkv, heads, mask=mask, skip_reshape=True, skip_output_reshape=skip_output_reshape, **kwargs)
-    return out if skip_output_reshape else join_heads(out)
+    """*out* (B x H x N x D); torch's attention where there is none."""
+    if out is not None:
+        return out
+    return attention_pytorch(*qkv, qkv[0].shape[1], mask=mask, skip_reshape=True, skip_output_reshape=True, **options)
 
 
 def has_int8_attention() -> bool:

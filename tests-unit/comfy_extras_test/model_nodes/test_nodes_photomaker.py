@@ -1,5 +1,7 @@
 """PhotoMaker: reading its file, the place of the word, and what the person changes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -98,6 +100,18 @@ def test_the_nodes_put_the_person_in_the_place_before_the_word(tensors, tmp_path
     assert changed == [2]
     ((plain, _),) = nodes_photomaker.PhotoMakerEncode.execute(model, picture, clip, "a man sits").args[0]
     assert (plain == 0.5).all()
+
+
+@pytest.mark.parametrize(("before", "place"), [(0, 0), (1, 1), (75, 75), (76, 78), (150, 152), (151, 155)])
+def test_long_prompts_have_the_person_behind_the_begin_of_its_chunk(tensors, monkeypatch, before, place):
+    model = SimpleNamespace(load_device=torch.device("cpu"), model=build_photomaker(tensors))
+    monkeypatch.setattr(nodes_photomaker.model_management, "load_models_gpu", lambda models: None)
+    clip = Clip()
+    monkeypatch.setattr(clip, "encode_from_tokens", lambda tokens, return_pooled: (torch.full((1, 231, WIDTH), 0.5), torch.zeros(1, 8)))
+    text = " ".join([*["word"] * before, "photomaker", *["more"] * 20])
+    ((states, _),) = nodes_photomaker.PhotoMakerEncode.execute(model, torch.rand(1, 250, 230, 3), clip, text).args[0]
+    assert states.shape == (1, 231, WIDTH)
+    assert (states != 0.5).any(dim=-1)[0].nonzero().flatten().tolist() == [place]
 
 
 def test_another_file_names_itself(tmp_path):

@@ -99,15 +99,15 @@ def test_the_extensions_list_their_nodes():
     for module, names in (
         (
             nodes_qwen,
-            {
+            [
                 "TextEncodeQwenImageEdit",
                 "TextEncodeQwenImageEditPlus",
                 "TextEncodeQwenImage21",
                 "QwenImage21Cache",
                 "EmptyQwenImageLayeredLatentImage",
-            },
+            ],
         ),
-        (nodes_zimage, {"TextEncodeZImageOmni"}),
+        (nodes_zimage, ["TextEncodeZImageOmni"]),
     ):
         extension = asyncio.run(module.comfy_entrypoint())
-        assert {node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())} == names
+        assert [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())] == names

@@ -44,6 +44,7 @@ KINDS = {
     "0.9": {**VIDEO, "causal_temporal_positioning": False},
     "0.9, by a small T5": {**VIDEO, "causal_temporal_positioning": False, "caption_channels": 32},
     "0.9.5": VIDEO,
+    "0.9.5, by a small T5": {**VIDEO, "caption_channels": 32},
     "2": SOUND,
     "2.3": {
         **SOUND,

@@ -7,7 +7,7 @@ from minimax_vae_files import AUDIO_SIZES, VIDEO_SIZES, audio_vae_tensors, vae_t
 import comfy.sd
 from comfy.audio.minimax import MiniMaxAudioAutoencoder, read_minimax_audio_config
 from comfy.families.model_errors import ModelFileError, UnknownModelError
-from comfy.images import minimax_vae
+from comfy.images import minimax_vae, seamed_tiles
 from comfy.images.minimax_vae import MiniMaxAutoencoder, cells_of, frames_of, read_minimax_vae_config, whole_frames_of
 
 
@@ -76,19 +76,19 @@ def test_videos_are_diffusers(monkeypatch):
         torch.testing.assert_close(own, shown.movedim(1, -1), rtol=1e-3, atol=1e-4)
         assert own.shape == (1, 22, 48, 32, 3) and own.std() > 0.1
         assert torch.equal(vae.decode_tiled(latent, tile_x=4, tile_y=4), own) and torch.equal(vae.encode_tiled(video), latent)
-        monkeypatch.setattr(minimax_vae, "TILE", 2)
-        monkeypatch.setattr(minimax_vae, "TILE_SEAM", 1)
+        monkeypatch.setattr(seamed_tiles, "TILE", 2)
+        monkeypatch.setattr(seamed_tiles, "TILE_SEAM", 1)
         in_tiles = vae.decode(latent)
     assert in_tiles.shape == own.shape and not torch.equal(in_tiles, own)
 
 
 def test_tiles_cover_a_side_evenly():
     for cells in range(1, 70):
-        tiles = minimax_vae._tiles(cells)
+        tiles = seamed_tiles.tiles_along(cells)
         assert tiles[0][0] == 0 and tiles[-1][1] == 0
         for (start, seam), (after, _) in zip(tiles, tiles[1:]):
-            assert seam >= minimax_vae.TILE_SEAM and after == start + minimax_vae.TILE - seam
-        assert tiles[-1][0] + minimax_vae.TILE == max(cells, minimax_vae.TILE)
+            assert seam >= seamed_tiles.TILE_SEAM and after == start + seamed_tiles.TILE - seam
+        assert tiles[-1][0] + seamed_tiles.TILE == max(cells, seamed_tiles.TILE)
 
 
 def test_a_single_picture_is_what_it_is_at_the_beginning_of_a_video():

@@ -68,10 +68,25 @@ def test_unipc_refuses_an_unknown_variant():
         uni_pc.sample_unipc(GaussianModel(), starting_points(), geometric_sigmas(10.0, 0.1, 4), variant="bh3")
 
 
-def test_unipc_leaves_the_given_sigmas_alone():
-    sigmas = torch.tensor([3.0, 1.0, 0.0])
-    uni_pc.sample_unipc(GaussianModel(), torch.ones(1, 1, 2, 2), sigmas, disable=True)
-    assert sigmas.tolist() == [3.0, 1.0, 0.0]
+def test_unipc_leaves_the_given_sigmas_alone_but_for_a_last_zero():
+    for last, left in ((0.0, 0.001), (0.5, 0.5)):
+        sigmas = torch.tensor([3.0, 1.0, last])
+        uni_pc.sample_unipc(GaussianModel(), torch.ones(1, 1, 2, 2), sigmas, disable=True)
+        assert sigmas.tolist() == pytest.approx([3.0, 1.0, left])
+
+
+@pytest.mark.parametrize("name", ["uni_pc", "uni_pc_bh2", "euler"])
+def test_sigmas_of_a_node_stay_and_a_flows_latent_is_taken_from_where_the_sampler_stopped(name):
+    model, sigmas, noise = GaussianModel(Flow()), torch.tensor([0.9, 0.5, 0.0]), torch.ones(1, 1, 2, 2)
+    model.inner_model.model_sampling = model.sampling
+    sampler = comfy.samplers.sampler_object(name)
+    result = sampler.sample(model, sigmas, {}, None, noise, torch.zeros_like(noise), disable_pbar=True)
+    assert sigmas.tolist() == pytest.approx([0.9, 0.5, 0.0])
+    own = sigmas.clone()
+    started = model.sampling.noise_scaling(own[0], noise, torch.zeros_like(noise), False)
+    stopped = sampler.sampler_function(model, started, own, {}, disable=True)
+    assert own[-1].item() == pytest.approx(0.0 if name == "euler" else 0.001)
+    assert torch.equal(result, stopped / (1 - own[-1]))
 
 
 @pytest.mark.parametrize(
