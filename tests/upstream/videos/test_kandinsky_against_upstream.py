@@ -1,6 +1,6 @@
 """HunyuanVideo 1 and Kandinsky 5 give upstream's latents and pictures: same files, conditioning, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_kandinsky_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos/test_kandinsky_against_upstream.py
 """
 
 import torch
@@ -80,7 +80,7 @@ def kandinsky_cases(folder, numbers) -> dict:
 def check_latents(folder, cases):
     """Run *cases* with both, and compare; every one must differ from the first."""
     torch.save(cases, folder / "cases.pt")
-    ours, theirs = results_of_both("video_model_runs.py", folder, [folder / "cases.pt"])
+    ours, theirs = results_of_both("videos/video_model_runs.py", folder, [folder / "cases.pt"])
     differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
     for name, difference in differences.items():
         print(f"{name:28} {difference:.1e}")
@@ -102,7 +102,7 @@ def test_pictures_and_their_latents_are_upstreams(tmp_path):
     pictures = [numbers(frames, 48, 64, 3).sigmoid() for frames in (1, 6, 13)]
     latents = [numbers(1, 16, 5, 6, 8), numbers(1, 16, 1, 3, 4), numbers(1, 16, 2, 3, 4)]
     torch.save({"vae": {"vae": first_vae_tensors(), "pictures": pictures, "latents": latents}}, tmp_path / "cases.pt")
-    ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    ours, theirs = (results["vae"] for results in results_of_both("videos/video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     for own, other in zip(ours[:3], theirs[:3], strict=True):
         assert own.shape == other.shape and (own - other).norm() <= BOUND * other.norm()
     for own, other in zip(ours[3:], theirs[3:], strict=True):

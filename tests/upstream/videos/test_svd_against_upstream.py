@@ -1,6 +1,6 @@
 """Stable Video Diffusion gives upstream's latents and pictures: same weights, conditioning, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_svd_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos/test_svd_against_upstream.py
 """
 
 import torch
@@ -45,7 +45,7 @@ def test_pictures_and_their_latents_are_upstreams(tmp_path):
     latents = [numbers(FRAMES, 4, 6, 8, seed=3), numbers(1, 4, 4, 6, seed=4)]
     case = {"vae": frames_vae_tensors(), "pictures": pictures, "latents": latents, "overlap": 1}
     torch.save({"vae": case}, tmp_path / "cases.pt")
-    ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    ours, theirs = (results["vae"] for results in results_of_both("videos/video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     assert ours[0].shape == theirs[0].shape and (ours[0] - theirs[0]).norm() <= BOUND * theirs[0].norm()
     for own, other in zip(ours[1:], theirs[1:], strict=True):
         assert own.shape == other.shape and (own - other).abs().max() <= LEVEL and own.std() > 0.05

@@ -1,6 +1,6 @@
 """Wan's models give upstream's latents: same files, conditioning, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_wan_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos/test_wan_against_upstream.py
 """
 
 import torch
@@ -165,7 +165,7 @@ def test_latents_are_upstreams(tmp_path):
     cases_file = tmp_path / "cases.pt"
     cases = wan_cases(tmp_path)
     torch.save(cases, cases_file)
-    ours, theirs = results_of_both("video_model_runs.py", tmp_path, [cases_file])
+    ours, theirs = results_of_both("videos/video_model_runs.py", tmp_path, [cases_file])
     assert ours.keys() == theirs.keys() == cases.keys()
     differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
     for name, difference in differences.items():
@@ -181,7 +181,7 @@ def test_wan_2_2_latents_and_pictures_are_upstreams(tmp_path):
     latents = [numbers(1, 48, 3, 6, 8), numbers(1, 48, 1, 3, 4)]
     case = {"vae": wan_vae_tensors(layout=wan22_vae_layout), "pictures": pictures, "latents": latents}
     torch.save({"vae": case}, tmp_path / "cases.pt")
-    ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    ours, theirs = (results["vae"] for results in results_of_both("videos/video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     for own, other in zip(ours[:3], theirs[:3], strict=True):
         assert (own - other).norm() <= BOUND * other.norm()
     for own, other in zip(ours[3:], theirs[3:], strict=True):
@@ -189,7 +189,7 @@ def test_wan_2_2_latents_and_pictures_are_upstreams(tmp_path):
 
 
 def test_nodes_give_what_upstreams_give(tmp_path):
-    ours, theirs = results_of_both("video_model_node_runs.py", tmp_path)
+    ours, theirs = results_of_both("videos/video_model_node_runs.py", tmp_path)
     assert ours.keys() == theirs.keys() and len(theirs) > 30
     different = {}
     for case, expected in theirs.items():

@@ -1,6 +1,6 @@
 """HunyuanVideo 1.5's models give upstream's latents and pictures: same files, conditioning, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_hunyuan_video_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos/test_hunyuan_video_against_upstream.py
 """
 
 import torch
@@ -58,7 +58,7 @@ def cases(folder) -> dict:
 
 def test_latents_are_upstreams(tmp_path):
     torch.save(cases(tmp_path), tmp_path / "cases.pt")
-    ours, theirs = results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
+    ours, theirs = results_of_both("videos/video_model_runs.py", tmp_path, [tmp_path / "cases.pt"])
     differences = {name: ((ours[name] - latent).norm() / latent.norm()).item() for name, latent in theirs.items()}
     for name, difference in differences.items():
         print(f"{name:28} {difference:.1e}")
@@ -72,7 +72,7 @@ def test_pictures_and_their_latents_are_upstreams(tmp_path):
     latents = [numbers(1, 32, 5, 6, 8), numbers(1, 32, 1, 3, 4), numbers(1, 32, 2, 3, 4)]
     case = {"vae": hunyuan_vae_tensors(), "pictures": pictures, "latents": latents}
     torch.save({"vae": case}, tmp_path / "cases.pt")
-    ours, theirs = (results["vae"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    ours, theirs = (results["vae"] for results in results_of_both("videos/video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     for own, other in zip(ours[:3], theirs[:3], strict=True):
         assert own.shape == other.shape and (own - other).norm() <= BOUND * other.norm()
     for own, other in zip(ours[3:], theirs[3:], strict=True):
@@ -96,7 +96,7 @@ def test_states_of_texts_are_upstreams(tmp_path):
         name: value for name, value in case["byt5"].items() if not name.startswith("encoder.block.") or int(name.split(".")[2]) < 3
     }
     torch.save({"texts": case}, tmp_path / "cases.pt")
-    ours, theirs = (results["texts"] for results in results_of_both("video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
+    ours, theirs = (results["texts"] for results in results_of_both("videos/video_model_runs.py", tmp_path, [tmp_path / "cases.pt"]))
     assert ours[0].shape == (1, len(ids), 64)  # what the user says
     for own, other in zip(ours, theirs, strict=True):
         assert own.shape == other.shape and (own - other).norm() <= BOUND * other.norm()
