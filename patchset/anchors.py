@@ -1,6 +1,7 @@
 """Finding places in a parsed file by name and by the shape of a statement, never by line number."""
 
 import ast
+import functools
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
@@ -46,6 +47,7 @@ def source_of(node: cst.CSTNode) -> str:
     return cst.Module(body=[]).code_for_node(node).strip()
 
 
+@functools.lru_cache(maxsize=512)
 def shape(text: str) -> Callable[[cst.CSTNode], bool]:
     """A test for a statement that reads like *text*, spaces and comments aside."""
     statement = cst.parse_statement(text)
@@ -63,6 +65,7 @@ def _kind(statement: cst.BaseStatement) -> tuple[type[cst.CSTNode], ...]:
     return (type(statement), *map(type, body))
 
 
+@functools.lru_cache(maxsize=8192)  # every edit of a file looks at the same nodes
 def _normal(statement: cst.CSTNode) -> str:
     return ast.dump(ast.parse(textwrap.dedent(source_of(statement))))
 

@@ -55,15 +55,21 @@ def make_plan(series: Series, tree: Tree, with_tests: bool = True) -> Plan:
     return Plan(series, tuple(outcomes), tuple(changes))
 
 
-@functools.lru_cache(maxsize=256)  # one command asks about the same file several times
+@functools.lru_cache(maxsize=512)  # one command asks about the same file several times
 def transformed(series: Series, version: Version, path: str, content: bytes) -> tuple[bytes, tuple[Outcome, ...]]:
     """*content* with the edits that *series* makes in *path*, and what each found. Raises ``ParserSyntaxError``."""
-    module, outcomes = cst.parse_module(content), []
+    parsed = module = _parsed(content)
+    outcomes = []
     for edit in series.edits(version):
         if edit.path == path:
             module, outcome = edit.apply(module)
             outcomes.append(outcome)
-    return module.bytes, tuple(outcomes)
+    return content if module is parsed else module.bytes, tuple(outcomes)
+
+
+@functools.lru_cache(maxsize=32)  # every series looks at the same few files
+def _parsed(content: bytes) -> cst.Module:
+    return cst.parse_module(content)
 
 
 def _copy(here: str, there: str, have: bytes | None, outcomes: list[Outcome]) -> FileChange:

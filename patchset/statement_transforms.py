@@ -40,7 +40,8 @@ class ReplaceStatement(Transform):
         if len(roots) != 1:
             return self._unchanged(module, Verdict.AMBIGUOUS if roots else Verdict.MISSING)
         new = _parse(self.lines, module)
-        if any(_stand_in(new, block.body) for block in anchors.blocks(roots[0])):
+        tests = _tests(new)
+        if any(_stand_in(tests, block.body) for block in anchors.blocks(roots[0])):
             return self._unchanged(module, Verdict.ALREADY_THERE)
         is_it = anchors.shape(self.statement)
         places = [(block, index) for block in anchors.blocks(roots[0]) for index, line in enumerate(block.body) if is_it(line)]
@@ -74,7 +75,7 @@ class InsertInFinally(Transform):
         new = _parse(self.lines, module)
         if not isinstance(block, cst.IndentedBlock):
             return self._unchanged(module, Verdict.MISSING)
-        if _stand_in(new, block.body):
+        if _stand_in(_tests(new), block.body):
             return self._unchanged(module, Verdict.ALREADY_THERE)
         return anchors.replaced(module, block, block.with_changes(body=[*new, *block.body])), self._outcome(Verdict.APPLIED)
 
@@ -162,9 +163,13 @@ def _lines_in(module: cst.Module, name: str) -> Iterator[cst.CSTNode]:
     return (line for root in anchors.find(module, name) for block in anchors.blocks(root) for line in block.body)
 
 
-def _stand_in(lines: Sequence[cst.BaseStatement], body: Sequence[cst.CSTNode]) -> bool:
-    """Whether *lines* stand in *body*, one after the other."""
-    tests = [anchors.shape(anchors.source_of(line)) for line in lines]
+def _tests(lines: Sequence[cst.BaseStatement]) -> list[Callable[[cst.CSTNode], bool]]:
+    """A test for each of *lines*."""
+    return [anchors.shape(anchors.source_of(line)) for line in lines]
+
+
+def _stand_in(tests: Sequence[Callable[[cst.CSTNode], bool]], body: Sequence[cst.CSTNode]) -> bool:
+    """Whether lines that pass *tests* stand in *body*, one after the other."""
     return any(all(test(body[start + offset]) for offset, test in enumerate(tests)) for start in range(len(body) - len(tests) + 1))
 
 

@@ -102,10 +102,19 @@ def test_another_server_runs_only_the_output_node(executor, cache_type):
 
 
 def test_no_store_is_lost_when_the_prompt_ends_at_once(executor):
-    provider = use(Watched(store_s=0.05))
+    provider, released = use(Watched()), threading.Event()
+    store = provider.on_store
+
+    async def when_released(context, value):
+        while not released.is_set():
+            await asyncio.sleep(0.005)
+        await store(context, value)
+
+    provider.on_store = when_released
     one = executor(ProviderLimits(drain_timeout_s=0.05))
     assert run(wide(200), one) == [sum(range(200))]
-    assert len(provider.stored) < 200
+    assert not provider.stored
+    released.set()
     close_providers()
     assert len(provider.stored) == len(provider.values) == 200
 

@@ -54,6 +54,7 @@ Before a model is read, and after each node, kept models now make way until the 
 are free. The limit of a container counts.
 """,
     edits=pressure,
+    builds_on=("ram-models",),
     files=((f"{MODULES}/ram_models_pressure.py", "comfy/ram_models_pressure.py"),),
     tests=((f"{MODULES}/ram_models_pressure_test.py", f"{TESTS}/ram_models_pressure_test.py"),),
 )
@@ -66,6 +67,7 @@ Whether a model was found in RAM, read, or let go stands in the log only.
 A prompt's history now has it as a list under "models": model, event, bytes, seconds.
 """,
     edits=receipts,
+    builds_on=("ram-models",),
     files=((f"{MODULES}/ram_models_receipts.py", "comfy/ram_models_receipts.py"),),
     tests=((f"{MODULES}/ram_models_receipts_test.py", f"{TESTS}/ram_models_receipts_test.py"),),
 )

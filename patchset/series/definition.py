@@ -16,7 +16,7 @@ class Series:
 
     *modules* are folders of this project copied whole, *files* and *tests* single files, each as ``(path here, path there)``; *edits* gives
     the transforms for a version (an empty list: not needed there). *rivals* names series that do the same in the same places: a checkout
-    has one of them at most. Naming it on one side is enough.
+    has one of them at most. Naming it on one side is enough. *builds_on* names what it stands on, in that order.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Series:
     files: tuple[tuple[str, str], ...] = ()
     tests: tuple[tuple[str, str], ...] = ()
     rivals: tuple[str, ...] = ()
+    builds_on: tuple[str, ...] = ()
 
     def is_rival_of(self, other: "Series") -> bool:
         """Whether a checkout cannot have both."""

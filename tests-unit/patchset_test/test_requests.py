@@ -18,7 +18,7 @@ from patchset.series.definition import PROJECT
 from patchset.trees import Overlay
 
 KNOWN = {**SERIES, **REQUESTS}
-ON_THE_CORE = ("ram-models-pressure", "ram-models-receipts")
+ON_THE_CORE = [name for name, request in REQUESTS.items() if request.builds_on == ("ram-models",)]
 ALONE = [name for name in REQUESTS if name not in ON_THE_CORE]
 PROVIDERS = [name for name in REQUESTS if name.startswith("provider-")]
 
