@@ -37,7 +37,7 @@ class EmptyARVideoLatent(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        outputs = [io.Latent.Output(display_name="LATENT")]
+        outputs: list[Any] = [io.Latent.Output(display_name="LATENT")]
         return io.Schema(node_id="EmptyARVideoLatent", category="model/latent/autoregressive", inputs=_sizes(), outputs=outputs)
 
     @classmethod

@@ -217,6 +217,7 @@ TESTED_THROUGH = {
     "comfy_extras/audio_file_nodes.py": "tests-unit/comfy_extras_test/audio/test_audio_files.py",
     "comfy_extras/flux2_nodes.py": "tests-unit/comfy_extras_test/test_nodes_prompt_texts.py",
     "comfy_execution/prompt_checks/loop_check.py": "tests-unit/comfy_extras_test/test_nodes_loop.py",
+    "comfy/sampling/autoregressive.py": "tests-unit/comfy_test/dit/test_wan_causal.py",
     "comfy_extras/list_values.py": "tests-unit/comfy_extras_test/test_nodes_loop.py",
     "comfy_extras/model_patch_schema.py": "tests-unit/comfy_extras_test/test_node_definitions.py",
     "comfy_extras/node_extension.py": "tests-unit/comfy_extras_test/test_node_definitions.py",

@@ -93,7 +93,10 @@ class CausalWanModel(WanModel):
         transformer_options: Options | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """As :meth:`WanModel._forward`; with ``ar_state`` *x* is the frames that stand after those that it holds."""
+        """The prediction for a whole video, or with ``ar_state`` for the frames *x* that stand after those that it holds.
+
+        Arguments as for :meth:`WanModel._forward`.
+        """
         options = {} if transformer_options is None else transformer_options
         before = options.get(STATE)
         if before is None:
