@@ -93,7 +93,7 @@ def write_autoencoder(name: str, path: pathlib.Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    sys.path.insert(0, str(PROJECT / "tests-unit" / "comfy_test"))
+    sys.path[:0] = [str(PROJECT / "tests-unit" / "comfy_test"), str(PROJECT / "tests-unit" / "comfy_test" / "videos")]
     from hunyuan_files import hunyuan_vae_layout
     from wan_vae_files import wan_vae_layout
 
