@@ -1,6 +1,6 @@
 """Stable Video Diffusion gives upstream's latents and pictures: same weights, conditioning, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/test_svd_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos/test_svd_against_upstream.py
 """
 
 import torch
