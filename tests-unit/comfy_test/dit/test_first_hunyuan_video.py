@@ -12,6 +12,7 @@ import comfy.supported_models
 from comfy.dit import hunyuan_video
 from comfy.dit.models.hunyuan_video import HunyuanVideo, HunyuanVideo15
 from comfy.ldm.hunyuan_video import latents
+from comfy.ldm.hunyuan_video.model import HunyuanVideo as Network
 from comfy.ldm.hunyuan_video.names import parameter_name
 from comfy.loading.lora_keys import model_lora_keys_unet
 
@@ -56,7 +57,11 @@ def test_networks_are_told_by_their_tensors(channels, name, keys):
     model = loaded(channels=channels)
     assert type(model) is getattr(comfy.model_base, name) and type(model.model_config) is getattr(comfy.supported_models, name)
     assert model.concat_keys == keys and model.model_sampling.shift == 7.0 and isinstance(model, HunyuanVideo)
-    assert not isinstance(model, HunyuanVideo15) and isinstance(model.latent_format, comfy.latent_formats.HunyuanVideo)
+    assert (
+        type(model.diffusion_model) is Network
+        and not isinstance(model, HunyuanVideo15)
+        and isinstance(model.latent_format, comfy.latent_formats.HunyuanVideo)
+    )
 
 
 def test_the_latent_formats_are_comfyuis_names():

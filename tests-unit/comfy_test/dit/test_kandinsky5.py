@@ -12,6 +12,7 @@ import comfy.supported_models
 from comfy.dit import kandinsky5
 from comfy.dit.models.kandinsky5 import Kandinsky5, Kandinsky5Image
 from comfy.ldm.kandinsky5 import layers
+from comfy.ldm.kandinsky5.model import Kandinsky5 as Network
 from comfy.loading.lora_keys import model_lora_keys_unet
 
 CONTEXT = 48
@@ -53,7 +54,11 @@ def loaded(**sizes):
 def test_networks_are_told_by_their_tensors(picture, kind, shift, latents):
     model = loaded(picture=picture)
     assert type(model) is getattr(comfy.model_base, kind) and type(model.model_config) is getattr(comfy.supported_models, kind)
-    assert model.model_sampling.shift == shift and type(model.latent_format) is getattr(comfy.latent_formats, latents)
+    assert (
+        type(model.diffusion_model) is Network
+        and model.model_sampling.shift == shift
+        and type(model.latent_format) is getattr(comfy.latent_formats, latents)
+    )
 
 
 def test_the_real_sizes_have_their_heads_and_places():

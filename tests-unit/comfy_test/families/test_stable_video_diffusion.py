@@ -10,6 +10,7 @@ import comfy.latent_formats
 import comfy.sample
 import comfy.sd
 import comfy.supported_models
+from comfy.cldm.cldm import ControlNet
 from comfy.families.diffusers_names import unet_names, vae_names
 from comfy.families.model_errors import ModelFileError
 from comfy.families.sd_unet_config import read_unet_config
@@ -112,8 +113,10 @@ def test_the_sizes_are_read_off_the_tensors():
     config = read_unet_config(shapes, "p.")
     assert config == SMALL and config.as_dict()["use_temporal_resblock"] is True
     assert read_unet_config({name: shape for name, shape in shapes.items() if ".time_stack.0.attn2." not in name}, "p.") is None
-    with pytest.raises(ValueError, match=r"over frames needs .*video_kernel_size"):
+    with pytest.raises(ValueError, match=r"not supported here without .*video_kernel_size"):
         UNetModel(**{name: value for name, value in SMALL.as_dict().items() if name != "video_kernel_size"})
+    with pytest.raises(ValueError, match="use_temporal_attention=True is not supported"):
+        ControlNet(**{**SMALL.as_dict(), "hint_channels": 3})
     with pytest.raises(ValueError, match="merge_strategy='fixed'"):
         UNetModel(**{**SMALL.as_dict(), "merge_strategy": "fixed"})
 

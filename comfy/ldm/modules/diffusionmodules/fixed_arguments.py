@@ -65,12 +65,14 @@ def refuse_others(what: str, given: Mapping[str, Any], known: Mapping[str, Colle
             raise ValueError(f"{what} with {name}={value!r} is not supported here, only {choices}; such a network would give other results")
 
 
-def check_unet(what: str, unet_config: Mapping[str, Any]) -> None:
-    """The same for the ``unet_config`` of a UNet or of half of one. Of a network over frames, all that concerns them must be as known."""
+def check_unet(what: str, unet_config: Mapping[str, Any], over_frames: bool = False) -> None:
+    """The same for the ``unet_config`` of a UNet or of half of one. *over_frames*: it may be a network over frames; then all that concerns
+    them must be as known.
+    """
     known = {**UNET, "num_heads_upsample": (-1, unet_config.get("num_heads"))}
-    if unet_config.get("use_temporal_attention"):
+    if over_frames and unet_config.get("use_temporal_attention"):
         missing = sorted(VIDEO.keys() - unet_config.keys())
         if missing:
-            raise ValueError(f"{what} over frames needs {', '.join(missing)}")
+            raise ValueError(f"{what} with use_temporal_attention=True is not supported here without {', '.join(missing)}")
         known |= {name: (value,) for name, value in VIDEO.items()}
     refuse_others(what, {name: value for name, value in unet_config.items() if name not in UNET_SIZES}, known)

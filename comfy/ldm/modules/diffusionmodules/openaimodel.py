@@ -113,13 +113,14 @@ class InputHalf(torch.nn.Module):
     ``ValueError`` for members that ask for another network.
     """
 
+    MAY_BE_VIDEO = False  # whether its forward tells the blocks of frames
     label_emb: torch.nn.Module
     input_blocks: Any
     middle_block: Any
 
     def __init__(self, unet_config: Mapping[str, Any], dtype: torch.dtype | None, device: torch.device | None, blocks: UNetBlocks) -> None:
         super().__init__()
-        check_unet(type(self).__name__, unet_config)
+        check_unet(type(self).__name__, unet_config, self.MAY_BE_VIDEO)
         self.config: UNetConfig = blocks.config
         self.dtype = torch.float32 if dtype is None else dtype
         self.device = device
@@ -143,6 +144,7 @@ class UNetModel(InputHalf):
     Parameters are on the meta device until :meth:`load_weights`. ``dtype`` is the dtype weights are kept in.
     """
 
+    MAY_BE_VIDEO = True
     output_blocks: Any
     out: Any
 
