@@ -148,7 +148,7 @@ class _PointFinder:
     """A model of SDPose and its autoencoder. The features that its head takes are those of its last blocks, one step from the latent."""
 
     def __init__(self, model: Any, vae: Any) -> None:
-        self.head = getattr(model.model.diffusion_model, "heatmap_head", None)
+        self.head: Any = getattr(model.model.diffusion_model, "heatmap_head", None)
         if self.head is None:
             raise ValueError(f"{model.model.said()} finds no points of people: load a checkpoint of SDPose")
         self.vae, self.model = vae, model.clone()
@@ -166,8 +166,8 @@ class _PointFinder:
         height, width = pictures.shape[1:3]
         sides = [4 * cells for cells in self.head.heatmap_size]
         method = "area" if sides[0] <= width and sides[1] <= height else "bilinear"
-        scaled = comfy.utils.common_upscale(pictures[..., :3].movedim(-1, 1).float(), *sides, method, "disabled").movedim(1, -1)
-        latent = self.vae.encode(scaled)
+        scaled = comfy.utils.common_upscale(pictures[..., :3].movedim(-1, 1).float(), sides[0], sides[1], method, "disabled")
+        latent = self.vae.encode(scaled.movedim(1, -1))
         quiet = {"disable_noise": True, "disable_pbar": True}
         sample.sample(self.model, torch.zeros_like(latent), 1, 1.0, "euler", "simple", self.text, self.text, latent, **quiet)
         return [self._person(places, scores, (width / sides[0], height / sides[1]), corner) for places, scores in zip(*self._points())]

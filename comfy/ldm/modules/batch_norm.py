@@ -9,6 +9,11 @@ from comfy.ops import cast_to_input
 class FixedBatchNorm(torch.nn.Module):
     """Norms by the figures of training, which are parameters here: files hold them as they do weights. Computes in its input's dtype."""
 
+    weight: torch.nn.Parameter
+    bias: torch.nn.Parameter
+    running_mean: torch.nn.Parameter
+    running_var: torch.nn.Parameter
+
     def __init__(self, channels: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         for name in ("weight", "bias", "running_mean", "running_var"):

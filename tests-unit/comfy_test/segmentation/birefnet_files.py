@@ -12,17 +12,17 @@ SMALL = BiRefNetSizes(width=8, depths=(2, 2, 2, 2), heads=(1, 2, 2, 4), window=4
 def birefnet_tensors(seed: int = 0, sizes: BiRefNetSizes = SMALL) -> dict[str, torch.Tensor]:
     """A small BiRefNet, with what its files hold beside weights."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for name, value in BiRefNet(sizes).named_parameters():
+    tensors, network = {}, BiRefNet(sizes)
+    for name, value in network.named_parameters():
         drawn = random_weight(name, tuple(value.shape), generator)
         tensors[_published(name)] = 1 + drawn.abs() if name.endswith("running_var") else drawn
     for name in [name for name in tensors if ".attention.q_proj." in name]:
         stem, last = name.split(".attention.q_proj.")
         tensors[f"{stem}.attn.qkv.{last}"] = torch.cat([tensors.pop(f"{stem}.attention.{part}_proj.{last}") for part in "qkv"])
+    index = network.bb.swin.encoder.layers[0].blocks[0].attention.relative_position_bias.relative_position_index
     for stage, depth in enumerate(sizes.depths):
         for block in range(depth):
-            index = torch.zeros(sizes.window**2, sizes.window**2, dtype=torch.int64)
-            tensors[f"bb.layers.{stage}.blocks.{block}.attn.relative_position_index"] = index
+            tensors[f"bb.layers.{stage}.blocks.{block}.attn.relative_position_index"] = index.view(sizes.window**2, -1).clone()
     for name in [name for name in tensors if name.endswith("running_mean")]:
         tensors[name.replace("running_mean", "num_batches_tracked")] = torch.tensor(5)
     for name in ("conv_ms_spvn_4", "gdt_convs_pred_4.0"):
