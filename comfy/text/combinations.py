@@ -84,7 +84,7 @@ _RULES: tuple[tuple[tuple[frozenset[TEModel], ...], tuple[str, ...], str], ...] 
         for model, size in zip(_GEMMA4, ("e2b", "e4b", "unified", "large"))
         for rule in (
             (_sets((model,)), ("stable_diffusion", ANY), f"comfy.text_encoders.gemma4:{size}_target"),
-            (_sets((model, TEModel.LTX_PROJECTION)), ("ltxv", ANY), f"comfy.text_encoders.gemma4:ltx_{size}_target"),
+            (_sets((model, TEModel.LTX_PROJECTION)), ("ltxv", ANY), f"comfy.text_encoders.ltxav:{size}_target"),
         )
     ),
     (_sets((TEModel.GEMMA_3_12B, TEModel.LTX_PROJECTION)), ("ltxv",), "comfy.text_encoders.lt:ltxav_target"),

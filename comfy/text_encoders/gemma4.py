@@ -223,12 +223,5 @@ def _alone(size: str, parts: Collection[str]) -> ClipTarget:
     return ClipTarget(TOKENIZERS[size], Gemma4TEModel)
 
 
-def _of_ltx(size: str, parts: Collection[str]) -> ClipTarget:
-    from comfy.text_encoders.ltxav import LTXAVGemma4TEModel
-
-    return ClipTarget(ltxav_gemma4_tokenizer(TOKENIZERS[size]), LTXAVGemma4TEModel)
-
-
-# Of Gemma 4 alone, by its size; of one with what LTX 2.5 has for its states.
+# Of Gemma 4 alone, by its size.
 e2b_target, e4b_target, unified_target, large_target = (functools.partial(_alone, size) for size in TOKENIZERS)
-ltx_e2b_target, ltx_e4b_target, ltx_unified_target, ltx_large_target = (functools.partial(_of_ltx, size) for size in TOKENIZERS)

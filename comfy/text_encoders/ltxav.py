@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +15,11 @@ import comfy.ops
 from comfy.families.published_weights import load_published
 from comfy.families.weight_source import WeightSource
 from comfy.ldm.lightricks.embeddings_connector import Embeddings1DConnector
+from comfy.supported_models_base import ClipTarget
 from comfy.text.joint_encoder import JointTextEncoder
 from comfy.text.ltx_projection_config import CONNECTORS, PROJECTION, ProjectionConfig
 from comfy.text_encoders.gemma3 import LARGE, Gemma3_12BModel
-from comfy.text_encoders.gemma4 import PART, Gemma4Model
+from comfy.text_encoders.gemma4 import PART, TOKENIZERS, Gemma4Model, ltxav_gemma4_tokenizer
 from comfy.units import MIB
 
 SPREAD = 8.0  # of states after they are brought to a common range
@@ -154,3 +156,11 @@ class LTXAVGemma4TEModel(LTXAVTEModel):
     """The same with Gemma 4, as LTX 2.5 has it."""
 
     PART, TEXT_MODEL = PART, Gemma4Model
+
+
+def _of_gemma4(size: str, parts: Collection[str]) -> ClipTarget:
+    return ClipTarget(ltxav_gemma4_tokenizer(TOKENIZERS[size]), LTXAVGemma4TEModel)
+
+
+# Of Gemma 4, by its size, and what LTX 2.5 has for its states.
+e2b_target, e4b_target, unified_target, large_target = (functools.partial(_of_gemma4, size) for size in TOKENIZERS)

@@ -39,18 +39,19 @@ def made_eyes(config: Gemma4Eyes) -> Any:
     from transformers.models.gemma4.configuration_gemma4 import Gemma4VisionConfig
     from transformers.models.gemma4.modeling_gemma4 import Gemma4VisionModel
 
-    arguments = Gemma4VisionConfig(
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_heads,
-        head_dim=config.head_width,
-        patch_size=config.patch_size,
-        position_embedding_size=config.positions,
-        use_clipped_linears=config.clipped,
-        attn_implementation="sdpa",
-    )
+    sizes: dict[str, Any] = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_heads,
+        "head_dim": config.head_width,
+        "patch_size": config.patch_size,
+        "position_embedding_size": config.positions,
+        "use_clipped_linears": config.clipped,
+        "attn_implementation": "sdpa",
+    }
+    arguments = Gemma4VisionConfig(**sizes)
     with torch.device("meta"):
         built: Any = Gemma4VisionModel(arguments).eval().requires_grad_(False)
     built.encoder.rotary_emb = type(built.encoder.rotary_emb)(arguments)  # its frequencies are in no file
@@ -68,16 +69,17 @@ def made_ears(config: Gemma4Ears) -> Any:
     from transformers.models.gemma4.configuration_gemma4 import Gemma4AudioConfig
     from transformers.models.gemma4.modeling_gemma4 import Gemma4AudioModel
 
-    arguments = Gemma4AudioConfig(
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        conv_kernel_size=config.kernel,
-        output_proj_dims=config.output_size,
-        subsampling_conv_channels=list(config.channels),
-        use_clipped_linears=config.clipped,
-        attn_implementation="eager",
-    )
+    sizes: dict[str, Any] = {
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "conv_kernel_size": config.kernel,
+        "output_proj_dims": config.output_size,
+        "subsampling_conv_channels": list(config.channels),
+        "use_clipped_linears": config.clipped,
+        "attn_implementation": "eager",
+    }
+    arguments = Gemma4AudioConfig(**sizes)
     with torch.device("meta"):
         built: Any = Gemma4AudioModel(arguments).eval().requires_grad_(False)
     built.rel_pos_enc = type(built.rel_pos_enc)(arguments)
