@@ -41,9 +41,9 @@ def inputs():
 
 
 def in_diffusers_names():
-    named = {}
+    tensors, named = ideogram_tensors(), {}
     for name, place in ideogram4.diffusers_places(ideogram_config()).items():
-        whole = ideogram_tensors()[place.key]
+        whole = tensors[place.key]
         named[name] = whole[place.start : place.start + place.length] if place.length else whole
     return named
 

@@ -166,7 +166,7 @@ def test_a_layer_that_asks_for_full_precision_gets_it(folder, tmp_path):
         assert [name for name, one in quantised.items() if not one.few_bits] == [KEY.removesuffix(".weight")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:-1], pytest.param(KINDS[-1], marks=pytest.mark.long)])
 def test_a_saved_model_is_the_same_model(folder, tmp_path, kind):
     with management(None) as manager:
         model, _ = loaded(files(folder, kind)[0])
