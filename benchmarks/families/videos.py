@@ -58,7 +58,7 @@ LTX: Shapes = {
 FAMILIES: dict[str, tuple[Shapes, str, int, tuple[int, int, int, int]]] = {
     "wan": (WAN, "wan", 4096, (16, 3, 24, 24)),
     "hunyuan": (HUNYUAN, "hunyuan", 3584, (32, 3, 12, 12)),
-    "ltx": (LTX, "ltx", 4096, (128, 3, 8, 8)),
+    "ltx": (LTX, "ltx", 4096, (128, 2, 16, 16)),
 }
 
 
