@@ -58,7 +58,7 @@ LTX: Shapes = {
 FAMILIES: dict[str, tuple[Shapes, str, int, tuple[int, int, int, int]]] = {
     "wan": (WAN, "wan", 4096, (16, 3, 24, 24)),
     "hunyuan": (HUNYUAN, "hunyuan", 3584, (32, 3, 12, 12)),
-    "ltx": (LTX, "ltx", 4096, (128, 3, 8, 8)),
+    "ltx": (LTX, "ltx", 4096, (128, 2, 16, 16)),
 }
 
 
@@ -144,8 +144,10 @@ def probe_model(name: str, network: str, vae: str) -> dict[str, float]:
 
     import comfy.sample
     import comfy.sd
-    import comfy.utils
+    import folder_paths
+    import nodes
 
+    folder_paths.add_model_folder_path("vae", os.path.dirname(vae))
     _, _, context, shape = FAMILIES[name]
     generator = torch.Generator().manual_seed(1)
     text = [[torch.randn(1, 64, context, generator=generator), {"attention_mask": torch.ones(1, 64, dtype=torch.long)}]]
@@ -155,10 +157,11 @@ def probe_model(name: str, network: str, vae: str) -> dict[str, float]:
         start_gb = resident_gb("VmRSS")
         load_gb, load_s, model = risen_gb(start_gb, lambda: comfy.sd.load_diffusion_model(network))
         sample_gb, sample_s, latent = risen_gb(start_gb, lambda: comfy.sample.sample(model, noise, *steps, disable_pbar=True, seed=1))
-        decoder = comfy.sd.VAE(sd=comfy.utils.load_torch_file(vae))
+        loader = nodes.VAELoader
+        vae_gb, vae_s, (decoder, *_) = risen_gb(start_gb, lambda: getattr(loader(), loader.FUNCTION)(vae_name=os.path.basename(vae)))
         decode_gb, decode_s, video = risen_gb(start_gb, lambda: decoder.decode(latent))
-    figures = {"load, GB": load_gb, "sample, GB": sample_gb, "decode, GB": decode_gb}
-    seconds = {"load, s": load_s, "sample, s": sample_s, "decode, s": decode_s}
+    figures = {"load, GB": load_gb, "sample, GB": sample_gb, "load the autoencoder, GB": vae_gb, "decode, GB": decode_gb}
+    seconds = {"load, s": load_s, "sample, s": sample_s, "load the autoencoder, s": vae_s, "decode, s": decode_s}
     return {**figures, **seconds, "mean": float(video.float().mean()), "deviation": float(latent.float().std())}
 
 
