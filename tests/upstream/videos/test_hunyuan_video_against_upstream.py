@@ -1,6 +1,6 @@
 """HunyuanVideo 1.5's models give upstream's latents and pictures: same files, conditioning, noise and seed.
 
-KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos/test_hunyuan_video_against_upstream.py
+KEEPWARM_UPSTREAM_CHECKOUT=…/ComfyUI KEEPWARM_UPSTREAM_PYTHON=…/bin/python pytest tests/upstream/videos -k hunyuan
 """
 
 import torch
