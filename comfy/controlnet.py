@@ -213,7 +213,8 @@ class QwenFunControlNet(QwenControlNet):
 
     def pre_run(self, model: SampledModel, percent_to_timestep_function: Callable[[float], float]) -> None:
         super().pre_run(model, percent_to_timestep_function)
-        self.set_extra_arg("base_model", model.diffusion_model)
+        sampled: Any = model
+        self.set_extra_arg("base_model", sampled.diffusion_model)
 
     def cleanup(self) -> None:
         self.extra_args.pop("base_model", None)

@@ -82,7 +82,7 @@ def test_a_run_of_frames_is_what_the_network_makes_of_all_frames_so_far(model):
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize("at_a_time", [2, 3, 64])
+@pytest.mark.parametrize("at_a_time", [2, 64])
 def test_several_frames_at_a_time_and_a_shorter_last_run(model, at_a_time):
     made = sampled(model, frames=5, at_a_time=at_a_time)
     assert torch.isfinite(made).all() and (made.std(dim=(0, 1, 3, 4)) > 0.1).all()
@@ -90,11 +90,10 @@ def test_several_frames_at_a_time_and_a_shorter_last_run(model, at_a_time):
 
 
 def test_both_sides_of_guidance_remember_frames_of_their_own(model):
-    plain = sampled(model)
-    guided = sampled(model, cfg=3.0)
+    plain, guided = sampled(model, frames=2), sampled(model, frames=2, cfg=3.0)
     assert not torch.allclose(guided, plain, atol=1e-3) and torch.isfinite(guided).all()
-    torch.testing.assert_close(sampled(model, cfg=1.0 + 1e-7), plain, rtol=1e-3, atol=1e-4)
-    pair = sampled(model, noise=numbers(1, 16, 4, *SIDES).repeat(2, 1, 1, 1, 1), cfg=3.0)
+    torch.testing.assert_close(sampled(model, frames=2, cfg=1.0 + 1e-7), plain, rtol=1e-3, atol=1e-4)
+    pair = sampled(model, noise=numbers(1, 16, 2, *SIDES).repeat(2, 1, 1, 1, 1), cfg=3.0)
     assert pair.shape[0] == 2 and torch.isfinite(pair).all()
 
 
