@@ -27,10 +27,10 @@ def drawn(*shape, seed=3):
 
 @pytest.mark.parametrize(("frames", "latent_frames"), [(1, 1), (4, 1), (9, 3)])
 def test_four_frames_make_a_latent_one_but_for_the_first(vae, frames, latent_frames):
-    latent = vae.encode(drawn(frames, 36, 48, 3))
-    assert type(vae.first_stage_model) is HunyuanVideoAutoencoder and latent.shape == (1, 16, latent_frames, 4, 6)
+    latent = vae.encode(drawn(frames, 20, 32, 3))
+    assert type(vae.first_stage_model) is HunyuanVideoAutoencoder and latent.shape == (1, 16, latent_frames, 2, 4)
     video = vae.decode(latent)
-    assert video.shape == (1, 4 * latent_frames - 3, 32, 48, 3) and video.min() >= 0 and video.max() <= 1
+    assert video.shape == (1, 4 * latent_frames - 3, 16, 32, 3) and video.min() >= 0 and video.max() <= 1
     assert (vae.spacial_compression_decode(), vae.temporal_compression_decode()) == (8, 4)
 
 
@@ -61,10 +61,10 @@ def test_nothing_of_a_video_is_kept_afterwards(vae):
 
 
 def test_tiles_of_space_and_time_cover_videos(vae):
-    latent = torch.randn(1, 16, 3, 3, 4, generator=torch.Generator().manual_seed(2))
+    latent = torch.randn(1, 16, 3, 2, 3, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(vae.decode_tiled(latent, tile_x=64, tile_y=64, overlap=16), vae.decode(latent), rtol=1e-4, atol=1e-5)
-    tiled = vae.decode_tiled(latent, tile_x=3, tile_y=3, overlap=1, tile_t=2, overlap_t=1)
-    assert tiled.shape == (1, 9, 24, 32, 3) and tiled.isfinite().all()
+    tiled = vae.decode_tiled(latent, tile_x=2, tile_y=2, overlap=0, tile_t=2, overlap_t=1)
+    assert tiled.shape == (1, 9, 16, 24, 3) and tiled.isfinite().all()
 
 
 def test_weights_go_by_their_published_names_and_are_not_copied(vae):
