@@ -56,8 +56,8 @@ class ResBlock(torch.nn.Module):
 class LatentPart:
     """What a file says of the part that reads a latent, under the names of ComfyUI's settings.
 
-    A latent has a cell of *latent_spatial_down_factor* pixels for each of its own; *rope_ref_h* and *rope_ref_w* are the size in pixels that
-    the network was trained with. Every *lq_interval*-th block is told of the latent, and with *pit_lq_inject* the pixels are.
+    A latent has a cell of *latent_spatial_down_factor* pixels for each of its own; *rope_ref_h* and *rope_ref_w* are the size in pixels
+    that the network was trained with. Every *lq_interval*-th block is told of the latent, and with *pit_lq_inject* the pixels are.
     """
 
     rope_ref_w: int = 1024
