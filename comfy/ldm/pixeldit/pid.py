@@ -5,6 +5,7 @@ Shapes: B batch, I patches of the picture, C width of a token.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -51,42 +52,49 @@ class ResBlock(torch.nn.Module):
         return result
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class LatentPart:
+    """What a file says of the part that reads a latent, under the names of ComfyUI's settings.
+
+    A latent has a cell of *latent_spatial_down_factor* pixels for each of its own; *rope_ref_h* and *rope_ref_w* are the size in pixels
+    that the network was trained with. Every *lq_interval*-th block is told of the latent, and with *pit_lq_inject* the pixels are.
+    """
+
+    rope_ref_w: int = 1024
+    rope_ref_h: int = 1024
+    latent_spatial_down_factor: int = 8
+    lq_latent_channels: int = 16
+    lq_latent_unpatchify_factor: int = 1
+    lq_interval: int = 2
+    lq_num_res_blocks: int = 4
+    lq_hidden_dim: int = 512
+    lq_gate_per_token: bool = False
+    lq_conv_padding_mode: str = "zeros"
+    pit_lq_inject: bool = False
+    sr_scale: int = 4
+
+
 class LQProjection2D(torch.nn.Module):
     """What each of several blocks is told of a latent, patch by patch."""
 
-    def __init__(
-        self,
-        latent_channels: int,
-        hidden_dim: int = 512,
-        out_dim: int = 1536,
-        sr_scale: int = 4,
-        latent_spatial_down_factor: int = 8,
-        latent_unpatchify_factor: int = 1,
-        num_res_blocks: int = 4,
-        num_outputs: int = 7,
-        interval: int = 2,
-        conv_padding_mode: str = "zeros",
-        gate_per_token: bool = False,
-        pit_output: bool = False,
-        dtype: Any = None,
-        device: Any = None,
-        operations: Any = None,
-    ) -> None:
+    def __init__(self, part: LatentPart, out_dim: int, blocks: int, dtype: Any = None, device: Any = None, operations: Any = None) -> None:
         super().__init__()
         kept: Options = {"dtype": dtype, "device": device}
-        conv: Options = {"padding": 1, "padding_mode": conv_padding_mode, **kept}
-        self.latent_channels, self.interval, self.sr_scale = latent_channels, interval, sr_scale
-        self.latent_spatial_down_factor, self.latent_unpatchify_factor = latent_spatial_down_factor, latent_unpatchify_factor
+        conv: Options = {"padding": 1, "padding_mode": part.lq_conv_padding_mode, **kept}
+        inner, told = part.lq_hidden_dim, -(-blocks // part.lq_interval)
+        self.latent_channels, self.interval, self.sr_scale = part.lq_latent_channels, part.lq_interval, part.sr_scale
+        self.latent_spatial_down_factor = part.latent_spatial_down_factor
+        self.latent_unpatchify_factor = part.lq_latent_unpatchify_factor
         self.latent_proj = torch.nn.Sequential(
-            operations.Conv2d(latent_channels // latent_unpatchify_factor**2, hidden_dim, 3, **conv),
+            operations.Conv2d(self.latent_channels // self.latent_unpatchify_factor**2, inner, 3, **conv),
             torch.nn.SiLU(),
-            operations.Conv2d(hidden_dim, hidden_dim, 3, **conv),
-            *(ResBlock(hidden_dim, conv_padding_mode, operations=operations, **kept) for _ in range(num_res_blocks)),
+            operations.Conv2d(inner, inner, 3, **conv),
+            *(ResBlock(inner, part.lq_conv_padding_mode, operations=operations, **kept) for _ in range(part.lq_num_res_blocks)),
         )
-        self.output_heads = torch.nn.ModuleList(operations.Linear(hidden_dim, out_dim, **kept) for _ in range(num_outputs))
-        self.pit_head = operations.Linear(hidden_dim, out_dim, **kept) if pit_output else None
+        self.output_heads = torch.nn.ModuleList(operations.Linear(inner, out_dim, **kept) for _ in range(told))
+        self.pit_head = operations.Linear(inner, out_dim, **kept) if part.pit_lq_inject else None
         self.gate_modules = torch.nn.ModuleList(
-            SigmaAwareGate(out_dim, gate_per_token, operations=operations, **kept) for _ in range(num_outputs)
+            SigmaAwareGate(out_dim, part.lq_gate_per_token, operations=operations, **kept) for _ in range(told)
         )
 
     def forward(self, lq_latent: torch.Tensor, target_rows: int, target_columns: int) -> tuple[list[torch.Tensor], torch.Tensor | None]:
@@ -99,47 +107,24 @@ class LQProjection2D(torch.nn.Module):
 
 
 class PidNet(PixDiT_T2I):
-    """The network. *rope_ref_h* and *rope_ref_w*: the size in pixels that it was trained with."""
+    """The network; its *settings* are those of :class:`LatentPart` and PixelDiT's."""
 
     def __init__(
         self,
-        lq_latent_channels: int = 16,
-        lq_hidden_dim: int = 512,
-        lq_num_res_blocks: int = 4,
-        lq_interval: int = 2,
-        sr_scale: int = 4,
-        latent_spatial_down_factor: int = 8,
-        lq_latent_unpatchify_factor: int = 1,
-        lq_conv_padding_mode: str = "zeros",
-        lq_gate_per_token: bool = False,
-        pit_lq_inject: bool = False,
-        rope_ref_h: int = 1024,
-        rope_ref_w: int = 1024,
         image_model: str | None = None,
+        *,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
         operations: Any = None,
-        **sizes: Any,
+        **settings: Any,
     ) -> None:
         kept: Options = {"dtype": dtype, "device": device, "operations": operations}
-        super().__init__(**kept, **sizes)
-        self.known_grid = {"ref_grid_h": rope_ref_h // self.patch_size, "ref_grid_w": rope_ref_w // self.patch_size}
-        self.lq_proj = LQProjection2D(
-            latent_channels=lq_latent_channels,
-            hidden_dim=lq_hidden_dim,
-            out_dim=self.hidden_size,
-            sr_scale=sr_scale,
-            latent_spatial_down_factor=latent_spatial_down_factor,
-            latent_unpatchify_factor=lq_latent_unpatchify_factor,
-            num_res_blocks=lq_num_res_blocks,
-            num_outputs=-(-len(self.patch_blocks) // lq_interval),
-            interval=lq_interval,
-            conv_padding_mode=lq_conv_padding_mode,
-            gate_per_token=lq_gate_per_token,
-            pit_output=pit_lq_inject,
-            **kept,
-        )
-        self.pit_lq_gate = SigmaAwareGate(self.hidden_size, lq_gate_per_token, **kept) if pit_lq_inject else None
+        names = {field.name for field in dataclasses.fields(LatentPart)}
+        part = LatentPart(**{name: value for name, value in settings.items() if name in names})
+        super().__init__(**kept, **{name: value for name, value in settings.items() if name not in names})
+        self.known_grid = {"ref_grid_h": part.rope_ref_h // self.patch_size, "ref_grid_w": part.rope_ref_w // self.patch_size}
+        self.lq_proj = LQProjection2D(part, self.hidden_size, len(self.patch_blocks), **kept)
+        self.pit_lq_gate = SigmaAwareGate(self.hidden_size, part.lq_gate_per_token, **kept) if part.pit_lq_inject else None
 
     def _forward(
         self,
