@@ -35,6 +35,11 @@ BLOCKS = [
     *(["compress_time_res", {"multiplier": 2}], ["res_x", {"num_layers": 4}], ["compress_all_res", {"multiplier": 2}]),
     *(["res_x", {"num_layers": 2}], ["compress_all_res", {"multiplier": 1}], ["res_x", {"num_layers": 2}]),
 ]
+# Settings of the decoder that diffusers calls the same.
+SAME = (
+    *("in_channels", "out_channels", "patch_size", "head_dim", "stage_channels", "stage_depths", "stage_kernels", "stage5_kernel"),
+    *("t_emb_dim", "timestep_scale_multiplier", "default_num_inference_steps"),
+)
 # Names of the decoder's tensors in files, by diffusers'; attention's three are one behind the other in theirs.
 RENAMED = {
     ".attn.to_out.0.": ".attn.proj.",
@@ -57,9 +62,7 @@ class DiffusionVaeConfig:
     def decoder_arguments(self) -> dict[str, Any]:
         """Constructor arguments of diffusers' decoder, whose own defaults are the published sizes."""
         given = self.decoder
-        same = ("in_channels", "out_channels", "patch_size", "head_dim", "stage_channels", "stage_depths", "stage_kernels", "stage5_kernel")
-        same += ("t_emb_dim", "timestep_scale_multiplier", "default_num_inference_steps")
-        arguments = {name: given[name] for name in same if name in given}
+        arguments = {name: given[name] for name in SAME if name in given}
         if "upsamples" in given:
             arguments["upsample_strides"] = tuple(tuple(stride) for stride, _ in given["upsamples"])
             arguments["upsample_channel_reductions"] = tuple(reduction for _, reduction in given["upsamples"])

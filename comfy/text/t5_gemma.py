@@ -103,7 +103,7 @@ class T5GemmaModel(torch.nn.Module):
         final_layer_norm_intermediate: bool = True,
         embeds_info: Sequence[dict[str, Any]] = (),
     ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
-        """(last hidden state, that of the layer *intermediate_output* or None, None, None), see :class:`comfy.text.text_model.TextModel`."""
+        """(last hidden state, that of *intermediate_output* or None, None, None); see :class:`comfy.text.text_model.TextModel`."""
         wanted = None if intermediate_output is None else intermediate_output % self.num_layers
         places = torch.arange(embeds.shape[1], device=embeds.device)
         turns = cosines_and_sines(places.to(torch.float32)[:, None] * turn_frequencies(HEAD, THETA, embeds.device), embeds.dtype)
@@ -143,7 +143,7 @@ def _encoder(config: T5GemmaConfig) -> Any:
     from transformers.models.t5gemma.configuration_t5gemma import T5GemmaModuleConfig
     from transformers.models.t5gemma.modeling_t5gemma import T5GemmaEncoder
 
-    arguments = T5GemmaModuleConfig(**{**config.transformers_arguments(), "attn_implementation": "eager"})
+    arguments: Any = T5GemmaModuleConfig(**{**config.transformers_arguments(), "attn_implementation": "eager"})
     arguments.is_decoder, arguments.dropout_rate = False, 0.0
     with torch.device("meta"):
         return T5GemmaEncoder(arguments).eval().requires_grad_(False)

@@ -107,7 +107,7 @@ def _put_in(chunk: Sequence[tuple[Any, ...]], mark: int, given: Sequence[dict[st
 class Gemma4SDTokenizer(Gemma4_Tokenizer, OneChunkTokenizer):
     """A start token, no end token, filled up at the left, no weights."""
 
-    embedding_size: ClassVar[int] = GEMMA_4_E4B.hidden_size
+    WIDTH: ClassVar[int] = GEMMA_4_E4B.hidden_size
     REPOSITORY: ClassVar[str] = "google/gemma-4-E4B-it"
 
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Mapping[str, Any] | None = None) -> None:
@@ -116,7 +116,7 @@ class Gemma4SDTokenizer(Gemma4_Tokenizer, OneChunkTokenizer):
             WantedTokenizer(PART, "gemma4", self.REPOSITORY),
             tokenizer_data,
             embedding_directory=embedding_directory,
-            embedding_size=self.embedding_size,
+            embedding_size=self.WIDTH,
             has_end_token=False,
             start_token=START,
             min_length=1,
@@ -138,19 +138,19 @@ class Gemma4SDTokenizer(Gemma4_Tokenizer, OneChunkTokenizer):
 class Gemma4SmallTokenizer(Gemma4SDTokenizer):
     """That of E2B."""
 
-    embedding_size, REPOSITORY = 1536, "google/gemma-4-E2B-it"
+    WIDTH, REPOSITORY = 1536, "google/gemma-4-E2B-it"
 
 
 class Gemma4LargeTokenizer(Gemma4SDTokenizer):
     """That of the one with 31 billion parameters."""
 
-    embedding_size, REPOSITORY, prime_empty_thought = 5376, "google/gemma-4-31B-it", True
+    WIDTH, REPOSITORY, prime_empty_thought = 5376, "google/gemma-4-31B-it", True
 
 
 class Gemma4UnifiedSDTokenizer(Gemma4SDTokenizer):
     """That of the one with twelve billion parameters, which takes sound as samples."""
 
-    embedding_size, REPOSITORY, prime_empty_thought = 3840, "google/gemma-4-12B-it", True
+    WIDTH, REPOSITORY, prime_empty_thought = 3840, "google/gemma-4-12B-it", True
 
     @staticmethod
     def _heard(samples: torch.Tensor) -> dict[str, Any]:
