@@ -35,7 +35,7 @@ def with_models(server):
 def pictures(run):
     """The receipts of a prompt that succeeded, and the pictures that it saved."""
     assert run.history["status"]["status_str"] == "success", run.history["status"]
-    stills = [number for number, file in enumerate(run.files()) if file["filename"].endswith(".png")]
+    stills = [number for number, file in enumerate(run.files) if file["filename"].endswith(".png")]
     opened = [Image.open(io.BytesIO(run.file_bytes(number))).convert("RGB") for number in stills]
     return {receipt["tier"] for receipt in run.history["models"]}, opened
 
