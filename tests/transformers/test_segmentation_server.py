@@ -69,7 +69,7 @@ def followed(text):
 
 
 def test_sam3_outlines_and_follows_what_a_text_names_and_is_read_once(start_server):
-    server = with_models(start_server("--cache-none", start_timeout_s=START_S))
+    server = with_models(start_server("--cache-none", "--ram-model-cache-mb", "1000", start_timeout_s=START_S))
     tiers, masks = pictures(server.run(outlined("cat:2, dog"), timeout_s=300))
     assert tiers == {"disk"} and [mask.size for mask in masks] == [SIZE] * 3
     assert any(mask.getextrema()[0] == (0, 255) for mask in masks)
@@ -83,7 +83,7 @@ def test_sam3_outlines_and_follows_what_a_text_names_and_is_read_once(start_serv
 
 @pytest.mark.long
 def test_backgrounds_things_and_poses_are_found(start_server):
-    server = with_models(start_server(start_timeout_s=START_S))
+    server = with_models(start_server("--ram-model-cache-mb", "1000", start_timeout_s=START_S))
     models = server.base / "models"
     birefnet_file(models / "background_removal" / "birefnet.safetensors")
     (models / "diffusion_models").mkdir(parents=True, exist_ok=True)
