@@ -15,7 +15,7 @@ from sdpose_files import sdpose_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 
 SIZE = (56, 40)
@@ -81,7 +81,6 @@ def test_sam3_outlines_and_follows_what_a_text_names_and_is_read_once(start_serv
     assert shown["filename"].endswith(".mp4") and shown["type"] == "temp"
 
 
-@pytest.mark.long
 def test_backgrounds_things_and_poses_are_found(start_server):
     server = with_models(start_server("--ram-model-cache-mb", "1000", start_timeout_s=START_S))
     models = server.base / "models"
