@@ -202,12 +202,7 @@ class SCAIL2ColoredMask(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        driving_track_data: Track,
-        object_indices: str,
-        sort_by: str,
-        replacement_mode: bool,
-        ref_track_data: Track | Tensor | None = None,
+        cls, driving_track_data: Track, object_indices: str, sort_by: str, replacement_mode: bool, ref_track_data: Any = None
     ) -> io.NodeOutput:
         """Both masks, frames x height x width x 3; without pictures a plain one stands for theirs."""
         behind_video, behind_pictures = (1.0, 0.0) if replacement_mode else (0.0, 1.0)

@@ -69,7 +69,7 @@ def read_birefnet_sizes(shapes: Mapping[str, Shape]) -> BiRefNetSizes | None:
 
 def parameters_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The parameters for the *tensors* of a file, as views of these."""
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for key, tensor in tensors.items():
         name = parameter_name(key)
         if name is None:
@@ -114,7 +114,7 @@ class DeformableConv2d(torch.nn.Module):
         side, middle = layer.kernel_size[0], layer.kernel_size[0] // 2
         rows = torch.arange(height, device=x.device, dtype=torch.float32)[:, None]
         columns = torch.arange(width, device=x.device, dtype=torch.float32)
-        total = 0
+        total = x.new_zeros(())
         for place in range(side**2):
             down, right = offsets[:, place].float().unbind(1)
             down, right = rows + place // side - middle + down, columns + place % side - middle + right
@@ -221,17 +221,17 @@ class BiRefNet(torch.nn.Module):
 
     def __init__(self, sizes: BiRefNetSizes, operations: Any = comfy.ops.manual_cast) -> None:
         super().__init__()
-        config = SwinConfig(
-            embed_dim=sizes.width,
-            depths=list(sizes.depths),
-            num_heads=list(sizes.heads),
-            window_size=sizes.window,
-            out_features=[f"stage{stage + 1}" for stage in range(STAGES)],
-            attn_implementation="sdpa",
-        )
+        arguments: dict[str, Any] = {
+            "embed_dim": sizes.width,
+            "depths": list(sizes.depths),
+            "num_heads": list(sizes.heads),
+            "window_size": sizes.window,
+            "out_features": [f"stage{stage + 1}" for stage in range(STAGES)],
+            "attn_implementation": "sdpa",
+        }
         channels = tuple(2 * sizes.width * 2**stage for stage in reversed(range(STAGES)))
         with torch.device("meta"):
-            self.bb = SwinBackbone(config)
+            self.bb = SwinBackbone(SwinConfig(**arguments))
             self.squeeze_module = torch.nn.Sequential(BasicDecBlk(sum(channels), channels[0], sizes))
             self.decoder = Decoder(channels, sizes)
         self.bb.swin.layernorm = torch.nn.Identity()  # of its last stage alone, which has a norm among the stages'

@@ -15,7 +15,7 @@ from sdpose_files import sdpose_tensors
 
 from comfy.families.kl_vae_config import KlVaeConfig
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 
 SIZE = (56, 40)
@@ -35,7 +35,7 @@ def with_models(server):
 def pictures(run):
     """The receipts of a prompt that succeeded, and the pictures that it saved."""
     assert run.history["status"]["status_str"] == "success", run.history["status"]
-    stills = [number for number, file in enumerate(run.files()) if file["filename"].endswith(".png")]
+    stills = [number for number, file in enumerate(run.files) if file["filename"].endswith(".png")]
     opened = [Image.open(io.BytesIO(run.file_bytes(number))).convert("RGB") for number in stills]
     return {receipt["tier"] for receipt in run.history["models"]}, opened
 
@@ -69,7 +69,7 @@ def followed(text):
 
 
 def test_sam3_outlines_and_follows_what_a_text_names_and_is_read_once(start_server):
-    server = with_models(start_server("--cache-none", start_timeout_s=START_S))
+    server = with_models(start_server("--cache-none", "--ram-model-cache-mb", "1000", start_timeout_s=START_S))
     tiers, masks = pictures(server.run(outlined("cat:2, dog"), timeout_s=300))
     assert tiers == {"disk"} and [mask.size for mask in masks] == [SIZE] * 3
     assert any(mask.getextrema()[0] == (0, 255) for mask in masks)
@@ -81,9 +81,8 @@ def test_sam3_outlines_and_follows_what_a_text_names_and_is_read_once(start_serv
     assert shown["filename"].endswith(".mp4") and shown["type"] == "temp"
 
 
-@pytest.mark.long
 def test_backgrounds_things_and_poses_are_found(start_server):
-    server = with_models(start_server(start_timeout_s=START_S))
+    server = with_models(start_server("--ram-model-cache-mb", "1000", start_timeout_s=START_S))
     models = server.base / "models"
     birefnet_file(models / "background_removal" / "birefnet.safetensors")
     (models / "diffusion_models").mkdir(parents=True, exist_ok=True)

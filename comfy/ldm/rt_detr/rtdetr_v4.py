@@ -108,7 +108,7 @@ class HybridEncoder(torch.nn.Module):
         self.input_proj = torch.nn.ModuleList(Convolution(count, width, 1, **made) for count in channels)
         layers = torch.nn.Module()
         layers.layers = torch.nn.ModuleList(SelfAttentionLayer(width, sizes["enc_ff"], **made) for _ in range(sizes["enc_layers"]))
-        self.encoder = torch.nn.ModuleList([layers])
+        self.encoder: Any = torch.nn.ModuleList([layers])
         self.lateral_convs = torch.nn.ModuleList(Convolution(width, width, 1, **made) for _ in range(LEVELS - 1))
         self.fpn_blocks = torch.nn.ModuleList(RepNCSPELAN4(width, *mixing, **made) for _ in range(LEVELS - 1))
         self.downsample_convs = torch.nn.ModuleList(torch.nn.Sequential(_Halving(width, **made)) for _ in range(LEVELS - 1))

@@ -86,6 +86,9 @@ class GeometryEncoder(torch.nn.Module):
 class SegmentationHead(torch.nn.Module):
     """A mask for each query: its product with features of the largest size, which take in those of smaller sizes from the smallest up."""
 
+    pixel_decoder: Any
+    mask_predictor: Any
+
     def __init__(self, d_model: int, **made: Any) -> None:
         super().__init__()
         operations, kept = layers_of(made)
@@ -114,6 +117,8 @@ class SegmentationHead(torch.nn.Module):
 
 class DotProductScoring(torch.nn.Module):
     """How well queries fit the prompt, of whose tokens the mean counts."""
+
+    prompt_mlp: Any
 
     def __init__(self, d_model: int, dim_ff: int, **made: Any) -> None:
         super().__init__()

@@ -64,6 +64,17 @@ class MemoryAttnLayer(torch.nn.Module):
 class DecoupledMemoryAttnLayer(torch.nn.Module):
     """SAM 3.1's: queries and keys are sums of what the picture and what the masks say."""
 
+    self_attn_q_proj: Any
+    self_attn_k_proj: Any
+    self_attn_v_proj: Any
+    self_attn_out_proj: Any
+    cross_attn_q_proj: Any
+    cross_attn_k_proj: Any
+    cross_attn_v_proj: Any
+    cross_attn_out_proj: Any
+    image_cross_attn_q_proj: Any
+    image_cross_attn_k_proj: Any
+
     def __init__(self, d_model: int, num_heads: int, dim_ff: int, **made: Any) -> None:
         super().__init__()
         operations, kept = layers_of(made)

@@ -82,6 +82,10 @@ class TwoWayAttentionBlock(torch.nn.Module):
     """Tokens attend to each other and to the picture, then the picture to the tokens."""
 
     mlp: Any
+    norm1: Any
+    norm2: Any
+    norm3: Any
+    norm4: Any
 
     def __init__(
         self,
@@ -170,16 +174,16 @@ class PositionEmbeddingSine(torch.nn.Module):
 
     def __init__(self, num_pos_feats: int = 256) -> None:
         super().__init__()
-        self.half = num_pos_feats // 2
+        self.count = num_pos_feats // 2
 
     def along(self, values: torch.Tensor) -> torch.Tensor:
-        """… (from 0 to 1) to … x half, float32: sines and cosines take turns."""
-        steps = torch.arange(self.half, device=values.device) // 2 * 2 / self.half
+        """… (from 0 to 1) to … x count, float32: sines and cosines take turns."""
+        steps = torch.arange(self.count, device=values.device) // 2 * 2 / self.count
         angles = values.float().unsqueeze(-1) * (2 * math.pi) / THETA**steps
         return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Those of the cells of *x* (B x C x H x W): 1 x 2·half x H x W, in its dtype."""
+        """Those of the cells of *x* (B x C x H x W): 1 x 2·count x H x W, in its dtype."""
         rows, columns = (self.along(torch.arange(side, device=x.device) / (side - 1 + 1e-6)) for side in x.shape[-2:])
         height, width = x.shape[-2:]
         both = (rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1))
@@ -316,6 +320,11 @@ class SAM3VisionBackbone(torch.nn.Module):
     SAM 3 has one more neck (``sam2_convs``), SAM 3.1 (*multiplex*) two: ``propagation_convs`` for frames that are followed,
     ``interactive_convs`` for prompts. SAM 3's necks make a fourth, smaller size, which nothing uses.
     """
+
+    convs: Any
+    sam2_convs: Any
+    propagation_convs: Any
+    interactive_convs: Any
 
     def __init__(self, embed_dim: int, d_model: int, multiplex: bool, made: dict[str, Any], **trunk: Any) -> None:
         super().__init__()

@@ -134,6 +134,8 @@ def _inverse_sigmoid(x: torch.Tensor) -> torch.Tensor:
 class Transformer(torch.nn.Module):
     """Encoder and decoder."""
 
+    encoder: Any
+
     def __init__(self, d_model: int, dim_ff: int, enc_layers: int, dec_layers: int, num_queries: int, **made: Any) -> None:
         super().__init__()
         self.encoder = torch.nn.Module()
