@@ -1,5 +1,6 @@
-"""What holds for all tests: compiled modules are kept, and long ones run when asked for."""
+"""What holds for all tests: compiled modules are kept, long ones run when asked for, and collections of garbage are short."""
 
+import gc
 import os
 import sys
 
@@ -22,3 +23,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="runs only when asked for: -m long"))
+
+
+def pytest_collection_finish() -> None:
+    """Garbage collections look at what tests make, and not at what was imported and collected for them again and again."""
+    gc.collect()
+    gc.freeze()

@@ -69,7 +69,7 @@ def start_odd(start_server, tmp_path):
     return start
 
 
-@pytest.mark.parametrize("mode", ["raises", "exits", "cancels", pytest.param("hangs", marks=pytest.mark.long), "blocks", "garbage"])
+@pytest.mark.parametrize("mode", ["raises", "exits", "cancels", "hangs", "blocks", "garbage"])
 def test_a_provider_that_misbehaves_costs_the_budget_at_most(start_odd, tmp_path, plain, mode):
     server = start_odd(mode)
     server.run(light_workflow(0))
@@ -108,7 +108,6 @@ def redis_cli(redis, *words):
     subprocess.run(["redis-cli", "-p", str(redis.port), *words], check=True, capture_output=True, timeout=20)
 
 
-@pytest.mark.long
 def test_redis_killed_while_stores_are_on_their_way_and_restarted(start_server, redis, plain):
     url = f"redis://127.0.0.1:{redis.port}"
     server = start_server("--cache-provider", url, name="one")
@@ -235,7 +234,7 @@ def test_two_servers_write_one_folder_at_once(start_server, tmp_path, plain):
     assert not any("is not used" in server.log() for server in [*servers, third])
 
 
-@pytest.mark.parametrize("kind", [pytest.param("file", marks=pytest.mark.long), "redis"])
+@pytest.mark.parametrize("kind", ["file", "redis"])
 def test_nothing_wrong_is_served_after_kills_during_stores(start_server, tmp_path, request, plain, kind):
     """Four servers die by SIGKILL at different moments of storing; what they said to be stored is served, and nothing else is wrong."""
     url = f"file://{tmp_path}/shared" if kind == "file" else f"redis://127.0.0.1:{request.getfixturevalue('redis').port}"

@@ -24,7 +24,7 @@ def need_chromium():
         pytest.skip("no Chromium on the PATH; install it or name one in KEEPWARM_CHROMIUM")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_page_still_makes_of_every_sample_what_is_written_there(start_server):
     need_chromium()

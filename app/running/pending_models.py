@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_execution.prompt_files.known_folders import FileRoots
 from comfy_execution.prompt_files.named_files import OUTSIDE, NamedFiles
-from comfy_execution.prompts.queue import in_order
+from comfy_execution.prompts.queue import next_in_order
 
 PROMPTS_READ = 256
 
@@ -25,7 +25,7 @@ class PendingModels:
 
         Blocks on the file system for prompts that are new.
         """
-        waiting = in_order(self._queue.get_current_queue_volatile()[1])[:PROMPTS_READ]
+        waiting = next_in_order(self._queue.get_current_queue_volatile()[1], PROMPTS_READ)
         known, current = self._known, {}
         for row in waiting:
             current[row[1]] = known[row[1]] if row[1] in known else self._named(row[2])

@@ -31,6 +31,7 @@ from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
 from comfy.ram_model_cache.named import NamedModels
 from comfy.ram_model_cache.null import NullRamModelCache
+from comfy.ram_model_cache.pending import PendingFiles
 from comfy.ram_model_cache.policy import RamCachePolicy
 from comfy.ram_model_cache.receipts import current_prompt
 from comfy.ram_model_cache.resettling import Renamed, resettle
@@ -146,7 +147,7 @@ class RamModelCache:
 
         *waited_s*: how long the caller had to wait for it.
         """
-        pending = tuple(self._hooks.pending_paths())
+        pending = PendingFiles(self._hooks.pending_paths())
         with self._using(lambda table: table.asked_for(key, pending)) as use:
             if use.entry is not None:
                 return self._hit(use, use.entry, waited_s)
@@ -170,7 +171,7 @@ class RamModelCache:
 
         Inside a block of ``holds``, where the load is given up if it is not kept, RAM that only held models could free is no room.
         """
-        pending = tuple(self._hooks.pending_paths())
+        pending = PendingFiles(self._hooks.pending_paths())
         needed_bytes = self._hooks.fresh_bytes(key, estimated_bytes) + self.settings.headroom
         self.ahead.give_way(needed_bytes)
         self._hooks.relieve(needed_bytes - self._hooks.available_bytes() - self._drops.waiting_bytes())
@@ -181,7 +182,7 @@ class RamModelCache:
             self._upkeep.unpatch_idle(wanted_bytes, f"memory needed to read {label_of(key)}")
         shortfall = needed_bytes - self._hooks.available_bytes()
         with self._changing() as table:
-            table.pending_paths = pending
+            table.pending = pending
             if self.holds.keys() is not None and shortfall > self._drops.waiting_bytes():
                 unheld = (name for name in table.idle_keys() if not table.entries[name].held)
                 if shortfall > self._drops.waiting_bytes() + sum(map(table.ledger.own_bytes, unheld)):
@@ -300,13 +301,13 @@ class RamModelCache:
 
     def tick(self) -> None:
         """Let idle entries go, give way to memory pressure, drop what may go. The monitor calls it too."""
-        pending = tuple(self._hooks.pending_paths())
+        pending = PendingFiles(self._hooks.pending_paths())
         self._ticked_s = self._clock()
         self.ahead.give_way(self.settings.headroom)
         self._hooks.relieve(self.settings.pressure_bytes(self._hooks.available_bytes() + self._drops.waiting_bytes()))
         available_bytes = self._hooks.available_bytes()
         with self._changing() as table:
-            table.pending_paths = pending
+            table.pending = pending
             table.expire(self._clock())
             table.watch_pressure(available_bytes + self._drops.waiting_bytes())
 

@@ -17,12 +17,13 @@ from comfy.ram_model_cache.clones import CloneWatch
 from comfy.ram_model_cache.drops import DropQueue
 from comfy.ram_model_cache.journal import Journal
 from comfy.ram_model_cache.models import LoadedModel, Patcher
+from comfy.ram_model_cache.pending import PendingFiles
 from comfy.ram_model_cache.policy import TOO_BIG, Decision, RamCachePolicy
 from comfy.ram_model_cache.receipts import current_prompt
 from comfy.ram_model_cache.reservations import Reservations
 from comfy.ram_model_cache.states import State
 from comfy.ram_model_cache.storage import StorageLedger, Storages, patcher_of
-from comfy.ram_model_cache.values import AheadNote, CacheSettings, CacheStats, Entry, label_of
+from comfy.ram_model_cache.values import PADDING_SHARE, AheadNote, CacheSettings, CacheStats, Entry, label_of
 from comfy.units import megabytes
 
 ABSENT_LIMIT = 4096
@@ -37,7 +38,7 @@ class ModelTable:
         self.absent: OrderedDict[Hashable, None] = OrderedDict()
         self.clones, self.ledger, self.loads = CloneWatch(), StorageLedger(), Reservations()
         self.asked: set[Hashable] = set()  # by the running prompt
-        self.pending_paths: tuple[str, ...] = ()
+        self.pending = PendingFiles()
         self.under_pressure = False
         self._drops = drops
         self._by_patcher: dict[int, Entry] = {}
@@ -45,9 +46,9 @@ class ModelTable:
 
     # Loading
 
-    def asked_for(self, key: Hashable, pending_paths: tuple[str, ...]) -> Entry | None:
+    def asked_for(self, key: Hashable, pending: PendingFiles) -> Entry | None:
         """The entry of *key*, if there is one; tells the policy of the request, once per key and prompt."""
-        self.pending_paths = pending_paths
+        self.pending = pending
         in_prompt = current_prompt.get() is not None
         if not in_prompt or key not in self.asked:
             self.policy.request(key)
@@ -122,7 +123,7 @@ class ModelTable:
         added_bytes = self.ledger.added_bytes(entry.storages)
         if entry.refusal and added_bytes >= entry.estimated_bytes:
             return
-        if not entry.refusal and added_bytes <= entry.estimated_bytes:
+        if not entry.refusal and added_bytes <= entry.estimated_bytes * (1 + PADDING_SHARE):
             entry.refusal = self._put(entry)
         else:
             entry.refusal = self.keep(entry)
@@ -316,9 +317,9 @@ class ModelTable:
         limit = self.ledger.total_bytes if self.under_pressure else self.settings.cap_bytes
         room_bytes = limit - shared_bytes - self.loads.reserved_bytes()
         first, held = self._classes()
-        if hold or self._is_pending(key):
+        if hold or self.pending.name(key):
             first = first | {key}
-        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key}, self.policy.known.behind(self.pending_paths))
+        decision = self.policy.decide(key, added_bytes, room_bytes, own, first, held - {key}, self.policy.known.behind(self.pending))
         if decision.admit:
             return decision
         if self.under_pressure:
@@ -336,10 +337,7 @@ class ModelTable:
 
     def _classes(self) -> tuple[frozenset[Hashable], frozenset[Hashable]]:
         """Keys that pending prompts name, and keys that are held."""
-        return frozenset(filter(self._is_pending, self.entries)), frozenset(key for key, entry in self.entries.items() if entry.held)
-
-    def _is_pending(self, key: Hashable) -> bool:
-        return any(path in self.pending_paths for path in getattr(key, "paths", ()))
+        return frozenset(filter(self.pending.name, self.entries)), frozenset(key for key, entry in self.entries.items() if entry.held)
 
     def _kept(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.state is State.KEPT]

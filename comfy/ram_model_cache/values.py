@@ -17,6 +17,7 @@ from comfy.ram_model_cache.storage import Storages, host_storages
 UNLIMITED_BYTES = 1 << 62
 NOT_RESERVED = -1
 PRESSURE_RELEASE = 1.5
+PADDING_SHARE = 1 / 64  # of an estimate, which does not count what lies between tensors; more than that is a wrong estimate
 
 
 class DeviceEvent(enum.Enum):

@@ -44,7 +44,7 @@ def lay_out(entries: Iterable[TensorEntry], dtype: torch.dtype | None) -> tuple[
         lies_as_in_file = kept == entry.dtype and entry.start % ALIGNMENT_BYTES == 0
         start = _rounded_up(position, PAGE_BYTES) + (entry.start % PAGE_BYTES if lies_as_in_file else 0)
         places.append(Place(entry, kept, start, start + size, lies_as_in_file))
-        position = _rounded_up(start + size, PAGE_BYTES)
+        position = _rounded_up(start + size, PAGE_BYTES) if lies_as_in_file else start + size
     return places, _rounded_up(position, ALIGNMENT_BYTES)
 
 

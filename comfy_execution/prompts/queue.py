@@ -63,6 +63,11 @@ def in_order(rows: list[tuple]) -> list[tuple]:
     return sorted(rows, key=_rank)
 
 
+def next_in_order(rows: list[tuple], count: int) -> list[tuple]:
+    """The first *count* of :func:`in_order`, without sorting the rest."""
+    return heapq.nsmallest(count, rows, key=_rank)
+
+
 def _rank(row: tuple) -> tuple:
     return row[0], getattr(row, "arrival", 0)
 

@@ -80,7 +80,7 @@ def test_streamed_weights_come_from_locked_memory(models: pathlib.Path) -> None:
         assert moved["h2d locked bytes"] > 0.9 * moved["h2d bytes"]
 
 
-@pytest.mark.parametrize("card_mib", [12, pytest.param(4096, marks=pytest.mark.long)])
+@pytest.mark.parametrize("card_mib", [12, 4096])
 def test_host_copies_that_are_given_up_are_not_kept_by_the_lock(
     models: pathlib.Path, monkeypatch: pytest.MonkeyPatch, card_mib: int
 ) -> None:

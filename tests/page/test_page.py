@@ -28,7 +28,6 @@ def test_the_page_starts_and_shows_the_picture_of_a_queued_workflow(browser, sta
     assert len(server.get("/history")) == 1
 
 
-@pytest.mark.long
 def test_progress_of_every_node_of_a_wide_graph_reaches_the_page(browser, start_server):
     server = start_server()
     prompt = {"src": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}}

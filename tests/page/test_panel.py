@@ -198,7 +198,6 @@ def test_a_file_is_preloaded_and_changes_are_small_messages_that_end_with_the_ta
     assert panel.page.complaints == []
 
 
-@pytest.mark.long
 def test_a_thousand_models_scroll_smoothly_and_are_reached_by_keyboard(panel, tmp_path):
     tab = panel.tab
     panel.begin()

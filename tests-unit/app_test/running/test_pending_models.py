@@ -2,6 +2,7 @@
 
 import os
 
+from app.running import pending_models
 from app.running.pending_models import PendingModels
 from comfy_execution.prompts.queue import PromptQueue
 
@@ -35,6 +36,18 @@ def test_waiting_prompts_name_files_until_they_run(tmp_path):
     assert pending.paths() == (b,)
     queue.wipe_queue()
     assert pending.paths() == ()
+
+
+def test_of_many_prompts_those_that_run_first_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(pending_models, "PROMPTS_READ", 3)
+    names = [f"{letter}.safetensors" for letter in "abcdef"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    queue = PromptQueue(Server())
+    for number in [4, 1, 5, 2, 3, 0]:
+        queue.put((number, f"prompt {number}", prompt(first=names[number]), {}, [], {}))
+    pending = PendingModels(queue, lambda: {"checkpoints": (str(tmp_path),)})
+    assert pending.paths() == tuple(str(tmp_path / name) for name in names[:3])
 
 
 def test_files_come_in_the_order_in_which_the_prompts_will_run(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import threading
 
+import pytest
 from ram_cache_fakes import FakeLoadedModel, FakeTensor, Key, get, patcher
 
 A, B, C = Key("A"), Key("B"), Key("C")
@@ -74,6 +75,18 @@ def test_what_makes_room_in_the_cache_frees_memory_for_the_read_too(make, owner)
     owner.available = 120
     get(cache, Key("new"), size=60)  # 40 of 160 bytes are missing: what goes for the room is enough
     assert cache.stats().kept == 4 and dict(cache.stats().counters.evictions) == {"memory pressure": 1, "room": 1}
+
+
+@pytest.mark.parametrize("real_bytes, kept", [(645, 4), (700, 3)])
+def test_what_lies_between_tensors_makes_no_room_twice_under_pressure(make, owner, real_bytes, kept):
+    cache = make(10_000, headroom_bytes=100)
+    for index in range(5):
+        get(cache, Key(f"m{index}"), size=640)
+    owner.available = 90
+    cache.tick()  # one goes; until 150 bytes are free, what comes takes the place of what goes
+    owner.available = 120
+    get(cache, Key("new"), size=640, build=lambda estimated_bytes: patcher(real_bytes))
+    assert cache.stats().kept == kept, "one makes room for what was estimated, another only for a wrong estimate"
 
 
 def test_reading_makes_room_in_memory_first(make, owner):

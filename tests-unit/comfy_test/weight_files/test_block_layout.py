@@ -23,6 +23,15 @@ def test_a_large_tensor_lies_in_its_pages_as_in_its_file():
     assert third.start == second.stop - second.stop % PAGE_BYTES + PAGE_BYTES and size == third.start + ALIGNMENT_BYTES
 
 
+def test_only_tensors_that_are_read_as_whole_pages_keep_others_off_their_last_one():
+    cast, small = entry("cast", torch.float16, OWN_PAGES_FROM_BYTES, 192), entry("small", torch.float16, 9, 0)
+    first, second = lay_out([cast, small], torch.float32)[0]
+    assert first.stop % PAGE_BYTES == 0 and second.start == first.stop
+    odd = entry("odd", torch.float32, OWN_PAGES_FROM_BYTES + 5, 168)
+    first, second = lay_out([odd, small], None)[0]
+    assert first.stop <= second.start < first.stop + ALIGNMENT_BYTES
+
+
 def test_what_is_cast_or_not_aligned_in_its_file_is_aligned_instead():
     cast = entry("cast", torch.float16, OWN_PAGES_FROM_BYTES, 192)
     odd = entry("odd", torch.float32, OWN_PAGES_FROM_BYTES, 168)
