@@ -265,7 +265,6 @@ TESTED_THROUGH = {
     "patchset/__main__.py": "tests-unit/patchset_test/test_run_and_update.py",
     "patchset/layers.py": "tests-unit/patchset_test/test_user_walk.py",
     "patchset/record.py": "tests-unit/patchset_test/test_journal.py",
-    "patchset/reverting.py": "tests-unit/patchset_test/test_user_walk.py",
     "patchset/undoing.py": "tests-unit/patchset_test/test_user_walk.py",
     "patchset/import_hook.py": "tests-unit/patchset_test/test_import_hook.py",
     "patchset/modules/provider_prompts.py": "patchset/modules/provider_prompts_test.py",
