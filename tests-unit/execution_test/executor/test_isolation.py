@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import threading
+import types
 
 import pytest
 from executor_harness import Log, benches, chain, make_node, node
@@ -271,6 +272,7 @@ def test_questions_about_an_error_may_raise_anything(bench, fail, monkeypatch, n
         DISABLE_SMART_MEMORY = True
         is_oom = staticmethod(lambda error: True)
         unload_all_models = staticmethod(lambda: None)
+        process_models = staticmethod(lambda: types.SimpleNamespace(has_manager=lambda: False))
 
     setattr(Models, name, staticmethod(lambda *arguments: fail()))
     monkeypatch.setattr(surroundings, "model_management", Models)
