@@ -26,7 +26,7 @@ def test_bounds_hold_on_committed_trace(trace):
 
 
 def test_generated_traces_are_served_better_than_by_lru():
-    broken, means = policy.shortfalls([], policy.generated(24, seed=5))
+    broken, means = policy.shortfalls([], policy.generated(120, seed=5))
     assert broken == []
     assert means["keepwarm"] > 1.2 * means["LRU"]
 
