@@ -48,9 +48,9 @@ class SPieceTokenizer:
         return {self.tokenizer.id_to_piece(number): number for number in range(len(self))}
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        """The text of *token_ids*."""
-        hidden = set((self.special_tokens or {}).values()) if skip_special_tokens else set()
-        return self.tokenizer.decode([int(token) for token in token_ids if token not in hidden])
+        """The text of *token_ids*; those that stand for no piece, of which models may have some, give none."""
+        hidden, pieces = set((self.special_tokens or {}).values()) if skip_special_tokens else set(), len(self)
+        return self.tokenizer.decode([int(token) for token in token_ids if token not in hidden and 0 <= int(token) < pieces])
 
     def serialize_model(self) -> torch.Tensor:
         """The model's bytes (uint8, one dimension), as files of text encoders hold them."""

@@ -99,8 +99,8 @@ def test_a_wrong_pair_is_one_error_that_names_both_files(start):
     assert "clip_g.safetensors (CLIP-G)" in message and "umt5xxl.safetensors (UMT5)" in message and "CLIP-L + T5 v1.1" in message
     types = server.get("/object_info/DualCLIPLoader")["DualCLIPLoader"]["input"]["required"]["type"][0]
     assert "flux" in types and "hunyuan_video" in types and "newbie" not in types
-    refused, answer = server.post("/prompt", {"prompt": prompt("a", "clip_l", "t5xxl", kind="hunyuan_video")})
-    assert refused == 400 and "hunyuan_video" in json.dumps(answer)
+    refused, answer = server.post("/prompt", {"prompt": prompt("a", "clip_l", "t5xxl", kind="newbie")})
+    assert refused == 400 and "newbie" in json.dumps(answer)
 
 
 def writing(length, seed=1):

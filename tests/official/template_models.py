@@ -7,16 +7,28 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import gemma4_files
 import torch
 from hunyuan_files import byt5_tensors, hunyuan_file, hunyuan_vae_file
 from image_family_files import as_bytes, vae_tensors
-from ltx_files import ltx_checkpoint, ltx_upsampler_file
+from ltx_files import (
+    SOUND_WIDTH,
+    WIDTH,
+    diffusion_vae_metadata,
+    diffusion_vae_tensors,
+    ltx_checkpoint,
+    ltx_file,
+    ltx_sound_metadata,
+    ltx_sound_tensors,
+    ltx_upsampler_file,
+)
 from minimax_files import minimax_file, minimax_text_tensors
 from minimax_vae_files import audio_vae_file, vae_file
 from quantised_files import quantised_model
 from qwen_tokenizer import VOCABULARY, qwen_tokenizer_json
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sam3_files import sam3_file
 from sound_files import ace15_file, ace_tensors, lyrics_tokenizer_json, music_vae_tensors, oobleck_file
 from text_encoder_files import T5_WIDTH, sentence_piece_model, text_model, tokenizer_json
 from transformer_files import qwen_text_tensors
@@ -206,6 +218,24 @@ def _ltx(kind: str, vae: str) -> Writer:
     return lambda path: ltx_checkpoint(path, kind, vae)
 
 
+def _told_ltx() -> dict[str, torch.Tensor]:
+    """Gemma 4 with the projections of LTX 2.5 and a tokenizer."""
+    chance, tensors = torch.Generator().manual_seed(9), gemma4_files.gemma4_tensors("12b")
+    for sense, width in (("video", WIDTH), ("audio", SOUND_WIDTH)):
+        name = f"text_embedding_projection.{sense}_aggregate_embed.weight"
+        tensors[name] = torch.randn(width, 49 * gemma4_files.WIDTH, generator=chance) * 0.02
+    return gemma4_files.with_tokenizer(tensors)
+
+
+def _ltx_video_vae(path: Path) -> None:
+    save_file(diffusion_vae_tensors(), str(path), diffusion_vae_metadata())
+
+
+def _ltx_sound_vae(path: Path) -> None:
+    tensors = {name: value.contiguous() for name, value in ltx_sound_tensors("2.3").items()}
+    save_file(tensors, str(path), ltx_sound_metadata("2.3"))
+
+
 OLD_VAE = KlVaeConfig(3, 4, (32, 32, 64, 64), 1, True)
 NETWORK, CHECKPOINT = "diffusion_model.", "model.diffusion_model."
 # The folder, a pattern of names, and what writes the model; the first that matches holds.
@@ -213,6 +243,10 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("diffusion_models", r"^(hunyuanvideo1\.5|capybara)", lambda path: hunyuan_file(path, context=TEXT)),
     ("diffusion_models", r"s2v", _wan("s2v", heard=HEARD, layers=3)),
     ("diffusion_models", r"^humo", _wan("humo", width=TALKING, heard=8 * 5 * WHISPER["d_model"], channels=36)),
+    ("diffusion_models", r"SCAIL_2", _wan("scail2", width=TALKING)),
+    ("diffusion_models", r"^causal_forcing", _wan("causal")),
+    ("diffusion_models", r"^(fastvideo_)?fasth3", lambda path: minimax_file(path, context=TEXT, curve=9, gates=True)),
+    ("diffusion_models", r"^ltx-2\.5", lambda path: ltx_file(path, "2.5")),
     ("diffusion_models", r"animate_2", _wan("animate2")),
     ("diffusion_models", r"vace", _wan("vace", width=TALKING)),
     ("diffusion_models", r"2\.2_fun_camera", _wan("camera_2.2")),
@@ -232,18 +266,23 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("diffusion_models", r"^lotus", _saved(_lotus)),
     ("checkpoints", r"^ace_step_1\.5", _later_song_checkpoint),
     ("checkpoints", r"^ace_step_v1", _saved(_song_checkpoint)),
+    ("checkpoints", r"^sam3\.1", sam3_file),
     ("checkpoints", r"^ltx-2\.3", _ltx("2.3", "2.3")),
     ("checkpoints", r"^ltx-2-", _ltx("2", "2")),
     ("checkpoints", r"^ltx-video-2b-v0\.9\.5", _ltx("0.9.5, by a small T5", "0.9.1")),
     ("checkpoints", r"^ltx-video-2b-v0\.9\.", _ltx("0.9, by a small T5", "0.9")),
     ("text_encoders", r"^umt5_xxl", _saved(lambda: _t5("umt5xxl"))),
     ("text_encoders", r"^t5xxl", _saved(lambda: _with_pieces("t5xxl", 4000))),
+    ("text_encoders", r"^gemma4-12b", _saved(_told_ltx)),
+    ("text_encoders", r"^gemma4_e2b", _saved(lambda: gemma4_files.with_tokenizer(gemma4_files.gemma4_tensors("e2b")))),
     ("text_encoders", r"^gemma_3_12B", _saved(lambda: _with_pieces("gemma3_12b", 512))),
     ("text_encoders", r"^qwen3vl_32b", _saved(lambda: minimax_text_tensors(width=TEXT, vocabulary=VOCABULARY))),
     ("text_encoders", r"^qwen_2\.5_vl_7b", _saved(lambda: qwen_text_tensors(vocabulary=VOCABULARY, width=TEXT))),
     ("text_encoders", r"^byt5", _saved(byt5_tensors)),
     ("text_encoders", r"^qwen_0\.6b", _saved(lambda: _qwen3(VOCABULARY, 1024))),
     ("text_encoders", r"^qwen_(1\.7|4)b", _saved(lambda: _qwen3(CODES, 64))),
+    ("vae", r"^ltx-2\.5-video", _ltx_video_vae),
+    ("vae", r"^ltx-2\.5-audio", _ltx_sound_vae),
     ("vae", r"^wan2\.2", lambda path: wan_vae_file(path, layout=wan22_vae_layout)),
     ("vae", r"^wan", lambda path: wan_vae_file(path, seed=int("alpha_channel" in path.name))),
     ("vae", r"^hunyuanvideo15", hunyuan_vae_file),

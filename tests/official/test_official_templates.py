@@ -26,11 +26,19 @@ OTHER_VIDEOS = {
     "video_minimax_h3_i2v_continuation": [(5, 320, 320)],
     "video_minimax_h3_r2v": [(5, 416, 256)],
     "video_minimax_h3_t2v": [(5, 416, 256)],
+    "video_fastvideo_fasth3_i2v": [(5, 160, 64)],  # 0.01 million pixels in steps of 32
+    "video_fastvideo_fasth3_t2v": [(5, 320, 320)],
+    "video_fasth3_ominiref_r2v": [(5, 416, 256)],
     "video_ltx2_3_i2v": [(SECOND, 192, 128)],
+    "video_ltx2_3_t2v": [(SECOND, 192, 128)],
+    "video_ltx2_5_i2v": [(SECOND, 384, 256)],  # an upscaler doubles the sides
+    "video_ltx2_5_t2v": [(SECOND, 384, 256)],
+    "video_ltx2_5_flf2v": [(SECOND, 192, 128)],
     "video_ltx2_3_flf2v": [(SECOND, 192, 128)],
     "template_ltx2_3_ic_lora_ingredients": [(SECOND, 192, 128)],
     "template_ltx2_3_style_transition": [(SECOND, 192, 128)],
     "video_bernini_r_video_editing": [(FRAMES, 128, 64)],  # as many as the video that is changed has
+    "video_wan_animate2": [(9, 256, 64), (9, 128, 64)],  # the same of two parts, which share a frame
     "video_wan_animate2_distilled": [(5, 256, 64), (5, 128, 64)],  # the first is beside what it was made from
     "video_wan2_2_14B_s2v": [(22, 128, 64)],  # three parts of two latents and one once more, without the first three frames
     "video_wan2_1_infinitetalk": [(5, 128, 64), (10, 128, 64)],  # two, and both after another
@@ -167,4 +175,4 @@ def test_every_covered_template_makes_files_that_play(start_server, official):
         except Exception as error:
             wrong[template.name] = f"{type(error).__name__}: {error}"
     assert not wrong, "\n".join(f"{name}: {why}" for name, why in wrong.items())
-    assert len(right) >= 65
+    assert len(right) >= 79

@@ -60,6 +60,7 @@ def test_special_texts_of_a_sentence_piece_model():
     ids = found("a<turn>b")["input_ids"]
     assert ids.count(7777) == 1 and ids[-1] != 1
     assert "turn" not in found.decode(ids, skip_special_tokens=True)
+    assert found.decode([*ids, len(found), -1]) == found.decode(ids, skip_special_tokens=True), "there is no piece for them"
 
 
 @pytest.mark.parametrize("name", ["t5", "t5xxl", "some-t5", "t5_fp16"])
