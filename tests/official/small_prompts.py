@@ -15,6 +15,7 @@ STEPS = 2
 LAST = 10_000  # what templates give for "to the end"
 MOST_SECONDS = 30  # a larger number that a length comes of is one of frames
 MOST_FRAMES = 1000  # a larger number of frames means all that there are
+GUIDED_FRAMES = 120  # of videos with pictures in between: five seconds at 24 per second
 SMALLEST_SIDE = 256  # no smaller number is a side
 # What is cut down by itself: class, input, value.
 FIXED = (
@@ -72,6 +73,8 @@ def _smaller(value: float, reached: set[str], kind: str, sizes: tuple[int, int, 
     for names, side in ((WIDTHS, width), (HEIGHTS, height)):
         if reached & set(names):
             return side if value >= SMALLEST_SIDE else value
+    if "frame_idx" in reached and kind == "PrimitiveFloat":  # seconds
+        return value * (length - 1) / GUIDED_FRAMES
     if reached & set(LENGTHS):
         if kind == "PrimitiveFloat":
             return (length - 1) / _rate(prompt)
