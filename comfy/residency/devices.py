@@ -8,6 +8,7 @@ from comfy.lazy_import import lazy_module
 from comfy.residency.early_copies import EarlyCopies
 from comfy.residency.fetching import StandIn, WeightFetcher, no_stand_in
 from comfy.residency.pinning import CudaPins
+from comfy.residency.platform_facts import is_oom
 from comfy.units import GIB, MIB
 
 if TYPE_CHECKING:
@@ -199,8 +200,8 @@ class CudaDevice(Device):
         source = tensor if locked is None else locked.view(tensor.dtype).view(tensor.shape)
         try:
             return source.to(self.torch_device, non_blocking=non_blocking)
-        except torch.OutOfMemoryError:
-            if early is None or not early.size_bytes():
+        except RuntimeError as error:
+            if early is None or not early.size_bytes() or not is_oom(error):
                 raise
         early.drop()
         return source.to(self.torch_device, non_blocking=non_blocking)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
 from comfy.residency.fetching import StandIn, no_stand_in
+from comfy.residency.platform_facts import raise_non_oom
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -95,8 +96,8 @@ class EarlyCopies:
                 if source is not None:
                     self._queue_copy(weight, source)
                     budget_bytes -= weight.nbytes
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:  # what has found room is kept
+            raise_non_oom(error)
         finally:
             self._arrived.record(self._stream)
         return self.size_bytes()

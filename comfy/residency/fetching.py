@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy.lazy_import import lazy_module
+from comfy.residency.platform_facts import is_oom
 from comfy.wrapper_tensors import inner_tensors, rebuilt
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ class WeightFetcher:
         try:
             with torch.inference_mode():  # buffers are written in place, whatever mode the caller is in
                 slot.send(layer, current)
-        except torch.OutOfMemoryError:
-            if len(self._slots) == 1:
+        except RuntimeError as error:
+            if len(self._slots) == 1 or not is_oom(error):
                 raise
             log.info("%s has no room for %d buffers of weights: one less is used", self.torch_device, len(self._slots))
             self._slots.remove(slot)

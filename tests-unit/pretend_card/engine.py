@@ -23,6 +23,13 @@ STARTER = "starter-digits.safetensors"
 FP32 = {"force_fp32": True, "fp32_text_enc": True, "fp32_vae": True}
 ON_CARD = {"fp32_unet": True, "fp32_text_enc": True, "fp32_vae": True}  # text encoders on the card, too
 Tensors = dict[str, torch.Tensor]
+# What torch raises when a card is out of memory: its allocator, and a call of the runtime.
+NO_MEMORY = [torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError("CUDA error: out of memory")]
+
+
+def no_memory(error: RuntimeError) -> bool:
+    """Raises *error*, for ``Card.refuses``."""
+    raise type(error)(*error.args)
 
 
 class Engine:

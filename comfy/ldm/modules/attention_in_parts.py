@@ -11,6 +11,7 @@ import torch
 import comfy.model_management
 from comfy.ldm.modules.attention_functions import attention_function, broadcast_mask, repeated_heads, upcast_dtype
 from comfy.ldm.modules.sub_quadratic_attention import efficient_dot_product_attention
+from comfy.residency.platform_facts import is_oom
 from comfy.units import MIB
 
 COPIES_OF_SCORES = 3  # scores, softmax, and what the product needs
@@ -40,8 +41,8 @@ def attention_split(
         try:
             part = slice(first, first + rows)
             out[..., part, :] = _attended(q[..., part, :].to(precision) * scale, keys, v, _rows_of(mask, part))
-        except torch.OutOfMemoryError:
-            if rows == 1:
+        except RuntimeError as error:
+            if rows == 1 or not is_oom(error):
                 raise
             comfy.model_management.soft_empty_cache(True)
             rows = (rows + 1) // 2

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from comfy.ldm.modules.attention_functions import AttentionFunction, attention_function, attention_pytorch, broadcast_mask, repeated_heads
+from comfy.residency.platform_facts import is_oom
 
 log = logging.getLogger(__name__)
 Kernel = Callable[..., torch.Tensor]
@@ -120,9 +121,9 @@ def _tried(package: str, kernel: Callable[[], torch.Tensor]) -> torch.Tensor | N
     """What *kernel* computes; None, and a warning, where it refuses. Raises when memory runs out."""
     try:
         return kernel()
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # packages refuse shapes and cards with errors of all kinds
+        if is_oom(error):
+            raise
         _say_failure(package, f"{type(error).__name__}: {error}"[:300])
         return None
 
