@@ -50,7 +50,7 @@ class Stream:
 
     def keep(self, owner: object, name: str, x: torch.Tensor) -> None:
         """Keep *x*, and nothing that it is a part of; nothing at the end."""
-        self._kept[id(owner), name] = x[:, :, :0] if self.last else x.clone()
+        self._kept[id(owner), name] = (x[:, :, :0] if self.last else x).clone()
 
     def through(self, layer: Layer, pieces: Iterable[Piece], growth: int = 1) -> Iterator[Piece]:
         """What *layer*, which gives up to *growth* times what it is given, makes of *pieces*, in pieces of limited size.

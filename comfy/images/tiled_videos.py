@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import comfy.utils
+from comfy.images.freed_memory import activations_on
 
 ALL_FRAMES = 9999
 Overlap = tuple[int, int, int]  # frames, height, width
@@ -66,7 +67,8 @@ class TiledVideos:
         )
 
     def _run(self, network: Callable[[torch.Tensor], torch.Tensor], tile: torch.Tensor) -> torch.Tensor:
-        return network(tile.to(device=self.device, dtype=self.vae_dtype)).to(self.vae_output_dtype())
+        with activations_on(self.device):
+            return network(tile.to(device=self.device, dtype=self.vae_dtype)).to(self.vae_output_dtype())
 
     def decode_video_tiles(
         self, samples: torch.Tensor, tile_x: int | None, tile_y: int | None, overlap: int | None, tile_t: int | None, overlap_t: int | None

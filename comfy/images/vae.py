@@ -1,5 +1,6 @@
 """The autoencoder that nodes use: pictures in [0, 1] or sounds with channels last, memory estimates, batches, tiles."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from comfy import made_by
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import SUPPORTED, WORKING_DTYPES, find_autoencoder
+from comfy.images.freed_memory import activations_on
 from comfy.images.tiled_sounds import TiledSounds
 from comfy.images.tiled_videos import TiledVideos
 from comfy.model_detection import describe_tensors
@@ -220,13 +222,18 @@ class VAE(TiledVideos, TiledSounds):
         if self._kind.in_parts:
             shape = network.decode_output_shape(latents.shape)
             return network.decode(latents, output_buffer=torch.empty(shape, device=self.output_device, dtype=self.vae_output_dtype()))
-        picture = network.decode(latents)
+        with self._activations():
+            picture = network.decode(latents)
         return self.process_output(picture.to(device=self.output_device, dtype=self.vae_output_dtype(), copy=True))
+
+    def _activations(self) -> contextlib.AbstractContextManager[None]:
+        return activations_on(self.device) if self.latent_dim == 3 else contextlib.nullcontext()
 
     def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
         if self._kind.in_parts:
             return self._network().encode(self.process_input(pixels).to(self.vae_dtype), device=self.device)
-        return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
+        with self._activations():
+            return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
         """Pictures, channels first: the mean of three tilings (sizes in latent pixels), whose seams do not coincide."""

@@ -71,6 +71,22 @@ def test_pieces_give_what_the_whole_gives(kind, piece_bytes, frames_read, monkey
         assert torch.allclose(once, in_pieces, atol=1e-5 * float(once.abs().max()))
 
 
+def test_layers_that_are_through_keep_no_memory():
+    network, streams = video_vae(next(iter(VAE_KINDS))).first_stage_model, []
+
+    class Watched(ltx_vae_layers.Stream):
+        def __init__(self):
+            super().__init__()
+            streams.append(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ltx_vae_halves, "Stream", Watched)
+        for _ in network.decoder(torch.randn(1, 128, 2, 2, 3)):
+            pass
+    kept = [tensor.untyped_storage().nbytes() for tensor in streams[0]._kept.values()]
+    assert len(kept) > 10 and sum(kept) == 0
+
+
 def test_decoders_begin_as_wide_as_their_blocks_ask():
     wide = [("res_x", {}, 8), ("res_x_y", {}, 16), ("res_x_y", {"in_channels": 24}, 24), ("compress_all", {"multiplier": 4}, 32)]
     for name, settings, width in wide:
