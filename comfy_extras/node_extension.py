@@ -1,6 +1,6 @@
 """The extension of a module whose nodes are V3 classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -17,10 +17,10 @@ class ListedNodes(ComfyExtension):
         return list(self._nodes)
 
 
-def extension_of(*nodes: type[io.ComfyNode]) -> Callable[[], ListedNodes]:
-    """A module's ``comfy_entrypoint``: a function that makes an extension with *nodes*."""
+def extension_of(*nodes: type[io.ComfyNode]) -> Callable[[], Coroutine[None, None, ListedNodes]]:
+    """A module's ``comfy_entrypoint``: an asynchronous function, as ComfyUI's are, that makes an extension with *nodes*."""
 
-    def comfy_entrypoint() -> ListedNodes:
+    async def comfy_entrypoint() -> ListedNodes:
         return ListedNodes(list(nodes))
 
     return comfy_entrypoint

@@ -6,6 +6,7 @@ ComfyUI changed a node, as that one does.
 
 import asyncio
 import importlib
+import inspect
 import json
 import pathlib
 
@@ -27,6 +28,14 @@ def nodes_of(module):
     extension = found.comfy_entrypoint()
     extension = asyncio.run(extension) if asyncio.iscoroutine(extension) else extension
     return {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
+
+
+def test_entry_points_are_awaited_as_comfyuis():
+    folder = pathlib.Path(importlib.import_module("comfy_extras").__path__[0])
+    modules = [importlib.import_module(f"comfy_extras.{path.stem}") for path in sorted(folder.glob("nodes_*.py"))]
+    found = {module.__name__: module.comfy_entrypoint for module in modules if hasattr(module, "comfy_entrypoint")}
+    assert len(found) > 20
+    assert [name for name, entry in found.items() if not inspect.iscoroutinefunction(entry)] == []
 
 
 def without_tooltips(value):

@@ -8,7 +8,7 @@ from executor_harness import Log, benches, make_node, node
 import execution
 from comfy_extras import nodes_logic, nodes_loop, nodes_toolkit
 
-NODES = {one.GET_SCHEMA().node_id: one for one in asyncio.run(nodes_loop.comfy_entrypoint().get_node_list())}
+NODES = {one.GET_SCHEMA().node_id: one for one in asyncio.run(asyncio.run(nodes_loop.comfy_entrypoint()).get_node_list())}
 NODES |= {**nodes_toolkit.NODE_CLASS_MAPPINGS, "ComfySwitchNode": nodes_logic.SwitchNode}
 
 

@@ -20,7 +20,7 @@ from comfy_api.latest._util.video_opening import open_video
 from comfy_extras import nodes_video, webm_writing
 
 av = pytest.importorskip("av")
-NODES = {one.GET_SCHEMA().node_id: one for one in asyncio.run(nodes_video.comfy_entrypoint().get_node_list())}
+NODES = {one.GET_SCHEMA().node_id: one for one in asyncio.run(asyncio.run(nodes_video.comfy_entrypoint()).get_node_list())}
 FPS, FRAMES, WIDTH, HEIGHT = 8, 12, 64, 48
 WORKFLOW = {"extra_pnginfo": {"workflow": {"nodes": [1]}}}
 
