@@ -9,9 +9,9 @@ model it builds. Then the unpatched server and the one with size 0 run together 
 which shows what the hooks cost while the cache is off. Fails unless the pictures of all servers are equal to the last bit, unless the
 cache read each file once, and unless the server with size 0 read as often as the unpatched one. Needs 12 GB of free RAM.
 
-``--flag=--ram-models-mb`` is for the request ``ram-models``. ``--in-memory WORDS`` starts one more server, by ``patchset run``
-on the unpatched checkout with WORDS, such as ``--in-memory="--request ram-models"``. ``--without-off`` leaves out the server with size 0,
-``--pairs 0`` the pairs.
+``--patched`` may come again: a checkout with the request ``ram-models`` gets that one's flag. ``--in-memory WORDS`` (repeatable) starts one
+more server, by ``patchset run`` on the unpatched checkout with WORDS, such as ``--in-memory="--request ram-models"``. ``--without-off``
+leaves out the servers with size 0, ``--pairs 0`` the pairs, which are made with the first patched checkout.
 """
 
 import argparse
@@ -37,6 +37,7 @@ BUILT = "model weight dtype"
 ORDER = (0, 1, 0, 1, 0)
 # Long, for a machine that others keep busy.
 START_S = 900
+SERIES_FLAG, REQUEST_FLAG = "--ram-model-cache-mb", "--ram-models-mb"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ def alternate(plain: pathlib.Path, patched: pathlib.Path, given: argparse.Namesp
     """Prompts in turn on an unpatched server and one with size 0, both with one model loaded; whether their pictures are equal."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
         servers = []
-        for name, checkout, flags in (("plain", plain, []), ("off", patched, [given.flag, "0"])):
+        for name, checkout, flags in (("plain", plain, []), ("off", patched, [flag_of(patched), "0"])):
             servers.append(
                 Server(checkout, given.python, given.checkpoints[:1], pathlib.Path(folder) / name, [*flags, *given.server_flags.split()])
             )
@@ -231,17 +232,44 @@ def alternate(plain: pathlib.Path, patched: pathlib.Path, given: argparse.Namesp
         return same
 
 
+def flag_of(checkout: pathlib.Path) -> str:
+    """The flag that sets the cap in a patched checkout."""
+    text = (checkout / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+    return REQUEST_FLAG if REQUEST_FLAG in text else SERIES_FLAG
+
+
+def changed_servers(given: argparse.Namespace) -> dict[str, tuple[pathlib.Path, list[str]]]:
+    """Checkout and flags of each server with changes, by its name."""
+    servers: dict[str, tuple[pathlib.Path, list[str]]] = {}
+    for checkout in given.patched:
+        flag, name = flag_of(checkout), f"patched ({checkout.name})" if len(given.patched) > 1 else "patched"
+        for size in [0] * (not given.without_off) + [given.cap_mb]:
+            servers[f"{name}, {f'{size} MB' if size else 'size 0'}"] = (checkout, [flag, str(size)])
+    for words in given.in_memory:
+        flag = REQUEST_FLAG if "ram-models" in words.split() else SERIES_FLAG
+        servers[f"in memory ({words or 'all series'}), {given.cap_mb} MB"] = (
+            given.unpatched,
+            [*words.split(), IN_MEMORY, flag, str(given.cap_mb)],
+        )
+    return servers
+
+
 def main() -> int:
     """Run the servers, print the comparison, and say whether all that is claimed holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unpatched", type=pathlib.Path, required=True)
-    parser.add_argument("--patched", type=pathlib.Path)
+    parser.add_argument("--patched", type=pathlib.Path, action="append", default=[])
     parser.add_argument("--checkpoints", type=pathlib.Path, nargs=2, required=True)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--cap-mb", type=int, default=9500)
-    parser.add_argument("--flag", default="--ram-model-cache-mb", help="the flag that sets the cap")
     parser.add_argument("--server-flags", default="", help="more flags for every server, e.g. '--fp8_e4m3fn-unet --bf16-vae'")
-    parser.add_argument("--in-memory", metavar="WORDS", help="one more server, by patchset run with WORDS on the unpatched checkout")
+    parser.add_argument(
+        "--in-memory",
+        metavar="WORDS",
+        action="append",
+        default=[],
+        help="one more server, by patchset run with WORDS on the unpatched checkout",
+    )
     parser.add_argument("--without-off", action="store_true", help="leave out the server with size 0")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=64)
@@ -251,15 +279,8 @@ def main() -> int:
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     if given.pairs_only:
-        return 0 if alternate(given.unpatched, given.patched, given) else 1
-    cap = [given.flag, str(given.cap_mb)]
-    servers = {"unpatched": (given.unpatched, [])}
-    if given.patched and not given.without_off:
-        servers["patched, size 0"] = (given.patched, [given.flag, "0"])
-    if given.patched:
-        servers[f"patched, {given.cap_mb} MB"] = (given.patched, cap)
-    if given.in_memory is not None:
-        servers[f"in memory, {given.cap_mb} MB"] = (given.unpatched, [*given.in_memory.split(), IN_MEMORY, *cap])
+        return 0 if alternate(given.unpatched, given.patched[0], given) else 1
+    servers = {"unpatched": (given.unpatched, []), **changed_servers(given)}
     shots = {name: run(name, checkout, flags, given) for name, (checkout, flags) in servers.items()}
     same = [len({shot.pixels for shot in row}) == 1 for row in zip(*shots.values())]
     built = {name: [shot.built for shot in some] for name, some in shots.items()}
@@ -270,7 +291,7 @@ def main() -> int:
             print(f"{what}, mean {figure}: {means}")
     print(f"pictures equal to the last bit: {sum(same)} of {len(same)}", flush=True)
     if given.pairs:
-        same.append(alternate(given.unpatched, given.patched, given))
+        same.append(alternate(given.unpatched, given.patched[0], given))
     kept = {name: [1, 1, 0, 0, 0] if name.endswith(" MB") else [1] * 5 for name in servers}
     return 0 if all(same) and built == kept else 1
 

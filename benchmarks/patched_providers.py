@@ -2,26 +2,34 @@
 
     python benchmarks/patched_providers.py --unpatched CHECKOUT --patched CHECKOUT --python PYTHON [--pythonpath DIR] [--check]
 
+``--in-memory WORDS`` (repeatable) is one more: the unpatched checkout with the changes in memory, as ``patchset run`` with WORDS has
+them, such as ``--in-memory="--series provider-fixes"`` or ``--in-memory="--request provider-stores --request provider-deadline"``.
+
 Each checkout's executor runs in subprocesses of its own. The time that lookups add is measured as in ``benchmarks/providers.py``. Besides:
 how many of 200 stores of 50 ms are made when the prompt ends at once, what a provider that raises, hangs, blocks its thread or answers
 with garbage does to a prompt, how many bytes a result at the output costs, and how many event loops a provider sees in three prompts.
-``--check`` exits with 1 when the patched checkout misses a bound.
+``--check`` exits with 1 when a changed checkout misses a bound.
 """
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import os
 import pathlib
+import runpy
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
 
 HERE = pathlib.Path(__file__).resolve()
+PROJECT = HERE.parents[1]
 BUDGET_S, TOLERANCE = 5.0, 1.1
 STORES, STORE_S = 200, 0.05
 # As it is, ComfyUI waits for a hanging provider at the start and again for each of three nodes: shorter there, to end at all.
-HANG_S = {"patched": 60.0, "unpatched": 5.0}
+HANG_S, PLAIN_HANG_S = 60.0, 5.0
 PICTURES, SIDE = 20, 256
 
 
@@ -111,10 +119,11 @@ class Inside:
 
     def close(self):
         """What happens when the server ends."""
-        if (pathlib.Path("comfy_execution") / "provider_prompts.py").exists():
-            from comfy_execution.provider_prompts import close_providers
-
-            close_providers()
+        for module, function in (("provider_prompts", "close_providers"), ("provider_stores", "finish_stores")):
+            if importlib.util.find_spec(f"comfy_execution.{module}"):
+                at_the_end = getattr(importlib.import_module(f"comfy_execution.{module}"), function, None)
+                if at_the_end:
+                    at_the_end()
 
     def run(self, executor, prompt):
         """(what the output shows, seconds)."""
@@ -180,14 +189,14 @@ class Inside:
 FAULTS = ("raises", "hangs", "blocks", "garbage")
 
 
-def measure(which, checkout, options):
+def measure(checkout, python, options, hang_s=HANG_S):
     """All figures of one checkout; each kind of run in a process of its own."""
     sys.path.insert(0, str(HERE.parent))
     import providers
 
     def inside(*words):
         environment = {**os.environ, **({"PYTHONPATH": options.pythonpath} if options.pythonpath else {})}
-        command = [options.python, str(HERE), "--inside", *words]
+        command = [python, str(HERE), "--inside", *words]
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
             if line.startswith("RESULT "):
@@ -195,14 +204,46 @@ def measure(which, checkout, options):
         raise RuntimeError(f"{checkout}: {words} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
     figures = {name: inside(name) for name in ("stores", "fetched", "loops")}
-    figures["faults"] = {name: inside("fault", name, str(HANG_S[which])) for name in FAULTS}
+    figures["faults"] = {name: inside("fault", name, str(hang_s)) for name in FAULTS}
     if not options.faults_only:
-        repeats = providers.REPEATS if which == "patched" else providers.UPSTREAM_REPEATS
-        figures["lookups"] = providers.run_upstream(checkout, options.python, options.pythonpath, repeats)
+        repeats = providers.REPEATS if hang_s == HANG_S else providers.UPSTREAM_REPEATS
+        figures["lookups"] = providers.run_upstream(checkout, python, options.pythonpath, repeats)
     return figures
 
 
-def report(which, figures):
+def python_with(words, checkout, python, folder):
+    """A program in *folder* that is *python* with the changes of *words* for *checkout* in memory, and runs the script it is given."""
+    sys.path.insert(0, str(PROJECT))
+    from patchset import commands, live
+    from patchset.checkout import open_checkout
+    from patchset.command_line import build_parser
+    from patchset.requests import REQUESTS
+    from patchset.series import SERIES
+
+    given = build_parser().parse_args(["run", str(checkout), *words.split()])
+    known = {**SERIES, **REQUESTS}
+    opened = open_checkout(checkout)
+    chosen = [known[name] for name in (*(given.series or ()), *(given.request or ()))] or list(SERIES.values())
+    changes, told = commands.in_memory(opened, chosen, known)
+    print(*told, sep="\n", end="\n" * bool(told))
+    live.write_overlay(opened, changes, folder)
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join([python, str(HERE), "--under", str(folder)])} "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def run_under(overlay, script, *words):
+    """Run *script* with what *overlay* has in place of the checkout's modules."""
+    spec = importlib.util.spec_from_file_location("import_hook", PROJECT / "patchset" / "import_hook.py")
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    hook.install(overlay)
+    sys.argv = [script, *words]
+    runpy.run_path(script, run_name="__main__")
+
+
+def report(which, figures, hang_s=HANG_S):
     """Print one checkout's figures."""
     print(f"{which}:")
     for case, row in figures.get("lookups", {}).items():
@@ -215,7 +256,7 @@ def report(which, figures):
     print(f"  {PICTURES} pictures in a row, the last one known: {fetched['bytes']} bytes fetched, one has {fetched['one']}")
     print(f"  event loops in three prompts: {figures['loops']['loops']}")
     for name, row in figures["faults"].items():
-        hang = f" for {HANG_S[which]:.0f} s" if name in ("hangs", "blocks") else ""
+        hang = f" for {hang_s:.0f} s" if name in ("hangs", "blocks") else ""
         print(f"  provider {name}{hang}: {'right' if row['right'] else 'WRONG'} result, {row['delay_s']:.2f} s later")
 
 
@@ -236,33 +277,50 @@ def verdicts(figures):
         yield f"{case}: no key asked for twice", row["asked"] == row["keys"]
 
 
-def main():
-    """Measure, print, and with ``--check`` judge the patched checkout; returns the exit status."""
-    if sys.argv[1:2] == ["--inside"]:
-        import providers
+def inside_the_checkout(run, *words):
+    """One kind of run in the checkout that the process stands in; prints its figures and ends the process."""
+    import providers
 
-        run, *rest = sys.argv[2:]
-        inside = Inside(providers)
-        result = inside.fault(rest[0], float(rest[1])) if run == "fault" else getattr(inside, run)()
-        print("RESULT " + json.dumps(result), flush=True)
-        # A provider may still block its thread.
-        os._exit(0)
+    inside = Inside(providers)
+    result = inside.fault(words[0], float(words[1])) if run == "fault" else getattr(inside, run)()
+    print("RESULT " + json.dumps(result), flush=True)
+    # A provider may still block its thread.
+    os._exit(0)
+
+
+def main():
+    """Measure, print, and with ``--check`` judge the changed checkouts; returns the exit status."""
+    if sys.argv[1:2] == ["--inside"]:
+        inside_the_checkout(*sys.argv[2:])
+    if sys.argv[1:2] == ["--under"]:
+        return run_under(*sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unpatched", type=pathlib.Path, help="a checkout as it is")
-    parser.add_argument("--patched", type=pathlib.Path, required=True, help="a checkout that the series was applied to")
+    parser.add_argument("--patched", type=pathlib.Path, help="a checkout that the series was applied to")
+    parser.add_argument("--in-memory", action="append", default=[], metavar="WORDS", help="the unpatched one with changes in memory")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that can run them")
     parser.add_argument("--pythonpath", default=os.environ.get("PYTHONPATH"), help="PYTHONPATH for that interpreter")
     parser.add_argument("--faults-only", action="store_true", help="leave out the time that lookups add")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a bound is missed")
     options = parser.parse_args()
+    if options.in_memory and not options.unpatched:
+        parser.error("--in-memory needs --unpatched")
     if options.unpatched:
-        report("unpatched", measure("unpatched", options.unpatched, options))
-    figures = measure("patched", options.patched, options)
-    report("patched", figures)
-    judged = list(verdicts(figures))
-    for text, is_met in judged:
-        print(("met:    " if is_met else "MISSED: ") + text)
-    return int(options.check and not all(is_met for _, is_met in judged))
+        report("unpatched", measure(options.unpatched, options.python, options, PLAIN_HANG_S), PLAIN_HANG_S)
+    changed = {"patched": (options.patched, options.python)} if options.patched else {}
+    all_met = True
+    with tempfile.TemporaryDirectory() as folder:
+        for index, words in enumerate(options.in_memory):
+            overlay = pathlib.Path(folder) / str(index)
+            overlay.mkdir()
+            changed[f"in memory, {words}"] = options.unpatched, python_with(words, options.unpatched, options.python, overlay)
+        for name, (checkout, python) in changed.items():
+            figures = measure(checkout, python, options)
+            report(name, figures)
+            for text, is_met in verdicts(figures):
+                print(("met:    " if is_met else "MISSED: ") + text, flush=True)
+                all_met = all_met and is_met
+    return int(options.check and not all_met)
 
 
 if __name__ == "__main__":

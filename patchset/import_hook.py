@@ -57,16 +57,21 @@ class OverlayLoader(importlib.machinery.SourceFileLoader):
         return compile(source, self.path, "exec", dont_inherit=True)
 
 
+def install(overlay: str) -> tuple[str, dict[str, str]]:
+    """Import from *overlay* from now on; the checkout's folder, and the modules (dotted name → path below the checkout)."""
+    with open(os.path.join(overlay, "overlay.json"), encoding="utf-8") as file:
+        document = json.load(file)
+    sys.meta_path.insert(0, OverlayFinder(overlay, document["root"], document["modules"]))
+    return document["root"], document["modules"]
+
+
 def main() -> None:
     """Install the finder and run ``main.py``, the overlay's if it has one, as the main program."""
     overlay = sys.argv[1]
-    with open(os.path.join(overlay, "overlay.json"), encoding="utf-8") as file:
-        document = json.load(file)
-    root = document["root"]
-    sys.meta_path.insert(0, OverlayFinder(overlay, root, document["modules"]))
+    root, modules = install(overlay)
     sys.path[0] = root
     sys.argv = [os.path.join(root, "main.py"), *sys.argv[2:]]
-    loader = OverlayLoader("__main__", sys.argv[0], os.path.join(overlay if "main" in document["modules"] else root, "main.py"))
+    loader = OverlayLoader("__main__", sys.argv[0], os.path.join(overlay if "main" in modules else root, "main.py"))
     program = ModuleType("__main__")
     program.__file__ = sys.argv[0]
     sys.modules["__main__"] = program

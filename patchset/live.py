@@ -21,16 +21,20 @@ HOOK = pathlib.Path(__file__).with_name("import_hook.py")
 def run(checkout: Checkout, changes: Iterable[FileChange], flags: list[str], python: str | None = None) -> int:
     """Start ``main.py`` of *checkout* under *python* with *changes* in effect; returns its exit status. Writes nothing to the checkout."""
     with tempfile.TemporaryDirectory(prefix="keepwarm-patchset-") as folder:
-        overlay = pathlib.Path(folder)
-        modules: dict[str, str] = {}
-        for change in changes:
-            if change.path.endswith(".py") and change.after is not None:
-                copy = overlay / change.path
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(change.after)
-                modules[change.path[:-3].replace("/", ".").removesuffix(".__init__")] = change.path
-        (overlay / "overlay.json").write_text(json.dumps({"root": str(checkout.root), "modules": modules}), encoding="utf-8")
+        write_overlay(checkout, changes, pathlib.Path(folder))
         return _run_to_its_end([python or sys.executable, str(HOOK), folder, *flags], checkout.root)
+
+
+def write_overlay(checkout: Checkout, changes: Iterable[FileChange], overlay: pathlib.Path) -> None:
+    """Fill the folder *overlay* with what the hook reads: the changed Python files, and which modules of *checkout* they are."""
+    modules: dict[str, str] = {}
+    for change in changes:
+        if change.path.endswith(".py") and change.after is not None:
+            copy = overlay / change.path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(change.after)
+            modules[change.path[:-3].replace("/", ".").removesuffix(".__init__")] = change.path
+    (overlay / "overlay.json").write_text(json.dumps({"root": str(checkout.root), "modules": modules}), encoding="utf-8")
 
 
 def _run_to_its_end(command: list[str], folder: pathlib.Path) -> int:

@@ -80,6 +80,8 @@ def test_the_reference_s_table_is_that_of_the_edits_as_they_are():
     assert versions == sorted(versions, reverse=True) and (versions[-1][:2], versions[0][:2]) == (OLDEST, NEWEST_TESTED)
     counts = [f"{len(known)} of {len(known)}" for known in (SERIES, REQUESTS)]
     assert {tuple(row[1:]) for row in rows} == {(counts[0], "yes", counts[1], "yes")}
+    howto = (PROJECT / "docs/howto/patch-your-comfyui.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| (0\.\d+\.\d+) \|", howto) == [row[0] for row in rows], "both tables name the same releases"
 
 
 def test_a_folder_without_comfyui_is_refused(tmp_path, capsys):

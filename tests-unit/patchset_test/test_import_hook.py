@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-from patchset.live import HOOK
+from patchset.checkout import open_checkout
+from patchset.live import HOOK, write_overlay
+from patchset.series.definition import PROJECT
+from patchset.trees import FileChange
 
 MAIN = """
 import sys
@@ -49,3 +52,18 @@ def test_a_package_that_only_the_overlay_has_is_imported_with_its_modules(tmp_pa
     done = subprocess.run([sys.executable, str(HOOK), str(overlay)], capture_output=True, text=True, cwd=root, check=False)
     assert done.stdout == f"{root / 'brought/inner/part.py'}\n", done.stderr
     assert not (root / "brought").exists()
+
+
+def test_another_program_than_main_can_have_the_changes(tmp_path):
+    """As benchmarks/patched_providers.py --in-memory does, which runs an executor without a server."""
+    root, overlay, script = tmp_path / "ComfyUI", tmp_path / "overlay", tmp_path / "script.py"
+    for folder in (root, overlay):
+        folder.mkdir()
+    for name in ("main.py", "part.py", "comfyui_version.py", "execution.py"):
+        (root / name).write_text("NAME = 'checkout'\n__version__ = '0.33.0'\n")
+    script.write_text(f"import sys\nsys.path[0] = {str(root)!r}\nimport part, execution\nprint(part.NAME, execution.NAME, *sys.argv[1:])\n")
+    write_overlay(open_checkout(root), [FileChange("part.py", b"", b"NAME = 'overlay'\n"), FileChange("README.md", b"", b"# x\n")], overlay)
+    command = [sys.executable, str(PROJECT / "benchmarks/patched_providers.py"), "--under", str(overlay), str(script), "word"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "overlay checkout word\n", done.stderr
+    assert {path.name for path in overlay.rglob("*")} == {"part.py", "overlay.json"}

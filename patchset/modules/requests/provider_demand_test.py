@@ -74,7 +74,17 @@ def test_a_row_of_misses_takes_few_round_trips_and_no_key_is_asked_twice(rounds)
 def test_nodes_side_by_side_are_asked_for_at_once(rounds):
     provider = use(Memory())
     run(wide(199))
-    assert [len(wave) for wave in rounds] == [1, 199] and len(provider.asked) == 200
+    assert [len(wave) for wave in rounds] == [200] and len(provider.asked) == 200
+
+
+def test_an_output_that_is_found_does_not_have_all_above_it_fetched(rounds):
+    """The executor queues what stands above an output, found or not."""
+    provider = use(Memory())
+    learned(provider, row(20))
+    rounds.clear()
+    assert len(provider.values) == 21
+    assert run(row(20)) == [7] and ran == []
+    assert [sorted(wave) for wave in rounds] == [["n19", "save"]] and len(provider.asked) == 2
 
 
 def test_what_a_lazy_input_wants_is_asked_for_when_it_is_wanted():
