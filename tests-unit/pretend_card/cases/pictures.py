@@ -51,7 +51,7 @@ for _method in ("latent2rgb", "taesd", "auto"):
     _preview(_method)
 
 
-@case("nodes on latents")
+@case("nodes on latents", extra_mib=4)  # the autoencoder's tiles are no smaller than these pictures, so there is no way with less memory
 def latents(e: Engine) -> Any:
     vae = e.checkpoint()[2]
     one, other = (e.first("VAEEncode", pixels=pixels, vae=vae) for pixels in (e.picture(128), 1 - e.picture(128)))
