@@ -28,10 +28,6 @@ class CardMode(TorchDispatchMode):
         super().__init__()
         self._machine = machine
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would wrap what runs at each operation; these operations are compiled by nobody
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.run(func, args, kwargs or {})
 
