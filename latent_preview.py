@@ -11,6 +11,7 @@ import folder_paths
 from comfy.cli_args import LatentPreviewMethod, args
 from comfy.families.model_errors import ModelFileError
 from comfy.lazy_import import lazy_module
+from comfy.residency.platform_facts import is_oom
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -131,7 +132,9 @@ def get_previewer(device: Any, latent_format: Any) -> LatentPreviewer | None:
                 model = tiny_autoencoder.TAESD(None, path, latent_channels=latent_format.latent_channels)
                 return TAESDPreviewerImpl(model.to(device))
             log.warning("TAESD previews need models/vae_approx/%s; showing rough previews instead", latent_format.taesd_decoder_name)
-        except (OSError, ModelFileError) as error:
+        except Exception as error:
+            if not (isinstance(error, OSError | ModelFileError) or is_oom(error)):
+                raise
             log.warning("TAESD previews are not possible, showing rough previews instead: %s", error)
     if latent_format.latent_rgb_factors is None:
         return None
@@ -162,10 +165,21 @@ def prepare_callback(
         if x0_output_dict is not None:
             x0_output_dict["x0"] = x0
         shown = x0.unbind()[0] if getattr(x0, "is_nested", False) else x0
-        preview = None if previewer is None else previewer.decode_latent_to_preview_image(PREVIEW_FORMAT, shown)
+        preview = None if previewer is None else _preview(previewer, shown)
         progress.update_absolute(step + 1, total_steps, preview)
 
     return callback
+
+
+def _preview(previewer: LatentPreviewer, latent: Tensor) -> tuple[str, Image, int] | None:
+    """The preview of *latent*; None where memory does not do for it: the picture itself is worth more."""
+    try:
+        return previewer.decode_latent_to_preview_image(PREVIEW_FORMAT, latent)
+    except Exception as error:
+        if not is_oom(error):
+            raise
+        log.warning("no preview of this step: %s", error)
+        return None
 
 
 def set_preview_method(override: str | None = None) -> None:

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+SUBTRACTED_PARTS = 8  # that another model's weight is compared with this one's in
 
 
 def load_lora(lora: Mapping[str, Tensor], to_load: Mapping[str, Any], log_missing: bool = True) -> dict[Any, Any]:
@@ -209,8 +210,20 @@ def _apply_plain(
     elif kind == "model_as_lora":
         if original_weights is None:
             raise ValueError(f"{key}: a patch from another model's weights needs the model's own; pass get_key_patches()")
-        change = cast(values[0], weight.device, dtype) - cast(original_weights[key][0][0], weight.device, dtype)
-        weight += function(strength * cast(change, weight.device, weight.dtype))
+        change = cast(_change_from(values[0], original_weights[key][0][0], weight, dtype), weight.device, weight.dtype)
+        weight += function(change.mul_(strength))
     else:
         log.warning("%s: unknown kind of patch %r; left out", key, kind)
     return weight
+
+
+def _change_from(other: Tensor, own: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """*other* minus *own*, new, where *weight* is. Only a part of *own* is there at a time: memory may just do for patching."""
+    cast = comfy.model_management.cast_to_device
+    change = cast(other, weight.device, dtype, copy=True)
+    if change.shape != own.shape or not own.ndim:
+        return change - cast(own, weight.device, dtype)
+    rows = max(1, len(own) // SUBTRACTED_PARTS)
+    for part, own_part in zip(change.split(rows), own.split(rows)):
+        part -= cast(own_part, weight.device, dtype)
+    return change

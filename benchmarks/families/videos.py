@@ -150,7 +150,8 @@ def probe_model(name: str, network: str, vae: str) -> dict[str, float]:
     folder_paths.add_model_folder_path("vae", os.path.dirname(vae))
     _, _, context, shape = FAMILIES[name]
     generator = torch.Generator().manual_seed(1)
-    text = [[torch.randn(1, 64, context, generator=generator), {"attention_mask": torch.ones(1, 64, dtype=torch.long)}]]
+    details = {"attention_mask": torch.ones(1, 64, dtype=torch.long), "pooled_output": torch.zeros(1, 768)}  # ComfyUI asks for the latter
+    text = [[torch.randn(1, 64, context, generator=generator), details]]
     noise, empty = torch.randn(1, *shape, generator=generator), torch.zeros(1, *shape)
     steps = (3, 1.0, "euler", "simple", text, text, empty)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from comfy.hooks.enums import EnumHookMode
 from comfy.hooks.kinds import create_transformer_options_from_hooks
 from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
-from comfy.patching.attribute_paths import set_attr
+from comfy.patching.attribute_paths import get_attr, set_attr
 from comfy.patching.hook_patches import MemoryCounter
 from comfy.patching.low_vram import patched_value
 from comfy.patching.model_weights import ModelWeights
@@ -97,20 +97,26 @@ class HookSwitching:
             return
         patcher, current = self._patcher, self._weights.get(key)
         value = patched_value(combined_patches[key], current, key, current.device, current.dtype, original_weights=original_weights)
+        has_room = memory_counter.use(value)
         if patcher.hook_mode == EnumHookMode.MaxSpeed:
-            kept = value if memory_counter.use(value) else value.to(patcher.offload_device)
+            kept = value if has_room else value.to(patcher.offload_device)
             patcher.cached_hook_patches.setdefault(hooks, {})[key] = kept
-        self._put(key, value)
+        self._put(key, value, has_room)
 
     def put_cached(self, cached_weights: Mapping[str, Tensor], key: str, memory_counter: MemoryCounter) -> None:
-        """Put the value of *key* in *cached_weights* in place. *memory_counter* is not used: what is replaced stays where it is."""
-        self._put(key, cached_weights[key])
+        """Put the value of *key* in *cached_weights* in place. *memory_counter* says whether what it replaces may stay beside it."""
+        value = cached_weights[key]
+        is_there = value.device == self._weights.parameter(self._weights.paths(key)[0]).device
+        self._put(key, value, is_there or memory_counter.use(value))
 
-    def _put(self, key: str, value: Tensor) -> None:
-        patcher = self._patcher
+    def _put(self, key: str, value: Tensor, has_room: bool) -> None:
+        """Put *value* in place; without room for both, what it replaces waits on the host."""
+        patcher, home = self._patcher, self._patcher.offload_device
         device = self._weights.parameter(self._weights.paths(key)[0]).device
         for path, part in self._weights.split(key, value.to(device)).items():
-            patcher.hook_backup.setdefault(path, set_attr(patcher.model, path, as_parameter(part)))
+            replaced = set_attr(patcher.model, path, as_parameter(part))
+            if path not in patcher.hook_backup:
+                patcher.hook_backup[path] = replaced if has_room or device == home else as_parameter(replaced.to(home))
 
     def _known(self, patches: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """Those of *patches* whose weight is in the model; the others are named in the log."""
@@ -121,12 +127,14 @@ class HookSwitching:
         return {key: patch for key, patch in patches.items() if key in known}
 
     def unpatch(self, whitelist_keys_set: set[str] | None = None) -> None:
-        """Put the parameters back that hooks replaced (with a set: those of these weight names), the very objects."""
+        """Put the parameters back that hooks replaced (with a set: those of these weight names): the very objects, unless they had to wait
+        on the host."""
         patcher = self._patcher
         replaced = patcher.hook_backup
         with patcher.use_ejected():
             for path in [path for path in replaced if not whitelist_keys_set or self._weights.key_of(path) in whitelist_keys_set]:
-                set_attr(patcher.model, path, replaced.pop(path))
+                device, before = get_attr(patcher.model, path).device, replaced.pop(path)
+                set_attr(patcher.model, path, before if before.device == device else as_parameter(before.to(device)))
             if not whitelist_keys_set:
                 patcher.current_hooks = None
 

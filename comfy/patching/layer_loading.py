@@ -19,10 +19,9 @@ from comfy.patching.placement import Placement, as_parameter
 from comfy.patching.protocols import Patcher
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
-from comfy.residency.fetching import WeightFetcher, can_fetch
+from comfy.residency.fetching import FETCHER, WeightFetcher, can_fetch
 from comfy.wrapper_tensors import is_wrapper
 
-FETCHER = "weight_fetcher"  # the attribute of a module that keeps what fetches its weights
 WeightFunctions = list[Callable[[Tensor], Tensor]]
 
 

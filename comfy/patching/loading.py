@@ -13,7 +13,7 @@ from comfy.patcher_extension import CallbacksMP
 from comfy.patching.attachments import call_back
 from comfy.patching.content_identity import ContentIdentity
 from comfy.patching.forwarding import forwards_to
-from comfy.patching.layer_loading import FETCHER, LayerLoading
+from comfy.patching.layer_loading import LayerLoading
 from comfy.patching.layers import LayerPlan, layers_of, move_weight_functions, plan_layers, wipe_lowvram_weight
 from comfy.patching.model_weights import ModelWeights
 from comfy.patching.object_patches import ObjectPatches, own_path
@@ -22,7 +22,7 @@ from comfy.patching.protocols import PatchedModule, Patcher
 from comfy.patching.tripwire import tripwire
 from comfy.patching.weight_values import WeightValues
 from comfy.residency.devices import Device
-from comfy.residency.fetching import WeightFetcher
+from comfy.residency.fetching import FETCHER, WeightFetcher
 from comfy.units import megabytes
 
 log = logging.getLogger(__name__)

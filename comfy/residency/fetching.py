@@ -25,6 +25,7 @@ tensor_digests = lazy_module("comfy.patch_identity.tensor_digests")
 log = logging.getLogger(__name__)
 ALIGNMENT_BYTES = 256  # of each tensor in a buffer; kernels read up to 16 bytes at once
 LARGEST_GAP_BYTES = 4096  # between two tensors that are copied as one
+FETCHER = "weight_fetcher"  # the attribute of a module that keeps what fetches its weights
 
 
 StandIn = Callable[[int, int], "Tensor | None"]
@@ -82,6 +83,10 @@ class WeightFetcher:
         """Fetch everything anew from now on: weights may have been written to in ways that torch does not count."""
         for slot in self._slots:
             slot.forget()
+
+    def size_bytes(self) -> int:
+        """The bytes of the buffers as they are now: each is made when it is used first."""
+        return sum(slot.size_bytes() for slot in self._slots)
 
     def release(self) -> None:
         """Free the buffers, also while layers that are out of the module for now still refer to this object."""
@@ -141,6 +146,10 @@ class _Slot:
     def forget(self) -> None:
         """Hold no layer's parameters any more; the buffer stays."""
         self._layer = None
+
+    def size_bytes(self) -> int:
+        """The bytes of the buffer."""
+        return 0 if self._buffer is None else self._buffer.nbytes
 
     def release(self) -> None:
         """Free the buffer; what was taken from it is not to be used any more."""

@@ -6,6 +6,9 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from comfy.residency.fetching import FETCHER
+from comfy.wrapper_tensors import stored_bytes
+
 if TYPE_CHECKING:
     from comfy.residency.protocols import Patcher
 
@@ -55,6 +58,18 @@ class LoadedModel:
     def model_memory_required(self, device: Any) -> int:
         """Bytes that loading to *device* would add there."""
         return self.model_offloaded_memory() if device == self.model.current_loaded_device() else self.model_memory()
+
+    def largest_layer_bytes(self) -> int:
+        """Bytes of the largest layer that can be fetched from the host at each call."""
+        layers = (module for module in self.model.model.modules() if hasattr(module, "comfy_cast_weights"))
+        return max((sum(map(stored_bytes, layer.parameters(recurse=False))) for layer in layers), default=0)
+
+    def pending_bytes(self) -> int:
+        """Bytes of the device that its calls will take for streamed layers, and have not taken yet."""
+        module = self.model.model
+        fetcher = vars(module).get(FETCHER)
+        planned: int = module.model_offload_buffer_memory
+        return max(0, planned - (0 if fetcher is None else fetcher.size_bytes()))
 
     def model_load(self, lowvram_model_memory: float = 0, force_patch_weights: bool = False) -> Any:
         """Bring the weights to the device, at most *lowvram_model_memory* bytes more (0: all). Returns the module.

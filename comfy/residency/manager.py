@@ -171,9 +171,10 @@ class ModelManager:
         for loaded_model in loaded_models:
             self._take_out_clones(loaded_model)
         self._make_room(loaded_models, memory_required, minimum_memory_required)
-        for loaded_model in loaded_models:
+        for number, loaded_model in enumerate(loaded_models):
             device = self.devices.find(loaded_model.device)
             least = self._least_working_bytes(device, memory_required, minimum_memory_required)
+            least += _buffer_bytes(device, loaded_models[:number], loaded_models[number:], least)
             try:
                 loaded_model.model_load(
                     self._weight_budget(loaded_model, device, least, force_full_load), force_patch_weights=force_patch_weights
@@ -324,6 +325,21 @@ class ModelManager:
 def _free_for_weights(device: Device) -> int:
     """What is free on *device* and what was sent there early: that is taken by the load it was sent for, or was dropped before."""
     return device.free_bytes() + (0 if device.early is None else device.early.size_bytes())
+
+
+def _buffer_bytes(device: Device, earlier: Sequence[LoadedModel], others: Sequence[LoadedModel], least_bytes: float) -> float:
+    """What the first of the *others* leaves the models loaded with it to stream through: calls take it once all are loaded.
+
+    Those after it may find no other room, unless all fit beside *least_bytes*; the *earlier* ones have planned it, perhaps not taken it.
+    """
+    if device.is_host:
+        return 0
+    here = [model for model in others if model.device == device.torch_device]
+    pending = sum(model.pending_bytes() for model in earlier if model.device == device.torch_device)
+    wanted = sum(model.model_memory_required(model.device) for model in here)
+    if wanted * device.margin + least_bytes + pending <= _free_for_weights(device):
+        return pending
+    return pending + sum(device.stream_buffer_bytes(model.largest_layer_bytes()) for model in here[1:])
 
 
 def _with_dependencies(models: Sequence[Patcher]) -> list[Patcher]:

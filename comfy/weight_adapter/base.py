@@ -197,15 +197,16 @@ def row_norms(weight: Tensor) -> Tensor:
 
 
 def _with_norms(wanted: Tensor, norms: Tensor, changed: Tensor, weight: Tensor, strength: float, dtype: torch.dtype) -> Tensor:
-    """*weight*, set to or moved towards *changed* rescaled from *norms* to the *wanted* ones."""
+    """*weight*, set to or moved towards *changed*, which is overwritten, rescaled from *norms* to the *wanted* ones."""
     scale = comfy.model_management.cast_to_device(wanted, weight.device, dtype)
     if scale.numel() == norms.numel():  # trainers write them as a row, a column or a plain list
         scale = scale.reshape(norms.shape)
-    changed = changed * (scale / (norms + torch.finfo(weight.dtype).eps)).type(weight.dtype)
+    factors = (scale / (norms + torch.finfo(weight.dtype).eps)).type(weight.dtype)
+    changed.mul_(factors.expand_as(changed))
     if strength == 1.0:
         weight.copy_(changed)
     else:
-        weight += strength * (changed - weight)
+        weight += changed.sub_(weight).mul_(strength)
     return weight
 
 

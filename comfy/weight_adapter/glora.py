@@ -43,6 +43,6 @@ class GLoRAAdapter(WeightAdapterBase):
         a1, a2, b1, b2 = (cast(part.flatten(1)) for part in parts)
         own = weight.to(dtype)
         if is_older:
-            return torch.mm(b2, b1) + torch.mm(torch.mm(own.flatten(1), a2), a1), scale_by(alpha, rank)
+            return torch.mm(b2, b1).add_(torch.mm(torch.mm(own.flatten(1), a2), a1)), scale_by(alpha, rank)
         through = torch.einsum("oi...,ij->oj...", torch.einsum("oi...,ij->oj...", own, a1), a2)
-        return through.reshape(weight.shape) + torch.mm(b1, b2).reshape(weight.shape), scale_by(alpha, rank)
+        return torch.mm(b1, b2).reshape(weight.shape).add_(through.reshape(weight.shape)), scale_by(alpha, rank)

@@ -40,4 +40,4 @@ class LoHaAdapter(WeightAdapterBase):
         def factor(rows: Tensor, columns: Tensor, core: Tensor | None) -> Tensor:
             return torch.mm(cast(rows), cast(columns)) if core is None else tucker(cast(core), cast(columns), cast(rows))
 
-        return factor(w1_a, w1_b, t1) * factor(w2_a, w2_b, t2), scale_by(alpha, w1_b.shape[0])
+        return factor(w1_a, w1_b, t1).mul_(factor(w2_a, w2_b, t2)), scale_by(alpha, w1_b.shape[0])

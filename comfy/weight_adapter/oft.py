@@ -98,9 +98,9 @@ class BOFTAdapter(OFTAdapter):
             if strength != 1:
                 blocks = blocks * strength + (1 - strength) * identity
             distance = 2**stage * (size // 2)
-            grouped = turned.unflatten(0, (-1, 2, distance)).transpose(1, 2).flatten(0, 2).unflatten(0, (-1, size))
-            mixed = torch.einsum("bij,bj...->bi...", blocks, grouped)
-            turned = mixed.flatten(0, 1).unflatten(0, (-1, distance, 2)).transpose(1, 2).flatten(0, 2)
+            turned = turned.unflatten(0, (-1, 2, distance)).transpose(1, 2).flatten(0, 2).unflatten(0, (-1, size))
+            turned = torch.einsum("bij,bj...->bi...", blocks, turned)  # under one name, so that no step's input outlives it
+            turned = turned.flatten(0, 1).unflatten(0, (-1, distance, 2)).transpose(1, 2).flatten(0, 2)
         rescale = self.weights[1]
         if rescale is not None:
             turned = turned * comfy.model_management.cast_to_device(rescale, weight.device, weight.dtype)

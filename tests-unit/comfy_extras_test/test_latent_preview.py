@@ -160,3 +160,37 @@ def test_what_the_progress_hook_raises_ends_the_sampling(method, monkeypatch):
     monkeypatch.setattr(hook_state, "hook", stop)
     with pytest.raises(InterruptedError):
         latent_preview.prepare_callback(model(), 2)(0, None, None, 2)
+
+
+class WithoutRoom(latent_preview.LatentPreviewer):
+    """Takes more memory than there is."""
+
+    def decode_latent_to_preview(self, x0):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_without_memory_for_a_preview_sampling_goes_on(method, reports, monkeypatch, caplog):
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda device, latent_format: WithoutRoom())
+    latent = torch.zeros(1, 4, 1, 1)
+    latent_preview.prepare_callback(model(), 2)(0, latent, latent, 2)
+    assert reports == [(1, 2, None)] and "no preview of this step" in caplog.text
+
+
+def test_other_errors_of_a_preview_are_raised(method, monkeypatch):
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda device, latent_format: latent_preview.LatentPreviewer())
+    with pytest.raises(NotImplementedError):
+        latent_preview.prepare_callback(model(), 2)(0, torch.zeros(1, 4, 1, 1), None, 2)
+
+
+def test_a_tiny_autoencoder_without_room_gives_way_to_rough_previews(method, tmp_path, monkeypatch, caplog):
+    method(LatentPreviewMethod.TAESD)
+    decoder_file(tmp_path / "taesd_decoder.safetensors")
+    monkeypatch.setattr(folder_paths, "get_filename_list", lambda folder: ["taesd_decoder.safetensors"])
+    monkeypatch.setattr(folder_paths, "get_full_path", lambda folder, name: str(tmp_path / name))
+
+    def no_room(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TAESD, "to", no_room)
+    assert isinstance(latent_preview.get_previewer("cpu", comfy.latent_formats.SD15()), latent_preview.Latent2RGBPreviewer)
+    assert "showing rough previews instead" in caplog.text

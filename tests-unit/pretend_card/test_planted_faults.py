@@ -138,6 +138,19 @@ def test_reading_on_the_host_before_the_copy_back_is_there(machine: Machine) -> 
     assert fetched.sum() == 1024
 
 
+def test_what_torch_composes_of_others_is_looked_at_as_well(machine: Machine) -> None:
+    weight = torch.ones(4, 4, device="cuda")
+    back = torch.empty(4, 4).pin_memory()
+    assert torch.matmul(torch.ones(4, 4), back).shape == (4, 4)
+    back.copy_(weight, non_blocking=True)
+    with pytest.raises(Race):
+        torch.matmul(torch.ones(4, 4), back)
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.matmul(weight, torch.ones(4, 4))
+    torch.cuda.synchronize()
+    assert torch.matmul(torch.ones(4, 4), back).sum() == 64
+
+
 def test_changing_host_memory_that_is_still_copied_from(machine: Machine) -> None:
     source = locked()
     source.to("cuda", non_blocking=True)

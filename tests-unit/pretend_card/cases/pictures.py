@@ -27,8 +27,11 @@ def tiles(e: Engine) -> Any:
     return latent, e.node("VAEDecodeTiled", samples=latent, vae=vae, tile_size=64, overlap=16)
 
 
+DECODER_MIB = 8  # the approximating decoder's weights and what it computes with: here as much as the model, in life a hundredth of it
+
+
 def _preview(method: str) -> None:
-    @case(f"previews {method}", quick=method == "latent2rgb")
+    @case(f"previews {method}", quick=method == "latent2rgb", extra_mib=DECODER_MIB if method == "taesd" else 0)
     def run(e: Engine) -> Any:
         model, _, _, positive, negative = e.parts()
         before, shown = args.preview_method, []
@@ -48,7 +51,7 @@ for _method in ("latent2rgb", "taesd", "auto"):
     _preview(_method)
 
 
-@case("nodes on latents")
+@case("nodes on latents", extra_mib=4)  # the autoencoder's tiles are no smaller than these pictures, so there is no way with less memory
 def latents(e: Engine) -> Any:
     vae = e.checkpoint()[2]
     one, other = (e.first("VAEEncode", pixels=pixels, vae=vae) for pixels in (e.picture(128), 1 - e.picture(128)))

@@ -54,7 +54,8 @@ class Card:
         storage = inner.untyped_storage()
         place = storage._cdata
         with self._lock:
-            self._drop_ended()
+            if self._ended:
+                self._drop_ended()
             block = self._blocks.get(place)
             if block is not None:
                 return block

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from pretend import copies, rules
 from pretend.cards import Card
 from pretend.machine import Machine
-from pretend.nested import changed, leaves
+from pretend.nested import Operands, changed, leaves
 from pretend.operations import Operation
 from pretend.streams import check
 from pretend.tensors import CardTensor
@@ -27,56 +27,48 @@ class CardMode(TorchDispatchMode):
     def __init__(self, machine: Machine) -> None:
         super().__init__()
         self._machine = machine
-        self._special = {
-            aten._to_copy: self._to_copy,
-            aten.copy_: self._copy,
-            aten.copy: self._copy,
-            aten._local_scalar_dense: self._item,
-            aten._pin_memory: self._lock_copy,
-            aten.pin_memory: self._lock_copy,
-            aten.is_pinned: self._is_locked,
-            aten.record_stream: self._record_stream,
-            aten._has_compatible_shallow_copy_type: self._can_take_data,
-        }
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """One operation: checked, computed on the host, accounted for."""
-        if func is torch.ops.prim.device.default:
-            return args[0].device
-        special = self._special.get(func.overloadpacket)
-        if special is not None:
-            return special(func, args, kwargs)
         operation = Operation.of(func)
+        if operation.own_rule is not None:
+            return getattr(self, operation.own_rule)(func, args, kwargs)
+        operands = Operands(args, kwargs)
+        if operands.is_of_host() and not kwargs.get("pin_memory") and self._none_in_use(operands.hosts):
+            return operation.run(*args, **kwargs)
         if operation.is_composite:
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        return self._compute(func, operation, args, kwargs)
+        return self._compute(func, operation, operands, args, kwargs)
 
-    def _compute(self, func: Any, operation: Operation, args: Any, kwargs: Any) -> Any:
+    def _none_in_use(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether queued copies use the memory of none of these tensors of the host: what is done with them needs no check then."""
         machine = self._machine
-        flat = leaves((args, kwargs))
-        cards = [value for value in flat if isinstance(value, CardTensor)]
+        return not machine._host_uses or not any(machine.host_uses(tensor) is not None for tensor in tensors)
+
+    def _compute(self, func: Any, operation: Operation, operands: Operands, args: Any, kwargs: Any) -> Any:
+        machine, cards = self._machine, operands.cards
         written = leaves(operation.written_operands(args, kwargs)) if operation.writes or operation.written_names else []
         goal = self._goal(operation, cards, kwargs)
-        rules.check_generators(flat, goal, machine.generators)
+        if operands.generators:
+            rules.check_generators(operands.generators, goal, machine.generators)
         if not cards and goal is None:
-            return self._on_host(func, flat, written, args, kwargs)
-        hosts = [value for value in flat if isinstance(value, torch.Tensor) and not isinstance(value, CardTensor)]
+            return self._on_host(func, operands.hosts, written, args, kwargs)
         if operation.indexes or operation.index_writes:
             rules.check_indices(operation, args)
             self._count_indices(args)
         elif cards:
-            rules.check_devices(operation, cards, hosts, written)
-        named = {name: changed(value, _inner) for name, value in kwargs.items() if name != "pin_memory"}
-        result = func(*changed(args, _inner), **named)
+            rules.check_devices(operation, cards, operands.hosts, written)
+        named = {name: changed(value, _inner) for name, value in kwargs.items() if name != "pin_memory"} if kwargs else kwargs
+        result = operation.run(*changed(args, _inner), **named)
         if goal is None:
             if operation.waits and cards:
-                machine.host_waits_for(machine.cards[cards[0].device.index], operation.name)
+                machine.host_waits_for(machine.cards[cards[0].card.index], operation.name)
             return result
         return self._on_card(func, operation, goal, cards, written, args, kwargs, result)
 
@@ -85,14 +77,14 @@ class CardMode(TorchDispatchMode):
         if kwargs.get("device") is not None:
             return self._machine.card_for(kwargs["device"])
         if cards and not operation.looks_only:
-            return self._machine.cards[cards[0].device.index]
+            return self._machine.cards[cards[0].card.index]
         return None
 
-    def _on_host(self, func: Any, flat: list[Any], written: list[Any], args: Any, kwargs: Any) -> Any:
+    def _on_host(self, func: Any, tensors: list[torch.Tensor], written: list[Any], args: Any, kwargs: Any) -> Any:
         machine = self._machine
         if machine._host_uses and not Operation.of(func).is_view:
-            for value in flat:
-                if isinstance(value, torch.Tensor):
+            for value in tensors:
+                if machine.host_uses(value) is not None:
                     machine.check_host(value, any(value is one for one in written), f"{func} on the host")
         if kwargs.get("pin_memory"):
             result = func(*args, **{**kwargs, "pin_memory": False})
@@ -104,7 +96,10 @@ class CardMode(TorchDispatchMode):
         self, func: Any, operation: Operation, card: Card, cards: list[CardTensor], written: list[Any], args: Any, kwargs: Any, result: Any
     ) -> Any:
         machine, queue = self._machine, self._machine.queue(card.index)
-        wrapped = changed(result, lambda value: CardTensor(value, card, queue) if isinstance(value, torch.Tensor) else value)
+        if isinstance(result, torch.Tensor):
+            wrapped = CardTensor(result, card, queue)
+        else:
+            wrapped = changed(result, lambda value: CardTensor(value, card, queue) if isinstance(value, torch.Tensor) else value)
         if operation.is_view:
             card.counters["views"] += 1
         elif not operation.only_allocates:
@@ -112,12 +107,12 @@ class CardMode(TorchDispatchMode):
             self._note_uses(operation, queue, cards, written, wrapped)
             if operation.waits:
                 machine.host_waits_for(card, operation.name)
-        return return_and_correct_aliasing(func, args, kwargs, wrapped) if cards else wrapped
+        return wrapped if operation.makes_all or not cards else return_and_correct_aliasing(func, args, kwargs, wrapped)
 
     @staticmethod
     def _note_uses(operation: Operation, queue: Any, cards: list[CardTensor], written: list[Any], results: Any) -> None:
         for tensor in cards:
-            writes = any(tensor is one for one in written)
+            writes = bool(written) and any(tensor is one for one in written)
             check(tensor.block.uses, queue.clock, writes, operation.name)
             tensor.block.uses.note(queue, writes)
         for tensor in leaves(results):
@@ -135,6 +130,9 @@ class CardMode(TorchDispatchMode):
                     card.counters["host indices"] += 1
 
     # Operations with rules of their own
+
+    def _device(self, func: Any, args: Any, kwargs: Any) -> torch.device:
+        return args[0].device
 
     def _to_copy(self, func: Any, args: Any, kwargs: Any) -> Any:
         source, machine = args[0], self._machine
@@ -191,6 +189,6 @@ class CardMode(TorchDispatchMode):
 
 def _inner(value: Any) -> Any:
     """What the host computes with in place of *value*."""
-    if isinstance(value, CardTensor):
+    if type(value) is CardTensor:
         return value.inner
-    return CPU if isinstance(value, torch.device) and value.type == "cuda" else value
+    return CPU if type(value) is torch.device and value.type == "cuda" else value

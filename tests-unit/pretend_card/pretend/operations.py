@@ -20,6 +20,12 @@ LOOKS_ONLY = (aten.is_same_size, aten.sym_size)
 INDEXES = (aten.index, aten._unsafe_index)
 INDEX_WRITES = (aten.index_put_, aten.index_put, aten._index_put_impl_, aten._unsafe_index_put)
 EMPTY = (aten.empty, aten.empty_like, aten.empty_strided, aten.empty_permuted, aten.new_empty, aten.new_empty_strided)
+# What the mode has a method of its own for.
+OWN_RULES = {
+    torch.ops.prim.device: "_device", aten._to_copy: "_to_copy", aten.copy_: "_copy", aten.copy: "_copy", aten._local_scalar_dense: "_item",
+    aten._pin_memory: "_lock_copy", aten.pin_memory: "_lock_copy", aten.is_pinned: "_is_locked", aten.record_stream: "_record_stream",
+    aten._has_compatible_shallow_copy_type: "_can_take_data",
+}  # fmt: skip
 # One kernel on a card. Attention taken apart would no longer be the host's bit for bit; the others would take longer, to no use.
 WHOLE = (
     aten.scaled_dot_product_attention, aten._scaled_dot_product_attention_math,
@@ -30,18 +36,19 @@ WHOLE = (
 class Operation:
     """Facts of one overload: which arguments it writes, whether it is elementwise, a view, a factory, or must be taken apart."""
 
-    _known: dict[Any, Operation] = {}
+    _known: dict[int, Operation] = {}  # by id: overloads hash slowly; each is kept alive here
 
     def __init__(self, func: Any) -> None:
         schema, packet = func._schema, getattr(func, "overloadpacket", None)
         written = [argument for argument in schema.arguments if argument.alias_info is not None and argument.alias_info.is_write]
         positions = {argument.name: position for position, argument in enumerate(schema.arguments)}
         self.name = str(func).removeprefix("aten.")
-        self.packet = packet
+        self.func, self.packet, self.run = func, packet, getattr(func, "_op", func)
+        self.own_rule = OWN_RULES.get(packet)
         self.writes = tuple(positions[argument.name] for argument in written if not argument.kwarg_only)
         self.written_names = tuple(argument.name for argument in written if argument.kwarg_only)
         self.is_view = any(value.alias_info is not None and not value.alias_info.is_write for value in schema.returns)
-        self.takes_tensors = any("Tensor" in str(argument.type) for argument in schema.arguments)
+        self.makes_all = all(value.alias_info is None for value in schema.returns)  # no result is an argument, or a part of one
         self.allows_scalars = TAGS.pointwise in func.tags or packet in ALSO_POINTWISE or packet in BOUNDS
         self.indexes, self.index_writes = packet in INDEXES, packet in INDEX_WRITES
         self.waits = packet in WAITS or (TAGS.dynamic_output_shape in func.tags and not self.indexes)  # indices: only boolean ones
@@ -53,9 +60,9 @@ class Operation:
     @classmethod
     def of(cls, func: Any) -> Operation:
         """The facts of *func*."""
-        found = cls._known.get(func)
+        found = cls._known.get(id(func))
         if found is None:
-            found = cls._known[func] = cls(func)
+            found = cls._known[id(func)] = cls(func)
         return found
 
     def written_operands(self, args: Any, kwargs: Any) -> list[Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from pretend.cards import Card
-from pretend.generators import HOST_KIND
 from pretend.operations import Operation
 from pretend.tensors import CardTensor
 
@@ -17,13 +16,16 @@ TOGETHER = "Expected all tensors to be on the same device, but found at least tw
 
 def check_devices(operation: Operation, cards: Sequence[CardTensor], hosts: Sequence[torch.Tensor], written: Sequence[Any]) -> None:
     """Raise ``RuntimeError`` unless all tensors are on one card, but for host scalars in elementwise operations."""
-    devices = {str(tensor.device) for tensor in cards}
-    if len(devices) > 1:
+    first = cards[0].card
+    if len(cards) > 1 and any(tensor.card is not first for tensor in cards):
+        devices = {str(tensor.device) for tensor in cards}
         raise RuntimeError(TOGETHER.format(" and ".join(sorted(devices)), operation.name))
+    if not hosts:
+        return
     refused = [host for host in hosts if host.dim() > 0 or not operation.allows_scalars or any(host is one for one in written)]
     if refused:
         shapes = [tuple(host.shape) for host in refused]
-        raise RuntimeError(TOGETHER.format(f"{min(devices)} and cpu", f"{operation.name}, host tensors {shapes}"))
+        raise RuntimeError(TOGETHER.format(f"{first.device} and cpu", f"{operation.name}, host tensors {shapes}"))
 
 
 def check_indices(operation: Operation, args: Sequence[Any]) -> None:
@@ -43,11 +45,10 @@ def check_indices(operation: Operation, args: Sequence[Any]) -> None:
             raise RuntimeError(TOGETHER.format(f"{subject.device} and {values.device}", operation.name))
 
 
-def check_generators(values: Sequence[Any], card: Card | None, generators: dict[int, Any]) -> None:
-    """Raise ``RuntimeError`` when a generator is not of the device that draws."""
-    for value in values:
-        if isinstance(value, HOST_KIND):
-            entry = generators.get(value._cdata)
-            if (None if entry is None else entry.device) != (None if card is None else card.device):
-                found, wanted = ("cpu" if entry is None else "cuda"), ("cpu" if card is None else "cuda")
-                raise RuntimeError(f"Expected a '{wanted}' device type for generator but found '{found}'")
+def check_generators(given: Sequence[Any], card: Card | None, generators: dict[int, Any]) -> None:
+    """Raise ``RuntimeError`` when one of the *given* generators is not of the device that draws."""
+    for generator in given:
+        entry = generators.get(generator._cdata)
+        if (None if entry is None else entry.device) != (None if card is None else card.device):
+            found, wanted = ("cpu" if entry is None else "cuda"), ("cpu" if card is None else "cuda")
+            raise RuntimeError(f"Expected a '{wanted}' device type for generator but found '{found}'")

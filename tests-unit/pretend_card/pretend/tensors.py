@@ -16,6 +16,7 @@ class CardTensor(torch.Tensor):
 
     inner: torch.Tensor
     block: Block
+    card: Card
     run: Callable[..., Any] | None = None  # the session's, for threads outside the mode
 
     @staticmethod
@@ -24,7 +25,7 @@ class CardTensor(torch.Tensor):
         made = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=card.device
         )
-        made.inner, made.block = inner, block
+        made.inner, made.block, made.card = inner, block, card
         return made
 
     def __init__(self, *_: Any) -> None:
