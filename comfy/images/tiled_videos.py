@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import comfy.utils
-from comfy.images.freed_memory import activations_on
+from comfy.images.heap_blocks import activations_on
 
 ALL_FRAMES = 9999
 Overlap = tuple[int, int, int]  # frames, height, width

@@ -14,7 +14,7 @@ from comfy import made_by
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import SUPPORTED, WORKING_DTYPES, find_autoencoder
-from comfy.images.freed_memory import activations_on
+from comfy.images.heap_blocks import activations_on
 from comfy.images.tiled_sounds import TiledSounds
 from comfy.images.tiled_videos import TiledVideos
 from comfy.model_detection import describe_tensors

@@ -26,7 +26,7 @@ class BlockSizes:
 
     @contextlib.contextmanager
     def returned_at_once(self) -> Iterator[None]:
-        """See :func:`activations_on`."""
+        """Inside, blocks from ``BLOCK_BYTES`` on are mappings of their own; nested and in several threads as well."""
         self._count(1)
         try:
             yield

@@ -8,13 +8,13 @@ import textwrap
 import pytest
 import torch
 
-from comfy.images.freed_memory import BLOCK_BYTES, MMAP_THRESHOLD, TRIM_THRESHOLD, USUAL_BYTES, BlockSizes
+from comfy.images.heap_blocks import BLOCK_BYTES, MMAP_THRESHOLD, TRIM_THRESHOLD, USUAL_BYTES, BlockSizes
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of another C library")
 # Blocks of 8 MiB, each below a small one that stays, are freed; what of them is still resident, in MiB.
 PROGRAM = """
 import contextlib, torch
-from comfy.images.freed_memory import activations_on
+from comfy.images.heap_blocks import activations_on
 
 def resident_mib():
     with open("/proc/self/statm") as file:
