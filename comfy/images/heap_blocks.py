@@ -12,7 +12,7 @@ import torch
 from comfy.units import MIB
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3)
-BLOCK_BYTES = MIB  # from this size on a block is a mapping of its own
+BLOCK_BYTES = 8 * MIB  # from this size on a block is a mapping of its own
 USUAL_BYTES = 32 * MIB  # the largest that glibc moves its threshold to by itself
 
 
@@ -51,7 +51,7 @@ def _block_sizes() -> BlockSizes:
 
 
 def activations_on(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """For layers of videos: inside, blocks of 1 MiB or more of host memory go back to the system when they are freed, by any thread.
+    """For layers of videos: inside, blocks of 8 MiB or more of host memory go back to the system when they are freed, by any thread.
 
     glibc takes blocks below 32 MiB from its heap once some were freed, and a heap keeps what lies below a block in use: decoding a video
     whose frames go through the layers in pieces held up to 0.4 GB that nothing used. Pages of new blocks are brought in each time, so this
