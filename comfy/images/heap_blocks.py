@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from comfy.units import MIB
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt(3)
 BLOCK_BYTES = 8 * MIB  # from this size on a block is a mapping of its own
 USUAL_BYTES = 32 * MIB  # the largest that glibc moves its threshold to by itself
+OF_THE_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")  # mallopt(3): who sets one of these has chosen
 
 
 class BlockSizes:
@@ -45,7 +47,7 @@ class BlockSizes:
 @functools.cache
 def _block_sizes() -> BlockSizes:
     """The process's own."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    library = ctypes.CDLL(None) if sys.platform == "linux" and not any(name in os.environ for name in OF_THE_USER) else None
     is_glibc = library is not None and hasattr(library, "gnu_get_libc_version")
     return BlockSizes(getattr(library, "mallopt", None) if is_glibc else None)
 
@@ -55,6 +57,7 @@ def activations_on(device: torch.device) -> contextlib.AbstractContextManager[No
 
     glibc takes blocks below 32 MiB from its heap once some were freed, and a heap keeps what lies below a block in use: decoding a video
     whose frames go through the layers in pieces held up to 0.4 GB that nothing used. Pages of new blocks are brought in each time, so this
-    is for layers that compute long on each block. Nothing changes where *device* is none of the host's, and with other C libraries.
+    is for layers that compute long on each block. Nothing changes where *device* is none of the host's, with other C libraries, and
+    where the environment sets glibc's thresholds.
     """
     return _block_sizes().returned_at_once() if device.type == "cpu" else contextlib.nullcontext()

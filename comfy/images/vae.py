@@ -219,21 +219,21 @@ class VAE(TiledVideos, TiledSounds):
 
     def _decode_batch(self, latents: torch.Tensor) -> torch.Tensor:
         network, latents = self._network(), latents.to(device=self.device, dtype=self.vae_dtype)
-        if self._kind.in_parts:
-            shape = network.decode_output_shape(latents.shape)
-            return network.decode(latents, output_buffer=torch.empty(shape, device=self.output_device, dtype=self.vae_output_dtype()))
         with self._activations():
+            if self._kind.in_parts:
+                shape = network.decode_output_shape(latents.shape)
+                return network.decode(latents, output_buffer=torch.empty(shape, device=self.output_device, dtype=self.vae_output_dtype()))
             picture = network.decode(latents)
         return self.process_output(picture.to(device=self.output_device, dtype=self.vae_output_dtype(), copy=True))
 
+    def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
+        with self._activations():
+            if self._kind.in_parts:
+                return self._network().encode(self.process_input(pixels).to(self.vae_dtype), device=self.device)
+            return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
+
     def _activations(self) -> contextlib.AbstractContextManager[None]:
         return activations_on(self.device) if self.latent_dim == 3 else contextlib.nullcontext()
-
-    def _encode_batch(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self._kind.in_parts:
-            return self._network().encode(self.process_input(pixels).to(self.vae_dtype), device=self.device)
-        with self._activations():
-            return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
         """Pictures, channels first: the mean of three tilings (sizes in latent pixels), whose seams do not coincide."""

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 
-from comfy.images.heap_blocks import BLOCK_BYTES, MMAP_THRESHOLD, TRIM_THRESHOLD, USUAL_BYTES, BlockSizes
+from comfy.images.heap_blocks import BLOCK_BYTES, MMAP_THRESHOLD, OF_THE_USER, TRIM_THRESHOLD, USUAL_BYTES, BlockSizes, _block_sizes
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap of another C library")
 # Blocks of 8 MiB, each below a small one that stays, are freed; what of them is still resident, in MiB.
@@ -57,6 +57,14 @@ def test_settings_change_for_the_first_user_and_back_after_the_last() -> None:
     assert asked == inside + usual
     with sizes.returned_at_once():
         assert asked == inside + usual + inside
+
+
+@needs_glibc
+@pytest.mark.parametrize("name", OF_THE_USER)
+def test_what_the_user_has_set_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _block_sizes.__wrapped__()._set_option is not None
+    monkeypatch.setenv(name, "1")
+    assert _block_sizes.__wrapped__()._set_option is None
 
 
 def test_other_c_libraries_are_left_alone() -> None:
