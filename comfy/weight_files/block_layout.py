@@ -1,9 +1,9 @@
 """Where the tensors of one read lie in the block of memory that they share.
 
 Every tensor begins at a multiple of 64 bytes: how it lies within them changes the last bits of what layers compute with it. A large one
-that keeps its file's dtype, and begins at such a multiple there too, lies in pages of its own, and in them as in its file: at the same
-distance from a page's beginning. So the disk can write it there, past the page cache, without a copy
-(:mod:`comfy.weight_files.direct_reads`), and a block can be page-locked in pieces that cut no tensor.
+that keeps its file's dtype lies in pages of its own, at most 63 bytes before the spot where it would lie in them as in its file. So the
+disk can write it there, past the page cache (:mod:`comfy.weight_files.direct_reads`); it then moves by these few bytes, which costs
+hardly anything beside a copy out of a buffer. A block can be page-locked in pieces that cut no tensor.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,17 @@ OWN_PAGES_FROM_BYTES = MIB
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Bytes *start* to *stop* of the block hold *entry* in *dtype*; *lies_as_in_file* where it may be read without a copy."""
+    """Bytes *start* to *stop* of the block hold *entry* in *dtype*.
+
+    *read_at* is where the block's pages take it from the disk: at the same distance from a page's beginning as in the file; None where
+    it must go through a buffer.
+    """
 
     entry: TensorEntry
     dtype: torch.dtype
     start: int
     stop: int
-    lies_as_in_file: bool
+    read_at: int | None
 
 
 def lay_out(entries: Iterable[TensorEntry], dtype: torch.dtype | None) -> tuple[list[Place], int]:
@@ -38,13 +42,16 @@ def lay_out(entries: Iterable[TensorEntry], dtype: torch.dtype | None) -> tuple[
         size = entry.elements * kept.itemsize
         if size < OWN_PAGES_FROM_BYTES:
             start = _rounded_up(position, ALIGNMENT_BYTES)
-            places.append(Place(entry, kept, start, start + size, False))
+            places.append(Place(entry, kept, start, start + size, None))
             position = start + size
             continue
-        lies_as_in_file = kept == entry.dtype and entry.start % ALIGNMENT_BYTES == 0
-        start = _rounded_up(position, PAGE_BYTES) + (entry.start % PAGE_BYTES if lies_as_in_file else 0)
-        places.append(Place(entry, kept, start, start + size, lies_as_in_file))
-        position = _rounded_up(start + size, PAGE_BYTES) if lies_as_in_file else start + size
+        start = _rounded_up(position, PAGE_BYTES)
+        read_at = None
+        if kept == entry.dtype and entry.start % kept.itemsize == 0:  # so that it can be cut at the beginning of a page
+            read_at = start + entry.start % PAGE_BYTES
+            start = read_at - entry.start % ALIGNMENT_BYTES
+        places.append(Place(entry, kept, start, start + size, read_at))
+        position = start + size if read_at is None else _rounded_up(read_at + size, PAGE_BYTES)
     return places, _rounded_up(position, ALIGNMENT_BYTES)
 
 

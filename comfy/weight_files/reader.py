@@ -2,7 +2,7 @@
 
 Nothing is mapped: a reader issues large positional reads, several at a time, straight into the destination when the dtype is the
 file's, else through a small buffer that is cast on the way. What is to leave nothing in the system's page cache and is not there yet is
-read past it, where the file system can.
+read past it, where the file system can: large tensors by the disk itself where they stay, others through a buffer.
 """
 
 import functools
@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol
 
@@ -21,7 +21,8 @@ from comfy.families.model_errors import ModelFileError
 from comfy.units import MIB
 from comfy.weight_files.block_layout import PAGE_BYTES, lay_out
 from comfy.weight_files.chunks import Chunk, Slice, plan_chunks
-from comfy.weight_files.direct_reads import BLOCK_BYTES, DirectReads
+from comfy.weight_files.destinations import Destination, Seam
+from comfy.weight_files.direct_reads import DirectReads
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
@@ -50,33 +51,18 @@ MakeBlock = Callable[[int], BlockMemory]
 
 
 @dataclass(frozen=True, slots=True)
-class _Destination:
-    """Where a tensor goes: *flat*, its elements in a row, the same memory as bytes, and where that begins in the block read into.
-
-    *pages* is the whole block where the tensor has pages of its own there and lies in them as in its file.
-    """
-
-    flat: torch.Tensor
-    raw: memoryview
-    offset: int
-    pages: memoryview | None
-
-    def extent(self, first: int, stop: int) -> tuple[int, int]:
-        """Where elements *first* to *stop* begin and end in the block."""
-        return self.offset + first * self.flat.itemsize, self.offset + stop * self.flat.itemsize
-
-
-@dataclass(frozen=True, slots=True)
 class _Read:
     """The chunks that are *waiting* to be read to their *destinations*.
 
-    *prepare(first, stop)* is told of bytes of the block before they are written, *note(size)* of chunks that have been read.
+    *prepare(first, stop)* is told of bytes of the block before they are written, *note(size)* of chunks that have been read. *seams*
+    are put in place when all chunks have been.
     """
 
     waiting: deque[Chunk]
-    destinations: Mapping[str, _Destination]
+    destinations: Mapping[str, Destination]
     prepare: Prepare
     note: Note
+    seams: list[Seam] = field(default_factory=list)
 
 
 class WeightReader:
@@ -138,15 +124,17 @@ class WeightReader:
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
             for place in places:
                 flat = memory.tensor[place.start : place.stop].view(place.dtype)
-                pages = view if in_pages and place.lies_as_in_file else None
-                destinations[place.entry.key] = _Destination(flat, view[place.start : place.stop], place.start, pages)
+                destinations[place.entry.key] = Destination(flat, view[place.start : place.stop], place.start)
+                if in_pages and place.read_at is not None and self._direct is not None:
+                    shift = place.read_at - place.start
+                    destinations[place.entry.key] = replace(destinations[place.entry.key], pages=view, shift=shift)
             with lane() as note:
                 self._fill(_Read(deque(self._chunks(destinations)), destinations, memory.populate, note), threads)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
-    def _chunks(self, destinations: Mapping[str, _Destination]) -> list[Chunk]:
+    def _chunks(self, destinations: Mapping[str, Destination]) -> list[Chunk]:
         wanted = ((self.header.entries[key], place.flat.dtype != self.header.entries[key].dtype) for key, place in destinations.items())
-        alone = {key for key, place in destinations.items() if place.pages is not None} if self._direct is not None else set()
+        alone = {key for key, place in destinations.items() if place.pages is not None}
         return plan_chunks(wanted, CHUNK_BYTES, alone)
 
     def _fill(self, read: _Read, threads: int | None) -> None:
@@ -171,6 +159,8 @@ class WeightReader:
                 helper.join()
         if errors:
             raise errors.pop()
+        for place, content in read.seams:
+            place[:] = content
 
     def _start_helpers(self, count: int, read: _Read, errors: list[BaseException], pace: BackgroundPace | None) -> list[threading.Thread]:
         # Daemons, unlike the threads of a pool: a read that hangs must not keep the process from ending.
@@ -215,29 +205,28 @@ class WeightReader:
                     return
                 for piece in chunk.slices:
                     read.prepare(*read.destinations[piece.entry.key].extent(piece.first, piece.stop))
-                self._read_chunk(chunk, read.destinations)
+                self._read_chunk(chunk, read)
                 read.note(chunk.stop - chunk.start)
         except BaseException:
             read.waiting.clear()
             raise
 
-    def _read_chunk(self, chunk: Chunk, destinations: Mapping[str, _Destination]) -> None:
-        places = [(piece, destinations[piece.entry.key]) for piece in chunk.slices]
-        if self._read_directly(chunk, places):
-            return
+    def _read_chunk(self, chunk: Chunk, read: _Read) -> None:
+        places = [(piece, read.destinations[piece.entry.key]) for piece in chunk.slices]
+        if not self._read_directly(chunk, places, read.seams):
+            self._read_through_cache(chunk, places, read.seams)
+
+    def _read_through_cache(self, chunk: Chunk, places: Sequence[tuple[Slice, Destination]], seams: list[Seam]) -> None:
         if chunk.cast:
             bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
             self._read_bytes([bounce.numpy().data], chunk)
             self._distribute(bounce, chunk, places)
         else:
-            self._read_bytes(
-                [place.raw[piece.first * piece.entry.dtype.itemsize : piece.stop * piece.entry.dtype.itemsize] for piece, place in places],
-                chunk,
-            )
+            self._read_bytes([view for piece, place in places for view in place.views_for(piece, seams)], chunk)
         if self._guard is not None:
             self._guard.drop(chunk.start, chunk.stop)
 
-    def _distribute(self, read: torch.Tensor, chunk: Chunk, places: Sequence[tuple[Slice, _Destination]]) -> None:
+    def _distribute(self, read: torch.Tensor, chunk: Chunk, places: Sequence[tuple[Slice, Destination]]) -> None:
         """Copy the bytes of *chunk* to their tensors, casting them where the dtypes differ."""
         if not chunk.cast:
             raw, done = read.numpy().data, 0
@@ -251,12 +240,13 @@ class WeightReader:
                 part = read[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
                 place.flat[piece.first : piece.stop].copy_(part)
 
-    def _read_directly(self, chunk: Chunk, places: Sequence[tuple[Slice, _Destination]]) -> bool:
+    def _read_directly(self, chunk: Chunk, places: Sequence[tuple[Slice, Destination]], seams: list[Seam]) -> bool:
         """Read *chunk* past the page cache; False where it is in there, or the file system has no such reads."""
         direct, guard = self._direct, self._guard
         if direct is None or guard is None or not direct.are_possible or not guard.was_absent(chunk.start, chunk.stop):
             return False
-        pages = _pages_of(chunk, places)
+        piece, place = places[0]
+        pages = place.pages_for(piece) if len(places) == 1 else None
         try:
             if pages is not None:
                 count = direct.read_into(pages, chunk.start, chunk.stop)
@@ -269,7 +259,9 @@ class WeightReader:
             return False
         if count < chunk.stop - chunk.start:
             raise self._ended_inside(chunk, chunk.start + count)
-        if pages is None and read is not None:
+        if pages is not None:
+            place.settle(piece, seams)
+        elif read is not None:
             self._distribute(torch.frombuffer(read, dtype=torch.uint8), chunk, places)
         return True
 
@@ -316,12 +308,3 @@ def _after(views: list[memoryview], count: int) -> list[memoryview]:
             return [view[count:], *views[number + 1 :]]
         count -= len(view)
     return []
-
-
-def _pages_of(chunk: Chunk, places: Sequence[tuple[Slice, _Destination]]) -> memoryview | None:
-    """The pages that hold *chunk* where it goes to, if it lies there as in the file and nothing else is in them; else None."""
-    piece, place = places[0]
-    if len(places) > 1 or place.pages is None:
-        return None
-    start, stop = place.extent(piece.first, piece.stop)
-    return place.pages[start - start % BLOCK_BYTES : -(-stop // BLOCK_BYTES) * BLOCK_BYTES]

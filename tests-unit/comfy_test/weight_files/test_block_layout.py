@@ -14,12 +14,12 @@ def entry(name, dtype, elements, start):
     return TensorEntry(name, dtype, (elements,), start, start + elements * dtype.itemsize)
 
 
-def test_a_large_tensor_lies_in_its_pages_as_in_its_file():
-    large = entry("large", torch.float16, OWN_PAGES_FROM_BYTES, 3 * PAGE_BYTES + 192)
+def test_the_disk_writes_a_large_tensor_into_pages_of_its_own_and_it_ends_up_aligned():
+    large = entry("large", torch.float16, OWN_PAGES_FROM_BYTES, 3 * PAGE_BYTES + 200)
     small = entry("small", torch.float16, 9, large.stop)
     (first, second, third), size = lay_out([small, large, small], None)
-    assert (first.start, first.stop, first.lies_as_in_file) == (0, 18, False)
-    assert (second.start, second.lies_as_in_file) == (PAGE_BYTES + 192, True)
+    assert (first.start, first.stop, first.read_at) == (0, 18, None)
+    assert (second.start, second.read_at) == (PAGE_BYTES + 192, PAGE_BYTES + 200)
     assert third.start == second.stop - second.stop % PAGE_BYTES + PAGE_BYTES and size == third.start + ALIGNMENT_BYTES
 
 
@@ -27,16 +27,24 @@ def test_only_tensors_that_are_read_as_whole_pages_keep_others_off_their_last_on
     cast, small = entry("cast", torch.float16, OWN_PAGES_FROM_BYTES, 192), entry("small", torch.float16, 9, 0)
     first, second = lay_out([cast, small], torch.float32)[0]
     assert first.stop % PAGE_BYTES == 0 and second.start == first.stop
-    odd = entry("odd", torch.float32, OWN_PAGES_FROM_BYTES + 5, 168)
+    odd = entry("odd", torch.float32, OWN_PAGES_FROM_BYTES + 5, 166)
     first, second = lay_out([odd, small], None)[0]
     assert first.stop <= second.start < first.stop + ALIGNMENT_BYTES
 
 
-def test_what_is_cast_or_not_aligned_in_its_file_is_aligned_instead():
+def test_what_the_disk_writes_beyond_the_tensor_is_in_a_page_of_its_own_too():
+    long = entry("long", torch.uint8, 2 * PAGE_BYTES + OWN_PAGES_FROM_BYTES, PAGE_BYTES + 63)  # ends at a page's end but for the shift
+    small = entry("small", torch.uint8, 1, 0)
+    first, second = lay_out([long, small], None)[0]
+    assert first.stop % PAGE_BYTES == 0 and first.read_at == first.start + 63
+    assert second.start == first.stop + PAGE_BYTES
+
+
+def test_what_is_cast_or_lies_across_elements_in_its_file_goes_through_a_buffer():
     cast = entry("cast", torch.float16, OWN_PAGES_FROM_BYTES, 192)
-    odd = entry("odd", torch.float32, OWN_PAGES_FROM_BYTES, 168)
+    odd = entry("odd", torch.float32, OWN_PAGES_FROM_BYTES, 166)
     for place in lay_out([cast, odd], torch.float32)[0]:
-        assert place.start % PAGE_BYTES == 0 and not place.lies_as_in_file and place.dtype == torch.float32
+        assert place.start % PAGE_BYTES == 0 and place.read_at is None and place.dtype == torch.float32
 
 
 @given(choose=st.randoms(use_true_random=False))
@@ -56,9 +64,15 @@ def test_tensors_do_not_overlap_and_pages_of_large_ones_hold_nothing_else(choose
     assert places[-1].stop <= size <= sum(place.stop - place.start + (2 * PAGE_BYTES) for place in places)
     for before, after in zip(places, places[1:]):
         assert before.stop <= after.start
-        if before.lies_as_in_file or after.lies_as_in_file:
-            assert -(-before.stop // PAGE_BYTES) <= after.start // PAGE_BYTES
+        if before.read_at is not None or after.read_at is not None:
+            assert -(-_read_to(before) // PAGE_BYTES) <= after.start // PAGE_BYTES
     for place in places:
         assert place.start % ALIGNMENT_BYTES == 0 and place.stop - place.start == place.entry.elements * place.dtype.itemsize
-        if place.lies_as_in_file:
-            assert place.start % PAGE_BYTES == place.entry.start % PAGE_BYTES and place.dtype == place.entry.dtype
+        if place.read_at is not None:
+            assert place.read_at % PAGE_BYTES == place.entry.start % PAGE_BYTES and place.dtype == place.entry.dtype
+            assert 0 <= place.read_at - place.start < ALIGNMENT_BYTES and place.start % PAGE_BYTES <= place.read_at % PAGE_BYTES
+
+
+def _read_to(place):
+    """Where the last byte that the disk writes for it ends."""
+    return place.stop if place.read_at is None else place.read_at + place.stop - place.start

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 
 import pytest
 import safetensors.torch
@@ -11,7 +12,6 @@ from comfy.families.model_errors import ModelFileError
 from comfy.weight_files import reader as reader_module
 from comfy.weight_files.block_layout import ALIGNMENT_BYTES
 from comfy.weight_files.direct_reads import BLOCK_BYTES, DirectReads
-from comfy.weight_files.header import read_header
 from comfy.weight_files.page_cache import absent_by_mincore, can_drop_pages
 from comfy.weight_files.reader import CHUNK_BYTES, WeightReader
 
@@ -108,14 +108,9 @@ TENSORS = {
 }
 
 
-@pytest.fixture
-def weights(tmp_path):
-    """A file of weights, none of which is in the page cache."""
-    name = str(tmp_path / "weights.safetensors")
-    for padding in range(0, ALIGNMENT_BYTES, 8):  # until weights begin at a multiple, as some files' do by chance
-        safetensors.torch.save_file(TENSORS, name, {"padding": " " * padding})
-        if all(entry.start % ALIGNMENT_BYTES == 0 for entry in read_header(name).entries.values() if entry.key in ("a.long", "c.half")):
-            break
+def absent_file(name, padding=0):
+    """A file *name* of weights, which begin *padding* bytes later than they could, none of it in the page cache."""
+    safetensors.torch.save_file(TENSORS, name, {"padding": " " * padding})
     number = os.open(name, os.O_RDONLY)
     os.fsync(number)
     if not can_drop_pages():
@@ -130,12 +125,18 @@ def weights(tmp_path):
 
 
 @pytest.fixture
+def weights(tmp_path):
+    """A file of weights, none of which is in the page cache."""
+    return absent_file(str(tmp_path / "weights.safetensors"))
+
+
+@pytest.fixture
 def counted(monkeypatch):
     """How many chunks were read past the page cache."""
     done, whole = [], WeightReader._read_directly
 
-    def read(self, chunk, places):
-        found = whole(self, chunk, places)
+    def read(self, chunk, places, seams):
+        found = whole(self, chunk, places, seams)
         done.append(found)
         return found
 
@@ -175,6 +176,35 @@ def test_large_weights_are_read_where_they_stay_and_the_rest_through_a_buffer(we
     assert all(torch.equal(found[key], tensor) for key, tensor in TENSORS.items())
     assert done["through"] == TENSORS["b.short"].nbytes + TENSORS["d.odd"].nbytes
     assert done["into"] == sum(tensor.nbytes for tensor in TENSORS.values())  # a buffer is read into, too
+
+
+@pytest.mark.parametrize("padding", range(0, ALIGNMENT_BYTES, 8))
+def test_wherever_weights_begin_in_the_file_they_end_up_aligned(tmp_path, padding):
+    name = absent_file(str(tmp_path / "weights.safetensors"), padding)
+    with WeightReader(name, drop_pages=True) as reader:
+        found = reader.read(TENSORS)
+    for key, tensor in TENSORS.items():
+        assert torch.equal(found[key], tensor) and found[key].data_ptr() % ALIGNMENT_BYTES == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_pieces_may_arrive_in_any_order_and_each_from_the_disk_or_from_the_cache(tmp_path, monkeypatch, seed):
+    choose = random.Random(seed)
+    monkeypatch.setattr(reader_module, "CHUNK_BYTES", BLOCK_BYTES)  # hundreds of pieces
+    name = absent_file(str(tmp_path / "weights.safetensors"), 8 * choose.randrange(8))
+    whole, plan = WeightReader._read_directly, WeightReader._chunks
+
+    def some(self, chunk, places, seams):
+        return choose.random() < 0.5 and whole(self, chunk, places, seams)
+
+    def in_any_order(self, destinations):
+        return choose.sample(found := plan(self, destinations), len(found))
+
+    monkeypatch.setattr(WeightReader, "_read_directly", some)
+    monkeypatch.setattr(WeightReader, "_chunks", in_any_order)
+    with WeightReader(name, drop_pages=True) as reader:
+        found = reader.read(["c.half", "a.long"])
+    assert all(torch.equal(tensor, TENSORS[key]) for key, tensor in found.items())
 
 
 def test_what_is_cached_is_read_from_there(weights, counted):
