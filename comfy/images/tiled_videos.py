@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import comfy.utils
-from comfy.images.heap_blocks import activations_on
+from comfy.residency.host_heap import activations_returned
 
 ALL_FRAMES = 9999
 Overlap = tuple[int, int, int]  # frames, height, width
@@ -67,7 +67,7 @@ class TiledVideos:
         )
 
     def _run(self, network: Callable[[torch.Tensor], torch.Tensor], tile: torch.Tensor) -> torch.Tensor:
-        with activations_on(self.device):
+        with activations_returned(self.device):
             return network(tile.to(device=self.device, dtype=self.vae_dtype)).to(self.vae_output_dtype())
 
     def decode_video_tiles(

@@ -14,11 +14,11 @@ from comfy import made_by
 from comfy.families.quantised_weights import plain_weights
 from comfy.families.weight_source import StateDictSource, WeightSource
 from comfy.images.autoencoders import SUPPORTED, WORKING_DTYPES, find_autoencoder
-from comfy.images.heap_blocks import activations_on
 from comfy.images.tiled_sounds import TiledSounds
 from comfy.images.tiled_videos import TiledVideos
 from comfy.model_detection import describe_tensors
 from comfy.patching.model_weights import ModelWeights
+from comfy.residency.host_heap import activations_returned
 
 log = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ class VAE(TiledVideos, TiledSounds):
             return self._network().encode(self.process_input(pixels).to(device=self.device, dtype=self.vae_dtype))
 
     def _activations(self) -> contextlib.AbstractContextManager[None]:
-        return activations_on(self.device) if self.latent_dim == 3 else contextlib.nullcontext()
+        return activations_returned(self.device) if self.latent_dim == 3 else contextlib.nullcontext()
 
     def decode_tiled_(self, samples: torch.Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> torch.Tensor:
         """Pictures, channels first: the mean of three tilings (sizes in latent pixels), whose seams do not coincide."""

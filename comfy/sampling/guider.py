@@ -15,6 +15,7 @@ from comfy import made_by
 from comfy.lazy_import import lazy_module
 from comfy.nested_tensor import PackedLatents
 from comfy.patching.model_options import create_model_options_clone
+from comfy.residency.host_heap import activations_kept
 from comfy.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
@@ -163,7 +164,8 @@ class Guider:
             self.names.cast_to_load_options(self.model_options, device=device, dtype=self.model_patcher.model_dtype())
             self.model_patcher.pre_run()
             path = (device, sampler, sigmas.to(device), denoise_mask)
-            return self.inner_sample(noise, latent_image, *path, callback, disable_pbar, seed, latent_shapes=latent_shapes)
+            with activations_kept(device):
+                return self.inner_sample(noise, latent_image, *path, callback, disable_pbar, seed, latent_shapes=latent_shapes)
         finally:
             self.model_patcher.cleanup()
             comfy.sampler_helpers.cleanup_models(self.conds, self.loaded_models)
