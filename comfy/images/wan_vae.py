@@ -8,7 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, WanCausalConv3d, patchify, unpatchify
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    AutoencoderKLWan,
+    WanCausalConv3d,
+    WanResidualBlock,
+    WanRMS_norm,
+    patchify,
+    unpatchify,
+)
 
 import comfy.ops
 from comfy.families.conversion_plan import ConversionPlan, load_parameters, plan_conversion
@@ -21,6 +28,8 @@ Shape = tuple[int, ...]
 
 WHAT = "the VAE"
 FRAMES_PER_LATENT = 4
+FRAMES_SEEN = 2  # of those before, by a convolution
+FRAMES_AT_ONCE = 2  # in the decoder's last levels, where pictures are large
 PUBLISHED_MARK = "decoder.middle.0.residual.0.gamma"
 DIFFUSERS_MARK = "decoder.mid_block.resnets.0.norm1.gamma"
 PATCH = 2  # along one side of what Wan 2.2's networks take as one pixel
@@ -70,13 +79,75 @@ class CausalConvolution(WanCausalConv3d):
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
         """*x*: B x channels x frames x height x width; *cache_x*: the frames before it, None for a beginning."""
-        padding: Any = self._padding
-        if cache_x is not None or x.shape[2] != 1 or self.kernel_size[0] > 1 + padding[4] or self.stride[0] != 1:
-            return super().forward(x, cache_x)
-        # What comes before is black, so only the kernel's last frame counts.
-        left, _, top = padding[:3]
-        picture = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], (top, left))
-        return picture[:, :, None]
+        left, _, top, _, before, _ = self._padding
+        if cache_x is None and x.shape[2] == 1 and self.kernel_size[0] <= 1 + before and self.stride[0] == 1:
+            # What comes before is black, so only the kernel's last frame counts.
+            picture = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], (top, left))
+            return picture[:, :, None]
+        return self._convolved(self._after(cache_x, x))
+
+    def remembering(self, x: torch.Tensor, cache: list[Any] | None, index: list[int]) -> torch.Tensor:
+        """The same after the frames that *cache* has under *index*, which counts on; it remembers the last ones of *x* instead."""
+        if cache is None:
+            return self(x)
+        number, index[0] = index[0], index[0] + 1
+        before = cache[number]
+        if x.shape[2] == FRAMES_SEEN:
+            cache[number] = x  # nobody changes it
+        else:
+            is_short = before is not None and x.shape[2] < FRAMES_SEEN
+            cache[number] = torch.cat([before[:, :, -1:], x], dim=2) if is_short else x[:, :, -FRAMES_SEEN:].clone()
+        if before is None:
+            return self(x)
+        x = self._after(before, x)
+        del before  # its memory is free for the result
+        return self._convolved(x)
+
+    def _after(self, cache: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        """*x* after the frames that the kernel sees before it: those of *cache*, and black ones for what is missing."""
+        before = self._padding[4]
+        if not before:
+            return x
+        earlier = [] if cache is None else [cache]
+        if black := before - sum(part.shape[2] for part in earlier):
+            earlier.insert(0, x.new_zeros(*x.shape[:2], black, *x.shape[3:]))
+        return torch.cat([*earlier, x], dim=2)
+
+    def _convolved(self, x: torch.Tensor) -> torch.Tensor:
+        left, _, top, *_ = self._padding
+        return F.conv3d(x, self.weight, self.bias, self.stride, (0, top, left))
+
+
+class Norm(WanRMS_norm):
+    """The norm over channels, in one new tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """*x*: channels second or last, as the norm was made for."""
+        result = F.normalize(x, dim=1 if self.channel_first else -1)
+        result *= self.scale
+        result *= self.gamma
+        if isinstance(self.bias, torch.Tensor):
+            result += self.bias
+        return result
+
+
+class ResidualBlock(WanResidualBlock):
+    """Two convolutions beside a shortcut; what one of them no longer needs is gone before the next."""
+
+    def forward(self, x: torch.Tensor, feat_cache: list[Any] | None = None, feat_idx: Any = (0,)) -> torch.Tensor:
+        """*x*: B x channels x frames x height x width; *feat_cache*: the frames before it, by convolution."""
+        result = self.conv1.remembering(self._activated(self.norm1(x)), feat_cache, feat_idx)
+        result = self.norm2(result)
+        result = self.conv2.remembering(self._activated(result), feat_cache, feat_idx)
+        result += self.conv_shortcut(x)
+        return result
+
+    @staticmethod
+    def _activated(x: torch.Tensor) -> torch.Tensor:
+        return F.silu(x, inplace=not x.requires_grad)
+
+
+OWN = {WanCausalConv3d: CausalConvolution, WanRMS_norm: Norm, WanResidualBlock: ResidualBlock}
 
 
 class WanAutoencoder(torch.nn.Module):
@@ -102,12 +173,12 @@ class WanAutoencoder(torch.nn.Module):
                 out_channels=config.output_channels * self._patch**2,
                 is_residual=config.is_residual,
             )
+        self._doubling = 1 + max(number for number, doubles in enumerate(built.decoder.temperal_upsample) if doubles)  # levels
         self.encoder: Any = built.encoder
         self.decoder: Any = built.decoder
         self.quant_conv, self.post_quant_conv = built.quant_conv, built.post_quant_conv
         for layer in self.modules():
-            if isinstance(layer, WanCausalConv3d):
-                layer.__class__ = CausalConvolution
+            layer.__class__ = OWN.get(type(layer), type(layer))
         comfy.ops.adopt_layers(self)
         self.eval().requires_grad_(False)
 
@@ -126,11 +197,24 @@ class WanAutoencoder(torch.nn.Module):
         """The video of a latent, frame by frame."""
         latent = self.post_quant_conv(z)
         cache = self._cache(self.decoder) if z.shape[2] > 1 else None
-        frames = [
-            self.decoder(latent[:, :, index : index + 1], feat_cache=cache, feat_idx=[0], first_chunk=index == 0)
-            for index in range(z.shape[2])
-        ]
+        frames: list[torch.Tensor] = []
+        for index in range(z.shape[2]):
+            frames += self._decoded(latent[:, :, index : index + 1], cache, index == 0)
         return unpatchify(frames[0] if len(frames) == 1 else torch.cat(frames, dim=2), self._patch)
+
+    def _decoded(self, x: torch.Tensor, cache: list[Any] | None, is_first: bool) -> list[torch.Tensor]:
+        """The frames of one latent frame; when there are as many as there will be, only a few go on together."""
+        decoder, index = self.decoder, [0]
+        x = decoder.conv_in.remembering(x, cache, index)
+        x = decoder.mid_block(x, feat_cache=cache, feat_idx=index)
+        for block in decoder.up_blocks[: self._doubling]:
+            x = block(x, feat_cache=cache, feat_idx=index, first_chunk=is_first)
+        return [self._finished(part, cache, list(index), is_first) for part in x.split(FRAMES_AT_ONCE, dim=2)]
+
+    def _finished(self, x: torch.Tensor, cache: list[Any] | None, index: list[int], is_first: bool) -> torch.Tensor:
+        for block in self.decoder.up_blocks[self._doubling :]:
+            x = block(x, feat_cache=cache, feat_idx=index, first_chunk=is_first)
+        return self.decoder.conv_out.remembering(F.silu(self.decoder.norm_out(x)), cache, index)
 
     @staticmethod
     def _cache(half: torch.nn.Module) -> list[Any]:
