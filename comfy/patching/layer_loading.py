@@ -121,6 +121,8 @@ class LayerLoading:
         placement = self._placement
         tied = None if self._device.is_host else TiedCopies(all_layers, placement, self._device)
         keep_pristine = self._device.keeps_host_copy()
+        if not self._values.is_replaced:
+            placement.know(layers)
         for layer in layers:
             self._set_resident_functions(layer)
             if layer.is_resident:

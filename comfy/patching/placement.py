@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from comfy.patching.attribute_paths import get_attr, resolve_attr
+from comfy.patching.attribute_paths import resolve_attr
+from comfy.patching.layers import Layer
 from comfy.wrapper_tensors import parameter_over
 
 
@@ -43,15 +44,28 @@ class Placement:
     def __init__(self, module: torch.nn.Module, backups: dict[str, Backup]) -> None:
         self._module = module
         self._backups = backups
+        self._holders: dict[str, tuple[Any, str]] = {}
+
+    def know(self, layers: Iterable[Layer]) -> None:
+        """The parameters of *layers* are found without following their paths, as long as nobody replaces a layer."""
+        for layer in layers:
+            for attribute, path in layer.parameters.items():
+                self._holders[path] = layer.module, attribute
+
+    def _holder(self, path: str) -> tuple[Any, str]:
+        """The module that has the parameter, and its name there."""
+        return self._holders.get(path) or resolve_attr(self._module, path)
 
     def pristine(self, path: str) -> Tensor:
         """The unpatched parameter, wherever it is."""
         backup = self._backups.get(path)
-        return get_attr(self._module, path) if backup is None or backup.weight is None else backup.weight
+        return self.current(path) if backup is None or backup.weight is None else backup.weight
 
     def current(self, path: str) -> Tensor:
         """The parameter as it is now."""
-        return get_attr(self._module, path)
+        holder, name = self._holder(path)
+        found: Tensor = getattr(holder, name)
+        return found
 
     def is_patched(self, path: str) -> bool:
         """Whether a changed value is in place."""
@@ -66,7 +80,7 @@ class Placement:
         """Put *value* in place of the parameter. A pristine value is given up only if *value* is a copy of it."""
         pristine = self.pristine(path)
         keep = patched or keep_pristine
-        holder, name = resolve_attr(self._module, path)
+        holder, name = self._holder(path)
         setattr(holder, name, as_parameter(value))
         self._backups[path] = Backup(pristine if keep else None, False, patched, identity)
 
@@ -81,14 +95,14 @@ class Placement:
             return None
         original = noted.weight if current is pristine and noted is not None and noted.weight is not None else pristine
         if original is not current:
-            holder, name = resolve_attr(self._module, path)
+            holder, name = self._holder(path)
             setattr(holder, name, as_parameter(original))
         return current
 
     def put_back(self, path: str, home: torch.device) -> None:
         """Put the pristine parameter back, the very object if it is at *home*; otherwise a copy there."""
         backup = self._backups.pop(path, None)
-        holder, name = resolve_attr(self._module, path)
+        holder, name = self._holder(path)
         current = getattr(holder, name)
         pristine = current if backup is None else backup.weight
         if pristine is None:  # the host copy was given up

@@ -17,7 +17,7 @@ from comfy.patching.on_host.freed_memory import FreedMemory
 from comfy.units import MIB
 from comfy.weight_adapter import WeightAdapterBase
 
-BLOCK_BYTES = 4 * MIB
+BLOCK_BYTES = 8 * MIB
 FLOATS = {torch.float16, torch.bfloat16, torch.float32}  # narrower ones are rounded by chance
 
 
