@@ -90,6 +90,36 @@ CASES["WanAnimate2ToVideo"] = (
     {"video_frame_offset": 1, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
     {"video_frame_offset": 9, "pose_video": LONG, "continue_motion": VIDEO, "pose_start_percent": 0.2, "reference_image_strength": 0.5},
 )
+ANIMATE = {"continue_motion_max_frames": 5, "video_frame_offset": 0}
+CASES["WanAnimateToVideo"] = (
+    ANIMATE,
+    {**ANIMATE, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
+    {**ANIMATE, "reference_image": VIDEO, "pose_video": LONG, "face_video": VIDEO, "video_frame_offset": 2},
+    {**ANIMATE, "reference_image": PICTURE, "background_video": LONG, "character_mask": MASKS, "face_video": LONG},
+    {**ANIMATE, "background_video": VIDEO, "character_mask": MASKS[:1], "video_frame_offset": 3},
+    {**ANIMATE, "background_video": VIDEO, "character_mask": MASKS, "pose_video": VIDEO, "face_video": VIDEO, "video_frame_offset": 5},
+    {
+        "reference_image": PICTURE,
+        "pose_video": LONG,
+        "face_video": LONG,
+        "background_video": LONG,
+        "character_mask": MASKS[:1],
+        "continue_motion": VIDEO,
+        "continue_motion_max_frames": 5,
+        "video_frame_offset": 9,
+    },
+    {
+        "reference_image": PICTURE,
+        "pose_video": LONG,
+        "background_video": VIDEO,
+        "character_mask": MASKS,
+        "continue_motion": LONG,
+        "continue_motion_max_frames": 13,
+        "video_frame_offset": 12,
+        "length": 5,
+    },
+    {**ANIMATE, "continue_motion": VIDEO[:1], "continue_motion_max_frames": 1, "video_frame_offset": 10, "pose_video": LONG},
+)
 FIGURES = numbers(3, 48, 64, 3, seed=12).round() * torch.linspace(0.7, 1.0, 48).view(48, 1, 1)
 SCAIL = {"pose_strength": 0.7, "pose_start": 0.0, "pose_end": 1.0, "video_frame_offset": 0, "previous_frame_count": 5}
 CASES["WanSCAILToVideo"] = (
