@@ -56,7 +56,7 @@ class SubTreeExtractor(torch.nn.Module):
 
     def forward(self, image: torch.Tensor, n: int) -> Pyramid:
         """Of *image* and its next smaller sizes, *n* of them."""
-        found = []
+        found: Pyramid = []
         for layer in list(self.convs)[:n]:
             image = layer(F.avg_pool2d(image, 2, 2) if found else image)
             found.append(image)
@@ -154,7 +154,9 @@ class Fusion(torch.nn.Module):
     def forward(self, pyramid: Pyramid) -> torch.Tensor:
         """B x 3 x H x W of the largest size."""
         x = pyramid[-1]
-        for level, (smooth, first, second) in zip(reversed(range(len(self.convs))), self.convs):  # type: ignore[misc]
+        for level, layers in zip(reversed(range(len(self.convs))), self.convs):
+            blocks: Any = layers
+            smooth, first, second = blocks
             x = smooth(F.interpolate(x, size=pyramid[level].shape[2:], mode="nearest"))
             x = second(first(torch.cat((pyramid[level], x), dim=1)))
         made: torch.Tensor = self.output_conv(x)
