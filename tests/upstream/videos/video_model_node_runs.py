@@ -129,6 +129,8 @@ CASES["WanSCAILToVideo"] = (
     {**SCAIL, "video_frame_offset": 7, "previous_frames": VIDEO, "pose_video": LONG, "pose_video_mask": FIGURES.repeat(4, 1, 1, 1)},
     {**SCAIL, "video_frame_offset": 12, "previous_frames": VIDEO[:1], "pose_video": LONG[:9], "pose_video_mask": FIGURES},
 )
+COSMOS = ({}, {"start_image": PICTURE}, {"start_image": VIDEO, "end_image": PICTURE, "length": 25}, {"end_image": LONG[:1]})
+CASES |= dict.fromkeys(("CosmosImageToVideoLatent", "CosmosPredict2ImageToVideoLatent"), COSMOS)
 PATHS = torch.tensor([[[4.0 + 5 * frame, 4.0], [60.0, 44.0 - 5 * frame], [8.0 * frame - 9, 20.0 + 2 * frame]] for frame in range(12)])
 TRACKS = {"track_path": PATHS, "track_visibility": torch.ones(12, 3, dtype=torch.bool)}
 CASES["WanMoveTrackToVideo"] = (
@@ -163,6 +165,7 @@ CASES |= HUNYUAN
 MODULES = (
     dict.fromkeys((*MOVED, "WanMoveTrackToVideo"), "wanmove")
     | dict.fromkeys(HUNYUAN, "hunyuan")
+    | dict.fromkeys(("CosmosImageToVideoLatent", "CosmosPredict2ImageToVideoLatent"), "cosmos")
     | {"BerniniConditioning": "bernini", "WanSCAILToVideo": "scail"}
 )
 CAMERA = (
@@ -196,7 +199,7 @@ def run(name, options, sizes=SIZES):
         arguments = {"vae": arguments["vae"], "latent": {"samples": numbers(1, 32, 3, 3, 4)}, **options}
     if name in MOVED:
         arguments = options
-    elif not wide:
+    elif not wide and not name.startswith("Cosmos"):
         arguments |= {side: [[numbers(1, 4, 8, seed=seed), {}]] for side, seed in (("positive", 10), ("negative", 11))}
     return flat(getattr(module, name).execute(**arguments).args)
 
