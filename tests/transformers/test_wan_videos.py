@@ -7,6 +7,7 @@ from model_workflows import models
 from picture_prompts import node
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from video_patch_files import patch_file, uni3c_tensors
 from video_prompts import FPS, in_two, played, sampled, saved
 from wan_files import wan_file
 from wan_vae_files import wan22_vae_layout, wan_vae_file
@@ -36,7 +37,7 @@ SIMULATED_MIB = "8"  # the networks have 5 MiB each in float32
 def files(tmp_path_factory):
     """A folder of models: networks, a text encoder with its tokenizer, autoencoders, an image encoder, a LoRA."""
     folder = tmp_path_factory.mktemp("models")
-    for kind in ("diffusion_models", "text_encoders", "vae", "clip_vision", "loras"):
+    for kind in ("diffusion_models", "text_encoders", "vae", "clip_vision", "loras", "model_patches"):
         (folder / kind).mkdir()
     for name, (kind, sizes) in NETWORKS.items():
         wan_file(folder / "diffusion_models" / f"{name}.safetensors", kind, context=CONTEXT, **sizes)
@@ -48,6 +49,7 @@ def files(tmp_path_factory):
     torch.manual_seed(4)
     eyes = CLIPVisionModelWithProjection(CLIPVisionConfig(**SEES, projection_dim=16)).half()
     save_file(dict(eyes.state_dict()), folder / "clip_vision" / "eyes.safetensors")
+    patch_file(folder / "model_patches" / "uni3c.safetensors", uni3c_tensors(), torch.float16)
     changes = {"diffusion_model.blocks.0.self_attn.q": (128, 128), "diffusion_model.blocks.1.ffn.0": (192, 128)}
     numbers = torch.Generator().manual_seed(8)
     lora = {f"{name}.lora_down.weight": torch.randn(4, inner, generator=numbers) for name, (_, inner) in changes.items()}
@@ -141,6 +143,17 @@ def animated(seed=5):
     }
 
 
+def follows_a_rendering(seed=5):
+    """Wan 2.1's picture to video with Uni3C's ControlNet."""
+    prompt = {**made_by("WanImageToVideo", "old_i2v", seed=seed, start_image=["picture", 0], clip_vision_output=["seen", 0]), **SEEN}
+    share = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    inputs = {"model": ["shifted old_i2v", 0], "model_patch": ["patch", 0], "vae": ["vae", 0], "render_video": ["picture", 0]}
+    prompt["patch"] = node("ModelPatchLoader", name="uni3c.safetensors")
+    prompt["followed"] = node("WanUni3CControlnetApply", **inputs, **share)
+    prompt["sample"]["inputs"]["model"] = ["followed", 0]
+    return prompt
+
+
 PICTURE = {"start_image": ["picture", 0]}
 SEEN = {
     "eyes": node("CLIPVisionLoader", clip_name="eyes.safetensors"),
@@ -161,6 +174,7 @@ PROMPTS = {
     "5B, text": five_billion(),
     "5B, picture": five_billion(**PICTURE),
     "Animate": animated(),
+    "Uni3C": follows_a_rendering(),
 }
 
 
