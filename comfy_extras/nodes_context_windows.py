@@ -133,9 +133,10 @@ class ContextWindowsManual(io.ComfyNode):
 
 
 class WanContextWindowsManual(io.ComfyNode):
-    """Samples Wan's videos in windows; lengths in frames."""
+    """Samples Wan's videos in windows; lengths in frames. *KEEPS_LATENT*: a kept first frame is so in the latent too."""
 
     FRAMES_PER_CELL = 4
+    KEEPS_LATENT = False
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -183,9 +184,34 @@ class WanContextWindowsManual(io.ComfyNode):
                 closed_loop=closed_loop,
                 dim=FRAMES,
                 cond_retain_index_list="0" if retain_first_frame else "",
+                latent_retain_index_list="0" if retain_first_frame and cls.KEEPS_LATENT else "",
                 split_conds_to_windows=split_conds_to_windows,
             )
         )
 
 
-comfy_entrypoint = extension_of(ContextWindowsManual, WanContextWindowsManual)
+class LTXVContextWindows(WanContextWindowsManual):
+    """Samples LTX's videos in windows; lengths in frames."""
+
+    FRAMES_PER_CELL = 8
+    KEEPS_LATENT = True
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        lengths = (
+            io.Int.Input("context_length", min=1, max=MAX_RESOLUTION, step=8, default=145, tooltip="Frames of a window: 8 n + 1."),
+            io.Int.Input("context_overlap", min=0, step=8, default=40, tooltip="Frames that neighbours share."),
+        )
+        first = io.Boolean.Input("retain_first_frame", default=False, tooltip="Every window keeps the video's first latent frame.")
+        return io.Schema(
+            node_id="LTXVContextWindows",
+            display_name="LTXV Context Windows",
+            category="model/patch",
+            description="Samples a long video of a model like LTX window by window.",
+            inputs=_inputs(*lengths, schedule=ContextSchedules.UNIFORM_STANDARD, advanced=True, further=[first], freenoise=True),
+            outputs=[io.Model.Output(tooltip="The model, sampling in windows.")],
+            is_experimental=True,
+        )
+
+
+comfy_entrypoint = extension_of(ContextWindowsManual, WanContextWindowsManual, LTXVContextWindows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy.placeholders import placeholders
+from comfy_extras.ltx_duration_node import LTXVDurationPredictor
 from comfy_extras.ltx_guides import (
     GetICLoRAParameters,
     ICLoRAParameters,
@@ -43,6 +44,7 @@ __all__ = [
     "LTXVConditioning",
     "LTXVCropGuides",
     "LTXVDualCFGGuider",
+    "LTXVDurationPredictor",
     "LTXVImgToVideo",
     "LTXVImgToVideoInplace",
     "LTXVModalityGuidance",
@@ -62,9 +64,9 @@ __all__ = [
 comfy_entrypoint = extension_of(
     *(EmptyLTXVLatentVideo, LTXVImgToVideo, LTXVImgToVideoInplace, ModelSamplingLTXV, LTXVConditioning, LTXVScheduler),
     *(GetICLoRAParameters, LTXVAddGuide, LTXVPreprocess, LTXVCropGuides, LTXVConcatAVLatent, LTXVSeparateAVLatent),
-    *(LTXVReferenceAudio, LTXVDualCFGGuider, LTXVModalityGuidance, LTXVSpatioTemporalGuidance),
+    *(LTXVReferenceAudio, LTXVDualCFGGuider, LTXVModalityGuidance, LTXVSpatioTemporalGuidance, LTXVDurationPredictor),
 )
 
 __getattr__, __dir__ = placeholders(
-    __name__, "LTX-Video models", "_append_guide_attention_entry() encode_single_frame() decode_single_frame() LTXVDurationPredictor:object"
+    __name__, "LTX-Video models", "_append_guide_attention_entry() encode_single_frame() decode_single_frame()"
 )

@@ -1,4 +1,4 @@
-"""Nodes for model patches: ControlNets of Qwen-Image and Z-Image, USO's style for Flux, LLLite for Anima."""
+"""Nodes for model patches: ControlNets of Qwen-Image, Z-Image and Wan, USO's style for Flux, LLLite for Anima."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ blockwise = lazy_module("comfy.ldm.qwen_image.blockwise")
 lllite = lazy_module("comfy.ldm.anima.lllite")
 lllite_patches = lazy_module("comfy.control.lllite_patches")
 style = lazy_module("comfy.ldm.flux.siglip_style")
+uni3c = lazy_module("comfy.ldm.wan.uni3c")
+uni3c_patch = lazy_module("comfy.control.uni3c")
 
 PICTURES, VIDEOS = 2, 3  # dimensions of latents
 _STRENGTH = {"strength": real(1.0, -10.0, 10.0, 0.01)}
@@ -186,12 +188,55 @@ class AnimaLLLiteApply:
         return (patched,)
 
 
+class WanUni3CControlnetApply:
+    """Lets Wan's videos follow a rendering of the scene from where the camera is to be."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply_patch"
+    CATEGORY = "model/patch/wan"
+    EXPERIMENTAL = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        seen = "The scene as the camera is to see it, such as points of a picture's depth that are drawn anew for each frame."
+        sockets: dict[str, Any] = {"model": ("MODEL",), "model_patch": ("MODEL_PATCH",), "vae": ("VAE",)}
+        sockets["render_video"] = ("IMAGE", {"tooltip": seen})
+        shares = {name: real(default, 0.0, 1.0, 0.001) for name, default in (("start_percent", 0.0), ("end_percent", 1.0))}
+        return {"required": {**sockets, **_STRENGTH, **shares}}
+
+    def apply_patch(
+        self,
+        model: ModelPatcher,
+        model_patch: ModelPatcher,
+        vae: VAE,
+        render_video: Tensor,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+    ) -> tuple[ModelPatcher]:
+        """A clone of *model* that *model_patch* corrects in that share of the sampling. *render_video*: F x height x width x channels.
+
+        Raises ``ValueError``, naming the files, for a model or an autoencoder of another kind.
+        """
+        network: Any = model_patch.model
+        if not isinstance(network, uni3c.WanUni3CControlnet):
+            raise ValueError(f"{network.source_name} is no ControlNet of Uni3C, but a {type(network).__name__}")
+        patches.check_model(model_patch, model, model_base.WAN21, {"dim": network.time_embed_dim})
+        patches.check_autoencoder(model_patch, vae, VIDEOS, uni3c.LATENT_CHANNELS)
+        levels = (float(model.get_model_object("model_sampling").percent_to_sigma(share)) for share in (start_percent, end_percent))
+        latents = model.get_model_object("latent_format")
+        patched = model.clone()
+        patched.set_model_double_block_patch(uni3c_patch.Uni3CPatch(model_patch, render_video[..., :3], vae, latents, strength, *levels))
+        return (patched,)
+
+
 NODE_CLASS_MAPPINGS = {
     "ModelPatchLoader": ModelPatchLoader,
     "QwenImageDiffsynthControlnet": QwenImageDiffsynthControlnet,
     "ZImageFunControlnet": ZImageFunControlnet,
     "USOStyleReference": USOStyleReference,
     "AnimaLLLiteApply": AnimaLLLiteApply,
+    "WanUni3CControlnetApply": WanUni3CControlnetApply,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
     "ModelPatchLoader": "Load Model Patch",
@@ -199,4 +244,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "ZImageFunControlnet": "Apply Z-Image Fun ControlNet",
     "USOStyleReference": "Apply USO Style Reference",
     "AnimaLLLiteApply": "Apply Anima LLLite",
+    "WanUni3CControlnetApply": "Apply Wan Uni3C ControlNet",
 }

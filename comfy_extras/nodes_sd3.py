@@ -1,4 +1,4 @@
-"""Nodes for Stable Diffusion 3: text encoder of three files, texts, latents, skip-layer guidance; others: :mod:`comfy.placeholders`."""
+"""Nodes for Stable Diffusion 3: text encoder of three files, texts, latents, skip-layer guidance, control with an autoencoder."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import folder_paths
 from comfy import model_management
 from comfy.lazy_import import lazy_module
-from comfy.placeholders import placeholders
 from comfy_api.latest import io
+from comfy_extras.core_control import ControlNetApplyAdvanced
 from comfy_extras.core_loaders import load_text_encoders
 from comfy_extras.model_patch_schema import layers_input, model_patch_schema, share_input
 from comfy_extras.node_inputs import pixels, whole
@@ -16,9 +16,13 @@ from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from comfy_extras.prompt_texts import prompt_input, tokens_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from comfy.control.base import ControlBase
+    from comfy.images.vae import VAE
     from comfy.model_patcher import ModelPatcher
     from comfy.text.encoder import CLIP
-    from comfy_extras.node_values import Latent
+    from comfy_extras.node_values import Conditioning, Latent
 
 torch = lazy_module("torch")
 
@@ -136,12 +140,46 @@ class SkipLayerGuidanceSD3(io.ComfyNode):
     skip_guidance_sd3 = execute
 
 
-__getattr__, __dir__ = placeholders(__name__, "Stable Diffusion 3 models", "ControlNetApplySD3:object")
+class ControlNetApplySD3(io.ComfyNode):
+    """Lets a ControlNet that looks at latents steer both sides of guidance; saved workflows have it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        sides = ("positive", "negative")
+        shares = [io.Float.Input(f"{end}_percent", default=at, min=0.0, max=1.0, step=0.001) for end, at in (("start", 0.0), ("end", 1.0))]
+        sockets = [io.ControlNet.Input("control_net"), io.Vae.Input("vae"), io.Image.Input("image")]
+        strength = io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01)
+        return io.Schema(
+            node_id="ControlNetApplySD3",
+            display_name="Apply Controlnet with VAE",
+            category="model/conditioning/controlnet",
+            inputs=[*(io.Conditioning.Input(side) for side in sides), *sockets, strength, *shares],
+            outputs=[io.Conditioning.Output(display_name=side) for side in sides],
+            is_deprecated=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: Conditioning,
+        negative: Conditioning,
+        control_net: ControlBase,
+        image: Tensor,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        vae: VAE | None = None,
+    ) -> io.NodeOutput:
+        """Both sides with the control, as ``ControlNetApplyAdvanced`` makes them."""
+        given = (positive, negative, control_net, image, strength, start_percent, end_percent, vae)
+        return io.NodeOutput(*ControlNetApplyAdvanced().apply_controlnet(*given))
+
 
 NODE_CLASS_MAPPINGS = {
     "TripleCLIPLoader": TripleCLIPLoader,
     "EmptySD3LatentImage": EmptySD3LatentImage,
     "CLIPTextEncodeSD3": CLIPTextEncodeSD3,
     "SkipLayerGuidanceSD3": SkipLayerGuidanceSD3,
+    "ControlNetApplySD3": ControlNetApplySD3,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {"TripleCLIPLoader": "Load CLIP (Triple)", "CLIPTextEncodeSD3": "CLIP Text Encode (SD3)"}

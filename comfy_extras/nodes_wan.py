@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comfy_extras.node_extension import extension_of
-from comfy_extras.wan_animate_nodes import WanAnimate2Cache, WanAnimate2ToVideo
+from comfy_extras.wan_animate_nodes import WanAnimate2Cache, WanAnimate2ToVideo, WanAnimateToVideo
 from comfy_extras.wan_control_nodes import TrimVideoLatent, Wan22FunControlToVideo, WanFunControlToVideo, WanVaceToVideo
 from comfy_extras.wan_picture_nodes import (
     Wan22ImageToVideoLatent,
@@ -28,6 +28,6 @@ PICTURES = (
 VIDEOS = (WanFunControlToVideo, Wan22FunControlToVideo, WanVaceToVideo, WanCameraImageToVideo, TrimVideoLatent)
 
 SOUNDS = (WanSoundImageToVideo, WanSoundImageToVideoExtend, WanHuMoImageToVideo, WanInfiniteTalkToVideo)
-MOVES = (WanAnimate2ToVideo, WanAnimate2Cache)
+MOVES = (WanAnimateToVideo, WanAnimate2ToVideo, WanAnimate2Cache)
 
 comfy_entrypoint = extension_of(*PICTURES, *VIDEOS, *SOUNDS, *MOVES)

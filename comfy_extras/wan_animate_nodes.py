@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import comfy.patcher_extension
+import comfy.utils
 import node_helpers
 from comfy import model_management
 from comfy.lazy_import import lazy_module
 from comfy_api.latest import io
 from comfy_extras.node_inputs import MAX_RESOLUTION
 from comfy_extras.wan_conditioning import (
+    FRAMES_PER_CELL,
+    Sides,
     cells,
     empty_video,
     fitted,
@@ -29,13 +32,131 @@ if TYPE_CHECKING:
     from comfy.clip_vision import Output
     from comfy.images.vae import VAE
     from comfy.patching.patcher import ModelPatcher
-    from comfy_extras.node_values import Conditioning
+    from comfy_extras.node_values import Conditioning, Latent
 
 torch = lazy_module("torch")
 animate2 = lazy_module("comfy.ldm.wan.model_animate2")
 
 CATEGORY = "/animate"
+FACE = 512  # pixels of the sides of a face's pictures
 GOES_ON = 1  # frames of the video before that the next one begins with
+
+
+class WanAnimateToVideo(io.ComfyNode):
+    """Prepares a picture of a figure, videos of poses and of a face that it follows, and what is around it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        whole: dict[str, Any] = {"max": MAX_RESOLUTION}
+        ends = (
+            ("trim_latent", "Latent frames to cut off before decoding."),
+            ("trim_image", "Frames that overlap with the video before."),
+            ("video_frame_offset", "Frames of the videos that are used up."),
+        )
+        start = "Frames that are passed over in all videos that are given: what the node of the part before says, for videos in parts."
+        return video_schema(
+            "WanAnimateToVideo",
+            CATEGORY,
+            seen_input(),
+            io.Image.Input("reference_image", optional=True, tooltip="The figure."),
+            io.Image.Input("face_video", optional=True, tooltip="The face whose expressions it takes, cut out."),
+            io.Image.Input("pose_video", optional=True, tooltip="The poses that it takes, drawn."),
+            io.Int.Input(
+                "continue_motion_max_frames",
+                default=5,
+                min=1,
+                step=4,
+                **whole,
+                tooltip="With how many frames of continue_motion it begins.",
+            ),
+            io.Image.Input("background_video", optional=True, tooltip="What is around the figure."),
+            io.Mask.Input("character_mask", optional=True, tooltip="Where the figure is to be: only there background_video changes."),
+            io.Image.Input("continue_motion", optional=True, tooltip="The video before, which this one goes on from."),
+            io.Int.Input("video_frame_offset", default=0, min=0, step=1, **whole, tooltip=start),
+            length=77,
+            outputs=tuple(io.Int.Output(display_name=name, tooltip=tooltip) for name, tooltip in ends),
+            is_experimental=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: Conditioning,
+        negative: Conditioning,
+        vae: VAE,
+        width: int,
+        height: int,
+        length: int,
+        batch_size: int,
+        continue_motion_max_frames: int,
+        video_frame_offset: int,
+        reference_image: Tensor | None = None,
+        clip_vision_output: Output | None = None,
+        face_video: Tensor | None = None,
+        pose_video: Tensor | None = None,
+        continue_motion: Tensor | None = None,
+        background_video: Tensor | None = None,
+        character_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        """The conditionings, an empty latent with room for the picture, and the three numbers. Videos that have ended do not count."""
+        picture = torch.zeros((1, height, width, 3)) if reference_image is None else reference_image[:length]
+        first = vae.encode(fitted(picture, width, height, "area"))
+        kept, known = first.shape[2], 0
+        shown = grey_video(length, width, height, continue_motion)
+        if continue_motion is not None:
+            before = continue_motion[-continue_motion_max_frames:]
+            video_frame_offset = max(0, video_frame_offset - len(before))
+            before = before[-length:]
+            shown[: len(before)] = fitted(before, width, height, "area")
+            known = cells(len(before))
+        overlap = max(0, known * FRAMES_PER_CELL - 3)
+        around = _left(background_video, video_frame_offset, length)
+        if around is not None:
+            shown[overlap : len(around)] = fitted(around, width, height, "area")[overlap:]
+        free = _free_around(first, cells(length), known, overlap, _left(character_mask, video_frame_offset, length, still=True))
+        sides = with_sight((positive, negative), clip_vision_output)
+        poses = _left(pose_video, video_frame_offset, length)
+        if poses is not None:
+            sides = with_values(sides, {"pose_video_latent": vae.encode(_as_long(fitted(poses, width, height, "area"), length))})
+        sides = _with_face(sides, _left(face_video, video_frame_offset, length))
+        sides = with_values(sides, {"concat_latent_image": torch.cat((first, vae.encode(shown)), dim=2), "concat_mask": free})
+        latent = _with_room(empty_video(batch_size, length, width, height), kept)
+        return io.NodeOutput(*sides, latent, kept, overlap, video_frame_offset + length)
+
+
+def _left(video: Tensor | None, offset: int, length: int, still: bool = False) -> Tensor | None:
+    """At most *length* frames of *video* from *offset* on; None where there are none. Of a *still* one a single frame holds for all."""
+    if video is None:
+        return None
+    if still and len(video) == 1:
+        return video.expand(length, *video.shape[1:])
+    return video[offset : offset + length] if len(video) > offset else None
+
+
+def _free_around(first: Tensor, count: int, known: int, overlap: int, figure: Tensor | None) -> Tensor:
+    """A mask for the four frames of each latent one, 1 where something is made, over the picture *first* and *count* latent frames: not
+    in *known* latent frames at the beginning, and of frames from *overlap* on only in *figure* (frames x rows x columns), if that is given.
+    """
+    rows, columns = first.shape[-2:]
+    frames = torch.ones((count * FRAMES_PER_CELL, rows, columns), device=first.device, dtype=first.dtype)
+    frames[: known * FRAMES_PER_CELL] = 0.0
+    if figure is not None:
+        scaled = comfy.utils.common_upscale(figure.unsqueeze(1), columns, rows, "nearest-exact", "center")[:, 0]
+        frames[overlap : len(scaled)] = scaled[overlap:]
+    made = frames.unflatten(0, (count, FRAMES_PER_CELL)).transpose(0, 1)[None]
+    return torch.cat((torch.zeros_like(made[:, :, :1]).expand(-1, -1, first.shape[2], -1, -1), made), dim=2)
+
+
+def _with_face(sides: Sides, face: Tensor | None) -> Sides:
+    """Both conditionings with the pictures of a face in -1…1 (1 x 3 x frames x rows x columns): of the negative one, black ones."""
+    if face is None:
+        return sides
+    pictures = (fitted(face, FACE, FACE, "area") * 2.0 - 1.0).movedim(-1, 0)[None]
+    positive, negative = (
+        node_helpers.conditioning_set_values(side, {"face_video_pixels": seen})
+        for side, seen in zip(sides, (pictures, torch.full_like(pictures, -1.0)))
+    )
+    return positive, negative
 
 
 class WanAnimate2ToVideo(io.ComfyNode):
@@ -119,8 +240,7 @@ class WanAnimate2ToVideo(io.ComfyNode):
         if pose_strength != 1.0:
             pose["pose_strength"] = pose_strength
         shown_sides = [_during(side, pose, pose_start_percent, pose_end_percent) for side in sides]
-        latent = empty_video(batch_size, length, width, height)
-        latent["samples"] = torch.cat((latent["samples"][:, :, :1].repeat(1, 1, kept, 1, 1), latent["samples"]), dim=2)
+        latent = _with_room(empty_video(batch_size, length, width, height), kept)
         return io.NodeOutput(*shown_sides, latent, kept, max(0, known * 4 - 3), video_frame_offset + length)
 
 
@@ -128,8 +248,18 @@ def _from(video: Tensor, offset: int, width: int, height: int, length: int) -> T
     """*length* frames of *video* from *offset* on; the last one stands still where there are no more. Raises ``ValueError`` for none."""
     if len(video) <= offset:
         raise ValueError(f"pose_video has {len(video)} frames, of which video_frame_offset passes over {offset}: none are left")
-    frames = fitted(video[offset : offset + length], width, height, "area")
+    return _as_long(fitted(video[offset : offset + length], width, height, "area"), length)
+
+
+def _as_long(frames: Tensor, length: int) -> Tensor:
+    """*frames* and the last of them as often as there are *length* then."""
     return torch.cat((frames, frames[-1:].expand(length - len(frames), -1, -1, -1)))
+
+
+def _with_room(latent: Latent, kept: int) -> Latent:
+    """An empty *latent* with *kept* more frames, for pictures before the video."""
+    latent["samples"] = torch.cat((latent["samples"][:, :, :1].repeat(1, 1, kept, 1, 1), latent["samples"]), dim=2)
+    return latent
 
 
 def _during(side: Conditioning, values: dict[str, Any], start: float, end: float) -> Conditioning:

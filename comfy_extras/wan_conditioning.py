@@ -36,10 +36,10 @@ def video_schema(
 ) -> io.Schema:
     """A node from two conditionings, an autoencoder, sizes and *inputs* to both conditionings, a latent and further *outputs*.
 
-    *sides*: the usual width and height, and the step of both.
+    *sides*: the usual width and height, and the step of both, which is the least that they may be.
     """
     both = [io.Conditioning.Input("positive"), io.Conditioning.Input("negative")]
-    sizes = size_inputs(*sides, length=(length, 1, FRAMES_PER_CELL))
+    sizes = size_inputs(*sides, sides[2], length=(length, 1, FRAMES_PER_CELL))
     given = [io.Conditioning.Output(display_name="positive"), io.Conditioning.Output(display_name="negative")]
     return io.Schema(
         node_id=node_id,

@@ -52,7 +52,8 @@ class JoinedSource:
     @staticmethod
     def _joined(tensors: list[torch.Tensor], parts: Parts, dtype: torch.dtype | None) -> torch.Tensor:
         if len(parts) == 1 and not parts[0][1].swapped:
-            return tensors[0].flatten() if parts[0][1].flat else tensors[0]
+            place = parts[0][1]
+            return tensors[0].view(1, -1, 1, 1) if place.channels else tensors[0].flatten() if place.flat else tensors[0]
         values = [dequantised(tensor, dtype) if is_quantised(tensor) else tensor for tensor in tensors]
         if len(values) == 1:
             return torch.cat(values[0].chunk(2)[::-1])
@@ -101,5 +102,6 @@ def _published(source: WeightSource, family: Family) -> WeightSource:
                 raise IncompleteModelError(f"{name} has shape {list(shapes[name])}, which does not fit rows {rows} on of {key}")
             rows += shapes[name][0]
         rest = shapes[found[0][0]][1:]
-        joined[key] = (rows * math.prod(rest),) if found[0][1].flat else (rows, *rest)
+        place = found[0][1]
+        joined[key] = (1, rows, 1, 1) if place.channels else (rows * math.prod(rest),) if place.flat else (rows, *rest)
     return JoinedSource(source, parts, joined)

@@ -21,7 +21,8 @@ Target = str | tuple[Any, ...]  # a weight, or (weight, slice (dim, start, lengt
 class Place:
     """Where a tensor in diffusers' names belongs: in the weight *key* from row *start* on, *length* rows; the whole if *length* is 0.
 
-    *swapped*: the two halves of its rows stand the other way round there. *flat*: its rows are one behind the other there.
+    *swapped*: the two halves of its rows stand the other way round there. *flat*: its rows are one behind the other there. *channels*: its
+    numbers are those of the channels there, 1 x C x 1 x 1.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Place:
     length: int = 0
     swapped: bool = False
     flat: bool = False
+    channels: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from comfy import latent_formats, model_base
-from comfy.dit.family import Config, DiffusersNames, Family, Place, Shapes, Target
+from comfy.dit.family import Config, Family, Shapes
+from comfy.dit.names.wan import DIFFUSERS, MOTION, lora_names
 from comfy.families.family_settings import part_settings
 from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.sd_unet_config import count_blocks
@@ -19,8 +20,6 @@ log = logging.getLogger(__name__)
 
 PATCH = (1, 2, 2)
 HEAD = 128
-WEIGHT = ".weight"
-MODULE = "diffusion_model."
 MARK = "head.modulation"
 CAUSAL = "causal_ar"
 PICTURES = "img_emb.proj.0.bias"
@@ -37,42 +36,7 @@ KINDS = {
     "patch_embedding_global.weight": "wandancer",
 }
 INJECTED = (0, 4, 8, 12, 16, 20, 24, 27, 30, 33, 36, 39)  # blocks after which S2V hears
-SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo", "scail", "scail2")
-# diffusers' names: those of the network as a whole, of a block, and of attention to a picture.
-ONCE = {
-    "patch_embedding": "patch_embedding",
-    "condition_embedder.text_embedder.linear_1": "text_embedding.0",
-    "condition_embedder.text_embedder.linear_2": "text_embedding.2",
-    "condition_embedder.time_embedder.linear_1": "time_embedding.0",
-    "condition_embedder.time_embedder.linear_2": "time_embedding.2",
-    "condition_embedder.time_proj": "time_projection.1",
-    "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
-    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
-    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
-    "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
-    "proj_out": "head.head",
-    "vace_patch_embedding": "vace_patch_embedding",
-}
-IN_ATTENTION = {
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "o",
-    "norm_q": "norm_q",
-    "norm_k": "norm_k",
-    "add_k_proj": "k_img",
-    "add_v_proj": "v_img",
-    "norm_added_k": "norm_k_img",
-}
-IN_BLOCK = {
-    **{f"attn1.{name}": f"self_attn.{own}" for name, own in IN_ATTENTION.items()},
-    **{f"attn2.{name}": f"cross_attn.{own}" for name, own in IN_ATTENTION.items()},
-    "norm2": "norm3",
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-    "proj_in": "before_proj",
-    "proj_out": "after_proj",
-}
+SUPPORTED_KINDS = ("vace", "camera", "s2v", "humo", "animate", "scail", "scail2")
 
 
 class WAN21_T2V(BASE):  # noqa: N801 - ComfyUI's name
@@ -202,6 +166,15 @@ class WAN22_S2V(WAN21_T2V):  # noqa: N801 - ComfyUI's name
         return model_base.WAN22_S2V
 
 
+class WAN22_Animate(WAN21_T2V):  # noqa: N801 - ComfyUI's name
+    """Wan 2.2's Animate: a figure in a picture moves as poses in a video, with the face of another."""
+
+    unet_config = {"image_model": "wan2.1", "model_type": "animate"}
+
+    def model_class(self) -> type[model_base.BaseModel]:
+        return model_base.WAN22_Animate
+
+
 class WAN21_SCAIL(WAN21_T2V):  # noqa: N801 - ComfyUI's name
     """SCAIL: figures in a picture move as poses in a video."""
 
@@ -257,6 +230,8 @@ def read_config(shapes: Shapes) -> Config | None:
         config["mask_in_dim"] = shapes["patch_embedding_mask.weight"][1]
     if config["model_type"] == "s2v":
         config |= _what_s2v_hears(shapes, width)
+    if config["model_type"] == "animate":
+        config |= _what_animate_sees(shapes)
     if "img_emb.emb_pos" in shapes:
         config["flf_pos_embed_token_number"] = shapes["img_emb.emb_pos"][1]
     if "ref_conv.weight" in shapes:
@@ -273,6 +248,22 @@ def _what_s2v_hears(shapes: Shapes, width: int) -> Config:
         "num_audio_token": rows // (width // 4),
         "cond_dim": shapes["cond_encoder.weight"][1] if "cond_encoder.weight" in shapes else 0,
         "audio_inject_layers": INJECTED[: count_blocks(shapes, "audio_injector.injector.{}.")],
+    }
+
+
+def _what_animate_sees(shapes: Shapes) -> Config:
+    """The sizes of the parts that look at faces."""
+    halvings = count_blocks(shapes, MOTION + "{}.") - 2
+    narrow = [shapes[f"{MOTION}{number}.conv2.1.weight"][0] for number in range(1, halvings + 1)]
+    within, made = shapes["face_encoder.out_proj.weight"][1], shapes["face_encoder.conv1_local.conv.weight"][0]
+    values, directions = shapes["motion_encoder.dec.direction.weight"]
+    return {
+        "motion_encoder_dim": values,
+        "style_dim": shapes[f"{MOTION}{halvings + 1}.weight"][0],
+        "motion_dim": directions,
+        "motion_widths": (shapes[f"{MOTION}0.0.weight"][0], *narrow),
+        "face_dim": within,
+        "face_heads": made // within,
     }
 
 
@@ -301,53 +292,14 @@ def with_metadata(config: Config, metadata: Mapping[str, str], name: str = "the 
     return {**config, **{key: value for key, value in settings.items() if key in config}}
 
 
-def diffusers_places(config: Config) -> dict[str, Place]:
-    """Where every tensor in diffusers' names belongs, for the numbers of blocks in *config*."""
-    places = {"scale_shift_table": Place(MARK), "condition_embedder.image_embedder.pos_embed": Place("img_emb.emb_pos")}
-    for leaf in ("weight", "bias"):
-        places |= {f"{name}.{leaf}": Place(f"{own}.{leaf}") for name, own in ONCE.items()}
-        for stack in ("blocks", "vace_blocks"):
-            for number in range(config[stack]):
-                places |= {f"{stack}.{number}.{name}.{leaf}": Place(f"{stack}.{number}.{own}.{leaf}") for name, own in IN_BLOCK.items()}
-    for stack in ("blocks", "vace_blocks"):
-        places |= {f"{stack}.{n}.scale_shift_table": Place(f"{stack}.{n}.modulation") for n in range(config[stack])}
-    return places
-
-
-def _diffusers_sizes(shapes: Shapes) -> Config:
-    return {stack: count_blocks(shapes, stack + ".{}.") for stack in ("blocks", "vace_blocks")}
-
-
-def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
-    """diffusers' names as trainers write them, and the published ones without a prefix."""
-    known = set(keys)
-    sizes = {"blocks": config["num_layers"], "vace_blocks": config.get("vace_layers") or 0}
-    names: dict[str, Target] = {}
-    for key in known:
-        if key.startswith(MODULE) and key.endswith(WEIGHT):
-            bare = key.removeprefix(MODULE).removesuffix(WEIGHT)
-            names |= dict.fromkeys((bare, f"transformer.{bare}", f"lycoris_{bare.replace('.', '_')}"), key)
-    for name, place in diffusers_places(sizes).items():
-        if name.endswith(WEIGHT) and MODULE + place.key in known:
-            bare = name.removesuffix(WEIGHT)
-            spellings = (bare, f"transformer.{bare}", f"{MODULE}{bare}", f"lycoris_{bare.replace('.', '_')}")
-            for spelling in spellings:  # "proj_out" of diffusers is the whole network's, "norm2" another layer's than the published one
-                names.setdefault(spelling, MODULE + place.key)
-    return names
-
-
-FIGURES = (WAN_Animate2, WAN21_SCAIL2, WAN21_SCAIL)
+FIGURES = (WAN_Animate2, WAN22_Animate, WAN21_SCAIL2, WAN21_SCAIL)
 HEARING = (WAN22_S2V, WAN21_HuMo)
 CAMERAS = (WAN22_Camera, WAN21_Camera)
 FAMILY = Family(
     name="Wan 2.1 and 2.2",
     configs=(*FIGURES, *HEARING, *CAMERAS, WAN21_Vace, WAN22_T2V, WAN21_FunControl2V, WAN21_I2V, WAN21_CausalAR_T2V, WAN21_T2V),
     read_config=read_config,
-    diffusers=DiffusersNames(
-        ("condition_embedder.time_proj.weight", "condition_embedder.text_embedder.linear_1.weight", "scale_shift_table"),
-        _diffusers_sizes,
-        diffusers_places,
-    ),
+    diffusers=DIFFUSERS,
     lora_names=lora_names,
     with_metadata=with_metadata,
 )

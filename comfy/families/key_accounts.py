@@ -23,6 +23,7 @@ HARMLESS = (
     (r"(sampler|samples\.\d+)\.time_conv\.", "what autoencoders of videos do between frames, where they are used for pictures"),
     (r"(^|\.)per_channel_statistics\.(channel|mean-of-stds)", "figures of LTX's latents that nothing is computed from"),
     (r"(^|\.)stft_fn\.inverse_basis$", "the way back of a transform that is made one way only"),
+    (r"^motion_encoder\.enc\..*\.kernel$", "fixed numbers that pictures of faces are blurred by"),
     (r"(^|\.)num_batches_tracked$", "a count of training"),
     (r"^(decoder\.(block\.\d+|final_layer_norm|embed_tokens)\.|lm_head\.weight$)", "the half of T5 that writes text"),
     (r"^encoder\.embed_tokens\.weight$", "T5's table of embeddings, which is shared.weight once more"),

@@ -13,6 +13,7 @@ import comfy.ops
 from comfy.dit.diffusers_files import JoinedSource, Parts
 from comfy.dit.family import Place, Shapes
 from comfy.dit.lumina import IN_BLOCK, feed_forward
+from comfy.families.diffusers_unet import RenamedSource
 from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError, naming_file
 from comfy.families.published_weights import load_published
@@ -21,9 +22,11 @@ from comfy.families.sd_unet_config import count_blocks
 from comfy.families.weight_source import PrefixedSource, WeightSource, most_common_dtype
 from comfy.ldm.anima import lllite
 from comfy.ldm.flux.siglip_style import SigLIPMultiFeatProjModel
+from comfy.ldm.lightricks.duration_head import DurationHead
 from comfy.ldm.lumina import controlnet as z_image
 from comfy.ldm.qwen_image import blockwise
 from comfy.ldm.wan.model_multitalk import AROUND, MultiTalkModelPatch
+from comfy.ldm.wan.uni3c import WanUni3CControlnet
 from comfy.loading.components import kept_bytes
 from comfy.loading.model_files import ModelFiles
 from comfy.loading.parts import Part, load_parts
@@ -33,13 +36,20 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 Network = Any
 
 WHAT = "the model patch"
-SUPPORTED = "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO for Flux, LLLite for Anima, InfiniteTalk for Wan"
+SUPPORTED = (
+    "DiffSynth ControlNets for Qwen-Image, Fun ControlNets for Z-Image, USO for Flux, LLLite for Anima, InfiniteTalk and Uni3C for Wan, "
+    "LTX's duration head"
+)
 LLLITE_MARK = f"{lllite.CONDITIONING}.conv1.weight"
 QWEN_MARK = "controlnet_blocks.0.y_rms.weight"
 STYLE_PREFIX = "feature_embedder."
 STYLE_MARK = f"{STYLE_PREFIX}mid_layer_norm.bias"
 Z_IMAGE_MARK = f"control_all_x_embedder.{z_image.KIND}.weight"
 TALK_MARK = "audio_proj.proj1.weight"
+UNI3C_MARK = "controlnet_patch_embedding.weight"
+IN_WANS_ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o"}
+DURATION_MARK = "attention_pooler.query_tokens"
+DURATION_PREFIXES = ("model.diffusion_model.duration_head.", "duration_head.", "")
 REFINER_RESULT = "control_noise_refiner.0.after_proj.weight"
 UNTRAINED_FROM = 15  # blocks on; with as many, refining blocks of zeros mean that there are none
 _ROWS = re.compile(r"(.*\.attention)\.to_([qkv])\.weight")
@@ -81,7 +91,7 @@ def build_model_patch(source: WeightSource) -> Network:
     settings: dict[str, Any] = {"dtype": dtype, "device": torch.device("meta"), "operations": comfy.ops.manual_cast}
     network, part = found(own, settings)
     network.requires_grad_(False).eval()
-    load_published(network, part, dtype, WHAT)
+    load_published(network, part, dtype, WHAT, in_float32=getattr(network, "FLOAT32", ()))
     network.source_name = source.name
     return network
 
@@ -125,6 +135,51 @@ def _talk(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, Weig
         "num_layers": count_blocks(shapes, "blocks.{}."),
     }
     return MultiTalkModelPatch(**sizes, **settings), source
+
+
+def _uni3c(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
+    shapes = source.shapes()
+    names = {_in_wans_names(key): key for key in shapes}
+    part = RenamedSource(source, names, {own: shapes[key] for own, key in names.items()})
+    made, channels, *_ = _shape(shapes, UNI3C_MARK)
+    between, seen, *_ = _shape(shapes, "controlnet_mask_embedding.mask_proj.0.weight")
+    model, width = _shape(shapes, "proj_out.0.weight")
+    sizes = {
+        "in_channels": channels,
+        "conv_out_dim": made,
+        "dim": width,
+        "ffn_dim": _shape(shapes, "controlnet_blocks.0.ffn.0.bias")[0],
+        "num_layers": count_blocks(shapes, "proj_out.{}."),
+        "time_embed_dim": _shape(shapes, "controlnet_blocks.0.norm1.linear.weight")[1],
+        "out_proj_dim": model,
+        "add_channels": seen,
+        "mid_channels": between,
+    }
+    return WanUni3CControlnet(**sizes, **settings), part
+
+
+def _in_wans_names(key: str) -> str:
+    """What Uni3C's network calls the tensor *key*."""
+    for theirs, own in IN_WANS_ATTENTION.items():
+        key = key.replace(f".self_attn.{theirs}.", f".self_attn.{own}.")
+    return key
+
+
+def _duration(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
+    shapes = source.shapes()
+    prefix = next(prefix for prefix in DURATION_PREFIXES if prefix + DURATION_MARK in shapes)
+    part = PrefixedSource(source, prefix)
+    shapes = part.shapes()
+    queries, width = _shape(shapes, DURATION_MARK)
+    sizes = {
+        "video_cross_attention_dim": _shape(shapes, "video_input_proj.weight")[1],
+        "audio_cross_attention_dim": _shape(shapes, "audio_input_proj.weight")[1],
+        "pooler_hidden_dim": width,
+        "num_queries": queries,
+        "mlp_hidden": _shape(shapes, "mlp_hidden.weight")[0],
+    }
+    with settings["device"]:
+        return DurationHead(**sizes), part
 
 
 def _z_image(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, WeightSource]:
@@ -172,4 +227,12 @@ def _shape(shapes: Shapes, key: str) -> tuple[int, ...]:
 
 
 Builder = Callable[[WeightSource, dict[str, Any]], tuple[Network, WeightSource]]
-_BUILDERS: dict[str, Builder] = {QWEN_MARK: _qwen_image, STYLE_MARK: _style, Z_IMAGE_MARK: _z_image, LLLITE_MARK: _lllite, TALK_MARK: _talk}
+_BUILDERS: dict[str, Builder] = {
+    QWEN_MARK: _qwen_image,
+    STYLE_MARK: _style,
+    Z_IMAGE_MARK: _z_image,
+    LLLITE_MARK: _lllite,
+    UNI3C_MARK: _uni3c,
+    TALK_MARK: _talk,
+    **{prefix + DURATION_MARK: _duration for prefix in DURATION_PREFIXES},
+}

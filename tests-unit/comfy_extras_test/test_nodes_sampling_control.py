@@ -6,6 +6,8 @@ import torch
 import folder_paths
 import nodes
 from comfy.control.base import ControlBase
+from comfy_extras.nodes_nop import wanBlockSwap
+from comfy_extras.nodes_sd3 import ControlNetApplySD3
 
 
 class Control(ControlBase):
@@ -55,6 +57,20 @@ def test_applying_copies_no_picture_and_leaves_the_original_alone():
     ]
     assert all(control.cond_hint_original.data_ptr() == image.data_ptr() for control in controls)
     assert original.cond_hint_original is None
+
+
+def test_the_node_of_saved_workflows_that_takes_an_autoencoder_does_the_same():
+    vae, side, of_latents = SimpleNamespace(), [entry()], Control()
+    of_latents.latent_format = SimpleNamespace()
+    positive, negative = ControlNetApplySD3.execute(side, [entry()], of_latents, IMAGE, 0.5, 0.1, 0.9, vae=vae).args
+    control = positive[0][1]["control"]
+    assert control is negative[0][1]["control"] and control.vae is vae and control.timestep_percent_range == (0.1, 0.9)
+    assert ControlNetApplySD3.execute(side, side, Control(), IMAGE, 0, 0.0, 1.0, vae).args == (side, side)
+
+
+def test_blocks_are_not_swapped_by_a_node():
+    model = object()
+    assert wanBlockSwap.execute(model).args == (model,)
 
 
 def test_no_strength_changes_nothing():

@@ -11,6 +11,7 @@ from PIL import Image, ImageSequence
 from small_prompts import number_of
 from template_inputs import RATE
 
+FASTER = "FrameInterpolate"  # makes so many times as many frames, which are played so many times as fast
 FROM_VIDEO = ("GetVideoComponents", 2)  # the output that is a video's frames per second
 
 
@@ -71,6 +72,9 @@ def promised(prompt: dict[str, Any], node: str) -> tuple[float, bool]:
     asked = made["inputs"]["fps"]
     rate = number_of(prompt, asked)
     if rate is None:
-        assert (prompt[asked[0]]["class_type"], asked[1]) == FROM_VIDEO, asked
-        rate = RATE
+        rate, source = RATE, prompt[asked[0]]["class_type"]
+        if (source, asked[1]) != FROM_VIDEO:
+            (faster,) = (other["inputs"]["multiplier"] for other in prompt.values() if other["class_type"] == FASTER)
+            assert source == "ComfySwitchNode", asked
+            rate *= number_of(prompt, faster)
     return rate, "audio" in made["inputs"]

@@ -11,6 +11,7 @@ import gemma4_files
 import torch
 from hunyuan_files import byt5_tensors, hunyuan_file, hunyuan_vae_file
 from image_family_files import as_bytes, vae_tensors
+from interpolation_files import interpolation_file
 from ltx_files import (
     SOUND_WIDTH,
     WIDTH,
@@ -296,6 +297,7 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("audio_encoders", r"^wav2vec2_large", _saved(_ears(feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True))),
     ("audio_encoders", r"^wav2vec2-chinese-base", _saved(_ears())),
     ("latent_upscale_models", r"^ltx-2", ltx_upsampler_file),
+    ("frame_interpolation", r"^film.*fp16", lambda path: interpolation_file(path, "film", dtype=torch.float16)),
     ("model_patches", r"infiniteTalk", _talk),
     ("loras", r"^gemma", _lora_for("text_encoders", "gemma_3_12B", "text_encoders.gemma3_12b.transformer.")),
     ("loras", r"^ltx_?-?2\.3", _lora_for("checkpoints", "ltx-2.3", NETWORK, CHECKPOINT)),

@@ -1,4 +1,4 @@
-"""Official templates of Wan, LTX, HunyuanVideo 1.5, MiniMax H3 and ACE-Step over HTTP: converted, made small, run to files that play."""
+"""Official templates of video and sound over HTTP, and of frames between others: converted, made small, run to files that play."""
 
 import re
 
@@ -18,6 +18,7 @@ FAMILIES = re.compile(r"WAN|LTX|HunyuanVideo15|MiniMaxH3|ACEStep")
 COVERED = re.compile(r"^\| (\S+) \| \d+ \| covered \|$", re.MULTILINE)
 INPUT, MARK = "input", "names_this_folder"
 NETWORKS = ("diffusion_models", "checkpoints")
+TOOLS = ("frame_interpolation",)  # folders of models that are no family's
 LARGER = ("EmptyLTXVLatentVideo", "LTXVImgToVideo")  # of prompts that begin with half of their pixels, whose latents have large patches
 SECOND = 25  # frames of LTX for a second at 25 per second: after the first, groups of eight
 # (frames, width, height) of each video, where they are others than those asked for.
@@ -47,6 +48,7 @@ OTHER_VIDEOS = {
     # The first part, and of the second what follows the five frames that both share: at least one.
     "video_wan21_scail2_character_replacement": [(5, 128, 64), (6, 128, 64)],
     "video_wan21_scail2_character_replacement_int8": [(5, 128, 64), (6, 128, 64)],
+    "utility_video_frame_interpolation": [(2 * FRAMES - 1, 128, 64)],
     "video_wan_vace_flf2v": [(17, 128, 64)],  # a second at 16 per second
 }
 TRIMS = "TrimAudioDuration"
@@ -153,16 +155,12 @@ def check(prompt, name, run):
 
 
 def of_families(bench, official):
-    """Those of *official* whose networks are of the families."""
-    return [
-        template
-        for template in official.values()
-        if any(
-            FAMILIES.search(published.family_of(folder, name) or "")
-            for folder, name in bench.files_of(bench.prompt_of(template))
-            if folder in NETWORKS
-        )
-    ]
+    """Those of *official* whose networks are of the families, or that load a model of ``TOOLS``."""
+
+    def counts(folder, name):
+        return folder in TOOLS or (folder in NETWORKS and FAMILIES.search(published.family_of(folder, name) or "") is not None)
+
+    return [template for template in official.values() if any(counts(*file) for file in bench.files_of(bench.prompt_of(template)))]
 
 
 def test_a_song_and_a_picture_of_a_video_model_are_made(start_server, official):
@@ -182,4 +180,4 @@ def test_every_covered_template_makes_files_that_play(start_server, official):
         except Exception as error:
             wrong[template.name] = f"{type(error).__name__}: {error}"
     assert not wrong, "\n".join(f"{name}: {why}" for name, why in wrong.items())
-    assert len(right) >= 79
+    assert len(right) >= 80

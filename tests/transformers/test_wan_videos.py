@@ -7,6 +7,7 @@ from model_workflows import models
 from picture_prompts import node
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from video_patch_files import patch_file, uni3c_tensors
 from video_prompts import FPS, in_two, played, sampled, saved
 from wan_files import wan_file
 from wan_vae_files import wan22_vae_layout, wan_vae_file
@@ -26,6 +27,7 @@ NETWORKS = {
     "vace": ("vace", {}),
     "camera": ("camera_2.2", {}),
     "5b": ("5b", {}),
+    "animate": ("animate", {"faces": 512, "depth": 5}),
 }
 SEES = {"hidden_size": 1280, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 16, "image_size": 28, "patch_size": 14}
 SIMULATED_MIB = "8"  # the networks have 5 MiB each in float32
@@ -35,7 +37,7 @@ SIMULATED_MIB = "8"  # the networks have 5 MiB each in float32
 def files(tmp_path_factory):
     """A folder of models: networks, a text encoder with its tokenizer, autoencoders, an image encoder, a LoRA."""
     folder = tmp_path_factory.mktemp("models")
-    for kind in ("diffusion_models", "text_encoders", "vae", "clip_vision", "loras"):
+    for kind in ("diffusion_models", "text_encoders", "vae", "clip_vision", "loras", "model_patches"):
         (folder / kind).mkdir()
     for name, (kind, sizes) in NETWORKS.items():
         wan_file(folder / "diffusion_models" / f"{name}.safetensors", kind, context=CONTEXT, **sizes)
@@ -47,6 +49,7 @@ def files(tmp_path_factory):
     torch.manual_seed(4)
     eyes = CLIPVisionModelWithProjection(CLIPVisionConfig(**SEES, projection_dim=16)).half()
     save_file(dict(eyes.state_dict()), folder / "clip_vision" / "eyes.safetensors")
+    patch_file(folder / "model_patches" / "uni3c.safetensors", uni3c_tensors(), torch.float16)
     changes = {"diffusion_model.blocks.0.self_attn.q": (128, 128), "diffusion_model.blocks.1.ffn.0": (192, 128)}
     numbers = torch.Generator().manual_seed(8)
     lora = {f"{name}.lora_down.weight": torch.randn(4, inner, generator=numbers) for name, (_, inner) in changes.items()}
@@ -117,6 +120,40 @@ def five_billion(seed=5, **inputs):
     return {**loaders("5b", vae="wan22"), "latent": latent, "sample": sample, **saved(["sample", 0], ["vae", 0])}
 
 
+def animated(seed=5):
+    """Wan 2.2's Animate in two parts, as its workflows go on: the second begins with the last frame of the first, which is cut off."""
+    frames = {"width": 80, "height": 48, "batch_size": 12}
+    seen = {"reference_image": ["picture", 0], "clip_vision_output": ["seen", 0], "character_mask": ["figure", 0]}
+    videos = {f"{name}_video": [name, 0] for name in ("pose", "face", "background")}
+    settings = {**seen, **videos, "continue_motion_max_frames": 1}
+    first = made_by("WanAnimateToVideo", "animate", trim=True, seed=seed, **settings, video_frame_offset=0)
+    goes_on = {**first["made"]["inputs"], "continue_motion": ["decode", 0], "video_frame_offset": ["made", 5]}
+    return {
+        **first,
+        **SEEN,
+        **{name: node("EmptyImage", color=color, **frames) for name, color in (("pose", 0x22CC44), ("face", 0xDDAA88), ("background", 99))},
+        "figure": node("SolidMask", value=1.0, width=80, height=48),
+        "again": node("WanAnimateToVideo", **goes_on),
+        "sample again": sampled(["shifted animate", 0], ["again", 0], ["again", 1], ["again", 2], seed),
+        "trim again": node("TrimVideoLatent", samples=["sample again", 0], trim_amount=["again", 3]),
+        "decode again": node("VAEDecode", samples=["trim again", 0], vae=["vae", 0]),
+        "new": node("ImageFromBatch", image=["decode again", 0], batch_index=["again", 4], length=4096),
+        "both": node("ImageBatch", image1=["decode", 0], image2=["new", 0]),
+        "video": node("CreateVideo", images=["both", 0], fps=FPS),
+    }
+
+
+def follows_a_rendering(seed=5):
+    """Wan 2.1's picture to video with Uni3C's ControlNet."""
+    prompt = {**made_by("WanImageToVideo", "old_i2v", seed=seed, start_image=["picture", 0], clip_vision_output=["seen", 0]), **SEEN}
+    share = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    inputs = {"model": ["shifted old_i2v", 0], "model_patch": ["patch", 0], "vae": ["vae", 0], "render_video": ["picture", 0]}
+    prompt["patch"] = node("ModelPatchLoader", name="uni3c.safetensors")
+    prompt["followed"] = node("WanUni3CControlnetApply", **inputs, **share)
+    prompt["sample"]["inputs"]["model"] = ["followed", 0]
+    return prompt
+
+
 PICTURE = {"start_image": ["picture", 0]}
 SEEN = {
     "eyes": node("CLIPVisionLoader", clip_name="eyes.safetensors"),
@@ -136,6 +173,8 @@ PROMPTS = {
     },
     "5B, text": five_billion(),
     "5B, picture": five_billion(**PICTURE),
+    "Animate": animated(),
+    "Uni3C": follows_a_rendering(),
 }
 
 
@@ -144,7 +183,8 @@ def test_every_kind_of_model_makes_a_video_that_plays(start_server, files):
     levels = {}
     for name, prompt in PROMPTS.items():
         frames, rate, seconds = played(server.run(prompt, timeout_s=300))
-        assert len(frames) == LENGTH and rate == FPS and seconds == pytest.approx(LENGTH / FPS, abs=0.02), name
+        length = 2 * LENGTH - 1 if name == "Animate" else LENGTH
+        assert len(frames) == length and rate == FPS and seconds == pytest.approx(length / FPS, abs=0.02), name
         assert frames[0].shape == (64 if name.startswith("5B") else HEIGHT, WIDTH, 3), name
         assert max(frame.std() for frame in frames) > 2, name  # not flat
         levels[name] = frames

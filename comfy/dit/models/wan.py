@@ -12,11 +12,13 @@ import comfy.utils
 from comfy.dit.network import without_weights
 from comfy.ldm.wan.ar_model import CausalWanModel
 from comfy.ldm.wan.model import CameraWanModel, VaceWanModel, WanModel
+from comfy.ldm.wan.model_animate import AnimateWanModel
 from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.model_base import BaseModel, ModelType
 from comfy.windows.window import slice_cond
 
 MASKS = 4  # channels of a mask: one per frame that a latent frame stands for
+FRAMES = 4  # of a video for each latent one
 VACE_MASKS = 64  # one per pixel that a latent pixel stands for
 
 
@@ -161,6 +163,30 @@ class WAN21_Camera(WAN21):  # noqa: N801 - ComfyUI's name
         if kwargs.get("camera_conditions") is not None:
             conds["camera_conditions"] = comfy.conds.CONDRegular(kwargs["camera_conditions"])
         return conds
+
+
+class WAN22_Animate(WAN21):  # noqa: N801 - ComfyUI's name
+    """A figure in a picture that moves as poses in a video, with the face of another."""
+
+    NETWORK = AnimateWanModel
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
+        """With the face's pictures (``face_video_pixels``, B x 3 x frames x 512 x 512 in -1…1) and the poses' latents."""
+        conds = super().extra_conds(**kwargs)
+        if kwargs.get("face_video_pixels") is not None:
+            conds["face_pixel_values"] = comfy.conds.CONDRegular(kwargs["face_video_pixels"])
+        if kwargs.get("pose_video_latent") is not None:
+            conds["pose_latents"] = comfy.conds.CONDRegular(self.process_latent_in(kwargs["pose_video_latent"]))
+        return conds
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, x_in: torch.Tensor, device: Any, retain_index_list: Sequence[int] = ()
+    ) -> Any:
+        """Neither has a frame for the picture; of the face there are four for each latent one."""
+        rates = {"face_pixel_values": FRAMES, "pose_latents": 1}
+        if cond_key in rates:
+            return slice_cond(cond_value, window, x_in, device, temporal_dim=2, temporal_scale=rates[cond_key], temporal_offset=1)
+        return super().resize_cond_for_context_window(cond_key, cond_value, window, x_in, device, retain_index_list)
 
 
 class WAN_Animate2(WAN21):  # noqa: N801 - ComfyUI's name

@@ -16,6 +16,7 @@ import comfy.supported_models
 from comfy.dit import wan
 from comfy.dit.diffusers_files import as_published_transformer
 from comfy.dit.models.wan import WAN21
+from comfy.dit.names.wan import diffusers_places
 from comfy.dit.registry import family_of
 from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.weight_source import StateDictSource
@@ -103,7 +104,7 @@ def test_relatives_are_refused_by_name_and_others_are_none():
 def in_diffusers_names(kind, **sizes):
     """A small network as diffusers saves it."""
     published, config = wan_tensors(kind, **sizes), wan_config(kind, **sizes)
-    places = wan.diffusers_places({"blocks": config["num_layers"], "vace_blocks": config.get("vace_layers", 0)})
+    places = diffusers_places({"blocks": config["num_layers"], "vace_blocks": config.get("vace_layers", 0)})
     found = {name: published[place.key] for name, place in places.items() if place.key in published}
     assert len(found) == len(published)
     return found

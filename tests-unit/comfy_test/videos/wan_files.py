@@ -1,6 +1,7 @@
 """Small networks of Wan's kinds with random weights in the published names."""
 
 import json
+import math
 
 import torch
 from safetensors.torch import save_file
@@ -9,20 +10,24 @@ from transformer_files import config_of, random_tensors
 WIDTH = 128  # one head
 ANIMATE2 = {"config": json.dumps({"transformer": {"model_type": "animate2"}})}  # in the metadata of such a file
 CAUSAL = {"config": json.dumps({"transformer": {"causal_ar": True}})}
-IN_CHANNELS = {"i2v": 36, "animate2": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48, "scail": 20, "scail2": 20}
+IN_CHANNELS = {"i2v": 36, "animate2": 36, "control": 48, "camera": 32, "camera_2.2": 36, "5b": 48, "animate": 36, "scail": 20, "scail2": 20}
 VISION = 1280
+FACE_WIDTHS = (32, 64, 128, 256, 512, 512, 512, 512)  # channels of a face's picture, of all files that upstream knows
+NARROW_FACES = (8, 8, 12, 16, 16, 16, 16, 16)  # of small files; as many of them as a picture's sides halve down to 4, and one
 
 
 def wan_config(
     kind: str = "t2v", *, width: int = WIDTH, depth: int = 2, inner: int = 192, context: int = 64, channels: int | None = None, **extra: int
 ) -> dict:
     """The ``unet_config`` of a small network: "t2v", "i2v", "flf" (first and last frame), "control", "vace", "camera",
-    "camera_2.2", "5b", "animate2", "scail", "scail2".
+    "camera_2.2", "5b", "animate2", "animate", "scail", "scail2".
 
     *channels* of its input, where they are not the kind's usual ones. *extra*: ``reference`` (channels of a picture before the video),
-    ``vace_depth``. "s2v" and "humo" hear: ``heard`` values at a time (of "humo", of all its layers and times), ``sound`` per token.
+    ``vace_depth``; of "animate" ``faces``, the sides of their pictures (where that is left out, all about them has the published sizes),
+    and ``narrow_faces`` (the published sizes but for the channels of the pictures).
+    "s2v" and "humo" hear: ``heard`` values at a time (of "humo", of all its layers and times), ``sound`` per token.
     """
-    looks = kind in ("i2v", "animate2", "flf", "control", "camera", "scail", "scail2")
+    looks = kind in ("i2v", "animate2", "animate", "flf", "control", "camera", "scail", "scail2")
     latent = 48 if kind == "5b" else 16
     first = channels or IN_CHANNELS.get("i2v" if kind == "flf" else kind, latent)
     shapes = {
@@ -51,6 +56,8 @@ def wan_config(
             "audio_proj.audio_proj_glob_1.layer.weight": (512, extra.get("heard", 80)),
         }
         shapes["audio_proj.audio_proj_glob_norm.layer.weight"] = (extra.get("sound", 24),)
+    if kind == "animate":
+        shapes |= _face_shapes(width, extra.get("faces"), bool(extra.get("narrow_faces")))
     if kind.startswith("scail"):
         shapes["patch_embedding_pose.weight"] = (width, first, 1, 2, 2)
     if kind == "scail2":
@@ -61,15 +68,44 @@ def wan_config(
     return {**config_of(shapes), **({"model_type": "animate2"} if kind == "animate2" else {})}
 
 
+def _face_shapes(width: int, side: int | None, narrow: bool) -> dict[str, tuple[int, ...]]:
+    """What tells the sizes of the parts of "animate" that look at faces."""
+    widths, style, values, directions, inner = NARROW_FACES if narrow else FACE_WIDTHS, 512, 512, 20, 1024
+    if side is not None:
+        widths, style, values, directions, inner = NARROW_FACES[: side.bit_length() - 2], 16, 24, 5, 20
+    convs = "motion_encoder.enc.net_app.convs."
+    return {
+        "face_adapter.fuser_blocks.0.k_norm.weight": (width,),
+        "face_encoder.out_proj.weight": (width, inner),
+        "face_encoder.conv1_local.conv.weight": (4 * inner, values, 3),
+        "motion_encoder.dec.direction.weight": (values, directions),
+        f"{convs}0.0.weight": (widths[0], 3, 1, 1),
+        **{f"{convs}{number}.conv2.1.weight": (size, 1, 3, 3) for number, size in enumerate(widths[1:], 1)},
+        f"{convs}{len(widths)}.weight": (style, widths[-1], 4, 4),
+    }
+
+
+def blur_kernels(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The fixed numbers that the published file of "animate" holds beside each convolution of *tensors* that halves a picture."""
+    kernel = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
+    places = [name.removesuffix("1.weight") for name in tensors if name.endswith((".conv2.1.weight", ".skip.1.weight"))]
+    return {f"{place}0.kernel": kernel.clone() for place in places}
+
+
 def wan_tensors(kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.float32, **sizes: int) -> dict[str, torch.Tensor]:
     """A small network in the published names."""
-    return random_tensors(wan_config(kind, **sizes), seed, dtype)
+    tensors = random_tensors(wan_config(kind, **sizes), seed, dtype)
+    for name, value in tensors.items():
+        if name.startswith("motion_encoder.enc.") and value.ndim > 1 and name.endswith("weight"):
+            value *= math.prod(value.shape[1:]) ** 0.5  # the network divides by it
+    return tensors
 
 
 def wan_file(path, kind: str = "t2v", seed: int = 0, dtype: torch.dtype = torch.float32, prefix: str = "", **sizes: int) -> str:
     """*path*, after such a network was written there."""
+    tensors = wan_tensors(kind, seed, dtype, **sizes)
     save_file(
-        {prefix + name: value for name, value in wan_tensors(kind, seed, dtype, **sizes).items()},
+        {prefix + name: value for name, value in (tensors | blur_kernels(tensors)).items()},
         path,
         {"animate2": ANIMATE2, "causal": CAUSAL}.get(kind),
     )

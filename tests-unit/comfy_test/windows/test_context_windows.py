@@ -22,7 +22,7 @@ from comfy.windows.schedules import (
 )
 from comfy.windows.state import WindowingState
 from comfy.windows.window import IndexListContextWindow, compute_guide_overlap, slice_cond
-from comfy_extras.nodes_context_windows import ContextWindowsManual, WanContextWindowsManual
+from comfy_extras.nodes_context_windows import ContextWindowsManual, LTXVContextWindows, WanContextWindowsManual
 
 SCHEDULES = ("standard_static", "standard_uniform", "looped_uniform", "batched")
 
@@ -201,6 +201,20 @@ def test_a_video_that_fits_is_sampled_whole_and_a_longer_one_in_windows(model):
     made = shared.model_options["context_handler"]
     assert (made.context_length, made.context_overlap, made.dim) == (4, 2, 2) and not torch.equal(sampled(shared), sampled(windowed))
     assert "context_handler" not in model.model_options
+
+
+def test_windows_of_ltx_have_eight_frames_for_each_latent_one_and_keep_the_first_in_the_latent(model):
+    (plain,), (kept,) = (
+        LTXVContextWindows.execute(model, 25, 16, "standard_static", 1, False, "pyramid", False, retain_first_frame=kept).args
+        for kept in (False, True)
+    )
+    found = [one.model_options["context_handler"] for one in (plain, kept)]
+    assert [(one.context_length, one.context_overlap, one.dim) for one in found] == [(4, 2, 2)] * 2
+    assert [(one.cond_retain_index_list, one.latent_retain_index_list) for one in found] == [([], []), ([0], [0])]
+    (of_wan,) = WanContextWindowsManual.execute(model, 13, 8, "standard_static", 1, False, "pyramid", False, True).args
+    other = of_wan.model_options["context_handler"]
+    assert (other.cond_retain_index_list, other.latent_retain_index_list) == ([0], [])
+    assert not torch.equal(sampled(plain), sampled(kept))
 
 
 def test_memory_is_that_of_a_window(model):

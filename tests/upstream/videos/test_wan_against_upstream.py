@@ -40,7 +40,7 @@ class Cases:
         made = {
             "model": str(file) if file.exists() else wan_file(file, kind, **sizes),
             "positive": [[numbers(1, 7, CONTEXT), options or {}]],
-            "negative": [[numbers(1, 7, CONTEXT), options or {}]],
+            "negative": [[numbers(1, 7, CONTEXT), {**(options or {}), **case.pop("negative_options", {})}]],
             "cfg": 2.0,
             "noise": numbers(batch, channels, *sides),
             "latent": torch.zeros(batch, channels, *sides),
@@ -112,6 +112,7 @@ def wan_cases(folder) -> dict:
     add("2 moves at first", "animate2", options=moves, late={**picture, **vision(numbers)})
     add("2 moves, kept over steps", "animate2", options=moves, cache="default", steps=3)
     add("2 moves, kept in few bits", "animate2", options=moves, cache="int8", steps=3)
+    figure_cases(add, numbers, picture)
     pictures = [numbers(1, 16, 1, 6, 8), numbers(1, 16, 1, 6, 8)]
     figure = {"reference_latents": pictures[:1], "pose_video_latent": numbers(1, 16, 3, 3, 4), **vision(numbers)}
     masks = {"ref_mask_28ch": numbers(1, 4, 28, 6, 8), "driving_mask_28ch": numbers(1, 3, 28, 3, 4)}
@@ -159,6 +160,49 @@ def wan_cases(folder) -> dict:
     shifted = {"shift": 5.0, "steps": 3}
     add("shifted", **shifted)
     return made.cases
+
+
+def figure_cases(add, numbers, picture):
+    """Those of Wan 2.2's Animate: a *picture*'s latents before two frames, as its node makes them."""
+    sizes = {"depth": 10, "narrow_faces": 1}
+    pose, face = numbers(1, 16, 2, 6, 8), spots(numbers, 5)
+    moves = {**picture, "pose_video_latent": pose, **vision(numbers)}
+    without = {"negative_options": {"face_video_pixels": torch.full_like(face, -1.0)}}
+    around = torch.zeros(1, 4, 3, 6, 8)
+    around[:, :, 1:, 2:5, 3:] = 1.0
+    goes_on = torch.ones(1, 4, 3, 6, 8)
+    goes_on[:, :, :2] = 0.0
+    faced = {**moves, "face_video_pixels": face}
+    add("figure", "animate", options=picture, sizes=sizes)
+    add("figure, poses", "animate", options=moves, sizes=sizes)
+    add("figure, poses and a face", "animate", options=faced, sizes=sizes, **without)
+    add("figure, a face alone", "animate", options={**picture, "face_video_pixels": face}, sizes=sizes, **without)
+    add("figure, poses and a face, bf16", "animate", options=faced, sizes=sizes, **without, model_options={"dtype": torch.bfloat16})
+    changed = {
+        "face_adapter.fuser_blocks.1.linear1_kv": (512, 256),
+        "blocks.3.self_attn.q": (256, 256),
+        "motion_encoder.enc.fc.2": (512, 512),
+    }
+    lora = {f"diffusion_model.{name}.lora_A.weight": numbers(4, inner) for name, (_, inner) in changed.items()}
+    lora |= {f"diffusion_model.{name}.lora_B.weight": numbers(outer, 4) * 0.02 for name, (outer, _) in changed.items()}
+    add("figure, LoRA", "animate", options=faced, sizes=sizes, **without, lora=lora)
+    add("figure, background", "animate", options={**faced, "concat_mask": around}, sizes=sizes, **without)
+    add("figure goes on", "animate", options={**faced, "concat_mask": goes_on}, sizes=sizes, **without)
+    published = {**moves, "face_video_pixels": face[:, :, :1]}
+    add("figure, a face in the published sizes", "animate", options=published, sizes={"depth": 5}, cfg=1.0, steps=1)
+    few = {**moves, "pose_video_latent": pose[:, :, :1], "face_video_pixels": face[:, :, :1]}
+    add("figure, two videos, poses that end", "animate", options=few, sizes=sizes, batch=2)
+    frame = torch.ones(1, 4, 9, 6, 8)
+    frame[:, :, :1] = 0.0
+    long = {"concat_latent_image": numbers(1, 16, 9, 6, 8), "concat_mask": frame, "pose_video_latent": numbers(1, 16, 8, 6, 8)}
+    long["face_video_pixels"] = spots(numbers, 29)
+    kept = {"cond_retain_index_list": "0", "latent_retain_index_list": "0"}
+    add("windows, figure", "animate", sides=(9, 6, 8), steps=2, options={**long, **vision(numbers)}, sizes=sizes, windows=kept)
+
+
+def spots(numbers, frames):
+    """Pictures of a face: large spots, which are told apart however much they are averaged."""
+    return torch.nn.functional.interpolate(numbers(1, 3 * frames, 8, 8), (512, 512)).clamp(-1, 1).unflatten(1, (3, frames))
 
 
 def test_latents_are_upstreams(tmp_path):

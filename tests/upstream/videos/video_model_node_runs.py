@@ -90,6 +90,36 @@ CASES["WanAnimate2ToVideo"] = (
     {"video_frame_offset": 1, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
     {"video_frame_offset": 9, "pose_video": LONG, "continue_motion": VIDEO, "pose_start_percent": 0.2, "reference_image_strength": 0.5},
 )
+ANIMATE = {"continue_motion_max_frames": 5, "video_frame_offset": 0}
+CASES["WanAnimateToVideo"] = (
+    ANIMATE,
+    {**ANIMATE, "reference_image": PICTURE, "pose_video": VIDEO, "clip_vision_output": seen(4)},
+    {**ANIMATE, "reference_image": VIDEO, "pose_video": LONG, "face_video": VIDEO, "video_frame_offset": 2},
+    {**ANIMATE, "reference_image": PICTURE, "background_video": LONG, "character_mask": MASKS, "face_video": LONG},
+    {**ANIMATE, "background_video": VIDEO, "character_mask": MASKS[:1], "video_frame_offset": 3},
+    {**ANIMATE, "background_video": VIDEO, "character_mask": MASKS, "pose_video": VIDEO, "face_video": VIDEO, "video_frame_offset": 5},
+    {
+        "reference_image": PICTURE,
+        "pose_video": LONG,
+        "face_video": LONG,
+        "background_video": LONG,
+        "character_mask": MASKS[:1],
+        "continue_motion": VIDEO,
+        "continue_motion_max_frames": 5,
+        "video_frame_offset": 9,
+    },
+    {
+        "reference_image": PICTURE,
+        "pose_video": LONG,
+        "background_video": VIDEO,
+        "character_mask": MASKS,
+        "continue_motion": LONG,
+        "continue_motion_max_frames": 13,
+        "video_frame_offset": 12,
+        "length": 5,
+    },
+    {**ANIMATE, "continue_motion": VIDEO[:1], "continue_motion_max_frames": 1, "video_frame_offset": 10, "pose_video": LONG},
+)
 FIGURES = numbers(3, 48, 64, 3, seed=12).round() * torch.linspace(0.7, 1.0, 48).view(48, 1, 1)
 SCAIL = {"pose_strength": 0.7, "pose_start": 0.0, "pose_end": 1.0, "video_frame_offset": 0, "previous_frame_count": 5}
 CASES["WanSCAILToVideo"] = (
@@ -99,6 +129,8 @@ CASES["WanSCAILToVideo"] = (
     {**SCAIL, "video_frame_offset": 7, "previous_frames": VIDEO, "pose_video": LONG, "pose_video_mask": FIGURES.repeat(4, 1, 1, 1)},
     {**SCAIL, "video_frame_offset": 12, "previous_frames": VIDEO[:1], "pose_video": LONG[:9], "pose_video_mask": FIGURES},
 )
+COSMOS = ({}, {"start_image": PICTURE}, {"start_image": VIDEO, "end_image": PICTURE, "length": 25}, {"end_image": LONG[:1]})
+CASES |= dict.fromkeys(("CosmosImageToVideoLatent", "CosmosPredict2ImageToVideoLatent"), COSMOS)
 PATHS = torch.tensor([[[4.0 + 5 * frame, 4.0], [60.0, 44.0 - 5 * frame], [8.0 * frame - 9, 20.0 + 2 * frame]] for frame in range(12)])
 TRACKS = {"track_path": PATHS, "track_visibility": torch.ones(12, 3, dtype=torch.bool)}
 CASES["WanMoveTrackToVideo"] = (
@@ -133,6 +165,7 @@ CASES |= HUNYUAN
 MODULES = (
     dict.fromkeys((*MOVED, "WanMoveTrackToVideo"), "wanmove")
     | dict.fromkeys(HUNYUAN, "hunyuan")
+    | dict.fromkeys(("CosmosImageToVideoLatent", "CosmosPredict2ImageToVideoLatent"), "cosmos")
     | {"BerniniConditioning": "bernini", "WanSCAILToVideo": "scail"}
 )
 CAMERA = (
@@ -166,7 +199,7 @@ def run(name, options, sizes=SIZES):
         arguments = {"vae": arguments["vae"], "latent": {"samples": numbers(1, 32, 3, 3, 4)}, **options}
     if name in MOVED:
         arguments = options
-    elif not wide:
+    elif not wide and not name.startswith("Cosmos"):
         arguments |= {side: [[numbers(1, 4, 8, seed=seed), {}]] for side, seed in (("positive", 10), ("negative", 11))}
     return flat(getattr(module, name).execute(**arguments).args)
 

@@ -2,10 +2,11 @@
 
     python video_model_runs.py CASES_FILE RESULTS_FILE
 
-Cases are as in ``transformer_runs.py``; besides, ``shift`` is that of ModelSamplingSD3, ``noise_mask`` says what is sampled, and a
-``vision`` in a conditioning is what an image encoder saw before its last layer, ``sight`` after it. A case with ``vae`` (tensors of an
-autoencoder) encodes ``pictures`` and decodes ``latents``, whole and in tiles. A case with ``qwen`` and ``byt5`` (tensors, with ``sizes``)
-encodes ``tokens`` of both with HunyuanVideo 1.5's text encoder, and says which tokens ByT5's tokenizer makes of ``text``.
+Cases are as in ``transformer_runs.py``; besides, ``lora`` holds the tensors of one, ``shift`` is that of ModelSamplingSD3, ``noise_mask``
+says what is sampled, and a ``vision`` in a conditioning is what an image encoder saw before its last layer, ``sight`` after it. A case with
+``vae`` (tensors of an autoencoder) encodes ``pictures`` and decodes ``latents``, whole and in tiles. A case with ``qwen`` and ``byt5``
+(tensors, with ``sizes``) encodes ``tokens`` of both with HunyuanVideo 1.5's text encoder, and says which tokens ByT5's tokenizer makes of
+``text``.
 """
 
 import sys
@@ -78,6 +79,30 @@ def small_autoencoders(tensors):
         setattr(refiner, name, lambda block_out_channels, half=half, **given: half(block_out_channels=widths, **given))
 
 
+def small_faces(file):
+    """Let ComfyUI, which knows the published sizes alone, make what looks at pictures of faces of those in the network's *file*."""
+    from safetensors import safe_open
+
+    import comfy.ldm.wan.model_animate as networks
+
+    if "EqualConv2d" not in vars(networks):  # this project reads them off the file
+        return
+    layers = "motion_encoder.enc.net_app.convs."
+    with safe_open(file, "pt") as found:
+        sizes = {name: found.get_slice(name).get_shape() for name in found.keys() if name.startswith(layers)}  # noqa: SIM118 - it is no dict
+    widths = [sizes[f"{layers}0.0.weight"][0]] + [sizes[f"{layers}{number}.conv2.1.weight"][0] for number in range(1, 8)]
+
+    class Pictures(networks.EncoderApp):
+        def __init__(self, w_dim=512, **kept):
+            torch.nn.Module.__init__(self)
+            convs = [networks.ConvLayer(3, widths[0], 1, **kept)]
+            convs += [networks.ResBlock(wide, narrow, **kept) for wide, narrow in zip(widths, widths[1:], strict=False)]
+            convs.append(networks.EqualConv2d(widths[-1], w_dim, 4, bias=False, **kept))
+            self.convs = torch.nn.ModuleList(convs)
+
+    networks.EncoderApp = Pictures
+
+
 def autoencoded(case):
     """Latents of pictures, then pictures of latents."""
     small_autoencoders(case["vae"])
@@ -136,7 +161,11 @@ def run(case):
         return autoencoded(case)
     if "qwen" in case:
         return encoded(case)
+    if "animate-" in case["model"]:
+        small_faces(case["model"])
     model = comfy.sd.load_diffusion_model(case["model"], model_options=case.get("model_options", {}))
+    if "lora" in case:
+        model, _ = comfy.sd.load_lora_for_models(model, None, dict(case["lora"]), 0.8, 0.0)
     if "shift" in case:
         model = shifted(model, case["shift"])
     if "cache" in case:

@@ -1,0 +1,1 @@
+"""Networks that make frames between two others, by ComfyUI's names."""
