@@ -79,10 +79,9 @@ class CausalConvolution(WanCausalConv3d):
 
     def forward(self, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
         """*x*: B x channels x frames x height x width; *cache_x*: the frames before it, None for a beginning."""
-        left, _, top, _, before, _ = self._padding
-        if cache_x is None and x.shape[2] == 1 and self.kernel_size[0] <= 1 + before and self.stride[0] == 1:
+        if cache_x is None and x.shape[2] == 1 and self.kernel_size[0] <= 1 + self._before and self.stride[0] == 1:
             # What comes before is black, so only the kernel's last frame counts.
-            picture = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], (top, left))
+            picture = F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, self.stride[1:], self._sides)
             return picture[:, :, None]
         return self._convolved(self._after(cache_x, x))
 
@@ -105,17 +104,25 @@ class CausalConvolution(WanCausalConv3d):
 
     def _after(self, cache: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
         """*x* after the frames that the kernel sees before it: those of *cache*, and black ones for what is missing."""
-        before = self._padding[4]
-        if not before:
+        if not self._before:
             return x
         earlier = [] if cache is None else [cache]
-        if black := before - sum(part.shape[2] for part in earlier):
+        if black := self._before - sum(part.shape[2] for part in earlier):
             earlier.insert(0, x.new_zeros(*x.shape[:2], black, *x.shape[3:]))
         return torch.cat([*earlier, x], dim=2)
 
     def _convolved(self, x: torch.Tensor) -> torch.Tensor:
-        left, _, top, *_ = self._padding
-        return F.conv3d(x, self.weight, self.bias, self.stride, (0, top, left))
+        return F.conv3d(x, self.weight, self.bias, self.stride, (0, *self._sides))
+
+    @property
+    def _before(self) -> int:
+        """How many frames the kernel sees before the first."""
+        return int(self._padding[4])
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """How many black pixels there are above and below, and left and right."""
+        return int(self._padding[2]), int(self._padding[0])
 
 
 class Norm(WanRMS_norm):
@@ -133,6 +140,9 @@ class Norm(WanRMS_norm):
 
 class ResidualBlock(WanResidualBlock):
     """Two convolutions beside a shortcut; what one of them no longer needs is gone before the next."""
+
+    conv1: CausalConvolution
+    conv2: CausalConvolution
 
     def forward(self, x: torch.Tensor, feat_cache: list[Any] | None = None, feat_idx: Any = (0,)) -> torch.Tensor:
         """*x*: B x channels x frames x height x width; *feat_cache*: the frames before it, by convolution."""
