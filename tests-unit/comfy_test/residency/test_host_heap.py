@@ -45,13 +45,13 @@ def test_what_is_freed_between_blocks_in_use_is_given_back(context: str, least: 
     assert least <= left <= most
 
 
-# Twelve layers, each of which makes 90 MiB of blocks and frees them; how many pages the last ten brought in.
+# Twelve layers, each of which makes 80 MiB of blocks and frees them; how many pages the last ten brought in.
 STEPS = """
 import contextlib, resource, torch
 from comfy.residency.host_heap import activations_kept
 
 def layer():
-    return [torch.ones(9 << 20, dtype=torch.uint8) for _ in range(10)]
+    return [torch.ones(8 << 20, dtype=torch.uint8) for _ in range(10)]
 
 torch.empty(16 << 20, dtype=torch.uint8)
 with {context}:
