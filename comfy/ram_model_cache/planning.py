@@ -1,21 +1,24 @@
 """What will be asked for next, and what is worth keeping for it. Pure: no tensors, locks or clocks.
 
 The future is what the queue names, and then what followed when the last requests came in the same order before: the longest matches count,
-as in prediction by partial matching (Cleary and Witten, 1984). What to keep for one future is packed interval by interval, the most seconds
+as in prediction by partial matching (Cleary and Witten, 1984). Where requests go back the way they came, and did so for some time, they are
+foretold to go on back. What to keep for one future is packed interval by interval, the most seconds
 per byte and request first, as the offline bound PFOO-L does (Berger, Beckmann and Harchol-Balter, SIGMETRICS 2018).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, cycle, islice
 
 PAST_KEPT = 512
 LONGEST_MATCH = 8
 AHEAD = 24
 ENOUGH_MATCHES, MOST_MATCHES = 6, 12
+RECENT, LONGEST_WAY_BACK = 64, 16
+SURE_OF_TURN = 2  # requests in a row that a turn must have foretold
 MOST_TRIES = 16
 SEARCH_STEPS = 500
 CLEARLY = 1.1  # how much better a rule must be than the one that is mostly right; less is chance
@@ -26,6 +29,9 @@ class Past:
 
     def __init__(self) -> None:
         self._keys: deque[Hashable] = deque(maxlen=PAST_KEPT)
+        self._recent: list[Hashable] = []
+        self._turn: int | None = None
+        self._onward, self._back = _Guess(), _Guess()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -33,12 +39,18 @@ class Past:
     def note(self, key: Hashable) -> None:
         """*key* was asked for."""
         self._keys.append(key)
+        self._recent = recent = [*self._recent[1 - RECENT :], key]
+        match, self._turn = _longest_match(recent), _turn(recent)
+        self._onward.check(key, () if match is None else recent[match + 1 :])
+        self._back.check(key, () if self._turn is None else _way_back(recent, self._turn))
 
     def futures(self, coming: Sequence[Hashable] = ()) -> dict[tuple[Hashable, ...], int]:
         """What may be asked for next, ``AHEAD`` requests each: *coming*, then what followed the best matches of the requests up to there.
 
         {future: how many of the matches foretell it}. Without a match *coming* alone; nothing where that is empty too.
         """
+        if not coming and self._turn is not None and self._back.right >= SURE_OF_TURN and self._back.right > self._onward.right:
+            return {tuple(islice(_way_back(self._recent, self._turn), AHEAD)): 1}
         coming = tuple(islice(coming, AHEAD))
         keys = [*self._keys, *coming]
         rest, foretold = AHEAD - len(coming), Counter[tuple[Hashable, ...]]()
@@ -46,6 +58,54 @@ class Past:
             period = len(keys) - 1 - place  # a match that reaches the end goes on with what it foretells
             foretold[(*coming, *(keys[place + 1 + step % period] for step in range(rest)))] += 1
         return foretold or ({coming: 1} if coming else {})
+
+
+class _Guess:
+    """How often in a row a way of foretelling named the next request, at most ``LONGEST_WAY_BACK`` times."""
+
+    def __init__(self) -> None:
+        self.right = 0
+        self._next: tuple[Hashable, ...] = ()
+
+    def check(self, key: Hashable, foretold: Iterable[Hashable]) -> None:
+        """*key* was asked for, and what is *foretold* to follow it begins with the next guess."""
+        self.right = min(LONGEST_WAY_BACK, self.right + 1) if self._next == (key,) else 0
+        self._next = tuple(islice(foretold, 1))
+
+
+def _longest_match(keys: Sequence[Hashable]) -> int | None:
+    """Where the last of *keys* stood before with the most of the same ones in front of it, the latest such place."""
+    end, best, found = len(keys) - 1, 0, None
+    for place in range(end - 1, -1, -1):
+        length = 0
+        while length < LONGEST_MATCH and length <= place and keys[place - length] == keys[end - length]:
+            length += 1
+        if length > best:
+            best, found = length, place
+    return found
+
+
+def _turn(keys: Sequence[Hashable]) -> int | None:
+    """Where the last of *keys* stood on the way there, if the last ones are a way there and back: the longest, then the latest."""
+    end, best, found = len(keys) - 1, 0, None
+    for place in range(end - 1, -1, -1):
+        length = 0
+        while length < LONGEST_WAY_BACK and place + length < end - length and keys[place + length] == keys[end - length]:
+            length += 1
+        if length > best:
+            best, found = length, place
+    return found
+
+
+def _way_back(keys: Sequence[Hashable], place: int) -> Iterator[Hashable]:
+    """What follows *keys*, whose last one stood at *place* on the way there: back to the first, there again, and so on without end.
+
+    Whether those at the ends come twice in a row is as it was at the turn.
+    """
+    end = len(keys) - 1
+    turn, once = (place + end) // 2, 1 - (end - place) % 2
+    there, back = keys[once : turn + 1], keys[: turn + 1 - once][::-1]
+    return chain(keys[:place][::-1], cycle([*there, *back]))
 
 
 def _matches(keys: Sequence[Hashable]) -> list[int]:

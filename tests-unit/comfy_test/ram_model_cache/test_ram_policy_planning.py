@@ -30,6 +30,24 @@ def test_what_is_coming_is_certain_and_what_follows_it_foretold():
     assert set(map(len, futures("a", "b" * 100))) == {AHEAD}
 
 
+@pytest.mark.parametrize("past, onward", [("abcdedcb", "abcdedcb" * 3), ("abcddcb", "aabcddcb" * 3), ("xyabcdcba", "yxyabcdcba" * 3)])
+def test_requests_that_go_back_the_way_they_came_are_foretold_to_go_on_so_and_to_turn_where_they_began(past, onward):
+    assert futures(past) == {tuple(onward[:AHEAD]): 1}
+
+
+@pytest.mark.parametrize("past", ["abcdc", "abcdcbx", "abcabcabc", "aaaabbbb", "abababab"])
+def test_no_turn_is_foretold_that_was_not_right_twice_or_where_a_repetition_was_right_as_often(past):
+    made = Past()
+    for key in past:
+        made.note(key)
+    assert made._back.right < 2 or made._back.right <= made._onward.right
+
+
+@pytest.mark.parametrize("back, fit, least", [("gfedcba", 3, 45), ("gfedcba", 4, 60), ("fedcb", 3, 43), ("fedcb", 4, 58)])
+def test_a_zig_zag_is_served_well_from_its_first_turn_on(back, fit, least):
+    assert sum(served(RamCachePolicy(), list(("abcdefg" + back) * 8), fit)) >= least
+
+
 def values(sizes, seconds=None, per_request=0.01):
     return {key: Value(size, (seconds or {}).get(key, 1.0), per_request) for key, size in sizes.items()}
 
