@@ -27,7 +27,7 @@ class Freed(enum.Enum):
     """What becomes of freed memory: from which size on a block is a mapping of its own, and how much of the heap's end stays unused."""
 
     RETURNED = (8 * MIB, 16 * MIB)
-    KEPT = (USUAL_BYTES, 3 * USUAL_BYTES)
+    KEPT = (USUAL_BYTES, 4 * USUAL_BYTES)
     USUAL = (USUAL_BYTES, 2 * USUAL_BYTES)
 
 
@@ -80,7 +80,7 @@ def activations_returned(device: torch.device) -> contextlib.AbstractContextMana
 
 
 def activations_kept(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """For steps of a sampler: inside, up to 96 MiB of the heap's end stay in the process for the next blocks of host memory.
+    """For steps of a sampler: inside, up to 128 MiB of the heap's end stay in the process for the next blocks of host memory.
 
     By itself glibc gives back what exceeds 64 MiB there, and brings it in again for the next layer: 0.2 GB of a step of Flux.1. Nothing
     changes where :func:`activations_returned` changes nothing.
