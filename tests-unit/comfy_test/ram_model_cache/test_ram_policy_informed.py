@@ -58,6 +58,7 @@ def test_no_policy_saves_more_on_groups_than_the_most_in_the_mean():
 
 def test_report_counts_what_is_below():
     scores = [informed.Score("Zipf, equal", 0.9, 0.7, 0.9), informed.Score("Zipf, equal", 0.5, 0.9, 0.8)]
-    told = informed.report({4: scores})
+    told = informed.report({None: scores[:1], 4: scores})
     assert "| 4 | 70.0% | 1 | 62.5% | 80.0% | 1 | 77.8% |" in told
-    assert "| Zipf, equal | 2 | 1 | 1 |" in told
+    assert "| committed | 90.0% | 0 | 100.0% | 70.0% | 1 | 77.8% |" in told
+    assert "| Zipf, equal | 3 | 1 | 2 |" in told
