@@ -10,7 +10,7 @@ import torch
 
 from comfy import latent_formats, model_base
 from comfy.dit.family import Config, Family, Shapes
-from comfy.dit.names.wan import DIFFUSERS, MOTION, lora_names
+from comfy.dit.names.wan import DIFFUSERS, MOTION, halvings_of, lora_names
 from comfy.families.family_settings import part_settings
 from comfy.families.model_errors import ModelFileError, UnknownModelError
 from comfy.families.sd_unet_config import count_blocks
@@ -253,7 +253,7 @@ def _what_s2v_hears(shapes: Shapes, width: int) -> Config:
 
 def _what_animate_sees(shapes: Shapes) -> Config:
     """The sizes of the parts that look at faces."""
-    halvings = count_blocks(shapes, MOTION + "{}.") - 2
+    halvings = halvings_of(shapes)
     narrow = [shapes[f"{MOTION}{number}.conv2.1.weight"][0] for number in range(1, halvings + 1)]
     within, made = shapes["face_encoder.out_proj.weight"][1], shapes["face_encoder.conv1_local.conv.weight"][0]
     values, directions = shapes["motion_encoder.dec.direction.weight"]

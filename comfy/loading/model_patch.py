@@ -13,6 +13,7 @@ import comfy.ops
 from comfy.dit.diffusers_files import JoinedSource, Parts
 from comfy.dit.family import Place, Shapes
 from comfy.dit.lumina import IN_BLOCK, feed_forward
+from comfy.dit.names.wan import IN_ATTENTION
 from comfy.families.diffusers_unet import RenamedSource
 from comfy.families.key_accounts import say_unused
 from comfy.families.model_errors import IncompleteModelError, UnknownModelError, naming_file
@@ -47,7 +48,6 @@ STYLE_MARK = f"{STYLE_PREFIX}mid_layer_norm.bias"
 Z_IMAGE_MARK = f"control_all_x_embedder.{z_image.KIND}.weight"
 TALK_MARK = "audio_proj.proj1.weight"
 UNI3C_MARK = "controlnet_patch_embedding.weight"
-IN_WANS_ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "o"}
 DURATION_MARK = "attention_pooler.query_tokens"
 DURATION_PREFIXES = ("model.diffusion_model.duration_head.", "duration_head.", "")
 REFINER_RESULT = "control_noise_refiner.0.after_proj.weight"
@@ -160,7 +160,7 @@ def _uni3c(source: WeightSource, settings: dict[str, Any]) -> tuple[Network, Wei
 
 def _in_wans_names(key: str) -> str:
     """What Uni3C's network calls the tensor *key*."""
-    for theirs, own in IN_WANS_ATTENTION.items():
+    for theirs, own in IN_ATTENTION.items():
         key = key.replace(f".self_attn.{theirs}.", f".self_attn.{own}.")
     return key
 

@@ -29,7 +29,6 @@ class Past:
 
     def __init__(self) -> None:
         self._keys: deque[Hashable] = deque(maxlen=PAST_KEPT)
-        self._recent: list[Hashable] = []
         self._turn: int | None = None
         self._onward, self._back = _Guess(), _Guess()
 
@@ -39,9 +38,9 @@ class Past:
     def note(self, key: Hashable) -> None:
         """*key* was asked for."""
         self._keys.append(key)
-        self._recent = recent = [*self._recent[1 - RECENT :], key]
-        match, self._turn = _longest_match(recent), _turn(recent)
-        self._onward.check(key, () if match is None else recent[match + 1 :])
+        recent = self._recent()
+        matches, self._turn = _matches(recent), _turn(recent)
+        self._onward.check(key, recent[matches[0] + 1 :] if matches else ())
         self._back.check(key, () if self._turn is None else _way_back(recent, self._turn))
 
     def futures(self, coming: Sequence[Hashable] = ()) -> dict[tuple[Hashable, ...], int]:
@@ -50,7 +49,7 @@ class Past:
         {future: how many of the matches foretell it}. Without a match *coming* alone; nothing where that is empty too.
         """
         if not coming and self._turn is not None and self._back.right >= SURE_OF_TURN and self._back.right > self._onward.right:
-            return {tuple(islice(_way_back(self._recent, self._turn), AHEAD)): 1}
+            return {tuple(islice(_way_back(self._recent(), self._turn), AHEAD)): 1}
         coming = tuple(islice(coming, AHEAD))
         keys = [*self._keys, *coming]
         rest, foretold = AHEAD - len(coming), Counter[tuple[Hashable, ...]]()
@@ -58,6 +57,10 @@ class Past:
             period = len(keys) - 1 - place  # a match that reaches the end goes on with what it foretells
             foretold[(*coming, *(keys[place + 1 + step % period] for step in range(rest)))] += 1
         return foretold or ({coming: 1} if coming else {})
+
+    def _recent(self) -> list[Hashable]:
+        """The last ``RECENT`` requests."""
+        return list(islice(self._keys, max(0, len(self._keys) - RECENT), None))
 
 
 class _Guess:
@@ -71,18 +74,6 @@ class _Guess:
         """*key* was asked for, and what is *foretold* to follow it begins with the next guess."""
         self.right = min(LONGEST_WAY_BACK, self.right + 1) if self._next == (key,) else 0
         self._next = tuple(islice(foretold, 1))
-
-
-def _longest_match(keys: Sequence[Hashable]) -> int | None:
-    """Where the last of *keys* stood before with the most of the same ones in front of it, the latest such place."""
-    end, best, found = len(keys) - 1, 0, None
-    for place in range(end - 1, -1, -1):
-        length = 0
-        while length < LONGEST_MATCH and length <= place and keys[place - length] == keys[end - length]:
-            length += 1
-        if length > best:
-            best, found = length, place
-    return found
 
 
 def _turn(keys: Sequence[Hashable]) -> int | None:

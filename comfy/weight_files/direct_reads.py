@@ -14,10 +14,9 @@ import threading
 
 import numpy
 
-from comfy.units import MIB
+from comfy.weight_files.fresh_memory import HUGE_PAGE_BYTES
 
 BLOCK_BYTES = 4096  # a multiple of what any disk asks for
-HUGE_PAGE_BYTES = 2 * MIB
 REFUSALS = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 

@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
@@ -124,10 +124,10 @@ class WeightReader:
         with torch.inference_mode(False):  # the views are ordinary tensors as the block is
             for place in places:
                 flat = memory.tensor[place.start : place.stop].view(place.dtype)
-                destinations[place.entry.key] = Destination(flat, view[place.start : place.stop], place.start)
+                own_pages: tuple[memoryview, int] | tuple[()] = ()
                 if in_pages and place.read_at is not None and self._direct is not None:
-                    shift = place.read_at - place.start
-                    destinations[place.entry.key] = replace(destinations[place.entry.key], pages=view, shift=shift)
+                    own_pages = (view, place.read_at - place.start)
+                destinations[place.entry.key] = Destination(flat, view[place.start : place.stop], place.start, *own_pages)
             with lane() as note:
                 self._fill(_Read(deque(self._chunks(destinations)), destinations, memory.populate, note), threads)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}

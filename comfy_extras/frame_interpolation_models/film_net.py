@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
 import comfy.ops
+from comfy.families.sd_unet_config import count_blocks
 
 SLOPE = 0.2
 BYTES_PER_VALUE = 1700  # of working memory for each pixel and byte of a value, as ComfyUI counts it
@@ -254,12 +255,10 @@ class FILMNet(torch.nn.Module):
 def detect_film_sizes(shapes: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`FILMNet` that the *shapes* of a file tell."""
     convs, flows = "extract.extract_sublevels.convs.", "predict_flow._predictors."
-    count = sum(f"{convs}{number}.0.conv.weight" in shapes for number in range(16))
-    own = sum(f"{flows}{number}._convs.0.conv.weight" in shapes for number in range(16))
-    estimators = [*(f"{flows}{number}." for number in reversed(range(own))), "predict_flow._predictor."]
+    estimators = [*(f"{flows}{number}." for number in reversed(range(count_blocks(shapes, flows + "{}.")))), "predict_flow._predictor."]
     return {
-        "sub_levels": count,
+        "sub_levels": count_blocks(shapes, convs + "{}."),
         "filters": shapes[f"{convs}0.0.conv.weight"][0],
         "flow_filters": [shapes[f"{name}_convs.0.conv.weight"][0] for name in estimators],
-        "flow_convs": [sum(f"{name}_convs.{number}.conv.weight" in shapes for number in range(16)) - 2 for name in estimators],
+        "flow_convs": [count_blocks(shapes, name + "_convs.{}.") - 2 for name in estimators],
     }

@@ -11,6 +11,7 @@ from engine import FP32, engine, on_host
 
 import comfy.model_management as management
 from comfy import made_by
+from comfy.ldm.wan.expressions import Blur
 from comfy.patching.schedules import Schedules
 from comfy.patching.tripwire import put_back
 
@@ -44,6 +45,21 @@ def test_small_buffers_on_a_card_are_looked_at_in_one_read(models: pathlib.Path)
         assert looked_after.restore(model) == [buffers[1]] and looked_after.restore(model) == []
         del module, looked_after
         assert not put_back(model)
+
+
+def test_faces_are_blurred_without_a_number_from_the_host(models: pathlib.Path) -> None:
+    with engine(1, settle=False, **FP32) as made:
+        pictures = torch.rand(1, 2, 9, 7)
+        on_card, blur = pictures.to("cuda"), Blur((1, 3, 3, 1), (2, 1))
+        before = Counter(made.card.counters)
+        blurred = blur(on_card)
+        made_there = Counter(made.card.counters) - before
+        assert not [kind for kind in made_there if kind.startswith(("h2d", "syncs"))]
+        assert torch.equal(on_host(blurred), blur(pictures))
+        line = torch.tensor((1.0, 3.0, 3.0, 1.0)) / 8
+        square = torch.outer(line, line).expand(2, 1, -1, -1)
+        expected = torch.nn.functional.conv2d(torch.nn.functional.pad(pictures, (2, 1, 2, 1)), square, groups=2)
+        assert torch.allclose(blur(pictures), expected, atol=1e-6)
 
 
 def test_a_latent_keeps_the_note_of_its_maker_where_a_card_made_it(models: pathlib.Path) -> None:

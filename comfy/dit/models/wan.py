@@ -17,8 +17,8 @@ from comfy.ldm.wan.model_animate2 import WanAnimate2Model
 from comfy.model_base import BaseModel, ModelType
 from comfy.windows.window import slice_cond
 
-MASKS = 4  # channels of a mask: one per frame that a latent frame stands for
 FRAMES = 4  # of a video for each latent one
+MASKS = FRAMES  # channels of a mask
 VACE_MASKS = 64  # one per pixel that a latent pixel stands for
 
 

@@ -9,7 +9,6 @@ from comfy.families.sd_unet_config import count_blocks
 
 WEIGHT = ".weight"
 MODULE = "diffusion_model."
-FACE_EVERY = 5  # blocks of Animate's network for each that looks at faces
 MOTION = "motion_encoder.enc.net_app.convs."
 # Those of the network as a whole, of a block, and of attention to a picture.
 ONCE = {
@@ -96,6 +95,11 @@ def _places_of_faces(config: Config) -> dict[str, Place]:
     return places
 
 
+def halvings_of(names: Iterable[str], prefix: str = "") -> int:
+    """How often Animate's encoder of faces halves its picture, by the *names* of its weights, *prefix* included."""
+    return count_blocks(names, prefix + MOTION + "{}.") - 2
+
+
 def _diffusers_sizes(shapes: Shapes) -> Config:
     counts = {stack: count_blocks(shapes, stack + ".{}.") for stack in ("blocks", "vace_blocks", "face_adapter")}
     return {**counts, "halvings": count_blocks(shapes, "motion_encoder.res_blocks.{}."), "width": shapes["scale_shift_table"][-1]}
@@ -106,7 +110,8 @@ def lora_names(config: Config, keys: Iterable[str]) -> dict[str, Target]:
     known = set(keys)
     sizes = {"blocks": config["num_layers"], "vace_blocks": config.get("vace_layers") or 0, "width": config["dim"]}
     if config["model_type"] == "animate":
-        sizes |= {"face_adapter": config["num_layers"] // FACE_EVERY, "halvings": len(config["motion_widths"]) - 1}
+        blocks = count_blocks(known, f"{MODULE}face_adapter.fuser_blocks.{{}}.")
+        sizes |= {"face_adapter": blocks, "halvings": halvings_of(known, MODULE)}
     names: dict[str, Target] = {}
     for key in known:
         if key.startswith(MODULE) and key.endswith(WEIGHT):

@@ -55,8 +55,10 @@ class Blur(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Of any B x C x H x W."""
-        line, channels = torch.tensor(self.weights[::-1]) / sum(self.weights), x.shape[1]
-        square = torch.outer(line, line).to(x).expand(channels, 1, -1, -1)
+        line, channels = x.new_empty(len(self.weights), dtype=torch.float32), x.shape[1]
+        for place, weight in enumerate(self.weights[::-1]):  # filled, not copied: nothing waits for the host
+            line[place].fill_(weight / sum(self.weights))
+        square = torch.outer(line, line).to(x.dtype).expand(channels, 1, -1, -1)
         return F.conv2d(F.pad(x, self.pad * 2), square, groups=channels)
 
 

@@ -10,9 +10,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[3] / "benchmarks"
 if not (FOLDER / "policies" / "candidates.py").is_file():
     pytest.skip("the trace simulator is not part of this checkout", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
-policy = pytest.importorskip("policy")
-traces = pytest.importorskip("policies.traces")
-candidates = pytest.importorskip("policies.candidates")
+from policies import candidates, traces  # noqa: E402 - in the folder that is on the path now
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -10,10 +10,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[3] / "benchmarks"
 if not (FOLDER / "policies" / "informed.py").is_file():
     pytest.skip("the trace simulator is not part of this checkout", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
-pytest.importorskip("policy")
-traces = pytest.importorskip("policies.traces")
-sources = pytest.importorskip("policies.sources")
-informed = pytest.importorskip("policies.informed")
+from policies import informed, sources, traces  # noqa: E402 - in the folder that is on the path now
 
 
 def test_sources_draw_the_committed_and_the_generated_traces():
