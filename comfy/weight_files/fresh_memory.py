@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -27,6 +27,8 @@ BUDDY_INFO = "/proc/buddyinfo"
 HUGE_PAGE_BYTES = 2 * MIB
 SMALL_PAGE_BYTES = mmap.PAGESIZE
 PIECE_BYTES = 8 * MIB
+STEP_BYTES = MIB // 2  # of small pages: what is written to them at once finds them in the processor's cache
+STEPS = PIECE_BYTES // STEP_BYTES
 SMALLEST_BYTES = 8 * MIB  # less comes from the allocator's heap
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, Linux 5.14; madvise(2)
 USED_SHARE = 0.9  # of the free blocks: others allocate meanwhile
@@ -108,6 +110,7 @@ class FreshMemory:
         self._mapping: mmap.mmap | None = None
         self._lock = threading.Lock()
         self._done = bytearray()
+        self._parts: dict[int, list[tuple[int, bool]]] = {}  # of the pieces that have been begun
         self._can_populate = True
         self._populate = populate or _system_populate()
         self._sizes = sizes or page_sizes()
@@ -125,27 +128,39 @@ class FreshMemory:
             self._start = -torch.frombuffer(view, dtype=torch.uint8, count=1).data_ptr() % HUGE_PAGE_BYTES
             self.tensor = torch.frombuffer(view, dtype=torch.uint8, offset=self._start, count=size_bytes)
         weakref.finalize(view, spare.give, self._mapping).atexit = False
-        self._done = bytearray(size_bytes // PIECE_BYTES)
-        there = min(len(self._done), max(0, used_bytes - self._start) // PIECE_BYTES)
+        self._done = bytearray(size_bytes // STEP_BYTES)
+        there = min(len(self._done), max(0, used_bytes - self._start) // STEP_BYTES)
         self._done[:there] = b"\1" * there
         free_bytes = free_huge_bytes()
         self._huge_bytes_left = size_bytes if free_bytes is None else int(free_bytes * USED_SHARE)
 
     def populate(self, first: int, stop: int) -> None:
-        """Bring in the pieces that bytes *first* to *stop* lie in, unless that was done; what lies in them stays as it is."""
-        for piece in range(first // PIECE_BYTES, min(len(self._done), -(-stop // PIECE_BYTES))):
+        """Bring in the steps that bytes *first* to *stop* lie in, unless that was done; what lies in them stays as it is."""
+        step, last = first // STEP_BYTES, min(len(self._done), -(-stop // STEP_BYTES))
+        while self._can_populate and (step := self._done.find(0, step, last)) >= 0:
             with self._lock:
-                if self._done[piece] or not self._can_populate:
-                    continue
-                self._done[piece] = True
-                parts = self._sizes.next_piece(self._huge_bytes_left)
-                self._huge_bytes_left -= sum(size_bytes for size_bytes, huge in parts if huge)
-            offset = piece * PIECE_BYTES
-            for size_bytes, huge in parts:
-                if not self._bring_in(offset, size_bytes, huge):
+                runs = list(self._claim(step // STEPS, step, last))
+            for begin, end, huge in runs:
+                if not self._bring_in(begin * STEP_BYTES, (end - begin) * STEP_BYTES, huge):
                     self._can_populate = False
                     return
-                offset += size_bytes
+
+    def _claim(self, piece: int, first: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        """What is left to bring in of steps *first* to *stop* in *piece*, as (first, stop, whether huge): all of what is huge."""
+        if piece not in self._parts:
+            self._parts[piece] = self._sizes.next_piece(self._huge_bytes_left)
+            self._huge_bytes_left -= sum(size_bytes for size_bytes, huge in self._parts[piece] if huge)
+        begin = piece * STEPS
+        for size_bytes, huge in self._parts[piece]:
+            end = min(begin + size_bytes // STEP_BYTES, len(self._done))
+            step, last = (begin, end) if huge else (max(begin, first), min(end, stop))
+            while (step := self._done.find(0, step, last)) >= 0:
+                done = self._done.find(1, step, last)
+                run_end = last if done < 0 else done
+                self._done[step:run_end] = b"\1" * (run_end - step)
+                yield step, run_end, huge
+                step = run_end
+            begin = end
 
     def _bring_in(self, offset: int, size_bytes: int, huge: bool) -> bool:
         began_s = time.perf_counter()

@@ -5,12 +5,13 @@ file's, else through a small buffer that is cast on the way. What is to leave no
 read past it, where the file system can: large tensors by the disk itself where they stay, others through a buffer.
 """
 
+import contextlib
 import functools
 import mmap
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
@@ -25,6 +26,7 @@ from comfy.weight_files.destinations import Destination, Seam
 from comfy.weight_files.direct_reads import DirectReads
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
+from comfy.weight_files.one_thread import one_thread
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
 from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 
@@ -33,7 +35,7 @@ __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 CHUNK_BYTES = 8 * MIB
 READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
 CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
-CASTS_AT_ONCE = 2  # torch spreads each over all cores
+PART_BYTES = MIB // 2  # of the file; a processor's cache holds as much, and what becomes of it
 
 Prepare = Callable[[int, int], None]
 
@@ -54,14 +56,15 @@ MakeBlock = Callable[[int], BlockMemory]
 class _Read:
     """The chunks that are *waiting* to be read to their *destinations*.
 
-    *prepare(first, stop)* is told of bytes of the block before they are written, *note(size)* of chunks that have been read. *seams*
-    are put in place when all chunks have been.
+    *prepare(first, stop)* is told of bytes of the block before they are written, *note(size)* of chunks that have been read. *casts*:
+    whether any dtype changes on the way. *seams* are put in place when all chunks have been read.
     """
 
     waiting: deque[Chunk]
     destinations: Mapping[str, Destination]
     prepare: Prepare
     note: Note
+    casts: bool
     seams: list[Seam] = field(default_factory=list)
 
 
@@ -80,7 +83,6 @@ class WeightReader:
         self._direct: DirectReads | None = None
         self._seek_lock = threading.Lock()  # guards the file position where positional reads do not exist
         self._bounce = threading.local()
-        self._casting = threading.Semaphore(CASTS_AT_ONCE)
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
         try:
             if drop_pages and can_drop_pages():  # before the header: reading it makes the system read ahead
@@ -129,7 +131,9 @@ class WeightReader:
                     own_pages = (view, place.read_at - place.start)
                 destinations[place.entry.key] = Destination(flat, view[place.start : place.stop], place.start, *own_pages)
             with lane() as note:
-                self._fill(_Read(deque(self._chunks(destinations)), destinations, memory.populate, note), threads)
+                chunks = self._chunks(destinations)
+                casts = any(chunk.cast for chunk in chunks)
+                self._fill(_Read(deque(chunks), destinations, memory.populate, note, casts), threads)
             return {entry.key: destinations[entry.key].flat.view(entry.shape) for entry in entries}
 
     def _chunks(self, destinations: Mapping[str, Destination]) -> list[Chunk]:
@@ -169,14 +173,17 @@ class WeightReader:
             helper.start()
         return started
 
-    @functools.cached_property
+    @property
     def _suitable_threads(self) -> int:
-        """Fewer where the system has the whole file in memory and says so. Asked once, and not again where the guard has asked."""
+        return CACHED_THREADS if self._is_cached else READ_THREADS
+
+    @functools.cached_property
+    def _is_cached(self) -> bool:
+        """Whether the system has the whole file in memory and says so. Asked once, and not again where the guard has asked."""
         if self._guard is not None:
-            return READ_THREADS if self._guard.absent_bytes() else CACHED_THREADS
+            return not self._guard.absent_bytes()
         size_bytes = os.fstat(self._file).st_size
-        is_cached = can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
-        return CACHED_THREADS if is_cached else READ_THREADS
+        return can_drop_pages() and cached_pages(self._file, size_bytes) == -(-size_bytes // mmap.PAGESIZE)
 
     def _help(self, read: _Read, errors: list[BaseException], pace: BackgroundPace | None) -> None:
         """Read along on a thread of its own, at *pace*; what goes wrong is added to *errors*."""
@@ -194,94 +201,112 @@ class WeightReader:
     def _work(self, read: _Read, check: Callable[[], None] | None, is_over: Callable[[], bool] | None = None) -> None:
         """Read chunks until there are none, or *is_over*; an error leaves none."""
         try:
-            while read.waiting:
-                if check is not None:
-                    check()
-                if is_over is not None and is_over():
-                    return
-                try:
-                    chunk = read.waiting.popleft()
-                except IndexError:  # another thread took the last
-                    return
-                for piece in chunk.slices:
-                    read.prepare(*read.destinations[piece.entry.key].extent(piece.first, piece.stop))
-                self._read_chunk(chunk, read)
-                read.note(chunk.stop - chunk.start)
+            with one_thread() if read.casts else contextlib.nullcontext():
+                while read.waiting:
+                    if check is not None:
+                        check()
+                    if is_over is not None and is_over():
+                        return
+                    try:
+                        chunk = read.waiting.popleft()
+                    except IndexError:  # another thread took the last
+                        return
+                    self._read_chunk(chunk, read)
+                    read.note(chunk.stop - chunk.start)
         except BaseException:
             read.waiting.clear()
             raise
 
     def _read_chunk(self, chunk: Chunk, read: _Read) -> None:
-        places = [(piece, read.destinations[piece.entry.key]) for piece in chunk.slices]
-        if not self._read_directly(chunk, places, read.seams):
-            self._read_through_cache(chunk, places, read.seams)
+        if not self._read_directly(chunk, read):
+            self._read_through_cache(chunk, read)
 
-    def _read_through_cache(self, chunk: Chunk, places: Sequence[tuple[Slice, Destination]], seams: list[Seam]) -> None:
-        if chunk.cast:
-            bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
-            self._read_bytes([bounce.numpy().data], chunk)
-            self._distribute(bounce, chunk, places)
+    def _read_through_cache(self, chunk: Chunk, read: _Read) -> None:
+        if not chunk.cast:
+            places = [(piece, read.destinations[piece.entry.key]) for piece in chunk.slices]
+            for piece, place in places:
+                read.prepare(*place.extent(piece.first, piece.stop))
+            self._read_bytes([view for piece, place in places for view in place.views_for(piece, read.seams)], chunk.start, chunk.slices)
+        elif self._is_cached and len(chunk.slices) == 1:
+            self._read_and_cast(chunk.slices[0], read)
         else:
-            self._read_bytes([view for piece, place in places for view in place.views_for(piece, seams)], chunk)
+            bounce = self._bounce_buffer()[: chunk.stop - chunk.start]
+            self._read_bytes([bounce.numpy().data], chunk.start, chunk.slices)
+            self._distribute(bounce, chunk, read)
         if self._guard is not None:
             self._guard.drop(chunk.start, chunk.stop)
 
-    def _distribute(self, read: torch.Tensor, chunk: Chunk, places: Sequence[tuple[Slice, Destination]]) -> None:
-        """Copy the bytes of *chunk* to their tensors, casting them where the dtypes differ."""
-        if not chunk.cast:
-            raw, done = read.numpy().data, 0
-            for piece, place in places:
-                size, first = piece.stop_byte - piece.start_byte, piece.first * piece.entry.dtype.itemsize
-                place.raw[first : first + size] = raw[done : done + size]
-                done += size
-            return
-        with self._casting, torch.inference_mode():  # nothing for autograd to note
-            for piece, place in places:
-                part = read[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
-                place.flat[piece.first : piece.stop].copy_(part)
+    def _read_and_cast(self, piece: Slice, read: _Read) -> None:
+        """Read *piece* part by part, each of which is cast while the processor's cache holds it."""
+        place, size_bytes = read.destinations[piece.entry.key], piece.entry.dtype.itemsize
+        elements = PART_BYTES // size_bytes
+        bounce = self._bounce_buffer()[:PART_BYTES]
+        raw, source = bounce.numpy().data, bounce.view(piece.entry.dtype)
+        position, first = piece.start_byte, piece.first
+        with torch.inference_mode():  # nothing for autograd to note
+            for target in place.flat[piece.first : piece.stop].split(elements):
+                if len(target) < elements:
+                    raw, source = raw[: len(target) * size_bytes], source[: len(target)]
+                self._read_bytes([raw], position, (piece,))
+                read.prepare(*place.extent(first, first + len(target)))  # as late as can be, for the same reason
+                target.copy_(source)
+                position, first = position + len(raw), first + len(target)
 
-    def _read_directly(self, chunk: Chunk, places: Sequence[tuple[Slice, Destination]], seams: list[Seam]) -> bool:
+    def _distribute(self, content: torch.Tensor, chunk: Chunk, read: _Read) -> None:
+        """Copy the bytes of *chunk* to their tensors, casting them where the dtypes differ."""
+        with torch.inference_mode():
+            for piece in chunk.slices:
+                place, first = read.destinations[piece.entry.key], piece.first
+                source = content[piece.start_byte - chunk.start : piece.stop_byte - chunk.start].view(piece.entry.dtype)
+                elements = PART_BYTES // source.itemsize
+                for target, part in zip(place.flat[piece.first : piece.stop].split(elements), source.split(elements)):
+                    read.prepare(*place.extent(first, first + len(target)))
+                    target.copy_(part)
+                    first += len(target)
+
+    def _read_directly(self, chunk: Chunk, read: _Read) -> bool:
         """Read *chunk* past the page cache; False where it is in there, or the file system has no such reads."""
         direct, guard = self._direct, self._guard
         if direct is None or guard is None or not direct.are_possible or not guard.was_absent(chunk.start, chunk.stop):
             return False
-        piece, place = places[0]
-        pages = place.pages_for(piece) if len(places) == 1 else None
+        piece = chunk.slices[0]
+        place = read.destinations[piece.entry.key]
+        pages = place.pages_for(piece) if len(chunk.slices) == 1 else None
         try:
             if pages is not None:
+                read.prepare(*place.extent(piece.first, piece.stop))
                 count = direct.read_into(pages, chunk.start, chunk.stop)
             else:
-                read = direct.read(chunk.start, chunk.stop)
-                count = None if read is None else len(read)
+                content = direct.read(chunk.start, chunk.stop)
+                count = None if content is None else len(content)
         except OSError as error:
             raise self._unreadable(chunk.start, error) from error
         if count is None:
             return False
         if count < chunk.stop - chunk.start:
-            raise self._ended_inside(chunk, chunk.start + count)
+            raise self._ended_inside(chunk.slices, chunk.start + count)
         if pages is not None:
-            place.settle(piece, seams)
-        elif read is not None:
-            self._distribute(torch.frombuffer(read, dtype=torch.uint8), chunk, places)
+            place.settle(piece, read.seams)
+        elif content is not None:
+            self._distribute(torch.frombuffer(content, dtype=torch.uint8), chunk, read)
         return True
 
     def _unreadable(self, position: int, error: OSError) -> ModelFileError:
         return ModelFileError(f"{self.header.path} cannot be read at byte {position} ({error.strerror}); check the disk")
 
-    def _ended_inside(self, chunk: Chunk, position: int) -> ModelFileError:
-        inside = next(piece.entry.key for piece in chunk.slices if piece.stop_byte > position)
+    def _ended_inside(self, slices: Iterable[Slice], position: int) -> ModelFileError:
+        inside = next(piece.entry.key for piece in slices if piece.stop_byte > position)
         return ModelFileError(f"{self.header.path} ended inside {inside!r}; it was replaced or truncated while it was read")
 
-    def _read_bytes(self, views: list[memoryview], chunk: Chunk) -> None:
-        """Fill *views* one after the other with the bytes of *chunk*."""
-        position = chunk.start
-        while position < chunk.stop:
+    def _read_bytes(self, views: list[memoryview], position: int, slices: Iterable[Slice]) -> None:
+        """Fill *views* one after the other with the bytes of the file from *position* on, which belong to *slices*."""
+        while views:
             try:
                 count = self._read_at(views, position)
             except OSError as error:
                 raise self._unreadable(position, error) from error
             if count == 0:
-                raise self._ended_inside(chunk, position)
+                raise self._ended_inside(slices, position)
             position += count
             views = _after(views, count)
 

@@ -135,8 +135,8 @@ def counted(monkeypatch):
     """How many chunks were read past the page cache."""
     done, whole = [], WeightReader._read_directly
 
-    def read(self, chunk, places, seams):
-        found = whole(self, chunk, places, seams)
+    def read(self, chunk, into):
+        found = whole(self, chunk, into)
         done.append(found)
         return found
 
@@ -194,8 +194,8 @@ def test_pieces_may_arrive_in_any_order_and_each_from_the_disk_or_from_the_cache
     name = absent_file(str(tmp_path / "weights.safetensors"), 8 * choose.randrange(8))
     whole, plan = WeightReader._read_directly, WeightReader._chunks
 
-    def some(self, chunk, places, seams):
-        return choose.random() < 0.5 and whole(self, chunk, places, seams)
+    def some(self, chunk, into):
+        return choose.random() < 0.5 and whole(self, chunk, into)
 
     def in_any_order(self, destinations):
         return choose.sample(found := plan(self, destinations), len(found))

@@ -16,6 +16,7 @@ from comfy.weight_files.fresh_memory import (
     HUGE_PAGE_BYTES,
     LONGEST_PAUSE,
     PIECE_BYTES,
+    STEP_BYTES,
     FreshMemory,
     PageSizes,
     free_huge_bytes,
@@ -101,20 +102,45 @@ class SmallPages(PageSizes):
         return [(PIECE_BYTES, False)]
 
 
-def test_each_piece_is_populated_once_whoever_asks(recorded):
+class HugeFirst(PageSizes):
+    """Each piece begins with a huge page."""
+
+    def next_piece(self, huge_bytes_left):
+        return [(HUGE_PAGE_BYTES, True), (PIECE_BYTES - HUGE_PAGE_BYTES, False)]
+
+
+def test_each_step_is_populated_once_whoever_asks(recorded):
     populate, calls = recorded
     memory = FreshMemory(10 * PIECE_BYTES + 5, populate, SpareMemory(), SmallPages())
     start = memory.tensor.data_ptr()
     assert memory.tensor.numel() == 10 * PIECE_BYTES + 5 and start % HUGE_PAGE_BYTES == 0
-    memory.populate(PIECE_BYTES + 1, PIECE_BYTES + 2)
+    step = PIECE_BYTES + 3 * STEP_BYTES
+    memory.populate(step + 1, step + 2)
+    memory.populate(step + 1, step + STEP_BYTES)
+    assert calls == [(start + step, STEP_BYTES)]
     memory.populate(PIECE_BYTES, 2 * PIECE_BYTES)
-    assert calls == [(start + PIECE_BYTES, PIECE_BYTES)]
+    assert calls[1:] == [(start + PIECE_BYTES, 3 * STEP_BYTES), (start + step + STEP_BYTES, PIECE_BYTES - 4 * STEP_BYTES)]
+    del calls[:]
     threads = [threading.Thread(target=memory.populate, args=(0, 10 * PIECE_BYTES + 5)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(calls) == [(start + piece * PIECE_BYTES, PIECE_BYTES) for piece in range(10)]
+    assert sorted(calls) == [(start + piece * PIECE_BYTES, PIECE_BYTES) for piece in range(10) if piece != 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_huge_pages_are_populated_whole_and_small_ones_step_by_step(recorded):
+    populate, calls = recorded
+    memory = FreshMemory(2 * PIECE_BYTES, populate, SpareMemory(), HugeFirst())
+    start, huge = memory.tensor.data_ptr(), (memory.tensor.data_ptr(), HUGE_PAGE_BYTES)
+    memory.populate(HUGE_PAGE_BYTES + 1, HUGE_PAGE_BYTES + 2)
+    assert calls == [huge, (start + HUGE_PAGE_BYTES, STEP_BYTES)]
+    memory.populate(0, HUGE_PAGE_BYTES)
+    assert len(calls) == 2
+    memory.populate(0, PIECE_BYTES)
+    rest = HUGE_PAGE_BYTES + STEP_BYTES
+    assert calls[2:] == [(start + rest, PIECE_BYTES - rest)]
 
 
 def test_where_nothing_can_be_populated_memory_is_touched_as_it_is_used():

@@ -233,8 +233,9 @@ def test_a_disk_error_names_the_file(large, monkeypatch):
         reader.read(tensors)
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float16])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_large_file_that_shrinks_while_it_is_read_says_so(large, threads, monkeypatch):
+def test_a_large_file_that_shrinks_while_it_is_read_says_so(large, threads, dtype, monkeypatch):
     name, tensors = large
     whole, shrunk = WeightReader._read_chunk, threading.Event()
 
@@ -249,7 +250,7 @@ def test_a_large_file_that_shrinks_while_it_is_read_says_so(large, threads, monk
 
     monkeypatch.setattr(WeightReader, "_read_chunk", read)
     with pytest.raises(ModelFileError, match="large.safetensors ended inside"), WeightReader(name, between_chunks=shrink) as reader:
-        reader.read(tensors, threads=threads)
+        reader.read(tensors, dtype, threads=threads)
 
 
 def test_a_refused_file_is_closed_again(tmp_path):
