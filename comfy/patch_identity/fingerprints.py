@@ -74,6 +74,7 @@ class Fingerprints:
     def __init__(self) -> None:
         self.tensors = TensorDigests()
         self.tokens = Tokens()
+        self._of_lasting: weakref.WeakKeyDictionary[Any, Fingerprint] = weakref.WeakKeyDictionary()
 
     def of(self, value: Any, rereads_bytes: int | None = None, same_objects: bool = False) -> Fingerprint:
         """The fingerprint of *value*; never raises for what it cannot compare. With *same_objects* such a thing equals itself.
@@ -90,6 +91,15 @@ class Fingerprints:
         walk.read_tensors()
         digest = hashlib.blake2b(b"".join(walk.parts), digest_size=DIGEST_BYTES).digest()
         return Fingerprint(digest, "", tuple(walk.witnesses), walk.is_lasting)
+
+    def of_lasting(self, thing: Any, rereads_bytes: int | None = None) -> Fingerprint:
+        """The fingerprint of an object whose class promises a key that lasts: its parts are walked again only once a tensor has changed."""
+        noted = self._of_lasting.get(thing)
+        if noted is None or not noted.is_current():
+            noted = self.of(thing, rereads_bytes)
+            if noted.is_lasting and not noted.reason:
+                self._of_lasting[thing] = noted
+        return noted
 
     def unique(self) -> bytes:
         """A digest that no value has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from comfy.patch_identity.fingerprints import Fingerprint, fingerprints
+from comfy.patch_identity.tensor_digests import DIGEST_BYTES
 from comfy.units import MIB
+from comfy.weight_adapter import WeightAdapterBase
 
 REREADS_BYTES = MIB
 
@@ -29,10 +32,18 @@ def patch_fingerprint(patch: tuple[Any, ...]) -> Fingerprint:
     noted = patch.noted if isinstance(patch, AddedPatch) else None
     if noted is not None and noted.is_current():
         return noted
-    found = fingerprints().of(tuple(patch), REREADS_BYTES)
+    found = _of_parts(patch) if isinstance(patch[1], WeightAdapterBase) else fingerprints().of(tuple(patch), REREADS_BYTES)
     if isinstance(patch, AddedPatch) and (found.is_lasting or found.reason):
         patch.noted = found
     return found
+
+
+def _of_parts(patch: tuple[Any, ...]) -> Fingerprint:
+    """The change of a weight is the same one at every strength."""
+    change, others = fingerprints().of_lasting(patch[1], REREADS_BYTES), fingerprints().of((patch[0], *patch[2:]), REREADS_BYTES)
+    digest = hashlib.blake2b(change.digest + others.digest, digest_size=DIGEST_BYTES).digest()
+    witnesses, is_lasting = change.witnesses + others.witnesses, change.is_lasting and others.is_lasting
+    return Fingerprint(digest, change.reason or others.reason, witnesses, is_lasting)
 
 
 def unread_tensors(patch: tuple[Any, ...]) -> Iterator[Tensor]:

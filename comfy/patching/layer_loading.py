@@ -13,7 +13,9 @@ from comfy.patching.forwarding import forwards_to
 from comfy.patching.layers import Layer, stream, wipe_lowvram_weight
 from comfy.patching.low_vram import LowVramPatch
 from comfy.patching.model_weights import ModelWeights
+from comfy.patching.on_host.filling import Filling, OnHost
 from comfy.patching.on_host.freed_memory import FreedMemory
+from comfy.patching.on_host.row_blocks import AT_ONCE
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement, as_parameter
 from comfy.patching.protocols import Patcher
@@ -40,19 +42,19 @@ class PatchedValues:
         self._waiting: dict[str, Tensor | None] = {}
         self.is_replaced = not forwards_to(patcher.patch_weight_to_device, WeightValues.patch_to_device)
 
-    def take(self, key: str, path: str, freed: FreedMemory | None = None) -> Tensor | None:
+    def take(self, key: str, path: str, on_host: OnHost = AT_ONCE) -> Tensor | None:
         """The patched value of the parameter at *path*, which is (part of) the weight *key*; None if it stays as it is.
 
-        *freed* is the memory of the value that was there before.
+        *on_host* tells how it is made there.
         """
         if key not in self._patcher.patches and not self.is_replaced:
             return None
         if path not in self._waiting:
-            self._waiting.update(self._from_replacement(key) if self.is_replaced else self._from_patches(key, freed))
+            self._waiting.update(self._from_replacement(key) if self.is_replaced else self._from_patches(key, on_host))
         return self._waiting.pop(path, None)
 
-    def _from_patches(self, key: str, freed: FreedMemory | None) -> dict[str, Tensor]:
-        return self._weights.split(key, WeightValues(self._patcher).patched(key, self._compute_on, freed))
+    def _from_patches(self, key: str, on_host: OnHost) -> dict[str, Tensor]:
+        return self._weights.split(key, WeightValues(self._patcher).patched(key, self._compute_on, on_host))
 
     def _from_replacement(self, key: str) -> dict[str, Tensor | None]:
         placed = self._patcher.backup  # parameters of layers that are loaded stay there
@@ -123,25 +125,29 @@ class LayerLoading:
         keep_pristine = self._device.keeps_host_copy()
         if not self._values.is_replaced:
             placement.know(layers)
-        for layer in layers:
-            self._set_resident_functions(layer)
-            if layer.is_resident:
-                continue
-            for path in layer.parameters.values():
-                freed = None
-                if placement.is_patched(path):
-                    freed = FreedMemory(placement.current(path)) if self._device.is_host else None
-                    placement.put_back(path, self._patcher.offload_device)
-                key = self._weights.key_of(path)
-                value = self._values.take(key, path, freed)
-                if value is not None:
-                    placement.put(path, self._in_order(self._device.receive(value)), patched=True, identity=self._wanted(key))
-                elif tied is not None:
-                    pristine = placement.pristine(path)
-                    copy = self._in_order(tied.receive(pristine))
-                    if copy is not pristine:
-                        placement.put(path, copy, patched=False, keep_pristine=keep_pristine)
-            layer.module.comfy_patched_weights = True
+        with Filling() as filling:
+            for layer in layers:
+                self._set_resident_functions(layer)
+                if not layer.is_resident:
+                    for path in layer.parameters.values():
+                        self._bring(path, tied, keep_pristine, filling)
+                    layer.module.comfy_patched_weights = True
+
+    def _bring(self, path: str, tied: TiedCopies | None, keep_pristine: bool, filling: Filling) -> None:
+        """Put the patched or a pristine value of one parameter on the device; on the host *filling* fills it."""
+        placement, freed = self._placement, None
+        if placement.is_patched(path):
+            freed = FreedMemory(placement.current(path)) if self._device.is_host else None
+            placement.put_back(path, self._patcher.offload_device)
+        key = self._weights.key_of(path)
+        value = self._values.take(key, path, OnHost(freed, filling) if self._device.is_host else AT_ONCE)
+        if value is not None:
+            placement.put(path, self._in_order(self._device.receive(value)), patched=True, identity=self._wanted(key))
+        elif tied is not None:
+            pristine = placement.pristine(path)
+            copy = self._in_order(tied.receive(pristine))
+            if copy is not pristine:
+                placement.put(path, copy, patched=False, keep_pristine=keep_pristine)
 
     def _in_order(self, weight: Tensor) -> Tensor:
         """*weight*; a diffusion model's convolutions are put in channels-last order on the card where a flag asks for it."""
@@ -223,7 +229,7 @@ class LayerLoading:
         weight_functions, bias_functions = self._wrappers(layer, "weight"), self._wrappers(layer, "bias")
         if self._patcher.force_cast_weights:
             stream(layer.module, weight_functions, bias_functions)
-        else:
+        elif weight_functions or bias_functions:
             layer.module.weight_function, layer.module.bias_function = weight_functions, bias_functions
 
     def _wrappers(self, layer: Layer, attribute: str) -> WeightFunctions:

@@ -13,8 +13,8 @@ import comfy.float
 import comfy.lora
 import comfy.model_management
 import comfy.utils
-from comfy.patching.on_host.freed_memory import FreedMemory
-from comfy.patching.on_host.row_blocks import in_row_blocks
+from comfy.patching.on_host.filling import OnHost
+from comfy.patching.on_host.row_blocks import AT_ONCE, in_row_blocks
 from comfy.quantisation.weights import dequantised, is_quantised, requantised
 
 _CALCULATE = comfy.lora.calculate_weight  # a node pack may put its own in its place
@@ -54,12 +54,12 @@ def patched_value(
     dtype: torch.dtype,
     calculate: Callable[[Sequence[Any], Tensor, str], Tensor] | None = None,
     original_weights: Mapping[str, Any] | None = None,
-    freed: FreedMemory | None = None,
+    on_host: OnHost = AT_ONCE,
 ) -> Tensor:
     """A new tensor: *weight* with *patches*, computed on *device* in the dtype for patches, rounded to *dtype*.
 
     *calculate* applies the patches (None: :func:`comfy.lora.calculate_weight` does, with *original_weights*, or on the host the same
-    arithmetic in blocks, perhaps in the memory *freed*). Rounding to 8-bit floats is stochastic with a seed made from *key*, so that it
+    arithmetic in blocks, as *on_host* says). Rounding to 8-bit floats is stochastic with a seed made from *key*, so that it
     is the same every time. A quantised weight is changed as values and quantised again in its format, rounded in the same way.
     """
     computed = comfy.model_management.lora_compute_dtype(device)
@@ -70,7 +70,7 @@ def patched_value(
         changed = apply(patches, dequantised(stored, computed), key)
         return requantised(stored, changed, comfy.utils.string_to_seed(key))
     is_here = (device or weight.device).type == "cpu"
-    found = in_row_blocks(patches, weight, computed, dtype, freed) if is_own and is_here else None
+    found = in_row_blocks(patches, weight, computed, dtype, on_host) if is_own and is_here else None
     if found is not None:
         return found
     changed = apply(patches, comfy.model_management.cast_to_device(weight, device, computed, copy=True), key)

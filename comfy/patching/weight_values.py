@@ -13,7 +13,8 @@ from comfy.patching.attribute_paths import get_attr
 from comfy.patching.forwarding import forwards_to
 from comfy.patching.low_vram import patched_value
 from comfy.patching.model_weights import ModelWeights
-from comfy.patching.on_host.freed_memory import FreedMemory
+from comfy.patching.on_host.filling import OnHost
+from comfy.patching.on_host.row_blocks import AT_ONCE
 from comfy.patching.patch_table import read_patches
 from comfy.patching.placement import Placement
 from comfy.patching.protocols import Patcher
@@ -102,13 +103,13 @@ class WeightValues:
 
         return self._weights.get(key, read)
 
-    def patched(self, key: str, device: torch.device | None, freed: FreedMemory | None = None) -> Tensor:
-        """A new tensor on *device*, perhaps in memory *freed*, with the value of *key*: its patches, if any, on the pristine weight."""
+    def patched(self, key: str, device: torch.device | None, on_host: OnHost = AT_ONCE) -> Tensor:
+        """A new tensor on *device* with the value of *key*: its patches, if any, on the pristine weight. On the host as *on_host* says."""
         pristine = self.pristine(key)
         patches = read_patches(self._patcher.patches, key)
         calculate = self._patcher.calculate_weight
         is_own = forwards_to(calculate, WeightValues.calculate)
-        return patched_value(patches, pristine, key, device, pristine.dtype, None if is_own else calculate, freed=freed)
+        return patched_value(patches, pristine, key, device, pristine.dtype, None if is_own else calculate, on_host=on_host)
 
     def _keys(self, prefix: str | None) -> list[str]:
         return [key for key in self._weights if prefix is None or key.startswith(prefix)]

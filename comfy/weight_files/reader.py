@@ -19,6 +19,7 @@ from typing import Protocol
 import torch
 
 from comfy.families.model_errors import ModelFileError
+from comfy.one_thread import one_thread
 from comfy.units import MIB
 from comfy.weight_files.block_layout import PAGE_BYTES, lay_out
 from comfy.weight_files.chunks import Chunk, Slice, plan_chunks
@@ -26,7 +27,6 @@ from comfy.weight_files.destinations import Destination, Seam
 from comfy.weight_files.direct_reads import DirectReads
 from comfy.weight_files.fresh_memory import FreshMemory
 from comfy.weight_files.header import TensorEntry, WeightFileHeader, read_header
-from comfy.weight_files.one_thread import one_thread
 from comfy.weight_files.pace import BackgroundPace, Note, current_pace, lane
 from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop_pages
 

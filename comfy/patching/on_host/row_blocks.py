@@ -7,17 +7,20 @@ the product fits a processor's cache. Here a few rows at a time are widened, cha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from comfy.patching.on_host.freed_memory import FreedMemory
+from comfy.patching.on_host.filling import OnHost
 from comfy.units import MIB
 from comfy.weight_adapter import WeightAdapterBase
 
-BLOCK_BYTES = 8 * MIB
+BLOCK_BYTES = 8 * MIB  # that torch's threads share
+OWN_BLOCK_BYTES = MIB // 2  # of one thread: its core's cache holds as much, and what becomes of it
+BLOCKS_AT_ONCE = 16
+AT_ONCE = OnHost()
 FLOATS = {torch.float16, torch.bfloat16, torch.float32}  # narrower ones are rounded by chance
 
 
@@ -31,6 +34,12 @@ class _Product:
     kept: float
     first_row: int
 
+    def for_rows(self, some: range, dtype: torch.dtype) -> _Product:
+        """The same in *dtype*, for the weight's rows *some* alone."""
+        first = max(some.start, self.first_row)
+        up = self.up[first - self.first_row : max(first, some.stop) - self.first_row]
+        return replace(self, up=up.to(dtype), down=self.down.to(dtype), first_row=first)
+
     def add_to(self, block: Tensor, row: int) -> None:
         """Change *block*, the weight's rows from *row* on, in place."""
         first, stop = max(row, self.first_row), min(row + len(block), self.first_row + len(self.up))
@@ -43,39 +52,51 @@ class _Product:
 
 
 def in_row_blocks(
-    patches: Sequence[Any], weight: Tensor, computed: torch.dtype, dtype: torch.dtype, freed: FreedMemory | None = None
+    patches: Sequence[Any], weight: Tensor, computed: torch.dtype, dtype: torch.dtype, on_host: OnHost = AT_ONCE
 ) -> Tensor | None:
     """A new tensor: *weight* with *patches*, computed in *computed* and rounded to *dtype*; None unless all of them are such changes.
 
-    *weight* [rows, …] is a contiguous tensor in host memory; *freed* may become the new one's. The arithmetic is that of
-    ``comfy.lora.calculate_weight``; what that logs or refuses is left to it.
+    *weight* [rows, …] is a contiguous tensor in host memory; ``on_host.freed`` may become the new one's, and with ``on_host.filling`` its
+    values come by the end of that. The arithmetic is that of ``comfy.lora.calculate_weight``; what that logs or refuses is left to it.
     """
     is_plain = weight.device.type == "cpu" and weight.ndim >= 2 and weight.is_contiguous() and weight.numel() > 0
     if not is_plain or not {weight.dtype, dtype} <= FLOATS:
         return None
     products = []
     for patch in patches:
-        product = _product(patch, weight, computed)
+        product = _product(patch, weight)
         if product is None:
             return None
         products.append(product)
-    reused = None if freed is None else freed.take(weight.shape, dtype)
+    reused = None if on_host.freed is None else on_host.freed.take(weight.shape, dtype)
     result = torch.empty(weight.shape, dtype=dtype) if reused is None else reused
     source, target = weight.view(len(weight), -1), result.view(len(weight), -1)
-    rows = max(1, BLOCK_BYTES // (source.shape[1] * computed.itemsize))
-    buffer = None if dtype == computed else torch.empty((min(rows, len(source)), source.shape[1]), dtype=computed)
-    for row in range(0, len(source), rows):
-        changed = target[row : row + rows]
+    row_bytes, filling = source.shape[1] * computed.itemsize, on_host.filling
+    if filling is None or not filling.is_worth_it:
+        _fill(target, source, products, computed, max(1, BLOCK_BYTES // row_bytes), range(len(source)))
+        return result
+    rows = max(1, OWN_BLOCK_BYTES // row_bytes)
+    for row in range(0, len(source), BLOCKS_AT_ONCE * rows):
+        some = range(row, min(len(source), row + BLOCKS_AT_ONCE * rows))
+        filling.add(_fill, target, source, products, computed, rows, some)
+    return result
+
+
+def _fill(target: Tensor, source: Tensor, products: Sequence[_Product], computed: torch.dtype, rows: int, some: range) -> None:
+    """Write *source* with *products* to *target* (both [rows, columns]): the rows *some*, of which *rows* at a time."""
+    buffer = None if target.dtype == computed else torch.empty((min(rows, len(some)), source.shape[1]), dtype=computed)
+    products = [product.for_rows(some, computed) for product in products]
+    for row in some[::rows]:
+        changed = target[row : min(row + rows, some.stop)]
         block = changed if buffer is None else buffer[: len(changed)]
-        block.copy_(source[row : row + rows])
+        block.copy_(source[row : row + len(changed)])
         for product in products:
             product.add_to(block, row)
         if block is not changed:
             changed.copy_(block)
-    return result
 
 
-def _product(patch: Any, weight: Tensor, dtype: torch.dtype) -> _Product | None:
+def _product(patch: Any, weight: Tensor) -> _Product | None:
     """What *patch* adds to *weight*, if it is the product of two matrices for (a slice of) its rows, and no function changes it."""
     strength, change, strength_model, part, function = patch
     if function is not None or not isinstance(change, WeightAdapterBase) or (part is not None and part[0] != 0):
@@ -85,4 +106,4 @@ def _product(patch: Any, weight: Tensor, dtype: torch.dtype) -> _Product | None:
     if found is None:
         return None
     up, down, scale = found
-    return _Product(up.to(weight.device, dtype), down.to(weight.device, dtype), strength * scale, strength_model, first_row)
+    return _Product(up.to(weight.device), down.to(weight.device), strength * scale, strength_model, first_row)

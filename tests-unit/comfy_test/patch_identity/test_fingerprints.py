@@ -7,6 +7,7 @@ import gc
 import math
 import re
 import types
+import weakref
 
 import numpy
 import pytest
@@ -242,3 +243,29 @@ def test_nothing_is_kept_alive_or_remembered_of_what_is_gone(prints):
     del tensor, function
     gc.collect()
     assert len(prints.tensors) == 0 and found.is_current()
+
+
+class Lasting:
+    """Promises a key that lasts, and counts how often it is asked for."""
+
+    patch_identity_lasts = True
+    asked = 0
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def patch_identity_key(self):
+        type(self).asked += 1
+        return (self.tensor,)
+
+
+def test_what_lasts_is_walked_again_only_after_a_tensor_in_it_changed(prints):
+    thing = Lasting(torch.ones(3))
+    first = prints.of_lasting(thing)
+    assert prints.of_lasting(thing) is first and Lasting.asked == 1 and first.digest == prints.of(thing).digest
+    assert prints.of_lasting(Lasting(torch.ones(3))).digest == first.digest
+    thing.tensor.add_(1)
+    assert prints.of_lasting(thing).digest != first.digest
+    reference = weakref.ref(thing)
+    del thing
+    assert reference() is None

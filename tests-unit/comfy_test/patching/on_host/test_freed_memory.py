@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from comfy.patching.on_host.filling import OnHost
 from comfy.patching.on_host.freed_memory import FreedMemory
 from comfy.patching.on_host.row_blocks import in_row_blocks
 from comfy.weight_adapter.lora import LoRAAdapter
@@ -71,5 +72,5 @@ def test_the_new_value_lies_where_the_old_one_was_and_is_the_same():
     old = torch.full(SHAPE, torch.nan)
     address, freed = old.data_ptr(), FreedMemory(old)
     del old
-    found = in_row_blocks(patches, weight, torch.float32, torch.float32, freed)
+    found = in_row_blocks(patches, weight, torch.float32, torch.float32, OnHost(freed))
     assert found.data_ptr() == address and found.equal(expected)

@@ -12,6 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patching import low_vram
 from comfy.patching.low_vram import patched_value
 from comfy.patching.on_host import row_blocks
+from comfy.patching.on_host.filling import Filling, OnHost
 from comfy.patching.on_host.row_blocks import in_row_blocks
 from comfy.weight_adapter import LoHaAdapter, LoRAAdapter
 
@@ -39,14 +40,27 @@ CASES = {
 }
 
 
+@pytest.fixture
+def threads():
+    """Sets how many threads torch uses."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("block_rows", [1, 5, ROWS, 100])
+@pytest.mark.parametrize("count", [1, 3], ids=["at once", "by threads of its own"])
 @pytest.mark.parametrize("patches", CASES.values(), ids=CASES)
-def test_values_are_those_of_the_whole_computation(monkeypatch, patches, block_rows, dtype):
-    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", block_rows * COLUMNS * 4)
+def test_values_are_those_of_the_whole_computation(monkeypatch, threads, patches, count, block_rows, dtype):
+    threads(count)
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES" if count == 1 else "OWN_BLOCK_BYTES", block_rows * COLUMNS * 4)
+    monkeypatch.setattr(row_blocks, "BLOCKS_AT_ONCE", 2)
     weight = numbers(ROWS, COLUMNS, dtype=dtype)
     before = weight.clone()
-    found = in_row_blocks(patches, weight, torch.float32, dtype)
+    with Filling() as filling:
+        assert filling.is_worth_it is (count > 1)
+        found = in_row_blocks(patches, weight, torch.float32, dtype, OnHost(filling=filling))
     whole = comfy.lora.calculate_weight(patches, weight.to(torch.float32, copy=True), "w")
     assert found.dtype == dtype and found.is_contiguous() and torch.equal(weight, before)
     # The order of a sum of RANK terms may differ: one unit in the last place.

@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from comfy.weight_files.one_thread import one_thread
+from comfy.one_thread import one_thread
 
 
 def test_only_this_thread_computes_alone_and_only_meanwhile():

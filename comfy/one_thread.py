@@ -20,6 +20,12 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+def compute_alone() -> None:
+    """This thread computes alone from now on; others do as before."""
+    torch.get_num_threads()
+    _pools().limit(limits=1, user_api="openmp")
+
+
 @functools.cache
 def _pools() -> threadpoolctl.ThreadpoolController:
     """Those of the libraries that are loaded now, torch's among them."""
