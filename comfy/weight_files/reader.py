@@ -33,8 +33,8 @@ from comfy.weight_files.page_cache import PageCacheGuard, cached_pages, can_drop
 __all__ = ["TensorEntry", "WeightFileHeader", "WeightReader", "read_header"]
 
 CHUNK_BYTES = 8 * MIB
-READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk, another copies
-CACHED_THREADS = max(2, min(8, os.cpu_count() or 1))  # nobody waits
+READ_THREADS = max(4, min(8, os.cpu_count() or 1))  # more than cores: while one waits for the disk or for Python, another copies
+CAST_THREADS = max(2, min(8, os.cpu_count() or 1))  # of what is cached: nobody waits, and each needs a processor's cache
 PART_BYTES = MIB // 2  # of the file; a processor's cache holds as much, and what becomes of it
 
 Prepare = Callable[[int, int], None]
@@ -148,7 +148,8 @@ class WeightReader:
         new threads in place of those that stood back.
         """
         pace = current_pace.get()
-        count = min(threads or self._suitable_threads, len(read.waiting)) if len(read.waiting) > 1 else 1
+        usual = CAST_THREADS if read.casts and len(read.waiting) > 1 and self._is_cached else READ_THREADS
+        count = min(threads or usual, len(read.waiting)) if len(read.waiting) > 1 else 1
         errors: list[BaseException] = []
         working: list[threading.Thread] = []
         try:
@@ -172,10 +173,6 @@ class WeightReader:
         for helper in started:
             helper.start()
         return started
-
-    @property
-    def _suitable_threads(self) -> int:
-        return CACHED_THREADS if self._is_cached else READ_THREADS
 
     @functools.cached_property
     def _is_cached(self) -> bool:

@@ -14,7 +14,7 @@ from comfy.families.model_errors import ModelFileError
 from comfy.weight_files import reader as weight_reader
 from comfy.weight_files.block_layout import ALIGNMENT_BYTES, PAGE_BYTES
 from comfy.weight_files.fresh_memory import FreshMemory
-from comfy.weight_files.reader import CACHED_THREADS, CHUNK_BYTES, READ_THREADS, WeightReader
+from comfy.weight_files.reader import CAST_THREADS, CHUNK_BYTES, READ_THREADS, WeightReader
 
 TENSORS = {
     "half": torch.randn(300, 7).half(),
@@ -267,11 +267,13 @@ def test_too_little_memory_says_how_much_was_needed():
         FreshMemory(1 << 60)
 
 
-@pytest.mark.parametrize(("cached", "threads"), [(True, CACHED_THREADS), (False, READ_THREADS)])
-def test_fewer_threads_read_a_file_that_is_in_memory(tmp_path, monkeypatch, cached, threads):
+@pytest.mark.parametrize(
+    ("cached", "dtype", "threads"), [(True, torch.float32, CAST_THREADS), (False, torch.float32, READ_THREADS), (True, None, READ_THREADS)]
+)
+def test_fewer_threads_cast_a_file_that_is_in_memory(tmp_path, monkeypatch, cached, dtype, threads):
     path = tmp_path / "large.safetensors"
     safetensors.torch.save_file(
-        {str(number): torch.zeros(CHUNK_BYTES // 2, dtype=torch.uint8) for number in range(2 * READ_THREADS + 2)}, path
+        {str(number): torch.zeros(CHUNK_BYTES // 4, dtype=torch.float16) for number in range(2 * READ_THREADS + 2)}, path
     )
     asked, helpers, start = [], [], threading.Thread.start
 
@@ -291,5 +293,6 @@ def test_fewer_threads_read_a_file_that_is_in_memory(tmp_path, monkeypatch, cach
         assert not asked, "one chunk needs no helper"
         monkeypatch.setattr(threading.Thread, "start", noted_start)
         for _ in range(2):
-            reader.read(reader.header.entries)
-    assert helpers == ["weight-reader"] * 2 * (min(threads, READ_THREADS + 2) - 1) and asked == [path.stat().st_size]
+            reader.read(reader.header.entries, dtype)
+    assert helpers == ["weight-reader"] * 2 * (min(threads, READ_THREADS + 2) - 1)
+    assert asked == ([] if dtype is None else [path.stat().st_size]), "it is asked once, and only where it matters"
