@@ -303,6 +303,13 @@ class StableAudio1(LatentFormat):
     temporal_downscale_ratio = 2048
 
 
+class StableAudio3(LatentFormat):
+    """Stable Audio 3's: batch x 256 x places, each of 4096 samples."""
+
+    latent_channels, latent_dimensions = 256, 1
+    temporal_downscale_ratio = 4096
+
+
 class ACEAudio(LatentFormat):
     """ACE-Step 1's sound latents: batch x 8 x 16 rows x places."""
 

@@ -276,6 +276,7 @@ KINDS = (
     Kind("Stable Video Diffusion", PICTURES, ("decoder.mid.block_1.mix_factor",), _frames),
     Kind("HunyuanVideo 1", PICTURES, ("decoder.conv_in.conv.weight", "post_quant_conv.weight"), _hunyuan_video, needs_all=True),
     Kind("Stable Audio, ACE-Step 1.5", SOUND, ("decoder.layers.1.layers.0.beta", "decoder.block.0.snake1.beta"), sound.oobleck_autoencoder),
+    Kind("Stable Audio 3", SOUND, ("decoder.layers.3.transformers.0.pre_norm.alpha",), sound.stable_audio3_autoencoder),
     Kind("LTX", PICTURES, ("decoder.up_blocks.0.res_blocks.0.conv1.conv.weight",), _ltx),
     Kind("LTX 2.5", PICTURES, ("decoder.conv_in_x_t.weight",), _ltx_diffusion),
     Kind("LTX 2", SOUND, ("vocoder.resblocks.0.convs1.0.weight", "vocoder.vocoder.resblocks.0.convs1.0.weight"), sound.ltx_autoencoder),
