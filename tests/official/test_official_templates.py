@@ -14,7 +14,7 @@ from scripts.coverage import published, templates
 
 pytestmark = pytest.mark.timeout(3600)
 
-FAMILIES = re.compile(r"WAN|LTX|HunyuanVideo15|MiniMaxH3|ACEStep")
+FAMILIES = re.compile(r"WAN|LTX|HunyuanVideo15|MiniMaxH3|ACEStep|StableAudio")
 COVERED = re.compile(r"^\| (\S+) \| \d+ \| covered \|$", re.MULTILINE)
 INPUT, MARK = "input", "names_this_folder"
 NETWORKS = ("diffusion_models", "checkpoints")
@@ -180,4 +180,4 @@ def test_every_covered_template_makes_files_that_play(start_server, official):
         except Exception as error:
             wrong[template.name] = f"{type(error).__name__}: {error}"
     assert not wrong, "\n".join(f"{name}: {why}" for name, why in wrong.items())
-    assert len(right) >= 80
+    assert len(right) >= 83

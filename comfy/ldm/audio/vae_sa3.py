@@ -64,7 +64,7 @@ class Attention(comfy.ldm.audio.blocks.Attention):
 
 
 def _overlapping(tokens: torch.Tensor, block: int, near: int, rest: int) -> torch.Tensor:
-    """*tokens* (B x heads x N x D) in blocks that begin *near* before and end as many after those of queries, (B blocks) x heads x … x D."""
+    """*tokens* (B x heads x N x D) in blocks from *near* before those of queries to as many after, (B blocks) x heads x … x D."""
     parts = F.pad(tokens, (0, 0, near, near + rest)).unfold(2, block + 2 * near, block)
     return parts.permute(0, 2, 1, 4, 3).flatten(0, 1)
 
