@@ -30,6 +30,7 @@ from qwen_tokenizer import LATER, VOCABULARY, qwen_tokenizer_json
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sam3_files import sam3_file
+from seedvr_files import seedvr_file, seedvr_vae_file
 from sound_files import ace15_file, ace_tensors, lyrics_tokenizer_json, music_vae_tensors, oobleck_file, stable_audio_file
 from stable_audio3_files import stable_audio3_file
 from t5_gemma_files import t5_gemma_tensors, with_words
@@ -268,6 +269,8 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("diffusion_models", r"^minimax_h3", lambda path: minimax_file(path, context=TEXT, curve=9)),
     ("diffusion_models", r"^acestep_v1\.5", _ace15),
     ("diffusion_models", r"^lotus", _saved(_lotus)),
+    ("diffusion_models", r"^seedvr2_3b", lambda path: seedvr_file(path, "3b")),
+    ("diffusion_models", r"^seedvr2_7b", lambda path: seedvr_file(path, "7b")),
     ("checkpoints", r"^ace_step_1\.5", _later_song_checkpoint),
     ("checkpoints", r"^ace_step_v1", _saved(_song_checkpoint)),
     ("checkpoints", r"^stable_audio_3", stable_audio3_file),
@@ -295,6 +298,7 @@ MODELS: tuple[tuple[str, str, Writer], ...] = (
     ("vae", r"^wan2\.2", lambda path: wan_vae_file(path, layout=wan22_vae_layout)),
     ("vae", r"^wan", lambda path: wan_vae_file(path, seed=int("alpha_channel" in path.name))),
     ("vae", r"^hunyuanvideo15", hunyuan_vae_file),
+    ("vae", r"^seedvr2", seedvr_vae_file),
     ("vae", r"^minimax_h3_video", vae_file),
     ("vae", r"^minimax_h3_audio", audio_vae_file),
     ("vae", r"^ace_1\.5", oobleck_file),
