@@ -24,7 +24,7 @@ class StableAudio(BASE):
     latent_format: Any = latent_formats.StableAudio1
     vae_key_prefix = ("pretransform.model.",)
     text_encoder_key_prefix = ("text_encoders.",)
-    further_key_prefixes = ("conditioner.conditioners.seconds_",)
+    further_key_prefixes: tuple[str, ...] = ("conditioner.conditioners.seconds_",)
     text_encoder_type = "stable_audio"
 
     def inpaint_model(self) -> bool:

@@ -30,10 +30,9 @@ def in_faded_tiles(
             spans = ((top, bottom, video.shape[3], seam[0], made.shape[3]), (left, right, video.shape[4], seam[1], made.shape[4]))
             down, across = (_weights(*span, out_of, device) for span in spans)
             share = down[:, None] * across
-            place = tuple(
-                slice(first * out_of[0] // out_of[1], first * out_of[0] // out_of[1] + span[4]) for first, span in zip((top, left), spans)
-            )
-            whole[(..., *place)] += made * share
+            y, x = (first * out_of[0] // out_of[1] for first in (top, left))
+            place = (slice(y, y + made.shape[3]), slice(x, x + made.shape[4]))
+            whole[..., place[0], place[1]] += made * share
             total[place] += share
     assert whole is not None and total is not None
     return whole.div_(total.clamp(min=1e-6))

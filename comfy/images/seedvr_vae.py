@@ -23,6 +23,7 @@ from comfy.images.hunyuan_vae import Carried
 from comfy.ldm.modules.diffusionmodules.model import vae_attention
 
 Shape = tuple[int, ...]
+Kernel = int | tuple[int, int, int]
 Layers = comfy.ops.disable_weight_init
 
 WHAT = "the VAE"
@@ -65,7 +66,7 @@ def read_seedvr_vae_config(shapes: Mapping[str, Shape]) -> SeedVRVaeConfig:
 class CausalConvolution(Carried, Layers.Conv3d):
     """Over frames and pictures, seeing no later frame; what lies before the first is as it is."""
 
-    def __init__(self, inner: int, outer: int, kernel: int | Shape, stride: int | Shape = 1, padding: int = 0) -> None:
+    def __init__(self, inner: int, outer: int, kernel: Kernel, stride: Kernel = 1, padding: int = 0) -> None:
         super().__init__(inner, outer, kernel, stride, (0, padding, padding))
         self.lead, self.kept = self.kernel_size[0] - 1, self.kernel_size[0] - self.stride[0]
 

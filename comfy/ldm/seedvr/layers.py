@@ -135,7 +135,7 @@ class NaSwinAttention(torch.nn.Module):
         queries, keys = self.norm_q(video[0], text[0]), self.norm_k(video[1], text[1])
         made, told = torch.empty_like(video[0]), torch.zeros_like(text[0], dtype=torch.float32)
         for windows, turned in zip(seen.windows, seen.turned):
-            query, key = (self._in(windows, *pair, turned) for pair in (queries, keys))
+            query, key = (self._in(windows, pair[0], pair[1], turned) for pair in (queries, keys))
             out = self._attended(query, key, self._in(windows, video[2], text[2], None), options)
             places = windows.places.shape[1]
             out = out.unflatten(0, (len(vid), -1)).unflatten(-1, (self.heads, -1))

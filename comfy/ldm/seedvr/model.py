@@ -105,10 +105,10 @@ class NaDiT(DiffusionTransformer):
         self.vid_in = NaPatchIn(vid_in_channels * PATCH**2, vid_dim, operations, **kept)
         self.txt_in = operations.Linear(txt_in_dim, vid_dim, **kept)
         self.emb_in = TimeEmbedding(vid_dim, operations, **kept)
-        sizes: Any = (vid_dim, heads, head_dim, norm_eps, mlp_type)
+        sizes: Any = {"dim": vid_dim, "heads": heads, "head_dim": head_dim, "eps": norm_eps, "mlp_type": mlp_type, "operations": operations}
         self.blocks = torch.nn.ModuleList(
             NaMMSRTransformerBlock(
-                *sizes, number >= mm_layers, number == num_layers - 1 and rope_type == AFTER_TEXT, operations=operations, **kept
+                shared_weights=number >= mm_layers, is_last_layer=number == num_layers - 1 and rope_type == AFTER_TEXT, **sizes, **kept
             )
             for number in range(num_layers)
         )
@@ -122,7 +122,8 @@ class NaDiT(DiffusionTransformer):
         """What blocks with even numbers see of a video of *size* places beside *text* tokens, and those with odd ones."""
         both = []
         for shifted in (False, True):
-            windows, turned = windows_of(size, shifted, device), []
+            windows = windows_of(size, shifted, device)
+            turned: list[tuple[torch.Tensor, torch.Tensor | None]] = []
             for own in windows:
                 if self.rope_type == AFTER_TEXT:
                     places, tokens = (rotations(one) for one in turns_after_text(own.size, text, self.rope_dim, device))
