@@ -36,7 +36,7 @@ def stable_audio3_autoencoder(source: WeightSource) -> Autoencoder:
     from comfy.audio import stable_audio3
 
     sizes = stable_audio3.read_sizes(source.shapes())
-    per_sample = stable_audio3.BYTES_PER_SAMPLE[sizes.depth]
+    per_sample = stable_audio3.PER_SAMPLE[sizes.depth]
     return Autoencoder(
         build=lambda: stable_audio3.StableAudio3Autoencoder(sizes),
         load=stable_audio3.load_stable_audio3_vae,

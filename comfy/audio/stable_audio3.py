@@ -24,7 +24,8 @@ WHAT = "the VAE"
 MARK = "decoder.layers.3.transformers.0.pre_norm.alpha"
 RATE_HZ, RATIO = 44100, STRIDE * PATCH
 LARGE_DEPTH, SMALL_DEPTH = 12, 6
-BYTES_PER_SAMPLE = {LARGE_DEPTH: 1500, SMALL_DEPTH: 72}  # of two bytes less or more, as ComfyUI measured
+# Numbers that are held at once for a sample. ComfyUI counts 1500 for the larger ones, whose tokens see all others there.
+PER_SAMPLE = {LARGE_DEPTH: 200, SMALL_DEPTH: 72}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def read_sizes(shapes: Mapping[str, Shape]) -> Sizes:
     """What *shapes* (published names, no prefix) show. Raises ``KeyError`` for missing tensors, ``UnknownModelError`` for other kinds."""
     named = {older_name(name): shape for name, shape in shapes.items()}
     depth = count_blocks(named, "decoder.layers.3.transformers.{}.")
-    if depth not in BYTES_PER_SAMPLE:
+    if depth not in PER_SAMPLE:
         raise UnknownModelError(f"its decoder has {depth} blocks; supported: Stable Audio 3's, of {LARGE_DEPTH} or {SMALL_DEPTH}")
     return Sizes(named["decoder.layers.1.weight"][0] // MULTIPLE, depth, named["decoder.layers.3.mapping.weight_v"][-1])
 
